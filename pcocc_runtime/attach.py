@@ -1,0 +1,272 @@
+"""The task of a VM step: runs its command in one VM through an OpenSSH client and answers for it as the task.
+
+Started by the plugin in place of the task's command, with the job's network namespace already entered. Imports little:
+what it takes is added to every `srun --pcocc-vm`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pcocc_runtime import guestscript
+
+BOOT_SECONDS = 300.0
+LONGEST_COMMAND = 7000  # bytes; dropbear refuses command lines over 9000
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
+# what ssh says before a command could begin, and only then: trying again cannot run it twice
+_NOT_YET = ("Permission denied", "port 22", "kex_exchange_identification", "banner exchange", "System is booting")
+
+
+class AttachError(Exception):
+    """The VM could not be reached; the text has the lines for the user."""
+
+
+def main() -> int:
+    """Run the task's command in its VM; the return value is the command's exit status."""
+    if sys.argv[1:2] == ["--batch"]:
+        return become_batch(sys.argv[2], sys.argv[3:])
+    vm = os.environ.get("PCOCC_VM_NAME", "")
+    try:
+        return Session(vm, read_cluster(vm)).run(sys.argv[1:])
+    except AttachError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def become_batch(vm: str, argv: Sequence[str]) -> int:
+    """Turn the batch task into an srun that runs the batch script in a VM (and boots the cluster before)."""
+    words = [
+        "srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={os.environ['SLURMD_NODENAME']}", f"--pcocc-vm={vm}",
+        "--job-name=pcocc-batch", "--quiet", "@batch", *argv,
+    ]  # fmt: skip
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_NTASKS", "SLURM_NPROCS"))}
+    environ["PCOCC_BATCH_JOB"] = "1"
+    try:
+        os.execvpe(words[0], words, environ)
+    except OSError as error:
+        print(f"pcocc: error: srun cannot be started on this node: {error}", file=sys.stderr)
+    return 1
+
+
+def read_cluster(vm: str) -> dict[str, Any]:
+    """Return what the launchers of this node wrote about the cluster, waiting for a boot that is under way."""
+    path = f"/run/pcocc/{os.environ['SLURM_JOB_ID']}"
+    deadline = time.monotonic() + BOOT_SECONDS
+    while True:
+        try:
+            with open(f"{path}/cluster.json") as stream:
+                cluster: dict[str, Any] = json.load(stream)
+            cluster["directory"] = path
+            return cluster
+        except (FileNotFoundError, ValueError):
+            if time.monotonic() > deadline or not os.path.isdir(path):
+                raise AttachError(
+                    f"pcocc: error: {vm}: the VMs of this job do not run\nhint: their end was reported by the srun that booted them"
+                ) from None
+            time.sleep(0.05)  # another srun of the job is booting it; nothing announces the file
+
+
+class Session:
+    """One command in one VM."""
+
+    def __init__(self, vm: str, cluster: dict[str, Any]) -> None:
+        self.vm, self.cluster = vm, cluster
+        self.rank = int(vm[2:])
+        self.address = address_of(cluster["network"], self.rank)
+        self.node = next((name for name, ranks in cluster["nodes"] if self.rank in ranks), "?")
+        self.token = f"{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
+        self.log = f"{cluster['directory']}/ssh-{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
+        self.signals: list[int] = []
+        self.began = time.monotonic()
+
+    def run(self, argv: Sequence[str]) -> int:
+        """Wait until the VM answers, run the command, return its exit status."""
+        self._catch_signals()
+        self._await_sshd()
+        try:
+            return self._run_script(self._script(argv))
+        finally:
+            self._complaint()
+
+    def _run_script(self, script: str) -> int:
+        while True:
+            status = self._ssh(script)
+            if status != 255:
+                return status
+            complaint = self._complaint()
+            if not complaint:
+                return status  # the command's own 255
+            self._raise_if_over(complaint)
+            if not any(word in complaint for word in _NOT_YET):
+                raise AttachError(f"pcocc: error: {self.vm} on {self.node}: {complaint}")
+            time.sleep(0.3)  # sshd may be up before the guest lets its users in
+
+    def _script(self, argv: Sequence[str]) -> str:
+        if argv[0] == "@batch":
+            argv = self._stage_batch(argv[1:])
+        elif argv[0].startswith("@"):
+            raise AttachError(f"pcocc: error: {argv[0]} is not a VM operation\nhint: a program of that name is run by its path")
+        environ = guestscript.select_environment(os.environ)
+        environ |= {
+            "PCOCC_VM_NAME": self.vm,
+            "PCOCC_VM_RANK": str(self.rank),
+            "PCOCC_NODELIST": f"vm[0-{self.cluster['vms'] - 1}]" if self.cluster["vms"] > 1 else "vm0",
+            "PCOCC_HOSTFILE": "/etc/pcocc/hostfile",
+        }
+        umask = os.umask(0)
+        os.umask(umask)
+        script = guestscript.render_command(argv, environ, os.getcwd(), umask, self.token)
+        return script if len(script.encode()) <= LONGEST_COMMAND else self._stage(script, "command") + "; exit $?"
+
+    def _stage_batch(self, argv: Sequence[str]) -> list[str]:
+        try:
+            with open(argv[0], errors="surrogateescape") as stream:
+                text = stream.read()
+        except OSError as error:
+            raise AttachError(f"pcocc: error: the batch script cannot be read on this node: {error}") from None
+        return [self._stage(text, "slurm_script", call=False), *argv[1:]]
+
+    def _stage(self, text: str, name: str, call: bool = True) -> str:
+        """Put a text into the guest as a private executable file; return its path, or the words that run and delete it."""
+        path = f"/tmp/pcocc-{self.token}-{name}"
+        command = f"umask 077; rm -f {path}; cat >{path} && chmod 700 {path}"
+        while self._ssh(command, text.encode(errors="surrogateescape")) != 0:
+            self._raise_if_over(self._complaint() or "the guest's /tmp cannot be written")
+            time.sleep(0.3)  # as in run()
+        return f". {path}" if call else path
+
+    def _await_sshd(self) -> None:
+        while True:
+            self._raise_if_over("nothing listens on its ssh port")
+            try:
+                with socket.create_connection((self.address, 22), timeout=2) as connection:
+                    if connection.recv(4) == b"SSH-":
+                        return
+            except OSError:
+                time.sleep(0.1)  # the guest is booting: no event tells when it listens
+
+    def _raise_if_over(self, why: str) -> None:
+        if any(number in (signal.SIGTERM, signal.SIGINT) for number in self.signals):
+            raise AttachError(f"pcocc: {self.vm}: ended by a signal before its command began")
+        ended = self._ended()
+        if ended:
+            raise AttachError(f"pcocc: error: {self.vm} on {self.node} has ended: {ended}")
+        if not os.path.exists(self.cluster["directory"]):
+            raise AttachError("pcocc: error: the VMs of this job have ended")
+        if time.monotonic() - self.began > BOOT_SECONDS:
+            raise AttachError(f"pcocc: error: {self.vm} on {self.node} did not let its user in within {BOOT_SECONDS:.0f} s: {why}")
+
+    def _ended(self) -> str | None:
+        try:
+            with open(f"{self.cluster['directory']}/{self.vm}/ended") as stream:
+                from pcocc_runtime.keeper import KILLED, explain
+
+                reason = json.load(stream)["reason"]
+                return KILLED if reason == "killed" else explain(reason)
+        except (OSError, ValueError):
+            return None
+
+    def _ssh(self, script: str, data: bytes | None = None) -> int:
+        """Run one ssh; signals that arrive meanwhile go to the command in the guest."""
+        stdin = None
+        if data is not None:
+            reader, writer = os.pipe()
+            stdin = os.fdopen(writer, "wb")
+        argv = self._ssh_argv(script, terminal=data is None and os.isatty(0))
+        child = os.fork()
+        if child == 0:
+            exec_ssh(argv, reader if data is not None else None)
+        if stdin is not None:
+            os.close(reader)
+            try:
+                stdin.write(data or b"")
+                stdin.close()
+            except BrokenPipeError:
+                pass
+        return self._await(child)
+
+    def _ssh_argv(self, script: str, terminal: bool = False) -> list[str]:
+        options = (
+            "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null", "BatchMode=yes",
+            "IdentitiesOnly=yes", "PreferredAuthentications=publickey", "GSSAPIAuthentication=no", "ControlMaster=no",
+            "LogLevel=ERROR", "ServerAliveInterval=10", "ServerAliveCountMax=3", "ForwardX11=no", "ForwardAgent=no",
+            "KexAlgorithms=curve25519-sha256,ecdh-sha2-nistp256", "CanonicalizeHostname=no", "CheckHostIP=no", "AddressFamily=inet",
+        )  # fmt: skip
+        return [
+            "ssh", "-F", "/dev/null", "-E", self.log, "-i", f"{self.cluster['directory']}/key", "-e", "none",
+            "-tt" if terminal else "-T", *[word for option in options for word in ("-o", option)],
+            f"{self.cluster['user']}@{self.address}", script,
+        ]  # fmt: skip
+
+    def _await(self, child: int) -> int:
+        """Wait for the ssh process, the VM's end, and signals to pass on."""
+        watched = select.poll()
+        pidfd = os.pidfd_open(child)
+        watched.register(pidfd, select.POLLIN)
+        watched.register(self.wakeup, select.POLLIN)
+        try:
+            while True:
+                for fd, _event in watched.poll(1000):
+                    if fd == pidfd:
+                        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                        return status if status >= 0 else 128 - status
+                    os.read(self.wakeup, 64)
+                self._forward()
+                if self._ended() is not None:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    self._raise_if_over("")
+        finally:
+            os.close(pidfd)
+
+    def _forward(self) -> None:
+        while self.signals:
+            name = signal.Signals(self.signals.pop(0)).name.removeprefix("SIG")
+            child = os.fork()
+            if child == 0:
+                exec_ssh(self._ssh_argv(guestscript.render_signal(self.token, name)), os.open(os.devnull, os.O_RDONLY))
+
+    def _catch_signals(self) -> None:
+        self.wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in FORWARDED:
+            signal.signal(number, lambda number, _frame: self.signals.append(number))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _complaint(self) -> str:
+        try:
+            with open(self.log) as stream:
+                text = stream.read().strip()
+            os.unlink(self.log)
+        except OSError:
+            return ""
+        return text
+
+
+def exec_ssh(argv: Sequence[str], stdin: int | None) -> None:
+    """In a forked child: become an ssh that ignores the signals meant for the task."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in FORWARDED:
+            signal.signal(number, signal.SIG_IGN)  # Slurm signals whole groups; only the guest's command shall see it
+        if stdin is not None:
+            os.dup2(stdin, 0)
+        os.execvp(argv[0], list(argv))
+    except OSError as error:
+        os.write(2, f"pcocc: error: ssh cannot be started on this node: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def address_of(network: str, rank: int) -> str:
+    """Return a VM's address; `naming.vm_address` without the import of ipaddress (5 ms)."""
+    base = int.from_bytes(socket.inet_aton(network.partition("/")[0]), "big")
+    return socket.inet_ntoa((base + 1 + rank).to_bytes(4, "big"))

@@ -1,0 +1,241 @@
+"""The starter of a job's boot step: makes the job's keys, runs the step, tells the user what its VMs say.
+
+Started by the plugin from the first `srun` that needs the VMs, detached from it, and alive as long as the boot step.
+Descriptor 3 takes one word for that srun (`ready`, `joined`, `failed`), descriptor 4 ends when that srun does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import stat
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pcocc_runtime import bootdoc, document
+from pcocc_runtime.errors import PcoccError, RequestError, render
+from pcocc_runtime.keeper import PREFIX
+from pcocc_runtime.system import slurm, sshkeys
+
+STATUS_FD, PARENT_FD = 3, 4
+CLUSTER_VARIABLE = "SLURM_SPANK_PCOCC_CLUSTER"
+QUIET_SECONDS = 2.0  # a progress line only for what takes longer
+
+
+def main() -> int:
+    """Start and accompany the boot step of the job named on the command line."""
+    job = int(sys.argv[1])
+    try:
+        cluster_text = os.environ.get(CLUSTER_VARIABLE, "")
+        if not cluster_text:
+            raise RequestError(
+                f"job {job} has no virtual cluster", hint="submit it with --pcocc-template, for example sbatch --pcocc-template=NAME:2"
+            )
+        cluster = document.decode(cluster_text)
+        facts = slurm.read_job(job)
+        environment = {bootdoc.VARIABLE: bootdoc.encode(cluster_text, sshkeys.make_keys(f"pcocc-{job}"))}
+        argv = slurm.boot_argv(facts, cluster.vm_count, document.sets_text(cluster))
+        return Watch(job, cluster.vm_count).run(argv, environment)
+    except PcoccError as error:
+        print(render(error), file=sys.stderr, flush=True)
+        report("failed")
+        return 1
+
+
+def report(word: str) -> None:
+    """Tell the waiting srun how the boot went; it may be gone."""
+    try:
+        os.write(STATUS_FD, f"{word}\n".encode())
+    except OSError:
+        pass
+
+
+class Watch:
+    """The boot step as seen through its srun's output."""
+
+    def __init__(self, job: int, vms: int) -> None:
+        self.job, self.vms = job, vms
+        self.started: set[str] = set()
+        self.ready: set[str] = set()
+        self.said: list[str] = []
+        self.settled = False
+        self.failed = False
+        self.begin = time.monotonic()
+        self.progress = Progress(vms)
+
+    def run(self, argv: list[str], environment: dict[str, str]) -> int:
+        """Run the step to its end; the status is that of its srun."""
+        child = slurm.start_step(argv, environment)
+        selector = selectors.DefaultSelector()
+        selector.register(child.stdout, selectors.EVENT_READ, LineReader(child.stdout.fileno(), self._line))
+        selector.register(child.stderr, selectors.EVENT_READ, LineReader(child.stderr.fileno(), self._complaint))
+        selector.register(PARENT_FD, selectors.EVENT_READ, None)
+        open_pipes = 2
+        while open_pipes:
+            for key, _events in selector.select(None if self.settled else 0.5):
+                if key.data is None:
+                    selector.unregister(PARENT_FD)
+                    self._parent_left()
+                elif not key.data.read():
+                    selector.unregister(key.fileobj)
+                    open_pipes -= 1
+            if not self.settled:
+                self.progress.show(len(self.started), len(self.ready))
+        return self._end(child.wait())
+
+    def _line(self, line: str) -> None:
+        if not line.startswith(PREFIX):
+            self._tell(line)
+            return
+        event = json.loads(line[len(PREFIX) :])
+        handler: Callable[[dict[str, Any]], None] | None = getattr(self, "_on_" + event["event"].replace("-", "_"), None)
+        if handler is not None:
+            handler(event)
+
+    def _on_started(self, event: dict[str, Any]) -> None:
+        self.started.add(event["vm"])
+        self.progress.accel(event)
+
+    def _on_ready(self, event: dict[str, Any]) -> None:
+        self.ready.add(event["vm"])
+        if len(self.ready) == self.vms and not self.settled:
+            self._settle("ready")
+            self.progress.done(time.monotonic() - self.begin)
+
+    def _on_silent(self, event: dict[str, Any]) -> None:
+        tail = "".join(f"\n  {event['vm']} console| {line}" for line in event["console"])
+        self._fail(
+            f"pcocc: error: {event['vm']} on {event['node']} did not answer on its ssh port within {event['seconds']} s\n"
+            f"hint: the image must run sshd and cloud-init; the last lines of its console are:{tail or ' (none)'}"
+        )
+
+    def _on_disk_error(self, event: dict[str, Any]) -> None:
+        self._tell(
+            f"pcocc: error: {event['vm']} on {event['node']} is stopped: {event['reason']} ({event['disk']})\n"
+            "hint: what it wrote before is intact; free space on that node's scratch, or use another node"
+        )
+
+    def _on_ended(self, event: dict[str, Any]) -> None:
+        if event["asked"]:
+            return
+        early = "" if event["vm"] in self.ready else " before it answered"
+        text = f"pcocc: {event['vm']} on {event['node']} ended{early}: {event['text']}"
+        if self.settled:
+            self._tell(text)
+        else:
+            self._fail(text)
+
+    def _complaint(self, line: str) -> None:
+        if not self.settled:
+            self.said.append(line)
+        elif not line.startswith(("srun: Job step", "srun: Force Terminated", "slurmstepd: error: ***")):
+            self._tell(line)
+
+    def _fail(self, text: str) -> None:
+        self.said.append(text)
+        if not self.settled and not self.failed:
+            self.failed = True
+            slurm.cancel_steps(self.job)
+
+    def _end(self, status: int) -> int:
+        if self.settled:
+            return status
+        if slurm.find_boot_step(self.job) is not None:
+            self._settle("joined")  # another srun of this job was first
+            return 0
+        self.progress.clear()
+        for line in _without_echoes(self.said) or [f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"]:
+            self._tell(line)
+        self._settle("failed")
+        return status or 1
+
+    def _settle(self, word: str) -> None:
+        self.settled = True
+        report(word)
+        os.close(STATUS_FD)
+
+    def _tell(self, text: str) -> None:
+        self.progress.clear()
+        try:
+            os.write(2, (text + "\n").encode())
+        except OSError:
+            pass
+
+    def _parent_left(self) -> None:
+        """Let go of a pipe that a reader of the finished srun's output may be waiting on; files and terminals stay."""
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in (1, 2):
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+                os.dup2(null, fd)
+        os.close(null)
+
+
+def _without_echoes(lines: list[str]) -> list[str]:
+    """Drop what srun adds when a task that has already explained itself ends."""
+    own = [line for line in lines if line.startswith(("pcocc:", "hint:", "  vm"))]
+    return list(dict.fromkeys(own or lines))
+
+
+class LineReader:
+    """Splits what arrives on a descriptor into lines."""
+
+    def __init__(self, fd: int, handle: Callable[[str], None]) -> None:
+        self.fd, self.handle, self.pending = fd, handle, b""
+
+    def read(self) -> bool:
+        """Read once and hand over whole lines; false at the end."""
+        data = os.read(self.fd, 65536)
+        *lines, self.pending = (self.pending + data).split(b"\n")
+        if not data and self.pending:
+            lines, self.pending = [self.pending], b""
+        for line in lines:
+            self.handle(line.decode(errors="replace"))
+        return bool(data)
+
+
+class Progress:
+    """A line about a boot that takes a while: rewritten on a terminal, said once elsewhere."""
+
+    def __init__(self, vms: int) -> None:
+        self.vms, self.begin = vms, time.monotonic()
+        self.terminal = os.isatty(2)
+        self.shown = False
+        self.why = ""
+
+    def accel(self, event: dict[str, Any]) -> None:
+        """Remember the accelerator to name in the line."""
+        self.why = f" with {event['accel']}" + (f" ({event['why']})" if event["accel"] == "tcg" else "")
+
+    def show(self, started: int, ready: int) -> None:
+        """Show how far the boot is, if it has taken long enough."""
+        elapsed = time.monotonic() - self.begin
+        if elapsed < QUIET_SECONDS or (self.shown and not self.terminal):
+            return
+        noun = "VM" if self.vms == 1 else "VMs"
+        text = f"pcocc: booting {self.vms} {noun}{self.why}: {started} started, {ready} answering, {elapsed:.0f} s"
+        if not self.terminal:
+            text = f"pcocc: booting {self.vms} {noun}{self.why}\n"
+        self._write(("\r\x1b[K" if self.terminal else "") + text)
+        self.shown = True
+
+    def clear(self) -> None:
+        """Make room for a message."""
+        if self.shown and self.terminal:
+            self._write("\r\x1b[K")
+
+    def done(self, seconds: float) -> None:
+        """End the line."""
+        if self.shown:
+            self.clear()
+            noun = "VM answers" if self.vms == 1 else "VMs answer"
+            self._write(f"pcocc: {self.vms} {noun} after {seconds:.1f} s\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            os.write(2, text.encode())
+        except OSError:
+            pass

@@ -1,0 +1,66 @@
+"""The shell text that runs a command in a guest: POSIX sh, nothing installed there, and nothing left behind.
+
+A guard beside the command watches the sshd process of its session; when that is gone (the step was killed, the node
+was lost), or when the command has ended, it ends every process that carries the task's token in its environment.
+Guard and outer shell do not carry it: /proc/PID/environ shows what a process was started with.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+TOKEN = "PCOCC_TASK"
+_SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
+_PASSED = ("SLURM_", "PCOCC_")
+_KEPT_BACK = ("SLURM_SPANK_", "SLURM_PCOCC_", "PCOCC_TAP_", "PCOCC_PROBE_", "PCOCC_BOOT", "PCOCC_VM=")
+_HOST_ONLY = frozenset(
+    "SLURM_CONF SLURM_SRUN_COMM_HOST SLURM_SRUN_COMM_PORT SLURM_STEP_LAUNCHER_PORT SLURM_LAUNCH_NODE_IPADDR SLURM_WORKING_CLUSTER "
+    "SLURM_PTY_PORT SLURM_PTY_WIN_COL SLURM_PTY_WIN_ROW SLURM_TASK_PID SLURM_CPU_BIND SLURM_CPU_BIND_LIST SLURM_CPU_BIND_TYPE "
+    "SLURM_CPU_BIND_VERBOSE SLURM_UMASK SLURM_PRIO_PROCESS SLURM_TOPOLOGY_ADDR SLURM_TOPOLOGY_ADDR_PATTERN "
+    "SLURM_OOM_KILL_STEP PCOCC_TEMPLATE PCOCC_IMAGE PCOCC_MOUNT PCOCC_USER_DATA PCOCC_VM".split()
+)
+
+
+def select_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables a command in a guest gets: Slurm's and ours, without those that only mean something on hosts."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(_PASSED) and not name.startswith(_KEPT_BACK) and name not in _HOST_ONLY and name.isidentifier()
+    }
+
+
+def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: str, umask: int, token: str) -> str:
+    """Return the text that a login shell in the guest runs: guard, directory, environment, command, exit status."""
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(environ.items()))
+    return "\n".join(
+        [
+            _render_guard(token),
+            f"trap : {_SIGNALS}",
+            f"umask {umask:04o}",
+            f"cd {shlex.quote(directory)} 2>/dev/null || cd",
+            f"export {TOKEN}={token} {exports}",
+            shlex.join(argv),
+            "exit $?",
+        ]
+    )
+
+
+def _render_guard(token: str) -> str:
+    # `$PPID` is the session's sshd, `$$` the outer shell, also inside the subshell
+    kill = _kill_loop(token, "$1")
+    return (
+        f"_k() {{ {kill} }}; "
+        "( trap '' HUP INT TERM; exec </dev/null >/dev/null 2>&1; "
+        "while [ -d /proc/$PPID ] && [ -d /proc/$$ ]; do sleep 1; done; _k TERM; sleep 1; _k KILL ) &"
+    )
+
+
+def render_signal(token: str, signal_name: str) -> str:
+    """Return the text that sends a signal (without SIG) to every process of a task."""
+    return _kill_loop(token, signal_name)
+
+
+def _kill_loop(token: str, signal: str) -> str:
+    return f'for p in /proc/[0-9]*; do grep -qs "{TOKEN}={token}" $p/environ && kill -s {signal} "${{p#/proc/}}" 2>/dev/null; done; :;'

@@ -1,0 +1,214 @@
+"""The small process beside a running QEMU: says when the guest answers, ends it in order, records why it ended.
+
+It lives in the same Slurm step, is resident as long as the VM, and therefore imports as little as it can (15 MiB is
+the promise). What it has to say goes as lines to the step's stdout, which the starter of the boot step reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+PREFIX = "@pcocc "
+PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
+CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
+
+# QEMU's ShutdownCause as of 7.2 (qapi/run-state.json): what a user reads
+REASONS = {
+    "guest-shutdown": "its guest powered it off",
+    "guest-reset": "its guest reset it",
+    "guest-panic": "its guest's kernel panicked",
+    "host-qmp-quit": "it was stopped through its monitor",
+    "host-qmp-system-reset": "it was reset through its monitor",
+    "host-signal": "a signal ended its QEMU",
+    "host-error": "its QEMU met an error",
+    "host-ui": "it was closed",
+}
+KILLED = "its QEMU was killed"
+
+
+def main() -> int:
+    """Keep the VM described by the JSON on the command line until its QEMU is gone."""
+    return Keeper(json.loads(sys.argv[1])).run()
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Write one event as a line of the step's stdout; a starter that is gone is no reason to fail."""
+    line = PREFIX + json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n"
+    try:
+        os.write(1, line.encode())
+    except OSError:
+        pass
+
+
+def explain(reason: str) -> str:
+    """Return a clause that says why a VM ended."""
+    return REASONS.get(reason, reason)
+
+
+class Keeper:
+    """One VM's QMP connection, process and readiness, driven by one selector."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+        self.tags = {"vm": f"vm{facts['rank']}", "node": facts["node"]}
+        self.pidfd = os.pidfd_open(facts["pid"])
+        self.qmp = socket.socket(fileno=facts["qmp"])
+        self.qmp.setblocking(False)
+        self.pending = b""
+        self.reason: str | None = None
+        self.asked = False
+        self.started = time.monotonic()
+        self.ready = not facts["address"]
+        self.over = False
+        self.selector = selectors.DefaultSelector()
+        self.probe = Probe(facts["probe"], facts["address"]) if facts["probe"] is not None and facts["address"] else None
+
+    def run(self) -> int:
+        """Wait for whatever comes first until QEMU has ended."""
+        self._catch_signals()
+        self.selector.register(self.pidfd, selectors.EVENT_READ, self._gone)
+        self.selector.register(self.qmp, selectors.EVENT_READ, self._read_qmp)
+        self._send("qmp_capabilities")
+        while not self.over:
+            for key, _events in self.selector.select(self._patience()):
+                key.data()
+            if not self.ready:
+                self._look()
+        return 0
+
+    def _patience(self) -> float | None:
+        return None if self.ready else PROBE_INTERVAL
+
+    def _catch_signals(self) -> None:
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)  # meant for programs; a VM's own are told by its VM steps
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+        def stop() -> None:
+            os.read(reader, 64)
+            self._stop()
+
+        self.selector.register(reader, selectors.EVENT_READ, stop)
+
+    def _stop(self) -> None:
+        self.asked = True
+        self._send("quit")
+
+    def _send(self, command: str) -> None:
+        try:
+            self.qmp.send(json.dumps({"execute": command}).encode() + b"\n")
+        except OSError:
+            pass  # QEMU is gone, or going: its pidfd will say so
+
+    def _read_qmp(self) -> None:
+        try:
+            data = self.qmp.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.selector.unregister(self.qmp)
+            return
+        *lines, self.pending = (self.pending + data).split(b"\n")
+        for line in lines:
+            if line.strip():
+                self._message(json.loads(line))
+
+    def _message(self, message: dict[str, Any]) -> None:
+        name, data = message.get("event"), message.get("data", {})
+        if "QMP" in message:
+            emit("started", accel=self.facts["accel"], why=self.facts["accel_why"], **self.tags)
+        elif name == "SHUTDOWN":
+            self.reason = data.get("reason", "host-error")
+        elif name == "GUEST_PANICKED":
+            self.reason = "guest-panic"
+        elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
+            self._disk_error(data)
+
+    def _disk_error(self, data: dict[str, Any]) -> None:
+        what = "the file system of its disk is full" if data.get("nospace") else data.get("reason", "its disk failed")
+        emit("disk-error", reason=what, disk=self.facts["disk"], **self.tags)
+
+    def _look(self) -> None:
+        elapsed = time.monotonic() - self.started
+        if self.probe is not None and self.probe.answers():
+            self.ready = True
+            self.probe.close()
+            self._write("ready", {"seconds": round(elapsed, 2)})
+            emit("ready", seconds=round(elapsed, 2), **self.tags)
+        elif elapsed > self.facts["timeout"]:
+            self.ready = True  # no longer looked for
+            emit("silent", seconds=self.facts["timeout"], console=self._console(), **self.tags)
+
+    def _console(self) -> list[str]:
+        try:
+            with open(os.path.join(self.facts["directory"], "console.log"), "rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
+                return log.read().decode(errors="replace").replace("\r", "").splitlines()[-CONSOLE_TAIL:]
+        except OSError:
+            return []
+
+    def _gone(self) -> None:
+        if self.qmp in self.selector.get_map():
+            self._read_qmp()
+        reason = self.reason or "killed"
+        text = explain(reason) if self.reason else KILLED
+        self._write("ended", {"reason": reason, "asked": self.asked})
+        emit("ended", reason=reason, text=text, asked=self.asked, **self.tags)
+        self.over = True
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        path = os.path.join(self.facts["directory"], name)
+        try:
+            with open(path + ".tmp", "w") as stream:
+                json.dump(content, stream)
+            os.rename(path + ".tmp", path)
+        except OSError:
+            pass  # the job's directory is already being released
+
+
+class Probe:
+    """Looks for the guest's sshd through a TCP socket that root made inside the job's network namespace."""
+
+    def __init__(self, fd: int, address: str) -> None:
+        self.socket = socket.socket(fileno=fd)
+        self.socket.setblocking(False)
+        self.address = (address, 22)
+        self.tried = 0.0
+
+    def answers(self) -> bool:
+        """Take one look, never waiting; true once sshd has sent its banner."""
+        try:
+            return self.socket.recv(4) == b"SSH-" or self._again()
+        except BlockingIOError:
+            return time.monotonic() - self.tried > 0.5 and self._again()
+        except OSError:
+            return self._again()
+
+    def _again(self) -> bool:
+        _disconnect(self.socket)
+        self.tried = time.monotonic()
+        self.socket.connect_ex(self.address)
+        return False
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+
+def _disconnect(sock: socket.socket) -> None:
+    """Take a TCP socket back to unconnected, also out of SYN_SENT: connect(2) with AF_UNSPEC."""
+    import ctypes
+
+    ctypes.CDLL(None).connect(sock.fileno(), bytes(16), 16)

@@ -1,0 +1,200 @@
+"""The task of a boot step: prepares one VM with its user's rights and becomes QEMU.
+
+Everything that can fail does so before the exec, with a sentence on the task's stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import socket
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from pcocc_runtime import bootdoc, document, memory, naming, qemu_args, seed
+from pcocc_runtime.errors import NodeError, PcoccError, render
+from pcocc_runtime.system import disks, files, iso, lifetime
+
+KEEPER = Path(__file__).resolve().parents[3] / "libexec/pcocc/keeper"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """This task as Slurm describes it."""
+
+    job: int
+    rank: int
+    cpus: int
+    memory: int
+    tap_fds: tuple[int, ...]
+    probe_fd: int | None
+
+
+def main() -> int:
+    """Run the launcher; returns only when the VM could not be started."""
+    environ = dict(os.environ)
+    try:
+        launch(read_task(environ), environ)
+    except PcoccError as error:
+        where = environ.get("SLURMD_NODENAME", os.uname().nodename)
+        error.where = error.where or f"{naming.vm_name(int(environ.get('SLURM_PROCID', '0')))} on {where}"
+        print(render(error), file=sys.stderr)
+    except OSError as error:
+        name = naming.vm_name(int(environ.get("SLURM_PROCID", "0")))
+        print(f"pcocc: error: {name} on {os.uname().nodename}: {error}", file=sys.stderr)
+    return 1
+
+
+def read_task(environ: dict[str, str]) -> Task:
+    """Return the facts of this task from the environment Slurm and the plugin made."""
+    if "PCOCC_TAP_FDS" not in environ:
+        raise NodeError(
+            "the pcocc plugin did not run for this task",
+            hint="plugstack.conf of this node must name pcocc.so, and slurmd be restarted after it was installed",
+        )
+    cpus = int(environ.get("SLURM_CPUS_PER_TASK") or "1")
+    environ.setdefault("PCOCC_TASKS_HERE", environ.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0].partition(",")[0])
+    fds = [int(word) for word in environ["PCOCC_TAP_FDS"].split(",") if word]
+    probe = environ.get("PCOCC_PROBE_FD", "")
+    return Task(
+        job=int(environ["SLURM_JOB_ID"]),
+        rank=int(environ["SLURM_PROCID"]),
+        cpus=cpus,
+        memory=memory.task_memory(environ, cpus),
+        tap_fds=tuple(fds),
+        probe_fd=int(probe) if probe else None,
+    )
+
+
+def launch(task: Task, environ: dict[str, str]) -> None:
+    """Make the VM's files, start its keeper, and exec QEMU."""
+    node = read_node(task.job)
+    encoded, raw_keys = bootdoc.decode(environ.get(bootdoc.VARIABLE, ""))
+    cluster = document.decode(encoded)
+    keys = seed.Keys(**raw_keys)
+    group = cluster.group_of(task.rank)
+    directory = make_vm_directory(task, node, keys)
+    disk = disks.create_overlay(group.image, PurePath(node["scratch"], f"vm{task.rank}.qcow2"))
+    seed_path = write_seed(task, node, cluster, group, keys, directory)
+    ours, theirs = socket.socketpair()
+    theirs.set_inheritable(True)
+    plan = plan_vm(task, node, group, directory, disk, seed_path, theirs.fileno())
+    argv = qemu_args.plan_argv(plan)
+    files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
+    become_qemu(task, node, plan, argv, ours, directory)
+
+
+def read_node(job: int) -> dict[str, Any]:
+    """Return what root's helper found out about this node and job."""
+    node = files.read_json(naming.job_dir(job) / "node.json")
+    if not isinstance(node, dict):
+        raise NodeError(f"the networks of job {job} were not set up on this node", hint="look into slurmd's log here")
+    if node["accel"] == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        node["accel"], node["accel_why"] = "tcg", "/dev/kvm may not be opened by you"
+    return node
+
+
+def make_vm_directory(task: Task, node: dict[str, Any], keys: seed.Keys) -> PurePath:
+    """Make the VM's directory and what every attaching step of this node reads: key and addresses."""
+    base = naming.job_dir(task.job)
+    files.replace_file(base / "key", keys.user.encode())
+    first = node["networks"][0] if node["networks"] else None
+    login = pwd.getpwuid(os.getuid()).pw_name
+    facts = {"network": first["network"] if first else None, "user": login, "vms": node["vms"], "nodes": node["nodes"]}
+    files.replace_file(base / "cluster.json", json.dumps(facts).encode())
+    directory = base / naming.vm_name(task.rank)
+    files.remove_tree(directory)
+    files.ensure_directory(directory, 0o700)
+    return directory
+
+
+def write_seed(
+    task: Task, node: dict[str, Any], cluster: document.Cluster, group: document.Group, keys: seed.Keys, directory: PurePath
+) -> str:
+    """Write the cloud-init seed and return its path."""
+    user = pwd.getpwuid(os.getuid())
+    domain = node["networks"][0]["domain"] if node["networks"] else "vcluster"
+    content = seed.render_seed(
+        job=task.job,
+        rank=task.rank,
+        vms=cluster.vm_count,
+        domain=domain,
+        login=seed.Login(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_gecos),
+        keys=keys,
+        user_data=group.user_data,
+        instance_id=group.instance_id,
+    )
+    path = directory / "seed.iso"
+    iso.write_iso(path, seed.VOLUME_LABEL, content)
+    return str(path)
+
+
+def plan_vm(
+    task: Task, node: dict[str, Any], group: document.Group, directory: PurePath, disk: str | None, seed_path: str, qmp_fd: int
+) -> qemu_args.VmPlan:
+    """Combine the task, the node's findings and the template into the plan of one QEMU."""
+    mine = [network for network in node["networks"] if task.rank in network["ranks"]]
+    nics = tuple(
+        qemu_args.Nic(fd, naming.vm_mac(network["mac_prefix"], task.rank, network["index"]), network["mtu"])
+        for fd, network in zip(task.tap_fds, mine, strict=True)
+    )
+    total = task.memory or group.memory or 512
+    return qemu_args.VmPlan(
+        name=f"job{task.job}-{naming.vm_name(task.rank)}",
+        uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, f"pcocc-{task.job}-{task.rank}")),
+        qemu=group.qemu_bin or node["qemu"],
+        accel=node["accel"],
+        cpus=task.cpus,
+        memory=memory.guest_memory(total, node["accel"]),
+        disk=disk,
+        seed=seed_path,
+        qmp_fd=qmp_fd,
+        qmp_path=str(directory / "qmp"),
+        console_path=str(directory / "console"),
+        console_log=str(directory / "console.log"),
+        agent_path=str(directory / "agent"),
+        nics=nics,
+        exports=tuple(qemu_args.Export(mount.tag, mount.path, mount.readonly) for mount in group.mounts),
+        machine=group.machine,
+        cpu_model=group.cpu_model,
+        disk_model=group.disk_model,
+        disk_cache=group.disk_cache,
+        nic_model=group.nic_model,
+        custom_args=group.custom_args,
+    )
+
+
+def become_qemu(
+    task: Task, node: dict[str, Any], plan: qemu_args.VmPlan, argv: list[str], qmp: socket.socket, directory: PurePath
+) -> None:
+    """Fork the keeper, then exec QEMU with SIGTERM blocked: the keeper alone answers scancel and the time limit."""
+    if not os.access(argv[0], os.X_OK):
+        raise NodeError(f"{argv[0]} is not installed", hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml")
+    address = str(naming.vm_address(_network(node), task.rank)) if task.probe_fd is not None and node["networks"] else ""
+    facts = {
+        "job": task.job, "rank": task.rank, "node": node["node"], "pid": os.getpid(), "qmp": qmp.fileno(),
+        "probe": task.probe_fd, "address": address, "timeout": node["boot_timeout"], "directory": str(directory),
+        "accel": node["accel"], "accel_why": node["accel_why"], "disk": plan.disk,
+    }  # fmt: skip
+    keep = [fd for fd in (qmp.fileno(), task.probe_fd) if fd is not None]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    lifetime.die_with_parent()
+    lifetime.start_keeper([str(KEEPER), json.dumps(facts)], keep=keep)
+    qmp.close()
+    for fd in task.tap_fds:
+        os.set_inheritable(fd, True)
+    if task.probe_fd is not None:
+        os.close(task.probe_fd)
+    sys.stdout.flush()
+    os.execve(argv[0], argv, {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"})
+
+
+def _network(node: dict[str, Any]) -> Any:
+    from ipaddress import IPv4Network
+
+    return IPv4Network(node["networks"][0]["network"])

@@ -1,0 +1,93 @@
+"""Names and numbers derived from (job id, network index, VM rank): the one place where they are made.
+
+Nothing here is allocated or remembered: two nodes, or two attempts, compute the same. Two live jobs never meet
+because job ids are unique while alive and every name below is injective in the job id.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import PurePosixPath
+
+MAX_JOB_ID = 0x03FFFFFF  # Slurm: MAX_JOB_ID is 0x03FF0000 and MaxJobId cannot exceed it (slurm.conf(5))
+MAX_NETWORKS = 64  # networks of one job; with it the ports below stay in 24832..25087
+MAX_RANK = 0x3FFFF  # 18 bits of the MAC address
+
+VXLAN_PORT_BASE = 24832  # below Linux's ephemeral range (32768..60999), not in the IANA registry
+RUN_DIR = PurePosixPath("/run/pcocc")
+STATE_DIR = RUN_DIR / ".state"
+
+
+def netns_name(job: int) -> str:
+    """Return the name of the job's network namespace, as `ip netns` knows it."""
+    return f"pcocc-{job}"
+
+
+def job_dir(job: int) -> PurePosixPath:
+    """Return the directory of the job on a node: sockets, keys and logs of its VMs, owned by its user."""
+    return RUN_DIR / str(job)
+
+
+def vm_name(rank: int) -> str:
+    """Return the name users know a VM by."""
+    return f"vm{rank}"
+
+
+def vxlan_vni(job: int) -> int:
+    """Return the VNI (24 bits) of every network of the job; see `vxlan_port` for what tells networks apart."""
+    return job & 0xFFFFFF
+
+
+def vxlan_port(job: int, network: int) -> int:
+    """Return the UDP port of one network's tunnel: the network and the two bits of the job id the VNI lacks."""
+    return VXLAN_PORT_BASE + (network << 2) + (job >> 24)
+
+
+def bridge_name(network: int) -> str:
+    """Return the name of a network's bridge inside the job's namespace."""
+    return f"br{network}"
+
+
+def vxlan_name(network: int) -> str:
+    """Return the name of a network's tunnel device inside the job's namespace."""
+    return f"vx{network}"
+
+
+def tap_name(rank: int, network: int) -> str:
+    """Return the name of a VM's tap device inside the job's namespace (at most 15 characters)."""
+    return f"tap{rank}n{network}"
+
+
+def vm_mac(prefix: str, rank: int, network: int) -> str:
+    """Return the MAC of a VM's interface: the site's three bytes, 6 bits of network, 18 bits of rank."""
+    return _mac(prefix, (network << 18) | rank)
+
+
+def node_mac(index: int, network: int) -> str:
+    """Return the MAC of the bridge on the job's `index`-th node; locally administered, never a VM's."""
+    return _mac("02:70:63", (network << 18) | index)
+
+
+def _mac(prefix: str, low: int) -> str:
+    tail = low.to_bytes(3, "big").hex(":")
+    return f"{prefix}:{tail}"
+
+
+def vm_address(network: IPv4Network, rank: int) -> IPv4Address:
+    """Return the address of a VM: the network's first host address plus its rank."""
+    return network.network_address + 1 + rank
+
+
+def gateway_address(network: IPv4Network) -> IPv4Address:
+    """Return the address of gateway, DHCP and DNS, the same on every node: the network's last host address."""
+    return network.broadcast_address - 1
+
+
+def node_address(network: IPv4Network, index: int) -> IPv4Address:
+    """Return the address the job's `index`-th node itself uses in the network, just below the gateway's."""
+    return network.broadcast_address - 2 - index
+
+
+def room_for(network: IPv4Network, vms: int, nodes: int) -> bool:
+    """Tell whether VMs, nodes and the gateway have distinct addresses in the network."""
+    return vms + nodes + 3 <= network.num_addresses

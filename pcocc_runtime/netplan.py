@@ -1,0 +1,162 @@
+"""The networks of a job as one of its nodes builds them: from the step's layout and the site's files, purely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from pcocc_runtime import naming
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.layout import BootStep
+
+DEFAULT_MTU = 1450  # 1500 less VXLAN's 50 bytes (RFC 7348, section 5)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A layer 3 network of the site's networks.yaml, as far as a node needs it."""
+
+    name: str
+    int_network: IPv4Network
+    mac_prefix: str = "52:54:00"
+    mtu: int = DEFAULT_MTU
+    domain: str = "vcluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A VM's interface on this node."""
+
+    name: str
+    rank: int
+    mac: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPlan:
+    """One network on one node; `peers` are node names, still to be resolved."""
+
+    spec: NetworkSpec
+    index: int
+    bridge: str
+    bridge_mac: str
+    gateway: str
+    node_address: str
+    vxlan: str
+    vni: int
+    port: int
+    taps: tuple[Tap, ...]
+    vms: int
+
+    @property
+    def prefix_length(self) -> int:
+        """Return the length of the network's prefix in bits."""
+        return self.spec.int_network.prefixlen
+
+
+def plan_networks(
+    step: BootStep, specs: dict[str, NetworkSpec], sets: dict[str, tuple[str, ...]]
+) -> tuple[NetworkPlan, ...]:
+    """Return the plans of the networks that VMs of this step name, in the order in which they are first named."""
+    names: list[str] = []
+    for set_name, _count in step.sets:
+        if set_name not in sets:
+            known = ", ".join(sorted(sets)) or "none"
+            raise NodeError(f"{step.here.name} knows no resource set {set_name!r}", hint=f"/etc/pcocc/resources.yaml has: {known}")
+        names.extend(name for name in sets[set_name] if name not in names)
+    if sum(count for _name, count in step.sets) != step.vm_count:
+        raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
+    return tuple(_plan_network(step, specs[name], index, sets) for index, name in enumerate(names))
+
+
+def _plan_network(
+    step: BootStep, spec: NetworkSpec, index: int, sets: dict[str, tuple[str, ...]]
+) -> NetworkPlan:
+    if not naming.room_for(spec.int_network, step.vm_count, len(step.nodes)):
+        raise NodeError(
+            f"network {spec.name!r} ({spec.int_network}) has no room for {step.vm_count} VMs",
+            hint="ask for fewer VMs, or have int-network enlarged in /etc/pcocc/networks.yaml",
+        )
+    ranks = [rank for rank in step.here.ranks if spec.name in sets[step.set_of(rank)]]
+    taps = tuple(
+        Tap(
+            naming.tap_name(rank, index),
+            rank,
+            naming.vm_mac(spec.mac_prefix, rank, index),
+            str(naming.vm_address(spec.int_network, rank)),
+        )
+        for rank in ranks
+    )
+    return NetworkPlan(
+        spec=spec,
+        index=index,
+        bridge=naming.bridge_name(index),
+        bridge_mac=naming.node_mac(step.index, index),
+        gateway=str(naming.gateway_address(spec.int_network)),
+        node_address=str(naming.node_address(spec.int_network, step.index)),
+        vxlan=naming.vxlan_name(index),
+        vni=naming.vxlan_vni(step.job),
+        port=naming.vxlan_port(step.job, index),
+        taps=taps,
+        vms=step.vm_count,
+    )
+
+
+def taps_of(plans: tuple[NetworkPlan, ...], rank: int) -> tuple[str, ...]:
+    """Return the tap names of a VM in the order of its interfaces."""
+    return tuple(tap.name for plan in plans for tap in plan.taps if tap.rank == rank)
+
+
+def render_firewall(plans: tuple[NetworkPlan, ...]) -> str:
+    """Return nft text for the job's namespace: gateway, DHCP and DNS of a node never cross its tunnels."""
+    rules = []
+    for plan in plans:
+        rules += [
+            f'  oifname "{plan.vxlan}" arp saddr ip {plan.gateway} drop',
+            f'  oifname "{plan.vxlan}" arp daddr ip {plan.gateway} drop',
+            f'  iifname "{plan.vxlan}" arp saddr ip {plan.gateway} drop',
+            f'  iifname "{plan.vxlan}" arp daddr ip {plan.gateway} drop',
+            f'  oifname "{plan.vxlan}" udp dport {{ 67, 68 }} drop',
+            f'  iifname "{plan.vxlan}" udp dport {{ 67, 68 }} drop',
+        ]
+    body = "\n".join(rules)
+    chains = "\n".join(
+        f" chain {hook} {{\n  type filter hook {hook} priority 0; policy accept;\n{_only(body, hook)}\n }}"
+        for hook in ("input", "forward", "output")
+    )
+    return f"add table bridge pcocc\ndelete table bridge pcocc\ntable bridge pcocc {{\n{chains}\n}}\n"
+
+
+def _only(body: str, hook: str) -> str:
+    # a bridge's own packets have no input port, those for it no output port
+    wrong = {"input": "oifname", "output": "iifname"}.get(hook)
+    return "\n".join(line for line in body.splitlines() if wrong is None or wrong not in line)
+
+
+def render_dnsmasq(plan: NetworkPlan, pid_file: str, user: str) -> str:
+    """Return dnsmasq.conf(5) text that serves one network on one node: leases of its own VMs, names of all."""
+    net, spec = plan.spec.int_network, plan.spec
+    lines = [
+        f"interface={plan.bridge}",
+        "bind-interfaces",
+        "except-interface=lo",
+        f"pid-file={pid_file}",
+        f"user={user}",
+        "no-resolv",
+        "no-hosts",
+        "no-ping",
+        "leasefile-ro",
+        "dhcp-authoritative",
+        f"listen-address={plan.gateway}",
+        f"domain={spec.domain}",
+        f"local=/{spec.domain}/",
+        f"synth-domain={spec.domain},{naming.vm_address(net, 0)},{naming.vm_address(net, plan.vms - 1)},vm*",
+        f"dhcp-range={net.network_address},static,{net.netmask},infinite",
+        f"dhcp-option=option:router,{plan.gateway}",
+        f"dhcp-option=option:dns-server,{plan.gateway}",
+        f"dhcp-option=option:domain-search,{spec.domain}",
+        f"dhcp-option=option:mtu,{spec.mtu}",
+    ]
+    lines += [f"dhcp-host={tap.mac},{tap.address},{naming.vm_name(tap.rank)},infinite" for tap in plan.taps]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,81 @@
+"""Files and directories: made private, replaced atomically, removed without following links."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+
+def replace_file(path: PurePath, data: bytes, mode: int = 0o600) -> None:
+    """Write a file under a temporary name and rename it into place."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "wb") as stream:
+            stream.write(data)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def read_json(path: PurePath) -> Any:
+    """Return the decoded content of a JSON file, or None when it is not there or was cut short."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def ensure_directory(path: PurePath, mode: int, uid: int = -1, gid: int = -1) -> None:
+    """Create one directory (its parent exists) with exactly this mode and owner; refuse anything else there."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if os.path.islink(path):
+            raise
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(fd, uid, gid)
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def remove_tree(path: PurePath) -> None:
+    """Delete a directory and all in it; a link planted inside is removed, never followed (shutil, dir_fd based)."""
+    if os.path.islink(path):
+        os.unlink(path)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def locked(path: PurePath) -> Iterator[None]:
+    """Hold an exclusive lock on a file, created when missing; its holder may delete it, the kernel drops it anyway."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_at(fd, path):  # else its last holder deleted it while we waited
+                yield
+                return
+        finally:
+            os.close(fd)
+
+
+def _is_at(fd: int, path: PurePath) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

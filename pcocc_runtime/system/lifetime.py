@@ -1,0 +1,40 @@
+"""Who ends with whom: QEMU with its slurmstepd, the keeper with its QEMU."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterable, Sequence
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its slurmstepd dies; survives the exec of an ordinary program."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def start_keeper(argv: Sequence[str], keep: Iterable[int]) -> None:
+    """Start the keeper as a grandchild, so that QEMU never has a child to reap; of our descriptors it gets `keep`."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        kept = set(keep)
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2:
+                _set_inheritable(int(name), int(name) in kept)
+        if os.fork():
+            os._exit(0)
+        os.execve(argv[0], list(argv), {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
+    finally:
+        os._exit(127)
+
+
+def _set_inheritable(fd: int, inheritable: bool) -> None:
+    try:
+        os.set_inheritable(fd, inheritable)
+    except OSError:
+        pass  # the descriptor of the listing itself

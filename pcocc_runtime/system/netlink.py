@@ -1,0 +1,143 @@
+"""Network namespaces and devices through pyroute2: the only importer of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pyroute2 import netns
+from pyroute2.iproute import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+NETNS_DIR = Path("/run/netns")
+
+# linux/if_tun.h
+_TUNSETIFF = 0x400454CA
+_TUNSETPERSIST = 0x400454CB
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+
+_FLOOD = "00:00:00:00:00:00"  # a VXLAN entry for this address receives what has no entry of its own (bridge(8))
+
+
+def netns_exists(name: str) -> bool:
+    """Tell whether a namespace of that name is mounted."""
+    return (NETNS_DIR / name).exists()
+
+
+def ensure_netns(name: str) -> None:
+    """Create a named network namespace, or leave the one of that name as it is."""
+    if netns_exists(name) and os.path.ismount(NETNS_DIR / name):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(NETNS_DIR / name)
+    netns.create(name)
+
+
+def remove_netns(name: str) -> None:
+    """Unmount and forget a named namespace; its devices go with its last process."""
+    try:
+        netns.remove(name)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EINVAL):
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(NETNS_DIR / name)
+
+
+class JobNetns:
+    """Netlink sockets in the host's and in a job's namespace; entering moves the calling thread into the latter."""
+
+    def __init__(self, name: str) -> None:
+        self._host = IPRoute()
+        self._file = os.open(NETNS_DIR / name, os.O_RDONLY | os.O_CLOEXEC)
+        netns.setns(name)
+        self._inside = IPRoute()
+        self._index: dict[str, int] = {}
+        self._refresh()
+
+    def close(self) -> None:
+        """Close the sockets; the thread stays in the job's namespace."""
+        self._inside.close()
+        self._host.close()
+        os.close(self._file)
+
+    def _refresh(self) -> None:
+        self._index = {link.get_attr("IFLA_IFNAME"): link["index"] for link in self._inside.get_links()}
+
+    def ensure_bridge(self, name: str, mac: str, mtu: int, addresses: Iterable[tuple[str, int]]) -> None:
+        """Create a bridge that is up, with its MAC and (address, prefix length) pairs."""
+        if name not in self._index:
+            self._inside.link("add", ifname=name, kind="bridge", address=mac)
+            self._refresh()
+        self._inside.link("set", index=self._index[name], mtu=mtu, state="up")
+        for address, length in addresses:
+            with _already():
+                self._inside.addr("add", index=self._index[name], address=address, prefixlen=length)
+
+    def ensure_loopback(self) -> None:
+        """Bring lo up: dnsmasq and ping to oneself want it."""
+        self._inside.link("set", index=self._index["lo"], state="up")
+
+    def ensure_source(self, bridge: str, destination: str, source: str) -> None:
+        """Make packets of this node into the network carry the node's own address, not the gateway's."""
+        self._inside.route("replace", dst=destination, oif=self._index[bridge], prefsrc=source, scope="link")
+
+    def ensure_vxlan(self, name: str, bridge: str, vni: int, port: int, mtu: int, peers: Iterable[str]) -> None:
+        """Create the tunnel on a bridge: outer socket in the host's namespace, broadcasts sent to each peer."""
+        if name not in self._index:
+            self._host.link(
+                "add",
+                ifname=name,
+                kind="vxlan",
+                vxlan_id=vni,
+                vxlan_port=port,
+                vxlan_learning=True,
+                net_ns_fd=self._file,
+            )
+            self._refresh()
+        index = self._index[name]
+        self._inside.link("set", index=index, mtu=mtu, master=self._index[bridge], state="up")
+        for peer in peers:
+            with _already():
+                self._inside.fdb("append", ifindex=index, lladdr=_FLOOD, dst=peer)
+
+    def ensure_taps(self, bridge: str, names: Iterable[str], mtu: int) -> None:
+        """Create persistent tap devices on a bridge, which only a process with CAP_NET_ADMIN can attach to."""
+        wanted = list(names)
+        for name in wanted:
+            if name not in self._index:
+                _create_tap(name)
+        self._refresh()
+        for name in wanted:
+            self._inside.link("set", index=self._index[name], mtu=mtu, master=self._index[bridge], state="up")
+
+    def remove_links(self) -> None:
+        """Delete every device but lo, so that a process still inside keeps no tunnel alive."""
+        for name, index in self._index.items():
+            if name != "lo":
+                with contextlib.suppress(NetlinkError):
+                    self._inside.link("del", index=index)
+
+
+def _create_tap(name: str) -> None:
+    request = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
+    tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(tun, _TUNSETIFF, request)
+        fcntl.ioctl(tun, _TUNSETPERSIST, 1)
+    finally:
+        os.close(tun)
+
+
+@contextlib.contextmanager
+def _already() -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise

@@ -1,0 +1,90 @@
+"""The one door to other processes: run, start, observe, end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcocc_runtime.errors import NodeError
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process, told apart from a later one with the same number by its start time (clock ticks since boot)."""
+
+    pid: int
+    start: int
+
+
+def run(argv: Sequence[str], *, text: str | None = None, timeout: float = 30, env: Mapping[str, str] | None = None,
+        hint: str | None = None) -> str:
+    """Run a program to its end and return its stdout; NodeError carries what it said when it fails."""
+    try:
+        done = subprocess.run(
+            argv, input=text, stdin=subprocess.DEVNULL if text is None else None, capture_output=True, text=True,
+            errors="replace", timeout=timeout, env=None if env is None else dict(env), check=False,
+        )
+    except FileNotFoundError:
+        raise NodeError(f"the program {argv[0]} is not installed on {os.uname().nodename}", hint=hint) from None
+    except subprocess.TimeoutExpired:
+        raise NodeError(f"{argv[0]} did not end within {timeout:g} s on {os.uname().nodename}", hint=hint) from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
+        raise NodeError(f"{argv[0]} failed on {os.uname().nodename}: {said}", hint=hint)
+    return done.stdout
+
+
+def read_start_time(pid: int) -> int | None:
+    """Return field 22 of /proc/PID/stat (proc(5)), or None when there is no such process or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def find_process(pid: int) -> ProcessId | None:
+    """Return the identity of a running process."""
+    start = read_start_time(pid)
+    return None if start is None else ProcessId(pid, start)
+
+
+def is_alive(process: ProcessId) -> bool:
+    """Tell whether that very process still runs."""
+    return read_start_time(process.pid) == process.start
+
+
+def kill(process: ProcessId) -> None:
+    """Kill that very process, if it still runs: a pidfd pins it between the look and the signal."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        if is_alive(process):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def find_in_cgroup(part: str, uid: int) -> list[ProcessId]:
+    """Return the processes of a user whose cgroup path (v1 or v2) contains `part`, such as /job_7/step_0/."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            if entry.stat().st_uid != uid or part not in Path(entry.path, "cgroup").read_text() + "/":
+                continue
+        except OSError:
+            continue
+        process = find_process(int(entry.name))
+        if process is not None:
+            found.append(process)
+    return found

@@ -1,0 +1,90 @@
+"""Slurm's commands: read a job, run its boot step, find and cancel steps."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.system import process
+
+BOOT_STEP = "pcocc-vms"
+LAUNCH = Path(__file__).resolve().parents[4] / "libexec/pcocc/launch"
+_KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"}
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """A running job as scontrol(1) shows it; memory options are srun words."""
+
+    job: int
+    nodes: int
+    cpus_per_task: int
+    memory: tuple[str, ...]
+
+
+def read_job(job: int) -> JobFacts:
+    """Return the facts of a job; NodeError when slurmctld does not answer."""
+    text = process.run(["scontrol", "show", "job", "--oneliner", str(job)], hint="is slurmctld up? try `scontrol ping`")
+    return parse_job(job, text)
+
+
+def parse_job(job: int, text: str) -> JobFacts:
+    """Parse one line of `scontrol show job -o`."""
+    fields = dict(re.findall(r"(\S+?)=(\S*)", text))
+    try:
+        nodes, cpus = int(fields["NumNodes"].partition("-")[0]), int(fields.get("CPUs/Task", "1").replace("N/A", "1"))
+    except (KeyError, ValueError):
+        raise NodeError(f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]) from None
+    memory: tuple[str, ...] = ()
+    if "MinMemoryCPU" in fields:
+        memory = (f"--mem-per-cpu={fields['MinMemoryCPU']}",)
+    elif fields.get("MinMemoryNode", "0") != "0":
+        memory = (f"--mem={fields['MinMemoryNode']}",)
+    return JobFacts(job, nodes, cpus, memory)
+
+
+def boot_argv(facts: JobFacts, vms: int, sets: str) -> list[str]:
+    """Return the srun that boots the cluster: one task one VM, beside the job's other steps."""
+    return [
+        "srun", f"--jobid={facts.job}", "--overlap", f"--ntasks={vms}", f"--nodes={facts.nodes}",
+        "--distribution=block", f"--cpus-per-task={facts.cpus_per_task}", *facts.memory, f"--job-name={BOOT_STEP}",
+        "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--unbuffered", "--mpi=none", "--chdir=/",
+        f"--pcocc-boot={sets}", str(LAUNCH),
+    ]  # fmt: skip
+
+
+def start_step(argv: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start an srun of ours, free of what the surrounding step's environment would make of it."""
+    clean = {name: value for name, value in os.environ.items() if name in _KEPT or not _is_slurms(name)}
+    return subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**clean, **environment}, cwd="/"
+    )
+
+
+def _is_slurms(name: str) -> bool:
+    return name.startswith(("SLURM_", "SRUN_", "SBATCH_", "SALLOC_", "PCOCC_", "PMI"))
+
+
+def find_boot_step(job: int) -> str | None:
+    """Return the oldest live boot step of a job as `JOB.STEP`."""
+    text = process.run(["squeue", "--steps", f"--jobs={job}", "--noheader", "--Format=StepID:64,StepName:64"])
+    steps = [words[0] for words in map(str.split, text.splitlines()) if words[1:] == [BOOT_STEP]]
+    return min(steps, key=_step_number, default=None)
+
+
+def _step_number(step: str) -> int:
+    tail = step.rpartition(".")[2]
+    return int(tail) if tail.isdigit() else 1 << 32
+
+
+def cancel_steps(job: int) -> None:
+    """Cancel the job's boot step."""
+    step = find_boot_step(job)
+    if step is not None:
+        subprocess.run(["scancel", "--quiet", step], check=False, stdin=subprocess.DEVNULL, capture_output=True)
+
+
