@@ -1,0 +1,22 @@
+# A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
+.PHONY: demo test bench lint clean
+
+demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed
+	tests/prepare
+	tests/demo
+
+test: ## all tests: unit, lua, spank, netns, and the box with real Slurm and QEMU
+	tests/prepare
+	build/venv/bin/python -m pytest tests
+
+bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
+	tests/prepare
+	build/venv/bin/python -m pytest tests/bench -m bench --override-ini addopts= -s
+
+lint: ## what CONTRIBUTING.md asks before a commit
+	tests/prepare
+	build/venv/bin/ruff check . && build/venv/bin/mypy
+
+clean: ## removes the box and what was built
+	-tests/box down
+	rm -rf build
