@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.layout import BootStep
-
-DEFAULT_MTU = 1450  # 1500 less VXLAN's 50 bytes (RFC 7348, section 5)
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkSpec:
-    """A layer 3 network of the site's networks.yaml, as far as a node needs it."""
-
-    name: str
-    int_network: IPv4Network
-    mac_prefix: str = "52:54:00"
-    mtu: int = DEFAULT_MTU
-    domain: str = "vcluster"
+from pcocc_runtime.networks import EthernetNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +25,7 @@ class Tap:
 class NetworkPlan:
     """One network on one node; `peers` are node names, still to be resolved."""
 
-    spec: NetworkSpec
+    spec: EthernetNetwork
     index: int
     bridge: str
     bridge_mac: str
@@ -56,7 +44,7 @@ class NetworkPlan:
 
 
 def plan_networks(
-    step: BootStep, specs: dict[str, NetworkSpec], sets: dict[str, tuple[str, ...]]
+    step: BootStep, specs: Mapping[str, EthernetNetwork], sets: Mapping[str, tuple[str, ...]]
 ) -> tuple[NetworkPlan, ...]:
     """Return the plans of the networks that VMs of this step name, in the order in which they are first named."""
     names: list[str] = []
@@ -71,7 +59,7 @@ def plan_networks(
 
 
 def _plan_network(
-    step: BootStep, spec: NetworkSpec, index: int, sets: dict[str, tuple[str, ...]]
+    step: BootStep, spec: EthernetNetwork, index: int, sets: Mapping[str, tuple[str, ...]]
 ) -> NetworkPlan:
     if not naming.room_for(spec.int_network, step.vm_count, len(step.nodes)):
         raise NodeError(
@@ -149,13 +137,13 @@ def render_dnsmasq(plan: NetworkPlan, pid_file: str, user: str) -> str:
         "leasefile-ro",
         "dhcp-authoritative",
         f"listen-address={plan.gateway}",
-        f"domain={spec.domain}",
-        f"local=/{spec.domain}/",
-        f"synth-domain={spec.domain},{naming.vm_address(net, 0)},{naming.vm_address(net, plan.vms - 1)},vm*",
+        f"domain={spec.domain_name}",
+        f"local=/{spec.domain_name}/",
+        f"synth-domain={spec.domain_name},{naming.vm_address(net, 0)},{naming.vm_address(net, plan.vms - 1)},vm*",
         f"dhcp-range={net.network_address},static,{net.netmask},infinite",
         f"dhcp-option=option:router,{plan.gateway}",
         f"dhcp-option=option:dns-server,{plan.gateway}",
-        f"dhcp-option=option:domain-search,{spec.domain}",
+        f"dhcp-option=option:domain-search,{spec.domain_name}",
         f"dhcp-option=option:mtu,{spec.mtu}",
     ]
     lines += [f"dhcp-host={tap.mac},{tap.address},{naming.vm_name(tap.rank)},infinite" for tap in plan.taps]

@@ -18,7 +18,7 @@ from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.system import accel, files, process
 
 DUPLICATE, CONFLICT = 3, 4  # exit statuses the plugin knows: an older boot step lives, a younger one is in the way
-_CONFIG_DIR = Path("/etc/pcocc")
+_CONFIG_DIR = "/etc/pcocc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ def _setup() -> None:
     step = layout.parse_boot_step(sys.stdin)
     config.ensure_trusted(_CONFIG_DIR)
     site = config.read_site(_CONFIG_DIR)
-    plans = netplan.plan_networks(step, _network_specs(site), site.resource_sets)
+    plans = netplan.plan_networks(step, site.networks, site.resource_sets)
     _ensure_state_directory()
     reclaim(except_job=step.job)
     with files.locked(_lock(step.job)):
-        _claim(step, str(site.scratch))
-        chosen = accel.find_accelerator(site.accel, site.qemu)
+        _claim(step, site.scratch)
+        chosen = accel.find_accelerator(site.accel, PurePath(site.qemu))
         _make_directories(step, PurePath(site.scratch))
         _make_networks(step, plans)
         _describe(step, plans, site, chosen)
@@ -92,7 +92,7 @@ def _start() -> None:
     _ensure_state_directory()
     reclaim()
     site = config.read_site(_CONFIG_DIR)
-    accel.find_accelerator(site.accel, site.qemu)
+    accel.find_accelerator(site.accel, PurePath(site.qemu))
 
 
 def reclaim(except_job: int | None = None) -> None:
@@ -214,7 +214,7 @@ def _describe(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...], sit
             "network": str(plan.spec.int_network),
             "mac_prefix": plan.spec.mac_prefix,
             "mtu": plan.spec.mtu,
-            "domain": plan.spec.domain,
+            "domain": plan.spec.domain_name,
             "gateway": plan.gateway,
             "ranks": [tap.rank for tap in plan.taps],
         }
@@ -228,27 +228,13 @@ def _describe(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...], sit
         "vms": step.vm_count,
         "accel": chosen.kind,
         "accel_why": chosen.why,
-        "qemu": str(site.qemu),
+        "qemu": site.qemu,
         "scratch": str(PurePath(site.scratch, str(step.job))),
         "boot_timeout": site.boot_timeout,
         "networks": networks,
     }
     path = naming.job_dir(step.job) / "node.json"
     files.replace_file(path, json.dumps(facts).encode(), 0o644)
-
-
-def _network_specs(site: config.Site) -> dict[str, netplan.NetworkSpec]:
-    return {
-        name: netplan.NetworkSpec(
-            name=name,
-            int_network=network.int_network,
-            mac_prefix=network.mac_prefix,
-            mtu=network.mtu or netplan.DEFAULT_MTU,
-            domain=network.domain_name,
-        )
-        for name, network in site.networks.items()
-        if network.layer == "L3"
-    }
 
 
 def _resolve(name: str) -> str:
