@@ -1,0 +1,91 @@
+"""The shell text of a VM step, run by the real /bin/sh as a guest's sshd would."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import guestscript
+
+
+def run(script: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=20, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def render(argv: list[str], token: str = "1.2.3", **environ: str) -> str:
+    return guestscript.render_command(argv, environ, "/tmp", 0o027, token)
+
+
+def test_directory_umask_environment_and_status_arrive() -> None:
+    done = run(render(["sh", "-c", 'pwd; umask; echo "$SLURM_X|$PCOCC_TASK"; exit 7'], SLURM_X="a 'b' $c"))
+    assert done.stdout.splitlines() == ["/tmp", "0027", "a 'b' $c|1.2.3"]
+    assert done.returncode == 7
+
+
+@pytest.mark.parametrize("word", ["", " ", "*", "$HOME", "'", '"', "\\", "a\nb", "é"])
+def test_arguments_pass_unchanged(word: str) -> None:
+    assert run(render(["printf", "%s", word])).stdout == word
+
+
+def test_a_missing_directory_is_no_error() -> None:
+    script = guestscript.render_command(["pwd"], {}, "/does/not/exist", 0o022, "1.2.4")
+    assert run(script, env={**os.environ, "HOME": "/"}).stdout == "/\n"
+
+
+def test_streams_stay_apart_and_stdin_is_the_commands() -> None:
+    done = run(render(["sh", "-c", "cat; echo no >&2"]), input="hello")
+    assert (done.stdout, done.stderr) == ("hello", "no\n")
+
+
+def test_a_signal_reaches_the_command_and_its_children_only(tmp_path: Path) -> None:
+    script = "trap 'echo caught; exit 3' USR1; : > started; while :; do sleep 0.05; done"
+    task = subprocess.Popen(["/bin/sh", "-c", guestscript.render_command(["sh", "-c", script], {}, str(tmp_path), 0o022, "7.7.7")],
+                            stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: (tmp_path / "started").exists())
+    run(guestscript.render_signal("7.7.7", "USR1"))
+    out, _ = task.communicate(timeout=10)
+    assert (out, task.returncode) == ("caught\n", 3)
+
+
+def test_what_a_command_leaves_running_is_ended() -> None:
+    done = run(render(["sh", "-c", "sleep 987 >/dev/null 2>&1 & exit 0"], token="8.8.8"))
+    assert done.returncode == 0
+    wait_for(lambda: not carriers("8.8.8"))
+
+
+def test_a_lost_connection_ends_the_command() -> None:
+    script = render(["sleep", "986"], token="9.9.9")
+    sshd = subprocess.Popen(["/bin/sh", "-c", f"/bin/sh -c {guestscript.shlex.quote(script)}; :"], start_new_session=True)
+    wait_for(lambda: bool(carriers("9.9.9")))
+    sshd.send_signal(signal.SIGKILL)
+    sshd.wait()
+    wait_for(lambda: not carriers("9.9.9"))
+
+
+def test_only_what_a_guest_may_use_is_passed() -> None:
+    picked = guestscript.select_environment(
+        {"SLURM_JOB_ID": "1", "PCOCC_X": "2", "SLURM_CONF": "/x", "SLURM_SPANK_PCOCC_CLUSTER": "z", "PCOCC_BOOT": "s", "HOME": "/h"}
+    )
+    assert picked == {"SLURM_JOB_ID": "1", "PCOCC_X": "2"}
+
+
+def carriers(token: str) -> list[str]:
+    """Return the pids of the processes started with the token."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"{guestscript.TOKEN}={token}".encode() in (entry / "environ").read_bytes():
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition, seconds: float = 15) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
