@@ -84,7 +84,9 @@ def _release() -> None:
     _ensure_state_directory()
     with files.locked(_lock(job)):
         record = read_record(job)
-        if record is not None and record.step == step:
+        if record is None:
+            Path(_lock(job)).unlink(missing_ok=True)
+        elif record.step == step:
             release(record)
 
 

@@ -1,0 +1,132 @@
+"""Two nodes made of network and mount namespaces, where root's helper runs as it does on a real node."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {
+    "pcocc.yaml": "accel: tcg\n",
+    "networks.yaml": "default:\n  type: ethernet\n  settings:\n    network-layer: L3\n    int-network: 10.200.0.0/16\n",
+    "resources.yaml": "default:\n  networks: [default]\n  default: true\n",
+    "templates.yaml": "{}\n",
+}
+_PREPARE = """
+mount --make-rprivate /
+mount -t tmpfs run /run
+mkdir -p /run/netns /etc/pcocc /var/lib
+mount --bind {confdir} /etc/pcocc
+mount -t tmpfs lib /var/lib
+mkdir -p /var/lib/misc
+ip link set lo up
+echo ready
+exec cat
+"""
+
+
+class Node:
+    """A node: a shell that holds the namespaces, and `run` to do something in them."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.name = name
+        self.confdir = directory / f"etc-{name}"
+        self.confdir.mkdir(mode=0o755)
+        for file, text in SETTINGS.items():
+            (self.confdir / file).write_text(text)
+        script = _PREPARE.format(confdir=self.confdir)
+        self.holder = subprocess.Popen(
+            ["unshare", "--net", "--mount", "bash", "-ec", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.holder.stdout is not None
+        assert self.holder.stdout.readline() == "ready\n"
+
+    def run(self, *argv: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program in the node's namespaces."""
+        done = subprocess.run(
+            ["nsenter", f"--target={self.holder.pid}", "--net", "--mount", *argv],
+            input=text, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def helper(self, verb: str, text: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run root's node helper as the plugin would."""
+        code = "import sys; from pcocc_runtime.node import main; sys.exit(main())"
+        return self.run(sys.executable, "-c", code, verb, text=text, check=check)
+
+    def in_job(self, job: int, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program in the job's namespace on this node."""
+        return self.run("ip", "netns", "exec", f"pcocc-{job}", *argv, check=check)
+
+    def leftovers(self) -> str:
+        """Return what of ours is on the node: empty when it is clean."""
+        script = "ls -A /run/netns; ls -A /run/pcocc; ls -A /run/pcocc/.state; ls -A /var/lib/pcocc/scratch; ip -br link | grep -v -e ^lo -e ^eth"
+        found = self.run("bash", "-c", script, check=False).stdout.split("\n")
+        dnsmasq = [line for line in self.processes() if "dnsmasq" in line]
+        return "\n".join([line for line in found if line and line not in (".state", "accel.json")] + dnsmasq)
+
+    def processes(self) -> list[str]:
+        """Return the command lines of live processes that see this node's files."""
+        mine = os.readlink(f"/proc/{self.holder.pid}/ns/mnt")
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and os.readlink(entry / "ns/mnt") == mine:
+                    found.append((entry / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue
+        return found
+
+    def close(self) -> None:
+        """End the node and what runs in it."""
+        self.run("bash", "-c", 'for f in /run/pcocc/.state/*.pid; do kill -9 "$(cat "$f")"; done', check=False)
+        self.holder.kill()
+        self.holder.wait()
+
+
+def connect(one: Node, two: Node) -> None:
+    """Join two nodes by an underlay: 192.0.2.1 and 192.0.2.2."""
+    one.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(two.holder.pid))
+    for node, address in ((one, "192.0.2.1"), (two, "192.0.2.2")):
+        node.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
+        node.run("ip", "link", "set", "eth0", "up")
+
+
+def request(job: int, index: int, stepd: int, step: int = 0, sets: str = "default:4") -> str:
+    """Return a set-up request for four VMs on the two nodes."""
+    lines = [f"job {job}", f"step {step}", "uid 65534", "gid 65534", f"stepd {stepd}", f"index {index}"]
+    return "\n".join([*lines, "layout 192.0.2.1 0-1", "layout 192.0.2.2 2-3", f"sets {sets}", "end", ""])
+
+
+def release(job: int, step: int = 0) -> str:
+    """Return a release request."""
+    return f"job {job}\nstep {step}\nend\n"
+
+
+class Guest:
+    """A stand-in for a VM: a namespace with a veth that has the VM's MAC, on the job's bridge."""
+
+    def __init__(self, node: Node, job: int, rank: int) -> None:
+        self.node, self.name = node, f"guest{rank}"
+        mac = f"52:54:00:00:00:{rank:02x}"
+        node.run("ip", "netns", "add", self.name)
+        inside = f"ip link add {self.name} type veth peer name eth0 address {mac} netns {self.name}"
+        node.in_job(job, "sh", "-c", f"{inside} && ip link set {self.name} master br0 up mtu 1450")
+        self.run("sh", "-c", "ip link set lo up; ip link set eth0 up mtu 1450")
+
+    def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program in the guest."""
+        return self.node.run("ip", "netns", "exec", self.name, *argv, check=check)
+
+    def dhcp(self) -> str:
+        """Ask for an address by DHCP, take it, and return all that the server said."""
+        script = (
+            '[ "$1" = bound ] || exit 0; ip addr add $ip/$mask dev $interface; env; '
+            "echo nameserver $dns > /run/resolv-guest; true"
+        )
+        path = f"/run/udhcpc-{self.name}"
+        self.node.run("sh", "-c", f"printf '%s\\n' '#!/bin/sh' \"$0\" > {path}; chmod 755 {path}", script)
+        return self.run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-t", "5", "-T", "1", "-O", "search", "-O", "mtu", "-s", path).stdout

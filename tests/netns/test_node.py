@@ -1,0 +1,164 @@
+"""Root's node helper against a real kernel: what it makes works, and all of it goes again."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.netns.fabric import Guest, Node, release, request
+
+Pair = tuple[Node, Node]
+
+
+@pytest.fixture
+def stepd() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for slurmstepd: what is set up for it may be reclaimed once it is gone."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def set_up(nodes: Pair, stepd: subprocess.Popen[bytes], job: int = 12) -> None:
+    for index, node in enumerate(nodes):
+        done = node.helper("setup", request(job, index, stepd.pid))
+        assert done.stdout.splitlines() == [f"tap {rank} tap{rank}n0" for rank in (2 * index, 2 * index + 1)]
+
+
+def test_vms_of_two_nodes_reach_each_other_by_name(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    set_up(nodes, stepd)
+    here, there = Guest(nodes[0], 12, 0), Guest(nodes[1], 12, 3)
+    said = here.dhcp()
+    assert "ip=10.200.0.1" in said and "hostname=vm0" in said and "mtu=1450" in said and "search=vcluster" in said
+    assert "ip=10.200.0.4" in there.dhcp()
+    here.run("ping", "-c1", "-W5", "10.200.0.4")
+    answer = here.run("busybox", "nslookup", "vm3.vcluster", "10.200.255.254").stdout
+    assert "10.200.0.4" in answer
+    assert "vm3.vcluster" in here.run("busybox", "nslookup", "10.200.0.4", "10.200.255.254").stdout
+
+
+def test_every_vm_is_reachable_from_every_node(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    set_up(nodes, stepd)
+    for guest in (Guest(nodes[0], 12, 1), Guest(nodes[1], 12, 2)):
+        guest.dhcp()
+    for node in nodes:
+        for address in ("10.200.0.2", "10.200.0.3"):
+            node.in_job(12, "ping", "-c1", "-W5", address)
+
+
+def test_services_of_a_node_never_cross_the_tunnel(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    set_up(nodes, stepd)
+    stranger = Guest(nodes[0], 12, 2)  # vm2's MAC, known to the other node's DHCP server only
+    assert stranger.run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-t", "2", "-T", "1", "-s", "/bin/true", check=False).returncode != 0
+
+
+def test_two_jobs_with_the_same_addresses_never_meet(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    set_up(nodes, stepd, 12)
+    set_up(nodes, stepd, 13)
+    mine = Guest(nodes[0], 12, 0)
+    mine.dhcp()
+    other = Guest(nodes[1], 13, 3)
+    other.dhcp()
+    assert mine.run("ping", "-c1", "-W1", "10.200.0.4", check=False).returncode != 0
+
+
+def test_release_leaves_nothing_and_may_run_twice(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    set_up(nodes, stepd)
+    for node in nodes:
+        node.helper("release", release(12))
+        node.helper("release", release(12))
+        assert node.leftovers() == ""
+
+
+def test_setup_may_run_twice(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    set_up(nodes, stepd)
+    set_up(nodes, stepd)
+    nodes[0].helper("release", release(12))
+    assert nodes[0].leftovers() == ""
+
+
+@pytest.mark.parametrize("verb", ["start", "setup"])
+def test_what_a_killed_slurmstepd_left_is_reclaimed(nodes: Pair, stepd: subprocess.Popen[bytes], verb: str) -> None:
+    node = nodes[0]
+    dead = subprocess.Popen(["sleep", "600"])
+    node.helper("setup", request(12, 0, dead.pid))
+    dead.kill()
+    dead.wait()
+    node.helper(verb, request(14, 0, stepd.pid) if verb == "setup" else "")
+    if verb == "setup":
+        assert "pcocc-12" not in node.leftovers()
+        node.helper("release", release(14))
+    assert node.leftovers() == ""
+
+
+def test_a_live_job_is_left_alone_at_slurmd_start(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    set_up(nodes, stepd)
+    nodes[0].helper("start", "")
+    guest = Guest(nodes[0], 12, 0)
+    assert "ip=10.200.0.1" in guest.dhcp()
+
+
+def test_of_two_boot_steps_the_older_has_the_node(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    node = nodes[0]
+    node.helper("setup", request(12, 0, stepd.pid, step=3))
+    younger = node.helper("setup", request(12, 0, stepd.pid, step=4), check=False)
+    assert (younger.returncode, younger.stdout) == (3, "conflict 3\n")
+    older = node.helper("setup", request(12, 0, stepd.pid, step=2), check=False)
+    assert (older.returncode, older.stdout) == (4, "conflict 3\n")
+    node.helper("release", release(12, step=4))  # the younger one's end is not the older one's
+    assert "pcocc-12" in node.leftovers()
+
+
+@pytest.mark.parametrize("kills", range(1, 12))
+def test_a_helper_killed_anywhere_leaves_nothing_that_stays(nodes: Pair, stepd: subprocess.Popen[bytes], kills: int) -> None:
+    """The helper is killed at its n-th system call that makes something; the next use of the node cleans up."""
+    node = nodes[0]
+    dead = subprocess.Popen(["sleep", "600"])
+    text = request(12, 0, dead.pid)
+    (node.confdir / "request").write_text(text)
+    code = (
+        "import os, signal, sys\n"
+        "from pcocc_runtime import node\n"
+        "from pcocc_runtime.system import files, netlink, process\n"
+        "left = [int(sys.argv.pop())]\n"
+        "def deadly(real):\n"
+        "    def call(*words, **more):\n"
+        "        result = real(*words, **more)\n"
+        "        left[0] -= 1\n"
+        "        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return result\n"
+        "    return call\n"
+        "for owner, names in ((files, ['replace_file', 'ensure_directory']), (process, ['run']), (netlink, ['ensure_netns']),\n"
+        "                     (netlink.JobNetns, ['ensure_bridge', 'ensure_vxlan', 'ensure_taps', 'ensure_source'])):\n"
+        "    for name in names: setattr(owner, name, deadly(getattr(owner, name)))\n"
+        "sys.exit(node.main(['setup']))\n"
+    )
+    import sys
+
+    died = node.run(sys.executable, "-c", code, str(kills), text=text, check=False)
+    assert died.returncode in (0, -9, 137)
+    dead.kill()
+    dead.wait()
+    node.helper("start", "")
+    assert node.leftovers() == ""
+
+
+def test_a_directory_others_may_write_is_refused(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    node = nodes[0]
+    node.confdir.chmod(0o777)
+    done = node.helper("setup", request(12, 0, stepd.pid), check=False)
+    assert done.returncode == 1
+    assert "/etc/pcocc" in done.stdout and done.stdout.startswith("pcocc: error:")
+    assert node.leftovers() == ""
+
+
+@pytest.mark.parametrize(
+    ("sets", "word"), [("nosuch:4", "'nosuch'"), ("default:5", "4 VMs"), ("default:4;x", "resource sets")]
+)
+def test_a_wrong_request_is_one_sentence_and_leaves_nothing(
+    nodes: Pair, stepd: subprocess.Popen[bytes], sets: str, word: str
+) -> None:
+    done = nodes[0].helper("setup", request(12, 0, stepd.pid, sets=sets), check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith("pcocc: error:") and word in done.stdout.splitlines()[0]
+    assert nodes[0].leftovers() == ""
