@@ -1,0 +1,3 @@
+"""pcocc: virtual clusters of VMs as ordinary Slurm jobs."""
+
+__version__ = "0.1.0"

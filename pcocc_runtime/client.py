@@ -1,0 +1,67 @@
+"""The check behind srun, sbatch and salloc: the embedded interpreter calls `check` once per command with our options."""
+
+from __future__ import annotations
+
+import os
+
+from pcocc_runtime import config, document, errors, freeze
+from pcocc_runtime import request as requests
+from pcocc_runtime.document import Cluster
+
+OK, COULD_NOT_RUN, REFUSED = 1, 0, 2
+
+
+def check(request_json: str) -> tuple[int, str]:
+    """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check itself failed."""
+    try:
+        return OK, _answer(request_json)
+    except errors.PcoccError as error:
+        return REFUSED, errors.render(error)
+    except Exception as error:  # the outermost layer: an exception must not cross into C
+        place = _last_frame(error)
+        return COULD_NOT_RUN, f"pcocc: error: the check of this request failed at {place}: {type(error).__name__}: {error}"
+
+
+def _answer(request_json: str) -> str:
+    asked = requests.parse_request(request_json)
+    if asked.vms:
+        requests.parse_vms(asked.vms, asked.vm_count)
+    problems: list[errors.ConfigError] = []
+    directory = config.site_dir(os.environ, os.geteuid())
+    site = config.load_site(directory, problems)
+    every = config.load_templates(directory, config.user_dir(os.environ), problems)
+    if problems:
+        raise problems[0]
+    cluster = freeze.freeze(asked, site, every, _caller())
+    return _render(asked, cluster)
+
+
+def _caller() -> freeze.Caller:
+    environ = dict(os.environ)
+    return freeze.Caller(environ.get("USER") or _user_name(), environ.get("HOME") or "/", os.getcwd(), environ)
+
+
+def _user_name() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _render(asked: requests.Request, cluster: Cluster) -> str:
+    """Return what the plugin passes on; one size serves all tasks of a job, so it is that of the largest VM."""
+    lines = {
+        "cluster": document.encode(cluster),
+        "vms": cluster.vm_count,
+        "cpus": max(group.cpus for group in cluster.groups),
+        "memory": max(group.memory for group in cluster.groups),
+        "template": requests.render_template(asked.parts),
+        "sets": document.sets_text(cluster),
+    }
+    return "".join(f"{key} {value}\n" for key, value in lines.items())
+
+
+def _last_frame(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "an unknown place"

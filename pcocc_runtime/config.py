@@ -1,0 +1,143 @@
+"""The site's and the user's configuration, read from its directories.
+
+`confdir` is /etc/pcocc for whatever runs as root; only unprivileged commands let PCOCC_SYSTEM_CONF_DIR move it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pcocc_runtime import networks as nets
+from pcocc_runtime import schema, templates, yamlfile
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.networks import EthernetNetwork, Network, ResourceSet
+from pcocc_runtime.schema import Problems, Setting
+from pcocc_runtime.system import confdir as files
+from pcocc_runtime.templates import Template
+from pcocc_runtime.yamlfile import Node
+
+if TYPE_CHECKING:
+    from pathlib import PurePath
+
+SITE_DIR = "/etc/pcocc"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the site's admin has set; `networks` are those the nodes can build."""
+
+    accel: str = "auto"
+    qemu: str = "/usr/bin/qemu-system-x86_64"
+    scratch: str = "/var/lib/pcocc/scratch"
+    max_vms: int = 1024
+    boot_timeout: int = 300
+    shutdown_grace: int = 30
+    networks: dict[str, EthernetNetwork] = field(default_factory=dict)
+    resource_sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    all_networks: dict[str, Network] = field(default_factory=dict)
+    all_sets: dict[str, ResourceSet] = field(default_factory=dict)
+
+    @property
+    def default_set(self) -> str | None:
+        """Return the name of the resource set for templates that name none."""
+        return next((name for name, one in self.all_sets.items() if one.default), None)
+
+
+_PCOCC = (
+    Setting("accel", schema.choice("auto", "kvm", "tcg")),
+    Setting("qemu", schema.absolute_path),
+    Setting("scratch", schema.absolute_path),
+    Setting("max-vms", schema.integer(1, 65536)),
+    Setting("boot-timeout", schema.integer(1, 86400)),
+    Setting("shutdown-grace", schema.integer(0, 3600)),
+)
+
+
+def read_site(confdir: str | PurePath = SITE_DIR) -> Site:
+    """Return the site's settings; raises the first ConfigError found."""
+    problems: Problems = []
+    site = load_site(confdir, problems)
+    if problems:
+        raise problems[0]
+    return site
+
+
+def load_site(confdir: str | PurePath, problems: Problems) -> Site:
+    """Return the site's settings as far as they are right; what is wrong is added to `problems`."""
+    values: dict[str, Any] = schema.read_mapping(_tree(f"{confdir}/pcocc.yaml", problems), _PCOCC, problems)
+    every = nets.parse_networks(_tree(f"{confdir}/networks.yaml", problems), problems)
+    sets = nets.parse_resources(_tree(f"{confdir}/resources.yaml", problems), every, problems)
+    return Site(
+        **{key.replace("-", "_"): value for key, value in values.items()},
+        networks={name: one for name, one in every.items() if isinstance(one, EthernetNetwork) and one.layer == "L3"},
+        resource_sets={name: one.networks for name, one in sets.items() if not nets.find_obstacle(one, every)},
+        all_networks=every,
+        all_sets=sets,
+    )
+
+
+def load_templates(confdir: str | PurePath, user_dir: str | None, problems: Problems) -> dict[str, Template]:
+    """Return the site's and the user's templates by name."""
+    found = []
+    for directory, is_site in ((confdir, True), (user_dir, False)):
+        if directory:
+            for path in (f"{directory}/templates.yaml", *_drop_ins(f"{directory}/templates.d", problems)):
+                found.append(templates.parse_templates(_tree(path, problems), is_site, problems))
+    return templates.merge(found, problems)
+
+
+def check_templates(site: Site, every: Mapping[str, Template], problems: Problems) -> None:
+    """Add to `problems` what is wrong between templates, and between templates and resource sets."""
+    for name in every:
+        try:
+            chosen = templates.resolve(every, name, site.default_set)
+            find_set(site, chosen)
+        except ConfigError as error:
+            if error.where not in [known.where for known in problems]:
+                problems.append(error)
+
+
+def find_set(site: Site, chosen: templates.Resolved) -> ResourceSet:
+    """Return the resource set of a template; ConfigError when it has none or names one that does not exist."""
+    one, name = chosen.template, chosen.values["resource-set"]
+    if name is None:
+        raise one.node.error("resource-set is missing, and no resource set of the site is the default")
+    if name not in site.all_sets:
+        hint = f"resource sets of this site: {', '.join(sorted(site.all_sets)) or 'none'}"
+        raise one.node.error(f"there is no resource set {name!r}", hint)
+    return site.all_sets[name]
+
+
+def site_dir(environ: Mapping[str, str], uid: int) -> str:
+    """Return the site's directory for a command run by `uid`; root is never led elsewhere by its environment."""
+    return environ.get("PCOCC_SYSTEM_CONF_DIR") or SITE_DIR if uid else SITE_DIR
+
+
+def user_dir(environ: Mapping[str, str]) -> str | None:
+    """Return the directory of the user's own configuration."""
+    home = environ.get("HOME")
+    return environ.get("PCOCC_USER_CONF_DIR") or (f"{home}/.pcocc" if home else None)
+
+
+def ensure_trusted(confdir: str | PurePath = SITE_DIR) -> None:
+    """Raise ConfigError unless only root can have written the site's configuration."""
+    files.ensure_root_only(str(confdir))
+
+
+def _tree(path: str, problems: Problems) -> Node:
+    try:
+        text = files.read_file(path)
+        return yamlfile.parse(text or "", path)
+    except ConfigError as error:
+        problems.append(error)
+        return Node({}, path, 1, "")
+
+
+def _drop_ins(directory: str, problems: Problems) -> list[str]:
+    try:
+        return files.list_yaml(directory)
+    except ConfigError as error:
+        problems.append(error)
+        return []

@@ -1,0 +1,84 @@
+"""The header of a qcow2 image, read from its first bytes (QEMU: docs/interop/qcow2.txt)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from pcocc_runtime.errors import RequestError
+
+HEAD_SIZE = 1 << 16  # the backing file's name lies in the first cluster, at most 1023 bytes
+_HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
+_FEATURES = struct.Struct(">Q")
+_DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4
+_OTHERS = {
+    b"KDMV": "a VMDK image", b"vhdxfile": "a VHDX image", b"conectix": "a VHD image", b"<<< ": "a VDI image",
+    b"\x1f\x8b": "compressed by gzip", b"\xfd7zXZ": "compressed by xz", b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"QED\0": "a QED image", b"LUKS": "a LUKS container",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What matters here of a qcow2 header; `size` is the virtual disk's, in bytes."""
+
+    version: int
+    size: int
+    backing_file: str | None
+
+
+def parse_header(head: bytes, path: str) -> Header:
+    """Return the header in an image's first bytes; RequestError when QEMU must not open it as a boot disk."""
+    if head[:4] != b"QFI\xfb":
+        raise RequestError(f"image {path} is not a qcow2 file{_describe(head)}",
+                           f"convert it: qemu-img convert -O qcow2 {path} NEW.qcow2")
+    if len(head) < _HEADER.size:
+        raise _damaged(path, "it is cut short")
+    _, version, name_at, name_length, bits, size, crypt, _l1_entries, l1_at, table_at, *_ = _HEADER.unpack_from(head)
+    if version not in (2, 3):
+        raise _damaged(path, f"its version is {version}, not 2 or 3")
+    if not 9 <= bits <= 21 or not size or not l1_at or not table_at:
+        raise _damaged(path, "its header makes no sense")
+    if crypt:
+        raise RequestError(f"image {path} is encrypted", "store it decrypted: qemu-img convert writes such a copy")
+    if version == 3:
+        _refuse_features(head, path)
+    return Header(version, size, _backing_file(head, name_at, name_length, path))
+
+
+def _refuse_features(head: bytes, path: str) -> None:
+    if len(head) < _HEADER.size + _FEATURES.size:
+        raise _damaged(path, "it is cut short")
+    (features,) = _FEATURES.unpack_from(head, _HEADER.size)
+    if features & _EXTERNAL_DATA:
+        raise RequestError(f"image {path} keeps its data in another file",
+                           f"make it one file: qemu-img convert -O qcow2 {path} NEW.qcow2")
+    if features & _CORRUPT:
+        raise RequestError(f"image {path} is marked corrupt", f"repair it: qemu-img check -r all {path}")
+
+
+def _backing_file(head: bytes, at: int, length: int, path: str) -> str | None:
+    if not at:
+        return None
+    if length > 1023 or at + length > len(head):
+        raise _damaged(path, "the name of its backing file is out of place")
+    name = head[at : at + length].decode(errors="replace")
+    if ":" in name.partition("/")[0]:
+        raise RequestError(
+            f"image {path} has the backing file {name[:80]!r}, which is not a plain path",
+            f"make it one file: qemu-img convert -O qcow2 {path} NEW.qcow2",
+        )
+    return name
+
+
+def _describe(head: bytes) -> str:
+    if not head:
+        return ": it is empty"
+    kind = next((text for magic, text in _OTHERS.items() if head.startswith(magic)), None)
+    if kind is None and head[510:512] == b"\x55\xaa":
+        kind = "a raw disk"
+    return f": it looks like {kind}" if kind else ""
+
+
+def _damaged(path: str, reason: str) -> RequestError:
+    return RequestError(f"image {path} is damaged: {reason}", f"see what QEMU says: qemu-img check {path}")

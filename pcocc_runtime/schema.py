@@ -1,0 +1,199 @@
+"""Settings as tables: which keys a mapping may have, and the check that turns each value into its type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.yamlfile import Node
+
+Check = Callable[[Node], Any]
+Problems = list[ConfigError]
+
+_SIZES = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
+_TYPES = ((bool, "true or false"), (int, "a whole number"), (float, "a number"), (str, "text"),
+          (tuple, "a list"), (dict, "a mapping"), (type(None), "nothing"))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key of a mapping."""
+
+    name: str
+    check: Check
+    required: bool = False
+
+
+def read_mapping(node: Node, table: Sequence[Setting], problems: Problems) -> dict[str, Any]:
+    """Return the checked values of the keys that are there; what is wrong is added to `problems`."""
+    if not isinstance(node.value, dict):
+        problems.append(mismatch(node, "a mapping"))
+        return {}
+    known = {setting.name: setting for setting in table}
+    values: dict[str, Any] = {}
+    for key, child in node.value.items():
+        if key not in known:
+            problems.append(unknown_key(child, key, known))
+            continue
+        try:
+            values[key] = known[key].check(child)
+        except ConfigError as error:
+            problems.append(error)
+    problems += [
+        node.error(f"{setting.name} is missing") for setting in table if setting.required and setting.name not in node.value
+    ]
+    return values
+
+
+def read_names(node: Node, what: str, problems: Problems) -> Mapping[str, Node]:
+    """Return the entries of a file that maps names to definitions; a wrong name is a problem."""
+    if not isinstance(node.value, dict):
+        problems.append(mismatch(node, f"a mapping of {what} names"))
+        return {}
+    for name, child in node.value.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+            problems.append(child.error(f"{name!r} cannot name a {what}", name_hint(what)))
+    return node.value
+
+
+def name_hint(what: str) -> str:
+    """Return the rule for names."""
+    return f"the name of a {what} has letters, digits, '_', '.', '-', at most 64, and begins with a letter or digit"
+
+
+def unknown_key(node: Node, key: str, known: Mapping[str, Any]) -> ConfigError:
+    """Return the error for a key nobody knows, with the nearest one that exists."""
+    import difflib  # 3 ms, only for a message
+
+    near = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(sorted(known))}"
+    return node.error("unknown setting", hint)
+
+
+def type_name(value: Any) -> str:
+    """Return how users call the type of a YAML value."""
+    return next((name for kind, name in _TYPES if isinstance(value, kind)), type(value).__name__)
+
+
+def mismatch(node: Node, expected: str, hint: str | None = None) -> ConfigError:
+    """Return the error for a value of the wrong type."""
+    shown = f" {node.raw!r}" if node.raw else ""
+    return node.error(f"expected {expected}, found {type_name(node.value)}{shown}", hint)
+
+
+def text(node: Node) -> str:
+    """Check for text on one line."""
+    if not isinstance(node.value, str):
+        raise mismatch(node, "text", "put it in quotes" if node.raw else None)
+    if any(not char.isprintable() for char in node.value):
+        raise node.error("expected text on one line without control characters")
+    return node.value
+
+
+def prose(node: Node) -> str:
+    """Check for text of any number of lines."""
+    if not isinstance(node.value, str):
+        raise mismatch(node, "text", "put it in quotes" if node.raw else None)
+    return node.value
+
+
+def boolean(node: Node) -> bool:
+    """Check for true or false."""
+    if not isinstance(node.value, bool):
+        raise mismatch(node, "true or false")
+    return node.value
+
+
+def integer(low: int, high: int) -> Check:
+    """Return the check for a whole number from `low` to `high`."""
+
+    def check(node: Node) -> int:
+        if not isinstance(node.value, int) or isinstance(node.value, bool):
+            raise mismatch(node, "a whole number")
+        if not low <= node.value <= high:
+            raise node.error(f"{node.value} is not between {low} and {high}")
+        return node.value
+
+    return check
+
+
+def choice(*words: str) -> Check:
+    """Return the check for one of some words."""
+
+    def check(node: Node) -> str:
+        word = node.raw if isinstance(node.value, str | bool) else None
+        if word not in words:
+            raise mismatch(node, f"one of {', '.join(words)}")
+        return word
+
+    return check
+
+
+def pattern(regex: str, expected: str) -> Check:
+    """Return the check for a scalar whose own text matches (so that 52:54:00 is no base-60 number)."""
+
+    def check(node: Node) -> str:
+        if isinstance(node.value, dict | tuple) or not re.fullmatch(regex, node.raw):
+            raise mismatch(node, expected)
+        return node.raw
+
+    return check
+
+
+def list_of(check: Check) -> Check:
+    """Return the check for a list; its value is a tuple."""
+
+    def check_list(node: Node) -> tuple[Any, ...]:
+        if not isinstance(node.value, tuple):
+            raise mismatch(node, "a list")
+        return tuple(check(item) for item in node.value)
+
+    return check_list
+
+
+def mapping_of(check: Check) -> Check:
+    """Return the check for a mapping with free keys."""
+
+    def check_mapping(node: Node) -> dict[str, Any]:
+        if not isinstance(node.value, dict):
+            raise mismatch(node, "a mapping")
+        return {key: check(item) for key, item in node.value.items()}
+
+    return check_mapping
+
+
+def record(table: Sequence[Setting]) -> Check:
+    """Return the check for a nested mapping with a table of its own; it raises the first problem."""
+
+    def check(node: Node) -> dict[str, Any]:
+        problems: Problems = []
+        values = read_mapping(node, table, problems)
+        if problems:
+            raise problems[0]
+        return values
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    """Return the check that also takes null, as None."""
+    return lambda node: None if node.value is None else check(node)
+
+
+def absolute_path(node: Node) -> str:
+    """Check for an absolute path."""
+    path = text(node)
+    if not path.startswith("/"):
+        raise node.error(f"{path!r} is not an absolute path")
+    return path
+
+
+def memory(node: Node) -> int:
+    """Check for an amount of memory such as 512M or 2G; a bare number is MiB, as in Slurm's --mem; value in MiB."""
+    match = re.fullmatch(r"([0-9]{1,9})([MGT]?)(i?B)?", node.raw) if isinstance(node.value, int | str) else None
+    if not match or not int(match[1]):
+        raise mismatch(node, "an amount of memory such as 512M or 2G")
+    return int(match[1]) * _SIZES[match[2]]

@@ -1,0 +1,79 @@
+"""Configuration directories: their files read as text, and the check that only root can have written them."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pcocc_runtime.errors import ConfigError
+
+MAX_FILE = 4 * 1024 * 1024
+
+
+def read_file(path: str) -> str | None:
+    """Return the text of a configuration file, None when there is none; ConfigError when it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with open(fd, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ConfigError("is not a regular file", path)
+        try:
+            data = stream.read(MAX_FILE + 1)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    if len(data) > MAX_FILE:
+        raise ConfigError(f"is larger than {MAX_FILE >> 20} MiB", path)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError("is not UTF-8 text", path, line) from error
+
+
+def list_yaml(directory: str) -> list[str]:
+    """Return the paths of a directory's *.yaml files in order of name; none when there is no such directory."""
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    return [f"{directory}/{name}" for name in names if name.endswith(".yaml") and not name.startswith(".")]
+
+
+def ensure_root_only(directory: str) -> None:
+    """Raise ConfigError unless the directory, its parents and all in it are root's and writable by nobody else."""
+    real = os.path.realpath(directory)
+    parent = real
+    while parent != "/":
+        parent = os.path.dirname(parent)
+        _ensure_root_file(parent, os.stat(parent))
+    _ensure_tree(real)
+
+
+def _ensure_tree(path: str) -> None:
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        raise ConfigError("does not exist", path, hint="install pcocc's configuration on this node") from None
+    if stat.S_ISLNK(info.st_mode):
+        raise ConfigError("is a symbolic link", path, hint="put the file itself there, so that only root can change it")
+    _ensure_root_file(path, info)
+    if stat.S_ISDIR(info.st_mode):
+        for name in sorted(os.listdir(path)):
+            _ensure_tree(f"{path}/{name}")
+
+
+def _ensure_root_file(path: str, info: os.stat_result) -> None:
+    if info.st_uid != 0:
+        raise ConfigError(f"belongs to uid {info.st_uid}, not to root", path, hint=f"chown root {path}")
+    if info.st_mode & 0o022 and not (stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX):
+        raise ConfigError("can be written by others than root", path, hint=f"chmod go-w {path}")
+
+
+def _unreadable(path: str, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot be read: {error.strerror}", path)

@@ -1,0 +1,48 @@
+"""Files and directories a user names: looked at with the user's own rights, never waited for."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pcocc_runtime.errors import RequestError
+
+
+def read_start(path: str, size: int, what: str) -> bytes:
+    """Return the first `size` bytes of a regular file; RequestError says why not, calling it `what`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from error
+    with open(fd, "rb", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise RequestError(f"{what} {path} is not a regular file")
+        try:
+            return _read_all(stream.fileno(), size)
+        except OSError as error:
+            raise RequestError(f"{what} {path} cannot be read: {error.strerror}") from error
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (more := os.read(fd, size - len(data))):
+        data += more
+    return data
+
+
+def ensure_directory_readable(path: str, what: str) -> None:
+    """Raise RequestError unless `path` is a directory that the user can list and enter."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from error
+    if not stat.S_ISDIR(mode):
+        raise RequestError(f"{what} {path} is not a directory")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise RequestError(f"{what} {path} cannot be read: Permission denied", f"see: ls -ld {path}")
+
+
+def _hint(error: OSError, path: str) -> str | None:
+    if isinstance(error, FileNotFoundError):
+        return "check the path for typing errors"
+    return f"see: ls -l {path}" if isinstance(error, PermissionError) else None

@@ -1,0 +1,210 @@
+"""Templates of virtual machines: the keys of templates.yaml, inheritance, and what a template comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pcocc_runtime import schema
+from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.schema import Problems, Setting
+from pcocc_runtime.yamlfile import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One template as a file defines it: only the settings it has, None for null."""
+
+    name: str
+    values: Mapping[str, Any]
+    node: Node = field(repr=False, compare=False)
+    is_site: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A template with everything inherited and defaulted; `origins` names the template a setting came from."""
+
+    template: Template
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+
+def _image(node: Node) -> str | bool:
+    if node.value is False:
+        return False
+    return schema.text(node)
+
+
+def _user_data(node: Node) -> Any:
+    if isinstance(node.value, dict):
+        return node.plain()
+    return schema.text(node)
+
+
+_MOUNT = (
+    Setting("path", schema.text, True),
+    Setting("readonly", schema.boolean),
+    Setting("type", schema.choice("9p", "virtio-9p", "virtiofs", "virtio-fs")),
+)
+
+
+def _mount(node: Node) -> dict[str, Any]:
+    if isinstance(node.value, str):
+        return {"path": schema.text(node), "readonly": False, "type": "9p"}
+    values: dict[str, Any] = {"readonly": False, "type": "9p", **schema.record(_MOUNT)(node)}
+    return {**values, "type": values["type"].removeprefix("virtio-").replace("virtio-fs", "virtiofs")}
+
+
+def _mmp(node: Node) -> str:
+    if isinstance(node.value, bool):
+        return "yes" if node.value else "no"
+    word: str = schema.choice("yes", "no", "cluster")(node)
+    return word
+
+
+_DRIVE = (
+    Setting("cache", schema.choice("writeback", "writethrough", "none", "directsync", "unsafe")),
+    Setting("mmp", _mmp),
+    Setting("backup", schema.optional(schema.text)),
+)
+
+
+def _drives(node: Node) -> tuple[dict[str, Any], ...]:
+    if isinstance(node.value, tuple):
+        return tuple(drive for item in node.value for drive in _drives(item))
+    if isinstance(node.value, dict):
+        check = schema.optional(schema.record(_DRIVE))
+        return tuple(_drive(path, check(options) or {}) for path, options in node.value.items())
+    return (_drive(schema.text(node), {}),)
+
+
+def _drive(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"path": path, "cache": "writeback", "mmp": "yes", "backup": None, **options}
+
+
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}"  # the 9p mount tag and virtiofs tag have at most 31 and 36 bytes
+
+
+def _mounts(node: Node) -> dict[str, Any]:
+    if isinstance(node.value, dict):
+        for tag, child in node.value.items():
+            schema.pattern(_TAG, "a mount tag of at most 31 letters, digits, '_', '.', '-'")(
+                Node(tag, child.file, child.line, child.path, tag)
+            )
+    mounts: dict[str, Any] = schema.mapping_of(_mount)(node)
+    return mounts
+
+
+_CHECKS: dict[str, tuple[schema.Check, Any]] = {
+    "image": (_image, None),
+    "resource-set": (schema.text, None),
+    "inherits": (schema.text, None),
+    "description": (schema.prose, ""),
+    "cpus": (schema.integer(1, 4096), 1),
+    "memory": (schema.memory, 0),
+    "user-data": (_user_data, None),
+    "instance-id": (schema.pattern(r"[^\s%][^\s]{0,127}", "a word"), None),
+    "mount-points": (_mounts, {}),
+    "persistent-drives": (_drives, ()),
+    "remote-display": (schema.choice("spice"), None),
+    "custom-args": (schema.list_of(schema.prose), ()),
+    "qemu-bin": (schema.absolute_path, None),
+    "kernel": (schema.text, None),
+    "nic-model": (schema.pattern(r"[A-Za-z0-9._-]{1,64}", "a QEMU device name"), "virtio-net-pci"),
+    "machine-type": (schema.pattern(r"[A-Za-z0-9._=,-]{1,128}", "a QEMU machine type"), "q35"),
+    "cpu-model": (schema.pattern(r"[A-Za-z0-9._=,+-]{1,256}", "a QEMU CPU model"), None),
+    "disk-model": (schema.choice("virtio", "virtio-scsi", "ide"), "virtio"),
+    "disk-cache": (schema.choice("writeback", "writethrough", "none", "directsync", "unsafe"), "unsafe"),
+    "emulator-cores": (schema.integer(0, 4096), 0),
+    "bind-vcpus": (schema.boolean, True),
+    "full-node": (schema.boolean, False),
+    "firmware": (schema.choice("bios", "uefi"), "bios"),
+    "command-user": (schema.pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user name"), None),
+}
+TABLE = tuple(Setting(name, schema.optional(check)) for name, (check, _default) in _CHECKS.items())
+DEFAULTS: Mapping[str, Any] = {name: default for name, (_check, default) in _CHECKS.items()}
+NOT_INHERITED = frozenset({"description", "inherits"})
+NOT_BUILT = ("persistent-drives", "remote-display", "kernel", "emulator-cores", "full-node", "firmware", "command-user")
+
+
+def parse_templates(tree: Node, is_site: bool, problems: Problems) -> dict[str, Template]:
+    """Return the templates of one file by name."""
+    found: dict[str, Template] = {}
+    for name, node in schema.read_names(tree, "template", problems).items():
+        if node.value is None:
+            node = Node({}, node.file, node.line, node.path)
+        found[name] = Template(name, schema.read_mapping(node, TABLE, problems), node, is_site)
+    return found
+
+
+def merge(files: Sequence[Mapping[str, Template]], problems: Problems) -> dict[str, Template]:
+    """Return the templates of all files, site's first; one name in two files is a problem and the first stays."""
+    merged: dict[str, Template] = {}
+    for templates in files:
+        for name, one in templates.items():
+            first = merged.setdefault(name, one)
+            if first is not one:
+                problems.append(_taken(one, first))
+    return merged
+
+
+def _taken(second: Template, first: Template) -> ConfigError:
+    owner = "the site has" if first.is_site and not second.is_site else "there is"
+    return second.node.error(
+        f"{owner} a template of this name in {first.node.file}:{first.node.line}",
+        f"give yours another name, and let it have 'inherits: {first.name}' if it should extend that one",
+    )
+
+
+def resolve(templates: Mapping[str, Template], name: str, default_set: str | None = None) -> Resolved:
+    """Return what template `name` comes to; RequestError when unknown, ConfigError when its parents are wrong."""
+    if name not in templates:
+        raise _unknown(templates, name)
+    values: dict[str, Any] = {**DEFAULTS, "resource-set": default_set}
+    origins: dict[str, str] = {}
+    for one in reversed(_lineage(templates, templates[name])):
+        for key, value in one.values.items():
+            if one.name == name or key not in NOT_INHERITED:
+                fallback = default_set if key == "resource-set" else DEFAULTS[key]
+                values[key] = fallback if value is None or value is False and key == "image" else value
+                origins[key] = one.name
+    return Resolved(templates[name], values, origins)
+
+
+def _lineage(templates: Mapping[str, Template], one: Template) -> list[Template]:
+    """Return the template, its parent, its parent's parent, and so on."""
+    line = [one]
+    while (parent := line[-1].values.get("inherits")) is not None:
+        place = line[-1].node.value["inherits"]
+        if parent not in templates:
+            raise place.error(f"there is no template {parent!r} to inherit from", known_names(templates))
+        if templates[parent] in line:
+            names = " -> ".join([*(template.name for template in line), parent])
+            raise place.error(f"templates inherit from each other in a circle: {names}")
+        if line[-1].is_site and not templates[parent].is_site:
+            raise place.error(f"a site template cannot inherit from {parent!r}, which is a user's")
+        line.append(templates[parent])
+    return line
+
+
+def _unknown(templates: Mapping[str, Template], name: str) -> RequestError:
+    return RequestError(f"there is no template {name!r}", known_names(templates))
+
+
+def known_names(templates: Mapping[str, Template]) -> str:
+    """Return the hint that lists the templates there are."""
+    names = sorted(templates)
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"templates: {', '.join(names[:20]) or 'none is defined'}{more}; see 'pcocc template list'"
+
+
+def refuse_unbuilt(resolved: Resolved) -> None:
+    """Raise RequestError when the template needs what this release cannot do."""
+    for key in NOT_BUILT:
+        if resolved.values[key] != DEFAULTS[key]:
+            raise RequestError(
+                f"template {resolved.template.name!r} sets {key}, which is not supported yet",
+                f"take a template without it, or set '{key}: null' in one that inherits from this",
+            )
