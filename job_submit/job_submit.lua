@@ -1,0 +1,14 @@
+-- A ready job_submit.lua for a site that has none: link or copy it to /etc/slurm/job_submit.lua and set
+-- JobSubmitPlugins=lua in slurm.conf. A site with its own calls pcocc.job_submit() from it in the same way.
+
+package.path = "/opt/pcocc/share/pcocc/lua/?.lua;" .. package.path
+local pcocc = require("pcocc")
+pcocc.init()
+
+function slurm_job_submit(job_desc, part_list, submit_uid)
+    return pcocc.job_submit(job_desc, part_list, submit_uid)
+end
+
+function slurm_job_modify(_job_desc, _job_rec, _part_list, _modify_uid)
+    return slurm.SUCCESS
+end

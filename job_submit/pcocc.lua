@@ -1,0 +1,324 @@
+-- The job_submit filter of pcocc, a module for a site's own job_submit.lua:
+--
+--     package.path = "/opt/pcocc/share/pcocc/lua/?.lua;" .. package.path
+--     local pcocc = require("pcocc")
+--     function slurm_job_submit(job_desc, part_list, submit_uid)
+--         local rc = pcocc.job_submit(job_desc, part_list, submit_uid)
+--         if rc ~= slurm.SUCCESS then return rc end
+--         ... the site's own rules ...
+--
+-- It makes one task of each VM, takes CPUs and memory from the templates where the user gave none, and refuses what
+-- contradicts that or what the site's policy forbids. It runs under slurmctld's locks: no file, no process per job.
+-- The policy is read once, when slurmctld loads the script; `pcocc config policy` writes it. Lua 5.1 to 5.4.
+
+local pcocc = {}
+
+pcocc.policy_file = "/etc/pcocc/policy.lua"
+
+local FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
+local OPTION = "^_?SLURM_SPANK_OPTION_pcocc_pcocc%-template=(.*)$"
+local MAX_DIGITS = 15 -- a double counts exactly so far
+local MAX_VMS = 65536 -- what Slurm's own 32 and 16 bit fields can take, whatever the policy says
+local MAX_CPUS = 4096
+local MAX_MEMORY = 1073741824 -- MiB
+
+-- A refusal: what the user reads, and the Slurm error that says roughly the same.
+local function refusal(code, text, ...)
+    return { code = slurm[code] or slurm.ERROR, text = string.format(text, ...) }
+end
+
+-- Slurm's "not set", in all widths a field may have; 64 bits arrive here rounded to a double.
+local function is_set(value)
+    if type(value) ~= "number" or value == 0 then
+        return false
+    end
+    return value ~= slurm.NO_VAL and value ~= slurm.NO_VAL16 and value < 4294967294
+end
+
+local function trim_control(text)
+    return (string.gsub(string.sub(text, 1, 200), "%c", "?"))
+end
+
+-- Returns the template text and the size line among the strings SPANK plugins send along, nil when there are none.
+function pcocc.find_request(spank_env)
+    if type(spank_env) ~= "table" then
+        return nil
+    end
+    local typed, canonical, size
+    for _, entry in pairs(spank_env) do -- indexed from 0
+        typed = typed or string.match(entry, OPTION)
+        canonical = canonical or string.match(entry, "^PCOCC_TEMPLATE=(.*)$")
+        size = size or string.match(entry, "^PCOCC_SIZE=(.*)$")
+    end
+    return typed or canonical, size
+end
+
+-- Returns {names = {...}, total = N} of a template text, or nil and a refusal.
+function pcocc.parse_template(text)
+    local request = { names = {}, total = 0 }
+    for word in string.gmatch(text .. ",", "([^,]*),") do
+        local name, count = string.match(word, "^([%w][%w_.-]*):(.*)$")
+        if not name then
+            name, count = string.match(word, "^([%w][%w_.-]*)$"), "1"
+        end
+        if not name then
+            return nil, refusal("ERROR", "'%s' is not the name of a template; %s", trim_control(word), FORM)
+        end
+        local number = string.match(count, "^%+?%d+$") and #count <= MAX_DIGITS and tonumber(count)
+        if not number or number < 1 then
+            local shown = trim_control(count)
+            return nil, refusal("ERROR", "'%s' is not a number of VMs of template '%s'; %s", shown, name, FORM)
+        end
+        request.names[#request.names + 1] = name
+        request.total = request.total + number
+    end
+    return request
+end
+
+-- Returns a plain number up to `most`, or nil: "inf" and "1e300" must never reach a C integer.
+local function to_number(text, most)
+    local number = text and #text <= MAX_DIGITS and string.match(text, "^%d+$") and tonumber(text)
+    return number and math.min(number, most) or nil
+end
+
+-- Returns the sizes in a line such as vms=2;cpus=1;memory=512;sets=default:2, all of them the user's to forge.
+function pcocc.parse_size(text)
+    local size = {}
+    for key, value in string.gmatch(text or "", "(%l+)=([^;]*)") do
+        size[key] = value
+    end
+    size.cpus, size.memory = to_number(size.cpus, MAX_CPUS), to_number(size.memory, MAX_MEMORY)
+    return size
+end
+
+-- Returns the largest CPU count and memory (MiB) that the site's templates give; 0 where none says anything.
+local function template_size(names, templates)
+    local cpus, memory = 0, 0
+    for _, name in ipairs(names) do
+        local template = templates[name] or {}
+        cpus = math.max(cpus, template.cpus or 0)
+        memory = math.max(memory, template.memory or 0)
+    end
+    return cpus, memory
+end
+
+local function contains(list, value)
+    for _, item in ipairs(list) do
+        if item == value then
+            return true
+        end
+    end
+    return false
+end
+
+-- Returns whether every one of the values (partitions may be several) is in the list; no list allows everything.
+local function allowed(list, values)
+    if not list or #list == 0 then
+        return true
+    end
+    if #values == 0 then
+        return false
+    end
+    for _, value in ipairs(values) do
+        if not contains(list, value) then
+            return false
+        end
+    end
+    return true
+end
+
+local function split(text)
+    local words = {}
+    for word in string.gmatch(text or "", "[^,%s]+") do
+        words[#words + 1] = word
+    end
+    return words
+end
+
+local function default_partition(part_list)
+    for name, part in pairs(part_list or {}) do
+        if part.flag_default == 1 then
+            return name
+        end
+    end
+end
+
+-- Returns who asks and where for, as lists; what the user left out is what Slurm will fill in.
+local function describe_job(job_desc, part_list)
+    return {
+        users = split(job_desc.user_name),
+        accounts = split(job_desc.account or job_desc.default_account),
+        partitions = split(job_desc.partition or default_partition(part_list)),
+        qos = split(job_desc.qos or job_desc.default_qos),
+    }
+end
+
+-- Returns the first kind (users, accounts, partitions, qos) in which a rule does not admit the job, or nil.
+local function find_bar(rule, job)
+    for _, kind in ipairs({ "users", "accounts", "partitions", "qos" }) do
+        if not allowed(rule[kind], job[kind]) then
+            return kind
+        end
+    end
+end
+
+local NOUNS = { users = "user", accounts = "account", partitions = "partition", qos = "QOS" }
+
+local function check_access(what, name, rule, job)
+    local kind = rule and find_bar(rule, job)
+    if kind then
+        local given = table.concat(job[kind], ",")
+        return refusal("ESLURM_ACCESS_DENIED", "%s '%s' is not for %s '%s'; it is for: %s", what, name, NOUNS[kind],
+            given, table.concat(rule[kind], ", "))
+    end
+end
+
+-- Returns the resource sets of the request; nil when one of them is not known here.
+local function find_sets(request, size, templates)
+    local sets = {}
+    for _, name in ipairs(request.names) do
+        if templates[name] then
+            sets[#sets + 1] = templates[name].resource_set
+        elseif not size.sets then
+            return nil
+        end
+    end
+    for name in string.gmatch(size.sets or "", "([^,:]+):") do
+        sets[#sets + 1] = name
+    end
+    return sets
+end
+
+-- Returns a refusal when the site's policy forbids the request, or nil.
+function pcocc.check_policy(policy, request, size, job)
+    local limit = math.min(policy.max_vms or MAX_VMS, MAX_VMS)
+    for _, rule in ipairs(policy.limits or {}) do
+        if not find_bar(rule, job) then
+            limit = math.min(limit, rule.max_vms)
+        end
+    end
+    if request.total > limit then
+        return refusal("ESLURM_ACCOUNTING_POLICY", "%d VMs are asked for, this job can have %d", request.total, limit)
+    end
+    for _, name in ipairs(request.names) do
+        local denied = check_access("template", name, (policy.template_access or {})[name], job)
+        if denied then
+            return denied
+        end
+    end
+    local rules = policy.set_access or {}
+    if next(rules) == nil then
+        return nil
+    end
+    local sets = find_sets(request, size, policy.templates or {})
+    if not sets then
+        return refusal("ESLURM_ACCESS_DENIED", "the resource sets of these templates are not known to the controller")
+    end
+    for _, name in ipairs(sets) do
+        local denied = check_access("resource set", name, rules[name], job)
+        if denied then
+            return denied
+        end
+    end
+end
+
+-- Returns a refusal when the user's own sizes contradict one task per VM, or nil.
+function pcocc.check_conflict(job_desc, vms)
+    if is_set(job_desc.het_job_offset) or job_desc.het_job_offset == 0 then
+        return refusal("ERROR", "a heterogeneous job cannot have a virtual cluster; submit the parts as jobs of their own")
+    end
+    if is_set(job_desc.num_tasks) and job_desc.num_tasks ~= vms then
+        return refusal("ERROR", "-n asks for %d tasks, --pcocc-template for %d VMs: each VM is one task; leave -n out",
+            job_desc.num_tasks, vms)
+    end
+    if is_set(job_desc.min_nodes) and job_desc.min_nodes > vms then
+        return refusal("ESLURM_INVALID_NODE_COUNT", "-N asks for %d nodes, --pcocc-template for %d VMs: each node needs a VM",
+            job_desc.min_nodes, vms)
+    end
+    local per_node, most = job_desc.ntasks_per_node, job_desc.max_nodes
+    if is_set(per_node) and is_set(most) and per_node * most < vms then
+        return refusal("ESLURM_INVALID_NODE_COUNT", "%d VMs do not fit on %d nodes with --ntasks-per-node=%d", vms, most,
+            per_node)
+    end
+end
+
+-- Makes the job as large as its virtual cluster; what the user gave stays.
+function pcocc.size_job(job_desc, vms, cpus, memory)
+    job_desc.num_tasks = vms
+    if not is_set(job_desc.cpus_per_task) and cpus > 1 then
+        job_desc.cpus_per_task = cpus
+    end
+    local given = job_desc.min_mem_per_cpu or job_desc.min_mem_per_node or job_desc.mem_per_tres
+    if not given and memory > 0 then
+        local shared_by = is_set(job_desc.cpus_per_task) and job_desc.cpus_per_task or 1
+        job_desc.min_mem_per_cpu = math.ceil(memory / shared_by)
+    end
+    if is_set(job_desc.min_nodes) and job_desc.min_nodes > 1 and not is_set(job_desc.ntasks_per_node) then
+        job_desc.ntasks_per_node = math.ceil(vms / job_desc.min_nodes) -- else Slurm fills the first node
+    end
+end
+
+-- Returns the policy table, or nil and what is wrong with its file; a missing file is an empty policy.
+function pcocc.load_policy(path)
+    local file = io.open(path, "r")
+    if not file then
+        return {}
+    end
+    file:close()
+    local chunk, problem = loadfile(path)
+    if not chunk then
+        return nil, problem
+    end
+    local ok, policy = pcall(chunk)
+    if not ok or type(policy) ~= "table" then
+        return nil, path .. " does not return a table"
+    end
+    return policy
+end
+
+local policy, policy_problem
+
+-- Reads the policy, once; the sample calls it when slurmctld loads the script.
+function pcocc.init()
+    policy, policy_problem = pcocc.load_policy(pcocc.policy_file)
+    if not policy then
+        slurm.log_error("pcocc: %s: write it anew with 'pcocc config policy'", policy_problem)
+    end
+end
+
+local function examine(job_desc, part_list, text, size_line)
+    if not policy then
+        return refusal("ERROR", "the site's policy file is damaged; tell the administrator")
+    end
+    local request, wrong = pcocc.parse_template(text)
+    if not request then
+        return wrong
+    end
+    local size = pcocc.parse_size(size_line)
+    wrong = pcocc.check_policy(policy, request, size, describe_job(job_desc, part_list))
+        or pcocc.check_conflict(job_desc, request.total)
+    if wrong then
+        return wrong
+    end
+    local cpus, memory = template_size(request.names, policy.templates or {})
+    pcocc.size_job(job_desc, request.total, size.cpus or cpus, size.memory or memory)
+end
+
+-- Sizes and checks a job with a virtual cluster; any other job passes at once. Returns slurm.SUCCESS or an error code.
+function pcocc.job_submit(job_desc, part_list, _submit_uid)
+    local text, size_line = pcocc.find_request(job_desc.spank_job_env)
+    if not text then
+        return slurm.SUCCESS
+    end
+    if not policy and not policy_problem then
+        pcocc.init()
+    end
+    local wrong = examine(job_desc, part_list, text, size_line)
+    if wrong then
+        slurm.log_user("%s", "pcocc: error: " .. wrong.text)
+        return wrong.code
+    end
+    return slurm.SUCCESS
+end
+
+return pcocc
