@@ -66,9 +66,9 @@ def read_site(confdir: str | PurePath = SITE_DIR) -> Site:
 
 def load_site(confdir: str | PurePath, problems: Problems) -> Site:
     """Return the site's settings as far as they are right; what is wrong is added to `problems`."""
-    values: dict[str, Any] = schema.read_mapping(_tree(f"{confdir}/pcocc.yaml", problems), _PCOCC, problems)
-    every = nets.parse_networks(_tree(f"{confdir}/networks.yaml", problems), problems)
-    sets = nets.parse_resources(_tree(f"{confdir}/resources.yaml", problems), every, problems)
+    values: dict[str, Any] = schema.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), _PCOCC, problems)
+    every = nets.parse_networks(read_tree(f"{confdir}/networks.yaml", problems), problems)
+    sets = nets.parse_resources(read_tree(f"{confdir}/resources.yaml", problems), every, problems)
     return Site(
         **{key.replace("-", "_"): value for key, value in values.items()},
         networks={name: one for name, one in every.items() if isinstance(one, EthernetNetwork) and one.layer == "L3"},
@@ -84,19 +84,8 @@ def load_templates(confdir: str | PurePath, user_dir: str | None, problems: Prob
     for directory, is_site in ((confdir, True), (user_dir, False)):
         if directory:
             for path in (f"{directory}/templates.yaml", *_drop_ins(f"{directory}/templates.d", problems)):
-                found.append(templates.parse_templates(_tree(path, problems), is_site, problems))
+                found.append(templates.parse_templates(read_tree(path, problems), is_site, problems))
     return templates.merge(found, problems)
-
-
-def check_templates(site: Site, every: Mapping[str, Template], problems: Problems) -> None:
-    """Add to `problems` what is wrong between templates, and between templates and resource sets."""
-    for name in every:
-        try:
-            chosen = templates.resolve(every, name, site.default_set)
-            find_set(site, chosen)
-        except ConfigError as error:
-            if error.where not in [known.where for known in problems]:
-                problems.append(error)
 
 
 def find_set(site: Site, chosen: templates.Resolved) -> ResourceSet:
@@ -126,7 +115,8 @@ def ensure_trusted(confdir: str | PurePath = SITE_DIR) -> None:
     files.ensure_root_only(str(confdir))
 
 
-def _tree(path: str, problems: Problems) -> Node:
+def read_tree(path: str, problems: Problems) -> Node:
+    """Return the tree of a YAML file, an empty one when there is no file or it is wrong."""
     try:
         text = files.read_file(path)
         return yamlfile.parse(text or "", path)

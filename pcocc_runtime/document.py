@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pcocc_runtime.errors import RequestError
 
 VERSION = 1
-MAX_ENCODED = 256 * 1024
+MAX_ENCODED = 120 * 1024  # Linux takes no environment string over 128 KiB (MAX_ARG_STRLEN, execve(2))
 MAX_JSON = 8 * 1024 * 1024
 
 
@@ -87,10 +87,16 @@ class Cluster:
 
 
 def encode(cluster: Cluster) -> str:
-    """Return `cluster` as one word of ASCII text."""
+    """Return `cluster` as one word of ASCII text; RequestError when it is too long to travel."""
     tree = {"version": VERSION, "groups": [asdict(group) for group in cluster.groups]}
     data = json.dumps(tree, separators=(",", ":"), sort_keys=True).encode()
-    return base64.b64encode(zlib.compress(data, 9)).decode()
+    text = base64.b64encode(zlib.compress(data, 9)).decode()
+    if len(text) > MAX_ENCODED:
+        raise RequestError(
+            f"the description of this virtual cluster is {len(text) >> 10} KiB long, {MAX_ENCODED >> 10} can be carried",
+            hint="use a shorter user-data, or one for all templates",
+        )
+    return text
 
 
 def decode(text: str) -> Cluster:

@@ -14,6 +14,7 @@ from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.yamlfile import Node
 
 TUNNEL_OVERHEAD = 50  # VXLAN over IPv4: RFC 7348, section 5
+DEFAULT_NETWORK = IPv4Network("10.200.0.0/16")
 DEFAULT_DOMAIN = "vcluster"
 
 
@@ -32,7 +33,7 @@ class EthernetNetwork:
 
     name: str
     layer: str = "L3"
-    int_network: IPv4Network = IPv4Network("10.200.0.0/16")
+    int_network: IPv4Network = DEFAULT_NETWORK
     mtu: int = 1500 - TUNNEL_OVERHEAD
     mac_prefix: str = "52:54:00"
     mac_start_offset: int = 0
@@ -71,6 +72,9 @@ class Access:
     qos: tuple[str, ...] = ()
 
 
+ANYBODY = Access()
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceSet:
     """What a VM gets beside CPUs and memory: networks in interface order."""
@@ -78,7 +82,7 @@ class ResourceSet:
     name: str
     networks: tuple[str, ...]
     default: bool = False
-    access: Access = Access()
+    access: Access = ANYBODY
 
 
 def _cidr(node: Node) -> IPv4Network:
@@ -100,7 +104,7 @@ def _address(node: Node) -> IPv4Address:
 
 def _mac_prefix(node: Node) -> str:
     prefix: str = schema.pattern(r"([0-9a-fA-F]{2}:){0,2}[0-9a-fA-F]{2}", "one to three bytes such as 52:54:00")(node)
-    parts = (prefix.lower().split(":") + ["00", "00"])[:3]
+    parts = [*prefix.lower().split(":"), "00", "00"][:3]
     if int(parts[0], 16) & 1:
         raise node.error(f"{prefix!r} begins multicast addresses, which no interface can have",
                          "the first byte must be even")

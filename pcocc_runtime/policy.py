@@ -1,4 +1,4 @@
-"""The site's policy: who may use which template and resource set, and how many VMs; rendered as the Lua table job_submit reads."""
+"""The site's policy: who may use which template and resource set, and how many VMs; as a Lua table for job_submit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcocc_runtime import schema
-from pcocc_runtime.networks import ACCESS_KEYS, Access, ResourceSet
+from pcocc_runtime.networks import ACCESS_KEYS, ANYBODY, Access, ResourceSet
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.templates import Template, resolve
 from pcocc_runtime.yamlfile import Node
@@ -21,7 +21,7 @@ class Limit:
     """The most VMs a job may have when it is one of `access`."""
 
     max_vms: int
-    access: Access = Access()
+    access: Access = ANYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def parse_policy(
 ) -> Policy:
     """Return the policy of policy.yaml; the templates and resource sets it names must be the site's."""
     values = schema.read_mapping(tree, _POLICY, problems)
-    access = {name: one.access for name, one in sets.items() if one.access != Access()}
+    access = {name: one.access for name, one in sets.items() if one.access != ANYBODY}
     for key, known in (("templates", templates), ("resource-sets", sets)):
         for name, (node, _rule) in values.get(key, {}).items():
             if name not in known:
@@ -86,7 +86,7 @@ def render_policy(policy: Policy, max_vms: int, templates: Mapping[str, Template
         "limits": [{**_access_table(limit.access), "max_vms": limit.max_vms} for limit in policy.limits],
         "templates": {name: _template_table(templates, name, default_set) for name in templates},
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
-        "set_access": {name: _access_table(rule) for name, rule in (policy.resource_sets or {}).items()},
+        "set_access": {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()},
     }
     return f"-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this.\nreturn {_render(table, 0)}\n"
 
@@ -123,9 +123,10 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[a-z_]+", name) and name not in _RESERVED else f"[{_quote(name)}]"
 
 
-_RESERVED = frozenset(
-    "and break do else elseif end false for function goto if in local nil not or repeat return then true until while".split()
-)
+_RESERVED = frozenset((
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if",
+    "in", "local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
+))  # fmt: skip
 
 
 def _quote(text: str) -> str:

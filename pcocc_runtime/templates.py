@@ -168,7 +168,7 @@ def resolve(templates: Mapping[str, Template], name: str, default_set: str | Non
         for key, value in one.values.items():
             if one.name == name or key not in NOT_INHERITED:
                 fallback = default_set if key == "resource-set" else DEFAULTS[key]
-                values[key] = fallback if value is None or value is False and key == "image" else value
+                values[key] = fallback if value is None or (key == "image" and value is False) else value
                 origins[key] = one.name
     return Resolved(templates[name], values, origins)
 

@@ -1,0 +1,196 @@
+"""The `pcocc` command: the only place that prints and picks exit codes (0 done, 1 refused or failed, 2 wrong usage)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from pcocc_runtime import __version__, config, errors, networks, policy, report, sitecheck, templates
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.templates import Resolved, Template
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints read like our other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"pcocc: error: {message}\nhint: {self.prog} --help\n")
+        raise SystemExit(errors.EXIT_USAGE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    run: Command = arguments.run
+    try:
+        return run(arguments)
+    except errors.PcoccError as error:
+        return _complain([error])
+    except BrokenPipeError:  # `pcocc template list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.EXIT_FAILURE
+    except OSError as error:
+        return _complain([errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")])
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="pcocc", description="Virtual clusters of VMs as ordinary Slurm jobs.",
+        epilog="Jobs are made with Slurm's own commands: sbatch --pcocc-template=TPL:N job.sh, then srun --pcocc-vm COMMAND "
+        "in it; their options are in 'sbatch --help' and 'srun --help'.",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"pcocc {__version__}")
+    groups = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_template(groups.add_parser("template", help="the VM templates you can use"))
+    _add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))
+    return parser
+
+
+def _add_template(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Templates are read from templates.yaml and templates.d/*.yaml in /etc/pcocc and in ~/.pcocc "
+        "(PCOCC_USER_CONF_DIR names another directory than ~/.pcocc)."
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    listing = verbs.add_parser("list", help="a line for each template")
+    listing.add_argument("--json", action="store_true", help="all settings, as JSON")
+    listing.set_defaults(run=_template_list)
+    show = verbs.add_parser("show", help="a template's settings, and where each is inherited from")
+    show.add_argument("name", metavar="NAME")
+    show.add_argument("--json", action="store_true", help="all settings, as JSON")
+    show.set_defaults(run=_template_show)
+    check = verbs.add_parser("check", help="say what is wrong in any template, all at once")
+    check.set_defaults(run=_template_check)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "The site's configuration is /etc/pcocc. PCOCC_SYSTEM_CONF_DIR names another directory, to check it before it is "
+        "installed; commands run by root ignore it."
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    check = verbs.add_parser("check", help="say what is wrong in the site's files, all at once")
+    check.set_defaults(run=_config_check)
+    render = verbs.add_parser("policy", help="write the table that job_submit reads in slurmctld")
+    render.add_argument("-o", "--output", metavar="FILE", help="default: policy.lua beside the site's files; '-' prints it")
+    render.set_defaults(run=_config_policy)
+
+
+def _template_list(arguments: argparse.Namespace) -> int:
+    site, every, problems = _load()
+    found = _resolve_all(every, site)
+    sys.stdout.write(report.render_list_json(found) if arguments.json else report.render_list(found))
+    return _complain(problems)
+
+
+def _template_show(arguments: argparse.Namespace) -> int:
+    site, every, problems = _load()
+    if problems and arguments.name not in every:
+        return _complain(problems)
+    one = templates.resolve(every, arguments.name, site.default_set)
+    sys.stdout.write(report.render_one_json(one) if arguments.json else report.render_one(one))
+    return 0
+
+
+def _template_check(_arguments: argparse.Namespace) -> int:
+    site, every, problems = _load()
+    sitecheck.check_templates(site, every, problems)
+    if not problems:
+        _note(report.find_notes(_resolve_all(every, site)))
+        sys.stdout.write(f"{len(every)} templates, no error\n")
+    return _complain(problems)
+
+
+def _config_check(_arguments: argparse.Namespace) -> int:
+    directory = _site_dir()
+    loaded = sitecheck.load_all(directory)
+    problems = list(loaded.problems)
+    if directory == config.SITE_DIR:
+        _add_distrust(directory, problems)
+    if not problems:
+        found = _resolve_all(loaded.templates, loaded.site)
+        _note([*networks.find_ignored(loaded.site.all_networks), *report.find_notes(found), *_stale_policy(directory, loaded)])
+        sys.stdout.write(
+            f"{directory}: {len(loaded.templates)} templates, {len(loaded.site.all_sets)} resource sets, "
+            f"{len(loaded.site.all_networks)} networks, no error\n"
+        )
+    return _complain(problems)
+
+
+def _add_distrust(directory: str, problems: list[ConfigError]) -> None:
+    try:
+        config.ensure_trusted(directory)
+    except ConfigError as error:
+        problems.append(error)
+
+
+def _stale_policy(directory: str, loaded: sitecheck.Everything) -> list[str]:
+    path = Path(directory, "policy.lua")
+    try:
+        fresh = path.read_text() == _policy_text(loaded)
+    except FileNotFoundError:
+        return [f"{path} does not exist: 'pcocc config policy' writes it"]
+    return [] if fresh else [f"{path} is not what the YAML files say now: run 'pcocc config policy'"]
+
+
+def _config_policy(arguments: argparse.Namespace) -> int:
+    directory = _site_dir()
+    loaded = sitecheck.load_all(directory)
+    if loaded.problems:
+        return _complain(loaded.problems)
+    text = _policy_text(loaded)
+    if arguments.output == "-":
+        sys.stdout.write(text)
+        return 0
+    from pcocc_runtime.system import files
+
+    path = Path(arguments.output or f"{directory}/policy.lua")
+    files.replace_file(path, text.encode(), 0o644)
+    sys.stdout.write(f"{path} written; slurmctld takes it up when job_submit.lua is touched, or at its next start\n")
+    return 0
+
+
+def _policy_text(loaded: sitecheck.Everything) -> str:
+    return policy.render_policy(loaded.policy, loaded.site.max_vms, loaded.templates, loaded.site.default_set)
+
+
+def _load() -> tuple[config.Site, dict[str, Template], list[ConfigError]]:
+    problems: list[ConfigError] = []
+    directory = _site_dir()
+    site = config.load_site(directory, problems)
+    return site, config.load_templates(directory, config.user_dir(os.environ), problems), problems
+
+
+def _site_dir() -> str:
+    return config.site_dir(os.environ, os.geteuid())
+
+
+def _resolve_all(every: dict[str, Template], site: config.Site) -> list[Resolved]:
+    """Return the templates that can be resolved, by name; `template check` tells about the others."""
+    found = []
+    for name in sorted(every):
+        try:
+            found.append(templates.resolve(every, name, site.default_set))
+        except ConfigError:
+            continue
+    return found
+
+
+def _note(notes: Sequence[str]) -> None:
+    for note in notes:
+        sys.stderr.write(f"pcocc: note: {errors.one_line(note)}\n")
+
+
+def _complain(problems: Sequence[errors.PcoccError]) -> int:
+    sys.stdout.flush()
+    for problem in problems:
+        sys.stderr.write(errors.render(problem) + "\n")
+    return errors.EXIT_FAILURE if problems else 0

@@ -1,0 +1,43 @@
+"""All of a site's configuration at once, and all that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pcocc_runtime import config, templates
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.policy import Policy, parse_policy
+from pcocc_runtime.schema import Problems
+from pcocc_runtime.templates import Template
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """All that a site's directory says, and all that is wrong with it."""
+
+    site: config.Site
+    templates: dict[str, Template]
+    policy: Policy
+    problems: tuple[ConfigError, ...]
+
+
+def load_all(confdir: str) -> Everything:
+    """Return the site's settings, templates and policy, checked against each other."""
+    problems: Problems = []
+    site = config.load_site(confdir, problems)
+    every = config.load_templates(confdir, None, problems)
+    check_templates(site, every, problems)
+    tree = config.read_tree(f"{confdir}/policy.yaml", problems)
+    policy = parse_policy(tree, every, site.all_sets, problems)
+    return Everything(site, every, policy, tuple(problems))
+
+
+def check_templates(site: config.Site, every: Mapping[str, Template], problems: Problems) -> None:
+    """Add to `problems` what is wrong between templates, and between templates and resource sets."""
+    for name in every:
+        try:
+            config.find_set(site, templates.resolve(every, name, site.default_set))
+        except ConfigError as error:
+            if error.where not in [known.where for known in problems]:
+                problems.append(error)
