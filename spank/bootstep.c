@@ -1,0 +1,125 @@
+/* The first srun that needs the VMs starts the step that boots them, and waits until they answer. */
+#include "pcocc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define STATUS_FD 3
+#define PARENT_FD 4
+
+static const char program[] = PCOCC_LIBEXEC "/boot";
+
+/* Asks slurmctld whether the job has a live boot step; -1 when it does not answer. */
+int find_boot_step(uint32_t job, bool *found)
+{
+	job_step_info_response_msg_t *steps = NULL;
+
+	*found = false;
+#ifdef HAVE_STEPS_BY_STEP_ID
+	slurm_step_id_t wanted = { .job_id = job, .step_id = NO_VAL, .step_het_comp = NO_VAL };
+	if (slurm_get_job_steps(&wanted, &steps, SHOW_ALL))
+		return -1;
+#else
+	if (slurm_get_job_steps((time_t)0, job, NO_VAL, &steps, SHOW_ALL))
+		return -1;
+#endif
+	for (uint32_t i = 0; i < steps->job_step_count; i++) {
+		job_step_info_t *step = &steps->job_steps[i];
+		if (step->name && !strcmp(step->name, PCOCC_BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING)
+			*found = true;
+	}
+	slurm_free_job_step_info_response_msg(steps);
+	return 0;
+}
+
+/* In the forked child: a process of its own that outlives this srun. Returns only when it fails. */
+static void become_starter(uint32_t job, int status, int parent)
+{
+	char number[16];
+	char *const argv[] = { (char *)program, number, NULL };
+	sigset_t none;
+
+	snprintf(number, sizeof(number), "%u", job);
+	setsid();
+	if (fork())
+		_exit(0);
+	int high_status = fcntl(status, F_DUPFD_CLOEXEC, 10), high_parent = fcntl(parent, F_DUPFD_CLOEXEC, 10);
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (dup2(null, 0) < 0 || dup2(2, 1) < 0 || dup2(high_status, STATUS_FD) < 0 || dup2(high_parent, PARENT_FD) < 0)
+		_exit(126);
+	syscall(SYS_close_range, 5U, ~0U, 0U);
+	for (int signal_number = 1; signal_number < NSIG; signal_number++)
+		signal(signal_number, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	execv(program, argv);
+	static const char sorry[] = "pcocc: error: " PCOCC_LIBEXEC "/boot cannot be started on this host\n"
+				    "hint: ask the admins to install the pcocc runtime here\n";
+	ssize_t ignored = write(2, sorry, sizeof(sorry) - 1);
+	(void)ignored;
+	_exit(127);
+}
+
+static bool interrupted(void)
+{
+	sigset_t pending;
+
+	return !sigpending(&pending) && (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1);
+}
+
+/* Returns whether the starter reported that the VMs run. */
+static bool read_report(int fd)
+{
+	char word[16] = "";
+	size_t length = 0;
+	struct pollfd status = { .fd = fd, .events = POLLIN };
+
+	while (length < sizeof(word) - 1 && !memchr(word, '\n', length)) {
+		int ready = poll(&status, 1, 200);
+		if (ready < 0 && errno != EINTR)
+			return false;
+		if (ready <= 0) {
+			if (interrupted())
+				return false;
+			continue;
+		}
+		ssize_t got = read(fd, word + length, sizeof(word) - 1 - length);
+		if (got <= 0)
+			break;
+		length += (size_t)got;
+	}
+	return !strncmp(word, "ready\n", 6) || !strncmp(word, "joined\n", 7);
+}
+
+int start_boot_step(uint32_t job)
+{
+	int status[2], parent[2];
+
+	/* the write end of `parent` stays open, and closed on exec, as long as this srun lives */
+	if (pipe2(status, O_CLOEXEC) || pipe2(parent, O_CLOEXEC)) {
+		complain("this host has too many open files", "the VMs cannot be booted: %s", strerror(errno));
+		return -1;
+	}
+	pid_t child = fork();
+	if (child == 0) {
+		close(status[0]);
+		close(parent[1]);
+		become_starter(job, status[1], parent[0]);
+	}
+	close(status[1]);
+	close(parent[0]);
+	if (child > 0)
+		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+			continue;
+	bool ready = child > 0 && read_report(status[0]);
+	close(status[0]);
+	return ready ? 0 : -1;
+}

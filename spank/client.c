@@ -1,0 +1,262 @@
+/* srun, sbatch and salloc: checks a request before anything is submitted, and tells VM steps from others. */
+#include "pcocc.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ANSWER_SIZE (512 * 1024)
+
+static bool in_job; /* this srun runs inside an allocation */
+static bool vm_mode; /* this srun's tasks run in VMs */
+
+/* Returns the value of a long option on our own command line, before Slurm has parsed it; NULL when absent. */
+static const char *peek_option(const char *line, size_t size, const char *name)
+{
+	size_t width = strlen(name);
+	const char *end = line + size, *found = NULL;
+
+	for (const char *at = line + strlen(line) + 1; at < end; at += strlen(at) + 1) {
+		if (!strcmp(at, "--"))
+			break;
+		if (strncmp(at, name, width))
+			continue;
+		if (at[width] == '=')
+			found = at + width + 1;
+		else if (!at[width] && at + width + 1 < end)
+			found = at + width + 1;
+	}
+	return found;
+}
+
+static long count_set(const char *set)
+{
+	hostlist_t hosts = slurm_hostlist_create(set);
+	if (!hosts)
+		return 0;
+	slurm_hostlist_uniq(hosts);
+	long count = slurm_hostlist_count(hosts);
+	slurm_hostlist_destroy(hosts);
+	return count;
+}
+
+/* srun sizes itself before option callbacks: one task a VM, unless the user typed -n, which wins over the variable. */
+static void size_srun(void)
+{
+	static char line[128 * 1024];
+	char number[24];
+	long count = 0;
+	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+	ssize_t size = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	const char *template = in_job ? NULL : getenv("PCOCC_TEMPLATE"), *set = getenv("PCOCC_VM");
+	if (size > 0 && memmem(line, (size_t)size, "--pcocc-", 8)) {
+		const char *typed = peek_option(line, (size_t)size, "--pcocc-template");
+		template = typed ? typed : template;
+		typed = peek_option(line, (size_t)size, "--pcocc-vm");
+		set = typed ? typed : set;
+	}
+	if (set && !strncmp(set, "vm", 2))
+		count = count_set(set);
+	else if (template && !in_job)
+		count = count_vms(template);
+	if (count <= 0)
+		return;
+	snprintf(number, sizeof(number), "%ld", count);
+	setenv("SLURM_NTASKS", number, 1);
+	setenv("SLURM_NPROCS", number, 1);
+	const char *nodes = getenv("SLURM_NNODES");
+	if (nodes && strtol(nodes, NULL, 10) > count) {
+		unsetenv("SLURM_NNODES");
+		unsetenv("SLURM_JOB_NUM_NODES");
+	}
+}
+
+void client_init(spank_t sp)
+{
+	(void)sp;
+	bool local = spank_context() == S_CTX_LOCAL;
+
+	in_job = local && getenv("SLURM_JOB_ID");
+	forget_inherited_options();
+	unsetenv(ENV_STEP_VMS);
+	if (!in_job) { /* a job submitted from inside another one does not inherit its VMs */
+		unsetenv(ENV_CLUSTER);
+		unsetenv(ENV_TEMPLATE);
+		unsetenv("SLURM_SPANK_PCOCC_SIZE");
+	}
+	if (local)
+		size_srun();
+}
+
+static char *render_request(void)
+{
+	struct text text = { 0 };
+
+	text_add(&text, "{\"template\":");
+	text_add_json(&text, options.template);
+	text_add(&text, ",\"images\":[");
+	for (size_t i = 0; i < options.image_count; i++) {
+		text_add(&text, i ? "," : "");
+		text_add_json(&text, options.images[i]);
+	}
+	text_add(&text, "],\"mounts\":[");
+	for (size_t i = 0; i < options.mount_count; i++) {
+		text_add(&text, i ? "," : "");
+		text_add_json(&text, options.mounts[i]);
+	}
+	text_add(&text, "],\"user_data\":");
+	text_add_json(&text, options.user_data);
+	text_add(&text, ",\"vm\":");
+	text_add_json(&text, options.vm);
+	text_add(&text, ",\"tool\":\"%s\"}", spank_context() == S_CTX_LOCAL ? "srun" : "sbatch");
+	return text.data;
+}
+
+static char *copy_line(const char *answer, const char *key)
+{
+	size_t length = 0;
+	const char *value = find_line(answer, key, &length);
+
+	return strndup(value ? value : "", value ? length : 0);
+}
+
+/* Hands the checked request on: to job_submit and to the job's environment. */
+static void publish(spank_t sp, const char *answer)
+{
+	char size[128];
+	char *cluster = copy_line(answer, "cluster"), *template = copy_line(answer, "template");
+	char *vms = copy_line(answer, "vms"), *cpus = copy_line(answer, "cpus"), *memory = copy_line(answer, "memory");
+
+	snprintf(size, sizeof(size), "vms=%s;cpus=%s;memory=%s", vms, cpus, memory);
+	spank_job_control_setenv(sp, "PCOCC_CLUSTER", cluster, 1);
+	spank_job_control_setenv(sp, "PCOCC_TEMPLATE", template, 1);
+	spank_job_control_setenv(sp, "PCOCC_SIZE", size, 1);
+	setenv(ENV_CLUSTER, cluster, 1);
+	setenv(ENV_TEMPLATE, template, 1);
+	free(cluster);
+	free(template);
+	free(vms);
+	free(cpus);
+	free(memory);
+}
+
+static int check_request(spank_t sp)
+{
+	char *request = render_request();
+	char *answer = calloc(1, ANSWER_SIZE);
+	int result = answer ? embed_check(request, answer, ANSWER_SIZE) : 0;
+
+	if (result == 1)
+		publish(sp, answer);
+	else if (result == 2)
+		fprintf(stderr, "%s%s", answer, answer[0] && answer[strlen(answer) - 1] == '\n' ? "" : "\n");
+	else
+		complain("ask the admins to reinstall the pcocc runtime on this host", "the request cannot be checked here: %s",
+			 answer && answer[0] ? answer : "the embedded Python did not start");
+	free(request);
+	free(answer);
+	return result == 1 ? 0 : -1;
+}
+
+static bool wants_check(void)
+{
+	return options.template || options.image_count || options.mount_count || options.user_data;
+}
+
+/* Names every VM of the step in its environment, after a look that the job has them. */
+static int mark_vm_step(void)
+{
+	const char *template = getenv(ENV_TEMPLATE);
+	long vms = template ? count_vms(template) : 0;
+	char all[32], ranged[8192];
+
+	if (vms < 1) {
+		complain("submit the job with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
+			 "--pcocc-vm needs a job with VMs, and this one has none");
+		return -1;
+	}
+	snprintf(all, sizeof(all), vms > 1 ? "vm[0-%ld]" : "vm0", vms - 1);
+	hostlist_t known = slurm_hostlist_create(all), wanted = slurm_hostlist_create(*options.vm ? options.vm : all);
+	char *name = NULL;
+	int result = wanted && slurm_hostlist_count(wanted) > 0 ? 0 : -1;
+	if (result)
+		complain("write a node set such as vm[0-3,7]", "--pcocc-vm=%s is no set of VMs", options.vm);
+	else {
+		slurm_hostlist_uniq(wanted);
+		if (slurm_hostlist_ranged_string(wanted, sizeof(ranged), ranged) < 0)
+			result = -1;
+		setenv(ENV_STEP_VMS, ranged, 1);
+	}
+	while (!result && (name = slurm_hostlist_shift(wanted))) {
+		if (slurm_hostlist_find(known, name) < 0) {
+			complain("count from vm0", "--pcocc-vm=%s: there is no %s in a job of %ld VMs", options.vm, name, vms);
+			result = -1;
+		}
+		free(name);
+	}
+	slurm_hostlist_destroy(wanted);
+	slurm_hostlist_destroy(known);
+	return result;
+}
+
+/* A refused request ends the tool here, with its own sentence as the only one. */
+int client_post_opt(spank_t sp)
+{
+	bool local = spank_context() == S_CTX_LOCAL;
+
+	if (options.boot)
+		return 0;
+	take_environment_options(!in_job);
+	if (in_job && options.template) {
+		complain("leave --pcocc-template away here, and use --pcocc-vm to run in the VMs of this job",
+			 "--pcocc-template makes a new job, and this command runs inside job %s", getenv("SLURM_JOB_ID"));
+		exit(1);
+	}
+	if (wants_check() && check_request(sp))
+		exit(1);
+	if (!local) {
+		if (options.vm && !options.template) {
+			complain("give --pcocc-template too", "--pcocc-vm needs VMs to run the batch script in");
+			exit(1);
+		}
+		drop_environment_options();
+		return 0;
+	}
+	if (!options.vm && options.template)
+		options.vm = "";
+	vm_mode = options.vm && !options.no_vm;
+	if (vm_mode && mark_vm_step())
+		exit(1);
+	return 0;
+}
+
+/* What srun has made by now must go again: nothing else ends an allocation whose srun just exits. */
+static void undo(uint32_t job, uint32_t step)
+{
+	if (in_job)
+		slurm_terminate_job_step(job, step);
+	else
+		slurm_complete_job(job, 1);
+}
+
+int client_local_user(spank_t sp)
+{
+	uint32_t job = 0, step = 0;
+	bool found = false;
+
+	if (!vm_mode || options.boot)
+		return 0;
+	if (spank_get_item(sp, S_JOB_ID, &job) != ESPANK_SUCCESS || spank_get_item(sp, S_JOB_STEPID, &step) != ESPANK_SUCCESS) {
+		complain("report this fault", "srun does not know its job in this hook");
+		return -1;
+	}
+	if (find_boot_step(job, &found) == 0 && (found || start_boot_step(job) == 0))
+		return 0;
+	undo(job, step);
+	exit(1);
+}

@@ -1,0 +1,42 @@
+/* Opens the object that embeds Python, in client tools only and only when one of our options was given. */
+#include "pcocc.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef int check_function(const char *request, char *answer, size_t size);
+
+/* The user's PYTHON* variables must not reach the embedded interpreter; these globals are read when it starts. */
+static void isolate_python(void *python)
+{
+	static const char *const flags[] = { "Py_IgnoreEnvironmentFlag", "Py_NoUserSiteDirectory", "Py_NoSiteFlag",
+					     "Py_DontWriteBytecodeFlag" };
+
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		int *flag = dlsym(python, flags[i]);
+		if (flag)
+			*flag = 1;
+	}
+}
+
+/* Returns 1 (right; the answer is lines `key value`), 2 (refused; the answer is for stderr), 0 (could not run). */
+int embed_check(const char *request, char *answer, size_t size)
+{
+	/* Slurm opens plugins with local symbols, but Python's own C extensions need libpython's (measured) */
+	void *python = dlopen(PCOCC_LIBPYTHON, RTLD_NOW | RTLD_GLOBAL);
+	if (!python) {
+		snprintf(answer, size, "%s", dlerror());
+		return 0;
+	}
+	isolate_python(python);
+	void *object = dlopen(PCOCC_CLIENT_OBJECT, RTLD_NOW | RTLD_LOCAL);
+	check_function *check = object ? (check_function *)dlsym(object, "pcocc_client_check") : NULL;
+	if (!check) {
+		snprintf(answer, size, "%s", dlerror());
+		return 0;
+	}
+	answer[0] = '\0';
+	int result = check(request, answer, size);
+	return result == 1 || result == 2 ? result : 0;
+}

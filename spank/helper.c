@@ -1,0 +1,150 @@
+/* The only place that starts processes as root: libexec/pcocc/node, with nothing of the user's but its stdin. */
+#include "pcocc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define TIME_LIMIT_MS 30000
+
+static const char program[] = PCOCC_LIBEXEC "/node";
+static char *const clean_environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL };
+
+static int text_file(const char *text)
+{
+	int fd = memfd_create("pcocc-helper", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return -1;
+	size_t length = strlen(text);
+	if (write(fd, text, length) != (ssize_t)length || lseek(fd, 0, SEEK_SET) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* slurmstepd protects itself from the OOM killer; its children shall not inherit that. */
+static void reset_oom_score(void)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		ssize_t ignored = write(fd, "0", 1);
+		(void)ignored;
+		close(fd);
+	}
+}
+
+/* In the forked child: only async-signal-safe calls, slurmstepd has threads. Returns only when it fails. */
+static void become_helper(const char *verb, int input, int output)
+{
+	char *const argv[] = { (char *)program, (char *)verb, NULL };
+	sigset_t none;
+
+	if (syscall(SYS_setresuid, 0, 0, 0) || syscall(SYS_setgroups, 0, NULL) || syscall(SYS_setresgid, 0, 0, 0))
+		_exit(126);
+	reset_oom_score();
+	setsid();
+	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0 || chdir("/"))
+		_exit(126);
+	syscall(SYS_close_range, 3U, ~0U, 0U);
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	umask(022);
+	execve(program, argv, clean_environment);
+	_exit(127);
+}
+
+static int wait_for_helper(pid_t child)
+{
+	int status = 0;
+	int pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+	struct pollfd end = { .fd = pidfd, .events = POLLIN };
+	int left = pidfd < 0 ? 1 : poll(&end, 1, TIME_LIMIT_MS);
+
+	while (left < 0 && errno == EINTR)
+		left = poll(&end, 1, TIME_LIMIT_MS);
+	if (left == 0)
+		kill(-child, SIGKILL);
+	if (pidfd >= 0)
+		close(pidfd);
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static char *read_output(int fd)
+{
+	struct stat status;
+	if (fstat(fd, &status) || status.st_size > 1 << 22)
+		return strdup("");
+	size_t length = (size_t)status.st_size;
+	char *data = calloc(1, length + 1);
+
+	if (data && pread(fd, data, length, 0) < 0)
+		data[0] = '\0';
+	return data ? data : strdup("");
+}
+
+static void explain_failure(struct helper_result *result)
+{
+	struct text text = { 0 };
+	char host[256] = "this node";
+
+	gethostname(host, sizeof(host) - 1);
+	if (result->status == 127)
+		text_add(&text, "pcocc: error: the pcocc runtime is not installed on %s (%s)\nhint: ask the admins to install it there\n",
+			 host, program);
+	else
+		text_add(&text, "pcocc: error: the network helper of %s was killed or took longer than %d s\nhint: ask the admins to look into slurmd's log there\n",
+			 host, TIME_LIMIT_MS / 1000);
+	free(result->output);
+	result->output = text.data;
+}
+
+void run_helper(const char *verb, const char *input, struct helper_result *result)
+{
+	int in = text_file(input), out = memfd_create("pcocc-helper", MFD_CLOEXEC);
+	pid_t child = in < 0 || out < 0 ? -1 : fork();
+
+	if (child == 0)
+		become_helper(verb, in, out);
+	result->status = child > 0 ? wait_for_helper(child) : -1;
+	result->output = read_output(out);
+	if (result->status == 127 || result->status < 0)
+		explain_failure(result);
+	if (in >= 0)
+		close(in);
+	if (out >= 0)
+		close(out);
+}
+
+/* Starts a helper nobody waits for: slurmd must not be held up at its start. */
+void spawn_helper(const char *verb)
+{
+	pid_t child = fork();
+
+	if (child == 0) {
+		if (fork())
+			_exit(0);
+		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+		become_helper(verb, null, null);
+	}
+	if (child > 0)
+		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+			continue;
+}

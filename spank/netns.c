@@ -1,0 +1,64 @@
+/* The job's network namespace and its taps: a few system calls made as root in a task's own process. */
+#include "pcocc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define NSFS_MAGIC 0x6e736673 /* linux/magic.h */
+
+/* Moves this thread into the job's namespace; `previous`, when given, gets a descriptor of the former one. */
+int enter_netns(uint32_t job, int *previous)
+{
+	char path[64];
+	struct statfs fs;
+
+	snprintf(path, sizeof(path), "/run/netns/pcocc-%u", job);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -1;
+	if (fstatfs(fd, &fs) || fs.f_type != NSFS_MAGIC) {
+		close(fd);
+		errno = ENOENT; /* made, but not mounted yet */
+		return -1;
+	}
+	if (previous && (*previous = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) < 0) {
+		close(fd);
+		return -1;
+	}
+	int result = setns(fd, CLONE_NEWNET);
+	close(fd);
+	if (result && previous)
+		close(*previous);
+	return result;
+}
+
+void leave_netns(int previous)
+{
+	if (setns(previous, CLONE_NEWNET))
+		_exit(1); /* a task must never go on in a namespace it was not meant for */
+	close(previous);
+}
+
+/* Attaches to a tap of the current namespace; the descriptor stays open over exec. */
+int open_tap(const char *name)
+{
+	struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
+	int fd = open("/dev/net/tun", O_RDWR);
+
+	if (fd < 0)
+		return -1;
+	strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+	if (ioctl(fd, TUNSETIFF, &request)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}

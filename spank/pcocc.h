@@ -1,0 +1,87 @@
+/* pcocc's SPANK front: what its files share. No libpython here; see docs/decisions/001-two-objects.md. */
+#ifndef PCOCC_H
+#define PCOCC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <slurm/slurm.h>
+#include <slurm/spank.h>
+
+#include "config.h" /* PCOCC_LIBEXEC, PCOCC_CLIENT_OBJECT, PCOCC_LIBPYTHON, HAVE_* (made by meson) */
+
+#define PCOCC_BOOT_STEP "pcocc-vms"
+#define PCOCC_MAX_REPEAT 64 /* --pcocc-image and --pcocc-mount may be given this often */
+#define PCOCC_EXIT_DUPLICATE 75 /* of a boot task whose job has another boot step */
+
+#define ENV_CLUSTER "SLURM_SPANK_PCOCC_CLUSTER" /* the frozen cluster document */
+#define ENV_TEMPLATE "SLURM_SPANK_PCOCC_TEMPLATE" /* its canonical text */
+#define ENV_STEP_VMS "SLURM_PCOCC_VMS" /* marks a VM step and names its VMs */
+
+/* What the user asked for in this process; strings live as long as the process. */
+struct options {
+	const char *template;
+	const char *vm; /* "" when --pcocc-vm had no value */
+	const char *user_data;
+	const char *boot;
+	const char *images[PCOCC_MAX_REPEAT];
+	const char *mounts[PCOCC_MAX_REPEAT];
+	size_t image_count;
+	size_t mount_count;
+	bool no_vm;
+};
+
+extern struct options options;
+
+/* options.c */
+int register_options(spank_t sp);
+void forget_inherited_options(void);
+void take_environment_options(bool with_template);
+void drop_environment_options(void);
+long count_vms(const char *template);
+
+/* client.c: srun, sbatch, salloc, with the user's rights */
+void client_init(spank_t sp);
+int client_post_opt(spank_t sp);
+int client_local_user(spank_t sp);
+
+/* embed.c */
+int embed_check(const char *request, char *answer, size_t size);
+
+/* bootstep.c */
+int find_boot_step(uint32_t job, bool *found);
+int start_boot_step(uint32_t job);
+
+/* stepd.c: slurmstepd, as root or as the task */
+int stepd_user_init(spank_t sp);
+int stepd_task_privileged(spank_t sp);
+int stepd_task(spank_t sp);
+int stepd_exit(spank_t sp);
+void slurmd_start(void);
+
+/* helper.c */
+struct helper_result {
+	int status; /* exit status, -1 when it was killed or could not run */
+	char *output; /* malloc'ed, never NULL after run_helper */
+};
+void run_helper(const char *verb, const char *input, struct helper_result *result);
+void spawn_helper(const char *verb);
+
+/* netns.c */
+int enter_netns(uint32_t job, int *previous);
+void leave_netns(int previous);
+int open_tap(const char *name);
+
+/* text.c */
+struct text {
+	char *data;
+	size_t length, size;
+};
+void text_add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_add_json(struct text *text, const char *value);
+void complain(const char *hint, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *find_line(const char *lines, const char *key, size_t *length);
+
+#endif

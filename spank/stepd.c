@@ -1,0 +1,322 @@
+/* slurmstepd: root makes the job's networks once per node, opens each VM's taps, and lets VM steps into them. */
+#include "pcocc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NETNS_WAIT_MS 60000
+#define CONFLICT_WAIT_MS 20000
+
+enum { HELPER_OK = 0, HELPER_DUPLICATE = 3, HELPER_CONFLICT = 4 };
+
+static struct helper_result setup = { .status = -2 };
+
+static void pause_ms(long ms)
+{
+	struct timespec wait = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+	nanosleep(&wait, NULL);
+}
+
+static bool is_sets(const char *text)
+{
+	size_t length = strlen(text);
+
+	return length && length <= 1024 &&
+	       strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:,-") == length;
+}
+
+static void add_ranks(struct text *text, const uint32_t *ranks, uint32_t count)
+{
+	for (uint32_t i = 0; i < count;) {
+		uint32_t last = i;
+		while (last + 1 < count && ranks[last + 1] == ranks[last] + 1)
+			last++;
+		text_add(text, last > i ? "%s%u-%u" : "%s%u", i ? "," : "", ranks[i], ranks[last]);
+		i = last + 1;
+	}
+}
+
+/* Who runs where is slurmctld's answer, never the environment's, which is the user's. */
+static int add_layout(struct text *text, uint32_t job, uint32_t step)
+{
+	slurm_step_id_t id = { .job_id = job, .step_id = step, .step_het_comp = NO_VAL };
+	slurm_step_layout_t *layout = slurm_job_step_layout_get(&id);
+	if (!layout)
+		return -1;
+	hostlist_t nodes = slurm_hostlist_create(layout->node_list);
+	for (uint32_t i = 0; nodes && i < layout->node_cnt; i++) {
+		char *name = slurm_hostlist_shift(nodes);
+		text_add(text, "layout %s ", name ? name : "?");
+		add_ranks(text, layout->tids[i], layout->tasks[i]);
+		text_add(text, "\n");
+		free(name);
+	}
+	slurm_hostlist_destroy(nodes);
+	slurm_job_step_layout_free(layout);
+	return nodes ? 0 : -1;
+}
+
+static void set_failure(const char *message)
+{
+	struct text text = { 0 };
+
+	text_add(&text, "pcocc: error: %s\n", message);
+	free(setup.output);
+	setup.output = text.data;
+	setup.status = 1;
+}
+
+/* Runs set-up; a younger boot step of the same job in the way is killed, as it would lose on every node. */
+static void run_setup(uint32_t job, const char *request)
+{
+	for (int waited = 0; waited < CONFLICT_WAIT_MS; waited += 200) {
+		unsigned int other = 0;
+		free(setup.output);
+		run_helper("setup", request, &setup);
+		if (setup.status != HELPER_CONFLICT || sscanf(setup.output, "conflict %u", &other) != 1)
+			return;
+		slurm_kill_job_step(job, other, 9);
+		pause_ms(200);
+	}
+	set_failure("another boot step of this job holds the node");
+}
+
+int stepd_user_init(spank_t sp)
+{
+	uint32_t job = 0, step = 0, index = 0;
+	uid_t uid = 0;
+	gid_t gid = 0;
+	struct text text = { 0 };
+
+	if (!options.boot)
+		return 0;
+	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_JOB_STEPID, &step) ||
+	    spank_get_item(sp, S_JOB_NODEID, &index) || spank_get_item(sp, S_JOB_UID, &uid) || spank_get_item(sp, S_JOB_GID, &gid))
+		set_failure("slurmstepd does not know its own job");
+	else if (!is_sets(options.boot))
+		set_failure("--pcocc-boot is internal, use --pcocc-template");
+	else {
+		text_add(&text, "job %u\nstep %u\nuid %u\ngid %u\nstepd %d\nindex %u\n", job, step, uid, gid, (int)getpid(), index);
+		if (add_layout(&text, job, step))
+			set_failure("slurmctld did not say where the VMs of this job run");
+		else {
+			text_add(&text, "sets %s\nend\n", options.boot);
+			run_setup(job, text.data);
+		}
+		free(text.data);
+	}
+	return 0; /* a user's mistake must not drain the node: the tasks report it */
+}
+
+/* Opens the taps named for a rank and returns them as `5,6`. */
+static int open_taps(uint32_t rank, struct text *fds)
+{
+	char key[32];
+	size_t length = 0;
+
+	snprintf(key, sizeof(key), "tap %u", rank);
+	const char *names = find_line(setup.output, key, &length);
+	if (!names)
+		return -1;
+	text_add(fds, "%s", "");
+	while (length) {
+		char name[16] = "";
+		size_t width = strcspn(names, ",\n");
+		if (width > length)
+			width = length;
+		memcpy(name, names, width < 15 ? width : 15);
+		int fd = width ? open_tap(name) : -1;
+		if (fd < 0)
+			return width ? -1 : 0;
+		text_add(fds, fds->length ? ",%d" : "%d", fd);
+		length -= width;
+		names += width;
+		if (length) {
+			names++;
+			length--;
+		}
+	}
+	return 0;
+}
+
+static int boot_task_privileged(spank_t sp)
+{
+	uint32_t job = 0, rank = 0;
+	struct text fds = { 0 };
+	char probe[16];
+	int host = -1;
+
+	if (setup.status != HELPER_OK)
+		return 0; /* told by stepd_task, which can reach the user */
+	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_TASK_GLOBAL_ID, &rank) || enter_netns(job, &host)) {
+		set_failure("the job's network namespace is gone");
+		return 0;
+	}
+	int failed = open_taps(rank, &fds);
+	int reason = errno;
+	int sock = socket(AF_INET, SOCK_STREAM, 0); /* stays in the namespace it was made in: the keeper's way to see the guest */
+	leave_netns(host);
+	if (failed || sock < 0) {
+		char message[128];
+		snprintf(message, sizeof(message), "a tap device cannot be opened on this node: %s", strerror(reason));
+		set_failure(message);
+	} else {
+		snprintf(probe, sizeof(probe), "%d", sock);
+		spank_setenv(sp, "PCOCC_TAP_FDS", fds.data, 1);
+		spank_setenv(sp, "PCOCC_PROBE_FD", probe, 1);
+	}
+	free(fds.data);
+	return 0;
+}
+
+/* The namespace appears when the boot step, started a moment before, has made it. */
+static int vm_task_privileged(spank_t sp)
+{
+	uint32_t job = 0;
+
+	if (spank_get_item(sp, S_JOB_ID, &job))
+		return -1;
+	for (int waited = 0; enter_netns(job, NULL); waited += 50) {
+		if (errno != ENOENT || waited >= NETNS_WAIT_MS) {
+			complain("their end was reported by the srun that booted them", "the VMs of job %u do not run on this node", job);
+			return -1;
+		}
+		pause_ms(50);
+	}
+	return 0;
+}
+
+static bool is_vm_step(spank_t sp, char *set, size_t size)
+{
+	return spank_getenv(sp, ENV_STEP_VMS, set, (int)size) == ESPANK_SUCCESS && *set;
+}
+
+int stepd_task_privileged(spank_t sp)
+{
+	char set[8192];
+
+	if (options.boot)
+		return boot_task_privileged(sp);
+	return is_vm_step(sp, set, sizeof(set)) ? vm_task_privileged(sp) : 0;
+}
+
+/* Becomes the attach client, with the task's own command behind its own words. */
+static int exec_attach(spank_t sp, const char *const *words)
+{
+	static const char program[] = PCOCC_LIBEXEC "/attach";
+	int argc = 0;
+	char **argv = NULL, **environment = NULL;
+	size_t own = 0;
+
+	while (words[own])
+		own++;
+	if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) || spank_get_item(sp, S_JOB_ENV, &environment))
+		return -1;
+	const char **all = calloc(own + (size_t)argc + 2, sizeof(*all));
+	if (!all)
+		return -1;
+	all[0] = program;
+	memcpy(all + 1, words, own * sizeof(*all));
+	memcpy(all + 1 + own, argv, (size_t)argc * sizeof(*all));
+#ifdef HAVE_SPANK_PREPEND_TASK_ARGV
+	int result = spank_prepend_task_argv(sp, (int)own + 1, all) ? -1 : 0;
+#else
+	execve(program, (char *const *)all, environment); /* the new program is the task (tried) */
+	int result = -1;
+#endif
+	if (result)
+		complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", program,
+			 strerror(errno));
+	free(all);
+	return result;
+}
+
+/* Task i of T gets VM i of V, or by blocks when there are more tasks than VMs. */
+static char *choose_vm(spank_t sp, const char *set)
+{
+	uint32_t task = 0, tasks = 1;
+	hostlist_t vms = slurm_hostlist_create(set);
+	char *name = NULL;
+
+	if (!vms || spank_get_item(sp, S_TASK_GLOBAL_ID, &task) || spank_get_item(sp, S_JOB_TOTAL_TASK_COUNT, &tasks))
+		return NULL;
+	uint64_t count = (uint64_t)slurm_hostlist_count(vms);
+	uint64_t place = tasks >= count ? task * count / tasks : task;
+	for (uint64_t i = 0; i <= place; i++) {
+		free(name);
+		name = slurm_hostlist_shift(vms);
+	}
+	slurm_hostlist_destroy(vms);
+	return name;
+}
+
+static int boot_task(void)
+{
+	if (setup.status == HELPER_OK)
+		return 0; /* the step's own command is the launcher */
+	if (setup.status != HELPER_DUPLICATE && setup.output) {
+		ssize_t ignored = write(STDERR_FILENO, setup.output, strlen(setup.output));
+		(void)ignored;
+	}
+	_exit(setup.status == HELPER_DUPLICATE ? PCOCC_EXIT_DUPLICATE : 1);
+}
+
+static int batch_task(spank_t sp)
+{
+	const char *const first[] = { "--batch", "vm0", NULL };
+	const char *words[] = { "--batch", NULL, NULL };
+
+	if (!*options.vm)
+		return exec_attach(sp, first);
+	hostlist_t vms = slurm_hostlist_create(options.vm);
+	words[1] = vms ? slurm_hostlist_shift(vms) : NULL;
+	return words[1] ? exec_attach(sp, words) : -1;
+}
+
+int stepd_task(spank_t sp)
+{
+	char set[8192];
+	uint32_t step = 0;
+
+	if (options.boot)
+		return boot_task();
+	if (options.vm && spank_get_item(sp, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT)
+		return batch_task(sp);
+	if (!is_vm_step(sp, set, sizeof(set)))
+		return 0;
+	const char *const none[] = { NULL };
+	char *vm = choose_vm(sp, set);
+	if (!vm || spank_setenv(sp, "PCOCC_VM_NAME", vm, 1))
+		return -1;
+	return exec_attach(sp, none);
+}
+
+int stepd_exit(spank_t sp)
+{
+	uint32_t job = 0, step = 0;
+	struct text text = { 0 };
+	struct helper_result result = { 0 };
+
+	if (!options.boot || setup.status == -2 || setup.status == HELPER_DUPLICATE)
+		return 0;
+	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_JOB_STEPID, &step))
+		return 0;
+	text_add(&text, "job %u\nstep %u\nend\n", job, step);
+	run_helper("release", text.data, &result);
+	if (result.status)
+		slurm_error("pcocc: job %u was not released: %s", job, result.output);
+	free(text.data);
+	free(result.output);
+	return 0;
+}
+
+void slurmd_start(void)
+{
+	spawn_helper("start");
+}
