@@ -88,7 +88,8 @@ def render_policy(policy: Policy, max_vms: int, templates: Mapping[str, Template
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
         "set_access": {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()},
     }
-    return f"-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this.\nreturn {_render(table, 0)}\n"
+    head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
+    return f"{head}\nreturn {_render(table, 0)}\n"
 
 
 def _access_table(access: Access) -> dict[str, Any]:
