@@ -70,8 +70,9 @@ class Watch:
         """Run the step to its end; the status is that of its srun."""
         child = slurm.start_step(argv, environment)
         selector = selectors.DefaultSelector()
-        selector.register(child.stdout, selectors.EVENT_READ, LineReader(child.stdout.fileno(), self._line))
-        selector.register(child.stderr, selectors.EVENT_READ, LineReader(child.stderr.fileno(), self._complaint))
+        assert child.stdout is not None and child.stderr is not None  # start_step pipes both
+        for pipe, handle in ((child.stdout, self._line), (child.stderr, self._complaint)):
+            selector.register(pipe, selectors.EVENT_READ, LineReader(pipe.fileno(), handle))
         selector.register(PARENT_FD, selectors.EVENT_READ, None)
         open_pipes = 2
         while open_pipes:

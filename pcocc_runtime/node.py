@@ -241,7 +241,7 @@ def _describe(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...], sit
 
 def _resolve(name: str) -> str:
     try:
-        return socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_DGRAM)[0][4][0]
+        return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_DGRAM)[0][4][0])
     except OSError:
         raise NodeError(
             f"{os.uname().nodename} cannot resolve the name of the job's node {name}",
