@@ -1,0 +1,168 @@
+"""The Slurm cluster of the box: users, configuration, daemons."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from boxlib import nodes, state
+from boxlib.state import ETC, LOGIN, PREFIX, STATE, USERS, BoxError
+
+SITE_FILES = ("pcocc.yaml", "networks.yaml", "resources.yaml", "templates.yaml")
+
+
+def ensure_layout(made: list[str]) -> None:
+    """Make directories, users and mount points; what was made outside of the state directory is added to `made`."""
+    slurm, munge = pwd.getpwnam("slurm"), pwd.getpwnam("munge")
+    for part in ("etc/slurm", "etc/pcocc", "log", "run", "nodes", "cache", "images", "slurmctld", "munge/run", "munge/key", "munge/var"):
+        (STATE / part).mkdir(parents=True, exist_ok=True)
+    for path, owner, mode in (("slurmctld", slurm, 0o755), ("munge/run", munge, 0o755), ("munge/key", munge, 0o700), ("munge/var", munge, 0o700)):
+        os.chown(STATE / path, owner.pw_uid, owner.pw_gid)
+        (STATE / path).chmod(mode)
+    for name in ("log/slurmctld.log", "log/jobcomp"):
+        (STATE / name).touch()
+        os.chown(STATE / name, slurm.pw_uid, slurm.pw_gid)
+    for point in ("/etc/pcocc", "/etc/slurm", "/var/lib/pcocc"):
+        if not Path(point).exists():
+            Path(point).mkdir()
+            made.append(point)
+    key = STATE / "munge/key/munge.key"
+    if not key.exists():
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        os.chown(key, munge.pw_uid, munge.pw_gid)
+    for user, uid in USERS.items():
+        _ensure_user(user, uid, made)
+
+
+def _ensure_user(user: str, uid: int, made: list[str]) -> None:
+    try:
+        if pwd.getpwnam(user).pw_uid != uid:
+            raise BoxError(f"this machine has a user {user} that is not the box's (uid {uid})")
+    except KeyError:
+        command = ["useradd", "--uid", str(uid), "--user-group", "--create-home", "--home-dir", f"/home/{user}", "--shell", "/bin/bash", user]
+        subprocess.run(command, check=True)
+        Path(f"/home/{user}").chmod(0o700)
+        made.append(f"user {user}")
+
+
+def ensure_config(count: int, cpus: int) -> None:
+    """Write the configuration of Slurm and pcocc that all nodes share."""
+    names = state.node_names(count)
+    nodelist = f"n[1-{count}]" if count > 1 else "n1"
+    addresses = f"10.77.0.[11-{10 + count}]" if count > 1 else "10.77.0.11"
+    values = {"state": STATE, "login": state.address(LOGIN), "nodes": nodelist, "addresses": addresses, "cpus": cpus}
+    values["cgroup"] = "v1" if nodes.controllers() else "v2\nIgnoreSystemd=yes"
+    for name in ("slurm.conf", "cgroup.conf"):
+        state.write_if_changed(STATE / "etc/slurm" / name, (ETC / name).read_text().format_map(values))
+    state.write_if_changed(STATE / "etc/slurm/job_submit.lua", (ETC / "job_submit.lua").read_text())
+    plugin = PREFIX / "lib/slurm/pcocc.so"
+    state.write_if_changed(STATE / "etc/slurm/plugstack.conf", f"required {plugin}\n" if plugin.exists() else "")
+    for name in SITE_FILES:
+        state.write_if_changed(STATE / "etc/pcocc" / name, (ETC / name).read_text())
+    lines = ["127.0.0.1 localhost", *(f"{state.address(name)} {name}" for name in (LOGIN, *names))]
+    # not by rename: the file itself is mounted over /etc/hosts
+    (STATE / "etc/hosts").write_text("\n".join(lines) + "\n")
+
+
+def _services(name: str) -> dict[str, list[str]]:
+    if name != LOGIN:
+        return {"slurmd": ["/usr/sbin/slurmd", "-D", "-N", name]}
+    munge = pwd.getpwnam("munge")
+    become = ["/usr/bin/setpriv", f"--reuid={munge.pw_uid}", f"--regid={munge.pw_gid}", "--clear-groups"]
+    files = [f"--key-file={STATE}/munge/key/munge.key", "--socket=/run/munge/munge.socket.2"]
+    files += [f"--{kind}-file={STATE}/munge/var/{name}" for kind, name in (("pid", "pid"), ("log", "log"), ("seed", "seed"))]
+    return {"munged": [*become, "/usr/sbin/munged", "--foreground", *files], "slurmctld": ["/usr/sbin/slurmctld", "-D"]}
+
+
+def ensure_running(count: int) -> None:
+    """Bring up what is missing, and restart the daemons whose configuration or plugin changed."""
+    nodes.ensure_bridge()
+    names = state.node_names(count)
+    for name in (LOGIN, *names):
+        nodes.ensure_holder(name, _services(name))
+    slurm = _digest(STATE / "etc/slurm/slurm.conf", STATE / "etc/slurm/cgroup.conf", STATE / "etc/hosts")
+    plugin = _digest(*(STATE / "etc/slurm/plugstack.conf", *sorted((PREFIX / "lib/slurm").glob("*.so"))))
+    policy = _digest(STATE / "etc/slurm/job_submit.lua", STATE / "etc/pcocc/policy.lua", *sorted((PREFIX / "share/pcocc/lua").glob("*")))
+    ensure_service(LOGIN, "munged", "")
+    _wait("munged", lambda: (STATE / "munge/run/munge.socket.2").exists())
+    ensure_service(LOGIN, "slurmctld", slurm + policy)
+    for name in names:
+        ensure_service(name, "slurmd", slurm + plugin)
+    wait_ready(count)
+
+
+def ensure_service(name: str, service: str, digest: str) -> None:
+    """Start a daemon; restart it when it runs with another configuration."""
+    record = STATE / "run" / f"{name}.{service}.conf"
+    if state.read_pid(f"{name}.{service}") is not None:
+        if record.exists() and record.read_text() == digest:
+            return
+        nodes.stop_service(name, service)
+    record.write_text(digest)
+    start_service(name, service)
+
+
+def start_service(name: str, service: str) -> None:
+    """Start a daemon that does not run, and wait until its process exists."""
+    nodes.start_services(name)
+    _wait(f"{service} of {name}", lambda: state.read_pid(f"{name}.{service}") is not None)
+
+
+def wait_ready(count: int) -> None:
+    """Wait until every node can take a job."""
+    want = sorted(state.node_names(count))
+
+    def ready() -> bool:
+        words = slurm_command("sinfo", "--noheader", "--Node", "--format=%N %T").stdout.split("\n")
+        return sorted(line.split()[0] for line in words if line.split()[1:] in (["idle"], ["mixed"], ["allocated"])) == want
+
+    try:
+        _wait("the nodes", ready, 30)
+    except BoxError:
+        slurm_command("scontrol", "update", f"nodename={','.join(want)}", "state=resume")
+        _wait("the nodes", ready, 10)
+
+
+def slurm_command(*argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a Slurm command as root on the login side."""
+    enter = ["nsenter", f"--target={state.holder_of(LOGIN)}", "--mount", "--uts"]
+    return subprocess.run([*enter, *argv], capture_output=True, text=True, check=False, timeout=60)
+
+
+def _wait(what: str, condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise BoxError(f"{what}: not ready after {seconds:.0f} s; see {STATE}/log")
+        time.sleep(0.05)
+
+
+def _digest(*paths: Path) -> str:
+    found = hashlib.sha256()
+    for path in paths:
+        if path.is_file():
+            found.update(f"{path}\0".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def remove_made(made: list[str]) -> None:
+    """Remove the users and mount points that `up` made."""
+    for one in made:
+        if one.startswith("user "):
+            subprocess.run(["userdel", "--remove", one.removeprefix("user ")], check=False, capture_output=True)
+        else:
+            shutil.rmtree(one, ignore_errors=True) if one == "/var/lib/pcocc" else _remove_directory(Path(one))
+
+
+def _remove_directory(path: Path) -> None:
+    try:
+        path.rmdir()
+    except OSError:
+        print(f"box: {path} is left: it is not empty any more")
