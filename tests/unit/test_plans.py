@@ -1,0 +1,129 @@
+"""Networks, memory, QEMU arguments and seeds are pure functions of what Slurm and the site say."""
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+
+import pytest
+import yaml
+
+from pcocc_runtime import bootdoc, layout, memory, netplan, qemu_args, seed
+from pcocc_runtime.attach import address_of
+from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.naming import vm_address
+from pcocc_runtime.networks import EthernetNetwork
+from pcocc_runtime.system import slurm
+
+STEP = layout.BootStep(
+    job=12, step=0, uid=2001, gid=2001, stepd=1, index=1,
+    nodes=(layout.NodeLayout("n1", (0, 1)), layout.NodeLayout("n2", (2, 3))), sets=(("default", 3), ("two", 1)),
+)  # fmt: skip
+SPECS = {"one": EthernetNetwork("one"), "other": EthernetNetwork("other", int_network=IPv4Network("10.201.0.0/24"))}
+SETS = {"default": ("one",), "two": ("one", "other")}
+PLAN = qemu_args.VmPlan(
+    name="job12-vm0", uuid="00000000-0000-0000-0000-000000000001", qemu="/usr/bin/qemu-system-x86_64", accel="tcg", cpus=2,
+    memory=300, disk="/scratch/vm0.qcow2", seed="/run/seed.iso", qmp_fd=9, qmp_path="/run/qmp", console_path="/run/console",
+    console_log="/run/console.log", agent_path="/run/agent", nics=(qemu_args.Nic(5, "52:54:00:00:00:00", 1450),),
+)  # fmt: skip
+
+
+def test_a_node_plans_its_own_taps_of_each_network() -> None:
+    one, other = netplan.plan_networks(STEP, SPECS, SETS)
+    assert [tap.name for tap in one.taps] == ["tap2n0", "tap3n0"]
+    assert [tap.name for tap in other.taps] == ["tap3n1"]
+    assert (one.vni, one.port) == (12, 24832)
+    assert (other.vni, other.port) == (12, 24836)
+    assert (one.gateway, one.node_address) == ("10.200.255.254", "10.200.255.252")
+    assert netplan.taps_of((one, other), 3) == ("tap3n0", "tap3n1")
+
+
+def test_a_network_too_small_is_refused() -> None:
+    specs = {**SPECS, "one": EthernetNetwork("one", int_network=IPv4Network("10.0.0.0/30"))}
+    with pytest.raises(NodeError, match="no room for 4 VMs"):
+        netplan.plan_networks(STEP, specs, SETS)
+
+
+def test_dns_names_do_not_grow_with_the_cluster() -> None:
+    plan = netplan.plan_networks(STEP, SPECS, SETS)[0]
+    text = netplan.render_dnsmasq(plan, "/run/x.pid", "nobody")
+    assert text.count("dhcp-host=") == len(plan.taps)
+    assert "synth-domain=vcluster,10.200.0.1,10.200.0.4,vm*" in text
+
+
+def test_rules_of_a_hook_name_only_ports_it_has() -> None:
+    chains = netplan.render_firewall(netplan.plan_networks(STEP, SPECS, SETS)).split(" chain ")
+    assert "oifname" not in chains[1] and chains[1].startswith("input")
+    assert "iifname" not in chains[3] and chains[3].startswith("output")
+
+
+@pytest.mark.parametrize(("task", "accel", "guest"), [(1000, "tcg", 777), (1000, "kvm", 873), (512, "tcg", 296)])
+def test_a_guest_gets_its_tasks_memory_less_what_qemu_needs(task: int, accel: str, guest: int) -> None:
+    assert memory.guest_memory(task, accel) == guest
+
+
+def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:
+    with pytest.raises(RequestError, match="200 MiB is too small") as caught:
+        memory.guest_memory(200, "tcg")
+    assert "--mem-per-cpu=" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"SLURM_MEM_PER_CPU": "500"}, 1000),
+        ({"SLURM_MEM_PER_NODE": "4000", "PCOCC_TASKS_HERE": "4"}, 1000),
+        ({}, 0),
+    ],
+)
+def test_task_memory(environ: dict[str, str], expected: int) -> None:
+    assert memory.task_memory(environ, 2) == expected
+
+
+def test_qemu_has_its_sandbox_the_tasks_size_and_passed_descriptors() -> None:
+    argv = qemu_args.plan_argv(PLAN)
+    pairs = dict(zip(argv[1::1], argv[2::1], strict=False))
+    assert pairs["-sandbox"] == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+    assert pairs["-smp"] == "cpus=2" and pairs["-m"] == "size=300M"
+    assert "tap,id=net0,fd=5" in argv and "socket,id=keeper,fd=9" in argv
+    assert pairs["-accel"].startswith("tcg") and pairs["-cpu"] == "qemu64"
+    assert dict(zip(argv[1:], argv[2:], strict=False))["-cpu"] == "qemu64"
+
+
+def test_a_comma_in_a_path_stays_in_the_path() -> None:
+    argv = qemu_args.plan_argv(replace(PLAN, disk="/scratch/a,b.qcow2"))
+    assert any("file=/scratch/a,,b.qcow2,format=qcow2" in word for word in argv)
+
+
+def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
+    keys = seed.Keys("-----BEGIN A-----\nx\n-----END A-----\n", "ssh-ed25519 AAA u", "-----BEGIN B-----\ny\n-----END B-----\n", "ssh-ed25519 BBB h")
+    content = seed.render_seed(
+        job=12, rank=1, vms=2, domain="vcluster", login=seed.Login("alice", 2001, 2002, "/home/alice", 'A "quoted": name'),
+        keys=keys, user_data="#!/bin/sh\necho mine\n",
+    )  # fmt: skip
+    assert content["user-data"] == "#!/bin/sh\necho mine\n"
+    assert content["meta-data"] == "instance-id: pcocc-12-vm1\nlocal-hostname: vm1\n"
+    vendor = yaml.safe_load(content["vendor-data"])
+    alice, root = vendor["users"]
+    assert (alice["name"], alice["uid"], alice["primary_group"], alice["homedir"]) == ("alice", "2001", "2002", "/home/alice")
+    assert root["ssh_authorized_keys"] == ["ssh-ed25519 AAA u"]
+    files = {entry["path"]: entry for entry in vendor["write_files"]}
+    assert files["/etc/pcocc/hostfile"]["content"] == "vm0\nvm1\n"
+    assert files["/home/alice/.ssh/id_ed25519"]["content"] == keys.user
+    assert vendor["ssh_keys"]["ed25519_private"] == keys.host
+
+
+def test_the_boot_document_survives_its_trip_and_damage_is_told() -> None:
+    assert bootdoc.decode(bootdoc.encode("cluster", {"user": "k"})) == ("cluster", {"user": "k"})
+    with pytest.raises(RequestError, match="PCOCC_BOOT"):
+        bootdoc.decode("nonsense")
+
+
+@pytest.mark.parametrize("rank", [0, 1, 254, 255, 256, 65000])
+def test_the_attach_client_computes_the_same_addresses(rank: int) -> None:
+    assert address_of("10.200.0.0/16", rank) == str(vm_address(IPv4Network("10.200.0.0/16"), rank))
+
+
+def test_scontrols_line_is_parsed() -> None:
+    text = "JobId=7 JobName=x NumNodes=2 NumCPUs=8 NumTasks=4 CPUs/Task=2 ReqB:S:C:T=0:0:*:* MinMemoryCPU=500M Command=(null)"
+    assert slurm.parse_job(7, text) == slurm.JobFacts(7, 2, 2, ("--mem-per-cpu=500M",))
+    with pytest.raises(NodeError):
+        slurm.parse_job(7, "slurm_load_jobs error: Invalid job id specified")
