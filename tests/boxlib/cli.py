@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
-from boxlib import cluster, install, nodes, state
+from boxlib import cluster, install, nodes, state, status
 from boxlib.state import LOGIN, ROOT, STATE, BoxError
 
 
@@ -36,6 +37,22 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("--purge", action="store_true", help="remove these two as well")
     down.set_defaults(function=run_down)
     commands.add_parser("run", help="run a command as a user on the login side or on a node")
+    image = commands.add_parser("image", help="build a guest's image, or take it from the cache")
+    image.add_argument("name", choices=install.GUESTS)
+    image.set_defaults(function=run_image)
+    status_ = commands.add_parser("status", help="show daemons, jobs and what pcocc left; fails when something is wrong")
+    status_.add_argument("--wait", type=float, metavar="SECONDS", help="wait until no job runs and nothing is left")
+    status_.set_defaults(function=run_status)
+    commands.add_parser("ps", help="list the processes of the box").set_defaults(function=run_ps)
+    restart = commands.add_parser("restart", help="restart slurmctld, munged, or the slurmd of a node")
+    restart.add_argument("service", choices=["slurmctld", "slurmd", "munged"])
+    restart.add_argument("node", nargs="?", default=LOGIN)
+    restart.set_defaults(function=run_restart)
+    kill = commands.add_parser("kill", help="send a signal to a daemon, or to the processes that match a regular expression")
+    kill.add_argument("--signal", default="KILL", help="name of the signal (KILL)")
+    kill.add_argument("--on", default=LOGIN, metavar="NODE", help="a node (the login side)")
+    kill.add_argument("what", help="slurmctld, slurmd, munged, or a regular expression for command lines")
+    kill.set_defaults(function=run_kill)
     return parser
 
 
@@ -77,3 +94,49 @@ def run_down(options: argparse.Namespace) -> int:
         shutil.rmtree(STATE, ignore_errors=True)
         shutil.rmtree(state.PREFIX, ignore_errors=True)
     return 0
+
+
+def run_image(options: argparse.Namespace) -> int:
+    """Build an image."""
+    cluster.ensure_directories()
+    print(install.ensure_image(options.name))
+    return 0
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Show what is there; wait for a clean box first if asked."""
+    if not state.read_box()["nodes"]:
+        print("the box is down")
+        return 1
+    clean = options.wait is None or status.wait_clean(options.wait)
+    return 0 if status.show() and clean else 1
+
+
+def run_ps(_options: argparse.Namespace) -> int:
+    """List the processes of the box."""
+    status.show_processes()
+    return 0
+
+
+def run_restart(options: argparse.Namespace) -> int:
+    """Restart a daemon, and wait until the nodes are ready."""
+    if (options.service == "slurmd") != (options.node != LOGIN):
+        raise BoxError("name a node with slurmd, and only with it: tests/box restart slurmd n1")
+    nodes.stop_service(options.node, options.service)
+    cluster.start_service(options.node, options.service)
+    cluster.wait_ready(state.read_box()["nodes"])
+    return 0
+
+
+def run_kill(options: argparse.Namespace) -> int:
+    """Send a signal to a daemon or to matching processes, and list them."""
+    number = signal.Signals[f"SIG{options.signal.removeprefix('SIG').upper()}"]
+    if options.what in ("slurmctld", "slurmd", "munged"):
+        pid = state.read_pid(f"{options.on}.{options.what}")
+        found = {pid: options.what} if pid else {}
+    else:
+        found = status.find_processes(options.on, options.what)
+    for pid, words in found.items():
+        os.kill(pid, number)
+        print(f"{number.name} {pid} {words[:200]}")
+    return 0 if found else 1

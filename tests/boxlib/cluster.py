@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import time
@@ -17,11 +18,17 @@ from boxlib.state import ETC, LOGIN, PREFIX, STATE, USERS, BoxError
 SITE_FILES = ("pcocc.yaml", "networks.yaml", "resources.yaml", "templates.yaml")
 
 
+def ensure_directories() -> None:
+    """Make the state directory."""
+    parts = ("etc/slurm", "etc/pcocc", "log", "run", "nodes", "cache", "images", "slurmctld", "munge/run", "munge/key", "munge/var")
+    for path in (STATE, *(STATE / part for part in parts)):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def ensure_layout(made: list[str]) -> None:
     """Make directories, users and mount points; what was made outside of the state directory is added to `made`."""
     slurm, munge = pwd.getpwnam("slurm"), pwd.getpwnam("munge")
-    for part in ("etc/slurm", "etc/pcocc", "log", "run", "nodes", "cache", "images", "slurmctld", "munge/run", "munge/key", "munge/var"):
-        (STATE / part).mkdir(parents=True, exist_ok=True)
+    ensure_directories()
     for path, owner, mode in (("slurmctld", slurm, 0o755), ("munge/run", munge, 0o755), ("munge/key", munge, 0o700), ("munge/var", munge, 0o700)):
         os.chown(STATE / path, owner.pw_uid, owner.pw_gid)
         (STATE / path).chmod(mode)
@@ -69,6 +76,10 @@ def ensure_config(count: int, cpus: int) -> None:
     lines = ["127.0.0.1 localhost", *(f"{state.address(name)} {name}" for name in (LOGIN, *names))]
     # not by rename: the file itself is mounted over /etc/hosts
     (STATE / "etc/hosts").write_text("\n".join(lines) + "\n")
+    # nodes have no name server: without these, an unknown name would cost half a minute
+    services = re.sub(r"(?m)^hosts:.*$", "hosts: files", Path("/etc/nsswitch.conf").read_text())
+    (STATE / "etc/nsswitch.conf").write_text(services)
+    (STATE / "etc/resolv.conf").write_text("")
 
 
 def _services(name: str) -> dict[str, list[str]]:

@@ -30,10 +30,13 @@ def ensure_holder(name: str, services: dict[str, list[str]]) -> None:
         (STATE / "nodes" / name / part).mkdir(exist_ok=True)
         (STATE / "nodes" / name / part).chmod(mode)
     spec = {"script": _mount_script(name), "services": json.dumps(services)}
-    state.write_if_changed(STATE / "run" / f"{name}.spec", json.dumps(spec))
+    path = STATE / "run" / f"{name}.spec"
+    same = path.exists() and json.loads(path.read_text())["script"] == spec["script"]
+    if not (same and state.read_pid(name) is not None):
+        remove_node(name)
+    state.write_if_changed(path, json.dumps(spec))
     if state.read_pid(name) is not None:
         return
-    kill_processes(name)
     _start_holder(name)
     if name != LOGIN:
         _connect(name)
@@ -82,11 +85,11 @@ def _mount_script(name: str) -> str:
     lines = [f"hostname {name}"]
     if name != LOGIN:
         lines += ["mount -t sysfs sysfs /sys", *_cgroup_mounts(), f"mount --bind {own}/tmp /tmp"]
-        lines += [f"mount --bind {own}/lib /var/lib/pcocc", "ip link set lo up"]
+        lines += [f"mount --bind {own}/lib /var/lib/pcocc", f"mount --bind {STATE}/etc/resolv.conf /etc/resolv.conf", "ip link set lo up"]
     lines += ["mount -t tmpfs -o mode=755 run /run", "mkdir -p /run/munge /run/netns /run/lock"]
     lines += [f"mount --bind {STATE}/munge/run /run/munge"]
     lines += [f"mount --bind {STATE}/etc/{part} /etc/{part}" for part in ("slurm", "pcocc")]
-    lines += [f"mount --bind {STATE}/etc/hosts /etc/hosts"]
+    lines += [f"mount --bind {STATE}/etc/{file} /etc/{file}" for file in ("hosts", "nsswitch.conf")]
     if name != LOGIN and Path("/dev/kvm").exists():
         device = os.stat("/dev/kvm").st_rdev
         lines += [f"mknod -m 666 /run/.kvm c {os.major(device)} {os.minor(device)}", "mount --bind /run/.kvm /dev/kvm"]
