@@ -19,6 +19,8 @@ def main(argv: list[str]) -> None:
     try:
         if os.geteuid() != 0:
             raise BoxError("run as root: the box makes namespaces, users and mounts")
+        if options.function in (run_up, run_down, run_image, run_restart):
+            state.lock()
         sys.exit(options.function(options))
     except (BoxError, subprocess.CalledProcessError) as error:
         print(f"box: error: {error}", file=sys.stderr)

@@ -92,12 +92,23 @@ def _services(name: str) -> dict[str, list[str]]:
     return {"munged": [*become, "/usr/sbin/munged", "--foreground", *files], "slurmctld": ["/usr/sbin/slurmctld", "-D"]}
 
 
+def _render_policy() -> None:
+    """Let the installed command render what slurmctld checks."""
+    if not (PREFIX / "bin/pcocc").exists():
+        return
+    done = run_login(str(PREFIX / "bin/pcocc"), "config", "policy", "--output=-")
+    if done.returncode:
+        raise BoxError(f"pcocc config policy failed:\n{done.stdout}{done.stderr}")
+    state.write_if_changed(STATE / "etc/pcocc/policy.lua", done.stdout)
+
+
 def ensure_running(count: int) -> None:
     """Bring up what is missing, and restart the daemons whose configuration or plugin changed."""
     nodes.ensure_bridge()
     names = state.node_names(count)
     for name in (LOGIN, *names):
         nodes.ensure_holder(name, _services(name))
+    _render_policy()
     slurm = _digest(STATE / "etc/slurm/slurm.conf", STATE / "etc/slurm/cgroup.conf", STATE / "etc/hosts")
     plugin = _digest(*(STATE / "etc/slurm/plugstack.conf", *sorted((PREFIX / "lib/slurm").glob("*.so"))))
     policy = _digest(STATE / "etc/slurm/job_submit.lua", STATE / "etc/pcocc/policy.lua", *sorted((PREFIX / "share/pcocc/lua").glob("*")))
@@ -131,18 +142,18 @@ def wait_ready(count: int) -> None:
     want = sorted(state.node_names(count))
 
     def ready() -> bool:
-        words = slurm_command("sinfo", "--noheader", "--Node", "--format=%N %T").stdout.split("\n")
+        words = run_login("sinfo", "--noheader", "--Node", "--format=%N %T").stdout.split("\n")
         return sorted(line.split()[0] for line in words if line.split()[1:] in (["idle"], ["mixed"], ["allocated"])) == want
 
     try:
         _wait("the nodes", ready, 30)
     except BoxError:
-        slurm_command("scontrol", "update", f"nodename={','.join(want)}", "state=resume")
+        run_login("scontrol", "update", f"nodename={','.join(want)}", "state=resume")
         _wait("the nodes", ready, 10)
 
 
-def slurm_command(*argv: str) -> subprocess.CompletedProcess[str]:
-    """Run a Slurm command as root on the login side."""
+def run_login(*argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as root on the login side."""
     enter = ["nsenter", f"--target={state.holder_of(LOGIN)}", "--mount", "--uts"]
     return subprocess.run([*enter, *argv], capture_output=True, text=True, check=False, timeout=60)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -18,6 +19,12 @@ USERS = {"alice": 2001, "bob": 2002}
 
 class BoxError(Exception):
     """What went wrong, for the person at the terminal."""
+
+
+def lock() -> None:
+    """Let one command at a time change the box; held until this process ends."""
+    STATE.mkdir(exist_ok=True)
+    fcntl.flock(os.open(STATE, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX)
 
 
 def read_box() -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _interfaces(name: str) -> list[str]:
 def list_jobs() -> list[str] | None:
     """Return the jobs that are running or ending; None when the controller does not answer."""
     states = "RUNNING,COMPLETING,CONFIGURING,SUSPENDED,STOPPED,SIGNALING,STAGE_OUT"
-    done = cluster.slurm_command("squeue", "--noheader", f"--states={states}", "--format=%A %u %j %T %N")
+    done = cluster.run_login("squeue", "--noheader", f"--states={states}", "--format=%A %u %j %T %N")
     return None if done.returncode else done.stdout.split("\n")[:-1]
 
 
@@ -84,7 +84,7 @@ def show() -> bool:
             pid = state.read_pid(f"{name}.{service}")
             print(f"{name}: {service} {pid or 'is not running'}")
             healthy &= pid is not None
-    print(cluster.slurm_command("sinfo", "--Node", "--format=%8N %10T %E").stdout, end="")
+    print(cluster.run_login("sinfo", "--Node", "--format=%8N %10T %E").stdout, end="")
     jobs = list_jobs()
     print("jobs: the controller does not answer" if jobs is None else f"jobs: {len(jobs)}", *(jobs or []), sep="\n  ")
     for name in _names():
