@@ -36,7 +36,10 @@ def main() -> int:
             )
         cluster = document.decode(cluster_text)
         facts = slurm.read_job(job)
-        environment = {bootdoc.VARIABLE: bootdoc.encode(cluster_text, sshkeys.make_keys(f"pcocc-{job}"))}
+        environment = {
+            bootdoc.VARIABLE: bootdoc.encode(cluster_text, sshkeys.make_keys(f"pcocc-{job}")),
+            "PCOCC_TASK_MEMORY": str(facts.task_memory(cluster.vm_count)),
+        }
         argv = slurm.boot_argv(facts, cluster.vm_count, document.sets_text(cluster))
         return Watch(job, cluster.vm_count).run(argv, environment)
     except PcoccError as error:

@@ -58,14 +58,13 @@ def read_task(environ: dict[str, str]) -> Task:
             hint="plugstack.conf of this node must name pcocc.so, and slurmd be restarted after it was installed",
         )
     cpus = int(environ.get("SLURM_CPUS_PER_TASK") or "1")
-    environ.setdefault("PCOCC_TASKS_HERE", environ.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0].partition(",")[0])
     fds = [int(word) for word in environ["PCOCC_TAP_FDS"].split(",") if word]
     probe = environ.get("PCOCC_PROBE_FD", "")
     return Task(
         job=int(environ["SLURM_JOB_ID"]),
         rank=int(environ["SLURM_PROCID"]),
         cpus=cpus,
-        memory=memory.task_memory(environ, cpus),
+        memory=int(environ.get("PCOCC_TASK_MEMORY") or "0"),
         tap_fds=tuple(fds),
         probe_fd=int(probe) if probe else None,
     )

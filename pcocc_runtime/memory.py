@@ -21,15 +21,3 @@ def guest_memory(task: int, accel: str) -> int:
             hint=f"ask for more memory, for example --mem-per-cpu={overhead + 256}M",
         )
     return guest
-
-
-def task_memory(environ: dict[str, str], cpus: int) -> int:
-    """Return the memory of one task in MiB from SLURM_MEM_PER_CPU or SLURM_MEM_PER_NODE; 0 when Slurm limits none."""
-    per_cpu = environ.get("SLURM_MEM_PER_CPU", "")
-    if per_cpu.isdigit():
-        return int(per_cpu) * cpus
-    per_node = environ.get("SLURM_MEM_PER_NODE", "")
-    tasks = environ.get("PCOCC_TASKS_HERE", "1")
-    if per_node.isdigit():
-        return int(per_node) // max(1, int(tasks))
-    return 0

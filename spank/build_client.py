@@ -5,8 +5,6 @@ import sys
 import cffi
 
 INIT = """
-import sys
-sys.path.insert(0, {python_path!r})
 from pcocc_client_object import ffi
 
 @ffi.def_extern(error=0)
@@ -22,12 +20,12 @@ def pcocc_client_check(request, answer, size):
 
 
 def main() -> None:
-    """Emit the source for the given Python path into the given file."""
-    python_path, output = sys.argv[1:]
+    """Emit the source into the given file."""
+    (output,) = sys.argv[1:]
     ffi = cffi.FFI()
     ffi.embedding_api("int pcocc_client_check(const char *request, char *answer, size_t size);")
     ffi.set_source("pcocc_client_object", "")
-    ffi.embedding_init_code(INIT.format(python_path=python_path))
+    ffi.embedding_init_code(INIT)
     ffi.emit_c_code(output)
 
 

@@ -7,9 +7,13 @@
 
 typedef int check_function(const char *request, char *answer, size_t size);
 
-/* The user's PYTHON* variables must not reach the embedded interpreter; these globals are read when it starts. */
-static void isolate_python(void *python)
+/* Starts the interpreter before cffi would: without the user's PYTHON* variables, and with our packages found, of which
+ * cffi's own backend is one. The globals are read when it starts. */
+static int start_python(void *python)
 {
+	void (*initialize)(int) = (void (*)(int))dlsym(python, "Py_InitializeEx");
+	int (*run)(const char *, void *) = (int (*)(const char *, void *))dlsym(python, "PyRun_SimpleStringFlags");
+
 	static const char *const flags[] = { "Py_IgnoreEnvironmentFlag", "Py_NoUserSiteDirectory", "Py_NoSiteFlag",
 					     "Py_DontWriteBytecodeFlag" };
 
@@ -18,6 +22,10 @@ static void isolate_python(void *python)
 		if (flag)
 			*flag = 1;
 	}
+	if (!initialize || !run)
+		return -1;
+	initialize(0);
+	return run("import sys; sys.path.insert(0, '" PCOCC_PYTHON_PATH "')", NULL);
 }
 
 /* Returns 1 (right; the answer is lines `key value`), 2 (refused; the answer is for stderr), 0 (could not run). */
@@ -29,7 +37,10 @@ int embed_check(const char *request, char *answer, size_t size)
 		snprintf(answer, size, "%s", dlerror());
 		return 0;
 	}
-	isolate_python(python);
+	if (start_python(python)) {
+		snprintf(answer, size, PCOCC_LIBPYTHON " did not start");
+		return 0;
+	}
 	void *object = dlopen(PCOCC_CLIENT_OBJECT, RTLD_NOW | RTLD_LOCAL);
 	check_function *check = object ? (check_function *)dlsym(object, "pcocc_client_check") : NULL;
 	if (!check) {

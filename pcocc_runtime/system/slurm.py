@@ -18,12 +18,17 @@ _KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"}
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """A running job as scontrol(1) shows it; memory options are srun words."""
+    """A running job as scontrol(1) shows it; of the memories (MiB) one is 0, or both when Slurm limits none."""
 
     job: int
     nodes: int
     cpus_per_task: int
-    memory: tuple[str, ...]
+    memory_per_cpu: int
+    memory_per_node: int
+
+    def task_memory(self, tasks: int) -> int:
+        """Return the memory of one of `tasks` tasks in MiB, 0 for no limit."""
+        return self.memory_per_cpu * self.cpus_per_task or self.memory_per_node // -(-tasks // self.nodes)
 
 
 def read_job(job: int) -> JobFacts:
@@ -39,19 +44,22 @@ def parse_job(job: int, text: str) -> JobFacts:
         nodes, cpus = int(fields["NumNodes"].partition("-")[0]), int(fields.get("CPUs/Task", "1").replace("N/A", "1"))
     except (KeyError, ValueError):
         raise NodeError(f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]) from None
-    memory: tuple[str, ...] = ()
-    if "MinMemoryCPU" in fields:
-        memory = (f"--mem-per-cpu={fields['MinMemoryCPU']}",)
-    elif fields.get("MinMemoryNode", "0") != "0":
-        memory = (f"--mem={fields['MinMemoryNode']}",)
-    return JobFacts(job, nodes, cpus, memory)
+    return JobFacts(job, nodes, cpus, _mebibytes(fields.get("MinMemoryCPU", "0")), _mebibytes(fields.get("MinMemoryNode", "0")))
+
+
+def _mebibytes(text: str) -> int:
+    number, unit = (text[:-1], text[-1]) if text[-1:] in "KMGT" else (text, "M")
+    return int(float(number) * {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}[unit])
 
 
 def boot_argv(facts: JobFacts, vms: int, sets: str) -> list[str]:
-    """Return the srun that boots the cluster: one task one VM, beside the job's other steps."""
+    """Return the srun that boots the cluster: one task one VM, beside the job's other steps.
+
+    A step that names its memory waits for steps that hold it, `--overlap` or not (tried, 22.05); `--mem=0` shares the job's.
+    """
     return [
         "srun", f"--jobid={facts.job}", "--overlap", f"--ntasks={vms}", f"--nodes={facts.nodes}",
-        "--distribution=block", f"--cpus-per-task={facts.cpus_per_task}", *facts.memory, f"--job-name={BOOT_STEP}",
+        "--distribution=block", f"--cpus-per-task={facts.cpus_per_task}", "--mem=0", f"--job-name={BOOT_STEP}",
         "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--unbuffered", "--mpi=none", "--chdir=/",
         f"--pcocc-boot={sets}", str(LAUNCH),
     ]  # fmt: skip

@@ -66,18 +66,6 @@ def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:
     assert "--mem-per-cpu=" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({"SLURM_MEM_PER_CPU": "500"}, 1000),
-        ({"SLURM_MEM_PER_NODE": "4000", "PCOCC_TASKS_HERE": "4"}, 1000),
-        ({}, 0),
-    ],
-)
-def test_task_memory(environ: dict[str, str], expected: int) -> None:
-    assert memory.task_memory(environ, 2) == expected
-
-
 def test_qemu_has_its_sandbox_the_tasks_size_and_passed_descriptors() -> None:
     argv = qemu_args.plan_argv(PLAN)
     pairs = dict(zip(argv[1::1], argv[2::1], strict=False))
@@ -124,6 +112,8 @@ def test_the_attach_client_computes_the_same_addresses(rank: int) -> None:
 
 def test_scontrols_line_is_parsed() -> None:
     text = "JobId=7 JobName=x NumNodes=2 NumCPUs=8 NumTasks=4 CPUs/Task=2 ReqB:S:C:T=0:0:*:* MinMemoryCPU=500M Command=(null)"
-    assert slurm.parse_job(7, text) == slurm.JobFacts(7, 2, 2, ("--mem-per-cpu=500M",))
+    assert slurm.parse_job(7, text) == slurm.JobFacts(7, 2, 2, 500, 0)
+    assert slurm.parse_job(7, text).task_memory(4) == 1000
+    assert slurm.parse_job(7, text.replace("MinMemoryCPU=500M", "MinMemoryNode=1.50G")).task_memory(3) == 768
     with pytest.raises(NodeError):
         slurm.parse_job(7, "slurm_load_jobs error: Invalid job id specified")
