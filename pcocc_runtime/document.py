@@ -36,7 +36,7 @@ class Drive:
     path: str
     cache: str = "writeback"
     mmp: str = "yes"
-    backup: bool = False
+    backup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def _mount(node: Node) -> dict[str, Any]:
     if isinstance(node.value, str):
         return {"path": schema.text(node), "readonly": False, "type": "9p"}
     values: dict[str, Any] = {"readonly": False, "type": "9p", **schema.record(_MOUNT)(node)}
-    return {**values, "type": values["type"].removeprefix("virtio-").replace("virtio-fs", "virtiofs")}
+    return {**values, "type": {"virtio-9p": "9p", "virtio-fs": "virtiofs"}.get(values["type"], values["type"])}
 
 
 def _mmp(node: Node) -> str:

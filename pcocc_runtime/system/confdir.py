@@ -18,13 +18,25 @@ def read_file(path: str) -> str | None:
         return None
     except OSError as error:
         raise _unreadable(path, error) from error
-    with open(fd, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ConfigError("is not a regular file", path)
-        try:
-            data = stream.read(MAX_FILE + 1)
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        data = _read_all(fd)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        os.close(fd)
+    return _decode(data, path)
+
+
+def _read_all(fd: int) -> bytes:
+    data = b""
+    while len(data) <= MAX_FILE and (more := os.read(fd, 1 << 16)):
+        data += more
+    return data
+
+
+def _decode(data: bytes, path: str) -> str:
     if len(data) > MAX_FILE:
         raise ConfigError(f"is larger than {MAX_FILE >> 20} MiB", path)
     try:

@@ -14,13 +14,14 @@ def read_start(path: str, size: int, what: str) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from error
-    with open(fd, "rb", buffering=0) as stream:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise RequestError(f"{what} {path} is not a regular file")
-        try:
-            return _read_all(stream.fileno(), size)
-        except OSError as error:
-            raise RequestError(f"{what} {path} cannot be read: {error.strerror}") from error
+        return _read_all(fd, size)
+    except OSError as error:
+        raise RequestError(f"{what} {path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
 
 
 def _read_all(fd: int, size: int) -> bytes:
@@ -38,7 +39,7 @@ def ensure_directory_readable(path: str, what: str) -> None:
         raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from error
     if not stat.S_ISDIR(mode):
         raise RequestError(f"{what} {path} is not a directory")
-    if not os.access(path, os.R_OK | os.X_OK):
+    if not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
         raise RequestError(f"{what} {path} cannot be read: Permission denied", f"see: ls -ld {path}")
 
 

@@ -1,0 +1,62 @@
+"""The job_submit filter, run by every Lua that is here; Slurm's own may be any of 5.1 to 5.4."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import policy, sitecheck
+
+ROOT = Path(__file__).parents[2]
+INTERPRETERS = [name for name in ("lua5.1", "lua5.2", "lua5.3", "lua5.4", "luajit") if shutil.which(name)]
+
+SITE = {
+    "pcocc.yaml": "max-vms: 16\n",
+    "networks.yaml": "lan: {type: ethernet}\n",
+    "resources.yaml": "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\n",
+    "templates.yaml": "tiny: {memory: 256M}\nbig: {cpus: 4, memory: 2G, resource-set: ib}\n",
+    "policy.yaml": "limits: [{accounts: [students], max-vms: 4}, {partitions: [vm], max-vms: 16}]\n"
+    "templates: {big: {accounts: [physics]}}\n",
+}
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    for name, text in SITE.items():
+        (tmp_path / name).write_text(text)
+    loaded = sitecheck.load_all(str(tmp_path))
+    assert loaded.problems == ()
+    path = tmp_path / "policy.lua"
+    path.write_text(policy.render_policy(loaded.policy, loaded.site.max_vms, loaded.templates, loaded.site.default_set))
+    return path
+
+
+def run(interpreter: str, *arguments: str | Path) -> str:
+    done = subprocess.run([interpreter, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_lua_is_here() -> None:
+    assert INTERPRETERS, "install lua5.3"
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_the_filter(interpreter: str, policy_file: Path) -> None:
+    print(run(interpreter, ROOT / "tests/lua/filter.lua", ROOT / "job_submit", policy_file))
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_the_sample_calls_the_filter(interpreter: str, tmp_path: Path) -> None:
+    script = f"""
+package.path = "{ROOT}/tests/lua/?.lua;{ROOT}/job_submit/?.lua;" .. package.path
+local stub = require("stub")
+dofile("{ROOT}/job_submit/job_submit.lua")
+require("pcocc").policy_file = "{tmp_path}/none"
+local job, written = stub.job({{ spank_job_env = {{ [0] = "_SLURM_SPANK_OPTION_pcocc_pcocc-template=a:3" }} }})
+assert(slurm_job_submit(job, {{}}, 1000) == slurm.SUCCESS and slurm_job_modify(job, {{}}, {{}}, 1000) == slurm.SUCCESS)
+assert(written.num_tasks == 3)
+"""
+    (tmp_path / "sample.lua").write_text(script)
+    run(interpreter, tmp_path / "sample.lua")

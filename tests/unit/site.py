@@ -1,0 +1,29 @@
+"""A site's configuration in a temporary directory, for tests."""
+
+import struct
+from pathlib import Path
+
+FILES = {
+    "pcocc.yaml": "max-vms: 64\n",
+    "networks.yaml": "lan: {type: ethernet}\nib:\n  type: infiniband\n  settings: {host-device: m, min-pkey: '0x2000', "
+    "max-pkey: '0x3000', opensm-daemon: o, opensm-partition-cfg: /a, opensm-partition-tpl: /b}\n",
+    "resources.yaml": "default: {networks: [lan], default: true}\nfast: {networks: [lan, ib]}\nbare: {}\n",
+    "templates.yaml": "tiny: {image: IMAGE, memory: 256M}\nbig: {inherits: tiny, cpus: 4, memory: 2G, resource-set: bare}\n"
+    "fast: {inherits: tiny, resource-set: fast}\nempty: {}\n",
+}
+
+
+def write_image(path: Path, size: int = 1 << 30) -> Path:
+    """Write the first bytes of a qcow2 image."""
+    head = struct.pack(">4sIQIIQIIQQIIQQ", b"QFI\xfb", 3, 0, 0, 16, size, 0, 1, 0x30000, 0x10000, 1, 0, 0, 0)
+    path.write_bytes(head.ljust(4096, b"\0"))
+    return path
+
+
+def write_site(directory: Path, **changed: str) -> Path:
+    """Write a site's files; a keyword such as templates= replaces a file's text, and IMAGE is an image that exists."""
+    directory.mkdir(parents=True, exist_ok=True)
+    image = write_image(directory.parent / "tiny.qcow2")
+    for name, text in {**FILES, **{f"{key}.yaml": value for key, value in changed.items()}}.items():
+        (directory / name).write_text(text.replace("IMAGE", str(image)))
+    return directory

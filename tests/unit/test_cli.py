@@ -1,0 +1,120 @@
+"""The pcocc command: what it prints where, and its exit status."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import __version__, cli
+from tests.unit.site import write_site
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = write_site(tmp_path / "etc")
+    monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(directory))
+    monkeypatch.setenv("PCOCC_USER_CONF_DIR", str(tmp_path / "user"))
+    (tmp_path / "user").mkdir()
+    return directory
+
+
+def test_list_shows_a_line_for_each_template(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.parent / "user/templates.yaml").write_text("mine: {inherits: big, description: 'two\n\n  lines'}")
+    assert cli.main(["template", "list"]) == 0
+    out, err = capsys.readouterr()
+    image = site.parent / "tiny.qcow2"
+    lines = [line.split() for line in out.splitlines()]
+    assert err == "" and lines[0][:3] == ["NAME", "FROM", "CPUS"]
+    assert lines[4] == ["mine", "user", "4", "2G", "bare", str(image), "two"]
+    assert [line[0] for line in lines[1:]] == ["big", "empty", "fast", "mine", "tiny"]
+
+
+def test_list_as_json_has_every_setting(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["template", "list", "--json"]) == 0
+    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert found["big"]["settings"]["cpus"] == {"value": 4, "inherited-from": None}
+    assert found["big"]["settings"]["image"]["inherited-from"] == "tiny"
+
+
+def test_show_tells_where_a_setting_comes_from(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["template", "show", "big"]) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert ["cpus", "4", "this template"] in lines
+    assert ["image", str(site.parent / "tiny.qcow2"), "tiny"] in lines
+    assert cli.main(["template", "show", "big", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "big"
+
+
+def test_an_unknown_template_is_an_error(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["template", "show", "nope"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("pcocc: error: there is no template 'nope'\nhint: templates: big, empty, fast, tiny;")
+
+
+def test_check_tells_all_problems_at_once(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    user = site.parent / "user/templates.yaml"
+    user.write_text("a: {cpus: x}\nb: {inherits: zz}\ntiny: {}\nc: {resource-set: gone}\n")
+    assert cli.main(["template", "check"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pcocc: error: ")]
+    assert [line.split(f"{user}:")[1].split(":")[0] for line in errors] == ["1", "3", "2", "4"]
+
+
+def test_check_notes_what_cannot_be_used_yet(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.parent / "user/templates.yaml").write_text("a: {full-node: true}\nb: {inherits: a}\n")
+    assert cli.main(["template", "check"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "6 templates, no error\n"
+    assert err == "pcocc: note: template 'a' cannot be used yet: full-node is not supported yet\n"
+
+
+def test_config_check_covers_every_file(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "check"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{site}: 4 templates, 3 resource sets, 2 networks, no error\n"
+    assert "policy.lua does not exist" in err
+    for name in ("pcocc", "networks", "resources", "templates", "policy"):
+        (site / f"{name}.yaml").write_text("zz: [\n")
+    assert cli.main(["config", "check"]) == 1
+    assert capsys.readouterr().err.count(".yaml:2: not valid YAML") == 5
+
+
+def test_config_policy_writes_the_table_beside_the_files(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "policy"]) == 0
+    path = site / "policy.lua"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert cli.main(["config", "policy", "-o", "-"]) == 0
+    assert capsys.readouterr().out.endswith(path.read_text())
+    assert cli.main(["config", "check"]) == 0
+    assert capsys.readouterr().err == ""
+    (site / "pcocc.yaml").write_text("max-vms: 3\n")
+    cli.main(["config", "check"])
+    assert "is not what the YAML files say now" in capsys.readouterr().err
+
+
+def test_a_wrong_configuration_writes_no_policy(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site / "templates.yaml").write_text("a: 5\n")
+    assert cli.main(["config", "policy"]) == 1
+    assert not (site / "policy.lua").exists()
+    assert "templates.yaml:1: a: expected a mapping" in capsys.readouterr().err
+
+
+def test_a_policy_that_cannot_be_written_is_an_error(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "policy", "-o", "/proc/nowhere/policy.lua"]) == 1
+    assert capsys.readouterr().err.startswith("pcocc: error: /proc/nowhere/policy.lua")
+
+
+@pytest.mark.parametrize("line", [[], ["template"], ["bogus"], ["template", "show"], ["config", "check", "x"]])
+def test_wrong_usage_ends_with_2(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(line)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("pcocc: error: ") and "\nhint: pcocc" in err
+
+
+@pytest.mark.parametrize("line", [["--version"], ["--help"], ["template", "--help"], ["config", "policy", "--help"]])
+def test_help_and_version_go_to_stdout(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(line)
+    assert caught.value.code == 0
+    assert ("pcocc " + __version__ if line == ["--version"] else "usage: pcocc") in capsys.readouterr().out

@@ -1,0 +1,210 @@
+"""The check at submission: what is answered, and that every mistake is one sentence before any job exists."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import client, document, freeze
+from pcocc_runtime.document import Mount
+from tests.unit.site import write_image, write_site
+
+Ask = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Return a function that submits a request to a site in tmp_path/etc, as a user whose home is tmp_path/home."""
+    directory = write_site(tmp_path / "etc")
+    (tmp_path / "home/.pcocc").mkdir(parents=True)
+    monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(directory))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USER", "alice")
+    monkeypatch.delenv("PCOCC_USER_CONF_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def submit(template: str = "tiny", **options: object) -> tuple[int, str]:
+        empty = {"images": [], "mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
+        return client.check(json.dumps({**empty, "template": template, **options}))
+
+    return submit
+
+
+def frozen(answer: tuple[int, str]) -> document.Cluster:
+    assert answer[0] == client.OK, answer[1]
+    return document.decode(dict(line.split(" ", 1) for line in answer[1].splitlines())["cluster"])
+
+
+def refused(answer: tuple[int, str]) -> str:
+    code, text = answer
+    assert code == client.REFUSED, text
+    assert text.startswith("pcocc: error: ") and text.count("\n") <= 1
+    return text
+
+
+def user_template(tmp_path: Path, text: str) -> None:
+    (tmp_path / "home/.pcocc/templates.yaml").write_text(text)
+
+
+def test_the_answer_sizes_the_job(ask: Ask) -> None:
+    code, text = ask("tiny:2,big,tiny")
+    lines = dict(line.split(" ", 1) for line in text.splitlines())
+    assert code == client.OK
+    del lines["cluster"]
+    sets = "default:2,bare:1,default:1"
+    assert lines == {"vms": "4", "cpus": "4", "memory": "2048", "template": "tiny:2,big:1,tiny:1", "sets": sets}
+
+
+def test_what_runs_is_frozen(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "ud").write_text("#cloud-config\n")
+    mounts = "{h: '~', w: {path: '%{homedir}/..', readonly: true}}"
+    user_template(tmp_path, f"mine: {{inherits: tiny, mount-points: {mounts}, disk-model: ide}}")
+    group = frozen(ask("mine:3", mounts=["d=data", "h=/"], user_data="ud")).groups[0]
+    assert (group.template, group.count, group.image) == ("mine", 3, str(tmp_path / "tiny.qcow2"))
+    assert group.mounts == (Mount("h", "/"), Mount("w", f"{tmp_path}/home/..", readonly=True), Mount("d", str(tmp_path / "data")))
+    assert (group.user_data, group.disk_model, group.memory) == ("#cloud-config\n", "ide-hd", 256)
+
+
+def test_user_data_may_be_written_in_the_template(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "home/ud").write_text("#!/bin/sh\n")
+    user_template(tmp_path, "a: {inherits: tiny, user-data: {packages: [vim]}}\nb: {inherits: tiny, user-data: ~/ud}")
+    assert [group.user_data for group in frozen(ask("a,b")).groups] == ["#cloud-config\npackages:\n- vim\n", "#!/bin/sh\n"]
+
+
+def test_an_image_can_be_typed_for_all_or_one(ask: Ask, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        write_image(tmp_path / name)
+    found = frozen(ask("tiny,big,empty", images=["./x", f"big={tmp_path}/y"]))
+    assert [group.image for group in found.groups] == [str(tmp_path / name) for name in ("x", "y", "x")]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("tiny:65", "65 VMs are asked for, a job of this site can have 64"),
+        ("tiny:1000000000", "1000000000 VMs are asked for, a job of this site can have 64"),
+        ("tiny:0", "0 VMs of template 'tiny' cannot be had"),
+        ("tiny:x", "'x' is not a number of VMs"),
+        ("nope", "there is no template 'nope'"),
+        ("fast", "resource set 'fast' of template 'fast' cannot be used: network 'ib' is of type infiniband"),
+        ("empty", "template 'empty' has no image"),
+    ],
+)
+def test_a_request_that_cannot_be_had_is_refused(ask: Ask, template: str, said: str) -> None:
+    assert said in refused(ask(template))
+
+
+def test_vms_out_of_range_are_refused(ask: Ask) -> None:
+    assert "there is no vm9 in this virtual cluster" in refused(ask("tiny:2", vm="vm[9]"))
+    assert ask("tiny:2", vm="vm[0-1]")[0] == client.OK
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "is not a qcow2 file: it is empty"),
+        (b"\0" * 4096, "is not a qcow2 file"),
+        (b"QFI\xfb\0\0", "is damaged: it is cut short"),
+    ],
+)
+def test_a_wrong_image_is_refused(ask: Ask, tmp_path: Path, content: bytes | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "bad").write_bytes(content)
+    text = refused(ask(images=["./bad"]))
+    assert said in text and f"{tmp_path}/bad" in text and "hint: " in text
+
+
+def test_an_image_that_would_block_or_is_no_file_is_refused(ask: Ask, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "etc"):
+        assert "is not a regular file" in refused(ask(images=[f"./{name}"]))
+    assert "is not the path of a qcow2 file" in refused(ask(images=["debian"]))
+
+
+def test_a_missing_backing_file_is_refused(ask: Ask, tmp_path: Path) -> None:
+    head = bytearray(write_image(tmp_path / "over").read_bytes())
+    head[8:20] = (512).to_bytes(8, "big") + (4).to_bytes(4, "big")
+    head[512:516] = b"base"
+    (tmp_path / "over").write_bytes(head)
+    assert "backing file of image" in refused(ask(images=["./over"]))
+    write_image(tmp_path / "base")
+    assert ask(images=["./over"])[0] == client.OK
+    (tmp_path / "base").write_bytes(head)
+    assert "more than 16 backing files" in refused(ask(images=["./over"]))
+
+
+def test_wrong_user_data_is_refused(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "large").write_text("x" * (64 * 1024 + 1))
+    (tmp_path / "binary").write_bytes(b"\xff")
+    assert "user-data file" in refused(ask(user_data="missing"))
+    assert "larger than 64 KiB" in refused(ask(user_data="large"))
+    assert "is not UTF-8 text" in refused(ask(user_data="binary"))
+
+
+@pytest.mark.parametrize("option", ["images", "user_data", "mounts"])
+def test_what_the_user_cannot_read_is_refused(ask: Ask, tmp_path: Path, option: str) -> None:
+    if os.geteuid():
+        pytest.skip("needs root to become somebody else")
+    for parent in (tmp_path, *tmp_path.parents[:-2]):
+        parent.chmod(0o755)
+    (tmp_path / "secret").mkdir(mode=0o700)
+    write_image(tmp_path / "secret.qcow2").chmod(0o600)
+    value = {"images": ["./secret.qcow2"], "user_data": "secret.qcow2", "mounts": ["d=secret"]}[option]
+    os.seteuid(65534)
+    try:
+        text = refused(ask(**{option: value}))
+    finally:
+        os.seteuid(0)
+    assert "cannot be read: Permission denied" in text and "hint: see: ls -l" in text
+
+
+@pytest.mark.parametrize(
+    ("mount", "said"),
+    [
+        ("d=missing", "cannot be read: No such file or directory"),
+        ("d=tiny.qcow2", "is not a directory"),
+        ("d=/,type=virtiofs", "is of type virtiofs, which is not supported yet"),
+    ],
+)
+def test_a_wrong_mount_is_refused(ask: Ask, mount: str, said: str) -> None:
+    assert said in refused(ask(mounts=[mount]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("image: '%{env:NOT_SET_ANYWHERE}'", "mine.image: the environment variable NOT_SET_ANYWHERE is not set"),
+        ("image: '/a/%{vm_rank}'", "mine.image: %{vm_rank} is not supported yet"),
+        ("image: '/a/%{what}'", "mine.image: %{what} is not known"),
+        ("user-data: rel/path", "mine.user-data: 'rel/path' is not an absolute path"),
+        ("mount-points: {a: rel}", "mine.mount-points: 'rel' is not an absolute path"),
+        ("emulator-cores: 2", "template 'mine' sets emulator-cores, which is not supported yet"),
+        ("disk-model: virtio-scsi", "template 'mine' sets disk-model virtio-scsi, which is not supported yet"),
+        ("resource-set: gone", "templates.yaml:1: mine: there is no resource set 'gone'"),
+        ("cpus: x", "templates.yaml:1: mine.cpus: expected a whole number, found text 'x'"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused(ask: Ask, tmp_path: Path, setting: str, said: str) -> None:
+    user_template(tmp_path, f"mine: {{inherits: tiny, {setting}}}")
+    assert said in refused(ask("mine"))
+
+
+def test_a_broken_site_file_is_named_with_its_line(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "etc/networks.yaml").write_text("lan:\n  type: [\n")
+    assert f"{tmp_path}/etc/networks.yaml:3: not valid YAML" in refused(ask())
+
+
+def test_a_fault_of_our_own_is_told_as_one(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def burst(*_arguments: object) -> None:
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr(freeze, "freeze", burst)
+    code, text = ask()
+    assert code == client.COULD_NOT_RUN
+    assert text.startswith("pcocc: error: the check of this request failed at test_client.py:")
+    assert "ZeroDivisionError: boom" in text
+    assert client.check("no json")[0] == client.COULD_NOT_RUN

@@ -1,0 +1,114 @@
+"""The site's files are read whole, and root reads them only when nobody else can have written them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import config
+from pcocc_runtime.errors import ConfigError
+from tests.unit.site import write_site
+
+
+def test_a_directory_without_files_is_a_site_with_defaults(tmp_path: Path) -> None:
+    site = config.read_site(tmp_path)
+    assert (site.accel, site.scratch, site.qemu) == ("auto", "/var/lib/pcocc/scratch", "/usr/bin/qemu-system-x86_64")
+    assert site.default_set is None and site.networks == {} and site.resource_sets == {}
+
+
+def test_only_what_can_be_built_is_offered_to_the_node(tmp_path: Path) -> None:
+    site = config.read_site(write_site(tmp_path / "etc"))
+    assert set(site.networks) == {"lan"} and set(site.all_networks) == {"lan", "ib"}
+    assert site.resource_sets == {"default": ("lan",), "bare": ()}
+    assert site.default_set == "default" and site.max_vms == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("pcocc", "accel: fast\n", "pcocc.yaml:1: accel: expected one of auto, kvm, tcg, found text 'fast'"),
+        ("pcocc", "accel: on\n", "pcocc.yaml:1: accel: expected one of auto, kvm, tcg, found true or false 'on'"),
+        ("pcocc", "\nqemu: bin/qemu\n", "pcocc.yaml:2: qemu: 'bin/qemu' is not an absolute path"),
+        ("pcocc", "max-vm: 3\n", "pcocc.yaml:1: max-vm: unknown setting"),
+        ("pcocc", "[]\n", "pcocc.yaml:1: expected a mapping, found a list"),
+        ("networks", "lan: {type: ethernet\n", "networks.yaml:2: not valid YAML"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_with_its_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+    directory = write_site(tmp_path / "etc", **{name: text})
+    with pytest.raises(ConfigError) as caught:
+        config.read_site(directory)
+    assert str(caught.value).startswith(f"{directory}/{said}")
+
+
+def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pcocc.yaml"
+    path.write_bytes(b"a: 1\n\xff\n")
+    with pytest.raises(ConfigError, match=r"pcocc.yaml:2: is not UTF-8 text"):
+        config.read_site(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        config.read_site(tmp_path)
+
+
+def test_templates_come_from_both_directories_and_their_drop_ins(tmp_path: Path) -> None:
+    site, user = write_site(tmp_path / "etc"), tmp_path / "home/.pcocc"
+    for directory, text in ((site, "more: {cpus: 2}"), (user, "mine: {inherits: more}")):
+        (directory / "templates.d").mkdir(parents=True)
+        (directory / "templates.d/10.yaml").write_text(text)
+        (directory / "templates.d/ignored.txt").write_text("{")
+    problems: list[ConfigError] = []
+    found = config.load_templates(site, str(user), problems)
+    assert problems == [] and set(found) == {"tiny", "big", "fast", "empty", "more", "mine"}
+    assert found["more"].is_site and not found["mine"].is_site
+
+
+def test_the_environment_leads_users_elsewhere_and_never_root() -> None:
+    environ = {"PCOCC_SYSTEM_CONF_DIR": "/x", "HOME": "/home/a"}
+    assert config.site_dir(environ, 1000) == "/x"
+    assert config.site_dir(environ, 0) == config.site_dir({}, 1000) == "/etc/pcocc"
+    assert config.user_dir(environ) == "/home/a/.pcocc"
+    assert config.user_dir({**environ, "PCOCC_USER_CONF_DIR": "/y"}) == "/y"
+    assert config.user_dir({}) is None
+
+
+@pytest.fixture
+def rooted(tmp_path: Path) -> Path:
+    if os.geteuid():
+        pytest.skip("needs root to own files")
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent != Path("/tmp") and parent != Path("/"):
+            parent.chmod(0o755)
+    return write_site(tmp_path / "etc")
+
+
+def test_root_trusts_what_only_root_can_write(rooted: Path) -> None:
+    config.ensure_trusted(rooted)
+
+
+@pytest.mark.parametrize("name", [".", "templates.yaml", "templates.d", "templates.d/x.yaml", ".."])
+@pytest.mark.parametrize("how", ["group", "others", "owner"])
+def test_root_refuses_what_others_can_write(rooted: Path, name: str, how: str) -> None:
+    (rooted / "templates.d").mkdir()
+    (rooted / "templates.d/x.yaml").touch()
+    path = (rooted / name).resolve()
+    if how == "owner":
+        os.chown(path, 1234, 0)
+    else:
+        path.chmod(path.stat().st_mode | (0o020 if how == "group" else 0o002))
+    try:
+        with pytest.raises(ConfigError, match="belongs to uid 1234" if how == "owner" else "can be written by others") as caught:
+            config.ensure_trusted(rooted)
+    finally:
+        os.chown(path, 0, 0)
+        path.chmod(0o755)
+    assert caught.value.file == str(path) and caught.value.hint
+
+
+def test_root_refuses_links_and_a_missing_directory(rooted: Path) -> None:
+    (rooted / "link.yaml").symlink_to("/tmp/elsewhere")
+    with pytest.raises(ConfigError, match="is a symbolic link"):
+        config.ensure_trusted(rooted)
+    with pytest.raises(ConfigError, match="does not exist"):
+        config.ensure_trusted(rooted / "missing")

@@ -1,0 +1,63 @@
+"""Every sample in etc/pcocc is right, says the defaults, and so do its commented parts."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import config, schema, sitecheck, templates, yamlfile
+from pcocc_runtime.errors import ConfigError
+
+SAMPLES = Path(__file__).parents[2] / "etc/pcocc"
+
+
+def uncomment(text: str, first: str) -> str:
+    """Return the block of commented YAML that begins with `first`, up to the next line that is no comment or a bare '#'."""
+    lines = text[text.index(f"# {first}") :].splitlines()
+    block = []
+    for line in lines:
+        if not re.match(r"# +\S", line) or (block and re.match(r"# \S", line)):
+            break
+        block.append(line.removeprefix("# "))
+    return "\n".join(block)
+
+
+def test_the_samples_are_a_working_site() -> None:
+    loaded = sitecheck.load_all(str(SAMPLES))
+    assert loaded.problems == ()
+    assert set(loaded.templates) == {"base", "debian"}
+    assert loaded.site.default_set == "default"
+
+
+def test_every_sample_is_read_by_the_test() -> None:
+    assert {path.name for path in SAMPLES.iterdir() if path.name != "policy.lua"} == {
+        "pcocc.yaml", "networks.yaml", "resources.yaml", "templates.yaml", "policy.yaml",
+    }  # fmt: skip
+
+
+def test_the_site_sample_says_the_defaults() -> None:
+    sample, default = config.read_site(SAMPLES), config.Site()
+    for name in ("accel", "qemu", "scratch", "max_vms", "boot_timeout", "shutdown_grace"):
+        assert getattr(sample, name) == getattr(default, name)
+
+
+@pytest.mark.parametrize("name", ["ib", "site"])
+def test_commented_networks_are_right(name: str, tmp_path: Path) -> None:
+    text = uncomment((SAMPLES / "networks.yaml").read_text(), f"{name}:")
+    (tmp_path / "networks.yaml").write_text(text)
+    assert set(config.read_site(tmp_path).all_networks) == {name}
+
+
+def test_the_commented_template_is_right_and_says_the_defaults() -> None:
+    text = uncomment((SAMPLES / "templates.yaml").read_text(), "example:")
+    problems: list[ConfigError] = []
+    found = templates.parse_templates(yamlfile.parse(text, "sample"), True, problems)["example"]
+    assert problems == []
+    for key in ("machine-type", "nic-model", "disk-model", "disk-cache", "custom-args", "bind-vcpus", "qemu-bin", "cpu-model"):
+        assert found.values[key] in (templates.DEFAULTS[key], None) or list(found.values[key]) == []
+
+
+def test_samples_name_every_setting_there_is() -> None:
+    text = (SAMPLES / "templates.yaml").read_text()
+    assert [key for key in templates.DEFAULTS if key not in text] == []
+    assert all(isinstance(setting, schema.Setting) for setting in templates.TABLE)

@@ -1,0 +1,170 @@
+"""Templates: keys, inheritance, and what is wrong with them."""
+
+import pytest
+
+from pcocc_runtime import templates, yamlfile
+from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.templates import Template
+
+
+def parse(text: str, is_site: bool = True, file: str = "t.yaml") -> tuple[dict[str, Template], list[str]]:
+    problems: list[ConfigError] = []
+    found = templates.parse_templates(yamlfile.parse(text, file), is_site, problems)
+    return found, [str(problem) for problem in problems]
+
+
+CIRCLE = "templates inherit from each other in a circle"
+FULL = """
+example:
+  inherits: 'parent'
+  resource-set: 'cluster'
+  image: '/path/to/images/myexample'
+  disk-model: 'ide'
+  persistent-drives:
+  - '/path/to/first/drive'
+  - '/path/to/second/drive':
+      mmp: no
+      cache: 'unsafe'
+  description: 'Example of a template'
+  mount-points:
+    homedir: {path: '/home', readonly: false}
+    data: /data
+    fast: {path: /fast, type: virtio-fs}
+  custom-args: ['-cdrom', '/path/to/my-iso']
+  qemu-bin: '/path/to/qemu/bin/qemu-system-x86_64'
+  nic-model: 'e1000'
+  cpu-model: 'qemu64,+avx'
+  emulator-cores: 2
+  bind-vcpus: False
+  remote-display: spice
+  user-data: {packages: [vim]}
+  instance-id: abc
+  kernel: /boot/vmlinuz
+  full-node: true
+  machine-type: pc
+  disk-cache: none
+  cpus: 4
+  memory: 1.5
+"""
+
+
+def test_every_key_of_the_original_is_known() -> None:
+    found, problems = parse(FULL)
+    assert problems == ["t.yaml:31: example.memory: expected an amount of memory such as 512M or 2G, found a number '1.5'"]
+    values = found["example"].values
+    assert values["persistent-drives"] == (
+        {"path": "/path/to/first/drive", "cache": "writeback", "mmp": "yes", "backup": None},
+        {"path": "/path/to/second/drive", "cache": "unsafe", "mmp": "no", "backup": None},
+    )
+    assert values["mount-points"] == {
+        "homedir": {"path": "/home", "readonly": False, "type": "9p"},
+        "data": {"path": "/data", "readonly": False, "type": "9p"},
+        "fast": {"path": "/fast", "readonly": False, "type": "virtiofs"},
+    }
+    assert values["user-data"] == {"packages": ["vim"]}
+    assert set(values) == set(templates.DEFAULTS) - {"memory", "firmware", "command-user"}
+
+
+@pytest.mark.parametrize(("text", "mebibytes"), [("512", 512), ("512M", 512), ("2G", 2048), ("'1T'", 1 << 20), ("2GiB", 2048)])
+def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
+    assert parse(f"a: {{memory: {text}}}")[0]["a"].values["memory"] == mebibytes
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("cpu: 2", "t.yaml:2: a.cpu: unknown setting"),
+        ("cpus: two", "t.yaml:2: a.cpus: expected a whole number, found text 'two'"),
+        ("cpus: 0", "t.yaml:2: a.cpus: 0 is not between 1 and 4096"),
+        ("memory: 0", "t.yaml:2: a.memory: expected an amount of memory"),
+        ("memory: -1G", "t.yaml:2: a.memory: expected an amount of memory"),
+        ("image: 5", "t.yaml:2: a.image: expected text, found a whole number '5'"),
+        ("image: \"a\\nb\"", "t.yaml:2: a.image: expected text on one line"),
+        ("mount-points: [x]", "t.yaml:2: a.mount-points: expected a mapping, found a list"),
+        ("mount-points: {a b: /x}", "t.yaml:2: a.mount-points.a b: expected a mount tag"),
+        ("mount-points: {x: {readonly: true}}", "t.yaml:2: a.mount-points.x: path is missing"),
+        ("disk-cache: fast", "t.yaml:2: a.disk-cache: expected one of writeback"),
+        ("qemu-bin: qemu", "t.yaml:2: a.qemu-bin: 'qemu' is not an absolute path"),
+        ("custom-args: -x", "t.yaml:2: a.custom-args: expected a list, found text '-x'"),
+        ("bind-vcpus: maybe", "t.yaml:2: a.bind-vcpus: expected true or false, found text 'maybe'"),
+        ("nic-model: 'e1000,id=x'", "t.yaml:2: a.nic-model: expected a QEMU device name"),
+        ("remote-display: vnc", "t.yaml:2: a.remote-display: expected one of spice, found text 'vnc'"),
+        ("persistent-drives: [{/d: {mmp: always}}]", "t.yaml:2: a.persistent-drives[0]./d.mmp: expected one of yes"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_with_its_place(setting: str, said: str) -> None:
+    _, problems = parse(f"a:\n  {setting}\n")
+    assert len(problems) == 1 and problems[0].startswith(said), problems
+
+
+@pytest.mark.parametrize("name", ["_x", "a/b", "a b", "a:b", "a,b", "x" * 65, "''"])
+def test_a_name_that_no_option_could_carry_is_refused(name: str) -> None:
+    assert "cannot name a template" in parse(f"{name}: {{}}")[1][0]
+
+
+def test_settings_are_inherited_through_files_and_any_depth() -> None:
+    chain = "a: {inherits: b, description: mine}\nb: {inherits: c, cpus: 2}\nc: {cpus: 1, memory: 1G, description: theirs}"
+    found, _ = parse(chain)
+    one = templates.resolve(found, "a", "net")
+    assert (one.values["cpus"], one.values["memory"], one.values["resource-set"]) == (2, 1024, "net")
+    assert one.values["description"] == "mine"
+    assert one.origins["cpus"] == "b" and one.origins["memory"] == "c"
+    assert templates.resolve(found, "b").values["description"] == ""
+
+
+def test_null_cuts_inheritance_and_false_is_no_image() -> None:
+    found, _ = parse("p: {cpus: 4, image: /x, resource-set: s}\na: {inherits: p, cpus: null, image: false, resource-set: null}")
+    one = templates.resolve(found, "a", "net").values
+    assert (one["cpus"], one["image"], one["resource-set"]) == (1, None, "net")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: {inherits: a}", f"t.yaml:1: a.inherits: {CIRCLE}: a -> a"),
+        ("a: {inherits: b}\nb: {inherits: a}", f"t.yaml:2: b.inherits: {CIRCLE}: a -> b -> a"),
+        ("a:\n  inherits: no", "t.yaml:2: a.inherits: there is no template 'no' to inherit from"),
+    ],
+)
+def test_wrong_parents_are_told_with_their_place(text: str, said: str) -> None:
+    found, problems = parse(text.replace(": no", ": 'no'"))
+    assert problems == []
+    with pytest.raises(ConfigError) as caught:
+        templates.resolve(found, "a")
+    assert str(caught.value) == said
+
+
+def test_an_unknown_template_is_answered_with_those_there_are() -> None:
+    found, _ = parse("a: {}\nb:\n")
+    with pytest.raises(RequestError) as caught:
+        templates.resolve(found, "c")
+    assert caught.value.message == "there is no template 'c'"
+    assert "templates: a, b;" in str(caught.value.hint)
+
+
+def test_a_user_cannot_shadow_a_site_template_nor_the_site_inherit_from_a_user() -> None:
+    site, _ = parse("a: {cpus: 1}\nb: {inherits: mine}", file="site.yaml")
+    user, _ = parse("a: {cpus: 9}\nmine: {inherits: a}", is_site=False, file="user.yaml")
+    problems: list[ConfigError] = []
+    merged = templates.merge([site, user], problems)
+    assert [str(problem) for problem in problems] == ["user.yaml:1: a: the site has a template of this name in site.yaml:1"]
+    assert merged["a"].is_site
+    assert templates.resolve(merged, "mine").values["cpus"] == 1
+    with pytest.raises(ConfigError, match="site template cannot inherit from 'mine'"):
+        templates.resolve(merged, "b")
+
+
+@pytest.mark.parametrize(
+    "setting", ["persistent-drives: [/d]", "remote-display: spice", "kernel: /k", "emulator-cores: 1", "full-node: true",
+                "firmware: uefi", "command-user: root"]
+)  # fmt: skip
+def test_what_cannot_be_done_yet_is_refused_at_use(setting: str) -> None:
+    found, problems = parse(f"a: {{{setting}}}")
+    assert problems == []
+    with pytest.raises(RequestError, match="is not supported yet"):
+        templates.refuse_unbuilt(templates.resolve(found, "a"))
+
+
+@pytest.mark.parametrize("setting", ["emulator-cores: 0", "firmware: bios", "full-node: false", "kernel: null"])
+def test_a_default_written_out_is_no_obstacle(setting: str) -> None:
+    templates.refuse_unbuilt(templates.resolve(parse(f"a: {{{setting}}}")[0], "a"))
