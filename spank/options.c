@@ -89,6 +89,9 @@ void forget_inherited_options(void)
 
 	for (size_t i = 0; i < TABLE_LENGTH; i++) {
 		snprintf(name, sizeof(name), "SLURM_SPANK__SLURM_SPANK_OPTION_pcocc_%s", table[i].name);
+		for (char *at = name; *at; at++) /* Slurm makes a variable's name of it (tried) */
+			if (*at == '-')
+				*at = '_';
 		unsetenv(name);
 	}
 }
