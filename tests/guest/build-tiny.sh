@@ -24,7 +24,7 @@ programs=(usr/sbin/dropbear usr/bin/dropbearkey usr/bin/dropbearconvert usr/bin/
 boot_modules=(virtio_pci virtio_blk)
 modules=(virtio_net virtio_console virtio-rng virtio_balloon virtio_mem virtio_scsi sd_mod sr_mod isofs virtiofs overlay
   qemu_fw_cfg pvpanic-pci pvpanic-mmio button evdev)
-kernel_arguments="root=/dev/vda1 console=ttyS0 quiet mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 panic=-1"
+kernel_arguments="root=/dev/vda1 console=ttyS0 quiet mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 init_on_alloc=0 panic=-1"
 
 # --- packages, unpacked and not installed
 mkdir debs packages root initrd
@@ -99,7 +99,7 @@ cat >root/etc/init <<'EOF'
 # process 1 until the guest is up, then busybox's init
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root
 mount -a
-modprobe -a virtio_net isofs 2>/dev/null
+modprobe -a virtio-rng virtio_net isofs 2>/dev/null
 for path in /sys/class/net/*; do
   nic=${path##*/}
   ip link set "$nic" up
@@ -130,7 +130,7 @@ host_key=/etc/dropbear/dropbear_ed25519_host_key
 [ -e $host_key ] || dropbearkey -t ed25519 -f $host_key >/dev/null 2>&1
 dropbear -s -r $host_key
 
-modprobe -a virtio_console virtio-rng button evdev pvpanic-pci pvpanic-mmio qemu_fw_cfg virtio_balloon virtio_mem 2>/dev/null
+modprobe -a virtio_console button evdev pvpanic-pci pvpanic-mmio qemu_fw_cfg virtio_balloon virtio_mem 2>/dev/null
 ln -s /proc/self/fd /dev/fd
 mkdir -p /dev/virtio-ports
 for path in /sys/class/virtio-ports/*; do
