@@ -222,20 +222,24 @@ function pcocc.check_policy(policy, request, size, job)
     end
 end
 
+-- Returns whether sbatch made up the number of tasks itself, from --ntasks-per-node and -N.
+local function is_derived(tasks, per_node, nodes)
+    return is_set(per_node) and tasks == per_node * (is_set(nodes) and nodes or 1)
+end
+
 -- Returns a refusal when the user's own sizes contradict one task per VM, or nil.
 function pcocc.check_conflict(job_desc, vms)
     if is_set(job_desc.het_job_offset) or job_desc.het_job_offset == 0 then
         return refusal("ERROR", "a heterogeneous job cannot have a virtual cluster; submit the parts as jobs of their own")
     end
-    if is_set(job_desc.num_tasks) and job_desc.num_tasks ~= vms then
-        return refusal("ERROR", "-n asks for %d tasks, --pcocc-template for %d VMs: each VM is one task; leave -n out",
-            job_desc.num_tasks, vms)
+    local tasks, per_node = job_desc.num_tasks, job_desc.ntasks_per_node
+    local least, most = job_desc.min_nodes, job_desc.max_nodes
+    if is_set(tasks) and tasks ~= vms and not is_derived(tasks, per_node, least) then
+        return refusal("ERROR", "-n says %d, --pcocc-template says %d VMs: each VM is one task; leave -n out", tasks, vms)
     end
-    if is_set(job_desc.min_nodes) and job_desc.min_nodes > vms then
-        return refusal("ESLURM_INVALID_NODE_COUNT", "-N asks for %d nodes, --pcocc-template for %d VMs: each node needs a VM",
-            job_desc.min_nodes, vms)
+    if is_set(least) and least > vms then
+        return refusal("ESLURM_INVALID_NODE_COUNT", "-N says %d, --pcocc-template says %d VMs: each node needs a VM", least, vms)
     end
-    local per_node, most = job_desc.ntasks_per_node, job_desc.max_nodes
     if is_set(per_node) and is_set(most) and per_node * most < vms then
         return refusal("ESLURM_INVALID_NODE_COUNT", "%d VMs do not fit on %d nodes with --ntasks-per-node=%d", vms, most,
             per_node)
@@ -253,8 +257,11 @@ function pcocc.size_job(job_desc, vms, cpus, memory)
         local shared_by = is_set(job_desc.cpus_per_task) and job_desc.cpus_per_task or 1
         job_desc.min_mem_per_cpu = math.ceil(memory / shared_by)
     end
-    if is_set(job_desc.min_nodes) and job_desc.min_nodes > 1 and not is_set(job_desc.ntasks_per_node) then
-        job_desc.ntasks_per_node = math.ceil(vms / job_desc.min_nodes) -- else Slurm fills the first node
+    local nodes = is_set(job_desc.min_nodes) and job_desc.min_nodes or 1
+    if is_set(job_desc.ntasks_per_node) then
+        job_desc.min_nodes = math.max(nodes, math.ceil(vms / job_desc.ntasks_per_node))
+    elseif nodes > 1 then
+        job_desc.ntasks_per_node = math.ceil(vms / nodes) -- else Slurm fills the first node
     end
 end
 

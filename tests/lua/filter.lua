@@ -83,7 +83,18 @@ test("VMs spread evenly over the nodes asked for", function()
 end)
 
 test("a conflict is refused with both numbers", function()
-    refused("-n asks for 2 tasks, --pcocc-template for 3 VMs", "tiny:3", { num_tasks = 2 })
+    refused("-n says 2, --pcocc-template says 3 VMs", "tiny:3", { num_tasks = 2 })
+end)
+
+test("tasks that sbatch derived from --ntasks-per-node are no conflict", function()
+    local code, written = submit("tiny:3", { num_tasks = 1, ntasks_per_node = 1 })
+    equal(code, 0)
+    equal(written.num_tasks, 3)
+    equal(written.min_nodes, 3)
+    code, written = submit("tiny:3", { num_tasks = 4, ntasks_per_node = 2, min_nodes = 2, max_nodes = 2 })
+    equal(code, 0)
+    equal(written.min_nodes, 2)
+    refused("-n says 5", "tiny:3", { num_tasks = 5, ntasks_per_node = 2, min_nodes = 2 })
 end)
 
 test("an equal -n is none", function()
@@ -91,7 +102,7 @@ test("an equal -n is none", function()
 end)
 
 test("more nodes than VMs are refused", function()
-    equal(refused("-N asks for 4 nodes, --pcocc-template for 3 VMs", "tiny:3", { min_nodes = 4 }), 2006)
+    equal(refused("-N says 4, --pcocc-template says 3 VMs", "tiny:3", { min_nodes = 4 }), 2006)
 end)
 
 test("VMs that fit on no allowed nodes are refused", function()
