@@ -252,6 +252,8 @@ function pcocc.size_job(job_desc, vms, cpus, memory)
     if not is_set(job_desc.cpus_per_task) and cpus > 1 then
         job_desc.cpus_per_task = cpus
     end
+    -- the client counted its CPUs with its own idea of tasks, and slurmctld believes it
+    job_desc.min_cpus = vms * (is_set(job_desc.cpus_per_task) and job_desc.cpus_per_task or 1)
     local given = job_desc.min_mem_per_cpu or job_desc.min_mem_per_node or job_desc.mem_per_tres
     if not given and memory > 0 then
         local shared_by = is_set(job_desc.cpus_per_task) and job_desc.cpus_per_task or 1
