@@ -124,7 +124,7 @@ class Session:
         umask = os.umask(0)
         os.umask(umask)
         script = guestscript.render_command(argv, environ, os.getcwd(), umask, self.token)
-        return script if len(script.encode()) <= LONGEST_COMMAND else self._stage(script, "command") + "; exit $?"
+        return script if len(script.encode()) <= LONGEST_COMMAND else self._stage(script, "command")
 
     def _stage_batch(self, argv: Sequence[str]) -> list[str]:
         try:
@@ -137,6 +137,7 @@ class Session:
     def _stage(self, text: str, name: str, call: bool = True) -> str:
         """Put a text into the guest as a private executable file; return its path, or the words that run and delete it."""
         path = f"/tmp/pcocc-{self.token}-{name}"
+        text = f"rm -f {path}\n{text}" if call else text
         command = f"umask 077; rm -f {path}; cat >{path} && chmod 700 {path}"
         while self._ssh(command, text.encode(errors="surrogateescape")) != 0:
             self._raise_if_over(self._complaint() or "the guest's /tmp cannot be written")

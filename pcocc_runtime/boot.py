@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import stat
 import sys
@@ -22,6 +23,8 @@ from pcocc_runtime.system import slurm, sshkeys
 
 STATUS_FD, PARENT_FD = 3, 4
 CLUSTER_VARIABLE = "SLURM_SPANK_PCOCC_CLUSTER"
+# what Slurm says when a step ends with its job, as every boot step does
+_ROUTINE = re.compile(r"slurmstepd(-\S+)?: error: \*\*\* |srun: (Job step aborted|Force Terminated|Complete StepId|error: .* tasks? [0-9,-]+: Terminated)")
 QUIET_SECONDS = 2.0  # a progress line only for what takes longer
 
 
@@ -135,7 +138,7 @@ class Watch:
     def _complaint(self, line: str) -> None:
         if not self.settled:
             self.said.append(line)
-        elif not line.startswith(("srun: Job step", "srun: Force Terminated", "slurmstepd: error: ***")):
+        elif not _ROUTINE.match(line):
             self._tell(line)
 
     def _fail(self, text: str) -> None:

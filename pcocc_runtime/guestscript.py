@@ -15,10 +15,7 @@ _SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
 _PASSED = ("SLURM_", "PCOCC_")
 _KEPT_BACK = ("SLURM_SPANK_", "SLURM_PCOCC_", "PCOCC_TAP_", "PCOCC_PROBE_", "PCOCC_BOOT", "PCOCC_VM=")
 _HOST_ONLY = frozenset(
-    "SLURM_CONF SLURM_SRUN_COMM_HOST SLURM_SRUN_COMM_PORT SLURM_STEP_LAUNCHER_PORT SLURM_LAUNCH_NODE_IPADDR SLURM_WORKING_CLUSTER "
-    "SLURM_PTY_PORT SLURM_PTY_WIN_COL SLURM_PTY_WIN_ROW SLURM_TASK_PID SLURM_CPU_BIND SLURM_CPU_BIND_LIST SLURM_CPU_BIND_TYPE "
-    "SLURM_CPU_BIND_VERBOSE SLURM_UMASK SLURM_PRIO_PROCESS SLURM_TOPOLOGY_ADDR SLURM_TOPOLOGY_ADDR_PATTERN "
-    "SLURM_OOM_KILL_STEP PCOCC_TEMPLATE PCOCC_IMAGE PCOCC_MOUNT PCOCC_USER_DATA PCOCC_VM".split()
+    ["SLURM_CONF", "SLURM_SRUN_COMM_HOST", "SLURM_SRUN_COMM_PORT", "SLURM_STEP_LAUNCHER_PORT", "SLURM_LAUNCH_NODE_IPADDR", "SLURM_WORKING_CLUSTER", "SLURM_PTY_PORT", "SLURM_PTY_WIN_COL", "SLURM_PTY_WIN_ROW", "SLURM_TASK_PID", "SLURM_CPU_BIND", "SLURM_CPU_BIND_LIST", "SLURM_CPU_BIND_TYPE", "SLURM_CPU_BIND_VERBOSE", "SLURM_UMASK", "SLURM_PRIO_PROCESS", "SLURM_TOPOLOGY_ADDR", "SLURM_TOPOLOGY_ADDR_PATTERN", "SLURM_OOM_KILL_STEP", "PCOCC_TEMPLATE", "PCOCC_IMAGE", "PCOCC_MOUNT", "PCOCC_USER_DATA", "PCOCC_VM"]
 )
 
 
@@ -32,10 +29,16 @@ def select_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: str, umask: int, token: str) -> str:
-    """Return the text that a login shell in the guest runs: guard, directory, environment, command, exit status."""
+    """Return the text that a login shell in the guest runs: guard, directory, environment, command, exit status.
+
+    The shell reads it from a here-document, so that `ps` in the guest shows the command and not all this.
+    """
+    end = f"_END_OF_{token}_"
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(environ.items()))
     return "\n".join(
         [
+            f"exec /bin/sh /proc/self/fd/3 3<<'{end}'",
+            "exec 3<&-",
             _render_guard(token),
             f"trap : {_SIGNALS}",
             f"umask {umask:04o}",
@@ -43,6 +46,7 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
             f"export {TOKEN}={token} {exports}",
             shlex.join(argv),
             "exit $?",
+            end,
         ]
     )
 
