@@ -20,7 +20,7 @@ cd "$work"
 
 libraries=(libc6 libcrypt1 libtomcrypt1 libtommath1 libgmp10 zlib1g libudev1 libnuma1 liburing2 libglib2.0-0 libpcre2-8-0
   libproc2-0 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblzma5 liblz4-1 libzstd1)
-programs=(usr/sbin/dropbear usr/bin/dropbearkey usr/bin/dropbearconvert usr/bin/dbclient usr/sbin/qemu-ga usr/bin/pgrep)
+programs=(bin/busybox usr/sbin/dropbear usr/bin/dropbearkey usr/bin/dropbearconvert usr/bin/dbclient usr/sbin/qemu-ga usr/bin/pgrep)
 boot_modules=(virtio_pci virtio_blk)
 modules=(virtio_net virtio_console virtio-rng virtio_balloon virtio_mem virtio_scsi sd_mod sr_mod isofs virtiofs overlay
   qemu_fw_cfg pvpanic-pci pvpanic-mmio button evdev)
@@ -30,8 +30,10 @@ kernel_arguments="root=/dev/vda1 console=ttyS0 quiet mitigations=off nokaslr tsc
 mkdir debs packages root initrd
 kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
 (cd debs && apt-get -o APT::Sandbox::User=root -qq download \
-  busybox-static dropbear-bin qemu-guest-agent procps syslinux-common "${libraries[@]}" "$kernel")
+  busybox busybox-static dropbear-bin qemu-guest-agent procps syslinux-common "${libraries[@]}" "$kernel")
 for deb in debs/*.deb; do dpkg -x "$deb" packages; done
+dpkg -x debs/busybox-static_*.deb static
+dpkg -x debs/busybox_*.deb packages
 version=$(ls packages/lib/modules)
 depmod -b packages "$version"
 
@@ -41,11 +43,11 @@ chmod 700 root/root
 for name in bin sbin lib lib64; do ln -s "usr/$name" "root/$name"; done
 ln -s bin root/usr/sbin
 ln -s /run root/var/run
-cp packages/bin/busybox root/usr/bin/
 for applet in $(packages/bin/busybox --list); do [[ $applet == busybox ]] || ln -s busybox "root/usr/bin/$applet"; done
+# the static one runs applets without looking for programs: fast at boot, but its shell can never reach a setuid ping.
 # ping and su need privileges; what is allowed here is no secret: any user of a test guest may become root
-install -m 4755 packages/bin/busybox root/usr/bin/busybox-suid
-for applet in ping ping6 su; do ln -sf busybox-suid "root/usr/bin/$applet"; done
+install -m 4755 static/bin/busybox root/usr/bin/busybox-static
+for applet in ping ping6 su; do ln -sf busybox-static "root/usr/bin/$applet"; done
 
 copy_with_libraries() {
   local library
@@ -73,11 +75,13 @@ find root/lib/modules -name '*.ko' -exec strip --strip-debug {} +
 depmod -b root "$version"
 
 # --- files of /etc
-echo 'root::0:0:root:/root:/bin/sh
+echo 'root:x:0:0:root:/root:/bin/sh
 nobody:*:65534:65534::/:/bin/false' >root/etc/passwd
 echo 'root:x:0:
 tty:x:5:
 nogroup:x:65534:' >root/etc/group
+echo 'root::19000:0:99999:7:::' >root/etc/shadow
+chmod 600 root/etc/shadow
 echo /bin/sh >root/etc/shells
 echo tiny >root/etc/hostname
 echo '127.0.0.1 localhost' >root/etc/hosts
@@ -95,7 +99,7 @@ echo 'ttyS0::respawn:-/bin/sh
 
 # --- init
 cat >root/etc/init <<'EOF'
-#!/bin/sh
+#!/usr/bin/busybox-static sh
 # process 1 until the guest is up, then busybox's init
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root
 mount -a
@@ -154,7 +158,7 @@ if [ -n "$seed" ] && [ "$instance" != "$known" ]; then
 fi
 read -r up rest </proc/uptime
 echo "READY $name up=$up" >/dev/console
-exec busybox init
+exec busybox-static init
 EOF
 
 # --- vendor-data, flat as pcocc_runtime/seed.py writes it, to the shell commands that apply it
@@ -221,7 +225,7 @@ EOF
 
 # --- what udhcpc runs; interfaces come up at the same time, hence one file each
 cat >root/etc/udhcpc/script <<'EOF'
-#!/bin/sh
+#!/usr/bin/busybox-static sh
 case $1 in bound | renew) ;; *) exit 0 ;; esac
 [ -z "$mtu" ] || ip link set "$interface" mtu "$mtu"
 ip addr replace "$ip/${mask:-24}" dev "$interface"
@@ -266,7 +270,7 @@ cat >root/usr/bin/shutdown <<'EOF'
 case ${0##*/}:$* in reboot* | *-r*) how=reboot ;; halt* | *-H*) how=halt ;; *) how=poweroff ;; esac
 sync
 mount -o remount,ro / 2>/dev/null
-exec busybox "$how" -f
+exec busybox-static "$how" -f
 EOF
 for name in poweroff reboot halt; do ln -sf shutdown "root/usr/bin/$name"; done
 cat >root/usr/bin/sudo <<'EOF'
@@ -279,7 +283,7 @@ chmod 755 root/etc/init root/etc/udhcpc/script root/usr/bin/{ssh,shutdown,sudo}
 
 # --- initial RAM disk: only what finds the root partition
 mkdir -p initrd/{bin,dev,lib,root}
-cp packages/bin/busybox initrd/bin/
+cp static/bin/busybox initrd/bin/
 load=
 for file in $(find_modules "${boot_modules[@]}"); do
   cp "root/lib/modules/${file#*/lib/modules/}" initrd/lib/
