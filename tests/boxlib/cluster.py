@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,13 +16,15 @@ from pathlib import Path
 from boxlib import nodes, state
 from boxlib.state import ETC, LOGIN, PREFIX, STATE, USERS, BoxError
 
+SLURMCTLD_PORT = 16817
+_PARTS = ("etc/slurm", "etc/pcocc", "log", "run", "nodes", "cache", "images", "slurmctld", "munge/run", "munge/key", "munge/var")
+_PARTS = ("etc/slurm", "etc/pcocc", "log", "run", "nodes", "cache", "images", "slurmctld", "munge/run", "munge/key", "munge/var")
 SITE_FILES = ("pcocc.yaml", "networks.yaml", "resources.yaml", "templates.yaml")
 
 
 def ensure_directories() -> None:
     """Make the state directory."""
-    parts = ("etc/slurm", "etc/pcocc", "log", "run", "nodes", "cache", "images", "slurmctld", "munge/run", "munge/key", "munge/var")
-    for path in (STATE, *(STATE / part for part in parts)):
+    for path in (STATE, *(STATE / part for part in _PARTS)):
         path.mkdir(parents=True, exist_ok=True)
 
 
@@ -29,7 +32,12 @@ def ensure_layout(made: list[str]) -> None:
     """Make directories, users and mount points; what was made outside of the state directory is added to `made`."""
     slurm, munge = pwd.getpwnam("slurm"), pwd.getpwnam("munge")
     ensure_directories()
-    for path, owner, mode in (("slurmctld", slurm, 0o755), ("munge/run", munge, 0o755), ("munge/key", munge, 0o700), ("munge/var", munge, 0o700)):
+    for path, owner, mode in (
+        ("slurmctld", slurm, 0o755),
+        ("munge/run", munge, 0o755),
+        ("munge/key", munge, 0o700),
+        ("munge/var", munge, 0o700),
+    ):
         os.chown(STATE / path, owner.pw_uid, owner.pw_gid)
         (STATE / path).chmod(mode)
     for name in ("log/slurmctld.log", "log/jobcomp"):
@@ -53,8 +61,8 @@ def _ensure_user(user: str, uid: int, made: list[str]) -> None:
         if pwd.getpwnam(user).pw_uid != uid:
             raise BoxError(f"this machine has a user {user} that is not the box's (uid {uid})")
     except KeyError:
-        command = ["useradd", "--uid", str(uid), "--user-group", "--create-home", "--home-dir", f"/home/{user}", "--shell", "/bin/bash", user]
-        subprocess.run(command, check=True)
+        options = ["--user-group", "--create-home", f"--home-dir=/home/{user}", "--shell=/bin/bash"]
+        subprocess.run(["useradd", f"--uid={uid}", *options, user], check=True)
         Path(f"/home/{user}").chmod(0o700)
         made.append(f"user {user}")
 
@@ -64,7 +72,8 @@ def ensure_config(count: int, cpus: int) -> None:
     names = state.node_names(count)
     nodelist = f"n[1-{count}]" if count > 1 else "n1"
     addresses = f"10.77.0.[11-{10 + count}]" if count > 1 else "10.77.0.11"
-    values = {"state": STATE, "login": state.address(LOGIN), "nodes": nodelist, "addresses": addresses, "cpus": cpus}
+    values = {"state": STATE, "login": state.address(LOGIN), "port": SLURMCTLD_PORT}
+    values |= {"nodes": nodelist, "addresses": addresses, "cpus": cpus}
     values["cgroup"] = "v1" if nodes.controllers() else "v2\nIgnoreSystemd=yes"
     for name in ("slurm.conf", "cgroup.conf"):
         state.write_if_changed(STATE / "etc/slurm" / name, (ETC / name).read_text().format_map(values))
@@ -110,8 +119,9 @@ def ensure_running(count: int) -> None:
         nodes.ensure_holder(name, _services(name))
     _render_policy()
     slurm = _digest(STATE / "etc/slurm/slurm.conf", STATE / "etc/slurm/cgroup.conf", STATE / "etc/hosts")
-    plugin = _digest(*(STATE / "etc/slurm/plugstack.conf", *sorted((PREFIX / "lib/slurm").glob("*.so"))))
-    policy = _digest(STATE / "etc/slurm/job_submit.lua", STATE / "etc/pcocc/policy.lua", *sorted((PREFIX / "share/pcocc/lua").glob("*")))
+    plugin = _digest(STATE / "etc/slurm/plugstack.conf", *sorted((PREFIX / "lib/slurm").glob("*.so")))
+    rules = [STATE / "etc/slurm/job_submit.lua", STATE / "etc/pcocc/policy.lua"]
+    policy = _digest(*rules, *sorted((PREFIX / "share/pcocc/lua").glob("*")))
     ensure_service(LOGIN, "munged", "")
     _wait("munged", lambda: (STATE / "munge/run/munge.socket.2").exists())
     ensure_service(LOGIN, "slurmctld", slurm + policy)
@@ -140,6 +150,7 @@ def start_service(name: str, service: str) -> None:
 def wait_ready(count: int) -> None:
     """Wait until every node can take a job."""
     want = sorted(state.node_names(count))
+    _wait("slurmctld", _answers, 30)
 
     def ready() -> bool:
         words = run_login("sinfo", "--noheader", "--Node", "--format=%N %T").stdout.split("\n")
@@ -150,6 +161,12 @@ def wait_ready(count: int) -> None:
     except BoxError:
         run_login("scontrol", "update", f"nodename={','.join(want)}", "state=resume")
         _wait("the nodes", ready, 10)
+
+
+def _answers() -> bool:
+    """Tell whether slurmctld listens; Slurm's commands would wait for seconds before they try again."""
+    with socket.socket() as probe:
+        return probe.connect_ex((state.address(LOGIN), SLURMCTLD_PORT)) == 0
 
 
 def run_login(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from boxlib.state import STATE, write_pid
+from boxlib.state import STATE, start_time, write_pid
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
@@ -30,10 +30,17 @@ def main() -> None:
     subprocess.run(["/bin/sh", "-ec", _read_spec(name)["script"]], check=True)
     write_pid(name, os.getpid())
     running: dict[str, int] = {}
+    wanted: set[str] = set()
     while (number := signal.sigwait(_SIGNALS)) != signal.SIGTERM:
         _reap(running)
+        services: dict[str, list[str]] = json.loads(_read_spec(name)["services"])
         if number == signal.SIGUSR1:
-            _start(name, running)
+            wanted |= set(services)
+        # a dying daemon whose first thread has ended is waited for: SIGCHLD comes when its last one has
+        dying = {service for service, pid in running.items() if start_time(pid) is None}
+        for service in wanted - set(running):
+            running[service] = _start(name, service, services[service])
+        wanted &= dying
 
 
 def _read_spec(name: str) -> dict[str, str]:
@@ -53,18 +60,14 @@ def _reap(running: dict[str, int]) -> None:
             del running[service]
 
 
-def _start(name: str, running: dict[str, int]) -> None:
-    services: dict[str, list[str]] = json.loads(_read_spec(name)["services"])
+def _start(name: str, service: str, argv: list[str]) -> int:
     os.chdir("/")
-    for service, argv in services.items():
-        if service in running:
-            continue
-        log = os.open(STATE / "log" / f"{name}.{service}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-        pid = os.posix_spawn(argv[0], argv, _ENVIRONMENT, file_actions=actions, setsid=True, setsigmask=[])
-        os.close(log)
-        running[service] = pid
-        write_pid(f"{name}.{service}", pid)
+    log = os.open(STATE / "log" / f"{name}.{service}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+    pid = os.posix_spawn(argv[0], argv, _ENVIRONMENT, file_actions=actions, setsid=True, setsigmask=[])
+    os.close(log)
+    write_pid(f"{name}.{service}", pid)
+    return pid
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ def _mount_script(name: str) -> str:
     lines = [f"hostname {name}"]
     if name != LOGIN:
         lines += ["mount -t sysfs sysfs /sys", *_cgroup_mounts(), f"mount --bind {own}/tmp /tmp"]
-        lines += [f"mount --bind {own}/lib /var/lib/pcocc", f"mount --bind {STATE}/etc/resolv.conf /etc/resolv.conf", "ip link set lo up"]
+        lines += [f"mount --bind {own}/lib /var/lib/pcocc", f"mount --bind {STATE}/etc/resolv.conf /etc/resolv.conf"]
+        lines += ["ip link set lo up"]
     lines += ["mount -t tmpfs -o mode=755 run /run", "mkdir -p /run/munge /run/netns /run/lock"]
     lines += [f"mount --bind {STATE}/munge/run /run/munge"]
     lines += [f"mount --bind {STATE}/etc/{part} /etc/{part}" for part in ("slurm", "pcocc")]
@@ -120,8 +121,9 @@ def _connect(name: str) -> None:
     subprocess.run(["ip", "link", "del", outside], check=False, stderr=subprocess.DEVNULL)
     subprocess.run(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", pid], check=True)
     subprocess.run(["ip", "link", "set", outside, "master", BRIDGE, "up"], check=True)
-    inside = f"ip addr add {state.address(name)}/24 dev eth0 && ip link set eth0 up && ip route add default via {state.address(LOGIN)}"
-    subprocess.run(["nsenter", f"--target={pid}", "--net", "sh", "-c", inside], check=True)
+    inside = f"ip addr add {state.address(name)}/24 dev eth0; ip link set eth0 up; "
+    inside += f"ip route add default via {state.address(LOGIN)}"
+    subprocess.run(["nsenter", f"--target={pid}", "--net", "sh", "-ec", inside], check=True)
 
 
 def start_services(name: str) -> None:
