@@ -19,7 +19,7 @@ def check(request_json: str) -> tuple[int, str]:
         return REFUSED, errors.render(error)
     except Exception as error:  # the outermost layer: an exception must not cross into C
         place = _last_frame(error)
-        return COULD_NOT_RUN, f"pcocc: error: the check of this request failed at {place}: {type(error).__name__}: {error}"
+        return COULD_NOT_RUN, errors.one_line(f"{type(error).__name__} at {place}: {error}")
 
 
 def _answer(request_json: str) -> str:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcocc_runtime import config, networks, qcow2, templates
-from pcocc_runtime.document import Cluster, Group, Mount
+from pcocc_runtime.document import Cluster, Group, Mount, sets_text
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.request import Part, Request
 from pcocc_runtime.system import userfiles
 from pcocc_runtime.templates import Resolved, Template
 
 MAX_USER_DATA = 64 * 1024
+MAX_SETS = 1024  # what root's helper accepts
 _MAX_CHAIN = 16
 _DISK_MODELS = {"virtio": "virtio-blk-pci", "ide": "ide-hd"}
 
@@ -38,7 +39,11 @@ def freeze(request: Request, site: config.Site, every: Mapping[str, Template], c
     if request.user_data:
         user_data = _read_user_data(_absolute(request.user_data, caller))
     extra = tuple(_option_mount(mount, caller) for mount in request.mounts)
-    return Cluster(tuple(_freeze_part(part, request, site, every, caller, user_data, extra) for part in request.parts))
+    cluster = Cluster(tuple(_freeze_part(part, request, site, every, caller, user_data, extra) for part in request.parts))
+    if len(sets_text(cluster)) > MAX_SETS:
+        raise RequestError("the resource sets of these VMs change too often to be told to the nodes",
+                           "put the templates with the same resource set next to each other")
+    return cluster
 
 
 def _freeze_part(

@@ -128,11 +128,13 @@ static char *copy_line(const char *answer, const char *key)
 /* Hands the checked request on: to job_submit and to the job's environment. */
 static void publish(spank_t sp, const char *answer)
 {
-	char size[128];
+	char *size = NULL;
 	char *cluster = copy_line(answer, "cluster"), *template = copy_line(answer, "template");
 	char *vms = copy_line(answer, "vms"), *cpus = copy_line(answer, "cpus"), *memory = copy_line(answer, "memory");
+	char *sets = copy_line(answer, "sets");
 
-	snprintf(size, sizeof(size), "vms=%s;cpus=%s;memory=%s", vms, cpus, memory);
+	if (asprintf(&size, "vms=%s;cpus=%s;memory=%s;sets=%s", vms, cpus, memory, sets) < 0)
+		size = strdup("");
 	spank_job_control_setenv(sp, "PCOCC_CLUSTER", cluster, 1);
 	spank_job_control_setenv(sp, "PCOCC_TEMPLATE", template, 1);
 	spank_job_control_setenv(sp, "PCOCC_SIZE", size, 1);
@@ -143,6 +145,8 @@ static void publish(spank_t sp, const char *answer)
 	free(vms);
 	free(cpus);
 	free(memory);
+	free(sets);
+	free(size);
 }
 
 static int check_request(spank_t sp)
