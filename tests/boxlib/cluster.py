@@ -74,7 +74,10 @@ def ensure_config(count: int, cpus: int) -> None:
     addresses = f"10.77.0.[11-{10 + count}]" if count > 1 else "10.77.0.11"
     values = {"state": STATE, "login": state.address(LOGIN), "port": SLURMCTLD_PORT}
     values |= {"nodes": nodelist, "addresses": addresses, "cpus": cpus}
-    values["cgroup"] = "v1" if nodes.controllers() else "v2\nIgnoreSystemd=yes"
+    # Slurm 22.05 cannot put a node's jobs below a namespace of cgroup v2: there they are not confined
+    confined = bool(nodes.controllers())
+    values |= {"proctrack": "proctrack/cgroup" if confined else "proctrack/linuxproc"}
+    values |= {"task": "task/cgroup,task/affinity" if confined else "task/affinity"}
     for name in ("slurm.conf", "cgroup.conf"):
         state.write_if_changed(STATE / "etc/slurm" / name, (ETC / name).read_text().format_map(values))
     state.write_if_changed(STATE / "etc/slurm/job_submit.lua", (ETC / "job_submit.lua").read_text())

@@ -18,6 +18,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 def controllers() -> list[str]:
     """Return the cgroup v1 controllers mounted under /sys/fs/cgroup; empty on a machine with cgroup v2 only."""
+    if (_CGROUPS / "cgroup.controllers").exists():
+        return []
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     names = [line[1].rpartition("/")[2] for line in mounts if line[2] == "cgroup" and line[1].startswith(f"{_CGROUPS}/")]
     return sorted(name for name in set(names) if name != "systemd")
@@ -98,11 +100,10 @@ def _mount_script(name: str) -> str:
 
 
 def _cgroup_mounts() -> list[str]:
-    found = controllers()
-    if not found:
+    if not controllers():
         return ["mount -t cgroup2 cgroup2 /sys/fs/cgroup"]
     lines = ["mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup"]
-    for name in found:
+    for name in controllers():
         lines += [f"mkdir /sys/fs/cgroup/{name}", f"mount -t cgroup -o {name} cgroup /sys/fs/cgroup/{name}"]
     return lines
 
@@ -118,6 +119,8 @@ def ensure_bridge() -> None:
 def _connect(name: str) -> None:
     """Give a node its eth0 on the underlay."""
     pid, outside = str(state.holder_of(name)), f"pcbox-{name}"
+    # some kernels put interfaces of their own in every new namespace
+    state.write_if_changed(STATE / "run" / f"{name}.links", json.dumps([*state.read_links(name), "eth0"]))
     subprocess.run(["ip", "link", "del", outside], check=False, stderr=subprocess.DEVNULL)
     subprocess.run(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", pid], check=True)
     subprocess.run(["ip", "link", "set", outside, "master", BRIDGE, "up"], check=True)

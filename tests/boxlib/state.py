@@ -93,6 +93,12 @@ def holder_of(name: str) -> int:
     return pid
 
 
+def read_links(name: str) -> list[str]:
+    """Return the names of the network interfaces of a node."""
+    lines = Path(f"/proc/{holder_of(name)}/net/dev").read_text().splitlines()[2:]
+    return sorted(line.partition(":")[0].strip() for line in lines)
+
+
 def processes_of(name: str) -> dict[int, str]:
     """Return the live processes in the namespaces of a node or of the login side, with their command lines."""
     holder = read_pid(name)

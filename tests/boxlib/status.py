@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from pathlib import Path
 
 from boxlib import cluster, state
-from boxlib.state import LOGIN, USERS
+from boxlib.state import LOGIN, STATE, USERS
 
 _OURS = re.compile(r"qemu-system|dnsmasq|virtiofsd|/pcocc/|pcocc_runtime|pcocc-vm|^ssh |bin/pcocc")
 _KEPT = {".state", "accel.json"}
@@ -52,10 +53,9 @@ def _is_box_users(name: str, root: Path, path: str) -> bool:
 
 
 def _interfaces(name: str) -> list[str]:
-    lines = Path(f"/proc/{state.holder_of(name)}/net/dev").read_text().splitlines()[2:]
-    names = sorted(line.partition(":")[0].strip() for line in lines)
-    # ifb0 and ifb1 are in every new network namespace of some kernels
-    return [one for one in names if one not in ("lo", "eth0", "ifb0", "ifb1")]
+    own = json.loads((STATE / "run" / f"{name}.links").read_text())
+    return [one for one in state.read_links(name) if one not in own]
+
 
 
 def list_jobs() -> list[str] | None:
