@@ -13,7 +13,7 @@ work=$(mktemp -d)
 mounted=
 clean_up() {
   [[ -z $mounted ]] || umount "$mounted"
-  rm -rf "$work"
+  rm -rf "$work" "$out.new"
 }
 trap clean_up EXIT
 cd "$work"
@@ -145,7 +145,7 @@ for path in /sys/class/virtio-ports/*; do
 done
 for path in /sys/class/input/event*; do
   read -r port <"$path/device/name"
-  [ "$port" != "Power Button" ] || { dd bs=24 count=1 && poweroff; } <"/dev/input/${path##*/}" >/dev/null 2>&1 &
+  [ "$port" != "Power Button" ] || { dd bs=24 count=1 && /sbin/poweroff; } <"/dev/input/${path##*/}" >/dev/null 2>&1 &
 done
 if [ -n "$seed" ] && [ "$instance" != "$known" ]; then
   magic=
@@ -244,32 +244,48 @@ EOF
 # --- ssh, poweroff and company as other programs know them
 cat >root/usr/bin/ssh <<'EOF'
 #!/bin/sh
-# OpenSSH's command line for dropbear's client, with the user's OpenSSH key, and never a question about host keys
-key=$HOME/.ssh/id_ed25519 mine=$HOME/.ssh/id_dropbear
-if [ -e "$key" ] && { [ ! -e "$mine" ] || [ "$key" -nt "$mine" ]; }; then
-  dropbearconvert openssh dropbear "$key" "$mine.$$" >/dev/null 2>&1 && mv "$mine.$$" "$mine"
-fi
-count=$# options=
+# OpenSSH's command line and files for dropbear's client, and never a question about host keys
+set -f
+key=$HOME/.ssh/id_ed25519 mine=$HOME/.ssh/id_dropbear known=$HOME/.ssh/known_hosts system=/etc/ssh/ssh_known_hosts
+options=
 while [ $# -gt 0 ]; do
   case $1 in
-    -[op]?* | -[CnqTtvx] | -[46]) [ "${1#-[to]}" = "$1" ] || [ "$1" != -t ] || options="$options -t"
-      case $1 in -T | -p*) options="$options $1" ;; esac ;;
-    -[lp]) options="$options $1 $2"; shift ;;
-    -[FoEe]) shift ;;
-    -tt) options="$options -t" ;;
-    -i) options="$options -i $2"; shift ;;
+    -t | -tt) options="$options -t" ;;
+    -[lpi]) options="$options $1 $2"; shift ;;
+    -[lpi]* | -[TNf]) options="$options $1" ;;
+    -[oFeE]) shift ;;
+    -*) ;; # dropbear's client is as quiet without
     *) break ;;
   esac
   shift
 done
-exec dbclient -q -y -y $options "$@"
+[ $# -gt 0 ] || { echo "usage: ssh [-l USER] [-p PORT] [-i KEY] [-t] [USER@]HOST [COMMAND]" >&2; exit 255; }
+if [ -e "$key" ] && { [ ! -e "$mine" ] || [ "$key" -nt "$mine" ]; }; then
+  dropbearconvert openssh dropbear "$key" "$mine.$$" >/dev/null 2>&1 && mv "$mine.$$" "$mine"
+fi
+trust="-y -y"
+if [ -e $system ]; then
+  [ $system -nt "$known" ] && rm -f "$known" # another cluster's
+  while read -r patterns type public rest; do
+    for pattern in $(echo "$patterns" | tr , ' '); do
+      case ${1#*@} in $pattern) ;; *) continue ;; esac
+      line="${1#*@} $type $public" trust=
+      grep -qsxF "$line" "$known" || { mkdir -p "${known%/*}" && echo "$line" >>"$known"; }
+      break
+    done
+  done <$system
+fi
+exec dbclient $trust $options "$@"
 EOF
 cat >root/usr/bin/shutdown <<'EOF'
 #!/bin/sh
 # also the target of poweroff, reboot and halt: at once, nobody needs to be asked here
 case ${0##*/}:$* in reboot* | *-r*) how=reboot ;; halt* | *-H*) how=halt ;; *) how=poweroff ;; esac
+trap '' HUP PIPE TERM
+killall dropbear 2>/dev/null # else the other end of a session hears nothing of its end
 sync
 mount -o remount,ro / 2>/dev/null
+usleep 50000
 exec busybox-static "$how" -f
 EOF
 for name in poweroff reboot halt; do ln -sf shutdown "root/usr/bin/$name"; done
@@ -319,4 +335,6 @@ extlinux --install mounted/boot/extlinux >extlinux.log 2>&1 || { cat extlinux.lo
 umount mounted
 mounted=
 dd if=packages/usr/lib/syslinux/mbr/mbr.bin of=disk bs=440 count=1 conv=notrunc status=none
-qemu-img convert -f raw -O qcow2 disk "$out"
+# not in place: virtual machines may have an older one open
+qemu-img convert -f raw -O qcow2 disk "$out.new"
+mv "$out.new" "$out"
