@@ -13,7 +13,7 @@ work=$(mktemp -d)
 mounted=
 clean_up() {
   [[ -z $mounted ]] || umount "$mounted"
-  rm -rf "$work"
+  rm -rf "$work" "$out.new"
 }
 trap clean_up EXIT
 cd "$work"
@@ -86,8 +86,12 @@ UseMTU=yes
 UseDomains=yes
 CFG
 echo 'policy: search,found=first,maybe=none,notfound=disabled' >etc/cloud/ds-identify.cfg
-echo '/dev/vda1 / ext4 noatime 0 1' >etc/fstab
+echo '/dev/vda1 / ext4 noatime 0 0' >etc/fstab
 echo debian >etc/hostname
+# already as a seed with `ssh_pwauth: false` wants it, else cloud-init restarts sshd when users are already logged in
+mkdir -p etc/ssh/sshd_config.d
+echo 'PasswordAuthentication no' >etc/ssh/sshd_config.d/50-cloud-init.conf
+chmod 600 etc/ssh/sshd_config.d/50-cloud-init.conf
 echo "DEFAULT debian
 PROMPT 0
 LABEL debian
@@ -125,4 +129,6 @@ extlinux --install mounted/boot/extlinux >extlinux.log 2>&1 || { cat extlinux.lo
 umount mounted
 mounted=
 dd if=/usr/lib/syslinux/mbr/mbr.bin of=disk bs=440 count=1 conv=notrunc status=none
-qemu-img convert -f raw -O qcow2 disk "$out"
+# not in place: virtual machines may have an older one open
+qemu-img convert -f raw -O qcow2 disk "$out.new"
+mv "$out.new" "$out"

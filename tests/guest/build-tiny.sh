@@ -205,7 +205,7 @@ BEGIN { load("/etc/passwd", passwd); load("/etc/group", groups) }
 /^[^ -]/ { end_user(); end_file(); section = $1 }
 section == "users:" && /^- name:/ { end_user(); user = scalar($0); uid = gid = gecos = key = ""; home = "/home/" user }
 section == "users:" && /^  uid:/ { uid = scalar($0); if (gid == "") gid = uid }
-section == "users:" && /^  x-gid:/ { gid = scalar($0) }
+section == "users:" && /^  (primary_group|x-gid): "?[0-9]+"?$/ { gid = scalar($0) }
 section == "users:" && /^  gecos:/ { gecos = scalar($0); gsub(/:/, " ", gecos) }
 section == "users:" && /^  homedir:/ { home = scalar($0) }
 section == "users:" && /^  ssh_authorized_keys:/ { key = scalar($0); gsub(/^\[|\]$/, "", key) }
