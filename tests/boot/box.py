@@ -1,0 +1,167 @@
+"""The box as the tests see it: commands as its users, and what of a job is on its nodes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = Path("/var/lib/pcocc-box")
+HOME = Path("/home/alice")
+NODES = ("n1", "n2")
+JOB_NAME = "boottest"  # every job of the tests, except the one they share; nobody else's jobs are touched
+SHARED_NAME = "bootshared"
+Done = subprocess.CompletedProcess[str]
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
+    """Return the first true value of the condition; fail when there is none in time."""
+    end = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, f"{what}: not so after {seconds:.0f} s"
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process in the box."""
+
+    node: str
+    pid: int
+    words: str
+
+    def read(self, name: str) -> str:
+        """Return the text of a file of /proc/PID."""
+        return Path(f"/proc/{self.pid}/{name}").read_bytes().decode(errors="replace")
+
+    def status(self, key: str) -> list[str]:
+        """Return the fields of a line of /proc/PID/status."""
+        return re.search(rf"(?m)^{key}:\s*(.*)$", self.read("status")).group(1).split()  # type: ignore[union-attr]
+
+    def cgroup(self, controller: str) -> str:
+        """Return the path of the process's cgroup of a controller, as seen on this machine."""
+        for line in self.read("cgroup").splitlines():
+            _number, names, path = line.split(":", 2)
+            if controller in names.split(","):
+                return f"/sys/fs/cgroup/{controller}{path}"
+        return f"/sys/fs/cgroup{path}"
+
+    def alive(self) -> bool:
+        """Tell whether it is there and not a zombie."""
+        try:
+            return self.read("stat").rpartition(")")[2].split()[0] not in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+
+@dataclass
+class Box:
+    """Commands in the box; `history` has what each of them said, for the report of a failure."""
+
+    history: list[str] = field(default_factory=list)
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    def argv(self, argv: str | Sequence[str], user: str = "alice", node: str | None = None, cwd: str = "",
+             env: Mapping[str, str] | None = None) -> list[str]:
+        """Return the command line of tests/box that runs a command."""
+        words = [str(ROOT / "tests/box"), "run", "--as", user, "--on", node or "login"]
+        words += ["--cwd", cwd] if cwd else []
+        named = {"SALLOC_JOB_NAME": JOB_NAME, "SBATCH_JOB_NAME": JOB_NAME, "SLURM_JOB_NAME": JOB_NAME}
+        for key, value in {**named, **(env or {})}.items():
+            words += ["--env", f"{key}={value}"]
+        return [*words, "--", *(shlex.split(argv) if isinstance(argv, str) else argv)]
+
+    def run(self, argv: str | Sequence[str], user: str = "alice", node: str | None = None, timeout: float = 120,
+            input: str = "", cwd: str = "", env: Mapping[str, str] | None = None, status: int | None = None) -> Done:
+        """Run a command to its end; with `status`, fail when it ends otherwise."""
+        begin = time.monotonic()
+        done = subprocess.run(self.argv(argv, user, node, cwd, env), input=input, capture_output=True, text=True,
+                              errors="surrogateescape", timeout=timeout, check=False)
+        self.note(argv, done, time.monotonic() - begin)
+        if status is not None:
+            assert done.returncode == status, f"{argv} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done
+
+    def out(self, argv: str | Sequence[str], **more: object) -> str:
+        """Run a command that must succeed; return its output without the last newline."""
+        return self.run(argv, status=0, **more).stdout.rstrip("\n")  # type: ignore[arg-type]
+
+    def start(self, argv: str | Sequence[str], **more: object) -> subprocess.Popen[str]:
+        """Start a command with pipes."""
+        self.history.append(f"started: {argv}")
+        return subprocess.Popen(self.argv(argv, **more), stdin=subprocess.PIPE, stdout=subprocess.PIPE,  # type: ignore[arg-type]
+                                stderr=subprocess.PIPE, text=True)
+
+    def finish(self, process: subprocess.Popen[str], timeout: float = 120) -> Done:
+        """Wait for a started command."""
+        out, err = process.communicate(timeout=timeout)
+        done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        self.note(process.args[-1], done, 0)  # type: ignore[index]
+        return done
+
+    def note(self, argv: str | Sequence[str], done: Done, seconds: float) -> None:
+        """Keep what a command said."""
+        words = argv if isinstance(argv, str) else shlex.join(argv)
+        said = "".join(f"\n  {name}| {line}" for name, text in (("out", done.stdout), ("err", done.stderr))
+                       for line in text[-3000:].splitlines()[-40:])
+        self.history.append(f"{words[:400]} -> {done.returncode} ({seconds:.1f} s){said}")
+
+    def root(self, node: str, path: str) -> Path:
+        """Return a file of a node as a path of this machine."""
+        return Path(f"/proc/{(STATE / 'run' / node).read_text().split()[0]}/root/{path.lstrip('/')}")
+
+    def processes(self, pattern: str, node: str | None = None) -> list[Process]:
+        """Return the processes of the box whose command line matches a regular expression."""
+        done = subprocess.run([ROOT / "tests/box", "ps"], capture_output=True, text=True, check=True)
+        fields = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+        found = [Process(words[0], int(words[1]), words[2]) for words in fields if len(words) == 3]
+        return [one for one in found if re.search(pattern, one.words) and node in (None, one.node)]
+
+    def qemus(self, job: int) -> dict[str, Process]:
+        """Return the QEMU of each VM of a job."""
+        found = self.processes(rf"qemu-system\S* .*guest=job{job}-")
+        return {re.search(r"guest=job\d+-(vm\d+)", one.words).group(1): one for one in found}  # type: ignore[union-attr]
+
+    def kill(self, process: Process, number: int) -> None:
+        """Send a signal."""
+        self.history.append(f"signal {number} to {process}")
+        os.kill(process.pid, number)
+
+    def jobs(self, states: str = "running,completing,configuring,suspended,pending", name: str = JOB_NAME) -> list[int]:
+        """Return the tests' jobs that are in one of the states."""
+        lines = self.out(["squeue", "-h", "-n", name, "-t", states, "-o", "%A"], user="root").split()
+        return [int(line) for line in lines]
+
+    def job_count(self) -> int:
+        """Return the number of the next job: it grows with each that is made."""
+        return int(re.search(r"(?m)^NEXT_JOB_ID\s*=\s*(\d+)", self.out("scontrol show config", user="root")).group(1))  # type: ignore[union-attr]
+
+    def leftovers(self, job: int) -> list[str]:
+        """Return what of a job is still on the nodes."""
+        found = [f"{one.node}: {one.words}" for one in self.processes(rf"guest=job{job}-|{job}\.dnsmasq|boot {job}$")]
+        for node in NODES:
+            for path in (f"/run/pcocc/{job}", f"/run/pcocc/.state/{job}.json", f"/run/netns/pcocc-{job}", f"/var/lib/pcocc/scratch/{job}"):
+                found += [f"{node}: {path}"] if os.path.lexists(self.root(node, path)) else []
+        return found
+
+    def ensure_released(self, job: int, seconds: float = 30) -> None:
+        """Wait until nothing of a job is left on any node."""
+        end = time.monotonic() + seconds
+        while left := self.leftovers(job):
+            assert time.monotonic() < end, f"of job {job} is left: {left}"
+            time.sleep(0.1)
+
+    def node_states(self) -> str:
+        """Return the states of the nodes, one word each."""
+        return self.out(["sinfo", "-h", "-N", "-o", "%T"], user="root")

@@ -1,0 +1,86 @@
+"""The box, the virtual cluster that many tests share, and what a failed test shows."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.boot.box import NODES, ROOT, SHARED_NAME, STATE, Box, wait_for
+from tests.boot.cluster import Cluster, make_cluster
+
+LOG_LINES = 40
+_BOX = Box()
+_log_sizes: dict[str, int] = {}
+_seen: set[int] = set()
+
+
+@pytest.fixture(scope="session")
+def box() -> Iterator[Box]:
+    """The box, up and clean before and after."""
+    for words in (["up"], ["image", "tiny"]):
+        done = subprocess.run([ROOT / "tests/box", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    _seen.update(_BOX.jobs("all"))
+    yield _BOX
+    done = subprocess.run([ROOT / "tests/box", "status", "--wait", "30"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"the box is not clean after the tests:\n{done.stdout}{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def cluster(box: Box) -> Iterator[Cluster]:
+    """Four VMs on two nodes, booted once for all tests that only run steps in them."""
+    with make_cluster(box, "--pcocc-template=tiny:4", "-N2", name=SHARED_NAME) as found:
+        yield found
+    box.ensure_released(found.job)
+
+
+@pytest.fixture(autouse=True)
+def clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test ends clean: its jobs are over, nothing of them is on a node, no node is drained."""
+    if "box" not in request.fixturenames:
+        yield
+        return
+    box: Box = request.getfixturevalue("box")
+    yield
+    for job in set(box.jobs()):
+        try:
+            wait_for(lambda job=job: job not in box.jobs(), f"the end of job {job}", 20)
+        except AssertionError:
+            box.run(["scancel", "--signal=KILL", str(job)], user="root")
+            box.run(["scancel", str(job)], user="root")
+            raise
+    for job in set(box.jobs("all")) - _seen:
+        box.ensure_released(job)
+        _seen.add(job)
+    assert not set(box.node_states().split()) & {"drained", "draining", "down", "down*", "drained*"}, box.node_states()
+
+
+@pytest.fixture(autouse=True)
+def note_logs() -> None:
+    """Remember where the logs were when the test began."""
+    _log_sizes.update({str(path): path.stat().st_size for path in (STATE / "log").glob("*.log")})
+    _BOX.history.clear()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Show the commands of a failed test, the daemons' new log lines, and the consoles of VMs that are there."""
+    report = (yield).get_result()
+    if not report.failed:
+        return
+    report.sections.append(("commands", "\n".join(_BOX.history[-30:])))
+    for path in sorted((STATE / "log").glob("*.log")):
+        with path.open(errors="replace") as stream:
+            stream.seek(_log_sizes.get(str(path), 0))
+            lines = stream.read().splitlines()[-LOG_LINES:]
+        if lines:
+            report.sections.append((path.name, "\n".join(lines)))
+    for node in NODES:
+        for path in _BOX.root(node, "/run/pcocc").glob("*/vm*/console.log"):
+            text = path.read_text(errors="replace").replace("\r", "").splitlines()[-10:]
+            report.sections.append((f"{node}: {'/'.join(path.parts[-3:])}", "\n".join(text)))
+
+
