@@ -57,7 +57,7 @@ def render_vendor_data(vms: int, domain: str, login: Login, keys: Keys) -> str:
     lines += [f"  ed25519_public: {keys.host_public}", "write_files:"]
     lines += _render_file(HOSTFILE, "0644", "root:root", "\n".join(names) + "\n")
     lines += _render_file("/etc/ssh/ssh_known_hosts", "0644", "root:root", known + "\n")
-    owner = f"{login.name}:{login.gid}"
+    owner = login.name  # with a group, cloud-init wants its name, which the node need not know
     if login.uid != 0:
         lines += _render_file(f"{home}/.ssh/id_ed25519", "0600", owner, keys.user, defer=True)
     lines += _render_file("/root/.ssh/id_ed25519", "0600", "root:root", keys.user)
