@@ -92,7 +92,7 @@ class Keeper:
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)  # meant for programs; a VM's own are told by its VM steps
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
         def stop() -> None:
             os.read(reader, 64)
@@ -131,6 +131,7 @@ class Keeper:
             emit("started", accel=self.facts["accel"], why=self.facts["accel_why"], **self.tags)
         elif name == "SHUTDOWN":
             self.reason = data.get("reason", "host-error")
+            self.asked = self.asked or self.reason == "host-signal"  # Slurm ends the step
         elif name == "GUEST_PANICKED":
             self.reason = "guest-panic"
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":

@@ -53,7 +53,7 @@ def render_vendor_data(vms: int, domain: str, login: Login, keys: Keys) -> str:
     home = login.home.rstrip("/")
     lines = ["#cloud-config", "bootcmd:", f'- [sh, -c, "{_group_command(login)}"]']
     lines += _render_users(login, keys)
-    lines += ["ssh_pwauth: false", "ssh_keys:", "  ed25519_private: |", *_indented(keys.host, 4)]
+    lines += ["ssh_keys:", "  ed25519_private: |", *_indented(keys.host, 4)]
     lines += [f"  ed25519_public: {keys.host_public}", "write_files:"]
     lines += _render_file(HOSTFILE, "0644", "root:root", "\n".join(names) + "\n")
     lines += _render_file("/etc/ssh/ssh_known_hosts", "0644", "root:root", known + "\n")
@@ -74,9 +74,8 @@ def _render_users(login: Login, keys: Keys) -> list[str]:
     if login.uid != 0:
         lines += [
             f"- name: {login.name}",
-            f'  uid: "{login.uid}"',
+            f"  uid: {login.uid}",
             f'  primary_group: "{login.gid}"',
-            f"  x-gid: {login.gid}",
             f"  gecos: {_quoted(login.gecos)}",
             f"  homedir: {login.home}",
             "  shell: /bin/sh",

@@ -60,7 +60,7 @@ def boot_argv(facts: JobFacts, vms: int, sets: str) -> list[str]:
     return [
         "srun", f"--jobid={facts.job}", "--overlap", f"--ntasks={vms}", f"--nodes={facts.nodes}",
         "--distribution=block", f"--cpus-per-task={facts.cpus_per_task}", "--mem=0", f"--job-name={BOOT_STEP}",
-        "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--unbuffered", "--mpi=none", "--chdir=/",
+        "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/",
         f"--pcocc-boot={sets}", str(LAUNCH),
     ]  # fmt: skip
 

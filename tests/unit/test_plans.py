@@ -91,7 +91,7 @@ def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
     assert content["meta-data"] == "instance-id: pcocc-12-vm1\nlocal-hostname: vm1\n"
     vendor = yaml.safe_load(content["vendor-data"])
     alice, root = vendor["users"]
-    assert (alice["name"], alice["uid"], alice["primary_group"], alice["homedir"]) == ("alice", "2001", "2002", "/home/alice")
+    assert (alice["name"], alice["uid"], alice["primary_group"], alice["homedir"]) == ("alice", 2001, "2002", "/home/alice")
     assert root["ssh_authorized_keys"] == ["ssh-ed25519 AAA u"]
     files = {entry["path"]: entry for entry in vendor["write_files"]}
     assert files["/etc/pcocc/hostfile"]["content"] == "vm0\nvm1\n"
