@@ -124,7 +124,7 @@ class Session:
         umask = os.umask(0)
         os.umask(umask)
         script = guestscript.render_command(argv, environ, os.getcwd(), umask, self.token)
-        return script if len(script.encode()) <= LONGEST_COMMAND else self._stage(script, "command")
+        return script if len(os.fsencode(script)) <= LONGEST_COMMAND else self._stage(script, "command")
 
     def _stage_batch(self, argv: Sequence[str]) -> list[str]:
         try:

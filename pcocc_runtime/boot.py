@@ -24,7 +24,10 @@ from pcocc_runtime.system import slurm, sshkeys
 STATUS_FD, PARENT_FD = 3, 4
 CLUSTER_VARIABLE = "SLURM_SPANK_PCOCC_CLUSTER"
 # what Slurm says when a step ends with its job, as every boot step does
-_ROUTINE = re.compile(r"slurmstepd(-\S+)?: error: \*\*\* |srun: (Job step aborted|Force Terminated|Complete StepId|error: .* tasks? [0-9,-]+: Terminated)")
+_ROUTINE = re.compile(
+    r"slurmstepd(-\S+)?: error: \*\*\* |\S+: terminating on signal 15 |"
+    r"srun: (Job step aborted|Force Terminated|Complete StepId|error: .* tasks? [0-9,-]+: (Terminated|Killed))"
+)
 QUIET_SECONDS = 2.0  # a progress line only for what takes longer
 
 
