@@ -140,7 +140,8 @@ class Box:
 
     def jobs(self, states: str = "running,completing,configuring,suspended,pending", name: str = JOB_NAME) -> list[int]:
         """Return the tests' jobs that are in one of the states."""
-        lines = self.out(["squeue", "-h", "-n", name, "-t", states, "-o", "%A"], user="root").split()
+        named = ["-n", name] if name else []
+        lines = self.out(["squeue", "-h", *named, "-t", states, "-o", "%A"], user="root").split()
         return [int(line) for line in lines]
 
     def job_count(self) -> int:

@@ -25,6 +25,8 @@ def box() -> Iterator[Box]:
         assert done.returncode == 0, done.stdout + done.stderr
     _seen.update(_BOX.jobs("all"))
     yield _BOX
+    if set(_BOX.jobs(name="")) - set(_BOX.jobs()):
+        return  # somebody else's job runs: what is there may be its
     done = subprocess.run([ROOT / "tests/box", "status", "--wait", "30"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"the box is not clean after the tests:\n{done.stdout}{done.stderr}"
 

@@ -64,7 +64,7 @@ def test_error_output_stays_apart(cluster: Cluster) -> None:
 
 
 def test_every_task_has_its_own_output_file(cluster: Cluster) -> None:
-    cluster.srun(f"--pcocc-vm -o {HOME}/boottest-%t.out hostname", status=0)
+    cluster.srun(f"--pcocc-vm=vm[0-3] -o {HOME}/boottest-%t.out hostname", status=0)
     paths = sorted(HOME.glob("boottest-*.out"))
     try:
         assert [path.read_text() for path in paths] == ["vm0\n", "vm1\n", "vm2\n", "vm3\n"]
