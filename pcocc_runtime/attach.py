@@ -163,7 +163,9 @@ class Session:
         if not os.path.exists(self.cluster["directory"]):
             raise AttachError("pcocc: error: the VMs of this job have ended")
         if time.monotonic() - self.began > BOOT_SECONDS:
-            raise AttachError(f"pcocc: error: {self.vm} on {self.node} did not let its user in within {BOOT_SECONDS:.0f} s: {why}")
+            raise AttachError(
+                f"pcocc: error: {self.vm} on {self.node} did not let its user in within {BOOT_SECONDS:.0f} s: {why}"
+            )
 
     def _ended(self) -> str | None:
         try:

@@ -38,7 +38,8 @@ def main() -> int:
         cluster_text = os.environ.get(CLUSTER_VARIABLE, "")
         if not cluster_text:
             raise RequestError(
-                f"job {job} has no virtual cluster", hint="submit it with --pcocc-template, for example sbatch --pcocc-template=NAME:2"
+                f"job {job} has no virtual cluster",
+                hint="submit it with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
             )
         cluster = document.decode(cluster_text)
         facts = slurm.read_job(job)
@@ -157,7 +158,9 @@ class Watch:
             self._settle("joined")  # another srun of this job was first
             return 0
         self.progress.clear()
-        for line in _without_echoes(self.said) or [f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"]:
+        for line in _without_echoes(self.said) or [
+            f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
+        ]:
             self._tell(line)
         self._settle("failed")
         return status or 1

@@ -51,16 +51,16 @@ def plan_networks(
     for set_name, _count in step.sets:
         if set_name not in sets:
             known = ", ".join(sorted(sets)) or "none"
-            raise NodeError(f"{step.here.name} knows no resource set {set_name!r}", hint=f"/etc/pcocc/resources.yaml has: {known}")
+            raise NodeError(
+                f"{step.here.name} knows no resource set {set_name!r}", hint=f"/etc/pcocc/resources.yaml has: {known}"
+            )
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
         raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
     return tuple(_plan_network(step, specs[name], index, sets) for index, name in enumerate(names))
 
 
-def _plan_network(
-    step: BootStep, spec: EthernetNetwork, index: int, sets: Mapping[str, tuple[str, ...]]
-) -> NetworkPlan:
+def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mapping[str, tuple[str, ...]]) -> NetworkPlan:
     if not naming.room_for(spec.int_network, step.vm_count, len(step.nodes)):
         raise NodeError(
             f"network {spec.name!r} ({spec.int_network}) has no room for {step.vm_count} VMs",

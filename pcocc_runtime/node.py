@@ -206,8 +206,9 @@ def _remove_networks(job: int) -> None:
         netlink.remove_netns(name)
 
 
-def _describe(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...], site: config.Site,
-              chosen: accel.Accelerator) -> None:
+def _describe(
+    step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...], site: config.Site, chosen: accel.Accelerator
+) -> None:
     """Leave root's findings where the user's launcher reads them."""
     networks = [
         {

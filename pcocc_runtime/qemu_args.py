@@ -100,7 +100,9 @@ def _console(plan: VmPlan) -> list[str]:
 def _boot_disk(plan: VmPlan) -> list[str]:
     if plan.disk is None:
         return []
-    drive = f"file={_escape(plan.disk)},format=qcow2,if=none,id=disk0,cache={plan.disk_cache},discard=unmap,werror=stop,rerror=stop"
+    drive = (
+        f"file={_escape(plan.disk)},format=qcow2,if=none,id=disk0,cache={plan.disk_cache},discard=unmap,werror=stop,rerror=stop"
+    )
     return ["-drive", drive, "-device", f"{plan.disk_model},drive=disk0,bootindex=1"]
 
 

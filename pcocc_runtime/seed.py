@@ -35,7 +35,14 @@ class Keys:
 
 
 def render_seed(
-    *, job: int, rank: int, vms: int, domain: str, login: Login, keys: Keys, user_data: str | None,
+    *,
+    job: int,
+    rank: int,
+    vms: int,
+    domain: str,
+    login: Login,
+    keys: Keys,
+    user_data: str | None,
     instance_id: str | None = None,
 ) -> dict[str, str]:
     """Return the seed's files by name."""

@@ -1,0 +1,1 @@
+"""Adapters: each the only importer of its dangerous library; they never call a verb."""

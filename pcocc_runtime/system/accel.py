@@ -67,8 +67,16 @@ def _probe(qemu: PurePath) -> Accelerator:
     ]  # fmt: skip
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=False,
-            user="nobody", group=status.st_gid, extra_groups=[], cwd="/", env={"PATH": "/usr/bin:/bin"},
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+            user="nobody",
+            group=status.st_gid,
+            extra_groups=[],
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin"},
         )
     except subprocess.TimeoutExpired:
         return Accelerator("tcg", f"/dev/kvm did not run a small guest within {PROBE_SECONDS:g} s")

@@ -25,6 +25,8 @@ def create_overlay(image: str | None, path: PurePath) -> str | None:
         )
     except NodeError as error:
         if "No space left" in str(error):
-            raise NodeError(f"the scratch file system {path.parent} is full", hint="free space there, or use other nodes") from None
+            raise NodeError(
+                f"the scratch file system {path.parent} is full", hint="free space there, or use other nodes"
+            ) from None
         raise
     return str(path)

@@ -94,5 +94,3 @@ def cancel_steps(job: int) -> None:
     step = find_boot_step(job)
     if step is not None:
         subprocess.run(["scancel", "--quiet", step], check=False, stdin=subprocess.DEVNULL, capture_output=True)
-
-

@@ -14,8 +14,10 @@ def make_keys(comment: str) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="pcocc-keys-") as directory:
         for name in ("user", "host"):
             path = Path(directory, name)
-            process.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)],
-                        hint="install openssh-client on this host")
+            process.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)],
+                hint="install openssh-client on this host",
+            )
             keys[name] = path.read_text()
             keys[f"{name}_public"] = path.with_suffix(".pub").read_text().strip()
     return keys

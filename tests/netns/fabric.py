@@ -84,7 +84,7 @@ class Node:
         """End the node and what runs in it."""
         self.run("bash", "-c", 'for f in /run/pcocc/.state/*.pid; do kill -9 "$(cat "$f")"; done', check=False)
         self.holder.kill()
-        self.holder.wait()
+        self.holder.communicate()
 
 
 def connect(one: Node, two: Node) -> None:
@@ -129,4 +129,6 @@ class Guest:
         )
         path = f"/run/udhcpc-{self.name}"
         self.node.run("sh", "-c", f"printf '%s\\n' '#!/bin/sh' \"$0\" > {path}; chmod 755 {path}", script)
-        return self.run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-t", "5", "-T", "1", "-O", "search", "-O", "mtu", "-s", path).stdout
+        return self.run(
+            "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-t", "5", "-T", "1", "-O", "search", "-O", "mtu", "-s", path
+        ).stdout

@@ -49,7 +49,12 @@ def test_every_vm_is_reachable_from_every_node(nodes: Pair, stepd: subprocess.Po
 def test_services_of_a_node_never_cross_the_tunnel(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
     set_up(nodes, stepd)
     stranger = Guest(nodes[0], 12, 2)  # vm2's MAC, known to the other node's DHCP server only
-    assert stranger.run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-t", "2", "-T", "1", "-s", "/bin/true", check=False).returncode != 0
+    assert (
+        stranger.run(
+            "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-t", "2", "-T", "1", "-s", "/bin/true", check=False
+        ).returncode
+        != 0
+    )
 
 
 def test_two_jobs_with_the_same_addresses_never_meet(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
@@ -152,9 +157,7 @@ def test_a_directory_others_may_write_is_refused(nodes: Pair, stepd: subprocess.
     assert node.leftovers() == ""
 
 
-@pytest.mark.parametrize(
-    ("sets", "word"), [("nosuch:4", "'nosuch'"), ("default:5", "4 VMs"), ("default:4;x", "resource sets")]
-)
+@pytest.mark.parametrize(("sets", "word"), [("nosuch:4", "'nosuch'"), ("default:5", "4 VMs"), ("default:4;x", "resource sets")])
 def test_a_wrong_request_is_one_sentence_and_leaves_nothing(
     nodes: Pair, stepd: subprocess.Popen[bytes], sets: str, word: str
 ) -> None:

@@ -42,8 +42,11 @@ def test_streams_stay_apart_and_stdin_is_the_commands() -> None:
 
 def test_a_signal_reaches_the_command_and_its_children_only(tmp_path: Path) -> None:
     script = "trap 'echo caught; exit 3' USR1; : > started; while :; do sleep 0.05; done"
-    task = subprocess.Popen(["/bin/sh", "-c", guestscript.render_command(["sh", "-c", script], {}, str(tmp_path), 0o022, "7.7.7")],
-                            stdout=subprocess.PIPE, text=True)
+    task = subprocess.Popen(
+        ["/bin/sh", "-c", guestscript.render_command(["sh", "-c", script], {}, str(tmp_path), 0o022, "7.7.7")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     wait_for(lambda: (tmp_path / "started").exists())
     run(guestscript.render_signal("7.7.7", "USR1"))
     out, _ = task.communicate(timeout=10)
@@ -67,7 +70,14 @@ def test_a_lost_connection_ends_the_command() -> None:
 
 def test_only_what_a_guest_may_use_is_passed() -> None:
     picked = guestscript.select_environment(
-        {"SLURM_JOB_ID": "1", "PCOCC_X": "2", "SLURM_CONF": "/x", "SLURM_SPANK_PCOCC_CLUSTER": "z", "PCOCC_BOOT": "s", "HOME": "/h"}
+        {
+            "SLURM_JOB_ID": "1",
+            "PCOCC_X": "2",
+            "SLURM_CONF": "/x",
+            "SLURM_SPANK_PCOCC_CLUSTER": "z",
+            "PCOCC_BOOT": "s",
+            "HOME": "/h",
+        }
     )
     assert picked == {"SLURM_JOB_ID": "1", "PCOCC_X": "2"}
 

@@ -1,5 +1,6 @@
 """Networks, memory, QEMU arguments and seeds are pure functions of what Slurm and the site say."""
 
+import itertools
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -68,12 +69,12 @@ def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:
 
 def test_qemu_has_its_sandbox_the_tasks_size_and_passed_descriptors() -> None:
     argv = qemu_args.plan_argv(PLAN)
-    pairs = dict(zip(argv[1::1], argv[2::1], strict=False))
+    pairs = dict(itertools.pairwise(argv))
     assert pairs["-sandbox"] == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
     assert pairs["-smp"] == "cpus=2" and pairs["-m"] == "size=300M"
     assert "tap,id=net0,fd=5" in argv and "socket,id=keeper,fd=9" in argv
     assert pairs["-accel"].startswith("tcg") and pairs["-cpu"] == "qemu64"
-    assert dict(zip(argv[1:], argv[2:], strict=False))["-cpu"] == "qemu64"
+    assert dict(itertools.pairwise(argv))["-cpu"] == "qemu64"
 
 
 def test_a_comma_in_a_path_stays_in_the_path() -> None:
@@ -82,7 +83,12 @@ def test_a_comma_in_a_path_stays_in_the_path() -> None:
 
 
 def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
-    keys = seed.Keys("-----BEGIN A-----\nx\n-----END A-----\n", "ssh-ed25519 AAA u", "-----BEGIN B-----\ny\n-----END B-----\n", "ssh-ed25519 BBB h")
+    keys = seed.Keys(
+        "-----BEGIN A-----\nx\n-----END A-----\n",
+        "ssh-ed25519 AAA u",
+        "-----BEGIN B-----\ny\n-----END B-----\n",
+        "ssh-ed25519 BBB h",
+    )
     content = seed.render_seed(
         job=12, rank=1, vms=2, domain="vcluster", login=seed.Login("alice", 2001, 2002, "/home/alice", 'A "quoted": name'),
         keys=keys, user_data="#!/bin/sh\necho mine\n",

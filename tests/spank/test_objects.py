@@ -1,0 +1,99 @@
+"""The two objects of the plugin: what they export, what they need, and that the check fails closed."""
+
+import ctypes
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPORTED = {
+    "plugin_name", "plugin_type", "plugin_version", "spank_plugin_version", "slurm_spank_init", "slurm_spank_init_post_opt",
+    "slurm_spank_local_user_init", "slurm_spank_user_init", "slurm_spank_task_init_privileged", "slurm_spank_task_init",
+    "slurm_spank_exit",
+}  # fmt: skip
+
+
+def run(*argv: str, **options: object) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, f"{argv}\n{done.stdout}{done.stderr}"
+    return str(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project built and installed under a prefix of its own, for the client tools' half."""
+    build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
+    run("meson", "setup", str(build), f"--prefix={prefix}")
+    run("meson", "install", "-C", str(build))
+    harness = [str(ROOT / "tests/spank/harness.c"), str(ROOT / "spank/embed.c")]
+    run("cc", "-D_GNU_SOURCE", f"-I{build}", "-o", str(prefix / "harness"), *harness, "-ldl")
+    return prefix
+
+
+def check(prefix: Path, request: dict[str, object], **environ: str) -> tuple[int, str]:
+    out = run(str(prefix / "harness"), json.dumps(request), env={**os.environ, **environ})
+    code, _, text = out.partition("\n")
+    return int(code), text
+
+
+REQUEST: dict[str, object] = {"template": "x:0", "images": [], "mounts": [], "user_data": None, "vm": None, "tool": "srun"}
+
+
+def test_only_slurms_symbols_are_exported(installed: Path) -> None:
+    lines = run("nm", "-D", "--defined-only", str(installed / "lib/slurm/pcocc.so")).splitlines()
+    assert {line.split()[-1] for line in lines} == EXPORTED
+
+
+def test_the_front_needs_no_python(installed: Path) -> None:
+    needed = run("readelf", "-d", str(installed / "lib/slurm/pcocc.so"))
+    assert "NEEDED" in needed and "python" not in needed
+
+
+def test_it_opens_as_slurm_opens_it(installed: Path) -> None:
+    plugin = ctypes.CDLL(str(installed / "lib/slurm/pcocc.so"), mode=os.RTLD_LAZY | os.RTLD_LOCAL)
+    assert (ctypes.c_char * 6).in_dll(plugin, "plugin_name").value == b"pcocc"
+    assert (ctypes.c_char * 6).in_dll(plugin, "plugin_type").value == b"spank"
+
+
+def test_a_wrong_request_is_refused_with_a_sentence(installed: Path) -> None:
+    code, text = check(installed, REQUEST)
+    assert code == 2
+    assert text.startswith("pcocc: error:")
+
+
+def test_the_users_python_variables_do_not_reach_it(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('hijacked')\n")
+    code, _ = check(installed, REQUEST, PYTHONPATH=str(tmp_path), PYTHONHOME=str(tmp_path))
+    assert code == 2
+
+
+def test_it_fails_closed_when_the_runtime_is_broken(installed: Path) -> None:
+    module = installed / "lib/pcocc/pcocc_runtime/client.py"
+    kept = module.read_text()
+    module.write_text("raise ImportError('broken')\n")
+    try:
+        code, _ = check(installed, REQUEST)
+    finally:
+        module.write_text(kept)
+    assert code == 0
+
+
+def test_it_fails_closed_when_the_object_is_missing(installed: Path) -> None:
+    path = installed / "lib/slurm/pcocc_client.so"
+    hidden = path.rename(path.with_suffix(".hidden"))
+    try:
+        code, text = check(installed, REQUEST)
+    finally:
+        hidden.rename(path)
+    assert code == 0
+    assert "pcocc_client.so" in text
+
+
+def test_everything_installed_is_readable_by_every_user(installed: Path) -> None:
+    for path in [*(installed / "lib").rglob("*"), *(installed / "libexec").rglob("*"), *(installed / "share").rglob("*")]:
+        mode = path.stat().st_mode
+        assert mode & 0o004, path
+        assert not path.is_dir() or mode & 0o001, path
