@@ -68,11 +68,37 @@ static void become_starter(uint32_t job, int status, int parent)
 	_exit(127);
 }
 
-static bool interrupted(void)
-{
-	sigset_t pending;
+static volatile sig_atomic_t interruption;
 
-	return !sigpending(&pending) && (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1);
+static void note_interruption(int number)
+{
+	interruption = number;
+}
+
+/* srun leaves its signals to a thread in sigwait(); unblocked here, the kernel gives them to the main thread first. */
+struct attention {
+	struct sigaction interrupt, terminate;
+	sigset_t mask;
+};
+
+static void pay_attention(struct attention *former)
+{
+	struct sigaction note = { .sa_handler = note_interruption };
+	sigset_t wanted;
+
+	sigemptyset(&wanted);
+	sigaddset(&wanted, SIGINT);
+	sigaddset(&wanted, SIGTERM);
+	sigaction(SIGINT, &note, &former->interrupt);
+	sigaction(SIGTERM, &note, &former->terminate);
+	pthread_sigmask(SIG_UNBLOCK, &wanted, &former->mask);
+}
+
+static void restore_attention(const struct attention *former)
+{
+	pthread_sigmask(SIG_SETMASK, &former->mask, NULL);
+	sigaction(SIGINT, &former->interrupt, NULL);
+	sigaction(SIGTERM, &former->terminate, NULL);
 }
 
 /* Returns whether the starter reported that the VMs run. */
@@ -87,7 +113,7 @@ static bool read_report(int fd)
 		if (ready < 0 && errno != EINTR)
 			return false;
 		if (ready <= 0) {
-			if (interrupted())
+			if (interruption)
 				return false;
 			continue;
 		}
@@ -119,7 +145,12 @@ int start_boot_step(uint32_t job)
 	if (child > 0)
 		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
 			continue;
+	struct attention former;
+	pay_attention(&former);
 	bool ready = child > 0 && read_report(status[0]);
+	restore_attention(&former);
 	close(status[0]);
+	if (interruption)
+		complain(NULL, "interrupted while the VMs of job %u were booting", job);
 	return ready ? 0 : -1;
 }

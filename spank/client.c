@@ -12,8 +12,9 @@
 static bool in_job; /* this srun runs inside an allocation */
 static bool vm_mode; /* this srun's tasks run in VMs */
 
-/* Returns the value of a long option on our own command line, before Slurm has parsed it; NULL when absent. */
-static const char *peek_option(const char *line, size_t size, const char *name)
+/* Returns the value of a long option on our own command line, before Slurm has parsed it; NULL when absent. An optional
+ * value only follows `=`. */
+static const char *peek_option(const char *line, size_t size, const char *name, bool optional)
 {
 	size_t width = strlen(name);
 	const char *end = line + size, *found = NULL;
@@ -25,7 +26,7 @@ static const char *peek_option(const char *line, size_t size, const char *name)
 			continue;
 		if (at[width] == '=')
 			found = at + width + 1;
-		else if (!at[width] && at + width + 1 < end)
+		else if (!at[width] && !optional && at + width + 1 < end)
 			found = at + width + 1;
 	}
 	return found;
@@ -55,13 +56,16 @@ static void size_srun(void)
 		close(fd);
 	const char *template = in_job ? NULL : getenv("PCOCC_TEMPLATE"), *set = getenv("PCOCC_VM");
 	if (size > 0 && memmem(line, (size_t)size, "--pcocc-", 8)) {
-		const char *typed = peek_option(line, (size_t)size, "--pcocc-template");
+		const char *typed = peek_option(line, (size_t)size, "--pcocc-template", false);
 		template = typed ? typed : template;
-		typed = peek_option(line, (size_t)size, "--pcocc-vm");
+		typed = peek_option(line, (size_t)size, "--pcocc-vm", true);
 		set = typed ? typed : set;
 	}
+	bool steps_into_vms = set || (size > 0 && memmem(line, (size_t)size, "--pcocc-vm", 10));
 	if (set && !strncmp(set, "vm", 2))
 		count = count_set(set);
+	else if (in_job && steps_into_vms && !getenv("SLURM_NTASKS"))
+		count = count_vms(getenv(ENV_TEMPLATE)); /* salloc names only a number of tasks that was typed */
 	else if (template && !in_job)
 		count = count_vms(template);
 	if (count <= 0)
