@@ -19,6 +19,7 @@ from typing import Any
 from pcocc_runtime import guestscript
 
 BOOT_SECONDS = 300.0
+LATER_SECONDS = 20.0
 LONGEST_COMMAND = 7000  # bytes; dropbear refuses command lines over 9000
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
 # what ssh says before a command could begin, and only then: trying again cannot run it twice
@@ -85,7 +86,8 @@ class Session:
         self.token = f"{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
         self.log = f"{cluster['directory']}/ssh-{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
         self.signals: list[int] = []
-        self.began = time.monotonic()
+        self.deadline = time.monotonic() + patience(cluster)
+        self.limit = self.deadline - time.monotonic()
 
     def run(self, argv: Sequence[str]) -> int:
         """Wait until the VM answers, run the command, return its exit status."""
@@ -162,9 +164,9 @@ class Session:
             raise AttachError(f"pcocc: error: {self.vm} on {self.node} has ended: {ended}")
         if not os.path.exists(self.cluster["directory"]):
             raise AttachError("pcocc: error: the VMs of this job have ended")
-        if time.monotonic() - self.began > BOOT_SECONDS:
+        if time.monotonic() > self.deadline:
             raise AttachError(
-                f"pcocc: error: {self.vm} on {self.node} did not let its user in within {BOOT_SECONDS:.0f} s: {why}"
+                f"pcocc: error: {self.vm} on {self.node} did not let its user in within {self.limit:.0f} s: {why}"
             )
 
     def _ended(self) -> str | None:
@@ -200,7 +202,7 @@ class Session:
         options = (
             "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null", "BatchMode=yes",
             "IdentitiesOnly=yes", "PreferredAuthentications=publickey", "GSSAPIAuthentication=no", "ControlMaster=no",
-            "LogLevel=ERROR", "ServerAliveInterval=10", "ServerAliveCountMax=3", "ForwardX11=no", "ForwardAgent=no",
+            "LogLevel=ERROR" if terminal else "LogLevel=INFO", "ServerAliveInterval=5", "ServerAliveCountMax=3", "ForwardX11=no", "ForwardAgent=no",
             "KexAlgorithms=curve25519-sha256,ecdh-sha2-nistp256", "CanonicalizeHostname=no", "CheckHostIP=no", "AddressFamily=inet",
         )  # fmt: skip
         return [
@@ -247,11 +249,17 @@ class Session:
     def _complaint(self) -> str:
         try:
             with open(self.log) as stream:
-                text = stream.read().strip()
+                lines = [line for line in stream.read().splitlines() if not line.startswith("Warning: Permanently added")]
             os.unlink(self.log)
         except OSError:
             return ""
-        return text
+        return " ".join(lines).strip()
+
+
+def patience(cluster: dict[str, Any]) -> float:
+    """Return for how many seconds a VM may stay silent: what its boot has left, and a little for one that is long up."""
+    age = time.time() - os.stat(f"{cluster['directory']}/cluster.json").st_mtime
+    return max(LATER_SECONDS, BOOT_SECONDS - age)
 
 
 def exec_ssh(argv: Sequence[str], stdin: int | None) -> None:

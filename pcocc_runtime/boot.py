@@ -18,16 +18,16 @@ from typing import Any
 
 from pcocc_runtime import bootdoc, document
 from pcocc_runtime.errors import PcoccError, RequestError, render
-from pcocc_runtime.keeper import PREFIX
+from pcocc_runtime.keeper import KILLED, PREFIX
+from pcocc_runtime.layout import parse_ranks
 from pcocc_runtime.system import slurm, sshkeys
 
 STATUS_FD, PARENT_FD = 3, 4
 CLUSTER_VARIABLE = "SLURM_SPANK_PCOCC_CLUSTER"
 # what Slurm says when a step ends with its job, as every boot step does
-_ROUTINE = re.compile(
-    r"slurmstepd(-\S+)?: error: \*\*\* |\S+: terminating on signal 15 |"
-    r"srun: (Job step aborted|Force Terminated|Complete StepId|error: .* tasks? [0-9,-]+: (Terminated|Killed))"
-)
+_STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
+_TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
+_ROUTINE = re.compile(r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit code \d+))")
 QUIET_SECONDS = 2.0  # a progress line only for what takes longer
 
 
@@ -70,6 +70,8 @@ class Watch:
         self.job, self.vms = job, vms
         self.started: set[str] = set()
         self.ready: set[str] = set()
+        self.ended: set[str] = set()
+        self.ending = False
         self.said: list[str] = []
         self.settled = False
         self.failed = False
@@ -130,8 +132,9 @@ class Watch:
         )
 
     def _on_ended(self, event: dict[str, Any]) -> None:
-        if event["asked"]:
+        if event["asked"] or event["vm"] in self.ended:
             return
+        self.ended.add(event["vm"])
         early = "" if event["vm"] in self.ready else " before it answered"
         text = f"pcocc: {event['vm']} on {event['node']} ended{early}: {event['text']}"
         if self.settled:
@@ -142,8 +145,17 @@ class Watch:
     def _complaint(self, line: str) -> None:
         if not self.settled:
             self.said.append(line)
+        elif _STEP_ENDS.search(line):
+            self.ending = True
+        elif killed := _TASK_KILLED.match(line):
+            self._on_killed(killed[1], killed[2])
         elif not _ROUTINE.match(line):
             self._tell(line)
+
+    def _on_killed(self, node: str, tasks: str) -> None:
+        """Tell of VMs whose keeper could not: the last one of a node is killed together with its QEMU."""
+        for rank in [] if self.ending else parse_ranks(tasks):
+            self._on_ended({"vm": f"vm{rank}", "node": node, "text": KILLED, "asked": False})
 
     def _fail(self, text: str) -> None:
         self.said.append(text)

@@ -87,13 +87,19 @@ def kill(process: ProcessId) -> None:
 
 
 def find_in_cgroup(part: str, uid: int) -> list[ProcessId]:
-    """Return the processes of a user whose cgroup path (v1 or v2) contains `part`, such as /job_7/step_0/."""
+    """Return this host's processes of a user whose cgroup path (v1 or v2) contains `part`, such as /job_7/step_0/.
+
+    Several nodes may share a kernel (slurmd -N): a host is told by its UTS namespace.
+    """
     found = []
+    host = os.readlink("/proc/self/ns/uts")
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         try:
-            if entry.stat().st_uid != uid or part not in Path(entry.path, "cgroup").read_text() + "/":
+            if entry.stat().st_uid != uid or os.readlink(f"{entry.path}/ns/uts") != host:
+                continue
+            if not any(part in line + "/" for line in Path(entry.path, "cgroup").read_text().splitlines()):
                 continue
         except OSError:
             continue
