@@ -67,7 +67,7 @@ class Watch:
     """The boot step as seen through its srun's output."""
 
     def __init__(self, job: int, vms: int) -> None:
-        self.job, self.vms = job, vms
+        self.job, self.vms, self.pid = job, vms, 0
         self.started: set[str] = set()
         self.ready: set[str] = set()
         self.ended: set[str] = set()
@@ -81,6 +81,7 @@ class Watch:
     def run(self, argv: list[str], environment: dict[str, str]) -> int:
         """Run the step to its end; the status is that of its srun."""
         child = slurm.start_step(argv, environment)
+        self.pid = child.pid
         selector = selectors.DefaultSelector()
         assert child.stdout is not None and child.stderr is not None  # start_step pipes both
         for pipe, handle in ((child.stdout, self._line), (child.stderr, self._complaint)):
@@ -161,12 +162,12 @@ class Watch:
         self.said.append(text)
         if not self.settled and not self.failed:
             self.failed = True
-            slurm.cancel_steps(self.job)
+            slurm.cancel_step_of(self.job, self.pid)
 
     def _end(self, status: int) -> int:
         if self.settled:
             return status
-        if slurm.find_boot_step(self.job) is not None:
+        if any(not step.is_of(self.pid) for step in slurm.read_boot_steps(self.job)):
             self._settle("joined")  # another srun of this job was first
             return 0
         self.progress.clear()

@@ -77,20 +77,40 @@ def _is_slurms(name: str) -> bool:
     return name.startswith(("SLURM_", "SRUN_", "SBATCH_", "SALLOC_", "PCOCC_", "PMI"))
 
 
-def find_boot_step(job: int) -> str | None:
-    """Return the oldest live boot step of a job as `JOB.STEP`."""
-    text = process.run(["squeue", "--steps", f"--jobs={job}", "--noheader", "--Format=StepID:64,StepName:64"])
-    steps = [words[0] for words in map(str.split, text.splitlines()) if words[1:] == [BOOT_STEP]]
-    return min(steps, key=_step_number, default=None)
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A live boot step as `JOB.STEP`, and the srun it belongs to."""
+
+    name: str
+    host: str
+    pid: int
+
+    def is_of(self, pid: int) -> bool:
+        """Tell whether the srun with this pid on this host started the step."""
+        return self.pid == pid and self.host.partition(".")[0] == os.uname().nodename.partition(".")[0]
 
 
-def _step_number(step: str) -> int:
-    tail = step.rpartition(".")[2]
-    return int(tail) if tail.isdigit() else 1 << 32
+def read_boot_steps(job: int) -> tuple[Step, ...]:
+    """Return the live boot steps of a job; none when the job has ended."""
+    try:
+        return parse_steps(process.run(["scontrol", "--oneliner", "show", "step", str(job)]))
+    except NodeError:
+        return ()
 
 
-def cancel_steps(job: int) -> None:
-    """Cancel the job's boot step."""
-    step = find_boot_step(job)
-    if step is not None:
-        subprocess.run(["scancel", "--quiet", step], check=False, stdin=subprocess.DEVNULL, capture_output=True)
+def parse_steps(text: str) -> tuple[Step, ...]:
+    """Parse `scontrol -o show step`."""
+    found = []
+    for line in text.splitlines():
+        fields = dict(re.findall(r"(\S+?)=(\S*)", line))
+        host, _, pid = fields.get("SrunHost:Pid", "").partition(":")
+        if fields.get("Name") == BOOT_STEP and pid.isdigit():
+            found.append(Step(fields["StepId"], host, int(pid)))
+    return tuple(found)
+
+
+def cancel_step_of(job: int, pid: int) -> None:
+    """Cancel the boot step that a certain srun of this host started."""
+    for step in read_boot_steps(job):
+        if step.is_of(pid):
+            subprocess.run(["scancel", "--quiet", step.name], check=False, stdin=subprocess.DEVNULL, capture_output=True)

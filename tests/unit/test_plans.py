@@ -123,3 +123,13 @@ def test_scontrols_line_is_parsed() -> None:
     assert slurm.parse_job(7, text.replace("MinMemoryCPU=500M", "MinMemoryNode=1.50G")).task_memory(3) == 768
     with pytest.raises(NodeError):
         slurm.parse_job(7, "slurm_load_jobs error: Invalid job id specified")
+
+
+def test_boot_steps_are_told_by_their_srun() -> None:
+    text = (
+        "StepId=7.0 Name=hostname SrunHost:Pid=login:11\n"
+        "StepId=7.1 UserId=2001 State=RUNNING Name=pcocc-vms Dist=Block SrunHost:Pid=login:12\n"
+    )
+    (step,) = slurm.parse_steps(text)
+    assert (step.name, step.host, step.pid) == ("7.1", "login", 12)
+    assert slurm.parse_steps("No job steps in the system\n") == ()
