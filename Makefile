@@ -11,7 +11,7 @@ test: ## all tests: unit, lua, spank, netns, and the box with real Slurm and QEM
 
 bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	tests/prepare
-	build/venv/bin/python -m pytest tests/bench -m bench --override-ini addopts= -s
+	build/venv/bin/python tests/bench/measure.py
 
 lint: ## what CONTRIBUTING.md asks before a commit
 	tests/prepare
