@@ -70,7 +70,7 @@ class Box:
     """Commands in the box; `history` has what each of them said, for the report of a failure."""
 
     history: list[str] = field(default_factory=list)
-    environ: Mapping[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def argv(self, argv: str | Sequence[str], user: str = "alice", node: str | None = None, cwd: str = "",
              env: Mapping[str, str] | None = None) -> list[str]:
@@ -100,12 +100,15 @@ class Box:
     def start(self, argv: str | Sequence[str], **more: object) -> subprocess.Popen[str]:
         """Start a command with pipes."""
         self.history.append(f"started: {argv}")
-        return subprocess.Popen(self.argv(argv, **more), stdin=subprocess.PIPE, stdout=subprocess.PIPE,  # type: ignore[arg-type]
-                                stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        child = subprocess.Popen(self.argv(argv, **more), stdin=pipe, stdout=pipe, stderr=pipe, text=True)  # type: ignore[arg-type]
+        self.started.append(child)
+        return child
 
     def finish(self, process: subprocess.Popen[str], timeout: float = 120) -> Done:
         """Wait for a started command."""
         out, err = process.communicate(timeout=timeout)
+        self.started.remove(process)
         done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
         self.note(process.args[-1], done, 0)  # type: ignore[index]
         return done

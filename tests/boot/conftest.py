@@ -46,7 +46,11 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     box: Box = request.getfixturevalue("box")
+    kept = set(map(id, box.started))
     yield
+    for process in [one for one in box.started if id(one) not in kept]:
+        process.kill()
+        box.finish(process, 10)
     for job in set(box.jobs()):
         try:
             wait_for(lambda job=job: job not in box.jobs(), f"the end of job {job}", 20)

@@ -1,0 +1,133 @@
+"""Signals and ends: what reaches the command in a guest, and that nothing of a step stays there."""
+
+import signal
+import subprocess
+import uuid
+
+from tests.boot.box import Box, Process, wait_for
+from tests.boot.cluster import Cluster, make_cluster
+
+
+def guest_processes(cluster: Cluster, word: str, vm: str = "vm0") -> str:
+    """Return the guest's processes with this word in their command line, without the looking ones."""
+    return cluster.srun([f"--pcocc-vm={vm}", "--overlap", "pgrep", "-f", "-a", f"[{word[0]}]{word[1:]}"]).stdout
+
+
+def start_marked(cluster: Cluster, script: str, vm: str = "vm0", options: tuple[str, ...] = ()) -> tuple[subprocess.Popen[str], str]:
+    """Start a script in a VM that says `ready` when it has begun; return its srun and a word that marks its processes."""
+    word = f"mark{uuid.uuid4().hex[:12]}"
+    script = f"sleep 1000 {word} 2>/dev/null & {script}".replace(f"sleep 1000 {word}", f"sh -c 'while :; do sleep 5; done' {word}")
+    started = cluster.start([f"--pcocc-vm={vm}", *options, "sh", "-c", script, word])
+    assert started.stdout is not None
+    line = started.stdout.readline()
+    assert line == "ready\n", line + cluster.box.finish(started).stderr
+    return started, word
+
+
+def send(cluster: Cluster, name: str) -> None:
+    """Signal the step; Slurm 22.05 delivers and yet says `Invalid job id` when the step is not on all nodes of its job."""
+    cluster.box.run(["scancel", "-s", name, cluster.other_step()])
+
+
+def test_a_signal_of_scancel_reaches_the_command(cluster: Cluster) -> None:
+    script = "trap 'echo usr1; exit 6' USR1; echo ready; while :; do sleep 0.2; done"
+    started, word = start_marked(cluster, script)
+    send(cluster, "USR1")
+    done = cluster.box.finish(started)
+    assert done.stdout == "usr1\n" and done.returncode == 6
+    assert guest_processes(cluster, word) == ""
+
+
+def test_a_signal_may_be_survived(cluster: Cluster) -> None:
+    script = "trap 'echo usr2' USR2; echo ready; read line; echo $line; exit 0"
+    started, _word = start_marked(cluster, script)
+    send(cluster, "USR2")
+    assert started.stdout is not None and started.stdout.readline() == "usr2\n"
+    done = finish_with(cluster.box, started, "on\n")
+    assert done.returncode == 0
+
+
+def finish_with(box: Box, process: subprocess.Popen[str], text: str) -> subprocess.CompletedProcess[str]:
+    """Give a process its input and wait for it."""
+    out, err = process.communicate(text, timeout=60)
+    box.started.remove(process)
+    done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    box.note("finished", done, 0)
+    return done
+
+
+def test_a_signal_does_not_touch_other_steps_or_vms(cluster: Cluster) -> None:
+    other, _word = start_marked(cluster, "echo ready; cat", "vm1", ("--overlap",))
+    first = set(cluster.steps())
+    started, _word = start_marked(cluster, "echo ready; cat", "vm0", ("--overlap",))
+    step = next(iter(set(cluster.steps()) - first))
+    cluster.box.run(["scancel", "-s", "KILL", step])
+    assert cluster.box.finish(started).returncode != 0
+    assert finish_with(cluster.box, other, "still here\n").stdout == "still here\n"
+    assert sorted(cluster.qemus()) == ["vm0", "vm1", "vm2", "vm3"]
+
+
+def test_a_cancelled_step_leaves_no_process_in_the_guest(cluster: Cluster) -> None:
+    started, word = start_marked(cluster, "echo ready; wait")
+    cluster.box.run(["scancel", cluster.other_step()], status=0)
+    assert cluster.box.finish(started).returncode != 0
+    wait_for(lambda: guest_processes(cluster, word) == "", "the end of the processes in the guest", 20)
+
+
+def test_a_cancelled_step_that_ignores_sigterm_leaves_no_process_in_the_guest(cluster: Cluster) -> None:
+    started, word = start_marked(cluster, "trap '' TERM INT HUP; echo ready; while :; do sleep 1; done")
+    cluster.box.run(["scancel", cluster.other_step()], status=0)
+    assert cluster.box.finish(started).returncode != 0
+    wait_for(lambda: guest_processes(cluster, word) == "", "the end of the processes in the guest", 30)
+
+
+def test_a_killed_srun_leaves_no_process_in_the_guest(cluster: Cluster) -> None:
+    started, word = start_marked(cluster, "echo ready; cat; wait")
+    started.send_signal(signal.SIGKILL)
+    cluster.box.finish(started)
+    wait_for(lambda: guest_processes(cluster, word) == "", "the end of the processes in the guest", 60)
+    wait_for(lambda: len(cluster.steps()) == 1, "the end of the step", 60)
+
+
+def test_ctrl_c_ends_the_command_and_its_children(cluster: Cluster) -> None:
+    started, word = start_marked(cluster, "echo ready; wait")
+    started.send_signal(signal.SIGINT)
+    started.send_signal(signal.SIGINT)
+    done = cluster.box.finish(started)
+    assert done.returncode != 0
+    wait_for(lambda: guest_processes(cluster, word) == "", "the end of the processes in the guest", 20)
+
+
+def test_children_that_a_command_leaves_behind_end_with_the_step(cluster: Cluster) -> None:
+    started, word = start_marked(cluster, "setsid sh -c 'while :; do sleep 5; done' $0 >/dev/null 2>&1 </dev/null & echo ready; exit 0")
+    assert cluster.box.finish(started).returncode == 0
+    assert guest_processes(cluster, word) == ""
+
+
+def ssh_clients(cluster: Cluster, node: str) -> list[Process]:
+    """Return the ssh processes of the job's steps on a node."""
+    return cluster.box.processes(rf"^ssh .*/run/pcocc/{cluster.job}/", node)
+
+
+def test_a_lost_connection_leaves_no_process_in_the_guest(cluster: Cluster) -> None:
+    started, word = start_marked(cluster, "echo ready; wait")
+    for process in ssh_clients(cluster, "n1"):
+        cluster.box.kill(process, signal.SIGKILL)
+    done = cluster.box.finish(started)
+    assert done.returncode != 0
+    wait_for(lambda: guest_processes(cluster, word) == "", "the end of the processes in the guest", 20)
+
+
+def test_the_time_limit_of_a_step_ends_its_command(cluster: Cluster) -> None:
+    """Slurm looks at time limits of steps by the minute, so only the smallest one is waited for."""
+    started, word = start_marked(cluster, "trap 'echo term; exit 4' TERM; echo ready; while :; do sleep 0.2; done", options=("--time=0:01",))
+    done = cluster.box.finish(started, 150)
+    assert done.returncode != 0 and "term" in done.stdout
+    assert guest_processes(cluster, word) == ""
+
+
+def test_a_signal_to_the_whole_job_leaves_the_vms_running(box: Box) -> None:
+    with make_cluster(box, "--pcocc-template=tiny") as cluster:
+        box.run(["scancel", "-s", "USR1", str(cluster.job)], status=0)
+        box.run(["scancel", "-s", "HUP", str(cluster.job)], status=0)
+        assert cluster.vm(["hostname"]) == "vm0"
