@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STATE = Path("/var/lib/pcocc-box")
 HOME = Path("/home/alice")
 NODES = ("n1", "n2")
-JOB_NAME = "boottest"  # every job of the tests, except the one they share; nobody else's jobs are touched
-SHARED_NAME = "bootshared"
+# names of this session's jobs: those of one test, which end with it, and those that tests share; no others are touched
+JOB_NAME = f"boottest{os.getpid()}"
+SHARED_NAME = f"bootshared{os.getpid()}"
 Done = subprocess.CompletedProcess[str]
 T = TypeVar("T")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -19,15 +20,20 @@ _seen: set[int] = set()
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[Box]:
-    """The box, up and clean before and after."""
+    """The box, up and clean before and after, and of one test session at a time."""
+    STATE.mkdir(exist_ok=True)
+    lock = (STATE / "tests.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     for words in (["up"], ["image", "tiny"]):
         done = subprocess.run([ROOT / "tests/box", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     _seen.update(_BOX.jobs("all"))
     yield _BOX
     if set(_BOX.jobs(name="")) - set(_BOX.jobs()):
+        lock.close()
         return  # somebody else's job runs: what is there may be its
     done = subprocess.run([ROOT / "tests/box", "status", "--wait", "30"], capture_output=True, text=True, check=False)
+    lock.close()
     assert done.returncode == 0, f"the box is not clean after the tests:\n{done.stdout}{done.stderr}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import memory
-from tests.boot.box import Box, Process, wait_for
+from tests.boot.box import SHARED_NAME, Box, Process, wait_for
 from tests.boot.cluster import Cluster, make_cluster
 
 
@@ -23,7 +23,7 @@ def accelerator(qemu: Process) -> str:
 @pytest.fixture(scope="module")
 def sized(box: Box):  # type: ignore[no-untyped-def]
     """One VM of two CPUs with 500 MB each."""
-    with make_cluster(box, "--pcocc-template=tiny", "-c2", "--mem-per-cpu=500M", name="bootshared") as cluster:
+    with make_cluster(box, "--pcocc-template=tiny", "-c2", "--mem-per-cpu=500M", name=SHARED_NAME) as cluster:
         yield cluster
 
 
