@@ -34,7 +34,8 @@ class Caller:
 def freeze(request: Request, site: config.Site, every: Mapping[str, Template], caller: Caller) -> Cluster:
     """Return the cluster a request comes to; RequestError or ConfigError when it cannot be had."""
     if request.vm_count > site.max_vms:
-        raise RequestError(f"{request.vm_count} VMs are asked for, a job of this site can have {site.max_vms}")
+        message = f"{request.vm_count} VMs are asked for, a job of this site can have {site.max_vms}"
+        raise RequestError(message, "ask for fewer VMs, or split the work over several jobs")
     user_data = None
     if request.user_data:
         user_data = _read_user_data(_absolute(request.user_data, caller))

@@ -92,7 +92,8 @@ def parse_image(text: str, parts: tuple[Part, ...]) -> tuple[str | None, str]:
     if not equals or "/" in name:
         return None, _filled(text, text)
     if name not in [part.template for part in parts]:
-        raise RequestError(f"--pcocc-image={text} names template {name!r}, which --pcocc-template does not")
+        message = f"--pcocc-image={text} names template {name!r}, which --pcocc-template does not"
+        raise RequestError(message, "name one of the templates of --pcocc-template, or leave the name out")
     return name, _filled(image, text)
 
 

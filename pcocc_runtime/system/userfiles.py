@@ -16,7 +16,7 @@ def read_start(path: str, size: int, what: str) -> bytes:
         raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise RequestError(f"{what} {path} is not a regular file")
+            raise RequestError(f"{what} {path} is not a regular file", "name a file, not a directory or device")
         return _read_all(fd, size)
     except OSError as error:
         raise RequestError(f"{what} {path} cannot be read: {error.strerror}") from error
