@@ -5,7 +5,7 @@ demo: ## a Slurm cluster on this machine, a small guest, and the main job with a
 	tests/prepare
 	tests/demo
 
-test: ## all tests: unit, lua, spank, netns, and the box with real Slurm and QEMU
+test: ## unit, lua, spank, netns, and the settled tests in the box with real Slurm and QEMU
 	tests/prepare
 	build/venv/bin/python -m pytest tests
 
