@@ -7,7 +7,8 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +33,14 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
             return found
         assert time.monotonic() < end, f"{what}: not so after {seconds:.0f} s"
         time.sleep(0.1)
+
+
+def read_command(pid: int) -> str:
+    """Return the whole command line of a process; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,17 @@ class Box:
         self.note(process.args[-1], done, 0)  # type: ignore[index]
         return done
 
+    @contextmanager
+    def changed(self, do: str, undo: str, node: str | None = None) -> Iterator[None]:
+        """Change something as root for a while; a shell undoes it when its input ends, also when this process is killed."""
+        words = ["sh", "-c", f"trap : INT TERM HUP; ({do}) && echo done && cat >/dev/null; {undo}"]
+        keeper = self.start(words, user="root", node=node)
+        try:
+            assert keeper.stdout is not None and keeper.stdout.readline() == "done\n", do
+            yield
+        finally:
+            self.finish(keeper, 30)
+
     def note(self, argv: str | Sequence[str], done: Done, seconds: float) -> None:
         """Keep what a command said."""
         words = argv if isinstance(argv, str) else shlex.join(argv)
@@ -129,7 +149,7 @@ class Box:
         """Return the processes of the box whose command line matches a regular expression."""
         done = subprocess.run([ROOT / "tests/box", "ps"], capture_output=True, text=True, check=True)
         fields = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
-        found = [Process(words[0], int(words[1]), words[2]) for words in fields if len(words) == 3]
+        found = [Process(words[0], int(words[1]), read_command(int(words[1])) or words[2]) for words in fields if len(words) == 3]
         return [one for one in found if re.search(pattern, one.words) and node in (None, one.node)]
 
     def qemus(self, job: int) -> dict[str, Process]:

@@ -24,7 +24,7 @@ def box() -> Iterator[Box]:
     STATE.mkdir(exist_ok=True)
     lock = (STATE / "tests.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    for words in (["up"], ["image", "tiny"]):
+    for words in (["up", "--cpus", "8"], ["image", "tiny"]):  # room for the shared VMs and a test's own
         done = subprocess.run([ROOT / "tests/box", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     _seen.update(_BOX.jobs("all"))

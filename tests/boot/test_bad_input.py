@@ -1,6 +1,7 @@
 """What users mistype: one sentence with a hint, no job, no drained node, nothing left."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -152,23 +153,20 @@ def test_a_job_that_is_too_small_for_a_vm_is_refused(box: Box, size: str) -> Non
     ensure_refused(box.run(["srun", "--pcocc-template=tiny", size, "true"]), "100 MiB")
 
 
-@pytest.fixture
-def site_file(box: Box) -> Iterator[Path]:
-    """The site's templates.yaml, put back afterwards."""
-    path = STATE / "etc/pcocc/templates.yaml"
-    text = path.read_text()
-    yield path
-    path.write_text(text)
+def appended(box: Box, text: str) -> AbstractContextManager[None]:
+    """Add lines to the site's templates.yaml for a while."""
+    do = f"cp -p /etc/pcocc/templates.yaml /run/templates.yaml; printf '{text}' >>/etc/pcocc/templates.yaml"
+    return box.changed(do, "cp -p /run/templates.yaml /etc/pcocc/templates.yaml")
 
 
-def test_a_mistake_in_the_sites_files_is_told_with_file_and_line(box: Box, site_file: Path) -> None:
-    site_file.write_text(site_file.read_text() + "broken:\n  image: [\n")
-    run_refused(box, "srun --pcocc-template=tiny true", "/etc/pcocc/templates.yaml:", "YAML")
+def test_a_mistake_in_the_sites_files_is_told_with_file_and_line(box: Box) -> None:
+    with appended(box, "broken:\\n  image: [\\n"):
+        run_refused(box, "srun --pcocc-template=tiny true", "/etc/pcocc/templates.yaml:", "YAML")
 
 
-def test_an_unknown_key_in_the_sites_files_is_told(box: Box, site_file: Path) -> None:
-    site_file.write_text(site_file.read_text() + "odd:\n  image: /x.qcow2\n  cpuz: 3\n")
-    run_refused(box, "srun --pcocc-template=odd true", "/etc/pcocc/templates.yaml", "cpuz")
+def test_an_unknown_key_in_the_sites_files_is_told(box: Box) -> None:
+    with appended(box, "odd:\\n  image: /x.qcow2\\n  cpuz: 3\\n"):
+        run_refused(box, "srun --pcocc-template=odd true", "/etc/pcocc/templates.yaml", "cpuz")
 
 
 def test_bad_input_drains_no_node(box: Box) -> None:

@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -129,16 +128,6 @@ def test_a_daemon_restarts_under_a_running_cluster(cluster: Cluster, daemon: str
     cluster.box.finish(waiting, 40)
 
 
-@contextmanager
-def changed(box: Box, node: str, do: str, undo: str) -> Iterator[None]:
-    """Change a node's own view of its files for a while."""
-    box.run(["sh", "-ec", do], user="root", node=node, status=0)
-    try:
-        yield
-    finally:
-        box.run(["sh", "-c", undo], user="root", node=node, status=0)
-
-
 MISSING = {
     "QEMU": ("mount --bind /dev/null /usr/bin/qemu-system-x86_64", "umount /usr/bin/qemu-system-x86_64", "qemu-system-x86_64"),
     "the tun device": ("mount -t tmpfs none /dev/net", "umount /dev/net", "tap"),
@@ -155,7 +144,7 @@ MISSING = {
 @pytest.mark.parametrize("what", MISSING)
 def test_what_a_node_lacks_is_told(box: Box, what: str) -> None:
     do, undo, word = MISSING[what]
-    with changed(box, "n2", do, undo):
+    with box.changed(do, undo, "n2"):
         done = box.run("srun -N2 --pcocc-template=tiny:2 hostname", timeout=90)
         assert done.returncode != 0 and done.stdout == ""
         assert "Traceback" not in done.stderr and "pcocc: error:" in done.stderr, done.stderr
@@ -166,7 +155,7 @@ def test_what_a_node_lacks_is_told(box: Box, what: str) -> None:
 
 def test_a_scratch_that_fills_up_is_told(box: Box) -> None:
     do = "mkdir -p /var/lib/pcocc/scratch; mount -t tmpfs -o size=12m,mode=755 none /var/lib/pcocc/scratch"
-    with changed(box, "n2", do, "umount -l /var/lib/pcocc/scratch"):
+    with box.changed(do, "umount -l /var/lib/pcocc/scratch", "n2"):
         path = HOME / "boottest-full"
         script = "dd if=/dev/urandom of=~/fill bs=1M count=30; sync; echo written"
         try:
@@ -182,11 +171,9 @@ def test_a_scratch_that_fills_up_is_told(box: Box) -> None:
 @pytest.fixture
 def impatient(box: Box) -> Iterator[None]:
     """A site that waits six seconds for a guest."""
-    path = STATE / "etc/pcocc/pcocc.yaml"
-    text = path.read_text()
-    path.write_text(re.sub(r"boot-timeout: \d+", "boot-timeout: 6", text))
-    yield
-    path.write_text(text)
+    do = "cp -p /etc/pcocc/pcocc.yaml /run/pcocc.yaml; sed -i 's/boot-timeout: .*/boot-timeout: 6/' /etc/pcocc/pcocc.yaml"
+    with box.changed(do, "cp -p /run/pcocc.yaml /etc/pcocc/pcocc.yaml"):
+        yield
 
 
 @pytest.fixture
