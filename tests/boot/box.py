@@ -132,7 +132,8 @@ class Box:
             assert keeper.stdout is not None and keeper.stdout.readline() == "done\n", do
             yield
         finally:
-            self.finish(keeper, 30)
+            done = self.finish(keeper, 30)
+        assert done.returncode == 0, f"not undone: {undo}: {done.stderr}"
 
     def note(self, argv: str | Sequence[str], done: Done, seconds: float) -> None:
         """Keep what a command said."""
@@ -149,7 +150,8 @@ class Box:
         """Return the processes of the box whose command line matches a regular expression."""
         done = subprocess.run([ROOT / "tests/box", "ps"], capture_output=True, text=True, check=True)
         fields = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
-        found = [Process(words[0], int(words[1]), read_command(int(words[1])) or words[2]) for words in fields if len(words) == 3]
+        found = [Process(words[0], int(words[1]), read_command(int(words[1])) or words[2]) for words in fields
+                 if len(words) == 3 and words[1].isdigit()]  # not the further lines of a command
         return [one for one in found if re.search(pattern, one.words) and node in (None, one.node)]
 
     def qemus(self, job: int) -> dict[str, Process]:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.boot.box import HOME, ROOT, STATE, Box, Done, Process, wait_for
 from tests.boot.cluster import Cluster, make_cluster
+from tests.boot.test_signals import interrupt
 
 
 def ensure_told(done: Done, *words: str) -> None:
@@ -36,8 +37,8 @@ def test_a_killed_qemu_fails_its_steps_and_is_named(box: Box) -> None:
     with make_cluster(box, "--pcocc-template=tiny:2", "-N2") as cluster:
         waiting = wait_in_vm(cluster, "vm1")
         box.kill(cluster.qemus()["vm1"], signal.SIGKILL)
-        ensure_told(box.finish(waiting, 30), "vm1", "n2", "killed")
-        ensure_told(cluster.srun("-n1 --pcocc-vm=vm1 hostname", timeout=60), "vm1", "n2", "killed")
+        ensure_told(box.finish(waiting, 60), "vm1", "n2")
+        ensure_told(cluster.srun("-n1 -wn2 --pcocc-vm=vm1 hostname", timeout=60), "vm1", "n2", "killed")
         assert cluster.srun("-n1 --pcocc-vm=vm0 hostname").stdout == "vm0\n"
 
 
@@ -123,9 +124,8 @@ def test_a_daemon_restarts_under_a_running_cluster(cluster: Cluster, daemon: str
     done = cluster.srun("--pcocc-vm=vm[0-3] --overlap hostname", status=0)
     assert sorted(done.stdout.split()) == ["vm0", "vm1", "vm2", "vm3"]
     assert (cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}) == before
-    waiting.send_signal(signal.SIGINT)
-    waiting.send_signal(signal.SIGINT)
-    cluster.box.finish(waiting, 40)
+    assert waiting.poll() is None
+    interrupt(cluster.box, waiting)
 
 
 MISSING = {
@@ -133,8 +133,8 @@ MISSING = {
     "the tun device": ("mount -t tmpfs none /dev/net", "umount /dev/net", "tap"),
     "the runtime": ("mount -t tmpfs none /opt/pcocc/libexec", "umount /opt/pcocc/libexec", "pcocc"),
     "the runtime's Python": ("mount -t tmpfs none /opt/pcocc/lib/pcocc", "umount /opt/pcocc/lib/pcocc", "pcocc"),
-    "a working nft": ("mount --bind /bin/false $(readlink -f $(command -v nft))", "umount $(readlink -f $(command -v nft))", "nft"),
-    "dnsmasq": ("mount --bind /dev/null $(command -v dnsmasq)", "umount $(command -v dnsmasq)", "dnsmasq"),
+    "a working nft": ("mount --bind /bin/false /usr/sbin/nft", "umount /usr/sbin/nft", "nft"),
+    "dnsmasq": ("mount --bind /dev/null /usr/sbin/dnsmasq", "umount /usr/sbin/dnsmasq", "dnsmasq"),
     "room for disks": (
         "mkdir -p /var/lib/pcocc/scratch; mount -t tmpfs -o size=16k none /var/lib/pcocc/scratch", "umount /var/lib/pcocc/scratch", "vm1",
     ),
