@@ -94,7 +94,18 @@ def _start() -> None:
     _ensure_state_directory()
     reclaim()
     site = config.read_site(_CONFIG_DIR)
+    reclaim_scratch(Path(site.scratch))
     accel.find_accelerator(site.accel, PurePath(site.qemu))
+
+
+def reclaim_scratch(scratch: Path) -> None:
+    """Delete the disks of jobs that have no record any more: /run was emptied by a reboot, scratch was not."""
+    jobs = [int(path.name) for path in scratch.glob("*") if path.name.isdigit()]
+    for job in jobs:
+        with files.locked(_lock(job)):
+            if read_record(job) is None:
+                files.remove_tree(scratch / str(job))
+                Path(_lock(job)).unlink(missing_ok=True)
 
 
 def reclaim(except_job: int | None = None) -> None:

@@ -103,6 +103,14 @@ def test_a_live_job_is_left_alone_at_slurmd_start(nodes: Pair, stepd: subprocess
     assert "ip=10.200.0.1" in guest.dhcp()
 
 
+def test_disks_left_by_a_reboot_are_deleted_at_slurmd_start(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    set_up(nodes, stepd)
+    nodes[0].run("sh", "-c", "mkdir -p /var/lib/pcocc/scratch/99 /var/lib/pcocc/scratch/mine; touch /var/lib/pcocc/scratch/99/vm0.qcow2")
+    nodes[0].helper("start", "")
+    assert nodes[0].run("ls", "/var/lib/pcocc/scratch").stdout.split() == ["12", "mine"]
+    nodes[0].run("rmdir", "/var/lib/pcocc/scratch/mine")
+
+
 def test_of_two_boot_steps_the_older_has_the_node(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
     node = nodes[0]
     node.helper("setup", request(12, 0, stepd.pid, step=3))
