@@ -75,7 +75,7 @@ def _parse_part(word: str, text: str) -> Part:
 def _parse_count(count: str, name: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]+", count, re.ASCII):
         raise RequestError(f"{count!r} is not a number of VMs of template {name!r}", _FORM)
-    number = int(count[:18])
+    number = int(count) if len(count) <= 18 else 0
     if number < 1:
         raise RequestError(f"{count} VMs of template {name!r} cannot be had", _FORM)
     return number
