@@ -68,11 +68,16 @@ def read_cluster(vm: str) -> dict[str, Any]:
             cluster["directory"] = path
             return cluster
         except (FileNotFoundError, ValueError):
-            if time.monotonic() > deadline or not os.path.isdir(path):
+            if time.monotonic() > deadline or not _is_set_up(path):
                 raise AttachError(
                     f"pcocc: error: {vm}: the VMs of this job do not run\nhint: their end was reported by the srun that booted them"
                 ) from None
             time.sleep(0.05)  # another srun of the job is booting it; nothing announces the file
+
+
+def _is_set_up(path: str) -> bool:
+    """Tell whether this node has, or is just making, its part of the job's virtual cluster."""
+    return os.path.isdir(path) or os.path.exists(f"/run/netns/pcocc-{os.environ['SLURM_JOB_ID']}")
 
 
 class Session:

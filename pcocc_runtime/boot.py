@@ -27,7 +27,10 @@ CLUSTER_VARIABLE = "SLURM_SPANK_PCOCC_CLUSTER"
 # what Slurm says when a step ends with its job, as every boot step does
 _STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
 _TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
+# what Slurm says, in several versions, of a task or node that did not get as far as a VM
+_LOST = re.compile(r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create step|Node failure)")
 _ROUTINE = re.compile(r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit code \d+))")
+LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
 QUIET_SECONDS = 2.0  # a progress line only for what takes longer
 
 
@@ -48,7 +51,7 @@ def main() -> int:
             "PCOCC_TASK_MEMORY": str(facts.task_memory(cluster.vm_count)),
         }
         argv = slurm.boot_argv(facts, cluster.vm_count, document.sets_text(cluster))
-        return Watch(job, cluster.vm_count).run(argv, environment)
+        return Watch(job, cluster.vm_count, facts.nodes).run(argv, environment)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
         report("failed")
@@ -66,8 +69,8 @@ def report(word: str) -> None:
 class Watch:
     """The boot step as seen through its srun's output."""
 
-    def __init__(self, job: int, vms: int) -> None:
-        self.job, self.vms, self.pid = job, vms, 0
+    def __init__(self, job: int, vms: int, nodes: int) -> None:
+        self.job, self.vms, self.nodes, self.pid = job, vms, nodes, 0
         self.started: set[str] = set()
         self.ready: set[str] = set()
         self.ended: set[str] = set()
@@ -75,6 +78,7 @@ class Watch:
         self.said: list[str] = []
         self.settled = False
         self.failed = False
+        self.lost = 0.0
         self.begin = time.monotonic()
         self.progress = Progress(vms)
 
@@ -98,6 +102,8 @@ class Watch:
                     open_pipes -= 1
             if not self.settled:
                 self.progress.show(len(self.started), len(self.ready))
+                if self.lost and time.monotonic() > self.lost + LAST_WORDS:
+                    self._cancel()
         return self._end(child.wait())
 
     def _line(self, line: str) -> None:
@@ -138,29 +144,36 @@ class Watch:
         self.ended.add(event["vm"])
         early = "" if event["vm"] in self.ready else " before it answered"
         text = f"pcocc: {event['vm']} on {event['node']} ended{early}: {event['text']}"
-        if self.settled:
-            self._tell(text)
-        else:
+        if not self.settled:
             self._fail(text)
+            return
+        self._tell(text)
+        slurm.spread_end(self.job, self.nodes, event["vm"], event.get("reason", "killed"))
 
     def _complaint(self, line: str) -> None:
-        if not self.settled:
-            self.said.append(line)
-        elif _STEP_ENDS.search(line):
-            self.ending = True
-        elif killed := _TASK_KILLED.match(line):
+        ends = _STEP_ENDS.search(line) is not None
+        self.ending = self.ending or ends
+        if killed := _TASK_KILLED.match(line):
             self._on_killed(killed[1], killed[2])
-        elif not _ROUTINE.match(line):
+        elif not self.settled:
+            self.said.append(line)
+            if _LOST.match(line) and not self.lost:
+                self.lost = time.monotonic()
+        elif not ends and not _ROUTINE.match(line):
             self._tell(line)
 
     def _on_killed(self, node: str, tasks: str) -> None:
         """Tell of VMs whose keeper could not: the last one of a node is killed together with its QEMU."""
-        for rank in [] if self.ending else parse_ranks(tasks):
+        for rank in () if self.ending else parse_ranks(tasks):
             self._on_ended({"vm": f"vm{rank}", "node": node, "text": KILLED, "asked": False})
 
     def _fail(self, text: str) -> None:
         self.said.append(text)
-        if not self.settled and not self.failed:
+        if not self.settled:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if not self.failed:
             self.failed = True
             slurm.cancel_step_of(self.job, self.pid)
 

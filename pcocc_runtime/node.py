@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 
 from pcocc_runtime import config, layout, naming, netplan
@@ -30,6 +30,7 @@ class Record:
     uid: int
     stepd: process.ProcessId
     scratch: str
+    heir: int | None = None  # the older step this one makes room for: it takes over the namespace, and who waits inside
 
 
 class _Yield(Exception):
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         print(render(error))
         return 1
     except OSError as error:
-        print(f"pcocc: error: {os.uname().nodename}: {error}")
+        print(f"pcocc: error: {os.uname().nodename}: {error}\nhint: ask the admins to look at this node")
         return 1
     return 0
 
@@ -86,8 +87,15 @@ def _release() -> None:
         record = read_record(job)
         if record is None:
             Path(_lock(job)).unlink(missing_ok=True)
-        elif record.step == step:
-            release(record)
+        else:
+            _release_step(record, step)
+
+
+def _release_step(record: Record, step: int) -> None:
+    if record.heir == step and process.is_alive(record.stepd):
+        _write_record(replace(record, heir=None))  # the heir has died first
+    elif step in (record.step, record.heir):
+        (clear if step == record.step and record.heir is not None else release)(record)
 
 
 def _start() -> None:
@@ -122,13 +130,19 @@ def reclaim(except_job: int | None = None) -> None:
 
 def release(record: Record) -> None:
     """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
+    clear(record)
+    _remove_netns(record.job)
+    for path in Path(naming.STATE_DIR).glob(f"{record.job}.*"):
+        path.unlink(missing_ok=True)
+
+
+def clear(record: Record) -> None:
+    """End and delete what a boot step has made, but the job's namespace, where VM steps may wait for the next."""
     for left in process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid):
         process.kill(left)
     _remove_networks(record.job)
     files.remove_tree(naming.job_dir(record.job))
     files.remove_tree(PurePath(record.scratch, str(record.job)))
-    for path in Path(naming.STATE_DIR).glob(f"{record.job}.*"):
-        path.unlink(missing_ok=True)
 
 
 def read_record(job: int) -> Record | None:
@@ -141,14 +155,20 @@ def _claim(step: layout.BootStep, scratch: str) -> None:
     """Take the node for this boot step; of two live ones the older, that is the lower step id, has it on every node."""
     old = read_record(step.job)
     if old is not None and old.step != step.step and process.is_alive(old.stepd):
-        raise _Yield(DUPLICATE if old.step < step.step else CONFLICT, old.step)
+        if old.step < step.step:
+            raise _Yield(DUPLICATE, old.step)
+        _write_record(replace(old, heir=step.step))
+        raise _Yield(CONFLICT, old.step)
     if old is not None and old.step != step.step:
-        release(old)
+        clear(old)
     stepd = process.find_process(step.stepd)
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
-    record = Record(step.job, step.step, step.uid, stepd, scratch)
-    files.replace_file(naming.STATE_DIR / f"{step.job}.json", json.dumps(asdict(record)).encode())
+    _write_record(Record(step.job, step.step, step.uid, stepd, scratch))
+
+
+def _write_record(record: Record) -> None:
+    files.replace_file(naming.STATE_DIR / f"{record.job}.json", json.dumps(asdict(record)).encode())
 
 
 def _make_directories(step: layout.BootStep, scratch: PurePath) -> None:
@@ -214,6 +234,13 @@ def _remove_networks(job: int) -> None:
         else:
             inside.remove_links()
             inside.close()
+
+
+def _remove_netns(job: int) -> None:
+    from pcocc_runtime.system import netlink
+
+    name = naming.netns_name(job)
+    if netlink.netns_exists(name):
         netlink.remove_netns(name)
 
 

@@ -17,12 +17,12 @@
 
 static const char program[] = PCOCC_LIBEXEC "/boot";
 
-/* Asks slurmctld whether the job has a live boot step; -1 when it does not answer. */
-int find_boot_step(uint32_t job, bool *found)
+/* Asks slurmctld for how many seconds the job's boot step has run, -1 when it has none; fails when there is no answer. */
+int find_boot_step(uint32_t job, long *age)
 {
 	job_step_info_response_msg_t *steps = NULL;
 
-	*found = false;
+	*age = -1;
 #ifdef HAVE_STEPS_BY_STEP_ID
 	slurm_step_id_t wanted = { .job_id = job, .step_id = NO_VAL, .step_het_comp = NO_VAL };
 	if (slurm_get_job_steps(&wanted, &steps, SHOW_ALL))
@@ -34,7 +34,7 @@ int find_boot_step(uint32_t job, bool *found)
 	for (uint32_t i = 0; i < steps->job_step_count; i++) {
 		job_step_info_t *step = &steps->job_steps[i];
 		if (step->name && !strcmp(step->name, PCOCC_BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING)
-			*found = true;
+			*age = (long)step->run_time;
 	}
 	slurm_free_job_step_info_response_msg(steps);
 	return 0;
@@ -101,8 +101,8 @@ static void restore_attention(const struct attention *former)
 	sigaction(SIGTERM, &former->terminate, NULL);
 }
 
-/* Returns whether the starter reported that the VMs run. */
-static bool read_report(int fd)
+/* Returns what the starter reported: 0 the VMs run, 1 another srun is booting them, -1 they do not run. */
+static int read_report(int fd)
 {
 	char word[16] = "";
 	size_t length = 0;
@@ -111,10 +111,10 @@ static bool read_report(int fd)
 	while (length < sizeof(word) - 1 && !memchr(word, '\n', length)) {
 		int ready = poll(&status, 1, 200);
 		if (ready < 0 && errno != EINTR)
-			return false;
+			return -1;
 		if (ready <= 0) {
 			if (interruption)
-				return false;
+				return -1;
 			continue;
 		}
 		ssize_t got = read(fd, word + length, sizeof(word) - 1 - length);
@@ -122,9 +122,12 @@ static bool read_report(int fd)
 			break;
 		length += (size_t)got;
 	}
-	return !strncmp(word, "ready\n", 6) || !strncmp(word, "joined\n", 7);
+	if (!strncmp(word, "ready\n", 6))
+		return 0;
+	return strncmp(word, "joined\n", 7) ? -1 : 1;
 }
 
+/* Returns as read_report does, when the VMs run or will not. */
 int start_boot_step(uint32_t job)
 {
 	int status[2], parent[2];
@@ -147,10 +150,10 @@ int start_boot_step(uint32_t job)
 			continue;
 	struct attention former;
 	pay_attention(&former);
-	bool ready = child > 0 && read_report(status[0]);
+	int result = child > 0 ? read_report(status[0]) : -1;
 	restore_attention(&former);
 	close(status[0]);
 	if (interruption)
 		complain(NULL, "interrupted while the VMs of job %u were booting", job);
-	return ready ? 0 : -1;
+	return result;
 }

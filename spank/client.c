@@ -252,10 +252,21 @@ static void undo(uint32_t job, uint32_t step)
 		slurm_complete_job(job, 1);
 }
 
+/* A boot step makes the namespaces in its first second or two; what is missing long after has ended. `age` in s, -1: it is up. */
+static void set_patience(long age)
+{
+	char seconds[16];
+	long left = age < 0 || age > MAX_PATIENCE / 2 ? 0 : MAX_PATIENCE / 2 - age;
+
+	snprintf(seconds, sizeof(seconds), "%ld", left);
+	setenv(ENV_PATIENCE, seconds, 1);
+}
+
 int client_local_user(spank_t sp)
 {
 	uint32_t job = 0, step = 0;
-	bool found = false;
+	long age = -1;
+	int joined = 0;
 
 	if (!vm_mode || options.boot)
 		return 0;
@@ -263,8 +274,10 @@ int client_local_user(spank_t sp)
 		complain("report this fault", "srun does not know its job in this hook");
 		return -1;
 	}
-	if (find_boot_step(job, &found) == 0 && (found || start_boot_step(job) == 0))
+	if (find_boot_step(job, &age) == 0 && (age >= 0 || (joined = start_boot_step(job)) >= 0)) {
+		set_patience(joined ? 0 : age);
 		return 0;
+	}
 	undo(job, step);
 	exit(1);
 }

@@ -19,6 +19,8 @@
 #define ENV_CLUSTER "SLURM_SPANK_PCOCC_CLUSTER" /* the frozen cluster document */
 #define ENV_TEMPLATE "SLURM_SPANK_PCOCC_TEMPLATE" /* its canonical text */
 #define ENV_STEP_VMS "SLURM_PCOCC_VMS" /* marks a VM step and names its VMs */
+#define ENV_PATIENCE "SLURM_PCOCC_PATIENCE" /* seconds its tasks wait for the job's namespace; 0 once the VMs have run */
+#define MAX_PATIENCE 60
 
 /* What the user asked for in this process; strings live as long as the process. */
 struct options {
@@ -51,7 +53,7 @@ int client_local_user(spank_t sp);
 int embed_check(const char *request, char *answer, size_t size);
 
 /* bootstep.c */
-int find_boot_step(uint32_t job, bool *found);
+int find_boot_step(uint32_t job, long *age);
 int start_boot_step(uint32_t job);
 
 /* stepd.c: slurmstepd, as root or as the task */

@@ -10,12 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define NETNS_WAIT_MS 60000
 #define CONFLICT_WAIT_MS 20000
 
 enum { HELPER_OK = 0, HELPER_DUPLICATE = 3, HELPER_CONFLICT = 4 };
 
 static struct helper_result setup = { .status = -2 };
+static bool unreachable; /* this node has no part of the job's network any more */
 
 static void pause_ms(long ms)
 {
@@ -179,13 +179,17 @@ static int boot_task_privileged(spank_t sp)
 static int vm_task_privileged(spank_t sp)
 {
 	uint32_t job = 0;
+	char seconds[16] = "";
+	long patience = MAX_PATIENCE;
 
 	if (spank_get_item(sp, S_JOB_ID, &job))
 		return -1;
-	for (int waited = 0; enter_netns(job, NULL); waited += 50) {
-		if (errno != ENOENT || waited >= NETNS_WAIT_MS) {
-			complain("their end was reported by the srun that booted them", "the VMs of job %u do not run on this node", job);
-			return -1;
+	if (spank_getenv(sp, ENV_PATIENCE, seconds, sizeof(seconds)) == ESPANK_SUCCESS && *seconds)
+		patience = strtol(seconds, NULL, 10);
+	for (long waited = 0; enter_netns(job, NULL); waited += 50) {
+		if (errno != ENOENT || waited >= patience * 1000 || waited >= MAX_PATIENCE * 1000L) {
+			unreachable = true; /* told by stepd_task, which knows the VM, and without Slurm's own complaints */
+			return 0;
 		}
 		pause_ms(50);
 	}
@@ -294,6 +298,13 @@ int stepd_task(spank_t sp)
 	char *vm = choose_vm(sp, set);
 	if (!vm || spank_setenv(sp, "PCOCC_VM_NAME", vm, 1))
 		return -1;
+	if (unreachable) {
+		char node[256] = "this node";
+		gethostname(node, sizeof(node) - 1);
+		complain("the srun that booted the VMs has told why; start the step on the VMs that are left, or a new job",
+			 "%s cannot be reached from %s: the job's VMs there have ended", vm, node);
+		_exit(1);
+	}
 	return exec_attach(sp, none);
 }
 

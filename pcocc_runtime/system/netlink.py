@@ -14,6 +14,8 @@ from pyroute2 import netns
 from pyroute2.iproute import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from pcocc_runtime.errors import NodeError
+
 NETNS_DIR = Path("/run/netns")
 
 # linux/if_tun.h
@@ -126,7 +128,11 @@ class JobNetns:
 
 def _create_tap(name: str) -> None:
     request = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
-    tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        message = f"{os.uname().nodename} cannot make tap devices: /dev/net/tun: {error.strerror}"
+        raise NodeError(message, hint="ask the admins to load the kernel module tun there") from None
     try:
         fcntl.ioctl(tun, _TUNSETIFF, request)
         fcntl.ioctl(tun, _TUNSETPERSIST, 1)

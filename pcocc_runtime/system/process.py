@@ -43,6 +43,8 @@ def run(
         )
     except FileNotFoundError:
         raise NodeError(f"the program {argv[0]} is not installed on {os.uname().nodename}", hint=hint) from None
+    except OSError as error:
+        raise NodeError(f"{argv[0]} cannot be run on {os.uname().nodename}: {error.strerror}", hint=hint) from None
     except subprocess.TimeoutExpired:
         raise NodeError(f"{argv[0]} did not end within {timeout:g} s on {os.uname().nodename}", hint=hint) from None
     if done.returncode != 0:

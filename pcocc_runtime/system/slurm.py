@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -67,10 +68,27 @@ def boot_argv(facts: JobFacts, vms: int, sets: str) -> list[str]:
 
 def start_step(argv: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start an srun of ours, free of what the surrounding step's environment would make of it."""
+    return _start(argv, environment, subprocess.PIPE)
+
+
+def _start(argv: list[str], environment: dict[str, str], output: int) -> subprocess.Popen[bytes]:
     clean = {name: value for name, value in os.environ.items() if name in _KEPT or not _is_slurms(name)}
     return subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**clean, **environment}, cwd="/"
+        argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**clean, **environment}, cwd="/"
     )
+
+
+_SPREAD = 'd=/run/pcocc/$1/$2; [ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/ended.new && mv $d/ended.new $d/ended'
+
+
+def spread_end(job: int, nodes: int, vm: str, reason: str) -> None:
+    """Leave word of a VM's end on every node of its job, for the steps that use it from there; waits for nothing."""
+    argv = [
+        "srun", f"--jobid={job}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--mem=0",
+        "--job-name=pcocc-ended", "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/", "--quiet",
+        "sh", "-c", _SPREAD, "sh", str(job), vm, json.dumps({"reason": reason}),
+    ]  # fmt: skip
+    _start(argv, {}, subprocess.DEVNULL)
 
 
 def _is_slurms(name: str) -> bool:

@@ -23,7 +23,7 @@ def ensure_told(done: Done, *words: str) -> None:
 
 def wait_in_vm(cluster: Cluster, vm: str) -> subprocess.Popen[str]:
     """Start a command in a VM that waits; return its srun once it runs."""
-    started = cluster.start(["--overlap", "-n1", f"--pcocc-vm={vm}", "sh", "-c", "echo ready; exec sleep 1000"])
+    started = cluster.start(["--overlap", "--mem=0", "-n1", f"--pcocc-vm={vm}", "sh", "-c", "echo ready; exec sleep 1000"])
     assert started.stdout is not None and started.stdout.readline() == "ready\n"
     return started
 
@@ -38,7 +38,7 @@ def test_a_killed_qemu_fails_its_steps_and_is_named(box: Box) -> None:
         waiting = wait_in_vm(cluster, "vm1")
         box.kill(cluster.qemus()["vm1"], signal.SIGKILL)
         ensure_told(box.finish(waiting, 60), "vm1", "n2")
-        ensure_told(cluster.srun("-n1 -wn2 --pcocc-vm=vm1 hostname", timeout=60), "vm1", "n2", "killed")
+        ensure_told(cluster.srun("-n1 -wn2 --pcocc-vm=vm1 hostname", timeout=60), "vm1", "n2", "ended")
         assert cluster.srun("-n1 --pcocc-vm=vm0 hostname").stdout == "vm0\n"
 
 
@@ -121,7 +121,7 @@ def test_a_daemon_restarts_under_a_running_cluster(cluster: Cluster, daemon: str
     before = cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}
     waiting = wait_in_vm(cluster, "vm0")
     restart(*(["slurmctld"] if daemon == "slurmctld" else ["slurmd", "n1"]))
-    done = cluster.srun("--pcocc-vm=vm[0-3] --overlap hostname", status=0)
+    done = cluster.srun("--pcocc-vm=vm[0-3] --overlap --mem=0 hostname", status=0)
     assert sorted(done.stdout.split()) == ["vm0", "vm1", "vm2", "vm3"]
     assert (cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}) == before
     assert waiting.poll() is None
@@ -130,7 +130,7 @@ def test_a_daemon_restarts_under_a_running_cluster(cluster: Cluster, daemon: str
 
 MISSING = {
     "QEMU": ("mount --bind /dev/null /usr/bin/qemu-system-x86_64", "umount /usr/bin/qemu-system-x86_64", "qemu-system-x86_64"),
-    "the tun device": ("mount -t tmpfs none /dev/net", "umount /dev/net", "tap"),
+    "the tun device": ("mount -t tmpfs none /dev/net", "umount /dev/net", "tun"),
     "the runtime": ("mount -t tmpfs none /opt/pcocc/libexec", "umount /opt/pcocc/libexec", "pcocc"),
     "the runtime's Python": ("mount -t tmpfs none /opt/pcocc/lib/pcocc", "umount /opt/pcocc/lib/pcocc", "pcocc"),
     "a working nft": ("mount --bind /bin/false /usr/sbin/nft", "umount /usr/sbin/nft", "nft"),

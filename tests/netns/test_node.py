@@ -122,6 +122,24 @@ def test_of_two_boot_steps_the_older_has_the_node(nodes: Pair, stepd: subprocess
     assert "pcocc-12" in node.leftovers()
 
 
+@pytest.mark.parametrize("last", [2, 3])
+def test_an_older_boot_step_takes_over_the_namespace(nodes: Pair, last: int) -> None:
+    node = nodes[0]
+    steps = {number: subprocess.Popen(["sleep", "600"]) for number in (2, 3)}
+    node.helper("setup", request(12, 0, steps[3].pid, step=3))
+    inode = node.run("stat", "-c", "%i", "/run/netns/pcocc-12").stdout
+    node.helper("setup", request(12, 0, steps[2].pid, step=2), check=False)
+    for number in (3, 2) if last == 2 else (2, 3):
+        if number == 2 and last == 2:
+            assert node.helper("setup", request(12, 0, steps[2].pid, step=2)).stdout.startswith("tap 0")
+            assert node.run("stat", "-c", "%i", "/run/netns/pcocc-12").stdout == inode
+            assert "tap0n0" in node.in_job(12, "ip", "-br", "link").stdout
+        node.helper("release", release(12, step=number))
+        steps[number].kill()
+        steps[number].wait()
+    assert node.leftovers() == ""
+
+
 @pytest.mark.parametrize("kills", range(1, 12))
 def test_a_helper_killed_anywhere_leaves_nothing_that_stays(nodes: Pair, stepd: subprocess.Popen[bytes], kills: int) -> None:
     """The helper is killed at its n-th system call that makes something; the next use of the node cleans up."""

@@ -60,7 +60,7 @@ def test_a_wrong_template_text_is_one_sentence(text: str, said: str) -> None:
 
 
 def test_a_count_beyond_all_numbers_is_told_as_typed() -> None:
-    with pytest.raises(RequestError, match="9{5000} VMs of template 't' cannot be had"):
+    with pytest.raises(RequestError, match=r"9{5000} VMs of template 't' cannot be had"):
         request.parse_template("t:" + "9" * 5000)
 
 
