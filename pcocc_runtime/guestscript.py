@@ -69,11 +69,22 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
             f"umask {umask:04o}",
             f"cd {shlex.quote(directory)} 2>/dev/null || cd",
             f"export {TOKEN}={token} {exports}",
+            f"{_LAST_PID} _a=$_p",
             shlex.join(argv),
-            "exit $?",
+            "_s=$?",
+            _render_reaping(),
+            "exit $_s",
             end,
         ]
     )
+
+
+# the fifth word of /proc/loadavg is the newest pid (proc(5)): when only the command was made, it left nothing behind
+_LAST_PID = "read -r _p _p _p _p _p </proc/loadavg;"
+
+
+def _render_reaping() -> str:
+    return f"{_LAST_PID} [ $((_p - _a)) -ge 0 ] && [ $((_p - _a)) -le 1 ] || {{ _f=; _k TERM; [ -z \"$_f\" ] || {{ sleep 0.1; _k KILL; }}; }}"
 
 
 def _render_guard(token: str) -> str:
@@ -95,5 +106,5 @@ def _kill_loop(token: str, signal: str) -> str:
     # one grep for all: a process each takes seconds in an emulated guest
     return (
         f'for p in $(grep -ls "{TOKEN}={token}" /proc/[0-9]*/environ 2>/dev/null); do '
-        f'p=${{p#/proc/}}; kill -s {signal} "${{p%/environ}}" 2>/dev/null; done; :;'
+        f'_f=1; p=${{p#/proc/}}; kill -s {signal} "${{p%/environ}}" 2>/dev/null; done; :;'
     )

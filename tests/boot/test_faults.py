@@ -121,7 +121,8 @@ def test_a_daemon_restarts_under_a_running_cluster(cluster: Cluster, daemon: str
     before = cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}
     waiting = wait_in_vm(cluster, "vm0")
     restart(*(["slurmctld"] if daemon == "slurmctld" else ["slurmd", "n1"]))
-    done = cluster.srun("--pcocc-vm=vm[0-3] --overlap --mem=0 hostname", status=0)
+    # for a minute after its start, slurmctld tells overlapping steps that the nodes are busy; also without us
+    done = cluster.srun("--pcocc-vm=vm[0-3] --overlap --mem=0 hostname", status=0, timeout=180)
     assert sorted(done.stdout.split()) == ["vm0", "vm1", "vm2", "vm3"]
     assert (cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}) == before
     assert waiting.poll() is None
@@ -157,7 +158,7 @@ def test_a_scratch_that_fills_up_is_told(box: Box) -> None:
     do = "mkdir -p /var/lib/pcocc/scratch; mount -t tmpfs -o size=12m,mode=755 none /var/lib/pcocc/scratch"
     with box.changed(do, "umount -l /var/lib/pcocc/scratch", "n2"):
         path = HOME / "boottest-full"
-        script = "dd if=/dev/urandom of=~/fill bs=1M count=30; sync; echo written"
+        script = "dd if=/dev/urandom of=$HOME/fill bs=1M count=30 && sync && echo written"
         try:
             done = box.run(["sh", "-c", f"timeout 60 srun -w n2 --pcocc-template=tiny sh -c '{script}' 2>{path}"], timeout=90)
             text = path.read_text()

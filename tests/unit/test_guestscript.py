@@ -54,9 +54,9 @@ def test_a_signal_reaches_the_command_and_its_children_only(tmp_path: Path) -> N
 
 
 def test_what_a_command_leaves_running_is_ended() -> None:
-    done = run(render(["sh", "-c", "sleep 987 >/dev/null 2>&1 & exit 0"], token="8.8.8"))
-    assert done.returncode == 0
-    wait_for(lambda: not carriers("8.8.8"))
+    done = run(render(["sh", "-c", "setsid sleep 987 >/dev/null 2>&1 & setsid sleep 987 >/dev/null 2>&1 & exit 5"], token="8.8.8"))
+    assert done.returncode == 5
+    assert not carriers("8.8.8"), "when the step ends the guest is clean"
 
 
 def test_a_lost_connection_ends_the_command() -> None:
