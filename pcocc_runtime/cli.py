@@ -61,7 +61,9 @@ def _add_template(parser: argparse.ArgumentParser) -> None:
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="a line for each template")
-    listing.add_argument("--json", action="store_true", help="all settings, as JSON")
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all settings, as JSON")
+    form.add_argument("--names", action="store_true", help="the names only, one a line")
     listing.set_defaults(run=_template_list)
     show = verbs.add_parser("show", help="a template's settings, and where each is inherited from")
     show.add_argument("name", metavar="NAME")
@@ -87,7 +89,8 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _template_list(arguments: argparse.Namespace) -> int:
     site, every, problems = _load()
     found = _resolve_all(every, site)
-    sys.stdout.write(report.render_list_json(found) if arguments.json else report.render_list(found))
+    render = report.render_list_json if arguments.json else report.render_names if arguments.names else report.render_list
+    sys.stdout.write(render(found))
     return _complain(problems)
 
 

@@ -22,6 +22,11 @@ def render_list(every: Sequence[Resolved]) -> str:
     return _columns(rows)
 
 
+def render_names(every: Sequence[Resolved]) -> str:
+    """Return the names of templates, one a line, for scripts and completion."""
+    return "".join(f"{one.template.name}\n" for one in every)
+
+
 def render_list_json(every: Sequence[Resolved]) -> str:
     """Return all templates with all their settings as JSON."""
     return json.dumps([_as_tree(one) for one in every], indent=2) + "\n"

@@ -36,6 +36,12 @@ def test_list_as_json_has_every_setting(site: Path, capsys: pytest.CaptureFixtur
     assert found["big"]["settings"]["image"]["inherited-from"] == "tiny"
 
 
+def test_list_as_names_is_for_scripts(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.parent / "user/templates.yaml").write_text("mine: {inherits: nowhere}")
+    assert cli.main(["template", "list", "--names"]) == 0
+    assert capsys.readouterr().out == "big\nempty\nfast\ntiny\n"
+
+
 def test_show_tells_where_a_setting_comes_from(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["template", "show", "big"]) == 0
     lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]

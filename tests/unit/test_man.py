@@ -1,0 +1,224 @@
+"""The man pages say what the code says: every option, variable, command and setting, and none that does not exist.
+
+Their convention: a setting of a file, or a command, begins with `.It Cm`, an option with `.It Fl`, a variable with `.It Ev`.
+"""
+
+import argparse
+import ast
+import dataclasses
+import re
+import subprocess
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import cli, config, networks, sitecheck, templates
+from pcocc_runtime.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(path.name for path in (ROOT / "man").iterdir())
+OPTIONS = (ROOT / "spank/options.c").read_text()
+NETWORKS, TEMPLATES, POLICY = "pcocc-networks.yaml.5", "pcocc-templates.yaml.5", "pcocc-policy.yaml.5"
+
+# where settings stand: the page and its headings, the file, and a text with HERE for one setting at that place
+PLACES = {
+    "pcocc": ("pcocc.yaml.5", ["SETTINGS"], "pcocc.yaml", "{HERE}"),
+    "network": (NETWORKS, ["NETWORKS"], "networks.yaml", "{n: {HERE}}"),
+    "ethernet": (NETWORKS, ["ETHERNET SETTINGS"], "networks.yaml", "{n: {type: ethernet, settings: {HERE}}}"),
+    "reverse-nat": (
+        NETWORKS, ["Keys of reverse-nat"], "networks.yaml", "{n: {type: ethernet, settings: {reverse-nat: {HERE}}}}",
+    ),
+    "bridged": (NETWORKS, ["Bridged Ethernet"], "networks.yaml", "{n: {type: bridged-ethernet, settings: {HERE}}}"),
+    "vlan": (NETWORKS, ["Keys of a VLAN"], "networks.yaml", "{n: {type: bridged-ethernet, settings: {vlans: [{HERE}]}}}"),
+    "infiniband": (NETWORKS, ["InfiniBand"], "networks.yaml", "{n: {type: infiniband, settings: {HERE}}}"),
+    "host-infiniband": (NETWORKS, ["Host InfiniBand"], "networks.yaml", "{n: {type: host-infiniband, settings: {HERE}}}"),
+    "pci": (NETWORKS, ["PCI"], "networks.yaml", "{n: {type: genericpci, settings: {HERE}}}"),
+    "resource set": (NETWORKS, ["RESOURCE SETS"], "resources.yaml", "{r: {HERE}}"),
+    "resources": (NETWORKS, ["Keys of resources"], "resources.yaml", "{r: {resources: {HERE}}}"),
+    "template": (
+        TEMPLATES, ["General", "CPUs and memory", "Disks and directories", "The guest's first boot", "The machine"],
+        "templates.yaml", "{t: {HERE}}",
+    ),
+    "mount": (TEMPLATES, ["MOUNT POINTS"], "templates.yaml", "{t: {mount-points: {m: {HERE}}}}"),
+    "drive": (TEMPLATES, ["PERSISTENT DRIVES"], "templates.yaml", "{t: {persistent-drives: {/d: {HERE}}}}"),
+    "policy": (POLICY, ["SETTINGS"], "policy.yaml", "{HERE}"),
+    "limit": (POLICY, ["Keys of a limit"], "policy.yaml", "{limits: [{HERE}]}"),
+    "template rule": (POLICY, ["Keys of a rule"], "policy.yaml", "{templates: {t: {HERE}}}"),
+    "set rule": (POLICY, ["Keys of a rule"], "policy.yaml", "{resource-sets: {r: {HERE}}}"),
+}  # fmt: skip
+
+
+def read_items(page: str, macro: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (heading, what follows the macro, the text up to the next such item) of each `.It MACRO` line."""
+    heading, item, body = "", None, list[str]()
+    for line in [*(ROOT / "man" / page).read_text().splitlines(), ".Sh END"]:
+        is_heading = line.startswith((".Sh ", ".Ss "))
+        if item is not None and (is_heading or line.startswith(f".It {macro} ")):
+            yield heading, item, "\n".join(body)
+            item = None
+        if is_heading:
+            heading = line[4:]
+        elif line.startswith(f".It {macro} "):
+            item, body = line.removeprefix(f".It {macro} "), []
+        else:
+            body.append(line)
+
+
+def read_settings(place: str) -> dict[str, str]:
+    """Return what a page says of each setting of a place; settings that share a text have it all."""
+    page, headings, _file, _text = PLACES[place]
+    found: dict[str, str] = {}
+    waiting: list[str] = []
+    for heading, name, body in read_items(page, "Cm"):
+        if heading in headings:
+            assert name not in found and name not in waiting, f"{page} has {name} twice under {headings}"
+            waiting.append(name)
+            if body:
+                found |= dict.fromkeys(waiting, body)
+                waiting = []
+    return found
+
+
+def find_problems(directory: Path, place: str, key: str, value: str) -> list[ConfigError]:
+    """Return what is wrong with a setting at a place."""
+    _page, _headings, file, text = PLACES[place]
+    (directory / file).write_text(text.replace("HERE", f"'{key}': {value}"))
+    problems = sitecheck.load_all(str(directory)).problems
+    (directory / file).unlink()
+    return [one for one in problems if (one.key or "").split(".")[-1] == key]
+
+
+def known_settings(directory: Path, place: str) -> set[str]:
+    """Return the settings that the code knows at a place, as it tells who writes an unknown one."""
+    [problem] = find_problems(directory, place, "?", "0")
+    assert problem.hint is not None and problem.hint.startswith("known settings: ")
+    return set(problem.hint.removeprefix("known settings: ").split(", "))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_page_has_every_setting_and_no_other(place: str, tmp_path: Path) -> None:
+    assert set(read_settings(place)) == known_settings(tmp_path, place)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_page_says_the_ranges_and_choices(place: str, tmp_path: Path) -> None:
+    for name, body in read_settings(place).items():
+        told = " ".join(problem.message for problem in find_problems(tmp_path, place, name, "-1"))
+        if numbers := re.search(r"not between (\d+) and (\d+)", told):
+            assert f"{numbers[1]} to {numbers[2]}" in body.replace("\n", " "), name
+        words = re.search(r"expected one of (.*), found", told)
+        for word in words[1].split(", ") if words else []:
+            assert re.search(rf"(?<![\w-]){word}(?![\w-])", body), (name, word)
+
+
+def test_every_setting_of_the_code_has_its_place(tmp_path: Path) -> None:
+    known = set().union(*(known_settings(tmp_path, place) for place in PLACES))
+    calls = [node for path in (ROOT / "pcocc_runtime").glob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Setting")]  # fmt: skip
+    literals = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    assert len(literals) > 30 and literals <= known
+
+
+@pytest.mark.parametrize("page", [name for name in PAGES if name.endswith(".5")])
+def test_every_setting_of_a_page_stands_in_a_place(page: str) -> None:
+    headings = {heading for where, headings, _file, _text in PLACES.values() if where == page for heading in headings}
+    assert {heading for heading, _item, _body in read_items(page, "Cm")} == headings
+
+
+def defaults() -> Iterator[tuple[str, str, object]]:
+    for field in dataclasses.fields(config.Site):
+        yield "pcocc", field.name.replace("_", "-"), field.default
+    for field in dataclasses.fields(networks.EthernetNetwork):
+        if field.name not in ("layer", "mtu", "allow_outbound"):  # they have other names or units in the file
+            yield "ethernet", field.name.replace("_", "-"), field.default
+    yield "ethernet", "mtu", networks.EthernetNetwork("n").mtu + networks.TUNNEL_OVERHEAD
+    for name, value in templates.DEFAULTS.items():
+        yield "template", name, value or None if name == "memory" else value  # 0 is Slurm's
+
+
+SPOKEN = [one for one in defaults() if isinstance(one[2], str | int | IPv4Network) and one[2] != ""]
+
+
+@pytest.mark.parametrize(("place", "name", "value"), SPOKEN, ids=[f"{place} {name}" for place, name, _value in SPOKEN])
+def test_a_page_says_the_default(place: str, name: str, value: object) -> None:
+    said = {word.rstrip(".,") for word in read_settings(place)[name].rpartition("Default:")[2].split()}
+    assert (str(value).lower() if isinstance(value, bool) else str(value)) in said
+
+
+def leaves(
+    parser: argparse.ArgumentParser, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
+    """Yield the commands of a parser that have no commands of their own."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for name, one in groups[0].choices.items() if groups else ():
+        yield from leaves(one, (*path, name))
+    if not groups:
+        yield path, parser
+
+
+def test_the_command_page_has_every_command_with_its_options() -> None:
+    wanted = {}
+    for path, parser in leaves(cli._parser()):
+        words = [
+            word for action in parser._actions if action.dest != "help" for word in action.option_strings or [action.metavar]
+        ]
+        wanted[path] = sorted(str(word) for word in words)
+    found = {}
+    for _heading, item, _body in read_items("pcocc.1", "Cm"):
+        path, rest = re.fullmatch(r"([a-z -]+?)((?: (?:Op|Oo|Ar|Fl) .*)?)", item).groups()  # type: ignore[union-attr]
+        values = re.sub(r"(Fl [a-z]|=) (Ns )?Ar [A-Z]+", r"\1", rest)
+        words = [f"--{name}" for name in re.findall(r"Fl Fl ([\w-]+)", values)]
+        words += [f"-{name}" for name in re.findall(r"Fl (\w)\b", values)] + re.findall(r"Ar (\w+)", values)
+        found[tuple(path.split())] = sorted(words)
+    assert found == wanted
+
+
+def test_the_options_page_has_every_option_of_the_plugin() -> None:
+    table = re.findall(r'^\t\{ "([a-z-]+)", ', OPTIONS, re.MULTILINE)
+    said = [re.match(r"Fl ([a-z-]+)", item)[1] for _heading, item, _body in read_items("pcocc-options.7", "Fl")]  # type: ignore[index]
+    assert len(table) > 5 and sorted(said) == sorted(table)
+
+
+def test_the_options_page_has_every_variable() -> None:
+    said: dict[str, set[str]] = {}
+    for heading, item, _body in read_items("pcocc-options.7", "Ev"):
+        said.setdefault(heading, set()).add(item)
+    attach = ast.walk(ast.parse((ROOT / "pcocc_runtime/attach.py").read_text()))
+    keys = {key.value for node in attach if isinstance(node, ast.Dict) for key in node.keys if isinstance(key, ast.Constant)}
+    names = re.search(r"environment_names\[\] = \{(.*?)\}", OPTIONS, re.DOTALL)
+    assert names and said == {
+        "Read by sbatch, salloc and srun": set(re.findall(r"PCOCC_\w+", names[1])),
+        "Set for commands in a VM": {key for key in keys if str(key).startswith("PCOCC_")},
+    }
+
+
+def test_the_command_page_has_the_variables_of_the_configuration() -> None:
+    read = set(re.findall(r'environ.get\("(PCOCC_\w+)"\)', (ROOT / "pcocc_runtime/config.py").read_text()))
+    assert {item for _heading, item, _body in read_items("pcocc.1", "Ev")} == read != set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_nothing_that_does_not_exist(page: str) -> None:
+    text = (ROOT / "man" / page).read_text()
+    sources = [*ROOT.glob("pcocc_runtime/**/*.py"), *ROOT.glob("spank/*.[ch]")]
+    code = "\n".join(path.read_text() for path in sources)
+    assert set(re.findall(r"PCOCC_\w+", text)) <= set(re.findall(r"PCOCC_\w+", code))
+    options = set(re.findall(r'"((?:no-)?pcocc-[a-z-]+)"', OPTIONS))
+    assert set(re.findall(r"(?:--|Fl Fl )((?:no-)?pcocc-[a-z-]+)", text)) <= options
+    links = {f"{name}.{section}" for name, section in re.findall(r"^\.Xr (pcocc\S*) (\d)", text, re.MULTILINE)}
+    assert links <= set(PAGES) - {page}
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "argv", [["groff", "-mandoc", "-ww", "-Tutf8", "-z"], ["mandoc", "-T", "lint", "-W", "warning"]], ids=["groff", "mandoc"]
+)
+def test_a_page_renders_without_a_warning(page: str, argv: list[str]) -> None:
+    done = subprocess.run([*argv, str(ROOT / "man" / page)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_page_is_installed() -> None:
+    assert sorted(re.findall(r"'man/([^']+)'", (ROOT / "meson.build").read_text())) == PAGES
