@@ -20,6 +20,7 @@ from pcocc_runtime import guestscript
 
 BOOT_SECONDS = 300.0
 LATER_SECONDS = 20.0
+LAST_SECONDS = 5.0
 LONGEST_COMMAND = 7000  # bytes; dropbear refuses command lines over 9000
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
 # what ssh says before a command could begin, and only then: trying again cannot run it twice
@@ -69,10 +70,15 @@ def read_cluster(vm: str) -> dict[str, Any]:
             return cluster
         except (FileNotFoundError, ValueError):
             if time.monotonic() > deadline or not _is_set_up(path):
-                raise AttachError(
-                    f"pcocc: error: {vm}: the VMs of this job do not run\nhint: their end was reported by the srun that booted them"
-                ) from None
+                raise _cut_off(vm) from None
             time.sleep(0.05)  # another srun of the job is booting it; nothing announces the file
+
+
+def _cut_off(vm: str) -> AttachError:
+    return AttachError(
+        f"pcocc: error: {vm} cannot be reached from {os.environ.get('SLURMD_NODENAME', 'this node')}: the job's VMs there have ended\n"
+        "hint: the srun that booted the VMs has told why; start the step on the VMs that are left, or a new job"
+    )
 
 
 def _is_set_up(path: str) -> bool:
@@ -109,12 +115,14 @@ class Session:
             if status != 255:
                 return status
             complaint = self._complaint()
+            if any(word in complaint for word in _NOT_YET):
+                self._raise_if_over(complaint)
+                time.sleep(0.3)  # sshd may be up before the guest lets its users in
+                continue
+            self._raise_if_gone()
             if not complaint:
                 return status  # the command's own 255
-            self._raise_if_over(complaint)
-            if not any(word in complaint for word in _NOT_YET):
-                raise AttachError(f"pcocc: error: {self.vm} on {self.node}: {complaint}")
-            time.sleep(0.3)  # sshd may be up before the guest lets its users in
+            raise AttachError(f"pcocc: error: {self.vm} on {self.node}: {complaint}")
 
     def _script(self, argv: Sequence[str]) -> str:
         if argv[0] == "@batch":
@@ -152,27 +160,41 @@ class Session:
         return f". {path}" if call else path
 
     def _await_sshd(self) -> None:
-        while True:
+        while not self._answers():
             self._raise_if_over("nothing listens on its ssh port")
-            try:
-                with socket.create_connection((self.address, 22), timeout=2) as connection:
-                    if connection.recv(4) == b"SSH-":
-                        return
-            except OSError:
-                time.sleep(0.1)  # the guest is booting: no event tells when it listens
+            time.sleep(0.1)  # the guest is booting: no event tells when it listens
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((self.address, 22), timeout=2) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def _raise_if_gone(self) -> None:
+        """A guest that powers off closes its connections first; word of its end comes a moment later."""
+        last = time.monotonic() + LAST_SECONDS
+        while self._ended() is not None or not self._answers():
+            self._raise_if_ended()
+            if time.monotonic() > last:
+                raise AttachError(f"pcocc: error: {self.vm} on {self.node} closed the connection and answers no more")
+            time.sleep(0.1)
 
     def _raise_if_over(self, why: str) -> None:
         if any(number in (signal.SIGTERM, signal.SIGINT) for number in self.signals):
             raise AttachError(f"pcocc: {self.vm}: ended by a signal before its command began")
-        ended = self._ended()
-        if ended:
-            raise AttachError(f"pcocc: error: {self.vm} on {self.node} has ended: {ended}")
-        if not os.path.exists(self.cluster["directory"]):
-            raise AttachError("pcocc: error: the VMs of this job have ended")
+        self._raise_if_ended()
         if time.monotonic() > self.deadline:
             raise AttachError(
                 f"pcocc: error: {self.vm} on {self.node} did not let its user in within {self.limit:.0f} s: {why}"
             )
+
+    def _raise_if_ended(self) -> None:
+        ended = self._ended()
+        if ended:
+            raise AttachError(f"pcocc: error: {self.vm} on {self.node} has ended: {ended}")
+        if not os.path.exists(self.cluster["directory"]):
+            raise _cut_off(self.vm)
 
     def _ended(self) -> str | None:
         try:
@@ -233,7 +255,7 @@ class Session:
                 if self._ended() is not None:
                     os.kill(child, signal.SIGKILL)
                     os.waitpid(child, 0)
-                    self._raise_if_over("")
+                    self._raise_if_ended()
         finally:
             os.close(pidfd)
 

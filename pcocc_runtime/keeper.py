@@ -64,6 +64,7 @@ class Keeper:
         self.pending = b""
         self.reason: str | None = None
         self.asked = False
+        self.told = False
         self.started = time.monotonic()
         self.ready = not facts["address"]
         self.over = False
@@ -129,13 +130,20 @@ class Keeper:
         name, data = message.get("event"), message.get("data", {})
         if "QMP" in message:
             emit("started", accel=self.facts["accel"], why=self.facts["accel_why"], **self.tags)
-        elif name == "SHUTDOWN":
-            self.reason = data.get("reason", "host-error")
-            self.asked = self.asked or self.reason == "host-signal"  # Slurm ends the step
-        elif name == "GUEST_PANICKED":
-            self.reason = "guest-panic"
+        elif name == "SHUTDOWN" and not self.told:
+            self._shut_down(data.get("reason", "host-error"), data.get("guest", False))
+        elif name == "GUEST_PANICKED" and not self.told:
+            self._shut_down("guest-panic", True)
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
             self._disk_error(data)
+
+    def _shut_down(self, reason: str, waits: bool) -> None:
+        """Tell why a VM ends before its QEMU, which `waits` for us, does: Slurm kills us with the last task of the node."""
+        self.reason = reason
+        self.asked = self.asked or reason == "host-signal"  # Slurm ends the step
+        if waits:
+            self._tell_end()
+            self._send("quit")
 
     def _disk_error(self, data: dict[str, Any]) -> None:
         what = "the file system of its disk is full" if data.get("nospace") else data.get("reason", "its disk failed")
@@ -163,11 +171,17 @@ class Keeper:
     def _gone(self) -> None:
         if self.qmp in self.selector.get_map():
             self._read_qmp()
+        self._tell_end()
+        self.over = True
+
+    def _tell_end(self) -> None:
+        if self.told:
+            return
+        self.told = True
         reason = self.reason or "killed"
         text = explain(reason) if self.reason else KILLED
         self._write("ended", {"reason": reason, "asked": self.asked})
         emit("ended", reason=reason, text=text, asked=self.asked, **self.tags)
-        self.over = True
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         path = os.path.join(self.facts["directory"], name)

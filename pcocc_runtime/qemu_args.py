@@ -72,7 +72,7 @@ def plan_argv(plan: VmPlan) -> list[str]:
 def _identity(plan: VmPlan) -> list[str]:
     return [
         "-name", f"guest={_escape(plan.name)},debug-threads=on", "-uuid", plan.uuid, "-nodefaults", "-no-user-config",
-        "-display", "none", "-sandbox", SANDBOX, "-action", "panic=exit-failure",
+        "-display", "none", "-sandbox", SANDBOX, "-action", "panic=pause,shutdown=pause",
     ]  # fmt: skip
 
 
