@@ -162,6 +162,22 @@ local function find_bar(rule, job)
     end
 end
 
+-- Returns whether a limit counts for the job: of several partitions it may run in each.
+local function is_met(rule, job)
+    for _, kind in ipairs({ "users", "accounts", "partitions", "qos" }) do
+        if rule[kind] and #rule[kind] > 0 then
+            local met = false
+            for _, value in ipairs(job[kind]) do
+                met = met or contains(rule[kind], value)
+            end
+            if not met then
+                return false
+            end
+        end
+    end
+    return true
+end
+
 local NOUNS = { users = "user", accounts = "account", partitions = "partition", qos = "QOS" }
 
 local function check_access(what, name, rule, job)
@@ -193,7 +209,7 @@ end
 function pcocc.check_policy(policy, request, size, job)
     local limit = math.min(policy.max_vms or MAX_VMS, MAX_VMS)
     for _, rule in ipairs(policy.limits or {}) do
-        if not find_bar(rule, job) then
+        if is_met(rule, job) then
             limit = math.min(limit, rule.max_vms)
         end
     end

@@ -92,6 +92,10 @@ class Session:
     def __init__(self, vm: str, cluster: dict[str, Any]) -> None:
         self.vm, self.cluster = vm, cluster
         self.rank = int(vm[2:])
+        if cluster["network"] is None:
+            raise AttachError(
+                f"pcocc: error: {vm} has no network, and commands reach a VM by one\nhint: give its template a resource set with an Ethernet network"
+            )
         self.address = address_of(cluster["network"], self.rank)
         self.node = next((name for name, ranks in cluster["nodes"] if self.rank in ranks), "?")
         self.token = f"{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
@@ -185,9 +189,7 @@ class Session:
             raise AttachError(f"pcocc: {self.vm}: ended by a signal before its command began")
         self._raise_if_ended()
         if time.monotonic() > self.deadline:
-            raise AttachError(
-                f"pcocc: error: {self.vm} on {self.node} did not let its user in within {self.limit:.0f} s: {why}"
-            )
+            raise AttachError(f"pcocc: error: {self.vm} on {self.node} did not let its user in within {self.limit:.0f} s: {why}")
 
     def _raise_if_ended(self) -> None:
         ended = self._ended()
@@ -286,7 +288,7 @@ class Session:
 def patience(cluster: dict[str, Any]) -> float:
     """Return for how many seconds a VM may stay silent: what its boot has left, and a little for one that is long up."""
     age = time.time() - os.stat(f"{cluster['directory']}/cluster.json").st_mtime
-    return max(LATER_SECONDS, BOOT_SECONDS - age)
+    return max(LATER_SECONDS, float(cluster["boot_timeout"]) + LATER_SECONDS - age)
 
 
 def exec_ssh(argv: Sequence[str], stdin: int | None) -> None:

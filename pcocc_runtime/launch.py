@@ -107,7 +107,13 @@ def make_vm_directory(task: Task, node: dict[str, Any], keys: seed.Keys) -> Pure
     files.replace_file(base / "key", keys.user.encode())
     first = node["networks"][0] if node["networks"] else None
     login = pwd.getpwuid(os.getuid()).pw_name
-    facts = {"network": first["network"] if first else None, "user": login, "vms": node["vms"], "nodes": node["nodes"]}
+    facts = {
+        "network": first["network"] if first else None,
+        "user": login,
+        "vms": node["vms"],
+        "nodes": node["nodes"],
+        "boot_timeout": node["boot_timeout"],
+    }
     files.replace_file(base / "cluster.json", json.dumps(facts).encode())
     directory = base / naming.vm_name(task.rank)
     files.remove_tree(directory)

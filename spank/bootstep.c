@@ -17,12 +17,13 @@
 
 static const char program[] = PCOCC_LIBEXEC "/boot";
 
-/* Asks slurmctld for how many seconds the job's boot step has run, -1 when it has none; fails when there is no answer. */
-int find_boot_step(uint32_t job, long *age)
+/* Asks slurmctld for how many seconds the job's boot step has run, -1 when it has none, and its VMs; fails when there is no answer. */
+int find_boot_step(uint32_t job, long *age, long *vms)
 {
 	job_step_info_response_msg_t *steps = NULL;
 
 	*age = -1;
+	*vms = 0;
 #ifdef HAVE_STEPS_BY_STEP_ID
 	slurm_step_id_t wanted = { .job_id = job, .step_id = NO_VAL, .step_het_comp = NO_VAL };
 	if (slurm_get_job_steps(&wanted, &steps, SHOW_ALL))
@@ -33,8 +34,10 @@ int find_boot_step(uint32_t job, long *age)
 #endif
 	for (uint32_t i = 0; i < steps->job_step_count; i++) {
 		job_step_info_t *step = &steps->job_steps[i];
-		if (step->name && !strcmp(step->name, PCOCC_BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING)
+		if (step->name && !strcmp(step->name, PCOCC_BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING) {
 			*age = (long)step->run_time;
+			*vms = (long)step->num_tasks;
+		}
 	}
 	slurm_free_job_step_info_response_msg(steps);
 	return 0;

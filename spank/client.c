@@ -10,6 +10,7 @@
 #define ANSWER_SIZE (512 * 1024)
 
 static bool in_job; /* this srun runs inside an allocation */
+static uint32_t other_job; /* srun --jobid, typed outside of that job */
 static bool vm_mode; /* this srun's tasks run in VMs */
 
 /* Returns the value of a long option on our own command line, before Slurm has parsed it; NULL when absent. An optional
@@ -30,6 +31,16 @@ static const char *peek_option(const char *line, size_t size, const char *name, 
 			found = at + width + 1;
 	}
 	return found;
+}
+
+/* Returns the number of VMs of the job a VM step goes to: the job's environment knows, or its boot step. */
+static long count_job_vms(void)
+{
+	long age, vms = 0;
+
+	if (!other_job)
+		return count_vms(getenv(ENV_TEMPLATE));
+	return find_boot_step(other_job, &age, &vms) ? 0 : vms;
 }
 
 static long count_set(const char *set)
@@ -54,6 +65,11 @@ static void size_srun(void)
 
 	if (fd >= 0)
 		close(fd);
+	const char *job = size > 0 && !in_job ? peek_option(line, (size_t)size, "--jobid", false) : NULL;
+	if (job && strtoul(job, NULL, 10)) {
+		other_job = (uint32_t)strtoul(job, NULL, 10);
+		in_job = true;
+	}
 	const char *template = in_job ? NULL : getenv("PCOCC_TEMPLATE"), *set = getenv("PCOCC_VM");
 	if (size > 0 && memmem(line, (size_t)size, "--pcocc-", 8)) {
 		const char *typed = peek_option(line, (size_t)size, "--pcocc-template", false);
@@ -65,7 +81,7 @@ static void size_srun(void)
 	if (set && !strncmp(set, "vm", 2))
 		count = count_set(set);
 	else if (in_job && steps_into_vms && !getenv("SLURM_NTASKS"))
-		count = count_vms(getenv(ENV_TEMPLATE)); /* salloc names only a number of tasks that was typed */
+		count = count_job_vms(); /* salloc names only a number of tasks that was typed */
 	else if (template && !in_job)
 		count = count_vms(template);
 	if (count <= 0)
@@ -92,6 +108,7 @@ void client_init(spank_t sp)
 		unsetenv(ENV_CLUSTER);
 		unsetenv(ENV_TEMPLATE);
 		unsetenv("SLURM_SPANK_PCOCC_SIZE");
+		unsetenv(ENV_BATCH_VM);
 	}
 	if (local)
 		size_srun();
@@ -179,10 +196,13 @@ static bool wants_check(void)
 /* Names every VM of the step in its environment, after a look that the job has them. */
 static int mark_vm_step(void)
 {
-	const char *template = getenv(ENV_TEMPLATE);
-	long vms = template ? count_vms(template) : 0;
+	long vms = count_job_vms();
 	char all[32], ranged[8192];
 
+	if (vms < 1 && other_job) {
+		complain("the first srun --pcocc-vm inside the job boots them", "no VMs of job %u run", other_job);
+		return -1;
+	}
 	if (vms < 1) {
 		complain("submit the job with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
 			 "--pcocc-vm needs a job with VMs, and this one has none");
@@ -222,7 +242,7 @@ int client_post_opt(spank_t sp)
 	take_environment_options(!in_job);
 	if (in_job && options.template) {
 		complain("leave --pcocc-template away here, and use --pcocc-vm to run in the VMs of this job",
-			 "--pcocc-template makes a new job, and this command runs inside job %s", getenv("SLURM_JOB_ID"));
+			 "--pcocc-template makes a new job, and this command runs inside job %s", getenv("SLURM_JOB_ID") ? getenv("SLURM_JOB_ID") : "(--jobid)");
 		exit(1);
 	}
 	if (wants_check() && check_request(sp))
@@ -232,6 +252,8 @@ int client_post_opt(spank_t sp)
 			complain("give --pcocc-template too", "--pcocc-vm needs VMs to run the batch script in");
 			exit(1);
 		}
+		if (options.vm)
+			spank_job_control_setenv(sp, "PCOCC_BATCH_VM", *options.vm ? options.vm : "vm0", 1);
 		drop_environment_options();
 		return 0;
 	}
@@ -265,7 +287,7 @@ static void set_patience(long age)
 int client_local_user(spank_t sp)
 {
 	uint32_t job = 0, step = 0;
-	long age = -1;
+	long age = -1, vms = 0;
 	int joined = 0;
 
 	if (!vm_mode || options.boot)
@@ -274,7 +296,7 @@ int client_local_user(spank_t sp)
 		complain("report this fault", "srun does not know its job in this hook");
 		return -1;
 	}
-	if (find_boot_step(job, &age) == 0 && (age >= 0 || (joined = start_boot_step(job)) >= 0)) {
+	if (find_boot_step(job, &age, &vms) == 0 && (age >= 0 || (joined = start_boot_step(job)) >= 0)) {
 		set_patience(joined ? 0 : age);
 		return 0;
 	}

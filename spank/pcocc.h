@@ -18,6 +18,7 @@
 
 #define ENV_CLUSTER "SLURM_SPANK_PCOCC_CLUSTER" /* the frozen cluster document */
 #define ENV_TEMPLATE "SLURM_SPANK_PCOCC_TEMPLATE" /* its canonical text */
+#define ENV_BATCH_VM "SLURM_SPANK_PCOCC_BATCH_VM" /* where the batch script runs, when sbatch's environment said so */
 #define ENV_STEP_VMS "SLURM_PCOCC_VMS" /* marks a VM step and names its VMs */
 #define ENV_PATIENCE "SLURM_PCOCC_PATIENCE" /* seconds its tasks wait for the job's namespace; 0 once the VMs have run */
 #define MAX_PATIENCE 60
@@ -53,7 +54,7 @@ int client_local_user(spank_t sp);
 int embed_check(const char *request, char *answer, size_t size);
 
 /* bootstep.c */
-int find_boot_step(uint32_t job, long *age);
+int find_boot_step(uint32_t job, long *age, long *vms);
 int start_boot_step(uint32_t job);
 
 /* stepd.c: slurmstepd, as root or as the task */

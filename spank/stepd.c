@@ -271,14 +271,11 @@ static int boot_task(void)
 	_exit(setup.status == HELPER_DUPLICATE ? PCOCC_EXIT_DUPLICATE : 1);
 }
 
-static int batch_task(spank_t sp)
+static int batch_task(spank_t sp, const char *set)
 {
-	const char *const first[] = { "--batch", "vm0", NULL };
 	const char *words[] = { "--batch", NULL, NULL };
+	hostlist_t vms = slurm_hostlist_create(set);
 
-	if (!*options.vm)
-		return exec_attach(sp, first);
-	hostlist_t vms = slurm_hostlist_create(options.vm);
 	words[1] = vms ? slurm_hostlist_shift(vms) : NULL;
 	return words[1] ? exec_attach(sp, words) : -1;
 }
@@ -290,8 +287,8 @@ int stepd_task(spank_t sp)
 
 	if (options.boot)
 		return boot_task();
-	if (options.vm && spank_get_item(sp, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT)
-		return batch_task(sp);
+	if (spank_get_item(sp, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT)
+		return spank_getenv(sp, ENV_BATCH_VM, set, sizeof(set)) == ESPANK_SUCCESS && *set ? batch_task(sp, set) : 0;
 	if (!is_vm_step(sp, set, sizeof(set)))
 		return 0;
 	const char *const none[] = { NULL };

@@ -161,6 +161,11 @@ test("the smallest rule counts", function()
     equal(submit("tiny:4", { account = "students" }, nil, policy_file), 0)
 end)
 
+test("a rule for one of several partitions counts", function()
+    refused("3 VMs are asked for, this job can have 2", "tiny:3", { partition = "other,debug" }, nil, policy_file)
+    equal(submit("tiny:3", { partition = "other" }, nil, policy_file), 0)
+end)
+
 test("the default account counts when none is given", function()
     refused("5 VMs are asked for, this job can have 4", "tiny:5", { default_account = "students" }, nil, policy_file)
 end)
