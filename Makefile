@@ -1,17 +1,13 @@
 # A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
-.PHONY: demo test test-box bench lint clean
+.PHONY: demo test bench lint clean
 
 demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed
 	tests/prepare
 	tests/demo
 
-test: ## unit, lua, spank, netns, and the settled tests in the box with real Slurm and QEMU
+test: ## unit, lua, spank, netns, and tests in the box with real Slurm and QEMU
 	tests/prepare
 	build/venv/bin/python -m pytest tests
-
-test-box: ## every test in the box, the unsettled ones too
-	tests/prepare
-	build/venv/bin/python -m pytest tests/boot -m "not bench"
 
 bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	tests/prepare

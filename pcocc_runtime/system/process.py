@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError
+
+
+GONE_SECONDS = 5.0  # a killed process may be in the middle of a write to a slow disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def is_alive(process: ProcessId) -> bool:
 
 
 def kill(process: ProcessId) -> None:
-    """Kill that very process, if it still runs: a pidfd pins it between the look and the signal."""
+    """Kill that very process, if it still runs, and see it gone: a pidfd pins it between the look and the signal."""
     try:
         pidfd = os.pidfd_open(process.pid)
     except OSError:
@@ -82,6 +86,7 @@ def kill(process: ProcessId) -> None:
     try:
         if is_alive(process):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [], GONE_SECONDS)
     except ProcessLookupError:
         pass
     finally:

@@ -94,15 +94,3 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
         for path in _BOX.root(node, "/run/pcocc").glob("*/vm*/console.log"):
             text = path.read_text(errors="replace").replace("\r", "").splitlines()[-10:]
             report.sections.append((f"{node}: {'/'.join(path.parts[-3:])}", "\n".join(text)))
-
-
-
-
-SETTLED = {"test_identity.py", "test_streams.py"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep out of `make test` what has not yet passed whole and twice on a quiet machine; `make test-box` runs all of it."""
-    for item in items:
-        if item.path.parent.name == "boot" and item.path.name not in SETTLED:
-            item.add_marker(pytest.mark.unsettled)

@@ -25,6 +25,7 @@ def debian(box: Box) -> Iterator[Cluster]:
     [
         ("id -un; id -u; id -g; pwd", "alice\n2001\n2001\n/home/alice"),
         ("sudo id -u", "0"),
+        ("nproc", "2"),
         ("cat /etc/os-release | grep ^ID=", "ID=debian"),
         ("echo $PCOCC_VM_NAME $PCOCC_VM_RANK $PCOCC_NODELIST; cat $PCOCC_HOSTFILE", "vm0 0 vm[0-1]\nvm0\nvm1"),
         ("ssh vm1 hostname", "vm1"),
