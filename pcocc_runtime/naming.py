@@ -6,7 +6,7 @@ because job ids are unique while alive and every name below is injective in the 
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import PurePosixPath
 
 MAX_JOB_ID = 0x03FFFFFF  # Slurm: MAX_JOB_ID is 0x03FF0000 and MaxJobId cannot exceed it (slurm.conf(5))
@@ -14,6 +14,11 @@ MAX_NETWORKS = 64  # networks of one job; with it the ports below stay in 24832.
 MAX_RANK = 0x3FFFF  # 18 bits of the MAC address
 
 VXLAN_PORT_BASE = 24832  # below Linux's ephemeral range (32768..60999), not in the IANA registry
+TUNNEL_PORTS = f"{VXLAN_PORT_BASE}-{VXLAN_PORT_BASE + 4 * MAX_NETWORKS - 1}"  # of all jobs, as nft writes a range
+UPLINK = "uplink"  # the job's end of its veth pair
+UPLINK_NETWORK = IPv4Network("169.254.64.0/18")  # never routed (RFC 3927), and without the clouds' 169.254.169.254
+UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
+HOST_UPLINKS = "pcn*"  # the host's ends of all jobs, as nft writes a prefix
 RUN_DIR = PurePosixPath("/run/pcocc")
 STATE_DIR = RUN_DIR / ".state"
 
@@ -91,3 +96,26 @@ def node_address(network: IPv4Network, index: int) -> IPv4Address:
 def room_for(network: IPv4Network, vms: int, nodes: int) -> bool:
     """Tell whether VMs, nodes and the gateway have distinct addresses in the network."""
     return vms + nodes + 3 <= network.num_addresses
+
+
+def uplink_name(job: int) -> str:
+    """Return the name of the host's end of the job's veth pair (at most 15 characters)."""
+    return f"pcn{job}"
+
+
+def uplink_addresses(slot: int) -> tuple[IPv4Address, IPv4Address]:
+    """Return the addresses of the host's and of the job's end of a veth pair: a /31 (RFC 3021)."""
+    first = UPLINK_NETWORK.network_address + 2 * slot
+    return first, first + 1
+
+
+def host_table(job: int) -> str:
+    """Return the name of the job's nftables table in the host's namespace."""
+    return f"pcocc-{job}"
+
+
+def link_local_address(mac: str) -> IPv6Address:
+    """Return the link-local address an interface derives from its MAC (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    interface = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return IPv6Address(b"\xfe\x80" + bytes(6) + interface)

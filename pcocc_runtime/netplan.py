@@ -19,6 +19,7 @@ class Tap:
     rank: int
     mac: str
     address: str
+    address6: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class NetworkPlan:
     port: int
     taps: tuple[Tap, ...]
     vms: int
+    gateway6: str | None = None
 
     @property
     def prefix_length(self) -> int:
@@ -94,32 +96,6 @@ def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mappi
 def taps_of(plans: tuple[NetworkPlan, ...], rank: int) -> tuple[str, ...]:
     """Return the tap names of a VM in the order of its interfaces."""
     return tuple(tap.name for plan in plans for tap in plan.taps if tap.rank == rank)
-
-
-def render_firewall(plans: tuple[NetworkPlan, ...]) -> str:
-    """Return nft text for the job's namespace: gateway, DHCP and DNS of a node never cross its tunnels."""
-    rules = []
-    for plan in plans:
-        rules += [
-            f'  oifname "{plan.vxlan}" arp saddr ip {plan.gateway} drop',
-            f'  oifname "{plan.vxlan}" arp daddr ip {plan.gateway} drop',
-            f'  iifname "{plan.vxlan}" arp saddr ip {plan.gateway} drop',
-            f'  iifname "{plan.vxlan}" arp daddr ip {plan.gateway} drop',
-            f'  oifname "{plan.vxlan}" udp dport {{ 67, 68 }} drop',
-            f'  iifname "{plan.vxlan}" udp dport {{ 67, 68 }} drop',
-        ]
-    body = "\n".join(rules)
-    chains = "\n".join(
-        f" chain {hook} {{\n  type filter hook {hook} priority 0; policy accept;\n{_only(body, hook)}\n }}"
-        for hook in ("input", "forward", "output")
-    )
-    return f"add table bridge pcocc\ndelete table bridge pcocc\ntable bridge pcocc {{\n{chains}\n}}\n"
-
-
-def _only(body: str, hook: str) -> str:
-    # a bridge's own packets have no input port, those for it no output port
-    wrong = {"input": "oifname", "output": "iifname"}.get(hook)
-    return "\n".join(line for line in body.splitlines() if wrong is None or wrong not in line)
 
 
 def render_dnsmasq(plan: NetworkPlan, pid_file: str, user: str) -> str:

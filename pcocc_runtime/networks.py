@@ -43,7 +43,7 @@ class EthernetNetwork:
     dns_server: IPv4Address | None = None
     dns_search: tuple[str, ...] = ()
     ntp_server: str | None = None
-    allow_outbound: bool = True
+    allow_outbound: bool | tuple[IPv4Network, ...] = True
     reverse_nat: tuple[ReverseNat, ...] = ()
     manage_ip_forward: bool = True
 

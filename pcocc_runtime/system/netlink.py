@@ -147,3 +147,43 @@ def _already() -> Iterator[None]:
     except NetlinkError as error:
         if error.code != errno.EEXIST:
             raise
+
+
+@contextlib.contextmanager
+def coming_back() -> Iterator[None]:
+    """Bring the calling thread back into its network namespace in the end, wherever it went."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        netns.setns(home)
+        os.close(home)
+
+
+def ensure_veth(name: str, other_netns: str, other_name: str, mtu: int) -> None:
+    """Create a pair of veth devices, one here and up, the other in a named namespace."""
+    there = os.open(NETNS_DIR / other_netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with IPRoute() as here, _already():
+            here.link("add", ifname=name, kind="veth", mtu=mtu, peer={"ifname": other_name, "mtu": mtu, "net_ns_fd": there})
+    finally:
+        os.close(there)
+
+
+def ensure_address(name: str, address: str, length: int, gateway: str | None = None) -> None:
+    """Bring a device of this namespace up with an address, and make it the way to everywhere when `gateway` is given."""
+    with IPRoute() as here:
+        index = here.link_lookup(ifname=name)[0]
+        here.link("set", index=index, state="up")
+        with _already():
+            here.addr("add", index=index, address=address, prefixlen=length)
+        if gateway:
+            here.route("replace", dst="default", gateway=gateway, oif=index)
+
+
+def remove_link(name: str) -> None:
+    """Delete a device of this namespace, if there is one of that name."""
+    with IPRoute() as here:
+        for index in here.link_lookup(ifname=name):
+            with contextlib.suppress(NetlinkError):
+                here.link("del", index=index)

@@ -95,10 +95,13 @@ def connect(one: Node, two: Node) -> None:
         node.run("ip", "link", "set", "eth0", "up")
 
 
-def request(job: int, index: int, stepd: int, step: int = 0, sets: str = "default:4") -> str:
-    """Return a set-up request for four VMs on the two nodes."""
+def request(
+    job: int, index: int, stepd: int, step: int = 0, sets: str = "default:4", nodes: tuple[str, ...] = ("192.0.2.1", "192.0.2.2")
+) -> str:
+    """Return a set-up request for VMs on nodes, two on each."""
     lines = [f"job {job}", f"step {step}", "uid 65534", "gid 65534", f"stepd {stepd}", f"index {index}"]
-    return "\n".join([*lines, "layout 192.0.2.1 0-1", "layout 192.0.2.2 2-3", f"sets {sets}", "end", ""])
+    lines += [f"layout {node} {2 * number}-{2 * number + 1}" for number, node in enumerate(nodes)]
+    return "\n".join([*lines, f"sets {sets}", "end", ""])
 
 
 def release(job: int, step: int = 0) -> str:
@@ -107,14 +110,15 @@ def release(job: int, step: int = 0) -> str:
 
 
 class Guest:
-    """A stand-in for a VM: a namespace with a veth that has the VM's MAC, on the job's bridge."""
+    """A stand-in for a VM: a namespace with a veth that has the VM's MAC, on the job's bridge in place of its tap."""
 
-    def __init__(self, node: Node, job: int, rank: int) -> None:
-        self.node, self.name = node, f"guest{rank}"
-        mac = f"52:54:00:00:00:{rank:02x}"
+    def __init__(self, node: Node, job: int, rank: int, network: int = 0) -> None:
+        self.node, self.job, self.name = node, job, f"guest{job}-{rank}-{network}"
+        self.mac = f"52:54:00:{network << 2:02x}:00:{rank:02x}"
+        self.tap = f"tap{rank}n{network}"
         node.run("ip", "netns", "add", self.name)
-        inside = f"ip link add {self.name} type veth peer name eth0 address {mac} netns {self.name}"
-        node.in_job(job, "sh", "-c", f"{inside} && ip link set {self.name} master br0 up mtu 1450")
+        replace = f"ip link del {self.tap} 2>/dev/null; ip link add {self.tap} type veth peer name eth0 address {self.mac}"
+        node.in_job(job, "sh", "-c", f"{replace} netns {self.name} && ip link set {self.tap} master br{network} up mtu 1450")
         self.run("sh", "-c", "ip link set lo up; ip link set eth0 up mtu 1450")
 
     def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -124,7 +128,7 @@ class Guest:
     def dhcp(self) -> str:
         """Ask for an address by DHCP, take it, and return all that the server said."""
         script = (
-            '[ "$1" = bound ] || exit 0; ip addr add $ip/$mask dev $interface; env; '
+            '[ "$1" = bound ] || exit 0; ip addr replace $ip/$mask dev $interface; ip route replace default via $router; env; '
             "echo nameserver $dns > /run/resolv-guest; true"
         )
         path = f"/run/udhcpc-{self.name}"
