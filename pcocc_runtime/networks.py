@@ -95,6 +95,19 @@ def _cidr(node: Node) -> IPv4Network:
     return network
 
 
+def _outbound(node: Node) -> bool | tuple[IPv4Network, ...]:
+    if isinstance(node.value, tuple):
+        return tuple(_destination(item) for item in node.value)
+    return bool(schema.choice("all", "none")(node) == "all")
+
+
+def _destination(node: Node) -> IPv4Network:
+    try:
+        return IPv4Network(schema.text(node))
+    except ValueError:
+        raise schema.mismatch(node, "an IPv4 network such as 192.0.2.0/24") from None
+
+
 def _address(node: Node) -> IPv4Address:
     try:
         return IPv4Address(schema.text(node))
@@ -155,7 +168,7 @@ _ETHERNET = (
     Setting("domain-name", _domain),
     Setting("dns-search", _search),
     Setting("ntp-server", schema.text),
-    Setting("allow-outbound", schema.choice("all", "none")),
+    Setting("allow-outbound", _outbound),
     Setting("reverse-nat", _reverse_nat),
     Setting("manage-ip-forward", schema.boolean),
     Setting("gateway", schema.choice("local-nat")),
@@ -220,12 +233,12 @@ def _parse_network(name: str, node: Node, problems: Problems) -> Network | None:
 
 def _ethernet(name: str, settings: Mapping[str, Any]) -> EthernetNetwork:
     renamed = {"network-layer": "layer"}
-    special = {"ext-network", "gateway", "mtu", "allow-outbound"}
+    special = {"ext-network", "gateway", "mtu"}
     values = {renamed.get(key, key).replace("-", "_"): value for key, value in settings.items() if key not in special}
     if "mtu" in settings:
         values["mtu"] = settings["mtu"] - TUNNEL_OVERHEAD
     values.setdefault("dev_prefix", name)
-    return EthernetNetwork(name=name, allow_outbound=settings.get("allow-outbound", "all") == "all", **values)
+    return EthernetNetwork(name=name, **values)
 
 
 _NAMES = schema.list_of(schema.text)
@@ -275,12 +288,3 @@ def find_obstacle(one: ResourceSet, networks: Mapping[str, Network]) -> str | No
         if network.layer != "L3":
             return f"network {name!r} has network-layer {network.layer}, which is not supported yet"
     return None
-
-
-def find_ignored(networks: Mapping[str, Network]) -> list[str]:
-    """Return a sentence for each setting that is accepted and has no effect yet, or none any more."""
-    return [
-        f"network {network.name!r}: reverse-nat has no effect yet"
-        for network in networks.values()
-        if isinstance(network, EthernetNetwork) and network.reverse_nat
-    ]

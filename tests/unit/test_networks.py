@@ -134,4 +134,19 @@ def test_what_cannot_be_built_yet_is_told() -> None:
     assert "network-layer L2" in str(networks.find_obstacle(found["b"], every))
     assert "of type infiniband" in str(networks.find_obstacle(found["c"], every))
     assert "groups" in str(networks.find_obstacle(found["d"], every))
-    assert networks.find_ignored(every) == ["network 'nat-rssh': reverse-nat has no effect yet"]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [("all", True), ("none", False), ("[192.0.2.0/24, 198.51.100.7]", ("192.0.2.0/24", "198.51.100.7/32"))]
+)
+def test_allow_outbound_is_all_none_or_destinations(value: str, found: bool | tuple[str, ...]) -> None:
+    every, problems = parse(f"a: {{type: ethernet, settings: {{allow-outbound: {value}}}}}")
+    one = every["a"]
+    assert problems == [] and isinstance(one, networks.EthernetNetwork)
+    allowed = one.allow_outbound
+    assert (tuple(str(net) for net in allowed) if isinstance(allowed, tuple) else allowed) == found
+
+
+def test_a_wrong_destination_is_one_sentence() -> None:
+    _, problems = parse("a: {type: ethernet, settings: {allow-outbound: [192.0.2.1/24]}}")
+    assert len(problems) == 1 and "an IPv4 network such as 192.0.2.0/24" in problems[0]
