@@ -227,6 +227,7 @@ def _make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...]
     from pcocc_runtime.system import netlink  # 0.1 s of import that `start` on an idle node does not need
 
     peers = [_resolve(node.name) for node in step.peers]
+    source = _find_own(step.here.name) if peers else None
     name = naming.netns_name(step.job)
     walls.ensure_outside(step.job, plans, peers, held)
     netlink.ensure_netns(name)
@@ -238,18 +239,18 @@ def _make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...]
             walls.ensure_inside(plans, held)
             inside.ensure_loopback()
             for plan in plans:
-                _make_network(inside, plan, peers)
+                _make_network(inside, plan, peers, source)
         finally:
             inside.close()
         for plan in plans:
             _start_dnsmasq(step.job, plan)
 
 
-def _make_network(inside: JobNetns, plan: netplan.NetworkPlan, peers: list[str]) -> None:
+def _make_network(inside: JobNetns, plan: netplan.NetworkPlan, peers: list[str], source: str | None) -> None:
     mtu, length = plan.spec.mtu, plan.prefix_length
     inside.ensure_bridge(plan.bridge, plan.bridge_mac, mtu, [(plan.gateway, length), (plan.node_address, length)])
     inside.ensure_source(plan.bridge, str(plan.spec.int_network), plan.node_address)
-    inside.ensure_vxlan(plan.vxlan, plan.bridge, plan.vni, plan.port, mtu, peers)
+    inside.ensure_vxlan(plan.vxlan, plan.bridge, plan.vni, plan.port, mtu, peers, source)
     inside.ensure_taps(plan.bridge, [tap.name for tap in plan.taps], mtu)
 
 
@@ -347,6 +348,20 @@ def _resolve(name: str) -> str:
             f"{os.uname().nodename} cannot resolve the name of the job's node {name}",
             hint="each NodeName of slurm.conf must be in DNS or /etc/hosts of every node",
         ) from None
+
+
+def _find_own(name: str) -> str | None:
+    """Return the address the job's other nodes expect this one's packets from, None when it is not known here.
+
+    A node often has its own name in /etc/hosts, as 127.0.1.1; then the kernel chooses by the route to the peer.
+    """
+    address = _resolve(name)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return None
+    return None if address.startswith("127.") else address
 
 
 def _ensure_state_directory() -> None:

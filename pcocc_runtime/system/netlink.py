@@ -89,7 +89,9 @@ class JobNetns:
         """Make packets of this node into the network carry the node's own address, not the gateway's."""
         self._inside.route("replace", dst=destination, oif=self._index[bridge], prefsrc=source, scope="link")
 
-    def ensure_vxlan(self, name: str, bridge: str, vni: int, port: int, mtu: int, peers: Iterable[str]) -> None:
+    def ensure_vxlan(
+        self, name: str, bridge: str, vni: int, port: int, mtu: int, peers: Iterable[str], source: str | None = None
+    ) -> None:
         """Create the tunnel on a bridge: outer socket in the host's namespace, broadcasts sent to each peer."""
         if name not in self._index:
             self._host.link(
@@ -100,6 +102,7 @@ class JobNetns:
                 vxlan_port=port,
                 vxlan_learning=True,
                 net_ns_fd=self._file,
+                **({"vxlan_local": source} if source else {}),
             )
             self._refresh()
         index = self._index[name]

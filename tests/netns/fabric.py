@@ -14,6 +14,8 @@ SETTINGS = {
     "resources.yaml": "default:\n  networks: [default]\n  default: true\n",
     "templates.yaml": "{}\n",
 }
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+HELPER = (sys.executable, "-c", "import sys; from pcocc_runtime.node import main; sys.exit(main())")
 _PREPARE = """
 mount --make-rprivate /
 mount -t tmpfs run /run
@@ -43,19 +45,26 @@ class Node:
         assert self.holder.stdout is not None
         assert self.holder.stdout.readline() == "ready\n"
 
+    def configure(self, networks: dict[str, str], sets: dict[str, list[str]]) -> None:
+        """Write networks, each with its settings as YAML, and resource sets; the first of these is the default."""
+        lines = [f"{name}: {{type: ethernet, settings: {settings}}}" for name, settings in networks.items()]
+        (self.confdir / "networks.yaml").write_text("\n".join(lines) + "\n")
+        first = next(iter(sets))
+        lines = [f"{name}: {{networks: {names}, default: {str(name == first).lower()}}}" for name, names in sets.items()]
+        (self.confdir / "resources.yaml").write_text("\n".join(lines).replace("'", "") + "\n")
+
     def run(self, *argv: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program in the node's namespaces."""
         done = subprocess.run(
             ["nsenter", f"--target={self.holder.pid}", "--net", "--mount", *argv],
-            input=text, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            input=text, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
     def helper(self, verb: str, text: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run root's node helper as the plugin would."""
-        code = "import sys; from pcocc_runtime.node import main; sys.exit(main())"
-        return self.run(sys.executable, "-c", code, verb, text=text, check=check)
+        return self.run(*HELPER, verb, text=text, check=check)
 
     def in_job(self, job: int, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program in the job's namespace on this node."""
@@ -65,6 +74,8 @@ class Node:
         """Return what of ours is on the node: empty when it is clean."""
         script = "ls -A /run/netns; ls -A /run/pcocc; ls -A /run/pcocc/.state; ls -A /var/lib/pcocc/scratch; ip -br link | grep -v -e ^lo -e ^eth"
         found = self.run("bash", "-c", script, check=False).stdout.split("\n")
+        tables = self.run("nft", "list", "tables").stdout.splitlines()
+        found += [table for table in tables if "pcocc" in table and table != "table inet pcocc"]  # the guard stays
         dnsmasq = [line for line in self.processes() if "dnsmasq" in line]
         return "\n".join([line for line in found if line and line not in (".state", "accel.json")] + dnsmasq)
 

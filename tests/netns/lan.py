@@ -21,7 +21,7 @@ def join(switch: Node, hosts: dict[str, Node]) -> None:
     for number, (address, host) in enumerate(hosts.items()):
         switch.run("ip", "link", "add", f"p{number}", "type", "veth", "peer", "name", "eth0", "netns", str(host.holder.pid))
         switch.run("ip", "link", "set", f"p{number}", "master", "sw0", "up")
-        host.run("sh", "-c", f"ip addr add {address}/24 dev eth0; ip link set eth0 up")
+        host.run("sh", "-c", f"ip addr add {address}/24 brd + dev eth0; ip link set eth0 up")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 
 from pcocc_runtime import naming
 from tests.netns.fabric import Guest, Node, request
+from tests.netns.inject import WAYS
 from tests.netns.lan import HERE, NOBODY, PYTHON, answering, ask, join, listening
 
 ONE, TWO, THREE, LOGIN = "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.9"
@@ -33,12 +34,12 @@ class Site:
         port = naming.vxlan_port(12, 0)
         return (*INJECT, name, node, str(port), str(vni), mac, "10.200.0.1", str(source_port))
 
-    def heard_after(self, attack: str) -> bool:
-        """Run an attack, then send an honest packet through the tunnel; tell whether vm0 heard the former."""
+    def heard_after(self, attack: str) -> list[str]:
+        """Run an attack, then send an honest packet through the tunnel; return in which ways vm0 heard the former."""
         with listening(self.victim) as frames:
             ATTACKS[attack](self, attack)
             self.hosts[TWO].in_job(12, "bash", "-c", "echo END >/dev/udp/10.200.0.1/7777")
-        return attack.encode().hex() in "".join(frames)
+        return [how for how in WAYS if f"<{attack} {how}>".encode().hex() in "".join(frames)]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,10 @@ def from_login(site: Site, name: str) -> None:
 def from_login_port(site: Site, name: str) -> None:
     for port in (naming.vxlan_port(12, 0), 4789, 40000):
         site.hosts[LOGIN].run(*NOBODY, *site.aim(name, source_port=port))
+
+
+def by_broadcast(site: Site, name: str) -> None:
+    site.hosts[LOGIN].run(*NOBODY, *site.aim(name, "192.0.2.255"))
 
 
 def from_peer(site: Site, name: str) -> None:
@@ -118,6 +123,7 @@ def from_container(site: Site, name: str) -> None:
 ATTACKS = {
     "from-login-host": from_login,
     "from-login-host-with-known-ports": from_login_port,
+    "from-login-host-by-broadcast": by_broadcast,
     "from-peer-node": from_peer,
     "from-peer-node-with-known-ports": from_peer_port,
     "from-peer-node-as-root": from_peer_root,
@@ -131,6 +137,7 @@ JOBS_TABLE, GUARD = "inet pcocc-12", "inet pcocc"
 WALLS = {
     "from-login-host": [(ONE, JOBS_TABLE)],
     "from-login-host-with-known-ports": [(ONE, JOBS_TABLE)],
+    "from-login-host-by-broadcast": [(ONE, JOBS_TABLE)],
     "from-node-of-another-job": [(ONE, JOBS_TABLE), (THREE, GUARD)],
     "from-own-node": [(ONE, JOBS_TABLE), (ONE, GUARD)],
 }
@@ -140,7 +147,7 @@ WALLS = {
 def test_nobody_injects(site: Site, attack: str) -> None:
     assert not site.heard_after(attack)
     with without([(site.hosts[address], table) for address, table in WALLS.get(attack, [(TWO, GUARD)])]):
-        assert site.heard_after(attack)
+        assert site.heard_after(attack) == list(WAYS)
     assert not site.heard_after(attack)
 
 
@@ -168,6 +175,10 @@ def test_the_kernels_own_tunnels_pass_for_every_user(site: Site) -> None:
     with answering(site.hosts[ONE], 22, 7000, netns=site.victim.name):
         inside = ("ip", "netns", "exec", "pcocc-12", *NOBODY)
         assert len(ask(site.hosts[TWO], "tcp,10.200.0.1,22", "udp,10.200.0.1,7000", prefix=inside)) == 2
+
+
+def test_a_tunnel_sends_from_the_address_its_peers_accept(site: Site) -> None:
+    assert f" local {TWO} " in site.hosts[TWO].in_job(12, "ip", "-d", "link", "show", "vx0").stdout
 
 
 @contextmanager
