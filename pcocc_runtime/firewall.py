@@ -16,11 +16,8 @@ from pcocc_runtime.nfttext import render_chain, render_set, render_table
 
 _ENTRY = -300  # NF_BR_PRI_NAT_DST_BRIDGED, linux/netfilter_bridge.h: before the bridge's own hooks
 
-_FROM_VM = """ chain from_vm {
-  iifname . ether saddr != @macs drop
-  ether type arp goto from_vm_arp
-  ether type ip goto from_vm_ip
-  ether type ip6 goto from_vm_ip6
+_CHAINS = """ chain from_vm {
+  ether type vmap { arp : goto from_vm_arp, ip : goto from_vm_ip, ip6 : goto from_vm_ip6 }
   drop
  }
  chain from_vm_arp {
@@ -28,29 +25,42 @@ _FROM_VM = """ chain from_vm {
   arp ptype != ip drop
   arp hlen != 6 drop
   arp plen != 4 drop
-  arp operation { request, reply } iifname . arp saddr ether . arp saddr ip @arp_sources accept
-  arp operation request arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @arp_sources accept
+  iifname . ether saddr != @macs drop
+  arp operation { request, reply } iifname . arp saddr ether . arp saddr ip @sources accept
+  arp operation request arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @sources accept
   drop
  }
  chain from_vm_ip {
   udp sport 67 drop
   udp dport 68 drop
-  iifname . ip saddr @sources accept
-  ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept
+  iifname . ether saddr . ip saddr @sources accept
+  ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 iifname . ether saddr @macs accept
   drop
  }
  chain from_vm_ip6 {
   frag nexthdr { 0, 43, 44, 51, 60, 135 } drop
   udp sport 547 drop
   udp dport 546 drop
-  icmpv6 type nd-neighbor-advert iifname . ip6 saddr @sources6 iifname . @th,64,128 @targets6 accept
+  icmpv6 type nd-neighbor-advert iifname . @th,64,128 @targets6 iifname . ether saddr . ip6 saddr @sources6 accept
   icmpv6 type { nd-router-advert, nd-redirect, nd-neighbor-advert } drop
-  iifname . ip6 saddr @sources6 accept
+  iifname . ether saddr . ip6 saddr @sources6 accept
+  iifname . ether saddr != @macs drop
   ip6 saddr :: icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @targets6 accept
   ip6 saddr :: icmpv6 type { nd-router-solicit, mld-listener-report, mld2-listener-report } accept
   drop
  }
+ chain services {
+  arp saddr ip @gateways drop
+  arp daddr ip @gateways drop
+  udp dport { 67, 68 } drop
+ }
 """
+# Frames for 01:80:c2:00:00:0x are handed to the port they came by, past prerouting (br_handle_frame in the kernel).
+_HOOKS = {
+    "input": ["ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop", "iifname @flat drop", "iifname @tunnels jump services"],
+    "forward": ["iifname @tunnels jump services", "oifname @tunnels jump services"],
+    "output": ["oifname @flat drop", "oifname @tunnels jump services"],
+}
 
 
 def render_firewall(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
@@ -59,47 +69,30 @@ def render_firewall(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
 
 
 def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
+    """Return the table for frames: those of L3 networks are checked, on L2 ones all pass but to and from the node."""
     routed, flat = _split(plans)
     taps = [tap for plan in routed for tap in plan.taps]
-    segment = [plan.vxlan for plan in routed] + [name for plan in flat for name in _ports(plan)]
-    ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [f'"{name}" : accept' for name in segment]
-    both = [(tap.name, address) for tap in taps for address in _addresses6(tap)]
-    sets = [
+    both = [(tap, address) for tap in taps for address in _addresses6(tap)]
+    segment = [name for plan in flat for name in (plan.vxlan, *(tap.name for tap in plan.taps))]
+    tunnels = [plan.vxlan for plan in routed]
+    ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [f'"{name}" : accept' for name in tunnels + segment]
+    four, six = "ifname . ether_addr . ipv4_addr", "ifname . ether_addr . ipv6_addr"
+    parts = [
         render_set("map", "ports", "type ifname : verdict", ports),
         render_set("set", "macs", "type ifname . ether_addr", [f'"{tap.name}" . {tap.mac}' for tap in taps]),
-        render_set("set", "sources", "type ifname . ipv4_addr", [f'"{tap.name}" . {tap.address}' for tap in taps]),
-        render_set(
-            "set",
-            "arp_sources",
-            "type ifname . ether_addr . ipv4_addr",
-            [f'"{tap.name}" . {tap.mac} . {tap.address}' for tap in taps],
+        render_set("set", "sources", f"type {four}", [f'"{tap.name}" . {tap.mac} . {tap.address}' for tap in taps]),
+        render_set("set", "sources6", f"type {six}", [f'"{tap.name}" . {tap.mac} . {address}' for tap, address in both]),
+        render_set("set", "targets6", "typeof iifname . @th,64,128", [f'"{tap.name}" . {int(one):#x}' for tap, one in both]),
+        render_set("set", "flat", "type ifname", [f'"{name}"' for name in segment]),
+        render_set("set", "tunnels", "type ifname", [f'"{name}"' for name in tunnels]),
+        render_set("set", "gateways", "type ipv4_addr", [plan.gateway for plan in routed]),
+        _CHAINS,
+        render_chain(
+            "prerouting", f"type filter hook prerouting priority {_ENTRY}; policy accept", ["iifname vmap @ports", "drop"]
         ),
-        render_set("set", "sources6", "type ifname . ipv6_addr", [f'"{name}" . {address}' for name, address in both]),
-        render_set("set", "targets6", "typeof iifname . @th,64,128", [f'"{name}" . {int(one):#x}' for name, one in both]),
-        render_set("set", "flat", "type ifname", [f'"{name}"' for plan in flat for name in _ports(plan)]),
     ]
-    entry = render_chain(
-        "prerouting", f"type filter hook prerouting priority {_ENTRY}; policy accept", ["iifname vmap @ports", "drop"]
-    )
-    return "".join((*sets, _FROM_VM, entry, _render_bridge_own(routed)))
-
-
-def _render_bridge_own(routed: list[NetworkPlan]) -> str:
-    """Return the chains for what the bridges themselves receive and send: nothing on a flat (L2) network.
-
-    Frames for 01:80:c2:00:00:0x are handed to the port they came by, past prerouting (br_handle_frame in the kernel).
-    """
-    own: dict[str, list[str]] = {
-        "input": ["ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop", "iifname @flat drop"],
-        "output": ["oifname @flat drop"],
-        "forward": [],
-    }
-    for plan in routed:
-        for side, hooks in (("iifname", ("input", "forward")), ("oifname", ("output", "forward"))):
-            for match in (f"arp saddr ip {plan.gateway}", f"arp daddr ip {plan.gateway}", "udp dport { 67, 68 }"):
-                for hook in hooks:
-                    own[hook].append(f'{side} "{plan.vxlan}" {match} drop')
-    return "".join(render_chain(hook, f"type filter hook {hook} priority 0; policy accept", rules) for hook, rules in own.items())
+    parts += [render_chain(hook, f"type filter hook {hook} priority 0; policy accept", rules) for hook, rules in _HOOKS.items()]
+    return "".join(parts)
 
 
 def _render_inet(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
@@ -177,7 +170,8 @@ def _render_translation(plans: tuple[NetworkPlan, ...], nat: Nat) -> list[str]:
     """
     addresses = {(plan.index, tap.rank): tap.address for plan in plans for tap in plan.taps}
     targets = [f"{one.host_port} : {addresses[one.network, one.rank]} . {one.vm_port}" for one in nat.forwards]
-    inward = [f'iifname "{naming.UPLINK}" dnat ip to tcp dport map {{ {", ".join(targets)} }}'] if targets else []
+    first = "tcp flags & (fin | syn | rst | ack) == syn"  # what is left of a connection of the slot's last job is no first
+    inward = [f'iifname "{naming.UPLINK}" {first} dnat ip to tcp dport map {{ {", ".join(targets)} }}'] if targets else []
     outward = [
         f'oifname "{naming.UPLINK}" meta l4proto {{ tcp, udp }} masquerade to :1024-65535',
         f'oifname "{naming.UPLINK}" masquerade',
@@ -191,10 +185,6 @@ def _render_translation(plans: tuple[NetworkPlan, ...], nat: Nat) -> list[str]:
 def _split(plans: tuple[NetworkPlan, ...]) -> tuple[list[NetworkPlan], list[NetworkPlan]]:
     """Return the L3 networks and the L2 networks."""
     return [plan for plan in plans if plan.spec.layer == "L3"], [plan for plan in plans if plan.spec.layer == "L2"]
-
-
-def _ports(plan: NetworkPlan) -> list[str]:
-    return [plan.vxlan, *(tap.name for tap in plan.taps)]
 
 
 def _addresses6(tap: Tap) -> list[IPv6Address]:

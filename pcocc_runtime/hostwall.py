@@ -29,14 +29,14 @@ def render_guard(narrow: Iterable[str] | None) -> str:
     else:
         lines += [f'add element inet {GUARD} narrow {{ "{name}" }}' for name in narrow]
     tunnels = f"udp dport {naming.TUNNEL_PORTS}"
+    sent = [f"{tunnels} meta skuid 0-4294967295 drop", f"{tunnels} notrack"]
     chains = {
-        "output": (f"filter hook output {_BEFORE_SITE}", [f"{tunnels} meta skuid 0-4294967295 drop"]),
-        "forward": (
+        "sent": ("filter hook output priority raw; policy accept", sent),
+        "received": ("filter hook prerouting priority raw; policy accept", sent[1:]),
+        "forwarded": (
             f"filter hook forward {_BEFORE_SITE}",
             [f"{tunnels} drop", f'iifname @narrow oifname != "{naming.HOST_UPLINKS}" drop'],
         ),
-        "untracked_in": ("filter hook prerouting priority raw; policy accept", [f"{tunnels} notrack"]),
-        "untracked_out": ("filter hook output priority raw; policy accept", [f"{tunnels} notrack"]),
     }
     for name, (hook, rules) in chains.items():
         lines += [f"add chain inet {GUARD} {name} {{ type {hook}; }}", f"flush chain inet {GUARD} {name}"]
@@ -64,7 +64,7 @@ def render_no_host(job: int) -> str:
 def _tunnel(plan: NetworkPlan) -> list[str]:
     """Return rules that let this network's tunnel hear its peers only (VNI: RFC 7348, section 5)."""
     ours = f"udp dport {plan.port} @th,96,24 {plan.vni:#x}"
-    return [f"ip saddr != @peers {ours} drop", f"meta nfproto ipv6 {ours} drop"]
+    return [f"{ours} meta nfproto ipv6 drop", f"{ours} ip saddr != @peers drop"]
 
 
 def _routed(job: int, nat: Nat) -> list[str]:
