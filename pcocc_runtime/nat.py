@@ -49,13 +49,18 @@ def choose_nat(
     """
     if not needs_uplink(plans):
         return None
-    taken = {forward.host_port for other in others for forward in other.forwards}
-    kept = {(one.network, one.rank, one.vm_port): one.host_port for one in (old.forwards if old else ())}
+    held = list(old.forwards if old else ())
+    taken = {forward.host_port for one in (*others, *([old] if old else [])) for forward in one.forwards}
     forwards = []
     for plan, tap, rule in _wanted(plans):
-        port = kept.get((plan.index, tap.rank, rule.vm_port)) or _choose_port(rule, taken, is_free, plan.spec.name)
-        taken.add(port)
-        forwards.append(Forward(plan.index, tap.rank, rule.vm_port, port))
+        ports = range(rule.min_host_port, rule.max_host_port + 1)
+        kept = [one for one in held if (one.network, one.rank, one.vm_port) == (plan.index, tap.rank, rule.vm_port)]
+        port = next((one.host_port for one in kept if one.host_port in ports), None)
+        forward = Forward(plan.index, tap.rank, rule.vm_port, port or _choose_port(ports, taken, is_free, plan.spec.name))
+        if port:
+            held.remove(forward)
+        taken.add(forward.host_port)
+        forwards.append(forward)
     return Nat(old.slot if old else _choose_slot({other.slot for other in others}), tuple(forwards))
 
 
@@ -71,12 +76,11 @@ def _choose_slot(taken: set[int]) -> int:
     raise NodeError(f"{len(taken)} jobs of this node have a way out already", hint="look for leftovers in /run/pcocc/.state")
 
 
-def _choose_port(rule: ReverseNat, taken: set[int], is_free: Callable[[int], bool], network: str) -> int:
-    for port in range(rule.min_host_port, rule.max_host_port + 1):
+def _choose_port(ports: range, taken: set[int], is_free: Callable[[int], bool], network: str) -> int:
+    for port in ports:
         if port not in taken and is_free(port):
             return port
     raise NodeError(
-        f"no port of this node is free for reverse-nat of network {network!r}: "
-        f"{rule.min_host_port} to {rule.max_host_port} are all in use",
+        f"no port of this node is free for reverse-nat of network {network!r}: {ports[0]} to {ports[-1]} are all in use",
         hint="run fewer VMs on a node, or have min-host-port and max-host-port changed in /etc/pcocc/networks.yaml",
     )

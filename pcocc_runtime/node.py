@@ -140,12 +140,16 @@ def reclaim_scratch(scratch: Path) -> None:
 
 def reclaim(except_job: int | None = None) -> None:
     """Release every job on this node whose slurmstepd is gone."""
-    for job in _recorded_jobs():
+    for job in _jobs_with(".json"):
         if job != except_job and _is_abandoned(job):  # a live job's lock is held for as long as its set-up takes
             with files.locked(_lock(job)):
                 record = read_record(job)
                 if record is not None and not process.is_alive(record.stepd):
                     release(record)
+    for job in set(_jobs_with(".lock")) - {*_jobs_with(".json"), except_job}:
+        with files.locked(_lock(job)):
+            if read_record(job) is None:
+                Path(_lock(job)).unlink(missing_ok=True)
 
 
 def _is_abandoned(job: int) -> bool:
@@ -157,7 +161,8 @@ def release(record: Record) -> None:
     """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
     clear(record)
     _remove_netns(record.job)
-    for path in Path(naming.STATE_DIR).glob(f"{record.job}.*"):
+    last = {".json": 1, ".lock": 2}
+    for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
         path.unlink(missing_ok=True)
 
 
@@ -201,7 +206,7 @@ def _hold(record: Record, plans: tuple[netplan.NetworkPlan, ...]) -> Record:
     if not nat.needs_uplink(plans):
         return record
     with files.locked_directory(naming.STATE_DIR):
-        others = [read_record(job) for job in _recorded_jobs() if job != record.job]
+        others = [read_record(job) for job in _jobs_with(".json") if job != record.job]
         held = [other.nat for other in others if other and other.nat]
         record = replace(record, nat=nat.choose_nat(plans, record.nat, held, ports.is_free))
         _write_record(record)
@@ -212,9 +217,9 @@ def _write_record(record: Record) -> None:
     files.replace_file(naming.STATE_DIR / f"{record.job}.json", json.dumps(asdict(record)).encode())
 
 
-def _recorded_jobs() -> list[int]:
+def _jobs_with(wanted: str) -> list[int]:
     names = (os.path.splitext(name) for name in os.listdir(naming.STATE_DIR))
-    return [int(stem) for stem, suffix in names if suffix == ".json" and stem.isdigit()]
+    return [int(stem) for stem, suffix in names if suffix == wanted and stem.isdigit()]
 
 
 def _make_directories(step: layout.BootStep, scratch: PurePath) -> None:
