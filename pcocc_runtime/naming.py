@@ -69,8 +69,13 @@ def vm_mac(prefix: str, rank: int, network: int) -> str:
 
 
 def node_mac(index: int, network: int) -> str:
-    """Return the MAC of the bridge on the job's `index`-th node; locally administered, never a VM's."""
+    """Return the MAC of a network's tunnel on the job's `index`-th node; locally administered, never a VM's."""
     return _mac("02:70:63", (network << 18) | index)
+
+
+def gateway_mac(network: int) -> str:
+    """Return the MAC of the gateway of a network: the same on every node, as its address is."""
+    return _mac("02:70:67", network)
 
 
 def _mac(prefix: str, low: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.layout import BootStep
+from pcocc_runtime.layout import BootStep, NodeLayout
 from pcocc_runtime.networks import EthernetNetwork
 
 
@@ -29,7 +29,8 @@ class NetworkPlan:
     spec: EthernetNetwork
     index: int
     bridge: str
-    bridge_mac: str
+    gateway_mac: str
+    tunnel_mac: str
     gateway: str
     node_address: str
     vxlan: str
@@ -37,7 +38,14 @@ class NetworkPlan:
     port: int
     taps: tuple[Tap, ...]
     vms: int
+    nodes: tuple[NodeLayout, ...] = ()
+    node: int = 0
     gateway6: str | None = None
+
+    @property
+    def is_routed(self) -> bool:
+        """Tell whether the job's nodes route the network's packets (L3) rather than pass its frames on (L2)."""
+        return self.spec.layer == "L3"
 
     @property
     def prefix_length(self) -> int:
@@ -82,7 +90,8 @@ def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mappi
         spec=spec,
         index=index,
         bridge=naming.bridge_name(index),
-        bridge_mac=naming.node_mac(step.index, index),
+        gateway_mac=naming.gateway_mac(index),
+        tunnel_mac=naming.node_mac(step.index, index),
         gateway=str(naming.gateway_address(spec.int_network)),
         node_address=str(naming.node_address(spec.int_network, step.index)),
         vxlan=naming.vxlan_name(index),
@@ -90,6 +99,8 @@ def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mappi
         port=naming.vxlan_port(step.job, index),
         taps=taps,
         vms=step.vm_count,
+        nodes=step.nodes,
+        node=step.index,
     )
 
 

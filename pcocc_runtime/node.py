@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from pcocc_runtime import config, layout, naming, nat, netplan, walls
+from pcocc_runtime import config, fabric, layout, naming, nat, netplan, walls
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.system import accel, files, ports, process
 
 if TYPE_CHECKING:
-    from pcocc_runtime.system.netlink import JobNetns
+    pass
 
 DUPLICATE, CONFLICT = 3, 4  # exit statuses the plugin knows: an older boot step lives, a younger one is in the way
 _CONFIG_DIR = "/etc/pcocc"
@@ -81,7 +80,7 @@ def _setup() -> None:
             record = _hold(record, plans)
             chosen = accel.find_accelerator(site.accel, PurePath(site.qemu))
             _make_directories(step, PurePath(site.scratch))
-            _make_networks(step, plans, record.nat)
+            fabric.make_networks(step, plans, record.nat)
             _describe(step, plans, site, chosen, record.nat)
     for rank in step.here.ranks:
         print(f"tap {rank} {','.join(netplan.taps_of(plans, rank))}")
@@ -160,7 +159,7 @@ def _is_abandoned(job: int) -> bool:
 def release(record: Record) -> None:
     """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
     clear(record)
-    _remove_netns(record.job)
+    fabric.remove_netns(record.job)
     last = {".json": 1, ".lock": 2}
     for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
         path.unlink(missing_ok=True)
@@ -170,7 +169,7 @@ def clear(record: Record) -> None:
     """End and delete what a boot step has made, but the job's namespace, where VM steps may wait for the next."""
     for left in process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid):
         process.kill(left)
-    _remove_networks(record.job)
+    fabric.remove_networks(record.job)
     files.remove_tree(naming.job_dir(record.job))
     files.remove_tree(PurePath(record.scratch, str(record.job)))
 
@@ -228,84 +227,6 @@ def _make_directories(step: layout.BootStep, scratch: PurePath) -> None:
     files.ensure_directory(scratch / str(step.job), 0o700, step.uid, step.gid)
 
 
-def _make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...], held: nat.Nat | None) -> None:
-    from pcocc_runtime.system import netlink  # 0.1 s of import that `start` on an idle node does not need
-
-    peers = [_resolve(node.name) for node in step.peers]
-    source = _find_own(step.here.name) if peers else None
-    name = naming.netns_name(step.job)
-    walls.ensure_outside(step.job, plans, peers, held)
-    netlink.ensure_netns(name)
-    if held:
-        walls.ensure_uplink(step.job, plans, held)
-    with netlink.coming_back():
-        inside = netlink.JobNetns(name)
-        try:
-            walls.ensure_inside(plans, held)
-            inside.ensure_loopback()
-            for plan in plans:
-                _make_network(inside, plan, peers, source)
-        finally:
-            inside.close()
-        for plan in plans:
-            _start_dnsmasq(step.job, plan)
-
-
-def _make_network(inside: JobNetns, plan: netplan.NetworkPlan, peers: list[str], source: str | None) -> None:
-    mtu, length = plan.spec.mtu, plan.prefix_length
-    inside.ensure_bridge(plan.bridge, plan.bridge_mac, mtu, [(plan.gateway, length), (plan.node_address, length)])
-    inside.ensure_source(plan.bridge, str(plan.spec.int_network), plan.node_address)
-    inside.ensure_vxlan(plan.vxlan, plan.bridge, plan.vni, plan.port, mtu, peers, source)
-    inside.ensure_taps(plan.bridge, [tap.name for tap in plan.taps], mtu)
-
-
-def _start_dnsmasq(job: int, plan: netplan.NetworkPlan) -> None:
-    base = naming.STATE_DIR / f"{job}.dnsmasq{plan.index}"
-    pid_file = PurePath(f"{base}.pid")
-    _end_dnsmasq(Path(pid_file))
-    text = netplan.render_dnsmasq(plan, str(pid_file), "nobody")
-    files.replace_file(PurePath(f"{base}.conf"), text.encode())
-    process.run(["dnsmasq", f"--conf-file={base}.conf"], hint="install the package dnsmasq-base")
-
-
-def _end_dnsmasq(pid_file: Path) -> None:
-    try:
-        pid = int(pid_file.read_text())
-        if Path(f"/proc/{pid}/comm").read_text() != "dnsmasq\n":
-            return
-    except (OSError, ValueError):
-        return
-    found = process.find_process(pid)
-    if found is not None:
-        process.kill(found)
-
-
-def _remove_networks(job: int) -> None:
-    for pid_file in Path(naming.STATE_DIR).glob(f"{job}.dnsmasq*.pid"):
-        _end_dnsmasq(pid_file)
-    from pcocc_runtime.system import netlink
-
-    name = naming.netns_name(job)
-    if netlink.netns_exists(name):
-        with netlink.coming_back():
-            try:
-                inside = netlink.JobNetns(name)
-            except OSError:
-                pass  # made but not mounted: a helper was killed in between
-            else:
-                inside.remove_links()
-                inside.close()
-    walls.remove_outside(job)
-
-
-def _remove_netns(job: int) -> None:
-    from pcocc_runtime.system import netlink
-
-    name = naming.netns_name(job)
-    if netlink.netns_exists(name):
-        netlink.remove_netns(name)
-
-
 def _describe(
     step: layout.BootStep,
     plans: tuple[netplan.NetworkPlan, ...],
@@ -343,30 +264,6 @@ def _describe(
     }
     path = naming.job_dir(step.job) / "node.json"
     files.replace_file(path, json.dumps(facts).encode(), 0o644)
-
-
-def _resolve(name: str) -> str:
-    try:
-        return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_DGRAM)[0][4][0])
-    except OSError:
-        raise NodeError(
-            f"{os.uname().nodename} cannot resolve the name of the job's node {name}",
-            hint="each NodeName of slurm.conf must be in DNS or /etc/hosts of every node",
-        ) from None
-
-
-def _find_own(name: str) -> str | None:
-    """Return the address the job's other nodes expect this one's packets from, None when it is not known here.
-
-    A node often has its own name in /etc/hosts, as 127.0.1.1; then the kernel chooses by the route to the peer.
-    """
-    address = _resolve(name)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return None
-    return None if address.startswith("127.") else address
 
 
 def _ensure_state_directory() -> None:

@@ -23,6 +23,7 @@ _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
+_RESERVED = 0xFFF8  # BR_GROUPFWD_RESTRICTED of net/bridge/br_private.h forbids the other three bits
 _FLOOD = "00:00:00:00:00:00"  # a VXLAN entry for this address receives what has no entry of its own (bridge(8))
 
 
@@ -71,10 +72,14 @@ class JobNetns:
     def _refresh(self) -> None:
         self._index = {link.get_attr("IFLA_IFNAME"): link["index"] for link in self._inside.get_links()}
 
-    def ensure_bridge(self, name: str, mac: str, mtu: int, addresses: Iterable[tuple[str, int]]) -> None:
-        """Create a bridge that is up, with its MAC and (address, prefix length) pairs."""
+    def ensure_bridge(self, name: str, mac: str, mtu: int, addresses: Iterable[tuple[str, int]], reserved: bool = False) -> None:
+        """Create a bridge that is up, with its MAC and (address, prefix length) pairs.
+
+        `reserved`: it passes on what the kernel lets it of frames for 01:80:c2:00:00:0x (all but STP, pause and LACP).
+        """
         if name not in self._index:
-            self._inside.link("add", ifname=name, kind="bridge", address=mac)
+            mask = {"br_group_fwd_mask": _RESERVED} if reserved else {}
+            self._inside.link("add", ifname=name, kind="bridge", address=mac, **mask)
             self._refresh()
         self._inside.link("set", index=self._index[name], mtu=mtu, state="up")
         for address, length in addresses:
@@ -85,26 +90,22 @@ class JobNetns:
         """Bring lo up: dnsmasq and ping to oneself want it."""
         self._inside.link("set", index=self._index["lo"], state="up")
 
-    def ensure_source(self, bridge: str, destination: str, source: str) -> None:
-        """Make packets of this node into the network carry the node's own address, not the gateway's."""
-        self._inside.route("replace", dst=destination, oif=self._index[bridge], prefsrc=source, scope="link")
+    def ensure_tunnel(self, name: str, mac: str, vni: int, port: int, mtu: int, source: str | None) -> None:
+        """Create a VXLAN device that routes to known peers: outer socket in the host's namespace, nothing learned."""
+        self._ensure_vxlan(name, source, address=mac, vxlan_id=vni, vxlan_port=port, vxlan_learning=False)
+        self._inside.link("set", index=self._index[name], mtu=mtu, state="up")
 
-    def ensure_vxlan(
-        self, name: str, bridge: str, vni: int, port: int, mtu: int, peers: Iterable[str], source: str | None = None
-    ) -> None:
-        """Create the tunnel on a bridge: outer socket in the host's namespace, broadcasts sent to each peer."""
+    def _ensure_vxlan(self, name: str, source: str | None, **settings: object) -> None:
         if name not in self._index:
-            self._host.link(
-                "add",
-                ifname=name,
-                kind="vxlan",
-                vxlan_id=vni,
-                vxlan_port=port,
-                vxlan_learning=True,
-                net_ns_fd=self._file,
-                **({"vxlan_local": source} if source else {}),
-            )
+            local = {"vxlan_local": source} if source else {}
+            self._host.link("add", ifname=name, kind="vxlan", net_ns_fd=self._file, **settings, **local)
             self._refresh()
+
+    def ensure_segment(
+        self, name: str, bridge: str, vni: int, port: int, mtu: int, peers: Iterable[str], source: str | None
+    ) -> None:
+        """Create the tunnel of an L2 network as a port of its bridge: what no MAC is known for is sent to each peer."""
+        self._ensure_vxlan(name, source, vxlan_id=vni, vxlan_port=port, vxlan_learning=True)
         index = self._index[name]
         self._inside.link("set", index=index, mtu=mtu, master=self._index[bridge], state="up")
         for peer in peers:

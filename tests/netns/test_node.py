@@ -160,7 +160,7 @@ def test_a_helper_killed_anywhere_leaves_nothing_that_stays(nodes: Pair, stepd: 
         "        return result\n"
         "    return call\n"
         "for owner, names in ((files, ['replace_file', 'ensure_directory']), (process, ['run']), (netlink, ['ensure_netns']),\n"
-        "                     (netlink.JobNetns, ['ensure_bridge', 'ensure_vxlan', 'ensure_taps', 'ensure_source'])):\n"
+        "                     (netlink.JobNetns, ['ensure_bridge', 'ensure_tunnel', 'ensure_taps'])):\n"
         "    for name in names: setattr(owner, name, deadly(getattr(owner, name)))\n"
         "sys.exit(node.main(['setup']))\n"
     )
