@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcocc_runtime import schema
-from pcocc_runtime.networks import ACCESS_KEYS, ANYBODY, Access, ResourceSet
+from pcocc_runtime.resources import ACCESS_KEYS, ANYBODY, Access, ResourceSet, members
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.templates import Template, resolve
 from pcocc_runtime.yamlfile import Node
@@ -33,8 +33,7 @@ class Policy:
     resource_sets: Mapping[str, Access] | None = None
 
 
-_NAMES = schema.list_of(schema.text)
-_ACCESS = tuple(Setting(kind, _NAMES) for kind in _KINDS)
+_ACCESS = tuple(Setting(kind, members) for kind in _KINDS)
 _LIMIT = (*_ACCESS, Setting("max-vms", schema.integer(1, 65536), True))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pcocc_runtime import config, templates
+from pcocc_runtime import config, netfile, templates
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.policy import Policy, parse_policy
 from pcocc_runtime.schema import Problems
@@ -20,6 +20,7 @@ class Everything:
     templates: dict[str, Template]
     policy: Policy
     problems: tuple[ConfigError, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_all(confdir: str) -> Everything:
@@ -30,14 +31,18 @@ def load_all(confdir: str) -> Everything:
     check_templates(site, every, problems)
     tree = config.read_tree(f"{confdir}/policy.yaml", problems)
     policy = parse_policy(tree, every, site.all_sets, problems)
-    return Everything(site, every, policy, tuple(problems))
+    notes = netfile.find_notes(config.read_tree(f"{confdir}/networks.yaml", []))
+    return Everything(site, every, policy, tuple(problems), tuple(notes))
 
 
 def check_templates(site: config.Site, every: Mapping[str, Template], problems: Problems) -> None:
     """Add to `problems` what is wrong between templates, and between templates and resource sets."""
+    sets_unread = any(problem.key is None and problem.file.endswith("/resources.yaml") for problem in problems)
     for name in every:
         try:
-            config.find_set(site, templates.resolve(every, name, site.default_set))
+            chosen = templates.resolve(every, name, site.default_set)
+            if not sets_unread:
+                config.find_set(site, chosen)
         except ConfigError as error:
             if error.where not in [known.where for known in problems]:
                 problems.append(error)
