@@ -14,6 +14,7 @@ MAX_NETWORKS = 64  # networks of one job; with it the ports below stay in 24832.
 MAX_RANK = 0x3FFFF  # 18 bits of the MAC address
 
 MAX_INTERFACE_NAME = 15  # IFNAMSIZ of linux/if.h, less the zero byte
+OWN_PREFIX = "pcn"  # begins the names of pcocc's other interfaces on the host
 MAX_PORT_PREFIX = MAX_INTERFACE_NAME - 8  # see bridged_port
 MAX_BRIDGED_RANK = 0x3FFF  # 14 bits of the MAC address, see bridged_mac
 NODE_MAC_PREFIX = "02:70:63"

@@ -117,6 +117,13 @@ def _interface(longest: int) -> schema.Check:
     return check
 
 
+def _tap_prefix(node: Node) -> str:
+    prefix: str = _interface(naming.MAX_PORT_PREFIX)(node)
+    if prefix.startswith(naming.OWN_PREFIX):
+        raise node.error(f"{prefix!r} begins like names of pcocc's own interfaces", f"take one that does not begin with {naming.OWN_PREFIX!r}")
+    return prefix
+
+
 _PORT = schema.integer(1, 65535)
 _REVERSE_NAT = (
     Setting("vm-port", _PORT, True),
@@ -218,7 +225,7 @@ _NOTED_L2 = tuple(
 )
 _BRIDGED = (
     Setting("host-bridge", _interface(naming.MAX_INTERFACE_NAME), True),
-    Setting("tap-prefix", _interface(naming.MAX_PORT_PREFIX), True),
+    Setting("tap-prefix", _tap_prefix, True),
     Setting("mtu", schema.integer(1280, 65535)),
     Setting("vlans", _vlans),
 )

@@ -158,6 +158,7 @@ OTHERS = [
         "n: {type: bridged, settings: {host-bridge: br0, tap-prefix: eightlet}}",
         "tap-prefix: 'eightlet' has 8 characters, 7 are possible: an interface's name has at most 15, 8 are pcocc's",
     ),
+    ("n: {type: bridged, settings: {host-bridge: b, tap-prefix: pcnx}}", "tap-prefix: 'pcnx' begins like names of pcocc's own"),
     ("n: {type: bridged, settings: {host-bridge: a/b, tap-prefix: t}}", "host-bridge: expected letters"),
     ("n: {type: bridged, settings: {tap-prefix: t}}", "n.settings: host-bridge is missing"),
     ("n: {%s}" % (IB % ("0x3000", "0x2000")), "min-pkey: min-pkey 0x3000 is above max-pkey 0x2000"),
