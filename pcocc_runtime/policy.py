@@ -13,7 +13,7 @@ from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.templates import Template, resolve
 from pcocc_runtime.yamlfile import Node
 
-_KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # slurmctld knows a job's groups by number only
+_KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check those: docs/decisions/005
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def render_policy(policy: Policy, max_vms: int, templates: Mapping[str, Template
         "limits": [{**_access_table(limit.access), "max_vms": limit.max_vms} for limit in policy.limits],
         "templates": {name: _template_table(templates, name, default_set) for name in templates},
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
-        "set_access": {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()},
+        "set_access": {name: table for name, one in (policy.resource_sets or {}).items() if (table := _access_table(one))},
     }
     head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
     return f"{head}\nreturn {_render(table, 0)}\n"

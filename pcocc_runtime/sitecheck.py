@@ -9,6 +9,7 @@ from pcocc_runtime import config, netfile, templates
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.policy import Policy, parse_policy
 from pcocc_runtime.schema import Problems
+from pcocc_runtime.system import identity
 from pcocc_runtime.templates import Template
 
 
@@ -32,7 +33,18 @@ def load_all(confdir: str) -> Everything:
     tree = config.read_tree(f"{confdir}/policy.yaml", problems)
     policy = parse_policy(tree, every, site.all_sets, problems)
     notes = netfile.find_notes(config.read_tree(f"{confdir}/networks.yaml", []))
-    return Everything(site, every, policy, tuple(problems), tuple(notes))
+    return Everything(site, every, policy, tuple(problems), (*notes, *_find_strangers(site, f"{confdir}/resources.yaml")))
+
+
+def _find_strangers(site: config.Site, file: str) -> list[str]:
+    """Return a note for each user and group that a resource set is for and this host does not know."""
+    return [
+        f"{file}: {one.name}.{key}: this host knows no {key[:-1]} {name!r}"
+        for one in site.all_sets.values()
+        for key, exists in (("users", identity.user_exists), ("groups", identity.group_exists))
+        for name in getattr(one.access, key)
+        if not exists(name)
+    ]
 
 
 def check_templates(site: config.Site, every: Mapping[str, Template], problems: Problems) -> None:

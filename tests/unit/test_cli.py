@@ -117,6 +117,17 @@ def test_config_check_notes_what_is_no_longer_needed(site: Path, capsys: pytest.
     assert f"pcocc: note: {site}/networks.yaml:5: old.settings.ext-network: no longer needed: " in capsys.readouterr().err
 
 
+def test_config_check_notes_names_that_nobody_has(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (site / "resources.yaml").open("a") as stream:
+        stream.write("lab: {users: [root, nosuchuser], groups: [root, nosuchgroup]}\n")
+    assert cli.main(["config", "check"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "this host knows" in line]
+    assert said == [
+        f"pcocc: note: {site}/resources.yaml: lab.users: this host knows no user 'nosuchuser'",
+        f"pcocc: note: {site}/resources.yaml: lab.groups: this host knows no group 'nosuchgroup'",
+    ]
+
+
 def test_only_unprivileged_users_can_check_another_directory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     me = os.geteuid()
     with tempfile.TemporaryDirectory() as name:

@@ -57,6 +57,13 @@ def test_the_policy_becomes_lua() -> None:
     assert policy.render_policy(found, 64, EVERY, "default") == LUA
 
 
+def test_groups_are_not_slurmctlds() -> None:
+    sets = {"lab": ResourceSet("lab", (), False, Access(groups=("g",))), "both": ResourceSet("both", (), False, Access(("u",), ("g",)))}
+    found = policy.parse_policy(yamlfile.parse("", "policy.yaml"), {}, sets, [])
+    lua = policy.render_policy(found, 1, {}, None)
+    assert 'set_access = {\n        both = { users = { "u" } },\n    },\n' in lua and "lab" not in lua
+
+
 def test_no_policy_is_a_policy() -> None:
     found, problems = parse("")
     assert problems == []
