@@ -120,7 +120,7 @@ def _config_check(_arguments: argparse.Namespace) -> int:
         _add_distrust(directory, problems)
     if not problems:
         found = _resolve_all(loaded.templates, loaded.site)
-        _note([*report.find_notes(found), *_stale_policy(directory, loaded)])
+        _note([*loaded.notes, *report.find_notes(found), *_stale_policy(directory, loaded)])
         sys.stdout.write(
             f"{directory}: {len(loaded.templates)} templates, {len(loaded.site.all_sets)} resource sets, "
             f"{len(loaded.site.all_networks)} networks, no error\n"

@@ -13,6 +13,12 @@ MAX_JOB_ID = 0x03FFFFFF  # Slurm: MAX_JOB_ID is 0x03FF0000 and MaxJobId cannot e
 MAX_NETWORKS = 64  # networks of one job; with it the ports below stay in 24832..25087
 MAX_RANK = 0x3FFFF  # 18 bits of the MAC address
 
+MAX_INTERFACE_NAME = 15  # IFNAMSIZ of linux/if.h, less the zero byte
+OWN_PREFIX = "pcn"  # begins the names of pcocc's other interfaces on the host
+MAX_PORT_PREFIX = MAX_INTERFACE_NAME - 8  # see bridged_port
+MAX_BRIDGED_RANK = 0x3FFF  # 14 bits of the MAC address, see bridged_mac
+NODE_MAC_PREFIX = "02:70:63"
+
 VXLAN_PORT_BASE = 24832  # below Linux's ephemeral range (32768..60999), not in the IANA registry
 TUNNEL_PORTS = f"{VXLAN_PORT_BASE}-{VXLAN_PORT_BASE + 4 * MAX_NETWORKS - 1}"  # of all jobs, as nft writes a range
 UPLINK = "uplink"  # the job's end of its veth pair
@@ -70,7 +76,28 @@ def vm_mac(prefix: str, rank: int, network: int) -> str:
 
 def node_mac(index: int, network: int) -> str:
     """Return the MAC of a network's tunnel on the job's `index`-th node; locally administered, never a VM's."""
-    return _mac("02:70:63", (network << 18) | index)
+    return _mac(NODE_MAC_PREFIX, (network << 18) | index)
+
+
+def bridged_mac(job: int, rank: int, network: int) -> str:
+    """Return the MAC of a VM's interface on a segment that jobs share: locally administered, 26 bits of job id, 6 of network,
+    14 of rank.
+    """
+    bits = (job << 20) | (network << 14) | rank
+    first = (bits >> 40) << 2 | 0b10  # bit 0 clear: one station; bit 1 set: not a manufacturer's (IEEE 802, 8.2)
+    return bytes([first, *(bits & 0xFFFFFFFFFF).to_bytes(5, "big")]).hex(":")
+
+
+def bridged_port(prefix: str, job: int, network: int) -> str:
+    """Return the name, among the host's interfaces, of the job's port on a bridge of the host (at most 15 characters).
+
+    The last eight are the job id in base 36, with leading zeros, and the network's index, so no two jobs share a name.
+    """
+    digits = ""
+    for _place in range(6):
+        job, digit = divmod(job, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return f"{prefix}{digits}{network:02d}"
 
 
 def gateway_mac(network: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.layout import BootStep, NodeLayout
-from pcocc_runtime.networks import EthernetNetwork
+from pcocc_runtime.networks import BuildableNetwork, EthernetNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class NetworkPlan:
 
 
 def plan_networks(
-    step: BootStep, specs: Mapping[str, EthernetNetwork], sets: Mapping[str, tuple[str, ...]]
+    step: BootStep, specs: Mapping[str, BuildableNetwork], sets: Mapping[str, tuple[str, ...]]
 ) -> tuple[NetworkPlan, ...]:
     """Return the plans of the networks that VMs of this step name, in the order in which they are first named."""
     names: list[str] = []
@@ -67,7 +67,13 @@ def plan_networks(
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
         raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
-    return tuple(_plan_network(step, specs[name], index, sets) for index, name in enumerate(names))
+    return tuple(_plan_network(step, _routed(specs[name]), index, sets) for index, name in enumerate(names))
+
+
+def _routed(spec: BuildableNetwork) -> EthernetNetwork:
+    if not isinstance(spec, EthernetNetwork) or spec.layer != "L3":
+        raise NodeError(f"network {spec.name!r} cannot be built by the pcocc of this node yet")
+    return spec
 
 
 def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mapping[str, tuple[str, ...]]) -> NetworkPlan:

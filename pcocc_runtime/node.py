@@ -13,14 +13,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
-from pcocc_runtime import config, fabric, layout, naming, nat, netplan, walls
+from pcocc_runtime import admission, config, fabric, layout, naming, nat, netplan, walls
 from pcocc_runtime.errors import NodeError, PcoccError, render
-from pcocc_runtime.system import accel, files, ports, process
-
-if TYPE_CHECKING:
-    pass
+from pcocc_runtime.system import accel, files, identity, ports, process
 
 DUPLICATE, CONFLICT = 3, 4  # exit statuses the plugin knows: an older boot step lives, a younger one is in the way
 _CONFIG_DIR = "/etc/pcocc"
@@ -72,6 +68,9 @@ def _setup() -> None:
     config.ensure_trusted(_CONFIG_DIR)
     site = config.read_site(_CONFIG_DIR)
     plans = netplan.plan_networks(step, site.networks, site.resource_sets)
+    sets = [site.all_sets[name] for name, _count in step.sets]
+    admission.ensure_compatible(sets, site.all_networks)
+    admission.ensure_admitted(sets, lambda: identity.read_person(step.uid, step.gid))
     _ensure_state_directory()
     reclaim(except_job=step.job)
     with files.locked(_lock(step.job)):
