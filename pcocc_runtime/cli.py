@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pcocc_runtime import __version__, config, errors, networks, policy, report, sitecheck, templates
+from pcocc_runtime import __version__, config, errors, policy, report, sitecheck, templates
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.templates import Resolved, Template
 
@@ -120,7 +120,7 @@ def _config_check(_arguments: argparse.Namespace) -> int:
         _add_distrust(directory, problems)
     if not problems:
         found = _resolve_all(loaded.templates, loaded.site)
-        _note([*networks.find_ignored(loaded.site.all_networks), *report.find_notes(found), *_stale_policy(directory, loaded)])
+        _note([*loaded.notes, *report.find_notes(found), *_stale_policy(directory, loaded)])
         sys.stdout.write(
             f"{directory}: {len(loaded.templates)} templates, {len(loaded.site.all_sets)} resource sets, "
             f"{len(loaded.site.all_networks)} networks, no error\n"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from pcocc_runtime import config, document, errors, freeze
+from pcocc_runtime import admission, config, document, errors, freeze
 from pcocc_runtime import request as requests
 from pcocc_runtime.document import Cluster
+from pcocc_runtime.system import identity
 
 OK, COULD_NOT_RUN, REFUSED = 1, 0, 2
 
@@ -33,6 +34,9 @@ def _answer(request_json: str) -> str:
     if problems:
         raise problems[0]
     cluster = freeze.freeze(asked, site, every, _caller())
+    sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
+    admission.ensure_compatible(sets, site.all_networks)
+    admission.ensure_admitted(sets, lambda: identity.read_person(os.getuid(), os.getgid()))
     return _render(asked, cluster)
 
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pcocc_runtime import networks as nets
-from pcocc_runtime import schema, templates, yamlfile
+from pcocc_runtime import netfile, resources, schema, templates, yamlfile
 from pcocc_runtime.errors import ConfigError
-from pcocc_runtime.networks import EthernetNetwork, Network, ResourceSet
+from pcocc_runtime.networks import BuildableNetwork, Network
+from pcocc_runtime.resources import ResourceSet
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.system import confdir as files
 from pcocc_runtime.templates import Template
@@ -34,7 +34,7 @@ class Site:
     max_vms: int = 1024
     boot_timeout: int = 300
     shutdown_grace: int = 30
-    networks: dict[str, EthernetNetwork] = field(default_factory=dict)
+    networks: dict[str, BuildableNetwork] = field(default_factory=dict)
     resource_sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     all_networks: dict[str, Network] = field(default_factory=dict)
     all_sets: dict[str, ResourceSet] = field(default_factory=dict)
@@ -67,15 +67,24 @@ def read_site(confdir: str | PurePath = SITE_DIR) -> Site:
 def load_site(confdir: str | PurePath, problems: Problems) -> Site:
     """Return the site's settings as far as they are right; what is wrong is added to `problems`."""
     values: dict[str, Any] = schema.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), _PCOCC, problems)
-    every = nets.parse_networks(read_tree(f"{confdir}/networks.yaml", problems), problems)
-    sets = nets.parse_resources(read_tree(f"{confdir}/resources.yaml", problems), every, problems)
+    every, broken = _load_networks(f"{confdir}/networks.yaml", problems)
+    sets = resources.parse_resources(read_tree(f"{confdir}/resources.yaml", problems), every, problems, broken)
     return Site(
         **{key.replace("-", "_"): value for key, value in values.items()},
-        networks={name: one for name, one in every.items() if isinstance(one, EthernetNetwork) and one.layer == "L3"},
-        resource_sets={name: one.networks for name, one in sets.items() if not nets.find_obstacle(one, every)},
+        networks={name: one for name, one in every.items() if isinstance(one, BuildableNetwork)},
+        resource_sets={name: one.networks for name, one in sets.items() if not resources.find_obstacle(one, every)},
         all_networks=every,
         all_sets=sets,
     )
+
+
+def _load_networks(path: str, problems: Problems) -> tuple[dict[str, Network], set[str] | None]:
+    """Return the networks that are right, and the names of those that are not, None when the file cannot be read at all."""
+    before = len(problems)
+    tree = read_tree(path, problems)
+    unread = len(problems) > before
+    found = netfile.parse_networks(tree, problems)
+    return found, None if unread else set(tree.value) - set(found)
 
 
 def load_templates(confdir: str | PurePath, user_dir: str | None, problems: Problems) -> dict[str, Template]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pcocc_runtime import config, networks, qcow2, templates
+from pcocc_runtime import config, qcow2, resources, templates
 from pcocc_runtime.document import Cluster, Group, Mount, sets_text
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.request import Part, Request
@@ -77,7 +77,7 @@ def _freeze_part(
 
 def _choose_set(chosen: Resolved, site: config.Site) -> str:
     one = config.find_set(site, chosen)
-    reason = networks.find_obstacle(one, site.all_networks)
+    reason = resources.find_obstacle(one, site.all_networks)
     if reason:
         raise RequestError(f"resource set {one.name!r} of template {chosen.template.name!r} cannot be used: {reason}",
                            f"resource sets that can: {', '.join(sorted(site.resource_sets)) or 'none'}")

@@ -6,14 +6,25 @@ because job ids are unique while alive and every name below is injective in the 
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import PurePosixPath
 
 MAX_JOB_ID = 0x03FFFFFF  # Slurm: MAX_JOB_ID is 0x03FF0000 and MaxJobId cannot exceed it (slurm.conf(5))
 MAX_NETWORKS = 64  # networks of one job; with it the ports below stay in 24832..25087
 MAX_RANK = 0x3FFFF  # 18 bits of the MAC address
 
+MAX_INTERFACE_NAME = 15  # IFNAMSIZ of linux/if.h, less the zero byte
+OWN_PREFIX = "pcn"  # begins the names of pcocc's other interfaces on the host
+MAX_PORT_PREFIX = MAX_INTERFACE_NAME - 8  # see bridged_port
+MAX_BRIDGED_RANK = 0x3FFF  # 14 bits of the MAC address, see bridged_mac
+NODE_MAC_PREFIX = "02:70:63"
+
 VXLAN_PORT_BASE = 24832  # below Linux's ephemeral range (32768..60999), not in the IANA registry
+TUNNEL_PORTS = f"{VXLAN_PORT_BASE}-{VXLAN_PORT_BASE + 4 * MAX_NETWORKS - 1}"  # of all jobs, as nft writes a range
+UPLINK = "uplink"  # the job's end of its veth pair
+UPLINK_NETWORK = IPv4Network("169.254.64.0/18")  # never routed (RFC 3927), and without the clouds' 169.254.169.254
+UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
+HOST_UPLINKS = "pcn*"  # the host's ends of all jobs, as nft writes a prefix
 RUN_DIR = PurePosixPath("/run/pcocc")
 STATE_DIR = RUN_DIR / ".state"
 
@@ -64,8 +75,34 @@ def vm_mac(prefix: str, rank: int, network: int) -> str:
 
 
 def node_mac(index: int, network: int) -> str:
-    """Return the MAC of the bridge on the job's `index`-th node; locally administered, never a VM's."""
-    return _mac("02:70:63", (network << 18) | index)
+    """Return the MAC of a network's tunnel on the job's `index`-th node; locally administered, never a VM's."""
+    return _mac(NODE_MAC_PREFIX, (network << 18) | index)
+
+
+def bridged_mac(job: int, rank: int, network: int) -> str:
+    """Return the MAC of a VM's interface on a segment that jobs share: locally administered, 26 bits of job id, 6 of network,
+    14 of rank.
+    """
+    bits = (job << 20) | (network << 14) | rank
+    first = (bits >> 40) << 2 | 0b10  # bit 0 clear: one station; bit 1 set: not a manufacturer's (IEEE 802, 8.2)
+    return bytes([first, *(bits & 0xFFFFFFFFFF).to_bytes(5, "big")]).hex(":")
+
+
+def bridged_port(prefix: str, job: int, network: int) -> str:
+    """Return the name, among the host's interfaces, of the job's port on a bridge of the host (at most 15 characters).
+
+    The last eight are the job id in base 36, with leading zeros, and the network's index, so no two jobs share a name.
+    """
+    digits = ""
+    for _place in range(6):
+        job, digit = divmod(job, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return f"{prefix}{digits}{network:02d}"
+
+
+def gateway_mac(network: int) -> str:
+    """Return the MAC of the gateway of a network: the same on every node, as its address is."""
+    return _mac("02:70:67", network)
 
 
 def _mac(prefix: str, low: int) -> str:
@@ -91,3 +128,26 @@ def node_address(network: IPv4Network, index: int) -> IPv4Address:
 def room_for(network: IPv4Network, vms: int, nodes: int) -> bool:
     """Tell whether VMs, nodes and the gateway have distinct addresses in the network."""
     return vms + nodes + 3 <= network.num_addresses
+
+
+def uplink_name(job: int) -> str:
+    """Return the name of the host's end of the job's veth pair (at most 15 characters)."""
+    return f"pcn{job}"
+
+
+def uplink_addresses(slot: int) -> tuple[IPv4Address, IPv4Address]:
+    """Return the addresses of the host's and of the job's end of a veth pair: a /31 (RFC 3021)."""
+    first = UPLINK_NETWORK.network_address + 2 * slot
+    return first, first + 1
+
+
+def host_table(job: int) -> str:
+    """Return the name of the job's nftables table in the host's namespace."""
+    return f"pcocc-{job}"
+
+
+def link_local_address(mac: str) -> IPv6Address:
+    """Return the link-local address an interface derives from its MAC (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    interface = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return IPv6Address(b"\xfe\x80" + bytes(6) + interface)

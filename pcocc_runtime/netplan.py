@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.layout import BootStep
-from pcocc_runtime.networks import EthernetNetwork
+from pcocc_runtime.layout import BootStep, NodeLayout
+from pcocc_runtime.networks import BuildableNetwork, EthernetNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Tap:
     rank: int
     mac: str
     address: str
+    address6: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class NetworkPlan:
     spec: EthernetNetwork
     index: int
     bridge: str
-    bridge_mac: str
+    gateway_mac: str
+    tunnel_mac: str
     gateway: str
     node_address: str
     vxlan: str
@@ -36,6 +38,14 @@ class NetworkPlan:
     port: int
     taps: tuple[Tap, ...]
     vms: int
+    nodes: tuple[NodeLayout, ...] = ()
+    node: int = 0
+    gateway6: str | None = None
+
+    @property
+    def is_routed(self) -> bool:
+        """Tell whether the job's nodes route the network's packets (L3) rather than pass its frames on (L2)."""
+        return self.spec.layer == "L3"
 
     @property
     def prefix_length(self) -> int:
@@ -44,7 +54,7 @@ class NetworkPlan:
 
 
 def plan_networks(
-    step: BootStep, specs: Mapping[str, EthernetNetwork], sets: Mapping[str, tuple[str, ...]]
+    step: BootStep, specs: Mapping[str, BuildableNetwork], sets: Mapping[str, tuple[str, ...]]
 ) -> tuple[NetworkPlan, ...]:
     """Return the plans of the networks that VMs of this step name, in the order in which they are first named."""
     names: list[str] = []
@@ -57,7 +67,13 @@ def plan_networks(
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
         raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
-    return tuple(_plan_network(step, specs[name], index, sets) for index, name in enumerate(names))
+    return tuple(_plan_network(step, _routed(specs[name]), index, sets) for index, name in enumerate(names))
+
+
+def _routed(spec: BuildableNetwork) -> EthernetNetwork:
+    if not isinstance(spec, EthernetNetwork) or spec.layer != "L3":
+        raise NodeError(f"network {spec.name!r} cannot be built by the pcocc of this node yet")
+    return spec
 
 
 def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mapping[str, tuple[str, ...]]) -> NetworkPlan:
@@ -80,7 +96,8 @@ def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mappi
         spec=spec,
         index=index,
         bridge=naming.bridge_name(index),
-        bridge_mac=naming.node_mac(step.index, index),
+        gateway_mac=naming.gateway_mac(index),
+        tunnel_mac=naming.node_mac(step.index, index),
         gateway=str(naming.gateway_address(spec.int_network)),
         node_address=str(naming.node_address(spec.int_network, step.index)),
         vxlan=naming.vxlan_name(index),
@@ -88,38 +105,14 @@ def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mappi
         port=naming.vxlan_port(step.job, index),
         taps=taps,
         vms=step.vm_count,
+        nodes=step.nodes,
+        node=step.index,
     )
 
 
 def taps_of(plans: tuple[NetworkPlan, ...], rank: int) -> tuple[str, ...]:
     """Return the tap names of a VM in the order of its interfaces."""
     return tuple(tap.name for plan in plans for tap in plan.taps if tap.rank == rank)
-
-
-def render_firewall(plans: tuple[NetworkPlan, ...]) -> str:
-    """Return nft text for the job's namespace: gateway, DHCP and DNS of a node never cross its tunnels."""
-    rules = []
-    for plan in plans:
-        rules += [
-            f'  oifname "{plan.vxlan}" arp saddr ip {plan.gateway} drop',
-            f'  oifname "{plan.vxlan}" arp daddr ip {plan.gateway} drop',
-            f'  iifname "{plan.vxlan}" arp saddr ip {plan.gateway} drop',
-            f'  iifname "{plan.vxlan}" arp daddr ip {plan.gateway} drop',
-            f'  oifname "{plan.vxlan}" udp dport {{ 67, 68 }} drop',
-            f'  iifname "{plan.vxlan}" udp dport {{ 67, 68 }} drop',
-        ]
-    body = "\n".join(rules)
-    chains = "\n".join(
-        f" chain {hook} {{\n  type filter hook {hook} priority 0; policy accept;\n{_only(body, hook)}\n }}"
-        for hook in ("input", "forward", "output")
-    )
-    return f"add table bridge pcocc\ndelete table bridge pcocc\ntable bridge pcocc {{\n{chains}\n}}\n"
-
-
-def _only(body: str, hook: str) -> str:
-    # a bridge's own packets have no input port, those for it no output port
-    wrong = {"input": "oifname", "output": "iifname"}.get(hook)
-    return "\n".join(line for line in body.splitlines() if wrong is None or wrong not in line)
 
 
 def render_dnsmasq(plan: NetworkPlan, pid_file: str, user: str) -> str:

@@ -6,16 +6,17 @@ root-owned /etc/pcocc and its own records, nothing else. Every create may be rep
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 
-from pcocc_runtime import config, layout, naming, netplan
+from pcocc_runtime import admission, config, fabric, layout, naming, nat, netplan, walls
 from pcocc_runtime.errors import NodeError, PcoccError, render
-from pcocc_runtime.system import accel, files, process
+from pcocc_runtime.system import accel, files, identity, ports, process
 
 DUPLICATE, CONFLICT = 3, 4  # exit statuses the plugin knows: an older boot step lives, a younger one is in the way
 _CONFIG_DIR = "/etc/pcocc"
@@ -31,6 +32,7 @@ class Record:
     stepd: process.ProcessId
     scratch: str
     heir: int | None = None  # the older step this one makes room for: it takes over the namespace, and who waits inside
+    nat: nat.Nat | None = None
 
 
 class _Yield(Exception):
@@ -66,16 +68,33 @@ def _setup() -> None:
     config.ensure_trusted(_CONFIG_DIR)
     site = config.read_site(_CONFIG_DIR)
     plans = netplan.plan_networks(step, site.networks, site.resource_sets)
+    sets = [site.all_sets[name] for name, _count in step.sets]
+    admission.ensure_compatible(sets, site.all_networks)
+    admission.ensure_admitted(sets, lambda: identity.read_person(step.uid, step.gid))
     _ensure_state_directory()
     reclaim(except_job=step.job)
     with files.locked(_lock(step.job)):
-        _claim(step, site.scratch)
-        chosen = accel.find_accelerator(site.accel, PurePath(site.qemu))
-        _make_directories(step, PurePath(site.scratch))
-        _make_networks(step, plans)
-        _describe(step, plans, site, chosen)
+        record = _claim(step, site.scratch)
+        with _undone_on_failure(step.job):
+            record = _hold(record, plans)
+            chosen = accel.find_accelerator(site.accel, PurePath(site.qemu))
+            _make_directories(step, PurePath(site.scratch))
+            fabric.make_networks(step, plans, record.nat)
+            _describe(step, plans, site, chosen, record.nat)
     for rank in step.here.ranks:
         print(f"tap {rank} {','.join(netplan.taps_of(plans, rank))}")
+
+
+@contextlib.contextmanager
+def _undone_on_failure(job: int) -> Iterator[None]:
+    """Leave nothing of a job whose set-up fails."""
+    try:
+        yield
+    except (PcoccError, OSError):
+        record = read_record(job)
+        if record is not None:
+            release(record)
+        raise
 
 
 def _release() -> None:
@@ -101,6 +120,7 @@ def _release_step(record: Record, step: int) -> None:
 def _start() -> None:
     _ensure_state_directory()
     reclaim()
+    walls.ensure_guard()
     site = config.read_site(_CONFIG_DIR)
     reclaim_scratch(Path(site.scratch))
     accel.find_accelerator(site.accel, PurePath(site.qemu))
@@ -118,21 +138,29 @@ def reclaim_scratch(scratch: Path) -> None:
 
 def reclaim(except_job: int | None = None) -> None:
     """Release every job on this node whose slurmstepd is gone."""
-    for name in os.listdir(naming.STATE_DIR):
-        job, suffix = os.path.splitext(name)
-        if suffix != ".json" or not job.isdigit() or int(job) == except_job:
-            continue
-        with files.locked(_lock(int(job))):
-            record = read_record(int(job))
-            if record is not None and not process.is_alive(record.stepd):
-                release(record)
+    for job in _jobs_with(".json"):
+        if job != except_job and _is_abandoned(job):  # a live job's lock is held for as long as its set-up takes
+            with files.locked(_lock(job)):
+                record = read_record(job)
+                if record is not None and not process.is_alive(record.stepd):
+                    release(record)
+    for job in set(_jobs_with(".lock")) - {*_jobs_with(".json"), except_job}:
+        with files.locked(_lock(job)):
+            if read_record(job) is None:
+                Path(_lock(job)).unlink(missing_ok=True)
+
+
+def _is_abandoned(job: int) -> bool:
+    record = read_record(job)
+    return record is not None and not process.is_alive(record.stepd)
 
 
 def release(record: Record) -> None:
     """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
     clear(record)
-    _remove_netns(record.job)
-    for path in Path(naming.STATE_DIR).glob(f"{record.job}.*"):
+    fabric.remove_netns(record.job)
+    last = {".json": 1, ".lock": 2}
+    for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
         path.unlink(missing_ok=True)
 
 
@@ -140,7 +168,7 @@ def clear(record: Record) -> None:
     """End and delete what a boot step has made, but the job's namespace, where VM steps may wait for the next."""
     for left in process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid):
         process.kill(left)
-    _remove_networks(record.job)
+    fabric.remove_networks(record.job)
     files.remove_tree(naming.job_dir(record.job))
     files.remove_tree(PurePath(record.scratch, str(record.job)))
 
@@ -148,10 +176,12 @@ def clear(record: Record) -> None:
 def read_record(job: int) -> Record | None:
     """Return root's record of a job on this node."""
     raw = files.read_json(naming.STATE_DIR / f"{job}.json")
-    return None if raw is None else Record(**{**raw, "stepd": process.ProcessId(**raw["stepd"])})
+    if raw is None:
+        return None
+    return Record(**{**raw, "stepd": process.ProcessId(**raw["stepd"]), "nat": nat.parse_nat(raw.get("nat"))})
 
 
-def _claim(step: layout.BootStep, scratch: str) -> None:
+def _claim(step: layout.BootStep, scratch: str) -> Record:
     """Take the node for this boot step; of two live ones the older, that is the lower step id, has it on every node."""
     old = read_record(step.job)
     if old is not None and old.step != step.step and process.is_alive(old.stepd):
@@ -164,11 +194,30 @@ def _claim(step: layout.BootStep, scratch: str) -> None:
     stepd = process.find_process(step.stepd)
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
-    _write_record(Record(step.job, step.step, step.uid, stepd, scratch))
+    record = Record(step.job, step.step, step.uid, stepd, scratch, nat=old.nat if old else None)
+    _write_record(record)
+    return record
+
+
+def _hold(record: Record, plans: tuple[netplan.NetworkPlan, ...]) -> Record:
+    """Choose the job's way out of its namespace among what no other job of this node holds, and record it."""
+    if not nat.needs_uplink(plans):
+        return record
+    with files.locked_directory(naming.STATE_DIR):
+        others = [read_record(job) for job in _jobs_with(".json") if job != record.job]
+        held = [other.nat for other in others if other and other.nat]
+        record = replace(record, nat=nat.choose_nat(plans, record.nat, held, ports.is_free))
+        _write_record(record)
+    return record
 
 
 def _write_record(record: Record) -> None:
     files.replace_file(naming.STATE_DIR / f"{record.job}.json", json.dumps(asdict(record)).encode())
+
+
+def _jobs_with(wanted: str) -> list[int]:
+    names = (os.path.splitext(name) for name in os.listdir(naming.STATE_DIR))
+    return [int(stem) for stem, suffix in names if suffix == wanted and stem.isdigit()]
 
 
 def _make_directories(step: layout.BootStep, scratch: PurePath) -> None:
@@ -177,75 +226,12 @@ def _make_directories(step: layout.BootStep, scratch: PurePath) -> None:
     files.ensure_directory(scratch / str(step.job), 0o700, step.uid, step.gid)
 
 
-def _make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...]) -> None:
-    from pcocc_runtime.system import netlink  # 0.1 s of import that `start` on an idle node does not need
-
-    peers = [_resolve(node.name) for node in step.peers]
-    name = naming.netns_name(step.job)
-    netlink.ensure_netns(name)
-    inside = netlink.JobNetns(name)
-    try:
-        inside.ensure_loopback()
-        for plan in plans:
-            mtu, length = plan.spec.mtu, plan.prefix_length
-            inside.ensure_bridge(plan.bridge, plan.bridge_mac, mtu, [(plan.gateway, length), (plan.node_address, length)])
-            inside.ensure_source(plan.bridge, str(plan.spec.int_network), plan.node_address)
-            inside.ensure_vxlan(plan.vxlan, plan.bridge, plan.vni, plan.port, mtu, peers)
-            inside.ensure_taps(plan.bridge, [tap.name for tap in plan.taps], mtu)
-    finally:
-        inside.close()
-    process.run(["nft", "-f", "-"], text=netplan.render_firewall(plans), hint="install the package nftables")
-    for plan in plans:
-        _start_dnsmasq(step.job, plan)
-
-
-def _start_dnsmasq(job: int, plan: netplan.NetworkPlan) -> None:
-    base = naming.STATE_DIR / f"{job}.dnsmasq{plan.index}"
-    pid_file = PurePath(f"{base}.pid")
-    _end_dnsmasq(Path(pid_file))
-    text = netplan.render_dnsmasq(plan, str(pid_file), "nobody")
-    files.replace_file(PurePath(f"{base}.conf"), text.encode())
-    process.run(["dnsmasq", f"--conf-file={base}.conf"], hint="install the package dnsmasq-base")
-
-
-def _end_dnsmasq(pid_file: Path) -> None:
-    try:
-        pid = int(pid_file.read_text())
-        if Path(f"/proc/{pid}/comm").read_text() != "dnsmasq\n":
-            return
-    except (OSError, ValueError):
-        return
-    found = process.find_process(pid)
-    if found is not None:
-        process.kill(found)
-
-
-def _remove_networks(job: int) -> None:
-    for pid_file in Path(naming.STATE_DIR).glob(f"{job}.dnsmasq*.pid"):
-        _end_dnsmasq(pid_file)
-    from pcocc_runtime.system import netlink
-
-    name = naming.netns_name(job)
-    if netlink.netns_exists(name):
-        try:
-            inside = netlink.JobNetns(name)
-        except OSError:
-            pass  # made but not mounted: a helper was killed in between
-        else:
-            inside.remove_links()
-            inside.close()
-
-
-def _remove_netns(job: int) -> None:
-    from pcocc_runtime.system import netlink
-
-    name = naming.netns_name(job)
-    if netlink.netns_exists(name):
-        netlink.remove_netns(name)
-
-
 def _describe(
-    step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...], site: config.Site, chosen: accel.Accelerator
+    step: layout.BootStep,
+    plans: tuple[netplan.NetworkPlan, ...],
+    site: config.Site,
+    chosen: accel.Accelerator,
+    held: nat.Nat | None,
 ) -> None:
     """Leave root's findings where the user's launcher reads them."""
     networks = [
@@ -273,19 +259,10 @@ def _describe(
         "scratch": str(PurePath(site.scratch, str(step.job))),
         "boot_timeout": site.boot_timeout,
         "networks": networks,
+        "reverse_nat": [[one.rank, one.vm_port, one.host_port] for one in held.forwards] if held else [],
     }
     path = naming.job_dir(step.job) / "node.json"
     files.replace_file(path, json.dumps(facts).encode(), 0o644)
-
-
-def _resolve(name: str) -> str:
-    try:
-        return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_DGRAM)[0][4][0])
-    except OSError:
-        raise NodeError(
-            f"{os.uname().nodename} cannot resolve the name of the job's node {name}",
-            hint="each NodeName of slurm.conf must be in DNS or /etc/hosts of every node",
-        ) from None
 
 
 def _ensure_state_directory() -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcocc_runtime import schema
-from pcocc_runtime.networks import ACCESS_KEYS, ANYBODY, Access, ResourceSet
+from pcocc_runtime.resources import ACCESS_KEYS, ANYBODY, Access, ResourceSet, members
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.templates import Template, resolve
 from pcocc_runtime.yamlfile import Node
 
-_KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # slurmctld knows a job's groups by number only
+_KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check those: docs/decisions/005
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,7 @@ class Policy:
     resource_sets: Mapping[str, Access] | None = None
 
 
-_NAMES = schema.list_of(schema.text)
-_ACCESS = tuple(Setting(kind, _NAMES) for kind in _KINDS)
+_ACCESS = tuple(Setting(kind, members) for kind in _KINDS)
 _LIMIT = (*_ACCESS, Setting("max-vms", schema.integer(1, 65536), True))
 
 
@@ -86,7 +85,7 @@ def render_policy(policy: Policy, max_vms: int, templates: Mapping[str, Template
         "limits": [{**_access_table(limit.access), "max_vms": limit.max_vms} for limit in policy.limits],
         "templates": {name: _template_table(templates, name, default_set) for name in templates},
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
-        "set_access": {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()},
+        "set_access": {name: table for name, one in (policy.resource_sets or {}).items() if (table := _access_table(one))},
     }
     head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
     return f"{head}\nreturn {_render(table, 0)}\n"

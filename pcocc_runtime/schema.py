@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,52 @@ _TYPES = ((bool, "true or false"), (int, "a whole number"), (float, "a number"),
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of a mapping."""
+    """One key of a mapping; `note` is what an admin should know about a key that is accepted and has no effect."""
 
     name: str
     check: Check
     required: bool = False
+    note: str | None = None
+
+
+class Several(ConfigError):
+    """All that is wrong inside one setting; it reads like the first of them."""
+
+    def __init__(self, every: Sequence[ConfigError]) -> None:
+        first = every[0]
+        super().__init__(first.message, first.file, first.line, first.key, first.hint)
+        self.every = tuple(every)
+
+
+def add_problem(problems: Problems, error: ConfigError) -> None:
+    """Add an error, or each one of several, to `problems`."""
+    problems += error.every if isinstance(error, Several) else (error,)
+
+
+def _gather(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Check every item; what is wrong with any of them is raised at once."""
+    problems: Problems = []
+    values = []
+    for item in items:
+        try:
+            values.append(check(item))
+        except ConfigError as error:
+            add_problem(problems, error)
+    raise_problems(problems)
+    return values
+
+
+def raise_problems(problems: Problems) -> None:
+    """Raise what was found, if anything was."""
+    if problems:
+        raise problems[0] if len(problems) == 1 else Several(problems)
+
+
+def find_notes(node: Node, table: Sequence[Setting]) -> list[str]:
+    """Return a sentence with its place for each key of a mapping that is accepted and has no effect."""
+    notes = {setting.name: setting.note for setting in table if setting.note}
+    found = node.value.items() if isinstance(node.value, dict) else ()
+    return [str(child.error(notes[key])) for key, child in found if key in notes]
 
 
 def read_mapping(node: Node, table: Sequence[Setting], problems: Problems) -> dict[str, Any]:
@@ -41,7 +82,7 @@ def read_mapping(node: Node, table: Sequence[Setting], problems: Problems) -> di
         try:
             values[key] = known[key].check(child)
         except ConfigError as error:
-            problems.append(error)
+            add_problem(problems, error)
     problems += [
         node.error(f"{setting.name} is missing") for setting in table if setting.required and setting.name not in node.value
     ]
@@ -149,7 +190,7 @@ def list_of(check: Check) -> Check:
     def check_list(node: Node) -> tuple[Any, ...]:
         if not isinstance(node.value, tuple):
             raise mismatch(node, "a list")
-        return tuple(check(item) for item in node.value)
+        return tuple(_gather(check, node.value))
 
     return check_list
 
@@ -160,19 +201,18 @@ def mapping_of(check: Check) -> Check:
     def check_mapping(node: Node) -> dict[str, Any]:
         if not isinstance(node.value, dict):
             raise mismatch(node, "a mapping")
-        return {key: check(item) for key, item in node.value.items()}
+        return dict(zip(node.value, _gather(check, node.value.values()), strict=True))
 
     return check_mapping
 
 
 def record(table: Sequence[Setting]) -> Check:
-    """Return the check for a nested mapping with a table of its own; it raises the first problem."""
+    """Return the check for a nested mapping with a table of its own."""
 
     def check(node: Node) -> dict[str, Any]:
         problems: Problems = []
         values = read_mapping(node, table, problems)
-        if problems:
-            raise problems[0]
+        raise_problems(problems)
         return values
 
     return check

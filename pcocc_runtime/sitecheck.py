@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pcocc_runtime import config, templates
+from pcocc_runtime import config, netfile, templates
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.policy import Policy, parse_policy
 from pcocc_runtime.schema import Problems
+from pcocc_runtime.system import identity
 from pcocc_runtime.templates import Template
 
 
@@ -20,6 +21,7 @@ class Everything:
     templates: dict[str, Template]
     policy: Policy
     problems: tuple[ConfigError, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_all(confdir: str) -> Everything:
@@ -30,14 +32,29 @@ def load_all(confdir: str) -> Everything:
     check_templates(site, every, problems)
     tree = config.read_tree(f"{confdir}/policy.yaml", problems)
     policy = parse_policy(tree, every, site.all_sets, problems)
-    return Everything(site, every, policy, tuple(problems))
+    notes = netfile.find_notes(config.read_tree(f"{confdir}/networks.yaml", []))
+    return Everything(site, every, policy, tuple(problems), (*notes, *_find_strangers(site, f"{confdir}/resources.yaml")))
+
+
+def _find_strangers(site: config.Site, file: str) -> list[str]:
+    """Return a note for each user and group that a resource set is for and this host does not know."""
+    return [
+        f"{file}: {one.name}.{key}: this host knows no {key[:-1]} {name!r}"
+        for one in site.all_sets.values()
+        for key, exists in (("users", identity.user_exists), ("groups", identity.group_exists))
+        for name in getattr(one.access, key)
+        if not exists(name)
+    ]
 
 
 def check_templates(site: config.Site, every: Mapping[str, Template], problems: Problems) -> None:
     """Add to `problems` what is wrong between templates, and between templates and resource sets."""
+    sets_unread = any(problem.key is None and problem.file.endswith("/resources.yaml") for problem in problems)
     for name in every:
         try:
-            config.find_set(site, templates.resolve(every, name, site.default_set))
+            chosen = templates.resolve(every, name, site.default_set)
+            if not sets_unread:
+                config.find_set(site, chosen)
         except ConfigError as error:
             if error.where not in [known.where for known in problems]:
                 problems.append(error)

@@ -74,6 +74,17 @@ def locked(path: PurePath) -> Iterator[None]:
             os.close(fd)
 
 
+@contextlib.contextmanager
+def locked_directory(path: PurePath) -> Iterator[None]:
+    """Hold an exclusive lock on a directory itself, which leaves no file behind."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def _is_at(fd: int, path: PurePath) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))

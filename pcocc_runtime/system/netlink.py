@@ -23,6 +23,7 @@ _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
+_RESERVED = 0xFFF8  # BR_GROUPFWD_RESTRICTED of net/bridge/br_private.h forbids the other three bits
 _FLOOD = "00:00:00:00:00:00"  # a VXLAN entry for this address receives what has no entry of its own (bridge(8))
 
 
@@ -71,10 +72,14 @@ class JobNetns:
     def _refresh(self) -> None:
         self._index = {link.get_attr("IFLA_IFNAME"): link["index"] for link in self._inside.get_links()}
 
-    def ensure_bridge(self, name: str, mac: str, mtu: int, addresses: Iterable[tuple[str, int]]) -> None:
-        """Create a bridge that is up, with its MAC and (address, prefix length) pairs."""
+    def ensure_bridge(self, name: str, mac: str, mtu: int, addresses: Iterable[tuple[str, int]], reserved: bool = False) -> None:
+        """Create a bridge that is up, with its MAC and (address, prefix length) pairs.
+
+        `reserved`: it passes on what the kernel lets it of frames for 01:80:c2:00:00:0x (all but STP, pause and LACP).
+        """
         if name not in self._index:
-            self._inside.link("add", ifname=name, kind="bridge", address=mac)
+            mask = {"br_group_fwd_mask": _RESERVED} if reserved else {}
+            self._inside.link("add", ifname=name, kind="bridge", address=mac, **mask)
             self._refresh()
         self._inside.link("set", index=self._index[name], mtu=mtu, state="up")
         for address, length in addresses:
@@ -85,23 +90,22 @@ class JobNetns:
         """Bring lo up: dnsmasq and ping to oneself want it."""
         self._inside.link("set", index=self._index["lo"], state="up")
 
-    def ensure_source(self, bridge: str, destination: str, source: str) -> None:
-        """Make packets of this node into the network carry the node's own address, not the gateway's."""
-        self._inside.route("replace", dst=destination, oif=self._index[bridge], prefsrc=source, scope="link")
+    def ensure_tunnel(self, name: str, mac: str, vni: int, port: int, mtu: int, source: str | None) -> None:
+        """Create a VXLAN device that routes to known peers: outer socket in the host's namespace, nothing learned."""
+        self._ensure_vxlan(name, source, address=mac, vxlan_id=vni, vxlan_port=port, vxlan_learning=False)
+        self._inside.link("set", index=self._index[name], mtu=mtu, state="up")
 
-    def ensure_vxlan(self, name: str, bridge: str, vni: int, port: int, mtu: int, peers: Iterable[str]) -> None:
-        """Create the tunnel on a bridge: outer socket in the host's namespace, broadcasts sent to each peer."""
+    def _ensure_vxlan(self, name: str, source: str | None, **settings: object) -> None:
         if name not in self._index:
-            self._host.link(
-                "add",
-                ifname=name,
-                kind="vxlan",
-                vxlan_id=vni,
-                vxlan_port=port,
-                vxlan_learning=True,
-                net_ns_fd=self._file,
-            )
+            local = {"vxlan_local": source} if source else {}
+            self._host.link("add", ifname=name, kind="vxlan", net_ns_fd=self._file, **settings, **local)
             self._refresh()
+
+    def ensure_segment(
+        self, name: str, bridge: str, vni: int, port: int, mtu: int, peers: Iterable[str], source: str | None
+    ) -> None:
+        """Create the tunnel of an L2 network as a port of its bridge: what no MAC is known for is sent to each peer."""
+        self._ensure_vxlan(name, source, vxlan_id=vni, vxlan_port=port, vxlan_learning=True)
         index = self._index[name]
         self._inside.link("set", index=index, mtu=mtu, master=self._index[bridge], state="up")
         for peer in peers:
@@ -147,3 +151,43 @@ def _already() -> Iterator[None]:
     except NetlinkError as error:
         if error.code != errno.EEXIST:
             raise
+
+
+@contextlib.contextmanager
+def coming_back() -> Iterator[None]:
+    """Bring the calling thread back into its network namespace in the end, wherever it went."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        netns.setns(home)
+        os.close(home)
+
+
+def ensure_veth(name: str, other_netns: str, other_name: str, mtu: int) -> None:
+    """Create a pair of veth devices, one here and up, the other in a named namespace."""
+    there = os.open(NETNS_DIR / other_netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with IPRoute() as here, _already():
+            here.link("add", ifname=name, kind="veth", mtu=mtu, peer={"ifname": other_name, "mtu": mtu, "net_ns_fd": there})
+    finally:
+        os.close(there)
+
+
+def ensure_address(name: str, address: str, length: int, gateway: str | None = None) -> None:
+    """Bring a device of this namespace up with an address, and make it the way to everywhere when `gateway` is given."""
+    with IPRoute() as here:
+        index = here.link_lookup(ifname=name)[0]
+        here.link("set", index=index, state="up")
+        with _already():
+            here.addr("add", index=index, address=address, prefixlen=length)
+        if gateway:
+            here.route("replace", dst="default", gateway=gateway, oif=index)
+
+
+def remove_link(name: str) -> None:
+    """Delete a device of this namespace, if there is one of that name."""
+    with IPRoute() as here:
+        for index in here.link_lookup(ifname=name):
+            with contextlib.suppress(NetlinkError):
+                here.link("del", index=index)

@@ -195,6 +195,19 @@ test("a user's own template cannot reach a restricted set", function()
     refused("resource set 'ib' is not for partition 'vm'", "mine", {}, "sets=default:1,ib:1", policy_file)
 end)
 
+test("a resource set for other users is refused", function()
+    refused("resource set 'own' is not for user 'bob'; it is for: alice, carol", "mine", { user_name = "bob" }, "sets=own:1", policy_file)
+end)
+
+test("a resource set for another QOS is refused", function()
+    refused("resource set 'own' is not for QOS 'high'; it is for: normal", "mine", { qos = "high" }, "sets=own:1", policy_file)
+    equal(submit("mine", { qos = "normal" }, "sets=own:1", policy_file), 0)
+end)
+
+test("groups are left to the nodes", function()
+    equal(submit("mine", {}, "sets=lab:1", policy_file), 0)
+end)
+
 test("a template nobody knows is refused where sets are restricted", function()
     refused("the resource sets of these templates are not known", "mine", {}, "vms=1;cpus=1;memory=0", policy_file)
 end)

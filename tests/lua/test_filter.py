@@ -14,7 +14,8 @@ INTERPRETERS = [name for name in ("lua5.1", "lua5.2", "lua5.3", "lua5.4", "luaji
 SITE = {
     "pcocc.yaml": "max-vms: 16\n",
     "networks.yaml": "lan: {type: ethernet}\n",
-    "resources.yaml": "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\n",
+    "resources.yaml": "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\n"
+    "own: {users: [alice, carol], groups: [physics], qos: [normal]}\nlab: {groups: [physics]}\n",
     "templates.yaml": "tiny: {memory: 256M}\nbig: {cpus: 4, memory: 2G, resource-set: ib}\n",
     "policy.yaml": "limits: [{accounts: [students], max-vms: 4}, {partitions: [vm], max-vms: 16}, {partitions: [debug], max-vms: 2}]\n"
     "templates: {big: {accounts: [physics]}}\n",

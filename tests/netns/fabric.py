@@ -14,6 +14,8 @@ SETTINGS = {
     "resources.yaml": "default:\n  networks: [default]\n  default: true\n",
     "templates.yaml": "{}\n",
 }
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+HELPER = (sys.executable, "-c", "import sys; from pcocc_runtime.node import main; sys.exit(main())")
 _PREPARE = """
 mount --make-rprivate /
 mount -t tmpfs run /run
@@ -43,19 +45,26 @@ class Node:
         assert self.holder.stdout is not None
         assert self.holder.stdout.readline() == "ready\n"
 
+    def configure(self, networks: dict[str, str], sets: dict[str, list[str]]) -> None:
+        """Write networks, each with its settings as YAML, and resource sets; the first of these is the default."""
+        lines = [f"{name}: {{type: ethernet, settings: {settings}}}" for name, settings in networks.items()]
+        (self.confdir / "networks.yaml").write_text("\n".join(lines) + "\n")
+        first = next(iter(sets))
+        lines = [f"{name}: {{networks: {names}, default: {str(name == first).lower()}}}" for name, names in sets.items()]
+        (self.confdir / "resources.yaml").write_text("\n".join(lines).replace("'", "") + "\n")
+
     def run(self, *argv: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program in the node's namespaces."""
         done = subprocess.run(
             ["nsenter", f"--target={self.holder.pid}", "--net", "--mount", *argv],
-            input=text, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            input=text, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
     def helper(self, verb: str, text: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run root's node helper as the plugin would."""
-        code = "import sys; from pcocc_runtime.node import main; sys.exit(main())"
-        return self.run(sys.executable, "-c", code, verb, text=text, check=check)
+        return self.run(*HELPER, verb, text=text, check=check)
 
     def in_job(self, job: int, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program in the job's namespace on this node."""
@@ -65,6 +74,8 @@ class Node:
         """Return what of ours is on the node: empty when it is clean."""
         script = "ls -A /run/netns; ls -A /run/pcocc; ls -A /run/pcocc/.state; ls -A /var/lib/pcocc/scratch; ip -br link | grep -v -e ^lo -e ^eth"
         found = self.run("bash", "-c", script, check=False).stdout.split("\n")
+        tables = self.run("nft", "list", "tables").stdout.splitlines()
+        found += [table for table in tables if "pcocc" in table and table != "table inet pcocc"]  # the guard stays
         dnsmasq = [line for line in self.processes() if "dnsmasq" in line]
         return "\n".join([line for line in found if line and line not in (".state", "accel.json")] + dnsmasq)
 
@@ -95,10 +106,13 @@ def connect(one: Node, two: Node) -> None:
         node.run("ip", "link", "set", "eth0", "up")
 
 
-def request(job: int, index: int, stepd: int, step: int = 0, sets: str = "default:4") -> str:
-    """Return a set-up request for four VMs on the two nodes."""
+def request(
+    job: int, index: int, stepd: int, step: int = 0, sets: str = "default:4", nodes: tuple[str, ...] = ("192.0.2.1", "192.0.2.2")
+) -> str:
+    """Return a set-up request for VMs on nodes, two on each."""
     lines = [f"job {job}", f"step {step}", "uid 65534", "gid 65534", f"stepd {stepd}", f"index {index}"]
-    return "\n".join([*lines, "layout 192.0.2.1 0-1", "layout 192.0.2.2 2-3", f"sets {sets}", "end", ""])
+    lines += [f"layout {node} {2 * number}-{2 * number + 1}" for number, node in enumerate(nodes)]
+    return "\n".join([*lines, f"sets {sets}", "end", ""])
 
 
 def release(job: int, step: int = 0) -> str:
@@ -107,14 +121,15 @@ def release(job: int, step: int = 0) -> str:
 
 
 class Guest:
-    """A stand-in for a VM: a namespace with a veth that has the VM's MAC, on the job's bridge."""
+    """A stand-in for a VM: a namespace with a veth that has the VM's MAC, on the job's bridge in place of its tap."""
 
-    def __init__(self, node: Node, job: int, rank: int) -> None:
-        self.node, self.name = node, f"guest{rank}"
-        mac = f"52:54:00:00:00:{rank:02x}"
+    def __init__(self, node: Node, job: int, rank: int, network: int = 0) -> None:
+        self.node, self.job, self.name = node, job, f"guest{job}-{rank}-{network}"
+        self.mac = f"52:54:00:{network << 2:02x}:00:{rank:02x}"
+        self.tap = f"tap{rank}n{network}"
         node.run("ip", "netns", "add", self.name)
-        inside = f"ip link add {self.name} type veth peer name eth0 address {mac} netns {self.name}"
-        node.in_job(job, "sh", "-c", f"{inside} && ip link set {self.name} master br0 up mtu 1450")
+        replace = f"ip link del {self.tap} 2>/dev/null; ip link add {self.tap} type veth peer name eth0 address {self.mac}"
+        node.in_job(job, "sh", "-c", f"{replace} netns {self.name} && ip link set {self.tap} master br{network} up mtu 1450")
         self.run("sh", "-c", "ip link set lo up; ip link set eth0 up mtu 1450")
 
     def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -124,7 +139,7 @@ class Guest:
     def dhcp(self) -> str:
         """Ask for an address by DHCP, take it, and return all that the server said."""
         script = (
-            '[ "$1" = bound ] || exit 0; ip addr add $ip/$mask dev $interface; env; '
+            '[ "$1" = bound ] || exit 0; ip addr replace $ip/$mask dev $interface; ip route replace default via $router; env; '
             "echo nameserver $dns > /run/resolv-guest; true"
         )
         path = f"/run/udhcpc-{self.name}"

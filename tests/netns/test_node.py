@@ -160,7 +160,7 @@ def test_a_helper_killed_anywhere_leaves_nothing_that_stays(nodes: Pair, stepd: 
         "        return result\n"
         "    return call\n"
         "for owner, names in ((files, ['replace_file', 'ensure_directory']), (process, ['run']), (netlink, ['ensure_netns']),\n"
-        "                     (netlink.JobNetns, ['ensure_bridge', 'ensure_vxlan', 'ensure_taps', 'ensure_source'])):\n"
+        "                     (netlink.JobNetns, ['ensure_bridge', 'ensure_tunnel', 'ensure_taps'])):\n"
         "    for name in names: setattr(owner, name, deadly(getattr(owner, name)))\n"
         "sys.exit(node.main(['setup']))\n"
     )
@@ -191,3 +191,29 @@ def test_a_wrong_request_is_one_sentence_and_leaves_nothing(
     assert done.returncode == 1
     assert done.stdout.startswith("pcocc: error:") and word in done.stdout.splitlines()[0]
     assert nodes[0].leftovers() == ""
+
+
+@pytest.mark.parametrize(
+    ("access", "said"),
+    [
+        ("users: [root]", "resource set 'default' is not for user 'nobody'; it is for: root"),
+        ("groups: [root]", "resource set 'default' is not for the groups of user 'nobody'; it is for: root"),
+        ("users: [nobody], groups: [laboratory]", "resource set 'default' is not for the groups of user 'nobody'"),
+    ],
+)
+def test_a_resource_set_for_others_is_refused_by_root_too(
+    nodes: Pair, stepd: subprocess.Popen[bytes], access: str, said: str
+) -> None:
+    node = nodes[0]
+    (node.confdir / "resources.yaml").write_text(f"default: {{networks: [default], {access}}}\n")
+    done = node.helper("setup", request(12, 0, stepd.pid), check=False)
+    assert done.returncode == 1 and done.stdout.startswith(f"pcocc: error: {said}")
+    assert node.leftovers() == ""
+
+
+@pytest.mark.parametrize("access", ["users: [root, nobody]", "groups: [nogroup]", "users: [nobody], groups: [laboratory]"])
+def test_a_resource_set_is_had_by_those_it_is_for(nodes: Pair, stepd: subprocess.Popen[bytes], access: str) -> None:
+    node = nodes[0]
+    node.run("sh", "-ec", "(cat /etc/group; echo laboratory:x:4242:daemon,nobody) > /run/group; mount --bind /run/group /etc/group")
+    (node.confdir / "resources.yaml").write_text(f"default: {{networks: [default], {access}}}\n")
+    assert node.helper("setup", request(12, 0, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"

@@ -1,6 +1,8 @@
 """The pcocc command: what it prints where, and its exit status."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,65 @@ def test_config_check_covers_every_file(site: Path, capsys: pytest.CaptureFixtur
         (site / f"{name}.yaml").write_text("zz: [\n")
     assert cli.main(["config", "check"]) == 1
     assert capsys.readouterr().err.count(".yaml:2: not valid YAML") == 5
+
+
+def test_config_check_tells_a_wrong_network_once(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What follows from a mistake is not told: the mistake is."""
+    lan = "lan:\n  type: ethernet\n  settings:\n    mtu: 1\n    reverse-nat: {vm-port: 0, min-host-port: 0}\n"
+    (site / "networks.yaml").write_text(f"{lan}ib: {{type: infiniband}}\n")
+    (site / "resources.yaml").write_text("default: {networks: [lan], default: true}\nfast: {networks: [ib, x]}\nbare: {}\n")
+    assert cli.main(["config", "check"]) == 1
+    said = [line.removeprefix(f"pcocc: error: {site}/") for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert [":".join(line.split(":")[:3]) for line in said] == [
+        "networks.yaml:4: lan.settings.mtu",
+        "networks.yaml:5: lan.settings.reverse-nat.vm-port",
+        "networks.yaml:5: lan.settings.reverse-nat.min-host-port",
+        "networks.yaml:5: lan.settings.reverse-nat",
+        *["networks.yaml:6: ib.settings"] * 6,
+        "resources.yaml:2: fast.networks[1]",
+    ]
+
+
+@pytest.mark.parametrize("name", ["networks", "resources"])
+def test_an_unreadable_file_is_the_only_problem(site: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (site / f"{name}.yaml").write_text("a: [\n")
+    assert cli.main(["config", "check"]) == 1
+    assert capsys.readouterr().err.count("pcocc: error: ") == 1
+
+
+def test_config_check_notes_what_is_no_longer_needed(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (site / "networks.yaml").open("a") as stream:
+        stream.write("old: {type: ethernet, settings: {ext-network: 10.201.0.0/16}}\n")
+    assert cli.main(["config", "check"]) == 0
+    assert f"pcocc: note: {site}/networks.yaml:5: old.settings.ext-network: no longer needed: " in capsys.readouterr().err
+
+
+def test_config_check_notes_names_that_nobody_has(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (site / "resources.yaml").open("a") as stream:
+        stream.write("lab: {users: [root, nosuchuser], groups: [root, nosuchgroup]}\n")
+    assert cli.main(["config", "check"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "this host knows" in line]
+    assert said == [
+        f"pcocc: note: {site}/resources.yaml: lab.users: this host knows no user 'nosuchuser'",
+        f"pcocc: note: {site}/resources.yaml: lab.groups: this host knows no group 'nosuchgroup'",
+    ]
+
+
+def test_only_unprivileged_users_can_check_another_directory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    me = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        directory = write_site(Path(name) / "etc", networks="lan: {type: ether}\n")
+        monkeypatch.setenv("PCOCC_SYSTEM_CONF_DIR", str(directory))
+        if me == 0:
+            cli.main(["config", "check"])
+            assert str(directory) not in capsys.readouterr().err
+            os.seteuid(65534)
+        try:
+            assert cli.main(["config", "check"]) == 1
+        finally:
+            os.seteuid(me)
+        assert f"{directory}/networks.yaml:1: lan.type: expected one of ethernet," in capsys.readouterr().err
 
 
 def test_config_policy_writes_the_table_beside_the_files(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,9 @@
 """The check at submission: what is answered, and that every mistake is one sentence before any job exists."""
 
+import grp
 import json
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +97,24 @@ def test_an_image_can_be_typed_for_all_or_one(ask: Ask, tmp_path: Path) -> None:
 )
 def test_a_request_that_cannot_be_had_is_refused(ask: Ask, template: str, said: str) -> None:
     assert said in refused(ask(template))
+
+
+@pytest.mark.parametrize("key", ["users", "groups"])
+def test_a_resource_set_for_others_is_refused(ask: Ask, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = {"users": pwd.getpwuid(os.getuid()).pw_name, "groups": grp.getgrgid(os.getgid()).gr_name}[key]
+    for name, code in ((mine, client.OK), ("nosuchname", client.REFUSED)):
+        write_site(tmp_path / "etc", resources=f"default: {{networks: [lan], default: true, {key}: [{name}]}}\nbare: {{}}\nfast: {{}}\n")
+        monkeypatch.setenv("USER", "nosuchname")
+        assert ask("tiny")[0] == code
+        assert ask("big")[0] == client.OK
+    assert "resource set 'default' is not for " in refused(ask("big,tiny"))
+
+
+def test_templates_whose_networks_overlap_are_refused(ask: Ask, tmp_path: Path) -> None:
+    sets = "default: {networks: [lan], default: true}\nbare: {networks: [too]}\nfast: {}\n"
+    write_site(tmp_path / "etc", networks="lan: {type: ethernet}\ntoo: {type: ethernet}\n", resources=sets)
+    assert ask("tiny:2")[0] == ask("big")[0] == client.OK
+    assert "network 'too' (10.200.0.0/16) overlaps 'lan'" in refused(ask("tiny,big"))
 
 
 def test_resource_sets_that_alternate_without_end_are_refused(ask: Ask, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
-"""Two live jobs never share a name or a number that could make them meet."""
+"""Two live jobs never share a name or a number that could make them meet.
 
+Where a test reads the job back out of what was made from it, no two jobs can have the same: what has an inverse is injective.
+"""
+
+import re
 from ipaddress import IPv4Network
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pcocc_runtime import naming
@@ -10,38 +14,84 @@ from pcocc_runtime import naming
 jobs = st.integers(1, naming.MAX_JOB_ID)
 networks = st.integers(0, naming.MAX_NETWORKS - 1)
 ranks = st.integers(0, naming.MAX_RANK)
+bridged_ranks = st.integers(0, naming.MAX_BRIDGED_RANK)
+prefixes = st.from_regex(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{naming.MAX_PORT_PREFIX - 1}}}", fullmatch=True)
+
+SLURMS_LAST = 0x03FF0000  # MAX_JOB_ID of slurm.h
 
 
-@given(jobs, networks, jobs, networks)
-def test_tunnels_of_two_jobs_or_networks_differ(job: int, network: int, other: int, second: int) -> None:
-    one = (naming.vxlan_vni(job), naming.vxlan_port(job, network))
-    two = (naming.vxlan_vni(other), naming.vxlan_port(other, second))
-    assert (one == two) == ((job, network) == (other, second))
+def number_of(mac: str) -> int:
+    assert re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", mac)
+    return int(mac.replace(":", ""), 16)
+
+
+def test_every_job_id_of_slurm_is_in_range() -> None:
+    assert naming.MAX_JOB_ID >= SLURMS_LAST
 
 
 @given(jobs, networks)
-def test_tunnel_numbers_are_valid(job: int, network: int) -> None:
-    assert 0 <= naming.vxlan_vni(job) < 1 << 24
-    assert 24832 <= naming.vxlan_port(job, network) <= 25087
+@example(1, 0)
+@example(0xFFFFFF, 63)
+@example(0x1000000, 0)
+@example(naming.MAX_JOB_ID, 63)
+def test_vni_and_port_belong_to_one_job_and_network(job: int, network: int) -> None:
+    vni, port = naming.vxlan_vni(job), naming.vxlan_port(job, network)
+    assert 0 <= vni < 1 << 24
+    assert 24832 <= port <= 25087
+    place = port - naming.VXLAN_PORT_BASE
+    assert (vni | (place & 3) << 24, place >> 2) == (job, network)
 
 
-@given(ranks, networks, ranks, networks)
-def test_macs_differ_between_vms_and_networks(rank: int, network: int, other: int, second: int) -> None:
-    one, two = naming.vm_mac("52:54:00", rank, network), naming.vm_mac("52:54:00", other, second)
-    assert (one == two) == ((rank, network) == (other, second))
-    assert one != naming.node_mac(other & 0x3FFFF, second)
+@given(jobs, networks, bridged_ranks)
+@example(1, 0, 0)
+@example(naming.MAX_JOB_ID, 63, naming.MAX_BRIDGED_RANK)
+def test_a_mac_on_a_bridge_of_the_site_belongs_to_one_vm_of_one_job(job: int, network: int, rank: int) -> None:
+    number = number_of(naming.bridged_mac(job, rank, network))
+    first = number >> 40
+    assert first & 0b11 == 0b10, "one station's, and locally administered"
+    bits = (first >> 2) << 40 | number & 0xFFFFFFFFFF
+    assert (bits >> 20, (bits >> 14) & 0x3F, bits & 0x3FFF) == (job, network, rank)
 
 
-@given(ranks, networks)
-def test_interface_names_fit_the_kernel(rank: int, network: int) -> None:
-    for name in (naming.tap_name(rank, network), naming.bridge_name(network), naming.vxlan_name(network)):
-        assert len(name) <= 15
+@given(networks, ranks)
+@example(63, naming.MAX_RANK)
+def test_a_mac_of_a_private_network_belongs_to_one_vm(network: int, rank: int) -> None:
+    number = number_of(naming.vm_mac("52:54:00", rank, network))
+    assert (number >> 24, (number >> 18) & 0x3F, number & 0x3FFFF) == (0x525400, network, rank)
 
 
-@given(jobs, jobs)
-def test_namespaces_and_directories_differ(job: int, other: int) -> None:
-    assert (naming.netns_name(job) == naming.netns_name(other)) == (job == other)
-    assert (naming.job_dir(job) == naming.job_dir(other)) == (job == other)
+@given(networks, ranks)
+def test_the_nodes_macs_are_apart_from_the_vms(network: int, index: int) -> None:
+    number = number_of(naming.node_mac(index, network))
+    assert (number >> 24, (number >> 18) & 0x3F, number & 0x3FFFF) == (number_of(naming.NODE_MAC_PREFIX + ":00:00:00") >> 24, network, index)
+    assert (number >> 40) & 0b11 == 0b10
+
+
+@given(networks, ranks)
+@example(63, naming.MAX_RANK)
+def test_devices_of_a_namespace_have_names_of_their_own(network: int, rank: int) -> None:
+    names = naming.tap_name(rank, network), naming.bridge_name(network), naming.vxlan_name(network)
+    assert all(len(name) <= naming.MAX_INTERFACE_NAME for name in names)
+    read = [re.fullmatch(form, name) for form, name in zip((r"tap(\d+)n(\d+)", r"br(\d+)", r"vx(\d+)"), names, strict=True)]
+    assert [tuple(map(int, one.groups())) for one in read if one] == [(rank, network), (network,), (network,)]
+
+
+@given(prefixes, jobs, networks)
+@example("x", naming.MAX_JOB_ID, 63)
+@example("seven77", 1, 0)
+def test_a_port_on_a_bridge_of_the_site_belongs_to_one_job_and_network(prefix: str, job: int, network: int) -> None:
+    """Whatever the prefixes are: one may be the beginning of another."""
+    name = naming.bridged_port(prefix, job, network)
+    assert len(name) <= naming.MAX_INTERFACE_NAME and name.startswith(prefix)
+    assert (int(name[-8:-2], 36), int(name[-2:])) == (job, network)
+    assert len(name) == len(prefix) + 8
+
+
+@given(jobs)
+@example(naming.MAX_JOB_ID)
+def test_namespaces_and_directories_belong_to_one_job(job: int) -> None:
+    assert int(naming.netns_name(job).removeprefix("pcocc-")) == job
+    assert naming.job_dir(job).parent == naming.RUN_DIR and int(naming.job_dir(job).name) == job
 
 
 def test_addresses_of_vms_nodes_and_gateway_are_distinct_when_there_is_room() -> None:
@@ -54,3 +104,14 @@ def test_addresses_of_vms_nodes_and_gateway_are_distinct_when_there_is_room() ->
     assert len(set(everyone)) == 14
     assert all(address in network for address in everyone)
     assert network.network_address not in everyone and network.broadcast_address not in everyone
+
+
+@given(st.integers(8, 29), st.data())
+def test_addresses_are_distinct_in_networks_of_every_size(length: int, data: st.DataObject) -> None:
+    network = IPv4Network((10 << 24, length))
+    vms = data.draw(st.integers(1, min(network.num_addresses - 4, naming.MAX_RANK)))
+    nodes = data.draw(st.integers(1, min(vms, network.num_addresses - 3 - vms)))
+    assert naming.room_for(network, vms, nodes)
+    last_vm, last_node = naming.vm_address(network, vms - 1), naming.node_address(network, nodes - 1)
+    assert network.network_address < naming.vm_address(network, 0) <= last_vm < last_node
+    assert last_node <= naming.node_address(network, 0) < naming.gateway_address(network) < network.broadcast_address

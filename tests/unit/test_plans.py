@@ -50,12 +50,6 @@ def test_dns_names_do_not_grow_with_the_cluster() -> None:
     assert "synth-domain=vcluster,10.200.0.1,10.200.0.4,vm*" in text
 
 
-def test_rules_of_a_hook_name_only_ports_it_has() -> None:
-    chains = netplan.render_firewall(netplan.plan_networks(STEP, SPECS, SETS)).split(" chain ")
-    assert "oifname" not in chains[1] and chains[1].startswith("input")
-    assert "iifname" not in chains[3] and chains[3].startswith("output")
-
-
 @pytest.mark.parametrize(("task", "accel", "guest"), [(1000, "tcg", 777), (1000, "kvm", 873), (512, "tcg", 296)])
 def test_a_guest_gets_its_tasks_memory_less_what_qemu_needs(task: int, accel: str, guest: int) -> None:
     assert memory.guest_memory(task, accel) == guest

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime import networks, policy, templates, yamlfile
+from pcocc_runtime import policy, templates, yamlfile
 from pcocc_runtime.errors import ConfigError
-from pcocc_runtime.networks import Access
+from pcocc_runtime.resources import Access, ResourceSet
 
-SETS = {"default": networks.ResourceSet("default", ("lan",)), "ib": networks.ResourceSet("ib", (), False, Access(qos=("hpc",)))}
+SETS = {"default": ResourceSet("default", ("lan",)), "ib": ResourceSet("ib", (), False, Access(qos=("hpc",)))}
 TEMPLATES = "tiny: {memory: 256M}\nbig: {inherits: tiny, cpus: 4, resource-set: ib}"
 EVERY = templates.parse_templates(yamlfile.parse(TEMPLATES, "t"), True, [])
 
@@ -57,6 +57,13 @@ def test_the_policy_becomes_lua() -> None:
     assert policy.render_policy(found, 64, EVERY, "default") == LUA
 
 
+def test_groups_are_not_slurmctlds() -> None:
+    sets = {"lab": ResourceSet("lab", (), False, Access(groups=("g",))), "both": ResourceSet("both", (), False, Access(("u",), ("g",)))}
+    found = policy.parse_policy(yamlfile.parse("", "policy.yaml"), {}, sets, [])
+    lua = policy.render_policy(found, 1, {}, None)
+    assert 'set_access = {\n        both = { users = { "u" } },\n    },\n' in lua and "lab" not in lua
+
+
 def test_no_policy_is_a_policy() -> None:
     found, problems = parse("")
     assert problems == []
@@ -74,6 +81,7 @@ def test_no_policy_is_a_policy() -> None:
         ("templates: []", "policy.yaml:1: templates: expected a mapping, found a list"),
         ("resource-sets: {nope: {}}", "policy.yaml:1: resource-sets.nope: the site has no resource set 'nope'"),
         ("resource-sets: {ib: {}}", "policy.yaml:1: resource-sets.ib: who may use it is said in resources.yaml too"),
+        ("templates: {big: {users: []}}", "policy.yaml:1: templates.big.users: the list is empty"),
         ("templates: {big: {groups: [g]}}", "policy.yaml:1: templates.big.groups: unknown setting"),
     ],
 )

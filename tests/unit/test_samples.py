@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import config, schema, sitecheck, templates, yamlfile
+from pcocc_runtime import config, netfile, resources, schema, sitecheck, templates, yamlfile
 from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.networks import EthernetNetwork
 
 SAMPLES = Path(__file__).parents[2] / "etc/pcocc"
 
@@ -41,11 +42,35 @@ def test_the_site_sample_says_the_defaults() -> None:
         assert getattr(sample, name) == getattr(default, name)
 
 
-@pytest.mark.parametrize("name", ["ib", "site"])
+@pytest.mark.parametrize("name", ["ib", "hca", "pci", "site"])
 def test_commented_networks_are_right(name: str, tmp_path: Path) -> None:
     text = uncomment((SAMPLES / "networks.yaml").read_text(), f"{name}:")
     (tmp_path / "networks.yaml").write_text(text)
     assert set(config.read_site(tmp_path).all_networks) == {name}
+
+
+def test_the_network_sample_says_the_defaults() -> None:
+    assert config.read_site(SAMPLES).networks["lan"] == EthernetNetwork("lan")
+
+
+def test_commented_settings_of_the_network_are_right(tmp_path: Path) -> None:
+    lines = (SAMPLES / "networks.yaml").read_text().partition("\n# A network that exists")[0].splitlines()
+    text = "\n".join(re.sub(r"^    # ([a-z-]+: \S)", r"    \1", line) for line in lines)
+    (tmp_path / "networks.yaml").write_text(text)
+    lan = config.read_site(tmp_path).networks["lan"]
+    assert isinstance(lan, EthernetNetwork) and lan.reverse_nat and lan.dns_server and lan.dns_search and lan.ntp_server
+
+
+def test_the_network_sample_names_every_setting_there_is() -> None:
+    text = (SAMPLES / "networks.yaml").read_text()
+    assert [one.name for table, _build in netfile._TYPES.values() for one in table if f"{one.name}:" not in text] == []
+
+
+def test_the_commented_resource_set_is_right(tmp_path: Path) -> None:
+    (tmp_path / "networks.yaml").write_text("lan: {type: ethernet}\n")
+    (tmp_path / "resources.yaml").write_text(uncomment((SAMPLES / "resources.yaml").read_text(), "restricted:"))
+    access = config.read_site(tmp_path).all_sets["restricted"].access
+    assert all(getattr(access, key) for key in resources.ACCESS_KEYS)
 
 
 def test_the_commented_template_is_right_and_says_the_defaults() -> None:

@@ -1,0 +1,59 @@
+"""Whether a virtual cluster may and can be had: who asks for its resource sets, and whether their networks go together.
+
+Asked twice: for the user by srun, sbatch and salloc, early and in good faith; and by root on every node of the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pcocc_runtime import naming
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.networks import Network
+from pcocc_runtime.resources import ResourceSet, find_overlap, render_overlap
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who asks, as this host's databases of users and groups know them; `name` is None for a uid without one."""
+
+    uid: int
+    name: str | None
+    groups: frozenset[str] = frozenset()
+
+
+def ensure_admitted(sets: Sequence[ResourceSet], read_person: Callable[[], Person]) -> None:
+    """Raise RequestError unless the person may use every set; the databases are asked only where a set names users or groups.
+
+    Accounts, partitions and QOS are slurmctld's to check: a node is not told them.
+    """
+    limited = [one for one in sets if one.access.users or one.access.groups]
+    if limited:
+        person = read_person()
+        for one in limited:
+            _ensure_allowed(one, person)
+
+
+def _ensure_allowed(one: ResourceSet, person: Person) -> None:
+    who = f"user {person.name!r}" if person.name else f"uid {person.uid}, which has no name here"
+    if one.access.users and person.name not in one.access.users:
+        raise _denial(one, who, one.access.users)
+    if one.access.groups and person.groups.isdisjoint(one.access.groups):
+        raise _denial(one, f"the groups of {who}", one.access.groups)
+
+
+def _denial(one: ResourceSet, whom: str, admitted: Sequence[str]) -> RequestError:
+    message = f"resource set {one.name!r} is not for {whom}; it is for: {', '.join(admitted)}"
+    return RequestError(message, "take a template with another resource-set: 'pcocc template list' names them")
+
+
+def ensure_compatible(sets: Sequence[ResourceSet], networks: Mapping[str, Network]) -> None:
+    """Raise RequestError unless one virtual cluster can have the networks of all these sets."""
+    names = list(dict.fromkeys(name for one in sets for name in one.networks))
+    if len(names) > naming.MAX_NETWORKS:
+        raise RequestError(f"these VMs have {len(names)} networks together, a job can have {naming.MAX_NETWORKS}",
+                           "split the VMs over several jobs")  # fmt: skip
+    pair = find_overlap(names, networks)
+    if pair:
+        raise RequestError(render_overlap(pair), "use templates whose resource sets do not have both of them")

@@ -1,0 +1,142 @@
+"""A job's networks on a node: its namespace with bridges, tunnels, taps, walls and a DHCP and DNS server for each.
+
+Every create may be repeated, every removal run twice.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from pcocc_runtime import layout, naming, nat, netplan, routes, walls
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.system import files, process, sysctl
+
+if TYPE_CHECKING:
+    from pcocc_runtime.system.netlink import JobNetns
+
+_IPROUTE = "install the package iproute2"
+
+
+def make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...], held: nat.Nat | None) -> None:
+    """Make all networks of a job, or what is missing of them; `held` is its way out of the namespace."""
+    from pcocc_runtime.system import netlink  # 0.1 s of import that `start` on an idle node does not need
+
+    peers = {node.name: _resolve(node.name) for node in step.peers}
+    source = _find_own(step.here.name) if peers else None
+    name = naming.netns_name(step.job)
+    walls.ensure_outside(step.job, plans, peers.values(), held)
+    netlink.ensure_netns(name)
+    if held:
+        walls.ensure_uplink(step.job, plans, held)
+    with netlink.coming_back():
+        inside = netlink.JobNetns(name)
+        try:
+            walls.ensure_inside(plans, held)
+            inside.ensure_loopback()
+            for plan in plans:
+                make = _make_routed if plan.is_routed else _make_segment
+                make(inside, plan, peers, source)
+        finally:
+            inside.close()
+        for plan in plans:
+            if plan.is_routed:
+                _start_dnsmasq(step.job, plan)
+
+
+def _make_routed(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, str], source: str | None) -> None:
+    """Make an L3 network: a bridge of this node's VMs that answers for all others, and routes to their nodes."""
+    mtu, length = plan.spec.mtu, plan.prefix_length
+    inside.ensure_bridge(plan.bridge, plan.gateway_mac, mtu, [(plan.gateway, length), (plan.node_address, length)])
+    for name, value in (("proxy_arp", "1"), ("send_redirects", "0"), ("forwarding", "1")):
+        sysctl.write(f"ipv4/conf/{plan.bridge}/{name}", value)
+    sysctl.write(f"ipv4/neigh/{plan.bridge}/proxy_delay", "0")
+    inside.ensure_tunnel(plan.vxlan, plan.tunnel_mac, plan.vni, plan.port, mtu, source)
+    sysctl.write(f"ipv4/conf/{plan.vxlan}/forwarding", "1")
+    sysctl.write(f"ipv6/conf/{plan.vxlan}/disable_ipv6", "1")
+    process.run(["bridge", "-batch", "-"], text=routes.render_forwarding(plan, peers), hint=_IPROUTE)
+    process.run(["ip", "-batch", "-"], text=routes.render_routes(plan), hint=_IPROUTE)
+    inside.ensure_taps(plan.bridge, [tap.name for tap in plan.taps], mtu)
+
+
+def _make_segment(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, str], source: str | None) -> None:
+    """Make an L2 network: a bridge and a tunnel that pass on any frame, and no address of ours."""
+    inside.ensure_bridge(plan.bridge, plan.tunnel_mac, plan.spec.mtu, [], reserved=True)
+    sysctl.write(f"ipv6/conf/{plan.bridge}/disable_ipv6", "1")
+    inside.ensure_segment(plan.vxlan, plan.bridge, plan.vni, plan.port, plan.spec.mtu, peers.values(), source)
+    inside.ensure_taps(plan.bridge, [tap.name for tap in plan.taps], plan.spec.mtu)
+
+
+def _start_dnsmasq(job: int, plan: netplan.NetworkPlan) -> None:
+    base = naming.STATE_DIR / f"{job}.dnsmasq{plan.index}"
+    pid_file = PurePath(f"{base}.pid")
+    _end_dnsmasq(Path(pid_file))
+    text = netplan.render_dnsmasq(plan, str(pid_file), "nobody")
+    files.replace_file(PurePath(f"{base}.conf"), text.encode())
+    process.run(["dnsmasq", f"--conf-file={base}.conf"], hint="install the package dnsmasq-base")
+
+
+def _end_dnsmasq(pid_file: Path) -> None:
+    try:
+        pid = int(pid_file.read_text())
+        if Path(f"/proc/{pid}/comm").read_text() != "dnsmasq\n":
+            return
+    except (OSError, ValueError):
+        return
+    found = process.find_process(pid)
+    if found is not None:
+        process.kill(found)
+
+
+def remove_networks(job: int) -> None:
+    """End and delete everything in and around the job's namespace, but not the namespace."""
+    for pid_file in Path(naming.STATE_DIR).glob(f"{job}.dnsmasq*.pid"):
+        _end_dnsmasq(pid_file)
+    from pcocc_runtime.system import netlink
+
+    name = naming.netns_name(job)
+    if netlink.netns_exists(name):
+        with netlink.coming_back():
+            try:
+                inside = netlink.JobNetns(name)
+            except OSError:
+                pass  # made but not mounted: a helper was killed in between
+            else:
+                inside.remove_links()
+                inside.close()
+    walls.remove_outside(job)
+
+
+def remove_netns(job: int) -> None:
+    """Delete the job's namespace."""
+    from pcocc_runtime.system import netlink
+
+    name = naming.netns_name(job)
+    if netlink.netns_exists(name):
+        netlink.remove_netns(name)
+
+
+def _resolve(name: str) -> str:
+    try:
+        return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_DGRAM)[0][4][0])
+    except OSError:
+        raise NodeError(
+            f"{os.uname().nodename} cannot resolve the name of the job's node {name}",
+            hint="each NodeName of slurm.conf must be in DNS or /etc/hosts of every node",
+        ) from None
+
+
+def _find_own(name: str) -> str | None:
+    """Return the address the job's other nodes expect this one's packets from, None when it is not known here.
+
+    A node often has its own name in /etc/hosts, as 127.0.1.1; then the kernel chooses by the route to the peer.
+    """
+    address = _resolve(name)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return None
+    return None if address.startswith("127.") else address

@@ -1,0 +1,63 @@
+"""How the nodes of a job route an L3 network to each other: batches for ip(8) and bridge(8), rendered purely.
+
+A node has a tunnel device per network, and for each peer one neighbour, one forwarding entry, and routes for the peer's
+VMs and own address: nothing is flooded or learned, and nothing grows with the number of VMs (see 005-routed-l3.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address
+
+from pcocc_runtime import naming
+from pcocc_runtime.layout import NodeLayout
+from pcocc_runtime.netplan import NetworkPlan
+
+
+def render_routes(plan: NetworkPlan) -> str:
+    """Return the ip(8) batch that leads to the VMs and addresses of a network's other nodes; may be applied again."""
+    first, net = int(plan.spec.int_network.network_address) + 1, plan.spec.int_network
+    source = f"src {plan.node_address}"
+    lines = [f"route replace {net} dev {plan.bridge} scope link {source}"]
+    for index, peer in _peers(plan):
+        hop = str(naming.node_address(net, index))
+        way = f"via {hop} dev {plan.vxlan} onlink {source}"
+        lines.append(f"neigh replace {hop} lladdr {naming.node_mac(index, plan.index)} dev {plan.vxlan} nud permanent")
+        lines.append(f"route replace {hop} dev {plan.vxlan} scope link {source}")
+        lines += [f"route replace {prefix} {way}" for run in _runs(peer.ranks) for prefix in _prefixes(first, *run)]
+    return "\n".join(lines) + "\n"
+
+
+def render_forwarding(plan: NetworkPlan, addresses: Mapping[str, str]) -> str:
+    """Return the bridge(8) batch that says behind which address each peer's tunnel is; `addresses` by node name."""
+    lines = [
+        f"fdb replace {naming.node_mac(index, plan.index)} dev {plan.vxlan} dst {addresses[peer.name]} self permanent"
+        for index, peer in _peers(plan)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _peers(plan: NetworkPlan) -> Iterator[tuple[int, NodeLayout]]:
+    return ((index, node) for index, node in enumerate(plan.nodes) if index != plan.node)
+
+
+def _runs(ranks: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of each run of consecutive ranks; `ranks` ascend."""
+    first = last = -1
+    for rank in ranks:
+        if rank != last + 1 or first < 0:
+            if first >= 0:
+                yield first, last
+            first = rank
+        last = rank
+    if first >= 0:
+        yield first, last
+
+
+def _prefixes(base: int, first: int, last: int) -> Iterator[str]:
+    """Yield the fewest IPv4 prefixes that cover base+first..base+last; ipaddress does the same, ten times slower."""
+    low, high = base + first, base + last
+    while low <= high:
+        size = min(low & -low, 1 << ((high - low + 1).bit_length() - 1))
+        yield f"{IPv4Address(low)}/{33 - size.bit_length()}"
+        low += size

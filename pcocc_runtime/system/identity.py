@@ -1,0 +1,42 @@
+"""The host's databases of users and groups (nsswitch.conf(5))."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+from pcocc_runtime.admission import Person
+
+
+def read_person(uid: int, gid: int) -> Person:
+    """Return a user's name and the names of all groups: the account's own, those it is listed in, and `gid`."""
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return Person(uid, None)
+    numbers = {gid, *os.getgrouplist(entry.pw_name, entry.pw_gid)}
+    return Person(uid, entry.pw_name, frozenset(name for number in numbers if (name := _group_name(number)) is not None))
+
+
+def _group_name(gid: int) -> str | None:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return None
+
+
+def user_exists(name: str) -> bool:
+    """Tell whether this host knows a user of that name."""
+    try:
+        return bool(pwd.getpwnam(name))
+    except KeyError:
+        return False
+
+
+def group_exists(name: str) -> bool:
+    """Tell whether this host knows a group of that name."""
+    try:
+        return bool(grp.getgrnam(name))
+    except KeyError:
+        return False

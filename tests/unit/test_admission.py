@@ -1,0 +1,86 @@
+"""Who may have a resource set, and which networks go together."""
+
+import pytest
+
+from pcocc_runtime import admission, netfile, yamlfile
+from pcocc_runtime.admission import Person
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.resources import Access, ResourceSet
+from pcocc_runtime.system import identity
+
+ALICE = Person(1000, "alice", frozenset({"users", "physics"}))
+NAMELESS = Person(1000, None, frozenset({"physics"}))
+
+
+def restricted(**lists: tuple[str, ...]) -> list[ResourceSet]:
+    return [ResourceSet("free", ()), ResourceSet("gpu", (), access=Access(**lists))]
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        restricted(),
+        restricted(users=("bob", "alice")),
+        restricted(groups=("chemistry", "physics")),
+        restricted(users=("alice",), groups=("physics",)),
+    ],
+)
+def test_who_is_named_is_admitted(sets: list[ResourceSet]) -> None:
+    admission.ensure_admitted(sets, lambda: ALICE)
+
+
+@pytest.mark.parametrize(
+    ("person", "sets", "said"),
+    [
+        (ALICE, restricted(users=("bob", "carol")), "resource set 'gpu' is not for user 'alice'; it is for: bob, carol"),
+        (ALICE, restricted(groups=("chemistry",)), "resource set 'gpu' is not for the groups of user 'alice'; it is for: chemistry"),
+        (ALICE, restricted(users=("alice",), groups=("chemistry",)), "resource set 'gpu' is not for the groups of user 'alice'"),
+        (ALICE, restricted(users=("bob",), groups=("physics",)), "resource set 'gpu' is not for user 'alice'"),
+        (ALICE, restricted(users=("Alice", "alic", "alicea")), "resource set 'gpu' is not for user 'alice'"),
+        (NAMELESS, restricted(users=("alice",)), "resource set 'gpu' is not for uid 1000, which has no name here; it is for: alice"),
+        (Person(7, None), restricted(groups=("physics",)), "is not for the groups of uid 7, which has no name here"),
+    ],
+)
+def test_who_is_not_in_every_list_is_refused(person: Person, sets: list[ResourceSet], said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        admission.ensure_admitted(sets, lambda: person)
+    assert said in str(caught.value) and caught.value.hint
+
+
+def test_nobody_is_looked_up_for_sets_without_users_and_groups() -> None:
+    def explode() -> Person:
+        raise AssertionError("the databases were asked")
+
+    admission.ensure_admitted(restricted(accounts=("physics",), partitions=("vm",), qos=("normal",)), explode)
+
+
+def test_the_person_is_who_the_host_says() -> None:
+    root = identity.read_person(0, 0)
+    assert (root.uid, root.name) == (0, "root") and "root" in root.groups
+    assert {"nogroup", "root"} <= identity.read_person(0, 65534).groups
+    assert identity.read_person(2**32 - 7, 0) == Person(2**32 - 7, None)
+    assert identity.user_exists("root") and not identity.user_exists("no such user")
+    assert identity.group_exists("root") and not identity.group_exists("no such group")
+
+
+NETWORKS = """
+lan: {type: ethernet}
+pv: {type: ethernet, settings: {network-layer: L2}}
+same: {type: ethernet}
+apart: {type: ethernet, settings: {int-network: 10.100.0.0/16}}
+"""
+EVERY = netfile.parse_networks(yamlfile.parse(NETWORKS, "networks.yaml"), [])
+
+
+def test_sets_of_one_cluster_have_addresses_apart() -> None:
+    admission.ensure_compatible([ResourceSet("a", ("lan", "pv")), ResourceSet("b", ("pv", "apart", "lan"))], EVERY)
+    with pytest.raises(RequestError, match=r"network 'same' \(10.200.0.0/16\) overlaps 'lan' \(10.200.0.0/16\)"):
+        admission.ensure_compatible([ResourceSet("a", ("lan", "apart")), ResourceSet("b", ("same",))], EVERY)
+
+
+def test_a_job_has_no_more_networks_than_there_are_numbers_for() -> None:
+    names = [f"n{index}" for index in range(65)]
+    many = {name: netfile.EthernetNetwork(name, "L2") for name in names}
+    admission.ensure_compatible([ResourceSet("a", tuple(names[:40])), ResourceSet("b", tuple(names[30:64]))], many)
+    with pytest.raises(RequestError, match="these VMs have 65 networks together, a job can have 64"):
+        admission.ensure_compatible([ResourceSet("a", tuple(names[:40])), ResourceSet("b", tuple(names[30:]))], many)

@@ -1,0 +1,42 @@
+"""Routes between the nodes of an L3 network are a pure function of where the VMs are."""
+
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcocc_runtime import layout, netplan, routes
+from pcocc_runtime.networks import EthernetNetwork
+
+
+def plan(*ranks: tuple[int, ...], index: int = 0) -> netplan.NetworkPlan:
+    nodes = tuple(layout.NodeLayout(f"n{number + 1}", own) for number, own in enumerate(ranks))
+    count = sum(map(len, ranks))
+    step = layout.BootStep(job=12, step=0, uid=1, gid=1, stepd=1, index=index, nodes=nodes, sets=(("default", count),))
+    return netplan.plan_networks(step, {"one": EthernetNetwork("one")}, {"default": ("one",)})[0]
+
+
+def test_a_peer_is_a_neighbour_and_a_few_prefixes() -> None:
+    assert routes.render_routes(plan((0, 1), (2, 3, 4))).splitlines() == [
+        "route replace 10.200.0.0/16 dev br0 scope link src 10.200.255.253",
+        "neigh replace 10.200.255.252 lladdr 02:70:63:00:00:01 dev vx0 nud permanent",
+        "route replace 10.200.255.252 dev vx0 scope link src 10.200.255.253",
+        "route replace 10.200.0.3/32 via 10.200.255.252 dev vx0 onlink src 10.200.255.253",
+        "route replace 10.200.0.4/31 via 10.200.255.252 dev vx0 onlink src 10.200.255.253",
+    ]
+
+
+def test_a_peer_has_one_forwarding_entry() -> None:
+    text = routes.render_forwarding(plan((0,), (1,), (2,), index=1), {"n1": "192.0.2.1", "n3": "192.0.2.3"})
+    assert text.splitlines() == [
+        "fdb replace 02:70:63:00:00:00 dev vx0 dst 192.0.2.1 self permanent",
+        "fdb replace 02:70:63:00:00:02 dev vx0 dst 192.0.2.3 self permanent",
+    ]
+
+
+@given(st.sets(st.integers(1, 300), min_size=1))
+def test_prefixes_cover_just_the_peers_vms(ranks: set[int]) -> None:
+    lines = routes.render_routes(plan((0,), tuple(sorted(ranks)))).splitlines()
+    found = [IPv4Network(line.split()[2]) for line in lines if " via " in line]
+    base = IPv4Address("10.200.0.1")
+    assert found == list(collapse_addresses(IPv4Network(base + rank) for rank in ranks))
