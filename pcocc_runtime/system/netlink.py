@@ -14,6 +14,7 @@ from pyroute2 import netns
 from pyroute2.iproute import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
 
 NETNS_DIR = Path("/run/netns")
@@ -150,6 +151,19 @@ def _already() -> Iterator[None]:
     except NetlinkError as error:
         if error.code != errno.EEXIST:
             raise
+
+
+@contextlib.contextmanager
+def telling_refusals() -> Iterator[None]:
+    """Turn what the kernel refuses into a NodeError; any user can hold a UDP port that a tunnel needs."""
+    try:
+        yield
+    except NetlinkError as error:
+        taken = error.code == errno.EADDRINUSE
+        raise NodeError(
+            f"{os.uname().nodename} cannot build the job's networks: {os.strerror(error.code)}",
+            hint=f"see who holds UDP ports of {naming.TUNNEL_PORTS}: ss -lunp" if taken else "ask the admins to look at this node",
+        ) from None
 
 
 @contextlib.contextmanager
