@@ -28,10 +28,10 @@ def make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...],
     source = _find_own(step.here.name) if peers else None
     name = naming.netns_name(step.job)
     walls.ensure_outside(step.job, plans, peers.values(), held)
-    netlink.ensure_netns(name)
-    if held:
-        walls.ensure_uplink(step.job, plans, held)
-    with netlink.coming_back():
+    with netlink.telling_refusals(), netlink.coming_back():
+        netlink.ensure_netns(name)
+        if held:
+            walls.ensure_uplink(step.job, plans, held)
         inside = netlink.JobNetns(name)
         try:
             walls.ensure_inside(plans, held)

@@ -14,6 +14,7 @@ from pyroute2 import netns
 from pyroute2.iproute import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
 
 NETNS_DIR = Path("/run/netns")
@@ -24,6 +25,7 @@ _TUNSETPERSIST = 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
 _RESERVED = 0xFFF8  # BR_GROUPFWD_RESTRICTED of net/bridge/br_private.h forbids the other three bits
+_GROUP = 0x70636F63  # of the devices that are deleted at once
 _FLOOD = "00:00:00:00:00:00"  # a VXLAN entry for this address receives what has no entry of its own (bridge(8))
 
 
@@ -123,11 +125,15 @@ class JobNetns:
             self._inside.link("set", index=self._index[name], mtu=mtu, master=self._index[bridge], state="up")
 
     def remove_links(self) -> None:
-        """Delete every device but lo, so that a process still inside keeps no tunnel alive."""
-        for name, index in self._index.items():
-            if name != "lo":
-                with contextlib.suppress(NetlinkError):
-                    self._inside.link("del", index=index)
+        """Delete every device but lo, so that a process still inside keeps no tunnel alive.
+
+        As a group, because the kernel waits for all its CPUs once for each request (unregister_netdevice_many).
+        """
+        others = [index for name, index in self._index.items() if name != "lo"]
+        for index in others:
+            self._inside.link("set", index=index, group=_GROUP)
+        if others:
+            self._inside.link("del", group=_GROUP)
 
 
 def _create_tap(name: str) -> None:
@@ -151,6 +157,19 @@ def _already() -> Iterator[None]:
     except NetlinkError as error:
         if error.code != errno.EEXIST:
             raise
+
+
+@contextlib.contextmanager
+def telling_refusals() -> Iterator[None]:
+    """Turn what the kernel refuses into a NodeError; any user can hold a UDP port that a tunnel needs."""
+    try:
+        yield
+    except NetlinkError as error:
+        taken = error.code == errno.EADDRINUSE
+        raise NodeError(
+            f"{os.uname().nodename} cannot build the job's networks: {os.strerror(error.code)}",
+            hint=f"see who holds UDP ports of {naming.TUNNEL_PORTS}: ss -lunp" if taken else "ask the admins to look at this node",
+        ) from None
 
 
 @contextlib.contextmanager

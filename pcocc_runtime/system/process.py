@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pcocc_runtime.errors import NodeError
 
-
 GONE_SECONDS = 5.0  # a killed process may be in the middle of a write to a slow disk
 
 

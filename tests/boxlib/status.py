@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def find_leftovers(name: str) -> list[str]:
         return found
     found += [f"namespace {path.rpartition('/')[2]}" for path in _entries(root, "/run/netns", "*")]
     found += [f"interface {one}" for one in _interfaces(name)]
+    found += [f"nft {one}" for one in _tables(name)]
     for directory in ("/run/pcocc", "/run/pcocc/.state", "/var/lib/pcocc/scratch", "/var/lib/misc"):
         pattern = "*" if "pcocc" in directory else "*pcocc*"
         found += [f"file {path}" for path in _entries(root, directory, pattern) if path.rpartition("/")[2] not in _KEPT]
@@ -50,6 +52,12 @@ def _is_box_users(name: str, root: Path, path: str) -> bool:
         return name != LOGIN or (root / path[1:]).lstat().st_uid in USERS.values()
     except FileNotFoundError:
         return False
+
+
+def _tables(name: str) -> list[str]:
+    """Return a node's packet filters of jobs; the guard, `table inet pcocc`, stays."""
+    argv = ["nsenter", f"--net=/proc/{state.holder_of(name)}/ns/net", "nft", "list", "tables"]
+    return [line for line in subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines() if "pcocc-" in line]
 
 
 def _interfaces(name: str) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.fabric import Guest, Node, release, request
-from tests.netns.lan import answering, ask, join
+from tests.netns.lan import NOBODY, PYTHON, answering, ask, join, started
 
 ONE, TWO, OUT, FAR = "192.0.2.1", "192.0.2.2", "192.0.2.9", "192.0.2.10"
 NETWORKS = {
@@ -53,7 +53,7 @@ class Site:
         return found
 
     def release(self) -> None:
-        for job in self.jobs:
+        for job in [*self.jobs, *self.jobs]:  # twice is fine
             self.node.helper("release", release(job))
         self.jobs.clear()
         self.node.run("sh", "-c", "for n in /run/netns/guest*; do [ ! -e $n ] || ip netns del ${n##*/}; done")
@@ -230,13 +230,9 @@ def test_ports_of_a_node_lead_to_its_vms(site: Site) -> None:
 
 
 def test_ports_in_use_are_left_out(site: Site) -> None:
-    listener = "import socket; s = socket.create_server(('127.0.0.1', 60222)); print('ready', flush=True); input()"
-    site.jobs.add(26)
-    words = ["nsenter", f"--target={site.node.holder.pid}", "--net", "/usr/bin/python3", "-c", listener]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stdout.readline() == "ready\n"
+    listener = "import socket; s = socket.create_server(('127.0.0.1', 60222)); print('ready', flush=True); s.accept()"
+    with started(site.node, *NOBODY, PYTHON, "-c", listener):
         site.set_up(26, "inward:2")
-        process.communicate("\n")
     assert [port for _rank, _vm_port, port in site.ports(26)] == [60223, 60224]
 
 
@@ -257,6 +253,15 @@ def test_a_range_used_up_is_a_sentence_and_leaves_nothing(site: Site) -> None:
     site.node.helper("release", release(26))
     site.set_up(28, "inward:2")
     assert [port for _rank, _vm_port, port in site.ports(28)] == [60222, 60223]
+
+
+def test_a_tunnels_port_held_by_a_user_is_a_sentence_and_leaves_nothing(site: Site) -> None:
+    holder = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 24832)); print('ready', flush=True); s.recv(9)"
+    with started(site.node, *NOBODY, PYTHON, "-c", holder):
+        done = site.set_up(26, "inward:2", check=False)
+        assert done.returncode == 1 and done.stderr == ""
+        assert "Address already in use" in done.stdout and "ss -lunp" in done.stdout
+        assert site.node.leftovers() == ""
 
 
 def test_setting_up_again_keeps_ports_and_addresses(site: Site) -> None:

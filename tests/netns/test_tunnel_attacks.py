@@ -157,6 +157,14 @@ def test_either_wall_alone_stops_a_node_of_another_job(site: Site, name: str, go
         assert not site.heard_after("from-node-of-another-job")
 
 
+def test_a_node_is_guarded_from_slurmds_start_not_only_while_it_has_a_job(site: Site) -> None:
+    with without([(site.hosts[ONE], JOBS_TABLE)]):
+        assert site.heard_after("from-login-host")
+        site.hosts[LOGIN].helper("start", "")
+        assert not site.heard_after("from-login-host")
+        site.hosts[LOGIN].run("nft", "delete", "table", *GUARD.split())
+
+
 def test_another_vni_is_another_network(site: Site) -> None:
     def wrong_vni(site: Site, name: str) -> None:
         for vni in (0, 1, 13, 12 << 8, 0xFFFFFF):

@@ -1,5 +1,6 @@
 """What a job holds of a node, and the text of its walls."""
 
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 import pytest
@@ -112,6 +113,14 @@ def test_rules_do_not_grow_with_vms_or_peers() -> None:
 
 def test_a_link_local_address_derives_from_the_mac() -> None:
     assert str(naming.link_local_address("52:54:00:00:00:01")) == "fe80::5054:ff:fe00:1"
+
+
+def test_a_vm_has_its_own_address_of_ip6_and_the_gateway_answers_at_its() -> None:
+    one = plan(SHUT, 1)[0]
+    six = replace(one, gateway6="fd00::ffff", taps=(replace(one.taps[0], address6="fd00::1"),))
+    text = firewall.render_firewall((six,), None)
+    assert '"tap0n0" . 52:54:00:00:00:00 . fd00::1' in text and '"tap0n0" . 0xfd000000000000000000000000000001' in text
+    assert 'iifname "br0" ip6 daddr fd00::ffff meta l4proto { tcp, udp } th dport 53 accept' in text
 
 
 def test_destinations_that_overlap_are_one() -> None:
