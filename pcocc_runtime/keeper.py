@@ -130,6 +130,8 @@ class Keeper:
         name, data = message.get("event"), message.get("data", {})
         if "QMP" in message:
             emit("started", accel=self.facts["accel"], why=self.facts["accel_why"], **self.tags)
+            if self.ready:  # it has no address where anything could answer
+                self._note_ready()
         elif name == "SHUTDOWN" and not self.told:
             self._shut_down(data.get("reason", "host-error"), data.get("guest", False))
         elif name == "GUEST_PANICKED" and not self.told:
@@ -154,11 +156,15 @@ class Keeper:
         if self.probe is not None and self.probe.answers():
             self.ready = True
             self.probe.close()
-            self._write("ready", {"seconds": round(elapsed, 2)})
-            emit("ready", seconds=round(elapsed, 2), **self.tags)
+            self._note_ready()
         elif elapsed > self.facts["timeout"]:
             self.ready = True  # no longer looked for
             emit("silent", seconds=self.facts["timeout"], console=self._console(), **self.tags)
+
+    def _note_ready(self) -> None:
+        seconds = round(time.monotonic() - self.started, 2)
+        self._write("ready", {"seconds": seconds})
+        emit("ready", seconds=seconds, **self.tags)
 
     def _console(self) -> list[str]:
         try:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pcocc_runtime import bootdoc, document, memory, naming, qemu_args, seed
+from pcocc_runtime.addressing import address_of
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.system import disks, files, iso, lifetime
 
@@ -105,10 +106,9 @@ def make_vm_directory(task: Task, node: dict[str, Any], keys: seed.Keys) -> Pure
     """Make the VM's directory and what every attaching step of this node reads: key and addresses."""
     base = naming.job_dir(task.job)
     files.replace_file(base / "key", keys.user.encode())
-    first = node["networks"][0] if node["networks"] else None
     login = pwd.getpwuid(os.getuid()).pw_name
     facts = {
-        "network": first["network"] if first else None,
+        "networks": _routed(node),
         "user": login,
         "vms": node["vms"],
         "nodes": node["nodes"],
@@ -126,7 +126,7 @@ def write_seed(
 ) -> str:
     """Write the cloud-init seed and return its path."""
     user = pwd.getpwuid(os.getuid())
-    domain = node["networks"][0]["domain"] if node["networks"] else "vcluster"
+    domain = next((network["domain"] for network in node["networks"] if network["layer"] == "L3"), "vcluster")
     content = seed.render_seed(
         job=task.job,
         rank=task.rank,
@@ -183,7 +183,7 @@ def become_qemu(
     """Fork the keeper, then exec QEMU, which answers SIGTERM by ending in order and never sees what is meant for programs."""
     if not os.access(argv[0], os.X_OK):
         raise NodeError(f"{argv[0]} is not installed", hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml")
-    address = str(naming.vm_address(_network(node), task.rank)) if task.probe_fd is not None and node["networks"] else ""
+    address = (address_of(_routed(node), task.rank) if task.probe_fd is not None else None) or ""
     facts = {
         "job": task.job, "rank": task.rank, "node": node["node"], "pid": os.getpid(), "qmp": qmp.fileno(),
         "probe": task.probe_fd, "address": address, "timeout": node["boot_timeout"], "directory": str(directory),
@@ -202,7 +202,5 @@ def become_qemu(
     os.execve(argv[0], argv, {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"})
 
 
-def _network(node: dict[str, Any]) -> Any:
-    from ipaddress import IPv4Network
-
-    return IPv4Network(node["networks"][0]["network"])
+def _routed(node: dict[str, Any]) -> list[Any]:
+    return [[network["network"], network["members"]] for network in node["networks"] if network["layer"] == "L3"]

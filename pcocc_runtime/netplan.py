@@ -24,7 +24,7 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class NetworkPlan:
-    """One network on one node; `peers` are node names, still to be resolved."""
+    """One network on one node; `members` are the (first, last) ranks of its VMs on all nodes."""
 
     spec: EthernetNetwork
     index: int
@@ -38,6 +38,7 @@ class NetworkPlan:
     port: int
     taps: tuple[Tap, ...]
     vms: int
+    members: tuple[tuple[int, int], ...] = ()
     nodes: tuple[NodeLayout, ...] = ()
     node: int = 0
     gateway6: str | None = None
@@ -67,17 +68,17 @@ def plan_networks(
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
         raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
-    return tuple(_plan_network(step, _routed(specs[name]), index, sets) for index, name in enumerate(names))
+    return tuple(_plan_network(step, _private(specs[name]), index, sets) for index, name in enumerate(names))
 
 
-def _routed(spec: BuildableNetwork) -> EthernetNetwork:
-    if not isinstance(spec, EthernetNetwork) or spec.layer != "L3":
+def _private(spec: BuildableNetwork) -> EthernetNetwork:
+    if not isinstance(spec, EthernetNetwork):
         raise NodeError(f"network {spec.name!r} cannot be built by the pcocc of this node yet")
     return spec
 
 
 def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mapping[str, tuple[str, ...]]) -> NetworkPlan:
-    if not naming.room_for(spec.int_network, step.vm_count, len(step.nodes)):
+    if spec.layer == "L3" and not naming.room_for(spec.int_network, step.vm_count, len(step.nodes)):
         raise NodeError(
             f"network {spec.name!r} ({spec.int_network}) has no room for {step.vm_count} VMs",
             hint="ask for fewer VMs, or have int-network enlarged in /etc/pcocc/networks.yaml",
@@ -105,9 +106,21 @@ def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mappi
         port=naming.vxlan_port(step.job, index),
         taps=taps,
         vms=step.vm_count,
+        members=_find_members(step, spec.name, sets),
         nodes=step.nodes,
         node=step.index,
     )
+
+
+def _find_members(step: BootStep, name: str, sets: Mapping[str, tuple[str, ...]]) -> tuple[tuple[int, int], ...]:
+    runs: list[tuple[int, int]] = []
+    first = 0
+    for set_name, count in step.sets:
+        if name in sets[set_name]:
+            start = runs.pop()[0] if runs and runs[-1][1] == first - 1 else first
+            runs.append((start, first + count - 1))
+        first += count
+    return tuple(runs)
 
 
 def taps_of(plans: tuple[NetworkPlan, ...], rank: int) -> tuple[str, ...]:

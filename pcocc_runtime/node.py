@@ -238,6 +238,8 @@ def _describe(
         {
             "index": plan.index,
             "name": plan.spec.name,
+            "layer": plan.spec.layer,
+            "members": plan.members,
             "network": str(plan.spec.int_network),
             "mac_prefix": plan.spec.mac_prefix,
             "mtu": plan.spec.mtu,

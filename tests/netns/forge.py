@@ -29,8 +29,8 @@ from scapy.packet import Packet, Padding, Raw
 
 ALL, ALL6 = "ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01"
 ME, OTHER, GATEWAY, NODE = "10.200.0.1", "10.200.0.2", "10.200.255.254", "10.200.255.253"
-MY_MAC, OTHER_MAC, BRIDGE_MAC = "52:54:00:00:00:00", "52:54:00:00:00:01", "02:70:63:00:00:00"
-ME6, OTHER6, GATEWAY6 = "fe80::5054:ff:fe00:0", "fe80::5054:ff:fe00:1", "fe80::70:63ff:fe00:0"
+MY_MAC, OTHER_MAC, BRIDGE_MAC = "52:54:00:00:00:00", "52:54:00:00:00:01", "02:70:67:00:00:00"
+ME6, OTHER6, GATEWAY6 = "fe80::5054:ff:fe00:0", "fe80::5054:ff:fe00:1", "fe80::70:67ff:fe00:0"
 
 
 def ip(source: str = ME, mac: str = MY_MAC) -> Packet:
@@ -119,11 +119,14 @@ FORGED: dict[str, Callable[[], Packet]] = {
     "spanning-tree": lambda: Dot3(src=MY_MAC, dst="01:80:c2:00:00:00") / LLC() / STP(),
     "no-ethertype": lambda: Dot3(src=MY_MAC, dst=ALL) / LLC() / Raw(bytes(40)),
 }
+FLAT: dict[str, Callable[[], Packet]] = {
+    "neighbour-of-wire": lambda: Ether(src=MY_MAC, dst="01:80:c2:00:00:0e", type=0x88CC) / Raw(bytes(50)),  # LLDP
+}
 TO_NODE: dict[str, Callable[[], Packet]] = {
     # a frame for this group is handed to the port itself, past the bridge's filters of forwarded frames
     "reserved-group": lambda: Ether(src=MY_MAC, dst="01:80:c2:00:00:02") / IP(src=ME, dst=NODE) / UDP(sport=7, dport=7778) / Raw(b"reserved-group"),
 }
-FRAMES = {**HONEST, **FORGED, **TO_NODE}
+FRAMES = {**HONEST, **FORGED, **FLAT, **TO_NODE}
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pcocc_runtime import bootdoc, layout, memory, netplan, qemu_args, seed
-from pcocc_runtime.attach import address_of
+from pcocc_runtime.addressing import address_of
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.naming import vm_address
 from pcocc_runtime.networks import EthernetNetwork
@@ -107,7 +107,7 @@ def test_the_boot_document_survives_its_trip_and_damage_is_told() -> None:
 
 @pytest.mark.parametrize("rank", [0, 1, 254, 255, 256, 65000])
 def test_the_attach_client_computes_the_same_addresses(rank: int) -> None:
-    assert address_of("10.200.0.0/16", rank) == str(vm_address(IPv4Network("10.200.0.0/16"), rank))
+    assert address_of([("10.200.0.0/16", [(0, rank)])], rank) == str(vm_address(IPv4Network("10.200.0.0/16"), rank))
 
 
 def test_scontrols_line_is_parsed() -> None:
@@ -127,3 +127,13 @@ def test_boot_steps_are_told_by_their_srun() -> None:
     (step,) = slurm.parse_steps(text)
     assert (step.name, step.host, step.pid) == ("7.1", "login", 12)
     assert slurm.parse_steps("No job steps in the system\n") == ()
+
+
+def test_a_vm_is_reached_at_its_first_l3_network() -> None:
+    networks = [("10.200.0.0/16", [(0, 1), (4, 5)]), ("10.201.0.0/24", [(1, 3)])]
+    assert [address_of(networks, rank) for rank in (1, 3, 5, 6)] == ["10.200.0.2", "10.201.0.4", "10.200.0.6", None]
+
+
+def test_a_network_knows_its_vms_on_all_nodes() -> None:
+    one, other = netplan.plan_networks(STEP, SPECS, SETS)
+    assert (one.members, other.members) == (((0, 3),), ((3, 3),))

@@ -1,0 +1,18 @@
+"""The address a VM is reached at. Imports little: it is on the way of every VM step (ipaddress alone takes 5 ms)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def address_of(networks: Sequence[Any], rank: int) -> str | None:
+    """Return a VM's address in the first of the networks (`IPv4 prefix, [[first, last rank], ...]`) that it is in.
+
+    The address is that of `naming.vm_address`; None when the VM is in none of them.
+    """
+    for network, members in networks:
+        if any(first <= rank <= last for first, last in members):
+            base = int.from_bytes(bytes(map(int, network.partition("/")[0].split("."))), "big")
+            return ".".join(map(str, (base + 1 + rank).to_bytes(4, "big")))
+    return None
