@@ -14,12 +14,15 @@ Pair = tuple[Node, Node]
 @pytest.fixture
 def wire(nodes: Pair) -> Iterator[tuple[Guest, Guest]]:
     """Two VMs on two nodes whose only network is an L2 one."""
-    with subprocess.Popen(["sleep", "600"]) as stepd:
+    stepd = subprocess.Popen(["sleep", "600"])
+    try:
         for index, node in enumerate(nodes):
             node.configure({"wire": "{network-layer: L2}"}, {"default": ["wire"]})
             node.helper("setup", request(12, index, stepd.pid))
         yield Guest(nodes[0], 12, 0), Guest(nodes[1], 12, 3)
+    finally:
         stepd.kill()
+        stepd.wait()
 
 
 def test_vms_of_two_nodes_take_what_addresses_they_like(wire: tuple[Guest, Guest]) -> None:

@@ -1,0 +1,55 @@
+"""Several networks in one cluster: each VM has those of its resource set, in order, and shares them with who names them too."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.netns.fabric import Guest, Node, request
+
+Pair = tuple[Node, Node]
+NETWORKS = {
+    "front": "{network-layer: L3, int-network: 10.200.0.0/16}",
+    "back": "{network-layer: L3, int-network: 10.201.0.0/24, domain-name: back.example}",
+    "wire": "{network-layer: L2}",
+}
+
+
+@pytest.fixture
+def cluster(nodes: Pair) -> Iterator[Pair]:
+    """vm0 has `front`, vm1 and vm2 have `front`, `back` and `wire`, vm3 has `back`; two VMs on each node."""
+    stepd = subprocess.Popen(["sleep", "600"])
+    try:
+        for index, node in enumerate(nodes):
+            node.configure(NETWORKS, {"default": ["front"], "all": ["front", "back", "wire"], "other": ["back"]})
+            done = node.helper("setup", request(12, index, stepd.pid, sets="default:1,all:2,other:1"))
+            taps = [["tap 0 tap0n0", "tap 1 tap1n0,tap1n1,tap1n2"], ["tap 2 tap2n0,tap2n1,tap2n2", "tap 3 tap3n1"]]
+            assert done.stdout.splitlines() == taps[index]
+        yield nodes
+    finally:
+        stepd.kill()
+        stepd.wait()
+
+
+def test_networks_are_shared_by_who_names_them(cluster: Pair) -> None:
+    front = Guest(cluster[0], 12, 1, network=0), Guest(cluster[1], 12, 2, network=0)
+    assert "ip=10.200.0.2" in front[0].dhcp() and "ip=10.200.0.3" in front[1].dhcp()
+    back = Guest(cluster[0], 12, 1, network=1), Guest(cluster[1], 12, 3, network=1)
+    said = back[0].dhcp()
+    assert "ip=10.201.0.2" in said
+    assert "ip=10.201.0.4" in back[1].dhcp()
+    front[0].run("ping", "-c1", "-W5", "10.200.0.3")
+    back[0].run("ping", "-c1", "-W5", "10.201.0.4")
+    assert "vm3.back.example" in back[0].run("busybox", "nslookup", "10.201.0.4", "10.201.0.254").stdout
+    assert front[0].run("ping", "-c1", "-W1", "10.201.0.4", check=False).returncode != 0, "one network is no way to another"
+
+
+def test_what_is_told_to_launchers_names_networks_and_members(cluster: Pair) -> None:
+    facts = json.loads(cluster[1].run("cat", "/run/pcocc/12/node.json").stdout)
+    told = [(one["name"], one["layer"], one["members"], one["ranks"]) for one in facts["networks"]]
+    assert told == [
+        ("front", "L3", [[0, 2]], [2]),
+        ("back", "L3", [[1, 3]], [2, 3]),
+        ("wire", "L2", [[1, 2]], [2]),
+    ]
