@@ -24,6 +24,14 @@ def read_start(path: str, size: int, what: str) -> bytes:
         os.close(fd)
 
 
+def read_ends(path: str, head: int, tail: int, what: str) -> tuple[bytes, bytes, int]:
+    """Return the first and the last bytes of a regular file, and its size."""
+    start = read_start(path, head, what)
+    with open(path, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        return start, os.pread(stream.fileno(), tail, max(size - tail, 0)), size
+
+
 def _read_all(fd: int, size: int) -> bytes:
     data = b""
     while len(data) < size and (more := os.read(fd, size - len(data))):

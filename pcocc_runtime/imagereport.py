@@ -1,0 +1,127 @@
+"""What `pcocc image` shows, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pcocc_runtime import report
+from pcocc_runtime.errors import one_line
+from pcocc_runtime.imagemeta import Revision, render_size
+from pcocc_runtime.repos import Repo
+
+Entry = tuple[Repo, Revision]
+
+
+def render_list(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
+    """Return a line for each image of each repository; NAME is what to type, with REPO: when another one comes first.
+
+    `sizes` are the disks' by repository and entry.
+    """
+    rows = [("NAME", "REVISIONS", "REPO", "KIND", "SIZE", "OWNER", "DATE", "DESCRIPTION")]
+    taken: set[str] = set()
+    for repo, revisions in _grouped(every):
+        top = revisions[-1]
+        name = f"{repo.name}:{top.name}" if top.name in taken else top.name
+        taken.add(top.name)
+        rows.append((
+            name, _ranges([one.revision for one in revisions]), repo.name, one_line(top.kind),
+            _size(sizes.get((repo.name, top.entry))), one_line(top.owner), _date(top),
+            one_line(top.description.strip().partition("\n")[0]),
+        ))  # fmt: skip
+    return report.columns(rows)
+
+
+def _grouped(every: Sequence[Entry]) -> list[tuple[Repo, list[Revision]]]:
+    groups: dict[tuple[str, str], tuple[Repo, list[Revision]]] = {}
+    for repo, one in every:
+        groups.setdefault((repo.name, one.name), (repo, []))[1].append(one)
+    for _repo, revisions in groups.values():
+        revisions.sort(key=lambda one: one.revision)
+    return list(groups.values())
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
+
+
+def _size(size: int | None) -> str:
+    return "-" if size is None else render_size(size)
+
+
+def _date(one: Revision) -> str:
+    return datetime.fromtimestamp(one.timestamp).strftime("%Y-%m-%d %H:%M")
+
+
+def render_list_json(every: Sequence[Entry], top_layers: Mapping[tuple[str, str], str]) -> str:
+    """Return all revisions as JSON; `top_layers` are the paths of their disks by repository and entry."""
+    return json.dumps([_tree(repo, one, top_layers[repo.name, one.entry]) for repo, one in every], indent=2) + "\n"
+
+
+def _tree(repo: Repo, one: Revision, path: str) -> dict[str, Any]:
+    return {
+        "name": one.name, "revision": one.revision, "repo": repo.name, "kind": one.kind, "owner": one.owner,
+        "timestamp": one.timestamp, "description": one.description, "layers": list(one.layers), "path": path,
+        "virtual_size": one.custom.get("virtual_size"), "source": one.custom.get("source"),
+    }  # fmt: skip
+
+
+def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, int | None], virtual: int | None) -> str:
+    """Return what there is to know of an image; `sizes` are its layers' in bytes, None for one that is missing."""
+    top = revisions[-1]
+    rows = [("image", f"{repo.name}:{top.name}"), ("kind", one_line(top.kind))]
+    rows += [("disk", render_size(virtual))] if virtual else []
+    rows += [("source", one_line(str(top.custom["source"])))] if top.custom.get("source") else []
+    rows += [("description", one_line(top.description))] if top.description.strip() else []
+    table = [("REVISION", "DATE", "OWNER", "LAYERS", "STORED")]
+    for one in revisions:
+        known = [sizes[layer] or 0 for layer in one.layers]
+        lost = sum(sizes[layer] is None for layer in one.layers)
+        stored = f"{render_size(sum(known))}" + (f", {lost} layers missing" if lost else "")
+        table.append((str(one.revision), _date(one), one_line(one.owner), str(len(one.layers)), stored))
+    layers = [("LAYER", "STORED", f"of revision {top.revision}, lowest first")]
+    layers += [(layer, "missing" if sizes[layer] is None else _size(sizes[layer]), "") for layer in top.layers]
+    return f"{report.columns(rows)}\n{report.columns(table)}\n{report.columns(layers)}"
+
+
+def render_image_json(repo: Repo, every: Sequence[tuple[Revision, str]], sizes: Mapping[str, int | None]) -> str:
+    """Return the revisions of an image with their layers as JSON; each comes with the path of its disk."""
+    trees = [
+        {**_tree(repo, one, path), "layers": [{"sha256": layer, "stored": sizes[layer]} for layer in one.layers]}
+        for one, path in every
+    ]
+    return json.dumps(trees, indent=2) + "\n"
+
+
+def render_freed(revisions: int, layers: int, size: int, leftovers: int) -> str:
+    """Return what was taken away, in a sentence."""
+    parts = [f"{revisions} revisions deleted"] if revisions else []
+    parts += [f"{layers} layers removed, {render_size(size)} freed"]
+    parts += [f"{leftovers} leftovers of interrupted commands removed"] if leftovers else []
+    return "; ".join(parts)
+
+
+def render_repos(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
+    """Return a line for each repository: its state, images, and bytes free."""
+    table = [("NAME", "FROM", "STATE", "IMAGES", "FREE", "PATH")]
+    for repo, state, count, free in rows:
+        table.append((repo.name, "site" if repo.is_site else "user", state, str(count), render_size(free), repo.path))
+    return report.columns(table)
+
+
+def render_repos_json(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
+    """Return the repositories as JSON."""
+    trees = [
+        {"name": repo.name, "from": "site" if repo.is_site else "user", "path": repo.path, "state": state, "images": count,
+         "free": free}
+        for repo, state, count, free in rows
+    ]  # fmt: skip
+    return json.dumps(trees, indent=2) + "\n"
