@@ -111,7 +111,8 @@ def _examine(path: Path, form: str | None, label: str) -> str:
     except RequestError as error:
         raise RequestError(f"{label} cannot be imported: {error.message}", error.hint) from None
     imagetype.ensure_sound(found, head, tail, size, label)
-    damage = qemuimg.find_damage(qemuimg.source(path, found)) if found != "raw" else None
+    image = qemuimg.source(path, found)
+    damage = qemuimg.find_damage(image, size) if found != "raw" else None
     if damage:
         raise RequestError(f"{label} is not a sound {found} image: {damage}", "compare its checksum with its maker's, and fetch it again")
     return found

@@ -48,5 +48,7 @@ def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | N
         return RequestError(f"layer {path} cannot be read: {error.strerror}")
     if total != layer:
         return RequestError(f"the content of layer {path} is not what its name says: its sha256 is {total}")
-    damage = qemuimg.find_damage(qemuimg.source(path, "qcow2")) if found.revision.kind == "vm" else None
+    if found.revision.kind != "vm":
+        return None
+    damage = qemuimg.find_damage(qemuimg.source(path, "qcow2"), path.stat().st_size)
     return RequestError(f"layer {path}: {damage}") if damage else None

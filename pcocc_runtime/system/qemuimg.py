@@ -19,7 +19,7 @@ _SYSTEM_ERRORS = {
     "No space left on device": errno.ENOSPC, "Disk quota exceeded": errno.EDQUOT, "Read-only file system": errno.EROFS,
     "File too large": errno.EFBIG,
 }  # fmt: skip
-_CORRUPT, _LEAKS, _UNSUPPORTED = 2, 3, 63  # qemu-img(1), check
+_LEAKS, _UNSUPPORTED = 3, 63  # qemu-img(1), check: leaks cost room only
 
 
 def source(path: PurePath, form: str) -> str:
@@ -51,12 +51,30 @@ def name_backing(path: PurePath, backing: str) -> None:
     _run(["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing, str(path)])
 
 
-def find_damage(image: str) -> str | None:
-    """Return what is wrong in an image's own tables, None when they are right or its format has no check."""
+def find_damage(image: str, size: int) -> str | None:
+    """Return what is wrong in the tables of an image in a file of `size` bytes, None when they are right or cannot be checked."""
     status, said = process.run_watched(["qemu-img", "check", "-q", image], hint=_HINT)
-    if status in (0, _LEAKS, _UNSUPPORTED):
-        return None
-    return _strip(said[0]) if said else f"qemu-img check ended with status {status}"
+    if status not in (0, _LEAKS, _UNSUPPORTED):
+        return _strip(said[0]) if said else f"qemu-img check ended with status {status}"
+    return "it is cut short" if _read_end(image) > size else None  # check allows a missing cluster, QEMU reads zeros there
+
+
+def _read_end(image: str) -> int:
+    """Return the last place in the file that an image's tables lead to."""
+    end = 0
+
+    def look(line: str) -> bool:
+        nonlocal end
+        match = _EXTENT.search(line)
+        if match:
+            end = max(end, int(match[1]) + int(match[2]))
+        return match is not None
+
+    process.run_watched(["qemu-img", "map", "--output=json", image], look, hint=_HINT)
+    return end
+
+
+_EXTENT = re.compile(r'"length": ([0-9]+), .*"data": true, "offset": ([0-9]+)')
 
 
 def measure(image: str) -> int:

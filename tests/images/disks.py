@@ -1,0 +1,61 @@
+"""Real disk images for tests, and what one may look at in a repository."""
+
+import hashlib
+import json
+import random
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pcocc_runtime.repos import Repo
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def qemu_img(*argv: object) -> str:
+    """Run qemu-img and return what it said."""
+    return subprocess.run(["qemu-img", *map(str, argv)], check=True, capture_output=True, text=True).stdout
+
+
+def write_raw(path: Path, seed: int = 0, size: int = 1 << 20, used: int = 1 << 18) -> Path:
+    """Write a raw disk of `size` bytes that begins with `used` bytes of noise."""
+    path.write_bytes(random.Random(seed).randbytes(used) + bytes(size - used))
+    return path
+
+
+def make_disk(path: Path, form: str = "qcow2", seed: int = 0, **options: Any) -> Path:
+    """Write a disk of this format with the content of `write_raw`."""
+    raw = write_raw(path.with_name(path.name + ".raw"), seed, **options)
+    qemu_img("convert", "-f", "raw", "-O", form, *(["-o", "force_size=on"] if form == "vpc" else []), raw, path)
+    return path
+
+
+def content(path: Path, form: str = "qcow2") -> str:
+    """Return the sha256 of a disk's content, layers below included."""
+    name = "json:" + json.dumps({"driver": form, "file": {"driver": "file", "filename": str(path)}})
+    with tempfile.TemporaryDirectory() as directory:
+        qemu_img("convert", "-O", "raw", name, f"{directory}/raw")
+        return hashlib.sha256(Path(directory, "raw").read_bytes()).hexdigest()
+
+
+def raw_sum(seed: int = 0, size: int = 1 << 20, used: int = 1 << 18) -> str:
+    """Return the sha256 of what `write_raw` writes."""
+    return hashlib.sha256(random.Random(seed).randbytes(used) + bytes(size - used)).hexdigest()
+
+
+def listing(repo: Repo) -> dict[str, bytes]:
+    """Return what counts in a repository: every file in data/ and meta/ with its content."""
+    root = Path(repo.path)
+    return {str(path.relative_to(root)): path.read_bytes() for part in ("data", "meta") for path in (root / part).rglob("*") if path.is_file()}
+
+
+def leftovers(repo: Repo) -> list[str]:
+    """Return what is in .tmp."""
+    return sorted(path.name for path in Path(repo.path, ".tmp").iterdir())
