@@ -21,7 +21,7 @@ _IMAGE = "[REPO:]NAME[@REV]; without REPO the first repository that has it, with
 def add_parsers(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `pcocc image`."""
     parser.description = (
-        "Images are kept in repositories, as revisions made of layers. The repositories are named in repos.yaml in ~/.pcocc and in "
+        "Images are kept in repositories, as revisions made of layers. Repositories are named in repos.yaml in ~/.pcocc and in "
         "/etc/pcocc, in order of priority; without those there is one in ~/.pcocc/images."
     )
     parser.epilog = "Use an image with 'image: NAME' in a template, or --pcocc-image=NAME on the command line of srun or sbatch."
@@ -46,8 +46,12 @@ def _add_readers(add: _Add) -> None:
     show.add_argument("image", metavar="IMAGE", help=_IMAGE)
     show.add_argument("--json", action="store_true", help="the same as JSON")
     show.set_defaults(run=_show)
-    verify = add("verify", help="read images and say which are damaged", description="Reads all layers of the images named, or of "
-                 "all images, compares their checksums and checks their tables. Exit status 1 when something is wrong.")
+    verify = add(
+        "verify",
+        help="read images and say which are damaged",
+        description="Reads all layers of the images named, or of "
+        "all images, compares their checksums and checks their tables. Exit status 1 when something is wrong.",
+    )
     verify.add_argument("images", metavar="IMAGE", nargs="*", help=_IMAGE)
     verify.add_argument("-R", "--repo", metavar="REPO", help="all images of this repository")
     verify.set_defaults(run=_verify)
@@ -55,7 +59,7 @@ def _add_readers(add: _Add) -> None:
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "SOURCE is a file, '-' (standard input), a URL, or a containerDisk: an OCI image with one disk in /disk, as oci:DIR[:TAG] "
+        "SOURCE is a file, '-' (stdin), a URL, or a containerDisk: an OCI image with one disk in /disk, as oci:DIR[:TAG] "
         "or docker://HOST/NAME:TAG (with skopeo). The format is found out from the content, unless --format tells it."
     )
     parser.add_argument("source", metavar="SOURCE")
@@ -87,9 +91,15 @@ def _add_writers(add: _Add) -> None:
     resize.add_argument("image", metavar="IMAGE", help=_IMAGE)
     resize.add_argument("size", metavar="SIZE", help="such as 20G, or +5G for that much more")
     resize.set_defaults(run=_resize)
-    delete = add("delete", help="delete a revision, or all of an image", description="Layers that other images need are kept, and "
-                 "so are, until a later gc, those that running VMs use. Jobs that wait for the image will not find it.")
-    delete.add_argument("image", metavar="[REPO:]NAME[@REV]", help="without REPO in the first repository, without REV all revisions")
+    delete = add(
+        "delete",
+        help="delete a revision, or all of an image",
+        description="Layers that other images need are kept, and "
+        "so are, until a later gc, those that running VMs use. Jobs that wait for the image will not find it.",
+    )
+    delete.add_argument(
+        "image", metavar="[REPO:]NAME[@REV]", help="without REPO in the first repository, without REV all revisions"
+    )
     delete.set_defaults(run=_delete)
 
 
@@ -100,8 +110,13 @@ def _add_repo(parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(run=_repo_list)
     collect = verbs.add_parser("gc", help="remove layers that no image needs, and what interrupted commands left")
     collect.add_argument("repo", metavar="REPO", nargs="?", help="default: the first repository")
-    collect.add_argument("--grace", metavar="MINUTES", type=_minutes, default=10, help="leave layers younger than that (default 10): "
-                         "pcocc 0.7 may be about to use them")
+    collect.add_argument(
+        "--grace",
+        metavar="MINUTES",
+        type=_minutes,
+        default=10,
+        help="leave layers younger than that (default 10): pcocc 0.7 may be about to use them",
+    )
     collect.set_defaults(run=_repo_gc)
 
 

@@ -1,4 +1,4 @@
-"""A line on stderr that tells how far long work is: rewritten on a terminal, now and then elsewhere, not at all for short work."""
+"""A line on stderr that tells how far work is: rewritten on a terminal, now and then elsewhere, none for short work."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -23,10 +24,11 @@ def export_image(
     form = form or _form_of(path)
     if compress and form not in ("qcow2", "vmdk"):
         raise RequestError(f"a {form} file cannot be compressed", "take qcow2")
+    with contextlib.suppress(OSError):
+        claims.sweep(path.parent, _PREFIX)
     if path.is_dir() or (path.exists() and not force):
         raise RequestError(f"{path} exists", "name a new file" if path.is_dir() else "name another file, or say --force")
     try:
-        claims.sweep(path.parent, _PREFIX)
         with claims.open_work(path.parent, _PREFIX) as work:
             _write(found, work / "image", form, progress, compress)
             files.place_file(work / "image", path, force)
@@ -47,8 +49,10 @@ def _form_of(path: Path) -> str:
 
 def _write(found: Found, target: Path, form: str, progress: Progress, compress: bool) -> None:
     image = qemuimg.chain(found.path)
-    needed, info = 0 if compress else qemuimg.measure(image), os.statvfs(target.parent)
+    needed, info = 0 if compress else qemuimg.read_extent(image)[0], os.statvfs(target.parent)
     if needed > info.f_bavail * info.f_frsize:
-        raise RequestError(f"image {found.reference} needs {needed >> 20} MiB, and the file system of {target.parent.parent} "
-                           f"has room for {info.f_bavail * info.f_frsize >> 20}")
+        raise RequestError(
+            f"image {found.reference} needs {needed >> 20} MiB, and the file system of {target.parent.parent} "
+            f"has room for {info.f_bavail * info.f_frsize >> 20}"
+        )
     qemuimg.convert(image, form, target, progress(f"writing {form}"), compress=compress)

@@ -37,8 +37,10 @@ def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
             revisions = repository.list_entries(repo).get(reference.name, [])
             chosen = [number for number in revisions if reference.revision in (None, number)]
             if not chosen:
-                raise RequestError(f"image {reference.name!r} has no revision {reference.revision}",
-                                   f"it has {', '.join(map(str, revisions)) or 'none any more'}")
+                raise RequestError(
+                    f"image {reference.name!r} has no revision {reference.revision}",
+                    f"it has {', '.join(map(str, revisions)) or 'none any more'}",
+                )
             layers = _layers_of(repo, reference.name, chosen)
             for number in chosen:  # the highest last: until then the name means what it meant
                 repository.remove_revision(repo, reference.name, number)

@@ -85,8 +85,10 @@ def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Pat
         got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
         target, label = path, str(path)
     if wish.checksum and got != wish.checksum[1]:
-        raise RequestError(f"the {wish.algorithm} sum of {label} is {got}, not {wish.checksum[1]}",
-                           "fetch it again, and compare the sum with the one its maker tells")
+        raise RequestError(
+            f"the {wish.algorithm} sum of {label} is {got}, not {wish.checksum[1]}",
+            "fetch it again, and compare the sum with the one its maker tells",
+        )
     return target, label
 
 
@@ -114,14 +116,16 @@ def _examine(path: Path, form: str | None, label: str) -> str:
     image = qemuimg.source(path, found)
     damage = qemuimg.find_damage(image, size) if found != "raw" else None
     if damage:
-        raise RequestError(f"{label} is not a sound {found} image: {damage}", "compare its checksum with its maker's, and fetch it again")
+        raise RequestError(
+            f"{label} is not a sound {found} image: {damage}", "compare its checksum with its maker's, and fetch it again"
+        )
     return found
 
 
 def _ensure_room(image: str, work: Work, label: str, wish: Wish) -> None:
     if wish.compress:
         return  # nobody knows before
-    needed, free = qemuimg.measure(image), repository.read_free(work.repo)
+    needed, free = qemuimg.read_extent(image)[0], repository.read_free(work.repo)
     if needed > free:
         raise RequestError(
             f"{label} needs {needed >> 20} MiB, and the file system of repository {work.repo.name!r} has room for {free >> 20}",
@@ -156,4 +160,6 @@ def _extract(directory: Path, tag: str | None, target: Path, source: str, progre
     for layer in oci.list_layers(ocidir.read_blob(directory, blob), f"manifest {blob.digest} of {directory}"):
         if ocidir.extract_disk(directory, layer, target, progress(f"reading layer {layer.digest[:12]}")):
             return
-    raise RequestError(f"{source} has no file in /disk, so it is not a containerDisk", "KubeVirt's user guide tells how to make one")
+    raise RequestError(
+        f"{source} has no file in /disk, so it is not a containerDisk", "KubeVirt's user guide tells how to make one"
+    )

@@ -166,8 +166,10 @@ def ensure_disk(found: Found) -> None:
         header = read_header(path, f"layer {number} of image {found.reference},")
         backing = os.path.realpath(path.parent / header.backing_file) if header.backing_file is not None else None
         if backing != (os.path.realpath(below) if below else None):
-            raise RequestError(f"image {found.reference} is damaged: the backing file of {path} is not the layer below",
-                               "see 'pcocc image verify'")
+            raise RequestError(
+                f"image {found.reference} is damaged: the backing file of {path} is not the layer below",
+                "see 'pcocc image verify'",
+            )
         below = path
 
 
@@ -214,13 +216,22 @@ def ensure_new(repo: Repo, name: str) -> None:
 
 
 def _taken(repo: Repo, name: str) -> RequestError:
-    return RequestError(f"repository {repo.name!r} has an image {name!r} already",
-                        f"take another name, or delete it first: pcocc image delete {repo.name}:{name}")
+    return RequestError(
+        f"repository {repo.name!r} has an image {name!r} already",
+        f"take another name, or delete it first: pcocc image delete {repo.name}:{name}",
+    )
 
 
 def add_revision(
-    work: Work, name: str, layer: Path, parent: Found | None, *, new: bool = False, description: str = "",
-    custom: Mapping[str, Any] | None = None, progress: Progress = silent,
+    work: Work,
+    name: str,
+    layer: Path,
+    parent: Found | None,
+    *,
+    new: bool = False,
+    description: str = "",
+    custom: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
 ) -> Revision:
     """Make `layer`, a qcow2 file in `work` that nobody writes any more, the next revision of an image.
 
@@ -229,8 +240,9 @@ def add_revision(
     """
     below = parent.revision.blobs if parent else ()
     if parent and len(below) >= imagemeta.MAX_LAYERS:
-        raise RequestError(f"image {parent.reference} has {len(below)} layers, an image can have {imagemeta.MAX_LAYERS}",
-                           _flatten_hint(parent))
+        raise RequestError(
+            f"image {parent.reference} has {len(below)} layers, an image can have {imagemeta.MAX_LAYERS}", _flatten_hint(parent)
+        )
     fetched = fetch_layers(work, parent, progress) if parent else {}
     if parent:
         qemuimg.name_backing(layer, imagemeta.backing_name(parent.revision.layers[-1]))
@@ -238,7 +250,9 @@ def add_revision(
     if header.backing_file is not None and not parent:
         raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it builds on")
     digest = transfer.hash_file(layer, progress("computing its checksum"))
-    one = Revision(name, 0, "vm", user_name(), time.time(), (*below, digest), {**(custom or {}), "virtual_size": header.size}, description)
+    one = Revision(
+        name, 0, "vm", user_name(), time.time(), (*below, digest), {**(custom or {}), "virtual_size": header.size}, description
+    )
     return publish(work, one, {**fetched, digest: layer}, new=new)
 
 
@@ -250,8 +264,10 @@ def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Pat
         with repository.open_layer(source.repo, layer) as (read, size):
             _length, digest = transfer.copy(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
         if digest != layer:
-            raise RequestError(f"image {source.reference} is damaged: the content of layer {layer} is not what its name says",
-                               f"see 'pcocc image verify {source.reference}'")
+            raise RequestError(
+                f"image {source.reference} is damaged: the content of layer {layer} is not what its name says",
+                f"see 'pcocc image verify {source.reference}'",
+            )
     return fetched
 
 
@@ -304,12 +320,21 @@ def resize_image(found: Found, change: str, progress: Progress) -> Found:
     old = read_header(found.path, "image").size
     size = imagemeta.parse_size(change, old)
     if size < old:
-        raise RequestError(f"image {found.reference} has {imagemeta.render_size(old)}, and a disk cannot be made smaller",
-                           "the file systems in it would be cut off")
+        raise RequestError(
+            f"image {found.reference} has {imagemeta.render_size(old)}, and a disk cannot be made smaller",
+            "the file systems in it would be cut off",
+        )
     with open_work(found.repo) as work:
         pin(work, found.revision.layers)
         layer = work.path / "layer"
         qemuimg.create_above(found.path, size, layer)
-        one = add_revision(work, found.revision.name, layer, found, description=found.revision.description,
-                           custom=found.revision.custom, progress=progress)
+        one = add_revision(
+            work,
+            found.revision.name,
+            layer,
+            found,
+            description=found.revision.description,
+            custom=found.revision.custom,
+            progress=progress,
+        )
     return Found(found.repo, one)

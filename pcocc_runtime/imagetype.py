@@ -14,16 +14,31 @@ HEAD_SIZE = qcow2.HEAD_SIZE
 TAIL_SIZE = 512
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc")
 SUFFIXES = {
-    "raw": "raw", "img": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi", "vhdx": "vhdx", "vhd": "vpc", "vpc": "vpc",
-}  # fmt: skip
+    "raw": "raw",
+    "img": "raw",
+    "qcow2": "qcow2",
+    "vmdk": "vmdk",
+    "vdi": "vdi",
+    "vhdx": "vhdx",
+    "vhd": "vpc",
+    "vpc": "vpc",
+}
 _PACKED = {
-    b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"PK\3\4": "zip", b"7z\xbc\xaf": "7-zip",
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"PK\3\4": "zip",
+    b"7z\xbc\xaf": "7-zip",
     b"\x04\x22\x4d\x18": "lz4",
-}  # fmt: skip
+}
 _UNKNOWN = {
-    b"QED\0": "a QED image", b"LUKS": "a LUKS container", b"COWD": "a VMDK image of version 3",
-    b"# Disk DescriptorFile": "the descriptor of a VMDK image whose data are in other files", b"\x7fELF": "a program",
-}  # fmt: skip
+    b"QED\0": "a QED image",
+    b"LUKS": "a LUKS container",
+    b"COWD": "a VMDK image of version 3",
+    b"# Disk DescriptorFile": "the descriptor of a VMDK image whose data are in other files",
+    b"\x7fELF": "a program",
+}
 _VDI_MAGIC = b"\x7f\x10\xda\xbe"
 _VHD_DYNAMIC, _VHD_FIXED, _VHD_DIFFERENCING = 3, 2, 4
 
@@ -40,7 +55,9 @@ def find_format(head: bytes, tail: bytes) -> str:
         return "vdi"
     for magic, packer in _PACKED.items():
         if head.startswith(magic):
-            raise RequestError(f"the file is compressed by {packer}", "unpack it first; or, if it is a raw disk, say --format raw")
+            raise RequestError(
+                f"the file is compressed by {packer}", "unpack it first; or, if it is a raw disk, say --format raw"
+            )
     for magic, what in _UNKNOWN.items():
         if head.startswith(magic):
             raise RequestError(f"the file is {what}", "convert it with qemu-img; or, if it is a raw disk, say --format raw")
@@ -54,8 +71,10 @@ def ensure_sound(form: str, head: bytes, tail: bytes, size: int, path: str) -> N
     if form == "qcow2":
         header = qcow2.parse_header(head, path)
         if header.backing_file is not None:
-            raise RequestError(f"image {path} has a backing file, {header.backing_file[:80]!r}: what it holds is only a part",
-                               f"make it one file: qemu-img convert -O qcow2 {path} NEW.qcow2")
+            raise RequestError(
+                f"image {path} has a backing file, {header.backing_file[:80]!r}: what it holds is only a part",
+                f"make it one file: qemu-img convert -O qcow2 {path} NEW.qcow2",
+            )
     elif form == "raw":
         if size % 512:
             raise _broken(path, form, f"its {size} bytes are no whole number of sectors: it was cut short, or it is no disk")
@@ -108,4 +127,6 @@ def _check_vpc(tail: bytes, size: int, path: str) -> None:
 
 
 def _broken(path: str, form: str, reason: str) -> RequestError:
-    return RequestError(f"{path} is not a sound {form} image: {reason}", "compare its checksum with its maker's, and fetch it again")
+    return RequestError(
+        f"{path} is not a sound {form} image: {reason}", "compare its checksum with its maker's, and fetch it again"
+    )

@@ -41,7 +41,9 @@ def choose_manifest(text: bytes, tag: str | None, machine: str, where: str) -> B
         raise RequestError(f"{where} has {wanted}")
     if len(fitting) > 1 and tag is None:
         tags = [str(_get(one, "annotations").get(_REF_NAME)) for one in fitting]
-        raise RequestError(f"{where} has {len(fitting)} images", f"name one of them: oci:DIR:TAG with TAG one of {', '.join(tags)}")
+        raise RequestError(
+            f"{where} has {len(fitting)} images", f"name one of them: oci:DIR:TAG with TAG one of {', '.join(tags)}"
+        )
     return _blob(fitting[0], where)
 
 

@@ -12,7 +12,7 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.yamlfile import Node
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")  # what pcocc 0.7 stores; a file is named NAME@REV
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,200}")  # what pcocc 0.7 stores; a file is named NAME@REV
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # images are templates too, so they are named like them
 _FORM = "write [REPO:]NAME[@REVISION], such as debian, site:debian or debian@2; see 'pcocc image list'"
 DEFAULT_PATH = "%{homedir}/.pcocc/images"

@@ -23,16 +23,18 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str, wait: float = LOCK_WAIT) -> Iterator[None]:
-    """Hold the exclusive lock of a file that stays; RequestError says who has `what` when it cannot be had in `wait` seconds."""
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the exclusive lock of a file that stays; RequestError says who has `what` when it cannot be had in LOCK_WAIT."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         _adopt_mode(fd, path.parent)
-        deadline = time.monotonic() + wait
+        deadline = time.monotonic() + LOCK_WAIT
         while not _try_lock(fd, path):
             if time.monotonic() > deadline:
                 holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
-                raise RequestError(f"{what} is busy: {holder or 'another process'} has held its lock for {wait:g} s", "try again")
+                raise RequestError(
+                    f"{what} is busy: {holder or 'another process'} has held its lock for {LOCK_WAIT:g} s", "try again"
+                )
             time.sleep(0.02)
         os.truncate(fd, 0)
         os.pwrite(fd, f"{_identity()}\n".encode(), 0)
@@ -46,8 +48,9 @@ def _try_lock(fd: int, path: Path) -> bool:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            raise NodeError(f"the file system of {path} has no file locks",
-                            "mount it with them: Lustre with '-o flock', NFS without 'nolock'") from None
+            raise NodeError(
+                f"the file system of {path} has no file locks", "mount it with them: Lustre with '-o flock', NFS without 'nolock'"
+            ) from None
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise
         return False

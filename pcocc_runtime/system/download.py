@@ -21,7 +21,9 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         """Return the next request, as the base class does."""
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise RequestError(f"the server leads {req.full_url} to {newurl}, which is not encrypted", "fetch it from there yourself")
+            raise RequestError(
+                f"the server leads {req.full_url} to {newurl}, which is not encrypted", "fetch it from there yourself"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -51,8 +53,11 @@ def fetch(url: str, target: Path, watch: Watch, algorithm: str) -> tuple[int, st
 def _ensure_room(url: str, target: Path, length: int) -> None:
     info = os.statvfs(target.parent)
     if length > info.f_bavail * info.f_frsize:
-        raise RequestError(f"{url} has {length >> 20} MiB, and the file system of {target.parent} has room for "
-                           f"{info.f_bavail * info.f_frsize >> 20}", "free space there, or take another repository")
+        raise RequestError(
+            f"{url} has {length >> 20} MiB, and the file system of {target.parent} has room for "
+            f"{info.f_bavail * info.f_frsize >> 20}",
+            "free space there, or take another repository",
+        )
 
 
 def _failed(url: str, error: Exception) -> RequestError:

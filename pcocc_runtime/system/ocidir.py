@@ -116,5 +116,7 @@ def fetch_with_skopeo(reference: str, target: Path) -> None:
     hint = "install skopeo, or fetch the image elsewhere and import it from oci:DIR"
     status, said = process.run_watched(["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint)
     if status:
-        raise RequestError(f"{reference} could not be fetched: {said[-1] if said else f'skopeo ended with status {status}'}",
-                           "log in with 'skopeo login' when the registry asks for it")
+        raise RequestError(
+            f"{reference} could not be fetched: {said[-1] if said else f'skopeo ended with status {status}'}",
+            "log in with 'skopeo login' when the registry asks for it",
+        )

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -56,32 +55,27 @@ def find_damage(image: str, size: int) -> str | None:
     status, said = process.run_watched(["qemu-img", "check", "-q", image], hint=_HINT)
     if status not in (0, _LEAKS, _UNSUPPORTED):
         return _strip(said[0]) if said else f"qemu-img check ended with status {status}"
-    return "it is cut short" if _read_end(image) > size else None  # check allows a missing cluster, QEMU reads zeros there
+    end = read_extent(image)[1]
+    return "it is cut short" if end > size else None  # check allows a missing cluster, QEMU reads zeros there
 
 
-def _read_end(image: str) -> int:
-    """Return the last place in the file that an image's tables lead to."""
-    end = 0
+def read_extent(image: str) -> tuple[int, int]:
+    """Return the bytes of data that an image holds, and the last place in its file that its tables lead to."""
+    data = end = 0
 
     def look(line: str) -> bool:
-        nonlocal end
+        nonlocal data, end
         match = _EXTENT.search(line)
         if match:
-            end = max(end, int(match[1]) + int(match[2]))
+            data += int(match[1])
+            end = max(end, int(match[1]) + int(match[2] or 0))
         return match is not None
 
     process.run_watched(["qemu-img", "map", "--output=json", image], look, hint=_HINT)
-    return end
+    return data, end
 
 
-_EXTENT = re.compile(r'"length": ([0-9]+), .*"data": true, "offset": ([0-9]+)')
-
-
-def measure(image: str) -> int:
-    """Return the bytes that the image needs as a qcow2 file."""
-    said = process.run(["qemu-img", "measure", "--output=json", "-O", "qcow2", image], hint=_HINT, timeout=600)
-    tree: Mapping[str, int] = json.loads(said)
-    return tree["required"]
+_EXTENT = re.compile(r'"length": ([0-9]+), .*"data": true(?:, "offset": ([0-9]+))?')
 
 
 def _run(argv: list[str], watch: Watch | None = None) -> None:

@@ -23,7 +23,9 @@ def other(tmp_path: Path) -> Repo:
 
 
 @pytest.fixture
-def pcocc(repo: Repo, other: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+def pcocc(
+    repo: Repo, other: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
     """Return a function that runs a `pcocc` command line with both repositories; `ok=False` expects it to fail."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "home").mkdir()
@@ -44,7 +46,9 @@ def pcocc(repo: Repo, other: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert (done.status == 0) == ok, done
         if not ok:
             lines = done.err.splitlines()
-            assert lines[0].startswith("pcocc: error: ") and all(line.startswith(("hint: ", "pcocc: error: ")) for line in lines), done.err
+            assert lines[0].startswith("pcocc: error: ") and all(
+                line.startswith(("hint: ", "pcocc: error: ")) for line in lines
+            ), done.err
         return done
 
     return run

@@ -53,7 +53,12 @@ def raw_sum(seed: int = 0, size: int = 1 << 20, used: int = 1 << 18) -> str:
 def listing(repo: Repo) -> dict[str, bytes]:
     """Return what counts in a repository: every file in data/ and meta/ with its content."""
     root = Path(repo.path)
-    return {str(path.relative_to(root)): path.read_bytes() for part in ("data", "meta") for path in (root / part).rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for part in ("data", "meta")
+        for path in (root / part).rglob("*")
+        if path.is_file()
+    }
 
 
 def leftovers(repo: Repo) -> list[str]:

@@ -30,8 +30,16 @@ def test_every_format_is_recognised_and_gives_the_same_disk(pcocc: Pcocc, repo: 
     assert leftovers(repo) == []
 
 
-@pytest.mark.parametrize("options", [("-O", "vmdk", "-o", "subformat=streamOptimized"), ("-O", "vpc", "-o", "subformat=fixed,force_size=on"),
-                                     ("-O", "vdi", "-o", "static=on"), ("-O", "qcow2", "-c"), ("-O", "qcow2", "-o", "compat=0.10")])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-O", "vmdk", "-o", "subformat=streamOptimized"),
+        ("-O", "vpc", "-o", "subformat=fixed,force_size=on"),
+        ("-O", "vdi", "-o", "static=on"),
+        ("-O", "qcow2", "-c"),
+        ("-O", "qcow2", "-o", "compat=0.10"),
+    ],
+)
 def test_their_variants_too(pcocc: Pcocc, repo: Repo, tmp_path: Path, options: tuple[str, ...]) -> None:
     write_raw(tmp_path / "raw")
     qemu_img("convert", "-f", "raw", *options, tmp_path / "raw", tmp_path / "source")
@@ -119,8 +127,12 @@ def vmdk_flat(tmp_path: Path) -> None:
 
 
 def vmdk_hidden_extent(tmp_path: Path) -> None:
-    text = b'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 8 FLAT "/etc/passwd" 0\n'
-    (tmp_path / "bad").write_bytes(b"KDMV" + struct.pack("<IIQQQQ", 1, 3, 0, 128, 1, 20).ljust(508, b"\0") + text.ljust(20 * 512, b"\0"))
+    text = (
+        b'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 8 FLAT "/etc/passwd" 0\n'
+    )
+    (tmp_path / "bad").write_bytes(
+        b"KDMV" + struct.pack("<IIQQQQ", 1, 3, 0, 128, 1, 20).ljust(508, b"\0") + text.ljust(20 * 512, b"\0")
+    )
 
 
 def vhd_parent(tmp_path: Path) -> None:
@@ -204,7 +216,9 @@ def test_a_format_that_is_told_wrongly_is_refused(pcocc: Pcocc, repo: Repo, tmp_
 
 def test_an_image_in_use_by_a_writer_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     make_disk(tmp_path / "a.qcow2")
-    with subprocess.Popen(["qemu-io", "-f", "qcow2", "a.qcow2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path) as user:
+    with subprocess.Popen(
+        ["qemu-io", "-f", "qcow2", "a.qcow2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+    ) as user:
         assert user.stdin and user.stdout
         user.stdin.write(b"read 0 512\n")
         user.stdin.flush()
@@ -218,7 +232,12 @@ def test_an_image_in_use_by_a_writer_is_refused(pcocc: Pcocc, repo: Repo, tmp_pa
 def test_a_wrong_name_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, name: str) -> None:
     make_disk(tmp_path / "a.qcow2")
     pcocc("image", "import", "--", "a.qcow2", name, ok=False)
-    assert not Path(repo.path).exists() and sorted(p.name for p in tmp_path.iterdir()) == ["a.qcow2", "a.qcow2.raw", "etc", "home"]
+    assert not Path(repo.path).exists() and sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.qcow2",
+        "a.qcow2.raw",
+        "etc",
+        "home",
+    ]
 
 
 def test_compressed_and_described(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:

@@ -80,17 +80,27 @@ def layer(members: Members, packed: bool = True) -> bytes:
 def build(layers: list[bytes], packed: bool = True) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the blobs and the manifest of an image, its lowest layer first."""
     kind = "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if packed else "")
-    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [
-        "sha256:" + hashlib.sha256(gzip.decompress(one) if packed else one).hexdigest() for one in layers]}}).encode()  # fmt: skip
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": ["sha256:" + hashlib.sha256(gzip.decompress(one) if packed else one).hexdigest() for one in layers],
+            },
+        }
+    ).encode()
     blobs = {hashlib.sha256(data).hexdigest(): data for data in [config, *layers]}
 
     def descriptor(data: bytes, media: str) -> dict[str, Any]:
         return {"mediaType": media, "digest": "sha256:" + hashlib.sha256(data).hexdigest(), "size": len(data)}
 
     manifest = {
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor(config, "application/vnd.oci.image.config.v1+json"), "layers": [descriptor(one, kind) for one in layers],
-    }  # fmt: skip
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor(config, "application/vnd.oci.image.config.v1+json"),
+        "layers": [descriptor(one, kind) for one in layers],
+    }
     return blobs, manifest
 
 
@@ -120,7 +130,9 @@ def test_a_container_disk_is_imported(pcocc: Pcocc, repo: Repo, tmp_path: Path, 
 def test_the_top_layer_wins_and_a_tag_chooses(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     low, high = write_raw(tmp_path / "low", 1).read_bytes(), write_raw(tmp_path / "high", 2).read_bytes()
     name = {"org.opencontainers.image.ref.name": "v1"}
-    write_layout(tmp_path / "o:c", [layer([("disk/a", low)]), layer([("disk/a", high)]), layer([("other", b"")])], annotations=name)
+    write_layout(
+        tmp_path / "o:c", [layer([("disk/a", low)]), layer([("disk/a", high)]), layer([("other", b"")])], annotations=name
+    )
     pcocc("image", "import", "oci:o:c:v1", "a")
     assert content(disk(repo, "a")) == raw_sum(2)
     assert "has no image 'v2'" in pcocc("image", "import", "oci:o:c:v2", "b", ok=False).err

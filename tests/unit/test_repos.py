@@ -35,9 +35,31 @@ def test_references_are_read(text: str, meant: Reference) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "@1", ":", "a:", ":a", "a/b", "../a", "a:../b", "../r:a", "a\nb", "a\n", "a@", "a@x", "a@-1", "a@1@2", "a@1\n", "é", "a b",
-     "x" * 300, "a@" + "9" * 10, "a@٣", "a:b:c/d"],
-)  # fmt: skip
+    [
+        "",
+        "@1",
+        ":",
+        "a:",
+        ":a",
+        "a/b",
+        "../a",
+        "a:../b",
+        "../r:a",
+        "a\nb",
+        "a\n",
+        "a@",
+        "a@x",
+        "a@-1",
+        "a@1@2",
+        "a@1\n",
+        "é",
+        "a b",
+        "x" * 300,
+        "a@" + "9" * 10,
+        "a@٣",
+        "a:b:c/d",
+    ],
+)
 def test_what_is_no_reference_is_refused(text: str) -> None:
     with pytest.raises(RequestError) as caught:
         repos.parse_reference(text)
@@ -60,12 +82,15 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 def test_repositories_come_in_order_with_their_paths_filled_in() -> None:
     found, problems = parse(
-        "repos:\n- {name: a, path: '%{homedir}/i'}\n- {name: b, path: ~/x}\n- {name: c, path: '%{env:SCRATCH}/%{user}'}\ncache: {path: /c}"
+        "repos:\n- {name: a, path: '%{homedir}/i'}\n- {name: b, path: ~/x}\n"
+        "- {name: c, path: '%{env:SCRATCH}/%{user}'}\ncache: {path: /c}"
     )
     assert problems == []
     assert [(one.name, one.path) for one in found] == [
-        ("a", "/home/alice/i"), ("b", "/home/alice/x"), ("c", "/scratch/alice/alice"),
-    ]  # fmt: skip
+        ("a", "/home/alice/i"),
+        ("b", "/home/alice/x"),
+        ("c", "/scratch/alice/alice"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +101,10 @@ def test_repositories_come_in_order_with_their_paths_filled_in() -> None:
         ("repos: [{name: a, path: b}]", "r.yaml:1: repos[0].path: 'b' does not come to an absolute path"),
         ("repos: [{name: a, path: '%{env:NO}/b'}]", "r.yaml:1: repos[0].path: '%{env:NO}/b' does not come to an absolute path"),
         ("repos: [{name: a/b, path: /b}]", "r.yaml:1: repos[0].name: expected a name of letters"),
-        ("repos:\n- {name: a, path: /b}\n- {name: a, path: /c}", "r.yaml:3: repos[1].name: there are two repositories of the name 'a'"),
+        (
+            "repos:\n- {name: a, path: /b}\n- {name: a, path: /c}",
+            "r.yaml:3: repos[1].name: there are two repositories of the name 'a'",
+        ),
         ("repo: []", "r.yaml:1: repo: unknown setting"),
         ("[]", "r.yaml:1: expected a mapping, found a list"),
     ],
