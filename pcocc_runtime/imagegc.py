@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pcocc_runtime import images, repos
 from pcocc_runtime.errors import PcoccError, RequestError
+from pcocc_runtime.imagereport import count
 from pcocc_runtime.repos import Reference, Repo
 from pcocc_runtime.system import claims, repository
 
@@ -62,7 +63,7 @@ def collect(repo: Repo, grace: float = GRACE) -> Freed:
             freed.leftovers += repository.remove_foreign(repo, now - max(_FOREIGN_AGE, grace))
             young = _remove_layers(repo, freed, lambda _layer, changed: changed <= now - grace)
             if young:
-                freed.kept += (f"{young} layers came within the last {grace / 60:g} minutes: their images may be still to come",)
+                freed.kept += (f"{count(young, 'layer')} came within the last {grace / 60:g} minutes: images may follow",)
     return freed
 
 
@@ -104,5 +105,5 @@ def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], b
             freed.layers += 1
             freed.size += info.st_blocks * 512
     if used:
-        freed.kept += (f"{used} layers are in use by running VMs: a later gc removes them",)
+        freed.kept += (f"{count(used, 'layer')} in use by running VMs: left for a later gc",)
     return others

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,7 @@ def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Pat
     target = work.path / "source"
     scheme, colon, rest = source.partition(":")
     if source == "-":
-        got = transfer.copy(_read_stdin, target, 0, progress("reading stdin"), wish.algorithm)[1]
+        got = transfer.copy(userfiles.read_stdin, target, 0, progress("reading stdin"), wish.algorithm)[1]
         label = "stdin"
     elif scheme in ("http", "https") and rest.startswith("//"):
         label = _public(source)
@@ -90,13 +89,6 @@ def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Pat
             "fetch it again, and compare the sum with the one its maker tells",
         )
     return target, label
-
-
-def _read_stdin(size: int) -> bytes:
-    try:
-        return sys.stdin.buffer.raw.read(size) or b""  # type: ignore[union-attr]
-    except OSError as error:
-        raise RequestError(f"stdin cannot be read: {error.strerror}", "pipe the image to this command") from None
 
 
 def _public(url: str) -> str:

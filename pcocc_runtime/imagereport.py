@@ -103,10 +103,15 @@ def render_image_json(repo: Repo, every: Sequence[tuple[Revision, str]], sizes: 
 
 def render_freed(revisions: int, layers: int, size: int, leftovers: int) -> str:
     """Return what was taken away, in a sentence."""
-    parts = [f"{revisions} revisions deleted"] if revisions else []
-    parts += [f"{layers} layers removed, {render_size(size)} freed"]
-    parts += [f"{leftovers} leftovers of interrupted commands removed"] if leftovers else []
+    parts = [f"{count(revisions, 'revision')} deleted"] if revisions else []
+    parts += [f"{count(layers, 'layer')} removed, {render_size(size)} freed"]
+    parts += [f"{count(leftovers, 'leftover')} of interrupted commands removed"] if leftovers else []
     return "; ".join(parts)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def render_repos(rows: Sequence[tuple[Repo, str, int, int]]) -> str:

@@ -32,6 +32,16 @@ def read_ends(path: str, head: int, tail: int, what: str) -> tuple[bytes, bytes,
         return start, os.pread(stream.fileno(), tail, max(size - tail, 0)), size
 
 
+def read_stdin(size: int) -> bytes:
+    """Return the next bytes of standard input, none at its end."""
+    if os.isatty(0):
+        raise RequestError("standard input is a terminal", "pipe the file to this command")
+    try:
+        return os.read(0, size)
+    except OSError as error:
+        raise RequestError(f"standard input cannot be read: {error.strerror}", "pipe the file to this command") from None
+
+
 def _read_all(fd: int, size: int) -> bytes:
     data = b""
     while len(data) < size and (more := os.read(fd, size - len(data))):

@@ -1,10 +1,13 @@
 """Real disk images for tests, and what one may look at in a repository."""
 
+import contextlib
 import hashlib
 import json
+import os
 import random
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +46,19 @@ def content(path: Path, form: str = "qcow2") -> str:
     with tempfile.TemporaryDirectory() as directory:
         qemu_img("convert", "-O", "raw", name, f"{directory}/raw")
         return hashlib.sha256(Path(directory, "raw").read_bytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def as_stdin(path: Path) -> Iterator[None]:
+    """Make a file standard input."""
+    saved = os.dup(0)
+    try:
+        with open(path, "rb") as stream:
+            os.dup2(stream.fileno(), 0)
+        yield
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
 
 
 def raw_sum(seed: int = 0, size: int = 1 << 20, used: int = 1 << 18) -> str:

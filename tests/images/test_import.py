@@ -2,10 +2,9 @@
 
 import gzip
 import hashlib
-import io
+import os
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from pcocc_runtime import images, qcow2
 from pcocc_runtime.repos import Reference, Repo
-from tests.images.disks import Ran, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
+from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
 
 Pcocc = Callable[..., Ran]
 
@@ -75,11 +74,23 @@ def test_a_name_that_is_taken_is_refused_unless_it_is_an_update(pcocc: Pcocc, re
     assert content(disk(repo, "a", 0)) == raw_sum() and content(disk(repo, "a")) == raw_sum(1)
 
 
-def test_stdin_is_read_to_its_end(pcocc: Pcocc, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open(make_disk(tmp_path / "a.qcow2"), "rb") as stream:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+def test_stdin_is_read_to_its_end(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    with as_stdin(make_disk(tmp_path / "a.qcow2")):
         pcocc("image", "import", "-", "a")
     assert content(disk(repo, "a")) == raw_sum()
+    with as_stdin(Path("/dev/null")):
+        assert "stdin is not a sound raw image: it is empty" in pcocc("image", "import", "-", "b", ok=False).err
+
+
+def test_a_terminal_is_no_image(pcocc: Pcocc, repo: Repo) -> None:
+    main, terminal = os.openpty()
+    try:
+        with as_stdin(Path(os.ttyname(terminal))):
+            assert "standard input is a terminal" in pcocc("image", "import", "-", "b", ok=False).err
+    finally:
+        os.close(main)
+        os.close(terminal)
+    assert leftovers(repo) == []
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

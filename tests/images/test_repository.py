@@ -131,9 +131,9 @@ def spoil(path: Path, at: int) -> None:
 def test_deleting_frees_what_nobody_else_needs(pcocc: Pcocc, repo: Repo, base: Found) -> None:
     top = save(repo, "base", base, 6)
     pcocc("image", "copy", "base@0", "twin")
-    assert "1 revisions deleted; 0 layers removed" in pcocc("image", "delete", "base@0").out
+    assert "1 revision deleted; 0 layers removed" in pcocc("image", "delete", "base@0").out
     assert content(top.path) == patched(6) and base.path.exists()
-    assert "1 layers removed" in pcocc("image", "delete", "base").out
+    assert "1 layer removed" in pcocc("image", "delete", "base").out
     assert not top.path.exists() and content(find("twin", repo).path) == raw_sum()
     pcocc("image", "delete", "twin")
     assert listing(repo) == {}
@@ -161,8 +161,8 @@ def test_layers_that_a_vm_uses_are_kept(pcocc: Pcocc, repo: Repo, base: Found, t
         vm.stdin.write(b"read 0 512\n")
         vm.stdin.flush()
         vm.stdout.readline()
-        assert "2 layers are in use by running VMs" in pcocc("image", "delete", "base").err
-        assert "2 layers are in use by running VMs" in pcocc("image", "repo", "gc", "--grace", "0").err
+        assert "2 layers in use by running VMs" in pcocc("image", "delete", "base").err
+        assert "2 layers in use by running VMs" in pcocc("image", "repo", "gc", "--grace", "0").err
         assert content(top.path) == patched(7)
         vm.stdin.close()
     assert "2 layers removed" in pcocc("image", "repo", "gc", "--grace", "0").out
@@ -172,8 +172,8 @@ def test_layers_that_a_vm_uses_are_kept(pcocc: Pcocc, repo: Repo, base: Found, t
 def test_gc_leaves_young_layers_and_takes_old_ones(pcocc: Pcocc, repo: Repo, base: Found) -> None:
     Path(repo.path, "meta/base@0").unlink()
     done = pcocc("image", "repo", "gc")
-    assert "0 layers removed" in done.out and "1 layers came within the last 10 minutes" in done.err
-    assert "1 layers removed" in pcocc("image", "repo", "gc", "user", "--grace", "0").out
+    assert "0 layers removed" in done.out and "1 layer came within the last 10 minutes" in done.err
+    assert "1 layer removed" in pcocc("image", "repo", "gc", "user", "--grace", "0").out
 
 
 def test_gc_takes_nothing_when_it_cannot_know_what_is_needed(pcocc: Pcocc, repo: Repo, base: Found) -> None:
@@ -181,7 +181,7 @@ def test_gc_takes_nothing_when_it_cannot_know_what_is_needed(pcocc: Pcocc, repo:
     assert "nobody knows which are needed" in pcocc("image", "repo", "gc", "--grace", "0").err
     assert base.path.exists()
     pcocc("image", "delete", "base@0")
-    assert "1 layers removed" in pcocc("image", "repo", "gc", "--grace", "0").out
+    assert "1 layer removed" in pcocc("image", "repo", "gc", "--grace", "0").out
 
 
 def write_old_repository(root: Path, disk: Path, **changed: Any) -> str:

@@ -16,7 +16,7 @@ import pytest
 from pcocc_runtime import cli, images, repos
 from pcocc_runtime.repos import Repo
 from tests.images import children
-from tests.images.disks import Ran, content, leftovers, listing, make_disk, raw_sum, write_raw
+from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, raw_sum, write_raw
 
 Pcocc = Callable[..., Ran]
 NOBODY, SOMEBODY = 65533, 65532
@@ -188,7 +188,7 @@ def test_a_group_shares_a_repository(site: Path) -> None:
     (site / "etc/repos.yaml").write_text(f"repos: [{{name: ours, path: {shared}}}]")
     assert user_runs(site, NOBODY, "import", str(site / "a.qcow2"), "a")[0] == 0
     assert user_runs(site, SOMEBODY, "resize", "a", "2M") == (0, "stored as ours:a@1\n")
-    assert "1 layers removed" in user_runs(site, NOBODY, "delete", "a@1")[1]
+    assert "1 layer removed" in user_runs(site, NOBODY, "delete", "a@1")[1]
     assert user_runs(site, SOMEBODY, "delete", "a")[0] == 0
     assert listing(Repo("ours", str(shared))) == {}
 
@@ -242,7 +242,7 @@ def test_sparse_images_larger_than_the_file_system_fit(pcocc: Pcocc, crowded: Re
     [["import", "--compress", "big.raw", "b"], ["import", "-", "b"], ["copy", "site:big", "b"], ["copy", "site:many", "b"]],
 )
 def test_a_file_system_that_fills_up_is_told_and_nothing_stays(
-    pcocc: Pcocc, crowded: Repo, tmp_path: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch
+    pcocc: Pcocc, crowded: Repo, tmp_path: Path, argv: list[str]
 ) -> None:
     before = listing(crowded)
     write_raw(tmp_path / "big.raw", size=8 << 20, used=8 << 20)
@@ -251,11 +251,9 @@ def test_a_file_system_that_fills_up_is_told_and_nothing_stays(
     pcocc("image", "import", "half.qcow2", "site:many")
     if argv[1] == "site:many":
         (tmp_path / "small/filler").write_bytes(bytes(2 << 20))
-    with open(tmp_path / "big.raw", "rb") as stream:
-        monkeypatch.setattr("sys.stdin", __import__("io").TextIOWrapper(stream))
-        assert (
-            "repository 'small'" in (said := pcocc("image", *argv, ok=False).err) and " is full: No space left on device" in said
-        )
+    with as_stdin(tmp_path / "big.raw"):
+        said = pcocc("image", *argv, ok=False).err
+    assert "repository 'small'" in said and " is full: No space left on device" in said
     assert listing(crowded) == before and leftovers(crowded) == []
 
 
@@ -265,7 +263,7 @@ def test_without_any_room_one_can_still_read_and_delete(pcocc: Pcocc, crowded: R
             stream.write(bytes(4096))
     assert "is full" in pcocc("image", "resize", "a", "1G", ok=False).err
     pcocc("image", "verify")
-    assert "1 layers removed" in pcocc("image", "delete", "a").out
+    assert "1 layer removed" in pcocc("image", "delete", "a").out
     assert listing(crowded) == {}
 
 
