@@ -40,7 +40,9 @@ def _add_readers(add: _Add) -> None:
     listing = add("list", help="a line for each image")
     listing.add_argument("regex", metavar="REGEX", nargs="?", help="only images whose name has a match")
     listing.add_argument("-R", "--repo", metavar="REPO", help="only images of this repository")
-    listing.add_argument("--json", action="store_true", help="every revision with its layers, as JSON")
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="every revision with its layers, as JSON")
+    form.add_argument("--names", action="store_true", help="what to type for each image, one a line")
     listing.set_defaults(run=_list)
     show = add("show", help="an image's revisions and layers")
     show.add_argument("image", metavar="IMAGE", help=_IMAGE)
@@ -63,9 +65,9 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         "or docker://HOST/NAME:TAG (with skopeo). The format is found out from the content, unless --format tells it."
     )
     parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("dest", metavar="[REPO:]NAME", help="the new image; without REPO in the first repository")
+    parser.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; without REPO in the first repository")
     parser.add_argument("-t", "--format", metavar="FORMAT", choices=imagetype.FORMATS, help=", ".join(imagetype.FORMATS))
-    parser.add_argument("--checksum", metavar="ALGORITHM:SUM", help="refuse a source whose sha256 or sha512 sum is another")
+    parser.add_argument("--checksum", metavar="SUM", help="refuse a source of another sum: sha256:HEX or sha512:HEX")
     parser.add_argument("-d", "--description", metavar="TEXT", default="", help="shown by 'pcocc image list'")
     parser.add_argument("--compress", action="store_true", help="store it compressed: smaller, and slower to run from")
     parser.add_argument("--update", action="store_true", help="add a revision if there is an image of this name")
@@ -85,7 +87,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _add_writers(add: _Add) -> None:
     copy = add("copy", help="make an image of another one's layers", description="Copies what the other repository lacks.")
     copy.add_argument("image", metavar="IMAGE", help=_IMAGE)
-    copy.add_argument("dest", metavar="[REPO:]NAME", help="the new image; without REPO in the first repository")
+    copy.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; without REPO in the first repository")
     copy.set_defaults(run=_copy)
     resize = add("resize", help="make a revision with a larger disk")
     resize.add_argument("image", metavar="IMAGE", help=_IMAGE)
@@ -98,7 +100,7 @@ def _add_writers(add: _Add) -> None:
         "so are, until a later gc, those that running VMs use. Jobs that wait for the image will not find it.",
     )
     delete.add_argument(
-        "image", metavar="[REPO:]NAME[@REV]", help="without REPO in the first repository, without REV all revisions"
+        "image", metavar="IMAGE", help="[REPO:]NAME[@REV]; without REPO in the first repository, without REV all revisions"
     )
     delete.set_defaults(run=_delete)
 
@@ -133,8 +135,10 @@ def _list(arguments: argparse.Namespace) -> int:
     pattern = _pattern(arguments.regex or "")
     found = [one for one in images.read_images(every, problems) if pattern.search(one.revision.name)]
     entries = [(one.repo, one.revision) for one in found]
-    if arguments.json:
-        sys.stdout.write(imagereport.render_list_json(entries, {_key(one): str(one.path) for one in found}))
+    if arguments.names:
+        sys.stdout.write("".join(f"{name}\n" for name in imagereport.names_to_type(entries)))
+    elif arguments.json:
+        sys.stdout.write(imagereport.render_list_json(entries, {_key(one): _disk(one) for one in found}))
     else:
         tops = {(one.repo.name, one.revision.name): one for one in found}  # revisions come in order
         sys.stdout.write(imagereport.render_list(entries, {_key(one): images.read_size(one) for one in tops.values()}))
@@ -143,6 +147,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _key(one: Found) -> tuple[str, str]:
     return one.repo.name, one.revision.entry
+
+
+def _disk(one: Found) -> imagereport.Disk:
+    return str(one.path), images.read_size(one)
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -160,7 +168,7 @@ def _show(arguments: argparse.Namespace) -> int:
         found = [one for one in images.read_images([top.repo], problems) if one.revision.name == top.revision.name]
     sizes = images.stored_sizes(found)
     if arguments.json:
-        pairs = [(one.revision, str(one.path)) for one in found]
+        pairs = [(one.revision, _disk(one)) for one in found]
         sys.stdout.write(imagereport.render_image_json(top.repo, pairs, sizes))
     else:
         text = imagereport.render_image(top.repo, [one.revision for one in found], sizes, images.read_size(top))
@@ -195,7 +203,7 @@ def _import(arguments: argparse.Namespace) -> int:
     with _interruptible(), cli_progress.Meter() as meter:
         one = imageimport.import_image(arguments.source, target, _load_repos(), wish, meter.begin)
     if arguments.json:
-        sys.stdout.write(imagereport.render_list_json([(one.repo, one.revision)], {_key(one): str(one.path)}))
+        sys.stdout.write(imagereport.render_list_json([(one.repo, one.revision)], {_key(one): _disk(one)}))
         return 0
     return _stored(one)
 

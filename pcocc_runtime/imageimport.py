@@ -81,7 +81,8 @@ def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Pat
     else:
         path = Path.cwd() / source
         userfiles.read_start(str(path), 1, "image")
-        got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
+        with userfiles.explain(str(path), "image"):
+            got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
         target, label = path, str(path)
     if wish.checksum and got != wish.checksum[1]:
         raise RequestError(

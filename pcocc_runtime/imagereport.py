@@ -13,6 +13,7 @@ from pcocc_runtime.imagemeta import Revision, render_size
 from pcocc_runtime.repos import Repo
 
 Entry = tuple[Repo, Revision]
+Disk = tuple[str, int | None]  # its path, and the size in bytes that a VM sees
 
 
 def render_list(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
@@ -21,17 +22,25 @@ def render_list(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | No
     `sizes` are the disks' by repository and entry.
     """
     rows = [("NAME", "REVISIONS", "REPO", "KIND", "SIZE", "OWNER", "DATE", "DESCRIPTION")]
-    taken: set[str] = set()
-    for repo, revisions in _grouped(every):
+    for name, (repo, revisions) in zip(names_to_type(every), _grouped(every), strict=True):
         top = revisions[-1]
-        name = f"{repo.name}:{top.name}" if top.name in taken else top.name
-        taken.add(top.name)
         rows.append((
             name, _ranges([one.revision for one in revisions]), repo.name, one_line(top.kind),
             _size(sizes.get((repo.name, top.entry))), one_line(top.owner), _date(top),
             one_line(top.description.strip().partition("\n")[0]),
         ))  # fmt: skip
     return report.columns(rows)
+
+
+def names_to_type(every: Sequence[Entry]) -> list[str]:
+    """Return what means each image: its name, with REPO: when another repository comes first."""
+    taken: set[str] = set()
+    names = []
+    for repo, revisions in _grouped(every):
+        name = revisions[-1].name
+        names.append(f"{repo.name}:{name}" if name in taken else name)
+        taken.add(name)
+    return names
 
 
 def _grouped(every: Sequence[Entry]) -> list[tuple[Repo, list[Revision]]]:
@@ -61,16 +70,16 @@ def _date(one: Revision) -> str:
     return datetime.fromtimestamp(one.timestamp).strftime("%Y-%m-%d %H:%M")
 
 
-def render_list_json(every: Sequence[Entry], top_layers: Mapping[tuple[str, str], str]) -> str:
-    """Return all revisions as JSON; `top_layers` are the paths of their disks by repository and entry."""
-    return json.dumps([_tree(repo, one, top_layers[repo.name, one.entry]) for repo, one in every], indent=2) + "\n"
+def render_list_json(every: Sequence[Entry], disks: Mapping[tuple[str, str], Disk]) -> str:
+    """Return all revisions as JSON; their disks are given by repository and entry."""
+    return json.dumps([_tree(repo, one, disks[repo.name, one.entry]) for repo, one in every], indent=2) + "\n"
 
 
-def _tree(repo: Repo, one: Revision, path: str) -> dict[str, Any]:
+def _tree(repo: Repo, one: Revision, disk: Disk) -> dict[str, Any]:
     return {
         "name": one.name, "revision": one.revision, "repo": repo.name, "kind": one.kind, "owner": one.owner,
-        "timestamp": one.timestamp, "description": one.description, "layers": list(one.layers), "path": path,
-        "virtual_size": one.custom.get("virtual_size"), "source": one.custom.get("source"),
+        "timestamp": one.timestamp, "description": one.description, "layers": list(one.layers), "path": disk[0],
+        "virtual_size": disk[1], "source": one.custom.get("source"),
     }  # fmt: skip
 
 
@@ -92,11 +101,11 @@ def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, 
     return f"{report.columns(rows)}\n{report.columns(table)}\n{report.columns(layers)}"
 
 
-def render_image_json(repo: Repo, every: Sequence[tuple[Revision, str]], sizes: Mapping[str, int | None]) -> str:
-    """Return the revisions of an image with their layers as JSON; each comes with the path of its disk."""
+def render_image_json(repo: Repo, every: Sequence[tuple[Revision, Disk]], sizes: Mapping[str, int | None]) -> str:
+    """Return the revisions of an image with their layers as JSON; each comes with its disk."""
     trees = [
-        {**_tree(repo, one, path), "layers": [{"sha256": layer, "stored": sizes[layer]} for layer in one.layers]}
-        for one, path in every
+        {**_tree(repo, one, disk), "layers": [{"sha256": layer, "stored": sizes[layer]} for layer in one.layers]}
+        for one, disk in every
     ]
     return json.dumps(trees, indent=2) + "\n"
 

@@ -121,9 +121,9 @@ def read_images(every: Sequence[Repo], problems: list[PcoccError]) -> list[Found
 
 def read_size(found: Found) -> int | None:
     """Return the size in bytes of an image's disk, None when it has none that can be read."""
-    size = found.revision.custom.get("virtual_size")
-    if isinstance(size, int) and size > 0:
-        return size
+    known = found.revision.custom.get("disk")  # pcocc 0.7 carries it on to revisions with another disk
+    if isinstance(known, dict) and known.get("layer") == found.revision.layers[-1] and isinstance(known.get("size"), int):
+        return int(known["size"])
     try:
         return read_header(found.path, "image").size if found.revision.kind == "vm" else None
     except PcoccError:
@@ -251,7 +251,14 @@ def add_revision(
         raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it builds on")
     digest = transfer.hash_file(layer, progress("computing its checksum"))
     one = Revision(
-        name, 0, "vm", user_name(), time.time(), (*below, digest), {**(custom or {}), "virtual_size": header.size}, description
+        name,
+        0,
+        "vm",
+        user_name(),
+        time.time(),
+        (*below, digest),
+        {**(custom or {}), "disk": {"layer": digest, "size": header.size}},
+        description,
     )
     return publish(work, one, {**fetched, digest: layer}, new=new)
 

@@ -131,7 +131,9 @@ def list_work(parent: Path, prefix: str) -> list[Path]:
 
 
 def _adopt_mode(fd: int, model: Path) -> None:
-    mode = stat.S_IMODE(model.stat().st_mode) & 0o666
+    """Let those lock a file who may write to `model`: a reader could keep a lock from them."""
+    writers = stat.S_IMODE(model.stat().st_mode) & 0o222
+    mode = writers | writers << 1
     if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
         with contextlib.suppress(PermissionError):  # another member of the group made it
             os.fchmod(fd, mode)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 
 from pcocc_runtime.errors import RequestError
+
+
+@contextlib.contextmanager
+def explain(path: str, what: str) -> Iterator[None]:
+    """Turn an error in reading `path` into a RequestError that calls it `what`."""
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from None
 
 
 def read_start(path: str, size: int, what: str) -> bytes:
@@ -27,7 +38,7 @@ def read_start(path: str, size: int, what: str) -> bytes:
 def read_ends(path: str, head: int, tail: int, what: str) -> tuple[bytes, bytes, int]:
     """Return the first and the last bytes of a regular file, and its size."""
     start = read_start(path, head, what)
-    with open(path, "rb", buffering=0) as stream:
+    with explain(path, what), open(path, "rb", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
         return start, os.pread(stream.fileno(), tail, max(size - tail, 0)), size
 

@@ -35,6 +35,7 @@ def pcocc(
     monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(tmp_path / "etc"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("PCOCC_USER_CONF_DIR", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
 
     def run(*argv: str, ok: bool = True) -> Ran:

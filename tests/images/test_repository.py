@@ -221,6 +221,16 @@ def test_a_repository_of_the_original_is_read_and_written(pcocc: Pcocc, repo: Re
     assert listing(other) == before and leftovers(other) == ["tmpabc"]  # it may be at work
 
 
+def test_a_size_that_the_original_carries_on_is_not_believed(pcocc: Pcocc, repo: Repo, base: Found) -> None:
+    pcocc("image", "resize", "base", "5M")
+    for revision in (0, 1):
+        path = Path(repo.path, f"meta/base@{revision}")
+        meta = json.loads(path.read_text())
+        meta["custom_meta"]["disk"] = {"layer": "0" * 64, "size": 7 << 40}
+        path.write_text(json.dumps(meta))
+    assert "  5M  " in pcocc("image", "list").out and "disk    5M\n" in pcocc("image", "show", "base").out
+
+
 def test_a_container_image_is_listed_copied_and_refused_for_vms(pcocc: Pcocc, repo: Repo, other: Repo, tmp_path: Path) -> None:
     digest = write_old_repository(Path(other.path), make_disk(tmp_path / "old.qcow2"), kind="ctr")
     meta = Path(other.path, "meta/old@0")

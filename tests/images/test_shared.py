@@ -169,6 +169,9 @@ def test_users_read_the_sites_images_and_cannot_change_them(site: Path) -> None:
         status, text = user_runs(site, NOBODY, *argv)
         assert status == 1 and "repository 'site'" in text and "cannot be changed by you: Permission denied" in text
     assert listing(Repo("site", str(site / "images"))) == before
+    assert user_runs(site, NOBODY, "show", "a")[0] == 0 and not children.as_user(
+        NOBODY, lambda: os.access(site / "images/.lock", os.R_OK)
+    )
     text = user_runs(site, NOBODY, "repo", "list")[1]
     assert re.search(r"user .*writable.*\n.*site .*read-only", text)
 

@@ -44,6 +44,7 @@ def test_the_list_says_what_to_type(pcocc: Pcocc) -> None:
     assert rows[2][-2:] == ["AlmaLinux", "9"]
     assert [line.split()[0] for line in pcocc("image", "list", "^al").out.splitlines()] == ["NAME", "alma"]
     assert [line.split()[0] for line in pcocc("image", "list", "-R", "site").out.splitlines()] == ["NAME", "alma", "debian"]
+    assert pcocc("image", "list", "--names").out.split() == ["debian", "alma", "site:debian"]
     assert "is not a regular expression" in pcocc("image", "list", "(", ok=False).err
     pcocc("image", "delete", "debian@1")
     assert pcocc("image", "list").out.splitlines()[1].split()[1] == "0,2"
