@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import cli
+from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
-from tests.images.disks import Ran
+from tests.images.disks import Ran, find, make_disk
 
 
 @pytest.fixture
@@ -53,3 +54,11 @@ def pcocc(
         return done
 
     return run
+
+
+@pytest.fixture
+def base(pcocc: Callable[..., Ran], repo: Repo, tmp_path: Path) -> Found:
+    """Return an imported image, user:base@0."""
+    make_disk(tmp_path / "base.qcow2")
+    pcocc("image", "import", "base.qcow2", "base")
+    return find("base", repo)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pcocc_runtime import images, repos
+from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
 
 
@@ -80,3 +82,38 @@ def listing(repo: Repo) -> dict[str, bytes]:
 def leftovers(repo: Repo) -> list[str]:
     """Return what is in .tmp."""
     return sorted(path.name for path in Path(repo.path, ".tmp").iterdir())
+
+
+def find(text: str, *every: Repo) -> Found:
+    """Return the revision that a reference means."""
+    return images.find_image(repos.parse_reference(text), every)
+
+
+def save(repo: Repo, name: str, parent: Found, seed: int, new: bool = False) -> Found:
+    """Do what a save does: write into an overlay of a VM's disk, and make it a revision."""
+    with images.open_work(repo) as work:
+        images.pin(work, parent.revision.layers)
+        layer = work.path / "saved"
+        qemu_img("create", "-q", "-f", "qcow2", "-b", parent.path, "-F", "qcow2", layer)
+        subprocess.run(
+            ["qemu-io", "-f", "qcow2", "-c", f"write -P {seed} {seed * 4096} 4096", layer], check=True, capture_output=True
+        )
+        return Found(repo, images.add_revision(work, name, layer, parent, new=new))
+
+
+def patched(*seeds: int, seed: int = 0, size: int = 1 << 20) -> str:
+    """Return the sha256 of `write_raw`'s content after these saves."""
+    data = bytearray(random.Random(seed).randbytes(1 << 18) + bytes(size - (1 << 18)))
+    for one in seeds:
+        data[one * 4096 : one * 4096 + 4096] = bytes([one]) * 4096
+    return hashlib.sha256(data).hexdigest()
+
+
+def spoil(path: Path, at: int) -> None:
+    """Change one byte of a file."""
+    path.chmod(0o644)
+    with open(path, "r+b") as stream:
+        stream.seek(at)
+        byte = stream.read(1)
+        stream.seek(at)
+        stream.write(bytes([byte[0] ^ 255]))

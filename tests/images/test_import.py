@@ -12,6 +12,7 @@ import pytest
 
 from pcocc_runtime import images, qcow2
 from pcocc_runtime.repos import Reference, Repo
+from pcocc_runtime.system import qemuimg
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
 
 Pcocc = Callable[..., Ran]
@@ -223,6 +224,14 @@ def test_a_format_that_is_told_wrongly_is_refused(pcocc: Pcocc, repo: Repo, tmp_
     write_raw(tmp_path / "raw")
     pcocc("image", "import", "--format", form, "raw", "a", ok=False)
     assert listing(repo) == {}
+
+
+@pytest.mark.parametrize("form", ["qcow2", "vmdk"])
+def test_qemu_img_is_never_led_to_a_backing_file(tmp_path: Path, form: str) -> None:
+    make_disk(tmp_path / "base", form)
+    qemu_img("create", "-q", "-f", form, "-b", tmp_path / "base", "-F", form, tmp_path / "over")
+    qemuimg.convert(qemuimg.source(tmp_path / "over", form), "qcow2", tmp_path / "got", lambda done, total: None)
+    assert content(tmp_path / "got") == raw_sum(used=0)
 
 
 def test_an_image_in_use_by_a_writer_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from pcocc_runtime import images
 from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
 from tests.images import children
-from tests.images.disks import Ran, content, leftovers, listing, make_disk
-from tests.images.test_repository import save
+from tests.images.disks import Ran, content, leftovers, listing, make_disk, save
 
 Pcocc = Callable[..., Ran]
 
