@@ -83,6 +83,8 @@ def run_watched(
                 if line and not watch(line) and len(said) < MAX_SAID:
                     said.append(line)
             rest = rest[-4096:]
+        if rest.strip() and not watch(rest.decode(errors="replace").strip()):
+            said.append(rest.decode(errors="replace").strip())
         return child.wait(), said
     finally:
         child.kill()
