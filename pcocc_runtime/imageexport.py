@@ -29,7 +29,7 @@ def export_image(
     if path.is_dir() or (path.exists() and not force):
         raise RequestError(f"{path} exists", "name a new file" if path.is_dir() else "name another file, or say --force")
     try:
-        with claims.open_work(path.parent, _PREFIX) as work:
+        with claims.open_work(path.parent, _PREFIX, shared=False) as work:
             _write(found, work / "image", form, progress, compress)
             files.place_file(work / "image", path, force)
     except FileExistsError:

@@ -192,7 +192,7 @@ def open_work(repo: Repo) -> Iterator[Work]:
             with _locked(repo):
                 repository.complete(repo)
         claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX)
-        with claims.open_work(repository.work_parent(repo), repository.WORK_PREFIX) as path:
+        with claims.open_work(repository.work_parent(repo), repository.WORK_PREFIX, shared=True) as path:
             yield Work(repo, path)
 
 
@@ -205,6 +205,7 @@ def pin(work: Work, layers: Sequence[str]) -> list[str]:
     with _locked(work.repo):
         draft = work.path / "pins"
         draft.write_text("".join(f"{layer}\n" for layer in layers))
+        draft.chmod(0o644)
         return [layer for layer in layers if not repository.layer_file(work.repo, layer).is_file()]
 
 

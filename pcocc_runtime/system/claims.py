@@ -25,22 +25,26 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold the exclusive lock of a file that stays; RequestError says who has `what` when it cannot be had in LOCK_WAIT."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         _adopt_mode(fd, path.parent)
-        deadline = time.monotonic() + LOCK_WAIT
-        while not _try_lock(fd, path):
-            if time.monotonic() > deadline:
-                holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
-                raise RequestError(
-                    f"{what} is busy: {holder or 'another process'} has held its lock for {LOCK_WAIT:g} s", "try again"
-                )
-            time.sleep(0.02)
-        os.truncate(fd, 0)
-        os.pwrite(fd, f"{_identity()}\n".encode(), 0)
+        _wait_for_lock(fd, path, what)
+        with contextlib.suppress(OSError):  # for others to read only, and the disk may be full
+            os.truncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
         yield
     finally:
         os.close(fd)
+
+
+def _wait_for_lock(fd: int, path: Path, what: str) -> None:
+    deadline, pause = time.monotonic() + LOCK_WAIT, 0.01
+    while not _try_lock(fd, path):
+        if time.monotonic() > deadline:
+            holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
+            raise RequestError(f"{what} is busy: {holder} has held its lock for {LOCK_WAIT:g} s", "try again")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
 
 
 def _try_lock(fd: int, path: Path) -> bool:
@@ -57,27 +61,29 @@ def _try_lock(fd: int, path: Path) -> bool:
     return True
 
 
-def _identity() -> str:
-    return f"process {os.getpid()} on {os.uname().nodename}"
-
-
 def _prefix(prefix: str) -> str:
     return f"{prefix}{os.uname().nodename}-{os.getpid()}-"
 
 
 @contextlib.contextmanager
-def open_work(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a directory for work in progress in `parent`; it goes with this block, or at a `sweep` after this process's end."""
+def open_work(parent: Path, prefix: str, *, shared: bool) -> Iterator[Path]:
+    """Make a directory for work in progress in `parent`; it goes with this block, or at a `sweep` after this process's end.
+
+    A shared one can be swept by whoever may write to `parent`; any other is its user's own, as in /tmp.
+    """
     while True:
         path = parent / f"{_prefix(prefix)}{os.urandom(4).hex()}"
         lock = path.with_name(path.name + ".lock")
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if not (_claim(fd, lock) and _is_at(fd, lock)):
                 continue  # a sweep came between making and locking it, and took it for a leftover
             try:
-                _adopt_mode(fd, parent)
-                files.make_like(path, parent)
+                if shared:
+                    _adopt_mode(fd, parent)
+                    files.make_like(path, parent)
+                else:
+                    path.mkdir(0o700)
                 yield path
                 return
             finally:
@@ -112,7 +118,7 @@ def sweep(parent: Path, prefix: str) -> int:
 
 def _sweep_one(lock: Path) -> bool:
     try:
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     try:

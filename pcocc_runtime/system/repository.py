@@ -145,14 +145,15 @@ def refresh(repo: Repo) -> float:
     """Have an NFS client forget what it remembers of meta/, by changing it; return the file server's time."""
     probe = Path(repo.path, "meta", f".probe-{os.uname().nodename}-{os.getpid()}")
     try:
-        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            return os.fstat(fd).st_ctime
-        finally:
-            os.close(fd)
+        probe.touch(0o600)
+        return probe.stat().st_ctime
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        os.utime(probe.parent)
+        return probe.parent.stat().st_ctime
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(probe)
+        probe.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Repositories that several people use: at the same time, without the right to, on a full or read-only file system."""
 
+import errno
 import fcntl
 import os
 import re
@@ -10,11 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from pcocc_runtime import cli, images, repos
 from pcocc_runtime.repos import Repo
+from pcocc_runtime.system import qemuimg
 from tests.images import children
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, raw_sum, write_raw
 
@@ -176,6 +180,23 @@ def test_users_read_the_sites_images_and_cannot_change_them(site: Path) -> None:
     assert re.search(r"user .*writable.*\n.*site .*read-only", text)
 
 
+def test_what_is_exported_to_a_public_directory_is_nobody_elses_to_change(site: Path, mocker: MockerFixture) -> None:
+    seen: list[int] = []
+
+    def convert(image: str, form: str, target: Path, *rest: Any, **more: Any) -> None:
+        seen.extend(
+            path.stat().st_mode & 0o777 for path in (target.parent, target.parent.with_name(target.parent.name + ".lock"))
+        )
+        original(image, form, target, *rest, **more)
+
+    original = qemuimg.convert
+    mocker.patch("pcocc_runtime.system.qemuimg.convert", convert)
+    (site / "tmp").mkdir()
+    (site / "tmp").chmod(0o1777)
+    assert cli.main(["image", "export", "a", f"{site}/tmp/a.raw"]) == 0
+    assert seen == [0o700, 0o600] and (site / "tmp/a.raw").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_private_repository_is_private(site: Path) -> None:
     (site / str(NOBODY)).chmod(0o700)
     assert user_runs(site, NOBODY, "copy", "a", "mine")[0] == 0
@@ -260,12 +281,13 @@ def test_a_file_system_that_fills_up_is_told_and_nothing_stays(
     assert listing(crowded) == before and leftovers(crowded) == []
 
 
-def test_without_any_room_one_can_still_read_and_delete(pcocc: Pcocc, crowded: Repo, small: Path) -> None:
+def test_without_any_room_one_can_still_read_and_delete(pcocc: Pcocc, crowded: Repo, small: Path, mocker: MockerFixture) -> None:
     with open(small / "filler", "wb", buffering=0) as stream, pytest.raises(OSError):
         while True:
             stream.write(bytes(4096))
     assert "is full" in pcocc("image", "resize", "a", "1G", ok=False).err
     pcocc("image", "verify")
+    mocker.patch("pathlib.Path.touch", side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))  # no inode either
     assert "1 layer removed" in pcocc("image", "delete", "a").out
     assert listing(crowded) == {}
 
