@@ -33,7 +33,7 @@ def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
     with repository.explain(repo, changing=True):
         if reference.name not in repository.list_entries(repo):
             raise _absent(reference, repo, every)
-        with _locked(repo):
+        with images.locked(repo):
             repository.refresh(repo)
             revisions = repository.list_entries(repo).get(reference.name, [])
             chosen = [number for number in revisions if reference.revision in (None, number)]
@@ -56,7 +56,7 @@ def collect(repo: Repo, grace: float = GRACE) -> Freed:
     with repository.explain(repo, changing=True):
         if not repository.is_created(repo):
             return freed
-        with _locked(repo):
+        with images.locked(repo):
             repository.complete(repo)
             freed.leftovers = claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX)
             now = repository.refresh(repo)
@@ -65,10 +65,6 @@ def collect(repo: Repo, grace: float = GRACE) -> Freed:
             if young:
                 freed.kept += (f"{count(young, 'layer')} came within the last {grace / 60:g} minutes: images may follow",)
     return freed
-
-
-def _locked(repo: Repo) -> contextlib.AbstractContextManager[None]:
-    return claims.locked(repository.lock_path(repo), f"repository {repo.name!r}")
 
 
 def _absent(reference: Reference, repo: Repo, every: Sequence[Repo]) -> RequestError:

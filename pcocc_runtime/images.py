@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,20 +189,21 @@ def open_work(repo: Repo) -> Iterator[Work]:
         if not repository.is_created(repo):
             repository.make_root(repo)
         if not repository.is_created(repo) or not repository.work_parent(repo).is_dir():
-            with _locked(repo):
+            with locked(repo):
                 repository.complete(repo)
         claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX)
         with claims.open_work(repository.work_parent(repo), repository.WORK_PREFIX, shared=True) as path:
             yield Work(repo, path)
 
 
-def _locked(repo: Repo) -> contextlib.AbstractContextManager[None]:
+def locked(repo: Repo) -> contextlib.AbstractContextManager[None]:
+    """Hold a repository's lock: for single steps, not for work that takes long."""
     return claims.locked(repository.lock_path(repo), f"repository {repo.name!r}")
 
 
 def pin(work: Work, layers: Sequence[str]) -> list[str]:
     """Keep these layers from gc as long as `work` is open; return those that the repository lacks."""
-    with _locked(work.repo):
+    with locked(work.repo):
         draft = work.path / "pins"
         draft.write_text("".join(f"{layer}\n" for layer in layers))
         draft.chmod(0o644)
@@ -251,16 +252,8 @@ def add_revision(
     if header.backing_file is not None and not parent:
         raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it builds on")
     digest = transfer.hash_file(layer, progress("computing its checksum"))
-    one = Revision(
-        name,
-        0,
-        "vm",
-        user_name(),
-        time.time(),
-        (*below, digest),
-        {**(custom or {}), "disk": {"layer": digest, "size": header.size}},
-        description,
-    )
+    facts = {**(custom or {}), "disk": {"layer": digest, "size": header.size}}
+    one = Revision(name, 0, "vm", user_name(), time.time(), (*below, digest), facts, description)
     return publish(work, one, {**fetched, digest: layer}, new=new)
 
 
@@ -281,7 +274,9 @@ def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Pat
 
 def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool) -> Revision:
     """Put `files` (by sha256) and then the metadata in place, under the next free number; return what was stored."""
-    with _locked(work.repo):
+    for path in files.values():
+        repository.flush(path)  # before the lock: it may take long
+    with locked(work.repo):
         repository.refresh(work.repo)
         revisions = repository.list_entries(work.repo).get(one.name, [])
         if new and revisions:
@@ -292,13 +287,9 @@ def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool) 
         for layer, path in files.items():
             repository.put_layer(work.repo, path, layer)
         number = imagemeta.next_revision(revisions)
-        while not repository.put_revision(work.repo, _numbered(one, number), work.path):
+        while not repository.put_revision(work.repo, stored := replace(one, revision=number), work.path):
             number += 1
-    return _numbered(one, number)
-
-
-def _numbered(one: Revision, number: int) -> Revision:
-    return Revision(one.name, number, one.kind, one.owner, one.timestamp, one.blobs, one.custom, one.description)
+    return stored
 
 
 def user_name() -> str:
@@ -317,8 +308,7 @@ def copy_image(source: Found, target: Reference, every: Sequence[Repo], progress
     ensure_new(repo, target.name)
     with open_work(repo) as work:
         fetched = fetch_layers(work, source, progress)
-        old = source.revision
-        one = Revision(target.name, 0, old.kind, user_name(), time.time(), old.blobs, old.custom, old.description)
+        one = replace(source.revision, name=target.name, owner=user_name(), timestamp=time.time())
         return Found(repo, publish(work, one, fetched, new=True))
 
 

@@ -23,7 +23,7 @@ def verify_images(every: Sequence[Found], progress: Progress) -> list[PcoccError
             if problem is None and place not in seen:
                 seen[place] = _check_layer(found, layer, progress)
             problem = problem or seen.get(place)
-        if problem:
+        if problem and repository.has_revision(found.repo, found.revision):  # else it was deleted meanwhile
             problems.append(RequestError(f"image {found.reference} is damaged: {problem.message}", _HINT))
     return problems
 

@@ -125,6 +125,11 @@ def read_revision(repo: Repo, name: str, revision: int) -> Revision:
     return imagemeta.parse_revision(data.decode(errors="replace"), filename, where)
 
 
+def has_revision(repo: Repo, one: Revision) -> bool:
+    """Tell whether a revision is still there."""
+    return Path(repo.path, "meta", one.entry).exists()
+
+
 def read_all(repo: Repo, problems: list[PcoccError]) -> list[Revision]:
     """Return every revision; a damaged metadata file is added to `problems`."""
     found = []
@@ -143,7 +148,7 @@ def read_all(repo: Repo, problems: list[PcoccError]) -> list[Revision]:
 
 def refresh(repo: Repo) -> float:
     """Have an NFS client forget what it remembers of meta/, by changing it; return the file server's time."""
-    probe = Path(repo.path, "meta", f".probe-{os.uname().nodename}-{os.getpid()}")
+    probe = Path(repo.path, "meta/.probe")
     try:
         probe.touch(0o600)
         return probe.stat().st_ctime
@@ -171,13 +176,12 @@ def open_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], bytes],
 
 
 def put_layer(repo: Repo, file: Path, layer: str) -> None:
-    """Move a finished file of the same file system to its place; one that is there whole already is kept."""
+    """Move a finished file, which is on disk already, to its place; one that is there whole is kept."""
     target = layer_file(repo, layer)
     with contextlib.suppress(FileNotFoundError):
         if target.stat().st_size == file.stat().st_size:
             return
     file.chmod(0o444)
-    flush(file)
     files.make_like(target.parent, Path(repo.path))
     os.rename(file, target)
     flush(target.parent)

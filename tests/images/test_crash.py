@@ -86,6 +86,7 @@ def check(argv: list[str], before: dict[str, str], after: dict[str, str], repo: 
     assert leftovers(repo) == [] and leftovers(other) == [] and not list(Path().glob(".pcocc-export-*"))
     assert children.pcocc("image", "verify") == 0
     layers = {layer for one in (repo, other) for found in images.read_images([one], []) for layer in found.revision.layers}
+    assert not any("/." in path for one in (repo, other) for path in listing(one))
     stored = {path.rpartition("/")[2] for one in (repo, other) for path in listing(one) if path.startswith("data/")}
     assert stored == layers, step
 
