@@ -12,6 +12,7 @@ test: ## unit, lua, spank, netns, and tests in the box with real Slurm and QEMU
 bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	tests/prepare
 	build/venv/bin/python tests/bench/measure.py
+	build/venv/bin/python tests/bench/images.py
 
 lint: ## what CONTRIBUTING.md asks before a commit
 	tests/prepare

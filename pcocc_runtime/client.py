@@ -33,16 +33,24 @@ def _answer(request_json: str) -> str:
     every = config.load_templates(directory, config.user_dir(os.environ), problems)
     if problems:
         raise problems[0]
-    cluster = freeze.freeze(asked, site, every, _caller())
+    cluster = freeze.freeze(asked, site, every, _caller(directory))
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
     admission.ensure_admitted(sets, lambda: identity.read_person(os.getuid(), os.getgid()))
     return _render(asked, cluster)
 
 
-def _caller() -> freeze.Caller:
+def _caller(confdir: str) -> freeze.Caller:
     environ = dict(os.environ)
-    return freeze.Caller(environ.get("USER") or _user_name(), environ.get("HOME") or "/", os.getcwd(), environ)
+    user, home = environ.get("USER") or _user_name(), environ.get("HOME") or "/"
+
+    def find_image(text: str) -> str:
+        from pcocc_runtime import images  # 20 ms that paths need not pay
+
+        every = images.read_repos(confdir, config.user_dir(environ), images.path_words(environ, user, home))
+        return images.find_boot_disk(text, every)
+
+    return freeze.Caller(user, home, os.getcwd(), environ, find_image)
 
 
 def _user_name() -> str:

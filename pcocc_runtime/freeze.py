@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,13 @@ _DISK_MODELS = {"virtio": "virtio-blk-pci", "ide": "ide-hd"}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who submits, from where: what '~', '%{user}' and relative paths mean."""
+    """Who submits, from where: what '~', '%{user}', relative paths and names of images mean."""
 
     user: str
     home: str
     directory: str
     environ: Mapping[str, str]
+    find_image: Callable[[str], str]  # the path of the disk that [REPO:]NAME[@REV] means
 
 
 def freeze(request: Request, site: config.Site, every: Mapping[str, Template], caller: Caller) -> Cluster:
@@ -100,12 +101,13 @@ def _choose_image(part: Part, request: Request, chosen: Resolved, caller: Caller
         if "/" in image:
             image = _absolute(image, caller)
     elif chosen.values["image"] is None:
-        raise RequestError(f"template {part.template!r} has no image", "name one with --pcocc-image=/PATH/TO/DISK.qcow2")
+        raise RequestError(f"template {part.template!r} has no image", "name one with --pcocc-image=NAME or --pcocc-image=/PATH/TO/DISK.qcow2")
     else:
         image = _expand(chosen, "image", chosen.values["image"], caller)
+    if "/" not in image:
+        return caller.find_image(image)
     if not image.startswith("/"):
-        raise RequestError(f"image {image!r} is not the path of a qcow2 file",
-                           "image repositories are not supported yet: give a path that contains a '/'")
+        raise _wrong(chosen, "image", f"{image!r} is not an absolute path", "begin it with '/' or '~/', or name an image")
     _check_image(image, 0)
     return image
 

@@ -19,7 +19,7 @@ def render_list(every: Sequence[Resolved]) -> str:
             one.template.name, _owner(one), str(values["cpus"]), render_memory(values["memory"]),
             values["resource-set"] or "-", values["image"] or "-", first_line,
         ))
-    return _columns(rows)
+    return columns(rows)
 
 
 def render_names(every: Sequence[Resolved]) -> str:
@@ -39,7 +39,7 @@ def render_one(one: Resolved) -> str:
     for key in DEFAULTS:
         if key in one.origins or one.values[key] != DEFAULTS[key]:
             rows.append((key, _show(key, one.values[key]), _origin(one, key)))
-    return f"template {one.template.name}, defined in {node.file}:{node.line}\n\n{_columns(rows)}"
+    return f"template {one.template.name}, defined in {node.file}:{node.line}\n\n{columns(rows)}"
 
 
 def render_one_json(one: Resolved) -> str:
@@ -101,7 +101,8 @@ def _inherited(one: Resolved, key: str) -> str | None:
     return None if origin == one.template.name else origin
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> str:
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as lines, each column as wide as it must be."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "".join(f"{line}\n" for line in lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pcocc_runtime import config, netfile, templates
+from pcocc_runtime import config, netfile, repos, templates
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.policy import Policy, parse_policy
 from pcocc_runtime.schema import Problems
@@ -30,6 +30,7 @@ def load_all(confdir: str) -> Everything:
     site = config.load_site(confdir, problems)
     every = config.load_templates(confdir, None, problems)
     check_templates(site, every, problems)
+    repos.parse_repos(config.read_tree(f"{confdir}/repos.yaml", problems), True, None, problems)
     tree = config.read_tree(f"{confdir}/policy.yaml", problems)
     policy = parse_policy(tree, every, site.all_sets, problems)
     notes = netfile.find_notes(config.read_tree(f"{confdir}/networks.yaml", []))

@@ -51,6 +51,17 @@ def ensure_directory(path: PurePath, mode: int, uid: int = -1, gid: int = -1) ->
         os.close(fd)
 
 
+def make_like(path: PurePath, model: PurePath) -> None:
+    """Create a directory that as many people can use as `model`; one that is there already is left alone."""
+    umask = os.umask(0)
+    try:
+        os.mkdir(path, os.stat(model).st_mode & 0o777)
+    except FileExistsError:
+        pass
+    finally:
+        os.umask(umask)
+
+
 def remove_tree(path: PurePath) -> None:
     """Delete a directory and all in it; a link planted inside is removed, never followed (shutil, dir_fd based)."""
     if os.path.islink(path):
@@ -90,3 +101,17 @@ def _is_at(fd: int, path: PurePath) -> bool:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def place_file(file: PurePath, path: PurePath, replace: bool) -> None:
+    """Give a finished file of the same file system its name; FileExistsError when it is taken and not to be replaced."""
+    if not replace:
+        try:
+            os.link(file, path)
+            return
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links here
+            if os.path.lexists(path):
+                raise FileExistsError(path) from None
+    os.rename(file, path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,48 @@ def run(
         said = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
         raise NodeError(f"{argv[0]} failed on {os.uname().nodename}: {said}", hint=hint)
     return done.stdout
+
+
+MAX_SAID = 50  # lines kept of what a long-running program says
+
+
+def run_watched(
+    argv: Sequence[str], watch: Callable[[str], bool] = lambda line: False, hint: str | None = None
+) -> tuple[int, list[str]]:
+    """Run a program of any length, which dies with this process; return its exit status and first lines of output.
+
+    Lines end with a carriage return too; those that `watch` takes (it returns True) are not kept.
+    """
+    try:
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent
+        )
+    except FileNotFoundError:
+        raise NodeError(f"the program {argv[0]} is not installed on {os.uname().nodename}", hint=hint) from None
+    said: list[str] = []
+    try:
+        assert child.stdout is not None
+        rest = b""
+        while data := os.read(child.stdout.fileno(), 1 << 16):
+            *lines, rest = re.split(rb"[\r\n]", rest + data)
+            for line in (raw.decode(errors="replace").strip() for raw in lines):
+                if line and not watch(line) and len(said) < MAX_SAID:
+                    said.append(line)
+            rest = rest[-4096:]
+        if rest.strip() and not watch(rest.decode(errors="replace").strip()):
+            said.append(rest.decode(errors="replace").strip())
+        return child.wait(), said
+    finally:
+        child.kill()
+        child.wait()
+        if child.stdout:
+            child.stdout.close()
+
+
+def _die_with_parent() -> None:
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
 def read_start_time(pid: int) -> int | None:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 
 from pcocc_runtime.errors import RequestError
+
+
+@contextlib.contextmanager
+def explain(path: str, what: str) -> Iterator[None]:
+    """Turn an error in reading `path` into a RequestError that calls it `what`."""
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from None
 
 
 def read_start(path: str, size: int, what: str) -> bytes:
@@ -22,6 +33,24 @@ def read_start(path: str, size: int, what: str) -> bytes:
         raise RequestError(f"{what} {path} cannot be read: {error.strerror}") from error
     finally:
         os.close(fd)
+
+
+def read_ends(path: str, head: int, tail: int, what: str) -> tuple[bytes, bytes, int]:
+    """Return the first and the last bytes of a regular file, and its size."""
+    start = read_start(path, head, what)
+    with explain(path, what), open(path, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        return start, os.pread(stream.fileno(), tail, max(size - tail, 0)), size
+
+
+def read_stdin(size: int) -> bytes:
+    """Return the next bytes of standard input, none at its end."""
+    if os.isatty(0):
+        raise RequestError("standard input is a terminal", "pipe the file to this command")
+    try:
+        return os.read(0, size)
+    except OSError as error:
+        raise RequestError(f"standard input cannot be read: {error.strerror}", "pipe the file to this command") from None
 
 
 def _read_all(fd: int, size: int) -> bytes:

@@ -1,5 +1,6 @@
 """A site's configuration in a temporary directory, for tests."""
 
+import json
 import struct
 from pathlib import Path
 
@@ -18,6 +19,15 @@ def write_image(path: Path, size: int = 1 << 30) -> Path:
     head = struct.pack(">4sIQIIQIIQQIIQQ", b"QFI\xfb", 3, 0, 0, 16, size, 0, 1, 0x30000, 0x10000, 1, 0, 0, 0)
     path.write_bytes(head.ljust(4096, b"\0"))
     return path
+
+
+def write_images(root: Path, *names: str) -> None:
+    """Write an image repository that has images of these names, each of a layer that is missing."""
+    (root / "meta").mkdir(parents=True)
+    (root / ".config").write_text("version: 2\n")
+    for name in names:
+        meta = {"name": name, "revision": 0, "kind": "vm", "owner": "alice", "timestamp": 1.0, "data_blobs": ["0" * 64]}
+        (root / f"meta/{name}@0").write_text(json.dumps(meta))
 
 
 def write_site(directory: Path, **changed: str) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import cli
-from tests.unit.site import write_site
+from tests.unit.site import write_images, write_site
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPLETION = ROOT / "completion/pcocc"
@@ -38,6 +38,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     )
     program.chmod(0o755)
     (directory / "file.one").touch()
+    write_images(directory / ".pcocc/images", "alma", "alpine")
     (directory / "gpu").mkdir()
     return {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(directory), "TERM": "dumb", "PCOCC_USER_CONF_DIR": "/nowhere"}
 
@@ -89,7 +90,10 @@ def test_every_command_and_option_is_offered(path: str, commands: list[str], opt
     ("line", "offered"),
     [
         ("pcocc te", ["template"]),
-        ("pcocc nonsense ", ["config", "template"]),
+        ("pcocc nonsense ", ["config", "image", "template"]),
+        ("pcocc image show a", ["alma", "alpine"]),
+        ("pcocc image export alma ", []),
+        ("pcocc image import fi", ["file.one"]),
         ("pcocc template show ", ["debian", "debian-big", "gpu"]),
         ("pcocc template show deb", ["debian", "debian-big"]),
         ("pcocc template show --json d", ["debian", "debian-big"]),
@@ -105,6 +109,9 @@ def test_every_command_and_option_is_offered(path: str, commands: list[str], opt
         ("srun --pcocc-template=nonsense", []),
         ("srun --pcocc-image=debian=fi", ["file.one"]),
         ("srun --pcocc-image fi", ["file.one"]),
+        ("srun --pcocc-image=al", ["alma", "alpine"]),
+        ("srun --pcocc-image=debian=alm", ["alma"]),
+        ("srun --pcocc-image=./al", []),
         ("srun --pcocc-mount=data=bi", ["bin"]),
         ("srun --pcocc-user-data=fi", ["file.one"]),
         ("srun --pcocc-vm=v", []),

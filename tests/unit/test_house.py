@@ -8,7 +8,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / "pcocc_runtime"
 MODULES = sorted(RUNTIME.rglob("*.py"))
-VERBS = {"node", "fabric", "walls", "launch", "keeper", "attach", "boot", "client", "cli", "config", "freeze", "sitecheck"}
+VERBS = {
+    "node", "fabric", "walls", "launch", "keeper", "attach", "boot", "client", "cli", "cli_image", "cli_progress", "config", "freeze",
+    "sitecheck", "images", "imageimport", "imageexport", "imagegc", "imageverify",
+}  # fmt: skip
 DANGEROUS = {
     "pyroute2": "system/netlink.py",
     "pycdlib": "system/iso.py",

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.name for path in (ROOT / "man").iterdir())
 OPTIONS = (ROOT / "spank/options.c").read_text()
 NETWORKS, TEMPLATES, POLICY = "pcocc-networks.yaml.5", "pcocc-templates.yaml.5", "pcocc-policy.yaml.5"
+REPOS = "pcocc-repos.yaml.5"
 
 # where settings stand: the page and its headings, the file, and a text with HERE for one setting at that place
 PLACES = {
@@ -44,6 +45,9 @@ PLACES = {
     "mount": (TEMPLATES, ["MOUNT POINTS"], "templates.yaml", "{t: {mount-points: {m: {HERE}}}}"),
     "drive": (TEMPLATES, ["PERSISTENT DRIVES"], "templates.yaml", "{t: {persistent-drives: {/d: {HERE}}}}"),
     "policy": (POLICY, ["SETTINGS"], "policy.yaml", "{HERE}"),
+    "repos": (REPOS, ["SETTINGS"], "repos.yaml", "{HERE}"),
+    "repository": (REPOS, ["Keys of a repository"], "repos.yaml", "{repos: [{HERE}]}"),
+    "cache": (REPOS, ["Keys of cache"], "repos.yaml", "{cache: {HERE}}"),
     "limit": (POLICY, ["Keys of a limit"], "policy.yaml", "{limits: [{HERE}]}"),
     "template rule": (POLICY, ["Keys of a rule"], "policy.yaml", "{templates: {t: {HERE}}}"),
     "set rule": (POLICY, ["Keys of a rule"], "policy.yaml", "{resource-sets: {r: {HERE}}}"),
@@ -166,9 +170,9 @@ def test_the_command_page_has_every_command_with_its_options() -> None:
         ]
         wanted[path] = sorted(str(word) for word in words)
     found = {}
-    for _heading, item, _body in read_items("pcocc.1", "Cm"):
+    for _heading, item, _body in (*read_items("pcocc.1", "Cm"), *read_items("pcocc-image.1", "Cm")):
         path, rest = re.fullmatch(r"([a-z -]+?)((?: (?:Op|Oo|Ar|Fl) .*)?)", item).groups()  # type: ignore[union-attr]
-        values = re.sub(r"(Fl [a-z]|=) (Ns )?Ar [A-Z]+", r"\1", rest)
+        values = re.sub(r"(Fl [a-zA-Z]|=) (Ns )?Ar [A-Z]+", r"\1", rest)
         words = [f"--{name}" for name in re.findall(r"Fl Fl ([\w-]+)", values)]
         words += [f"-{name}" for name in re.findall(r"Fl (\w)\b", values)] + re.findall(r"Ar (\w+)", values)
         found[tuple(path.split())] = sorted(words)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import config, netfile, resources, schema, sitecheck, templates, yamlfile
+from pcocc_runtime import config, netfile, repos, resources, schema, sitecheck, templates, yamlfile
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.networks import EthernetNetwork
 
@@ -32,7 +32,7 @@ def test_the_samples_are_a_working_site() -> None:
 
 def test_every_sample_is_read_by_the_test() -> None:
     assert {path.name for path in SAMPLES.iterdir() if path.name != "policy.lua"} == {
-        "pcocc.yaml", "networks.yaml", "resources.yaml", "templates.yaml", "policy.yaml",
+        "pcocc.yaml", "networks.yaml", "resources.yaml", "templates.yaml", "policy.yaml", "repos.yaml",
     }  # fmt: skip
 
 
@@ -80,6 +80,17 @@ def test_the_commented_template_is_right_and_says_the_defaults() -> None:
     assert problems == []
     for key in ("machine-type", "nic-model", "disk-model", "disk-cache", "custom-args", "bind-vcpus", "qemu-bin", "cpu-model"):
         assert found.values[key] in (templates.DEFAULTS[key], None) or list(found.values[key]) == []
+
+
+def test_the_repositories_sample_says_the_default_and_its_comments_are_right() -> None:
+    text = (SAMPLES / "repos.yaml").read_text()
+    both = text.replace("# - name: site", "- name: site").replace("  #   path: /srv", "    path: /srv").replace("# cache:\n#", "cache:\n")
+    problems: list[ConfigError] = []
+    found = repos.parse_repos(yamlfile.parse(both, "sample"), True, {"homedir": "/home/a"}, problems)
+    assert problems == [] and [(one.name, one.path) for one in found] == [
+        ("user", "/home/a/.pcocc/images"), ("site", "/srv/pcocc/images"),
+    ]  # fmt: skip
+    assert repos.DEFAULT_PATH in text
 
 
 def test_samples_name_every_setting_there_is() -> None:

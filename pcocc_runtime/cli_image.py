@@ -1,0 +1,294 @@
+"""`pcocc image`: its options, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from pcocc_runtime import cli_progress, config, errors, imagereport, images, imagetype, repos
+from pcocc_runtime.errors import PcoccError, RequestError
+from pcocc_runtime.images import Found
+from pcocc_runtime.repos import Repo
+
+_IMAGE = "[REPO:]NAME[@REV]; without REPO the first repository that has it, without REV the highest"
+
+
+def add_parsers(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of `pcocc image`."""
+    parser.description = (
+        "Images are kept in repositories, as revisions made of layers. Repositories are named in repos.yaml in ~/.pcocc and in "
+        "/etc/pcocc, in order of priority; without those there is one in ~/.pcocc/images."
+    )
+    parser.epilog = "Use an image with 'image: NAME' in a template, or --pcocc-image=NAME on the command line of srun or sbatch."
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_readers(verbs.add_parser)
+    _add_import(verbs.add_parser("import", help="make an image from a file, a URL or a container image"))
+    _add_export(verbs.add_parser("export", help="write an image to one file"))
+    _add_writers(verbs.add_parser)
+    _add_repo(verbs.add_parser("repo", help="the repositories"))
+
+
+_Add = Callable[..., argparse.ArgumentParser]
+
+
+def _add_readers(add: _Add) -> None:
+    listing = add("list", help="a line for each image")
+    listing.add_argument("regex", metavar="REGEX", nargs="?", help="only images whose name has a match")
+    listing.add_argument("-R", "--repo", metavar="REPO", help="only images of this repository")
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="every revision with its layers, as JSON")
+    form.add_argument("--names", action="store_true", help="what to type for each image, one a line")
+    listing.set_defaults(run=_list)
+    show = add("show", help="an image's revisions and layers")
+    show.add_argument("image", metavar="IMAGE", help=_IMAGE)
+    show.add_argument("--json", action="store_true", help="the same as JSON")
+    show.set_defaults(run=_show)
+    verify = add(
+        "verify",
+        help="read images and say which are damaged",
+        description="Reads all layers of the images named, or of "
+        "all images, compares their checksums and checks their tables. Exit status 1 when something is wrong.",
+    )
+    verify.add_argument("images", metavar="IMAGE", nargs="*", help=_IMAGE)
+    verify.add_argument("-R", "--repo", metavar="REPO", help="all images of this repository")
+    verify.set_defaults(run=_verify)
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "SOURCE is a file, '-' (stdin), a URL, or a containerDisk: an OCI image with one disk in /disk, as oci:DIR[:TAG] "
+        "or docker://HOST/NAME:TAG (with skopeo). The format is found out from the content, unless --format tells it."
+    )
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; without REPO in the first repository")
+    parser.add_argument("-t", "--format", metavar="FORMAT", choices=imagetype.FORMATS, help=", ".join(imagetype.FORMATS))
+    parser.add_argument("--checksum", metavar="SUM", help="refuse a source of another sum: sha256:HEX or sha512:HEX")
+    parser.add_argument("-d", "--description", metavar="TEXT", default="", help="shown by 'pcocc image list'")
+    parser.add_argument("--compress", action="store_true", help="store it compressed: smaller, and slower to run from")
+    parser.add_argument("--update", action="store_true", help="add a revision if there is an image of this name")
+    parser.add_argument("--json", action="store_true", help="say what was stored as JSON")
+    parser.set_defaults(run=_import)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help=_IMAGE)
+    parser.add_argument("dest", metavar="FILE", help="the format is that of its suffix, unless --format tells it")
+    parser.add_argument("-t", "--format", metavar="FORMAT", choices=imagetype.FORMATS, help=", ".join(imagetype.FORMATS))
+    parser.add_argument("--compress", action="store_true", help="compress a qcow2 or vmdk file")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.set_defaults(run=_export)
+
+
+def _add_writers(add: _Add) -> None:
+    copy = add("copy", help="make an image of another one's layers", description="Copies what the other repository lacks.")
+    copy.add_argument("image", metavar="IMAGE", help=_IMAGE)
+    copy.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; without REPO in the first repository")
+    copy.set_defaults(run=_copy)
+    resize = add("resize", help="make a revision with a larger disk")
+    resize.add_argument("image", metavar="IMAGE", help=_IMAGE)
+    resize.add_argument("size", metavar="SIZE", help="such as 20G, or +5G for that much more")
+    resize.set_defaults(run=_resize)
+    delete = add(
+        "delete",
+        help="delete a revision, or all of an image",
+        description="Layers that other images need are kept, and "
+        "so are, until a later gc, those that running VMs use. Jobs that wait for the image will not find it.",
+    )
+    delete.add_argument(
+        "image", metavar="IMAGE", help="[REPO:]NAME[@REV]; without REPO in the first repository, without REV all revisions"
+    )
+    delete.set_defaults(run=_delete)
+
+
+def _add_repo(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    listing = verbs.add_parser("list", help="a line for each repository, in order of priority")
+    listing.add_argument("--json", action="store_true", help="the same as JSON")
+    listing.set_defaults(run=_repo_list)
+    collect = verbs.add_parser("gc", help="remove layers that no image needs, and what interrupted commands left")
+    collect.add_argument("repo", metavar="REPO", nargs="?", help="default: the first repository")
+    collect.add_argument(
+        "--grace",
+        metavar="MINUTES",
+        type=_minutes,
+        default=10,
+        help="leave layers younger than that (default 10): pcocc 0.7 may be about to use them",
+    )
+    collect.set_defaults(run=_repo_gc)
+
+
+def _minutes(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
+    return float(text)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    every, problems = _load_repos(), list[PcoccError]()
+    if arguments.repo:
+        every = (repos.choose_repo(every, arguments.repo),)
+    pattern = _pattern(arguments.regex or "")
+    found = [one for one in images.read_images(every, problems) if pattern.search(one.revision.name)]
+    entries = [(one.repo, one.revision) for one in found]
+    if arguments.names:
+        sys.stdout.write("".join(f"{name}\n" for name in imagereport.names_to_type(entries)))
+    elif arguments.json:
+        sys.stdout.write(imagereport.render_list_json(entries, {_key(one): _disk(one) for one in found}))
+    else:
+        tops = {(one.repo.name, one.revision.name): one for one in found}  # revisions come in order
+        sys.stdout.write(imagereport.render_list(entries, {_key(one): images.read_size(one) for one in tops.values()}))
+    return _complain(problems)
+
+
+def _key(one: Found) -> tuple[str, str]:
+    return one.repo.name, one.revision.entry
+
+
+def _disk(one: Found) -> imagereport.Disk:
+    return str(one.path), images.read_size(one)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise RequestError(f"{text!r} is not a regular expression: {error}", "quote it from the shell") from None
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    reference = repos.parse_reference(arguments.image)
+    top, problems = images.find_image(reference, _load_repos()), list[PcoccError]()
+    found = [top]
+    if reference.revision is None:
+        found = [one for one in images.read_images([top.repo], problems) if one.revision.name == top.revision.name]
+    sizes = images.stored_sizes(found)
+    if arguments.json:
+        pairs = [(one.revision, _disk(one)) for one in found]
+        sys.stdout.write(imagereport.render_image_json(top.repo, pairs, sizes))
+    else:
+        text = imagereport.render_image(top.repo, [one.revision for one in found], sizes, images.read_size(top))
+        sys.stdout.write(text)
+    return _complain([one for one in problems if f"/{top.revision.name}@" in one.message])
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime import imageverify
+
+    every, problems = _load_repos(), list[PcoccError]()
+    if arguments.images:
+        found = [images.find_image(repos.parse_reference(image), every) for image in arguments.images]
+    else:
+        chosen = (repos.choose_repo(every, arguments.repo),) if arguments.repo else every
+        found = images.read_images(chosen, problems)
+    with cli_progress.Meter() as meter:
+        problems += imageverify.verify_images(found, meter.begin)
+    if not problems:
+        sys.stdout.write(f"{len(found)} revisions are sound\n")
+    return _complain(problems)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime import imageimport
+
+    target = repos.parse_new_reference(arguments.dest)
+    wish = imageimport.Wish(
+        arguments.format, imageimport.parse_checksum(arguments.checksum) if arguments.checksum else None,
+        errors.one_line(arguments.description), arguments.compress, arguments.update,
+    )  # fmt: skip
+    with _interruptible(), cli_progress.Meter() as meter:
+        one = imageimport.import_image(arguments.source, target, _load_repos(), wish, meter.begin)
+    if arguments.json:
+        sys.stdout.write(imagereport.render_list_json([(one.repo, one.revision)], {_key(one): _disk(one)}))
+        return 0
+    return _stored(one)
+
+
+def _stored(one: Found) -> int:
+    sys.stdout.write(f"stored as {one.reference}\n")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime import imageexport
+
+    found = images.find_image(repos.parse_reference(arguments.image), _load_repos())
+    with _interruptible(), cli_progress.Meter() as meter:
+        path = imageexport.export_image(
+            found, arguments.dest, arguments.format, meter.begin, force=arguments.force, compress=arguments.compress
+        )
+    sys.stdout.write(f"{found.reference} written to {path}\n")
+    return 0
+
+
+def _copy(arguments: argparse.Namespace) -> int:
+    every = _load_repos()
+    target = repos.parse_new_reference(arguments.dest)
+    source = images.find_image(repos.parse_reference(arguments.image), every)
+    with _interruptible(), cli_progress.Meter() as meter:
+        return _stored(images.copy_image(source, target, every, meter.begin))
+
+
+def _resize(arguments: argparse.Namespace) -> int:
+    found = images.find_image(repos.parse_reference(arguments.image), _load_repos())
+    with _interruptible(), cli_progress.Meter() as meter:
+        return _stored(images.resize_image(found, arguments.size, meter.begin))
+
+
+def _delete(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime import imagegc
+
+    freed = imagegc.delete_image(repos.parse_reference(arguments.image), _load_repos())
+    sys.stdout.write(f"{imagereport.render_freed(freed.revisions, freed.layers, freed.size, freed.leftovers)}\n")
+    return _note(freed.kept)
+
+
+def _repo_list(arguments: argparse.Namespace) -> int:
+    rows = [images.describe_repo(repo) for repo in _load_repos()]
+    sys.stdout.write(imagereport.render_repos_json(rows) if arguments.json else imagereport.render_repos(rows))
+    return 0
+
+
+def _repo_gc(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime import imagegc
+
+    freed = imagegc.collect(repos.choose_repo(_load_repos(), arguments.repo), arguments.grace * 60)
+    sys.stdout.write(f"{imagereport.render_freed(freed.revisions, freed.layers, freed.size, freed.leftovers)}\n")
+    return _note(freed.kept)
+
+
+def _note(notes: Sequence[str]) -> int:
+    for note in notes:
+        sys.stderr.write(f"pcocc: note: {errors.one_line(note)}\n")
+    return 0
+
+
+def _load_repos() -> tuple[Repo, ...]:
+    words = images.path_words(os.environ, images.user_name(), os.path.expanduser("~"))
+    return images.read_repos(config.site_dir(os.environ, os.geteuid()), config.user_dir(os.environ), words)
+
+
+class _interruptible:
+    """Ends the block at SIGTERM and SIGHUP as at Ctrl-C, so that nothing is left behind."""
+
+    def __enter__(self) -> None:
+        self._old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _complain(problems: Sequence[PcoccError]) -> int:
+    sys.stdout.flush()
+    for problem in problems:
+        sys.stderr.write(errors.render(problem) + "\n")
+    return errors.EXIT_FAILURE if problems else 0

@@ -1,0 +1,58 @@
+"""Exporting: an image with all its layers as one file of any format."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from pcocc_runtime import images, imagetype
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.images import Found
+from pcocc_runtime.progress import Progress
+from pcocc_runtime.system import claims, files, qemuimg
+
+_PREFIX = ".pcocc-export-"
+
+
+def export_image(
+    found: Found, target: str, form: str | None, progress: Progress, *, force: bool = False, compress: bool = False
+) -> Path:
+    """Write the image to a file, which appears when it is complete; return its path."""
+    images.ensure_disk(found)
+    path = Path.cwd() / target
+    form = form or _form_of(path)
+    if compress and form not in ("qcow2", "vmdk"):
+        raise RequestError(f"a {form} file cannot be compressed", "take qcow2")
+    with contextlib.suppress(OSError):
+        claims.sweep(path.parent, _PREFIX)
+    if path.is_dir() or (path.exists() and not force):
+        raise RequestError(f"{path} exists", "name a new file" if path.is_dir() else "name another file, or say --force")
+    try:
+        with claims.open_work(path.parent, _PREFIX, shared=False) as work:
+            _write(found, work / "image", form, progress, compress)
+            files.place_file(work / "image", path, force)
+    except FileExistsError:
+        raise RequestError(f"{path} exists by now", "name another file, or say --force") from None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written: {error.strerror}") from None
+    return path
+
+
+def _form_of(path: Path) -> str:
+    form = imagetype.SUFFIXES.get(path.suffix.removeprefix(".").lower())
+    if form is None:
+        known = ", ".join(f".{suffix}" for suffix in imagetype.SUFFIXES)
+        raise RequestError(f"the name {path.name!r} does not tell the format", f"let it end with one of {known}, or say --format")
+    return form
+
+
+def _write(found: Found, target: Path, form: str, progress: Progress, compress: bool) -> None:
+    image = qemuimg.chain(found.path)
+    needed, info = 0 if compress else qemuimg.read_extent(image)[0], os.statvfs(target.parent)
+    if needed > info.f_bavail * info.f_frsize:
+        raise RequestError(
+            f"image {found.reference} needs {needed >> 20} MiB, and the file system of {target.parent.parent} "
+            f"has room for {info.f_bavail * info.f_frsize >> 20}"
+        )
+    qemuimg.convert(image, form, target, progress(f"writing {form}"), compress=compress)

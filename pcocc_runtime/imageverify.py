@@ -1,0 +1,54 @@
+"""Verifying: is every layer what its name says, are its tables right, does it build on the layer below?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from pcocc_runtime import images
+from pcocc_runtime.errors import PcoccError, RequestError
+from pcocc_runtime.images import Found
+from pcocc_runtime.progress import Progress
+from pcocc_runtime.system import qemuimg, repository, transfer
+
+
+def verify_images(every: Sequence[Found], progress: Progress) -> list[PcoccError]:
+    """Return what is wrong with the images, one error for each; a layer that several share is read once."""
+    seen: dict[str, PcoccError | None] = {}
+    problems: list[PcoccError] = []
+    for found in every:
+        problem = _check_chain(found)
+        for layer in found.revision.layers:
+            place = os.path.realpath(repository.layer_file(found.repo, layer))
+            if problem is None and place not in seen:
+                seen[place] = _check_layer(found, layer, progress)
+            problem = problem or seen.get(place)
+        if problem and repository.has_revision(found.repo, found.revision):  # else it was deleted meanwhile
+            problems.append(RequestError(f"image {found.reference} is damaged: {problem.message}", _HINT))
+    return problems
+
+
+_HINT = "restore the file from a backup, or delete the image and import it again"
+
+
+def _check_chain(found: Found) -> PcoccError | None:
+    try:
+        if found.revision.kind == "vm":
+            images.ensure_disk(found)
+    except PcoccError as error:
+        return error
+    return None
+
+
+def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | None:
+    path = repository.layer_file(found.repo, layer)
+    try:
+        total = transfer.hash_file(path, progress(f"reading layer {layer[:12]} of {found.reference}"))
+    except OSError as error:
+        return RequestError(f"layer {path} cannot be read: {error.strerror}")
+    if total != layer:
+        return RequestError(f"the content of layer {path} is not what its name says: its sha256 is {total}")
+    if found.revision.kind != "vm":
+        return None
+    damage = qemuimg.find_damage(qemuimg.source(path, "qcow2"), path.stat().st_size)
+    return RequestError(f"layer {path}: {damage}") if damage else None

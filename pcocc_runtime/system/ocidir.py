@@ -1,0 +1,122 @@
+"""The files of an OCI image layout: documents, and the disk in a layer's tar archive; each is checked against its digest."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pcocc_runtime import oci
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.oci import Blob
+from pcocc_runtime.progress import Watch
+from pcocc_runtime.system import process, transfer
+
+
+def read_document(directory: Path, name: str) -> bytes:
+    """Return a document of the layout, such as index.json."""
+    try:
+        with open(directory / name, "rb") as stream:
+            return stream.read(oci.MAX_DOCUMENT)
+    except OSError as error:
+        hint = "an OCI image layout is a directory with oci-layout, index.json and blobs/"
+        raise RequestError(f"{directory / name} cannot be read: {error.strerror}", hint) from None
+
+
+def read_blob(directory: Path, blob: Blob) -> bytes:
+    """Return a document that is a blob."""
+    data = read_document(directory, f"blobs/sha256/{blob.digest}")
+    if hashlib.sha256(data).hexdigest() != blob.digest:
+        raise _damaged(directory, blob)
+    return data
+
+
+def extract_disk(directory: Path, blob: Blob, target: Path, watch: Watch) -> bool:
+    """Write the disk in a layer to `target`; False when this layer has none."""
+    try:
+        with _Checked(directory / "blobs/sha256" / blob.digest, blob.size, watch) as packed, _unpacked(packed, blob) as stream:
+            names = _extract(stream, target)
+            while packed.read(1 << 20):
+                pass  # to the end, for the digest
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RequestError(f"layer {blob.digest} of {directory} is damaged: {error}", "fetch the image again") from None
+    if packed.digest != blob.digest:
+        raise _damaged(directory, blob)
+    if len(names) > 1:
+        raise RequestError(f"{directory} has more than one file in /disk: {', '.join(sorted(names)[:5])}")
+    return bool(names)
+
+
+def _extract(stream: IO[bytes], target: Path) -> list[str]:
+    names: list[str] = []
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            if not oci.is_disk(member.name) or member.isdir() or oci.is_whiteout(member.name):
+                continue
+            if not member.isreg():
+                raise RequestError(f"{member.name} in the image is not a regular file")
+            names.append(member.name)
+            content = archive.extractfile(member)
+            if len(names) == 1 and content:
+                transfer.copy(content.read, target, member.size, lambda done, total: None)
+    return names
+
+
+def _damaged(directory: Path, blob: Blob) -> RequestError:
+    return RequestError(f"blob {blob.digest} of {directory} is damaged: its content has another sum", "fetch the image again")
+
+
+class _Checked:
+    """A blob's file that sums what is read of it."""
+
+    def __init__(self, path: Path, size: int, watch: Watch) -> None:
+        try:
+            self._stream = path.open("rb", buffering=0)
+        except OSError as error:
+            raise RequestError(f"{path} cannot be read: {error.strerror}", "fetch the image again") from None
+        self._machine = hashlib.sha256()
+        self._done, self._size, self._watch = 0, size, watch
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._machine.update(data)
+        self._done += len(data)
+        self._watch(self._done, self._size)
+        return data
+
+    @property
+    def digest(self) -> str:
+        return self._machine.hexdigest()
+
+    def __enter__(self) -> _Checked:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stream.close()
+
+
+@contextmanager
+def _unpacked(packed: Any, blob: Blob) -> Iterator[Any]:
+    if blob.packing == "gzip":
+        with gzip.GzipFile(fileobj=packed, mode="rb") as stream:
+            yield stream
+    elif blob.packing == "zstd":
+        raise RequestError("the image's layers are compressed by zstd, which cannot be read yet", "push it with gzip layers")
+    else:
+        yield packed
+
+
+def fetch_with_skopeo(reference: str, target: Path) -> None:
+    """Copy an image from a registry into an OCI layout."""
+    hint = "install skopeo, or fetch the image elsewhere and import it from oci:DIR"
+    status, said = process.run_watched(["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint)
+    if status:
+        raise RequestError(
+            f"{reference} could not be fetched: {said[-1] if said else f'skopeo ended with status {status}'}",
+            "log in with 'skopeo login' when the registry asks for it",
+        )

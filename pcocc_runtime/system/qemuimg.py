@@ -1,0 +1,101 @@
+"""Disk images of any format through qemu-img, which never guesses a format and never follows a backing file of a source."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from pathlib import PurePath
+from typing import Any
+
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.progress import Watch
+from pcocc_runtime.system import process
+
+_HINT = "install qemu-utils"
+_SYSTEM_ERRORS = {
+    "No space left on device": errno.ENOSPC, "Disk quota exceeded": errno.EDQUOT, "Read-only file system": errno.EROFS,
+    "File too large": errno.EFBIG,
+}  # fmt: skip
+_LEAKS, _UNSUPPORTED = 3, 63  # qemu-img(1), check: leaks cost room only
+
+
+def source(path: PurePath, form: str) -> str:
+    """Return qemu-img's name for the image at `path`, of this format and nothing else, and without its backing file."""
+    tree: dict[str, Any] = {"driver": form, "file": {"driver": "file", "filename": str(path)}}
+    if form in ("qcow2", "vmdk"):
+        tree["backing"] = None
+    return "json:" + json.dumps(tree)
+
+
+def chain(path: PurePath) -> str:
+    """Return qemu-img's name for a layer of ours together with the layers below it."""
+    return "json:" + json.dumps({"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}})
+
+
+def convert(image: str, form: str, target: PurePath, watch: Watch, *, compress: bool = False) -> None:
+    """Write the image (a name from `source` or `chain`) as a file of format `form`, on disk when this returns."""
+    options = [*(["-c"] if compress else []), *(["-o", "force_size=on"] if form == "vpc" else [])]
+    _run(["qemu-img", "convert", "-p", "-t", "writeback", "-O", form, *options, image, str(target)], watch)
+
+
+def create_above(backing: PurePath, size: int, target: PurePath) -> None:
+    """Create an empty layer of `size` bytes above a layer."""
+    _run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(target), str(size)])
+
+
+def name_backing(path: PurePath, backing: str) -> None:
+    """Write another name of the same backing file into a layer's header."""
+    _run(["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing, str(path)])
+
+
+def find_damage(image: str, size: int) -> str | None:
+    """Return what is wrong in the tables of an image in a file of `size` bytes, None when they are right or cannot be checked."""
+    status, said = process.run_watched(["qemu-img", "check", "-q", image], hint=_HINT)
+    if status not in (0, _LEAKS, _UNSUPPORTED):
+        return _strip(said[0]) if said else f"qemu-img check ended with status {status}"
+    end = read_extent(image)[1]
+    return "it is cut short" if end > size else None  # check allows a missing cluster, QEMU reads zeros there
+
+
+def read_extent(image: str) -> tuple[int, int]:
+    """Return the bytes of data that an image holds, and the last place in its file that its tables lead to."""
+    data = end = 0
+
+    def look(line: str) -> bool:
+        nonlocal data, end
+        match = _EXTENT.search(line)
+        if match:
+            data += int(match[1])
+            end = max(end, int(match[1]) + int(match[2] or 0))
+        return match is not None
+
+    process.run_watched(["qemu-img", "map", "--output=json", image], look, hint=_HINT)
+    return data, end
+
+
+_EXTENT = re.compile(r'"length": ([0-9]+), .*"data": true(?:, "offset": ([0-9]+))?')
+
+
+def _run(argv: list[str], watch: Watch | None = None) -> None:
+    """Run qemu-img; an error of the file system is raised as an OSError of its number."""
+
+    def progress(line: str) -> bool:
+        match = re.fullmatch(r"\(([0-9.]+)/100%\)", line)
+        if match and watch:
+            watch(int(float(match[1]) * 100), 10000)
+        return match is not None
+
+    status, said = process.run_watched(argv, progress, hint=_HINT)
+    if status:
+        text = _strip(said[-1]) if said else f"exit status {status}"
+        number = next((code for words, code in _SYSTEM_ERRORS.items() if words in text), None)
+        if number:
+            raise OSError(number, os.strerror(number))
+        raise RequestError(f"qemu-img {argv[1]} failed: {text}")
+
+
+def _strip(line: str) -> str:
+    """Return a line of qemu-img's without its own name and our json: file names."""
+    return re.sub(r"'?json:\{.*\}'?: ?", "", line.removeprefix("qemu-img: "))

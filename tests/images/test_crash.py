@@ -1,0 +1,138 @@
+"""kill -9 at each step of each command: what was there is there, what was asked for is there whole or not at all."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import images, repos
+from pcocc_runtime.repos import Repo
+from tests.images import children
+from tests.images.disks import Ran, content, leftovers, listing, make_disk, raw_sum, write_raw
+
+Pcocc = Callable[..., Ran]
+COMMANDS = [
+    ["import", "new.qcow2", "new"],
+    ["import", "--update", "new.qcow2", "a"],
+    ["copy", "a", "b"],
+    ["copy", "a", "site:b"],
+    ["copy", "site:far", "far"],
+    ["resize", "a", "2M"],
+    ["delete", "a@0"],
+    ["delete", "a"],
+    ["repo", "gc", "--grace", "0"],
+    ["export", "a", "out.raw"],
+]
+
+
+@pytest.fixture
+def world(pcocc: Pcocc, tmp_path: Path) -> Path:
+    """Return a directory with two repositories, an unreferenced layer, and a leftover of a process that is gone."""
+    for name, seed in (("a.qcow2", 0), ("new.qcow2", 1), ("far.qcow2", 2), ("lost.qcow2", 3)):
+        make_disk(tmp_path / name, seed=seed)
+    pcocc("image", "import", "a.qcow2", "a")
+    pcocc("image", "resize", "a", "1536K")
+    pcocc("image", "import", "far.qcow2", "site:far")
+    pcocc("image", "import", "lost.qcow2", "lost")
+    (tmp_path / "home/.pcocc/images/meta/lost@0").unlink()
+    assert children.run_to_step(15, tmp_path, "image", "import", "new.qcow2", "dead") == -signal.SIGKILL
+    return tmp_path
+
+
+def disks(*every: Repo) -> dict[str, str]:
+    """Return the content of every revision there is."""
+    found = images.read_images(every, problems := [])
+    assert problems == []
+    return {one.reference: content(one.path) for one in found}
+
+
+@pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
+def test_a_killed_command_leaves_all_or_nothing(pcocc: Pcocc, repo: Repo, other: Repo, world: Path, argv: list[str]) -> None:
+    before = disks(repo, other)
+    saved = world.with_name(f"{world.name}-saved")
+    shutil.copytree(world, saved, symlinks=True)
+    assert children.pcocc("image", *argv) == 0
+    after = disks(repo, other)
+    step, ended = 0, False
+    while not ended:
+        shutil.rmtree(world)
+        shutil.copytree(saved, world, symlinks=True)
+        os.chdir(world)
+        status = children.run_to_step(step, world, "image", *argv)
+        assert status in (0, -signal.SIGKILL)
+        ended = status == 0
+        check(argv, before, after, repo, other, step)
+        step += 1
+    assert step > 8
+
+
+def check(argv: list[str], before: dict[str, str], after: dict[str, str], repo: Repo, other: Repo, step: int) -> None:
+    now = disks(repo, other)
+    if argv == ["delete", "a"]:
+        assert before.items() >= now.items() >= after.items() and ("user:a@1" in now or "user:a@0" not in now), step
+    else:
+        assert now in (before, after), step
+    assert not Path("out.raw").exists() or content(Path("out.raw"), "raw") == raw_sum(size=3 << 19)
+    done_before = now == after != before or Path("out.raw").exists()
+    assert children.pcocc("image", *argv) == (
+        1 if done_before and argv[0] in ("import", "copy", "delete", "export") and "--update" not in argv else 0
+    )
+    for name in ("user", "site"):
+        assert children.pcocc("image", "repo", "gc", name, "--grace", "0") == 0
+    assert leftovers(repo) == [] and leftovers(other) == [] and not list(Path().glob(".pcocc-export-*"))
+    assert children.pcocc("image", "verify") == 0
+    layers = {layer for one in (repo, other) for found in images.read_images([one], []) for layer in found.revision.layers}
+    assert not any("/." in path for one in (repo, other) for path in listing(one))
+    stored = {path.rpartition("/")[2] for one in (repo, other) for path in listing(one) if path.startswith("data/")}
+    assert stored == layers, step
+
+
+def test_a_killed_creation_is_completed(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    for step in range(1000):
+        shutil.rmtree(repo.path, ignore_errors=True)
+        if children.run_to_step(step, Path(repo.path), "image", "import", "a.qcow2", "a") == 0:
+            break
+        assert children.pcocc("image", "list") == 0
+        children.pcocc("image", "import", "--update", "a.qcow2", "a")
+        assert children.pcocc("image", "verify") == 0 and disks(repo)["user:a@0"] == raw_sum()
+    assert step > 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_qemu_img_ends_with_the_command(pcocc: Pcocc, repo: Repo, tmp_path: Path, number: int) -> None:
+    write_raw(tmp_path / "slow.raw", size=64 << 20, used=64 << 20)
+    fifo_slow = tmp_path / "bin"
+    fifo_slow.mkdir()
+    (fifo_slow / "qemu-img").write_text(
+        f'#!/bin/sh\n[ "$1" = convert ] && {{ echo $$ > {tmp_path}/pid; exec sleep 300; }}\nexec /usr/bin/qemu-img "$@"\n'
+    )
+    (fifo_slow / "qemu-img").chmod(0o755)
+    os.environ["PATH"] = f"{fifo_slow}:{os.environ['PATH']}"
+    from pcocc_runtime import cli
+
+    def run() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return cli.main(["image", "import", "slow.raw", "a"])
+
+    try:
+        child = children.start(run)
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+            time.sleep(0.01)
+        os.kill(child, number)
+        assert children.wait(child) == (-9 if number == signal.SIGKILL else 128 + number)
+    finally:
+        os.environ["PATH"] = os.environ["PATH"].partition(":")[2]
+    converter = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    deadline = time.monotonic() + 10
+    while converter.exists() and converter.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert bool(leftovers(repo)) == (number == signal.SIGKILL) and listing(repo) == {}
+    pcocc("image", "import", "slow.raw", "a")
+    assert leftovers(repo) == []
+    assert content(images.find_image(repos.parse_reference("a"), [repo]).path) == content(tmp_path / "slow.raw", "raw")

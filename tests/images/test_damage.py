@@ -1,0 +1,146 @@
+"""Damaged repositories: metadata, layers and headers of any content are told or passed over, and hurt nothing else."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pcocc_runtime import imagemeta, images
+from pcocc_runtime.errors import PcoccError, RequestError
+from pcocc_runtime.images import Found
+from pcocc_runtime.repos import Repo
+from tests.images.disks import Ran, leftovers, listing, make_disk, qemu_img, save, spoil
+
+Pcocc = Callable[..., Ran]
+
+
+def test_a_damaged_layer_is_not_copied(pcocc: Pcocc, repo: Repo, other: Repo, base: Found) -> None:
+    spoil(base.path, 300000)
+    assert "is damaged: the content of layer" in pcocc("image", "copy", "base", "site:far", ok=False).err
+    assert listing(other) == {} and leftovers(other) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("version: 1\n", "is of version 1, not 2"),
+        ("version: 3\n", "is of version 3, not 2"),
+        ("{{{", "cannot be read as YAML"),
+        ("", "is of version None, not 2"),
+        ("[]", "cannot be read as YAML"),
+        (None, "is not an image repository: it has no file .config"),
+    ],
+)
+def test_what_is_no_repository_is_told(pcocc: Pcocc, repo: Repo, base: Found, config: str | None, said: str) -> None:
+    path = Path(repo.path, ".config")
+    path.unlink() if config is None else path.write_text(config)
+    if config is None:
+        Path(repo.path, "thesis.tex").touch()
+    for argv in (["list"], ["show", "base"], ["import", "../base.qcow2", "new"], ["repo", "gc"], ["delete", "base"]):
+        assert said in pcocc("image", *argv, ok=False).err
+    assert "error: " in pcocc("image", "repo", "list").out
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"name": "other"}, "it is about another image"),
+        ({"revision": 1}, "it is about another image"),
+        ({"revision": True}, "revision is not"),
+        ({"data_blobs": []}, "data_blobs is not a list"),
+        ({"data_blobs": ["../../x"]}, "data_blobs is not a list"),
+        ({"kind": 5}, "kind is not"),
+        ({"timestamp": float("nan")}, "timestamp is not a time"),
+        ({"timestamp": 1e300}, "timestamp is not a time"),
+        ({"timestamp": -1}, "timestamp is not a time"),
+        ({"owner": None}, "owner is not text"),
+    ],
+)
+def test_damaged_metadata_hurts_only_its_image(pcocc: Pcocc, repo: Repo, base: Found, changed: dict[str, Any], said: str) -> None:
+    pcocc("image", "copy", "base", "good")
+    path = Path(repo.path, "meta/base@0")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    done = pcocc("image", "list", ok=False)
+    assert "good" in done.out and said in done.err and str(path) in done.err
+    assert said in pcocc("image", "show", "base", ok=False).err
+    assert json.loads(pcocc("image", "list", "--json", ok=False).out)[0]["name"] == "good"
+
+
+def test_odd_things_in_meta_and_data_are_passed_over(pcocc: Pcocc, repo: Repo, base: Found) -> None:
+    for name in (".x@0", "base", "base@01", "base@0~", "base@-1", "a b@0"):
+        Path(repo.path, "meta", name).touch()
+    Path(repo.path, "meta/dir@0").mkdir()
+    os.mkfifo(Path(repo.path, "meta/fifo@0"))
+    Path(repo.path, "data/readme").write_text("x")
+    (base.path.parent / "notes").write_text("x")
+    done = pcocc("image", "list", ok=False)
+    assert [line.split()[0] for line in done.out.splitlines()] == ["NAME", "base"] and done.err.count("error: ") == 2
+    Path(repo.path, "meta/dir@0").rmdir()
+    Path(repo.path, "meta/fifo@0").unlink()
+    pcocc("image", "repo", "gc", "--grace", "0")
+    assert base.path.exists() and (base.path.parent / "notes").exists()
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "gone", "rebased", "header"])
+def test_verify_finds_damage(pcocc: Pcocc, repo: Repo, base: Found, how: str) -> None:
+    top = save(repo, "base", base, 8)
+    if how == "flip":
+        spoil(base.path, 400000)
+    elif how == "cut":
+        os.truncate(base.path, 300000)
+    elif how == "gone":
+        base.path.unlink()
+    elif how == "header":
+        spoil(base.path, 1)
+    else:
+        top.path.chmod(0o644)
+        qemu_img("rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", top.path)
+    done = pcocc("image", "verify", ok=False)
+    damaged = {"rebased": ["user:base@1"]}.get(how, ["user:base@0", "user:base@1"])
+    assert [line.split("image ")[1].split()[0] for line in done.err.splitlines() if "error: " in line] == damaged
+    if how in ("gone", "rebased", "header"):
+        pcocc("image", "export", "base", "x.raw", ok=False)
+        with pytest.raises(RequestError):
+            images.find_boot_disk("base", [repo])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_metadata_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    good = {"name": "a", "revision": 0, "kind": "vm", "owner": "o", "timestamp": 1.0, "data_blobs": ["0" * 64], "custom_meta": {}}
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+    text = json.dumps({**good, **data.draw(st.dictionaries(st.sampled_from([*good, "description", "x"]), values))})
+    cut = data.draw(st.integers(0, len(text)))
+    for one in (text, text[:cut]):
+        try:
+            revision = imagemeta.parse_revision(one, "a@0", "w")
+        except PcoccError as error:
+            assert error.message.startswith("the metadata file w is damaged: ")
+        else:
+            assert imagemeta.parse_revision(imagemeta.render_revision(revision).decode(), "a@0", "w") == revision
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(at=st.integers(0, 600), value=st.binary(min_size=1, max_size=16))
+def test_any_header_is_imported_or_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, at: int, value: bytes) -> None:
+    source = tmp_path / "fuzz.qcow2"
+    data = bytearray((make_disk(source) if not source.exists() else source).read_bytes())
+    data[at : at + len(value)] = value
+    (tmp_path / "bad").write_bytes(data)
+    start = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        try:
+            done = pcocc("image", "import", "--format", "qcow2", "--update", "bad", "a")
+        except AssertionError:
+            done = pcocc("image", "import", "--format", "qcow2", "--update", "bad", "a", ok=False)
+    assert time.monotonic() - start < 20 and leftovers(repo) == [], done

@@ -1,0 +1,269 @@
+"""Importing: every format and source gives the same disk; what is not whole, or leads elsewhere, is refused."""
+
+import gzip
+import hashlib
+import os
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import images, qcow2
+from pcocc_runtime.repos import Reference, Repo
+from pcocc_runtime.system import qemuimg
+from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
+
+Pcocc = Callable[..., Ran]
+
+
+def disk(repo: Repo, name: str, revision: int | None = None) -> Path:
+    return images.find_image(Reference(name, None, revision), [repo]).path
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc"])
+def test_every_format_is_recognised_and_gives_the_same_disk(pcocc: Pcocc, repo: Repo, tmp_path: Path, form: str) -> None:
+    source = make_disk(tmp_path / "source", form)
+    assert pcocc("image", "import", str(source), "new").out == "stored as user:new@0\n"
+    assert content(disk(repo, "new")) == raw_sum()
+    assert leftovers(repo) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-O", "vmdk", "-o", "subformat=streamOptimized"),
+        ("-O", "vpc", "-o", "subformat=fixed,force_size=on"),
+        ("-O", "vdi", "-o", "static=on"),
+        ("-O", "qcow2", "-c"),
+        ("-O", "qcow2", "-o", "compat=0.10"),
+    ],
+)
+def test_their_variants_too(pcocc: Pcocc, repo: Repo, tmp_path: Path, options: tuple[str, ...]) -> None:
+    write_raw(tmp_path / "raw")
+    qemu_img("convert", "-f", "raw", *options, tmp_path / "raw", tmp_path / "source")
+    pcocc("image", "import", "source", "new")
+    assert content(disk(repo, "new")) == raw_sum()
+
+
+def test_a_layer_is_named_by_its_content_and_shared(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    make_disk(tmp_path / "b.vdi", "vdi")
+    pcocc("image", "import", "a.qcow2", "a")
+    pcocc("image", "import", "b.vdi", "b")
+    path = disk(repo, "a")
+    assert path == disk(repo, "b") and path.name == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert sorted(listing(repo)) == [f"data/{path.name[:2]}/{path.name}", "meta/a@0", "meta/b@0"]
+
+
+def test_a_name_with_a_colon_or_comma_is_only_a_name(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    make_disk(tmp_path / "nbd:x,file=y 'z'.qcow2")
+    pcocc("image", "import", "./nbd:x,file=y 'z'.qcow2", "a")
+    assert content(disk(repo, "a")) == raw_sum()
+
+
+def test_a_name_that_is_taken_is_refused_unless_it_is_an_update(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    make_disk(tmp_path / "b.qcow2", seed=1)
+    pcocc("image", "import", "a.qcow2", "a")
+    before = listing(repo)
+    assert "has an image 'a' already" in pcocc("image", "import", "b.qcow2", "a", ok=False).err
+    assert listing(repo) == before
+    assert pcocc("image", "import", "--update", "b.qcow2", "a").out == "stored as user:a@1\n"
+    assert content(disk(repo, "a", 0)) == raw_sum() and content(disk(repo, "a")) == raw_sum(1)
+
+
+def test_stdin_is_read_to_its_end(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    with as_stdin(make_disk(tmp_path / "a.qcow2")):
+        pcocc("image", "import", "-", "a")
+    assert content(disk(repo, "a")) == raw_sum()
+    with as_stdin(Path("/dev/null")):
+        assert "stdin is not a sound raw image: it is empty" in pcocc("image", "import", "-", "b", ok=False).err
+
+
+def test_a_terminal_is_no_image(pcocc: Pcocc, repo: Repo) -> None:
+    main, terminal = os.openpty()
+    try:
+        with as_stdin(Path(os.ttyname(terminal))):
+            assert "standard input is a terminal" in pcocc("image", "import", "-", "b", ok=False).err
+    finally:
+        os.close(main)
+        os.close(terminal)
+    assert leftovers(repo) == []
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_checksums_are_compared(pcocc: Pcocc, repo: Repo, tmp_path: Path, algorithm: str) -> None:
+    source = make_disk(tmp_path / "a.qcow2")
+    right = hashlib.new(algorithm, source.read_bytes()).hexdigest()
+    wrong = right.translate(str.maketrans("0123", "1230"))
+    said = pcocc("image", "import", "--checksum", f"{algorithm}:{wrong}", "a.qcow2", "a", ok=False).err
+    assert f"the {algorithm} sum of {source} is {right}, not {wrong}" in said
+    assert listing(repo) == {} and leftovers(repo) == []
+    pcocc("image", "import", "--checksum", f"{algorithm}:{right.upper()}", "a.qcow2", "a")
+
+
+@pytest.mark.parametrize("text", ["", "md5:" + "0" * 32, "sha256:123", "sha256:" + "g" * 64, "0" * 63])
+def test_a_text_that_is_no_checksum_is_refused(pcocc: Pcocc, tmp_path: Path, text: str) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    if text:
+        assert "is not a checksum" in pcocc("image", "import", "--checksum", text, "a.qcow2", "a", ok=False).err
+
+
+def overlay(path: Path, backing: str, form: str = "qcow2") -> None:
+    qemu_img("create", "-q", "-f", form, "-u", "-b", backing, "-F", "raw" if form == "qcow2" else form, path, "1M")
+
+
+def bad_qcow2(tmp_path: Path) -> None:
+    overlay(tmp_path / "bad", "/etc/passwd")
+
+
+def json_backing(tmp_path: Path) -> None:
+    overlay(tmp_path / "bad", 'json:{"driver":"raw","file":{"driver":"file","filename":"/etc/passwd"}}')
+
+
+def external_data(tmp_path: Path) -> None:
+    qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path}/data,data_file_raw=on", tmp_path / "bad", "1M")
+
+
+def vmdk_parent(tmp_path: Path) -> None:
+    make_disk(tmp_path / "base", "vmdk")
+    overlay(tmp_path / "bad", str(tmp_path / "base"), "vmdk")
+
+
+def vmdk_flat(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=monolithicFlat", tmp_path / "raw", tmp_path / "bad")
+
+
+def vmdk_hidden_extent(tmp_path: Path) -> None:
+    text = (
+        b'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 8 FLAT "/etc/passwd" 0\n'
+    )
+    (tmp_path / "bad").write_bytes(
+        b"KDMV" + struct.pack("<IIQQQQ", 1, 3, 0, 128, 1, 20).ljust(508, b"\0") + text.ljust(20 * 512, b"\0")
+    )
+
+
+def vhd_parent(tmp_path: Path) -> None:
+    data = bytearray(make_disk(tmp_path / "whole", "vpc").read_bytes())
+    data[-512 + 60 : -512 + 64] = (4).to_bytes(4, "big")
+    (tmp_path / "bad").write_bytes(data)
+
+
+def gzipped(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(gzip.compress(make_disk(tmp_path / "a").read_bytes()))
+
+
+def odd_raw(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(b"hello\n")
+
+
+def directory(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+
+
+def empty(tmp_path: Path) -> None:
+    (tmp_path / "bad").touch()
+
+
+def nothing(_tmp_path: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (bad_qcow2, "has a backing file, '/etc/passwd': what it holds is only a part"),
+        (json_backing, "has the backing file 'json:"),
+        (external_data, "keeps its data in another file"),
+        (vmdk_parent, "has a parent, another VMDK image"),
+        (vmdk_flat, "is the descriptor of a VMDK image whose data are in other files"),
+        (vmdk_hidden_extent, "is a VMDK image whose data are in other files"),
+        (vhd_parent, "has a parent, another VHD image"),
+        (gzipped, "the file is compressed by gzip"),
+        (odd_raw, "its 6 bytes are no whole number of sectors"),
+        (directory, "is not a regular file"),
+        (empty, "is not a sound raw image: it is empty"),
+        (nothing, "cannot be read: No such file or directory"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+def test_what_is_not_a_disk_in_itself_is_refused(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    make(tmp_path)
+    assert said in pcocc("image", "import", "bad", "a", ok=False).err
+    assert listing(repo) == {} and leftovers(repo) == []
+
+
+@pytest.mark.parametrize("form", ["qcow2", "vmdk", "vdi", "vhdx", "vpc"])
+@pytest.mark.parametrize("part", [0.3, 0.7, 0.99])
+def test_a_truncated_image_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, form: str, part: float) -> None:
+    data = make_disk(tmp_path / "whole", form, used=1 << 20).read_bytes()
+    (tmp_path / "bad").write_bytes(data[: int(len(data) * part) // 512 * 512])
+    pcocc("image", "import", "--format", form, "bad", "a", ok=False)
+    assert listing(repo) == {} and leftovers(repo) == []
+
+
+def test_a_raw_disk_that_looks_like_another_format_can_be_told_apart(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    overlay(tmp_path / "forged", "/etc/passwd")  # a guest may write such a header to the start of its disk
+    data = (tmp_path / "forged").read_bytes().ljust(1 << 20, b"\0")
+    (tmp_path / "disk.raw").write_bytes(data)
+    assert "has a backing file" in pcocc("image", "import", "disk.raw", "a", ok=False).err
+    pcocc("image", "import", "--format", "raw", "disk.raw", "a")
+    assert content(disk(repo, "a")) == hashlib.sha256(data).hexdigest()
+    header = qcow2.parse_header(disk(repo, "a").read_bytes()[: qcow2.HEAD_SIZE], "a")
+    assert header.backing_file is None and header.size == 1 << 20
+
+
+@pytest.mark.parametrize("form", ["qcow2", "vmdk", "vdi", "vhdx", "vpc"])
+def test_a_format_that_is_told_wrongly_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, form: str) -> None:
+    write_raw(tmp_path / "raw")
+    pcocc("image", "import", "--format", form, "raw", "a", ok=False)
+    assert listing(repo) == {}
+
+
+@pytest.mark.parametrize("form", ["qcow2", "vmdk"])
+def test_qemu_img_is_never_led_to_a_backing_file(tmp_path: Path, form: str) -> None:
+    make_disk(tmp_path / "base", form)
+    qemu_img("create", "-q", "-f", form, "-b", tmp_path / "base", "-F", form, tmp_path / "over")
+    qemuimg.convert(qemuimg.source(tmp_path / "over", form), "qcow2", tmp_path / "got", lambda done, total: None)
+    assert content(tmp_path / "got") == raw_sum(used=0)
+
+
+def test_an_image_in_use_by_a_writer_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    with subprocess.Popen(
+        ["qemu-io", "-f", "qcow2", "a.qcow2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+    ) as user:
+        assert user.stdin and user.stdout
+        user.stdin.write(b"read 0 512\n")
+        user.stdin.flush()
+        user.stdout.readline()
+        assert 'Failed to get shared "write" lock' in pcocc("image", "import", "a.qcow2", "a", ok=False).err
+        user.stdin.close()
+    pcocc("image", "import", "a.qcow2", "a")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "..", "a\nb", "x" * 300, "", "a@1", "nowhere:a", "user:", "user:../a", "-"])
+def test_a_wrong_name_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, name: str) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    pcocc("image", "import", "--", "a.qcow2", name, ok=False)
+    assert not Path(repo.path).exists() and sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.qcow2",
+        "a.qcow2.raw",
+        "etc",
+        "home",
+    ]
+
+
+def test_compressed_and_described(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    (tmp_path / "text.raw").write_bytes(b"line\n" * (1 << 18) + bytes(512 - (5 << 18) % 512))
+    pcocc("image", "import", "--compress", "-d", "Some \x1b[31mtext", "text.raw", "small")
+    pcocc("image", "import", "text.raw", "large")
+    assert disk(repo, "small").stat().st_size < disk(repo, "large").stat().st_size / 3
+    assert content(disk(repo, "small")) == hashlib.sha256((tmp_path / "text.raw").read_bytes()).hexdigest()
+    assert "Some ?[31mtext" in pcocc("image", "list").out

@@ -1,0 +1,306 @@
+"""Repositories that several people use: at the same time, without the right to, on a full or read-only file system."""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_mock import MockerFixture
+
+from pcocc_runtime import cli, images, repos
+from pcocc_runtime.repos import Repo
+from pcocc_runtime.system import qemuimg
+from tests.images import children
+from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, raw_sum, write_raw
+
+Pcocc = Callable[..., Ran]
+NOBODY, SOMEBODY = 65533, 65532
+
+
+def test_two_who_save_to_one_image_get_revisions_of_their_own(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    for seed in range(8):
+        make_disk(tmp_path / f"{seed}.qcow2", seed=seed)
+    pcocc("image", "import", "0.qcow2", "a")
+
+    def start(seed: int) -> int:
+        return children.start(lambda: cli.main(["image", "import", "--update", f"{seed}.qcow2", "a"]), tmp_path / f"out{seed}")
+
+    assert [children.wait(child) for child in [start(seed) for seed in range(1, 8)]] == [0] * 7
+    found = images.read_images([repo], [])
+    assert [one.revision.revision for one in found] == list(range(8))
+    assert {content(one.path) for one in found} == {raw_sum(seed) for seed in range(8)}
+    said = {int(re.findall(r"@(\d+)", (tmp_path / f"out{seed}").read_text())[0]): raw_sum(seed) for seed in range(1, 8)}
+    assert said == {one.revision.revision: content(one.path) for one in found[1:]}
+
+
+def test_two_who_make_one_image_cannot_both(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        make_disk(tmp_path / f"{seed}.qcow2", seed=seed)
+    for _ in range(5):
+        shutil.rmtree(repo.path, ignore_errors=True)
+        pair = [children.start(lambda seed=seed: cli.main(["image", "import", f"{seed}.qcow2", "a"])) for seed in (1, 2)]
+        assert sorted(children.wait(child) for child in pair) == [0, 1]
+        assert len(images.read_images([repo], [])) == 1 and leftovers(repo) == []
+
+
+def test_imports_copies_deletes_and_gc_at_once_lose_nothing(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    for seed in range(3):
+        make_disk(tmp_path / f"{seed}.qcow2", seed=seed)
+    pcocc("image", "import", "0.qcow2", "keep")
+
+    def work(seed: int) -> int:
+        for turn in range(6):
+            steps = (
+                ["import", f"{seed}.qcow2", f"i{seed}"],
+                ["resize", f"i{seed}", f"{turn + 2}M"],
+                ["copy", f"i{seed}", f"c{seed}"],
+                ["delete", f"i{seed}"],
+                ["resize", f"c{seed}", "+1M"],
+                ["verify", "-R", "user"],
+                ["delete", f"c{seed}"],
+            )
+            for argv in steps:
+                done = cli.main(["image", *argv])
+                if done:
+                    return turn + 1
+        return 0
+
+    def collect() -> int:
+        return max(cli.main(["image", "repo", "gc", "--grace", "0"]) for _ in range(60))
+
+    crew = [children.start(lambda seed=seed: work(seed), tmp_path / f"out{seed}") for seed in range(3)]
+    crew.append(children.start(collect, tmp_path / "gc"))
+    assert [children.wait(child) for child in crew] == [0] * 4, [
+        (tmp_path / f"out{seed}").read_text()[-400:] for seed in range(3)
+    ]
+    pcocc("image", "repo", "gc", "--grace", "0")
+    assert content(images.find_image(repos.parse_reference("keep"), [repo]).path) == raw_sum()
+    assert len(listing(repo)) == 2 and leftovers(repo) == []
+
+
+def test_a_lock_that_is_held_is_waited_for_and_its_holder_named(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    pcocc("image", "import", "a.qcow2", "a")
+
+    def hold() -> int:
+        with open(Path(repo.path, ".lock"), "r+") as stream:
+            fcntl.lockf(stream, fcntl.LOCK_EX)
+            (tmp_path / "held").touch()
+            time.sleep(300)
+        return 0
+
+    holder = children.start(hold)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr("pcocc_runtime.system.claims.LOCK_WAIT", 0.3)
+        assert re.search(
+            r"repository 'user' is busy: process \d+ on \S+ has held its lock", pcocc("image", "delete", "a", ok=False).err
+        )
+    pcocc("image", "show", "a")  # to read needs no lock
+    waiting = children.start(lambda: cli.main(["image", "delete", "a"]))
+    time.sleep(0.3)
+    assert os.waitpid(waiting, os.WNOHANG) == (0, 0)
+    os.kill(holder, signal.SIGKILL)
+    assert children.wait(holder) == -signal.SIGKILL and children.wait(waiting) == 0
+    assert listing(repo) == {}
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Return a directory that other users can enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
+def site(public: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return a site in `public` with a repository `site` of root's, and a home for NOBODY and for SOMEBODY."""
+    (public / "etc").mkdir()
+    (public / "etc/repos.yaml").write_text(
+        f"repos:\n- {{name: user, path: '%{{homedir}}/images'}}\n- {{name: site, path: {public}/images}}\n"
+    )
+    for uid in (NOBODY, SOMEBODY):
+        (public / str(uid)).mkdir()
+        os.chown(public / str(uid), uid, uid)
+    monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(public / "etc"))
+    monkeypatch.setenv("PCOCC_USER_CONF_DIR", "/nonexistent")
+    monkeypatch.setenv("HOME", str(public / "0"))
+    (public / "0").mkdir()
+    make_disk(public / "a.qcow2")
+    assert children.pcocc("image", "import", str(public / "a.qcow2"), "site:a") == 0
+    return public
+
+
+def user_runs(site: Path, uid: int, *argv: str) -> tuple[int, str]:
+    """Run `pcocc image` as a user; return its exit status and what it said."""
+    with tempfile.NamedTemporaryFile(dir=site) as out:
+        os.chmod(out.name, 0o666)
+
+        def run() -> int:
+            os.environ["HOME"] = str(site / str(uid))
+            os.chdir(site / str(uid))
+            return cli.main(["image", *argv])
+
+        return children.as_user(uid, run, Path(out.name)), Path(out.name).read_text()
+
+
+def test_users_read_the_sites_images_and_cannot_change_them(site: Path) -> None:
+    before = listing(Repo("site", str(site / "images")))
+    assert user_runs(site, NOBODY, "list")[1].split()[8] == "a"
+    assert user_runs(site, NOBODY, "verify")[0] == 0
+    assert user_runs(site, NOBODY, "export", "a", "a.raw")[0] == 0
+    assert user_runs(site, NOBODY, "copy", "a", "mine") == (0, "stored as user:mine@0\n")
+    for argv in (
+        ["import", "../a.qcow2", "site:b"],
+        ["copy", "a", "site:b"],
+        ["delete", "site:a"],
+        ["resize", "site:a", "2M"],
+        ["repo", "gc", "site"],
+    ):
+        status, text = user_runs(site, NOBODY, *argv)
+        assert status == 1 and "repository 'site'" in text and "cannot be changed by you: Permission denied" in text
+    assert listing(Repo("site", str(site / "images"))) == before
+    assert user_runs(site, NOBODY, "show", "a")[0] == 0 and not children.as_user(
+        NOBODY, lambda: os.access(site / "images/.lock", os.R_OK)
+    )
+    text = user_runs(site, NOBODY, "repo", "list")[1]
+    assert re.search(r"user .*writable.*\n.*site .*read-only", text)
+
+
+def test_what_is_exported_to_a_public_directory_is_nobody_elses_to_change(site: Path, mocker: MockerFixture) -> None:
+    seen: list[int] = []
+
+    def convert(image: str, form: str, target: Path, *rest: Any, **more: Any) -> None:
+        seen.extend(
+            path.stat().st_mode & 0o777 for path in (target.parent, target.parent.with_name(target.parent.name + ".lock"))
+        )
+        original(image, form, target, *rest, **more)
+
+    original = qemuimg.convert
+    mocker.patch("pcocc_runtime.system.qemuimg.convert", convert)
+    (site / "tmp").mkdir()
+    (site / "tmp").chmod(0o1777)
+    assert cli.main(["image", "export", "a", f"{site}/tmp/a.raw"]) == 0
+    assert seen == [0o700, 0o600] and (site / "tmp/a.raw").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_private_repository_is_private(site: Path) -> None:
+    (site / str(NOBODY)).chmod(0o700)
+    assert user_runs(site, NOBODY, "copy", "a", "mine")[0] == 0
+    (site / "etc/repos.yaml").write_text(f"repos: [{{name: his, path: {site}/{NOBODY}/images}}]")
+    status, text = user_runs(site, SOMEBODY, "list")
+    assert status == 1 and "repository 'his'" in text and "Permission denied" in text
+
+
+def test_a_group_shares_a_repository(site: Path) -> None:
+    shared = site / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)  # as good as a group for two users
+    (site / "etc/repos.yaml").write_text(f"repos: [{{name: ours, path: {shared}}}]")
+    assert user_runs(site, NOBODY, "import", str(site / "a.qcow2"), "a")[0] == 0
+    assert user_runs(site, SOMEBODY, "resize", "a", "2M") == (0, "stored as ours:a@1\n")
+    assert "1 layer removed" in user_runs(site, NOBODY, "delete", "a@1")[1]
+    assert user_runs(site, SOMEBODY, "delete", "a")[0] == 0
+    assert listing(Repo("ours", str(shared))) == {}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of 4 MiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "pcocc-test", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.fixture
+def crowded(pcocc: Pcocc, other: Repo, small: Path, tmp_path: Path) -> Repo:
+    """Return a repository in 4 MiB with an image of one."""
+    make_disk(tmp_path / "a.qcow2", used=1 << 20)
+    repo = Repo("small", str(small / "images"))
+    (tmp_path / "etc/repos.yaml").write_text(f"repos: [{{name: small, path: {repo.path}}}, {{name: site, path: {other.path}}}]")
+    pcocc("image", "import", "a.qcow2", "a")
+    return repo
+
+
+def test_what_does_not_fit_is_refused_before_it_is_written(pcocc: Pcocc, crowded: Repo, tmp_path: Path) -> None:
+    before = listing(crowded)
+    write_raw(tmp_path / "big.raw", size=8 << 20, used=8 << 20)
+    said = pcocc("image", "import", "big.raw", "big", ok=False).err
+    assert re.search(r"big.raw needs 8 MiB, and the file system of repository 'small' has room for [123]", said)
+    assert listing(crowded) == before and leftovers(crowded) == []
+    pcocc("image", "import", "big.raw", "site:big")
+    assert re.search(
+        r"needs 8 MiB, and the file system of \S+/small has room",
+        pcocc("image", "export", "site:big", "small/x.raw", ok=False).err,
+    )
+    assert sorted(os.listdir(tmp_path / "small")) == ["images"]
+
+
+def test_sparse_images_larger_than_the_file_system_fit(pcocc: Pcocc, crowded: Repo, tmp_path: Path) -> None:
+    with open(write_raw(tmp_path / "sparse.raw", 5, size=1 << 20), "r+b") as stream:
+        stream.truncate(1 << 40)
+    pcocc("image", "import", "sparse.raw", "sparse")
+    pcocc("image", "resize", "sparse", "2T")
+    assert "2T" in pcocc("image", "list", "sparse").out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["import", "--compress", "big.raw", "b"], ["import", "-", "b"], ["copy", "site:big", "b"], ["copy", "site:many", "b"]],
+)
+def test_a_file_system_that_fills_up_is_told_and_nothing_stays(
+    pcocc: Pcocc, crowded: Repo, tmp_path: Path, argv: list[str]
+) -> None:
+    before = listing(crowded)
+    write_raw(tmp_path / "big.raw", size=8 << 20, used=8 << 20)
+    pcocc("image", "import", "big.raw", "site:big")
+    make_disk(tmp_path / "half.qcow2", used=1 << 20, seed=9)
+    pcocc("image", "import", "half.qcow2", "site:many")
+    if argv[1] == "site:many":
+        (tmp_path / "small/filler").write_bytes(bytes(2 << 20))
+    with as_stdin(tmp_path / "big.raw"):
+        said = pcocc("image", *argv, ok=False).err
+    assert "repository 'small'" in said and " is full: No space left on device" in said
+    assert listing(crowded) == before and leftovers(crowded) == []
+
+
+def test_without_any_room_one_can_still_read_and_delete(pcocc: Pcocc, crowded: Repo, small: Path, mocker: MockerFixture) -> None:
+    with open(small / "filler", "wb", buffering=0) as stream, pytest.raises(OSError):
+        while True:
+            stream.write(bytes(4096))
+    assert "is full" in pcocc("image", "resize", "a", "1G", ok=False).err
+    pcocc("image", "verify")
+    mocker.patch("pathlib.Path.touch", side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))  # no inode either
+    assert "1 layer removed" in pcocc("image", "delete", "a").out
+    assert listing(crowded) == {}
+
+
+def test_a_read_only_file_system_is_read(pcocc: Pcocc, crowded: Repo, small: Path, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    before = listing(crowded)
+    pcocc("image", "list")
+    pcocc("image", "verify")
+    pcocc("image", "export", "a", "out.qcow2")
+    pcocc("image", "copy", "a", "site:a")
+    assert "read-only" in pcocc("image", "repo", "list").out
+    for argv in (["import", "a.qcow2", "b"], ["copy", "a", "b"], ["delete", "a"], ["resize", "a", "2M"], ["repo", "gc"]):
+        assert "cannot be changed by you: Read-only file system" in pcocc("image", *argv, ok=False).err
+    assert "cannot be written: Read-only file system" in pcocc("image", "export", "a", "small/x.raw", ok=False).err
+    assert listing(crowded) == before

@@ -1,0 +1,220 @@
+"""Importing from web servers and from containerDisks."""
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcocc_runtime import images
+from pcocc_runtime.repos import Reference, Repo
+from tests.images.disks import Ran, content, leftovers, listing, make_disk, raw_sum, write_raw
+from tests.images.web import registry, serve
+
+Pcocc = Callable[..., Ran]
+
+
+def disk(repo: Repo, name: str) -> Path:
+    return images.find_image(Reference(name), [repo]).path
+
+
+def test_a_url_is_fetched_and_kept_without_its_secrets(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    data = make_disk(tmp_path / "a.qcow2").read_bytes()
+    with serve({"/a.qcow2?key=secret": (302, {"Location": "/b"}, b""), "/b": (200, {}, data)}) as host:
+        pcocc("image", "import", "--checksum", hashlib.sha256(data).hexdigest(), f"http://{host}/a.qcow2?key=secret", "a")
+    assert content(disk(repo, "a")) == raw_sum()
+    assert images.find_image(Reference("a"), [repo]).revision.custom["source"] == f"http://{host}/a.qcow2"
+
+
+def test_a_url_without_a_length_is_fetched(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    data = make_disk(tmp_path / "a.qcow2").read_bytes()
+    with serve({"/a": (200, {"Content-Length": ""}, data)}) as host:
+        pcocc("image", "import", f"http://{host}/a", "a")
+    assert content(disk(repo, "a")) == raw_sum()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((404, {}, b""), "could not be fetched: status 404: Not Found"),
+        ((200, {"Content-Length": "5000000"}, b"x" * 4096), "could not be fetched: "),
+        ((200, {"Content-Length": str(1 << 60)}, b""), "and the file system of"),
+        ((200, {"Content-Length": "many"}, b""), "could not be fetched: "),
+        ((302, {"Location": "file:///etc/passwd"}, b""), "could not be fetched: "),
+        ((302, {"Location": "/a"}, b""), "could not be fetched: "),
+        ((200, {}, b"<html>not found</html>"), "is not a sound raw image: its 22 bytes are no whole number of sectors"),
+    ],
+)
+def test_what_a_server_does_wrong_is_told(pcocc: Pcocc, repo: Repo, answer: Any, said: str) -> None:
+    with serve({"/a": answer}) as host:
+        text = pcocc("image", "import", f"http://{host}/a", "a", ok=False).err
+    assert said in text and f"http://{host}/a" in text
+    assert listing(repo) == {} and leftovers(repo) == []
+
+
+def test_no_server_is_told(pcocc: Pcocc, repo: Repo) -> None:
+    assert "Connection refused" in pcocc("image", "import", "http://127.0.0.1:1/a", "a", ok=False).err
+
+
+Members = list[tuple[str, bytes | str | None]]  # a file's content, the target of a link, None for a directory
+
+
+def layer(members: Members, packed: bool = True) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(data, bytes):
+                info.size = len(data)
+            else:
+                info.type, info.linkname = (tarfile.DIRTYPE, "") if data is None else (tarfile.SYMTYPE, data)
+            archive.addfile(info, io.BytesIO(data) if isinstance(data, bytes) else None)
+    return gzip.compress(out.getvalue(), 1) if packed else out.getvalue()
+
+
+def build(layers: list[bytes], packed: bool = True) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the blobs and the manifest of an image, its lowest layer first."""
+    kind = "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if packed else "")
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": ["sha256:" + hashlib.sha256(gzip.decompress(one) if packed else one).hexdigest() for one in layers],
+            },
+        }
+    ).encode()
+    blobs = {hashlib.sha256(data).hexdigest(): data for data in [config, *layers]}
+
+    def descriptor(data: bytes, media: str) -> dict[str, Any]:
+        return {"mediaType": media, "digest": "sha256:" + hashlib.sha256(data).hexdigest(), "size": len(data)}
+
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor(config, "application/vnd.oci.image.config.v1+json"),
+        "layers": [descriptor(one, kind) for one in layers],
+    }
+    return blobs, manifest
+
+
+def write_layout(directory: Path, layers: list[bytes], packed: bool = True, **index: Any) -> Path:
+    blobs, manifest = build(layers, packed)
+    text = json.dumps(manifest).encode()
+    blobs[hashlib.sha256(text).hexdigest()] = text
+    (directory / "blobs/sha256").mkdir(parents=True)
+    for digest, data in blobs.items():
+        (directory / "blobs/sha256" / digest).write_bytes(data)
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    entry = {"mediaType": manifest["mediaType"], "digest": "sha256:" + hashlib.sha256(text).hexdigest(), "size": len(text)}
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [{**entry, **index}]}))
+    return directory
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("form", "name"), [("raw", "disk/debian.img"), ("qcow2", "./disk/disk.qcow2"), ("qcow2", "/disk/x")])
+def test_a_container_disk_is_imported(pcocc: Pcocc, repo: Repo, tmp_path: Path, packed: bool, form: str, name: str) -> None:
+    data = make_disk(tmp_path / "disk", form).read_bytes()
+    write_layout(tmp_path / "oci", [layer([("etc/x", b"y")], packed), layer([("disk", None), (name, data)], packed)], packed)
+    pcocc("image", "import", "oci:oci", "a")
+    assert content(disk(repo, "a")) == raw_sum()
+    assert leftovers(repo) == []
+
+
+def test_the_top_layer_wins_and_a_tag_chooses(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    low, high = write_raw(tmp_path / "low", 1).read_bytes(), write_raw(tmp_path / "high", 2).read_bytes()
+    name = {"org.opencontainers.image.ref.name": "v1"}
+    write_layout(
+        tmp_path / "o:c", [layer([("disk/a", low)]), layer([("disk/a", high)]), layer([("other", b"")])], annotations=name
+    )
+    pcocc("image", "import", "oci:o:c:v1", "a")
+    assert content(disk(repo, "a")) == raw_sum(2)
+    assert "has no image 'v2'" in pcocc("image", "import", "oci:o:c:v2", "b", ok=False).err
+
+
+def damaged(directory: Path) -> None:
+    largest = max((directory / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+
+
+def cut(directory: Path) -> None:
+    largest = max((directory / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def gone(directory: Path) -> None:
+    max((directory / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size).unlink()
+
+
+def no_index(directory: Path) -> None:
+    (directory / "index.json").unlink()
+
+
+def silly_index(directory: Path) -> None:
+    (directory / "index.json").write_text('{"manifests": [5, {"digest": "sha256:../../etc/passwd", "size": 1}]}')
+
+
+def deep_index(directory: Path) -> None:
+    (directory / "index.json").write_text("[" * 100000)
+
+
+def leave(_directory: Path) -> None:
+    pass
+
+
+GOOD: Members = [("disk/a", b"\1" * 65536)]
+
+
+@pytest.mark.parametrize(
+    ("members", "spoil", "said"),
+    [
+        ([("etc/disk/a", b"x")], leave, "has no file in /disk, so it is not a containerDisk"),
+        ([("disk/a", b"x" * 512), ("disk/b", b"y" * 512)], leave, "has more than one file in /disk: disk/a, disk/b"),
+        ([("disk/a", "/etc/passwd")], leave, "disk/a in the image is not a regular file"),
+        (GOOD, damaged, "is damaged: "),
+        (GOOD, cut, "is damaged: "),
+        (GOOD, gone, "cannot be read: No such file"),
+        (GOOD, no_index, "index.json cannot be read: No such file"),
+        (GOOD, silly_index, "a descriptor has no sha256 digest or no size"),
+        (GOOD, deep_index, "is damaged: it is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_wrong_layout_is_refused(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, members: Members, spoil: Callable[[Path], None], said: str, packed: bool
+) -> None:
+    spoil(write_layout(tmp_path / "oci", [layer(members, packed)], packed))
+    assert said in pcocc("image", "import", "oci:oci", "a", ok=False).err
+    assert listing(repo) == {} and leftovers(repo) == []
+
+
+def test_an_image_for_another_machine_is_refused(pcocc: Pcocc, tmp_path: Path) -> None:
+    write_layout(tmp_path / "oci", [layer(GOOD)], platform={"architecture": "s390x", "os": "linux"})
+    assert "has no image for x86_64" in pcocc("image", "import", "oci:oci", "a", ok=False).err
+
+
+def test_a_registry_is_read_through_skopeo(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    blobs, manifest = build([layer([("disk/disk.img", write_raw(tmp_path / "raw").read_bytes())])])
+    with serve(registry("vm/debian", "12", blobs, manifest)) as host:
+        (tmp_path / "home/.config/containers").mkdir(parents=True)
+        (tmp_path / "home/.config/containers/registries.conf").write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
+        pcocc("image", "import", f"docker://{host}/vm/debian:12", "a")
+        assert content(disk(repo, "a")) == raw_sum()
+        assert "could not be fetched: " in pcocc("image", "import", f"docker://{host}/vm/debian:13", "b", ok=False).err
+    assert leftovers(repo) == []
+
+
+def test_without_skopeo_that_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    text = pcocc("image", "import", "docker://example.org/a", "a", ok=False).err
+    assert "the program skopeo is not installed" in text and "oci:DIR" in text
+    for wrong in ("docker:a", "docker://", "docker:///a", "docker://-a"):
+        assert "is not an image in a registry" in pcocc("image", "import", wrong, "a", ok=False).err
