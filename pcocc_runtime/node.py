@@ -167,7 +167,8 @@ def release(record: Record) -> None:
 def clear(record: Record) -> None:
     """End and delete what a boot step has made, but the job's namespace, where VM steps may wait for the next."""
     for left in process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid):
-        process.kill(left)
+        if left != record.stepd:  # which has the user's effective uid while it waits for us to set up
+            process.kill(left)
     fabric.remove_networks(record.job)
     files.remove_tree(naming.job_dir(record.job))
     files.remove_tree(PurePath(record.scratch, str(record.job)))
