@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,22 @@ from pcocc_runtime import netcheck, netdraw, netfacts
 from pcocc_runtime.netcheck import Finding
 from pcocc_runtime.netfacts import NodeFacts
 from tests.netns.fabric import ROOT, Guest, Node, request
+from tests.netns.lan import NOBODY, answering
 
 Pair = tuple[Node, Node]
 # the installed entry point, and only what is installed beside it, for a user who cannot read this checkout
 TASK = "import sys; sys.path.insert(0, '/run/lib'); from pcocc_runtime.attach import main; sys.exit(main())"
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 @pytest.fixture
 def job(nodes: Pair) -> Iterator[Pair]:
-    """Job 12 with vm0 and vm1 on the first node, vm2 and vm3 on the second."""
+    with set_up(nodes):
+        yield nodes
+
+
+@contextmanager
+def set_up(nodes: Pair) -> Iterator[None]:
+    """Run job 12 with vm0 and vm1 on the first node, vm2 and vm3 on the second."""
     dns = importlib.util.find_spec("dns")
     assert dns and dns.origin
     stepd = subprocess.Popen(["sleep", "600"])
@@ -29,9 +36,11 @@ def job(nodes: Pair) -> Iterator[Pair]:
         node.run("mkdir", "/run/lib")
         node.run("cp", "-r", str(ROOT / "pcocc_runtime"), str(Path(dns.origin).parent), "/run/lib")
         node.run("chmod", "-R", "a+rX", "/run/lib")
-    yield nodes
-    stepd.kill()
-    stepd.wait()
+    try:
+        yield
+    finally:
+        stepd.kill()
+        stepd.wait()
 
 
 def start_guests(nodes: Pair, *ranks: int) -> list[Guest]:
@@ -71,7 +80,8 @@ def test_show_draws_what_is_there(job: Pair) -> None:
     assert "default: L3, MTU 1450, 4 VMs, VNI 12, UDP port 24832, 10.200.0.0/16, gateway 10.200.255.254" in drawing
     mac = other.run("cat", "/sys/class/net/eth0/address").stdout.strip()
     [line] = [line for line in drawing.splitlines() if "vm3 eth0" in line]
-    assert line.split()[3:6] == ["tap3n0", "10.200.0.4", mac]
+    assert line.partition("vm3 eth0")[2].split()[:3] == ["tap3n0", "10.200.0.4", mac]
+    assert any("way out" in line and "uplink" in line for line in drawing.splitlines())
 
 
 def test_all_is_well(job: Pair) -> None:
@@ -106,10 +116,10 @@ def test_a_blocked_tunnel_is_told_from_dead_vms(job: Pair) -> None:
 def test_a_narrow_way_is_told_from_a_blocked_one(job: Pair) -> None:
     start_guests(job, 0, 1, 2, 3)
     job[0].in_job(12, "ip", "link", "set", "vx0", "mtu", "1400")
-    failures = check(job)[0]
-    assert failures[0] == "default: vx0 (its tunnel) has MTU 1400, not 1450 on 192.0.2.1"
-    assert "default: packets of 1450 bytes do not pass from 192.0.2.1 to vm[2-3] on 192.0.2.2, small ones do" in failures
-    assert len(failures) == 3
+    assert check(job)[0] == [
+        "default: vx0 (its tunnel) has MTU 1400, not 1450 on 192.0.2.1",
+        "default: packets of 1450 bytes do not pass from 192.0.2.1 to vm[2-3] on 192.0.2.2, small ones do",
+    ]
 
 
 def test_a_vm_that_answers_ssh_only_is_noted(job: Pair) -> None:
@@ -144,6 +154,44 @@ def test_a_missing_device_is_told(job: Pair) -> None:
     start_guests(job, 0, 1, 2)
     job[1].in_job(12, "ip", "link", "del", "tap3n0")
     assert check(job)[0][0] == "default: tap3n0 (vm3) is missing on 192.0.2.2"
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("192.0.2.2", ""),
+        ("192.0.2.2:53", ""),
+        ("192.0.2.2:54", "192.0.2.2:54 takes no connection"),
+        ("192.0.2.1", "192.0.2.1 does not answer"),
+        ("192.0.2.9", "192.0.2.9 does not answer"),
+    ],
+)
+def test_a_machine_outside_is_tried(job: Pair, target: str, found: str) -> None:
+    with answering(job[1], 53):
+        [tree] = netfacts.decode(send(job[0], 0, "check", target))
+    assert netfacts.parse_node(tree).probes[0].outbound == found
+
+
+@pytest.mark.parametrize(
+    ("outbound", "found"), [("none", None), ("[198.51.100.0/24]", None), ("[198.51.100.0/24, 192.0.2.0/30]", ""), ("all", "")]
+)
+def test_only_what_may_be_reached_outside_is_tried(nodes: Pair, outbound: str, found: str | None) -> None:
+    for node in nodes:
+        node.configure({"default": f"{{allow-outbound: {outbound}}}"}, {"default": ["default"]})
+    with set_up(nodes):
+        [tree] = netfacts.decode(send(nodes[0], 0, "check", "192.0.2.2"))
+    assert netfacts.parse_node(tree).probes[0].outbound == found
+
+
+def test_a_network_without_addresses_is_looked_at(nodes: Pair) -> None:
+    for node in nodes:
+        node.configure({"lan": "{}", "pv": "{network-layer: L2, mtu: 9000}"}, {"default": ["lan", "pv"]})
+    with set_up(nodes):
+        nodes[1].in_job(12, "ip", "link", "set", "vx1", "down")
+        facts = ask(nodes, "check")
+    found = netcheck.evaluate(facts, [], None)
+    assert "pv: vx1 (its tunnel) is down on 192.0.2.2" in [one.text for one in found if one.level == netcheck.FAILED]
+    assert [node.interface_of(3, 1) for node in facts] == ["eth1", "eth1"] and facts[0].networks[1].mtu == 8950
 
 
 @pytest.mark.parametrize(
