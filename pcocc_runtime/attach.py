@@ -36,6 +36,10 @@ def main() -> int:
     """Run the task's command in its VM; the return value is the command's exit status."""
     if sys.argv[1:2] == ["--batch"]:
         return become_batch(sys.argv[2], sys.argv[3:])
+    if sys.argv[1:2] == ["@netinfo"]:
+        from pcocc_runtime import netinfo
+
+        return netinfo.main(sys.argv[2:])
     vm = os.environ.get("PCOCC_VM_NAME", "")
     try:
         return Session(vm, read_cluster(vm)).run(sys.argv[1:])

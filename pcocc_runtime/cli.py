@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pcocc_runtime import __version__, cli_image, config, errors, policy, report, sitecheck, templates
+from pcocc_runtime import __version__, cli_image, cli_network, config, errors, policy, report, sitecheck, templates
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.templates import Resolved, Template
 
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     groups = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_template(groups.add_parser("template", help="the VM templates you can use"))
     cli_image.add_parsers(groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them"))
+    cli_network.add_network(groups.add_parser("network", help="the networks of a running job"))
     _add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))
     return parser
 

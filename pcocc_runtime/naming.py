@@ -24,7 +24,7 @@ TUNNEL_PORTS = f"{VXLAN_PORT_BASE}-{VXLAN_PORT_BASE + 4 * MAX_NETWORKS - 1}"  # 
 UPLINK = "uplink"  # the job's end of its veth pair
 UPLINK_NETWORK = IPv4Network("169.254.64.0/18")  # never routed (RFC 3927), and without the clouds' 169.254.169.254
 UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
-HOST_UPLINKS = "pcn*"  # the host's ends of all jobs, as nft writes a prefix
+HOST_UPLINKS = f"{OWN_PREFIX}*"  # the host's ends of all jobs, as nft writes a prefix
 RUN_DIR = PurePosixPath("/run/pcocc")
 STATE_DIR = RUN_DIR / ".state"
 
@@ -132,7 +132,7 @@ def room_for(network: IPv4Network, vms: int, nodes: int) -> bool:
 
 def uplink_name(job: int) -> str:
     """Return the name of the host's end of the job's veth pair (at most 15 characters)."""
-    return f"pcn{job}"
+    return f"{OWN_PREFIX}{job}"
 
 
 def uplink_addresses(slot: int) -> tuple[IPv4Address, IPv4Address]:

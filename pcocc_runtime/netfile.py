@@ -84,7 +84,7 @@ def _mac_prefix(node: Node) -> str:
     parts = [*prefix.lower().split(":"), "00", "00"][:3]
     if int(parts[0], 16) & 1:
         raise node.error(f"{prefix!r} begins multicast addresses, which no interface can have", "the first byte must be even")
-    if ":".join(parts) == naming.NODE_MAC_PREFIX:
+    if ":".join(parts) in (naming.NODE_MAC_PREFIX, naming.gateway_mac(0)[:8]):
         raise node.error(f"{prefix!r} begins the addresses of the nodes themselves", "take another prefix, such as 52:54:00")
     return ":".join(parts)
 
@@ -120,7 +120,9 @@ def _interface(longest: int) -> schema.Check:
 def _tap_prefix(node: Node) -> str:
     prefix: str = _interface(naming.MAX_PORT_PREFIX)(node)
     if prefix.startswith(naming.OWN_PREFIX):
-        raise node.error(f"{prefix!r} begins like names of pcocc's own interfaces", f"take one that does not begin with {naming.OWN_PREFIX!r}")
+        raise node.error(
+            f"{prefix!r} begins like names of pcocc's own interfaces", f"take one that does not begin with {naming.OWN_PREFIX!r}"
+        )
     return prefix
 
 

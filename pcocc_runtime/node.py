@@ -246,6 +246,7 @@ def _describe(
             "mtu": plan.spec.mtu,
             "domain": plan.spec.domain_name,
             "gateway": plan.gateway,
+            "outbound": allowed if isinstance(allowed := plan.spec.allow_outbound, bool) else [str(one) for one in allowed],
             "ranks": [tap.rank for tap in plan.taps],
         }
         for plan in plans

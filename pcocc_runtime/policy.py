@@ -13,7 +13,7 @@ from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.templates import Template, resolve
 from pcocc_runtime.yamlfile import Node
 
-_KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check those: docs/decisions/005
+_KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check those: docs/decisions/008
 
 
 @dataclass(frozen=True, slots=True)

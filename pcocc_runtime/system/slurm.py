@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pcocc_runtime.errors import NodeError
+from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.system import process
 
 BOOT_STEP = "pcocc-vms"
@@ -72,10 +75,12 @@ def start_step(argv: list[str], environment: dict[str, str]) -> subprocess.Popen
 
 
 def _start(argv: list[str], environment: dict[str, str], output: int) -> subprocess.Popen[bytes]:
-    clean = {name: value for name, value in os.environ.items() if name in _KEPT or not _is_slurms(name)}
-    return subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**clean, **environment}, cwd="/"
-    )
+    env = {**_clean_environment(), **environment}
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd="/")
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in _KEPT or not _is_slurms(name)}
 
 
 _SPREAD = 'd=/run/pcocc/$1/$2; [ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/ended.new && mv $d/ended.new $d/ended'
@@ -132,3 +137,93 @@ def cancel_step_of(job: int, pid: int) -> None:
     for step in read_boot_steps(job):
         if step.is_of(pid):
             subprocess.run(["scancel", "--quiet", step.name], check=False, stdin=subprocess.DEVNULL, capture_output=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job whose VMs run: whose it is, and the nodes of its boot step, as a count and as Slurm writes a list."""
+
+    job: int
+    user: str
+    uid: int
+    gid: int
+    nodes: int
+    node_list: str
+
+
+def read_running(job: str) -> Running:
+    """Return what Slurm knows of a job and its boot step; RequestError when there is no such job or no VMs of it run."""
+    try:
+        shown = process.run(["scontrol", "--oneliner", "show", "job", job])
+        steps = process.run(["scontrol", "--oneliner", "show", "step", _field(shown, "JobId", job)])
+    except NodeError as error:
+        if "Invalid job id" not in error.message:
+            raise
+        raise RequestError(f"Slurm knows no job {job}, or none that runs", "'squeue' lists those that do") from None
+    return parse_running(job, shown, steps)
+
+
+def parse_running(job: str, shown: str, steps: str) -> Running:
+    """Parse `scontrol -o show job` and `show step` of one job."""
+    owner = re.search(r"UserId=(\S+)\((\d+)\) GroupId=\S+\((\d+)\)", shown)
+    if not owner or shown.strip().count("\n"):
+        raise RequestError(f"{job} is not one job", "name the task of an array as JOB_TASK")
+    boot = next((line for line in steps.splitlines() if _field(line, "Name") == BOOT_STEP), None)
+    if boot is None:
+        raise RequestError(f"the VMs of job {job} do not run", "the first 'srun --pcocc-vm' in the job boots them")
+    nodes, node_list = _field(boot, "Nodes"), _field(boot, "NodeList")
+    if not nodes.isdigit() or not node_list:
+        raise NodeError(f"scontrol does not say on which nodes the VMs of job {job} run", hint=boot[:200])
+    return Running(int(_field(shown, "JobId")), owner[1], int(owner[2]), int(owner[3]), int(nodes), node_list)
+
+
+def _field(line: str, name: str, default: str = "") -> str:
+    found = re.search(rf"(?:^|\s){name}=(\S*)", line)
+    return found[1] if found else default
+
+
+def network_argv(running: Running, words: Sequence[str]) -> list[str]:
+    """Return the srun of `pcocc network`: one task on each node, which the plugin puts into the job's namespace there.
+
+    Whichever VM a VM step names, the namespace is the job's; vm0 is one that every cluster has. See `network_environment`.
+    """
+    return [
+        "srun", f"--jobid={running.job}", "--overlap", f"--nodes={running.nodes}", f"--nodelist={running.node_list}",
+        f"--ntasks={running.nodes}", "--ntasks-per-node=1", "--mem=0", "--time=10", "--job-name=pcocc-network",
+        "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/", "--quiet", "--quit-on-interrupt",
+        "--pcocc-vm=vm0", *words,
+    ]  # fmt: skip
+
+
+def network_environment(running: Running) -> dict[str, str]:
+    """Return what makes an srun typed anywhere one inside the job, for srun and for the plugin (spank/client.c)."""
+    return {"SLURM_JOB_ID": str(running.job), "SLURM_SPANK_PCOCC_TEMPLATE": "any:1"}
+
+
+def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
+    """Run `network_argv` as the job's user, who may be another when root asks; return what it wrote to stdout and stderr."""
+    env = {**_clean_environment(), **network_environment(running)}
+    other: dict[str, Any] = {}
+    if os.geteuid() == 0 and running.uid != 0:
+        groups = os.getgrouplist(running.user, running.gid)
+        other = {"user": running.uid, "group": running.gid, "extra_groups": groups}
+        env |= {"USER": running.user, "LOGNAME": running.user, "HOME": "/"}
+    done = subprocess.run(
+        network_argv(running, words), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=env, cwd="/",
+        check=False, **other,
+    )  # fmt: skip
+    return done.stdout, done.stderr
+
+
+def read_controller() -> str | None:
+    """Return the IPv4 address of the first slurmctld's host, None when it cannot be found out."""
+    match = re.search(r"^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", process.run(["scontrol", "show", "config"]), re.MULTILINE)
+    return resolve(match[2] or match[1]) if match else None
+
+
+def resolve(name: str) -> str | None:
+    """Return the first IPv4 address of a host's name or address."""
+    try:
+        return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError):
+        return None

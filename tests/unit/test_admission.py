@@ -33,11 +33,19 @@ def test_who_is_named_is_admitted(sets: list[ResourceSet]) -> None:
     ("person", "sets", "said"),
     [
         (ALICE, restricted(users=("bob", "carol")), "resource set 'gpu' is not for user 'alice'; it is for: bob, carol"),
-        (ALICE, restricted(groups=("chemistry",)), "resource set 'gpu' is not for the groups of user 'alice'; it is for: chemistry"),
+        (
+            ALICE,
+            restricted(groups=("chemistry",)),
+            "resource set 'gpu' is not for the groups of user 'alice'; it is for: chemistry",
+        ),
         (ALICE, restricted(users=("alice",), groups=("chemistry",)), "resource set 'gpu' is not for the groups of user 'alice'"),
         (ALICE, restricted(users=("bob",), groups=("physics",)), "resource set 'gpu' is not for user 'alice'"),
         (ALICE, restricted(users=("Alice", "alic", "alicea")), "resource set 'gpu' is not for user 'alice'"),
-        (NAMELESS, restricted(users=("alice",)), "resource set 'gpu' is not for uid 1000, which has no name here; it is for: alice"),
+        (
+            NAMELESS,
+            restricted(users=("alice",)),
+            "resource set 'gpu' is not for uid 1000, which has no name here; it is for: alice",
+        ),
         (Person(7, None), restricted(groups=("physics",)), "is not for the groups of uid 7, which has no name here"),
     ],
 )

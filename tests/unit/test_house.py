@@ -9,12 +9,13 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / "pcocc_runtime"
 MODULES = sorted(RUNTIME.rglob("*.py"))
 VERBS = {
-    "node", "fabric", "walls", "launch", "keeper", "attach", "boot", "client", "cli", "cli_image", "cli_progress", "config", "freeze",
-    "sitecheck", "images", "imageimport", "imageexport", "imagegc", "imageverify",
+    "node", "fabric", "walls", "launch", "keeper", "attach", "boot", "client", "cli", "cli_image", "cli_network", "cli_progress", "config",
+    "freeze", "sitecheck", "images", "imageimport", "imageexport", "imagegc", "imageverify", "netinfo", "netview",
 }  # fmt: skip
 DANGEROUS = {
     "pyroute2": "system/netlink.py",
     "pycdlib": "system/iso.py",
+    "dns": "system/resolver.py",
     "subprocess": "system/",
     "socket": "",
 }

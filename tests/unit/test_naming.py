@@ -63,8 +63,19 @@ def test_a_mac_of_a_private_network_belongs_to_one_vm(network: int, rank: int) -
 @given(networks, ranks)
 def test_the_nodes_macs_are_apart_from_the_vms(network: int, index: int) -> None:
     number = number_of(naming.node_mac(index, network))
-    assert (number >> 24, (number >> 18) & 0x3F, number & 0x3FFFF) == (number_of(naming.NODE_MAC_PREFIX + ":00:00:00") >> 24, network, index)
+    assert (number >> 24, (number >> 18) & 0x3F, number & 0x3FFFF) == (
+        number_of(naming.NODE_MAC_PREFIX + ":00:00:00") >> 24,
+        network,
+        index,
+    )
     assert (number >> 40) & 0b11 == 0b10
+
+
+@given(networks)
+def test_the_gateways_mac_is_apart_from_the_vms_and_the_nodes(network: int) -> None:
+    number = number_of(naming.gateway_mac(network))
+    assert number & 0xFFFFFF == network and (number >> 40) & 0b11 == 0b10
+    assert naming.gateway_mac(network)[:8] not in (naming.NODE_MAC_PREFIX, "52:54:00")
 
 
 @given(networks, ranks)
@@ -91,6 +102,9 @@ def test_a_port_on_a_bridge_of_the_site_belongs_to_one_job_and_network(prefix: s
 @example(naming.MAX_JOB_ID)
 def test_namespaces_and_directories_belong_to_one_job(job: int) -> None:
     assert int(naming.netns_name(job).removeprefix("pcocc-")) == job
+    assert int(naming.host_table(job).removeprefix("pcocc-")) == job
+    uplink = naming.uplink_name(job)
+    assert int(uplink.removeprefix(naming.OWN_PREFIX)) == job and len(uplink) <= naming.MAX_INTERFACE_NAME
     assert naming.job_dir(job).parent == naming.RUN_DIR and int(naming.job_dir(job).name) == job
 
 
@@ -115,3 +129,12 @@ def test_addresses_are_distinct_in_networks_of_every_size(length: int, data: st.
     last_vm, last_node = naming.vm_address(network, vms - 1), naming.node_address(network, nodes - 1)
     assert network.network_address < naming.vm_address(network, 0) <= last_vm < last_node
     assert last_node <= naming.node_address(network, 0) < naming.gateway_address(network) < network.broadcast_address
+
+
+@given(st.integers(0, naming.UPLINK_SLOTS - 1))
+@example(naming.UPLINK_SLOTS - 1)
+def test_a_pair_of_uplink_addresses_belongs_to_one_slot(slot: int) -> None:
+    host, inside = naming.uplink_addresses(slot)
+    assert host in naming.UPLINK_NETWORK and inside in naming.UPLINK_NETWORK
+    first = int(naming.UPLINK_NETWORK.network_address)
+    assert [divmod(int(one) - first, 2) for one in (host, inside)] == [(slot, 0), (slot, 1)]

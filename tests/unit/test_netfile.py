@@ -59,8 +59,12 @@ def test_every_type_has_its_class() -> None:
         "n", "L3", IPv4Network("10.251.0.0/16"), 8950, "52:54:00", "", "x.example", IPv4Address("192.0.2.53"),
         ("a.example", "b.example"), IPv4Address("192.0.2.123"), False, (ReverseNat(22, 60222, 60322),), False,
     )  # fmt: skip
-    assert only(BRIDGED % "mtu: 9000, vlans: [{vid: 5, type: native}]") == BridgedNetwork("n", "br0", "t", 9000, (Vlan(5, "native"),))
-    assert only("n: {%s}" % (IB % ("'0x2000'", "0x3000"))) == InfinibandNetwork("n", "mlx5_0", 0x2000, 0x3000, "opensm", "/a", "/b")
+    assert only(BRIDGED % "mtu: 9000, vlans: [{vid: 5, type: native}]") == BridgedNetwork(
+        "n", "br0", "t", 9000, (Vlan(5, "native"),)
+    )
+    assert only("n: {%s}" % (IB % ("'0x2000'", "0x3000"))) == InfinibandNetwork(
+        "n", "mlx5_0", 0x2000, 0x3000, "opensm", "/a", "/b"
+    )
     assert only("n: {type: hostib, settings: {host-device: mlx5_0}}") == HostInfiniband("n", "mlx5_0")
     assert only(PCI % "'0000:3b:00.0', '3b:00.1'") == GenericPci("n", ("0000:3b:00.0", "3b:00.1"), "d")
 
@@ -109,6 +113,7 @@ WRONG = [
     ("mac-prefix: 01:00:00", "n.settings.mac-prefix: '01:00:00' begins multicast addresses"),
     ("mac-prefix: '52:54:00:12'", "n.settings.mac-prefix: expected one to three bytes"),
     ("mac-prefix: 02:70:63", "n.settings.mac-prefix: '02:70:63' begins the addresses of the nodes themselves"),
+    ("mac-prefix: 02:70:67", "n.settings.mac-prefix: '02:70:67' begins the addresses of the nodes themselves"),
     ("dev-prefix: waytoolongname", "n.settings.dev-prefix: expected a letter and up to 7"),
     ("dns-server: ns1", "n.settings.dns-server: expected an IPv4 address"),
     ("ntp-server: ntp.example", "n.settings.ntp-server: expected an IPv4 address"),
@@ -235,7 +240,13 @@ def notes(text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("ext-network", "10.1.0.0/16"), ("dev-prefix", "x"), ("host-if-suffix", "-ib"), ("mac-start-offset", "5"), ("gateway", "local-nat")],
+    [
+        ("ext-network", "10.1.0.0/16"),
+        ("dev-prefix", "x"),
+        ("host-if-suffix", "-ib"),
+        ("mac-start-offset", "5"),
+        ("gateway", "local-nat"),
+    ],
 )
 def test_a_key_without_effect_is_accepted_and_noted(key: str, value: str) -> None:
     text = settings(**{key: value})
@@ -253,6 +264,8 @@ def test_an_l2_network_notes_what_only_l3_has() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "- a", "n: 5", "n: {type: 5, settings: 7}", "n: {settings: {dev-prefix: x}}", "n: {type: ib}"])
+@pytest.mark.parametrize(
+    "text", ["", "- a", "n: 5", "n: {type: 5, settings: 7}", "n: {settings: {dev-prefix: x}}", "n: {type: ib}"]
+)
 def test_there_are_no_notes_where_nothing_can_be_read(text: str) -> None:
     assert notes(text) == []

@@ -26,7 +26,9 @@ def parse(text: str, broken: set[str] | None = frozenset()) -> tuple[dict[str, R
 
 
 def test_resource_sets_list_networks_in_order() -> None:
-    found, problems = parse("a: {networks: [pv, lan], default: True}\nb: {resources: {networks: [pv]}}\nc: {users: [x], qos: [y]}\nd:\n")
+    found, problems = parse(
+        "a: {networks: [pv, lan], default: True}\nb: {resources: {networks: [pv]}}\nc: {users: [x], qos: [y]}\nd:\n"
+    )
     assert problems == []
     assert found == {
         "a": ResourceSet("a", ("pv", "lan"), True),

@@ -1,0 +1,120 @@
+"""The task of `pcocc network`: what a node knows of the job's networks, asked as the job's user inside its namespace.
+
+A VM step whose command is `@netinfo show` or `@netinfo check [ADDRESS[:PORT]]`; each task sends one JSON tree (see netfacts).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from pcocc_runtime import naming, netfacts
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError
+from pcocc_runtime.system import files, process
+
+VERB = "@netinfo"
+MOST_ASKED = 256  # VMs that one node asks in one network
+_SMALL = 128  # bytes of a packet that passes where anything does
+_SSH, _DHCP = 22, 67
+
+
+def main(argv: Sequence[str]) -> int:
+    """Send what this node knows; a failure is sent too, so that it can be told beside what the others say."""
+    task = int(os.environ.get("SLURM_PROCID", "0"))
+    try:
+        tree = collect(int(os.environ["SLURM_JOB_ID"]), argv)
+    except (PcoccError, OSError) as error:
+        tree = {"error": f"{os.environ.get('SLURMD_NODENAME') or os.uname().nodename}: {error}"}
+    for line in netfacts.encode(task, tree):
+        os.write(1, f"{line}\n".encode())
+    return 0
+
+
+def collect(job: int, argv: Sequence[str]) -> dict[str, Any]:
+    """Return what root's helper wrote about the job here, the devices of its namespace, and what those who are asked say."""
+    if argv[:1] not in (["show"], ["check"]) or len(argv) > 2:
+        raise RequestError(f"usage: {VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
+    node = files.read_json(naming.job_dir(job) / "node.json")
+    if not isinstance(node, dict):
+        raise NodeError(f"the VMs of job {job} do not run on this node")
+    tree: dict[str, Any] = {"node": node, "links": read_links()}
+    if argv[0] == "check":
+        tree |= check(tree, argv[1] if len(argv) > 1 else None)
+    return tree
+
+
+def read_links() -> dict[str, dict[str, Any]]:
+    """Return the devices of the namespace this process is in, by name."""
+    text = process.run(["ip", "-json", "-statistics", "link", "show"], hint="install the package iproute2")
+    return netfacts.parse_links(text)
+
+
+def check(tree: dict[str, Any], target: str | None) -> dict[str, Any]:
+    """Ask VMs, names and the world outside; what cannot be asked at all here is `trouble`."""
+    from pcocc_runtime.system import reach
+
+    node = netfacts.parse_node(tree)
+    routed = [one for one in node.networks if one.addresses]
+    try:
+        probes = [probe(node, one, target) for one in routed]
+    except NodeError as error:
+        return {"trouble": str(error)}
+    return {"probes": probes, "dhcp": reach.listens_udp(_DHCP) if routed else None}
+
+
+def probe(node: netfacts.NodeFacts, network: netfacts.NetworkFacts, target: str | None) -> dict[str, Any]:
+    """Return what VMs, DNS server and a target outside answer in one network, in the form that netfacts reads."""
+    from pcocc_runtime.system import reach
+
+    tried = netfacts.choose_targets(network.members, network.ranks, MOST_ASKED)
+    heard = reach.find_all(tried, lambda rank: reach.ping(network.address_of(rank), network.mtu))
+    unheard = set(tried) - heard
+    narrow = reach.find_all(unheard, lambda rank: reach.ping(network.address_of(rank), _SMALL))
+    silent = reach.find_all(unheard - narrow, lambda rank: reach.answers_tcp(network.address_of(rank), _SSH))
+    wrong = check_names(network)
+    return {
+        "network": network.index,
+        "tried": tried,
+        "lost": sorted(unheard - narrow - silent),
+        "narrow": sorted(narrow),
+        "silent": sorted(silent),
+        "deaf": wrong is None,
+        "wrong_names": wrong or [],
+        "outbound": check_outbound(node, network, target) if target else None,
+    }
+
+
+def check_names(network: netfacts.NetworkFacts) -> list[str] | None:
+    """Return a sentence for each name or address of this node's VMs, and of the first and last, that is wrong; None: no answer."""
+    from pcocc_runtime.system import resolver
+
+    wrong = []
+    for rank in sorted({*network.ranks, *network.members[:1], *network.members[-1:]}):
+        address, name = network.address_of(rank), f"{naming.vm_name(rank)}.{network.domain}"
+        for question, wanted, answer in (
+            (name, address, resolver.find_addresses(network.gateway, name)),
+            (address, name, resolver.find_names(network.gateway, address)),
+        ):
+            if answer is None:
+                return None
+            if answer != [wanted]:
+                wrong.append(f"{question} is {' and '.join(answer) or 'not known'}, it should be {wanted}")
+    return wrong
+
+
+def check_outbound(node: netfacts.NodeFacts, network: netfacts.NetworkFacts, target: str) -> str | None:
+    """Return why a target outside does not answer packets from the network, empty when it does, None when it need not."""
+    from ipaddress import IPv4Address
+
+    from pcocc_runtime.system import reach
+
+    address, _, port = target.partition(":")
+    allowed = network.outbound
+    if not allowed or (isinstance(allowed, tuple) and not any(IPv4Address(address) in one for one in allowed)):
+        return None
+    assert network.addresses is not None  # the caller's: only such networks have a way out
+    source = str(naming.node_address(network.addresses, node.index))
+    if port:
+        return "" if reach.answers_tcp(address, int(port), source) else f"{target} takes no connection"
+    return "" if reach.ping(address, _SMALL, source) else f"{target} does not answer"

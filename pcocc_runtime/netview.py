@@ -1,0 +1,67 @@
+"""`pcocc network` on the side of who types it: asks every node of a job at once and gathers what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pcocc_runtime import netfacts, netinfo
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError
+from pcocc_runtime.netfacts import NodeFacts
+from pcocc_runtime.system import slurm
+
+_HINT = "'scontrol show job' and slurmd's log on the nodes say more"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the nodes of a job said, in their order; `silent` are the nodes that said nothing, `failures` why, as far as known."""
+
+    nodes: tuple[NodeFacts, ...]
+    silent: tuple[str, ...]
+    failures: tuple[str, ...]
+
+
+def ask(job: str, words: Sequence[str]) -> Answers:
+    """Ask every node of a job; RequestError when it is not the caller's to ask, NodeError when no node answers."""
+    if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", job):
+        raise RequestError(f"{job!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
+    running = slurm.read_running(job)
+    if os.geteuid() not in (0, running.uid):
+        raise RequestError(f"job {job} is {running.user}'s, who alone can look into it, beside root")
+    output, complaint = slurm.run_network_step(running, [netinfo.VERB, *words])
+    return gather(output, complaint, running.job)
+
+
+def gather(output: str, complaint: str, job: int) -> Answers:
+    """Return what is in the output of the step; `complaint` is what srun wrote to stderr."""
+    failures = [line for line in complaint.splitlines() if line.strip()]
+    nodes = []
+    for tree in netfacts.decode(output.splitlines()):
+        try:
+            nodes.append(netfacts.parse_node(tree))
+        except PcoccError as error:
+            failures.append(str(error))
+    if not nodes:
+        why = failures[0] if failures else "srun ended without a word"
+        raise NodeError(f"no node of job {job} answers: {why}", _HINT)
+    if any(node.job != job or node.nodes != nodes[0].nodes for node in nodes):
+        raise NodeError(f"the nodes of job {job} do not agree on what it is", "are all nodes of one version of pcocc?")
+    nodes.sort(key=lambda node: node.index)
+    heard = {node.name for node in nodes}
+    return Answers(tuple(nodes), tuple(name for name, _ranks in nodes[0].nodes if name not in heard), tuple(failures))
+
+
+def find_target(typed: str | None) -> str | None:
+    """Return ADDRESS[:PORT] of a machine outside that VMs are to reach: the one typed, or slurmctld's."""
+    if typed is None:
+        return slurm.read_controller()
+    host, colon, port = typed.partition(":")
+    address = slurm.resolve(host) if host else None
+    if address is None or (colon and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536)):
+        raise RequestError(
+            f"--outbound={typed} names no host that is known here", "write --outbound=HOST or --outbound=HOST:PORT, IPv4 only"
+        )
+    return f"{address}:{port}" if colon else address

@@ -1,0 +1,63 @@
+"""Who answers: pings, TCP connections and open UDP ports, as an unprivileged user has them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from pcocc_runtime.errors import NodeError
+
+SECONDS = 1
+AT_ONCE = 32
+_HEADERS = 28  # of an ICMP echo in IPv4: what `ping -s` does not count
+Item = TypeVar("Item")
+
+
+def ping(address: str, size: int, source: str | None = None) -> bool:
+    """Tell whether an unfragmented packet of `size` bytes is answered; NodeError when ping cannot be used here."""
+    argv = [
+        "ping",
+        "-n",
+        "-q",
+        "-c1",
+        f"-W{SECONDS}",
+        "-Mdo",
+        f"-s{size - _HEADERS}",
+        *(["-I", source] if source else []),
+        address,
+    ]
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS + 10, check=False)
+    except FileNotFoundError:
+        raise NodeError("the program ping is not installed", "install the package iputils-ping") from None
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode > 1 and "nreachable" not in done.stderr:
+        raise NodeError(f"ping cannot be used: {done.stderr.strip() or done.returncode}")
+    return done.returncode == 0
+
+
+def answers_tcp(address: str, port: int, source: str | None = None) -> bool:
+    """Tell whether a TCP port takes a connection."""
+    try:
+        with socket.create_connection((address, port), timeout=SECONDS, source_address=(source, 0) if source else None):
+            return True
+    except OSError:
+        return False
+
+
+def find_all(items: Iterable[Item], condition: Callable[[Item], bool]) -> set[Item]:
+    """Return the items for which a condition, which may take its time, is true; many are tried at once."""
+    every = list(items)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return {item for item, true in zip(every, pool.map(condition, every), strict=True) if true}
+
+
+def listens_udp(port: int) -> bool:
+    """Tell whether any program of this network namespace has a UDP port, from /proc/net/udp (proc(5))."""
+    rows = Path("/proc/self/net/udp").read_text().splitlines()[1:]
+    return any(int(row.split()[1].rpartition(":")[2], 16) == port for row in rows)

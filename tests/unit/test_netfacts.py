@@ -1,0 +1,105 @@
+"""What nodes send about networks arrives whole, or is refused in a sentence."""
+
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcocc_runtime import netfacts
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.netfacts import Link
+from tests.unit import netjob
+
+trees = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+
+
+@given(st.lists(st.dictionaries(st.text(), trees), max_size=4), st.randoms())
+def test_what_tasks_send_arrives_however_their_lines_are_mixed(sent: list[dict[str, Any]], chance: Any) -> None:
+    queues = [list(netfacts.encode(task, tree)) for task, tree in enumerate(sent)]
+    lines = ["srun: a word of its own", "pcocc-network x y", ""]
+    assert all(len(line) < 1000 for queue in queues for line in queue)
+    while any(queues):
+        lines.append(chance.choice([queue for queue in queues if queue]).pop(0))
+    assert netfacts.decode(lines) == sent
+
+
+def test_a_long_tree_takes_several_lines_and_is_not_read_in_part() -> None:
+    tree = {"noise": [str(hash((1, number))) for number in range(1000)]}
+    lines = list(netfacts.encode(3, tree))
+    assert len(lines) > 5
+    assert netfacts.decode(lines) == [tree]
+    assert netfacts.decode(lines[:-1]) == []
+    with pytest.raises(NodeError, match="cannot be read"):
+        netfacts.decode(lines[:2] + lines[3:])
+
+
+def test_facts_are_parsed() -> None:
+    node = netfacts.parse_node(netjob.node(2))
+    assert (node.job, node.name, node.index) == (12, "n2", 1)
+    assert node.nodes == (("n1", (0, 1)), ("n2", (2, 3)))
+    lan, pv, site = node.networks
+    assert (lan.addresses, lan.members, lan.ranks, lan.outbound) == (IPv4Network("10.200.0.0/16"), (0, 1, 2, 3), (2, 3), True)
+    assert (pv.kind, pv.members, pv.addresses, pv.address_of(3)) == ("L2", (3,), None, "")
+    assert (site.kind, site.mtu) == ("bridged", 1500)
+    assert lan.address_of(3) == "10.200.0.4"
+    assert [node.interface_of(3, index) for index in range(3)] == ["eth0", "eth1", "eth2"]
+    tree = netjob.node(2)
+    tree["node"]["networks"][0]["members"] = [[0, 2]]
+    assert [netfacts.parse_node(tree).interface_of(3, index) for index in (1, 2)] == ["eth0", "eth1"]
+    assert node.links["tap3n0"] == Link(1450, True, 2051, 999, 3)
+    assert node.forwards == ((2, 22, 61224), (3, 22, 61225))
+
+
+def test_a_node_that_failed_says_why() -> None:
+    with pytest.raises(NodeError, match="n1: the VMs of job 12 do not run on this node"):
+        netfacts.parse_node({"error": "n1: the VMs of job 12 do not run on this node"})
+
+
+def without(key: str) -> dict[str, Any]:
+    tree = netjob.node(1)
+    del tree["node"][key]
+    return tree
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        None, 5, [], "error", {}, {"node": 5, "links": {}}, *(without(key) for key in ("job", "node", "nodes", "networks")),
+        netjob.node(1, links={"tap0n0": 7}), netjob.node(1, probes=[{**netjob.GOOD, "tried": "x"}]),
+        netjob.node(1, probes=[{**netjob.GOOD, "wrong_names": [7]}]),
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_refused(tree: Any) -> None:
+    with pytest.raises(NodeError, match="what a node sent about the networks cannot be read"):
+        netfacts.parse_node(tree)
+
+
+def test_nothing_that_is_sent_reaches_a_terminal_as_it_is() -> None:
+    tree = netjob.node(1, trouble="\x1b[31mred")
+    tree["node"]["networks"][0]["domain"] = "a\nb\x07"
+    node = netfacts.parse_node(tree)
+    assert node.trouble == "?[31mred" and node.networks[0].domain == "a b?"
+
+
+def test_devices_are_read_as_ip_shows_them() -> None:
+    stats = '"stats64":{"rx":{"bytes":5,"dropped":1,"errors":2},"tx":{"bytes":7,"dropped":3,"errors":4}}'
+    text = (
+        f'[{{"ifname":"tap0n0","mtu":1450,"flags":["BROADCAST","UP"],{stats}}},{{"ifname":"br0","mtu":1450,"flags":[],{stats}}}]'
+    )
+    assert netfacts.parse_links(text) == {
+        "tap0n0": {"mtu": 1450, "up": True, "received": 5, "sent": 7, "dropped": 10},
+        "br0": {"mtu": 1450, "up": False, "received": 5, "sent": 7, "dropped": 10},
+    }
+
+
+def test_a_node_of_a_large_cluster_asks_its_own_vms_and_some_others() -> None:
+    assert netfacts.choose_targets(range(10), [3], 10) == tuple(range(10))
+    chosen = netfacts.choose_targets(range(10240), range(100, 110), 256)
+    assert len(chosen) == 256 and set(range(100, 110)) <= set(chosen)
+    assert chosen[0] == 0 and chosen[-1] > 10000 and chosen == tuple(sorted(chosen))
