@@ -97,7 +97,8 @@ def remove_networks(job: int) -> None:
     from pcocc_runtime.system import netlink
 
     name = naming.netns_name(job)
-    if netlink.netns_exists(name):
+    built = netlink.netns_exists(name)
+    if built:
         with netlink.coming_back():
             try:
                 inside = netlink.JobNetns(name)
@@ -106,7 +107,11 @@ def remove_networks(job: int) -> None:
             else:
                 inside.remove_links()
                 inside.close()
-    walls.remove_outside(job)
+    try:
+        walls.remove_outside(job)
+    except NodeError:
+        if built:
+            raise  # without a namespace it was nft that failed the set-up, and there is no table
 
 
 def remove_netns(job: int) -> None:

@@ -169,9 +169,9 @@ def clear(record: Record) -> None:
     for left in process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid):
         if left != record.stepd:  # which has the user's effective uid while it waits for us to set up
             process.kill(left)
-    fabric.remove_networks(record.job)
     files.remove_tree(naming.job_dir(record.job))
     files.remove_tree(PurePath(record.scratch, str(record.job)))
+    fabric.remove_networks(record.job)
 
 
 def read_record(job: int) -> Record | None:
