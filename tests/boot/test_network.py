@@ -1,0 +1,40 @@
+"""`pcocc network` on a real job: what is drawn is what was built, and what is broken is found."""
+
+import json
+
+from tests.boot.box import Box
+from tests.boot.cluster import Cluster, make_cluster
+
+
+def test_show_draws_what_was_built(cluster: Cluster) -> None:
+    shown = json.loads(cluster.box.out(["pcocc", "network", "show", "-j", str(cluster.job), "--json"]))
+    text = json.dumps(shown)
+    assert all(address in text for address in ("10.200.0.1", "10.200.0.4", "52:54:00:00:00:03"))
+    drawn = cluster.box.out(["pcocc", "network", "show", "-j", str(cluster.job)])
+    assert "vm3 eth0" in drawn and "n2" in drawn and "10.200.255.254" in drawn
+
+
+def test_check_passes_where_nothing_is_wrong(cluster: Cluster) -> None:
+    done = cluster.box.run(["pcocc", "network", "check", "-j", str(cluster.job)])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 VMs answer from 2 nodes" in done.stdout
+
+
+def test_check_names_the_node_whose_tunnel_is_down(box: Box) -> None:
+    with make_cluster(box, "--pcocc-template=tiny:2", "-N2") as cluster:
+        inside = f"nsenter --net=/run/netns/pcocc-{cluster.job}"
+        box.run(["sh", "-c", f"{inside} ip link set vx0 down"], user="root", node="n2", status=0)
+        done = box.run(["pcocc", "network", "check", "-j", str(cluster.job)], timeout=60)
+    assert done.returncode == 1
+    assert "n2" in done.stdout and "vx0" in done.stdout, done.stdout
+
+
+def test_another_users_job_is_not_shown(cluster: Cluster) -> None:
+    done = cluster.box.run(["pcocc", "network", "show", "-j", str(cluster.job)], user="bob")
+    assert done.returncode != 0 and "Traceback" not in done.stderr and "alice" in done.stderr
+
+
+def test_vms_reach_other_machines_but_not_their_node(cluster: Cluster) -> None:
+    assert "1 packets received" in cluster.vm("ping -c1 -W5 10.77.0.1"), "the login host"
+    node = cluster.box.out(["getent", "ahostsv4", "n1"]).split()[0]
+    assert "0 packets received" in cluster.vm(f"ping -c1 -W2 {node} || true")
