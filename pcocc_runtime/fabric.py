@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from pcocc_runtime import layout, naming, nat, netplan, routes, walls
+from pcocc_runtime import dnsmasq, layout, naming, nat, netplan, routes, walls
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.system import files, process, sysctl
 
@@ -36,14 +37,15 @@ def make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...],
         try:
             walls.ensure_inside(plans, held)
             inside.ensure_loopback()
+            sysctl.write("ipv6/conf/default/disable_ipv6", "1")  # ports of a bridge would speak up on it
             for plan in plans:
                 make = _make_routed if plan.is_routed else _make_segment
                 make(inside, plan, peers, source)
         finally:
             inside.close()
-        for plan in plans:
-            if plan.is_routed:
-                _start_dnsmasq(step.job, plan)
+        routed = [plan for plan in plans if plan.is_routed]
+        for plan in routed:
+            _start_dnsmasq(step.job, plan, [other for other in routed if other is not plan])
 
 
 def _make_routed(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, str], source: str | None) -> None:
@@ -55,7 +57,12 @@ def _make_routed(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, s
     sysctl.write(f"ipv4/neigh/{plan.bridge}/proxy_delay", "0")
     inside.ensure_tunnel(plan.vxlan, plan.tunnel_mac, plan.vni, plan.port, mtu, source)
     sysctl.write(f"ipv4/conf/{plan.vxlan}/forwarding", "1")
-    sysctl.write(f"ipv6/conf/{plan.vxlan}/disable_ipv6", "1")
+    if plan.network6:
+        sysctl.write("ipv6/conf/all/forwarding", "1")
+        for name in (plan.bridge, plan.vxlan):
+            sysctl.write(f"ipv6/conf/{name}/addr_gen_mode", "1")  # none: the addresses are given below
+            sysctl.write(f"ipv6/conf/{name}/accept_dad", "0")
+            sysctl.write(f"ipv6/conf/{name}/disable_ipv6", "0")
     process.run(["bridge", "-batch", "-"], text=routes.render_forwarding(plan, peers), hint=_IPROUTE)
     process.run(["ip", "-batch", "-"], text=routes.render_routes(plan), hint=_IPROUTE)
     inside.ensure_taps(plan.bridge, [tap.name for tap in plan.taps], mtu)
@@ -69,11 +76,11 @@ def _make_segment(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, 
     inside.ensure_taps(plan.bridge, [tap.name for tap in plan.taps], plan.spec.mtu)
 
 
-def _start_dnsmasq(job: int, plan: netplan.NetworkPlan) -> None:
+def _start_dnsmasq(job: int, plan: netplan.NetworkPlan, others: Iterable[netplan.NetworkPlan]) -> None:
     base = naming.STATE_DIR / f"{job}.dnsmasq{plan.index}"
     pid_file = PurePath(f"{base}.pid")
     _end_dnsmasq(Path(pid_file))
-    text = netplan.render_dnsmasq(plan, str(pid_file), "nobody")
+    text = dnsmasq.render_dnsmasq(plan, others, str(pid_file), "nobody")
     files.replace_file(PurePath(f"{base}.conf"), text.encode())
     process.run(["dnsmasq", f"--conf-file={base}.conf"], hint="install the package dnsmasq-base")
 
