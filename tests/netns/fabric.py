@@ -128,13 +128,15 @@ def release(job: int, step: int = 0) -> str:
 class Guest:
     """A stand-in for a VM: a namespace with a veth that has the VM's MAC, on the job's bridge in place of its tap."""
 
-    def __init__(self, node: Node, job: int, rank: int, network: int = 0, prefix: str = "52:54:00") -> None:
+    def __init__(self, node: Node, job: int, rank: int, network: int = 0, mac: str | None = None) -> None:
         self.node, self.job, self.name = node, job, f"guest{job}-{rank}-{network}"
-        self.mac = f"{prefix}:{network << 2:02x}:00:{rank:02x}"
+        self.mac = mac or f"52:54:00:{network << 2:02x}:00:{rank:02x}"
         self.tap = f"tap{rank}n{network}"
         node.run("ip", "netns", "add", self.name)
-        replace = f"ip link del {self.tap} 2>/dev/null; ip link add {self.tap} type veth peer name eth0 address {self.mac}"
-        node.in_job(job, "sh", "-c", f"{replace} netns {self.name} && ip link set {self.tap} master br{network} up mtu 1450")
+        groups = f"groups=$(ip -d link show {self.tap} 2>/dev/null | sed -n 's/.* group_fwd_mask \\([0-9a-fx]*\\) .*/\\1/p')"
+        replace = f"ip link del {self.tap} 2>/dev/null; ip link add {self.tap} type veth peer name eth0 address {self.mac} netns {self.name}"
+        bridge = f"ip link set {self.tap} master br{network} up mtu 1450 && ip link set {self.tap} type bridge_slave group_fwd_mask ${{groups:-0}}"
+        node.in_job(job, "sh", "-c", f"{groups}; {replace} && {bridge}")
         self.run("sh", "-c", "ip link set lo up; ip link set eth0 up mtu 1450")
 
     def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -66,7 +66,7 @@ def said(vm0: Guest, vm3: Guest) -> str:
 @pytest.fixture(scope="module")
 def second(nodes: tuple[Node, Node]) -> Guest:
     """The first interface of vm3, that of the network its resource set names first."""
-    return Guest(nodes[1], JOB, 3, 1, prefix="52:54:01")
+    return Guest(nodes[1], JOB, 3, 1, mac="52:54:01:04:00:03")
 
 
 def look_up(guest: Guest, kind: str, name: str, server: str = GATEWAY) -> list[str]:
