@@ -13,10 +13,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
-from pcocc_runtime import admission, config, fabric, layout, naming, nat, netplan, walls
+from pcocc_runtime import fabric, layout, naming, nat, netplan, walls
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.system import accel, files, identity, ports, process, sysctl
+
+if TYPE_CHECKING:
+    from pcocc_runtime import config
 
 DUPLICATE, CONFLICT = 3, 4  # exit statuses the plugin knows: an older boot step lives, a younger one is in the way
 _CONFIG_DIR = "/etc/pcocc"
@@ -65,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _setup() -> None:
+    from pcocc_runtime import admission, config  # 40 ms that a release does not need
+
     step = layout.parse_boot_step(sys.stdin)
     config.ensure_trusted(_CONFIG_DIR)
     site = config.read_site(_CONFIG_DIR)
@@ -120,6 +126,8 @@ def _release_step(record: Record, step: int) -> None:
 
 
 def _start() -> None:
+    from pcocc_runtime import config
+
     _ensure_state_directory()
     reclaim()
     walls.ensure_guard()
