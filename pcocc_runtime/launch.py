@@ -146,11 +146,8 @@ def plan_vm(
     task: Task, node: dict[str, Any], group: document.Group, directory: PurePath, disk: str | None, seed_path: str, qmp_fd: int
 ) -> qemu_args.VmPlan:
     """Combine the task, the node's findings and the template into the plan of one QEMU."""
-    mine = [network for network in node["networks"] if task.rank in network["ranks"]]
-    nics = tuple(
-        qemu_args.Nic(fd, naming.vm_mac(network["mac_prefix"], task.rank, network["index"]), network["mtu"])
-        for fd, network in zip(task.tap_fds, mine, strict=True)
-    )
+    interfaces = zip(task.tap_fds, _interfaces(node, task), strict=True)
+    nics = tuple(qemu_args.Nic(fd, interface["mac"], interface["mtu"]) for fd, interface in interfaces)
     total = task.memory or group.memory or 512
     return qemu_args.VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",
@@ -204,3 +201,8 @@ def become_qemu(
 
 def _routed(node: dict[str, Any]) -> list[Any]:
     return [[network["network"], network["members"]] for network in node["networks"] if network["layer"] == "L3"]
+
+
+def _interfaces(node: dict[str, Any], task: Task) -> list[dict[str, Any]]:
+    mine: list[dict[str, Any]] = node["interfaces"].get(str(task.rank), [])
+    return mine
