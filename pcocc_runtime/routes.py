@@ -18,6 +18,8 @@ def render_routes(plan: NetworkPlan) -> str:
     first, net = int(plan.spec.int_network.network_address) + 1, plan.spec.int_network
     source = f"src {plan.node_address}"
     lines = [f"route replace {net} dev {plan.bridge} scope link {source}"]
+    for tap in plan.taps:  # or the first packets to a guest that boots wait seconds for an answer to ARP
+        lines.append(f"neigh replace {tap.address} lladdr {tap.mac} dev {plan.bridge} nud permanent")
     for index, peer in plan.peers():
         hop = str(naming.node_address(net, index))
         way = f"via {hop} dev {plan.vxlan} onlink {source}"

@@ -19,6 +19,8 @@ def plan(*ranks: tuple[int, ...], index: int = 0) -> netplan.NetworkPlan:
 def test_a_peer_is_a_neighbour_and_a_few_prefixes() -> None:
     assert routes.render_routes(plan((0, 1), (2, 3, 4))).splitlines() == [
         "route replace 10.200.0.0/16 dev br0 scope link src 10.200.255.253",
+        "neigh replace 10.200.0.1 lladdr 52:54:00:00:00:00 dev br0 nud permanent",
+        "neigh replace 10.200.0.2 lladdr 52:54:00:00:00:01 dev br0 nud permanent",
         "neigh replace 10.200.255.252 lladdr 02:70:63:00:00:01 dev vx0 nud permanent",
         "route replace 10.200.255.252 dev vx0 scope link src 10.200.255.253",
         "route replace 10.200.0.3/32 via 10.200.255.252 dev vx0 onlink src 10.200.255.253",
