@@ -43,6 +43,7 @@ def _check_chain(found: Found) -> PcoccError | None:
 def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | None:
     path = repository.layer_file(found.repo, layer)
     try:
+        size = path.stat().st_size
         total = transfer.hash_file(path, progress(f"reading layer {layer[:12]} of {found.reference}"))
     except OSError as error:
         return RequestError(f"layer {path} cannot be read: {error.strerror}")
@@ -50,5 +51,5 @@ def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | N
         return RequestError(f"the content of layer {path} is not what its name says: its sha256 is {total}")
     if found.revision.kind != "vm":
         return None
-    damage = qemuimg.find_damage(qemuimg.source(path, "qcow2"), path.stat().st_size)
+    damage = qemuimg.find_damage(qemuimg.source(path, "qcow2"), size)
     return RequestError(f"layer {path}: {damage}") if damage else None

@@ -126,8 +126,13 @@ def read_revision(repo: Repo, name: str, revision: int) -> Revision:
 
 
 def has_revision(repo: Repo, one: Revision) -> bool:
-    """Tell whether a revision is still there."""
-    return Path(repo.path, "meta", one.entry).exists()
+    """Tell whether that very revision is still there, and not a later one of its name and number."""
+    try:
+        return read_revision(repo, one.name, one.revision) == one
+    except PcoccError:
+        return True  # it is there, and damaged
+    except OSError:
+        return False
 
 
 def read_all(repo: Repo, problems: list[PcoccError]) -> list[Revision]:
