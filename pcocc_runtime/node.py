@@ -262,6 +262,7 @@ def _describe(
         "qemu": site.qemu,
         "scratch": str(PurePath(site.scratch, str(step.job))),
         "boot_timeout": site.boot_timeout,
+        "shutdown_grace": site.shutdown_grace,
         "networks": networks,
         "reverse_nat": [[one.rank, one.vm_port, one.host_port] for one in held.forwards] if held else [],
     }
