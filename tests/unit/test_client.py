@@ -9,7 +9,7 @@ import pytest
 
 from pcocc_runtime import client, freeze
 from pcocc_runtime.document import Mount
-from tests.unit.site import Ask, frozen, refused, user_template, write_image
+from tests.unit.site import Ask, frozen, refused, user_template, write_image, write_site
 
 
 def test_the_answer_sizes_the_job(ask: Ask) -> None:

@@ -9,12 +9,12 @@ from pcocc_runtime import guestnet, seed
 from pcocc_runtime.document import Mount
 from pcocc_runtime.guestnet import Interface, Subnet
 
-FIRST = {"index": 0, "network": "10.200.0.0/16", "mac_prefix": "52:54:00", "mtu": 1450, "domain": "vcluster",
+FIRST = {"index": 0, "layer": "L3", "network": "10.200.0.0/16", "mac_prefix": "52:54:00", "mtu": 1450, "domain": "vcluster",
          "gateway": "10.200.255.254", "ranks": [0, 1]}  # fmt: skip
-SECOND = {"index": 1, "network": "10.201.0.0/24", "mac_prefix": "52:54:00", "mtu": 8950, "domain": "other.example",
+SECOND = {"index": 1, "layer": "L3", "network": "10.201.0.0/24", "mac_prefix": "52:54:00", "mtu": 8950, "domain": "other.example",
           "gateway": "10.201.0.254", "ranks": [1]}  # fmt: skip
-BRIDGED = {"index": 2, "mac_prefix": "52:54:00", "mtu": 1500, "ranks": [1]}
-BARE = {"index": 3, "mac_prefix": "52:54:00", "mtu": 1500, "ranks": [1], "layer": "L2"}
+BRIDGED = {"index": 2, "layer": "bridged", "mac_prefix": "52:54:00", "mtu": 1500, "ranks": [1]}
+BARE = {"index": 3, "mac_prefix": "52:54:00", "mtu": 1500, "ranks": [1], "layer": "L2", "gateway": "10.200.255.254"}
 KEYS = seed.Keys("-----BEGIN A-----\nx\n-----END A-----\n", "ssh-ed25519 AAA u", "-----BEGIN B-----\ny\n-----END B-----\n", "ssh-ed25519 BBB h")
 ALICE = seed.Login("alice", 2001, 2002, "/home/alice")
 
