@@ -34,7 +34,7 @@ class Site:
     scratch: str = "/var/lib/pcocc/scratch"
     max_vms: int = 1024
     boot_timeout: int = 300
-    shutdown_grace: int = 30
+    shutdown_grace: int = 20  # below the default of Slurm's KillWait
     users_may_set: Limits = field(default_factory=Limits)
     networks: dict[str, BuildableNetwork] = field(default_factory=dict)
     resource_sets: dict[str, tuple[str, ...]] = field(default_factory=dict)

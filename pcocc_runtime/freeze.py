@@ -11,7 +11,6 @@ from pcocc_runtime.document import Cluster, Group, sets_text
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.filling import Filling, needs_rank, typed_path
 from pcocc_runtime.limits import Limits
-from pcocc_runtime.qemu_disks import most_disks
 from pcocc_runtime.request import Part, Request
 from pcocc_runtime.system import userfiles
 from pcocc_runtime.templates import Resolved, Template
@@ -54,8 +53,7 @@ def _freeze_part(
 ) -> list[Group]:
     """Return the group of a part, or one for each VM when its template speaks of their ranks."""
     chosen = templates.resolve(every, part.template, site.default_set)
-    _check_cores(chosen)
-    _check_disks(chosen)
+    templates.check_sizes(chosen)
     resource_set = _choose_set(chosen, site)
     if not needs_rank(chosen):
         return [_freeze_group(part, request, site, _fill_for(chosen, caller), caller, user_data, resource_set)]
@@ -96,20 +94,6 @@ def _freeze_group(
         full_node=values["full-node"],
         command_user=values["command-user"],
     )
-
-
-def _check_cores(chosen: Resolved) -> None:
-    cores, cpus = chosen.values["emulator-cores"], chosen.values["cpus"]
-    if cores and cores >= cpus and not chosen.values["full-node"]:
-        raise chosen.error("emulator-cores", f"{cores} of {cpus} CPUs for QEMU leave the guest none",
-                           f"set cpus to {cores + 1} or more")
-
-
-def _check_disks(chosen: Resolved) -> None:
-    model, most = chosen.values["disk-model"], most_disks(chosen.values["disk-model"], chosen.values["machine-type"])
-    if len(chosen.values["persistent-drives"]) >= most:
-        raise chosen.error("persistent-drives", f"a VM with disk-model {model} can have {most} disks, its boot disk among them",
-                           "leave some out, or choose disk-model virtio")
 
 
 def _choose_arguments(filling: Filling, allowed: Limits) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pcocc_runtime import schema
 from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.qemu_disks import most_disks
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.yamlfile import Node
 
@@ -216,6 +217,21 @@ def resolve(templates: Mapping[str, Template], name: str, default_set: str | Non
                 values[key] = fallback if value is None else value
                 sources[key] = one
     return Resolved(templates[name], values, sources)
+
+
+def check_sizes(chosen: Resolved) -> None:
+    """Raise ConfigError when a template asks for more than its own CPUs or its disk controller have."""
+    values = chosen.values
+    cores, cpus = values["emulator-cores"], values["cpus"]
+    if cores and cores >= cpus and not values["full-node"]:
+        raise chosen.error("emulator-cores", f"{cores} of {cpus} CPUs for QEMU leave the guest none", f"set cpus to {cores + 1} or more")
+    most = most_disks(values["disk-model"], values["machine-type"])
+    if len(values["persistent-drives"]) >= most:
+        raise chosen.error(
+            "persistent-drives",
+            f"a VM with disk-model {values['disk-model']} can have {most} disks, its boot disk among them",
+            "leave some out, or choose disk-model virtio",
+        )
 
 
 def _lineage(templates: Mapping[str, Template], one: Template) -> list[Template]:

@@ -119,6 +119,13 @@ def test_scontrols_line_is_parsed() -> None:
         slurm.parse_job(7, "slurm_load_jobs error: Invalid job id specified")
 
 
+def test_a_boot_step_takes_its_tasks_cpus_or_whole_nodes() -> None:
+    facts = slurm.JobFacts(7, 2, 3, 500, 0)
+    assert "--cpus-per-task=3" in slurm.boot_argv(facts, 2, "default:2")
+    whole = slurm.boot_argv(facts, 2, "default:2", True)
+    assert "--cpu-bind=none" in whole and not any(word.startswith("--cpus-per-task") for word in whole)
+
+
 def test_boot_steps_are_told_by_their_srun() -> None:
     text = (
         "StepId=7.0 Name=hostname SrunHost:Pid=login:11\n"
