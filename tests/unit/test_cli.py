@@ -67,14 +67,6 @@ def test_check_tells_all_problems_at_once(site: Path, capsys: pytest.CaptureFixt
     assert [line.split(f"{user}:")[1].split(":")[0] for line in errors] == ["1", "3", "2", "4"]
 
 
-def test_check_notes_what_cannot_be_used_yet(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (site.parent / "user/templates.yaml").write_text("a: {full-node: true}\nb: {inherits: a}\n")
-    assert cli.main(["template", "check"]) == 0
-    out, err = capsys.readouterr()
-    assert out == "6 templates, no error\n"
-    assert err == "pcocc: note: template 'a' cannot be used yet: full-node is not supported yet\n"
-
-
 def test_config_check_covers_every_file(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "check"]) == 0
     out, err = capsys.readouterr()
