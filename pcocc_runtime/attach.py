@@ -114,7 +114,8 @@ class Session:
     def run(self, argv: Sequence[str]) -> int:
         """Wait until the VM answers, run the command, return its exit status."""
         self._catch_signals()
-        self._await_sshd()
+        if os.environ.get("SLURM_PCOCC_PATIENCE") != "0":  # it may still boot; the plugin knows when all VMs have answered
+            self._await_sshd()
         try:
             return self._run_script(self._script(argv))
         finally:
@@ -237,7 +238,7 @@ class Session:
     def _ssh_argv(self, script: str, terminal: bool = False) -> list[str]:
         options = (
             "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null", "BatchMode=yes",
-            "IdentitiesOnly=yes", "PreferredAuthentications=publickey", "GSSAPIAuthentication=no", "ControlMaster=no",
+            "IdentitiesOnly=yes", "ConnectTimeout=5", "PreferredAuthentications=publickey", "GSSAPIAuthentication=no", "ControlMaster=no",
             "LogLevel=ERROR" if terminal else "LogLevel=INFO", "ServerAliveInterval=5", "ServerAliveCountMax=3", "ForwardX11=no", "ForwardAgent=no",
             "KexAlgorithms=curve25519-sha256,ecdh-sha2-nistp256", "CanonicalizeHostname=no", "CheckHostIP=no", "AddressFamily=inet",
         )  # fmt: skip

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from pcocc_runtime import layout, naming, nat, netplan, routes, walls
+from pcocc_runtime import dnsmasq, hostports, layout, naming, nat, netplan, routes, walls
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.system import files, process, sysctl
 
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from pcocc_runtime.system.netlink import JobNetns
 
 _IPROUTE = "install the package iproute2"
+_ANY_GROUP = "type bridge_slave group_fwd_mask 0xfffd"  # LACP too; pause frames never pass (br_handle_frame in the kernel)
 
 
 def make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...], held: nat.Nat | None) -> None:
     """Make all networks of a job, or what is missing of them; `held` is its way out of the namespace."""
     from pcocc_runtime.system import netlink  # 0.1 s of import that `start` on an idle node does not need
 
+    plans = tuple(plan for plan in plans if plan.is_routed or plan.taps)
+    bridges = _find_bridges(step, plans)
     peers = {node.name: _resolve(node.name) for node in step.peers}
     source = _find_own(step.here.name) if peers else None
     name = naming.netns_name(step.job)
@@ -32,18 +36,44 @@ def make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...],
         netlink.ensure_netns(name)
         if held:
             walls.ensure_uplink(step.job, plans, held)
+        for plan in plans:
+            if plan.host_port:
+                _make_port(plan.host_port, plan.vxlan, name, bridges[plan.host_port.network.host_bridge])
         inside = netlink.JobNetns(name)
         try:
             walls.ensure_inside(plans, held)
             inside.ensure_loopback()
+            sysctl.write("ipv6/conf/default/disable_ipv6", "1")  # ports of a bridge would speak up on it
             for plan in plans:
                 make = _make_routed if plan.is_routed else _make_segment
                 make(inside, plan, peers, source)
         finally:
             inside.close()
-        for plan in plans:
-            if plan.is_routed:
-                _start_dnsmasq(step.job, plan)
+        routed = [plan for plan in plans if plan.is_routed]
+        for plan in routed:
+            _start_dnsmasq(step.job, plan, [other for other in routed if other is not plan])
+
+
+def _find_bridges(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...]) -> dict[str, hostports.Bridge]:
+    """Return the host's bridges, once they are known to be fit for the plans."""
+    if not any(plan.host_port for plan in plans):
+        return {}
+    bridges = hostports.parse_bridges(process.run(["ip", "-json", "-details", "link", "show", "type", "bridge"], hint=_IPROUTE))
+    hostports.ensure_fit(plans, bridges, step.here.name)
+    return bridges
+
+
+def _make_port(port: netplan.HostPort, inner: str, netns: str, bridge: hostports.Bridge) -> None:
+    """Put the job's port on a bridge of the host, or put it anew; nothing passes before its VLANs are right."""
+    from pcocc_runtime.system import netlink
+
+    netlink.remove_link(port.name)
+    process.run(["ip", "-batch", "-"], text=hostports.render_port(port, inner, netns, bridge), hint=_IPROUTE)
+    vlans = hostports.render_vlans(port, bridge)
+    if vlans:
+        process.run(["bridge", "-batch", "-"], text=vlans, hint=_IPROUTE)
+    sysctl.write(f"ipv6/conf/{port.name}/disable_ipv6", "1")
+    process.run(["ip", "link", "set", port.name, "up"], hint=_IPROUTE)
 
 
 def _make_routed(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, str], source: str | None) -> None:
@@ -55,7 +85,12 @@ def _make_routed(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, s
     sysctl.write(f"ipv4/neigh/{plan.bridge}/proxy_delay", "0")
     inside.ensure_tunnel(plan.vxlan, plan.tunnel_mac, plan.vni, plan.port, mtu, source)
     sysctl.write(f"ipv4/conf/{plan.vxlan}/forwarding", "1")
-    sysctl.write(f"ipv6/conf/{plan.vxlan}/disable_ipv6", "1")
+    if plan.network6:
+        sysctl.write("ipv6/conf/all/forwarding", "1")
+        for name in (plan.bridge, plan.vxlan):
+            sysctl.write(f"ipv6/conf/{name}/addr_gen_mode", "1")  # none: the addresses are given below
+            sysctl.write(f"ipv6/conf/{name}/accept_dad", "0")
+            sysctl.write(f"ipv6/conf/{name}/disable_ipv6", "0")
     process.run(["bridge", "-batch", "-"], text=routes.render_forwarding(plan, peers), hint=_IPROUTE)
     process.run(["ip", "-batch", "-"], text=routes.render_routes(plan), hint=_IPROUTE)
     inside.ensure_taps(plan.bridge, [tap.name for tap in plan.taps], mtu)
@@ -63,17 +98,25 @@ def _make_routed(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, s
 
 def _make_segment(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, str], source: str | None) -> None:
     """Make an L2 network: a bridge and a tunnel that pass on any frame, and no address of ours."""
-    inside.ensure_bridge(plan.bridge, plan.tunnel_mac, plan.spec.mtu, [], reserved=True)
-    sysctl.write(f"ipv6/conf/{plan.bridge}/disable_ipv6", "1")
-    inside.ensure_segment(plan.vxlan, plan.bridge, plan.vni, plan.port, plan.spec.mtu, peers.values(), source)
-    inside.ensure_taps(plan.bridge, [tap.name for tap in plan.taps], plan.spec.mtu)
+    private, mtu = plan.host_port is None, plan.spec.mtu
+    inside.ensure_bridge(plan.bridge, plan.tunnel_mac, mtu, [], reserved=private)
+    if private:
+        others = [peers[node.name] for _index, node in plan.peers() if plan.ranks_of(node)]
+        inside.ensure_segment(plan.vxlan, plan.bridge, plan.vni, plan.port, mtu, others, source)
+    else:
+        inside.ensure_port(plan.vxlan, plan.bridge)
+    taps = [tap.name for tap in plan.taps]
+    inside.ensure_taps(plan.bridge, taps, mtu)
+    if private:
+        text = "".join(f"link set dev {name} {_ANY_GROUP}\n" for name in (plan.vxlan, *taps))
+        process.run(["ip", "-batch", "-"], text=text, hint=_IPROUTE)
 
 
-def _start_dnsmasq(job: int, plan: netplan.NetworkPlan) -> None:
+def _start_dnsmasq(job: int, plan: netplan.NetworkPlan, others: Iterable[netplan.NetworkPlan]) -> None:
     base = naming.STATE_DIR / f"{job}.dnsmasq{plan.index}"
     pid_file = PurePath(f"{base}.pid")
     _end_dnsmasq(Path(pid_file))
-    text = netplan.render_dnsmasq(plan, str(pid_file), "nobody")
+    text = dnsmasq.render_dnsmasq(plan, others, str(pid_file), "nobody")
     files.replace_file(PurePath(f"{base}.conf"), text.encode())
     process.run(["dnsmasq", f"--conf-file={base}.conf"], hint="install the package dnsmasq-base")
 

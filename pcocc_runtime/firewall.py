@@ -49,6 +49,10 @@ _CHAINS = """ chain from_vm {
   ip6 saddr :: icmpv6 type { nd-router-solicit, mld-listener-report, mld2-listener-report } accept
   drop
  }
+ chain to_site {
+  ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop
+  accept
+ }
  chain services {
   arp saddr ip @gateways drop
   arp daddr ip @gateways drop
@@ -75,7 +79,10 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
     both = [(tap, address) for tap in taps for address in _addresses6(tap)]
     segment = [name for plan in flat for name in (plan.vxlan, *(tap.name for tap in plan.taps))]
     tunnels = [plan.vxlan for plan in routed]
-    ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [f'"{name}" : accept' for name in tunnels + segment]
+    site = [tap.name for plan in flat if plan.host_port for tap in plan.taps]  # whose switches a VM's STP could shut
+    passed = [name for name in tunnels + segment if name not in site]
+    ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [f'"{name}" : accept' for name in passed]
+    ports += [f'"{name}" : goto to_site' for name in site]
     four, six = "ifname . ether_addr . ipv4_addr", "ifname . ether_addr . ipv6_addr"
     parts = [
         render_set("map", "ports", "type ifname : verdict", ports),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from pcocc_runtime import naming
@@ -35,20 +35,23 @@ class Interface:
     search: tuple[str, ...] = ()
 
 
-def plan_interfaces(networks: Iterable[Mapping[str, Any]], rank: int) -> tuple[Interface, ...]:
-    """Return the interfaces of a VM, in their order, from what root's helper says of the job's networks on this node."""
-    mine = [network for network in networks if rank in network["ranks"]]
-    return tuple(_plan(f"eth{place}", network, rank, place == 0) for place, network in enumerate(mine))
+def plan_interfaces(node: Mapping[str, Any], rank: int) -> tuple[Interface, ...]:
+    """Return the interfaces of a VM, in their order, from what root's helper says of the job on this node (node.json)."""
+    networks = {network["index"]: network for network in node["networks"]}
+    mine = node["interfaces"].get(str(rank), [])
+    return tuple(_plan(f"eth{place}", one, networks[one["network"]], rank, place == 0) for place, one in enumerate(mine))
 
 
-def _plan(name: str, network: Mapping[str, Any], rank: int, is_first: bool) -> Interface:
-    mac = naming.vm_mac(network["mac_prefix"], rank, network["index"])
+def _plan(name: str, one: Mapping[str, Any], network: Mapping[str, Any], rank: int, is_first: bool) -> Interface:
     if network["layer"] != "L3":
-        return Interface(name, mac, network["mtu"], is_bare=network["layer"] == "L2")
+        return Interface(name, one["mac"], one["mtu"], is_bare=network["layer"] == "L2")
     own = IPv4Network(network["network"])
-    address = f"{naming.vm_address(own, rank)}/{own.prefixlen}"
     gateway = network["gateway"] if is_first else None  # as with DHCP, where the first interface's route wins
-    return Interface(name, mac, network["mtu"], (Subnet(address, gateway),), False, (network["gateway"],), (network["domain"],))
+    subnets = [Subnet(f"{naming.vm_address(own, rank)}/{own.prefixlen}", gateway)]
+    if network["network6"]:  # the way to all others comes with router advertisements
+        subnets.append(Subnet(f"{naming.vm_address6(IPv6Network(network['network6']), rank)}/128"))
+    search = (network["domain"], *network["search"])
+    return Interface(name, one["mac"], one["mtu"], tuple(subnets), False, (network["gateway"],), search)
 
 
 def render_network_config(interfaces: Iterable[Interface]) -> str:
@@ -66,12 +69,13 @@ def _render_subnets(one: Interface) -> list[str]:
     if not one.subnets:
         return [f"  subnets: [{{type: {'manual' if one.is_bare else 'dhcp4'}}}]"]
     lines = ["  subnets:"]
+    names = [("dns_nameservers", one.dns), ("dns_search", one.search)]
     for subnet in one.subnets:
         family = "static6" if ":" in subnet.address else "static"
         lines += [f"  - type: {family}", f'    address: "{subnet.address}"']
         if subnet.gateway:
             lines.append(f'    gateway: "{subnet.gateway}"')
-    for key, words in (("dns_nameservers", one.dns), ("dns_search", one.search)):
-        if words:
+        for key, words in [pair for pair in names if pair[1]]:
             lines.append(f"    {key}: [{', '.join(f'{chr(34)}{word}{chr(34)}' for word in words)}]")
+        names = []  # once is enough, with the first
     return lines

@@ -17,6 +17,7 @@ from typing import Any
 
 PREFIX = "@pcocc "
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
+AGAIN = 0.15  # seconds until it is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for a SIGTERM that waits for QEMU
 CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
 
@@ -284,7 +285,7 @@ class Probe:
         try:
             return self.socket.recv(4) == b"SSH-" or self._again()
         except BlockingIOError:
-            return time.monotonic() - self.tried > 0.5 and self._again()
+            return time.monotonic() - self.tried > AGAIN and self._again()
         except OSError:
             return self._again()
 

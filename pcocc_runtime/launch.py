@@ -137,7 +137,7 @@ def plan_vm(
     filesystems: tuple[qemu_args.SharedFs, ...], qmp_fd: int,
 ) -> qemu_args.VmPlan:
     """Combine the task, the node's findings and the template into the plan of one QEMU."""
-    interfaces = guestnet.plan_interfaces(node["networks"], task.rank)
+    interfaces = guestnet.plan_interfaces(node, task.rank)
     total = task.memory or group.memory or 512
     return qemu_args.VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",

@@ -6,12 +6,13 @@ because job ids are unique while alive and every name below is injective in the 
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePosixPath
 
 MAX_JOB_ID = 0x03FFFFFF  # Slurm: MAX_JOB_ID is 0x03FF0000 and MaxJobId cannot exceed it (slurm.conf(5))
 MAX_NETWORKS = 64  # networks of one job; with it the ports below stay in 24832..25087
 MAX_RANK = 0x3FFFF  # 18 bits of the MAC address
+FIRST_HOST6 = MAX_RANK + 1  # of the VMs in their IPv6 prefix: one prefix has room for all of them
 
 MAX_INTERFACE_NAME = 15  # IFNAMSIZ of linux/if.h, less the zero byte
 OWN_PREFIX = "pcn"  # begins the names of pcocc's other interfaces on the host
@@ -62,6 +63,11 @@ def bridge_name(network: int) -> str:
 def vxlan_name(network: int) -> str:
     """Return the name of a network's tunnel device inside the job's namespace."""
     return f"vx{network}"
+
+
+def inner_port_name(network: int) -> str:
+    """Return the name, inside the job's namespace, of the device that leads to a bridge of the host."""
+    return f"pt{network}"
 
 
 def tap_name(rank: int, network: int) -> str:
@@ -123,6 +129,24 @@ def gateway_address(network: IPv4Network) -> IPv4Address:
 def node_address(network: IPv4Network, index: int) -> IPv4Address:
     """Return the address the job's `index`-th node itself uses in the network, just below the gateway's."""
     return network.broadcast_address - 2 - index
+
+
+def cluster_network6(job: int, network: int) -> IPv6Network:
+    """Return the IPv6 prefix of a network of the job: unique local (RFC 4193), the last 32 bits
+    those of the job id and the network's index.
+    """
+    bits = 0xFD70_636F << 32 | job << 6 | network
+    return IPv6Network((bits << 64, 64))
+
+
+def vm_address6(network: IPv6Network, rank: int) -> IPv6Address:
+    """Return the IPv6 address of a VM; blocks of ranks that are powers of two are prefixes."""
+    return network.network_address + FIRST_HOST6 + rank
+
+
+def gateway_address6(network: IPv6Network) -> IPv6Address:
+    """Return the IPv6 address of the DNS server, the same on every node; routers are known by their link-local address."""
+    return network.network_address + 1
 
 
 def room_for(network: IPv4Network, vms: int, nodes: int) -> bool:

@@ -10,7 +10,7 @@ import binascii
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -86,9 +86,12 @@ class NodeFacts:
     probes: tuple[Probe, ...] = ()
     dhcp: bool | None = None
     trouble: str | None = None
+    orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def interface_of(self, rank: int, network: int) -> str:
-        """Return the name that a guest gives its interface in a network, as `netplan.taps_of` orders them: the first is eth0."""
+        """Return the name that a guest gives its interface in a network, as `netplan.interfaces_of` orders them: the first is eth0."""
+        if network in self.orders.get(rank, ()):
+            return f"eth{self.orders[rank].index(network)}"
         return f"eth{sum(rank in one.members for one in self.networks if one.index < network)}"
 
 
@@ -150,6 +153,7 @@ def _parse_node(tree: Mapping[str, Any]) -> NodeFacts:
         probes=tuple(_parse_probe(one) for one in tree.get("probes", ())),
         dhcp=tree.get("dhcp"),
         trouble=_word(tree["trouble"]) if tree.get("trouble") else None,
+        orders={int(rank): tuple(int(one["network"]) for one in every) for rank, every in facts.get("interfaces", {}).items()},
     )
 
 

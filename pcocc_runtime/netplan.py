@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.layout import BootStep, NodeLayout
-from pcocc_runtime.networks import BuildableNetwork, EthernetNetwork
+from pcocc_runtime.networks import BridgedNetwork, BuildableNetwork, EthernetNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,19 @@ class Tap:
 
 
 @dataclass(frozen=True, slots=True)
+class HostPort:
+    """How a network is attached to a bridge of the host: by a pair of devices, one a port there, one in the namespace."""
+
+    name: str
+    network: BridgedNetwork
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkPlan:
-    """One network on one node; `members` are the (first, last) ranks of its VMs on all nodes."""
+    """One network on one node; `nodes` are still to be resolved, `members` the (first, last) ranks of VMs that are on it.
+
+    A network on a bridge of the host is an L2 one, with `vxlan` the name of its end of the pair to that bridge.
+    """
 
     spec: EthernetNetwork
     index: int
@@ -38,10 +50,12 @@ class NetworkPlan:
     port: int
     taps: tuple[Tap, ...]
     vms: int
-    members: tuple[tuple[int, int], ...] = ()
+    members: tuple[tuple[int, int], ...]
     nodes: tuple[NodeLayout, ...] = ()
     node: int = 0
+    network6: IPv6Network | None = None
     gateway6: str | None = None
+    host_port: HostPort | None = None
 
     @property
     def is_routed(self) -> bool:
@@ -53,9 +67,27 @@ class NetworkPlan:
         """Return the length of the network's prefix in bits."""
         return self.spec.int_network.prefixlen
 
+    @property
+    def has_all(self) -> bool:
+        """Tell whether every VM of the cluster is on the network."""
+        return self.members == ((0, self.vms - 1),)
+
+    def ranks_of(self, node: NodeLayout) -> tuple[int, ...]:
+        """Return the ranks of a node's VMs that are on the network."""
+        if self.has_all:
+            return node.ranks
+        return tuple(rank for rank in node.ranks if any(first <= rank <= last for first, last in self.members))
+
+    def peers(self) -> Iterator[tuple[int, NodeLayout]]:
+        """Yield the job's other nodes with their places in it."""
+        return ((index, node) for index, node in enumerate(self.nodes) if index != self.node)
+
 
 def plan_networks(
-    step: BootStep, specs: Mapping[str, BuildableNetwork], sets: Mapping[str, tuple[str, ...]]
+    step: BootStep,
+    specs: Mapping[str, BuildableNetwork],
+    sets: Mapping[str, tuple[str, ...]],
+    ipv6: bool = True,
 ) -> tuple[NetworkPlan, ...]:
     """Return the plans of the networks that VMs of this step name, in the order in which they are first named."""
     names: list[str] = []
@@ -68,30 +100,50 @@ def plan_networks(
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
         raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
-    return tuple(_plan_network(step, _private(specs[name]), index, sets) for index, name in enumerate(names))
+    plans = []
+    for index, name in enumerate(names):
+        spec, members = specs[name], _find_members(step, name, sets)
+        if isinstance(spec, BridgedNetwork):
+            plans.append(_plan_bridged(step, spec, index, members))
+        else:
+            plans.append(_plan_ethernet(step, spec, index, members, ipv6))
+    return tuple(plans)
 
 
-def _private(spec: BuildableNetwork) -> EthernetNetwork:
-    if not isinstance(spec, EthernetNetwork):
-        raise NodeError(f"network {spec.name!r} cannot be built by the pcocc of this node yet")
-    return spec
+def _find_members(step: BootStep, name: str, sets: Mapping[str, tuple[str, ...]]) -> tuple[tuple[int, int], ...]:
+    found: list[tuple[int, int]] = []
+    first = 0
+    for set_name, count in step.sets:
+        if name in sets[set_name] and count:
+            begin = found.pop()[0] if found and found[-1][1] == first - 1 else first
+            found.append((begin, first + count - 1))
+        first += count
+    return tuple(found)
 
 
-def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mapping[str, tuple[str, ...]]) -> NetworkPlan:
-    if spec.layer == "L3" and not naming.room_for(spec.int_network, step.vm_count, len(step.nodes)):
+def _own_ranks(step: BootStep, members: tuple[tuple[int, int], ...]) -> list[int]:
+    return [rank for rank in step.here.ranks if any(first <= rank <= last for first, last in members)]
+
+
+def _plan_ethernet(
+    step: BootStep, spec: EthernetNetwork, index: int, members: tuple[tuple[int, int], ...], ipv6: bool
+) -> NetworkPlan:
+    routed, net = spec.layer == "L3", spec.int_network
+    if routed and not naming.room_for(net, step.vm_count, len(step.nodes)):
         raise NodeError(
-            f"network {spec.name!r} ({spec.int_network}) has no room for {step.vm_count} VMs",
+            f"network {spec.name!r} ({net}) has no room for {step.vm_count} VMs",
             hint="ask for fewer VMs, or have int-network enlarged in /etc/pcocc/networks.yaml",
         )
-    ranks = [rank for rank in step.here.ranks if spec.name in sets[step.set_of(rank)]]
+    net6 = naming.cluster_network6(step.job, index) if routed and ipv6 else None
     taps = tuple(
         Tap(
             naming.tap_name(rank, index),
             rank,
             naming.vm_mac(spec.mac_prefix, rank, index),
-            str(naming.vm_address(spec.int_network, rank)),
+            str(naming.vm_address(net, rank)) if routed else "",
+            str(naming.vm_address6(net6, rank)) if net6 else None,
         )
-        for rank in ranks
+        for rank in _own_ranks(step, members)
     )
     return NetworkPlan(
         spec=spec,
@@ -99,58 +151,65 @@ def _plan_network(step: BootStep, spec: EthernetNetwork, index: int, sets: Mappi
         bridge=naming.bridge_name(index),
         gateway_mac=naming.gateway_mac(index),
         tunnel_mac=naming.node_mac(step.index, index),
-        gateway=str(naming.gateway_address(spec.int_network)),
-        node_address=str(naming.node_address(spec.int_network, step.index)),
+        gateway=str(naming.gateway_address(net)) if routed else "",
+        node_address=str(naming.node_address(net, step.index)) if routed else "",
         vxlan=naming.vxlan_name(index),
         vni=naming.vxlan_vni(step.job),
         port=naming.vxlan_port(step.job, index),
         taps=taps,
         vms=step.vm_count,
-        members=_find_members(step, spec.name, sets),
+        members=members,
         nodes=step.nodes,
         node=step.index,
+        network6=net6,
+        gateway6=str(naming.gateway_address6(net6)) if net6 else None,
     )
 
 
-def _find_members(step: BootStep, name: str, sets: Mapping[str, tuple[str, ...]]) -> tuple[tuple[int, int], ...]:
-    runs: list[tuple[int, int]] = []
-    first = 0
-    for set_name, count in step.sets:
-        if name in sets[set_name]:
-            start = runs.pop()[0] if runs and runs[-1][1] == first - 1 else first
-            runs.append((start, first + count - 1))
-        first += count
-    return tuple(runs)
+def _plan_bridged(step: BootStep, spec: BridgedNetwork, index: int, members: tuple[tuple[int, int], ...]) -> NetworkPlan:
+    if step.vm_count > naming.MAX_BRIDGED_RANK + 1:
+        raise NodeError(
+            f"network {spec.name!r} is on a bridge of the site, where a job can have {naming.MAX_BRIDGED_RANK + 1} VMs",
+            hint="ask for fewer VMs, or use a template whose resource set has private networks only",
+        )
+    ranks = _own_ranks(step, members)
+    taps = (Tap(naming.tap_name(rank, index), rank, naming.bridged_mac(step.job, rank, index), "") for rank in ranks)
+    return NetworkPlan(
+        spec=EthernetNetwork(spec.name, layer="L2", mtu=spec.mtu, allow_outbound=False),
+        index=index,
+        bridge=naming.bridge_name(index),
+        gateway_mac=naming.gateway_mac(index),
+        tunnel_mac=naming.node_mac(step.index, index),
+        gateway="",
+        node_address="",
+        vxlan=naming.inner_port_name(index),
+        vni=naming.vxlan_vni(step.job),
+        port=naming.vxlan_port(step.job, index),
+        taps=tuple(taps),
+        vms=step.vm_count,
+        members=members,
+        nodes=step.nodes,
+        node=step.index,
+        host_port=HostPort(naming.bridged_port(spec.tap_prefix, step.job, index), spec),
+    )
 
 
-def taps_of(plans: tuple[NetworkPlan, ...], rank: int) -> tuple[str, ...]:
-    """Return the tap names of a VM in the order of its interfaces."""
-    return tuple(tap.name for plan in plans for tap in plan.taps if tap.rank == rank)
+def interfaces_of(
+    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]], rank: int
+) -> tuple[tuple[NetworkPlan, Tap], ...]:
+    """Return a VM's interfaces on this node, eth0 first: in the order of its resource set."""
+    mine = {plan.spec.name: (plan, tap) for plan in plans for tap in plan.taps if tap.rank == rank}
+    return tuple(mine[name] for name in sets[step.set_of(rank)])
 
 
-def render_dnsmasq(plan: NetworkPlan, pid_file: str, user: str) -> str:
-    """Return dnsmasq.conf(5) text that serves one network on one node: leases of its own VMs, names of all."""
-    net, spec = plan.spec.int_network, plan.spec
-    lines = [
-        f"interface={plan.bridge}",
-        "bind-interfaces",
-        "except-interface=lo",
-        f"pid-file={pid_file}",
-        f"user={user}",
-        "no-resolv",
-        "no-hosts",
-        "no-ping",
-        "leasefile-ro",
-        "dhcp-authoritative",
-        f"listen-address={plan.gateway}",
-        f"domain={spec.domain_name}",
-        f"local=/{spec.domain_name}/",
-        f"synth-domain={spec.domain_name},{naming.vm_address(net, 0)},{naming.vm_address(net, plan.vms - 1)},vm*",
-        f"dhcp-range={net.network_address},static,{net.netmask},infinite",
-        f"dhcp-option=option:router,{plan.gateway}",
-        f"dhcp-option=option:dns-server,{plan.gateway}",
-        f"dhcp-option=option:domain-search,{spec.domain_name}",
-        f"dhcp-option=option:mtu,{spec.mtu}",
-    ]
-    lines += [f"dhcp-host={tap.mac},{tap.address},{naming.vm_name(tap.rank)},infinite" for tap in plan.taps]
-    return "\n".join(lines) + "\n"
+def describe_interfaces(
+    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
+) -> dict[int, list[dict[str, str | int]]]:
+    """Return, by rank, what the launcher of a VM of this node must know of its interfaces, eth0 first."""
+    return {
+        rank: [
+            {"network": plan.index, "mac": tap.mac, "mtu": plan.spec.mtu}
+            for plan, tap in interfaces_of(plans, step, sets, rank)
+        ]
+        for rank in step.here.ranks
+    }

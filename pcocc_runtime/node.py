@@ -13,13 +13,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
-from pcocc_runtime import admission, config, fabric, layout, naming, nat, netplan, walls
+from pcocc_runtime import fabric, layout, naming, nat, netplan, walls
 from pcocc_runtime.errors import NodeError, PcoccError, render
-from pcocc_runtime.system import accel, files, identity, ports, process
+from pcocc_runtime.system import accel, files, identity, ports, process, sysctl
+
+if TYPE_CHECKING:
+    from pcocc_runtime import config
 
 DUPLICATE, CONFLICT = 3, 4  # exit statuses the plugin knows: an older boot step lives, a younger one is in the way
 _CONFIG_DIR = "/etc/pcocc"
+_IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started with ipv6.disable=1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +69,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _setup() -> None:
+    from pcocc_runtime import admission, config  # 40 ms that a release does not need
+
     step = layout.parse_boot_step(sys.stdin)
     config.ensure_trusted(_CONFIG_DIR)
     site = config.read_site(_CONFIG_DIR)
-    plans = netplan.plan_networks(step, site.networks, site.resource_sets)
+    plans = netplan.plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
     sets = [site.all_sets[name] for name, _count in step.sets]
     admission.ensure_compatible(sets, site.all_networks)
     admission.ensure_admitted(sets, lambda: identity.read_person(step.uid, step.gid))
@@ -82,7 +89,8 @@ def _setup() -> None:
             fabric.make_networks(step, plans, record.nat)
             _describe(step, plans, site, chosen, record.nat)
     for rank in step.here.ranks:
-        print(f"tap {rank} {','.join(netplan.taps_of(plans, rank))}")
+        interfaces = netplan.interfaces_of(plans, step, site.resource_sets, rank)
+        print(f"tap {rank} {','.join(tap.name for _plan, tap in interfaces)}")
 
 
 @contextlib.contextmanager
@@ -118,6 +126,8 @@ def _release_step(record: Record, step: int) -> None:
 
 
 def _start() -> None:
+    from pcocc_runtime import config
+
     _ensure_state_directory()
     reclaim()
     walls.ensure_guard()
@@ -241,12 +251,14 @@ def _describe(
             "name": plan.spec.name,
             "layer": plan.spec.layer,
             "members": plan.members,
-            "network": str(plan.spec.int_network),
+            "network": str(plan.spec.int_network) if plan.is_routed else None,
             "mac_prefix": plan.spec.mac_prefix,
             "mtu": plan.spec.mtu,
             "domain": plan.spec.domain_name,
+            "search": plan.spec.dns_search if plan.is_routed else (),
             "gateway": plan.gateway,
             "outbound": allowed if isinstance(allowed := plan.spec.allow_outbound, bool) else [str(one) for one in allowed],
+            "network6": str(plan.network6) if plan.network6 else None,
             "ranks": [tap.rank for tap in plan.taps],
         }
         for plan in plans
@@ -264,6 +276,7 @@ def _describe(
         "boot_timeout": site.boot_timeout,
         "shutdown_grace": site.shutdown_grace,
         "networks": networks,
+        "interfaces": netplan.describe_interfaces(plans, step, site.resource_sets),
         "reverse_nat": [[one.rank, one.vm_port, one.host_port] for one in held.forwards] if held else [],
     }
     path = naming.job_dir(step.job) / "node.json"

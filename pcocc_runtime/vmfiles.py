@@ -111,7 +111,7 @@ def _write_seed(
         instance_id=group.instance_id,
         command_user=group.command_user,
         mounts=group.mounts,
-        interfaces=guestnet.plan_interfaces(node["networks"], rank),
+        interfaces=guestnet.plan_interfaces(node, rank),
     )
     path = directory / "seed.iso"
     iso.write_iso(path, seed.VOLUME_LABEL, content)

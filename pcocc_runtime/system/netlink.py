@@ -114,6 +114,10 @@ class JobNetns:
             with _already():
                 self._inside.fdb("append", ifindex=index, lladdr=_FLOOD, dst=peer)
 
+    def ensure_port(self, name: str, bridge: str) -> None:
+        """Make a device that is there a port of a bridge, and bring it up."""
+        self._inside.link("set", index=self._index[name], master=self._index[bridge], state="up")
+
     def ensure_taps(self, bridge: str, names: Iterable[str], mtu: int) -> None:
         """Create persistent tap devices on a bridge, which only a process with CAP_NET_ADMIN can attach to."""
         wanted = list(names)
@@ -131,9 +135,11 @@ class JobNetns:
         """
         others = [index for name, index in self._index.items() if name != "lo"]
         for index in others:
-            self._inside.link("set", index=index, group=_GROUP)
+            with contextlib.suppress(NetlinkError):  # one that has gone by itself: its other end has
+                self._inside.link("set", index=index, group=_GROUP)
         if others:
-            self._inside.link("del", group=_GROUP)
+            with contextlib.suppress(NetlinkError):
+                self._inside.link("del", group=_GROUP)
 
 
 def _create_tap(name: str) -> None:

@@ -33,7 +33,7 @@ MAKING: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (process, ("run", "kill")),
     (sysctl, ("write",)),
     (netlink, ("ensure_netns", "ensure_veth", "ensure_address", "remove_link", "remove_netns")),
-    (netlink.JobNetns, ("ensure_bridge", "ensure_tunnel", "ensure_segment", "ensure_taps", "remove_links")),
+    (netlink.JobNetns, ("ensure_bridge", "ensure_tunnel", "ensure_segment", "ensure_taps", "ensure_port", "remove_links")),
     (pathlib.Path, ("unlink",)),
 )
 for owner, names in MAKING:

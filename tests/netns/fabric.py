@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -70,6 +71,10 @@ class Node:
         """Run a program in the job's namespace on this node."""
         return self.run("ip", "netns", "exec", f"pcocc-{job}", *argv, check=check)
 
+    def stepd(self, job: int) -> int:
+        """Return the process that stands for the slurmstepd of a job."""
+        return int(json.loads(self.run("cat", f"/run/pcocc/.state/{job}.json").stdout)["stepd"]["pid"])
+
     def leftovers(self) -> str:
         """Return what of ours is on the node: empty when it is clean."""
         script = "ls -A /run/netns; ls -A /run/pcocc; ls -A /run/pcocc/.state; ls -A /var/lib/pcocc/scratch; ip -br link | grep -v -e ^lo -e ^eth"
@@ -123,13 +128,15 @@ def release(job: int, step: int = 0) -> str:
 class Guest:
     """A stand-in for a VM: a namespace with a veth that has the VM's MAC, on the job's bridge in place of its tap."""
 
-    def __init__(self, node: Node, job: int, rank: int, network: int = 0) -> None:
+    def __init__(self, node: Node, job: int, rank: int, network: int = 0, mac: str | None = None) -> None:
         self.node, self.job, self.name = node, job, f"guest{job}-{rank}-{network}"
-        self.mac = f"52:54:00:{network << 2:02x}:00:{rank:02x}"
+        self.mac = mac or f"52:54:00:{network << 2:02x}:00:{rank:02x}"
         self.tap = f"tap{rank}n{network}"
         node.run("ip", "netns", "add", self.name)
-        replace = f"ip link del {self.tap} 2>/dev/null; ip link add {self.tap} type veth peer name eth0 address {self.mac}"
-        node.in_job(job, "sh", "-c", f"{replace} netns {self.name} && ip link set {self.tap} master br{network} up mtu 1450")
+        groups = f"groups=$(ip -d link show {self.tap} 2>/dev/null | sed -n 's/.* group_fwd_mask \\([0-9a-fx]*\\) .*/\\1/p')"
+        replace = f"ip link del {self.tap} 2>/dev/null; ip link add {self.tap} type veth peer name eth0 address {self.mac} netns {self.name}"
+        bridge = f"ip link set {self.tap} master br{network} up mtu 1450 && ip link set {self.tap} type bridge_slave group_fwd_mask ${{groups:-0}}"
+        node.in_job(job, "sh", "-c", f"{groups}; {replace} && {bridge}")
         self.run("sh", "-c", "ip link set lo up; ip link set eth0 up mtu 1450")
 
     def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -144,6 +151,14 @@ class Guest:
         )
         path = f"/run/udhcpc-{self.name}"
         self.node.run("sh", "-c", f"printf '%s\\n' '#!/bin/sh' \"$0\" > {path}; chmod 755 {path}", script)
-        return self.run(
-            "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-t", "5", "-T", "1", "-O", "search", "-O", "mtu", "-s", path
-        ).stdout
+        options = [word for name in ("search", "mtu", "ntpsrv") for word in ("-O", name)]
+        return self.run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-t", "5", "-T", "1", *options, "-s", path).stdout
+
+    def dhcp6(self) -> None:
+        """Wait for a link-local address, then ask for an address by DHCPv6 and take it."""
+        base = f"/run/dhclient-{self.name}"
+        take = '#!/bin/sh\n[ -z "$new_ip6_address" ] || ip -6 addr replace $new_ip6_address/$new_ip6_prefixlen dev $interface\n'
+        self.node.run("sh", "-c", f"printf '%b' \"$0\" > {base}.sh; chmod 755 {base}.sh", take.replace("\n", "\\n"))
+        link, own = (f"until ip -6 addr show dev eth0 scope {scope} -tentative | grep -q inet6; do sleep 0.05; done" for scope in ("link", "global"))
+        client = f"dhclient -6 -1 -sf {base}.sh -lf {base}.leases -pf {base}.pid -cf /dev/null eth0; kill $(cat {base}.pid)"
+        self.run("timeout", "20", "sh", "-c", f"{link}; {client}; {own}")

@@ -37,15 +37,25 @@ def started(node: Node, *argv: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@contextmanager
-def listening(guest: Guest) -> Iterator[list[str]]:
+def listening(guest: Guest) -> AbstractContextManager[list[str]]:
     """Collect the frames that reach a guest, in hex, until one that carries END."""
+    return heard_in(guest.node, guest.name)
+
+
+@contextmanager
+def heard_in(node: Node, netns: str) -> Iterator[list[str]]:
+    """Collect the frames that reach the eth0 of a namespace on a node, in hex, until one that carries END."""
     heard: list[str] = []
-    with started(guest.node, "ip", "netns", "exec", guest.name, sys.executable, str(HERE / "ear.py")) as ear:
+    with started(node, "ip", "netns", "exec", netns, sys.executable, str(HERE / "ear.py")) as ear:
         yield heard
         assert ear.stdout
         heard += ear.stdout.read().split()
     assert heard and b"END".hex() in heard[-1], "the honest last frame did not arrive"
+
+
+def say(guest: Guest, destination: str, rest: str, text: str) -> None:
+    """Send a frame from a guest: its type and what else precedes the text in hex."""
+    guest.run(sys.executable, str(HERE / "say.py"), destination, rest, text)
 
 
 def forge(guest: Guest, *names: str) -> None:

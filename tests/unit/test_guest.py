@@ -9,12 +9,20 @@ from pcocc_runtime import guestnet, seed
 from pcocc_runtime.document import Mount
 from pcocc_runtime.guestnet import Interface, Subnet
 
-FIRST = {"index": 0, "layer": "L3", "network": "10.200.0.0/16", "mac_prefix": "52:54:00", "mtu": 1450, "domain": "vcluster",
-         "gateway": "10.200.255.254", "ranks": [0, 1]}  # fmt: skip
-SECOND = {"index": 1, "layer": "L3", "network": "10.201.0.0/24", "mac_prefix": "52:54:00", "mtu": 8950, "domain": "other.example",
-          "gateway": "10.201.0.254", "ranks": [1]}  # fmt: skip
-BRIDGED = {"index": 2, "layer": "bridged", "mac_prefix": "52:54:00", "mtu": 1500, "ranks": [1]}
-BARE = {"index": 3, "mac_prefix": "52:54:00", "mtu": 1500, "ranks": [1], "layer": "L2", "gateway": "10.200.255.254"}
+FIRST = {"index": 0, "layer": "L3", "network": "10.200.0.0/16", "domain": "vcluster", "search": [], "network6": None,
+         "gateway": "10.200.255.254"}  # fmt: skip
+SECOND = {"index": 1, "layer": "L3", "network": "10.201.0.0/24", "domain": "other.example", "search": ["site.example"],
+          "network6": "fd70:636f:0:301::/64", "gateway": "10.201.0.254"}  # fmt: skip
+BRIDGED = {"index": 2, "layer": "bridged"}
+BARE = {"index": 3, "layer": "L2", "gateway": "10.200.255.254"}
+MACS = ["52:54:00:00:00:01", "52:54:00:04:00:01", "52:54:00:08:00:01", "52:54:00:0c:00:01"]
+NODE = {
+    "networks": [FIRST, SECOND, BRIDGED, BARE],
+    "interfaces": {
+        "0": [{"network": 0, "mac": "52:54:00:00:00:00", "mtu": 1450}],
+        "1": [{"network": n, "mac": mac, "mtu": mtu} for n, (mac, mtu) in enumerate(zip(MACS, (1450, 8950, 1500, 1500), strict=True))],
+    },
+}
 KEYS = seed.Keys("-----BEGIN A-----\nx\n-----END A-----\n", "ssh-ed25519 AAA u", "-----BEGIN B-----\ny\n-----END B-----\n", "ssh-ed25519 BBB h")
 ALICE = seed.Login("alice", 2001, 2002, "/home/alice")
 
@@ -39,7 +47,9 @@ config:
   - type: static
     address: "10.201.0.2/24"
     dns_nameservers: ["10.201.0.254"]
-    dns_search: ["other.example"]
+    dns_search: ["other.example", "site.example"]
+  - type: static6
+    address: "fd70:636f:0:301::4:1/128"
 - type: physical
   name: eth2
   mac_address: "52:54:00:08:00:01"
@@ -54,13 +64,13 @@ config:
 
 
 def test_a_vm_configures_its_interfaces_without_asking() -> None:
-    text = guestnet.render_network_config(guestnet.plan_interfaces([FIRST, SECOND, BRIDGED, BARE], 1))
+    text = guestnet.render_network_config(guestnet.plan_interfaces(NODE, 1))
     assert text == CONFIG
     assert [one["name"] for one in yaml.safe_load(text)["config"]] == ["eth0", "eth1", "eth2", "eth3"]
 
 
 def test_a_vm_has_only_the_networks_of_its_resource_set() -> None:
-    assert [one.name for one in guestnet.plan_interfaces([FIRST, SECOND], 0)] == ["eth0"]
+    assert [one.name for one in guestnet.plan_interfaces(NODE, 0)] == ["eth0"]
     assert yaml.safe_load(guestnet.render_network_config(())) == {"version": 1, "config": []}
 
 

@@ -7,11 +7,11 @@ from ipaddress import IPv4Network
 import pytest
 import yaml
 
-from pcocc_runtime import bootdoc, layout, memory, netplan, qemu_args, qemu_disks, seed
+from pcocc_runtime import bootdoc, layout, memory, naming, netplan, qemu_args, qemu_disks, seed
 from pcocc_runtime.addressing import address_of
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.naming import vm_address
-from pcocc_runtime.networks import EthernetNetwork
+from pcocc_runtime.networks import BridgedNetwork, EthernetNetwork
 from pcocc_runtime.system import slurm
 
 STEP = layout.BootStep(
@@ -34,20 +34,35 @@ def test_a_node_plans_its_own_taps_of_each_network() -> None:
     assert (one.vni, one.port) == (12, 24832)
     assert (other.vni, other.port) == (12, 24836)
     assert (one.gateway, one.node_address) == ("10.200.255.254", "10.200.255.252")
-    assert netplan.taps_of((one, other), 3) == ("tap3n0", "tap3n1")
+    assert (one.members, other.members) == (((0, 3),), ((3, 3),))
+
+
+def test_interfaces_are_in_the_order_of_each_vms_resource_set() -> None:
+    sets = {"default": ("one",), "two": ("other", "one")}
+    plans = netplan.plan_networks(STEP, SPECS, sets)
+    names = [[tap.name for _plan, tap in netplan.interfaces_of(plans, STEP, sets, rank)] for rank in (2, 3)]
+    assert names == [["tap2n0"], ["tap3n1", "tap3n0"]]
+    described = netplan.describe_interfaces(plans, STEP, sets)
+    assert [(one["network"], one["mac"]) for one in described[3]] == [(1, "52:54:00:04:00:03"), (0, "52:54:00:00:00:03")]
+
+
+def test_a_vm_has_no_address_on_an_l2_network() -> None:
+    plans = netplan.plan_networks(STEP, {**SPECS, "one": EthernetNetwork("one", layer="L2")}, SETS)
+    assert plans[0].taps[0].address == "" and not plans[0].is_routed
+
+
+def test_a_network_on_a_bridge_of_the_site_gives_macs_of_this_job_alone() -> None:
+    site = BridgedNetwork("one", host_bridge="br-site", tap_prefix="site", mtu=9000)
+    (plan,) = netplan.plan_networks(replace(STEP, sets=(("default", 4),)), {"one": site}, SETS)
+    assert plan.host_port == netplan.HostPort("site00000c00", site)
+    assert [tap.mac for tap in plan.taps] == [naming.bridged_mac(12, rank, 0) for rank in (2, 3)]
+    assert (plan.spec.layer, plan.spec.mtu, plan.vxlan) == ("L2", 9000, "pt0")
 
 
 def test_a_network_too_small_is_refused() -> None:
     specs = {**SPECS, "one": EthernetNetwork("one", int_network=IPv4Network("10.0.0.0/30"))}
     with pytest.raises(NodeError, match="no room for 4 VMs"):
         netplan.plan_networks(STEP, specs, SETS)
-
-
-def test_dns_names_do_not_grow_with_the_cluster() -> None:
-    plan = netplan.plan_networks(STEP, SPECS, SETS)[0]
-    text = netplan.render_dnsmasq(plan, "/run/x.pid", "nobody")
-    assert text.count("dhcp-host=") == len(plan.taps)
-    assert "synth-domain=vcluster,10.200.0.1,10.200.0.4,vm*" in text
 
 
 @pytest.mark.parametrize(("task", "accel", "guest"), [(1000, "tcg", 777), (1000, "kvm", 873), (512, "tcg", 296)])

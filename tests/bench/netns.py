@@ -1,0 +1,194 @@
+"""Networks of a job in namespaces: `python -m tests.bench.netns`, as root. Each figure is printed beside its baseline of the same run.
+
+Baselines are made with plain ip(8) and bridge(8), without filters. Nothing here fails on a clock.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pcocc_runtime import dnsmasq, layout, netplan, routes
+from pcocc_runtime.networks import EthernetNetwork
+from tests.netns.fabric import HELPER, Guest, Node, connect, release, request
+
+PEERS, OWN, EACH = 1023, 64, 10
+JOB = 12
+
+
+def large(stepd: int) -> str:
+    """Return the request of a node with 64 VMs and 1,023 peers of ten."""
+    lines = [f"job {JOB}", "step 0", "uid 65534", "gid 65534", f"stepd {stepd}", "index 0", f"layout 172.16.0.1 0-{OWN - 1}"]
+    for peer in range(1, PEERS + 1):
+        first = OWN + (peer - 1) * EACH
+        lines.append(f"layout 172.16.{peer >> 8}.{peer & 255} {first}-{first + EACH - 1}")
+    return "\n".join([*lines, f"sets default:{OWN + PEERS * EACH}", "end", ""])
+
+
+def timed(run: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds of wall clock, and of CPU in child processes, that a call takes."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    run()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.monotonic() - begin, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measure_node(directory: Path) -> None:
+    """Set-up and release of the large job, against the same links, routes and entries by one `ip -batch` and `bridge -batch`."""
+    node = Node(directory, "large")
+    stepd = subprocess.Popen(["sleep", "600"])
+    try:
+        node.run("sh", "-c", "ip link add eth0 type veth peer name eth1; ip addr add 172.16.0.1/16 dev eth0; ip link set eth0 up")
+        text = large(stepd.pid)
+        samples: dict[str, list[tuple[float, float]]] = {"set-up": [], "release": [], "by hand": []}
+        for _ in range(5):
+            samples["set-up"].append(timed(lambda: node.run(*HELPER, "setup", text=text)))
+            samples["release"].append(timed(lambda: node.run(*HELPER, "release", text=release(JOB))))
+            samples["by hand"].append(timed(lambda: by_hand(node, text)))
+            node.run("ip", "netns", "del", "hand")
+        for name, found in samples.items():
+            wall, cpu = (statistics.median(values) for values in zip(*found, strict=True))
+            print(f"{name}, {OWN} VMs, {PEERS} peers: {wall:.2f} s wall, {cpu:.2f} s CPU (median of {len(found)})")
+    finally:
+        stepd.kill()
+        stepd.wait()
+        node.close()
+
+
+def by_hand(node: Node, text: str) -> None:
+    """Make the same links and entries with plain commands."""
+    step = layout.parse_boot_step(text.splitlines())
+    (plan,) = netplan.plan_networks(step, {"default": EthernetNetwork("default")}, {"default": ("default",)})
+    links = [f"link add br0 address {plan.gateway_mac} mtu 1450 type bridge", "link set br0 up"]
+    links += [f"addr add {address}/16 dev br0" for address in (plan.gateway, plan.node_address)]
+    links += [f"link add vx0 address {plan.tunnel_mac} mtu 1450 type vxlan id 99 dstport 24000 nolearning", "link set vx0 up"]
+    for tap in plan.taps:
+        links += [f"tuntap add {tap.name} mode tap vnet_hdr", f"link set {tap.name} mtu 1450 master br0 up"]
+    node.run("ip", "netns", "add", "hand")
+    node.run("ip", "-n", "hand", "-batch", "-", text="\n".join(links) + "\n" + routes.render_routes(plan))
+    addresses = {peer.name: peer.name for peer in step.nodes}
+    node.run("bridge", "-n", "hand", "-batch", "-", text=routes.render_forwarding(plan, addresses))
+
+
+def measure_plan() -> None:
+    """Planning for 10,240 VMs on 1,024 nodes, as one node sees it, in a fresh process."""
+    lines = [f"job {JOB}", "step 0", "uid 1", "gid 1", "stepd 1", "index 512"]
+    lines += [f"layout n{node} {10 * node}-{10 * node + 9}" for node in range(1024)]
+    text = "\n".join([*lines, "sets default:10240", "end", ""])
+    code = "from tests.bench.netns import plan_once; plan_once()"
+    done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
+    seconds, memory = json.loads(done.stdout)
+    print(f"plan, 10,240 VMs on 1,024 nodes: {seconds:.3f} s (promise 0.3), {memory / 1024:.0f} MiB at most (promise 60)")
+
+
+def plan_once() -> None:
+    """Plan what is on stdin, to the text that is applied, and print the seconds and the process's largest size in KiB."""
+    begin = time.monotonic()
+    step = layout.parse_boot_step(sys.stdin)
+    (plan,) = netplan.plan_networks(step, {"default": EthernetNetwork("default")}, {"default": ("default",)})
+    routes.render_routes(plan)
+    routes.render_forwarding(plan, {node.name: "192.0.2.1" for node in step.nodes})
+    dnsmasq.render_dnsmasq(plan, (), "/run/x.pid", "nobody")
+    seconds = time.monotonic() - begin
+    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+
+
+def measure_path(directory: Path) -> None:
+    """TCP throughput and round trip between two VMs on two nodes, the product's path against bridge, VXLAN, bridge by hand."""
+    one, two = Node(directory, "one"), Node(directory, "two")
+    stepd = subprocess.Popen(["sleep", "900"])
+    try:
+        connect(one, two)
+        for index, node in enumerate((one, two)):
+            node.helper("setup", request(JOB, index, stepd.pid))
+            make_hand_path(node, index)
+        pair = Guest(one, JOB, 0), Guest(two, JOB, 2)
+        for guest in pair:
+            guest.dhcp()
+        paths = {"product": ((one, pair[0].name), (two, pair[1].name), "10.200.0.3"),
+                 "by hand": ((one, "byhand"), (two, "byhand"), "10.99.0.2")}  # fmt: skip
+        rates: dict[str, list[float]] = {name: [] for name in paths}
+        trips: dict[str, list[float]] = {name: [] for name in paths}
+        for _ in range(7):
+            for name, (client, server, address) in paths.items():
+                rates[name].append(throughput(client, server, address))
+                trips[name].append(round_trip(client, address))
+        for what, found, unit in (("TCP throughput", rates, "Gbit/s"), ("round trip", trips, "us")):
+            mine, hand = (statistics.median(found[name]) for name in ("product", "by hand"))
+            ratio = statistics.median(a / b for a, b in zip(found["product"], found["by hand"], strict=True))
+            print(f"{what}: {mine:.2f} {unit}, by hand {hand:.2f}, ratio {ratio:.3f}")
+    finally:
+        stepd.kill()
+        stepd.wait()
+        one.close()
+        two.close()
+
+
+def make_hand_path(node: Node, index: int) -> None:
+    """Make a guest behind a bridge with a VXLAN port."""
+    node.run("sh", "-ec", f"""
+ip link add hb0 mtu 1450 type bridge; ip link set hb0 up
+ip link add hx0 type vxlan id 77 dstport 4790 remote 192.0.2.{2 - index} local 192.0.2.{index + 1}
+ip link set hx0 mtu 1450 master hb0 up
+ip netns add byhand
+ip link add hg0 mtu 1450 type veth peer name eth0 mtu 1450 netns byhand
+ip link set hg0 master hb0 up
+ip -n byhand addr add 10.99.0.{index + 1}/24 dev eth0; ip -n byhand link set eth0 up""")  # fmt: skip
+
+
+def inside(where: tuple[Node, str], *argv: str) -> str:
+    """Run a program in a namespace of a node and return what it prints."""
+    node, name = where
+    return node.run("ip", "netns", "exec", name, *argv).stdout
+
+
+def throughput(client: tuple[Node, str], server: tuple[Node, str], address: str) -> float:
+    """Return Gbit/s of one TCP connection over three seconds."""
+    inside(server, "iperf3", "-s", "-1", "-D")
+    inside(server, "sh", "-c", "until ss -tlnH | grep -q :5201; do sleep 0.02; done")
+    told = json.loads(inside(client, "iperf3", "-c", address, "-t", "3", "-O", "1", "-J"))
+    return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+def round_trip(client: tuple[Node, str], address: str) -> float:
+    """Return the mean of 20,000 round trips, each sent when the last has come back, in microseconds."""
+    text = inside(client, "ping", "-q", "-A", "-c", "20000", address)
+    return int(text.partition(" time ")[2].partition("ms")[0]) / 20
+
+
+def measure_dhcp(directory: Path) -> None:
+    """64 DHCP clients that start at once on a node."""
+    node = Node(directory, "dhcp")
+    stepd = subprocess.Popen(["sleep", "600"])
+    try:
+        lines = [f"job {JOB}", "step 0", "uid 65534", "gid 65534", f"stepd {stepd.pid}", "index 0", f"layout 127.0.0.1 0-{OWN - 1}"]
+        node.helper("setup", "\n".join([*lines, f"sets default:{OWN}", "end", ""]))
+        guests = [Guest(node, JOB, rank) for rank in range(OWN)]
+        ask = "busybox udhcpc -f -q -n -t 5 -T 1 -i eth0 -s /bin/true >/dev/null 2>&1"
+        script = "".join(f"ip netns exec {guest.name} {ask} & pids=\"$pids $!\"\n" for guest in guests)
+        wall, _cpu = timed(lambda: node.run("sh", "-ec", script + "for pid in $pids; do wait $pid; done"))
+        print(f"DHCP, {OWN} clients at once: all served in {wall:.2f} s (promise 3)")
+    finally:
+        stepd.kill()
+        stepd.wait()
+        node.close()
+
+
+def main() -> None:
+    """Measure everything once."""
+    with tempfile.TemporaryDirectory(dir="/root") as directory:
+        measure_plan()
+        measure_node(Path(directory))
+        measure_dhcp(Path(directory))
+        measure_path(Path(directory))
+
+
+if __name__ == "__main__":
+    main()
