@@ -3,8 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pcocc_runtime.document import Drive, Mount
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.filling import Filling
+from pcocc_runtime.templates import Resolved, Template
+from pcocc_runtime.yamlfile import Node
 from tests.unit.site import Ask, frozen, refused, user_template, write_image
 
 
@@ -15,6 +21,16 @@ def make_drive(path: Path, content: bytes = b"") -> Path:
 
 def limit(directory: Path, text: str) -> None:
     (directory / "etc/pcocc.yaml").write_text(f"max-vms: 64\nusers-may-set: {text}\n")
+
+
+@given(st.text(max_size=40) | st.lists(st.sampled_from(["%{", "}", "user", "env:A", "vm_rank", "~", "/", "{"]), max_size=8).map("".join))
+def test_any_text_is_filled_in_or_refused_with_its_place(text: str) -> None:
+    one = Resolved(Template("t", {"image": text}, Node({"image": Node(text, "f", 2, "t.image")}, "f", 1, "t")), {"image": text}, {})
+    filling = Filling(one, {"user": "alice", "homedir": "/home/alice"}, {"A": "a"}, "/")
+    try:
+        assert "%{user}" not in filling.text("image", text)
+    except ConfigError as error:
+        assert error.where == "f:2: t.image" and error.hint
 
 
 def test_a_rank_gives_each_vm_a_group_of_its_own(ask: Ask, tmp_path: Path) -> None:
