@@ -19,6 +19,8 @@ PREFIX = "@pcocc "
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
 AGAIN = 0.15  # seconds until it is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for a SIGTERM that waits for QEMU
+BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
+_ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
 
 # QEMU's ShutdownCause as of 7.2 (qapi/run-state.json): what a user reads
@@ -285,9 +287,12 @@ class Probe:
         try:
             return self.socket.recv(4) == b"SSH-" or self._again()
         except BlockingIOError:
-            return time.monotonic() - self.tried > AGAIN and self._again()
+            return time.monotonic() - self.tried > (BANNER_SECONDS if self._is_connected() else AGAIN) and self._again()
         except OSError:
             return self._again()
+
+    def _is_connected(self) -> bool:
+        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
 
     def _again(self) -> bool:
         _disconnect(self.socket)
