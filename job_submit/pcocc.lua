@@ -88,18 +88,21 @@ function pcocc.parse_size(text)
         size[key] = value
     end
     size.cpus, size.memory = to_number(size.cpus, MAX_CPUS), to_number(size.memory, MAX_MEMORY)
+    size.exclusive = size.exclusive == "1"
     return size
 end
 
--- Returns the largest CPU count and memory (MiB) that the site's templates give; 0 where none says anything.
+-- Returns the largest CPU count and memory (MiB) that the site's templates give, 0 where none says anything, and whether
+-- one of them wants whole nodes.
 local function template_size(names, templates)
-    local cpus, memory = 0, 0
+    local cpus, memory, exclusive = 0, 0, false
     for _, name in ipairs(names) do
         local template = templates[name] or {}
         cpus = math.max(cpus, template.cpus or 0)
         memory = math.max(memory, template.memory or 0)
+        exclusive = exclusive or template.full_node == true
     end
-    return cpus, memory
+    return cpus, memory, exclusive
 end
 
 local function contains(list, value)
@@ -262,6 +265,27 @@ function pcocc.check_conflict(job_desc, vms)
     end
 end
 
+-- Returns a refusal when the user's own sizes contradict a node for each VM, or nil.
+function pcocc.check_exclusive(job_desc, vms)
+    local per_node, most = job_desc.ntasks_per_node, job_desc.max_nodes
+    if is_set(per_node) and per_node ~= 1 then
+        return refusal("ERROR", "--ntasks-per-node says %d, and each of these VMs takes a whole node: leave it out", per_node)
+    end
+    if is_set(most) and most < vms then
+        return refusal("ESLURM_INVALID_NODE_COUNT", "-N says %d, and each of %d VMs takes a whole node: leave -N out", most, vms)
+    end
+end
+
+-- Gives each VM a node of its own, all of it: what --exclusive, --mem=0 and --ntasks-per-node=1 say.
+function pcocc.take_nodes(job_desc, vms)
+    job_desc.shared = 0
+    job_desc.ntasks_per_node = 1
+    job_desc.min_nodes = vms
+    if not (job_desc.min_mem_per_cpu or job_desc.min_mem_per_node or job_desc.mem_per_tres) then
+        job_desc.min_mem_per_node = 0
+    end
+end
+
 -- Makes the job as large as its virtual cluster; what the user gave stays.
 function pcocc.size_job(job_desc, vms, cpus, memory)
     job_desc.num_tasks = vms
@@ -325,7 +349,14 @@ local function examine(job_desc, part_list, text, size_line)
     if wrong then
         return wrong
     end
-    local cpus, memory = template_size(request.names, policy.templates or {})
+    local cpus, memory, exclusive = template_size(request.names, policy.templates or {})
+    if exclusive or size.exclusive then
+        wrong = pcocc.check_exclusive(job_desc, request.total)
+        if wrong then
+            return wrong
+        end
+        pcocc.take_nodes(job_desc, request.total)
+    end
     pcocc.size_job(job_desc, request.total, size.cpus or cpus, size.memory or memory)
 end
 

@@ -245,7 +245,7 @@ class Session:
         return [
             "ssh", "-F", "/dev/null", "-E", self.log, "-i", f"{self.cluster['directory']}/key", "-e", "none",
             "-tt" if terminal else "-T", *[word for option in options for word in ("-o", option)],
-            f"{self.cluster['user']}@{self.address}", script,
+            f"{user_of(self.cluster, self.rank)}@{self.address}", script,
         ]  # fmt: skip
 
     def _await(self, child: int) -> int:
@@ -291,6 +291,15 @@ class Session:
         except OSError:
             return ""
         return " ".join(lines).strip()
+
+
+def user_of(cluster: dict[str, Any], rank: int) -> str:
+    """Return the guest's user that commands in a VM run as."""
+    for count, name in cluster["users"]:
+        if rank < count:
+            return str(name)
+        rank -= count
+    raise AttachError(f"pcocc: error: there is no vm{rank}")
 
 
 def patience(cluster: dict[str, Any]) -> float:

@@ -46,11 +46,13 @@ def main() -> int:
             )
         cluster = document.decode(cluster_text)
         facts = slurm.read_job(job)
+        whole = any(group.full_node for group in cluster.groups)
+        memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
         environment = {
             bootdoc.VARIABLE: bootdoc.encode(cluster_text, sshkeys.make_keys(f"pcocc-{job}")),
-            "PCOCC_TASK_MEMORY": str(facts.task_memory(cluster.vm_count)),
+            "PCOCC_TASK_MEMORY": str(memory),
         }
-        argv = slurm.boot_argv(facts, cluster.vm_count, document.sets_text(cluster))
+        argv = slurm.boot_argv(facts, cluster.vm_count, document.sets_text(cluster), whole)
         return Watch(job, cluster.vm_count, facts.nodes).run(argv, environment)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
@@ -135,7 +137,13 @@ class Watch:
     def _on_disk_error(self, event: dict[str, Any]) -> None:
         self._tell(
             f"pcocc: error: {event['vm']} on {event['node']} is stopped: {event['reason']} ({event['disk']})\n"
-            "hint: what it wrote before is intact; free space on that node's scratch, or use another node"
+            "hint: what it wrote before is intact; free space there, or use another node"
+        )
+
+    def _on_still_on(self, event: dict[str, Any]) -> None:
+        self._tell(
+            f"pcocc: error: {event['vm']} on {event['node']} did not power off in time and was ended\n"
+            "hint: check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must suffice, and KillWait of slurm.conf be longer"
         )
 
     def _on_ended(self, event: dict[str, Any]) -> None:

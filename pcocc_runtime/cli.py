@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pcocc_runtime import __version__, cli_image, cli_network, config, errors, policy, report, sitecheck, templates
+from pcocc_runtime import __version__, cli_image, cli_network, config, errors, images, policy, report, sitecheck, templates
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.templates import Resolved, Template
 
@@ -90,7 +90,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _template_list(arguments: argparse.Namespace) -> int:
     site, every, problems = _load()
-    found = _resolve_all(every, site)
+    found = _resolve_all(_with_images(every, site), site)
     render = report.render_list_json if arguments.json else report.render_names if arguments.names else report.render_list
     sys.stdout.write(render(found))
     return _complain(problems)
@@ -100,7 +100,7 @@ def _template_show(arguments: argparse.Namespace) -> int:
     site, every, problems = _load()
     if problems and arguments.name not in every:
         return _complain(problems)
-    one = templates.resolve(every, arguments.name, site.default_set)
+    one = templates.resolve(_with_images(every, site), arguments.name, site.default_set)
     sys.stdout.write(report.render_one_json(one) if arguments.json else report.render_one(one))
     return 0
 
@@ -109,7 +109,6 @@ def _template_check(_arguments: argparse.Namespace) -> int:
     site, every, problems = _load()
     sitecheck.check_templates(site, every, problems)
     if not problems:
-        _note(report.find_notes(_resolve_all(every, site)))
         sys.stdout.write(f"{len(every)} templates, no error\n")
     return _complain(problems)
 
@@ -121,8 +120,7 @@ def _config_check(_arguments: argparse.Namespace) -> int:
     if directory == config.SITE_DIR:
         _add_distrust(directory, problems)
     if not problems:
-        found = _resolve_all(loaded.templates, loaded.site)
-        _note([*loaded.notes, *report.find_notes(found), *_stale_policy(directory, loaded)])
+        _note([*loaded.notes, *_stale_policy(directory, loaded)])
         sys.stdout.write(
             f"{directory}: {len(loaded.templates)} templates, {len(loaded.site.all_sets)} resource sets, "
             f"{len(loaded.site.all_networks)} networks, no error\n"
@@ -172,6 +170,16 @@ def _load() -> tuple[config.Site, dict[str, Template], list[ConfigError]]:
     directory = _site_dir()
     site = config.load_site(directory, problems)
     return site, config.load_templates(directory, config.user_dir(os.environ), problems), problems
+
+
+def _with_images(every: dict[str, Template], site: config.Site) -> dict[str, Template]:
+    """Return the templates and the images that are templates of their own, which they are with a default resource set."""
+    if site.default_set is None:
+        return every
+    words = images.path_words(os.environ, images.user_name(), os.path.expanduser("~"))
+    problems: list[ConfigError] = []
+    found = images.load_repos(_site_dir(), config.user_dir(os.environ), words, problems)
+    return templates.with_images(every, images.list_names(found))
 
 
 def _site_dir() -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from pcocc_runtime import admission, config, document, errors, freeze
+from pcocc_runtime import admission, config, document, errors, freeze, templates
 from pcocc_runtime import request as requests
 from pcocc_runtime.document import Cluster
 from pcocc_runtime.system import identity
+
+if TYPE_CHECKING:
+    from pcocc_runtime.repos import Repo
 
 OK, COULD_NOT_RUN, REFUSED = 1, 0, 2
 
@@ -33,7 +37,12 @@ def _answer(request_json: str) -> str:
     every = config.load_templates(directory, config.user_dir(os.environ), problems)
     if problems:
         raise problems[0]
-    cluster = freeze.freeze(asked, site, every, _caller(directory))
+    caller = _caller(directory)
+    if site.default_set and any(part.template not in every for part in asked.parts):
+        from pcocc_runtime import images  # as below
+
+        every = templates.with_images(every, images.list_names(_repos(directory, caller.user, caller.home)))
+    cluster = freeze.freeze(asked, site, every, caller)
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
     admission.ensure_admitted(sets, lambda: identity.read_person(os.getuid(), os.getgid()))
@@ -47,10 +56,15 @@ def _caller(confdir: str) -> freeze.Caller:
     def find_image(text: str) -> str:
         from pcocc_runtime import images  # 20 ms that paths need not pay
 
-        every = images.read_repos(confdir, config.user_dir(environ), images.path_words(environ, user, home))
-        return images.find_boot_disk(text, every)
+        return images.find_boot_disk(text, _repos(confdir, user, home))
 
     return freeze.Caller(user, home, os.getcwd(), environ, find_image)
+
+
+def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:
+    from pcocc_runtime import images
+
+    return images.read_repos(confdir, config.user_dir(os.environ), images.path_words(os.environ, user, home))
 
 
 def _user_name() -> str:
@@ -66,6 +80,7 @@ def _render(asked: requests.Request, cluster: Cluster) -> str:
         "vms": cluster.vm_count,
         "cpus": max(group.cpus for group in cluster.groups),
         "memory": max(group.memory for group in cluster.groups),
+        "exclusive": int(any(group.full_node for group in cluster.groups)),
         "template": requests.render_template(asked.parts),
         "sets": document.sets_text(cluster),
     }

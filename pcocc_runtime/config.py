@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcocc_runtime import netfile, resources, schema, templates, yamlfile
 from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.limits import Limits, parse_limits
 from pcocc_runtime.networks import BuildableNetwork, Network
 from pcocc_runtime.resources import ResourceSet
 from pcocc_runtime.schema import Problems, Setting
@@ -33,7 +34,8 @@ class Site:
     scratch: str = "/var/lib/pcocc/scratch"
     max_vms: int = 1024
     boot_timeout: int = 300
-    shutdown_grace: int = 30
+    shutdown_grace: int = 20  # below the default of Slurm's KillWait
+    users_may_set: Limits = field(default_factory=Limits)
     networks: dict[str, BuildableNetwork] = field(default_factory=dict)
     resource_sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     all_networks: dict[str, Network] = field(default_factory=dict)
@@ -52,6 +54,7 @@ _PCOCC = (
     Setting("max-vms", schema.integer(1, 65536)),
     Setting("boot-timeout", schema.integer(1, 86400)),
     Setting("shutdown-grace", schema.integer(0, 3600)),
+    Setting("users-may-set", parse_limits),
 )
 
 

@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 import zlib
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 from pcocc_runtime.errors import RequestError
@@ -37,11 +37,12 @@ class Drive:
     cache: str = "writeback"
     mmp: str = "yes"
     backup: str | None = None
+    format: str = "raw"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The VMs made from one template; `memory` is the task's, in MiB, 0 for Slurm's default."""
+    """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default."""
 
     template: str
     count: int
@@ -56,11 +57,18 @@ class Group:
     nic_model: str = "virtio-net-pci"
     machine: str = "q35"
     cpu_model: str | None = None
-    disk_model: str = "virtio-blk-pci"
+    disk_model: str = "virtio"
     disk_cache: str = "unsafe"
     custom_args: tuple[str, ...] = ()
     qemu_bin: str | None = None
     kernel: str | None = None
+    initrd: str | None = None
+    append: str | None = None
+    firmware: str = "bios"
+    display: str | None = None
+    emulator_cores: int = 0
+    bind_vcpus: bool = True
+    full_node: bool = False
     command_user: str | None = None
 
 
@@ -88,15 +96,22 @@ class Cluster:
 
 def encode(cluster: Cluster) -> str:
     """Return `cluster` as one word of ASCII text; RequestError when it is too long to travel."""
-    tree = {"version": VERSION, "groups": [asdict(group) for group in cluster.groups]}
+    tree = {"version": VERSION, "groups": [_pack(group) for group in cluster.groups]}
     data = json.dumps(tree, separators=(",", ":"), sort_keys=True).encode()
     text = base64.b64encode(zlib.compress(data, 9)).decode()
-    if len(text) > MAX_ENCODED:
+    if len(text) > MAX_ENCODED or len(data) > MAX_JSON:
         raise RequestError(
             f"the description of this virtual cluster is {len(text) >> 10} KiB long, {MAX_ENCODED >> 10} can be carried",
-            hint="use a shorter user-data, or one for all templates",
+            hint="use a shorter user-data, one for all templates, or fewer VMs of templates with %{vm_rank}",
         )
     return text
+
+
+def _pack(one: Group | Mount | Drive) -> dict[str, Any]:
+    """Return what differs from the defaults."""
+    values = {field.name: getattr(one, field.name) for field in fields(one) if getattr(one, field.name) != field.default}
+    nested = {name: [_pack(item) for item in values[name]] for name in ("mounts", "persistent") if name in values}
+    return values | nested
 
 
 def decode(text: str) -> Cluster:

@@ -80,6 +80,15 @@ def list_images(every: Sequence[Repo]) -> dict[str, Repo]:
     return found
 
 
+def list_names(every: Sequence[Repo]) -> dict[str, str]:
+    """Return the name of every image and its repository's, of those repositories that can be read."""
+    found: dict[str, str] = {}
+    for repo in every:
+        with contextlib.suppress(PcoccError):
+            found |= {name: repo.name for name in list_images([repo]) if name not in found}
+    return found
+
+
 def find_image(reference: Reference, every: Sequence[Repo]) -> Found:
     """Return the revision that a reference means; RequestError when no repository has it."""
     others: list[str] = []

@@ -18,6 +18,7 @@ from typing import Any
 PREFIX = "@pcocc "
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
 AGAIN = 0.15  # seconds until it is asked anew: a first packet that nobody heard is repeated by TCP after a second only
+SIGNAL_INTERVAL = 0.5  # seconds between two looks for a SIGTERM that waits for QEMU
 BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
 _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
@@ -71,6 +72,9 @@ class Keeper:
         self.started = time.monotonic()
         self.ready = not facts["address"]
         self.over = False
+        self.paused = False
+        self.last_call: float | None = None  # when a guest that was asked to power off is ended
+        self.agent: socket.socket | None = None
         self.selector = selectors.DefaultSelector()
         self.probe = Probe(facts["probe"], facts["address"]) if facts["probe"] is not None and facts["address"] else None
 
@@ -85,10 +89,14 @@ class Keeper:
                 key.data()
             if not self.ready:
                 self._look()
+            if self.facts["grace"]:
+                self._watch_for_end()
         return 0
 
     def _patience(self) -> float | None:
-        return None if self.ready else PROBE_INTERVAL
+        if not self.ready:
+            return PROBE_INTERVAL
+        return SIGNAL_INTERVAL if self.facts["grace"] else None
 
     def _catch_signals(self) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -105,12 +113,28 @@ class Keeper:
         self.selector.register(reader, selectors.EVENT_READ, stop)
 
     def _stop(self) -> None:
+        """End the VM; a guest that writes to lasting drives is asked to power off, and given its time."""
         self.asked = True
-        self._send("quit")
+        if not self.facts["grace"] or self.paused:
+            self._send("quit")
+        elif self.last_call is None:
+            self.last_call = time.monotonic() + self.facts["grace"]
+            self._send("system_powerdown")
+            self.agent = ask_agent(self.facts["agent"])
 
-    def _send(self, command: str) -> None:
+    def _watch_for_end(self) -> None:
+        """Slurm's SIGTERM goes to QEMU alone, which has it blocked when its guest must power off first."""
+        if self.last_call is None:
+            if is_pending(self.facts["pid"], signal.SIGTERM):
+                self._stop()
+        elif time.monotonic() > self.last_call and not self.told:
+            self.facts["grace"] = 0
+            emit("still-on", **self.tags)
+            self._send("quit")
+
+    def _send(self, command: str, **fields: str) -> None:
         try:
-            self.qmp.send(json.dumps({"execute": command}).encode() + b"\n")
+            self.qmp.send(json.dumps({"execute": command, **fields}).encode() + b"\n")
         except OSError:
             pass  # QEMU is gone, or going: its pidfd will say so
 
@@ -135,12 +159,18 @@ class Keeper:
             emit("started", accel=self.facts["accel"], why=self.facts["accel_why"], **self.tags)
             if self.ready:  # it has no address where anything could answer
                 self._note_ready()
+            if self.facts["cpus"]:
+                self._send("query-cpus-fast", id="cpus")
+        elif message.get("id") == "cpus":
+            bind(self.facts["pid"], [cpu["thread-id"] for cpu in message.get("return", ())], self.facts["emulator_cores"])
         elif name == "SHUTDOWN" and not self.told:
             self._shut_down(data.get("reason", "host-error"), data.get("guest", False))
         elif name == "GUEST_PANICKED" and not self.told:
             self._shut_down("guest-panic", True)
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
             self._disk_error(data)
+        elif name == "RESUME":
+            self.paused = False
 
     def _shut_down(self, reason: str, waits: bool) -> None:
         """Tell why a VM ends before its QEMU, which `waits` for us, does: Slurm kills us with the last task of the node."""
@@ -151,8 +181,9 @@ class Keeper:
             self._send("quit")
 
     def _disk_error(self, data: dict[str, Any]) -> None:
+        self.paused = True
         what = "the file system of its disk is full" if data.get("nospace") else data.get("reason", "its disk failed")
-        emit("disk-error", reason=what, disk=self.facts["disk"], **self.tags)
+        emit("disk-error", reason=what, disk=self.facts["disks"].get(data.get("device"), "its disk"), **self.tags)
 
     def _look(self) -> None:
         elapsed = time.monotonic() - self.started
@@ -200,6 +231,46 @@ class Keeper:
             os.rename(path + ".tmp", path)
         except OSError:
             pass  # the job's directory is already being released
+
+
+def bind(pid: int, vcpus: list[int], emulator_cores: int) -> None:
+    """Give each vCPU's thread a CPU of its own, and QEMU's others the first `emulator_cores`.
+
+    Only where the task has exactly as many CPUs as that takes: where Slurm does not confine tasks they are shared.
+    """
+    try:
+        own = sorted(os.sched_getaffinity(pid))
+        if len(own) != len(vcpus) + emulator_cores:
+            return
+        for thread in [int(name) for name in os.listdir(f"/proc/{pid}/task")] if emulator_cores else ():
+            os.sched_setaffinity(thread, own[:emulator_cores])
+        for thread, cpu in zip(vcpus, own[emulator_cores:], strict=True):
+            os.sched_setaffinity(thread, {cpu})
+    except OSError:
+        pass  # QEMU is gone, or a thread of it
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Tell whether a process has a blocked signal waiting (proc(5), SigPnd and ShdPnd)."""
+    try:
+        with open(f"/proc/{pid}/status") as stream:
+            masks = [line.split()[1] for line in stream if line.startswith(("SigPnd:", "ShdPnd:"))]
+    except OSError:
+        return False
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
+def ask_agent(path: str) -> socket.socket | None:
+    """Ask the guest agent to power the guest off, beside ACPI, which not every guest hears; the socket must stay open."""
+    agent = socket.socket(socket.AF_UNIX)
+    agent.setblocking(False)
+    try:
+        agent.connect(path)
+        agent.send(b'\xff{"execute": "guest-shutdown"}\n')  # 0xff ends what another client may have left half said
+    except OSError:
+        agent.close()
+        return None
+    return agent
 
 
 class Probe:

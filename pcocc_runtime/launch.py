@@ -12,16 +12,16 @@ import signal
 import socket
 import sys
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from pcocc_runtime import bootdoc, document, memory, naming, qemu_args, seed
+from pcocc_runtime import bootdoc, document, guestnet, memory, naming, qemu_args, qemu_disks, seed, vmfiles
 from pcocc_runtime.addressing import address_of
-from pcocc_runtime.errors import NodeError, PcoccError, render
-from pcocc_runtime.system import disks, files, iso, lifetime
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError, render
+from pcocc_runtime.system import files, lifetime
 
-KEEPER = Path(__file__).resolve().parents[3] / "libexec/pcocc/keeper"
+KEEPER = (str(Path(__file__).resolve().parents[3] / "libexec/pcocc/keeper"),)
 
 # scancel -s sends these to every step of a job; QEMU inherits the mask (tried). See docs/decisions/004-sigterm.md.
 _MEANT_FOR_PROGRAMS = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
@@ -81,15 +81,17 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     cluster = document.decode(encoded)
     keys = seed.Keys(**raw_keys)
     group = cluster.group_of(task.rank)
-    directory = make_vm_directory(task, node, keys)
-    disk = disks.create_overlay(group.image, PurePath(node["scratch"], f"vm{task.rank}.qcow2"))
-    seed_path = write_seed(task, node, cluster, group, keys, directory)
+    task = size_task(task, group)
+    directory = make_vm_directory(task, node, cluster, keys)
+    made = vmfiles.make_files(task.job, task.rank, node, cluster, keys, directory)
+    filesystems = vmfiles.start_filesystems(group.mounts, directory)
     ours, theirs = socket.socketpair()
-    theirs.set_inheritable(True)
-    plan = plan_vm(task, node, group, directory, disk, seed_path, theirs.fileno())
+    plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno())
     argv = qemu_args.plan_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
-    become_qemu(task, node, plan, argv, ours, directory)
+    facts = describe_vm(task, node, group, plan, ours, directory)
+    inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno()]
+    become_qemu(task, argv, facts, ours, inherited)
 
 
 def read_node(job: int) -> dict[str, Any]:
@@ -102,14 +104,14 @@ def read_node(job: int) -> dict[str, Any]:
     return node
 
 
-def make_vm_directory(task: Task, node: dict[str, Any], keys: seed.Keys) -> PurePath:
+def make_vm_directory(task: Task, node: dict[str, Any], cluster: document.Cluster, keys: seed.Keys) -> PurePath:
     """Make the VM's directory and what every attaching step of this node reads: key and addresses."""
     base = naming.job_dir(task.job)
     files.replace_file(base / "key", keys.user.encode())
     login = pwd.getpwuid(os.getuid()).pw_name
     facts = {
         "networks": _routed(node),
-        "user": login,
+        "users": [[group.count, group.command_user or login] for group in cluster.groups],
         "vms": node["vms"],
         "nodes": node["nodes"],
         "boot_timeout": node["boot_timeout"],
@@ -121,77 +123,89 @@ def make_vm_directory(task: Task, node: dict[str, Any], keys: seed.Keys) -> Pure
     return directory
 
 
-def write_seed(
-    task: Task, node: dict[str, Any], cluster: document.Cluster, group: document.Group, keys: seed.Keys, directory: PurePath
-) -> str:
-    """Write the cloud-init seed and return its path."""
-    user = pwd.getpwuid(os.getuid())
-    domain = next((network["domain"] for network in node["networks"] if network["layer"] == "L3"), "vcluster")
-    content = seed.render_seed(
-        job=task.job,
-        rank=task.rank,
-        vms=cluster.vm_count,
-        domain=domain,
-        login=seed.Login(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_gecos),
-        keys=keys,
-        user_data=group.user_data,
-        instance_id=group.instance_id,
-    )
-    path = directory / "seed.iso"
-    iso.write_iso(path, seed.VOLUME_LABEL, content)
-    return str(path)
+def size_task(task: Task, group: document.Group) -> Task:
+    """Return the task with the CPUs and memory it really has, where its template takes whole nodes."""
+    if not group.full_node:
+        return task
+    from pcocc_runtime.system import hostmemory
+
+    return replace(task, cpus=len(os.sched_getaffinity(0)), memory=task.memory or hostmemory.read_memory_limit())
 
 
 def plan_vm(
-    task: Task, node: dict[str, Any], group: document.Group, directory: PurePath, disk: str | None, seed_path: str, qmp_fd: int
+    task: Task, node: dict[str, Any], group: document.Group, directory: PurePath, made: vmfiles.VmFiles,
+    filesystems: tuple[qemu_args.SharedFs, ...], qmp_fd: int,
 ) -> qemu_args.VmPlan:
     """Combine the task, the node's findings and the template into the plan of one QEMU."""
-    interfaces = zip(task.tap_fds, _interfaces(node, task), strict=True)
-    nics = tuple(qemu_args.Nic(fd, interface["mac"], interface["mtu"]) for fd, interface in interfaces)
+    interfaces = guestnet.plan_interfaces(node, task.rank)
     total = task.memory or group.memory or 512
     return qemu_args.VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",
         uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, f"pcocc-{task.job}-{task.rank}")),
         qemu=group.qemu_bin or node["qemu"],
         accel=node["accel"],
-        cpus=task.cpus,
-        memory=memory.guest_memory(total, node["accel"]),
-        disk=disk,
-        seed=seed_path,
+        cpus=count_vcpus(task, group),
+        memory=memory.guest_memory(total, node["accel"], len(filesystems)),
+        disks=made.disks,
+        seed=made.seed,
         qmp_fd=qmp_fd,
         qmp_path=str(directory / "qmp"),
         console_path=str(directory / "console"),
         console_log=str(directory / "console.log"),
         agent_path=str(directory / "agent"),
-        nics=nics,
-        exports=tuple(qemu_args.Export(mount.tag, mount.path, mount.readonly) for mount in group.mounts),
+        nics=tuple(qemu_args.Nic(fd, one.mac, one.mtu) for fd, one in zip(task.tap_fds, interfaces, strict=True)),
+        exports=tuple(qemu_args.Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),
+        filesystems=filesystems,
         machine=group.machine,
         cpu_model=group.cpu_model,
         disk_model=group.disk_model,
-        disk_cache=group.disk_cache,
+        firmware=made.firmware,
+        kernel=qemu_args.Kernel(group.kernel, group.initrd, group.append) if group.kernel else None,
+        display=group.display,
+        display_path=str(directory / (group.display or "")),
         nic_model=group.nic_model,
         custom_args=group.custom_args,
     )
 
 
-def become_qemu(
-    task: Task, node: dict[str, Any], plan: qemu_args.VmPlan, argv: list[str], qmp: socket.socket, directory: PurePath
-) -> None:
-    """Fork the keeper, then exec QEMU, which answers SIGTERM by ending in order and never sees what is meant for programs."""
-    if not os.access(argv[0], os.X_OK):
-        raise NodeError(f"{argv[0]} is not installed", hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml")
+def count_vcpus(task: Task, group: document.Group) -> int:
+    """Return the number of the guest's CPUs: the task's, less what the template keeps for QEMU."""
+    if group.emulator_cores >= task.cpus:
+        raise RequestError(
+            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves the guest none of {task.cpus} CPUs",
+            f"ask for more CPUs: -c {group.emulator_cores + 1}",
+        )
+    return task.cpus - group.emulator_cores
+
+
+def describe_vm(
+    task: Task, node: dict[str, Any], group: document.Group, plan: qemu_args.VmPlan, qmp: socket.socket, directory: PurePath
+) -> dict[str, Any]:
+    """Return what the keeper has to know."""
     address = (address_of(_routed(node), task.rank) if task.probe_fd is not None else None) or ""
-    facts = {
+    return {
         "job": task.job, "rank": task.rank, "node": node["node"], "pid": os.getpid(), "qmp": qmp.fileno(),
         "probe": task.probe_fd, "address": address, "timeout": node["boot_timeout"], "directory": str(directory),
-        "accel": node["accel"], "accel_why": node["accel_why"], "disk": plan.disk,
+        "accel": node["accel"], "accel_why": node["accel_why"],
+        "disks": {qemu_disks.disk_id(index): disk.path for index, disk in enumerate(plan.disks)},
+        "cpus": plan.cpus if group.bind_vcpus else 0, "emulator_cores": group.emulator_cores,
+        "grace": node["shutdown_grace"] if group.persistent else 0, "agent": plan.agent_path,
     }  # fmt: skip
+
+
+def become_qemu(task: Task, argv: list[str], facts: dict[str, Any], qmp: socket.socket, inherited: list[int]) -> None:
+    """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
+
+    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to it.
+    """
+    if not os.access(argv[0], os.X_OK):
+        raise NodeError(f"{argv[0]} is not installed", hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml")
     keep = [fd for fd in (qmp.fileno(), task.probe_fd) if fd is not None]
-    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts["grace"] else set()))
     lifetime.die_with_parent()
-    lifetime.start_keeper([str(KEEPER), json.dumps(facts)], keep=keep)
+    lifetime.start_keeper([*KEEPER, json.dumps(facts)], keep=keep)
     qmp.close()
-    for fd in task.tap_fds:
+    for fd in inherited:
         os.set_inheritable(fd, True)
     if task.probe_fd is not None:
         os.close(task.probe_fd)
@@ -201,8 +215,3 @@ def become_qemu(
 
 def _routed(node: dict[str, Any]) -> list[Any]:
     return [[network["network"], network["members"]] for network in node["networks"] if network["layer"] == "L3"]
-
-
-def _interfaces(node: dict[str, Any], task: Task) -> list[dict[str, Any]]:
-    mine: list[dict[str, Any]] = node["interfaces"].get(str(task.rank), [])
-    return mine

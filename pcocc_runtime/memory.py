@@ -8,12 +8,16 @@ from pcocc_runtime.errors import RequestError
 # and for TCG its translation buffer (64 MiB) and the structures around it.
 BASE_OVERHEAD = {"kvm": 96, "tcg": 192}
 KEEPER_OVERHEAD = 16
+VIRTIOFSD_OVERHEAD = 16  # each
 SMALLEST_GUEST = 64
 
 
-def guest_memory(task: int, accel: str) -> int:
-    """Return the guest's RAM in MiB for a task of `task` MiB; RequestError when nothing useful remains."""
-    overhead = BASE_OVERHEAD[accel] + KEEPER_OVERHEAD + task // 64
+def guest_memory(task: int, accel: str, daemons: int = 0) -> int:
+    """Return the guest's RAM in MiB for a task of `task` MiB, in which `daemons` virtiofsd run besides.
+
+    RequestError when nothing useful remains.
+    """
+    overhead = BASE_OVERHEAD[accel] + KEEPER_OVERHEAD + daemons * VIRTIOFSD_OVERHEAD + task // 64
     guest = task - overhead
     if guest < SMALLEST_GUEST:
         raise RequestError(

@@ -97,10 +97,13 @@ def _access_table(access: Access) -> dict[str, Any]:
 
 def _template_table(templates: Mapping[str, Template], name: str, default_set: str | None) -> dict[str, Any]:
     values = resolve(templates, name, default_set).values
-    return {"cpus": values["cpus"], "memory": values["memory"], "resource_set": values["resource-set"] or ""}
+    table = {"cpus": values["cpus"], "memory": values["memory"], "resource_set": values["resource-set"] or ""}
+    return {**table, "full_node": True} if values["full-node"] else table
 
 
 def _render(value: Any, depth: int) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
     if isinstance(value, str):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pcocc_runtime.errors import RequestError
 
 HEAD_SIZE = 1 << 16  # the backing file's name lies in the first cluster, at most 1023 bytes
+MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _FEATURES = struct.Struct(">Q")
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4
@@ -29,7 +30,7 @@ class Header:
 
 def parse_header(head: bytes, path: str) -> Header:
     """Return the header in an image's first bytes; RequestError when QEMU must not open it as a boot disk."""
-    if head[:4] != b"QFI\xfb":
+    if head[:4] != MAGIC:
         raise RequestError(f"image {path} is not a qcow2 file{_describe(head)}",
                            f"convert it: qemu-img convert -O qcow2 {path} NEW.qcow2")
     if len(head) < _HEADER.size:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pcocc_runtime.qemu_disks import Disk, escape, first_partition, plan_disks
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -26,6 +28,31 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedFs:
+    """A host directory exported by a virtiofsd at the other end of a connected socket."""
+
+    tag: str
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Uefi:
+    """UEFI firmware: its code, and this VM's own copy of the variables."""
+
+    code: str
+    variables: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel booted without the disk's boot loader."""
+
+    path: str
+    initrd: str | None = None
+    append: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VmPlan:
     """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB."""
 
@@ -35,19 +62,23 @@ class VmPlan:
     accel: str
     cpus: int
     memory: int
-    disk: str | None
     seed: str
     qmp_fd: int
     qmp_path: str
     console_path: str
     console_log: str
     agent_path: str
+    disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     exports: tuple[Export, ...] = ()
+    filesystems: tuple[SharedFs, ...] = ()
     machine: str = "q35"
     cpu_model: str | None = None
-    disk_model: str = "virtio-blk-pci"
-    disk_cache: str = "unsafe"
+    disk_model: str = "virtio"
+    firmware: Uefi | None = None
+    kernel: Kernel | None = None
+    display: str | None = None
+    display_path: str = ""
     nic_model: str = "virtio-net-pci"
     custom_args: tuple[str, ...] = ()
 
@@ -60,18 +91,21 @@ def plan_argv(plan: VmPlan) -> list[str]:
         *_machine(plan),
         *_monitors(plan),
         *_console(plan),
-        *_boot_disk(plan),
-        *_seed(plan),
+        *_firmware(plan),
+        *_kernel(plan),
+        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
         *[word for index, export in enumerate(plan.exports) for word in _export(index, export)],
+        *[word for index, shared in enumerate(plan.filesystems) for word in _filesystem(index, shared)],
         *_helpers(plan),
+        *_display(plan),
         *plan.custom_args,
     ]
 
 
 def _identity(plan: VmPlan) -> list[str]:
     return [
-        "-name", f"guest={_escape(plan.name)},debug-threads=on", "-uuid", plan.uuid, "-nodefaults", "-no-user-config",
+        "-name", f"guest={escape(plan.name)},debug-threads=on", "-uuid", plan.uuid, "-nodefaults", "-no-user-config",
         "-display", "none", "-sandbox", SANDBOX, "-action", "panic=pause,shutdown=pause",
     ]  # fmt: skip
 
@@ -79,36 +113,46 @@ def _identity(plan: VmPlan) -> list[str]:
 def _machine(plan: VmPlan) -> list[str]:
     accel = "kvm" if plan.accel == "kvm" else "tcg,thread=multi,tb-size=64"
     model = plan.cpu_model or ("host" if plan.accel == "kvm" else "qemu64")
+    vmport = ",vmport=off" if plan.machine.startswith(("q35", "pc")) else ""  # others have no such port
+    shared = ",memory-backend=ram" if plan.filesystems else ""
     return [
-        "-machine", f"{plan.machine},vmport=off,dump-guest-core=off", "-accel", accel, "-cpu", model,
+        *_shared_memory(plan),
+        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{shared}", "-accel", accel, "-cpu", model,
         "-smp", f"cpus={plan.cpus}", "-m", f"size={plan.memory}M", "-rtc", "base=utc,driftfix=slew",
     ]  # fmt: skip
+
+
+def _shared_memory(plan: VmPlan) -> list[str]:
+    return ["-object", f"memory-backend-memfd,id=ram,size={plan.memory}M,share=on"] if plan.filesystems else []
 
 
 def _monitors(plan: VmPlan) -> list[str]:
     return [
         "-chardev", f"socket,id=keeper,fd={plan.qmp_fd}", "-mon", "chardev=keeper,mode=control",
-        "-chardev", f"socket,id=qmp,path={_escape(plan.qmp_path)},server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+        "-chardev", f"socket,id=qmp,path={escape(plan.qmp_path)},server=on,wait=off", "-mon", "chardev=qmp,mode=control",
     ]  # fmt: skip
 
 
 def _console(plan: VmPlan) -> list[str]:
-    console = f"socket,id=console,path={_escape(plan.console_path)},server=on,wait=off,logfile={_escape(plan.console_log)},logappend=off"
+    console = f"socket,id=console,path={escape(plan.console_path)},server=on,wait=off,logfile={escape(plan.console_log)},logappend=off"
     return ["-chardev", console, "-serial", "chardev:console"]
 
 
-def _boot_disk(plan: VmPlan) -> list[str]:
-    if plan.disk is None:
+def _firmware(plan: VmPlan) -> list[str]:
+    if plan.firmware is None:
         return []
-    drive = (
-        f"file={_escape(plan.disk)},format=qcow2,if=none,id=disk0,cache={plan.disk_cache},discard=unmap,werror=stop,rerror=stop"
-    )
-    return ["-drive", drive, "-device", f"{plan.disk_model},drive=disk0,bootindex=1"]
+    return [
+        "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={escape(plan.firmware.code)}",
+        "-drive", f"if=pflash,unit=1,format=raw,file={escape(plan.firmware.variables)}",
+    ]  # fmt: skip
 
 
-def _seed(plan: VmPlan) -> list[str]:
-    drive = f"file={_escape(plan.seed)},format=raw,if=none,id=seed,readonly=on"
-    return ["-drive", drive, "-device", "virtio-blk-pci,drive=seed"]
+def _kernel(plan: VmPlan) -> list[str]:
+    kernel = plan.kernel
+    if kernel is None:
+        return []
+    append = kernel.append if kernel.append is not None else f"console=ttyS0 root={first_partition(plan.disk_model)}"
+    return ["-kernel", kernel.path, *(["-initrd", kernel.initrd] if kernel.initrd else []), "-append", append]
 
 
 def _nic(plan: VmPlan, index: int, nic: Nic) -> list[str]:
@@ -120,8 +164,15 @@ def _nic(plan: VmPlan, index: int, nic: Nic) -> list[str]:
 def _export(index: int, export: Export) -> list[str]:
     readonly = ",readonly=on" if export.readonly else ""
     return [
-        "-fsdev", f"local,id=fs{index},path={_escape(export.path)},security_model=none,multidevs=remap{readonly}",
-        "-device", f"virtio-9p-pci,fsdev=fs{index},mount_tag={_escape(export.tag)}",
+        "-fsdev", f"local,id=fs{index},path={escape(export.path)},security_model=none,multidevs=remap{readonly}",
+        "-device", f"virtio-9p-pci,fsdev=fs{index},mount_tag={escape(export.tag)}",
+    ]  # fmt: skip
+
+
+def _filesystem(index: int, shared: SharedFs) -> list[str]:
+    return [
+        "-chardev", f"socket,id=virtiofs{index},fd={shared.fd}",
+        "-device", f"vhost-user-fs-pci,chardev=virtiofs{index},tag={escape(shared.tag)}",
     ]  # fmt: skip
 
 
@@ -129,11 +180,20 @@ def _helpers(plan: VmPlan) -> list[str]:
     return [
         "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
         "-device", "virtio-serial-pci",
-        "-chardev", f"socket,id=agent,path={_escape(plan.agent_path)},server=on,wait=off",
+        "-chardev", f"socket,id=agent,path={escape(plan.agent_path)},server=on,wait=off",
         "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
         "-device", "pvpanic-pci",
     ]  # fmt: skip
 
 
-def _escape(text: str) -> str:
-    return text.replace(",", ",,")  # QEMU's own escape inside option values
+def _display(plan: VmPlan) -> list[str]:
+    if plan.display is None:
+        return []
+    path = escape(plan.display_path)
+    devices = ["-device", "VGA", "-device", "qemu-xhci", "-device", "usb-tablet"]  # the pointer goes where it is put
+    if plan.display == "vnc":
+        return [*devices, "-vnc", f"unix:{path}"]
+    return [
+        *devices, "-spice", f"unix=on,addr={path},disable-ticketing=on",
+        "-chardev", "spicevmc,id=vdagent,name=vdagent", "-device", "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pcocc_runtime.templates import DEFAULTS, NOT_BUILT, Resolved
+from pcocc_runtime.templates import DEFAULTS, Resolved
 
 
 def render_list(every: Sequence[Resolved]) -> str:
@@ -39,22 +39,13 @@ def render_one(one: Resolved) -> str:
     for key in DEFAULTS:
         if key in one.origins or one.values[key] != DEFAULTS[key]:
             rows.append((key, _show(key, one.values[key]), _origin(one, key)))
-    return f"template {one.template.name}, defined in {node.file}:{node.line}\n\n{columns(rows)}"
+    place = f"made of {node.file}" if one.template.is_image else f"defined in {node.file}:{node.line}"
+    return f"template {one.template.name}, {place}\n\n{columns(rows)}"
 
 
 def render_one_json(one: Resolved) -> str:
     """Return one template with all its settings as JSON."""
     return json.dumps(_as_tree(one), indent=2) + "\n"
-
-
-def find_notes(every: Sequence[Resolved]) -> list[str]:
-    """Return a sentence for each setting of a template that keeps it from being used yet."""
-    return [
-        f"template {one.template.name!r} cannot be used yet: {key} is not supported yet"
-        for one in every
-        for key in NOT_BUILT
-        if one.values[key] != DEFAULTS[key] and one.origins.get(key) == one.template.name
-    ]
 
 
 def render_memory(mebibytes: int) -> str:
@@ -65,7 +56,7 @@ def render_memory(mebibytes: int) -> str:
 
 
 def _owner(one: Resolved) -> str:
-    return "site" if one.template.is_site else "user"
+    return "image" if one.template.is_image else "site" if one.template.is_site else "user"
 
 
 def _origin(one: Resolved, key: str) -> str:

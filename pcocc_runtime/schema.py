@@ -95,9 +95,14 @@ def read_names(node: Node, what: str, problems: Problems) -> Mapping[str, Node]:
         problems.append(mismatch(node, f"a mapping of {what} names"))
         return {}
     for name, child in node.value.items():
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        if not is_name(name):
             problems.append(child.error(f"{name!r} cannot name a {what}", name_hint(what)))
     return node.value
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text follows the rule for names."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text) is not None
 
 
 def name_hint(what: str) -> str:

@@ -6,10 +6,19 @@ can read it too (format: https://cloudinit.readthedocs.io, "NoCloud", "Users and
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from pcocc_runtime.document import Mount
+from pcocc_runtime.guestnet import Interface, render_network_config
 
 VOLUME_LABEL = "cidata"
 HOSTFILE = "/etc/pcocc/hostfile"
+MOUNT_DIR = "/mnt"
+_MOUNT_OPTIONS = {"9p": "trans=virtio,version=9p2000.L,msize=262144,", "virtiofs": ""}
+# what cloud-init's mounts module takes for a disk, a partition or a cloud's own name for one (cc_mounts.py)
+_DISK_NAMES = re.compile(r"x?[shv]d[a-z][0-9]*|sr[0-9]+|ami|root|swap|(ephemeral|ebs).*|.*\..*")
 _NO_USER_DATA = "#cloud-config\n{}\n"
 
 
@@ -44,22 +53,29 @@ def render_seed(
     keys: Keys,
     user_data: str | None,
     instance_id: str | None = None,
+    command_user: str | None = None,
+    mounts: Iterable[Mount] = (),
+    interfaces: Iterable[Interface] = (),
 ) -> dict[str, str]:
     """Return the seed's files by name."""
     return {
         "meta-data": f"instance-id: {instance_id or f'pcocc-{job}-vm{rank}'}\nlocal-hostname: vm{rank}\n",
         "user-data": user_data if user_data is not None else _NO_USER_DATA,
-        "vendor-data": render_vendor_data(vms, domain, login, keys),
+        "vendor-data": render_vendor_data(vms, domain, login, keys, command_user, mounts),
+        "network-config": render_network_config(interfaces),
     }
 
 
-def render_vendor_data(vms: int, domain: str, login: Login, keys: Keys) -> str:
-    """Return the cloud-config that makes the user, the keys and the host file."""
+def render_vendor_data(
+    vms: int, domain: str, login: Login, keys: Keys, command_user: str | None = None, mounts: Iterable[Mount] = ()
+) -> str:
+    """Return the cloud-config that makes the users, the keys, the host file and the mounts."""
     names = [f"vm{rank}" for rank in range(vms)]
     known = f"vm*,*.{domain},10.* {keys.host_public}"
     home = login.home.rstrip("/")
     lines = ["#cloud-config", "bootcmd:", f'- [sh, -c, "{_group_command(login)}"]']
-    lines += _render_users(login, keys)
+    other = command_user if command_user not in (None, "root", login.name) else None
+    lines += _render_users(login, keys, other)
     lines += ["ssh_keys:", "  ed25519_private: |", *_indented(keys.host, 4)]
     lines += [f"  ed25519_public: {keys.host_public}", "write_files:"]
     lines += _render_file(HOSTFILE, "0644", "root:root", "\n".join(names) + "\n")
@@ -67,7 +83,10 @@ def render_vendor_data(vms: int, domain: str, login: Login, keys: Keys) -> str:
     owner = login.name  # with a group, cloud-init wants its name, which the node need not know
     if login.uid != 0:
         lines += _render_file(f"{home}/.ssh/id_ed25519", "0600", owner, keys.user, defer=True)
+    if other:
+        lines += _render_file(f"/home/{other}/.ssh/id_ed25519", "0600", other, keys.user, defer=True)
     lines += _render_file("/root/.ssh/id_ed25519", "0600", "root:root", keys.user)
+    lines += _render_mounts(mounts)
     return "\n".join(lines) + "\n"
 
 
@@ -76,7 +95,7 @@ def _group_command(login: Login) -> str:
     return f"grep -q '^[^:]*:[^:]*:{login.gid}:' /etc/group || groupadd -g {login.gid} {login.name}"
 
 
-def _render_users(login: Login, keys: Keys) -> list[str]:
+def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:
     lines = ["users:"]
     if login.uid != 0:
         lines += [
@@ -90,12 +109,34 @@ def _render_users(login: Login, keys: Keys) -> list[str]:
             "  lock_passwd: true",
             f"  ssh_authorized_keys: [{keys.user_public}]",
         ]
+    if other:  # one of the image's, or new
+        lines += [
+            f"- name: {other}",
+            "  shell: /bin/sh",
+            "  sudo: ALL=(ALL) NOPASSWD:ALL",
+            "  lock_passwd: false",
+            f"  ssh_authorized_keys: [{keys.user_public}]",
+        ]
     lines += [
         "- name: root",
         f"  ssh_authorized_keys: [{keys.user_public}]",
         "disable_root: false",
     ]
     return lines
+
+
+def _render_mounts(mounts: Iterable[Mount]) -> list[str]:
+    """Return fstab entries by tag; a `mounts` of the user's own user-data replaces them, for a tag can be mounted once."""
+    lines = [
+        f'- [{mount.tag}, {MOUNT_DIR}/{mount.tag}, {mount.type}, "{_MOUNT_OPTIONS[mount.type]}{_access(mount)},nofail", "0", "0"]'
+        for mount in mounts
+        if not _DISK_NAMES.fullmatch(mount.tag)
+    ]
+    return ["mounts:", *lines] if lines else []
+
+
+def _access(mount: Mount) -> str:
+    return "ro" if mount.readonly else "rw"
 
 
 def _render_file(path: str, permissions: str, owner: str, content: str, defer: bool = False) -> list[str]:

@@ -56,6 +56,7 @@ def check_templates(site: config.Site, every: Mapping[str, Template], problems: 
             chosen = templates.resolve(every, name, site.default_set)
             if not sets_unread:
                 config.find_set(site, chosen)
+            templates.check_sizes(chosen)
         except ConfigError as error:
             if error.where not in [known.where for known in problems]:
                 problems.append(error)

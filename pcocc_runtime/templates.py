@@ -8,6 +8,7 @@ from typing import Any
 
 from pcocc_runtime import schema
 from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.qemu_disks import most_disks
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.yamlfile import Node
 
@@ -20,15 +21,35 @@ class Template:
     values: Mapping[str, Any]
     node: Node = field(repr=False, compare=False)
     is_site: bool = True
+    is_image: bool = False  # no file defines it: it is the image of its name
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A template with everything inherited and defaulted; `origins` names the template a setting came from."""
+    """A template with everything inherited and defaulted; `sources` has the template that a setting came from."""
 
     template: Template
     values: Mapping[str, Any]
-    origins: Mapping[str, str]
+    sources: Mapping[str, Template]
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Return the name of the template that each setting came from, where it is not the built-in default."""
+        return {key: one.name for key, one in self.sources.items()}
+
+    def error(self, key: str, message: str, hint: str | None = None) -> ConfigError:
+        """Return the error that points to where a setting is made, in this template or the one it is inherited from."""
+        node = self.sources.get(key, self.template).node
+        place = node.value.get(key, node) if isinstance(node.value, dict) else node
+        error: ConfigError = place.error(message, hint)
+        return error
+
+
+def _path(node: Node) -> str:
+    path = schema.text(node)
+    if not path.startswith(("/", "~", "%{")):
+        raise node.error(f"{path!r} is not an absolute path", "begin it with '/', '~/' or '%{homedir}/'")
+    return path
 
 
 def _image(node: Node) -> str | bool:
@@ -37,14 +58,26 @@ def _image(node: Node) -> str | bool:
     return schema.text(node)
 
 
+_KERNEL = (
+    Setting("path", _path, True),
+    Setting("initrd", schema.optional(_path)),
+    Setting("append", schema.optional(schema.prose)),
+)
+
+
+def _kernel(node: Node) -> dict[str, Any]:
+    values = schema.record(_KERNEL)(node) if isinstance(node.value, dict) else {"path": _path(node)}
+    return {"path": values["path"], "initrd": values.get("initrd"), "append": values.get("append")}
+
+
 def _user_data(node: Node) -> Any:
     if isinstance(node.value, dict):
         return node.plain()
-    return schema.text(node)
+    return _path(node)
 
 
 _MOUNT = (
-    Setting("path", schema.text, True),
+    Setting("path", _path, True),
     Setting("readonly", schema.boolean),
     Setting("type", schema.choice("9p", "virtio-9p", "virtiofs", "virtio-fs")),
 )
@@ -52,7 +85,7 @@ _MOUNT = (
 
 def _mount(node: Node) -> dict[str, Any]:
     if isinstance(node.value, str):
-        return {"path": schema.text(node), "readonly": False, "type": "9p"}
+        return {"path": _path(node), "readonly": False, "type": "9p"}
     values: dict[str, Any] = {"readonly": False, "type": "9p", **schema.record(_MOUNT)(node)}
     return {**values, "type": {"virtio-9p": "9p", "virtio-fs": "virtiofs"}.get(values["type"], values["type"])}
 
@@ -68,6 +101,7 @@ _DRIVE = (
     Setting("cache", schema.choice("writeback", "writethrough", "none", "directsync", "unsafe")),
     Setting("mmp", _mmp),
     Setting("backup", schema.optional(schema.text)),
+    Setting("format", schema.choice("raw", "qcow2")),
 )
 
 
@@ -76,12 +110,17 @@ def _drives(node: Node) -> tuple[dict[str, Any], ...]:
         return tuple(drive for item in node.value for drive in _drives(item))
     if isinstance(node.value, dict):
         check = schema.optional(schema.record(_DRIVE))
-        return tuple(_drive(path, check(options) or {}) for path, options in node.value.items())
-    return (_drive(schema.text(node), {}),)
+        return tuple(_drive(_path(_key(path, options)), check(options) or {}) for path, options in node.value.items())
+    return (_drive(_path(node), {}),)
+
+
+def _key(text: str, value: Node) -> Node:
+    """Return the key of a mapping as a value of its own."""
+    return Node(text, value.file, value.line, value.path, text)
 
 
 def _drive(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    return {"path": path, "cache": "writeback", "mmp": "yes", "backup": None, **options}
+    return {"path": path, "cache": "writeback", "mmp": "yes", "backup": None, "format": "raw", **options}
 
 
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}"  # the 9p mount tag and virtiofs tag have at most 31 and 36 bytes
@@ -90,9 +129,7 @@ _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}"  # the 9p mount tag and virtiofs tag 
 def _mounts(node: Node) -> dict[str, Any]:
     if isinstance(node.value, dict):
         for tag, child in node.value.items():
-            schema.pattern(_TAG, "a mount tag of at most 31 letters, digits, '_', '.', '-'")(
-                Node(tag, child.file, child.line, child.path, tag)
-            )
+            schema.pattern(_TAG, "a mount tag of at most 31 letters, digits, '_', '.', '-'")(_key(tag, child))
     mounts: dict[str, Any] = schema.mapping_of(_mount)(node)
     return mounts
 
@@ -108,10 +145,10 @@ _CHECKS: dict[str, tuple[schema.Check, Any]] = {
     "instance-id": (schema.pattern(r"[^\s%][^\s]{0,127}", "a word"), None),
     "mount-points": (_mounts, {}),
     "persistent-drives": (_drives, ()),
-    "remote-display": (schema.choice("spice"), None),
+    "remote-display": (schema.choice("vnc", "spice"), None),
     "custom-args": (schema.list_of(schema.prose), ()),
-    "qemu-bin": (schema.absolute_path, None),
-    "kernel": (schema.text, None),
+    "qemu-bin": (_path, None),
+    "kernel": (_kernel, None),
     "nic-model": (schema.pattern(r"[A-Za-z0-9._-]{1,64}", "a QEMU device name"), "virtio-net-pci"),
     "machine-type": (schema.pattern(r"[A-Za-z0-9._=,-]{1,128}", "a QEMU machine type"), "q35"),
     "cpu-model": (schema.pattern(r"[A-Za-z0-9._=,+-]{1,256}", "a QEMU CPU model"), None),
@@ -126,7 +163,6 @@ _CHECKS: dict[str, tuple[schema.Check, Any]] = {
 TABLE = tuple(Setting(name, schema.optional(check)) for name, (check, _default) in _CHECKS.items())
 DEFAULTS: Mapping[str, Any] = {name: default for name, (_check, default) in _CHECKS.items()}
 NOT_INHERITED = frozenset({"description", "inherits"})
-NOT_BUILT = ("persistent-drives", "remote-display", "kernel", "emulator-cores", "full-node", "firmware", "command-user")
 
 
 def parse_templates(tree: Node, is_site: bool, problems: Problems) -> dict[str, Template]:
@@ -158,19 +194,44 @@ def _taken(second: Template, first: Template) -> ConfigError:
     )
 
 
+def with_images(templates: Mapping[str, Template], images: Mapping[str, str]) -> dict[str, Template]:
+    """Return the templates and one for each image that none of them shadows; `images` has the repositories by image."""
+    made = {
+        name: Template(name, {"image": name}, Node({}, f"image {repository}:{name}", 0, ""), False, True)
+        for name, repository in images.items()
+        if name not in templates and schema.is_name(name)
+    }
+    return {**templates, **made}
+
+
 def resolve(templates: Mapping[str, Template], name: str, default_set: str | None = None) -> Resolved:
     """Return what template `name` comes to; RequestError when unknown, ConfigError when its parents are wrong."""
     if name not in templates:
         raise _unknown(templates, name)
     values: dict[str, Any] = {**DEFAULTS, "resource-set": default_set}
-    origins: dict[str, str] = {}
+    sources: dict[str, Template] = {}
     for one in reversed(_lineage(templates, templates[name])):
         for key, value in one.values.items():
             if one.name == name or key not in NOT_INHERITED:
                 fallback = default_set if key == "resource-set" else DEFAULTS[key]
-                values[key] = fallback if value is None or (key == "image" and value is False) else value
-                origins[key] = one.name
-    return Resolved(templates[name], values, origins)
+                values[key] = fallback if value is None else value
+                sources[key] = one
+    return Resolved(templates[name], values, sources)
+
+
+def check_sizes(chosen: Resolved) -> None:
+    """Raise ConfigError when a template asks for more than its own CPUs or its disk controller have."""
+    values = chosen.values
+    cores, cpus = values["emulator-cores"], values["cpus"]
+    if cores and cores >= cpus and not values["full-node"]:
+        raise chosen.error("emulator-cores", f"{cores} of {cpus} CPUs for QEMU leave the guest none", f"set cpus to {cores + 1} or more")
+    most = most_disks(values["disk-model"], values["machine-type"])
+    if len(values["persistent-drives"]) >= most:
+        raise chosen.error(
+            "persistent-drives",
+            f"a VM with disk-model {values['disk-model']} can have {most} disks, its boot disk among them",
+            "leave some out, or choose disk-model virtio",
+        )
 
 
 def _lineage(templates: Mapping[str, Template], one: Template) -> list[Template]:
@@ -199,12 +260,3 @@ def known_names(templates: Mapping[str, Template]) -> str:
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"templates: {', '.join(names[:20]) or 'none is defined'}{more}; see 'pcocc template list'"
 
-
-def refuse_unbuilt(resolved: Resolved) -> None:
-    """Raise RequestError when the template needs what this release cannot do."""
-    for key in NOT_BUILT:
-        if resolved.values[key] != DEFAULTS[key]:
-            raise RequestError(
-                f"template {resolved.template.name!r} sets {key}, which is not supported yet",
-                f"take a template without it, or set '{key}: null' in one that inherits from this",
-            )

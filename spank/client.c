@@ -152,9 +152,9 @@ static void publish(spank_t sp, const char *answer)
 	char *size = NULL;
 	char *cluster = copy_line(answer, "cluster"), *template = copy_line(answer, "template");
 	char *vms = copy_line(answer, "vms"), *cpus = copy_line(answer, "cpus"), *memory = copy_line(answer, "memory");
-	char *sets = copy_line(answer, "sets");
+	char *exclusive = copy_line(answer, "exclusive"), *sets = copy_line(answer, "sets");
 
-	if (asprintf(&size, "vms=%s;cpus=%s;memory=%s;sets=%s", vms, cpus, memory, sets) < 0)
+	if (asprintf(&size, "vms=%s;cpus=%s;memory=%s;exclusive=%s;sets=%s", vms, cpus, memory, exclusive, sets) < 0)
 		size = strdup("");
 	spank_job_control_setenv(sp, "PCOCC_CLUSTER", cluster, 1);
 	spank_job_control_setenv(sp, "PCOCC_TEMPLATE", template, 1);
@@ -166,6 +166,7 @@ static void publish(spank_t sp, const char *answer)
 	free(vms);
 	free(cpus);
 	free(memory);
+	free(exclusive);
 	free(sets);
 	free(size);
 }

@@ -22,15 +22,19 @@ def start_keeper(argv: Sequence[str], keep: Iterable[int]) -> None:
         os.waitpid(child, 0)
         return
     try:
-        kept = set(keep)
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2:
-                _set_inheritable(int(name), int(name) in kept)
+        keep_only(set(keep))
         if os.fork():
             os._exit(0)
         os.execve(argv[0], list(argv), {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
     finally:
         os._exit(127)
+
+
+def keep_only(kept: set[int]) -> None:
+    """Let an exec of this process pass on its standard streams and `kept`, and nothing else."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            _set_inheritable(int(name), int(name) in kept)
 
 
 def _set_inheritable(fd: int, inheritable: bool) -> None:

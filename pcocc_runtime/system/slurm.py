@@ -56,14 +56,16 @@ def _mebibytes(text: str) -> int:
     return int(float(number) * {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}[unit])
 
 
-def boot_argv(facts: JobFacts, vms: int, sets: str) -> list[str]:
+def boot_argv(facts: JobFacts, vms: int, sets: str, whole_nodes: bool = False) -> list[str]:
     """Return the srun that boots the cluster: one task one VM, beside the job's other steps.
 
+    A step that names no CPUs gets all that the job has on its nodes.
     A step that names its memory waits for steps that hold it, `--overlap` or not (tried, 22.05); `--mem=0` shares the job's.
     """
+    cpus = ["--cpu-bind=none"] if whole_nodes else [f"--cpus-per-task={facts.cpus_per_task}"]
     return [
         "srun", f"--jobid={facts.job}", "--overlap", f"--ntasks={vms}", f"--nodes={facts.nodes}",
-        "--distribution=block", f"--cpus-per-task={facts.cpus_per_task}", "--mem=0", f"--job-name={BOOT_STEP}",
+        "--distribution=block", *cpus, "--mem=0", f"--job-name={BOOT_STEP}",
         "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/",
         f"--pcocc-boot={sets}", str(LAUNCH),
     ]  # fmt: skip

@@ -72,6 +72,17 @@ def ensure_directory_readable(path: str, what: str) -> None:
         raise RequestError(f"{what} {path} cannot be read: Permission denied", f"see: ls -ld {path}")
 
 
+def ensure_writable(path: str, what: str) -> None:
+    """Raise RequestError unless the user may write a file."""
+    if not os.access(path, os.W_OK, effective_ids=True):
+        raise RequestError(f"{what} {path} cannot be written by you", f"see: ls -l {path}")
+
+
+def real_path(path: str) -> str:
+    """Return a path without links, as far as it exists."""
+    return os.path.realpath(path)
+
+
 def _hint(error: OSError, path: str) -> str | None:
     if isinstance(error, FileNotFoundError):
         return "check the path for typing errors"

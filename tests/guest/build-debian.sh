@@ -51,7 +51,6 @@ cat >etc/cloud/cloud.cfg.d/90_guest.cfg <<'CFG'
 datasource_list: [NoCloud, ConfigDrive, None]
 ssh_genkeytypes: [ed25519]
 manage_etc_hosts: true
-network: {config: disabled}
 CFG
 # only the modules that apply a seed: each one costs time on an emulated CPU; deferred files as soon as their owners exist,
 # for the user's key must be there when sshd starts
@@ -59,7 +58,7 @@ python3 - etc/cloud/cloud.cfg <<'PYTHON'
 import sys
 text = open(sys.argv[1]).read()
 lists = {
-    "cloud_init_modules": "bootcmd write-files set_hostname update_hostname update_etc_hosts users-groups write-files-deferred ssh",
+    "cloud_init_modules": "bootcmd write-files mounts set_hostname update_hostname update_etc_hosts users-groups write-files-deferred ssh",
     "cloud_config_modules": "set-passwords runcmd",
     "cloud_final_modules": "scripts-vendor scripts-user final-message",
 }

@@ -175,7 +175,9 @@ function is_gid_known(gid,    name, field) { for (name in groups) { split(groups
 function end_user() {
   if (user == "") return
   if (user == "root") { home = "/root"; uid = gid = 0 }
+  else if (uid == "" && user in passwd) { split(passwd[user], known, ":"); uid = known[3]; gid = known[4]; home = known[6] }
   else {
+    if (uid == "") uid = gid = 1000 + ++made
     put("/etc/passwd", passwd, user, user ":*:" uid ":" gid ":" gecos ":" home ":/bin/sh")
     if (!is_gid_known(gid)) put("/etc/group", groups, user, user ":x:" gid ":")
     print "[ -d " home " ] || mkdir -p -m 755 " home
@@ -209,6 +211,10 @@ section == "users:" && /^  (primary_group|x-gid): "?[0-9]+"?$/ { gid = scalar($0
 section == "users:" && /^  gecos:/ { gecos = scalar($0); gsub(/:/, " ", gecos) }
 section == "users:" && /^  homedir:/ { home = scalar($0) }
 section == "users:" && /^  ssh_authorized_keys:/ { key = scalar($0); gsub(/^\[|\]$/, "", key) }
+section == "mounts:" && /^- \[/ {
+  line = substr($0, 4, length($0) - 4); gsub(/"/, "", line); split(line, field, ", "); sub(/,nofail$/, "", field[4])
+  print "mkdir -p " field[2] "; echo " quoted(field[1] " " field[2] " " field[3] " " field[4] " 0 0") " >>/etc/fstab; mount " field[2]
+}
 section == "ssh_keys:" && /^  ed25519_private: \|/ { block = "key" }
 section == "write_files:" && /^- path:/ { end_file(); path = scalar($0); mode = "644"; owner = "root:root" }
 section == "write_files:" && /^  permissions:/ { mode = scalar($0) }

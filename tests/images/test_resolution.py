@@ -95,3 +95,20 @@ def test_all_names_are_listed_with_the_repository_they_are_taken_from(ask: Ask, 
     pcocc("image", "copy", "debian", "site:alma")
     assert images.list_images([repo, other]) == {"alma": other, "debian": repo}
     assert images.list_images([other, repo]) == {"alma": other, "debian": other}
+
+
+def test_an_image_is_a_template_of_its_own_unless_one_has_its_name(ask: Ask, pcocc: Pcocc, tmp_path: Path) -> None:
+    def submit(template: str) -> tuple[int, str]:
+        request = {"template": template, "images": [], "mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
+        return client.check(json.dumps(request))
+
+    ask("debian")
+    assert content(disk(submit("debian:2"))) == raw_sum(2)
+    rows = {line.split()[0]: line.split()[1] for line in pcocc("template", "list").out.splitlines()[1:]}
+    assert rows == {"vm": "site", "debian": "image"}
+    assert pcocc("template", "show", "debian").out.startswith("template debian, made of image user:debian\n")
+    (tmp_path / "etc/templates.yaml").write_text("debian: {image: 'site:debian'}")
+    assert content(disk(submit("debian"))) == raw_sum(0)
+    (tmp_path / "etc/resources.yaml").write_text("default: {networks: [lan]}")
+    (tmp_path / "etc/templates.yaml").write_text("")
+    assert submit("debian")[0] == client.REFUSED

@@ -83,6 +83,29 @@ test("VMs spread evenly over the nodes asked for", function()
     equal(written.ntasks_per_node, nil)
 end)
 
+test("a VM that wants whole nodes gets them", function()
+    local code, written = submit("tiny:3", {}, "cpus=2;memory=512;exclusive=1")
+    equal(code, 0)
+    for key, value in pairs({ shared = 0, ntasks_per_node = 1, min_nodes = 3, num_tasks = 3, cpus_per_task = 2, min_mem_per_node = 0 }) do
+        equal(written[key], value)
+    end
+    equal(written.min_mem_per_cpu, nil)
+    _, written = submit("tiny:3", { min_mem_per_node = 900 }, "exclusive=1")
+    equal(written.min_mem_per_node, nil)
+    _, written = submit("whole", {}, nil, policy_file)
+    equal(written.shared, 0)
+    _, written = submit("tiny", {}, "exclusive=0", policy_file)
+    equal(written.shared, nil)
+end)
+
+test("nodes that are fewer than VMs that take whole ones are refused", function()
+    refused("-N says 2, and each of 3 VMs takes a whole node", "tiny:3", { max_nodes = 2 }, "exclusive=1")
+end)
+
+test("tasks that share a node are refused where VMs take whole ones", function()
+    refused("--ntasks-per-node says 3, and each of these VMs", "tiny:3", { ntasks_per_node = 3 }, "exclusive=1")
+end)
+
 test("a conflict is refused with both numbers", function()
     refused("-n says 2, --pcocc-template says 3 VMs", "tiny:3", { num_tasks = 2 })
 end)

@@ -2,7 +2,12 @@
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
+
+from pcocc_runtime import client, document
+
+Ask = Callable[..., tuple[int, str]]
 
 FILES = {
     "pcocc.yaml": "max-vms: 64\n",
@@ -37,3 +42,22 @@ def write_site(directory: Path, **changed: str) -> Path:
     for name, text in {**FILES, **{f"{key}.yaml": value for key, value in changed.items()}}.items():
         (directory / name).write_text(text.replace("IMAGE", str(image)))
     return directory
+
+
+def user_template(directory: Path, text: str) -> None:
+    """Write the templates of the user whom `ask` submits as."""
+    (directory / "home/.pcocc/templates.yaml").write_text(text)
+
+
+def frozen(answer: tuple[int, str]) -> document.Cluster:
+    """Return the cluster of an answer, which must be no refusal."""
+    assert answer[0] == client.OK, answer[1]
+    return document.decode(dict(line.split(" ", 1) for line in answer[1].splitlines())["cluster"])
+
+
+def refused(answer: tuple[int, str]) -> str:
+    """Return the sentence of an answer, which must be a refusal of one sentence and at most one hint."""
+    code, text = answer
+    assert code == client.REFUSED, text
+    assert text.startswith("pcocc: error: ") and text.count("\n") <= 1
+    return text

@@ -9,8 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / "pcocc_runtime"
 MODULES = sorted(RUNTIME.rglob("*.py"))
 VERBS = {
-    "node", "fabric", "walls", "launch", "keeper", "attach", "boot", "client", "cli", "cli_image", "cli_network", "cli_progress", "config",
-    "freeze", "sitecheck", "images", "imageimport", "imageexport", "imagegc", "imageverify", "netinfo", "netview",
+    "node", "fabric", "walls", "launch", "vmfiles", "keeper", "attach", "boot", "client", "cli", "cli_image", "cli_network", "cli_progress",
+    "config", "freeze", "storage", "userdata", "sitecheck", "images", "imageimport", "imageexport", "imagegc", "imageverify", "netinfo",
+    "netview",
 }  # fmt: skip
 DANGEROUS = {
     "pyroute2": "system/netlink.py",

@@ -26,6 +26,7 @@ REPOS = "pcocc-repos.yaml.5"
 # where settings stand: the page and its headings, the file, and a text with HERE for one setting at that place
 PLACES = {
     "pcocc": ("pcocc.yaml.5", ["SETTINGS"], "pcocc.yaml", "{HERE}"),
+    "limits": ("pcocc.yaml.5", ["WHAT USERS MAY SET"], "pcocc.yaml", "{users-may-set: {HERE}}"),
     "network": (NETWORKS, ["NETWORKS"], "networks.yaml", "{n: {HERE}}"),
     "ethernet": (NETWORKS, ["ETHERNET SETTINGS"], "networks.yaml", "{n: {type: ethernet, settings: {HERE}}}"),
     "reverse-nat": (
@@ -42,6 +43,7 @@ PLACES = {
         TEMPLATES, ["General", "CPUs and memory", "Disks and directories", "The guest's first boot", "The machine"],
         "templates.yaml", "{t: {HERE}}",
     ),
+    "kernel": (TEMPLATES, ["KERNELS"], "templates.yaml", "{t: {kernel: {HERE}}}"),
     "mount": (TEMPLATES, ["MOUNT POINTS"], "templates.yaml", "{t: {mount-points: {m: {HERE}}}}"),
     "drive": (TEMPLATES, ["PERSISTENT DRIVES"], "templates.yaml", "{t: {persistent-drives: {/d: {HERE}}}}"),
     "policy": (POLICY, ["SETTINGS"], "policy.yaml", "{HERE}"),

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 import pytest
 import yaml
 
-from pcocc_runtime import bootdoc, layout, memory, naming, netplan, qemu_args, seed
+from pcocc_runtime import bootdoc, layout, memory, naming, netplan, qemu_args, qemu_disks, seed
 from pcocc_runtime.addressing import address_of
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.naming import vm_address
@@ -22,7 +22,7 @@ SPECS = {"one": EthernetNetwork("one"), "other": EthernetNetwork("other", int_ne
 SETS = {"default": ("one",), "two": ("one", "other")}
 PLAN = qemu_args.VmPlan(
     name="job12-vm0", uuid="00000000-0000-0000-0000-000000000001", qemu="/usr/bin/qemu-system-x86_64", accel="tcg", cpus=2,
-    memory=300, disk="/scratch/vm0.qcow2", seed="/run/seed.iso", qmp_fd=9, qmp_path="/run/qmp", console_path="/run/console",
+    memory=300, disks=(qemu_disks.Disk("/scratch/vm0.qcow2"),), seed="/run/seed.iso", qmp_fd=9, qmp_path="/run/qmp", console_path="/run/console",
     console_log="/run/console.log", agent_path="/run/agent", nics=(qemu_args.Nic(5, "52:54:00:00:00:00", 1450),),
 )  # fmt: skip
 
@@ -87,7 +87,7 @@ def test_qemu_has_its_sandbox_the_tasks_size_and_passed_descriptors() -> None:
 
 
 def test_a_comma_in_a_path_stays_in_the_path() -> None:
-    argv = qemu_args.plan_argv(replace(PLAN, disk="/scratch/a,b.qcow2"))
+    argv = qemu_args.plan_argv(replace(PLAN, disks=(qemu_disks.Disk("/scratch/a,b.qcow2"),)))
     assert any("file=/scratch/a,,b.qcow2,format=qcow2" in word for word in argv)
 
 
@@ -132,6 +132,13 @@ def test_scontrols_line_is_parsed() -> None:
     assert slurm.parse_job(7, text.replace("MinMemoryCPU=500M", "MinMemoryNode=1.50G")).task_memory(3) == 768
     with pytest.raises(NodeError):
         slurm.parse_job(7, "slurm_load_jobs error: Invalid job id specified")
+
+
+def test_a_boot_step_takes_its_tasks_cpus_or_whole_nodes() -> None:
+    facts = slurm.JobFacts(7, 2, 3, 500, 0)
+    assert "--cpus-per-task=3" in slurm.boot_argv(facts, 2, "default:2")
+    whole = slurm.boot_argv(facts, 2, "default:2", True)
+    assert "--cpu-bind=none" in whole and not any(word.startswith("--cpus-per-task") for word in whole)
 
 
 def test_boot_steps_are_told_by_their_srun() -> None:

@@ -53,8 +53,8 @@ def test_every_key_of_the_original_is_known() -> None:
     assert problems == ["t.yaml:31: example.memory: expected an amount of memory such as 512M or 2G, found a number '1.5'"]
     values = found["example"].values
     assert values["persistent-drives"] == (
-        {"path": "/path/to/first/drive", "cache": "writeback", "mmp": "yes", "backup": None},
-        {"path": "/path/to/second/drive", "cache": "unsafe", "mmp": "no", "backup": None},
+        {"path": "/path/to/first/drive", "cache": "writeback", "mmp": "yes", "backup": None, "format": "raw"},
+        {"path": "/path/to/second/drive", "cache": "unsafe", "mmp": "no", "backup": None, "format": "raw"},
     )
     assert values["mount-points"] == {
         "homedir": {"path": "/home", "readonly": False, "type": "9p"},
@@ -62,6 +62,7 @@ def test_every_key_of_the_original_is_known() -> None:
         "fast": {"path": "/fast", "readonly": False, "type": "virtiofs"},
     }
     assert values["user-data"] == {"packages": ["vim"]}
+    assert values["kernel"] == {"path": "/boot/vmlinuz", "initrd": None, "append": None}
     assert set(values) == set(templates.DEFAULTS) - {"memory", "firmware", "command-user"}
 
 
@@ -88,7 +89,13 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
         ("custom-args: -x", "t.yaml:2: a.custom-args: expected a list, found text '-x'"),
         ("bind-vcpus: maybe", "t.yaml:2: a.bind-vcpus: expected true or false, found text 'maybe'"),
         ("nic-model: 'e1000,id=x'", "t.yaml:2: a.nic-model: expected a QEMU device name"),
-        ("remote-display: vnc", "t.yaml:2: a.remote-display: expected one of spice, found text 'vnc'"),
+        ("qemu-bin: ./qemu", "t.yaml:2: a.qemu-bin: './qemu' is not an absolute path"),
+        ("kernel: vmlinuz", "t.yaml:2: a.kernel: 'vmlinuz' is not an absolute path"),
+        ("kernel: {initrd: /i}", "t.yaml:2: a.kernel: path is missing"),
+        ("mount-points: {x: data}", "t.yaml:2: a.mount-points.x: 'data' is not an absolute path"),
+        ("persistent-drives: [disk]", "t.yaml:2: a.persistent-drives[0]: 'disk' is not an absolute path"),
+        ("persistent-drives: [{/d: {format: vmdk}}]", "t.yaml:2: a.persistent-drives[0]./d.format: expected one of raw"),
+        ("remote-display: x11", "t.yaml:2: a.remote-display: expected one of vnc, spice, found text 'x11'"),
         ("persistent-drives: [{/d: {mmp: always}}]", "t.yaml:2: a.persistent-drives[0]./d.mmp: expected one of yes"),
     ],
 )
@@ -115,7 +122,7 @@ def test_settings_are_inherited_through_files_and_any_depth() -> None:
 def test_null_cuts_inheritance_and_false_is_no_image() -> None:
     found, _ = parse("p: {cpus: 4, image: /x, resource-set: s}\na: {inherits: p, cpus: null, image: false, resource-set: null}")
     one = templates.resolve(found, "a", "net").values
-    assert (one["cpus"], one["image"], one["resource-set"]) == (1, None, "net")
+    assert (one["cpus"], one["image"], one["resource-set"]) == (1, False, "net")
 
 
 @pytest.mark.parametrize(
@@ -154,17 +161,9 @@ def test_a_user_cannot_shadow_a_site_template_nor_the_site_inherit_from_a_user()
         templates.resolve(merged, "b")
 
 
-@pytest.mark.parametrize(
-    "setting", ["persistent-drives: [/d]", "remote-display: spice", "kernel: /k", "emulator-cores: 1", "full-node: true",
-                "firmware: uefi", "command-user: root"]
-)  # fmt: skip
-def test_what_cannot_be_done_yet_is_refused_at_use(setting: str) -> None:
-    found, problems = parse(f"a: {{{setting}}}")
-    assert problems == []
-    with pytest.raises(RequestError, match="is not supported yet"):
-        templates.refuse_unbuilt(templates.resolve(found, "a"))
-
-
-@pytest.mark.parametrize("setting", ["emulator-cores: 0", "firmware: bios", "full-node: false", "kernel: null"])
-def test_a_default_written_out_is_no_obstacle(setting: str) -> None:
-    templates.refuse_unbuilt(templates.resolve(parse(f"a: {{{setting}}}")[0], "a"))
+def test_an_error_points_to_where_an_inherited_setting_is_made() -> None:
+    site, _ = parse("p:\n  cpus: 2\n  kernel: /k", file="site.yaml")
+    user, _ = parse("a: {inherits: p}", is_site=False, file="user.yaml")
+    one = templates.resolve({**site, **user}, "a")
+    assert str(one.error("kernel", "wrong")) == "site.yaml:3: p.kernel: wrong"
+    assert str(one.error("firmware", "wrong")) == "user.yaml:1: a: wrong"

@@ -1,0 +1,86 @@
+"""What stands for `~` and `%{...}` in the texts of a template, and for relative paths on a command line."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.templates import Resolved
+
+FILLED = ("image", "user-data", "instance-id", "mount-points", "persistent-drives", "custom-args", "qemu-bin", "kernel")
+_RANK = "%{vm_rank}"
+_KNOWN = "known: %{env:NAME} %{user} %{homedir} %{clusteruser} %{vm_rank}"
+
+
+def needs_rank(chosen: Resolved) -> bool:
+    """Tell whether VMs of a template differ by their rank."""
+    return any(_has_rank(chosen.values[key]) for key in FILLED)
+
+
+def _has_rank(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_rank(item) for item in value.values())
+    if isinstance(value, tuple):
+        return any(_has_rank(item) for item in value)
+    return isinstance(value, str) and _RANK in value
+
+
+def fill_home(text: str, home: str) -> str:
+    """Return a path with a leading `~` replaced; another user's `~name` stays."""
+    return home + text[1:] if text == "~" or text.startswith("~/") else text
+
+
+def typed_path(path: str, directory: str, home: str) -> str:
+    """Return the absolute path that a path typed in a directory means; the shell leaves TAG=~/x alone."""
+    return posixpath.normpath(posixpath.join(directory, fill_home(path, home)))
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """One template's texts, for one person, and for one VM when `words` has vm_rank."""
+
+    chosen: Resolved
+    words: Mapping[str, str]
+    environ: Mapping[str, str]
+    directory: str
+
+    def text(self, key: str, text: str) -> str:
+        """Return a text of setting `key` with `~` and `%{...}` filled in; ConfigError when one has no meaning."""
+
+        def fill(match: re.Match[str]) -> str:
+            return self._word(key, match[1])
+
+        return fill_home(re.sub(r"%\{([^{}]*)\}", fill, text), self.words["homedir"])
+
+    def _word(self, key: str, name: str) -> str:
+        if name in self.words:
+            return self.words[name]
+        if not name.startswith("env:"):
+            raise self.wrong(key, f"%{{{name}}} is not known", _KNOWN)
+        if name[4:] not in self.environ:
+            raise self.wrong(key, f"the environment variable {name[4:]} is not set", f"export {name[4:]} and submit again")
+        return self.environ[name[4:]]
+
+    def words_in(self, pattern: str) -> str:
+        """Return a pattern of the site with the person's words filled in, and never with the person's environment."""
+        text = re.sub(r"%\{([^{}]*)\}", lambda match: self.words.get(match[1], match[0]), pattern)
+        return fill_home(text, self.words["homedir"])
+
+    def path(self, key: str, path: str) -> str:
+        """Return the absolute path that a path in setting `key` comes to."""
+        full = self.text(key, path)
+        if not full.startswith("/"):
+            raise self.wrong(key, f"{path!r} is not an absolute path", "begin it with '/', '~/' or '%{homedir}/'")
+        return full
+
+    def typed(self, path: str) -> str:
+        """Return the absolute path that a path typed on the command line means."""
+        return typed_path(path, self.directory, self.words["homedir"])
+
+    def wrong(self, key: str, message: str, hint: str) -> ConfigError:
+        """Return the error about a setting, with the place where it is made."""
+        return self.chosen.error(key, message, hint)

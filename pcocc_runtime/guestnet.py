@@ -1,0 +1,81 @@
+"""A VM's interfaces as its guest configures them: cloud-init's network-config, so that no boot waits for DHCP.
+
+Version 1 of the format (https://cloudinit.readthedocs.io, "Networking config Version 1"): every renderer of every release
+knows it, and it names an interface by its MAC address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from pcocc_runtime import naming
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """An address with its prefix length, and the gateway that goes with it; either family."""
+
+    address: str
+    gateway: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One interface; without subnets it is left to DHCP, or, when `is_bare`, to the user."""
+
+    name: str
+    mac: str
+    mtu: int
+    subnets: tuple[Subnet, ...] = ()
+    is_bare: bool = False
+    dns: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+
+
+def plan_interfaces(node: Mapping[str, Any], rank: int) -> tuple[Interface, ...]:
+    """Return the interfaces of a VM, in their order, from what root's helper says of the job on this node (node.json)."""
+    networks = {network["index"]: network for network in node["networks"]}
+    mine = node["interfaces"].get(str(rank), [])
+    return tuple(_plan(f"eth{place}", one, networks[one["network"]], rank, place == 0) for place, one in enumerate(mine))
+
+
+def _plan(name: str, one: Mapping[str, Any], network: Mapping[str, Any], rank: int, is_first: bool) -> Interface:
+    if network["layer"] != "L3":
+        return Interface(name, one["mac"], one["mtu"], is_bare=network["layer"] == "L2")
+    own = IPv4Network(network["network"])
+    gateway = network["gateway"] if is_first else None  # as with DHCP, where the first interface's route wins
+    subnets = [Subnet(f"{naming.vm_address(own, rank)}/{own.prefixlen}", gateway)]
+    if network["network6"]:  # the way to all others comes with router advertisements
+        subnets.append(Subnet(f"{naming.vm_address6(IPv6Network(network['network6']), rank)}/128"))
+    search = (network["domain"], *network["search"])
+    return Interface(name, one["mac"], one["mtu"], tuple(subnets), False, (network["gateway"],), search)
+
+
+def render_network_config(interfaces: Iterable[Interface]) -> str:
+    """Return the text of the seed's network-config."""
+    lines = ["version: 1", "config:"]
+    for one in interfaces:
+        lines += [
+            "- type: physical", f"  name: {one.name}", f'  mac_address: "{one.mac}"', f"  mtu: {one.mtu}",
+            *_render_subnets(one),
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n" if len(lines) > 2 else "version: 1\nconfig: []\n"
+
+
+def _render_subnets(one: Interface) -> list[str]:
+    if not one.subnets:
+        return [f"  subnets: [{{type: {'manual' if one.is_bare else 'dhcp4'}}}]"]
+    lines = ["  subnets:"]
+    names = [("dns_nameservers", one.dns), ("dns_search", one.search)]
+    for subnet in one.subnets:
+        family = "static6" if ":" in subnet.address else "static"
+        lines += [f"  - type: {family}", f'    address: "{subnet.address}"']
+        if subnet.gateway:
+            lines.append(f'    gateway: "{subnet.gateway}"')
+        for key, words in [pair for pair in names if pair[1]]:
+            lines.append(f"    {key}: [{', '.join(f'{chr(34)}{word}{chr(34)}' for word in words)}]")
+        names = []  # once is enough, with the first
+    return lines

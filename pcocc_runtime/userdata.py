@@ -1,0 +1,49 @@
+"""cloud-init user-data as it travels with a job: read, checked, and never changed."""
+
+from __future__ import annotations
+
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.filling import Filling
+from pcocc_runtime.system import cloudinit, userfiles
+
+MAX_USER_DATA = 64 * 1024
+_HEADER = "#cloud-config"
+
+
+def read_template_data(filling: Filling) -> str | None:
+    """Return the user-data of a template: a file's text, or a mapping as a cloud-config; None when it has none."""
+    value = filling.chosen.values["user-data"]
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return read_user_data(filling.path("user-data", value))
+    import yaml
+
+    text = f"{_HEADER}\n{yaml.safe_dump(value, sort_keys=False)}"
+    problem = _find_problem(text)
+    if problem:
+        raise filling.wrong("user-data", f"cloud-init finds wrong: {problem}", "see cloud-init's documentation of that module")
+    return text
+
+
+def read_user_data(path: str) -> str:
+    """Return the text of a user-data file; RequestError when it cannot travel or cloud-init would not take it."""
+    data = userfiles.read_start(path, MAX_USER_DATA + 1, "user-data file")
+    if len(data) > MAX_USER_DATA:
+        raise RequestError(f"user-data file {path} is larger than {MAX_USER_DATA >> 10} KiB",
+                           "let it fetch the rest, for example with cloud-init's '#include'")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"user-data file {path} is not UTF-8 text (byte {error.start})",
+                           "compressed and other binary user-data cannot be carried") from None
+    problem = _find_problem(text)
+    if problem:
+        raise RequestError(f"user-data file {path} is no cloud-config that cloud-init takes: {problem}",
+                           f"see: cloud-init schema --config-file {path}")
+    return text
+
+
+def _find_problem(text: str) -> str | None:
+    first = text.partition("\n")[0].rstrip()
+    return cloudinit.find_schema_error(text) if first == _HEADER else None

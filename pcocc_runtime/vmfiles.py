@@ -1,0 +1,118 @@
+"""The files a VM needs on its node: made, checked and locked with the user's rights before its QEMU exists."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from pcocc_runtime import guestnet, seed
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.qemu_args import SharedFs, Uefi
+from pcocc_runtime.qemu_disks import Disk
+from pcocc_runtime.system import disks, files, iso
+
+if TYPE_CHECKING:
+    from pcocc_runtime.document import Cluster, Drive, Group, Mount
+
+
+@dataclass(frozen=True, slots=True)
+class VmFiles:
+    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as QEMU runs."""
+
+    disks: tuple[Disk, ...]
+    seed: str
+    firmware: Uefi | None
+    locks: tuple[int, ...]
+
+
+def make_files(
+    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath
+) -> VmFiles:
+    """Make everything; RequestError or NodeError says what of it cannot be had here."""
+    group = cluster.group_of(rank)
+    scratch = PurePath(node["scratch"])
+    check_readable(group)
+    locked = [_lock(drive, job) for drive in group.persistent]
+    boot = disks.create_overlay(group.image, scratch / f"vm{rank}.qcow2")
+    own = () if boot is None else (Disk(boot, cache=group.disk_cache),)
+    return VmFiles(
+        disks=own + tuple(disk for disk, _fd in locked),
+        seed=_write_seed(job, rank, node, cluster, keys, directory),
+        firmware=_copy_firmware(group, scratch / f"vm{rank}.vars.fd") if group.firmware == "uefi" else None,
+        locks=tuple(fd for _disk, fd in locked if fd is not None),
+    )
+
+
+def check_readable(group: Group) -> None:
+    """Look again for what was there at submission: directories to export, kernels."""
+    if group.mounts or group.kernel:
+        from pcocc_runtime.system import userfiles
+
+        for mount in group.mounts:
+            userfiles.ensure_directory_readable(mount.path, f"mount {mount.tag!r}: directory")
+        for what, path in (("kernel", group.kernel), ("initrd", group.initrd)):
+            if path:
+                userfiles.read_start(path, 1, what)
+
+
+def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath) -> tuple[SharedFs, ...]:
+    """Start a virtiofsd for each directory of that type; they end when the connections made here are closed."""
+    wanted = [mount for mount in mounts if mount.type == "virtiofs"]
+    if not wanted:
+        return ()
+    from pcocc_runtime.system import virtiofs
+
+    program = virtiofs.find_program()
+    return tuple(
+        SharedFs(mount.tag, virtiofs.start_server(program, mount.path, mount.readonly, str(directory / f"virtiofs-{mount.tag}")))
+        for mount in wanted
+    )
+
+
+def _lock(drive: Drive, job: int) -> tuple[Disk, int | None]:
+    from pcocc_runtime.system import drivelock
+
+    fd = drivelock.lock_drive(drive.path, drive.mmp, job)
+    return Disk(drive.path, drive.format, drive.cache, shared=drive.mmp != "yes", locked=drive.mmp != "no"), fd
+
+
+def _copy_firmware(group: Group, path: PurePath) -> Uefi:
+    from pcocc_runtime import firmware
+    from pcocc_runtime.system import descriptors
+
+    found = firmware.choose_uefi(descriptors.read_descriptors("firmware"), group.machine)
+    if found is None:
+        raise NodeError(
+            f"template {group.template!r} wants UEFI, and this node has no such firmware for machine {group.machine}",
+            "install the package ovmf (edk2-ovmf) on the node",
+        )
+    code, template = found
+    with open(template, "rb") as stream:
+        files.replace_file(path, stream.read())
+    return Uefi(code, str(path))
+
+
+def _write_seed(
+    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath
+) -> str:
+    user = pwd.getpwuid(os.getuid())
+    group = cluster.group_of(rank)
+    content = seed.render_seed(
+        job=job,
+        rank=rank,
+        vms=cluster.vm_count,
+        domain=next((network["domain"] for network in node["networks"] if network["layer"] == "L3"), "vcluster"),
+        login=seed.Login(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_gecos),
+        keys=keys,
+        user_data=group.user_data,
+        instance_id=group.instance_id,
+        command_user=group.command_user,
+        mounts=group.mounts,
+        interfaces=guestnet.plan_interfaces(node, rank),
+    )
+    path = directory / "seed.iso"
+    iso.write_iso(path, seed.VOLUME_LABEL, content)
+    return str(path)

@@ -1,0 +1,53 @@
+#!/bin/bash
+# build-kernel.sh DIRECTORY: makes "vmlinuz" and "initrd" there, a guest for tests that needs no disk: Debian's kernel,
+# the one with 9p, and busybox. Its serial console is a root shell; the power button has it write to its disks and power off.
+set -euo pipefail
+
+(($# == 1)) || { echo "usage: build-kernel.sh DIRECTORY" >&2; exit 2; }
+out=$(realpath -m "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+kernel=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
+apt-get -o APT::Sandbox::User=root -qq download "$kernel" busybox-static
+for deb in *.deb; do dpkg -x "$deb" packages; done
+version=$(ls packages/lib/modules)
+depmod -b packages "$version"
+
+mkdir -p initrd/{bin,dev,etc,lib,mnt,proc,sys,tmp}
+cp packages/bin/busybox initrd/bin/
+: >initrd/etc/modules
+while read -r file; do
+  cp "$file" initrd/lib/
+  echo "${file##*/}" >>initrd/etc/modules
+done < <(for name in virtio_pci virtio_blk virtio_scsi ahci ata_piix sd_mod sr_mod isofs 9pnet_virtio 9p virtiofs button evdev; do
+  modprobe -d packages -S "$version" --show-depends "$name"
+done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
+cat >initrd/init <<'EOF2'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+while read -r module; do insmod "/lib/$module"; done </etc/modules
+echo 'root:x:0:0::/:/bin/sh' >/etc/passwd
+(
+  until button=$(grep -l 'Power Button' /sys/class/input/event*/device/name 2>/dev/null); do usleep 50000; done
+  button=${button%/device/name}
+  head -c 1 "/dev/input/${button##*/}" >/dev/null
+  [ ! -e /etc/last ] || sh /etc/last
+  sync
+  poweroff -f
+) &
+stty -F /dev/ttyS0 -echo
+exec setsid sh -c 'PS1="guest# " exec sh </dev/ttyS0 >/dev/ttyS0 2>&1'
+EOF2
+chmod 755 initrd/init
+(cd initrd && find . | cpio --quiet -o -H newc | gzip -1) >initrd.gz
+mkdir -p "$out"
+cp "packages/boot/vmlinuz-$version" "$out/vmlinuz.new"
+mv initrd.gz "$out/initrd.new"
+mv "$out/vmlinuz.new" "$out/vmlinuz"
+mv "$out/initrd.new" "$out/initrd"

@@ -1,0 +1,51 @@
+"""A guest of a kernel and busybox, and VMs that end with their test."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.document import Group
+from tests.qemu.vm import ROOT, Vm
+
+StartVm = Callable[..., Vm]
+
+
+def build(name: str, path: Path) -> None:
+    """Make a guest, once for a version of its script."""
+    script, stamp = ROOT / f"tests/guest/build-{name}.sh", ROOT / f"build/guest/{name}.from"
+    if not stamp.exists() or stamp.read_text() != script.read_text():
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run([script, path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        stamp.write_text(script.read_text())
+
+
+@pytest.fixture(scope="session")
+def guest() -> Path:
+    """The directory of vmlinuz and initrd."""
+    build("kernel", ROOT / "build/guest")
+    return ROOT / "build/guest"
+
+
+@pytest.fixture(scope="session")
+def tiny(guest: Path) -> None:
+    """A disk image in the same directory, whose init applies the seed."""
+    build("tiny", guest / "tiny.qcow2")
+
+
+@pytest.fixture
+def start(tmp_path: Path, guest: Path) -> Iterator[StartVm]:
+    """Return a function that starts a VM; what it and the test share is tmp_path, in the VM's document DATA."""
+    started: list[Vm] = []
+
+    def start_vm(group: Group, **options: object) -> Vm:
+        started.append(Vm(tmp_path, guest, group, **options))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start_vm
+    for vm in started:
+        vm.close()

@@ -1,0 +1,15 @@
+"""What libexec's launch and keeper are, for a source tree that is not installed."""
+
+import sys
+from pathlib import PurePath
+
+HERE = PurePath(__file__)
+sys.path[:0] = [str(HERE.parents[2]), "/run/pcocc/packages"]
+
+from pcocc_runtime import keeper, launch  # noqa: E402
+
+if sys.argv[1] == "launch":
+    launch.KEEPER = ("/usr/bin/python3", "-IS", str(HERE), "keeper")
+    sys.exit(launch.main())
+sys.argv[1:2] = []
+sys.exit(keeper.main())

@@ -1,0 +1,134 @@
+"""VMs started by the real launcher as an ordinary user, in a mount namespace with a /run/pcocc of its own; no Slurm, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from pcocc_runtime import bootdoc, document
+from pcocc_runtime.document import Cluster, Group
+
+ROOT = Path(__file__).resolve().parents[2]
+USER = "daemon"  # uid and gid 1 on every Debian
+APPEND = "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 panic=-1"
+PROMPT = b"guest# "
+BOOT_SECONDS = 90
+SOURCE, DATA, GUEST = "/run/pcocc/source", "/run/pcocc/data", "/run/pcocc/guest"
+_SETUP = f"""
+set -e
+mkdir -p /run/pcocc
+mount -t tmpfs -o mode=755 none /run/pcocc
+mkdir -p {SOURCE} {DATA} {GUEST} /run/pcocc/packages /run/pcocc/$SLURM_JOB_ID
+mount --bind "$1" {SOURCE}
+mount --bind "$2" {DATA}
+mount --bind "$3" {GUEST}
+mount --bind "$4" /run/pcocc/packages
+[ -z "$SCRATCH" ] || mount -t tmpfs -o size=$SCRATCH,uid=1,gid=1 none {DATA}/scratch$SLURM_JOB_ID
+printf %s "$5" >/run/pcocc/$SLURM_JOB_ID/node.json
+chown -R {USER}: /run/pcocc/$SLURM_JOB_ID
+cd /
+exec setpriv --reuid={USER} --regid={USER} --init-groups /usr/bin/python3 -IS {SOURCE}/tests/qemu/launcher.py launch
+"""
+
+
+class Vm:
+    """One VM: its QEMU is our child, its console a shell."""
+
+    def __init__(self, data: Path, guest: Path, group: Group, job: int = 7, grace: int = 20, scratch_size: str = "") -> None:
+        self.job = job
+        if group.image is None and group.kernel is None:
+            group = replace(group, kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND)
+        data.chmod(0o755)
+        scratch = data / f"scratch{job}"
+        scratch.mkdir(exist_ok=True)
+        os.chown(scratch, 1, 1)
+        facts = {
+            "job": job, "node": "here", "nodes": [["here", [0]]], "vms": 1, "accel": "tcg", "accel_why": "tests",
+            "qemu": "/usr/bin/qemu-system-x86_64", "scratch": f"{DATA}/{scratch.name}", "boot_timeout": 60, "shutdown_grace": grace,
+            "networks": [], "interfaces": {},
+        }  # fmt: skip
+        keys = dict.fromkeys(("user", "user_public", "host", "host_public"), "key")
+        environ = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
+            "PCOCC_TAP_FDS": "", "PCOCC_TASK_MEMORY": "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
+            bootdoc.VARIABLE: bootdoc.encode(document.encode(Cluster((group,))), keys),
+        }  # fmt: skip
+        packages = sysconfig.get_paths()["purelib"]
+        argv = ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(ROOT), str(data), str(guest), packages, json.dumps(facts)]
+        self.log = data / f"log{job}"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.console: socket.socket | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Return the VM's directory as seen from outside its namespace."""
+        return Path(f"/proc/{self.process.pid}/root/run/pcocc/{self.job}/vm0")
+
+    def said(self) -> str:
+        """Return all that launcher, keeper and QEMU wrote."""
+        return self.log.read_text()
+
+    def events(self) -> list[dict[str, object]]:
+        """Return what the keeper told."""
+        return [json.loads(line[7:]) for line in self.said().splitlines() if line.startswith("@pcocc ")]
+
+    def boot(self, ready: bytes = PROMPT) -> Vm:
+        """Wait for the guest's shell, or for another word of the guest's after which there is one."""
+        self._connect("console", BOOT_SECONDS)
+        self._read_to(ready, BOOT_SECONDS)
+        if ready != PROMPT:
+            self.run("stty -echo; PS1='gue''st# '")  # its echo must not look like the prompt
+        return self
+
+    def run(self, command: str, seconds: float = 30) -> str:
+        """Run a command in the guest's shell and return what it printed."""
+        assert self.console is not None
+        self.console.sendall(command.encode() + b"\n")
+        return self._read_to(PROMPT, seconds)
+
+    def wait(self, seconds: float = 30) -> int:
+        """Wait for QEMU's end."""
+        return self.process.wait(seconds)
+
+    def terminate(self) -> None:
+        """Do what Slurm does at the end of a job."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """End what still runs."""
+        if self.console is not None:
+            self.console.close()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def _connect(self, name: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.console is None:
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            try:
+                console = socket.socket(socket.AF_UNIX)
+                console.connect(str(self.directory / name))
+                self.console = console
+            except OSError:
+                console.close()
+                time.sleep(0.05)  # QEMU announces its sockets to nobody
+
+    def _read_to(self, end: bytes, seconds: float) -> str:
+        assert self.console is not None
+        self.console.settimeout(seconds)
+        data = b""
+        while end not in data if end != PROMPT else not data.endswith(end):
+            more = self.console.recv(65536)
+            assert more, data.decode(errors="replace") + self.said()
+            data = (data + more).replace(b"\x1b[6n", b"")  # busybox asks terminals for their width
+        return data.removesuffix(end).decode(errors="replace").replace("\r", "")

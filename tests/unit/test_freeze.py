@@ -1,0 +1,168 @@
+"""What a template comes to when a job is submitted: texts filled in, drives, kernels, and what a site allows."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcocc_runtime.document import Drive, Mount
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.filling import Filling
+from pcocc_runtime.templates import Resolved, Template
+from pcocc_runtime.yamlfile import Node
+from tests.unit.site import Ask, frozen, refused, user_template, write_image
+
+
+def make_drive(path: Path, content: bytes = b"") -> Path:
+    path.write_bytes(content.ljust(4096, b"\0"))
+    return path
+
+
+def limit(directory: Path, text: str) -> None:
+    (directory / "etc/pcocc.yaml").write_text(f"max-vms: 64\nusers-may-set: {text}\n")
+
+
+@given(st.text(max_size=40) | st.lists(st.sampled_from(["%{", "}", "user", "env:A", "vm_rank", "~", "/", "{"]), max_size=8).map("".join))
+def test_any_text_is_filled_in_or_refused_with_its_place(text: str) -> None:
+    one = Resolved(Template("t", {"image": text}, Node({"image": Node(text, "f", 2, "t.image")}, "f", 1, "t")), {"image": text}, {})
+    filling = Filling(one, {"user": "alice", "homedir": "/home/alice"}, {"A": "a"}, "/")
+    try:
+        assert "%{user}" not in filling.text("image", text)
+    except ConfigError as error:
+        assert error.where == "f:2: t.image" and error.hint
+
+
+def test_a_rank_gives_each_vm_a_group_of_its_own(ask: Ask, tmp_path: Path) -> None:
+    for rank in (1, 2):
+        (tmp_path / f"d{rank}").mkdir()
+    mounts = f"{{d: '{tmp_path}/d%{{vm_rank}}'}}"
+    user_template(tmp_path, f"mine: {{inherits: tiny, mount-points: {mounts}, instance-id: 'i-%{{vm_rank}}', custom-args: [-x, '%{{vm_rank}}']}}")
+    groups = frozen(ask("tiny,mine:2,big")).groups
+    assert [(group.template, group.count) for group in groups] == [("tiny", 1), ("mine", 1), ("mine", 1), ("big", 1)]
+    assert [group.mounts for group in groups[1:3]] == [(Mount("d", f"{tmp_path}/d1"),), (Mount("d", f"{tmp_path}/d2"),)]
+    assert [group.custom_args for group in groups[1:3]] == [("-x", "1"), ("-x", "2")]
+    assert [group.instance_id for group in groups[1:3]] == ["i-1", "i-2"]
+    assert f"directory {tmp_path}/d3 cannot be read" in refused(ask("tiny,mine:3"))
+
+
+def test_a_thousand_vms_that_all_differ_can_travel(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "etc/pcocc.yaml").write_text("max-vms: 1024\n")
+    user_template(tmp_path, "mine: {inherits: tiny, custom-args: [-smbios, 'type=1,serial=%{vm_rank}'], user-data: {packages: [a, b]}}")
+    groups = frozen(ask("mine:1024")).groups
+    assert len(groups) == 1024 and groups[1023].custom_args[1] == "type=1,serial=1023"
+
+
+def test_every_text_of_a_template_is_filled_in(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", str(tmp_path))
+    make_drive(tmp_path / "home/alice.img")
+    for name in ("k", "i"):
+        make_drive(tmp_path / name)
+    user_template(tmp_path, """
+mine:
+  inherits: tiny
+  persistent-drives: ['~/%{clusteruser}.img']
+  kernel: {path: '%{env:WHERE}/k', initrd: '%{env:WHERE}/i', append: 'user=%{user}'}
+  qemu-bin: '%{homedir}/qemu'
+""")  # fmt: skip
+    group = frozen(ask("mine")).groups[0]
+    assert group.persistent == (Drive(f"{tmp_path}/home/alice.img"),)
+    assert (group.kernel, group.initrd, group.append) == (f"{tmp_path}/k", f"{tmp_path}/i", "user=alice")
+    assert group.qemu_bin == f"{tmp_path}/home/qemu"
+
+
+def test_the_rest_of_a_template_is_carried(ask: Ask, tmp_path: Path) -> None:
+    settings = "firmware: uefi, remote-display: vnc, emulator-cores: 1, bind-vcpus: false, command-user: root, disk-model: virtio-scsi"
+    user_template(tmp_path, f"mine: {{inherits: big, {settings}}}\nwhole: {{inherits: big, full-node: true}}")
+    group = frozen(ask("mine")).groups[0]
+    assert (group.firmware, group.display, group.emulator_cores, group.bind_vcpus) == ("uefi", "vnc", 1, False)
+    assert (group.command_user, group.disk_model) == ("root", "virtio-scsi")
+    assert "exclusive 1\n" in ask("whole")[1] and "exclusive 0\n" in ask("mine")[1]
+
+
+@pytest.mark.parametrize("setting", ["image: false", "image: null, persistent-drives: [DRIVE]", "image: null, kernel: DRIVE"])
+def test_a_vm_may_boot_without_an_image(ask: Ask, tmp_path: Path, setting: str) -> None:
+    drive = make_drive(tmp_path / "drive")
+    user_template(tmp_path, f"mine: {{inherits: tiny, {setting.replace('DRIVE', str(drive))}}}")
+    assert frozen(ask("mine")).groups[0].image is None
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "said"),
+    [
+        ("{}", None, "drive DRIVE cannot be read: No such file or directory"),
+        ("{}", b"QFI\xfb", "drive DRIVE is a qcow2 file, and would be used as a raw one"),
+        ("{format: qcow2}", b"", "DRIVE is not a qcow2 file"),
+        ("{format: qcow2, mmp: cluster}", "qcow2", "DRIVE is qcow2, which several VMs cannot write at once"),
+    ],
+)  # fmt: skip
+def test_a_drive_that_cannot_be_used_is_refused(ask: Ask, tmp_path: Path, options: str, content: bytes | str | None, said: str) -> None:
+    drive = tmp_path / "drive"
+    if content == "qcow2":
+        write_image(drive)
+    elif isinstance(content, bytes):
+        make_drive(drive, content)
+    user_template(tmp_path, f"mine: {{inherits: tiny, persistent-drives: [{{{drive}: {options}}}]}}")
+    assert said.replace("DRIVE", str(drive)) in refused(ask("mine"))
+
+
+def test_a_drive_for_one_vm_is_not_given_to_two(ask: Ask, tmp_path: Path) -> None:
+    drive = make_drive(tmp_path / "drive")
+    for rank in range(2):
+        make_drive(tmp_path / f"drive{rank}")
+    user_template(
+        tmp_path,
+        f"one: {{inherits: tiny, persistent-drives: [{drive}]}}\nall: {{inherits: tiny, persistent-drives: [{{{drive}: {{mmp: cluster}}}}]}}\n"
+        f"each: {{inherits: tiny, persistent-drives: ['{drive}%{{vm_rank}}']}}",
+    )
+    assert ask("one")[0] == ask("all:2")[0] == ask("each:2")[0] == 1
+    for template in ("one:2", "one,all", "all,one"):
+        assert f"2 VMs would write the drive {drive}" in refused(ask(template))
+
+
+LIMITED = [
+    ("custom-args: [-device, '-*']", "custom-args: [-device, usb-ehci]", "mine.custom-args: this site does not let users set 'usb-ehci' here"),
+    ("custom-args: []", "custom-args: [x]", "does not let users set 'x' here"),
+    ("qemu-bin: [/opt/*]", "qemu-bin: /opt/../bin/sh", "does not let users set '/usr/bin/"),
+    ("kernel: [/boot/*]", "kernel: /proc/version", "mine.kernel: this site does not let users set '/proc/version' here"),
+    ("host-paths: [/nowhere]", "mount-points: {a: /usr}", "mount 'a': directory /usr is not one that users of this site may give to VMs"),
+    ("host-paths: ['%{homedir}']", "mount-points: {a: ~/link}", "link is not one that users"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "setting", "said"), LIMITED)
+def test_a_site_limits_what_users_set(ask: Ask, tmp_path: Path, rule: str, setting: str, said: str) -> None:
+    (tmp_path / "home/link").symlink_to("/usr")
+    limit(tmp_path, f"{{{rule}}}")
+    user_template(tmp_path, f"mine: {{inherits: tiny, {setting}}}")
+    text = refused(ask("mine"))
+    assert said in text and "hint: allowed: " in text
+
+
+ALLOWED = [
+    ("custom-args: [-device, 'usb-*']", "custom-args: [-device, usb-ehci]"),
+    ("custom-args: []", "cpus: 2"),
+    ("qemu-bin: [/bin/*]", "qemu-bin: /usr/bin/sh"),
+    ("kernel: ['/proc/*']", "kernel: /proc/version"),
+    ("host-paths: ['%{homedir}', /usr/*]", "mount-points: {a: ~/x, b: /usr/share/doc}"),
+    ("host-paths: [/]", "mount-points: {a: ~/link}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "setting"), ALLOWED)
+def test_what_a_site_allows_is_taken(ask: Ask, tmp_path: Path, rule: str, setting: str) -> None:
+    (tmp_path / "home/x").mkdir()
+    (tmp_path / "home/link").symlink_to("/usr")
+    limit(tmp_path, f"{{{rule}}}")
+    user_template(tmp_path, f"mine: {{inherits: tiny, {setting}}}")
+    frozen(ask("mine"))
+
+
+def test_what_is_typed_is_limited_and_what_the_site_sets_is_not(ask: Ask, tmp_path: Path) -> None:
+    text = (tmp_path / "etc/templates.yaml").read_text()
+    (tmp_path / "etc/templates.yaml").write_text(f"{text}sites: {{inherits: tiny, mount-points: {{a: /usr}}, custom-args: [-x]}}\n")
+    limit(tmp_path, "{host-paths: [/nowhere], custom-args: []}")
+    assert frozen(ask("sites")).groups[0].mounts == (Mount("a", "/usr"),)
+    assert "mount 'b': directory /usr is not one" in refused(ask("sites", mounts=["b=/usr"]))
+    user_template(tmp_path, "mine: {inherits: sites}")
+    frozen(ask("mine"))
