@@ -18,6 +18,7 @@ from typing import Any
 
 from pcocc_runtime import guestscript
 from pcocc_runtime.addressing import address_of
+from pcocc_runtime.sshargs import ssh_argv
 
 BOOT_SECONDS = 300.0
 LATER_SECONDS = 20.0
@@ -26,6 +27,9 @@ LONGEST_COMMAND = 7000  # bytes; dropbear refuses command lines over 9000
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
 # what ssh says before a command could begin, and only then: trying again cannot run it twice
 _NOT_YET = ("Permission denied", "port 22", "kex_exchange_identification", "banner exchange", "System is booting")
+
+# ssh made the job's host key known; a shared connection refused one session more, and ssh made one of its own
+_NO_COMPLAINTS = ("Warning: Permanently added", "mux_client_request_session: ", "ControlSocket ")
 
 
 class AttachError(Exception):
@@ -105,7 +109,8 @@ class Session:
             )
         self.address = address
         self.node = next((name for name, ranks in cluster["nodes"] if self.rank in ranks), "?")
-        self.token = f"{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
+        self.directory = f"{cluster['directory']}/{vm}"
+        self.token = guestscript.task_token(*(os.environ[f"SLURM_{name}"] for name in ("JOB_ID", "STEP_ID", "PROCID")))
         self.log = f"{cluster['directory']}/ssh-{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
         self.signals: list[int] = []
         self.deadline = time.monotonic() + patience(cluster)
@@ -114,7 +119,10 @@ class Session:
     def run(self, argv: Sequence[str]) -> int:
         """Wait until the VM answers, run the command, return its exit status."""
         self._catch_signals()
-        if os.environ.get("SLURM_PCOCC_PATIENCE") != "0":  # it may still boot; the plugin knows when all VMs have answered
+        self.keeper = self._meet_keeper()
+        if self.keeper:
+            self._await_keeper(self.keeper)
+        elif os.environ.get("SLURM_PCOCC_PATIENCE") != "0":  # it may still boot; the plugin knows when all VMs have answered
             self._await_sshd()
         try:
             return self._run_script(self._script(argv))
@@ -150,7 +158,7 @@ class Session:
         }
         umask = os.umask(0)
         os.umask(umask)
-        script = guestscript.render_command(argv, environ, os.getcwd(), umask, self.token)
+        script = guestscript.render_command(argv, environ, os.getcwd(), umask, self.token, guarded=not self.keeper)
         return script if len(os.fsencode(script)) <= LONGEST_COMMAND else self._stage(script, "command")
 
     def _stage_batch(self, argv: Sequence[str]) -> list[str]:
@@ -170,6 +178,32 @@ class Session:
             self._raise_if_over(self._complaint() or "the guest's /tmp cannot be written")
             time.sleep(0.3)  # as in run()
         return f". {path}" if call else path
+
+    def _meet_keeper(self) -> socket.socket | None:
+        """Tell the VM's keeper about this task: when it ends, what it left in the guest is ended. None: there is no keeper."""
+        keeper = socket.socket(socket.AF_UNIX)
+        try:
+            keeper.connect(f"{self.directory}/attach")
+            keeper.send(self.token.encode() + b"\n")
+        except OSError:
+            keeper.close()
+            return None
+        return keeper
+
+    def _await_keeper(self, keeper: socket.socket) -> None:
+        """Wait until the keeper's connection to the guest stands, which the VM's steps share."""
+        while not select.select([keeper], [], [], 0.5)[0]:
+            self._raise_if_over(self._keepers_complaint() or "nothing listens on its ssh port")
+        if not keeper.recv(16):  # it was killed, alone or with its VM
+            self._raise_if_gone()
+            self.keeper = None
+
+    def _keepers_complaint(self) -> str:
+        try:
+            with open(f"{self.directory}/ssh.log") as stream:
+                return stream.read().strip().rpartition("\n")[2]
+        except OSError:
+            return ""
 
     def _await_sshd(self) -> None:
         while not self._answers():
@@ -237,16 +271,12 @@ class Session:
 
     def _ssh_argv(self, script: str, terminal: bool = False) -> list[str]:
         options = (
-            "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null", "BatchMode=yes",
-            "IdentitiesOnly=yes", "ConnectTimeout=5", "PreferredAuthentications=publickey", "GSSAPIAuthentication=no", "ControlMaster=no",
-            "LogLevel=ERROR" if terminal else "LogLevel=INFO", "ServerAliveInterval=5", "ServerAliveCountMax=3", "ForwardX11=no", "ForwardAgent=no",
-            "KexAlgorithms=curve25519-sha256,ecdh-sha2-nistp256", "CanonicalizeHostname=no", "CheckHostIP=no", "AddressFamily=inet",
-        )  # fmt: skip
-        return [
-            "ssh", "-F", "/dev/null", "-E", self.log, "-i", f"{self.cluster['directory']}/key", "-e", "none",
-            "-tt" if terminal else "-T", *[word for option in options for word in ("-o", option)],
-            f"{user_of(self.cluster, self.rank)}@{self.address}", script,
-        ]  # fmt: skip
+            "ControlMaster=no",
+            "LogLevel=ERROR" if terminal else "LogLevel=INFO",
+            f"RequestTTY={'force' if terminal else 'no'}",
+        )
+        user, key = user_of(self.cluster, self.rank), f"{self.cluster['directory']}/key"
+        return ssh_argv(user, self.address, key, self.log, f"{self.directory}/ssh", options, (script,))
 
     def _await(self, child: int) -> int:
         """Wait for the ssh process, the VM's end, and signals to pass on."""
@@ -286,7 +316,7 @@ class Session:
     def _complaint(self) -> str:
         try:
             with open(self.log) as stream:
-                lines = [line for line in stream.read().splitlines() if not line.startswith("Warning: Permanently added")]
+                lines = [line for line in stream.read().splitlines() if not line.startswith(_NO_COMPLAINTS)]
             os.unlink(self.log)
         except OSError:
             return ""

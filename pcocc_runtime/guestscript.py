@@ -1,8 +1,9 @@
 """The shell text that runs a command in a guest: POSIX sh, nothing installed there, and nothing left behind.
 
-A guard beside the command watches the sshd process of its session; when that is gone (the step was killed, the node
-was lost), or when the command has ended, it ends every process that carries the task's token in its environment.
-Guard and outer shell do not carry it: /proc/PID/environ shows what a process was started with.
+Every process of a task carries the task's token in its environment; by it they are found and signalled. When the task
+ends, however it ends, the VM's keeper has ended what is left of them. Where there is no keeper any more, a guard beside
+the command does so: it watches the sshd process of the session. Guard and outer shell do not carry the token:
+/proc/PID/environ shows what a process was started with.
 """
 
 from __future__ import annotations
@@ -53,7 +54,12 @@ def select_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: str, umask: int, token: str) -> str:
+def task_token(job: str, step: str, task: str) -> str:
+    """Return what marks a task's processes in a guest; it ends in a dot, so that none begins with another."""
+    return f"{job}.{step}.{task}."
+
+
+def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: str, umask: int, token: str, guarded: bool) -> str:
     """Return the text that a login shell in the guest runs: guard, directory, environment, command, exit status.
 
     The shell reads it from a here-document, so that `ps` in the guest shows the command and not all this.
@@ -65,47 +71,55 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
             f"exec /bin/sh /proc/self/fd/3 3<<'{end}'",
             "exec 3<&-",
             f"{_COUNT} _a=$_p",
-            _render_guard(token),
+            _render_kill(token),
+            *([_GUARD] if guarded else []),
             f"trap : {_SIGNALS}",
             f"umask {umask:04o}",
             f"cd {shlex.quote(directory)} 2>/dev/null || cd",
             f"export {TOKEN}={token} {exports}",
             shlex.join(argv),
             "_s=$?",
-            _render_reaping(),
+            _render_reaping(2 if guarded else 0),
             "exit $_s",
             end,
         ]
     )
 
 
-# The number of processes and threads (proc(5), loadavg): with the guard and its sleep and no more, nothing was left behind.
-# A look at them all takes 60 ms in an emulated guest; what this misses, the guard ends a second later.
+# The number of processes and threads (proc(5), loadavg): if it is as before (but for guard and sleep), nothing was
+# left behind. A look at them all takes 60 ms in an emulated guest; what this misses, keeper or guard end a second later.
 _COUNT = "IFS=' /' read -r _x _x _x _x _p _x </proc/loadavg;"
 
 
-def _render_reaping() -> str:
-    return f"{_COUNT} [ $_p -le $((_a + 2)) ] || {{ _f=; _k TERM; [ -z \"$_f\" ] || {{ sleep 0.1; _k KILL; }}; }}"
+def _render_reaping(others: int) -> str:
+    return f'{_COUNT} [ $_p -eq $((_a + {others})) ] || {{ _f=; _k TERM; [ -z "$_f" ] || {{ sleep 0.1; _k KILL; }}; }}'
 
 
-def _render_guard(token: str) -> str:
-    # `$PPID` is the session's sshd, `$$` the outer shell, also inside the subshell
-    kill = _kill_loop(token, "$1")
-    return (
-        f"_k() {{ {kill} }}; "
-        "( trap '' HUP INT TERM; exec </dev/null >/dev/null 2>&1; "
-        "while [ -d /proc/$PPID ] && [ -d /proc/$$ ]; do sleep 1; done; _k TERM; sleep 1; _k KILL ) &"
-    )
+def _render_kill(*tokens: str) -> str:
+    return f"_k() {{ {_kill_loop(tokens, '$1')} }}; "
+
+
+# `$PPID` is the session's sshd, `$$` the outer shell, also inside the subshell
+_GUARD = (
+    "( trap '' HUP INT TERM; exec </dev/null >/dev/null 2>&1; "
+    "while [ -d /proc/$PPID ] && [ -d /proc/$$ ]; do sleep 1; done; _k TERM; sleep 1; _k KILL ) &"
+)
 
 
 def render_signal(token: str, signal_name: str) -> str:
     """Return the text that sends a signal (without SIG) to every process of a task."""
-    return _kill_loop(token, signal_name)
+    return _kill_loop((token,), signal_name)
 
 
-def _kill_loop(token: str, signal: str) -> str:
+def render_sweep(tokens: Sequence[str]) -> str:
+    """Return the text that ends every process of these tasks, in order and then by force."""
+    return f'{_render_kill(*tokens)}_f=; _k TERM; [ -z "$_f" ] || {{ sleep 1; _k KILL; }}'
+
+
+def _kill_loop(tokens: Sequence[str], signal: str) -> str:
     # one grep for all: a process each takes seconds in an emulated guest
+    marks = " ".join(f"-e {TOKEN}={token}" for token in tokens)
     return (
-        f'for p in $(grep -ls "{TOKEN}={token}" /proc/[0-9]*/environ 2>/dev/null); do '
+        f"for p in $(grep -lsF {marks} /proc/[0-9]*/environ 2>/dev/null); do "
         f'_f=1; p=${{p#/proc/}}; kill -s {signal} "${{p%/environ}}" 2>/dev/null; done; :;'
     )

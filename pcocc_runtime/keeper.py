@@ -15,6 +15,8 @@ import sys
 import time
 from typing import Any
 
+from pcocc_runtime.system.guestlink import Link, Probe
+
 PREFIX = "@pcocc "
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
 AGAIN = 0.15  # seconds until it is asked anew: a first packet that nobody heard is repeated by TCP after a second only
@@ -76,7 +78,9 @@ class Keeper:
         self.last_call: float | None = None  # when a guest that was asked to power off is ended
         self.agent: socket.socket | None = None
         self.selector = selectors.DefaultSelector()
-        self.probe = Probe(facts["probe"], facts["address"]) if facts["probe"] is not None and facts["address"] else None
+        self.link: Link | None = None
+        if facts["probe"] is not None and facts["address"]:
+            self.link = Link(facts, self.selector, Probe(facts["probe"], facts["address"]))
 
     def run(self) -> int:
         """Wait for whatever comes first until QEMU has ended."""
@@ -89,14 +93,19 @@ class Keeper:
                 key.data()
             if not self.ready:
                 self._look()
+            elif self.link:
+                self.link.turn()
             if self.facts["grace"]:
                 self._watch_for_end()
+        if self.link:
+            self.link.close()
         return 0
 
     def _patience(self) -> float | None:
         if not self.ready:
             return PROBE_INTERVAL
-        return SIGNAL_INTERVAL if self.facts["grace"] else None
+        waits = (SIGNAL_INTERVAL if self.facts["grace"] else None, self.link.patience() if self.link else None)
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _catch_signals(self) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -187,10 +196,10 @@ class Keeper:
 
     def _look(self) -> None:
         elapsed = time.monotonic() - self.started
-        if self.probe is not None and self.probe.answers():
+        if self.link and self.link.probe.answers():
             self.ready = True
-            self.probe.close()
             self._note_ready()
+            self.link.open()
         elif elapsed > self.facts["timeout"]:
             self.ready = True  # no longer looked for
             emit("silent", seconds=self.facts["timeout"], console=self._console(), **self.tags)
@@ -271,42 +280,3 @@ def ask_agent(path: str) -> socket.socket | None:
         agent.close()
         return None
     return agent
-
-
-class Probe:
-    """Looks for the guest's sshd through a TCP socket that root made inside the job's network namespace."""
-
-    def __init__(self, fd: int, address: str) -> None:
-        self.socket = socket.socket(fileno=fd)
-        self.socket.setblocking(False)
-        self.address = (address, 22)
-        self.tried = 0.0
-
-    def answers(self) -> bool:
-        """Take one look, never waiting; true once sshd has sent its banner."""
-        try:
-            return self.socket.recv(4) == b"SSH-" or self._again()
-        except BlockingIOError:
-            return time.monotonic() - self.tried > (BANNER_SECONDS if self._is_connected() else AGAIN) and self._again()
-        except OSError:
-            return self._again()
-
-    def _is_connected(self) -> bool:
-        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
-
-    def _again(self) -> bool:
-        _disconnect(self.socket)
-        self.tried = time.monotonic()
-        self.socket.connect_ex(self.address)
-        return False
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
-
-
-def _disconnect(sock: socket.socket) -> None:
-    """Take a TCP socket back to unconnected, also out of SYN_SENT: connect(2) with AF_UNSPEC."""
-    import ctypes
-
-    ctypes.CDLL(None).connect(sock.fileno(), bytes(16), 16)

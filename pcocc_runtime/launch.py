@@ -185,7 +185,8 @@ def describe_vm(
     address = (address_of(_routed(node), task.rank) if task.probe_fd is not None else None) or ""
     return {
         "job": task.job, "rank": task.rank, "node": node["node"], "pid": os.getpid(), "qmp": qmp.fileno(),
-        "probe": task.probe_fd, "address": address, "timeout": node["boot_timeout"], "directory": str(directory),
+        "probe": task.probe_fd, "address": address, "user": group.command_user or pwd.getpwuid(os.getuid()).pw_name,
+        "timeout": node["boot_timeout"], "directory": str(directory),
         "accel": node["accel"], "accel_why": node["accel_why"],
         "disks": {qemu_disks.disk_id(index): disk.path for index, disk in enumerate(plan.disks)},
         "cpus": plan.cpus if group.bind_vcpus else 0, "emulator_cores": group.emulator_cores,

@@ -15,13 +15,13 @@ def run(script: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=20, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
-def render(argv: list[str], token: str = "1.2.3", **environ: str) -> str:
-    return guestscript.render_command(argv, environ, "/tmp", 0o027, token)
+def render(argv: list[str], token: str = "1.2.3.", guarded: bool = True, **environ: str) -> str:
+    return guestscript.render_command(argv, environ, "/tmp", 0o027, token, guarded)
 
 
 def test_directory_umask_environment_and_status_arrive() -> None:
     done = run(render(["sh", "-c", 'pwd; umask; echo "$SLURM_X|$PCOCC_TASK"; exit 7'], SLURM_X="a 'b' $c"))
-    assert done.stdout.splitlines() == ["/tmp", "0027", "a 'b' $c|1.2.3"]
+    assert done.stdout.splitlines() == ["/tmp", "0027", "a 'b' $c|1.2.3."]
     assert done.returncode == 7
 
 
@@ -31,7 +31,7 @@ def test_arguments_pass_unchanged(word: str) -> None:
 
 
 def test_a_missing_directory_is_no_error() -> None:
-    script = guestscript.render_command(["pwd"], {}, "/does/not/exist", 0o022, "1.2.4")
+    script = guestscript.render_command(["pwd"], {}, "/does/not/exist", 0o022, "1.2.4.", guarded=False)
     assert run(script, env={**os.environ, "HOME": "/"}).stdout == "/\n"
 
 
@@ -43,29 +43,47 @@ def test_streams_stay_apart_and_stdin_is_the_commands() -> None:
 def test_a_signal_reaches_the_command_and_its_children_only(tmp_path: Path) -> None:
     script = "trap 'echo caught; exit 3' USR1; : > started; while :; do sleep 0.05; done"
     task = subprocess.Popen(
-        ["/bin/sh", "-c", guestscript.render_command(["sh", "-c", script], {}, str(tmp_path), 0o022, "7.7.7")],
+        ["/bin/sh", "-c", guestscript.render_command(["sh", "-c", script], {}, str(tmp_path), 0o022, "7.7.7.", guarded=True)],
         stdout=subprocess.PIPE,
         text=True,
     )
     wait_for(lambda: (tmp_path / "started").exists())
-    run(guestscript.render_signal("7.7.7", "USR1"))
+    run(guestscript.render_signal("7.7.7.", "USR1"))
     out, _ = task.communicate(timeout=10)
     assert (out, task.returncode) == ("caught\n", 3)
 
 
-def test_what_a_command_leaves_running_is_ended() -> None:
-    done = run(render(["sh", "-c", "setsid sleep 987 >/dev/null 2>&1 & setsid sleep 987 >/dev/null 2>&1 & exit 5"], token="8.8.8"))
+@pytest.mark.parametrize("guarded", [False, True])
+def test_what_a_command_leaves_running_is_ended(guarded: bool) -> None:
+    leaving = ["sh", "-c", "setsid sleep 987 >/dev/null 2>&1 & setsid sleep 987 >/dev/null 2>&1 & exit 5"]
+    done = run(render(leaving, "8.8.8.", guarded))
     assert done.returncode == 5
-    assert not carriers("8.8.8"), "when the step ends the guest is clean"
+    assert not carriers("8.8.8."), "when the step ends the guest is clean"
 
 
 def test_a_lost_connection_ends_the_command() -> None:
-    script = render(["sleep", "986"], token="9.9.9")
+    script = render(["sleep", "986"], token="9.9.9.")
     sshd = subprocess.Popen(["/bin/sh", "-c", f"/bin/sh -c {guestscript.shlex.quote(script)}; :"], start_new_session=True)
-    wait_for(lambda: bool(carriers("9.9.9")))
+    wait_for(lambda: bool(carriers("9.9.9.")))
     sshd.send_signal(signal.SIGKILL)
     sshd.wait()
-    wait_for(lambda: not carriers("9.9.9"))
+    wait_for(lambda: not carriers("9.9.9."))
+
+
+def test_a_sweep_ends_the_processes_of_its_tasks_and_no_others() -> None:
+    stubborn = ["sh", "-c", "trap '' TERM; echo on; while :; do sleep 0.1; done"]
+    tokens = [guestscript.task_token("6", "6", task) for task in ("1", "2", "11")]
+    tasks = [subprocess.Popen(["/bin/sh", "-c", render(stubborn, one, False)], stdout=subprocess.PIPE) for one in tokens]
+    try:
+        for task in tasks:
+            assert task.stdout and task.stdout.readline() == b"on\n"
+        run(guestscript.render_sweep(tokens[:2]))
+        assert tasks[0].wait(10) and tasks[1].wait(10) and tasks[2].poll() is None
+        assert [bool(carriers(one)) for one in tokens] == [False, False, True]
+    finally:
+        run(guestscript.render_sweep(tokens))
+        for task in tasks:
+            task.communicate(timeout=10)
 
 
 def test_only_what_a_guest_may_use_is_passed() -> None:
