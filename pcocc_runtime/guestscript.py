@@ -117,9 +117,9 @@ def render_sweep(tokens: Sequence[str]) -> str:
 
 
 def _kill_loop(tokens: Sequence[str], signal: str) -> str:
-    # one grep for all: a process each takes seconds in an emulated guest
-    marks = " ".join(f"-e {TOKEN}={token}" for token in tokens)
+    # one grep for all: a process each takes seconds in an emulated guest; busybox's -F stops at the first NUL
+    marks = " ".join(f"-e '{TOKEN}={token.replace('.', '[.]')}'" for token in tokens)
     return (
-        f"for p in $(grep -lsF {marks} /proc/[0-9]*/environ 2>/dev/null); do "
+        f"for p in $(grep -ls {marks} /proc/[0-9]*/environ 2>/dev/null); do "
         f'_f=1; p=${{p#/proc/}}; kill -s {signal} "${{p%/environ}}" 2>/dev/null; done; :;'
     )

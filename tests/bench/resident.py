@@ -12,6 +12,7 @@ from tests.boot.box import Box
 # what runs for a job: on every node of it, and once, beside the srun that booted it
 KINDS = {
     "keeper": r"libexec/pcocc/keeper ",
+    "ssh": r"^ssh .*ControlMaster=yes",
     "dnsmasq": r"^dnsmasq ",
     "slurmstepd": r"^slurmstepd: \[\d+\.\d+\]",
     "launcher": r"libexec/pcocc/launch",

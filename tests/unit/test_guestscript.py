@@ -1,5 +1,6 @@
 """The shell text of a VM step, run by the real /bin/sh as a guest's sshd would."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -15,12 +16,16 @@ def run(script: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=20, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
-def render(argv: list[str], token: str = "1.2.3.", guarded: bool = True, **environ: str) -> str:
+STEPS = itertools.count()
+
+
+def render(argv: list[str], token: str = "", guarded: bool = True, **environ: str) -> str:
+    token = token or guestscript.task_token(str(os.getpid()), str(next(STEPS)), "0")  # guards look for a while after the end
     return guestscript.render_command(argv, environ, "/tmp", 0o027, token, guarded)
 
 
 def test_directory_umask_environment_and_status_arrive() -> None:
-    done = run(render(["sh", "-c", 'pwd; umask; echo "$SLURM_X|$PCOCC_TASK"; exit 7'], SLURM_X="a 'b' $c"))
+    done = run(render(["sh", "-c", 'pwd; umask; echo "$SLURM_X|$PCOCC_TASK"; exit 7'], "1.2.3.", SLURM_X="a 'b' $c"))
     assert done.stdout.splitlines() == ["/tmp", "0027", "a 'b' $c|1.2.3."]
     assert done.returncode == 7
 
