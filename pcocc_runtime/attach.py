@@ -132,6 +132,8 @@ class Session:
     def _run_script(self, script: str) -> int:
         while True:
             status = self._ssh(script)
+            if status < 128:
+                self._tell_done()
             if status != 255:
                 return status
             complaint = self._complaint()
@@ -189,6 +191,14 @@ class Session:
             keeper.close()
             return None
         return keeper
+
+    def _tell_done(self) -> None:
+        """The guest's shell came to its end, after ending what the command had left: nothing remains for the keeper."""
+        try:
+            if self.keeper:
+                self.keeper.send(b"done\n")
+        except OSError:
+            pass
 
     def _await_keeper(self, keeper: socket.socket) -> None:
         """Wait until the keeper's connection to the guest stands, which the VM's steps share."""
@@ -275,8 +285,9 @@ class Session:
             "LogLevel=ERROR" if terminal else "LogLevel=INFO",
             f"RequestTTY={'force' if terminal else 'no'}",
         )
+        control = f"{self.directory}/ssh" if self.keeper else "none"  # the guard looks for the end of a connection
         user, key = user_of(self.cluster, self.rank), f"{self.cluster['directory']}/key"
-        return ssh_argv(user, self.address, key, self.log, f"{self.directory}/ssh", options, (script,))
+        return ssh_argv(user, self.address, key, self.log, control, options, (script,))
 
     def _await(self, child: int) -> int:
         """Wait for the ssh process, the VM's end, and signals to pass on."""

@@ -1,9 +1,9 @@
 """The shell text that runs a command in a guest: POSIX sh, nothing installed there, and nothing left behind.
 
-Every process of a task carries the task's token in its environment; by it they are found and signalled. When the task
-ends, however it ends, the VM's keeper has ended what is left of them. Where there is no keeper any more, a guard beside
-the command does so: it watches the sshd process of the session. Guard and outer shell do not carry the token:
-/proc/PID/environ shows what a process was started with.
+Every process of a task carries the task's token in its environment; by it they are found and signalled. What the command
+leaves running is ended after it. When the session is cut off before, the VM's keeper sees to that; where the task has no
+keeper beside it, a guard in the guest does, which watches the sshd process of the session. Guard and outer shell do not
+carry the token: /proc/PID/environ shows what a process was started with.
 """
 
 from __future__ import annotations
@@ -70,29 +70,29 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
         [
             f"exec /bin/sh /proc/self/fd/3 3<<'{end}'",
             "exec 3<&-",
-            f"{_COUNT} _a=$_p",
             _render_kill(token),
             *([_GUARD] if guarded else []),
             f"trap : {_SIGNALS}",
             f"umask {umask:04o}",
             f"cd {shlex.quote(directory)} 2>/dev/null || cd",
             f"export {TOKEN}={token} {exports}",
+            f"{_LAST} _b=$_l",
             shlex.join(argv),
             "_s=$?",
-            _render_reaping(2 if guarded else 0),
+            _REAP,
             "exit $_s",
             end,
         ]
     )
 
 
-# The number of processes and threads (proc(5), loadavg): if it is as before (but for guard and sleep), nothing was
-# left behind. A look at them all takes 60 ms in an emulated guest; what this misses, keeper or guard end a second later.
-_COUNT = "IFS=' /' read -r _x _x _x _x _p _x </proc/loadavg;"
-
-
-def _render_reaping(others: int) -> str:
-    return f'{_COUNT} [ $_p -eq $((_a + {others})) ] || {{ _f=; _k TERM; [ -z "$_f" ] || {{ sleep 0.1; _k KILL; }}; }}'
+# The last pid that was given (proc(5), loadavg): if since then only the command itself got one, it can have left nothing.
+# A look at all processes takes 60 ms in an emulated guest. With the token its own grep would be found.
+_LAST = "read -r _x _x _x _x _l </proc/loadavg;"
+_REAP = (
+    f'{_LAST} [ $((_l - _b)) -eq 0 ] || [ $((_l - _b)) -eq 1 ] || '
+    f'{{ unset {TOKEN}; _f=; _k TERM; [ -z "$_f" ] || {{ sleep 0.1; _k KILL; }}; }}'
+)
 
 
 def _render_kill(*tokens: str) -> str:

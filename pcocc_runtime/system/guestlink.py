@@ -1,8 +1,8 @@
 """The keeper's ssh connection to its guest, which the VM's steps share, and the end of what a task leaves in the guest.
 
 A step's task (attach.py) connects to the socket `attach` in the VM's directory, sends its token as a line, and gets
-`UP` once the connection stands. However the task ends, its socket closes with it; then every process in the guest that
-carries its token is ended. The connection is ssh's own shared one (ssh_config(5), ControlMaster), over the TCP socket
+`UP` once the connection stands. However the task ends, its socket closes with it; unless it has said `DONE` before, every
+process in the guest that carries its token is then ended. The connection is ssh's own shared one (ssh_config(5), ControlMaster), over the TCP socket
 that root made for the keeper inside the job's network namespace.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 from pcocc_runtime import guestscript
 from pcocc_runtime.sshargs import ssh_argv
 
-UP = b"up\n"
+UP, DONE = b"up\n", b"done\n"
 AGAIN = 0.15  # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
 _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
@@ -136,6 +136,8 @@ class Link:
             data = b""
         if _TOKEN.fullmatch(data):
             self.tasks[task] = data.strip()
+        elif data == DONE:
+            self.tasks[task] = b""
         if data:
             return
         self.selector.unregister(task)

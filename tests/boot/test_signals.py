@@ -4,6 +4,8 @@ import signal
 import subprocess
 import uuid
 
+import pytest
+
 from tests.boot.box import Box, Process, wait_for
 from tests.boot.cluster import Cluster, make_cluster
 
@@ -113,18 +115,48 @@ def test_children_that_a_command_leaves_behind_end_with_the_step(cluster: Cluste
     assert guest_processes(cluster, word) == ""
 
 
-def ssh_clients(cluster: Cluster, node: str) -> list[Process]:
-    """Return the ssh processes of the job's steps on a node."""
-    return cluster.box.processes(rf"^ssh .*/run/pcocc/{cluster.job}/", node)
+def start_beside_its_vm(cluster: Cluster, script: str) -> tuple[subprocess.Popen[str], str]:
+    """Start a script in vm0 from vm0's own node."""
+    return start_marked(cluster, script, "vm0", ("-w", "n1"))
 
 
-def test_a_lost_connection_leaves_no_process_in_the_guest(cluster: Cluster) -> None:
-    started, word = start_marked(cluster, "echo ready; wait")
-    for process in ssh_clients(cluster, "n1"):
-        cluster.box.kill(process, signal.SIGKILL)
+def ssh_clients(cluster: Cluster, pattern: str) -> list[Process]:
+    """Return the ssh processes of the job on vm0's node: of steps, or the one that holds the shared connection."""
+    return cluster.box.processes(rf"^ssh .*/run/pcocc/{cluster.job}/vm0/.*{pattern}", "n1")
+
+
+@pytest.mark.parametrize("which", ["ControlMaster=no", "ControlMaster=yes"], ids=["the step's", "the shared"])
+def test_a_lost_connection_leaves_no_process_in_the_guest(cluster: Cluster, which: str) -> None:
+    started, word = start_beside_its_vm(cluster, "echo ready; wait")
+    (process,) = ssh_clients(cluster, which)
+    cluster.box.kill(process, signal.SIGKILL)
     done = cluster.box.finish(started)
     assert done.returncode != 0
     wait_for(lambda: guest_processes(cluster, word) == "", "the end of the processes in the guest", 20)
+
+
+def test_a_killed_task_leaves_no_process_in_the_guest(cluster: Cluster) -> None:
+    started, word = start_beside_its_vm(cluster, "echo ready; wait")
+    (process,) = cluster.box.processes(rf"libexec/pcocc/attach .*{word}", "n1")
+    cluster.box.kill(process, signal.SIGKILL)
+    assert cluster.box.finish(started).returncode != 0
+    wait_for(lambda: guest_processes(cluster, word) == "", "the end of the processes in the guest", 20)
+
+
+def test_many_steps_share_the_connection_of_a_vm(cluster: Cluster) -> None:
+    """More than ten would be too many for an OpenSSH server; each then has a connection of its own."""
+    every = [start_marked(cluster, "echo ready; read line; echo $line", "vm0", ("-w", "n1", "--overlap"))[0] for _ in range(4)]
+    assert len(ssh_clients(cluster, "ControlMaster=yes")) == 1
+    assert [finish_with(cluster.box, one, f"{number}\n").stdout for number, one in enumerate(every)] == ["0\n", "1\n", "2\n", "3\n"]
+
+
+def test_without_its_keeper_a_vm_runs_commands_and_nothing_is_left(box: Box) -> None:
+    with make_cluster(box, "--pcocc-template=tiny", "-w", "n1") as cluster:
+        box.kill(box.processes(rf'pcocc/keeper .*"job": {cluster.job}, "rank": 0,', "n1")[0], signal.SIGKILL)
+        started, word = start_marked(cluster, "echo ready; wait")
+        box.run(["scancel", "-s", "KILL", cluster.other_step()])
+        assert box.finish(started).returncode != 0
+        wait_for(lambda: guest_processes(cluster, word) == "", "the end of the processes in the guest", 20)
 
 
 def test_the_time_limit_of_a_step_ends_its_command(cluster: Cluster) -> None:
