@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -29,21 +30,35 @@ class VmFiles:
 
 
 def make_files(
-    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath
+    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    tell: Callable[[str], None],
 ) -> VmFiles:
-    """Make everything; RequestError or NodeError says what of it cannot be had here."""
+    """Make everything; RequestError or NodeError says what of it cannot be had here, `tell` what its user should know."""
     group = cluster.group_of(rank)
     scratch = PurePath(node["scratch"])
     check_readable(group)
     locked = [_lock(drive, job) for drive in group.persistent]
-    boot = disks.create_overlay(group.image, scratch / f"vm{rank}.qcow2")
+    image, held = _place_image(group.image, node, scratch, rank, tell)
+    boot = disks.create_overlay(image, scratch / f"vm{rank}.qcow2")
     own = () if boot is None else (Disk(boot, cache=group.disk_cache),)
     return VmFiles(
         disks=own + tuple(disk for disk, _fd in locked),
         seed=_write_seed(job, rank, node, cluster, keys, directory),
         firmware=_copy_firmware(group, scratch / f"vm{rank}.vars.fd") if group.firmware == "uefi" else None,
-        locks=tuple(fd for _disk, fd in locked if fd is not None),
+        locks=(*held, *(fd for _disk, fd in locked if fd is not None)),
     )
+
+
+def _place_image(
+    image: str | None, node: dict[str, Any], scratch: PurePath, rank: int, tell: Callable[[str], None]
+) -> tuple[str | None, tuple[int, ...]]:
+    cache = node.get("cache")
+    if image is None or cache is None:
+        return image, ()
+    from pcocc_runtime import layercache
+
+    here = next(len(ranks) for name, ranks in node["nodes"] if name == node["node"])
+    return layercache.place_image(image, scratch, rank, here, cache, tell)
 
 
 def check_readable(group: Group) -> None:
