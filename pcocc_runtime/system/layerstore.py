@@ -23,6 +23,7 @@ from pcocc_runtime import imagemeta
 from pcocc_runtime.errors import NodeError, RequestError
 
 STALL_SECONDS = 60.0  # a copy that has not grown for so long is not waited for
+_TURN_SECONDS = 5.0  # for locks that are held for some system calls
 _CHUNK = 1 << 20
 _ZERO = bytes(_CHUNK)
 _BLOCK = 512  # the unit of st_blocks (stat(2))
@@ -67,7 +68,10 @@ def open_layer(store: Store, layer: str, size: int) -> int | None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    if _try_lock(fd, fcntl.LOCK_SH) and _is_at(fd, path) and os.fstat(fd).st_size == size:
+    deadline = time.monotonic() + _TURN_SECONDS
+    while not (locked := _try_lock(fd, fcntl.LOCK_SH)) and time.monotonic() < deadline:
+        time.sleep(0.01)  # it has just come, or is just going
+    if locked and _is_at(fd, path) and os.fstat(fd).st_size == size:
         return fd
     os.close(fd)
     return None
@@ -103,6 +107,8 @@ def fill(store: Store, layer: str, source: int, watch: Watch) -> None:
                 _fill_part(store, layer, source, part, watch)
             finally:
                 os.close(part)
+            with contextlib.suppress(OSError):  # nobody reads it there any more
+                os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
         raise NoRoom(f"the image cache {store.path} cannot take layer {layer[:12]}: {error.strerror}") from None
 
@@ -111,9 +117,16 @@ def _lock_part(store: Store, layer: str, size: int, watch: Watch) -> int | None:
     """Return the locked, empty file to copy to; None when the layer has come meanwhile."""
     path = store.parts / layer
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            _await_lock(fd, layer, size, watch)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except PermissionError:
+            if not os.access(store.parts, os.W_OK):
+                raise
+            remove_unused(path)  # it is complete and about to get its name, unless its process was killed
+            time.sleep(0.01)
+            continue
+        try:
+            _await_lock(fd, path, size, watch)
             current = _is_at(fd, path)
             if is_there(store, layer, size):
                 if current:
@@ -137,13 +150,14 @@ def is_there(store: Store, layer: str, size: int) -> bool:
         return False
 
 
-def _await_lock(fd: int, layer: str, size: int, watch: Watch) -> None:
+def _await_lock(fd: int, path: Path, size: int, watch: Watch) -> None:
+    """Wait for the lock of a part; not of what has become a layer, which may be in use for long."""
     seen, deadline = -1, 0.0
-    while not _try_lock(fd, fcntl.LOCK_EX):
+    while _is_at(fd, path) and not _try_lock(fd, fcntl.LOCK_EX):
         if (grown := os.fstat(fd).st_blocks) != seen:
             seen, deadline = grown, time.monotonic() + STALL_SECONDS
         elif time.monotonic() > deadline:
-            raise NoRoom(f"another process has been copying layer {layer[:12]} without progress for {STALL_SECONDS:g} s")
+            raise NoRoom(f"another process has been copying layer {path.name[:12]} without progress for {STALL_SECONDS:g} s")
         watch("waiting", size)
         time.sleep(0.05)  # waiting in the kernel could not be given a limit
 
@@ -165,8 +179,6 @@ def _fill_part(store: Store, layer: str, source: int, part: int, watch: Watch) -
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         raise
-    with contextlib.suppress(OSError):  # nobody reads it there any more
-        os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _copy(source: int, part: int, size: int, watch: Watch) -> str:
