@@ -95,8 +95,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
 
 
 def tell(task: Task, node: dict[str, Any], text: str) -> None:
-    """Say on the task's stderr what is no error."""
-    print(f"pcocc: {naming.vm_name(task.rank)} on {node['node']}: {one_line(text)}", file=sys.stderr, flush=True)
+    """Say what is no error: the starter of the boot step shows what comes on stdout at once."""
+    print(f"pcocc: {naming.vm_name(task.rank)} on {node['node']}: {one_line(text)}", flush=True)
 
 
 def read_node(job: int) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +36,35 @@ def make_files(
 ) -> VmFiles:
     """Make everything; RequestError or NodeError says what of it cannot be had here, `tell` what its user should know."""
     group = cluster.group_of(rank)
-    scratch = PurePath(node["scratch"])
     check_readable(group)
     locked = [_lock(drive, job) for drive in group.persistent]
+    try:
+        made = _make_own(job, rank, node, cluster, keys, directory, tell)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or f"{node['scratch']} or {directory}"
+        raise NodeError(f"the file system of {where} is full", "free space there, or use other nodes") from None
+    return replace(
+        made,
+        disks=made.disks + tuple(disk for disk, _fd in locked),
+        locks=(*made.locks, *(fd for _disk, fd in locked if fd is not None)),
+    )
+
+
+def _make_own(
+    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    tell: Callable[[str], None],
+) -> VmFiles:
+    """Make what the VM has to itself."""
+    group, scratch = cluster.group_of(rank), PurePath(node["scratch"])
     image, held = _place_image(group.image, node, scratch, rank, tell)
     boot = disks.create_overlay(image, scratch / f"vm{rank}.qcow2")
-    own = () if boot is None else (Disk(boot, cache=group.disk_cache),)
     return VmFiles(
-        disks=own + tuple(disk for disk, _fd in locked),
+        disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),
         seed=_write_seed(job, rank, node, cluster, keys, directory),
         firmware=_copy_firmware(group, scratch / f"vm{rank}.vars.fd") if group.firmware == "uefi" else None,
-        locks=(*held, *(fd for _disk, fd in locked if fd is not None)),
+        locks=held,
     )
 
 
