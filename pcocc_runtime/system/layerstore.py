@@ -24,7 +24,7 @@ from pcocc_runtime.errors import NodeError, RequestError
 
 STALL_SECONDS = 60.0  # a copy that has not grown for so long is not waited for
 _TURN_SECONDS = 5.0  # for locks that are held for some system calls
-_CHUNK = 1 << 20
+_CHUNK, _FLUSH = 1 << 20, 1 << 28
 _ZERO = bytes(_CHUNK)
 _BLOCK = 512  # the unit of st_blocks (stat(2))
 
@@ -185,13 +185,14 @@ def _copy(source: int, part: int, size: int, watch: Watch) -> str:
     """Copy what is not zero, each byte read once; return the sha256 of all."""
     import hashlib
 
-    machine, at = hashlib.sha256(), 0
+    machine, at, flushed = hashlib.sha256(), 0, 0
     while at < size:
         data_at = _find_data(source, at, size)
         while at < data_at:
             count = min(_CHUNK, data_at - at)
             machine.update(memoryview(_ZERO)[:count])
             at += count
+            watch("copying", size)
         data = os.pread(source, min(_CHUNK, size - at), at)
         if not data and at < size:
             break  # it was cut meanwhile: its sum will not be right
@@ -199,6 +200,9 @@ def _copy(source: int, part: int, size: int, watch: Watch) -> str:
         if data != _ZERO[: len(data)]:
             _write_all(part, data, at)
         at += len(data)
+        if at - flushed >= _FLUSH:
+            os.fdatasync(part)  # in pieces: who waits for the last one hears nothing meanwhile
+            flushed = at
         watch("copying", size)
     return machine.hexdigest()
 

@@ -113,6 +113,39 @@ class Node:
             children.wait(self.service)
 
 
+def make_disk_file(path: Path, size: int) -> Path:
+    """Put a file system in a file, in the part of the shared one; return where to mount it."""
+    path.touch()
+    os.truncate(path, size)
+    subprocess.run(["mkfs.ext4", "-q", path], check=True)
+    (mounted := path.with_name(f"{path.name}.mnt")).mkdir()
+    mount(path, mounted)
+    mounted.chmod(0o755)
+    return mounted
+
+
+def mount(path: Path, mounted: Path) -> None:
+    """Mount it, with nothing of it in memory."""
+    subprocess.run(["umount", mounted], check=False, stderr=subprocess.DEVNULL)
+    subprocess.run(["mount", "-o", "loop", path, mounted], check=True)
+
+
+def count_reads(node: Node, disk: Path, mounted: Path, image: Path, job: int) -> int:
+    """Return the bytes read from a file system's device while 16 VMs of a job start, and each reads its whole disk directly."""
+    mount(disk, mounted)
+    before = sectors_read(mounted)
+    crew = [node.start(image, job=job, rank=rank, here=16, run=read_directly) for rank in range(16)]
+    status = [children.wait(child) for child in crew]
+    assert status == [0] * 16 and "".join(node.said(job, rank) for rank in range(16)) == "", status
+    return 512 * (sectors_read(mounted) - before)
+
+
+def sectors_read(mounted: Path) -> int:
+    """Return the sectors of 512 bytes that were read from the device of a file system (Documentation/block/stat.rst)."""
+    number = os.stat(mounted).st_dev
+    return int(Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text().split()[2])
+
+
 def hold(path: str) -> int:
     """Be a QEMU that runs from a disk, until it is killed: exec keeps the locks."""
     os.execvp("sleep", ["sleep", "600"])

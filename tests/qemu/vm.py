@@ -94,11 +94,15 @@ class Vm:
 
     def boot(self, ready: bytes = PROMPT) -> Vm:
         """Wait for the guest's shell, or for another word of the guest's after which there is one."""
-        self._connect("console", BOOT_SECONDS)
+        self.connect()
         self._read_to(ready, BOOT_SECONDS)
         if ready != PROMPT:
             self.run("stty -echo; PS1='gue''st# '")  # its echo must not look like the prompt
         return self
+
+    def connect(self) -> None:
+        """Connect to the console, once."""
+        self._connect("console", BOOT_SECONDS)
 
     def run(self, command: str, seconds: float = 30) -> str:
         """Run a command in the guest's shell and return what it printed."""
