@@ -27,7 +27,9 @@ _PATIENCE = 2.0  # seconds of copying that pass in silence
 _QEMU_READS = 100  # the byte on which QEMU locks what it reads (block/file-posix.c): repository.is_in_use looks there
 
 
-def place_image(image: str, scratch: PurePath, rank: int, here: int, cache: dict[str, Any], tell: Tell) -> tuple[str, tuple[int, ...]]:
+def place_image(
+    image: str, scratch: PurePath, rank: int, here: int, cache: dict[str, Any], tell: Tell
+) -> tuple[str, tuple[int, ...]]:
     """Return the path to run VM `rank` from, and descriptors that must stay open as long as it runs.
 
     `here` is how many VMs of the job the node has. An image that is no layer of a repository stays where it is. What cannot
@@ -37,7 +39,7 @@ def place_image(image: str, scratch: PurePath, rank: int, here: int, cache: dict
     if not found:
         return image, ()
     shared = Store(cache["directory"], cache["size"])
-    own = Store(str(scratch / "layers"), cache["size"]) if here > 1 else None
+    own = Store(str(scratch / "layers"), cache["size"], modest=True) if here > 1 else None
     keeper = _Keeper(found[1], shared, own, scratch, tell)
     try:
         places = list(_walk(keeper, found[3]))

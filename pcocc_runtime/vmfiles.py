@@ -59,6 +59,8 @@ def _make_own(
     """Make what the VM has to itself."""
     group, scratch = cluster.group_of(rank), PurePath(node["scratch"])
     image, held = _place_image(group.image, node, scratch, rank, tell)
+    if held:
+        os.utime(directory.parent / "cluster.json")  # from its age steps know how long a VM may still be silent
     boot = disks.create_overlay(image, scratch / f"vm{rank}.qcow2")
     return VmFiles(
         disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),

@@ -37,10 +37,11 @@ class NoRoom(NodeError):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where layers are kept, and how many bytes they may take together."""
+    """Where layers are kept, and how many bytes they may take together; `modest`: no more than half of what is free."""
 
     path: str
     size: int
+    modest: bool = False
 
     def layer(self, layer: str) -> Path:
         """Return the path of a layer."""
@@ -225,17 +226,19 @@ def _write_all(fd: int, data: bytes, at: int) -> None:
 def _make_room(store: Store, size: int, part: int) -> None:
     """Remove the layers unused for longest until `size` more bytes fit; those in use stay."""
     if size > store.size:
-        raise NoRoom(f"it has a layer of {imagemeta.render_size(size)}, and the image cache has {imagemeta.render_size(store.size)} in all")
+        wanted, limit = imagemeta.render_size(size), imagemeta.render_size(store.size)
+        raise NoRoom(f"it has a layer of {wanted}, and the image cache has {limit} in all")
     announced = _sweep_parts(store, part)
     kept = sorted(_list_layers(store), key=lambda one: one[1])
     used = announced + sum(taken for _path, _when, taken in kept)
     for path, _when, taken in kept:
-        if used <= store.size and _read_free(store) >= size:
+        if used <= store.size and _has_free(store, size):
             return
         if remove_unused(path):
             used -= taken
-    if used > store.size or _read_free(store) < size:
-        raise NoRoom(f"the image cache {store.path} has no room for {imagemeta.render_size(size)}, and the layers in it are in use")
+    if used > store.size or not _has_free(store, size):
+        wanted = imagemeta.render_size(size)
+        raise NoRoom(f"the image cache {store.path} has no room for {wanted} besides what is in use")
 
 
 def _list_layers(store: Store) -> Iterator[tuple[Path, float, int]]:
@@ -272,9 +275,9 @@ def remove_unused(path: Path) -> bool:
         os.close(fd)
 
 
-def _read_free(store: Store) -> int:
+def _has_free(store: Store, size: int) -> bool:
     info = os.statvfs(store.path)
-    return info.f_bavail * info.f_frsize
+    return info.f_bavail * info.f_frsize >= (2 * size if store.modest else size)
 
 
 def _try_lock(fd: int, kind: int) -> bool:

@@ -262,6 +262,18 @@ def test_what_does_not_fit_is_read_where_it_is_with_one_word(node: Node, site: R
         subprocess.run(["umount", node.cache], check=True)
 
 
+def test_a_jobs_own_copy_leaves_room_for_what_its_vms_write(node: Node, site: Repo) -> None:
+    base = add(site, "base", size=4 * MEBIBYTE, used=4 * MEBIBYTE)
+    (scratch := node.root / "scratch7").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=7m", "none", scratch], check=True)
+    try:
+        assert node.launch(base.path, here=2).resolve() == base.path and "has no room for" in node.said()
+        subprocess.run(["mount", "-o", "remount,size=12m", scratch], check=True)
+        assert node.launch(base.path, here=2).resolve() != base.path and node.own() == layers(base)
+    finally:
+        subprocess.run(["umount", scratch], check=True)
+
+
 def test_a_file_system_that_fills_in_the_copy_is_no_failure(root: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", root], check=True)
     try:
@@ -270,12 +282,12 @@ def test_a_file_system_that_fills_in_the_copy_is_no_failure(root: Path) -> None:
         layer = hashlib.sha256(source.read_bytes()).hexdigest()
         (root / "s").mkdir()
         fd = os.open(source, os.O_RDONLY)
-        free, layerstore._read_free = layerstore._read_free, lambda _store: 1 << 40  # others fill it after we looked
+        has_free, layerstore._has_free = layerstore._has_free, lambda _store, _size: True  # others fill it after we looked
         try:
             with pytest.raises(layerstore.NoRoom, match="No space left"):
                 layerstore.fill(layerstore.Store(str(root / "s"), 1 << 30), layer, fd, lambda state, size: None)
         finally:
-            layerstore._read_free = free
+            layerstore._has_free = has_free
             os.close(fd)
             source.unlink()
         assert [path for path in (root / "s").rglob("*") if path.is_file()] == []
