@@ -26,6 +26,14 @@ SITE_DIR = "/etc/pcocc"
 
 
 @dataclass(frozen=True, slots=True)
+class ImageCache:
+    """Each node's own copies of layers, and how many bytes they may take."""
+
+    size: int
+    directory: str = "/var/cache/pcocc"
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """What the site's admin has set; `networks` are those the nodes can build."""
 
@@ -35,6 +43,7 @@ class Site:
     max_vms: int = 1024
     boot_timeout: int = 300
     shutdown_grace: int = 20  # below the default of Slurm's KillWait
+    image_cache: ImageCache | None = None
     users_may_set: Limits = field(default_factory=Limits)
     networks: dict[str, BuildableNetwork] = field(default_factory=dict)
     resource_sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -47,6 +56,11 @@ class Site:
         return next((name for name, one in self.all_sets.items() if one.default), None)
 
 
+def _image_cache(node: Node) -> ImageCache:
+    return ImageCache(**schema.record(_IMAGE_CACHE)(node))
+
+
+_IMAGE_CACHE = (Setting("size", schema.space, True), Setting("directory", schema.absolute_path))
 _PCOCC = (
     Setting("accel", schema.choice("auto", "kvm", "tcg")),
     Setting("qemu", schema.absolute_path),
@@ -54,6 +68,7 @@ _PCOCC = (
     Setting("max-vms", schema.integer(1, 65536)),
     Setting("boot-timeout", schema.integer(1, 86400)),
     Setting("shutdown-grace", schema.integer(0, 3600)),
+    Setting("image-cache", _image_cache),
     Setting("users-may-set", parse_limits),
 )
 
@@ -65,6 +80,14 @@ def read_site(confdir: str | PurePath = SITE_DIR) -> Site:
     if problems:
         raise problems[0]
     return site
+
+
+def read_image_cache(confdir: str | PurePath = SITE_DIR) -> ImageCache | None:
+    """Return what pcocc.yaml says of the nodes' image caches, None when they are off; raises the first ConfigError found."""
+    problems: Problems = []
+    values = schema.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), _PCOCC, problems)
+    schema.raise_problems(problems)
+    return values.get("image-cache")
 
 
 def load_site(confdir: str | PurePath, problems: Problems) -> Site:

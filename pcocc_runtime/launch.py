@@ -18,7 +18,7 @@ from typing import Any
 
 from pcocc_runtime import bootdoc, document, guestnet, memory, naming, qemu_args, qemu_disks, seed, vmfiles
 from pcocc_runtime.addressing import address_of
-from pcocc_runtime.errors import NodeError, PcoccError, RequestError, render
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError, one_line, render
 from pcocc_runtime.system import files, lifetime
 
 KEEPER = (str(Path(__file__).resolve().parents[3] / "libexec/pcocc/keeper"),)
@@ -83,7 +83,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     directory = make_vm_directory(task, node, cluster, keys)
-    made = vmfiles.make_files(task.job, task.rank, node, cluster, keys, directory)
+    made = vmfiles.make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = vmfiles.start_filesystems(group.mounts, directory)
     ours, theirs = socket.socketpair()
     plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno())
@@ -92,6 +92,11 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     facts = describe_vm(task, node, group, plan, ours, directory)
     inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno()]
     become_qemu(task, argv, facts, ours, inherited)
+
+
+def tell(task: Task, node: dict[str, Any], text: str) -> None:
+    """Say what is no error: the starter of the boot step shows what comes on stdout at once."""
+    print(f"pcocc: {naming.vm_name(task.rank)} on {node['node']}: {one_line(text)}", flush=True)
 
 
 def read_node(job: int) -> dict[str, Any]:

@@ -273,6 +273,7 @@ def _describe(
         "accel_why": chosen.why,
         "qemu": site.qemu,
         "scratch": str(PurePath(site.scratch, str(step.job))),
+        "cache": asdict(site.image_cache) if site.image_cache else None,
         "boot_timeout": site.boot_timeout,
         "shutdown_grace": site.shutdown_grace,
         "networks": networks,

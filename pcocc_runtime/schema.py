@@ -236,6 +236,14 @@ def absolute_path(node: Node) -> str:
     return path
 
 
+def space(node: Node) -> int:
+    """Check for an amount of disk space such as 50G or 1T; value in bytes."""
+    match = re.fullmatch(r"([0-9]{1,9})([MGT])(i?B)?", node.raw) if isinstance(node.value, int | str) else None
+    if not match or not int(match[1]):
+        raise mismatch(node, "an amount of disk space such as 50G or 1T")
+    return int(match[1]) * _SIZES[match[2]] << 20
+
+
 def memory(node: Node) -> int:
     """Check for an amount of memory such as 512M or 2G; a bare number is MiB, as in Slurm's --mem; value in MiB."""
     match = re.fullmatch(r"([0-9]{1,9})([MGT]?)(i?B)?", node.raw) if isinstance(node.value, int | str) else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -29,21 +31,55 @@ class VmFiles:
 
 
 def make_files(
-    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath
+    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    tell: Callable[[str], None],
 ) -> VmFiles:
-    """Make everything; RequestError or NodeError says what of it cannot be had here."""
+    """Make everything; RequestError or NodeError says what of it cannot be had here, `tell` what its user should know."""
     group = cluster.group_of(rank)
-    scratch = PurePath(node["scratch"])
     check_readable(group)
     locked = [_lock(drive, job) for drive in group.persistent]
-    boot = disks.create_overlay(group.image, scratch / f"vm{rank}.qcow2")
-    own = () if boot is None else (Disk(boot, cache=group.disk_cache),)
+    try:
+        made = _make_own(job, rank, node, cluster, keys, directory, tell)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or f"{node['scratch']} or {directory}"
+        raise NodeError(f"the file system of {where} is full", "free space there, or use other nodes") from None
+    return replace(
+        made,
+        disks=made.disks + tuple(disk for disk, _fd in locked),
+        locks=(*made.locks, *(fd for _disk, fd in locked if fd is not None)),
+    )
+
+
+def _make_own(
+    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    tell: Callable[[str], None],
+) -> VmFiles:
+    """Make what the VM has to itself."""
+    group, scratch = cluster.group_of(rank), PurePath(node["scratch"])
+    image, held = _place_image(group.image, node, scratch, rank, tell)
+    if held:
+        os.utime(directory.parent / "cluster.json")  # from its age steps know how long a VM may still be silent
+    boot = disks.create_overlay(image, scratch / f"vm{rank}.qcow2")
     return VmFiles(
-        disks=own + tuple(disk for disk, _fd in locked),
+        disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),
         seed=_write_seed(job, rank, node, cluster, keys, directory),
         firmware=_copy_firmware(group, scratch / f"vm{rank}.vars.fd") if group.firmware == "uefi" else None,
-        locks=tuple(fd for _disk, fd in locked if fd is not None),
+        locks=held,
     )
+
+
+def _place_image(
+    image: str | None, node: dict[str, Any], scratch: PurePath, rank: int, tell: Callable[[str], None]
+) -> tuple[str | None, tuple[int, ...]]:
+    cache = node.get("cache")
+    if image is None or cache is None:
+        return image, ()
+    from pcocc_runtime import layercache
+
+    here = next(len(ranks) for name, ranks in node["nodes"] if name == node["node"])
+    return layercache.place_image(image, scratch, rank, here, cache, tell)
 
 
 def check_readable(group: Group) -> None:

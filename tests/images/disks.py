@@ -101,9 +101,9 @@ def save(repo: Repo, name: str, parent: Found, seed: int, new: bool = False) -> 
         return Found(repo, images.add_revision(work, name, layer, parent, new=new))
 
 
-def patched(*seeds: int, seed: int = 0, size: int = 1 << 20) -> str:
+def patched(*seeds: int, seed: int = 0, size: int = 1 << 20, used: int = 1 << 18) -> str:
     """Return the sha256 of `write_raw`'s content after these saves."""
-    data = bytearray(random.Random(seed).randbytes(1 << 18) + bytes(size - (1 << 18)))
+    data = bytearray(random.Random(seed).randbytes(used) + bytes(size - used))
     for one in seeds:
         data[one * 4096 : one * 4096 + 4096] = bytes([one]) * 4096
     return hashlib.sha256(data).hexdigest()

@@ -11,5 +11,12 @@ from pcocc_runtime import keeper, launch  # noqa: E402
 if sys.argv[1] == "launch":
     launch.KEEPER = ("/usr/bin/python3", "-IS", str(HERE), "keeper")
     sys.exit(launch.main())
+if sys.argv[1] == "cache":
+    import functools
+
+    from pcocc_runtime import cacheservice, config
+
+    config.read_image_cache = functools.partial(config.read_image_cache, "/run/pcocc/etc")
+    sys.exit(cacheservice.main())
 sys.argv[1:2] = []
 sys.exit(keeper.main())

@@ -15,7 +15,7 @@ import pytest
 
 from pcocc_runtime.document import Drive, Group, Mount
 from tests.qemu.conftest import StartVm
-from tests.qemu.vm import APPEND, DATA, GUEST
+from tests.qemu.vm import APPEND, DATA, GUEST, PROMPT
 
 MEBIBYTE = 1 << 20
 
@@ -153,6 +153,39 @@ def test_a_full_scratch_stops_the_vm_with_a_word(start: StartVm, tmp_path: Path)
     begin = time.monotonic()
     vm.terminate()  # it cannot power off, and nobody waits for it
     assert vm.wait() == 0 and time.monotonic() - begin < 10
+
+
+def test_what_was_stopped_by_a_full_scratch_goes_on_with_nothing_lost(start: StartVm, tmp_path: Path) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "image", "64M"], check=True)
+    group = Group("t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND, disk_cache="none")
+    vm = start(group, scratch_size="6m").boot()
+    assert vm.console is not None
+    vm.console.sendall(b"dd if=/dev/urandom of=/noise bs=1M count=16; md5sum </noise >/sum; dd if=/noise of=/dev/vda bs=1M; sync\n")
+    wait_for(lambda: any(event["event"] == "disk-error" for event in vm.events()), 60)
+    subprocess.run(["nsenter", f"--target={vm.process.pid}", "--mount", "mount", "-o", "remount,size=64m", f"{DATA}/scratch7"], check=True)
+    with socket.socket(socket.AF_UNIX) as monitor:
+        monitor.connect(str(vm.directory / "qmp"))
+        monitor.sendall(b'{"execute": "qmp_capabilities"}{"execute": "cont"}')
+        vm._read_to(PROMPT, 60)
+    assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=16 2>/dev/null | md5sum | cmp - /sum && echo same").endswith("same\n")
+    with open(f"/proc/{vm.process.pid}/root{DATA}/scratch7/vm0.qcow2", "rb") as overlay:
+        vm.terminate()
+        vm.wait()
+        (tmp_path / "kept").write_bytes(overlay.read())
+    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "", tmp_path / "kept"], check=True)
+    check = subprocess.run(["qemu-img", "check", "-f", "qcow2", tmp_path / "kept"], capture_output=True, text=True, check=False)
+    assert "No errors" in check.stdout, check
+
+
+@pytest.mark.parametrize("size", ["4k", "64k"])
+def test_a_scratch_that_is_full_from_the_start_is_one_sentence(start: StartVm, tmp_path: Path, size: str) -> None:
+    image = Group("t", 1, image=f"{DATA}/image", firmware="uefi")
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "image", "64M"], check=True)
+    vm = start(image, scratch_size=size)
+    assert vm.wait() == 1
+    lines = vm.said().splitlines()
+    assert lines[0].startswith("pcocc: error: vm0 on here: the ") and "is full" in lines[0], lines
+    assert lines[1].startswith("hint: free space there") and len(lines) == 2, lines
 
 
 def test_uefi_has_variables_of_its_own(start: StartVm, tmp_path: Path) -> None:

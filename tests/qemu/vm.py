@@ -16,6 +16,7 @@ from pcocc_runtime import bootdoc, document
 from pcocc_runtime.document import Cluster, Group
 
 ROOT = Path(__file__).resolve().parents[2]
+KEEPS_IMAGES = "games"  # in the part of pcocc-cache
 USER = "daemon"  # uid and gid 1 on every Debian
 APPEND = "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 panic=-1"
 PROMPT = b"guest# "
@@ -31,6 +32,15 @@ mount --bind "$2" {DATA}
 mount --bind "$3" {GUEST}
 mount --bind "$4" /run/pcocc/packages
 [ -z "$SCRATCH" ] || mount -t tmpfs -o size=$SCRATCH,uid=1,gid=1 none {DATA}/scratch$SLURM_JOB_ID
+if [ -n "$CACHE" ]; then
+  mkdir /run/pcocc/etc
+  printf '%s\n' "$CACHE" >/run/pcocc/etc/pcocc.yaml
+  setpriv --pdeathsig KILL systemd-socket-activate --accept --inetd -l /run/pcocc/cache.socket \\
+    setpriv --reuid={KEEPS_IMAGES} --regid={KEEPS_IMAGES} --clear-groups /usr/bin/python3 -IS {SOURCE}/tests/qemu/launcher.py cache \\
+    >/run/pcocc/journal 2>&1 &
+  while ! [ -S /run/pcocc/cache.socket ]; do sleep 0.01; done
+  chmod 666 /run/pcocc/cache.socket
+fi
 printf %s "$5" >/run/pcocc/$SLURM_JOB_ID/node.json
 chown -R {USER}: /run/pcocc/$SLURM_JOB_ID
 cd /
@@ -41,7 +51,8 @@ exec setpriv --reuid={USER} --regid={USER} --init-groups /usr/bin/python3 -IS {S
 class Vm:
     """One VM: its QEMU is our child, its console a shell."""
 
-    def __init__(self, data: Path, guest: Path, group: Group, job: int = 7, grace: int = 20, scratch_size: str = "") -> None:
+    def __init__(self, data: Path, guest: Path, group: Group, job: int = 7, grace: int = 20, scratch_size: str = "",
+                 cache: dict[str, object] | None = None, served: bool = True) -> None:
         self.job = job
         if group.image is None and group.kernel is None:
             group = replace(group, kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND)
@@ -52,12 +63,13 @@ class Vm:
         facts = {
             "job": job, "node": "here", "nodes": [["here", [0]]], "vms": 1, "accel": "tcg", "accel_why": "tests",
             "qemu": "/usr/bin/qemu-system-x86_64", "scratch": f"{DATA}/{scratch.name}", "boot_timeout": 60, "shutdown_grace": grace,
-            "networks": [], "interfaces": {},
+            "networks": [], "interfaces": {}, "cache": cache,
         }  # fmt: skip
         keys = dict.fromkeys(("user", "user_public", "host", "host_public"), "key")
         environ = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
             "PCOCC_TAP_FDS": "", "PCOCC_TASK_MEMORY": "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
+            "CACHE": json.dumps({"image-cache": {**cache, "size": f"{int(str(cache['size'])) >> 20}M"}}) if cache and served else "",
             bootdoc.VARIABLE: bootdoc.encode(document.encode(Cluster((group,))), keys),
         }  # fmt: skip
         packages = sysconfig.get_paths()["purelib"]
@@ -82,11 +94,15 @@ class Vm:
 
     def boot(self, ready: bytes = PROMPT) -> Vm:
         """Wait for the guest's shell, or for another word of the guest's after which there is one."""
-        self._connect("console", BOOT_SECONDS)
+        self.connect()
         self._read_to(ready, BOOT_SECONDS)
         if ready != PROMPT:
             self.run("stty -echo; PS1='gue''st# '")  # its echo must not look like the prompt
         return self
+
+    def connect(self) -> None:
+        """Connect to the console, once."""
+        self._connect("console", BOOT_SECONDS)
 
     def run(self, command: str, seconds: float = 30) -> str:
         """Run a command in the guest's shell and return what it printed."""

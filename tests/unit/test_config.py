@@ -30,6 +30,11 @@ def test_only_what_can_be_built_is_offered_to_the_node(tmp_path: Path) -> None:
         ("pcocc", "accel: on\n", "pcocc.yaml:1: accel: expected one of auto, kvm, tcg, found true or false 'on'"),
         ("pcocc", "\nqemu: bin/qemu\n", "pcocc.yaml:2: qemu: 'bin/qemu' is not an absolute path"),
         ("pcocc", "max-vm: 3\n", "pcocc.yaml:1: max-vm: unknown setting"),
+        ("pcocc", "image-cache: {directory: /c}\n", "pcocc.yaml:1: image-cache: size is missing"),
+        ("pcocc", "image-cache: {size: 50}\n", "pcocc.yaml:1: image-cache.size: expected an amount of disk space such as 50G or 1T, found a"),
+        ("pcocc", "image-cache: {size: 0G}\n", "pcocc.yaml:1: image-cache.size: expected an amount of disk space"),
+        ("pcocc", "image-cache: {size: 1G, directory: c}\n", "pcocc.yaml:1: image-cache.directory: 'c' is not an absolute path"),
+        ("pcocc", "image-cache:\n", "pcocc.yaml:1: image-cache: expected a mapping, found nothing"),
         ("pcocc", "[]\n", "pcocc.yaml:1: expected a mapping, found a list"),
         ("networks", "lan: {type: ethernet\n", "networks.yaml:2: not valid YAML"),
     ],
@@ -39,6 +44,15 @@ def test_a_wrong_file_is_one_sentence_with_its_line(tmp_path: Path, name: str, t
     with pytest.raises(ConfigError) as caught:
         config.read_site(directory)
     assert str(caught.value).startswith(f"{directory}/{said}")
+
+
+def test_the_image_cache_is_read_alone_too(tmp_path: Path) -> None:
+    directory = write_site(tmp_path / "etc", pcocc="image-cache: {size: 1536M}\n")
+    assert config.read_image_cache(directory) == config.read_site(directory).image_cache == config.ImageCache(1536 << 20, "/var/cache/pcocc")
+    assert config.read_image_cache(tmp_path) is None
+    (directory / "pcocc.yaml").write_text("image-cache: {size: 1G}\nwrong: 1\n")
+    with pytest.raises(ConfigError, match="wrong: unknown setting"):
+        config.read_image_cache(directory)
 
 
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:

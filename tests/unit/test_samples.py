@@ -42,6 +42,12 @@ def test_the_site_sample_says_the_defaults() -> None:
         assert getattr(sample, name) == getattr(default, name)
 
 
+def test_the_commented_image_cache_says_its_defaults(tmp_path: Path) -> None:
+    (tmp_path / "pcocc.yaml").write_text(uncomment((SAMPLES / "pcocc.yaml").read_text(), "image-cache:"))
+    cache = config.read_site(tmp_path).image_cache
+    assert cache == config.ImageCache(50 << 30)
+
+
 @pytest.mark.parametrize("name", ["ib", "hca", "pci", "site"])
 def test_commented_networks_are_right(name: str, tmp_path: Path) -> None:
     text = uncomment((SAMPLES / "networks.yaml").read_text(), f"{name}:")

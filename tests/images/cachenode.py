@@ -1,0 +1,162 @@
+"""A node with an image cache: its service as an unprivileged user, its VMs' launchers as others."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from typing import Any
+
+from pcocc_runtime import cacheservice, config, layercache
+from pcocc_runtime.errors import PcoccError, render
+from pcocc_runtime.system import cachesocket, layerstore
+from tests.images import children
+
+SERVICE, ALICE, BOB = 65533, 65532, 65531
+
+
+class Node:
+    """Directories of a node below `root`, which everybody may enter."""
+
+    def __init__(self, root: Path, size: str = "1G") -> None:
+        self.root = root
+        self.cache = root / "cache"
+        self.cache.mkdir(mode=0o755)
+        os.chown(self.cache, SERVICE, SERVICE)
+        (root / "etc").mkdir()
+        self.configure(size)
+        self.service: int | None = None
+
+    def configure(self, size: str) -> None:
+        """Write the site's configuration."""
+        (self.root / "etc/pcocc.yaml").write_text(f"image-cache: {{size: {size}, directory: {self.cache}}}\n")
+        found = config.read_image_cache(self.root / "etc")
+        assert found is not None
+        self.facts = {"directory": found.directory, "size": found.size}
+
+    def start_service(self) -> None:
+        """Do what systemd does for pcocc-cache.socket."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(cachesocket.SOCKET))
+        Path(cachesocket.SOCKET).chmod(0o666)
+        listener.listen(64)
+        self.service = children.start(lambda: self._accept(listener), self.root / "journal")
+        listener.close()
+
+    def _accept(self, listener: socket.socket) -> int:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        os.setgroups([])
+        os.setresgid(SERVICE, SERVICE, SERVICE)
+        os.setresuid(SERVICE, SERVICE, SERVICE)
+        config.read_image_cache = functools.partial(config.read_image_cache, self.root / "etc")
+        while True:
+            connection, _address = listener.accept()
+            if not os.fork():
+                os.dup2(connection.fileno(), 0)
+                connection.close()
+                os._exit(cacheservice.main())
+            connection.close()
+
+    def start(self, image: Path, *, uid: int = ALICE, job: int = 7, rank: int = 0, here: int = 1, run: Callable[[str], int] | None = None) -> int:
+        """Start a launcher in a child that then is what `run` does with the disk; return its pid."""
+        scratch = self.root / f"scratch{job}"
+        scratch.mkdir(exist_ok=True, mode=0o700)
+        os.chown(scratch, uid, uid)
+
+        def place() -> int:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            try:
+                path, held = layercache.place_image(str(image), PurePath(scratch), rank, here, self.facts, print)
+            except PcoccError as error:
+                print(render(error))
+                return 1
+            for fd in held:
+                os.set_inheritable(fd, True)
+            print(json.dumps({"path": path}), flush=True)
+            return run(path) if run else 0
+
+        return children.start(place, self.said_path(job, rank))
+
+    def said_path(self, job: int, rank: int) -> Path:
+        """Return the file with what a launcher said."""
+        return self.root / f"said{job}.{rank}"
+
+    def said(self, job: int = 7, rank: int = 0) -> str:
+        """Return what a launcher said, but the path."""
+        return "\n".join(line for line in self.said_path(job, rank).read_text().splitlines() if not line.startswith('{"path'))
+
+    def launch(self, image: Path, **options: Any) -> Path:
+        """Run a launcher to its end; return the path of its disk."""
+        assert children.wait(self.start(image, **options)) == 0, self.said(options.get("job", 7), options.get("rank", 0))
+        lines = self.said_path(options.get("job", 7), options.get("rank", 0)).read_text().splitlines()
+        return Path(json.loads(next(line for line in lines if line.startswith('{"path')))["path"])
+
+    def cached(self) -> set[str]:
+        """Return the layers in the cache of all."""
+        return {path.name for path in self.cache.glob("data/*/*")}
+
+    def own(self, job: int = 7) -> set[str]:
+        """Return the layers in a job's own cache."""
+        return {path.name for path in self.root.glob(f"scratch{job}/layers/data/*/*")}
+
+    def stop(self) -> None:
+        """End the service."""
+        if self.service is not None:
+            os.kill(self.service, signal.SIGKILL)
+            children.wait(self.service)
+
+
+def make_disk_file(path: Path, size: int) -> Path:
+    """Put a file system in a file, in the part of the shared one; return where to mount it."""
+    path.touch()
+    os.truncate(path, size)
+    subprocess.run(["mkfs.ext4", "-q", path], check=True)
+    (mounted := path.with_name(f"{path.name}.mnt")).mkdir()
+    mount(path, mounted)
+    mounted.chmod(0o755)
+    return mounted
+
+
+def mount(path: Path, mounted: Path) -> None:
+    """Mount it, with nothing of it in memory."""
+    subprocess.run(["umount", mounted], check=False, stderr=subprocess.DEVNULL)
+    subprocess.run(["mount", "-o", "loop", path, mounted], check=True)
+
+
+def count_reads(node: Node, disk: Path, mounted: Path, image: Path, job: int) -> int:
+    """Return the bytes read from a file system's device while 16 VMs of a job start, and each reads its whole disk directly."""
+    mount(disk, mounted)
+    before = sectors_read(mounted)
+    crew = [node.start(image, job=job, rank=rank, here=16, run=read_directly) for rank in range(16)]
+    status = [children.wait(child) for child in crew]
+    assert status == [0] * 16 and "".join(node.said(job, rank) for rank in range(16)) == "", status
+    return 512 * (sectors_read(mounted) - before)
+
+
+def sectors_read(mounted: Path) -> int:
+    """Return the sectors of 512 bytes that were read from the device of a file system (Documentation/block/stat.rst)."""
+    number = os.stat(mounted).st_dev
+    return int(Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text().split()[2])
+
+
+def hold(path: str) -> int:
+    """Be a QEMU that runs from a disk, until it is killed: exec keeps the locks."""
+    os.execvp("sleep", ["sleep", "600"])
+
+
+def read_directly(path: str) -> int:
+    """Read a whole disk past the page cache, as QEMU does with disk-cache none."""
+    words = ["qemu-img", "convert", "-T", "none", "-t", "unsafe", "-f", "qcow2", "-O", "raw", path, f"{path}.raw"]
+    return subprocess.run(words, check=False).returncode
+
+
+def store(node: Node) -> layerstore.Store:
+    """Return the cache of all."""
+    return layerstore.Store(node.facts["directory"], node.facts["size"])
