@@ -209,7 +209,7 @@ def become_qemu(task: Task, argv: list[str], facts: dict[str, Any], qmp: socket.
     keep = [fd for fd in (qmp.fileno(), task.probe_fd) if fd is not None]
     signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts["grace"] else set()))
     lifetime.die_with_parent()
-    lifetime.start_keeper([*KEEPER, json.dumps(facts)], keep=keep)
+    lifetime.start_keeper([*KEEPER, json.dumps(facts)], keep=keep, after=qmp.fileno())
     qmp.close()
     for fd in inherited:
         os.set_inheritable(fd, True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 from collections.abc import Iterable, Sequence
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_GREETING_SECONDS = 5
 
 
 def die_with_parent() -> None:
@@ -15,8 +17,11 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def start_keeper(argv: Sequence[str], keep: Iterable[int]) -> None:
-    """Start the keeper as a grandchild, so that QEMU never has a child to reap; of our descriptors it gets `keep`."""
+def start_keeper(argv: Sequence[str], keep: Iterable[int], after: int) -> None:
+    """Start the keeper as a grandchild, so that QEMU never has a child to reap; of our descriptors it gets `keep`.
+
+    It starts when `after` can be read, which is when QEMU greets: until then a Python would only keep the CPU from QEMUs.
+    """
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -25,9 +30,27 @@ def start_keeper(argv: Sequence[str], keep: Iterable[int]) -> None:
         keep_only(set(keep))
         if os.fork():
             os._exit(0)
+        _await(after)
         os.execve(argv[0], list(argv), {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
     finally:
         os._exit(127)
+
+
+def _await(fd: int) -> None:
+    """Wait until a descriptor can be read or nobody else has its other end, or for a little while."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and not _is_inheritable(int(name)):
+            os.close(int(name))
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll(_GREETING_SECONDS * 1000)
+
+
+def _is_inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return True  # the descriptor of the listing itself
 
 
 def keep_only(kept: set[int]) -> None:
