@@ -1,4 +1,4 @@
-"""What libexec's launch and keeper are, for a source tree that is not installed."""
+"""What libexec's launch, keeper and attach are, for a source tree that is not installed."""
 
 import sys
 from pathlib import PurePath
@@ -18,5 +18,9 @@ if sys.argv[1] == "cache":
 
     config.read_image_cache = functools.partial(config.read_image_cache, "/run/pcocc/etc")
     sys.exit(cacheservice.main())
-sys.argv[1:2] = []
+mode = sys.argv.pop(1)
+if mode == "attach":
+    from pcocc_runtime import attach
+
+    sys.exit(attach.main())
 sys.exit(keeper.main())
