@@ -8,7 +8,6 @@ is merged into it again, by the VM's keeper, which does so however this process 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import Found, Work
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import files, qemuimg, repository, transfer, userfiles
+from pcocc_runtime.system import files, layercopy, qemuimg, repository
 from pcocc_runtime.system.guestagent import Agent
 from pcocc_runtime.system.savelink import Link
 
@@ -263,14 +262,11 @@ def copy_disk(vm: Vm, parent: Found | None, layer: Path, progress: Progress) -> 
     if parent is None:
         qemuimg.convert(qemuimg.chain(vm.disk), "qcow2", layer, progress("saving all of the disk"))
         return None
-    with userfiles.explain(str(vm.disk), "disk"):
-        stream = open(vm.disk, "rb", buffering=0)  # noqa: SIM115
-    with stream:
-        total = os.fstat(stream.fileno()).st_size
-        head = stream.read(qcow2.HEAD_SIZE)
-        begin = [qcow2.name_backing(head, imagemeta.backing_name(parent.revision.layers[-1]), str(vm.disk))]
-        digest = transfer.copy(lambda size: begin.pop() if begin else stream.read(size), layer, total, progress("saving"))[1]
-    damage = qemuimg.find_damage(qemuimg.source(layer, "qcow2"), total)
+    backing = imagemeta.backing_name(parent.revision.layers[-1])
+    digest = layercopy.copy_layer(
+        vm.disk, layer, lambda head: qcow2.name_backing(head, backing, str(vm.disk)), qcow2.HEAD_SIZE, progress("saving")
+    )
+    damage = qemuimg.find_damage(qemuimg.source(layer, "qcow2"), layer.stat().st_size)
     if damage:
         raise NodeError(
             f"the layer that was saved is damaged: {damage}", "look into the node's kernel log for errors of its disk"

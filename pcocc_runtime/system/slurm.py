@@ -236,7 +236,7 @@ def operation_argv(job: int, vms: str, words: Sequence[str], node: str | None = 
     where = [f"--nodelist={node}", "--nodes=1", "--ntasks=1"] if node else []
     return [
         "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where, "--input=none",
-        "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", f"--pcocc-vm={vms}", *words,
+        "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", "--quit-on-interrupt", f"--pcocc-vm={vms}", *words,
     ]  # fmt: skip
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import socket
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +32,8 @@ def own(path: Path) -> None:
 class Home:
     """The VM's user's home and repositories, below a test's directory; `inside` it is the VM's DATA."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, data: Path, size: int = SIZE) -> None:
+        self.data, self.size = data, size
         self.user, self.site = Repo("user", str(data / "repo")), Repo("site", str(data / "site"))
         (data / "etc").mkdir()
         (data / "etc/repos.yaml").write_text(
@@ -39,12 +42,15 @@ class Home:
         (data / "home").mkdir()
         self.add(self.user, "base")
 
-    def add(self, repo: Repo, name: str) -> Found:
-        """Make an image with a known first MiB."""
+    def add(self, repo: Repo, name: str, disk: Path | None = None) -> Found:
+        """Make an image of a disk, or one with a known first MiB."""
         with images.open_work(repo) as work:
             layer = work.path / "layer"
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", layer, str(SIZE)], check=True)
-            qemu_io(layer, f"write -P {BASE} 0 1M")
+            if disk:
+                shutil.copy(disk, layer)
+            else:
+                subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", layer, str(self.size)], check=True)
+                qemu_io(layer, f"write -P {BASE} 0 1M")
             one = images.add_revision(work, name, layer, None)
         own(Path(repo.path))
         own(self.data / "home")
@@ -57,18 +63,13 @@ class Home:
         )
 
     def group(self, text: str = "user:base@0", **more: Any) -> Group:
-        """Return a VM whose shell is in memory and whose first disk is an image."""
-        path = self.find(text).path.relative_to(self.data)
-        return Group(
-            "t",
-            1,
-            image=f"{DATA}/{path}",
-            origin=text,
-            kernel=f"{GUEST}/vmlinuz",
-            initrd=f"{GUEST}/initrd",
-            append=APPEND,
-            **more,
-        )
+        """Return a VM that boots from an image."""
+        found = self.find(text)
+        return Group("t", 1, image=f"{DATA}/{found.path.relative_to(self.data)}", origin=found.reference, **more)
+
+    def shell(self, text: str = "user:base@0", **more: Any) -> Group:
+        """Return a VM whose shell is in memory, and whose first disk is an image."""
+        return self.group(text, kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND, **more)
 
     def leftovers(self) -> list[str]:
         """Return what is in the user's repository beside layers and metadata."""
@@ -101,12 +102,14 @@ def content(path: Path) -> str:
     return hashlib.sha256(read_disk(path)).hexdigest()
 
 
-def start_save(vm: Vm, *words: str, log: str = "saver") -> subprocess.Popen[bytes]:
+def start_save(vm: Vm, *words: str, log: str = "saver", die_at: int | None = None) -> subprocess.Popen[bytes]:
     """Start the task of `srun --pcocc-vm=vm0 @save`; what it says goes to a file in the test's directory."""
     environ = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": f"{DATA}/home", "PCOCC_SYSTEM_CONF_DIR": f"{DATA}/etc", "SLURM_JOB_ID": str(vm.job),
         "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURMD_NODENAME": "here", "PCOCC_VM_NAME": "vm0",
     }  # fmt: skip
+    if die_at is not None:
+        environ["DIE_AT"] = str(die_at)
     argv = [
         "nsenter", f"--target={vm.process.pid}", "--mount", "--wd=/", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups",
         "/usr/bin/python3", "-IS", f"{SOURCE}/tests/qemu/launcher.py", "attach", "@save", *words,
@@ -124,6 +127,14 @@ def save(vm: Vm, *words: str, status: int = 0) -> str:
     return said
 
 
+def wait_until(what: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def ask_qemu(vm: Vm, command: str, **arguments: Any) -> Any:
     """Return what a VM's QEMU answers on its own monitor."""
     with socket.socket(socket.AF_UNIX) as monitor, monitor.makefile("rw") as stream:
@@ -136,6 +147,14 @@ def ask_qemu(vm: Vm, command: str, **arguments: Any) -> Any:
             while "event" in (answer := json.loads(stream.readline())):
                 pass
         return answer["return"]
+
+
+def wait_for_monitor(vm: Vm) -> None:
+    """Wait for a QEMU that nobody talks to."""
+    deadline = time.monotonic() + 60
+    while not any(event["event"] == "started" for event in vm.events()):
+        assert vm.process.poll() is None and time.monotonic() < deadline, vm.said()
+        time.sleep(0.05)
 
 
 def left_behind(vm: Vm) -> list[str]:
