@@ -177,7 +177,7 @@ def take_snapshot(vm: Vm, link: Link, safe: bool, progress: Progress, note: Note
     """Put a second layer upon the disk, which does not change any more from then on."""
     shown = _find_disk(link)
     overlay = vm.disk.with_name(vm.disk.name + ".save")
-    overlay.unlink(missing_ok=True)
+    link.tell_layer(str(overlay))
     try:
         qemuimg.create_above(vm.disk, shown["image"]["virtual-size"], overlay, trusted=True)
         link.command("blockdev-add", **plan_overlay(str(overlay), shown["cache"]))

@@ -4,12 +4,14 @@ A saver (save.py) connects to the socket `save` in the VM's directory and stays 
 However it ends, the kernel closes the connection, and what it left is undone here: file systems are thawed, the layer that
 took the guest's writes is merged into the disk it was put upon. See docs/decisions/012-save.md. Resident: imports little.
 
-Lines of JSON. From the saver: {"execute": ...} for QEMU, answered by QEMU's reply; {"frozen": true or false}.
+Lines of JSON. From the saver: {"execute": ...} for QEMU, answered by QEMU's reply; {"frozen": true or false}; {"layer": PATH}
+of a file that is to be removed in the end.
 To the saver: {"go": true} when it may begin; after it has closed its side {"merged": true} or {"merged": false, "error": ...}.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -31,6 +33,7 @@ class Guard:
         self.agent_path, self.selector, self.send = agent, selector, send
         self.saver: socket.socket | None = None
         self.agent: socket.socket | None = None
+        self.layer = ""
         self.base = ""  # QEMU's name of the disk that a second layer was put upon
         self.frozen = False
         self.pending = self.heard = b""
@@ -78,6 +81,8 @@ class Guard:
             words = json.loads(line)
             if "frozen" in words:
                 self.frozen = bool(words["frozen"])
+            elif "layer" in words:
+                self.layer = str(words["layer"])
             else:
                 self._pass_on(words["execute"], words.get("arguments", {}))
         except (ValueError, KeyError, TypeError):
@@ -92,6 +97,10 @@ class Guard:
         if self.frozen:
             self.frozen = False
             self._thaw()
+        if self.layer:
+            with contextlib.suppress(OSError):
+                os.unlink(self.layer)  # as a rule the saver has done so: QEMU needs no name of a file it has open
+            self.layer = ""
         self._merge() if self.base else self._remove()
 
     def _merge(self) -> None:

@@ -43,6 +43,10 @@ class Link:
         """Have the guest's file systems thawed if this process ends before it says that they are."""
         self._send({"frozen": frozen})
 
+    def tell_layer(self, path: str) -> None:
+        """Have a file removed if this process does not do so."""
+        self._send({"layer": path})
+
     def finish(self, seconds: float) -> str | None:
         """Have everything put back; return why that has not come to an end, None when it has, or when the VM has ended."""
         try:

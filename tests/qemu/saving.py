@@ -132,7 +132,7 @@ def wait_until(what: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 def ask_qemu(vm: Vm, command: str, **arguments: Any) -> Any:
