@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ def _save(arguments: argparse.Namespace) -> int:
     job: str | None = arguments.job or os.environ.get("SLURM_JOB_ID")
     if job is None:
         raise errors.RequestError("which job? give -j JOB", "squeue shows yours")
+    if arguments.dest is not None and not re.fullmatch(r"vm[0-9]+", arguments.vms, re.ASCII):
+        raise _one_name(arguments.dest)
     words = [VERB]
     words += [f"--dest={arguments.dest}"] if arguments.dest is not None else []
     words += [f"--drive={arguments.drive}"] if arguments.drive else []
@@ -90,9 +93,9 @@ def _run(vm: str, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from pcocc_runtime import cli_progress, imagemeta, naming, save, saverun
 
     job = int(os.environ["SLURM_JOB_ID"])
+    if arguments.dest is not None and int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
+        raise _one_name(arguments.dest)
     saverun.go_to_node(job, vm, [VERB, *argv])
-    if arguments.dest is not None and int(os.environ.get("SLURM_NTASKS") or os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
-        raise errors.RequestError(f"several VMs cannot be saved as one image {arguments.dest!r}", "save one VM, or leave -d away")
     wish = save.Wish(arguments.dest, arguments.drive, arguments.full, arguments.safe)
     with cli_progress.Meter() as meter:
         found, size = save.save_vm(
@@ -100,6 +103,10 @@ def _run(vm: str, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         )  # fmt: skip
     sys.stdout.write(f"saved {vm} as {found.reference} ({imagemeta.render_size(size)})\n")
     return 0
+
+
+def _one_name(name: str) -> errors.RequestError:
+    return errors.RequestError(f"several VMs cannot be saved as one image {name[:80]!r}", "save one VM, or leave -d away")
 
 
 def _note(text: str) -> None:

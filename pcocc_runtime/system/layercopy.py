@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 from pcocc_runtime.progress import Watch
 
@@ -25,52 +26,74 @@ def copy_layer(source: Path, target: Path, change_head: Callable[[bytes], bytes]
         total = os.fstat(reader.fileno()).st_size
         head = change_head(reader.read(head_size))
         writer.write(head)
-        stop = threading.Event()
-        sums: list[str] = []
-        flushed: list[OSError] = []
-        threads = [
-            threading.Thread(target=lambda: _hash(reader.fileno(), head, stop, sums)),
-            threading.Thread(target=lambda: _flush(writer.fileno(), stop, flushed)),
-        ]
-        for one in threads:
-            one.start()
-        try:
-            writer.truncate(total)
+        writer.truncate(total)
+        with _Helpers() as helpers:
+            sums = helpers.start(lambda stop: _hash(reader.fileno(), head, stop))
+            helpers.start(lambda stop: _flush(writer.fileno(), stop))
             _copy(reader.fileno(), writer.fileno(), len(head), total, watch)
-            _await(threads[0])
-        finally:
-            stop.set()
-            for one in threads:
-                one.join()
+            while not sums:
+                helpers.pause()
         os.fsync(writer.fileno())
-        for error in flushed:
-            raise error
     return sums[0]
 
 
-def _await(thread: threading.Thread) -> None:
-    while thread.is_alive():
-        thread.join(0.1)  # signals are heard in between
+class _Helpers:
+    """Threads that end with the block; what goes wrong in one is raised from `pause`, or at the end."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._errors: list[OSError] = []
+        self._threads: list[threading.Thread] = []
+
+    def start(self, work: Callable[[threading.Event], str]) -> list[str]:
+        """Start a thread; what it returns is put into the list."""
+        results: list[str] = []
+
+        def run() -> None:
+            try:
+                results.append(work(self._stop))
+            except OSError as error:
+                self._errors.append(error)
+
+        thread = threading.Thread(target=run)
+        self._threads.append(thread)
+        thread.start()
+        return results
+
+    def pause(self) -> None:
+        """Let the threads work for a moment; signals are heard in between."""
+        self._stop.wait(0.01)
+        for error in self._errors:
+            raise error
+
+    def __enter__(self) -> _Helpers:
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join()
+        if _error is None:
+            for error in self._errors:
+                raise error
 
 
-def _hash(fd: int, head: bytes, stop: threading.Event, sums: list[str]) -> None:
+def _hash(fd: int, head: bytes, stop: threading.Event) -> str:
     machine, at = hashlib.sha256(head), len(head)
     buffer = bytearray(_CHUNK)
     view = memoryview(buffer)
     while not stop.is_set() and (count := os.preadv(fd, [buffer], at)):
         machine.update(view[:count])
         at += count
-    sums.append(machine.hexdigest())
+    return machine.hexdigest()
 
 
-def _flush(fd: int, stop: threading.Event, errors: list[OSError]) -> None:
+def _flush(fd: int, stop: threading.Event) -> str:
     """Have the file written to disk as it grows: else all of it waits for the end."""
     while not stop.wait(0.1):
-        try:
-            os.fdatasync(fd)
-        except OSError as error:
-            errors.append(error)
-            return
+        os.fdatasync(fd)
+    return ""
 
 
 def _copy(source: int, target: int, at: int, total: int, watch: Watch) -> None:

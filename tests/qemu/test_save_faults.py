@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import imagegc
+from pcocc_runtime.system.guestagent import Agent
 from tests.qemu import saving
 from tests.qemu.conftest import StartVm
 from tests.qemu.saving import MEBIBYTE, Home, save, wait_until
@@ -65,7 +66,7 @@ def test_a_saver_killed_at_any_step_leaves_all_as_it_was(start: StartVm, home: H
         assert len(names(home)) in (made, made + 1), step
         made = len(names(home))
         step += 1
-    assert step > 30 and made < 5
+    assert step > 30 and made < 10
     found = home.find("base")
     disk = saving.read_disk(found.path)
     assert [disk[512 * place :][:4] for place in range(step)] == [b"%04d" % place for place in range(step)]
@@ -185,7 +186,7 @@ class TestWithAgent:
     def test_a_journal_that_is_written_meanwhile_is_saved_whole(self, vm: Vm, start: StartVm, home: Home) -> None:
         """Each record has the sum of those before: what is saved is a prefix of what was written, and has all written before."""
         writer = "n=0; s=0; while :; do n=$((n+1)); s=$(echo $s $n | md5sum | head -c32); echo $n $s >>/j; [ $((n%20)) = 0 ] && sync; done"
-        vm.run(f"echo 0 >/j; echo '{writer}' >/w.sh; sh /w.sh >/dev/null 2>&1 &")
+        vm.run(f": >/j; echo '{writer}' >/w.sh; sh /w.sh >/dev/null 2>&1 &")
         count = "tail -n1 /j | cut -d' ' -f1"
         wait_until(lambda: int(vm.run(count).strip() or 0) > 30)
         before = int(vm.run(count))
@@ -211,13 +212,23 @@ class TestWithAgent:
         vm.run("kill -CONT $(pidof qemu-ga); sleep 1")
         assert "note" not in save(vm, "--safe")
 
+    def test_a_guest_that_was_left_frozen_is_thawed_by_the_keeper(self, vm: Vm) -> None:
+        vm.run("mkdir -p /run/t && mount -t tmpfs none /run/t")
+        saver = Saver(vm)
+        saver.stream.write('{"frozen": true}\n')
+        saver.stream.flush()
+        with Agent(str(vm.directory / "agent")) as agent:
+            assert agent.freeze() > 0
+            vm.run("(echo x >/x; sync; echo done >/run/t/done) &")
+            assert vm.run("sleep 2; ls /run/t") == ""
+        assert saver.finish() == {"merged": True}
+        wait_until(lambda: "done" in vm.run("ls /run/t"))
+
     def test_a_guest_is_thawed_whatever_becomes_of_the_saver(self, vm: Vm, home: Home) -> None:
-        step = frozen = 0
+        step = 0
         while (status := saving.start_save(vm, "--safe", die_at=step).wait(60)) != 0:
             assert status in (-signal.SIGKILL, 128 + signal.SIGKILL), (step, (home.data / "saver").read_text())
-            begin = time.monotonic()
             assert vm.run(f"echo {step} >/x && sync; cat /x", 30) == f"{step}\n"
-            frozen += time.monotonic() - begin > 0.5
             wait_until(lambda: saving.left_behind(vm) == [])
             step += 1
         assert step > 30
