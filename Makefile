@@ -13,6 +13,7 @@ bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	tests/prepare
 	build/venv/bin/python tests/bench/measure.py
 	build/venv/bin/python tests/bench/images.py
+	build/venv/bin/python tests/bench/save.py
 
 lint: ## what CONTRIBUTING.md asks before a commit
 	tests/prepare

@@ -44,6 +44,10 @@ def main() -> int:
         from pcocc_runtime import netinfo
 
         return netinfo.main(sys.argv[2:])
+    if sys.argv[1:2] == ["@save"]:
+        from pcocc_runtime import cli_save
+
+        return cli_save.main(sys.argv[2:])
     vm = os.environ.get("PCOCC_VM_NAME", "")
     try:
         return Session(vm, read_cluster(vm)).run(sys.argv[1:])

@@ -9,7 +9,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pcocc_runtime import __version__, cli_image, cli_network, config, errors, images, policy, report, sitecheck, templates
+from pcocc_runtime import (
+    __version__,
+    cli_image,
+    cli_network,
+    cli_save,
+    config,
+    errors,
+    images,
+    policy,
+    report,
+    sitecheck,
+    templates,
+)
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.templates import Resolved, Template
 
@@ -51,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     groups = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_template(groups.add_parser("template", help="the VM templates you can use"))
     cli_image.add_parsers(groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them"))
+    cli_save.add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
     cli_network.add_network(groups.add_parser("network", help="the networks of a running job"))
     _add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))
     return parser

@@ -53,7 +53,7 @@ def _caller(confdir: str) -> freeze.Caller:
     environ = dict(os.environ)
     user, home = environ.get("USER") or _user_name(), environ.get("HOME") or "/"
 
-    def find_image(text: str) -> str:
+    def find_image(text: str) -> tuple[str, str]:
         from pcocc_runtime import images  # 20 ms that paths need not pay
 
         return images.find_boot_disk(text, _repos(confdir, user, home))

@@ -47,6 +47,7 @@ class Group:
     template: str
     count: int
     image: str | None = None
+    origin: str | None = None  # what names the image's revision, REPO:NAME@REV; None for a plain file
     resource_set: str = "default"
     cpus: int = 1
     memory: int = 0

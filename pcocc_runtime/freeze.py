@@ -27,7 +27,7 @@ class Caller:
     home: str
     directory: str
     environ: Mapping[str, str]
-    find_image: Callable[[str], str]  # the path of the disk that [REPO:]NAME[@REV] means
+    find_image: Callable[[str], tuple[str, str]]  # the path of the disk that [REPO:]NAME[@REV] means, and REPO:NAME@REV
 
 
 def freeze(request: Request, site: config.Site, every: Mapping[str, Template], caller: Caller) -> Cluster:
@@ -68,10 +68,12 @@ def _freeze_group(
 ) -> Group:
     values = filling.chosen.values
     drives = storage.choose_drives(filling, site.users_may_set)
+    image, origin = _choose_image(part, request, filling, caller)
     return Group(
         template=part.template,
         count=part.count,
-        image=_choose_image(part, request, filling, caller),
+        image=image,
+        origin=origin,
         resource_set=resource_set,
         cpus=values["cpus"],
         memory=values["memory"],
@@ -132,7 +134,7 @@ def _choose_set(chosen: Resolved, site: config.Site) -> str:
     return one.name
 
 
-def _choose_image(part: Part, request: Request, filling: Filling, caller: Caller) -> str | None:
+def _choose_image(part: Part, request: Request, filling: Filling, caller: Caller) -> tuple[str | None, str | None]:
     value = filling.chosen.values["image"]
     typed = [image for name, image in request.images if name in (None, part.template)]
     if typed:
@@ -141,7 +143,7 @@ def _choose_image(part: Part, request: Request, filling: Filling, caller: Caller
         if "/" in image:
             image = filling.typed(image)
     elif value is False or (value is None and _boots_without_image(filling.chosen)):
-        return None
+        return None, None
     elif value is None:
         raise RequestError(f"template {part.template!r} has no image",
                            "name one with --pcocc-image=NAME or --pcocc-image=/PATH/TO/DISK.qcow2")
@@ -152,7 +154,7 @@ def _choose_image(part: Part, request: Request, filling: Filling, caller: Caller
     if not image.startswith("/"):
         raise filling.wrong("image", f"{image!r} is not an absolute path", "begin it with '/' or '~/', or name an image")
     _check_image(image, 0)
-    return image
+    return image, None
 
 
 def _boots_without_image(chosen: Resolved) -> bool:

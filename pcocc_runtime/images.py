@@ -109,11 +109,11 @@ def _some(words: Sequence[str]) -> str:
     return ", ".join([*words[-10:], *([f"and {len(words) - 10} more"] if len(words) > 10 else [])]) or "none"
 
 
-def find_boot_disk(text: str, every: Sequence[Repo]) -> str:
-    """Return the path of the disk that `[REPO:]NAME[@REV]` means; RequestError when VMs cannot run from it."""
+def find_boot_disk(text: str, every: Sequence[Repo]) -> tuple[str, str]:
+    """Return the path of the disk that `[REPO:]NAME[@REV]` means, and its full name; RequestError when VMs cannot run from it."""
     found = find_image(repos.parse_reference(text), every)
     ensure_disk(found)
-    return str(found.path)
+    return str(found.path), found.reference
 
 
 def read_images(every: Sequence[Repo], problems: list[PcoccError]) -> list[Found]:
@@ -239,6 +239,7 @@ def add_revision(
     layer: Path,
     parent: Found | None,
     *,
+    digest: str | None = None,
     new: bool = False,
     description: str = "",
     custom: Mapping[str, Any] | None = None,
@@ -247,23 +248,30 @@ def add_revision(
     """Make `layer`, a qcow2 file in `work` that nobody writes any more, the next revision of an image.
 
     Its backing file is the disk of `parent`, or it has none when `parent` is None. The parent may be in another
-    repository: what is missing here is copied. `new` refuses a name that is taken.
+    repository: what is missing here is copied. `digest` is the layer's sum when it names its backing file right already.
+    `new` refuses a name that is taken.
     """
     below = parent.revision.blobs if parent else ()
-    if parent and len(below) >= imagemeta.MAX_LAYERS:
-        raise RequestError(
-            f"image {parent.reference} has {len(below)} layers, an image can have {imagemeta.MAX_LAYERS}", _flatten_hint(parent)
-        )
-    fetched = fetch_layers(work, parent, progress) if parent else {}
     if parent:
+        ensure_layers_left(parent)
+    fetched = fetch_layers(work, parent, progress) if parent else {}
+    if parent and digest is None:
         qemuimg.name_backing(layer, imagemeta.backing_name(parent.revision.layers[-1]))
     header = read_header(layer, "the new layer")
     if header.backing_file is not None and not parent:
         raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it builds on")
-    digest = transfer.hash_file(layer, progress("computing its checksum"))
+    digest = digest or transfer.hash_file(layer, progress("computing its checksum"))
     facts = {**(custom or {}), "disk": {"layer": digest, "size": header.size}}
     one = Revision(name, 0, "vm", user_name(), time.time(), (*below, digest), facts, description)
     return publish(work, one, {**fetched, digest: layer}, new=new)
+
+
+def ensure_layers_left(parent: Found) -> None:
+    """Raise RequestError when no layer can be put upon those of an image."""
+    count = len(parent.revision.blobs)
+    if count >= imagemeta.MAX_LAYERS:
+        message = f"image {parent.reference} has {count} layers, an image can have {imagemeta.MAX_LAYERS}"
+        raise RequestError(message, _flatten_hint(parent))
 
 
 def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Path]:

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Any
 
+from pcocc_runtime.saveguard import Guard
 from pcocc_runtime.system.guestlink import Link, Probe
 
 PREFIX = "@pcocc "
@@ -78,6 +79,7 @@ class Keeper:
         self.last_call: float | None = None  # when a guest that was asked to power off is ended
         self.agent: socket.socket | None = None
         self.selector = selectors.DefaultSelector()
+        self.guard = Guard(facts["directory"], facts["agent"], self.selector, self._send)
         self.link: Link | None = None
         if facts["probe"] is not None and facts["address"]:
             self.link = Link(facts, self.selector, Probe(facts["probe"], facts["address"]))
@@ -97,6 +99,7 @@ class Keeper:
                 self.link.turn()
             if self.facts["grace"]:
                 self._watch_for_end()
+            self.guard.tick()
         if self.link:
             self.link.close()
         return 0
@@ -104,7 +107,8 @@ class Keeper:
     def _patience(self) -> float | None:
         if not self.ready:
             return PROBE_INTERVAL
-        waits = (SIGNAL_INTERVAL if self.facts["grace"] else None, self.link.patience() if self.link else None)
+        busy = self.facts["grace"] or self.guard.is_waiting()
+        waits = (SIGNAL_INTERVAL if busy else None, self.link.patience() if self.link else None)
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _catch_signals(self) -> None:
@@ -141,7 +145,7 @@ class Keeper:
             emit("still-on", **self.tags)
             self._send("quit")
 
-    def _send(self, command: str, **fields: str) -> None:
+    def _send(self, command: str, **fields: Any) -> None:
         try:
             self.qmp.send(json.dumps({"execute": command, **fields}).encode() + b"\n")
         except OSError:
@@ -164,6 +168,8 @@ class Keeper:
 
     def _message(self, message: dict[str, Any]) -> None:
         name, data = message.get("event"), message.get("data", {})
+        if self.guard.take(message):
+            return
         if "QMP" in message:
             emit("started", accel=self.facts["accel"], why=self.facts["accel_why"], **self.tags)
             if self.ready:  # it has no address where anything could answer

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from pcocc_runtime import bootdoc, document, guestnet, memory, naming, qemu_args, qemu_disks, seed, vmfiles
+from pcocc_runtime import bootdoc, diskfacts, document, guestnet, memory, naming, qemu_args, qemu_disks, seed, vmfiles
 from pcocc_runtime.addressing import address_of
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError, one_line, render
 from pcocc_runtime.system import files, lifetime
@@ -89,6 +89,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno())
     argv = qemu_args.plan_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
+    files.replace_file(directory / diskfacts.FILE, diskfacts.render_facts(group, plan.disks))
     facts = describe_vm(task, node, group, plan, ours, directory)
     inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno()]
     become_qemu(task, argv, facts, ours, inherited)

@@ -11,6 +11,8 @@ HEAD_SIZE = 1 << 16  # the backing file's name lies in the first cluster, at mos
 MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _FEATURES = struct.Struct(">Q")
+_HEADER_LENGTH = struct.Struct(">I")
+_EXTENSION = struct.Struct(">II")  # what it is, 0 for the last, and its length without padding
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4
 _OTHERS = {
     b"KDMV": "a VMDK image", b"vhdxfile": "a VHDX image", b"conectix": "a VHD image", b"<<< ": "a VDI image",
@@ -83,3 +85,27 @@ def _describe(head: bytes) -> str:
 
 def _damaged(path: str, reason: str) -> RequestError:
     return RequestError(f"image {path} is damaged: {reason}", f"see what QEMU says: qemu-img check {path}")
+
+
+def name_backing(head: bytes, name: str, path: str) -> bytes:
+    """Return the first cluster of an image with another name of the same backing file, at the place where QEMU puts it."""
+    at, length = _HEADER.unpack_from(head)[2:4]
+    encoded, begin = name.encode(), _end_of_extensions(head)
+    if not at or begin is None or begin + len(encoded) > len(head) or len(encoded) > 1023:
+        raise _damaged(path, "its header has no room for the name of its backing file")
+    cluster = bytearray(head)
+    cluster[at : at + length] = bytes(length)
+    cluster[begin : begin + len(encoded)] = encoded
+    struct.pack_into(">QI", cluster, 8, begin, len(encoded))
+    return bytes(cluster)
+
+
+def _end_of_extensions(head: bytes) -> int | None:
+    """Return where the header extensions end, None when they do not."""
+    at = int(_HEADER_LENGTH.unpack_from(head, 100)[0]) if _HEADER.unpack_from(head)[1] == 3 else _HEADER.size
+    while at + _EXTENSION.size <= len(head):
+        kind, length = _EXTENSION.unpack_from(head, at)
+        at += _EXTENSION.size + (int(length) + 7) // 8 * 8
+        if kind == 0:
+            return at
+    return None

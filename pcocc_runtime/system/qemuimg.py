@@ -40,9 +40,10 @@ def convert(image: str, form: str, target: PurePath, watch: Watch, *, compress: 
     _run(["qemu-img", "convert", "-p", "-t", "writeback", "-O", form, *options, image, str(target)], watch)
 
 
-def create_above(backing: PurePath, size: int, target: PurePath) -> None:
-    """Create an empty layer of `size` bytes above a layer."""
-    _run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(target), str(size)])
+def create_above(backing: PurePath, size: int, target: PurePath, *, trusted: bool = False) -> None:
+    """Create an empty layer of `size` bytes above a layer; a trusted one is not looked at."""
+    unseen = ["-u"] if trusted else []
+    _run(["qemu-img", "create", "-q", *unseen, "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(target), str(size)])
 
 
 def name_backing(path: PurePath, backing: str) -> None:

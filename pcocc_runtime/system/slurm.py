@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.system import process
@@ -229,3 +229,39 @@ def resolve(name: str) -> str | None:
         return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
         return None
+
+
+def operation_argv(job: int, vms: str, words: Sequence[str], node: str | None = None) -> list[str]:
+    """Return the srun of an operation on VMs (a command that begins with '@'), one task for each; `node` is where."""
+    where = [f"--nodelist={node}", "--nodes=1", "--ntasks=1"] if node else []
+    return [
+        "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where, "--input=none",
+        "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", "--quit-on-interrupt", f"--pcocc-vm={vms}", *words,
+    ]  # fmt: skip
+
+
+def _operation_environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PCOCC_USER_CONF_DIR",) if name in os.environ}
+    return {**_clean_environment(), **kept}
+
+
+def run_vm_step(argv: list[str]) -> int:
+    """Run such an srun with our input and output; return its exit status. What interrupts us reaches it too."""
+    try:
+        child = subprocess.Popen(argv, env=_operation_environment())
+    except OSError as error:
+        raise NodeError(f"srun cannot be run here: {error.strerror}") from None
+    while True:
+        try:
+            status = child.wait()
+            return status if status >= 0 else 128 - status
+        except KeyboardInterrupt:
+            continue  # the terminal has told srun too, which ends the step in order
+
+
+def become_vm_step(argv: list[str]) -> NoReturn:
+    """Become such an srun."""
+    try:
+        os.execvpe(argv[0], argv, _operation_environment())
+    except OSError as error:
+        raise NodeError(f"srun cannot be run on {os.uname().nodename}: {error.strerror}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.document import Group
+from tests.qemu.saving import Home
 from tests.qemu.vm import ROOT, Vm
 
 StartVm = Callable[..., Vm]
@@ -49,3 +50,9 @@ def start(tmp_path: Path, guest: Path) -> Iterator[StartVm]:
     yield start_vm
     for vm in started:
         vm.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A user with an image in a repository."""
+    return Home(tmp_path)

@@ -1,5 +1,6 @@
-"""What libexec's launch and keeper are, for a source tree that is not installed."""
+"""What libexec's launch, keeper and attach are, for a source tree that is not installed."""
 
+import os
 import sys
 from pathlib import PurePath
 
@@ -18,5 +19,13 @@ if sys.argv[1] == "cache":
 
     config.read_image_cache = functools.partial(config.read_image_cache, "/run/pcocc/etc")
     sys.exit(cacheservice.main())
-sys.argv[1:2] = []
+mode = sys.argv.pop(1)
+if mode == "attach":
+    from pcocc_runtime import attach
+
+    if "DIE_AT" in os.environ:
+        from tests.qemu import dying
+
+        dying.die_at(int(os.environ["DIE_AT"]))
+    sys.exit(attach.main())
 sys.exit(keeper.main())

@@ -1,0 +1,99 @@
+"""The guest's QEMU agent: freezes and thaws its file systems (QEMU: docs/interop/qemu-ga-ref)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from types import TracebackType
+from typing import Any
+
+from pcocc_runtime.errors import NodeError
+
+ANSWER_SECONDS = 5.0  # an agent that runs answers at once; an emulated guest takes its time
+FREEZE_SECONDS = 30.0  # what is not yet written has to reach the disk
+_LONGEST = 1 << 20
+
+
+class Agent:
+    """A connection to a guest's agent; QEMU lets in one at a time. NodeError: it does not answer, or refuses."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._heard = b""
+        try:
+            self._socket.settimeout(ANSWER_SECONDS)
+            self._socket.connect(path)
+            self._synchronise()
+        except OSError as error:
+            self.close()
+            raise _silent(error) from None
+        except NodeError:
+            self.close()
+            raise
+
+    def freeze(self) -> int:
+        """Freeze the guest's file systems; return how many there are."""
+        return self._ask("guest-fsfreeze-freeze", FREEZE_SECONDS)
+
+    def thaw(self) -> int:
+        """Thaw them; return how many were frozen. Works whatever became of the command before."""
+        self._synchronise()
+        return self._ask("guest-fsfreeze-thaw", FREEZE_SECONDS)
+
+    def _synchronise(self) -> None:
+        """Find the place in the stream where answers to us begin."""
+        number = int.from_bytes(os.urandom(4), "big")
+        words = json.dumps({"execute": "guest-sync-delimited", "arguments": {"id": number}}).encode()
+        deadline = time.monotonic() + ANSWER_SECONDS
+        self._send(b"\xff" + words)  # 0xff makes the agent forget what another client has left half said
+        while True:
+            line = self._line(deadline)
+            with contextlib.suppress(ValueError):
+                if json.loads(line.rpartition(b"\xff")[2]).get("return") == number:
+                    return
+
+    def _ask(self, command: str, seconds: float) -> int:
+        self._send(json.dumps({"execute": command}).encode())
+        answer: Any = None
+        with contextlib.suppress(ValueError):
+            answer = json.loads(self._line(time.monotonic() + seconds))
+        if isinstance(answer, dict) and isinstance(answer.get("return"), int):
+            return int(answer["return"])
+        reason = answer["error"].get("desc") if isinstance(answer, dict) and isinstance(answer.get("error"), dict) else answer
+        raise NodeError(f"the guest's agent says: {str(reason)[:200]}")
+
+    def _send(self, line: bytes) -> None:
+        try:
+            self._socket.sendall(line + b"\n")
+        except OSError as error:
+            raise _silent(error) from None
+
+    def _line(self, deadline: float) -> bytes:
+        while b"\n" not in self._heard:
+            try:
+                self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+                data = self._socket.recv(4096)
+            except OSError as error:
+                raise _silent(error) from None
+            self._heard += data
+            if not data or len(self._heard) > _LONGEST:
+                raise _silent("it closed the connection")
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
+
+    def close(self) -> None:
+        """Let others in."""
+        self._socket.close()
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _silent(why: object) -> NodeError:
+    return NodeError(f"the guest's agent does not answer: {why}")

@@ -1,0 +1,133 @@
+"""A large local file copied in one go: the kernel copies, one thread computes the sum, one has it written to disk meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from pcocc_runtime.progress import Watch
+
+_PIECE = 16 << 20  # bytes copied between two looks at signals
+_CHUNK = 1 << 20
+_CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY)  # copy_file_range(2)
+
+
+def copy_layer(source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Watch) -> str:
+    """Copy a file that nobody writes to a new one, on disk when this returns; return the sha256 of the copy.
+
+    Its first `head_size` bytes are what `change_head` makes of them. Holes stay holes.
+    """
+    with open(source, "rb", buffering=0) as reader, open(target, "xb", buffering=0) as writer:
+        total = os.fstat(reader.fileno()).st_size
+        head = change_head(reader.read(head_size))
+        writer.write(head)
+        writer.truncate(total)
+        with _Helpers() as helpers:
+            sums = helpers.start(lambda stop: _hash(reader.fileno(), head, stop))
+            helpers.start(lambda stop: _flush(writer.fileno(), stop))
+            _copy(reader.fileno(), writer.fileno(), len(head), total, watch)
+            while not sums:
+                helpers.pause()
+        os.fsync(writer.fileno())
+    return sums[0]
+
+
+class _Helpers:
+    """Threads that end with the block; what goes wrong in one is raised from `pause`, or at the end."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._errors: list[OSError] = []
+        self._threads: list[threading.Thread] = []
+
+    def start(self, work: Callable[[threading.Event], str]) -> list[str]:
+        """Start a thread; what it returns is put into the list."""
+        results: list[str] = []
+
+        def run() -> None:
+            try:
+                results.append(work(self._stop))
+            except OSError as error:
+                self._errors.append(error)
+
+        thread = threading.Thread(target=run)
+        self._threads.append(thread)
+        thread.start()
+        return results
+
+    def pause(self) -> None:
+        """Let the threads work for a moment; signals are heard in between."""
+        self._stop.wait(0.01)
+        for error in self._errors:
+            raise error
+
+    def __enter__(self) -> _Helpers:
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join()
+        if _error is None:
+            for error in self._errors:
+                raise error
+
+
+def _hash(fd: int, head: bytes, stop: threading.Event) -> str:
+    machine, at = hashlib.sha256(head), len(head)
+    buffer = bytearray(_CHUNK)
+    view = memoryview(buffer)
+    while not stop.is_set() and (count := os.preadv(fd, [buffer], at)):
+        machine.update(view[:count])
+        at += count
+    return machine.hexdigest()
+
+
+def _flush(fd: int, stop: threading.Event) -> str:
+    """Have the file written to disk as it grows: else all of it waits for the end."""
+    while not stop.wait(0.1):
+        os.fdatasync(fd)
+    return ""
+
+
+def _copy(source: int, target: int, at: int, total: int, watch: Watch) -> None:
+    while at < total:
+        begin = _seek(source, at, os.SEEK_DATA, total)
+        end = _seek(source, begin, os.SEEK_HOLE, total)
+        at = begin
+        while at < end:
+            at += _copy_piece(source, target, at, min(end - at, _PIECE))
+            watch(at, total)
+
+
+def _seek(fd: int, at: int, whence: int, total: int) -> int:
+    """Return where the next data or hole begins, `total` when there is none."""
+    try:
+        return min(os.lseek(fd, at, whence), total)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return total
+        if error.errno == errno.EINVAL:  # a file system that knows no holes
+            return at if whence == os.SEEK_DATA else total
+        raise
+
+
+def _copy_piece(source: int, target: int, at: int, size: int) -> int:
+    try:
+        count = os.copy_file_range(source, target, size, at, at)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        count = 0
+    if not count:
+        data = os.pread(source, min(size, _CHUNK), at)
+        if not data:
+            raise OSError(errno.EIO, "the file has become shorter")
+        count = os.pwrite(target, data, at)
+    return count

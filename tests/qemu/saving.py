@@ -1,0 +1,168 @@
+"""Saves of VMs of the launcher's: the `@save` task as the VM's user, beside the VM, and the user's repository."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pcocc_runtime import images, repos
+from pcocc_runtime.document import Group
+from pcocc_runtime.images import Found
+from pcocc_runtime.repos import Repo
+from tests.qemu.vm import APPEND, DATA, GUEST, SOURCE, USER, Vm
+
+MEBIBYTE = 1 << 20
+SIZE = 64 * MEBIBYTE
+BASE = 0xB5  # fills the first MiB of the base image
+
+
+def own(path: Path) -> None:
+    """Give what is below a path to the VM's user."""
+    subprocess.run(["chown", "-R", f"{USER}:", path], check=True)
+
+
+class Home:
+    """The VM's user's home and repositories, below a test's directory; `inside` it is the VM's DATA."""
+
+    def __init__(self, data: Path, size: int = SIZE) -> None:
+        self.data, self.size = data, size
+        self.user, self.site = Repo("user", str(data / "repo")), Repo("site", str(data / "site"))
+        (data / "etc").mkdir()
+        (data / "etc/repos.yaml").write_text(
+            f"repos:\n- {{name: user, path: {DATA}/repo}}\n- {{name: site, path: {DATA}/site}}\n- {{name: small, path: {DATA}/small/repo}}\n"
+        )
+        (data / "home").mkdir()
+        self.add(self.user, "base")
+
+    def add(self, repo: Repo, name: str, disk: Path | None = None) -> Found:
+        """Make an image of a disk, or one with a known first MiB."""
+        with images.open_work(repo) as work:
+            layer = work.path / "layer"
+            if disk:
+                shutil.copy(disk, layer)
+            else:
+                subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", layer, str(self.size)], check=True)
+                qemu_io(layer, f"write -P {BASE} 0 1M")
+            one = images.add_revision(work, name, layer, None)
+        own(Path(repo.path))
+        own(self.data / "home")
+        return Found(repo, one)
+
+    def find(self, text: str) -> Found:
+        """Return the revision that a reference means."""
+        return images.find_image(
+            repos.parse_reference(text), (self.user, self.site, Repo("small", str(self.data / "small/repo")))
+        )
+
+    def group(self, text: str = "user:base@0", **more: Any) -> Group:
+        """Return a VM that boots from an image."""
+        found = self.find(text)
+        return Group("t", 1, image=f"{DATA}/{found.path.relative_to(self.data)}", origin=found.reference, **more)
+
+    def shell(self, text: str = "user:base@0", **more: Any) -> Group:
+        """Return a VM whose shell is in memory, and whose first disk is an image."""
+        return self.group(text, kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND, **more)
+
+    def leftovers(self) -> list[str]:
+        """Return what is in the user's repository beside layers and metadata."""
+        return sorted(path.name for path in Path(self.user.path, ".tmp").iterdir())
+
+    def revisions(self) -> dict[str, str]:
+        """Return the content of all revisions of the user's repository."""
+        problems: list[Any] = []
+        found = {one.reference: content(one.path) for one in images.read_images((self.user,), problems)}
+        assert problems == []
+        return found
+
+
+def qemu_io(path: Path, *commands: str) -> None:
+    """Write into an image that no VM uses."""
+    words = [word for command in commands for word in ("-c", command)]
+    subprocess.run(["qemu-io", "-f", "qcow2", *words, path], check=True, capture_output=True)
+
+
+def read_disk(path: Path) -> bytes:
+    """Return the content of an image, layers below included."""
+    name = "json:" + json.dumps({"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}})
+    with tempfile.NamedTemporaryFile() as raw:
+        subprocess.run(["qemu-img", "convert", "-O", "raw", name, raw.name], check=True)
+        return Path(raw.name).read_bytes()
+
+
+def content(path: Path) -> str:
+    """Return the sum of the content of an image."""
+    return hashlib.sha256(read_disk(path)).hexdigest()
+
+
+def start_save(vm: Vm, *words: str, log: str = "saver", die_at: int | None = None) -> subprocess.Popen[bytes]:
+    """Start the task of `srun --pcocc-vm=vm0 @save`; what it says goes to a file in the test's directory."""
+    environ = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": f"{DATA}/home", "PCOCC_SYSTEM_CONF_DIR": f"{DATA}/etc", "SLURM_JOB_ID": str(vm.job),
+        "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURMD_NODENAME": "here", "PCOCC_VM_NAME": "vm0",
+    }  # fmt: skip
+    if die_at is not None:
+        environ["DIE_AT"] = str(die_at)
+    argv = [
+        "nsenter", f"--target={vm.process.pid}", "--mount", "--wd=/", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups",
+        "/usr/bin/python3", "-IS", f"{SOURCE}/tests/qemu/launcher.py", "attach", "@save", *words,
+    ]  # fmt: skip
+    with (vm.log.parent / log).open("w") as stream:
+        return subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+
+
+def save(vm: Vm, *words: str, status: int = 0) -> str:
+    """Run it to its end; return what it said."""
+    child = start_save(vm, *words)
+    ended = child.wait(120)
+    said = (vm.log.parent / "saver").read_text()
+    assert ended == status and "Traceback" not in said, said
+    return said
+
+
+def wait_until(what: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def ask_qemu(vm: Vm, command: str, **arguments: Any) -> Any:
+    """Return what a VM's QEMU answers on its own monitor."""
+    with socket.socket(socket.AF_UNIX) as monitor, monitor.makefile("rw") as stream:
+        monitor.settimeout(30)
+        monitor.connect(str(vm.directory / "qmp"))
+        stream.readline()
+        for words in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+            stream.write(json.dumps(words) + "\n")
+            stream.flush()
+            while "event" in (answer := json.loads(stream.readline())):
+                pass
+        return answer["return"]
+
+
+def wait_for_monitor(vm: Vm) -> None:
+    """Wait for a QEMU that nobody talks to."""
+    deadline = time.monotonic() + 60
+    while not any(event["event"] == "started" for event in vm.events()):
+        assert vm.process.poll() is None and time.monotonic() < deadline, vm.said()
+        time.sleep(0.05)
+
+
+def left_behind(vm: Vm) -> list[str]:
+    """Return what of a save is in a VM's QEMU or on its scratch; nothing when its disk is as it was."""
+    jobs = [f"job {job['device']}" for job in ask_qemu(vm, "query-block-jobs")]
+    nodes = [
+        str(node["node-name"]) for node in ask_qemu(vm, "query-named-block-nodes") if str(node["node-name"]).startswith("save")
+    ]
+    disk = next(one for one in ask_qemu(vm, "query-block") if one["device"] == "disk0")["inserted"]["file"]
+    files = {path.name for path in (vm.log.parent / f"scratch{vm.job}").iterdir()} - {"vm0.qcow2"}
+    return [*jobs, *nodes, *([] if disk.endswith("/vm0.qcow2") else [disk]), *sorted(files)]
