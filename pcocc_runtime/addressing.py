@@ -7,9 +7,9 @@ from typing import Any
 
 
 def address_of(networks: Sequence[Any], rank: int) -> str | None:
-    """Return a VM's address in the first of the networks (`IPv4 prefix, [[first, last rank], ...]`) that it is in.
+    """Return the address of a VM in the one of the networks (`IPv4 prefix, [[first, last rank], ...]`) that names its rank.
 
-    The address is that of `naming.vm_address`; None when the VM is in none of them.
+    The list is that of `netplan.plan_access`, the address that of `naming.vm_address`; None when no network names the VM.
     """
     for network, members in networks:
         if any(first <= rank <= last for first, last in members):

@@ -202,6 +202,21 @@ def interfaces_of(
     return tuple(mine[name] for name in sets[step.set_of(rank)])
 
 
+def plan_access(
+    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
+) -> list[tuple[str, list[tuple[int, int]]]]:
+    """Return the networks commands reach VMs by, with the (first, last) ranks of those VMs: a VM's first L3 one in its set's order."""
+    routed = {plan.spec.name: plan for plan in plans if plan.is_routed}
+    reached: dict[str, list[tuple[int, int]]] = {name: [] for name in routed}
+    first = 0
+    for set_name, count in step.sets:
+        chosen = next((name for name in sets[set_name] if name in routed), None)
+        if chosen and count:
+            reached[chosen].append((first, first + count - 1))
+        first += count
+    return [(str(plan.spec.int_network), reached[name]) for name, plan in routed.items() if reached[name]]
+
+
 def describe_interfaces(
     plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
 ) -> dict[int, list[dict[str, str | int]]]:

@@ -278,6 +278,7 @@ def _describe(
         "shutdown_grace": site.shutdown_grace,
         "networks": networks,
         "interfaces": netplan.describe_interfaces(plans, step, site.resource_sets),
+        "access": netplan.plan_access(plans, step, site.resource_sets),
         "reverse_nat": [[one.rank, one.vm_port, one.host_port] for one in held.forwards] if held else [],
     }
     path = naming.job_dir(step.job) / "node.json"

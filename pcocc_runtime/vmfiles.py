@@ -135,19 +135,19 @@ def _write_seed(
     job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath
 ) -> str:
     user = pwd.getpwuid(os.getuid())
-    group = cluster.group_of(rank)
+    group, interfaces = cluster.group_of(rank), guestnet.plan_interfaces(node, rank)
     content = seed.render_seed(
         job=job,
         rank=rank,
         vms=cluster.vm_count,
-        domain=next((network["domain"] for network in node["networks"] if network["layer"] == "L3"), "vcluster"),
+        domain=next((one.search[0] for one in interfaces if one.search), "vcluster"),
         login=seed.Login(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_gecos),
         keys=keys,
         user_data=group.user_data,
         instance_id=group.instance_id,
         command_user=group.command_user,
         mounts=group.mounts,
-        interfaces=guestnet.plan_interfaces(node, rank),
+        interfaces=interfaces,
     )
     path = directory / "seed.iso"
     iso.write_iso(path, seed.VOLUME_LABEL, content)

@@ -1,6 +1,7 @@
 """Networks, memory, QEMU arguments and seeds are pure functions of what Slurm and the site say."""
 
 import itertools
+import json
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -151,9 +152,20 @@ def test_boot_steps_are_told_by_their_srun() -> None:
     assert slurm.parse_steps("No job steps in the system\n") == ()
 
 
-def test_a_vm_is_reached_at_its_first_l3_network() -> None:
-    networks = [("10.200.0.0/16", [(0, 1), (4, 5)]), ("10.201.0.0/24", [(1, 3)])]
-    assert [address_of(networks, rank) for rank in (1, 3, 5, 6)] == ["10.200.0.2", "10.201.0.4", "10.200.0.6", None]
+@pytest.mark.parametrize(
+    ("sets", "addresses"),
+    [
+        ({"default": ("one", "other"), "two": ("other", "one")}, ["10.200.0.1", "10.200.0.2", "10.200.0.3", "10.201.0.4"]),
+        ({"default": ("other", "one"), "two": ("one",)}, ["10.201.0.1", "10.201.0.2", "10.201.0.3", "10.200.0.4"]),
+        ({"default": ("wire", "other"), "two": ("other",)}, ["10.201.0.1", "10.201.0.2", "10.201.0.3", "10.201.0.4"]),
+        ({"default": ("wire",), "two": ("wire", "one")}, [None, None, None, "10.200.0.4"]),
+        ({"default": ("one",), "two": ()}, ["10.200.0.1", "10.200.0.2", "10.200.0.3", None]),
+    ],
+)
+def test_a_vm_is_reached_at_the_first_l3_network_of_its_set(sets: dict[str, tuple[str, ...]], addresses: list[str | None]) -> None:
+    plans = netplan.plan_networks(STEP, {**SPECS, "wire": EthernetNetwork("wire", layer="L2")}, sets)
+    access = json.loads(json.dumps(netplan.plan_access(plans, STEP, sets)))  # as launchers and clients read it
+    assert [address_of(access, rank) for rank in range(4)] == addresses
 
 
 def test_a_network_knows_its_vms_on_all_nodes() -> None:
