@@ -28,6 +28,7 @@ UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
 HOST_UPLINKS = f"{OWN_PREFIX}*"  # the host's ends of all jobs, as nft writes a prefix
 RUN_DIR = PurePosixPath("/run/pcocc")
 STATE_DIR = RUN_DIR / ".state"
+NETNS_DIR = PurePosixPath("/run/netns")  # where ip-netns(8) looks
 
 
 def netns_name(job: int) -> str:

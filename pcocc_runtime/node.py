@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pcocc_runtime import fabric, layout, naming, nat, netplan, walls
 from pcocc_runtime.errors import NodeError, PcoccError, render
-from pcocc_runtime.system import accel, files, identity, ports, process, sysctl
+from pcocc_runtime.system import accel, files, ports, process, sysctl
 
 if TYPE_CHECKING:
     from pcocc_runtime import config
@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _setup() -> None:
     from pcocc_runtime import admission, config  # 40 ms that a release does not need
+    from pcocc_runtime.system import identity
 
     step = layout.parse_boot_step(sys.stdin)
     config.ensure_trusted(_CONFIG_DIR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 
 from pcocc_runtime import firewall, hostwall, naming, nat
@@ -59,10 +60,22 @@ def ensure_inside(plans: tuple[NetworkPlan, ...], held: nat.Nat | None) -> None:
 
 def remove_outside(job: int) -> None:
     """Delete the job's table and veth pair from the host's namespace, which the calling thread is in."""
-    from pcocc_runtime.system import netlink
-
-    netlink.remove_link(naming.uplink_name(job))
+    name = naming.uplink_name(job)
+    if _has_device(name):  # else it went with its other end, in the namespace
+        try:
+            process.run(["ip", "link", "delete", name], hint="install the package iproute2")
+        except NodeError:
+            if _has_device(name):
+                raise
     _apply(hostwall.render_no_host(job))
+
+
+def _has_device(name: str) -> bool:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def _find_closed() -> list[str]:
