@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from collections.abc import Iterable
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from pcocc_runtime import dnsmasq, hostports, layout, naming, nat, netplan, routes, walls
@@ -51,6 +51,7 @@ def make_networks(step: layout.BootStep, plans: tuple[netplan.NetworkPlan, ...],
                 make(inside, plan, peers, source)
         finally:
             inside.close()
+        _end_dnsmasq(step.job)
         routed = [plan for plan in plans if plan.is_routed]
         for plan in routed:
             _start_dnsmasq(step.job, plan, [other for other in routed if other is not plan])
@@ -116,32 +117,23 @@ def _make_segment(inside: JobNetns, plan: netplan.NetworkPlan, peers: dict[str, 
 
 def _start_dnsmasq(job: int, plan: netplan.NetworkPlan, others: Iterable[netplan.NetworkPlan]) -> None:
     base = naming.STATE_DIR / f"{job}.dnsmasq{plan.index}"
-    pid_file = PurePath(f"{base}.pid")
-    _end_dnsmasq(Path(pid_file))
-    text = dnsmasq.render_dnsmasq(plan, others, str(pid_file), "nobody")
+    text = dnsmasq.render_dnsmasq(plan, others, f"{base}.pid", "nobody")
     files.replace_file(PurePath(f"{base}.conf"), text.encode())
     process.run(["dnsmasq", f"--conf-file={base}.conf"], hint="install the package dnsmasq-base")
 
 
-def _end_dnsmasq(pid_file: Path) -> None:
-    try:
-        pid = int(pid_file.read_text())
-        if Path(f"/proc/{pid}/comm").read_text() != "dnsmasq\n":
-            return
-    except (OSError, ValueError):
-        return
-    found = process.find_process(pid)
-    if found is not None:
+def _end_dnsmasq(job: int) -> None:
+    """End the servers in the job's namespace: one that a killed helper has just started has no PID file yet."""
+    for found in process.find_in_netns(naming.NETNS_DIR / naming.netns_name(job), "dnsmasq"):
         process.kill(found)
 
 
 def remove_networks(job: int) -> None:
     """End and delete everything in and around the job's namespace, but not the namespace."""
-    for pid_file in Path(naming.STATE_DIR).glob(f"{job}.dnsmasq*.pid"):
-        _end_dnsmasq(pid_file)
     name = naming.netns_name(job)
     built = os.path.exists(naming.NETNS_DIR / name)
     if os.path.ismount(naming.NETNS_DIR / name):  # else a helper was killed before it was
+        _end_dnsmasq(job)
         _remove_links(name)
     try:
         walls.remove_outside(job)

@@ -114,6 +114,7 @@ def _release() -> None:
     with files.locked(_lock(job)):
         record = read_record(job)
         if record is None:
+            _remove_unfinished()
             Path(_lock(job)).unlink(missing_ok=True)
         else:
             _release_step(record, step)
@@ -159,6 +160,12 @@ def reclaim(except_job: int | None = None) -> None:
         with files.locked(_lock(job)):
             if read_record(job) is None:
                 Path(_lock(job)).unlink(missing_ok=True)
+    _remove_unfinished()
+
+
+def _remove_unfinished() -> None:
+    """Delete what killed helpers were writing, such as a job's first record, by which it would have been found."""
+    files.remove_unfinished(naming.STATE_DIR, lambda pid: process.find_process(pid) is None)
 
 
 def _is_abandoned(job: int) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -25,6 +25,14 @@ def replace_file(path: PurePath, data: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def remove_unfinished(folder: PurePath, is_gone: Callable[[int], bool]) -> None:
+    """Delete what `replace_file` was writing into a directory when its process, for which `is_gone` is true, was killed."""
+    for path in Path(folder).glob("*.tmp"):
+        pid = path.stem.rpartition(".")[2]
+        if pid.isdigit() and is_gone(int(pid)):
+            path.unlink(missing_ok=True)
 
 
 def read_json(path: PurePath) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -21,6 +22,7 @@ _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
+_LIBC = ctypes.CDLL(None, use_errno=True)  # else pyroute2 starts ldconfig to find it
 _RESERVED = 0xFFF8  # BR_GROUPFWD_RESTRICTED of net/bridge/br_private.h forbids the other three bits
 _FLOOD = "00:00:00:00:00:00"  # a VXLAN entry for this address receives what has no entry of its own (bridge(8))
 
@@ -31,7 +33,7 @@ def ensure_netns(name: str) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         os.unlink(naming.NETNS_DIR / name)
-    netns.create(name)
+    netns.create(name, libc=_LIBC)
 
 
 class JobNetns:
@@ -40,7 +42,7 @@ class JobNetns:
     def __init__(self, name: str) -> None:
         self._host = IPRoute()
         self._file = os.open(naming.NETNS_DIR / name, os.O_RDONLY | os.O_CLOEXEC)
-        netns.setns(name)
+        netns.setns(self._file, libc=_LIBC)
         self._inside = IPRoute()
         self._index: dict[str, int] = {}
         self._refresh()
@@ -152,7 +154,7 @@ def coming_back() -> Iterator[None]:
     try:
         yield
     finally:
-        netns.setns(home)
+        netns.setns(home, libc=_LIBC)
         os.close(home)
 
 

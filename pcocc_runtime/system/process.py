@@ -9,7 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pcocc_runtime.errors import NodeError
 
@@ -133,6 +133,24 @@ def kill(process: ProcessId) -> None:
         pass
     finally:
         os.close(pidfd)
+
+
+def find_in_netns(path: PurePath, name: str) -> list[ProcessId]:
+    """Return this host's processes of a name, as /proc/PID/comm has it, that are in the network namespace mounted at `path`."""
+    found = []
+    namespace = os.stat(path)
+    for entry in os.scandir("/proc"):
+        try:
+            if not entry.name.isdigit() or Path(entry.path, "comm").read_text() != f"{name}\n":
+                continue
+            if not os.path.samestat(namespace, os.stat(f"{entry.path}/ns/net")):
+                continue
+        except OSError:
+            continue
+        process = find_process(int(entry.name))
+        if process is not None:
+            found.append(process)
+    return found
 
 
 def find_in_cgroup(part: str, uid: int) -> list[ProcessId]:

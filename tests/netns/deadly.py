@@ -1,42 +1,201 @@
-"""Runs on a node: root's helper, killed after its n-th call that makes or removes something.
+"""Runs on a node: root's helper, stopped at each of its steps in turn, and what is left once the node has been used again.
 
-Usage: deadly.py VERB N; the request is on stdin.
+Usage: deadly.py MODE; a set-up request for job 12 with STEPD in place of slurmstepd's number is on stdin. A step is whatever changes
+something outside of the process: a netlink request, a process started or ended, a file or directory made or removed, a kernel
+setting. The interpreter tells of each beforehand (https://docs.python.org/3/library/audit_events.html), and the helper is
+stopped there, so between any two. Prints a line of JSON for each step: what it would have been, how the helper ended, and what
+is left in the end.
 """
 
+import contextlib
+import errno
+import io
+import itertools
+import json
+import mmap
 import os
-import pathlib
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from pcocc_runtime import node
-from pcocc_runtime.system import files, netlink, process, sysctl
+from pyroute2.netlink import core
 
-left = int(sys.argv.pop())
+from pcocc_runtime import admission, config, naming, node  # noqa: F401  loaded here, so that no fork has to
+from pcocc_runtime.system import identity, netlink, process  # noqa: F401
+from tests.netns.fabric import release
+
+CHANGES = {
+    "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chown", "os.chmod", "fcntl.ioctl",
+    "subprocess.Popen", "pcocc.kill", "pcocc.netlink", "pcocc.started",
+}  # fmt: skip
+NETNS = str(naming.NETNS_DIR)
+STEPS = mmap.mmap(-1, 8)  # shared with children of the helper: pyroute2 forks to make a namespace
+real_kill, real_send, real_communicate = process.kill, core.AsyncCoreSocket.send, subprocess.Popen.communicate
 
 
-def deadly(real: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*words: Any, **more: Any) -> Any:
-        global left
-        result = real(*words, **more)
-        left -= 1
-        if left == 0:
+class Watch:
+    """Counts the steps of a helper, and stops it at the one before which it is to end."""
+
+    def __init__(self, last: int, fails: bool, told: int) -> None:
+        self.helper, self.last, self.fails, self.told = os.getpid(), last, fails, told
+        STEPS[:8] = bytes(8)
+
+    def hear(self, event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(args[0], (str, bytes, os.PathLike)):
+            path = os.fsdecode(args[0])
+            if args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and path not in ("/dev/null", "/dev/net/tun"):
+                self.step(event, path)
+                if path.startswith(f"/var{NETNS}"):
+                    self.mount(path)
+        elif event in CHANGES:
+            self.step(event, *(args[1:2] if event == "subprocess.Popen" else args[:1]))
+
+    def mount(self, path: str) -> None:
+        """Stop between the making of a namespace's file and the mount, which nothing tells of."""
+        global watched
+        watched = None
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0))
+        self.step("mount", path)
+        os.unlink(path)
+        watched = self
+
+    def step(self, *what: Any) -> None:
+        number = int.from_bytes(STEPS[:8], "big") + 1
+        STEPS[:8] = number.to_bytes(8, "big")
+        if number == self.last:
+            os.write(self.told, json.dumps([str(word) for word in what]).encode())
+            if self.fails:
+                raise OSError(errno.EIO, "the test's own error")
+            os.kill(self.helper, signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    return call
 
 
-MAKING: tuple[tuple[Any, tuple[str, ...]], ...] = (
-    (files, ("replace_file", "ensure_directory", "remove_tree")),
-    (process, ("run", "kill")),
-    (sysctl, ("write",)),
-    (netlink, ("ensure_netns", "ensure_veth", "ensure_address", "remove_link")),
-    (netlink.JobNetns, ("ensure_bridge", "ensure_tunnel", "ensure_segment", "ensure_taps", "ensure_port")),
-    (pathlib.Path, ("unlink",)),
-)
-for owner, names in MAKING:
-    for name in names:
-        setattr(owner, name, deadly(getattr(owner, name)))
-sys.exit(node.main(sys.argv[1:]))
+watched: Watch | None = None
+sys.addaudithook(lambda event, args: watched.hear(event, args) if watched else None)
+
+
+def kill(one: process.ProcessId) -> None:
+    sys.audit("pcocc.kill", one.pid)
+    real_kill(one)
+
+
+def send(sock: core.AsyncCoreSocket, data: bytes, flags: int = 0) -> int:
+    """Tell of netlink requests which change something (rtnetlink(7): the third of each four numbers is a question)."""
+    kind = int.from_bytes(data[4:6], sys.byteorder)
+    if kind & 3 != 2:
+        sys.audit("pcocc.netlink", kind)
+    return real_send(sock, data, flags)
+
+
+def communicate(child: subprocess.Popen[Any], *words: Any, **more: Any) -> Any:
+    sys.audit("pcocc.started", child.args)
+    return real_communicate(child, *words, **more)
+
+
+subprocess.Popen.communicate = communicate  # type: ignore[method-assign]
+process.kill = kill  # type: ignore[assignment]
+core.AsyncCoreSocket.send = send
+
+
+def run(verb: str, text: str, last: int = 0, fails: bool = False) -> tuple[int, str, str]:
+    """Run the helper in a process of its own up to its `last` step; return its status, what it said, and what the step is."""
+    global watched
+    said, told = os.memfd_create("said"), os.memfd_create("told")
+    child = os.fork()
+    if child == 0:
+        sys.stdin, sys.stdout = io.StringIO(text), os.fdopen(said, "w")
+        watched = Watch(last, fails, told)
+        status = node.main([verb])
+        watched = None
+        sys.stdout.flush()
+        os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    texts = []
+    for fd in (said, told):
+        with open(fd) as stream:
+            stream.seek(0)
+            texts.append(stream.read())
+    return status, texts[0], texts[1]
+
+
+def see() -> set[str]:
+    """Return what there is on this node of what a job can have."""
+    folders = naming.NETNS_DIR, naming.RUN_DIR, naming.STATE_DIR, Path("/var/lib/pcocc/scratch")
+    found = {f"{folder}/{name}" for folder in folders for name in os.listdir(folder)}
+    found |= {f"device {line.split(':')[0].strip()}" for line in Path("/proc/net/dev").read_text().splitlines()[2:]}
+    found |= set(subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout.splitlines())
+    mine = os.readlink("/proc/self/ns/mnt")
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and os.readlink(entry / "ns/mnt") == mine and "dnsmasq" in (entry / "comm").read_text():
+                found.add(f"process {entry.name}: dnsmasq")
+    return found
+
+
+def die_in_setup(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
+    """A killed set-up, whose slurmstepd dies too; then slurmd starts."""
+    found = run("setup", text, last)
+    end()
+    assert run("start", "")[0] == 0
+    return found
+
+
+def die_in_release(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
+    """A killed release; then slurmd starts."""
+    assert run("setup", text)[0] == 0
+    found = run("release", release(12), last)
+    end()
+    assert run("start", "")[0] == 0
+    return found
+
+
+def release_after_death(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
+    """A killed set-up that the plugin releases, while slurmstepd lives."""
+    found = run("setup", text, last)
+    assert run("release", release(12))[0] == 0
+    return found
+
+
+def repeat_after_death(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
+    """A killed set-up that is done again, to its end, and released."""
+    found = run("setup", text, last)
+    status, said, _step = run("setup", text)
+    assert status == 0, said
+    assert run("release", release(12))[0] == 0
+    return found
+
+
+def fail(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
+    """A set-up in which a step fails with an error of the system: it undoes what it has done, and says so, or does without."""
+    found = run("setup", text, last, fails=True)
+    if found[0] == 0:
+        assert run("release", release(12))[0] == 0
+    return found
+
+
+MODES = {one.__name__: one for one in (die_in_setup, die_in_release, release_after_death, repeat_after_death, fail)}
+
+
+
+def main(mode: str) -> None:
+    sys.dont_write_bytecode = True
+    request = sys.stdin.read()
+    os.makedirs(NETNS, exist_ok=True)
+    os.makedirs("/var/lib/pcocc/scratch", exist_ok=True)
+    assert run("start", "")[0] == 0
+    before = see()
+    for last in itertools.count(1):
+        with subprocess.Popen(["sleep", "600"]) as stepd:
+            status, said, step = MODES[mode](request.replace("STEPD", str(stepd.pid)), last, lambda: (stepd.kill(), stepd.wait()))
+            stepd.kill()
+        if not step:
+            break
+        left = sorted(one for one in see() ^ before if mode != "fail" or not one.endswith(".lock"))
+        print(json.dumps({"number": last, "step": step, "status": status, "said": said, "left": left}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -112,7 +112,7 @@ def connect(one: Node, two: Node) -> None:
 
 
 def request(
-    job: int, index: int, stepd: int, step: int = 0, sets: str = "default:4", nodes: tuple[str, ...] = ("192.0.2.1", "192.0.2.2")
+    job: int, index: int, stepd: int | str, step: int = 0, sets: str = "default:4", nodes: tuple[str, ...] = ("192.0.2.1", "192.0.2.2")
 ) -> str:
     """Return a set-up request for VMs on nodes, two on each."""
     lines = [f"job {job}", f"step {step}", "uid 65534", "gid 65534", f"stepd {stepd}", f"index {index}"]

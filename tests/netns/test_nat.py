@@ -6,7 +6,6 @@
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -335,17 +334,3 @@ def test_a_job_does_not_wait_for_another_that_is_being_set_up(site: Site) -> Non
     with subprocess.Popen(holder, stdin=subprocess.PIPE) as process:
         site.set_up(27, "open:2")
         process.communicate(b"")
-
-
-@pytest.mark.parametrize(("verb", "kills"), [(verb, kills) for verb, last in (("setup", 29), ("release", 14)) for kills in range(1, last)])
-def test_a_helper_killed_anywhere_is_made_good(site: Site, verb: str, kills: int) -> None:
-    """The next use of the node leaves nothing of the job (as the fixture sees), and its slot and ports are free again."""
-    with subprocess.Popen(["sleep", "600"]) as stepd:
-        text = request(31, 0, stepd.pid, sets="inward:2", nodes=(ONE,))
-        if verb == "release":
-            site.node.helper("setup", text)
-        died = site.node.run(sys.executable, "-m", "tests.netns.deadly", verb, str(kills), text=text, check=False)
-        stepd.kill()
-    assert died.returncode in (0, -9, 137)
-    site.set_up(32, "inward:2")
-    assert [port for _rank, _vm_port, port in site.ports(32)] == [60222, 60223]

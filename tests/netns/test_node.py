@@ -140,40 +140,6 @@ def test_an_older_boot_step_takes_over_the_namespace(nodes: Pair, last: int) -> 
     assert node.leftovers() == ""
 
 
-@pytest.mark.parametrize("kills", range(1, 12))
-def test_a_helper_killed_anywhere_leaves_nothing_that_stays(nodes: Pair, stepd: subprocess.Popen[bytes], kills: int) -> None:
-    """The helper is killed at its n-th system call that makes something; the next use of the node cleans up."""
-    node = nodes[0]
-    dead = subprocess.Popen(["sleep", "600"])
-    text = request(12, 0, dead.pid)
-    (node.confdir / "request").write_text(text)
-    code = (
-        "import os, signal, sys\n"
-        "from pcocc_runtime import node\n"
-        "from pcocc_runtime.system import files, netlink, process\n"
-        "left = [int(sys.argv.pop())]\n"
-        "def deadly(real):\n"
-        "    def call(*words, **more):\n"
-        "        result = real(*words, **more)\n"
-        "        left[0] -= 1\n"
-        "        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return result\n"
-        "    return call\n"
-        "for owner, names in ((files, ['replace_file', 'ensure_directory']), (process, ['run']), (netlink, ['ensure_netns']),\n"
-        "                     (netlink.JobNetns, ['ensure_bridge', 'ensure_tunnel', 'ensure_taps'])):\n"
-        "    for name in names: setattr(owner, name, deadly(getattr(owner, name)))\n"
-        "sys.exit(node.main(['setup']))\n"
-    )
-    import sys
-
-    died = node.run(sys.executable, "-c", code, str(kills), text=text, check=False)
-    assert died.returncode in (0, -9, 137)
-    dead.kill()
-    dead.wait()
-    node.helper("start", "")
-    assert node.leftovers() == ""
-
-
 def test_a_directory_others_may_write_is_refused(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
     node = nodes[0]
     node.confdir.chmod(0o777)

@@ -1,7 +1,6 @@
 """Networks that pass frames on: private L2 ones between nodes, and bridges of the site. The node serves nothing on them."""
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,16 +197,3 @@ def test_a_bridge_that_does_not_serve_is_told_in_a_sentence(nodes: tuple[Node, N
     assert done.returncode == 1
     first, second = done.stdout.splitlines()
     assert first.startswith("pcocc: error:") and words in first and second.startswith("hint: ")
-
-
-@pytest.mark.parametrize(("verb", "kills"), [("setup", kills) for kills in range(2, 40, 3)] + [("release", kills) for kills in range(1, 10, 2)])
-def test_a_helper_killed_anywhere_leaves_no_port_on_the_sites_bridge(nodes: tuple[Node, Node], verb: str, kills: int) -> None:
-    with subprocess.Popen(["sleep", "600"]) as stepd:
-        text = request(JOB, 0, stepd.pid, sets="site:2,flat:2")
-        if verb == "release":
-            nodes[0].helper("setup", text)
-        died = nodes[0].run(sys.executable, "-m", "tests.netns.deadly", verb, str(kills), text=text, check=False)
-        stepd.kill()
-    assert died.returncode in (0, -9, 137)
-    nodes[0].helper("start", "")
-    assert "site00000c00" not in nodes[0].run("ip", "-br", "link").stdout
