@@ -130,11 +130,15 @@ def _end_dnsmasq(job: int) -> None:
 
 def remove_networks(job: int) -> None:
     """End and delete everything in and around the job's namespace, but not the namespace."""
-    name = naming.netns_name(job)
-    built = os.path.exists(naming.NETNS_DIR / name)
-    if os.path.ismount(naming.NETNS_DIR / name):  # else a helper was killed before it was
-        _end_dnsmasq(job)
-        _remove_links(name)
+    path = naming.NETNS_DIR / naming.netns_name(job)
+    built = os.path.exists(path)
+    if os.path.ismount(path):  # else a helper was killed before it was
+        try:
+            _end_dnsmasq(job)
+            _remove_links(path.name)
+        except (NodeError, FileNotFoundError):
+            if os.path.ismount(path):  # else what a killed helper had started has just deleted it
+                raise
     try:
         walls.remove_outside(job)
     except NodeError:
@@ -165,9 +169,13 @@ def _list_links(netns: str) -> list[str]:
 
 def remove_netns(job: int) -> None:
     """Unmount and forget the job's namespace; what is left in it goes with its last process."""
-    name = naming.netns_name(job)
-    if os.path.exists(naming.NETNS_DIR / name):
-        process.run(["ip", "netns", "delete", name], hint=_IPROUTE)
+    path = naming.NETNS_DIR / naming.netns_name(job)
+    if os.path.exists(path):
+        try:
+            process.run(["ip", "netns", "delete", path.name], hint=_IPROUTE)
+        except NodeError:
+            if os.path.exists(path):  # else what a killed helper had started has just deleted it
+                raise
 
 
 def _resolve(name: str) -> str:

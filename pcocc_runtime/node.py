@@ -142,23 +142,23 @@ def reclaim_scratch(scratch: Path) -> None:
     """Delete the disks of jobs that have no record any more: /run was emptied by a reboot, scratch was not."""
     jobs = [int(path.name) for path in scratch.glob("*") if path.name.isdigit()]
     for job in jobs:
-        with files.locked(_lock(job)):
-            if read_record(job) is None:
+        with files.locked_if_free(_lock(job)) as free:
+            if free and read_record(job) is None:
                 files.remove_tree(scratch / str(job))
                 Path(_lock(job)).unlink(missing_ok=True)
 
 
 def reclaim(except_job: int | None = None) -> None:
-    """Release every job on this node whose slurmstepd is gone."""
+    """Release every job on this node whose slurmstepd is gone, but those that another helper is at."""
     for job in _jobs_with(".json"):
-        if job != except_job and _is_abandoned(job):  # a live job's lock is held for as long as its set-up takes
-            with files.locked(_lock(job)):
+        if job != except_job and _is_abandoned(job):
+            with files.locked_if_free(_lock(job)) as free:
                 record = read_record(job)
-                if record is not None and not process.is_alive(record.stepd):
+                if free and record is not None and not process.is_alive(record.stepd):
                     release(record)
     for job in set(_jobs_with(".lock")) - {*_jobs_with(".json"), except_job}:
-        with files.locked(_lock(job)):
-            if read_record(job) is None:
+        with files.locked_if_free(_lock(job)) as free:
+            if free and read_record(job) is None:
                 Path(_lock(job)).unlink(missing_ok=True)
     _remove_unfinished()
 

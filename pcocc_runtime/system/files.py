@@ -95,6 +95,20 @@ def locked(path: PurePath) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def locked_if_free(path: PurePath) -> Iterator[bool]:
+    """Hold that lock unless somebody else has it, and tell which."""
+    with contextlib.ExitStack() as stack:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield _is_at(fd, path)
+
+
+@contextlib.contextmanager
 def locked_directory(path: PurePath) -> Iterator[None]:
     """Hold an exclusive lock on a directory itself, which leaves no file behind."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -32,16 +32,16 @@ CHANGES = {
     "subprocess.Popen", "pcocc.kill", "pcocc.netlink", "pcocc.started",
 }  # fmt: skip
 NETNS = str(naming.NETNS_DIR)
-STEPS = mmap.mmap(-1, 8)  # shared with children of the helper: pyroute2 forks to make a namespace
+PATIENCE = 30  # seconds for what takes less than one
 real_kill, real_send, real_communicate = process.kill, core.AsyncCoreSocket.send, subprocess.Popen.communicate
 
 
 class Watch:
     """Counts the steps of a helper, and stops it at the one before which it is to end."""
 
-    def __init__(self, last: int, fails: bool, told: int) -> None:
-        self.helper, self.last, self.fails, self.told = os.getpid(), last, fails, told
-        STEPS[:8] = bytes(8)
+    def __init__(self, last: int, how: str, steps: mmap.mmap, told: int) -> None:
+        self.helper, self.last, self.how, self.told = os.getpid(), last, how, told
+        self.steps = steps  # shared with children of the helper: pyroute2 forks to make a namespace
 
     def hear(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(args[0], (str, bytes, os.PathLike)):
@@ -63,12 +63,15 @@ class Watch:
         watched = self
 
     def step(self, *what: Any) -> None:
-        number = int.from_bytes(STEPS[:8], "big") + 1
-        STEPS[:8] = number.to_bytes(8, "big")
+        number = int.from_bytes(self.steps[:8], "big") + 1
+        self.steps[:8] = number.to_bytes(8, "big")
         if number == self.last:
             os.write(self.told, json.dumps([str(word) for word in what]).encode())
-            if self.fails:
+            if self.how == "fail":
                 raise OSError(errno.EIO, "the test's own error")
+            if self.how == "pause":
+                os.kill(os.getpid(), signal.SIGSTOP)
+                return
             os.kill(self.helper, signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -100,25 +103,36 @@ process.kill = kill  # type: ignore[assignment]
 core.AsyncCoreSocket.send = send
 
 
-def run(verb: str, text: str, last: int = 0, fails: bool = False) -> tuple[int, str, str]:
-    """Run the helper in a process of its own up to its `last` step; return its status, what it said, and what the step is."""
+def run(
+    verb: str, text: str, last: int = 0, how: str = "kill", meanwhile: Callable[[], None] | None = None
+) -> tuple[int, str, str]:
+    """Run the helper in a process of its own up to its `last` step; return its status, what it said, and what the step is.
+
+    There it is killed, has an error, or is paused until `meanwhile` has returned.
+    """
     global watched
-    said, told = os.memfd_create("said"), os.memfd_create("told")
+    said, (hears, tells), steps = os.memfd_create("said"), os.pipe(), mmap.mmap(-1, 8)
     child = os.fork()
     if child == 0:
+        os.setpgid(0, 0)  # for a pause, which can be one of its own children's
         sys.stdin, sys.stdout = io.StringIO(text), os.fdopen(said, "w")
-        watched = Watch(last, fails, told)
+        watched = Watch(last, how, steps, tells)
         status = node.main([verb])
         watched = None
         sys.stdout.flush()
         os._exit(status)
+    os.close(tells)
+    with open(hears) as stream:
+        step = os.read(stream.fileno(), 4096).decode()  # or nothing, at the helper's end
+    if step and meanwhile:
+        try:
+            meanwhile()
+        finally:
+            os.killpg(child, signal.SIGCONT)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    texts = []
-    for fd in (said, told):
-        with open(fd) as stream:
-            stream.seek(0)
-            texts.append(stream.read())
-    return status, texts[0], texts[1]
+    with open(said) as stream:
+        stream.seek(0)
+        return status, stream.read(), step
 
 
 def see() -> set[str]:
@@ -170,13 +184,30 @@ def repeat_after_death(text: str, last: int, end: Callable[[], None]) -> tuple[i
 
 def fail(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
     """A set-up in which a step fails with an error of the system: it undoes what it has done, and says so, or does without."""
-    found = run("setup", text, last, fails=True)
+    found = run("setup", text, last, "fail")
     if found[0] == 0:
         assert run("release", release(12))[0] == 0
     return found
 
 
-MODES = {one.__name__: one for one in (die_in_setup, die_in_release, release_after_death, repeat_after_death, fail)}
+def pause(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
+    """A set-up that pauses, for as long as it takes to set another job up and release it."""
+
+    def other_job() -> None:
+        signal.alarm(PATIENCE)
+        try:
+            assert run("setup", text.replace("job 12", "job 13"))[0] == 0
+            assert run("release", release(13))[0] == 0
+        finally:
+            signal.alarm(0)
+
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    found = run("setup", text, last, "pause", other_job)
+    assert run("release", release(12))[0] == 0
+    return found
+
+
+MODES = {one.__name__: one for one in (die_in_setup, die_in_release, release_after_death, repeat_after_death, fail, pause)}
 
 
 
