@@ -1,5 +1,6 @@
 """What an L3 network serves its VMs: addresses and names of both families, the site's options, the same on every node."""
 
+import ipaddress
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -162,3 +163,20 @@ def test_every_node_reaches_a_vm_on_each_of_its_networks(said: str, nodes: tuple
     for node in nodes:
         for address in ("10.200.0.4", "10.201.0.4"):
             node.in_job(JOB, "ping", "-c1", "-W5", address)
+
+
+@pytest.mark.parametrize(("target", "gateway"), [("10.200.0.4", GATEWAY), (VM6[3], GATEWAY6)])
+def test_packets_between_vms_are_not_tracked(said: str, nodes: tuple[Node, Node], vm0: Guest, target: str, gateway: str) -> None:
+    def tracked(address: str) -> list[bool]:
+        vm0.run("ping", "-c1", "-W5", address)
+        source = VM6[0] if ":" in address else "10.200.0.1"
+        words = " ".join(f"{key}={ipaddress.ip_address(one).exploded}" for key, one in (("src", source), ("dst", address))) + " "
+        return [words in node.in_job(JOB, "cat", "/proc/net/nf_conntrack").stdout for node in nodes]
+
+    assert tracked(target) == [False, False]
+    assert tracked(gateway) == [True, False], "what the node itself answers"
+    for node in nodes:
+        node.in_job(JOB, "nft", "flush", "chain", "inet", "pcocc", "untracked")
+    assert tracked(target) == [True, True]
+    for index, node in enumerate(nodes):
+        node.helper("setup", request(JOB, index, node.stepd(JOB), sets="plain:3,both:1"))
