@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import RequestError
+from pcocc_runtime.layout import Place
 from pcocc_runtime.networks import Network
 from pcocc_runtime.resources import ResourceSet, find_overlap, render_overlap
 
@@ -23,11 +24,25 @@ class Person:
     groups: frozenset[str] = frozenset()
 
 
-def ensure_admitted(sets: Sequence[ResourceSet], read_person: Callable[[], Person]) -> None:
-    """Raise RequestError unless the person may use every set; the databases are asked only where a set names users or groups.
+def needs_place(sets: Sequence[ResourceSet]) -> bool:
+    """Tell whether a set names accounts, partitions or QOS."""
+    return any(one.access.accounts or one.access.partitions or one.access.qos for one in sets)
 
-    Accounts, partitions and QOS are slurmctld's to check: a node is not told them.
-    """
+
+def ensure_placed(sets: Sequence[ResourceSet], place: Place) -> None:
+    """Raise RequestError unless a job of this account, partition and QOS may use every set."""
+    for one in sets:
+        for noun, given, admitted in (
+            ("account", place.account, one.access.accounts),
+            ("partition", place.partition, one.access.partitions),
+            ("QOS", place.qos, one.access.qos),
+        ):
+            if admitted and given not in admitted:
+                raise _denial(one, f"{noun} {given!r}" if given else f"jobs without {noun}", admitted)
+
+
+def ensure_admitted(sets: Sequence[ResourceSet], read_person: Callable[[], Person]) -> None:
+    """Raise RequestError unless the person may use every set; the databases are asked only where a set names users or groups."""
     limited = [one for one in sets if one.access.users or one.access.groups]
     if limited:
         person = read_person()

@@ -22,6 +22,15 @@ class NodeLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """What slurmctld says a job is charged to and runs in; empty for what it has not."""
+
+    account: str
+    partition: str
+    qos: str
+
+
+@dataclass(frozen=True, slots=True)
 class BootStep:
     """A boot step as one of its nodes sees it; `index` is this node's place in `nodes`."""
 
@@ -33,6 +42,7 @@ class BootStep:
     index: int
     nodes: tuple[NodeLayout, ...]
     sets: tuple[tuple[str, int], ...]
+    place: Place | None = None  # slurmctld is asked only when it matters
 
     @property
     def here(self) -> NodeLayout:
@@ -111,4 +121,14 @@ def parse_boot_step(lines: Iterable[str]) -> BootStep:
         index=parse_number(fields, "index", len(nodes) - 1),
         nodes=tuple(nodes),
         sets=tuple((name, int(count)) for name, count in (part.rsplit(":", 1) for part in sets.split(","))),
+        place=_parse_place(fields),
     )
+
+
+def _parse_place(fields: dict[str, list[str]]) -> Place | None:
+    values = [fields.get(key, []) for key in ("account", "partition", "qos")]
+    if not any(values):
+        return None
+    if any(len(one) != 1 for one in values):
+        raise NodeError("the request of the plugin says in part where the job runs", hint="plugin and runtime must be of one version")
+    return Place(*(one[0] for one in values))

@@ -22,7 +22,8 @@ from pcocc_runtime.system import accel, files, ports, process, sysctl
 if TYPE_CHECKING:
     from pcocc_runtime import config
 
-DUPLICATE, CONFLICT = 3, 4  # exit statuses the plugin knows: an older boot step lives, a younger one is in the way
+# exit statuses the plugin knows: an older boot step lives, a younger one is in the way, slurmctld must say where the job runs
+DUPLICATE, CONFLICT, PLACE = 3, 4, 5
 _CONFIG_DIR = "/etc/pcocc"
 _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started with ipv6.disable=1
 
@@ -47,6 +48,10 @@ class _Yield(Exception):
         self.status, self.step = status, step
 
 
+class _PlaceWanted(Exception):
+    """A resource set is for certain accounts, partitions or QOS, and the plugin has not asked slurmctld for the job's."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; print the result the plugin reads, or the error its user will read."""
     words = sys.argv[1:] if argv is None else argv
@@ -59,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     except _Yield as other:
         print(f"conflict {other.step}")
         return other.status
+    except _PlaceWanted:
+        return PLACE
     except PcoccError as error:
         print(render(error))
         return 1
@@ -78,6 +85,10 @@ def _setup() -> None:
     plans = netplan.plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
     sets = [site.all_sets[name] for name, _count in step.sets]
     admission.ensure_compatible(sets, site.all_networks)
+    if admission.needs_place(sets):
+        if step.place is None:
+            raise _PlaceWanted
+        admission.ensure_placed(sets, step.place)
     admission.ensure_admitted(sets, lambda: identity.read_person(step.uid, step.gid))
     _ensure_state_directory()
     reclaim(except_job=step.job)

@@ -12,7 +12,7 @@
 
 #define CONFLICT_WAIT_MS 20000
 
-enum { HELPER_OK = 0, HELPER_DUPLICATE = 3, HELPER_CONFLICT = 4 };
+enum { HELPER_OK = 0, HELPER_DUPLICATE = 3, HELPER_CONFLICT = 4, HELPER_PLACE = 5 };
 
 static struct helper_result setup = { .status = -2 };
 static bool unreachable; /* this node has no part of the job's network any more */
@@ -72,13 +72,49 @@ static void set_failure(const char *message)
 	setup.status = 1;
 }
 
-/* Runs set-up; a younger boot step of the same job in the way is killed, as it would lose on every node. */
-static void run_setup(uint32_t job, const char *request)
+/* What the job is charged to and runs in, by slurmctld's word: asked for only when a resource set depends on it. */
+static int add_place(struct text *text, uint32_t job)
 {
+	job_info_msg_t *jobs = NULL;
+
+	if (slurm_load_job(&jobs, job, SHOW_ALL))
+		return -1;
+	int found = jobs->record_count == 1;
+	if (found) {
+		const job_info_t *one = &jobs->job_array[0];
+		text_add(text, "account %s\npartition %s\nqos %s\n", one->account ? one->account : "",
+			 one->partition ? one->partition : "", one->qos ? one->qos : "");
+	}
+	slurm_free_job_info_msg(jobs);
+	return found ? 0 : -1;
+}
+
+static void ask_helper(const struct text *request)
+{
+	struct text whole = { 0 };
+
+	text_add(&whole, "%send\n", request->data);
+	free(setup.output);
+	run_helper("setup", whole.data, &setup);
+	free(whole.data);
+}
+
+/* Runs set-up; a younger boot step of the same job in the way is killed, as it would lose on every node. */
+static void run_setup(uint32_t job, struct text *request)
+{
+	bool placed = false;
+
 	for (int waited = 0; waited < CONFLICT_WAIT_MS; waited += 200) {
 		unsigned int other = 0;
-		free(setup.output);
-		run_helper("setup", request, &setup);
+		ask_helper(request);
+		if (setup.status == HELPER_PLACE && !placed) {
+			placed = true;
+			if (add_place(request, job)) {
+				set_failure("slurmctld did not say in which account and partition this job runs");
+				return;
+			}
+			ask_helper(request);
+		}
 		if (setup.status != HELPER_CONFLICT || sscanf(setup.output, "conflict %u", &other) != 1)
 			return;
 		slurm_kill_job_step(job, other, 9);
@@ -106,8 +142,8 @@ int stepd_user_init(spank_t sp)
 		if (add_layout(&text, job, step))
 			set_failure("slurmctld did not say where the VMs of this job run");
 		else {
-			text_add(&text, "sets %s\nend\n", options.boot);
-			run_setup(job, text.data);
+			text_add(&text, "sets %s\n", options.boot);
+			run_setup(job, &text);
 		}
 		free(text.data);
 	}

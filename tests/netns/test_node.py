@@ -183,3 +183,19 @@ def test_a_resource_set_is_had_by_those_it_is_for(nodes: Pair, stepd: subprocess
     node.run("sh", "-ec", "(cat /etc/group; echo laboratory:x:4242:daemon,nobody) > /run/group; mount --bind /run/group /etc/group")
     (node.confdir / "resources.yaml").write_text(f"default: {{networks: [default], {access}}}\n")
     assert node.helper("setup", request(12, 0, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
+
+
+def test_a_set_for_an_account_is_judged_by_slurmctlds_word_never_without(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    node = nodes[0]
+    (node.confdir / "resources.yaml").write_text("default: {networks: [default], accounts: [physics], partitions: [vm]}\n")
+    text = request(12, 0, stepd.pid)
+    asked = node.helper("setup", text, check=False)
+    assert (asked.returncode, asked.stdout, node.leftovers()) == (5, "", "")
+    for place, said in (("account x\npartition vm\nqos \n", "account 'x'"), ("account physics\npartition main\nqos \n", "partition 'main'")):
+        refused = node.helper("setup", text.replace("sets", f"{place}sets"), check=False)
+        assert refused.returncode == 1 and refused.stdout.startswith(f"pcocc: error: resource set 'default' is not for {said}")
+        assert node.leftovers() == ""
+    cut = node.helper("setup", text.replace("sets", "account physics\nsets"), check=False)
+    assert cut.returncode == 1 and "plugin" in cut.stdout
+    admitted = node.helper("setup", text.replace("sets", "account physics\npartition vm\nqos \nsets"))
+    assert admitted.stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"

@@ -5,6 +5,7 @@ import pytest
 from pcocc_runtime import admission, netfile, yamlfile
 from pcocc_runtime.admission import Person
 from pcocc_runtime.errors import RequestError
+from pcocc_runtime.layout import Place
 from pcocc_runtime.resources import Access, ResourceSet
 from pcocc_runtime.system import identity
 
@@ -53,6 +54,37 @@ def test_who_is_not_in_every_list_is_refused(person: Person, sets: list[Resource
     with pytest.raises(RequestError) as caught:
         admission.ensure_admitted(sets, lambda: person)
     assert said in str(caught.value) and caught.value.hint
+
+
+HERE = Place("physics", "vm", "normal")
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [restricted(), restricted(users=("bob",)), restricted(accounts=("chemistry", "physics"), partitions=("vm",), qos=("normal", "high"))],
+)
+def test_a_job_of_the_right_place_is_admitted(sets: list[ResourceSet]) -> None:
+    admission.ensure_placed(sets, HERE)
+
+
+@pytest.mark.parametrize(
+    ("place", "sets", "said"),
+    [
+        (HERE, restricted(accounts=("chemistry",)), "resource set 'gpu' is not for account 'physics'; it is for: chemistry"),
+        (HERE, restricted(accounts=("physics",), partitions=("gpu",)), "resource set 'gpu' is not for partition 'vm'; it is for: gpu"),
+        (HERE, restricted(qos=("high",)), "resource set 'gpu' is not for QOS 'normal'; it is for: high"),
+        (Place("", "vm", ""), restricted(accounts=("physics",)), "resource set 'gpu' is not for jobs without account; it is for: physics"),
+    ],
+)
+def test_a_job_of_another_place_is_refused(place: Place, sets: list[ResourceSet], said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        admission.ensure_placed(sets, place)
+    assert str(caught.value).startswith(said) and caught.value.hint
+
+
+def test_a_place_is_asked_for_only_where_it_matters() -> None:
+    limits = ({}, {"users": ("a",)}, {"groups": ("a",)}, {"accounts": ("a",)}, {"partitions": ("a",)}, {"qos": ("a",)})
+    assert [admission.needs_place(restricted(**one)) for one in limits] == [False, False, False, True, True, True]
 
 
 def test_nobody_is_looked_up_for_sets_without_users_and_groups() -> None:
