@@ -38,3 +38,15 @@ def test_vms_reach_other_machines_but_not_their_node(cluster: Cluster) -> None:
     assert "1 packets received" in cluster.vm("ping -c1 -W5 10.77.0.1"), "the login host"
     node = cluster.box.out(["getent", "ahostsv4", "n1"]).split()[0]
     assert "0 packets received" in cluster.vm(f"ping -c1 -W2 {node} || true")
+
+
+def test_a_set_for_the_jobs_partition_is_admitted_by_root_too(box: Box) -> None:
+    with make_cluster(box, "--pcocc-template=placed:1") as cluster:
+        assert cluster.vm("echo $PCOCC_VM_NAME") == "vm0"
+
+
+def test_a_set_for_another_partition_is_refused_by_root_whatever_is_forged(box: Box) -> None:
+    with make_cluster(box, "--pcocc-template=tiny:1", boot=False) as cluster:
+        done = cluster.srun("--overlap -n1 --pcocc-boot=elsewhere:1 true", timeout=60)
+    assert done.returncode != 0
+    assert "resource set 'elsewhere' is not for partition 'main'; it is for: elsewhere" in done.stderr
