@@ -46,7 +46,7 @@ def listening(guest: Guest) -> AbstractContextManager[list[str]]:
 def heard_in(node: Node, netns: str) -> Iterator[list[str]]:
     """Collect the frames that reach the eth0 of a namespace on a node, in hex, until one that carries END."""
     heard: list[str] = []
-    with started(node, "ip", "netns", "exec", netns, sys.executable, str(HERE / "ear.py")) as ear:
+    with started(node, "ip", "netns", "exec", netns, PYTHON, "-IS", str(HERE / "ear.py")) as ear:
         yield heard
         assert ear.stdout
         heard += ear.stdout.read().split()
@@ -55,7 +55,7 @@ def heard_in(node: Node, netns: str) -> Iterator[list[str]]:
 
 def say(guest: Guest, destination: str, rest: str, text: str) -> None:
     """Send a frame from a guest: its type and what else precedes the text in hex."""
-    guest.run(sys.executable, str(HERE / "say.py"), destination, rest, text)
+    guest.run(PYTHON, "-IS", str(HERE / "say.py"), destination, rest, text)
 
 
 def forge(guest: Guest, *names: str) -> None:
