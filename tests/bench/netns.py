@@ -1,10 +1,11 @@
-"""Networks of a job in namespaces: `python -m tests.bench.netns`, as root. Each figure is printed beside its baseline of the same run.
+"""Networks of a job in namespaces: `python -m tests.bench.netns [NAME...]`, as root. Each figure is printed beside its baseline of the same run.
 
 Baselines are made with plain ip(8) and bridge(8), without filters. Nothing here fails on a clock.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import statistics
@@ -17,9 +18,11 @@ from pathlib import Path
 
 from pcocc_runtime import dnsmasq, layout, netplan, routes
 from pcocc_runtime.networks import EthernetNetwork
-from tests.netns.fabric import HELPER, Guest, Node, connect, release, request
+from tests.bench import plot
+from tests.netns.fabric import HELPER, ROOT, Guest, Node, connect, release, request
 
 PEERS, OWN, EACH = 1023, 64, 10
+PLANNED = (1, 4, 16, 64, 256, 1024, 4096)  # nodes
 JOB = 12
 
 
@@ -40,7 +43,7 @@ def timed(run: Callable[[], object]) -> tuple[float, float]:
     return time.monotonic() - begin, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measure_node(directory: Path) -> None:
+def measure_node(directory: Path, rounds: int) -> None:
     """Set-up and release of the large job, against the same links, routes and entries by one `ip -batch` and `bridge -batch`."""
     node = Node(directory, "large")
     stepd = subprocess.Popen(["sleep", "600"])
@@ -48,7 +51,7 @@ def measure_node(directory: Path) -> None:
         node.run("sh", "-c", "ip link add eth0 type veth peer name eth1; ip addr add 172.16.0.1/16 dev eth0; ip link set eth0 up")
         text = large(stepd.pid)
         samples: dict[str, list[tuple[float, float]]] = {"set-up": [], "release": [], "by hand": []}
-        for _ in range(5):
+        for _ in range(rounds):
             samples["set-up"].append(timed(lambda: node.run(*HELPER, "setup", text=text)))
             samples["release"].append(timed(lambda: node.run(*HELPER, "release", text=release(JOB))))
             samples["by hand"].append(timed(lambda: by_hand(node, text)))
@@ -77,15 +80,31 @@ def by_hand(node: Node, text: str) -> None:
     node.run("bridge", "-n", "hand", "-batch", "-", text=routes.render_forwarding(plan, addresses))
 
 
-def measure_plan() -> None:
-    """Planning for 10,240 VMs on 1,024 nodes, as one node sees it, in a fresh process."""
-    lines = [f"job {JOB}", "step 0", "uid 1", "gid 1", "stepd 1", "index 512"]
-    lines += [f"layout n{node} {10 * node}-{10 * node + 9}" for node in range(1024)]
-    text = "\n".join([*lines, "sets default:10240", "end", ""])
-    code = "from tests.bench.netns import plan_once; plan_once()"
-    done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
-    seconds, memory = json.loads(done.stdout)
-    print(f"plan, 10,240 VMs on 1,024 nodes: {seconds:.3f} s (promise 0.3), {memory / 1024:.0f} MiB at most (promise 60)")
+def measure_plan(_directory: Path, rounds: int) -> list[tuple[int, float, float]]:
+    """Planning as one node of many sees it, ten VMs on each, in fresh processes; return (VMs, seconds, MiB of the whole process)."""
+    found = []
+    for nodes in PLANNED:
+        lines = [f"job {JOB}", "step 0", "uid 1", "gid 1", "stepd 1", f"index {nodes // 2}"]
+        lines += [f"layout n{node} {EACH * node}-{EACH * node + EACH - 1}" for node in range(nodes)]
+        text = "\n".join([*lines, f"sets default:{EACH * nodes}", "end", ""])
+        code = "from tests.bench.netns import plan_once; plan_once()"
+        taken = []
+        for _ in range(rounds):
+            done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
+            taken.append(json.loads(done.stdout))
+        seconds, memory = (statistics.median(values) for values in zip(*taken, strict=True))
+        promise = " (promise 0.3 s, 60 MiB)" if nodes == 1024 else ""
+        print(f"plan, {EACH * nodes:,} VMs on {nodes:,} nodes: {seconds:.3f} s, {memory / 1024:.0f} MiB{promise}", flush=True)
+        found.append((EACH * nodes, seconds, memory / 1024))
+    return found
+
+
+def write_plot(found: list[tuple[int, float, float]]) -> None:
+    """Draw what planning costs against the number of VMs, for the documentation."""
+    at = EACH * 1024
+    times = plot.Panel("planning on one node, ms", "VMs, ten on a node", [(vms, 1e3 * one) for vms, one, _size in found], (at, 300))
+    sizes = plot.Panel("largest size of its process, MiB", "VMs, ten on a node", [(vms, size) for vms, _one, size in found], (at, 60))
+    (ROOT / "docs/planning.svg").write_text(plot.render_plot([times, sizes]))
 
 
 def plan_once() -> None:
@@ -100,7 +119,7 @@ def plan_once() -> None:
     print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 
 
-def measure_path(directory: Path) -> None:
+def measure_path(directory: Path, rounds: int) -> None:
     """TCP throughput and round trip between two VMs on two nodes, the product's path against bridge, VXLAN, bridge by hand."""
     one, two = Node(directory, "one"), Node(directory, "two")
     stepd = subprocess.Popen(["sleep", "900"])
@@ -116,14 +135,17 @@ def measure_path(directory: Path) -> None:
                  "by hand": ((one, "byhand"), (two, "byhand"), "10.99.0.2")}  # fmt: skip
         rates: dict[str, list[float]] = {name: [] for name in paths}
         trips: dict[str, list[float]] = {name: [] for name in paths}
-        for _ in range(7):
-            for name, (client, server, address) in paths.items():
+        for number in range(rounds):  # each round begins with the other one, so that a drift of the machine's speed cancels
+            for name in sorted(paths, reverse=bool(number % 2)):
+                client, server, address = paths[name]
                 rates[name].append(throughput(client, server, address))
                 trips[name].append(round_trip(client, address))
-        for what, found, unit in (("TCP throughput", rates, "Gbit/s"), ("round trip", trips, "us")):
+        for what, found, unit, promise in (("TCP throughput", rates, "Gbit/s", "0.97"), ("round trip", trips, "us", "1.05")):
             mine, hand = (statistics.median(found[name]) for name in ("product", "by hand"))
-            ratio = statistics.median(a / b for a, b in zip(found["product"], found["by hand"], strict=True))
-            print(f"{what}: {mine:.2f} {unit}, by hand {hand:.2f}, ratio {ratio:.3f}")
+            ratios = sorted(a / b for a, b in zip(found["product"], found["by hand"], strict=True))
+            middle = f"{ratios[len(ratios) // 4]:.3f} to {ratios[-1 - len(ratios) // 4]:.3f}"
+            told = f"ratio of {rounds} pairs {statistics.median(ratios):.3f} (half of them {middle}; promise {promise})"
+            print(f"{what}: {mine:.2f} {unit}, by hand {hand:.2f}, {told}", flush=True)
     finally:
         stepd.kill()
         stepd.wait()
@@ -163,7 +185,7 @@ def round_trip(client: tuple[Node, str], address: str) -> float:
     return int(text.partition(" time ")[2].partition("ms")[0]) / 20
 
 
-def measure_dhcp(directory: Path) -> None:
+def measure_dhcp(directory: Path, rounds: int) -> None:
     """64 DHCP clients that start at once on a node."""
     node = Node(directory, "dhcp")
     stepd = subprocess.Popen(["sleep", "600"])
@@ -173,21 +195,33 @@ def measure_dhcp(directory: Path) -> None:
         guests = [Guest(node, JOB, rank) for rank in range(OWN)]
         ask = "busybox udhcpc -f -q -n -t 5 -T 1 -i eth0 -s /bin/true >/dev/null 2>&1"
         script = "".join(f"ip netns exec {guest.name} {ask} & pids=\"$pids $!\"\n" for guest in guests)
-        wall, _cpu = timed(lambda: node.run("sh", "-ec", script + "for pid in $pids; do wait $pid; done"))
-        print(f"DHCP, {OWN} clients at once: all served in {wall:.2f} s (promise 3)")
+        walls = [timed(lambda: node.run("sh", "-ec", script + "for pid in $pids; do wait $pid; done"))[0] for _ in range(rounds)]
+        print(f"DHCP, {OWN} clients at once: all served in {statistics.median(walls):.2f} s, {max(walls):.2f} at most (promise 3)", flush=True)
     finally:
         stepd.kill()
         stepd.wait()
         node.close()
 
 
+ALL = {"plan": (measure_plan, 5), "node": (measure_node, 9), "dhcp": (measure_dhcp, 5), "path": (measure_path, 15)}
+
+
 def main() -> None:
-    """Measure everything once."""
+    """Measure what is named, or everything."""
+    parser = argparse.ArgumentParser(description="Measure networks in namespaces, and print a line for each figure.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default all")
+    parser.add_argument("--rounds", type=int, help="how often each is repeated")
+    parser.add_argument("--plot", action="store_true", help="write docs/planning.svg, from what planning takes")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(ALL))
+    if unknown:
+        parser.error(f"{unknown[0]!r} is not measured here; choose of {', '.join(ALL)}")
     with tempfile.TemporaryDirectory(dir="/root") as directory:
-        measure_plan()
-        measure_node(Path(directory))
-        measure_dhcp(Path(directory))
-        measure_path(Path(directory))
+        for name in arguments.names or ALL:
+            measure, rounds = ALL[name]
+            found = measure(Path(directory), arguments.rounds or rounds)
+            if found and arguments.plot:
+                write_plot(found)
 
 
 if __name__ == "__main__":
