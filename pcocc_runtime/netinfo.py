@@ -57,7 +57,7 @@ def check(tree: dict[str, Any], target: str | None) -> dict[str, Any]:
     node = netfacts.parse_node(tree)
     routed = [one for one in node.networks if one.addresses]
     try:
-        probes = [probe(node, one, target) for one in routed]
+        probes = reach.ask_all(routed, lambda one: probe(node, one, target))
     except NodeError as error:
         return {"trouble": str(error)}
     return {"probes": probes, "dhcp": reach.listens_udp(_DHCP) if routed else None}
@@ -87,20 +87,24 @@ def probe(node: netfacts.NodeFacts, network: netfacts.NetworkFacts, target: str 
 
 def check_names(network: netfacts.NetworkFacts) -> list[str] | None:
     """Return a sentence for each name or address of this node's VMs, and of the first and last, that is wrong; None: no answer."""
-    from pcocc_runtime.system import resolver
+    from pcocc_runtime.system import reach, resolver
 
-    wrong = []
-    for rank in sorted({*network.ranks, *network.members[:1], *network.members[-1:]}):
-        address, name = network.address_of(rank), f"{naming.vm_name(rank)}.{network.domain}"
-        for question, wanted, answer in (
-            (name, address, resolver.find_addresses(network.gateway, name)),
-            (address, name, resolver.find_names(network.gateway, address)),
-        ):
-            if answer is None:
-                return None
-            if answer != [wanted]:
-                wrong.append(f"{question} is {' and '.join(answer) or 'not known'}, it should be {wanted}")
-    return wrong
+    ranks = sorted({*network.ranks, *network.members[:1], *network.members[-1:]})
+    pairs = [(f"{naming.vm_name(rank)}.{network.domain}", network.address_of(rank)) for rank in ranks]
+    questions = [*pairs, *((address, name) for name, address in pairs)]
+    names = {name for name, _address in pairs}
+
+    def ask(pair: tuple[str, str]) -> list[str] | None:
+        return (resolver.find_addresses if pair[0] in names else resolver.find_names)(network.gateway, pair[0])
+
+    answers = reach.ask_all(questions, ask)
+    if None in answers:
+        return None
+    return [
+        f"{asked} is {' and '.join(answer or ()) or 'not known'}, it should be {wanted}"
+        for (asked, wanted), answer in zip(questions, answers, strict=True)
+        if answer != [wanted]
+    ]
 
 
 def check_outbound(node: netfacts.NodeFacts, network: netfacts.NetworkFacts, target: str) -> str | None:

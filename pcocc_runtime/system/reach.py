@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ SECONDS = 1
 AT_ONCE = 32
 _HEADERS = 28  # of an ICMP echo in IPv4: what `ping -s` does not count
 Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 def ping(address: str, size: int, source: str | None = None) -> bool:
@@ -53,8 +54,13 @@ def answers_tcp(address: str, port: int, source: str | None = None) -> bool:
 def find_all(items: Iterable[Item], condition: Callable[[Item], bool]) -> set[Item]:
     """Return the items for which a condition, which may take its time, is true; many are tried at once."""
     every = list(items)
+    return {item for item, true in zip(every, ask_all(every, condition), strict=True) if true}
+
+
+def ask_all(items: Sequence[Item], question: Callable[[Item], Answer]) -> list[Answer]:
+    """Return what a function, which may take its time, has for each of the items; many are tried at once."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return {item for item, true in zip(every, pool.map(condition, every), strict=True) if true}
+        return list(pool.map(question, items))
 
 
 def listens_udp(port: int) -> bool:
