@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pcocc_runtime import guestscript
-from pcocc_runtime.addressing import address_of
+from pcocc_runtime.addressing import address_of, render_ports
 from pcocc_runtime.sshargs import ssh_argv
 
 BOOT_SECONDS = 300.0
@@ -161,6 +161,7 @@ class Session:
             "PCOCC_VM_RANK": str(self.rank),
             "PCOCC_NODELIST": f"vm[0-{self.cluster['vms'] - 1}]" if self.cluster["vms"] > 1 else "vm0",
             "PCOCC_HOSTFILE": "/etc/pcocc/hostfile",
+            "PCOCC_HOST_PORTS": render_ports(self.cluster["ports"], self.rank, self.node),
         }
         umask = os.umask(0)
         os.umask(umask)

@@ -117,6 +117,7 @@ def make_vm_directory(task: Task, node: dict[str, Any], cluster: document.Cluste
     login = pwd.getpwuid(os.getuid()).pw_name
     facts = {
         "networks": node["access"],
+        "ports": node["reverse_nat"],
         "users": [[group.count, group.command_user or login] for group in cluster.groups],
         "vms": node["vms"],
         "nodes": node["nodes"],

@@ -11,7 +11,7 @@ from pcocc_runtime import firewall, layout, netplan
 from pcocc_runtime.networks import EthernetNetwork
 from tests.netns.fabric import Guest, Node, connect, request
 from tests.netns.forge import FORGED, HONEST
-from tests.netns.lan import answering, ask, forge, listening
+from tests.netns.lan import NOBODY, PYTHON, answering, ask, forge, listening
 
 GATEWAY, NODE = "10.200.255.254", "10.200.255.253"
 
@@ -146,3 +146,24 @@ def without(node: Node, table: str, job: int = 12) -> Iterator[None]:
     finally:
         (node.confdir / "again.nft").write_text(f"add table {table}\ndelete table {table}\n{text}")
         node.in_job(job, "nft", "-f", "/etc/pcocc/again.nft")
+
+
+ATTACH = """
+import fcntl, struct, sys
+with open("/dev/net/tun", "r+b", buffering=0) as tun:
+    fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", sys.argv[1].encode(), 0x5002))
+print("attached")
+"""
+
+
+def test_nobody_attaches_to_a_vms_tap(pair: tuple[Node, Guest, Guest]) -> None:
+    """A VM step is in there as the job's user: even to the owner a tap is handed open, for one task; only root can attach."""
+    node, _vm, _other = pair
+    node.in_job(12, "ip", "tuntap", "add", "tap9n0", "mode", "tap", "vnet_hdr")
+    try:
+        for name in ("tap9n0", "tap8n0"):
+            attempt = node.in_job(12, *NOBODY, PYTHON, "-c", ATTACH, name, check=False)
+            assert attempt.returncode != 0 and "PermissionError" in attempt.stderr
+        assert node.in_job(12, PYTHON, "-c", ATTACH, "tap9n0").stdout == "attached\n"
+    finally:
+        node.in_job(12, "ip", "link", "del", "tap9n0")

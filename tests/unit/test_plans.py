@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pcocc_runtime import bootdoc, layout, memory, naming, netplan, qemu_args, qemu_disks, seed
-from pcocc_runtime.addressing import address_of
+from pcocc_runtime.addressing import address_of, render_ports
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.naming import vm_address
 from pcocc_runtime.networks import BridgedNetwork, EthernetNetwork
@@ -124,6 +124,12 @@ def test_the_boot_document_survives_its_trip_and_damage_is_told() -> None:
 @pytest.mark.parametrize("rank", [0, 1, 254, 255, 256, 65000])
 def test_the_attach_client_computes_the_same_addresses(rank: int) -> None:
     assert address_of([("10.200.0.0/16", [(0, rank)])], rank) == str(vm_address(IPv4Network("10.200.0.0/16"), rank))
+
+
+def test_a_vm_is_told_its_ports_of_the_node() -> None:
+    forwards = [[0, 22, 60222], [1, 22, 60223], [0, 80, 60300]]
+    assert render_ports(forwards, 0, "n1") == "22=n1:60222,80=n1:60300"
+    assert render_ports(forwards, 2, "n2") == ""
 
 
 def test_scontrols_line_is_parsed() -> None:
