@@ -125,12 +125,12 @@ def load_templates(confdir: str | PurePath, user_dir: str | None, problems: Prob
 
 def find_set(site: Site, chosen: templates.Resolved) -> ResourceSet:
     """Return the resource set of a template; ConfigError when it has none or names one that does not exist."""
-    one, name = chosen.template, chosen.values["resource-set"]
+    name = chosen.values["resource-set"]
     if name is None:
-        raise one.node.error("resource-set is missing, and no resource set of the site is the default")
+        raise chosen.error("resource-set", "resource-set is missing, and no resource set of the site is the default")
     if name not in site.all_sets:
         hint = f"resource sets of this site: {', '.join(sorted(site.all_sets)) or 'none'}"
-        raise one.node.error(f"there is no resource set {name!r}", hint)
+        raise chosen.error("resource-set", f"there is no resource set {name!r}", hint)
     return site.all_sets[name]
 
 

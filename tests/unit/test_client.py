@@ -32,6 +32,18 @@ def test_what_runs_is_frozen(ask: Ask, tmp_path: Path) -> None:
     assert (group.user_data, group.disk_model, group.memory) == ("#cloud-config\n", "ide", 256)
 
 
+def test_a_template_edited_while_the_job_waits_changes_nothing(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "home/ud").write_text("#cloud-config\n{}\n")
+    user_template(tmp_path, "mine: {inherits: tiny, user-data: ~/ud, custom-args: [-x]}")
+    answer = ask("mine:2")
+    before = frozen(answer)
+    user_template(tmp_path, "mine: {inherits: big, image: /elsewhere, custom-args: [-y]}")
+    (tmp_path / "home/ud").write_text("#!/bin/sh\nother\n")
+    (tmp_path / "etc/templates.yaml").write_text("")
+    assert frozen(answer) == before and before.groups[0].user_data == "#cloud-config\n{}\n"
+    assert before.groups[0].custom_args == ("-x",) and before.groups[0].image == str(tmp_path / "tiny.qcow2")
+
+
 def test_user_data_may_be_written_in_the_template(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "home/ud").write_text("#!/bin/sh\n")
     user_template(tmp_path, "a: {inherits: tiny, user-data: {packages: [vim]}}\nb: {inherits: tiny, user-data: ~/ud}")
@@ -170,7 +182,7 @@ def test_a_wrong_mount_is_refused(ask: Ask, mount: str, said: str) -> None:
         ("emulator-cores: 1", "mine.emulator-cores: 1 of 1 CPUs for QEMU leave the guest none"),
         ("kernel: /gone", "kernel /gone cannot be read: No such file or directory"),
         ("kernel: {path: /proc/version, initrd: /gone}", "initrd /gone cannot be read"),
-        ("resource-set: gone", "templates.yaml:1: mine: there is no resource set 'gone'"),
+        ("resource-set: gone", "templates.yaml:1: mine.resource-set: there is no resource set 'gone'"),
         ("cpus: x", "templates.yaml:1: mine.cpus: expected a whole number, found text 'x'"),
     ],
 )

@@ -114,6 +114,13 @@ def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
     assert vendor["ssh_keys"]["ed25519_private"] == keys.host
 
 
+@pytest.mark.parametrize("word", ["7", "*x", "%a", "yes", "#", "{", "a'b\"c", "i-1", "null", "1e3", "-", "a:"])
+def test_an_instance_id_is_the_text_it_was(word: str) -> None:
+    found = seed.render_seed(job=1, rank=0, vms=1, domain="d", login=seed.Login("a", 1, 1, "/a"), keys=seed.Keys("", "", "", ""),
+                             user_data=None, instance_id=word)  # fmt: skip
+    assert yaml.safe_load(found["meta-data"]) == {"instance-id": word, "local-hostname": "vm0"}
+
+
 def test_the_boot_document_survives_its_trip_and_damage_is_told() -> None:
     assert bootdoc.decode(bootdoc.encode("cluster", {"user": "k"})) == ("cluster", {"user": "k"})
     with pytest.raises(RequestError, match="PCOCC_BOOT"):
