@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pcocc_runtime import cli
@@ -55,7 +55,7 @@ def pcocc(*argv: str, output: Path | None = None) -> int:
     return wait(start(lambda: cli.main(argv), output))
 
 
-def run_to_step(step: int, inside: Path, *argv: str) -> int:
+def run_to_step(step: int, inside: Path, *argv: str, do: Callable[[Sequence[str]], int] = cli.main) -> int:
     """Run a `pcocc` command and kill it just before the step-th operation on files in `inside`; return its exit status."""
 
     def run() -> int:
@@ -70,19 +70,24 @@ def run_to_step(step: int, inside: Path, *argv: str) -> int:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(look)
-        return cli.main(argv)
+        return do(argv)
 
     return wait(start(run))
 
 
 def as_user(uid: int, run: Callable[[], int], output: Path | None = None) -> int:
     """Run a function as another user without root's capabilities; return its value."""
+    return wait(start_as(uid, run, output))
+
+
+def start_as(uid: int, run: Callable[[], int], output: Path | None = None, groups: Sequence[int] = ()) -> int:
+    """Start a function as another user, who is in these groups too; return the child's pid."""
 
     def lowered() -> int:
-        os.setgroups([])
+        os.setgroups(groups)
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
         os.umask(0o022)
         return run()
 
-    return wait(start(lowered, output))
+    return start(lowered, output)
