@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import tempfile
+from itertools import takewhile
 from pathlib import Path
 
 CHECK_SECONDS = 20
-_ERRORS = re.compile(r"schema errors: (.*)", re.DOTALL)
+_ERRORS, _NEXT = "schema errors:", re.compile(r"Error:|.*schema deprecations:")
+_NO_YAML = re.compile(r"format-l([0-9]+)\.c[0-9]+: File \S+ is not valid yaml\. ")
 
 
 def find_schema_error(text: str) -> str | None:
@@ -30,5 +32,13 @@ def find_schema_error(text: str) -> str | None:
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired):
             return None
-    found = _ERRORS.search(done.stdout + done.stderr) if done.returncode else None
-    return " ".join(found[1].replace(str(path), "it").split()) if found else None
+    if not done.returncode:
+        return None
+    said = _find_errors(done.stderr) or _find_errors(done.stdout)
+    return _NO_YAML.sub(r"it is not valid YAML in line \1: ", said) if said else None
+
+
+def _find_errors(text: str) -> str:
+    """Return what follows `schema errors:`, up to what is only deprecated or said of the whole file."""
+    lines = text.partition(_ERRORS)[2].splitlines()
+    return " ".join(" ".join(takewhile(lambda line: not _NEXT.match(line), lines)).split())
