@@ -71,7 +71,10 @@ def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:
 def _user_name() -> str:
     import pwd
 
-    return pwd.getpwuid(os.getuid()).pw_name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a uid that only the directory service of other hosts knows
+        return str(os.getuid())
 
 
 def _render(asked: requests.Request, cluster: Cluster) -> str:

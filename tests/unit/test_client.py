@@ -191,6 +191,12 @@ def test_a_template_that_cannot_be_used_is_refused(ask: Ask, tmp_path: Path, set
     assert said in refused(ask("mine"))
 
 
+def test_a_uid_without_a_name_can_ask(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("USER")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31)
+    assert frozen(ask()).vm_count == 1
+
+
 def test_a_broken_site_file_is_named_with_its_line(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "etc/networks.yaml").write_text("lan:\n  type: [\n")
     assert f"{tmp_path}/etc/networks.yaml:3: not valid YAML" in refused(ask())
