@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -133,6 +134,12 @@ def fetch_with_skopeo(reference: str, target: Path) -> None:
     status, said = process.run_watched(["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint)
     if status:
         raise RequestError(
-            f"{reference} could not be fetched: {said[-1] if said else f'skopeo ended with status {status}'}",
+            f"{reference} could not be fetched: {_plain(said[-1]) if said else f'skopeo ended with status {status}'}",
             "log in with 'skopeo login' when the registry asks for it",
         )
+
+
+def _plain(line: str) -> str:
+    """Return the message of a line of skopeo's log, which is written as time="..." level=fatal msg="..."."""
+    match = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
+    return re.sub(r"\\(.)", r"\1", match[1]) if match else line

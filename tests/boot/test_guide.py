@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.boot.box import HOME, ROOT, STATE, Box
+from tests.boot.box import ROOT, STATE, Box
 from tests.guide import GUIDE, find_difference, parse_page
 
 FETCHED = "debian-12-genericcloud-amd64.qcow2"  # what the reader of first-vm.md has fetched
-
-
-@pytest.fixture
-def home(box: Box) -> Iterator[Path]:
-    """A home directory that is empty but for what the reader has fetched; here that is a smaller image."""
-    path = HOME / f".guide-{uuid.uuid4().hex}"
-    path.mkdir()
-    shutil.copy(STATE / "images/tiny.qcow2", path / FETCHED)
-    for one in (path, path / FETCHED):
-        shutil.chown(one, "alice", "alice")
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.mark.timeout(1800)
@@ -33,6 +19,8 @@ def home(box: Box) -> Iterator[Path]:
 def test_what_the_guide_says_is_so(box: Box, home: Path, page: str) -> None:
     if page == "cloud-config.md":
         subprocess.run([ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
+    shutil.copy(STATE / "images/tiny.qcow2", home / FETCHED)  # here it is a smaller one
+    shutil.chown(home / FETCHED, "alice", "alice")
     for typed in parse_page((GUIDE / page).read_text()):
         done = box.run(["bash", "-c", typed.command], env={"HOME": str(home)}, cwd=str(home), timeout=600)
         place = f"{page}:{typed.line}: {typed.command}"
