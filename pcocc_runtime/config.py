@@ -108,7 +108,7 @@ def _load_networks(path: str, problems: Problems) -> tuple[dict[str, Network], s
     """Return the networks that are right, and the names of those that are not, None when the file cannot be read at all."""
     before = len(problems)
     tree = read_tree(path, problems)
-    unread = len(problems) > before
+    unread = len(problems) > before or not isinstance(tree.value, dict)
     found = netfile.parse_networks(tree, problems)
     return found, None if unread else set(tree.value) - set(found)
 

@@ -6,8 +6,11 @@ import pwd
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from pcocc_runtime import client, freeze
+from pcocc_runtime import client, freeze, templates
 from pcocc_runtime.document import Mount
 from tests.unit.site import Ask, frozen, refused, user_template, write_image, write_site
 
@@ -200,6 +203,35 @@ def test_a_uid_without_a_name_can_ask(ask: Ask, monkeypatch: pytest.MonkeyPatch)
 def test_a_broken_site_file_is_named_with_its_line(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "etc/networks.yaml").write_text("lan:\n  type: [\n")
     assert f"{tmp_path}/etc/networks.yaml:3: not valid YAML" in refused(ask())
+
+
+words = st.text(max_size=12) | st.sampled_from(["/a\0b", "~", "%{user}", "/" + "x" * 300, "/" + "y/" * 3000, "a@1", "user:a", "/proc/self/mem", "/dev/zero"])
+typed = (words | st.builds("tiny={}".format, words) | st.builds("d={}".format, words)).filter(lambda text: "\0" not in text)
+trees = st.recursive(
+    st.none() | st.booleans() | st.integers() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.sampled_from(["path", "type", "append"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(st.dictionaries(st.sampled_from([*templates.DEFAULTS]), trees, max_size=4))
+def test_any_template_is_taken_or_refused_in_a_sentence(ask: Ask, tmp_path: Path, values: dict[str, object]) -> None:
+    user_template(tmp_path, yaml.safe_dump({"mine": {"image": str(tmp_path / "tiny.qcow2"), **values}}))
+    code, text = ask("mine:2")
+    assert code != client.COULD_NOT_RUN, text
+    if code == client.REFUSED:
+        refused((code, text))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(st.sampled_from(["images", "mounts", "user_data", "vm", "template"]), typed)
+def test_any_text_of_an_option_is_taken_or_refused_in_a_sentence(ask: Ask, option: str, text: str) -> None:
+    value = [text] if option in ("images", "mounts") else text
+    code, said = ask(**{option: value})  # type: ignore[arg-type]
+    assert code != client.COULD_NOT_RUN, said
+    if code == client.REFUSED:
+        refused((code, said))
 
 
 def test_a_fault_of_our_own_is_told_as_one(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
