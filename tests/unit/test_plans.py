@@ -65,7 +65,7 @@ def test_a_network_too_small_is_refused() -> None:
         netplan.plan_networks(STEP, specs, SETS)
 
 
-@pytest.mark.parametrize(("task", "accel", "guest"), [(1000, "tcg", 777), (1000, "kvm", 873), (512, "tcg", 296)])
+@pytest.mark.parametrize(("task", "accel", "guest"), [(1000, "tcg", 769), (1000, "kvm", 865), (512, "tcg", 288)])
 def test_a_guest_gets_its_tasks_memory_less_what_qemu_needs(task: int, accel: str, guest: int) -> None:
     assert memory.guest_memory(task, accel) == guest
 
