@@ -140,11 +140,14 @@ def _services(plan: NetworkPlan) -> list[str]:
 
 def _untracked(routed: list[NetworkPlan]) -> list[str]:
     """Return rules that keep packets between VMs out of connection tracking: they are routed, never judged by state."""
-    return [
-        f'iifname {{ "{plan.bridge}", "{plan.vxlan}" }} ip daddr {plan.spec.int_network} '
-        f"ip daddr != {{ {plan.gateway}, {plan.node_address} }} notrack"
-        for plan in routed
-    ]
+    rules = []
+    for plan in routed:
+        here = f'iifname {{ "{plan.bridge}", "{plan.vxlan}" }}'
+        own = f"{{ {plan.gateway}, {plan.node_address} }}"
+        rules.append(f"{here} ip daddr {plan.spec.int_network} ip daddr != {own} notrack")
+        if plan.network6:
+            rules.append(f"{here} ip6 daddr {plan.network6} ip6 daddr != {plan.gateway6} notrack")
+    return rules
 
 
 def _forwarded(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 
 from pcocc_runtime import firewall, hostwall, naming, nat
@@ -59,9 +60,9 @@ def ensure_inside(plans: tuple[NetworkPlan, ...], held: nat.Nat | None) -> None:
 
 def remove_outside(job: int) -> None:
     """Delete the job's table and veth pair from the host's namespace, which the calling thread is in."""
-    from pcocc_runtime.system import netlink
-
-    netlink.remove_link(naming.uplink_name(job))
+    name = naming.uplink_name(job)
+    if any(name == other for _index, other in socket.if_nameindex()):  # its other end was not there to take it along
+        process.run(["ip", "link", "del", "dev", name], hint="install the package iproute2")
     _apply(hostwall.render_no_host(job))
 
 

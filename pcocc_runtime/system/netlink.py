@@ -8,7 +8,6 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from pyroute2 import netns
 from pyroute2.iproute import IPRoute
@@ -17,41 +16,22 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
 
-NETNS_DIR = Path("/run/netns")
-
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
 _RESERVED = 0xFFF8  # BR_GROUPFWD_RESTRICTED of net/bridge/br_private.h forbids the other three bits
-_GROUP = 0x70636F63  # of the devices that are deleted at once
 _FLOOD = "00:00:00:00:00:00"  # a VXLAN entry for this address receives what has no entry of its own (bridge(8))
-
-
-def netns_exists(name: str) -> bool:
-    """Tell whether a namespace of that name is mounted."""
-    return (NETNS_DIR / name).exists()
 
 
 def ensure_netns(name: str) -> None:
     """Create a named network namespace, or leave the one of that name as it is."""
-    if netns_exists(name) and os.path.ismount(NETNS_DIR / name):
+    if os.path.ismount(naming.NETNS_DIR / name):
         return
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(NETNS_DIR / name)
+        os.unlink(naming.NETNS_DIR / name)
     netns.create(name)
-
-
-def remove_netns(name: str) -> None:
-    """Unmount and forget a named namespace; its devices go with its last process."""
-    try:
-        netns.remove(name)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EINVAL):
-            raise
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(NETNS_DIR / name)
 
 
 class JobNetns:
@@ -59,7 +39,7 @@ class JobNetns:
 
     def __init__(self, name: str) -> None:
         self._host = IPRoute()
-        self._file = os.open(NETNS_DIR / name, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = os.open(naming.NETNS_DIR / name, os.O_RDONLY | os.O_CLOEXEC)
         netns.setns(name)
         self._inside = IPRoute()
         self._index: dict[str, int] = {}
@@ -128,19 +108,6 @@ class JobNetns:
         for name in wanted:
             self._inside.link("set", index=self._index[name], mtu=mtu, master=self._index[bridge], state="up")
 
-    def remove_links(self) -> None:
-        """Delete every device but lo, so that a process still inside keeps no tunnel alive.
-
-        As a group, because the kernel waits for all its CPUs once for each request (unregister_netdevice_many).
-        """
-        others = [index for name, index in self._index.items() if name != "lo"]
-        for index in others:
-            with contextlib.suppress(NetlinkError):  # one that has gone by itself: its other end has
-                self._inside.link("set", index=index, group=_GROUP)
-        if others:
-            with contextlib.suppress(NetlinkError):
-                self._inside.link("del", group=_GROUP)
-
 
 def _create_tap(name: str) -> None:
     request = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
@@ -191,7 +158,7 @@ def coming_back() -> Iterator[None]:
 
 def ensure_veth(name: str, other_netns: str, other_name: str, mtu: int) -> None:
     """Create a pair of veth devices, one here and up, the other in a named namespace."""
-    there = os.open(NETNS_DIR / other_netns, os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(naming.NETNS_DIR / other_netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with IPRoute() as here, _already():
             here.link("add", ifname=name, kind="veth", mtu=mtu, peer={"ifname": other_name, "mtu": mtu, "net_ns_fd": there})

@@ -32,8 +32,8 @@ MAKING: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (files, ("replace_file", "ensure_directory", "remove_tree")),
     (process, ("run", "kill")),
     (sysctl, ("write",)),
-    (netlink, ("ensure_netns", "ensure_veth", "ensure_address", "remove_link", "remove_netns")),
-    (netlink.JobNetns, ("ensure_bridge", "ensure_tunnel", "ensure_segment", "ensure_taps", "ensure_port", "remove_links")),
+    (netlink, ("ensure_netns", "ensure_veth", "ensure_address", "remove_link")),
+    (netlink.JobNetns, ("ensure_bridge", "ensure_tunnel", "ensure_segment", "ensure_taps", "ensure_port")),
     (pathlib.Path, ("unlink",)),
 )
 for owner, names in MAKING:

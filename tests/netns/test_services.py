@@ -1,5 +1,6 @@
 """What an L3 network serves its VMs: addresses and names of both families, the site's options, the same on every node."""
 
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -162,3 +163,18 @@ def test_every_node_reaches_a_vm_on_each_of_its_networks(said: str, nodes: tuple
     for node in nodes:
         for address in ("10.200.0.4", "10.201.0.4"):
             node.in_job(JOB, "ping", "-c1", "-W5", address)
+
+
+@pytest.mark.parametrize("address", ["10.200.0.4", VM6[3]])
+def test_packets_between_vms_of_two_nodes_are_not_tracked(nodes: tuple[Node, Node], vm0: Guest, said: str, address: str) -> None:
+    """Both ways, on both nodes: a table of the test counts what connection tracking knows of them."""
+    counting = "add table inet seen; delete table inet seen; table inet seen { chain forward { type filter hook forward priority 0; "
+    counting += "ct state untracked counter; ct state != untracked counter; }; }"
+    for node in nodes:
+        node.in_job(JOB, "nft", counting)
+    vm0.run("ping", "-c2", "-i0.1", "-W5", address)
+    for node in nodes:
+        text = node.in_job(JOB, "nft", "list", "table", "inet", "seen").stdout
+        node.in_job(JOB, "nft", "delete", "table", "inet", "seen")
+        untracked, tracked = (int(count) for count in re.findall(r"packets (\d+)", text))
+        assert untracked >= 4 and tracked == 0
