@@ -7,9 +7,9 @@ from typing import Any
 
 
 def address_of(networks: Sequence[Any], rank: int) -> str | None:
-    """Return a VM's address in the first of the networks (`IPv4 prefix, [[first, last rank], ...]`) that it is in.
+    """Return a VM's address in the one of the networks (`IPv4 prefix, [[first, last rank], ...]`) that it is reached by.
 
-    The address is that of `naming.vm_address`; None when the VM is in none of them.
+    They are those of `netplan.describe_reach`, the address that of `naming.vm_address`; None when the VM is in none of them.
     """
     for network, members in networks:
         if any(first <= rank <= last for first, last in members):

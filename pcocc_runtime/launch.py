@@ -116,7 +116,7 @@ def make_vm_directory(task: Task, node: dict[str, Any], cluster: document.Cluste
     files.replace_file(base / "key", keys.user.encode())
     login = pwd.getpwuid(os.getuid()).pw_name
     facts = {
-        "networks": _routed(node),
+        "networks": node["reach"],
         "users": [[group.count, group.command_user or login] for group in cluster.groups],
         "vms": node["vms"],
         "nodes": node["nodes"],
@@ -188,7 +188,7 @@ def describe_vm(
     task: Task, node: dict[str, Any], group: document.Group, plan: qemu_args.VmPlan, qmp: socket.socket, directory: PurePath
 ) -> dict[str, Any]:
     """Return what the keeper has to know."""
-    address = (address_of(_routed(node), task.rank) if task.probe_fd is not None else None) or ""
+    address = (address_of(node["reach"], task.rank) if task.probe_fd is not None else None) or ""
     return {
         "job": task.job, "rank": task.rank, "node": node["node"], "pid": os.getpid(), "qmp": qmp.fileno(),
         "probe": task.probe_fd, "address": address, "user": group.command_user or pwd.getpwuid(os.getuid()).pw_name,
@@ -218,7 +218,3 @@ def become_qemu(task: Task, argv: list[str], facts: dict[str, Any], qmp: socket.
         os.close(task.probe_fd)
     sys.stdout.flush()
     os.execve(argv[0], argv, {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"})
-
-
-def _routed(node: dict[str, Any]) -> list[Any]:
-    return [[network["network"], network["members"]] for network in node["networks"] if network["layer"] == "L3"]

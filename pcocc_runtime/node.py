@@ -277,6 +277,7 @@ def _describe(
         "boot_timeout": site.boot_timeout,
         "shutdown_grace": site.shutdown_grace,
         "networks": networks,
+        "reach": netplan.describe_reach(plans, step, site.resource_sets),
         "interfaces": netplan.describe_interfaces(plans, step, site.resource_sets),
         "reverse_nat": [[one.rank, one.vm_port, one.host_port] for one in held.forwards] if held else [],
     }

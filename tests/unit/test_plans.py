@@ -1,6 +1,7 @@
 """Networks, memory, QEMU arguments and seeds are pure functions of what Slurm and the site say."""
 
 import itertools
+import json
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -158,9 +159,19 @@ def test_boot_steps_are_told_by_their_srun() -> None:
     assert slurm.parse_steps("No job steps in the system\n") == ()
 
 
-def test_a_vm_is_reached_at_its_first_l3_network() -> None:
-    networks = [("10.200.0.0/16", [(0, 1), (4, 5)]), ("10.201.0.0/24", [(1, 3)])]
-    assert [address_of(networks, rank) for rank in (1, 3, 5, 6)] == ["10.200.0.2", "10.201.0.4", "10.200.0.6", None]
+@pytest.mark.parametrize(
+    ("two", "layer", "addresses"),
+    [
+        (("one", "other"), "L3", ["10.200.0.1", "10.200.0.2", "10.200.0.3", "10.200.0.4"]),
+        (("other", "one"), "L3", ["10.200.0.1", "10.200.0.2", "10.200.0.3", "10.201.0.4"]),
+        (("one", "other"), "L2", [None, None, None, "10.201.0.4"]),
+        ((), "L3", ["10.200.0.1", "10.200.0.2", "10.200.0.3", None]),
+    ],
+)
+def test_a_vm_is_reached_at_the_first_l3_network_of_its_own_set(two: tuple[str, ...], layer: str, addresses: list[str]) -> None:
+    specs, sets = {**SPECS, "one": EthernetNetwork("one", layer=layer)}, {"default": ("one",), "two": two}
+    told = json.loads(json.dumps(netplan.describe_reach(netplan.plan_networks(STEP, specs, sets), STEP, sets)))
+    assert [address_of(told, rank) for rank in range(4)] == addresses
 
 
 def test_a_network_knows_its_vms_on_all_nodes() -> None:
