@@ -53,3 +53,4 @@ def test_what_is_told_to_launchers_names_networks_and_members(cluster: Pair) -> 
         ("back", "L3", [[1, 3]], [2, 3]),
         ("wire", "L2", [[1, 2]], [2]),
     ]
+    assert facts["reach"] == [["10.200.0.0/16", [[0, 2]]], ["10.201.0.0/24", [[3, 3]]]]
