@@ -29,7 +29,7 @@ add_modules() { # DIRECTORY NAME...: files, and their names in loading order
 }
 add_modules initrd virtio_pci virtio_blk virtio_scsi ahci ata_piix sd_mod sr_mod isofs 9pnet_virtio 9p virtiofs button evdev
 add_modules net virtio_pci 9pnet_virtio 9p overlay bridge veth tun nf_tables nft_ct nft_masq nft_nat nft_limit \
-  nft_reject_inet nft_fib_inet nft_numgen nft_hash vxlan
+  nft_reject_inet nft_fib_inet nft_meta_bridge nft_reject_bridge vxlan
 cat >initrd/init <<'EOF2'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
