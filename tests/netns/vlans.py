@@ -1,0 +1,96 @@
+"""VLANs of networks on a bridge of the site: a port is in those that are listed, both ways, and in no other.
+
+Needs a kernel with CONFIG_BRIDGE_VLAN_FILTERING, hence the name: tests/qemu/test_vlans.py runs this file in a guest that has it.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import naming
+from tests.netns.fabric import Guest, Node, release, request
+from tests.netns.lan import HERE, heard_in
+
+JOB = 12
+SITE = """
+mixed: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: mixed, vlans: [
+  {vid: 100, type: native}, {vid: 101, type: tagged}, {vid: 102, type: untagged}]}}
+trunk: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: trunk, vlans: [{vid: 101, type: tagged}]}}
+free: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: free}}
+"""
+UNTAGGED = "none"
+SENT = [UNTAGGED, 0, 1, 100, 101, 102, 103, 4094]
+# what is sent with which tag -> the tag it arrives with; the site's machine is on a trunk of all VLANs, with 1 untagged
+FROM_VM = {
+    "mixed": {UNTAGGED: 100, 0: 100, 100: 100, 101: 101, 102: 102},
+    "trunk": {101: 101},
+    "free": {UNTAGGED: UNTAGGED, 0: UNTAGGED, 1: UNTAGGED},
+}
+TO_VM = {
+    "mixed": {100: UNTAGGED, 101: 101, 102: UNTAGGED},
+    "trunk": {101: 101},
+    "free": {UNTAGGED: UNTAGGED, 0: UNTAGGED, 1: UNTAGGED},
+}
+LAST = {"mixed": 101, "trunk": 101, "free": UNTAGGED}
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """A node with a bridge of the site that filters VLANs, and a machine of the site on a trunk."""
+    with tempfile.TemporaryDirectory(dir="/root") as directory:
+        node = Node(Path(directory), "one")
+        try:
+            node.configure({}, {name: [name] for name in FROM_VM})
+            (node.confdir / "networks.yaml").write_text(SITE)
+            node.run("ip", "-batch", "-", text="link add lan0 type bridge vlan_filtering 1\nlink set lan0 up\nnetns add site\n"
+                     "link add site0 type veth peer name eth0 netns site\nlink set site0 master lan0 up\n")  # fmt: skip
+            node.run("bridge", "vlan", "add", "dev", "site0", "vid", "2-4094")
+            node.run("ip", "-n", "site", "link", "set", "eth0", "up")
+            yield node
+        finally:
+            node.close()
+
+
+def tagged(tag: int | str) -> str:
+    return ("" if tag == UNTAGGED else f"8100{tag:04x}") + "88b5"
+
+
+def say_all(node: Node, netns: str, last: int | str) -> None:
+    """Send a broadcast with each tag that names it, then END."""
+    words = [word for tag in SENT for word in ("ff:ff:ff:ff:ff:ff", tagged(tag), f"<{tag}>")]
+    node.run("ip", "netns", "exec", netns, sys.executable, str(HERE / "say.py"), *words, "ff:ff:ff:ff:ff:ff", tagged(last), "END")
+
+
+def arrived(frames: list[str]) -> dict[int | str, int | str]:
+    """Return, for each frame of ours that was heard, the tag it was sent with and the one it came with."""
+    found: dict[int | str, int | str] = {}
+    for frame in map(bytes.fromhex, frames):
+        name = re.search(rb"<(\w+)>", frame)
+        if name:
+            sent = name[1].decode()
+            tag = int.from_bytes(frame[14:16]) & 0xFFF if frame[12:14] == b"\x81\x00" else 0
+            found[sent if sent == UNTAGGED else int(sent)] = tag or UNTAGGED  # a tag with VLAN 0 is priority only
+    return found
+
+
+@pytest.mark.parametrize("name", FROM_VM)
+def test_frames_pass_in_listed_vlans_only(node: Node, name: str) -> None:
+    with subprocess.Popen(["sleep", "600"]) as stepd:
+        try:
+            node.helper("setup", request(JOB, 0, stepd.pid, sets=f"{name}:2", nodes=("192.0.2.1",)))
+            guest = Guest(node, JOB, 0, mac=naming.bridged_mac(JOB, 0, 0))
+            with heard_in(node, "site") as at_site:
+                say_all(node, guest.name, LAST[name])
+            with heard_in(node, guest.name) as at_vm:
+                say_all(node, "site", LAST[name])
+        finally:
+            node.helper("release", release(JOB))
+            node.run("ip", "netns", "del", f"guest{JOB}-0-0", check=False)
+            stepd.kill()
+    assert (arrived(at_site), arrived(at_vm)) == (FROM_VM[name], TO_VM[name])
+    assert [line.split("@")[0] for line in node.run("ip", "-br", "link", "show", "master", "lan0").stdout.splitlines()] == ["site0"]
