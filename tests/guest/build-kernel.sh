@@ -52,6 +52,7 @@ exec setsid sh -c 'PS1="guest# " exec sh </dev/ttyS0 >/dev/ttyS0 2>&1'
 EOF2
 chmod 755 initrd/init
 (cd initrd && find . | cpio --quiet -o -H newc | gzip -1) >initrd.gz
+truncate --size=%4 initrd.gz # an archive that follows must begin at a multiple of four (init/initramfs.c)
 (cd net && find . | cpio --quiet -o -H newc) | cat initrd.gz - >initrd-net
 mkdir -p "$out"
 cp "packages/boot/vmlinuz-$version" "$out/vmlinuz.new"
