@@ -1,4 +1,4 @@
-"""Where a VM is reached. Imports little: it is on the way of every VM step (ipaddress alone takes 5 ms)."""
+"""The address a VM is reached at. Imports little: it is on the way of every VM step (ipaddress alone takes 5 ms)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def address_of(networks: Sequence[Any], rank: int) -> str | None:
-    """Return the address of a VM in the one of the networks (`IPv4 prefix, [[first, last rank], ...]`) that names its rank.
+    """Return a VM's address in the one of the networks (`IPv4 prefix, [[first, last rank], ...]`) that it is reached by.
 
-    The list is that of `netplan.plan_access`, the address that of `naming.vm_address`; None when no network names the VM.
+    They are those of `netplan.describe_reach`, the address that of `naming.vm_address`; None when the VM is in none of them.
     """
     for network, members in networks:
         if any(first <= rank <= last for first, last in members):

@@ -19,10 +19,12 @@ from pcocc_runtime import (
     images,
     policy,
     report,
+    schema,
     sitecheck,
     templates,
 )
 from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.imagereport import count
 from pcocc_runtime.templates import Resolved, Template
 
 Command = Callable[[argparse.Namespace], int]
@@ -103,7 +105,10 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _template_list(arguments: argparse.Namespace) -> int:
     site, every, problems = _load()
-    found = _resolve_all(_with_images(every, site), site)
+    found, wrong = _resolve_all(_with_images(every, site), site)
+    if not arguments.names:
+        for error in wrong:
+            sitecheck.add_new(error, problems)
     render = report.render_list_json if arguments.json else report.render_names if arguments.names else report.render_list
     sys.stdout.write(render(found))
     return _complain(problems)
@@ -111,18 +116,22 @@ def _template_list(arguments: argparse.Namespace) -> int:
 
 def _template_show(arguments: argparse.Namespace) -> int:
     site, every, problems = _load()
-    if problems and arguments.name not in every:
-        return _complain(problems)
-    one = templates.resolve(_with_images(every, site), arguments.name, site.default_set)
+    try:
+        one = templates.resolve(_with_images(every, site), arguments.name, site.default_set)
+    except errors.PcoccError as error:
+        return _complain([*templates.find_own(problems, arguments.name, every), error])
     sys.stdout.write(report.render_one_json(one) if arguments.json else report.render_one(one))
-    return 0
+    return _complain(templates.find_own(problems, arguments.name, every))
 
 
 def _template_check(_arguments: argparse.Namespace) -> int:
+    from pcocc_runtime import client
+
     site, every, problems = _load()
     sitecheck.check_templates(site, every, problems)
+    sitecheck.check_own(site, every, client.read_caller(_site_dir()), problems)
     if not problems:
-        sys.stdout.write(f"{len(every)} templates, no error\n")
+        sys.stdout.write(f"{count(len(every), 'template')}, no error\n")
     return _complain(problems)
 
 
@@ -130,13 +139,15 @@ def _config_check(_arguments: argparse.Namespace) -> int:
     directory = _site_dir()
     loaded = sitecheck.load_all(directory)
     problems = list(loaded.problems)
+    if not Path(directory).is_dir():
+        problems.append(ConfigError("is not a directory", directory, hint="PCOCC_SYSTEM_CONF_DIR names it"))
     if directory == config.SITE_DIR:
         _add_distrust(directory, problems)
     if not problems:
         _note([*loaded.notes, *_stale_policy(directory, loaded)])
         sys.stdout.write(
-            f"{directory}: {len(loaded.templates)} templates, {len(loaded.site.all_sets)} resource sets, "
-            f"{len(loaded.site.all_networks)} networks, no error\n"
+            f"{directory}: {count(len(loaded.templates), 'template')}, {count(len(loaded.site.all_sets), 'resource set')}, "
+            f"{count(len(loaded.site.all_networks), 'network')}, no error\n"
         )
     return _complain(problems)
 
@@ -199,15 +210,15 @@ def _site_dir() -> str:
     return config.site_dir(os.environ, os.geteuid())
 
 
-def _resolve_all(every: dict[str, Template], site: config.Site) -> list[Resolved]:
-    """Return the templates that can be resolved, by name; `template check` tells about the others."""
-    found = []
-    for name in sorted(every):
+def _resolve_all(every: dict[str, Template], site: config.Site) -> tuple[list[Resolved], list[ConfigError]]:
+    """Return the templates that can be resolved, by name, and what is wrong with the others."""
+    found, wrong = [], []
+    for name in sorted(filter(schema.is_name, every)):
         try:
             found.append(templates.resolve(every, name, site.default_set))
-        except ConfigError:
-            continue
-    return found
+        except ConfigError as error:
+            wrong.append(error)
+    return found, wrong
 
 
 def _note(notes: Sequence[str]) -> None:

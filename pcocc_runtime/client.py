@@ -37,7 +37,7 @@ def _answer(request_json: str) -> str:
     every = config.load_templates(directory, config.user_dir(os.environ), problems)
     if problems:
         raise problems[0]
-    caller = _caller(directory)
+    caller = read_caller(directory)
     if site.default_set and any(part.template not in every for part in asked.parts):
         from pcocc_runtime import images  # as below
 
@@ -45,11 +45,12 @@ def _answer(request_json: str) -> str:
     cluster = freeze.freeze(asked, site, every, caller)
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
-    admission.ensure_admitted(sets, lambda: identity.read_person(os.getuid(), os.getgid()))
+    admission.ensure_admitted(sets, identity.read_caller)
     return _render(asked, cluster)
 
 
-def _caller(confdir: str) -> freeze.Caller:
+def read_caller(confdir: str) -> freeze.Caller:
+    """Return who runs this command, and where."""
     environ = dict(os.environ)
     user, home = environ.get("USER") or _user_name(), environ.get("HOME") or "/"
 
@@ -70,7 +71,10 @@ def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:
 def _user_name() -> str:
     import pwd
 
-    return pwd.getpwuid(os.getuid()).pw_name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a uid that only the directory service of other hosts knows
+        return str(os.getuid())
 
 
 def _render(asked: requests.Request, cluster: Cluster) -> str:

@@ -108,7 +108,7 @@ def _load_networks(path: str, problems: Problems) -> tuple[dict[str, Network], s
     """Return the networks that are right, and the names of those that are not, None when the file cannot be read at all."""
     before = len(problems)
     tree = read_tree(path, problems)
-    unread = len(problems) > before
+    unread = len(problems) > before or not isinstance(tree.value, dict)
     found = netfile.parse_networks(tree, problems)
     return found, None if unread else set(tree.value) - set(found)
 
@@ -125,12 +125,12 @@ def load_templates(confdir: str | PurePath, user_dir: str | None, problems: Prob
 
 def find_set(site: Site, chosen: templates.Resolved) -> ResourceSet:
     """Return the resource set of a template; ConfigError when it has none or names one that does not exist."""
-    one, name = chosen.template, chosen.values["resource-set"]
+    name = chosen.values["resource-set"]
     if name is None:
-        raise one.node.error("resource-set is missing, and no resource set of the site is the default")
+        raise chosen.error("resource-set", "resource-set is missing, and no resource set of the site is the default")
     if name not in site.all_sets:
         hint = f"resource sets of this site: {', '.join(sorted(site.all_sets)) or 'none'}"
-        raise one.node.error(f"there is no resource set {name!r}", hint)
+        raise chosen.error("resource-set", f"there is no resource set {name!r}", hint)
     return site.all_sets[name]
 
 

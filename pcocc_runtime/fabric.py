@@ -124,13 +124,13 @@ def _start_dnsmasq(job: int, plan: netplan.NetworkPlan, others: Iterable[netplan
 
 def _end_dnsmasq(job: int) -> None:
     """End the servers in the job's namespace: one that a killed helper has just started has no PID file yet."""
-    for found in process.find_in_netns(naming.NETNS_DIR / naming.netns_name(job), "dnsmasq"):
+    for found in process.find_in_netns(naming.netns_path(job), "dnsmasq"):
         process.kill(found)
 
 
 def remove_networks(job: int) -> None:
     """End and delete everything in and around the job's namespace, but not the namespace."""
-    path = naming.NETNS_DIR / naming.netns_name(job)
+    path = naming.netns_path(job)
     built = os.path.exists(path)
     if os.path.ismount(path):  # else a helper was killed before it was
         try:
@@ -169,7 +169,7 @@ def _list_links(netns: str) -> list[str]:
 
 def remove_netns(job: int) -> None:
     """Unmount and forget the job's namespace; what is left in it goes with its last process."""
-    path = naming.NETNS_DIR / naming.netns_name(job)
+    path = naming.netns_path(job)
     if os.path.exists(path):
         try:
             process.run(["ip", "netns", "delete", path.name], hint=_IPROUTE)

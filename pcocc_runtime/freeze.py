@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pcocc_runtime import config, qcow2, resources, storage, templates, userdata
 from pcocc_runtime.document import Cluster, Group, sets_text
-from pcocc_runtime.errors import RequestError
-from pcocc_runtime.filling import Filling, needs_rank, typed_path
+from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.filling import FILLED, Filling, needs_rank, typed_path
 from pcocc_runtime.limits import Limits
 from pcocc_runtime.request import Part, Request
 from pcocc_runtime.system import userfiles
@@ -45,6 +45,29 @@ def freeze(request: Request, site: config.Site, every: Mapping[str, Template], c
         raise RequestError("the resource sets of these VMs change too often to be told to the nodes",
                            "put the templates with the same resource set next to each other")
     return cluster
+
+
+def find_problems(chosen: Resolved, site: config.Site, caller: Caller) -> list[ConfigError]:
+    """Return why a template would be refused to this caller: each of its settings is tried for itself, with its place."""
+    found: list[ConfigError] = []
+
+    def attempt(key: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except ConfigError as error:
+            found.append(error)
+        except RequestError as error:
+            found.append(chosen.error(key, error.message, error.hint))
+
+    attempt("resource-set", lambda: _choose_set(chosen, site))
+    part = Part(chosen.template.name, 1)
+    for key in FILLED:
+        others = {name: templates.DEFAULTS[name] for name in FILLED} | {"image": False}
+        if chosen.values[key] != templates.DEFAULTS[key]:
+            one = replace(chosen, values={**chosen.values, **others, key: chosen.values[key]})
+            filling = _fill_for(one, caller, 0 if needs_rank(one) else None)
+            attempt(key, lambda filling=filling: _freeze_group(part, Request((part,)), site, filling, caller, None, ""))  # type: ignore[misc]
+    return found
 
 
 def _freeze_part(

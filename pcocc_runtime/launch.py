@@ -116,7 +116,7 @@ def make_vm_directory(task: Task, node: dict[str, Any], cluster: document.Cluste
     files.replace_file(base / "key", keys.user.encode())
     login = pwd.getpwuid(os.getuid()).pw_name
     facts = {
-        "networks": node["access"],
+        "networks": node["reach"],
         "ports": node["reverse_nat"],
         "users": [[group.count, group.command_user or login] for group in cluster.groups],
         "vms": node["vms"],
@@ -189,7 +189,7 @@ def describe_vm(
     task: Task, node: dict[str, Any], group: document.Group, plan: qemu_args.VmPlan, qmp: socket.socket, directory: PurePath
 ) -> dict[str, Any]:
     """Return what the keeper has to know."""
-    address = (address_of(node["access"], task.rank) if task.probe_fd is not None else None) or ""
+    address = (address_of(node["reach"], task.rank) if task.probe_fd is not None else None) or ""
     return {
         "job": task.job, "rank": task.rank, "node": node["node"], "pid": os.getpid(), "qmp": qmp.fileno(),
         "probe": task.probe_fd, "address": address, "user": group.command_user or pwd.getpwuid(os.getuid()).pw_name,

@@ -28,12 +28,17 @@ UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
 HOST_UPLINKS = f"{OWN_PREFIX}*"  # the host's ends of all jobs, as nft writes a prefix
 RUN_DIR = PurePosixPath("/run/pcocc")
 STATE_DIR = RUN_DIR / ".state"
-NETNS_DIR = PurePosixPath("/run/netns")  # where ip-netns(8) looks
+NETNS_DIR = PurePosixPath("/run/netns")
 
 
 def netns_name(job: int) -> str:
     """Return the name of the job's network namespace, as `ip netns` knows it."""
     return f"pcocc-{job}"
+
+
+def netns_path(job: int) -> PurePosixPath:
+    """Return where that namespace is mounted (ip-netns(8))."""
+    return NETNS_DIR / netns_name(job)
 
 
 def job_dir(job: int) -> PurePosixPath:

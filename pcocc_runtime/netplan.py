@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
@@ -102,7 +102,7 @@ def plan_networks(
         raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
     plans = []
     for index, name in enumerate(names):
-        spec, members = specs[name], _find_members(step, name, sets)
+        spec, members = specs[name], _find_members(step, {one for one, _count in step.sets if name in sets[one]})
         if isinstance(spec, BridgedNetwork):
             plans.append(_plan_bridged(step, spec, index, members))
         else:
@@ -110,11 +110,12 @@ def plan_networks(
     return tuple(plans)
 
 
-def _find_members(step: BootStep, name: str, sets: Mapping[str, tuple[str, ...]]) -> tuple[tuple[int, int], ...]:
+def _find_members(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, int], ...]:
+    """Return the runs of ranks whose resource set is one of the chosen."""
     found: list[tuple[int, int]] = []
     first = 0
     for set_name, count in step.sets:
-        if name in sets[set_name] and count:
+        if set_name in chosen and count:
             begin = found.pop()[0] if found and found[-1][1] == first - 1 else first
             found.append((begin, first + count - 1))
         first += count
@@ -202,21 +203,6 @@ def interfaces_of(
     return tuple(mine[name] for name in sets[step.set_of(rank)])
 
 
-def plan_access(
-    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
-) -> list[tuple[str, list[tuple[int, int]]]]:
-    """Return the networks commands reach VMs by, with the (first, last) ranks of those VMs: a VM's first L3 one in its set's order."""
-    routed = {plan.spec.name: plan for plan in plans if plan.is_routed}
-    reached: dict[str, list[tuple[int, int]]] = {name: [] for name in routed}
-    first = 0
-    for set_name, count in step.sets:
-        chosen = next((name for name in sets[set_name] if name in routed), None)
-        if chosen and count:
-            reached[chosen].append((first, first + count - 1))
-        first += count
-    return [(str(plan.spec.int_network), reached[name]) for name, plan in routed.items() if reached[name]]
-
-
 def describe_interfaces(
     plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
 ) -> dict[int, list[dict[str, str | int]]]:
@@ -228,3 +214,16 @@ def describe_interfaces(
         ]
         for rank in step.here.ranks
     }
+
+
+def describe_reach(
+    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
+) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
+    """Return at which address a VM is reached: prefixes, each with the (first, last) ranks that have it as their first L3 one."""
+    prefixes = {plan.spec.name: str(plan.spec.int_network) for plan in plans if plan.is_routed}
+    firsts = {name: next((one for one in sets[name] if one in prefixes), None) for name, _count in step.sets}
+    return [
+        (prefix, members)
+        for network, prefix in prefixes.items()
+        if (members := _find_members(step, {name for name, first in firsts.items() if first == network}))
+    ]

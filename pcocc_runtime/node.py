@@ -296,8 +296,8 @@ def _describe(
         "boot_timeout": site.boot_timeout,
         "shutdown_grace": site.shutdown_grace,
         "networks": networks,
+        "reach": netplan.describe_reach(plans, step, site.resource_sets),
         "interfaces": netplan.describe_interfaces(plans, step, site.resource_sets),
-        "access": netplan.plan_access(plans, step, site.resource_sets),
         "reverse_nat": [[one.rank, one.vm_port, one.host_port] for one in held.forwards] if held else [],
     }
     path = naming.job_dir(step.job) / "node.json"

@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pcocc_runtime.errors import one_line
 from pcocc_runtime.templates import DEFAULTS, Resolved
+
+_WIDTH = 80  # of a value; JSON has all of it
 
 
 def render_list(every: Sequence[Resolved]) -> str:
@@ -14,7 +17,7 @@ def render_list(every: Sequence[Resolved]) -> str:
     rows = [("NAME", "FROM", "CPUS", "MEMORY", "RESOURCE-SET", "IMAGE", "DESCRIPTION")]
     for one in every:
         values = one.values
-        first_line = str(values["description"] or "").strip().partition("\n")[0]
+        first_line = one_line(str(values["description"] or "").strip().partition("\n")[0])
         rows.append((
             one.template.name, _owner(one), str(values["cpus"]), render_memory(values["memory"]),
             values["resource-set"] or "-", values["image"] or "-", first_line,
@@ -38,7 +41,8 @@ def render_one(one: Resolved) -> str:
     rows = [("SETTING", "VALUE", "FROM")]
     for key in DEFAULTS:
         if key in one.origins or one.values[key] != DEFAULTS[key]:
-            rows.append((key, _show(key, one.values[key]), _origin(one, key)))
+            first, *more = _show(key, one.values[key])
+            rows += [(key, first, _origin(one, key)), *(("", line, "") for line in more)]
     place = f"made of {node.file}" if one.template.is_image else f"defined in {node.file}:{node.line}"
     return f"template {one.template.name}, {place}\n\n{columns(rows)}"
 
@@ -66,14 +70,30 @@ def _origin(one: Resolved, key: str) -> str:
     return "this template" if origin == one.template.name else origin
 
 
-def _show(key: str, value: Any) -> str:
+def _show(key: str, value: Any) -> list[str]:
+    """Return a value in lines, one for each item of a mapping or list."""
     if key == "memory":
-        return render_memory(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "none"
-    return json.dumps(value) if isinstance(value, Mapping | tuple | list) else str(value).strip().replace("\n", " ")
+        return [render_memory(value)]
+    if value is None or value in ((), {}, []):
+        return ["none"]
+    if isinstance(value, Mapping):
+        return [_cut(f"{name}: {_flow(item)}") for name, item in value.items() if item is not None]
+    if isinstance(value, tuple):
+        return [_cut(_flow(item)) for item in value]
+    return [_cut(_flow(value))]
+
+
+def _flow(value: Any) -> str:
+    """Return a value as it is written in a template on one line; what is not set is left out."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items() if item is not None) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else one_line(str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
 
 
 def _as_tree(one: Resolved) -> dict[str, Any]:

@@ -143,6 +143,8 @@ def prose(node: Node) -> str:
     """Check for text of any number of lines."""
     if not isinstance(node.value, str):
         raise mismatch(node, "text", "put it in quotes" if node.raw else None)
+    if "\0" in node.value:
+        raise node.error("holds a NUL character, which no program can be given")
     return node.value
 
 

@@ -6,6 +6,7 @@ can read it too (format: https://cloudinit.readthedocs.io, "NoCloud", "Users and
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def render_seed(
 ) -> dict[str, str]:
     """Return the seed's files by name."""
     return {
-        "meta-data": f"instance-id: {instance_id or f'pcocc-{job}-vm{rank}'}\nlocal-hostname: vm{rank}\n",
+        "meta-data": f"instance-id: {_word(instance_id or f'pcocc-{job}-vm{rank}')}\nlocal-hostname: vm{rank}\n",
         "user-data": user_data if user_data is not None else _NO_USER_DATA,
         "vendor-data": render_vendor_data(vms, domain, login, keys, command_user, mounts),
         "network-config": render_network_config(interfaces),
@@ -148,6 +149,11 @@ def _render_file(path: str, permissions: str, owner: str, content: str, defer: b
 
 def _indented(text: str, width: int) -> list[str]:
     return [" " * width + line for line in text.rstrip("\n").splitlines()]
+
+
+def _word(text: str) -> str:
+    """Return a word as YAML takes it for text: 7 would be a number, and *x somebody else's value."""
+    return text if re.fullmatch(r"[A-Za-z]+-[A-Za-z0-9._-]+", text) else json.dumps(text)
 
 
 def _quoted(text: str) -> str:

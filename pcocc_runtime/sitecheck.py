@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pcocc_runtime import config, netfile, repos, templates
-from pcocc_runtime.errors import ConfigError
+from pcocc_runtime import admission, config, netfile, repos, templates
+from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.policy import Policy, parse_policy
 from pcocc_runtime.schema import Problems
 from pcocc_runtime.system import identity
-from pcocc_runtime.templates import Template
+from pcocc_runtime.templates import Resolved, Template
+
+if TYPE_CHECKING:
+    from pcocc_runtime.freeze import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +62,35 @@ def check_templates(site: config.Site, every: Mapping[str, Template], problems: 
                 config.find_set(site, chosen)
             templates.check_sizes(chosen)
         except ConfigError as error:
-            if error.where not in [known.where for known in problems]:
-                problems.append(error)
+            add_new(error, problems)
+
+
+def check_own(site: config.Site, every: Mapping[str, Template], caller: Caller, problems: Problems) -> None:
+    """Add to `problems` what a job with one of the caller's own templates would be refused for."""
+    from pcocc_runtime import freeze  # only `template check` pays for it
+
+    for one in every.values():
+        if one.is_site:
+            continue
+        try:
+            chosen = templates.resolve(every, one.name, site.default_set)
+        except ConfigError:
+            continue  # check_templates has told
+        for error in [*freeze.find_problems(chosen, site, caller), *_find_denials(chosen, site)]:
+            add_new(error, problems)
+
+
+def _find_denials(chosen: Resolved, site: config.Site) -> list[ConfigError]:
+    try:
+        admission.ensure_admitted([config.find_set(site, chosen)], identity.read_caller)
+    except ConfigError:
+        return []
+    except RequestError as error:
+        return [chosen.error("resource-set", error.message, error.hint)]
+    return []
+
+
+def add_new(error: ConfigError, problems: Problems) -> None:
+    """Add an error, unless one of that place is known: what follows from a mistake is not told."""
+    if error.where not in [known.where for known in problems]:
+        problems.append(error)

@@ -86,7 +86,7 @@ _MOUNT = (
 def _mount(node: Node) -> dict[str, Any]:
     if isinstance(node.value, str):
         return {"path": _path(node), "readonly": False, "type": "9p"}
-    values: dict[str, Any] = {"readonly": False, "type": "9p", **schema.record(_MOUNT)(node)}
+    values: dict[str, Any] = {"path": "", "readonly": False, "type": "9p", **schema.record(_MOUNT)(node)}
     return {**values, "type": {"virtio-9p": "9p", "virtio-fs": "virtiofs"}.get(values["type"], values["type"])}
 
 
@@ -142,7 +142,7 @@ _CHECKS: dict[str, tuple[schema.Check, Any]] = {
     "cpus": (schema.integer(1, 4096), 1),
     "memory": (schema.memory, 0),
     "user-data": (_user_data, None),
-    "instance-id": (schema.pattern(r"[^\s%][^\s]{0,127}", "a word"), None),
+    "instance-id": (schema.pattern(r"\S{1,128}", "a word"), None),
     "mount-points": (_mounts, {}),
     "persistent-drives": (_drives, ()),
     "remote-display": (schema.choice("vnc", "spice"), None),
@@ -219,6 +219,15 @@ def resolve(templates: Mapping[str, Template], name: str, default_set: str | Non
     return Resolved(templates[name], values, sources)
 
 
+def find_own(problems: Sequence[ConfigError], name: str, every: Mapping[str, Template]) -> list[ConfigError]:
+    """Return the problems of a template and of those it inherits from, and those of whole files."""
+    names: list[str] = []
+    while name in every and name not in names:
+        names.append(name)
+        name = every[name].values.get("inherits") or ""
+    return [one for one in problems if one.key is None or any(one.key == n or one.key.startswith(f"{n}.") for n in names)]
+
+
 def check_sizes(chosen: Resolved) -> None:
     """Raise ConfigError when a template asks for more than its own CPUs or its disk controller have."""
     values = chosen.values
@@ -242,12 +251,20 @@ def _lineage(templates: Mapping[str, Template], one: Template) -> list[Template]
         if parent not in templates:
             raise place.error(f"there is no template {parent!r} to inherit from", known_names(templates))
         if templates[parent] in line:
-            names = " -> ".join([*(template.name for template in line), parent])
-            raise place.error(f"templates inherit from each other in a circle: {names}")
+            raise _circle(line[line.index(templates[parent]) :])
         if line[-1].is_site and not templates[parent].is_site:
             raise place.error(f"a site template cannot inherit from {parent!r}, which is a user's")
         line.append(templates[parent])
     return line
+
+
+def _circle(members: list[Template]) -> ConfigError:
+    """Return the error about templates that inherit each from the next; it is the same whichever of them is asked for."""
+    first = members.index(min(members, key=lambda one: one.name))
+    members = members[first:] + members[:first]
+    names = " -> ".join(one.name for one in [*members, members[0]])
+    place: Node = members[-1].node.value["inherits"]
+    return place.error(f"templates inherit from each other in a circle: {names}")
 
 
 def _unknown(templates: Mapping[str, Template], name: str) -> RequestError:
@@ -256,7 +273,7 @@ def _unknown(templates: Mapping[str, Template], name: str) -> RequestError:
 
 def known_names(templates: Mapping[str, Template]) -> str:
     """Return the hint that lists the templates there are."""
-    names = sorted(templates)
+    names = sorted(filter(schema.is_name, templates))
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"templates: {', '.join(names[:20]) or 'none is defined'}{more}; see 'pcocc template list'"
 

@@ -8,12 +8,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define STATUS_FD 3
 #define PARENT_FD 4
+
+/* s. The step's credential is good for 120 (slurm.conf, AuthInfo, cred_expire): after this its tasks wait instead of their srun. */
+#define LONGEST_WAIT 90
 
 static const char program[] = PCOCC_LIBEXEC "/boot";
 
@@ -104,12 +108,21 @@ static void restore_attention(const struct attention *former)
 	sigaction(SIGTERM, &former->terminate, NULL);
 }
 
-/* Returns what the starter reported: 0 the VMs run, 1 another srun is booting them, -1 they do not run. */
+static time_t monotonic_seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
+/* Returns what the starter reported: 0 the VMs run, 1 they are being booted, -1 they do not run. */
 static int read_report(int fd)
 {
 	char word[16] = "";
 	size_t length = 0;
 	struct pollfd status = { .fd = fd, .events = POLLIN };
+	time_t begin = monotonic_seconds();
 
 	while (length < sizeof(word) - 1 && !memchr(word, '\n', length)) {
 		int ready = poll(&status, 1, 200);
@@ -118,6 +131,8 @@ static int read_report(int fd)
 		if (ready <= 0) {
 			if (interruption)
 				return -1;
+			if (monotonic_seconds() - begin >= LONGEST_WAIT)
+				return 1;
 			continue;
 		}
 		ssize_t got = read(fd, word + length, sizeof(word) - 1 - length);

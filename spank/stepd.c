@@ -237,13 +237,22 @@ static bool is_vm_step(spank_t sp, char *set, size_t size)
 	return spank_getenv(sp, ENV_STEP_VMS, set, (int)size) == ESPANK_SUCCESS && *set;
 }
 
+/* A save speaks to QEMU, and to other nodes through Slurm: it stays in the node's own network. */
+static bool is_save(spank_t sp)
+{
+	int argc = 0;
+	char **argv = NULL;
+
+	return spank_get_item(sp, S_JOB_ARGV, &argc, &argv) == ESPANK_SUCCESS && argc > 0 && strcmp(argv[0], "@save") == 0;
+}
+
 int stepd_task_privileged(spank_t sp)
 {
 	char set[8192];
 
 	if (options.boot)
 		return boot_task_privileged(sp);
-	return is_vm_step(sp, set, sizeof(set)) ? vm_task_privileged(sp) : 0;
+	return is_vm_step(sp, set, sizeof(set)) && !is_save(sp) ? vm_task_privileged(sp) : 0;
 }
 
 /* Becomes the attach client, with the task's own command behind its own words. */

@@ -25,9 +25,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold the exclusive lock of a file that stays; RequestError says who has `what` when it cannot be had in LOCK_WAIT."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = _open_lock(path)
     try:
-        _adopt_mode(fd, path.parent)
         _wait_for_lock(fd, path, what)
         with contextlib.suppress(OSError):  # for others to read only, and the disk may be full
             os.truncate(fd, 0)
@@ -35,6 +34,15 @@ def locked(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _open_lock(path: Path) -> int:
+    """Open the file of a lock; it is made for as many people as its directory, at once: another may come the next moment."""
+    umask = os.umask(0)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _lock_mode(path.parent))
+    finally:
+        os.umask(umask)
 
 
 def _wait_for_lock(fd: int, path: Path, what: str) -> None:
@@ -136,10 +144,14 @@ def list_work(parent: Path, prefix: str) -> list[Path]:
     return [parent / name for name in os.listdir(parent) if name.startswith(prefix) and not name.endswith(".lock")]
 
 
-def _adopt_mode(fd: int, model: Path) -> None:
-    """Let those lock a file who may write to `model`: a reader could keep a lock from them."""
+def _lock_mode(model: Path) -> int:
+    """Return the mode for those to lock a file who may write to `model`: a reader could keep a lock from them."""
     writers = stat.S_IMODE(model.stat().st_mode) & 0o222
-    mode = writers | writers << 1
+    return writers | writers << 1
+
+
+def _adopt_mode(fd: int, model: Path) -> None:
+    mode = _lock_mode(model)
     if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
         with contextlib.suppress(PermissionError):  # another member of the group made it
             os.fchmod(fd, mode)

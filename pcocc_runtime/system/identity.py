@@ -19,6 +19,11 @@ def read_person(uid: int, gid: int) -> Person:
     return Person(uid, entry.pw_name, frozenset(name for number in numbers if (name := _group_name(number)) is not None))
 
 
+def read_caller() -> Person:
+    """Return who runs this process."""
+    return read_person(os.getuid(), os.getgid())
+
+
 def _group_name(gid: int) -> str | None:
     try:
         return grp.getgrgid(gid).gr_name

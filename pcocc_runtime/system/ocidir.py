@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from pcocc_runtime import oci
 from pcocc_runtime.errors import RequestError
@@ -39,10 +40,12 @@ def read_blob(directory: Path, blob: Blob) -> bytes:
 def extract_disk(directory: Path, blob: Blob, target: Path, watch: Watch) -> bool:
     """Write the disk in a layer to `target`; False when this layer has none."""
     try:
-        with _Checked(directory / "blobs/sha256" / blob.digest, blob.size, watch) as packed, _unpacked(packed, blob) as stream:
-            names = _extract(stream, target)
-            while packed.read(1 << 20):
-                pass  # to the end, for the digest
+        with _Checked(directory / "blobs/sha256" / blob.digest, blob.size, watch) as packed:
+            with _unpacked(packed, blob, directory) as stream:
+                names = _extract(stream, target)
+                while stream.read(1 << 20):
+                    pass  # to the end, where its packer's own sum is
+            packed.read_rest()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RequestError(f"layer {blob.digest} of {directory} is damaged: {error}", "fetch the image again") from None
     if packed.digest != blob.digest:
@@ -89,6 +92,16 @@ class _Checked:
         self._watch(self._done, self._size)
         return data
 
+    def read_rest(self) -> None:
+        """Read to the end, for the digest."""
+        while self.read(1 << 20):
+            pass
+
+    def rewound(self) -> IO[bytes]:
+        """Return the file, at its beginning again."""
+        self._stream.seek(0)
+        return self._stream
+
     @property
     def digest(self) -> str:
         return self._machine.hexdigest()
@@ -101,12 +114,16 @@ class _Checked:
 
 
 @contextmanager
-def _unpacked(packed: Any, blob: Blob) -> Iterator[Any]:
+def _unpacked(packed: _Checked, blob: Blob, directory: Path) -> Iterator[Any]:
     if blob.packing == "gzip":
-        with gzip.GzipFile(fileobj=packed, mode="rb") as stream:
+        with gzip.GzipFile(fileobj=cast(Any, packed), mode="rb") as stream:
             yield stream
     elif blob.packing == "zstd":
-        raise RequestError("the image's layers are compressed by zstd, which cannot be read yet", "push it with gzip layers")
+        packed.read_rest()  # zstd reads the file by itself, so its sum comes first
+        if packed.digest != blob.digest:
+            raise _damaged(directory, blob)
+        with process.open_filter(["zstd", "-dcq"], packed.rewound(), "install zstd, or push the image with gzip layers") as stream:
+            yield stream
     else:
         yield packed
 
@@ -117,6 +134,12 @@ def fetch_with_skopeo(reference: str, target: Path) -> None:
     status, said = process.run_watched(["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint)
     if status:
         raise RequestError(
-            f"{reference} could not be fetched: {said[-1] if said else f'skopeo ended with status {status}'}",
+            f"{reference} could not be fetched: {_plain(said[-1]) if said else f'skopeo ended with status {status}'}",
             "log in with 'skopeo login' when the registry asks for it",
         )
+
+
+def _plain(line: str) -> str:
+    """Return the message of a line of skopeo's log, which is written as time="..." level=fatal msg="..."."""
+    match = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
+    return re.sub(r"\\(.)", r"\1", match[1]) if match else line

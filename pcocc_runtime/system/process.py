@@ -7,9 +7,11 @@ import re
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import IO
 
 from pcocc_runtime.errors import NodeError
 
@@ -91,6 +93,31 @@ def run_watched(
         child.wait()
         if child.stdout:
             child.stdout.close()
+
+
+@contextmanager
+def open_filter(argv: Sequence[str], source: IO[bytes], hint: str) -> Iterator[IO[bytes]]:
+    """Give what a program makes of a file, to be read to its end; then NodeError with what it said, when it failed.
+
+    It is killed when the block ends with an error, and with this process.
+    """
+    try:
+        child = subprocess.Popen(
+            argv, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_die_with_parent
+        )
+    except FileNotFoundError:
+        raise NodeError(f"the program {argv[0]} is not installed on {os.uname().nodename}", hint=hint) from None
+    with child:
+        assert child.stdout and child.stderr
+        try:
+            yield child.stdout
+            child.stdout.close()
+            said = child.stderr.read(4096).decode(errors="replace").strip()
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode:
+        raise NodeError(f"{argv[0]} failed: {said or f'exit status {child.returncode}'}", hint=hint)
 
 
 def _die_with_parent() -> None:

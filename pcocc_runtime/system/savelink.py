@@ -28,6 +28,9 @@ class Link:
         except TimeoutError:
             self._socket.close()
             raise RequestError(f"another save of {vm} is under way, or about to end", "try again when it has ended") from None
+        except FileNotFoundError:
+            self._socket.close()
+            raise NodeError(f"{vm} is not up yet", "try again in a moment") from None
         except OSError:
             self._socket.close()
             raise self._ended() from None

@@ -12,7 +12,6 @@ from pathlib import Path
 from tests.boot.box import ROOT
 
 SPECIFICATION = ROOT / "SPECIFICATION.md"
-_BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
 @dataclass(frozen=True)
@@ -24,20 +23,30 @@ class Figure:
     baseline: str
     asked: str
 
+    @property
+    def line(self) -> str:
+        """Return it as a line of text."""
+        return f"{self.what}: {self.value}; {self.baseline} (asked: {self.asked})"
+
 
 def median(values: Sequence[float]) -> float:
     """Return the median."""
     return statistics.median(values)
 
 
-def write(figures: Sequence[Figure], date: str) -> None:
-    """Replace the table in SPECIFICATION.md."""
+def write(
+    figures: Sequence[Figure],
+    date: str,
+    table: str = "figures",
+    title: str = "Figures of the box",
+    machine: str = f"on {os.cpu_count()} CPUs, QEMU with TCG, two nodes of the box on one machine",
+) -> None:
+    """Replace a table in SPECIFICATION.md, or add it under its title."""
+    begin, end = f"<!-- {table}: begin -->", f"<!-- {table}: end -->"
     rows = [f"| {one.what} | {one.value} | {one.baseline} | {one.asked} |" for one in figures]
-    machine = f"Measured {date} on {os.cpu_count()} CPUs, QEMU with TCG, two nodes of the box on one machine."
-    table = "\n".join([_BEGIN, machine, "", "| what | measured | beside it | asked |", "|---|---|---|---|", *rows, _END])
+    block = "\n".join([begin, f"Measured {date} {machine}.", "", "| what | measured | beside it | asked |", "|---|---|---|---|", *rows, end])
     text = SPECIFICATION.read_text()
-    if _BEGIN in text:
-        text = re.sub(f"{_BEGIN}.*{_END}", lambda _match: table, text, flags=re.DOTALL)
-    else:
-        text = f"{text.rstrip()}\n\n## Figures of the box\n\n{table}\n"
+    if begin not in text:
+        text = f"{text.rstrip()}\n\n## {title}\n\n{begin}{end}\n"
+    text = re.sub(f"{begin}.*{end}", lambda _match: block, text, flags=re.DOTALL)
     Path(SPECIFICATION).write_text(text)

@@ -46,7 +46,7 @@ def main() -> None:
         for name in arguments.names or ALL:
             measure, rounds = ALL[name]
             for one in measure(Box(), arguments.rounds or rounds):
-                print(f"{one.what}: {one.value}; {one.baseline} (asked: {one.asked})", flush=True)
+                print(one.line, flush=True)
                 found.append(one)
     if arguments.write:
         figures.write(found, datetime.date.today().isoformat())

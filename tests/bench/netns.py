@@ -18,11 +18,12 @@ from pathlib import Path
 
 from pcocc_runtime import dnsmasq, layout, netplan, routes
 from pcocc_runtime.networks import EthernetNetwork
-from tests.bench import plot
-from tests.netns.fabric import HELPER, ROOT, Guest, Node, connect, release, request
+from tests.bench.plot import render_plot
+from tests.netns.fabric import HELPER, Guest, Node, connect, release, request
 
 PEERS, OWN, EACH = 1023, 64, 10
-PLANNED = (1, 4, 16, 64, 256, 1024, 4096)  # nodes
+SIZES = (1, 64, 128, 256, 384, 512, 640, 768, 896, 1024)  # nodes
+PLOT = Path(__file__).resolve().parents[2] / "docs" / "planning.svg"
 JOB = 12
 
 
@@ -80,31 +81,21 @@ def by_hand(node: Node, text: str) -> None:
     node.run("bridge", "-n", "hand", "-batch", "-", text=routes.render_forwarding(plan, addresses))
 
 
-def measure_plan(_directory: Path, rounds: int) -> list[tuple[int, float, float]]:
-    """Planning as one node of many sees it, ten VMs on each, in fresh processes; return (VMs, seconds, MiB of the whole process)."""
+def measure_plan(_directory: Path, rounds: int) -> None:
+    """Planning for clusters of ten VMs a node, as one node sees it, each in a fresh process; the plot goes into docs."""
     found = []
-    for nodes in PLANNED:
+    for nodes in SIZES:
         lines = [f"job {JOB}", "step 0", "uid 1", "gid 1", "stepd 1", f"index {nodes // 2}"]
-        lines += [f"layout n{node} {EACH * node}-{EACH * node + EACH - 1}" for node in range(nodes)]
+        lines += [f"layout n{node} {EACH * node}-{EACH * (node + 1) - 1}" for node in range(nodes)]
         text = "\n".join([*lines, f"sets default:{EACH * nodes}", "end", ""])
         code = "from tests.bench.netns import plan_once; plan_once()"
-        taken = []
-        for _ in range(rounds):
-            done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
-            taken.append(json.loads(done.stdout))
-        seconds, memory = (statistics.median(values) for values in zip(*taken, strict=True))
-        promise = " (promise 0.3 s, 60 MiB)" if nodes == 1024 else ""
-        print(f"plan, {EACH * nodes:,} VMs on {nodes:,} nodes: {seconds:.3f} s, {memory / 1024:.0f} MiB{promise}", flush=True)
-        found.append((EACH * nodes, seconds, memory / 1024))
-    return found
-
-
-def write_plot(found: list[tuple[int, float, float]]) -> None:
-    """Draw what planning costs against the number of VMs, for the documentation."""
-    at = EACH * 1024
-    times = plot.Panel("planning on one node, ms", "VMs, ten on a node", [(vms, 1e3 * one) for vms, one, _size in found], (at, 300))
-    sizes = plot.Panel("largest size of its process, MiB", "VMs, ten on a node", [(vms, size) for vms, _one, size in found], (at, 60))
-    (ROOT / "docs/planning.svg").write_text(plot.render_plot([times, sizes]))
+        run = [sys.executable, "-c", code]
+        done = (subprocess.run(run, input=text, capture_output=True, text=True, check=True).stdout for _ in range(rounds))
+        seconds, memory = (statistics.median(values) for values in zip(*map(json.loads, done), strict=True))
+        found.append((EACH * nodes, 1000 * seconds, memory / 1024))
+        print(f"plan, {EACH * nodes:,} VMs on {nodes:,} nodes: {seconds:.3f} s, {memory / 1024:.0f} MiB at most")
+    print(f"promised for {EACH * SIZES[-1]:,} VMs: 0.3 s, 60 MiB")
+    PLOT.write_text(render_plot("Planning as one node sees it", "VMs, ten a node", ("ms", "MiB at most"), found))
 
 
 def plan_once() -> None:
@@ -211,7 +202,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure networks in namespaces, and print a line for each figure.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default all")
     parser.add_argument("--rounds", type=int, help="how often each is repeated")
-    parser.add_argument("--plot", action="store_true", help="write docs/planning.svg, from what planning takes")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(ALL))
     if unknown:
@@ -219,9 +209,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/root") as directory:
         for name in arguments.names or ALL:
             measure, rounds = ALL[name]
-            found = measure(Path(directory), arguments.rounds or rounds)
-            if found and arguments.plot:
-                write_plot(found)
+            measure(Path(directory), arguments.rounds or rounds)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import subprocess
+import uuid
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.boot.box import NODES, ROOT, SHARED_NAME, STATE, Box, wait_for
+from tests.boot.box import HOME, NODES, ROOT, SHARED_NAME, STATE, Box, wait_for
 from tests.boot.cluster import Cluster, make_cluster
 
 LOG_LINES = 40
@@ -35,6 +38,16 @@ def box() -> Iterator[Box]:
     done = subprocess.run([ROOT / "tests/box", "status", "--wait", "30"], capture_output=True, text=True, check=False)
     lock.close()
     assert done.returncode == 0, f"the box is not clean after the tests:\n{done.stdout}{done.stderr}"
+
+
+@pytest.fixture
+def home(box: Box) -> Iterator[Path]:
+    """A home directory of alice's that is empty: for commands run with HOME set to it."""
+    path = HOME / f".boottest-{uuid.uuid4().hex}"
+    path.mkdir()
+    shutil.chown(path, "alice", "alice")
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="session")

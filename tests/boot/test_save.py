@@ -40,17 +40,17 @@ def image(box: Box) -> Iterator[str]:
 
 @pytest.mark.timeout(1800)
 def test_a_journal_that_is_written_meanwhile_is_saved_whole(box: Box, image: str) -> None:
-    with make_cluster(box, "--pcocc-template=debian:2", f"--pcocc-image={image}", "-N2", boot=False) as cluster:
+    with make_cluster(box, "--pcocc-template=debian", f"--pcocc-image={image}", boot=False) as cluster:
         cluster.srun("--pcocc-vm true", status=0, timeout=280)
         home = "sudo mkdir -p /var/journal && sudo chown $(id -u) /var/journal"
-        cluster.vm(home, vms="vm1")
-        cluster.vm(f"HOME=/var/journal; echo '{WRITER}' >/var/journal/writer", vms="vm1")
-        cluster.vm("sudo systemd-run --quiet env HOME=/var/journal sh /var/journal/writer; sleep 5", vms="vm1")  # a step's own would end with it
-        before = int(cluster.vm(f"HOME=/var/journal; {COUNT}", vms="vm1"))
-        done = box.run(["pcocc", "save", "-j", str(cluster.job), "--safe", "vm1"], timeout=300)
+        cluster.vm(home, vms="vm0")
+        cluster.vm(f"HOME=/var/journal; echo '{WRITER}' >/var/journal/writer", vms="vm0")
+        cluster.vm("sudo systemd-run --quiet env HOME=/var/journal sh /var/journal/writer; sleep 5", vms="vm0")  # a step's own would end with it
+        before = int(cluster.vm(f"HOME=/var/journal; {COUNT}", vms="vm0"))
+        done = box.run(["pcocc", "save", "-j", str(cluster.job), "--safe", "vm0"], timeout=300)
         assert done.returncode == 0 and "note" not in done.stderr, done.stderr
-        assert done.stdout.startswith(f"saved vm1 as user:{image}@1 (")
-        after = int(cluster.vm(f"HOME=/var/journal; {COUNT}", vms="vm1"))
+        assert done.stdout.startswith(f"saved vm0 as user:{image}@1 (")
+        after = int(cluster.vm(f"HOME=/var/journal; {COUNT}", vms="vm0"))
         assert 0 < before < after, "the guest went on"
     with make_cluster(box, "--pcocc-template=debian", f"--pcocc-image={image}@1", boot=False) as again:
         again.srun("--pcocc-vm true", status=0, timeout=280)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# build-kernel.sh DIRECTORY: makes "vmlinuz" and "initrd" there, a guest for tests that needs no disk: Debian's kernel,
-# the one with 9p, and busybox. Its serial console is a root shell; the power button has it write to its disks and power off.
+# build-kernel.sh DIRECTORY: makes "vmlinuz", "initrd" and "initrd-net" there, a guest for tests that needs no disk: Debian's
+# kernel, the one with 9p, and busybox; and with initrd-net, what a node's networks need. Its serial console is a root shell; the power button has it write to its disks and power off.
 set -euo pipefail
 
 (($# == 1)) || { echo "usage: build-kernel.sh DIRECTORY" >&2; exit 2; }
@@ -17,13 +17,19 @@ depmod -b packages "$version"
 
 mkdir -p initrd/{bin,dev,etc,lib,mnt,proc,sys,tmp}
 cp packages/bin/busybox initrd/bin/
-: >initrd/etc/modules
-while read -r file; do
-  cp "$file" initrd/lib/
-  echo "${file##*/}" >>initrd/etc/modules
-done < <(for name in virtio_pci virtio_blk virtio_scsi ahci ata_piix sd_mod sr_mod isofs 9pnet_virtio 9p virtiofs button evdev; do
-  modprobe -d packages -S "$version" --show-depends "$name"
-done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
+mkdir -p net/{etc,lib}
+add_modules() { # DIRECTORY NAME...: files, and their names in loading order
+  local directory=$1 name file
+  shift
+  while read -r file; do
+    cp "$file" "$directory/lib/"
+    echo "${file##*/}" >>"$directory/etc/modules"
+  done < <(for name; do modprobe -d packages -S "$version" --show-depends "$name"; done |
+    awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
+}
+add_modules initrd virtio_pci virtio_blk virtio_scsi ahci ata_piix sd_mod sr_mod isofs 9pnet_virtio 9p virtiofs button evdev
+add_modules net virtio_pci 9pnet_virtio 9p overlay bridge veth tun nf_tables nft_ct nft_masq nft_nat nft_limit \
+  nft_reject_inet nft_fib_inet nft_meta_bridge nft_reject_bridge vxlan
 cat >initrd/init <<'EOF2'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -46,8 +52,11 @@ exec setsid sh -c 'PS1="guest# " exec sh </dev/ttyS0 >/dev/ttyS0 2>&1'
 EOF2
 chmod 755 initrd/init
 (cd initrd && find . | cpio --quiet -o -H newc | gzip -1) >initrd.gz
+truncate --size=%4 initrd.gz # an archive that follows must begin at a multiple of four (init/initramfs.c)
+(cd net && find . | cpio --quiet -o -H newc) | cat initrd.gz - >initrd-net
 mkdir -p "$out"
 cp "packages/boot/vmlinuz-$version" "$out/vmlinuz.new"
 mv initrd.gz "$out/initrd.new"
 mv "$out/vmlinuz.new" "$out/vmlinuz"
 mv "$out/initrd.new" "$out/initrd"
+mv initrd-net "$out/initrd-net"

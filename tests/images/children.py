@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pcocc_runtime import cli
@@ -36,11 +37,13 @@ def start(run: Callable[[], int], output: Path | None = None) -> int:
                 os.dup2(fd, number)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
             status = run()
-            sys.stdout.flush()
-            sys.stderr.flush()
         except SystemExit as end:
             status = int(end.code or 0)
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(status)
     return child
 
@@ -55,7 +58,7 @@ def pcocc(*argv: str, output: Path | None = None) -> int:
     return wait(start(lambda: cli.main(argv), output))
 
 
-def run_to_step(step: int, inside: Path, *argv: str) -> int:
+def run_to_step(step: int, inside: Path, *argv: str, do: Callable[[Sequence[str]], int] = cli.main) -> int:
     """Run a `pcocc` command and kill it just before the step-th operation on files in `inside`; return its exit status."""
 
     def run() -> int:
@@ -70,19 +73,24 @@ def run_to_step(step: int, inside: Path, *argv: str) -> int:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(look)
-        return cli.main(argv)
+        return do(argv)
 
     return wait(start(run))
 
 
 def as_user(uid: int, run: Callable[[], int], output: Path | None = None) -> int:
     """Run a function as another user without root's capabilities; return its value."""
+    return wait(start_as(uid, run, output))
+
+
+def start_as(uid: int, run: Callable[[], int], output: Path | None = None, groups: Sequence[int] = ()) -> int:
+    """Start a function as another user, who is in these groups too; return the child's pid."""
 
     def lowered() -> int:
-        os.setgroups([])
+        os.setgroups(groups)
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
         os.umask(0o022)
         return run()
 
-    return wait(start(lowered, output))
+    return start(lowered, output)

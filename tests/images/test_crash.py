@@ -4,15 +4,16 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import images, repos
+from pcocc_runtime import cli, images, repos
 from pcocc_runtime.repos import Repo
 from tests.images import children
-from tests.images.disks import Ran, content, leftovers, listing, make_disk, raw_sum, write_raw
+from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, raw_sum, save, write_raw
+from tests.images.test_sources import layer, write_layout
 
 Pcocc = Callable[..., Ran]
 COMMANDS = [
@@ -26,7 +27,19 @@ COMMANDS = [
     ["delete", "a"],
     ["repo", "gc", "--grace", "0"],
     ["export", "a", "out.raw"],
+    ["import", "oci:oci", "new"],
+    ["save", "a"],
+    ["save", "--new", "a"],
 ]
+
+
+def do(argv: Sequence[str]) -> int:
+    """Run `pcocc image`, or do what `pcocc save` does to repositories."""
+    if argv[1] != "save":
+        return cli.main(argv)
+    repo = Repo("user", str(Path("home/.pcocc/images").absolute()))
+    save(repo, "saved" if "--new" in argv else argv[-1], find(argv[-1], repo), 9, new="--new" in argv)
+    return 0
 
 
 @pytest.fixture
@@ -34,6 +47,7 @@ def world(pcocc: Pcocc, tmp_path: Path) -> Path:
     """Return a directory with two repositories, an unreferenced layer, and a leftover of a process that is gone."""
     for name, seed in (("a.qcow2", 0), ("new.qcow2", 1), ("far.qcow2", 2), ("lost.qcow2", 3)):
         make_disk(tmp_path / name, seed=seed)
+    write_layout(tmp_path / "oci", [layer([("disk/a", write_raw(tmp_path / "raw", 1).read_bytes())], "zstd")], "zstd")
     pcocc("image", "import", "a.qcow2", "a")
     pcocc("image", "resize", "a", "1536K")
     pcocc("image", "import", "far.qcow2", "site:far")
@@ -55,14 +69,14 @@ def test_a_killed_command_leaves_all_or_nothing(pcocc: Pcocc, repo: Repo, other:
     before = disks(repo, other)
     saved = world.with_name(f"{world.name}-saved")
     shutil.copytree(world, saved, symlinks=True)
-    assert children.pcocc("image", *argv) == 0
+    assert children.wait(children.start(lambda: do(["image", *argv]))) == 0
     after = disks(repo, other)
     step, ended = 0, False
     while not ended:
         shutil.rmtree(world)
         shutil.copytree(saved, world, symlinks=True)
         os.chdir(world)
-        status = children.run_to_step(step, world, "image", *argv)
+        status = children.run_to_step(step, world, "image", *argv, do=do)
         assert status in (0, -signal.SIGKILL)
         ended = status == 0
         check(argv, before, after, repo, other, step)
@@ -78,9 +92,9 @@ def check(argv: list[str], before: dict[str, str], after: dict[str, str], repo: 
         assert now in (before, after), step
     assert not Path("out.raw").exists() or content(Path("out.raw"), "raw") == raw_sum(size=3 << 19)
     done_before = now == after != before or Path("out.raw").exists()
-    assert children.pcocc("image", *argv) == (
-        1 if done_before and argv[0] in ("import", "copy", "delete", "export") and "--update" not in argv else 0
-    )
+    refused = done_before and argv[0] in ("import", "copy", "delete", "export") and "--update" not in argv
+    if "--new" not in argv or not done_before:
+        assert children.wait(children.start(lambda: do(["image", *argv]))) == (1 if refused else 0)
     for name in ("user", "site"):
         assert children.pcocc("image", "repo", "gc", name, "--grace", "0") == 0
     assert leftovers(repo) == [] and leftovers(other) == [] and not list(Path().glob(".pcocc-export-*"))
@@ -89,6 +103,21 @@ def check(argv: list[str], before: dict[str, str], after: dict[str, str], repo: 
     assert not any("/." in path for one in (repo, other) for path in listing(one))
     stored = {path.rpartition("/")[2] for one in (repo, other) for path in listing(one) if path.startswith("data/")}
     assert stored == layers, step
+
+
+@pytest.mark.parametrize("argv", [["image", "export", "--force", "a", "out.raw"], ["config", "policy", "-o", "out.raw"]], ids=" ".join)
+def test_a_file_that_is_replaced_is_the_old_one_or_the_new_one(pcocc: Pcocc, world: Path, argv: list[str]) -> None:
+    path = world / "out.raw"
+    assert children.wait(children.start(lambda: cli.main(argv))) == 0
+    new = path.read_bytes()
+    step, status = 0, -signal.SIGKILL
+    while status:
+        path.write_bytes(b"old")
+        status = children.run_to_step(step, world, *argv)
+        assert status in (0, -signal.SIGKILL) and path.read_bytes() in (b"old", new)
+        step += 1
+    assert step > 1 and path.read_bytes() == new
+    assert cli.main(argv) == 0 and not list(world.glob(".pcocc*"))
 
 
 def test_a_killed_creation_is_completed(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
@@ -113,7 +142,6 @@ def test_qemu_img_ends_with_the_command(pcocc: Pcocc, repo: Repo, tmp_path: Path
     )
     (fifo_slow / "qemu-img").chmod(0o755)
     os.environ["PATH"] = f"{fifo_slow}:{os.environ['PATH']}"
-    from pcocc_runtime import cli
 
     def run() -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)

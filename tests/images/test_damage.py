@@ -1,7 +1,9 @@
 """Damaged repositories: metadata, layers and headers of any content are told or passed over, and hurt nothing else."""
 
+import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,8 @@ from pcocc_runtime import imagemeta, images
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
-from tests.images.disks import Ran, leftovers, listing, make_disk, qemu_img, save, spoil
+from tests.images.disks import Ran, find, leftovers, listing, make_disk, qemu_img, save, spoil
+from tests.images.test_sources import layer, write_layout
 
 Pcocc = Callable[..., Ran]
 
@@ -129,18 +132,84 @@ def test_any_metadata_is_read_or_refused(tmp_path: Path, data: st.DataObject) ->
             assert imagemeta.parse_revision(imagemeta.render_revision(revision).decode(), "a@0", "w") == revision
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(at=st.integers(0, 600), value=st.binary(min_size=1, max_size=16))
-def test_any_header_is_imported_or_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, at: int, value: bytes) -> None:
-    source = tmp_path / "fuzz.qcow2"
-    data = bytearray((make_disk(source) if not source.exists() else source).read_bytes())
-    data[at : at + len(value)] = value
-    (tmp_path / "bad").write_bytes(data)
+# where the tables are that lead through an image: qcow2's header and its L1, refcount and L2 tables; VMDK's header,
+# descriptor and grain tables; VDI's header and block map; VHDX's headers, region tables, log, BAT; VHD's footer, header, BAT
+PLACES = {
+    "qcow2": [0, 0x10000, 0x20000, 0x30000, 0x40000], "vmdk": [0, 512, 21 * 512, 0x10000], "vdi": [0, 512],
+    "vhdx": [0, 1 << 16, 2 << 16, 3 << 16, 1 << 20, 2 << 20, 3 << 20], "vpc": [0, 512, 1536, -512],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", PLACES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_header_is_imported_or_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, form: str, data: st.DataObject) -> None:
+    source = tmp_path / f"fuzz.{form}"
+    content = bytearray((make_disk(source, form) if not source.exists() else source).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.sampled_from(PLACES[form])) % len(content) + data.draw(st.integers(0, 160))
+        value = data.draw(st.binary(min_size=1, max_size=16) | st.sampled_from([bytes(8), b"\xff" * 8, b"\0\0\0\x80" * 2]))
+        content[at : at + len(value)] = value
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    (tmp_path / "bad").write_bytes(content)
+    attempt(pcocc, repo, tmp_path, "import", "--format", form, "--update", "bad", "a")
+
+
+def attempt(pcocc: Pcocc, repo: Repo, directory: Path, *argv: str) -> None:
+    """Run a command that may be refused, in a sentence, soon, leaving nothing behind."""
     start = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
+        patch.chdir(directory)
         try:
-            done = pcocc("image", "import", "--format", "qcow2", "--update", "bad", "a")
+            done = pcocc("image", *argv)
         except AssertionError:
-            done = pcocc("image", "import", "--format", "qcow2", "--update", "bad", "a", ok=False)
+            done = pcocc("image", *argv, ok=False)
     assert time.monotonic() - start < 20 and leftovers(repo) == [], done
+
+
+odd = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("sha256:" + "0" * 64) | st.just("../../etc/passwd"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["digest", "size", "mediaType", "platform"]), inner),
+)  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(st.integers(0, 2), st.dictionaries(st.sampled_from(["manifests", "layers", "config", "annotations"]), odd), st.integers(0, 400))
+def test_any_document_of_a_container_image_is_read_or_refused(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, which: int, changed: dict[str, Any], cut: int
+) -> None:
+    disk = make_disk(tmp_path / "disk", "raw").read_bytes()
+    shutil.rmtree(tmp_path / "oci", ignore_errors=True)
+    write_layout(tmp_path / "oci", [layer([("disk/a", disk)])])
+    index = json.loads((tmp_path / "oci/index.json").read_text())
+    digest = index["manifests"][0]["digest"].partition(":")[2]
+    if which:
+        manifest = {**json.loads((tmp_path / "oci/blobs/sha256" / digest).read_text()), **changed}
+        text = json.dumps(manifest).encode()[: None if which == 1 else cut]
+        digest = hashlib.sha256(text).hexdigest()
+        (tmp_path / "oci/blobs/sha256" / digest).write_bytes(text)
+        index["manifests"][0]["digest"] = f"sha256:{digest}"
+    (tmp_path / "oci/index.json").write_text(json.dumps(index if which else {**index, **changed}))
+    attempt(pcocc, repo, tmp_path, "import", "--update", "oci:oci", "a")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(part=st.sampled_from(["meta", "data", ".config", "top"]), at=st.integers(0, 2000), value=st.binary(min_size=1, max_size=9), cut=st.booleans())
+def test_any_damage_to_a_repository_is_told(
+    pcocc: Pcocc, repo: Repo, base: Found, tmp_path: Path, part: str, at: int, value: bytes, cut: bool
+) -> None:
+    path = {"meta": Path(repo.path, "meta/base@0"), "data": base.path, ".config": Path(repo.path, ".config")}.get(part)
+    if path is None:
+        path = (save(repo, "base", base, 3) if len(images.read_images([repo], [])) == 1 else find("base", repo)).path
+    before = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(before[:at] if cut else before[:at] + value + before[at + len(value) :])
+    try:
+        for argv in (["list"], ["show", "base"], ["verify"], ["export", "--force", "base", "out.raw"], ["repo", "list"], ["list", "--json"]):
+            attempt(pcocc, repo, tmp_path, *argv)
+        if part in ("data", "top") and path.read_bytes() != before:
+            pcocc("image", "verify", ok=False)
+    finally:
+        path.write_bytes(before)
+    pcocc("image", "verify")

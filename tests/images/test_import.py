@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import images, qcow2
+from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Reference, Repo
 from pcocc_runtime.system import qemuimg
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
@@ -258,6 +259,23 @@ def test_a_wrong_name_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, name:
         "etc",
         "home",
     ]
+
+
+WRONG = ["a/b", "../a", "..", "a\nb", "x" * 300, "", "a@1x", "a@-1", "nowhere:a", "user:", "user:../a", "a@99999999999"]
+
+
+@pytest.mark.parametrize("argv", ["show {}", "export {} x.raw", "copy {} b", "copy base {}", "resize {} 2M", "delete {}", "verify {}"])
+def test_a_wrong_name_is_refused_by_every_verb(pcocc: Pcocc, repo: Repo, base: Found, argv: str) -> None:
+    before = listing(repo)
+    for name in WRONG:
+        pcocc("image", *(word.format(name) for word in argv.split(" ")), ok=False)
+    assert listing(repo) == before and leftovers(repo) == [] and not Path("x.raw").exists()
+
+
+@pytest.mark.parametrize("argv", ["repo gc {}", "list -R {}", "verify -R {}"])
+def test_a_wrong_name_of_a_repository_is_refused(pcocc: Pcocc, base: Found, argv: str) -> None:
+    for name in ("a/b", "..", "a\nb", "x" * 300, "x y"):
+        pcocc("image", *(word.format(name) for word in argv.split(" ")), ok=False)
 
 
 def test_compressed_and_described(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:

@@ -118,6 +118,34 @@ def test_layers_that_a_vm_uses_are_kept(pcocc: Pcocc, repo: Repo, base: Found, t
     assert listing(repo) == {}
 
 
+@pytest.mark.parametrize("how", ["update", "replace", "file"])
+def test_a_vm_keeps_the_image_it_was_started_from(pcocc: Pcocc, repo: Repo, base: Found, tmp_path: Path, how: str) -> None:
+    """However the image is replaced while it runs: what the VM reads for the first time afterwards is the old content."""
+    make_disk(tmp_path / "new.qcow2", seed=1)
+    disk = shutil.copy(base.path, tmp_path / "disk.qcow2") if how == "file" else base.path
+    qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", tmp_path / "overlay")
+    with subprocess.Popen(
+        ["qemu-io", "-f", "qcow2", tmp_path / "overlay"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as vm:
+        assert vm.stdin and vm.stdout
+        vm.stdin.write("read 0 512\n")
+        vm.stdin.flush()
+        vm.stdout.readline()
+        if how == "file":
+            os.replace(tmp_path / "new.qcow2", tmp_path / "disk.qcow2")
+        else:
+            if how == "replace":
+                pcocc("image", "delete", "base")
+            pcocc("image", "import", "--update", "new.qcow2", "base")
+            if how == "update":
+                pcocc("image", "delete", "base@0")
+            pcocc("image", "repo", "gc", "--grace", "0")
+            assert content(find("base", repo).path) == raw_sum(1)
+        out, _err = vm.communicate("read -v 131072 512\n")
+    dump = bytes.fromhex("".join(line[11:58] for line in out.splitlines() if line.startswith("00020")))
+    assert dump == (tmp_path / "base.qcow2.raw").read_bytes()[131072 : 131072 + 512]
+
+
 def test_gc_leaves_young_layers_and_takes_old_ones(pcocc: Pcocc, repo: Repo, base: Found) -> None:
     Path(repo.path, "meta/base@0").unlink()
     done = pcocc("image", "repo", "gc")

@@ -34,11 +34,20 @@ def ask(pcocc: Pcocc, tmp_path: Path) -> Ask:
     return submit
 
 
-def disk(answer: tuple[int, str]) -> Path:
+def group_of(answer: tuple[int, str]) -> document.Group:
     assert answer[0] == client.OK, answer
-    group = document.decode(dict(line.split(" ", 1) for line in answer[1].splitlines())["cluster"]).groups[0]
+    return document.decode(dict(line.split(" ", 1) for line in answer[1].splitlines())["cluster"]).groups[0]
+
+
+def disk(answer: tuple[int, str]) -> Path:
+    group = group_of(answer)
     assert group.image and group.image.startswith("/")
     return Path(group.image)
+
+
+def test_what_a_vm_runs_from_is_known_by_its_full_name(ask: Ask, tmp_path: Path) -> None:
+    assert [group_of(ask(image)).origin for image in ("debian", "debian@0", "site:debian")] == ["user:debian@1", "user:debian@0", "site:debian@0"]
+    assert group_of(ask(f"{tmp_path}/0.qcow2")).origin is None
 
 
 @pytest.mark.parametrize(

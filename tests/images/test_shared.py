@@ -18,9 +18,9 @@ from pytest_mock import MockerFixture
 
 from pcocc_runtime import cli, images, repos
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import qemuimg
+from pcocc_runtime.system import disks, qemuimg
 from tests.images import children
-from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, raw_sum, write_raw
+from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, raw_sum, save, write_raw
 
 Pcocc = Callable[..., Ran]
 NOBODY, SOMEBODY = 65533, 65532
@@ -217,6 +217,37 @@ def test_a_group_shares_a_repository(site: Path) -> None:
     assert listing(Repo("ours", str(shared))) == {}
 
 
+def test_two_users_save_to_one_image_at_the_same_time(site: Path) -> None:
+    """Two real users in a group whose directory it is: each gets revisions of its own, and both can read all."""
+    group, shared = 65531, site / "shared"
+    shared.mkdir()
+    os.chown(shared, 0, group)
+    shared.chmod(0o2770)
+    (site / "etc/repos.yaml").write_text(f"repos: [{{name: ours, path: {shared}}}, {{name: site, path: {site}/images}}]")
+    repo = Repo("ours", str(shared))
+    overlays = {uid: [make_disk(site / f"{uid}-{turn}.qcow2", seed=uid + turn) for turn in range(4)] for uid in (NOBODY, SOMEBODY)}
+
+    def work(uid: int) -> int:
+        os.environ["HOME"] = str(site / str(uid))
+        for turn, path in enumerate(overlays[uid]):
+            status = cli.main(["image", "import", "--update", str(path), "a"])
+            found = images.find_image(repos.parse_reference("a"), [repo])
+            save(repo, "a", found, uid % 50 + turn)
+            if status:
+                return status
+        return cli.main(["image", "repo", "gc", "--grace", "0"]) or cli.main(["image", "verify"])
+
+    crew = [children.start_as(uid, lambda uid=uid: work(uid), site / f"out{uid}", [group]) for uid in (NOBODY, SOMEBODY)]  # type: ignore[misc]
+    assert [children.wait(child) for child in crew] == [0, 0], [(site / f"out{uid}").read_text() for uid in (NOBODY, SOMEBODY)]
+    found = images.read_images([repo], problems := [])
+    assert problems == [] and [one.revision.revision for one in found] == list(range(16))
+    assert {one.revision.owner for one in found} == {str(NOBODY), str(SOMEBODY)}
+    sums = {content(one.path) for one in found if len(one.revision.layers) == 1}
+    assert sums == {raw_sum(uid + turn) for uid in (NOBODY, SOMEBODY) for turn in range(4)}
+    other = children.start_as(SOMEBODY, lambda: cli.main(["image", "delete", "a"]), None, [group])
+    assert children.wait(other) == 0 and listing(repo) == {} and leftovers(repo) == []
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of 4 MiB."""
@@ -299,6 +330,8 @@ def test_a_read_only_file_system_is_read(pcocc: Pcocc, crowded: Repo, small: Pat
     pcocc("image", "verify")
     pcocc("image", "export", "a", "out.qcow2")
     pcocc("image", "copy", "a", "site:a")
+    boot, _name = images.find_boot_disk("small:a", [crowded])  # and VMs run from it
+    assert disks.create_overlay(boot, tmp_path / "overlay.qcow2") and content(tmp_path / "overlay.qcow2") == content(Path(boot))
     assert "read-only" in pcocc("image", "repo", "list").out
     for argv in (["import", "a.qcow2", "b"], ["copy", "a", "b"], ["delete", "a"], ["resize", "a", "2M"], ["repo", "gc"]):
         assert "cannot be changed by you: Read-only file system" in pcocc("image", *argv, ok=False).err

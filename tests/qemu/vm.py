@@ -63,7 +63,7 @@ class Vm:
         facts = {
             "job": job, "node": "here", "nodes": [["here", [0]]], "vms": 1, "accel": "tcg", "accel_why": "tests",
             "qemu": "/usr/bin/qemu-system-x86_64", "scratch": f"{DATA}/{scratch.name}", "boot_timeout": 60, "shutdown_grace": grace,
-            "networks": [], "interfaces": {}, "access": [], "reverse_nat": [], "cache": cache,
+            "networks": [], "reach": [], "reverse_nat": [], "interfaces": {}, "cache": cache,
         }  # fmt: skip
         keys = dict.fromkeys(("user", "user_public", "host", "host_public"), "key")
         environ = {

@@ -61,10 +61,69 @@ def test_an_unknown_template_is_an_error(site: Path, capsys: pytest.CaptureFixtu
 
 def test_check_tells_all_problems_at_once(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     user = site.parent / "user/templates.yaml"
-    user.write_text("a: {cpus: x}\nb: {inherits: zz}\ntiny: {}\nc: {resource-set: gone}\nd: {emulator-cores: 1}\ne: {inherits: d}\n")
+    user.write_text(
+        "a: {cpus: x}\nb: {inherits: zz}\ntiny: {}\nc: {resource-set: gone}\nd: {emulator-cores: 1}\ne: {inherits: d}\n"
+        "f: {inherits: g}\ng: {inherits: f}\nh: {inherits: f}\n"
+    )
     assert cli.main(["template", "check"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pcocc: error: ")]
-    assert [line.split(f"{user}:")[1].split(":")[0] for line in errors] == ["1", "3", "2", "4", "5"]
+    assert [line.split(f"{user}:")[1].split(":")[0] for line in errors] == ["1", "3", "2", "4", "5", "8"]
+
+
+def test_check_tells_what_a_job_would_be_refused_for(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site / "pcocc.yaml").write_text("users-may-set: {custom-args: [], host-paths: [/nowhere], qemu-bin: []}\n")
+    (site / "resources.yaml").write_text("default: {networks: [lan], default: true}\nlab: {users: [nosuchuser]}\nfast: {networks: [ib]}\nbare: {}\n")
+    (site / "templates.yaml").write_text("tiny: {custom-args: [-x], mount-points: {a: /nowhere}}\nfast: {resource-set: fast}\n")
+    user = site.parent / "user/templates.yaml"
+    user.write_text("""\
+good: {inherits: tiny, cpus: 2}
+bad:
+  inherits: tiny
+  custom-args: ['-y']
+  mount-points: {b: /usr}
+  qemu-bin: /bin/sh
+  image: /gone
+  user-data: /gone
+  kernel: /gone
+  instance-id: '%{what}'
+  resource-set: lab
+net: {resource-set: fast}
+""")
+    assert cli.main(["template", "check"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pcocc: error: ")]
+    assert sorted(line.removeprefix(f"pcocc: error: {user}:").split(": ")[:2] for line in errors if str(user) in line) == [
+        ["10", "bad.instance-id"], ["11", "bad.resource-set"], ["12", "net.resource-set"], ["4", "bad.custom-args"],
+        ["5", "bad.mount-points"], ["6", "bad.qemu-bin"], ["7", "bad.image"], ["8", "bad.user-data"], ["9", "bad.kernel"],
+    ]  # fmt: skip
+    assert [line for line in errors if str(user) not in line] == [
+        f"pcocc: error: {site}/templates.yaml:1: tiny.mount-points: mount 'a': directory /nowhere cannot be read: No such file or directory"
+    ]
+
+
+def test_list_leaves_nothing_out_in_silence(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    user = site.parent / "user/templates.yaml"
+    user.write_text("a: {inherits: b}\nb: {inherits: a}\n_c: {cpus: 1}\nd: {inherits: nowhere}\n")
+    assert cli.main(["template", "list"]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["NAME", "big", "empty", "fast", "tiny"]
+    places = [line.split(f"{user}:")[1].split(": ")[:2] for line in err.splitlines() if "error: " in line]
+    assert places == [["3", "_c"], ["2", "b.inherits"], ["4", "d.inherits"]]
+
+
+def test_show_tells_what_is_wrong_with_that_template_alone(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    user = site.parent / "user/templates.yaml"
+    user.write_text("a: {cpus: x}\nb: {inherits: a, mount-points: {d: /x, e: {path: /y, readonly: true}}}\nc: {memry: 1}\n")
+    assert cli.main(["template", "show", "b"]) == 1
+    out, err = capsys.readouterr()
+    assert "mount-points  d: {path: /x, readonly: false, type: 9p}  this template\n              e: {" in out
+    assert err.count("error: ") == 1 and f"{user}:1: a.cpus: " in err
+    assert cli.main(["template", "show", "tiny"]) == 0
+    assert cli.main(["template", "show", "nope"]) == 1
+    assert "there is no template 'nope'" in capsys.readouterr().err
+    user.write_text("a: [\n")
+    assert cli.main(["template", "show", "tiny"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("template tiny, ") and f"{user}:2: not valid YAML" in err
 
 
 def test_config_check_covers_every_file(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +194,12 @@ def test_only_unprivileged_users_can_check_another_directory(monkeypatch: pytest
         finally:
             os.seteuid(me)
         assert f"{directory}/networks.yaml:1: lan.type: expected one of ethernet," in capsys.readouterr().err
+
+
+def test_a_configuration_that_is_not_there_is_not_right(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(site / "typo"))
+    assert cli.main(["config", "check"]) == 1
+    assert capsys.readouterr().err.startswith(f"pcocc: error: {site}/typo: is not a directory\nhint: ")
 
 
 def test_config_policy_writes_the_table_beside_the_files(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,11 @@ import pwd
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from pcocc_runtime import client, freeze
+from pcocc_runtime import client, freeze, templates
 from pcocc_runtime.document import Mount
 from tests.unit.site import Ask, frozen, refused, user_template, write_image, write_site
 
@@ -30,6 +33,18 @@ def test_what_runs_is_frozen(ask: Ask, tmp_path: Path) -> None:
     assert (group.template, group.count, group.image) == ("mine", 3, str(tmp_path / "tiny.qcow2"))
     assert group.mounts == (Mount("h", "/"), Mount("w", f"{tmp_path}/home/..", readonly=True), Mount("d", str(tmp_path / "data")))
     assert (group.user_data, group.disk_model, group.memory) == ("#cloud-config\n", "ide", 256)
+
+
+def test_a_template_edited_while_the_job_waits_changes_nothing(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "home/ud").write_text("#cloud-config\n{}\n")
+    user_template(tmp_path, "mine: {inherits: tiny, user-data: ~/ud, custom-args: [-x]}")
+    answer = ask("mine:2")
+    before = frozen(answer)
+    user_template(tmp_path, "mine: {inherits: big, image: /elsewhere, custom-args: [-y]}")
+    (tmp_path / "home/ud").write_text("#!/bin/sh\nother\n")
+    (tmp_path / "etc/templates.yaml").write_text("")
+    assert frozen(answer) == before and before.groups[0].user_data == "#cloud-config\n{}\n"
+    assert before.groups[0].custom_args == ("-x",) and before.groups[0].image == str(tmp_path / "tiny.qcow2")
 
 
 def test_user_data_may_be_written_in_the_template(ask: Ask, tmp_path: Path) -> None:
@@ -170,7 +185,7 @@ def test_a_wrong_mount_is_refused(ask: Ask, mount: str, said: str) -> None:
         ("emulator-cores: 1", "mine.emulator-cores: 1 of 1 CPUs for QEMU leave the guest none"),
         ("kernel: /gone", "kernel /gone cannot be read: No such file or directory"),
         ("kernel: {path: /proc/version, initrd: /gone}", "initrd /gone cannot be read"),
-        ("resource-set: gone", "templates.yaml:1: mine: there is no resource set 'gone'"),
+        ("resource-set: gone", "templates.yaml:1: mine.resource-set: there is no resource set 'gone'"),
         ("cpus: x", "templates.yaml:1: mine.cpus: expected a whole number, found text 'x'"),
     ],
 )
@@ -179,9 +194,45 @@ def test_a_template_that_cannot_be_used_is_refused(ask: Ask, tmp_path: Path, set
     assert said in refused(ask("mine"))
 
 
+def test_a_uid_without_a_name_can_ask(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("USER")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31)
+    assert frozen(ask()).vm_count == 1
+
+
 def test_a_broken_site_file_is_named_with_its_line(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "etc/networks.yaml").write_text("lan:\n  type: [\n")
     assert f"{tmp_path}/etc/networks.yaml:3: not valid YAML" in refused(ask())
+
+
+ODD = ["/a\0b", "~", "%{user}", "/" + "x" * 300, "/" + "y/" * 3000, "a@1", "user:a", "/proc/self/mem", "/dev/zero"]
+words = st.text(max_size=12) | st.sampled_from(ODD)
+typed = (words | st.builds("tiny={}".format, words) | st.builds("d={}".format, words)).filter(lambda text: "\0" not in text)
+trees = st.recursive(
+    st.none() | st.booleans() | st.integers() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.sampled_from(["path", "type", "append"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(st.dictionaries(st.sampled_from([*templates.DEFAULTS]), trees, max_size=4))
+def test_any_template_is_taken_or_refused_in_a_sentence(ask: Ask, tmp_path: Path, values: dict[str, object]) -> None:
+    user_template(tmp_path, yaml.safe_dump({"mine": {"image": str(tmp_path / "tiny.qcow2"), **values}}))
+    code, text = ask("mine:2")
+    assert code != client.COULD_NOT_RUN, text
+    if code == client.REFUSED:
+        refused((code, text))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(st.sampled_from(["images", "mounts", "user_data", "vm", "template"]), typed)
+def test_any_text_of_an_option_is_taken_or_refused_in_a_sentence(ask: Ask, option: str, text: str) -> None:
+    value = [text] if option in ("images", "mounts") else text
+    code, said = ask(**{option: value})  # type: ignore[arg-type]
+    assert code != client.COULD_NOT_RUN, said
+    if code == client.REFUSED:
+        refused((code, said))
 
 
 def test_a_fault_of_our_own_is_told_as_one(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

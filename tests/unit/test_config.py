@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from pcocc_runtime import config
+from pcocc_runtime import config, errors, sitecheck
 from pcocc_runtime.errors import ConfigError
 from tests.unit.site import write_site
 
@@ -85,6 +88,31 @@ def test_the_environment_leads_users_elsewhere_and_never_root() -> None:
     assert config.user_dir(environ) == "/home/a/.pcocc"
     assert config.user_dir({**environ, "PCOCC_USER_CONF_DIR": "/y"}) == "/y"
     assert config.user_dir({}) is None
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(["/x", "%{homedir}/x", "ethernet", "lan"])
+keys = st.text(max_size=5) | st.sampled_from(
+    ["name", "path", "repos", "cache", "networks", "default", "users", "type", "settings", "mtu", "accel", "users-may-set", "host-paths", "inherits",
+     "image", "accounts", "allow", "deny", "max-vms", "resource-set", "reverse-nat", "int-network", "a", "b"]
+)  # fmt: skip
+trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(st.sampled_from(["pcocc", "networks", "resources", "templates", "policy", "repos"]), trees)
+def test_any_content_of_any_file_is_taken_or_told_with_its_place(tmp_path: Path, name: str, tree: object) -> None:
+    directory = write_site(tmp_path / "etc", **{name: yaml.safe_dump(tree)})
+    for problem in sitecheck.load_all(str(directory)).problems:
+        assert problem.file.startswith(f"{directory}/") and problem.line and problem.message, problem
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(st.sampled_from(["pcocc", "networks", "resources", "templates", "policy", "repos"]), st.binary(max_size=60))
+def test_any_bytes_are_taken_or_told(tmp_path: Path, name: str, data: bytes) -> None:
+    directory = write_site(tmp_path / "etc")
+    (directory / f"{name}.yaml").write_bytes(data)
+    for problem in sitecheck.load_all(str(directory)).problems:
+        assert problem.file.startswith(f"{directory}/") and "\n" not in errors.one_line(str(problem))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What a guest is told: network-config and vendor-data, byte for byte, and read by YAML."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -108,6 +109,17 @@ def test_the_user_that_commands_run_as_can_log_in_and_on(name: str | None, users
     assert all(user["ssh_authorized_keys"] == ["ssh-ed25519 AAA u"] for user in found["users"])  # type: ignore[index,attr-defined]
     owners = {file["owner"] for file in found["write_files"] if file["path"].endswith("/.ssh/id_ed25519")}  # type: ignore[index,attr-defined]
     assert owners == {*users} - {"root"} | {"root:root"}
+
+
+@pytest.mark.parametrize("name", ["meta-data", "user-data", "vendor-data", "network-config"])
+def test_the_seed_is_what_it_was(name: str) -> None:
+    """A golden copy: whoever changes what guests are told sees it here, and must say so in NEWS.md."""
+    mounts = (Mount("data", "/x", "9p", True), Mount("fast", "/y", "virtiofs"))
+    found = seed.render_seed(
+        job=12, rank=1, vms=2, domain="vcluster", login=ALICE, keys=KEYS, user_data="#cloud-config\npackages: [vim]\n",
+        command_user="debian", mounts=mounts, interfaces=guestnet.plan_interfaces(NODE, 1),
+    )  # fmt: skip
+    assert found[name] == (Path(__file__).parents[1] / "data/seed" / name).read_text()
 
 
 def test_every_line_is_flat_enough_for_small_guests() -> None:

@@ -125,7 +125,19 @@ def test_user_data_that_cloud_init_refuses_is_refused(ask: Ask, tmp_path: Path, 
     assert frozen(ask(user_data="script")).groups[0].user_data == "#!/bin/sh\n"
 
 
+def test_a_text_is_asked_about_once(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_cloud_init(tmp_path, monkeypatch, f'.$(echo >>{tmp_path}/asked)', 0)
+    user_template(tmp_path, "mine: {inherits: tiny, user-data: {packages: [a]}, instance-id: 'i-%{vm_rank}'}\n")
+    assert len(frozen(ask("mine:20")).groups) == 20
+    assert (tmp_path / "asked").read_text() == "\n"
+
+
 @pytest.mark.parametrize(("said", "status"), [(VERDICTS["broken"], 1), (VERDICTS["wrong"], 0), ("", 1)])
 def test_only_a_verdict_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, status: int) -> None:
     install_cloud_init(tmp_path, monkeypatch, said, status)
     assert cloudinit.find_schema_error("#cloud-config\n") is None
+
+
+def test_a_check_that_cannot_be_made_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/proc/self")  # as a full /tmp: nothing can be written
+    assert cloudinit.find_schema_error("#cloud-config\npackages: 6\n") is None

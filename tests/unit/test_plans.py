@@ -66,7 +66,7 @@ def test_a_network_too_small_is_refused() -> None:
         netplan.plan_networks(STEP, specs, SETS)
 
 
-@pytest.mark.parametrize(("task", "accel", "guest"), [(1000, "tcg", 777), (1000, "kvm", 873), (512, "tcg", 296)])
+@pytest.mark.parametrize(("task", "accel", "guest"), [(1000, "tcg", 769), (1000, "kvm", 865), (512, "tcg", 288)])
 def test_a_guest_gets_its_tasks_memory_less_what_qemu_needs(task: int, accel: str, guest: int) -> None:
     assert memory.guest_memory(task, accel) == guest
 
@@ -115,6 +115,13 @@ def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
     assert vendor["ssh_keys"]["ed25519_private"] == keys.host
 
 
+@pytest.mark.parametrize("word", ["7", "*x", "%a", "yes", "#", "{", "a'b\"c", "i-1", "null", "1e3", "-", "a:"])
+def test_an_instance_id_is_the_text_it_was(word: str) -> None:
+    found = seed.render_seed(job=1, rank=0, vms=1, domain="d", login=seed.Login("a", 1, 1, "/a"), keys=seed.Keys("", "", "", ""),
+                             user_data=None, instance_id=word)  # fmt: skip
+    assert yaml.safe_load(found["meta-data"]) == {"instance-id": word, "local-hostname": "vm0"}
+
+
 def test_the_boot_document_survives_its_trip_and_damage_is_told() -> None:
     assert bootdoc.decode(bootdoc.encode("cluster", {"user": "k"})) == ("cluster", {"user": "k"})
     with pytest.raises(RequestError, match="PCOCC_BOOT"):
@@ -159,19 +166,18 @@ def test_boot_steps_are_told_by_their_srun() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sets", "addresses"),
+    ("two", "layer", "addresses"),
     [
-        ({"default": ("one", "other"), "two": ("other", "one")}, ["10.200.0.1", "10.200.0.2", "10.200.0.3", "10.201.0.4"]),
-        ({"default": ("other", "one"), "two": ("one",)}, ["10.201.0.1", "10.201.0.2", "10.201.0.3", "10.200.0.4"]),
-        ({"default": ("wire", "other"), "two": ("other",)}, ["10.201.0.1", "10.201.0.2", "10.201.0.3", "10.201.0.4"]),
-        ({"default": ("wire",), "two": ("wire", "one")}, [None, None, None, "10.200.0.4"]),
-        ({"default": ("one",), "two": ()}, ["10.200.0.1", "10.200.0.2", "10.200.0.3", None]),
+        (("one", "other"), "L3", ["10.200.0.1", "10.200.0.2", "10.200.0.3", "10.200.0.4"]),
+        (("other", "one"), "L3", ["10.200.0.1", "10.200.0.2", "10.200.0.3", "10.201.0.4"]),
+        (("one", "other"), "L2", [None, None, None, "10.201.0.4"]),
+        ((), "L3", ["10.200.0.1", "10.200.0.2", "10.200.0.3", None]),
     ],
 )
-def test_a_vm_is_reached_at_the_first_l3_network_of_its_set(sets: dict[str, tuple[str, ...]], addresses: list[str | None]) -> None:
-    plans = netplan.plan_networks(STEP, {**SPECS, "wire": EthernetNetwork("wire", layer="L2")}, sets)
-    access = json.loads(json.dumps(netplan.plan_access(plans, STEP, sets)))  # as launchers and clients read it
-    assert [address_of(access, rank) for rank in range(4)] == addresses
+def test_a_vm_is_reached_at_the_first_l3_network_of_its_own_set(two: tuple[str, ...], layer: str, addresses: list[str]) -> None:
+    specs, sets = {**SPECS, "one": EthernetNetwork("one", layer=layer)}, {"default": ("one",), "two": two}
+    told = json.loads(json.dumps(netplan.describe_reach(netplan.plan_networks(STEP, specs, sets), STEP, sets)))
+    assert [address_of(told, rank) for rank in range(4)] == addresses
 
 
 def test_a_network_knows_its_vms_on_all_nodes() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import config, netfile, repos, resources, schema, sitecheck, templates, yamlfile
+from pcocc_runtime import config, limits, netfile, policy, repos, resources, schema, sitecheck, templates, yamlfile
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.networks import EthernetNetwork
 
@@ -46,6 +46,31 @@ def test_the_commented_image_cache_says_its_defaults(tmp_path: Path) -> None:
     (tmp_path / "pcocc.yaml").write_text(uncomment((SAMPLES / "pcocc.yaml").read_text(), "image-cache:"))
     cache = config.read_site(tmp_path).image_cache
     assert cache == config.ImageCache(50 << 30)
+
+
+TABLES = {"pcocc": (*config._PCOCC, *limits._LIMITS), "repos": (*repos._REPOS, *repos._REPO), "policy": (*policy._POLICY, *policy._LIMIT)}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_sample_names_every_setting_there_is(name: str) -> None:
+    text = (SAMPLES / f"{name}.yaml").read_text()
+    assert [one.name for one in TABLES[name] if one.name not in text] == []
+
+
+@pytest.mark.parametrize(("name", "key"), [("pcocc", "users-may-set"), ("policy", "limits"), ("policy", "templates"), ("policy", "resource-sets")])
+def test_the_commented_parts_of_a_sample_are_right(tmp_path: Path, name: str, key: str) -> None:
+    for path in SAMPLES.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    lines = (SAMPLES / f"{name}.yaml").read_text().splitlines()
+    begin = next(number for number, line in enumerate(lines) if re.match(rf"(# )?{key}:", line))
+    block = [f"{key}:"]
+    for line in lines[begin + 1 :]:
+        if not line.startswith("#"):
+            break
+        block.append(re.sub(r"^# ?", " " if name == "policy" else "", line))
+    (tmp_path / "resources.yaml").write_text("default: {networks: [lan], default: true}\nrestricted: {}\n")
+    (tmp_path / f"{name}.yaml").write_text("\n".join(block) + "\n")
+    assert len(block) > 1 and sitecheck.load_all(str(tmp_path)).problems == ()
 
 
 @pytest.mark.parametrize("name", ["ib", "hca", "pci", "site"])

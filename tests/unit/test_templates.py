@@ -1,8 +1,13 @@
 """Templates: keys, inheritance, and what is wrong with them."""
 
-import pytest
+import re
 
-from pcocc_runtime import templates, yamlfile
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcocc_runtime import report, templates, yamlfile
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.templates import Template
 
@@ -87,6 +92,9 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
         ("disk-cache: fast", "t.yaml:2: a.disk-cache: expected one of writeback"),
         ("qemu-bin: qemu", "t.yaml:2: a.qemu-bin: 'qemu' is not an absolute path"),
         ("custom-args: -x", "t.yaml:2: a.custom-args: expected a list, found text '-x'"),
+        ('custom-args: ["a\\0b"]', "t.yaml:2: a.custom-args[0]: holds a NUL character"),
+        ('kernel: {path: /k, append: "\\0"}', "t.yaml:2: a.kernel.append: holds a NUL character"),
+        ('image: "/a\\0b"', "t.yaml:2: a.image: expected text on one line without control characters"),
         ("bind-vcpus: maybe", "t.yaml:2: a.bind-vcpus: expected true or false, found text 'maybe'"),
         ("nic-model: 'e1000,id=x'", "t.yaml:2: a.nic-model: expected a QEMU device name"),
         ("qemu-bin: ./qemu", "t.yaml:2: a.qemu-bin: './qemu' is not an absolute path"),
@@ -102,6 +110,62 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
 def test_a_wrong_setting_is_one_sentence_with_its_place(setting: str, said: str) -> None:
     _, problems = parse(f"a:\n  {setting}\n")
     assert len(problems) == 1 and problems[0].startswith(said), problems
+
+
+# a value that each setting takes, in YAML, and what it comes to
+SETTINGS = {
+    "image": ("site:debian@2", "site:debian@2"),
+    "resource-set": ("gpu", "gpu"),
+    "description": ('"two\\nlines"', "two\nlines"),
+    "cpus": ("4096", 4096),
+    "memory": ("3T", 3 << 20),
+    "user-data": ("~/ud.yaml", "~/ud.yaml"),
+    "instance-id": ("'%{vm_rank}-x'", "%{vm_rank}-x"),
+    "mount-points": ("{a: /a}", {"a": {"path": "/a", "readonly": False, "type": "9p"}}),
+    "persistent-drives": ("/d", ({"path": "/d", "cache": "writeback", "mmp": "yes", "backup": None, "format": "raw"},)),
+    "remote-display": ("vnc", "vnc"),
+    "custom-args": ("[-x, 'y z']", ("-x", "y z")),
+    "qemu-bin": ("/opt/qemu", "/opt/qemu"),
+    "kernel": ("{path: /k, append: a b}", {"path": "/k", "initrd": None, "append": "a b"}),
+    "nic-model": ("e1000", "e1000"),
+    "machine-type": ("'pc,usb=off'", "pc,usb=off"),
+    "cpu-model": ("'host,-avx'", "host,-avx"),
+    "disk-model": ("virtio-scsi", "virtio-scsi"),
+    "disk-cache": ("directsync", "directsync"),
+    "emulator-cores": ("3", 3),
+    "bind-vcpus": ("no", False),
+    "full-node": ("yes", True),
+    "firmware": ("uefi", "uefi"),
+    "command-user": ("root", "root"),
+}
+
+
+@pytest.mark.parametrize("key", [key for key in templates.DEFAULTS if key != "inherits"])
+def test_every_setting_is_taken_inherited_and_cut(key: str) -> None:
+    text, value = SETTINGS[key]
+    found, problems = parse(f"a: {{{key}: {text}}}\nb: {{inherits: a}}\nc: {{inherits: a, {key}: null}}")
+    assert problems == []
+    assert templates.resolve(found, "a", "net").values[key] == value
+    inherited, cut = templates.resolve(found, "b", "net"), templates.resolve(found, "c", "net")
+    default = "net" if key == "resource-set" else templates.DEFAULTS[key]
+    if key == "description":
+        assert inherited.values[key] == default
+    else:
+        assert inherited.values[key] == value != cut.values[key] == default
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(["/x", "yes", "1G"])
+keys = st.sampled_from(["path", "type", "/x", "mmp"]) | st.text(max_size=5)
+trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
+
+
+@given(trees, st.sampled_from([*templates.DEFAULTS, "x"]))
+def test_any_value_of_any_setting_is_taken_or_told_with_its_place(value: object, key: str) -> None:
+    found, problems = parse(yaml.safe_dump({"a": {key: value}}))
+    assert all(re.match(r"t\.yaml:\d+: a: \S|t\.yaml:\d+: a\.\S|t\.yaml:?\d*: not valid YAML", one) for one in problems), problems
+    if not problems and key != "inherits":
+        resolved = templates.resolve(found, "a", "net")
+        assert report.render_one(resolved) and report.render_one_json(resolved) and report.render_list([resolved])
 
 
 @pytest.mark.parametrize("name", ["_x", "a/b", "a b", "a:b", "a,b", "x" * 65, "''"])
@@ -130,6 +194,8 @@ def test_null_cuts_inheritance_and_false_is_no_image() -> None:
     [
         ("a: {inherits: a}", f"t.yaml:1: a.inherits: {CIRCLE}: a -> a"),
         ("a: {inherits: b}\nb: {inherits: a}", f"t.yaml:2: b.inherits: {CIRCLE}: a -> b -> a"),
+        ("a: {inherits: b}\nb: {inherits: c}\nc: {inherits: b}", f"t.yaml:3: c.inherits: {CIRCLE}: b -> c -> b"),
+        ("a: {inherits: z}\nz: {inherits: y}\ny: {inherits: z}", f"t.yaml:2: z.inherits: {CIRCLE}: y -> z -> y"),
         ("a:\n  inherits: no", "t.yaml:2: a.inherits: there is no template 'no' to inherit from"),
     ],
 )

@@ -1,0 +1,69 @@
+"""The pages of docs/guide as what a user types and sees: the boxes marked `console`.
+
+`$ ` begins a command, `> ` continues it, the rest is what it prints; `...` is any text, alone on a line any lines. Lines of
+pcocc itself on stderr (`pcocc: booting 2 VMs`) are shown to the reader and not compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+GUIDE = Path(__file__).resolve().parents[1] / "docs/guide"
+_BOX = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A command with its further lines, what it shall print, and its line in the page."""
+
+    command: str
+    expected: tuple[str, ...]
+    line: int
+
+
+def parse_page(text: str) -> list[Typed]:
+    """Return the commands of a page in order; ValueError when a box does not begin with one."""
+    found = []
+    for box in _BOX.finditer(text):
+        first = text.count("\n", 0, box.start(1)) + 1
+        found += list(_parse_box(box[1].splitlines(), first))
+    return found
+
+
+def _parse_box(lines: Sequence[str], first: int) -> Iterator[Typed]:
+    starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    if not starts or starts[0]:
+        raise ValueError(f"line {first}: a box begins with '$ '")
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        command, rest = [lines[start][2:]], list(lines[start + 1 : end])
+        while rest and rest[0].startswith(">"):
+            command.append(rest.pop(0)[2:])
+        yield Typed("\n".join(command), tuple(rest), first + start)
+
+
+def find_difference(expected: Sequence[str], said: str) -> str | None:
+    """Return the first expected line that was not said where it should be, or what was said beyond; None when all is as it should be."""
+    wanted, lines = _clean(expected), _clean(said.splitlines())
+    if wanted and all(re.match(r"\d+: ", line) for line in wanted):
+        wanted, lines = sorted(wanted), sorted(lines)  # the tasks of `srun -l`
+    position, anywhere = 0, False
+    for line in wanted:
+        if line == "...":
+            anywhere = True
+            continue
+        pattern = ".*".join(map(re.escape, line.split("...")))
+        places = range(position, len(lines)) if anywhere else range(position, min(position + 1, len(lines)))
+        place = next((one for one in places if re.fullmatch(pattern, lines[one])), None)
+        if place is None:
+            return f"{line!r} is expected, and there is {lines[position] if position < len(lines) else 'nothing'!r}"
+        position, anywhere = place + 1, False
+    return None if anywhere or position == len(lines) else f"{lines[position]!r} is not expected"
+
+
+def _clean(lines: Sequence[str]) -> list[str]:
+    """Return lines as they are compared: columns may be of any width."""
+    kept = [" ".join(line.split()) for line in lines if not line.startswith("pcocc: ")]
+    return [line for line in kept if line]

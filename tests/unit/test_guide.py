@@ -1,0 +1,84 @@
+"""The guide without a cluster: its boxes can be read, are right shell and YAML, and name what there is."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import cli, templates, yamlfile
+from pcocc_runtime.errors import ConfigError
+from tests.guide import GUIDE, Typed, find_difference, parse_page
+
+PAGES = sorted(path for path in GUIDE.glob("*.md") if path.name != "README.md")
+OPTIONS = (Path(__file__).parents[2] / "spank/options.c").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_page_is_right_shell_and_yaml(page: Path) -> None:
+    found = parse_page(page.read_text())
+    assert len(found) >= 6
+    for typed in found:
+        done = subprocess.run(["bash", "-n"], input=typed.command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), typed
+        assert set(re.findall(r"--(pcocc-[a-z-]+)", typed.command)) <= set(re.findall(r'"((?:no-)?pcocc-[a-z-]+)"', OPTIONS)), typed
+        for name, text in re.findall(r">(\S+)\.yaml <<'EOF'\n(.*)\nEOF$", typed.command, re.DOTALL):
+            problems: list[ConfigError] = []
+            tree = yamlfile.parse(text, "page")
+            if name.endswith("templates"):
+                templates.parse_templates(tree, False, problems)
+            assert problems == [], typed
+        if typed.command.startswith("pcocc "):
+            cli._parser().parse_args(shlex.split(typed.command)[1:])
+
+
+def test_every_page_is_in_the_contents() -> None:
+    assert re.findall(r"\]\(([a-z-]+\.md)\)", (GUIDE / "README.md").read_text()) == ["first-vm.md", "cloud-config.md", "directories.md"]
+    assert {page.name for page in PAGES} == {"first-vm.md", "cloud-config.md", "directories.md"}
+
+
+PAGE = """text
+```console
+$ cat >x <<'EOF'
+> a:
+>
+>   b
+> EOF
+$ echo 1
+1
+```
+```sh
+not typed
+```
+"""
+
+
+def test_boxes_become_commands() -> None:
+    assert parse_page(PAGE) == [Typed("cat >x <<'EOF'\na:\n\n  b\nEOF", (), 3), Typed("echo 1", ("1",), 8)]
+    with pytest.raises(ValueError, match="line 2: a box begins"):
+        parse_page("```console\nx\n```\n")
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "right"),
+    [
+        (["a", "b"], "a\nb\n", True),
+        (["a"], "a\nb\n", False),
+        (["a", "b"], "a\n", False),
+        (["b", "a"], "a\nb\n", False),
+        (["0: a", "1: b"], "1: b\n0: a\n", True),
+        (["0: a", "1: b"], "1: a\n0: b\n", False),
+        (["a", "...", "d"], "a\nb\nc\nd\n", True),
+        (["a", "..."], "a\nb\n", True),
+        (["...", "a"], "b\n", False),
+        (["job ... done"], "job 17 done\n", True),
+        (["job ... done"], "job 17 lost\n", False),
+        (["A  B", "", "1  2"], "A    B\n1    2\n", True),
+        (["pcocc: booting 1 VM", "x"], "x\n", True),
+        ([], "", True),
+        ([], "x\n", False),
+    ],
+)
+def test_what_is_said_is_compared(expected: list[str], said: str, right: bool) -> None:
+    assert (find_difference(expected, said) is None) == right
