@@ -54,7 +54,8 @@ def test_a_set_for_another_partition_is_refused_by_root_whatever_is_forged(box: 
 
 def test_a_vm_with_two_interfaces_is_reached_at_its_first(box: Box) -> None:
     with make_cluster(box, "--pcocc-template=tiny:1,twin:1", "-N2") as cluster:
-        addresses = cluster.vm("ip -4 -o addr show | grep -o 'eth[01].*inet [0-9.]*' | tr -s ' '", "vm1")
+        cluster.vm("until ip -4 -o addr show eth1 | grep -q inet; do sleep 0.1; done", "vm1")
+        addresses = cluster.vm("ip -4 -o addr show | grep -o 'eth[01].*inet [0-9.]*'", "vm1")
         assert [line.split()[-1] for line in sorted(addresses.splitlines())] == ["10.201.0.2", "10.200.0.2"]
         assert "1 packets received" in cluster.vm("ping -c1 -W5 10.200.0.2"), "the network that both are on"
         assert cluster.vm("echo $SSH_CONNECTION | cut -d' ' -f3", "vm1") == "10.201.0.2"
