@@ -72,6 +72,12 @@ static void set_failure(const char *message)
 	setup.status = 1;
 }
 
+/* A name of slurmctld's; where nothing checks accounts, that is whatever the user wrote, and may hold lines of its own. */
+static const char *one_line(const char *name)
+{
+	return name && !strpbrk(name, "\r\n") ? name : "";
+}
+
 /* What the job is charged to and runs in, by slurmctld's word: asked for only when a resource set depends on it. */
 static int add_place(struct text *text, uint32_t job)
 {
@@ -79,11 +85,14 @@ static int add_place(struct text *text, uint32_t job)
 
 	if (slurm_load_job(&jobs, job, SHOW_ALL))
 		return -1;
-	int found = jobs->record_count == 1;
-	if (found) {
-		const job_info_t *one = &jobs->job_array[0];
-		text_add(text, "account %s\npartition %s\nqos %s\n", one->account ? one->account : "",
-			 one->partition ? one->partition : "", one->qos ? one->qos : "");
+	int found = 0;
+	for (uint32_t i = 0; i < jobs->record_count && !found; i++) { /* all tasks of an array come with its first */
+		const job_info_t *one = &jobs->job_array[i];
+		if (one->job_id != job)
+			continue;
+		found = 1;
+		text_add(text, "account %s\npartition %s\nqos %s\n", one_line(one->account), one_line(one->partition),
+			 one_line(one->qos));
 	}
 	slurm_free_job_info_msg(jobs);
 	return found ? 0 : -1;

@@ -1,8 +1,11 @@
 """`pcocc network` on a real job: what is drawn is what was built, and what is broken is found."""
 
 import json
+from pathlib import Path
 
-from tests.boot.box import Box
+import pytest
+
+from tests.boot.box import HOME, Box
 from tests.boot.cluster import Cluster, make_cluster
 
 
@@ -52,6 +55,25 @@ def test_a_set_for_another_partition_is_refused_by_root_whatever_is_forged(box: 
     assert "resource set 'elsewhere' is not for partition 'main'; it is for: elsewhere" in done.stderr
 
 
+@pytest.mark.parametrize("gap", ["\n", "\r", "\x0b", "\x1e", "\u2028"])
+def test_an_account_is_one_name_whatever_it_holds(box: Box, gap: str) -> None:
+    account = gap.join(["mine", "partition elsewhere", "qos normal", "end", ""])
+    with make_cluster(box, "--pcocc-template=tiny:1", f"--account={account}", boot=False) as cluster:
+        done = cluster.srun("--overlap -n1 --pcocc-boot=elsewhere:1 true", timeout=60)
+    assert done.returncode != 0 and "pcocc: error:" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_each_task_of_an_array_is_placed_for_itself(box: Box) -> None:
+    script = "srun --pcocc-vm sh -c 'echo $PCOCC_VM_NAME'"
+    output = HOME / "boottest-array"
+    try:
+        box.run(["sbatch", "--wait", "--array=0-1", f"--output={output}%a", "--pcocc-template=placed", "--wrap", script], status=0, timeout=240)
+        assert ["vm0" in Path(f"{output}{task}").read_text().split() for task in range(2)] == [True, True]
+    finally:
+        for task in range(2):
+            Path(f"{output}{task}").unlink(missing_ok=True)
+
+
 def test_a_vm_with_two_interfaces_is_reached_at_its_first(box: Box) -> None:
     with make_cluster(box, "--pcocc-template=tiny:1,twin:1", "-N2") as cluster:
         cluster.vm("until ip -4 -o addr show eth1 | grep -q inet; do sleep 0.1; done", "vm1")
@@ -59,5 +81,7 @@ def test_a_vm_with_two_interfaces_is_reached_at_its_first(box: Box) -> None:
         assert [line.split()[-1] for line in sorted(addresses.splitlines())] == ["10.201.0.2", "10.200.0.2"]
         assert "1 packets received" in cluster.vm("ping -c1 -W5 10.200.0.2"), "the network that both are on"
         assert cluster.vm("echo $SSH_CONNECTION | cut -d' ' -f3", "vm1") == "10.201.0.2"
-        assert cluster.vm("echo $PCOCC_HOST_PORTS", "vm1") == f"22={cluster.node_of('vm1')}:60222"
+        node = cluster.node_of("vm1")
+        done = cluster.srun(["--pcocc-vm=vm1", "-w", node, "sh", "-c", "echo $PCOCC_HOST_PORTS"], status=0)
+        assert done.stdout == f"22={node}:60222\n", "a task on another node does not know them"
         assert cluster.vm("echo $PCOCC_HOST_PORTS") == ""
