@@ -117,6 +117,7 @@ class Session:
         self.token = guestscript.task_token(*(os.environ[f"SLURM_{name}"] for name in ("JOB_ID", "STEP_ID", "PROCID")))
         self.log = f"{cluster['directory']}/ssh-{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
         self.signals: list[int] = []
+        self.keeper: socket.socket | None = None  # open as long as the task lives; None: it looks after its processes itself
         self.deadline = time.monotonic() + patience(cluster)
         self.limit = self.deadline - time.monotonic()
 
@@ -183,7 +184,7 @@ class Session:
         command = f"umask 077; rm -f {path}; cat >{path} && chmod 700 {path}"
         while self._ssh(command, text.encode(errors="surrogateescape")) != 0:
             self._raise_if_over(self._complaint() or "the guest's /tmp cannot be written")
-            time.sleep(0.3)  # as in run()
+            time.sleep(0.3)  # as in _run_script
         return f". {path}" if call else path
 
     def _meet_keeper(self) -> socket.socket | None:
@@ -201,7 +202,7 @@ class Session:
         """The guest's shell came to its end, after ending what the command had left: nothing remains for the keeper."""
         try:
             if self.keeper:
-                self.keeper.send(b"done\n")
+                self.keeper.send(guestscript.DONE)
         except OSError:
             pass
 
@@ -239,7 +240,7 @@ class Session:
             self._raise_if_ended()
             if time.monotonic() > last:
                 raise AttachError(f"pcocc: error: {self.vm} on {self.node} closed the connection and answers no more")
-            time.sleep(0.1)
+            time.sleep(0.1)  # the keeper writes a file, which nothing announces
 
     def _raise_if_over(self, why: str) -> None:
         if any(number in (signal.SIGTERM, signal.SIGINT) for number in self.signals):

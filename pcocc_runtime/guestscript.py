@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 TOKEN = "PCOCC_TASK"
+UP, DONE = b"up\n", b"done\n"  # keeper to task: the connection stands; task to keeper: the command has left nothing
 _SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
 _PASSED = ("SLURM_", "PCOCC_")
 _KEPT_BACK = ("SLURM_SPANK_", "SLURM_RLIMIT_", "SLURM_PCOCC_", "PCOCC_TAP_", "PCOCC_PROBE_", "PCOCC_BOOT", "PCOCC_VM=")

@@ -51,7 +51,7 @@ def _wait_for_lock(fd: int, path: Path, what: str) -> None:
         if time.monotonic() > deadline:
             holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
             raise RequestError(f"{what} is busy: {holder} has held its lock for {LOCK_WAIT:g} s", "try again")
-        time.sleep(pause)
+        time.sleep(pause)  # waiting in the kernel could not be given a limit
         pause = min(2 * pause, 0.5)
 
 

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pcocc_runtime import guestscript
+from pcocc_runtime.guestscript import DONE, UP
 from pcocc_runtime.sshargs import ssh_argv
 
-UP, DONE = b"up\n", b"done\n"
 AGAIN = 0.15  # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
 _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
@@ -122,7 +122,10 @@ class Link:
         return len(self.told) < len(self.tasks) or (bool(self.left) and time.monotonic() < self.give_up)
 
     def _accept(self) -> None:
-        task, _address = self.listener.accept()
+        try:
+            task, _address = self.listener.accept()
+        except OSError:
+            return  # it has gone again
         task.setblocking(False)
         self.tasks[task] = b""
         self.selector.register(task, selectors.EVENT_READ, lambda: self._hear(task))
@@ -134,10 +137,11 @@ class Link:
             data = task.recv(64)
         except OSError:
             data = b""
-        if _TOKEN.fullmatch(data):
-            self.tasks[task] = data.strip()
-        elif data == DONE:
-            self.tasks[task] = b""
+        for line in data.splitlines(keepends=True):  # short, and sent whole: two may have come at once
+            if _TOKEN.fullmatch(line):
+                self.tasks[task] = line.strip()
+            elif line == DONE:
+                self.tasks[task] = b""
         if data:
             return
         self.selector.unregister(task)

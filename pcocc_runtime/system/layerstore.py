@@ -124,7 +124,7 @@ def _lock_part(store: Store, layer: str, size: int, watch: Watch) -> int | None:
             if not os.access(store.parts, os.W_OK):
                 raise
             remove_unused(path)  # it is complete and about to get its name, unless its process was killed
-            time.sleep(0.01)
+            time.sleep(0.01)  # for its rename, of which nothing tells
             continue
         try:
             _await_lock(fd, path, size, watch)

@@ -69,6 +69,8 @@ def is_created(repo: Repo) -> bool:
     except FileNotFoundError:
         if not os.path.isdir(repo.path) or set(os.listdir(repo.path)) <= {*_PARTS, ".lock"}:
             return False
+        if config.exists():
+            return is_created(repo)  # somebody else has completed it this moment
         raise _no_repository(repo, "it has no file .config") from None
     except NotADirectoryError:
         raise _no_repository(repo, "it is not a directory") from None

@@ -39,3 +39,15 @@ def test_a_debian_guest_is_the_users_own(debian: Cluster, command: str, said: st
 
 def test_a_command_in_debian_ends_as_it_does(debian: Cluster) -> None:
     assert debian.srun(["--pcocc-vm=vm1", "-n1", "sh", "-c", "exit 7"]).returncode == 7
+
+
+def test_more_steps_than_a_connection_may_have_sessions(debian: Cluster) -> None:
+    """OpenSSH's server takes ten of them (MaxSessions, sshd_config(5)); the others get connections of their own."""
+    words = ["--pcocc-vm=vm0", "-n1", "-w", debian.node_of("vm0"), "--overlap", "--mem=0", "sh", "-c", "echo on; read word; echo $word; exit 3"]
+    every = [debian.start(words) for _ in range(12)]
+    assert all(one.stdout is not None and one.stdout.readline() == "on\n" for one in every)
+    for number, one in enumerate(every):
+        out, err = one.communicate(f"{number}\n", timeout=120)
+        debian.box.started.remove(one)
+        assert (out, one.returncode) == (f"{number}\n", 3), err
+        assert "mux" not in err and "ControlSocket" not in err

@@ -144,7 +144,6 @@ def test_a_killed_task_leaves_no_process_in_the_guest(cluster: Cluster) -> None:
 
 
 def test_many_steps_share_the_connection_of_a_vm(cluster: Cluster) -> None:
-    """More than ten would be too many for an OpenSSH server; each then has a connection of its own."""
     every = [start_marked(cluster, "echo ready; read line; echo $line", "vm0", ("-w", "n1", "--overlap"))[0] for _ in range(4)]
     assert len(ssh_clients(cluster, "ControlMaster=yes")) == 1
     assert [finish_with(cluster.box, one, f"{number}\n").stdout for number, one in enumerate(every)] == ["0\n", "1\n", "2\n", "3\n"]

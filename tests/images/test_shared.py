@@ -18,7 +18,7 @@ from pytest_mock import MockerFixture
 
 from pcocc_runtime import cli, images, repos
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import disks, qemuimg
+from pcocc_runtime.system import disks, qemuimg, repository
 from tests.images import children
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, raw_sum, save, write_raw
 
@@ -215,6 +215,20 @@ def test_a_group_shares_a_repository(site: Path) -> None:
     assert "1 layer removed" in user_runs(site, NOBODY, "delete", "a@1")[1]
     assert user_runs(site, SOMEBODY, "delete", "a")[0] == 0
     assert listing(Repo("ours", str(shared))) == {}
+
+
+def test_a_repository_that_another_completes_this_moment_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = Repo("ours", str(tmp_path / "ours"))
+    repository.make_root(repo)
+    real = os.listdir
+
+    def complete_first(path: str) -> list[str]:
+        monkeypatch.setattr(os, "listdir", real)
+        repository.complete(repo)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", complete_first)
+    assert repository.is_created(repo)
 
 
 def test_two_users_save_to_one_image_at_the_same_time(site: Path) -> None:
