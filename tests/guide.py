@@ -6,6 +6,7 @@ pcocc itself on stderr (`pcocc: booting 2 VMs`) are shown to the reader and not 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,9 +47,7 @@ def _parse_box(lines: Sequence[str], first: int) -> Iterator[Typed]:
 
 def find_difference(expected: Sequence[str], said: str) -> str | None:
     """Return the first expected line that was not said where it should be, or what was said beyond; None when all is as it should be."""
-    wanted, lines = _clean(expected), _clean(said.splitlines())
-    if wanted and all(re.match(r"\d+: ", line) for line in wanted):
-        wanted, lines = sorted(wanted), sorted(lines)  # the tasks of `srun -l`
+    wanted, lines = (_order_tasks(_clean(text)) for text in (expected, said.splitlines()))
     position, anywhere = 0, False
     for line in wanted:
         if line == "...":
@@ -61,6 +60,12 @@ def find_difference(expected: Sequence[str], said: str) -> str | None:
             return f"{line!r} is expected, and there is {lines[position] if position < len(lines) else 'nothing'!r}"
         position, anywhere = place + 1, False
     return None if anywhere or position == len(lines) else f"{lines[position]!r} is not expected"
+
+
+def _order_tasks(lines: Sequence[str]) -> list[str]:
+    """Return lines with those of each `srun -l` by its tasks: they come in any order."""
+    groups = itertools.groupby(lines, key=lambda line: re.match(r"\d+: ", line) is not None)
+    return [line for labelled, some in groups for line in (sorted(some) if labelled else some)]
 
 
 def _clean(lines: Sequence[str]) -> list[str]:

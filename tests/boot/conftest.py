@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import subprocess
 import uuid
@@ -16,6 +17,7 @@ from tests.boot.box import HOME, NODES, ROOT, SHARED_NAME, STATE, Box, wait_for
 from tests.boot.cluster import Cluster, make_cluster
 
 LOG_LINES = 40
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED")
 _BOX = Box()
 _log_sizes: dict[str, int] = {}
 _seen: set[int] = set()
@@ -30,6 +32,7 @@ def box() -> Iterator[Box]:
     for words in (["up", "--cpus", "8"], ["image", "tiny"]):  # room for the shared VMs and a test's own
         done = subprocess.run([ROOT / "tests/box", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+    _clear_abandoned()
     _seen.update(_BOX.jobs("all"))
     yield _BOX
     if set(_BOX.jobs(name="")) - set(_BOX.jobs()):
@@ -38,6 +41,22 @@ def box() -> Iterator[Box]:
     done = subprocess.run([ROOT / "tests/box", "status", "--wait", "30"], capture_output=True, text=True, check=False)
     lock.close()
     assert done.returncode == 0, f"the box is not clean after the tests:\n{done.stdout}{done.stderr}"
+
+
+def _clear_abandoned() -> None:
+    """Remove what sessions left that were killed; whoever has the lock knows that none of them runs."""
+    lines = _BOX.out(["squeue", "-h", "-t", "all", "-o", "%A %T %j"], user="root").splitlines()
+    ours = [line.split() for line in lines if re.search(r" boot(test|shared)\d+$", line)]
+    for job in {int(number) for number, state, _name in ours if state not in OVER}:
+        for how in ([], ["--signal=KILL"]):
+            _BOX.run(["scancel", *how, str(job)], user="root")
+        wait_for(lambda job=job: job not in _BOX.jobs(name=""), f"the end of job {job}", 60)
+        _BOX.ensure_released(job)
+    for path in [*HOME.glob("*boottest-*"), *HOME.glob("boot test*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    listed = _BOX.run(["pcocc", "image", "list"]).stdout
+    for name in sorted(set(re.findall(r"\bboottest-\w+", listed))):
+        _BOX.run(["pcocc", "image", "delete", name], status=0)
 
 
 @pytest.fixture

@@ -69,6 +69,8 @@ def test_boxes_become_commands() -> None:
         (["b", "a"], "a\nb\n", False),
         (["0: a", "1: b"], "1: b\n0: a\n", True),
         (["0: a", "1: b"], "1: a\n0: b\n", False),
+        (["==", "0: a", "1: b", "=="], "==\n1: b\n0: a\n==\n", True),
+        (["0: a", "==", "1: b"], "1: b\n==\n0: a\n", False),
         (["a", "...", "d"], "a\nb\nc\nd\n", True),
         (["a", "..."], "a\nb\n", True),
         (["...", "a"], "b\n", False),
