@@ -45,9 +45,9 @@ class Cluster:
         return found[0]
 
     def other_step(self, seconds: float = 60) -> str:
-        """Wait for a step that is not the VMs; return its id."""
+        """Wait for a step that is not the VMs; return its id, of several the last's."""
         return wait_for(lambda: [step for step, name in self.steps().items() if name.strip() not in ("pcocc-vms", "extern")],
-                        "a step", seconds)[0]
+                        "a step", seconds)[-1]
 
     def qemus(self) -> dict[str, Process]:
         """Return the QEMU of each VM."""
