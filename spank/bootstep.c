@@ -21,13 +21,12 @@
 
 static const char program[] = PCOCC_LIBEXEC "/boot";
 
-/* Asks slurmctld for how many seconds the job's boot step has run, -1 when it has none, and its VMs; fails when there is no answer. */
-int find_boot_step(uint32_t job, long *age, long *vms)
+/* Asks slurmctld for the job's boot step; fails when there is no answer. */
+int find_boot_step(uint32_t job, struct boot_step *found)
 {
 	job_step_info_response_msg_t *steps = NULL;
 
-	*age = -1;
-	*vms = 0;
+	*found = (struct boot_step){ .age = -1 };
 #ifdef HAVE_STEPS_BY_STEP_ID
 	slurm_step_id_t wanted = { .job_id = job, .step_id = NO_VAL, .step_het_comp = NO_VAL };
 	if (slurm_get_job_steps(&wanted, &steps, SHOW_ALL))
@@ -39,8 +38,7 @@ int find_boot_step(uint32_t job, long *age, long *vms)
 	for (uint32_t i = 0; i < steps->job_step_count; i++) {
 		job_step_info_t *step = &steps->job_steps[i];
 		if (step->name && !strcmp(step->name, PCOCC_BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING) {
-			*age = (long)step->run_time;
-			*vms = (long)step->num_tasks;
+			*found = (struct boot_step){ step->step_id.step_id, (long)step->run_time, (long)step->num_tasks };
 		}
 	}
 	slurm_free_job_step_info_response_msg(steps);

@@ -36,11 +36,11 @@ static const char *peek_option(const char *line, size_t size, const char *name, 
 /* Returns the number of VMs of the job a VM step goes to: the job's environment knows, or its boot step. */
 static long count_job_vms(void)
 {
-	long age, vms = 0;
+	struct boot_step boot;
 
 	if (!other_job)
 		return count_vms(getenv(ENV_TEMPLATE));
-	return find_boot_step(other_job, &age, &vms) ? 0 : vms;
+	return find_boot_step(other_job, &boot) ? 0 : boot.vms;
 }
 
 static long count_set(const char *set)
@@ -52,6 +52,16 @@ static long count_set(const char *set)
 	long count = slurm_hostlist_count(hosts);
 	slurm_hostlist_destroy(hosts);
 	return count;
+}
+
+/* Tells whether srun was told where the VMs of the set are. */
+static bool place_step(const char *set, long tasks, const char *line, size_t size)
+{
+	uint32_t job = other_job;
+
+	if (!job && !peek_option(line, size, "--jobid", false))
+		job = (uint32_t)strtoul(getenv("SLURM_JOB_ID"), NULL, 10);
+	return job && !strncmp(set, "vm", 2) && place_tasks(job, set, tasks, line, size);
 }
 
 /* srun sizes itself before option callbacks: one task a VM, unless the user typed -n, which wins over the variable. */
@@ -90,6 +100,8 @@ static void size_srun(void)
 	setenv("SLURM_NTASKS", number, 1);
 	setenv("SLURM_NPROCS", number, 1);
 	const char *nodes = getenv("SLURM_NNODES");
+	if (in_job && steps_into_vms && set && place_step(set, count, line, (size_t)size))
+		return;
 	if (nodes && strtol(nodes, NULL, 10) > count) {
 		unsetenv("SLURM_NNODES");
 		unsetenv("SLURM_JOB_NUM_NODES");
@@ -238,6 +250,7 @@ int client_post_opt(spank_t sp)
 {
 	bool local = spank_context() == S_CTX_LOCAL;
 
+	forget_places();
 	if (options.boot)
 		return 0;
 	take_environment_options(!in_job);
@@ -288,7 +301,7 @@ static void set_patience(long age)
 int client_local_user(spank_t sp)
 {
 	uint32_t job = 0, step = 0;
-	long age = -1, vms = 0;
+	struct boot_step boot;
 	int joined = 0;
 
 	if (!vm_mode || options.boot)
@@ -297,8 +310,8 @@ int client_local_user(spank_t sp)
 		complain("report this fault", "srun does not know its job in this hook");
 		return -1;
 	}
-	if (find_boot_step(job, &age, &vms) == 0 && (age >= 0 || (joined = start_boot_step(job)) >= 0)) {
-		set_patience(joined ? 0 : age);
+	if (find_boot_step(job, &boot) == 0 && (boot.age >= 0 || (joined = start_boot_step(job)) >= 0)) {
+		set_patience(joined ? 0 : boot.age);
 		return 0;
 	}
 	undo(job, step);

@@ -54,8 +54,17 @@ int client_local_user(spank_t sp);
 int embed_check(const char *request, char *answer, size_t size);
 
 /* bootstep.c */
-int find_boot_step(uint32_t job, long *age, long *vms);
+struct boot_step {
+	uint32_t id;
+	long age; /* seconds it has run; -1: the job has none */
+	long vms;
+};
+int find_boot_step(uint32_t job, struct boot_step *found);
 int start_boot_step(uint32_t job);
+
+/* place.c */
+bool place_tasks(uint32_t job, const char *set, long tasks, const char *line, size_t size);
+void forget_places(void);
 
 /* stepd.c: slurmstepd, as root or as the task */
 int stepd_user_init(spank_t sp);

@@ -197,3 +197,22 @@ def test_a_job_without_our_options_meets_nothing_of_ours(box: Box) -> None:
 def test_srun_without_our_options_opens_no_interpreter(box: Box) -> None:
     trace = box.run(["env", "LD_DEBUG=files", "srun", "-n1", "true"], status=0).stderr
     assert "libpython" not in trace and "pcocc_client" not in trace and "pcocc.so" in trace
+
+
+@pytest.mark.parametrize(
+    ("words", "nodes"),
+    [
+        (["--pcocc-vm=vm3"], "n2"),
+        (["--pcocc-vm=vm3", "-n1"], "n2"),
+        (["--pcocc-vm=vm[1,3]", "-n", "2"], "n1 n2"),
+        (["--overlap", "--pcocc-vm=vm[2,3]", "--label"], "n2"),
+        (["--pcocc-vm=vm0,vm3"], "n1 n2"),
+        (["--pcocc-vm=vm3", "-N1", "-wn1"], "n1"),
+        (["--pcocc-vm=vm3", "--nodelist=n1", "--nodes=1"], "n1"),
+        (["--pcocc-vm=vm3", "--exclude", "n2"], "n1"),
+    ],
+)
+def test_a_step_runs_on_the_nodes_of_its_vms(cluster: Cluster, words: list[str], nodes: str) -> None:
+    done = cluster.srun([*words, "sh", "-c", "echo $PCOCC_VM_NAME on $SLURM_STEP_NODELIST $SLURM_HOSTFILE"], status=0)
+    said = {line.rpartition("on ")[2] for line in done.stdout.splitlines()}
+    assert said == {"n[1-2]" if " " in nodes else nodes}, done.stdout
