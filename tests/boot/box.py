@@ -107,6 +107,12 @@ class Box:
         """Run a command that must succeed; return its output without the last newline."""
         return self.run(argv, status=0, **more).stdout.rstrip("\n")  # type: ignore[arg-type]
 
+    def submit(self, argv: Sequence[str], seconds: float = 240, **more: object) -> int:
+        """Submit a batch job and wait for its end; return its exit status (`sbatch --wait` looks ever less often, up to 32 s)."""
+        job = int(self.out(["sbatch", "--parsable", *argv], **more))
+        wait_for(lambda: not self.run(["squeue", "-h", "-j", str(job)], user="root").stdout, f"the end of job {job}", seconds)
+        return int(re.search(r"ExitCode=(\d+)", self.out(f"scontrol -o show job {job}", user="root")).group(1))  # type: ignore[union-attr]
+
     def start(self, argv: str | Sequence[str], **more: object) -> subprocess.Popen[str]:
         """Start a command with pipes."""
         self.history.append(f"started: {argv}")

@@ -19,13 +19,12 @@ exit 3
 
 
 def submit(box: Box, name: str, text: str, *options: str) -> tuple[int, str]:
-    """Submit a batch script and wait for it; return the status sbatch gives and the job's output."""
+    """Submit a batch script and wait for it; return the job's status and output."""
     script, out = HOME / f"{name}.sh", HOME / f"{name}.out"
     script.write_text(text)
     script.chmod(0o755)
     try:
-        done = box.run(["sbatch", "--wait", f"--output={out}", *options, str(script)], timeout=240)
-        return done.returncode, out.read_text() if out.exists() else done.stderr
+        return box.submit([f"--output={out}", *options, str(script)]), out.read_text()
     finally:
         script.unlink()
         out.unlink(missing_ok=True)

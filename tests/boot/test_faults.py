@@ -121,8 +121,9 @@ def test_a_daemon_restarts_under_a_running_cluster(cluster: Cluster, daemon: str
     before = cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}
     waiting = wait_in_vm(cluster, "vm0")
     restart(*(["slurmctld"] if daemon == "slurmctld" else ["slurmd", "n1"]))
-    # for a minute after its start, slurmctld tells overlapping steps that the nodes are busy; also without us
-    done = cluster.srun("--pcocc-vm=vm[0-3] --overlap --mem=0 hostname", status=0, timeout=180)
+    # for a minute after its start, slurmctld tells overlapping steps that the nodes are busy, also without us; srun asks ever less often
+    words = "--pcocc-vm=vm[0-3] --overlap --mem=0 --immediate=2 hostname"
+    done = wait_for(lambda: (found := cluster.srun(words)).returncode == 0 and found, "a step after the restart", 180)
     assert sorted(done.stdout.split()) == ["vm0", "vm1", "vm2", "vm3"]
     assert (cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}) == before
     assert waiting.poll() is None

@@ -67,7 +67,7 @@ def test_each_task_of_an_array_is_placed_for_itself(box: Box) -> None:
     script = "srun --pcocc-vm sh -c 'echo $PCOCC_VM_NAME'"
     output = HOME / "boottest-array"
     try:
-        box.run(["sbatch", "--wait", "--array=0-1", f"--output={output}%a", "--pcocc-template=placed", "--wrap", script], status=0, timeout=240)
+        assert box.submit(["--array=0-1", f"--output={output}%a", "--pcocc-template=placed", "--wrap", script]) == 0
         assert ["vm0" in Path(f"{output}{task}").read_text().split() for task in range(2)] == [True, True]
     finally:
         for task in range(2):
