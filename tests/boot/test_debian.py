@@ -45,9 +45,10 @@ def exported(box: Box) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def debian(box: Box, exported: Path) -> Iterator[Cluster]:
     """Two VMs of the debian image, on a node each, with a cloud-config of alice's."""
-    options = [f"--pcocc-mount={tag}={exported}/{tag},type=virtiofs" for tag in ("data", "moved")]
+    options = [f"--pcocc-user-data={exported}/user-data"]
+    options += [f"--pcocc-mount={tag}={exported}/{tag},type=virtiofs" for tag in ("data", "moved")]
     subprocess.run([ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
-    with make_cluster(box, "--pcocc-template=debian:2", "-N2", f"--pcocc-user-data={exported}/user-data", *options, boot=False, name=SHARED_NAME) as cluster:
+    with make_cluster(box, "--pcocc-template=debian:2", "-N2", *options, boot=False, name=SHARED_NAME) as cluster:
         done = cluster.srun("-l --pcocc-vm hostname", status=0, timeout=280)
         assert sorted(done.stdout.splitlines()) == ["0: vm0", "1: vm1"]
         yield cluster
