@@ -130,7 +130,7 @@ def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:
 
 
 def _render_mounts(mounts: Iterable[Mount]) -> list[str]:
-    """Return fstab entries by tag; `[TAG, null]` in the user's own `mounts`, which follow, takes one back."""
+    """Return fstab entries by tag; `[TAG]` in the user's own `mounts`, which follow, takes one back."""
     lines = [
         f'- [{mount.tag}, {MOUNT_DIR}/{mount.tag}, {mount.type}, "{_MOUNT_OPTIONS[mount.type]}{_access(mount)},nofail", "0", "0"]'
         for mount in mounts

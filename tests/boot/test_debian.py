@@ -15,7 +15,7 @@ from tests.boot.cluster import Cluster, make_cluster
 USER_DATA = """\
 #cloud-config
 write_files:
-- {path: /etc/mine, content: a file of mine}
+- {path: /etc/mine, content: "a file of mine\\n"}
 - {path: /etc/ssh/ssh_known_hosts, content: "# hosts of mine\\n", append: true}
 users:
 - default
@@ -23,7 +23,7 @@ users:
 - {name: alice, groups: [video]}
 mounts:
 - [tmpfs, /scratch, tmpfs, size=1m]
-- [moved, null]
+- [moved]
 - [moved, /srv/moved, virtiofs]
 bootcmd:
 - id -u alice >/run/mine 2>&1 || getent group 2001 >/run/mine

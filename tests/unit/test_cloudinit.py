@@ -86,13 +86,13 @@ def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str,
     [
         ("write_files", ["/etc/pcocc/hostfile", "/etc/ssh/ssh_known_hosts"], "{path: /etc/pcocc/hostfile, content: mine}"),
         ("users", ["alice", "root"], "{name: bob}"),
-        ("mounts", ["data"], "[data, null]"),
+        ("mounts", ["data"], "[data]"),
         ("bootcmd", ["sh"], "[echo, mine]"),
     ],
 )
 @pytest.mark.parametrize("how", ["", "merge_how: list()+dict(replace)\nmerge_type: list()+dict(replace)\n"])
 def test_lists_of_the_user_follow_ours(tmp_path: Path, key: str, ours: list[str], theirs: str, how: str) -> None:
-    """Ours first: files with the same path are the user's, and `[TAG, null]` takes a mount back, as cloud-init documents it."""
+    """Ours first: files with the same path are the user's, and `[TAG]` takes a mount back, as cloud-init documents it."""
     found, _users = merge(tmp_path, f"{how}{key}: [{theirs}]\n")
     first = [one.get("path") or one["name"] if isinstance(one, dict) else one[0] for one in found[key][:-1]]  # type: ignore[index]
     assert first[: len(ours)] == ours and found[key][-1] == yaml.safe_load(theirs)
