@@ -31,6 +31,7 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
     _add_export(verbs.add_parser("export", help="write an image to one file"))
     _add_writers(verbs.add_parser)
     _add_repo(verbs.add_parser("repo", help="the repositories"))
+    _add_cache(verbs.add_parser("cache", help="this node's copies of images"))
 
 
 _Add = Callable[..., argparse.ArgumentParser]
@@ -120,6 +121,16 @@ def _add_repo(parser: argparse.ArgumentParser) -> None:
         help="leave layers younger than that (default 10): pcocc 0.7 may be about to use them",
     )
     collect.set_defaults(run=_repo_gc)
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.description = "On a node: the copies that it keeps of images' layers for all users, where pcocc.yaml sets 'image-cache'."
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    listing = verbs.add_parser("list", help="a line for each layer, the next to make room first")
+    listing.add_argument("--json", action="store_true", help="the same as JSON")
+    listing.set_defaults(run=_cache_list)
+    clear = verbs.add_parser("clear", help="remove what no VM uses", description="Needs to be root, or the directory's owner.")
+    clear.set_defaults(run=_cache_clear)
 
 
 def _minutes(text: str) -> float:
@@ -259,6 +270,26 @@ def _repo_gc(arguments: argparse.Namespace) -> int:
     freed = imagegc.collect(repos.choose_repo(_load_repos(), arguments.repo), arguments.grace * 60)
     sys.stdout.write(f"{imagereport.render_freed(freed.revisions, freed.layers, freed.size, freed.leftovers)}\n")
     return _note(freed.kept)
+
+
+def _cache_list(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime import imagecache
+
+    cache, every = imagecache.list_layers(_read_cache())
+    render = imagereport.render_cache_json if arguments.json else imagereport.render_cache
+    sys.stdout.write(render(cache.directory, cache.size, every))
+    return 0
+
+
+def _cache_clear(_arguments: argparse.Namespace) -> int:
+    from pcocc_runtime import imagecache
+
+    sys.stdout.write(f"{imagereport.render_cleared(*imagecache.clear(_read_cache()))}\n")
+    return 0
+
+
+def _read_cache() -> config.ImageCache | None:
+    return config.read_image_cache(config.site_dir(os.environ, os.geteuid()))
 
 
 def _note(notes: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,16 @@ from pcocc_runtime.repos import Repo
 
 Entry = tuple[Repo, Revision]
 Disk = tuple[str, int | None]  # its path, and the size in bytes that a VM sees
+
+
+@dataclass(frozen=True, slots=True)
+class CachedLayer:
+    """A layer in a node's image cache: the bytes it takes, when it was used last, and whether a VM uses it now."""
+
+    sha256: str
+    stored: int
+    last_use: float
+    used: bool
 
 
 def render_list(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
@@ -67,7 +78,11 @@ def _size(size: int | None) -> str:
 
 
 def _date(one: Revision) -> str:
-    return datetime.fromtimestamp(one.timestamp).strftime("%Y-%m-%d %H:%M")
+    return _minute(one.timestamp)
+
+
+def _minute(when: float) -> str:
+    return datetime.fromtimestamp(when).strftime("%Y-%m-%d %H:%M")
 
 
 def render_list_json(every: Sequence[Entry], disks: Mapping[tuple[str, str], Disk]) -> str:
@@ -139,3 +154,23 @@ def render_repos_json(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
         for repo, state, count, free in rows
     ]  # fmt: skip
     return json.dumps(trees, indent=2) + "\n"
+
+
+def render_cache(directory: str, limit: int, every: Sequence[CachedLayer]) -> str:
+    """Return a line for each layer of a node's image cache, below one for all of it."""
+    taken = sum(one.stored for one in every)
+    head = f"{directory}: {count(len(every), 'layer')}, {render_size(taken)} of at most {render_size(limit)}\n"
+    table = [("LAYER", "STORED", "LAST USE")]
+    table += [(one.sha256, render_size(one.stored), "now" if one.used else _minute(one.last_use)) for one in every]
+    return f"{head}\n{report.columns(table)}" if every else head
+
+
+def render_cache_json(directory: str, limit: int, every: Sequence[CachedLayer]) -> str:
+    """Return a node's image cache as JSON: sizes in bytes, times in seconds since 1970."""
+    return json.dumps({"directory": directory, "size": limit, "layers": [asdict(one) for one in every]}, indent=2) + "\n"
+
+
+def render_cleared(removed: int, freed: int, kept: int) -> str:
+    """Return what was taken out of a node's image cache, in a sentence."""
+    text = f"{count(removed, 'layer')} removed, {render_size(freed)} freed"
+    return f"{text}; {count(kept, 'layer')} in use kept" if kept else text

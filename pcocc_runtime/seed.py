@@ -21,6 +21,9 @@ _MOUNT_OPTIONS = {"9p": "trans=virtio,version=9p2000.L,msize=262144,", "virtiofs
 # what cloud-init's mounts module takes for a disk, a partition or a cloud's own name for one (cc_mounts.py)
 _DISK_NAMES = re.compile(r"x?[shv]d[a-z][0-9]*|sr[0-9]+|ami|root|swap|(ephemeral|ebs).*|.*\..*")
 _NO_USER_DATA = "#cloud-config\n{}\n"
+# Twice, because cloud-init takes merge_how out when it reads the part (handlers/cloud_config.py) and the other, which it then keeps,
+# when it merges the part under the user's (util.mergemanydict): 22.4 to 26.2. See docs/decisions/015.
+_MERGE = [f"{key}: list(prepend)+dict(no_replace,recurse_list)" for key in ("merge_how", "merge_type")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def render_vendor_data(
     names = [f"vm{rank}" for rank in range(vms)]
     known = f"vm*,*.{domain},10.* {keys.host_public}"
     home = login.home.rstrip("/")
-    lines = ["#cloud-config", "bootcmd:", f'- [sh, -c, "{_group_command(login)}"]']
+    lines = ["#cloud-config", *_MERGE, "bootcmd:", f'- [sh, -c, "{_group_command(login)}"]']
     other = command_user if command_user not in (None, "root", login.name) else None
     lines += _render_users(login, keys, other)
     lines += ["ssh_keys:", "  ed25519_private: |", *_indented(keys.host, 4)]
@@ -127,7 +130,7 @@ def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:
 
 
 def _render_mounts(mounts: Iterable[Mount]) -> list[str]:
-    """Return fstab entries by tag; a `mounts` of the user's own user-data replaces them, for a tag can be mounted once."""
+    """Return fstab entries by tag; `[TAG]` in the user's own `mounts`, which follow, takes one back."""
     lines = [
         f'- [{mount.tag}, {MOUNT_DIR}/{mount.tag}, {mount.type}, "{_MOUNT_OPTIONS[mount.type]}{_access(mount)},nofail", "0", "0"]'
         for mount in mounts

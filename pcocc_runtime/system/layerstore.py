@@ -229,7 +229,7 @@ def _make_room(store: Store, size: int, part: int) -> None:
         wanted, limit = imagemeta.render_size(size), imagemeta.render_size(store.size)
         raise NoRoom(f"it has a layer of {wanted}, and the image cache has {limit} in all")
     announced = _sweep_parts(store, part)
-    kept = sorted(_list_layers(store), key=lambda one: one[1])
+    kept = sorted(list_layers(store), key=lambda one: one[1])
     used = announced + sum(taken for _path, _when, taken in kept)
     for path, _when, taken in kept:
         if used <= store.size and _has_free(store, size):
@@ -241,7 +241,7 @@ def _make_room(store: Store, size: int, part: int) -> None:
         raise NoRoom(f"the image cache {store.path} has no room for {wanted} besides what is in use")
 
 
-def _list_layers(store: Store) -> Iterator[tuple[Path, float, int]]:
+def list_layers(store: Store) -> Iterator[tuple[Path, float, int]]:
     """Yield each layer with its last use and the bytes it takes."""
     for path in Path(store.path, "data").glob("??/*"):
         with contextlib.suppress(FileNotFoundError):
@@ -258,6 +258,52 @@ def _sweep_parts(store: Store, own: int) -> int:
             if os.path.samestat(info, os.fstat(own)) or not remove_unused(path):
                 announced += info.st_size
     return announced
+
+
+@contextlib.contextmanager
+def as_owner(store: Store) -> Iterator[None]:
+    """Let root do a block with the rights of a directory's owner only, who may have made links in it that lead elsewhere."""
+    info = os.lstat(store.path)
+    before = os.geteuid(), os.getegid(), os.getgroups()
+    if before[0] != 0 or info.st_uid == 0:
+        yield
+        return
+    os.setgroups([])
+    os.setegid(info.st_gid)
+    os.seteuid(info.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before[0])
+        os.setegid(before[1])
+        os.setgroups(before[2])
+
+
+def is_used(path: Path) -> bool:
+    """Tell whether somebody has a layer locked; who opens it in that moment waits for it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)
+
+
+def clear(store: Store) -> tuple[int, int, int]:
+    """Remove all layers that nobody has locked, and what killed copies left: layers removed, bytes freed, layers kept."""
+    removed = freed = kept = 0
+    for path, _when, taken in list(list_layers(store)):
+        if remove_unused(path):
+            removed, freed = removed + 1, freed + taken
+        elif path.exists():
+            kept += 1
+    for path in store.parts.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            taken = path.lstat().st_blocks * _BLOCK
+            freed += taken if remove_unused(path) else 0
+    return removed, freed, kept
 
 
 def remove_unused(path: Path) -> bool:

@@ -1,19 +1,54 @@
 """The same with a guest as users have it: Debian with systemd, cloud-init, OpenSSH and sudo."""
 
+import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.boot.box import ROOT, SHARED_NAME, Box
+from tests.boot.box import HOME, ROOT, SHARED_NAME, Box
 from tests.boot.cluster import Cluster, make_cluster
+
+# a list of each kind that pcocc's own vendor-data has, too
+USER_DATA = """\
+#cloud-config
+write_files:
+- {path: /etc/mine, content: "a file of mine\\n"}
+- {path: /etc/ssh/ssh_known_hosts, content: "# hosts of mine\\n", append: true}
+users:
+- default
+- {name: bob, uid: 3001}
+- {name: alice, groups: [video]}
+mounts:
+- [tmpfs, /scratch, tmpfs, size=1m]
+- [moved]
+- [moved, /srv/moved, virtiofs]
+bootcmd:
+- id -u alice >/run/mine 2>&1 || getent group 2001 >/run/mine
+"""
 
 
 @pytest.fixture(scope="module")
-def debian(box: Box) -> Iterator[Cluster]:
-    """Two VMs of the debian image, on a node each."""
+def exported(box: Box) -> Iterator[Path]:
+    """A directory of alice's with two to export and a cloud-config."""
+    path = HOME / f".boottest-{uuid.uuid4().hex}"
+    for name in ("data", "moved"):
+        (path / name).mkdir(parents=True)
+        (path / name / "greeting").write_text(f"{name} from outside\n")
+    (path / "user-data").write_text(USER_DATA)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def debian(box: Box, exported: Path) -> Iterator[Cluster]:
+    """Two VMs of the debian image, on a node each, with a cloud-config of alice's."""
+    options = [f"--pcocc-user-data={exported}/user-data"]
+    options += [f"--pcocc-mount={tag}={exported}/{tag},type=virtiofs" for tag in ("data", "moved")]
     subprocess.run([ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
-    with make_cluster(box, "--pcocc-template=debian:2", "-N2", boot=False, name=SHARED_NAME) as cluster:
+    with make_cluster(box, "--pcocc-template=debian:2", "-N2", *options, boot=False, name=SHARED_NAME) as cluster:
         done = cluster.srun("-l --pcocc-vm hostname", status=0, timeout=280)
         assert sorted(done.stdout.splitlines()) == ["0: vm0", "1: vm1"]
         yield cluster
@@ -31,6 +66,10 @@ def debian(box: Box) -> Iterator[Cluster]:
         ("ssh vm1 hostname", "vm1"),
         ("ping -c1 -W5 vm1 >/dev/null && echo reached", "reached"),
         ("cloud-init status --wait | tail -n1", "status: done"),
+        ("cat /etc/mine /run/mine; tail -n1 /etc/ssh/ssh_known_hosts", "a file of mine\nalice:x:2001:\n# hosts of mine"),
+        ("id bob; id -Gn debian | grep -ow sudo; id -Gn", "uid=3001(bob) gid=3001(bob) groups=3001(bob)\nsudo\nalice video"),
+        ("cat /mnt/data/greeting /srv/moved/greeting; ls /mnt", "data from outside\nmoved from outside\ndata"),
+        ("findmnt -no FSTYPE /scratch; sudo systemctl --failed --no-legend", "tmpfs"),
     ],
 )
 def test_a_debian_guest_is_the_users_own(debian: Cluster, command: str, said: str) -> None:

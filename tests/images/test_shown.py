@@ -85,7 +85,8 @@ def test_repositories_are_listed_in_order(pcocc: Pcocc, repo: Repo) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["list", "show", "import", "export", "copy", "delete", "resize", "verify", "repo list", "repo gc", "repo", ""]
+    "verb", ["list", "show", "import", "export", "copy", "delete", "resize", "verify", "repo list", "repo gc", "repo", "cache list",
+             "cache clear", "cache", ""]
 )
 def test_every_verb_explains_itself(pcocc: Pcocc, verb: str) -> None:
     assert f"usage: pcocc image {verb}".rstrip() in pcocc("image", *verb.split(), "--help").out

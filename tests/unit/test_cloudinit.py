@@ -1,5 +1,6 @@
 """What the real cloud-init (22.4 in Debian 12) says of user-data, and makes of what we tell a guest."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -67,6 +68,55 @@ def test_a_mistake_is_told_at_submission(ask: Ask, tmp_path: Path) -> None:
 def test_cloud_init_takes_what_we_tell_it(login: seed.Login, mounts: tuple[Mount, ...], command_user: str | None) -> None:
     text = seed.render_vendor_data(3, "vcluster", login, KEYS, command_user, mounts)
     assert cloudinit.find_schema_error(text) is None
+
+
+def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str, list[object]], dict[str, dict[str, object]]]:
+    """Return the configuration and the users that cloud-init makes of a cloud-config of the user's beside our vendor-data."""
+    (directory / "user-data").write_text(f"#cloud-config\n{user_data}")
+    text = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, mounts=[Mount("data", "/x", "virtiofs")], **options)  # type: ignore[arg-type]
+    (directory / "vendor-data").write_text(text)
+    argv = ["/usr/bin/python3", Path(__file__).with_name("merge_cloud_config.py"), directory]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    return found["config"], found["users"]
+
+
+@pytest.mark.parametrize(
+    ("key", "ours", "theirs"),
+    [
+        ("write_files", ["/etc/pcocc/hostfile", "/etc/ssh/ssh_known_hosts"], "{path: /etc/pcocc/hostfile, content: mine}"),
+        ("users", ["alice", "root"], "{name: bob}"),
+        ("mounts", ["data"], "[data]"),
+        ("bootcmd", ["sh"], "[echo, mine]"),
+    ],
+)
+@pytest.mark.parametrize("how", ["", "merge_how: list()+dict(replace)\nmerge_type: list()+dict(replace)\n"])
+def test_lists_of_the_user_follow_ours(tmp_path: Path, key: str, ours: list[str], theirs: str, how: str) -> None:
+    """Ours first: files with the same path are the user's, and `[TAG]` takes a mount back, as cloud-init documents it."""
+    found, _users = merge(tmp_path, f"{how}{key}: [{theirs}]\n")
+    first = [one.get("path") or one["name"] if isinstance(one, dict) else one[0] for one in found[key][:-1]]  # type: ignore[index]
+    assert first[: len(ours)] == ours and found[key][-1] == yaml.safe_load(theirs)
+    assert {"write_files", "users", "mounts", "bootcmd", "ssh_keys"} <= found.keys() and not {"merge_how", "merge_type"} & found.keys()
+
+
+def test_single_values_are_the_users(tmp_path: Path) -> None:
+    found, _users = merge(tmp_path, "disable_root: true\ntimezone: UTC\nssh_keys: {ed25519_public: mine}\n")
+    assert (found["disable_root"], found["timezone"]) == (True, "UTC")
+    assert found["ssh_keys"]["ed25519_public"] == "mine" and found["ssh_keys"]["ed25519_private"] == KEYS.host  # type: ignore[call-overload]
+
+
+def test_whoever_runs_commands_can_be_told_more_of(tmp_path: Path) -> None:
+    """Commands reach him whatever the user says of him: uid and keys are ours, what we do not set is added."""
+    _found, users = merge(tmp_path, "users: [default, {name: alice, uid: 7, groups: [video], ssh_authorized_keys: [mine]}, {name: bob}]\n")
+    assert sorted(users) == ["alice", "bob", "debian", "root"] and users["debian"]["default"] is True
+    assert {key: users["alice"][key] for key in ("uid", "groups", "ssh_authorized_keys")} == {
+        "uid": ALICE.uid, "groups": ["video"], "ssh_authorized_keys": [KEYS.user_public],
+    }  # fmt: skip
+
+
+def test_the_images_own_user_stays_reachable(tmp_path: Path) -> None:
+    _found, users = merge(tmp_path, "users: [default]\n", command_user="debian")
+    assert users["debian"]["ssh_authorized_keys"] == [KEYS.user_public] and users["debian"]["shell"] == "/bin/bash"
 
 
 def convert(directory: Path, kind: str) -> dict[str, str]:

@@ -1,0 +1,37 @@
+"""This node's image cache for its admin: what is in it, and how to empty it."""
+
+from __future__ import annotations
+
+from pcocc_runtime.config import ImageCache
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.imagereport import CachedLayer
+from pcocc_runtime.system import layerstore
+from pcocc_runtime.system.layerstore import Store
+
+
+def list_layers(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]]:
+    """Return the cache's settings and its layers, the one that is removed first at the top; RequestError when there is none."""
+    found, store = _open(cache)
+    with layerstore.as_owner(store):
+        every = [CachedLayer(path.name, taken, when, layerstore.is_used(path)) for path, when, taken in layerstore.list_layers(store)]
+    return found, sorted(every, key=lambda one: (one.used, one.last_use))
+
+
+def clear(cache: ImageCache | None) -> tuple[int, int, int]:
+    """Remove what no VM uses; return how many layers went, the bytes they had, and how many stay; RequestError when one may not."""
+    found, store = _open(cache)
+    try:
+        with layerstore.as_owner(store):
+            return layerstore.clear(store)
+    except PermissionError:
+        raise RequestError(f"the image cache {found.directory} is not yours to clear", "its owner and root can") from None
+
+
+def _open(cache: ImageCache | None) -> tuple[ImageCache, Store]:
+    if cache is None:
+        raise RequestError("this site has no image cache", "it has one when pcocc.yaml sets 'image-cache': see pcocc.yaml(5)")
+    store = Store(cache.directory, cache.size)
+    if not layerstore.is_trusted(store):
+        hint = "it is on the nodes: run this there, and see image-cache in pcocc.yaml(5)"
+        raise RequestError(f"this host has no image cache in {cache.directory}: no directory that only its owner can write", hint)
+    return cache, store

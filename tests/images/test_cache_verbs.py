@@ -1,0 +1,124 @@
+"""`pcocc image cache`: what an admin sees of a node's cache, and how it is emptied while VMs run from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime import cli
+from pcocc_runtime.images import Found
+from tests.images import children
+from tests.images.cachenode import ALICE, SERVICE, Node, hold, store
+from tests.images.disks import Ran
+from tests.images.test_cache import MEBIBYTE, add, layers, node, root, site, wait_until
+
+__all__ = ["node", "root", "site"]
+Pcocc = Callable[..., Ran]
+
+
+@pytest.fixture
+def command(pcocc: Pcocc, node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pcocc]:
+    """The command as root types it on the node."""
+    monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(node.root / "etc"))
+    yield pcocc
+    assert os.geteuid() == os.getegid() == 0, "root's rights are back"
+
+
+@pytest.fixture
+def filled(node: Node, site: object) -> list[Found]:
+    """Three layers that are kept, the last used one first; of the second a VM runs."""
+    node.start_service()
+    every = [add(site, f"i{seed}", seed=seed, size=4 * MEBIBYTE, used=4 * MEBIBYTE) for seed in range(3)]  # type: ignore[arg-type]
+    for age, one in enumerate(every):
+        node.launch(one.path, job=10 + age)
+        times = time.time() - 86400 * (1 + age)
+        os.utime(store(node).layer(one.revision.layers[-1]), (times, times))
+    return every
+
+
+def run_vm(node: Node, image: Found) -> int:
+    """Have a process that keeps an image as QEMU does; return its pid."""
+    child = node.start(image.path, run=hold)
+    wait_until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
+    return child
+
+
+def test_the_list_has_what_makes_room_first_at_the_top(command: Pcocc, node: Node, filled: list[Found]) -> None:
+    child = run_vm(node, filled[1])
+    said = command("image", "cache", "list").out.splitlines()
+    assert said[0].startswith(f"{node.cache}: 3 layers, 12") and said[0].endswith(" of at most 1G")
+    rows = [line.split() for line in said[2:]]
+    assert [row[0] for row in rows] == ["LAYER", *(filled[number].revision.layers[0] for number in (2, 0, 1))]
+    assert rows[3][2:] == ["now"] and rows[1][2] < rows[2][2]
+    found = json.loads(command("image", "cache", "list", "--json").out)
+    assert (found["directory"], found["size"]) == (str(node.cache), 1 << 30)
+    assert [one["used"] for one in found["layers"]] == [False, False, True]
+    assert all(4 * MEBIBYTE < one["stored"] < 5 * MEBIBYTE for one in found["layers"])
+    os.kill(child, signal.SIGKILL)
+    children.wait(child)
+    assert "now" not in command("image", "cache", "list").out
+
+
+def test_clear_leaves_what_a_vm_runs_from(command: Pcocc, node: Node, filled: list[Found]) -> None:
+    child = run_vm(node, filled[1])
+    (node.cache / ".tmp" / ("0" * 64)).write_bytes(b"what a killed copy left")
+    said = command("image", "cache", "clear").out
+    assert said.startswith("2 layers removed, 8") and said.endswith(" freed; 1 layer in use kept\n")
+    assert node.cached() == layers(filled[1]) and list(node.cache.glob(".tmp/*")) == []
+    os.kill(child, signal.SIGKILL)
+    children.wait(child)
+    assert command("image", "cache", "clear").out.startswith("1 layer removed, 4")
+    assert command("image", "cache", "clear").out == "0 layers removed, 0B freed\n"
+    assert command("image", "cache", "list").out == f"{node.cache}: 0 layers, 0B of at most 1G\n"
+    node.launch(filled[0].path, job=20)
+    assert node.cached() == layers(filled[0])
+
+
+def test_vms_that_start_meanwhile_do_not_notice(command: Pcocc, node: Node, site: object) -> None:
+    node.start_service()
+    base = add(site, "base", size=8 * MEBIBYTE, used=8 * MEBIBYTE)  # type: ignore[arg-type]
+    crew = [node.start(base.path, rank=rank, here=8) for rank in range(8)]
+    waiting = set(crew)
+    while waiting:
+        command("image", "cache", "clear")
+        waiting -= {child for child in waiting if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)}
+    assert [children.wait(child) for child in crew] == [0] * 8
+    assert [node.said(rank=rank) for rank in range(8)] == [""] * 8
+
+
+def test_others_may_look_but_not_clear(command: Pcocc, node: Node, filled: list[Found]) -> None:
+    output = node.root / "said"
+    as_alice = lambda *words: children.as_user(ALICE, lambda: cli.main(["image", "cache", *words]), output)  # noqa: E731
+    assert as_alice("list") == 0 and "3 layers" in output.read_text()
+    assert as_alice("clear") == 1
+    assert f"the image cache {node.cache} is not yours to clear\nhint: its owner and root can" in output.read_text()
+    assert node.cached() == layers(*filled)
+
+
+def test_root_follows_no_link_of_the_services(command: Pcocc, node: Node, root: Path) -> None:
+    """Whoever takes over the service owns the directory, and must not reach root's files by it."""
+    (root / "roots").mkdir(mode=0o755)
+    (victim := root / "roots/file").write_text("root's own")
+    (node.cache / "data").mkdir()
+    (node.cache / "data/ab").symlink_to(root / "roots")
+    (node.cache / ".tmp").symlink_to(root / "roots")
+    os.lchown(node.cache / "data/ab", SERVICE, SERVICE)
+    assert "not yours to clear" in command("image", "cache", "clear", ok=False).err
+    assert victim.read_text() == "root's own"
+
+
+@pytest.mark.parametrize("verb", ["list", "clear"])
+def test_a_host_without_a_cache_says_so(command: Pcocc, node: Node, verb: str) -> None:
+    node.cache.chmod(0o777)
+    assert f"no image cache in {node.cache}" in command("image", "cache", verb, ok=False).err
+    shutil.rmtree(node.cache)
+    assert "it is on the nodes: run this there" in command("image", "cache", verb, ok=False).err
+    (node.root / "etc/pcocc.yaml").write_text("")
+    assert "this site has no image cache" in command("image", "cache", verb, ok=False).err
