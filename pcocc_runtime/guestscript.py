@@ -89,10 +89,11 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
 
 # The last pid that was given (proc(5), loadavg): if since then only the command itself got one, it can have left nothing.
 # A look at all processes takes 60 ms in an emulated guest. With the token its own grep would be found.
+# A second look when the first finds nothing: the environment of a process that executes a program this moment cannot be read.
 _LAST = "read -r _x _x _x _x _l </proc/loadavg;"
 _REAP = (
     f'{_LAST} [ $((_l - _b)) -eq 0 ] || [ $((_l - _b)) -eq 1 ] || '
-    f'{{ unset {TOKEN}; _f=; _k TERM; [ -z "$_f" ] || {{ sleep 0.1; _k KILL; }}; }}'
+    f'{{ unset {TOKEN}; _f=; _k TERM; [ "$_f" ] || _k TERM; [ -z "$_f" ] || {{ sleep 0.1; _k KILL; }}; }}'
 )
 
 
