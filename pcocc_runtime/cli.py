@@ -13,6 +13,7 @@ from pcocc_runtime import (
     __version__,
     cli_image,
     cli_network,
+    cli_ps,
     cli_save,
     config,
     errors,
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_template(groups.add_parser("template", help="the VM templates you can use"))
     cli_image.add_parsers(groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them"))
     cli_save.add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
+    cli_ps.add_ps(groups.add_parser("ps", help="the virtual clusters that run, and their VMs"))
     cli_network.add_network(groups.add_parser("network", help="the networks of a running job"))
     _add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))
     return parser

@@ -35,9 +35,9 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from pcocc_runtime import netdraw, netview
+    from pcocc_runtime import netdraw, netinfo, netview
 
-    answers = netview.ask(_job(arguments), ["show"])
+    answers = netview.ask(_job(arguments), [netinfo.SHOW])
     picture = netdraw.plan_picture(answers.nodes, answers.silent)
     _write(json.dumps(picture, indent=2) + "\n" if arguments.json else netdraw.render_picture(picture))
     _tell(answers)
@@ -45,10 +45,10 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from pcocc_runtime import netcheck, netview
+    from pcocc_runtime import netcheck, netinfo, netview
 
     target = netview.find_target(arguments.outbound)
-    answers = netview.ask(_job(arguments), ["check", *([target] if target else [])])
+    answers = netview.ask(_job(arguments), [netinfo.CHECK, *([target] if target else [])])
     job, found = answers.nodes[0].job, netcheck.evaluate(answers.nodes, answers.silent, target)
     _write(json.dumps(netcheck.plan_tree(job, found), indent=2) + "\n" if arguments.json else netcheck.render(job, found))
     _tell(answers)

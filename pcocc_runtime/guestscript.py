@@ -77,6 +77,7 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
             f"umask {umask:04o}",
             f"cd {shlex.quote(directory)} 2>/dev/null || cd",
             f"export {TOKEN}={token} {exports}",
+            _PORTS,
             f"{_LAST} _b=$_l",
             shlex.join(argv),
             "_s=$?",
@@ -85,6 +86,10 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
             end,
         ]
     )
+
+
+# A task on another node than its VM's does not know them; the VM does, from its seed. Shell built-ins alone: see below.
+_PORTS = '[ "${PCOCC_HOST_PORTS-x}" ] || [ ! -r /etc/pcocc/host-ports ] || read -r PCOCC_HOST_PORTS </etc/pcocc/host-ports'
 
 
 # The last pid that was given (proc(5), loadavg): if since then only the command itself got one, it can have left nothing.

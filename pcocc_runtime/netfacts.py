@@ -74,7 +74,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """All that one node says; `index` is its place in `nodes`, which are all nodes of the job with their VMs."""
+    """All that one node says; `index` is its place in `nodes`, which are all nodes of the job with their VMs.
+
+    `states` says of each VM on this node, by rank, in words how far it is.
+    """
 
     job: int
     name: str
@@ -87,6 +90,7 @@ class NodeFacts:
     dhcp: bool | None = None
     trouble: str | None = None
     orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    states: Mapping[int, str] = field(default_factory=dict)
 
     def interface_of(self, rank: int, network: int) -> str:
         """Return the name that a guest gives its interface in a network, as `netplan.interfaces_of` orders them: the first is eth0."""
@@ -154,6 +158,7 @@ def _parse_node(tree: Mapping[str, Any]) -> NodeFacts:
         dhcp=tree.get("dhcp"),
         trouble=_word(tree["trouble"]) if tree.get("trouble") else None,
         orders={int(rank): tuple(int(one["network"]) for one in every) for rank, every in facts.get("interfaces", {}).items()},
+        states={int(rank): _word(state) for rank, state in tree.get("vms", {}).items()},
     )
 
 

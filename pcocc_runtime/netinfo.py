@@ -14,6 +14,7 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.system import files, process
 
 VERB = "@netinfo"
+SHOW, CHECK = "show", "check"
 MOST_ASKED = 256  # VMs that one node asks in one network
 _SMALL = 128  # bytes of a packet that passes where anything does
 _SSH, _DHCP = 22, 67
@@ -33,15 +34,33 @@ def main(argv: Sequence[str]) -> int:
 
 def collect(job: int, argv: Sequence[str]) -> dict[str, Any]:
     """Return what root's helper wrote about the job here, the devices of its namespace, and what those who are asked say."""
-    if argv[:1] not in (["show"], ["check"]) or len(argv) > 2:
+    if argv[:1] not in ([SHOW], [CHECK]) or len(argv) > 2:
         raise RequestError(f"usage: {VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
     node = files.read_json(naming.job_dir(job) / "node.json")
     if not isinstance(node, dict):
         raise NodeError(f"the VMs of job {job} do not run on this node")
     tree: dict[str, Any] = {"node": node, "links": read_links()}
-    if argv[0] == "check":
+    if argv[0] == SHOW:
+        tree["vms"] = read_states(job, [rank for name, ranks in node["nodes"] if name == node["node"] for rank in ranks])
+    else:
         tree |= check(tree, argv[1] if len(argv) > 1 else None)
     return tree
+
+
+def read_states(job: int, ranks: Sequence[int]) -> dict[str, str]:
+    """Return how far each of these VMs is, from what its keeper has written."""
+    from pcocc_runtime.keeper import KILLED, explain
+
+    found = {}
+    for rank in ranks:
+        directory = naming.job_dir(job) / naming.vm_name(rank)
+        ended, ready = files.read_json(directory / "ended"), files.read_json(directory / "ready")
+        if isinstance(ended, dict):
+            reason = str(ended.get("reason"))
+            found[str(rank)] = f"ended: {KILLED if reason == 'killed' else explain(reason)}"
+        else:
+            found[str(rank)] = "up" if ready else "booting" if os.path.isdir(directory) else "not started"
+    return found
 
 
 def read_links() -> dict[str, dict[str, Any]]:

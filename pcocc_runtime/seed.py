@@ -16,6 +16,7 @@ from pcocc_runtime.guestnet import Interface, render_network_config
 
 VOLUME_LABEL = "cidata"
 HOSTFILE = "/etc/pcocc/hostfile"
+PORTFILE = "/etc/pcocc/host-ports"
 MOUNT_DIR = "/mnt"
 _MOUNT_OPTIONS = {"9p": "trans=virtio,version=9p2000.L,msize=262144,", "virtiofs": ""}
 # what cloud-init's mounts module takes for a disk, a partition or a cloud's own name for one (cc_mounts.py)
@@ -60,18 +61,20 @@ def render_seed(
     command_user: str | None = None,
     mounts: Iterable[Mount] = (),
     interfaces: Iterable[Interface] = (),
+    ports: str = "",
 ) -> dict[str, str]:
-    """Return the seed's files by name."""
+    """Return the seed's files by name; `ports` are those of its node that lead to the VM, as `addressing.render_ports` has them."""
     return {
         "meta-data": f"instance-id: {_word(instance_id or f'pcocc-{job}-vm{rank}')}\nlocal-hostname: vm{rank}\n",
         "user-data": user_data if user_data is not None else _NO_USER_DATA,
-        "vendor-data": render_vendor_data(vms, domain, login, keys, command_user, mounts),
+        "vendor-data": render_vendor_data(vms, domain, login, keys, command_user, mounts, ports),
         "network-config": render_network_config(interfaces),
     }
 
 
 def render_vendor_data(
-    vms: int, domain: str, login: Login, keys: Keys, command_user: str | None = None, mounts: Iterable[Mount] = ()
+    vms: int, domain: str, login: Login, keys: Keys, command_user: str | None = None, mounts: Iterable[Mount] = (),
+    ports: str = "",
 ) -> str:
     """Return the cloud-config that makes the users, the keys, the host file and the mounts."""
     names = [f"vm{rank}" for rank in range(vms)]
@@ -83,6 +86,7 @@ def render_vendor_data(
     lines += ["ssh_keys:", "  ed25519_private: |", *_indented(keys.host, 4)]
     lines += [f"  ed25519_public: {keys.host_public}", "write_files:"]
     lines += _render_file(HOSTFILE, "0644", "root:root", "\n".join(names) + "\n")
+    lines += _render_file(PORTFILE, "0644", "root:root", ports + "\n") if ports else []
     lines += _render_file("/etc/ssh/ssh_known_hosts", "0644", "root:root", known + "\n")
     owner = login.name  # with a group, cloud-init wants its name, which the node need not know
     if login.uid != 0:

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from pcocc_runtime import guestnet, seed
+from pcocc_runtime.addressing import render_ports
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.qemu_args import SharedFs, Uefi
 from pcocc_runtime.qemu_disks import Disk
@@ -148,6 +149,7 @@ def _write_seed(
         command_user=group.command_user,
         mounts=group.mounts,
         interfaces=interfaces,
+        ports=render_ports(node["reverse_nat"], rank, node["node"]),
     )
     path = directory / "seed.iso"
     iso.write_iso(path, seed.VOLUME_LABEL, content)

@@ -184,6 +184,41 @@ def _field(line: str, name: str, default: str = "") -> str:
     return found[1] if found else default
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A running job with a boot step, as squeue(1) and scontrol(1) write its parts; `used` is the job's time."""
+
+    job: int
+    label: str
+    user: str
+    partition: str
+    used: str
+    name: str
+    vms: int
+    nodes: str
+
+
+def list_running(user: str | None) -> tuple[Listed, ...]:
+    """Return the jobs whose VMs run, of a user or of all, in the order of their numbers."""
+    shown = process.run(["squeue", "--noheader", "--states=running", "--format=%A %i %u %P %M %j", *([f"--user={user}"] if user else [])])
+    return parse_listed(shown, process.run(["scontrol", "--oneliner", "show", "step"])) if shown.strip() else ()
+
+
+def parse_listed(jobs: str, steps: str) -> tuple[Listed, ...]:
+    """Parse `squeue --format="%A %i %u %P %M %j"` and `scontrol -o show step`; lines of another form are nobody's."""
+    boots = {}
+    for line in steps.splitlines():
+        job, tasks = _field(line, "StepId").partition(".")[0], _field(line, "Tasks")
+        if _field(line, "Name") == BOOT_STEP and tasks.isdigit():
+            boots[job] = int(tasks), _field(line, "NodeList")
+    found = []
+    for line in jobs.splitlines():
+        job, label, user, partition, used, name = (*line.split(maxsplit=5), *[""] * 6)[:6]
+        if job in boots:
+            found.append(Listed(int(job), label, user, partition, used, name, *boots[job]))
+    return tuple(sorted(found, key=lambda one: one.job))
+
+
 def network_argv(running: Running, words: Sequence[str]) -> list[str]:
     """Return the srun of `pcocc network`: one task on each node, which the plugin puts into the job's namespace there.
 

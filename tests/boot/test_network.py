@@ -82,6 +82,7 @@ def test_a_vm_with_two_interfaces_is_reached_at_its_first(box: Box) -> None:
         assert "1 packets received" in cluster.vm("ping -c1 -W5 10.200.0.2"), "the network that both are on"
         assert cluster.vm("echo $SSH_CONNECTION | cut -d' ' -f3", "vm1") == "10.201.0.2"
         node = cluster.node_of("vm1")
-        done = cluster.srun(["--pcocc-vm=vm1", "-w", node, "sh", "-c", "echo $PCOCC_HOST_PORTS"], status=0)
-        assert done.stdout == f"22={node}:60222\n", "a task on another node does not know them"
+        for where in ("n1", "n2"):
+            done = cluster.srun(["--overlap", "--pcocc-vm=vm1", "-w", where, "-n1", "-N1", "sh", "-c", "echo $PCOCC_HOST_PORTS"], status=0)
+            assert done.stdout == f"22={node}:60222\n", f"typed on {where}"
         assert cluster.vm("echo $PCOCC_HOST_PORTS") == ""

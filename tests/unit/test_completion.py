@@ -90,7 +90,7 @@ def test_every_command_and_option_is_offered(path: str, commands: list[str], opt
     ("line", "offered"),
     [
         ("pcocc te", ["template"]),
-        ("pcocc nonsense ", ["config", "image", "network", "save", "template"]),
+        ("pcocc nonsense ", ["config", "image", "network", "ps", "save", "template"]),
         ("pcocc image show a", ["alma", "alpine"]),
         ("pcocc image export alma ", []),
         ("pcocc image import fi", ["file.one"]),

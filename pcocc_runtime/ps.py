@@ -1,0 +1,49 @@
+"""What `pcocc ps` lists: jobs from Slurm, their VMs from the jobs' nodes."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from pcocc_runtime import netinfo, netview, psview
+from pcocc_runtime.errors import PcoccError, RequestError
+from pcocc_runtime.psview import VirtualCluster, Vm
+from pcocc_runtime.system import slurm
+
+_AT_ONCE = 8  # jobs that are asked, each with a step of its own
+
+
+def read_caller() -> str:
+    """Return the name of who types this."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def list_clusters(user: str | None, job: str | None) -> list[VirtualCluster]:
+    """Return the jobs whose VMs run, of a user or of all; RequestError when the one that is asked for is none of them."""
+    if job is not None and not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", job):
+        raise RequestError(f"{job!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
+    every = [one for one in slurm.list_running(user) if job in (None, str(one.job), one.label)]
+    if job is not None and not every:
+        raise RequestError(f"no VMs of job {job} run", "the first 'srun --pcocc-vm' in a job boots them; 'pcocc ps' lists yours")
+    return [VirtualCluster(one.label, one.name, one.user, one.partition, one.vms, one.used, one.nodes) for one in every]
+
+
+def list_vms(clusters: Sequence[VirtualCluster]) -> tuple[list[Vm], list[str]]:
+    """Ask the nodes of these jobs for their VMs; return these, and a sentence for each job or node that does not answer."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        answers = list(pool.map(_ask, clusters))
+    return [vm for vms, _silent in answers for vm in vms], [line for _vms, silent in answers for line in silent]
+
+
+def _ask(cluster: VirtualCluster) -> tuple[list[Vm], list[str]]:
+    try:
+        answers = netview.ask(cluster.job, [netinfo.SHOW])
+    except PcoccError as error:
+        return [], [f"job {cluster.job}: {error.message}"]
+    return psview.find_vms(cluster.job, answers.nodes), [f"job {cluster.job}: no answer from {name}" for name in answers.silent]

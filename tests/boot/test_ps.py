@@ -1,0 +1,32 @@
+"""`pcocc ps`: the virtual clusters that run, and their VMs, in real jobs."""
+
+from __future__ import annotations
+
+import json
+
+from tests.boot.box import Box
+from tests.boot.cluster import Cluster, make_cluster
+
+
+def test_jobs_with_vms_are_listed_with_their_owner_and_nodes(box: Box, cluster: Cluster) -> None:
+    lines = box.out("pcocc ps").splitlines()
+    own = next(line.split() for line in lines if line.startswith(f"{cluster.job} "))
+    assert own[2:5] == ["alice", "main", "4"] and own[-1] == "n[1-2]"
+    assert len(box.out("pcocc ps", user="bob").splitlines()) == 1
+    assert f"\n{cluster.job} " in box.out("pcocc ps --all", user="bob")
+    assert f"\n{cluster.job} " in box.out("pcocc ps -u alice", user="bob")
+
+
+def test_each_vm_is_listed_with_its_node_ports_and_end(box: Box) -> None:
+    with make_cluster(box, "--pcocc-template=tiny:1,twin:1", "-N2") as cluster:
+        rows = [line.split() for line in box.out(f"pcocc ps -l -j {cluster.job}").splitlines()]
+        assert [row[1:4] for row in rows[1:]] == [["vm0", "n1", "10.200.0.1"], ["vm1", "n2", "10.201.0.2"]]
+        assert rows[2][4:] == ["n2:60222>22", "up"] and rows[1][4:] == ["-", "up"]
+        cluster.srun(["--overlap", "--pcocc-vm=vm1", "sudo", "poweroff"])
+        cluster.srun(["--overlap", "--pcocc-vm=vm1", "true"])  # ends when the VM has
+        [job] = [one for one in json.loads(box.out("pcocc ps -l --json")) if one["job"] == str(cluster.job)]
+        assert [vm["state"] for vm in job["vm_list"]] == ["up", "ended: its guest powered it off"]
+        done = box.run(f"pcocc ps -l -j {cluster.job}", user="bob")
+        assert done.returncode == 1 and "alice's" in done.stderr and "Traceback" not in done.stderr
+    done = box.run(f"pcocc ps -j {cluster.job}")
+    assert done.returncode == 1 and f"no VMs of job {cluster.job} run" in done.stderr and done.stderr.count("pcocc: error:") == 1
