@@ -259,10 +259,9 @@ class Session:
     def _ended(self) -> str | None:
         try:
             with open(f"{self.cluster['directory']}/{self.vm}/ended") as stream:
-                from pcocc_runtime.keeper import KILLED, explain
+                from pcocc_runtime.vmevents import explain
 
-                reason = json.load(stream)["reason"]
-                return KILLED if reason == "killed" else explain(reason)
+                return explain(json.load(stream)["reason"])
         except (OSError, ValueError):
             return None
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from pcocc_runtime import bootdoc, document
 from pcocc_runtime.errors import PcoccError, RequestError, render
-from pcocc_runtime.keeper import KILLED, PREFIX
 from pcocc_runtime.layout import parse_ranks
 from pcocc_runtime.system import slurm, sshkeys
+from pcocc_runtime.vmevents import KILLED, PREFIX
 
 STATUS_FD, PARENT_FD = 3, 4
 CLUSTER_VARIABLE = "SLURM_SPANK_PCOCC_CLUSTER"

@@ -17,27 +17,14 @@ from typing import Any
 
 from pcocc_runtime.saveguard import Guard
 from pcocc_runtime.system.guestlink import Link, Probe
+from pcocc_runtime.vmevents import PREFIX, explain
 
-PREFIX = "@pcocc "
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
 AGAIN = 0.15  # seconds until it is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for a SIGTERM that waits for QEMU
 BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
 _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
-
-# QEMU's ShutdownCause as of 7.2 (qapi/run-state.json): what a user reads
-REASONS = {
-    "guest-shutdown": "its guest powered it off",
-    "guest-reset": "its guest reset it",
-    "guest-panic": "its guest's kernel panicked",
-    "host-qmp-quit": "it was stopped through its monitor",
-    "host-qmp-system-reset": "it was reset through its monitor",
-    "host-signal": "a signal ended its QEMU",
-    "host-error": "its QEMU met an error",
-    "host-ui": "it was closed",
-}
-KILLED = "its QEMU was killed"
 
 
 def main() -> int:
@@ -52,11 +39,6 @@ def emit(event: str, **fields: Any) -> None:
         os.write(1, line.encode())
     except OSError:
         pass
-
-
-def explain(reason: str) -> str:
-    """Return a clause that says why a VM ended."""
-    return REASONS.get(reason, reason)
 
 
 class Keeper:
@@ -234,7 +216,7 @@ class Keeper:
             return
         self.told = True
         reason = self.reason or "killed"
-        text = explain(reason) if self.reason else KILLED
+        text = explain(reason)
         self._write("ended", {"reason": reason, "asked": self.asked})
         emit("ended", reason=reason, text=text, asked=self.asked, **self.tags)
 

@@ -49,15 +49,14 @@ def collect(job: int, argv: Sequence[str]) -> dict[str, Any]:
 
 def read_states(job: int, ranks: Sequence[int]) -> dict[str, str]:
     """Return how far each of these VMs is, from what its keeper has written."""
-    from pcocc_runtime.keeper import KILLED, explain
+    from pcocc_runtime.vmevents import explain
 
     found = {}
     for rank in ranks:
         directory = naming.job_dir(job) / naming.vm_name(rank)
         ended, ready = files.read_json(directory / "ended"), files.read_json(directory / "ready")
         if isinstance(ended, dict):
-            reason = str(ended.get("reason"))
-            found[str(rank)] = f"ended: {KILLED if reason == 'killed' else explain(reason)}"
+            found[str(rank)] = f"ended: {explain(str(ended.get('reason')))}"
         else:
             found[str(rank)] = "up" if ready else "booting" if os.path.isdir(directory) else "not started"
     return found

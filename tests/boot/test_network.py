@@ -1,11 +1,12 @@
 """`pcocc network` on a real job: what is drawn is what was built, and what is broken is found."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.boot.box import HOME, Box
+from tests.boot.box import HOME, SHARED_NAME, Box
 from tests.boot.cluster import Cluster, make_cluster
 
 
@@ -86,3 +87,34 @@ def test_a_vm_with_two_interfaces_is_reached_at_its_first(box: Box) -> None:
             done = cluster.srun(["--overlap", "--pcocc-vm=vm1", "-w", where, "-n1", "-N1", "sh", "-c", "echo $PCOCC_HOST_PORTS"], status=0)
             assert done.stdout == f"22={node}:60222\n", f"typed on {where}"
         assert cluster.vm("echo $PCOCC_HOST_PORTS") == ""
+
+
+BANNER = "import socket, sys; print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 10).recv(4).decode())"
+
+
+@pytest.fixture(scope="module")
+def twins(box: Box) -> Iterator[Cluster]:
+    """A VM on each of two nodes, with interfaces in two L3 networks and one L2 network."""
+    with make_cluster(box, "--pcocc-template=twin:2", "-N2", name=SHARED_NAME) as found:
+        yield found
+    box.ensure_released(found.job)
+
+
+@pytest.mark.parametrize("typed_on", ["login", "n1", "n2"])
+def test_ports_of_the_nodes_lead_to_their_vms(box: Box, twins: Cluster, typed_on: str) -> None:
+    [job] = [one for one in json.loads(box.out("pcocc ps -l --json")) if one["job"] == str(twins.job)]
+    for vm in job["vm_list"]:
+        [port] = [str(one["host_port"]) for one in vm["forwards"] if one["vm_port"] == 22]
+        assert box.out(["python3", "-c", BANNER, vm["node"], port], node=typed_on) == "SSH-"
+
+
+def test_frames_of_an_l2_network_pass_between_nodes(twins: Cluster) -> None:
+    for rank in range(2):
+        twins.vm(f"sudo ip addr add 192.168.7.{rank + 1}/24 dev eth2", f"vm{rank}")
+    assert "1 packets received" in twins.vm("ping -c1 -W5 -I eth2 192.168.7.2")
+
+
+def test_vms_reach_each_other_by_ipv6(twins: Cluster) -> None:
+    twins.vm("until ip -6 -o addr show dev eth0 scope global | grep -qv tentative; do sleep 0.1; done", "vm[0-1]")
+    address = twins.vm("ip -6 -o addr show dev eth0 scope global | grep -o 'fd[0-9a-f:]*' | head -n1", "vm1")
+    assert "1 packets received" in twins.vm(f"ping -6 -c1 -W5 {address}")
