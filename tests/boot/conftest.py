@@ -23,6 +23,11 @@ _log_sizes: dict[str, int] = {}
 _seen: set[int] = set()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what needs a whole node before the shared VMs take a part of each."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is None)
+
+
 @pytest.fixture(scope="session")
 def box() -> Iterator[Box]:
     """The box, up and clean before and after, and of one test session at a time."""

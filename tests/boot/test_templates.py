@@ -64,6 +64,7 @@ def test_commands_run_as_the_user_a_template_names(box: Box, templates: dict[str
     assert done.stdout == "root\n"
 
 
+@pytest.mark.alone
 def test_a_whole_node_becomes_one_vm(box: Box, templates: dict[str, str]) -> None:
     done = box.run(["srun", "--pcocc-template=whole", "sh", "-c", "free -m"], env=templates, status=0, timeout=120)
     node = re.search(r"RealMemory=(\d+)", box.out("scontrol show node n1"))
