@@ -65,6 +65,7 @@ def debian(box: Box, exported: Path) -> Iterator[Cluster]:
         ("echo $PCOCC_VM_NAME $PCOCC_VM_RANK $PCOCC_NODELIST; cat $PCOCC_HOSTFILE", "vm0 0 vm[0-1]\nvm0\nvm1"),
         ("ssh vm1 hostname", "vm1"),
         ("ping -c1 -W5 vm1 >/dev/null && echo reached", "reached"),
+        ("ping -6 -c1 -W5 vm1 >/dev/null && echo reached", "reached"),
         ("cloud-init status --wait | tail -n1", "status: done"),
         ("cat /etc/mine /run/mine; tail -n1 /etc/ssh/ssh_known_hosts", "a file of mine\nalice:x:2001:\n# hosts of mine"),
         ("id bob; id -Gn debian | grep -ow sudo; id -Gn", "uid=3001(bob) gid=3001(bob) groups=3001(bob)\nsudo\nalice video"),

@@ -112,9 +112,3 @@ def test_frames_of_an_l2_network_pass_between_nodes(twins: Cluster) -> None:
     for rank in range(2):
         twins.vm(f"sudo ip addr add 192.168.7.{rank + 1}/24 dev eth2", f"vm{rank}")
     assert "1 packets received" in twins.vm("ping -c1 -W5 -I eth2 192.168.7.2")
-
-
-def test_vms_reach_each_other_by_ipv6(twins: Cluster) -> None:
-    twins.vm("until ip -6 -o addr show dev eth0 scope global | grep -qv tentative; do sleep 0.1; done", "vm[0-1]")
-    address = twins.vm("ip -6 -o addr show dev eth0 scope global | grep -o 'fd[0-9a-f:]*' | head -n1", "vm1")
-    assert "1 packets received" in twins.vm(f"ping -6 -c1 -W5 {address}")
