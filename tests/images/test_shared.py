@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from pytest_mock import MockerFixture
 
 from pcocc_runtime import cli, images, repos
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import disks, qemuimg, repository
+from pcocc_runtime.system import claims, disks, qemuimg, repository
 from tests.images import children
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, raw_sum, save, write_raw
 
@@ -115,6 +116,17 @@ def test_a_lock_that_is_held_is_waited_for_and_its_holder_named(
     os.kill(holder, signal.SIGKILL)
     assert children.wait(holder) == -signal.SIGKILL and children.wait(waiting) == 0
     assert listing(repo) == {}
+
+
+@pytest.mark.parametrize(("stale", "swept"), [(["stat"], 0), (["stat", "fstat"], 1)])
+def test_work_that_ends_on_another_host_is_no_failure(tmp_path: Path, mocker: MockerFixture, stale: list[str], swept: int) -> None:
+    """An NFS client may still know the name of what is gone (seen on NFS 4.2, Linux 6.1), or even its state."""
+    lock = tmp_path / ".work-elsewhere-7-00.lock"
+    lock.touch()
+    before = lock.stat()
+    mocker.patch.object(claims, "os", SimpleNamespace(**{**vars(os), **{name: lambda _file: before for name in stale}}))
+    mocker.patch.object(claims, "_try_lock", lambda _fd, path: path.unlink() or True)  # who made it has ended just before
+    assert claims.sweep(tmp_path, ".work-") == swept
 
 
 @pytest.fixture
