@@ -18,6 +18,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from pcocc_runtime import cli, images, repos
+from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
 from pcocc_runtime.system import claims, disks, qemuimg, repository
 from tests.images import children
@@ -127,6 +128,26 @@ def test_work_that_ends_on_another_host_is_no_failure(tmp_path: Path, mocker: Mo
     mocker.patch.object(claims, "os", SimpleNamespace(**{**vars(os), **{name: lambda _file: before for name in stale}}))
     mocker.patch.object(claims, "_try_lock", lambda _fd, path: path.unlink() or True)  # who made it has ended just before
     assert claims.sweep(tmp_path, ".work-") == swept
+
+
+def test_a_client_that_keeps_its_locks_to_itself_is_asked_for_them(tmp_path: Path, mocker: MockerFixture) -> None:
+    """An NFS 4 client with a delegation tells its locks when the file is changed: here, when its ctime is."""
+    layer = tmp_path / "layer"
+    layer.touch(0o444)
+    before = layer.stat()
+    mocker.patch.object(repository, "_is_locked", lambda path: path.stat().st_ctime_ns > before.st_ctime_ns)
+    time.sleep(0.02)  # two ticks of a file system's clock
+    assert repository.is_in_use(layer)
+    assert (layer.stat().st_mode, layer.stat().st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+
+
+def test_a_layer_is_looked_for_anew(pcocc: Pcocc, repo: Repo, base: Found) -> None:
+    """An NFS client asks for names anew in a directory that it has changed."""
+    [layer] = base.revision.layers
+    before = base.path.parent.stat().st_mtime_ns
+    time.sleep(0.02)
+    assert repository.has_layer(repo, layer) and not repository.has_layer(repo, "0" * 64)
+    assert base.path.parent.stat().st_mtime_ns > before and [path.name for path in base.path.parent.iterdir()] == [layer]
 
 
 @pytest.fixture
