@@ -216,7 +216,7 @@ def pin(work: Work, layers: Sequence[str]) -> list[str]:
         draft = work.path / "pins"
         draft.write_text("".join(f"{layer}\n" for layer in layers))
         draft.chmod(0o644)
-        return [layer for layer in layers if not repository.layer_file(work.repo, layer).is_file()]
+        return [layer for layer in layers if not repository.has_layer(work.repo, layer)]
 
 
 def ensure_new(repo: Repo, name: str) -> None:

@@ -133,7 +133,8 @@ def _sweep_one(lock: Path) -> bool:
         if not (_try_lock(fd, lock) and _is_at(fd, lock)):
             return False
         files.remove_tree(lock.with_name(lock.name.removesuffix(".lock")))
-        os.unlink(lock)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(lock)
         return True
     finally:
         os.close(fd)
@@ -159,7 +160,9 @@ def _adopt_mode(fd: int, model: Path) -> None:
 
 def _is_at(fd: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        info = os.fstat(fd)
+        # an NFS client asks anew for the state of a file that it has locked; the name may still be known from before
+        return info.st_nlink > 0 and os.path.samestat(info, os.stat(path))
     except FileNotFoundError:
         return False
     except OSError as error:

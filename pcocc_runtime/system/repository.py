@@ -154,8 +154,13 @@ def read_all(repo: Repo, problems: list[PcoccError]) -> list[Revision]:
 
 
 def refresh(repo: Repo) -> float:
-    """Have an NFS client forget what it remembers of meta/, by changing it; return the file server's time."""
-    probe = Path(repo.path, "meta/.probe")
+    """Have an NFS client forget what it remembers of meta/; return the file server's time."""
+    return _refresh(Path(repo.path, "meta"))
+
+
+def _refresh(directory: Path) -> float:
+    """Change a directory, upon which an NFS client asks anew for the names in it; return the file server's time."""
+    probe = directory / ".probe"
     try:
         probe.touch(0o600)
         return probe.stat().st_ctime
@@ -182,14 +187,21 @@ def open_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], bytes],
         yield read, os.fstat(stream.fileno()).st_size
 
 
+def has_layer(repo: Repo, layer: str) -> bool:
+    """Tell whether a layer is there now, not only when an NFS client looked last; needs the repository's lock to stay true."""
+    path = layer_file(repo, layer)
+    with contextlib.suppress(OSError):  # another user's directory, or none
+        _refresh(path.parent)
+    return path.is_file()
+
+
 def put_layer(repo: Repo, file: Path, layer: str) -> None:
     """Move a finished file, which is on disk already, to its place; one that is there whole is kept."""
     target = layer_file(repo, layer)
-    with contextlib.suppress(FileNotFoundError):
-        if target.stat().st_size == file.stat().st_size:
-            return
-    file.chmod(0o444)
     files.make_like(target.parent, Path(repo.path))
+    if has_layer(repo, layer) and target.stat().st_size == file.stat().st_size:
+        return
+    file.chmod(0o444)
     os.rename(file, target)
     flush(target.parent)
 
@@ -268,6 +280,22 @@ def remove_foreign(repo: Repo, before: float) -> int:
 
 def is_in_use(path: Path) -> bool:
     """Tell whether a QEMU on any host has the file open, by the locks it puts on it."""
+    return _is_locked(path) or (_recall(path) and _is_locked(path))
+
+
+def _recall(path: Path) -> bool:
+    """Have NFSv4 clients tell the server of the locks that they keep to themselves with a delegation; tell whether it was tried.
+
+    A read delegation is called back for a change of the file, also for one that changes nothing (RFC 8881, 10.4.1).
+    """
+    try:
+        path.chmod(stat.S_IMODE(path.stat().st_mode))
+    except OSError:
+        return False
+    return True
+
+
+def _is_locked(path: Path) -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -11,14 +11,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pytest_mock import MockerFixture
 
 from pcocc_runtime import cli, images, repos
+from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import disks, qemuimg, repository
+from pcocc_runtime.system import claims, disks, qemuimg, repository
 from tests.images import children
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, raw_sum, save, write_raw
 
@@ -115,6 +117,37 @@ def test_a_lock_that_is_held_is_waited_for_and_its_holder_named(
     os.kill(holder, signal.SIGKILL)
     assert children.wait(holder) == -signal.SIGKILL and children.wait(waiting) == 0
     assert listing(repo) == {}
+
+
+@pytest.mark.parametrize(("stale", "swept"), [(["stat"], 0), (["stat", "fstat"], 1)])
+def test_work_that_ends_on_another_host_is_no_failure(tmp_path: Path, mocker: MockerFixture, stale: list[str], swept: int) -> None:
+    """An NFS client may still know the name of what is gone (seen on NFS 4.2, Linux 6.1), or even its state."""
+    lock = tmp_path / ".work-elsewhere-7-00.lock"
+    lock.touch()
+    before = lock.stat()
+    mocker.patch.object(claims, "os", SimpleNamespace(**{**vars(os), **{name: lambda _file: before for name in stale}}))
+    mocker.patch.object(claims, "_try_lock", lambda _fd, path: path.unlink() or True)  # who made it has ended just before
+    assert claims.sweep(tmp_path, ".work-") == swept
+
+
+def test_a_client_that_keeps_its_locks_to_itself_is_asked_for_them(tmp_path: Path, mocker: MockerFixture) -> None:
+    """An NFS 4 client with a delegation tells its locks when the file is changed: here, when its ctime is."""
+    layer = tmp_path / "layer"
+    layer.touch(0o444)
+    before = layer.stat()
+    mocker.patch.object(repository, "_is_locked", lambda path: path.stat().st_ctime_ns > before.st_ctime_ns)
+    time.sleep(0.02)  # two ticks of a file system's clock
+    assert repository.is_in_use(layer)
+    assert (layer.stat().st_mode, layer.stat().st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+
+
+def test_a_layer_is_looked_for_anew(pcocc: Pcocc, repo: Repo, base: Found) -> None:
+    """An NFS client asks for names anew in a directory that it has changed."""
+    [layer] = base.revision.layers
+    before = base.path.parent.stat().st_mtime_ns
+    time.sleep(0.02)
+    assert repository.has_layer(repo, layer) and not repository.has_layer(repo, "0" * 64)
+    assert base.path.parent.stat().st_mtime_ns > before and [path.name for path in base.path.parent.iterdir()] == [layer]
 
 
 @pytest.fixture
