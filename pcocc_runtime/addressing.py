@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+PORTFILE = "/etc/pcocc/host-ports"  # in a guest: `JOB PORTS`, see `render_ports`
+
 
 def address_of(networks: Sequence[Any], rank: int) -> str | None:
     """Return a VM's address in the one of the networks (`IPv4 prefix, [[first, last rank], ...]`) that it is reached by.

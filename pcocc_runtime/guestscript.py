@@ -11,6 +11,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from pcocc_runtime.addressing import PORTFILE
+
 TOKEN = "PCOCC_TASK"
 UP, DONE = b"up\n", b"done\n"  # keeper to task: the connection stands; task to keeper: the command has left nothing
 _SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
@@ -88,9 +90,12 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
     )
 
 
-# A task on another node than its VM's does not know them; the VM does, from its seed. Shell built-ins alone: see below.
-_PORTS = '[ "${PCOCC_HOST_PORTS-x}" ] || [ ! -r /etc/pcocc/host-ports ] || read -r PCOCC_HOST_PORTS </etc/pcocc/host-ports'
-
+# A task on another node than its VM's does not know them; the VM does, from its seed: `JOB PORTS`. An image that was saved with
+# that file has the number of another job in it. Shell built-ins alone: see below.
+_PORTS = (
+    f'[ "${{PCOCC_HOST_PORTS-x}}" ] || [ ! -r {PORTFILE} ] || '
+    f'{{ read -r _j PCOCC_HOST_PORTS <{PORTFILE}; [ "$_j" = "$SLURM_JOB_ID" ] || PCOCC_HOST_PORTS=; }}'
+)
 
 # The last pid that was given (proc(5), loadavg): if since then only the command itself got one, it can have left nothing.
 # A look at all processes takes 60 ms in an emulated guest. With the token its own grep would be found.

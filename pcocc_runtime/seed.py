@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pcocc_runtime.addressing import PORTFILE
 from pcocc_runtime.document import Mount
 from pcocc_runtime.guestnet import Interface, render_network_config
 
 VOLUME_LABEL = "cidata"
 HOSTFILE = "/etc/pcocc/hostfile"
-PORTFILE = "/etc/pcocc/host-ports"
 MOUNT_DIR = "/mnt"
 _MOUNT_OPTIONS = {"9p": "trans=virtio,version=9p2000.L,msize=262144,", "virtiofs": ""}
 # what cloud-init's mounts module takes for a disk, a partition or a cloud's own name for one (cc_mounts.py)
@@ -67,7 +67,7 @@ def render_seed(
     return {
         "meta-data": f"instance-id: {_word(instance_id or f'pcocc-{job}-vm{rank}')}\nlocal-hostname: vm{rank}\n",
         "user-data": user_data if user_data is not None else _NO_USER_DATA,
-        "vendor-data": render_vendor_data(vms, domain, login, keys, command_user, mounts, ports),
+        "vendor-data": render_vendor_data(vms, domain, login, keys, command_user, mounts, f"{job} {ports}" if ports else ""),
         "network-config": render_network_config(interfaces),
     }
 
@@ -76,7 +76,7 @@ def render_vendor_data(
     vms: int, domain: str, login: Login, keys: Keys, command_user: str | None = None, mounts: Iterable[Mount] = (),
     ports: str = "",
 ) -> str:
-    """Return the cloud-config that makes the users, the keys, the host file and the mounts."""
+    """Return the cloud-config that makes the users, the keys, the host file and the mounts; `ports` is all of its file, if any."""
     names = [f"vm{rank}" for rank in range(vms)]
     known = f"vm*,*.{domain},10.* {keys.host_public}"
     home = login.home.rstrip("/")

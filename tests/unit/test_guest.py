@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pcocc_runtime import guestnet, seed
+from pcocc_runtime.addressing import PORTFILE
 from pcocc_runtime.document import Mount
 from pcocc_runtime.guestnet import Interface, Subnet
 
@@ -87,6 +88,15 @@ def vendor(**options: object) -> dict[str, object]:
     return found
 
 
+def test_only_a_vm_with_ports_of_its_node_is_told_of_them() -> None:
+    def files(ports: str) -> dict[str, object]:
+        found = seed.render_seed(job=12, rank=1, vms=2, domain="d", login=ALICE, keys=KEYS, user_data=None, ports=ports)
+        return {file["path"]: file["content"] for file in yaml.safe_load(found["vendor-data"])["write_files"]}
+
+    assert files("22=n1:60222,80=n1:60300")[PORTFILE] == "12 22=n1:60222,80=n1:60300\n"
+    assert PORTFILE not in files("")
+
+
 def test_mounts_stand_at_their_tags() -> None:
     mounts = (Mount("data", "/x", "9p", True), Mount("fast", "/y", "virtiofs"))
     assert vendor(mounts=mounts)["mounts"] == [
@@ -123,5 +133,5 @@ def test_the_seed_is_what_it_was(name: str) -> None:
 
 
 def test_every_line_is_flat_enough_for_small_guests() -> None:
-    text = seed.render_vendor_data(2, "vcluster", ALICE, KEYS, "worker", (Mount("d", "/x"),))
+    text = seed.render_vendor_data(2, "vcluster", ALICE, KEYS, "worker", (Mount("d", "/x"),), "12 22=n1:60222")
     assert all(re.match(r"#cloud-config$|[a-z_]+:( |$)|- |  [a-z0-9_]+:|    ", line) for line in text.splitlines())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import guestscript
+from pcocc_runtime.addressing import PORTFILE
 
 
 def run(script: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -33,6 +34,31 @@ def test_directory_umask_environment_and_status_arrive() -> None:
 @pytest.mark.parametrize("word", ["", " ", "*", "$HOME", "'", '"', "\\", "a\nb", "é"])
 def test_arguments_pass_unchanged(word: str) -> None:
     assert run(render(["printf", "%s", word])).stdout == word
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "found"),
+    [
+        ("12 22=n1:60222,80=n1:60300\n", "", "22=n1:60222,80=n1:60300"),
+        ("12 22=n1:60222", "", "22=n1:60222"),
+        ("11 22=n1:60222\n", "", ""),  # of an image that was saved in another job
+        ("", "", ""),
+        (None, "", ""),
+        ("12 22=n1:60222\n", "22=n2:7", "22=n2:7"),
+        ("12 22=n1:60222\n", None, ""),
+    ],
+)
+@pytest.mark.parametrize("shell", ["/bin/sh", "busybox sh"])
+def test_a_guest_knows_its_ports_where_the_tasks_node_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str, text: str | None, known: str | None, found: str
+) -> None:
+    path = tmp_path / "host-ports"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(guestscript, "_PORTS", guestscript._PORTS.replace(PORTFILE, str(path)))
+    environ = {"SLURM_JOB_ID": "12"} | ({} if known is None else {"PCOCC_HOST_PORTS": known})
+    done = run(render(["sh", "-c", "echo $PCOCC_HOST_PORTS"], guarded=False, **environ).replace("exec /bin/sh", f"exec {shell}"))
+    assert (done.stdout, done.stderr, done.returncode) == (f"{found}\n", "", 0)
 
 
 def test_a_missing_directory_is_no_error() -> None:
