@@ -143,52 +143,62 @@ def _damaged(why: str) -> NodeError:
 
 def _parse_node(tree: Mapping[str, Any]) -> NodeFacts:
     facts = tree["node"]
-    nodes = tuple((_word(name), tuple(map(int, ranks))) for name, ranks in facts["nodes"])
+    nodes = tuple((_word(name), tuple(map(_number, ranks))) for name, ranks in facts["nodes"])
     name = _word(facts["node"])
     vms = sum(len(ranks) for _name, ranks in nodes)
+    if vms > naming.MAX_RANK or sorted(rank for _name, ranks in nodes for rank in ranks) != list(range(vms)):
+        raise ValueError("the VMs of its nodes are not those of a job")
     return NodeFacts(
-        job=int(facts["job"]),
+        job=_number(facts["job"], naming.MAX_JOB_ID),
         name=name,
         index=[one for one, _ranks in nodes].index(name),
         nodes=nodes,
-        networks=tuple(_parse_network(one, vms) for one in facts["networks"]),
+        networks=tuple(_parse_network(one, vms, len(nodes)) for one in facts["networks"]),
         links={_word(device): _parse_link(one) for device, one in tree["links"].items()},
-        forwards=tuple((int(rank), int(port), int(host)) for rank, port, host in facts.get("reverse_nat", ())),
+        forwards=tuple((_number(rank), _number(port), _number(host)) for rank, port, host in facts.get("reverse_nat", ())),
         probes=tuple(_parse_probe(one) for one in tree.get("probes", ())),
         dhcp=tree.get("dhcp"),
         trouble=_word(tree["trouble"]) if tree.get("trouble") else None,
-        orders={int(rank): tuple(int(one["network"]) for one in every) for rank, every in facts.get("interfaces", {}).items()},
+        orders={int(rank): tuple(_number(one["network"]) for one in every) for rank, every in facts.get("interfaces", {}).items()},
         states={int(rank): _word(state) for rank, state in tree.get("vms", {}).items()},
     )
 
 
 def _parse_link(tree: Mapping[str, Any]) -> Link:
-    return Link(int(tree["mtu"]), bool(tree["up"]), *(int(tree[key]) for key in ("received", "sent", "dropped")))
+    return Link(_number(tree["mtu"]), bool(tree["up"]), *(_number(tree[key]) for key in ("received", "sent", "dropped")))
 
 
-def _parse_network(tree: Mapping[str, Any], vms: int) -> NetworkFacts:
+def _parse_network(tree: Mapping[str, Any], vms: int, nodes: int) -> NetworkFacts:
     kind, outbound = _word(tree["layer"]), tree.get("outbound", False)
     routed = kind == "L3"
+    if routed and not naming.room_for(IPv4Network(_word(tree["network"])), vms, nodes):
+        raise ValueError("a network is too small for its VMs")
     return NetworkFacts(
-        index=int(tree["index"]),
+        index=_number(tree["index"], naming.MAX_NETWORKS - 1),
         name=_word(tree["name"]),
         kind=kind,
-        mtu=int(tree["mtu"]),
-        ranks=tuple(map(int, tree["ranks"])),
-        members=tuple(rank for first, last in tree["members"] for rank in range(max(int(first), 0), min(int(last) + 1, vms))),
-        addresses=IPv4Network(tree["network"]) if routed else None,
+        mtu=_number(tree["mtu"]),
+        ranks=tuple(_number(rank, vms - 1) for rank in tree["ranks"]),
+        members=tuple(rank for first, last in tree["members"] for rank in range(_number(first), min(_number(last) + 1, vms))),
+        addresses=IPv4Network(_word(tree["network"])) if routed else None,
         gateway=_word(tree["gateway"]) if routed else "",
         domain=_word(tree["domain"]) if routed else "",
         mac_prefix=_word(tree.get("mac_prefix") or ""),
-        outbound=outbound if isinstance(outbound, bool) else tuple(IPv4Network(one) for one in outbound),
+        outbound=outbound if isinstance(outbound, bool) else tuple(IPv4Network(_word(one)) for one in outbound),
     )
 
 
 def _parse_probe(tree: Mapping[str, Any]) -> Probe:
-    lost, narrow, silent = (frozenset(map(int, tree[key])) for key in ("lost", "narrow", "silent"))
+    lost, narrow, silent = (frozenset(map(_number, tree[key])) for key in ("lost", "narrow", "silent"))
     wrong = tuple(_word(one) for one in tree["wrong_names"])
     outbound = tree["outbound"] if tree["outbound"] is None else _word(tree["outbound"])
-    return Probe(int(tree["network"]), tuple(map(int, tree["tried"])), lost, narrow, silent, wrong, bool(tree["deaf"]), outbound)
+    return Probe(_number(tree["network"]), tuple(map(_number, tree["tried"])), lost, narrow, silent, wrong, bool(tree["deaf"]), outbound)
+
+
+def _number(value: Any, highest: int = 0xFFFFFFFF_FFFFFFFF) -> int:
+    if type(value) is not int or not 0 <= value <= highest:
+        raise ValueError(f"expected a number up to {highest}")
+    return value
 
 
 def _word(text: str) -> str:

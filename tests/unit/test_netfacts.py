@@ -1,5 +1,8 @@
 """What nodes send about networks arrives whole, or is refused in a sentence."""
 
+import copy
+import json
+from collections.abc import Iterator
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -7,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime import netfacts
+from pcocc_runtime import netcheck, netdraw, netfacts, psview
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.netfacts import Link
 from tests.unit import netjob
@@ -78,6 +81,40 @@ def without(key: str) -> dict[str, Any]:
 def test_what_is_no_answer_is_refused(tree: Any) -> None:
     with pytest.raises(NodeError, match="what a node sent about the networks cannot be read"):
         netfacts.parse_node(tree)
+
+
+ODD = [None, True, -1, 1 << 18, 1 << 40, 10**400, 1e400, float("nan"), "", "x", "9" * 5000, "255.255.255.255/32", [], [7], {}, {"x": 7}]
+
+
+def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where something is in a tree."""
+    for key in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+        yield (*path, key)
+        yield from places(tree[key], (*path, key))
+
+
+FORGED = netjob.node(1, probes=[netjob.GOOD], dhcp=True, vms={"0": "up", "1": "booting"})
+FORGED["node"]["interfaces"] = {"0": [{"network": 0}]}
+
+
+@pytest.mark.parametrize("path", [*places(FORGED)], ids=lambda path: ".".join(map(str, path)))
+def test_whatever_the_jobs_user_forges_is_shown_or_refused(path: tuple[Any, ...]) -> None:
+    for odd in ODD:
+        tree = copy.deepcopy(FORGED)
+        inner = tree
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = odd
+        [sent] = netfacts.decode(netfacts.encode(0, tree))
+        try:
+            node = netfacts.parse_node(sent)
+        except NodeError:
+            continue
+        picture = netdraw.plan_picture([node], [])
+        netdraw.render_picture(picture)
+        netcheck.render(node.job, netcheck.evaluate([node], [], None))
+        psview.render_vms(psview.find_vms("12", [node]))
+        json.dumps(picture)
 
 
 def test_nothing_that_is_sent_reaches_a_terminal_as_it_is() -> None:
