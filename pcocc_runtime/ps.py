@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pcocc_runtime import netinfo, netview, psview
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.psview import VirtualCluster, Vm
-from pcocc_runtime.system import slurm
+from pcocc_runtime.system import identity, slurm
 
 _AT_ONCE = 8  # jobs that are asked, each with a step of its own
 
@@ -28,17 +28,32 @@ def list_clusters(user: str | None, job: str | None) -> list[VirtualCluster]:
     """Return the jobs whose VMs run, of a user or of all; RequestError when the one that is asked for is none of them."""
     if job is not None and not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", job):
         raise RequestError(f"{job!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
-    every = [one for one in slurm.list_running(user) if job in (None, str(one.job), one.label)]
-    if job is not None and not every:
-        raise RequestError(f"no VMs of job {job} run", "the first 'srun --pcocc-vm' in a job boots them; 'pcocc ps' lists yours")
+    unknown = next((name for name in (user or "").split(",") if name and not name.isdigit() and not identity.user_exists(name)), None)
+    if unknown:
+        raise RequestError(f"there is no user {unknown!r}", "'pcocc ps -a' lists the jobs of all")
+    every = slurm.list_running(user)
+    if job is not None:
+        every = tuple(one for one in every if job in (str(one.job), one.label, one.label.partition("_")[0]))
+        if not every:
+            raise RequestError(f"no VMs of job {job} run", "the first 'srun --pcocc-vm' in a job boots them; 'pcocc ps' lists yours")
     return [VirtualCluster(one.label, one.name, one.user, one.partition, one.vms, one.used, one.nodes) for one in every]
 
 
 def list_vms(clusters: Sequence[VirtualCluster]) -> tuple[list[Vm], list[str]]:
-    """Ask the nodes of these jobs for their VMs; return these, and a sentence for each job or node that does not answer."""
+    """Ask the nodes of these jobs for their VMs; return these, and a sentence for each job or node that does not answer.
+
+    RequestError when one is somebody else's. A job that has ended meanwhile is left out.
+    """
+    caller = read_caller()
+    other = next((one for one in clusters if one.user != caller), None)
+    if other and os.geteuid() != 0:
+        raise RequestError(f"job {other.job} is {other.user}'s, who alone can look into it, beside root", "leave -l out")
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = list(pool.map(_ask, clusters))
-    return [vm for vms, _silent in answers for vm in vms], [line for _vms, silent in answers for line in silent]
+        answers = list(zip(clusters, pool.map(_ask, clusters), strict=True))
+    missing = any(silent for _cluster, (_vms, silent) in answers)
+    left = {one.label for one in slurm.list_running(None)} if missing else set()
+    silences = [line for cluster, (_vms, silent) in answers if cluster.job in left for line in silent]
+    return [vm for _cluster, (vms, _silent) in answers for vm in vms], silences
 
 
 def _ask(cluster: VirtualCluster) -> tuple[list[Vm], list[str]]:

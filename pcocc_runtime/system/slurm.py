@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.errors import NodeError, RequestError, one_line
 from pcocc_runtime.system import process
 
 BOOT_STEP = "pcocc-vms"
@@ -186,7 +186,7 @@ def _field(line: str, name: str, default: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A running job with a boot step, as squeue(1) and scontrol(1) write its parts; `used` is the job's time."""
+    """A running job with a boot step, as squeue(1) writes its parts; `used` is the job's time, `label` the array's JOB_TASK."""
 
     job: int
     label: str
@@ -199,23 +199,28 @@ class Listed:
 
 
 def list_running(user: str | None) -> tuple[Listed, ...]:
-    """Return the jobs whose VMs run, of a user or of all, in the order of their numbers."""
-    shown = process.run(["squeue", "--noheader", "--states=running", "--format=%A %i %u %P %M %j", *([f"--user={user}"] if user else [])])
-    return parse_listed(shown, process.run(["scontrol", "--oneliner", "show", "step"])) if shown.strip() else ()
+    """Return the jobs whose VMs run, of a user or of all, in the order of their numbers.
+
+    Slurm writes names of jobs and steps as they are, with line ends: `mark`, which nobody knows before, begins each line of its own.
+    """
+    mark = os.urandom(8).hex()
+    argv = ["squeue", "--noheader", "--all", *([f"--user={user}"] if user else [])]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    jobs = process.run([*argv, "--states=running,suspended", f"--format={mark}|%A|%i|%u|%P|%M|%j"], env=env)
+    steps = process.run([*argv, "--steps", f"--format={mark}|%i|%A|%N|%j"], env=env) if jobs.strip() else ""
+    return parse_listed(jobs, steps, mark)
 
 
-def parse_listed(jobs: str, steps: str) -> tuple[Listed, ...]:
-    """Parse `squeue --format="%A %i %u %P %M %j"` and `scontrol -o show step`; lines of another form are nobody's."""
-    boots = {}
-    for line in steps.splitlines():
-        job, tasks = _field(line, "StepId").partition(".")[0], _field(line, "Tasks")
-        if _field(line, "Name") == BOOT_STEP and tasks.isdigit():
-            boots[job] = int(tasks), _field(line, "NodeList")
+def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
+    """Parse what squeue writes of jobs and of steps; lines of another form are nobody's, and of a name only the first counts."""
+    boots: dict[str, tuple[int, str]] = {}
+    for label, tasks, nodes in re.findall(rf"(?m)^{mark}\|([^|.\n]+)\.\d+\|(\d+)\|([^|\n]*)\|{BOOT_STEP}$", steps):
+        boots.setdefault(label, (int(tasks), one_line(nodes)))
     found = []
-    for line in jobs.splitlines():
-        job, label, user, partition, used, name = (*line.split(maxsplit=5), *[""] * 6)[:6]
-        if job in boots:
-            found.append(Listed(int(job), label, user, partition, used, name, *boots[job]))
+    for row in re.findall(rf"(?m)^{mark}\|(\d+)" + r"\|([^|\n]*)" * 4 + r"\|(.*)$", jobs):
+        job, label, user, partition, used, name = map(one_line, row)
+        if label in boots:
+            found.append(Listed(int(job), label, user, partition, used, name, *boots[label]))
     return tuple(sorted(found, key=lambda one: one.job))
 
 
