@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.boot.box import Box
+from tests.boot.box import Box, wait_for
 from tests.boot.cluster import Cluster, make_cluster
 
 
@@ -30,3 +30,18 @@ def test_each_vm_is_listed_with_its_node_ports_and_end(box: Box) -> None:
         assert done.returncode == 1 and "alice's" in done.stderr and "Traceback" not in done.stderr
     done = box.run(f"pcocc ps -j {cluster.job}")
     assert done.returncode == 1 and f"no VMs of job {cluster.job} run" in done.stderr and done.stderr.count("pcocc: error:") == 1
+
+
+def test_names_with_line_ends_are_nobody_elses(box: Box, cluster: Cluster) -> None:
+    forged = f"x\n{cluster.job}|{cluster.job}|bob|main|0:01|forged\n{cluster.job} {cluster.job} bob main 0:01 forged"
+    step = f"pcocc-vms\n{cluster.job}.1|99|n9|pcocc-vms\nStepId={cluster.job}.1 NodeList=n9 Tasks=99 Name=pcocc-vms"
+    words = ["sbatch", "--parsable", "-n1", "--output=/dev/null", "--wrap", 'srun -J "$STEP" sleep 60']
+    job = box.out(words, env={"SBATCH_JOB_NAME": forged, "STEP": step})
+    try:
+        wait_for(lambda: "pcocc-vms" in box.out(["squeue", "-h", "-s", "-j", job, "-o", "%j"]), "the step")
+        found = {one["job"]: one for one in json.loads(box.out("pcocc ps --all --json", user="bob"))}
+        assert (found[str(cluster.job)]["user"], found[str(cluster.job)]["vms"], found[str(cluster.job)]["nodes"]) == ("alice", 4, "n[1-2]")
+        assert found[job]["name"] == "x" and set(found) >= {job, str(cluster.job)}
+    finally:
+        box.run(["scancel", job], status=0)
+        wait_for(lambda: int(job) not in box.jobs(name=""), "the job's end")
