@@ -76,7 +76,8 @@ class Probe:
 class NodeFacts:
     """All that one node says; `index` is its place in `nodes`, which are all nodes of the job with their VMs.
 
-    `states` says of each VM on this node, by rank, in words how far it is.
+    `reach` is by which addresses all VMs of the job are reached, see `addressing.address_of`. `states` says of each VM on this
+    node, by rank, in words how far it is.
     """
 
     job: int
@@ -91,6 +92,7 @@ class NodeFacts:
     trouble: str | None = None
     orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     states: Mapping[int, str] = field(default_factory=dict)
+    reach: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()
 
     def interface_of(self, rank: int, network: int) -> str:
         """Return the name that a guest gives its interface in a network, as `netplan.interfaces_of` orders them: the first is eth0."""
@@ -161,6 +163,10 @@ def _parse_node(tree: Mapping[str, Any]) -> NodeFacts:
         trouble=_word(tree["trouble"]) if tree.get("trouble") else None,
         orders={int(rank): tuple(_number(one["network"]) for one in every) for rank, every in facts.get("interfaces", {}).items()},
         states={int(rank): _word(state) for rank, state in tree.get("vms", {}).items()},
+        reach=tuple(
+            (str(_parse_prefix(prefix, vms, len(nodes))), tuple((_number(first), _number(last)) for first, last in members))
+            for prefix, members in facts.get("reach", ())
+        ),
     )
 
 
@@ -171,8 +177,6 @@ def _parse_link(tree: Mapping[str, Any]) -> Link:
 def _parse_network(tree: Mapping[str, Any], vms: int, nodes: int) -> NetworkFacts:
     kind, outbound = _word(tree["layer"]), tree.get("outbound", False)
     routed = kind == "L3"
-    if routed and not naming.room_for(IPv4Network(_word(tree["network"])), vms, nodes):
-        raise ValueError("a network is too small for its VMs")
     return NetworkFacts(
         index=_number(tree["index"], naming.MAX_NETWORKS - 1),
         name=_word(tree["name"]),
@@ -180,12 +184,19 @@ def _parse_network(tree: Mapping[str, Any], vms: int, nodes: int) -> NetworkFact
         mtu=_number(tree["mtu"]),
         ranks=tuple(_number(rank, vms - 1) for rank in tree["ranks"]),
         members=tuple(rank for first, last in tree["members"] for rank in range(_number(first), min(_number(last) + 1, vms))),
-        addresses=IPv4Network(_word(tree["network"])) if routed else None,
+        addresses=_parse_prefix(tree["network"], vms, nodes) if routed else None,
         gateway=_word(tree["gateway"]) if routed else "",
         domain=_word(tree["domain"]) if routed else "",
         mac_prefix=_word(tree.get("mac_prefix") or ""),
         outbound=outbound if isinstance(outbound, bool) else tuple(IPv4Network(_word(one)) for one in outbound),
     )
+
+
+def _parse_prefix(text: Any, vms: int, nodes: int) -> IPv4Network:
+    network = IPv4Network(_word(text))
+    if not naming.room_for(network, vms, nodes):
+        raise ValueError(f"{network} is too small for the job")
+    return network
 
 
 def _parse_probe(tree: Mapping[str, Any]) -> Probe:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.addressing import address_of
 from pcocc_runtime.netfacts import NodeFacts
 from pcocc_runtime.report import columns
 
@@ -27,7 +28,7 @@ class VirtualCluster:
 
 @dataclass(frozen=True, slots=True)
 class Vm:
-    """A VM of a job; `address` is that of its first L3 network, `ports` lead to it: (node's port, VM's port)."""
+    """A VM of a job; `address` is the one that it is reached by, `ports` lead to it: (node's port, VM's port)."""
 
     job: str
     name: str
@@ -47,8 +48,7 @@ def find_vms(job: str, nodes: Sequence[NodeFacts]) -> list[Vm]:
 
 
 def _find_vm(job: str, rank: int, name: str, node: NodeFacts | None, any_node: NodeFacts) -> Vm:
-    source = node or any_node
-    address = next((one.address_of(rank) for one in source.networks if one.addresses and rank in one.members), "")
+    address = address_of((node or any_node).reach, rank) or ""
     state = node.states.get(rank, "not started") if node else "unknown"
     ports = tuple((host, port) for vm, port, host in node.forwards if vm == rank) if node else ()
     return Vm(job, naming.vm_name(rank), name, state, address, ports)

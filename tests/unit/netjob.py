@@ -24,6 +24,7 @@ def node(number: int, **changed: Any) -> dict[str, Any]:
     facts = {
         "job": 12, "node": f"n{number}", "nodes": [["n1", [0, 1]], ["n2", [2, 3]]], "vms": 4,
         "networks": [{**LAN, "ranks": ranks}, {**PV, "ranks": mine}, {**BR, "ranks": mine}],
+        "reach": [["10.201.0.0/24", [[3, 3]]], ["10.200.0.0/16", [[0, 2]]]],
         "reverse_nat": [[rank, 22, 61222 + rank] for rank in ranks],
     }  # fmt: skip
     links = {"lo": link(65536), "br0": link(), "vx0": link(received=5 << 20), "uplink": link(1500, 10, 20)}

@@ -134,13 +134,14 @@ def test_each_vm_has_a_line() -> None:
     assert lines[1].split() == ["12", "vm0", "n1", "10.200.0.1", "n1:61222>22", "up"]
     assert lines[2].endswith("ended: its guest powered it off")
     assert lines[3].split()[:3] == ["12", "vm2", "n2"] and "booting" in lines[3] and "\x1b" not in lines[3]
+    assert lines[4].split()[3] == "10.201.0.4", "of the network that its resource set has first"
     assert lines[4].endswith("not started")
 
 
 def test_vms_of_a_silent_node_are_listed() -> None:
     vms = psview.find_vms("12", NODES[:1])
     assert [(vm.name, vm.node, vm.address, vm.state) for vm in vms[2:]] == [
-        ("vm2", "n2", "10.200.0.3", "unknown"), ("vm3", "n2", "10.200.0.4", "unknown"),
+        ("vm2", "n2", "10.200.0.3", "unknown"), ("vm3", "n2", "10.201.0.4", "unknown"),
     ]  # fmt: skip
 
 
