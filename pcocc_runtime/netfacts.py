@@ -17,6 +17,7 @@ from typing import Any
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError, one_line
 
+ENDED = "ended: "  # begins the state of such a VM
 _MARK = "pcocc-network"
 _WIDTH = 800  # characters: srun mixes lines of several tasks that are longer than its buffer of 1 KiB
 _MAX_JSON = 64 * 1024 * 1024
@@ -77,7 +78,7 @@ class NodeFacts:
     """All that one node says; `index` is its place in `nodes`, which are all nodes of the job with their VMs.
 
     `reach` is by which addresses all VMs of the job are reached, see `addressing.address_of`. `states` says of each VM on this
-    node, by rank, in words how far it is.
+    node, by rank, in words how far it is, and of VMs of other nodes which have ended.
     """
 
     job: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pcocc_runtime import naming, netfacts
@@ -48,18 +49,20 @@ def collect(job: int, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def read_states(job: int, ranks: Sequence[int]) -> dict[str, str]:
-    """Return how far each of these VMs is, from what its keeper has written."""
+    """Return how far each of these VMs is, from what its keeper has written, and which others this node was told to have ended."""
+    others = {int(path.name[2:]) for path in Path(naming.job_dir(job)).glob("vm*") if path.name[2:].isdecimal()} - {*ranks}
+    states = [(rank, _read_state(job, rank)) for rank in (*ranks, *sorted(others))]
+    return {str(rank): state for rank, state in states if rank in ranks or state.startswith(netfacts.ENDED)}
+
+
+def _read_state(job: int, rank: int) -> str:
     from pcocc_runtime.vmevents import explain
 
-    found = {}
-    for rank in ranks:
-        directory = naming.job_dir(job) / naming.vm_name(rank)
-        ended, ready = files.read_json(directory / "ended"), files.read_json(directory / "ready")
-        if isinstance(ended, dict):
-            found[str(rank)] = f"ended: {explain(str(ended.get('reason')))}"
-        else:
-            found[str(rank)] = "up" if ready else "booting" if os.path.isdir(directory) else "not started"
-    return found
+    directory = naming.job_dir(job) / naming.vm_name(rank)
+    ended, ready = files.read_json(directory / "ended"), files.read_json(directory / "ready")
+    if isinstance(ended, dict):
+        return f"{netfacts.ENDED}{explain(str(ended.get('reason')))}"
+    return "up" if ready else "booting" if os.path.isdir(directory) else "not started"
 
 
 def read_links() -> dict[str, dict[str, Any]]:

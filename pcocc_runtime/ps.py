@@ -61,4 +61,6 @@ def _ask(cluster: VirtualCluster) -> tuple[list[Vm], list[str]]:
         answers = netview.ask(cluster.job, [netinfo.SHOW])
     except PcoccError as error:
         return [], [f"job {cluster.job}: {error.message}"]
-    return psview.find_vms(cluster.job, answers.nodes), [f"job {cluster.job}: no answer from {name}" for name in answers.silent]
+    vms = psview.find_vms(cluster.job, answers.nodes)  # a node whose VMs have all ended has nothing of the job
+    missing = [name for name in answers.silent if any(vm.node == name and vm.state == psview.UNKNOWN for vm in vms)]
+    return vms, [f"job {cluster.job}: no answer from {name}" for name in missing]

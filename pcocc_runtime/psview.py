@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from pcocc_runtime import naming
 from pcocc_runtime.addressing import address_of
 from pcocc_runtime.netfacts import NodeFacts
 from pcocc_runtime.report import columns
+
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,18 @@ class Vm:
 
 
 def find_vms(job: str, nodes: Sequence[NodeFacts]) -> list[Vm]:
-    """Return the VMs of all nodes of a job, those of silent nodes with an unknown state."""
+    """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another knows that they have ended."""
     by_name = {node.name: node for node in nodes}
+    states = {rank: state for node in nodes for rank, state in node.states.items()}
     return sorted(
-        (_find_vm(job, rank, name, by_name.get(name), nodes[0]) for name, ranks in nodes[0].nodes for rank in ranks),
+        (_find_vm(job, rank, name, by_name.get(name), nodes[0], states) for name, ranks in nodes[0].nodes for rank in ranks),
         key=lambda vm: int(vm.name[2:]),
     )
 
 
-def _find_vm(job: str, rank: int, name: str, node: NodeFacts | None, any_node: NodeFacts) -> Vm:
+def _find_vm(job: str, rank: int, name: str, node: NodeFacts | None, any_node: NodeFacts, states: Mapping[int, str]) -> Vm:
     address = address_of((node or any_node).reach, rank) or ""
-    state = node.states.get(rank, "not started") if node else "unknown"
+    state = node.states.get(rank, "not started") if node else states.get(rank, UNKNOWN)
     ports = tuple((host, port) for vm, port, host in node.forwards if vm == rank) if node else ()
     return Vm(job, naming.vm_name(rank), name, state, address, ports)
 

@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import netfacts, netinfo
+from pcocc_runtime import naming, netfacts, netinfo
 from pcocc_runtime.netfacts import NetworkFacts
 from pcocc_runtime.system import reach, resolver
 from tests.unit import netjob
@@ -48,6 +49,21 @@ def dns(monkeypatch: pytest.MonkeyPatch) -> Dns:
 def test_names_are_asked_at_once(dns: Dns, changed: dict[str, list[str] | None], found: list[str] | None) -> None:
     dns(6, changed)  # vm0, vm1 and the last VM, both ways
     assert netinfo.check_names(LAN) == found
+
+
+def test_states_are_what_keepers_wrote_and_ends_are_told_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "job_dir", lambda job: tmp_path)
+    wrote = {
+        "vm0/ready": '{"seconds": 3.2}', "vm0/ended": '{"reason": "guest-shutdown"}', "vm1/ready": '{"seconds": 2}', "vm2/console.log": "",
+        "vm4/ended": '{"reason": "killed"}', "vm5/ended": '{"reas', "vm6/ready": "{}", "vmx/ended": "{}", "vm7/ended": '{"reason": 7}',
+    }  # fmt: skip
+    for name, text in wrote.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert netinfo.read_states(12, [0, 1, 2, 3]) == {
+        "0": "ended: its guest powered it off", "1": "up", "2": "booting", "3": "not started", "4": "ended: its QEMU was killed",
+        "7": "ended: 7",
+    }  # fmt: skip
 
 
 def test_networks_are_probed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,17 @@ def test_vms_of_a_silent_node_are_listed() -> None:
     ]  # fmt: skip
 
 
+def test_of_a_node_whose_vms_have_ended_the_others_know(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has nothing left of the job, and no step that is in it can be asked there."""
+    ended = {str(rank): "ended: its guest powered it off" for rank in (2, 3)}
+    for states, said in ((ended, []), ({"2": ended["2"]}, ["job 12_3: no answer from n2"])):
+        one = netfacts.parse_node(netjob.node(1, vms={"0": "up", "1": "up", **states}))
+        monkeypatch.setattr(netview, "ask", lambda job, words, one=one: Answers((one,), ("n2",), ()))
+        vms, silent = ps.list_vms(ps.list_clusters(None, "12_3"))
+        assert [vm.state for vm in vms] == ["up", "up", *(states.get(rank, "unknown") for rank in ("2", "3"))]
+        assert silent == said
+
+
 def test_json_has_the_same() -> None:
     cluster = VirtualCluster("12", "x", "alice", "main", 4, "0:10", "n[1-2]")
     [bare] = json.loads(psview.render_json([cluster], None))
