@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.bench.events import Life, ProcessEvents
 from tests.bench.figures import Figure, median
-from tests.boot.box import Box
+from tests.boot.box import Box, wait_for
 
 _QEMU = r"qemu-system-\S+ -name guest=job"
 _HELPER = r"libexec/pcocc/node setup"
@@ -13,7 +13,8 @@ _TYPED = r"^srun --pcocc-template="
 
 
 def _run(box: Box, vms: int, *options: str) -> ProcessEvents:
-    """Record the processes of one srun that boots so many VMs."""
+    """Record the processes of one srun that boots so many VMs, on nodes that the job before has left: else it waits for them."""
+    wait_for(lambda: not box.jobs(name="") and set(box.node_states().split()) == {"idle"}, "idle nodes", 60)
     with ProcessEvents() as events:
         box.run(["srun", f"--pcocc-template=tiny:{vms}", *options, "true"], status=0, timeout=180)
     assert not events.lost, "the kernel dropped process events"
