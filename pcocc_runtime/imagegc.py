@@ -58,6 +58,7 @@ def collect(repo: Repo, grace: float = GRACE) -> Freed:
             return freed
         with images.locked(repo):
             repository.complete(repo)
+            repository.remove_probes(repo)
             freed.leftovers = claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX)
             now = repository.refresh(repo)
             freed.leftovers += repository.remove_foreign(repo, now - max(_FOREIGN_AGE, grace))

@@ -195,6 +195,13 @@ def has_layer(repo: Repo, layer: str) -> bool:
     return path.is_file()
 
 
+def remove_probes(repo: Repo) -> None:
+    """Remove what `has_layer` left when it was killed; needs the repository's lock, as that does."""
+    for path in Path(repo.path, "data").glob("*/.probe"):
+        with contextlib.suppress(OSError):  # another user's
+            path.unlink()
+
+
 def put_layer(repo: Repo, file: Path, layer: str) -> None:
     """Move a finished file, which is on disk already, to its place; one that is there whole is kept."""
     target = layer_file(repo, layer)
