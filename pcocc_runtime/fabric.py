@@ -123,9 +123,16 @@ def _start_dnsmasq(job: int, plan: netplan.NetworkPlan, others: Iterable[netplan
 
 
 def _end_dnsmasq(job: int) -> None:
-    """End the servers in the job's namespace: one that a killed helper has just started has no PID file yet."""
-    for found in process.find_in_netns(naming.netns_path(job), "dnsmasq"):
-        process.kill(found)
+    """End the servers in the job's namespace: one that a killed helper has just started has no PID file yet.
+
+    One that is becoming a daemon forks, so there is another look after each that found some.
+    """
+    for _ in range(5):
+        found = list(process.find_in_netns(naming.netns_path(job), "dnsmasq"))
+        for one in found:
+            process.kill(one)
+        if not found:
+            return
 
 
 def remove_networks(job: int) -> None:
