@@ -24,10 +24,10 @@ def add_ps(parser: argparse.ArgumentParser) -> None:
 
 
 def _ps(arguments: argparse.Namespace) -> int:
-    from pcocc_runtime import ps, psview
+    from pcocc_runtime import images, ps, psview
 
     everybody = arguments.all or (arguments.job and not arguments.user)
-    clusters = ps.list_clusters(None if everybody else arguments.user or ps.read_caller(), arguments.job)
+    clusters = ps.list_clusters(None if everybody else arguments.user or images.user_name(), arguments.job)
     vms, silent = ps.list_vms(clusters) if arguments.long else (None, [])
     if arguments.json:
         sys.stdout.write(psview.render_json(clusters, vms))

@@ -310,7 +310,7 @@ def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool) 
 
 
 def user_name() -> str:
-    """Return the caller's name, for the metadata."""
+    """Return the caller's name."""
     import pwd
 
     try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcocc_runtime import netfacts, netinfo
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.netfacts import NodeFacts
+from pcocc_runtime.request import ensure_job_number
 from pcocc_runtime.system import slurm
 
 _HINT = "'scontrol show job' and slurmd's log on the nodes say more"
@@ -26,8 +26,7 @@ class Answers:
 
 def ask(job: str, words: Sequence[str]) -> Answers:
     """Ask every node of a job; RequestError when it is not the caller's to ask, NodeError when no node answers."""
-    if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", job):
-        raise RequestError(f"{job!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
+    ensure_job_number(job)
     running = slurm.read_running(job)
     if os.geteuid() not in (0, running.uid):
         raise RequestError(f"job {job} is {running.user}'s, who alone can look into it, beside root")

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import os
-import pwd
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from pcocc_runtime import netinfo, netview, psview
+from pcocc_runtime import images, netinfo, netview, psview
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.psview import VirtualCluster, Vm
+from pcocc_runtime.request import ensure_job_number
 from pcocc_runtime.system import identity, slurm
 
 _AT_ONCE = 8  # jobs that are asked, each with a step of its own
 
 
-def read_caller() -> str:
-    """Return the name of who types this."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
 def list_clusters(user: str | None, job: str | None) -> list[VirtualCluster]:
     """Return the jobs whose VMs run, of a user or of all; RequestError when the one that is asked for is none of them."""
-    if job is not None and not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", job):
-        raise RequestError(f"{job!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
+    if job is not None:
+        ensure_job_number(job)
     unknown = next((name for name in (user or "").split(",") if name and not name.isdigit() and not identity.user_exists(name)), None)
     if unknown:
         raise RequestError(f"there is no user {unknown!r}", "'pcocc ps -a' lists the jobs of all")
@@ -44,7 +35,7 @@ def list_vms(clusters: Sequence[VirtualCluster]) -> tuple[list[Vm], list[str]]:
 
     RequestError when one is somebody else's. A job that has ended meanwhile is left out.
     """
-    caller = read_caller()
+    caller = images.user_name()
     other = next((one for one in clusters if one.user != caller), None)
     if other and os.geteuid() != 0:
         raise RequestError(f"job {other.job} is {other.user}'s, who alone can look into it, beside root", "leave -l out")

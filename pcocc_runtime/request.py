@@ -18,6 +18,12 @@ _NEEDY = {"images": "image", "mounts": "mount", "user_data": "user-data"}
 MAX_TEXT = 16 * 1024
 
 
+def ensure_job_number(text: str) -> None:
+    """Raise RequestError unless a text is the number of a job, or of a task of an array as JOB_TASK."""
+    if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", text):
+        raise RequestError(f"{text!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """Some VMs of one template."""

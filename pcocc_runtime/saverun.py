@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pcocc_runtime import config, images, naming
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.repos import Repo
+from pcocc_runtime.request import ensure_job_number
 from pcocc_runtime.system import files, slurm
 
 
 def run_step(job: str, vms: str, words: Sequence[str]) -> int:
     """Run a VM operation in VMs of a job of the caller's, with this process's input and output; return srun's status."""
-    if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", job):
-        raise RequestError(f"{job!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
+    ensure_job_number(job)
     if not re.fullmatch(r"vm(0|[1-9][0-9]*|\[[0-9,-]+\])(,vm(0|[1-9][0-9]*|\[[0-9,-]+\]))*", vms, re.ASCII):
         raise RequestError(f"{vms[:80]!r} is no set of VMs", "write vm0, or vm[0-3,7]")
     running = slurm.read_running(job)

@@ -87,6 +87,8 @@ static void size_srun(void)
 		typed = peek_option(line, (size_t)size, "--pcocc-vm", true);
 		set = typed ? typed : set;
 	}
+	if (size > 0 && memmem(line, (size_t)size, "--no-pcocc-vm", 13))
+		set = NULL;
 	bool steps_into_vms = set || (size > 0 && memmem(line, (size_t)size, "--pcocc-vm", 10));
 	if (set && !strncmp(set, "vm", 2))
 		count = count_set(set);
@@ -100,7 +102,7 @@ static void size_srun(void)
 	setenv("SLURM_NTASKS", number, 1);
 	setenv("SLURM_NPROCS", number, 1);
 	const char *nodes = getenv("SLURM_NNODES");
-	if (in_job && steps_into_vms && set && place_step(set, count, line, (size_t)size))
+	if (in_job && set && size > 0 && place_step(set, count, line, (size_t)size))
 		return;
 	if (nodes && strtol(nodes, NULL, 10) > count) {
 		unsetenv("SLURM_NNODES");

@@ -55,13 +55,14 @@ static bool is_placed(const char *line, size_t size, long tasks)
 	return false;
 }
 
-/* Returns the rank of each node's VMs by that node: names[rank], to be freed with what they point to; NULL when unknown. */
-static char **read_nodes(uint32_t job, long *vms)
+/* Returns the node of each of the job's VMs, to be freed with what they point to; NULL when the step is in all of them, which
+ * Slurm places as it has placed these, when they are all on one node, or when nobody knows. */
+static char **read_nodes(uint32_t job, long tasks, long *vms)
 {
 	struct boot_step boot;
 	char **names = NULL;
 
-	if (find_boot_step(job, &boot) || boot.age < 0)
+	if (find_boot_step(job, &boot) || boot.age < 0 || boot.vms <= tasks)
 		return NULL;
 	slurm_step_id_t id = { .job_id = job, .step_id = boot.id, .step_het_comp = NO_VAL };
 	slurm_step_layout_t *layout = slurm_job_step_layout_get(&id);
@@ -108,9 +109,9 @@ bool place_tasks(uint32_t job, const char *set, long tasks, const char *line, si
 	long vms = 0, used = 0;
 	char **names = NULL, text[64];
 
-	if ((nodes && strtol(nodes, NULL, 10) == 1) || is_placed(line, size, tasks) || !(names = read_nodes(job, &vms)))
+	if ((nodes && strtol(nodes, NULL, 10) == 1) || is_placed(line, size, tasks) || !(names = read_nodes(job, tasks, &vms)))
 		return false;
-	hostlist_t wanted = tasks < vms ? slurm_hostlist_create(set) : NULL; /* all of them Slurm places as it has placed them */
+	hostlist_t wanted = slurm_hostlist_create(set);
 	places = wanted ? memfd_create("pcocc-places", MFD_CLOEXEC) : -1;
 	if (places >= 0) {
 		slurm_hostlist_uniq(wanted);
@@ -123,6 +124,9 @@ bool place_tasks(uint32_t job, const char *set, long tasks, const char *line, si
 		snprintf(text, sizeof(text), "%ld", used);
 		setenv("SLURM_NNODES", text, 1);
 		unsetenv("SLURM_JOB_NUM_NODES");
+	} else if (places >= 0) {
+		close(places);
+		places = -1;
 	}
 	if (wanted)
 		slurm_hostlist_destroy(wanted);

@@ -62,12 +62,18 @@ def is_trusted(store: Store) -> bool:
     return stat.S_ISDIR(info.st_mode) and not info.st_mode & 0o022
 
 
+def _open(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
 def open_layer(store: Store, layer: str, size: int) -> int | None:
     """Return a descriptor that keeps a layer of `size` bytes from being removed as long as it is open, None when there is none."""
     path = store.layer(layer)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    fd = _open(path)
+    if fd is None:
         return None
     deadline = time.monotonic() + _TURN_SECONDS
     while not (locked := _try_lock(fd, fcntl.LOCK_SH)) and time.monotonic() < deadline:
@@ -281,9 +287,8 @@ def as_owner(store: Store) -> Iterator[None]:
 
 def is_used(path: Path) -> bool:
     """Tell whether somebody has a layer locked; who opens it in that moment waits for it."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    fd = _open(path)
+    if fd is None:
         return False
     try:
         return not _try_lock(fd, fcntl.LOCK_EX)
@@ -308,9 +313,8 @@ def clear(store: Store) -> tuple[int, int, int]:
 
 def remove_unused(path: Path) -> bool:
     """Remove a file that nobody has locked."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    fd = _open(path)
+    if fd is None:
         return False
     try:
         if not _try_lock(fd, fcntl.LOCK_EX) or not _is_at(fd, path):

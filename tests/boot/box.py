@@ -20,6 +20,7 @@ NODES = ("n1", "n2")
 # names of this session's jobs: those of one test, which end with it, and those that tests share; no others are touched
 JOB_NAME = f"boottest{os.getpid()}"
 SHARED_NAME = f"bootshared{os.getpid()}"
+LIVE = "running,completing,configuring,suspended,pending"  # states of jobs
 Done = subprocess.CompletedProcess[str]
 T = TypeVar("T")
 
@@ -170,7 +171,7 @@ class Box:
         self.history.append(f"signal {number} to {process}")
         os.kill(process.pid, number)
 
-    def jobs(self, states: str = "running,completing,configuring,suspended,pending", name: str = JOB_NAME) -> list[int]:
+    def jobs(self, states: str = LIVE, name: str = JOB_NAME) -> list[int]:
         """Return the tests' jobs that are in one of the states."""
         named = ["-n", name] if name else []
         lines = self.out(["squeue", "-h", *named, "-t", states, "-o", "%A"], user="root").split()

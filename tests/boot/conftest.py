@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.boot.box import HOME, NODES, ROOT, SHARED_NAME, STATE, Box, wait_for
+from tests.boot.box import HOME, LIVE, NODES, ROOT, SHARED_NAME, STATE, Box, wait_for
 from tests.boot.cluster import Cluster, make_cluster
 
 LOG_LINES = 40
-OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED")
 _BOX = Box()
 _log_sizes: dict[str, int] = {}
 _seen: set[int] = set()
@@ -50,9 +49,8 @@ def box() -> Iterator[Box]:
 
 def _clear_abandoned() -> None:
     """Remove what sessions left that were killed; whoever has the lock knows that none of them runs."""
-    lines = _BOX.out(["squeue", "-h", "-t", "all", "-o", "%A %T %j"], user="root").splitlines()
-    ours = [line.split() for line in lines if re.search(r" boot(test|shared)\d+$", line)]
-    for job in {int(number) for number, state, _name in ours if state not in OVER}:
+    listed = _BOX.out(["squeue", "-h", "-t", LIVE, "-o", "%A %j"], user="root")
+    for job in {int(number) for number in re.findall(r"(?m)^(\d+) boot(?:test|shared)\d+$", listed)}:
         for how in ([], ["--signal=KILL"]):
             _BOX.run(["scancel", *how, str(job)], user="root")
         wait_for(lambda job=job: job not in _BOX.jobs(name=""), f"the end of job {job}", 60)

@@ -215,3 +215,8 @@ def test_a_step_runs_on_the_nodes_of_its_vms(cluster: Cluster, words: list[str],
     done = cluster.srun([*words, "sh", "-c", "echo $PCOCC_VM_NAME on $SLURM_STEP_NODELIST $SLURM_HOSTFILE"], status=0)
     said = {line.rpartition("on ")[2] for line in done.stdout.splitlines()}
     assert said == {"n[1-2]" if " " in nodes else nodes}, done.stdout
+
+
+def test_on_hosts_although_the_environment_names_vms(cluster: Cluster) -> None:
+    done = cluster.box.run("srun --no-pcocc-vm hostname", env={**cluster.environ, "PCOCC_VM": "vm3"}, status=0)
+    assert set(done.stdout.split()) == {"n1", "n2"}

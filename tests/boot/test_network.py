@@ -1,4 +1,4 @@
-"""`pcocc network` on a real job: what is drawn is what was built, and what is broken is found."""
+"""Networks of real jobs: they connect VMs as they shall, what is drawn is what was built, and what is broken is found."""
 
 import json
 from collections.abc import Iterator
