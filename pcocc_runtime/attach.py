@@ -19,6 +19,7 @@ from typing import Any
 from pcocc_runtime import guestscript
 from pcocc_runtime.addressing import address_of, render_ports
 from pcocc_runtime.sshargs import ssh_argv
+from pcocc_runtime.vmevents import explain
 
 BOOT_SECONDS = 300.0
 LATER_SECONDS = 20.0
@@ -90,7 +91,7 @@ def read_cluster(vm: str) -> dict[str, Any]:
 def _cut_off(vm: str) -> AttachError:
     return AttachError(
         f"pcocc: error: {vm} cannot be reached from {os.environ.get('SLURMD_NODENAME', 'this node')}: the job's VMs there have ended\n"
-        "hint: the srun that booted the VMs has told why; start the step on the VMs that are left, or a new job"
+        "hint: the srun that booted the VMs has told why, and 'pcocc ps -l' does; start the step on the VMs that are left, or a new job"
     )
 
 
@@ -118,6 +119,7 @@ class Session:
         self.log = f"{cluster['directory']}/ssh-{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
         self.signals: list[int] = []
         self.keeper: socket.socket | None = None  # open as long as the task lives; None: it looks after its processes itself
+        self.heard = b""  # what the keeper has said
         self.deadline = time.monotonic() + patience(cluster)
         self.limit = self.deadline - time.monotonic()
 
@@ -210,7 +212,8 @@ class Session:
         """Wait until the keeper's connection to the guest stands, which the VM's steps share."""
         while not select.select([keeper], [], [], 0.5)[0]:
             self._raise_if_over(self._keepers_complaint() or "nothing listens on its ssh port")
-        if not keeper.recv(16):  # it was killed, alone or with its VM
+        self.heard = keeper.recv(64)
+        if guestscript.UP not in self.heard:  # the VM has ended, or the keeper was killed, alone or with it
             self._raise_if_gone()
             self.keeper = None
 
@@ -259,11 +262,18 @@ class Session:
     def _ended(self) -> str | None:
         try:
             with open(f"{self.cluster['directory']}/{self.vm}/ended") as stream:
-                from pcocc_runtime.vmevents import explain
-
                 return explain(json.load(stream)["reason"])
         except (OSError, ValueError):
-            return None
+            return self._last_word()
+
+    def _last_word(self) -> str | None:
+        """Return why the VM ended, when its keeper has said so before all of the job on this node went."""
+        try:
+            self.heard += self.keeper.recv(64, socket.MSG_DONTWAIT) if self.keeper else b""
+        except OSError:
+            pass  # nothing yet
+        _, found, reason = self.heard.partition(guestscript.ENDED)
+        return explain(reason.partition(b"\n")[0].decode()) if found else None
 
     def _ssh(self, script: str, data: bytes | None = None) -> int:
         """Run one ssh; signals that arrive meanwhile go to the command in the guest."""

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pcocc_runtime.addressing import PORTFILE
 
 TOKEN = "PCOCC_TASK"
-UP, DONE = b"up\n", b"done\n"  # keeper to task: the connection stands; task to keeper: the command has left nothing
+# keeper to task: the connection stands, the VM has ended and (then) why; task to keeper: the command has left nothing
+UP, ENDED, DONE = b"up\n", b"ended ", b"done\n"
 _SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
 _PASSED = ("SLURM_", "PCOCC_")
 _KEPT_BACK = ("SLURM_SPANK_", "SLURM_RLIMIT_", "SLURM_PCOCC_", "PCOCC_TAP_", "PCOCC_PROBE_", "PCOCC_BOOT", "PCOCC_VM=")

@@ -218,6 +218,8 @@ class Keeper:
         reason = self.reason or "killed"
         text = explain(reason)
         self._write("ended", {"reason": reason, "asked": self.asked})
+        if self.link:
+            self.link.tell_end(reason)
         emit("ended", reason=reason, text=text, asked=self.asked, **self.tags)
 
     def _write(self, name: str, content: dict[str, Any]) -> None:

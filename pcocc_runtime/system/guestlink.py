@@ -13,11 +13,11 @@ import re
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pcocc_runtime import guestscript
-from pcocc_runtime.guestscript import DONE, UP
+from pcocc_runtime.guestscript import DONE, ENDED, UP
 from pcocc_runtime.sshargs import ssh_argv
 
 AGAIN = 0.15  # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
@@ -113,6 +113,10 @@ class Link:
         if not self.master:
             self._down(0)
 
+    def tell_end(self, reason: str) -> None:
+        """Tell the tasks why the VM ends: with the last VM of a node all that could be read there goes."""
+        self._send(self.tasks, ENDED + reason.encode() + b"\n")
+
     def close(self) -> None:
         """End the shared connection: the VM has ended."""
         if self.master:
@@ -154,10 +158,14 @@ class Link:
             self.give_up = self.sweep_at + _SWEEP_PATIENCE
 
     def _tell(self) -> None:
-        for task in self.tasks.keys() - self.told:
-            self.told.add(task)
+        waiting = self.tasks.keys() - self.told
+        self.told |= waiting
+        self._send(waiting, UP)
+
+    def _send(self, tasks: Iterable[socket.socket], word: bytes) -> None:
+        for task in tasks:
             try:
-                task.send(UP)
+                task.send(word)
             except OSError:
                 pass  # it has ended: its socket will say so
 

@@ -1,14 +1,17 @@
-"""The keeper's looks at a process: signals that wait for it, and its threads' CPUs."""
+"""The keeper's looks at a process: signals that wait for it, and its threads' CPUs; and its last word to tasks."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import keeper
+from pcocc_runtime import attach, keeper
+from pcocc_runtime.system import guestlink
 
 SLEEPER = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); print(1, flush=True); input()"
 
@@ -41,3 +44,20 @@ def test_cpus_are_bound_only_where_they_are_just_enough(
     keeper.bind(sleeper.pid, [sleeper.pid] * vcpus, emulator_cores)
     assert os.sched_getaffinity(sleeper.pid) == ({cpus[1]} if bound else set(cpus[:2]))
     keeper.bind(1 << 22, [1], 0)  # one that is gone
+
+
+@pytest.mark.parametrize("before", [b"", b"up\n"])
+def test_a_task_knows_why_its_vm_ended_when_all_of_the_job_is_gone_from_its_node(tmp_path: Path, before: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        link, session = object.__new__(guestlink.Link), object.__new__(attach.Session)
+        link.tasks = {theirs: b"1.2.0."}
+        session.vm, session.node, session.keeper, session.heard = "vm1", "n2", ours, before
+        session.cluster = {"directory": str(tmp_path / "gone")}
+        with pytest.raises(attach.AttachError, match="VMs there have ended"):
+            session._raise_if_ended()
+        link.tell_end("guest-shutdown")
+        theirs.shutdown(socket.SHUT_RDWR)  # it goes with its VM
+        for _ in range(2):
+            with pytest.raises(attach.AttachError, match="vm1 on n2 has ended: its guest powered it off"):
+                session._raise_if_ended()
