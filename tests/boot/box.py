@@ -88,10 +88,11 @@ class Box:
         """Return the command line of tests/box that runs a command."""
         words = [str(ROOT / "tests/box"), "run", "--as", user, "--on", node or "login"]
         words += ["--cwd", cwd] if cwd else []
-        named = {"SALLOC_JOB_NAME": JOB_NAME, "SBATCH_JOB_NAME": JOB_NAME, "SLURM_JOB_NAME": JOB_NAME}
-        for key, value in {**named, **(env or {})}.items():
+        for key, value in {"SBATCH_JOB_NAME": JOB_NAME, "SLURM_JOB_NAME": JOB_NAME, **(env or {})}.items():
             words += ["--env", f"{key}={value}"]
-        return [*words, "--", *(shlex.split(argv) if isinstance(argv, str) else argv)]
+        command, *rest = shlex.split(argv) if isinstance(argv, str) else argv
+        named = [f"--job-name={JOB_NAME}"] if command == "salloc" else []  # it takes no name from its environment
+        return [*words, "--", command, *named, *rest]
 
     def run(self, argv: str | Sequence[str], user: str = "alice", node: str | None = None, timeout: float = 120,
             input: str = "", cwd: str = "", env: Mapping[str, str] | None = None, status: int | None = None) -> Done:

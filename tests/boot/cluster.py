@@ -63,7 +63,7 @@ def make_cluster(box: Box, *options: str, boot: bool = True, name: str = JOB_NAM
     """Allocate a job, boot its VMs, and give it back at the end."""
     path = HOME / f".boottest-{uuid.uuid4().hex}"
     command = f"env -0 >{path}.new; mv {path}.new {path}; exec cat"
-    holder = box.start(["salloc", "--quiet", *options, "sh", "-c", command], env={**(env or {}), "SALLOC_JOB_NAME": name})
+    holder = box.start(["salloc", f"--job-name={name}", "--quiet", *options, "sh", "-c", command], env=env)
     try:
         wait_for(lambda: path.exists() or holder.poll() is not None, "salloc", 120)
         assert path.exists(), box.finish(holder).stderr
