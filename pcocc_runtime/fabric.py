@@ -125,13 +125,15 @@ def _start_dnsmasq(job: int, plan: netplan.NetworkPlan, others: Iterable[netplan
 def _end_dnsmasq(job: int) -> None:
     """End the servers in the job's namespace: one that a killed helper has just started has no PID file yet.
 
-    One that is becoming a daemon forks, so there is another look after each that found some.
+    One that is becoming a daemon forks twice, perhaps while we look: nothing is there when nothing was found twice in a row.
     """
-    for _ in range(5):
-        found = list(process.find_in_netns(naming.netns_path(job), "dnsmasq"))
+    empty = 0
+    for _ in range(8):
+        found = process.find_in_netns(naming.netns_path(job), "dnsmasq")
         for one in found:
             process.kill(one)
-        if not found:
+        empty = 0 if found else empty + 1
+        if empty == 2:
             return
 
 

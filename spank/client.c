@@ -295,7 +295,10 @@ static void set_patience(long age)
 {
 	char seconds[16];
 	long left = age < 0 || age > MAX_PATIENCE / 2 ? 0 : MAX_PATIENCE / 2 - age;
+	const char *most = getenv(ENV_PATIENCE); /* a step that only looks waits less (pcocc_runtime/system/slurm.py) */
 
+	if (most && strtol(most, NULL, 10) < left)
+		left = strtol(most, NULL, 10);
 	snprintf(seconds, sizeof(seconds), "%ld", left);
 	setenv(ENV_PATIENCE, seconds, 1);
 }

@@ -237,9 +237,15 @@ def network_argv(running: Running, words: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
+_LOOK_SECONDS = "3"  # that a node has to make the namespace, which takes half a second
+
+
 def network_environment(running: Running) -> dict[str, str]:
-    """Return what makes an srun typed anywhere one inside the job, for srun and for the plugin (spank/client.c)."""
-    return {"SLURM_JOB_ID": str(running.job), "SLURM_SPANK_PCOCC_TEMPLATE": "any:1"}
+    """Return what makes an srun typed anywhere one inside the job, for srun and for the plugin (spank/client.c).
+
+    A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were still to come.
+    """
+    return {"SLURM_JOB_ID": str(running.job), "SLURM_SPANK_PCOCC_TEMPLATE": "any:1", "SLURM_PCOCC_PATIENCE": _LOOK_SECONDS}
 
 
 def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:

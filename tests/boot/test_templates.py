@@ -71,17 +71,16 @@ def test_a_whole_node_becomes_one_vm(box: Box, templates: dict[str, str]) -> Non
     assert node and int(done.stdout.splitlines()[1].split()[1]) > int(node[1]) * 3 / 4
 
 
-ENDS = {"the end of its job": None, "scancel": ["scancel"], "a second scancel": ["scancel", "-s", "TERM"]}
+ENDS = {"the end of its job": "", "SIGTERM": "scancel --signal=TERM $0", "two scancels": "scancel $0; sleep 0.3; scancel $0"}
 
 
 @pytest.mark.parametrize("how", ENDS)
 def test_what_is_written_to_a_lasting_drive_is_there_in_the_next_job(box: Box, templates: dict[str, str], how: str) -> None:
     with make_cluster(box, "--pcocc-template=lasting", "-w", "n1", env=templates) as cluster:
         cluster.vm(f"printf '%s' 'kept over {how}.' >/dev/vdb")  # in the guest's page cache
-        job = cluster.job
         if ENDS[how]:
-            box.run([*ENDS[how], str(job)], status=0)  # type: ignore[misc]
-            wait_for(lambda: job not in box.jobs(), "the end of the job", 60)
+            box.run(["sh", "-ec", ENDS[how], str(cluster.job)], status=0)
+            wait_for(lambda: not cluster.qemus(), "the end of the VM", 60)
     done = box.run(["srun", "-w", "n1", "--pcocc-template=lasting", "head", "-c", "80", "/dev/vdb"], env=templates, status=0, timeout=120)
     assert done.stdout.startswith(f"kept over {how}.")
 

@@ -14,6 +14,7 @@ import itertools
 import json
 import mmap
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +167,19 @@ def die_in_release(text: str, last: int, end: Callable[[], None]) -> tuple[int, 
     return found
 
 
+def die_in_reclaim(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
+    """A dead slurmstepd whose job slurmd reclaims when it starts, and is killed at that; then another job uses the node."""
+    assert run("setup", text)[0] == 0
+    end()
+    found = run("start", "", last)
+    with subprocess.Popen(["sleep", "600"]) as other:
+        another = re.sub(r"(?m)^stepd \d+$", f"stepd {other.pid}", text.replace("job 12", "job 13"))
+        assert run("setup", another)[0] == 0
+        assert run("release", release(13))[0] == 0
+        other.kill()
+    return found
+
+
 def release_after_death(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
     """A killed set-up that the plugin releases, while slurmstepd lives."""
     found = run("setup", text, last)
@@ -207,8 +221,8 @@ def pause(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]
     return found
 
 
-MODES = {one.__name__: one for one in (die_in_setup, die_in_release, release_after_death, repeat_after_death, fail, pause)}
-
+EVERY = die_in_setup, die_in_release, die_in_reclaim, release_after_death, repeat_after_death, fail, pause
+MODES = {one.__name__: one for one in EVERY}
 
 
 def main(mode: str) -> None:

@@ -21,6 +21,7 @@ SET_UP = {"open", "mount", "fcntl.ioctl", "os.rename", "pcocc.netlink", "pcocc.s
 MODES = {
     "die_in_setup": SET_UP,
     "die_in_release": {"os.remove", "os.rmdir", "pcocc.kill", "pcocc.started"},
+    "die_in_reclaim": {"os.remove", "os.rmdir", "pcocc.kill", "pcocc.started"},
     "release_after_death": SET_UP,
     "repeat_after_death": SET_UP,
     "fail": SET_UP,

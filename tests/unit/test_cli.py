@@ -48,7 +48,8 @@ def test_show_tells_where_a_setting_comes_from(site: Path, capsys: pytest.Captur
     assert cli.main(["template", "show", "big"]) == 0
     lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
     assert ["cpus", "4", "this template"] in lines
-    assert ["image", str(site.parent / "tiny.qcow2"), "tiny"] in lines
+    [image] = [line for line in lines if line[:1] == ["image"]]  # a long path is cut
+    assert str(site.parent / "tiny.qcow2").startswith(image[1].removesuffix("...")) and image[2] == "tiny"
     assert cli.main(["template", "show", "big", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "big"
 
