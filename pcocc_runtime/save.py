@@ -79,8 +79,8 @@ def save_vm(vm: Vm, wish: Wish, every: Sequence[Repo], progress: Progress, note:
         layer = work.path / "layer"
         with Link(str(vm.directory / saveguard.SOCKET), vm.name) as link:
             take_snapshot(vm, link, wish.safe, progress, note)
-            digest = copy_disk(vm, target.parent, layer, progress)
-            left = link.finish(MERGE_SECONDS)
+            with copied_disk(vm, target.parent, layer, progress) as digest:
+                left = link.finish(MERGE_SECONDS)
         if left:
             note(f"{vm.name} still writes to a second layer of its disk, which is put together when that is possible: {left}")
         size = layer.stat().st_blocks * 512
@@ -257,18 +257,29 @@ def open_agent(vm: Vm, link: Link) -> Agent:
     return Agent(str(vm.directory / "agent"))
 
 
-def copy_disk(vm: Vm, parent: Found | None, layer: Path, progress: Progress) -> str | None:
-    """Write the disk, which does not change, as a layer; return its sum, None when that is still to be computed."""
+@contextlib.contextmanager
+def copied_disk(vm: Vm, parent: Found | None, layer: Path, progress: Progress) -> Iterator[str | None]:
+    """Write the disk as a layer; gives its sum, None when that is still to be computed.
+
+    The disk must not change before the block; the layer is on disk after it.
+    """
     if parent is None:
         qemuimg.convert(qemuimg.chain(vm.disk), "qcow2", layer, progress("saving all of the disk"))
-        return None
+        yield None
+        return
     backing = imagemeta.backing_name(parent.revision.layers[-1])
-    digest = layercopy.copy_layer(
-        vm.disk, layer, lambda head: qcow2.name_backing(head, backing, str(vm.disk)), qcow2.HEAD_SIZE, progress("saving")
-    )
+
+    def name_backing(head: bytes) -> bytes:
+        return qcow2.name_backing(head, backing, str(vm.disk))
+
+    with layercopy.copied_layer(
+        vm.disk, layer, name_backing, qcow2.HEAD_SIZE, progress("saving"), lambda: ensure_whole(layer)
+    ) as digest:
+        yield digest
+
+
+def ensure_whole(layer: Path) -> None:
+    """Raise NodeError when the tables of a layer that was just written are not right."""
     damage = qemuimg.find_damage(qemuimg.source(layer, "qcow2"), layer.stat().st_size)
     if damage:
-        raise NodeError(
-            f"the layer that was saved is damaged: {damage}", "look into the node's kernel log for errors of its disk"
-        )
-    return digest
+        raise NodeError(f"the layer that was saved is damaged: {damage}", "look into the node's kernel log for errors of its disk")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -17,10 +18,14 @@ _CHUNK = 1 << 20
 _CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY)  # copy_file_range(2)
 
 
-def copy_layer(source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Watch) -> str:
-    """Copy a file that nobody writes to a new one, on disk when this returns; return the sha256 of the copy.
+@contextlib.contextmanager
+def copied_layer(
+    source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Watch, look: Callable[[], None]
+) -> Iterator[str]:
+    """Copy a file that nobody writes to a new one, and give the sha256 of the copy: in the block the file may change again.
 
-    Its first `head_size` bytes are what `change_head` makes of them. Holes stay holes.
+    The copy's first `head_size` bytes are what `change_head` makes of them. Holes stay holes. `look` is called when all is
+    in the copy; after the block it is on disk.
     """
     with open(source, "rb", buffering=0) as reader, open(target, "xb", buffering=0) as writer:
         total = os.fstat(reader.fileno()).st_size
@@ -31,10 +36,11 @@ def copy_layer(source: Path, target: Path, change_head: Callable[[bytes], bytes]
             sums = helpers.start(lambda stop: _hash(reader.fileno(), head, stop))
             helpers.start(lambda stop: _flush(writer.fileno(), stop))
             _copy(reader.fileno(), writer.fileno(), len(head), total, watch)
+            look()
             while not sums:
                 helpers.pause()
+            yield sums[0]
         os.fsync(writer.fileno())
-    return sums[0]
 
 
 class _Helpers:

@@ -17,6 +17,7 @@ from tests.qemu import saving
 from tests.qemu.vm import Vm
 
 WRITTEN, ROUNDS = 1 << 30, 5
+PAUSE = 10  # seconds for the disk to rest: a virtual one slows down after so many bytes
 
 
 def copy(source: Path, target: Path) -> float:
@@ -27,9 +28,16 @@ def copy(source: Path, target: Path) -> float:
     return time.monotonic() - start
 
 
-def settle() -> None:
-    """Have nothing of the round before still on its way to the disk."""
-    os.sync()
+def write(vm: Vm, start: int, byte: int, size: str) -> None:
+    """Fill a part of the VM's disk, as its guest would."""
+    saving.ask_qemu(vm, "human-monitor-command", **{"command-line": f'qemu-io disk0 "write -P {byte} {start} {size}"'})
+
+
+def save(vm: Vm, name: str) -> float:
+    """Return the seconds that a save takes."""
+    start = time.monotonic()
+    saving.save(vm, f"--dest={name}")
+    return time.monotonic() - start
 
 
 def main() -> None:
@@ -41,17 +49,17 @@ def main() -> None:
         try:
             saving.wait_for_monitor(vm)
             for start in range(0, WRITTEN, 64 << 20):
-                saving.ask_qemu(vm, "human-monitor-command", **{"command-line": f'qemu-io disk0 "write -P {start >> 26 | 128} {start} 64M"'})
+                write(vm, start, start >> 26 | 128, "64M")
             disk = data / f"scratch{vm.job}/vm0.qcow2"
             saves, copies = [], []
             for number in range(ROUNDS):
-                settle()
-                copies.append(copy(disk, data / "copy"))
+                write(vm, 0, number + 1, "64k")  # a layer that is there already would not be stored, but removed
+                turns = [(copies, lambda: copy(disk, data / "copy")), (saves, lambda number=number: save(vm, f"saved{number}"))]
+                for found, turn in turns if number % 2 else reversed(turns):
+                    os.sync()
+                    time.sleep(PAUSE)
+                    found.append(turn())
                 (data / "copy").unlink()
-                settle()
-                start_time = time.monotonic()
-                saving.save(vm, f"--dest=saved{number}")
-                saves.append(time.monotonic() - start_time)
             ratios = [one / other for one, other in zip(saves, copies, strict=True)]
             print(
                 f"save of {disk.stat().st_size >> 20} MiB: {statistics.median(saves):.2f} s, a copy of the file until it is on disk: "

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ from pcocc_runtime import naming
 from tests.netns.fabric import Guest, Node, release, request
 from tests.netns.lan import HERE, heard_in
 
-JOB = 12
 SITE = """
 mixed: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: mixed, vlans: [
   {vid: 100, type: native}, {vid: 101, type: tagged}, {vid: 102, type: untagged}]}}
 trunk: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: trunk, vlans: [{vid: 101, type: tagged}]}}
 free: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: free}}
+red: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: red, vlans: [{vid: 200, type: native}]}}
+blue: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: blue, vlans: [{vid: 300, type: native}]}}
 """
 UNTAGGED = "none"
 SENT = [UNTAGGED, 0, 1, 100, 101, 102, 103, 4094]
@@ -45,7 +47,7 @@ def node() -> Iterator[Node]:
     with tempfile.TemporaryDirectory(dir="/root") as directory:
         node = Node(Path(directory), "one")
         try:
-            node.configure({}, {name: [name] for name in FROM_VM})
+            node.configure({}, {name: [name] for name in (*FROM_VM, "red", "blue")})
             (node.confdir / "networks.yaml").write_text(SITE)
             node.run("ip", "-batch", "-", text="link add lan0 type bridge vlan_filtering 1\nlink set lan0 up\nnetns add site\n"
                      "link add site0 type veth peer name eth0 netns site\nlink set site0 master lan0 up\n")  # fmt: skip
@@ -60,10 +62,23 @@ def tagged(tag: int | str) -> str:
     return ("" if tag == UNTAGGED else f"8100{tag:04x}") + "88b5"
 
 
-def say_all(node: Node, netns: str, last: int | str) -> None:
+def say_all(node: Node, netns: str, last: int | str, tags: list[int | str] = SENT) -> None:
     """Send a broadcast with each tag that names it, then END."""
-    words = [word for tag in SENT for word in ("ff:ff:ff:ff:ff:ff", tagged(tag), f"<{tag}>")]
+    words = [word for tag in tags for word in ("ff:ff:ff:ff:ff:ff", tagged(tag), f"<{tag}>")]
     node.run("ip", "netns", "exec", netns, sys.executable, str(HERE / "say.py"), *words, "ff:ff:ff:ff:ff:ff", tagged(last), "END")
+
+
+@contextmanager
+def vm_of(node: Node, job: int, name: str) -> Iterator[str]:
+    """Set a job up with a VM on a network, and release it; gives the namespace that stands for the VM."""
+    with subprocess.Popen(["sleep", "600"]) as stepd:
+        try:
+            node.helper("setup", request(job, 0, stepd.pid, sets=f"{name}:2", nodes=("192.0.2.1",)))
+            yield Guest(node, job, 0, mac=naming.bridged_mac(job, 0, 0)).name
+        finally:
+            node.helper("release", release(job))
+            node.run("ip", "netns", "del", f"guest{job}-0-0", check=False)
+            stepd.kill()
 
 
 def arrived(frames: list[str]) -> dict[int | str, int | str]:
@@ -80,17 +95,22 @@ def arrived(frames: list[str]) -> dict[int | str, int | str]:
 
 @pytest.mark.parametrize("name", FROM_VM)
 def test_frames_pass_in_listed_vlans_only(node: Node, name: str) -> None:
-    with subprocess.Popen(["sleep", "600"]) as stepd:
-        try:
-            node.helper("setup", request(JOB, 0, stepd.pid, sets=f"{name}:2", nodes=("192.0.2.1",)))
-            guest = Guest(node, JOB, 0, mac=naming.bridged_mac(JOB, 0, 0))
-            with heard_in(node, "site") as at_site:
-                say_all(node, guest.name, LAST[name])
-            with heard_in(node, guest.name) as at_vm:
-                say_all(node, "site", LAST[name])
-        finally:
-            node.helper("release", release(JOB))
-            node.run("ip", "netns", "del", f"guest{JOB}-0-0", check=False)
-            stepd.kill()
+    with vm_of(node, 12, name) as vm:
+        with heard_in(node, "site") as at_site:
+            say_all(node, vm, LAST[name])
+        with heard_in(node, vm) as at_vm:
+            say_all(node, "site", LAST[name])
     assert (arrived(at_site), arrived(at_vm)) == (FROM_VM[name], TO_VM[name])
     assert [line.split("@")[0] for line in node.run("ip", "-br", "link", "show", "master", "lan0").stdout.splitlines()] == ["site0"]
+
+
+def test_jobs_in_two_vlans_do_not_hear_each_other_and_in_one_they_do(node: Node) -> None:
+    with vm_of(node, 12, "red") as red, vm_of(node, 13, "red") as also_red, vm_of(node, 14, "blue") as blue:
+        with heard_in(node, blue) as apart:
+            with heard_in(node, also_red) as together:
+                say_all(node, red, UNTAGGED, [UNTAGGED, 0, 200, 300])
+            say_all(node, "site", 300, [])
+        with heard_in(node, also_red) as back:
+            say_all(node, blue, UNTAGGED, [UNTAGGED, 0, 200, 300])
+            say_all(node, "site", 200, [])
+    assert (arrived(together), arrived(apart), arrived(back)) == ({UNTAGGED: UNTAGGED, 0: UNTAGGED, 200: UNTAGGED}, {}, {})

@@ -85,7 +85,9 @@ def test_one_step_asks_all_nodes(fake: Slurm, monkeypatch: pytest.MonkeyPatch) -
     )
     assert typed[-4:] == ["--pcocc-vm=vm0", "@netinfo", "check", "192.0.2.1"]
     variables = {line for line in typed if line.startswith(("SLURM_", "PCOCC_"))}
-    assert variables == {"SLURM_CONF=/etc/some/slurm.conf", "SLURM_JOB_ID=12", "SLURM_SPANK_PCOCC_TEMPLATE=any:1"}
+    assert variables == {
+        "SLURM_CONF=/etc/some/slurm.conf", "SLURM_JOB_ID=12", "SLURM_SPANK_PCOCC_TEMPLATE=any:1", "SLURM_PCOCC_PATIENCE=3",
+    }  # fmt: skip
 
 
 def test_root_asks_as_the_jobs_user(fake: Slurm) -> None:
