@@ -125,12 +125,13 @@ def run(
     os.close(tells)
     with open(hears) as stream:
         step = os.read(stream.fileno(), 4096).decode()  # or nothing, at the helper's end
-    if step and meanwhile:
-        try:
-            meanwhile()
-        finally:
-            os.killpg(child, signal.SIGCONT)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if step and meanwhile:
+            try:
+                meanwhile()
+            finally:
+                os.killpg(child, signal.SIGCONT)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        stream.read()  # to the end of what it has forked, which shares its locks
     with open(said) as stream:
         stream.seek(0)
         return status, stream.read(), step
