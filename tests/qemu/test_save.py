@@ -180,6 +180,8 @@ def test_a_full_repository(start: StartVm, home: Home, tmp_path: Path) -> None:
     filling.wait(30)
     assert f"repository 'small' ({DATA}/small/repo) is full" in said
     assert saving.left_behind(vm) == [] and vm.run("printf on >/dev/vda; head -c2 /dev/vda") == "on"
+    refill = f"dd if=/dev/zero of={DATA}/small/fill bs=1M oflag=append conv=notrunc 2>&1 || true"
+    inside(vm.process.pid, "sh", "-c", refill)  # what the save has given back
     assert "vm0 has written 40 MiB, and repository 'small' has room for" in save(vm, "-d", "small:new", status=1)
     inside(vm.process.pid, "rm", f"{DATA}/small/fill")
     save(vm, "-d", "small:new")
