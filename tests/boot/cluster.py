@@ -63,6 +63,7 @@ def make_cluster(box: Box, *options: str, boot: bool = True, name: str = JOB_NAM
     """Allocate a job, boot its VMs, and give it back at the end."""
     path = HOME / f".boottest-{uuid.uuid4().hex}"
     command = f"env -0 >{path}.new; mv {path}.new {path}; exec cat"
+    # the last name counts: the shared VMs have one of their own, which the check after each test leaves alone
     holder = box.start(["salloc", f"--job-name={name}", "--quiet", *options, "sh", "-c", command], env=env)
     try:
         wait_for(lambda: path.exists() or holder.poll() is not None, "salloc", 120)
