@@ -19,7 +19,7 @@ def add_save(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcocc save`."""
     parser.description = (
         "Saves the disk of a running VM, which goes on meanwhile, as a revision of the image it runs from. Only what the VM "
-        "has changed since it booted is stored. The VM's job must be yours."
+        "has changed since it booted is stored. A persistent drive is saved whole, as a new image. The VM's job must be yours."
     )
     parser.add_argument("vms", metavar="VMS", help="vm0, or several such as vm[0-3], each of which makes a revision of its own")
     parser.add_argument("-j", "--job", metavar="JOB", help="default: the job this is typed in")
@@ -32,7 +32,7 @@ def _add_wish(parser: argparse.ArgumentParser) -> None:
         "-d", "--dest", metavar="NAME", help="make a new image, as [REPO:]NAME; without REPO in the first repository"
     )
     parser.add_argument(
-        "--drive", metavar="I", type=_number, default=0, help="the disk to save; 0, the default, is the boot disk"
+        "--drive", metavar="I", type=_number, default=0, help="the disk to save; 0, the default, is the boot disk, persistent drives follow"
     )
     parser.add_argument("--full", action="store_true", help="store the whole disk, as an image that needs no other")
     parser.add_argument("--safe", action="store_true", help="fail unless the guest's agent freezes its file systems")
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(vm: str, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from pathlib import Path
 
-    from pcocc_runtime import cli_progress, imagemeta, naming, save, saverun
+    from pcocc_runtime import cli_progress, imagemeta, naming, save, savemoment, saverun
 
     job = int(os.environ["SLURM_JOB_ID"])
     if arguments.dest is not None and int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
@@ -99,7 +99,7 @@ def _run(vm: str, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     wish = save.Wish(arguments.dest, arguments.drive, arguments.full, arguments.safe)
     with cli_progress.Meter() as meter:
         found, size = save.save_vm(
-            save.read_vm(vm, Path(naming.job_dir(job) / vm)), wish, saverun.load_repos(), meter.begin, _note
+            savemoment.read_vm(vm, Path(naming.job_dir(job) / vm)), wish, saverun.load_repos(), meter.begin, _note
         )  # fmt: skip
     sys.stdout.write(f"saved {vm} as {found.reference} ({imagemeta.render_size(size)})\n")
     return 0

@@ -21,33 +21,43 @@ FILE = "disks.json"
 
 
 @dataclass(frozen=True, slots=True)
-class DiskFacts:
-    """The paths of the disks in QEMU's order; the image's path and name (REPO:NAME@REV), each None when it has none."""
+class DiskFact:
+    """A disk's path; `mmp` of a persistent drive (templates.py), None for the layer upon the image."""
 
-    disks: tuple[str, ...]
+    path: str
+    mmp: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFacts:
+    """The disks in QEMU's order; the image's path and name (REPO:NAME@REV), each None when it has none; the job's scratch."""
+
+    disks: tuple[DiskFact, ...]
     image: str | None
     origin: str | None
-
-    @property
-    def has_overlay(self) -> bool:
-        """Tell whether the first disk is a layer upon an image, and not a persistent drive."""
-        return self.image is not None
+    scratch: str
 
 
-def render_facts(group: Group, disks: Sequence[Disk]) -> bytes:
-    """Return the content of the file."""
-    tree = {"disks": [disk.path for disk in disks], "image": group.image, "origin": group.origin}
-    return json.dumps(tree).encode()
+def render_facts(group: Group, disks: Sequence[Disk], scratch: str) -> bytes:
+    """Return the content of the file; persistent drives are the last of `disks`."""
+    modes = [None] * (len(disks) - len(group.persistent)) + [drive.mmp for drive in group.persistent]
+    pairs = [[disk.path, mmp] for disk, mmp in zip(disks, modes, strict=True)]
+    return json.dumps({"disks": pairs, "image": group.image, "origin": group.origin, "scratch": scratch}).encode()
 
 
 def parse_facts(tree: object, vm: str) -> DiskFacts:
     """Return the facts in the file's JSON; NodeError when it is not what `render_facts` wrote."""
-    if isinstance(tree, dict):
-        disks, image, origin = tree.get("disks"), tree.get("image"), tree.get("origin")
-        if isinstance(disks, list) and all(isinstance(path, str) for path in disks) and _is_name(image) and _is_name(origin):
-            return DiskFacts(tuple(disks), image, origin)
-    raise NodeError(f"what disks {vm} has is not known: {FILE} in its directory is missing or damaged", "start a new job")
+    try:
+        assert isinstance(tree, dict)
+        disks = tuple(DiskFact(_text(path), mmp if mmp is None else _text(mmp)) for path, mmp in tree["disks"])
+        image, origin = (tree[key] if tree[key] is None else _text(tree[key]) for key in ("image", "origin"))
+        return DiskFacts(disks, image, origin, _text(tree["scratch"]))
+    except (AssertionError, KeyError, TypeError, ValueError):
+        text = f"what disks {vm} has is not known: {FILE} in its directory is missing or damaged"
+        raise NodeError(text, "start a new job") from None
 
 
-def _is_name(value: object) -> bool:
-    return value is None or isinstance(value, str)
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

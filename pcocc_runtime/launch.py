@@ -89,7 +89,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno())
     argv = qemu_args.plan_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
-    files.replace_file(directory / diskfacts.FILE, diskfacts.render_facts(group, plan.disks))
+    files.replace_file(directory / diskfacts.FILE, diskfacts.render_facts(group, plan.disks, node["scratch"]))
     facts = describe_vm(task, node, group, plan, ours, directory)
     inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno()]
     become_qemu(task, argv, facts, ours, inherited)

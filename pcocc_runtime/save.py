@@ -2,29 +2,27 @@
 
 The disk is a copy-on-write layer upon the image's. A second layer is put upon it, with the guest's file systems frozen for
 that moment; now it does not change any more, and is copied into the repository while the VM goes on. Then the second layer
-is merged into it again, by the VM's keeper, which does so however this process ends.
+is merged into it again, by the VM's keeper, which does so however this process ends. Persistent drives: drivesave.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcocc_runtime import diskfacts, imagemeta, images, qcow2, qemu_disks, repos, saveguard
-from pcocc_runtime.diskfacts import DiskFacts
+from pcocc_runtime import drivesave, imagemeta, images, qcow2, repos, saveguard
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import Found, Work
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import files, layercopy, qemuimg, repository
-from pcocc_runtime.system.guestagent import Agent
+from pcocc_runtime.savemoment import Note, Vm, find_disk, frozen
+from pcocc_runtime.system import layercopy, qemuimg, repository
 from pcocc_runtime.system.savelink import Link
 
 MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on after that
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,74 +45,74 @@ class Target:
     new: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Vm:
-    """A VM on this node, and what to call it."""
-
-    name: str
-    directory: Path
-    facts: DiskFacts = field(compare=False)
-
-    @property
-    def disk(self) -> Path:
-        """Return the disk that is saved."""
-        return Path(self.facts.disks[0])
-
-
-def read_vm(name: str, directory: Path) -> Vm:
-    """Return the VM whose directory this is; NodeError when it is not there."""
-    if not directory.is_dir():
-        raise NodeError(f"{name} does not run on this node")
-    return Vm(name, directory, diskfacts.parse_facts(files.read_json(directory / diskfacts.FILE), name))
-
-
 def save_vm(vm: Vm, wish: Wish, every: Sequence[Repo], progress: Progress, note: Note) -> tuple[Found, int]:
     """Save a disk; return the revision that was made, and the bytes its layer takes."""
-    ensure_savable(vm, wish.drive)
+    ensure_savable(vm, wish, note)
     target = choose_target(vm, wish, every, note)
     with images.open_work(target.repo) as work:
-        ensure_room(vm, work, target)
+        ensure_room(vm, wish.drive, work, target)
         if target.parent:
             images.pin(work, target.parent.revision.layers)
         layer = work.path / "layer"
         with Link(str(vm.directory / saveguard.SOCKET), vm.name) as link:
-            take_snapshot(vm, link, wish.safe, progress, note)
-            with copied_disk(vm, target.parent, layer, progress) as digest:
-                left = link.finish(MERGE_SECONDS)
+            if is_lasting(vm, wish.drive):
+                drivesave.copy_drive(vm, wish.drive, link, layer, wish.safe, progress, note)
+                digest, left = None, link.finish(MERGE_SECONDS)
+            else:
+                take_snapshot(vm, link, wish.safe, progress, note)
+                with copied_disk(vm, target.parent, layer, progress) as digest:
+                    left = link.finish(MERGE_SECONDS)
         if left:
-            note(f"{vm.name} still writes to a second layer of its disk, which is put together when that is possible: {left}")
+            note(f"{vm.name}'s disk is not yet as it was, which is tried again every {saveguard.AGAIN:.0f} s: {left}")
         size = layer.stat().st_blocks * 512
         parent = target.parent
         one = images.add_revision(
             work, target.name, layer, parent, digest=digest, new=target.new, progress=progress,
             description=parent.revision.description if parent and not target.new else "",
-            custom=parent.revision.custom if parent else {"source": f"{vm.name} of job {vm.directory.parent.name}"},
+            custom=parent.revision.custom if parent else {"source": name_source(vm, wish.drive)},
         )  # fmt: skip
     return Found(target.repo, one), size
 
 
-def ensure_savable(vm: Vm, drive: int) -> None:
-    """Raise RequestError unless the drive is one whose changes are a layer of their own."""
-    count = len(vm.facts.disks)
+def is_lasting(vm: Vm, drive: int) -> bool:
+    """Tell whether a disk is a persistent drive, and not a layer upon an image."""
+    return vm.facts.disks[drive].mmp is not None
+
+
+def name_source(vm: Vm, drive: int) -> str:
+    """Return what a new image of a disk is said to be made from."""
+    owner = f"{vm.name} of job {vm.directory.parent.name}"
+    return f"drive {drive}, {vm.disk(drive)}, of {owner}" if is_lasting(vm, drive) else owner
+
+
+def ensure_savable(vm: Vm, wish: Wish, note: Note) -> None:
+    """Raise RequestError unless the VM has the drive, and has it alone."""
+    count, drive = len(vm.facts.disks), wish.drive
     if drive >= count:
         raise RequestError(f"{vm.name} has no drive {drive}", f"its drives are 0 to {count - 1}" if count else "it has none")
-    if drive or not vm.facts.has_overlay:
-        raise RequestError(
-            f"drive {drive} of {vm.name} is the persistent drive {vm.facts.disks[drive]}, which keeps what is written to it itself",
-            "a copy of it is an image: 'pcocc image import FILE NAME' when no VM uses it",
-        )
+    shown = f"drive {drive} of {vm.name}, the persistent drive {vm.disk(drive)},"
+    if vm.facts.disks[drive].mmp == "cluster":
+        raise RequestError(f"{shown} is shared by VMs (mmp: cluster), and a save would miss what the others write",
+                           "save it from a job in which one VM has it, with mmp: yes")  # fmt: skip
+    if vm.facts.disks[drive].mmp == "no":
+        note(f"{shown} is not protected (mmp: no): if another VM writes to it now, what is saved is of no use")
 
 
 def choose_target(vm: Vm, wish: Wish, every: Sequence[Repo], note: Note) -> Target:
     """Return where the save goes; RequestError when it cannot go there."""
-    origin = find_origin(vm, every)
+    lasting, origin = is_lasting(vm, wish.drive), find_origin(vm, every)
     if wish.dest is not None:
         reference = repos.parse_new_reference(wish.dest)
         repo = repos.choose_repo(every, reference.repo)
         images.ensure_new(repo, reference.name)
-        if vm.facts.origin is None and not wish.full:
+        if vm.facts.origin is None and not wish.full and not lasting:
             note(f"the image {vm.facts.image} is in no repository: all of the disk is saved")
         name, new = reference.name, True
+    elif lasting:
+        raise RequestError(
+            f"drive {wish.drive} of {vm.name} is the persistent drive {vm.disk(wish.drive)}, a revision of no image",
+            "say what to call the new image: -d NAME",
+        )
     elif vm.facts.origin is None:
         raise RequestError(
             f"{vm.name} runs from the file {vm.facts.image}, which is in no repository", "say what to call the new image: -d NAME"
@@ -125,7 +123,7 @@ def choose_target(vm: Vm, wish: Wish, every: Sequence[Repo], note: Note) -> Targ
         )
     else:
         repo, name, new = origin.repo, origin.revision.name, False
-    if wish.full or vm.facts.origin is None:
+    if wish.full or lasting or vm.facts.origin is None:
         return Target(repo, name, None, new)
     parent = origin or find_layers(vm, every)
     images.ensure_layers_left(parent)
@@ -163,23 +161,24 @@ def find_layers(vm: Vm, every: Sequence[Repo]) -> Found:
     return Found(repo, one)
 
 
-def ensure_room(vm: Vm, work: Work, target: Target) -> None:
+def ensure_room(vm: Vm, drive: int, work: Work, target: Target) -> None:
     """Raise RequestError before anything is done when the repository cannot have what is to be saved."""
-    needed, free = vm.disk.stat().st_blocks * 512, repository.read_free(work.repo)
+    needed, free = vm.disk(drive).stat().st_blocks * 512, repository.read_free(work.repo)
     if needed > free:
+        what = f"drive {drive} of {vm.name} holds" if is_lasting(vm, drive) else f"{vm.name} has written"
         raise RequestError(
-            f"{vm.name} has written {needed >> 20} MiB, and repository {target.repo.name!r} has room for {free >> 20}",
+            f"{what} {needed >> 20} MiB, and repository {target.repo.name!r} has room for {free >> 20}",
             f"free space with 'pcocc image repo gc {target.repo.name}', or save to another: -d REPO:NAME",
         )
 
 
 def take_snapshot(vm: Vm, link: Link, safe: bool, progress: Progress, note: Note) -> None:
     """Put a second layer upon the disk, which does not change any more from then on."""
-    shown = _find_disk(link)
-    overlay = vm.disk.with_name(vm.disk.name + ".save")
+    disk, shown = vm.disk(0), find_disk(link, 0)["inserted"]
+    overlay = disk.with_name(disk.name + ".save")
     link.tell_layer(str(overlay))
     try:
-        qemuimg.create_above(vm.disk, shown["image"]["virtual-size"], overlay, trusted=True)
+        qemuimg.create_above(disk, shown["image"]["virtual-size"], overlay, trusted=True)
         link.command("blockdev-add", **plan_overlay(str(overlay), shown["cache"]))
     finally:
         overlay.unlink(missing_ok=True)  # QEMU has it open: when it is no longer used, nothing is left of it
@@ -195,68 +194,6 @@ def plan_overlay(path: str, cache: dict[str, Any]) -> dict[str, Any]:
     return {"driver": "qcow2", "node-name": saveguard.OVERLAY, "backing": None, "cache": flags, "discard": "unmap", "file": file}
 
 
-def _find_disk(link: Link) -> dict[str, Any]:
-    for one in link.command("query-block"):
-        if one["device"] == qemu_disks.disk_id(0):
-            inserted: dict[str, Any] = one["inserted"]
-            return inserted
-    raise NodeError(f"{link.vm}'s QEMU has no disk {qemu_disks.disk_id(0)}")
-
-
-@contextlib.contextmanager
-def frozen(vm: Vm, link: Link, safe: bool, note: Note) -> Iterator[None]:
-    """Have the guest's file systems frozen in the block, if its agent does that; with `safe`, NodeError if not."""
-    try:
-        agent = open_agent(vm, link)
-    except NodeError as error:
-        if safe:
-            raise NodeError(f"the file systems of {vm.name} cannot be frozen: {error}", _AGENT_HINT) from None
-        note(f"the file systems of {vm.name} were not frozen, so what its programs had not yet written is not saved: {error}")
-        yield
-        return
-    with agent:
-        link.tell_frozen(True)
-        count = thawed = 0
-        try:
-            try:
-                count = agent.freeze()
-            except NodeError as error:
-                if safe:
-                    raise NodeError(f"the file systems of {vm.name} cannot be frozen: {error}", _AGENT_HINT) from None
-                note(f"the file systems of {vm.name} were not frozen: {error}")
-            yield
-        finally:
-            thawed = thaw(vm, agent)
-            link.tell_frozen(False)
-        if count and not thawed:
-            reason = f"the file systems of {vm.name} were thawed by somebody else before the disk was saved"
-            if safe:
-                raise NodeError(reason, "try again")
-            note(reason)
-
-
-def thaw(vm: Vm, agent: Agent) -> int:
-    """Have the guest's file systems thawed; return how many were frozen."""
-    try:
-        return agent.thaw()
-    except NodeError as error:  # our connection ends with the word 'frozen', upon which the keeper sends this again
-        raise NodeError(
-            f"the file systems of {vm.name} may still be frozen, nothing is saved: {error}",
-            "they thaw when the agent answers, or with fsfreeze --unfreeze in the guest",
-        ) from None
-
-
-_AGENT_HINT = "qemu-guest-agent must be installed in the image and run; without --safe the disk is saved as after a power failure"
-
-
-def open_agent(vm: Vm, link: Link) -> Agent:
-    """Return a connection to the guest's agent; NodeError when it does not answer."""
-    ports = {one["label"]: one["frontend-open"] for one in link.command("query-chardev")}
-    if not ports.get("agent"):
-        raise NodeError("its guest runs no agent")
-    return Agent(str(vm.directory / "agent"))
-
-
 @contextlib.contextmanager
 def copied_disk(vm: Vm, parent: Found | None, layer: Path, progress: Progress) -> Iterator[str | None]:
     """Write the disk as a layer; gives its sum, None when that is still to be computed.
@@ -264,16 +201,16 @@ def copied_disk(vm: Vm, parent: Found | None, layer: Path, progress: Progress) -
     The disk must not change before the block; the layer is on disk after it.
     """
     if parent is None:
-        qemuimg.convert(qemuimg.chain(vm.disk), "qcow2", layer, progress("saving all of the disk"))
+        qemuimg.convert(qemuimg.chain(vm.disk(0)), "qcow2", layer, progress("saving all of the disk"))
         yield None
         return
     backing = imagemeta.backing_name(parent.revision.layers[-1])
 
     def name_backing(head: bytes) -> bytes:
-        return qcow2.name_backing(head, backing, str(vm.disk))
+        return qcow2.name_backing(head, backing, str(vm.disk(0)))
 
     with layercopy.copied_layer(
-        vm.disk, layer, name_backing, qcow2.HEAD_SIZE, progress("saving"), lambda: ensure_whole(layer)
+        vm.disk(0), layer, name_backing, qcow2.HEAD_SIZE, progress("saving"), lambda: ensure_whole(layer)
     ) as digest:
         yield digest
 

@@ -2,10 +2,11 @@
 
 A saver (save.py) connects to the socket `save` in the VM's directory and stays connected while it needs the VM as it is.
 However it ends, the kernel closes the connection, and what it left is undone here: file systems are thawed, the layer that
-took the guest's writes is merged into the disk it was put upon. See docs/decisions/012-save.md. Resident: imports little.
+took the guest's writes is merged into the disk it was put upon, or what kept a drive's old blocks is taken away. See
+docs/decisions/012-save.md. Resident: imports little.
 
 Lines of JSON. From the saver: {"execute": ...} for QEMU, answered by QEMU's reply; {"frozen": true or false}; {"layer": PATH}
-of a file that is to be removed in the end.
+of a file that is to be removed in the end; {"drive": [DEVICE, NODE]}, the node that is all the device shall have in the end.
 To the saver: {"go": true} when it may begin; after it has closed its side {"merged": true} or {"merged": false, "error": ...}.
 """
 
@@ -20,9 +21,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SOCKET = "save"
+SOCKET, EXPORT_SOCKET = "save", "save.nbd"
 OVERLAY, JOB = "save-overlay", "save-merge"
-AGAIN = 10.0  # seconds until a merge that failed, as on a full disk, is tried anew
+FILTER, VIEW = "save-filter", "save-view"  # between a drive and its guest, and what the drive was (drivesave.py)
+AGAIN = 10.0  # seconds until what failed, such as a merge on a full disk, is tried anew
 _LONGEST = 1 << 16
 
 
@@ -35,6 +37,7 @@ class Guard:
         self.agent: socket.socket | None = None
         self.layer = ""
         self.base = ""  # QEMU's name of the disk that a second layer was put upon
+        self.drive: tuple[str, str] | None = None  # a device of QEMU's, and the node that is its own
         self.frozen = False
         self.pending = self.heard = b""
         self.retry: float | None = None
@@ -83,6 +86,9 @@ class Guard:
                 self.frozen = bool(words["frozen"])
             elif "layer" in words:
                 self.layer = str(words["layer"])
+            elif "drive" in words:
+                device, node = words["drive"]
+                self.drive = (str(device), str(node))
             else:
                 self._pass_on(words["execute"], words.get("arguments", {}))
         except (ValueError, KeyError, TypeError):
@@ -101,17 +107,40 @@ class Guard:
             with contextlib.suppress(OSError):
                 os.unlink(self.layer)  # as a rule the saver has done so: QEMU needs no name of a file it has open
             self.layer = ""
-        self._merge() if self.base else self._remove()
+        self._put_back()
+
+    def _put_back(self) -> None:
+        self.retry = None
+        if self.drive:
+            self._detach()
+        elif self.base:
+            self._merge()
+        else:
+            self._remove()
+
+    def _detach(self) -> None:
+        """Take away what reads a drive as it was; QEMU takes the commands in order, and refuses what is done already."""
+        self.send("nbd-server-stop", id="save-detach")
+        self.send("blockdev-del", id="save-detach", arguments={"node-name": VIEW})
+        self.send("query-block", id="save-look")
+
+    def _detached(self, devices: list[dict[str, Any]]) -> None:
+        """Give the drive back to its device alone, unless that has it: QEMU 7.2 aborts when it is given what it has."""
+        assert self.drive is not None
+        device, node = self.drive
+        if any(one.get("inserted", {}).get("node-name") == FILTER for one in devices):
+            self.send("qom-set", id="save-detach", arguments={"path": device, "property": "drive", "value": node})
+        self.send("blockdev-del", id="save-detach", arguments={"node-name": FILTER})
+        self._remove()
 
     def _merge(self) -> None:
         """Put the second layer into the first, which must be named: QEMU would write to the lowest, the image itself."""
-        self.retry = None
         self.send("block-commit", id="save-merge", arguments={"job-id": JOB, "device": OVERLAY, "base-node": self.base})
 
     def tick(self) -> None:
         """Do what is due; called at least once a second while `is_waiting`."""
         if self.retry is not None and time.monotonic() > self.retry:
-            self._merge()
+            self._put_back()
 
     def is_waiting(self) -> bool:
         """Tell whether something is to be done at a certain time."""
@@ -126,6 +155,8 @@ class Guard:
         elif message.get("id") == "save-merge":
             if "error" in message:  # QEMU refused to put it there: nothing to be merged
                 self._remove()
+        elif message.get("id") == "save-look":
+            self._detached(message.get("return", []))
         elif message.get("id") == "save-remove":
             self._removed(message.get("error", {}).get("desc", ""))
         elif name == "BLOCK_JOB_READY" and data.get("device") == JOB:
@@ -136,11 +167,11 @@ class Guard:
             else:
                 self._remove()
         else:
-            return message.get("id") == "save-complete"
+            return message.get("id") in ("save-complete", "save-detach")
         return True
 
     def _removed(self, error: str) -> None:
-        if self.base and "in use" in error:
+        if (self.base or self.drive) and "in use" in error:
             self._postpone(error)
         else:  # gone, or never made
             self._end(merged=True)
@@ -153,7 +184,7 @@ class Guard:
         self._leave(merged=False, error=error)
 
     def _end(self, **words: Any) -> None:
-        self.base = ""
+        self.base, self.drive = "", None
         self._leave(**words)
         if self.listener not in self.selector.get_map():
             self._await_saver()

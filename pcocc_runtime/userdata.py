@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pcocc_runtime import schema
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.filling import Filling
 from pcocc_runtime.system import cloudinit, userfiles
 
 MAX_USER_DATA = 64 * 1024
 _HEADER = "#cloud-config"
+_LIST_HINT = "write a list, such as: users: [default]"
 
 
 def read_template_data(filling: Filling) -> str | None:
@@ -23,6 +25,9 @@ def read_template_data(filling: Filling) -> str | None:
     problem = _find_problem(text)
     if problem:
         raise filling.wrong("user-data", f"cloud-init finds wrong: {problem}", "see cloud-init's documentation of that module")
+    obstacle = find_obstacle(value)
+    if obstacle:
+        raise filling.wrong("user-data", obstacle, _LIST_HINT)
     return text
 
 
@@ -41,9 +46,33 @@ def read_user_data(path: str) -> str:
     if problem:
         raise RequestError(f"user-data file {path} is no cloud-config that cloud-init takes: {problem}",
                            f"see: cloud-init schema --config-file {path}")
+    obstacle = find_obstacle(_parse(text)) if _is_cloud_config(text) else None
+    if obstacle:
+        raise RequestError(f"user-data file {path}: {obstacle}", _LIST_HINT)
     return text
 
 
+def find_obstacle(tree: object) -> str | None:
+    """Return why no command could run in a VM with this cloud-config, None when they can (docs/decisions/015)."""
+    users = tree.get("users", []) if isinstance(tree, dict) else []
+    if isinstance(users, list):
+        return None
+    return f"'users' is {schema.type_name(users)}, which would replace the user that commands run as in the VM"
+
+
+def _parse(text: str) -> object:
+    """Return what a cloud-config says, None when it is not YAML, of which cloud-init itself speaks."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+def _is_cloud_config(text: str) -> bool:
+    return text.partition("\n")[0].rstrip() == _HEADER
+
+
 def _find_problem(text: str) -> str | None:
-    first = text.partition("\n")[0].rstrip()
-    return cloudinit.find_schema_error(text) if first == _HEADER else None
+    return cloudinit.find_schema_error(text) if _is_cloud_config(text) else None

@@ -34,6 +34,11 @@ def chain(path: PurePath) -> str:
     return "json:" + json.dumps({"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}})
 
 
+def export(address: str, name: str) -> str:
+    """Return qemu-img's name for what a QEMU exports at a unix socket (NBD)."""
+    return "json:" + json.dumps({"driver": "nbd", "server": {"type": "unix", "path": address}, "export": name})
+
+
 def convert(image: str, form: str, target: PurePath, watch: Watch, *, compress: bool = False) -> None:
     """Write the image (a name from `source` or `chain`) as a file of format `form`, on disk when this returns."""
     options = [*(["-c"] if compress else []), *(["-o", "force_size=on"] if form == "vpc" else [])]
@@ -44,6 +49,11 @@ def create_above(backing: PurePath, size: int, target: PurePath, *, trusted: boo
     """Create an empty layer of `size` bytes above a layer; a trusted one is not looked at."""
     unseen = ["-u"] if trusted else []
     _run(["qemu-img", "create", "-q", *unseen, "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(target), str(size)])
+
+
+def create_empty(target: PurePath, size: int) -> None:
+    """Create an image of `size` bytes, with nothing in it."""
+    _run(["qemu-img", "create", "-q", "-f", "qcow2", str(target), str(size)])
 
 
 def name_backing(path: PurePath, backing: str) -> None:

@@ -35,7 +35,7 @@ class Link:
             self._socket.close()
             raise self._ended() from None
 
-    def command(self, name: str, **arguments: Any) -> Any:
+    def command(self, name: str, /, **arguments: Any) -> Any:
         """Return what QEMU answers; NodeError when it refuses."""
         answer = self._talk({"execute": name, "arguments": arguments})
         if "error" in answer:
@@ -49,6 +49,10 @@ class Link:
     def tell_layer(self, path: str) -> None:
         """Have a file removed if this process does not do so."""
         self._send({"layer": path})
+
+    def tell_drive(self, device: str, node: str) -> None:
+        """Have a device of QEMU's use this block node alone when this process has ended."""
+        self._send({"drive": [device, node]})
 
     def finish(self, seconds: float) -> str | None:
         """Have everything put back; return why that has not come to an end, None when it has, or when the VM has ended."""

@@ -34,11 +34,12 @@ def test_a_batch_job_uses_its_hosts_and_its_vms(box: Box) -> None:
     status, text = submit(box, "boottest-job", JOB_SCRIPT, "--pcocc-template=tiny:4", "-N2")
     box.history.append(text)
     parts = dict(re.findall(r"(?ms)^(plain|first|second|some|steps)\n(.*?)(?=^(?:plain|first|second|some|steps)$|\Z)", text))
-    said = {name: sorted(line for line in part.splitlines() if not line.startswith("pcocc:")) for name, part in parts.items()}
+    told = ("pcocc:", "srun: Job ", "srun: Step created")  # a slurmctld that is busy has srun ask again
+    said = {name: sorted(line for line in part.splitlines() if not line.startswith(told)) for name, part in parts.items()}
     assert status == 3
     assert sorted(line.split()[1] for line in said["plain"]) == ["n1", "n1", "n2", "n2"]
     assert said["first"] == ["0: vm0", "1: vm1", "2: vm2", "3: vm3"]
-    assert parts["second"].splitlines() and sorted(parts["second"].splitlines()) == said["first"], "a second step boots nothing"
+    assert said["second"] == said["first"] and "pcocc:" not in parts["second"], "a second step boots nothing"
     assert said["some"] == ["0: vm1", "1: vm3"]
     assert [line.split()[1] for line in said["steps"] if "pcocc" in line] == ["pcocc-vms"]
 

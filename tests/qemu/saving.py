@@ -102,11 +102,22 @@ def content(path: Path) -> str:
     return hashlib.sha256(read_disk(path)).hexdigest()
 
 
+def hold_copies(data: Path) -> tuple[Path, Path]:
+    """Have saves wait before they copy; return what they make when they get there, and what to make for them to go on."""
+    there, go = data / "home/there", data / "go"
+    (data / "bin").mkdir()
+    held = f"while ! [ -e {DATA}/go ]; do sleep 0.02; done"
+    (data / "bin/qemu-img").write_text(f'#!/bin/sh\n[ "$1" != convert ] || {{ : >{DATA}/home/there; {held}; }}\nexec /usr/bin/qemu-img "$@"\n')
+    (data / "bin/qemu-img").chmod(0o755)
+    return there, go
+
+
 def start_save(vm: Vm, *words: str, log: str = "saver", die_at: int | None = None) -> subprocess.Popen[bytes]:
     """Start the task of `srun --pcocc-vm=vm0 @save`; what it says goes to a file in the test's directory."""
     environ = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": f"{DATA}/home", "PCOCC_SYSTEM_CONF_DIR": f"{DATA}/etc", "SLURM_JOB_ID": str(vm.job),
-        "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURMD_NODENAME": "here", "PCOCC_VM_NAME": "vm0",
+        "PATH": f"{DATA}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": f"{DATA}/home",
+        "PCOCC_SYSTEM_CONF_DIR": f"{DATA}/etc", "SLURM_JOB_ID": str(vm.job), "SLURM_PROCID": "0",
+        "SLURM_NTASKS": "1", "SLURMD_NODENAME": "here", "PCOCC_VM_NAME": "vm0",
     }  # fmt: skip
     if die_at is not None:
         environ["DIE_AT"] = str(die_at)
@@ -163,6 +174,9 @@ def left_behind(vm: Vm) -> list[str]:
     nodes = [
         str(node["node-name"]) for node in ask_qemu(vm, "query-named-block-nodes") if str(node["node-name"]).startswith("save")
     ]
-    disk = next(one for one in ask_qemu(vm, "query-block") if one["device"] == "disk0")["inserted"]["file"]
+    own = ("/vm0.qcow2", f"{DATA}/drive")
+    disks = [one["inserted"] for one in ask_qemu(vm, "query-block") if one["device"].startswith("disk")]
+    changed = [str(disk["file"]) for disk in disks if not disk["file"].endswith(own) or disk["node-name"].startswith("save")]
+    exports = [str(one["id"]) for one in ask_qemu(vm, "query-block-exports")]
     files = {path.name for path in (vm.log.parent / f"scratch{vm.job}").iterdir()} - {"vm0.qcow2"}
-    return [*jobs, *nodes, *([] if disk.endswith("/vm0.qcow2") else [disk]), *sorted(files)]
+    return [*jobs, *nodes, *changed, *exports, *sorted(files), *(["socket"] if (vm.directory / "save.nbd").exists() else [])]

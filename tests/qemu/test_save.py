@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.document import Drive, Group
 from tests.qemu import saving
 from tests.qemu.conftest import StartVm
 from tests.qemu.saving import BASE, MEBIBYTE, Home, save
-from tests.qemu.test_vm import make_drive
-from tests.qemu.vm import APPEND, DATA, GUEST
+from tests.qemu.vm import DATA
 
 
 def inside(vm_pid: int, *argv: str) -> None:
@@ -104,17 +102,6 @@ def test_safe_insists_on_an_agent(start: StartVm, home: Home) -> None:
     said = save(vm, "--safe", status=1)
     assert "error: the file systems of vm0 cannot be frozen: its guest runs no agent\nhint: qemu-guest-agent" in said
     assert saving.left_behind(vm) == [] and home.leftovers() == [] and list(home.revisions()) == ["user:base@0"]
-
-
-def test_persistent_drives_are_not_saved(start: StartVm, home: Home, tmp_path: Path) -> None:
-    drive = Drive(make_drive(tmp_path))
-    vm = start(home.shell(persistent=(drive,)))
-    other = start(Group("t", 1, persistent=(replace(drive, mmp="no"),), kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND), job=8)
-    for one in (vm, other):
-        saving.wait_for_monitor(one)
-    assert f"drive 1 of vm0 is the persistent drive {DATA}/drive" in save(vm, "--drive=1", status=1)
-    assert "vm0 has no drive 2\nhint: its drives are 0 to 1" in save(vm, "--drive", "2", status=1)
-    assert "drive 0 of vm0 is the persistent drive" in save(other, status=1)
 
 
 @pytest.mark.parametrize(

@@ -148,3 +148,22 @@ def test_addresses_reach_netplan(tmp_path: Path) -> None:
 def test_addresses_reach_every_other_way(tmp_path: Path, kind: str, path: str, lines: list[str]) -> None:
     text = convert(tmp_path, kind)[path]
     assert [line for line in lines if not re.search(rf"(?m)^\s*{re.escape(line)}$", text)] == []
+
+
+@pytest.mark.parametrize(("users", "kind"), [("default", "text"), ("{bob: true}", "a mapping")])
+def test_users_that_would_replace_whoever_runs_commands_are_refused(ask: Ask, tmp_path: Path, users: str, kind: str) -> None:
+    (tmp_path / "ud").write_text(f"#cloud-config\nusers: {users}\n")
+    assert merge(tmp_path, f"users: {users}\n")[1].keys() <= {"debian", "bob"}, "as cloud-init has it"
+    said = f"'users' is {kind}, which would replace the user that commands run as in the VM"
+    assert f"user-data file {tmp_path}/ud: {said}" in refused(ask(user_data="ud"))
+    user_template(tmp_path, f"mine:\n  inherits: tiny\n  user-data:\n    users: {users}\n")
+    assert f"templates.yaml:3: mine.user-data: {said}" in refused(ask("mine"))
+
+
+def test_users_that_say_nothing_are_no_list() -> None:
+    assert userdata.find_obstacle({"users": None}) == "'users' is nothing, which would replace the user that commands run as in the VM"
+
+
+@pytest.mark.parametrize("text", ["users: [default, {name: bob}]", "users: []", "x: 1", "a: *b", "- users", "&a [*a]"])
+def test_other_users_are_not(text: str) -> None:
+    assert userdata.find_obstacle(userdata._parse(f"#cloud-config\n{text}\n")) is None

@@ -11,7 +11,7 @@ MODULES = sorted(RUNTIME.rglob("*.py"))
 VERBS = {
     "node", "fabric", "walls", "launch", "vmfiles", "keeper", "attach", "boot", "client", "cli", "cli_image", "cli_network", "cli_progress",
     "config", "freeze", "storage", "userdata", "sitecheck", "images", "imageimport", "imageexport", "imagegc", "imageverify", "netinfo",
-    "netview", "ps", "cli_ps", "layercache", "cacheservice", "imagecache", "save", "saverun", "saveguard", "cli_save",
+    "netview", "ps", "cli_ps", "layercache", "cacheservice", "imagecache", "save", "savemoment", "drivesave", "saverun", "saveguard", "cli_save",
 }  # fmt: skip
 DANGEROUS = {
     "pyroute2": "system/netlink.py",

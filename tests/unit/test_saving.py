@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcocc_runtime import cli, diskfacts, qcow2
-from pcocc_runtime.diskfacts import DiskFacts
-from pcocc_runtime.document import Group
+from pcocc_runtime.diskfacts import DiskFact, DiskFacts
+from pcocc_runtime.document import Drive, Group
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.qemu_disks import Disk
 from pcocc_runtime.system import slurm
@@ -44,15 +44,17 @@ def test_a_header_without_room_is_refused(head: bytes) -> None:
         qcow2.name_backing(head, "../../data/00/" + "0" * 64, "i")
 
 
-@pytest.mark.parametrize("group", [Group("t", 1, image="/r/data/ab/abc", origin="user:a@1"), Group("t", 1)])
-def test_what_the_launcher_writes_is_read(group: Group) -> None:
-    data = diskfacts.render_facts(group, [Disk("/s/vm0.qcow2"), Disk("/d")])
+@pytest.mark.parametrize("image", ["/r/data/ab/abc", None])
+def test_what_the_launcher_writes_is_read(image: str | None) -> None:
+    group = Group("t", 1, image=image, origin=image and "user:a@1", persistent=(Drive("/d", mmp="cluster"),))
+    own = [DiskFact("/s/vm0.qcow2")] if image else []
+    data = diskfacts.render_facts(group, [Disk(one.path) for one in [*own, DiskFact("/d")]], "/s")
     facts = diskfacts.parse_facts(json.loads(data), "vm0")
-    assert facts == DiskFacts(("/s/vm0.qcow2", "/d"), group.image, group.origin)
-    assert facts.has_overlay == (group.image is not None)
+    assert facts == DiskFacts((*own, DiskFact("/d", "cluster")), group.image, group.origin, "/s")
 
 
-@pytest.mark.parametrize("tree", [None, [], {}, {"disks": [1]}, {"disks": [], "image": 1, "origin": None}, {"disks": "x"}])
+@pytest.mark.parametrize("tree", [None, [], {}, {"disks": [1]}, {"disks": ["x"], "image": None, "origin": None, "scratch": "/"},
+     {"disks": [], "image": 1, "origin": None, "scratch": "/"}, {"disks": [], "image": None, "origin": None}])
 def test_what_somebody_else_wrote_is_refused(tree: object) -> None:
     with pytest.raises(NodeError, match="what disks vm0 has is not known"):
         diskfacts.parse_facts(tree, "vm0")
