@@ -1,5 +1,6 @@
-"""The service that copies into a node's image cache what everybody may read: started for each request by systemd, as
-pcocc-cache, a user that can do nothing else. It opens no file that a user names: it is handed the open layer."""
+"""The service that copies layers into a node's image cache: started for each VM by systemd, as pcocc-cache, a user that can
+do nothing else. It opens no file that a user names: it is handed the open layer. What everybody may read gets a path that
+everybody can open; anything else is handed, open, to who shows that he can open the same source."""
 
 from __future__ import annotations
 
@@ -9,33 +10,69 @@ import sys
 
 from pcocc_runtime import config
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
-from pcocc_runtime.system import cachesocket, layerstore
+from pcocc_runtime.system import cachesocket, layerstore, sources
 
 
 def main() -> int:
-    """Answer the one request of the connection on standard input."""
+    """Answer the requests of the connection on standard input, one after the other."""
     sock = socket.socket(fileno=os.dup(0))
     teller = cachesocket.Teller(sock)
+    os.umask(0o022)
     try:
-        _serve(sock, teller)
+        first = True
+        while _answer(sock, teller, first):
+            first = False
+    except OSError:
+        pass  # a launcher that is gone, or silent
+    return 0
+
+
+def _answer(sock: socket.socket, teller: cachesocket.Teller, first: bool) -> bool:
+    """Answer a request; False when there is none."""
+    try:
+        request = cachesocket.receive_request(sock, first)
+        if request is None:
+            return False
+        _serve(*request, teller)
     except RequestError as error:
         teller.say("damaged", message=error.message, hint=error.hint)
     except PcoccError as error:
         print(error, file=sys.stderr)
         teller.say("failed", message=error.message)
+    except TimeoutError:
+        raise
     except OSError as error:
         print(error, file=sys.stderr)
         teller.say("failed", message=f"the image cache: {error.strerror or error}")
-    return 0
+    return True
 
 
-def _serve(sock: socket.socket, teller: cachesocket.Teller) -> None:
-    layer, source = cachesocket.receive_request(sock)
+def _serve(layer: str, private: bool, source: int, teller: cachesocket.Teller) -> None:
     cache = config.read_image_cache()
     if cache is None:
         raise NodeError("this site has no image cache: pcocc.yaml does not set one")
-    store = layerstore.Store(cache.directory, cache.size)
-    os.umask(0o022)
+    try:
+        if private:
+            _keep_private(cache, layer, source, teller)
+        else:
+            store = layerstore.public_store(cache.directory, cache.size)
+            layerstore.fill(store, layer, source, teller.watch)
+            layerstore.touch(store, layer)
+            teller.say("done")
+    finally:
+        os.close(source)
+
+
+def _keep_private(cache: config.ImageCache, layer: str, source: int, teller: cachesocket.Teller) -> None:
+    found = sources.find_source(source)  # before the copy: a change during it makes a source of another name
+    if found is None:
+        teller.say("declined", message="users could show a file of their own as this one")
+        return
+    store = layerstore.private_store(cache.directory, cache.size, found)
     layerstore.fill(store, layer, source, teller.watch)
     layerstore.touch(store, layer)
-    teller.say("done")
+    copy = layerstore.open_layer(store, layer, os.fstat(source).st_size)
+    if copy is None:
+        raise NodeError("the copy was removed as soon as it was made: the image cache is too small for what runs here")
+    teller.say("done", copy)  # with its lock, which the launcher and then QEMU hold
+    os.close(copy)

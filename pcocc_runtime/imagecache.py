@@ -13,7 +13,10 @@ def list_layers(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]
     """Return the cache's settings and its layers, the one that is removed first at the top; RequestError when there is none."""
     found, store = _open(cache)
     with layerstore.as_owner(store):
-        every = [CachedLayer(path.name, taken, when, layerstore.is_used(path)) for path, when, taken in layerstore.list_layers(store)]
+        every = [
+            CachedLayer(path.name.partition(".")[0], taken, when, layerstore.is_used(path), "." not in path.name)
+            for path, when, taken in layerstore.list_layers(store)
+        ]
     return found, sorted(every, key=lambda one: (one.used, one.last_use))
 
 
@@ -30,7 +33,7 @@ def clear(cache: ImageCache | None) -> tuple[int, int, int]:
 def _open(cache: ImageCache | None) -> tuple[ImageCache, Store]:
     if cache is None:
         raise RequestError("this site has no image cache", "it has one when pcocc.yaml sets 'image-cache': see pcocc.yaml(5)")
-    store = Store(cache.directory, cache.size)
+    store = layerstore.public_store(cache.directory, cache.size)
     if not layerstore.is_trusted(store):
         hint = "it is on the nodes: run this there, and see image-cache in pcocc.yaml(5)"
         raise RequestError(f"this host has no image cache in {cache.directory}: no directory that only its owner can write", hint)

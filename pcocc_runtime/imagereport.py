@@ -19,12 +19,13 @@ Disk = tuple[str, int | None]  # its path, and the size in bytes that a VM sees
 
 @dataclass(frozen=True, slots=True)
 class CachedLayer:
-    """A layer in a node's image cache: the bytes it takes, when it was used last, and whether a VM uses it now."""
+    """A layer in a node's image cache: the bytes it takes, when it was used last, whether a VM uses it now, and if all may read it."""
 
     sha256: str
     stored: int
     last_use: float
     used: bool
+    public: bool = True
 
 
 def render_list(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
@@ -160,8 +161,11 @@ def render_cache(directory: str, limit: int, every: Sequence[CachedLayer]) -> st
     """Return a line for each layer of a node's image cache, below one for all of it."""
     taken = sum(one.stored for one in every)
     head = f"{directory}: {count(len(every), 'layer')}, {render_size(taken)} of at most {render_size(limit)}\n"
-    table = [("LAYER", "STORED", "LAST USE")]
-    table += [(one.sha256, render_size(one.stored), "now" if one.used else _minute(one.last_use)) for one in every]
+    table = [("LAYER", "READERS", "STORED", "LAST USE")]
+    table += [
+        (one.sha256, "all" if one.public else "some", render_size(one.stored), "now" if one.used else _minute(one.last_use))
+        for one in every
+    ]
     return f"{head}\n{report.columns(table)}" if every else head
 
 

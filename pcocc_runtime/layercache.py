@@ -11,12 +11,15 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pcocc_runtime import imagemeta, qcow2
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.system import cachesocket, layerstore
 from pcocc_runtime.system.layerstore import Store
+
+if TYPE_CHECKING:
+    import socket
 
 Tell = Callable[[str], None]
 
@@ -38,7 +41,7 @@ def place_image(
     found = _PATH.fullmatch(image)
     if not found:
         return image, ()
-    shared = Store(cache["directory"], cache["size"])
+    shared = layerstore.public_store(cache["directory"], cache["size"])
     own = Store(str(scratch / "layers"), cache["size"], modest=True) if here > 1 else None
     keeper = _Keeper(found[1], shared, own, scratch, tell)
     try:
@@ -49,6 +52,8 @@ def place_image(
     except BaseException:
         keeper.close()
         raise
+    finally:
+        keeper.hang_up()
     view = Path(scratch, f"vm{rank}.layers")
     for layer, path in places:
         link = view / imagemeta.layer_path(layer)
@@ -84,6 +89,13 @@ class _Keeper:
     def __init__(self, root: str, shared: Store, own: Store | None, scratch: PurePath, tell: Tell) -> None:
         self.root, self.shared, self.own, self.scratch, self.tell = root, shared, own, scratch, tell
         self.held: list[int] = []
+        self.asked: socket.socket | None = None
+
+    def hang_up(self) -> None:
+        """Let the service end."""
+        if self.asked is not None:
+            self.asked.close()
+            self.asked = None
 
     def close(self) -> None:
         """Let all layers go."""
@@ -109,30 +121,49 @@ class _Keeper:
             found = None
         if found is None:
             return path, source
-        store, fd = found
+        where, fd = found
         self.held.append(fd)
-        return str(store.layer(layer)), fd
+        return where, fd
 
-    def _find(self, layer: str, source: int, path: str) -> tuple[Store, int] | None:
-        """Return the store that has a layer, after copying it there, and a descriptor that keeps it; None to do without."""
+    def _find(self, layer: str, source: int, path: str) -> tuple[str, int] | None:
+        """Return where a layer is, after copying it there, and a descriptor that keeps it; None to do without."""
         size = os.fstat(source).st_size
         if size > self.shared.size:
             return None
-        if is_public(path) and layerstore.is_trusted(self.shared):
-            fd = layerstore.open_layer(self.shared, layer, size)
-            if fd is None or time.time() - layerstore.last_use(fd) > _FRESH:
-                asked = cachesocket.connect()
-                if asked is not None:
-                    with asked:
-                        cachesocket.send_request(asked, layer, source)
-                        if fd is None:
-                            self._await(asked, layer)
-                            fd = layerstore.open_layer(self.shared, layer, size)
-            if fd is not None:
-                return self.shared, fd
-        return self._find_own(layer, source, size)
+        found = None
+        if layerstore.is_trusted(self.shared):
+            found = self._find_public(layer, source, size) if is_public(path) else self._find_private(layer, source)
+        return found or self._find_own(layer, source, size)
 
-    def _find_own(self, layer: str, source: int, size: int) -> tuple[Store, int] | None:
+    def _find_public(self, layer: str, source: int, size: int) -> tuple[str, int] | None:
+        fd = layerstore.open_layer(self.shared, layer, size)
+        if fd is None and self._ask(layer, source, False):
+            fd = layerstore.open_layer(self.shared, layer, size)
+        elif fd is not None and time.time() - layerstore.last_use(fd) > _FRESH:
+            with contextlib.suppress(NodeError):
+                self._ask(layer, source, False)  # notes the use
+        return None if fd is None else (str(self.shared.layer(layer)), fd)
+
+    def _find_private(self, layer: str, source: int) -> tuple[str, int] | None:
+        """Return a copy that has no path but that of this process's descriptor: this process is to be QEMU."""
+        answer = self._ask(layer, source, True)
+        if answer is None or answer["fd"] is None:
+            return None
+        return f"/proc/{os.getpid()}/fd/{answer['fd']}", answer["fd"]
+
+    def _ask(self, layer: str, source: int, private: bool) -> dict[str, Any] | None:
+        """Have the service keep a layer; return its last word, None when there is no service or it does not keep this one."""
+        self.asked = self.asked or cachesocket.connect()
+        if self.asked is None:
+            return None
+        try:
+            cachesocket.send_request(self.asked, layer, source, private)
+            return self._await(self.asked, layer)
+        except NodeError:
+            self.hang_up()
+            raise
+
+    def _find_own(self, layer: str, source: int, size: int) -> tuple[str, int] | None:
         if self.own is None:
             return None
         with contextlib.suppress(FileExistsError):
@@ -141,17 +172,20 @@ class _Keeper:
         if fd is None:
             layerstore.fill(self.own, layer, source, self._watch(layer))
             fd = layerstore.open_layer(self.own, layer, size)
-        return None if fd is None else (self.own, fd)
+        return None if fd is None else (str(self.own.layer(layer)), fd)
 
-    def _await(self, asked: Any, layer: str) -> None:
+    def _await(self, asked: socket.socket, layer: str) -> dict[str, Any] | None:
         watch = self._watch(layer)
         for answer in cachesocket.receive_states(asked):
             if answer["state"] == "damaged":
                 raise RequestError(answer["message"], answer["hint"])
             if answer["state"] == "failed":
                 raise NodeError(answer["message"])
-            if answer["state"] != "done":
-                watch(answer["state"], answer["size"])
+            if answer["state"] in ("done", "declined"):
+                last: dict[str, Any] = answer
+                return last if answer["state"] == "done" else None
+            watch(answer["state"], answer["size"])
+        return None
 
     def _watch(self, layer: str) -> layerstore.Watch:
         """Return what tells, once and only of long work, that a layer is being copied."""

@@ -1,7 +1,9 @@
-"""The talk between a launcher and the service that keeps the layers everybody may read.
+"""The talk between a launcher and the service that keeps layers for all users of a node.
 
-One connection is one layer: `{"layer": SHA256}` and the open source go one way; lines `{"state": "waiting" | "copying",
-"size": BYTES}`, at least every second, and at last `{"state": "done" | "damaged" | "failed", "message": TEXT}` the other.
+A connection is for layers one after the other: `{"layer": SHA256, "private": BOOL}` and the open source go one way; lines
+`{"state": "waiting" | "copying", "size": BYTES}`, at least every second, and at last `{"state": "done" | "declined" |
+"damaged" | "failed", "message": TEXT}` the other. With the `done` of a private layer comes its open copy, which has no path
+that a launcher could open.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pcocc_runtime.errors import NodeError
 SOCKET = naming.RUN_DIR / "cache.socket"
 _BEAT = 0.5  # seconds between two lines
 _SILENCE = 30.0  # seconds after which the other side is given up
+_BETWEEN = 300.0  # the same, for a launcher that has its layer and may make other copies before it wants the next
 _MAX_LINE = 4096
 
 
@@ -36,46 +39,53 @@ def connect() -> socket.socket | None:
     return sock
 
 
-def send_request(sock: socket.socket, layer: str, source: int) -> None:
-    """Ask for a layer to be kept, and noted as used."""
-    socket.send_fds(sock, [json.dumps({"layer": layer}).encode() + b"\n"], [source])
+def send_request(sock: socket.socket, layer: str, source: int, private: bool = False) -> None:
+    """Ask for a layer to be kept, and noted as used; `private`: for whoever can open this very source."""
+    try:
+        socket.send_fds(sock, [json.dumps({"layer": layer, "private": private}).encode() + b"\n"], [source])
+    except OSError as error:
+        raise NodeError(f"the image cache does not answer: {error.strerror or error}") from None
 
 
 def receive_states(sock: socket.socket) -> Any:
-    """Yield what the service says, up to its last word; NodeError when it falls silent."""
-    pending = b""
+    """Yield what the service says, up to its last word, whose "fd" is what came with it; NodeError when it falls silent."""
+    pending, held = b"", None
     while True:
         try:
-            data = sock.recv(65536)
+            data, fds, _flags, _address = socket.recv_fds(sock, 65536, 1)
         except OSError as error:
             raise NodeError(f"the image cache does not answer: {error.strerror or error}") from None
         if not data:
             raise NodeError("the image cache gave up without a word")
+        held = fds[0] if fds else held
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
             answer = json.loads(line)
-            yield answer
+            yield {**answer, "fd": held}
             if answer["state"] not in ("waiting", "copying"):
                 return
 
 
-def receive_request(sock: socket.socket) -> tuple[str, int]:
-    """Return the layer and the open source that a launcher sends; NodeError when it is not that."""
-    sock.settimeout(_SILENCE)
+def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool, int] | None:
+    """Return the layer that a launcher wants, whether for itself, and the open source; None after the last; NodeError otherwise."""
+    sock.settimeout(_SILENCE if first else _BETWEEN)
     data, fds, _flags, _address = socket.recv_fds(sock, _MAX_LINE, 4)
+    sock.settimeout(_SILENCE)
+    if not data:
+        return None
     try:
         tree = json.loads(data)
-        layer = tree["layer"]
-        if len(fds) != 1 or not re.fullmatch(r"[0-9a-f]{64}", layer):
+        layer, private = tree["layer"], tree.get("private", False)
+        if len(fds) != 1 or not re.fullmatch(r"[0-9a-f]{64}", layer) or not isinstance(private, bool):
             raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise NodeError("this is not a request for a layer") from None
     mode = os.fstat(fds[0]).st_mode
     if not stat.S_ISREG(mode) or fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != os.O_RDONLY:
         raise NodeError("the layer is not a file that is open for reading")
-    if not mode & stat.S_IROTH:
+    if not private and not mode & stat.S_IROTH:
         raise NodeError("not everybody may read this layer")
-    return layer, fds[0]
+    return layer, private, fds[0]
 
 
 class Teller:
@@ -91,9 +101,9 @@ class Teller:
             self._next = time.monotonic() + _BEAT
             self.say(state, size=size)
 
-    def say(self, state: str, **fields: Any) -> None:
-        """Say one line."""
+    def say(self, state: str, *fds: int, **fields: Any) -> None:
+        """Say one line, and hand over descriptors with it."""
         try:
-            self._sock.sendall(json.dumps({"state": state, **fields}).encode() + b"\n")
+            socket.send_fds(self._sock, [json.dumps({"state": state, **fields}).encode() + b"\n"], fds)
         except OSError:
             pass

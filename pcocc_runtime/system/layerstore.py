@@ -2,6 +2,7 @@
 
     data/HH/HHHH...    a layer, complete, its sha256 found right, named as in a repository (imagemeta.py)
     .tmp/HHHH...       one that is being copied, locked by who copies it
+    private/           the same, which only the owner may enter: layers that not everybody may read, HHHH.SOURCE (sources.py)
 
 The locks are flock(2)'s, on the layers themselves: the directory is local, one opened for reading can be locked exclusively,
 QEMU inherits a lock with its descriptor, and QEMU's own locks are of the other kind. See docs/decisions/013-image-cache.md.
@@ -37,20 +38,42 @@ class NoRoom(NodeError):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where layers are kept, and how many bytes they may take together; `modest`: no more than half of what is free."""
+    """Where layers are kept, and how many bytes they may take together; `modest`: no more than half of what is free.
+
+    `suffix` is part of the names here; what is kept in the directory `beside` counts under the same limit.
+    """
 
     path: str
     size: int
     modest: bool = False
+    suffix: str = ""
+    beside: str | None = None
 
     def layer(self, layer: str) -> Path:
         """Return the path of a layer."""
-        return Path(self.path, imagemeta.layer_path(layer))
+        return Path(self.path, imagemeta.layer_path(layer) + self.suffix)
+
+    def part(self, layer: str) -> Path:
+        """Return the path of a layer that is being copied."""
+        return Path(self.path, ".tmp", layer + self.suffix)
 
     @property
-    def parts(self) -> Path:
-        """Return the directory of layers that are being copied."""
-        return Path(self.path, ".tmp")
+    def roots(self) -> tuple[Path, ...]:
+        """Return all directories that are under the limit."""
+        return tuple(Path(path) for path in (self.path, self.beside) if path)
+
+
+def public_store(directory: str, size: int) -> Store:
+    """Return where a node keeps what everybody may read."""
+    return Store(directory, size, beside=f"{directory}/private")
+
+
+def private_store(directory: str, size: int, source: str) -> Store:
+    """Return where a node keeps what came from a source that not everybody may read; made when it is not there."""
+    store = Store(f"{directory}/private", size, suffix=f".{source}", beside=directory)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(store.path, 0o700)
+    return store
 
 
 def is_trusted(store: Store) -> bool:
@@ -105,7 +128,7 @@ def fill(store: Store, layer: str, source: int, watch: Watch) -> None:
     if is_there(store, layer, size):
         return
     try:
-        for directory in (store.parts, store.layer(layer).parent.parent, store.layer(layer).parent):
+        for directory in (store.part(layer).parent, store.layer(layer).parent.parent, store.layer(layer).parent):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(directory, 0o755)
         part = _lock_part(store, layer, size, watch)
@@ -122,12 +145,12 @@ def fill(store: Store, layer: str, source: int, watch: Watch) -> None:
 
 def _lock_part(store: Store, layer: str, size: int, watch: Watch) -> int | None:
     """Return the locked, empty file to copy to; None when the layer has come meanwhile."""
-    path = store.parts / layer
+    path = store.part(layer)
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except PermissionError:
-            if not os.access(store.parts, os.W_OK):
+            if not os.access(path.parent, os.W_OK):
                 raise
             remove_unused(path)  # it is complete and about to get its name, unless its process was killed
             time.sleep(0.01)  # for its rename, of which nothing tells
@@ -170,7 +193,7 @@ def _await_lock(fd: int, path: Path, size: int, watch: Watch) -> None:
 
 
 def _fill_part(store: Store, layer: str, source: int, part: int, watch: Watch) -> None:
-    path, size = store.parts / layer, os.fstat(part).st_size
+    path, size = store.part(layer), os.fstat(part).st_size
     try:
         _make_room(store, size, part)
         watch("copying", size)
@@ -249,16 +272,20 @@ def _make_room(store: Store, size: int, part: int) -> None:
 
 def list_layers(store: Store) -> Iterator[tuple[Path, float, int]]:
     """Yield each layer with its last use and the bytes it takes."""
-    for path in Path(store.path, "data").glob("??/*"):
+    for path in (path for root in store.roots for path in root.glob("data/??/*")):
         with contextlib.suppress(FileNotFoundError):
             info = path.lstat()
             yield path, max(info.st_atime, info.st_mtime), info.st_blocks * _BLOCK
 
 
+def _list_parts(store: Store) -> Iterator[Path]:
+    return (path for root in store.roots for path in root.glob(".tmp/*"))
+
+
 def _sweep_parts(store: Store, own: int) -> int:
     """Remove what killed copies left; return the bytes that the living ones, ours too, will take."""
     announced = 0
-    for path in store.parts.iterdir():
+    for path in _list_parts(store):
         with contextlib.suppress(FileNotFoundError):
             info = path.lstat()
             if os.path.samestat(info, os.fstat(own)) or not remove_unused(path):
@@ -304,7 +331,7 @@ def clear(store: Store) -> tuple[int, int, int]:
             removed, freed = removed + 1, freed + taken
         elif path.exists():
             kept += 1
-    for path in store.parts.glob("*"):
+    for path in _list_parts(store):
         with contextlib.suppress(FileNotFoundError):
             taken = path.lstat().st_blocks * _BLOCK
             freed += taken if remove_unused(path) else 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -62,16 +63,20 @@ class Node:
                 os._exit(cacheservice.main())
             connection.close()
 
-    def start(self, image: Path, *, uid: int = ALICE, job: int = 7, rank: int = 0, here: int = 1, run: Callable[[str], int] | None = None) -> int:
+    def start(
+        self, image: Path, *, uid: int = ALICE, groups: Sequence[int] = (), job: int = 7, rank: int = 0, here: int = 1,
+        run: Callable[[str], int] | None = None,
+    ) -> int:
         """Start a launcher in a child that then is what `run` does with the disk; return its pid."""
         scratch = self.root / f"scratch{job}"
         scratch.mkdir(exist_ok=True, mode=0o700)
         os.chown(scratch, uid, uid)
 
         def place() -> int:
-            os.setgroups([])
+            os.setgroups(groups)
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which exec does for a real launcher: /proc/PID/fd is its own
             try:
                 path, held = layercache.place_image(str(image), PurePath(scratch), rank, here, self.facts, print)
             except PcoccError as error:
@@ -101,6 +106,10 @@ class Node:
     def cached(self) -> set[str]:
         """Return the layers in the cache of all."""
         return {path.name for path in self.cache.glob("data/*/*")}
+
+    def private(self) -> set[str]:
+        """Return the layers in the cache of those who may read their sources."""
+        return {path.name.partition(".")[0] for path in self.cache.glob("private/data/*/*")}
 
     def own(self, job: int = 7) -> set[str]:
         """Return the layers in a job's own cache."""
@@ -159,4 +168,4 @@ def read_directly(path: str) -> int:
 
 def store(node: Node) -> layerstore.Store:
     """Return the cache of all."""
-    return layerstore.Store(node.facts["directory"], node.facts["size"])
+    return layerstore.public_store(node.facts["directory"], node.facts["size"])

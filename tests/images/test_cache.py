@@ -107,31 +107,6 @@ def test_without_the_service_a_job_with_several_vms_has_copies_of_its_own(node: 
     assert content(node.root / "scratch7/vm3.layers/data" / copy.name[:2] / copy.name) == raw_sum()
 
 
-def test_what_not_everybody_may_read_is_not_shared(node: Node, site: Repo) -> None:
-    node.start_service()
-    base = add(site, "base")
-    top = save(site, "base", base, 1)
-    top.path.chmod(0o440)
-    os.chown(top.path, ALICE, ALICE)
-    path = node.launch(top.path, here=2)
-    assert content(path) == patched(1)
-    assert node.cached() == layers(base) and node.own() == layers(top) - layers(base)
-    assert children.wait(node.start(top.path, uid=BOB, job=8, here=2)) == 1
-    assert "cannot be read here: Permission denied" in node.said(8) and node.said(8).startswith("pcocc: error: ")
-    with pytest.raises(PermissionError):
-        cannot_open(next(node.root.glob("scratch7/layers")))
-    other = add(site, "other", seed=3)
-    Path(site.path).chmod(0o750)  # a directory on the way
-    os.chown(site.path, ALICE, ALICE)
-    node.launch(other.path, here=2)
-    assert node.cached() == layers(base) and node.own() == layers(top, other) - layers(base)
-
-
-def cannot_open(path: Path) -> None:
-    if children.as_user(BOB, lambda: os.access(path, os.R_OK) or os.access(path, os.X_OK)) == 0:
-        raise PermissionError
-
-
 def test_a_forged_request_puts_nothing_in_the_cache(node: Node, site: Repo) -> None:
     node.start_service()
     base = add(site, "base")
@@ -352,5 +327,9 @@ def test_sixteen_vms_read_each_block_of_the_shared_file_system_once(node: Node, 
         shared = count(10)
         assert 0.9 * size < own < size + MEBIBYTE and 0.9 * size < shared < size + MEBIBYTE, (size, own, shared)
         assert node.cached() == node.own(9) == layers(top)
+        Path(repo.path).chmod(0o700)
+        os.chown(repo.path, ALICE, ALICE)
+        private = count(11)
+        assert 0.9 * size < private < size + MEBIBYTE and node.private() == layers(top), (size, private)
     finally:
         subprocess.run(["umount", "-l", mounted], check=True)

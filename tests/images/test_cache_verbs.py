@@ -56,7 +56,7 @@ def test_the_list_has_what_makes_room_first_at_the_top(command: Pcocc, node: Nod
     assert said[0].startswith(f"{node.cache}: 3 layers, 12") and said[0].endswith(" of at most 1G")
     rows = [line.split() for line in said[2:]]
     assert [row[0] for row in rows] == ["LAYER", *(filled[number].revision.layers[0] for number in (2, 0, 1))]
-    assert rows[3][2:] == ["now"] and rows[1][2] < rows[2][2]
+    assert rows[3][3:] == ["now"] and rows[1][3] < rows[2][3]
     found = json.loads(command("image", "cache", "list", "--json").out)
     assert (found["directory"], found["size"]) == (str(node.cache), 1 << 30)
     assert [one["used"] for one in found["layers"]] == [False, False, True]
@@ -64,6 +64,20 @@ def test_the_list_has_what_makes_room_first_at_the_top(command: Pcocc, node: Nod
     os.kill(child, signal.SIGKILL)
     children.wait(child)
     assert "now" not in command("image", "cache", "list").out
+
+
+def test_private_copies_are_listed_and_cleared(command: Pcocc, node: Node, filled: list[Found]) -> None:
+    filled[0].path.chmod(0o400)
+    os.chown(filled[0].path, ALICE, ALICE)
+    child = run_vm(node, filled[0])
+    rows = {line.split()[1]: line.split()[0] for line in command("image", "cache", "list").out.splitlines()[3:]}
+    assert rows["some"] == filled[0].revision.layers[0] and rows.keys() == {"all", "some"}
+    assert [one["public"] for one in json.loads(command("image", "cache", "list", "--json").out)["layers"]].count(False) == 1
+    assert command("image", "cache", "clear").out.endswith("; 1 layer in use kept\n") and node.private() == layers(filled[0])
+    os.kill(child, signal.SIGKILL)
+    children.wait(child)
+    command("image", "cache", "clear")
+    assert node.private() == set()
 
 
 def test_clear_leaves_what_a_vm_runs_from(command: Pcocc, node: Node, filled: list[Found]) -> None:

@@ -17,7 +17,7 @@ from pcocc_runtime.repos import Repo
 from pcocc_runtime.system import layerstore, repository
 from tests.images.disks import patched, raw_sum, save, write_raw
 from tests.qemu.conftest import StartVm
-from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES
+from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES, USER
 
 SIZE = 1 << 30
 
@@ -76,6 +76,25 @@ def test_vms_run_from_one_copy_and_hold_it(start: StartVm, image: Found, cache: 
     both[1].wait()
     for layer in image.revision.layers:
         assert not repository.is_in_use(repository.layer_file(image.repo, layer)) and layerstore.remove_unused(store.layer(layer))
+
+
+def test_a_vm_runs_from_a_copy_that_only_its_readers_get(start: StartVm, image: Found, cache: Path, tmp_path: Path) -> None:
+    top = repository.layer_file(image.repo, image.revision.layers[-1])
+    top.chmod(0o400)
+    shutil.chown(top, USER, USER)
+    vm = start(group_for(image, tmp_path), cache={"directory": f"{DATA}/cache", "size": SIZE}).boot()
+    assert vm.run("sha256sum </dev/vda").split()[0] == patched(3) and "pcocc: " not in vm.said()
+    [copy] = cache.glob("private/data/*/*")
+    assert copy.name.startswith(top.name) and copy.parents[2].stat().st_mode & 0o777 == 0o700
+    assert any(path.endswith(f"/cache/private/data/{top.name[:2]}/{copy.name}") for path in opened(vm.process.pid))
+    assert not layerstore.remove_unused(copy) and repository.is_in_use(top)
+    overlay = f"{DATA}/scratch7/vm0.qcow2"
+    read = ["nsenter", f"--target={vm.process.pid}", "--mount", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
+            "qemu-img", "convert", "-U", "-O", "raw", overlay, f"{DATA}/scratch7/raw"]  # fmt: skip
+    subprocess.run(read, check=True)  # as a full save does
+    vm.process.kill()
+    vm.wait()
+    assert layerstore.remove_unused(copy)
 
 
 def test_without_the_service_the_vm_runs_from_its_repository(start: StartVm, image: Found, cache: Path, tmp_path: Path) -> None:
