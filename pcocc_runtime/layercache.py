@@ -131,13 +131,13 @@ class _Keeper:
         if size > self.shared.size:
             return None
         found = None
-        if layerstore.is_trusted(self.shared):
+        if layerstore.is_trusted(self.shared) or not os.path.lexists(self.shared.path):  # systemd makes it for the first request
             found = self._find_public(layer, source, size) if is_public(path) else self._find_private(layer, source)
         return found or self._find_own(layer, source, size)
 
     def _find_public(self, layer: str, source: int, size: int) -> tuple[str, int] | None:
         fd = layerstore.open_layer(self.shared, layer, size)
-        if fd is None and self._ask(layer, source, False):
+        if fd is None and self._ask(layer, source, False) and layerstore.is_trusted(self.shared):
             fd = layerstore.open_layer(self.shared, layer, size)
         elif fd is not None and time.time() - layerstore.last_use(fd) > _FRESH:
             with contextlib.suppress(NodeError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-MOUNTS = "/proc/self/mountinfo"
+MOUNTS = "/proc/1/mountinfo"  # the host's: systemd takes /home away from the service that asks (ProtectHome)
 
 
 def find_source(fd: int, mounts: str = MOUNTS) -> str | None:

@@ -39,6 +39,7 @@ if [ -n "$CACHE" ]; then
   setpriv --pdeathsig KILL systemd-socket-activate --accept --inetd -l /run/pcocc/cache.socket \\
     setpriv --reuid={KEEPS_IMAGES} --regid={KEEPS_IMAGES} --clear-groups /usr/bin/python3 -IS {SOURCE}/tests/qemu/launcher.py cache \\
     >/run/pcocc/journal 2>&1 &
+  echo $! >{DATA}/listener$SLURM_JOB_ID
   while ! [ -S /run/pcocc/cache.socket ]; do sleep 0.01; done
   chmod 666 /run/pcocc/cache.socket
 fi
@@ -128,6 +129,10 @@ class Vm:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        listener = self.log.with_name(f"listener{self.job}")
+        if listener.exists():  # root's: the signal of a parent that has become the user does not reach it
+            os.kill(int(listener.read_text()), signal.SIGKILL)
+            listener.unlink()
 
     def _connect(self, name: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
