@@ -190,6 +190,7 @@ class Keeper:
             self.link.open()
         elif elapsed > self.facts["timeout"]:
             self.ready = True  # no longer looked for
+            self._write("silent", {"seconds": self.facts["timeout"]})
             emit("silent", seconds=self.facts["timeout"], console=self._console(), **self.tags)
 
     def _note_ready(self) -> None:

@@ -62,6 +62,9 @@ def _read_state(job: int, rank: int) -> str:
     ended, ready = files.read_json(directory / "ended"), files.read_json(directory / "ready")
     if isinstance(ended, dict):
         return f"{netfacts.ENDED}{explain(str(ended.get('reason')))}"
+    silent = files.read_json(directory / "silent")
+    if isinstance(silent, dict) and not ready:
+        return f"silent: no answer within {silent.get('seconds')} s"
     return "up" if ready else "booting" if os.path.isdir(directory) else "not started"
 
 

@@ -27,6 +27,7 @@ mkdir dev/shm dev/pts
 ln -s pts/ptmx dev/ptmx
 pivot_root . mnt
 umount -l /mnt
+grep -q ' / / [^-]* - overlay ' /proc/self/mountinfo  # never below this on the real files
 rm -rf /usr/lib/systemd/system/*.wants /etc/systemd/system
 mkdir /etc/systemd/system
 ln -s {PREFIX}/lib/systemd/system/pcocc-* /etc/systemd/system/

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,25 @@ def test_what_is_written_to_a_lasting_drive_is_there_in_the_next_job(box: Box, t
             wait_for(lambda: not cluster.qemus(), "the end of the VM", 60)
     done = box.run(["srun", "-w", "n1", "--pcocc-template=lasting", "head", "-c", "80", "/dev/vdb"], env=templates, status=0, timeout=120)
     assert done.stdout.startswith(f"kept over {how}.")
+
+
+def test_a_drive_is_saved_as_an_image_while_its_vm_writes_to_it(box: Box, templates: dict[str, str], shelf: Path) -> None:
+    name = "boottest-drive"
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", shelf / "drive"], check=True)
+    box.run(["pcocc", "image", "delete", name])
+    with make_cluster(box, "--pcocc-template=lasting", "-w", "n1", env=templates) as cluster:
+        cluster.vm("mkdir /d && mount -t ext4 /dev/vdb /d && echo first >/d/file")  # --safe: not yet on the drive
+        done = box.run(["pcocc", "save", "-j", str(cluster.job), "--drive=1", "-d", name, "--safe", "vm0"], env=templates)
+        assert done.returncode == 0 and done.stdout.startswith(f"saved vm0 as user:{name}@0 ("), done.stderr
+        assert cluster.vm("echo second >/d/file; sync; cat /d/file") == "second"
+        done = box.run(["pcocc", "save", "-j", str(cluster.job), "--drive=1", "vm0"], env=templates)
+        assert done.returncode == 1 and "say what to call the new image: -d NAME" in done.stderr
+    try:
+        copy = shelf / "copy"
+        box.run(["pcocc", "image", "export", name, str(copy), "-t", "raw"], status=0)
+        assert b"first\n" in copy.read_bytes() and b"second\n" not in copy.read_bytes()
+    finally:
+        box.run(["pcocc", "image", "delete", name])
 
 
 def test_a_drive_in_use_is_refused_to_another_job(box: Box, templates: dict[str, str], shelf: Path) -> None:

@@ -56,13 +56,14 @@ def test_states_are_what_keepers_wrote_and_ends_are_told_of_all(tmp_path: Path, 
     wrote = {
         "vm0/ready": '{"seconds": 3.2}', "vm0/ended": '{"reason": "guest-shutdown"}', "vm1/ready": '{"seconds": 2}', "vm2/console.log": "",
         "vm4/ended": '{"reason": "killed"}', "vm5/ended": '{"reas', "vm6/ready": "{}", "vmx/ended": "{}", "vm7/ended": '{"reason": 7}',
+        "vm8/silent": '{"seconds": 300}', "vm9/silent": '{"seconds": 300}', "vm9/ended": '{"reason": "killed"}',
     }  # fmt: skip
     for name, text in wrote.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert netinfo.read_states(12, [0, 1, 2, 3]) == {
+    assert netinfo.read_states(12, [0, 1, 2, 3, 8, 9]) == {
         "0": "ended: its guest powered it off", "1": "up", "2": "booting", "3": "not started", "4": "ended: its QEMU was killed",
-        "7": "ended: 7",
+        "7": "ended: 7", "8": "silent: no answer within 300 s", "9": "ended: its QEMU was killed",
     }  # fmt: skip
 
 
