@@ -51,5 +51,5 @@ def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | N
         return RequestError(f"the content of layer {path} is not what its name says: its sha256 is {total}")
     if found.revision.kind != "vm":
         return None
-    damage = qemuimg.find_damage(qemuimg.source(path, "qcow2"), size)
+    damage = qemuimg.find_damage(path, "qcow2", size)
     return RequestError(f"layer {path}: {damage}") if damage else None

@@ -48,6 +48,43 @@ def test_their_variants_too(pcocc: Pcocc, repo: Repo, tmp_path: Path, options: t
     assert content(disk(repo, "new")) == raw_sum()
 
 
+TEXT = b"".join(b"line %d\n" % number for number in range(1 << 19))[: 3 << 20]  # what can be compressed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-O", "vmdk", "-o", "subformat=streamOptimized"),
+        ("-O", "qcow2", "-c"),
+        ("-O", "qcow2", "-c", "-o", "cluster_size=512"),
+        ("-O", "qcow2", "-c", "-o", "extended_l2=on"),
+        ("-O", "qcow2", "-o", "extended_l2=on"),
+        ("-O", "qcow2", "-o", "preallocation=metadata"),
+    ],
+)
+@pytest.mark.parametrize("length", [3 << 20, 65536 * 7 + 2560])
+def test_an_image_smaller_than_its_content_is_whole(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, options: tuple[str, ...], length: int
+) -> None:
+    (tmp_path / "raw").write_bytes(TEXT[:length])
+    qemu_img("convert", "-f", "raw", *options, tmp_path / "raw", tmp_path / "source")
+    pcocc("image", "import", "--compress", "source", "new")
+    assert content(disk(repo, "new")) == hashlib.sha256(TEXT[:length]).hexdigest()
+    pcocc("image", "verify")
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd"])
+def test_what_is_exported_compressed_can_be_imported(pcocc: Pcocc, repo: Repo, tmp_path: Path, compression: str) -> None:
+    (tmp_path / "raw").write_bytes(TEXT)
+    options = ("-c", "-O", "qcow2", "-o", f"compression_type={compression}")
+    qemu_img("convert", "-f", "raw", *options, tmp_path / "raw", tmp_path / "source")
+    pcocc("image", "import", "source", "a")
+    for number, name in enumerate(("a.qcow2", "a.vmdk")):
+        pcocc("image", "export", "--compress", "a", name)
+        pcocc("image", "import", name, f"copy{number}")
+        assert content(disk(repo, f"copy{number}")) == hashlib.sha256(TEXT).hexdigest()
+
+
 def test_a_layer_is_named_by_its_content_and_shared(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     make_disk(tmp_path / "a.qcow2")
     make_disk(tmp_path / "b.vdi", "vdi")
@@ -206,6 +243,19 @@ def test_a_truncated_image_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, 
     data = make_disk(tmp_path / "whole", form, used=1 << 20).read_bytes()
     (tmp_path / "bad").write_bytes(data[: int(len(data) * part) // 512 * 512])
     pcocc("image", "import", "--format", form, "bad", "a", ok=False)
+    assert listing(repo) == {} and leftovers(repo) == []
+
+
+@pytest.mark.parametrize("options", [["-c"], ["-c", "-o", "extended_l2=on"], [], ["-o", "extended_l2=on"], ["-o", "compat=0.10"]])
+@pytest.mark.parametrize("lost", [512, 4096, 70000])
+def test_a_qcow2_image_whose_last_data_are_missing_is_refused(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, options: list[str], lost: int
+) -> None:
+    """`qemu-img check` finds nothing wrong with most of these, and QEMU reads zeros, or what they unpack to."""
+    (tmp_path / "raw").write_bytes(TEXT)
+    qemu_img("convert", "-f", "raw", "-O", "qcow2", *options, tmp_path / "raw", tmp_path / "bad")
+    os.truncate(tmp_path / "bad", (tmp_path / "bad").stat().st_size - lost)
+    assert "is not a sound qcow2 image: " in pcocc("image", "import", "bad", "a", ok=False).err
     assert listing(repo) == {} and leftovers(repo) == []
 
 
