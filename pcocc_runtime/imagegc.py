@@ -84,18 +84,25 @@ def _layers_of(repo: Repo, name: str, revisions: Sequence[int]) -> set[str]:
 
 def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], bool]) -> int:
     """Remove the chosen (by sum and time of last change) of the layers that nobody needs; return how many were not chosen."""
-    problems: list[PcoccError] = []
+    problems = repository.find_unknown(repo)
     needed = {layer for one in repository.read_all(repo, problems) for layer in one.layers} | repository.read_pins(repo)
     if problems:
         freed.kept += (f"no layer is removed, for nobody knows which are needed: {problems[0].message}",)
         return 0
     others = used = 0
+    unknown: list[OSError] = []
     for layer, info in list(repository.list_layers(repo)):
         if layer in needed:
             continue
         if not is_chosen(layer, info.st_ctime):
             others += 1
-        elif repository.is_in_use(repository.layer_file(repo, layer)):
+            continue
+        try:
+            in_use = repository.is_in_use(repository.layer_file(repo, layer))
+        except OSError as error:
+            unknown.append(error)
+            continue
+        if in_use:
             used += 1
         else:
             repository.remove_layer(repo, layer)
@@ -103,4 +110,7 @@ def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], b
             freed.size += info.st_blocks * 512
     if used:
         freed.kept += (f"{count(used, 'layer')} in use by running VMs: left for a later gc",)
+    if unknown:
+        reason = f"{unknown[0].filename} cannot be opened: {unknown[0].strerror}"
+        freed.kept += (f"{count(len(unknown), 'layer')} left, for nobody knows whether VMs use them: {reason}",)
     return others
