@@ -10,7 +10,7 @@ from pcocc_runtime import images, repos
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.imagereport import count
 from pcocc_runtime.repos import Reference, Repo
-from pcocc_runtime.system import claims, repository
+from pcocc_runtime.system import removal, repository
 
 GRACE = 600  # seconds: pcocc 0.7 puts layers in place before the metadata that refer to them, without a lock
 _FOREIGN_AGE = 86400  # seconds after which what pcocc 0.7 left in .tmp is removed
@@ -59,7 +59,7 @@ def collect(repo: Repo, grace: float = GRACE) -> Freed:
         with images.locked(repo):
             repository.complete(repo)
             repository.remove_probes(repo)
-            freed.leftovers = claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX)
+            freed.leftovers = removal.sweep(repo)
             now = repository.refresh(repo)
             freed.leftovers += repository.remove_foreign(repo, now - max(_FOREIGN_AGE, grace))
             young = _remove_layers(repo, freed, lambda _layer, changed: changed <= now - grace)
@@ -98,19 +98,18 @@ def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], b
             others += 1
             continue
         try:
-            in_use = repository.is_in_use(repository.layer_file(repo, layer))
+            removed = removal.remove_unused(repo, layer)
         except OSError as error:
             unknown.append(error)
             continue
-        if in_use:
-            used += 1
-        else:
-            repository.remove_layer(repo, layer)
+        if removed:
             freed.layers += 1
             freed.size += info.st_blocks * 512
+        else:
+            used += 1
     if used:
         freed.kept += (f"{count(used, 'layer')} in use by running VMs: left for a later gc",)
     if unknown:
-        reason = f"{unknown[0].filename} cannot be opened: {unknown[0].strerror}"
-        freed.kept += (f"{count(len(unknown), 'layer')} left, for nobody knows whether VMs use them: {reason}",)
+        reason = f"{unknown[0].filename}: {unknown[0].strerror}"
+        freed.kept += (f"{count(len(unknown), 'layer')} left that you cannot look at or remove: {reason}",)
     return others

@@ -16,7 +16,7 @@ from pcocc_runtime.imagemeta import Revision
 from pcocc_runtime.progress import Progress, silent
 from pcocc_runtime.repos import Reference, Repo
 from pcocc_runtime.schema import Problems
-from pcocc_runtime.system import claims, qemuimg, repository, transfer, userfiles
+from pcocc_runtime.system import claims, qemuimg, removal, repository, transfer, userfiles
 from pcocc_runtime.yamlfile import Node
 
 
@@ -202,7 +202,7 @@ def open_work(repo: Repo) -> Iterator[Work]:
         if not repository.is_created(repo) or not repository.work_parent(repo).is_dir():
             with locked(repo):
                 repository.complete(repo)
-        claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX)
+        removal.sweep(repo)
         with claims.open_work(repository.work_parent(repo), repository.WORK_PREFIX, shared=True) as path:
             yield Work(repo, path)
 

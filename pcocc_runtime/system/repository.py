@@ -336,7 +336,7 @@ def remove_foreign(repo: Repo, before: float) -> int:
 
 def is_in_use(path: Path) -> bool:
     """Tell whether a QEMU on any host has the file open, by the locks it puts on it; OSError when that cannot be told."""
-    return _is_locked(path) or (_recall(path) and _is_locked(path))
+    return _is_locked(path) or (recall(path) and _is_locked(path))
 
 
 def _may_be_in_use(path: Path) -> bool:
@@ -346,7 +346,7 @@ def _may_be_in_use(path: Path) -> bool:
         return True
 
 
-def _recall(path: Path) -> bool:
+def recall(path: Path) -> bool:
     """Have NFSv4 clients tell the server of the locks that they keep to themselves with a delegation; tell whether it was tried.
 
     A read delegation is called back for a change of the file, also for one that changes nothing (RFC 8881, 10.4.1).
