@@ -227,10 +227,11 @@ def _stored(one: Found) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from pcocc_runtime import imageexport
 
-    found = images.find_image(repos.parse_reference(arguments.image), _load_repos())
+    every = _load_repos()
+    found = images.find_image(repos.parse_reference(arguments.image), every)
     with _interruptible(), cli_progress.Meter() as meter:
         path = imageexport.export_image(
-            found, arguments.dest, arguments.format, meter.begin, force=arguments.force, compress=arguments.compress
+            found, arguments.dest, arguments.format, every, meter.begin, force=arguments.force, compress=arguments.compress
         )
     sys.stdout.write(f"{found.reference} written to {path}\n")
     return 0

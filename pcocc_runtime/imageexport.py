@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pcocc_runtime import images, imagetype
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import Found
 from pcocc_runtime.progress import Progress
+from pcocc_runtime.repos import Repo
 from pcocc_runtime.system import claims, files, qemuimg
 
 _PREFIX = ".pcocc-export-"
 
 
 def export_image(
-    found: Found, target: str, form: str | None, progress: Progress, *, force: bool = False, compress: bool = False
+    found: Found, target: str, form: str | None, every: Sequence[Repo], progress: Progress, *, force: bool = False, compress: bool = False
 ) -> Path:
-    """Write the image to a file, which appears when it is complete; return its path."""
+    """Write the image to a file in none of the repositories, which appears when it is complete; return its path."""
     images.ensure_disk(found)
     path = Path.cwd() / target
     form = form or _form_of(path)
     if compress and form not in ("qcow2", "vmdk"):
         raise RequestError(f"a {form} file cannot be compressed", "take qcow2")
+    _ensure_replaceable(path, every)
     with contextlib.suppress(OSError):
         claims.sweep(path.parent, _PREFIX)
     if path.is_dir() or (path.exists() and not force):
@@ -37,6 +40,17 @@ def export_image(
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
     return path
+
+
+def _ensure_replaceable(path: Path, every: Sequence[Repo]) -> None:
+    """Raise RequestError when a device, pipe or link has the name, or when it is in a repository."""
+    if os.path.lexists(path) and not path.is_dir() and (path.is_symlink() or not path.is_file()):
+        what = "a symbolic link" if path.is_symlink() else "not a regular file"
+        raise RequestError(f"{path} is {what}, and would be replaced by one", "name another file")
+    parent = os.path.realpath(path.parent)
+    for repo in every:
+        if Path(parent).is_relative_to(os.path.realpath(repo.path)):
+            raise RequestError(f"{path} is inside repository {repo.name!r}, whose files are only its own", "name another file")
 
 
 def _form_of(path: Path) -> str:

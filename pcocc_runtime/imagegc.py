@@ -10,7 +10,7 @@ from pcocc_runtime import images, repos
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.imagereport import count
 from pcocc_runtime.repos import Reference, Repo
-from pcocc_runtime.system import claims, repository
+from pcocc_runtime.system import removal, repository
 
 GRACE = 600  # seconds: pcocc 0.7 puts layers in place before the metadata that refer to them, without a lock
 _FOREIGN_AGE = 86400  # seconds after which what pcocc 0.7 left in .tmp is removed
@@ -59,7 +59,7 @@ def collect(repo: Repo, grace: float = GRACE) -> Freed:
         with images.locked(repo):
             repository.complete(repo)
             repository.remove_probes(repo)
-            freed.leftovers = claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX)
+            freed.leftovers = removal.sweep(repo)
             now = repository.refresh(repo)
             freed.leftovers += repository.remove_foreign(repo, now - max(_FOREIGN_AGE, grace))
             young = _remove_layers(repo, freed, lambda _layer, changed: changed <= now - grace)
@@ -84,23 +84,32 @@ def _layers_of(repo: Repo, name: str, revisions: Sequence[int]) -> set[str]:
 
 def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], bool]) -> int:
     """Remove the chosen (by sum and time of last change) of the layers that nobody needs; return how many were not chosen."""
-    problems: list[PcoccError] = []
+    problems = repository.find_unknown(repo)
     needed = {layer for one in repository.read_all(repo, problems) for layer in one.layers} | repository.read_pins(repo)
     if problems:
         freed.kept += (f"no layer is removed, for nobody knows which are needed: {problems[0].message}",)
         return 0
     others = used = 0
+    unknown: list[OSError] = []
     for layer, info in list(repository.list_layers(repo)):
         if layer in needed:
             continue
         if not is_chosen(layer, info.st_ctime):
             others += 1
-        elif repository.is_in_use(repository.layer_file(repo, layer)):
-            used += 1
-        else:
-            repository.remove_layer(repo, layer)
+            continue
+        try:
+            removed = removal.remove_unused(repo, layer)
+        except OSError as error:
+            unknown.append(error)
+            continue
+        if removed:
             freed.layers += 1
             freed.size += info.st_blocks * 512
+        else:
+            used += 1
     if used:
         freed.kept += (f"{count(used, 'layer')} in use by running VMs: left for a later gc",)
+    if unknown:
+        reason = f"{unknown[0].filename}: {unknown[0].strerror}"
+        freed.kept += (f"{count(len(unknown), 'layer')} left that you cannot look at or remove: {reason}",)
     return others

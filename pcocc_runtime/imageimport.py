@@ -106,8 +106,8 @@ def _examine(path: Path, form: str | None, label: str) -> str:
     except RequestError as error:
         raise RequestError(f"{label} cannot be imported: {error.message}", error.hint) from None
     imagetype.ensure_sound(found, head, tail, size, label)
-    image = qemuimg.source(path, found)
-    damage = qemuimg.find_damage(image, size) if found != "raw" else None
+    with userfiles.explain(str(path), "image"):
+        damage = qemuimg.find_damage(path, found, size) if found != "raw" else None
     if damage:
         raise RequestError(
             f"{label} is not a sound {found} image: {damage}", "compare its checksum with its maker's, and fetch it again"

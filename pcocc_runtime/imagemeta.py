@@ -23,7 +23,7 @@ VERSION = 2
 MAX_LAYERS = 16  # of one image: each is one more file that QEMU opens
 MAX_META = 1 << 20  # bytes of a metadata file
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
-_ENTRY = re.compile(r"(?!\.)([A-Za-z0-9_.-]{1,200})@([0-9]{1,9})")
+_ENTRY = re.compile(r"(?!\.)([A-Za-z0-9_.-]+)@([0-9]+)")  # pcocc 0.7 has no limit but a file name's, 255 bytes
 
 
 @dataclass(frozen=True, slots=True)

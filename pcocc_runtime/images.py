@@ -16,7 +16,7 @@ from pcocc_runtime.imagemeta import Revision
 from pcocc_runtime.progress import Progress, silent
 from pcocc_runtime.repos import Reference, Repo
 from pcocc_runtime.schema import Problems
-from pcocc_runtime.system import claims, qemuimg, repository, transfer, userfiles
+from pcocc_runtime.system import claims, qemuimg, removal, repository, transfer, userfiles
 from pcocc_runtime.yamlfile import Node
 
 
@@ -131,8 +131,10 @@ def read_images(every: Sequence[Repo], problems: list[PcoccError]) -> list[Found
 def read_size(found: Found) -> int | None:
     """Return the size in bytes of an image's disk, None when it has none that can be read."""
     known = found.revision.custom.get("disk")  # pcocc 0.7 carries it on to revisions with another disk
-    if isinstance(known, dict) and known.get("layer") == found.revision.layers[-1] and isinstance(known.get("size"), int):
-        return int(known["size"])
+    if isinstance(known, dict) and known.get("layer") == found.revision.layers[-1]:
+        size = known.get("size")
+        if type(size) is int and 0 < size < 1 << 63:  # a bool is an int too
+            return size
     try:
         return read_header(found.path, "image").size if found.revision.kind == "vm" else None
     except PcoccError:
@@ -200,7 +202,7 @@ def open_work(repo: Repo) -> Iterator[Work]:
         if not repository.is_created(repo) or not repository.work_parent(repo).is_dir():
             with locked(repo):
                 repository.complete(repo)
-        claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX)
+        removal.sweep(repo)
         with claims.open_work(repository.work_parent(repo), repository.WORK_PREFIX, shared=True) as path:
             yield Work(repo, path)
 
@@ -263,7 +265,7 @@ def add_revision(
     digest = digest or transfer.hash_file(layer, progress("computing its checksum"))
     facts = {**(custom or {}), "disk": {"layer": digest, "size": header.size}}
     one = Revision(name, 0, "vm", user_name(), time.time(), (*below, digest), facts, description)
-    return publish(work, one, {**fetched, digest: layer}, new=new)
+    return publish(work, one, {**fetched, digest: layer}, new=new, progress=progress)
 
 
 def ensure_layers_left(parent: Found) -> None:
@@ -277,7 +279,10 @@ def ensure_layers_left(parent: Found) -> None:
 def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Path]:
     """Copy the layers of an image of any repository that this one lacks into `work`, and pin those it has."""
     fetched = {}
-    for layer in pin(work, source.revision.layers):
+    missing = pin(work, source.revision.layers)
+    for layer in source.revision.layers:
+        if layer not in missing and not _is_cut_short(work.repo, source.repo, layer):
+            continue
         fetched[layer] = work.path / layer
         with repository.open_layer(source.repo, layer) as (read, size):
             _length, digest = transfer.copy(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
@@ -289,10 +294,22 @@ def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Pat
     return fetched
 
 
-def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool) -> Revision:
-    """Put `files` (by sha256) and then the metadata in place, under the next free number; return what was stored."""
-    for path in files.values():
-        repository.flush(path)  # before the lock: it may take long
+def _is_cut_short(repo: Repo, source: Repo, layer: str) -> bool:
+    """Tell whether a repository's layer is shorter than the same one of another repository."""
+    here, there = repository.find_length(repo, layer), repository.find_length(source, layer)
+    return here is None or (there is not None and here < there)
+
+
+def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool, progress: Progress = silent) -> Revision:
+    """Put `files` (by sha256) and then the metadata in place, under the next free number; return what was stored.
+
+    A layer that is there already is read, and replaced when it is damaged; a sound one stays, for VMs may have it open.
+    """
+    damaged = set()
+    for layer, path in files.items():  # before the lock: it may take long
+        repository.flush(path)
+        if repository.is_damaged(work.repo, layer, path.stat().st_size, progress(f"comparing layer {layer[:12]}")):
+            damaged.add(layer)
     with locked(work.repo):
         repository.refresh(work.repo)
         revisions = repository.list_entries(work.repo).get(one.name, [])
@@ -302,7 +319,7 @@ def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool) 
         if missing:
             raise RequestError(f"layer {missing} has gone from repository {work.repo.name!r} meanwhile", "try again")
         for layer, path in files.items():
-            repository.put_layer(work.repo, path, layer)
+            repository.put_layer(work.repo, path, layer, layer in damaged)
         number = imagemeta.next_revision(revisions)
         while not repository.put_revision(work.repo, stored := replace(one, revision=number), work.path):
             number += 1
@@ -326,7 +343,7 @@ def copy_image(source: Found, target: Reference, every: Sequence[Repo], progress
     with open_work(repo) as work:
         fetched = fetch_layers(work, source, progress)
         one = replace(source.revision, name=target.name, owner=user_name(), timestamp=time.time())
-        return Found(repo, publish(work, one, fetched, new=True))
+        return Found(repo, publish(work, one, fetched, new=True, progress=progress))
 
 
 def resize_image(found: Found, change: str, progress: Progress) -> Found:

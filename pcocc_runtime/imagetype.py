@@ -61,7 +61,11 @@ def find_format(head: bytes, tail: bytes) -> str:
     for magic, what in _UNKNOWN.items():
         if head.startswith(magic):
             raise RequestError(f"the file is {what}", "convert it with qemu-img; or, if it is a raw disk, say --format raw")
-    return "vpc" if tail[-512:-504] == b"conectix" else "raw"
+    if head[257:262] == b"ustar":
+        raise RequestError(
+            "the file is a tar archive, as an OVA is", "unpack it and import the disk inside; or, if it is a raw disk, say --format raw"
+        )
+    return "vpc" if b"conectix" in (head[:8], tail[-512:-504]) else "raw"  # a dynamic VHD has its footer at both ends
 
 
 def ensure_sound(form: str, head: bytes, tail: bytes, size: int, path: str) -> None:

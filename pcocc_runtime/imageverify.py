@@ -45,11 +45,9 @@ def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | N
     try:
         size = path.stat().st_size
         total = transfer.hash_file(path, progress(f"reading layer {layer[:12]} of {found.reference}"))
+        if total != layer:
+            return RequestError(f"the content of layer {path} is not what its name says: its sha256 is {total}")
+        damage = qemuimg.find_damage(path, "qcow2", size) if found.revision.kind == "vm" else None
     except OSError as error:
         return RequestError(f"layer {path} cannot be read: {error.strerror}")
-    if total != layer:
-        return RequestError(f"the content of layer {path} is not what its name says: its sha256 is {total}")
-    if found.revision.kind != "vm":
-        return None
-    damage = qemuimg.find_damage(qemuimg.source(path, "qcow2"), size)
     return RequestError(f"layer {path}: {damage}") if damage else None

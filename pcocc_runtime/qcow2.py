@@ -49,10 +49,16 @@ def parse_header(head: bytes, path: str) -> Header:
     return Header(version, size, _backing_file(head, name_at, name_length, path))
 
 
+def read_features(head: bytes) -> int:
+    """Return the features, as bits, that a reader of the image must know."""
+    version = _HEADER.unpack_from(head)[1]
+    return int(_FEATURES.unpack_from(head, _HEADER.size)[0]) if version == 3 else 0
+
+
 def _refuse_features(head: bytes, path: str) -> None:
     if len(head) < _HEADER.size + _FEATURES.size:
         raise _damaged(path, "it is cut short")
-    (features,) = _FEATURES.unpack_from(head, _HEADER.size)
+    features = read_features(head)
     if features & _EXTERNAL_DATA:
         raise RequestError(f"image {path} keeps its data in another file",
                            f"make it one file: qemu-img convert -O qcow2 {path} NEW.qcow2")

@@ -12,7 +12,7 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.yamlfile import Node
 
-_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,200}")  # what pcocc 0.7 stores; a file is named NAME@REV
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,253}")  # what pcocc 0.7 stores; a file is named NAME@REV
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # images are templates too, so they are named like them
 _FORM = "write [REPO:]NAME[@REVISION], such as debian, site:debian or debian@2; see 'pcocc image list'"
 DEFAULT_PATH = "%{homedir}/.pcocc/images"
@@ -46,7 +46,7 @@ def parse_reference(text: str) -> Reference:
     repo, colon, name = rest.rpartition(":")
     if (colon and not _NAME.fullmatch(repo)) or not _NAME.fullmatch(name):
         raise RequestError(f"{_short(text)} is not the name of an image", _FORM)
-    if at and not re.fullmatch(r"[0-9]{1,9}", revision, re.ASCII):
+    if at and not re.fullmatch(r"[0-9]{1,253}", revision, re.ASCII):
         raise RequestError(f"{_short(revision)} in {_short(text)} is not the number of a revision", _FORM)
     return Reference(name, repo or None, int(revision) if at else None)
 

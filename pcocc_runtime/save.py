@@ -217,6 +217,6 @@ def copied_disk(vm: Vm, parent: Found | None, layer: Path, progress: Progress) -
 
 def ensure_whole(layer: Path) -> None:
     """Raise NodeError when the tables of a layer that was just written are not right."""
-    damage = qemuimg.find_damage(qemuimg.source(layer, "qcow2"), layer.stat().st_size)
+    damage = qemuimg.find_damage(layer, "qcow2", layer.stat().st_size)
     if damage:
         raise NodeError(f"the layer that was saved is damaged: {damage}", "look into the node's kernel log for errors of its disk")

@@ -12,12 +12,13 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.system import files
 
+Rescue = Callable[[Path], None]  # takes out of a work directory what must not go with it
 LOCK_WAIT = 60.0  # seconds; whoever holds a repository's lock does so for some file operations only
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -73,8 +74,12 @@ def _prefix(prefix: str) -> str:
     return f"{prefix}{os.uname().nodename}-{os.getpid()}-"
 
 
+def _nothing(_work: Path) -> None:
+    pass
+
+
 @contextlib.contextmanager
-def open_work(parent: Path, prefix: str, *, shared: bool) -> Iterator[Path]:
+def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _nothing) -> Iterator[Path]:
     """Make a directory for work in progress in `parent`; it goes with this block, or at a `sweep` after this process's end.
 
     A shared one can be swept by whoever may write to `parent`; any other is its user's own, as in /tmp.
@@ -95,6 +100,7 @@ def open_work(parent: Path, prefix: str, *, shared: bool) -> Iterator[Path]:
                 yield path
                 return
             finally:
+                rescue(path)
                 files.remove_tree(path)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(lock)
@@ -110,7 +116,7 @@ def _claim(fd: int, lock: Path) -> bool:
         raise
 
 
-def sweep(parent: Path, prefix: str) -> int:
+def sweep(parent: Path, prefix: str, rescue: Rescue = _nothing) -> int:
     """Remove the work directories whose process is gone, on whatever host it was; return how many there were."""
     try:
         names = os.listdir(parent)
@@ -120,11 +126,11 @@ def sweep(parent: Path, prefix: str) -> int:
     for name in names:
         if name.startswith(prefix) and name.endswith(".lock") and not name.startswith(_prefix(prefix)):
             with contextlib.suppress(PermissionError):  # another user's, in a shared directory
-                count += _sweep_one(parent / name)
+                count += _sweep_one(parent / name, rescue)
     return count
 
 
-def _sweep_one(lock: Path) -> bool:
+def _sweep_one(lock: Path, rescue: Rescue) -> bool:
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -132,7 +138,9 @@ def _sweep_one(lock: Path) -> bool:
     try:
         if not (_try_lock(fd, lock) and _is_at(fd, lock)):
             return False
-        files.remove_tree(lock.with_name(lock.name.removesuffix(".lock")))
+        work = lock.with_name(lock.name.removesuffix(".lock"))
+        rescue(work)
+        files.remove_tree(work)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(lock)
         return True

@@ -9,6 +9,7 @@ import re
 from pathlib import PurePath
 from typing import Any
 
+from pcocc_runtime import qcow2, qcow2tables
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.progress import Watch
 from pcocc_runtime.system import process
@@ -61,32 +62,52 @@ def name_backing(path: PurePath, backing: str) -> None:
     _run(["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing, str(path)])
 
 
-def find_damage(image: str, size: int) -> str | None:
+def find_damage(path: PurePath, form: str, size: int) -> str | None:
     """Return what is wrong in the tables of an image in a file of `size` bytes, None when they are right or cannot be checked."""
+    image = source(path, form)
     status, said = process.run_watched(["qemu-img", "check", "-q", image], hint=_HINT)
     if status not in (0, _LEAKS, _UNSUPPORTED):
         return _strip(said[0]) if said else f"qemu-img check ended with status {status}"
-    end = read_extent(image)[1]
-    return "it is cut short" if end > size else None  # check allows a missing cluster, QEMU reads zeros there
+    # check allows a missing cluster, QEMU reads zeros there
+    whole = _is_whole(path, size) if form == "qcow2" else read_extent(image)[1] <= size
+    return None if whole else "it is cut short"
+
+
+def _is_whole(path: PurePath, size: int) -> bool:
+    """Tell whether a qcow2 image is whole; what QEMU's map says of one leaves out where compressed data are."""
+    with open(path, "rb", buffering=0) as stream:
+        fd = stream.fileno()
+        return qcow2tables.is_whole(os.pread(fd, qcow2.HEAD_SIZE, 0), size, lambda at, length: os.pread(fd, length, at))
 
 
 def read_extent(image: str) -> tuple[int, int]:
-    """Return the bytes of data that an image holds, and the last place in its file that its tables lead to."""
+    """Return the bytes of data that an image holds, and the last place in its file that its tables are known to lead to."""
     data = end = 0
 
     def look(line: str) -> bool:
         nonlocal data, end
-        match = _EXTENT.search(line)
-        if match:
-            data += int(match[1])
-            end = max(end, int(match[1]) + int(match[2] or 0))
-        return match is not None
+        extent = parse_extent(line)
+        if extent is None:
+            return False
+        data, end = data + extent[0], max(end, extent[1])
+        return True
 
     process.run_watched(["qemu-img", "map", "--output=json", image], look, hint=_HINT)
     return data, end
 
 
-_EXTENT = re.compile(r'"length": ([0-9]+), .*"data": true(?:, "offset": ([0-9]+))?')
+def parse_extent(line: str) -> tuple[int, int] | None:
+    """Return the bytes of data in a line of `qemu-img map`, and where in the file they end, 0 when it does not tell.
+
+    It does not of compressed data, which take less of the file than their length. None when the line is none of map's.
+    """
+    try:
+        tree = json.loads(line.strip().lstrip("[").rstrip(",]"))
+        if not tree["data"]:
+            return 0, 0
+        return tree["length"], tree["offset"] + tree["length"] if "offset" in tree and not tree.get("compressed") else 0
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _run(argv: list[str], watch: Watch | None = None) -> None:

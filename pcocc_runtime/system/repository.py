@@ -17,11 +17,13 @@ from pathlib import Path
 from pcocc_runtime import imagemeta
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.imagemeta import Revision
+from pcocc_runtime.progress import Watch
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import claims, files
+from pcocc_runtime.system import claims, files, transfer
 
 WORK_PREFIX = ".work-"  # hidden, so that pcocc 0.7's gc leaves it alone
-_PARTS = ("data", "meta", ".tmp")
+_KEPT = ("data", "meta")
+_PARTS = (*_KEPT, ".tmp")
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock, 64 bits (fcntl(2))
 _QEMU_LOCKS = (100, 200)  # QEMU's block/file-posix.c locks bytes 100 to 299 of a file it has open: first byte, length
 _FULL, _CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -67,11 +69,11 @@ def is_created(repo: Repo) -> bool:
     try:
         version = yamlfile.parse(config.read_text(errors="replace"), str(config)).plain().get("version")
     except FileNotFoundError:
-        if not os.path.isdir(repo.path) or set(os.listdir(repo.path)) <= {*_PARTS, ".lock"}:
+        if not os.path.isdir(repo.path) or not (reason := _what_else_is_there(repo)):
             return False
         if config.exists():
             return is_created(repo)  # somebody else has completed it this moment
-        raise _no_repository(repo, "it has no file .config") from None
+        raise reason from None
     except NotADirectoryError:
         raise _no_repository(repo, "it is not a directory") from None
     except (PcoccError, AttributeError):
@@ -79,7 +81,25 @@ def is_created(repo: Repo) -> bool:
     if version != imagemeta.VERSION:
         hint = "pcocc 0.7's 'pcocc image repo gc' turns one of version 1 into version 2" if version == 1 else None
         raise RequestError(f"repository {repo.name!r} ({repo.path}) is of version {version}, not {imagemeta.VERSION}", hint)
+    for part in _KEPT:
+        if not os.path.isdir(f"{repo.path}/{part}"):
+            hint = f"bring back {part}/, from a backup or where it was moved to: nothing is changed here without it"
+            raise RequestError(f"repository {repo.name!r} ({repo.path}) lacks its directory {part}/", hint)
     return True
+
+
+def _what_else_is_there(repo: Repo) -> RequestError | None:
+    """Return why a directory without .config is no place for a repository, None when it is one that is not yet complete."""
+    if not set(os.listdir(repo.path)) <= {*_PARTS, ".lock"}:
+        return _no_repository(repo, "it has no file .config")
+    for part in _KEPT:
+        with contextlib.suppress(FileNotFoundError):
+            if os.listdir(f"{repo.path}/{part}"):
+                return RequestError(
+                    f"repository {repo.name!r} ({repo.path}) has no file .config, though there is something in its {part}/",
+                    f"if it was copied, copy .config too; or make it: echo 'version: {imagemeta.VERSION}' >{repo.path}/.config",
+                )
+    return None
 
 
 def _no_repository(repo: Repo, reason: str) -> RequestError:
@@ -95,9 +115,10 @@ def make_root(repo: Repo) -> None:
 def complete(repo: Repo) -> None:
     """Create what the repository lacks, .config last; whoever was killed before that left nothing that counts."""
     root = Path(repo.path)
-    for part in _PARTS:
+    is_new = not (root / ".config").exists()
+    for part in _PARTS if is_new else (".tmp",):  # what a repository has lost would look as if nothing had been in it
         files.make_like(root / part, root)
-    if not (root / ".config").exists():
+    if is_new:
         draft = root / ".tmp/.config"
         draft.write_text(f"version: {imagemeta.VERSION}\n")
         draft.chmod(stat.S_IMODE(root.stat().st_mode) & 0o666)
@@ -113,6 +134,15 @@ def list_entries(repo: Repo) -> dict[str, list[int]]:
             if entry:
                 found.setdefault(entry[0], []).append(entry[1])
     return {name: sorted(found[name]) for name in sorted(found)}
+
+
+def find_unknown(repo: Repo) -> list[PcoccError]:
+    """Return what is in meta/ and may be, or have been, an image's metadata, though not under a name that we know."""
+    return [
+        RequestError(f"{repo.path}/meta/{filename} is no name of an image's metadata", "move the file elsewhere")
+        for filename in sorted(os.listdir(Path(repo.path, "meta")))
+        if not filename.startswith(".") and imagemeta.parse_entry(filename) is None
+    ]
 
 
 def read_revision(repo: Repo, name: str, revision: int) -> Revision:
@@ -195,6 +225,22 @@ def has_layer(repo: Repo, layer: str) -> bool:
     return path.is_file()
 
 
+def find_length(repo: Repo, layer: str) -> int | None:
+    """Return the length of a layer, None when it cannot be told."""
+    try:
+        return layer_file(repo, layer).stat().st_size
+    except OSError:
+        return None
+
+
+def is_damaged(repo: Repo, layer: str, length: int, watch: Watch) -> bool:
+    """Tell whether a layer of that length is there, and is not what its name says; it is read for that, which may take long."""
+    try:
+        return find_length(repo, layer) == length and transfer.hash_file(layer_file(repo, layer), watch) != layer
+    except OSError:
+        return True
+
+
 def remove_probes(repo: Repo) -> None:
     """Remove what `has_layer` left when it was killed; needs the repository's lock, as that does."""
     for path in Path(repo.path, "data").glob("*/.probe"):
@@ -202,11 +248,14 @@ def remove_probes(repo: Repo) -> None:
             path.unlink()
 
 
-def put_layer(repo: Repo, file: Path, layer: str) -> None:
-    """Move a finished file, which is on disk already, to its place; one that is there whole is kept."""
+def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None:
+    """Move a finished file, which is on disk already, to its place; one of its length there is kept, unless `replace`.
+
+    VMs that have the one that is replaced open go on with it; over NFS that is not sure.
+    """
     target = layer_file(repo, layer)
     files.make_like(target.parent, Path(repo.path))
-    if has_layer(repo, layer) and target.stat().st_size == file.stat().st_size:
+    if not replace and has_layer(repo, layer) and target.stat().st_size == file.stat().st_size:
         return
     file.chmod(0o444)
     os.rename(file, target)
@@ -279,18 +328,25 @@ def remove_foreign(repo: Repo, before: float) -> int:
         if not entry.name.startswith(".") and entry.stat(follow_symlinks=False).st_ctime < before:
             if not entry.is_file(follow_symlinks=False):
                 files.remove_tree(Path(entry.path))
-            elif not is_in_use(Path(entry.path)):
+            elif not _may_be_in_use(Path(entry.path)):
                 os.unlink(entry.path)
             count += 1
     return count
 
 
 def is_in_use(path: Path) -> bool:
-    """Tell whether a QEMU on any host has the file open, by the locks it puts on it."""
-    return _is_locked(path) or (_recall(path) and _is_locked(path))
+    """Tell whether a QEMU on any host has the file open, by the locks it puts on it; OSError when that cannot be told."""
+    return _is_locked(path) or (recall(path) and _is_locked(path))
 
 
-def _recall(path: Path) -> bool:
+def _may_be_in_use(path: Path) -> bool:
+    try:
+        return is_in_use(path)
+    except OSError:
+        return True
+
+
+def recall(path: Path) -> bool:
     """Have NFSv4 clients tell the server of the locks that they keep to themselves with a delegation; tell whether it was tried.
 
     A read delegation is called back for a change of the file, also for one that changes nothing (RFC 8881, 10.4.1).
@@ -305,7 +361,7 @@ def _recall(path: Path) -> bool:
 def _is_locked(path: Path) -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return False
     try:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *_QEMU_LOCKS, 0)

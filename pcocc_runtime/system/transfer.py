@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pcocc_runtime.errors import RequestError
 from pcocc_runtime.progress import Watch
 
 _CHUNK = 1 << 20
 _ZERO = bytes(_CHUNK)
+LONGEST = 64 << 40  # bytes: no format's disks are larger but qcow2's and raw ones; zeros take no room, so no disk fills up with them
 
 
 def hash_file(path: Path, watch: Watch, algorithm: str = "sha256") -> str:
@@ -28,14 +30,21 @@ def hash_file(path: Path, watch: Watch, algorithm: str = "sha256") -> str:
     return machine.hexdigest()
 
 
-def copy(read: Callable[[int], bytes], target: Path, total: int, watch: Watch, algorithm: str = "sha256") -> tuple[int, str]:
-    """Write what `read(size)` gives, until it gives nothing, to a new file with holes for zeros; return length and sum."""
+def copy(
+    read: Callable[[int], bytes], target: Path, total: int, watch: Watch, algorithm: str = "sha256", longest: int = LONGEST
+) -> tuple[int, str]:
+    """Write what `read(size)` gives, until it gives nothing, to a new file with holes for zeros; return length and sum.
+
+    RequestError when it goes on after `longest` bytes.
+    """
     machine = hashlib.new(algorithm)
     done = 0
     with open(target, "xb", buffering=0) as stream:
         while data := read(_CHUNK):
             machine.update(data)
             done += len(data)
+            if done > longest:
+                raise RequestError(f"the source has no end: it goes on after {longest} bytes", "name a file that is a disk image")
             if data == _ZERO[: len(data)]:
                 stream.seek(len(data), os.SEEK_CUR)
             else:

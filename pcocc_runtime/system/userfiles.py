@@ -48,7 +48,10 @@ def read_stdin(size: int) -> bytes:
     if os.isatty(0):
         raise RequestError("standard input is a terminal", "pipe the file to this command")
     try:
-        return os.read(0, size)
+        data = os.read(0, size)
+        if data and stat.S_ISCHR(os.fstat(0).st_mode):
+            raise RequestError("standard input is a device, such as /dev/zero, that need not end", "pipe the file to this command")
+        return data
     except OSError as error:
         raise RequestError(f"standard input cannot be read: {error.strerror}", "pipe the file to this command") from None
 

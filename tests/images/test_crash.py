@@ -1,16 +1,21 @@
 """kill -9 at each step of each command: what was there is there, what was asked for is there whole or not at all."""
 
+import fcntl
 import os
 import shutil
 import signal
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
-from pcocc_runtime import cli, images, repos
+from pcocc_runtime import cli, imagemeta, images, repos
 from pcocc_runtime.repos import Repo
+from pcocc_runtime.system import repository
 from tests.images import children
 from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, raw_sum, save, write_raw
 from tests.images.test_sources import layer, write_layout
@@ -130,6 +135,70 @@ def test_a_killed_creation_is_completed(pcocc: Pcocc, repo: Repo, tmp_path: Path
         children.pcocc("image", "import", "--update", "a.qcow2", "a")
         assert children.pcocc("image", "verify") == 0 and disks(repo)["user:a@0"] == raw_sum()
     assert step > 10
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a directory with a repository of many, in which another member's image is kept and another has been deleted."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        for part in ("etc", "ours"):
+            (directory / part).mkdir()
+        (directory / "ours").chmod(0o777)
+        (directory / "etc/repos.yaml").write_text(f"repos: [{{name: ours, path: {directory}/ours}}]")
+        monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: f"{directory}/etc")
+        monkeypatch.setenv("PCOCC_USER_CONF_DIR", "/nonexistent")
+        for seed, image in enumerate(("keep", "gone")):
+            make_disk(directory / image, seed=seed)
+            assert children.as_user(OWNER, lambda image=image: cli.main(["image", "import", f"{name}/{image}", image])) == 0  # type: ignore[misc]
+        (directory / "ours/meta/gone@0").unlink()
+        yield directory
+
+
+OWNER, MEMBER = 65533, 65532
+
+
+def member(*argv: str) -> int:
+    """Run `pcocc image` as another member of the repository; return its exit status."""
+    return children.wait(children.start(lambda: as_member(["image", *argv])))
+
+
+def as_member(argv: Sequence[str]) -> int:
+    """Become another member of the repository and run a command."""
+    os.setgroups([])
+    os.setresgid(MEMBER, MEMBER, MEMBER)
+    os.setresuid(MEMBER, MEMBER, MEMBER)
+    return cli.main(argv)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_another_members_layer_that_a_vm_uses_is_put_back(shared: Path, mocker: MockerFixture, used: bool) -> None:
+    """An NFS client keeps its VMs' locks to itself until a file is renamed: here, they are not asked for before."""
+    repo = Repo("ours", str(shared / "ours"))
+    kept = {Path(repo.path, imagemeta.layer_path(layer)) for layer in find("keep", repo).revision.layers}
+    [layer] = set(Path(repo.path, "data").glob("*/*")) - kept
+    original = repository._is_locked
+    mocker.patch.object(repository, "_is_locked", lambda path: path != layer and original(path))
+    subprocess.run(["cp", "-a", repo.path, shared / "saved"], check=True)
+    step, status = 0, -signal.SIGKILL
+    while status:
+        subprocess.run(["rm", "-r", repo.path], check=True)
+        subprocess.run(["cp", "-a", shared / "saved", repo.path], check=True)
+        with open(layer, "rb") as vm:
+            if used:
+                fcntl.lockf(vm, fcntl.LOCK_SH, 1, 100)
+            status = children.run_to_step(step, shared, "image", "repo", "gc", "--grace", "0", do=as_member)
+            assert status in (0, -signal.SIGKILL) and all(path.exists() for path in kept), step
+            assert member("copy", "keep", f"copy{step}") == 0
+            assert leftovers(repo) == [] and (not used or layer.exists()), step
+            assert member("repo", "gc", "--grace", "0") == 0
+            assert leftovers(repo) == [] and layer.exists() == used, step
+        if used:
+            assert member("repo", "gc", "--grace", "0") == 0
+        assert set(Path(repo.path, "data").glob("*/*")) == kept, step
+        step += 1
+    assert step > 15 and children.pcocc("image", "verify") == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

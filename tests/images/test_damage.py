@@ -76,7 +76,8 @@ def test_damaged_metadata_hurts_only_its_image(pcocc: Pcocc, repo: Repo, base: F
 
 
 def test_odd_things_in_meta_and_data_are_passed_over(pcocc: Pcocc, repo: Repo, base: Found) -> None:
-    for name in (".x@0", "base", "base@01", "base@0~", "base@-1", "a b@0"):
+    odd = ("base", "base@01", "base@0~", "base@-1", "a b@0")
+    for name in (".x@0", *odd):
         Path(repo.path, "meta", name).touch()
     Path(repo.path, "meta/dir@0").mkdir()
     os.mkfifo(Path(repo.path, "meta/fifo@0"))
@@ -86,8 +87,41 @@ def test_odd_things_in_meta_and_data_are_passed_over(pcocc: Pcocc, repo: Repo, b
     assert [line.split()[0] for line in done.out.splitlines()] == ["NAME", "base"] and done.err.count("error: ") == 2
     Path(repo.path, "meta/dir@0").rmdir()
     Path(repo.path, "meta/fifo@0").unlink()
-    pcocc("image", "repo", "gc", "--grace", "0")
-    assert base.path.exists() and (base.path.parent / "notes").exists()
+    assert "no layer is removed" in pcocc("image", "delete", "base@0").err
+    for name in odd:  # each may have been an image's metadata
+        said = pcocc("image", "repo", "gc", "--grace", "0").err
+        assert "no layer is removed, for nobody knows which are needed" in said and base.path.exists()
+        Path(repo.path, "meta", name).unlink()
+    assert "1 layer removed" in pcocc("image", "repo", "gc", "--grace", "0").out
+    assert (base.path.parent / "notes").exists()
+
+
+@pytest.mark.parametrize("part", ["meta", "data"])
+def test_nothing_is_done_in_a_repository_that_has_lost_a_part(pcocc: Pcocc, repo: Repo, base: Found, part: str) -> None:
+    shutil.move(Path(repo.path, part), Path(repo.path, "away"))
+    before = sorted(os.listdir(repo.path))
+    for argv in (["repo", "gc", "--grace", "0"], ["import", "../base.qcow2", "new"], ["list"], ["show", "base"], ["delete", "base"]):
+        assert f"lacks its directory {part}/" in pcocc("image", *argv, ok=False).err
+    assert f"error: repository 'user' ({repo.path}) lacks its directory {part}/" in pcocc("image", "repo", "list").out
+    assert sorted(os.listdir(repo.path)) == before
+    shutil.move(Path(repo.path, "away"), Path(repo.path, part))
+    shutil.rmtree(Path(repo.path, ".tmp"))
+    assert "0 layers removed" in pcocc("image", "repo", "gc", "--grace", "0").out
+    pcocc("image", "verify")
+
+
+def test_a_repository_without_its_dot_files_is_told(pcocc: Pcocc, repo: Repo, base: Found) -> None:
+    for name in (".config", ".lock", ".tmp"):
+        path = Path(repo.path, name)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for argv in (["list"], ["show", "base"], ["repo", "gc"], ["import", "../base.qcow2", "new"], ["delete", "base"]):
+        said = pcocc("image", *argv, ok=False).err
+        assert f"({repo.path}) has no file .config, though there is something in its data/" in said
+        assert said.endswith(f"copy .config too; or make it: echo 'version: 2' >{repo.path}/.config\n")
+    Path(repo.path, ".config").write_text("version: 2\n")
+    assert "0 layers removed" in pcocc("image", "repo", "gc", "--grace", "0").out
+    pcocc("image", "resize", "base", "2M")
+    pcocc("image", "verify")
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "gone", "rebased", "header"])

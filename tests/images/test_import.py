@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import images, qcow2
+from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Reference, Repo
-from pcocc_runtime.system import qemuimg
+from pcocc_runtime.system import qemuimg, transfer
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
 
 Pcocc = Callable[..., Ran]
@@ -46,6 +47,43 @@ def test_their_variants_too(pcocc: Pcocc, repo: Repo, tmp_path: Path, options: t
     qemu_img("convert", "-f", "raw", *options, tmp_path / "raw", tmp_path / "source")
     pcocc("image", "import", "source", "new")
     assert content(disk(repo, "new")) == raw_sum()
+
+
+TEXT = b"".join(b"line %d\n" % number for number in range(1 << 19))[: 3 << 20]  # what can be compressed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-O", "vmdk", "-o", "subformat=streamOptimized"),
+        ("-O", "qcow2", "-c"),
+        ("-O", "qcow2", "-c", "-o", "cluster_size=512"),
+        ("-O", "qcow2", "-c", "-o", "extended_l2=on"),
+        ("-O", "qcow2", "-o", "extended_l2=on"),
+        ("-O", "qcow2", "-o", "preallocation=metadata"),
+    ],
+)
+@pytest.mark.parametrize("length", [3 << 20, 65536 * 7 + 2560])
+def test_an_image_smaller_than_its_content_is_whole(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, options: tuple[str, ...], length: int
+) -> None:
+    (tmp_path / "raw").write_bytes(TEXT[:length])
+    qemu_img("convert", "-f", "raw", *options, tmp_path / "raw", tmp_path / "source")
+    pcocc("image", "import", "--compress", "source", "new")
+    assert content(disk(repo, "new")) == hashlib.sha256(TEXT[:length]).hexdigest()
+    pcocc("image", "verify")
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd"])
+def test_what_is_exported_compressed_can_be_imported(pcocc: Pcocc, repo: Repo, tmp_path: Path, compression: str) -> None:
+    (tmp_path / "raw").write_bytes(TEXT)
+    options = ("-c", "-O", "qcow2", "-o", f"compression_type={compression}")
+    qemu_img("convert", "-f", "raw", *options, tmp_path / "raw", tmp_path / "source")
+    pcocc("image", "import", "source", "a")
+    for number, name in enumerate(("a.qcow2", "a.vmdk")):
+        pcocc("image", "export", "--compress", "a", name)
+        pcocc("image", "import", name, f"copy{number}")
+        assert content(disk(repo, f"copy{number}")) == hashlib.sha256(TEXT).hexdigest()
 
 
 def test_a_layer_is_named_by_its_content_and_shared(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
@@ -82,6 +120,15 @@ def test_stdin_is_read_to_its_end(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> N
     assert content(disk(repo, "a")) == raw_sum()
     with as_stdin(Path("/dev/null")):
         assert "stdin is not a sound raw image: it is empty" in pcocc("image", "import", "-", "b", ok=False).err
+
+
+def test_what_never_ends_is_given_up(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    with as_stdin(Path("/dev/zero")):
+        assert "standard input is a device, such as /dev/zero" in pcocc("image", "import", "-", "b", ok=False).err
+    assert listing(repo) == {} and leftovers(repo) == []
+    with pytest.raises(RequestError, match="the source has no end: it goes on after 5000000 bytes"):
+        transfer.copy(bytes, tmp_path / "zeros", 0, lambda done, total: None, longest=5000000)
+    assert (tmp_path / "zeros").stat().st_blocks == 0
 
 
 def test_a_terminal_is_no_image(pcocc: Pcocc, repo: Repo) -> None:
@@ -158,6 +205,17 @@ def gzipped(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(gzip.compress(make_disk(tmp_path / "a").read_bytes()))
 
 
+def vhd_cut(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", used=1 << 20)
+    qemu_img("convert", "-f", "raw", "-O", "vpc", tmp_path / "raw", tmp_path / "bad")
+    os.truncate(tmp_path / "bad", 4000 * 128)
+
+
+def tar(tmp_path: Path) -> None:
+    write_raw(tmp_path / "disk")
+    subprocess.run(["tar", "-cf", tmp_path / "bad", "-C", tmp_path, "disk"], check=True)
+
+
 def odd_raw(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"hello\n")
 
@@ -185,6 +243,8 @@ def nothing(_tmp_path: Path) -> None:
         (vmdk_hidden_extent, "is a VMDK image whose data are in other files"),
         (vhd_parent, "has a parent, another VHD image"),
         (gzipped, "the file is compressed by gzip"),
+        (vhd_cut, "is not a sound vpc image: its last 512 bytes are no footer: it was cut short"),
+        (tar, "cannot be imported: the file is a tar archive, as an OVA is"),
         (odd_raw, "its 6 bytes are no whole number of sectors"),
         (directory, "is not a regular file"),
         (empty, "is not a sound raw image: it is empty"),
@@ -206,6 +266,19 @@ def test_a_truncated_image_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, 
     data = make_disk(tmp_path / "whole", form, used=1 << 20).read_bytes()
     (tmp_path / "bad").write_bytes(data[: int(len(data) * part) // 512 * 512])
     pcocc("image", "import", "--format", form, "bad", "a", ok=False)
+    assert listing(repo) == {} and leftovers(repo) == []
+
+
+@pytest.mark.parametrize("options", [["-c"], ["-c", "-o", "extended_l2=on"], [], ["-o", "extended_l2=on"], ["-o", "compat=0.10"]])
+@pytest.mark.parametrize("lost", [512, 4096, 70000])
+def test_a_qcow2_image_whose_last_data_are_missing_is_refused(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, options: list[str], lost: int
+) -> None:
+    """`qemu-img check` finds nothing wrong with most of these, and QEMU reads zeros, or what they unpack to."""
+    (tmp_path / "raw").write_bytes(TEXT)
+    qemu_img("convert", "-f", "raw", "-O", "qcow2", *options, tmp_path / "raw", tmp_path / "bad")
+    os.truncate(tmp_path / "bad", (tmp_path / "bad").stat().st_size - lost)
+    assert "is not a sound qcow2 image: " in pcocc("image", "import", "bad", "a", ok=False).err
     assert listing(repo) == {} and leftovers(repo) == []
 
 
@@ -285,3 +358,19 @@ def test_compressed_and_described(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> N
     assert disk(repo, "small").stat().st_size < disk(repo, "large").stat().st_size / 3
     assert content(disk(repo, "small")) == hashlib.sha256((tmp_path / "text.raw").read_bytes()).hexdigest()
     assert "Some ?[31mtext" in pcocc("image", "list").out
+
+
+def test_an_export_replaces_files_only(pcocc: Pcocc, repo: Repo, other: Repo, base: Found, tmp_path: Path) -> None:
+    pcocc("image", "copy", "base", "site:far")
+    os.mkfifo("fifo.raw")
+    Path("link.raw").symlink_to("base.qcow2")
+    before = (listing(repo), listing(other))
+    inside = [str(base.path), f"{other.path}/data/new", os.path.relpath(base.path), f"{repo.path}/meta/x@0"]
+    for name, said in (("fifo.raw", "is not a regular file"), ("link.raw", "is a symbolic link"), *((one, "is inside repository") for one in inside)):
+        assert said in pcocc("image", "export", "--force", "-t", "raw", "base", name, ok=False).err
+        assert said in pcocc("image", "export", "-t", "raw", "base", name, ok=False).err
+    assert (listing(repo), listing(other)) == before and not list(tmp_path.rglob(".pcocc-export*"))
+    assert Path("fifo.raw").is_fifo() and Path("link.raw").is_symlink()
+    Path("old.raw").write_text("old")
+    pcocc("image", "export", "--force", "base", "old.raw")
+    assert content(Path("old.raw"), "raw") == raw_sum()

@@ -17,7 +17,7 @@ from pcocc_runtime import imagegc, imagemeta, images
 from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
 from pcocc_runtime.system import repository
-from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, patched, qemu_img, raw_sum, save
+from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, patched, qemu_img, raw_sum, save, spoil
 
 Pcocc = Callable[..., Ran]
 
@@ -196,6 +196,59 @@ def test_a_repository_of_the_original_is_read_and_written(pcocc: Pcocc, repo: Re
     os.utime(Path(other.path, ".tmp/tmpabc"))
     pcocc("image", "repo", "gc", "site", "--grace", "0")
     assert listing(other) == before and leftovers(other) == ["tmpabc"]  # it may be at work
+
+
+@pytest.mark.parametrize("entry", ["n" * 253 + "@7", "n" * 201 + "@0", "old@1234567890123"])
+def test_long_names_of_the_original_are_images_too(pcocc: Pcocc, repo: Repo, other: Repo, tmp_path: Path, entry: str) -> None:
+    name, number = entry.split("@")
+    write_old_repository(Path(other.path), make_disk(tmp_path / "old.qcow2"), name=name, revision=int(number))
+    Path(other.path, "meta/old@0").rename(Path(other.path, "meta", entry))
+    before = listing(other)
+    assert "0 layers removed" in pcocc("image", "repo", "gc", "site", "--grace", "0").out and listing(other) == before
+    assert name in pcocc("image", "list").out
+    pcocc("image", "copy", f"site:{entry}", "short")
+    assert content(find("short", repo).path) == raw_sum()
+    assert "1 revision deleted; 1 layer removed" in pcocc("image", "delete", f"site:{entry}").out
+
+
+@pytest.mark.parametrize("size", [10**400, 1 << 63, 0, -5, True, 1.5, "1M", None])
+def test_a_size_that_makes_no_sense_is_read_from_the_disk(pcocc: Pcocc, repo: Repo, base: Found, size: Any) -> None:
+    path = Path(repo.path, "meta/base@0")
+    meta = json.loads(path.read_text())
+    meta["custom_meta"]["disk"]["size"] = size
+    path.write_text(json.dumps(meta))
+    assert "  1M  " in pcocc("image", "list").out and json.loads(pcocc("image", "list", "--json").out)[0]["virtual_size"] == 1 << 20
+
+
+@pytest.mark.parametrize("how", ["flip", "cut"])
+def test_a_damaged_layer_is_replaced_when_its_content_comes_again(pcocc: Pcocc, repo: Repo, base: Found, how: str) -> None:
+    pcocc("image", "copy", "base", "twin")
+    spoil(base.path, 300000) if how == "flip" else os.truncate(base.path, 300000)
+    with open(base.path, "rb") as vm:
+        damaged = vm.read()
+        pcocc("image", "import", "base.qcow2", "again")
+        vm.seek(0)
+        assert vm.read() == damaged  # what has it open goes on
+    pcocc("image", "verify")
+    assert base.path.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_sound_layer_stays_when_its_content_comes_again(pcocc: Pcocc, repo: Repo, base: Found) -> None:
+    before = base.path.stat().st_ino
+    pcocc("image", "import", "base.qcow2", "again")
+    assert base.path.stat().st_ino == before and leftovers(repo) == []
+
+
+def test_a_copy_brings_what_is_cut_short(pcocc: Pcocc, repo: Repo, other: Repo, base: Found) -> None:
+    top = save(repo, "base", base, 5)
+    pcocc("image", "copy", "base", "site:a")
+    os.truncate(Path(other.path, imagemeta.layer_path(base.revision.layers[0])), 0)
+    pcocc("image", "copy", "base", "site:b")
+    assert content(find("site:b", other).path) == content(top.path) == patched(5)
+    pcocc("image", "verify")
+    os.truncate(base.path, 0)  # but never the other way round
+    pcocc("image", "copy", "base", "site:c")
+    assert content(find("site:c", other).path) == patched(5)
 
 
 def test_a_writer_without_our_lock_keeps_its_revision(pcocc: Pcocc, repo: Repo, base: Found, mocker: MockerFixture) -> None:

@@ -230,6 +230,20 @@ def test_what_is_exported_to_a_public_directory_is_nobody_elses_to_change(site: 
     assert seen == [0o700, 0o600] and (site / "tmp/a.raw").stat().st_mode & 0o777 == 0o644
 
 
+def test_a_layer_that_cannot_be_looked_at_is_kept(site: Path) -> None:
+    """Another member's layer, with a mode that pcocc 0.7 gives under a strict umask: VMs may use it."""
+    shared = site / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (site / "etc/repos.yaml").write_text(f"repos: [{{name: ours, path: {shared}}}]")
+    assert user_runs(site, NOBODY, "import", str(site / "a.qcow2"), "a")[0] == 0
+    [path] = [path for path in (shared / "data").glob("*/*") if path.is_file()]
+    path.chmod(0o400)
+    status, text = user_runs(site, SOMEBODY, "delete", "a")
+    assert status == 0 and "1 layer left that you cannot look at or remove: " in text and "Permission denied" in text
+    assert path.exists() and "1 layer removed" in user_runs(site, NOBODY, "repo", "gc", "--grace", "0")[1]
+
+
 def test_a_private_repository_is_private(site: Path) -> None:
     (site / str(NOBODY)).chmod(0o700)
     assert user_runs(site, NOBODY, "copy", "a", "mine")[0] == 0

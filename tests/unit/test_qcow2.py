@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime import qcow2
+from pcocc_runtime import qcow2, qcow2tables
 from pcocc_runtime.errors import RequestError
+from pcocc_runtime.system import qemuimg
 
 
 def header(*, version: int = 3, backing: bytes = b"", at: int = 0, bits: int = 16, size: int = 1 << 30, crypt: int = 0,
@@ -65,3 +66,57 @@ def test_any_bytes_are_read_or_refused(data: bytes, magic: bool) -> None:
         qcow2.parse_header((b"QFI\xfb\0\0\0\x03" if magic else b"") + data, "i")
     except RequestError as error:
         assert error.message.startswith("image i")
+
+
+COPIED, COMPRESSED = 1 << 63, 1 << 62
+SIZE = 0x60000  # header, refcounts, L1 and L2 tables and two clusters
+
+
+@pytest.mark.parametrize(
+    ("entry", "whole"),
+    [
+        (0, True),
+        (COPIED | 0x50000, True),
+        (0x50000, True),  # shared with a snapshot
+        (COPIED | 0x60000, False),
+        (0x60000, False),
+        (COPIED | 0x60001, True),  # zeros, with a place that is not read
+        (COMPRESSED | 127 << 54 | 0x50000, True),  # as long as a cluster
+        (COMPRESSED | 127 << 54 | 0x50001, True),  # less than its last sector need be there
+        (COMPRESSED | 128 << 54 | 0x50001, False),
+        (COMPRESSED | 0x5FFFF, True),
+        (COMPRESSED | 0x60000, False),
+    ],
+)
+def test_what_an_entry_leads_to_is_looked_for(entry: int, whole: bool) -> None:
+    words = {0x30000: COPIED | 0x40000, 0x40000 + 8 * 5: entry}
+    data = bytearray(header().ljust(SIZE, b"\0"))
+    for at, word in words.items():
+        struct.pack_into(">Q", data, at, word)
+    assert qcow2tables.is_whole(bytes(data), SIZE, lambda at, length: bytes(data[at : at + length])) == whole
+
+
+@pytest.mark.parametrize("size", [0x30007, 0x40000, 0x4FFFF])
+def test_tables_that_are_cut_short_are_missed(size: int) -> None:
+    data = bytearray(header().ljust(size, b"\0"))
+    if size > 0x30008:
+        struct.pack_into(">Q", data, 0x30000, COPIED | 0x40000)
+    assert not qcow2tables.is_whole(bytes(data), size, lambda at, length: bytes(data[at : at + length]))
+
+
+@pytest.mark.parametrize(
+    ("line", "extent"),
+    [
+        ('[{ "start": 0, "length": 512, "depth": 0, "present": true, "zero": false, "data": true, "offset": 327680},', (512, 328192)),
+        ('{ "start": 0, "length": 512, "depth": 0, "present": true, "zero": false, "data": true, "compressed": false, '
+         '"offset": 327680},', (512, 328192)),
+        ('{ "start": 0, "length": 512, "depth": 0, "present": true, "zero": false, "data": true}]', (512, 0)),
+        ('{ "start": 0, "length": 512, "depth": 0, "present": true, "zero": false, "data": true, "compressed": true}]', (512, 0)),
+        ('{ "start": 0, "length": 512, "depth": 0, "present": false, "zero": true, "data": false},', (0, 0)),
+        ("qemu-img: Could not open 'x': [{", None),
+        ("", None),
+        ("7", None),
+    ],
+)  # fmt: skip
+def test_what_qemus_map_says_is_read_as_qemu_7_and_8_write_it(line: str, extent: tuple[int, int] | None) -> None:
+    assert qemuimg.parse_extent(line) == extent
