@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.system import cloudinit, descriptors, drivelock, hostmemory, virtiofs
+from pcocc_runtime.system import cloudinit, descriptors, drivelock, hostmemory, identity, virtiofs
 from tests.unit.site import Ask, frozen, refused, user_template
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,6 +130,13 @@ def test_a_text_is_asked_about_once(ask: Ask, tmp_path: Path, monkeypatch: pytes
     user_template(tmp_path, "mine: {inherits: tiny, user-data: {packages: [a]}, instance-id: 'i-%{vm_rank}'}\n")
     assert len(frozen(ask("mine:20")).groups) == 20
     assert (tmp_path / "asked").read_text() == "\n"
+
+
+def test_a_node_that_does_not_know_the_user_is_named() -> None:
+    with pytest.raises(NodeError, match=r"^this node knows no user with uid 4000000000$") as caught:
+        identity.read_account(4000000000)
+    assert caught.value.hint and "getent passwd 4000000000" in caught.value.hint
+    assert identity.read_account(0).pw_name == "root"
 
 
 @pytest.mark.parametrize(("said", "status"), [(VERDICTS["broken"], 1), (VERDICTS["wrong"], 0), ("", 1)])
