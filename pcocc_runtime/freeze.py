@@ -21,10 +21,14 @@ _MAX_CHAIN = 16
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who submits, from where: what '~', '%{user}', relative paths and names of images mean."""
+    """Who submits, from where: what '~', '%{user}', relative paths and names of images mean.
+
+    The user and `own_home` are the account's; `home` is what the environment says, as in a shell.
+    """
 
     user: str
     home: str
+    own_home: str | None
     directory: str
     environ: Mapping[str, str]
     find_image: Callable[[str], tuple[str, str]]  # the path of the disk that [REPO:]NAME[@REV] means, and REPO:NAME@REV
@@ -199,4 +203,4 @@ def _fill_for(chosen: Resolved, caller: Caller, rank: int | None = None) -> Fill
     words = {"user": caller.user, "clusteruser": caller.user, "homedir": caller.home}
     if rank is not None:
         words["vm_rank"] = str(rank)
-    return Filling(chosen, words, caller.environ, caller.directory)
+    return Filling(chosen, words, caller.environ, caller.directory, caller.own_home)
