@@ -85,7 +85,7 @@ def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str,
     ("key", "ours", "theirs"),
     [
         ("write_files", ["/etc/pcocc/hostfile", "/etc/ssh/ssh_known_hosts"], "{path: /etc/pcocc/hostfile, content: mine}"),
-        ("users", ["alice", "root"], "{name: bob}"),
+        ("users", ["root", "alice"], "{name: bob}"),
         ("mounts", ["data"], "[data]"),
         ("bootcmd", ["sh"], "[echo, mine]"),
     ],
