@@ -44,6 +44,7 @@ class Filling:
     """One template's texts, for one person, and for one VM when `words` has vm_rank.
 
     `own_home` is the home directory that the account has, whatever the environment says; None where it is not known.
+    Without `thorough`, checks that take long are left out: those of the first VMs serve for the others.
     """
 
     chosen: Resolved
@@ -51,6 +52,7 @@ class Filling:
     environ: Mapping[str, str]
     directory: str
     own_home: str | None = None
+    thorough: bool = True
 
     def text(self, key: str, text: str) -> str:
         """Return a text of setting `key` with `~` and `%{...}` filled in; ConfigError when one has no meaning."""
