@@ -52,29 +52,21 @@ def _answer(request_json: str) -> str:
 def read_caller(confdir: str) -> freeze.Caller:
     """Return who runs this command, and where."""
     environ = dict(os.environ)
-    user, home = environ.get("USER") or _user_name(), environ.get("HOME") or "/"
+    user, own_home = identity.read_home()  # not the environment's: a site's limits speak of them
+    home = environ.get("HOME") or own_home or "/"
 
     def find_image(text: str) -> tuple[str, str]:
         from pcocc_runtime import images  # 20 ms that paths need not pay
 
         return images.find_boot_disk(text, _repos(confdir, user, home))
 
-    return freeze.Caller(user, home, os.getcwd(), environ, find_image)
+    return freeze.Caller(user, home, own_home, os.getcwd(), environ, find_image)
 
 
 def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:
     from pcocc_runtime import images
 
     return images.read_repos(confdir, config.user_dir(os.environ), images.path_words(os.environ, user, home))
-
-
-def _user_name() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a uid that only the directory service of other hosts knows
-        return str(os.getuid())
 
 
 def _render(asked: requests.Request, cluster: Cluster) -> str:

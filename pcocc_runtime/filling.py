@@ -41,12 +41,18 @@ def typed_path(path: str, directory: str, home: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """One template's texts, for one person, and for one VM when `words` has vm_rank."""
+    """One template's texts, for one person, and for one VM when `words` has vm_rank.
+
+    `own_home` is the home directory that the account has, whatever the environment says; None where it is not known.
+    Without `thorough`, checks that take long are left out: those of the first VMs serve for the others.
+    """
 
     chosen: Resolved
     words: Mapping[str, str]
     environ: Mapping[str, str]
     directory: str
+    own_home: str | None = None
+    thorough: bool = True
 
     def text(self, key: str, text: str) -> str:
         """Return a text of setting `key` with `~` and `%{...}` filled in; ConfigError when one has no meaning."""
@@ -67,8 +73,11 @@ class Filling:
 
     def words_in(self, pattern: str) -> str:
         """Return a pattern of the site with the person's words filled in, and never with the person's environment."""
-        text = re.sub(r"%\{([^{}]*)\}", lambda match: self.words.get(match[1], match[0]), pattern)
-        return fill_home(text, self.words["homedir"])
+        words = {name: word for name, word in self.words.items() if name != "homedir"}
+        if self.own_home:
+            words["homedir"] = self.own_home
+        text = re.sub(r"%\{([^{}]*)\}", lambda match: words.get(match[1], match[0]), pattern)
+        return fill_home(text, self.own_home) if self.own_home else text
 
     def path(self, key: str, path: str) -> str:
         """Return the absolute path that a path in setting `key` comes to."""

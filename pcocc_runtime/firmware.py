@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
+from pcocc_runtime.qemu_disks import machine_kind
+
 _FAMILIES = {"q35": "pc-q35-", "pc": "pc-i440fx-"}  # QEMU's aliases, for machines the patterns name with their version
 _UNWANTED = {"requires-smm", "enrolled-keys"}
 
@@ -32,7 +34,7 @@ def _fits(one: dict[str, Any], machine: str) -> bool:
         return False
     if {mapping["executable"]["format"], mapping["nvram-template"]["format"]} != {"raw"}:
         return False
-    kind = machine.partition(",")[0]
+    kind = machine_kind(machine)
     name = _FAMILIES.get(kind, kind)
     return any(
         target["architecture"] == "x86_64" and any(fnmatchcase(name, pattern) for pattern in target["machines"])

@@ -17,14 +17,19 @@ from pcocc_runtime.templates import Resolved, Template
 
 MAX_SETS = 1024  # what root's helper accepts
 _MAX_CHAIN = 16
+_THOROUGH = 4  # VMs of a template with a user-data each: so many are shown to cloud-init, which takes half a second for one
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who submits, from where: what '~', '%{user}', relative paths and names of images mean."""
+    """Who submits, from where: what '~', '%{user}', relative paths and names of images mean.
+
+    The user and `own_home` are the account's; `home` is what the environment says, as in a shell.
+    """
 
     user: str
     home: str
+    own_home: str | None
     directory: str
     environ: Mapping[str, str]
     find_image: Callable[[str], tuple[str, str]]  # the path of the disk that [REPO:]NAME[@REV] means, and REPO:NAME@REV
@@ -81,7 +86,7 @@ def _freeze_part(
     if not needs_rank(chosen):
         return [_freeze_group(part, request, site, _fill_for(chosen, caller), caller, user_data, resource_set)]
     return [
-        _freeze_group(Part(part.template, 1), request, site, _fill_for(chosen, caller, rank), caller, user_data, resource_set)
+        _freeze_group(Part(part.template, 1), request, site, _fill_for(chosen, caller, rank, first), caller, user_data, resource_set)
         for rank in range(first, first + part.count)
     ]
 
@@ -195,8 +200,8 @@ def _check_image(path: str, depth: int) -> None:
             _check_image(below, depth + 1)
 
 
-def _fill_for(chosen: Resolved, caller: Caller, rank: int | None = None) -> Filling:
+def _fill_for(chosen: Resolved, caller: Caller, rank: int | None = None, first: int = 0) -> Filling:
     words = {"user": caller.user, "clusteruser": caller.user, "homedir": caller.home}
     if rank is not None:
         words["vm_rank"] = str(rank)
-    return Filling(chosen, words, caller.environ, caller.directory)
+    return Filling(chosen, words, caller.environ, caller.directory, caller.own_home, (rank or 0) < first + _THOROUGH)

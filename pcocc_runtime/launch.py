@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import signal
 import socket
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 from pcocc_runtime import bootdoc, diskfacts, document, guestnet, memory, naming, qemu_args, qemu_disks, seed, vmfiles
 from pcocc_runtime.addressing import address_of
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError, one_line, render
-from pcocc_runtime.system import files, lifetime
+from pcocc_runtime.system import files, identity, lifetime
 
 KEEPER = (str(Path(__file__).resolve().parents[3] / "libexec/pcocc/keeper"),)
 
@@ -114,7 +113,7 @@ def make_vm_directory(task: Task, node: dict[str, Any], cluster: document.Cluste
     """Make the VM's directory and what every attaching step of this node reads: key and addresses."""
     base = naming.job_dir(task.job)
     files.replace_file(base / "key", keys.user.encode())
-    login = pwd.getpwuid(os.getuid()).pw_name
+    login = identity.read_account(os.getuid()).pw_name
     facts = {
         "networks": node["reach"],
         "ports": node["reverse_nat"],
@@ -192,7 +191,7 @@ def describe_vm(
     address = (address_of(node["reach"], task.rank) if task.probe_fd is not None else None) or ""
     return {
         "job": task.job, "rank": task.rank, "node": node["node"], "pid": os.getpid(), "qmp": qmp.fileno(),
-        "probe": task.probe_fd, "address": address, "user": group.command_user or pwd.getpwuid(os.getuid()).pw_name,
+        "probe": task.probe_fd, "address": address, "user": group.command_user or identity.read_account(os.getuid()).pw_name,
         "timeout": node["boot_timeout"], "directory": str(directory),
         "accel": node["accel"], "accel_why": node["accel_why"],
         "disks": {qemu_disks.disk_id(index): disk.path for index, disk in enumerate(plan.disks)},

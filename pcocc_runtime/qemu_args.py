@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pcocc_runtime.qemu_disks import Disk, escape, first_partition, plan_disks
+from pcocc_runtime.qemu_disks import Disk, escape, first_partition, machine_kind, plan_disks
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -113,7 +113,7 @@ def _identity(plan: VmPlan) -> list[str]:
 def _machine(plan: VmPlan) -> list[str]:
     accel = "kvm" if plan.accel == "kvm" else "tcg,thread=multi,tb-size=64"
     model = plan.cpu_model or ("host" if plan.accel == "kvm" else "qemu64")
-    vmport = ",vmport=off" if plan.machine.startswith(("q35", "pc")) else ""  # others have no such port
+    vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""  # others have no such port
     shared = ",memory-backend=ram" if plan.filesystems else ""
     return [
         *_shared_memory(plan),

@@ -42,7 +42,15 @@ def _device(model: str, machine: str, place: int, kind: str = "hd") -> str:
 
 
 def _ide_ports(machine: str) -> list[str]:
-    return _IDE_PORTS[machine.startswith("pc") and not machine.startswith("pc-q35")]
+    kind = machine_kind(machine)
+    return _IDE_PORTS[kind.startswith("pc") and not kind.startswith("pc-q35")]
+
+
+def machine_kind(machine: str) -> str:
+    """Return the name of the machine in a value of -machine, which may stand first or behind `type=`, and whose last counts."""
+    first, *rest = machine.split(",")
+    words = [first if "=" in first else f"type={first}", *rest]
+    return next((word[5:] for word in reversed(words) if word.startswith("type=")), "")
 
 
 def disk_id(index: int) -> str:

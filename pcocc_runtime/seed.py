@@ -6,8 +6,8 @@ can read it too (format: https://cloudinit.readthedocs.io, "NoCloud", "Users and
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,6 +21,8 @@ MOUNT_DIR = "/mnt"
 _MOUNT_OPTIONS = {"9p": "trans=virtio,version=9p2000.L,msize=262144,", "virtiofs": ""}
 # what cloud-init's mounts module takes for a disk, a partition or a cloud's own name for one (cc_mounts.py)
 _DISK_NAMES = re.compile(r"x?[shv]d[a-z][0-9]*|sr[0-9]+|ami|root|swap|(ephemeral|ebs).*|.*\..*")
+# what every YAML reader takes for just that text, in lists, too: names that begin with a letter, but for YAML's own words, and paths
+_PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)\Z)[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_-]*)?\Z|/[A-Za-z0-9_./-]*\Z")
 _NO_USER_DATA = "#cloud-config\n{}\n"
 # Twice, because cloud-init takes merge_how out when it reads the part (handlers/cloud_config.py) and the other, which it then keeps,
 # when it merges the part under the user's (util.mergemanydict): 22.4 to 26.2. See docs/decisions/015.
@@ -80,7 +82,7 @@ def render_vendor_data(
     names = [f"vm{rank}" for rank in range(vms)]
     known = f"vm*,*.{domain},10.* {keys.host_public}"
     home = login.home.rstrip("/")
-    lines = ["#cloud-config", *_MERGE, "bootcmd:", f'- [sh, -c, "{_group_command(login)}"]']
+    lines = ["#cloud-config", *_MERGE, "bootcmd:", *[f"- [sh, -c, {_quoted(command)}]" for command in _boot_commands(login)]]
     other = command_user if command_user not in (None, "root", login.name) else None
     lines += _render_users(login, keys, other)
     lines += ["ssh_keys:", "  ed25519_private: |", *_indented(keys.host, 4)]
@@ -98,20 +100,25 @@ def render_vendor_data(
     return "\n".join(lines) + "\n"
 
 
-def _group_command(login: Login) -> str:
-    # cloud-init's users module cannot choose a gid; bootcmd runs before it
-    return f"grep -q '^[^:]*:[^:]*:{login.gid}:' /etc/group || groupadd -g {login.gid} {login.name}"
+def _boot_commands(login: Login) -> list[str]:
+    """Return what cloud-init's users module, which runs after bootcmd, cannot: choose a gid, or share a uid of the image's."""
+    name, gid, uid = shlex.quote(login.name), login.gid, login.uid
+    group = f"grep -q '^[^:]*:[^:]*:{gid}:' /etc/group || groupadd -g {gid} {name} || groupadd -g {gid} g{gid}"
+    user = f"id -u {name} >/dev/null 2>&1 || ! grep -q '^[^:]*:[^:]*:{uid}:' /etc/passwd"
+    user += f" || useradd -o -m -u {uid} -g {gid} -d {shlex.quote(login.home)} -s /bin/sh {name}"
+    return [group, user] if uid != 0 else [group]
 
 
 def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:
-    lines = ["users:"]
+    # root comes first: cloud-init makes none of those that follow a user whom it cannot make
+    lines = ["users:", "- name: root", f"  ssh_authorized_keys: [{keys.user_public}]"]
     if login.uid != 0:
         lines += [
-            f"- name: {login.name}",
+            f"- name: {_word(login.name)}",
             f"  uid: {login.uid}",
             f'  primary_group: "{login.gid}"',
-            f"  gecos: {_quoted(login.gecos)}",
-            f"  homedir: {login.home}",
+            f"  gecos: {_quoted(_clean(login.gecos))}",
+            f"  homedir: {_word(login.home)}",
             "  shell: /bin/sh",
             "  sudo: ALL=(ALL) NOPASSWD:ALL",
             "  lock_passwd: true",
@@ -119,24 +126,19 @@ def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:
         ]
     if other:  # one of the image's, or new
         lines += [
-            f"- name: {other}",
+            f"- name: {_word(other)}",
             "  shell: /bin/sh",
             "  sudo: ALL=(ALL) NOPASSWD:ALL",
             "  lock_passwd: false",
             f"  ssh_authorized_keys: [{keys.user_public}]",
         ]
-    lines += [
-        "- name: root",
-        f"  ssh_authorized_keys: [{keys.user_public}]",
-        "disable_root: false",
-    ]
-    return lines
+    return [*lines, "disable_root: false"]
 
 
 def _render_mounts(mounts: Iterable[Mount]) -> list[str]:
     """Return fstab entries by tag; `[TAG]` in the user's own `mounts`, which follow, takes one back."""
     lines = [
-        f'- [{mount.tag}, {MOUNT_DIR}/{mount.tag}, {mount.type}, "{_MOUNT_OPTIONS[mount.type]}{_access(mount)},nofail", "0", "0"]'
+        f'- [{_word(mount.tag)}, {_word(f"{MOUNT_DIR}/{mount.tag}")}, {mount.type}, "{_MOUNT_OPTIONS[mount.type]}{_access(mount)},nofail", "0", "0"]'
         for mount in mounts
         if not _DISK_NAMES.fullmatch(mount.tag)
     ]
@@ -148,7 +150,7 @@ def _access(mount: Mount) -> str:
 
 
 def _render_file(path: str, permissions: str, owner: str, content: str, defer: bool = False) -> list[str]:
-    lines = [f"- path: {path}", f'  permissions: "{permissions}"', f"  owner: {owner}"]
+    lines = [f"- path: {_word(path)}", f'  permissions: "{permissions}"', f"  owner: {_word(owner)}"]
     if defer:
         lines.append("  defer: true")
     return [*lines, "  content: |", *_indented(content, 4)]
@@ -159,10 +161,14 @@ def _indented(text: str, width: int) -> list[str]:
 
 
 def _word(text: str) -> str:
-    """Return a word as YAML takes it for text: 7 would be a number, and *x somebody else's value."""
-    return text if re.fullmatch(r"[A-Za-z]+-[A-Za-z0-9._-]+", text) else json.dumps(text)
+    """Return a word as YAML takes it for text: 7 would be a number, yes a truth, and *x somebody else's value."""
+    return text if _PLAIN.match(text) else _quoted(text)
 
 
 def _quoted(text: str) -> str:
-    clean = "".join(char for char in text if char.isprintable() and char not in '"\\')
-    return f'"{clean}"'
+    shown = (char if char.isprintable() and char not in '"\\' else f"\\U{ord(char):08x}" for char in text)
+    return f'"{"".join(shown)}"'
+
+
+def _clean(text: str) -> str:
+    return "".join(char for char in text if char.isprintable() and char not in '"\\')

@@ -123,15 +123,30 @@ def _drive(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"path": path, "cache": "writeback", "mmp": "yes", "backup": None, "format": "raw", **options}
 
 
-_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}"  # the 9p mount tag and virtiofs tag have at most 31 and 36 bytes
+TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}"  # the 9p mount tag and virtiofs tag have at most 31 and 36 bytes
+USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"  # as useradd makes them in images
 
 
 def _mounts(node: Node) -> dict[str, Any]:
     if isinstance(node.value, dict):
         for tag, child in node.value.items():
-            schema.pattern(_TAG, "a mount tag of at most 31 letters, digits, '_', '.', '-'")(_key(tag, child))
+            schema.pattern(TAG, "a mount tag of at most 31 letters, digits, '_', '.', '-'")(_key(tag, child))
     mounts: dict[str, Any] = schema.mapping_of(_mount)(node)
     return mounts
+
+
+# options of -machine that read or write files of the host: what boots is for the settings of that name, which a site can limit
+_NOT_IN_MACHINE = {"kernel": "kernel", "initrd": "kernel", "append": "kernel", "shim": "kernel", "firmware": "firmware",
+                   "dtb": "custom-args", "dumpdtb": "custom-args"}  # fmt: skip
+
+
+def _machine(node: Node) -> str:
+    machine: str = schema.pattern(r"[A-Za-z0-9._=,-]{1,128}", "a QEMU machine type")(node)
+    for word in machine.split(","):
+        name = word.partition("=")[0]
+        if name in _NOT_IN_MACHINE:
+            raise node.error(f"{name!r} cannot be set in a machine type", f"use the setting {_NOT_IN_MACHINE[name]!r}")
+    return machine
 
 
 _CHECKS: dict[str, tuple[schema.Check, Any]] = {
@@ -150,7 +165,7 @@ _CHECKS: dict[str, tuple[schema.Check, Any]] = {
     "qemu-bin": (_path, None),
     "kernel": (_kernel, None),
     "nic-model": (schema.pattern(r"[A-Za-z0-9._-]{1,64}", "a QEMU device name"), "virtio-net-pci"),
-    "machine-type": (schema.pattern(r"[A-Za-z0-9._=,-]{1,128}", "a QEMU machine type"), "q35"),
+    "machine-type": (_machine, "q35"),
     "cpu-model": (schema.pattern(r"[A-Za-z0-9._=,+-]{1,256}", "a QEMU CPU model"), None),
     "disk-model": (schema.choice("virtio", "virtio-scsi", "ide"), "virtio"),
     "disk-cache": (schema.choice("writeback", "writethrough", "none", "directsync", "unsafe"), "unsafe"),
@@ -158,7 +173,7 @@ _CHECKS: dict[str, tuple[schema.Check, Any]] = {
     "bind-vcpus": (schema.boolean, True),
     "full-node": (schema.boolean, False),
     "firmware": (schema.choice("bios", "uefi"), "bios"),
-    "command-user": (schema.pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user name"), None),
+    "command-user": (schema.pattern(USER, "a user name"), None),
 }
 TABLE = tuple(Setting(name, schema.optional(check)) for name, (check, _default) in _CHECKS.items())
 DEFAULTS: Mapping[str, Any] = {name: default for name, (_check, default) in _CHECKS.items()}

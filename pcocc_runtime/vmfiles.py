@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -15,7 +14,7 @@ from pcocc_runtime.addressing import render_ports
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.qemu_args import SharedFs, Uefi
 from pcocc_runtime.qemu_disks import Disk
-from pcocc_runtime.system import disks, files, iso
+from pcocc_runtime.system import disks, files, identity, iso
 
 if TYPE_CHECKING:
     from pcocc_runtime.document import Cluster, Drive, Group, Mount
@@ -135,7 +134,7 @@ def _copy_firmware(group: Group, path: PurePath) -> Uefi:
 def _write_seed(
     job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath
 ) -> str:
-    user = pwd.getpwuid(os.getuid())
+    user = identity.read_account(os.getuid())
     group, interfaces = cluster.group_of(rank), guestnet.plan_interfaces(node, rank)
     content = seed.render_seed(
         job=job,

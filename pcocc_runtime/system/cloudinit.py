@@ -12,6 +12,7 @@ from pathlib import Path
 
 CHECK_SECONDS = 20
 _ERRORS, _NEXT = "schema errors:", re.compile(r"Error:|.*schema deprecations:")
+_silent: set[str] = set()  # a program that did not answer in its time is not asked about the next text
 _NO_YAML = re.compile(r"format-l([0-9]+)\.c[0-9]+: File \S+ is not valid yaml\. ")
 
 
@@ -21,7 +22,7 @@ def find_schema_error(text: str) -> str | None:
     Only its verdict counts: an installation that is broken, or of another kind of output, refuses nothing.
     """
     program = shutil.which("cloud-init")
-    return _ask(program, text) if program else None
+    return _ask(program, text) if program and program not in _silent else None
 
 
 @cache  # the VMs of a job often have the same text, and each question costs 0.2 s
@@ -34,7 +35,10 @@ def _ask(program: str, text: str) -> str | None:
                 [program, "schema", "--config-file", str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                 errors="replace", timeout=CHECK_SECONDS, check=False,
             )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
+        return None
+    except subprocess.TimeoutExpired:
+        _silent.add(program)
         return None
     if not done.returncode:
         return None

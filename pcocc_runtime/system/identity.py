@@ -7,6 +7,7 @@ import os
 import pwd
 
 from pcocc_runtime.admission import Person
+from pcocc_runtime.errors import NodeError
 
 
 def read_person(uid: int, gid: int) -> Person:
@@ -22,6 +23,25 @@ def read_person(uid: int, gid: int) -> Person:
 def read_caller() -> Person:
     """Return who runs this process."""
     return read_person(os.getuid(), os.getgid())
+
+
+def read_home() -> tuple[str, str | None]:
+    """Return the name and the home directory of who runs this process; the uid and None where this host has no account of it."""
+    uid = os.getuid()
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:  # only the directory service of other hosts knows it
+        return str(uid), None
+    return entry.pw_name, entry.pw_dir
+
+
+def read_account(uid: int) -> pwd.struct_passwd:
+    """Return the account of a uid; NodeError where this host has none."""
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:
+        raise NodeError(f"this node knows no user with uid {uid}",
+                        f"its sssd or LDAP client must know the site's users, see there: getent passwd {uid}") from None
 
 
 def _group_name(gid: int) -> str | None:

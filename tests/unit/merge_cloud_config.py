@@ -7,11 +7,13 @@ the users as its users module reads them, as JSON. The image's own configuration
 import copy
 import json
 import sys
+import types
 from pathlib import Path
 
-from cloudinit import handlers, helpers
+from cloudinit import handlers, helpers, stages
 from cloudinit.distros import ug_util
 from cloudinit.handlers.cloud_config import CloudConfigPartHandler
+from cloudinit.settings import CFG_BUILTIN, PER_INSTANCE
 
 IMAGE = {"users": ["default"], "disable_root": True}
 DEFAULT_USER = {"name": "debian", "lock_passwd": True, "groups": ["adm"], "shell": "/bin/bash"}
@@ -25,6 +27,12 @@ class Source:
 
     def get_config_obj(self) -> dict[str, object]:
         return {}
+
+    def get_vendordata_raw(self) -> str:
+        return "some"
+
+    def get_vendordata(self) -> str:
+        return "some"
 
 
 class Distro:
@@ -42,6 +50,18 @@ def consume(paths: helpers.Paths, name: str, text: str) -> None:
         handler.handle_part(None, ctype, "part-001", payload, None, {})
 
 
+def consume_vendor_data(paths: helpers.Paths, source: Source, text: str) -> None:
+    """Let cloud-init's own first stage decide whether it reads vendor-data at all, and which of it."""
+
+    def walk(_message: str, _handlers: object, _frequency: str, excluded: list[str] | None) -> None:
+        if handlers.type_from_starts_with(text) not in (excluded or ()):
+            consume(paths, "vendor_cloud_config", text)
+
+    stage = types.SimpleNamespace(_paths=paths, datasource=source, cfg=copy.deepcopy(CFG_BUILTIN),
+                                  _default_vendordata_handlers=list, _do_handlers=walk)  # fmt: skip
+    stages.Init._consume_vendordata(stage, "vendordata", PER_INSTANCE)
+
+
 def main() -> None:
     directory = Path(sys.argv[1])
     (directory / "cloud/instances/i").mkdir(parents=True)
@@ -49,7 +69,7 @@ def main() -> None:
     source = Source()
     paths = helpers.Paths({"cloud_dir": f"{directory}/cloud", "run_dir": f"{directory}/run"}, source)
     consume(paths, "cloud_config", (directory / "user-data").read_text())
-    consume(paths, "vendor_cloud_config", (directory / "vendor-data").read_text())
+    consume_vendor_data(paths, source, (directory / "vendor-data").read_text())
     found = helpers.ConfigMerger(paths, source, [], IMAGE).cfg
     users, _groups = ug_util.normalize_users_groups(copy.deepcopy(found), Distro())
     print(json.dumps({"config": found, "users": users}))

@@ -36,7 +36,6 @@ def test_right_user_data_passes(text: str) -> None:
         ("packages: vim\nruncmd: 7\n", "packages: 'vim' is not of type 'array', runcmd: 7 is not of type 'array'"),
         ("write_files: [{content: x}]\nssh_pwauth: maybe\n", "write_files.0: 'path' is a required property"),
         ("a: [\n", "it is not valid YAML in line 3: while parsing a flow node expected the node content"),
-        ("a: \x07\n", "it is not valid YAML in line 1: unacceptable character #x0007"),
     ],
 )
 def test_wrong_user_data_is_told_in_a_sentence(tmp_path: Path, text: str, said: str) -> None:
@@ -48,7 +47,63 @@ def test_wrong_user_data_is_told_in_a_sentence(tmp_path: Path, text: str, said: 
         userdata.read_user_data(str(path))
 
 
-OTHERS = ["#!/bin/sh\nexit 0\n", "#include\nhttp://a/b\n", "## template: jinja\n#cloud-config\n{{ x }}\n", "", "packages: vim"]
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("#cloud-config\n- a\n", "it is a list where cloud-init reads a mapping"),
+        ("#cloud-config\nhello\n", "it is text where"),
+        ("\n\n  #Cloud-Config\nno\n", "it is true or false where"),
+        ("#cloud-config\nx: é\na: \x07\n", "it is not valid YAML in line 3: unacceptable character #x0007: special characters are not allowed"),
+        ("#cloud-config\na: 1\n---\nb: 1\n", "it is not valid YAML in line 3: expected a single document in the stream but found another"),
+        ("#cloud-config\na: 2001-99-99\n", "it is not valid YAML: month must be in 1..12"),
+        ("#cloud-config\n" + "[" * 9999, "its lists and mappings are nested too deeply"),
+    ],
+)
+def test_what_is_no_mapping_is_refused_without_cloud_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = tmp_path / "ud"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is no cloud-config that cloud-init takes: {said}")) as caught:
+        userdata.read_user_data(str(path))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["#cloud-config", "#cloud-config\n# nothing\n", "#cloud-config\nnull\n", "#cloud-config\na: !x y\nb: {[c]: d}\n"])
+def test_what_says_nothing_or_cannot_be_told_passes_without_cloud_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "ud").write_text(text)
+    assert userdata.read_user_data(str(tmp_path / "ud")) == text
+
+
+@pytest.mark.parametrize("head", ["#cloud-config # mine\n", "#cloud-config-x\n", "\n \n#cloud-config\n", "#CLOUD-CONFIG\n", " #Cloud-config \r\n"])
+def test_every_header_that_cloud_init_takes_is_checked(ask: Ask, tmp_path: Path, head: str) -> None:
+    kinds = "from cloudinit import handlers; import sys; print(handlers.type_from_starts_with(sys.argv[1]))"
+    assert subprocess.run(["/usr/bin/python3", "-c", kinds, head], check=True, capture_output=True, text=True).stdout == "text/cloud-config\n"
+    (tmp_path / "ud").write_text(f"{head}packages: vim\n", newline="")
+    assert "packages: 'vim' is not of type 'array'" in refused(ask(user_data="ud"))
+    (tmp_path / "ud").write_text(f"{head}users: bob\n", newline="")
+    assert "'users' is text" in refused(ask(user_data="ud"))
+    (tmp_path / "ud").write_text(f"{head}packages: [vim]\n", newline="")
+    assert frozen(ask(user_data="ud")).groups[0].user_data == f"{head}packages: [vim]\n"
+
+
+def test_lines_are_counted_as_in_the_file() -> None:
+    assert userdata._with_plain_header("\n\n#CLOUD-config # x\na: 1\n").splitlines() == ["#cloud-config # x", "", "", "a: 1"]
+
+
+@pytest.mark.parametrize("text", ["packages: [vim]\n", "# cloud-config\nruncmd: [a]\nx: 1\n", "\ufeff#cloud-config\nusers: []\n", "---\nusers: []\n"])
+def test_a_cloud_config_that_no_guest_would_know_is_refused(ask: Ask, tmp_path: Path, text: str) -> None:
+    (tmp_path / "ud").write_text(text)
+    assert f"user-data file {tmp_path}/ud does not begin with #cloud-config: the guest's cloud-init would pass it over\nhint: " in refused(
+        ask(user_data="ud")
+    )
+
+
+TALOS = "version: v1alpha1\nmachine: {type: worker, network: {}}\ncluster: {}\n"
+MIME = "Content-Type: multipart/mixed; boundary=x\nMIME-Version: 1.0\nusers: a\n"
+OTHERS = ["#!/bin/sh\nexit 0\n", "#include\nhttp://a/b\n", "## template: jinja\n#cloud-config\n{{ x }}\n", "", "#cloud-config-archive\n- x\n",
+          '{"ignition": {"version": "3.0.0"}, "users": []}', "#ps1_sysnative\nusers: x\n", "rem cmd\nusers\n", "hello", TALOS, MIME,
+          "#Cloud-Config-JSONP\n[]\n", "- users\n", "a: [\n"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", OTHERS)
@@ -85,7 +140,7 @@ def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str,
     ("key", "ours", "theirs"),
     [
         ("write_files", ["/etc/pcocc/hostfile", "/etc/ssh/ssh_known_hosts"], "{path: /etc/pcocc/hostfile, content: mine}"),
-        ("users", ["alice", "root"], "{name: bob}"),
+        ("users", ["root", "alice"], "{name: bob}"),
         ("mounts", ["data"], "[data]"),
         ("bootcmd", ["sh"], "[echo, mine]"),
     ],
@@ -161,9 +216,42 @@ def test_users_that_would_replace_whoever_runs_commands_are_refused(ask: Ask, tm
 
 
 def test_users_that_say_nothing_are_no_list() -> None:
-    assert userdata.find_obstacle({"users": None}) == "'users' is nothing, which would replace the user that commands run as in the VM"
+    found = userdata.find_obstacle({"users": None})
+    assert found and found.message == "'users' is nothing, which would replace the user that commands run as in the VM"
 
 
 @pytest.mark.parametrize("text", ["users: [default, {name: bob}]", "users: []", "x: 1", "a: *b", "- users", "&a [*a]"])
 def test_other_users_are_not(text: str) -> None:
-    assert userdata.find_obstacle(userdata._parse(f"#cloud-config\n{text}\n")) is None
+    assert userdata.find_obstacle(userdata.parse_cloud_config(f"#cloud-config\n{text}\n")[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "takes"),
+    [
+        ("{enabled: false}", False), ("{enabled: null}", False), ("{enabled: 'no'}", False), ("7", False), ("", False),
+        ("{disabled_handlers: [text/cloud-config]}", False), ("{enabled: 'On'}", True), ("{prefix: [x]}", True), ("{}", True),
+        ("{enabled: true, disabled_handlers: [text/x-shellscript]}", True), ("{disabled_handlers: null}", True),
+    ],
+)  # fmt: skip
+def test_user_data_that_turns_vendor_data_off_is_known(tmp_path: Path, value: str, takes: bool) -> None:
+    assert bool(merge(tmp_path, f"vendor_data: {value}\n")[1].get("alice")) is takes, "as cloud-init has it"
+    assert (userdata.find_obstacle({"vendor_data": yaml.safe_load(value)}) is None) is takes
+
+
+def test_user_data_that_turns_vendor_data_off_is_refused(ask: Ask, tmp_path: Path) -> None:
+    said = "'vendor_data' keeps cloud-init from pcocc's own settings, by which commands run in the VM\nhint: leave vendor_data out"
+    (tmp_path / "ud").write_text("#cloud-config\nvendor_data: {enabled: false}\n")
+    user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data:\n    vendor_data: {enabled: false}\n")
+    assert said in refused(ask(user_data="ud"))
+    assert f"templates.yaml:3: mine.user-data: {said}" in refused(ask("mine"))
+    (tmp_path / "ud").write_text("#cloud-config\nvendor_data2: {enabled: false}\n")
+    assert merge(tmp_path, "vendor_data2: {enabled: false}\n")[1]["alice"]
+    frozen(ask(user_data="ud"))
+
+
+def test_an_octal_that_yaml_took_for_a_number_is_explained(ask: Ask, tmp_path: Path) -> None:
+    quotes = "hint: put that value in quotes: YAML takes a bare 0644 for a number"
+    (tmp_path / "ud").write_text("#cloud-config\nwrite_files: [{path: /x, permissions: 0644}]\n")
+    assert quotes in refused(ask(user_data="ud"))
+    user_template(tmp_path, "mine: {inherits: tiny, user-data: {write_files: [{path: /x, permissions: 0644}]}}\n")
+    assert "write_files.0.permissions: 420 is not of type 'string'" in refused(ask("mine")) and quotes in ask("mine")[1]

@@ -1,5 +1,7 @@
 """What a template comes to when a job is submitted: texts filled in, drives, kernels, and what a site allows."""
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from pcocc_runtime.filling import Filling
 from pcocc_runtime.templates import Resolved, Template
 from pcocc_runtime.yamlfile import Node
 from tests.unit.site import Ask, frozen, refused, user_template, write_image
+
+ME = pwd.getpwuid(os.getuid())
 
 
 def make_drive(path: Path, content: bytes = b"") -> Path:
@@ -55,7 +59,7 @@ def test_a_thousand_vms_that_all_differ_can_travel(ask: Ask, tmp_path: Path) -> 
 
 def test_every_text_of_a_template_is_filled_in(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHERE", str(tmp_path))
-    make_drive(tmp_path / "home/alice.img")
+    make_drive(tmp_path / f"home/{ME.pw_name}.img")
     for name in ("k", "i"):
         make_drive(tmp_path / name)
     user_template(tmp_path, """
@@ -66,8 +70,8 @@ mine:
   qemu-bin: '%{homedir}/qemu'
 """)  # fmt: skip
     group = frozen(ask("mine")).groups[0]
-    assert group.persistent == (Drive(f"{tmp_path}/home/alice.img"),)
-    assert (group.kernel, group.initrd, group.append) == (f"{tmp_path}/k", f"{tmp_path}/i", "user=alice")
+    assert group.persistent == (Drive(f"{tmp_path}/home/{ME.pw_name}.img"),)
+    assert (group.kernel, group.initrd, group.append) == (f"{tmp_path}/k", f"{tmp_path}/i", f"user={ME.pw_name}")
     assert group.qemu_bin == f"{tmp_path}/home/qemu"
 
 
@@ -126,14 +130,20 @@ LIMITED = [
     ("qemu-bin: [/opt/*]", "qemu-bin: /opt/../bin/sh", "does not let users set '/usr/bin/"),
     ("kernel: [/boot/*]", "kernel: /proc/version", "mine.kernel: this site does not let users set '/proc/version' here"),
     ("host-paths: [/nowhere]", "mount-points: {a: /usr}", "mount 'a': directory /usr is not one that users of this site may give to VMs"),
-    ("host-paths: ['%{homedir}']", "mount-points: {a: ~/link}", "link is not one that users"),
+    ("host-paths: [BASE/home]", "mount-points: {a: ~/link}", "link is not one that users"),
+    ("host-paths: ['%{homedir}', '~']", "mount-points: {a: ~/x}", "/x is not one that users"),  # which HOME says
+    ("host-paths: ['/proc/%{user}', '/proc/%{clusteruser}']", "mount-points: {a: /proc}", "/proc is not one that users"),  # as USER would
+    ("kernel: ['%{homedir}/*']", "kernel: ~/k", "mine.kernel: this site does not let users set '/"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("rule", "setting", "said"), LIMITED)
-def test_a_site_limits_what_users_set(ask: Ask, tmp_path: Path, rule: str, setting: str, said: str) -> None:
+def test_a_site_limits_what_users_set(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, setting: str, said: str) -> None:
     (tmp_path / "home/link").symlink_to("/usr")
-    limit(tmp_path, f"{{{rule}}}")
+    (tmp_path / "home/x").mkdir()
+    make_drive(tmp_path / "home/k")
+    monkeypatch.setenv("USER", "..")
+    limit(tmp_path, f"{{{rule.replace('BASE', str(tmp_path))}}}")
     user_template(tmp_path, f"mine: {{inherits: tiny, {setting}}}")
     text = refused(ask("mine"))
     assert said in text and "hint: allowed: " in text
@@ -144,7 +154,9 @@ ALLOWED = [
     ("custom-args: []", "cpus: 2"),
     ("qemu-bin: [/bin/*]", "qemu-bin: /usr/bin/sh"),
     ("kernel: ['/proc/*']", "kernel: /proc/version"),
-    ("host-paths: ['%{homedir}', /usr/*]", "mount-points: {a: ~/x, b: /usr/share/doc}"),
+    ("host-paths: ['%{homedir}', /usr/*]", f"mount-points: {{a: {ME.pw_dir}, b: /usr/share/doc}}"),
+    ("host-paths: ['~']", f"mount-points: {{a: {ME.pw_dir}}}"),
+    ("custom-args: ['id=%{user}']", "custom-args: ['id=%{clusteruser}']"),
     ("host-paths: [/]", "mount-points: {a: ~/link}"),
 ]  # fmt: skip
 

@@ -1,12 +1,16 @@
 """What a guest is told: network-config and vendor-data, byte for byte, and read by YAML."""
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pcocc_runtime import guestnet, seed
+from pcocc_runtime import guestnet, seed, templates
 from pcocc_runtime.addressing import PORTFILE
 from pcocc_runtime.document import Mount
 from pcocc_runtime.guestnet import Interface, Subnet
@@ -111,8 +115,8 @@ def test_a_tag_that_cloud_init_takes_for_a_disk_is_left_to_the_user(tag: str) ->
     assert "mounts" not in vendor(mounts=(Mount(tag, "/x"),))
 
 
-@pytest.mark.parametrize(("name", "users"), [(None, ["alice", "root"]), ("root", ["alice", "root"]), ("alice", ["alice", "root"]),
-                                             ("debian", ["alice", "debian", "root"])])  # fmt: skip
+@pytest.mark.parametrize(("name", "users"), [(None, ["root", "alice"]), ("root", ["root", "alice"]), ("alice", ["root", "alice"]),
+                                             ("debian", ["root", "alice", "debian"])])  # fmt: skip
 def test_the_user_that_commands_run_as_can_log_in_and_on(name: str | None, users: list[str]) -> None:
     found = vendor(command_user=name)
     assert [user["name"] for user in found["users"]] == users  # type: ignore[index,attr-defined]
@@ -135,3 +139,52 @@ def test_the_seed_is_what_it_was(name: str) -> None:
 def test_every_line_is_flat_enough_for_small_guests() -> None:
     text = seed.render_vendor_data(2, "vcluster", ALICE, KEYS, "worker", (Mount("d", "/x"),), "12 22=n1:60222")
     assert all(re.match(r"#cloud-config$|[a-z_]+:( |$)|- |  [a-z0-9_]+:|    ", line) for line in text.splitlines())
+
+
+ODD = ["yes", "No", "on", "OFF", "true", "False", "null", "010", "0x10", "1_0", "1e3", "0b1", "1:30", "y", "N", "_1", "-", "=", "<<", "~", "01234567",
+       "DOM\\x", "a'b", 'a"b', "*x", "a@b.c", "\udc80", "\x85", "\U0001f600"]  # fmt: skip
+accounts = st.sampled_from(ODD) | st.text(st.characters(blacklist_characters=":\n\0/"), min_size=1, max_size=12).filter("root".__ne__)
+tags = st.sampled_from(["yes", "no", "010", "0x10", "1_0", "null", "_1", "0o7", "1e3", "0"]) | st.from_regex(templates.TAG, fullmatch=True)
+others = st.sampled_from(["yes", "Null", "john.doe", "_1", "a..", "on"]) | st.from_regex(templates.USER, fullmatch=True).filter("root".__ne__)
+
+
+@given(accounts, accounts, tags, others)
+def test_whatever_a_name_is_the_guest_reads_that_name(name: str, home: str, tag: str, other: str) -> None:
+    login = seed.Login(name, 2001, 2002, f"/home/{home}", name)
+    found = yaml.safe_load(seed.render_vendor_data(1, "vcluster", login, KEYS, other, [Mount(tag, "/x")]))
+    assert [user["name"] for user in found["users"]] == list(dict.fromkeys(["root", name, other]))
+    assert found["users"][1]["homedir"] == f"/home/{home}"
+    assert [one[:2] for one in found.get("mounts", [[tag, f"/mnt/{tag}"]])] == [[tag, f"/mnt/{tag}"]]
+    private = [(file["path"], file["owner"]) for file in found["write_files"] if file.get("defer")]
+    expected = [(f"/home/{home}/.ssh/id_ed25519", name), (f"/home/{other}/.ssh/id_ed25519", other)]
+    assert private == expected[: len(found["users"]) - 1]
+    assert all(name in shlex.split(command[2]) for command in found["bootcmd"])
+
+
+PASSWD = "root:x:0:0:root:/root:/bin/sh\ndebian:x:2001:2000::/home/debian:/bin/bash\n"
+GROUP = "root:x:0:\ndebian:x:2000:\nalice:x:555:\n"
+IN_A_GUEST = """
+mount --bind "$1/etc" /etc && mount --bind "$1/home" /home || exit 9
+eval "$2" && eval "$3" && id -u alice && grep -c alice /etc/passwd && stat -c %u:%g /home/alice; cat /etc/passwd >&2
+"""
+
+
+@pytest.mark.parametrize(
+    ("passwd", "group", "said"),
+    [
+        (PASSWD, GROUP, "2001\n1\n2001:2002\n"),  # the uid is another's, the name another group's
+        (f"{PASSWD}alice:x:1000:1000::/home/alice:/bin/sh\n", GROUP, "1000\n1\n"),  # the image's own alice stays who she is
+        ("root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n", ""),  # cloud-init makes her
+    ],
+)
+def test_an_image_that_has_the_users_numbers_gets_the_user(tmp_path: Path, passwd: str, group: str, said: str) -> None:
+    """The real useradd and groupadd, with a passwd and a group of the test's own."""
+    for name in ("etc/default", "etc/skel", "home"):
+        (tmp_path / name).mkdir(parents=True)
+    for name, text in (("passwd", passwd), ("group", group), ("nsswitch.conf", "passwd: files\ngroup: files\n"), ("login.defs", "")):
+        (tmp_path / "etc" / name).write_text(text)
+    commands = [command[2] for command in vendor()["bootcmd"]]  # type: ignore[attr-defined]
+    argv = ["unshare", "-m", "sh", "-c", IN_A_GUEST, "sh", str(tmp_path), *commands]
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.stdout == said, done.stderr
+    assert re.search(r":2002:$", (tmp_path / "etc/group").read_text(), re.M)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.system import cloudinit, descriptors, drivelock, hostmemory, virtiofs
+from pcocc_runtime.system import cloudinit, descriptors, drivelock, hostmemory, identity, virtiofs
 from tests.unit.site import Ask, frozen, refused, user_template
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,6 +130,36 @@ def test_a_text_is_asked_about_once(ask: Ask, tmp_path: Path, monkeypatch: pytes
     user_template(tmp_path, "mine: {inherits: tiny, user-data: {packages: [a]}, instance-id: 'i-%{vm_rank}'}\n")
     assert len(frozen(ask("mine:20")).groups) == 20
     assert (tmp_path / "asked").read_text() == "\n"
+
+
+def test_only_the_first_texts_of_many_are_shown_to_cloud_init(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_cloud_init(tmp_path, monkeypatch, f'.$(echo >>{tmp_path}/asked)', 0)
+    user_template(tmp_path, f"mine: {{inherits: tiny, user-data: '{tmp_path}/%{{vm_rank}}'}}\n")
+    for rank in range(20):
+        (tmp_path / str(rank)).write_text(f"#cloud-config\npackages: [v{rank}]\n")
+    assert len(frozen(ask("tiny:2,mine:18")).groups) == 19
+    assert (tmp_path / "asked").read_text() == 4 * "\n"
+    (tmp_path / "19").write_text("#cloud-config\n[\n")
+    assert f"user-data file {tmp_path}/19 is no cloud-config" in refused(ask("tiny:2,mine:18"))
+
+
+def test_a_cloud_init_that_does_not_answer_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloudinit, "CHECK_SECONDS", 0.1)
+    program = install_cloud_init(tmp_path, monkeypatch, VERDICTS["wrong"], 1).parent / "bin/cloud-init"
+    verdict = program.read_text()
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    assert cloudinit.find_schema_error("#cloud-config\npackages: 7\n") is None
+    program.write_text(verdict)
+    monkeypatch.setattr(cloudinit, "CHECK_SECONDS", 60)
+    assert cloudinit.find_schema_error("#cloud-config\npackages: 8\n") is None
+    assert not (tmp_path / "given").exists()
+
+
+def test_a_node_that_does_not_know_the_user_is_named() -> None:
+    with pytest.raises(NodeError, match=r"^this node knows no user with uid 4000000000$") as caught:
+        identity.read_account(4000000000)
+    assert caught.value.hint and "getent passwd 4000000000" in caught.value.hint
+    assert identity.read_account(0).pw_name == "root"
 
 
 @pytest.mark.parametrize(("said", "status"), [(VERDICTS["broken"], 1), (VERDICTS["wrong"], 0), ("", 1)])

@@ -106,7 +106,7 @@ def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
     assert content["user-data"] == "#!/bin/sh\necho mine\n"
     assert content["meta-data"] == "instance-id: pcocc-12-vm1\nlocal-hostname: vm1\n"
     vendor = yaml.safe_load(content["vendor-data"])
-    alice, root = vendor["users"]
+    root, alice = vendor["users"]
     assert (alice["name"], alice["uid"], alice["primary_group"], alice["homedir"]) == ("alice", 2001, "2002", "/home/alice")
     assert root["ssh_authorized_keys"] == ["ssh-ed25519 AAA u"]
     files = {entry["path"]: entry for entry in vendor["write_files"]}
@@ -115,7 +115,7 @@ def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
     assert vendor["ssh_keys"]["ed25519_private"] == keys.host
 
 
-@pytest.mark.parametrize("word", ["7", "*x", "%a", "yes", "#", "{", "a'b\"c", "i-1", "null", "1e3", "-", "a:"])
+@pytest.mark.parametrize("word", ["7", "*x", "%a", "yes", "#", "{", "a'b\"c", "i-1", "null", "1e3", "-", "a:", "é", "\U0001f600", "\x85", "a\\b"])
 def test_an_instance_id_is_the_text_it_was(word: str) -> None:
     found = seed.render_seed(job=1, rank=0, vms=1, domain="d", login=seed.Login("a", 1, 1, "/a"), keys=seed.Keys("", "", "", ""),
                              user_data=None, instance_id=word)  # fmt: skip

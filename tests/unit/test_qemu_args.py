@@ -30,6 +30,8 @@ DISKS = (Disk("/b.qcow2"), Disk("/d", "raw", "none", True, True), Disk("/e", "ra
                         "ide-hd,bus=ide.2,drive=disk2,share-rw=on", "ide-cd,bus=ide.3,drive=seed"]),
         ("ide", "pc-i440fx-7.2", ["ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=1", "ide-hd,bus=ide.0,unit=1,drive=disk1,share-rw=on",
                                   "ide-hd,bus=ide.1,unit=0,drive=disk2,share-rw=on", "ide-cd,bus=ide.1,unit=1,drive=seed"]),
+        ("ide", "usb=off,type=pc", ["ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=1", "ide-hd,bus=ide.0,unit=1,drive=disk1,share-rw=on",
+                                    "ide-hd,bus=ide.1,unit=0,drive=disk2,share-rw=on", "ide-cd,bus=ide.1,unit=1,drive=seed"]),
     ],
 )  # fmt: skip
 def test_disks_by_model(model: str, machine: str, devices: list[str]) -> None:
@@ -81,6 +83,16 @@ def test_a_read_only_export_is_read_only_in_qemu() -> None:
     assert words == ["-fsdev", "local,id=fs0,path=/a,,b,security_model=none,multidevs=remap,readonly=on", "virtio-9p-pci,fsdev=fs0,mount_tag=t"]
 
 
+@pytest.mark.parametrize(
+    ("machine", "kind"),
+    [("pc", "pc"), ("type=pc", "pc"), ("pc,usb=off", "pc"), ("usb=off,type=q35", "q35"), ("type=pc,type=q35", "q35"),
+     ("pc,type=q35", "q35"), ("usb=off", "")],
+)  # fmt: skip
+def test_a_machine_is_named_first_or_as_its_type(machine: str, kind: str) -> None:
+    assert qemu_disks.machine_kind(machine) == kind
+    assert ("vmport=off" in ",".join(added(machine=machine))) is (kind != "")
+
+
 def descriptor(name: str, **changes: object) -> dict[str, object]:
     mapping = {"device": "flash", "executable": {"filename": f"/{name}.code", "format": "raw"},
                "nvram-template": {"filename": f"/{name}.vars", "format": "raw"}}  # fmt: skip
@@ -96,5 +108,6 @@ def test_firmware_is_chosen_by_what_its_packages_say() -> None:
     found = [*others, descriptor("first"), descriptor("second")]
     assert firmware.choose_uefi(found, "q35") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
     assert firmware.choose_uefi(found, "pc-q35-6.2,smm=off") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
+    assert firmware.choose_uefi(found, "smm=off,type=pc") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
     assert firmware.choose_uefi(found, "microvm") is None  # type: ignore[arg-type]
     assert firmware.choose_uefi(others, "q35") is None  # type: ignore[arg-type]

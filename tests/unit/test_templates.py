@@ -104,6 +104,12 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
         ("persistent-drives: [disk]", "t.yaml:2: a.persistent-drives[0]: 'disk' is not an absolute path"),
         ("persistent-drives: [{/d: {format: vmdk}}]", "t.yaml:2: a.persistent-drives[0]./d.format: expected one of raw"),
         ("remote-display: x11", "t.yaml:2: a.remote-display: expected one of vnc, spice, found text 'x11'"),
+        ("machine-type: 'q35,kernel=vmlinuz,initrd=initrd'", "t.yaml:2: a.machine-type: 'kernel' cannot be set in a machine type"),
+        ("machine-type: 'append=x,type=pc'", "t.yaml:2: a.machine-type: 'append' cannot be set in a machine type"),
+        ("machine-type: 'q35,firmware=a'", "t.yaml:2: a.machine-type: 'firmware' cannot be set in a machine type"),
+        ("machine-type: 'q35,dumpdtb=a'", "t.yaml:2: a.machine-type: 'dumpdtb' cannot be set in a machine type"),
+        ("command-user: -x", "t.yaml:2: a.command-user: expected a user name"),
+        ("command-user: a@b", "t.yaml:2: a.command-user: expected a user name"),
         ("persistent-drives: [{/d: {mmp: always}}]", "t.yaml:2: a.persistent-drives[0]./d.mmp: expected one of yes"),
     ],
 )
@@ -136,7 +142,7 @@ SETTINGS = {
     "bind-vcpus": ("no", False),
     "full-node": ("yes", True),
     "firmware": ("uefi", "uefi"),
-    "command-user": ("root", "root"),
+    "command-user": ("John.Doe", "John.Doe"),
 }
 
 
