@@ -226,6 +226,14 @@ def ensure_new(repo: Repo, name: str) -> None:
             raise _taken(repo, name)
 
 
+def ensure_vms(repo: Repo, name: str) -> None:
+    """Raise RequestError when the repository has an image of that name that is no VM's."""
+    with repository.explain(repo), contextlib.suppress(FileNotFoundError):
+        revisions = repository.list_entries(repo).get(name, [])
+        if revisions and repository.read_revision(repo, name, revisions[-1]).kind != "vm":
+            raise RequestError(f"image {repo.name}:{name} is a container's, not a VM's", "take another name")
+
+
 def _taken(repo: Repo, name: str) -> RequestError:
     return RequestError(
         f"repository {repo.name!r} has an image {name!r} already",

@@ -44,8 +44,11 @@ def test_a_url_without_a_length_is_fetched(pcocc: Pcocc, repo: Repo, tmp_path: P
         ((404, {}, b""), "could not be fetched: status 404: Not Found"),
         ((200, {"Content-Length": "5000000"}, b"x" * 4096), "could not be fetched: "),
         ((200, {"Content-Length": str(1 << 60)}, b""), "and the file system of"),
-        ((200, {"Content-Length": "many"}, b""), "could not be fetched: "),
-        ((302, {"Location": "file:///etc/passwd"}, b""), "could not be fetched: "),
+        ((200, {"Content-Length": "many"}, b""), "could not be fetched: the server says that its length is 'many'"),
+        ((206, {"Content-Range": "bytes 0-511/1024"}, b"x" * 512), "could not be fetched: the server answers with status 206, which is not"),
+        ((302, {"Location": "file:///etc/passwd"}, b""), "leads to file:///etc/passwd, which is not on a web server"),
+        ((302, {"Location": "ftp://u:secret@127.0.0.1:1/x?secret"}, b""), "leads to ftp://127.0.0.1:1/x, which is not on a web server"),
+        ((302, {}, b""), "could not be fetched: status 302"),
         ((302, {"Location": "/a"}, b""), "could not be fetched: "),
         ((200, {}, b"<html>not found</html>"), "is not a sound raw image: its 22 bytes are no whole number of sectors"),
     ],
@@ -53,8 +56,45 @@ def test_a_url_without_a_length_is_fetched(pcocc: Pcocc, repo: Repo, tmp_path: P
 def test_what_a_server_does_wrong_is_told(pcocc: Pcocc, repo: Repo, answer: Any, said: str) -> None:
     with serve({"/a": answer}) as host:
         text = pcocc("image", "import", f"http://{host}/a", "a", ok=False).err
-    assert said in text and f"http://{host}/a" in text
+    assert said in text and f"http://{host}/a" in text and "secret" not in text
     assert listing(repo) == {} and leftovers(repo) == []
+
+
+LOGIN = "Basic dTpwQHc="  # of u and p@w
+
+
+def test_a_login_is_sent_to_its_own_server_and_told_to_nobody(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    data = make_disk(tmp_path / "a.qcow2").read_bytes()
+    with serve({"/b": (200, {}, data)}) as other:
+        pages = {f"/a {LOGIN}": (302, {"Location": "/b?k=secret"}, b""), f"/b?k=secret {LOGIN}": (302, {"Location": f"http://{other}/b"}, b"")}
+        with serve(pages) as host:
+            pcocc("image", "import", f"http://u:p%40w@{host}/a", "a")
+            said = pcocc("image", "import", f"HTTP://u:p%40x@{host}/a?secret", "b", ok=False).err
+    assert images.find_image(Reference("a"), [repo]).revision.custom["source"] == f"http://{host}/a"
+    assert f"http://{host}/a could not be fetched: status 404" in said and "p%40x" not in said and "secret" not in said
+
+
+def test_a_url_may_have_any_letters(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    data = make_disk(tmp_path / "a.qcow2").read_bytes()
+    with serve({"/%C3%A9%20a?%C3%A9=%2F": (302, {"Location": "/\u00c3\u00a9"}, b""), "/%C3%A9": (200, {}, data)}) as host:
+        pcocc("image", "import", f"http://{host}/é a?é=%2F", "a")
+    assert content(disk(repo, "a")) == raw_sum()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("http://[x/secret@y", "http://y is not the address of a file on a web server"),
+        ("http://", "http:// is not the address of a file on a web server"),
+        ("http://u:secret@h:x/y?secret", "http://h:x/y is not the address of a file on a web server"),
+        ("https://h:99999/y", "is not the address of a file on a web server"),
+        ("ftp://u:secret@h/x?secret", "ftp://h/x cannot be imported: ftp:// is not known"),
+        ("file:///etc/passwd", "file:///etc/passwd cannot be imported: file:// is not known"),
+    ],
+)
+def test_what_is_no_address_is_told(pcocc: Pcocc, source: str, said: str) -> None:
+    text = pcocc("image", "import", source, "a", ok=False).err
+    assert said in text and "secret" not in text
 
 
 def test_no_server_is_told(pcocc: Pcocc, repo: Repo) -> None:
