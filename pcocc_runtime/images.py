@@ -342,6 +342,10 @@ def resize_image(found: Found, change: str, progress: Progress) -> Found:
     ensure_disk(found)
     old = read_header(found.path, "image").size
     size = imagemeta.parse_size(change, old)
+    if size == old:
+        raise RequestError(f"image {found.reference} has {imagemeta.render_size(old)} already", "say how large it is to be")
+    if size > qcow2.MAX_SIZE:
+        raise RequestError(f"{change} is too large: a disk can have {imagemeta.render_size(qcow2.MAX_SIZE)}")
     if size < old:
         raise RequestError(
             f"image {found.reference} has {imagemeta.render_size(old)}, and a disk cannot be made smaller",
