@@ -13,7 +13,7 @@ from typing import Any
 from pcocc_runtime import saveguard
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.savemoment import Note, Vm, find_disk, frozen
+from pcocc_runtime.savemoment import Note, Vm, find_disk, frozen, on_scratch
 from pcocc_runtime.system import qemuimg
 from pcocc_runtime.system.savelink import Link
 
@@ -53,7 +53,8 @@ def keep_old_blocks(vm: Vm, index: int, link: Link, safe: bool, progress: Progre
     link.tell_drive(shown["qdev"], node)
     link.tell_layer(str(aside))
     try:
-        qemuimg.create_empty(aside, size)
+        with on_scratch(vm):
+            qemuimg.create_empty(aside, size)
         link.command("blockdev-add", **plan_aside(str(aside)))
         link.command("blockdev-add", **plan_filter(node))
     finally:

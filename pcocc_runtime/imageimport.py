@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pcocc_runtime import images, imagetype, oci, repos
 from pcocc_runtime.errors import RequestError
@@ -49,6 +48,8 @@ def import_image(source: str, target: Reference, every: Sequence[Repo], wish: Wi
     repo = repos.choose_repo(every, target.repo)
     if not wish.update:
         images.ensure_new(repo, target.name)
+    else:
+        images.ensure_vms(repo, target.name)
     with images.open_work(repo) as work:
         path, label = _fetch(source, work, wish, progress)
         form = _examine(path, wish.form, label)
@@ -67,19 +68,22 @@ def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Pat
     """Return the path of the source as a local file, its checksum compared, and what to call it."""
     target = work.path / "source"
     scheme, colon, rest = source.partition(":")
+    scheme = scheme.lower() if rest.startswith("//") else scheme
     if source == "-":
         got = transfer.copy(userfiles.read_stdin, target, 0, progress("reading stdin"), wish.algorithm)[1]
         label = "stdin"
-    elif scheme in ("http", "https") and rest.startswith("//"):
-        label = _public(source)
-        got = download.fetch(source, target, progress(f"fetching {label}"), wish.algorithm)[1]
+    elif scheme in download.SCHEMES and rest.startswith("//"):
+        url = download.parse_url(source)
+        label = url.shown
+        got = download.fetch(url, target, progress(f"fetching {label}"), wish.algorithm)[1]
     elif scheme in ("oci", "docker") and colon:
         if wish.checksum:
             raise RequestError(f"--checksum says nothing about {source}, whose parts have checksums of their own", "leave it out")
         _fetch_container(source, work, target, progress)
         return target, source
     else:
-        path = Path.cwd() / source
+        _ensure_path(source, scheme, rest)
+        path = userfiles.absolute(source)
         userfiles.read_start(str(path), 1, "image")
         with userfiles.explain(str(path), "image"):
             got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
@@ -92,10 +96,15 @@ def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Pat
     return target, label
 
 
-def _public(url: str) -> str:
-    """Return a URL without the name, password and query it may have: it is kept where others read it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+def _ensure_path(source: str, scheme: str, rest: str) -> None:
+    """Raise RequestError when a source is no path of a file, or of one that is another file to qemu-img than to us."""
+    if rest.startswith("//") and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        raise RequestError(
+            f"{download.hide_secrets(source)} cannot be imported: {scheme}:// is not known",
+            "write http://, https://, docker:// or oci:DIR, the path of a file, or - for standard input",
+        )
+    if re.fullmatch(r"/dev/stdin|/(dev|proc/self)/fd/[0-9]+", source) or userfiles.is_stream(source):
+        raise RequestError(f"image {source} is not a regular file", f"pipe it in: pcocc image import - NAME <{source}")
 
 
 def _examine(path: Path, form: str | None, label: str) -> str:

@@ -228,6 +228,14 @@ def ensure_new(repo: Repo, name: str) -> None:
             raise _taken(repo, name)
 
 
+def ensure_vms(repo: Repo, name: str) -> None:
+    """Raise RequestError when the repository has an image of that name that is no VM's."""
+    with repository.explain(repo), contextlib.suppress(FileNotFoundError):
+        revisions = repository.list_entries(repo).get(name, [])
+        if revisions and repository.read_revision(repo, name, revisions[-1]).kind != "vm":
+            raise RequestError(f"image {repo.name}:{name} is a container's, not a VM's", "take another name")
+
+
 def _taken(repo: Repo, name: str) -> RequestError:
     return RequestError(
         f"repository {repo.name!r} has an image {name!r} already",
@@ -351,6 +359,10 @@ def resize_image(found: Found, change: str, progress: Progress) -> Found:
     ensure_disk(found)
     old = read_header(found.path, "image").size
     size = imagemeta.parse_size(change, old)
+    if size == old:
+        raise RequestError(f"image {found.reference} has {imagemeta.render_size(old)} already", "say how large it is to be")
+    if size > qcow2.MAX_SIZE:
+        raise RequestError(f"{change} is too large: a disk can have {imagemeta.render_size(qcow2.MAX_SIZE)}")
     if size < old:
         raise RequestError(
             f"image {found.reference} has {imagemeta.render_size(old)}, and a disk cannot be made smaller",

@@ -9,7 +9,7 @@ from pcocc_runtime import images
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import Found
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.system import qemuimg, repository, transfer
+from pcocc_runtime.system import files, qemuimg, repository, transfer
 
 
 def verify_images(every: Sequence[Found], progress: Progress) -> list[PcoccError]:
@@ -17,6 +17,10 @@ def verify_images(every: Sequence[Found], progress: Progress) -> list[PcoccError
     seen: dict[str, PcoccError | None] = {}
     problems: list[PcoccError] = []
     for found in every:
+        closed = _find_closed(found)
+        if closed:
+            problems.append(closed)
+            continue
         problem = _check_chain(found)
         for layer in found.revision.layers:
             place = os.path.realpath(repository.layer_file(found.repo, layer))
@@ -24,11 +28,26 @@ def verify_images(every: Sequence[Found], progress: Progress) -> list[PcoccError
                 seen[place] = _check_layer(found, layer, progress)
             problem = problem or seen.get(place)
         if problem and repository.has_revision(found.repo, found.revision):  # else it was deleted meanwhile
-            problems.append(RequestError(f"image {found.reference} is damaged: {problem.message}", _HINT))
+            prefix = f"image {found.reference} is damaged: "
+            problems.append(RequestError(f"{prefix}{problem.message.removeprefix(prefix)}", _HINT))
     return problems
 
 
 _HINT = "restore the file from a backup, or delete the image and import it again"
+
+
+def _find_closed(found: Found) -> PcoccError | None:
+    """Return what is to be said of an image with a layer that the caller may not read."""
+    for layer in found.revision.layers:
+        path = repository.layer_file(found.repo, layer)
+        try:
+            files.open_regular(path).close()
+        except PermissionError as error:
+            text = f"image {found.reference} cannot be verified: {path} cannot be read by you: {error.strerror}"
+            return RequestError(text, f"see: ls -l {path}")
+        except OSError:
+            continue
+    return None
 
 
 def _check_chain(found: Found) -> PcoccError | None:

@@ -15,6 +15,7 @@ from typing import Any
 from pcocc_runtime.errors import RequestError
 
 MAX_DOCUMENT = 4 << 20  # what registries accept for a manifest
+_MAX_TAG = 128  # distribution-spec, Pulling manifests
 _REF_NAME = "org.opencontainers.image.ref.name"
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -40,9 +41,10 @@ def choose_manifest(text: bytes, tag: str | None, machine: str, where: str) -> B
         wanted = f"no image {tag!r}" if tag is not None and not entries else f"no image for {machine}" if entries else "no image"
         raise RequestError(f"{where} has {wanted}")
     if len(fitting) > 1 and tag is None:
-        tags = [str(_get(one, "annotations").get(_REF_NAME)) for one in fitting]
+        tags = [str(_get(one, "annotations").get(_REF_NAME))[:_MAX_TAG] for one in fitting]
+        more = f" and {len(tags) - 10} more" if len(tags) > 10 else ""
         raise RequestError(
-            f"{where} has {len(fitting)} images", f"name one of them: oci:DIR:TAG with TAG one of {', '.join(tags)}"
+            f"{where} has {len(fitting)} images", f"name one of them: oci:DIR:TAG with TAG one of {', '.join(tags[:10])}{more}"
         )
     return _blob(fitting[0], where)
 

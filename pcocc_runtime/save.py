@@ -18,7 +18,7 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import Found, Work
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.savemoment import Note, Vm, find_disk, frozen
+from pcocc_runtime.savemoment import Note, Vm, find_disk, frozen, on_scratch
 from pcocc_runtime.system import layercopy, qemuimg, repository
 from pcocc_runtime.system.savelink import Link
 
@@ -37,12 +37,17 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a save goes: `parent` is what the layer builds on, None when it is to stand alone."""
+    """Where a save goes: `parent` is what the layer builds on, None when it is to stand alone; `origin` what it is the next of."""
 
     repo: Repo
     name: str
     parent: Found | None
-    new: bool
+    origin: Found | None
+
+    @property
+    def new(self) -> bool:
+        """Tell whether this is a new image."""
+        return self.origin is None
 
 
 def save_vm(vm: Vm, wish: Wish, every: Sequence[Repo], progress: Progress, note: Note) -> tuple[Found, int]:
@@ -65,11 +70,11 @@ def save_vm(vm: Vm, wish: Wish, every: Sequence[Repo], progress: Progress, note:
         if left:
             note(f"{vm.name}'s disk is not yet as it was, which is tried again every {saveguard.AGAIN:.0f} s: {left}")
         size = layer.stat().st_blocks * 512
-        parent = target.parent
+        model = target.origin or target.parent
         one = images.add_revision(
-            work, target.name, layer, parent, digest=digest, new=target.new, progress=progress,
-            description=parent.revision.description if parent and not target.new else "",
-            custom=parent.revision.custom if parent else {"source": name_source(vm, wish.drive)},
+            work, target.name, layer, target.parent, digest=digest, new=target.new, progress=progress,
+            description=target.origin.revision.description if target.origin else "",
+            custom=model.revision.custom if model else {"source": name_source(vm, wish.drive)},
         )  # fmt: skip
     return Found(target.repo, one), size
 
@@ -107,7 +112,7 @@ def choose_target(vm: Vm, wish: Wish, every: Sequence[Repo], note: Note) -> Targ
         images.ensure_new(repo, reference.name)
         if vm.facts.origin is None and not wish.full and not lasting:
             note(f"the image {vm.facts.image} is in no repository: all of the disk is saved")
-        name, new = reference.name, True
+        name, older = reference.name, None
     elif lasting:
         raise RequestError(
             f"drive {wish.drive} of {vm.name} is the persistent drive {vm.disk(wish.drive)}, a revision of no image",
@@ -122,12 +127,12 @@ def choose_target(vm: Vm, wish: Wish, every: Sequence[Repo], note: Note) -> Targ
             f"image {vm.facts.origin}, which {vm.name} runs from, has been deleted or replaced", "save it as a new image: -d NAME"
         )
     else:
-        repo, name, new = origin.repo, origin.revision.name, False
+        repo, name, older = origin.repo, origin.revision.name, origin
     if wish.full or lasting or vm.facts.origin is None:
-        return Target(repo, name, None, new)
+        return Target(repo, name, None, older)
     parent = origin or find_layers(vm, every)
     images.ensure_layers_left(parent)
-    return Target(repo, name, parent, new)
+    return Target(repo, name, parent, older)
 
 
 def find_origin(vm: Vm, every: Sequence[Repo]) -> Found | None:
@@ -163,7 +168,11 @@ def find_layers(vm: Vm, every: Sequence[Repo]) -> Found:
 
 def ensure_room(vm: Vm, drive: int, work: Work, target: Target) -> None:
     """Raise RequestError before anything is done when the repository cannot have what is to be saved."""
-    needed, free = vm.disk(drive).stat().st_blocks * 512, repository.read_free(work.repo)
+    try:
+        needed = vm.disk(drive).stat().st_blocks * 512
+    except OSError as error:
+        raise NodeError(f"drive {drive} of {vm.name}, {vm.disk(drive)}, cannot be read: {error.strerror}") from None
+    free = repository.read_free(work.repo)
     if needed > free:
         what = f"drive {drive} of {vm.name} holds" if is_lasting(vm, drive) else f"{vm.name} has written"
         raise RequestError(
@@ -178,7 +187,8 @@ def take_snapshot(vm: Vm, link: Link, safe: bool, progress: Progress, note: Note
     overlay = disk.with_name(disk.name + ".save")
     link.tell_layer(str(overlay))
     try:
-        qemuimg.create_above(disk, shown["image"]["virtual-size"], overlay, trusted=True)
+        with on_scratch(vm):
+            qemuimg.create_above(disk, shown["image"]["virtual-size"], overlay, trusted=True)
         link.command("blockdev-add", **plan_overlay(str(overlay), shown["cache"]))
     finally:
         overlay.unlink(missing_ok=True)  # QEMU has it open: when it is no longer used, nothing is left of it

@@ -48,6 +48,19 @@ def find_disk(link: Link, index: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
+def on_scratch(vm: Vm) -> Iterator[None]:
+    """Tell an error of the file system in the block as one of scratch: else the repository would be blamed."""
+    try:
+        yield
+    except OSError as error:
+        scratch = vm.facts.scratch
+        raise NodeError(
+            f"{vm.name} cannot be saved, which needs some room in the job's scratch directory {scratch}: {error.strerror}",
+            f"see 'df {scratch}' on the VM's node, and free some there",
+        ) from None
+
+
+@contextlib.contextmanager
 def frozen(vm: Vm, link: Link, safe: bool, note: Note) -> Iterator[None]:
     """Have the guest's file systems frozen in the block, if its agent does that; with `safe`, NodeError if not."""
     try:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import io
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
@@ -24,6 +27,18 @@ def replace_file(path: PurePath, data: bytes, mode: int = 0o600) -> None:
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        raise
+
+
+def open_regular(path: PurePath) -> io.FileIO:
+    """Open a regular file to be read; OSError, and no wait, when a FIFO or a device has its name."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return open(fd, "rb", buffering=0)
+    except BaseException:
+        os.close(fd)
         raise
 
 

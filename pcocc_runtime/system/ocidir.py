@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import os
 import re
 import tarfile
 import zlib
@@ -16,13 +18,17 @@ from pcocc_runtime import oci
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.oci import Blob
 from pcocc_runtime.progress import Watch
-from pcocc_runtime.system import process, transfer
+from pcocc_runtime.system import files, process, transfer
+
+_MAX_HEADERS = 1 << 20  # bytes of tar headers between two members: tarfile holds them in memory
+_MAX_DISK = 1 << 44  # bytes of a disk, 16 TiB: a hole in a sparse member costs the archive nothing, and us its length
+_UNREADABLE = (ValueError, OverflowError, LookupError, TypeError, RecursionError)  # what tarfile raises for odd headers
 
 
 def read_document(directory: Path, name: str) -> bytes:
     """Return a document of the layout, such as index.json."""
     try:
-        with open(directory / name, "rb") as stream:
+        with files.open_regular(directory / name) as stream:
             return stream.read(oci.MAX_DOCUMENT)
     except OSError as error:
         hint = "an OCI image layout is a directory with oci-layout, index.json and blobs/"
@@ -40,7 +46,7 @@ def read_blob(directory: Path, blob: Blob) -> bytes:
 def extract_disk(directory: Path, blob: Blob, target: Path, watch: Watch) -> bool:
     """Write the disk in a layer to `target`; False when this layer has none."""
     try:
-        with _Checked(directory / "blobs/sha256" / blob.digest, blob.size, watch) as packed:
+        with _Checked(directory, blob, watch) as packed:
             with _unpacked(packed, blob, directory) as stream:
                 names = _extract(stream, target)
                 while stream.read(1 << 20):
@@ -48,6 +54,9 @@ def extract_disk(directory: Path, blob: Blob, target: Path, watch: Watch) -> boo
             packed.read_rest()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RequestError(f"layer {blob.digest} of {directory} is damaged: {error}", "fetch the image again") from None
+    except _UNREADABLE:
+        text = f"layer {blob.digest} of {directory} is damaged: a header in its tar archive makes no sense"
+        raise RequestError(text, "fetch the image again, or have it made anew") from None
     if packed.digest != blob.digest:
         raise _damaged(directory, blob)
     if len(names) > 1:
@@ -55,14 +64,33 @@ def extract_disk(directory: Path, blob: Blob, target: Path, watch: Watch) -> boo
     return bool(names)
 
 
+class _Limited:
+    """A tar archive that is read no further than to `end`."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._done, self.end = stream, 0, _MAX_HEADERS
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._done += len(data)
+        if self._done > self.end:
+            raise tarfile.ReadError("a header in its tar archive is too large")
+        return data
+
+
 def _extract(stream: IO[bytes], target: Path) -> list[str]:
     names: list[str] = []
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
+    limited = _Limited(stream)
+    with tarfile.open(fileobj=cast(IO[bytes], limited), mode="r|") as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # else they pile up, in an archive of nothing but headers
+            limited.end = archive.offset + _MAX_HEADERS  # where the next member's begin
             if not oci.is_disk(member.name) or member.isdir() or oci.is_whiteout(member.name):
                 continue
             if not member.isreg():
                 raise RequestError(f"{member.name} in the image is not a regular file")
+            if member.size > _MAX_DISK:
+                raise RequestError(f"{member.name} in the image is {member.size >> 40} TiB large, more than pcocc takes")
             names.append(member.name)
             content = archive.extractfile(member)
             if len(names) == 1 and content:
@@ -71,19 +99,23 @@ def _extract(stream: IO[bytes], target: Path) -> list[str]:
 
 
 def _damaged(directory: Path, blob: Blob) -> RequestError:
-    return RequestError(f"blob {blob.digest} of {directory} is damaged: its content has another sum", "fetch the image again")
+    return RequestError(f"blob {blob.digest} of {directory} is damaged: its content has another length or sum", "fetch the image again")
 
 
 class _Checked:
     """A blob's file that sums what is read of it."""
 
-    def __init__(self, path: Path, size: int, watch: Watch) -> None:
+    def __init__(self, directory: Path, blob: Blob, watch: Watch) -> None:
+        path = directory / "blobs/sha256" / blob.digest
         try:
-            self._stream = path.open("rb", buffering=0)
+            self._stream = files.open_regular(path)
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}", "fetch the image again") from None
+        if os.fstat(self._stream.fileno()).st_size != blob.size:
+            self._stream.close()
+            raise _damaged(directory, blob)
         self._machine = hashlib.sha256()
-        self._done, self._size, self._watch = 0, size, watch
+        self._done, self._size, self._watch = 0, blob.size, watch
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
@@ -133,10 +165,12 @@ def fetch_with_skopeo(reference: str, target: Path) -> None:
     hint = "install skopeo, or fetch the image elsewhere and import it from oci:DIR"
     status, said = process.run_watched(["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint)
     if status:
-        raise RequestError(
-            f"{reference} could not be fetched: {_plain(said[-1]) if said else f'skopeo ended with status {status}'}",
-            "log in with 'skopeo login' when the registry asks for it",
-        )
+        text = _plain(said[-1]) if said else f"skopeo ended with status {status}"
+        full = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code).lower() in text.lower()), None)
+        if full and str(target) in text:
+            raise OSError(full, os.strerror(full), str(target))
+        hint = "free space where it was writing" if full else "log in with 'skopeo login' when the registry asks for it"
+        raise RequestError(f"{reference} could not be fetched: {text}", hint)
 
 
 def _plain(line: str) -> str:

@@ -47,16 +47,21 @@ def run(
             env=None if env is None else dict(env),
             check=False,
         )
-    except FileNotFoundError:
-        raise NodeError(f"the program {argv[0]} is not installed on {os.uname().nodename}", hint=hint) from None
     except OSError as error:
-        raise NodeError(f"{argv[0]} cannot be run on {os.uname().nodename}: {error.strerror}", hint=hint) from None
+        raise _not_run(argv, error, hint) from None
     except subprocess.TimeoutExpired:
         raise NodeError(f"{argv[0]} did not end within {timeout:g} s on {os.uname().nodename}", hint=hint) from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
         raise NodeError(f"{argv[0]} failed on {os.uname().nodename}: {said}", hint=hint)
     return done.stdout
+
+
+def _not_run(argv: Sequence[str], error: OSError, hint: str | None) -> NodeError:
+    where = os.uname().nodename
+    if isinstance(error, FileNotFoundError):
+        return NodeError(f"the program {argv[0]} is not installed on {where}", hint=hint)
+    return NodeError(f"{argv[0]} cannot be run on {where}: {error.strerror}", hint=hint if isinstance(error, PermissionError) else None)
 
 
 MAX_SAID = 50  # lines kept of what a long-running program says
@@ -73,8 +78,8 @@ def run_watched(
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent
         )
-    except FileNotFoundError:
-        raise NodeError(f"the program {argv[0]} is not installed on {os.uname().nodename}", hint=hint) from None
+    except OSError as error:
+        raise _not_run(argv, error, hint) from None
     said: list[str] = []
     try:
         assert child.stdout is not None
@@ -105,8 +110,8 @@ def open_filter(argv: Sequence[str], source: IO[bytes], hint: str) -> Iterator[I
         child = subprocess.Popen(
             argv, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_die_with_parent
         )
-    except FileNotFoundError:
-        raise NodeError(f"the program {argv[0]} is not installed on {os.uname().nodename}", hint=hint) from None
+    except OSError as error:
+        raise _not_run(argv, error, hint) from None
     with child:
         assert child.stdout and child.stderr
         try:

@@ -24,7 +24,7 @@ _LEAKS, _UNSUPPORTED = 3, 63  # qemu-img(1), check: leaks cost room only
 
 def source(path: PurePath, form: str) -> str:
     """Return qemu-img's name for the image at `path`, of this format and nothing else, and without its backing file."""
-    tree: dict[str, Any] = {"driver": form, "file": {"driver": "file", "filename": str(path)}}
+    tree: dict[str, Any] = {"driver": form, "file": _file(path)}
     if form in ("qcow2", "vmdk"):
         tree["backing"] = None
     return "json:" + json.dumps(tree)
@@ -32,7 +32,13 @@ def source(path: PurePath, form: str) -> str:
 
 def chain(path: PurePath) -> str:
     """Return qemu-img's name for a layer of ours together with the layers below it."""
-    return "json:" + json.dumps({"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}})
+    return "json:" + json.dumps({"driver": "qcow2", "file": _file(path)})
+
+
+def _file(path: PurePath) -> dict[str, str]:
+    if any("\udc80" <= char <= "\udcff" for char in str(path)):  # bytes that are no UTF-8, which JSON cannot tell
+        raise RequestError(f"the path {path} is not text in UTF-8, as QEMU wants it", "rename that file or directory")
+    return {"driver": "file", "filename": str(path)}
 
 
 def export(address: str, name: str) -> str:
@@ -130,4 +136,4 @@ def _run(argv: list[str], watch: Watch | None = None) -> None:
 
 def _strip(line: str) -> str:
     """Return a line of qemu-img's without its own name and our json: file names."""
-    return re.sub(r"'?json:\{.*\}'?: ?", "", line.removeprefix("qemu-img: "))
+    return re.sub(r"(Could not open )?'?json:\{.*\}'?: ?", "", line.removeprefix("qemu-img: "))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pcocc_runtime import imagemeta
-from pcocc_runtime.errors import PcoccError, RequestError
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.imagemeta import Revision
 from pcocc_runtime.progress import Watch
 from pcocc_runtime.repos import Repo
@@ -27,6 +27,7 @@ _PARTS = (*_KEPT, ".tmp")
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock, 64 bits (fcntl(2))
 _QEMU_LOCKS = (100, 200)  # QEMU's block/file-posix.c locks bytes 100 to 299 of a file it has open: first byte, length
 _FULL, _CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EROFS, errno.EACCES, errno.EPERM)
+_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # this process's limits, or this host's
 
 
 @contextlib.contextmanager
@@ -42,6 +43,8 @@ def explain(repo: Repo, *, changing: bool = False) -> Iterator[None]:
         if changing and error.errno in _CLOSED:
             hint = "take a repository of your own; see 'pcocc image repo list'"
             raise RequestError(f"{place} cannot be changed by you: {error.strerror}", hint) from None
+        if error.errno in _OWN:
+            raise NodeError(f"work in {place} had to stop here: {error.strerror}", "see: ulimit -a") from None
         named = f"{error.filename}: " if error.filename else ""
         raise RequestError(f"{place} cannot be read: {named}{error.strerror}", f"see: ls -ld {repo.path}") from None
 
@@ -67,7 +70,7 @@ def is_created(repo: Repo) -> bool:
 
     config = Path(repo.path, ".config")
     try:
-        version = yamlfile.parse(config.read_text(errors="replace"), str(config)).plain().get("version")
+        version = yamlfile.parse(_read_start(config), str(config)).plain().get("version")
     except FileNotFoundError:
         if not os.path.isdir(repo.path) or not (reason := _what_else_is_there(repo)):
             return False
@@ -100,6 +103,11 @@ def _what_else_is_there(repo: Repo) -> RequestError | None:
                     f"if it was copied, copy .config too; or make it: echo 'version: {imagemeta.VERSION}' >{repo.path}/.config",
                 )
     return None
+
+
+def _read_start(path: Path) -> str:
+    with files.open_regular(path) as stream:
+        return stream.read(imagemeta.MAX_META).decode(errors="replace")
 
 
 def _no_repository(repo: Repo, reason: str) -> RequestError:
@@ -207,7 +215,7 @@ def _refresh(directory: Path) -> float:
 def open_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], bytes], int]]:
     """Open a layer to be read: what reads so many bytes of it, and its length."""
     with explain(repo):
-        stream = layer_file(repo, layer).open("rb", buffering=0)
+        stream = files.open_regular(layer_file(repo, layer))
 
     def read(size: int) -> bytes:
         with explain(repo):
@@ -317,7 +325,7 @@ def read_pins(repo: Repo) -> set[str]:
     pinned: set[str] = set()
     for path in claims.list_work(work_parent(repo), WORK_PREFIX):
         with contextlib.suppress(FileNotFoundError):
-            pinned.update((path / "pins").read_text().split())
+            pinned.update(_read_start(path / "pins").split())
     return pinned
 
 
@@ -360,7 +368,7 @@ def recall(path: Path) -> bool:
 
 def _is_locked(path: Path) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.progress import Watch
+from pcocc_runtime.system import files
 
 _CHUNK = 1 << 20
 _ZERO = bytes(_CHUNK)
@@ -18,7 +19,7 @@ LONGEST = 64 << 40  # bytes: no format's disks are larger but qcow2's and raw on
 def hash_file(path: Path, watch: Watch, algorithm: str = "sha256") -> str:
     """Return the hexadecimal sum of a file."""
     machine = hashlib.new(algorithm)
-    with open(path, "rb", buffering=0) as stream:
+    with files.open_regular(path) as stream:
         total = os.fstat(stream.fileno()).st_size
         buffer = bytearray(_CHUNK)
         view = memoryview(buffer)

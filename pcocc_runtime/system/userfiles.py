@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
 
@@ -84,6 +85,23 @@ def ensure_writable(path: str, what: str) -> None:
 def real_path(path: str) -> str:
     """Return a path without links, as far as it exists."""
     return os.path.realpath(path)
+
+
+def absolute(path: str) -> Path:
+    """Return a path from the root; RequestError when it begins in a directory that is gone."""
+    try:
+        return Path(path).absolute()
+    except OSError as error:
+        raise RequestError(f"{path} cannot be found: the current directory is gone ({error.strerror})", "cd to another") from None
+
+
+def is_stream(path: str) -> bool:
+    """Tell whether a path is that of a FIFO, a socket or a device."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _hint(error: OSError, path: str) -> str | None:

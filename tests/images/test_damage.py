@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pcocc_runtime import imagemeta, images
-from pcocc_runtime.errors import PcoccError, RequestError
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
+from pcocc_runtime.repos import Reference, Repo
+from pcocc_runtime.system import qemuimg
 from tests.images.disks import Ran, find, leftovers, listing, make_disk, qemu_img, save, spoil
 from tests.images.test_sources import layer, write_layout
 
@@ -48,6 +50,32 @@ def test_what_is_no_repository_is_told(pcocc: Pcocc, repo: Repo, base: Found, co
     for argv in (["list"], ["show", "base"], ["import", "../base.qcow2", "new"], ["repo", "gc"], ["delete", "base"]):
         assert said in pcocc("image", *argv, ok=False).err
     assert "error: " in pcocc("image", "repo", "list").out
+
+
+def test_a_fifo_is_not_waited_for(pcocc: Pcocc, repo: Repo, base: Found) -> None:
+    base.path.unlink()
+    os.mkfifo(base.path)
+    for argv in (["copy", "base", "site:b"], ["verify"], ["export", "base", "x.raw"], ["resize", "base", "9M"]):
+        assert "not a regular file" in pcocc("image", *argv, ok=False).err
+    config = Path(repo.path, ".config")
+    config.unlink()
+    os.mkfifo(config)
+    for argv in (["list"], ["import", "../base.qcow2", "new"], ["repo", "gc"]):
+        assert f"cannot be read: {config}: it is not a regular file" in pcocc("image", *argv, ok=False).err
+
+
+def test_limits_of_this_process_are_not_taken_for_the_repositorys(repo: Repo, base: Found) -> None:
+    _soft, hard = limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(NodeError, match=r"work in repository 'user' \(.*\) had to stop here: Too many open files"):
+            images.find_image(Reference("base"), [repo])
+        with pytest.raises(NodeError, match=r"qemu-img cannot be run on .*: Too many open files"):
+            qemuimg.read_extent(qemuimg.chain(base.path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +168,7 @@ def test_verify_finds_damage(pcocc: Pcocc, repo: Repo, base: Found, how: str) ->
         qemu_img("rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", top.path)
     done = pcocc("image", "verify", ok=False)
     damaged = {"rebased": ["user:base@1"]}.get(how, ["user:base@0", "user:base@1"])
+    assert done.err.count("is damaged") == len(damaged)
     assert [line.split("image ")[1].split()[0] for line in done.err.splitlines() if "error: " in line] == damaged
     if how in ("gone", "rebased", "header"):
         pcocc("image", "export", "base", "x.raw", ok=False)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import os
 import struct
 import subprocess
@@ -129,6 +130,52 @@ def test_what_never_ends_is_given_up(pcocc: Pcocc, repo: Repo, tmp_path: Path) -
     with pytest.raises(RequestError, match="the source has no end: it goes on after 5000000 bytes"):
         transfer.copy(bytes, tmp_path / "zeros", 0, lambda done, total: None, longest=5000000)
     assert (tmp_path / "zeros").stat().st_blocks == 0
+
+
+@pytest.mark.parametrize("source", ["fifo", "/dev/zero", "/dev/stdin", "/dev/fd/0"])
+def test_what_is_read_only_once_is_to_be_piped(pcocc: Pcocc, repo: Repo, tmp_path: Path, source: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with as_stdin(make_disk(tmp_path / "a.qcow2")):
+        said = pcocc("image", "import", source, "a", ok=False).err
+    assert f"image {source} is not a regular file\nhint: pipe it in: pcocc image import - NAME <{source}" in said
+
+
+def test_a_directory_that_is_gone_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "a.raw cannot be found: the current directory is gone" in pcocc("image", "import", "a.raw", "a", ok=False).err
+    pcocc("image", "import", str(tmp_path / "a.qcow2"), "a")
+    assert "x.raw cannot be found: the current directory is gone" in pcocc("image", "export", "a", "x.raw", ok=False).err
+
+
+def test_a_path_that_is_no_text_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    name = os.fsdecode(b"l\xe9.raw")
+    write_raw(tmp_path / name)
+    assert "/l?.raw is not text in UTF-8, as QEMU wants it" in pcocc("image", "import", name, "a", ok=False).err
+    with pytest.raises(RequestError, match="is not text in UTF-8"):
+        qemuimg.chain(tmp_path / name / "data")
+    write_raw(tmp_path / "lé.raw")
+    pcocc("image", "import", "lé.raw", "a")
+    path = tmp_path / os.fsdecode(b"x\xe9.raw")
+    assert pcocc("image", "export", "a", path.name).out == f"user:a@0 written to {tmp_path}/x?.raw\n" and path.exists()
+
+
+def test_a_qemu_img_that_cannot_be_run_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    (tmp_path / "qemu-img").touch(mode=0o644)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = pcocc("image", "import", "a.qcow2", "a", ok=False).err
+    assert "qemu-img cannot be run on" in said and "Permission denied\nhint: install qemu-utils" in said
+
+
+def test_a_containers_image_gets_no_disk(pcocc: Pcocc, repo: Repo, base: Found) -> None:
+    meta = Path(repo.path, "meta/base@0")
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "kind": "ctr"}))
+    before = listing(repo)
+    assert "image user:base is a container's, not a VM's" in pcocc("image", "import", "--update", "base.qcow2", "base", ok=False).err
+    assert listing(repo) == before
 
 
 def test_a_terminal_is_no_image(pcocc: Pcocc, repo: Repo) -> None:
@@ -297,6 +344,7 @@ def test_a_raw_disk_that_looks_like_another_format_can_be_told_apart(pcocc: Pcoc
 def test_a_format_that_is_told_wrongly_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, form: str) -> None:
     write_raw(tmp_path / "raw")
     pcocc("image", "import", "--format", form, "raw", "a", ok=False)
+    assert (qemuimg.find_damage(qemuimg.source(tmp_path / "raw", form), 1 << 20) or "").count("Could not open") < 2
     assert listing(repo) == {}
 
 

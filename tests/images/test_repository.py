@@ -56,6 +56,10 @@ def test_resize_makes_a_larger_revision(pcocc: Pcocc, repo: Repo, base: Found) -
     for size in ("1M", "x", "+", "-1G", "1.5G", "100", "9999999999T"):
         pcocc("image", "resize", "--", "base", size, ok=False)
     assert "a disk cannot be made smaller" in pcocc("image", "resize", "base", "3M", ok=False).err
+    for size in ("4M", "+0", "4096K"):
+        assert "image user:base@2 has 4M already" in pcocc("image", "resize", "base", size, ok=False).err
+    assert "5000T is too large: a disk can have 2P" in pcocc("image", "resize", "base", "5000T", ok=False).err
+    pcocc("image", "resize", "base", "2048T")
 
 
 def test_too_many_layers_are_refused_when_they_are_made(pcocc: Pcocc, repo: Repo, base: Found) -> None:

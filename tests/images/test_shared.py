@@ -213,6 +213,14 @@ def test_users_read_the_sites_images_and_cannot_change_them(site: Path) -> None:
     assert re.search(r"user .*writable.*\n.*site .*read-only", text)
 
 
+def test_a_layer_that_another_may_not_read_is_not_called_damaged(site: Path) -> None:
+    [layer] = (site / "images/data").glob("*/*")
+    layer.chmod(0o400)
+    status, text = user_runs(site, NOBODY, "verify")
+    assert status == 1 and "damaged" not in text and "delete" not in text
+    assert f"image site:a@0 cannot be verified: {layer} cannot be read by you: Permission denied" in text
+
+
 def test_what_is_exported_to_a_public_directory_is_nobody_elses_to_change(site: Path, mocker: MockerFixture) -> None:
     seen: list[int] = []
 

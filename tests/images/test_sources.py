@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+import random
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -11,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime import images
+from pcocc_runtime import images, oci
+from pcocc_runtime.errors import RequestError
 from pcocc_runtime.repos import Reference, Repo
 from tests.images.disks import Ran, content, leftovers, listing, make_disk, raw_sum, write_raw
 from tests.images.web import registry, serve
@@ -44,8 +47,11 @@ def test_a_url_without_a_length_is_fetched(pcocc: Pcocc, repo: Repo, tmp_path: P
         ((404, {}, b""), "could not be fetched: status 404: Not Found"),
         ((200, {"Content-Length": "5000000"}, b"x" * 4096), "could not be fetched: "),
         ((200, {"Content-Length": str(1 << 60)}, b""), "and the file system of"),
-        ((200, {"Content-Length": "many"}, b""), "could not be fetched: "),
-        ((302, {"Location": "file:///etc/passwd"}, b""), "could not be fetched: "),
+        ((200, {"Content-Length": "many"}, b""), "could not be fetched: the server says that its length is 'many'"),
+        ((206, {"Content-Range": "bytes 0-511/1024"}, b"x" * 512), "could not be fetched: the server answers with status 206, which is not"),
+        ((302, {"Location": "file:///etc/passwd"}, b""), "leads to file:///etc/passwd, which is not on a web server"),
+        ((302, {"Location": "ftp://u:secret@127.0.0.1:1/x?secret"}, b""), "leads to ftp://127.0.0.1:1/x, which is not on a web server"),
+        ((302, {}, b""), "could not be fetched: status 302"),
         ((302, {"Location": "/a"}, b""), "could not be fetched: "),
         ((200, {}, b"<html>not found</html>"), "is not a sound raw image: its 22 bytes are no whole number of sectors"),
     ],
@@ -53,8 +59,45 @@ def test_a_url_without_a_length_is_fetched(pcocc: Pcocc, repo: Repo, tmp_path: P
 def test_what_a_server_does_wrong_is_told(pcocc: Pcocc, repo: Repo, answer: Any, said: str) -> None:
     with serve({"/a": answer}) as host:
         text = pcocc("image", "import", f"http://{host}/a", "a", ok=False).err
-    assert said in text and f"http://{host}/a" in text
+    assert said in text and f"http://{host}/a" in text and "secret" not in text
     assert listing(repo) == {} and leftovers(repo) == []
+
+
+LOGIN = "Basic dTpwQHc="  # of u and p@w
+
+
+def test_a_login_is_sent_to_its_own_server_and_told_to_nobody(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    data = make_disk(tmp_path / "a.qcow2").read_bytes()
+    with serve({"/b": (200, {}, data)}) as other:
+        pages = {f"/a {LOGIN}": (302, {"Location": "/b?k=secret"}, b""), f"/b?k=secret {LOGIN}": (302, {"Location": f"http://{other}/b"}, b"")}
+        with serve(pages) as host:
+            pcocc("image", "import", f"http://u:p%40w@{host}/a", "a")
+            said = pcocc("image", "import", f"HTTP://u:p%40x@{host}/a?secret", "b", ok=False).err
+    assert images.find_image(Reference("a"), [repo]).revision.custom["source"] == f"http://{host}/a"
+    assert f"http://{host}/a could not be fetched: status 404" in said and "p%40x" not in said and "secret" not in said
+
+
+def test_a_url_may_have_any_letters(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    data = make_disk(tmp_path / "a.qcow2").read_bytes()
+    with serve({"/%C3%A9%20a?%C3%A9=%2F": (302, {"Location": "/\u00c3\u00a9"}, b""), "/%C3%A9": (200, {}, data)}) as host:
+        pcocc("image", "import", f"http://{host}/é a?é=%2F", "a")
+    assert content(disk(repo, "a")) == raw_sum()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("http://[x/secret@y", "http://y is not the address of a file on a web server"),
+        ("http://", "http:// is not the address of a file on a web server"),
+        ("http://u:secret@h:x/y?secret", "http://h:x/y is not the address of a file on a web server"),
+        ("https://h:99999/y", "is not the address of a file on a web server"),
+        ("ftp://u:secret@h/x?secret", "ftp://h/x cannot be imported: ftp:// is not known"),
+        ("file:///etc/passwd", "file:///etc/passwd cannot be imported: file:// is not known"),
+    ],
+)
+def test_what_is_no_address_is_told(pcocc: Pcocc, source: str, said: str) -> None:
+    text = pcocc("image", "import", source, "a", ok=False).err
+    assert said in text and "secret" not in text
 
 
 def test_no_server_is_told(pcocc: Pcocc, repo: Repo) -> None:
@@ -177,7 +220,24 @@ def leave(_directory: Path) -> None:
     pass
 
 
-GOOD: Members = [("disk/a", b"\1" * 65536)]
+def fifo_index(directory: Path) -> None:
+    (directory / "index.json").unlink()
+    os.mkfifo(directory / "index.json")
+
+
+def fifo_layer(directory: Path) -> None:
+    largest = max((directory / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    largest.unlink()
+    os.mkfifo(largest)
+
+
+def endless_layer(directory: Path) -> None:
+    largest = max((directory / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    largest.unlink()
+    largest.symlink_to("/dev/zero")
+
+
+GOOD: Members = [("disk/a", random.Random(0).randbytes(65536))]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +249,9 @@ GOOD: Members = [("disk/a", b"\1" * 65536)]
         (GOOD, damaged, "is damaged: "),
         (GOOD, cut, "is damaged: "),
         (GOOD, gone, "cannot be read: No such file"),
+        (GOOD, fifo_layer, "cannot be read: it is not a regular file"),
+        (GOOD, endless_layer, "cannot be read: it is not a regular file"),
+        (GOOD, fifo_index, "index.json cannot be read: it is not a regular file"),
         (GOOD, no_index, "index.json cannot be read: No such file"),
         (GOOD, silly_index, "a descriptor has no sha256 digest or no size"),
         (GOOD, deep_index, "is damaged: it is not JSON"),
@@ -201,6 +264,69 @@ def test_a_wrong_layout_is_refused(
     spoil(write_layout(tmp_path / "oci", [layer(members, packing)], packing))
     assert said in pcocc("image", "import", "oci:oci", "a", ok=False).err
     assert listing(repo) == {} and leftovers(repo) == []
+
+
+def odd_layer(facts: dict[str, str], data: bytes = b"") -> bytes:
+    """Return a layer whose disk has such PAX headers."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("disk/a")
+        info.size, info.pax_headers = 512, facts
+        archive.addfile(info, io.BytesIO(data.ljust(512, b"\0")))
+    return pack(out.getvalue(), "gzip")
+
+
+def long_name(size: int, count: int = 1) -> bytes:
+    """Return a layer with a name of so many bytes for its disk, told so many times."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for _ in range(count):
+            info = tarfile.TarInfo("././@LongLink")
+            info.type, info.size = tarfile.GNUTYPE_LONGNAME, size
+            archive.addfile(info, io.BytesIO(b"a" * size))
+        archive.addfile(tarfile.TarInfo("disk/a"))
+    return pack(out.getvalue(), "gzip")
+
+
+SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (odd_layer({"GNU.sparse.map": "a,b"}), "a header in its tar archive makes no sense"),
+        (odd_layer({"GNU.sparse.size": "zz"}), "a header in its tar archive makes no sense"),
+        (odd_layer({"GNU.sparse.realsize": "zz"}), "a header in its tar archive makes no sense"),
+        (odd_layer({**SPARSE, "GNU.sparse.realsize": "512"}, b"junk\njunk\n"), "a header in its tar archive makes no sense"),
+        (odd_layer({**SPARSE, "GNU.sparse.realsize": str(1 << 62)}, b"0\n"), "is 4194304 TiB large, more than pcocc takes"),
+        (long_name(8 << 20), "a header in its tar archive is too large"),
+        (long_name(0, 2000), "a header in its tar archive "),
+    ],
+)  # fmt: skip
+def test_odd_headers_of_an_archive_are_told(pcocc: Pcocc, repo: Repo, tmp_path: Path, made: bytes, said: str) -> None:
+    write_layout(tmp_path / "oci", [made])
+    assert said in pcocc("image", "import", "oci:oci", "a", ok=False).err
+    assert listing(repo) == {} and leftovers(repo) == []
+
+
+def test_a_sparse_disk_is_whole(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    (tmp_path / "tree/disk").mkdir(parents=True)
+    subprocess.run(["cp", "--sparse=always", "raw", "tree/disk/a"], cwd=tmp_path, check=True)
+    for form in ("gnu", "posix"):
+        made = subprocess.run(["tar", "-C", tmp_path / "tree", "-cS", "-H", form, "disk"], capture_output=True, check=True).stdout
+        assert len(made) < 1 << 19
+        write_layout(tmp_path / form, [pack(made, "gzip")])
+        pcocc("image", "import", f"oci:{form}", form)
+        assert content(disk(repo, form)) == raw_sum()
+
+
+def test_not_every_tag_is_told() -> None:
+    entry = {"digest": "sha256:" + "0" * 64, "size": 1}
+    tags = [{**entry, "annotations": {"org.opencontainers.image.ref.name": f"v{number}"}} for number in range(3000)]
+    with pytest.raises(RequestError, match="index has 3000 images") as caught:
+        oci.choose_manifest(json.dumps({"manifests": tags}).encode(), None, "x86_64", "index")
+    assert str(caught.value.hint).endswith("one of v0, v1, v2, v3, v4, v5, v6, v7, v8, v9 and 2990 more")
 
 
 def test_without_zstd_that_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +362,20 @@ def test_a_registry_is_read_through_skopeo(pcocc: Pcocc, repo: Repo, tmp_path: P
         said = pcocc("image", "import", f"docker://{host}/vm/debian:13", "b", ok=False).err
         assert f"docker://{host}/vm/debian:13 could not be fetched: " in said and "msg=" not in said and "level=" not in said
     assert leftovers(repo) == []
+
+
+def test_a_full_repository_is_not_a_matter_of_logins(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
+    blobs, manifest = build([layer([("disk/disk.img", write_raw(tmp_path / "raw", size=4 << 20, used=4 << 20).read_bytes())])])
+    Path(repo.path).mkdir(parents=True)
+    (tmp_path / "home/.config/containers").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "pcocc-test", repo.path], check=True)
+    try:
+        with serve(registry("vm/debian", "12", blobs, manifest)) as host:
+            (tmp_path / "home/.config/containers/registries.conf").write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
+            said = pcocc("image", "import", f"docker://{host}/vm/debian:12", "a", ok=False).err
+        assert f"repository 'user' ({repo.path}) is full: No space left on device" in said and leftovers(repo) == []
+    finally:
+        subprocess.run(["umount", "-l", repo.path], check=True)
 
 
 def test_without_skopeo_that_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

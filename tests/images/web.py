@@ -12,10 +12,10 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Gives what the server's `pages` have for a path; a Content-Length that is too long breaks off the answer."""
+    """Gives what the server's `pages` have for a path, and the login if one is sent; a length that is too long breaks off."""
 
     def do_GET(self) -> None:
-        status, headers, body = self.server.pages.get(self.path, (404, {}, b""))  # type: ignore[attr-defined]
+        status, headers, body = self.server.pages.get(self.asked(), (404, {}, b""))  # type: ignore[attr-defined]
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             if value:
@@ -25,6 +25,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     do_HEAD = do_GET
+
+    def asked(self) -> str:
+        """Return the path, and what the client sends to log in with."""
+        return " ".join([self.path, *self.headers.get_all("Authorization", [])])
 
     def log_message(self, *_args: object) -> None:
         """Say nothing."""

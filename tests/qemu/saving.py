@@ -102,12 +102,12 @@ def content(path: Path) -> str:
     return hashlib.sha256(read_disk(path)).hexdigest()
 
 
-def hold_copies(data: Path) -> tuple[Path, Path]:
-    """Have saves wait before they copy; return what they make when they get there, and what to make for them to go on."""
+def hold_copies(data: Path, verb: str = "convert") -> tuple[Path, Path]:
+    """Have saves wait before they copy, or `create` a file on scratch; return what they make there, and what makes them go on."""
     there, go = data / "home/there", data / "go"
     (data / "bin").mkdir()
     held = f"while ! [ -e {DATA}/go ]; do sleep 0.02; done"
-    (data / "bin/qemu-img").write_text(f'#!/bin/sh\n[ "$1" != convert ] || {{ : >{DATA}/home/there; {held}; }}\nexec /usr/bin/qemu-img "$@"\n')
+    (data / "bin/qemu-img").write_text(f'#!/bin/sh\n[ "$1" != {verb} ] || {{ : >{DATA}/home/there; {held}; }}\nexec /usr/bin/qemu-img "$@"\n')
     (data / "bin/qemu-img").chmod(0o755)
     return there, go
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from tests.qemu import saving
 from tests.qemu.conftest import StartVm
-from tests.qemu.saving import BASE, MEBIBYTE, Home, save
+from tests.qemu.saving import BASE, MEBIBYTE, Home, hold_copies, save, wait_until
 from tests.qemu.vm import DATA
 
 
@@ -60,10 +61,14 @@ def test_a_save_makes_a_new_image_in_any_repository(start: StartVm, home: Home, 
 
 
 def test_a_full_save_needs_no_other_layer(start: StartVm, home: Home) -> None:
+    meta = Path(home.user.path, "meta/base@0")
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "description": "mine", "custom_meta": {"source": "https://x/y", "a": 1}}))
     vm = start(home.shell()).boot()
     vm.run("printf first >/dev/vda; sync")
     save(vm, "--full")
     found = home.find("base@1")
+    facts = {"source": "https://x/y", "a": 1, "disk": {"layer": found.path.name, "size": saving.SIZE}}
+    assert found.revision.description == "mine" and found.revision.custom == facts
     disk = saving.read_disk(found.path)
     assert len(found.revision.layers) == 1 and b"backing" not in subprocess.check_output(["qemu-img", "info", found.path])
     assert disk[:5] == b"first" and disk[5:MEBIBYTE] == bytes([BASE]) * (MEBIBYTE - 5) and len(disk) == saving.SIZE
@@ -161,14 +166,16 @@ def test_a_full_repository(start: StartVm, home: Home, tmp_path: Path) -> None:
     vm = start(home.shell()).boot()
     inside(vm.process.pid, "mount", "-t", "tmpfs", "-o", "size=50m,mode=777", "none", f"{DATA}/small")
     vm.run("dd if=/dev/urandom of=/dev/vda bs=1M count=40; sync", 60)
-    filler = f"until ls {DATA}/small/repo/.tmp/.work-*/layer 2>/dev/null; do :; done; dd if=/dev/zero of={DATA}/small/fill bs=1M"
-    filling = subprocess.Popen(["nsenter", f"--target={vm.process.pid}", "--mount", "sh", "-c", filler], stderr=subprocess.DEVNULL)
-    said = save(vm, "-d", "small:new", status=1)
-    filling.wait(30)
+    there, go = hold_copies(tmp_path, "create")  # between the look at the room there is, and the copy
+    child = saving.start_save(vm, "-d", "small:new")
+    wait_until(lambda: there.exists() or child.poll() is not None)
+    fill = f"dd if=/dev/zero of={DATA}/small/fill bs=1M oflag=append conv=notrunc 2>&1 || true"
+    inside(vm.process.pid, "sh", "-c", fill)
+    go.touch()
+    said = (tmp_path / "saver").read_text() if child.wait(60) == 1 else ""
     assert f"repository 'small' ({DATA}/small/repo) is full" in said
     assert saving.left_behind(vm) == [] and vm.run("printf on >/dev/vda; head -c2 /dev/vda") == "on"
-    refill = f"dd if=/dev/zero of={DATA}/small/fill bs=1M oflag=append conv=notrunc 2>&1 || true"
-    inside(vm.process.pid, "sh", "-c", refill)  # what the save has given back
+    inside(vm.process.pid, "sh", "-c", fill)  # what the save has given back
     assert "vm0 has written 40 MiB, and repository 'small' has room for" in save(vm, "-d", "small:new", status=1)
     inside(vm.process.pid, "rm", f"{DATA}/small/fill")
     save(vm, "-d", "small:new")

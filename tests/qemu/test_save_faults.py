@@ -17,6 +17,7 @@ from tests.qemu import saving
 from tests.qemu.conftest import StartVm
 from tests.qemu.saving import MEBIBYTE, Home, save, wait_until
 from tests.qemu.test_save import inside
+from tests.qemu.test_save_drive import make_drive
 from tests.qemu.vm import DATA, Vm
 
 LARGE = 192 * MEBIBYTE
@@ -167,6 +168,18 @@ def test_a_merge_without_room_is_done_when_there_is_some(start: StartVm, home: H
     inside(vm.process.pid, "mount", "-o", "remount,size=100m", str(scratch))
     wait_until(lambda: saving.ask_qemu(vm, "query-named-block-nodes") and "save-overlay" not in str(saving.ask_qemu(vm, "query-block")))
     assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=24 2>/dev/null | md5sum | cmp - /sum && echo same") == "same\n"
+    save(vm)
+
+
+def test_a_full_scratch_is_not_taken_for_the_repository(start: StartVm, home: Home) -> None:
+    vm = start(home.shell(persistent=(make_drive(home),)), scratch_size="40m").boot()
+    scratch = f"{DATA}/scratch7"
+    inside(vm.process.pid, "sh", "-c", f"dd if=/dev/zero of={scratch}/fill bs=64k 2>&1 || true")
+    for words in ((), ("--drive=1", "-d", "kept")):
+        said = save(vm, *words, status=1)
+        assert f"which needs some room in the job's scratch directory {scratch}: No space left" in said and "repository" not in said
+    inside(vm.process.pid, "rm", f"{scratch}/fill")
+    assert names(home) == ["base@0"] and home.leftovers() == [] and saving.left_behind(vm) == []
     save(vm)
 
 
