@@ -154,7 +154,7 @@ def read_tree(path: str, problems: Problems) -> Node:
     """Return the tree of a YAML file, an empty one when there is no file or it is wrong."""
     try:
         text = files.read_file(path)
-        return yamlfile.parse(text or "", path)
+        return yamlfile.parse(text or "", path, problems)
     except ConfigError as error:
         problems.append(error)
         return Node({}, path, 1, "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pcocc_runtime import schema
-from pcocc_runtime.errors import RequestError
+from pcocc_runtime import schema, yamlfile
+from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.filling import Filling
 from pcocc_runtime.system import cloudinit, userfiles
+from pcocc_runtime.templates import MAX_USER_DATA
 
-MAX_USER_DATA = 64 * 1024
 _HEADER = "#cloud-config"
 _LIST_HINT = "write a list, such as: users: [default]"
 
@@ -42,11 +42,12 @@ def read_user_data(path: str) -> str:
     except UnicodeDecodeError as error:
         raise RequestError(f"user-data file {path} is not UTF-8 text (byte {error.start})",
                            "compressed and other binary user-data cannot be carried") from None
+    tree = _parse(text, path) if _is_cloud_config(text) else None
     problem = _find_problem(text)
     if problem:
         raise RequestError(f"user-data file {path} is no cloud-config that cloud-init takes: {problem}",
                            f"see: cloud-init schema --config-file {path}")
-    obstacle = find_obstacle(_parse(text)) if _is_cloud_config(text) else None
+    obstacle = find_obstacle(tree)
     if obstacle:
         raise RequestError(f"user-data file {path}: {obstacle}", _LIST_HINT)
     return text
@@ -60,13 +61,13 @@ def find_obstacle(tree: object) -> str | None:
     return f"'users' is {schema.type_name(users)}, which would replace the user that commands run as in the VM"
 
 
-def _parse(text: str) -> object:
+def _parse(text: str, path: str) -> object:
     """Return what a cloud-config says, None when it is not YAML, of which cloud-init itself speaks."""
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return yamlfile.parse(text, path, []).plain()
+    except yamlfile.TooMuch as error:
+        raise RequestError(f"user-data file {error}", error.hint) from None
+    except ConfigError:
         return None
 
 

@@ -71,6 +71,16 @@ def test_check_tells_all_problems_at_once(site: Path, capsys: pytest.CaptureFixt
     assert [line.split(f"{user}:")[1].split(":")[0] for line in errors] == ["1", "3", "2", "4", "5", "8"]
 
 
+def test_a_wrong_value_hides_no_other(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    user = site.parent / "user/templates.yaml"
+    user.write_text("a: {cpus: 2020-13-45}\nb: {cpus: 1}\nb: {memory: x}\nc: {cpus: 0}\n")
+    assert cli.main(["template", "check"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pcocc: error: ")]
+    assert [line.split(f"{user}:")[1].split(": ")[:2] for line in errors] == [
+        ["3", "b"], ["1", "a.cpus"], ["3", "b.memory"], ["4", "c.cpus"],
+    ]  # fmt: skip
+
+
 def test_check_tells_what_a_job_would_be_refused_for(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (site / "pcocc.yaml").write_text("users-may-set: {custom-args: [], host-paths: [/nowhere], qemu-bin: []}\n")
     (site / "resources.yaml").write_text("default: {networks: [lan], default: true}\nlab: {users: [nosuchuser]}\nfast: {networks: [ib]}\nbare: {}\n")

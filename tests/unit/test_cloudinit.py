@@ -160,10 +160,22 @@ def test_users_that_would_replace_whoever_runs_commands_are_refused(ask: Ask, tm
     assert f"templates.yaml:3: mine.user-data: {said}" in refused(ask("mine"))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a:\n  " + "- " * 20000, "lists and mappings are nested more than 100 deep"),
+        ("b0: &b0 [x, x]\n" + "".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)), "aliases make more"),
+    ],
+)
+def test_a_cloud_config_that_would_take_all_memory_is_refused(ask: Ask, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "ud").write_text(f"#cloud-config\n{text}")
+    assert re.search(rf"user-data file {tmp_path}/ud:\d+: .*{said}", refused(ask(user_data="ud")))
+
+
 def test_users_that_say_nothing_are_no_list() -> None:
     assert userdata.find_obstacle({"users": None}) == "'users' is nothing, which would replace the user that commands run as in the VM"
 
 
 @pytest.mark.parametrize("text", ["users: [default, {name: bob}]", "users: []", "x: 1", "a: *b", "- users", "&a [*a]"])
 def test_other_users_are_not(text: str) -> None:
-    assert userdata.find_obstacle(userdata._parse(f"#cloud-config\n{text}\n")) is None
+    assert userdata.find_obstacle(userdata._parse(f"#cloud-config\n{text}\n", "f")) is None

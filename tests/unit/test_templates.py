@@ -18,6 +18,7 @@ def parse(text: str, is_site: bool = True, file: str = "t.yaml") -> tuple[dict[s
     return found, [str(problem) for problem in problems]
 
 
+BOMB = "user-data: {b0: &b0 [x, x], " + ", ".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]" for n in range(1, 16)) + "}"
 CIRCLE = "templates inherit from each other in a circle"
 FULL = """
 example:
@@ -81,6 +82,8 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
     [
         ("cpu: 2", "t.yaml:2: a.cpu: unknown setting"),
         ("cpus: two", "t.yaml:2: a.cpus: expected a whole number, found text 'two'"),
+        (BOMB, "t.yaml:2: a.user-data: is larger than 64 KiB"),
+        ("persistent-drives: [[/x]]", "t.yaml:2: a.persistent-drives[0]: expected text, found a list"),
         ("cpus: 0", "t.yaml:2: a.cpus: 0 is not between 1 and 4096"),
         ("memory: 0", "t.yaml:2: a.memory: expected an amount of memory"),
         ("memory: -1G", "t.yaml:2: a.memory: expected an amount of memory"),
@@ -233,3 +236,21 @@ def test_an_error_points_to_where_an_inherited_setting_is_made() -> None:
     one = templates.resolve({**site, **user}, "a")
     assert str(one.error("kernel", "wrong")) == "site.yaml:3: p.kernel: wrong"
     assert str(one.error("firmware", "wrong")) == "user.yaml:1: a: wrong"
+
+
+def test_a_long_chain_is_followed_without_comparing_all_with_all() -> None:
+    compared = 0
+
+    class Name(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    node = yamlfile.parse("inherits: x", "t.yaml")
+    names = [Name(f"t{number}") for number in range(200)]
+    chain = {one: Template(one, {"inherits": parent}, node) for one, parent in zip(names, [*names[1:], None], strict=True)}
+    templates.resolve(chain, names[0])
+    assert compared < 1000
