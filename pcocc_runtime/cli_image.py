@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from pcocc_runtime import cli_progress, config, errors, imagereport, images, imagetype, repos
+from pcocc_runtime import cli_progress, cli_streams, config, errors, imagereport, images, imagetype, repos
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
@@ -294,7 +294,7 @@ def _read_cache() -> config.ImageCache | None:
 
 def _note(notes: Sequence[str]) -> int:
     for note in notes:
-        sys.stderr.write(f"pcocc: note: {errors.one_line(note)}\n")
+        cli_streams.say_note(note)
     return 0
 
 
@@ -321,5 +321,5 @@ def _stop(number: int, _frame: object) -> NoReturn:
 def _complain(problems: Sequence[PcoccError]) -> int:
     sys.stdout.flush()
     for problem in problems:
-        sys.stderr.write(errors.render(problem) + "\n")
+        cli_streams.say_error(problem)
     return errors.EXIT_FAILURE if problems else 0

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -138,3 +139,14 @@ def test_short_work_is_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch
             watch(done, 8 << 20)
         watch(5 << 20, 0)
     assert capsys.readouterr().err == "pcocc: writing: 12%, 7 min left\n"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "status"), [(">/dev/full", 1), (">/dev/full 2>&-", 1), (">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("2>/dev/full", 0)]
+)
+def test_work_is_done_although_nobody_can_be_told(pcocc: Pcocc, tmp_path: Path, outputs: str, status: int) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime import cli; sys.exit(cli.main())"
+    script = f"exec {sys.executable} -c {shlex.quote(code)} image import a.qcow2 new {outputs}"
+    assert subprocess.run(["bash", "-c", script], check=False, timeout=60).returncode == status
+    assert pcocc("image", "list", "--names").out == "new\n"
