@@ -10,7 +10,7 @@ from pcocc_runtime import images, imagetype
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import Found
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.system import claims, files, qemuimg
+from pcocc_runtime.system import claims, files, qemuimg, userfiles
 
 _PREFIX = ".pcocc-export-"
 
@@ -20,7 +20,7 @@ def export_image(
 ) -> Path:
     """Write the image to a file, which appears when it is complete; return its path."""
     images.ensure_disk(found)
-    path = Path.cwd() / target
+    path = userfiles.absolute_path(target)
     form = form or _form_of(path)
     if compress and form not in ("qcow2", "vmdk"):
         raise RequestError(f"a {form} file cannot be compressed", "take qcow2")

@@ -79,7 +79,7 @@ def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Pat
         _fetch_container(source, work, target, progress)
         return target, source
     else:
-        path = Path.cwd() / source
+        path = userfiles.absolute_path(source)
         userfiles.read_start(str(path), 1, "image")
         with userfiles.explain(str(path), "image"):
             got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
 
@@ -76,6 +77,19 @@ def ensure_writable(path: str, what: str) -> None:
     """Raise RequestError unless the user may write a file."""
     if not os.access(path, os.W_OK, effective_ids=True):
         raise RequestError(f"{what} {path} cannot be written by you", f"see: ls -l {path}")
+
+
+def working_directory() -> str:
+    """Return the working directory; RequestError when it is gone."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise RequestError(f"the working directory is gone: {error.strerror}", "change to another one, such as with: cd") from None
+
+
+def absolute_path(path: str) -> Path:
+    """Return a path as it is seen from the working directory."""
+    return Path(path) if os.path.isabs(path) else Path(working_directory(), path)
 
 
 def real_path(path: str) -> str:

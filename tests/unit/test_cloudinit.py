@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.system import cloudinit
 from tests.unit.site import Ask, frozen, refused, user_template
 from tests.unit.test_guest import ALICE, KEYS, NODE
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,15 @@ def test_users_that_would_replace_whoever_runs_commands_are_refused(ask: Ask, tm
 def test_a_cloud_config_that_would_take_all_memory_is_refused(ask: Ask, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "ud").write_text(f"#cloud-config\n{text}")
     assert re.search(rf"user-data file {tmp_path}/ud:\d+: .*{said}", refused(ask(user_data="ud")))
+
+
+def test_other_encodings_of_the_locale_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cloud-init").write_text("#!/bin/sh\ngrep -q é $3 && echo schema errors: é >&2\nexit 1\n", encoding="utf-8")
+    (tmp_path / "cloud-init").chmod(0o755)
+    code = "from pcocc_runtime.system import cloudinit; print(ascii(cloudinit._ask('cloud-init', '# \\xe9')))"
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-X", "utf8=0", "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("'\\xe9'\n", "")
 
 
 def test_users_that_say_nothing_are_no_list() -> None:

@@ -91,6 +91,15 @@ def test_a_fault_of_ours_is_one_sentence(environ: dict[str, str]) -> None:
     assert "Traceback" in run({**environ, "PCOCC_DEBUG": "1"}, "p template list", broken).stderr
 
 
+@pytest.mark.parametrize("words", ["template check", "image import disk.qcow2 new", "image export alma disk.qcow2"])
+def test_a_working_directory_that_is_gone_is_told(environ: dict[str, str], words: str) -> None:
+    done = run(environ, f"mkdir gone; cd gone; rmdir ../gone; p {words}", "cli.images.ensure_disk = print; ")
+    assert done.returncode == 1 and done.stderr.splitlines()[-2:] == [
+        "pcocc: error: the working directory is gone: No such file or directory",
+        "hint: change to another one, such as with: cd",
+    ]
+
+
 def test_ctrl_c_ends_a_command_while_it_starts(tmp_path: Path) -> None:
     (tmp_path / "pcocc_runtime").mkdir()
     (tmp_path / "pcocc_runtime/cli.py").write_text("import sys, signal\nsys.stdout.write('x')\nsys.stdout.flush()\nsignal.pause()\n")
