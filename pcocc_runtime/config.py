@@ -136,13 +136,16 @@ def find_set(site: Site, chosen: templates.Resolved) -> ResourceSet:
 
 def site_dir(environ: Mapping[str, str], uid: int) -> str:
     """Return the site's directory for a command run by `uid`; root is never led elsewhere by its environment."""
-    return environ.get("PCOCC_SYSTEM_CONF_DIR") or SITE_DIR if uid else SITE_DIR
+    named = environ.get("PCOCC_SYSTEM_CONF_DIR") if uid else None
+    return files.ensure_directory(named, "PCOCC_SYSTEM_CONF_DIR") if named else SITE_DIR
 
 
 def user_dir(environ: Mapping[str, str]) -> str | None:
     """Return the directory of the user's own configuration."""
-    home = environ.get("HOME")
-    return environ.get("PCOCC_USER_CONF_DIR") or (f"{home}/.pcocc" if home else None)
+    named, home = environ.get("PCOCC_USER_CONF_DIR"), environ.get("HOME")
+    if named:
+        return files.ensure_directory(named, "PCOCC_USER_CONF_DIR")
+    return f"{home}/.pcocc" if home else None
 
 
 def ensure_trusted(confdir: str | PurePath = SITE_DIR) -> None:

@@ -40,7 +40,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (directory / "file.one").touch()
     write_images(directory / ".pcocc/images", "alma", "alpine")
     (directory / "gpu").mkdir()
-    return {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(directory), "TERM": "dumb", "PCOCC_USER_CONF_DIR": "/nowhere"}
+    return {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(directory), "TERM": "dumb"}
 
 
 @pytest.fixture
