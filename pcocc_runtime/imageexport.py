@@ -19,6 +19,8 @@ def export_image(
     found: Found, target: str, form: str | None, progress: Progress, *, force: bool = False, compress: bool = False
 ) -> Path:
     """Write the image to a file, which appears when it is complete; return its path."""
+    if target == "-":
+        raise RequestError("an image cannot be written to standard output", "name a file; one that is called '-' is './-'")
     images.ensure_disk(found)
     path = userfiles.absolute_path(target)
     form = form or _form_of(path)

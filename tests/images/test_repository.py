@@ -56,6 +56,7 @@ def test_resize_makes_a_larger_revision(pcocc: Pcocc, repo: Repo, base: Found) -
     for size in ("1M", "x", "+", "-1G", "1.5G", "100", "9999999999T"):
         pcocc("image", "resize", "--", "base", size, ok=False)
     assert "a disk cannot be made smaller" in pcocc("image", "resize", "base", "3M", ok=False).err
+    assert "a disk cannot be made smaller" in pcocc("image", "resize", "base", "-1M", ok=False).err
 
 
 def test_too_many_layers_are_refused_when_they_are_made(pcocc: Pcocc, repo: Repo, base: Found) -> None:
@@ -220,6 +221,7 @@ def test_a_file_system_without_hard_links_will_do(
     pcocc("image", "export", "base", "x.raw")
     assert content(Path("x.raw"), "raw") == content(find("base@1", repo).path) == raw_sum(size=2 << 20)
     assert "exists" in pcocc("image", "export", "base", "x.raw", ok=False).err
+    assert "cannot be written to standard output" in pcocc("image", "export", "base", "-t", "raw", "-", ok=False).err
 
 
 def test_a_file_system_without_locks_is_read_only(pcocc: Pcocc, repo: Repo, base: Found, mocker: MockerFixture) -> None:

@@ -46,7 +46,8 @@ def test_the_list_says_what_to_type(pcocc: Pcocc) -> None:
     assert [line.split()[0] for line in pcocc("image", "list", "^al").out.splitlines()] == ["NAME", "alma"]
     assert [line.split()[0] for line in pcocc("image", "list", "-R", "site").out.splitlines()] == ["NAME", "alma", "debian"]
     assert pcocc("image", "list", "--names").out.split() == ["debian", "alma", "site:debian"]
-    assert "is not a regular expression" in pcocc("image", "list", "(", ok=False).err
+    for regex in ("(", "a{4294967296}", "(" * 5000 + ")" * 5000):
+        assert "is not a regular expression" in pcocc("image", "list", regex, ok=False).err
     pcocc("image", "delete", "debian@1")
     assert pcocc("image", "list").out.splitlines()[1].split()[1] == "0,2"
 
@@ -139,6 +140,13 @@ def test_short_work_is_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch
             watch(done, 8 << 20)
         watch(5 << 20, 0)
     assert capsys.readouterr().err == "pcocc: writing: 12%, 7 min left\n"
+
+
+@pytest.mark.usefixtures("filled")
+def test_verify_looks_in_the_repository_that_is_named(pcocc: Pcocc) -> None:
+    assert pcocc("image", "verify", "-R", "site").out == "2 revisions are sound\n"
+    assert pcocc("image", "verify", "-R", "site", "debian").out == "1 revision is sound\n"
+    assert "there is no image 'alma'" in pcocc("image", "verify", "-R", "user", "alma", ok=False).err
 
 
 @pytest.mark.parametrize(

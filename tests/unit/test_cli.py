@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -253,3 +254,11 @@ def test_help_and_version_go_to_stdout(line: list[str], capsys: pytest.CaptureFi
         cli.main(line)
     assert caught.value.code == 0
     assert ("pcocc " + __version__ if line == ["--version"] else "usage: pcocc") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["list", "show", "verify", "import", "export", "copy", "resize", "delete"])
+def test_help_says_what_a_command_does(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["image", verb, "--help"])
+    usage, sentence, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith("usage: ") and re.match(r"[A-Z][^:]*\b", sentence) and not sentence.startswith(("positional", "options"))

@@ -51,7 +51,7 @@ def test_a_wrong_file_is_one_sentence_with_its_line(tmp_path: Path, name: str, t
 
 
 def test_the_image_cache_is_read_alone_too(tmp_path: Path) -> None:
-    directory = write_site(tmp_path / "etc", pcocc="image-cache: {size: 1536M}\n")
+    directory = write_site(tmp_path / "etc", pcocc="image-cache: {size: 1536m}\n")
     assert config.read_image_cache(directory) == config.read_site(directory).image_cache == config.ImageCache(1536 << 20, "/var/cache/pcocc")
     assert config.read_image_cache(tmp_path) is None
     (directory / "pcocc.yaml").write_text("image-cache: {size: 1G}\nwrong: 1\n")

@@ -72,7 +72,10 @@ def test_every_key_of_the_original_is_known() -> None:
     assert set(values) == set(templates.DEFAULTS) - {"memory", "firmware", "command-user"}
 
 
-@pytest.mark.parametrize(("text", "mebibytes"), [("512", 512), ("512M", 512), ("2G", 2048), ("'1T'", 1 << 20), ("2GiB", 2048)])
+@pytest.mark.parametrize(
+    ("text", "mebibytes"),
+    [("512", 512), ("512M", 512), ("2G", 2048), ("'1T'", 1 << 20), ("2GiB", 2048), ("2g", 2048), ("512mb", 512), ("64T", 1 << 26)],
+)
 def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
     assert parse(f"a: {{memory: {text}}}")[0]["a"].values["memory"] == mebibytes
 
@@ -86,6 +89,8 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
         ("persistent-drives: [[/x]]", "t.yaml:2: a.persistent-drives[0]: expected text, found a list"),
         ("cpus: 0", "t.yaml:2: a.cpus: 0 is not between 1 and 4096"),
         ("memory: 0", "t.yaml:2: a.memory: expected an amount of memory"),
+        ("memory: 65T", "t.yaml:2: a.memory: 65T is more than 64T, which no VM can have"),
+        ("memory: 999999999T", "t.yaml:2: a.memory: 999999999T is more than 64T"),
         ("memory: -1G", "t.yaml:2: a.memory: expected an amount of memory"),
         ("image: 5", "t.yaml:2: a.image: expected text, found a whole number '5'"),
         ("image: \"a\\nb\"", "t.yaml:2: a.image: expected text on one line"),
@@ -174,6 +179,11 @@ def test_any_value_of_any_setting_is_taken_or_told_with_its_place(value: object,
 @pytest.mark.parametrize("name", ["_x", "a/b", "a b", "a:b", "a,b", "x" * 65, "''"])
 def test_a_name_that_no_option_could_carry_is_refused(name: str) -> None:
     assert "cannot name a template" in parse(f"{name}: {{}}")[1][0]
+
+
+def test_the_empty_list_is_no_mount_point() -> None:
+    found, problems = parse("a: {mount-points: []}")
+    assert (found["a"].values, problems) == ({"mount-points": {}}, [])
 
 
 def test_settings_are_inherited_through_files_and_any_depth() -> None:
