@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pcocc_runtime import (
     cli_network,
     cli_ps,
     cli_save,
+    cli_streams,
     config,
     errors,
     images,
@@ -35,25 +37,49 @@ class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose complaints read like our other errors."""
 
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"pcocc: error: {message}\nhint: {self.prog} --help\n")
+        cli_streams.say(f"pcocc: error: {message}\nhint: {self.prog} --help\n")
         raise SystemExit(errors.EXIT_USAGE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
-    arguments = _parser().parse_args(argv)
-    run: Command = arguments.run
+    cli_streams.ensure_open()
     try:
+        status = _run(argv)
+        return cli_streams.finish_output() or status
+    except SystemExit as end:  # argparse's, or a signal's
+        failed = cli_streams.finish_output()
+        raise SystemExit(end.code or failed) from None
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as libexec/pcocc has it until here
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        arguments = _parser().parse_args(argv)
+        run: Command = arguments.run
         return run(arguments)
     except errors.PcoccError as error:
         return _complain([error])
-    except BrokenPipeError:  # `pcocc template list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
         return errors.EXIT_FAILURE
     except OSError as error:
-        return _complain([errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")])
-    except KeyboardInterrupt:
-        return 130
+        return cli_streams.finish_output() or _complain([errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")])
+    except Exception as error:  # the outermost layer
+        return _confess(error)
+
+
+def _confess(error: Exception) -> int:
+    """Say that pcocc itself is wrong."""
+    hint = "please report it, with what the same command writes after 'export PCOCC_DEBUG=1'"
+    if os.environ.get("PCOCC_DEBUG"):
+        import traceback
+
+        cli_streams.say("".join(traceback.format_exception(error)))
+        hint = "please report it, with the lines above"
+    return _complain([errors.PcoccError(f"this is a fault of pcocc: {type(error).__name__}: {error}", hint)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,7 +190,7 @@ def _add_distrust(directory: str, problems: list[ConfigError]) -> None:
 def _stale_policy(directory: str, loaded: sitecheck.Everything) -> list[str]:
     path = Path(directory, "policy.lua")
     try:
-        fresh = path.read_text() == _policy_text(loaded)
+        fresh = path.read_text(encoding="utf-8") == _policy_text(loaded)
     except FileNotFoundError:
         return [f"{path} does not exist: 'pcocc config policy' writes it"]
     return [] if fresh else [f"{path} is not what the YAML files say now: run 'pcocc config policy'"]
@@ -225,11 +251,11 @@ def _resolve_all(every: dict[str, Template], site: config.Site) -> tuple[list[Re
 
 def _note(notes: Sequence[str]) -> None:
     for note in notes:
-        sys.stderr.write(f"pcocc: note: {errors.one_line(note)}\n")
+        cli_streams.say_note(note)
 
 
 def _complain(problems: Sequence[errors.PcoccError]) -> int:
     sys.stdout.flush()
     for problem in problems:
-        sys.stderr.write(errors.render(problem) + "\n")
+        cli_streams.say_error(problem)
     return errors.EXIT_FAILURE if problems else 0

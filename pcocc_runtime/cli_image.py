@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from pcocc_runtime import cli_progress, config, errors, imagereport, images, imagetype, repos
+from pcocc_runtime import cli_progress, cli_streams, config, errors, imagereport, images, imagetype, repos
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
@@ -38,14 +38,14 @@ _Add = Callable[..., argparse.ArgumentParser]
 
 
 def _add_readers(add: _Add) -> None:
-    listing = add("list", help="a line for each image")
+    listing = add("list", help="a line for each image", description="Lists images, and with --json all their revisions.")
     listing.add_argument("regex", metavar="REGEX", nargs="?", help="only images whose name has a match")
     listing.add_argument("-R", "--repo", metavar="REPO", help="only images of this repository")
     form = listing.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="every revision with its layers, as JSON")
     form.add_argument("--names", action="store_true", help="what to type for each image, one a line")
     listing.set_defaults(run=_list)
-    show = add("show", help="an image's revisions and layers")
+    show = add("show", help="an image's revisions and layers", description="Shows what an image is made of, and the room that takes.")
     show.add_argument("image", metavar="IMAGE", help=_IMAGE)
     show.add_argument("--json", action="store_true", help="the same as JSON")
     show.set_defaults(run=_show)
@@ -56,7 +56,7 @@ def _add_readers(add: _Add) -> None:
         "all images, compares their checksums and checks their tables. Exit status 1 when something is wrong.",
     )
     verify.add_argument("images", metavar="IMAGE", nargs="*", help=_IMAGE)
-    verify.add_argument("-R", "--repo", metavar="REPO", help="all images of this repository")
+    verify.add_argument("-R", "--repo", metavar="REPO", help="only images of this repository")
     verify.set_defaults(run=_verify)
 
 
@@ -77,6 +77,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Writes an image with all its layers to one file, which appears when it is complete."
     parser.add_argument("image", metavar="IMAGE", help=_IMAGE)
     parser.add_argument("dest", metavar="FILE", help="the format is that of its suffix, unless --format tells it")
     parser.add_argument("-t", "--format", metavar="FORMAT", choices=imagetype.FORMATS, help=", ".join(imagetype.FORMATS))
@@ -90,7 +91,12 @@ def _add_writers(add: _Add) -> None:
     copy.add_argument("image", metavar="IMAGE", help=_IMAGE)
     copy.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; without REPO in the first repository")
     copy.set_defaults(run=_copy)
-    resize = add("resize", help="make a revision with a larger disk")
+    resize = add(
+        "resize",
+        help="make a revision with a larger disk",
+        description="Makes a revision whose disk is larger; the guest grows its file systems itself, as cloud images do.",
+    )
+    resize._negative_number_matcher = re.compile(r"-[0-9]")  # -5G is a size, though a wrong one, and no option
     resize.add_argument("image", metavar="IMAGE", help=_IMAGE)
     resize.add_argument("size", metavar="SIZE", help="such as 20G, or +5G for that much more")
     resize.set_defaults(run=_resize)
@@ -167,7 +173,7 @@ def _disk(one: Found) -> imagereport.Disk:
 def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise RequestError(f"{text!r} is not a regular expression: {error}", "quote it from the shell") from None
 
 
@@ -191,15 +197,16 @@ def _verify(arguments: argparse.Namespace) -> int:
     from pcocc_runtime import imageverify
 
     every, problems = _load_repos(), list[PcoccError]()
+    if arguments.repo:
+        every = (repos.choose_repo(every, arguments.repo),)
     if arguments.images:
         found = [images.find_image(repos.parse_reference(image), every) for image in arguments.images]
     else:
-        chosen = (repos.choose_repo(every, arguments.repo),) if arguments.repo else every
-        found = images.read_images(chosen, problems)
+        found = images.read_images(every, problems)
     with cli_progress.Meter() as meter:
         problems += imageverify.verify_images(found, meter.begin)
     if not problems:
-        sys.stdout.write(f"{len(found)} revisions are sound\n")
+        sys.stdout.write(f"{imagereport.count(len(found), 'revision')} {'is' if len(found) == 1 else 'are'} sound\n")
     return _complain(problems)
 
 
@@ -295,7 +302,7 @@ def _read_cache() -> config.ImageCache | None:
 
 def _note(notes: Sequence[str]) -> int:
     for note in notes:
-        sys.stderr.write(f"pcocc: note: {errors.one_line(note)}\n")
+        cli_streams.say_note(note)
     return 0
 
 
@@ -322,5 +329,5 @@ def _stop(number: int, _frame: object) -> NoReturn:
 def _complain(problems: Sequence[PcoccError]) -> int:
     sys.stdout.flush()
     for problem in problems:
-        sys.stderr.write(errors.render(problem) + "\n")
+        cli_streams.say_error(problem)
     return errors.EXIT_FAILURE if problems else 0

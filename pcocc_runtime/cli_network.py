@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from pcocc_runtime import errors  # the rest only where it is used: every `pcocc` imports this
+from pcocc_runtime import cli_streams, errors  # the rest only where it is used: every `pcocc` imports this
 
 if TYPE_CHECKING:
     from pcocc_runtime.netview import Answers
@@ -70,4 +70,4 @@ def _write(text: str) -> None:
 def _tell(answers: Answers) -> None:
     """Pass on what srun and the nodes said when some of them are missing; else it is of no interest."""
     for line in answers.failures if answers.silent else ():
-        sys.stderr.write(f"pcocc: note: {errors.one_line(line)}\n")
+        cli_streams.say_note(line)

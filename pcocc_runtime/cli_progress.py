@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from pcocc_runtime import cli_streams
 from pcocc_runtime.progress import Watch
 
 _DELAY = 2.0  # seconds that pass in silence
@@ -33,16 +34,14 @@ class Meter:
 
     def _show(self, text: str) -> None:
         self._shown = True
-        sys.stderr.write(f"\r\033[K{text[:200]}" if self._tty else f"pcocc: {text}\n")
-        sys.stderr.flush()
+        cli_streams.say(f"\r\033[K{text[:200]}" if self._tty else f"pcocc: {text}\n")
 
     def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *_error: object) -> None:
         if self._shown and self._tty:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+            cli_streams.say("\r\033[K")
 
 
 def _render(done: int, total: int, seconds: float) -> str:

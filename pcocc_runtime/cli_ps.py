@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pcocc_runtime import errors  # the rest only where it is used: every `pcocc` imports this
+from pcocc_runtime import cli_streams, errors  # the rest only where it is used: every `pcocc` imports this
 
 
 def add_ps(parser: argparse.ArgumentParser) -> None:
@@ -35,5 +35,5 @@ def _ps(arguments: argparse.Namespace) -> int:
         sys.stdout.write(psview.render_clusters(clusters) if vms is None else psview.render_vms(vms))
     sys.stdout.flush()
     for line in silent:
-        sys.stderr.write(f"pcocc: error: {errors.one_line(line)}\n")
+        cli_streams.say_error(errors.PcoccError(line))
     return errors.EXIT_FAILURE if silent else 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pcocc_runtime import admission, config, document, errors, freeze, templates
 from pcocc_runtime import request as requests
 from pcocc_runtime.document import Cluster
-from pcocc_runtime.system import identity
+from pcocc_runtime.system import identity, userfiles
 
 if TYPE_CHECKING:
     from pcocc_runtime.repos import Repo
@@ -60,7 +60,7 @@ def read_caller(confdir: str) -> freeze.Caller:
 
         return images.find_boot_disk(text, _repos(confdir, user, home))
 
-    return freeze.Caller(user, home, own_home, os.getcwd(), environ, find_image)
+    return freeze.Caller(user, home, own_home, userfiles.working_directory(), environ, find_image)
 
 
 def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:

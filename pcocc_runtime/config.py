@@ -136,13 +136,16 @@ def find_set(site: Site, chosen: templates.Resolved) -> ResourceSet:
 
 def site_dir(environ: Mapping[str, str], uid: int) -> str:
     """Return the site's directory for a command run by `uid`; root is never led elsewhere by its environment."""
-    return environ.get("PCOCC_SYSTEM_CONF_DIR") or SITE_DIR if uid else SITE_DIR
+    named = environ.get("PCOCC_SYSTEM_CONF_DIR") if uid else None
+    return files.ensure_directory(named, "PCOCC_SYSTEM_CONF_DIR") if named else SITE_DIR
 
 
 def user_dir(environ: Mapping[str, str]) -> str | None:
     """Return the directory of the user's own configuration."""
-    home = environ.get("HOME")
-    return environ.get("PCOCC_USER_CONF_DIR") or (f"{home}/.pcocc" if home else None)
+    named, home = environ.get("PCOCC_USER_CONF_DIR"), environ.get("HOME")
+    if named:
+        return files.ensure_directory(named, "PCOCC_USER_CONF_DIR")
+    return f"{home}/.pcocc" if home else None
 
 
 def ensure_trusted(confdir: str | PurePath = SITE_DIR) -> None:
@@ -154,7 +157,7 @@ def read_tree(path: str, problems: Problems) -> Node:
     """Return the tree of a YAML file, an empty one when there is no file or it is wrong."""
     try:
         text = files.read_file(path)
-        return yamlfile.parse(text or "", path)
+        return yamlfile.parse(text or "", path, problems)
     except ConfigError as error:
         problems.append(error)
         return Node({}, path, 1, "")

@@ -21,8 +21,10 @@ def export_image(
     found: Found, target: str, form: str | None, every: Sequence[Repo], progress: Progress, *, force: bool = False, compress: bool = False
 ) -> Path:
     """Write the image to a file in none of the repositories, which appears when it is complete; return its path."""
+    if target == "-":
+        raise RequestError("an image cannot be written to standard output", "name a file; one that is called '-' is './-'")
     images.ensure_disk(found)
-    path = userfiles.absolute(target)
+    path = userfiles.absolute_path(target)
     form = form or _form_of(path)
     if compress and form not in ("qcow2", "vmdk"):
         raise RequestError(f"a {form} file cannot be compressed", "take qcow2")

@@ -83,7 +83,7 @@ def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Pat
         return target, source
     else:
         _ensure_path(source, scheme, rest)
-        path = userfiles.absolute(source)
+        path = userfiles.absolute_path(source)
         userfiles.read_start(str(path), 1, "image")
         with userfiles.explain(str(path), "image"):
             got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ def render_names(every: Sequence[Resolved]) -> str:
 
 def render_list_json(every: Sequence[Resolved]) -> str:
     """Return all templates with all their settings as JSON."""
-    return json.dumps([_as_tree(one) for one in every], indent=2) + "\n"
+    return _dump([_as_tree(one) for one in every])
 
 
 def render_one(one: Resolved) -> str:
@@ -43,13 +44,14 @@ def render_one(one: Resolved) -> str:
         if key in one.origins or one.values[key] != DEFAULTS[key]:
             first, *more = _show(key, one.values[key])
             rows += [(key, first, _origin(one, key)), *(("", line, "") for line in more)]
-    place = f"made of {node.file}" if one.template.is_image else f"defined in {node.file}:{node.line}"
+    file = one_line(node.file)
+    place = f"made of {file}" if one.template.is_image else f"defined in {file}:{node.line}"
     return f"template {one.template.name}, {place}\n\n{columns(rows)}"
 
 
 def render_one_json(one: Resolved) -> str:
     """Return one template with all its settings as JSON."""
-    return json.dumps(_as_tree(one), indent=2) + "\n"
+    return _dump(_as_tree(one))
 
 
 def render_memory(mebibytes: int) -> str:
@@ -57,6 +59,15 @@ def render_memory(mebibytes: int) -> str:
     if not mebibytes:
         return "-"
     return f"{mebibytes // 1024}G" if mebibytes % 1024 == 0 else f"{mebibytes}M"
+
+
+def _dump(tree: Any) -> str:
+    return json.dumps(tree, indent=2, default=_as_text) + "\n"
+
+
+def _as_text(value: Any) -> str:
+    """Return what user-data can hold and JSON cannot, as text: dates, and binary data in base 64."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value.isoformat())
 
 
 def _owner(one: Resolved) -> str:

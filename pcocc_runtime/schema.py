@@ -14,6 +14,7 @@ Check = Callable[[Node], Any]
 Problems = list[ConfigError]
 
 _SIZES = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
+_MOST_MEMORY = 64 * 1024 * 1024
 _TYPES = ((bool, "true or false"), (int, "a whole number"), (float, "a number"), (str, "text"),
           (tuple, "a list"), (dict, "a mapping"), (type(None), "nothing"))
 
@@ -206,6 +207,8 @@ def mapping_of(check: Check) -> Check:
     """Return the check for a mapping with free keys."""
 
     def check_mapping(node: Node) -> dict[str, Any]:
+        if node.value == ():  # what pcocc 0.7 writes for none
+            return {}
         if not isinstance(node.value, dict):
             raise mismatch(node, "a mapping")
         return dict(zip(node.value, _gather(check, node.value.values()), strict=True))
@@ -240,15 +243,18 @@ def absolute_path(node: Node) -> str:
 
 def space(node: Node) -> int:
     """Check for an amount of disk space such as 50G or 1T; value in bytes."""
-    match = re.fullmatch(r"([0-9]{1,9})([MGT])(i?B)?", node.raw) if isinstance(node.value, int | str) else None
+    match = re.fullmatch(r"([0-9]{1,9})([MGTmgt])(i?[Bb])?", node.raw) if isinstance(node.value, int | str) else None
     if not match or not int(match[1]):
         raise mismatch(node, "an amount of disk space such as 50G or 1T")
-    return int(match[1]) * _SIZES[match[2]] << 20
+    return int(match[1]) * _SIZES[match[2].upper()] << 20
 
 
 def memory(node: Node) -> int:
     """Check for an amount of memory such as 512M or 2G; a bare number is MiB, as in Slurm's --mem; value in MiB."""
-    match = re.fullmatch(r"([0-9]{1,9})([MGT]?)(i?B)?", node.raw) if isinstance(node.value, int | str) else None
+    match = re.fullmatch(r"([0-9]{1,9})([MGTmgt]?)(i?[Bb])?", node.raw) if isinstance(node.value, int | str) else None
     if not match or not int(match[1]):
         raise mismatch(node, "an amount of memory such as 512M or 2G")
-    return int(match[1]) * _SIZES[match[2]]
+    amount = int(match[1]) * _SIZES[match[2].upper()]
+    if amount > _MOST_MEMORY:
+        raise node.error(f"{node.raw} is more than 64T, which no VM can have")
+    return amount

@@ -12,6 +12,8 @@ from pcocc_runtime.qemu_disks import most_disks
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.yamlfile import Node
 
+MAX_USER_DATA = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
@@ -72,6 +74,8 @@ def _kernel(node: Node) -> dict[str, Any]:
 
 def _user_data(node: Node) -> Any:
     if isinstance(node.value, dict):
+        if node.size > MAX_USER_DATA:
+            raise node.error(f"is larger than {MAX_USER_DATA >> 10} KiB", "let it fetch the rest, for example from a web server")
         return node.plain()
     return _path(node)
 
@@ -107,7 +111,11 @@ _DRIVE = (
 
 def _drives(node: Node) -> tuple[dict[str, Any], ...]:
     if isinstance(node.value, tuple):
-        return tuple(drive for item in node.value for drive in _drives(item))
+        return tuple(drive for item in node.value for drive in _item_drives(item))
+    return _item_drives(node)
+
+
+def _item_drives(node: Node) -> tuple[dict[str, Any], ...]:
     if isinstance(node.value, dict):
         check = schema.optional(schema.record(_DRIVE))
         return tuple(_drive(_path(_key(path, options)), check(options) or {}) for path, options in node.value.items())
@@ -260,16 +268,17 @@ def check_sizes(chosen: Resolved) -> None:
 
 def _lineage(templates: Mapping[str, Template], one: Template) -> list[Template]:
     """Return the template, its parent, its parent's parent, and so on."""
-    line = [one]
+    line, names = [one], {one.name}
     while (parent := line[-1].values.get("inherits")) is not None:
         place = line[-1].node.value["inherits"]
         if parent not in templates:
             raise place.error(f"there is no template {parent!r} to inherit from", known_names(templates))
-        if templates[parent] in line:
-            raise _circle(line[line.index(templates[parent]) :])
+        if parent in names:
+            raise _circle(line[[one.name for one in line].index(parent) :])
         if line[-1].is_site and not templates[parent].is_site:
             raise place.error(f"a site template cannot inherit from {parent!r}, which is a user's")
         line.append(templates[parent])
+        names.add(parent)
     return line
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from pcocc_runtime import schema
-from pcocc_runtime.errors import RequestError
+from pcocc_runtime import schema, yamlfile
+from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.filling import Filling
 from pcocc_runtime.system import cloudinit, userfiles
+from pcocc_runtime.templates import MAX_USER_DATA
 
-MAX_USER_DATA = 64 * 1024
 _HEADER = "#cloud-config"
 # what else cloud-init knows a text by, in small letters (handlers.INCLUSION_TYPES_MAP), and what others read: JSON, PowerShell
 _OTHER_HEADERS = ("#include", "#!", "#part-handler", "#cloud-boothook", "#cloud-config-archive", "#cloud-config-jsonp",
@@ -71,6 +71,12 @@ def read_user_data(path: str, thorough: bool = True) -> str:
 
 
 def _check_cloud_config(path: str, text: str, thorough: bool) -> None:
+    try:
+        yamlfile.parse(text, path, [])
+    except yamlfile.TooMuch as error:
+        raise RequestError(f"user-data file {error}", error.hint) from None
+    except ConfigError:
+        pass  # told below, in cloud-init's terms
     tree, fault = parse_cloud_config(text)
     problem = cloudinit.find_schema_error(_with_plain_header(text)) if thorough and not fault else None
     if problem:

@@ -30,9 +30,9 @@ def _ask(program: str, text: str) -> str | None:
     try:
         with tempfile.TemporaryDirectory(prefix="pcocc-user-data-") as directory:
             path = Path(directory, "user-data")
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             done = subprocess.run(
-                [program, "schema", "--config-file", str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                [program, "schema", "--config-file", str(path)], stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
                 errors="replace", timeout=CHECK_SECONDS, check=False,
             )  # fmt: skip
     except OSError:

@@ -15,6 +15,7 @@ def read_file(path: str) -> str | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
+        _refuse_dangling(path)
         return None
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -51,10 +52,25 @@ def list_yaml(directory: str) -> list[str]:
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
+        _refuse_dangling(directory)
+        if os.path.lexists(directory):
+            raise ConfigError("is not a directory", directory) from None
         return []
     except OSError as error:
         raise _unreadable(directory, error) from error
     return [f"{directory}/{name}" for name in names if name.endswith(".yaml") and not name.startswith(".")]
+
+
+def _refuse_dangling(path: str) -> None:
+    if os.path.islink(path):
+        raise ConfigError("is a link to what does not exist", path, hint=f"see: ls -l {path}")
+
+
+def ensure_directory(path: str, variable: str) -> str:
+    """Return a directory that an environment variable names; ConfigError when it is none."""
+    if not os.path.isdir(path):
+        raise ConfigError("is not a directory", path, hint=f"{variable} names it")
+    return path
 
 
 def ensure_root_only(directory: str) -> None:

@@ -82,17 +82,22 @@ def ensure_writable(path: str, what: str) -> None:
         raise RequestError(f"{what} {path} cannot be written by you", f"see: ls -l {path}")
 
 
+def working_directory() -> str:
+    """Return the working directory; RequestError when it is gone."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise RequestError(f"the working directory is gone: {error.strerror}", "change to another one, such as with: cd") from None
+
+
+def absolute_path(path: str) -> Path:
+    """Return a path as it is seen from the working directory."""
+    return Path(path) if os.path.isabs(path) else Path(working_directory(), path)
+
+
 def real_path(path: str) -> str:
     """Return a path without links, as far as it exists."""
     return os.path.realpath(path)
-
-
-def absolute(path: str) -> Path:
-    """Return a path from the root; RequestError when it begins in a directory that is gone."""
-    try:
-        return Path(path).absolute()
-    except OSError as error:
-        raise RequestError(f"{path} cannot be found: the current directory is gone ({error.strerror})", "cd to another") from None
 
 
 def is_stream(path: str) -> bool:

@@ -145,9 +145,9 @@ def test_a_directory_that_is_gone_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Pa
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert "a.raw cannot be found: the current directory is gone" in pcocc("image", "import", "a.raw", "a", ok=False).err
+    assert "error: the working directory is gone" in pcocc("image", "import", "a.raw", "a", ok=False).err
     pcocc("image", "import", str(tmp_path / "a.qcow2"), "a")
-    assert "x.raw cannot be found: the current directory is gone" in pcocc("image", "export", "a", "x.raw", ok=False).err
+    assert "error: the working directory is gone" in pcocc("image", "export", "a", "x.raw", ok=False).err
 
 
 def test_a_path_that_is_no_text_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:

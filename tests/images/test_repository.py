@@ -60,6 +60,7 @@ def test_resize_makes_a_larger_revision(pcocc: Pcocc, repo: Repo, base: Found) -
         assert "image user:base@2 has 4M already" in pcocc("image", "resize", "base", size, ok=False).err
     assert "5000T is too large: a disk can have 2P" in pcocc("image", "resize", "base", "5000T", ok=False).err
     pcocc("image", "resize", "base", "2048T")
+    assert "a disk cannot be made smaller" in pcocc("image", "resize", "base", "-1M", ok=False).err
 
 
 def test_too_many_layers_are_refused_when_they_are_made(pcocc: Pcocc, repo: Repo, base: Found) -> None:
@@ -277,6 +278,7 @@ def test_a_file_system_without_hard_links_will_do(
     pcocc("image", "export", "base", "x.raw")
     assert content(Path("x.raw"), "raw") == content(find("base@1", repo).path) == raw_sum(size=2 << 20)
     assert "exists" in pcocc("image", "export", "base", "x.raw", ok=False).err
+    assert "cannot be written to standard output" in pcocc("image", "export", "base", "-t", "raw", "-", ok=False).err
 
 
 def test_a_file_system_without_locks_is_read_only(pcocc: Pcocc, repo: Repo, base: Found, mocker: MockerFixture) -> None:

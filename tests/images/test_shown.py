@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -45,7 +46,8 @@ def test_the_list_says_what_to_type(pcocc: Pcocc) -> None:
     assert [line.split()[0] for line in pcocc("image", "list", "^al").out.splitlines()] == ["NAME", "alma"]
     assert [line.split()[0] for line in pcocc("image", "list", "-R", "site").out.splitlines()] == ["NAME", "alma", "debian"]
     assert pcocc("image", "list", "--names").out.split() == ["debian", "alma", "site:debian"]
-    assert "is not a regular expression" in pcocc("image", "list", "(", ok=False).err
+    for regex in ("(", "a{4294967296}", "(" * 5000 + ")" * 5000):
+        assert "is not a regular expression" in pcocc("image", "list", regex, ok=False).err
     pcocc("image", "delete", "debian@1")
     assert pcocc("image", "list").out.splitlines()[1].split()[1] == "0,2"
 
@@ -138,3 +140,21 @@ def test_short_work_is_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch
             watch(done, 8 << 20)
         watch(5 << 20, 0)
     assert capsys.readouterr().err == "pcocc: writing: 12%, 7 min left\n"
+
+
+@pytest.mark.usefixtures("filled")
+def test_verify_looks_in_the_repository_that_is_named(pcocc: Pcocc) -> None:
+    assert pcocc("image", "verify", "-R", "site").out == "2 revisions are sound\n"
+    assert pcocc("image", "verify", "-R", "site", "debian").out == "1 revision is sound\n"
+    assert "there is no image 'alma'" in pcocc("image", "verify", "-R", "user", "alma", ok=False).err
+
+
+@pytest.mark.parametrize(
+    ("outputs", "status"), [(">/dev/full", 1), (">/dev/full 2>&-", 1), (">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("2>/dev/full", 0)]
+)
+def test_work_is_done_although_nobody_can_be_told(pcocc: Pcocc, tmp_path: Path, outputs: str, status: int) -> None:
+    make_disk(tmp_path / "a.qcow2")
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime import cli; sys.exit(cli.main())"
+    script = f"exec {sys.executable} -c {shlex.quote(code)} image import a.qcow2 new {outputs}"
+    assert subprocess.run(["bash", "-c", script], check=False, timeout=60).returncode == status
+    assert pcocc("image", "list", "--names").out == "new\n"

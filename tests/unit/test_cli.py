@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -69,6 +70,16 @@ def test_check_tells_all_problems_at_once(site: Path, capsys: pytest.CaptureFixt
     assert cli.main(["template", "check"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pcocc: error: ")]
     assert [line.split(f"{user}:")[1].split(":")[0] for line in errors] == ["1", "3", "2", "4", "5", "8"]
+
+
+def test_a_wrong_value_hides_no_other(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    user = site.parent / "user/templates.yaml"
+    user.write_text("a: {cpus: 2020-13-45}\nb: {cpus: 1}\nb: {memory: x}\nc: {cpus: 0}\n")
+    assert cli.main(["template", "check"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pcocc: error: ")]
+    assert [line.split(f"{user}:")[1].split(": ")[:2] for line in errors] == [
+        ["3", "b"], ["1", "a.cpus"], ["3", "b.memory"], ["4", "c.cpus"],
+    ]  # fmt: skip
 
 
 def test_check_tells_what_a_job_would_be_refused_for(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,3 +254,11 @@ def test_help_and_version_go_to_stdout(line: list[str], capsys: pytest.CaptureFi
         cli.main(line)
     assert caught.value.code == 0
     assert ("pcocc " + __version__ if line == ["--version"] else "usage: pcocc") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["list", "show", "verify", "import", "export", "copy", "resize", "delete"])
+def test_help_says_what_a_command_does(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["image", verb, "--help"])
+    usage, sentence, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith("usage: ") and re.match(r"[A-Z][^:]*\b", sentence) and not sentence.startswith(("positional", "options"))

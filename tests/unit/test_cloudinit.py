@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.system import cloudinit
 from tests.unit.site import Ask, frozen, refused, user_template
 from tests.unit.test_guest import ALICE, KEYS, NODE
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +216,27 @@ def test_users_that_would_replace_whoever_runs_commands_are_refused(ask: Ask, tm
     assert f"user-data file {tmp_path}/ud: {said}" in refused(ask(user_data="ud"))
     user_template(tmp_path, f"mine:\n  inherits: tiny\n  user-data:\n    users: {users}\n")
     assert f"templates.yaml:3: mine.user-data: {said}" in refused(ask("mine"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a:\n  " + "- " * 20000, "lists and mappings are nested more than 100 deep"),
+        ("b0: &b0 [x, x]\n" + "".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)), "aliases make more"),
+    ],
+)
+def test_a_cloud_config_that_would_take_all_memory_is_refused(ask: Ask, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "ud").write_text(f"#cloud-config\n{text}")
+    assert re.search(rf"user-data file {tmp_path}/ud:\d+: .*{said}", refused(ask(user_data="ud")))
+
+
+def test_other_encodings_of_the_locale_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cloud-init").write_text("#!/bin/sh\ngrep -q é $3 && echo schema errors: é >&2\nexit 1\n", encoding="utf-8")
+    (tmp_path / "cloud-init").chmod(0o755)
+    code = "from pcocc_runtime.system import cloudinit; print(ascii(cloudinit._ask('cloud-init', '# \\xe9')))"
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-X", "utf8=0", "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("'\\xe9'\n", "")
 
 
 def test_users_that_say_nothing_are_no_list() -> None:

@@ -39,8 +39,9 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     program.chmod(0o755)
     (directory / "file.one").touch()
     write_images(directory / ".pcocc/images", "alma", "alpine")
+    (directory / ".pcocc/repos.yaml").write_text("repos: [{name: work, path: ~/.pcocc/images}, {name: private, path: ~/private}]\n")
     (directory / "gpu").mkdir()
-    return {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(directory), "TERM": "dumb", "PCOCC_USER_CONF_DIR": "/nowhere"}
+    return {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(directory), "TERM": "dumb"}
 
 
 @pytest.fixture
@@ -93,6 +94,11 @@ def test_every_command_and_option_is_offered(path: str, commands: list[str], opt
         ("pcocc nonsense ", ["config", "image", "network", "ps", "save", "template"]),
         ("pcocc image show a", ["alma", "alpine"]),
         ("pcocc image export alma ", []),
+        ("pcocc image list --repo ", ["private", "work"]),
+        ("pcocc image list -R w", ["work"]),
+        ("pcocc image verify --repo=pr", ["private"]),
+        ("pcocc image repo gc ", ["private", "work"]),
+        ("pcocc image repo gc work ", []),
         ("pcocc image import fi", ["file.one"]),
         ("pcocc template show ", ["alma", "alpine", "debian", "debian-big", "gpu"]),
         ("pcocc template show deb", ["debian", "debian-big"]),

@@ -1,6 +1,7 @@
 """The site's files are read whole, and root reads them only when nobody else can have written them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_a_wrong_file_is_one_sentence_with_its_line(tmp_path: Path, name: str, t
 
 
 def test_the_image_cache_is_read_alone_too(tmp_path: Path) -> None:
-    directory = write_site(tmp_path / "etc", pcocc="image-cache: {size: 1536M}\n")
+    directory = write_site(tmp_path / "etc", pcocc="image-cache: {size: 1536m}\n")
     assert config.read_image_cache(directory) == config.read_site(directory).image_cache == config.ImageCache(1536 << 20, "/var/cache/pcocc")
     assert config.read_image_cache(tmp_path) is None
     (directory / "pcocc.yaml").write_text("image-cache: {size: 1G}\nwrong: 1\n")
@@ -81,12 +82,46 @@ def test_templates_come_from_both_directories_and_their_drop_ins(tmp_path: Path)
     assert found["more"].is_site and not found["mine"].is_site
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.write_text(""), "is not a directory"),
+        (os.mkfifo, "is not a directory"),
+        (lambda path: path.symlink_to("gone"), "is a link to what does not exist"),
+        (lambda path: (path.mkdir(), (path / "a.yaml").symlink_to("gone")), "/a.yaml: is a link to what does not exist"),
+        (lambda path: (path.mkdir(), (path / "a.yaml").mkdir()), "/a.yaml: is not a regular file"),
+    ],
+)
+def test_templates_that_cannot_be_there_are_told(tmp_path: Path, make: Callable[[Path], object], said: str) -> None:
+    make(tmp_path / "templates.d")
+    problems: list[ConfigError] = []
+    assert config.load_templates(tmp_path, None, problems) == {}
+    assert [str(problem).startswith(f"{tmp_path}/templates.d") and str(problem).endswith(said) for problem in problems] == [True]
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "pcocc.yaml").symlink_to("gone")
+    with pytest.raises(ConfigError, match=r"pcocc\.yaml: is a link to what does not exist"):
+        config.read_site(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gone", "file"])
+def test_a_directory_that_the_environment_names_must_exist(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    for variable in ("PCOCC_SYSTEM_CONF_DIR", "PCOCC_USER_CONF_DIR"):
+        with pytest.raises(ConfigError) as caught:
+            find = config.user_dir if "USER" in variable else lambda environ: config.site_dir(environ, 1000)
+            find({variable: str(tmp_path / name), "HOME": "/home/a"})
+        assert (str(caught.value), caught.value.hint) == (f"{tmp_path}/{name}: is not a directory", f"{variable} names it")
+
+
 def test_the_environment_leads_users_elsewhere_and_never_root() -> None:
-    environ = {"PCOCC_SYSTEM_CONF_DIR": "/x", "HOME": "/home/a"}
-    assert config.site_dir(environ, 1000) == "/x"
+    environ = {"PCOCC_SYSTEM_CONF_DIR": "/usr", "HOME": "/home/a"}
+    assert config.site_dir(environ, 1000) == "/usr"
     assert config.site_dir(environ, 0) == config.site_dir({}, 1000) == "/etc/pcocc"
     assert config.user_dir(environ) == "/home/a/.pcocc"
-    assert config.user_dir({**environ, "PCOCC_USER_CONF_DIR": "/y"}) == "/y"
+    assert config.user_dir({**environ, "PCOCC_USER_CONF_DIR": "/var"}) == "/var"
+    assert config.user_dir({**environ, "PCOCC_USER_CONF_DIR": ""}) == "/home/a/.pcocc"
     assert config.user_dir({}) is None
 
 

@@ -12,6 +12,7 @@ VERBS = {
     "node", "fabric", "walls", "launch", "vmfiles", "keeper", "attach", "boot", "client", "cli", "cli_image", "cli_network", "cli_progress",
     "config", "freeze", "storage", "userdata", "sitecheck", "images", "imageimport", "imageexport", "imagegc", "imageverify", "netinfo",
     "netview", "ps", "cli_ps", "layercache", "cacheservice", "imagecache", "save", "savemoment", "drivesave", "saverun", "saveguard", "cli_save",
+    "cli_streams",
 }  # fmt: skip
 DANGEROUS = {
     "pyroute2": "system/netlink.py",

@@ -201,8 +201,9 @@ def test_the_options_page_has_every_variable() -> None:
     }
 
 
-def test_the_command_page_has_the_variables_of_the_configuration() -> None:
-    read = set(re.findall(r'environ.get\("(PCOCC_\w+)"\)', (ROOT / "pcocc_runtime/config.py").read_text()))
+def test_the_command_page_has_the_variables_of_the_command() -> None:
+    sources = "".join((ROOT / f"pcocc_runtime/{name}.py").read_text() for name in ("config", "cli"))
+    read = set(re.findall(r'environ.get\("(PCOCC_\w+)"\)', sources))
     assert {item for _heading, item, _body in read_items("pcocc.1", "Ev")} == read != set()
 
 

@@ -18,6 +18,7 @@ def parse(text: str, is_site: bool = True, file: str = "t.yaml") -> tuple[dict[s
     return found, [str(problem) for problem in problems]
 
 
+BOMB = "user-data: {b0: &b0 [x, x], " + ", ".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]" for n in range(1, 16)) + "}"
 CIRCLE = "templates inherit from each other in a circle"
 FULL = """
 example:
@@ -71,7 +72,10 @@ def test_every_key_of_the_original_is_known() -> None:
     assert set(values) == set(templates.DEFAULTS) - {"memory", "firmware", "command-user"}
 
 
-@pytest.mark.parametrize(("text", "mebibytes"), [("512", 512), ("512M", 512), ("2G", 2048), ("'1T'", 1 << 20), ("2GiB", 2048)])
+@pytest.mark.parametrize(
+    ("text", "mebibytes"),
+    [("512", 512), ("512M", 512), ("2G", 2048), ("'1T'", 1 << 20), ("2GiB", 2048), ("2g", 2048), ("512mb", 512), ("64T", 1 << 26)],
+)
 def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
     assert parse(f"a: {{memory: {text}}}")[0]["a"].values["memory"] == mebibytes
 
@@ -81,8 +85,12 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
     [
         ("cpu: 2", "t.yaml:2: a.cpu: unknown setting"),
         ("cpus: two", "t.yaml:2: a.cpus: expected a whole number, found text 'two'"),
+        (BOMB, "t.yaml:2: a.user-data: is larger than 64 KiB"),
+        ("persistent-drives: [[/x]]", "t.yaml:2: a.persistent-drives[0]: expected text, found a list"),
         ("cpus: 0", "t.yaml:2: a.cpus: 0 is not between 1 and 4096"),
         ("memory: 0", "t.yaml:2: a.memory: expected an amount of memory"),
+        ("memory: 65T", "t.yaml:2: a.memory: 65T is more than 64T, which no VM can have"),
+        ("memory: 999999999T", "t.yaml:2: a.memory: 999999999T is more than 64T"),
         ("memory: -1G", "t.yaml:2: a.memory: expected an amount of memory"),
         ("image: 5", "t.yaml:2: a.image: expected text, found a whole number '5'"),
         ("image: \"a\\nb\"", "t.yaml:2: a.image: expected text on one line"),
@@ -179,6 +187,11 @@ def test_a_name_that_no_option_could_carry_is_refused(name: str) -> None:
     assert "cannot name a template" in parse(f"{name}: {{}}")[1][0]
 
 
+def test_the_empty_list_is_no_mount_point() -> None:
+    found, problems = parse("a: {mount-points: []}")
+    assert (found["a"].values, problems) == ({"mount-points": {}}, [])
+
+
 def test_settings_are_inherited_through_files_and_any_depth() -> None:
     chain = "a: {inherits: b, description: mine}\nb: {inherits: c, cpus: 2}\nc: {cpus: 1, memory: 1G, description: theirs}"
     found, _ = parse(chain)
@@ -239,3 +252,21 @@ def test_an_error_points_to_where_an_inherited_setting_is_made() -> None:
     one = templates.resolve({**site, **user}, "a")
     assert str(one.error("kernel", "wrong")) == "site.yaml:3: p.kernel: wrong"
     assert str(one.error("firmware", "wrong")) == "user.yaml:1: a: wrong"
+
+
+def test_a_long_chain_is_followed_without_comparing_all_with_all() -> None:
+    compared = 0
+
+    class Name(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    node = yamlfile.parse("inherits: x", "t.yaml")
+    names = [Name(f"t{number}") for number in range(200)]
+    chain = {one: Template(one, {"inherits": parent}, node) for one, parent in zip(names, [*names[1:], None], strict=True)}
+    templates.resolve(chain, names[0])
+    assert compared < 1000

@@ -1,0 +1,69 @@
+"""Standard output and error of `pcocc`: closed, full, or of an encoding that lacks a character, they undo nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import TextIO
+
+from pcocc_runtime import errors
+
+_NUMBERS = {"stdout": 1, "stderr": 2}
+
+
+def ensure_open() -> None:
+    """Replace what is closed by /dev/null, and let characters that the locale lacks be written as escapes."""
+    for name, number in _NUMBERS.items():
+        if getattr(sys, name) is None:
+            _discard(number)
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """Write to standard error, if anybody can read it."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr, _NUMBERS["stderr"])
+
+
+def say_error(error: errors.PcoccError) -> None:
+    """Write what went wrong to standard error."""
+    say(f"{errors.render(error)}\n")
+
+
+def say_note(text: str) -> None:
+    """Write what is good to know to standard error."""
+    say(f"pcocc: note: {errors.one_line(text)}\n")
+
+
+def finish_output() -> int:
+    """Write what is buffered for standard output; 1 when that cannot be done, which is told unless its reader has gone."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _drop(sys.stdout, _NUMBERS["stdout"])
+        if not isinstance(error, BrokenPipeError):  # `pcocc template list | head`
+            say_error(errors.PcoccError(f"standard output cannot be written: {error.strerror}"))
+        return errors.EXIT_FAILURE
+    return 0
+
+
+def _drop(stream: TextIO, number: int) -> None:
+    """Let go what is buffered for a stream, so that it does not fail again at exit."""
+    _discard(number)
+    with contextlib.suppress(OSError):
+        stream.flush()
+
+
+def _discard(number: int) -> None:
+    """Lead a descriptor to /dev/null."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)
