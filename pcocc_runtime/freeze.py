@@ -6,7 +6,7 @@ import os.path
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from pcocc_runtime import config, qcow2, resources, schema, storage, templates, userdata
+from pcocc_runtime import config, qcow2, qemu_slots, resources, schema, storage, templates, userdata
 from pcocc_runtime.document import Cluster, Group, sets_text
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.filling import FILLED, Filling, needs_rank, typed_path
@@ -40,6 +40,9 @@ def freeze(request: Request, site: config.Site, every: Mapping[str, Template], c
     for part in request.parts:
         groups += _freeze_part(part, request, site, every, caller, user_data, sum(group.count for group in groups))
     storage.refuse_double_use(groups)
+    for group in groups:
+        disks, nics = len(group.persistent) + (group.image is not None), len(site.resource_sets[group.resource_set])
+        _ensure_slots(group.template, group.disk_model, disks, nics, group.display)
     cluster = Cluster(tuple(groups))
     if len(sets_text(cluster)) > MAX_SETS:
         raise RequestError("the resource sets of these VMs change too often to be told to the nodes",
@@ -60,6 +63,9 @@ def find_problems(chosen: Resolved, site: config.Site, caller: Caller) -> list[C
 
     if chosen.values["resource-set"] is not None:
         attempt("resource-set", lambda: _choose_set(chosen, site))
+    drives, display = chosen.values["persistent-drives"], chosen.values["remote-display"]
+    disks, nics = len(drives) + bool(chosen.values["image"]), len(site.resource_sets.get(chosen.values["resource-set"], ()))
+    attempt("persistent-drives", lambda: _ensure_slots(chosen.template.name, chosen.values["disk-model"], disks, nics, display))
     part = Part(chosen.template.name, 1)
     for key in FILLED:
         others = {name: templates.DEFAULTS[name] for name in FILLED} | {"image": False}
@@ -119,6 +125,14 @@ def _freeze_group(
         full_node=values["full-node"],
         command_user=values["command-user"],
     )
+
+
+def _ensure_slots(template: str, disk_model: str, disks: int, nics: int, display: str | None) -> None:
+    """Raise RequestError when QEMU would have more devices than its PCI bus has slots."""
+    slots, most = qemu_slots.count_fixed(disk_model, disks, nics, display), qemu_slots.SLOTS - 1  # one for a bridge
+    if slots > most:
+        text = f"a VM of template {template!r} would need {slots} PCI slots for {disks} disks and {nics} networks, it has {most}"
+        raise RequestError(text, "use fewer of them, or 'disk-model: virtio-scsi', where all disks share a slot")
 
 
 def _choose_arguments(filling: Filling, allowed: Limits) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pcocc_runtime.document import Drive, Group, Mount
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.filling import Filling
 from pcocc_runtime.limits import Limits
+from pcocc_runtime.qemu_slots import MOST_MOUNTS
 from pcocc_runtime.system import userfiles
 
 
@@ -18,6 +19,9 @@ def choose_mounts(filling: Filling, typed: tuple[Mount, ...], allowed: Limits) -
     """Return the template's mounts and the command's, which win over one with the same tag."""
     key = "mount-points"
     own, by_tag = filling.chosen.values[key], {mount.tag: mount for mount in typed}
+    if len(own | by_tag) > MOST_MOUNTS:
+        message, hint = f"{len(own | by_tag)} directories are too many for a VM, which can have {MOST_MOUNTS}", "export one above them"
+        raise RequestError(message, hint) if len(own) <= MOST_MOUNTS else filling.wrong(key, message, hint)
 
     def choose(tag: str) -> Mount:
         if tag in by_tag:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pcocc_runtime import cli
 from pcocc_runtime.document import Drive, Mount
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.filling import Filling
@@ -144,6 +145,38 @@ def test_what_is_typed_keeps_the_words_of_its_option(ask: Ask, tmp_path: Path) -
     options: dict[str, object] = {"images": ["./tiny.qcow2"], "user_data": "ud"}
     assert refused(ask("mine", mounts=["a=x"], **options)).startswith(f"pcocc: error: mount 'a': directory {tmp_path}/x cannot")
     assert frozen(ask("mine", mounts=["a=/usr"], **options)).groups[0].mounts == (Mount("a", "/usr"),)
+
+
+def test_more_devices_than_a_machine_has_slots_are_refused(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"n{number}" for number in range(20)]
+    subnets = {name: f"10.{number}.0.0/16" for number, name in enumerate(names)}
+    (tmp_path / "etc/networks.yaml").write_text(
+        "".join(f"{name}: {{type: ethernet, settings: {{network-layer: L2, int-network: {net}}}}}\n" for name, net in subnets.items())
+    )
+    (tmp_path / "etc/resources.yaml").write_text(f"default: {{networks: [{', '.join(names)}], default: true}}\nbare: {{}}\nfast: {{}}\n")
+    for number in range(9):
+        make_drive(tmp_path / f"d{number}")
+
+    def submit(drives: int, more: str = "") -> tuple[int, str]:
+        listed = ", ".join(f"{tmp_path}/d{number}" for number in range(drives))
+        user_template(tmp_path, f"mine: {{inherits: tiny, persistent-drives: [{listed}]{more}}}")
+        return ask("mine", mounts=[f"t{number}=/usr" for number in range(64)])
+
+    assert submit(7)[0] == submit(9, ", disk-model: virtio-scsi")[0] == 1
+    text = refused(submit(9))
+    assert "a VM of template 'mine' would need 31 PCI slots for 10 disks and 20 networks, it has 29" in text and "virtio-scsi" in text
+    assert "would need 30 PCI slots" in refused(submit(6, ", remote-display: vnc"))
+    assert cli.main(["template", "check"]) == 1
+    assert "templates.yaml:1: mine.persistent-drives: a VM of template 'mine' would need 30 PCI slots" in capsys.readouterr().err
+
+
+def test_a_vm_has_a_limit_of_mounts(ask: Ask, tmp_path: Path) -> None:
+    user_template(tmp_path, f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(128))}}}")
+    assert len(frozen(ask("mine", mounts=["t7=/bin"])).groups[0].mounts) == 128
+    said = "129 directories are too many for a VM, which can have 128"
+    assert refused(ask("mine", mounts=["u=/usr"])).startswith(f"pcocc: error: {said}")
+    user_template(tmp_path, f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(129))}}}")
+    assert f"templates.yaml:3: mine.mount-points: {said}" in refused(ask("mine"))
 
 
 def test_a_drive_is_named_once_in_a_vm(ask: Ask, tmp_path: Path) -> None:
