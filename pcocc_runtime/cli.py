@@ -132,20 +132,24 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _template_list(arguments: argparse.Namespace) -> int:
-    site, every, problems = _load()
-    found, wrong = _resolve_all(_with_images(every, site), site)
+    site, defined, problems = _load()
+    every, unread = _with_images(defined, site)
+    found, wrong = _resolve_all(every, site)
+    told: list[errors.PcoccError] = [*problems]
     if not arguments.names:
-        for error in wrong:
-            sitecheck.add_new(error, problems)
+        for error in [*wrong, *unread]:
+            sitecheck.add_new(error, told)
     render = report.render_list_json if arguments.json else report.render_names if arguments.names else report.render_list
     sys.stdout.write(render(found))
-    return _complain(problems)
+    return _complain(told)
 
 
 def _template_show(arguments: argparse.Namespace) -> int:
-    site, every, problems = _load()
+    site, defined, problems = _load()
+    every, unread = _with_images(defined, site)
     try:
-        one = templates.resolve(_with_images(every, site), arguments.name, site.default_set)
+        templates.ensure_known(every, arguments.name, unread)
+        one = templates.resolve(every, arguments.name, site.default_set)
     except errors.PcoccError as error:
         return _complain([*templates.find_own(problems, arguments.name, every), error])
     sys.stdout.write(report.render_one_json(one) if arguments.json else report.render_one(one))
@@ -155,12 +159,16 @@ def _template_show(arguments: argparse.Namespace) -> int:
 def _template_check(_arguments: argparse.Namespace) -> int:
     from pcocc_runtime import client
 
-    site, every, problems = _load()
+    site, defined, problems = _load()
+    every, unread = _with_images(defined, site)
     sitecheck.check_templates(site, every, problems)
     sitecheck.check_own(site, every, client.read_caller(_site_dir()), problems)
-    if not problems:
-        sys.stdout.write(f"{count(len(every), 'template')}, no error\n")
-    return _complain(problems)
+    told: list[errors.PcoccError] = [*problems]
+    for error in unread:
+        sitecheck.add_new(error, told)
+    if not told:
+        sys.stdout.write(f"{count(len(defined), 'template')}, no error\n")
+    return _complain(told)
 
 
 def _config_check(_arguments: argparse.Namespace) -> int:
@@ -224,14 +232,15 @@ def _load() -> tuple[config.Site, dict[str, Template], list[ConfigError]]:
     return site, config.load_templates(directory, config.user_dir(os.environ), problems), problems
 
 
-def _with_images(every: dict[str, Template], site: config.Site) -> dict[str, Template]:
-    """Return the templates and the images that are templates of their own, which they are with a default resource set."""
+def _with_images(every: dict[str, Template], site: config.Site) -> tuple[dict[str, Template], list[errors.PcoccError]]:
+    """Return the templates and the images, which are templates with a default resource set, and why some may be missing."""
     if site.default_set is None:
-        return every
+        return every, []
     words = images.path_words(os.environ, images.user_name(), os.path.expanduser("~"))
     problems: list[ConfigError] = []
     found = images.load_repos(_site_dir(), config.user_dir(os.environ), words, problems)
-    return templates.with_images(every, images.list_names(found))
+    unread: list[errors.PcoccError] = [*problems]
+    return templates.with_images(every, images.list_names(found, unread)), unread
 
 
 def _site_dir() -> str:

@@ -12,6 +12,7 @@ from pcocc_runtime.system import identity, userfiles
 
 if TYPE_CHECKING:
     from pcocc_runtime.repos import Repo
+    from pcocc_runtime.templates import Template
 
 OK, COULD_NOT_RUN, REFUSED = 1, 0, 2
 
@@ -38,15 +39,32 @@ def _answer(request_json: str) -> str:
     if problems:
         raise problems[0]
     caller = read_caller(directory)
-    if site.default_set and any(part.template not in every for part in asked.parts):
-        from pcocc_runtime import images  # as below
-
-        every = templates.with_images(every, images.list_names(_repos(directory, caller.user, caller.home)))
+    if site.default_set and any(templates.needs_images(every, part.template) for part in asked.parts):
+        every = _with_images(every, asked, _repos(directory, caller.user, caller.home))
     cluster = freeze.freeze(asked, site, every, caller)
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
-    admission.ensure_admitted(sets, identity.read_caller)
+    _ensure_admitted(cluster, site, every)
     return _render(asked, cluster)
+
+
+def _with_images(every: dict[str, Template], asked: requests.Request, repos: tuple[Repo, ...]) -> dict[str, Template]:
+    """Return the templates and the images, which are templates too; RequestError when none is what was asked for."""
+    from pcocc_runtime import images  # as below
+
+    unread: list[errors.PcoccError] = []
+    every = templates.with_images(every, images.list_names(repos, unread))
+    for part in asked.parts:
+        templates.ensure_known(every, part.template, unread)
+    return every
+
+
+def _ensure_admitted(cluster: Cluster, site: config.Site, every: dict[str, Template]) -> None:
+    """Raise ConfigError, at the first template that has it, when the caller may not use a resource set."""
+    first = {group.resource_set: group.template for group in reversed(cluster.groups)}
+    for name, template in first.items():
+        with templates.resolve(every, template, site.default_set).at("resource-set"):
+            admission.ensure_admitted([site.all_sets[name]], identity.read_caller)
 
 
 def read_caller(confdir: str) -> freeze.Caller:

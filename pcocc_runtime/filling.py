@@ -54,22 +54,24 @@ class Filling:
     own_home: str | None = None
     thorough: bool = True
 
-    def text(self, key: str, text: str) -> str:
-        """Return a text of setting `key` with `~` and `%{...}` filled in; ConfigError when one has no meaning."""
+    def text(self, key: str, text: str, item: str | int | None = None) -> str:
+        """Return a text of setting `key`, or of an item of it, with `~` and `%{...}` filled in; ConfigError when one has no meaning."""
 
         def fill(match: re.Match[str]) -> str:
-            return self._word(key, match[1])
+            return self._word(key, match[1], item)
 
         return fill_home(re.sub(r"%\{([^{}]*)\}", fill, text), self.words["homedir"])
 
-    def _word(self, key: str, name: str) -> str:
+    def _word(self, key: str, name: str, item: str | int | None) -> str:
         if name in self.words:
             return self.words[name]
         if not name.startswith("env:"):
-            raise self.wrong(key, f"%{{{name}}} is not known", _KNOWN)
-        if name[4:] not in self.environ:
-            raise self.wrong(key, f"the environment variable {name[4:]} is not set", f"export {name[4:]} and submit again")
-        return self.environ[name[4:]]
+            raise self.wrong(key, f"%{{{name}}} is not known", _KNOWN, item)
+        value = self.environ.get(name[4:])
+        if not value:  # an empty one would make '/' of '%{env:NAME}/'
+            state = "not set" if value is None else "set to nothing"
+            raise self.wrong(key, f"the environment variable {name[4:]} is {state}", f"export {name[4:]}=VALUE and submit again", item)
+        return value
 
     def words_in(self, pattern: str) -> str:
         """Return a pattern of the site with the person's words filled in, and never with the person's environment."""
@@ -79,17 +81,17 @@ class Filling:
         text = re.sub(r"%\{([^{}]*)\}", lambda match: words.get(match[1], match[0]), pattern)
         return fill_home(text, self.own_home) if self.own_home else text
 
-    def path(self, key: str, path: str) -> str:
-        """Return the absolute path that a path in setting `key` comes to."""
-        full = self.text(key, path)
+    def path(self, key: str, path: str, item: str | int | None = None) -> str:
+        """Return the absolute path that a path in setting `key`, or in an item of it, comes to."""
+        full = self.text(key, path, item)
         if not full.startswith("/"):
-            raise self.wrong(key, f"{path!r} is not an absolute path", "begin it with '/', '~/' or '%{homedir}/'")
+            raise self.wrong(key, f"{path!r} is not an absolute path", "begin it with '/', '~/' or '%{homedir}/'", item)
         return full
 
     def typed(self, path: str) -> str:
         """Return the absolute path that a path typed on the command line means."""
         return typed_path(path, self.directory, self.words["homedir"])
 
-    def wrong(self, key: str, message: str, hint: str) -> ConfigError:
-        """Return the error about a setting, with the place where it is made."""
-        return self.chosen.error(key, message, hint)
+    def wrong(self, key: str, message: str, hint: str, item: str | int | None = None) -> ConfigError:
+        """Return the error about a setting, or an item of it, with the place where it is made."""
+        return self.chosen.error(key, message, hint, item)

@@ -6,7 +6,7 @@ import os.path
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from pcocc_runtime import config, qcow2, resources, storage, templates, userdata
+from pcocc_runtime import config, qcow2, qemu_slots, resources, schema, storage, templates, userdata
 from pcocc_runtime.document import Cluster, Group, sets_text
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.filling import FILLED, Filling, needs_rank, typed_path
@@ -45,6 +45,9 @@ def freeze(request: Request, site: config.Site, every: Mapping[str, Template], c
     for part in request.parts:
         groups += _freeze_part(part, request, site, every, caller, user_data, sum(group.count for group in groups))
     storage.refuse_double_use(groups)
+    for group in groups:
+        disks, nics = len(group.persistent) + (group.image is not None), len(site.resource_sets[group.resource_set])
+        _ensure_slots(group.template, group.disk_model, disks, nics, group.display)
     cluster = Cluster(tuple(groups))
     if len(sets_text(cluster)) > MAX_SETS:
         raise RequestError("the resource sets of these VMs change too often to be told to the nodes",
@@ -58,13 +61,16 @@ def find_problems(chosen: Resolved, site: config.Site, caller: Caller) -> list[C
 
     def attempt(key: str, action: Callable[[], object]) -> None:
         try:
-            action()
+            with chosen.at(key):
+                action()
         except ConfigError as error:
-            found.append(error)
-        except RequestError as error:
-            found.append(chosen.error(key, error.message, error.hint))
+            schema.add_problem(found, error)
 
-    attempt("resource-set", lambda: _choose_set(chosen, site))
+    if chosen.values["resource-set"] is not None:
+        attempt("resource-set", lambda: _choose_set(chosen, site))
+    drives, display = chosen.values["persistent-drives"], chosen.values["remote-display"]
+    disks, nics = len(drives) + bool(chosen.values["image"]), len(site.resource_sets.get(chosen.values["resource-set"], ()))
+    attempt("persistent-drives", lambda: _ensure_slots(chosen.template.name, chosen.values["disk-model"], disks, nics, display))
     part = Part(chosen.template.name, 1)
     for key in FILLED:
         others = {name: templates.DEFAULTS[name] for name in FILLED} | {"image": False}
@@ -105,7 +111,7 @@ def _freeze_group(
         resource_set=resource_set,
         cpus=values["cpus"],
         memory=values["memory"],
-        user_data=user_data if user_data is not None else userdata.read_template_data(filling),
+        user_data=user_data if user_data is not None else _read_user_data(filling),
         instance_id=values["instance-id"] and filling.text("instance-id", values["instance-id"]),
         mounts=storage.choose_mounts(filling, request.mounts, site.users_may_set),
         persistent=drives,
@@ -126,10 +132,28 @@ def _freeze_group(
     )
 
 
+def _ensure_slots(template: str, disk_model: str, disks: int, nics: int, display: str | None) -> None:
+    """Raise RequestError when QEMU would have more devices than its PCI bus has slots."""
+    slots, most = qemu_slots.count_fixed(disk_model, disks, nics, display), qemu_slots.SLOTS - 1  # one for a bridge
+    if slots > most:
+        text = f"a VM of template {template!r} would need {slots} PCI slots for {disks} disks and {nics} networks, it has {most}"
+        raise RequestError(text, "use fewer of them, or 'disk-model: virtio-scsi', where all disks share a slot")
+
+
 def _choose_arguments(filling: Filling, allowed: Limits) -> tuple[str, ...]:
-    words = tuple(filling.text("custom-args", word) for word in filling.chosen.values["custom-args"])
-    storage.ensure_words_allowed(filling, "custom-args", words, allowed.custom_args)
-    return words
+    key = "custom-args"
+
+    def choose(item: tuple[int, str]) -> str:
+        word = filling.text(key, item[1], item[0])
+        storage.ensure_word_allowed(filling, key, word, allowed.custom_args, item[0])
+        return word
+
+    return tuple(schema.gather(choose, enumerate(filling.chosen.values[key])))
+
+
+def _read_user_data(filling: Filling) -> str | None:
+    with filling.chosen.at("user-data"):
+        return userdata.read_template_data(filling)
 
 
 def _choose_program(filling: Filling, allowed: Limits) -> str | None:
@@ -137,7 +161,7 @@ def _choose_program(filling: Filling, allowed: Limits) -> str | None:
     if value is None:
         return None
     path = filling.path("qemu-bin", value)
-    storage.ensure_paths_allowed(filling, "qemu-bin", [path], allowed.qemu_bin)
+    storage.ensure_path_allowed(filling, "qemu-bin", path, allowed.qemu_bin)
     return path
 
 
@@ -146,18 +170,27 @@ def _choose_kernel(filling: Filling, allowed: Limits) -> dict[str, str | None]:
     value = filling.chosen.values["kernel"]
     if value is None:
         return {}
-    paths = {name: filling.path("kernel", value[key]) for name, key in (("kernel", "path"), ("initrd", "initrd")) if value[key]}
-    for name, path in paths.items():
-        userfiles.read_start(path, 1, name)
-    storage.ensure_paths_allowed(filling, "kernel", paths.values(), allowed.kernel)
-    return {**paths, "append": value["append"] and filling.text("kernel", value["append"])}
+
+    def choose(item: tuple[str, str]) -> tuple[str, str | None]:
+        name, key = item
+        if not value[key]:
+            return name, value[key]
+        if key == "append":
+            return name, filling.text("kernel", value[key], key)
+        path = filling.path("kernel", value[key], key)
+        with filling.chosen.at("kernel", key):
+            userfiles.read_start(path, 1, name)
+        storage.ensure_path_allowed(filling, "kernel", path, allowed.kernel, key)
+        return name, path
+
+    return dict(schema.gather(choose, (("kernel", "path"), ("initrd", "initrd"), ("append", "append"))))
 
 
 def _choose_set(chosen: Resolved, site: config.Site) -> str:
     one = config.find_set(site, chosen)
     reason = resources.find_obstacle(one, site.all_networks)
     if reason:
-        raise RequestError(f"resource set {one.name!r} of template {chosen.template.name!r} cannot be used: {reason}",
+        raise chosen.error("resource-set", f"resource set {one.name!r} cannot be used: {reason}",
                            f"resource sets that can: {', '.join(sorted(site.resource_sets)) or 'none'}")
     return one.name
 
@@ -168,20 +201,27 @@ def _choose_image(part: Part, request: Request, filling: Filling, caller: Caller
     if typed:
         named = [image for name, image in request.images if name == part.template]
         image = (named or typed)[-1]
-        if "/" in image:
-            image = filling.typed(image)
-    elif value is False or (value is None and _boots_without_image(filling.chosen)):
+        return _find_disk(filling.typed(image) if "/" in image else image, caller)
+    if value is False or (value is None and _boots_without_image(filling.chosen)):
         return None, None
-    elif value is None:
-        raise RequestError(f"template {part.template!r} has no image",
-                           "name one with --pcocc-image=NAME or --pcocc-image=/PATH/TO/DISK.qcow2")
-    else:
-        image = filling.text("image", value)
+    if value is None:
+        raise filling.wrong("image", f"template {part.template!r} has no image",
+                            "name one with --pcocc-image=NAME or --pcocc-image=/PATH/TO/DISK.qcow2")
+    image = filling.text("image", value)
+    if "/" in image and not image.startswith("/"):
+        raise filling.wrong("image", f"{image!r} is not an absolute path", "begin it with '/' or '~/', or name an image")
+    with filling.chosen.at("image"):
+        return _find_disk(image, caller)
+
+
+def _find_disk(image: str, caller: Caller) -> tuple[str, str | None]:
+    """Return the path of the disk that an image's name or path means, and the full name of one in a repository."""
     if "/" not in image:
         return caller.find_image(image)
-    if not image.startswith("/"):
-        raise filling.wrong("image", f"{image!r} is not an absolute path", "begin it with '/' or '~/', or name an image")
-    _check_image(image, 0)
+    disk = userfiles.find_last_revision(image)
+    if disk:
+        raise RequestError(f"image {image} is a directory, as pcocc 0.7 had them", f"import its disk: pcocc image import {disk} NAME")
+    _check_image(image, image, 0)
     return image, None
 
 
@@ -189,15 +229,16 @@ def _boots_without_image(chosen: Resolved) -> bool:
     return bool(chosen.values["persistent-drives"]) or chosen.values["kernel"] is not None
 
 
-def _check_image(path: str, depth: int) -> None:
+def _check_image(path: str, top: str, depth: int) -> None:
     """Refuse an image that QEMU could not open, or that leads it to something else than local files."""
     if depth > _MAX_CHAIN:
-        raise RequestError(f"image {path} has more than {_MAX_CHAIN} backing files", "flatten it with qemu-img convert")
+        hint = f"see: qemu-img info --backing-chain {top}; make it one file: qemu-img convert -O qcow2 {top} NEW.qcow2"
+        raise RequestError(f"image {top} has more than {_MAX_CHAIN} backing files", hint)
     header = qcow2.parse_header(userfiles.read_start(path, qcow2.HEAD_SIZE, "image"), path)
     if header.backing_file is not None:
         below = os.path.join(os.path.dirname(path), header.backing_file)
         if userfiles.read_start(below, 4, f"the backing file of image {path},")[:4] == b"QFI\xfb":
-            _check_image(below, depth + 1)
+            _check_image(below, top, depth + 1)
 
 
 def _fill_for(chosen: Resolved, caller: Caller, rank: int | None = None, first: int = 0) -> Filling:

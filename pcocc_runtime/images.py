@@ -68,7 +68,7 @@ def read_repos(confdir: str, user_dir: str | None, words: Mapping[str, str]) -> 
 
 def path_words(environ: Mapping[str, str], user: str, home: str) -> dict[str, str]:
     """Return the values of %{...} in the paths of repositories."""
-    return {"user": user, "homedir": home, **{f"env:{name}": value for name, value in environ.items()}}
+    return {"user": user, "homedir": home, **{f"env:{name}": value for name, value in environ.items() if value}}
 
 
 def list_images(every: Sequence[Repo]) -> dict[str, Repo]:
@@ -80,12 +80,14 @@ def list_images(every: Sequence[Repo]) -> dict[str, Repo]:
     return found
 
 
-def list_names(every: Sequence[Repo]) -> dict[str, str]:
-    """Return the name of every image and its repository's, of those repositories that can be read."""
+def list_names(every: Sequence[Repo], problems: list[PcoccError]) -> dict[str, str]:
+    """Return the name of every image and its repository's; a repository that cannot be read is added to `problems`."""
     found: dict[str, str] = {}
     for repo in every:
-        with contextlib.suppress(PcoccError):
+        try:
             found |= {name: repo.name for name in list_images([repo]) if name not in found}
+        except PcoccError as error:
+            problems.append(error)
     return found
 
 

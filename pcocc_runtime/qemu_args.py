@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pcocc_runtime import qemu_slots
 from pcocc_runtime.qemu_disks import Disk, escape, first_partition, machine_kind, plan_disks
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -85,6 +87,9 @@ class VmPlan:
 
 def plan_argv(plan: VmPlan) -> list[str]:
     """Return the whole command line, program first."""
+    fixed = qemu_slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics), plan.display)
+    movable = len(plan.exports) + len(plan.filesystems) + 3  # those of _helpers
+    places = qemu_slots.plan_places(fixed, movable)
     return [
         plan.qemu,
         *_identity(plan),
@@ -95,9 +100,10 @@ def plan_argv(plan: VmPlan) -> list[str]:
         *_kernel(plan),
         *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
-        *[word for index, export in enumerate(plan.exports) for word in _export(index, export)],
-        *[word for index, shared in enumerate(plan.filesystems) for word in _filesystem(index, shared)],
-        *_helpers(plan),
+        *qemu_slots.plan_bridge(fixed, movable),
+        *[word for index, export in enumerate(plan.exports) for word in _export(index, export, next(places))],
+        *[word for index, shared in enumerate(plan.filesystems) for word in _filesystem(index, shared, next(places))],
+        *_helpers(plan, places),
         *_display(plan),
         *plan.custom_args,
     ]
@@ -161,28 +167,28 @@ def _nic(plan: VmPlan, index: int, nic: Nic) -> list[str]:
             "-device", f"{plan.nic_model},netdev=net{index},mac={nic.mac}{mtu},romfile="]  # fmt: skip
 
 
-def _export(index: int, export: Export) -> list[str]:
+def _export(index: int, export: Export, place: str) -> list[str]:
     readonly = ",readonly=on" if export.readonly else ""
     return [
         "-fsdev", f"local,id=fs{index},path={escape(export.path)},security_model=none,multidevs=remap{readonly}",
-        "-device", f"virtio-9p-pci,fsdev=fs{index},mount_tag={escape(export.tag)}",
+        "-device", f"virtio-9p-pci,fsdev=fs{index},mount_tag={escape(export.tag)}{place}",
     ]  # fmt: skip
 
 
-def _filesystem(index: int, shared: SharedFs) -> list[str]:
+def _filesystem(index: int, shared: SharedFs, place: str) -> list[str]:
     return [
         "-chardev", f"socket,id=virtiofs{index},fd={shared.fd}",
-        "-device", f"vhost-user-fs-pci,chardev=virtiofs{index},tag={escape(shared.tag)}",
+        "-device", f"vhost-user-fs-pci,chardev=virtiofs{index},tag={escape(shared.tag)}{place}",
     ]  # fmt: skip
 
 
-def _helpers(plan: VmPlan) -> list[str]:
+def _helpers(plan: VmPlan, places: Iterator[str]) -> list[str]:
     return [
-        "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
-        "-device", "virtio-serial-pci",
+        "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", f"virtio-rng-pci,rng=rng{next(places)}",
+        "-device", f"virtio-serial-pci{next(places)}",
         "-chardev", f"socket,id=agent,path={escape(plan.agent_path)},server=on,wait=off",
         "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
-        "-device", "pvpanic-pci",
+        "-device", f"pvpanic-pci{next(places)}",
     ]  # fmt: skip
 
 

@@ -35,6 +35,11 @@ def most_disks(model: str, machine: str) -> int:
     return len(_ide_ports(machine)) - 1 if model == "ide" else 16
 
 
+def count_slots(model: str, disks: int) -> int:
+    """Return the PCI slots that so many disks and the seed take."""
+    return {"virtio": disks + 1, "virtio-scsi": 1, "ide": 0}[model]
+
+
 def _device(model: str, machine: str, place: int, kind: str = "hd") -> str:
     if model == "ide":
         return f"ide-{kind},{_ide_ports(machine)[place]}"

@@ -124,10 +124,13 @@ def parse_mount(text: str) -> Mount:
     tag, equals, rest = text.partition("=")
     if not equals or not _TAG.fullmatch(tag):
         raise RequestError(f"--pcocc-mount={text} does not begin with a tag and '='", _MOUNT_FORM)
-    kind, readonly = "9p", False
+    kinds, readonly = list[str](), False
     while match := re.fullmatch(r"(.*),(readonly|type=([^,/]*))", rest, re.DOTALL):
         rest, readonly = match[1], readonly or match[2] == "readonly"
-        kind = match[3] if match[3] is not None else kind
+        kinds += [] if match[3] is None else [match[3]]
+    if len(kinds) > 1:
+        raise RequestError(f"--pcocc-mount={text} has {len(kinds)} types", _MOUNT_FORM)
+    kind = kinds[0] if kinds else "9p"
     if kind not in ("9p", "virtiofs"):
         raise RequestError(f"--pcocc-mount={text} has the unknown type {kind!r}", _MOUNT_FORM)
     if not rest:

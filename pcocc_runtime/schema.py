@@ -43,8 +43,8 @@ def add_problem(problems: Problems, error: ConfigError) -> None:
     problems += error.every if isinstance(error, Several) else (error,)
 
 
-def _gather(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Check every item; what is wrong with any of them is raised at once."""
+def gather(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Return what `check` makes of every item; what is wrong with any of them is raised at once."""
     problems: Problems = []
     values = []
     for item in items:
@@ -198,7 +198,7 @@ def list_of(check: Check) -> Check:
     def check_list(node: Node) -> tuple[Any, ...]:
         if not isinstance(node.value, tuple):
             raise mismatch(node, "a list")
-        return tuple(_gather(check, node.value))
+        return tuple(gather(check, node.value))
 
     return check_list
 
@@ -211,7 +211,7 @@ def mapping_of(check: Check) -> Check:
             return {}
         if not isinstance(node.value, dict):
             raise mismatch(node, "a mapping")
-        return dict(zip(node.value, _gather(check, node.value.values()), strict=True))
+        return dict(zip(node.value, gather(check, node.value.values()), strict=True))
 
     return check_mapping
 

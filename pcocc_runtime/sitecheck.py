@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from pcocc_runtime import admission, config, netfile, repos, templates
-from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime import admission, config, netfile, repos, schema, templates
+from pcocc_runtime.errors import ConfigError, PcoccError
 from pcocc_runtime.policy import Policy, parse_policy
 from pcocc_runtime.schema import Problems
 from pcocc_runtime.system import identity
@@ -15,6 +15,8 @@ from pcocc_runtime.templates import Resolved, Template
 
 if TYPE_CHECKING:
     from pcocc_runtime.freeze import Caller
+
+Error = TypeVar("Error", bound=PcoccError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,25 @@ def _find_strangers(site: config.Site, file: str) -> list[str]:
 def check_templates(site: config.Site, every: Mapping[str, Template], problems: Problems) -> None:
     """Add to `problems` what is wrong between templates, and between templates and resource sets."""
     sets_unread = any(problem.key is None and problem.file.endswith("/resources.yaml") for problem in problems)
-    for name in every:
-        try:
-            chosen = templates.resolve(every, name, site.default_set)
-            if not sets_unread:
-                config.find_set(site, chosen)
-            templates.check_sizes(chosen)
-        except ConfigError as error:
+    for one in every.values():
+        if one.is_image:
+            continue
+        found: Problems = []
+        chosen = templates.resolve_known(every, one.name, site.default_set, found)
+        is_whole = not found  # where a parent is not known, only what is said below it is looked at
+        if not sets_unread and (is_whole or "resource-set" in chosen.sources):
+            _attempt(lambda chosen=chosen: config.find_set(site, chosen), found)  # type: ignore[misc]
+        if is_whole:
+            _attempt(lambda chosen=chosen: templates.check_sizes(chosen), found)  # type: ignore[misc]
+        for error in found:
             add_new(error, problems)
+
+
+def _attempt(check: Callable[[], object], found: Problems) -> None:
+    try:
+        check()
+    except ConfigError as error:
+        schema.add_problem(found, error)
 
 
 def check_own(site: config.Site, every: Mapping[str, Template], caller: Caller, problems: Problems) -> None:
@@ -70,27 +83,25 @@ def check_own(site: config.Site, every: Mapping[str, Template], caller: Caller, 
     from pcocc_runtime import freeze  # only `template check` pays for it
 
     for one in every.values():
-        if one.is_site:
+        if one.is_site or one.is_image:
             continue
-        try:
-            chosen = templates.resolve(every, one.name, site.default_set)
-        except ConfigError:
-            continue  # check_templates has told
+        chosen = templates.resolve_known(every, one.name, site.default_set, [])  # check_templates tells of its parents
         for error in [*freeze.find_problems(chosen, site, caller), *_find_denials(chosen, site)]:
             add_new(error, problems)
 
 
 def _find_denials(chosen: Resolved, site: config.Site) -> list[ConfigError]:
-    try:
-        admission.ensure_admitted([config.find_set(site, chosen)], identity.read_caller)
-    except ConfigError:
+    if chosen.values["resource-set"] not in site.all_sets:
         return []
-    except RequestError as error:
-        return [chosen.error("resource-set", error.message, error.hint)]
+    try:
+        with chosen.at("resource-set"):
+            admission.ensure_admitted([config.find_set(site, chosen)], identity.read_caller)
+    except ConfigError as error:
+        return [error]
     return []
 
 
-def add_new(error: ConfigError, problems: Problems) -> None:
-    """Add an error, unless one of that place is known: what follows from a mistake is not told."""
-    if error.where not in [known.where for known in problems]:
+def add_new(error: Error, problems: list[Error]) -> None:
+    """Add an error, unless it is known already, as that of a parent is."""
+    if (error.where, error.message) not in [(known.where, known.message) for known in problems]:
         problems.append(error)

@@ -3,46 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
-from pcocc_runtime import limits, qcow2
+from pcocc_runtime import limits, qcow2, schema
 from pcocc_runtime.document import Drive, Group, Mount
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.filling import Filling
 from pcocc_runtime.limits import Limits
+from pcocc_runtime.qemu_slots import MOST_MOUNTS
 from pcocc_runtime.system import userfiles
 
 
 def choose_mounts(filling: Filling, typed: tuple[Mount, ...], allowed: Limits) -> tuple[Mount, ...]:
     """Return the template's mounts and the command's, which win over one with the same tag."""
-    chosen = filling.chosen
-    mounts = {
-        tag: Mount(tag, filling.path("mount-points", one["path"]), one["type"], one["readonly"])
-        for tag, one in chosen.values["mount-points"].items()
-    }
-    mounts |= {mount.tag: Mount(mount.tag, filling.typed(mount.path), mount.type, mount.readonly) for mount in typed}
-    by_user = {mount.tag for mount in typed} | (set(mounts) if _is_users(filling, "mount-points") else set())
-    for mount in mounts.values():
-        userfiles.ensure_directory_readable(mount.path, f"mount {mount.tag!r}: directory")
-        if mount.tag in by_user:
-            _ensure_allowed(mount.path, f"mount {mount.tag!r}: directory {mount.path}", filling, allowed)
-    return tuple(mounts.values())
+    key = "mount-points"
+    own, by_tag = filling.chosen.values[key], {mount.tag: mount for mount in typed}
+    if len(own | by_tag) > MOST_MOUNTS:
+        message, hint = f"{len(own | by_tag)} directories are too many for a VM, which can have {MOST_MOUNTS}", "export one above them"
+        raise RequestError(message, hint) if len(own) <= MOST_MOUNTS else filling.wrong(key, message, hint)
+
+    def choose(tag: str) -> Mount:
+        if tag in by_tag:
+            return _choose_typed(by_tag[tag], filling, allowed)
+        mount = Mount(tag, filling.path(key, own[tag]["path"], tag), own[tag]["type"], own[tag]["readonly"])
+        with filling.chosen.at(key, tag):
+            _ensure_mountable(mount, filling, allowed if _is_users(filling, key) else Limits())
+        return mount
+
+    return tuple(schema.gather(choose, own | by_tag))
+
+
+def _choose_typed(typed: Mount, filling: Filling, allowed: Limits) -> Mount:
+    mount = replace(typed, path=filling.typed(typed.path))
+    try:
+        _ensure_mountable(mount, filling, allowed)
+    except RequestError as error:
+        _path, comma, option = mount.path.rpartition(",")
+        if comma and "/" not in option and not userfiles.exists(mount.path):
+            error.hint = f"if {option!r} is to be an option: there are type=9p, type=virtiofs and readonly"
+        raise
+    return mount
+
+
+def _ensure_mountable(mount: Mount, filling: Filling, allowed: Limits) -> None:
+    userfiles.ensure_directory_readable(mount.path, f"mount {mount.tag!r}: directory")
+    _ensure_allowed(mount.path, f"mount {mount.tag!r}: directory {mount.path}", filling, allowed)
 
 
 def choose_drives(filling: Filling, allowed: Limits) -> tuple[Drive, ...]:
     """Return the template's persistent drives, each of them a file that the user can write."""
     key = "persistent-drives"
-    drives = tuple(
-        Drive(**{**one, "path": filling.path(key, one["path"]), "backup": one["backup"] and filling.path(key, one["backup"])})
-        for one in filling.chosen.values[key]
-    )
-    for drive in drives:
-        _check_drive(drive)
-        if drive.mmp == "cluster" and drive.format != "raw":
-            raise filling.wrong(key, f"{drive.path} is {drive.format}, which several VMs cannot write at once",
-                                "with 'mmp: cluster' a drive must be raw")
-        if _is_users(filling, key):
-            _ensure_allowed(drive.path, f"drive {drive.path}", filling, allowed)
-    return drives
+    seen: dict[str, str] = {}
+
+    def choose(item: tuple[int, dict[str, Any]]) -> Drive:
+        index, one = item
+        drive = Drive(**{**one, "path": filling.path(key, one["path"], index)})
+        with filling.chosen.at(key, index):
+            _check_drive(drive)
+            _refuse_again(drive.path, seen)
+            if _is_users(filling, key):
+                _ensure_allowed(drive.path, f"drive {drive.path}", filling, allowed)
+        return drive
+
+    return tuple(schema.gather(choose, enumerate(filling.chosen.values[key])))
+
+
+def _refuse_again(path: str, seen: dict[str, str]) -> None:
+    """Raise RequestError when a VM has this file as a drive already; `seen` has what named each by its real path."""
+    real = userfiles.real_path(path)
+    if real in seen:
+        same = "" if seen[real] == path else f", which is {seen[real]},"
+        raise RequestError(f"a VM would have the drive {path}{same} twice", "name each drive once")
+    seen[real] = path
 
 
 def _check_drive(drive: Drive) -> None:
@@ -53,6 +86,9 @@ def _check_drive(drive: Drive) -> None:
     elif head[:4] == qcow2.MAGIC:
         raise RequestError(f"drive {drive.path} is a qcow2 file, and would be used as a raw one",
                            "say 'format: qcow2' under its path in the template")
+    if drive.mmp == "cluster" and drive.format != "raw":
+        raise RequestError(f"{drive.path} is {drive.format}, which several VMs cannot write at once",
+                           "with 'mmp: cluster' a drive must be raw")
 
 
 def refuse_double_use(groups: Iterable[Group]) -> None:
@@ -60,30 +96,36 @@ def refuse_double_use(groups: Iterable[Group]) -> None:
     users: dict[str, list[tuple[str, Drive]]] = {}
     for group in groups:
         for drive in group.persistent:
-            users.setdefault(drive.path, []).extend([(group.template, drive)] * group.count)
-    for path, uses in users.items():
+            users.setdefault(userfiles.real_path(drive.path), []).extend([(group.template, drive)] * group.count)
+    for uses in users.values():
         if len(uses) > 1 and any(drive.mmp == "yes" for _template, drive in uses):
-            raise RequestError(f"{len(uses)} VMs would write the drive {path} of template {uses[0][0]!r}, which allows one",
+            template, first = uses[0]
+            raise RequestError(f"{len(uses)} VMs would write the drive {first.path} of template {template!r}, which allows one",
                                "give each VM its own with %{vm_rank} in the path, or ask for one VM; 'mmp: cluster' lets several in")
 
 
-def ensure_words_allowed(filling: Filling, key: str, words: Iterable[str], patterns: tuple[str, ...] | None) -> None:
-    """Raise ConfigError when a user's template has words in `key` that the site does not let users set."""
+def ensure_word_allowed(
+    filling: Filling, key: str, word: str, patterns: tuple[str, ...] | None, item: str | int | None = None
+) -> None:
+    """Raise ConfigError when a user's template has a word in `key`, or an item of it, that the site does not let users set."""
     if patterns is not None and _is_users(filling, key):
-        _ensure_match(filling, key, words, patterns, [filling.words_in(pattern) for pattern in patterns])
+        _ensure_match(filling, key, word, patterns, [filling.words_in(pattern) for pattern in patterns], item)
 
 
-def ensure_paths_allowed(filling: Filling, key: str, paths: Iterable[str], patterns: tuple[str, ...] | None) -> None:
-    """Do the same with paths: what counts is where they really lead."""
+def ensure_path_allowed(
+    filling: Filling, key: str, path: str, patterns: tuple[str, ...] | None, item: str | int | None = None
+) -> None:
+    """Do the same with a path: what counts is where it really leads."""
     if patterns is not None and _is_users(filling, key):
         real = [userfiles.real_path(filling.words_in(pattern)) for pattern in patterns]
-        _ensure_match(filling, key, map(userfiles.real_path, paths), patterns, real)
+        _ensure_match(filling, key, userfiles.real_path(path), patterns, real, item)
 
 
-def _ensure_match(filling: Filling, key: str, texts: Iterable[str], shown: tuple[str, ...], patterns: list[str]) -> None:
-    refused = limits.find_refused(texts, patterns)
-    if refused is not None:
-        raise filling.wrong(key, f"this site does not let users set {refused!r} here", _hint(shown))
+def _ensure_match(
+    filling: Filling, key: str, text: str, shown: tuple[str, ...], patterns: list[str], item: str | int | None
+) -> None:
+    if limits.find_refused([text], patterns) is not None:
+        raise filling.wrong(key, f"this site does not let users set {text!r} here", _hint(shown), item)
 
 
 def _ensure_allowed(path: str, what: str, filling: Filling, allowed: Limits) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pcocc_runtime import schema
-from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.errors import ConfigError, PcoccError, RequestError
 from pcocc_runtime.qemu_disks import most_disks
 from pcocc_runtime.schema import Problems, Setting
 from pcocc_runtime.yamlfile import Node
@@ -39,12 +40,27 @@ class Resolved:
         """Return the name of the template that each setting came from, where it is not the built-in default."""
         return {key: one.name for key, one in self.sources.items()}
 
-    def error(self, key: str, message: str, hint: str | None = None) -> ConfigError:
-        """Return the error that points to where a setting is made, in this template or the one it is inherited from."""
+    def error(self, key: str, message: str, hint: str | None = None, item: str | int | None = None) -> ConfigError:
+        """Return the error that points to where a setting, or an item of it, is made, here or in what is inherited from."""
         node = self.sources.get(key, self.template).node
-        place = node.value.get(key, node) if isinstance(node.value, dict) else node
-        error: ConfigError = place.error(message, hint)
-        return error
+        place: Node = node.value.get(key, node) if isinstance(node.value, dict) else node
+        if key == "persistent-drives" and isinstance(item, int):
+            place = _drive_nodes(place)[item]
+        elif isinstance(place.value, dict):
+            place = place.value.get(item, place)
+        elif isinstance(place.value, tuple) and isinstance(item, int):
+            place = place.value[item]
+        return place.error(message, hint)
+
+    @contextlib.contextmanager
+    def at(self, key: str, item: str | int | None = None) -> Iterator[None]:
+        """Give what is refused in the block the place of the setting that asks for it."""
+        try:
+            yield
+        except RequestError as error:
+            if self.sources.get(key, self.template).is_image:
+                raise  # it says which image, and no file has anything to mend
+            raise self.error(key, error.message, error.hint, item) from error
 
 
 def _path(node: Node) -> str:
@@ -57,6 +73,8 @@ def _path(node: Node) -> str:
 def _image(node: Node) -> str | bool:
     if node.value is False:
         return False
+    if node.value is True:
+        raise schema.mismatch(node, "text or false", "write an image's name or path, or false for none")
     return schema.text(node)
 
 
@@ -104,22 +122,35 @@ def _mmp(node: Node) -> str:
 _DRIVE = (
     Setting("cache", schema.choice("writeback", "writethrough", "none", "directsync", "unsafe")),
     Setting("mmp", _mmp),
-    Setting("backup", schema.optional(schema.text)),
+    Setting("backup", schema.optional(schema.text)),  # pcocc 0.7's, and not looked at
     Setting("format", schema.choice("raw", "qcow2")),
 )
 
 
 def _drives(node: Node) -> tuple[dict[str, Any], ...]:
     if isinstance(node.value, tuple):
-        return tuple(drive for item in node.value for drive in _item_drives(item))
+        return tuple(drive for drives in schema.gather(_item_drives, node.value) for drive in drives)
     return _item_drives(node)
 
 
 def _item_drives(node: Node) -> tuple[dict[str, Any], ...]:
     if isinstance(node.value, dict):
-        check = schema.optional(schema.record(_DRIVE))
-        return tuple(_drive(_path(_key(path, options)), check(options) or {}) for path, options in node.value.items())
+        return tuple(schema.gather(_drive_with_options, node.value.items()))
     return (_drive(_path(node), {}),)
+
+
+def _drive_with_options(item: tuple[str, Node]) -> dict[str, Any]:
+    path, options = item
+    if path in [setting.name for setting in _DRIVE]:
+        raise options.error("belongs to no drive", f"indent it deeper than the drive's path, or write - /PATH: {{{path}: ...}}")
+    return _drive(_path(_key(path, options)), schema.optional(schema.record(_DRIVE))(options) or {})
+
+
+def _drive_nodes(node: Node) -> list[Node]:
+    """Return where each drive is named, in their order."""
+    if isinstance(node.value, tuple):
+        return [found for item in node.value for found in _drive_nodes(item)]
+    return list(node.value.values()) if isinstance(node.value, dict) else [node]
 
 
 def _key(text: str, value: Node) -> Node:
@@ -229,11 +260,18 @@ def with_images(templates: Mapping[str, Template], images: Mapping[str, str]) ->
 
 def resolve(templates: Mapping[str, Template], name: str, default_set: str | None = None) -> Resolved:
     """Return what template `name` comes to; RequestError when unknown, ConfigError when its parents are wrong."""
-    if name not in templates:
-        raise _unknown(templates, name)
+    ensure_known(templates, name)
+    problems: Problems = []
+    found = resolve_known(templates, name, default_set, problems)
+    schema.raise_problems(problems)
+    return found
+
+
+def resolve_known(templates: Mapping[str, Template], name: str, default_set: str | None, problems: Problems) -> Resolved:
+    """Return what a template comes to as far as its parents are known; what is wrong with them is added to `problems`."""
     values: dict[str, Any] = {**DEFAULTS, "resource-set": default_set}
     sources: dict[str, Template] = {}
-    for one in reversed(_lineage(templates, templates[name])):
+    for one in reversed(_lineage(templates, templates[name], problems)):
         for key, value in one.values.items():
             if one.name == name or key not in NOT_INHERITED:
                 fallback = default_set if key == "resource-set" else DEFAULTS[key]
@@ -253,33 +291,43 @@ def find_own(problems: Sequence[ConfigError], name: str, every: Mapping[str, Tem
 
 def check_sizes(chosen: Resolved) -> None:
     """Raise ConfigError when a template asks for more than its own CPUs or its disk controller have."""
-    values = chosen.values
+    values, problems = chosen.values, list[ConfigError]()
     cores, cpus = values["emulator-cores"], values["cpus"]
     if cores and cores >= cpus and not values["full-node"]:
-        raise chosen.error("emulator-cores", f"{cores} of {cpus} CPUs for QEMU leave the guest none", f"set cpus to {cores + 1} or more")
+        message, hint = f"{cores} of {cpus} CPUs for QEMU leave the guest none", f"set cpus to {cores + 1} or more"
+        problems.append(chosen.error("emulator-cores", message, hint))
     most = most_disks(values["disk-model"], values["machine-type"])
     if len(values["persistent-drives"]) >= most:
-        raise chosen.error(
-            "persistent-drives",
-            f"a VM with disk-model {values['disk-model']} can have {most} disks, its boot disk among them",
-            "leave some out, or choose disk-model virtio",
-        )
+        message = f"a VM with disk-model {values['disk-model']} can have {most} disks, its boot disk among them"
+        problems.append(chosen.error("persistent-drives", message, "leave some out, or choose disk-model virtio"))
+    schema.raise_problems(problems)
 
 
-def _lineage(templates: Mapping[str, Template], one: Template) -> list[Template]:
-    """Return the template, its parent, its parent's parent, and so on."""
+def _lineage(templates: Mapping[str, Template], one: Template, problems: Problems) -> list[Template]:
+    """Return the template, its parent, its parent's parent, and so on up to one that is wrong, which is added to `problems`."""
     line, names = [one], {one.name}
     while (parent := line[-1].values.get("inherits")) is not None:
-        place = line[-1].node.value["inherits"]
-        if parent not in templates:
-            raise place.error(f"there is no template {parent!r} to inherit from", known_names(templates))
-        if parent in names:
-            raise _circle(line[[one.name for one in line].index(parent) :])
-        if line[-1].is_site and not templates[parent].is_site:
-            raise place.error(f"a site template cannot inherit from {parent!r}, which is a user's")
+        problem = _find_obstacle(templates, line, parent, parent in names)
+        if problem:
+            problems.append(problem)
+            break
         line.append(templates[parent])
         names.add(parent)
     return line
+
+
+def _find_obstacle(templates: Mapping[str, Template], line: list[Template], parent: str, known: bool) -> ConfigError | None:
+    """Return why the last of a line cannot inherit from a parent, who is one of the line when `known`."""
+    place: Node = line[-1].node.value["inherits"]
+    if parent not in templates:
+        return place.error(f"there is no template {parent!r} to inherit from", known_names(templates))
+    if templates[parent].is_image:
+        return place.error(f"{parent!r} is an image, not a template", f"write image: {parent}")
+    if known:
+        return _circle(line[[one.name for one in line].index(parent) :])
+    if line[-1].is_site and not templates[parent].is_site:
+        return place.error(f"a site template cannot inherit from {parent!r}, which is a user's")
+    return None
 
 
 def _circle(members: list[Template]) -> ConfigError:
@@ -291,8 +339,20 @@ def _circle(members: list[Template]) -> ConfigError:
     return place.error(f"templates inherit from each other in a circle: {names}")
 
 
-def _unknown(templates: Mapping[str, Template], name: str) -> RequestError:
-    return RequestError(f"there is no template {name!r}", known_names(templates))
+def ensure_known(templates: Mapping[str, Template], name: str, unread: Sequence[PcoccError] = ()) -> None:
+    """Raise RequestError when there is no such template; `unread` is why images, which are templates, may be missing."""
+    if name not in templates:
+        missed = "".join(f"images may be missing: {one}; " for one in unread[:1])
+        raise RequestError(f"there is no template {name!r}", missed + known_names(templates))
+
+
+def needs_images(templates: Mapping[str, Template], name: str) -> bool:
+    """Tell whether a template, or one that it inherits from, is none of these, and so may be an image."""
+    seen = set()
+    while name in templates and name not in seen:
+        seen.add(name)
+        name = templates[name].values.get("inherits") or name
+    return name not in templates
 
 
 def known_names(templates: Mapping[str, Template]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +73,7 @@ def ensure_directory_readable(path: str, what: str) -> None:
     except OSError as error:
         raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from error
     if not stat.S_ISDIR(mode):
-        raise RequestError(f"{what} {path} is not a directory")
+        raise RequestError(f"{what} {path} is not a directory", "name a directory, not a file")
     if not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
         raise RequestError(f"{what} {path} cannot be read: Permission denied", f"see: ls -ld {path}")
 
@@ -95,6 +97,22 @@ def absolute_path(path: str) -> Path:
     return Path(path) if os.path.isabs(path) else Path(working_directory(), path)
 
 
+def exists(path: str) -> bool:
+    """Tell whether there is something of that path."""
+    return os.path.lexists(path)
+
+
+def find_last_revision(path: str) -> str | None:
+    """Return the newest disk in a directory of pcocc 0.7, which kept an image as `image`, then `image-rev1` and so on."""
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return None
+    revisions = [int(found[1]) for name in names if (found := re.fullmatch(r"image-rev([0-9]{1,9})", name))]
+    name = f"image-rev{max(revisions)}" if revisions else "image" if "image" in names else None
+    return name and os.path.join(path, name)
+
+
 def real_path(path: str) -> str:
     """Return a path without links, as far as it exists."""
     return os.path.realpath(path)
@@ -110,6 +128,8 @@ def is_stream(path: str) -> bool:
 
 
 def _hint(error: OSError, path: str) -> str | None:
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "check the path for typing errors"
+    if error.errno == errno.ELOOP:
+        return f"its symbolic links lead in a circle: ls -l {path}"
     return f"see: ls -l {path}" if isinstance(error, PermissionError) else None

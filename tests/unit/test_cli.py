@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import __version__, cli
-from tests.unit.site import write_site
+from tests.unit.site import write_images, write_site
 
 
 @pytest.fixture
@@ -104,12 +104,90 @@ net: {resource-set: fast}
     assert cli.main(["template", "check"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pcocc: error: ")]
     assert sorted(line.removeprefix(f"pcocc: error: {user}:").split(": ")[:2] for line in errors if str(user) in line) == [
-        ["10", "bad.instance-id"], ["11", "bad.resource-set"], ["12", "net.resource-set"], ["4", "bad.custom-args"],
-        ["5", "bad.mount-points"], ["6", "bad.qemu-bin"], ["7", "bad.image"], ["8", "bad.user-data"], ["9", "bad.kernel"],
+        ["10", "bad.instance-id"], ["11", "bad.resource-set"], ["12", "net.resource-set"], ["4", "bad.custom-args[0]"],
+        ["5", "bad.mount-points.b"], ["6", "bad.qemu-bin"], ["7", "bad.image"], ["8", "bad.user-data"], ["9", "bad.kernel"],
     ]  # fmt: skip
     assert [line for line in errors if str(user) not in line] == [
-        f"pcocc: error: {site}/templates.yaml:1: tiny.mount-points: mount 'a': directory /nowhere cannot be read: No such file or directory"
+        f"pcocc: error: {site}/templates.yaml:1: tiny.mount-points.a: mount 'a': directory /nowhere cannot be read: No such file or directory"
     ]
+
+
+def test_check_tells_every_item_of_a_setting(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    user = site.parent / "user/templates.yaml"
+    user.write_text("""\
+many:
+  inherits: tiny
+  mount-points:
+    a: /gone/a
+    b: /gone/b
+  persistent-drives:
+  - /gone/c
+  - /gone/d: {mmp: cluster}
+  kernel:
+    path: /gone/e
+    initrd: /gone/f
+    append: '%{g}'
+  custom-args:
+  - '%{h}'
+  - fine
+  - '%{i}'
+both:
+  resource-set: gone
+  emulator-cores: 9
+  disk-model: ide
+  persistent-drives: [/g/1, /g/2, /g/3, /g/4, /g/5]
+orphan:
+  inherits: nowhere
+  mount-points: {a: /gone/a}
+  emulator-cores: 1
+wrong:
+  persistent-drives:
+  - x
+  - /y: {format: z}
+""")
+    assert cli.main(["template", "check"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    found = sorted(int(line.removeprefix(f"pcocc: error: {user}:").split(":")[0]) for line in lines if "error: " in line)
+    assert found == [4, 5, 7, 8, 10, 11, 12, 14, 16, 18, 19, *[21] * 6, 23, 24, 28, 29]
+
+
+def test_an_image_is_no_parent(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(site.parent))
+    write_images(site.parent / ".pcocc/images", "deb")
+    user = site.parent / "user/templates.yaml"
+    user.write_text("x: {inherits: deb, cpus: 2}\n")
+    for line in (["list"], ["show", "x"], ["check"]):
+        assert cli.main(["template", *line]) == 1
+        _out, err = capsys.readouterr()
+        assert err == f"pcocc: error: {user}:1: x.inherits: 'deb' is an image, not a template\nhint: write image: deb\n"
+    user.write_text("x: {image: deb, cpus: 2}\n")
+    assert cli.main(["template", "list"]) == 0
+
+
+def test_images_that_may_be_missing_are_told(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(site.parent))
+    repos = site.parent / "user/repos.yaml"
+    (site.parent / "plain").write_text("")
+    key = f"{repos}:1: repos[0].pathh: unknown setting"
+    for text, said in (("repos: [{name: user, pathh: /x}]", key), (f"repos: [{{name: user, path: {site.parent}/plain}}]", "/plain is not an image")):
+        repos.write_text(text)
+        for verb in ("list", "check"):
+            assert cli.main(["template", verb]) == 1
+            out, err = capsys.readouterr()
+            assert said in err and ("big" in out) == (verb == "list")
+        assert cli.main(["template", "show", "deb"]) == 1
+        err = capsys.readouterr().err
+        assert "there is no template 'deb'\nhint: images may be missing: " in err and said in err
+        assert cli.main(["template", "show", "tiny"]) == cli.main(["template", "list", "--names"]) == 0
+        capsys.readouterr()
+
+
+def test_check_does_not_count_images(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(site.parent))
+    write_images(site.parent / ".pcocc/images", "deb")
+    (site / "templates.yaml").write_text("tiny: {cpus: 1}\n")
+    assert cli.main(["template", "check"]) == 0
+    assert capsys.readouterr().out == "1 template, no error\n"
 
 
 def test_list_leaves_nothing_out_in_silence(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pcocc_runtime import client, freeze, templates
 from pcocc_runtime.document import Mount
-from tests.unit.site import Ask, frozen, refused, user_template, write_image, write_site
+from tests.unit.site import Ask, frozen, refused, user_template, write_image, write_images, write_site
 
 
 def test_the_answer_sizes_the_job(ask: Ask) -> None:
@@ -68,8 +68,8 @@ def test_an_image_can_be_typed_for_all_or_one(ask: Ask, tmp_path: Path) -> None:
         ("tiny:0", "0 VMs of template 'tiny' cannot be had"),
         ("tiny:x", "'x' is not a number of VMs"),
         ("nope", "there is no template 'nope'"),
-        ("fast", "resource set 'fast' of template 'fast' cannot be used: network 'ib' is of type infiniband"),
-        ("empty", "template 'empty' has no image"),
+        ("fast", "templates.yaml:3: fast.resource-set: resource set 'fast' cannot be used: network 'ib' is of type infiniband"),
+        ("empty", "templates.yaml:4: empty: template 'empty' has no image"),
     ],
 )
 def test_a_request_that_cannot_be_had_is_refused(ask: Ask, template: str, said: str) -> None:
@@ -84,7 +84,7 @@ def test_a_resource_set_for_others_is_refused(ask: Ask, tmp_path: Path, key: str
         monkeypatch.setenv("USER", "nosuchname")
         assert ask("tiny")[0] == code
         assert ask("big")[0] == client.OK
-    assert "resource set 'default' is not for " in refused(ask("big,tiny"))
+    assert "templates.yaml:1: tiny: resource set 'default' is not for " in refused(ask("big,tiny"))
 
 
 def test_templates_whose_networks_overlap_are_refused(ask: Ask, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_missing_backing_file_is_refused(ask: Ask, tmp_path: Path) -> None:
     write_image(tmp_path / "base")
     assert ask(images=["./over"])[0] == client.OK
     (tmp_path / "base").write_bytes(head)
-    assert "more than 16 backing files" in refused(ask(images=["./over"]))
+    assert f"image {tmp_path}/over has more than 16 backing files" in refused(ask(images=["./over"]))
 
 
 def test_wrong_user_data_is_refused(ask: Ask, tmp_path: Path) -> None:
@@ -165,20 +165,66 @@ def test_what_the_user_cannot_read_is_refused(ask: Ask, tmp_path: Path, option: 
 
 
 @pytest.mark.parametrize(
-    ("mount", "said"),
+    ("mount", "said", "hint"),
     [
-        ("d=missing", "cannot be read: No such file or directory"),
-        ("d=tiny.qcow2", "is not a directory"),
+        ("d=missing", "cannot be read: No such file or directory", "check the path"),
+        ("d=tiny.qcow2", "is not a directory", "name a directory"),
+        ("d=tiny.qcow2/x", "cannot be read: Not a directory", "check the path"),
+        ("d=loop", "cannot be read: Too many levels of symbolic links", "its symbolic links lead in a circle: ls -l"),
+        ("d=etc,ro", "etc,ro cannot be read", "if 'ro' is to be an option: there are type=9p, type=virtiofs and readonly"),
+        ("d=a,b/etc", "a,b/etc cannot be read", "check the path"),
     ],
 )
-def test_a_wrong_mount_is_refused(ask: Ask, mount: str, said: str) -> None:
-    assert said in refused(ask(mounts=[mount]))
+def test_a_wrong_mount_is_refused(ask: Ask, tmp_path: Path, mount: str, said: str, hint: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    text = refused(ask(mounts=[mount]))
+    assert text.startswith("pcocc: error: mount 'd': directory /") and said in text and f"hint: {hint}" in text
+
+
+def test_a_directory_of_images_of_the_original_is_told_how_to_come_over(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    assert "is not a regular file" in refused(ask(images=["./old"]))
+    for name in ("image", "image-rev2", "image-rev10", "image-rev10.bak"):
+        write_image(tmp_path / "old" / name)
+        newest = "image-rev10" if "10" in name else name
+        assert f"hint: import its disk: pcocc image import {tmp_path}/old/{newest} NAME" in refused(ask(images=["./old"]))
+
+
+def test_a_template_is_told_from_an_image(ask: Ask, tmp_path: Path) -> None:
+    write_images(tmp_path / "home/.pcocc/images", "deb")
+    user_template(tmp_path, "x: {inherits: deb}\ny: {inherits: x}")
+    for template in ("x", "y", "x,deb", "y,deb"):
+        text = refused(ask(template))
+        assert "templates.yaml:1: x.inherits: 'deb' is an image, not a template\nhint: write image: deb" in text
+
+
+@pytest.mark.parametrize("kind", ["file", "closed"])
+def test_an_unknown_template_may_be_in_a_repository_that_cannot_be_read(ask: Ask, tmp_path: Path, kind: str) -> None:
+    images = tmp_path / "home/.pcocc/images"
+    for parent in (tmp_path, *tmp_path.parents[:-2]):
+        parent.chmod(0o755)
+    if kind == "file":
+        images.write_text("")
+    elif os.geteuid():
+        pytest.skip("needs root to become somebody else")
+    else:
+        write_images(images, "deb")
+        images.chmod(0o700)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        text = refused(ask("deb"))
+        assert ask("tiny")[0] == client.OK
+    finally:
+        os.seteuid(os.getuid())
+    assert "there is no template 'deb'\nhint: images may be missing: " in text and f"{images}" in text and "; templates: big," in text
 
 
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
         ("image: '%{env:NOT_SET_ANYWHERE}'", "mine.image: the environment variable NOT_SET_ANYWHERE is not set"),
+        ("mount-points: {a: '%{env:EMPTY}/'}", "mine.mount-points.a: the environment variable EMPTY is set to nothing"),
         ("image: '/a/%{what}'", "mine.image: %{what} is not known"),
         ("user-data: rel/path", "mine.user-data: 'rel/path' is not an absolute path"),
         ("mount-points: {a: rel}", "mine.mount-points.a: 'rel' is not an absolute path"),
@@ -189,7 +235,10 @@ def test_a_wrong_mount_is_refused(ask: Ask, mount: str, said: str) -> None:
         ("cpus: x", "templates.yaml:1: mine.cpus: expected a whole number, found text 'x'"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused(ask: Ask, tmp_path: Path, setting: str, said: str) -> None:
+def test_a_template_that_cannot_be_used_is_refused(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, said: str
+) -> None:
+    monkeypatch.setenv("EMPTY", "")
     user_template(tmp_path, f"mine: {{inherits: tiny, {setting}}}")
     assert said in refused(ask("mine"))
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pcocc_runtime import cli
 from pcocc_runtime.document import Drive, Mount
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.filling import Filling
@@ -110,6 +111,102 @@ def test_a_drive_that_cannot_be_used_is_refused(ask: Ask, tmp_path: Path, option
     assert said.replace("DRIVE", str(drive)) in refused(ask("mine"))
 
 
+# what a template names and is not to be had; GONE/x is in no directory
+UNUSABLE = [
+    ("mount-points: {b: /usr, a: GONE}", "mount-points.a: mount 'a': directory GONE cannot be read: No such file"),
+    ("mount-points: {a: {path: HERE/file, readonly: true}}", "mount-points.a: mount 'a': directory HERE/file is not a directory"),
+    ("mount-points: {a: '/%{what}'}", "mount-points.a: %{what} is not known"),
+    ("persistent-drives: [HERE/file, GONE]", "persistent-drives[1]: drive GONE cannot be read"),
+    ("persistent-drives: {HERE/file: null, GONE: {mmp: cluster}}", "persistent-drives.GONE: drive GONE cannot be read"),
+    ("persistent-drives: GONE", "persistent-drives: drive GONE cannot be read"),
+    ("persistent-drives: [[HERE/file], HERE/tiny.qcow2]", "persistent-drives[1]: drive HERE/tiny.qcow2 is a qcow2 file, and would"),
+    ("persistent-drives: [HERE/file: {format: qcow2}]", "persistent-drives[0].HERE/file: image HERE/file is not a qcow2 file"),
+    ("user-data: GONE", "user-data: user-data file GONE cannot be read"),
+    ("kernel: GONE", "kernel: kernel GONE cannot be read"),
+    ("kernel: {path: HERE/file, initrd: GONE}", "kernel.initrd: initrd GONE cannot be read"),
+    ("image: GONE", "image: image GONE cannot be read"),
+    ("image: nosuch", "image: there is no image 'nosuch' in any repository"),
+    ("custom-args: [-x, '%{y}']", "custom-args[1]: %{y} is not known"),
+    ("resource-set: fast", "resource-set: resource set 'fast' cannot be used"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("inherited", [False, True])
+@pytest.mark.parametrize(("setting", "said"), UNUSABLE)
+def test_what_a_template_names_is_refused_with_its_place(ask: Ask, tmp_path: Path, setting: str, said: str, inherited: bool) -> None:
+    make_drive(tmp_path / "file")
+    setting, said = (text.replace("GONE", "/gone/x").replace("HERE", str(tmp_path)) for text in (setting, said))
+    user_template(tmp_path, f"a: {{inherits: tiny}}\nmine: {{inherits: tiny, {setting}}}\nchild: {{inherits: mine}}")
+    text = refused(ask("child" if inherited else "mine"))
+    assert text.startswith(f"pcocc: error: {tmp_path}/home/.pcocc/templates.yaml:2: mine.{said}") and "\nhint: " in text
+
+
+def test_what_is_typed_keeps_the_words_of_its_option(ask: Ask, tmp_path: Path) -> None:
+    user_template(tmp_path, "mine: {inherits: tiny, mount-points: {a: /gone}, image: /gone, user-data: /gone}")
+    assert refused(ask("mine", images=["./x"])).startswith(f"pcocc: error: image {tmp_path}/x cannot be read")
+    assert refused(ask("mine", images=["./tiny.qcow2"], mounts=["a=x"], user_data="x")).startswith("pcocc: error: user-data file")
+    write_image(tmp_path / "ud").write_text("#!/bin/sh")
+    options: dict[str, object] = {"images": ["./tiny.qcow2"], "user_data": "ud"}
+    assert refused(ask("mine", mounts=["a=x"], **options)).startswith(f"pcocc: error: mount 'a': directory {tmp_path}/x cannot")
+    assert frozen(ask("mine", mounts=["a=/usr"], **options)).groups[0].mounts == (Mount("a", "/usr"),)
+
+
+def test_more_devices_than_a_machine_has_slots_are_refused(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"n{number}" for number in range(20)]
+    subnets = {name: f"10.{number}.0.0/16" for number, name in enumerate(names)}
+    (tmp_path / "etc/networks.yaml").write_text(
+        "".join(f"{name}: {{type: ethernet, settings: {{network-layer: L2, int-network: {net}}}}}\n" for name, net in subnets.items())
+    )
+    (tmp_path / "etc/resources.yaml").write_text(f"default: {{networks: [{', '.join(names)}], default: true}}\nbare: {{}}\nfast: {{}}\n")
+    for number in range(9):
+        make_drive(tmp_path / f"d{number}")
+
+    def submit(drives: int, more: str = "") -> tuple[int, str]:
+        listed = ", ".join(f"{tmp_path}/d{number}" for number in range(drives))
+        user_template(tmp_path, f"mine: {{inherits: tiny, persistent-drives: [{listed}]{more}}}")
+        return ask("mine", mounts=[f"t{number}=/usr" for number in range(64)])
+
+    assert submit(7)[0] == submit(9, ", disk-model: virtio-scsi")[0] == 1
+    text = refused(submit(9))
+    assert "a VM of template 'mine' would need 31 PCI slots for 10 disks and 20 networks, it has 29" in text and "virtio-scsi" in text
+    assert "would need 30 PCI slots" in refused(submit(6, ", remote-display: vnc"))
+    assert cli.main(["template", "check"]) == 1
+    assert "templates.yaml:1: mine.persistent-drives: a VM of template 'mine' would need 30 PCI slots" in capsys.readouterr().err
+
+
+def test_a_vm_has_a_limit_of_mounts(ask: Ask, tmp_path: Path) -> None:
+    user_template(tmp_path, f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(128))}}}")
+    assert len(frozen(ask("mine", mounts=["t7=/bin"])).groups[0].mounts) == 128
+    said = "129 directories are too many for a VM, which can have 128"
+    assert refused(ask("mine", mounts=["u=/usr"])).startswith(f"pcocc: error: {said}")
+    user_template(tmp_path, f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(129))}}}")
+    assert f"templates.yaml:3: mine.mount-points: {said}" in refused(ask("mine"))
+
+
+def test_a_drive_is_named_once_in_a_vm(ask: Ask, tmp_path: Path) -> None:
+    drive = make_drive(tmp_path / "drive")
+    (tmp_path / "link").symlink_to("drive")
+    for other in (drive, f"{tmp_path}/home/../drive", tmp_path / "link"):
+        for options in ("null", "{mmp: cluster}"):
+            user_template(tmp_path, f"mine:\n  inherits: tiny\n  persistent-drives:\n  - {drive}: {options}\n  - {other}: {options}")
+            text = refused(ask("mine"))
+            assert f"templates.yaml:5: mine.persistent-drives[1].{other}: a VM would have the drive {other}" in text
+            assert (f", which is {drive}, twice" in text) == (other != drive)
+
+
+def test_a_drive_is_known_by_its_links(ask: Ask, tmp_path: Path) -> None:
+    drive = make_drive(tmp_path / "drive")
+    (tmp_path / "link").symlink_to("drive")
+    user_template(tmp_path, f"a: {{inherits: tiny, persistent-drives: {drive}}}\nb: {{inherits: tiny, persistent-drives: {tmp_path}/link}}")
+    assert f"2 VMs would write the drive {drive} of template 'a'" in refused(ask("a,b"))
+
+
+def test_what_the_original_backs_up_a_drive_to_is_taken_as_it_is(ask: Ask, tmp_path: Path) -> None:
+    drive = make_drive(tmp_path / "drive")
+    user_template(tmp_path, f"mine: {{inherits: tiny, persistent-drives: [{drive}: {{backup: 'user:back%{{up}}'}}]}}")
+    assert frozen(ask("mine")).groups[0].persistent == (Drive(str(drive), backup="user:back%{up}"),)
+
+
 def test_a_drive_for_one_vm_is_not_given_to_two(ask: Ask, tmp_path: Path) -> None:
     drive = make_drive(tmp_path / "drive")
     for rank in range(2):
@@ -125,7 +222,7 @@ def test_a_drive_for_one_vm_is_not_given_to_two(ask: Ask, tmp_path: Path) -> Non
 
 
 LIMITED = [
-    ("custom-args: [-device, '-*']", "custom-args: [-device, usb-ehci]", "mine.custom-args: this site does not let users set 'usb-ehci' here"),
+    ("custom-args: [-device, '-*']", "custom-args: [-device, usb-ehci]", "mine.custom-args[1]: this site does not let users set 'usb-ehci' here"),
     ("custom-args: []", "custom-args: [x]", "does not let users set 'x' here"),
     ("qemu-bin: [/opt/*]", "qemu-bin: /opt/../bin/sh", "does not let users set '/usr/bin/"),
     ("kernel: [/boot/*]", "kernel: /proc/version", "mine.kernel: this site does not let users set '/proc/version' here"),

@@ -93,6 +93,23 @@ def test_a_machine_is_named_first_or_as_its_type(machine: str, kind: str) -> Non
     assert ("vmport=off" in ",".join(added(machine=machine))) is (kind != "")
 
 
+def test_many_mounts_are_behind_a_bridge() -> None:
+    exports = tuple(qemu_args.Export(f"t{number}", "/d", False) for number in range(18))
+    few = qemu_args.plan_argv(replace(PLAN, exports=exports))
+    assert not [word for word in few if "more" in word]
+    words = qemu_args.plan_argv(replace(PLAN, exports=(*exports, exports[0]), filesystems=(qemu_args.SharedFs("v", 7),)))
+    devices = [after for word, after in itertools.pairwise(words) if word == "-device"]
+    assert devices[:3] == [after for word, after in itertools.pairwise(few) if word == "-device"][:3]
+    assert devices[3] == "pci-bridge,id=more,chassis_nr=1,shpc=off"
+    assert devices[4] == "virtio-9p-pci,fsdev=fs0,mount_tag=t0,bus=more,multifunction=on,addr=1.0"
+    assert devices[12] == "virtio-9p-pci,fsdev=fs8,mount_tag=t8,bus=more,multifunction=on,addr=2.0"
+    assert devices[-5:] == [
+        "vhost-user-fs-pci,chardev=virtiofs0,tag=v,bus=more,multifunction=on,addr=3.3",
+        "virtio-rng-pci,rng=rng,bus=more,multifunction=on,addr=3.4", "virtio-serial-pci,bus=more,multifunction=on,addr=3.5",
+        "virtserialport,chardev=agent,name=org.qemu.guest_agent.0", "pvpanic-pci,bus=more,multifunction=on,addr=3.6",
+    ]  # fmt: skip
+
+
 def descriptor(name: str, **changes: object) -> dict[str, object]:
     mapping = {"device": "flash", "executable": {"filename": f"/{name}.code", "format": "raw"},
                "nvram-template": {"filename": f"/{name}.vars", "format": "raw"}}  # fmt: skip

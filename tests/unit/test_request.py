@@ -97,7 +97,10 @@ def test_a_mount_is_parsed_from_its_end(text: str, mount: Mount) -> None:
     assert request.parse_mount(text) == mount
 
 
-@pytest.mark.parametrize("text", ["/home", "=/home", "a b=/x", "d=", "d=,readonly", "d=/a,type=nfs", "x" * 32 + "=/a"])
+@pytest.mark.parametrize(
+    "text",
+    ["/home", "=/home", "a b=/x", "d=", "d=,readonly", "d=/a,type=nfs", "d=/a,type=9p,readonly,type=virtiofs", "x" * 32 + "=/a"],
+)
 def test_a_wrong_mount_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="--pcocc-mount="):
         request.parse_mount(text)

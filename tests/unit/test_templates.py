@@ -111,6 +111,8 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
         ("mount-points: {x: data}", "t.yaml:2: a.mount-points.x: 'data' is not an absolute path"),
         ("persistent-drives: [disk]", "t.yaml:2: a.persistent-drives[0]: 'disk' is not an absolute path"),
         ("persistent-drives: [{/d: {format: vmdk}}]", "t.yaml:2: a.persistent-drives[0]./d.format: expected one of raw"),
+        ("persistent-drives: [{/d: null, mmp: no}]", "t.yaml:2: a.persistent-drives[0].mmp: belongs to no drive"),
+        ("image: true", "t.yaml:2: a.image: expected text or false, found true or false 'true'"),
         ("remote-display: x11", "t.yaml:2: a.remote-display: expected one of vnc, spice, found text 'x11'"),
         ("machine-type: 'q35,kernel=vmlinuz,initrd=initrd'", "t.yaml:2: a.machine-type: 'kernel' cannot be set in a machine type"),
         ("machine-type: 'append=x,type=pc'", "t.yaml:2: a.machine-type: 'append' cannot be set in a machine type"),
@@ -180,6 +182,14 @@ def test_any_value_of_any_setting_is_taken_or_told_with_its_place(value: object,
     if not problems and key != "inherits":
         resolved = templates.resolve(found, "a", "net")
         assert report.render_one(resolved) and report.render_one_json(resolved) and report.render_list([resolved])
+
+
+def test_hints_say_what_to_write() -> None:
+    problems: list[ConfigError] = []
+    templates.parse_templates(yamlfile.parse("a:\n  image: yes\n  persistent-drives:\n  - /d:\n    cache: none\n", "t"), True, problems)
+    assert [one.hint for one in problems] == [
+        "write an image's name or path, or false for none", "indent it deeper than the drive's path, or write - /PATH: {cache: ...}",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["_x", "a/b", "a b", "a:b", "a,b", "x" * 65, "''"])
