@@ -28,7 +28,8 @@ def write_image(path: Path, size: int = 1 << 30) -> Path:
 
 def write_images(root: Path, *names: str) -> None:
     """Write an image repository that has images of these names, each of a layer that is missing."""
-    (root / "meta").mkdir(parents=True)
+    for part in ("data", "meta"):
+        (root / part).mkdir(parents=True)
     (root / ".config").write_text("version: 2\n")
     for name in names:
         meta = {"name": name, "revision": 0, "kind": "vm", "owner": "alice", "timestamp": 1.0, "data_blobs": ["0" * 64]}
