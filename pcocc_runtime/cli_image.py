@@ -239,7 +239,7 @@ def _export(arguments: argparse.Namespace) -> int:
         path = imageexport.export_image(
             found, arguments.dest, arguments.format, meter.begin, force=arguments.force, compress=arguments.compress
         )
-    sys.stdout.write(f"{found.reference} written to {path}\n")
+    sys.stdout.write(f"{found.reference} written to {errors.one_line(str(path))}\n")
     return 0
 
 
