@@ -27,7 +27,7 @@ _PATH = re.compile(r"(/.*)/data/([0-9a-f]{2})/(\2[0-9a-f]{62})")
 _BACKING = re.compile(r"\.\./\.\./data/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _FRESH = 3600.0  # seconds for which a use need not be noted anew
 _PATIENCE = 2.0  # seconds of copying that pass in silence
-_QEMU_READS = 100  # the byte on which QEMU locks what it reads (block/file-posix.c): repository.is_in_use looks there
+_QEMU_READS = 100  # the byte on which QEMU locks what it reads (block/file-posix.c): inuse.is_in_use looks there
 
 
 def place_image(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pcocc_runtime import imagemeta
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import claims, files, repository
+from pcocc_runtime.system import claims, files, inuse, repository
 
 _ASIDE = "aside"  # in a work directory: layers of which it is being asked whether VMs use them
 
@@ -20,15 +20,15 @@ def remove_unused(repo: Repo, layer: str) -> bool:
     themselves be renamed by whoever may delete them. Needs the repository's lock.
     """
     path = repository.layer_file(repo, layer)
-    if repository.is_in_use(path):
+    if inuse.is_in_use(path):
         return False
-    if not repository.recall(path) and path.exists():
+    if not inuse.recall(path) and path.exists():
         parent, rescue = repository.work_parent(repo), functools.partial(_put_back, repo)
         with claims.open_work(parent, repository.WORK_PREFIX, shared=True, rescue=rescue) as work:
             aside = work / _ASIDE / layer
             files.make_like(aside.parent, work)
             os.rename(path, aside)
-            if repository.is_in_use(aside):
+            if inuse.is_in_use(aside):
                 return False  # the end of the block puts it back, as it does after an error
             os.unlink(aside)
     repository.remove_layer(repo, layer)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,13 +17,11 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.imagemeta import Revision
 from pcocc_runtime.progress import Watch
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import claims, files, transfer
+from pcocc_runtime.system import claims, files, inuse, transfer
 
 WORK_PREFIX = ".work-"  # hidden, so that pcocc 0.7's gc leaves it alone
 _KEPT = ("data", "meta")
 _PARTS = (*_KEPT, ".tmp")
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock, 64 bits (fcntl(2))
-_QEMU_LOCKS = (100, 200)  # QEMU's block/file-posix.c locks bytes 100 to 299 of a file it has open: first byte, length
 _FULL, _CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EROFS, errno.EACCES, errno.EPERM)
 _OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # this process's limits, or this host's
 
@@ -336,47 +332,10 @@ def remove_foreign(repo: Repo, before: float) -> int:
         if not entry.name.startswith(".") and entry.stat(follow_symlinks=False).st_ctime < before:
             if not entry.is_file(follow_symlinks=False):
                 files.remove_tree(Path(entry.path))
-            elif not _may_be_in_use(Path(entry.path)):
+            elif not inuse.may_be_in_use(Path(entry.path)):
                 os.unlink(entry.path)
             count += 1
     return count
-
-
-def is_in_use(path: Path) -> bool:
-    """Tell whether a QEMU on any host has the file open, by the locks it puts on it; OSError when that cannot be told."""
-    return _is_locked(path) or (recall(path) and _is_locked(path))
-
-
-def _may_be_in_use(path: Path) -> bool:
-    try:
-        return is_in_use(path)
-    except OSError:
-        return True
-
-
-def recall(path: Path) -> bool:
-    """Have NFSv4 clients tell the server of the locks that they keep to themselves with a delegation; tell whether it was tried.
-
-    A read delegation is called back for a change of the file, also for one that changes nothing (RFC 8881, 10.4.1).
-    """
-    try:
-        path.chmod(stat.S_IMODE(path.stat().st_mode))
-    except OSError:
-        return False
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *_QEMU_LOCKS, 0)
-        answer: tuple[int, ...] = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
-        return answer[0] != fcntl.F_UNLCK
-    finally:
-        os.close(fd)
 
 
 def find_missing(repo: Repo, layers: Sequence[str]) -> str | None:

@@ -15,7 +15,7 @@ from pytest_mock import MockerFixture
 
 from pcocc_runtime import cli, imagemeta, images, repos
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import repository
+from pcocc_runtime.system import inuse
 from tests.images import children
 from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, raw_sum, save, write_raw
 from tests.images.test_sources import layer, write_layout
@@ -178,8 +178,8 @@ def test_another_members_layer_that_a_vm_uses_is_put_back(shared: Path, mocker: 
     repo = Repo("ours", str(shared / "ours"))
     kept = {Path(repo.path, imagemeta.layer_path(layer)) for layer in find("keep", repo).revision.layers}
     [layer] = set(Path(repo.path, "data").glob("*/*")) - kept
-    original = repository._is_locked
-    mocker.patch.object(repository, "_is_locked", lambda path: path != layer and original(path))
+    original = inuse._is_locked
+    mocker.patch.object(inuse, "_is_locked", lambda path: path != layer and original(path))
     subprocess.run(["cp", "-a", repo.path, shared / "saved"], check=True)
     step, status = 0, -signal.SIGKILL
     while status:

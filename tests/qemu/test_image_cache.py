@@ -14,7 +14,7 @@ from pcocc_runtime import images
 from pcocc_runtime.document import Group
 from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import layerstore, repository
+from pcocc_runtime.system import inuse, layerstore, repository
 from tests.images.disks import patched, raw_sum, save, write_raw
 from tests.qemu.conftest import StartVm
 from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES, USER
@@ -65,7 +65,7 @@ def test_vms_run_from_one_copy_and_hold_it(start: StartVm, image: Found, cache: 
         used = opened(vm.process.pid)
         for layer in image.revision.layers:
             assert any(path.endswith(f"/cache/data/{layer[:2]}/{layer}") for path in used), used
-            assert repository.is_in_use(repository.layer_file(image.repo, layer))  # gc keeps it
+            assert inuse.is_in_use(repository.layer_file(image.repo, layer))  # gc keeps it
     both[0].process.kill()
     both[0].wait()
     for layer in image.revision.layers:
@@ -75,7 +75,7 @@ def test_vms_run_from_one_copy_and_hold_it(start: StartVm, image: Found, cache: 
     both[1].process.kill()
     both[1].wait()
     for layer in image.revision.layers:
-        assert not repository.is_in_use(repository.layer_file(image.repo, layer)) and layerstore.remove_unused(store.layer(layer))
+        assert not inuse.is_in_use(repository.layer_file(image.repo, layer)) and layerstore.remove_unused(store.layer(layer))
 
 
 def test_a_vm_runs_from_a_copy_that_only_its_readers_get(start: StartVm, image: Found, cache: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_vm_runs_from_a_copy_that_only_its_readers_get(start: StartVm, image: 
     [copy] = cache.glob("private/data/*/*")
     assert copy.name.startswith(top.name) and copy.parents[2].stat().st_mode & 0o777 == 0o700
     assert any(path.endswith(f"/cache/private/data/{top.name[:2]}/{copy.name}") for path in opened(vm.process.pid))
-    assert not layerstore.remove_unused(copy) and repository.is_in_use(top)
+    assert not layerstore.remove_unused(copy) and inuse.is_in_use(top)
     overlay = f"{DATA}/scratch7/vm0.qcow2"
     read = ["nsenter", f"--target={vm.process.pid}", "--mount", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
             "qemu-img", "convert", "-U", "-O", "raw", overlay, f"{DATA}/scratch7/raw"]  # fmt: skip

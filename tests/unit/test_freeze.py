@@ -119,7 +119,7 @@ UNUSABLE = [
     ("persistent-drives: [HERE/file, GONE]", "persistent-drives[1]: drive GONE cannot be read"),
     ("persistent-drives: {HERE/file: null, GONE: {mmp: cluster}}", "persistent-drives.GONE: drive GONE cannot be read"),
     ("persistent-drives: GONE", "persistent-drives: drive GONE cannot be read"),
-    ("persistent-drives: [[HERE/file], HERE/tiny.qcow2]", "persistent-drives[1]: drive HERE/tiny.qcow2 is a qcow2 file, and would"),
+    ("persistent-drives: [HERE/file, HERE/tiny.qcow2]", "persistent-drives[1]: drive HERE/tiny.qcow2 is a qcow2 file, and would"),
     ("persistent-drives: [HERE/file: {format: qcow2}]", "persistent-drives[0].HERE/file: image HERE/file is not a qcow2 file"),
     ("user-data: GONE", "user-data: user-data file GONE cannot be read"),
     ("kernel: GONE", "kernel: kernel GONE cannot be read"),
