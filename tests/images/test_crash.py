@@ -97,7 +97,7 @@ def check(argv: list[str], before: dict[str, str], after: dict[str, str], repo: 
         assert now in (before, after), step
     assert not Path("out.raw").exists() or content(Path("out.raw"), "raw") == raw_sum(size=3 << 19)
     done_before = now == after != before or Path("out.raw").exists()
-    refused = done_before and argv[0] in ("import", "copy", "delete", "export") and "--update" not in argv
+    refused = done_before and argv[0] in ("import", "copy", "resize", "delete", "export") and "--update" not in argv
     if "--new" not in argv or not done_before:
         assert children.wait(children.start(lambda: do(["image", *argv]))) == (1 if refused else 0)
     for name in ("user", "site"):
