@@ -156,5 +156,5 @@ def test_a_raw_disk_that_looks_like_another_format_can_be_told_apart(pcocc: Pcoc
 def test_a_format_that_is_told_wrongly_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, form: str) -> None:
     write_raw(tmp_path / "raw")
     pcocc("image", "import", "--format", form, "raw", "a", ok=False)
-    assert (qemuimg.find_damage(qemuimg.source(tmp_path / "raw", form), 1 << 20) or "").count("Could not open") < 2
+    assert (qemuimg.find_damage(tmp_path / "raw", form, 1 << 20) or "").count("Could not open") < 2
     assert listing(repo) == {}
