@@ -143,12 +143,12 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        for part in ("etc", "ours"):
+        for part in ("etc", "none", "ours"):
             (directory / part).mkdir()
         (directory / "ours").chmod(0o777)
         (directory / "etc/repos.yaml").write_text(f"repos: [{{name: ours, path: {directory}/ours}}]")
         monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: f"{directory}/etc")
-        monkeypatch.setenv("PCOCC_USER_CONF_DIR", "/nonexistent")
+        monkeypatch.setenv("PCOCC_USER_CONF_DIR", f"{directory}/none")
         for seed, image in enumerate(("keep", "gone")):
             make_disk(directory / image, seed=seed)
             assert children.as_user(OWNER, lambda image=image: cli.main(["image", "import", f"{name}/{image}", image])) == 0  # type: ignore[misc]
