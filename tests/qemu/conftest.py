@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +19,13 @@ StartVm = Callable[..., Vm]
 def build(name: str, path: Path) -> None:
     """Make a guest, once for a version of its script."""
     script, stamp = ROOT / f"tests/guest/build-{name}.sh", ROOT / f"build/guest/{name}.from"
-    if not stamp.exists() or stamp.read_text() != script.read_text():
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run([script, path], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        stamp.write_text(script.read_text())
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    with stamp.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other process of the tests may need it, too
+        if not stamp.exists() or stamp.read_text() != script.read_text():
+            done = subprocess.run([script, path], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            stamp.write_text(script.read_text())
 
 
 @pytest.fixture(scope="session")
