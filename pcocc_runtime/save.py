@@ -65,7 +65,7 @@ def save_vm(vm: Vm, wish: Wish, every: Sequence[Repo], progress: Progress, note:
                 digest, left = None, link.finish(MERGE_SECONDS)
             else:
                 take_snapshot(vm, link, wish.safe, progress, note)
-                with copied_disk(vm, target.parent, layer, progress) as digest:
+                with copied_disk(vm, target, layer, progress) as digest:
                     left = link.finish(MERGE_SECONDS)
         if left:
             note(f"{vm.name}'s disk is not yet as it was, which is tried again every {saveguard.AGAIN:.0f} s: {left}")
@@ -172,12 +172,17 @@ def ensure_room(vm: Vm, drive: int, work: Work, target: Target) -> None:
         needed = vm.disk(drive).stat().st_blocks * 512
     except OSError as error:
         raise NodeError(f"drive {drive} of {vm.name}, {vm.disk(drive)}, cannot be read: {error.strerror}") from None
-    free = repository.read_free(work.repo)
+    what = f"drive {drive} of {vm.name} holds" if is_lasting(vm, drive) else f"{vm.name} has written"
+    ensure_free(what, needed, target.repo)
+
+
+def ensure_free(what: str, needed: int, repo: Repo) -> None:
+    """Raise RequestError when a repository has no room for `needed` bytes."""
+    free = repository.read_free(repo)
     if needed > free:
-        what = f"drive {drive} of {vm.name} holds" if is_lasting(vm, drive) else f"{vm.name} has written"
         raise RequestError(
-            f"{what} {needed >> 20} MiB, and repository {target.repo.name!r} has room for {free >> 20}",
-            f"free space with 'pcocc image repo gc {target.repo.name}', or save to another: -d REPO:NAME",
+            f"{what} {needed >> 20} MiB, and repository {repo.name!r} has room for {free >> 20}",
+            f"free space with 'pcocc image repo gc {repo.name}', or save to another: -d REPO:NAME",
         )
 
 
@@ -205,16 +210,18 @@ def plan_overlay(path: str, cache: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def copied_disk(vm: Vm, parent: Found | None, layer: Path, progress: Progress) -> Iterator[str | None]:
+def copied_disk(vm: Vm, target: Target, layer: Path, progress: Progress) -> Iterator[str | None]:
     """Write the disk as a layer; gives its sum, None when that is still to be computed.
 
     The disk must not change before the block; the layer is on disk after it.
     """
-    if parent is None:
-        qemuimg.convert(qemuimg.chain(vm.disk(0)), "qcow2", layer, progress("saving all of the disk"))
+    if target.parent is None:
+        every = qemuimg.chain(vm.disk(0))
+        ensure_free(f"the disk of {vm.name}, with all layers, holds", qemuimg.read_extent(every)[0], target.repo)
+        qemuimg.convert(every, "qcow2", layer, progress("saving all of the disk"))
         yield None
         return
-    backing = imagemeta.backing_name(parent.revision.layers[-1])
+    backing = imagemeta.backing_name(target.parent.revision.layers[-1])
 
     def name_backing(head: bytes) -> bytes:
         return qcow2.name_backing(head, backing, str(vm.disk(0)))

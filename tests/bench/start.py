@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.bench.events import Life, ProcessEvents
 from tests.bench.figures import Figure, median
-from tests.boot.box import Box, wait_for
+from tests.boot.box import Box
+from tests.waiting import wait_for
 
 _QEMU = r"qemu-system-\S+ -name guest=job"
 _HELPER = r"libexec/pcocc/node setup"

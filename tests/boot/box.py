@@ -7,11 +7,12 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+
+from tests.waiting import limit, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = Path("/var/lib/pcocc-box")
@@ -22,18 +23,6 @@ JOB_NAME = f"boottest{os.getpid()}"
 SHARED_NAME = f"bootshared{os.getpid()}"
 LIVE = "running,completing,configuring,suspended,pending"  # states of jobs
 Done = subprocess.CompletedProcess[str]
-T = TypeVar("T")
-
-
-def wait_for(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
-    """Return the first true value of the condition; fail when there is none in time."""
-    end = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < end, f"{what}: not so after {seconds:.0f} s"
-        time.sleep(0.1)
 
 
 def read_command(pid: int) -> str:
@@ -99,7 +88,7 @@ class Box:
         """Run a command to its end; with `status`, fail when it ends otherwise."""
         begin = time.monotonic()
         done = subprocess.run(self.argv(argv, user, node, cwd, env), input=input, capture_output=True, text=True,
-                              errors="surrogateescape", timeout=timeout, check=False)
+                              errors="surrogateescape", timeout=limit(timeout), check=False)
         self.note(argv, done, time.monotonic() - begin)
         if status is not None:
             assert done.returncode == status, f"{argv} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
@@ -125,7 +114,7 @@ class Box:
 
     def finish(self, process: subprocess.Popen[str], timeout: float = 120) -> Done:
         """Wait for a started command."""
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(timeout=limit(timeout))
         self.started.remove(process)
         done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
         self.note(process.args[-1], done, 0)  # type: ignore[index]
@@ -192,10 +181,7 @@ class Box:
 
     def ensure_released(self, job: int, seconds: float = 30) -> None:
         """Wait until nothing of a job is left on any node."""
-        end = time.monotonic() + seconds
-        while left := self.leftovers(job):
-            assert time.monotonic() < end, f"of job {job} is left: {left}"
-            time.sleep(0.1)
+        wait_for(lambda: not self.leftovers(job), lambda: f"of job {job} is left: {self.leftovers(job)}", seconds)
 
     def node_states(self) -> str:
         """Return the states of the nodes, one word each."""

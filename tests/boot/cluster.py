@@ -8,7 +8,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from tests.boot.box import HOME, JOB_NAME, Box, Done, Process, wait_for
+from tests.boot.box import HOME, JOB_NAME, Box, Done, Process
+from tests.waiting import wait_for
 
 
 class Cluster:

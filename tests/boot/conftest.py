@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.boot.box import HOME, LIVE, NODES, ROOT, SHARED_NAME, STATE, Box, wait_for
+from tests.boot.box import HOME, LIVE, NODES, ROOT, SHARED_NAME, STATE, Box
 from tests.boot.cluster import Cluster, make_cluster
+from tests.waiting import wait_for
 
 LOG_LINES = 40
 _BOX = Box()

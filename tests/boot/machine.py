@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.waiting import limit
+
 PREFIX = "/opt/pcocc"
 _SETUP = f"""
 set -e
@@ -49,7 +51,7 @@ class Machine:
             self.process = subprocess.Popen([*argv, "sh", "-c", _SETUP], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
 
     def __enter__(self) -> Machine:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + limit(60)
         while not (self.init and self.path("/run/pcocc/cache.socket").exists()):
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)  # systemd tells nobody
@@ -73,4 +75,4 @@ class Machine:
         """Run a program there as a user."""
         user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"]
         inside = ["nsenter", f"--target={self.init}", "--mount", "--pid", "--root", "--wd=/", *(user if uid else [])]
-        return subprocess.run([*inside, *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run([*inside, *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit(60), check=False)

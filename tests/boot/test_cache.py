@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.box import STATE, Box, wait_for
+from tests.boot.box import STATE, Box
 from tests.boot.cluster import make_cluster
+from tests.waiting import wait_for
 
 PREFIX = "/opt/pcocc"
 SHARED, CACHE, SOCKET = f"{STATE}/images/shared", "/var/lib/pcocc/images", "/run/pcocc/cache.socket"

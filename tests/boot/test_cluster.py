@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.box import HOME, NODES, Box, wait_for
+from tests.boot.box import HOME, NODES, Box
 from tests.boot.cluster import Cluster, make_cluster
+from tests.waiting import wait_for
 
 JOB_SCRIPT = """#!/bin/sh
 echo plain; srun -l hostname

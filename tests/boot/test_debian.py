@@ -10,6 +10,7 @@ import pytest
 
 from tests.boot.box import HOME, ROOT, SHARED_NAME, Box
 from tests.boot.cluster import Cluster, make_cluster
+from tests.waiting import limit
 
 # a list of each kind that pcocc's own vendor-data has, too
 USER_DATA = """\
@@ -49,12 +50,11 @@ def debian(box: Box, exported: Path) -> Iterator[Cluster]:
     options += [f"--pcocc-mount={tag}={exported}/{tag},type=virtiofs" for tag in ("data", "moved")]
     subprocess.run([ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
     with make_cluster(box, "--pcocc-template=debian:2", "-N2", *options, boot=False, name=SHARED_NAME) as cluster:
-        done = cluster.srun("-l --pcocc-vm hostname", status=0, timeout=280)
+        done = cluster.srun("-l --pcocc-vm hostname", status=0, timeout=300)
         assert sorted(done.stdout.splitlines()) == ["0: vm0", "1: vm1"]
         yield cluster
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -87,7 +87,7 @@ def test_more_steps_than_a_connection_may_have_sessions(debian: Cluster) -> None
     every = [debian.start(words) for _ in range(12)]
     assert all(one.stdout is not None and one.stdout.readline() == "on\n" for one in every)
     for number, one in enumerate(every):
-        out, err = one.communicate(f"{number}\n", timeout=120)
+        out, err = one.communicate(f"{number}\n", timeout=limit(120))
         debian.box.started.remove(one)
         assert (out, one.returncode) == (f"{number}\n", 3), err
         assert "mux" not in err and "ControlSocket" not in err

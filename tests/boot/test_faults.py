@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.box import HOME, ROOT, STATE, Box, Done, Process, wait_for
+from tests.boot.box import HOME, ROOT, STATE, Box, Done, Process
 from tests.boot.cluster import Cluster, make_cluster
 from tests.boot.test_signals import interrupt
+from tests.waiting import limit, wait_for
 
 
 def ensure_told(done: Done, *words: str) -> None:
@@ -112,7 +113,7 @@ def test_a_qemu_killed_while_it_boots_is_told(box: Box) -> None:
 
 def restart(*words: str) -> None:
     """Restart a daemon of the box."""
-    done = subprocess.run([ROOT / "tests/box", "restart", *words], capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run([ROOT / "tests/box", "restart", *words], capture_output=True, text=True, timeout=limit(90), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -161,7 +162,8 @@ def test_a_scratch_that_fills_up_is_told(box: Box) -> None:
         path = HOME / "boottest-full"
         script = "dd if=/dev/urandom of=$HOME/fill bs=1M count=30 && sync && echo written"
         try:
-            done = box.run(["sh", "-c", f"timeout 60 srun -w n2 --pcocc-template=tiny sh -c '{script}' 2>{path}"], timeout=90)
+            step = f"srun -w n2 --pcocc-template=tiny sh -c '{script}' 2>{path}"
+            done = box.run(["sh", "-c", f"{step} & while kill -0 $! && ! grep -q full {path}; do sleep 0.2; done; kill $!; wait $!"])
             text = path.read_text()
         finally:
             path.unlink(missing_ok=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.box import Box, wait_for
+from tests.boot.box import Box
+from tests.waiting import wait_for
 
 
 def write_templates(home: Path, text: str) -> None:

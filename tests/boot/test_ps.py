@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tests.boot.box import Box, wait_for
+from tests.boot.box import Box
 from tests.boot.cluster import Cluster, make_cluster
+from tests.waiting import wait_for
 
 
 def test_jobs_with_vms_are_listed_with_their_owner_and_nodes(box: Box, cluster: Cluster) -> None:

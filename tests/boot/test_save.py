@@ -38,10 +38,9 @@ def image(box: Box) -> Iterator[str]:
     box.run(["pcocc", "image", "repo", "gc", "--grace", "0"])
 
 
-@pytest.mark.timeout(1800)
 def test_a_journal_that_is_written_meanwhile_is_saved_whole(box: Box, image: str) -> None:
     with make_cluster(box, "--pcocc-template=debian", f"--pcocc-image={image}", boot=False) as cluster:
-        cluster.srun("--pcocc-vm true", status=0, timeout=280)
+        cluster.srun("--pcocc-vm true", status=0, timeout=300)
         home = "sudo mkdir -p /var/journal && sudo chown $(id -u) /var/journal"
         cluster.vm(home, vms="vm0")
         cluster.vm(f"HOME=/var/journal; echo '{WRITER}' >/var/journal/writer", vms="vm0")
@@ -53,7 +52,7 @@ def test_a_journal_that_is_written_meanwhile_is_saved_whole(box: Box, image: str
         after = int(cluster.vm(f"HOME=/var/journal; {COUNT}", vms="vm0"))
         assert 0 < before < after, "the guest went on"
     with make_cluster(box, "--pcocc-template=debian", f"--pcocc-image={image}@1", boot=False) as again:
-        again.srun("--pcocc-vm true", status=0, timeout=280)
+        again.srun("--pcocc-vm true", status=0, timeout=300)
         counted = int(again.vm(f"HOME=/var/journal; {CHECK}"))
         assert before <= counted <= after
         assert "recovery complete" not in again.vm("sudo dmesg | grep -i ext4 || true")

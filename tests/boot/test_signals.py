@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.boot.box import Box, Process, wait_for
+from tests.boot.box import Box, Process
 from tests.boot.cluster import Cluster, make_cluster
+from tests.waiting import limit, wait_for
 
 
 def guest_processes(cluster: Cluster, word: str, vm: str = "vm0") -> str:
@@ -63,7 +64,7 @@ def test_a_signal_may_be_survived(cluster: Cluster) -> None:
 
 def finish_with(box: Box, process: subprocess.Popen[str], text: str) -> subprocess.CompletedProcess[str]:
     """Give a process its input and wait for it."""
-    out, err = process.communicate(text, timeout=60)
+    out, err = process.communicate(text, timeout=limit(60))
     box.started.remove(process)
     done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
     box.note("finished", done, 0)

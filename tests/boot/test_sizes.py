@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import memory
-from tests.boot.box import SHARED_NAME, Box, Process, wait_for
+from tests.boot.box import SHARED_NAME, Box, Process
 from tests.boot.cluster import Cluster, make_cluster
+from tests.waiting import wait_for
 
 
 def option(qemu: Process, name: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.boot.box import HOME, Box
 from tests.boot.cluster import Cluster
+from tests.waiting import limit
 
 MEGABYTES = 50
 
@@ -45,7 +46,7 @@ def test_a_command_that_is_not_there_ends_with_127(cluster: Cluster) -> None:
 def test_fifty_megabytes_pass_in_and_out_unchanged(cluster: Cluster) -> None:
     data = os.urandom(MEGABYTES << 20)
     argv = cluster.box.argv("srun --pcocc-vm=vm0 cat", env=cluster.environ)
-    done = subprocess.run(argv, input=data, capture_output=True, timeout=300, check=False)
+    done = subprocess.run(argv, input=data, capture_output=True, timeout=limit(300), check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == data
 
@@ -98,7 +99,7 @@ def run_in_terminal(cluster: Cluster, words: list[str], rows: int, columns: int,
     argv = cluster.box.argv(["srun", "--pty", *words], env=cluster.environ)
     child = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
-    text, end = b"", time.monotonic() + 60
+    text, end = b"", time.monotonic() + limit(60)
     while time.monotonic() < end:
         try:
             data = os.read(ours, 4096)
@@ -108,7 +109,7 @@ def run_in_terminal(cluster: Cluster, words: list[str], rows: int, columns: int,
         if keys and b"type" in text:
             os.write(ours, keys)
             keys = b""
-    status = child.wait(timeout=30)
+    status = child.wait(timeout=limit(30))
     os.close(ours)
     cluster.box.history.append(f"in a terminal: {words} -> {status}: {text[-2000:]!r}")
     return status, text.decode(errors="replace")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.boot.box import HOME, Box, wait_for
+from tests.boot.box import HOME, Box
 from tests.boot.cluster import make_cluster
+from tests.waiting import wait_for
 
 
 @pytest.fixture

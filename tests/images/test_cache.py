@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from pcocc_runtime.system import cachesocket, layerstore
 from tests.images import children
 from tests.images.cachenode import ALICE, BOB, SERVICE, Node, count_reads, hold, make_disk_file, store
 from tests.images.disks import content, make_disk, patched, raw_sum, save, spoil
+from tests.waiting import wait_closely
 
 MEBIBYTE = 1 << 20
 
@@ -62,13 +63,6 @@ def layers(*found: Found) -> set[str]:
 
 def leftovers(node: Node) -> list[str]:
     return [path.name for path in node.cache.glob(".tmp/*")]
-
-
-def wait_until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_all_users_run_from_one_verified_copy(node: Node, site: Repo) -> None:
@@ -159,7 +153,7 @@ def test_a_killed_copy_is_done_again(node: Node, site: Repo, served: bool) -> No
         if served:
             node.start_service()
         child = node.start(base.path, here=2)
-        wait_until(lambda: any(part.stat().st_blocks and part.stat().st_mtime_ns > begin for part in parts.glob("*")))  # noqa: B023
+        wait_closely(lambda: any(part.stat().st_blocks and part.stat().st_mtime_ns > begin for part in parts.glob("*")))  # noqa: B023
         if served:
             kill_children(node)
             os.unlink(cachesocket.SOCKET)
@@ -199,7 +193,7 @@ def test_the_layers_unused_for_longest_make_room(node: Node, site: Repo) -> None
         node.launch(one.path, job=10 + age)
         os.utime(store(node).layer(one.revision.layers[-1]), (times := time.time() - 86400 + age, times))
     node.launch(every[0].path)  # its use is noted by the service, for the launcher may not
-    wait_until(lambda: store(node).layer(every[0].revision.layers[-1]).stat().st_mtime > time.time() - 3600)
+    wait_closely(lambda: store(node).layer(every[0].revision.layers[-1]).stat().st_mtime > time.time() - 3600)
     node.launch(every[3].path)
     assert node.cached() == layers(every[0], every[2], every[3])
 
@@ -209,8 +203,8 @@ def test_a_layer_that_a_vm_runs_from_stays(node: Node, site: Repo) -> None:
     node.configure("6M")
     node.start_service()
     child = node.start(first.path, run=hold)
-    wait_until(lambda: "path" in node.said_path(7, 0).read_text() if node.said_path(7, 0).exists() else False)
-    wait_until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
+    wait_closely(lambda: "path" in node.said_path(7, 0).read_text() if node.said_path(7, 0).exists() else False)
+    wait_closely(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
     assert node.launch(second.path, job=8).resolve() == second.path
     assert "read where it is" in node.said(8) and "in use" in node.said(8) and node.said(8).count("\n") == 0
     assert node.cached() == layers(first)

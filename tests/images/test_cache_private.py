@@ -14,7 +14,8 @@ from pcocc_runtime.system import cachesocket, sources
 from tests.images import children
 from tests.images.cachenode import ALICE, BOB, SERVICE, Node, hold
 from tests.images.disks import content, patched, raw_sum, save
-from tests.images.test_cache import MEBIBYTE, add, layers, node, root, site, wait_until
+from tests.images.test_cache import MEBIBYTE, add, layers, node, root, site
+from tests.waiting import wait_closely
 
 __all__ = ["node", "root", "site"]
 GROUP = 65000  # of a project
@@ -72,7 +73,7 @@ def test_vms_hold_private_copies_and_the_limit_counts_them(node: Node, site: Rep
     one, other = (add(site, f"i{seed}", seed=seed, size=4 * MEBIBYTE, used=4 * MEBIBYTE) for seed in (1, 2))
     restrict(one, GROUP)
     child = node.start(one.path, run=hold)
-    wait_until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
+    wait_closely(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
     assert node.private() == layers(one)
     node.launch(other.path, job=8)
     assert node.private() == layers(one) and node.cached() == set() and "has no room for" in node.said(8)

@@ -17,7 +17,8 @@ from pcocc_runtime.images import Found
 from tests.images import children
 from tests.images.cachenode import ALICE, SERVICE, Node, hold, store
 from tests.images.disks import Ran
-from tests.images.test_cache import MEBIBYTE, add, layers, node, root, site, wait_until
+from tests.images.test_cache import MEBIBYTE, add, layers, node, root, site
+from tests.waiting import wait_closely
 
 __all__ = ["node", "root", "site"]
 Pcocc = Callable[..., Ran]
@@ -46,7 +47,7 @@ def filled(node: Node, site: object) -> list[Found]:
 def run_vm(node: Node, image: Found) -> int:
     """Have a process that keeps an image as QEMU does; return its pid."""
     child = node.start(image.path, run=hold)
-    wait_until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
+    wait_closely(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
     return child
 
 

@@ -19,6 +19,7 @@ from pcocc_runtime.system import inuse
 from tests.images import children
 from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, raw_sum, save, write_raw
 from tests.images.test_sources import layer, write_layout
+from tests.waiting import wait_closely
 
 Pcocc = Callable[..., Ran]
 COMMANDS = [
@@ -225,10 +226,7 @@ def test_qemu_img_ends_with_the_command(pcocc: Pcocc, repo: Repo, tmp_path: Path
     finally:
         os.environ["PATH"] = os.environ["PATH"].partition(":")[2]
     converter = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
-    deadline = time.monotonic() + 10
-    while converter.exists() and converter.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_closely(lambda: not converter.exists() or converter.read_text().rpartition(")")[2].split()[0] == "Z", "the converter's end")
     assert bool(leftovers(repo)) == (number == signal.SIGKILL) and listing(repo) == {}
     pcocc("image", "import", "slow.raw", "a")
     assert leftovers(repo) == []

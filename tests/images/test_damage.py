@@ -21,6 +21,7 @@ from pcocc_runtime.repos import Reference, Repo
 from pcocc_runtime.system import qemuimg
 from tests.images.disks import Ran, find, leftovers, listing, make_disk, qemu_img, save, spoil
 from tests.images.test_sources import layer, write_layout
+from tests.waiting import limit
 
 Pcocc = Callable[..., Ran]
 
@@ -228,7 +229,7 @@ def attempt(pcocc: Pcocc, repo: Repo, directory: Path, *argv: str) -> None:
             done = pcocc("image", *argv)
         except AssertionError:
             done = pcocc("image", *argv, ok=False)
-    assert time.monotonic() - start < 20 and leftovers(repo) == [], done
+    assert time.monotonic() - start < limit(20) and leftovers(repo) == [], done
 
 
 odd = st.recursive(

@@ -16,6 +16,7 @@ import pytest
 from pcocc_runtime import cli_progress
 from pcocc_runtime.repos import Repo
 from tests.images.disks import Ran, make_disk
+from tests.waiting import limit
 
 Pcocc = Callable[..., Ran]
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,5 +157,5 @@ def test_work_is_done_although_nobody_can_be_told(pcocc: Pcocc, tmp_path: Path, 
     make_disk(tmp_path / "a.qcow2")
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime import cli; sys.exit(cli.main())"
     script = f"exec {sys.executable} -c {shlex.quote(code)} image import a.qcow2 new {outputs}"
-    assert subprocess.run(["bash", "-c", script], check=False, timeout=60).returncode == status
+    assert subprocess.run(["bash", "-c", script], check=False, timeout=limit(60)).returncode == status
     assert pcocc("image", "list", "--names").out == "new\n"

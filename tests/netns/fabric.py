@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import limit
+
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
     "pcocc.yaml": "accel: tcg\n",
@@ -58,7 +60,7 @@ class Node:
         """Run a program in the node's namespaces."""
         done = subprocess.run(
             ["nsenter", f"--target={self.holder.pid}", "--net", "--mount", *argv],
-            input=text, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT,
+            input=text, capture_output=True, text=True, timeout=limit(60), check=False, env=ENVIRONMENT,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done

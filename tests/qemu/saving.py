@@ -8,8 +8,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from pcocc_runtime.document import Group
 from pcocc_runtime.images import Found
 from pcocc_runtime.repos import Repo
 from tests.qemu.vm import APPEND, DATA, GUEST, SOURCE, USER, Vm
+from tests.waiting import limit, wait_for
 
 MEBIBYTE = 1 << 20
 SIZE = 64 * MEBIBYTE
@@ -132,24 +131,16 @@ def start_save(vm: Vm, *words: str, log: str = "saver", die_at: int | None = Non
 def save(vm: Vm, *words: str, status: int = 0) -> str:
     """Run it to its end; return what it said."""
     child = start_save(vm, *words)
-    ended = child.wait(120)
+    ended = child.wait(limit(120))
     said = (vm.log.parent / "saver").read_text()
     assert ended == status and "Traceback" not in said, said
     return said
 
 
-def wait_until(what: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def ask_qemu(vm: Vm, command: str, **arguments: Any) -> Any:
     """Return what a VM's QEMU answers on its own monitor."""
     with socket.socket(socket.AF_UNIX) as monitor, monitor.makefile("rw") as stream:
-        monitor.settimeout(30)
+        monitor.settimeout(limit(30))
         monitor.connect(str(vm.directory / "qmp"))
         stream.readline()
         for words in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
@@ -162,10 +153,8 @@ def ask_qemu(vm: Vm, command: str, **arguments: Any) -> Any:
 
 def wait_for_monitor(vm: Vm) -> None:
     """Wait for a QEMU that nobody talks to."""
-    deadline = time.monotonic() + 60
-    while not any(event["event"] == "started" for event in vm.events()):
-        assert vm.process.poll() is None and time.monotonic() < deadline, vm.said()
-        time.sleep(0.05)
+    wait_for(lambda: vm.process.poll() is not None or any(event["event"] == "started" for event in vm.events()), vm.said, 60, 0.05)
+    assert vm.process.poll() is None, vm.said()
 
 
 def left_behind(vm: Vm) -> list[str]:

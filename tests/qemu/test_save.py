@@ -13,8 +13,9 @@ import pytest
 
 from tests.qemu import saving
 from tests.qemu.conftest import StartVm
-from tests.qemu.saving import BASE, MEBIBYTE, Home, hold_copies, save, wait_until
+from tests.qemu.saving import BASE, MEBIBYTE, Home, hold_copies, save
 from tests.qemu.vm import DATA
+from tests.waiting import limit, wait_closely
 
 
 def inside(vm_pid: int, *argv: str) -> None:
@@ -140,7 +141,7 @@ def test_two_vms_saved_to_one_image_are_two_revisions(start: StartVm, home: Home
     for vm in vms:
         vm.run(f"printf job{vm.job} >/dev/vda; sync")
     savers = [saving.start_save(vm, log=f"saver{vm.job}") for vm in vms]
-    assert [saver.wait(60) for saver in savers] == [0, 0]
+    assert [saver.wait(limit(60)) for saver in savers] == [0, 0]
     assert {saving.read_disk(home.find(f"base@{number}").path)[:4] for number in (1, 2)} == {b"job7", b"job8"}
 
 
@@ -161,6 +162,19 @@ def test_a_repository_that_cannot_be_written(start: StartVm, home: Home, how: st
     assert len(home.find("user:mine").revision.layers) == 2
 
 
+def test_all_layers_are_counted_when_all_are_saved(start: StartVm, home: Home, tmp_path: Path) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "disk", "64M"], check=True)
+    saving.qemu_io(tmp_path / "disk", "write 0 8M")
+    home.add(home.user, "large", tmp_path / "disk")
+    (tmp_path / "small").mkdir()
+    vm = start(home.group("user:large@0"))
+    saving.wait_for_monitor(vm)
+    inside(vm.process.pid, "mount", "-t", "tmpfs", "-o", "size=6m,mode=777", "none", f"{DATA}/small")
+    said = save(vm, "--full", "-d", "small:new", status=1)
+    assert "the disk of vm0, with all layers, holds 8 MiB, and repository 'small' has room for 5" in said
+    assert saving.left_behind(vm) == []
+
+
 def test_a_full_repository(start: StartVm, home: Home, tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     vm = start(home.shell()).boot()
@@ -168,11 +182,11 @@ def test_a_full_repository(start: StartVm, home: Home, tmp_path: Path) -> None:
     vm.run("dd if=/dev/urandom of=/dev/vda bs=1M count=40; sync", 60)
     there, go = hold_copies(tmp_path, "create")  # between the look at the room there is, and the copy
     child = saving.start_save(vm, "-d", "small:new")
-    wait_until(lambda: there.exists() or child.poll() is not None)
+    wait_closely(lambda: there.exists() or child.poll() is not None)
     fill = f"dd if=/dev/zero of={DATA}/small/fill bs=1M oflag=append conv=notrunc 2>&1 || true"
     inside(vm.process.pid, "sh", "-c", fill)
     go.touch()
-    said = (tmp_path / "saver").read_text() if child.wait(60) == 1 else ""
+    said = (tmp_path / "saver").read_text() if child.wait(limit(60)) == 1 else ""
     assert f"repository 'small' ({DATA}/small/repo) is full" in said
     assert saving.left_behind(vm) == [] and vm.run("printf on >/dev/vda; head -c2 /dev/vda") == "on"
     inside(vm.process.pid, "sh", "-c", fill)  # what the save has given back

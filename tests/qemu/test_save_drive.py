@@ -13,9 +13,10 @@ import pytest
 from pcocc_runtime.document import Drive, Group
 from tests.qemu import saving
 from tests.qemu.conftest import StartVm
-from tests.qemu.saving import MEBIBYTE, Home, hold_copies, save, wait_until
+from tests.qemu.saving import MEBIBYTE, Home, hold_copies, save
 from tests.qemu.test_save import inside
 from tests.qemu.vm import APPEND, DATA, GUEST, Vm
+from tests.waiting import limit, wait_closely
 
 DEVICES = {"virtio": "vdb", "virtio-scsi": "sdb", "ide": "sdb"}
 
@@ -52,12 +53,12 @@ def test_a_drive_is_saved_as_it_was_at_one_moment(start: StartVm, home: Home, mo
     vm.run(f"printf before >{device}; sync")
     there, go = hold_copies(home.data)
     child = saving.start_save(vm, "-d", "kept", "--drive=1")
-    wait_until(there.exists)
+    wait_closely(there.exists)
     vm.run(f"printf after2 >{device}; printf later | dd of={device} bs=1M seek=40; sync; echo 3 >/proc/sys/vm/drop_caches")
     assert vm.run(f"head -c6 {device}") == "after2"
     assert read_drive(home.data / "drive", form, 0, 6) == b"after2", "what the guest writes is on the drive at once"
     go.touch()
-    assert child.wait(60) == 0, (home.data / "saver").read_text()
+    assert child.wait(limit(60)) == 0, (home.data / "saver").read_text()
     said = (home.data / "saver").read_text()
     assert said.splitlines()[-1].startswith("saved vm0 as user:kept@0 (") and "note: the file systems of vm0 were not frozen" in said
     found = home.find("kept")
@@ -79,7 +80,7 @@ def test_a_save_while_the_guest_writes_misses_nothing_of_before_and_has_nothing_
     fill(vm, 60)
     writer = "n=0; while :; do n=$((n+1)); printf %08d $n | dd of=/dev/vdb bs=512 seek=$((n*64)) conv=fsync 2>/dev/null; echo $n >/n; done"
     vm.run(f": >/n; echo '{writer}' >/w.sh; sh /w.sh >/dev/null 2>&1 &")
-    wait_until(lambda: int(vm.run("cat /n").strip() or 0) > 5)
+    wait_closely(lambda: int(vm.run("cat /n").strip() or 0) > 5)
     before = int(vm.run("cat /n"))
     save(vm, "-d", "kept", "--drive=1")
     after = int(vm.run("cat /n"))
@@ -118,13 +119,13 @@ def test_a_full_scratch_ends_the_save_and_not_the_guest(start: StartVm, home: Ho
     fill(vm, 60)
     there, go = hold_copies(home.data)
     child = saving.start_save(vm, "-d", "kept", "--drive=1")
-    wait_until(there.exists)
+    wait_closely(there.exists)
     fill(vm, 48)
     go.touch()
-    said = (home.data / "saver").read_text() if child.wait(60) == 1 else ""
+    said = (home.data / "saver").read_text() if child.wait(limit(60)) == 1 else ""
     assert "error: drive 1 of vm0 could not be read to its end: " in said and f"than {DATA}/scratch7 has room for" in said
     assert "Traceback" not in said and list(home.revisions()) == ["user:base@0"] and home.leftovers() == []
-    wait_until(lambda: saving.left_behind(vm) == [])
+    wait_closely(lambda: saving.left_behind(vm) == [])
     assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vdb bs=1M skip=47 count=1 2>/dev/null | cmp - /r && echo same") == "same\n"
     assert "disk-error" not in [event["event"] for event in vm.events()]
 
@@ -142,22 +143,21 @@ def test_a_vm_that_ends_while_its_drive_is_saved(start: StartVm, home: Home) -> 
     vm = start(home.shell(persistent=(make_drive(home),))).boot()
     there, go = hold_copies(home.data)
     child = saving.start_save(vm, "-d", "kept", "--drive=1")
-    wait_until(there.exists)
+    wait_closely(there.exists)
     vm.process.kill()
     vm.wait()
     go.touch()
-    assert child.wait(60) == 1
+    assert child.wait(limit(60)) == 1
     assert "error: vm0 has ended" in (home.data / "saver").read_text()
     assert list(home.revisions()) == ["user:base@0"] and home.leftovers() == []
 
 
-@pytest.mark.timeout(900)
 def test_a_saver_killed_at_any_step_leaves_the_drive_to_its_guest(start: StartVm, home: Home) -> None:
     vm: Vm = start(home.shell(persistent=(make_drive(home),))).boot()
     step = 0
-    while (status := saving.start_save(vm, "--drive=1", "-d", f"kept{step}", die_at=step).wait(60)) != 0:
+    while (status := saving.start_save(vm, "--drive=1", "-d", f"kept{step}", die_at=step).wait(limit(60))) != 0:
         assert status in (-signal.SIGKILL, 128 + signal.SIGKILL), (step, (home.data / "saver").read_text())
-        wait_until(lambda: saving.left_behind(vm) == [])
+        wait_closely(lambda: saving.left_behind(vm) == [])
         text = f"{step:04}"
         vm.run(f"printf {text} | dd of=/dev/vdb bs=512 seek={step} conv=fsync")
         assert read_drive(home.data / "drive", "raw", 512 * step, 4) == text.encode()

@@ -15,10 +15,11 @@ from pcocc_runtime import imagegc
 from pcocc_runtime.system.guestagent import Agent
 from tests.qemu import saving
 from tests.qemu.conftest import StartVm
-from tests.qemu.saving import MEBIBYTE, Home, save, wait_until
+from tests.qemu.saving import MEBIBYTE, Home, save
 from tests.qemu.test_save import inside
 from tests.qemu.test_save_drive import make_drive
 from tests.qemu.vm import DATA, Vm
+from tests.waiting import limit, wait_closely
 
 LARGE = 192 * MEBIBYTE
 
@@ -31,7 +32,7 @@ def names(home: Home) -> list[str]:
 def begin_large_save(vm: Vm, home: Home, *words: str) -> subprocess.Popen[bytes]:
     """Start a save that takes a moment, and stop it when it copies."""
     child = saving.start_save(vm, *words)
-    wait_until(lambda: child.poll() is not None or any(Path(home.user.path, ".tmp").glob(".work-*/layer")))
+    wait_closely(lambda: child.poll() is not None or any(Path(home.user.path, ".tmp").glob(".work-*/layer")))
     child.send_signal(signal.SIGSTOP)
     assert child.poll() is None, (vm.log.parent / "saver").read_text()
     return child
@@ -54,13 +55,12 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path, size=LARGE)
 
 
-@pytest.mark.timeout(900)
 def test_a_saver_killed_at_any_step_leaves_all_as_it_was(start: StartVm, home: Home) -> None:
     vm = start(home.shell()).boot()
     step, made = 0, 1
-    while (status := saving.start_save(vm, die_at=step).wait(60)) != 0:
+    while (status := saving.start_save(vm, die_at=step).wait(limit(60))) != 0:
         assert status in (-signal.SIGKILL, 128 + signal.SIGKILL), (step, (home.data / "saver").read_text())
-        wait_until(lambda: saving.left_behind(vm) == [])
+        wait_closely(lambda: saving.left_behind(vm) == [])
         text = f"{step:04}"
         vm.run(f"printf {text} | dd of=/dev/vda bs=512 seek={step}")
         assert vm.run(f"dd if=/dev/vda bs=512 skip={step} count=1 2>/dev/null | head -c4") == text
@@ -82,10 +82,10 @@ def test_a_save_that_is_ended_while_it_copies(large: Vm, home: Home, number: sig
     child = begin_large_save(large, home)
     child.send_signal(number)
     child.send_signal(signal.SIGCONT)
-    status = child.wait(30)
+    status = child.wait(limit(30))
     said = (home.data / "saver").read_text()
     assert status == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[number] and "Traceback" not in said
-    wait_until(lambda: saving.left_behind(large) == [])
+    wait_closely(lambda: saving.left_behind(large) == [])
     assert names(home) == ["base@0"]
     assert number == signal.SIGKILL or home.leftovers() == []
     imagegc.collect(home.user, 0)
@@ -99,7 +99,7 @@ def test_a_vm_that_is_killed_while_it_is_saved_is_saved(large: Vm, home: Home) -
     large.process.kill()
     large.wait()
     child.send_signal(signal.SIGCONT)
-    assert child.wait(60) == 0, (home.data / "saver").read_text()
+    assert child.wait(limit(60)) == 0, (home.data / "saver").read_text()
     assert saving.read_disk(home.find("base@1").path)[LARGE - 1] == 1 + (LARGE - 32 * MEBIBYTE) // MEBIBYTE
 
 
@@ -108,11 +108,11 @@ def test_a_vm_that_has_ended_is_not_saved(start: StartVm, home: Home) -> None:
     saving.wait_for_monitor(vm)
     holder = subprocess.Popen(["nsenter", f"--target={vm.process.pid}", "--mount", "sleep", "60"])
     try:
-        wait_until(lambda: Path(f"/proc/{holder.pid}/comm").read_text() == "sleep\n")
+        wait_closely(lambda: Path(f"/proc/{holder.pid}/comm").read_text() == "sleep\n")
         vm.process.kill()
         vm.wait()
         vm.process.pid = holder.pid  # where its files are
-        wait_until(lambda: "ended" in [event["event"] for event in vm.events()])
+        wait_closely(lambda: "ended" in [event["event"] for event in vm.events()])
         assert "error: vm0 has ended" in save(vm, status=1)
     finally:
         holder.kill()
@@ -125,7 +125,7 @@ class Saver:
 
     def __init__(self, vm: Vm) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(30)
+        self.socket.settimeout(limit(30))
         self.socket.connect(str(vm.directory / "save"))
         self.stream = self.socket.makefile("rw")
         assert json.loads(self.stream.readline()) == {"go": True}
@@ -166,7 +166,7 @@ def test_a_merge_without_room_is_done_when_there_is_some(start: StartVm, home: H
     assert answer["merged"] is False and "No space left" in str(answer["error"])
     assert vm.run("dd if=/dev/vda bs=1M count=24 2>/dev/null | md5sum | cmp - /sum && echo same") == "same\n"
     inside(vm.process.pid, "mount", "-o", "remount,size=100m", str(scratch))
-    wait_until(lambda: saving.ask_qemu(vm, "query-named-block-nodes") and "save-overlay" not in str(saving.ask_qemu(vm, "query-block")))
+    wait_closely(lambda: saving.ask_qemu(vm, "query-named-block-nodes") and "save-overlay" not in str(saving.ask_qemu(vm, "query-block")))
     assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=24 2>/dev/null | md5sum | cmp - /sum && echo same") == "same\n"
     save(vm)
 
@@ -184,7 +184,6 @@ def test_a_full_scratch_is_not_taken_for_the_repository(start: StartVm, home: Ho
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.timeout(600)
 class TestWithAgent:
     """The real agent in a guest with a real file system."""
 
@@ -193,7 +192,7 @@ class TestWithAgent:
         """A VM that boots tiny from the repository."""
         home.add(home.user, "tiny", guest / "tiny.qcow2")
         vm: Vm = start(home.group("user:tiny@0")).boot(b"READY vm0")
-        wait_until(lambda: any(one["label"] == "agent" and one["frontend-open"] for one in saving.ask_qemu(vm, "query-chardev")), 60)
+        wait_closely(lambda: any(one["label"] == "agent" and one["frontend-open"] for one in saving.ask_qemu(vm, "query-chardev")), "the agent", 60)
         return vm
 
     def test_a_journal_that_is_written_meanwhile_is_saved_whole(self, vm: Vm, start: StartVm, home: Home) -> None:
@@ -201,13 +200,13 @@ class TestWithAgent:
         writer = "n=0; s=0; while :; do n=$((n+1)); s=$(echo $s $n | md5sum | head -c32); echo $n $s >>/j; [ $((n%20)) = 0 ] && sync; done"
         vm.run(f": >/j; echo '{writer}' >/w.sh; sh /w.sh >/dev/null 2>&1 &")
         count = "tail -n1 /j | cut -d' ' -f1"
-        wait_until(lambda: int(vm.run(count).strip() or 0) > 30)
+        wait_closely(lambda: int(vm.run(count).strip() or 0) > 30)
         before = int(vm.run(count))
         said = save(vm, "--safe")
         assert "note" not in said
         after = int(vm.run(count))
         assert after > before, "the guest went on"
-        wait_until(lambda: int(vm.run(count)) > after)
+        wait_closely(lambda: int(vm.run(count)) > after)
         vm.terminate()
         vm.wait()
         again = start(home.group("user:tiny@1"), job=8).boot(b"READY vm0")
@@ -220,7 +219,7 @@ class TestWithAgent:
         vm.run("kill -STOP $(pidof qemu-ga)")
         begin = time.monotonic()
         said = save(vm)
-        assert "were not frozen" in said and "does not answer" in said and time.monotonic() - begin < 20
+        assert "were not frozen" in said and "does not answer" in said and time.monotonic() - begin < limit(20)
         assert "cannot be frozen: the guest's agent does not answer" in save(vm, "--safe", status=1)
         vm.run("kill -CONT $(pidof qemu-ga); sleep 1")
         assert "note" not in save(vm, "--safe")
@@ -235,14 +234,14 @@ class TestWithAgent:
             vm.run("((echo x >/x; sync; echo done >/run/t/done) &)")  # no child of the shell: busybox takes the end of one for its own
             assert vm.run("sleep 2; ls /run/t") == ""
         assert saver.finish() == {"merged": True}
-        wait_until(lambda: "done" in vm.run("ls /run/t"))
+        wait_closely(lambda: "done" in vm.run("ls /run/t"))
 
     def test_a_guest_is_thawed_whatever_becomes_of_the_saver(self, vm: Vm, home: Home) -> None:
         step = 0
-        while (status := saving.start_save(vm, "--safe", die_at=step).wait(60)) != 0:
+        while (status := saving.start_save(vm, "--safe", die_at=step).wait(limit(60))) != 0:
             assert status in (-signal.SIGKILL, 128 + signal.SIGKILL), (step, (home.data / "saver").read_text())
             assert vm.run(f"echo {step} >/x && sync; cat /x", 30) == f"{step}\n"
-            wait_until(lambda: saving.left_behind(vm) == [])
+            wait_closely(lambda: saving.left_behind(vm) == [])
             step += 1
         assert step > 30
         assert "note" not in save(vm, "--safe")

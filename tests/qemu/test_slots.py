@@ -18,6 +18,7 @@ from pcocc_runtime.qemu_disks import Disk
 from tests.qemu.conftest import StartVm
 from tests.qemu.vm import APPEND, DATA, GUEST
 from tests.unit.test_plans import PLAN
+from tests.waiting import limit
 
 
 def read_devices(directory: Path, plan: qemu_args.VmPlan) -> list[dict[str, Any]]:
@@ -29,7 +30,7 @@ def read_devices(directory: Path, plan: qemu_args.VmPlan) -> list[dict[str, Any]
     argv = [f"hubport,id={word[7:].partition(',')[0]},hubid=0" if word.startswith("tap,id=") else word for word in argv]
     with ours, theirs:
         ours.sendall(b"".join(b'{"execute": "%s"}' % word for word in (b"qmp_capabilities", b"query-pci", b"quit")))
-        done = subprocess.run([*argv, "-S"], pass_fds=[theirs.fileno()], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run([*argv, "-S"], pass_fds=[theirs.fileno()], capture_output=True, text=True, check=False, timeout=limit(60))
         theirs.close()
         assert done.returncode == 0, done.stderr
         lines = [json.loads(line) for line in ours.makefile()]

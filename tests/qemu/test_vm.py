@@ -7,7 +7,6 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from pcocc_runtime.document import Drive, Group, Mount
 from tests.qemu.conftest import StartVm
 from tests.qemu.vm import APPEND, DATA, GUEST, PROMPT
+from tests.waiting import limit, wait_closely
 
 MEBIBYTE = 1 << 20
 
@@ -26,14 +26,6 @@ def make_drive(directory: Path, name: str = "drive") -> str:
         stream.truncate(4 * MEBIBYTE)
     os.chown(directory / name, 1, 1)
     return f"{DATA}/{name}"
-
-
-def wait_for(what: Callable[[], object], seconds: float = 20) -> object:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 @pytest.mark.parametrize("kind", ["9p", "virtiofs"])
@@ -63,7 +55,7 @@ def test_a_directory_is_the_users_inside_and_outside(start: StartVm, tmp_path: P
     vm.process.kill()
     vm.wait()
     if kind == "virtiofs":
-        wait_for(lambda: not virtiofsd_of(tmp_path))
+        wait_closely(lambda: not virtiofsd_of(tmp_path))
 
 
 @pytest.mark.usefixtures("tiny")
@@ -107,7 +99,7 @@ def test_a_guest_that_does_not_power_off_is_ended_in_time(start: StartVm, tmp_pa
     begin = time.monotonic()
     vm.terminate()
     assert vm.wait() == 0
-    assert 1.5 < time.monotonic() - begin < 10
+    assert 1.5 < time.monotonic() - begin < limit(10)
     assert [event["event"] for event in vm.events()][-2:] == ["still-on", "ended"]
     assert (tmp_path / "drive").read_bytes()[:7] == b"flushed"
 
@@ -115,11 +107,11 @@ def test_a_guest_that_does_not_power_off_is_ended_in_time(start: StartVm, tmp_pa
 def test_a_killed_vm_leaves_no_lock(start: StartVm, tmp_path: Path) -> None:
     group = Group("t", 1, persistent=(Drive(make_drive(tmp_path)),))
     vm = start(group)
-    wait_for(vm.events)
+    wait_closely(vm.events)
     vm.process.kill()
     vm.wait()
     next_vm = start(group, job=8)
-    wait_for(next_vm.events)
+    wait_closely(next_vm.events)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +122,12 @@ def test_a_killed_vm_leaves_no_lock(start: StartVm, tmp_path: Path) -> None:
 def test_who_may_share_a_drive(start: StartVm, tmp_path: Path, first: str, second: str, job: int, works: bool) -> None:
     path = make_drive(tmp_path)
     one = start(Group("t", 1, persistent=(Drive(path, mmp=first),)))
-    wait_for(one.events)
+    wait_closely(one.events)
     (tmp_path / "log7").rename(tmp_path / "first")
     one.log = tmp_path / "first"
     other = start(Group("t", 1, persistent=(Drive(path, mmp=second),)), job=job)
     if works:
-        wait_for(other.events)
+        wait_closely(other.events)
     else:
         assert other.wait() == 1
         assert "is in use by a VM of " + ("this job" if job == 7 else "job 7") in other.said()
@@ -147,12 +139,12 @@ def test_a_full_scratch_stops_the_vm_with_a_word(start: StartVm, tmp_path: Path)
     vm = start(replace(group, persistent=(Drive(make_drive(tmp_path)),)), scratch_size="6m").boot()
     assert vm.console is not None
     vm.console.sendall(b"dd if=/dev/urandom of=/dev/vda bs=1M count=32\n")
-    wait_for(lambda: any(event["event"] == "disk-error" for event in vm.events()))
+    wait_closely(lambda: any(event["event"] == "disk-error" for event in vm.events()))
     told = next(event for event in vm.events() if event["event"] == "disk-error")
     assert told["reason"] == "the file system of its disk is full" and str(told["disk"]).endswith("vm0.qcow2")
     begin = time.monotonic()
     vm.terminate()  # it cannot power off, and nobody waits for it
-    assert vm.wait() == 0 and time.monotonic() - begin < 10
+    assert vm.wait() == 0 and time.monotonic() - begin < limit(10)
 
 
 def test_what_was_stopped_by_a_full_scratch_goes_on_with_nothing_lost(start: StartVm, tmp_path: Path) -> None:
@@ -161,7 +153,7 @@ def test_what_was_stopped_by_a_full_scratch_goes_on_with_nothing_lost(start: Sta
     vm = start(group, scratch_size="6m").boot()
     assert vm.console is not None
     vm.console.sendall(b"dd if=/dev/urandom of=/noise bs=1M count=16; md5sum </noise >/sum; dd if=/noise of=/dev/vda bs=1M; sync\n")
-    wait_for(lambda: any(event["event"] == "disk-error" for event in vm.events()), 60)
+    wait_closely(lambda: any(event["event"] == "disk-error" for event in vm.events()), vm.said, 60)
     subprocess.run(["nsenter", f"--target={vm.process.pid}", "--mount", "mount", "-o", "remount,size=64m", f"{DATA}/scratch7"], check=True)
     with socket.socket(socket.AF_UNIX) as monitor:
         monitor.connect(str(vm.directory / "qmp"))
@@ -199,10 +191,10 @@ def test_uefi_has_variables_of_its_own(start: StartVm, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "greeting"), [("vnc", b"RFB 003.008\n"), ("spice", None)])
 def test_a_display_is_a_socket_of_the_users(start: StartVm, kind: str, greeting: bytes | None) -> None:
     vm = start(Group("t", 1, display=kind))
-    path = wait_for(lambda: vm.directory.exists() and next(iter(vm.directory.glob(kind)), None))
+    path = wait_closely(lambda: vm.directory.exists() and next(iter(vm.directory.glob(kind)), None))
     assert isinstance(path, Path) and path.stat().st_uid == 1 and path.parent.stat().st_mode & 0o777 == 0o700
     with socket.socket(socket.AF_UNIX) as viewer:
-        viewer.settimeout(10)
+        viewer.settimeout(limit(10))
         viewer.connect(str(path))
         if greeting is None:  # SpiceLinkHeader and SpiceLinkMess of the main channel, version 2.2
             viewer.sendall(b"REDQ" + struct.pack("<III", 2, 2, 18) + struct.pack("<IBBIII", 0, 1, 0, 0, 0, 18))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pcocc_runtime import bootdoc, document
 from pcocc_runtime.document import Cluster, Group
+from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[2]
 KEEPS_IMAGES = "games"  # in the part of pcocc-cache
@@ -64,7 +65,7 @@ class Vm:
         os.chown(scratch, 1, 1)
         facts = {
             "job": job, "node": "here", "nodes": [["here", [0]]], "vms": 1, "accel": "tcg", "accel_why": "tests",
-            "qemu": "/usr/bin/qemu-system-x86_64", "scratch": f"{DATA}/{scratch.name}", "boot_timeout": 60, "shutdown_grace": grace,
+            "qemu": "/usr/bin/qemu-system-x86_64", "scratch": f"{DATA}/{scratch.name}", "boot_timeout": 600, "shutdown_grace": grace,
             "networks": [], "reach": [], "reverse_nat": [], "interfaces": {}, "cache": cache,
         }  # fmt: skip
         keys = dict.fromkeys(("user", "user_public", "host", "host_public"), "key")
@@ -116,7 +117,7 @@ class Vm:
 
     def wait(self, seconds: float = 30) -> int:
         """Wait for QEMU's end."""
-        return self.process.wait(seconds)
+        return self.process.wait(limit(seconds))
 
     def terminate(self) -> None:
         """Do what Slurm does at the end of a job."""
@@ -135,7 +136,7 @@ class Vm:
             listener.unlink()
 
     def _connect(self, name: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + limit(seconds)
         while self.console is None:
             assert self.process.poll() is None, self.said()
             assert time.monotonic() < deadline, self.said()
@@ -149,13 +150,13 @@ class Vm:
 
     def _read_to(self, end: bytes, seconds: float) -> str:
         assert self.console is not None
-        self.console.settimeout(seconds)
+        self.console.settimeout(limit(seconds))
         data = b""
         while end not in data if end != PROMPT else not data.endswith(end):
             try:
                 more = self.console.recv(65536)
             except TimeoutError:
-                raise AssertionError(f"nothing more after {seconds:.0f} s: {data!r}") from None
+                raise AssertionError(f"nothing more after {limit(seconds):.0f} s: {data!r}") from None
             assert more, data.decode(errors="replace") + self.said()
             data = (data + more).replace(b"\x1b[6n", b"")  # busybox asks terminals for their width
         return data.removesuffix(end).decode(errors="replace").replace("\r", "")

@@ -16,6 +16,7 @@ import pytest
 
 from pcocc_runtime import cli
 from tests.unit.site import write_images, write_site
+from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPLETION = ROOT / "completion/pcocc"
@@ -59,7 +60,7 @@ def offer(environ: dict[str, str]) -> Offer:
         )
         done = subprocess.run(
             ["bash", "--norc", "--noprofile", "-c", script],
-            env=environ, cwd=environ["HOME"], capture_output=True, text=True, check=True, timeout=60,
+            env=environ, cwd=environ["HOME"], capture_output=True, text=True, check=True, timeout=limit(60),
         )  # fmt: skip
         assert done.stderr == ""
         return sorted(done.stdout.split())
@@ -182,7 +183,7 @@ class Terminal:
     def press(self, line: str) -> str:
         """Type a line and Tab; return the line that bash made of it."""
         os.write(self.fd, f"\x15{line}\t\x0f".encode())
-        seen, deadline = "", time.monotonic() + 60
+        seen, deadline = "", time.monotonic() + limit(60)
         while not (match := re.search(r"LINE=<(.*)>\r\n", seen)):
             assert select.select([self.fd], [], [], deadline - time.monotonic())[0], seen
             seen += os.read(self.fd, 4096).decode()

@@ -4,17 +4,17 @@ import itertools
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from pcocc_runtime import guestscript
 from pcocc_runtime.addressing import PORTFILE
+from tests.waiting import limit, wait_for
 
 
 def run(script: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=20, check=False, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=limit(20), check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
 STEPS = itertools.count()
@@ -80,7 +80,7 @@ def test_a_signal_reaches_the_command_and_its_children_only(tmp_path: Path) -> N
     )
     wait_for(lambda: (tmp_path / "started").exists())
     run(guestscript.render_signal("7.7.7.", "USR1"))
-    out, _ = task.communicate(timeout=10)
+    out, _ = task.communicate(timeout=limit(10))
     assert (out, task.returncode) == ("caught\n", 3)
 
 
@@ -109,12 +109,12 @@ def test_a_sweep_ends_the_processes_of_its_tasks_and_no_others() -> None:
         for task in tasks:
             assert task.stdout and task.stdout.readline() == b"on\n"
         run(guestscript.render_sweep(tokens[:2]))
-        assert tasks[0].wait(10) and tasks[1].wait(10) and tasks[2].poll() is None
+        assert tasks[0].wait(limit(10)) and tasks[1].wait(limit(10)) and tasks[2].poll() is None
         assert [bool(carriers(one)) for one in tokens] == [False, False, True]
     finally:
         run(guestscript.render_sweep(tokens))
         for task in tasks:
-            task.communicate(timeout=10)
+            task.communicate(timeout=limit(10))
 
 
 def test_only_what_a_guest_may_use_is_passed() -> None:
@@ -141,10 +141,3 @@ def carriers(token: str) -> list[str]:
         except OSError:
             continue
     return found
-
-
-def wait_for(condition, seconds: float = 15) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)

@@ -10,6 +10,7 @@ import pytest
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.system import cloudinit, descriptors, drivelock, hostmemory, identity, virtiofs
 from tests.unit.site import Ask, frozen, refused, user_template
+from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,7 +75,7 @@ def test_of_many_at_once_one_job_has_a_drive(tmp_path: Path, mmp: str, jobs: int
         racer.stdin.flush()
     said = [racer.stdout.readline() for racer in racers if racer.stdout]
     for racer in racers:
-        racer.communicate("end\n", timeout=20)
+        racer.communicate("end\n", timeout=limit(20))
     assert said.count("mine\n") == winners
     assert all("is in use by a VM of " in line for line in said if line != "mine\n")
     fd = drivelock.lock_drive(str(drive), "yes", 99)

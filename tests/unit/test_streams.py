@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.site import write_images
+from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime import cli; "
@@ -28,7 +29,7 @@ def run(environ: dict[str, str], line: str, code: str = "") -> subprocess.Comple
     """Run a line of shell in which $p is pcocc."""
     script = f"p() {{ {sys.executable} -c \"$CODE\" \"$@\"; }}\n{line}"
     env = {**environ, "CODE": f"{COMMAND}{code}sys.exit(cli.main())"}
-    return subprocess.run(["bash", "-c", script], env=env, cwd=environ["HOME"], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(["bash", "-c", script], env=env, cwd=environ["HOME"], capture_output=True, text=True, check=False, timeout=limit(60))
 
 
 FULL = "pcocc: error: standard output cannot be written: No space left on device\n"
@@ -108,7 +109,7 @@ def test_ctrl_c_ends_a_command_while_it_starts(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-IS", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout and child.stdout.read(1) == "x"
         child.send_signal(signal.SIGINT)
-        assert (child.communicate(timeout=60)[1], child.returncode) == ("", -signal.SIGINT)
+        assert (child.communicate(timeout=limit(60))[1], child.returncode) == ("", -signal.SIGINT)
 
 
 def test_ctrl_c_lets_a_command_clean_up(environ: dict[str, str]) -> None:
