@@ -76,7 +76,8 @@ def _plan_disk(device: str, index: int, disk: Disk) -> list[str]:
     )
     boot = ",bootindex=1" if index == 0 else ""
     shared = ",share-rw=on" if disk.shared else ""
-    return ["-drive", drive, "-device", f"{device},drive={disk_id(index)}{boot}{shared}"]
+    # the serial number tells a guest which is which: Linux probes SCSI disks at once, and sda may be any of them
+    return ["-drive", drive, "-device", f"{device},drive={disk_id(index)},serial={disk_id(index)}{boot}{shared}"]
 
 
 def escape(text: str) -> str:

@@ -18,7 +18,8 @@ from tests.qemu.test_save import inside
 from tests.qemu.vm import APPEND, DATA, GUEST, Vm
 from tests.waiting import limit, wait_closely
 
-DEVICES = {"virtio": "vdb", "virtio-scsi": "sdb", "ide": "sdb"}
+# by its serial number: Linux gives letters to SCSI disks in any order
+FIND = "for d in /sys/block/[sv]d*; do grep -qs disk1 $d/serial $d/device/vpd_pg80 && echo ${d##*/}; done"
 
 
 def make_drive(home: Home, form: str = "raw", size: int = 64) -> Drive:
@@ -49,7 +50,7 @@ def fill(vm: Vm, mebibytes: int) -> None:
 def test_a_drive_is_saved_as_it_was_at_one_moment(start: StartVm, home: Home, model: str, form: str) -> None:
     drive = make_drive(home, form)
     vm = start(home.shell(persistent=(drive,), disk_model=model)).boot()
-    device = f"/dev/{DEVICES[model]}"
+    device = f"/dev/{vm.run(FIND).strip()}"
     vm.run(f"printf before >{device}; sync")
     there, go = hold_copies(home.data)
     child = saving.start_save(vm, "-d", "kept", "--drive=1")

@@ -1,6 +1,7 @@
 """QEMU's arguments for what a template can say, as golden words."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import pytest
@@ -36,7 +37,8 @@ DISKS = (Disk("/b.qcow2"), Disk("/d", "raw", "none", True, True), Disk("/e", "ra
 )  # fmt: skip
 def test_disks_by_model(model: str, machine: str, devices: list[str]) -> None:
     words = qemu_disks.plan_disks(model, machine, DISKS, "/seed")
-    assert [after for word, after in itertools.pairwise(words) if word == "-device"] == devices
+    numbered = [re.sub(r"drive=(disk\d)", r"drive=\1,serial=\1", device) for device in devices]
+    assert [after for word, after in itertools.pairwise(words) if word == "-device"] == numbered
     assert words[words.index("-drive") + 1] == (
         "file=/b.qcow2,format=qcow2,if=none,id=disk0,cache=unsafe,discard=unmap,werror=stop,rerror=stop"
     )
