@@ -18,12 +18,16 @@ _STEPS = {
     "os.remove",
     "os.rmdir",
     "os.chmod",
-    "os.listdir",
-    "os.scandir",
     "shutil.rmtree",
     "fcntl.lockf",
     "subprocess.Popen",
 }
+
+
+def _only_reads(arguments: tuple[object, ...]) -> bool:
+    """Tell whether an audited open changes nothing: to be killed before it is to be killed before the next step."""
+    flags = arguments[2]
+    return isinstance(flags, int) and not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
 
 def start(run: Callable[[], int], output: Path | None = None) -> int:
@@ -59,7 +63,7 @@ def pcocc(*argv: str, output: Path | None = None) -> int:
 
 
 def run_to_step(step: int, inside: Path, *argv: str, do: Callable[[Sequence[str]], int] = cli.main) -> int:
-    """Run a `pcocc` command and kill it just before the step-th operation on files in `inside`; return its exit status."""
+    """Run a `pcocc` command and kill it just before the step-th change of files in `inside`; return its exit status."""
 
     def run() -> int:
         left = step
@@ -67,7 +71,7 @@ def run_to_step(step: int, inside: Path, *argv: str, do: Callable[[Sequence[str]
         def look(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal left
             named = event in _ANYWHERE or str(arguments[0] if arguments else "").startswith(str(inside))
-            if event in _STEPS and named:
+            if event in _STEPS and named and not (event == "open" and _only_reads(arguments)):
                 left -= 1
                 if left < 0:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.fabric import ENVIRONMENT, Node, request
+from tests.waiting import limit
 
 REVERSE_NAT = "reverse-nat: {vm-port: 22, min-host-port: 60222, max-host-port: 60225}"
 NETWORKS = """
@@ -50,7 +51,7 @@ def test_nothing_of_a_job_stays_wherever_its_helper_is_stopped(node: Node, mode:
         (node.confdir / "networks.yaml").write_text(NETWORKS.replace("WAY", "allow-outbound: none"))
     words = ["nsenter", f"--target={node.holder.pid}", "--net", "--mount", sys.executable, "-m", "tests.netns.deadly", mode]
     done = subprocess.run(
-        words, input=request(12, 0, "STEPD"), capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT
+        words, input=request(12, 0, "STEPD"), capture_output=True, text=True, timeout=limit(300), check=False, env=ENVIRONMENT
     )
     assert done.returncode == 0, done.stderr
     stops = [json.loads(line) for line in done.stdout.splitlines()]
