@@ -24,6 +24,7 @@ from typing import Any
 SOCKET, EXPORT_SOCKET = "save", "save.nbd"
 OVERLAY, JOB = "save-overlay", "save-merge"
 FILTER, VIEW = "save-filter", "save-view"  # between a drive and its guest, and what the drive was (drivesave.py)
+THAW_AGAIN = 1.0  # seconds until a guest whose agent was not reached is asked to thaw anew
 AGAIN = 10.0  # seconds until what failed, such as a merge on a full disk, is tried anew
 _LONGEST = 1 << 16
 
@@ -41,6 +42,7 @@ class Guard:
         self.frozen = False
         self.pending = self.heard = b""
         self.retry: float | None = None
+        self.thaw_at: float | None = None
         self.listener = socket.socket(socket.AF_UNIX)
         try:
             self.listener.bind(os.path.join(directory, SOCKET))
@@ -139,12 +141,15 @@ class Guard:
 
     def tick(self) -> None:
         """Do what is due; called at least once a second while `is_waiting`."""
-        if self.retry is not None and time.monotonic() > self.retry:
+        now = time.monotonic()
+        if self.retry is not None and now > self.retry:
             self._put_back()
+        if self.thaw_at is not None and now > self.thaw_at:
+            self._thaw()
 
     def is_waiting(self) -> bool:
         """Tell whether something is to be done at a certain time."""
-        return self.retry is not None
+        return self.retry is not None or self.thaw_at is not None
 
     def take(self, message: dict[str, Any]) -> bool:
         """Take a message of QEMU's; False when it is not about a save."""
@@ -203,21 +208,24 @@ class Guard:
             pass  # it is gone, and its end will be read
 
     def _thaw(self) -> None:
-        """Have the guest thaw; QEMU lets this connection in when the saver's has gone."""
+        """Have the guest thaw; QEMU lets this connection in when the saver's has gone, and one of ours that still waits."""
+        self._hang_up()
         agent = socket.socket(socket.AF_UNIX)
         agent.setblocking(False)
         try:
             agent.connect(self.agent_path)
             # 0xff ends what the saver may have left half said; the answer to the first command tells which one is the second's
             agent.send(b'\xff{"execute": "guest-sync-delimited", "arguments": {"id": 1}}\n{"execute": "guest-fsfreeze-thaw"}\n')
-        except OSError:
+        except OSError:  # as many wait there as QEMU lets wait
             agent.close()
+            self.thaw_at = time.monotonic() + THAW_AGAIN
             return
         self.agent, self.heard = agent, b""
         self.selector.register(agent, selectors.EVENT_READ, self._hear)
 
     def _hear(self) -> None:
-        assert self.agent is not None
+        if self.agent is None:
+            return  # hung up in the same turn
         try:
             data = self.agent.recv(4096)
         except BlockingIOError:
@@ -226,7 +234,15 @@ class Guard:
             data = b""
         self.heard += data
         _before, sync, answers = self.heard.rpartition(b"\xff")
-        if not data or (sync and answers.count(b"\n") >= 2):
+        if sync and answers.count(b"\n") >= 2:
+            self._hang_up()
+        elif not data:
+            self._hang_up()
+            self.thaw_at = time.monotonic() + THAW_AGAIN
+
+    def _hang_up(self) -> None:
+        self.thaw_at = None
+        if self.agent is not None:
             self.selector.unregister(self.agent)
             self.agent.close()
             self.agent = None
