@@ -7,11 +7,10 @@ is merged into it again, by the VM's keeper, which does so however this process 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pcocc_runtime import drivesave, imagemeta, images, qcow2, repos, saveguard
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
@@ -21,6 +20,8 @@ from pcocc_runtime.repos import Repo
 from pcocc_runtime.savemoment import Note, Vm, find_disk, frozen, on_scratch
 from pcocc_runtime.system import layercopy, qemuimg, repository
 from pcocc_runtime.system.savelink import Link
+
+T = TypeVar("T")
 
 MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on after that
 
@@ -65,8 +66,7 @@ def save_vm(vm: Vm, wish: Wish, every: Sequence[Repo], progress: Progress, note:
                 digest, left = None, link.finish(MERGE_SECONDS)
             else:
                 take_snapshot(vm, link, wish.safe, progress, note)
-                with copied_disk(vm, target, layer, progress) as digest:
-                    left = link.finish(MERGE_SECONDS)
+                digest, left = copy_disk(vm, target, layer, progress, lambda: link.finish(MERGE_SECONDS))
         if left:
             note(f"{vm.name}'s disk is not yet as it was, which is tried again every {saveguard.AGAIN:.0f} s: {left}")
         size = layer.stat().st_blocks * 512
@@ -209,27 +209,21 @@ def plan_overlay(path: str, cache: dict[str, Any]) -> dict[str, Any]:
     return {"driver": "qcow2", "node-name": saveguard.OVERLAY, "backing": None, "cache": flags, "discard": "unmap", "file": file}
 
 
-@contextlib.contextmanager
-def copied_disk(vm: Vm, target: Target, layer: Path, progress: Progress) -> Iterator[str | None]:
-    """Write the disk as a layer; gives its sum, None when that is still to be computed.
-
-    The disk must not change before the block; the layer is on disk after it.
-    """
+def copy_disk(vm: Vm, target: Target, layer: Path, progress: Progress, then: Callable[[], T]) -> tuple[str | None, T]:
+    """Write the disk, which does not change until `then`, as a layer; return its sum, if it is known, and what `then` returned."""
     if target.parent is None:
         every = qemuimg.chain(vm.disk(0))
         ensure_free(f"the disk of {vm.name}, with all layers, holds", qemuimg.read_extent(every)[0], target.repo)
         qemuimg.convert(every, "qcow2", layer, progress("saving all of the disk"))
-        yield None
-        return
+        return None, then()
     backing = imagemeta.backing_name(target.parent.revision.layers[-1])
 
     def name_backing(head: bytes) -> bytes:
         return qcow2.name_backing(head, backing, str(vm.disk(0)))
 
-    with layercopy.copied_layer(
-        vm.disk(0), layer, name_backing, qcow2.HEAD_SIZE, progress("saving"), lambda: ensure_whole(layer)
-    ) as digest:
-        yield digest
+    return layercopy.copy_layer(
+        vm.disk(0), layer, name_backing, qcow2.HEAD_SIZE, progress("saving"), lambda: ensure_whole(layer), then
+    )
 
 
 def ensure_whole(layer: Path) -> None:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from pcocc_runtime.progress import Watch
+
+T = TypeVar("T")
 
 _PIECE = 16 << 20  # bytes copied between two looks at signals
 _CHUNK = 1 << 20
 _CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY)  # copy_file_range(2)
 
 
-@contextlib.contextmanager
-def copied_layer(
-    source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Watch, look: Callable[[], None]
-) -> Iterator[str]:
-    """Copy a file that nobody writes to a new one, and give the sha256 of the copy: in the block the file may change again.
+def copy_layer(
+    source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Watch, look: Callable[[], None], then: Callable[[], T]
+) -> tuple[str, T]:
+    """Copy a file that nobody writes to a new one; return the sha256 of the copy, which is on disk, and what `then` returned.
 
     The copy's first `head_size` bytes are what `change_head` makes of them. Holes stay holes. `look` is called when all is
-    in the copy; after the block it is on disk.
+    in the copy, `then` when the file may change again.
     """
     with open(source, "rb", buffering=0) as reader, open(target, "xb", buffering=0) as writer:
         total = os.fstat(reader.fileno()).st_size
@@ -35,21 +37,52 @@ def copied_layer(
         with _Helpers() as helpers:
             sums = helpers.start(lambda stop: _hash(reader.fileno(), head, stop))
             helpers.start(lambda stop: _flush(writer.fileno(), stop))
-            _copy(reader.fileno(), writer.fileno(), len(head), total, watch)
-            look()
+            for done in _copy(reader.fileno(), writer.fileno(), len(head), total):
+                with helpers.signals:
+                    watch(done, total)
+            with helpers.signals:
+                look()
             while not sums:
                 helpers.pause()
-            yield sums[0]
+            with helpers.signals:
+                result = then()
         os.fsync(writer.fileno())
+    return sums[0], result
+
+
+class _Signals:
+    """A block in which handlers of signals run at once, also those of signals that waited for it."""
+
+    def __init__(self) -> None:
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def hear(self) -> None:
+        """Let handlers run."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def hold(self) -> None:
+        """Let signals wait."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def __enter__(self) -> None:
+        self.hear()
+
+    def __exit__(self, *_error: object) -> None:
+        self.hold()
 
 
 class _Helpers:
-    """Threads that end with the block; what goes wrong in one is raised from `pause`, or at the end."""
+    """Threads that end with the block; what goes wrong in one is raised from `pause`, or at the end.
+
+    In the block signals wait for one of `signals`, or `pause`. A handler that raises in threading's code makes it lose a
+    thread, which then runs on while the interpreter ends, and may crash it, or leaves a lock taken for good (CPython 3.11).
+    """
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._errors: list[OSError] = []
         self._threads: list[threading.Thread] = []
+        self.signals = _Signals()
 
     def start(self, work: Callable[[threading.Event], str]) -> list[str]:
         """Start a thread; what it returns is put into the list."""
@@ -61,25 +94,34 @@ class _Helpers:
             except OSError as error:
                 self._errors.append(error)
 
-        thread = threading.Thread(target=run)
-        self._threads.append(thread)
-        thread.start()
+        self._threads.append(threading.Thread(target=run))
+        self._threads[-1].start()
         return results
 
     def pause(self) -> None:
-        """Let the threads work for a moment; signals are heard in between."""
+        """Let the threads work for a moment; signals are heard after it."""
         self._stop.wait(0.01)
+        with self.signals:
+            pass
         for error in self._errors:
             raise error
 
     def __enter__(self) -> _Helpers:
+        try:
+            self.signals.hold()
+        except BaseException:  # a handler's
+            self.signals.hear()
+            raise
         return self
 
     def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            while thread.is_alive():
-                thread.join()
+        try:
+            self.signals.hold()
+        finally:
+            self._stop.set()
+            while self._threads:
+                self._threads.pop().join()  # and forget it: what a handler raises while a thread's object goes is lost
+            self.signals.hear()
         if _error is None:
             for error in self._errors:
                 raise error
@@ -102,14 +144,15 @@ def _flush(fd: int, stop: threading.Event) -> str:
     return ""
 
 
-def _copy(source: int, target: int, at: int, total: int, watch: Watch) -> None:
+def _copy(source: int, target: int, at: int, total: int) -> Iterator[int]:
+    """Copy what is no hole; yields, again and again, how far it is."""
     while at < total:
         begin = _seek(source, at, os.SEEK_DATA, total)
         end = _seek(source, begin, os.SEEK_HOLE, total)
         at = begin
         while at < end:
             at += _copy_piece(source, target, at, min(end - at, _PIECE))
-            watch(at, total)
+            yield at
 
 
 def _seek(fd: int, at: int, whence: int, total: int) -> int:
