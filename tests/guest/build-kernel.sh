@@ -1,6 +1,8 @@
 #!/bin/bash
-# build-kernel.sh DIRECTORY: makes "vmlinuz", "initrd" and "initrd-net" there, a guest for tests that needs no disk: Debian's
-# kernel, the one with 9p, and busybox; and with initrd-net, what a node's networks need. Its serial console is a root shell; the power button has it write to its disks and power off.
+# build-kernel.sh DIRECTORY: makes "vmlinuz", "vmlinux", "initrd" and "initrd-net" there, a guest for tests that needs no disk:
+# Debian's kernel, the one with 9p, and busybox; and with initrd-net, what a node's networks need. Its serial console is a root
+# shell; the power button has it write to its disks and power off. vmlinux is the kernel unpacked: SeaBIOS starts it, too, and
+# an emulated CPU takes 5 seconds less to boot.
 set -euo pipefail
 
 (($# == 1)) || { echo "usage: build-kernel.sh DIRECTORY" >&2; exit 2; }
@@ -54,9 +56,17 @@ chmod 755 initrd/init
 (cd initrd && find . | cpio --quiet -o -H newc | gzip -1) >initrd.gz
 truncate --size=%4 initrd.gz # an archive that follows must begin at a multiple of four (init/initramfs.c)
 (cd net && find . | cpio --quiet -o -H newc) | cat initrd.gz - >initrd-net
+python3 - "packages/boot/vmlinuz-$version" vmlinux <<'EOF2'
+import lzma, sys
+from pathlib import Path
+
+packed = Path(sys.argv[1]).read_bytes()
+Path(sys.argv[2]).write_bytes(lzma.LZMADecompressor().decompress(packed[packed.index(b"\xfd7zXZ\0") :]))
+EOF2
 mkdir -p "$out"
 cp "packages/boot/vmlinuz-$version" "$out/vmlinuz.new"
 mv initrd.gz "$out/initrd.new"
+mv vmlinux "$out/vmlinux"
 mv "$out/vmlinuz.new" "$out/vmlinuz"
 mv "$out/initrd.new" "$out/initrd"
 mv initrd-net "$out/initrd-net"

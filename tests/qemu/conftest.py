@@ -30,7 +30,7 @@ def build(name: str, path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def guest() -> Path:
-    """The directory of vmlinuz and initrd."""
+    """The directory of vmlinux, vmlinuz and initrd."""
     build("kernel", ROOT / "build/guest")
     return ROOT / "build/guest"
 

@@ -68,7 +68,7 @@ class Home:
 
     def shell(self, text: str = "user:base@0", **more: Any) -> Group:
         """Return a VM whose shell is in memory, and whose first disk is an image."""
-        return self.group(text, kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND, **more)
+        return self.group(text, kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND, **more)
 
     def leftovers(self) -> list[str]:
         """Return what is in the user's repository beside layers and metadata."""

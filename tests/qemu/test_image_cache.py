@@ -44,7 +44,7 @@ def cache(tmp_path: Path) -> Path:
 
 def group_for(image: Found, tmp_path: Path) -> Group:
     path = f"{DATA}/{image.path.relative_to(tmp_path)}"
-    return Group("t", 1, image=path, kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND)
+    return Group("t", 1, image=path, kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND)
 
 
 def opened(pid: int) -> list[str]:

@@ -107,7 +107,7 @@ def test_what_cannot_be_saved_is_said(start: StartVm, home: Home) -> None:
 @pytest.mark.parametrize("mmp", ["cluster", "no"])
 def test_a_drive_that_others_may_write_to(start: StartVm, home: Home, mmp: str) -> None:
     shared = replace(make_drive(home), mmp=mmp)
-    vm = start(Group("t", 1, persistent=(shared,), kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND))
+    vm = start(Group("t", 1, persistent=(shared,), kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND))
     saving.wait_for_monitor(vm)
     said = save(vm, "-d", "new", status=1 if mmp == "cluster" else 0)
     words = "is shared by VMs (mmp: cluster)" if mmp == "cluster" else "note: drive 0 of vm0, the persistent drive"

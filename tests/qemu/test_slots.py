@@ -79,7 +79,7 @@ def test_a_guest_finds_sixty_four_directories(start: StartVm, tmp_path: Path, ma
         os.chown(path, 1, 1)
         drives.append(Drive(f"{DATA}/{path.name}"))
     mounts = tuple(Mount(f"t{number}", DATA, readonly=True) for number in range(64))
-    boot = {"kernel": f"{GUEST}/vmlinuz", "initrd": f"{GUEST}/initrd", "append": APPEND}
+    boot = {"kernel": f"{GUEST}/vmlinux", "initrd": f"{GUEST}/initrd", "append": APPEND}
     vm = start(Group("t", 1, mounts=mounts, persistent=tuple(drives), machine=machine, **boot)).boot()
     tags = vm.run("cd /sys/bus/virtio/drivers/9pnet_virtio; for one in virtio*; do tr '\\0' '\\n' <$one/mount_tag; done; cd /")
     assert sorted(tags.split()) == sorted(mount.tag for mount in mounts)

@@ -82,7 +82,7 @@ def virtiofsd_of(data: Path) -> list[str]:
 
 def test_a_guest_powers_off_before_its_drives_are_let_go(start: StartVm, tmp_path: Path) -> None:
     drive = Drive(make_drive(tmp_path))
-    vm = start(Group("t", 1, persistent=(drive,), initrd=f"{GUEST}/initrd", kernel=f"{GUEST}/vmlinuz", append=APPEND)).boot()
+    vm = start(Group("t", 1, persistent=(drive,), initrd=f"{GUEST}/initrd", kernel=f"{GUEST}/vmlinux", append=APPEND)).boot()
     vm.run("echo 'printf last-words | dd of=/dev/vda bs=512 seek=3' >/etc/last")
     second = start(Group("t", 1, persistent=(drive,)), job=8)
     assert second.wait() == 1
@@ -135,7 +135,7 @@ def test_who_may_share_a_drive(start: StartVm, tmp_path: Path, first: str, secon
 
 def test_a_full_scratch_stops_the_vm_with_a_word(start: StartVm, tmp_path: Path) -> None:
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "image", "64M"], check=True)
-    group = Group("t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND, disk_cache="none")
+    group = Group("t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND, disk_cache="none")
     vm = start(replace(group, persistent=(Drive(make_drive(tmp_path)),)), scratch_size="6m").boot()
     assert vm.console is not None
     vm.console.sendall(b"dd if=/dev/urandom of=/dev/vda bs=1M count=32\n")
@@ -148,7 +148,7 @@ def test_a_full_scratch_stops_the_vm_with_a_word(start: StartVm, tmp_path: Path)
 
 def test_what_was_stopped_by_a_full_scratch_goes_on_with_nothing_lost(start: StartVm, tmp_path: Path) -> None:
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "image", "64M"], check=True)
-    group = Group("t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND, disk_cache="none")
+    group = Group("t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND, disk_cache="none")
     vm = start(group, scratch_size="6m").boot()
     assert vm.console is not None
     vm.console.sendall(b"dd if=/dev/urandom of=/noise bs=1M count=16; md5sum </noise >/sum; dd if=/noise of=/dev/vda bs=1M; sync\n")

@@ -58,7 +58,8 @@ class Vm:
                  cache: dict[str, object] | None = None, served: bool = True) -> None:
         self.job = job
         if group.image is None and group.kernel is None:
-            group = replace(group, kernel=f"{GUEST}/vmlinuz", initrd=f"{GUEST}/initrd", append=APPEND)
+            kernel = "vmlinuz" if group.firmware == "uefi" else "vmlinux"  # UEFI starts PE files only
+            group = replace(group, kernel=f"{GUEST}/{kernel}", initrd=f"{GUEST}/initrd", append=APPEND)
         data.chmod(0o755)
         scratch = data / f"scratch{job}"
         scratch.mkdir(exist_ok=True)
