@@ -5,17 +5,15 @@ Needs a kernel with CONFIG_BRIDGE_VLAN_FILTERING, hence the name: tests/qemu/tes
 
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pcocc_runtime import naming
 from tests.netns.fabric import Guest, Node, release, request
-from tests.netns.lan import HERE, heard_in
+from tests.netns.lan import HERE, PYTHON, heard_in
 
 SITE = """
 mixed: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: mixed, vlans: [
@@ -38,6 +36,7 @@ TO_VM = {
     "trunk": {101: 101},
     "free": {UNTAGGED: UNTAGGED, 0: UNTAGGED, 1: UNTAGGED},
 }
+JOBS = {12: [*FROM_VM, "red"], 13: ["red", "blue"]}
 LAST = {"mixed": 101, "trunk": 101, "free": UNTAGGED}
 
 
@@ -47,7 +46,7 @@ def node() -> Iterator[Node]:
     with tempfile.TemporaryDirectory(dir="/root") as directory:
         node = Node(Path(directory), "one")
         try:
-            node.configure({}, {name: [name] for name in (*FROM_VM, "red", "blue")})
+            node.configure({}, {f"job{job}": names for job, names in JOBS.items()})
             (node.confdir / "networks.yaml").write_text(SITE)
             node.run("ip", "-batch", "-", text="link add lan0 type bridge vlan_filtering 1\nlink set lan0 up\nnetns add site\n"
                      "link add site0 type veth peer name eth0 netns site\nlink set site0 master lan0 up\n")  # fmt: skip
@@ -65,20 +64,25 @@ def tagged(tag: int | str) -> str:
 def say_all(node: Node, netns: str, last: int | str, tags: list[int | str] = SENT) -> None:
     """Send a broadcast with each tag that names it, then END."""
     words = [word for tag in tags for word in ("ff:ff:ff:ff:ff:ff", tagged(tag), f"<{tag}>")]
-    node.run("ip", "netns", "exec", netns, sys.executable, str(HERE / "say.py"), *words, "ff:ff:ff:ff:ff:ff", tagged(last), "END")
+    node.run("ip", "netns", "exec", netns, PYTHON, "-IS", str(HERE / "say.py"), *words, "ff:ff:ff:ff:ff:ff", tagged(last), "END")
 
 
-@contextmanager
-def vm_of(node: Node, job: int, name: str) -> Iterator[str]:
-    """Set a job up with a VM on a network, and release it; gives the namespace that stands for the VM."""
+@pytest.fixture(scope="module")
+def vms(node: Node) -> Iterator[dict[tuple[int, str], str]]:
+    """Set up a VM of each of two jobs, and release them; gives the namespaces of their interfaces, by job and network."""
     with subprocess.Popen(["sleep", "600"]) as stepd:
         try:
-            node.helper("setup", request(job, 0, stepd.pid, sets=f"{name}:2", nodes=("192.0.2.1",)))
-            yield Guest(node, job, 0, mac=naming.bridged_mac(job, 0, 0)).name
+            found = {}
+            for job, names in JOBS.items():
+                node.helper("setup", request(job, 0, stepd.pid, sets=f"job{job}:2", nodes=("192.0.2.1",)))
+                for number, name in enumerate(names):
+                    found[job, name] = Guest(node, job, 0, number, naming.bridged_mac(job, number, 0)).name
+            yield found
         finally:
-            node.helper("release", release(job))
-            node.run("ip", "netns", "del", f"guest{job}-0-0", check=False)
+            for job in JOBS:
+                node.helper("release", release(job))
             stepd.kill()
+        assert [line.split("@")[0] for line in node.run("ip", "-br", "link", "show", "master", "lan0").stdout.splitlines()] == ["site0"]
 
 
 def arrived(frames: list[str]) -> dict[int | str, int | str]:
@@ -94,23 +98,22 @@ def arrived(frames: list[str]) -> dict[int | str, int | str]:
 
 
 @pytest.mark.parametrize("name", FROM_VM)
-def test_frames_pass_in_listed_vlans_only(node: Node, name: str) -> None:
-    with vm_of(node, 12, name) as vm:
-        with heard_in(node, "site") as at_site:
-            say_all(node, vm, LAST[name])
-        with heard_in(node, vm) as at_vm:
-            say_all(node, "site", LAST[name])
+def test_frames_pass_in_listed_vlans_only(node: Node, vms: dict[tuple[int, str], str], name: str) -> None:
+    vm = vms[12, name]
+    with heard_in(node, "site") as at_site:
+        say_all(node, vm, LAST[name])
+    with heard_in(node, vm) as at_vm:
+        say_all(node, "site", LAST[name])
     assert (arrived(at_site), arrived(at_vm)) == (FROM_VM[name], TO_VM[name])
-    assert [line.split("@")[0] for line in node.run("ip", "-br", "link", "show", "master", "lan0").stdout.splitlines()] == ["site0"]
 
 
-def test_jobs_in_two_vlans_do_not_hear_each_other_and_in_one_they_do(node: Node) -> None:
-    with vm_of(node, 12, "red") as red, vm_of(node, 13, "red") as also_red, vm_of(node, 14, "blue") as blue:
-        with heard_in(node, blue) as apart:
-            with heard_in(node, also_red) as together:
-                say_all(node, red, UNTAGGED, [UNTAGGED, 0, 200, 300])
-            say_all(node, "site", 300, [])
-        with heard_in(node, also_red) as back:
-            say_all(node, blue, UNTAGGED, [UNTAGGED, 0, 200, 300])
-            say_all(node, "site", 200, [])
+def test_jobs_in_two_vlans_do_not_hear_each_other_and_in_one_they_do(node: Node, vms: dict[tuple[int, str], str]) -> None:
+    red, also_red, blue = vms[12, "red"], vms[13, "red"], vms[13, "blue"]
+    with heard_in(node, blue) as apart:
+        with heard_in(node, also_red) as together:
+            say_all(node, red, UNTAGGED, [UNTAGGED, 0, 200, 300])
+        say_all(node, "site", 300, [])
+    with heard_in(node, also_red) as back:
+        say_all(node, blue, UNTAGGED, [UNTAGGED, 0, 200, 300])
+        say_all(node, "site", 200, [])
     assert (arrived(together), arrived(apart), arrived(back)) == ({UNTAGGED: UNTAGGED, 0: UNTAGGED, 200: UNTAGGED}, {}, {})
