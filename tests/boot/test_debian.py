@@ -1,4 +1,4 @@
-"""The same with a guest as users have it: Debian with systemd, cloud-init, OpenSSH and sudo."""
+"""The same with a guest as users have it: Debian with systemd, cloud-init, OpenSSH and sudo; and a save while it writes."""
 
 import shutil
 import subprocess
@@ -29,6 +29,34 @@ mounts:
 bootcmd:
 - id -u alice >/run/mine 2>&1 || getent group 2001 >/run/mine
 """
+IMAGE = "boottest-debian"
+FILE = "/var/lib/pcocc-box/images/debian.qcow2"
+# each record has the sum of those before it
+WRITER = """n=0; s=0
+while :; do
+  n=$((n+1)); s=$(echo "$s $n" | md5sum | head -c32); echo "$n $s" >>$HOME/journal
+  [ $((n % 20)) -ne 0 ] || sync
+done
+"""
+CHECK = """n=0; s=0
+while read -r a b; do
+  n=$((n+1)); s=$(echo "$s $n" | md5sum | head -c32)
+  [ "$a $b" = "$n $s" ] || { echo "record $n is wrong"; exit 1; }
+done <$HOME/journal
+echo $n
+"""
+COUNT = "tail -n1 $HOME/journal | cut -d' ' -f1"
+
+
+@pytest.fixture(scope="module")
+def image(box: Box) -> Iterator[str]:
+    """Debian in a repository of alice's."""
+    subprocess.run([ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
+    box.run(["pcocc", "image", "delete", IMAGE])
+    box.out(["pcocc", "image", "import", FILE, IMAGE], timeout=300)
+    yield IMAGE
+    box.run(["pcocc", "image", "delete", IMAGE])
+    box.run(["pcocc", "image", "repo", "gc", "--grace", "0"])
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +72,11 @@ def exported(box: Box) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def debian(box: Box, exported: Path) -> Iterator[Cluster]:
+def debian(box: Box, image: str, exported: Path) -> Iterator[Cluster]:
     """Two VMs of the debian image, on a node each, with a cloud-config of alice's."""
-    options = [f"--pcocc-user-data={exported}/user-data"]
+    options = [f"--pcocc-image={image}", f"--pcocc-user-data={exported}/user-data"]
+    options += ["--cpus-per-task=1"]  # with the template's two, four emulated CPUs would spin for each other's locks on two real ones
     options += [f"--pcocc-mount={tag}={exported}/{tag},type=virtiofs" for tag in ("data", "moved")]
-    subprocess.run([ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
     with make_cluster(box, "--pcocc-template=debian:2", "-N2", *options, boot=False, name=SHARED_NAME) as cluster:
         done = cluster.srun("-l --pcocc-vm hostname", status=0, timeout=300)
         assert sorted(done.stdout.splitlines()) == ["0: vm0", "1: vm1"]
@@ -60,7 +88,7 @@ def debian(box: Box, exported: Path) -> Iterator[Cluster]:
     [
         ("id -un; id -u; id -g; pwd", "alice\n2001\n2001\n/home/alice"),
         ("sudo id -u", "0"),
-        ("nproc", "2"),
+        ("nproc", "1"),
         ("cat /etc/os-release | grep ^ID=", "ID=debian"),
         ("echo $PCOCC_VM_NAME $PCOCC_VM_RANK $PCOCC_NODELIST; cat $PCOCC_HOSTFILE", "vm0 0 vm[0-1]\nvm0\nvm1"),
         ("ssh vm1 hostname", "vm1"),
@@ -91,3 +119,22 @@ def test_more_steps_than_a_connection_may_have_sessions(debian: Cluster) -> None
         debian.box.started.remove(one)
         assert (out, one.returncode) == (f"{number}\n", 3), err
         assert "mux" not in err and "ControlSocket" not in err
+
+
+def test_a_journal_that_is_written_meanwhile_is_saved_whole(box: Box, debian: Cluster) -> None:
+    """The real agent, a writer that does not stop, and a VM that boots from what was saved."""
+    home = "HOME=/var/journal;"
+    debian.vm(f"sudo mkdir -p /var/journal; sudo chown $(id -u) /var/journal; echo '{WRITER}' >/var/journal/writer")
+    unit = "sudo systemd-run --quiet --unit=writer env HOME=/var/journal sh /var/journal/writer"  # a step's own would end with it
+    debian.vm(f"{unit}; {home} until [ \"$({COUNT})\" -gt 30 ]; do sleep 0.1; done 2>/dev/null")
+    before = int(debian.vm(f"{home} {COUNT}"))
+    done = box.run(["pcocc", "save", "-j", str(debian.job), "--safe", "vm0"], timeout=300)
+    assert done.returncode == 0 and "note" not in done.stderr, done.stderr
+    assert done.stdout.startswith(f"saved vm0 as user:{IMAGE}@1 (")
+    after = int(debian.vm(f"{home} {COUNT}"))
+    assert 0 < before < after, "the guest went on"
+    debian.vm("sudo systemctl stop writer")
+    with make_cluster(box, "--pcocc-template=debian", f"--pcocc-image={IMAGE}@1", boot=False) as again:
+        again.srun("--pcocc-vm true", status=0, timeout=300)
+        assert before <= int(again.vm(f"{home} {CHECK}")) <= after
+        assert "recovery complete" not in again.vm("sudo dmesg | grep -i ext4 || true")
