@@ -80,7 +80,7 @@ class _Helpers:
 
     def __init__(self) -> None:
         self._stop = threading.Event()
-        self._errors: list[OSError] = []
+        self._errors: list[Exception] = []
         self._threads: list[threading.Thread] = []
         self.signals = _Signals()
 
@@ -91,7 +91,7 @@ class _Helpers:
         def run() -> None:
             try:
                 results.append(work(self._stop))
-            except OSError as error:
+            except Exception as error:  # whatever it is: nobody waits for a thread that has ended
                 self._errors.append(error)
 
         self._threads.append(threading.Thread(target=run))
