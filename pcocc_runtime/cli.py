@@ -68,18 +68,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except OSError as error:
         return cli_streams.finish_output() or _complain([errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")])
     except Exception as error:  # the outermost layer
-        return _confess(error)
-
-
-def _confess(error: Exception) -> int:
-    """Say that pcocc itself is wrong."""
-    hint = "please report it, with what the same command writes after 'export PCOCC_DEBUG=1'"
-    if os.environ.get("PCOCC_DEBUG"):
-        import traceback
-
-        cli_streams.say("".join(traceback.format_exception(error)))
-        hint = "please report it, with the lines above"
-    return _complain([errors.PcoccError(f"this is a fault of pcocc: {type(error).__name__}: {error}", hint)])
+        return _complain([cli_streams.confess(error)])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pcocc_runtime import errors  # the rest only where it is used: every `pcocc` imports this
+from pcocc_runtime import cli_streams, errors  # the rest only where it is used: every `pcocc` imports this
 
 VERB = "@save"
 
@@ -81,6 +81,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(errors.render(error) + "\n")
     except OSError as error:
         sys.stderr.write(f"pcocc: error: {vm} cannot be saved: {errors.one_line(str(error))}\n")
+    except Exception as error:  # the outermost layer
+        sys.stderr.write(errors.render(cli_streams.confess(error)) + "\n")
     except KeyboardInterrupt:
         sys.stderr.write(f"pcocc: {vm} was not saved: interrupted\n")
         return 130

@@ -1,12 +1,19 @@
-"""A save's copy and its threads, ended by a signal at any moment: nothing of it goes on."""
+"""A save's copy and its threads, ended by a signal at any moment or by what goes wrong in one: nothing of it goes on."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from pcocc_runtime import cli_save
+from pcocc_runtime.system import layercopy
 from tests.images import interrupted_copy
 from tests.waiting import limit
 
@@ -17,3 +24,25 @@ def test_a_copy_that_a_signal_ends_leaves_no_thread_and_no_signal_blocked(tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     seen = Counter(done.stdout.splitlines())
     assert set(seen) == {"interrupted 0 0", "copied 0 0"} and seen["interrupted 0 0"] > 200
+
+
+@pytest.mark.parametrize(("name", "error"), [("preadv", MemoryError()), ("fdatasync", OSError(5, "Input/output error"))])
+def test_what_goes_wrong_in_a_thread_ends_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    (tmp_path / "source").write_bytes(bytes(9000))
+    monkeypatch.setattr(layercopy.os, name, fail)
+    with pytest.raises(type(error)):
+        layercopy.copy_layer(tmp_path / "source", tmp_path / "target", bytes, 4096, print, lambda: None, lambda: time.sleep(0.3))
+    assert threading.active_count() == 1
+
+
+def test_a_fault_of_the_savers_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PCOCC_VM_NAME", "vm0")
+    monkeypatch.setenv("SLURM_JOB_ID", "seven")
+    monkeypatch.setattr(signal, "signal", lambda _number, _handler: None)
+    monkeypatch.setattr(signal, "pthread_sigmask", lambda _how, _mask: set())
+    assert cli_save.main([]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("pcocc: error: this is a fault of pcocc: ValueError: ") and len(said.splitlines()) == 2

@@ -202,7 +202,7 @@ def test_the_options_page_has_every_variable() -> None:
 
 
 def test_the_command_page_has_the_variables_of_the_command() -> None:
-    sources = "".join((ROOT / f"pcocc_runtime/{name}.py").read_text() for name in ("config", "cli"))
+    sources = "".join((ROOT / f"pcocc_runtime/{name}.py").read_text() for name in ("config", "cli_streams"))
     read = set(re.findall(r'environ.get\("(PCOCC_\w+)"\)', sources))
     assert {item for _heading, item, _body in read_items("pcocc.1", "Ev")} == read != set()
 
