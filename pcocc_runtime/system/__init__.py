@@ -1,1 +1,1 @@
-"""Adapters: each the only importer of its dangerous library; they never call a verb."""
+"""The host: files, processes, accounts; knows nothing of VMs."""

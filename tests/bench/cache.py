@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from pcocc_runtime.system import layerstore
+from pcocc_runtime.cache import layer_store
 from tests.bench.figures import Figure, median
 from tests.images import cachenode
 
@@ -36,7 +36,7 @@ def measure_copy(home: Path, layer: Path, rounds: int) -> Figure:
         root = home / f"cache{number}"
         root.mkdir()
         fd, begin = os.open(layer, os.O_RDONLY), time.monotonic()
-        layerstore.fill(layerstore.Store(str(root), 1 << 40), digest, fd, lambda state, size: None)
+        layer_store.fill(layer_store.Store(str(root), 1 << 40), digest, fd, lambda state, size: None)
         ours.append(time.monotonic() - begin)
         os.close(fd)
         shutil.rmtree(root)

@@ -15,15 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pcocc_runtime.system import disks
+from pcocc_runtime.images import qemu_img
 from tests.bench import cache, figures
 from tests.bench.figures import ROOT, Figure, median
 
 IMAGES, TEMPLATES, SIZE = 1000, 500, 2 << 30
 _CODE = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
-from pcocc_runtime import config; config.site_dir = lambda environ, uid: environ["BENCH_SITE"]
-from pcocc_runtime.cli import main; sys.exit(main())
+from pcocc_runtime.settings import directories; directories.site_dir = lambda environ, uid: environ["BENCH_SITE"]
+from pcocc_runtime.cli.main import main; sys.exit(main())
 """
 
 
@@ -58,7 +58,7 @@ def measure_overlay(home: Path, rounds: int) -> list[Figure]:
         ours, theirs = [], []
         for number in range(10 * rounds):
             start = time.monotonic()
-            disks.create_overlay(str(image), home / f"{name}-{number}.ours")
+            qemu_img.create_overlay(str(image), home / f"{name}-{number}.ours")
             ours.append(time.monotonic() - start)
             theirs.append(seconds("qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", home / f"{name}-{number}.theirs"))
         found[name] = median(ours), median(theirs)

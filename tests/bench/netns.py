@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pcocc_runtime import dnsmasq, layout, netplan, routes
-from pcocc_runtime.networks import EthernetNetwork
+from pcocc_runtime.documents.boot_step import parse_boot_step
+from pcocc_runtime.networks import dnsmasq, routes
+from pcocc_runtime.networks.kinds import EthernetNetwork
+from pcocc_runtime.networks.plan import plan_networks
 from tests.bench.plot import render_plot
 from tests.netns.fabric import HELPER, Guest, Node, connect, release, request
 
@@ -68,8 +70,8 @@ def measure_node(directory: Path, rounds: int) -> None:
 
 def by_hand(node: Node, text: str) -> None:
     """Make the same links and entries with plain commands."""
-    step = layout.parse_boot_step(text.splitlines())
-    (plan,) = netplan.plan_networks(step, {"default": EthernetNetwork("default")}, {"default": ("default",)})
+    step = parse_boot_step(text.splitlines())
+    (plan,) = plan_networks(step, {"default": EthernetNetwork("default")}, {"default": ("default",)})
     links = [f"link add br0 address {plan.gateway_mac} mtu 1450 type bridge", "link set br0 up"]
     links += [f"addr add {address}/16 dev br0" for address in (plan.gateway, plan.node_address)]
     links += [f"link add vx0 address {plan.tunnel_mac} mtu 1450 type vxlan id 99 dstport 24000 nolearning", "link set vx0 up"]
@@ -101,8 +103,8 @@ def measure_plan(_directory: Path, rounds: int) -> None:
 def plan_once() -> None:
     """Plan what is on stdin, to the text that is applied, and print the seconds and the process's largest size in KiB."""
     begin = time.monotonic()
-    step = layout.parse_boot_step(sys.stdin)
-    (plan,) = netplan.plan_networks(step, {"default": EthernetNetwork("default")}, {"default": ("default",)})
+    step = parse_boot_step(sys.stdin)
+    (plan,) = plan_networks(step, {"default": EthernetNetwork("default")}, {"default": ("default",)})
     routes.render_routes(plan)
     routes.render_forwarding(plan, {node.name: "192.0.2.1" for node in step.nodes})
     dnsmasq.render_dnsmasq(plan, (), "/run/x.pid", "nobody")

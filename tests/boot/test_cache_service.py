@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import images
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import repository
+from pcocc_runtime.images import repository, writing
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from tests.boot.box import Box
 from tests.boot.machine import PREFIX, Machine
 from tests.images.disks import make_disk, save
@@ -24,9 +23,9 @@ LAUNCHER = f"""
 import hashlib, json, os, sys
 sys.path.insert(0, "{PREFIX}/lib/pcocc")
 from pathlib import PurePath
-from pcocc_runtime import layercache
+from pcocc_runtime.cache.place import place_image
 cache = {{"directory": "/var/cache/pcocc", "size": 1 << 30}}
-path, held = layercache.place_image(sys.argv[1], PurePath(sys.argv[2]), 0, 1, cache, lambda text: print(text, file=sys.stderr))
+path, held = place_image(sys.argv[1], PurePath(sys.argv[2]), 0, 1, cache, lambda text: print(text, file=sys.stderr))
 layers = {{name: hashlib.sha256(open(os.path.join(at, name), "rb").read()).hexdigest()
           for at, _, names in os.walk(os.path.join(sys.argv[2], "vm0.layers")) for name in names}}
 print(json.dumps({{"layers": layers, "places": [os.readlink(f"/proc/self/fd/{{fd}}") for fd in held]}}))
@@ -46,9 +45,9 @@ def image(machine: Machine) -> Found:
     machine.path("/home/images").mkdir(mode=0o755)
     repo = Repo("site", str(machine.path("/home/images")))
     disk = make_disk(machine.path("/tmp/base.qcow2"))
-    with images.open_work(repo) as work:
+    with writing.open_work(repo) as work:
         shutil.copy(disk, work.path / "layer")
-        base = Found(repo, images.add_revision(work, "base", work.path / "layer", None))
+        base = Found(repo, writing.add_revision(work, "base", work.path / "layer", None))
     top = save(repo, "base", base, 1)
     top.path.chmod(0o440)
     os.chown(top.path, ALICE, GROUP)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import memory
+from pcocc_runtime.qemu.memory import guest_memory
 from tests.boot.box import SHARED_NAME, Box, Process
 from tests.boot.cluster import Cluster, make_cluster
 from tests.waiting import wait_for
@@ -34,11 +34,11 @@ def test_a_vm_has_the_cpus_of_its_task(sized: Cluster) -> None:
 
 def test_a_vm_has_the_memory_of_its_task_less_what_qemu_needs(sized: Cluster) -> None:
     qemu = sized.qemus()["vm0"]
-    assert option(qemu, "m") == f"size={memory.guest_memory(1000, accelerator(qemu))}M"
+    assert option(qemu, "m") == f"size={guest_memory(1000, accelerator(qemu))}M"
 
 
 def test_the_guest_sees_that_memory(sized: Cluster) -> None:
-    guest = memory.guest_memory(1000, accelerator(sized.qemus()["vm0"]))
+    guest = guest_memory(1000, accelerator(sized.qemus()["vm0"]))
     seen = int(sized.vm("grep MemTotal /proc/meminfo | tr -dc 0-9")) // 1024
     assert 0.8 * guest < seen <= guest
 
@@ -57,7 +57,7 @@ def test_a_vm_that_uses_all_its_memory_stays_within_its_task(sized: Cluster) -> 
 def test_templates_give_what_the_user_does_not(cluster: Cluster) -> None:
     qemu = cluster.qemus()["vm0"]
     assert option(qemu, "smp") == "cpus=1"
-    assert option(qemu, "m") == f"size={memory.guest_memory(512, accelerator(qemu))}M"
+    assert option(qemu, "m") == f"size={guest_memory(512, accelerator(qemu))}M"
 
 
 @pytest.mark.long

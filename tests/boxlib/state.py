@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-ETC = ROOT / "tests/boxetc"
+ETC = ROOT / "tests/boxlib/etc"
 STATE = Path("/var/lib/pcocc-box")
 PREFIX = Path("/opt/pcocc")
 LOGIN = "login"

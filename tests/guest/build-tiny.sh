@@ -2,7 +2,7 @@
 # build-tiny.sh OUT.qcow2: makes "tiny", a small bootable guest from Debian packages only, as a user would bring one.
 #
 # A disk with one ext4 partition and extlinux: Debian's cloud kernel, busybox, dropbear, qemu-guest-agent. Its init reads
-# a NoCloud seed (meta-data, user-data scripts, and vendor-data in the flat shape of pcocc_runtime/seed.py), asks for an
+# a NoCloud seed (meta-data, user-data scripts, and vendor-data in the flat shape of pcocc_runtime/guest/seed.py), asks for an
 # address by DHCP on every interface and lets the seed's users in by ssh. The serial console is a root shell: for tests.
 # Run as root (loop mount, file owners) on a Debian host with extlinux, syslinux-common, cpio, kmod, e2fsprogs, fdisk, qemu-utils.
 set -euo pipefail
@@ -161,7 +161,7 @@ echo "READY $name up=$up" >/dev/console
 exec busybox-static init
 EOF
 
-# --- vendor-data, flat as pcocc_runtime/seed.py writes it, to the shell commands that apply it
+# --- vendor-data, flat as pcocc_runtime/guest/seed.py writes it, to the shell commands that apply it
 cat >root/etc/vendor-data.awk <<'EOF'
 function quoted(text) { gsub(/'/, "'\\''", text); return "'" text "'" }
 function scalar(line) { sub(/^[^:]*: */, "", line); if (line ~ /^".*"$/) line = substr(line, 2, length(line) - 2); return line }

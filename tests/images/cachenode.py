@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from pcocc_runtime import cacheservice, config, layercache
+from pcocc_runtime.cache import layer_store, protocol, service
+from pcocc_runtime.cache.place import place_image
 from pcocc_runtime.errors import PcoccError, render
-from pcocc_runtime.system import cachesocket, layerstore
+from pcocc_runtime.site.settings import read_image_cache
 from tests.images import children
 
 SERVICE, ALICE, BOB = 65533, 65532, 65531
@@ -36,15 +37,15 @@ class Node:
     def configure(self, size: str) -> None:
         """Write the site's configuration."""
         (self.root / "etc/pcocc.yaml").write_text(f"image-cache: {{size: {size}, directory: {self.cache}}}\n")
-        found = config.read_image_cache(self.root / "etc")
+        found = read_image_cache(self.root / "etc")
         assert found is not None
         self.facts = {"directory": found.directory, "size": found.size}
 
     def start_service(self) -> None:
         """Do what systemd does for pcocc-cache.socket."""
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(cachesocket.SOCKET))
-        Path(cachesocket.SOCKET).chmod(0o666)
+        listener.bind(str(protocol.SOCKET))
+        Path(protocol.SOCKET).chmod(0o666)
         listener.listen(64)
         self.service = children.start(lambda: self._accept(listener), self.root / "journal")
         listener.close()
@@ -54,13 +55,13 @@ class Node:
         os.setgroups([])
         os.setresgid(SERVICE, SERVICE, SERVICE)
         os.setresuid(SERVICE, SERVICE, SERVICE)
-        config.read_image_cache = functools.partial(config.read_image_cache, self.root / "etc")
+        service.read_image_cache = functools.partial(read_image_cache, self.root / "etc")
         while True:
             connection, _address = listener.accept()
             if not os.fork():
                 os.dup2(connection.fileno(), 0)
                 connection.close()
-                os._exit(cacheservice.main())
+                os._exit(service.main())
             connection.close()
 
     def start(
@@ -78,7 +79,7 @@ class Node:
             os.setresuid(uid, uid, uid)
             ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which exec does for a real launcher: /proc/PID/fd is its own
             try:
-                path, held = layercache.place_image(str(image), PurePath(scratch), rank, here, self.facts, print)
+                path, held = place_image(str(image), PurePath(scratch), rank, here, self.facts, print)
             except PcoccError as error:
                 print(render(error))
                 return 1
@@ -166,6 +167,6 @@ def read_directly(path: str) -> int:
     return subprocess.run(words, check=False).returncode
 
 
-def store(node: Node) -> layerstore.Store:
+def store(node: Node) -> layer_store.Store:
     """Return the cache of all."""
-    return layerstore.public_store(node.facts["directory"], node.facts["size"])
+    return layer_store.public_store(node.facts["directory"], node.facts["size"])

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pcocc_runtime import cli
+from pcocc_runtime.cli import main as cli
 
 _ANYWHERE = {"fcntl.lockf", "subprocess.Popen", "os.remove", "os.rmdir", "os.rename"}
 _STEPS = {

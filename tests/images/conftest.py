@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import cli
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
+from pcocc_runtime.cli import main as cli
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from tests.images.disks import Ran, find, make_disk
 
 
@@ -33,7 +33,7 @@ def pcocc(
     (tmp_path / "etc/repos.yaml").write_text(
         f"repos:\n- {{name: user, path: '%{{homedir}}/.pcocc/images'}}\n- {{name: site, path: {other.path}}}\n"
     )
-    monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(tmp_path / "etc"))
+    monkeypatch.setattr("pcocc_runtime.settings.directories.site_dir", lambda environ, uid: str(tmp_path / "etc"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("PCOCC_USER_CONF_DIR", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")

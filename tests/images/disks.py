@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pcocc_runtime import images, repos
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
+from pcocc_runtime.images import images, references, writing
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 
 
 class Ran(NamedTuple):
@@ -86,19 +86,19 @@ def leftovers(repo: Repo) -> list[str]:
 
 def find(text: str, *every: Repo) -> Found:
     """Return the revision that a reference means."""
-    return images.find_image(repos.parse_reference(text), every)
+    return images.find_image(references.parse_reference(text), every)
 
 
 def save(repo: Repo, name: str, parent: Found, seed: int, new: bool = False) -> Found:
     """Do what a save does: write into an overlay of a VM's disk, and make it a revision."""
-    with images.open_work(repo) as work:
-        images.pin(work, parent.revision.layers)
+    with writing.open_work(repo) as work:
+        writing.pin(work, parent.revision.layers)
         layer = work.path / "saved"
         qemu_img("create", "-q", "-f", "qcow2", "-b", parent.path, "-F", "qcow2", layer)
         subprocess.run(
             ["qemu-io", "-f", "qcow2", "-c", f"write -P {seed} {seed * 4096} 4096", layer], check=True, capture_output=True
         )
-        return Found(repo, images.add_revision(work, name, layer, parent, new=new))
+        return Found(repo, writing.add_revision(work, name, layer, parent, new=new))
 
 
 def patched(*seeds: int, seed: int = 0, size: int = 1 << 20, used: int = 1 << 18) -> str:

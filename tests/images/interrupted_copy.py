@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from pcocc_runtime.system import layercopy  # noqa: E402
+from pcocc_runtime.save.copy import copy_layer  # noqa: E402
 
 SECONDS = 0.015  # about as long as a copy takes
 
@@ -31,7 +31,7 @@ def run(source: Path, target: Path, seconds: float) -> str:
     seen = "interrupted"
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        layercopy.copy_layer(source, target, bytes, 4096, lambda _at, _total: None, lambda: None, lambda: None)
+        copy_layer(source, target, bytes, 4096, lambda _at, _total: None, lambda: None, lambda: None)
         seen = "copied"
         signal.setitimer(signal.ITIMER_REAL, 0)
     except Interrupted:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import images
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import cachesocket, layerstore
+from pcocc_runtime.cache import layer_store, protocol
+from pcocc_runtime.images import writing
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from tests.images import children
 from tests.images.cachenode import ALICE, BOB, SERVICE, Node, count_reads, hold, make_disk_file, store
 from tests.images.disks import content, make_disk, patched, raw_sum, save, spoil
@@ -37,7 +37,7 @@ def root() -> Iterator[Path]:
 @pytest.fixture
 def node(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """A node whose service is not started yet."""
-    monkeypatch.setattr(cachesocket, "SOCKET", root / "cache.socket")
+    monkeypatch.setattr(protocol, "SOCKET", root / "cache.socket")
     one = Node(root)
     yield one
     one.stop()
@@ -52,9 +52,9 @@ def site(root: Path) -> Repo:
 def add(repo: Repo, name: str, seed: int = 0, **options: int) -> Found:
     """Import a disk."""
     disk = make_disk(Path(repo.path).parent / f"{name}.qcow2", seed=seed, **options)
-    with images.open_work(repo) as work:
+    with writing.open_work(repo) as work:
         shutil.copy(disk, work.path / "layer")
-        return Found(repo, images.add_revision(work, name, work.path / "layer", None))
+        return Found(repo, writing.add_revision(work, name, work.path / "layer", None))
 
 
 def layers(*found: Found) -> set[str]:
@@ -109,11 +109,11 @@ def test_a_forged_request_puts_nothing_in_the_cache(node: Node, site: Repo) -> N
     forged.write_bytes(b"not the layer" * 1000)
 
     def ask(layer: object, fd: int) -> str:
-        asked = cachesocket.connect()
+        asked = protocol.connect()
         assert asked is not None
         with asked:
-            cachesocket.send_request(asked, layer, fd)  # type: ignore[arg-type]
-            return str(list(cachesocket.receive_states(asked))[-1])
+            protocol.send_request(asked, layer, fd)  # type: ignore[arg-type]
+            return str(list(protocol.receive_states(asked))[-1])
 
     def open_as(flags: int, path: Path = forged) -> int:
         return os.open(path, flags | os.O_NONBLOCK)
@@ -156,7 +156,7 @@ def test_a_killed_copy_is_done_again(node: Node, site: Repo, served: bool) -> No
         wait_closely(lambda: any(part.stat().st_blocks and part.stat().st_mtime_ns > begin for part in parts.glob("*")))  # noqa: B023
         if served:
             kill_children(node)
-            os.unlink(cachesocket.SOCKET)
+            os.unlink(protocol.SOCKET)
         else:
             os.kill(child, signal.SIGKILL)
         children.wait(child)
@@ -251,12 +251,12 @@ def test_a_file_system_that_fills_in_the_copy_is_no_failure(root: Path) -> None:
         layer = hashlib.sha256(source.read_bytes()).hexdigest()
         (root / "s").mkdir()
         fd = os.open(source, os.O_RDONLY)
-        has_free, layerstore._has_free = layerstore._has_free, lambda _store, _size: True  # others fill it after we looked
+        has_free, layer_store._has_free = layer_store._has_free, lambda _store, _size: True  # others fill it after we looked
         try:
-            with pytest.raises(layerstore.NoRoom, match="No space left"):
-                layerstore.fill(layerstore.Store(str(root / "s"), 1 << 30), layer, fd, lambda state, size: None)
+            with pytest.raises(layer_store.NoRoom, match="No space left"):
+                layer_store.fill(layer_store.Store(str(root / "s"), 1 << 30), layer, fd, lambda state, size: None)
         finally:
-            layerstore._has_free = has_free
+            layer_store._has_free = has_free
             os.close(fd)
             source.unlink()
         assert [path for path in (root / "s").rglob("*") if path.is_file()] == []
@@ -272,9 +272,9 @@ def test_holes_stay_holes_and_count_in_the_sum(root: Path) -> None:
             stream.write(os.urandom(5000))
         stream.truncate(size)
     layer = hashlib.sha256(source.read_bytes()).hexdigest()
-    kept = layerstore.Store(str(root), 1 << 30)
+    kept = layer_store.Store(str(root), 1 << 30)
     fd = os.open(source, os.O_RDONLY)
-    layerstore.fill(kept, layer, fd, lambda state, size: None)
+    layer_store.fill(kept, layer, fd, lambda state, size: None)
     os.close(fd)
     assert kept.layer(layer).read_bytes() == source.read_bytes()
     assert kept.layer(layer).stat().st_blocks * 512 < 4 * MEBIBYTE

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import cachesocket, sources
+from pcocc_runtime.cache import protocol, sources
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from tests.images import children
 from tests.images.cachenode import ALICE, BOB, SERVICE, Node, hold
 from tests.images.disks import content, patched, raw_sum, save
@@ -105,11 +105,11 @@ def test_another_file_of_the_same_content_gives_its_own_copy(node: Node, site: R
     node.launch(base.path)
     mine = node.root / "mine"
     mine.write_bytes(b"\0" * base.path.stat().st_size)  # bob knows its name and size
-    asked = cachesocket.connect()
+    asked = protocol.connect()
     assert asked is not None
     with asked:
-        cachesocket.send_request(asked, layer, os.open(mine, os.O_RDONLY), private=True)
-        last = list(cachesocket.receive_states(asked))[-1]
+        protocol.send_request(asked, layer, os.open(mine, os.O_RDONLY), private=True)
+        last = list(protocol.receive_states(asked))[-1]
     assert last["state"] == "damaged" and last["fd"] is None
 
 

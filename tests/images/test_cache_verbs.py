@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import cli
-from pcocc_runtime.images import Found
+from pcocc_runtime.cli import main as cli
+from pcocc_runtime.images.images import Found
 from tests.images import children
 from tests.images.cachenode import ALICE, SERVICE, Node, hold, store
 from tests.images.disks import Ran
@@ -27,7 +27,7 @@ Pcocc = Callable[..., Ran]
 @pytest.fixture
 def command(pcocc: Pcocc, node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pcocc]:
     """The command as root types it on the node."""
-    monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(node.root / "etc"))
+    monkeypatch.setattr("pcocc_runtime.settings.directories.site_dir", lambda environ, uid: str(node.root / "etc"))
     yield pcocc
     assert os.geteuid() == os.getegid() == 0, "root's rights are back"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
-from pcocc_runtime import cli, imagemeta, images, repos
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import inuse
+from pcocc_runtime.cli import main as cli
+from pcocc_runtime.images import images, in_use, metadata, references
+from pcocc_runtime.images.references import Repo
 from tests.images import children
 from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, raw_sum, save, write_raw
 from tests.images.test_sources import layer, write_layout
@@ -148,7 +148,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             (directory / part).mkdir()
         (directory / "ours").chmod(0o777)
         (directory / "etc/repos.yaml").write_text(f"repos: [{{name: ours, path: {directory}/ours}}]")
-        monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: f"{directory}/etc")
+        monkeypatch.setattr("pcocc_runtime.settings.directories.site_dir", lambda environ, uid: f"{directory}/etc")
         monkeypatch.setenv("PCOCC_USER_CONF_DIR", f"{directory}/none")
         for seed, image in enumerate(("keep", "gone")):
             make_disk(directory / image, seed=seed)
@@ -177,10 +177,10 @@ def as_member(argv: Sequence[str]) -> int:
 def test_another_members_layer_that_a_vm_uses_is_put_back(shared: Path, mocker: MockerFixture, used: bool) -> None:
     """An NFS client keeps its VMs' locks to itself until a file is renamed: here, they are not asked for before."""
     repo = Repo("ours", str(shared / "ours"))
-    kept = {Path(repo.path, imagemeta.layer_path(layer)) for layer in find("keep", repo).revision.layers}
+    kept = {Path(repo.path, metadata.layer_path(layer)) for layer in find("keep", repo).revision.layers}
     [layer] = set(Path(repo.path, "data").glob("*/*")) - kept
-    original = inuse._is_locked
-    mocker.patch.object(inuse, "_is_locked", lambda path: path != layer and original(path))
+    original = in_use._is_locked
+    mocker.patch.object(in_use, "_is_locked", lambda path: path != layer and original(path))
     subprocess.run(["cp", "-a", repo.path, shared / "saved"], check=True)
     step, status = 0, -signal.SIGKILL
     while status:
@@ -230,4 +230,4 @@ def test_qemu_img_ends_with_the_command(pcocc: Pcocc, repo: Repo, tmp_path: Path
     assert bool(leftovers(repo)) == (number == signal.SIGKILL) and listing(repo) == {}
     pcocc("image", "import", "slow.raw", "a")
     assert leftovers(repo) == []
-    assert content(images.find_image(repos.parse_reference("a"), [repo]).path) == content(tmp_path / "slow.raw", "raw")
+    assert content(images.find_image(references.parse_reference("a"), [repo]).path) == content(tmp_path / "slow.raw", "raw")

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pcocc_runtime import imagemeta, images
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Reference, Repo
-from pcocc_runtime.system import qemuimg
+from pcocc_runtime.images import images, metadata
+from pcocc_runtime.images import qemu_img as qemu_image
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Reference, Repo
 from tests.images.disks import Ran, find, leftovers, listing, make_disk, qemu_img, save, spoil
 from tests.images.test_sources import layer, write_layout
 from tests.waiting import limit
@@ -74,7 +74,7 @@ def test_limits_of_this_process_are_not_taken_for_the_repositorys(repo: Repo, ba
         with pytest.raises(NodeError, match=r"work in repository 'user' \(.*\) had to stop here: Too many open files"):
             images.find_image(Reference("base"), [repo])
         with pytest.raises(NodeError, match=r"qemu-img cannot be run on .*: Too many open files"):
-            qemuimg.read_extent(qemuimg.chain(base.path))
+            qemu_image.read_extent(qemu_image.chain(base.path))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
@@ -189,11 +189,11 @@ def test_any_metadata_is_read_or_refused(tmp_path: Path, data: st.DataObject) ->
     cut = data.draw(st.integers(0, len(text)))
     for one in (text, text[:cut]):
         try:
-            revision = imagemeta.parse_revision(one, "a@0", "w")
+            revision = metadata.parse_revision(one, "a@0", "w")
         except PcoccError as error:
             assert error.message.startswith("the metadata file w is damaged: ")
         else:
-            assert imagemeta.parse_revision(imagemeta.render_revision(revision).decode(), "a@0", "w") == revision
+            assert metadata.parse_revision(metadata.render_revision(revision).decode(), "a@0", "w") == revision
 
 
 # where the tables are that lead through an image: qcow2's header and its L1, refcount and L2 tables; VMDK's header,

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
-from pcocc_runtime import images
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import disks
+from pcocc_runtime.images import images, qemu_img
+from pcocc_runtime.images.references import Repo
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, write_raw
 
 Pcocc = Callable[..., Ran]
@@ -101,7 +100,7 @@ def test_a_read_only_file_system_is_read(pcocc: Pcocc, crowded: Repo, small: Pat
     pcocc("image", "export", "a", "out.qcow2")
     pcocc("image", "copy", "a", "site:a")
     boot, _name = images.find_boot_disk("small:a", [crowded])  # and VMs run from it
-    assert disks.create_overlay(boot, tmp_path / "overlay.qcow2") and content(tmp_path / "overlay.qcow2") == content(Path(boot))
+    assert qemu_img.create_overlay(boot, tmp_path / "overlay.qcow2") and content(tmp_path / "overlay.qcow2") == content(Path(boot))
     assert "read-only" in pcocc("image", "repo", "list").out
     for argv in (["import", "a.qcow2", "b"], ["copy", "a", "b"], ["delete", "a"], ["resize", "a", "2M"], ["repo", "gc"]):
         assert "cannot be changed by you: Read-only file system" in pcocc("image", *argv, ok=False).err

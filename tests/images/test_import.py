@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import images
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Reference, Repo
-from pcocc_runtime.system import qemuimg, transfer
+from pcocc_runtime.images import images, transfer
+from pcocc_runtime.images import qemu_img as qemu_image
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Reference, Repo
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
 
 Pcocc = Callable[..., Ran]
@@ -153,7 +153,7 @@ def test_a_path_that_is_no_text_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path
     write_raw(tmp_path / name)
     assert "/l?.raw is not text in UTF-8, as QEMU wants it" in pcocc("image", "import", name, "a", ok=False).err
     with pytest.raises(RequestError, match="is not text in UTF-8"):
-        qemuimg.chain(tmp_path / name / "data")
+        qemu_image.chain(tmp_path / name / "data")
     write_raw(tmp_path / "lé.raw")
     pcocc("image", "import", "lé.raw", "a")
     path = tmp_path / os.fsdecode(b"x\xe9.raw")
@@ -209,7 +209,7 @@ def test_a_text_that_is_no_checksum_is_refused(pcocc: Pcocc, tmp_path: Path, tex
 def test_qemu_img_is_never_led_to_a_backing_file(tmp_path: Path, form: str) -> None:
     make_disk(tmp_path / "base", form)
     qemu_img("create", "-q", "-f", form, "-b", tmp_path / "base", "-F", form, tmp_path / "over")
-    qemuimg.convert(qemuimg.source(tmp_path / "over", form), "qcow2", tmp_path / "got", lambda done, total: None)
+    qemu_image.convert(qemu_image.source(tmp_path / "over", form), "qcow2", tmp_path / "got", lambda done, total: None)
     assert content(tmp_path / "got") == raw_sum(used=0)
 
 

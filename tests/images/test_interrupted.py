@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import cli_save
-from pcocc_runtime.system import layercopy
+from pcocc_runtime.save import copy
+from pcocc_runtime.save.copy import copy_layer
+from pcocc_runtime.save.task import main
 from tests.images import interrupted_copy
 from tests.waiting import limit
 
@@ -32,9 +33,9 @@ def test_what_goes_wrong_in_a_thread_ends_the_copy(tmp_path: Path, monkeypatch: 
         raise error
 
     (tmp_path / "source").write_bytes(bytes(9000))
-    monkeypatch.setattr(layercopy.os, name, fail)
+    monkeypatch.setattr(copy.os, name, fail)
     with pytest.raises(type(error)):
-        layercopy.copy_layer(tmp_path / "source", tmp_path / "target", bytes, 4096, print, lambda: None, lambda: time.sleep(0.3))
+        copy_layer(tmp_path / "source", tmp_path / "target", bytes, 4096, print, lambda: None, lambda: time.sleep(0.3))
     assert threading.active_count() == 1
 
 
@@ -43,6 +44,6 @@ def test_a_fault_of_the_savers_is_one_sentence(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("SLURM_JOB_ID", "seven")
     monkeypatch.setattr(signal, "signal", lambda _number, _handler: None)
     monkeypatch.setattr(signal, "pthread_sigmask", lambda _how, _mask: set())
-    assert cli_save.main([]) == 1
+    assert main([]) == 1
     said = capsys.readouterr().err
     assert said.startswith("pcocc: error: this is a fault of pcocc: ValueError: ") and len(said.splitlines()) == 2

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import qcow2
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import qemuimg
+from pcocc_runtime.images import qcow2
+from pcocc_runtime.images import qemu_img as qemu_image
+from pcocc_runtime.images.references import Repo
 from tests.images.disks import Ran, content, leftovers, listing, make_disk, qemu_img, write_raw
 from tests.images.test_import import TEXT, disk
 
@@ -156,5 +156,5 @@ def test_a_raw_disk_that_looks_like_another_format_can_be_told_apart(pcocc: Pcoc
 def test_a_format_that_is_told_wrongly_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, form: str) -> None:
     write_raw(tmp_path / "raw")
     pcocc("image", "import", "--format", form, "raw", "a", ok=False)
-    assert (qemuimg.find_damage(tmp_path / "raw", form, 1 << 20) or "").count("Could not open") < 2
+    assert (qemu_image.find_damage(tmp_path / "raw", form, 1 << 20) or "").count("Could not open") < 2
     assert listing(repo) == {}

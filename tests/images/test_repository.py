@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from pcocc_runtime import imagegc, imagemeta, images
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import repository
+from pcocc_runtime.images import images, metadata, removing, repository, writing
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, patched, qemu_img, raw_sum, save, spoil
 
 Pcocc = Callable[..., Ran]
@@ -29,7 +28,7 @@ def test_a_save_is_a_layer_on_the_layers_before(pcocc: Pcocc, repo: Repo, base: 
     assert second.revision.layers[:1] == base.revision.layers
     assert content(second.path) == patched(1, 2) and content(first.path) == patched(1) and content(base.path) == raw_sum()
     info = json.loads(qemu_img("info", "--output=json", second.path))
-    assert info["backing-filename"] == imagemeta.backing_name(first.revision.layers[-1])
+    assert info["backing-filename"] == metadata.backing_name(first.revision.layers[-1])
     pcocc("image", "verify")
 
 
@@ -64,7 +63,7 @@ def test_resize_makes_a_larger_revision(pcocc: Pcocc, repo: Repo, base: Found) -
 
 
 def test_too_many_layers_are_refused_when_they_are_made(pcocc: Pcocc, repo: Repo, base: Found) -> None:
-    for number in range(1, imagemeta.MAX_LAYERS):
+    for number in range(1, metadata.MAX_LAYERS):
         pcocc("image", "resize", "base", f"{number + 1}M")
     assert "has 16 layers, an image can have 16" in pcocc("image", "resize", "base", "1G", ok=False).err
     pcocc("image", "export", "base", "flat.qcow2")
@@ -247,7 +246,7 @@ def test_a_sound_layer_stays_when_its_content_comes_again(pcocc: Pcocc, repo: Re
 def test_a_copy_brings_what_is_cut_short(pcocc: Pcocc, repo: Repo, other: Repo, base: Found) -> None:
     top = save(repo, "base", base, 5)
     pcocc("image", "copy", "base", "site:a")
-    os.truncate(Path(other.path, imagemeta.layer_path(base.revision.layers[0])), 0)
+    os.truncate(Path(other.path, metadata.layer_path(base.revision.layers[0])), 0)
     pcocc("image", "copy", "base", "site:b")
     assert content(find("site:b", other).path) == content(top.path) == patched(5)
     pcocc("image", "verify")
@@ -264,7 +263,7 @@ def test_a_writer_without_our_lock_keeps_its_revision(pcocc: Pcocc, repo: Repo, 
         theirs.write_text(Path(repo.path, "meta/base@0").read_text().replace('"revision": 0', '"revision": 1'))
 
     original = repository.put_layer
-    mocker.patch("pcocc_runtime.system.repository.put_layer", put_layer)
+    mocker.patch("pcocc_runtime.images.repository.put_layer", put_layer)
     assert pcocc("image", "resize", "base", "2M").out == "stored as user:base@2\n"
     assert content(find("base@1", repo).path) == raw_sum() and content(find("base", repo).path) == raw_sum(size=2 << 20)
 
@@ -311,13 +310,13 @@ def test_a_container_image_is_listed_copied_and_refused_for_vms(pcocc: Pcocc, re
 
 
 def test_work_that_is_under_way_is_safe_from_gc(pcocc: Pcocc, repo: Repo, base: Found) -> None:
-    with images.open_work(repo) as work:
-        assert images.pin(work, base.revision.layers) == []
+    with writing.open_work(repo) as work:
+        assert writing.pin(work, base.revision.layers) == []
         (work.path / "layer").write_text("half")
         for argv in (["delete", "base"], ["repo", "gc", "--grace", "0"]):
             subprocess_run(*argv, repo=repo)
         assert base.path.exists() and (work.path / "layer").exists()
-    imagegc.collect(repo, 0)
+    removing.collect(repo, 0)
     assert not base.path.exists() and leftovers(repo) == []
 
 
@@ -325,7 +324,7 @@ def subprocess_run(*argv: str, repo: Repo) -> None:
     """Run `pcocc image` in another process: a process's own locks do not keep it out."""
     child = os.fork()
     if not child:
-        from pcocc_runtime import cli
+        from pcocc_runtime.cli import main as cli
 
         os._exit(cli.main(["image", *argv]))
     assert os.waitpid(child, 0)[1] == 0

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import client, document, images
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import disks
+from pcocc_runtime.documents.cluster import Group, decode_cluster
+from pcocc_runtime.images import images, qemu_img
+from pcocc_runtime.images.references import Repo
+from pcocc_runtime.submit import main as client
 from tests.images.disks import Ran, content, make_disk, raw_sum
 
 Pcocc = Callable[..., Ran]
@@ -34,9 +35,9 @@ def ask(pcocc: Pcocc, tmp_path: Path) -> Ask:
     return submit
 
 
-def group_of(answer: tuple[int, str]) -> document.Group:
+def group_of(answer: tuple[int, str]) -> Group:
     assert answer[0] == client.OK, answer
-    return document.decode(dict(line.split(" ", 1) for line in answer[1].splitlines())["cluster"]).groups[0]
+    return decode_cluster(dict(line.split(" ", 1) for line in answer[1].splitlines())["cluster"]).groups[0]
 
 
 def disk(answer: tuple[int, str]) -> Path:
@@ -64,9 +65,9 @@ def test_what_is_frozen_stays_and_runs(ask: Ask, pcocc: Pcocc, repo: Repo, tmp_p
     path = disk(ask("debian"))
     pcocc("image", "resize", "debian", "2M")
     pcocc("image", "import", "--update", "0.qcow2", "debian")
-    assert disks.create_overlay(str(path), tmp_path / "overlay.qcow2") and content(tmp_path / "overlay.qcow2") == raw_sum(2)
+    assert qemu_img.create_overlay(str(path), tmp_path / "overlay.qcow2") and content(tmp_path / "overlay.qcow2") == raw_sum(2)
     top = disk(ask("debian@2"))
-    assert disks.create_overlay(str(top), tmp_path / "over2.qcow2") and content(tmp_path / "over2.qcow2") == raw_sum(
+    assert qemu_img.create_overlay(str(top), tmp_path / "over2.qcow2") and content(tmp_path / "over2.qcow2") == raw_sum(
         2, size=2 << 20
     )
 

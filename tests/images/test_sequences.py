@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import cli, images
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
+from pcocc_runtime.cli import main as cli
+from pcocc_runtime.images import images
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from tests.images import children
 from tests.images.disks import Ran, content, leftovers, listing, make_disk, save
 

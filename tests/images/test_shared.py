@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from pcocc_runtime import cli, images, repos
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import claims, inuse, qemuimg, repository
+from pcocc_runtime.cli import main as cli
+from pcocc_runtime.images import claims, images, in_use, qemu_img, references, repository
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from tests.images import children
 from tests.images.disks import Ran, content, leftovers, listing, make_disk, raw_sum, save
 
@@ -83,7 +83,7 @@ def test_imports_copies_deletes_and_gc_at_once_lose_nothing(pcocc: Pcocc, repo: 
         (tmp_path / f"out{seed}").read_text()[-400:] for seed in range(3)
     ]
     pcocc("image", "repo", "gc", "--grace", "0")
-    assert content(images.find_image(repos.parse_reference("keep"), [repo]).path) == raw_sum()
+    assert content(images.find_image(references.parse_reference("keep"), [repo]).path) == raw_sum()
     assert len(listing(repo)) == 2 and leftovers(repo) == []
 
 
@@ -104,7 +104,7 @@ def test_a_lock_that_is_held_is_waited_for_and_its_holder_named(
     while not (tmp_path / "held").exists():
         time.sleep(0.01)
     with monkeypatch.context() as patch:
-        patch.setattr("pcocc_runtime.system.claims.LOCK_WAIT", 0.3)
+        patch.setattr("pcocc_runtime.images.claims.LOCK_WAIT", 0.3)
         assert re.search(
             r"repository 'user' is busy: process \d+ on \S+ has held its lock", pcocc("image", "delete", "a", ok=False).err
         )
@@ -133,9 +133,9 @@ def test_a_client_that_keeps_its_locks_to_itself_is_asked_for_them(tmp_path: Pat
     layer = tmp_path / "layer"
     layer.touch(0o444)
     before = layer.stat()
-    mocker.patch.object(inuse, "_is_locked", lambda path: path.stat().st_ctime_ns > before.st_ctime_ns)
+    mocker.patch.object(in_use, "_is_locked", lambda path: path.stat().st_ctime_ns > before.st_ctime_ns)
     time.sleep(0.02)  # two ticks of a file system's clock
-    assert inuse.is_in_use(layer)
+    assert in_use.is_in_use(layer)
     assert (layer.stat().st_mode, layer.stat().st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
 
 
@@ -166,7 +166,7 @@ def site(public: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for uid in (NOBODY, SOMEBODY):
         (public / str(uid)).mkdir()
         os.chown(public / str(uid), uid, uid)
-    monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(public / "etc"))
+    monkeypatch.setattr("pcocc_runtime.settings.directories.site_dir", lambda environ, uid: str(public / "etc"))
     (public / "conf").mkdir()
     monkeypatch.setenv("PCOCC_USER_CONF_DIR", str(public / "conf"))
     monkeypatch.setenv("HOME", str(public / "0"))
@@ -229,8 +229,8 @@ def test_what_is_exported_to_a_public_directory_is_nobody_elses_to_change(site: 
         )
         original(image, form, target, *rest, **more)
 
-    original = qemuimg.convert
-    mocker.patch("pcocc_runtime.system.qemuimg.convert", convert)
+    original = qemu_img.convert
+    mocker.patch("pcocc_runtime.images.qemu_img.convert", convert)
     (site / "tmp").mkdir()
     (site / "tmp").chmod(0o1777)
     assert cli.main(["image", "export", "a", f"{site}/tmp/a.raw"]) == 0
@@ -299,7 +299,7 @@ def test_two_users_save_to_one_image_at_the_same_time(site: Path) -> None:
         os.environ["HOME"] = str(site / str(uid))
         for turn, path in enumerate(overlays[uid]):
             status = cli.main(["image", "import", "--update", str(path), "a"])
-            found = images.find_image(repos.parse_reference("a"), [repo])
+            found = images.find_image(references.parse_reference("a"), [repo])
             save(repo, "a", found, uid % 50 + turn)
             if status:
                 return status

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import cli_progress
-from pcocc_runtime.repos import Repo
+from pcocc_runtime import terminal
+from pcocc_runtime.images.references import Repo
 from tests.images.disks import Ran, make_disk
 from tests.waiting import limit
 
@@ -113,7 +113,7 @@ def test_wrong_usage_has_a_status_of_its_own(pcocc: Pcocc, argv: list[str]) -> N
 def test_long_work_is_shown_on_a_terminal() -> None:
     main, terminal = os.openpty()
     code = (
-        "import time; from pcocc_runtime import cli_progress as p; p._DELAY = 0\nwith p.Meter() as m:\n w = m.begin('reading')\n"
+        "import time; from pcocc_runtime import terminal as p; p._DELAY = 0\nwith p.Meter() as m:\n w = m.begin('reading')\n"
         " w(1, 4)\n time.sleep(.3); w(2, 4)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stderr=terminal, cwd=ROOT)
@@ -130,7 +130,7 @@ def test_long_work_is_shown_on_a_terminal() -> None:
 
 
 def test_short_work_is_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with cli_progress.Meter() as meter:
+    with terminal.Meter() as meter:
         meter.begin("reading")(1, 2)
         assert capsys.readouterr().err == ""
         now = time.monotonic()
@@ -155,7 +155,7 @@ def test_verify_looks_in_the_repository_that_is_named(pcocc: Pcocc) -> None:
 )
 def test_work_is_done_although_nobody_can_be_told(pcocc: Pcocc, tmp_path: Path, outputs: str, status: int) -> None:
     make_disk(tmp_path / "a.qcow2")
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime import cli; sys.exit(cli.main())"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime.cli.main import main; sys.exit(main())"
     script = f"exec {sys.executable} -c {shlex.quote(code)} image import a.qcow2 new {outputs}"
     assert subprocess.run(["bash", "-c", script], check=False, timeout=limit(60)).returncode == status
     assert pcocc("image", "list", "--names").out == "new\n"

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime import images, oci
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.repos import Reference, Repo
+from pcocc_runtime.images import images, oci
+from pcocc_runtime.images.references import Reference, Repo
 from tests.images.disks import Ran, content, leftovers, listing, make_disk, raw_sum, write_raw
 from tests.images.web import registry, serve
 

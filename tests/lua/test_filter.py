@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import policy, sitecheck
+from pcocc_runtime.site import policy
+from pcocc_runtime.site.check import load_everything
 
 ROOT = Path(__file__).parents[2]
 INTERPRETERS = [name for name in ("lua5.1", "lua5.2", "lua5.3", "lua5.4", "luajit") if shutil.which(name)]
@@ -26,7 +27,7 @@ SITE = {
 def policy_file(tmp_path: Path) -> Path:
     for name, text in SITE.items():
         (tmp_path / name).write_text(text)
-    loaded = sitecheck.load_all(str(tmp_path))
+    loaded = load_everything(str(tmp_path))
     assert loaded.problems == ()
     path = tmp_path / "policy.lua"
     path.write_text(policy.render_policy(loaded.policy, loaded.site.max_vms, loaded.templates, loaded.site.default_set))

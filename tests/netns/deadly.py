@@ -24,8 +24,9 @@ from typing import Any
 
 from pyroute2.netlink import core
 
-from pcocc_runtime import admission, config, naming, node  # noqa: F401  loaded here, so that no fork has to
-from pcocc_runtime.system import identity, netlink, process  # noqa: F401
+from pcocc_runtime import naming
+from pcocc_runtime.node import main as node
+from pcocc_runtime.system import process
 from tests.netns.fabric import release
 
 CHANGES = {

@@ -18,7 +18,7 @@ SETTINGS = {
     "templates.yaml": "{}\n",
 }
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-HELPER = (sys.executable, "-c", "import sys; from pcocc_runtime.node import main; sys.exit(main())")
+HELPER = (sys.executable, "-c", "import sys; from pcocc_runtime.node.main import main; sys.exit(main())")
 _PREPARE = """
 mount --make-rprivate /
 mount -t tmpfs run /run

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import netcheck, netdraw, netfacts
-from pcocc_runtime.netcheck import Finding
-from pcocc_runtime.netfacts import NodeFacts
+from pcocc_runtime.observe import draw
+from pcocc_runtime.observe.check import FAILED, Finding, evaluate
+from pcocc_runtime.observe.facts import NodeFacts, decode_answers, parse_node
 from tests.netns.fabric import ROOT, Guest, Node, request
 from tests.netns.lan import NOBODY, answering
 
 Pair = tuple[Node, Node]
 # the installed entry point, and only what is installed beside it, for a user who cannot read this checkout
-TASK = "import sys; sys.path.insert(0, '/run/lib'); from pcocc_runtime.attach import main; sys.exit(main())"
+TASK = "import sys; sys.path.insert(0, '/run/lib'); from pcocc_runtime.steps.session import main; sys.exit(main())"
 
 
 @pytest.fixture
@@ -61,13 +61,13 @@ def send(node: Node, task: int, *words: str, job: int = 12) -> list[str]:
 
 def ask(nodes: Pair, *words: str) -> list[NodeFacts]:
     lines = [line for task, node in enumerate(nodes) for line in send(node, task, *words)]
-    return [netfacts.parse_node(tree) for tree in netfacts.decode(lines)]
+    return [parse_node(tree) for tree in decode_answers(lines)]
 
 
 def check(nodes: Pair) -> tuple[list[str], list[Finding]]:
     """Return the sentences about failures, and all findings."""
-    found = netcheck.evaluate(ask(nodes, "check"), [], None)
-    return [one.text for one in found if one.level == netcheck.FAILED], found
+    found = evaluate(ask(nodes, "check"), [], None)
+    return [one.text for one in found if one.level == FAILED], found
 
 
 def test_show_draws_what_is_there(job: Pair) -> None:
@@ -76,7 +76,7 @@ def test_show_draws_what_is_there(job: Pair) -> None:
     facts = ask(job, "show")
     assert [node.name for node in facts] == ["192.0.2.1", "192.0.2.2"]
     assert facts[0].links["vx0"].sent > 3000 and facts[1].links["vx0"].received > 3000
-    drawing = netdraw.render_picture(netdraw.plan_picture(facts, []))
+    drawing = draw.render_picture(draw.plan_picture(facts, []))
     assert "default: L3, MTU 1450, 4 VMs, VNI 12, UDP port 24832, 10.200.0.0/16, gateway 10.200.255.254" in drawing
     mac = other.run("cat", "/sys/class/net/eth0/address").stdout.strip()
     [line] = [line for line in drawing.splitlines() if "vm3 eth0" in line]
@@ -168,8 +168,8 @@ def test_a_missing_device_is_told(job: Pair) -> None:
 )
 def test_a_machine_outside_is_tried(job: Pair, target: str, found: str) -> None:
     with answering(job[1], 53):
-        [tree] = netfacts.decode(send(job[0], 0, "check", target))
-    assert netfacts.parse_node(tree).probes[0].outbound == found
+        [tree] = decode_answers(send(job[0], 0, "check", target))
+    assert parse_node(tree).probes[0].outbound == found
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def test_only_what_may_be_reached_outside_is_tried(nodes: Pair, outbound: str, f
     for node in nodes:
         node.configure({"default": f"{{allow-outbound: {outbound}}}"}, {"default": ["default"]})
     with set_up(nodes):
-        [tree] = netfacts.decode(send(nodes[0], 0, "check", "192.0.2.2"))
-    assert netfacts.parse_node(tree).probes[0].outbound == found
+        [tree] = decode_answers(send(nodes[0], 0, "check", "192.0.2.2"))
+    assert parse_node(tree).probes[0].outbound == found
 
 
 def test_a_network_without_addresses_is_looked_at(nodes: Pair) -> None:
@@ -189,8 +189,8 @@ def test_a_network_without_addresses_is_looked_at(nodes: Pair) -> None:
     with set_up(nodes):
         nodes[1].in_job(12, "ip", "link", "set", "vx1", "down")
         facts = ask(nodes, "check")
-    found = netcheck.evaluate(facts, [], None)
-    assert "pv: vx1 (its tunnel) is down on 192.0.2.2" in [one.text for one in found if one.level == netcheck.FAILED]
+    found = evaluate(facts, [], None)
+    assert "pv: vx1 (its tunnel) is down on 192.0.2.2" in [one.text for one in found if one.level == FAILED]
     assert [node.interface_of(3, 1) for node in facts] == ["eth1", "eth1"] and facts[0].networks[1].mtu == 8950
 
 
@@ -203,7 +203,7 @@ def test_a_network_without_addresses_is_looked_at(nodes: Pair) -> None:
     ],
 )
 def test_a_node_that_cannot_answer_sends_why(job: Pair, words: tuple[str, ...], number: int, said: str) -> None:
-    [tree] = netfacts.decode(send(job[0], 0, *words, job=number))
+    [tree] = decode_answers(send(job[0], 0, *words, job=number))
     assert said in tree["error"]
 
 

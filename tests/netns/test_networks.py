@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pcocc_runtime.addressing import address_of
+from pcocc_runtime.documents.reach import address_of
 from tests.netns.fabric import Guest, Node, request
 
 Pair = tuple[Node, Node]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import firewall, layout, netplan
-from pcocc_runtime.networks import EthernetNetwork
+from pcocc_runtime.documents.boot_step import parse_boot_step
+from pcocc_runtime.networks import nft_inside
+from pcocc_runtime.networks.kinds import EthernetNetwork
+from pcocc_runtime.networks.plan import plan_networks
 from tests.netns.fabric import Guest, Node, connect, request
 from tests.netns.forge import FORGED, HONEST
 from tests.netns.lan import NOBODY, PYTHON, answering, ask, forge, listening
@@ -90,10 +92,10 @@ def test_a_frame_for_a_reserved_group_does_not_get_past_the_walls(pair: tuple[No
 def flat(pair: tuple[Node, Guest, Guest]) -> Iterator[tuple[Node, Guest, Guest]]:
     """The same pair with the walls of an L2 network."""
     node = pair[0]
-    plans = netplan.plan_networks(
-        layout.parse_boot_step(request(12, 0, 1).splitlines()), {"lan": EthernetNetwork("lan", layer="L2")}, {"default": ("lan",)}
+    plans = plan_networks(
+        parse_boot_step(request(12, 0, 1).splitlines()), {"lan": EthernetNetwork("lan", layer="L2")}, {"default": ("lan",)}
     )
-    (node.confdir / "flat.nft").write_text(firewall.render_firewall(plans, None))
+    (node.confdir / "flat.nft").write_text(nft_inside.render_firewall(plans, None))
     with without(node, "bridge pcocc"), without(node, "inet pcocc"):
         node.in_job(12, "nft", "-f", "/etc/pcocc/flat.nft")
         yield pair

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.document import Group
+from pcocc_runtime.documents.cluster import Group
 from tests.qemu.saving import Home
 from tests.qemu.vm import ROOT, Vm
 

@@ -5,7 +5,8 @@ import signal
 import sys
 from typing import Any
 
-from pcocc_runtime.system import guestagent, savelink
+from pcocc_runtime.guest.agent import Agent
+from pcocc_runtime.save.link import Link
 
 _STEPS = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree", "fcntl.lockf"}
 
@@ -35,6 +36,6 @@ def die_at(step: int) -> None:
 
         return run
 
-    for one in (savelink.Link, guestagent.Agent):
+    for one in (Link, Agent):
         one._send = counted(one._send)  # type: ignore[method-assign]
     sys.addaudithook(look)

@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pcocc_runtime import images, repos
-from pcocc_runtime.document import Group
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
+from pcocc_runtime.documents.cluster import Group
+from pcocc_runtime.images import images, references, writing
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from tests.qemu.vm import APPEND, DATA, GUEST, SOURCE, USER, Vm
 from tests.waiting import limit, wait_for
 
@@ -43,14 +43,14 @@ class Home:
 
     def add(self, repo: Repo, name: str, disk: Path | None = None) -> Found:
         """Make an image of a disk, or one with a known first MiB."""
-        with images.open_work(repo) as work:
+        with writing.open_work(repo) as work:
             layer = work.path / "layer"
             if disk:
                 shutil.copy(disk, layer)
             else:
                 subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", layer, str(self.size)], check=True)
                 qemu_io(layer, f"write -P {BASE} 0 1M")
-            one = images.add_revision(work, name, layer, None)
+            one = writing.add_revision(work, name, layer, None)
         own(Path(repo.path))
         own(self.data / "home")
         return Found(repo, one)
@@ -58,7 +58,7 @@ class Home:
     def find(self, text: str) -> Found:
         """Return the revision that a reference means."""
         return images.find_image(
-            repos.parse_reference(text), (self.user, self.site, Repo("small", str(self.data / "small/repo")))
+            references.parse_reference(text), (self.user, self.site, Repo("small", str(self.data / "small/repo")))
         )
 
     def group(self, text: str = "user:base@0", **more: Any) -> Group:

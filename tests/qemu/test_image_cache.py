@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import images
-from pcocc_runtime.document import Group
-from pcocc_runtime.images import Found
-from pcocc_runtime.repos import Repo
-from pcocc_runtime.system import inuse, layerstore, repository
+from pcocc_runtime.cache import layer_store
+from pcocc_runtime.documents.cluster import Group
+from pcocc_runtime.images import in_use, repository, writing
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from tests.images.disks import patched, raw_sum, save, write_raw
 from tests.qemu.conftest import StartVm
 from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES, USER
@@ -28,9 +28,9 @@ def image(tmp_path: Path) -> Found:
     tmp_path.chmod(0o755)
     repo = Repo("site", str(tmp_path / "images"))
     raw = write_raw(tmp_path / "raw")
-    with images.open_work(repo) as work:
+    with writing.open_work(repo) as work:
         subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, work.path / "layer"], check=True)
-        base = Found(repo, images.add_revision(work, "base", work.path / "layer", None))
+        base = Found(repo, writing.add_revision(work, "base", work.path / "layer", None))
     return save(repo, "base", base, 3)
 
 
@@ -55,7 +55,7 @@ def opened(pid: int) -> list[str]:
 def test_vms_run_from_one_copy_and_hold_it(start: StartVm, image: Found, cache: Path, tmp_path: Path) -> None:
     facts = {"directory": f"{DATA}/cache", "size": SIZE}
     both = [start(group_for(image, tmp_path), job=job, cache=facts) for job in (7, 8)]
-    store = layerstore.Store(str(cache), SIZE)
+    store = layer_store.Store(str(cache), SIZE)
     for vm in both:
         vm.connect()  # before either has booted: what nobody reads is lost
     for vm in both:
@@ -65,17 +65,17 @@ def test_vms_run_from_one_copy_and_hold_it(start: StartVm, image: Found, cache: 
         used = opened(vm.process.pid)
         for layer in image.revision.layers:
             assert any(path.endswith(f"/cache/data/{layer[:2]}/{layer}") for path in used), used
-            assert inuse.is_in_use(repository.layer_file(image.repo, layer))  # gc keeps it
+            assert in_use.is_in_use(repository.layer_file(image.repo, layer))  # gc keeps it
     both[0].process.kill()
     both[0].wait()
     for layer in image.revision.layers:
-        assert not layerstore.remove_unused(store.layer(layer))
+        assert not layer_store.remove_unused(store.layer(layer))
         assert hashlib.sha256(store.layer(layer).read_bytes()).hexdigest() == layer
         assert store.layer(layer).stat().st_uid != 0 and store.layer(layer).owner() == KEEPS_IMAGES
     both[1].process.kill()
     both[1].wait()
     for layer in image.revision.layers:
-        assert not inuse.is_in_use(repository.layer_file(image.repo, layer)) and layerstore.remove_unused(store.layer(layer))
+        assert not in_use.is_in_use(repository.layer_file(image.repo, layer)) and layer_store.remove_unused(store.layer(layer))
 
 
 def test_a_vm_runs_from_a_copy_that_only_its_readers_get(start: StartVm, image: Found, cache: Path, tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ def test_a_vm_runs_from_a_copy_that_only_its_readers_get(start: StartVm, image: 
     [copy] = cache.glob("private/data/*/*")
     assert copy.name.startswith(top.name) and copy.parents[2].stat().st_mode & 0o777 == 0o700
     assert any(path.endswith(f"/cache/private/data/{top.name[:2]}/{copy.name}") for path in opened(vm.process.pid))
-    assert not layerstore.remove_unused(copy) and inuse.is_in_use(top)
+    assert not layer_store.remove_unused(copy) and in_use.is_in_use(top)
     overlay = f"{DATA}/scratch7/vm0.qcow2"
     read = ["nsenter", f"--target={vm.process.pid}", "--mount", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
             "qemu-img", "convert", "-U", "-O", "raw", overlay, f"{DATA}/scratch7/raw"]  # fmt: skip
     subprocess.run(read, check=True)  # as a full save does
     vm.process.kill()
     vm.wait()
-    assert layerstore.remove_unused(copy)
+    assert layer_store.remove_unused(copy)
 
 
 def test_without_the_service_the_vm_runs_from_its_repository(start: StartVm, image: Found, cache: Path, tmp_path: Path) -> None:

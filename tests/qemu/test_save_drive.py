@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.document import Drive, Group
+from pcocc_runtime.documents.cluster import Drive, Group
 from tests.qemu import saving
 from tests.qemu.conftest import StartVm
 from tests.qemu.saving import MEBIBYTE, Home, hold_copies, save

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import imagegc
-from pcocc_runtime.system.guestagent import Agent
+from pcocc_runtime.guest.agent import Agent
+from pcocc_runtime.images import removing
 from tests.qemu import saving
 from tests.qemu.conftest import StartVm
 from tests.qemu.saving import MEBIBYTE, Home, save
@@ -71,7 +71,7 @@ def test_a_saver_killed_at_any_step_leaves_all_as_it_was(start: StartVm, home: H
     found = home.find("base")
     disk = saving.read_disk(found.path)
     assert [disk[512 * place :][:4] for place in range(step)] == [b"%04d" % place for place in range(step)]
-    imagegc.collect(home.user, 0)
+    removing.collect(home.user, 0)
     assert home.leftovers() == []
     kept = {layer for revision in range(len(names(home))) for layer in home.find(f"base@{revision}").revision.layers}
     assert {path.name for path in Path(home.user.path, "data").glob("*/*")} == kept
@@ -88,7 +88,7 @@ def test_a_save_that_is_ended_while_it_copies(large: Vm, home: Home, number: sig
     wait_closely(lambda: saving.left_behind(large) == [])
     assert names(home) == ["base@0"]
     assert number == signal.SIGKILL or home.leftovers() == []
-    imagegc.collect(home.user, 0)
+    removing.collect(home.user, 0)
     assert home.leftovers() == [] and len(list(Path(home.user.path, "data").glob("*/*"))) == 1
     save(large)
     assert saving.read_disk(home.find("base@1").path)[LARGE - 1] == 1 + (LARGE - 32 * MEBIBYTE) // MEBIBYTE

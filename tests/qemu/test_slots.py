@@ -12,21 +12,22 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime import qemu_args, qemu_slots
-from pcocc_runtime.document import Drive, Group, Mount
-from pcocc_runtime.qemu_disks import Disk
+from pcocc_runtime.documents.cluster import Drive, Group, Mount
+from pcocc_runtime.qemu import slots
+from pcocc_runtime.qemu.arguments import Export, Nic, VmPlan, plan_qemu_argv
+from pcocc_runtime.qemu.disks import Disk
 from tests.qemu.conftest import StartVm
 from tests.qemu.vm import APPEND, DATA, GUEST
-from tests.unit.test_plans import PLAN
+from tests.unit.networks.test_plan import PLAN
 from tests.waiting import limit
 
 
-def read_devices(directory: Path, plan: qemu_args.VmPlan) -> list[dict[str, Any]]:
+def read_devices(directory: Path, plan: VmPlan) -> list[dict[str, Any]]:
     """Start QEMU, paused, and return what it says of the devices on the root bus."""
     (directory / "seed").write_bytes(bytes(4096))
     ours, theirs = socket.socketpair()
     paths = {key: str(directory / key) for key in ("seed", "qmp_path", "console_path", "console_log", "agent_path", "display_path")}
-    argv = qemu_args.plan_argv(replace(plan, qmp_fd=theirs.fileno(), **paths))  # type: ignore[arg-type]
+    argv = plan_qemu_argv(replace(plan, qmp_fd=theirs.fileno(), **paths))  # type: ignore[arg-type]
     argv = [f"hubport,id={word[7:].partition(',')[0]},hubid=0" if word.startswith("tap,id=") else word for word in argv]
     with ours, theirs:
         ours.sendall(b"".join(b'{"execute": "%s"}' % word for word in (b"qmp_capabilities", b"query-pci", b"quit")))
@@ -38,11 +39,11 @@ def read_devices(directory: Path, plan: qemu_args.VmPlan) -> list[dict[str, Any]
     return [device for bus in buses if bus["bus"] == 0 for device in bus["devices"]]
 
 
-def make_plan(machine: str, disks: int, nics: int, mounts: int, display: str | None) -> qemu_args.VmPlan:
+def make_plan(machine: str, disks: int, nics: int, mounts: int, display: str | None) -> VmPlan:
     return replace(
         PLAN, machine=machine, display=display, disks=(Disk("null-co://", "raw"),) * disks,
-        nics=tuple(qemu_args.Nic(0, f"52:54:00:00:00:{number:02x}", 1450) for number in range(nics)),
-        exports=tuple(qemu_args.Export(f"t{number}", "/usr", True) for number in range(mounts)),
+        nics=tuple(Nic(0, f"52:54:00:00:00:{number:02x}", 1450) for number in range(nics)),
+        exports=tuple(Export(f"t{number}", "/usr", True) for number in range(mounts)),
     )  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def make_plan(machine: str, disks: int, nics: int, mounts: int, display: str | N
 @pytest.mark.parametrize(
     ("disks", "nics", "mounts", "display"),
     [(1, 1, 0, None), (1, 1, 18, "vnc"), (1, 1, 19, None), (1, 0, 26, None), (16, 0, 12, None), (16, 10, 64, "vnc"),
-     (1, 1, qemu_slots.MOST_MOUNTS, None)],
+     (1, 1, slots.MOST_MOUNTS, None)],
 )  # fmt: skip
 def test_every_device_has_a_place(tmp_path: Path, machine: str, disks: int, nics: int, mounts: int, display: str | None) -> None:
     plan = make_plan(machine, disks, nics, mounts, display)

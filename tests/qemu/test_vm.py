@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.document import Drive, Group, Mount
+from pcocc_runtime.documents.cluster import Drive, Group, Mount
 from tests.qemu.conftest import StartVm
 from tests.qemu.vm import APPEND, DATA, GUEST, PROMPT
 from tests.waiting import limit, wait_closely

@@ -12,8 +12,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from pcocc_runtime import bootdoc, document
-from pcocc_runtime.document import Cluster, Group
+from pcocc_runtime.documents.boot import BOOT_VARIABLE, encode_boot
+from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
 from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ class Vm:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
             "PCOCC_TAP_FDS": "", "PCOCC_TASK_MEMORY": "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
             "CACHE": json.dumps({"image-cache": {**cache, "size": f"{int(str(cache['size'])) >> 20}M"}}) if cache and served else "",
-            bootdoc.VARIABLE: bootdoc.encode(document.encode(Cluster((group,))), keys),
+            BOOT_VARIABLE: encode_boot(encode_cluster(Cluster((group,))), keys),
         }  # fmt: skip
         packages = sysconfig.get_paths()["purelib"]
         argv = ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(ROOT), str(data), str(guest), packages, json.dumps(facts)]

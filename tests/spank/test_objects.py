@@ -71,7 +71,7 @@ def test_the_users_python_variables_do_not_reach_it(installed: Path, tmp_path: P
 
 
 def test_it_fails_closed_when_the_runtime_is_broken(installed: Path) -> None:
-    module = installed / "lib/pcocc/pcocc_runtime/client.py"
+    module = installed / "lib/pcocc/pcocc_runtime/submit/main.py"
     kept = module.read_text()
     module.write_text("raise ImportError('broken')\n")
     try:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from pcocc_runtime import client
-from tests.unit.site import Ask, write_site
+from pcocc_runtime.submit import main as client
+from tests.unit.fake_site import Ask, write_site
 
 settings.register_profile("pcocc", deadline=None)  # a busy machine is no fault of what is tested
 settings.load_profile("pcocc")
@@ -18,7 +18,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Return a function that submits a request to a site in tmp_path/etc, as a user whose home is tmp_path/home."""
     directory = write_site(tmp_path / "etc")
     (tmp_path / "home/.pcocc").mkdir(parents=True)
-    monkeypatch.setattr("pcocc_runtime.config.site_dir", lambda environ, uid: str(directory))
+    monkeypatch.setattr("pcocc_runtime.settings.directories.site_dir", lambda environ, uid: str(directory))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USER", "alice")
     monkeypatch.delenv("PCOCC_USER_CONF_DIR", raising=False)

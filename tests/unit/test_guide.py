@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import cli, templates, yamlfile
+from pcocc_runtime.cli import main as cli
 from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.settings.tree import parse_yaml
+from pcocc_runtime.templates import inherit
 from tests.guide import GUIDE, Typed, find_difference, parse_page
 
 PAGES = sorted(path for path in GUIDE.glob("*.md") if path.name != "README.md")
@@ -25,9 +27,9 @@ def test_a_page_is_right_shell_and_yaml(page: Path) -> None:
         assert set(re.findall(r"--(pcocc-[a-z-]+)", typed.command)) <= set(re.findall(r'"((?:no-)?pcocc-[a-z-]+)"', OPTIONS)), typed
         for name, text in re.findall(r">(\S+)\.yaml <<'EOF'\n(.*)\nEOF$", typed.command, re.DOTALL):
             problems: list[ConfigError] = []
-            tree = yamlfile.parse(text, "page")
+            tree = parse_yaml(text, "page")
             if name.endswith("templates"):
-                templates.parse_templates(tree, False, problems)
+                inherit.parse_templates(tree, False, problems)
             assert problems == [], typed
         if typed.command.startswith("pcocc "):
             cli._parser().parse_args(shlex.split(typed.command)[1:])

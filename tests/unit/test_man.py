@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import cli, config, networks, sitecheck, templates
+from pcocc_runtime.cli import main as cli
 from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD, EthernetNetwork
+from pcocc_runtime.site.check import load_everything
+from pcocc_runtime.site.site import Site
+from pcocc_runtime.templates.settings import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(path.name for path in (ROOT / "man").iterdir())
+PAGES = sorted(path.name for path in (ROOT / "docs/man").iterdir())
 OPTIONS = (ROOT / "spank/options.c").read_text()
 NETWORKS, TEMPLATES, POLICY = "pcocc-networks.yaml.5", "pcocc-templates.yaml.5", "pcocc-policy.yaml.5"
 REPOS = "pcocc-repos.yaml.5"
@@ -60,7 +64,7 @@ PLACES = {
 def read_items(page: str, macro: str) -> Iterator[tuple[str, str, str]]:
     """Yield (heading, what follows the macro, the text up to the next such item) of each `.It MACRO` line."""
     heading, item, body = "", None, list[str]()
-    for line in [*(ROOT / "man" / page).read_text().splitlines(), ".Sh END"]:
+    for line in [*(ROOT / "docs/man" / page).read_text().splitlines(), ".Sh END"]:
         is_heading = line.startswith((".Sh ", ".Ss "))
         if item is not None and (is_heading or line.startswith(f".It {macro} ")):
             yield heading, item, "\n".join(body)
@@ -92,7 +96,7 @@ def find_problems(directory: Path, place: str, key: str, value: str) -> list[Con
     """Return what is wrong with a setting at a place."""
     _page, _headings, file, text = PLACES[place]
     (directory / file).write_text(text.replace("HERE", f"'{key}': {value}"))
-    problems = sitecheck.load_all(str(directory)).problems
+    problems = load_everything(str(directory)).problems
     (directory / file).unlink()
     return [one for one in problems if (one.key or "").split(".")[-1] == key]
 
@@ -122,7 +126,7 @@ def test_a_page_says_the_ranges_and_choices(place: str, tmp_path: Path) -> None:
 
 def test_every_setting_of_the_code_has_its_place(tmp_path: Path) -> None:
     known = set().union(*(known_settings(tmp_path, place) for place in PLACES))
-    calls = [node for path in (ROOT / "pcocc_runtime").glob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+    calls = [node for path in (ROOT / "pcocc_runtime").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
              if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Setting")]  # fmt: skip
     literals = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
     assert len(literals) > 30 and literals <= known
@@ -135,13 +139,13 @@ def test_every_setting_of_a_page_stands_in_a_place(page: str) -> None:
 
 
 def defaults() -> Iterator[tuple[str, str, object]]:
-    for field in dataclasses.fields(config.Site):
+    for field in dataclasses.fields(Site):
         yield "pcocc", field.name.replace("_", "-"), field.default
-    for field in dataclasses.fields(networks.EthernetNetwork):
+    for field in dataclasses.fields(EthernetNetwork):
         if field.name not in ("layer", "mtu", "allow_outbound"):  # they have other names or units in the file
             yield "ethernet", field.name.replace("_", "-"), field.default
-    yield "ethernet", "mtu", networks.EthernetNetwork("n").mtu + networks.TUNNEL_OVERHEAD
-    for name, value in templates.DEFAULTS.items():
+    yield "ethernet", "mtu", EthernetNetwork("n").mtu + TUNNEL_OVERHEAD
+    for name, value in DEFAULTS.items():
         yield "template", name, value or None if name == "memory" else value  # 0 is Slurm's
 
 
@@ -192,7 +196,7 @@ def test_the_options_page_has_every_variable() -> None:
     said: dict[str, set[str]] = {}
     for heading, item, _body in read_items("pcocc-options.7", "Ev"):
         said.setdefault(heading, set()).add(item)
-    attach = ast.walk(ast.parse((ROOT / "pcocc_runtime/attach.py").read_text()))
+    attach = ast.walk(ast.parse((ROOT / "pcocc_runtime/steps/session.py").read_text()))
     keys = {key.value for node in attach if isinstance(node, ast.Dict) for key in node.keys if isinstance(key, ast.Constant)}
     names = re.search(r"environment_names\[\] = \{(.*?)\}", OPTIONS, re.DOTALL)
     assert names and said == {
@@ -202,14 +206,14 @@ def test_the_options_page_has_every_variable() -> None:
 
 
 def test_the_command_page_has_the_variables_of_the_command() -> None:
-    sources = "".join((ROOT / f"pcocc_runtime/{name}.py").read_text() for name in ("config", "cli_streams"))
+    sources = "".join((ROOT / f"pcocc_runtime/{name}.py").read_text() for name in ("settings/directories", "terminal"))
     read = set(re.findall(r'environ.get\("(PCOCC_\w+)"\)', sources))
     assert {item for _heading, item, _body in read_items("pcocc.1", "Ev")} == read != set()
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_names_nothing_that_does_not_exist(page: str) -> None:
-    text = (ROOT / "man" / page).read_text()
+    text = (ROOT / "docs/man" / page).read_text()
     sources = [*ROOT.glob("pcocc_runtime/**/*.py"), *ROOT.glob("spank/*.[ch]")]
     code = "\n".join(path.read_text() for path in sources)
     assert set(re.findall(r"PCOCC_\w+", text)) <= set(re.findall(r"PCOCC_\w+", code))
@@ -224,9 +228,9 @@ def test_a_page_names_nothing_that_does_not_exist(page: str) -> None:
     "argv", [["groff", "-mandoc", "-ww", "-Tutf8", "-z"], ["mandoc", "-T", "lint", "-W", "warning"]], ids=["groff", "mandoc"]
 )
 def test_a_page_renders_without_a_warning(page: str, argv: list[str]) -> None:
-    done = subprocess.run([*argv, str(ROOT / "man" / page)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*argv, str(ROOT / "docs/man" / page)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_every_page_is_installed() -> None:
-    assert sorted(re.findall(r"'man/([^']+)'", (ROOT / "meson.build").read_text())) == PAGES
+    assert sorted(re.findall(r"'docs/man/([^']+)'", (ROOT / "meson.build").read_text())) == PAGES

@@ -1,0 +1,52 @@
+"""This node's image cache for its admin: what is in it, and how to empty it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pcocc_runtime.cache import layer_store
+from pcocc_runtime.cache.layer_store import Store
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.site.settings import ImageCache
+
+
+def list_layers(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]]:
+    """Return the cache's settings and its layers, the one that is removed first at the top; RequestError when there is none."""
+    found, store = _open(cache)
+    with layer_store.as_owner(store):
+        every = [
+            CachedLayer(path.name.partition(".")[0], taken, when, layer_store.is_used(path), "." not in path.name)
+            for path, when, taken in layer_store.list_layers(store)
+        ]
+    return found, sorted(every, key=lambda one: (one.used, one.last_use))
+
+
+def clear(cache: ImageCache | None) -> tuple[int, int, int]:
+    """Remove what no VM uses; return how many layers went, the bytes they had, and how many stay; RequestError when one may not."""
+    found, store = _open(cache)
+    try:
+        with layer_store.as_owner(store):
+            return layer_store.clear(store)
+    except PermissionError:
+        raise RequestError(f"the image cache {found.directory} is not yours to clear", "its owner and root can") from None
+
+
+def _open(cache: ImageCache | None) -> tuple[ImageCache, Store]:
+    if cache is None:
+        raise RequestError("this site has no image cache", "it has one when pcocc.yaml sets 'image-cache': see pcocc.yaml(5)")
+    store = layer_store.public_store(cache.directory, cache.size)
+    if not layer_store.is_trusted(store):
+        hint = "it is on the nodes: run this there, and see image-cache in pcocc.yaml(5)"
+        raise RequestError(f"this host has no image cache in {cache.directory}: no directory that only its owner can write", hint)
+    return cache, store
+
+
+@dataclass(frozen=True, slots=True)
+class CachedLayer:
+    """A layer in a node's image cache: the bytes it takes, when it was used last, whether a VM uses it now, and if all may read it."""
+
+    sha256: str
+    stored: int
+    last_use: float
+    used: bool
+    public: bool = True

@@ -1,0 +1,373 @@
+"""A directory of whole layers on a node's own disk: each copied once, verified, and kept while somebody has it locked.
+
+    data/HH/HHHH...    a layer, complete, its sha256 found right, named as in a repository (imagemeta.py)
+    .tmp/HHHH...       one that is being copied, locked by who copies it
+    private/           the same, which only the owner may enter: layers that not everybody may read, HHHH.SOURCE (sources.py)
+
+The locks are flock(2)'s, on the layers themselves: the directory is local, one opened for reading can be locked exclusively,
+QEMU inherits a lock with its descriptor, and QEMU's own locks are of the other kind. See docs/decisions/013-image-cache.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.images import metadata
+from pcocc_runtime.images.sizes import render_size
+
+STALL_SECONDS = 60.0  # a copy that has not grown for so long is not waited for
+_TURN_SECONDS = 5.0  # for locks that are held for some system calls
+_CHUNK, _FLUSH = 1 << 20, 1 << 28
+_ZERO = bytes(_CHUNK)
+_BLOCK = 512  # the unit of st_blocks (stat(2))
+
+Watch = Callable[[str, int], None]  # "copying" or "waiting", and the bytes there are to copy
+
+
+class NoRoom(NodeError):
+    """A layer cannot be kept here, and is as good where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where layers are kept, and how many bytes they may take together; `modest`: no more than half of what is free.
+
+    `suffix` is part of the names here; what is kept in the directory `beside` counts under the same limit.
+    """
+
+    path: str
+    size: int
+    modest: bool = False
+    suffix: str = ""
+    beside: str | None = None
+
+    def layer(self, layer: str) -> Path:
+        """Return the path of a layer."""
+        return Path(self.path, metadata.layer_path(layer) + self.suffix)
+
+    def part(self, layer: str) -> Path:
+        """Return the path of a layer that is being copied."""
+        return Path(self.path, ".tmp", layer + self.suffix)
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Return all directories that are under the limit."""
+        return tuple(Path(path) for path in (self.path, self.beside) if path)
+
+
+def public_store(directory: str, size: int) -> Store:
+    """Return where a node keeps what everybody may read."""
+    return Store(directory, size, beside=f"{directory}/private")
+
+
+def private_store(directory: str, size: int, source: str) -> Store:
+    """Return where a node keeps what came from a source that not everybody may read; made when it is not there."""
+    store = Store(f"{directory}/private", size, suffix=f".{source}", beside=directory)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(store.path, 0o700)
+    return store
+
+
+def is_trusted(store: Store) -> bool:
+    """Tell whether nobody but the owner can have written to a store's directory."""
+    try:
+        info = os.lstat(store.path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) and not info.st_mode & 0o022
+
+
+def _open(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+def open_layer(store: Store, layer: str, size: int) -> int | None:
+    """Return a descriptor that keeps a layer of `size` bytes from being removed as long as it is open, None when there is none."""
+    path = store.layer(layer)
+    fd = _open(path)
+    if fd is None:
+        return None
+    deadline = time.monotonic() + _TURN_SECONDS
+    while not (locked := _try_lock(fd, fcntl.LOCK_SH)) and time.monotonic() < deadline:
+        time.sleep(0.01)  # it has just come, or is just going
+    if locked and _is_at(fd, path) and os.fstat(fd).st_size == size:
+        return fd
+    os.close(fd)
+    return None
+
+
+def last_use(fd: int) -> float:
+    """Return when a layer was used last: relatime (mount(8)) keeps this to a day, `touch` better."""
+    info = os.fstat(fd)
+    return max(info.st_atime, info.st_mtime)
+
+
+def touch(store: Store, layer: str) -> None:
+    """Note that a layer is used; only its owner can."""
+    with contextlib.suppress(OSError):
+        os.utime(store.layer(layer))
+
+
+def fill(store: Store, layer: str, source: int, watch: Watch) -> None:
+    """Copy a layer from an open file, unless it is there or somebody else comes first.
+
+    NoRoom when it cannot be kept; RequestError when the content is not what the layer's name says.
+    """
+    size = os.fstat(source).st_size
+    if is_there(store, layer, size):
+        return
+    try:
+        for directory in (store.part(layer).parent, store.layer(layer).parent.parent, store.layer(layer).parent):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, 0o755)
+        part = _lock_part(store, layer, size, watch)
+        if part is not None:
+            try:
+                _fill_part(store, layer, source, part, watch)
+            finally:
+                os.close(part)
+            with contextlib.suppress(OSError):  # nobody reads it there any more
+                os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:
+        raise NoRoom(f"the image cache {store.path} cannot take layer {layer[:12]}: {error.strerror}") from None
+
+
+def _lock_part(store: Store, layer: str, size: int, watch: Watch) -> int | None:
+    """Return the locked, empty file to copy to; None when the layer has come meanwhile."""
+    path = store.part(layer)
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except PermissionError:
+            if not os.access(path.parent, os.W_OK):
+                raise
+            remove_unused(path)  # it is complete and about to get its name, unless its process was killed
+            time.sleep(0.01)  # for its rename, of which nothing tells
+            continue
+        try:
+            _await_lock(fd, path, size, watch)
+            current = _is_at(fd, path)
+            if is_there(store, layer, size):
+                if current:
+                    path.unlink()
+                return None
+            if current:
+                os.ftruncate(fd, 0)  # what a killed copy left
+                os.ftruncate(fd, size)  # announced to `_make_room` of others
+                fd, found = -1, fd
+                return found
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+
+def is_there(store: Store, layer: str, size: int) -> bool:
+    """Tell whether a store has a layer of that size."""
+    try:
+        return os.lstat(store.layer(layer)).st_size == size
+    except OSError:
+        return False
+
+
+def _await_lock(fd: int, path: Path, size: int, watch: Watch) -> None:
+    """Wait for the lock of a part; not of what has become a layer, which may be in use for long."""
+    seen, deadline = -1, 0.0
+    while _is_at(fd, path) and not _try_lock(fd, fcntl.LOCK_EX):
+        if (grown := os.fstat(fd).st_blocks) != seen:
+            seen, deadline = grown, time.monotonic() + STALL_SECONDS
+        elif time.monotonic() > deadline:
+            raise NoRoom(f"another process has been copying layer {path.name[:12]} without progress for {STALL_SECONDS:g} s")
+        watch("waiting", size)
+        time.sleep(0.05)  # waiting in the kernel could not be given a limit
+
+
+def _fill_part(store: Store, layer: str, source: int, part: int, watch: Watch) -> None:
+    path, size = store.part(layer), os.fstat(part).st_size
+    try:
+        _make_room(store, size, part)
+        watch("copying", size)
+        if _copy(source, part, size, watch) != layer:
+            raise RequestError(
+                f"layer {layer} is damaged: its content is not what its name says",
+                "'pcocc image verify' tells which images that concerns; import or copy them again",
+            )
+        os.fchmod(part, 0o444)
+        os.fsync(part)
+        os.rename(path, store.layer(layer))
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        raise
+
+
+def _copy(source: int, part: int, size: int, watch: Watch) -> str:
+    """Copy what is not zero, each byte read once; return the sha256 of all."""
+    import hashlib
+
+    machine, at, flushed = hashlib.sha256(), 0, 0
+    while at < size:
+        data_at = _find_data(source, at, size)
+        while at < data_at:
+            count = min(_CHUNK, data_at - at)
+            machine.update(memoryview(_ZERO)[:count])
+            at += count
+            watch("copying", size)
+        data = os.pread(source, min(_CHUNK, size - at), at)
+        if not data and at < size:
+            break  # it was cut meanwhile: its sum will not be right
+        machine.update(data)
+        if data != _ZERO[: len(data)]:
+            _write_all(part, data, at)
+        at += len(data)
+        if at - flushed >= _FLUSH:
+            os.fdatasync(part)  # in pieces: who waits for the last one hears nothing meanwhile
+            flushed = at
+        watch("copying", size)
+    return machine.hexdigest()
+
+
+def _find_data(fd: int, at: int, size: int) -> int:
+    """Return where the next data begin, `size` when only a hole is left."""
+    try:
+        return min(os.lseek(fd, at, os.SEEK_DATA), size)
+    except OSError as error:
+        return size if error.errno == errno.ENXIO else at
+
+
+def _write_all(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, at)
+        view, at = view[count:], at + count
+
+
+def _make_room(store: Store, size: int, part: int) -> None:
+    """Remove the layers unused for longest until `size` more bytes fit; those in use stay."""
+    if size > store.size:
+        wanted, limit = render_size(size), render_size(store.size)
+        raise NoRoom(f"it has a layer of {wanted}, and the image cache has {limit} in all")
+    announced = _sweep_parts(store, part)
+    kept = sorted(list_layers(store), key=lambda one: one[1])
+    used = announced + sum(taken for _path, _when, taken in kept)
+    for path, _when, taken in kept:
+        if used <= store.size and _has_free(store, size):
+            return
+        if remove_unused(path):
+            used -= taken
+    if used > store.size or not _has_free(store, size):
+        wanted = render_size(size)
+        raise NoRoom(f"the image cache {store.path} has no room for {wanted} besides what is in use")
+
+
+def list_layers(store: Store) -> Iterator[tuple[Path, float, int]]:
+    """Yield each layer with its last use and the bytes it takes."""
+    for path in (path for root in store.roots for path in root.glob("data/??/*")):
+        with contextlib.suppress(FileNotFoundError):
+            info = path.lstat()
+            yield path, max(info.st_atime, info.st_mtime), info.st_blocks * _BLOCK
+
+
+def _list_parts(store: Store) -> Iterator[Path]:
+    return (path for root in store.roots for path in root.glob(".tmp/*"))
+
+
+def _sweep_parts(store: Store, own: int) -> int:
+    """Remove what killed copies left; return the bytes that the living ones, ours too, will take."""
+    announced = 0
+    for path in _list_parts(store):
+        with contextlib.suppress(FileNotFoundError):
+            info = path.lstat()
+            if os.path.samestat(info, os.fstat(own)) or not remove_unused(path):
+                announced += info.st_size
+    return announced
+
+
+@contextlib.contextmanager
+def as_owner(store: Store) -> Iterator[None]:
+    """Let root do a block with the rights of a directory's owner only, who may have made links in it that lead elsewhere."""
+    info = os.lstat(store.path)
+    before = os.geteuid(), os.getegid(), os.getgroups()
+    if before[0] != 0 or info.st_uid == 0:
+        yield
+        return
+    os.setgroups([])
+    os.setegid(info.st_gid)
+    os.seteuid(info.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before[0])
+        os.setegid(before[1])
+        os.setgroups(before[2])
+
+
+def is_used(path: Path) -> bool:
+    """Tell whether somebody has a layer locked; who opens it in that moment waits for it."""
+    fd = _open(path)
+    if fd is None:
+        return False
+    try:
+        return not _try_lock(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)
+
+
+def clear(store: Store) -> tuple[int, int, int]:
+    """Remove all layers that nobody has locked, and what killed copies left: layers removed, bytes freed, layers kept."""
+    removed = freed = kept = 0
+    for path, _when, taken in list(list_layers(store)):
+        if remove_unused(path):
+            removed, freed = removed + 1, freed + taken
+        elif path.exists():
+            kept += 1
+    for path in _list_parts(store):
+        with contextlib.suppress(FileNotFoundError):
+            taken = path.lstat().st_blocks * _BLOCK
+            freed += taken if remove_unused(path) else 0
+    return removed, freed, kept
+
+
+def remove_unused(path: Path) -> bool:
+    """Remove a file that nobody has locked."""
+    fd = _open(path)
+    if fd is None:
+        return False
+    try:
+        if not _try_lock(fd, fcntl.LOCK_EX) or not _is_at(fd, path):
+            return False
+        path.unlink()
+        return True
+    finally:
+        os.close(fd)
+
+
+def _has_free(store: Store, size: int) -> bool:
+    info = os.statvfs(store.path)
+    return info.f_bavail * info.f_frsize >= (2 * size if store.modest else size)
+
+
+def _try_lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,1 @@
+"""The pcocc command: options in, text out."""

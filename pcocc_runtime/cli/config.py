@@ -1,0 +1,82 @@
+"""`pcocc config`: the site's configuration, checked and rendered for slurmctld."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pcocc_runtime.cli.common import complain, confdir, say_notes
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.settings import directories
+from pcocc_runtime.site import policy
+from pcocc_runtime.site.check import Everything, load_everything
+from pcocc_runtime.terminal import count
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of `pcocc config`."""
+    parser.description = (
+        "The site's configuration is /etc/pcocc. PCOCC_SYSTEM_CONF_DIR names another directory, to check it before it is "
+        "installed; commands run by root ignore it."
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    check = verbs.add_parser("check", help="say what is wrong in the site's files, all at once")
+    check.set_defaults(run=_config_check)
+    render = verbs.add_parser("policy", help="write the table that job_submit reads in slurmctld")
+    render.add_argument("-o", "--output", metavar="FILE", help="default: policy.lua beside the site's files; '-' prints it")
+    render.set_defaults(run=_config_policy)
+
+
+def _config_check(_arguments: argparse.Namespace) -> int:
+    directory = confdir()
+    loaded = load_everything(directory)
+    problems = list(loaded.problems)
+    if not Path(directory).is_dir():
+        problems.append(ConfigError("is not a directory", directory, hint="PCOCC_SYSTEM_CONF_DIR names it"))
+    if directory == directories.SITE_DIR:
+        _add_distrust(directory, problems)
+    if not problems:
+        say_notes([*loaded.notes, *_stale_policy(directory, loaded)])
+        sys.stdout.write(
+            f"{directory}: {count(len(loaded.templates), 'template')}, {count(len(loaded.site.all_sets), 'resource set')}, "
+            f"{count(len(loaded.site.all_networks), 'network')}, no error\n"
+        )
+    return complain(problems)
+
+
+def _add_distrust(directory: str, problems: list[ConfigError]) -> None:
+    try:
+        directories.ensure_trusted(directory)
+    except ConfigError as error:
+        problems.append(error)
+
+
+def _stale_policy(directory: str, loaded: Everything) -> list[str]:
+    path = Path(directory, "policy.lua")
+    try:
+        fresh = path.read_text(encoding="utf-8") == _policy_text(loaded)
+    except FileNotFoundError:
+        return [f"{path} does not exist: 'pcocc config policy' writes it"]
+    return [] if fresh else [f"{path} is not what the YAML files say now: run 'pcocc config policy'"]
+
+
+def _config_policy(arguments: argparse.Namespace) -> int:
+    directory = confdir()
+    loaded = load_everything(directory)
+    if loaded.problems:
+        return complain(loaded.problems)
+    text = _policy_text(loaded)
+    if arguments.output == "-":
+        sys.stdout.write(text)
+        return 0
+    from pcocc_runtime.system import files
+
+    path = Path(arguments.output or f"{directory}/policy.lua")
+    files.replace_file(path, text.encode(), 0o644)
+    sys.stdout.write(f"{path} written; slurmctld takes it up when job_submit.lua is touched, or at its next start\n")
+    return 0
+
+
+def _policy_text(loaded: Everything) -> str:
+    return policy.render_policy(loaded.policy, loaded.site.max_vms, loaded.templates, loaded.site.default_set)

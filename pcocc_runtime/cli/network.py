@@ -1,0 +1,77 @@
+"""`pcocc network`: draws and checks the networks of a running job."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pcocc_runtime import errors, terminal
+
+if TYPE_CHECKING:
+    from pcocc_runtime.observe.ask import Answers
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs to the parser of `pcocc network`."""
+    parser.description = (
+        "Both ask all nodes of the job with a step in it, so they need its VMs to run, and its user or root to type them."
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    show = verbs.add_parser("show", help="draw nodes, VMs, interfaces, addresses, tunnels and counters")
+    show.set_defaults(run=_show)
+    check = verbs.add_parser(
+        "check", help="try whether VMs, names and other machines answer; exit status 1 when something is broken"
+    )
+    check.set_defaults(run=_check)
+    for verb in (show, check):
+        verb.add_argument("-j", "--job", metavar="JOB", help="default: the job this is typed in")
+        verb.add_argument("--json", action="store_true", help="all of it, as JSON")
+    check.add_argument(
+        "--outbound", metavar="HOST", help="HOST[:PORT] outside that VMs are to reach; default: slurmctld's, by ping"
+    )
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.observe import draw
+    from pcocc_runtime.observe.ask import ask_nodes
+    from pcocc_runtime.observe.facts import SHOW
+
+    answers = ask_nodes(_job(arguments), [SHOW])
+    picture = draw.plan_picture(answers.nodes, answers.silent)
+    _write(json.dumps(picture, indent=2) + "\n" if arguments.json else draw.render_picture(picture))
+    _tell(answers)
+    return errors.EXIT_FAILURE if answers.silent else 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.observe.ask import ask_nodes, find_target
+    from pcocc_runtime.observe.check import evaluate, failed, plan_findings, render_findings
+    from pcocc_runtime.observe.facts import CHECK
+
+    target = find_target(arguments.outbound)
+    answers = ask_nodes(_job(arguments), [CHECK, *([target] if target else [])])
+    job, found = answers.nodes[0].job, evaluate(answers.nodes, answers.silent, target)
+    _write(json.dumps(plan_findings(job, found), indent=2) + "\n" if arguments.json else render_findings(job, found))
+    _tell(answers)
+    return errors.EXIT_FAILURE if failed(found) else 0
+
+
+def _job(arguments: argparse.Namespace) -> str:
+    job: str | None = arguments.job or os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        raise errors.RequestError("which job? give -j JOB", "squeue shows yours")
+    return job
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _tell(answers: Answers) -> None:
+    """Pass on what srun and the nodes said when some of them are missing; else it is of no interest."""
+    for line in answers.failures if answers.silent else ():
+        terminal.say_note(line)

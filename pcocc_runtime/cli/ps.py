@@ -1,0 +1,41 @@
+"""`pcocc ps`: the virtual clusters that run, and their VMs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pcocc_runtime import errors, terminal
+
+
+def add_ps(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `pcocc ps`."""
+    parser.description = "Lists your jobs whose VMs run; squeue lists those that wait."
+    parser.add_argument("-j", "--job", metavar="JOB", help="only this one")
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument("-a", "--all", action="store_true", help="the jobs of all users")
+    whose.add_argument("-u", "--user", metavar="USER", help="the jobs of this user")
+    parser.add_argument(
+        "-l", "--long", action="store_true",
+        help="a line for each VM: its node, address, the ports of the node that lead to it, its state; of jobs of yours",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.set_defaults(run=_ps)
+
+
+def _ps(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.observe import ps
+    from pcocc_runtime.observe.ps_text import render_clusters, render_json, render_vms
+    from pcocc_runtime.system import accounts
+
+    everybody = arguments.all or (arguments.job and not arguments.user)
+    clusters = ps.list_clusters(None if everybody else arguments.user or accounts.user_name(), arguments.job)
+    vms, silent = ps.list_vms(clusters) if arguments.long else (None, [])
+    if arguments.json:
+        sys.stdout.write(render_json(clusters, vms))
+    else:
+        sys.stdout.write(render_clusters(clusters) if vms is None else render_vms(vms))
+    sys.stdout.flush()
+    for line in silent:
+        terminal.say_error(errors.PcoccError(line))
+    return errors.EXIT_FAILURE if silent else 0

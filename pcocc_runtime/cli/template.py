@@ -1,0 +1,104 @@
+"""`pcocc template`: its options, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from pcocc_runtime import errors
+from pcocc_runtime.cli.common import complain, confdir, load
+from pcocc_runtime.cli.template_text import render_list, render_list_json, render_names, render_one, render_one_json
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.images import images
+from pcocc_runtime.images.repositories import load_repos, path_words
+from pcocc_runtime.settings import checks, directories
+from pcocc_runtime.site.check import add_new, check_templates
+from pcocc_runtime.site.site import Site
+from pcocc_runtime.submit.template_check import check_own
+from pcocc_runtime.system import accounts
+from pcocc_runtime.templates import inherit
+from pcocc_runtime.templates.settings import Resolved, Template
+from pcocc_runtime.terminal import count
+
+
+def add_template(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of `pcocc template`."""
+    parser.description = (
+        "Templates are read from templates.yaml and templates.d/*.yaml in /etc/pcocc and in ~/.pcocc "
+        "(PCOCC_USER_CONF_DIR names another directory than ~/.pcocc)."
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    listing = verbs.add_parser("list", help="a line for each template")
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all settings, as JSON")
+    form.add_argument("--names", action="store_true", help="the names only, one a line")
+    listing.set_defaults(run=_template_list)
+    show = verbs.add_parser("show", help="a template's settings, and where each is inherited from")
+    show.add_argument("name", metavar="NAME")
+    show.add_argument("--json", action="store_true", help="all settings, as JSON")
+    show.set_defaults(run=_template_show)
+    check = verbs.add_parser("check", help="say what is wrong in any template, all at once")
+    check.set_defaults(run=_template_check)
+
+
+def _template_list(arguments: argparse.Namespace) -> int:
+    site, defined, problems = load()
+    every, unread = _with_images(defined, site)
+    found, wrong = _resolve_all(every, site)
+    told: list[errors.PcoccError] = [*problems]
+    if not arguments.names:
+        for error in [*wrong, *unread]:
+            add_new(error, told)
+    render = render_list_json if arguments.json else render_names if arguments.names else render_list
+    sys.stdout.write(render(found))
+    return complain(told)
+
+
+def _template_show(arguments: argparse.Namespace) -> int:
+    site, defined, problems = load()
+    every, unread = _with_images(defined, site)
+    try:
+        inherit.ensure_known(every, arguments.name, unread)
+        one = inherit.resolve(every, arguments.name, site.default_set)
+    except errors.PcoccError as error:
+        return complain([*inherit.find_own(problems, arguments.name, every), error])
+    sys.stdout.write(render_one_json(one) if arguments.json else render_one(one))
+    return complain(inherit.find_own(problems, arguments.name, every))
+
+
+def _template_check(_arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.submit.main import read_caller
+
+    site, defined, problems = load()
+    every, unread = _with_images(defined, site)
+    check_templates(site, every, problems)
+    check_own(site, every, read_caller(confdir()), problems)
+    told: list[errors.PcoccError] = [*problems]
+    for error in unread:
+        add_new(error, told)
+    if not told:
+        sys.stdout.write(f"{count(len(defined), 'template')}, no error\n")
+    return complain(told)
+
+
+def _with_images(every: dict[str, Template], site: Site) -> tuple[dict[str, Template], list[errors.PcoccError]]:
+    """Return the templates and the images, which are templates with a default resource set, and why some may be missing."""
+    if site.default_set is None:
+        return every, []
+    words = path_words(os.environ, accounts.user_name(), os.path.expanduser("~"))
+    problems: list[ConfigError] = []
+    found = load_repos(confdir(), directories.user_dir(os.environ), words, problems)
+    unread: list[errors.PcoccError] = [*problems]
+    return inherit.with_images(every, images.list_names(found, unread)), unread
+
+
+def _resolve_all(every: dict[str, Template], site: Site) -> tuple[list[Resolved], list[ConfigError]]:
+    """Return the templates that can be resolved, by name, and what is wrong with the others."""
+    found, wrong = [], []
+    for name in sorted(filter(checks.is_name, every)):
+        try:
+            found.append(inherit.resolve(every, name, site.default_set))
+        except ConfigError as error:
+            wrong.append(error)
+    return found, wrong

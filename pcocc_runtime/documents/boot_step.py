@@ -1,0 +1,148 @@
+"""What slurmstepd vouches for about a boot step: parsed from the lines the plugin writes to its root helper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pcocc_runtime import naming
+from pcocc_runtime.errors import NodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who asks, as this host's databases of users and groups know them; `name` is None for a uid without one."""
+
+    uid: int
+    name: str | None
+    groups: frozenset[str] = frozenset()
+
+
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]{1,6})*")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLayout:
+    """One node of the boot step and the ranks of its VMs."""
+
+    name: str
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What slurmctld says a job is charged to and runs in; empty for what it has not."""
+
+    account: str
+    partition: str
+    qos: str
+
+
+@dataclass(frozen=True, slots=True)
+class BootStep:
+    """A boot step as one of its nodes sees it; `index` is this node's place in `nodes`."""
+
+    job: int
+    step: int
+    uid: int
+    gid: int
+    stepd: int
+    index: int
+    nodes: tuple[NodeLayout, ...]
+    sets: tuple[tuple[str, int], ...]
+    place: Place | None = None  # slurmctld is asked only when it matters
+
+    @property
+    def here(self) -> NodeLayout:
+        """Return this node."""
+        return self.nodes[self.index]
+
+    @property
+    def peers(self) -> tuple[NodeLayout, ...]:
+        """Return the job's other nodes."""
+        return self.nodes[: self.index] + self.nodes[self.index + 1 :]
+
+    @property
+    def vm_count(self) -> int:
+        """Return the number of VMs of the whole cluster."""
+        return sum(len(node.ranks) for node in self.nodes)
+
+    def set_of(self, rank: int) -> str:
+        """Return the resource set of a VM."""
+        first = 0
+        for name, count in self.sets:
+            first += count
+            if rank < first:
+                return name
+        raise NodeError(f"the step has a VM {rank}, the request only {first}", hint="this is a fault of the plugin; report it")
+
+
+def parse_fields(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Split `key value` lines up to `end`; a missing `end` means the writer died, and is an error."""
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        key, _, value = line.rstrip("\n").partition(" ")
+        if key == "end":
+            return fields
+        fields.setdefault(key, []).append(value)
+    raise NodeError("the request of the plugin was cut short", hint="look into slurmd's log for a slurmstepd that died")
+
+
+def parse_number(fields: dict[str, list[str]], key: str, highest: int = 0xFFFFFFFF) -> int:
+    """Return one whole number of the request."""
+    values = fields.get(key, [])
+    if len(values) != 1 or not values[0].isascii() or not values[0].isdigit() or int(values[0]) > highest:
+        raise NodeError(f"the request of the plugin has no valid {key!r}", hint="plugin and runtime must be of one version")
+    return int(values[0])
+
+
+def parse_ranks(text: str) -> tuple[int, ...]:
+    """Parse `0-3,7` into ranks."""
+    ranks: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        last = last or first
+        if not (first.isdigit() and last.isdigit() and int(first) <= int(last) <= naming.MAX_RANK):
+            raise NodeError(f"the request of the plugin has invalid task ids {text!r}")
+        ranks.extend(range(int(first), int(last) + 1))
+    return tuple(ranks)
+
+
+def parse_boot_step(lines: Iterable[str]) -> BootStep:
+    """Check and parse a whole set-up request."""
+    fields = parse_fields(lines)
+    nodes = []
+    for row in fields.get("layout", []):
+        name, _, ranks = row.partition(" ")
+        if not _NODE_NAME.fullmatch(name):
+            raise NodeError(f"the request of the plugin has an invalid node name {name!r}")
+        nodes.append(NodeLayout(name, parse_ranks(ranks)))
+    sets = fields.get("sets", [""])[0]
+    if not _SETS.fullmatch(sets):
+        raise NodeError(f"{sets!r} is no list of resource sets", hint="--pcocc-boot is internal; use --pcocc-template")
+    return BootStep(
+        job=parse_number(fields, "job", naming.MAX_JOB_ID),
+        step=parse_number(fields, "step"),
+        uid=parse_number(fields, "uid"),
+        gid=parse_number(fields, "gid"),
+        stepd=parse_number(fields, "stepd"),
+        index=parse_number(fields, "index", len(nodes) - 1),
+        nodes=tuple(nodes),
+        sets=tuple((name, int(count)) for name, count in (part.rsplit(":", 1) for part in sets.split(","))),
+        place=_parse_place(fields),
+    )
+
+
+def _parse_place(fields: dict[str, list[str]]) -> Place | None:
+    values = [fields.get(key, []) for key in ("account", "partition", "qos")]
+    if not any(values):
+        return None
+    if any(len(one) != 1 for one in values):
+        raise NodeError("the request of the plugin says in part where the job runs", hint="plugin and runtime must be of one version")
+    return Place(*(one[0] for one in values))
+
+
+# exit statuses the plugin knows: an older boot step lives, a younger one is in the way, slurmctld must say where the job runs
+DUPLICATE, CONFLICT, PLACE = 3, 4, 5

@@ -1,0 +1,174 @@
+"""The cloud-init NoCloud seed of a VM: the user's user-data untouched, ours as vendor-data.
+
+Our vendor-data is always written in the flat shape below, one key a line, so that small guests without a YAML parser
+can read it too (format: https://cloudinit.readthedocs.io, "NoCloud", "Users and groups", "Write files").
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pcocc_runtime.documents.cluster import Mount
+from pcocc_runtime.documents.reach import PORTFILE
+from pcocc_runtime.guest.network_config import Interface, render_network_config
+
+VOLUME_LABEL = "cidata"
+HOSTFILE = "/etc/pcocc/hostfile"
+MOUNT_DIR = "/mnt"
+_MOUNT_OPTIONS = {"9p": "trans=virtio,version=9p2000.L,msize=262144,", "virtiofs": ""}
+# what cloud-init's mounts module takes for a disk, a partition or a cloud's own name for one (cc_mounts.py)
+_DISK_NAMES = re.compile(r"x?[shv]d[a-z][0-9]*|sr[0-9]+|ami|root|swap|(ephemeral|ebs).*|.*\..*")
+# what every YAML reader takes for just that text, in lists, too: names that begin with a letter, but for YAML's own words, and paths
+_PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)\Z)[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_-]*)?\Z|/[A-Za-z0-9_./-]*\Z")
+_NO_USER_DATA = "#cloud-config\n{}\n"
+# Twice, because cloud-init takes merge_how out when it reads the part (handlers/cloud_config.py) and the other, which it then keeps,
+# when it merges the part under the user's (util.mergemanydict): 22.4 to 26.2. See docs/decisions/015.
+_MERGE = [f"{key}: list(prepend)+dict(no_replace,recurse_list)" for key in ("merge_how", "merge_type")]
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The user of the job as the guest shall know it."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    gecos: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The job's own ssh keys in OpenSSH's formats: one logs in, the other identifies the VMs."""
+
+    user: str
+    user_public: str
+    host: str
+    host_public: str
+
+
+def render_seed(
+    *,
+    job: int,
+    rank: int,
+    vms: int,
+    domain: str,
+    login: Login,
+    keys: Keys,
+    user_data: str | None,
+    instance_id: str | None = None,
+    command_user: str | None = None,
+    mounts: Iterable[Mount] = (),
+    interfaces: Iterable[Interface] = (),
+    ports: str = "",
+) -> dict[str, str]:
+    """Return the seed's files by name; `ports` are those of its node that lead to the VM, as `addressing.render_ports` has them."""
+    return {
+        "meta-data": f"instance-id: {_word(instance_id or f'pcocc-{job}-vm{rank}')}\nlocal-hostname: vm{rank}\n",
+        "user-data": user_data if user_data is not None else _NO_USER_DATA,
+        "vendor-data": render_vendor_data(vms, domain, login, keys, command_user, mounts, f"{job} {ports}" if ports else ""),
+        "network-config": render_network_config(interfaces),
+    }
+
+
+def render_vendor_data(
+    vms: int, domain: str, login: Login, keys: Keys, command_user: str | None = None, mounts: Iterable[Mount] = (),
+    ports: str = "",
+) -> str:
+    """Return the cloud-config that makes the users, the keys, the host file and the mounts; `ports` is all of its file, if any."""
+    names = [f"vm{rank}" for rank in range(vms)]
+    known = f"vm*,*.{domain},10.* {keys.host_public}"
+    home = login.home.rstrip("/")
+    lines = ["#cloud-config", *_MERGE, "bootcmd:", *[f"- [sh, -c, {_quoted(command)}]" for command in _boot_commands(login)]]
+    other = command_user if command_user not in (None, "root", login.name) else None
+    lines += _render_users(login, keys, other)
+    lines += ["ssh_keys:", "  ed25519_private: |", *_indented(keys.host, 4)]
+    lines += [f"  ed25519_public: {keys.host_public}", "write_files:"]
+    lines += _render_file(HOSTFILE, "0644", "root:root", "\n".join(names) + "\n")
+    lines += _render_file(PORTFILE, "0644", "root:root", ports + "\n") if ports else []
+    lines += _render_file("/etc/ssh/ssh_known_hosts", "0644", "root:root", known + "\n")
+    owner = login.name  # with a group, cloud-init wants its name, which the node need not know
+    if login.uid != 0:
+        lines += _render_file(f"{home}/.ssh/id_ed25519", "0600", owner, keys.user, defer=True)
+    if other:
+        lines += _render_file(f"/home/{other}/.ssh/id_ed25519", "0600", other, keys.user, defer=True)
+    lines += _render_file("/root/.ssh/id_ed25519", "0600", "root:root", keys.user)
+    lines += _render_mounts(mounts)
+    return "\n".join(lines) + "\n"
+
+
+def _boot_commands(login: Login) -> list[str]:
+    """Return what cloud-init's users module, which runs after bootcmd, cannot: choose a gid, or share a uid of the image's."""
+    name, gid, uid = shlex.quote(login.name), login.gid, login.uid
+    group = f"grep -q '^[^:]*:[^:]*:{gid}:' /etc/group || groupadd -g {gid} {name} || groupadd -g {gid} g{gid}"
+    user = f"id -u {name} >/dev/null 2>&1 || ! grep -q '^[^:]*:[^:]*:{uid}:' /etc/passwd"
+    user += f" || useradd -o -m -u {uid} -g {gid} -d {shlex.quote(login.home)} -s /bin/sh {name}"
+    return [group, user] if uid != 0 else [group]
+
+
+def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:
+    # root comes first: cloud-init makes none of those that follow a user whom it cannot make
+    lines = ["users:", "- name: root", f"  ssh_authorized_keys: [{keys.user_public}]"]
+    if login.uid != 0:
+        lines += [
+            f"- name: {_word(login.name)}",
+            f"  uid: {login.uid}",
+            f'  primary_group: "{login.gid}"',
+            f"  gecos: {_quoted(_clean(login.gecos))}",
+            f"  homedir: {_word(login.home)}",
+            "  shell: /bin/sh",
+            "  sudo: ALL=(ALL) NOPASSWD:ALL",
+            "  lock_passwd: true",
+            f"  ssh_authorized_keys: [{keys.user_public}]",
+        ]
+    if other:  # one of the image's, or new
+        lines += [
+            f"- name: {_word(other)}",
+            "  shell: /bin/sh",
+            "  sudo: ALL=(ALL) NOPASSWD:ALL",
+            "  lock_passwd: false",
+            f"  ssh_authorized_keys: [{keys.user_public}]",
+        ]
+    return [*lines, "disable_root: false"]
+
+
+def _render_mounts(mounts: Iterable[Mount]) -> list[str]:
+    """Return fstab entries by tag; `[TAG]` in the user's own `mounts`, which follow, takes one back."""
+    lines = [
+        f'- [{_word(mount.tag)}, {_word(f"{MOUNT_DIR}/{mount.tag}")}, {mount.type}, "{_MOUNT_OPTIONS[mount.type]}{_access(mount)},nofail", "0", "0"]'
+        for mount in mounts
+        if not _DISK_NAMES.fullmatch(mount.tag)
+    ]
+    return ["mounts:", *lines] if lines else []
+
+
+def _access(mount: Mount) -> str:
+    return "ro" if mount.readonly else "rw"
+
+
+def _render_file(path: str, permissions: str, owner: str, content: str, defer: bool = False) -> list[str]:
+    lines = [f"- path: {_word(path)}", f'  permissions: "{permissions}"', f"  owner: {_word(owner)}"]
+    if defer:
+        lines.append("  defer: true")
+    return [*lines, "  content: |", *_indented(content, 4)]
+
+
+def _indented(text: str, width: int) -> list[str]:
+    return [" " * width + line for line in text.rstrip("\n").splitlines()]
+
+
+def _word(text: str) -> str:
+    """Return a word as YAML takes it for text: 7 would be a number, yes a truth, and *x somebody else's value."""
+    return text if _PLAIN.match(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    shown = (char if char.isprintable() and char not in '"\\' else f"\\U{ord(char):08x}" for char in text)
+    return f'"{"".join(shown)}"'
+
+
+def _clean(text: str) -> str:
+    return "".join(char for char in text if char.isprintable() and char not in '"\\')

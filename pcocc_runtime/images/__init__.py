@@ -1,0 +1,1 @@
+"""Repositories, layers, formats, import and export."""

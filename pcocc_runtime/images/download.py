@@ -1,0 +1,145 @@
+"""Files from web servers, with urllib: proxies as the environment says, certificates as the system has them."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import os
+import re
+import string
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.images import transfer
+from pcocc_runtime.progress import Watch
+
+SCHEMES = ("http", "https")
+_SILENCE = 60  # seconds without a byte, after which the server is given up
+_MARKS = "!#$%&'()*+,/:;=?@[]~"  # what has a meaning in a URL (RFC 3986), or is quoted already
+_HINT = "check the address"
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An address: as it is `asked` for, as it is `shown` (without name, password and query), and the login it has."""
+
+    asked: str
+    shown: str
+    login: str | None = None
+
+
+def parse_url(text: str) -> Url:
+    """Return the address in a text; RequestError when it is none of a web server."""
+    try:
+        parts = urlsplit(text)
+        name, at, place = parts.netloc.rpartition("@")
+        if parts.scheme not in SCHEMES or not parts.hostname or parts.port == 0:
+            raise ValueError
+        if not place.isascii():
+            place = parts.hostname.encode("idna").decode() + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        raise RequestError(f"{hide_secrets(text)} is not the address of a file on a web server", "write http://HOST/PATH") from None
+    query = f"?{_quote(parts.query)}" if parts.query else ""
+    user, _colon, password = name.partition(":")
+    login = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode(errors="surrogateescape")).decode() if at else None
+    shown = f"{parts.scheme}://{_quote(place)}{_quote(parts.path)}"
+    return Url(shown + query, shown, login and f"Basic {login}")
+
+
+def _quote(text: str) -> str:
+    return quote(text, safe=_MARKS, errors="surrogateescape")
+
+
+def hide_secrets(text: str) -> str:
+    """Return what looks like a URL without the name, password and query that it may have."""
+    scheme, slashes, rest = re.split(r"[?#]", text, maxsplit=1)[0].partition("://")
+    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
+
+
+class _Follow(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, but to web servers only, and not from https to http; a login is for its own server."""
+
+    def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        """Do what the base class does, when the new address is one."""
+        del headers["URI"]
+        if headers.get("Location"):
+            old = parse_url(req.full_url)
+            place = urljoin(old.asked, quote(headers["Location"], safe=string.punctuation, encoding="iso-8859-1"))
+            scheme = urlsplit(place).scheme
+            what = f"{old.shown} could not be fetched: the server leads to {hide_secrets(place)}"
+            if scheme not in SCHEMES:
+                raise RequestError(f"{what}, which is not on a web server", _HINT)
+            if old.asked.startswith("https:") and scheme != "https":
+                raise RequestError(f"{what}, which is not encrypted", "fetch it from there yourself")
+            headers.replace_header("Location", parse_url(place).asked)
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+    def redirect_request(self, req: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
+        """Return the next request, as the base class does."""
+        following = super().redirect_request(req, *rest)
+        login = req.unredirected_hdrs.get("Authorization")
+        if following and login and urlsplit(following.full_url)[:2] == urlsplit(req.full_url)[:2]:
+            following.add_unredirected_header("Authorization", login)
+        return following
+
+
+def fetch(url: Url, target: Path, watch: Watch, algorithm: str) -> tuple[int, str]:
+    """Write what a web server has at an address to a new file; return its length and sum."""
+    with _open(url) as answer:
+        length = _read_length(url, answer)
+        _ensure_room(url, target, length)
+
+        def read(size: int) -> bytes:
+            try:
+                data: bytes = answer.read(size)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise _failed(url, error) from None
+            return data
+
+        got = transfer.copy(read, target, length, watch, algorithm)
+    if length and got[0] != length:
+        raise RequestError(f"{url.shown} could not be fetched: the connection ended after {got[0]} of {length} bytes", "try again")
+    return got
+
+
+def _open(url: Url) -> Any:
+    request = urllib.request.Request(url.asked, headers={"User-Agent": "pcocc", "Accept-Encoding": "identity"})
+    if url.login:
+        request.add_unredirected_header("Authorization", url.login)
+    try:
+        return urllib.request.build_opener(_Follow).open(request, timeout=_SILENCE)
+    except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
+        raise _failed(url, error) from None
+
+
+def _read_length(url: Url, answer: Any) -> int:
+    """Return the length that the server tells, 0 when it tells none; RequestError when the answer is not the file."""
+    what, told = f"{url.shown} could not be fetched: ", answer.headers.get("Content-Length") or "0"
+    if answer.status != http.client.OK:
+        raise RequestError(f"{what}the server answers with status {answer.status}, which is not the whole file", _HINT)
+    if not (told.isascii() and told.isdecimal() and len(told) < 20):
+        raise RequestError(f"{what}the server says that its length is {told[:80]!r}", _HINT)
+    return int(told)
+
+
+def _ensure_room(url: Url, target: Path, length: int) -> None:
+    info = os.statvfs(target.parent)
+    if length > info.f_bavail * info.f_frsize:
+        raise RequestError(
+            f"{url.shown} has {length >> 20} MiB, and the file system of {target.parent} has room for "
+            f"{info.f_bavail * info.f_frsize >> 20}",
+            "free space there, or take another repository",
+        )
+
+
+def _failed(url: Url, error: Exception) -> RequestError:
+    reason = getattr(error, "reason", None) or error
+    code = f"status {error.code}: " if isinstance(error, urllib.error.HTTPError) else ""
+    return RequestError(f"{url.shown} could not be fetched: {code}{getattr(reason, 'strerror', None) or reason}", _HINT)

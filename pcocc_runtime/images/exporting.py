@@ -1,0 +1,74 @@
+"""Exporting: an image with all its layers as one file of any format."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.images import claims, formats, images, qemu_img
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
+from pcocc_runtime.progress import Progress
+from pcocc_runtime.system import files, user_files
+
+_PREFIX = ".pcocc-export-"
+
+
+def export_image(
+    found: Found, target: str, form: str | None, every: Sequence[Repo], progress: Progress, *, force: bool = False, compress: bool = False
+) -> Path:
+    """Write the image to a file in none of the repositories, which appears when it is complete; return its path."""
+    if target == "-":
+        raise RequestError("an image cannot be written to standard output", "name a file; one that is called '-' is './-'")
+    images.ensure_disk(found)
+    path = user_files.absolute_path(target)
+    form = form or _form_of(path)
+    if compress and form not in ("qcow2", "vmdk"):
+        raise RequestError(f"a {form} file cannot be compressed", "take qcow2")
+    _ensure_replaceable(path, every)
+    with contextlib.suppress(OSError):
+        claims.sweep(path.parent, _PREFIX)
+    if path.is_dir() or (path.exists() and not force):
+        raise RequestError(f"{path} exists", "name a new file" if path.is_dir() else "name another file, or say --force")
+    try:
+        with claims.open_work(path.parent, _PREFIX, shared=False) as work:
+            _write(found, work / "image", form, progress, compress)
+            files.place_file(work / "image", path, force)
+    except FileExistsError:
+        raise RequestError(f"{path} exists by now", "name another file, or say --force") from None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written: {error.strerror}") from None
+    return path
+
+
+def _ensure_replaceable(path: Path, every: Sequence[Repo]) -> None:
+    """Raise RequestError when a device, pipe or link has the name, or when it is in a repository."""
+    if os.path.lexists(path) and not path.is_dir() and (path.is_symlink() or not path.is_file()):
+        what = "a symbolic link" if path.is_symlink() else "not a regular file"
+        raise RequestError(f"{path} is {what}, and would be replaced by one", "name another file")
+    parent = os.path.realpath(path.parent)
+    for repo in every:
+        if Path(parent).is_relative_to(os.path.realpath(repo.path)):
+            raise RequestError(f"{path} is inside repository {repo.name!r}, whose files are only its own", "name another file")
+
+
+def _form_of(path: Path) -> str:
+    form = formats.SUFFIXES.get(path.suffix.removeprefix(".").lower())
+    if form is None:
+        known = ", ".join(f".{suffix}" for suffix in formats.SUFFIXES)
+        raise RequestError(f"the name {path.name!r} does not tell the format", f"let it end with one of {known}, or say --format")
+    return form
+
+
+def _write(found: Found, target: Path, form: str, progress: Progress, compress: bool) -> None:
+    image = qemu_img.chain(found.path)
+    needed, info = 0 if compress else qemu_img.read_extent(image)[0], os.statvfs(target.parent)
+    if needed > info.f_bavail * info.f_frsize:
+        raise RequestError(
+            f"image {found.reference} needs {needed >> 20} MiB, and the file system of {target.parent.parent} "
+            f"has room for {info.f_bavail * info.f_frsize >> 20}"
+        )
+    qemu_img.convert(image, form, target, progress(f"writing {form}"), compress=compress)

@@ -1,0 +1,168 @@
+"""Importing: from a file, stdin, a web server or a containerDisk to the first revision of an image, or to its next."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.images import download, formats, oci, oci_files, qemu_img, references, repository, transfer, writing
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Reference, Repo
+from pcocc_runtime.images.writing import Work
+from pcocc_runtime.progress import Progress
+from pcocc_runtime.system import user_files
+
+_LENGTHS = {"sha256": 64, "sha512": 128}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How to import: `form` is the source's format when it is not to be found out, `checksum` (algorithm, hexadecimal sum)."""
+
+    form: str | None = None
+    checksum: tuple[str, str] | None = None
+    description: str = ""
+    compress: bool = False
+    update: bool = False
+
+    @property
+    def algorithm(self) -> str:
+        """Return the algorithm of the checksum."""
+        return self.checksum[0] if self.checksum else "sha256"
+
+
+def parse_checksum(text: str) -> tuple[str, str]:
+    """Return (algorithm, sum) of `sha256:HEX`; the bare sum will do."""
+    name, colon, value = text.rpartition(":")
+    algorithm = name.lower() if colon else {length: name for name, length in _LENGTHS.items()}.get(len(value), "")
+    if not re.fullmatch(r"[0-9a-fA-F]+", value) or len(value) != _LENGTHS.get(algorithm):
+        raise RequestError(f"{text[:150]!r} is not a checksum", "write sha256: and 64 digits, or sha512: and 128")
+    return algorithm, value.lower()
+
+
+def import_image(source: str, target: Reference, every: Sequence[Repo], wish: Wish, progress: Progress) -> Found:
+    """Import an image and return what was stored."""
+    repo = references.choose_repo(every, target.repo)
+    if not wish.update:
+        writing.ensure_new(repo, target.name)
+    else:
+        writing.ensure_vms(repo, target.name)
+    with writing.open_work(repo) as work:
+        path, label = _fetch(source, work, wish, progress)
+        form = _examine(path, wish.form, label)
+        image = qemu_img.source(path, form)
+        _ensure_room(image, work, label, wish)
+        layer = work.path / "layer"
+        qemu_img.convert(image, "qcow2", layer, progress(f"converting from {form}"), compress=wish.compress)
+        one = writing.add_revision(
+            work, target.name, layer, None, new=not wish.update, description=wish.description,
+            custom={"source": label}, progress=progress,
+        )  # fmt: skip
+    return Found(repo, one)
+
+
+def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Path, str]:
+    """Return the path of the source as a local file, its checksum compared, and what to call it."""
+    target = work.path / "source"
+    scheme, colon, rest = source.partition(":")
+    scheme = scheme.lower() if rest.startswith("//") else scheme
+    if source == "-":
+        got = transfer.copy(user_files.read_stdin, target, 0, progress("reading stdin"), wish.algorithm)[1]
+        label = "stdin"
+    elif scheme in download.SCHEMES and rest.startswith("//"):
+        url = download.parse_url(source)
+        label = url.shown
+        got = download.fetch(url, target, progress(f"fetching {label}"), wish.algorithm)[1]
+    elif scheme in ("oci", "docker") and colon:
+        if wish.checksum:
+            raise RequestError(f"--checksum says nothing about {source}, whose parts have checksums of their own", "leave it out")
+        _fetch_container(source, work, target, progress)
+        return target, source
+    else:
+        _ensure_path(source, scheme, rest)
+        path = user_files.absolute_path(source)
+        user_files.read_start(str(path), 1, "image")
+        with user_files.explain(str(path), "image"):
+            got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
+        target, label = path, str(path)
+    if wish.checksum and got != wish.checksum[1]:
+        raise RequestError(
+            f"the {wish.algorithm} sum of {label} is {got}, not {wish.checksum[1]}",
+            "fetch it again, and compare the sum with the one its maker tells",
+        )
+    return target, label
+
+
+def _ensure_path(source: str, scheme: str, rest: str) -> None:
+    """Raise RequestError when a source is no path of a file, or of one that is another file to qemu-img than to us."""
+    if rest.startswith("//") and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        raise RequestError(
+            f"{download.hide_secrets(source)} cannot be imported: {scheme}:// is not known",
+            "write http://, https://, docker:// or oci:DIR, the path of a file, or - for standard input",
+        )
+    if re.fullmatch(r"/dev/stdin|/(dev|proc/self)/fd/[0-9]+", source) or user_files.is_stream(source):
+        raise RequestError(f"image {source} is not a regular file", f"pipe it in: pcocc image import - NAME <{source}")
+
+
+def _examine(path: Path, form: str | None, label: str) -> str:
+    """Return the format of the image; RequestError when it is not whole, or leads QEMU to other files."""
+    head, tail, size = user_files.read_ends(str(path), formats.HEAD_SIZE, formats.TAIL_SIZE, "image")
+    try:
+        found = form or formats.find_format(head, tail)
+    except RequestError as error:
+        raise RequestError(f"{label} cannot be imported: {error.message}", error.hint) from None
+    formats.ensure_sound(found, head, tail, size, label)
+    with user_files.explain(str(path), "image"):
+        damage = qemu_img.find_damage(path, found, size) if found != "raw" else None
+    if damage:
+        raise RequestError(
+            f"{label} is not a sound {found} image: {damage}", "compare its checksum with its maker's, and fetch it again"
+        )
+    return found
+
+
+def _ensure_room(image: str, work: Work, label: str, wish: Wish) -> None:
+    if wish.compress:
+        return  # nobody knows before
+    needed, free = qemu_img.read_extent(image)[0], repository.read_free(work.repo)
+    if needed > free:
+        raise RequestError(
+            f"{label} needs {needed >> 20} MiB, and the file system of repository {work.repo.name!r} has room for {free >> 20}",
+            "take another repository, or --compress; zeros in a raw file need no room after 'fallocate --dig-holes FILE'",
+        )
+
+
+def _fetch_container(source: str, work: Work, target: Path, progress: Progress) -> None:
+    if source.startswith("docker:"):
+        if not re.fullmatch(r"docker://[^\s/-][^\s]*", source):
+            raise RequestError(f"{source!r} is not an image in a registry", "write docker://HOST/NAME:TAG")
+        directory, tag = work.path / "oci", None
+        progress(f"fetching {source}")(0, 0)
+        oci_files.fetch_with_skopeo(source, directory)
+    else:
+        directory, tag = _split_oci(source.removeprefix("oci:"))
+    _extract(directory, tag, target, source, progress)
+
+
+def _split_oci(text: str) -> tuple[Path, str | None]:
+    path, colon, tag = text.rpartition(":")
+    return (Path(text), None) if os.path.isdir(text) or not colon else (Path(path), tag)
+
+
+def _extract(directory: Path, tag: str | None, target: Path, source: str, progress: Progress) -> None:
+    machine, where = os.uname().machine, str(directory / "index.json")
+    blob = oci.choose_manifest(oci_files.read_document(directory, "index.json"), tag, machine, where)
+    depth = 0
+    while blob.is_index and depth < 4:
+        blob = oci.choose_manifest(oci_files.read_blob(directory, blob), None, machine, f"blob {blob.digest} of {directory}")
+        depth += 1
+    for layer in oci.list_layers(oci_files.read_blob(directory, blob), f"manifest {blob.digest} of {directory}"):
+        if oci_files.extract_disk(directory, layer, target, progress(f"reading layer {layer.digest[:12]}")):
+            return
+    raise RequestError(
+        f"{source} has no file in /disk, so it is not a containerDisk", "KubeVirt's user guide tells how to make one"
+    )

@@ -1,0 +1,209 @@
+"""What is added to a repository: layers first, then the metadata that make them a revision."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.images import claims, metadata, qcow2, qemu_img, references, removal, repository, transfer
+from pcocc_runtime.images.images import Found, ensure_disk, flatten_hint, read_header
+from pcocc_runtime.images.metadata import Revision
+from pcocc_runtime.images.references import Reference, Repo
+from pcocc_runtime.images.sizes import parse_size, render_size
+from pcocc_runtime.progress import Progress, silent
+from pcocc_runtime.system.accounts import user_name
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A directory for files that are to become layers; it and what it pins are safe from gc as long as it is open."""
+
+    repo: Repo
+    path: Path
+
+
+@contextlib.contextmanager
+def open_work(repo: Repo) -> Iterator[Work]:
+    """Begin to add to a repository, which is created when it is not there; all that fails in the block is explained."""
+    with repository.explain(repo, changing=True):
+        if not repository.is_created(repo):
+            repository.make_root(repo)
+        if not repository.is_created(repo) or not repository.work_parent(repo).is_dir():
+            with locked(repo):
+                repository.complete(repo)
+        removal.sweep(repo)
+        with claims.open_work(repository.work_parent(repo), repository.WORK_PREFIX, shared=True) as path:
+            yield Work(repo, path)
+
+
+def locked(repo: Repo) -> contextlib.AbstractContextManager[None]:
+    """Hold a repository's lock: for single steps, not for work that takes long."""
+    return claims.locked(repository.lock_path(repo), f"repository {repo.name!r}")
+
+
+def pin(work: Work, layers: Sequence[str]) -> list[str]:
+    """Keep these layers from gc as long as `work` is open; return those that the repository lacks."""
+    with locked(work.repo):
+        draft = work.path / "pins"
+        draft.write_text("".join(f"{layer}\n" for layer in layers))
+        draft.chmod(0o644)
+        return [layer for layer in layers if not repository.has_layer(work.repo, layer)]
+
+
+def ensure_new(repo: Repo, name: str) -> None:
+    """Raise RequestError when the repository has an image of that name."""
+    with repository.explain(repo):
+        if name in repository.list_entries(repo):
+            raise taken(repo, name)
+
+
+def ensure_vms(repo: Repo, name: str) -> None:
+    """Raise RequestError when the repository has an image of that name that is no VM's."""
+    with repository.explain(repo), contextlib.suppress(FileNotFoundError):
+        revisions = repository.list_entries(repo).get(name, [])
+        if revisions and repository.read_revision(repo, name, revisions[-1]).kind != "vm":
+            raise RequestError(f"image {repo.name}:{name} is a container's, not a VM's", "take another name")
+
+
+def taken(repo: Repo, name: str) -> RequestError:
+    """Return the refusal to use a name that an image has."""
+    return RequestError(
+        f"repository {repo.name!r} has an image {name!r} already",
+        f"take another name, or delete it first: pcocc image delete {repo.name}:{name}",
+    )
+
+
+def add_revision(
+    work: Work,
+    name: str,
+    layer: Path,
+    parent: Found | None,
+    *,
+    digest: str | None = None,
+    new: bool = False,
+    description: str = "",
+    custom: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Revision:
+    """Make `layer`, a qcow2 file in `work` that nobody writes any more, the next revision of an image.
+
+    Its backing file is the disk of `parent`, or it has none when `parent` is None. The parent may be in another
+    repository: what is missing here is copied. `digest` is the layer's sum when it names its backing file right already.
+    `new` refuses a name that is taken.
+    """
+    below = parent.revision.blobs if parent else ()
+    if parent:
+        ensure_layers_left(parent)
+    fetched = fetch_layers(work, parent, progress) if parent else {}
+    if parent and digest is None:
+        qemu_img.name_backing(layer, metadata.backing_name(parent.revision.layers[-1]))
+    header = read_header(layer, "the new layer")
+    if header.backing_file is not None and not parent:
+        raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it builds on")
+    digest = digest or transfer.hash_file(layer, progress("computing its checksum"))
+    facts = {**(custom or {}), "disk": {"layer": digest, "size": header.size}}
+    one = Revision(name, 0, "vm", user_name(), time.time(), (*below, digest), facts, description)
+    return publish(work, one, {**fetched, digest: layer}, new=new, progress=progress)
+
+
+def ensure_layers_left(parent: Found) -> None:
+    """Raise RequestError when no layer can be put upon those of an image."""
+    count = len(parent.revision.blobs)
+    if count >= metadata.MAX_LAYERS:
+        message = f"image {parent.reference} has {count} layers, an image can have {metadata.MAX_LAYERS}"
+        raise RequestError(message, flatten_hint(parent))
+
+
+def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Path]:
+    """Copy the layers of an image of any repository that this one lacks into `work`, and pin those it has."""
+    fetched = {}
+    missing = pin(work, source.revision.layers)
+    for layer in source.revision.layers:
+        if layer not in missing and not _is_cut_short(work.repo, source.repo, layer):
+            continue
+        fetched[layer] = work.path / layer
+        with repository.open_layer(source.repo, layer) as (read, size):
+            _length, digest = transfer.copy(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
+        if digest != layer:
+            raise RequestError(
+                f"image {source.reference} is damaged: the content of layer {layer} is not what its name says",
+                f"see 'pcocc image verify {source.reference}'",
+            )
+    return fetched
+
+
+def _is_cut_short(repo: Repo, source: Repo, layer: str) -> bool:
+    """Tell whether a repository's layer is shorter than the same one of another repository."""
+    here, there = repository.find_length(repo, layer), repository.find_length(source, layer)
+    return here is None or (there is not None and here < there)
+
+
+def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool, progress: Progress = silent) -> Revision:
+    """Put `files` (by sha256) and then the metadata in place, under the next free number; return what was stored.
+
+    A layer that is there already is read, and replaced when it is damaged; a sound one stays, for VMs may have it open.
+    """
+    damaged = set()
+    for layer, path in files.items():  # before the lock: it may take long
+        repository.flush(path)
+        if repository.is_damaged(work.repo, layer, path.stat().st_size, progress(f"comparing layer {layer[:12]}")):
+            damaged.add(layer)
+    with locked(work.repo):
+        repository.refresh(work.repo)
+        revisions = repository.list_entries(work.repo).get(one.name, [])
+        if new and revisions:
+            raise taken(work.repo, one.name)
+        missing = repository.find_missing(work.repo, [layer for layer in one.layers if layer not in files])
+        if missing:
+            raise RequestError(f"layer {missing} has gone from repository {work.repo.name!r} meanwhile", "try again")
+        for layer, path in files.items():
+            repository.put_layer(work.repo, path, layer, layer in damaged)
+        number = metadata.next_revision(revisions)
+        while not repository.put_revision(work.repo, stored := replace(one, revision=number), work.path):
+            number += 1
+    return stored
+
+
+def copy_image(source: Found, target: Reference, every: Sequence[Repo], progress: Progress) -> Found:
+    """Make a new image of another one's layers, in any repository."""
+    repo = references.choose_repo(every, target.repo)
+    ensure_new(repo, target.name)
+    with open_work(repo) as work:
+        fetched = fetch_layers(work, source, progress)
+        one = replace(source.revision, name=target.name, owner=user_name(), timestamp=time.time())
+        return Found(repo, publish(work, one, fetched, new=True, progress=progress))
+
+
+def resize_image(found: Found, change: str, progress: Progress) -> Found:
+    """Make a revision with a larger disk; `change` is a size such as 20G, or +5G for that much more."""
+    ensure_disk(found)
+    old = read_header(found.path, "image").size
+    size = parse_size(change, old)
+    if size == old:
+        raise RequestError(f"image {found.reference} has {render_size(old)} already", "say how large it is to be")
+    if size > qcow2.MAX_SIZE:
+        raise RequestError(f"{change} is too large: a disk can have {render_size(qcow2.MAX_SIZE)}")
+    if size < old:
+        raise RequestError(
+            f"image {found.reference} has {render_size(old)}, and a disk cannot be made smaller",
+            "the file systems in it would be cut off",
+        )
+    with open_work(found.repo) as work:
+        pin(work, found.revision.layers)
+        layer = work.path / "layer"
+        qemu_img.create_above(found.path, size, layer)
+        one = add_revision(
+            work,
+            found.revision.name,
+            layer,
+            found,
+            description=found.revision.description,
+            custom=found.revision.custom,
+            progress=progress,
+        )
+    return Found(found.repo, one)

@@ -1,0 +1,226 @@
+"""The keeper's ssh connection to its guest, which the VM's steps share, and the end of what a task leaves in the guest.
+
+A step's task (attach.py) connects to the socket `attach` in the VM's directory, sends its token as a line, and gets
+`UP` once the connection stands. However the task ends, its socket closes with it; unless it has said `DONE` before, every
+process in the guest that carries its token is then ended. The connection is ssh's own shared one (ssh_config(5), ControlMaster), over the TCP socket
+that root made for the keeper inside the job's network namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pcocc_runtime.documents.vm_events import DONE, ENDED, UP
+from pcocc_runtime.guest.script import render_sweep
+from pcocc_runtime.guest.ssh import ssh_argv
+
+AGAIN = 0.15  # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
+BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
+_ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
+_TOKEN = re.compile(rb"[0-9]+\.[0-9]+\.[0-9]+\.\n")
+_INTERVAL = 0.02  # seconds between two looks whether ssh has made its control socket; nothing else announces it
+_RETRY = 0.3  # seconds until a guest that let nobody in is asked again
+_SWEEP_DELAY = 1.0  # seconds after a task's end: by then its command has ended in order, or must be ended
+_SWEEP_PATIENCE = 60.0  # seconds for which a guest that answers no more is asked again for a sweep's sake
+
+
+class Probe:
+    """Looks for the guest's sshd through a TCP socket that root made inside the job's network namespace."""
+
+    def __init__(self, fd: int, address: str) -> None:
+        self.socket = socket.socket(fileno=fd)
+        self.address = (address, 22)
+        self.tried = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Take the socket back to unconnected, also out of SYN_SENT: connect(2) with AF_UNSPEC."""
+        import ctypes
+
+        self.socket.setblocking(False)
+        ctypes.CDLL(None).connect(self.socket.fileno(), bytes(16), 16)
+
+    def answers(self) -> bool:
+        """Take one look, never waiting; true once sshd has sent its banner, which stays to be read."""
+        try:
+            return self.socket.recv(4, socket.MSG_PEEK) == b"SSH-" or self._again()
+        except BlockingIOError:
+            return time.monotonic() - self.tried > (BANNER_SECONDS if self._is_connected() else AGAIN) and self._again()
+        except OSError:
+            return self._again()
+
+    def _is_connected(self) -> bool:
+        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
+
+    def _again(self) -> bool:
+        self.reset()
+        self.tried = time.monotonic()
+        self.socket.connect_ex(self.address)
+        return False
+
+
+class Link:
+    """The shared connection, its tasks, and what they left: driven by the keeper's selector and `turn`."""
+
+    def __init__(self, facts: dict[str, Any], selector: selectors.BaseSelector, probe: Probe) -> None:
+        directory = facts["directory"]
+        self.selector, self.probe = selector, probe
+        self.control, self.log = f"{directory}/ssh", f"{directory}/ssh.log"
+        self.guest = (facts["user"], facts["address"], f"{os.path.dirname(directory)}/key", self.log)
+        self.state = "down"  # or "probing" (looks for sshd), "opening" (ssh logs in), "up"
+        self.master = self.sweeper = 0
+        self.retry = self.sweep_at = self.give_up = 0.0
+        self.tasks: dict[socket.socket, bytes] = {}
+        self.told: set[socket.socket] = set()
+        self.left: list[bytes] = []  # tokens of tasks that ended
+        self.listener = _listen(f"{directory}/attach")
+        selector.register(self.listener, selectors.EVENT_READ, self._accept)
+
+    def patience(self) -> float | None:
+        """Return the seconds until `turn` has something to do, None for never."""
+        if self.state == "opening":
+            return _INTERVAL
+        if self.state == "probing" or self._is_wanted():
+            return 0.1
+        return None
+
+    def turn(self) -> None:
+        """Take the next step of whatever is under way; never waits."""
+        now = time.monotonic()
+        if self.state == "opening" and os.path.exists(self.control):
+            self.state = "up"
+            self._tell()
+        if self.state == "down" and self._is_wanted() and now >= self.retry:
+            self.state = "probing"
+        if self.state == "probing" and self.probe.answers():
+            self.open()
+        if self.state == "up" and self.left and not self.sweeper and now >= self.sweep_at:
+            self._sweep()
+
+    def open(self) -> None:
+        """Have ssh log in over the connection on which sshd has just sent its banner."""
+        self.probe.socket.setblocking(True)
+        self.probe.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        options = ("ControlMaster=yes", "ProxyCommand=-", "LogLevel=ERROR")  # `-`: the connection is ssh's stdin and stdout
+        self.state = "opening"
+        self.master = self._start(ssh_argv(*self.guest, self.control, options, ("-N",)), self.probe.socket.fileno(), self._down)
+        if not self.master:
+            self._down(0)
+
+    def tell_end(self, reason: str) -> None:
+        """Tell the tasks why the VM ends: with the last VM of a node all that could be read there goes."""
+        self._send(self.tasks, ENDED + reason.encode() + b"\n")
+
+    def close(self) -> None:
+        """End the shared connection: the VM has ended."""
+        if self.master:
+            os.kill(self.master, 15)
+
+    def _is_wanted(self) -> bool:
+        return len(self.told) < len(self.tasks) or (bool(self.left) and time.monotonic() < self.give_up)
+
+    def _accept(self) -> None:
+        try:
+            task, _address = self.listener.accept()
+        except OSError:
+            return  # it has gone again
+        task.setblocking(False)
+        self.tasks[task] = b""
+        self.selector.register(task, selectors.EVENT_READ, lambda: self._hear(task))
+        if self.state == "up":
+            self._tell()
+
+    def _hear(self, task: socket.socket) -> None:
+        try:
+            data = task.recv(64)
+        except OSError:
+            data = b""
+        for line in data.splitlines(keepends=True):  # short, and sent whole: two may have come at once
+            if _TOKEN.fullmatch(line):
+                self.tasks[task] = line.strip()
+            elif line == DONE:
+                self.tasks[task] = b""
+        if data:
+            return
+        self.selector.unregister(task)
+        task.close()
+        self.told.discard(task)
+        token = self.tasks.pop(task)
+        if token:
+            self.left.append(token)
+            self.sweep_at = time.monotonic() + _SWEEP_DELAY
+            self.give_up = self.sweep_at + _SWEEP_PATIENCE
+
+    def _tell(self) -> None:
+        waiting = self.tasks.keys() - self.told
+        self.told |= waiting
+        self._send(waiting, UP)
+
+    def _send(self, tasks: Iterable[socket.socket], word: bytes) -> None:
+        for task in tasks:
+            try:
+                task.send(word)
+            except OSError:
+                pass  # it has ended: its socket will say so
+
+    def _down(self, _status: int) -> None:
+        """The shared connection has ended: whoever waits, or comes, has it opened again."""
+        self.master = 0
+        self.state = "down"
+        self.retry = time.monotonic() + _RETRY
+        self.probe.reset()
+        try:
+            os.unlink(self.control)
+        except OSError:
+            pass
+
+    def _sweep(self) -> None:
+        tokens, self.left = self.left, []
+        options = ("ControlMaster=no", "ProxyCommand=false", "LogLevel=ERROR")  # over the shared connection or not at all
+        script = render_sweep([token.decode() for token in tokens])
+
+        def swept(status: int) -> None:
+            self.sweeper = 0
+            if status == 255:  # ssh's own: the connection was lost
+                self.left = tokens + self.left
+                self.sweep_at = time.monotonic() + _SWEEP_DELAY
+
+        self.sweeper = self._start(ssh_argv(*self.guest, self.control, options, (script,)), None, swept)
+
+    def _start(self, argv: list[str], stream: int | None, then: Callable[[int], None]) -> int:
+        """Start an ssh; `then` gets its exit status. Returns its pid, 0 if there is no ssh on this node."""
+        null = os.open(os.devnull, os.O_RDWR)
+        ends = [(os.POSIX_SPAWN_DUP2, null if stream is None else stream, number) for number in (0, 1)]
+        try:
+            pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=[*ends, (os.POSIX_SPAWN_DUP2, null, 2)])
+        except OSError:
+            return 0
+        finally:
+            os.close(null)
+        pidfd = os.pidfd_open(pid)
+
+        def ended() -> None:
+            self.selector.unregister(pidfd)
+            os.close(pidfd)
+            then(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+        self.selector.register(pidfd, selectors.EVENT_READ, ended)
+        return pid
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    listener.bind(path)
+    listener.listen(64)
+    listener.setblocking(False)
+    return listener

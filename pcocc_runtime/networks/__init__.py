@@ -1,0 +1,1 @@
+"""From networks.yaml to nft: one job's networks on one node."""

@@ -1,0 +1,106 @@
+"""dnsmasq.conf(5) text for one L3 network on one node: leases for the node's own VMs, names of all.
+
+Names are records, exact and with the short form; in a large cluster they come from ranges (synth-domain) instead, because
+dnsmasq takes seconds over ten thousands of records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pcocc_runtime import naming
+from pcocc_runtime.networks.plan import NetworkPlan, Tap
+
+LISTED = 2048  # VMs whose names are records
+_ALWAYS = (
+    "bind-interfaces", "except-interface=lo", "no-resolv", "no-hosts", "no-ping", "leasefile-ro", "dhcp-authoritative",
+    "domain-needed",
+)  # fmt: skip
+
+
+def render_dnsmasq(plan: NetworkPlan, others: Iterable[NetworkPlan], pid_file: str, user: str) -> str:
+    """Return the configuration for `plan`; VMs that are on more networks find the names of `others` of their cluster too."""
+    lines = [*_ALWAYS, f"interface={plan.bridge}", f"pid-file={pid_file}", f"user={user}", f"listen-address={plan.gateway}"]
+    lines += [*_domain(plan), *_names((plan, *others)), *_leases(plan)]
+    if plan.network6:
+        lines += _leases6(plan)
+    if plan.spec.dns_server and plan.spec.allow_outbound:
+        lines.append(f"server={plan.spec.dns_server}")
+    lines += [_host(tap) for tap in plan.taps]
+    return "\n".join(lines) + "\n"
+
+
+def _domain(plan: NetworkPlan) -> list[str]:
+    """Return lines that keep questions about our own names and addresses here."""
+    name = plan.spec.domain_name
+    networks = [str(plan.spec.int_network), *([str(plan.network6)] if plan.network6 else [])]
+    return [f"domain={name}", f"local=/{name}/", *(f"domain={name},{network},local" for network in networks)]
+
+
+def _leases(plan: NetworkPlan) -> list[str]:
+    net, spec = plan.spec.int_network, plan.spec
+    options = {
+        "router": plan.gateway,
+        "dns-server": plan.gateway,
+        "domain-search": ",".join(_search(plan)),
+        "mtu": spec.mtu,
+    }
+    if spec.ntp_server:
+        options["ntp-server"] = str(spec.ntp_server)
+    lines = [f"dhcp-range={net.network_address},static,{net.netmask},infinite"]
+    return lines + [f"dhcp-option=option:{name},{value}" for name, value in options.items()]
+
+
+def _leases6(plan: NetworkPlan) -> list[str]:
+    """Return lines for DHCPv6, and for router advertisements that leave no address but the router's on the link."""
+    assert plan.network6
+    return [
+        f"listen-address={plan.gateway6}",
+        "enable-ra",
+        f"dhcp-range={plan.network6.network_address},static,off-link,{plan.network6.prefixlen},infinite",
+        f"dhcp-option=option6:dns-server,[{plan.gateway6}]",
+        f"dhcp-option=option6:domain-search,{','.join(_search(plan))}",
+    ]
+
+
+def _search(plan: NetworkPlan) -> list[str]:
+    return list(dict.fromkeys([plan.spec.domain_name, *plan.spec.dns_search]))
+
+
+def _host(tap: Tap) -> str:
+    six = f",[{tap.address6}]" if tap.address6 else ""
+    return f"dhcp-host={tap.mac},{tap.address}{six},{naming.vm_name(tap.rank)},infinite"
+
+
+def _names(plans: Iterable[NetworkPlan]) -> Iterator[str]:
+    """Yield the names of the VMs; one that is on several networks of a domain has the first one's address there."""
+    named: dict[str, set[int]] = {}
+    whole: set[str] = set()
+    for plan in plans:
+        domain = plan.spec.domain_name
+        if domain in whole:
+            continue
+        if plan.has_all and plan.vms > LISTED and domain not in named:
+            whole.add(domain)
+            yield from _range(plan)
+            continue
+        known = named.setdefault(domain, set())
+        ranks = [rank for first, last in plan.members for rank in range(first, last + 1) if rank not in known]
+        known.update(ranks)
+        yield from (_record(plan, rank) for rank in ranks)
+
+
+def _range(plan: NetworkPlan) -> Iterator[str]:
+    """Yield ranges of names; dnsmasq takes an IPv6 one as a prefix only, so the names go on to the next power of two."""
+    net, last = plan.spec.int_network, plan.vms - 1
+    yield f"synth-domain={plan.spec.domain_name},{naming.vm_address(net, 0)},{naming.vm_address(net, last)},vm*"
+    if plan.network6:
+        yield f"synth-domain={plan.spec.domain_name},{naming.vm_address6(plan.network6, 0)}/{128 - last.bit_length()},vm*"
+
+
+def _record(plan: NetworkPlan, rank: int) -> str:
+    addresses = [str(naming.vm_address(plan.spec.int_network, rank))]
+    if plan.network6:
+        addresses.append(str(naming.vm_address6(plan.network6, rank)))
+    name = naming.vm_name(rank)
+    return f"host-record={name}.{plan.spec.domain_name},{name},{','.join(addresses)}"

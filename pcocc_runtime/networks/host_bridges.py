@@ -1,0 +1,78 @@
+"""How networks are attached to bridges of the host: what is there, what is wrong with it, and batches for ip(8) and bridge(8).
+
+One port for each job and network, whose other end is a port of the bridge in the job's namespace: so VMs' own devices stay
+in there, and the port on the host's bridge goes with the namespace.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks.kinds import BridgedNetwork
+from pcocc_runtime.networks.plan import HostPort, NetworkPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge of the host; a new port is in VLAN `default_vid`, 0 for none, when it filters VLANs at all."""
+
+    mtu: int
+    filters_vlans: bool
+    default_vid: int
+
+
+def parse_bridges(text: str) -> dict[str, Bridge]:
+    """Return the bridges in the output of `ip -json -details link show type bridge`, by name."""
+    found = {}
+    for link in json.loads(text or "[]"):
+        data = link.get("linkinfo", {}).get("info_data", {})
+        if link:
+            found[link["ifname"]] = Bridge(link["mtu"], bool(data.get("vlan_filtering")), data.get("vlan_default_pvid", 1))
+    return found
+
+
+def ensure_fit(plans: Iterable[NetworkPlan], bridges: Mapping[str, Bridge], node: str) -> None:
+    """Raise NodeError unless each bridge that the plans are attached to is there and can do what they ask."""
+    for plan in plans:
+        if plan.host_port:
+            _ensure_fit(plan.host_port.network, bridges.get(plan.host_port.network.host_bridge), node)
+
+
+def _ensure_fit(network: BridgedNetwork, bridge: Bridge | None, node: str) -> None:
+    name = network.host_bridge
+    if bridge is None:
+        raise NodeError(
+            f"{node} has no bridge {name!r}, which network {network.name!r} is on",
+            hint="ask the admins to make it there, or to correct host-bridge in /etc/pcocc/networks.yaml",
+        )
+    if network.vlans and not bridge.filters_vlans:
+        raise NodeError(
+            f"bridge {name!r} of {node} does not filter VLANs, and network {network.name!r} has vlans",
+            hint=f"ask the admins for 'ip link set {name} type bridge vlan_filtering 1' there, or to remove vlans",
+        )
+    if network.mtu > bridge.mtu:
+        raise NodeError(
+            f"bridge {name!r} of {node} has MTU {bridge.mtu}, network {network.name!r} {network.mtu}",
+            hint="ask the admins to lower mtu in /etc/pcocc/networks.yaml, or to raise the bridge's",
+        )
+
+
+def render_port(port: HostPort, inner: str, netns: str, bridge: Bridge) -> str:
+    """Return the ip(8) batch that makes the pair of devices, still down; with the bridge's MTU, which else would follow it."""
+    return (
+        f"link add {port.name} mtu {bridge.mtu} type veth peer name {inner} mtu {bridge.mtu} netns {netns}\n"
+        f"link set {port.name} master {port.network.host_bridge}\n"
+    )
+
+
+def render_vlans(port: HostPort, bridge: Bridge) -> str:
+    """Return the bridge(8) batch that puts a port into its network's VLANs and into no other; "" when it has none."""
+    vlans = port.network.vlans
+    if not vlans:
+        return ""
+    flags = {"native": " pvid untagged", "untagged": " untagged", "tagged": ""}
+    lines = [f"vlan del dev {port.name} vid {bridge.default_vid}"] if bridge.default_vid else []
+    return "\n".join([*lines, *(f"vlan add dev {port.name} vid {vlan.vid}{flags[vlan.type]}" for vlan in vlans)]) + "\n"

@@ -1,0 +1,1 @@
+"""`pcocc ps` and `pcocc network`: asked on nodes, drawn at home."""

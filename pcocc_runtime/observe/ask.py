@@ -1,0 +1,66 @@
+"""`pcocc network` on the side of who types it: asks every node of a job at once and gathers what they say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError
+from pcocc_runtime.observe.facts import NETWORK_VERB, NodeFacts, decode_answers, parse_node
+from pcocc_runtime.slurm.commands import read_controller, read_running, resolve_host
+from pcocc_runtime.slurm.steps import run_network_step
+from pcocc_runtime.slurm.text import ensure_job_number
+
+_HINT = "'scontrol show job' and slurmd's log on the nodes say more"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the nodes of a job said, in their order; `silent` are the nodes that said nothing, `failures` why, as far as known."""
+
+    nodes: tuple[NodeFacts, ...]
+    silent: tuple[str, ...]
+    failures: tuple[str, ...]
+
+
+def ask_nodes(job: str, words: Sequence[str]) -> Answers:
+    """Ask every node of a job; RequestError when it is not the caller's to ask, NodeError when no node answers."""
+    ensure_job_number(job)
+    running = read_running(job)
+    if os.geteuid() not in (0, running.uid):
+        raise RequestError(f"job {job} is {running.user}'s, who alone can look into it, beside root")
+    output, complaint = run_network_step(running, [NETWORK_VERB, *words])
+    return gather(output, complaint, running.job)
+
+
+def gather(output: str, complaint: str, job: int) -> Answers:
+    """Return what is in the output of the step; `complaint` is what srun wrote to stderr."""
+    failures = [line for line in complaint.splitlines() if line.strip()]
+    nodes = []
+    for tree in decode_answers(output.splitlines()):
+        try:
+            nodes.append(parse_node(tree))
+        except PcoccError as error:
+            failures.append(str(error))
+    if not nodes:
+        why = failures[0] if failures else "srun ended without a word"
+        raise NodeError(f"no node of job {job} answers: {why}", _HINT)
+    if any(node.job != job or node.nodes != nodes[0].nodes for node in nodes):
+        raise NodeError(f"the nodes of job {job} do not agree on what it is", "are all nodes of one version of pcocc?")
+    nodes.sort(key=lambda node: node.index)
+    heard = {node.name for node in nodes}
+    return Answers(tuple(nodes), tuple(name for name, _ranks in nodes[0].nodes if name not in heard), tuple(failures))
+
+
+def find_target(typed: str | None) -> str | None:
+    """Return ADDRESS[:PORT] of a machine outside that VMs are to reach: the one typed, or slurmctld's."""
+    if typed is None:
+        return read_controller()
+    host, colon, port = typed.partition(":")
+    address = resolve_host(host) if host else None
+    if address is None or (colon and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536)):
+        raise RequestError(
+            f"--outbound={typed} names no host that is known here", "write --outbound=HOST or --outbound=HOST:PORT, IPv4 only"
+        )
+    return f"{address}:{port}" if colon else address

@@ -1,0 +1,207 @@
+"""What is broken where in a job's networks, from what all its nodes have found by asking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pcocc_runtime import naming
+from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
+from pcocc_runtime.observe.facts import NetworkFacts, NodeFacts, Probe
+
+OK, NOTE, FAILED = "ok", "note", "FAILED"
+_MOST_NAMES = 5  # wrong names told of one node
+_OUTWARD = (
+    "if other machines reach it: look at 'nft list ruleset' and 'sysctl net.ipv4.conf' on that node; if it answers nobody, name "
+    "another with --outbound=HOST or HOST:PORT"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence about what was looked at: right, failed, or worth knowing."""
+
+    level: str
+    text: str
+    hint: str | None = None
+
+
+def evaluate(nodes: Sequence[NodeFacts], silent: Sequence[str], target: str | None) -> list[Finding]:
+    """Return what is right and what is not; `silent` nodes said nothing, `target` is what they tried to reach outside."""
+    found = [
+        Finding(FAILED, f"{name} does not answer", f"is it up? see 'sinfo -n {name}', and slurmd's log there") for name in silent
+    ]
+    found += [Finding(FAILED, f"{node.name}: nothing could be asked there: {node.trouble}") for node in nodes if node.trouble]
+    every = {network.name: network for node in nodes for network in node.networks}
+    for network in sorted(every.values(), key=lambda one: one.index):
+        found += _check_devices(network, nodes)
+        asked = [(node, one) for node in nodes for one in node.probes if one.network == network.index]
+        if network.addresses and asked:
+            found += [*_check_reach(network, asked), *_check_names(network, asked), *_check_outbound(network, asked, target)]
+        elif not network.addresses:
+            found.append(Finding(NOTE, f"{network.name}: pcocc gives no addresses here, so only its devices were looked at"))
+    return [*found, *_check_dhcp(nodes)]
+
+
+def _check_devices(network: NetworkFacts, nodes: Sequence[NodeFacts]) -> list[Finding]:
+    wrong = [
+        one for node in nodes for share in node.networks if share.name == network.name for one in _wrong_devices(node, share)
+    ]
+    return wrong or [Finding(OK, f"{network.name}: its devices are up on {_nodes(node.name for node in nodes)}")]
+
+
+def _wrong_devices(node: NodeFacts, network: NetworkFacts) -> Iterator[Finding]:
+    names = [(naming.bridge_name(network.index), "its bridge")]
+    if network.kind != "bridged" and len(node.nodes) > 1:
+        names.append((naming.vxlan_name(network.index), "its tunnel"))
+    names += [(naming.tap_name(rank, network.index), naming.vm_name(rank)) for rank in network.ranks]
+    for name, what in names:
+        link = node.links.get(name)
+        if link is None:
+            state = "is missing"
+        elif not link.up:
+            state = "is down"
+        elif link.mtu != network.mtu:
+            state = f"has MTU {link.mtu}, not {network.mtu}"
+        else:
+            continue
+        yield Finding(
+            FAILED, f"{network.name}: {name} ({what}) {state} on {node.name}", "slurmd's log there says how it was made"
+        )
+
+
+def _check_reach(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]]) -> list[Finding]:
+    homes = {rank: name for name, ranks in asked[0][0].nodes for rank in ranks}
+    dead = _find_dead(asked)
+    found = [
+        Finding(
+            FAILED,
+            f"{network.name}: {naming.vm_name(rank)} on {homes.get(rank, '?')} ({network.address_of(rank)}) answers nobody",
+            "has it booted, with this interface configured by DHCP? its console tells: "
+            f"/run/pcocc/{asked[0][0].job}/{naming.vm_name(rank)}/console.log there",
+        )
+        for rank in sorted(dead)
+    ]
+    for node, one in asked:
+        for home in dict.fromkeys(homes.get(rank, "?") for rank in sorted((one.lost | one.narrow) - dead)):
+            found += _check_path(network, node, one, home, {rank for rank in one.tried if homes.get(rank) == home} - dead)
+    quiet = sorted(frozenset().union(*(one.silent for _node, one in asked)))
+    if quiet:
+        found.append(
+            Finding(NOTE, f"{network.name}: ssh but no ping is answered by {_vms(quiet)}: the size of packets was not tried")
+        )
+    return found or [_all_well(network, asked)]
+
+
+def _find_dead(asked: Sequence[tuple[NodeFacts, Probe]]) -> set[int]:
+    """Return the VMs that none of those who tried could reach in any way."""
+    tried = {rank for _node, one in asked for rank in one.tried}
+    return {rank for rank in tried if all(rank in one.lost for _node, one in asked if rank in one.tried)}
+
+
+def _check_path(network: NetworkFacts, node: NodeFacts, one: Probe, home: str, there: set[int]) -> Iterator[Finding]:
+    """Yield what is wrong on the way from one node to the VMs of another (or its own)."""
+    lost, narrow = sorted(one.lost & there), sorted(one.narrow & there)
+    outer = network.mtu + TUNNEL_OVERHEAD
+    port = naming.vxlan_port(node.job, network.index)
+    if lost:
+        whole = len(lost) == len(there)
+        hint = f"UDP port {port} must be open between {node.name} and {home}" if whole and home != node.name else None
+        yield Finding(FAILED, f"{network.name}: {node.name} does not reach {_vms(lost)} on {home}, which other nodes do", hint)
+    if narrow:
+        far = f"the network between {node.name} and {home} must pass {outer} bytes; lower 'mtu' in networks.yaml where it cannot"
+        near = f"the interface in the VM must have MTU {network.mtu}, which DHCP tells it"
+        text = f"{network.name}: packets of {network.mtu} bytes do not pass from {node.name} to {_vms(narrow)} on {home}, small ones do"
+        yield Finding(FAILED, text, near if home == node.name else far)
+
+
+def _all_well(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]]) -> Finding:
+    tried = len({rank for _node, one in asked for rank in one.tried})
+    most = max(len(one.tried) for _node, one in asked)
+    part = f" ({most} asked from each)" if most < len(network.members) else ""
+    names = _nodes(node.name for node, _one in asked)
+    return Finding(OK, f"{network.name}: {_count(tried, 'VM')} answer from {names}{part}, packets of {network.mtu} bytes too")
+
+
+def _check_names(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]]) -> list[Finding]:
+    found = []
+    for node, one in asked:
+        if one.deaf:
+            text = f"{network.name}: the DNS server at {network.gateway} does not answer on {node.name}"
+            found.append(Finding(FAILED, text, "dnsmasq there has ended or is blocked: slurmd's log and 'ps' tell"))
+        found += [Finding(FAILED, f"{network.name}: on {node.name}, {wrong}") for wrong in one.wrong_names[:_MOST_NAMES]]
+        if len(one.wrong_names) > _MOST_NAMES:
+            found.append(
+                Finding(FAILED, f"{network.name}: on {node.name}, {len(one.wrong_names) - _MOST_NAMES} more names are wrong")
+            )
+    names = _nodes(node.name for node, _one in asked)
+    return found or [Finding(OK, f"{network.name}: DNS knows VMs by name and by address on {names}")]
+
+
+def _check_outbound(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]], target: str | None) -> list[Finding]:
+    if not network.outbound:
+        return [Finding(NOTE, f"{network.name}: allow-outbound is none, so nothing outside was tried")]
+    if target is None:
+        return [
+            Finding(NOTE, f"{network.name}: no machine outside is known to try", "name one with --outbound=HOST or HOST:PORT")
+        ]
+    tried = [(node, one.outbound) for node, one in asked if one.outbound is not None]
+    if not tried:
+        return [Finding(NOTE, f"{network.name}: {target} is not in allow-outbound, so it was not tried")]
+    wrong = [Finding(FAILED, f"{network.name}: on {node.name}, {why}", _OUTWARD) for node, why in tried if why]
+    return wrong or [Finding(OK, f"{network.name}: {target}, outside, answers {_nodes(node.name for node, _why in tried)}")]
+
+
+def _check_dhcp(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    found = [
+        Finding(FAILED, f"no DHCP server listens on {node.name}", "dnsmasq there has ended: slurmd's log and 'ps' tell")
+        for node in nodes
+        if node.dhcp is False
+    ]
+    if not found and any(node.dhcp for node in nodes):
+        text = "a DHCP server listens on every node; only root could ask it, but VMs that answer have their addresses from it"
+        found.append(Finding(NOTE, text))
+    return found
+
+
+def _nodes(names: Iterable[str]) -> str:
+    every = list(dict.fromkeys(names))
+    return every[0] if len(every) == 1 else _count(len(every), "node")
+
+
+def _vms(ranks: Sequence[int]) -> str:
+    """Return VMs as Slurm writes a set of hosts, such as vm[0-3,7]."""
+    runs: list[list[int]] = []
+    for rank in ranks:
+        if runs and rank == runs[-1][1] + 1:
+            runs[-1][1] = rank
+        else:
+            runs.append([rank, rank])
+    text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return f"vm{text}" if len(ranks) == 1 else f"vm[{text}]"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def failed(findings: Sequence[Finding]) -> int:
+    """Return how many of these are failures."""
+    return sum(one.level == FAILED for one in findings)
+
+
+def plan_findings(job: int, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the findings as JSON shows them."""
+    return {"job": job, "ok": not failed(findings), "findings": [asdict(one) for one in findings]}
+
+
+def render_findings(job: int, findings: Sequence[Finding]) -> str:
+    """Return a line for each finding, with its hint below it, and a last one that sums up."""
+    lines = []
+    for one in findings:
+        lines.append(f"{one.level:<8}{one.text}")
+        lines += [f"{'':<8}hint: {one.hint}"] if one.hint else []
+    count = failed(findings)
+    lines.append(f"job {job}: {_count(count, 'failure') if count else 'no failure'}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,164 @@
+"""The networks of a job as a drawing in text, and as a tree for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pcocc_runtime import naming
+from pcocc_runtime.naming import UPLINK
+from pcocc_runtime.observe.facts import Link, NetworkFacts, NodeFacts
+
+_HEADS = ("", "DEVICE", "ADDRESS", "MAC", "RECEIVED", "SENT", "DROPPED", "REACHED BY")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def plan_picture(nodes: Sequence[NodeFacts], silent: Sequence[str]) -> dict[str, Any]:
+    """Return all that is known, as JSON shows it; a VM's counters are its own: what its tap has sent it has received."""
+    first = nodes[0]
+    every = {network.name: network for node in nodes for network in node.networks}
+    return {
+        "job": first.job,
+        "vms": sum(len(ranks) for _name, ranks in first.nodes),
+        "networks": [_plan_network(first.job, one) for one in sorted(every.values(), key=lambda one: one.index)],
+        "nodes": [_plan_node(node) for node in nodes],
+        "silent": list(silent),
+    }
+
+
+def _plan_network(job: int, one: NetworkFacts) -> dict[str, Any]:
+    tree: dict[str, Any] = {"name": one.name, "kind": one.kind, "mtu": one.mtu, "vms": list(one.members)}
+    if one.kind != "bridged":
+        tree |= {"vni": naming.vxlan_vni(job), "port": naming.vxlan_port(job, one.index)}
+    if one.addresses:
+        outbound = one.outbound if isinstance(one.outbound, bool) else [str(allowed) for allowed in one.outbound]
+        tree |= {"addresses": str(one.addresses), "gateway": one.gateway, "domain": one.domain, "outbound": outbound}
+    return tree
+
+
+def _plan_node(node: NodeFacts) -> dict[str, Any]:
+    uplink = _plan_link(node.links.get(UPLINK)) | {"device": UPLINK} if UPLINK in node.links else None
+    return {"name": node.name, "networks": [_plan_share(node, one) for one in node.networks], "uplink": uplink}
+
+
+def _plan_share(node: NodeFacts, network: NetworkFacts) -> dict[str, Any]:
+    bridge, tunnel = naming.bridge_name(network.index), naming.vxlan_name(network.index)
+    tree: dict[str, Any] = {
+        "name": network.name,
+        "bridge": {"device": bridge, **_plan_link(node.links.get(bridge))},
+        "vms": [_plan_vm(node, network, rank) for rank in network.ranks],
+    }
+    if network.addresses:
+        tree["bridge"]["address"] = str(naming.node_address(network.addresses, node.index))
+    if network.kind != "bridged":
+        tree["tunnel"] = {"device": tunnel, **_plan_link(node.links.get(tunnel))}
+    return tree
+
+
+def _plan_vm(node: NodeFacts, network: NetworkFacts, rank: int) -> dict[str, Any]:
+    tap = naming.tap_name(rank, network.index)
+    state = _plan_link(node.links.get(tap))
+    state |= {"received": state["sent"], "sent": state["received"]}
+    forwards = [{"vm_port": port, "host_port": host} for vm, port, host in node.forwards if vm == rank and network.addresses]
+    return {
+        "name": naming.vm_name(rank),
+        "interface": node.interface_of(rank, network.index),
+        "address": network.address_of(rank) or None,
+        "mac": _mac(node.job, network, rank),
+        "device": tap,
+        **state,
+        "forwards": forwards,
+    }
+
+
+def _mac(job: int, network: NetworkFacts, rank: int) -> str:
+    if network.kind == "bridged":
+        return naming.bridged_mac(job, rank, network.index)
+    return naming.vm_mac(network.mac_prefix, rank, network.index)
+
+
+def _plan_link(link: Link | None) -> dict[str, Any]:
+    if link is None:
+        return {"state": "missing", "mtu": None, "received": None, "sent": None, "dropped": None}
+    state = "up" if link.up else "down"
+    return {"state": state, "mtu": link.mtu, "received": link.received, "sent": link.sent, "dropped": link.dropped}
+
+
+def render_picture(picture: dict[str, Any]) -> str:
+    """Return the drawing: a line for each network, then a tree of each node's networks and VMs with their counters."""
+    nodes = picture["nodes"]
+    count = len(nodes) + len(picture["silent"])
+    title = f"job {picture['job']}: {_count(picture['vms'], 'VM')} on {_count(count, 'node')}"
+    networks = [f"{one['name']}: {', '.join(_describe(one))}" for one in picture["networks"]]
+    rows: list[tuple[str, ...]] = [_HEADS]
+    for node in nodes:
+        rows += _node_rows(node)
+    lines = [title, "", *networks, "", *_columns(rows)]
+    if picture["silent"]:
+        lines += ["", f"no answer from: {', '.join(picture['silent'])}"]
+    return "\n".join(lines) + "\n"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _describe(one: dict[str, Any]) -> list[str]:
+    words = [one["kind"], f"MTU {one['mtu']}", _count(len(one["vms"]), "VM")]
+    if "vni" in one:
+        words += [f"VNI {one['vni']}", f"UDP port {one['port']}"]
+    if "addresses" in one:
+        outbound = one["outbound"]
+        reach = ("all" if outbound else "none") if isinstance(outbound, bool) else " ".join(outbound)
+        words += [one["addresses"], f"gateway {one['gateway']}", f"domain {one['domain']}", f"outbound {reach}"]
+    return words
+
+
+def _node_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [(node["name"],)]
+    branches = [*node["networks"], *([None] if node["uplink"] else [])]
+    for place, share in enumerate(branches):
+        corner, bar = ("`- ", "   ") if place == len(branches) - 1 else ("|- ", "|  ")
+        if share is None:
+            rows.append(_row(f"{corner}way out", node["uplink"]))
+            continue
+        rows.append(
+            (
+                f"{corner}{share['name']}",
+                share["bridge"]["device"],
+                share["bridge"].get("address", ""),
+                "",
+                *_state(share["bridge"]),
+            )
+        )
+        leaves = [(f"{vm['name']} {vm['interface']}", vm) for vm in share["vms"]]
+        leaves += [("to other nodes", share["tunnel"])] if "tunnel" in share else []
+        for number, (label, leaf) in enumerate(leaves):
+            rows.append(_row(f"{bar}{'`- ' if number == len(leaves) - 1 else '|- '}{label}", leaf))
+    return rows
+
+
+def _row(label: str, leaf: dict[str, Any]) -> tuple[str, ...]:
+    counters = (
+        [_amount(leaf["received"]), _amount(leaf["sent"]), str(leaf["dropped"])] if leaf["state"] == "up" else [leaf["state"]] * 3
+    )
+    ports = " ".join(f"{one['host_port']}>{one['vm_port']}" for one in leaf.get("forwards", ()))
+    return (label, leaf["device"], leaf.get("address") or "", leaf.get("mac", ""), *counters, ports)
+
+
+def _state(leaf: dict[str, Any]) -> tuple[str, ...]:
+    return () if leaf["state"] == "up" else (leaf["state"],)
+
+
+def _amount(number: int) -> str:
+    """Return bytes as people read them, with three digits."""
+    amount, unit = float(number), 0
+    while amount >= 1000 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{number} B" if unit == 0 else f"{amount:.3g} {_UNITS[unit]}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    full = [[*row, *[""] * (len(_HEADS) - len(row))] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in full]

@@ -1,0 +1,158 @@
+"""The task of `pcocc network`: what a node knows of the job's networks, asked as the job's user inside its namespace.
+
+A VM step whose command is `@netinfo show` or `@netinfo check [ADDRESS[:PORT]]`; each task sends one JSON tree (see netfacts).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pcocc_runtime import naming
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError
+from pcocc_runtime.observe.facts import (
+    CHECK,
+    ENDED,
+    NETWORK_VERB,
+    SHOW,
+    NetworkFacts,
+    NodeFacts,
+    choose_targets,
+    encode_answer,
+    parse_links,
+    parse_node,
+)
+from pcocc_runtime.system import files, process
+
+MOST_ASKED = 256  # VMs that one node asks in one network
+_SMALL = 128  # bytes of a packet that passes where anything does
+_SSH, _DHCP = 22, 67
+
+
+def main(argv: Sequence[str]) -> int:
+    """Send what this node knows; a failure is sent too, so that it can be told beside what the others say."""
+    task = int(os.environ.get("SLURM_PROCID", "0"))
+    try:
+        tree = collect(int(os.environ["SLURM_JOB_ID"]), argv)
+    except (PcoccError, OSError) as error:
+        tree = {"error": f"{os.environ.get('SLURMD_NODENAME') or os.uname().nodename}: {error}"}
+    for line in encode_answer(task, tree):
+        os.write(1, f"{line}\n".encode())
+    return 0
+
+
+def collect(job: int, argv: Sequence[str]) -> dict[str, Any]:
+    """Return what root's helper wrote about the job here, the devices of its namespace, and what those who are asked say."""
+    if argv[:1] not in ([SHOW], [CHECK]) or len(argv) > 2:
+        raise RequestError(f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
+    node = files.read_json(naming.job_dir(job) / "node.json")
+    if not isinstance(node, dict):
+        raise NodeError(f"the VMs of job {job} do not run on this node")
+    tree: dict[str, Any] = {"node": node, "links": read_links()}
+    if argv[0] == SHOW:
+        tree["vms"] = read_states(job, [rank for name, ranks in node["nodes"] if name == node["node"] for rank in ranks])
+    else:
+        tree |= check(tree, argv[1] if len(argv) > 1 else None)
+    return tree
+
+
+def read_states(job: int, ranks: Sequence[int]) -> dict[str, str]:
+    """Return how far each of these VMs is, from what its keeper has written, and which others this node was told to have ended."""
+    others = {int(path.name[2:]) for path in Path(naming.job_dir(job)).glob("vm*") if path.name[2:].isdecimal()} - {*ranks}
+    states = [(rank, _read_state(job, rank)) for rank in (*ranks, *sorted(others))]
+    return {str(rank): state for rank, state in states if rank in ranks or state.startswith(ENDED)}
+
+
+def _read_state(job: int, rank: int) -> str:
+    from pcocc_runtime.documents.vm_events import explain
+
+    directory = naming.job_dir(job) / naming.vm_name(rank)
+    ended, ready = files.read_json(directory / "ended"), files.read_json(directory / "ready")
+    if isinstance(ended, dict):
+        return f"{ENDED}{explain(str(ended.get('reason')))}"
+    silent = files.read_json(directory / "silent")
+    if isinstance(silent, dict) and not ready:
+        return f"silent: no answer within {silent.get('seconds')} s"
+    return "up" if ready else "booting" if os.path.isdir(directory) else "not started"
+
+
+def read_links() -> dict[str, dict[str, Any]]:
+    """Return the devices of the namespace this process is in, by name."""
+    text = process.run(["ip", "-json", "-statistics", "link", "show"], hint="install the package iproute2")
+    return parse_links(text)
+
+
+def check(tree: dict[str, Any], target: str | None) -> dict[str, Any]:
+    """Ask VMs, names and the world outside; what cannot be asked at all here is `trouble`."""
+    from pcocc_runtime.observe import probes
+
+    node = parse_node(tree)
+    routed = [one for one in node.networks if one.addresses]
+    try:
+        found = probes.ask_all(routed, lambda one: probe(node, one, target))
+    except NodeError as error:
+        return {"trouble": str(error)}
+    return {"probes": found, "dhcp": probes.listens_udp(_DHCP) if routed else None}
+
+
+def probe(node: NodeFacts, network: NetworkFacts, target: str | None) -> dict[str, Any]:
+    """Return what VMs, DNS server and a target outside answer in one network, in the form that netfacts reads."""
+    from pcocc_runtime.observe import probes
+
+    tried = choose_targets(network.members, network.ranks, MOST_ASKED)
+    heard = probes.find_all(tried, lambda rank: probes.ping(network.address_of(rank), network.mtu))
+    unheard = set(tried) - heard
+    narrow = probes.find_all(unheard, lambda rank: probes.ping(network.address_of(rank), _SMALL))
+    silent = probes.find_all(unheard - narrow, lambda rank: probes.answers_tcp(network.address_of(rank), _SSH))
+    wrong = check_names(network)
+    return {
+        "network": network.index,
+        "tried": tried,
+        "lost": sorted(unheard - narrow - silent),
+        "narrow": sorted(narrow),
+        "silent": sorted(silent),
+        "deaf": wrong is None,
+        "wrong_names": wrong or [],
+        "outbound": check_outbound(node, network, target) if target else None,
+    }
+
+
+def check_names(network: NetworkFacts) -> list[str] | None:
+    """Return a sentence for each name or address of this node's VMs, and of the first and last, that is wrong; None: no answer."""
+    from pcocc_runtime.observe import probes, resolver
+
+    ranks = sorted({*network.ranks, *network.members[:1], *network.members[-1:]})
+    pairs = [(f"{naming.vm_name(rank)}.{network.domain}", network.address_of(rank)) for rank in ranks]
+    questions = [*pairs, *((address, name) for name, address in pairs)]
+    names = {name for name, _address in pairs}
+
+    def ask(pair: tuple[str, str]) -> list[str] | None:
+        return (resolver.find_addresses if pair[0] in names else resolver.find_names)(network.gateway, pair[0])
+
+    answers = probes.ask_all(questions, ask)
+    if None in answers:
+        return None
+    return [
+        f"{asked} is {' and '.join(answer or ()) or 'not known'}, it should be {wanted}"
+        for (asked, wanted), answer in zip(questions, answers, strict=True)
+        if answer != [wanted]
+    ]
+
+
+def check_outbound(node: NodeFacts, network: NetworkFacts, target: str) -> str | None:
+    """Return why a target outside does not answer packets from the network, empty when it does, None when it need not."""
+    from ipaddress import IPv4Address
+
+    from pcocc_runtime.observe import probes
+
+    address, _, port = target.partition(":")
+    allowed = network.outbound
+    if not allowed or (isinstance(allowed, tuple) and not any(IPv4Address(address) in one for one in allowed)):
+        return None
+    assert network.addresses is not None  # the caller's: only such networks have a way out
+    source = str(naming.node_address(network.addresses, node.index))
+    if port:
+        return "" if probes.answers_tcp(address, int(port), source) else f"{target} takes no connection"
+    return "" if probes.ping(address, _SMALL, source) else f"{target} does not answer"

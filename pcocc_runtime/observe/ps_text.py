@@ -1,0 +1,86 @@
+"""Virtual clusters as `pcocc ps` lists them: a line for each job, or for each VM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents.reach import address_of
+from pcocc_runtime.observe.facts import NodeFacts
+from pcocc_runtime.terminal import columns
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualCluster:
+    """A job whose VMs run, as Slurm writes its parts; `time` is how long the job runs."""
+
+    job: str
+    name: str
+    user: str
+    partition: str
+    vms: int
+    time: str
+    nodes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """A VM of a job; `address` is the one that it is reached by, `ports` lead to it: (node's port, VM's port)."""
+
+    job: str
+    name: str
+    node: str
+    state: str
+    address: str
+    ports: tuple[tuple[int, int], ...]
+
+
+def find_vms(job: str, nodes: Sequence[NodeFacts]) -> list[Vm]:
+    """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another knows that they have ended."""
+    by_name = {node.name: node for node in nodes}
+    states = {rank: state for node in nodes for rank, state in node.states.items()}
+    return sorted(
+        (_find_vm(job, rank, name, by_name.get(name), nodes[0], states) for name, ranks in nodes[0].nodes for rank in ranks),
+        key=lambda vm: int(vm.name[2:]),
+    )
+
+
+def _find_vm(job: str, rank: int, name: str, node: NodeFacts | None, any_node: NodeFacts, states: Mapping[int, str]) -> Vm:
+    address = address_of((node or any_node).reach, rank) or ""
+    state = node.states.get(rank, "not started") if node else states.get(rank, UNKNOWN)
+    ports = tuple((host, port) for vm, port, host in node.forwards if vm == rank) if node else ()
+    return Vm(job, naming.vm_name(rank), name, state, address, ports)
+
+
+def render_clusters(every: Sequence[VirtualCluster]) -> str:
+    """Return a line for each job."""
+    rows = [("JOB", "NAME", "USER", "PARTITION", "VMS", "TIME", "NODES")]
+    rows += [(one.job, one.name, one.user, one.partition, str(one.vms), one.time, one.nodes) for one in every]
+    return columns(rows)
+
+
+def render_vms(every: Sequence[Vm]) -> str:
+    """Return a line for each VM."""
+    rows = [("JOB", "VM", "NODE", "ADDRESS", "REACHED BY", "STATE")]
+    for one in every:
+        reached = " ".join(f"{one.node}:{host}>{port}" for host, port in one.ports)
+        rows.append((one.job, one.name, one.node, one.address or "-", reached or "-", one.state))
+    return columns(rows)
+
+
+def render_json(clusters: Sequence[VirtualCluster], vms: Sequence[Vm] | None) -> str:
+    """Return jobs as JSON, each with its VMs when they are known."""
+    trees: list[dict[str, Any]] = [asdict(one) for one in clusters]
+    for tree in trees if vms is not None else ():
+        tree["vm_list"] = [_as_tree(vm) for vm in vms or () if vm.job == tree["job"]]
+    return json.dumps(trees, indent=2) + "\n"
+
+
+def _as_tree(vm: Vm) -> dict[str, Any]:
+    forwards = [{"vm_port": port, "host_port": host} for host, port in vm.ports]
+    return {"name": vm.name, "node": vm.node, "state": vm.state, "address": vm.address or None, "forwards": forwards}

@@ -1,0 +1,1 @@
+"""QEMU's words: arguments, slots, memory; pure."""

@@ -1,0 +1,205 @@
+"""QEMU's argument list from a VM's plan: one small pure function per device family (qemu-system(1))."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pcocc_runtime.qemu import slots
+from pcocc_runtime.qemu.disks import Disk, escape, first_partition, machine_kind, plan_disks
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A network interface: an open tap and the MAC the guest sees."""
+
+    fd: int
+    mac: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A host directory exported over 9p."""
+
+    tag: str
+    path: str
+    readonly: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFs:
+    """A host directory exported by a virtiofsd at the other end of a connected socket."""
+
+    tag: str
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Uefi:
+    """UEFI firmware: its code, and this VM's own copy of the variables."""
+
+    code: str
+    variables: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel booted without the disk's boot loader."""
+
+    path: str
+    initrd: str | None = None
+    append: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VmPlan:
+    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB."""
+
+    name: str
+    uuid: str
+    qemu: str
+    accel: str
+    cpus: int
+    memory: int
+    seed: str
+    qmp_fd: int
+    qmp_path: str
+    console_path: str
+    console_log: str
+    agent_path: str
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    exports: tuple[Export, ...] = ()
+    filesystems: tuple[SharedFs, ...] = ()
+    machine: str = "q35"
+    cpu_model: str | None = None
+    disk_model: str = "virtio"
+    firmware: Uefi | None = None
+    kernel: Kernel | None = None
+    display: str | None = None
+    display_path: str = ""
+    nic_model: str = "virtio-net-pci"
+    custom_args: tuple[str, ...] = ()
+
+
+def plan_qemu_argv(plan: VmPlan) -> list[str]:
+    """Return the whole command line, program first."""
+    fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics), plan.display)
+    movable = len(plan.exports) + len(plan.filesystems) + 3  # those of _helpers
+    places = slots.plan_places(fixed, movable)
+    return [
+        plan.qemu,
+        *_identity(plan),
+        *_machine(plan),
+        *_monitors(plan),
+        *_console(plan),
+        *_firmware(plan),
+        *_kernel(plan),
+        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed),
+        *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
+        *slots.plan_bridge(fixed, movable),
+        *[word for index, export in enumerate(plan.exports) for word in _export(index, export, next(places))],
+        *[word for index, shared in enumerate(plan.filesystems) for word in _filesystem(index, shared, next(places))],
+        *_helpers(plan, places),
+        *_display(plan),
+        *plan.custom_args,
+    ]
+
+
+def _identity(plan: VmPlan) -> list[str]:
+    return [
+        "-name", f"guest={escape(plan.name)},debug-threads=on", "-uuid", plan.uuid, "-nodefaults", "-no-user-config",
+        "-display", "none", "-sandbox", SANDBOX, "-action", "panic=pause,shutdown=pause",
+    ]  # fmt: skip
+
+
+def _machine(plan: VmPlan) -> list[str]:
+    accel = "kvm" if plan.accel == "kvm" else "tcg,thread=multi,tb-size=64"
+    model = plan.cpu_model or ("host" if plan.accel == "kvm" else "qemu64")
+    vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""  # others have no such port
+    shared = ",memory-backend=ram" if plan.filesystems else ""
+    return [
+        *_shared_memory(plan),
+        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{shared}", "-accel", accel, "-cpu", model,
+        "-smp", f"cpus={plan.cpus}", "-m", f"size={plan.memory}M", "-rtc", "base=utc,driftfix=slew",
+    ]  # fmt: skip
+
+
+def _shared_memory(plan: VmPlan) -> list[str]:
+    return ["-object", f"memory-backend-memfd,id=ram,size={plan.memory}M,share=on"] if plan.filesystems else []
+
+
+def _monitors(plan: VmPlan) -> list[str]:
+    return [
+        "-chardev", f"socket,id=keeper,fd={plan.qmp_fd}", "-mon", "chardev=keeper,mode=control",
+        "-chardev", f"socket,id=qmp,path={escape(plan.qmp_path)},server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+    ]  # fmt: skip
+
+
+def _console(plan: VmPlan) -> list[str]:
+    console = f"socket,id=console,path={escape(plan.console_path)},server=on,wait=off,logfile={escape(plan.console_log)},logappend=off"
+    return ["-chardev", console, "-serial", "chardev:console"]
+
+
+def _firmware(plan: VmPlan) -> list[str]:
+    if plan.firmware is None:
+        return []
+    return [
+        "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={escape(plan.firmware.code)}",
+        "-drive", f"if=pflash,unit=1,format=raw,file={escape(plan.firmware.variables)}",
+    ]  # fmt: skip
+
+
+def _kernel(plan: VmPlan) -> list[str]:
+    kernel = plan.kernel
+    if kernel is None:
+        return []
+    append = kernel.append if kernel.append is not None else f"console=ttyS0 root={first_partition(plan.disk_model)}"
+    return ["-kernel", kernel.path, *(["-initrd", kernel.initrd] if kernel.initrd else []), "-append", append]
+
+
+def _nic(plan: VmPlan, index: int, nic: Nic) -> list[str]:
+    mtu = f",host_mtu={nic.mtu}" if plan.nic_model.startswith("virtio") else ""
+    return ["-netdev", f"tap,id=net{index},fd={nic.fd}",
+            "-device", f"{plan.nic_model},netdev=net{index},mac={nic.mac}{mtu},romfile="]  # fmt: skip
+
+
+def _export(index: int, export: Export, place: str) -> list[str]:
+    readonly = ",readonly=on" if export.readonly else ""
+    return [
+        "-fsdev", f"local,id=fs{index},path={escape(export.path)},security_model=none,multidevs=remap{readonly}",
+        "-device", f"virtio-9p-pci,fsdev=fs{index},mount_tag={escape(export.tag)}{place}",
+    ]  # fmt: skip
+
+
+def _filesystem(index: int, shared: SharedFs, place: str) -> list[str]:
+    return [
+        "-chardev", f"socket,id=virtiofs{index},fd={shared.fd}",
+        "-device", f"vhost-user-fs-pci,chardev=virtiofs{index},tag={escape(shared.tag)}{place}",
+    ]  # fmt: skip
+
+
+def _helpers(plan: VmPlan, places: Iterator[str]) -> list[str]:
+    return [
+        "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", f"virtio-rng-pci,rng=rng{next(places)}",
+        "-device", f"virtio-serial-pci{next(places)}",
+        "-chardev", f"socket,id=agent,path={escape(plan.agent_path)},server=on,wait=off",
+        "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+        "-device", f"pvpanic-pci{next(places)}",
+    ]  # fmt: skip
+
+
+def _display(plan: VmPlan) -> list[str]:
+    if plan.display is None:
+        return []
+    path = escape(plan.display_path)
+    devices = ["-device", "VGA", "-device", "qemu-xhci", "-device", "usb-tablet"]  # the pointer goes where it is put
+    if plan.display == "vnc":
+        return [*devices, "-vnc", f"unix:{path}"]
+    return [
+        *devices, "-spice", f"unix=on,addr={path},disable-ticketing=on",
+        "-chardev", "spicevmc,id=vdagent,name=vdagent", "-device", "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""A running VM's disk as a revision of an image."""

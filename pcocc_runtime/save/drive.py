@@ -1,0 +1,79 @@
+"""Saving a persistent drive of a running VM as an image: docs/decisions/012-save.md tells how and why.
+
+The guest goes on writing to the drive itself. From the frozen moment on QEMU keeps, in a file on scratch, what the guest is
+about to overwrite; drive and file together are the drive as it was, which is read through QEMU over a unix socket (NBD). The
+VM's keeper takes all of that away again, however this process ends.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pcocc_runtime.documents.save import EXPORT_SOCKET, SAVE_FILTER, SAVE_OVERLAY, SAVE_VIEW
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError
+from pcocc_runtime.images import qemu_img
+from pcocc_runtime.progress import Progress
+from pcocc_runtime.save.link import Link
+from pcocc_runtime.save.moment import Note, Vm, find_disk, frozen, on_scratch
+
+_OLDEST = (7, 1)  # QEMU's copy-before-write got on-cbw-error: an old block that cannot be kept is no error of the guest's
+_EXPORT = "drive"
+
+
+def copy_drive(vm: Vm, index: int, link: Link, layer: Path, safe: bool, progress: Progress, note: Note) -> None:
+    """Write a drive as of one moment, which comes when file systems are frozen, to `layer`; it is on disk then."""
+    ensure_able(link)
+    address = str(vm.directory / EXPORT_SOCKET)
+    keep_old_blocks(vm, index, link, safe, progress, note)
+    link.command("nbd-server-start", addr={"type": "unix", "data": {"path": address}})
+    link.command("block-export-add", type="nbd", id="save-export", name=_EXPORT, writable=False, **{"node-name": SAVE_VIEW})
+    try:
+        qemu_img.convert(qemu_img.export(address, _EXPORT), "qcow2", layer, progress(f"saving drive {index}"))
+    except PcoccError as error:
+        link.command("query-status")  # NodeError when the VM has ended
+        raise NodeError(
+            f"drive {index} of {vm.name} could not be read to its end: {error.message}",
+            f"when the guest wrote more meanwhile than {vm.facts.scratch} has room for, free some, or save when it writes less",
+        ) from None
+
+
+def ensure_able(link: Link) -> None:
+    """Raise RequestError when this QEMU cannot save drives without danger to them."""
+    found = link.command("query-version")["qemu"]
+    if (found["major"], found["minor"]) < _OLDEST:
+        raise RequestError(f"QEMU {found['major']}.{found['minor']} cannot save persistent drives", "QEMU 7.1 and later can")
+
+
+def keep_old_blocks(vm: Vm, index: int, link: Link, safe: bool, progress: Progress, note: Note) -> None:
+    """Have QEMU keep aside what the guest overwrites of a drive, and show the drive as it is now."""
+    shown = find_disk(link, index)
+    node, size = shown["inserted"]["node-name"], shown["inserted"]["image"]["virtual-size"]
+    aside = Path(vm.facts.scratch, f"{vm.name}.old")
+    link.tell_drive(shown["qdev"], node)
+    link.tell_layer(str(aside))
+    try:
+        with on_scratch(vm):
+            qemu_img.create_empty(aside, size)
+        link.command("blockdev-add", **plan_aside(str(aside)))
+        link.command("blockdev-add", **plan_filter(node))
+    finally:
+        aside.unlink(missing_ok=True)  # QEMU has it open: when it is no longer used, nothing is left of it
+    progress("freezing the guest's file systems")(0, 0)
+    with frozen(vm, link, safe, note):
+        link.command("qom-set", path=shown["qdev"], property="drive", value=SAVE_FILTER)
+    link.command("blockdev-add", driver="snapshot-access", file=SAVE_FILTER, **{"node-name": SAVE_VIEW})
+
+
+def plan_aside(path: str) -> dict[str, Any]:
+    """Return QEMU's options of the file of old blocks, which nobody needs after a crash."""
+    cache = {"direct": False, "no-flush": True}
+    return {"driver": "qcow2", "node-name": SAVE_OVERLAY, "cache": cache, "file": {"driver": "file", "filename": path, "cache": cache}}
+
+
+def plan_filter(node: str) -> dict[str, Any]:
+    """Return QEMU's options of what stands between the guest and the drive meanwhile; the guest meets no error of the copy's."""
+    return {
+        "driver": "copy-before-write", "node-name": SAVE_FILTER, "file": node, "target": SAVE_OVERLAY,
+        "on-cbw-error": "break-snapshot", "discard": "unmap",
+    }  # fmt: skip

@@ -1,0 +1,114 @@
+"""A VM that is saved, and the moment it is saved as of: its guest's file systems frozen while its disk is put aside."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.guest.agent import Agent
+from pcocc_runtime.qemu.disks import disk_id
+from pcocc_runtime.save.link import Link
+from pcocc_runtime.system import files
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """A VM on this node, and what to call it."""
+
+    name: str
+    directory: Path
+    facts: DiskFacts = field(compare=False)
+
+    def disk(self, index: int) -> Path:
+        """Return the file of a disk."""
+        return Path(self.facts.disks[index].path)
+
+
+def read_vm(name: str, directory: Path) -> Vm:
+    """Return the VM whose directory this is; NodeError when it is not there."""
+    if not directory.is_dir():
+        raise NodeError(f"{name} does not run on this node")
+    return Vm(name, directory, parse_facts(files.read_json(directory / DISKS_FILE), name))
+
+
+def find_disk(link: Link, index: int) -> dict[str, Any]:
+    """Return what QEMU says of a disk (query-block)."""
+    for one in link.command("query-block"):
+        if one["device"] == disk_id(index) and one.get("inserted"):
+            found: dict[str, Any] = one
+            return found
+    raise NodeError(f"{link.vm}'s QEMU has no disk {disk_id(index)}")
+
+
+@contextlib.contextmanager
+def on_scratch(vm: Vm) -> Iterator[None]:
+    """Tell an error of the file system in the block as one of scratch: else the repository would be blamed."""
+    try:
+        yield
+    except OSError as error:
+        scratch = vm.facts.scratch
+        raise NodeError(
+            f"{vm.name} cannot be saved, which needs some room in the job's scratch directory {scratch}: {error.strerror}",
+            f"see 'df {scratch}' on the VM's node, and free some there",
+        ) from None
+
+
+@contextlib.contextmanager
+def frozen(vm: Vm, link: Link, safe: bool, note: Note) -> Iterator[None]:
+    """Have the guest's file systems frozen in the block, if its agent does that; with `safe`, NodeError if not."""
+    try:
+        agent = open_agent(vm, link)
+    except NodeError as error:
+        if safe:
+            raise NodeError(f"the file systems of {vm.name} cannot be frozen: {error}", _AGENT_HINT) from None
+        note(f"the file systems of {vm.name} were not frozen, so what its programs had not yet written is not saved: {error}")
+        yield
+        return
+    with agent:
+        link.tell_frozen(True)
+        count = thawed = 0
+        try:
+            try:
+                count = agent.freeze()
+            except NodeError as error:
+                if safe:
+                    raise NodeError(f"the file systems of {vm.name} cannot be frozen: {error}", _AGENT_HINT) from None
+                note(f"the file systems of {vm.name} were not frozen: {error}")
+            yield
+        finally:
+            thawed = thaw(vm, agent)
+            link.tell_frozen(False)
+        if count and not thawed:
+            reason = f"the file systems of {vm.name} were thawed by somebody else before the disk was saved"
+            if safe:
+                raise NodeError(reason, "try again")
+            note(reason)
+
+
+def thaw(vm: Vm, agent: Agent) -> int:
+    """Have the guest's file systems thawed; return how many were frozen."""
+    try:
+        return agent.thaw()
+    except NodeError as error:  # our connection ends with the word 'frozen', upon which the keeper sends this again
+        raise NodeError(
+            f"the file systems of {vm.name} may still be frozen, nothing is saved: {error}",
+            "they thaw when the agent answers, or with fsfreeze --unfreeze in the guest",
+        ) from None
+
+
+_AGENT_HINT = "qemu-guest-agent must be installed in the image and run; without --safe the disk is saved as after a power failure"
+
+
+def open_agent(vm: Vm, link: Link) -> Agent:
+    """Return a connection to the guest's agent; NodeError when it does not answer."""
+    ports = {one["label"]: one["frontend-open"] for one in link.command("query-chardev")}
+    if not ports.get("agent"):
+        raise NodeError("its guest runs no agent")
+    return Agent(str(vm.directory / "agent"))

@@ -1,0 +1,1 @@
+"""How a YAML file becomes checked values; no setting of pcocc's is named here."""

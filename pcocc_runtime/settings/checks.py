@@ -1,0 +1,260 @@
+"""Settings as tables: which keys a mapping may have, and the check that turns each value into its type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.settings.tree import Node
+
+Check = Callable[[Node], Any]
+Problems = list[ConfigError]
+
+_SIZES = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
+_MOST_MEMORY = 64 * 1024 * 1024
+_TYPES = ((bool, "true or false"), (int, "a whole number"), (float, "a number"), (str, "text"),
+          (tuple, "a list"), (dict, "a mapping"), (type(None), "nothing"))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key of a mapping; `note` is what an admin should know about a key that is accepted and has no effect."""
+
+    name: str
+    check: Check
+    required: bool = False
+    note: str | None = None
+
+
+class Several(ConfigError):
+    """All that is wrong inside one setting; it reads like the first of them."""
+
+    def __init__(self, every: Sequence[ConfigError]) -> None:
+        first = every[0]
+        super().__init__(first.message, first.file, first.line, first.key, first.hint)
+        self.every = tuple(every)
+
+
+def add_problem(problems: Problems, error: ConfigError) -> None:
+    """Add an error, or each one of several, to `problems`."""
+    problems += error.every if isinstance(error, Several) else (error,)
+
+
+def gather(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Return what `check` makes of every item; what is wrong with any of them is raised at once."""
+    problems: Problems = []
+    values = []
+    for item in items:
+        try:
+            values.append(check(item))
+        except ConfigError as error:
+            add_problem(problems, error)
+    raise_problems(problems)
+    return values
+
+
+def raise_problems(problems: Problems) -> None:
+    """Raise what was found, if anything was."""
+    if problems:
+        raise problems[0] if len(problems) == 1 else Several(problems)
+
+
+def find_notes(node: Node, table: Sequence[Setting]) -> list[str]:
+    """Return a sentence with its place for each key of a mapping that is accepted and has no effect."""
+    notes = {setting.name: setting.note for setting in table if setting.note}
+    found = node.value.items() if isinstance(node.value, dict) else ()
+    return [str(child.error(notes[key])) for key, child in found if key in notes]
+
+
+def read_mapping(node: Node, table: Sequence[Setting], problems: Problems) -> dict[str, Any]:
+    """Return the checked values of the keys that are there; what is wrong is added to `problems`."""
+    if not isinstance(node.value, dict):
+        problems.append(mismatch(node, "a mapping"))
+        return {}
+    known = {setting.name: setting for setting in table}
+    values: dict[str, Any] = {}
+    for key, child in node.value.items():
+        if key not in known:
+            problems.append(unknown_key(child, key, known))
+            continue
+        try:
+            values[key] = known[key].check(child)
+        except ConfigError as error:
+            add_problem(problems, error)
+    problems += [
+        node.error(f"{setting.name} is missing") for setting in table if setting.required and setting.name not in node.value
+    ]
+    return values
+
+
+def read_names(node: Node, what: str, problems: Problems) -> Mapping[str, Node]:
+    """Return the entries of a file that maps names to definitions; a wrong name is a problem."""
+    if not isinstance(node.value, dict):
+        problems.append(mismatch(node, f"a mapping of {what} names"))
+        return {}
+    for name, child in node.value.items():
+        if not is_name(name):
+            problems.append(child.error(f"{name!r} cannot name a {what}", name_hint(what)))
+    return node.value
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text follows the rule for names."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text) is not None
+
+
+def name_hint(what: str) -> str:
+    """Return the rule for names."""
+    return f"the name of a {what} has letters, digits, '_', '.', '-', at most 64, and begins with a letter or digit"
+
+
+def unknown_key(node: Node, key: str, known: Mapping[str, Any]) -> ConfigError:
+    """Return the error for a key nobody knows, with the nearest one that exists."""
+    import difflib  # 3 ms, only for a message
+
+    near = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(sorted(known))}"
+    return node.error("unknown setting", hint)
+
+
+def type_name(value: Any) -> str:
+    """Return how users call the type of a YAML value."""
+    return next((name for kind, name in _TYPES if isinstance(value, kind)), type(value).__name__)
+
+
+def mismatch(node: Node, expected: str, hint: str | None = None) -> ConfigError:
+    """Return the error for a value of the wrong type."""
+    shown = f" {node.raw!r}" if node.raw else ""
+    return node.error(f"expected {expected}, found {type_name(node.value)}{shown}", hint)
+
+
+def text(node: Node) -> str:
+    """Check for text on one line."""
+    if not isinstance(node.value, str):
+        raise mismatch(node, "text", "put it in quotes" if node.raw else None)
+    if any(not char.isprintable() for char in node.value):
+        raise node.error("expected text on one line without control characters")
+    return node.value
+
+
+def prose(node: Node) -> str:
+    """Check for text of any number of lines."""
+    if not isinstance(node.value, str):
+        raise mismatch(node, "text", "put it in quotes" if node.raw else None)
+    if "\0" in node.value:
+        raise node.error("holds a NUL character, which no program can be given")
+    return node.value
+
+
+def boolean(node: Node) -> bool:
+    """Check for true or false."""
+    if not isinstance(node.value, bool):
+        raise mismatch(node, "true or false")
+    return node.value
+
+
+def integer(low: int, high: int) -> Check:
+    """Return the check for a whole number from `low` to `high`."""
+
+    def check(node: Node) -> int:
+        if not isinstance(node.value, int) or isinstance(node.value, bool):
+            raise mismatch(node, "a whole number")
+        if not low <= node.value <= high:
+            raise node.error(f"{node.value} is not between {low} and {high}")
+        return node.value
+
+    return check
+
+
+def choice(*words: str) -> Check:
+    """Return the check for one of some words."""
+
+    def check(node: Node) -> str:
+        word = node.raw if isinstance(node.value, str | bool) else None
+        if word not in words:
+            raise mismatch(node, f"one of {', '.join(words)}")
+        return word
+
+    return check
+
+
+def pattern(regex: str, expected: str) -> Check:
+    """Return the check for a scalar whose own text matches (so that 52:54:00 is no base-60 number)."""
+
+    def check(node: Node) -> str:
+        if isinstance(node.value, dict | tuple) or not re.fullmatch(regex, node.raw):
+            raise mismatch(node, expected)
+        return node.raw
+
+    return check
+
+
+def list_of(check: Check) -> Check:
+    """Return the check for a list; its value is a tuple."""
+
+    def check_list(node: Node) -> tuple[Any, ...]:
+        if not isinstance(node.value, tuple):
+            raise mismatch(node, "a list")
+        return tuple(gather(check, node.value))
+
+    return check_list
+
+
+def mapping_of(check: Check) -> Check:
+    """Return the check for a mapping with free keys."""
+
+    def check_mapping(node: Node) -> dict[str, Any]:
+        if node.value == ():  # what pcocc 0.7 writes for none
+            return {}
+        if not isinstance(node.value, dict):
+            raise mismatch(node, "a mapping")
+        return dict(zip(node.value, gather(check, node.value.values()), strict=True))
+
+    return check_mapping
+
+
+def record(table: Sequence[Setting]) -> Check:
+    """Return the check for a nested mapping with a table of its own."""
+
+    def check(node: Node) -> dict[str, Any]:
+        problems: Problems = []
+        values = read_mapping(node, table, problems)
+        raise_problems(problems)
+        return values
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    """Return the check that also takes null, as None."""
+    return lambda node: None if node.value is None else check(node)
+
+
+def absolute_path(node: Node) -> str:
+    """Check for an absolute path."""
+    path = text(node)
+    if not path.startswith("/"):
+        raise node.error(f"{path!r} is not an absolute path")
+    return path
+
+
+def space(node: Node) -> int:
+    """Check for an amount of disk space such as 50G or 1T; value in bytes."""
+    match = re.fullmatch(r"([0-9]{1,9})([MGTmgt])(i?[Bb])?", node.raw) if isinstance(node.value, int | str) else None
+    if not match or not int(match[1]):
+        raise mismatch(node, "an amount of disk space such as 50G or 1T")
+    return int(match[1]) * _SIZES[match[2].upper()] << 20
+
+
+def memory(node: Node) -> int:
+    """Check for an amount of memory such as 512M or 2G; a bare number is MiB, as in Slurm's --mem; value in MiB."""
+    match = re.fullmatch(r"([0-9]{1,9})([MGTmgt]?)(i?[Bb])?", node.raw) if isinstance(node.value, int | str) else None
+    if not match or not int(match[1]):
+        raise mismatch(node, "an amount of memory such as 512M or 2G")
+    amount = int(match[1]) * _SIZES[match[2].upper()]
+    if amount > _MOST_MEMORY:
+        raise node.error(f"{node.raw} is more than 64T, which no VM can have")
+    return amount

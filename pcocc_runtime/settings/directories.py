@@ -1,0 +1,155 @@
+"""Configuration directories: where they are, their files read as text and as trees, and the check that only root wrote them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.settings.checks import Problems
+from pcocc_runtime.settings.tree import Node, parse_yaml
+
+if TYPE_CHECKING:
+    from pathlib import PurePath
+
+SITE_DIR = "/etc/pcocc"
+
+
+def site_dir(environ: Mapping[str, str], uid: int) -> str:
+    """Return the site's directory for a command run by `uid`; root is never led elsewhere by its environment."""
+    named = environ.get("PCOCC_SYSTEM_CONF_DIR") if uid else None
+    return ensure_named_directory(named, "PCOCC_SYSTEM_CONF_DIR") if named else SITE_DIR
+
+
+def user_dir(environ: Mapping[str, str]) -> str | None:
+    """Return the directory of the user's own configuration."""
+    named, home = environ.get("PCOCC_USER_CONF_DIR"), environ.get("HOME")
+    if named:
+        return ensure_named_directory(named, "PCOCC_USER_CONF_DIR")
+    return f"{home}/.pcocc" if home else None
+
+
+def ensure_trusted(confdir: str | PurePath = SITE_DIR) -> None:
+    """Raise ConfigError unless only root can have written the site's configuration."""
+    ensure_root_only(str(confdir))
+
+
+def read_tree(path: str, problems: Problems) -> Node:
+    """Return the tree of a YAML file, an empty one when there is no file or it is wrong."""
+    try:
+        text = read_file(path)
+        return parse_yaml(text or "", path, problems)
+    except ConfigError as error:
+        problems.append(error)
+        return Node({}, path, 1, "")
+
+
+def list_drop_ins(directory: str, problems: Problems) -> list[str]:
+    """Return the YAML files of a directory in order of name; one that cannot be read is a problem."""
+    try:
+        return list_yaml(directory)
+    except ConfigError as error:
+        problems.append(error)
+        return []
+
+
+MAX_FILE = 4 * 1024 * 1024
+
+
+def read_file(path: str) -> str | None:
+    """Return the text of a configuration file, None when there is none; ConfigError when it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        _refuse_dangling(path)
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ConfigError("is not a regular file", path)
+        data = _read_all(fd)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        os.close(fd)
+    return _decode(data, path)
+
+
+def _read_all(fd: int) -> bytes:
+    data = b""
+    while len(data) <= MAX_FILE and (more := os.read(fd, 1 << 16)):
+        data += more
+    return data
+
+
+def _decode(data: bytes, path: str) -> str:
+    if len(data) > MAX_FILE:
+        raise ConfigError(f"is larger than {MAX_FILE >> 20} MiB", path)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError("is not UTF-8 text", path, line) from error
+
+
+def list_yaml(directory: str) -> list[str]:
+    """Return the paths of a directory's *.yaml files in order of name; none when there is no such directory."""
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        _refuse_dangling(directory)
+        if os.path.lexists(directory):
+            raise ConfigError("is not a directory", directory) from None
+        return []
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    return [f"{directory}/{name}" for name in names if name.endswith(".yaml") and not name.startswith(".")]
+
+
+def _refuse_dangling(path: str) -> None:
+    if os.path.islink(path):
+        raise ConfigError("is a link to what does not exist", path, hint=f"see: ls -l {path}")
+
+
+def ensure_named_directory(path: str, variable: str) -> str:
+    """Return a directory that an environment variable names; ConfigError when it is none."""
+    if not os.path.isdir(path):
+        raise ConfigError("is not a directory", path, hint=f"{variable} names it")
+    return path
+
+
+def ensure_root_only(directory: str) -> None:
+    """Raise ConfigError unless the directory, its parents and all in it are root's and writable by nobody else."""
+    real = os.path.realpath(directory)
+    parent = real
+    while parent != "/":
+        parent = os.path.dirname(parent)
+        _ensure_root_file(parent, os.stat(parent))
+    _ensure_tree(real)
+
+
+def _ensure_tree(path: str) -> None:
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        raise ConfigError("does not exist", path, hint="install pcocc's configuration on this node") from None
+    if stat.S_ISLNK(info.st_mode):
+        raise ConfigError("is a symbolic link", path, hint="put the file itself there, so that only root can change it")
+    _ensure_root_file(path, info)
+    if stat.S_ISDIR(info.st_mode):
+        for name in sorted(os.listdir(path)):
+            _ensure_tree(f"{path}/{name}")
+
+
+def _ensure_root_file(path: str, info: os.stat_result) -> None:
+    if info.st_uid != 0:
+        raise ConfigError(f"belongs to uid {info.st_uid}, not to root", path, hint=f"chown root {path}")
+    if info.st_mode & 0o022 and not (stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX):
+        raise ConfigError("can be written by others than root", path, hint=f"chmod go-w {path}")
+
+
+def _unreadable(path: str, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot be read: {error.strerror}", path)

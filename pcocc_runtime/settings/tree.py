@@ -1,0 +1,217 @@
+"""YAML text to a tree whose every node knows its file, line and key path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pcocc_runtime.errors import ConfigError
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times as fast
+_PLAIN_TEXT = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+_MAX_DEPTH = 100
+_MAX_SIZE = 1_000_000  # characters that aliases may make of a few
+_MAX_MERGED = 100_000  # settings that `<<` keys may copy
+_SAFE_DEPTH = 2000  # the C parser recurses on the C stack, where ten times as deep ends the process
+_SCALAR_ERRORS = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
+
+
+class TooMuch(ConfigError):
+    """A document that would take the memory or the stack of whoever reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value of a YAML file; `value` is a scalar, a tuple of Nodes, or a dict of Nodes; `raw` a scalar's own text."""
+
+    value: Any
+    file: str
+    line: int
+    path: str
+    raw: str = ""
+    size: int = 1  # characters, aliases written out
+    depth: int = 0
+
+    def error(self, message: str, hint: str | None = None) -> ConfigError:
+        """Return the error that points here."""
+        return ConfigError(message, self.file, self.line, self.path or None, hint)
+
+    def plain(self) -> Any:
+        """Return the value without the places, as YAML's own loaders do."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, tuple):
+            return [node.plain() for node in self.value]
+        return self.value
+
+
+def parse_yaml(text: str, file: str, problems: list[ConfigError] | None = None) -> Node:
+    """Return the tree of a YAML document, an empty one as an empty mapping; ConfigError when it is not YAML.
+
+    Single values that are wrong are left out and added to `problems`; without such a list the first of them is raised.
+    """
+    wrong: list[ConfigError] = []
+    try:
+        _refuse_deep(text, file)
+        loader = _Loader(text)
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, text, file) from error
+    try:
+        root = loader.get_single_node()
+        tree = _Converter(loader, file, len(text), wrong).convert(root, "", _line(root)) if root else None
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, text, file) from error
+    finally:
+        loader.dispose()
+    if problems is None and wrong:
+        raise wrong[0]
+    if problems is not None:
+        problems += wrong
+    return tree or Node({}, file, 1, "")
+
+
+def _refuse_deep(text: str, file: str) -> None:
+    """Raise TooMuch for what could exhaust the C stack; of other texts the converter tells it."""
+    most = text.count("[") + text.count("{") + 2 * max(map(len, text.splitlines()), default=0)
+    if most <= _SAFE_DEPTH:
+        return
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise _too_deep(file, _line(event))
+
+
+class _Converter:
+    """Turns composed YAML nodes into Nodes; one shared by aliases is converted once, so that they cannot explode.
+
+    A value that is wrong is None, and what is wrong with it is added to `problems`.
+    """
+
+    def __init__(self, loader: Any, file: str, length: int, problems: list[ConfigError]) -> None:
+        self._loader = loader
+        self._file = file
+        self._most = _MAX_SIZE + 2 * length
+        self._problems = problems
+        self._done: dict[int, Node] = {}
+        self._pairs: dict[int, dict[str, tuple[Any, Any]]] = {}
+        self._copied = 0
+        self._open: set[int] = set()
+
+    def convert(self, node: Any, path: str, line: int) -> Node | None:
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path, line)
+        if id(node) not in self._done:
+            if not self._enter(node, path, line):
+                return None
+            self._done[id(node)] = self._collection(node, path, line)
+            self._open.remove(id(node))
+        done = self._done[id(node)]
+        return Node(done.value, self._file, line, path, "", done.size, done.depth)
+
+    def _enter(self, node: Any, path: str, line: int) -> bool:
+        """Begin with a list or mapping; False when it is inside itself."""
+        if id(node) in self._open:
+            self._add("a value contains itself", line, path)
+            return False
+        self._open.add(id(node))
+        self._refuse_too_deep(len(self._open), line)
+        return True
+
+    def _scalar(self, node: Any, path: str, line: int) -> Node | None:
+        value, reason = node.value, ""
+        if node.tag != _PLAIN_TEXT:
+            try:
+                value = self._loader.construct_object(node)
+            except _SCALAR_ERRORS as error:
+                value, reason = [], f": {error}".partition(";")[0] if type(error) is ValueError else ""
+        if isinstance(value, list | dict | set):  # a tag such as !!set makes these of a word
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            self._add(f"{node.value[:60]!r} is not a valid {kind}{reason}", line, path, "put it in quotes if it is text")
+            return None
+        return Node(value, self._file, line, path, node.value, len(node.value) + 1)
+
+    def _collection(self, node: Any, path: str, line: int) -> Node:
+        value: Any
+        if isinstance(node, yaml.SequenceNode):
+            found = [self.convert(item, f"{path}[{index}]", _line(item)) for index, item in enumerate(node.value)]
+            children = [one for one in found if one is not None]
+            value, names = tuple(children), 0
+        else:
+            value = {}
+            for name, (key, item) in self._read_pairs(node, path).items():
+                if (child := self.convert(item, f"{path}.{name}" if path else name, _line(key))) is not None:
+                    value[name] = child
+            children, names = list(value.values()), sum(map(len, value))
+        size, depth = names + sum(one.size for one in children) + 1, max((one.depth for one in children), default=0) + 1
+        self._refuse_too_deep(depth, line)
+        if size > self._most:
+            raise TooMuch("aliases make more of this than can be read", self._file, line, path or None, _WRITE_OUT)
+        return Node(value, self._file, line, path, "", size, depth)
+
+    def _read_pairs(self, node: Any, path: str) -> dict[str, tuple[Any, Any]]:
+        """Return the keys and values of a mapping, with what its `<<` key adds; of a repeated key the last."""
+        if id(node) in self._pairs:
+            return self._pairs[id(node)]
+        own: dict[str, tuple[Any, Any]] = {}
+        added: dict[str, tuple[Any, Any]] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._add("a list or mapping cannot be a key", _line(key), path)
+                continue
+            if key.value in own:
+                where = f"{path}.{key.value}" if path else key.value
+                self._add(f"set twice, first in line {_line(own[key.value][0])}", _line(key), where)
+            own[key.value] = key, value
+            if key.tag == _MERGE:
+                added = self._read_added(value, path, _line(key))
+        merge = own.get("<<")
+        if merge and merge[0].tag == _MERGE:
+            del own["<<"]
+        self._pairs[id(node)] = {**added, **own}
+        return self._pairs[id(node)]
+
+    def _read_added(self, value: Any, path: str, line: int) -> dict[str, tuple[Any, Any]]:
+        """Return what the value of a `<<` key stands for; of several mappings the first counts."""
+        added: dict[str, tuple[Any, Any]] = {}
+        for one in reversed(value.value if isinstance(value, yaml.SequenceNode) else [value]):
+            if not isinstance(one, yaml.MappingNode):
+                self._add("'<<' takes a mapping or a list of mappings", line, path)
+            elif self._enter(one, path, line):
+                added.update(self._read_pairs(one, path))
+                self._open.remove(id(one))
+                self._copied += len(added)
+        if self._copied > _MAX_MERGED:
+            raise TooMuch(f"'<<' keys copy more than {_MAX_MERGED} settings", self._file, line, path or None, _WRITE_OUT)
+        return added
+
+    def _refuse_too_deep(self, depth: int, line: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise _too_deep(self._file, line)
+
+    def _add(self, message: str, line: int, path: str, hint: str | None = None) -> None:
+        self._problems.append(ConfigError(message, self._file, line, path or None, hint))
+
+
+_WRITE_OUT = "write out what is needed"
+
+
+def _too_deep(file: str, line: int) -> TooMuch:
+    return TooMuch(f"lists and mappings are nested more than {_MAX_DEPTH} deep", file, line)
+
+
+def _line(node: Any) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _syntax_error(error: Any, text: str, file: str) -> ConfigError:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    line = mark.line + 1 if mark else None
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.encode()[: error.position].count(b"\n") + 1
+    hint = "indent with spaces, put a space after each colon, and quote text that holds ':', '#', '{' or '%'"
+    return ConfigError(f"not valid YAML: {problem}", file, line, hint=hint)

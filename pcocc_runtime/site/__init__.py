@@ -1,0 +1,1 @@
+"""What a site has decided: pcocc.yaml, resource sets, policy, admission."""

@@ -1,0 +1,64 @@
+"""Whether a virtual cluster may and can be had: who asks for its resource sets, and whether their networks go together.
+
+Asked twice: for the user by srun, sbatch and salloc, early and in good faith; and by root on every node of the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents.boot_step import Person, Place
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.networks.kinds import Network
+from pcocc_runtime.site.resource_sets import ResourceSet, find_overlap, render_overlap
+
+
+def needs_place(sets: Sequence[ResourceSet]) -> bool:
+    """Tell whether a set names accounts, partitions or QOS."""
+    return any(one.access.accounts or one.access.partitions or one.access.qos for one in sets)
+
+
+def ensure_placed(sets: Sequence[ResourceSet], place: Place) -> None:
+    """Raise RequestError unless a job of this account, partition and QOS may use every set."""
+    for one in sets:
+        for noun, given, admitted in (
+            ("account", place.account, one.access.accounts),
+            ("partition", place.partition, one.access.partitions),
+            ("QOS", place.qos, one.access.qos),
+        ):
+            if admitted and given not in admitted:
+                raise _denial(one, f"{noun} {given!r}" if given else f"jobs without {noun}", admitted)
+
+
+def ensure_admitted(sets: Sequence[ResourceSet], read_person: Callable[[], Person]) -> None:
+    """Raise RequestError unless the person may use every set; the databases are asked only where a set names users or groups."""
+    limited = [one for one in sets if one.access.users or one.access.groups]
+    if limited:
+        person = read_person()
+        for one in limited:
+            _ensure_allowed(one, person)
+
+
+def _ensure_allowed(one: ResourceSet, person: Person) -> None:
+    who = f"user {person.name!r}" if person.name else f"uid {person.uid}, which has no name here"
+    if one.access.users and person.name not in one.access.users:
+        raise _denial(one, who, one.access.users)
+    if one.access.groups and person.groups.isdisjoint(one.access.groups):
+        raise _denial(one, f"the groups of {who}", one.access.groups)
+
+
+def _denial(one: ResourceSet, whom: str, admitted: Sequence[str]) -> RequestError:
+    message = f"resource set {one.name!r} is not for {whom}; it is for: {', '.join(admitted)}"
+    return RequestError(message, "take a template with another resource-set: 'pcocc template list' names them")
+
+
+def ensure_compatible(sets: Sequence[ResourceSet], networks: Mapping[str, Network]) -> None:
+    """Raise RequestError unless one virtual cluster can have the networks of all these sets."""
+    names = list(dict.fromkeys(name for one in sets for name in one.networks))
+    if len(names) > naming.MAX_NETWORKS:
+        raise RequestError(f"these VMs have {len(names)} networks together, a job can have {naming.MAX_NETWORKS}",
+                           "split the VMs over several jobs")  # fmt: skip
+    pair = find_overlap(names, networks)
+    if pair:
+        raise RequestError(render_overlap(pair), "use templates whose resource sets do not have both of them")

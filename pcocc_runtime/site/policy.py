@@ -1,0 +1,139 @@
+"""The site's policy: who may use which template and resource set, and how many VMs; as a Lua table for job_submit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pcocc_runtime.settings import checks
+from pcocc_runtime.settings.checks import Problems, Setting
+from pcocc_runtime.settings.tree import Node
+from pcocc_runtime.site.resource_sets import ACCESS_KEYS, ANYBODY, Access, ResourceSet, members
+from pcocc_runtime.templates.inherit import resolve
+from pcocc_runtime.templates.settings import Template
+
+_KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check those: docs/decisions/008
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most VMs a job may have when it is one of `access`."""
+
+    max_vms: int
+    access: Access = ANYBODY
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What policy.yaml says."""
+
+    limits: tuple[Limit, ...] = ()
+    templates: Mapping[str, Access] | None = None
+    resource_sets: Mapping[str, Access] | None = None
+
+
+_ACCESS = tuple(Setting(kind, members) for kind in _KINDS)
+_LIMIT = (*_ACCESS, Setting("max-vms", checks.integer(1, 65536), True))
+
+
+def _access(node: Node) -> Access:
+    return Access(**checks.record(_ACCESS)(node))
+
+
+def _limit(node: Node) -> Limit:
+    values = checks.record(_LIMIT)(node)
+    return Limit(values.pop("max-vms"), Access(**values))
+
+
+def _access_by_name(node: Node) -> dict[str, tuple[Node, Access]]:
+    if not isinstance(node.value, dict):
+        raise checks.mismatch(node, "a mapping")
+    return {name: (child, _access(child)) for name, child in node.value.items()}
+
+
+_POLICY = (
+    Setting("limits", checks.list_of(_limit)),
+    Setting("templates", _access_by_name),
+    Setting("resource-sets", _access_by_name),
+)
+
+
+def parse_policy(
+    tree: Node, templates: Mapping[str, Template], sets: Mapping[str, ResourceSet], problems: Problems
+) -> Policy:
+    """Return the policy of policy.yaml; the templates and resource sets it names must be the site's."""
+    values = checks.read_mapping(tree, _POLICY, problems)
+    access = {name: one.access for name, one in sets.items() if one.access != ANYBODY}
+    for key, known in (("templates", templates), ("resource-sets", sets)):
+        for name, (node, _rule) in values.get(key, {}).items():
+            if name not in known:
+                problems.append(node.error(f"the site has no {key[:-1].replace('-', ' ')} {name!r}"))
+            elif key == "resource-sets" and name in access:
+                problems.append(node.error("who may use it is said in resources.yaml too", "keep one of the two"))
+    return Policy(
+        values.get("limits", ()),
+        {name: rule for name, (_node, rule) in values.get("templates", {}).items()},
+        access | {name: rule for name, (_node, rule) in values.get("resource-sets", {}).items()},
+    )
+
+
+def render_policy(policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None) -> str:
+    """Return the text of policy.lua."""
+    table = {
+        "max_vms": max_vms,
+        "limits": [{**_access_table(limit.access), "max_vms": limit.max_vms} for limit in policy.limits],
+        "templates": {name: _template_table(templates, name, default_set) for name in templates},
+        "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
+        "set_access": {name: table for name, one in (policy.resource_sets or {}).items() if (table := _access_table(one))},
+    }
+    head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
+    return f"{head}\nreturn {_render(table, 0)}\n"
+
+
+def _access_table(access: Access) -> dict[str, Any]:
+    return {kind: list(getattr(access, kind)) for kind in _KINDS if getattr(access, kind)}
+
+
+def _template_table(templates: Mapping[str, Template], name: str, default_set: str | None) -> dict[str, Any]:
+    values = resolve(templates, name, default_set).values
+    table = {"cpus": values["cpus"], "memory": values["memory"], "resource_set": values["resource-set"] or ""}
+    return {**table, "full_node": True} if values["full-node"] else table
+
+
+def _render(value: Any, depth: int) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, Mapping):
+        items = [f"{_key(key)} = {_render(item, depth + 1)}" for key, item in value.items()]
+    else:
+        items = [_render(item, depth + 1) for item in value]
+    if depth > 1 or not items:
+        return "{ " + ", ".join(items) + " }" if items else "{}"
+    return _render_block(items, depth)
+
+
+def _render_block(items: Sequence[str], depth: int) -> str:
+    indent = "    " * depth
+    return "{\n" + "".join(f"{indent}    {item},\n" for item in items) + indent + "}"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[a-z_]+", name) and name not in _RESERVED else f"[{_quote(name)}]"
+
+
+_RESERVED = frozenset((
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if",
+    "in", "local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
+))  # fmt: skip
+
+
+def _quote(text: str) -> str:
+    """Return a Lua string literal; what is not plain ASCII goes in as decimal escapes of its UTF-8 bytes."""
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in text.encode())
+    return '"' + "".join(plain) + '"'

@@ -1,0 +1,134 @@
+"""The site's resource sets: resources.yaml, what a VM gets beside CPUs and memory, and who may have it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from pcocc_runtime import naming
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.networks.kinds import BuildableNetwork, EthernetNetwork, Network
+from pcocc_runtime.settings import checks
+from pcocc_runtime.settings.checks import Problems, Setting
+from pcocc_runtime.settings.tree import Node
+
+ACCESS_KEYS = ("users", "groups", "accounts", "partitions", "qos")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may use a thing: whoever is in every list that is not empty."""
+
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()
+    qos: tuple[str, ...] = ()
+
+
+ANYBODY = Access()
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceSet:
+    """What a VM gets beside CPUs and memory: networks in interface order."""
+
+    name: str
+    networks: tuple[str, ...]
+    default: bool = False
+    access: Access = ANYBODY
+
+
+def members(node: Node) -> tuple[str, ...]:
+    """Check for a list that says who may use a thing."""
+    names: tuple[str, ...] = checks.list_of(checks.text)(node)
+    if not names:
+        raise node.error("the list is empty", "name somebody, or leave the key out to admit everybody")
+    return names
+
+
+_NETWORKS = Setting("networks", checks.list_of(checks.text))
+_RESOURCE_SET = (
+    _NETWORKS,
+    Setting("default", checks.boolean),
+    Setting("users", members),
+    Setting("groups", members),
+    Setting("accounts", members),
+    Setting("partitions", members),
+    Setting("qos", members),
+    Setting("resources", checks.record((_NETWORKS,))),
+)
+
+
+def parse_resources(
+    tree: Node, networks: Mapping[str, Network], problems: Problems, broken: Container[str] | None = ()
+) -> dict[str, ResourceSet]:
+    """Return the resource sets of resources.yaml by name; each network they list must exist, one set may be default.
+
+    Nothing is said of a network in `broken`, whose own definition is wrong, and of none when `broken` is None.
+    """
+    found: dict[str, ResourceSet] = {}
+    for name, node in checks.read_names(tree, "resource set", problems).items():
+        if node.value is None:
+            node = Node({}, node.file, node.line, node.path)
+        values = checks.read_mapping(node, _RESOURCE_SET, problems)
+        names = values.get("networks", values.get("resources", {}).get("networks", ()))
+        if names:
+            problems += _check_networks(_networks_node(node), names, networks, broken)
+        access = Access(**{key: values[key] for key in ACCESS_KEYS if key in values})
+        found[name] = ResourceSet(name, names, values.get("default", False), access)
+    defaults = [name for name, one in found.items() if one.default]
+    for name in defaults[1:]:
+        place = tree.value[name].value["default"]
+        problems.append(place.error(f"{defaults[0]!r} is the default already; only one can be"))
+    return found
+
+
+def _networks_node(node: Node) -> Node:
+    at: Node = (node if "networks" in node.value else node.value["resources"]).value["networks"]
+    return at
+
+
+def _check_networks(
+    node: Node, names: tuple[str, ...], networks: Mapping[str, Network], broken: Container[str] | None
+) -> Iterable[ConfigError]:
+    if len(names) > naming.MAX_NETWORKS:
+        yield node.error(f"{len(names)} networks are listed, a VM can have {naming.MAX_NETWORKS}")
+    known = f"networks.yaml has: {', '.join(sorted(networks)) or 'none'}"
+    for index, (name, item) in enumerate(zip(names, node.value, strict=True)):
+        if name in names[:index]:
+            yield item.error(f"network {name!r} is listed twice")
+        elif name not in networks and broken is not None and name not in broken:
+            yield item.error(f"there is no network {name!r}", known)
+        elif pair := find_overlap((*names[:index], name), networks, name):
+            yield item.error(render_overlap(pair), "give one of the two another int-network in networks.yaml")
+
+
+def find_overlap(
+    names: Iterable[str], networks: Mapping[str, Network], one: str | None = None
+) -> tuple[EthernetNetwork, EthernetNetwork] | None:
+    """Return the first two of these networks (`one` among them, when given) that would give out the same addresses."""
+    found = (networks.get(name) for name in dict.fromkeys(names))
+    routed = [each for each in found if isinstance(each, EthernetNetwork) and each.layer == "L3"]
+    pairs = ((a, b) for a, b in combinations(routed, 2) if a.int_network.overlaps(b.int_network))
+    return next((pair for pair in pairs if one is None or one == pair[1].name), None)
+
+
+def render_overlap(pair: tuple[EthernetNetwork, EthernetNetwork]) -> str:
+    """Return the sentence for two networks that cannot be in one virtual cluster."""
+    first, second = pair
+    return (
+        f"network {second.name!r} ({second.int_network}) overlaps {first.name!r} ({first.int_network}), "
+        "so no virtual cluster can have both"
+    )
+
+
+def find_obstacle(one: ResourceSet, networks: Mapping[str, Network]) -> str | None:
+    """Return why VMs cannot have this resource set yet, as the end of a sentence; None when they can."""
+    for name in one.networks:
+        network = networks.get(name)
+        if not isinstance(network, BuildableNetwork):
+            kind = f"of type {network.type}" if network else "unknown"
+            return f"network {name!r} is {kind}, which is not supported yet"
+    return None

@@ -1,0 +1,48 @@
+"""pcocc.yaml: its keys and what they become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pcocc_runtime.settings import checks
+from pcocc_runtime.settings.checks import Problems, Setting
+from pcocc_runtime.settings.directories import SITE_DIR, read_tree
+from pcocc_runtime.settings.tree import Node
+from pcocc_runtime.site.limits import parse_limits
+
+if TYPE_CHECKING:
+    from pathlib import PurePath
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCache:
+    """Each node's own copies of layers, and how many bytes they may take."""
+
+    size: int
+    directory: str = "/var/cache/pcocc"
+
+
+def _image_cache(node: Node) -> ImageCache:
+    return ImageCache(**checks.record(_IMAGE_CACHE)(node))
+
+
+_IMAGE_CACHE = (Setting("size", checks.space, True), Setting("directory", checks.absolute_path))
+PCOCC = (
+    Setting("accel", checks.choice("auto", "kvm", "tcg")),
+    Setting("qemu", checks.absolute_path),
+    Setting("scratch", checks.absolute_path),
+    Setting("max-vms", checks.integer(1, 65536)),
+    Setting("boot-timeout", checks.integer(1, 86400)),
+    Setting("shutdown-grace", checks.integer(0, 3600)),
+    Setting("image-cache", _image_cache),
+    Setting("users-may-set", parse_limits),
+)
+
+
+def read_image_cache(confdir: str | PurePath = SITE_DIR) -> ImageCache | None:
+    """Return what pcocc.yaml says of the nodes' image caches, None when they are off; raises the first ConfigError found."""
+    problems: Problems = []
+    values = checks.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), PCOCC, problems)
+    checks.raise_problems(problems)
+    return values.get("image-cache")

@@ -1,0 +1,1 @@
+"""Slurm's commands, their text, and the steps we start."""

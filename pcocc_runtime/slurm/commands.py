@@ -1,0 +1,82 @@
+"""Slurm's commands: read a job, run its boot step, find and cancel steps."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+
+from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.slurm.text import (
+    JobFacts,
+    Listed,
+    Running,
+    Step,
+    field_of,
+    parse_job,
+    parse_listed,
+    parse_running,
+    parse_steps,
+)
+from pcocc_runtime.system import process
+
+
+def read_job(job: int) -> JobFacts:
+    """Return the facts of a job; NodeError when slurmctld does not answer."""
+    text = process.run(["scontrol", "show", "job", "--oneliner", str(job)], hint="is slurmctld up? try `scontrol ping`")
+    return parse_job(job, text)
+
+
+def read_boot_steps(job: int) -> tuple[Step, ...]:
+    """Return the live boot steps of a job; none when the job has ended."""
+    try:
+        return parse_steps(process.run(["scontrol", "--oneliner", "show", "step", str(job)]))
+    except NodeError:
+        return ()
+
+
+def cancel_step_of(job: int, pid: int) -> None:
+    """Cancel the boot step that a certain srun of this host started."""
+    for step in read_boot_steps(job):
+        if step.is_of(pid):
+            subprocess.run(["scancel", "--quiet", step.name], check=False, stdin=subprocess.DEVNULL, capture_output=True)
+
+
+def read_running(job: str) -> Running:
+    """Return what Slurm knows of a job and its boot step; RequestError when there is no such job or no VMs of it run."""
+    try:
+        shown = process.run(["scontrol", "--oneliner", "show", "job", job])
+        steps = process.run(["scontrol", "--oneliner", "show", "step", field_of(shown, "JobId", job)])
+    except NodeError as error:
+        if "Invalid job id" not in error.message:
+            raise
+        raise RequestError(f"Slurm knows no job {job}, or none that runs", "'squeue' lists those that do") from None
+    return parse_running(job, shown, steps)
+
+
+def list_running(user: str | None) -> tuple[Listed, ...]:
+    """Return the jobs whose VMs run, of a user or of all, in the order of their numbers.
+
+    Slurm writes names of jobs and steps as they are, with line ends: `mark`, which nobody knows before, begins each line of its own.
+    """
+    mark = os.urandom(8).hex()
+    argv = ["squeue", "--noheader", "--all", *([f"--user={user}"] if user else [])]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    jobs = process.run([*argv, "--states=running,suspended", f"--format={mark}|%A|%i|%u|%P|%M|%j"], env=env)
+    steps = process.run([*argv, "--steps", f"--format={mark}|%i|%A|%N|%j"], env=env) if jobs.strip() else ""
+    return parse_listed(jobs, steps, mark)
+
+
+def read_controller() -> str | None:
+    """Return the IPv4 address of the first slurmctld's host, None when it cannot be found out."""
+    match = re.search(r"^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", process.run(["scontrol", "show", "config"]), re.MULTILINE)
+    return resolve_host(match[2] or match[1]) if match else None
+
+
+def resolve_host(name: str) -> str | None:
+    """Return the first IPv4 address of a host's name or address."""
+    try:
+        return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError):
+        return None

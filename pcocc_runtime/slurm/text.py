@@ -1,0 +1,132 @@
+"""What Slurm's commands print, parsed: pure, so that each release's words can be kept as samples."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from pcocc_runtime.errors import NodeError, RequestError, one_line
+
+
+def ensure_job_number(text: str) -> None:
+    """Raise RequestError unless a text is the number of a job, or of a task of an array as JOB_TASK."""
+    if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", text):
+        raise RequestError(f"{text!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
+
+
+BOOT_STEP = "pcocc-vms"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """A running job as scontrol(1) shows it; of the memories (MiB) one is 0, or both when Slurm limits none."""
+
+    job: int
+    nodes: int
+    cpus_per_task: int
+    memory_per_cpu: int
+    memory_per_node: int
+
+    def task_memory(self, tasks: int) -> int:
+        """Return the memory of one of `tasks` tasks in MiB, 0 for no limit."""
+        return self.memory_per_cpu * self.cpus_per_task or self.memory_per_node // -(-tasks // self.nodes)
+
+
+def parse_job(job: int, text: str) -> JobFacts:
+    """Parse one line of `scontrol show job -o`."""
+    fields = dict(re.findall(r"(\S+?)=(\S*)", text))
+    try:
+        nodes, cpus = int(fields["NumNodes"].partition("-")[0]), int(fields.get("CPUs/Task", "1").replace("N/A", "1"))
+    except (KeyError, ValueError):
+        raise NodeError(f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]) from None
+    return JobFacts(job, nodes, cpus, mebibytes(fields.get("MinMemoryCPU", "0")), mebibytes(fields.get("MinMemoryNode", "0")))
+
+
+def mebibytes(text: str) -> int:
+    """Return a memory as Slurm writes it (512M, 1.5G) in MiB."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in "KMGT" else (text, "M")
+    return int(float(number) * {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}[unit])
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A live boot step as `JOB.STEP`, and the srun it belongs to."""
+
+    name: str
+    host: str
+    pid: int
+
+    def is_of(self, pid: int) -> bool:
+        """Tell whether the srun with this pid on this host started the step."""
+        return self.pid == pid and self.host.partition(".")[0] == os.uname().nodename.partition(".")[0]
+
+
+def parse_steps(text: str) -> tuple[Step, ...]:
+    """Parse `scontrol -o show step`."""
+    found = []
+    for line in text.splitlines():
+        fields = dict(re.findall(r"(\S+?)=(\S*)", line))
+        host, _, pid = fields.get("SrunHost:Pid", "").partition(":")
+        if fields.get("Name") == BOOT_STEP and pid.isdigit():
+            found.append(Step(fields["StepId"], host, int(pid)))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job whose VMs run: whose it is, and the nodes of its boot step, as a count and as Slurm writes a list."""
+
+    job: int
+    user: str
+    uid: int
+    gid: int
+    nodes: int
+    node_list: str
+
+
+def parse_running(job: str, shown: str, steps: str) -> Running:
+    """Parse `scontrol -o show job` and `show step` of one job."""
+    owner = re.search(r"UserId=(\S+)\((\d+)\) GroupId=\S+\((\d+)\)", shown)
+    if not owner or shown.strip().count("\n"):
+        raise RequestError(f"{job} is not one job", "name the task of an array as JOB_TASK")
+    boot = next((line for line in steps.splitlines() if field_of(line, "Name") == BOOT_STEP), None)
+    if boot is None:
+        raise RequestError(f"the VMs of job {job} do not run", "the first 'srun --pcocc-vm' in the job boots them")
+    nodes, node_list = field_of(boot, "Nodes"), field_of(boot, "NodeList")
+    if not nodes.isdigit() or not node_list:
+        raise NodeError(f"scontrol does not say on which nodes the VMs of job {job} run", hint=boot[:200])
+    return Running(int(field_of(shown, "JobId")), owner[1], int(owner[2]), int(owner[3]), int(nodes), node_list)
+
+
+def field_of(line: str, name: str, default: str = "") -> str:
+    """Return the value of NAME=VALUE in a line of scontrol."""
+    found = re.search(rf"(?:^|\s){name}=(\S*)", line)
+    return found[1] if found else default
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A running job with a boot step, as squeue(1) writes its parts; `used` is the job's time, `label` the array's JOB_TASK."""
+
+    job: int
+    label: str
+    user: str
+    partition: str
+    used: str
+    name: str
+    vms: int
+    nodes: str
+
+
+def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
+    """Parse what squeue writes of jobs and of steps; lines of another form are nobody's, and of a name only the first counts."""
+    boots: dict[str, tuple[int, str]] = {}
+    for label, tasks, nodes in re.findall(rf"(?m)^{mark}\|([^|.\n]+)\.\d+\|(\d+)\|([^|\n]*)\|{BOOT_STEP}$", steps):
+        boots.setdefault(label, (int(tasks), one_line(nodes)))
+    found = []
+    for row in re.findall(rf"(?m)^{mark}\|(\d+)" + r"\|([^|\n]*)" * 4 + r"\|(.*)$", jobs):
+        job, label, user, partition, used, name = map(one_line, row)
+        if label in boots:
+            found.append(Listed(int(job), label, user, partition, used, name, *boots[label]))
+    return tuple(sorted(found, key=lambda one: one.job))

@@ -1,0 +1,1 @@
+"""A task in a VM, and the table of operations on VMs."""

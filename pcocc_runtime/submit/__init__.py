@@ -1,0 +1,1 @@
+"""From what was typed to the frozen cluster: runs in srun, sbatch and salloc."""

@@ -1,0 +1,114 @@
+"""The check behind srun, sbatch and salloc: the embedded interpreter calls `check` once per command with our options."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pcocc_runtime import errors
+from pcocc_runtime.documents.cluster import Cluster, encode_cluster, sets_text
+from pcocc_runtime.settings import directories
+from pcocc_runtime.site import admission
+from pcocc_runtime.site.site import Site, load_site
+from pcocc_runtime.submit import freeze
+from pcocc_runtime.submit.request import Request, parse_request, parse_vms, render_template
+from pcocc_runtime.system import accounts, user_files
+from pcocc_runtime.templates import inherit
+from pcocc_runtime.templates.load import load_templates
+
+if TYPE_CHECKING:
+    from pcocc_runtime.images.references import Repo
+    from pcocc_runtime.templates.settings import Template
+
+OK, COULD_NOT_RUN, REFUSED = 1, 0, 2
+
+
+def check(request_json: str) -> tuple[int, str]:
+    """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check itself failed."""
+    try:
+        return OK, _answer(request_json)
+    except errors.PcoccError as error:
+        return REFUSED, errors.render(error)
+    except Exception as error:  # the outermost layer: an exception must not cross into C
+        place = _last_frame(error)
+        return COULD_NOT_RUN, errors.one_line(f"{type(error).__name__} at {place}: {error}")
+
+
+def _answer(request_json: str) -> str:
+    asked = parse_request(request_json)
+    if asked.vms:
+        parse_vms(asked.vms, asked.vm_count)
+    problems: list[errors.ConfigError] = []
+    directory = directories.site_dir(os.environ, os.geteuid())
+    site = load_site(directory, problems)
+    every = load_templates(directory, directories.user_dir(os.environ), problems)
+    if problems:
+        raise problems[0]
+    caller = read_caller(directory)
+    if site.default_set and any(inherit.needs_images(every, part.template) for part in asked.parts):
+        every = _with_images(every, asked, _repos(directory, caller.user, caller.home))
+    cluster = freeze.freeze(asked, site, every, caller)
+    sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
+    admission.ensure_compatible(sets, site.all_networks)
+    _ensure_admitted(cluster, site, every)
+    return _render(asked, cluster)
+
+
+def _with_images(every: dict[str, Template], asked: Request, repos: tuple[Repo, ...]) -> dict[str, Template]:
+    """Return the templates and the images, which are templates too; RequestError when none is what was asked for."""
+    from pcocc_runtime.images import images  # as below
+
+    unread: list[errors.PcoccError] = []
+    every = inherit.with_images(every, images.list_names(repos, unread))
+    for part in asked.parts:
+        inherit.ensure_known(every, part.template, unread)
+    return every
+
+
+def _ensure_admitted(cluster: Cluster, site: Site, every: dict[str, Template]) -> None:
+    """Raise ConfigError, at the first template that has it, when the caller may not use a resource set."""
+    first = {group.resource_set: group.template for group in reversed(cluster.groups)}
+    for name, template in first.items():
+        with inherit.resolve(every, template, site.default_set).at("resource-set"):
+            admission.ensure_admitted([site.all_sets[name]], accounts.read_caller)
+
+
+def read_caller(confdir: str) -> freeze.Caller:
+    """Return who runs this command, and where."""
+    environ = dict(os.environ)
+    user, own_home = accounts.read_home()  # not the environment's: a site's limits speak of them
+    home = environ.get("HOME") or own_home or "/"
+
+    def find_image(text: str) -> tuple[str, str]:
+        from pcocc_runtime.images import images  # 20 ms that paths need not pay
+
+        return images.find_boot_disk(text, _repos(confdir, user, home))
+
+    return freeze.Caller(user, home, own_home, user_files.working_directory(), environ, find_image)
+
+
+def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:
+    from pcocc_runtime.images.repositories import path_words, read_repos
+
+    return read_repos(confdir, directories.user_dir(os.environ), path_words(os.environ, user, home))
+
+
+def _render(asked: Request, cluster: Cluster) -> str:
+    """Return what the plugin passes on; one size serves all tasks of a job, so it is that of the largest VM."""
+    lines = {
+        "cluster": encode_cluster(cluster),
+        "vms": cluster.vm_count,
+        "cpus": max(group.cpus for group in cluster.groups),
+        "memory": max(group.memory for group in cluster.groups),
+        "exclusive": int(any(group.full_node for group in cluster.groups)),
+        "template": render_template(asked.parts),
+        "sets": sets_text(cluster),
+    }
+    return "".join(f"{key} {value}\n" for key, value in lines.items())
+
+
+def _last_frame(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "an unknown place"

@@ -1,0 +1,159 @@
+"""What a user asks for on the command line: the text of the --pcocc options, parsed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pcocc_runtime.documents.cluster import Mount
+from pcocc_runtime.errors import RequestError
+
+_FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
+_MOUNT_FORM = "write --pcocc-mount=TAG=PATH[,type=9p|virtiofs][,readonly]"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}")
+_NEEDY = {"images": "image", "mounts": "mount", "user_data": "user-data"}
+MAX_TEXT = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some VMs of one template."""
+
+    template: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options of one command; an image belongs to a template, or to all when its first member is None."""
+
+    parts: tuple[Part, ...]
+    images: tuple[tuple[str | None, str], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    user_data: str | None = None
+    vms: str | None = None
+
+    @property
+    def vm_count(self) -> int:
+        """Return the number of VMs asked for."""
+        return sum(part.count for part in self.parts)
+
+
+def parse_request(text: str) -> Request:
+    """Return the request that the plugin hands over as JSON."""
+    tree: dict[str, Any] = json.loads(text)
+    if not tree.get("template"):
+        option = next((name for key, name in _NEEDY.items() if tree.get(key)), "vm")
+        raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
+    parts = parse_template(tree["template"])
+    return Request(
+        parts,
+        tuple(parse_image(image, parts) for image in tree.get("images") or ()),
+        parse_mounts(tree.get("mounts") or ()),
+        tree.get("user_data") or None,
+        tree.get("vm") or None,
+    )
+
+
+def parse_template(text: str) -> tuple[Part, ...]:
+    """Return the parts of a --pcocc-template value in order."""
+    if len(text) > MAX_TEXT:
+        raise RequestError(f"--pcocc-template is longer than {MAX_TEXT} characters", _FORM)
+    return tuple(_parse_part(word, text) for word in text.split(","))
+
+
+def _parse_part(word: str, text: str) -> Part:
+    name, colon, count = word.partition(":")
+    if not _NAME.fullmatch(name):
+        raise RequestError(f"{name!r} in --pcocc-template={text} is not the name of a template", _FORM)
+    return Part(name, _parse_count(count, name) if colon else 1)
+
+
+def _parse_count(count: str, name: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]+", count, re.ASCII):
+        raise RequestError(f"{count!r} is not a number of VMs of template {name!r}", _FORM)
+    number = int(count) if len(count) <= 18 else 0
+    if number < 1:
+        raise RequestError(f"{count} VMs of template {name!r} cannot be had", _FORM)
+    return number
+
+
+def render_template(parts: tuple[Part, ...]) -> str:
+    """Return the canonical text of the parts."""
+    return ",".join(f"{part.template}:{part.count}" for part in parts)
+
+
+def parse_image(text: str, parts: tuple[Part, ...]) -> tuple[str | None, str]:
+    """Return (template or None, image) of a --pcocc-image value; a path may contain '='."""
+    name, equals, image = text.partition("=")
+    if not equals or "/" in name:
+        return None, _filled(text, text)
+    if name not in [part.template for part in parts]:
+        message = f"--pcocc-image={text} names template {name!r}, which --pcocc-template does not"
+        raise RequestError(message, "name one of the templates of --pcocc-template, or leave the name out")
+    return name, _filled(image, text)
+
+
+def _filled(image: str, text: str) -> str:
+    if not image:
+        raise RequestError(f"--pcocc-image={text} names no image", "write --pcocc-image=[TPL=]IMAGE")
+    return image
+
+
+def parse_mounts(texts: list[str] | tuple[str, ...]) -> tuple[Mount, ...]:
+    """Return the mounts of all --pcocc-mount values; a tag may be given once."""
+    mounts = tuple(parse_mount(text) for text in texts)
+    tags = [mount.tag for mount in mounts]
+    twice = next((tag for tag in tags if tags.count(tag) > 1), None)
+    if twice:
+        raise RequestError(f"--pcocc-mount gives the tag {twice!r} twice", "each directory needs a tag of its own")
+    return mounts
+
+
+def parse_mount(text: str) -> Mount:
+    """Return the mount of one --pcocc-mount value; options are taken from its end, so a path may contain commas."""
+    tag, equals, rest = text.partition("=")
+    if not equals or not _TAG.fullmatch(tag):
+        raise RequestError(f"--pcocc-mount={text} does not begin with a tag and '='", _MOUNT_FORM)
+    kinds, readonly = list[str](), False
+    while match := re.fullmatch(r"(.*),(readonly|type=([^,/]*))", rest, re.DOTALL):
+        rest, readonly = match[1], readonly or match[2] == "readonly"
+        kinds += [] if match[3] is None else [match[3]]
+    if len(kinds) > 1:
+        raise RequestError(f"--pcocc-mount={text} has {len(kinds)} types", _MOUNT_FORM)
+    kind = kinds[0] if kinds else "9p"
+    if kind not in ("9p", "virtiofs"):
+        raise RequestError(f"--pcocc-mount={text} has the unknown type {kind!r}", _MOUNT_FORM)
+    if not rest:
+        raise RequestError(f"--pcocc-mount={text} names no directory", _MOUNT_FORM)
+    return Mount(tag, rest, kind, readonly)
+
+
+def parse_vms(text: str, vm_count: int) -> tuple[int, ...]:
+    """Return the ranks in a set such as vm[0-3,7]; RequestError when it is no set or has a VM there is none of."""
+    hint = f"this virtual cluster has vm[0-{vm_count - 1}]" if vm_count > 1 else "this virtual cluster has only vm0"
+    ranks: set[int] = set()
+    for word in re.findall(r"(?:\[[^\]]*\]|[^,\[])+|.", text):
+        if word == ",":
+            continue
+        match = re.fullmatch(r"vm(?:([0-9]{1,9})|\[([0-9,-]+)\])", word)
+        if not match:
+            raise RequestError(f"{text!r} is not a set of VMs", "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2")
+        for part in (match[1] or match[2]).split(","):
+            ranks |= _parse_ranks(part, text, vm_count, hint)
+    return tuple(sorted(ranks))
+
+
+def _parse_ranks(part: str, text: str, vm_count: int, hint: str) -> set[int]:
+    match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
+    if not match:
+        raise RequestError(f"{text!r} is not a set of VMs", "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise RequestError(f"{text!r} counts backwards", hint)
+    if last >= vm_count:
+        raise RequestError(f"there is no vm{last} in this virtual cluster", hint)
+    return set(range(first, last + 1))

@@ -1,0 +1,41 @@
+"""All that is wrong in a user's templates, as a submission would find it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.settings.checks import Problems
+from pcocc_runtime.site import admission
+from pcocc_runtime.site.check import add_new, find_set
+from pcocc_runtime.site.site import Site
+from pcocc_runtime.system import accounts
+from pcocc_runtime.templates import inherit
+from pcocc_runtime.templates.settings import Resolved, Template
+
+if TYPE_CHECKING:
+    from pcocc_runtime.submit.freeze import Caller
+
+
+def check_own(site: Site, every: Mapping[str, Template], caller: Caller, problems: Problems) -> None:
+    """Add to `problems` what a job with one of the caller's own templates would be refused for."""
+    from pcocc_runtime.submit import freeze  # only `template check` pays for it
+
+    for one in every.values():
+        if one.is_site or one.is_image:
+            continue
+        chosen = inherit.resolve_known(every, one.name, site.default_set, [])  # check_templates tells of its parents
+        for error in [*freeze.find_problems(chosen, site, caller), *_find_denials(chosen, site)]:
+            add_new(error, problems)
+
+
+def _find_denials(chosen: Resolved, site: Site) -> list[ConfigError]:
+    if chosen.values["resource-set"] not in site.all_sets:
+        return []
+    try:
+        with chosen.at("resource-set"):
+            admission.ensure_admitted([find_set(site, chosen)], accounts.read_caller)
+    except ConfigError as error:
+        return [error]
+    return []

@@ -1,0 +1,1 @@
+"""templates.yaml: settings, inheritance, %{words}."""

@@ -1,0 +1,156 @@
+"""Templates by name: where each comes from, what it inherits, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pcocc_runtime.errors import ConfigError, PcoccError, RequestError
+from pcocc_runtime.qemu.disks import most_disks
+from pcocc_runtime.settings import checks
+from pcocc_runtime.settings.checks import Problems
+from pcocc_runtime.settings.tree import Node
+from pcocc_runtime.templates.settings import DEFAULTS, NOT_INHERITED, TABLE, Resolved, Template
+
+
+def parse_templates(tree: Node, is_site: bool, problems: Problems) -> dict[str, Template]:
+    """Return the templates of one file by name."""
+    found: dict[str, Template] = {}
+    for name, node in checks.read_names(tree, "template", problems).items():
+        if node.value is None:
+            node = Node({}, node.file, node.line, node.path)
+        found[name] = Template(name, checks.read_mapping(node, TABLE, problems), node, is_site)
+    return found
+
+
+def merge(files: Sequence[Mapping[str, Template]], problems: Problems) -> dict[str, Template]:
+    """Return the templates of all files, site's first; one name in two files is a problem and the first stays."""
+    merged: dict[str, Template] = {}
+    for templates in files:
+        for name, one in templates.items():
+            first = merged.setdefault(name, one)
+            if first is not one:
+                problems.append(_taken(one, first))
+    return merged
+
+
+def _taken(second: Template, first: Template) -> ConfigError:
+    owner = "the site has" if first.is_site and not second.is_site else "there is"
+    return second.node.error(
+        f"{owner} a template of this name in {first.node.file}:{first.node.line}",
+        f"give yours another name, and let it have 'inherits: {first.name}' if it should extend that one",
+    )
+
+
+def with_images(templates: Mapping[str, Template], images: Mapping[str, str]) -> dict[str, Template]:
+    """Return the templates and one for each image that none of them shadows; `images` has the repositories by image."""
+    made = {
+        name: Template(name, {"image": name}, Node({}, f"image {repository}:{name}", 0, ""), False, True)
+        for name, repository in images.items()
+        if name not in templates and checks.is_name(name)
+    }
+    return {**templates, **made}
+
+
+def resolve(templates: Mapping[str, Template], name: str, default_set: str | None = None) -> Resolved:
+    """Return what template `name` comes to; RequestError when unknown, ConfigError when its parents are wrong."""
+    ensure_known(templates, name)
+    problems: Problems = []
+    found = resolve_known(templates, name, default_set, problems)
+    checks.raise_problems(problems)
+    return found
+
+
+def resolve_known(templates: Mapping[str, Template], name: str, default_set: str | None, problems: Problems) -> Resolved:
+    """Return what a template comes to as far as its parents are known; what is wrong with them is added to `problems`."""
+    values: dict[str, Any] = {**DEFAULTS, "resource-set": default_set}
+    sources: dict[str, Template] = {}
+    for one in reversed(_lineage(templates, templates[name], problems)):
+        for key, value in one.values.items():
+            if one.name == name or key not in NOT_INHERITED:
+                fallback = default_set if key == "resource-set" else DEFAULTS[key]
+                values[key] = fallback if value is None else value
+                sources[key] = one
+    return Resolved(templates[name], values, sources)
+
+
+def find_own(problems: Sequence[ConfigError], name: str, every: Mapping[str, Template]) -> list[ConfigError]:
+    """Return the problems of a template and of those it inherits from, and those of whole files."""
+    names: list[str] = []
+    while name in every and name not in names:
+        names.append(name)
+        name = every[name].values.get("inherits") or ""
+    return [one for one in problems if one.key is None or any(one.key == n or one.key.startswith(f"{n}.") for n in names)]
+
+
+def check_sizes(chosen: Resolved) -> None:
+    """Raise ConfigError when a template asks for more than its own CPUs or its disk controller have."""
+    values, problems = chosen.values, list[ConfigError]()
+    cores, cpus = values["emulator-cores"], values["cpus"]
+    if cores and cores >= cpus and not values["full-node"]:
+        message, hint = f"{cores} of {cpus} CPUs for QEMU leave the guest none", f"set cpus to {cores + 1} or more"
+        problems.append(chosen.error("emulator-cores", message, hint))
+    most = most_disks(values["disk-model"], values["machine-type"])
+    if len(values["persistent-drives"]) >= most:
+        message = f"a VM with disk-model {values['disk-model']} can have {most} disks, its boot disk among them"
+        problems.append(chosen.error("persistent-drives", message, "leave some out, or choose disk-model virtio"))
+    checks.raise_problems(problems)
+
+
+def _lineage(templates: Mapping[str, Template], one: Template, problems: Problems) -> list[Template]:
+    """Return the template, its parent, its parent's parent, and so on up to one that is wrong, which is added to `problems`."""
+    line, names = [one], {one.name}
+    while (parent := line[-1].values.get("inherits")) is not None:
+        problem = _find_obstacle(templates, line, parent, parent in names)
+        if problem:
+            problems.append(problem)
+            break
+        line.append(templates[parent])
+        names.add(parent)
+    return line
+
+
+def _find_obstacle(templates: Mapping[str, Template], line: list[Template], parent: str, known: bool) -> ConfigError | None:
+    """Return why the last of a line cannot inherit from a parent, who is one of the line when `known`."""
+    place: Node = line[-1].node.value["inherits"]
+    if parent not in templates:
+        return place.error(f"there is no template {parent!r} to inherit from", known_names(templates))
+    if templates[parent].is_image:
+        return place.error(f"{parent!r} is an image, not a template", f"write image: {parent}")
+    if known:
+        return _circle(line[[one.name for one in line].index(parent) :])
+    if line[-1].is_site and not templates[parent].is_site:
+        return place.error(f"a site template cannot inherit from {parent!r}, which is a user's")
+    return None
+
+
+def _circle(members: list[Template]) -> ConfigError:
+    """Return the error about templates that inherit each from the next; it is the same whichever of them is asked for."""
+    first = members.index(min(members, key=lambda one: one.name))
+    members = members[first:] + members[:first]
+    names = " -> ".join(one.name for one in [*members, members[0]])
+    place: Node = members[-1].node.value["inherits"]
+    return place.error(f"templates inherit from each other in a circle: {names}")
+
+
+def ensure_known(templates: Mapping[str, Template], name: str, unread: Sequence[PcoccError] = ()) -> None:
+    """Raise RequestError when there is no such template; `unread` is why images, which are templates, may be missing."""
+    if name not in templates:
+        missed = "".join(f"images may be missing: {one}; " for one in unread[:1])
+        raise RequestError(f"there is no template {name!r}", missed + known_names(templates))
+
+
+def needs_images(templates: Mapping[str, Template], name: str) -> bool:
+    """Tell whether a template, or one that it inherits from, is none of these, and so may be an image."""
+    seen = set()
+    while name in templates and name not in seen:
+        seen.add(name)
+        name = templates[name].values.get("inherits") or name
+    return name not in templates
+
+
+def known_names(templates: Mapping[str, Template]) -> str:
+    """Return the hint that lists the templates there are."""
+    names = sorted(filter(checks.is_name, templates))
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"templates: {', '.join(names[:20]) or 'none is defined'}{more}; see 'pcocc template list'"

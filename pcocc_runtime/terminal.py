@@ -1,0 +1,144 @@
+"""What `pcocc` writes on a terminal or elsewhere: complaints, progress, tables. Closed, full, or of an encoding that
+lacks a character, standard output and error undo nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from pcocc_runtime import errors
+from pcocc_runtime.progress import Watch
+
+_DELAY = 2.0  # seconds that pass in silence
+_EVERY = {True: 0.2, False: 30.0}  # seconds between lines, on a terminal or not
+
+
+class Meter:
+    """Shows the phases of one command; leaves nothing on the terminal when it ends."""
+
+    def __init__(self) -> None:
+        self._tty = sys.stderr.isatty()
+        self._next = time.monotonic() + _DELAY
+        self._shown = False
+
+    def begin(self, phase: str) -> Watch:
+        """Begin a phase; what this returns is told how far it is."""
+        start = time.monotonic()
+
+        def watch(done: int, total: int) -> None:
+            now = time.monotonic()
+            if now >= self._next:
+                self._next = now + _EVERY[self._tty]
+                self._show(phase + _render(done, total, now - start))
+
+        return watch
+
+    def _show(self, text: str) -> None:
+        self._shown = True
+        say(f"\r\033[K{text[:200]}" if self._tty else f"pcocc: {text}\n")
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._shown and self._tty:
+            say("\r\033[K")
+
+
+def _render(done: int, total: int, seconds: float) -> str:
+    if not total:
+        return f": {done >> 20} MiB" if done else " ..."
+    left = seconds * (total - done) / done if done else 0
+    return f": {100 * done // total}%" + (f", {_duration(left)} left" if seconds > 1 and done < total else "")
+
+
+def _duration(seconds: float) -> str:
+    minutes = int(seconds) // 60
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{int(seconds)} s"
+
+
+_NUMBERS = {"stdout": 1, "stderr": 2}
+
+
+def ensure_open() -> None:
+    """Replace what is closed by /dev/null, and let characters that the locale lacks be written as escapes."""
+    for name, number in _NUMBERS.items():
+        if getattr(sys, name) is None:
+            _discard(number)
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """Write to standard error, if anybody can read it."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr, _NUMBERS["stderr"])
+
+
+def say_error(error: errors.PcoccError) -> None:
+    """Write what went wrong to standard error."""
+    say(f"{errors.render(error)}\n")
+
+
+def say_note(text: str) -> None:
+    """Write what is good to know to standard error."""
+    say(f"pcocc: note: {errors.one_line(text)}\n")
+
+
+def finish_output() -> int:
+    """Write what is buffered for standard output; 1 when that cannot be done, which is told unless its reader has gone."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _drop(sys.stdout, _NUMBERS["stdout"])
+        if not isinstance(error, BrokenPipeError):  # `pcocc template list | head`
+            say_error(errors.PcoccError(f"standard output cannot be written: {error.strerror}"))
+        return errors.EXIT_FAILURE
+    return 0
+
+
+def _drop(stream: TextIO, number: int) -> None:
+    """Let go what is buffered for a stream, so that it does not fail again at exit."""
+    _discard(number)
+    with contextlib.suppress(OSError):
+        stream.flush()
+
+
+def _discard(number: int) -> None:
+    """Lead a descriptor to /dev/null."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)
+
+
+def confess(error: Exception) -> errors.PcoccError:
+    """Return what to say when pcocc itself is wrong; PCOCC_DEBUG has the traceback written before it."""
+    hint = "please report it, with what the same command writes after 'export PCOCC_DEBUG=1'"
+    if os.environ.get("PCOCC_DEBUG"):
+        import traceback
+
+        say("".join(traceback.format_exception(error)))
+        hint = "please report it, with the lines above"
+    return errors.PcoccError(f"this is a fault of pcocc: {type(error).__name__}: {error}", hint)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as lines, each column as wide as it must be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "".join(f"{line}\n" for line in lines)

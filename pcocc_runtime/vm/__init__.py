@@ -1,0 +1,1 @@
+"""A VM from the boot step's task to QEMU's exec."""

@@ -1,0 +1,71 @@
+"""How a boot is shown to who waits for it: lines of its step, and a progress line."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+QUIET_SECONDS = 2.0  # a progress line only for what takes longer
+
+
+class LineReader:
+    """Splits what arrives on a descriptor into lines."""
+
+    def __init__(self, fd: int, handle: Callable[[str], None]) -> None:
+        self.fd, self.handle, self.pending = fd, handle, b""
+
+    def read(self) -> bool:
+        """Read once and hand over whole lines; false at the end."""
+        data = os.read(self.fd, 65536)
+        *lines, self.pending = (self.pending + data).split(b"\n")
+        if not data and self.pending:
+            lines, self.pending = [self.pending], b""
+        for line in lines:
+            self.handle(line.decode(errors="replace"))
+        return bool(data)
+
+
+class Progress:
+    """A line about a boot that takes a while: rewritten on a terminal, said once elsewhere."""
+
+    def __init__(self, vms: int) -> None:
+        self.vms, self.begin = vms, time.monotonic()
+        self.terminal = os.isatty(2)
+        self.shown = False
+        self.why = ""
+
+    def accel(self, event: dict[str, Any]) -> None:
+        """Remember the accelerator to name in the line."""
+        self.why = f" with {event['accel']}" + (f" ({event['why']})" if event["accel"] == "tcg" else "")
+
+    def show(self, started: int, ready: int) -> None:
+        """Show how far the boot is, if it has taken long enough."""
+        elapsed = time.monotonic() - self.begin
+        if elapsed < QUIET_SECONDS or (self.shown and not self.terminal):
+            return
+        noun = "VM" if self.vms == 1 else "VMs"
+        text = f"pcocc: booting {self.vms} {noun}{self.why}: {started} started, {ready} answering, {elapsed:.0f} s"
+        if not self.terminal:
+            text = f"pcocc: booting {self.vms} {noun}{self.why}\n"
+        self._write(("\r\x1b[K" if self.terminal else "") + text)
+        self.shown = True
+
+    def clear(self) -> None:
+        """Make room for a message."""
+        if self.shown and self.terminal:
+            self._write("\r\x1b[K")
+
+    def done(self, seconds: float) -> None:
+        """End the line."""
+        if self.shown:
+            self.clear()
+            noun = "VM answers" if self.vms == 1 else "VMs answer"
+            self._write(f"pcocc: {self.vms} {noun} after {seconds:.1f} s\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            os.write(2, text.encode())
+        except OSError:
+            pass

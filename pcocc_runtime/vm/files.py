@@ -1,0 +1,157 @@
+"""The files a VM needs on its node: made, checked and locked with the user's rights before its QEMU exists."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from pcocc_runtime.documents.reach import render_ports
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.guest import network_config, seed
+from pcocc_runtime.images import qemu_img
+from pcocc_runtime.qemu.arguments import SharedFs, Uefi
+from pcocc_runtime.qemu.disks import Disk
+from pcocc_runtime.system import accounts, files
+from pcocc_runtime.vm import iso
+
+if TYPE_CHECKING:
+    from pcocc_runtime.documents.cluster import Cluster, Drive, Group, Mount
+
+
+@dataclass(frozen=True, slots=True)
+class VmFiles:
+    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as QEMU runs."""
+
+    disks: tuple[Disk, ...]
+    seed: str
+    firmware: Uefi | None
+    locks: tuple[int, ...]
+
+
+def make_files(
+    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    tell: Callable[[str], None],
+) -> VmFiles:
+    """Make everything; RequestError or NodeError says what of it cannot be had here, `tell` what its user should know."""
+    group = cluster.group_of(rank)
+    check_readable(group)
+    locked = [_lock(drive, job) for drive in group.persistent]
+    try:
+        made = _make_own(job, rank, node, cluster, keys, directory, tell)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or f"{node['scratch']} or {directory}"
+        raise NodeError(f"the file system of {where} is full", "free space there, or use other nodes") from None
+    return replace(
+        made,
+        disks=made.disks + tuple(disk for disk, _fd in locked),
+        locks=(*made.locks, *(fd for _disk, fd in locked if fd is not None)),
+    )
+
+
+def _make_own(
+    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    tell: Callable[[str], None],
+) -> VmFiles:
+    """Make what the VM has to itself."""
+    group, scratch = cluster.group_of(rank), PurePath(node["scratch"])
+    image, held = _place_image(group.image, node, scratch, rank, tell)
+    if held:
+        os.utime(directory.parent / "cluster.json")  # from its age steps know how long a VM may still be silent
+    boot = qemu_img.create_overlay(image, scratch / f"vm{rank}.qcow2")
+    return VmFiles(
+        disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),
+        seed=_write_seed(job, rank, node, cluster, keys, directory),
+        firmware=_copy_firmware(group, scratch / f"vm{rank}.vars.fd") if group.firmware == "uefi" else None,
+        locks=held,
+    )
+
+
+def _place_image(
+    image: str | None, node: dict[str, Any], scratch: PurePath, rank: int, tell: Callable[[str], None]
+) -> tuple[str | None, tuple[int, ...]]:
+    cache = node.get("cache")
+    if image is None or cache is None:
+        return image, ()
+    from pcocc_runtime.cache.place import place_image
+
+    here = next(len(ranks) for name, ranks in node["nodes"] if name == node["node"])
+    return place_image(image, scratch, rank, here, cache, tell)
+
+
+def check_readable(group: Group) -> None:
+    """Look again for what was there at submission: directories to export, kernels."""
+    if group.mounts or group.kernel:
+        from pcocc_runtime.system import user_files
+
+        for mount in group.mounts:
+            user_files.ensure_directory_readable(mount.path, f"mount {mount.tag!r}: directory")
+        for what, path in (("kernel", group.kernel), ("initrd", group.initrd)):
+            if path:
+                user_files.read_start(path, 1, what)
+
+
+def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath) -> tuple[SharedFs, ...]:
+    """Start a virtiofsd for each directory of that type; they end when the connections made here are closed."""
+    wanted = [mount for mount in mounts if mount.type == "virtiofs"]
+    if not wanted:
+        return ()
+    from pcocc_runtime.vm import virtiofs
+
+    program = virtiofs.find_program()
+    return tuple(
+        SharedFs(mount.tag, virtiofs.start_server(program, mount.path, mount.readonly, str(directory / f"virtiofs-{mount.tag}")))
+        for mount in wanted
+    )
+
+
+def _lock(drive: Drive, job: int) -> tuple[Disk, int | None]:
+    from pcocc_runtime.vm import drive_locks
+
+    fd = drive_locks.lock_drive(drive.path, drive.mmp, job)
+    return Disk(drive.path, drive.format, drive.cache, shared=drive.mmp != "yes", locked=drive.mmp != "no"), fd
+
+
+def _copy_firmware(group: Group, path: PurePath) -> Uefi:
+    from pcocc_runtime.qemu import firmware
+    from pcocc_runtime.system import qemu_descriptors
+
+    found = firmware.choose_uefi(qemu_descriptors.read_descriptors("firmware"), group.machine)
+    if found is None:
+        raise NodeError(
+            f"template {group.template!r} wants UEFI, and this node has no such firmware for machine {group.machine}",
+            "install the package ovmf (edk2-ovmf) on the node",
+        )
+    code, template = found
+    with open(template, "rb") as stream:
+        files.replace_file(path, stream.read())
+    return Uefi(code, str(path))
+
+
+def _write_seed(
+    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath
+) -> str:
+    user = accounts.read_account(os.getuid())
+    group, interfaces = cluster.group_of(rank), network_config.plan_interfaces(node, rank)
+    content = seed.render_seed(
+        job=job,
+        rank=rank,
+        vms=cluster.vm_count,
+        domain=next((one.search[0] for one in interfaces if one.search), "vcluster"),
+        login=seed.Login(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_gecos),
+        keys=keys,
+        user_data=group.user_data,
+        instance_id=group.instance_id,
+        command_user=group.command_user,
+        mounts=group.mounts,
+        interfaces=interfaces,
+        ports=render_ports(node["reverse_nat"], rank, node["node"]),
+    )
+    path = directory / "seed.iso"
+    iso.write_iso(path, seed.VOLUME_LABEL, content)
+    return str(path)

@@ -1,0 +1,230 @@
+"""The starter of a job's boot step: makes the job's keys, runs the step, tells the user what its VMs say.
+
+Started by the plugin from the first `srun` that needs the VMs, detached from it, and alive as long as the boot step.
+Descriptor 3 takes one word for that srun (`ready`, `joined`, `failed`), descriptor 4 ends when that srun does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import selectors
+import stat
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pcocc_runtime.documents.boot import BOOT_VARIABLE, encode_boot
+from pcocc_runtime.documents.boot_step import parse_ranks
+from pcocc_runtime.documents.cluster import decode_cluster, sets_text
+from pcocc_runtime.documents.vm_events import KILLED, PREFIX
+from pcocc_runtime.errors import PcoccError, RequestError, render
+from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
+from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
+from pcocc_runtime.vm import ssh_keys
+from pcocc_runtime.vm.boot_progress import LineReader, Progress
+
+STATUS_FD, PARENT_FD = 3, 4
+CLUSTER_VARIABLE = "SLURM_SPANK_PCOCC_CLUSTER"
+# what Slurm says when a step ends with its job, as every boot step does
+_STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
+_TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
+# what Slurm says, in several versions, of a task or node that did not get as far as a VM
+_LOST = re.compile(r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create step|Node failure)")
+_ROUTINE = re.compile(r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit code \d+))")
+LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
+
+
+def main() -> int:
+    """Start and accompany the boot step of the job named on the command line."""
+    job = int(sys.argv[1])
+    try:
+        cluster_text = os.environ.get(CLUSTER_VARIABLE, "")
+        if not cluster_text:
+            raise RequestError(
+                f"job {job} has no virtual cluster",
+                hint="submit it with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
+            )
+        cluster = decode_cluster(cluster_text)
+        facts = read_job(job)
+        whole = any(group.full_node for group in cluster.groups)
+        memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
+        environment = {
+            BOOT_VARIABLE: encode_boot(cluster_text, ssh_keys.make_keys(f"pcocc-{job}")),
+            "PCOCC_TASK_MEMORY": str(memory),
+        }
+        argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)
+        return Watch(job, cluster.vm_count, facts.nodes).run(argv, environment)
+    except PcoccError as error:
+        print(render(error), file=sys.stderr, flush=True)
+        report("failed")
+        return 1
+
+
+def report(word: str) -> None:
+    """Tell the waiting srun how the boot went; it may be gone."""
+    try:
+        os.write(STATUS_FD, f"{word}\n".encode())
+    except OSError:
+        pass
+
+
+class Watch:
+    """The boot step as seen through its srun's output."""
+
+    def __init__(self, job: int, vms: int, nodes: int) -> None:
+        self.job, self.vms, self.nodes, self.pid = job, vms, nodes, 0
+        self.started: set[str] = set()
+        self.ready: set[str] = set()
+        self.ended: set[str] = set()
+        self.ending = False
+        self.said: list[str] = []
+        self.settled = False
+        self.failed = False
+        self.lost = 0.0
+        self.begin = time.monotonic()
+        self.progress = Progress(vms)
+
+    def run(self, argv: list[str], environment: dict[str, str]) -> int:
+        """Run the step to its end; the status is that of its srun."""
+        child = start_step(argv, environment)
+        self.pid = child.pid
+        selector = selectors.DefaultSelector()
+        assert child.stdout is not None and child.stderr is not None  # start_step pipes both
+        for pipe, handle in ((child.stdout, self._line), (child.stderr, self._complaint)):
+            selector.register(pipe, selectors.EVENT_READ, LineReader(pipe.fileno(), handle))
+        selector.register(PARENT_FD, selectors.EVENT_READ, None)
+        open_pipes = 2
+        while open_pipes:
+            for key, _events in selector.select(None if self.settled else 0.5):
+                if key.data is None:
+                    selector.unregister(PARENT_FD)
+                    self._parent_left()
+                elif not key.data.read():
+                    selector.unregister(key.fileobj)
+                    open_pipes -= 1
+            if not self.settled:
+                self.progress.show(len(self.started), len(self.ready))
+                if self.lost and time.monotonic() > self.lost + LAST_WORDS:
+                    self._cancel()
+        return self._end(child.wait())
+
+    def _line(self, line: str) -> None:
+        if not line.startswith(PREFIX):
+            self._tell(line)
+            return
+        event = json.loads(line[len(PREFIX) :])
+        handler: Callable[[dict[str, Any]], None] | None = getattr(self, "_on_" + event["event"].replace("-", "_"), None)
+        if handler is not None:
+            handler(event)
+
+    def _on_started(self, event: dict[str, Any]) -> None:
+        self.started.add(event["vm"])
+        self.progress.accel(event)
+
+    def _on_ready(self, event: dict[str, Any]) -> None:
+        self.ready.add(event["vm"])
+        if len(self.ready) == self.vms and not self.settled:
+            self._settle("ready")
+            self.progress.done(time.monotonic() - self.begin)
+
+    def _on_silent(self, event: dict[str, Any]) -> None:
+        tail = "".join(f"\n  {event['vm']} console| {line}" for line in event["console"])
+        self._fail(
+            f"pcocc: error: {event['vm']} on {event['node']} did not answer on its ssh port within {event['seconds']} s\n"
+            f"hint: the image must run sshd and cloud-init; the last lines of its console are:{tail or ' (none)'}"
+        )
+
+    def _on_disk_error(self, event: dict[str, Any]) -> None:
+        self._tell(
+            f"pcocc: error: {event['vm']} on {event['node']} is stopped: {event['reason']} ({event['disk']})\n"
+            "hint: what it wrote before is intact; free space there, or use another node"
+        )
+
+    def _on_still_on(self, event: dict[str, Any]) -> None:
+        self._tell(
+            f"pcocc: error: {event['vm']} on {event['node']} did not power off in time and was ended\n"
+            "hint: check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must suffice, and KillWait of slurm.conf be longer"
+        )
+
+    def _on_ended(self, event: dict[str, Any]) -> None:
+        if event["asked"] or event["vm"] in self.ended:
+            return
+        self.ended.add(event["vm"])
+        early = "" if event["vm"] in self.ready else " before it answered"
+        text = f"pcocc: {event['vm']} on {event['node']} ended{early}: {event['text']}"
+        if not self.settled:
+            self._fail(text)
+            return
+        self._tell(text)
+        spread_end(self.job, self.nodes, event["vm"], event.get("reason", "killed"))
+
+    def _complaint(self, line: str) -> None:
+        ends = _STEP_ENDS.search(line) is not None
+        self.ending = self.ending or ends
+        if killed := _TASK_KILLED.match(line):
+            self._on_killed(killed[1], killed[2])
+        elif not self.settled:
+            self.said.append(line)
+            if _LOST.match(line) and not self.lost:
+                self.lost = time.monotonic()
+        elif not ends and not _ROUTINE.match(line):
+            self._tell(line)
+
+    def _on_killed(self, node: str, tasks: str) -> None:
+        """Tell of VMs whose keeper could not: the last one of a node is killed together with its QEMU."""
+        for rank in () if self.ending else parse_ranks(tasks):
+            self._on_ended({"vm": f"vm{rank}", "node": node, "text": KILLED, "asked": False})
+
+    def _fail(self, text: str) -> None:
+        self.said.append(text)
+        if not self.settled:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if not self.failed:
+            self.failed = True
+            cancel_step_of(self.job, self.pid)
+
+    def _end(self, status: int) -> int:
+        if self.settled:
+            return status
+        if any(not step.is_of(self.pid) for step in read_boot_steps(self.job)):
+            self._settle("joined")  # another srun of this job was first
+            return 0
+        self.progress.clear()
+        for line in _without_echoes(self.said) or [
+            f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
+        ]:
+            self._tell(line)
+        self._settle("failed")
+        return status or 1
+
+    def _settle(self, word: str) -> None:
+        self.settled = True
+        report(word)
+        os.close(STATUS_FD)
+
+    def _tell(self, text: str) -> None:
+        self.progress.clear()
+        try:
+            os.write(2, (text + "\n").encode())
+        except OSError:
+            pass
+
+    def _parent_left(self) -> None:
+        """Let go of a pipe that a reader of the finished srun's output may be waiting on; files and terminals stay."""
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in (1, 2):
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+                os.dup2(null, fd)
+        os.close(null)
+
+
+def _without_echoes(lines: list[str]) -> list[str]:
+    """Drop what srun adds when a task that has already explained itself ends."""
+    own = [line for line in lines if line.startswith(("pcocc:", "hint:", "  vm"))]
+    return list(dict.fromkeys(own or lines))

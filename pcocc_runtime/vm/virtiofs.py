@@ -1,0 +1,139 @@
+"""virtiofsd as an ordinary user: started confined, connected before QEMU exists, gone when its connection is.
+
+The daemon of QEMU 7 expects to be root and to act as whoever asks in the guest. Here it has a user namespace in which the
+user is himself and nobody else exists, so that it has all capabilities there and none outside, and a seccomp filter that
+turns its changes of identity into nothing: whoever asks, the host sees the user, with his groups. It has no network and a
+mount namespace of its own, where a read-only export is mounted read-only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Sequence
+
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.system import children, qemu_descriptors
+
+_HINT = "install virtiofsd on the node (Debian 12: qemu-system-common), or export with type 9p"
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x20000, 0x8000000, 0x10000000, 0x40000000  # linux/sched.h
+_MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000  # linux/mount.h
+_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
+_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 38, 22, 47, 2  # linux/prctl.h
+_CAPABILITIES = 41  # CAP_LAST_CAP + 1 of Linux 5.9 and later; a kernel with fewer refuses the others, which is no loss
+_ID_CALLS = (105, 106, 113, 114, 116, 117, 119)  # x86-64: setuid setgid setreuid setregid setgroups setresuid setresgid
+
+
+def find_program() -> str:
+    """Return the path of virtiofsd; NodeError when it is not installed."""
+    for one in qemu_descriptors.read_descriptors("vhost-user"):
+        if one.get("type") == "fs" and os.access(str(one.get("binary")), os.X_OK):
+            return str(one["binary"])
+    raise NodeError(f"virtiofsd is not installed on {os.uname().nodename}", _HINT)
+
+
+def plan_argv(program: str, source: str, fd: int) -> list[str]:
+    """Return virtiofsd's command line for a listening socket: the one of QEMU 7, in C, or the one in Rust that followed."""
+    said = subprocess.run([program, "--print-capabilities"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if "separate-options" in said.stdout:
+        return [program, f"--fd={fd}", "--shared-dir", source, "--sandbox", "none", "--log-level", "error"]
+    escaped = source.replace("\\", "\\\\").replace(",", "\\,")
+    return [program, f"--fd={fd}", "-o", f"source={escaped},sandbox=chroot,log_level=err", "--rlimit-nofile=0"]
+
+
+def start_server(program: str, source: str, readonly: bool, base: str) -> int:
+    """Start virtiofsd for a directory and return the descriptor of a connection to it; its log is `base`.log."""
+    listener = socket.socket(socket.AF_UNIX)
+    client = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(f"{base}.sock")
+        listener.listen(1)
+        client.connect(f"{base}.sock")
+        os.unlink(f"{base}.sock")
+        _spawn(plan_argv(program, source, listener.fileno()), listener.fileno(), source, readonly, f"{base}.log")
+    except BaseException:
+        client.close()
+        raise
+    finally:
+        listener.close()
+    return client.detach()
+
+
+def _spawn(argv: Sequence[str], listener: int, source: str, readonly: bool, log: str) -> None:
+    """Start a grandchild; what goes wrong before its exec comes back through a pipe that the exec closes."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            children.keep_only({listener, writer})
+            os.set_inheritable(writer, False)
+            if os.fork() == 0:
+                os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+                os.dup2(2, 1)
+                _confine(source, readonly)
+                signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # a guest that powers off still writes
+                os.execve(argv[0], list(argv), {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
+        except OSError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(127)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader, "rb") as stream:
+        problem = stream.read().decode(errors="replace")
+    if problem:
+        raise NodeError(f"virtiofsd cannot be started on {os.uname().nodename}: {problem}",
+                        "it needs unprivileged user namespaces (sysctl user.max_user_namespaces); type 9p needs none")
+
+
+def _confine(source: str, readonly: bool) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    uid, gid = os.getuid(), os.getgid()
+    os.umask(0)
+    _call("unshare", libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC))
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as stream:
+            stream.write(text)
+    _call("mount", libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None))
+    if readonly:
+        path = os.fsencode(source)
+        _call(f"mount {source}", libc.mount(path, path, None, ctypes.c_ulong(_MS_BIND | _MS_REC), None))
+        attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+        _call(f"mount {source} read-only",
+              libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, path, _AT_RECURSIVE, attributes, len(attributes)))
+    _keep_capabilities(libc)
+    _ignore_identity_changes(libc)
+
+
+def _keep_capabilities(libc: ctypes.CDLL) -> None:
+    """Carry the namespace's capabilities over the exec, which takes them from anybody but uid 0."""
+    header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    data = ctypes.create_string_buffer(24)
+    _call("capget", libc.capget(header, data))
+    low = struct.unpack("=IIIIII", data.raw)
+    _call("capset", libc.capset(header, struct.pack("=IIIIII", low[0], low[1], low[1], low[3], low[4], low[4])))
+    for capability in range(_CAPABILITIES):
+        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, ctypes.c_ulong(capability), 0, 0)
+
+
+def _ignore_identity_changes(libc: ctypes.CDLL) -> None:
+    """Have the kernel answer 0 to calls that change ids, and do nothing (seccomp(2), SECCOMP_RET_ERRNO with 0)."""
+    load, equal, give = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
+    count = len(_ID_CALLS)
+    program = [(load, 0, 0, 4), (equal, 1, 0, 0xC000003E), (give, 0, 0, 0x7FFF0000), (load, 0, 0, 0)]  # other ABIs pass
+    program += [(equal, count - index, 0, number) for index, number in enumerate(_ID_CALLS)]
+    program += [(give, 0, 0, 0x7FFF0000), (give, 0, 0, 0x00050000)]  # ALLOW, ERRNO 0
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
+    filter_ = struct.pack("@HP", len(program), ctypes.addressof(code))
+    _call("prctl", libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _call("seccomp", libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), filter_, 0, 0))
+
+
+def _call(what: str, result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,49 @@
+"""The request root's helper reads is checked before anything is done with it."""
+
+import pytest
+
+from pcocc_runtime.documents.boot_step import NodeLayout, parse_boot_step
+from pcocc_runtime.errors import NodeError
+
+REQUEST = """job 12
+step 1
+uid 2001
+gid 2001
+stepd 999
+index 1
+layout n1 0-1
+layout n2 2,3
+sets default:3,gpu:1
+end
+"""
+
+
+def test_a_request_is_parsed_whole() -> None:
+    step = parse_boot_step(REQUEST.splitlines())
+    assert (step.job, step.step, step.uid, step.index, step.vm_count) == (12, 1, 2001, 1, 4)
+    assert step.here == NodeLayout("n2", (2, 3))
+    assert [node.name for node in step.peers] == ["n1"]
+    assert [step.set_of(rank) for rank in range(4)] == ["default"] * 3 + ["gpu"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("end\n", ""),
+        ("job 12", "job 67108864"),
+        ("job 12", "job -1"),
+        ("job 12", "job ²"),
+        ("uid 2001\n", ""),
+        ("uid 2001", "uid 2001\nuid 0"),
+        ("index 1", "index 2"),
+        ("layout n1 0-1", "layout ../n1 0-1"),
+        ("layout n1 0-1", "layout n1 1-0"),
+        ("layout n1 0-1", "layout n1 0-999999"),
+        ("sets default:3,gpu:1", "sets default:3;rm"),
+        ("sets default:3,gpu:1", "sets ../x:1"),
+    ],
+)
+def test_what_is_not_of_its_form_is_refused(old: str, new: str) -> None:
+    assert old in REQUEST
+    with pytest.raises(NodeError):
+        parse_boot_step(REQUEST.replace(old, new).splitlines())

@@ -1,0 +1,145 @@
+"""The shell text of a VM step, run by the real /bin/sh as a guest's sshd would."""
+
+import itertools
+import os
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.documents.reach import PORTFILE
+from pcocc_runtime.documents.vm_events import TOKEN, task_token
+from pcocc_runtime.guest.script import _PORTS, render_command, render_signal, render_sweep, select_environment
+from tests.waiting import limit, wait_for
+
+
+def run(script: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=limit(20), check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+STEPS = itertools.count()
+
+
+def render(argv: list[str], token: str = "", guarded: bool = True, **environ: str) -> str:
+    token = token or task_token(str(os.getpid()), str(next(STEPS)), "0")  # guards look for a while after the end
+    return render_command(argv, environ, "/tmp", 0o027, token, guarded)
+
+
+def test_directory_umask_environment_and_status_arrive() -> None:
+    done = run(render(["sh", "-c", 'pwd; umask; echo "$SLURM_X|$PCOCC_TASK"; exit 7'], "1.2.3.", SLURM_X="a 'b' $c"))
+    assert done.stdout.splitlines() == ["/tmp", "0027", "a 'b' $c|1.2.3."]
+    assert done.returncode == 7
+
+
+@pytest.mark.parametrize("word", ["", " ", "*", "$HOME", "'", '"', "\\", "a\nb", "é"])
+def test_arguments_pass_unchanged(word: str) -> None:
+    assert run(render(["printf", "%s", word])).stdout == word
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "found"),
+    [
+        ("12 22=n1:60222,80=n1:60300\n", "", "22=n1:60222,80=n1:60300"),
+        ("12 22=n1:60222", "", "22=n1:60222"),
+        ("11 22=n1:60222\n", "", ""),  # of an image that was saved in another job
+        ("", "", ""),
+        (None, "", ""),
+        ("12 22=n1:60222\n", "22=n2:7", "22=n2:7"),
+        ("12 22=n1:60222\n", None, ""),
+    ],
+)
+@pytest.mark.parametrize("shell", ["/bin/sh", "busybox sh"])
+def test_a_guest_knows_its_ports_where_the_tasks_node_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str, text: str | None, known: str | None, found: str
+) -> None:
+    path = tmp_path / "host-ports"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr("pcocc_runtime.guest.script._PORTS", _PORTS.replace(PORTFILE, str(path)))
+    environ = {"SLURM_JOB_ID": "12"} | ({} if known is None else {"PCOCC_HOST_PORTS": known})
+    done = run(render(["sh", "-c", "echo $PCOCC_HOST_PORTS"], guarded=False, **environ).replace("exec /bin/sh", f"exec {shell}"))
+    assert (done.stdout, done.stderr, done.returncode) == (f"{found}\n", "", 0)
+
+
+def test_a_missing_directory_is_no_error() -> None:
+    script = render_command(["pwd"], {}, "/does/not/exist", 0o022, "1.2.4.", guarded=False)
+    assert run(script, env={**os.environ, "HOME": "/"}).stdout == "/\n"
+
+
+def test_streams_stay_apart_and_stdin_is_the_commands() -> None:
+    done = run(render(["sh", "-c", "cat; echo no >&2"]), input="hello")
+    assert (done.stdout, done.stderr) == ("hello", "no\n")
+
+
+def test_a_signal_reaches_the_command_and_its_children_only(tmp_path: Path) -> None:
+    script = "trap 'echo caught; exit 3' USR1; : > started; while :; do sleep 0.05; done"
+    task = subprocess.Popen(
+        ["/bin/sh", "-c", render_command(["sh", "-c", script], {}, str(tmp_path), 0o022, "7.7.7.", guarded=True)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: (tmp_path / "started").exists())
+    run(render_signal("7.7.7.", "USR1"))
+    out, _ = task.communicate(timeout=limit(10))
+    assert (out, task.returncode) == ("caught\n", 3)
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_what_a_command_leaves_running_is_ended(guarded: bool) -> None:
+    leaving = ["sh", "-c", "setsid sleep 987 >/dev/null 2>&1 & setsid sleep 987 >/dev/null 2>&1 & exit 5"]
+    done = run(render(leaving, "8.8.8.", guarded))
+    assert done.returncode == 5
+    assert not carriers("8.8.8."), "when the step ends the guest is clean"
+
+
+def test_a_lost_connection_ends_the_command() -> None:
+    script = render(["sleep", "986"], token="9.9.9.")
+    sshd = subprocess.Popen(["/bin/sh", "-c", f"/bin/sh -c {shlex.quote(script)}; :"], start_new_session=True)
+    wait_for(lambda: bool(carriers("9.9.9.")))
+    sshd.send_signal(signal.SIGKILL)
+    sshd.wait()
+    wait_for(lambda: not carriers("9.9.9."))
+
+
+def test_a_sweep_ends_the_processes_of_its_tasks_and_no_others() -> None:
+    stubborn = ["sh", "-c", "trap '' TERM; echo on; while :; do sleep 0.1; done"]
+    tokens = [task_token("6", "6", task) for task in ("1", "2", "11")]
+    tasks = [subprocess.Popen(["/bin/sh", "-c", render(stubborn, one, False)], stdout=subprocess.PIPE) for one in tokens]
+    try:
+        for task in tasks:
+            assert task.stdout and task.stdout.readline() == b"on\n"
+        run(render_sweep(tokens[:2]))
+        assert tasks[0].wait(limit(10)) and tasks[1].wait(limit(10)) and tasks[2].poll() is None
+        assert [bool(carriers(one)) for one in tokens] == [False, False, True]
+    finally:
+        run(render_sweep(tokens))
+        for task in tasks:
+            task.communicate(timeout=limit(10))
+
+
+def test_only_what_a_guest_may_use_is_passed() -> None:
+    picked = select_environment(
+        {
+            "SLURM_JOB_ID": "1",
+            "PCOCC_X": "2",
+            "SLURM_CONF": "/x",
+            "SLURM_SPANK_PCOCC_CLUSTER": "z",
+            "PCOCC_BOOT": "s",
+            "HOME": "/h",
+        }
+    )
+    assert picked == {"SLURM_JOB_ID": "1", "PCOCC_X": "2"}
+
+
+def carriers(token: str) -> list[str]:
+    """Return the pids of the processes started with the token."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"{TOKEN}={token}".encode() in (entry / "environ").read_bytes():
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found

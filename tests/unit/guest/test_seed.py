@@ -1,0 +1,191 @@
+"""What a guest is told: network-config and vendor-data, byte for byte, and read by YAML."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcocc_runtime.documents.cluster import Mount
+from pcocc_runtime.documents.reach import PORTFILE
+from pcocc_runtime.guest import network_config, seed
+from pcocc_runtime.guest.network_config import Interface, Subnet
+from pcocc_runtime.templates.settings import TAG, USER
+
+FIRST = {"index": 0, "layer": "L3", "network": "10.200.0.0/16", "domain": "vcluster", "search": [], "network6": None,
+         "gateway": "10.200.255.254"}  # fmt: skip
+SECOND = {"index": 1, "layer": "L3", "network": "10.201.0.0/24", "domain": "other.example", "search": ["site.example"],
+          "network6": "fd70:636f:0:301::/64", "gateway": "10.201.0.254"}  # fmt: skip
+BRIDGED = {"index": 2, "layer": "bridged"}
+BARE = {"index": 3, "layer": "L2", "gateway": "10.200.255.254"}
+MACS = ["52:54:00:00:00:01", "52:54:00:04:00:01", "52:54:00:08:00:01", "52:54:00:0c:00:01"]
+NODE = {
+    "networks": [FIRST, SECOND, BRIDGED, BARE],
+    "interfaces": {
+        "0": [{"network": 0, "mac": "52:54:00:00:00:00", "mtu": 1450}],
+        "1": [{"network": n, "mac": mac, "mtu": mtu} for n, (mac, mtu) in enumerate(zip(MACS, (1450, 8950, 1500, 1500), strict=True))],
+    },
+}
+KEYS = seed.Keys("-----BEGIN A-----\nx\n-----END A-----\n", "ssh-ed25519 AAA u", "-----BEGIN B-----\ny\n-----END B-----\n", "ssh-ed25519 BBB h")
+ALICE = seed.Login("alice", 2001, 2002, "/home/alice")
+
+CONFIG = """\
+version: 1
+config:
+- type: physical
+  name: eth0
+  mac_address: "52:54:00:00:00:01"
+  mtu: 1450
+  subnets:
+  - type: static
+    address: "10.200.0.2/16"
+    gateway: "10.200.255.254"
+    dns_nameservers: ["10.200.255.254"]
+    dns_search: ["vcluster"]
+- type: physical
+  name: eth1
+  mac_address: "52:54:00:04:00:01"
+  mtu: 8950
+  subnets:
+  - type: static
+    address: "10.201.0.2/24"
+    dns_nameservers: ["10.201.0.254"]
+    dns_search: ["other.example", "site.example"]
+  - type: static6
+    address: "fd70:636f:0:301::4:1/128"
+- type: physical
+  name: eth2
+  mac_address: "52:54:00:08:00:01"
+  mtu: 1500
+  subnets: [{type: dhcp4}]
+- type: physical
+  name: eth3
+  mac_address: "52:54:00:0c:00:01"
+  mtu: 1500
+  subnets: [{type: manual}]
+"""
+
+
+def test_a_vm_configures_its_interfaces_without_asking() -> None:
+    text = network_config.render_network_config(network_config.plan_interfaces(NODE, 1))
+    assert text == CONFIG
+    assert [one["name"] for one in yaml.safe_load(text)["config"]] == ["eth0", "eth1", "eth2", "eth3"]
+
+
+def test_a_vm_has_only_the_networks_of_its_resource_set() -> None:
+    assert [one.name for one in network_config.plan_interfaces(NODE, 0)] == ["eth0"]
+    assert yaml.safe_load(network_config.render_network_config(())) == {"version": 1, "config": []}
+
+
+def test_an_address_of_the_other_family_goes_beside_the_first() -> None:
+    one = Interface("eth0", "52:54:00:00:00:00", 1450, (Subnet("10.0.0.1/8", "10.0.0.2"), Subnet("fd00::1/64")))
+    subnets = yaml.safe_load(network_config.render_network_config([one]))["config"][0]["subnets"]
+    assert subnets == [{"type": "static", "address": "10.0.0.1/8", "gateway": "10.0.0.2"}, {"type": "static6", "address": "fd00::1/64"}]
+
+
+def vendor(**options: object) -> dict[str, object]:
+    found = yaml.safe_load(seed.render_vendor_data(1, "vcluster", ALICE, KEYS, **options))  # type: ignore[arg-type]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_only_a_vm_with_ports_of_its_node_is_told_of_them() -> None:
+    def files(ports: str) -> dict[str, object]:
+        found = seed.render_seed(job=12, rank=1, vms=2, domain="d", login=ALICE, keys=KEYS, user_data=None, ports=ports)
+        return {file["path"]: file["content"] for file in yaml.safe_load(found["vendor-data"])["write_files"]}
+
+    assert files("22=n1:60222,80=n1:60300")[PORTFILE] == "12 22=n1:60222,80=n1:60300\n"
+    assert PORTFILE not in files("")
+
+
+def test_mounts_stand_at_their_tags() -> None:
+    mounts = (Mount("data", "/x", "9p", True), Mount("fast", "/y", "virtiofs"))
+    assert vendor(mounts=mounts)["mounts"] == [
+        ["data", "/mnt/data", "9p", "trans=virtio,version=9p2000.L,msize=262144,ro,nofail", "0", "0"],
+        ["fast", "/mnt/fast", "virtiofs", "rw,nofail", "0", "0"],
+    ]
+    assert "mounts" not in vendor()
+
+
+@pytest.mark.parametrize("tag", ["sda", "vdb1", "xvda", "sr0", "root", "swap", "ami", "ephemeral0", "ebs1", "a.b"])
+def test_a_tag_that_cloud_init_takes_for_a_disk_is_left_to_the_user(tag: str) -> None:
+    assert "mounts" not in vendor(mounts=(Mount(tag, "/x"),))
+
+
+@pytest.mark.parametrize(("name", "users"), [(None, ["root", "alice"]), ("root", ["root", "alice"]), ("alice", ["root", "alice"]),
+                                             ("debian", ["root", "alice", "debian"])])  # fmt: skip
+def test_the_user_that_commands_run_as_can_log_in_and_on(name: str | None, users: list[str]) -> None:
+    found = vendor(command_user=name)
+    assert [user["name"] for user in found["users"]] == users  # type: ignore[index,attr-defined]
+    assert all(user["ssh_authorized_keys"] == ["ssh-ed25519 AAA u"] for user in found["users"])  # type: ignore[index,attr-defined]
+    owners = {file["owner"] for file in found["write_files"] if file["path"].endswith("/.ssh/id_ed25519")}  # type: ignore[index,attr-defined]
+    assert owners == {*users} - {"root"} | {"root:root"}
+
+
+@pytest.mark.parametrize("name", ["meta-data", "user-data", "vendor-data", "network-config"])
+def test_the_seed_is_what_it_was(name: str) -> None:
+    """A golden copy: whoever changes what guests are told sees it here, and must say so in NEWS.md."""
+    mounts = (Mount("data", "/x", "9p", True), Mount("fast", "/y", "virtiofs"))
+    found = seed.render_seed(
+        job=12, rank=1, vms=2, domain="vcluster", login=ALICE, keys=KEYS, user_data="#cloud-config\npackages: [vim]\n",
+        command_user="debian", mounts=mounts, interfaces=network_config.plan_interfaces(NODE, 1),
+    )  # fmt: skip
+    assert found[name] == (Path(__file__).parents[2] / "data/seed" / name).read_text()
+
+
+def test_every_line_is_flat_enough_for_small_guests() -> None:
+    text = seed.render_vendor_data(2, "vcluster", ALICE, KEYS, "worker", (Mount("d", "/x"),), "12 22=n1:60222")
+    assert all(re.match(r"#cloud-config$|[a-z_]+:( |$)|- |  [a-z0-9_]+:|    ", line) for line in text.splitlines())
+
+
+ODD = ["yes", "No", "on", "OFF", "true", "False", "null", "010", "0x10", "1_0", "1e3", "0b1", "1:30", "y", "N", "_1", "-", "=", "<<", "~", "01234567",
+       "DOM\\x", "a'b", 'a"b', "*x", "a@b.c", "\udc80", "\x85", "\U0001f600"]  # fmt: skip
+accounts = st.sampled_from(ODD) | st.text(st.characters(blacklist_characters=":\n\0/"), min_size=1, max_size=12).filter("root".__ne__)
+tags = st.sampled_from(["yes", "no", "010", "0x10", "1_0", "null", "_1", "0o7", "1e3", "0"]) | st.from_regex(TAG, fullmatch=True)
+others = st.sampled_from(["yes", "Null", "john.doe", "_1", "a..", "on"]) | st.from_regex(USER, fullmatch=True).filter("root".__ne__)
+
+
+@given(accounts, accounts, tags, others)
+def test_whatever_a_name_is_the_guest_reads_that_name(name: str, home: str, tag: str, other: str) -> None:
+    login = seed.Login(name, 2001, 2002, f"/home/{home}", name)
+    found = yaml.safe_load(seed.render_vendor_data(1, "vcluster", login, KEYS, other, [Mount(tag, "/x")]))
+    assert [user["name"] for user in found["users"]] == list(dict.fromkeys(["root", name, other]))
+    assert found["users"][1]["homedir"] == f"/home/{home}"
+    assert [one[:2] for one in found.get("mounts", [[tag, f"/mnt/{tag}"]])] == [[tag, f"/mnt/{tag}"]]
+    private = [(file["path"], file["owner"]) for file in found["write_files"] if file.get("defer")]
+    expected = [(f"/home/{home}/.ssh/id_ed25519", name), (f"/home/{other}/.ssh/id_ed25519", other)]
+    assert private == expected[: len(found["users"]) - 1]
+    assert all(name in shlex.split(command[2]) for command in found["bootcmd"])
+
+
+PASSWD = "root:x:0:0:root:/root:/bin/sh\ndebian:x:2001:2000::/home/debian:/bin/bash\n"
+GROUP = "root:x:0:\ndebian:x:2000:\nalice:x:555:\n"
+IN_A_GUEST = """
+mount --bind "$1/etc" /etc && mount --bind "$1/home" /home || exit 9
+eval "$2" && eval "$3" && id -u alice && grep -c alice /etc/passwd && stat -c %u:%g /home/alice; cat /etc/passwd >&2
+"""
+
+
+@pytest.mark.parametrize(
+    ("passwd", "group", "said"),
+    [
+        (PASSWD, GROUP, "2001\n1\n2001:2002\n"),  # the uid is another's, the name another group's
+        (f"{PASSWD}alice:x:1000:1000::/home/alice:/bin/sh\n", GROUP, "1000\n1\n"),  # the image's own alice stays who she is
+        ("root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n", ""),  # cloud-init makes her
+    ],
+)
+def test_an_image_that_has_the_users_numbers_gets_the_user(tmp_path: Path, passwd: str, group: str, said: str) -> None:
+    """The real useradd and groupadd, with a passwd and a group of the test's own."""
+    for name in ("etc/default", "etc/skel", "home"):
+        (tmp_path / name).mkdir(parents=True)
+    for name, text in (("passwd", passwd), ("group", group), ("nsswitch.conf", "passwd: files\ngroup: files\n"), ("login.defs", "")):
+        (tmp_path / "etc" / name).write_text(text)
+    commands = [command[2] for command in vendor()["bootcmd"]]  # type: ignore[attr-defined]
+    argv = ["unshare", "-m", "sh", "-c", IN_A_GUEST, "sh", str(tmp_path), *commands]
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.stdout == said, done.stderr
+    assert re.search(r":2002:$", (tmp_path / "etc/group").read_text(), re.M)

@@ -1,0 +1,65 @@
+"""The keeper's looks at a process: signals that wait for it, and its threads' CPUs; and its last word to tasks."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.keeper.cpus import bind
+from pcocc_runtime.keeper.power_off import is_pending
+from pcocc_runtime.keeper.shared_ssh import Link
+from pcocc_runtime.steps.session import AttachError, Session
+
+SLEEPER = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); print(1, flush=True); input()"
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[str]]:
+    """A process that has SIGTERM blocked."""
+    with subprocess.Popen([sys.executable, "-c", SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_a_blocked_signal_is_seen_waiting(sleeper: subprocess.Popen[str]) -> None:
+    assert not is_pending(sleeper.pid, signal.SIGTERM)
+    sleeper.terminate()
+    assert is_pending(sleeper.pid, signal.SIGTERM) and not is_pending(sleeper.pid, signal.SIGHUP)
+    sleeper.kill()
+    sleeper.wait()
+    assert not is_pending(sleeper.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("vcpus", "emulator_cores", "bound"), [(1, 0, False), (2, 0, True), (1, 1, True)])
+def test_cpus_are_bound_only_where_they_are_just_enough(
+    sleeper: subprocess.Popen[str], vcpus: int, emulator_cores: int, bound: bool
+) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    assert len(cpus) > 1, "this test needs two CPUs"
+    os.sched_setaffinity(sleeper.pid, cpus[:2])
+    bind(sleeper.pid, [sleeper.pid] * vcpus, emulator_cores)
+    assert os.sched_getaffinity(sleeper.pid) == ({cpus[1]} if bound else set(cpus[:2]))
+    bind(1 << 22, [1], 0)  # one that is gone
+
+
+@pytest.mark.parametrize("before", [b"", b"up\n"])
+def test_a_task_knows_why_its_vm_ended_when_all_of_the_job_is_gone_from_its_node(tmp_path: Path, before: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        link, session = object.__new__(Link), object.__new__(Session)
+        link.tasks = {theirs: b"1.2.0."}
+        session.vm, session.node, session.keeper, session.heard = "vm1", "n2", ours, before
+        session.cluster = {"directory": str(tmp_path / "gone")}
+        with pytest.raises(AttachError, match="VMs there have ended"):
+            session._raise_if_ended()
+        link.tell_end("guest-shutdown")
+        theirs.shutdown(socket.SHUT_RDWR)  # it goes with its VM
+        for _ in range(2):
+            with pytest.raises(AttachError, match="vm1 on n2 has ended: its guest powered it off"):
+                session._raise_if_ended()

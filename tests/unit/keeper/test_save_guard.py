@@ -1,0 +1,108 @@
+"""The keeper's part in a save, with sockets in place of a saver and of QEMU's for the guest's agent."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcocc_runtime.documents.save import SAVE_SOCKET
+from pcocc_runtime.keeper.save_guard import Guard
+
+WORDS = b'\xff{"execute": "guest-sync-delimited", "arguments": {"id": 1}}\n{"execute": "guest-fsfreeze-thaw"}\n'
+ANSWERS = b'{"return": 3}\n\xff{"return": 1}\n{"return": 3}\n'
+
+
+class Keeper:
+    """A guard with a selector that is turned by hand; QEMU takes every command."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.selector = directory, selectors.DefaultSelector()
+        self.guard = Guard(str(directory), str(directory / "agent"), self.selector, self.send)
+
+    def send(self, command: str, **words: Any) -> None:
+        if words["id"] == "save-remove":
+            self.removed = True
+
+    def turn(self) -> None:
+        for _ in range(5):
+            for key, _events in self.selector.select(0):
+                key.data()
+        self.guard.tick()
+
+    def freeze_and_die(self) -> None:
+        """Be a saver that is killed while the guest is frozen."""
+        with socket.socket(socket.AF_UNIX) as saver:
+            saver.connect(str(self.directory / SAVE_SOCKET))
+            self.turn()
+            saver.sendall(b'{"frozen": true}\n')
+            self.turn()
+        self.turn()
+        self.guard.take({"id": "save-remove", "return": {}})
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[Keeper]:
+    made = Keeper(tmp_path)
+    yield made
+    for key in list(made.selector.get_map().values()):
+        made.selector.unregister(key.fileobj)
+        key.fileobj.close()  # type: ignore[union-attr]
+    made.selector.close()
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[socket.socket]:
+    """QEMU's socket: one is let in at a time, and two may wait."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent"))
+        listener.listen(1)
+        listener.settimeout(10)
+        yield listener
+
+
+def test_a_guest_is_asked_to_thaw_until_it_has_answered(keeper: Keeper, agent: socket.socket) -> None:
+    keeper.freeze_and_die()
+    with agent.accept()[0] as asked:
+        assert asked.recv(4096) == WORDS
+        for end in range(1, len(ANSWERS)):
+            asked.send(ANSWERS[end - 1 : end])
+            keeper.turn()
+            assert keeper.guard.agent is not None
+        asked.send(ANSWERS[-1:])
+        keeper.turn()
+        assert keeper.guard.agent is None and not keeper.guard.is_waiting() and asked.recv(1) == b""
+
+
+def test_a_second_saver_killed_before_the_first_ones_thaw_is_answered(keeper: Keeper, agent: socket.socket) -> None:
+    keeper.freeze_and_die()
+    with agent.accept()[0] as first:
+        keeper.freeze_and_die()
+        assert first.recv(4096) == WORDS and first.recv(1) == b"", "it makes room for the one that comes next"
+    with agent.accept()[0] as second:
+        assert second.recv(4096) == WORDS
+        second.send(ANSWERS)
+        keeper.turn()
+        assert keeper.guard.agent is None and not keeper.guard.is_waiting()
+
+
+def test_who_is_not_let_in_asks_again(keeper: Keeper, agent: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcocc_runtime.keeper.save_guard.THAW_AGAIN", -1)
+    others = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+    for other in others:
+        other.connect(str(keeper.directory / "agent"))
+    keeper.freeze_and_die()
+    assert keeper.guard.agent is None and keeper.guard.is_waiting()
+    for other in others:
+        agent.accept()[0].close()
+        other.close()
+    keeper.turn()
+    with agent.accept()[0] as asked:
+        assert asked.recv(4096) == WORDS and not keeper.guard.is_waiting()
+    keeper.turn()
+    with agent.accept()[0] as again:  # the other has hung up without an answer
+        assert again.recv(4096) == WORDS

@@ -1,0 +1,57 @@
+"""Ports on bridges of the host: what ip says is there, what does not serve, what ip and bridge are told."""
+
+import json
+
+import pytest
+
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks import host_bridges
+from pcocc_runtime.networks.kinds import BridgedNetwork, Vlan
+from pcocc_runtime.networks.plan import HostPort
+
+VLANS = (Vlan(100, "native"), Vlan(101, "tagged"), Vlan(102, "untagged"))
+PORT = HostPort("site00000c00", BridgedNetwork("site", "lan0", "site", 1500, VLANS))
+BRIDGE = host_bridges.Bridge(1500, True, 1)
+
+
+def link(name: str, mtu: int, **data: int) -> dict[str, object]:
+    return {"ifname": name, "mtu": mtu, "linkinfo": {"info_kind": "bridge", "info_data": {"stp_state": 0, **data}}}
+
+
+def test_bridges_are_as_ip_tells_them() -> None:
+    text = json.dumps([link("lan0", 9000, vlan_filtering=1, vlan_default_pvid=7), {}, link("lan1", 1500, vlan_filtering=0)])
+    assert host_bridges.parse_bridges(text) == {"lan0": host_bridges.Bridge(9000, True, 7), "lan1": host_bridges.Bridge(1500, False, 1)}
+    assert host_bridges.parse_bridges("") == {}
+
+
+def test_a_port_is_in_its_vlans_and_in_no_other() -> None:
+    assert host_bridges.render_vlans(PORT, BRIDGE).splitlines() == [
+        "vlan del dev site00000c00 vid 1",
+        "vlan add dev site00000c00 vid 100 pvid untagged",
+        "vlan add dev site00000c00 vid 101",
+        "vlan add dev site00000c00 vid 102 untagged",
+    ]
+    assert "del" not in host_bridges.render_vlans(PORT, host_bridges.Bridge(1500, True, 0))
+
+
+def test_a_port_without_vlans_has_the_bridges_default() -> None:
+    port = HostPort("site00000c00", BridgedNetwork("site", "lan0", "site"))
+    assert host_bridges.render_vlans(port, BRIDGE) == ""
+    assert host_bridges.render_port(port, "pt0", "pcocc-12", host_bridges.Bridge(9000, False, 1)).splitlines() == [
+        "link add site00000c00 mtu 9000 type veth peer name pt0 mtu 9000 netns pcocc-12",
+        "link set site00000c00 master lan0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bridge", "words"),
+    [
+        (None, "n1 has no bridge 'lan0'"),
+        (host_bridges.Bridge(1500, False, 1), "does not filter VLANs"),
+        (host_bridges.Bridge(1400, True, 1), "has MTU 1400, network 'site' 1500"),
+    ],
+)
+def test_a_bridge_that_does_not_serve_is_told(bridge: host_bridges.Bridge | None, words: str) -> None:
+    with pytest.raises(NodeError, match=words) as caught:
+        host_bridges._ensure_fit(PORT.network, bridge, "n1")
+    assert caught.value.hint

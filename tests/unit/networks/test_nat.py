@@ -1,0 +1,131 @@
+"""What a job holds of a node, and the text of its walls."""
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks import nat, nft_inside, nft_outside
+from pcocc_runtime.networks.kinds import EthernetNetwork, ReverseNat
+from pcocc_runtime.networks.plan import NetworkPlan, plan_networks
+
+INWARD = EthernetNetwork("inward", reverse_nat=(ReverseNat(22, 100, 103),))
+SHUT = EthernetNetwork("shut", allow_outbound=False)
+
+
+def plan(spec: EthernetNetwork, vms: int = 2) -> tuple[NetworkPlan, ...]:
+    nodes = (NodeLayout("n1", tuple(range(vms))),)
+    step = BootStep(job=12, step=0, uid=1, gid=1, stepd=1, index=0, nodes=nodes, sets=(("set", vms),))
+    return plan_networks(step, {spec.name: spec}, {"set": (spec.name,)})
+
+
+def free(_port: int) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("spec", "needed"),
+    [
+        (SHUT, False),
+        (EthernetNetwork("nowhere", allow_outbound=()), False),
+        (EthernetNetwork("all"), True),
+        (EthernetNetwork("some", allow_outbound=(IPv4Network("192.0.2.0/24"),)), True),
+        (EthernetNetwork("in", allow_outbound=False, reverse_nat=INWARD.reverse_nat), True),
+        (EthernetNetwork("flat", layer="L2"), False),
+    ],
+)
+def test_a_way_out_is_made_only_where_something_may_pass(spec: EthernetNetwork, needed: bool) -> None:
+    assert nat.needs_uplink(plan(spec)) == needed
+    assert (nat.choose_nat(plan(spec), None, [], free) is not None) == needed
+
+
+def test_slots_and_ports_are_the_first_that_nobody_holds() -> None:
+    others = [nat.Nat(0, (nat.Forward(0, 0, 22, 100),)), nat.Nat(2)]
+    found = nat.choose_nat(plan(INWARD), None, others, lambda port: port != 101)
+    assert found == nat.Nat(1, (nat.Forward(0, 0, 22, 102), nat.Forward(0, 1, 22, 103)))
+
+
+def test_what_a_job_held_it_keeps() -> None:
+    old = nat.Nat(7, (nat.Forward(0, 1, 22, 100),))
+    found = nat.choose_nat(plan(INWARD), old, [nat.Nat(0)], free)
+    assert found == nat.Nat(7, (nat.Forward(0, 0, 22, 101), nat.Forward(0, 1, 22, 100)))
+    assert nat.choose_nat(plan(INWARD), found, [nat.Nat(0)], lambda _port: False) == found
+
+
+def test_two_ranges_for_one_port_of_a_vm_give_two_ports() -> None:
+    spec = EthernetNetwork("two", reverse_nat=(ReverseNat(22, 100, 103), ReverseNat(22, 100, 110)))
+    found = nat.choose_nat(plan(spec), None, [], free)
+    assert found and [one.host_port for one in found.forwards] == [100, 101, 102, 103]
+    assert nat.choose_nat(plan(spec), found, [], lambda _port: False) == found
+
+
+def test_a_range_used_up_says_which() -> None:
+    with pytest.raises(NodeError, match="reverse-nat of network 'inward': 100 to 103"):
+        nat.choose_nat(plan(INWARD), None, [], lambda port: port < 101)
+
+
+def test_slots_used_up_say_so() -> None:
+    with pytest.raises(NodeError, match="8192 jobs"):
+        nat.choose_nat(plan(INWARD), None, [nat.Nat(slot) for slot in range(8192)], free)
+
+
+def test_a_record_is_read_back() -> None:
+    assert nat.parse_nat({"slot": 3, "forwards": [{"network": 0, "rank": 1, "vm_port": 22, "host_port": 103}]}) == nat.Nat(
+        3, (nat.Forward(0, 1, 22, 103),)
+    )
+    assert nat.parse_nat(None) is None
+
+
+@given(st.integers(0, naming.UPLINK_SLOTS - 1), st.integers(0, naming.UPLINK_SLOTS - 1))
+def test_addresses_of_two_slots_differ(one: int, other: int) -> None:
+    first, second = naming.uplink_addresses(one), naming.uplink_addresses(other)
+    assert bool(set(first) & set(second)) == (one == other)
+    assert all(address in naming.UPLINK_NETWORK for address in first)
+
+
+@given(st.integers(1, naming.MAX_JOB_ID), st.integers(1, naming.MAX_JOB_ID))
+def test_names_of_two_jobs_in_the_hosts_namespace_differ(one: int, other: int) -> None:
+    assert (naming.uplink_name(one) == naming.uplink_name(other)) == (one == other)
+    assert (naming.host_table(one) == naming.host_table(other)) == (one == other)
+    assert len(naming.uplink_name(one)) <= 15
+    assert naming.host_table(one) != nft_outside.GUARD
+
+
+def test_the_guard_covers_every_port_a_tunnel_can_have() -> None:
+    first, last = map(int, naming.TUNNEL_PORTS.split("-"))
+    jobs, networks = (1, naming.MAX_JOB_ID), (0, naming.MAX_NETWORKS - 1)
+    assert {naming.vxlan_port(job, network) for job in jobs for network in networks} >= {first, last}
+    assert all(first <= naming.vxlan_port(job, network) <= last for job in jobs for network in networks)
+
+
+def rules(text: str) -> int:
+    return sum(1 for line in text.splitlines() if line.startswith("  ") and "elements" not in line)
+
+
+def test_rules_do_not_grow_with_vms_or_peers() -> None:
+    few, many = plan(SHUT), plan(SHUT, 64)
+    assert rules(nft_inside.render_firewall(few, None)) == rules(nft_inside.render_firewall(many, None))
+    one, thousand = (nft_outside.render_host(12, few, [f"192.0.{n >> 8}.{n & 255}" for n in range(count)], None) for count in (1, 1023))
+    assert rules(one) == rules(thousand)
+
+
+def test_a_link_local_address_derives_from_the_mac() -> None:
+    assert str(naming.link_local_address("52:54:00:00:00:01")) == "fe80::5054:ff:fe00:1"
+
+
+def test_a_vm_has_its_own_address_of_ip6_and_the_gateway_answers_at_its() -> None:
+    one = plan(SHUT, 1)[0]
+    six = replace(one, gateway6="fd00::ffff", taps=(replace(one.taps[0], address6="fd00::1"),))
+    text = nft_inside.render_firewall((six,), None)
+    assert '"tap0n0" . 52:54:00:00:00:00 . fd00::1' in text and '"tap0n0" . 0xfd000000000000000000000000000001' in text
+    assert 'iifname "br0" ip6 daddr fd00::ffff meta l4proto { tcp, udp } th dport 53 accept' in text
+
+
+def test_destinations_that_overlap_are_one() -> None:
+    spec = EthernetNetwork("some", allow_outbound=(IPv4Network("192.0.2.0/24"), IPv4Network("192.0.2.128/25")))
+    assert "ip daddr { 192.0.2.0/24 } accept" in nft_inside.render_firewall(plan(spec), nat.Nat(0))

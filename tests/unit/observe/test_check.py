@@ -1,0 +1,145 @@
+"""What is broken where, judged from what the nodes have found."""
+
+from typing import Any
+
+import pytest
+
+from pcocc_runtime.observe.check import Finding, evaluate, failed, plan_findings, render_findings
+from pcocc_runtime.observe.facts import parse_node
+from tests.unit.observe import netjob
+
+TARGET = "192.0.2.1"
+
+
+def judge(
+    first: dict[str, Any], second: dict[str, Any], target: str | None = TARGET, silent: tuple[str, ...] = ()
+) -> list[Finding]:
+    """Return the findings for two nodes, given what differs from all being well in the probe of each."""
+    nodes = []
+    for number, changed in ((1, first), (2, second)):
+        tree = netjob.node(number, probes=[{**netjob.GOOD, **changed}], dhcp=True)
+        nodes.append(parse_node(tree))
+    return evaluate(nodes, silent, target)
+
+
+def said(found: list[Finding], level: str) -> list[str]:
+    return [one.text for one in found if one.level == level]
+
+
+def test_all_is_well() -> None:
+    found = judge({}, {})
+    assert said(found, "ok") == [
+        "lan: its devices are up on 2 nodes",
+        "lan: 4 VMs answer from 2 nodes, packets of 1450 bytes too",
+        "lan: DNS knows VMs by name and by address on 2 nodes",
+        "lan: 192.0.2.1, outside, answers 2 nodes",
+        "pv: its devices are up on 2 nodes",
+        "site: its devices are up on 2 nodes",
+    ]
+    assert said(found, "FAILED") == [] and failed(found) == 0
+    assert said(found, "note") == [
+        "pv: pcocc gives no addresses here, so only its devices were looked at",
+        "site: pcocc gives no addresses here, so only its devices were looked at",
+        "a DHCP server listens on every node; only root could ask it, but VMs that answer have their addresses from it",
+    ]
+    assert render_findings(12, found).endswith("\njob 12: no failure\n")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "failures"),
+    [
+        ({"lost": [3]}, {"lost": [3]}, ["lan: vm3 on n2 (10.200.0.4) answers nobody"]),
+        ({"lost": [2, 3]}, {}, ["lan: n1 does not reach vm[2-3] on n2, which other nodes do"]),
+        ({"lost": [2, 3]}, {"lost": [0, 1]},
+         ["lan: n1 does not reach vm[2-3] on n2, which other nodes do", "lan: n2 does not reach vm[0-1] on n1, which other nodes do"]),
+        ({"lost": [2, 3]}, {"lost": [3]},
+         ["lan: vm3 on n2 (10.200.0.4) answers nobody", "lan: n1 does not reach vm2 on n2, which other nodes do"]),
+        ({"narrow": [2, 3]}, {},
+         ["lan: packets of 1450 bytes do not pass from n1 to vm[2-3] on n2, small ones do"]),
+        ({"narrow": [0]}, {"narrow": [0]},
+         ["lan: packets of 1450 bytes do not pass from n1 to vm0 on n1, small ones do",
+          "lan: packets of 1450 bytes do not pass from n2 to vm0 on n1, small ones do"]),
+        ({"deaf": True}, {}, ["lan: the DNS server at 10.200.255.254 does not answer on n1"]),
+        ({}, {"wrong_names": ["vm2.vcluster is not known, it should be 10.200.0.3"]},
+         ["lan: on n2, vm2.vcluster is not known, it should be 10.200.0.3"]),
+        ({"outbound": "192.0.2.1 does not answer"}, {}, ["lan: on n1, 192.0.2.1 does not answer"]),
+    ],
+)  # fmt: skip
+def test_a_failure_is_told_once_where_it_is(first: dict[str, Any], second: dict[str, Any], failures: list[str]) -> None:
+    found = judge(first, second)
+    assert said(found, "FAILED") == failures
+    text = render_findings(12, found)
+    assert text.endswith(f"\njob 12: {len(failures)} failure{'s' if len(failures) > 1 else ''}\n")
+    assert plan_findings(12, found)["ok"] is False
+
+
+def hint(found: list[Finding]) -> str:
+    return next(one.hint for one in found if one.level == "FAILED") or ""
+
+
+def test_hints_tell_a_closed_port_from_a_narrow_network() -> None:
+    assert hint(judge({"lost": [2, 3]}, {})) == "UDP port 24832 must be open between n1 and n2"
+    assert hint(judge({"lost": [2]}, {})) == ""
+    assert "between n1 and n2 must pass 1500 bytes" in hint(judge({"narrow": [2]}, {}))
+    assert "the interface in the VM must have MTU 1450" in hint(judge({"narrow": [0]}, {}))
+    assert "/run/pcocc/12/vm3/console.log" in hint(judge({"lost": [3]}, {"lost": [3]}))
+
+
+def test_a_vm_that_only_answers_ssh_is_noted() -> None:
+    found = judge({"silent": [3]}, {"silent": [1, 3]})
+    assert said(found, "FAILED") == []
+    assert "lan: ssh but no ping is answered by vm[1,3]: the size of packets was not tried" in said(found, "note")
+
+
+def test_many_wrong_names_are_counted() -> None:
+    found = said(judge({"wrong_names": [f"x{number}" for number in range(20)]}, {}), "FAILED")
+    assert len(found) == 6 and found[-1] == "lan: on n1, 15 more names are wrong"
+
+
+def test_a_silent_node_is_a_failure() -> None:
+    assert said(judge({}, {}, silent=("n3",)), "FAILED") == ["n3 does not answer"]
+
+
+def test_a_part_of_a_large_cluster_is_said_to_be_one() -> None:
+    text = "lan: 3 VMs answer from 2 nodes (2 asked from each), packets of 1450 bytes too"
+    assert text in said(judge({"tried": [0, 1]}, {"tried": [1, 2]}), "ok")
+
+
+@pytest.mark.parametrize(
+    ("outbound", "target", "note"),
+    [
+        (False, TARGET, "lan: allow-outbound is none, so nothing outside was tried"),
+        (["198.51.100.0/24"], TARGET, "lan: 192.0.2.1 is not in allow-outbound, so it was not tried"),
+        (True, None, "lan: no machine outside is known to try"),
+    ],
+)
+def test_what_is_outside_is_tried_only_where_it_may_be_reached(outbound: Any, target: str | None, note: str) -> None:
+    trees = [netjob.node(number, probes=[{**netjob.GOOD, "outbound": None}]) for number in (1, 2)]
+    for tree in trees:
+        tree["node"]["networks"][0]["outbound"] = outbound
+    found = evaluate([parse_node(tree) for tree in trees], [], target)
+    assert said(found, "FAILED") == [] and note in said(found, "note")
+
+
+@pytest.mark.parametrize(
+    ("device", "changed", "failure"),
+    [
+        ("tap3n0", None, "lan: tap3n0 (vm3) is missing on n2"),
+        ("vx0", netjob.link(up=False), "lan: vx0 (its tunnel) is down on n2"),
+        ("br1", netjob.link(1500), "pv: br1 (its bridge) has MTU 1500, not 8950 on n2"),
+        ("tap3n2", netjob.link(1400), "site: tap3n2 (vm3) has MTU 1400, not 1500 on n2"),
+    ],
+)
+def test_devices_are_looked_at(device: str, changed: dict[str, Any] | None, failure: str) -> None:
+    trees = [netjob.node(number) for number in (1, 2)]
+    del trees[1]["links"][device]
+    trees[1]["links"] |= {device: changed} if changed else {}
+    assert said(evaluate([parse_node(tree) for tree in trees], [], None), "FAILED") == [failure]
+
+
+def test_what_could_not_be_asked_and_a_missing_dhcp_server_are_failures() -> None:
+    nodes = [parse_node(netjob.node(1, trouble="ping cannot be used")), parse_node(netjob.node(2, dhcp=False))]
+    assert said(evaluate(nodes, [], None), "FAILED") == [
+        "n1: nothing could be asked there: ping cannot be used",
+        "no DHCP server listens on n2",
+    ]

@@ -1,0 +1,133 @@
+"""QEMU's arguments for what a template can say, as golden words."""
+
+import itertools
+import re
+from dataclasses import replace
+
+import pytest
+
+from pcocc_runtime.qemu import firmware
+from pcocc_runtime.qemu.arguments import Export, Kernel, SharedFs, Uefi, plan_qemu_argv
+from pcocc_runtime.qemu.disks import Disk, machine_kind, most_disks, plan_disks
+from tests.unit.networks.test_plan import PLAN
+
+
+def added(**changes: object) -> list[str]:
+    """Return the words that a change of the plan adds."""
+    plain = plan_qemu_argv(PLAN)
+    return [word for word in plan_qemu_argv(replace(PLAN, **changes)) if word not in plain]  # type: ignore[arg-type]
+
+
+DISKS = (Disk("/b.qcow2"), Disk("/d", "raw", "none", True, True), Disk("/e", "raw", "writeback", True, False))
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "devices"),
+    [
+        ("virtio", "q35", ["virtio-blk-pci,drive=disk0,bootindex=1", "virtio-blk-pci,drive=disk1,share-rw=on",
+                           "virtio-blk-pci,drive=disk2,share-rw=on", "virtio-blk-pci,drive=seed"]),
+        ("virtio-scsi", "pc", ["virtio-scsi-pci,id=scsi", "scsi-hd,bus=scsi.0,drive=disk0,bootindex=1", "scsi-hd,bus=scsi.0,drive=disk1,share-rw=on",
+                               "scsi-hd,bus=scsi.0,drive=disk2,share-rw=on", "scsi-cd,bus=scsi.0,drive=seed"]),
+        ("ide", "q35", ["ide-hd,bus=ide.0,drive=disk0,bootindex=1", "ide-hd,bus=ide.1,drive=disk1,share-rw=on",
+                        "ide-hd,bus=ide.2,drive=disk2,share-rw=on", "ide-cd,bus=ide.3,drive=seed"]),
+        ("ide", "pc-i440fx-7.2", ["ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=1", "ide-hd,bus=ide.0,unit=1,drive=disk1,share-rw=on",
+                                  "ide-hd,bus=ide.1,unit=0,drive=disk2,share-rw=on", "ide-cd,bus=ide.1,unit=1,drive=seed"]),
+        ("ide", "usb=off,type=pc", ["ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=1", "ide-hd,bus=ide.0,unit=1,drive=disk1,share-rw=on",
+                                    "ide-hd,bus=ide.1,unit=0,drive=disk2,share-rw=on", "ide-cd,bus=ide.1,unit=1,drive=seed"]),
+    ],
+)  # fmt: skip
+def test_disks_by_model(model: str, machine: str, devices: list[str]) -> None:
+    words = plan_disks(model, machine, DISKS, "/seed")
+    numbered = [re.sub(r"drive=(disk\d)", r"drive=\1,serial=\1", device) for device in devices]
+    assert [after for word, after in itertools.pairwise(words) if word == "-device"] == numbered
+    assert words[words.index("-drive") + 1] == (
+        "file=/b.qcow2,format=qcow2,if=none,id=disk0,cache=unsafe,discard=unmap,werror=stop,rerror=stop"
+    )
+    assert [word for word in words if word.endswith("file.locking=off")] == [
+        "file=/e,format=raw,if=none,id=disk2,cache=writeback,discard=unmap,werror=stop,rerror=stop,file.locking=off"
+    ]
+
+
+def test_ide_has_few_ports() -> None:
+    found = [most_disks(*names) for names in (("ide", "q35"), ("ide", "pc"), ("ide", "pc-q35-7.2"), ("virtio", "q35"))]
+    assert found == [5, 3, 5, 16]
+
+
+def test_a_kernel_brings_its_own_command_line() -> None:
+    assert added(kernel=Kernel("/k")) == ["-kernel", "/k", "-append", "console=ttyS0 root=/dev/vda1"]
+    assert added(kernel=Kernel("/k", "/i", "a,b")) == ["-kernel", "/k", "-initrd", "/i", "-append", "a,b"]
+    assert "console=ttyS0 root=/dev/sda1" in added(kernel=Kernel("/k"), disk_model="ide")
+
+
+def test_uefi_reads_its_code_and_writes_its_own_variables() -> None:
+    assert added(firmware=Uefi("/code", "/vars")) == [
+        "if=pflash,unit=0,format=raw,readonly=on,file=/code", "if=pflash,unit=1,format=raw,file=/vars",
+    ]  # fmt: skip
+
+
+def test_displays_are_unix_sockets() -> None:
+    devices = ["VGA", "qemu-xhci", "usb-tablet"]
+    assert added(display="vnc", display_path="/run/vnc") == [*devices, "-vnc", "unix:/run/vnc"]
+    assert added(display="spice", display_path="/run/spice") == [
+        *devices, "-spice", "unix=on,addr=/run/spice,disable-ticketing=on", "spicevmc,id=vdagent,name=vdagent",
+        "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
+    ]  # fmt: skip
+
+
+def test_virtiofs_shares_the_guests_memory() -> None:
+    assert [word for word in added(filesystems=(SharedFs("data", 7),)) if word != "-object"] == [
+        "memory-backend-memfd,id=ram,size=300M,share=on", "q35,vmport=off,dump-guest-core=off,memory-backend=ram",
+        "socket,id=virtiofs0,fd=7", "vhost-user-fs-pci,chardev=virtiofs0,tag=data",
+    ]  # fmt: skip
+
+
+def test_a_read_only_export_is_read_only_in_qemu() -> None:
+    words = added(exports=(Export("t", "/a,b", True),))
+    assert words == ["-fsdev", "local,id=fs0,path=/a,,b,security_model=none,multidevs=remap,readonly=on", "virtio-9p-pci,fsdev=fs0,mount_tag=t"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "kind"),
+    [("pc", "pc"), ("type=pc", "pc"), ("pc,usb=off", "pc"), ("usb=off,type=q35", "q35"), ("type=pc,type=q35", "q35"),
+     ("pc,type=q35", "q35"), ("usb=off", "")],
+)  # fmt: skip
+def test_a_machine_is_named_first_or_as_its_type(machine: str, kind: str) -> None:
+    assert machine_kind(machine) == kind
+    assert ("vmport=off" in ",".join(added(machine=machine))) is (kind != "")
+
+
+def test_many_mounts_are_behind_a_bridge() -> None:
+    exports = tuple(Export(f"t{number}", "/d", False) for number in range(18))
+    few = plan_qemu_argv(replace(PLAN, exports=exports))
+    assert not [word for word in few if "more" in word]
+    words = plan_qemu_argv(replace(PLAN, exports=(*exports, exports[0]), filesystems=(SharedFs("v", 7),)))
+    devices = [after for word, after in itertools.pairwise(words) if word == "-device"]
+    assert devices[:3] == [after for word, after in itertools.pairwise(few) if word == "-device"][:3]
+    assert devices[3] == "pci-bridge,id=more,chassis_nr=1,shpc=off"
+    assert devices[4] == "virtio-9p-pci,fsdev=fs0,mount_tag=t0,bus=more,multifunction=on,addr=1.0"
+    assert devices[12] == "virtio-9p-pci,fsdev=fs8,mount_tag=t8,bus=more,multifunction=on,addr=2.0"
+    assert devices[-5:] == [
+        "vhost-user-fs-pci,chardev=virtiofs0,tag=v,bus=more,multifunction=on,addr=3.3",
+        "virtio-rng-pci,rng=rng,bus=more,multifunction=on,addr=3.4", "virtio-serial-pci,bus=more,multifunction=on,addr=3.5",
+        "virtserialport,chardev=agent,name=org.qemu.guest_agent.0", "pvpanic-pci,bus=more,multifunction=on,addr=3.6",
+    ]  # fmt: skip
+
+
+def descriptor(name: str, **changes: object) -> dict[str, object]:
+    mapping = {"device": "flash", "executable": {"filename": f"/{name}.code", "format": "raw"},
+               "nvram-template": {"filename": f"/{name}.vars", "format": "raw"}}  # fmt: skip
+    targets = [{"architecture": "x86_64", "machines": ["pc-i440fx-*", "pc-q35-*"]}]
+    return {"interface-types": ["uefi"], "mapping": mapping, "targets": targets, "features": [], **changes}
+
+
+def test_firmware_is_chosen_by_what_its_packages_say() -> None:
+    others = [
+        {}, {"mapping": 5}, descriptor("smm", features=["requires-smm"]), descriptor("keys", features=["enrolled-keys"]),
+        descriptor("bios", **{"interface-types": ["bios"]}), descriptor("arm", targets=[{"architecture": "aarch64", "machines": ["virt-*"]}]),
+    ]  # fmt: skip
+    found = [*others, descriptor("first"), descriptor("second")]
+    assert firmware.choose_uefi(found, "q35") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
+    assert firmware.choose_uefi(found, "pc-q35-6.2,smm=off") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
+    assert firmware.choose_uefi(found, "smm=off,type=pc") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
+    assert firmware.choose_uefi(found, "microvm") is None  # type: ignore[arg-type]
+    assert firmware.choose_uefi(others, "q35") is None  # type: ignore[arg-type]

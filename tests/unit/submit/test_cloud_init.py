@@ -1,0 +1,282 @@
+"""What the real cloud-init (22.4 in Debian 12) says of user-data, and makes of what we tell a guest."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pcocc_runtime.documents.cluster import Mount
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.guest import network_config, seed
+from pcocc_runtime.submit import cloud_init
+from pcocc_runtime.submit.user_data import _with_plain_header, find_merge_obstacle, parse_cloud_config, read_user_data
+from tests.unit.fake_site import Ask, frozen, refused, user_template
+from tests.unit.guest.test_seed import ALICE, KEYS, NODE
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#cloud-config\n",
+        "#cloud-config\n{}\n",
+        "#cloud-config\npackages: [vim]\nruncmd: [[a, b], c]\n",
+        "#cloud-config\nssh_pwauth: maybe\n",  # deprecated only
+    ],
+)
+def test_right_user_data_passes(text: str) -> None:
+    assert cloud_init.find_schema_error(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("packages: vim\n", "packages: 'vim' is not of type 'array'"),
+        ("packages: vim\nruncmd: 7\n", "packages: 'vim' is not of type 'array', runcmd: 7 is not of type 'array'"),
+        ("write_files: [{content: x}]\nssh_pwauth: maybe\n", "write_files.0: 'path' is a required property"),
+        ("a: [\n", "it is not valid YAML in line 3: while parsing a flow node expected the node content"),
+    ],
+)
+def test_wrong_user_data_is_told_in_a_sentence(tmp_path: Path, text: str, said: str) -> None:
+    found = cloud_init.find_schema_error(f"#cloud-config\n{text}")
+    assert found and found.startswith(said) and not re.search("/tmp|deprecat|schema|Error", found), found
+    path = tmp_path / "ud"
+    path.write_text(f"#cloud-config\n{text}")
+    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is no cloud-config that cloud-init takes: {said}")):
+        read_user_data(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("#cloud-config\n- a\n", "it is a list where cloud-init reads a mapping"),
+        ("#cloud-config\nhello\n", "it is text where"),
+        ("\n\n  #Cloud-Config\nno\n", "it is true or false where"),
+        ("#cloud-config\nx: é\na: \x07\n", "it is not valid YAML in line 3: unacceptable character #x0007: special characters are not allowed"),
+        ("#cloud-config\na: 1\n---\nb: 1\n", "it is not valid YAML in line 3: expected a single document in the stream but found another"),
+        ("#cloud-config\na: 2001-99-99\n", "it is not valid YAML: month must be in 1..12"),
+        ("#cloud-config\n" + "[" * 9999, "its lists and mappings are nested too deeply"),
+    ],
+)
+def test_what_is_no_mapping_is_refused_without_cloud_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = tmp_path / "ud"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is no cloud-config that cloud-init takes: {said}")) as caught:
+        read_user_data(str(path))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["#cloud-config", "#cloud-config\n# nothing\n", "#cloud-config\nnull\n", "#cloud-config\na: !x y\nb: {[c]: d}\n"])
+def test_what_says_nothing_or_cannot_be_told_passes_without_cloud_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "ud").write_text(text)
+    assert read_user_data(str(tmp_path / "ud")) == text
+
+
+@pytest.mark.parametrize("head", ["#cloud-config # mine\n", "#cloud-config-x\n", "\n \n#cloud-config\n", "#CLOUD-CONFIG\n", " #Cloud-config \r\n"])
+def test_every_header_that_cloud_init_takes_is_checked(ask: Ask, tmp_path: Path, head: str) -> None:
+    kinds = "from cloudinit import handlers; import sys; print(handlers.type_from_starts_with(sys.argv[1]))"
+    assert subprocess.run(["/usr/bin/python3", "-c", kinds, head], check=True, capture_output=True, text=True).stdout == "text/cloud-config\n"
+    (tmp_path / "ud").write_text(f"{head}packages: vim\n", newline="")
+    assert "packages: 'vim' is not of type 'array'" in refused(ask(user_data="ud"))
+    (tmp_path / "ud").write_text(f"{head}users: bob\n", newline="")
+    assert "'users' is text" in refused(ask(user_data="ud"))
+    (tmp_path / "ud").write_text(f"{head}packages: [vim]\n", newline="")
+    assert frozen(ask(user_data="ud")).groups[0].user_data == f"{head}packages: [vim]\n"
+
+
+def test_lines_are_counted_as_in_the_file() -> None:
+    assert _with_plain_header("\n\n#CLOUD-config # x\na: 1\n").splitlines() == ["#cloud-config # x", "", "", "a: 1"]
+
+
+@pytest.mark.parametrize("text", ["packages: [vim]\n", "# cloud-config\nruncmd: [a]\nx: 1\n", "\ufeff#cloud-config\nusers: []\n", "---\nusers: []\n"])
+def test_a_cloud_config_that_no_guest_would_know_is_refused(ask: Ask, tmp_path: Path, text: str) -> None:
+    (tmp_path / "ud").write_text(text)
+    assert f"user-data file {tmp_path}/ud does not begin with #cloud-config: the guest's cloud-init would pass it over\nhint: " in refused(
+        ask(user_data="ud")
+    )
+
+
+TALOS = "version: v1alpha1\nmachine: {type: worker, network: {}}\ncluster: {}\n"
+MIME = "Content-Type: multipart/mixed; boundary=x\nMIME-Version: 1.0\nusers: a\n"
+OTHERS = ["#!/bin/sh\nexit 0\n", "#include\nhttp://a/b\n", "## template: jinja\n#cloud-config\n{{ x }}\n", "", "#cloud-config-archive\n- x\n",
+          '{"ignition": {"version": "3.0.0"}, "users": []}', "#ps1_sysnative\nusers: x\n", "rem cmd\nusers\n", "hello", TALOS, MIME,
+          "#Cloud-Config-JSONP\n[]\n", "- users\n", "a: [\n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_user_data_of_another_kind_is_left_alone(ask: Ask, tmp_path: Path, text: str) -> None:
+    (tmp_path / "ud").write_text(text)
+    assert frozen(ask(user_data="ud")).groups[0].user_data == text
+
+
+def test_a_mistake_is_told_at_submission(ask: Ask, tmp_path: Path) -> None:
+    user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: {packages: vim}\n")
+    assert "templates.yaml:3: mine.user-data: cloud-init finds wrong: packages: 'vim' is not of type 'array'" in refused(ask("mine"))
+
+
+@pytest.mark.parametrize("command_user", [None, "root", "debian"])
+@pytest.mark.parametrize("mounts", [(), (Mount("data", "/x", "9p", True), Mount("fast", "/y", "virtiofs"))])
+@pytest.mark.parametrize("login", [ALICE, seed.Login("root", 0, 0, "/root"), seed.Login("b-2", 70000, 70001, "/h/b", 'B "2": x')])
+def test_cloud_init_takes_what_we_tell_it(login: seed.Login, mounts: tuple[Mount, ...], command_user: str | None) -> None:
+    text = seed.render_vendor_data(3, "vcluster", login, KEYS, command_user, mounts)
+    assert cloud_init.find_schema_error(text) is None
+
+
+def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str, list[object]], dict[str, dict[str, object]]]:
+    """Return the configuration and the users that cloud-init makes of a cloud-config of the user's beside our vendor-data."""
+    (directory / "user-data").write_text(f"#cloud-config\n{user_data}")
+    text = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, mounts=[Mount("data", "/x", "virtiofs")], **options)  # type: ignore[arg-type]
+    (directory / "vendor-data").write_text(text)
+    argv = ["/usr/bin/python3", Path(__file__).with_name("merge_cloud_config.py"), directory]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    return found["config"], found["users"]
+
+
+@pytest.mark.parametrize(
+    ("key", "ours", "theirs"),
+    [
+        ("write_files", ["/etc/pcocc/hostfile", "/etc/ssh/ssh_known_hosts"], "{path: /etc/pcocc/hostfile, content: mine}"),
+        ("users", ["root", "alice"], "{name: bob}"),
+        ("mounts", ["data"], "[data]"),
+        ("bootcmd", ["sh"], "[echo, mine]"),
+    ],
+)
+@pytest.mark.parametrize("how", ["", "merge_how: list()+dict(replace)\nmerge_type: list()+dict(replace)\n"])
+def test_lists_of_the_user_follow_ours(tmp_path: Path, key: str, ours: list[str], theirs: str, how: str) -> None:
+    """Ours first: files with the same path are the user's, and `[TAG]` takes a mount back, as cloud-init documents it."""
+    found, _users = merge(tmp_path, f"{how}{key}: [{theirs}]\n")
+    first = [one.get("path") or one["name"] if isinstance(one, dict) else one[0] for one in found[key][:-1]]  # type: ignore[index]
+    assert first[: len(ours)] == ours and found[key][-1] == yaml.safe_load(theirs)
+    assert {"write_files", "users", "mounts", "bootcmd", "ssh_keys"} <= found.keys() and not {"merge_how", "merge_type"} & found.keys()
+
+
+def test_single_values_are_the_users(tmp_path: Path) -> None:
+    found, _users = merge(tmp_path, "disable_root: true\ntimezone: UTC\nssh_keys: {ed25519_public: mine}\n")
+    assert (found["disable_root"], found["timezone"]) == (True, "UTC")
+    assert found["ssh_keys"]["ed25519_public"] == "mine" and found["ssh_keys"]["ed25519_private"] == KEYS.host  # type: ignore[call-overload]
+
+
+def test_whoever_runs_commands_can_be_told_more_of(tmp_path: Path) -> None:
+    """Commands reach him whatever the user says of him: uid and keys are ours, what we do not set is added."""
+    _found, users = merge(tmp_path, "users: [default, {name: alice, uid: 7, groups: [video], ssh_authorized_keys: [mine]}, {name: bob}]\n")
+    assert sorted(users) == ["alice", "bob", "debian", "root"] and users["debian"]["default"] is True
+    assert {key: users["alice"][key] for key in ("uid", "groups", "ssh_authorized_keys")} == {
+        "uid": ALICE.uid, "groups": ["video"], "ssh_authorized_keys": [KEYS.user_public],
+    }  # fmt: skip
+
+
+def test_the_images_own_user_stays_reachable(tmp_path: Path) -> None:
+    _found, users = merge(tmp_path, "users: [default]\n", command_user="debian")
+    assert users["debian"]["ssh_authorized_keys"] == [KEYS.user_public] and users["debian"]["shell"] == "/bin/bash"
+
+
+def convert(directory: Path, kind: str) -> dict[str, str]:
+    """Return the files that cloud-init configures vm1's interfaces with, by path, for a distribution's way of doing that."""
+    (directory / "net").write_text(network_config.render_network_config(network_config.plan_interfaces(NODE, 1)))
+    argv = ["cloud-init", "devel", "net-convert", "-p", "net", "-k", "yaml", "-d", "out", "-D", "debian", "-O", kind]
+    subprocess.run(argv, cwd=directory, check=True, capture_output=True)
+    return {str(path.relative_to(directory / "out")): path.read_text() for path in (directory / "out").rglob("*") if path.is_file()}
+
+
+def test_addresses_reach_netplan(tmp_path: Path) -> None:
+    (text,) = convert(tmp_path, "netplan").values()
+    found = yaml.safe_load(text)["network"]["ethernets"]
+    assert found["eth0"]["addresses"] == ["10.200.0.2/16"] and found["eth0"]["gateway4"] == "10.200.255.254"
+    assert found["eth0"]["nameservers"] == {"addresses": ["10.200.255.254"], "search": ["vcluster"]}
+    assert found["eth0"]["mtu"] == 1450 and found["eth0"]["match"] == {"macaddress": "52:54:00:00:00:01"}
+    assert found["eth1"]["addresses"] == ["10.201.0.2/24", "fd70:636f:0:301::4:1/128"]
+    assert [name for name, one in found.items() if "dhcp4" in one] == ["eth2"], "only the site's own network is asked"
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "lines"),
+    [
+        ("eni", "etc/network/interfaces.d/50-cloud-init", ["iface eth0 inet static", "address 10.200.0.2/16", "gateway 10.200.255.254"]),
+        ("networkd", "etc/systemd/network/10-cloud-init-eth0.network", ["DHCP=no", "Address=10.200.0.2/16", "Gateway=10.200.255.254"]),
+        ("network-manager", "etc/NetworkManager/system-connections/cloud-init-eth0.nmconnection", ["method=manual", "address1=10.200.0.2/16"]),
+    ],
+)
+def test_addresses_reach_every_other_way(tmp_path: Path, kind: str, path: str, lines: list[str]) -> None:
+    text = convert(tmp_path, kind)[path]
+    assert [line for line in lines if not re.search(rf"(?m)^\s*{re.escape(line)}$", text)] == []
+
+
+@pytest.mark.parametrize(("users", "kind"), [("default", "text"), ("{bob: true}", "a mapping")])
+def test_users_that_would_replace_whoever_runs_commands_are_refused(ask: Ask, tmp_path: Path, users: str, kind: str) -> None:
+    (tmp_path / "ud").write_text(f"#cloud-config\nusers: {users}\n")
+    assert merge(tmp_path, f"users: {users}\n")[1].keys() <= {"debian", "bob"}, "as cloud-init has it"
+    said = f"'users' is {kind}, which would replace the user that commands run as in the VM"
+    assert f"user-data file {tmp_path}/ud: {said}" in refused(ask(user_data="ud"))
+    user_template(tmp_path, f"mine:\n  inherits: tiny\n  user-data:\n    users: {users}\n")
+    assert f"templates.yaml:3: mine.user-data: {said}" in refused(ask("mine"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a:\n  " + "- " * 20000, "lists and mappings are nested more than 100 deep"),
+        ("b0: &b0 [x, x]\n" + "".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)), "aliases make more"),
+    ],
+)
+def test_a_cloud_config_that_would_take_all_memory_is_refused(ask: Ask, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "ud").write_text(f"#cloud-config\n{text}")
+    assert re.search(rf"user-data file {tmp_path}/ud:\d+: .*{said}", refused(ask(user_data="ud")))
+
+
+def test_other_encodings_of_the_locale_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cloud-init").write_text("#!/bin/sh\ngrep -q é $3 && echo schema errors: é >&2\nexit 1\n", encoding="utf-8")
+    (tmp_path / "cloud-init").chmod(0o755)
+    code = "from pcocc_runtime.submit.cloud_init import _ask; print(ascii(_ask('cloud-init', '# \\xe9')))"
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-X", "utf8=0", "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("'\\xe9'\n", "")
+
+
+def test_users_that_say_nothing_are_no_list() -> None:
+    found = find_merge_obstacle({"users": None})
+    assert found and found.message == "'users' is nothing, which would replace the user that commands run as in the VM"
+
+
+@pytest.mark.parametrize("text", ["users: [default, {name: bob}]", "users: []", "x: 1", "a: *b", "- users", "&a [*a]"])
+def test_other_users_are_not(text: str) -> None:
+    assert find_merge_obstacle(parse_cloud_config(f"#cloud-config\n{text}\n")[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "takes"),
+    [
+        ("{enabled: false}", False), ("{enabled: null}", False), ("{enabled: 'no'}", False), ("7", False), ("", False),
+        ("{disabled_handlers: [text/cloud-config]}", False), ("{enabled: 'On'}", True), ("{prefix: [x]}", True), ("{}", True),
+        ("{enabled: true, disabled_handlers: [text/x-shellscript]}", True), ("{disabled_handlers: null}", True),
+    ],
+)  # fmt: skip
+def test_user_data_that_turns_vendor_data_off_is_known(tmp_path: Path, value: str, takes: bool) -> None:
+    assert bool(merge(tmp_path, f"vendor_data: {value}\n")[1].get("alice")) is takes, "as cloud-init has it"
+    assert (find_merge_obstacle({"vendor_data": yaml.safe_load(value)}) is None) is takes
+
+
+def test_user_data_that_turns_vendor_data_off_is_refused(ask: Ask, tmp_path: Path) -> None:
+    said = "'vendor_data' keeps cloud-init from pcocc's own settings, by which commands run in the VM\nhint: leave vendor_data out"
+    (tmp_path / "ud").write_text("#cloud-config\nvendor_data: {enabled: false}\n")
+    user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data:\n    vendor_data: {enabled: false}\n")
+    assert said in refused(ask(user_data="ud"))
+    assert f"templates.yaml:3: mine.user-data: {said}" in refused(ask("mine"))
+    (tmp_path / "ud").write_text("#cloud-config\nvendor_data2: {enabled: false}\n")
+    assert merge(tmp_path, "vendor_data2: {enabled: false}\n")[1]["alice"]
+    frozen(ask(user_data="ud"))
+
+
+def test_an_octal_that_yaml_took_for_a_number_is_explained(ask: Ask, tmp_path: Path) -> None:
+    quotes = "hint: put that value in quotes: YAML takes a bare 0644 for a number"
+    (tmp_path / "ud").write_text("#cloud-config\nwrite_files: [{path: /x, permissions: 0644}]\n")
+    assert quotes in refused(ask(user_data="ud"))
+    user_template(tmp_path, "mine: {inherits: tiny, user-data: {write_files: [{path: /x, permissions: 0644}]}}\n")
+    assert "write_files.0.permissions: 420 is not of type 'string'" in refused(ask("mine")) and quotes in ask("mine")[1]

@@ -1,0 +1,119 @@
+"""What `pcocc` does when its output is closed, full or of another encoding, at Ctrl-C, and when it is wrong itself."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.fake_site import write_images
+from tests.waiting import limit
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime.cli import common, main as cli; "
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user with a template and two images."""
+    (tmp_path / ".pcocc").mkdir()
+    (tmp_path / ".pcocc/templates.yaml").write_text("mine: {description: prix € naïve, user-data: {a: 2020-01-01, b: !!binary aGk=}}\n")
+    write_images(tmp_path / ".pcocc/images", "alma", "alpine")
+    return {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+
+
+def run(environ: dict[str, str], line: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a line of shell in which $p is pcocc."""
+    script = f"p() {{ {sys.executable} -c \"$CODE\" \"$@\"; }}\n{line}"
+    env = {**environ, "CODE": f"{COMMAND}{code}sys.exit(cli.main())"}
+    return subprocess.run(["bash", "-c", script], env=env, cwd=environ["HOME"], capture_output=True, text=True, check=False, timeout=limit(60))
+
+
+FULL = "pcocc: error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("p template list >&-", 0, ""),
+        ("p template list >/dev/full", 1, FULL),
+        ("p template list >/dev/full 2>/dev/full", 1, ""),
+        ("p template list >/dev/full 2>&-", 1, ""),
+        ("p template show nope 2>/dev/full", 1, ""),
+        ("p template show nope 2>&-", 1, ""),
+        ("p nonsense 2>/dev/full", 2, ""),
+        ("p image list >/dev/full", 1, FULL),
+        ("p image --help >/dev/full", 1, FULL),
+        ("p image copy alma new 2>&- >/dev/full", 1, ""),
+    ],
+)
+def test_output_that_goes_nowhere_is_one_sentence(environ: dict[str, str], line: str, status: int, said: str) -> None:
+    done = run(environ, line)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
+
+
+@pytest.mark.parametrize("words", ["template list", "image list", "image repo list", "image --help", "--version"])
+def test_a_reader_that_has_gone_is_no_error(environ: dict[str, str], words: str) -> None:
+    """It goes before anything is written: the FIFO that is read first ends with it."""
+    done = run(environ, f"mkfifo gone; {{ read -r _ <gone; p {words}; echo ${{PIPESTATUS[0]}} >status; }} | {{ exec <&-; echo >gone; }}; cat status")
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_characters_that_the_locale_lacks_are_escaped(environ: dict[str, str]) -> None:
+    done = run({**environ, "PYTHONIOENCODING": "ascii"}, "p template list")
+    assert (done.returncode, done.stderr) == (0, "") and r"prix \u20ac na\xefve" in done.stdout
+
+
+def test_a_file_whose_name_is_no_text_can_be_shown(environ: dict[str, str]) -> None:
+    directory = Path(environ["HOME"], ".pcocc/templates.d")
+    directory.mkdir()
+    Path(os.fsdecode(os.fsencode(directory) + b"/\xff.yaml")).write_text("odd: {}\n")
+    done = run(environ, "p template show odd")
+    assert done.returncode == 0 and f"template odd, defined in {directory}/?.yaml:1\n" in done.stdout
+
+
+def test_what_json_lacks_is_text(environ: dict[str, str]) -> None:
+    for line in ("p template list --json", "p template show mine --json"):
+        tree = json.loads(run(environ, line).stdout)
+        one = tree[0] if isinstance(tree, list) else tree
+        assert one["settings"]["user-data"]["value"] == {"a": "2020-01-01", "b": "aGk="}
+
+
+def test_a_fault_of_ours_is_one_sentence(environ: dict[str, str]) -> None:
+    broken = "common.load_site = lambda *_: 1 / 0; "
+    done = run(environ, "p template list", broken)
+    assert (done.returncode, done.stderr.splitlines()) == (1, [
+        "pcocc: error: this is a fault of pcocc: ZeroDivisionError: division by zero",
+        "hint: please report it, with what the same command writes after 'export PCOCC_DEBUG=1'",
+    ])  # fmt: skip
+    assert "Traceback" in run({**environ, "PCOCC_DEBUG": "1"}, "p template list", broken).stderr
+
+
+@pytest.mark.parametrize("words", ["template check", "image import disk.qcow2 new", "image export alma disk.qcow2"])
+def test_a_working_directory_that_is_gone_is_told(environ: dict[str, str], words: str) -> None:
+    done = run(environ, f"mkdir gone; cd gone; rmdir ../gone; p {words}", "from pcocc_runtime.images import images; images.ensure_disk = print; ")
+    assert done.returncode == 1 and done.stderr.splitlines()[-2:] == [
+        "pcocc: error: the working directory is gone: No such file or directory",
+        "hint: change to another one, such as with: cd",
+    ]
+
+
+def test_ctrl_c_ends_a_command_while_it_starts(tmp_path: Path) -> None:
+    (tmp_path / "pcocc_runtime/cli").mkdir(parents=True)
+    (tmp_path / "pcocc_runtime/cli/main.py").write_text("import sys, signal\nsys.stdout.write('x')\nsys.stdout.flush()\nsignal.pause()\n")
+    program = tmp_path / "pcocc"
+    program.write_text((ROOT / "libexec/pcocc.in").read_text().replace("@path@", str(tmp_path)))
+    with subprocess.Popen([sys.executable, "-IS", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout and child.stdout.read(1) == "x"
+        child.send_signal(signal.SIGINT)
+        assert (child.communicate(timeout=limit(60))[1], child.returncode) == ("", -signal.SIGINT)
+
+
+def test_ctrl_c_lets_a_command_clean_up(environ: dict[str, str]) -> None:
+    start = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    interrupt = "common.load_site = lambda *_: os.kill(os.getpid(), signal.SIGINT); "
+    done = run(environ, "p template list", start + interrupt)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
