@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Watch = Callable[[int, int], None]  # what is done and what there is to do, in any unit; 0 to do: not known
-Progress = Callable[[str], Watch]  # begins a phase
+Advance = Callable[[int, int], None]  # what is done and what there is to do, in any unit; 0 to do: not known
+Progress = Callable[[str], Advance]  # begins a phase
 
 
-def silent(_phase: str) -> Watch:
+def silent(_phase: str) -> Advance:
     """Begin a phase that nobody watches."""
     return lambda done, total: None

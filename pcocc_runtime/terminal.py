@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from pcocc_runtime import errors
-from pcocc_runtime.progress import Watch
+from pcocc_runtime.progress import Advance
 
 _DELAY = 2.0  # seconds that pass in silence
 _EVERY = {True: 0.2, False: 30.0}  # seconds between lines, on a terminal or not
@@ -26,7 +26,7 @@ class Meter:
         self._next = time.monotonic() + _DELAY
         self._shown = False
 
-    def begin(self, phase: str) -> Watch:
+    def begin(self, phase: str) -> Advance:
         """Begin a phase; what this returns is told how far it is."""
         start = time.monotonic()
 

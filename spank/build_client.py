@@ -9,8 +9,8 @@ from pcocc_client_object import ffi
 
 @ffi.def_extern(error=0)
 def pcocc_client_check(request, answer, size):
-    from pcocc_runtime.submit.main import check
-    code, text = check(ffi.string(request).decode("utf-8", "surrogateescape"))
+    from pcocc_runtime.submit.main import check_request
+    code, text = check_request(ffi.string(request).decode("utf-8", "surrogateescape"))
     data = text.encode("utf-8", "surrogateescape")
     if len(data) >= size:
         return 0

@@ -10,7 +10,7 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.site.settings import ImageCache
 
 
-def list_layers(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]]:
+def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]]:
     """Return the cache's settings and its layers, the one that is removed first at the top; RequestError when there is none."""
     found, store = _open(cache)
     with layer_store.as_owner(store):
@@ -21,12 +21,12 @@ def list_layers(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]
     return found, sorted(every, key=lambda one: (one.used, one.last_use))
 
 
-def clear(cache: ImageCache | None) -> tuple[int, int, int]:
+def clear_cache(cache: ImageCache | None) -> tuple[int, int, int]:
     """Remove what no VM uses; return how many layers went, the bytes they had, and how many stay; RequestError when one may not."""
     found, store = _open(cache)
     try:
         with layer_store.as_owner(store):
-            return layer_store.clear(store)
+            return layer_store.remove_all_unused(store)
     except PermissionError:
         raise RequestError(f"the image cache {found.directory} is not yours to clear", "its owner and root can") from None
 

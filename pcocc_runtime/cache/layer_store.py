@@ -30,7 +30,7 @@ _CHUNK, _FLUSH = 1 << 20, 1 << 28
 _ZERO = bytes(_CHUNK)
 _BLOCK = 512  # the unit of st_blocks (stat(2))
 
-Watch = Callable[[str, int], None]  # "copying" or "waiting", and the bytes there are to copy
+CopyState = Callable[[str, int], None]  # "copying" or "waiting", and the bytes there are to copy
 
 
 class NoRoom(NodeError):
@@ -120,7 +120,7 @@ def touch(store: Store, layer: str) -> None:
         os.utime(store.layer(layer))
 
 
-def fill(store: Store, layer: str, source: int, watch: Watch) -> None:
+def fill(store: Store, layer: str, source: int, watch: CopyState) -> None:
     """Copy a layer from an open file, unless it is there or somebody else comes first.
 
     NoRoom when it cannot be kept; RequestError when the content is not what the layer's name says.
@@ -144,7 +144,7 @@ def fill(store: Store, layer: str, source: int, watch: Watch) -> None:
         raise NoRoom(f"the image cache {store.path} cannot take layer {layer[:12]}: {error.strerror}") from None
 
 
-def _lock_part(store: Store, layer: str, size: int, watch: Watch) -> int | None:
+def _lock_part(store: Store, layer: str, size: int, watch: CopyState) -> int | None:
     """Return the locked, empty file to copy to; None when the layer has come meanwhile."""
     path = store.part(layer)
     while True:
@@ -181,7 +181,7 @@ def is_there(store: Store, layer: str, size: int) -> bool:
         return False
 
 
-def _await_lock(fd: int, path: Path, size: int, watch: Watch) -> None:
+def _await_lock(fd: int, path: Path, size: int, watch: CopyState) -> None:
     """Wait for the lock of a part; not of what has become a layer, which may be in use for long."""
     seen, deadline = -1, 0.0
     while _is_at(fd, path) and not _try_lock(fd, fcntl.LOCK_EX):
@@ -193,7 +193,7 @@ def _await_lock(fd: int, path: Path, size: int, watch: Watch) -> None:
         time.sleep(0.05)  # waiting in the kernel could not be given a limit
 
 
-def _fill_part(store: Store, layer: str, source: int, part: int, watch: Watch) -> None:
+def _fill_part(store: Store, layer: str, source: int, part: int, watch: CopyState) -> None:
     path, size = store.part(layer), os.fstat(part).st_size
     try:
         _make_room(store, size, part)
@@ -212,7 +212,7 @@ def _fill_part(store: Store, layer: str, source: int, part: int, watch: Watch) -
         raise
 
 
-def _copy(source: int, part: int, size: int, watch: Watch) -> str:
+def _copy(source: int, part: int, size: int, watch: CopyState) -> str:
     """Copy what is not zero, each byte read once; return the sha256 of all."""
     import hashlib
 
@@ -324,7 +324,7 @@ def is_used(path: Path) -> bool:
         os.close(fd)
 
 
-def clear(store: Store) -> tuple[int, int, int]:
+def remove_all_unused(store: Store) -> tuple[int, int, int]:
     """Remove all layers that nobody has locked, and what killed copies left: layers removed, bytes freed, layers kept."""
     removed = freed = kept = 0
     for path, _when, taken in list(list_layers(store)):

@@ -31,7 +31,7 @@ _PATIENCE = 2.0  # seconds of copying that pass in silence
 _QEMU_READS = 100  # the byte on which QEMU locks what it reads (block/file-posix.c): inuse.is_in_use looks there
 
 
-def place_image(
+def locate_image(
     image: str, scratch: PurePath, rank: int, here: int, cache: dict[str, Any], tell: Tell
 ) -> tuple[str, tuple[int, ...]]:
     """Return the path to run VM `rank` from, and descriptors that must stay open as long as it runs.
@@ -44,7 +44,7 @@ def place_image(
         return image, ()
     shared = layer_store.public_store(cache["directory"], cache["size"])
     own = Store(str(scratch / "layers"), cache["size"], modest=True) if here > 1 else None
-    keeper = _Keeper(found[1], shared, own, scratch, tell)
+    keeper = _LayerPlacer(found[1], shared, own, scratch, tell)
     try:
         places = list(_walk(keeper, found[3]))
     except _NotOurs:
@@ -68,13 +68,13 @@ class _NotOurs(Exception):
     """The image's files are not layers of one repository."""
 
 
-def _walk(keeper: _Keeper, top: str) -> Iterator[tuple[str, str]]:
+def _walk(keeper: _LayerPlacer, top: str) -> Iterator[tuple[str, str]]:
     """Yield each layer of an image, the top one first, and where it is now."""
     layer = top
     for _ in range(metadata.MAX_LAYERS):
         path, fd = keeper.place(layer)
         yield layer, path
-        below = qcow2.parse_header(os.pread(fd, qcow2.HEAD_SIZE, 0), path).backing_file
+        below = qcow2.parse_header(os.pread(fd, qcow2.HEADER_SIZE, 0), path).backing_file
         if below is None:
             return
         match = _BACKING.fullmatch(below)
@@ -84,7 +84,7 @@ def _walk(keeper: _Keeper, top: str) -> Iterator[tuple[str, str]]:
     raise _NotOurs
 
 
-class _Keeper:
+class _LayerPlacer:
     """The layers of one VM while they are being placed."""
 
     def __init__(self, root: str, shared: Store, own: Store | None, scratch: PurePath, tell: Tell) -> None:
@@ -188,7 +188,7 @@ class _Keeper:
             watch(answer["state"], answer["size"])
         return None
 
-    def _watch(self, layer: str) -> layer_store.Watch:
+    def _watch(self, layer: str) -> layer_store.CopyState:
         """Return what tells, once and only of long work, that a layer is being copied."""
         begin, told = time.monotonic(), False
 

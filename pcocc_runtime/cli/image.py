@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from pcocc_runtime import errors, terminal
 from pcocc_runtime.cli.image_text import (
-    Disk,
+    ShownDisk,
     names_to_type,
     render_cache,
     render_cache_json,
@@ -20,8 +20,8 @@ from pcocc_runtime.cli.image_text import (
     render_freed,
     render_image,
     render_image_json,
-    render_list,
-    render_list_json,
+    render_images,
+    render_images_json,
     render_repos,
     render_repos_json,
 )
@@ -174,10 +174,10 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.names:
         sys.stdout.write("".join(f"{name}\n" for name in names_to_type(entries)))
     elif arguments.json:
-        sys.stdout.write(render_list_json(entries, {_key(one): _disk(one) for one in found}))
+        sys.stdout.write(render_images_json(entries, {_key(one): _disk(one) for one in found}))
     else:
         tops = {(one.repo.name, one.revision.name): one for one in found}  # revisions come in order
-        sys.stdout.write(render_list(entries, {_key(one): images.read_size(one) for one in tops.values()}))
+        sys.stdout.write(render_images(entries, {_key(one): images.read_size(one) for one in tops.values()}))
     return _complain(problems)
 
 
@@ -185,7 +185,7 @@ def _key(one: Found) -> tuple[str, str]:
     return one.repo.name, one.revision.entry
 
 
-def _disk(one: Found) -> Disk:
+def _disk(one: Found) -> ShownDisk:
     return str(one.path), images.read_size(one)
 
 
@@ -233,14 +233,14 @@ def _import(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.images import importing
 
     target = references.parse_new_reference(arguments.dest)
-    wish = importing.Wish(
+    wish = importing.ImportOptions(
         arguments.format, importing.parse_checksum(arguments.checksum) if arguments.checksum else None,
         errors.one_line(arguments.description), arguments.compress, arguments.update,
     )  # fmt: skip
     with _interruptible(), terminal.Meter() as meter:
         one = importing.import_image(arguments.source, target, _load_repos(), wish, meter.begin)
     if arguments.json:
-        sys.stdout.write(render_list_json([(one.repo, one.revision)], {_key(one): _disk(one)}))
+        sys.stdout.write(render_images_json([(one.repo, one.revision)], {_key(one): _disk(one)}))
         return 0
     return _stored(one)
 
@@ -302,7 +302,7 @@ def _repo_gc(arguments: argparse.Namespace) -> int:
 def _cache_list(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.cache import admin
 
-    cache, every = admin.list_layers(_read_cache())
+    cache, every = admin.list_cached(_read_cache())
     render = render_cache_json if arguments.json else render_cache
     sys.stdout.write(render(cache.directory, cache.size, every))
     return 0
@@ -311,7 +311,7 @@ def _cache_list(arguments: argparse.Namespace) -> int:
 def _cache_clear(_arguments: argparse.Namespace) -> int:
     from pcocc_runtime.cache import admin
 
-    sys.stdout.write(f"{render_cleared(*admin.clear(_read_cache()))}\n")
+    sys.stdout.write(f"{render_cleared(*admin.clear_cache(_read_cache()))}\n")
     return 0
 
 

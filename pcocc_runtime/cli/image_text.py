@@ -17,10 +17,10 @@ from pcocc_runtime.images.sizes import render_size
 from pcocc_runtime.terminal import count
 
 Entry = tuple[Repo, Revision]
-Disk = tuple[str, int | None]  # its path, and the size in bytes that a VM sees
+ShownDisk = tuple[str, int | None]  # its path, and the size in bytes that a VM sees
 
 
-def render_list(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
+def render_images(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
     """Return a line for each image of each repository; NAME is what to type, with REPO: when another one comes first.
 
     `sizes` are the disks' by repository and entry.
@@ -78,12 +78,12 @@ def _minute(when: float) -> str:
     return datetime.fromtimestamp(when).strftime("%Y-%m-%d %H:%M")
 
 
-def render_list_json(every: Sequence[Entry], disks: Mapping[tuple[str, str], Disk]) -> str:
+def render_images_json(every: Sequence[Entry], disks: Mapping[tuple[str, str], ShownDisk]) -> str:
     """Return all revisions as JSON; their disks are given by repository and entry."""
     return json.dumps([_tree(repo, one, disks[repo.name, one.entry]) for repo, one in every], indent=2) + "\n"
 
 
-def _tree(repo: Repo, one: Revision, disk: Disk) -> dict[str, Any]:
+def _tree(repo: Repo, one: Revision, disk: ShownDisk) -> dict[str, Any]:
     return {
         "name": one.name, "revision": one.revision, "repo": repo.name, "kind": one.kind, "owner": one.owner,
         "timestamp": one.timestamp, "description": one.description, "layers": list(one.layers), "path": disk[0],
@@ -109,7 +109,7 @@ def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, 
     return f"{terminal.columns(rows)}\n{terminal.columns(table)}\n{terminal.columns(layers)}"
 
 
-def render_image_json(repo: Repo, every: Sequence[tuple[Revision, Disk]], sizes: Mapping[str, int | None]) -> str:
+def render_image_json(repo: Repo, every: Sequence[tuple[Revision, ShownDisk]], sizes: Mapping[str, int | None]) -> str:
     """Return the revisions of an image with their layers as JSON; each comes with its disk."""
     trees = [
         {**_tree(repo, one, disk), "layers": [{"sha256": layer, "stored": sizes[layer]} for layer in one.layers]}

@@ -8,7 +8,7 @@ import sys
 
 from pcocc_runtime import errors
 from pcocc_runtime.cli.common import complain, confdir, load
-from pcocc_runtime.cli.template_text import render_list, render_list_json, render_names, render_one, render_one_json
+from pcocc_runtime.cli.template_text import render_names, render_one, render_one_json, render_templates, render_templates_json
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.images import images
 from pcocc_runtime.images.repositories import load_repos, path_words
@@ -50,7 +50,7 @@ def _template_list(arguments: argparse.Namespace) -> int:
     if not arguments.names:
         for error in [*wrong, *unread]:
             add_new(error, told)
-    render = render_list_json if arguments.json else render_names if arguments.names else render_list
+    render = render_templates_json if arguments.json else render_names if arguments.names else render_templates
     sys.stdout.write(render(found))
     return complain(told)
 
@@ -68,12 +68,12 @@ def _template_show(arguments: argparse.Namespace) -> int:
 
 
 def _template_check(_arguments: argparse.Namespace) -> int:
-    from pcocc_runtime.submit.main import read_caller
+    from pcocc_runtime.submit.main import read_whole_caller
 
     site, defined, problems = load()
     every, unread = _with_images(defined, site)
     check_templates(site, every, problems)
-    check_own(site, every, read_caller(confdir()), problems)
+    check_own(site, every, read_whole_caller(confdir()), problems)
     told: list[errors.PcoccError] = [*problems]
     for error in unread:
         add_new(error, told)

@@ -14,7 +14,7 @@ from pcocc_runtime.terminal import columns
 _WIDTH = 80  # of a value; JSON has all of it
 
 
-def render_list(every: Sequence[Resolved]) -> str:
+def render_templates(every: Sequence[Resolved]) -> str:
     """Return a line for each template: name, whose it is, size, resource set, image, description."""
     rows = [("NAME", "FROM", "CPUS", "MEMORY", "RESOURCE-SET", "IMAGE", "DESCRIPTION")]
     for one in every:
@@ -32,7 +32,7 @@ def render_names(every: Sequence[Resolved]) -> str:
     return "".join(f"{one.template.name}\n" for one in every)
 
 
-def render_list_json(every: Sequence[Resolved]) -> str:
+def render_templates_json(every: Sequence[Resolved]) -> str:
     """Return all templates with all their settings as JSON."""
     return _dump([_as_tree(one) for one in every])
 

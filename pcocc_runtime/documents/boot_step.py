@@ -32,7 +32,7 @@ class NodeLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Charge:
     """What slurmctld says a job is charged to and runs in; empty for what it has not."""
 
     account: str
@@ -52,7 +52,7 @@ class BootStep:
     index: int
     nodes: tuple[NodeLayout, ...]
     sets: tuple[tuple[str, int], ...]
-    place: Place | None = None  # slurmctld is asked only when it matters
+    place: Charge | None = None  # slurmctld is asked only when it matters
 
     @property
     def here(self) -> NodeLayout:
@@ -135,13 +135,13 @@ def parse_boot_step(lines: Iterable[str]) -> BootStep:
     )
 
 
-def _parse_place(fields: dict[str, list[str]]) -> Place | None:
+def _parse_place(fields: dict[str, list[str]]) -> Charge | None:
     values = [fields.get(key, []) for key in ("account", "partition", "qos")]
     if not any(values):
         return None
     if any(len(one) != 1 for one in values):
         raise NodeError("the request of the plugin says in part where the job runs", hint="plugin and runtime must be of one version")
-    return Place(*(one[0] for one in values))
+    return Charge(*(one[0] for one in values))
 
 
 # exit statuses the plugin knows: an older boot step lives, a younger one is in the way, slurmctld must say where the job runs

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pcocc_runtime.errors import RequestError
 
-VERSION = 1
+CLUSTER_VERSION = 1
 MAX_ENCODED = 120 * 1024  # Linux takes no environment string over 128 KiB (MAX_ARG_STRLEN, execve(2))
 MAX_JSON = 8 * 1024 * 1024
 
@@ -97,7 +97,7 @@ class Cluster:
 
 def encode_cluster(cluster: Cluster) -> str:
     """Return `cluster` as one word of ASCII text; RequestError when it is too long to travel."""
-    tree = {"version": VERSION, "groups": [_pack(group) for group in cluster.groups]}
+    tree = {"version": CLUSTER_VERSION, "groups": [_pack(group) for group in cluster.groups]}
     data = json.dumps(tree, separators=(",", ":"), sort_keys=True).encode()
     text = base64.b64encode(zlib.compress(data, 9)).decode()
     if len(text) > MAX_ENCODED or len(data) > MAX_JSON:
@@ -121,8 +121,8 @@ def decode_cluster(text: str) -> Cluster:
         tree = json.loads(_unpack(text))
     except (ValueError, binascii.Error, zlib.error, RecursionError) as error:
         raise _damaged(str(error)) from error
-    if not isinstance(tree, dict) or tree.get("version") != VERSION:
-        raise _damaged(f"not a cluster of version {VERSION}")
+    if not isinstance(tree, dict) or tree.get("version") != CLUSTER_VERSION:
+        raise _damaged(f"not a cluster of version {CLUSTER_VERSION}")
     groups = tuple(_build(Group, item) for item in _as_list(tree.get("groups")))
     if not groups:
         raise _damaged("it has no VM")

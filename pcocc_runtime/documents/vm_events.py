@@ -29,6 +29,6 @@ REASONS = {
 }
 
 
-def explain(reason: str) -> str:
+def explain_end(reason: str) -> str:
     """Return a clause that says why a VM ended."""
     return REASONS.get(reason, reason)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pcocc_runtime.errors import NodeError
 
-ANSWER_SECONDS = 5.0  # an agent that runs answers at once; an emulated guest takes its time
+AGENT_SECONDS = 5.0  # an agent that runs answers at once; an emulated guest takes its time
 FREEZE_SECONDS = 30.0  # what is not yet written has to reach the disk
 _LONGEST = 1 << 20
 
@@ -24,7 +24,7 @@ class Agent:
         self._socket = socket.socket(socket.AF_UNIX)
         self._heard = b""
         try:
-            self._socket.settimeout(ANSWER_SECONDS)
+            self._socket.settimeout(AGENT_SECONDS)
             self._socket.connect(path)
             self._synchronise()
         except OSError as error:
@@ -47,7 +47,7 @@ class Agent:
         """Find the place in the stream where answers to us begin."""
         number = int.from_bytes(os.urandom(4), "big")
         words = json.dumps({"execute": "guest-sync-delimited", "arguments": {"id": number}}).encode()
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = time.monotonic() + AGENT_SECONDS
         self._send(b"\xff" + words)  # 0xff makes the agent forget what another client has left half said
         while True:
             line = self._line(deadline)

@@ -68,7 +68,7 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
             f"exec /bin/sh /proc/self/fd/3 3<<'{end}'",
             "exec 3<&-",
             _render_kill(token),
-            *([_GUARD] if guarded else []),
+            *([_CLEANER] if guarded else []),
             f"trap : {_SIGNALS}",
             f"umask {umask:04o}",
             f"cd {shlex.quote(directory)} 2>/dev/null || cd",
@@ -106,7 +106,7 @@ def _render_kill(*tokens: str) -> str:
 
 
 # `$PPID` is the session's sshd, `$$` the outer shell, also inside the subshell
-_GUARD = (
+_CLEANER = (
     "( trap '' HUP INT TERM; exec </dev/null >/dev/null 2>&1; "
     "while [ -d /proc/$PPID ] && [ -d /proc/$$ ]; do sleep 1; done; _k TERM; sleep 1; _k KILL ) &"
 )

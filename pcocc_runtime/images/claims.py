@@ -24,7 +24,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked_path(path: Path, what: str) -> Iterator[None]:
     """Hold the exclusive lock of a file that stays; RequestError says who has `what` when it cannot be had in LOCK_WAIT."""
     fd = _open_lock(path)
     try:

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import transfer
-from pcocc_runtime.progress import Watch
+from pcocc_runtime.progress import Advance
 
 SCHEMES = ("http", "https")
 _SILENCE = 60  # seconds without a byte, after which the server is given up
@@ -90,7 +90,7 @@ class _Follow(urllib.request.HTTPRedirectHandler):
         return following
 
 
-def fetch(url: Url, target: Path, watch: Watch, algorithm: str) -> tuple[int, str]:
+def fetch(url: Url, target: Path, watch: Advance, algorithm: str) -> tuple[int, str]:
     """Write what a web server has at an address to a new file; return its length and sum."""
     with _open(url) as answer:
         length = _read_length(url, answer)

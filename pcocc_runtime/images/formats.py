@@ -10,7 +10,7 @@ import struct
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import qcow2
 
-HEAD_SIZE = qcow2.HEAD_SIZE
+HEAD_SIZE = qcow2.HEADER_SIZE
 TAIL_SIZE = 512
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc")
 SUFFIXES = {

@@ -37,7 +37,7 @@ def list_images(every: Sequence[Repo]) -> dict[str, Repo]:
     """Return the name of every image and the repository it is taken from; opens no file of any image."""
     found: dict[str, Repo] = {}
     for repo in reversed(every):
-        with repository.explain(repo):
+        with repository.explained(repo):
             found.update(dict.fromkeys(repository.list_entries(repo), repo))
     return found
 
@@ -57,7 +57,7 @@ def find_image(reference: Reference, every: Sequence[Repo]) -> Found:
     """Return the revision that a reference means; RequestError when no repository has it."""
     others: list[str] = []
     for repo in every if reference.repo is None else (references.choose_repo(every, reference.repo),):
-        with repository.explain(repo), contextlib.suppress(FileNotFoundError):
+        with repository.explained(repo), contextlib.suppress(FileNotFoundError):
             revisions = repository.list_entries(repo).get(reference.name, [])
             wanted = max(revisions, default=None) if reference.revision is None else reference.revision
             if wanted in revisions:
@@ -86,7 +86,7 @@ def read_images(every: Sequence[Repo], problems: list[PcoccError]) -> list[Found
     found: list[Found] = []
     for repo in every:
         try:
-            with repository.explain(repo):
+            with repository.explained(repo):
                 found += [Found(repo, one) for one in repository.read_all(repo, problems)]
         except PcoccError as error:
             problems.append(error)
@@ -121,7 +121,7 @@ def stored_sizes(every: Sequence[Found]) -> dict[str, int | None]:
 def describe_repo(repo: Repo) -> tuple[Repo, str, int, int]:
     """Return a repository with its state in a few words, the number of its images, and the bytes free."""
     try:
-        with repository.explain(repo):
+        with repository.explained(repo):
             if not repository.is_created(repo):
                 return repo, "not created yet", 0, repository.read_free(repo)
             state = "writable" if os.access(repository.work_parent(repo), os.W_OK, effective_ids=True) else "read-only"
@@ -156,4 +156,4 @@ def flatten_hint(found: Found) -> str:
 
 def read_header(path: Path, what: str) -> qcow2.Header:
     """Return the header of a qcow2 file that the caller may read."""
-    return qcow2.parse_header(user_files.read_start(str(path), qcow2.HEAD_SIZE, what), str(path))
+    return qcow2.parse_header(user_files.read_start(str(path), qcow2.HEADER_SIZE, what), str(path))

@@ -20,7 +20,7 @@ _LENGTHS = {"sha256": 64, "sha512": 128}
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ImportOptions:
     """How to import: `form` is the source's format when it is not to be found out, `checksum` (algorithm, hexadecimal sum)."""
 
     form: str | None = None
@@ -44,14 +44,14 @@ def parse_checksum(text: str) -> tuple[str, str]:
     return algorithm, value.lower()
 
 
-def import_image(source: str, target: Reference, every: Sequence[Repo], wish: Wish, progress: Progress) -> Found:
+def import_image(source: str, target: Reference, every: Sequence[Repo], wish: ImportOptions, progress: Progress) -> Found:
     """Import an image and return what was stored."""
     repo = references.choose_repo(every, target.repo)
     if not wish.update:
         writing.ensure_new(repo, target.name)
     else:
         writing.ensure_vms(repo, target.name)
-    with writing.open_work(repo) as work:
+    with writing.open_repo_work(repo) as work:
         path, label = _fetch(source, work, wish, progress)
         form = _examine(path, wish.form, label)
         image = qemu_img.source(path, form)
@@ -65,7 +65,7 @@ def import_image(source: str, target: Reference, every: Sequence[Repo], wish: Wi
     return Found(repo, one)
 
 
-def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Path, str]:
+def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> tuple[Path, str]:
     """Return the path of the source as a local file, its checksum compared, and what to call it."""
     target = work.path / "source"
     scheme, colon, rest = source.partition(":")
@@ -86,7 +86,7 @@ def _fetch(source: str, work: Work, wish: Wish, progress: Progress) -> tuple[Pat
         _ensure_path(source, scheme, rest)
         path = user_files.absolute_path(source)
         user_files.read_start(str(path), 1, "image")
-        with user_files.explain(str(path), "image"):
+        with user_files.explaining(str(path), "image"):
             got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
         target, label = path, str(path)
     if wish.checksum and got != wish.checksum[1]:
@@ -116,7 +116,7 @@ def _examine(path: Path, form: str | None, label: str) -> str:
     except RequestError as error:
         raise RequestError(f"{label} cannot be imported: {error.message}", error.hint) from None
     formats.ensure_sound(found, head, tail, size, label)
-    with user_files.explain(str(path), "image"):
+    with user_files.explaining(str(path), "image"):
         damage = qemu_img.find_damage(path, found, size) if found != "raw" else None
     if damage:
         raise RequestError(
@@ -125,7 +125,7 @@ def _examine(path: Path, form: str | None, label: str) -> str:
     return found
 
 
-def _ensure_room(image: str, work: Work, label: str, wish: Wish) -> None:
+def _ensure_room(image: str, work: Work, label: str, wish: ImportOptions) -> None:
     if wish.compress:
         return  # nobody knows before
     needed, free = qemu_img.read_extent(image)[0], repository.read_free(work.repo)
@@ -160,7 +160,7 @@ def _extract(directory: Path, tag: str | None, target: Path, source: str, progre
     while blob.is_index and depth < 4:
         blob = oci.choose_manifest(oci_files.read_blob(directory, blob), None, machine, f"blob {blob.digest} of {directory}")
         depth += 1
-    for layer in oci.list_layers(oci_files.read_blob(directory, blob), f"manifest {blob.digest} of {directory}"):
+    for layer in oci.parse_layers(oci_files.read_blob(directory, blob), f"manifest {blob.digest} of {directory}"):
         if oci_files.extract_disk(directory, layer, target, progress(f"reading layer {layer.digest[:12]}")):
             return
     raise RequestError(

@@ -19,7 +19,7 @@ from typing import Any
 
 from pcocc_runtime.errors import RequestError
 
-VERSION = 2
+METADATA_VERSION = 2
 MAX_LAYERS = 16  # of one image: each is one more file that QEMU opens
 MAX_META = 1 << 20  # bytes of a metadata file
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")

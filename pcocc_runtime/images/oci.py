@@ -49,7 +49,7 @@ def choose_manifest(text: bytes, tag: str | None, machine: str, where: str) -> B
     return _blob(fitting[0], where)
 
 
-def list_layers(text: bytes, where: str) -> tuple[Blob, ...]:
+def parse_layers(text: bytes, where: str) -> tuple[Blob, ...]:
     """Return the layers of a manifest, the top one first."""
     layers = tuple(_blob(one, where) for one in _list(_parse(text, where), "layers", where))
     if not layers:

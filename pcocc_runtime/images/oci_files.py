@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import oci, transfer
 from pcocc_runtime.images.oci import Blob
-from pcocc_runtime.progress import Watch
+from pcocc_runtime.progress import Advance
 from pcocc_runtime.system import files, process
 
 _MAX_HEADERS = 1 << 20  # bytes of tar headers between two members: tarfile holds them in memory
@@ -43,7 +43,7 @@ def read_blob(directory: Path, blob: Blob) -> bytes:
     return data
 
 
-def extract_disk(directory: Path, blob: Blob, target: Path, watch: Watch) -> bool:
+def extract_disk(directory: Path, blob: Blob, target: Path, watch: Advance) -> bool:
     """Write the disk in a layer to `target`; False when this layer has none."""
     try:
         with _Checked(directory, blob, watch) as packed:
@@ -105,7 +105,7 @@ def _damaged(directory: Path, blob: Blob) -> RequestError:
 class _Checked:
     """A blob's file that sums what is read of it."""
 
-    def __init__(self, directory: Path, blob: Blob, watch: Watch) -> None:
+    def __init__(self, directory: Path, blob: Blob, watch: Advance) -> None:
         path = directory / "blobs/sha256" / blob.digest
         try:
             self._stream = files.open_regular(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pcocc_runtime.errors import RequestError
 
-HEAD_SIZE = 1 << 16  # the backing file's name lies in the first cluster, at most 1023 bytes
+HEADER_SIZE = 1 << 16  # the backing file's name lies in the first cluster, at most 1023 bytes
 MAX_SIZE = 1 << 51  # bytes of a disk, with clusters of 64 KiB: 32 MiB of L1 table
 MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")

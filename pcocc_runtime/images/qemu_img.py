@@ -11,7 +11,7 @@ from typing import Any
 
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import qcow2, qcow2_tables
-from pcocc_runtime.progress import Watch
+from pcocc_runtime.progress import Advance
 from pcocc_runtime.system import process
 
 
@@ -70,7 +70,7 @@ def export(address: str, name: str) -> str:
     return "json:" + json.dumps({"driver": "nbd", "server": {"type": "unix", "path": address}, "export": name})
 
 
-def convert(image: str, form: str, target: PurePath, watch: Watch, *, compress: bool = False) -> None:
+def convert(image: str, form: str, target: PurePath, watch: Advance, *, compress: bool = False) -> None:
     """Write the image (a name from `source` or `chain`) as a file of format `form`, on disk when this returns."""
     options = [*(["-c"] if compress else []), *(["-o", "force_size=on"] if form == "vpc" else [])]
     _run(["qemu-img", "convert", "-p", "-t", "writeback", "-O", form, *options, image, str(target)], watch)
@@ -87,7 +87,7 @@ def create_empty(target: PurePath, size: int) -> None:
     _run(["qemu-img", "create", "-q", "-f", "qcow2", str(target), str(size)])
 
 
-def name_backing(path: PurePath, backing: str) -> None:
+def rename_backing(path: PurePath, backing: str) -> None:
     """Write another name of the same backing file into a layer's header."""
     _run(["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing, str(path)])
 
@@ -107,7 +107,7 @@ def _is_whole(path: PurePath, size: int) -> bool:
     """Tell whether a qcow2 image is whole; what QEMU's map says of one leaves out where compressed data are."""
     with open(path, "rb", buffering=0) as stream:
         fd = stream.fileno()
-        return qcow2_tables.is_whole(os.pread(fd, qcow2.HEAD_SIZE, 0), size, lambda at, length: os.pread(fd, length, at))
+        return qcow2_tables.is_whole(os.pread(fd, qcow2.HEADER_SIZE, 0), size, lambda at, length: os.pread(fd, length, at))
 
 
 def read_extent(image: str) -> tuple[int, int]:
@@ -140,7 +140,7 @@ def parse_extent(line: str) -> tuple[int, int] | None:
         return None
 
 
-def _run(argv: list[str], watch: Watch | None = None) -> None:
+def _run(argv: list[str], watch: Advance | None = None) -> None:
     """Run qemu-img; an error of the file system is raised as an OSError of its number."""
 
     def progress(line: str) -> bool:

@@ -13,7 +13,7 @@ from pcocc_runtime.system import files
 _ASIDE = "aside"  # in a work directory: layers of which it is being asked whether VMs use them
 
 
-def remove_unused(repo: Repo, layer: str) -> bool:
+def remove_unused_layer(repo: Repo, layer: str) -> bool:
     """Delete a layer that no metadata refer to, and return True; False when a QEMU on any host has it open.
 
     An NFS client that keeps its locks to itself is only asked for them by a change of the file. Another member's files let
@@ -35,7 +35,7 @@ def remove_unused(repo: Repo, layer: str) -> bool:
     return True
 
 
-def sweep(repo: Repo) -> int:
+def sweep_repo(repo: Repo) -> int:
     """Remove the work directories whose process is gone, but for the layers put aside in them; return how many there were."""
     return claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX, functools.partial(_put_back, repo))
 

@@ -29,10 +29,10 @@ class Freed:
 def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
     """Delete a revision, or all of an image, from the first repository or the one that is named; and what only it needed."""
     repo = references.choose_repo(every, reference.repo)
-    with repository.explain(repo, changing=True):
+    with repository.explained(repo, changing=True):
         if reference.name not in repository.list_entries(repo):
             raise _absent(reference, repo, every)
-        with writing.locked(repo):
+        with writing.lock_repository(repo):
             repository.refresh(repo)
             revisions = repository.list_entries(repo).get(reference.name, [])
             chosen = [number for number in revisions if reference.revision in (None, number)]
@@ -52,13 +52,13 @@ def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
 def collect(repo: Repo, grace: float = GRACE) -> Freed:
     """Remove the leftovers of commands that ended, and the layers no image needs that are older than `grace` seconds."""
     freed = Freed()
-    with repository.explain(repo, changing=True):
+    with repository.explained(repo, changing=True):
         if not repository.is_created(repo):
             return freed
-        with writing.locked(repo):
+        with writing.lock_repository(repo):
             repository.complete(repo)
             repository.remove_probes(repo)
-            freed.leftovers = removal.sweep(repo)
+            freed.leftovers = removal.sweep_repo(repo)
             now = repository.refresh(repo)
             freed.leftovers += repository.remove_foreign(repo, now - max(_FOREIGN_AGE, grace))
             young = _remove_layers(repo, freed, lambda _layer, changed: changed <= now - grace)
@@ -97,7 +97,7 @@ def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], b
             others += 1
             continue
         try:
-            removed = removal.remove_unused(repo, layer)
+            removed = removal.remove_unused_layer(repo, layer)
         except OSError as error:
             unknown.append(error)
             continue

@@ -16,7 +16,7 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import claims, in_use, metadata, transfer
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Repo
-from pcocc_runtime.progress import Watch
+from pcocc_runtime.progress import Advance
 from pcocc_runtime.system import files
 
 WORK_PREFIX = ".work-"  # hidden, so that pcocc 0.7's gc leaves it alone
@@ -27,7 +27,7 @@ _OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # this process'
 
 
 @contextlib.contextmanager
-def explain(repo: Repo, *, changing: bool = False) -> Iterator[None]:
+def explained(repo: Repo, *, changing: bool = False) -> Iterator[None]:
     """Turn an error of the file system into a sentence about the repository."""
     try:
         yield
@@ -77,9 +77,9 @@ def is_created(repo: Repo) -> bool:
         raise _no_repository(repo, "it is not a directory") from None
     except (PcoccError, AttributeError):
         raise _no_repository(repo, "its .config cannot be read as YAML") from None
-    if version != metadata.VERSION:
+    if version != metadata.METADATA_VERSION:
         hint = "pcocc 0.7's 'pcocc image repo gc' turns one of version 1 into version 2" if version == 1 else None
-        raise RequestError(f"repository {repo.name!r} ({repo.path}) is of version {version}, not {metadata.VERSION}", hint)
+        raise RequestError(f"repository {repo.name!r} ({repo.path}) is of version {version}, not {metadata.METADATA_VERSION}", hint)
     for part in _KEPT:
         if not os.path.isdir(f"{repo.path}/{part}"):
             hint = f"bring back {part}/, from a backup or where it was moved to: nothing is changed here without it"
@@ -96,7 +96,7 @@ def _what_else_is_there(repo: Repo) -> RequestError | None:
             if os.listdir(f"{repo.path}/{part}"):
                 return RequestError(
                     f"repository {repo.name!r} ({repo.path}) has no file .config, though there is something in its {part}/",
-                    f"if it was copied, copy .config too; or make it: echo 'version: {metadata.VERSION}' >{repo.path}/.config",
+                    f"if it was copied, copy .config too; or make it: echo 'version: {metadata.METADATA_VERSION}' >{repo.path}/.config",
                 )
     return None
 
@@ -124,7 +124,7 @@ def complete(repo: Repo) -> None:
         files.make_like(root / part, root)
     if is_new:
         draft = root / ".tmp/.config"
-        draft.write_text(f"version: {metadata.VERSION}\n")
+        draft.write_text(f"version: {metadata.METADATA_VERSION}\n")
         draft.chmod(stat.S_IMODE(root.stat().st_mode) & 0o666)
         os.rename(draft, root / ".config")
 
@@ -208,13 +208,13 @@ def _refresh(directory: Path) -> float:
 
 
 @contextlib.contextmanager
-def open_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], bytes], int]]:
+def open_repo_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], bytes], int]]:
     """Open a layer to be read: what reads so many bytes of it, and its length."""
-    with explain(repo):
+    with explained(repo):
         stream = files.open_regular(layer_file(repo, layer))
 
     def read(size: int) -> bytes:
-        with explain(repo):
+        with explained(repo):
             return stream.read(size)
 
     with stream:
@@ -237,7 +237,7 @@ def find_length(repo: Repo, layer: str) -> int | None:
         return None
 
 
-def is_damaged(repo: Repo, layer: str, length: int, watch: Watch) -> bool:
+def is_damaged(repo: Repo, layer: str, length: int, watch: Advance) -> bool:
     """Tell whether a layer of that length is there, and is not what its name says; it is read for that, which may take long."""
     try:
         return find_length(repo, layer) == length and transfer.hash_file(layer_file(repo, layer), watch) != layer

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.progress import Watch
+from pcocc_runtime.progress import Advance
 from pcocc_runtime.system import files
 
 _CHUNK = 1 << 20
@@ -16,7 +16,7 @@ _ZERO = bytes(_CHUNK)
 LONGEST = 64 << 40  # bytes: no format's disks are larger but qcow2's and raw ones; zeros take no room, so no disk fills up with them
 
 
-def hash_file(path: Path, watch: Watch, algorithm: str = "sha256") -> str:
+def hash_file(path: Path, watch: Advance, algorithm: str = "sha256") -> str:
     """Return the hexadecimal sum of a file."""
     machine = hashlib.new(algorithm)
     with files.open_regular(path) as stream:
@@ -32,7 +32,7 @@ def hash_file(path: Path, watch: Watch, algorithm: str = "sha256") -> str:
 
 
 def copy(
-    read: Callable[[int], bytes], target: Path, total: int, watch: Watch, algorithm: str = "sha256", longest: int = LONGEST
+    read: Callable[[int], bytes], target: Path, total: int, watch: Advance, algorithm: str = "sha256", longest: int = LONGEST
 ) -> tuple[int, str]:
     """Write what `read(size)` gives, until it gives nothing, to a new file with holes for zeros; return length and sum.
 

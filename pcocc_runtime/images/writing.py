@@ -28,27 +28,27 @@ class Work:
 
 
 @contextlib.contextmanager
-def open_work(repo: Repo) -> Iterator[Work]:
+def open_repo_work(repo: Repo) -> Iterator[Work]:
     """Begin to add to a repository, which is created when it is not there; all that fails in the block is explained."""
-    with repository.explain(repo, changing=True):
+    with repository.explained(repo, changing=True):
         if not repository.is_created(repo):
             repository.make_root(repo)
         if not repository.is_created(repo) or not repository.work_parent(repo).is_dir():
-            with locked(repo):
+            with lock_repository(repo):
                 repository.complete(repo)
-        removal.sweep(repo)
+        removal.sweep_repo(repo)
         with claims.open_work(repository.work_parent(repo), repository.WORK_PREFIX, shared=True) as path:
             yield Work(repo, path)
 
 
-def locked(repo: Repo) -> contextlib.AbstractContextManager[None]:
+def lock_repository(repo: Repo) -> contextlib.AbstractContextManager[None]:
     """Hold a repository's lock: for single steps, not for work that takes long."""
-    return claims.locked(repository.lock_path(repo), f"repository {repo.name!r}")
+    return claims.locked_path(repository.lock_path(repo), f"repository {repo.name!r}")
 
 
 def pin(work: Work, layers: Sequence[str]) -> list[str]:
     """Keep these layers from gc as long as `work` is open; return those that the repository lacks."""
-    with locked(work.repo):
+    with lock_repository(work.repo):
         draft = work.path / "pins"
         draft.write_text("".join(f"{layer}\n" for layer in layers))
         draft.chmod(0o644)
@@ -57,14 +57,14 @@ def pin(work: Work, layers: Sequence[str]) -> list[str]:
 
 def ensure_new(repo: Repo, name: str) -> None:
     """Raise RequestError when the repository has an image of that name."""
-    with repository.explain(repo):
+    with repository.explained(repo):
         if name in repository.list_entries(repo):
             raise taken(repo, name)
 
 
 def ensure_vms(repo: Repo, name: str) -> None:
     """Raise RequestError when the repository has an image of that name that is no VM's."""
-    with repository.explain(repo), contextlib.suppress(FileNotFoundError):
+    with repository.explained(repo), contextlib.suppress(FileNotFoundError):
         revisions = repository.list_entries(repo).get(name, [])
         if revisions and repository.read_revision(repo, name, revisions[-1]).kind != "vm":
             raise RequestError(f"image {repo.name}:{name} is a container's, not a VM's", "take another name")
@@ -101,7 +101,7 @@ def add_revision(
         ensure_layers_left(parent)
     fetched = fetch_layers(work, parent, progress) if parent else {}
     if parent and digest is None:
-        qemu_img.name_backing(layer, metadata.backing_name(parent.revision.layers[-1]))
+        qemu_img.rename_backing(layer, metadata.backing_name(parent.revision.layers[-1]))
     header = read_header(layer, "the new layer")
     if header.backing_file is not None and not parent:
         raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it builds on")
@@ -127,7 +127,7 @@ def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Pat
         if layer not in missing and not _is_cut_short(work.repo, source.repo, layer):
             continue
         fetched[layer] = work.path / layer
-        with repository.open_layer(source.repo, layer) as (read, size):
+        with repository.open_repo_layer(source.repo, layer) as (read, size):
             _length, digest = transfer.copy(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
         if digest != layer:
             raise RequestError(
@@ -153,7 +153,7 @@ def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool, 
         repository.flush(path)
         if repository.is_damaged(work.repo, layer, path.stat().st_size, progress(f"comparing layer {layer[:12]}")):
             damaged.add(layer)
-    with locked(work.repo):
+    with lock_repository(work.repo):
         repository.refresh(work.repo)
         revisions = repository.list_entries(work.repo).get(one.name, [])
         if new and revisions:
@@ -173,7 +173,7 @@ def copy_image(source: Found, target: Reference, every: Sequence[Repo], progress
     """Make a new image of another one's layers, in any repository."""
     repo = references.choose_repo(every, target.repo)
     ensure_new(repo, target.name)
-    with open_work(repo) as work:
+    with open_repo_work(repo) as work:
         fetched = fetch_layers(work, source, progress)
         one = replace(source.revision, name=target.name, owner=user_name(), timestamp=time.time())
         return Found(repo, publish(work, one, fetched, new=True, progress=progress))
@@ -193,7 +193,7 @@ def resize_image(found: Found, change: str, progress: Progress) -> Found:
             f"image {found.reference} has {render_size(old)}, and a disk cannot be made smaller",
             "the file systems in it would be cut off",
         )
-    with open_work(found.repo) as work:
+    with open_repo_work(found.repo) as work:
         pin(work, found.revision.layers)
         layer = work.path / "layer"
         qemu_img.create_above(found.path, size, layer)

@@ -15,11 +15,11 @@ import sys
 import time
 from typing import Any
 
-from pcocc_runtime.documents.vm_events import PREFIX, explain
+from pcocc_runtime.documents.vm_events import PREFIX, explain_end
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.power_off import ask_agent, is_pending
-from pcocc_runtime.keeper.save_guard import Guard
-from pcocc_runtime.keeper.shared_ssh import Link, Probe
+from pcocc_runtime.keeper.save_guard import SaveGuard
+from pcocc_runtime.keeper.shared_ssh import SharedSsh, SshProbe
 
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
 AGAIN = 0.15  # seconds until it is asked anew: a first packet that nobody heard is repeated by TCP after a second only
@@ -63,10 +63,10 @@ class Keeper:
         self.last_call: float | None = None  # when a guest that was asked to power off is ended
         self.agent: socket.socket | None = None
         self.selector = selectors.DefaultSelector()
-        self.guard = Guard(facts["directory"], facts["agent"], self.selector, self._send)
-        self.link: Link | None = None
+        self.guard = SaveGuard(facts["directory"], facts["agent"], self.selector, self._send)
+        self.link: SharedSsh | None = None
         if facts["probe"] is not None and facts["address"]:
-            self.link = Link(facts, self.selector, Probe(facts["probe"], facts["address"]))
+            self.link = SharedSsh(facts, self.selector, SshProbe(facts["probe"], facts["address"]))
 
     def run(self) -> int:
         """Wait for whatever comes first until QEMU has ended."""
@@ -219,7 +219,7 @@ class Keeper:
             return
         self.told = True
         reason = self.reason or "killed"
-        text = explain(reason)
+        text = explain_end(reason)
         self._write("ended", {"reason": reason, "asked": self.asked})
         if self.link:
             self.link.tell_end(reason)

@@ -27,7 +27,7 @@ THAW_AGAIN = 1.0  # seconds until a guest whose agent was not reached is asked t
 _LONGEST = 1 << 16
 
 
-class Guard:
+class SaveGuard:
     """One save at a time of one VM; `send` writes a command to QEMU."""
 
     def __init__(self, directory: str, agent: str, selector: selectors.BaseSelector, send: Callable[..., None]) -> None:

@@ -20,7 +20,7 @@ from pcocc_runtime.documents.vm_events import DONE, ENDED, UP
 from pcocc_runtime.guest.script import render_sweep
 from pcocc_runtime.guest.ssh import ssh_argv
 
-AGAIN = 0.15  # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
+ASK_AGAIN = 0.15  # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
 _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 _TOKEN = re.compile(rb"[0-9]+\.[0-9]+\.[0-9]+\.\n")
@@ -30,7 +30,7 @@ _SWEEP_DELAY = 1.0  # seconds after a task's end: by then its command has ended 
 _SWEEP_PATIENCE = 60.0  # seconds for which a guest that answers no more is asked again for a sweep's sake
 
 
-class Probe:
+class SshProbe:
     """Looks for the guest's sshd through a TCP socket that root made inside the job's network namespace."""
 
     def __init__(self, fd: int, address: str) -> None:
@@ -51,7 +51,7 @@ class Probe:
         try:
             return self.socket.recv(4, socket.MSG_PEEK) == b"SSH-" or self._again()
         except BlockingIOError:
-            return time.monotonic() - self.tried > (BANNER_SECONDS if self._is_connected() else AGAIN) and self._again()
+            return time.monotonic() - self.tried > (BANNER_SECONDS if self._is_connected() else ASK_AGAIN) and self._again()
         except OSError:
             return self._again()
 
@@ -65,10 +65,10 @@ class Probe:
         return False
 
 
-class Link:
+class SharedSsh:
     """The shared connection, its tasks, and what they left: driven by the keeper's selector and `turn`."""
 
-    def __init__(self, facts: dict[str, Any], selector: selectors.BaseSelector, probe: Probe) -> None:
+    def __init__(self, facts: dict[str, Any], selector: selectors.BaseSelector, probe: SshProbe) -> None:
         directory = facts["directory"]
         self.selector, self.probe = selector, probe
         self.control, self.log = f"{directory}/ssh", f"{directory}/ssh.log"

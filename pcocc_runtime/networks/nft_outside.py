@@ -12,7 +12,7 @@ from pcocc_runtime.networks.nat import Nat
 from pcocc_runtime.networks.nft_text import render_chain, render_removal, render_set, render_table
 from pcocc_runtime.networks.plan import NetworkPlan
 
-GUARD = "pcocc"
+TUNNEL_TABLE = "pcocc"
 _BEFORE_SITE = "priority filter - 5; policy accept"
 
 
@@ -23,11 +23,11 @@ def render_guard(narrow: Iterable[str] | None) -> str:
     send. Packets of tunnels are not tracked: a VM could fill the host's table of connections with its inner ones.
     `narrow` names interfaces that route for us alone, since nobody else has asked; None: the host is a router anyway.
     """
-    lines = [f"add table inet {GUARD}", f"add set inet {GUARD} narrow {{ type ifname; }}"]
+    lines = [f"add table inet {TUNNEL_TABLE}", f"add set inet {TUNNEL_TABLE} narrow {{ type ifname; }}"]
     if narrow is None:
-        lines.append(f"flush set inet {GUARD} narrow")
+        lines.append(f"flush set inet {TUNNEL_TABLE} narrow")
     else:
-        lines += [f'add element inet {GUARD} narrow {{ "{name}" }}' for name in narrow]
+        lines += [f'add element inet {TUNNEL_TABLE} narrow {{ "{name}" }}' for name in narrow]
     tunnels = f"udp dport {naming.TUNNEL_PORTS}"
     sent = [f"{tunnels} meta skuid 0-4294967295 drop", f"{tunnels} notrack"]
     chains = {
@@ -39,8 +39,8 @@ def render_guard(narrow: Iterable[str] | None) -> str:
         ),
     }
     for name, (hook, rules) in chains.items():
-        lines += [f"add chain inet {GUARD} {name} {{ type {hook}; }}", f"flush chain inet {GUARD} {name}"]
-        lines += [f"add rule inet {GUARD} {name} {rule}" for rule in rules]
+        lines += [f"add chain inet {TUNNEL_TABLE} {name} {{ type {hook}; }}", f"flush chain inet {TUNNEL_TABLE} {name}"]
+        lines += [f"add rule inet {TUNNEL_TABLE} {name} {rule}" for rule in rules]
     return "\n".join(lines) + "\n"
 
 

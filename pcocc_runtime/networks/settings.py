@@ -238,8 +238,8 @@ _INFINIBAND = (
     Setting("max-pkey", _pkey, True),
     Setting("license", _WORD),
     Setting("opensm-daemon", checks.text, True),
-    Setting("opensm-partition-cfg", checks.absolute_path, True),
-    Setting("opensm-partition-tpl", checks.absolute_path, True),
+    Setting("opensm-partition-cfg", checks.absolute, True),
+    Setting("opensm-partition-tpl", checks.absolute, True),
 )
 _HOST_INFINIBAND = (Setting("host-device", _WORD, True),)
 _PCI = (Setting("host-device-addrs", _devices, True), Setting("host-driver", _WORD, True))
@@ -338,7 +338,7 @@ def _ranges(network: Network, node: Node) -> Iterator[_Range]:
             yield _Range("host ports", rule.min_host_port, rule.max_host_port, shown, place)
 
 
-def find_notes(tree: Node) -> list[str]:
+def find_network_notes(tree: Node) -> list[str]:
     """Return a sentence with its place for each setting of networks.yaml that is accepted and has no effect."""
     notes: list[str] = []
     for node in tree.value.values() if isinstance(tree.value, dict) else ():
@@ -346,7 +346,7 @@ def find_notes(tree: Node) -> list[str]:
         settings = _part(node, "settings")
         if kind and settings and _ALIASES.get(kind.raw, kind.raw) == "ethernet":
             layer = _part(settings, "network-layer")
-            notes += checks.find_notes(settings, _NOTED_L2 if layer and layer.raw == "L2" else _ETHERNET)
+            notes += checks.find_setting_notes(settings, _NOTED_L2 if layer and layer.raw == "L2" else _ETHERNET)
     return notes
 
 

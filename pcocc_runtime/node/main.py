@@ -25,15 +25,15 @@ from pcocc_runtime.node.records import (
     Record,
     Yield,
     claim,
-    clear,
+    clear_step,
     ensure_state_directory,
     hold,
     lock_of,
     read_record,
     reclaim,
     reclaim_scratch,
-    release,
-    remove_unfinished,
+    release_job,
+    remove_half_records,
     write_record,
 )
 from pcocc_runtime.system import files, process, sysctl
@@ -84,10 +84,10 @@ def _setup() -> None:
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
     sets = [site.all_sets[name] for name, _count in step.sets]
     admission.ensure_compatible(sets, site.all_networks)
-    if admission.needs_place(sets):
+    if admission.needs_charge(sets):
         if step.place is None:
             raise _PlaceWanted
-        admission.ensure_placed(sets, step.place)
+        admission.ensure_charged(sets, step.place)
     admission.ensure_admitted(sets, lambda: accounts.read_person(step.uid, step.gid))
     ensure_state_directory()
     reclaim(except_job=step.job)
@@ -112,7 +112,7 @@ def _undone_on_failure(job: int) -> Iterator[None]:
     except (PcoccError, OSError):
         record = read_record(job)
         if record is not None:
-            release(record)
+            release_job(record)
         raise
 
 
@@ -124,7 +124,7 @@ def _release() -> None:
     with files.locked(lock_of(job)):
         record = read_record(job)
         if record is None:
-            remove_unfinished()
+            remove_half_records()
             Path(lock_of(job)).unlink(missing_ok=True)
         else:
             _release_step(record, step)
@@ -134,7 +134,7 @@ def _release_step(record: Record, step: int) -> None:
     if record.heir == step and process.is_alive(record.stepd):
         write_record(replace(record, heir=None))  # the heir has died first
     elif step in (record.step, record.heir):
-        (clear if step == record.step and record.heir is not None else release)(record)
+        (clear_step if step == record.step and record.heir is not None else release_job)(record)
 
 
 def _start() -> None:

@@ -52,15 +52,15 @@ def reclaim(except_job: int | None = None) -> None:
             with files.locked_if_free(lock_of(job)) as free:
                 record = read_record(job)
                 if free and record is not None and not process.is_alive(record.stepd):
-                    release(record)
+                    release_job(record)
     for job in set(jobs_with(".lock")) - {*jobs_with(".json"), except_job}:
         with files.locked_if_free(lock_of(job)) as free:
             if free and read_record(job) is None:
                 Path(lock_of(job)).unlink(missing_ok=True)
-    remove_unfinished()
+    remove_half_records()
 
 
-def remove_unfinished() -> None:
+def remove_half_records() -> None:
     """Delete what killed helpers were writing, such as a job's first record, by which it would have been found."""
     files.remove_unfinished(naming.STATE_DIR, lambda pid: process.find_process(pid) is None)
 
@@ -70,16 +70,16 @@ def _is_abandoned(job: int) -> bool:
     return record is not None and not process.is_alive(record.stepd)
 
 
-def release(record: Record) -> None:
+def release_job(record: Record) -> None:
     """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
-    clear(record)
+    clear_step(record)
     build.remove_netns(record.job)
     last = {".json": 1, ".lock": 2}
     for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
         path.unlink(missing_ok=True)
 
 
-def clear(record: Record) -> None:
+def clear_step(record: Record) -> None:
     """End and delete what a boot step has made, but the job's namespace, where VM steps may wait for the next."""
     for left in process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid):
         if left != record.stepd:  # which has the user's effective uid while it waits for us to set up
@@ -106,7 +106,7 @@ def claim(step: BootStep, scratch: str) -> Record:
         write_record(replace(old, heir=step.step))
         raise Yield(CONFLICT, old.step)
     if old is not None and old.step != step.step:
-        clear(old)
+        clear_step(old)
     stepd = process.find_process(step.stepd)
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")

@@ -31,10 +31,10 @@ def ask_nodes(job: str, words: Sequence[str]) -> Answers:
     if os.geteuid() not in (0, running.uid):
         raise RequestError(f"job {job} is {running.user}'s, who alone can look into it, beside root")
     output, complaint = run_network_step(running, [NETWORK_VERB, *words])
-    return gather(output, complaint, running.job)
+    return gather_answers(output, complaint, running.job)
 
 
-def gather(output: str, complaint: str, job: int) -> Answers:
+def gather_answers(output: str, complaint: str, job: int) -> Answers:
     """Return what is in the output of the step; `complaint` is what srun wrote to stderr."""
     failures = [line for line in complaint.splitlines() if line.strip()]
     nodes = []

@@ -8,9 +8,9 @@ from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
-from pcocc_runtime.observe.facts import NetworkFacts, NodeFacts, Probe
+from pcocc_runtime.observe.facts import NetworkFacts, NodeFacts, ReachReport
 
-OK, NOTE, FAILED = "ok", "note", "FAILED"
+WELL, NOTE, FAILED = "ok", "note", "FAILED"
 _MOST_NAMES = 5  # wrong names told of one node
 _OUTWARD = (
     "if other machines reach it: look at 'nft list ruleset' and 'sysctl net.ipv4.conf' on that node; if it answers nobody, name "
@@ -48,7 +48,7 @@ def _check_devices(network: NetworkFacts, nodes: Sequence[NodeFacts]) -> list[Fi
     wrong = [
         one for node in nodes for share in node.networks if share.name == network.name for one in _wrong_devices(node, share)
     ]
-    return wrong or [Finding(OK, f"{network.name}: its devices are up on {_nodes(node.name for node in nodes)}")]
+    return wrong or [Finding(WELL, f"{network.name}: its devices are up on {_nodes(node.name for node in nodes)}")]
 
 
 def _wrong_devices(node: NodeFacts, network: NetworkFacts) -> Iterator[Finding]:
@@ -71,7 +71,7 @@ def _wrong_devices(node: NodeFacts, network: NetworkFacts) -> Iterator[Finding]:
         )
 
 
-def _check_reach(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]]) -> list[Finding]:
+def _check_reach(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> list[Finding]:
     homes = {rank: name for name, ranks in asked[0][0].nodes for rank in ranks}
     dead = _find_dead(asked)
     found = [
@@ -94,13 +94,13 @@ def _check_reach(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]]
     return found or [_all_well(network, asked)]
 
 
-def _find_dead(asked: Sequence[tuple[NodeFacts, Probe]]) -> set[int]:
+def _find_dead(asked: Sequence[tuple[NodeFacts, ReachReport]]) -> set[int]:
     """Return the VMs that none of those who tried could reach in any way."""
     tried = {rank for _node, one in asked for rank in one.tried}
     return {rank for rank in tried if all(rank in one.lost for _node, one in asked if rank in one.tried)}
 
 
-def _check_path(network: NetworkFacts, node: NodeFacts, one: Probe, home: str, there: set[int]) -> Iterator[Finding]:
+def _check_path(network: NetworkFacts, node: NodeFacts, one: ReachReport, home: str, there: set[int]) -> Iterator[Finding]:
     """Yield what is wrong on the way from one node to the VMs of another (or its own)."""
     lost, narrow = sorted(one.lost & there), sorted(one.narrow & there)
     outer = network.mtu + TUNNEL_OVERHEAD
@@ -116,15 +116,15 @@ def _check_path(network: NetworkFacts, node: NodeFacts, one: Probe, home: str, t
         yield Finding(FAILED, text, near if home == node.name else far)
 
 
-def _all_well(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]]) -> Finding:
+def _all_well(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> Finding:
     tried = len({rank for _node, one in asked for rank in one.tried})
     most = max(len(one.tried) for _node, one in asked)
     part = f" ({most} asked from each)" if most < len(network.members) else ""
     names = _nodes(node.name for node, _one in asked)
-    return Finding(OK, f"{network.name}: {_count(tried, 'VM')} answer from {names}{part}, packets of {network.mtu} bytes too")
+    return Finding(WELL, f"{network.name}: {_count(tried, 'VM')} answer from {names}{part}, packets of {network.mtu} bytes too")
 
 
-def _check_names(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]]) -> list[Finding]:
+def _check_names(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> list[Finding]:
     found = []
     for node, one in asked:
         if one.deaf:
@@ -136,10 +136,10 @@ def _check_names(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]]
                 Finding(FAILED, f"{network.name}: on {node.name}, {len(one.wrong_names) - _MOST_NAMES} more names are wrong")
             )
     names = _nodes(node.name for node, _one in asked)
-    return found or [Finding(OK, f"{network.name}: DNS knows VMs by name and by address on {names}")]
+    return found or [Finding(WELL, f"{network.name}: DNS knows VMs by name and by address on {names}")]
 
 
-def _check_outbound(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Probe]], target: str | None) -> list[Finding]:
+def _check_outbound(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachReport]], target: str | None) -> list[Finding]:
     if not network.outbound:
         return [Finding(NOTE, f"{network.name}: allow-outbound is none, so nothing outside was tried")]
     if target is None:
@@ -150,7 +150,7 @@ def _check_outbound(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Prob
     if not tried:
         return [Finding(NOTE, f"{network.name}: {target} is not in allow-outbound, so it was not tried")]
     wrong = [Finding(FAILED, f"{network.name}: on {node.name}, {why}", _OUTWARD) for node, why in tried if why]
-    return wrong or [Finding(OK, f"{network.name}: {target}, outside, answers {_nodes(node.name for node, _why in tried)}")]
+    return wrong or [Finding(WELL, f"{network.name}: {target}, outside, answers {_nodes(node.name for node, _why in tried)}")]
 
 
 def _check_dhcp(nodes: Sequence[NodeFacts]) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.naming import UPLINK
-from pcocc_runtime.observe.facts import Link, NetworkFacts, NodeFacts
+from pcocc_runtime.observe.facts import Device, NetworkFacts, NodeFacts
 
 _HEADS = ("", "DEVICE", "ADDRESS", "MAC", "RECEIVED", "SENT", "DROPPED", "REACHED BY")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -77,7 +77,7 @@ def _mac(job: int, network: NetworkFacts, rank: int) -> str:
     return naming.vm_mac(network.mac_prefix, rank, network.index)
 
 
-def _plan_link(link: Link | None) -> dict[str, Any]:
+def _plan_link(link: Device | None) -> dict[str, Any]:
     if link is None:
         return {"state": "missing", "mtu": None, "received": None, "sent": None, "dropped": None}
     state = "up" if link.up else "down"

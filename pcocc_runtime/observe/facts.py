@@ -17,14 +17,14 @@ from typing import Any
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError, one_line
 
-ENDED = "ended: "  # begins the state of such a VM
+ENDED_STATE = "ended: "  # begins the state of such a VM
 _MARK = "pcocc-network"
 _WIDTH = 800  # characters: srun mixes lines of several tasks that are longer than its buffer of 1 KiB
 _MAX_JSON = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Device:
     """A network device as its namespace counts it; bytes and packets are since it was made."""
 
     mtu: int
@@ -56,7 +56,7 @@ class NetworkFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ReachReport:
     """What a node found by asking the VMs in `tried`.
 
     Of those that do not answer packets of the network's size, `narrow` answer small ones, `silent` answer ssh only, `lost`
@@ -86,9 +86,9 @@ class NodeFacts:
     index: int
     nodes: tuple[tuple[str, tuple[int, ...]], ...]
     networks: tuple[NetworkFacts, ...]
-    links: Mapping[str, Link]
+    links: Mapping[str, Device]
     forwards: tuple[tuple[int, int, int], ...] = ()
-    probes: tuple[Probe, ...] = ()
+    probes: tuple[ReachReport, ...] = ()
     dhcp: bool | None = None
     trouble: str | None = None
     orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
@@ -171,8 +171,8 @@ def _parse_node(tree: Mapping[str, Any]) -> NodeFacts:
     )
 
 
-def _parse_link(tree: Mapping[str, Any]) -> Link:
-    return Link(_number(tree["mtu"]), bool(tree["up"]), *(_number(tree[key]) for key in ("received", "sent", "dropped")))
+def _parse_link(tree: Mapping[str, Any]) -> Device:
+    return Device(_number(tree["mtu"]), bool(tree["up"]), *(_number(tree[key]) for key in ("received", "sent", "dropped")))
 
 
 def _parse_network(tree: Mapping[str, Any], vms: int, nodes: int) -> NetworkFacts:
@@ -200,11 +200,11 @@ def _parse_prefix(text: Any, vms: int, nodes: int) -> IPv4Network:
     return network
 
 
-def _parse_probe(tree: Mapping[str, Any]) -> Probe:
+def _parse_probe(tree: Mapping[str, Any]) -> ReachReport:
     lost, narrow, silent = (frozenset(map(_number, tree[key])) for key in ("lost", "narrow", "silent"))
     wrong = tuple(_word(one) for one in tree["wrong_names"])
     outbound = tree["outbound"] if tree["outbound"] is None else _word(tree["outbound"])
-    return Probe(_number(tree["network"]), tuple(map(_number, tree["tried"])), lost, narrow, silent, wrong, bool(tree["deaf"]), outbound)
+    return ReachReport(_number(tree["network"]), tuple(map(_number, tree["tried"])), lost, narrow, silent, wrong, bool(tree["deaf"]), outbound)
 
 
 def _number(value: Any, highest: int = 0xFFFFFFFF_FFFFFFFF) -> int:

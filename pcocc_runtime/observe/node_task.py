@@ -14,7 +14,7 @@ from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.observe.facts import (
     CHECK,
-    ENDED,
+    ENDED_STATE,
     NETWORK_VERB,
     SHOW,
     NetworkFacts,
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     """Send what this node knows; a failure is sent too, so that it can be told beside what the others say."""
     task = int(os.environ.get("SLURM_PROCID", "0"))
     try:
-        tree = collect(int(os.environ["SLURM_JOB_ID"]), argv)
+        tree = collect_facts(int(os.environ["SLURM_JOB_ID"]), argv)
     except (PcoccError, OSError) as error:
         tree = {"error": f"{os.environ.get('SLURMD_NODENAME') or os.uname().nodename}: {error}"}
     for line in encode_answer(task, tree):
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def collect(job: int, argv: Sequence[str]) -> dict[str, Any]:
+def collect_facts(job: int, argv: Sequence[str]) -> dict[str, Any]:
     """Return what root's helper wrote about the job here, the devices of its namespace, and what those who are asked say."""
     if argv[:1] not in ([SHOW], [CHECK]) or len(argv) > 2:
         raise RequestError(f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
@@ -54,7 +54,7 @@ def collect(job: int, argv: Sequence[str]) -> dict[str, Any]:
     if argv[0] == SHOW:
         tree["vms"] = read_states(job, [rank for name, ranks in node["nodes"] if name == node["node"] for rank in ranks])
     else:
-        tree |= check(tree, argv[1] if len(argv) > 1 else None)
+        tree |= check_networks(tree, argv[1] if len(argv) > 1 else None)
     return tree
 
 
@@ -62,16 +62,16 @@ def read_states(job: int, ranks: Sequence[int]) -> dict[str, str]:
     """Return how far each of these VMs is, from what its keeper has written, and which others this node was told to have ended."""
     others = {int(path.name[2:]) for path in Path(naming.job_dir(job)).glob("vm*") if path.name[2:].isdecimal()} - {*ranks}
     states = [(rank, _read_state(job, rank)) for rank in (*ranks, *sorted(others))]
-    return {str(rank): state for rank, state in states if rank in ranks or state.startswith(ENDED)}
+    return {str(rank): state for rank, state in states if rank in ranks or state.startswith(ENDED_STATE)}
 
 
 def _read_state(job: int, rank: int) -> str:
-    from pcocc_runtime.documents.vm_events import explain
+    from pcocc_runtime.documents.vm_events import explain_end
 
     directory = naming.job_dir(job) / naming.vm_name(rank)
     ended, ready = files.read_json(directory / "ended"), files.read_json(directory / "ready")
     if isinstance(ended, dict):
-        return f"{ENDED}{explain(str(ended.get('reason')))}"
+        return f"{ENDED_STATE}{explain_end(str(ended.get('reason')))}"
     silent = files.read_json(directory / "silent")
     if isinstance(silent, dict) and not ready:
         return f"silent: no answer within {silent.get('seconds')} s"
@@ -84,7 +84,7 @@ def read_links() -> dict[str, dict[str, Any]]:
     return parse_links(text)
 
 
-def check(tree: dict[str, Any], target: str | None) -> dict[str, Any]:
+def check_networks(tree: dict[str, Any], target: str | None) -> dict[str, Any]:
     """Ask VMs, names and the world outside; what cannot be asked at all here is `trouble`."""
     from pcocc_runtime.observe import probes
 

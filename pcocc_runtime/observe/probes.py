@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pcocc_runtime.errors import NodeError
 
-SECONDS = 1
+PROBE_SECONDS = 1
 AT_ONCE = 32
 _HEADERS = 28  # of an ICMP echo in IPv4: what `ping -s` does not count
 Item = TypeVar("Item")
@@ -25,14 +25,14 @@ def ping(address: str, size: int, source: str | None = None) -> bool:
         "-n",
         "-q",
         "-c1",
-        f"-W{SECONDS}",
+        f"-W{PROBE_SECONDS}",
         "-Mdo",
         f"-s{size - _HEADERS}",
         *(["-I", source] if source else []),
         address,
     ]
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS + 10, check=False)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_SECONDS + 10, check=False)
     except FileNotFoundError:
         raise NodeError("the program ping is not installed", "install the package iputils-ping") from None
     except subprocess.TimeoutExpired:
@@ -45,7 +45,7 @@ def ping(address: str, size: int, source: str | None = None) -> bool:
 def answers_tcp(address: str, port: int, source: str | None = None) -> bool:
     """Tell whether a TCP port takes a connection."""
     try:
-        with socket.create_connection((address, port), timeout=SECONDS, source_address=(source, 0) if source else None):
+        with socket.create_connection((address, port), timeout=PROBE_SECONDS, source_address=(source, 0) if source else None):
             return True
     except OSError:
         return False

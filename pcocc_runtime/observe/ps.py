@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.observe.ask import ask_nodes
 from pcocc_runtime.observe.facts import SHOW
-from pcocc_runtime.observe.ps_text import UNKNOWN, VirtualCluster, Vm, find_vms
+from pcocc_runtime.observe.ps_text import UNKNOWN, ListedVm, VirtualCluster, find_vms
 from pcocc_runtime.slurm.commands import list_running
 from pcocc_runtime.slurm.text import ensure_job_number
 from pcocc_runtime.system import accounts
@@ -32,7 +32,7 @@ def list_clusters(user: str | None, job: str | None) -> list[VirtualCluster]:
     return [VirtualCluster(one.label, one.name, one.user, one.partition, one.vms, one.used, one.nodes) for one in every]
 
 
-def list_vms(clusters: Sequence[VirtualCluster]) -> tuple[list[Vm], list[str]]:
+def list_vms(clusters: Sequence[VirtualCluster]) -> tuple[list[ListedVm], list[str]]:
     """Ask the nodes of these jobs for their VMs; return these, and a sentence for each job or node that does not answer.
 
     RequestError when one is somebody else's. A job that has ended meanwhile is left out.
@@ -49,7 +49,7 @@ def list_vms(clusters: Sequence[VirtualCluster]) -> tuple[list[Vm], list[str]]:
     return [vm for _cluster, (vms, _silent) in answers for vm in vms], silences
 
 
-def _ask(cluster: VirtualCluster) -> tuple[list[Vm], list[str]]:
+def _ask(cluster: VirtualCluster) -> tuple[list[ListedVm], list[str]]:
     try:
         answers = ask_nodes(cluster.job, [SHOW])
     except PcoccError as error:

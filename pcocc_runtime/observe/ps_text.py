@@ -29,7 +29,7 @@ class VirtualCluster:
 
 
 @dataclass(frozen=True, slots=True)
-class Vm:
+class ListedVm:
     """A VM of a job; `address` is the one that it is reached by, `ports` lead to it: (node's port, VM's port)."""
 
     job: str
@@ -40,7 +40,7 @@ class Vm:
     ports: tuple[tuple[int, int], ...]
 
 
-def find_vms(job: str, nodes: Sequence[NodeFacts]) -> list[Vm]:
+def find_vms(job: str, nodes: Sequence[NodeFacts]) -> list[ListedVm]:
     """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another knows that they have ended."""
     by_name = {node.name: node for node in nodes}
     states = {rank: state for node in nodes for rank, state in node.states.items()}
@@ -50,11 +50,11 @@ def find_vms(job: str, nodes: Sequence[NodeFacts]) -> list[Vm]:
     )
 
 
-def _find_vm(job: str, rank: int, name: str, node: NodeFacts | None, any_node: NodeFacts, states: Mapping[int, str]) -> Vm:
+def _find_vm(job: str, rank: int, name: str, node: NodeFacts | None, any_node: NodeFacts, states: Mapping[int, str]) -> ListedVm:
     address = address_of((node or any_node).reach, rank) or ""
     state = node.states.get(rank, "not started") if node else states.get(rank, UNKNOWN)
     ports = tuple((host, port) for vm, port, host in node.forwards if vm == rank) if node else ()
-    return Vm(job, naming.vm_name(rank), name, state, address, ports)
+    return ListedVm(job, naming.vm_name(rank), name, state, address, ports)
 
 
 def render_clusters(every: Sequence[VirtualCluster]) -> str:
@@ -64,7 +64,7 @@ def render_clusters(every: Sequence[VirtualCluster]) -> str:
     return columns(rows)
 
 
-def render_vms(every: Sequence[Vm]) -> str:
+def render_vms(every: Sequence[ListedVm]) -> str:
     """Return a line for each VM."""
     rows = [("JOB", "VM", "NODE", "ADDRESS", "REACHED BY", "STATE")]
     for one in every:
@@ -73,7 +73,7 @@ def render_vms(every: Sequence[Vm]) -> str:
     return columns(rows)
 
 
-def render_json(clusters: Sequence[VirtualCluster], vms: Sequence[Vm] | None) -> str:
+def render_json(clusters: Sequence[VirtualCluster], vms: Sequence[ListedVm] | None) -> str:
     """Return jobs as JSON, each with its VMs when they are known."""
     trees: list[dict[str, Any]] = [asdict(one) for one in clusters]
     for tree in trees if vms is not None else ():
@@ -81,6 +81,6 @@ def render_json(clusters: Sequence[VirtualCluster], vms: Sequence[Vm] | None) ->
     return json.dumps(trees, indent=2) + "\n"
 
 
-def _as_tree(vm: Vm) -> dict[str, Any]:
+def _as_tree(vm: ListedVm) -> dict[str, Any]:
     forwards = [{"vm_port": port, "host_port": host} for host, port in vm.ports]
     return {"name": vm.name, "node": vm.node, "state": vm.state, "address": vm.address or None, "forwards": forwards}

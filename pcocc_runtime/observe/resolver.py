@@ -9,7 +9,7 @@ import dns.query
 import dns.rdatatype
 import dns.reversename
 
-SECONDS = 1.0
+DNS_SECONDS = 1.0
 
 
 def find_addresses(server: str, name: str) -> list[str] | None:
@@ -26,7 +26,7 @@ def find_names(server: str, address: str) -> list[str] | None:
 def _ask(server: str, name: dns.name.Name, kind: str) -> list[str] | None:
     query = dns.message.make_query(name, kind)
     try:
-        answer = dns.query.udp(query, server, timeout=SECONDS)
+        answer = dns.query.udp(query, server, timeout=DNS_SECONDS)
     except (dns.exception.DNSException, OSError):
         return None
     wanted = dns.rdatatype.from_text(kind)

@@ -89,7 +89,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
     """Return the whole command line, program first."""
     fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics), plan.display)
     movable = len(plan.exports) + len(plan.filesystems) + 3  # those of _helpers
-    places = slots.plan_places(fixed, movable)
+    places = slots.plan_addresses(fixed, movable)
     return [
         plan.qemu,
         *_identity(plan),

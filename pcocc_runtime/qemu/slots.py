@@ -28,7 +28,7 @@ def plan_bridge(fixed: int, movable: int) -> list[str]:
     return ["-device", f"pci-bridge,id={_BRIDGE},chassis_nr=1,shpc=off"] if needs_bridge(fixed, movable) else []
 
 
-def plan_places(fixed: int, movable: int) -> Iterator[str]:
+def plan_addresses(fixed: int, movable: int) -> Iterator[str]:
     """Yield, for each device that may be behind the bridge, what its options end with: nothing where QEMU finds a slot.
 
     Functions of one slot: 64 devices in slots of their own would take three bridges.

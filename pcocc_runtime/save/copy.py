@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from pcocc_runtime.progress import Watch
+from pcocc_runtime.progress import Advance
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBAD
 
 
 def copy_layer(
-    source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Watch, look: Callable[[], None], then: Callable[[], T]
+    source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Advance, look: Callable[[], None], then: Callable[[], T]
 ) -> tuple[str, T]:
     """Copy a file that nobody writes to a new one; return the sha256 of the copy, which is on disk, and what `then` returned.
 

@@ -14,14 +14,14 @@ from pcocc_runtime.documents.save import EXPORT_SOCKET, SAVE_FILTER, SAVE_OVERLA
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import qemu_img
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.save.link import Link
-from pcocc_runtime.save.moment import Note, Vm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.link import SaverConnection
+from pcocc_runtime.save.moment import Note, SavedVm, find_disk, frozen, on_scratch
 
 _OLDEST = (7, 1)  # QEMU's copy-before-write got on-cbw-error: an old block that cannot be kept is no error of the guest's
 _EXPORT = "drive"
 
 
-def copy_drive(vm: Vm, index: int, link: Link, layer: Path, safe: bool, progress: Progress, note: Note) -> None:
+def copy_drive(vm: SavedVm, index: int, link: SaverConnection, layer: Path, safe: bool, progress: Progress, note: Note) -> None:
     """Write a drive as of one moment, which comes when file systems are frozen, to `layer`; it is on disk then."""
     ensure_able(link)
     address = str(vm.directory / EXPORT_SOCKET)
@@ -38,14 +38,14 @@ def copy_drive(vm: Vm, index: int, link: Link, layer: Path, safe: bool, progress
         ) from None
 
 
-def ensure_able(link: Link) -> None:
+def ensure_able(link: SaverConnection) -> None:
     """Raise RequestError when this QEMU cannot save drives without danger to them."""
     found = link.command("query-version")["qemu"]
     if (found["major"], found["minor"]) < _OLDEST:
         raise RequestError(f"QEMU {found['major']}.{found['minor']} cannot save persistent drives", "QEMU 7.1 and later can")
 
 
-def keep_old_blocks(vm: Vm, index: int, link: Link, safe: bool, progress: Progress, note: Note) -> None:
+def keep_old_blocks(vm: SavedVm, index: int, link: SaverConnection, safe: bool, progress: Progress, note: Note) -> None:
     """Have QEMU keep aside what the guest overwrites of a drive, and show the drive as it is now."""
     shown = find_disk(link, index)
     node, size = shown["inserted"]["node-name"], shown["inserted"]["image"]["virtual-size"]

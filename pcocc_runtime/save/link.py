@@ -11,10 +11,10 @@ from typing import Any
 from pcocc_runtime.errors import NodeError, RequestError
 
 TURN_SECONDS = 5.0  # another save may be about to end
-ANSWER_SECONDS = 60.0  # a disk may have much to flush before it can be put under another
+REPLY_SECONDS = 60.0  # a disk may have much to flush before it can be put under another
 
 
-class Link:
+class SaverConnection:
     """The connection; NodeError when the VM has ended, RequestError when another save has it."""
 
     def __init__(self, path: str, vm: str) -> None:
@@ -68,9 +68,9 @@ class Link:
     def _talk(self, words: dict[str, Any]) -> dict[str, Any]:
         self._send(words)
         try:
-            return self._line(ANSWER_SECONDS)
+            return self._line(REPLY_SECONDS)
         except TimeoutError:
-            raise NodeError(f"{self.vm}'s QEMU did not answer within {ANSWER_SECONDS:.0f} s") from None
+            raise NodeError(f"{self.vm}'s QEMU did not answer within {REPLY_SECONDS:.0f} s") from None
         except OSError:
             raise self._ended() from None
 
@@ -95,7 +95,7 @@ class Link:
     def _ended(self) -> NodeError:
         return NodeError(f"{self.vm} has ended", "what its image's revisions were before, they are")
 
-    def __enter__(self) -> Link:
+    def __enter__(self) -> SaverConnection:
         return self
 
     def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:

@@ -12,14 +12,14 @@ from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.qemu.disks import disk_id
-from pcocc_runtime.save.link import Link
+from pcocc_runtime.save.link import SaverConnection
 from pcocc_runtime.system import files
 
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Vm:
+class SavedVm:
     """A VM on this node, and what to call it."""
 
     name: str
@@ -31,14 +31,14 @@ class Vm:
         return Path(self.facts.disks[index].path)
 
 
-def read_vm(name: str, directory: Path) -> Vm:
+def read_vm(name: str, directory: Path) -> SavedVm:
     """Return the VM whose directory this is; NodeError when it is not there."""
     if not directory.is_dir():
         raise NodeError(f"{name} does not run on this node")
-    return Vm(name, directory, parse_facts(files.read_json(directory / DISKS_FILE), name))
+    return SavedVm(name, directory, parse_facts(files.read_json(directory / DISKS_FILE), name))
 
 
-def find_disk(link: Link, index: int) -> dict[str, Any]:
+def find_disk(link: SaverConnection, index: int) -> dict[str, Any]:
     """Return what QEMU says of a disk (query-block)."""
     for one in link.command("query-block"):
         if one["device"] == disk_id(index) and one.get("inserted"):
@@ -48,7 +48,7 @@ def find_disk(link: Link, index: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def on_scratch(vm: Vm) -> Iterator[None]:
+def on_scratch(vm: SavedVm) -> Iterator[None]:
     """Tell an error of the file system in the block as one of scratch: else the repository would be blamed."""
     try:
         yield
@@ -61,7 +61,7 @@ def on_scratch(vm: Vm) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def frozen(vm: Vm, link: Link, safe: bool, note: Note) -> Iterator[None]:
+def frozen(vm: SavedVm, link: SaverConnection, safe: bool, note: Note) -> Iterator[None]:
     """Have the guest's file systems frozen in the block, if its agent does that; with `safe`, NodeError if not."""
     try:
         agent = open_agent(vm, link)
@@ -92,7 +92,7 @@ def frozen(vm: Vm, link: Link, safe: bool, note: Note) -> Iterator[None]:
             note(reason)
 
 
-def thaw(vm: Vm, agent: Agent) -> int:
+def thaw(vm: SavedVm, agent: Agent) -> int:
     """Have the guest's file systems thawed; return how many were frozen."""
     try:
         return agent.thaw()
@@ -106,7 +106,7 @@ def thaw(vm: Vm, agent: Agent) -> int:
 _AGENT_HINT = "qemu-guest-agent must be installed in the image and run; without --safe the disk is saved as after a power failure"
 
 
-def open_agent(vm: Vm, link: Link) -> Agent:
+def open_agent(vm: SavedVm, link: SaverConnection) -> Agent:
     """Return a connection to the guest's agent; NodeError when it does not answer."""
     ports = {one["label"]: one["frontend-open"] for one in link.command("query-chardev")}
     if not ports.get("agent"):

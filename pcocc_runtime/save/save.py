@@ -21,8 +21,8 @@ from pcocc_runtime.images.writing import Work
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.save.copy import copy_layer
 from pcocc_runtime.save.drive import copy_drive
-from pcocc_runtime.save.link import Link
-from pcocc_runtime.save.moment import Note, Vm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.link import SaverConnection
+from pcocc_runtime.save.moment import Note, SavedVm, find_disk, frozen, on_scratch
 from pcocc_runtime.system import accounts
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on 
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SaveOptions:
     """What is asked of a save: a new image's name, or None for a revision of the VM's; the drive's number; how."""
 
     dest: str | None = None
@@ -55,16 +55,16 @@ class Target:
         return self.origin is None
 
 
-def save_vm(vm: Vm, wish: Wish, every: Sequence[Repo], progress: Progress, note: Note) -> tuple[Found, int]:
+def save_vm(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], progress: Progress, note: Note) -> tuple[Found, int]:
     """Save a disk; return the revision that was made, and the bytes its layer takes."""
     ensure_savable(vm, wish, note)
     target = choose_target(vm, wish, every, note)
-    with writing.open_work(target.repo) as work:
+    with writing.open_repo_work(target.repo) as work:
         ensure_room(vm, wish.drive, work, target)
         if target.parent:
             writing.pin(work, target.parent.revision.layers)
         layer = work.path / "layer"
-        with Link(str(vm.directory / SAVE_SOCKET), vm.name) as link:
+        with SaverConnection(str(vm.directory / SAVE_SOCKET), vm.name) as link:
             if is_lasting(vm, wish.drive):
                 copy_drive(vm, wish.drive, link, layer, wish.safe, progress, note)
                 digest, left = None, link.finish(MERGE_SECONDS)
@@ -83,18 +83,18 @@ def save_vm(vm: Vm, wish: Wish, every: Sequence[Repo], progress: Progress, note:
     return Found(target.repo, one), size
 
 
-def is_lasting(vm: Vm, drive: int) -> bool:
+def is_lasting(vm: SavedVm, drive: int) -> bool:
     """Tell whether a disk is a persistent drive, and not a layer upon an image."""
     return vm.facts.disks[drive].mmp is not None
 
 
-def name_source(vm: Vm, drive: int) -> str:
+def name_source(vm: SavedVm, drive: int) -> str:
     """Return what a new image of a disk is said to be made from."""
     owner = f"{vm.name} of job {vm.directory.parent.name}"
     return f"drive {drive}, {vm.disk(drive)}, of {owner}" if is_lasting(vm, drive) else owner
 
 
-def ensure_savable(vm: Vm, wish: Wish, note: Note) -> None:
+def ensure_savable(vm: SavedVm, wish: SaveOptions, note: Note) -> None:
     """Raise RequestError unless the VM has the drive, and has it alone."""
     count, drive = len(vm.facts.disks), wish.drive
     if drive >= count:
@@ -107,7 +107,7 @@ def ensure_savable(vm: Vm, wish: Wish, note: Note) -> None:
         note(f"{shown} is not protected (mmp: no): if another VM writes to it now, what is saved is of no use")
 
 
-def choose_target(vm: Vm, wish: Wish, every: Sequence[Repo], note: Note) -> Target:
+def choose_target(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], note: Note) -> Target:
     """Return where the save goes; RequestError when it cannot go there."""
     lasting, origin = is_lasting(vm, wish.drive), find_origin(vm, every)
     if wish.dest is not None:
@@ -139,7 +139,7 @@ def choose_target(vm: Vm, wish: Wish, every: Sequence[Repo], note: Note) -> Targ
     return Target(repo, name, parent, older)
 
 
-def find_origin(vm: Vm, every: Sequence[Repo]) -> Found | None:
+def find_origin(vm: SavedVm, every: Sequence[Repo]) -> Found | None:
     """Return the revision that the VM runs from, None when there is none or it is another one by now."""
     if vm.facts.origin is None:
         return None
@@ -150,7 +150,7 @@ def find_origin(vm: Vm, every: Sequence[Repo]) -> Found | None:
     return found if found.revision.layers[-1] == Path(vm.facts.image or "").name else None
 
 
-def find_layers(vm: Vm, every: Sequence[Repo]) -> Found:
+def find_layers(vm: SavedVm, every: Sequence[Repo]) -> Found:
     """Return the image that a VM runs from, from its layers: they stay as long as VMs use them, when the image is deleted."""
     reference = references.parse_reference(vm.facts.origin or "")
     repo = references.choose_repo(every, reference.repo)
@@ -170,7 +170,7 @@ def find_layers(vm: Vm, every: Sequence[Repo]) -> Found:
     return Found(repo, one)
 
 
-def ensure_room(vm: Vm, drive: int, work: Work, target: Target) -> None:
+def ensure_room(vm: SavedVm, drive: int, work: Work, target: Target) -> None:
     """Raise RequestError before anything is done when the repository cannot have what is to be saved."""
     try:
         needed = vm.disk(drive).stat().st_blocks * 512
@@ -190,7 +190,7 @@ def ensure_free(what: str, needed: int, repo: Repo) -> None:
         )
 
 
-def take_snapshot(vm: Vm, link: Link, safe: bool, progress: Progress, note: Note) -> None:
+def take_snapshot(vm: SavedVm, link: SaverConnection, safe: bool, progress: Progress, note: Note) -> None:
     """Put a second layer upon the disk, which does not change any more from then on."""
     disk, shown = vm.disk(0), find_disk(link, 0)["inserted"]
     overlay = disk.with_name(disk.name + ".save")
@@ -213,7 +213,7 @@ def plan_overlay(path: str, cache: dict[str, Any]) -> dict[str, Any]:
     return {"driver": "qcow2", "node-name": SAVE_OVERLAY, "backing": None, "cache": flags, "discard": "unmap", "file": file}
 
 
-def copy_disk(vm: Vm, target: Target, layer: Path, progress: Progress, then: Callable[[], T]) -> tuple[str | None, T]:
+def copy_disk(vm: SavedVm, target: Target, layer: Path, progress: Progress, then: Callable[[], T]) -> tuple[str | None, T]:
     """Write the disk, which does not change until `then`, as a layer; return its sum, if it is known, and what `then` returned."""
     if target.parent is None:
         every = qemu_img.chain(vm.disk(0))
@@ -226,7 +226,7 @@ def copy_disk(vm: Vm, target: Target, layer: Path, progress: Progress, then: Cal
         return qcow2.name_backing(head, backing, str(vm.disk(0)))
 
     return copy_layer(
-        vm.disk(0), layer, name_backing, qcow2.HEAD_SIZE, progress("saving"), lambda: ensure_whole(layer), then
+        vm.disk(0), layer, name_backing, qcow2.HEADER_SIZE, progress("saving"), lambda: ensure_whole(layer), then
     )
 
 

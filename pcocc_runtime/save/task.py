@@ -51,14 +51,14 @@ def _run(vm: str, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from pcocc_runtime.images.repositories import load_own_repos
     from pcocc_runtime.images.sizes import render_size
     from pcocc_runtime.save.moment import read_vm
-    from pcocc_runtime.save.save import Wish, save_vm
+    from pcocc_runtime.save.save import SaveOptions, save_vm
     from pcocc_runtime.steps.operations import go_to_node
 
     job = int(os.environ["SLURM_JOB_ID"])
     if arguments.dest is not None and int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
         raise one_name(arguments.dest)
     go_to_node(job, vm, [SAVE_VERB, *argv])
-    wish = Wish(arguments.dest, arguments.drive, arguments.full, arguments.safe)
+    wish = SaveOptions(arguments.dest, arguments.drive, arguments.full, arguments.safe)
     with terminal.Meter() as meter:
         found, size = save_vm(
             read_vm(vm, Path(naming.job_dir(job) / vm)), wish, load_own_repos(), meter.begin, _note

@@ -62,7 +62,7 @@ def raise_problems(problems: Problems) -> None:
         raise problems[0] if len(problems) == 1 else Several(problems)
 
 
-def find_notes(node: Node, table: Sequence[Setting]) -> list[str]:
+def find_setting_notes(node: Node, table: Sequence[Setting]) -> list[str]:
     """Return a sentence with its place for each key of a mapping that is accepted and has no effect."""
     notes = {setting.name: setting.note for setting in table if setting.note}
     found = node.value.items() if isinstance(node.value, dict) else ()
@@ -233,7 +233,7 @@ def optional(check: Check) -> Check:
     return lambda node: None if node.value is None else check(node)
 
 
-def absolute_path(node: Node) -> str:
+def absolute(node: Node) -> str:
     """Check for an absolute path."""
     path = text(node)
     if not path.startswith("/"):

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import Person, Place
+from pcocc_runtime.documents.boot_step import Charge, Person
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.networks.kinds import Network
 from pcocc_runtime.site.resource_sets import ResourceSet, find_overlap, render_overlap
 
 
-def needs_place(sets: Sequence[ResourceSet]) -> bool:
+def needs_charge(sets: Sequence[ResourceSet]) -> bool:
     """Tell whether a set names accounts, partitions or QOS."""
     return any(one.access.accounts or one.access.partitions or one.access.qos for one in sets)
 
 
-def ensure_placed(sets: Sequence[ResourceSet], place: Place) -> None:
+def ensure_charged(sets: Sequence[ResourceSet], place: Charge) -> None:
     """Raise RequestError unless a job of this account, partition and QOS may use every set."""
     for one in sets:
         for noun, given, admitted in (

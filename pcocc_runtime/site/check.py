@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pcocc_runtime.errors import ConfigError, PcoccError
 from pcocc_runtime.images import references
-from pcocc_runtime.networks.settings import find_notes
+from pcocc_runtime.networks.settings import find_network_notes
 from pcocc_runtime.settings import checks, directories
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.site.policy import Policy, parse_policy
@@ -54,7 +54,7 @@ def load_everything(confdir: str) -> Everything:
     references.parse_repos(directories.read_tree(f"{confdir}/repos.yaml", problems), True, None, problems)
     tree = directories.read_tree(f"{confdir}/policy.yaml", problems)
     policy = parse_policy(tree, every, site.all_sets, problems)
-    notes = find_notes(directories.read_tree(f"{confdir}/networks.yaml", []))
+    notes = find_network_notes(directories.read_tree(f"{confdir}/networks.yaml", []))
     return Everything(site, every, policy, tuple(problems), (*notes, *_find_strangers(site, f"{confdir}/resources.yaml")))
 
 

@@ -27,11 +27,11 @@ def _image_cache(node: Node) -> ImageCache:
     return ImageCache(**checks.record(_IMAGE_CACHE)(node))
 
 
-_IMAGE_CACHE = (Setting("size", checks.space, True), Setting("directory", checks.absolute_path))
+_IMAGE_CACHE = (Setting("size", checks.space, True), Setting("directory", checks.absolute))
 PCOCC = (
     Setting("accel", checks.choice("auto", "kvm", "tcg")),
-    Setting("qemu", checks.absolute_path),
-    Setting("scratch", checks.absolute_path),
+    Setting("qemu", checks.absolute),
+    Setting("scratch", checks.absolute),
     Setting("max-vms", checks.integer(1, 65536)),
     Setting("boot-timeout", checks.integer(1, 86400)),
     Setting("shutdown-grace", checks.integer(0, 3600)),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pcocc_runtime.documents.reach import address_of, render_ports
-from pcocc_runtime.documents.vm_events import DONE, ENDED, UP, explain, task_token
+from pcocc_runtime.documents.vm_events import DONE, ENDED, UP, explain_end, task_token
 from pcocc_runtime.guest.script import render_command, render_signal, select_environment
 from pcocc_runtime.guest.ssh import ssh_argv
 
@@ -227,7 +227,7 @@ class Session:
     def _ended(self) -> str | None:
         try:
             with open(f"{self.cluster['directory']}/{self.vm}/ended") as stream:
-                return explain(json.load(stream)["reason"])
+                return explain_end(json.load(stream)["reason"])
         except (OSError, ValueError):
             return self._last_word()
 
@@ -238,7 +238,7 @@ class Session:
         except OSError:
             pass  # nothing yet
         _, found, reason = self.heard.partition(ENDED)
-        return explain(reason.partition(b"\n")[0].decode()) if found else None
+        return explain_end(reason.partition(b"\n")[0].decode()) if found else None
 
     def _ssh(self, script: str, data: bytes | None = None) -> int:
         """Run one ssh; signals that arrive meanwhile go to the command in the guest."""

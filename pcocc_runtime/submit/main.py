@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OK, COULD_NOT_RUN, REFUSED = 1, 0, 2
 
 
-def check(request_json: str) -> tuple[int, str]:
+def check_request(request_json: str) -> tuple[int, str]:
     """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check itself failed."""
     try:
         return OK, _answer(request_json)
@@ -44,7 +44,7 @@ def _answer(request_json: str) -> str:
     every = load_templates(directory, directories.user_dir(os.environ), problems)
     if problems:
         raise problems[0]
-    caller = read_caller(directory)
+    caller = read_whole_caller(directory)
     if site.default_set and any(inherit.needs_images(every, part.template) for part in asked.parts):
         every = _with_images(every, asked, _repos(directory, caller.user, caller.home))
     cluster = freeze.freeze(asked, site, every, caller)
@@ -70,10 +70,10 @@ def _ensure_admitted(cluster: Cluster, site: Site, every: dict[str, Template]) -
     first = {group.resource_set: group.template for group in reversed(cluster.groups)}
     for name, template in first.items():
         with inherit.resolve(every, template, site.default_set).at("resource-set"):
-            admission.ensure_admitted([site.all_sets[name]], accounts.read_caller)
+            admission.ensure_admitted([site.all_sets[name]], accounts.read_person_here)
 
 
-def read_caller(confdir: str) -> freeze.Caller:
+def read_whole_caller(confdir: str) -> freeze.Caller:
     """Return who runs this command, and where."""
     environ = dict(os.environ)
     user, own_home = accounts.read_home()  # not the environment's: a site's limits speak of them

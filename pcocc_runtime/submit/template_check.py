@@ -35,7 +35,7 @@ def _find_denials(chosen: Resolved, site: Site) -> list[ConfigError]:
         return []
     try:
         with chosen.at("resource-set"):
-            admission.ensure_admitted([find_set(site, chosen)], accounts.read_caller)
+            admission.ensure_admitted([find_set(site, chosen)], accounts.read_person_here)
     except ConfigError as error:
         return [error]
     return []

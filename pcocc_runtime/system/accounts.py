@@ -30,7 +30,7 @@ def read_person(uid: int, gid: int) -> Person:
     return Person(uid, entry.pw_name, frozenset(name for number in numbers if (name := _group_name(number)) is not None))
 
 
-def read_caller() -> Person:
+def read_person_here() -> Person:
     """Return who runs this process."""
     return read_person(os.getuid(), os.getgid())
 

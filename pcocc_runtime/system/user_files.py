@@ -14,7 +14,7 @@ from pcocc_runtime.errors import RequestError
 
 
 @contextlib.contextmanager
-def explain(path: str, what: str) -> Iterator[None]:
+def explaining(path: str, what: str) -> Iterator[None]:
     """Turn an error in reading `path` into a RequestError that calls it `what`."""
     try:
         yield
@@ -41,7 +41,7 @@ def read_start(path: str, size: int, what: str) -> bytes:
 def read_ends(path: str, head: int, tail: int, what: str) -> tuple[bytes, bytes, int]:
     """Return the first and the last bytes of a regular file, and its size."""
     start = read_start(path, head, what)
-    with explain(path, what), open(path, "rb", buffering=0) as stream:
+    with explaining(path, what), open(path, "rb", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
         return start, os.pread(stream.fileno(), tail, max(size - tail, 0)), size
 

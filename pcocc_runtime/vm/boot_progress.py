@@ -27,7 +27,7 @@ class LineReader:
         return bool(data)
 
 
-class Progress:
+class BootProgress:
     """A line about a boot that takes a while: rewritten on a terminal, said once elsewhere."""
 
     def __init__(self, vms: int) -> None:

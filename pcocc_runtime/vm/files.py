@@ -78,10 +78,10 @@ def _place_image(
     cache = node.get("cache")
     if image is None or cache is None:
         return image, ()
-    from pcocc_runtime.cache.place import place_image
+    from pcocc_runtime.cache.place import locate_image
 
     here = next(len(ranks) for name, ranks in node["nodes"] if name == node["node"])
-    return place_image(image, scratch, rank, here, cache, tell)
+    return locate_image(image, scratch, rank, here, cache, tell)
 
 
 def check_readable(group: Group) -> None:

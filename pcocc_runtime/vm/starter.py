@@ -24,7 +24,7 @@ from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
 from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
 from pcocc_runtime.vm import ssh_keys
-from pcocc_runtime.vm.boot_progress import LineReader, Progress
+from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 
 STATUS_FD, PARENT_FD = 3, 4
 CLUSTER_VARIABLE = "SLURM_SPANK_PCOCC_CLUSTER"
@@ -56,7 +56,7 @@ def main() -> int:
             "PCOCC_TASK_MEMORY": str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)
-        return Watch(job, cluster.vm_count, facts.nodes).run(argv, environment)
+        return BootWatch(job, cluster.vm_count, facts.nodes).run(argv, environment)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
         report("failed")
@@ -71,7 +71,7 @@ def report(word: str) -> None:
         pass
 
 
-class Watch:
+class BootWatch:
     """The boot step as seen through its srun's output."""
 
     def __init__(self, job: int, vms: int, nodes: int) -> None:
@@ -85,7 +85,7 @@ class Watch:
         self.failed = False
         self.lost = 0.0
         self.begin = time.monotonic()
-        self.progress = Progress(vms)
+        self.progress = BootProgress(vms)
 
     def run(self, argv: list[str], environment: dict[str, str]) -> int:
         """Run the step to its end; the status is that of its srun."""

@@ -23,9 +23,9 @@ LAUNCHER = f"""
 import hashlib, json, os, sys
 sys.path.insert(0, "{PREFIX}/lib/pcocc")
 from pathlib import PurePath
-from pcocc_runtime.cache.place import place_image
+from pcocc_runtime.cache.place import locate_image
 cache = {{"directory": "/var/cache/pcocc", "size": 1 << 30}}
-path, held = place_image(sys.argv[1], PurePath(sys.argv[2]), 0, 1, cache, lambda text: print(text, file=sys.stderr))
+path, held = locate_image(sys.argv[1], PurePath(sys.argv[2]), 0, 1, cache, lambda text: print(text, file=sys.stderr))
 layers = {{name: hashlib.sha256(open(os.path.join(at, name), "rb").read()).hexdigest()
           for at, _, names in os.walk(os.path.join(sys.argv[2], "vm0.layers")) for name in names}}
 print(json.dumps({{"layers": layers, "places": [os.readlink(f"/proc/self/fd/{{fd}}") for fd in held]}}))
@@ -45,7 +45,7 @@ def image(machine: Machine) -> Found:
     machine.path("/home/images").mkdir(mode=0o755)
     repo = Repo("site", str(machine.path("/home/images")))
     disk = make_disk(machine.path("/tmp/base.qcow2"))
-    with writing.open_work(repo) as work:
+    with writing.open_repo_work(repo) as work:
         shutil.copy(disk, work.path / "layer")
         base = Found(repo, writing.add_revision(work, "base", work.path / "layer", None))
     top = save(repo, "base", base, 1)

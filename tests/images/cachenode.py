@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pcocc_runtime.cache import layer_store, protocol, service
-from pcocc_runtime.cache.place import place_image
+from pcocc_runtime.cache.place import locate_image
 from pcocc_runtime.errors import PcoccError, render
 from pcocc_runtime.site.settings import read_image_cache
 from tests.images import children
@@ -79,7 +79,7 @@ class Node:
             os.setresuid(uid, uid, uid)
             ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which exec does for a real launcher: /proc/PID/fd is its own
             try:
-                path, held = place_image(str(image), PurePath(scratch), rank, here, self.facts, print)
+                path, held = locate_image(str(image), PurePath(scratch), rank, here, self.facts, print)
             except PcoccError as error:
                 print(render(error))
                 return 1

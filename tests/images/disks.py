@@ -91,7 +91,7 @@ def find(text: str, *every: Repo) -> Found:
 
 def save(repo: Repo, name: str, parent: Found, seed: int, new: bool = False) -> Found:
     """Do what a save does: write into an overlay of a VM's disk, and make it a revision."""
-    with writing.open_work(repo) as work:
+    with writing.open_repo_work(repo) as work:
         writing.pin(work, parent.revision.layers)
         layer = work.path / "saved"
         qemu_img("create", "-q", "-f", "qcow2", "-b", parent.path, "-F", "qcow2", layer)

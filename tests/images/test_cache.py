@@ -52,7 +52,7 @@ def site(root: Path) -> Repo:
 def add(repo: Repo, name: str, seed: int = 0, **options: int) -> Found:
     """Import a disk."""
     disk = make_disk(Path(repo.path).parent / f"{name}.qcow2", seed=seed, **options)
-    with writing.open_work(repo) as work:
+    with writing.open_repo_work(repo) as work:
         shutil.copy(disk, work.path / "layer")
         return Found(repo, writing.add_revision(work, name, work.path / "layer", None))
 

@@ -148,7 +148,7 @@ def test_a_raw_disk_that_looks_like_another_format_can_be_told_apart(pcocc: Pcoc
     assert "has a backing file" in pcocc("image", "import", "disk.raw", "a", ok=False).err
     pcocc("image", "import", "--format", "raw", "disk.raw", "a")
     assert content(disk(repo, "a")) == hashlib.sha256(data).hexdigest()
-    header = qcow2.parse_header(disk(repo, "a").read_bytes()[: qcow2.HEAD_SIZE], "a")
+    header = qcow2.parse_header(disk(repo, "a").read_bytes()[: qcow2.HEADER_SIZE], "a")
     assert header.backing_file is None and header.size == 1 << 20
 
 

@@ -310,7 +310,7 @@ def test_a_container_image_is_listed_copied_and_refused_for_vms(pcocc: Pcocc, re
 
 
 def test_work_that_is_under_way_is_safe_from_gc(pcocc: Pcocc, repo: Repo, base: Found) -> None:
-    with writing.open_work(repo) as work:
+    with writing.open_repo_work(repo) as work:
         assert writing.pin(work, base.revision.layers) == []
         (work.path / "layer").write_text("half")
         for argv in (["delete", "base"], ["repo", "gc", "--grace", "0"]):

@@ -30,7 +30,7 @@ def ask(pcocc: Pcocc, tmp_path: Path) -> Ask:
     def submit(image: str, *options: str) -> tuple[int, str]:
         (tmp_path / "etc/templates.yaml").write_text(f"vm: {{image: '{image}'}}")
         empty = {"mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
-        return client.check(json.dumps({**empty, "template": "vm", "images": options}))
+        return client.check_request(json.dumps({**empty, "template": "vm", "images": options}))
 
     return submit
 
@@ -110,7 +110,7 @@ def test_all_names_are_listed_with_the_repository_they_are_taken_from(ask: Ask, 
 def test_an_image_is_a_template_of_its_own_unless_one_has_its_name(ask: Ask, pcocc: Pcocc, tmp_path: Path) -> None:
     def submit(template: str) -> tuple[int, str]:
         request = {"template": template, "images": [], "mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
-        return client.check(json.dumps(request))
+        return client.check_request(json.dumps(request))
 
     ask("debian")
     assert content(disk(submit("debian:2"))) == raw_sum(2)

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from pcocc_runtime.guest.agent import Agent
-from pcocc_runtime.save.link import Link
+from pcocc_runtime.save.link import SaverConnection
 
 _STEPS = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree", "fcntl.lockf"}
 
@@ -36,6 +36,6 @@ def die_at(step: int) -> None:
 
         return run
 
-    for one in (Link, Agent):
+    for one in (SaverConnection, Agent):
         one._send = counted(one._send)  # type: ignore[method-assign]
     sys.addaudithook(look)

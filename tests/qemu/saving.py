@@ -43,7 +43,7 @@ class Home:
 
     def add(self, repo: Repo, name: str, disk: Path | None = None) -> Found:
         """Make an image of a disk, or one with a known first MiB."""
-        with writing.open_work(repo) as work:
+        with writing.open_repo_work(repo) as work:
             layer = work.path / "layer"
             if disk:
                 shutil.copy(disk, layer)

@@ -28,7 +28,7 @@ def image(tmp_path: Path) -> Found:
     tmp_path.chmod(0o755)
     repo = Repo("site", str(tmp_path / "images"))
     raw = write_raw(tmp_path / "raw")
-    with writing.open_work(repo) as work:
+    with writing.open_repo_work(repo) as work:
         subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, work.path / "layer"], check=True)
         base = Found(repo, writing.add_revision(work, "base", work.path / "layer", None))
     return save(repo, "base", base, 3)

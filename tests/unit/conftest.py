@@ -26,6 +26,6 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
 
     def submit(template: str = "tiny", **options: object) -> tuple[int, str]:
         empty = {"images": [], "mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
-        return client.check(json.dumps({**empty, "template": template, **options}))
+        return client.check_request(json.dumps({**empty, "template": template, **options}))
 
     return submit

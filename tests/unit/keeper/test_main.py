@@ -12,7 +12,7 @@ import pytest
 
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.power_off import is_pending
-from pcocc_runtime.keeper.shared_ssh import Link
+from pcocc_runtime.keeper.shared_ssh import SharedSsh
 from pcocc_runtime.steps.session import AttachError, Session
 
 SLEEPER = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); print(1, flush=True); input()"
@@ -52,7 +52,7 @@ def test_cpus_are_bound_only_where_they_are_just_enough(
 def test_a_task_knows_why_its_vm_ended_when_all_of_the_job_is_gone_from_its_node(tmp_path: Path, before: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        link, session = object.__new__(Link), object.__new__(Session)
+        link, session = object.__new__(SharedSsh), object.__new__(Session)
         link.tasks = {theirs: b"1.2.0."}
         session.vm, session.node, session.keeper, session.heard = "vm1", "n2", ours, before
         session.cluster = {"directory": str(tmp_path / "gone")}

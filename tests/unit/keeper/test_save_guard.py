@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pcocc_runtime.documents.save import SAVE_SOCKET
-from pcocc_runtime.keeper.save_guard import Guard
+from pcocc_runtime.keeper.save_guard import SaveGuard
 
 WORDS = b'\xff{"execute": "guest-sync-delimited", "arguments": {"id": 1}}\n{"execute": "guest-fsfreeze-thaw"}\n'
 ANSWERS = b'{"return": 3}\n\xff{"return": 1}\n{"return": 3}\n'
@@ -22,7 +22,7 @@ class Keeper:
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.selector = directory, selectors.DefaultSelector()
-        self.guard = Guard(str(directory), str(directory / "agent"), self.selector, self.send)
+        self.guard = SaveGuard(str(directory), str(directory / "agent"), self.selector, self.send)
 
     def send(self, command: str, **words: Any) -> None:
         if words["id"] == "save-remove":

@@ -93,7 +93,7 @@ def test_names_of_two_jobs_in_the_hosts_namespace_differ(one: int, other: int) -
     assert (naming.uplink_name(one) == naming.uplink_name(other)) == (one == other)
     assert (naming.host_table(one) == naming.host_table(other)) == (one == other)
     assert len(naming.uplink_name(one)) <= 15
-    assert naming.host_table(one) != nft_outside.GUARD
+    assert naming.host_table(one) != nft_outside.TUNNEL_TABLE
 
 
 def test_the_guard_covers_every_port_a_tunnel_can_have() -> None:

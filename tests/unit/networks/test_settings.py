@@ -15,7 +15,7 @@ from pcocc_runtime.networks.kinds import (
     ReverseNat,
     Vlan,
 )
-from pcocc_runtime.networks.settings import find_notes, parse_networks
+from pcocc_runtime.networks.settings import find_network_notes, parse_networks
 from pcocc_runtime.settings.tree import parse_yaml
 
 
@@ -236,7 +236,7 @@ def test_an_unknown_key_names_the_nearest_one_there_is() -> None:
 
 
 def notes(text: str) -> list[str]:
-    return find_notes(parse_yaml(text, "networks.yaml"))
+    return find_network_notes(parse_yaml(text, "networks.yaml"))
 
 
 @pytest.mark.parametrize(

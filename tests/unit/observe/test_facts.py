@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import evaluate, render_findings
-from pcocc_runtime.observe.facts import Link, choose_targets, decode_answers, encode_answer, parse_links, parse_node
+from pcocc_runtime.observe.facts import Device, choose_targets, decode_answers, encode_answer, parse_links, parse_node
 from pcocc_runtime.observe.ps_text import find_vms, render_vms
 from tests.unit.observe import netjob
 
@@ -57,7 +57,7 @@ def test_facts_are_parsed() -> None:
     tree = netjob.node(2)
     tree["node"]["networks"][0]["members"] = [[0, 2]]
     assert [parse_node(tree).interface_of(3, index) for index in (1, 2)] == ["eth0", "eth1"]
-    assert node.links["tap3n0"] == Link(1450, True, 2051, 999, 3)
+    assert node.links["tap3n0"] == Device(1450, True, 2051, 999, 3)
     assert node.forwards == ((2, 22, 61224), (3, 22, 61225))
 
 

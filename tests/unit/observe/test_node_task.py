@@ -78,4 +78,4 @@ def test_networks_are_probed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_task, "parse_node", lambda tree: two)
     monkeypatch.setattr(node_task, "probe", probe)
     monkeypatch.setattr(probes, "listens_udp", lambda port: True)
-    assert node_task.check({}, None) == {"probes": [{"network": 0}, {"network": 1}], "dhcp": True}
+    assert node_task.check_networks({}, None) == {"probes": [{"network": 0}, {"network": 1}], "dhcp": True}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pcocc_runtime.documents.boot_step import Person, Place
+from pcocc_runtime.documents.boot_step import Charge, Person
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.networks import settings
 from pcocc_runtime.networks.settings import parse_networks
@@ -58,7 +58,7 @@ def test_who_is_not_in_every_list_is_refused(person: Person, sets: list[Resource
     assert said in str(caught.value) and caught.value.hint
 
 
-HERE = Place("physics", "vm", "normal")
+HERE = Charge("physics", "vm", "normal")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ HERE = Place("physics", "vm", "normal")
     [restricted(), restricted(users=("bob",)), restricted(accounts=("chemistry", "physics"), partitions=("vm",), qos=("normal", "high"))],
 )
 def test_a_job_of_the_right_place_is_admitted(sets: list[ResourceSet]) -> None:
-    admission.ensure_placed(sets, HERE)
+    admission.ensure_charged(sets, HERE)
 
 
 @pytest.mark.parametrize(
@@ -75,18 +75,18 @@ def test_a_job_of_the_right_place_is_admitted(sets: list[ResourceSet]) -> None:
         (HERE, restricted(accounts=("chemistry",)), "resource set 'gpu' is not for account 'physics'; it is for: chemistry"),
         (HERE, restricted(accounts=("physics",), partitions=("gpu",)), "resource set 'gpu' is not for partition 'vm'; it is for: gpu"),
         (HERE, restricted(qos=("high",)), "resource set 'gpu' is not for QOS 'normal'; it is for: high"),
-        (Place("", "vm", ""), restricted(accounts=("physics",)), "resource set 'gpu' is not for jobs without account; it is for: physics"),
+        (Charge("", "vm", ""), restricted(accounts=("physics",)), "resource set 'gpu' is not for jobs without account; it is for: physics"),
     ],
 )
-def test_a_job_of_another_place_is_refused(place: Place, sets: list[ResourceSet], said: str) -> None:
+def test_a_job_of_another_place_is_refused(place: Charge, sets: list[ResourceSet], said: str) -> None:
     with pytest.raises(RequestError) as caught:
-        admission.ensure_placed(sets, place)
+        admission.ensure_charged(sets, place)
     assert str(caught.value).startswith(said) and caught.value.hint
 
 
 def test_a_place_is_asked_for_only_where_it_matters() -> None:
     limits = ({}, {"users": ("a",)}, {"groups": ("a",)}, {"accounts": ("a",)}, {"partitions": ("a",)}, {"qos": ("a",)})
-    assert [admission.needs_place(restricted(**one)) for one in limits] == [False, False, False, True, True, True]
+    assert [admission.needs_charge(restricted(**one)) for one in limits] == [False, False, False, True, True, True]
 
 
 def test_nobody_is_looked_up_for_sets_without_users_and_groups() -> None:

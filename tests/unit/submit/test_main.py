@@ -294,4 +294,4 @@ def test_a_fault_of_our_own_is_told_as_one(ask: Ask, monkeypatch: pytest.MonkeyP
     code, text = ask()
     assert code == client.COULD_NOT_RUN
     assert text.startswith("ZeroDivisionError at test_main.py:") and text.endswith(": boom")
-    assert client.check("no json")[0] == client.COULD_NOT_RUN
+    assert client.check_request("no json")[0] == client.COULD_NOT_RUN

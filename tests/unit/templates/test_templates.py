@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime.cli.template_text import render_list, render_one, render_one_json
+from pcocc_runtime.cli.template_text import render_one, render_one_json, render_templates
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.templates import inherit
@@ -183,7 +183,7 @@ def test_any_value_of_any_setting_is_taken_or_told_with_its_place(value: object,
     assert all(re.match(r"t\.yaml:\d+: a: \S|t\.yaml:\d+: a\.\S|t\.yaml:?\d*: not valid YAML", one) for one in problems), problems
     if not problems and key != "inherits":
         resolved = inherit.resolve(found, "a", "net")
-        assert render_one(resolved) and render_one_json(resolved) and render_list([resolved])
+        assert render_one(resolved) and render_one_json(resolved) and render_templates([resolved])
 
 
 def test_hints_say_what_to_write() -> None:
