@@ -22,7 +22,7 @@ def ensure_guard() -> None:
 def ensure_outside(job: int, plans: tuple[NetworkPlan, ...], peers: Iterable[str], held: nat.Nat | None) -> None:
     """Make the job's table in the host's namespace; called before there is a tunnel to protect."""
     closed = _find_closed() if held else []
-    if closed and not all(plan.spec.manage_ip_forward for plan in plans if nat.needs_uplink([plan])):
+    if closed and not all(plan.spec.manage_ip_forward for plan in nat.find_ways_out(plans)):
         raise NodeError(
             f"this node does not forward IPv4 packets that arrive on {', '.join(closed)}, and manage-ip-forward is false",
             hint="set net.ipv4.ip_forward=1 on the node, or manage-ip-forward: true in /etc/pcocc/networks.yaml",

@@ -9,7 +9,7 @@ from typing import Any
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.kinds import ReverseNat
-from pcocc_runtime.networks.plan import NetworkPlan, Tap
+from pcocc_runtime.networks.plan import NetworkPlan, Routed, RoutedTap
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,12 @@ def parse_nat(raw: Any) -> Nat | None:
 
 def needs_uplink(plans: Iterable[NetworkPlan]) -> bool:
     """Tell whether anything may pass between the job's namespace and the host's."""
-    return any(plan.spec.layer == "L3" and (plan.spec.allow_outbound or plan.spec.reverse_nat) for plan in plans)
+    return bool(find_ways_out(plans))
+
+
+def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
+    """Return the networks of which something may pass between the job's namespace and the host's."""
+    return [plan for plan in plans if isinstance(plan, Routed) and (plan.spec.allow_outbound or plan.spec.reverse_nat)]
 
 
 def choose_nat(
@@ -64,9 +69,8 @@ def choose_nat(
     return Nat(old.slot if old else _choose_slot({other.slot for other in others}), tuple(forwards))
 
 
-def _wanted(plans: tuple[NetworkPlan, ...]) -> list[tuple[NetworkPlan, Tap, ReverseNat]]:
-    routed = [plan for plan in plans if plan.spec.layer == "L3"]
-    return [(plan, tap, rule) for plan in routed for tap in plan.taps for rule in plan.spec.reverse_nat]
+def _wanted(plans: tuple[NetworkPlan, ...]) -> list[tuple[Routed, RoutedTap, ReverseNat]]:
+    return [(plan, tap, rule) for plan in find_ways_out(plans) for tap in plan.taps for rule in plan.spec.reverse_nat]
 
 
 def _choose_slot(taken: set[int]) -> int:

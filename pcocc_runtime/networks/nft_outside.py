@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pcocc_runtime import naming
 from pcocc_runtime.networks.nat import Nat
 from pcocc_runtime.networks.nft_text import render_chain, render_removal, render_set, render_table
-from pcocc_runtime.networks.plan import NetworkPlan
+from pcocc_runtime.networks.plan import NetworkPlan, Routed, Segment
 
 TUNNEL_TABLE = "pcocc"
 _BEFORE_SITE = "priority filter - 5; policy accept"
@@ -47,7 +47,7 @@ def render_guard(narrow: Iterable[str] | None) -> str:
 def render_host(job: int, plans: tuple[NetworkPlan, ...], peers: Iterable[str], nat: Nat | None) -> str:
     """Return text that replaces the job's table; `peers` are the addresses of its other nodes."""
     body = [render_set("set", "peers", "type ipv4_addr", dict.fromkeys(peers))]
-    received = [rule for plan in plans for rule in _tunnel(plan)]
+    received = [rule for plan in plans if isinstance(plan, Routed | Segment) for rule in _tunnel(plan)]
     if nat:
         received += [f'iifname "{naming.uplink_name(job)}" {rule}' for rule in ("ct state established,related accept", "drop")]
     body.append(render_chain("input", f"type filter hook input {_BEFORE_SITE}", received))
@@ -61,7 +61,7 @@ def render_no_host(job: int) -> str:
     return render_removal("inet", naming.host_table(job))
 
 
-def _tunnel(plan: NetworkPlan) -> list[str]:
+def _tunnel(plan: Routed | Segment) -> list[str]:
     """Return rules that let this network's tunnel hear its peers only (VNI: RFC 7348, section 5)."""
     ours = f"udp dport {plan.port} @th,96,24 {plan.vni:#x}"
     return [f"{ours} meta nfproto ipv6 drop", f"{ours} ip saddr != @peers drop"]

@@ -19,7 +19,16 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import PLACE, BootStep, parse_boot_step, parse_fields, parse_number
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.networks import boundary, build, nat
-from pcocc_runtime.networks.plan import NetworkPlan, describe_interfaces, describe_reach, interfaces_of, plan_networks
+from pcocc_runtime.networks.plan import (
+    Bridged,
+    NetworkPlan,
+    Routed,
+    Segment,
+    describe_interfaces,
+    describe_reach,
+    interfaces_of,
+    plan_networks,
+)
 from pcocc_runtime.node import accelerator
 from pcocc_runtime.node.records import (
     Record,
@@ -154,6 +163,18 @@ def _make_directories(step: BootStep, scratch: PurePath) -> None:
     files.ensure_directory(scratch / str(step.job), 0o700, step.uid, step.gid)
 
 
+def _describe_routed(plan: Routed) -> dict[str, object]:
+    allowed = plan.spec.allow_outbound
+    return {
+        "network": str(plan.spec.int_network),
+        "domain": plan.spec.domain_name,
+        "search": plan.spec.dns_search,
+        "gateway": plan.gateway,
+        "outbound": allowed if isinstance(allowed, bool) else [str(one) for one in allowed],
+        "network6": str(plan.network6) if plan.network6 else None,
+    }
+
+
 def _describe(
     step: BootStep,
     plans: tuple[NetworkPlan, ...],
@@ -166,17 +187,12 @@ def _describe(
         {
             "index": plan.index,
             "name": plan.spec.name,
-            "layer": plan.spec.layer,
-            "members": plan.members,
-            "network": str(plan.spec.int_network) if plan.is_routed else None,
-            "mac_prefix": plan.spec.mac_prefix,
+            "layer": {Routed: "L3", Segment: "L2", Bridged: "bridged"}[type(plan)],
+            "members": plan.members.runs,
             "mtu": plan.spec.mtu,
-            "domain": plan.spec.domain_name,
-            "search": plan.spec.dns_search if plan.is_routed else (),
-            "gateway": plan.gateway,
-            "outbound": allowed if isinstance(allowed := plan.spec.allow_outbound, bool) else [str(one) for one in allowed],
-            "network6": str(plan.network6) if plan.network6 else None,
             "ranks": [tap.rank for tap in plan.taps],
+            **(_describe_routed(plan) if isinstance(plan, Routed) else {}),
+            **({} if isinstance(plan, Bridged) else {"mac_prefix": plan.spec.mac_prefix}),
         }
         for plan in plans
     ]

@@ -16,7 +16,16 @@ from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.guest import seed
 from pcocc_runtime.naming import vm_address
 from pcocc_runtime.networks.kinds import BridgedNetwork, EthernetNetwork
-from pcocc_runtime.networks.plan import HostPort, describe_interfaces, describe_reach, interfaces_of, plan_networks
+from pcocc_runtime.networks.plan import (
+    Bridged,
+    Routed,
+    Segment,
+    Tap,
+    describe_interfaces,
+    describe_reach,
+    interfaces_of,
+    plan_networks,
+)
 from pcocc_runtime.qemu.arguments import Nic, VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk
 from pcocc_runtime.qemu.memory import guest_memory
@@ -38,12 +47,13 @@ PLAN = VmPlan(
 
 def test_a_node_plans_its_own_taps_of_each_network() -> None:
     one, other = plan_networks(STEP, SPECS, SETS)
+    assert isinstance(one, Routed) and isinstance(other, Routed)
     assert [tap.name for tap in one.taps] == ["tap2n0", "tap3n0"]
     assert [tap.name for tap in other.taps] == ["tap3n1"]
     assert (one.vni, one.port) == (12, 24832)
     assert (other.vni, other.port) == (12, 24836)
     assert (one.gateway, one.node_address) == ("10.200.255.254", "10.200.255.252")
-    assert (one.members, other.members) == (((0, 3),), ((3, 3),))
+    assert (one.members.runs, other.members.runs) == (((0, 3),), ((3, 3),))
 
 
 def test_interfaces_are_in_the_order_of_each_vms_resource_set() -> None:
@@ -56,16 +66,16 @@ def test_interfaces_are_in_the_order_of_each_vms_resource_set() -> None:
 
 
 def test_a_vm_has_no_address_on_an_l2_network() -> None:
-    plans = plan_networks(STEP, {**SPECS, "one": EthernetNetwork("one", layer="L2")}, SETS)
-    assert plans[0].taps[0].address == "" and not plans[0].is_routed
+    plan, _other = plan_networks(STEP, {**SPECS, "one": EthernetNetwork("one", layer="L2")}, SETS)
+    assert isinstance(plan, Segment) and plan.taps[0] == Tap("tap2n0", 2, "52:54:00:00:00:02")
 
 
 def test_a_network_on_a_bridge_of_the_site_gives_macs_of_this_job_alone() -> None:
     site = BridgedNetwork("one", host_bridge="br-site", tap_prefix="site", mtu=9000)
     (plan,) = plan_networks(replace(STEP, sets=(("default", 4),)), {"one": site}, SETS)
-    assert plan.host_port == HostPort("site00000c00", site)
+    assert isinstance(plan, Bridged) and (plan.spec, plan.host_port) == (site, "site00000c00")
     assert [tap.mac for tap in plan.taps] == [naming.bridged_mac(12, rank, 0) for rank in (2, 3)]
-    assert (plan.spec.layer, plan.spec.mtu, plan.vxlan) == ("L2", 9000, "pt0")
+    assert (plan.spec.mtu, plan.wire) == (9000, "pt0")
 
 
 def test_a_network_too_small_is_refused() -> None:
@@ -190,4 +200,6 @@ def test_a_vm_is_reached_at_the_first_l3_network_of_its_own_set(two: tuple[str, 
 
 def test_a_network_knows_its_vms_on_all_nodes() -> None:
     one, other = plan_networks(STEP, SPECS, SETS)
-    assert (one.members, other.members) == (((0, 3),), ((3, 3),))
+    assert (one.members.runs, other.members.runs) == (((0, 3),), ((3, 3),))
+    assert (one.members.has_all, other.members.has_all) == (True, False)
+    assert (one.members.own, other.members.own, other.members.ranks_of(STEP.nodes[0])) == ((2, 3), (3,), ())
