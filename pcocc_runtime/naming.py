@@ -46,6 +46,11 @@ def job_dir(job: int) -> PurePosixPath:
     return RUN_DIR / str(job)
 
 
+def dnsmasq_base(job: int, network: int) -> PurePosixPath:
+    """Return the path, without `.conf` and `.pid`, of what belongs to a network's DHCP and DNS server on a node."""
+    return STATE_DIR / f"{job}.dnsmasq{network}"
+
+
 def vm_name(rank: int) -> str:
     """Return the name users know a VM by."""
     return f"vm{rank}"

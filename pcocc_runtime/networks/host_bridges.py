@@ -60,11 +60,11 @@ def _ensure_fit(network: BridgedNetwork, bridge: Bridge | None, node: str) -> No
         )
 
 
-def render_port(plan: Bridged, netns: str, bridge: Bridge) -> str:
-    """Return the ip(8) batch that makes the pair of devices, still down; with the bridge's MTU, which else would follow it."""
+def render_port(plan: Bridged, netns: str, bridge: Bridge) -> tuple[str, str]:
+    """Return the ip(8) lines that make the pair of devices, still down; with the bridge's MTU, which else would follow it."""
     return (
-        f"link add {plan.host_port} mtu {bridge.mtu} type veth peer name {plan.wire} mtu {bridge.mtu} netns {netns}\n"
-        f"link set {plan.host_port} master {plan.spec.host_bridge}\n"
+        f"link add {plan.host_port} mtu {bridge.mtu} type veth peer name {plan.wire} mtu {bridge.mtu} netns {netns}",
+        f"link set {plan.host_port} master {plan.spec.host_bridge}",
     )
 
 

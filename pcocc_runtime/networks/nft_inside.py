@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Address, collapse_addresses
 
 from pcocc_runtime import naming
-from pcocc_runtime.networks.nat import Nat
+from pcocc_runtime.documents.work import Nat
 from pcocc_runtime.networks.nft_text import render_chain, render_set, render_table
 from pcocc_runtime.networks.plan import Bridged, NetworkPlan, Routed, RoutedTap
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.work import PortWish
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.kinds import BridgedNetwork, BuildableNetwork, EthernetNetwork
 
@@ -263,3 +264,18 @@ def describe_reach(
         for network, prefix in prefixes.items()
         if (members := _find_members(step, {name for name, first in firsts.items() if first == network}))
     ]
+
+
+def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
+    """Return the networks of which something may pass between the job's namespace and the host's."""
+    return [plan for plan in plans if isinstance(plan, Routed) and (plan.spec.allow_outbound or plan.spec.reverse_nat)]
+
+
+def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
+    """Return the ports of this node's VMs that are to be reached through the node, in the order in which they are chosen."""
+    return tuple(
+        PortWish(plan.index, plan.spec.name, tap.rank, rule.vm_port, rule.min_host_port, rule.max_host_port)
+        for plan in find_ways_out(plans)
+        for tap in plan.taps
+        for rule in plan.spec.reverse_nat
+    )

@@ -55,7 +55,7 @@ def render_forwarding(plan: Routed, addresses: Mapping[str, str]) -> str:
         f"fdb replace {naming.node_mac(index, plan.index)} dev {plan.wire} dst {addresses[peer.name]} self permanent"
         for index, peer in plan.members.peers()
     ]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _runs(ranks: Iterable[int]) -> Iterator[tuple[int, int]]:
