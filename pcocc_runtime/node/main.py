@@ -7,28 +7,19 @@ root-owned /etc/pcocc and its own records, nothing else. Every create may be rep
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import PLACE, BootStep, parse_boot_step, parse_fields, parse_number
+from pcocc_runtime.documents.node import NODE_FILE, NodeFacts, encode_node
 from pcocc_runtime.errors import NodeError, PcoccError, render
-from pcocc_runtime.networks import boundary, build, nat
-from pcocc_runtime.networks.plan import (
-    Bridged,
-    NetworkPlan,
-    Routed,
-    Segment,
-    describe_interfaces,
-    describe_reach,
-    interfaces_of,
-    plan_networks,
-)
+from pcocc_runtime.networks import boundary, build, describe, nat
+from pcocc_runtime.networks.plan import NetworkPlan, interfaces_of, plan_networks
 from pcocc_runtime.node import accelerator
 from pcocc_runtime.node.records import (
     Record,
@@ -107,7 +98,8 @@ def _setup() -> None:
             chosen = accelerator.find_accelerator(site.accel, PurePath(site.qemu))
             _make_directories(step, PurePath(site.scratch))
             build.make_networks(step, plans, record.nat)
-            _describe(step, plans, site, chosen, record.nat)
+            facts = describe_node(step, plans, site, chosen, record.nat)
+            files.replace_file(naming.job_dir(step.job) / NODE_FILE, encode_node(facts), 0o644)
     for rank in step.here.ranks:
         interfaces = interfaces_of(plans, step, site.resource_sets, rank)
         print(f"tap {rank} {','.join(tap.name for _plan, tap in interfaces)}")
@@ -163,56 +155,27 @@ def _make_directories(step: BootStep, scratch: PurePath) -> None:
     files.ensure_directory(scratch / str(step.job), 0o700, step.uid, step.gid)
 
 
-def _describe_routed(plan: Routed) -> dict[str, object]:
-    allowed = plan.spec.allow_outbound
-    return {
-        "network": str(plan.spec.int_network),
-        "domain": plan.spec.domain_name,
-        "search": plan.spec.dns_search,
-        "gateway": plan.gateway,
-        "outbound": allowed if isinstance(allowed, bool) else [str(one) for one in allowed],
-        "network6": str(plan.network6) if plan.network6 else None,
-    }
-
-
-def _describe(
+def describe_node(
     step: BootStep,
     plans: tuple[NetworkPlan, ...],
     site: Site,
     chosen: accelerator.Accelerator,
     held: nat.Nat | None,
-) -> None:
-    """Leave root's findings where the user's launcher reads them."""
-    networks = [
-        {
-            "index": plan.index,
-            "name": plan.spec.name,
-            "layer": {Routed: "L3", Segment: "L2", Bridged: "bridged"}[type(plan)],
-            "members": plan.members.runs,
-            "mtu": plan.spec.mtu,
-            "ranks": [tap.rank for tap in plan.taps],
-            **(_describe_routed(plan) if isinstance(plan, Routed) else {}),
-            **({} if isinstance(plan, Bridged) else {"mac_prefix": plan.spec.mac_prefix}),
-        }
-        for plan in plans
-    ]
-    facts = {
-        "job": step.job,
-        "step": step.step,
-        "node": step.here.name,
-        "nodes": [[node.name, list(node.ranks)] for node in step.nodes],
-        "vms": step.vm_count,
-        "accel": chosen.kind,
-        "accel_why": chosen.why,
-        "qemu": site.qemu,
-        "scratch": str(PurePath(site.scratch, str(step.job))),
-        "cache": asdict(site.image_cache) if site.image_cache else None,
-        "boot_timeout": site.boot_timeout,
-        "shutdown_grace": site.shutdown_grace,
-        "networks": networks,
-        "reach": describe_reach(plans, step, site.resource_sets),
-        "interfaces": describe_interfaces(plans, step, site.resource_sets),
-        "reverse_nat": [[one.rank, one.vm_port, one.host_port] for one in held.forwards] if held else [],
-    }
-    path = naming.job_dir(step.job) / "node.json"
-    files.replace_file(path, json.dumps(facts).encode(), 0o644)
+) -> NodeFacts:
+    """Return root's findings as the user's launcher and observers read them."""
+    return NodeFacts(
+        job=step.job,
+        name=step.here.name,
+        nodes=step.nodes,
+        accel=chosen.kind,
+        accel_why=chosen.why,
+        qemu=site.qemu,
+        scratch=str(PurePath(site.scratch, str(step.job))),
+        cache=site.image_cache,
+        boot_timeout=site.boot_timeout,
+        shutdown_grace=site.shutdown_grace,
+        networks=tuple(map(describe.describe_network, plans)),
+        interfaces=describe.describe_interfaces(plans, step, site.resource_sets),
+        reach=describe.describe_reach(plans, step, site.resource_sets),
+        forwards=describe.describe_forwards(held),
+    )
