@@ -29,6 +29,7 @@ HOST_UPLINKS = f"{OWN_PREFIX}*"  # the host's ends of all jobs, as nft writes a 
 RUN_DIR = PurePosixPath("/run/pcocc")
 STATE_DIR = RUN_DIR / ".state"
 NETNS_DIR = PurePosixPath("/run/netns")
+NODE_FILE = "node.json"  # in a job's directory: what its launchers are told of the node
 
 
 def netns_name(job: int) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pcocc_runtime.cache import layer_store
 from pcocc_runtime.cache.layer_store import Store
+from pcocc_runtime.documents.node import ImageCache
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.site.settings import ImageCache
 
 
 def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]]:

@@ -22,6 +22,8 @@ from pcocc_runtime.images.sizes import render_size
 if TYPE_CHECKING:
     import socket
 
+    from pcocc_runtime.documents.node import ImageCache
+
 Tell = Callable[[str], None]
 
 _PATH = re.compile(r"(/.*)/data/([0-9a-f]{2})/(\2[0-9a-f]{62})")
@@ -32,7 +34,7 @@ _QEMU_READS = 100  # the byte on which QEMU locks what it reads (block/file-posi
 
 
 def locate_image(
-    image: str, scratch: PurePath, rank: int, here: int, cache: dict[str, Any], tell: Tell
+    image: str, scratch: PurePath, rank: int, here: int, cache: ImageCache, tell: Tell
 ) -> tuple[str, tuple[int, ...]]:
     """Return the path to run VM `rank` from, and descriptors that must stay open as long as it runs.
 
@@ -42,8 +44,8 @@ def locate_image(
     found = _PATH.fullmatch(image)
     if not found:
         return image, ()
-    shared = layer_store.public_store(cache["directory"], cache["size"])
-    own = Store(str(scratch / "layers"), cache["size"], modest=True) if here > 1 else None
+    shared = layer_store.public_store(cache.directory, cache.size)
+    own = Store(str(scratch / "layers"), cache.size, modest=True) if here > 1 else None
     keeper = _LayerPlacer(found[1], shared, own, scratch, tell)
     try:
         places = list(_walk(keeper, found[3]))

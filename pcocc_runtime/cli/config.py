@@ -11,6 +11,7 @@ from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import policy
 from pcocc_runtime.site.check import Everything, load_everything
+from pcocc_runtime.system import trust
 from pcocc_runtime.terminal import count
 
 
@@ -47,7 +48,7 @@ def _config_check(_arguments: argparse.Namespace) -> int:
 
 def _add_distrust(directory: str, problems: list[ConfigError]) -> None:
     try:
-        directories.ensure_trusted(directory)
+        trust.ensure_root_only(directory)
     except ConfigError as error:
         problems.append(error)
 

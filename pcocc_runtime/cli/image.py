@@ -25,13 +25,14 @@ from pcocc_runtime.cli.image_text import (
     render_repos,
     render_repos_json,
 )
+from pcocc_runtime.documents.node import ImageCache
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import formats, images, references, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.images.repositories import path_words, read_repos
 from pcocc_runtime.settings import directories
-from pcocc_runtime.site.settings import ImageCache, read_image_cache
+from pcocc_runtime.site.settings import read_image_cache
 from pcocc_runtime.system import accounts
 
 _IMAGE = "[REPO:]NAME[@REV]; without REPO the first repository that has it, without REV the highest"

@@ -53,7 +53,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     target = find_target(arguments.outbound)
     answers = ask_nodes(_job(arguments), [CHECK, *([target] if target else [])])
-    job, found = answers.nodes[0].job, evaluate(answers.nodes, answers.silent, target)
+    job, found = answers.nodes[0].node.job, evaluate(answers.nodes, answers.silent, target)
     _write(json.dumps(plan_findings(job, found), indent=2) + "\n" if arguments.json else render_findings(job, found))
     _tell(answers)
     return errors.EXIT_FAILURE if failed(found) else 0

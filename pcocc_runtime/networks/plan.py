@@ -134,7 +134,7 @@ def plan_networks(
     if sum(count for _name, count in step.sets) != step.vm_count:
         raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
     return tuple(
-        _plan_network(step, specs[name], index, _find_members(step, {one for one, _count in step.sets if name in sets[one]}), ipv6)
+        _plan_network(step, specs[name], index, find_runs(step, {one for one, _count in step.sets if name in sets[one]}), ipv6)
         for index, name in enumerate(names)
     )
 
@@ -150,8 +150,8 @@ def _plan_network(
     return _plan_segment(step.job, spec, index, members)
 
 
-def _find_members(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, int], ...]:
-    """Return the runs of ranks whose resource set is one of the chosen."""
+def find_runs(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, int], ...]:
+    """Return the (first, last) ranks of the VMs whose resource set is one of the chosen."""
     found: list[tuple[int, int]] = []
     first = 0
     for set_name, count in step.sets:
@@ -238,32 +238,6 @@ def interfaces_of(
     """Return a VM's interfaces on this node, eth0 first: in the order of its resource set."""
     mine = {plan.spec.name: (plan, tap) for plan in plans for tap in plan.taps if tap.rank == rank}
     return tuple(mine[name] for name in sets[step.set_of(rank)])
-
-
-def describe_interfaces(
-    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
-) -> dict[int, list[dict[str, str | int]]]:
-    """Return, by rank, what the launcher of a VM of this node must know of its interfaces, eth0 first."""
-    return {
-        rank: [
-            {"network": plan.index, "mac": tap.mac, "mtu": plan.spec.mtu}
-            for plan, tap in interfaces_of(plans, step, sets, rank)
-        ]
-        for rank in step.here.ranks
-    }
-
-
-def describe_reach(
-    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
-) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
-    """Return at which address a VM is reached: prefixes, each with the (first, last) ranks that have it as their first L3 one."""
-    prefixes = {plan.spec.name: str(plan.spec.int_network) for plan in plans if isinstance(plan, Routed)}
-    firsts = {name: next((one for one in sets[name] if one in prefixes), None) for name, _count in step.sets}
-    return [
-        (prefix, members)
-        for network, prefix in prefixes.items()
-        if (members := _find_members(step, {name for name, first in firsts.items() if first == network}))
-    ]
 
 
 def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:

@@ -28,7 +28,7 @@ def make_networks(job: int, acts: Sequence[Act]) -> None:
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # a helper was killed before it mounted
-        process.run(["ip", "netns", "add", path.name], hint=IPROUTE)
+        namespaces.create(path)
     for within, some in groupby(acts, key=lambda act: act.inside):
         with namespaces.inside(path) if within else contextlib.nullcontext():
             for act in some:

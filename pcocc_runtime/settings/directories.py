@@ -12,7 +12,7 @@ from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.tree import Node, parse_yaml
 
 if TYPE_CHECKING:
-    from pathlib import PurePath
+    pass
 
 SITE_DIR = "/etc/pcocc"
 
@@ -29,11 +29,6 @@ def user_dir(environ: Mapping[str, str]) -> str | None:
     if named:
         return ensure_named_directory(named, "PCOCC_USER_CONF_DIR")
     return f"{home}/.pcocc" if home else None
-
-
-def ensure_trusted(confdir: str | PurePath = SITE_DIR) -> None:
-    """Raise ConfigError unless only root can have written the site's configuration."""
-    ensure_root_only(str(confdir))
 
 
 def read_tree(path: str, problems: Problems) -> Node:
@@ -119,36 +114,6 @@ def ensure_named_directory(path: str, variable: str) -> str:
     if not os.path.isdir(path):
         raise ConfigError("is not a directory", path, hint=f"{variable} names it")
     return path
-
-
-def ensure_root_only(directory: str) -> None:
-    """Raise ConfigError unless the directory, its parents and all in it are root's and writable by nobody else."""
-    real = os.path.realpath(directory)
-    parent = real
-    while parent != "/":
-        parent = os.path.dirname(parent)
-        _ensure_root_file(parent, os.stat(parent))
-    _ensure_tree(real)
-
-
-def _ensure_tree(path: str) -> None:
-    try:
-        info = os.lstat(path)
-    except FileNotFoundError:
-        raise ConfigError("does not exist", path, hint="install pcocc's configuration on this node") from None
-    if stat.S_ISLNK(info.st_mode):
-        raise ConfigError("is a symbolic link", path, hint="put the file itself there, so that only root can change it")
-    _ensure_root_file(path, info)
-    if stat.S_ISDIR(info.st_mode):
-        for name in sorted(os.listdir(path)):
-            _ensure_tree(f"{path}/{name}")
-
-
-def _ensure_root_file(path: str, info: os.stat_result) -> None:
-    if info.st_uid != 0:
-        raise ConfigError(f"belongs to uid {info.st_uid}, not to root", path, hint=f"chown root {path}")
-    if info.st_mode & 0o022 and not (stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX):
-        raise ConfigError("can be written by others than root", path, hint=f"chmod go-w {path}")
 
 
 def _unreadable(path: str, error: OSError) -> ConfigError:

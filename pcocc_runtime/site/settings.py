@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pcocc_runtime.documents.node import ImageCache
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.directories import SITE_DIR, read_tree
@@ -13,14 +13,6 @@ from pcocc_runtime.site.limits import parse_limits
 
 if TYPE_CHECKING:
     from pathlib import PurePath
-
-
-@dataclass(frozen=True, slots=True)
-class ImageCache:
-    """Each node's own copies of layers, and how many bytes they may take."""
-
-    size: int
-    directory: str = "/var/cache/pcocc"
 
 
 def _image_cache(node: Node) -> ImageCache:

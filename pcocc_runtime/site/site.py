@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pcocc_runtime.documents.node import ImageCache
 from pcocc_runtime.networks.kinds import BuildableNetwork, Network
 from pcocc_runtime.networks.settings import parse_networks
 from pcocc_runtime.settings import checks
@@ -15,7 +16,7 @@ from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.directories import SITE_DIR, read_tree
 from pcocc_runtime.site.limits import Limits
 from pcocc_runtime.site.resource_sets import ResourceSet, find_obstacle, parse_resources
-from pcocc_runtime.site.settings import PCOCC, ImageCache
+from pcocc_runtime.site.settings import PCOCC
 
 if TYPE_CHECKING:
     from pathlib import PurePath

@@ -42,6 +42,15 @@ def open_regular(path: PurePath) -> io.FileIO:
         raise
 
 
+def read_start(path: PurePath, size: int) -> bytes | None:
+    """Return the first `size` bytes of a regular file, or None when it is not there."""
+    try:
+        with open_regular(path) as stream:
+            return stream.read(size)
+    except FileNotFoundError:
+        return None
+
+
 def remove_unfinished(folder: PurePath, is_gone: Callable[[int], bool]) -> None:
     """Delete what `replace_file` was writing into a directory when its process, for which `is_gone` is true, was killed."""
     for path in Path(folder).glob("*.tmp"):

@@ -1,4 +1,4 @@
-"""Network namespaces: the calling thread goes into one and comes back."""
+"""Network namespaces: made, where ip(8) looks for them, and entered by the calling thread, which comes back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
+_MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 0x100000  # linux/mount.h
 _LIBC = ctypes.CDLL(None, use_errno=True)  # Python has os.setns from 3.12 on
 
 
@@ -30,7 +31,43 @@ def inside(path: PurePath) -> Iterator[None]:
         os.close(home)
 
 
+def create(path: PurePath) -> None:
+    """Make a network namespace that is mounted at `path`, which does not exist, as `ip netns add` does; OSError when it cannot be.
+
+    In this process alone: what would be done by another might come to its end after this one was killed.
+    """
+    os.makedirs(path.parent, 0o755, exist_ok=True)
+    _share(path.parent)
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call("unshare", _LIBC.unshare(_CLONE_NEWNET))
+        try:
+            _mount("/proc/thread-self/ns/net", path, _MS_BIND)
+        finally:
+            _enter(home)
+    finally:
+        os.close(home)
+
+
+def _share(directory: PurePath) -> None:
+    """Let what is mounted below a directory be seen, and later be unmounted, in every mount namespace that came of this one."""
+    try:
+        _mount("", directory, _MS_SHARED | _MS_REC)
+    except OSError:  # it is no mount point yet
+        _mount(str(directory), directory, _MS_BIND | _MS_REC)
+        _mount("", directory, _MS_SHARED | _MS_REC)
+
+
+def _mount(source: str, target: PurePath, flags: int) -> None:
+    _call("mount", _LIBC.mount(os.fsencode(source), os.fsencode(target), b"none", ctypes.c_ulong(flags), None))
+
+
 def _enter(fd: int) -> None:
-    if _LIBC.setns(fd, _CLONE_NEWNET):
+    _call("setns", _LIBC.setns(fd, _CLONE_NEWNET))
+
+
+def _call(what: str, result: int) -> None:
+    if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"setns: {os.strerror(number)}")
+        raise OSError(number, f"{what}: {os.strerror(number)}")

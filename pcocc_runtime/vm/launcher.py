@@ -19,6 +19,7 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents.boot import BOOT_VARIABLE, decode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
+from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError, one_line, render
 from pcocc_runtime.guest import network_config, seed
@@ -96,39 +97,37 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno())
     argv = plan_qemu_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
-    files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node["scratch"]))
+    files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory)
     inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno()]
     become_qemu(task, argv, facts, ours, inherited)
 
 
-def tell(task: Task, node: dict[str, Any], text: str) -> None:
+def tell(task: Task, node: NodeFacts, text: str) -> None:
     """Say what is no error: the starter of the boot step shows what comes on stdout at once."""
-    print(f"pcocc: {naming.vm_name(task.rank)} on {node['node']}: {one_line(text)}", flush=True)
+    print(f"pcocc: {naming.vm_name(task.rank)} on {node.name}: {one_line(text)}", flush=True)
 
 
-def read_node(job: int) -> dict[str, Any]:
+def read_node(job: int) -> NodeFacts:
     """Return what root's helper found out about this node and job."""
-    node = files.read_json(naming.job_dir(job) / "node.json")
-    if not isinstance(node, dict):
-        raise NodeError(f"the networks of job {job} were not set up on this node", hint="look into slurmd's log here")
-    if node["accel"] == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        node["accel"], node["accel_why"] = "tcg", "/dev/kvm may not be opened by you"
+    node = decode_node(files.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
+    if node.accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return replace(node, accel="tcg", accel_why="/dev/kvm may not be opened by you")
     return node
 
 
-def make_vm_directory(task: Task, node: dict[str, Any], cluster: Cluster, keys: seed.Keys) -> PurePath:
+def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: seed.Keys) -> PurePath:
     """Make the VM's directory and what every attaching step of this node reads: key and addresses."""
     base = naming.job_dir(task.job)
     files.replace_file(base / "key", keys.user.encode())
     login = accounts.read_account(os.getuid()).pw_name
     facts = {
-        "networks": node["reach"],
-        "ports": node["reverse_nat"],
+        "networks": node.reach,
+        "ports": node.forwards,
         "users": [[group.count, group.command_user or login] for group in cluster.groups],
-        "vms": node["vms"],
-        "nodes": node["nodes"],
-        "boot_timeout": node["boot_timeout"],
+        "vms": node.vm_count,
+        "nodes": [[one.name, one.ranks] for one in node.nodes],
+        "boot_timeout": node.boot_timeout,
     }
     files.replace_file(base / "cluster.json", json.dumps(facts).encode())
     directory = base / naming.vm_name(task.rank)
@@ -147,7 +146,7 @@ def size_task(task: Task, group: Group) -> Task:
 
 
 def plan_vm(
-    task: Task, node: dict[str, Any], group: Group, directory: PurePath, made: VmFiles,
+    task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles,
     filesystems: tuple[SharedFs, ...], qmp_fd: int,
 ) -> VmPlan:
     """Combine the task, the node's findings and the template into the plan of one QEMU."""
@@ -156,10 +155,10 @@ def plan_vm(
     return VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",
         uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, f"pcocc-{task.job}-{task.rank}")),
-        qemu=group.qemu_bin or node["qemu"],
-        accel=node["accel"],
+        qemu=group.qemu_bin or node.qemu,
+        accel=node.accel,
         cpus=count_vcpus(task, group),
-        memory=guest_memory(total, node["accel"], len(filesystems)),
+        memory=guest_memory(total, node.accel, len(filesystems)),
         disks=made.disks,
         seed=made.seed,
         qmp_fd=qmp_fd,
@@ -193,18 +192,18 @@ def count_vcpus(task: Task, group: Group) -> int:
 
 
 def describe_vm(
-    task: Task, node: dict[str, Any], group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath
+    task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath
 ) -> dict[str, Any]:
     """Return what the keeper has to know."""
-    address = (address_of(node["reach"], task.rank) if task.probe_fd is not None else None) or ""
+    address = (address_of(node.reach, task.rank) if task.probe_fd is not None else None) or ""
     return {
-        "job": task.job, "rank": task.rank, "node": node["node"], "pid": os.getpid(), "qmp": qmp.fileno(),
+        "job": task.job, "rank": task.rank, "node": node.name, "pid": os.getpid(), "qmp": qmp.fileno(),
         "probe": task.probe_fd, "address": address, "user": group.command_user or accounts.read_account(os.getuid()).pw_name,
-        "timeout": node["boot_timeout"], "directory": str(directory),
-        "accel": node["accel"], "accel_why": node["accel_why"],
+        "timeout": node.boot_timeout, "directory": str(directory),
+        "accel": node.accel, "accel_why": node.accel_why,
         "disks": {disk_id(index): disk.path for index, disk in enumerate(plan.disks)},
         "cpus": plan.cpus if group.bind_vcpus else 0, "emulator_cores": group.emulator_cores,
-        "grace": node["shutdown_grace"] if group.persistent else 0, "agent": plan.agent_path,
+        "grace": node.shutdown_grace if group.persistent else 0, "agent": plan.agent_path,
     }  # fmt: skip
 
 

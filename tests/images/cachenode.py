@@ -39,7 +39,7 @@ class Node:
         (self.root / "etc/pcocc.yaml").write_text(f"image-cache: {{size: {size}, directory: {self.cache}}}\n")
         found = read_image_cache(self.root / "etc")
         assert found is not None
-        self.facts = {"directory": found.directory, "size": found.size}
+        self.settings = found
 
     def start_service(self) -> None:
         """Do what systemd does for pcocc-cache.socket."""
@@ -79,7 +79,7 @@ class Node:
             os.setresuid(uid, uid, uid)
             ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which exec does for a real launcher: /proc/PID/fd is its own
             try:
-                path, held = locate_image(str(image), PurePath(scratch), rank, here, self.facts, print)
+                path, held = locate_image(str(image), PurePath(scratch), rank, here, self.settings, print)
             except PcoccError as error:
                 print(render(error))
                 return 1
@@ -169,4 +169,4 @@ def read_directly(path: str) -> int:
 
 def store(node: Node) -> layer_store.Store:
     """Return the cache of all."""
-    return layer_store.public_store(node.facts["directory"], node.facts["size"])
+    return layer_store.public_store(node.settings.directory, node.settings.size)

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -287,7 +288,7 @@ def test_an_image_of_another_kind_stays_where_it_is(node: Node, site: Repo, root
     foreign = root / "images/data/ab" / f"ab{'0' * 62}"
     foreign.parent.mkdir(parents=True)
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", foreign], check=True)
-    node.facts["size"] = 0  # nothing fits, so its name is not looked into
+    node.settings = replace(node.settings, size=0)  # nothing fits, so its name is not looked into
     assert node.launch(foreign) == foreign and node.cached() == set()
 
 
@@ -309,13 +310,13 @@ def test_sixteen_vms_read_each_block_of_the_shared_file_system_once(node: Node, 
 
         def count(job: int) -> int:
             read = count_reads(node, root / "fs", mounted, top.path, job)
-            for raw in (node.root / f"scratch{job}").glob("vm*.layers/data/*/*.raw") if node.facts["size"] else ():
+            for raw in (node.root / f"scratch{job}").glob("vm*.layers/data/*/*.raw") if node.settings.size else ():
                 assert hashlib.sha256(raw.read_bytes()).hexdigest() == patched(1, size=8 * MEBIBYTE, used=8 * MEBIBYTE)
             return read
 
-        node.facts["size"] = 0
+        node.settings = replace(node.settings, size=0)
         assert count(8) > 15 * size
-        node.facts["size"] = 1 << 30
+        node.settings = replace(node.settings, size=1 << 30)
         own = count(9)
         node.start_service()
         shared = count(10)

@@ -1,7 +1,6 @@
 """Networks, memory, QEMU arguments and seeds are pure functions of what Slurm and the site say."""
 
 import itertools
-import json
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -15,14 +14,13 @@ from pcocc_runtime.documents.reach import address_of, render_ports
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.guest import seed
 from pcocc_runtime.naming import vm_address
+from pcocc_runtime.networks.describe import describe_interfaces, describe_reach
 from pcocc_runtime.networks.kinds import BridgedNetwork, EthernetNetwork
 from pcocc_runtime.networks.plan import (
     Bridged,
     Routed,
     Segment,
     Tap,
-    describe_interfaces,
-    describe_reach,
     interfaces_of,
     plan_networks,
 )
@@ -61,8 +59,7 @@ def test_interfaces_are_in_the_order_of_each_vms_resource_set() -> None:
     plans = plan_networks(STEP, SPECS, sets)
     names = [[tap.name for _plan, tap in interfaces_of(plans, STEP, sets, rank)] for rank in (2, 3)]
     assert names == [["tap2n0"], ["tap3n1", "tap3n0"]]
-    described = describe_interfaces(plans, STEP, sets)
-    assert [(one["network"], one["mac"]) for one in described[3]] == [(1, "52:54:00:04:00:03"), (0, "52:54:00:00:00:03")]
+    assert describe_interfaces(plans, STEP, sets)[3] == ((1, "52:54:00:04:00:03"), (0, "52:54:00:00:00:03"))
 
 
 def test_a_vm_has_no_address_on_an_l2_network() -> None:
@@ -194,7 +191,7 @@ def test_boot_steps_are_told_by_their_srun() -> None:
 )
 def test_a_vm_is_reached_at_the_first_l3_network_of_its_own_set(two: tuple[str, ...], layer: str, addresses: list[str]) -> None:
     specs, sets = {**SPECS, "one": EthernetNetwork("one", layer=layer)}, {"default": ("one",), "two": two}
-    told = json.loads(json.dumps(describe_reach(plan_networks(STEP, specs, sets), STEP, sets)))
+    told = describe_reach(plan_networks(STEP, specs, sets), STEP, sets)
     assert [address_of(told, rank) for rank in range(4)] == addresses
 
 

@@ -15,6 +15,7 @@ from pcocc_runtime.settings import directories
 from pcocc_runtime.site.check import load_everything
 from pcocc_runtime.site.settings import ImageCache, read_image_cache
 from pcocc_runtime.site.site import read_site
+from pcocc_runtime.system import trust
 from pcocc_runtime.templates.load import load_templates
 from tests.unit.fake_site import write_site
 
@@ -166,7 +167,7 @@ def rooted(tmp_path: Path) -> Path:
 
 
 def test_root_trusts_what_only_root_can_write(rooted: Path) -> None:
-    directories.ensure_trusted(rooted)
+    trust.ensure_root_only(str(rooted))
 
 
 @pytest.mark.parametrize("name", [".", "templates.yaml", "templates.d", "templates.d/x.yaml", ".."])
@@ -181,7 +182,7 @@ def test_root_refuses_what_others_can_write(rooted: Path, name: str, how: str) -
         path.chmod(path.stat().st_mode | (0o020 if how == "group" else 0o002))
     try:
         with pytest.raises(ConfigError, match="belongs to uid 1234" if how == "owner" else "can be written by others") as caught:
-            directories.ensure_trusted(rooted)
+            trust.ensure_root_only(str(rooted))
     finally:
         os.chown(path, 0, 0)
         path.chmod(0o755)
@@ -191,6 +192,6 @@ def test_root_refuses_what_others_can_write(rooted: Path, name: str, how: str) -
 def test_root_refuses_links_and_a_missing_directory(rooted: Path) -> None:
     (rooted / "link.yaml").symlink_to("/tmp/elsewhere")
     with pytest.raises(ConfigError, match="is a symbolic link"):
-        directories.ensure_trusted(rooted)
+        trust.ensure_root_only(str(rooted))
     with pytest.raises(ConfigError, match="does not exist"):
-        directories.ensure_trusted(rooted / "missing")
+        trust.ensure_root_only(str(rooted / "missing"))

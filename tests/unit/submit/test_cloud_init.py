@@ -189,7 +189,7 @@ def convert(directory: Path, kind: str) -> dict[str, str]:
 def test_addresses_reach_netplan(tmp_path: Path) -> None:
     (text,) = convert(tmp_path, "netplan").values()
     found = yaml.safe_load(text)["network"]["ethernets"]
-    assert found["eth0"]["addresses"] == ["10.200.0.2/16"] and found["eth0"]["gateway4"] == "10.200.255.254"
+    assert found["eth0"]["addresses"] == ["10.200.0.2/16", "fd70:636f:0:300::4:1/128"] and found["eth0"]["gateway4"] == "10.200.255.254"
     assert found["eth0"]["nameservers"] == {"addresses": ["10.200.255.254"], "search": ["vcluster"]}
     assert found["eth0"]["mtu"] == 1450 and found["eth0"]["match"] == {"macaddress": "52:54:00:00:00:01"}
     assert found["eth1"]["addresses"] == ["10.201.0.2/24", "fd70:636f:0:301::4:1/128"]
