@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.node import NodeFacts
 from pcocc_runtime.networks.kinds import BuildableNetwork
 from pcocc_runtime.networks.nat import choose_nat
 from pcocc_runtime.networks.plan import plan_networks
 from pcocc_runtime.node.accelerator import Accelerator
-from pcocc_runtime.node.main import describe_node
+from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.site.site import Site
 
 

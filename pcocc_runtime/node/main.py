@@ -12,14 +12,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import PLACE, BootStep, parse_boot_step, parse_fields, parse_number
-from pcocc_runtime.documents.node import NODE_FILE, NodeFacts, encode_node
 from pcocc_runtime.errors import NodeError, PcoccError, render
-from pcocc_runtime.networks import boundary, build, describe, nat
-from pcocc_runtime.networks.plan import NetworkPlan, interfaces_of, plan_networks
+from pcocc_runtime.networks import boundary, build
+from pcocc_runtime.networks.plan import interfaces_of, plan_networks
 from pcocc_runtime.node import accelerator
 from pcocc_runtime.node.records import (
     Record,
@@ -37,9 +35,6 @@ from pcocc_runtime.node.records import (
     write_record,
 )
 from pcocc_runtime.system import files, process, sysctl
-
-if TYPE_CHECKING:
-    from pcocc_runtime.site.site import Site
 
 _CONFIG_DIR = "/etc/pcocc"
 _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started with ipv6.disable=1
@@ -73,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _setup() -> None:
+    from pcocc_runtime.documents.node import NODE_FILE, encode_node
+    from pcocc_runtime.node.describe import describe_node
     from pcocc_runtime.settings import directories
     from pcocc_runtime.site import admission
     from pcocc_runtime.site.site import read_site  # 40 ms that a release does not need
@@ -98,8 +95,8 @@ def _setup() -> None:
             chosen = accelerator.find_accelerator(site.accel, PurePath(site.qemu))
             _make_directories(step, PurePath(site.scratch))
             build.make_networks(step, plans, record.nat)
-            facts = describe_node(step, plans, site, chosen, record.nat)
-            files.replace_file(naming.job_dir(step.job) / NODE_FILE, encode_node(facts), 0o644)
+            path, data = naming.job_dir(step.job) / NODE_FILE, encode_node(describe_node(step, plans, site, chosen, record.nat))
+            files.replace_file(path, data, 0o644)
     for rank in step.here.ranks:
         interfaces = interfaces_of(plans, step, site.resource_sets, rank)
         print(f"tap {rank} {','.join(tap.name for _plan, tap in interfaces)}")
@@ -153,29 +150,3 @@ def _make_directories(step: BootStep, scratch: PurePath) -> None:
     os.makedirs(scratch, mode=0o755, exist_ok=True)
     files.ensure_directory(naming.job_dir(step.job), 0o700, step.uid, step.gid)
     files.ensure_directory(scratch / str(step.job), 0o700, step.uid, step.gid)
-
-
-def describe_node(
-    step: BootStep,
-    plans: tuple[NetworkPlan, ...],
-    site: Site,
-    chosen: accelerator.Accelerator,
-    held: nat.Nat | None,
-) -> NodeFacts:
-    """Return root's findings as the user's launcher and observers read them."""
-    return NodeFacts(
-        job=step.job,
-        name=step.here.name,
-        nodes=step.nodes,
-        accel=chosen.kind,
-        accel_why=chosen.why,
-        qemu=site.qemu,
-        scratch=str(PurePath(site.scratch, str(step.job))),
-        cache=site.image_cache,
-        boot_timeout=site.boot_timeout,
-        shutdown_grace=site.shutdown_grace,
-        networks=tuple(map(describe.describe_network, plans)),
-        interfaces=describe.describe_interfaces(plans, step, site.resource_sets),
-        reach=describe.describe_reach(plans, step, site.resource_sets),
-        forwards=describe.describe_forwards(held),
-    )

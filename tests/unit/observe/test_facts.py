@@ -109,7 +109,7 @@ def test_what_is_no_answer_is_refused(tree: Any) -> None:
         ((*NODE, "networks", 0, "addresses"), "10.200.0.0/30", "10.200.0.0/30 is too small for the job"),
         ((*NODE, "networks", 0, "members"), [[0, 1 << 40]], "it is not clear which VMs are on network lan"),
         ((*NODE, "networks", 1, "index"), 0, "its networks are not numbered as those of a job"),
-        ((*NODE, "nodes", 0, "ranks"), [0, 0], "the VMs of its nodes are not those of a job"),
+        ((*NODE, "nodes", 0, 1), [0, 0], "the VMs of its nodes are not those of a job"),
         ((*NODE, "name"), "n3", "it is none of the job's nodes"),
         ((*NODE, "interfaces", "0", 0, 0), 9, "the interfaces are not those of its VMs in its networks"),
         ((*NODE, "reach", 0, 0), "10.9.0.0/16", "it is not clear by which network a VM is reached"),
