@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.node import NodeFacts
 from pcocc_runtime.documents.work import Held
 from pcocc_runtime.networks.kinds import BuildableNetwork
 from pcocc_runtime.networks.nat import choose_nat
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_wishes
-from pcocc_runtime.node.planning import describe_node
+from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.site.site import Site
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pcocc_runtime.cache import layer_store
 from pcocc_runtime.cache.layer_store import Store
-from pcocc_runtime.documents.node import ImageCache
+from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.errors import RequestError
 
 

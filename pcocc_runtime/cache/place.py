@@ -22,7 +22,7 @@ from pcocc_runtime.images.sizes import render_size
 if TYPE_CHECKING:
     import socket
 
-    from pcocc_runtime.documents.node import ImageCache
+    from pcocc_runtime.documents.image_cache import ImageCache
 
 Tell = Callable[[str], None]
 

@@ -25,7 +25,7 @@ from pcocc_runtime.cli.image_text import (
     render_repos,
     render_repos_json,
 )
-from pcocc_runtime.documents.node import ImageCache
+from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import formats, images, references, writing
 from pcocc_runtime.images.images import Found

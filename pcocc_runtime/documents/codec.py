@@ -33,6 +33,7 @@ def parse_document(kind: type[T], version: int, text: str | bytes, clean: Callab
     """Return the dataclass that a text was rendered from, each text in it as `clean` makes it; ValueError says what is wrong."""
     try:
         tree = json.loads(text)
+        tree = _clean(tree, clean) if clean else tree
     except RecursionError:
         raise ValueError("its lists are nested too deep") from None
     if not isinstance(tree, dict) or "version" not in tree:
@@ -40,7 +41,7 @@ def parse_document(kind: type[T], version: int, text: str | bytes, clean: Callab
     found = tree.pop("version")
     if type(found) is not int or found != version:
         raise ValueError(f"it is of version {str(found)[:20]}, this pcocc reads version {version}")
-    document: T = _build(kind, _clean(tree, clean) if clean else tree, "")
+    document: T = _build(kind, tree, "")
     return document
 
 
@@ -136,7 +137,7 @@ def _build_dataclass(kind: Any, tree: dict[str, Any], place: str) -> Any:
 def _build_key(hint: Any, key: str, place: str) -> Any:
     if hint is str:
         return key
-    if not key.isascii() or not key.isdigit() or len(key) > 20:
+    if not key.isascii() or not key.isdigit() or len(key) > 20 or str(int(key)) != key:
         raise ValueError(f"{_at(place, key)} is none of its numbers")
     return int(key)
 

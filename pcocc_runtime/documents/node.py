@@ -11,20 +11,13 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar, NamedTuple
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import NodeLayout
 from pcocc_runtime.documents.codec import parse_document, render_document
+from pcocc_runtime.documents.image_cache import ImageCache
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.errors import NodeError, one_line
 
 NODE_VERSION = 1
 MAX_NODE = 64 * 1024 * 1024  # bytes; 262,144 VMs take 2 MiB
-
-
-@dataclass(frozen=True, slots=True)
-class ImageCache:
-    """Each node's own copies of layers, and how many bytes they may take."""
-
-    size: int
-    directory: str = "/var/cache/pcocc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

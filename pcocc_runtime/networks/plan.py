@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
+from typing import NamedTuple
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.work import PortWish
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.kinds import BridgedNetwork, BuildableNetwork, EthernetNetwork
 
 
-@dataclass(frozen=True, slots=True)
-class Tap:
+class Tap(NamedTuple):
     """A VM's interface on this node."""
 
     name: str
@@ -22,16 +23,17 @@ class Tap:
     mac: str
 
 
-@dataclass(frozen=True, slots=True)
-class RoutedTap(Tap):
-    """One with addresses of ours; `address6` is None on a node without IPv6."""
+class RoutedTap(NamedTuple):
+    """The same in a network whose addresses are ours; `address6` is None on a node without IPv6."""
 
+    name: str
+    rank: int
+    mac: str
     address: str
     address6: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Members:
+class Members(NamedTuple):
     """Which VMs are on a network: the (first, last) ranks of `runs`, of `vms` in all; this is the `node`-th of the job's `nodes`."""
 
     runs: tuple[tuple[int, int], ...]
@@ -234,7 +236,7 @@ def _plan_bridged(job: int, spec: BridgedNetwork, index: int, members: Members) 
 
 def interfaces_of(
     plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]], rank: int
-) -> tuple[tuple[NetworkPlan, Tap], ...]:
+) -> tuple[tuple[NetworkPlan, Tap | RoutedTap], ...]:
     """Return a VM's interfaces on this node, eth0 first: in the order of its resource set."""
     mine = {plan.spec.name: (plan, tap) for plan in plans for tap in plan.taps if tap.rank == rank}
     return tuple(mine[name] for name in sets[step.set_of(rank)])

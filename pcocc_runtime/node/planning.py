@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from pathlib import PurePath
 from typing import IO
 
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
-from pcocc_runtime.documents.node import NodeFacts, encode_node
-from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_held, encode_line
-from pcocc_runtime.networks import acts, describe, host
+from pcocc_runtime.documents.node import encode_node
+from pcocc_runtime.documents.work import MAX_LINE, Offer, Work, decode_held, encode_line
+from pcocc_runtime.networks import acts, host
 from pcocc_runtime.networks.plan import NetworkPlan, find_ways_out, interfaces_of, plan_networks, plan_port_wishes
+from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site import admission
 from pcocc_runtime.site.site import Site, read_site
@@ -50,26 +50,6 @@ def ensure_admitted(step: BootStep, site: Site) -> None:
             raise ChargeWanted
         admission.ensure_charged(sets, step.place)
     admission.ensure_admitted(sets, lambda: accounts.read_person(step.uid, step.gid))
-
-
-def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, held: Held) -> NodeFacts:
-    """Return what the user's launcher and observers are to know of this node."""
-    return NodeFacts(
-        job=step.job,
-        name=step.here.name,
-        nodes=step.nodes,
-        accel=held.accel,
-        accel_why=held.accel_why,
-        qemu=site.qemu,
-        scratch=str(PurePath(site.scratch, str(step.job))),
-        cache=site.image_cache,
-        boot_timeout=site.boot_timeout,
-        shutdown_grace=site.shutdown_grace,
-        networks=tuple(map(describe.describe_network, plans)),
-        interfaces=describe.describe_interfaces(plans, step, site.resource_sets),
-        reach=describe.describe_reach(plans, step, site.resource_sets),
-        forwards=describe.describe_forwards(held.nat),
-    )
 
 
 def render_answer(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site) -> str:

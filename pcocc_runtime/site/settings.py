@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pcocc_runtime.documents.node import ImageCache
+from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.directories import SITE_DIR, read_tree

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pcocc_runtime.documents.node import ImageCache
+from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.networks.kinds import BuildableNetwork, Network
 from pcocc_runtime.networks.settings import parse_networks
 from pcocc_runtime.settings import checks

@@ -126,7 +126,7 @@ def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: seed.
         "ports": node.forwards,
         "users": [[group.count, group.command_user or login] for group in cluster.groups],
         "vms": node.vm_count,
-        "nodes": [[one.name, one.ranks] for one in node.nodes],
+        "nodes": node.nodes,
         "boot_timeout": node.boot_timeout,
     }
     files.replace_file(base / "cluster.json", json.dumps(facts).encode())

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout, parse_boot_step
+from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.node import NodeFacts, decode_node
 from tests.waiting import limit
 

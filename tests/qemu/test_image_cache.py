@@ -12,7 +12,7 @@ import pytest
 
 from pcocc_runtime.cache import layer_store
 from pcocc_runtime.documents.cluster import Group
-from pcocc_runtime.documents.node import ImageCache
+from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.images import in_use, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pcocc_runtime.documents.boot import BOOT_VARIABLE, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
-from pcocc_runtime.documents.node import ImageCache, encode_node
+from pcocc_runtime.documents.image_cache import ImageCache
+from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.site.site import Site
 from tests.fake_node import make_facts
 from tests.waiting import limit

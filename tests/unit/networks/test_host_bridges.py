@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import host_bridges
 from pcocc_runtime.networks.kinds import BridgedNetwork, Vlan

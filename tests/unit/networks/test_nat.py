@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.work import Forward, Held, Nat, decode_held, encode_line
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat, nft_guard, nft_inside, nft_outside
@@ -123,7 +124,7 @@ def test_a_link_local_address_derives_from_the_mac() -> None:
 
 def test_a_vm_has_its_own_address_of_ip6_and_the_gateway_answers_at_its() -> None:
     one = plan(SHUT, 1)[0]
-    six = replace(one, gateway6="fd00::ffff", taps=(replace(one.taps[0], address6="fd00::1"),))
+    six = replace(one, gateway6="fd00::ffff", taps=(one.taps[0]._replace(address6="fd00::1"),))
     text = nft_inside.render_firewall((six,), None)
     assert '"tap0n0" . 52:54:00:00:00:00 . fd00::1' in text and '"tap0n0" . 0xfd000000000000000000000000000001' in text
     assert 'iifname "br0" ip6 daddr fd00::ffff meta l4proto { tcp, udp } th dport 53 accept' in text

@@ -9,12 +9,12 @@ import yaml
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.boot import decode_boot, encode_boot
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.reach import address_of, render_ports
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.guest import seed
 from pcocc_runtime.naming import vm_address
-from pcocc_runtime.networks.describe import describe_interfaces, describe_reach
 from pcocc_runtime.networks.kinds import BridgedNetwork, EthernetNetwork
 from pcocc_runtime.networks.plan import (
     Bridged,
@@ -24,6 +24,7 @@ from pcocc_runtime.networks.plan import (
     interfaces_of,
     plan_networks,
 )
+from pcocc_runtime.node.describe import describe_interfaces, describe_reach
 from pcocc_runtime.qemu.arguments import Nic, VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk
 from pcocc_runtime.qemu.memory import guest_memory

@@ -5,7 +5,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.networks import routes
 from pcocc_runtime.networks.kinds import EthernetNetwork
 from pcocc_runtime.networks.plan import Routed, plan_networks

@@ -67,7 +67,11 @@ def unpack(sent: Answer | Failure) -> Any:
 
 def pack(tree: Any) -> list[str]:
     """Return the lines of somebody who sends other JSON."""
-    return [f"pcocc-network 0 {base64.b64encode(zlib.compress(json.dumps(tree).encode())).decode()}", "pcocc-network 0 ."]
+    return pack_text(json.dumps(tree))
+
+
+def pack_text(text: str) -> list[str]:
+    return [f"pcocc-network 0 {base64.b64encode(zlib.compress(text.encode())).decode()}", "pcocc-network 0 ."]
 
 
 def test_what_a_forger_sends_is_made_like_the_real_thing() -> None:
@@ -91,6 +95,11 @@ FORGED = unpack(ANSWERS[0])
 NODE = ("content", "node")
 
 
+def test_an_answer_is_not_read_deeper_than_there_is_stack() -> None:
+    for depth in (100, 600, 10_000):
+        assert refused(pack_text('{"version":1,"content":' + "[" * depth + "]" * depth + "}"))
+
+
 @pytest.mark.parametrize("tree", [None, 5, [], "error", {}, {"version": 1}, {"version": 1, "content": {}}, {"version": 1, "content": {"kind": "x"}}])
 def test_what_is_no_answer_is_refused(tree: Any) -> None:
     refused(pack(tree))
@@ -109,7 +118,7 @@ def test_what_is_no_answer_is_refused(tree: Any) -> None:
         ((*NODE, "networks", 0, "addresses"), "10.200.0.0/30", "10.200.0.0/30 is too small for the job"),
         ((*NODE, "networks", 0, "members"), [[0, 1 << 40]], "it is not clear which VMs are on network lan"),
         ((*NODE, "networks", 1, "index"), 0, "its networks are not numbered as those of a job"),
-        ((*NODE, "nodes", 0, "ranks"), [0, 0], "the VMs of its nodes are not those of a job"),
+        ((*NODE, "nodes", 0, 1), [0, 0], "the VMs of its nodes are not those of a job"),
         ((*NODE, "name"), "n3", "it is none of the job's nodes"),
         ((*NODE, "interfaces", "0", 0, 0), 9, "the interfaces are not those of its VMs in its networks"),
         ((*NODE, "reach", 0, 0), "10.9.0.0/16", "it is not clear by which network a VM is reached"),
@@ -121,6 +130,7 @@ def test_what_is_no_answer_is_refused(tree: Any) -> None:
         (("content", "reports", 0, "tried"), [4], "it speaks of VMs or networks that the job does not have"),
         (("content", "reports", 0, "network"), 1, "it speaks of VMs or networks that the job does not have"),
         (("content", "states", "x"), "up", "content.states.x is none of its numbers"),
+        (("content", "states", "01"), "up", "content.states.01 is none of its numbers"),
     ],
 )
 def test_what_is_wrong_with_an_answer_is_said(path: tuple[Any, ...], value: Any, said: str) -> None:

@@ -1,13 +1,44 @@
-"""What launchers and observers are told of a job's networks on a node: plans as the parts of node.json."""
+"""What root's helper leaves on a node for launchers and observers: the content of node.json."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 
 from pcocc_runtime.documents.boot_step import BootStep
-from pcocc_runtime.documents.node import BridgedFacts, InterfaceFacts, NetworkFacts, PortForward, Reach, RoutedFacts, SegmentFacts
-from pcocc_runtime.documents.work import Nat
+from pcocc_runtime.documents.node import (
+    BridgedFacts,
+    InterfaceFacts,
+    NetworkFacts,
+    NodeFacts,
+    PortForward,
+    Reach,
+    RoutedFacts,
+    SegmentFacts,
+)
+from pcocc_runtime.documents.work import Held
 from pcocc_runtime.networks.plan import NetworkPlan, Routed, Segment, find_runs, interfaces_of
+from pcocc_runtime.site.site import Site
+
+
+def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, held: Held) -> NodeFacts:
+    """Return what is known of a node and the job's part on it; `held` is what root holds for the job."""
+    return NodeFacts(
+        job=step.job,
+        name=step.here.name,
+        nodes=step.nodes,
+        accel=held.accel,
+        accel_why=held.accel_why,
+        qemu=site.qemu,
+        scratch=str(PurePath(site.scratch, str(step.job))),
+        cache=site.image_cache,
+        boot_timeout=site.boot_timeout,
+        shutdown_grace=site.shutdown_grace,
+        networks=tuple(map(describe_network, plans)),
+        interfaces=describe_interfaces(plans, step, site.resource_sets),
+        reach=describe_reach(plans, step, site.resource_sets),
+        forwards=tuple(PortForward(one.rank, one.vm_port, one.host_port) for one in held.nat.forwards) if held.nat else (),
+    )
 
 
 def describe_network(plan: NetworkPlan) -> NetworkFacts:
@@ -48,8 +79,3 @@ def describe_reach(plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping
         for network, prefix in prefixes.items()
         if (members := find_runs(step, {name for name, first in firsts.items() if first == network}))
     )
-
-
-def describe_forwards(held: Nat | None) -> tuple[PortForward, ...]:
-    """Return the ports of the node that lead to VMs."""
-    return tuple(PortForward(one.rank, one.vm_port, one.host_port) for one in held.forwards) if held else ()
