@@ -25,8 +25,10 @@ from typing import Any
 from pyroute2.netlink import core
 
 from pcocc_runtime import naming
+from pcocc_runtime.networks import netlink  # noqa: F401  these are loaded here, so that no fork has to
 from pcocc_runtime.node import main as node
-from pcocc_runtime.system import process
+from pcocc_runtime.site import admission, site  # noqa: F401
+from pcocc_runtime.system import accounts, process  # noqa: F401
 from tests.netns.fabric import release
 
 CHANGES = {
