@@ -1,5 +1,5 @@
 # A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
-.PHONY: demo test bench lint clean
+.PHONY: demo test quick bench lint clean
 
 demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed
 	tests/prepare
@@ -8,6 +8,10 @@ demo: ## a Slurm cluster on this machine, a small guest, and the main job with a
 test: ## unit, lua, spank, netns, and beside them tests in the box with real Slurm and QEMU
 	tests/prepare
 	build/venv/bin/python -m pytest -n 2 --no-loadscope-reorder tests
+
+quick: ## unit, lua and spank: a minute, no service of root's, nothing left on the machine
+	tests/prepare
+	build/venv/bin/python -m pytest -n 2 --no-loadscope-reorder tests/unit tests/lua tests/spank
 
 bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	tests/prepare

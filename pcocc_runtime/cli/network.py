@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from pcocc_runtime import errors, terminal
+from pcocc_runtime import errors, terminal  # the rest only where it is used: every `pcocc` imports this
 
 if TYPE_CHECKING:
     from pcocc_runtime.observe.ask import Answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pcocc_runtime import errors, terminal
+from pcocc_runtime import errors, terminal  # the rest only where it is used: every `pcocc` imports this
 
 
 def add_ps(parser: argparse.ArgumentParser) -> None:

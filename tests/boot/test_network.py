@@ -1,6 +1,7 @@
 """Networks of real jobs: they connect VMs as they shall, what is drawn is what was built, and what is broken is found."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_a_vm_with_two_interfaces_is_reached_at_its_first(box: Box) -> None:
         node = cluster.node_of("vm1")
         for where in ("n1", "n2"):
             done = cluster.srun(["--overlap", "--pcocc-vm=vm1", "-w", where, "-n1", "-N1", "sh", "-c", "echo $PCOCC_HOST_PORTS"], status=0)
-            assert done.stdout == f"22={node}:60222\n", f"typed on {where}"
+            assert re.fullmatch(rf"22={node}:60\d{{3}}\n", done.stdout), f"typed on {where}"  # another job may have the first of the range
         assert cluster.vm("echo $PCOCC_HOST_PORTS") == ""
 
 

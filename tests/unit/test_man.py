@@ -186,6 +186,12 @@ def test_the_command_page_has_every_command_with_its_options() -> None:
     assert found == wanted
 
 
+def test_the_synopsis_has_every_command() -> None:
+    synopsis = (ROOT / "docs/man/pcocc.1").read_text().partition(".Sh SYNOPSIS")[2].partition(".Sh ")[0]
+    named = re.findall(r"^\.Nm\n\.Cm (\w+)", synopsis, re.MULTILINE)
+    assert sorted(named) == sorted({path[0] for path, _parser in leaves(cli._parser())})
+
+
 def test_the_options_page_has_every_option_of_the_plugin() -> None:
     table = re.findall(r'^\t\{ "([a-z-]+)", ', OPTIONS, re.MULTILINE)
     said = [re.match(r"Fl ([a-z-]+)", item)[1] for _heading, item, _body in read_items("pcocc-options.7", "Fl")]  # type: ignore[index]
