@@ -27,14 +27,8 @@ int find_boot_step(uint32_t job, struct boot_step *found)
 	job_step_info_response_msg_t *steps = NULL;
 
 	*found = (struct boot_step){ .age = -1 };
-#ifdef HAVE_STEPS_BY_STEP_ID
-	slurm_step_id_t wanted = { .job_id = job, .step_id = NO_VAL, .step_het_comp = NO_VAL };
-	if (slurm_get_job_steps(&wanted, &steps, SHOW_ALL))
+	if (load_steps(job, &steps))
 		return -1;
-#else
-	if (slurm_get_job_steps((time_t)0, job, NO_VAL, &steps, SHOW_ALL))
-		return -1;
-#endif
 	for (uint32_t i = 0; i < steps->job_step_count; i++) {
 		job_step_info_t *step = &steps->job_steps[i];
 		if (step->name && !strcmp(step->name, PCOCC_BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING) {

@@ -45,7 +45,7 @@ static long count_job_vms(void)
 
 static long count_set(const char *set)
 {
-	hostlist_t hosts = slurm_hostlist_create(set);
+	hosts_t hosts = slurm_hostlist_create(set);
 	if (!hosts)
 		return 0;
 	slurm_hostlist_uniq(hosts);
@@ -224,7 +224,7 @@ static int mark_vm_step(void)
 		return -1;
 	}
 	snprintf(all, sizeof(all), vms > 1 ? "vm[0-%ld]" : "vm0", vms - 1);
-	hostlist_t known = slurm_hostlist_create(all), wanted = slurm_hostlist_create(*options.vm ? options.vm : all);
+	hosts_t known = slurm_hostlist_create(all), wanted = slurm_hostlist_create(*options.vm ? options.vm : all);
 	char *name = NULL;
 	int result = wanted && slurm_hostlist_count(wanted) > 0 ? 0 : -1;
 	if (result)
@@ -285,9 +285,9 @@ int client_post_opt(spank_t sp)
 static void undo(uint32_t job, uint32_t step)
 {
 	if (in_job)
-		slurm_terminate_job_step(job, step);
+		terminate_step(job, step);
 	else
-		slurm_complete_job(job, 1);
+		complete_job(job, 1);
 }
 
 /* A boot step makes the namespaces in its first second or two; what is missing long after has ended. `age` in s, -1: it is up. */

@@ -7,9 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include <slurm/slurm.h>
-#include <slurm/spank.h>
-
+#include "compat.h"
 #include "config.h" /* PCOCC_LIBEXEC, PCOCC_CLIENT_OBJECT, PCOCC_LIBPYTHON, HAVE_* (made by meson) */
 
 #define PCOCC_BOOT_STEP "pcocc-vms"

@@ -64,11 +64,11 @@ static char **read_nodes(uint32_t job, long tasks, long *vms)
 
 	if (find_boot_step(job, &boot) || boot.age < 0 || boot.vms <= tasks)
 		return NULL;
-	slurm_step_id_t id = { .job_id = job, .step_id = boot.id, .step_het_comp = NO_VAL };
+	slurm_step_id_t id = id_of_step(job, boot.id);
 	slurm_step_layout_t *layout = slurm_job_step_layout_get(&id);
 	if (!layout)
 		return NULL;
-	hostlist_t nodes = slurm_hostlist_create(layout->node_list);
+	hosts_t nodes = slurm_hostlist_create(layout->node_list);
 	if (layout->node_cnt > 1 && nodes && slurm_hostlist_count(nodes) == (int)layout->node_cnt)
 		names = calloc(layout->task_cnt, sizeof(*names));
 	*vms = names ? (long)layout->task_cnt : 0;
@@ -85,7 +85,7 @@ static char **read_nodes(uint32_t job, long tasks, long *vms)
 }
 
 /* Writes the node of each VM of a set, in the order of its tasks; returns the number of different ones, 0 when one is unknown. */
-static long write_places(hostlist_t wanted, char *const *names, long vms)
+static long write_places(hosts_t wanted, char *const *names, long vms)
 {
 	char *name = NULL;
 	long nodes = 0;
@@ -111,7 +111,7 @@ bool place_tasks(uint32_t job, const char *set, long tasks, const char *line, si
 
 	if ((nodes && strtol(nodes, NULL, 10) == 1) || is_placed(line, size, tasks) || !(names = read_nodes(job, tasks, &vms)))
 		return false;
-	hostlist_t wanted = slurm_hostlist_create(set);
+	hosts_t wanted = slurm_hostlist_create(set);
 	places = wanted ? memfd_create("pcocc-places", MFD_CLOEXEC) : -1;
 	if (places >= 0) {
 		slurm_hostlist_uniq(wanted);

@@ -45,11 +45,11 @@ static void add_ranks(struct text *text, const uint32_t *ranks, uint32_t count)
 /* Who runs where is slurmctld's answer, never the environment's, which is the user's. */
 static int add_layout(struct text *text, uint32_t job, uint32_t step)
 {
-	slurm_step_id_t id = { .job_id = job, .step_id = step, .step_het_comp = NO_VAL };
+	slurm_step_id_t id = id_of_step(job, step);
 	slurm_step_layout_t *layout = slurm_job_step_layout_get(&id);
 	if (!layout)
 		return -1;
-	hostlist_t nodes = slurm_hostlist_create(layout->node_list);
+	hosts_t nodes = slurm_hostlist_create(layout->node_list);
 	for (uint32_t i = 0; nodes && i < layout->node_cnt; i++) {
 		char *name = slurm_hostlist_shift(nodes);
 		text_add(text, "layout %s ", name ? name : "?");
@@ -83,7 +83,7 @@ static int add_place(struct text *text, uint32_t job)
 {
 	job_info_msg_t *jobs = NULL;
 
-	if (slurm_load_job(&jobs, job, SHOW_ALL))
+	if (load_job(job, &jobs))
 		return -1;
 	int found = 0;
 	for (uint32_t i = 0; i < jobs->record_count && !found; i++) { /* all tasks of an array come with its first */
@@ -126,7 +126,7 @@ static void run_setup(uint32_t job, struct text *request)
 		}
 		if (setup.status != HELPER_CONFLICT || sscanf(setup.output, "conflict %u", &other) != 1)
 			return;
-		slurm_kill_job_step(job, other, 9);
+		kill_step(job, other, 9);
 		pause_ms(200);
 	}
 	set_failure("another boot step of this job holds the node");
@@ -264,42 +264,23 @@ int stepd_task_privileged(spank_t sp)
 	return is_vm_step(sp, set, sizeof(set)) && !is_save(sp) ? vm_task_privileged(sp) : 0;
 }
 
-/* Becomes the attach client, with the task's own command behind its own words. */
-static int exec_attach(spank_t sp, const char *const *words)
+/* Has the task run the attach client, with the task's own command behind these words. */
+static int run_attach(spank_t sp, const char *option, const char *value)
 {
-	static const char program[] = PCOCC_LIBEXEC "/attach";
-	int argc = 0;
-	char **argv = NULL, **environment = NULL;
-	size_t own = 0;
+	const char *words[] = { PCOCC_LIBEXEC "/attach", option, value };
 
-	while (words[own])
-		own++;
-	if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) || spank_get_item(sp, S_JOB_ENV, &environment))
-		return -1;
-	const char **all = calloc(own + (size_t)argc + 2, sizeof(*all));
-	if (!all)
-		return -1;
-	all[0] = program;
-	memcpy(all + 1, words, own * sizeof(*all));
-	memcpy(all + 1 + own, argv, (size_t)argc * sizeof(*all));
-#ifdef HAVE_SPANK_PREPEND_TASK_ARGV
-	int result = spank_prepend_task_argv(sp, (int)own + 1, all) ? -1 : 0;
-#else
-	execve(program, (char *const *)all, environment); /* the new program is the task (tried) */
-	int result = -1;
-#endif
-	if (result)
-		complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", program,
-			 strerror(errno));
-	free(all);
-	return result;
+	if (prepend_words(sp, option ? 3 : 1, words) == 0)
+		return 0;
+	complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", words[0],
+		 strerror(errno));
+	return -1;
 }
 
 /* Task i of T gets VM i of V, or by blocks when there are more tasks than VMs. */
 static char *choose_vm(spank_t sp, const char *set)
 {
 	uint32_t task = 0, tasks = 1;
-	hostlist_t vms = slurm_hostlist_create(set);
+	hosts_t vms = slurm_hostlist_create(set);
 	char *name = NULL;
 
 	if (!vms || spank_get_item(sp, S_TASK_GLOBAL_ID, &task) || spank_get_item(sp, S_JOB_TOTAL_TASK_COUNT, &tasks))
@@ -327,11 +308,10 @@ static int boot_task(void)
 
 static int batch_task(spank_t sp, const char *set)
 {
-	const char *words[] = { "--batch", NULL, NULL };
-	hostlist_t vms = slurm_hostlist_create(set);
+	hosts_t vms = slurm_hostlist_create(set);
+	const char *first = vms ? slurm_hostlist_shift(vms) : NULL;
 
-	words[1] = vms ? slurm_hostlist_shift(vms) : NULL;
-	return words[1] ? exec_attach(sp, words) : -1;
+	return first ? run_attach(sp, "--batch", first) : -1;
 }
 
 int stepd_task(spank_t sp)
@@ -345,7 +325,6 @@ int stepd_task(spank_t sp)
 		return spank_getenv(sp, ENV_BATCH_VM, set, sizeof(set)) == ESPANK_SUCCESS && *set ? batch_task(sp, set) : 0;
 	if (!is_vm_step(sp, set, sizeof(set)))
 		return 0;
-	const char *const none[] = { NULL };
 	char *vm = choose_vm(sp, set);
 	if (!vm || spank_setenv(sp, "PCOCC_VM_NAME", vm, 1))
 		return -1;
@@ -356,7 +335,7 @@ int stepd_task(spank_t sp)
 			 "%s cannot be reached from %s: the job's VMs there have ended", vm, node);
 		_exit(1);
 	}
-	return exec_attach(sp, none);
+	return run_attach(sp, NULL, NULL);
 }
 
 int stepd_exit(spank_t sp)
