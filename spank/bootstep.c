@@ -13,9 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STATUS_FD 3
-#define PARENT_FD 4
-
 /* s. The step's credential is good for 120 (slurm.conf, AuthInfo, cred_expire): after this its tasks wait instead of their srun. */
 #define LONGEST_WAIT 90
 
@@ -31,7 +28,7 @@ int find_boot_step(uint32_t job, struct boot_step *found)
 		return -1;
 	for (uint32_t i = 0; i < steps->job_step_count; i++) {
 		job_step_info_t *step = &steps->job_steps[i];
-		if (step->name && !strcmp(step->name, PCOCC_BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING) {
+		if (step->name && !strcmp(step->name, BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING) {
 			*found = (struct boot_step){ step->step_id.step_id, (long)step->run_time, (long)step->num_tasks };
 		}
 	}
@@ -132,9 +129,10 @@ static int read_report(int fd)
 			break;
 		length += (size_t)got;
 	}
-	if (!strncmp(word, "ready\n", 6))
+	word[strcspn(word, "\n")] = '\0';
+	if (!strcmp(word, BOOT_READY))
 		return 0;
-	return strncmp(word, "joined\n", 7) ? -1 : 1;
+	return strcmp(word, BOOT_JOINED) ? -1 : 1;
 }
 
 /* Returns as read_report does, when the VMs run or will not. */

@@ -80,16 +80,16 @@ static void size_srun(void)
 		other_job = (uint32_t)strtoul(job, NULL, 10);
 		in_job = true;
 	}
-	const char *template = in_job ? NULL : getenv("PCOCC_TEMPLATE"), *set = getenv("PCOCC_VM");
+	const char *template = in_job ? NULL : getenv(VAR_TEMPLATE), *set = getenv(VAR_VM);
 	if (size > 0 && memmem(line, (size_t)size, "--pcocc-", 8)) {
-		const char *typed = peek_option(line, (size_t)size, "--pcocc-template", false);
+		const char *typed = peek_option(line, (size_t)size, "--" OPTION_TEMPLATE, false);
 		template = typed ? typed : template;
-		typed = peek_option(line, (size_t)size, "--pcocc-vm", true);
+		typed = peek_option(line, (size_t)size, "--" OPTION_VM, true);
 		set = typed ? typed : set;
 	}
-	if (size > 0 && memmem(line, (size_t)size, "--no-pcocc-vm", 13))
+	if (size > 0 && memmem(line, (size_t)size, "--" OPTION_NO_VM, 13))
 		set = NULL;
-	bool steps_into_vms = set || (size > 0 && memmem(line, (size_t)size, "--pcocc-vm", 10));
+	bool steps_into_vms = set || (size > 0 && memmem(line, (size_t)size, "--" OPTION_VM, 10));
 	if (set && !strncmp(set, "vm", 2))
 		count = count_set(set);
 	else if (in_job && steps_into_vms && !getenv("SLURM_NTASKS"))
@@ -121,7 +121,7 @@ void client_init(spank_t sp)
 	if (!in_job) { /* a job submitted from inside another one does not inherit its VMs */
 		unsetenv(ENV_CLUSTER);
 		unsetenv(ENV_TEMPLATE);
-		unsetenv("SLURM_SPANK_PCOCC_SIZE");
+		unsetenv(ENV_SIZE);
 		unsetenv(ENV_BATCH_VM);
 	}
 	if (local)
@@ -170,9 +170,9 @@ static void publish(spank_t sp, const char *answer)
 
 	if (asprintf(&size, "vms=%s;cpus=%s;memory=%s;exclusive=%s;sets=%s", vms, cpus, memory, exclusive, sets) < 0)
 		size = strdup("");
-	spank_job_control_setenv(sp, "PCOCC_CLUSTER", cluster, 1);
-	spank_job_control_setenv(sp, "PCOCC_TEMPLATE", template, 1);
-	spank_job_control_setenv(sp, "PCOCC_SIZE", size, 1);
+	spank_job_control_setenv(sp, JOB_CLUSTER, cluster, 1);
+	spank_job_control_setenv(sp, JOB_TEMPLATE, template, 1);
+	spank_job_control_setenv(sp, JOB_SIZE, size, 1);
 	setenv(ENV_CLUSTER, cluster, 1);
 	setenv(ENV_TEMPLATE, template, 1);
 	free(cluster);
@@ -269,7 +269,7 @@ int client_post_opt(spank_t sp)
 			exit(1);
 		}
 		if (options.vm)
-			spank_job_control_setenv(sp, "PCOCC_BATCH_VM", *options.vm ? options.vm : "vm0", 1);
+			spank_job_control_setenv(sp, JOB_BATCH_VM, *options.vm ? options.vm : "vm0", 1);
 		drop_environment_options();
 		return 0;
 	}
@@ -295,7 +295,7 @@ static void set_patience(long age)
 {
 	char seconds[16];
 	long left = age < 0 || age > MAX_PATIENCE / 2 ? 0 : MAX_PATIENCE / 2 - age;
-	const char *most = getenv(ENV_PATIENCE); /* a step that only looks waits less (pcocc_runtime/system/slurm.py) */
+	const char *most = getenv(ENV_PATIENCE); /* a step that only looks waits less (pcocc_runtime/slurm/steps.py) */
 
 	if (most && strtol(most, NULL, 10) < left)
 		left = strtol(most, NULL, 10);

@@ -12,25 +12,25 @@ enum { OPT_TEMPLATE, OPT_VM, OPT_NO_VM, OPT_IMAGE, OPT_MOUNT, OPT_USER_DATA, OPT
 static int take_option(int which, const char *value, int remote);
 
 static struct spank_option table[] = {
-	{ "pcocc-template", "TPL[:N][,TPL[:N]...]",
+	{ OPTION_TEMPLATE, "TPL[:N][,TPL[:N]...]",
 	  "[pcocc] boot a virtual cluster of N VMs (default 1) of each template TPL for this job", 1, OPT_TEMPLATE, take_option },
-	{ "pcocc-vm", "VMS",
+	{ OPTION_VM, "VMS",
 	  "[pcocc] run this step's tasks (sbatch: the batch script) in the job's VMs; VMS is a set such as vm[0-3,7], default all",
 	  2, OPT_VM, take_option },
-	{ "no-pcocc-vm", NULL, "[pcocc] run on the hosts although --pcocc-template is on the command line", 0, OPT_NO_VM,
+	{ OPTION_NO_VM, NULL, "[pcocc] run on the hosts although --pcocc-template is on the command line", 0, OPT_NO_VM,
 	  take_option },
-	{ "pcocc-image", "[TPL=]IMAGE", "[pcocc] another boot image for this job, for all templates or for TPL", 1, OPT_IMAGE,
+	{ OPTION_IMAGE, "[TPL=]IMAGE", "[pcocc] another boot image for this job, for all templates or for TPL", 1, OPT_IMAGE,
 	  take_option },
-	{ "pcocc-mount", "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export one more host directory to the VMs", 1,
+	{ OPTION_MOUNT, "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export one more host directory to the VMs", 1,
 	  OPT_MOUNT, take_option },
-	{ "pcocc-user-data", "FILE", "[pcocc] other cloud-init user-data for this job's VMs", 1, OPT_USER_DATA, take_option },
-	{ "pcocc-boot", "SETS", "[pcocc] internal: marks the step that boots the VMs", 1, OPT_BOOT, take_option },
+	{ OPTION_USER_DATA, "FILE", "[pcocc] other cloud-init user-data for this job's VMs", 1, OPT_USER_DATA, take_option },
+	{ OPTION_BOOT, "SETS", "[pcocc] internal: marks the step that boots the VMs", 1, OPT_BOOT, take_option },
 };
 
 #define TABLE_LENGTH (sizeof(table) / sizeof(table[0]))
 
-static const char *const environment_names[] = { "PCOCC_TEMPLATE", "PCOCC_VM", "PCOCC_IMAGE", "PCOCC_MOUNT",
-						 "PCOCC_USER_DATA" };
+static const char *const environment_names[] = { VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT,
+						 VAR_USER_DATA };
 
 /* Slurm may call back twice with the same value: what repeats is kept once. */
 static void add_value(const char **values, size_t *count, const char *value)
@@ -38,7 +38,7 @@ static void add_value(const char **values, size_t *count, const char *value)
 	for (size_t i = 0; i < *count; i++)
 		if (!strcmp(values[i], value))
 			return;
-	if (*count < PCOCC_MAX_REPEAT)
+	if (*count < MAX_REPEAT)
 		values[(*count)++] = value;
 }
 
@@ -88,7 +88,7 @@ void forget_inherited_options(void)
 	char name[128];
 
 	for (size_t i = 0; i < TABLE_LENGTH; i++) {
-		snprintf(name, sizeof(name), "SLURM_SPANK__SLURM_SPANK_OPTION_pcocc_%s", table[i].name);
+		snprintf(name, sizeof(name), "SLURM_SPANK__" SENT_OPTION "%s", table[i].name);
 		for (char *at = name; *at; at++) /* Slurm makes a variable's name of it (tried) */
 			if (*at == '-')
 				*at = '_';
@@ -107,19 +107,19 @@ static const char *environment(const char *name)
 void take_environment_options(bool with_template)
 {
 	if (!options.vm && !options.no_vm)
-		options.vm = environment("PCOCC_VM");
+		options.vm = environment(VAR_VM);
 	if (options.vm && (!strcmp(options.vm, "1") || !strcmp(options.vm, "all")))
 		options.vm = "";
 	if (!with_template)
 		return;
 	if (!options.template)
-		options.template = environment("PCOCC_TEMPLATE");
-	if (!options.image_count && (options.images[0] = environment("PCOCC_IMAGE")))
+		options.template = environment(VAR_TEMPLATE);
+	if (!options.image_count && (options.images[0] = environment(VAR_IMAGE)))
 		options.image_count = 1;
-	if (!options.mount_count && (options.mounts[0] = environment("PCOCC_MOUNT")))
+	if (!options.mount_count && (options.mounts[0] = environment(VAR_MOUNT)))
 		options.mount_count = 1;
 	if (!options.user_data)
-		options.user_data = environment("PCOCC_USER_DATA");
+		options.user_data = environment(VAR_USER_DATA);
 }
 
 /* What sbatch and salloc have used must not reach the job as a request of its own. */

@@ -9,17 +9,10 @@
 
 #include "compat.h"
 #include "config.h" /* PCOCC_LIBEXEC, PCOCC_CLIENT_OBJECT, PCOCC_LIBPYTHON, HAVE_* (made by meson) */
+#include "wire.h" /* names shared with Lua and Python (rendered from pcocc_runtime/documents/wire.py) */
 
-#define PCOCC_BOOT_STEP "pcocc-vms"
-#define PCOCC_MAX_REPEAT 64 /* --pcocc-image and --pcocc-mount may be given this often */
-#define PCOCC_EXIT_DUPLICATE 75 /* of a boot task whose job has another boot step */
-
-#define ENV_CLUSTER "SLURM_SPANK_PCOCC_CLUSTER" /* the frozen cluster document */
-#define ENV_TEMPLATE "SLURM_SPANK_PCOCC_TEMPLATE" /* its canonical text */
-#define ENV_BATCH_VM "SLURM_SPANK_PCOCC_BATCH_VM" /* where the batch script runs, when sbatch's environment said so */
-#define ENV_STEP_VMS "SLURM_PCOCC_VMS" /* marks a VM step and names its VMs */
-#define ENV_PATIENCE "SLURM_PCOCC_PATIENCE" /* seconds its tasks wait for the job's namespace; 0 once the VMs have run */
-#define MAX_PATIENCE 60
+#define MAX_REPEAT 64 /* --pcocc-image and --pcocc-mount may be given this often */
+#define MAX_PATIENCE 60 /* s that a VM step's task waits for the job's namespace at most */
 
 /* What the user asked for in this process; strings live as long as the process. */
 struct options {
@@ -27,8 +20,8 @@ struct options {
 	const char *vm; /* "" when --pcocc-vm had no value */
 	const char *user_data;
 	const char *boot;
-	const char *images[PCOCC_MAX_REPEAT];
-	const char *mounts[PCOCC_MAX_REPEAT];
+	const char *images[MAX_REPEAT];
+	const char *mounts[MAX_REPEAT];
 	size_t image_count;
 	size_t mount_count;
 	bool no_vm;

@@ -16,7 +16,7 @@ static const char *const placing[] = { "--nodelist", "--exclude", "--distributio
 /* Tells whether srun's command surely begins at a word: it is no option, nor the value of the word before. */
 static bool begins_command(const char *word, const char *before)
 {
-	return word[0] != '-' && (before[0] != '-' || strchr(before, '=') || !strcmp(before, "--pcocc-vm") || !strcmp(before, "--overlap"));
+	return word[0] != '-' && (before[0] != '-' || strchr(before, '=') || !strcmp(before, "--" OPTION_VM) || !strcmp(before, "--overlap"));
 }
 
 static bool is_placing(const char *word, const char *next, long tasks)

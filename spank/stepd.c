@@ -12,8 +12,6 @@
 
 #define CONFLICT_WAIT_MS 20000
 
-enum { HELPER_OK = 0, HELPER_DUPLICATE = 3, HELPER_CONFLICT = 4, HELPER_PLACE = 5 };
-
 static struct helper_result setup = { .status = -2 };
 static bool unreachable; /* this node has no part of the job's network any more */
 
@@ -104,7 +102,7 @@ static void ask_helper(const struct text *request)
 
 	text_add(&whole, "%send\n", request->data);
 	free(setup.output);
-	run_helper("setup", whole.data, &setup);
+	run_helper(HELPER_SETUP, whole.data, &setup);
 	free(whole.data);
 }
 
@@ -116,7 +114,7 @@ static void run_setup(uint32_t job, struct text *request)
 	for (int waited = 0; waited < CONFLICT_WAIT_MS; waited += 200) {
 		unsigned int other = 0;
 		ask_helper(request);
-		if (setup.status == HELPER_PLACE && !placed) {
+		if (setup.status == HELPER_CHARGE && !placed) {
 			placed = true;
 			if (add_place(request, job)) {
 				set_failure("slurmctld did not say in which account and partition this job runs");
@@ -197,7 +195,7 @@ static int boot_task_privileged(spank_t sp)
 	char probe[16];
 	int host = -1;
 
-	if (setup.status != HELPER_OK)
+	if (setup.status != 0)
 		return 0; /* told by stepd_task, which can reach the user */
 	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_TASK_GLOBAL_ID, &rank) || enter_netns(job, &host)) {
 		set_failure("the job's network namespace is gone");
@@ -213,8 +211,8 @@ static int boot_task_privileged(spank_t sp)
 		set_failure(message);
 	} else {
 		snprintf(probe, sizeof(probe), "%d", sock);
-		spank_setenv(sp, "PCOCC_TAP_FDS", fds.data, 1);
-		spank_setenv(sp, "PCOCC_PROBE_FD", probe, 1);
+		spank_setenv(sp, ENV_TAP_FDS, fds.data, 1);
+		spank_setenv(sp, ENV_PROBE_FD, probe, 1);
 	}
 	free(fds.data);
 	return 0;
@@ -297,13 +295,13 @@ static char *choose_vm(spank_t sp, const char *set)
 
 static int boot_task(void)
 {
-	if (setup.status == HELPER_OK)
+	if (setup.status == 0)
 		return 0; /* the step's own command is the launcher */
 	if (setup.status != HELPER_DUPLICATE && setup.output) {
 		ssize_t ignored = write(STDERR_FILENO, setup.output, strlen(setup.output));
 		(void)ignored;
 	}
-	_exit(setup.status == HELPER_DUPLICATE ? PCOCC_EXIT_DUPLICATE : 1);
+	_exit(setup.status == HELPER_DUPLICATE ? EXIT_DUPLICATE : 1);
 }
 
 static int batch_task(spank_t sp, const char *set)
@@ -326,7 +324,7 @@ int stepd_task(spank_t sp)
 	if (!is_vm_step(sp, set, sizeof(set)))
 		return 0;
 	char *vm = choose_vm(sp, set);
-	if (!vm || spank_setenv(sp, "PCOCC_VM_NAME", vm, 1))
+	if (!vm || spank_setenv(sp, ENV_VM_NAME, vm, 1))
 		return -1;
 	if (unreachable) {
 		char node[256] = "this node";
@@ -349,7 +347,7 @@ int stepd_exit(spank_t sp)
 	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_JOB_STEPID, &step))
 		return 0;
 	text_add(&text, "job %u\nstep %u\nend\n", job, step);
-	run_helper("release", text.data, &result);
+	run_helper(HELPER_RELEASE, text.data, &result);
 	if (result.status)
 		slurm_error("pcocc: job %u was not released: %s", job, result.output);
 	free(text.data);
@@ -359,5 +357,5 @@ int stepd_exit(spank_t sp)
 
 void slurmd_start(void)
 {
-	spawn_helper("start");
+	spawn_helper(HELPER_START);
 }

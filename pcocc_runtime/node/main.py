@@ -16,7 +16,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import PLACE, BootStep, parse_boot_step, parse_fields, parse_number
+from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step, parse_fields, parse_number
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.networks import boundary, build, nat
 from pcocc_runtime.networks.plan import NetworkPlan, describe_interfaces, describe_reach, interfaces_of, plan_networks
@@ -45,24 +46,24 @@ _CONFIG_DIR = "/etc/pcocc"
 _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started with ipv6.disable=1
 
 
-class _PlaceWanted(Exception):
+class _ChargeWanted(Exception):
     """A resource set is for certain accounts, partitions or QOS, and the plugin has not asked slurmctld for the job's."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; print the result the plugin reads, or the error its user will read."""
     words = sys.argv[1:] if argv is None else argv
-    verbs = {"setup": _setup, "release": _release, "start": _start}
+    verbs = {wire.HELPER_SETUP: _setup, wire.HELPER_RELEASE: _release, wire.HELPER_START: _start}
     try:
         if len(words) != 1 or words[0] not in verbs:
-            raise NodeError("usage: node setup|release|start", hint="this program is called by the pcocc plugin")
+            raise NodeError(f"usage: node {'|'.join(verbs)}", hint="this program is called by the pcocc plugin")
         os.umask(0o022)
         verbs[words[0]]()
     except Yield as other:
         print(f"conflict {other.step}")
         return other.status
-    except _PlaceWanted:
-        return PLACE
+    except _ChargeWanted:
+        return wire.HELPER_CHARGE
     except PcoccError as error:
         print(render(error))
         return 1
@@ -86,7 +87,7 @@ def _setup() -> None:
     admission.ensure_compatible(sets, site.all_networks)
     if admission.needs_charge(sets):
         if step.place is None:
-            raise _PlaceWanted
+            raise _ChargeWanted
         admission.ensure_charged(sets, step.place)
     admission.ensure_admitted(sets, lambda: accounts.read_person(step.uid, step.gid))
     ensure_state_directory()

@@ -79,7 +79,7 @@ def _check_reach(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachRe
             FAILED,
             f"{network.name}: {naming.vm_name(rank)} on {homes.get(rank, '?')} ({network.address_of(rank)}) answers nobody",
             "has it booted, with this interface configured by DHCP? its console tells: "
-            f"/run/pcocc/{asked[0][0].job}/{naming.vm_name(rank)}/console.log there",
+            f"{naming.job_dir(asked[0][0].job)}/{naming.vm_name(rank)}/console.log there",
         )
         for rank in sorted(dead)
     ]

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from pcocc_runtime import errors, terminal
 from pcocc_runtime.documents.save import SAVE_VERB
+from pcocc_runtime.documents.wire import ENV_VM_NAME
 from pcocc_runtime.save.options import add_options, one_name
 
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         signal.signal(number, _stop)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    vm = os.environ.get("PCOCC_VM_NAME", "")
+    vm = os.environ.get(ENV_VM_NAME, "")
     try:
         return _run(vm, arguments, argv)
     except errors.PcoccError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from pcocc_runtime.documents.wire import ENV_VM_NAME
 from pcocc_runtime.steps.batch import become_batch
 from pcocc_runtime.steps.session import AttachError, Session, read_cluster
 
@@ -21,7 +22,7 @@ def main() -> int:
         from pcocc_runtime.save.task import main
 
         return main(sys.argv[2:])
-    vm = os.environ.get("PCOCC_VM_NAME", "")
+    vm = os.environ.get(ENV_VM_NAME, "")
     try:
         return Session(vm, read_cluster(vm)).run(sys.argv[1:])
     except AttachError as error:
