@@ -1,4 +1,4 @@
-/* The option table, and the environment's share in it. */
+/* The option table. */
 #include "pcocc.h"
 
 #include <stdio.h>
@@ -28,9 +28,6 @@ static struct spank_option table[] = {
 };
 
 #define TABLE_LENGTH (sizeof(table) / sizeof(table[0]))
-
-static const char *const environment_names[] = { VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT,
-						 VAR_USER_DATA };
 
 /* Slurm may call back twice with the same value: what repeats is kept once. */
 static void add_value(const char **values, size_t *count, const char *value)
@@ -94,55 +91,4 @@ void forget_inherited_options(void)
 				*at = '_';
 		unsetenv(name);
 	}
-}
-
-static const char *environment(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && *value ? strdup(value) : NULL; /* the variable may be unset later */
-}
-
-/* The command line wins; the template only counts where a job is made. */
-void take_environment_options(bool with_template)
-{
-	if (!options.vm && !options.no_vm)
-		options.vm = environment(VAR_VM);
-	if (options.vm && (!strcmp(options.vm, "1") || !strcmp(options.vm, "all")))
-		options.vm = "";
-	if (!with_template)
-		return;
-	if (!options.template)
-		options.template = environment(VAR_TEMPLATE);
-	if (!options.image_count && (options.images[0] = environment(VAR_IMAGE)))
-		options.image_count = 1;
-	if (!options.mount_count && (options.mounts[0] = environment(VAR_MOUNT)))
-		options.mount_count = 1;
-	if (!options.user_data)
-		options.user_data = environment(VAR_USER_DATA);
-}
-
-/* What sbatch and salloc have used must not reach the job as a request of its own. */
-void drop_environment_options(void)
-{
-	for (size_t i = 0; i < sizeof(environment_names) / sizeof(environment_names[0]); i++)
-		unsetenv(environment_names[i]);
-}
-
-/* Returns the number of VMs of `TPL[:N],...`, 0 when the text is not of that form (the client check says why). */
-long count_vms(const char *template)
-{
-	long total = 0;
-
-	while (template && *template) {
-		const char *end = strchrnul(template, ',');
-		const char *colon = memchr(template, ':', (size_t)(end - template));
-		char *rest = NULL;
-		long count = colon ? strtol(colon + 1, &rest, 10) : 1;
-		if ((colon && (rest != end || rest == colon + 1)) || count < 1 || count > 0x3ffff)
-			return 0;
-		total += count;
-		template = *end ? end + 1 : end;
-	}
-	return total;
 }

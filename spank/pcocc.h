@@ -32,30 +32,11 @@ extern struct options options;
 /* options.c */
 int register_options(spank_t sp);
 void forget_inherited_options(void);
-void take_environment_options(bool with_template);
-void drop_environment_options(void);
-long count_vms(const char *template);
 
 /* client.c: srun, sbatch, salloc, with the user's rights */
 void client_init(spank_t sp);
 int client_post_opt(spank_t sp);
 int client_local_user(spank_t sp);
-
-/* embed.c */
-int embed_check(const char *request, char *answer, size_t size);
-
-/* bootstep.c */
-struct boot_step {
-	uint32_t id;
-	long age; /* seconds it has run; -1: the job has none */
-	long vms;
-};
-int find_boot_step(uint32_t job, struct boot_step *found);
-int start_boot_step(uint32_t job);
-
-/* place.c */
-bool place_tasks(uint32_t job, const char *set, long tasks, const char *line, size_t size);
-void forget_places(void);
 
 /* stepd.c: slurmstepd, as root or as the task */
 int stepd_user_init(spank_t sp);
@@ -66,7 +47,8 @@ void slurmd_start(void);
 
 /* helper.c */
 struct helper_result {
-	int status; /* exit status, -1 when it was killed or could not run */
+	bool ended; /* by itself, in time */
+	int status; /* its exit status, when it has */
 	char *output; /* malloc'ed, never NULL after run_helper */
 };
 void run_helper(const char *verb, const char *input, struct helper_result *result);
@@ -83,7 +65,6 @@ struct text {
 	size_t length, size;
 };
 void text_add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void text_add_json(struct text *text, const char *value);
 void complain(const char *hint, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *find_line(const char *lines, const char *key, size_t *length);
 

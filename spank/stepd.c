@@ -2,7 +2,7 @@
 #include "pcocc.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,11 @@
 
 #define CONFLICT_WAIT_MS 20000
 
-static struct helper_result setup = { .status = -2 };
+/* How this node's set-up went, for all its tasks; `output` has the taps of each VM, or what its user shall read. */
+static struct {
+	enum { SETUP_NONE, SETUP_DONE, SETUP_DUPLICATE, SETUP_FAILED } state;
+	char *output;
+} setup;
 static bool unreachable; /* this node has no part of the job's network any more */
 
 static void pause_ms(long ms)
@@ -67,7 +71,7 @@ static void set_failure(const char *message)
 	text_add(&text, "pcocc: error: %s\n", message);
 	free(setup.output);
 	setup.output = text.data;
-	setup.status = 1;
+	setup.state = SETUP_FAILED;
 }
 
 /* A name of slurmctld's; where nothing checks accounts, that is whatever the user wrote, and may hold lines of its own. */
@@ -77,7 +81,7 @@ static const char *one_line(const char *name)
 }
 
 /* What the job is charged to and runs in, by slurmctld's word: asked for only when a resource set depends on it. */
-static int add_place(struct text *text, uint32_t job)
+static int add_charge(struct text *text, uint32_t job)
 {
 	job_info_msg_t *jobs = NULL;
 
@@ -96,35 +100,50 @@ static int add_place(struct text *text, uint32_t job)
 	return found ? 0 : -1;
 }
 
-static void ask_helper(const struct text *request)
+static void ask_helper(const struct text *request, struct helper_result *answer)
 {
 	struct text whole = { 0 };
 
 	text_add(&whole, "%send\n", request->data);
-	free(setup.output);
-	run_helper(HELPER_SETUP, whole.data, &setup);
+	run_helper(HELPER_SETUP, whole.data, answer);
 	free(whole.data);
+}
+
+static void note_answer(const struct helper_result *answer)
+{
+	setup.output = answer->output;
+	if (answer->ended && answer->status == 0)
+		setup.state = SETUP_DONE;
+	else if (answer->ended && answer->status == HELPER_DUPLICATE)
+		setup.state = SETUP_DUPLICATE;
+	else
+		setup.state = SETUP_FAILED;
 }
 
 /* Runs set-up; a younger boot step of the same job in the way is killed, as it would lose on every node. */
 static void run_setup(uint32_t job, struct text *request)
 {
-	bool placed = false;
+	bool charged = false;
 
 	for (int waited = 0; waited < CONFLICT_WAIT_MS; waited += 200) {
+		struct helper_result answer = { 0 };
 		unsigned int other = 0;
-		ask_helper(request);
-		if (setup.status == HELPER_CHARGE && !placed) {
-			placed = true;
-			if (add_place(request, job)) {
+		ask_helper(request, &answer);
+		if (answer.ended && answer.status == HELPER_CHARGE && !charged) {
+			charged = true;
+			free(answer.output);
+			if (add_charge(request, job)) {
 				set_failure("slurmctld did not say in which account and partition this job runs");
 				return;
 			}
-			ask_helper(request);
+			ask_helper(request, &answer);
 		}
-		if (setup.status != HELPER_CONFLICT || sscanf(setup.output, "conflict %u", &other) != 1)
+		if (!answer.ended || answer.status != HELPER_CONFLICT || sscanf(answer.output, "conflict %u", &other) != 1) {
+			note_answer(&answer);
 			return;
-		kill_step(job, other, 9);
+		}
+		free(answer.output);
+		kill_step(job, other, SIGKILL);
 		pause_ms(200);
 	}
 	set_failure("another boot step of this job holds the node");
@@ -195,7 +214,7 @@ static int boot_task_privileged(spank_t sp)
 	char probe[16];
 	int host = -1;
 
-	if (setup.status != 0)
+	if (setup.state != SETUP_DONE)
 		return 0; /* told by stepd_task, which can reach the user */
 	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_TASK_GLOBAL_ID, &rank) || enter_netns(job, &host)) {
 		set_failure("the job's network namespace is gone");
@@ -295,13 +314,13 @@ static char *choose_vm(spank_t sp, const char *set)
 
 static int boot_task(void)
 {
-	if (setup.status == 0)
+	if (setup.state == SETUP_DONE)
 		return 0; /* the step's own command is the launcher */
-	if (setup.status != HELPER_DUPLICATE && setup.output) {
+	if (setup.state == SETUP_FAILED) {
 		ssize_t ignored = write(STDERR_FILENO, setup.output, strlen(setup.output));
 		(void)ignored;
 	}
-	_exit(setup.status == HELPER_DUPLICATE ? EXIT_DUPLICATE : 1);
+	_exit(setup.state == SETUP_DUPLICATE ? EXIT_DUPLICATE : 1);
 }
 
 static int batch_task(spank_t sp, const char *set)
@@ -342,13 +361,13 @@ int stepd_exit(spank_t sp)
 	struct text text = { 0 };
 	struct helper_result result = { 0 };
 
-	if (!options.boot || setup.status == -2 || setup.status == HELPER_DUPLICATE)
+	if (!options.boot || setup.state == SETUP_NONE || setup.state == SETUP_DUPLICATE)
 		return 0;
 	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_JOB_STEPID, &step))
 		return 0;
 	text_add(&text, "job %u\nstep %u\nend\n", job, step);
 	run_helper(HELPER_RELEASE, text.data, &result);
-	if (result.status)
+	if (!result.ended || result.status)
 		slurm_error("pcocc: job %u was not released: %s", job, result.output);
 	free(text.data);
 	free(result.output);
