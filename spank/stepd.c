@@ -263,13 +263,16 @@ static bool is_vm_step(spank_t sp, char *set, size_t size)
 	return spank_getenv(sp, ENV_STEP_VMS, set, (int)size) == ESPANK_SUCCESS && *set;
 }
 
-/* A save speaks to QEMU, and to other nodes through Slurm: it stays in the node's own network. */
-static bool is_save(spank_t sp)
+/* An operation, pcocc_runtime/steps/operations.py, begins in the node's own network, where it can go from to wherever it belongs,
+ * unless the srun that starts it knows better. */
+static bool stays_outside(spank_t sp)
 {
+	char inside[8] = "";
 	int argc = 0;
 	char **argv = NULL;
 
-	return spank_get_item(sp, S_JOB_ARGV, &argc, &argv) == ESPANK_SUCCESS && argc > 0 && strcmp(argv[0], "@save") == 0;
+	return spank_get_item(sp, S_JOB_ARGV, &argc, &argv) == ESPANK_SUCCESS && argc > 0 && argv[0][0] == '@' &&
+	       !(spank_getenv(sp, ENV_STEP_INSIDE, inside, sizeof(inside)) == ESPANK_SUCCESS && *inside);
 }
 
 int stepd_task_privileged(spank_t sp)
@@ -278,7 +281,7 @@ int stepd_task_privileged(spank_t sp)
 
 	if (options.boot)
 		return boot_task_privileged(sp);
-	return is_vm_step(sp, set, sizeof(set)) && !is_save(sp) ? vm_task_privileged(sp) : 0;
+	return is_vm_step(sp, set, sizeof(set)) && !stays_outside(sp) ? vm_task_privileged(sp) : 0;
 }
 
 /* Has the task run the attach client, with the task's own command behind these words. */

@@ -36,6 +36,7 @@ ENV_BATCH_VM = "SLURM_SPANK_" + JOB_BATCH_VM
 
 # from srun to the tasks of a VM step
 ENV_STEP_VMS = "SLURM_PCOCC_VMS"  # makes it one, and names its VMs
+ENV_STEP_INSIDE = "SLURM_PCOCC_INSIDE"  # has an operation begin in the job's network namespace, where other tasks always do
 ENV_PATIENCE = "SLURM_PCOCC_PATIENCE"  # seconds its tasks wait for the job's namespace; 0 once the VMs have run
 ENV_VM_NAME = "PCOCC_VM_NAME"  # a task's VM, and the guest's own name
 

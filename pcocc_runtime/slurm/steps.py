@@ -101,7 +101,9 @@ def network_environment(running: Running) -> dict[str, str]:
 
     A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were still to come.
     """
-    return {"SLURM_JOB_ID": str(running.job), wire.ENV_TEMPLATE: "any:1", wire.ENV_PATIENCE: _LOOK_SECONDS}
+    return {
+        "SLURM_JOB_ID": str(running.job), wire.ENV_TEMPLATE: "any:1", wire.ENV_PATIENCE: _LOOK_SECONDS, wire.ENV_STEP_INSIDE: "1",
+    }  # fmt: skip
 
 
 def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
@@ -147,9 +149,9 @@ def run_vm_step(argv: list[str]) -> int:
             continue  # the terminal has told srun too, which ends the step in order
 
 
-def become_vm_step(argv: list[str]) -> NoReturn:
-    """Become such an srun."""
+def become_vm_step(argv: list[str], inside: bool) -> NoReturn:
+    """Become such an srun, whose tasks begin inside the job's network namespace or in the node's own network."""
     try:
-        os.execvpe(argv[0], argv, _operation_environment())
+        os.execvpe(argv[0], argv, {**_operation_environment(), **({wire.ENV_STEP_INSIDE: "1"} if inside else {})})
     except OSError as error:
         raise NodeError(f"srun cannot be run on {os.uname().nodename}: {error.strerror}") from None

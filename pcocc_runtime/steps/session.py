@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,16 @@ _NO_COMPLAINTS = ("Warning: Permanently added", "mux_client_request_session: ", 
 
 class AttachError(Exception):
     """The VM could not be reached; the text has the lines for the user."""
+
+
+def run_command(argv: Sequence[str], script: bool = False) -> int:
+    """Be the task: run a command, or a script of this node's, in the VM named in the environment; return its exit status."""
+    vm = os.environ.get(wire.ENV_VM_NAME, "")
+    try:
+        return Session(vm, read_cluster(vm)).run(argv, script)
+    except AttachError as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 def read_cluster(vm: str) -> dict[str, Any]:
@@ -89,8 +100,8 @@ class Session:
         self.deadline = time.monotonic() + patience(cluster)
         self.limit = self.deadline - time.monotonic()
 
-    def run(self, argv: Sequence[str]) -> int:
-        """Wait until the VM answers, run the command, return its exit status."""
+    def run(self, argv: Sequence[str], script: bool = False) -> int:
+        """Wait until the VM answers, run the command (or this node's script), return its exit status."""
         self._catch_signals()
         self.keeper = self._meet_keeper()
         if self.keeper:
@@ -98,7 +109,7 @@ class Session:
         elif os.environ.get(wire.ENV_PATIENCE) != "0":  # it may still boot; the plugin knows when all VMs have answered
             self._await_sshd()
         try:
-            return self._run_script(self._script(argv))
+            return self._run_script(self._script(self._stage_batch(argv) if script else argv))
         finally:
             self._complaint()
 
@@ -120,10 +131,6 @@ class Session:
             raise AttachError(f"pcocc: error: {self.vm} on {self.node}: {complaint}")
 
     def _script(self, argv: Sequence[str]) -> str:
-        if argv[0] == "@batch":
-            argv = self._stage_batch(argv[1:])
-        elif argv[0].startswith("@"):
-            raise AttachError(f"pcocc: error: {argv[0]} is not a VM operation\nhint: a program of that name is run by its path")
         environ = select_environment(os.environ)
         environ |= {
             wire.ENV_VM_NAME: self.vm,

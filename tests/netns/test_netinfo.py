@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pcocc_runtime.documents import wire
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import FAILED, Finding, evaluate
 from pcocc_runtime.observe.facts import NodeFacts, decode_answers, parse_node
@@ -16,7 +17,7 @@ from tests.netns.lan import NOBODY, answering
 
 Pair = tuple[Node, Node]
 # the installed entry point, and only what is installed beside it, for a user who cannot read this checkout
-TASK = "import sys; sys.path.insert(0, '/run/lib'); from pcocc_runtime.steps.session import main; sys.exit(main())"
+TASK = "import sys; sys.path.insert(0, '/run/lib'); from pcocc_runtime.steps.main import main; sys.exit(main())"
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def start_guests(nodes: Pair, *ranks: int) -> list[Guest]:
 
 def send(node: Node, task: int, *words: str, job: int = 12) -> list[str]:
     """Run the task of `pcocc network` on a node; return the lines it sends."""
-    variables = (f"SLURM_JOB_ID={job}", f"SLURM_PROCID={task}", f"SLURMD_NODENAME={node.name}")
+    variables = (f"SLURM_JOB_ID={job}", f"SLURM_PROCID={task}", f"SLURMD_NODENAME={node.name}", f"{wire.ENV_STEP_INSIDE}=1")
     argv = (*NOBODY, "env", "-i", "PATH=/usr/bin:/bin", *variables, "/usr/bin/python3", "-IS", "-c", TASK, "@netinfo", *words)
     done = node.in_job(12, *argv)
     assert done.stderr == ""
