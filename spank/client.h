@@ -30,6 +30,7 @@ bool place_tasks(uint32_t job, const char *set, long tasks, const struct words *
 void forget_places(void);
 
 /* variables.c */
+void forget_inherited_options(void);
 const char *read_variable(const char *name);
 void take_variables(bool with_template);
 void drop_variables(void);

@@ -1,7 +1,6 @@
 /* The option table. */
 #include "pcocc.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,18 +76,4 @@ int register_options(spank_t sp)
 		if (spank_option_register(sp, &table[i]) != ESPANK_SUCCESS)
 			return -1;
 	return 0;
-}
-
-/* sbatch hands its options to inner commands in the environment: what is left after this was typed here. */
-void forget_inherited_options(void)
-{
-	char name[128];
-
-	for (size_t i = 0; i < TABLE_LENGTH; i++) {
-		snprintf(name, sizeof(name), "SLURM_SPANK__" SENT_OPTION "%s", table[i].name);
-		for (char *at = name; *at; at++) /* Slurm makes a variable's name of it (tried) */
-			if (*at == '-')
-				*at = '_';
-		unsetenv(name);
-	}
 }

@@ -31,7 +31,6 @@ extern struct options options;
 
 /* options.c */
 int register_options(spank_t sp);
-void forget_inherited_options(void);
 
 /* client.c: srun, sbatch, salloc, with the user's rights */
 void client_init(spank_t sp);

@@ -3,6 +3,23 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+/* sbatch hands its options to inner commands in the environment: what is left after this was typed here. */
+void forget_inherited_options(void)
+{
+	static const char prefix[] = "SLURM_SPANK__" SENT_OPTION;
+
+	for (char **at = environ; *at;) {
+		if (strncmp(*at, prefix, sizeof(prefix) - 1)) {
+			at++;
+			continue;
+		}
+		char *name = strndup(*at, strcspn(*at, "="));
+		unsetenv(name); /* what follows moves up */
+		free(name);
+	}
+}
 
 /* Returns the value of a variable, NULL when it has none; a copy, as the variable may be unset later. */
 const char *read_variable(const char *name)

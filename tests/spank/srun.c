@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static long vms, nodes;
@@ -66,6 +67,10 @@ int main(void)
 	print("tasks", typed.tasks);
 	print("no_vm", typed.no_vm ? "1" : NULL);
 	print("placed", typed.placed ? "1" : NULL);
+	forget_inherited_options();
+	for (char **at = environ; *at; at++)
+		if (!strncmp(*at, "SLURM_SPANK_", 12))
+			print("inherited", *at);
 	size_srun();
 	for (size_t i = 0; i < sizeof(variables) / sizeof(*variables); i++)
 		print(variables[i], getenv(variables[i]));

@@ -66,6 +66,12 @@ def test_releases_of_slurm_differ_in_one_file() -> None:
         assert path.name == "compat.h" or set(lines) <= {guard}, path
 
 
+def test_root_runs_little_c() -> None:
+    texts = [path.read_text() for path in (ROOT / "spank").glob("*.[ch]")]
+    roots = [text for text in texts if '#include "client.h"' not in text and "#define PCOCC_CLIENT_H" not in text]
+    assert 6 < len(roots) < len(texts) and sum(text.count("\n") for text in roots) <= 1000
+
+
 def test_a_wrong_request_is_refused_with_a_sentence(installed: Path) -> None:
     code, text = check(installed, REQUEST)
     assert code == 2

@@ -191,6 +191,12 @@ def test_srun_gets_a_task_for_each_vm(build: Path, line: str, environ: dict[str,
     assert found.get("SLURM_NTASKS") == found.get("SLURM_NPROCS") == tasks
 
 
+def test_options_of_the_job_are_not_those_of_its_steps(build: Path) -> None:
+    sent = {f"SLURM_SPANK__{wire.SENT_OPTION}{name}": "x" for name in ("pcocc_vm", "pcocc_template", "no_pcocc_vm")}
+    found = read(build, "srun cmd", **sent, SLURM_SPANK__SLURM_SPANK_OPTION_other_vm="kept")
+    assert found["inherited"] == "SLURM_SPANK__SLURM_SPANK_OPTION_other_vm=kept"
+
+
 def test_a_number_of_tasks_that_salloc_was_given_stays(build: Path) -> None:
     assert read(build, "srun --pcocc-vm cmd", **IN_JOB, SLURM_NTASKS="3")["SLURM_NTASKS"] == "3"
 
