@@ -82,6 +82,37 @@ static void pass_unknown(int count, char **words)
 		optind++;
 }
 
+static void note(struct words *found, int option, const char *value)
+{
+	switch (option) {
+	case TEMPLATE:
+		found->template = value;
+		break;
+	case VM:
+		found->vm = value ? value : "";
+		break;
+	case NO_VM:
+		found->no_vm = true;
+		break;
+	case JOB:
+		found->job = value;
+		break;
+	case TASKS:
+	case 'n':
+		found->tasks = value;
+		break;
+	case PLACING:
+	case 'w':
+	case 'x':
+	case 'm':
+	case 'N':
+	case 'F':
+	case 'r':
+		found->placed = true;
+		break;
+	}
+}
+
 /* Reads the options in front of the command; of one that is repeated the last counts. */
 void read_words(int count, char **words, struct words *found)
 {
@@ -91,36 +122,10 @@ void read_words(int count, char **words, struct words *found)
 	fill_table();
 	opterr = optind = 0; /* 0: it begins anew, as srun has it do after us */
 	while ((option = getopt_long(count, words, letters, table, NULL)) != -1) {
-		switch (option) {
-		case TEMPLATE:
-			found->template = optarg;
-			break;
-		case VM:
-			found->vm = optarg ? optarg : "";
-			break;
-		case NO_VM:
-			found->no_vm = true;
-			break;
-		case JOB:
-			found->job = optarg;
-			break;
-		case TASKS:
-		case 'n':
-			found->tasks = optarg;
-			break;
-		case PLACING:
-		case 'w':
-		case 'x':
-		case 'm':
-		case 'N':
-		case 'F':
-		case 'r':
-			found->placed = true;
-			break;
-		case '?':
+		if (option == '?')
 			pass_unknown(count, words);
-			break;
-		}
+		else
+			note(found, option, optarg);
 	}
 	opterr = errors;
 	optind = 0;
