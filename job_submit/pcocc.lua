@@ -16,7 +16,10 @@ local pcocc = {}
 pcocc.policy_file = "/etc/pcocc/policy.lua"
 
 local FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
-local OPTION = "^_?SLURM_SPANK_OPTION_pcocc_pcocc%-template=(.*)$"
+-- the names between @ are rows of documents/wire.py, which the build fills in
+local OPTION = "^_?@SENT_OPTION@@OPTION_TEMPLATE@=(.*)$"
+local CANONICAL, SIZE = "^@JOB_TEMPLATE@=(.*)$", "^@JOB_SIZE@=(.*)$"
+assert(not string.find(OPTION, "@"), "pcocc.lua is not installed: meson install makes one that works")
 local MAX_DIGITS = 15 -- a double counts exactly so far
 local MAX_VMS = 65536 -- what Slurm's own 32 and 16 bit fields can take, whatever the policy says
 local MAX_CPUS = 4096
@@ -47,8 +50,8 @@ function pcocc.find_request(spank_env)
     local typed, canonical, size
     for _, entry in pairs(spank_env) do -- indexed from 0
         typed = typed or string.match(entry, OPTION)
-        canonical = canonical or string.match(entry, "^PCOCC_TEMPLATE=(.*)$")
-        size = size or string.match(entry, "^PCOCC_SIZE=(.*)$")
+        canonical = canonical or string.match(entry, CANONICAL)
+        size = size or string.match(entry, SIZE)
     end
     return typed or canonical, size
 end

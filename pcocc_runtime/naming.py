@@ -9,6 +9,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePosixPath
 
+from pcocc_runtime.documents import wire
+
 MAX_JOB_ID = 0x03FFFFFF  # Slurm: MAX_JOB_ID is 0x03FF0000 and MaxJobId cannot exceed it (slurm.conf(5))
 MAX_NETWORKS = 64  # networks of one job; with it the ports below stay in 24832..25087
 MAX_RANK = 0x3FFFF  # 18 bits of the MAC address
@@ -26,20 +28,20 @@ UPLINK = "uplink"  # the job's end of its veth pair
 UPLINK_NETWORK = IPv4Network("169.254.64.0/18")  # never routed (RFC 3927), and without the clouds' 169.254.169.254
 UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
 HOST_UPLINKS = f"{OWN_PREFIX}*"  # the host's ends of all jobs, as nft writes a prefix
-RUN_DIR = PurePosixPath("/run/pcocc")
+RUN_DIR = PurePosixPath(wire.RUN_DIR)
 STATE_DIR = RUN_DIR / ".state"
-NETNS_DIR = PurePosixPath("/run/netns")
 NODE_FILE = "node.json"  # in a job's directory: what its launchers are told of the node
+NETNS_DIR = PurePosixPath(wire.NETNS_PATH).parent
 
 
 def netns_name(job: int) -> str:
     """Return the name of the job's network namespace, as `ip netns` knows it."""
-    return f"pcocc-{job}"
+    return netns_path(job).name
 
 
 def netns_path(job: int) -> PurePosixPath:
     """Return where that namespace is mounted (ip-netns(8))."""
-    return NETNS_DIR / netns_name(job)
+    return PurePosixPath(f"{wire.NETNS_PATH}{job}")
 
 
 def job_dir(job: int) -> PurePosixPath:

@@ -1,5 +1,5 @@
 /* The first srun that needs the VMs starts the step that boots them, and waits until they answer. */
-#include "pcocc.h"
+#include "client.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,36 +13,26 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STATUS_FD 3
-#define PARENT_FD 4
-
 /* s. The step's credential is good for 120 (slurm.conf, AuthInfo, cred_expire): after this its tasks wait instead of their srun. */
 #define LONGEST_WAIT 90
 
 static const char program[] = PCOCC_LIBEXEC "/boot";
 
-/* Asks slurmctld for the job's boot step; fails when there is no answer. */
-int find_boot_step(uint32_t job, struct boot_step *found)
+/* Asks slurmctld for the job's boot step; false when there is no answer. */
+bool find_boot_step(uint32_t job, struct boot_step *found)
 {
 	job_step_info_response_msg_t *steps = NULL;
 
-	*found = (struct boot_step){ .age = -1 };
-#ifdef HAVE_STEPS_BY_STEP_ID
-	slurm_step_id_t wanted = { .job_id = job, .step_id = NO_VAL, .step_het_comp = NO_VAL };
-	if (slurm_get_job_steps(&wanted, &steps, SHOW_ALL))
-		return -1;
-#else
-	if (slurm_get_job_steps((time_t)0, job, NO_VAL, &steps, SHOW_ALL))
-		return -1;
-#endif
+	*found = (struct boot_step){ 0 };
+	if (load_steps(job, &steps))
+		return false;
 	for (uint32_t i = 0; i < steps->job_step_count; i++) {
 		job_step_info_t *step = &steps->job_steps[i];
-		if (step->name && !strcmp(step->name, PCOCC_BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING) {
-			*found = (struct boot_step){ step->step_id.step_id, (long)step->run_time, (long)step->num_tasks };
-		}
+		if (step->name && !strcmp(step->name, BOOT_STEP) && (step->state & JOB_STATE_BASE) == JOB_RUNNING)
+			*found = (struct boot_step){ true, step->step_id.step_id, (long)step->run_time, (long)step->num_tasks };
 	}
 	slurm_free_job_step_info_response_msg(steps);
-	return 0;
+	return true;
 }
 
 /* In the forked child: a process of its own that outlives this srun. Returns only when it fails. */
@@ -114,8 +104,8 @@ static time_t monotonic_seconds(void)
 	return now.tv_sec;
 }
 
-/* Returns what the starter reported: 0 the VMs run, 1 they are being booted, -1 they do not run. */
-static int read_report(int fd)
+/* Returns what the starter reports; after a long while that the VMs are still being booted. */
+static enum boot_outcome read_report(int fd)
 {
 	char word[16] = "";
 	size_t length = 0;
@@ -125,12 +115,12 @@ static int read_report(int fd)
 	while (length < sizeof(word) - 1 && !memchr(word, '\n', length)) {
 		int ready = poll(&status, 1, 200);
 		if (ready < 0 && errno != EINTR)
-			return -1;
+			return VMS_FAILED;
 		if (ready <= 0) {
 			if (interruption)
-				return -1;
+				return VMS_FAILED;
 			if (monotonic_seconds() - begin >= LONGEST_WAIT)
-				return 1;
+				return VMS_BOOT;
 			continue;
 		}
 		ssize_t got = read(fd, word + length, sizeof(word) - 1 - length);
@@ -138,20 +128,21 @@ static int read_report(int fd)
 			break;
 		length += (size_t)got;
 	}
-	if (!strncmp(word, "ready\n", 6))
-		return 0;
-	return strncmp(word, "joined\n", 7) ? -1 : 1;
+	word[strcspn(word, "\n")] = '\0';
+	if (!strcmp(word, BOOT_READY))
+		return VMS_RUN;
+	return strcmp(word, BOOT_JOINED) ? VMS_FAILED : VMS_BOOT;
 }
 
-/* Returns as read_report does, when the VMs run or will not. */
-int start_boot_step(uint32_t job)
+/* Has the VMs booted, and returns when they run or will not. */
+enum boot_outcome start_boot_step(uint32_t job)
 {
 	int status[2], parent[2];
 
 	/* the write end of `parent` stays open, and closed on exec, as long as this srun lives */
 	if (pipe2(status, O_CLOEXEC) || pipe2(parent, O_CLOEXEC)) {
 		complain("this host has too many open files", "the VMs cannot be booted: %s", strerror(errno));
-		return -1;
+		return VMS_FAILED;
 	}
 	pid_t child = fork();
 	if (child == 0) {
@@ -166,10 +157,10 @@ int start_boot_step(uint32_t job)
 			continue;
 	struct attention former;
 	pay_attention(&former);
-	int result = child > 0 ? read_report(status[0]) : -1;
+	enum boot_outcome outcome = child > 0 ? read_report(status[0]) : VMS_FAILED;
 	restore_attention(&former);
 	close(status[0]);
 	if (interruption)
 		complain(NULL, "interrupted while the VMs of job %u were booting", job);
-	return result;
+	return outcome;
 }

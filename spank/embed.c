@@ -1,5 +1,5 @@
 /* Opens the object that embeds Python, in client tools only and only when one of our options was given. */
-#include "pcocc.h"
+#include "client.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -28,26 +28,26 @@ static int start_python(void *python)
 	return run("import sys; sys.path.insert(0, '" PCOCC_PYTHON_PATH "')", NULL);
 }
 
-/* Returns 1 (right; the answer is lines `key value`), 2 (refused; the answer is for stderr), 0 (could not run). */
+/* Passed: the answer is lines `key value`; refused: it is for stderr; broken: it says what could not run. */
 int embed_check(const char *request, char *answer, size_t size)
 {
 	/* Slurm opens plugins with local symbols, but Python's own C extensions need libpython's (measured) */
 	void *python = dlopen(PCOCC_LIBPYTHON, RTLD_NOW | RTLD_GLOBAL);
 	if (!python) {
 		snprintf(answer, size, "%s", dlerror());
-		return 0;
+		return CHECK_BROKEN;
 	}
 	if (start_python(python)) {
 		snprintf(answer, size, PCOCC_LIBPYTHON " did not start");
-		return 0;
+		return CHECK_BROKEN;
 	}
 	void *object = dlopen(PCOCC_CLIENT_OBJECT, RTLD_NOW | RTLD_LOCAL);
 	check_function *check = object ? (check_function *)dlsym(object, "pcocc_client_check") : NULL;
 	if (!check) {
 		snprintf(answer, size, "%s", dlerror());
-		return 0;
+		return CHECK_BROKEN;
 	}
 	answer[0] = '\0';
 	int result = check(request, answer, size);
-	return result == 1 || result == 2 ? result : 0;
+	return result == CHECK_PASSED || result == CHECK_REFUSED ? result : CHECK_BROKEN;
 }

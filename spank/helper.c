@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define TIME_LIMIT_MS 30000
+#define NOT_FOUND 127 /* the exit status of a child that found no program, as in sh */
 
 static const char program[] = PCOCC_LIBEXEC "/node";
 static char *const clean_environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL };
@@ -65,10 +66,11 @@ static void become_helper(const char *verb, int input, int output)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	umask(022);
 	execve(program, argv, clean_environment);
-	_exit(127);
+	_exit(NOT_FOUND);
 }
 
-static int wait_for_helper(pid_t child)
+/* Tells whether the helper came to its own end in time, and with which status. */
+static bool wait_for_helper(pid_t child, int *exit_status)
 {
 	int status = 0;
 	int pidfd = (int)syscall(SYS_pidfd_open, child, 0);
@@ -83,8 +85,9 @@ static int wait_for_helper(pid_t child)
 		close(pidfd);
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
-			return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+			return false;
+	*exit_status = WEXITSTATUS(status);
+	return WIFEXITED(status);
 }
 
 static char *read_output(int fd)
@@ -106,7 +109,7 @@ static void explain_failure(struct helper_result *result)
 	char host[256] = "this node";
 
 	gethostname(host, sizeof(host) - 1);
-	if (result->status == 127)
+	if (result->ended)
 		text_add(&text, "pcocc: error: the pcocc runtime is not installed on %s (%s)\nhint: ask the admins to install it there\n",
 			 host, program);
 	else
@@ -123,9 +126,9 @@ void run_helper(const char *verb, const char *input, struct helper_result *resul
 
 	if (child == 0)
 		become_helper(verb, in, out);
-	result->status = child > 0 ? wait_for_helper(child) : -1;
+	result->ended = child > 0 && wait_for_helper(child, &result->status);
 	result->output = read_output(out);
-	if (result->status == 127 || result->status < 0)
+	if (!result->ended || result->status == NOT_FOUND)
 		explain_failure(result);
 	if (in >= 0)
 		close(in);

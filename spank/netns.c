@@ -20,7 +20,7 @@ int enter_netns(uint32_t job, int *previous)
 	char path[64];
 	struct statfs fs;
 
-	snprintf(path, sizeof(path), "/run/netns/pcocc-%u", job);
+	snprintf(path, sizeof(path), NETNS_PATH "%u", job);
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return -1;

@@ -1,7 +1,6 @@
-/* The option table, and the environment's share in it. */
+/* The option table. */
 #include "pcocc.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,25 +11,22 @@ enum { OPT_TEMPLATE, OPT_VM, OPT_NO_VM, OPT_IMAGE, OPT_MOUNT, OPT_USER_DATA, OPT
 static int take_option(int which, const char *value, int remote);
 
 static struct spank_option table[] = {
-	{ "pcocc-template", "TPL[:N][,TPL[:N]...]",
+	{ OPTION_TEMPLATE, "TPL[:N][,TPL[:N]...]",
 	  "[pcocc] boot a virtual cluster of N VMs (default 1) of each template TPL for this job", 1, OPT_TEMPLATE, take_option },
-	{ "pcocc-vm", "VMS",
+	{ OPTION_VM, "VMS",
 	  "[pcocc] run this step's tasks (sbatch: the batch script) in the job's VMs; VMS is a set such as vm[0-3,7], default all",
 	  2, OPT_VM, take_option },
-	{ "no-pcocc-vm", NULL, "[pcocc] run on the hosts although --pcocc-template is on the command line", 0, OPT_NO_VM,
+	{ OPTION_NO_VM, NULL, "[pcocc] run on the hosts although --pcocc-template is on the command line", 0, OPT_NO_VM,
 	  take_option },
-	{ "pcocc-image", "[TPL=]IMAGE", "[pcocc] another boot image for this job, for all templates or for TPL", 1, OPT_IMAGE,
+	{ OPTION_IMAGE, "[TPL=]IMAGE", "[pcocc] another boot image for this job, for all templates or for TPL", 1, OPT_IMAGE,
 	  take_option },
-	{ "pcocc-mount", "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export one more host directory to the VMs", 1,
+	{ OPTION_MOUNT, "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export one more host directory to the VMs", 1,
 	  OPT_MOUNT, take_option },
-	{ "pcocc-user-data", "FILE", "[pcocc] other cloud-init user-data for this job's VMs", 1, OPT_USER_DATA, take_option },
-	{ "pcocc-boot", "SETS", "[pcocc] internal: marks the step that boots the VMs", 1, OPT_BOOT, take_option },
+	{ OPTION_USER_DATA, "FILE", "[pcocc] other cloud-init user-data for this job's VMs", 1, OPT_USER_DATA, take_option },
+	{ OPTION_BOOT, "SETS", "[pcocc] internal: marks the step that boots the VMs", 1, OPT_BOOT, take_option },
 };
 
 #define TABLE_LENGTH (sizeof(table) / sizeof(table[0]))
-
-static const char *const environment_names[] = { "PCOCC_TEMPLATE", "PCOCC_VM", "PCOCC_IMAGE", "PCOCC_MOUNT",
-						 "PCOCC_USER_DATA" };
 
 /* Slurm may call back twice with the same value: what repeats is kept once. */
 static void add_value(const char **values, size_t *count, const char *value)
@@ -38,7 +34,7 @@ static void add_value(const char **values, size_t *count, const char *value)
 	for (size_t i = 0; i < *count; i++)
 		if (!strcmp(values[i], value))
 			return;
-	if (*count < PCOCC_MAX_REPEAT)
+	if (*count < MAX_REPEAT)
 		values[(*count)++] = value;
 }
 
@@ -80,69 +76,4 @@ int register_options(spank_t sp)
 		if (spank_option_register(sp, &table[i]) != ESPANK_SUCCESS)
 			return -1;
 	return 0;
-}
-
-/* sbatch hands its options to inner commands in the environment: what is left after this was typed here. */
-void forget_inherited_options(void)
-{
-	char name[128];
-
-	for (size_t i = 0; i < TABLE_LENGTH; i++) {
-		snprintf(name, sizeof(name), "SLURM_SPANK__SLURM_SPANK_OPTION_pcocc_%s", table[i].name);
-		for (char *at = name; *at; at++) /* Slurm makes a variable's name of it (tried) */
-			if (*at == '-')
-				*at = '_';
-		unsetenv(name);
-	}
-}
-
-static const char *environment(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && *value ? strdup(value) : NULL; /* the variable may be unset later */
-}
-
-/* The command line wins; the template only counts where a job is made. */
-void take_environment_options(bool with_template)
-{
-	if (!options.vm && !options.no_vm)
-		options.vm = environment("PCOCC_VM");
-	if (options.vm && (!strcmp(options.vm, "1") || !strcmp(options.vm, "all")))
-		options.vm = "";
-	if (!with_template)
-		return;
-	if (!options.template)
-		options.template = environment("PCOCC_TEMPLATE");
-	if (!options.image_count && (options.images[0] = environment("PCOCC_IMAGE")))
-		options.image_count = 1;
-	if (!options.mount_count && (options.mounts[0] = environment("PCOCC_MOUNT")))
-		options.mount_count = 1;
-	if (!options.user_data)
-		options.user_data = environment("PCOCC_USER_DATA");
-}
-
-/* What sbatch and salloc have used must not reach the job as a request of its own. */
-void drop_environment_options(void)
-{
-	for (size_t i = 0; i < sizeof(environment_names) / sizeof(environment_names[0]); i++)
-		unsetenv(environment_names[i]);
-}
-
-/* Returns the number of VMs of `TPL[:N],...`, 0 when the text is not of that form (the client check says why). */
-long count_vms(const char *template)
-{
-	long total = 0;
-
-	while (template && *template) {
-		const char *end = strchrnul(template, ',');
-		const char *colon = memchr(template, ':', (size_t)(end - template));
-		char *rest = NULL;
-		long count = colon ? strtol(colon + 1, &rest, 10) : 1;
-		if ((colon && (rest != end || rest == colon + 1)) || count < 1 || count > 0x3ffff)
-			return 0;
-		total += count;
-		template = *end ? end + 1 : end;
-	}
-	return total;
 }

@@ -7,21 +7,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include <slurm/slurm.h>
-#include <slurm/spank.h>
-
+#include "compat.h"
 #include "config.h" /* PCOCC_LIBEXEC, PCOCC_CLIENT_OBJECT, PCOCC_LIBPYTHON, HAVE_* (made by meson) */
+#include "wire.h" /* names shared with Lua and Python (rendered from pcocc_runtime/documents/wire.py) */
 
-#define PCOCC_BOOT_STEP "pcocc-vms"
-#define PCOCC_MAX_REPEAT 64 /* --pcocc-image and --pcocc-mount may be given this often */
-#define PCOCC_EXIT_DUPLICATE 75 /* of a boot task whose job has another boot step */
-
-#define ENV_CLUSTER "SLURM_SPANK_PCOCC_CLUSTER" /* the frozen cluster document */
-#define ENV_TEMPLATE "SLURM_SPANK_PCOCC_TEMPLATE" /* its canonical text */
-#define ENV_BATCH_VM "SLURM_SPANK_PCOCC_BATCH_VM" /* where the batch script runs, when sbatch's environment said so */
-#define ENV_STEP_VMS "SLURM_PCOCC_VMS" /* marks a VM step and names its VMs */
-#define ENV_PATIENCE "SLURM_PCOCC_PATIENCE" /* seconds its tasks wait for the job's namespace; 0 once the VMs have run */
-#define MAX_PATIENCE 60
+#define MAX_REPEAT 64 /* --pcocc-image and --pcocc-mount may be given this often */
+#define MAX_PATIENCE 60 /* s that a VM step's task waits for the job's namespace at most */
 
 /* What the user asked for in this process; strings live as long as the process. */
 struct options {
@@ -29,8 +20,8 @@ struct options {
 	const char *vm; /* "" when --pcocc-vm had no value */
 	const char *user_data;
 	const char *boot;
-	const char *images[PCOCC_MAX_REPEAT];
-	const char *mounts[PCOCC_MAX_REPEAT];
+	const char *images[MAX_REPEAT];
+	const char *mounts[MAX_REPEAT];
 	size_t image_count;
 	size_t mount_count;
 	bool no_vm;
@@ -40,31 +31,11 @@ extern struct options options;
 
 /* options.c */
 int register_options(spank_t sp);
-void forget_inherited_options(void);
-void take_environment_options(bool with_template);
-void drop_environment_options(void);
-long count_vms(const char *template);
 
 /* client.c: srun, sbatch, salloc, with the user's rights */
 void client_init(spank_t sp);
 int client_post_opt(spank_t sp);
 int client_local_user(spank_t sp);
-
-/* embed.c */
-int embed_check(const char *request, char *answer, size_t size);
-
-/* bootstep.c */
-struct boot_step {
-	uint32_t id;
-	long age; /* seconds it has run; -1: the job has none */
-	long vms;
-};
-int find_boot_step(uint32_t job, struct boot_step *found);
-int start_boot_step(uint32_t job);
-
-/* place.c */
-bool place_tasks(uint32_t job, const char *set, long tasks, const char *line, size_t size);
-void forget_places(void);
 
 /* stepd.c: slurmstepd, as root or as the task */
 int stepd_user_init(spank_t sp);
@@ -75,7 +46,8 @@ void slurmd_start(void);
 
 /* helper.c */
 struct helper_result {
-	int status; /* exit status, -1 when it was killed or could not run */
+	bool ended; /* by itself, in time */
+	int status; /* its exit status, when it has */
 	char *output; /* malloc'ed, never NULL after run_helper */
 };
 void run_helper(const char *verb, const char *input, struct helper_result *result);
@@ -92,7 +64,6 @@ struct text {
 	size_t length, size;
 };
 void text_add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void text_add_json(struct text *text, const char *value);
 void complain(const char *hint, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *find_line(const char *lines, const char *key, size_t *length);
 

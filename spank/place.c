@@ -1,5 +1,5 @@
 /* A step in some of a job's VMs runs on their nodes: there their shared connections and their own sockets are at hand. */
-#include "pcocc.h"
+#include "client.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,50 +9,15 @@
 
 static int places = -1; /* a file in memory: the node of each task, one a line, as srun reads a SLURM_HOSTFILE */
 
-/* Long options by which a user places tasks himself. */
-static const char *const placing[] = { "--nodelist", "--exclude", "--distribution", "--nodes", "--nodefile", "--relative",
-				       "--ntasks-per", "--spread-job", "--use-min-nodes", "--het-group" };
-
-/* Tells whether srun's command surely begins at a word: it is no option, nor the value of the word before. */
-static bool begins_command(const char *word, const char *before)
-{
-	return word[0] != '-' && (before[0] != '-' || strchr(before, '=') || !strcmp(before, "--pcocc-vm") || !strcmp(before, "--overlap"));
-}
-
-static bool is_placing(const char *word, const char *next, long tasks)
-{
-	if (word[0] != '-')
-		return false;
-	if (word[1] == 'n')
-		return strtol(word[2] ? word + 2 : next, NULL, 10) != tasks;
-	if (word[1] != '-')
-		return strpbrk(word + 1, "wxmNrFn") != NULL; /* also among the values of others: then nothing is lost but speed */
-	const char *number = !strncmp(word, "--ntasks=", 9) ? word + 9 : !strcmp(word, "--ntasks") ? next : NULL;
-	if (number)
-		return strtol(number, NULL, 10) != tasks;
-	for (size_t i = 0; i < sizeof(placing) / sizeof(*placing); i++)
-		if (!strncmp(word, placing[i], strlen(placing[i])))
-			return true;
-	return false;
-}
-
-/* Tells whether srun's own words (`line`, as /proc/PID/cmdline has them) or its environment say where its tasks run. */
-static bool is_placed(const char *line, size_t size, long tasks)
+/* Tells whether the user says where srun's tasks run, in its words or in its environment. */
+static bool is_placed(const struct words *typed, long tasks)
 {
 	static const char *const variables[] = { "SLURM_HOSTFILE", "SLURM_DISTRIBUTION", "SLURM_NTASKS_PER_NODE", "SLURM_HET_SIZE" };
-	const char *end = line + size, *before = "", *word = line + strlen(line) + 1;
 
 	for (size_t i = 0; i < sizeof(variables) / sizeof(*variables); i++)
 		if (getenv(variables[i]))
 			return true;
-	for (; word < end && strcmp(word, "--"); before = word, word += strlen(word) + 1) {
-		const char *next = word + strlen(word) + 1;
-		if (*before && begins_command(word, before))
-			return false;
-		if (is_placing(word, next < end ? next : "", tasks))
-			return true;
-	}
-	return false;
+	return typed->placed || (typed->tasks && strtol(typed->tasks, NULL, 10) != tasks);
 }
 
 /* Returns the node of each of the job's VMs, to be freed with what they point to; NULL when the step is in all of them, which
@@ -62,13 +27,13 @@ static char **read_nodes(uint32_t job, long tasks, long *vms)
 	struct boot_step boot;
 	char **names = NULL;
 
-	if (find_boot_step(job, &boot) || boot.age < 0 || boot.vms <= tasks)
+	if (!find_boot_step(job, &boot) || !boot.running || boot.vms <= tasks)
 		return NULL;
-	slurm_step_id_t id = { .job_id = job, .step_id = boot.id, .step_het_comp = NO_VAL };
+	slurm_step_id_t id = id_of_step(job, boot.id);
 	slurm_step_layout_t *layout = slurm_job_step_layout_get(&id);
 	if (!layout)
 		return NULL;
-	hostlist_t nodes = slurm_hostlist_create(layout->node_list);
+	hosts_t nodes = slurm_hostlist_create(layout->node_list);
 	if (layout->node_cnt > 1 && nodes && slurm_hostlist_count(nodes) == (int)layout->node_cnt)
 		names = calloc(layout->task_cnt, sizeof(*names));
 	*vms = names ? (long)layout->task_cnt : 0;
@@ -85,7 +50,7 @@ static char **read_nodes(uint32_t job, long tasks, long *vms)
 }
 
 /* Writes the node of each VM of a set, in the order of its tasks; returns the number of different ones, 0 when one is unknown. */
-static long write_places(hostlist_t wanted, char *const *names, long vms)
+static long write_places(hosts_t wanted, char *const *names, long vms)
 {
 	char *name = NULL;
 	long nodes = 0;
@@ -103,15 +68,15 @@ static long write_places(hostlist_t wanted, char *const *names, long vms)
 }
 
 /* Has srun run the tasks of a step in the VMs of `set` on the nodes of these VMs; false: its user says where, or nobody knows. */
-bool place_tasks(uint32_t job, const char *set, long tasks, const char *line, size_t size)
+bool place_tasks(uint32_t job, const char *set, long tasks, const struct words *typed)
 {
-	const char *nodes = getenv("SLURM_JOB_NUM_NODES");
+	const char *nodes = target.other ? NULL : getenv("SLURM_JOB_NUM_NODES");
 	long vms = 0, used = 0;
 	char **names = NULL, text[64];
 
-	if ((nodes && strtol(nodes, NULL, 10) == 1) || is_placed(line, size, tasks) || !(names = read_nodes(job, tasks, &vms)))
+	if ((nodes && strtol(nodes, NULL, 10) == 1) || is_placed(typed, tasks) || !(names = read_nodes(job, tasks, &vms)))
 		return false;
-	hostlist_t wanted = slurm_hostlist_create(set);
+	hosts_t wanted = slurm_hostlist_create(set);
 	places = wanted ? memfd_create("pcocc-places", MFD_CLOEXEC) : -1;
 	if (places >= 0) {
 		slurm_hostlist_uniq(wanted);

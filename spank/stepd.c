@@ -2,7 +2,7 @@
 #include "pcocc.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +12,11 @@
 
 #define CONFLICT_WAIT_MS 20000
 
-enum { HELPER_OK = 0, HELPER_DUPLICATE = 3, HELPER_CONFLICT = 4, HELPER_PLACE = 5 };
-
-static struct helper_result setup = { .status = -2 };
+/* How this node's set-up went, for all its tasks; `output` has the taps of each VM, or what its user shall read. */
+static struct {
+	enum { SETUP_NONE, SETUP_DONE, SETUP_DUPLICATE, SETUP_FAILED } state;
+	char *output;
+} setup;
 static bool unreachable; /* this node has no part of the job's network any more */
 
 static void pause_ms(long ms)
@@ -45,11 +47,11 @@ static void add_ranks(struct text *text, const uint32_t *ranks, uint32_t count)
 /* Who runs where is slurmctld's answer, never the environment's, which is the user's. */
 static int add_layout(struct text *text, uint32_t job, uint32_t step)
 {
-	slurm_step_id_t id = { .job_id = job, .step_id = step, .step_het_comp = NO_VAL };
+	slurm_step_id_t id = id_of_step(job, step);
 	slurm_step_layout_t *layout = slurm_job_step_layout_get(&id);
 	if (!layout)
 		return -1;
-	hostlist_t nodes = slurm_hostlist_create(layout->node_list);
+	hosts_t nodes = slurm_hostlist_create(layout->node_list);
 	for (uint32_t i = 0; nodes && i < layout->node_cnt; i++) {
 		char *name = slurm_hostlist_shift(nodes);
 		text_add(text, "layout %s ", name ? name : "?");
@@ -69,7 +71,7 @@ static void set_failure(const char *message)
 	text_add(&text, "pcocc: error: %s\n", message);
 	free(setup.output);
 	setup.output = text.data;
-	setup.status = 1;
+	setup.state = SETUP_FAILED;
 }
 
 /* A name of slurmctld's; where nothing checks accounts, that is whatever the user wrote, and may hold lines of its own. */
@@ -79,11 +81,11 @@ static const char *one_line(const char *name)
 }
 
 /* What the job is charged to and runs in, by slurmctld's word: asked for only when a resource set depends on it. */
-static int add_place(struct text *text, uint32_t job)
+static int add_charge(struct text *text, uint32_t job)
 {
 	job_info_msg_t *jobs = NULL;
 
-	if (slurm_load_job(&jobs, job, SHOW_ALL))
+	if (load_job(job, &jobs))
 		return -1;
 	int found = 0;
 	for (uint32_t i = 0; i < jobs->record_count && !found; i++) { /* all tasks of an array come with its first */
@@ -98,35 +100,50 @@ static int add_place(struct text *text, uint32_t job)
 	return found ? 0 : -1;
 }
 
-static void ask_helper(const struct text *request)
+static void ask_helper(const struct text *request, struct helper_result *answer)
 {
 	struct text whole = { 0 };
 
 	text_add(&whole, "%send\n", request->data);
-	free(setup.output);
-	run_helper("setup", whole.data, &setup);
+	run_helper(HELPER_SETUP, whole.data, answer);
 	free(whole.data);
+}
+
+static void note_answer(const struct helper_result *answer)
+{
+	setup.output = answer->output;
+	if (answer->ended && answer->status == 0)
+		setup.state = SETUP_DONE;
+	else if (answer->ended && answer->status == HELPER_DUPLICATE)
+		setup.state = SETUP_DUPLICATE;
+	else
+		setup.state = SETUP_FAILED;
 }
 
 /* Runs set-up; a younger boot step of the same job in the way is killed, as it would lose on every node. */
 static void run_setup(uint32_t job, struct text *request)
 {
-	bool placed = false;
+	bool charged = false;
 
 	for (int waited = 0; waited < CONFLICT_WAIT_MS; waited += 200) {
+		struct helper_result answer = { 0 };
 		unsigned int other = 0;
-		ask_helper(request);
-		if (setup.status == HELPER_PLACE && !placed) {
-			placed = true;
-			if (add_place(request, job)) {
+		ask_helper(request, &answer);
+		if (answer.ended && answer.status == HELPER_CHARGE && !charged) {
+			charged = true;
+			free(answer.output);
+			if (add_charge(request, job)) {
 				set_failure("slurmctld did not say in which account and partition this job runs");
 				return;
 			}
-			ask_helper(request);
+			ask_helper(request, &answer);
 		}
-		if (setup.status != HELPER_CONFLICT || sscanf(setup.output, "conflict %u", &other) != 1)
+		if (!answer.ended || answer.status != HELPER_CONFLICT || sscanf(answer.output, "conflict %u", &other) != 1) {
+			note_answer(&answer);
 			return;
-		slurm_kill_job_step(job, other, 9);
+		}
+		free(answer.output);
+		kill_step(job, other, SIGKILL);
 		pause_ms(200);
 	}
 	set_failure("another boot step of this job holds the node");
@@ -197,7 +214,7 @@ static int boot_task_privileged(spank_t sp)
 	char probe[16];
 	int host = -1;
 
-	if (setup.status != HELPER_OK)
+	if (setup.state != SETUP_DONE)
 		return 0; /* told by stepd_task, which can reach the user */
 	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_TASK_GLOBAL_ID, &rank) || enter_netns(job, &host)) {
 		set_failure("the job's network namespace is gone");
@@ -213,8 +230,8 @@ static int boot_task_privileged(spank_t sp)
 		set_failure(message);
 	} else {
 		snprintf(probe, sizeof(probe), "%d", sock);
-		spank_setenv(sp, "PCOCC_TAP_FDS", fds.data, 1);
-		spank_setenv(sp, "PCOCC_PROBE_FD", probe, 1);
+		spank_setenv(sp, ENV_TAP_FDS, fds.data, 1);
+		spank_setenv(sp, ENV_PROBE_FD, probe, 1);
 	}
 	free(fds.data);
 	return 0;
@@ -246,13 +263,16 @@ static bool is_vm_step(spank_t sp, char *set, size_t size)
 	return spank_getenv(sp, ENV_STEP_VMS, set, (int)size) == ESPANK_SUCCESS && *set;
 }
 
-/* A save speaks to QEMU, and to other nodes through Slurm: it stays in the node's own network. */
-static bool is_save(spank_t sp)
+/* An operation, pcocc_runtime/steps/operations.py, begins in the node's own network, where it can go from to wherever it belongs,
+ * unless the srun that starts it knows better. */
+static bool stays_outside(spank_t sp)
 {
+	char inside[8] = "";
 	int argc = 0;
 	char **argv = NULL;
 
-	return spank_get_item(sp, S_JOB_ARGV, &argc, &argv) == ESPANK_SUCCESS && argc > 0 && strcmp(argv[0], "@save") == 0;
+	return spank_get_item(sp, S_JOB_ARGV, &argc, &argv) == ESPANK_SUCCESS && argc > 0 && argv[0][0] == '@' &&
+	       !(spank_getenv(sp, ENV_STEP_INSIDE, inside, sizeof(inside)) == ESPANK_SUCCESS && *inside);
 }
 
 int stepd_task_privileged(spank_t sp)
@@ -261,45 +281,26 @@ int stepd_task_privileged(spank_t sp)
 
 	if (options.boot)
 		return boot_task_privileged(sp);
-	return is_vm_step(sp, set, sizeof(set)) && !is_save(sp) ? vm_task_privileged(sp) : 0;
+	return is_vm_step(sp, set, sizeof(set)) && !stays_outside(sp) ? vm_task_privileged(sp) : 0;
 }
 
-/* Becomes the attach client, with the task's own command behind its own words. */
-static int exec_attach(spank_t sp, const char *const *words)
+/* Has the task run the attach client, with the task's own command behind these words. */
+static int run_attach(spank_t sp, const char *option, const char *value)
 {
-	static const char program[] = PCOCC_LIBEXEC "/attach";
-	int argc = 0;
-	char **argv = NULL, **environment = NULL;
-	size_t own = 0;
+	const char *words[] = { PCOCC_LIBEXEC "/attach", option, value };
 
-	while (words[own])
-		own++;
-	if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) || spank_get_item(sp, S_JOB_ENV, &environment))
-		return -1;
-	const char **all = calloc(own + (size_t)argc + 2, sizeof(*all));
-	if (!all)
-		return -1;
-	all[0] = program;
-	memcpy(all + 1, words, own * sizeof(*all));
-	memcpy(all + 1 + own, argv, (size_t)argc * sizeof(*all));
-#ifdef HAVE_SPANK_PREPEND_TASK_ARGV
-	int result = spank_prepend_task_argv(sp, (int)own + 1, all) ? -1 : 0;
-#else
-	execve(program, (char *const *)all, environment); /* the new program is the task (tried) */
-	int result = -1;
-#endif
-	if (result)
-		complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", program,
-			 strerror(errno));
-	free(all);
-	return result;
+	if (prepend_words(sp, option ? 3 : 1, words) == 0)
+		return 0;
+	complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", words[0],
+		 strerror(errno));
+	return -1;
 }
 
 /* Task i of T gets VM i of V, or by blocks when there are more tasks than VMs. */
 static char *choose_vm(spank_t sp, const char *set)
 {
 	uint32_t task = 0, tasks = 1;
-	hostlist_t vms = slurm_hostlist_create(set);
+	hosts_t vms = slurm_hostlist_create(set);
 	char *name = NULL;
 
 	if (!vms || spank_get_item(sp, S_TASK_GLOBAL_ID, &task) || spank_get_item(sp, S_JOB_TOTAL_TASK_COUNT, &tasks))
@@ -316,22 +317,21 @@ static char *choose_vm(spank_t sp, const char *set)
 
 static int boot_task(void)
 {
-	if (setup.status == HELPER_OK)
+	if (setup.state == SETUP_DONE)
 		return 0; /* the step's own command is the launcher */
-	if (setup.status != HELPER_DUPLICATE && setup.output) {
+	if (setup.state == SETUP_FAILED) {
 		ssize_t ignored = write(STDERR_FILENO, setup.output, strlen(setup.output));
 		(void)ignored;
 	}
-	_exit(setup.status == HELPER_DUPLICATE ? PCOCC_EXIT_DUPLICATE : 1);
+	_exit(setup.state == SETUP_DUPLICATE ? EXIT_DUPLICATE : 1);
 }
 
 static int batch_task(spank_t sp, const char *set)
 {
-	const char *words[] = { "--batch", NULL, NULL };
-	hostlist_t vms = slurm_hostlist_create(set);
+	hosts_t vms = slurm_hostlist_create(set);
+	const char *first = vms ? slurm_hostlist_shift(vms) : NULL;
 
-	words[1] = vms ? slurm_hostlist_shift(vms) : NULL;
-	return words[1] ? exec_attach(sp, words) : -1;
+	return first ? run_attach(sp, "--batch", first) : -1;
 }
 
 int stepd_task(spank_t sp)
@@ -345,9 +345,8 @@ int stepd_task(spank_t sp)
 		return spank_getenv(sp, ENV_BATCH_VM, set, sizeof(set)) == ESPANK_SUCCESS && *set ? batch_task(sp, set) : 0;
 	if (!is_vm_step(sp, set, sizeof(set)))
 		return 0;
-	const char *const none[] = { NULL };
 	char *vm = choose_vm(sp, set);
-	if (!vm || spank_setenv(sp, "PCOCC_VM_NAME", vm, 1))
+	if (!vm || spank_setenv(sp, ENV_VM_NAME, vm, 1))
 		return -1;
 	if (unreachable) {
 		char node[256] = "this node";
@@ -356,7 +355,7 @@ int stepd_task(spank_t sp)
 			 "%s cannot be reached from %s: the job's VMs there have ended", vm, node);
 		_exit(1);
 	}
-	return exec_attach(sp, none);
+	return run_attach(sp, NULL, NULL);
 }
 
 int stepd_exit(spank_t sp)
@@ -365,13 +364,13 @@ int stepd_exit(spank_t sp)
 	struct text text = { 0 };
 	struct helper_result result = { 0 };
 
-	if (!options.boot || setup.status == -2 || setup.status == HELPER_DUPLICATE)
+	if (!options.boot || setup.state == SETUP_NONE || setup.state == SETUP_DUPLICATE)
 		return 0;
 	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_JOB_STEPID, &step))
 		return 0;
 	text_add(&text, "job %u\nstep %u\nend\n", job, step);
-	run_helper("release", text.data, &result);
-	if (result.status)
+	run_helper(HELPER_RELEASE, text.data, &result);
+	if (!result.ended || result.status)
 		slurm_error("pcocc: job %u was not released: %s", job, result.output);
 	free(text.data);
 	free(result.output);
@@ -380,5 +379,5 @@ int stepd_exit(spank_t sp)
 
 void slurmd_start(void)
 {
-	spawn_helper("start");
+	spawn_helper(HELPER_START);
 }

@@ -28,25 +28,6 @@ void text_add(struct text *text, const char *format, ...)
 	}
 }
 
-/* Adds a JSON string, or null. */
-void text_add_json(struct text *text, const char *value)
-{
-	if (!value) {
-		text_add(text, "null");
-		return;
-	}
-	text_add(text, "\"");
-	for (const unsigned char *at = (const unsigned char *)value; *at; at++) {
-		if (*at == '"' || *at == '\\')
-			text_add(text, "\\%c", *at);
-		else if (*at < 0x20)
-			text_add(text, "\\u%04x", *at);
-		else
-			text_add(text, "%c", *at);
-	}
-	text_add(text, "\"");
-}
-
 /* Writes `pcocc: error: ...` and a hint to stderr: the user's terminal, or the task's stderr in a step. */
 void complain(const char *hint, const char *format, ...)
 {

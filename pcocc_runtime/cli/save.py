@@ -7,7 +7,7 @@ import os
 import re
 
 from pcocc_runtime import errors
-from pcocc_runtime.documents.save import SAVE_VERB
+from pcocc_runtime.documents.verbs import SAVE_VERB
 from pcocc_runtime.save.options import add_options, one_name
 
 

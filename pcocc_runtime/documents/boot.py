@@ -6,9 +6,8 @@ import base64
 import json
 import zlib
 
+from pcocc_runtime.documents.wire import ENV_BOOT
 from pcocc_runtime.errors import RequestError
-
-BOOT_VARIABLE = "PCOCC_BOOT"
 
 
 def encode_boot(cluster: str, keys: dict[str, str]) -> str:
@@ -23,6 +22,6 @@ def decode_boot(text: str) -> tuple[str, dict[str, str]]:
         return str(tree["cluster"]), dict(tree["keys"])
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise RequestError(
-            f"the variable {BOOT_VARIABLE} of the boot step is damaged ({error})",
+            f"the variable {ENV_BOOT} of the boot step is damaged ({error})",
             hint="do not start boot steps by hand: use srun --pcocc-vm",
         ) from None

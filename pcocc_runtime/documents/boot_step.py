@@ -136,7 +136,3 @@ def _parse_place(fields: dict[str, list[str]]) -> Charge | None:
     if any(len(one) != 1 for one in values):
         raise NodeError("the request of the plugin says in part where the job runs", hint="plugin and runtime must be of one version")
     return Charge(*(one[0] for one in values))
-
-
-# exit statuses the plugin knows: an older boot step lives, a younger one is in the way, slurmctld must say where the job runs
-DUPLICATE, CONFLICT, PLACE = 3, 4, 5

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-SAVE_VERB = "@save"
-
 SAVE_SOCKET, EXPORT_SOCKET = "save", "save.nbd"
 SAVE_OVERLAY, MERGE_JOB = "save-overlay", "save-merge"
 SAVE_FILTER, SAVE_VIEW = "save-filter", "save-view"  # between a drive and its guest, and what the drive was (drivesave.py)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.documents.vm_events import TOKEN
 
 _SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
 _PASSED = ("SLURM_", "PCOCC_")
-_KEPT_BACK = ("SLURM_SPANK_", "SLURM_RLIMIT_", "SLURM_PCOCC_", "PCOCC_TAP_", "PCOCC_PROBE_", "PCOCC_BOOT", "PCOCC_VM=")
+_KEPT_BACK = ("SLURM_SPANK_", "SLURM_RLIMIT_", "SLURM_PCOCC_", wire.ENV_TAP_FDS, wire.ENV_PROBE_FD, wire.ENV_BOOT)
 _HOST_ONLY = frozenset(
     [
         "SLURM_CONF",
@@ -38,11 +39,11 @@ _HOST_ONLY = frozenset(
         "SLURM_TOPOLOGY_ADDR",
         "SLURM_TOPOLOGY_ADDR_PATTERN",
         "SLURM_OOM_KILL_STEP",
-        "PCOCC_TEMPLATE",
-        "PCOCC_IMAGE",
-        "PCOCC_MOUNT",
-        "PCOCC_USER_DATA",
-        "PCOCC_VM",
+        wire.VAR_TEMPLATE,
+        wire.VAR_IMAGE,
+        wire.VAR_MOUNT,
+        wire.VAR_USER_DATA,
+        wire.VAR_VM,
     ]
 )
 

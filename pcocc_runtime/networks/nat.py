@@ -33,7 +33,7 @@ def _choose_slot(taken: set[int]) -> int:
     for slot in range(naming.UPLINK_SLOTS):
         if slot not in taken:
             return slot
-    raise NodeError(f"{len(taken)} jobs of this node have a way out already", hint="look for leftovers in /run/pcocc/.state")
+    raise NodeError(f"{len(taken)} jobs of this node have a way out already", hint=f"look for leftovers in {naming.STATE_DIR}")
 
 
 def _choose_port(ports: range, taken: set[int], is_free: Callable[[int], bool], network: str) -> int:

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import MAX_REQUEST, PLACE, BootStep, parse_boot_step, parse_fields, parse_number
+from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.boot_step import MAX_REQUEST, BootStep, parse_boot_step, parse_fields, parse_number
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.node.records import (
     Record,
@@ -39,10 +40,10 @@ _CONFIG_DIR = "/etc/pcocc"
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; print the result the plugin reads, or the error its user will read."""
     words = sys.argv[1:] if argv is None else argv
-    verbs = {"setup": _setup, "release": _release, "start": _start}
+    verbs = {wire.HELPER_SETUP: _setup, wire.HELPER_RELEASE: _release, wire.HELPER_START: _start}
     try:
         if len(words) != 1 or words[0] not in verbs:
-            raise NodeError("usage: node setup|release|start", hint="this program is called by the pcocc plugin")
+            raise NodeError(f"usage: node {'|'.join(verbs)}", hint="this program is called by the pcocc plugin")
         os.umask(0o022)
         verbs[words[0]]()
     except Yield as other:
@@ -87,7 +88,7 @@ def _setup() -> None:
                     apply.make_networks(step.job, work.acts)
                     files.replace_file(naming.job_dir(step.job) / naming.NODE_FILE, work.node.encode(), 0o644)
     except planner.ChargeWanted:
-        raise Yield(PLACE) from None
+        raise Yield(wire.HELPER_CHARGE) from None
     print(work.answer, end="")
 
 

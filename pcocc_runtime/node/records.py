@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import CONFLICT, DUPLICATE, BootStep
+from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.work import Nat, Offer, decode_nat
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat, remove
@@ -102,9 +103,9 @@ def claim(step: BootStep, scratch: str) -> Record:
     old = read_record(step.job)
     if old is not None and old.step != step.step and process.is_alive(old.stepd):
         if old.step < step.step:
-            raise Yield(DUPLICATE, old.step)
+            raise Yield(wire.HELPER_DUPLICATE, old.step)
         write_record(replace(old, heir=step.step))
-        raise Yield(CONFLICT, old.step)
+        raise Yield(wire.HELPER_CONFLICT, old.step)
     if old is not None and old.step != step.step:
         clear_step(old)
     stepd = process.find_process(step.stepd)

@@ -81,7 +81,7 @@ def _check_reach(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachRep
             FAILED,
             f"{network.name}: {naming.vm_name(rank)} on {homes[rank]} ({network.address_of(rank)}) answers nobody",
             "has it booted, with this interface configured by DHCP? its console tells: "
-            f"/run/pcocc/{asked[0][0].job}/{naming.vm_name(rank)}/console.log there",
+            f"{naming.job_dir(asked[0][0].job)}/{naming.vm_name(rank)}/console.log there",
         )
         for rank in sorted(dead)
     ]

@@ -139,5 +139,4 @@ def choose_targets(members: Sequence[int], own: Sequence[int], most: int) -> tup
     return tuple(sorted({*own, *(others[place * len(others) // wanted] for place in range(wanted))}))
 
 
-NETWORK_VERB = "@netinfo"
 SHOW, CHECK = "show", "check"

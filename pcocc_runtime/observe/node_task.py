@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, RoutedFacts, decode_node
+from pcocc_runtime.documents.verbs import NETWORK_VERB
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.observe.facts import (
     CHECK,
     ENDED_STATE,
-    NETWORK_VERB,
     SHOW,
     Answer,
     Device,
@@ -33,12 +33,17 @@ _SMALL = 128  # bytes of a packet that passes where anything does
 _SSH, _DHCP = 22, 67
 
 
-def main(argv: Sequence[str]) -> int:
+def check_words(words: Sequence[str]) -> Sequence[str]:
+    """Return them as they are: whoever asks is told what is wrong with them by `operate`."""
+    return words
+
+
+def operate(job: int, _vm: str, words: Sequence[str]) -> int:
     """Send what this node knows; a failure is sent too, so that it can be told beside what the others say."""
     task = int(os.environ.get("SLURM_PROCID", "0"))
     content: Answer | Failure
     try:
-        content = collect_facts(int(os.environ["SLURM_JOB_ID"]), argv)
+        content = collect_facts(job, words)
     except (PcoccError, OSError) as error:
         content = Failure(f"{os.environ.get('SLURMD_NODENAME') or os.uname().nodename}: {error}")
     for line in encode_answer(task, content):

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pcocc_runtime.documents import wire
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
-from pcocc_runtime.slurm.text import BOOT_STEP, JobFacts, Running, ensure_job_number
+from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number
 
 
 def run_step(job: str, vms: str, words: Sequence[str]) -> int:
@@ -39,9 +40,9 @@ def boot_argv(facts: JobFacts, vms: int, sets: str, whole_nodes: bool = False) -
     cpus = ["--cpu-bind=none"] if whole_nodes else [f"--cpus-per-task={facts.cpus_per_task}"]
     return [
         "srun", f"--jobid={facts.job}", "--overlap", f"--ntasks={vms}", f"--nodes={facts.nodes}",
-        "--distribution=block", *cpus, "--mem=0", f"--job-name={BOOT_STEP}",
+        "--distribution=block", *cpus, "--mem=0", f"--job-name={wire.BOOT_STEP}",
         "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/",
-        f"--pcocc-boot={sets}", str(LAUNCHER),
+        f"--{wire.OPTION_BOOT}={sets}", str(LAUNCHER),
     ]  # fmt: skip
 
 
@@ -59,7 +60,10 @@ def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in _KEPT or not _is_slurms(name)}
 
 
-_SPREAD = 'd=/run/pcocc/$1/$2; [ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/ended.new && mv $d/ended.new $d/ended'
+_SPREAD = (
+    f"d={wire.RUN_DIR}/$1/$2; "
+    '[ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/ended.new && mv $d/ended.new $d/ended'
+)
 
 
 def spread_end(job: int, nodes: int, vm: str, reason: str) -> None:
@@ -85,7 +89,7 @@ def network_argv(running: Running, words: Sequence[str]) -> list[str]:
         "srun", f"--jobid={running.job}", "--overlap", f"--nodes={running.nodes}", f"--nodelist={running.node_list}",
         f"--ntasks={running.nodes}", "--ntasks-per-node=1", "--mem=0", "--time=10", "--job-name=pcocc-network",
         "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/", "--quiet", "--quit-on-interrupt",
-        "--pcocc-vm=vm0", *words,
+        f"--{wire.OPTION_VM}=vm0", *words,
     ]  # fmt: skip
 
 
@@ -97,7 +101,9 @@ def network_environment(running: Running) -> dict[str, str]:
 
     A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were still to come.
     """
-    return {"SLURM_JOB_ID": str(running.job), "SLURM_SPANK_PCOCC_TEMPLATE": "any:1", "SLURM_PCOCC_PATIENCE": _LOOK_SECONDS}
+    return {
+        "SLURM_JOB_ID": str(running.job), wire.ENV_TEMPLATE: "any:1", wire.ENV_PATIENCE: _LOOK_SECONDS, wire.ENV_STEP_INSIDE: "1",
+    }  # fmt: skip
 
 
 def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
@@ -120,7 +126,7 @@ def operation_argv(job: int, vms: str, words: Sequence[str], node: str | None = 
     where = [f"--nodelist={node}", "--nodes=1", "--ntasks=1"] if node else []
     return [
         "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where, "--input=none",
-        "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", "--quit-on-interrupt", f"--pcocc-vm={vms}", *words,
+        "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", "--quit-on-interrupt", f"--{wire.OPTION_VM}={vms}", *words,
     ]  # fmt: skip
 
 
@@ -143,9 +149,9 @@ def run_vm_step(argv: list[str]) -> int:
             continue  # the terminal has told srun too, which ends the step in order
 
 
-def become_vm_step(argv: list[str]) -> NoReturn:
-    """Become such an srun."""
+def become_vm_step(argv: list[str], inside: bool) -> NoReturn:
+    """Become such an srun, whose tasks begin inside the job's network namespace or in the node's own network."""
     try:
-        os.execvpe(argv[0], argv, _operation_environment())
+        os.execvpe(argv[0], argv, {**_operation_environment(), **({wire.ENV_STEP_INSIDE: "1"} if inside else {})})
     except OSError as error:
         raise NodeError(f"srun cannot be run on {os.uname().nodename}: {error.strerror}") from None

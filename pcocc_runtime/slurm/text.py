@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from pcocc_runtime.documents.wire import BOOT_STEP
 from pcocc_runtime.errors import NodeError, RequestError, one_line
 
 
@@ -13,9 +14,6 @@ def ensure_job_number(text: str) -> None:
     """Raise RequestError unless a text is the number of a job, or of a task of an array as JOB_TASK."""
     if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", text):
         raise RequestError(f"{text!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
-
-
-BOOT_STEP = "pcocc-vms"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from pcocc_runtime.steps.batch import become_batch
-from pcocc_runtime.steps.session import AttachError, Session, read_cluster
+from pcocc_runtime.steps.session import run_command
 
 
 def main() -> int:
     """Run the task's command in its VM; the return value is the command's exit status."""
-    if sys.argv[1:2] == ["--batch"]:
-        return become_batch(sys.argv[2], sys.argv[3:])
-    if sys.argv[1:2] == ["@netinfo"]:
-        from pcocc_runtime.observe import node_task
+    words = sys.argv[1:]
+    if words[0] == "--batch":
+        from pcocc_runtime.steps.batch import become_batch
 
-        return node_task.main(sys.argv[2:])
-    if sys.argv[1:2] == ["@save"]:
-        from pcocc_runtime.save.task import main
+        return become_batch(words[1], words[2:])
+    if words[0].startswith("@"):
+        from pcocc_runtime.steps.operations import run_operation
 
-        return main(sys.argv[2:])
-    vm = os.environ.get("PCOCC_VM_NAME", "")
-    try:
-        return Session(vm, read_cluster(vm)).run(sys.argv[1:])
-    except AttachError as error:
-        print(error, file=sys.stderr)
-        return 1
+        return run_operation(words)
+    return run_command(words)

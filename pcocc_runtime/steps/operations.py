@@ -1,24 +1,96 @@
-"""Operations on VMs: commands that begin with '@'."""
+"""Operations on VMs: commands that begin with '@'. A row and its module make one; this runs it where it belongs, as the task."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import signal
+import sys
 from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
-from pcocc_runtime import naming
-from pcocc_runtime.errors import NodeError
-from pcocc_runtime.slurm.steps import become_vm_step, operation_argv
-from pcocc_runtime.system import files
+from pcocc_runtime import errors
+from pcocc_runtime.documents.verbs import BATCH_VERB, NETWORK_VERB, SAVE_VERB
+from pcocc_runtime.documents.wire import ENV_STEP_INSIDE, ENV_VM_NAME
 
 
-def go_to_node(job: int, vm: str, words: Sequence[str]) -> None:
-    """Return on the VM's node; anywhere else become an srun that runs the operation there."""
+class Operation(NamedTuple):
+    """Where an operation runs and what does it: a module with `check_words`, which refuses wrong ones anywhere, and `operate`.
+
+    `inside` is the job's network namespace, instead of the node's own network; `on_node` is the node of the VM, instead of any.
+    """
+
+    module: str
+    inside: bool = False
+    on_node: bool = False
+
+
+OPERATIONS = {
+    BATCH_VERB: Operation("pcocc_runtime.steps.batch", inside=True),
+    NETWORK_VERB: Operation("pcocc_runtime.observe.node_task", inside=True),
+    SAVE_VERB: Operation("pcocc_runtime.save.task", on_node=True),
+}
+
+
+def run_operation(argv: Sequence[str]) -> int:
+    """Be the task: run the operation that `argv` begins with; the return value is the task's exit status."""
+    verb, vm = argv[0], os.environ.get(ENV_VM_NAME, "")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: _stop(verb, vm, number))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        return _run(verb, argv[1:], vm)
+    except errors.PcoccError as error:
+        sys.stderr.write(errors.render(error) + "\n")
+    except OSError as error:
+        sys.stderr.write(f"pcocc: error: {verb} of {vm} failed: {errors.one_line(str(error))}\n")
+    except Exception as error:  # the outermost layer
+        from pcocc_runtime import terminal
+
+        sys.stderr.write(errors.render(terminal.confess(error)) + "\n")
+    return errors.EXIT_FAILURE
+
+
+def _stop(verb: str, vm: str, number: int) -> NoReturn:
+    sys.stderr.write(f"pcocc: {verb} of {vm} was interrupted\n")
+    raise SystemExit(128 + number)
+
+
+def _run(verb: str, words: Sequence[str], vm: str) -> int:
+    if verb not in OPERATIONS:
+        known = f"there are: {', '.join(OPERATIONS)}; a program of that name is run by its path"
+        raise errors.RequestError(f"{verb} is not a VM operation", known)
+    operation = OPERATIONS[verb]
+    module: Any = importlib.import_module(operation.module)
+    job = int(os.environ["SLURM_JOB_ID"])
+    wanted = module.check_words(words)  # before it moves: the step there has one task
+    _move(operation, job, vm, [verb, *words])
+    return int(module.operate(job, vm, wanted))
+
+
+def _move(operation: Operation, job: int, vm: str, argv: Sequence[str]) -> None:
+    """Return where the operation belongs; anywhere else become an srun that runs it there.
+
+    The plugin leaves an operation in the node's own network unless the srun that starts the step says otherwise. From there another
+    srun can be started, from the job's namespace none: so one that a user has typed moves, too, when it belongs inside.
+    """
+    here = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+    node = _find_node(job, vm) if operation.on_node else here
+    if node == here and (not operation.inside or os.environ.get(ENV_STEP_INSIDE)):
+        return
+    from pcocc_runtime.slurm.steps import become_vm_step, operation_argv
+
+    become_vm_step(operation_argv(job, vm, argv, node), operation.inside)
+
+
+def _find_node(job: int, vm: str) -> str:
+    from pcocc_runtime import naming
+    from pcocc_runtime.system import files
+
     cluster = files.read_json(naming.job_dir(job) / "cluster.json")
     if not isinstance(cluster, dict):
-        raise NodeError(f"the VMs of job {job} do not run on this node", "they have ended, or are about to boot")
-    node = next((name for name, ranks in cluster["nodes"] if int(vm[2:]) in ranks), None)
-    here = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+        raise errors.NodeError(f"the VMs of job {job} do not run on this node", "they have ended, or are about to boot")
+    node = next((str(name) for name, ranks in cluster["nodes"] if int(vm[2:]) in ranks), None)
     if node is None:
-        raise NodeError(f"nobody knows where {vm} runs")
-    if node != here:
-        become_vm_step(operation_argv(job, vm, words, node))
+        raise errors.NodeError(f"nobody knows where {vm} runs")
+    return node

@@ -11,10 +11,12 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.reach import address_of, render_ports
 from pcocc_runtime.documents.vm_events import DONE, ENDED, UP, explain_end, task_token
 from pcocc_runtime.guest.script import render_command, render_signal, select_environment
@@ -36,9 +38,19 @@ class AttachError(Exception):
     """The VM could not be reached; the text has the lines for the user."""
 
 
+def run_command(argv: Sequence[str], script: bool = False) -> int:
+    """Be the task: run a command, or a script of this node's, in the VM named in the environment; return its exit status."""
+    vm = os.environ.get(wire.ENV_VM_NAME, "")
+    try:
+        return Session(vm, read_cluster(vm)).run(argv, script)
+    except AttachError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
 def read_cluster(vm: str) -> dict[str, Any]:
     """Return what the launchers of this node wrote about the cluster, waiting for a boot that is under way."""
-    path = f"/run/pcocc/{os.environ['SLURM_JOB_ID']}"
+    path = f"{wire.RUN_DIR}/{os.environ['SLURM_JOB_ID']}"
     deadline = time.monotonic() + BOOT_SECONDS
     while True:
         try:
@@ -62,7 +74,7 @@ def cut_off(vm: str) -> AttachError:
 
 def _is_set_up(path: str) -> bool:
     """Tell whether this node has, or is just making, its part of the job's virtual cluster."""
-    return os.path.isdir(path) or os.path.exists(f"/run/netns/pcocc-{os.environ['SLURM_JOB_ID']}")
+    return os.path.isdir(path) or os.path.exists(f"{wire.NETNS_PATH}{os.environ['SLURM_JOB_ID']}")
 
 
 class Session:
@@ -88,16 +100,16 @@ class Session:
         self.deadline = time.monotonic() + patience(cluster)
         self.limit = self.deadline - time.monotonic()
 
-    def run(self, argv: Sequence[str]) -> int:
-        """Wait until the VM answers, run the command, return its exit status."""
+    def run(self, argv: Sequence[str], script: bool = False) -> int:
+        """Wait until the VM answers, run the command (or this node's script), return its exit status."""
         self._catch_signals()
         self.keeper = self._meet_keeper()
         if self.keeper:
             self._await_keeper(self.keeper)
-        elif os.environ.get("SLURM_PCOCC_PATIENCE") != "0":  # it may still boot; the plugin knows when all VMs have answered
+        elif os.environ.get(wire.ENV_PATIENCE) != "0":  # it may still boot; the plugin knows when all VMs have answered
             self._await_sshd()
         try:
-            return self._run_script(self._script(argv))
+            return self._run_script(self._script(self._stage_batch(argv) if script else argv))
         finally:
             self._complaint()
 
@@ -119,13 +131,9 @@ class Session:
             raise AttachError(f"pcocc: error: {self.vm} on {self.node}: {complaint}")
 
     def _script(self, argv: Sequence[str]) -> str:
-        if argv[0] == "@batch":
-            argv = self._stage_batch(argv[1:])
-        elif argv[0].startswith("@"):
-            raise AttachError(f"pcocc: error: {argv[0]} is not a VM operation\nhint: a program of that name is run by its path")
         environ = select_environment(os.environ)
         environ |= {
-            "PCOCC_VM_NAME": self.vm,
+            wire.ENV_VM_NAME: self.vm,
             "PCOCC_VM_RANK": str(self.rank),
             "PCOCC_NODELIST": f"vm[0-{self.cluster['vms'] - 1}]" if self.cluster["vms"] > 1 else "vm0",
             "PCOCC_HOSTFILE": "/etc/pcocc/hostfile",

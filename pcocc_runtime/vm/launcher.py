@@ -16,7 +16,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot import BOOT_VARIABLE, decode_boot
+from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.boot import decode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
@@ -64,19 +65,19 @@ def main() -> int:
 
 def read_task(environ: dict[str, str]) -> Task:
     """Return the facts of this task from the environment Slurm and the plugin made."""
-    if "PCOCC_TAP_FDS" not in environ:
+    if wire.ENV_TAP_FDS not in environ:
         raise NodeError(
             "the pcocc plugin did not run for this task",
             hint="plugstack.conf of this node must name pcocc.so, and slurmd be restarted after it was installed",
         )
     cpus = int(environ.get("SLURM_CPUS_PER_TASK") or "1")
-    fds = [int(word) for word in environ["PCOCC_TAP_FDS"].split(",") if word]
-    probe = environ.get("PCOCC_PROBE_FD", "")
+    fds = [int(word) for word in environ[wire.ENV_TAP_FDS].split(",") if word]
+    probe = environ.get(wire.ENV_PROBE_FD, "")
     return Task(
         job=int(environ["SLURM_JOB_ID"]),
         rank=int(environ["SLURM_PROCID"]),
         cpus=cpus,
-        memory=int(environ.get("PCOCC_TASK_MEMORY") or "0"),
+        memory=int(environ.get(wire.ENV_TASK_MEMORY) or "0"),
         tap_fds=tuple(fds),
         probe_fd=int(probe) if probe else None,
     )
@@ -85,7 +86,7 @@ def read_task(environ: dict[str, str]) -> Task:
 def launch(task: Task, environ: dict[str, str]) -> None:
     """Make the VM's files, start its keeper, and exec QEMU."""
     node = read_node(task.job)
-    encoded, raw_keys = decode_boot(environ.get(BOOT_VARIABLE, ""))
+    encoded, raw_keys = decode_boot(environ.get(wire.ENV_BOOT, ""))
     cluster = decode_cluster(encoded)
     keys = seed.Keys(**raw_keys)
     group = cluster.group_of(task.rank)

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pcocc_runtime.documents.boot import BOOT_VARIABLE, encode_boot
+from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import decode_cluster, sets_text
 from pcocc_runtime.documents.vm_events import KILLED, PREFIX
@@ -26,8 +27,6 @@ from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 
-STATUS_FD, PARENT_FD = 3, 4
-CLUSTER_VARIABLE = "SLURM_SPANK_PCOCC_CLUSTER"
 # what Slurm says when a step ends with its job, as every boot step does
 _STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
 _TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
@@ -41,7 +40,7 @@ def main() -> int:
     """Start and accompany the boot step of the job named on the command line."""
     job = int(sys.argv[1])
     try:
-        cluster_text = os.environ.get(CLUSTER_VARIABLE, "")
+        cluster_text = os.environ.get(wire.ENV_CLUSTER, "")
         if not cluster_text:
             raise RequestError(
                 f"job {job} has no virtual cluster",
@@ -52,21 +51,21 @@ def main() -> int:
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
         environment = {
-            BOOT_VARIABLE: encode_boot(cluster_text, ssh_keys.make_keys(f"pcocc-{job}")),
-            "PCOCC_TASK_MEMORY": str(memory),
+            wire.ENV_BOOT: encode_boot(cluster_text, ssh_keys.make_keys(f"pcocc-{job}")),
+            wire.ENV_TASK_MEMORY: str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)
         return BootWatch(job, cluster.vm_count, facts.nodes).run(argv, environment)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
-        report("failed")
+        report(wire.BOOT_FAILED)
         return 1
 
 
 def report(word: str) -> None:
     """Tell the waiting srun how the boot went; it may be gone."""
     try:
-        os.write(STATUS_FD, f"{word}\n".encode())
+        os.write(wire.STATUS_FD, f"{word}\n".encode())
     except OSError:
         pass
 
@@ -95,12 +94,12 @@ class BootWatch:
         assert child.stdout is not None and child.stderr is not None  # start_step pipes both
         for pipe, handle in ((child.stdout, self._line), (child.stderr, self._complaint)):
             selector.register(pipe, selectors.EVENT_READ, LineReader(pipe.fileno(), handle))
-        selector.register(PARENT_FD, selectors.EVENT_READ, None)
+        selector.register(wire.PARENT_FD, selectors.EVENT_READ, None)
         open_pipes = 2
         while open_pipes:
             for key, _events in selector.select(None if self.settled else 0.5):
                 if key.data is None:
-                    selector.unregister(PARENT_FD)
+                    selector.unregister(wire.PARENT_FD)
                     self._parent_left()
                 elif not key.data.read():
                     selector.unregister(key.fileobj)
@@ -127,7 +126,7 @@ class BootWatch:
     def _on_ready(self, event: dict[str, Any]) -> None:
         self.ready.add(event["vm"])
         if len(self.ready) == self.vms and not self.settled:
-            self._settle("ready")
+            self._settle(wire.BOOT_READY)
             self.progress.done(time.monotonic() - self.begin)
 
     def _on_silent(self, event: dict[str, Any]) -> None:
@@ -192,20 +191,20 @@ class BootWatch:
         if self.settled:
             return status
         if any(not step.is_of(self.pid) for step in read_boot_steps(self.job)):
-            self._settle("joined")  # another srun of this job was first
+            self._settle(wire.BOOT_JOINED)  # another srun of this job was first
             return 0
         self.progress.clear()
         for line in _without_echoes(self.said) or [
             f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
         ]:
             self._tell(line)
-        self._settle("failed")
+        self._settle(wire.BOOT_FAILED)
         return status or 1
 
     def _settle(self, word: str) -> None:
         self.settled = True
         report(word)
-        os.close(STATUS_FD)
+        os.close(wire.STATUS_FD)
 
     def _tell(self, text: str) -> None:
         self.progress.clear()

@@ -1,5 +1,6 @@
 """`pcocc save` in a real job; of a guest that writes meanwhile, see test_debian.py."""
 
+from pcocc_runtime.observe.facts import decode_answers
 from tests.boot.box import HOME, Box
 from tests.boot.cluster import Cluster
 
@@ -32,6 +33,16 @@ def test_a_save_that_is_cancelled_leaves_nothing(box: Box, cluster: Cluster) -> 
     assert again.returncode == 0, again.stderr
     box.run(["pcocc", "image", "delete", "boottest-tiny"])
     assert not list((HOME / ".pcocc/images/.tmp").glob(".work-*"))
+
+
+def test_an_operation_that_is_typed_goes_where_it_belongs(box: Box, cluster: Cluster) -> None:
+    assert cluster.node_of("vm3") == "n2"
+    done = cluster.srun("-N1 -n1 -w n1 --pcocc-vm=vm3 @save -d boottest-typed", timeout=120)
+    box.run(["pcocc", "image", "delete", "boottest-typed"])
+    assert done.returncode == 0 and "saved vm3 as user:boottest-typed@0" in done.stdout, done.stderr
+    done = cluster.srun("--pcocc-vm=vm3 @netinfo show", status=0)
+    [tree] = decode_answers(done.stdout.splitlines())
+    assert tree["node"]["node"] == "n2" and "tap3n0" in tree["links"], done.stderr
 
 
 def test_another_users_vms_are_not_saved(cluster: Cluster) -> None:

@@ -83,6 +83,25 @@ def test_a_count_that_says_the_same_is_no_conflict(box: Box) -> None:
     assert sorted(done.stdout.split()) == ["vm0", "vm1"]
 
 
+def test_words_of_a_command_outside_a_job_make_no_job_of_vms(box: Box) -> None:
+    words = "--pcocc-template=tiny:3 --pcocc-vm --jobid=7 -N2"
+    assert box.out(f"srun -J name echo {words}") == words
+    assert not box.processes(rf"guest=job{max(box.jobs('all'))}-")
+
+
+def test_words_of_a_command_in_a_job_are_not_its_steps(cluster: Cluster) -> None:
+    for words in ("--pcocc-vm=vm1 --no-pcocc-vm -n 3", "--jobid=7 --pcocc-vm"):
+        assert cluster.srun(f"-n2 -- echo {words}", status=0).stdout == f"{words}\n" * 2
+    assert cluster.srun("--pcocc-vm=vm[1-2] echo -N2 --pcocc-vm=vm3", status=0).stdout == "-N2 --pcocc-vm=vm3\n" * 2
+
+
+def test_options_may_be_cut_short_as_srun_allows(box: Box, cluster: Cluster) -> None:
+    done = cluster.srun("-lu --pcocc-v=vm[1-2] hostname", status=0)
+    assert sorted(done.stdout.split()) == ["0:", "1:", "vm1", "vm2"]
+    done = box.run("srun --pcocc-t tiny:2 echo --no-pcocc-vm", status=0)
+    assert done.stdout == "--no-pcocc-vm\n" * 2
+
+
 def test_on_hosts_although_a_template_is_typed(box: Box) -> None:
     done = box.run("srun --pcocc-template=tiny:2 -N2 --no-pcocc-vm hostname", status=0)
     assert sorted(done.stdout.split()) == ["n1", "n2"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +13,6 @@ import pytest
 
 from pcocc_runtime.save import copy
 from pcocc_runtime.save.copy import copy_layer
-from pcocc_runtime.save.task import main
 from tests.images import interrupted_copy
 from tests.waiting import limit
 
@@ -37,13 +35,3 @@ def test_what_goes_wrong_in_a_thread_ends_the_copy(tmp_path: Path, monkeypatch: 
     with pytest.raises(type(error)):
         copy_layer(tmp_path / "source", tmp_path / "target", bytes, 4096, print, lambda: None, lambda: time.sleep(0.3))
     assert threading.active_count() == 1
-
-
-def test_a_fault_of_the_savers_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("PCOCC_VM_NAME", "vm0")
-    monkeypatch.setenv("SLURM_JOB_ID", "seven")
-    monkeypatch.setattr(signal, "signal", lambda _number, _handler: None)
-    monkeypatch.setattr(signal, "pthread_sigmask", lambda _how, _mask: set())
-    assert main([]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("pcocc: error: this is a fault of pcocc: ValueError: ") and len(said.splitlines()) == 2

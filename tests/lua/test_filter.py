@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def policy_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def filter_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The filter with the shared names filled in, as the build installs it."""
+    directory = tmp_path_factory.mktemp("lua")
+    for name in ("pcocc.lua", "job_submit.lua"):
+        text = run(sys.executable, ROOT / "spank/render_wire.py", ROOT / "pcocc_runtime/documents/wire.py", ROOT / "job_submit" / name, "/opt/x")
+        (directory / name).write_text(text)
+    return directory
+
+
 def run(interpreter: str, *arguments: str | Path) -> str:
     done = subprocess.run([interpreter, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,16 +56,22 @@ def test_a_lua_is_here() -> None:
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
-def test_the_filter(interpreter: str, policy_file: Path) -> None:
-    print(run(interpreter, ROOT / "tests/lua/filter.lua", ROOT / "job_submit", policy_file))
+def test_the_filter(interpreter: str, filter_dir: Path, policy_file: Path) -> None:
+    print(run(interpreter, ROOT / "tests/lua/filter.lua", filter_dir, policy_file))
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
-def test_the_sample_calls_the_filter(interpreter: str, tmp_path: Path) -> None:
+def test_the_filter_does_not_load_as_it_is_in_the_sources(interpreter: str) -> None:
+    done = subprocess.run([interpreter, ROOT / "job_submit/pcocc.lua"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "pcocc.lua is not installed" in done.stderr
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_the_sample_calls_the_filter(interpreter: str, filter_dir: Path, tmp_path: Path) -> None:
     script = f"""
-package.path = "{ROOT}/tests/lua/?.lua;{ROOT}/job_submit/?.lua;" .. package.path
+package.path = "{ROOT}/tests/lua/?.lua;{filter_dir}/?.lua;" .. package.path
 local stub = require("stub")
-dofile("{ROOT}/job_submit/job_submit.lua")
+dofile("{filter_dir}/job_submit.lua")
 require("pcocc").policy_file = "{tmp_path}/none"
 local job, written = stub.job({{ spank_job_env = {{ [0] = "_SLURM_SPANK_OPTION_pcocc_pcocc-template=a:3" }} }})
 assert(slurm_job_submit(job, {{}}, 1000) == slurm.SUCCESS and slurm_job_modify(job, {{}}, {{}}, 1000) == slurm.SUCCESS)

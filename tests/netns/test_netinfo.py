@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents import wire
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import FAILED, Finding, evaluate
 from pcocc_runtime.observe.facts import Answer, Failure, decode_answers
@@ -53,7 +54,7 @@ def start_guests(nodes: Pair, *ranks: int) -> list[Guest]:
 
 def send(node: Node, task: int, *words: str, job: int = 12) -> list[str]:
     """Run the task of `pcocc network` on a node; return the lines it sends."""
-    variables = (f"SLURM_JOB_ID={job}", f"SLURM_PROCID={task}", f"SLURMD_NODENAME={node.name}")
+    variables = (f"SLURM_JOB_ID={job}", f"SLURM_PROCID={task}", f"SLURMD_NODENAME={node.name}", f"{wire.ENV_STEP_INSIDE}=1")
     argv = (*NOBODY, "env", "-i", "PATH=/usr/bin:/bin", *variables, "/usr/bin/python3", "-IS", "-c", TASK, "@netinfo", *words)
     done = node.in_job(12, *argv)
     assert done.stderr == ""

@@ -12,7 +12,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from pcocc_runtime.documents.boot import BOOT_VARIABLE, encode_boot
+from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
 from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.documents.node import encode_node
@@ -73,9 +74,9 @@ class Vm:
         keys = dict.fromkeys(("user", "user_public", "host", "host_public"), "key")
         environ = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
-            "PCOCC_TAP_FDS": "", "PCOCC_TASK_MEMORY": "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
+            wire.ENV_TAP_FDS: "", wire.ENV_TASK_MEMORY: "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
             "CACHE": f"image-cache: {{size: {cache.size >> 20}M, directory: {cache.directory}}}" if cache and served else "",
-            BOOT_VARIABLE: encode_boot(encode_cluster(Cluster((group,))), keys),
+            wire.ENV_BOOT: encode_boot(encode_cluster(Cluster((group,))), keys),
         }  # fmt: skip
         packages = sysconfig.get_paths()["purelib"]
         argv = ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(ROOT), str(data), str(guest), packages, facts]

@@ -1,5 +1,5 @@
 /* Calls the plugin's embed_check as srun would, and prints what it answers. */
-#include "../../spank/pcocc.h"
+#include "../../spank/client.h"
 
 #include <stdio.h>
 

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,19 @@ def test_it_opens_as_slurm_opens_it(installed: Path) -> None:
     plugin = ctypes.CDLL(str(installed / "lib/slurm/pcocc.so"), mode=os.RTLD_LAZY | os.RTLD_LOCAL)
     assert (ctypes.c_char * 6).in_dll(plugin, "plugin_name").value == b"pcocc"
     assert (ctypes.c_char * 6).in_dll(plugin, "plugin_type").value == b"spank"
+
+
+def test_releases_of_slurm_differ_in_one_file() -> None:
+    for path in sorted((ROOT / "spank").glob("*.[ch]")):
+        lines = [line for line in path.read_text().splitlines() if re.match(r"\s*#\s*(if|elif|else)", line)]
+        guard = f"#ifndef PCOCC_{path.stem.upper()}_H" if path.name != "pcocc.h" else "#ifndef PCOCC_H"
+        assert path.name == "compat.h" or set(lines) <= {guard}, path
+
+
+def test_root_runs_little_c() -> None:
+    texts = [path.read_text() for path in (ROOT / "spank").glob("*.[ch]")]
+    roots = [text for text in texts if '#include "client.h"' not in text and "#define PCOCC_CLIENT_H" not in text]
+    assert 6 < len(roots) < len(texts) and sum(text.count("\n") for text in roots) <= 1000
 
 
 def test_a_wrong_request_is_refused_with_a_sentence(installed: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.cli import main as cli
+from pcocc_runtime.documents import wire
 from tests.unit.fake_site import write_images, write_site
 from tests.waiting import limit
 
@@ -140,8 +141,8 @@ def test_without_pcocc_nothing_is_offered_or_said(environ: dict[str, str], offer
 
 @pytest.mark.parametrize("tool", ["srun", "sbatch", "salloc"])
 def test_every_option_of_the_plugin_is_offered(tool: str, offer: Offer) -> None:
-    table = re.findall(r'^\t\{ "([a-z-]+)", ', (ROOT / "spank/options.c").read_text(), re.MULTILINE)
-    wanted = {f"--{name}" for name in table if name != "pcocc-boot"}
+    options = {value for name, value in vars(wire).items() if name.startswith("OPTION_")}
+    wanted = {f"--{name}" for name in options - {wire.OPTION_BOOT}}
     offered = offer(f"{tool} --")
     assert {word.removesuffix("=") for word in offered} == wanted
     assert {word for word in offered if not word.endswith("=")} == {"--pcocc-vm", "--no-pcocc-vm"}, "the others need a value"

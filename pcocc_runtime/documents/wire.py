@@ -1,0 +1,73 @@
+"""What the plugin in C, the filter in Lua and the runtime in Python call by the same name: each row is such a name.
+
+The build renders the rows for the other two languages (spank/render_wire.py): into wire.h, and into the filter where it says
+@ROW@. Imports nothing: it is on the way of every VM step.
+"""
+
+from __future__ import annotations
+
+# the plugin's options, as they follow `--`
+OPTION_TEMPLATE = "pcocc-template"
+OPTION_VM = "pcocc-vm"
+OPTION_NO_VM = "no-pcocc-vm"
+OPTION_IMAGE = "pcocc-image"
+OPTION_MOUNT = "pcocc-mount"
+OPTION_USER_DATA = "pcocc-user-data"
+OPTION_BOOT = "pcocc-boot"  # internal: makes a step the boot step, its value names the resource sets of its VMs
+SENT_OPTION = "SLURM_SPANK_OPTION_pcocc_"  # before such a name where Slurm hands an option on: the plugin is called pcocc
+
+# what a user may export in place of an option
+VAR_TEMPLATE = "PCOCC_TEMPLATE"
+VAR_VM = "PCOCC_VM"
+VAR_IMAGE = "PCOCC_IMAGE"
+VAR_MOUNT = "PCOCC_MOUNT"
+VAR_USER_DATA = "PCOCC_USER_DATA"
+
+# what the checked request leaves with the job: to job_submit as JOB_*, and so to the job's environment, where Slurm puts SLURM_SPANK_
+# before it
+JOB_CLUSTER = "PCOCC_CLUSTER"  # the frozen cluster, documents/cluster.py
+JOB_TEMPLATE = "PCOCC_TEMPLATE"  # its canonical text
+JOB_SIZE = "PCOCC_SIZE"  # vms=2;cpus=1;memory=512;exclusive=0;sets=default:2
+JOB_BATCH_VM = "PCOCC_BATCH_VM"  # where the batch script runs
+ENV_CLUSTER = "SLURM_SPANK_" + JOB_CLUSTER
+ENV_TEMPLATE = "SLURM_SPANK_" + JOB_TEMPLATE
+ENV_SIZE = "SLURM_SPANK_" + JOB_SIZE
+ENV_BATCH_VM = "SLURM_SPANK_" + JOB_BATCH_VM
+
+# from srun to the tasks of a VM step
+ENV_STEP_VMS = "SLURM_PCOCC_VMS"  # makes it one, and names its VMs
+ENV_STEP_INSIDE = "SLURM_PCOCC_INSIDE"  # has an operation begin in the job's network namespace, where other tasks always do
+ENV_PATIENCE = "SLURM_PCOCC_PATIENCE"  # seconds its tasks wait for the job's namespace; 0 once the VMs have run
+ENV_VM_NAME = "PCOCC_VM_NAME"  # a task's VM, and the guest's own name
+
+# to a task of the boot step: from its starter, and from the plugin
+ENV_BOOT = "PCOCC_BOOT"  # documents/boot.py
+ENV_TASK_MEMORY = "PCOCC_TASK_MEMORY"  # MiB, 0 for no limit
+ENV_TAP_FDS = "PCOCC_TAP_FDS"  # descriptors: 5,6
+ENV_PROBE_FD = "PCOCC_PROBE_FD"  # a socket in the job's namespace
+
+BOOT_STEP = "pcocc-vms"  # the boot step's name in Slurm
+EXIT_DUPLICATE = 75  # of its task where the job has another boot step
+
+RUN_DIR = "/run/pcocc"
+NETNS_PATH = "/run/netns/pcocc-"  # and the number of the job
+
+# root's helper on a node (node/main.py): its verbs, and exit statuses the plugin acts on
+HELPER_SETUP = "setup"
+HELPER_RELEASE = "release"
+HELPER_START = "start"
+HELPER_DUPLICATE = 3  # an older boot step of the job lives
+HELPER_CONFLICT = 4  # a younger one is in the way
+HELPER_CHARGE = 5  # slurmctld must say what the job is charged to and runs in
+
+# the starter of a boot step (vm/starter.py) and the srun that waits for it
+STATUS_FD = 3  # takes one of the words below and a line end
+PARENT_FD = 4  # ends when that srun does
+BOOT_READY = "ready"
+BOOT_JOINED = "joined"
+BOOT_FAILED = "failed"
+
+# what the check of a request returns (submit/main.py)
+CHECK_BROKEN = 0
+CHECK_PASSED = 1
+CHECK_REFUSED = 2

@@ -1,0 +1,99 @@
+/* Slurm's releases, 22.05 to 26.05, as one: each difference is a type or a function here, which checks of meson.build choose. */
+#ifndef PCOCC_COMPAT_H
+#define PCOCC_COMPAT_H
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <slurm/slurm.h>
+#include <slurm/spank.h>
+
+#include "config.h"
+
+/* 23.11: hostlist_t, a pointer before, is what it pointed to. */
+typedef __typeof__(slurm_hostlist_create(NULL)) hosts_t;
+
+static inline slurm_step_id_t id_of_step(uint32_t job, uint32_t step)
+{
+	return (slurm_step_id_t){ .job_id = job, .step_id = step, .step_het_comp = NO_VAL };
+}
+
+/* 25.11: these four take a step's id instead of two numbers. */
+static inline int load_steps(uint32_t job, job_step_info_response_msg_t **steps)
+{
+#if HAVE_STEPS_BY_ID
+	slurm_step_id_t all = id_of_step(job, NO_VAL);
+	return slurm_get_job_steps(&all, steps, SHOW_ALL);
+#else
+	return slurm_get_job_steps((time_t)0, job, NO_VAL, steps, SHOW_ALL);
+#endif
+}
+
+static inline void terminate_step(uint32_t job, uint32_t step)
+{
+#if HAVE_STEPS_BY_ID
+	slurm_step_id_t id = id_of_step(job, step);
+	slurm_terminate_job_step(&id);
+#else
+	slurm_terminate_job_step(job, step);
+#endif
+}
+
+static inline void complete_job(uint32_t job, uint32_t status)
+{
+#if HAVE_STEPS_BY_ID
+	slurm_step_id_t id = id_of_step(job, NO_VAL);
+	slurm_complete_job(&id, status);
+#else
+	slurm_complete_job(job, status);
+#endif
+}
+
+/* 23.11: with flags. */
+static inline void kill_step(uint32_t job, uint32_t step, uint16_t signal_number)
+{
+#if HAVE_STEPS_BY_ID
+	slurm_step_id_t id = id_of_step(job, step);
+	slurm_kill_job_step(&id, signal_number, 0);
+#elif HAVE_KILL_STEP_FLAGS
+	slurm_kill_job_step(job, step, signal_number, 0);
+#else
+	slurm_kill_job_step(job, step, signal_number);
+#endif
+}
+
+/* 26.05: by a step's id, too. */
+static inline int load_job(uint32_t job, job_info_msg_t **jobs)
+{
+#if HAVE_JOB_BY_ID
+	return slurm_load_job(jobs, id_of_step(job, NO_VAL), SHOW_ALL);
+#else
+	return slurm_load_job(jobs, job, SHOW_ALL);
+#endif
+}
+
+/* Has a task run a program, given by its path, with `count` words and its own command behind them. From 23.11 on Slurm does that
+ * when this hook has returned; before, the task becomes the program here, and what returns is a failure. */
+static inline int prepend_words(spank_t sp, int count, const char **words)
+{
+#if HAVE_SPANK_PREPEND_TASK_ARGV
+	return spank_prepend_task_argv(sp, count, words) ? -1 : 0;
+#else
+	int own = 0;
+	char **argv = NULL, **environment = NULL;
+
+	if (spank_get_item(sp, S_JOB_ARGV, &own, &argv) || spank_get_item(sp, S_JOB_ENV, &environment))
+		return -1;
+	const char **all = calloc((size_t)(count + own) + 1, sizeof(*all));
+	if (!all)
+		return -1;
+	memcpy(all, words, (size_t)count * sizeof(*all));
+	memcpy(all + count, argv, (size_t)own * sizeof(*all));
+	execve(words[0], (char *const *)all, environment); /* the new program is the task (tried) */
+	free(all);
+	return -1;
+#endif
+}
+
+#endif

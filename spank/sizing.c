@@ -1,0 +1,87 @@
+/* How many tasks an srun has, and where: one task a VM. srun reads that from its environment before it hears of our options. */
+#include "client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct target target;
+
+/* Returns the number of VMs of `TPL[:N],...`, 0 when the text is not of that form (the client check says why). */
+static long count_vms(const char *template)
+{
+	long total = 0;
+
+	while (template && *template) {
+		const char *end = strchrnul(template, ',');
+		const char *colon = memchr(template, ':', (size_t)(end - template));
+		char *rest = NULL;
+		long count = colon ? strtol(colon + 1, &rest, 10) : 1;
+		if ((colon && (rest != end || rest == colon + 1)) || count < 1 || count > 0x3ffff)
+			return 0;
+		total += count;
+		template = *end ? end + 1 : end;
+	}
+	return total;
+}
+/* Returns the number of VMs of the job a VM step goes to: the job's environment knows, or its boot step. */
+long count_job_vms(void)
+{
+	struct boot_step boot;
+
+	if (!target.other)
+		return count_vms(getenv(ENV_TEMPLATE));
+	return find_boot_step(target.other, &boot) && boot.running ? boot.vms : 0;
+}
+
+static long count_set(const char *set)
+{
+	hosts_t hosts = slurm_hostlist_create(set);
+	if (!hosts)
+		return 0;
+	slurm_hostlist_uniq(hosts);
+	long count = slurm_hostlist_count(hosts);
+	slurm_hostlist_destroy(hosts);
+	return count;
+}
+
+static uint32_t job_number(const char *text)
+{
+	return text ? (uint32_t)strtoul(text, NULL, 10) : 0;
+}
+
+/* Returns the number of tasks of a step in the VMs of a set, or of a job with VMs; 0 when it is not ours to say. */
+static long count_tasks(const char *set, const char *template)
+{
+	if (set && !strncmp(set, "vm", 2))
+		return count_set(set);
+	if (target.in_job) /* salloc names only a number of tasks that was typed */
+		return set && !getenv("SLURM_NTASKS") ? count_job_vms() : 0;
+	return count_vms(template);
+}
+
+/* Sizes this srun; what its user typed himself, as -n, wins over these variables. */
+void size_srun(void)
+{
+	struct words typed;
+	char number[24];
+	uint32_t here = job_number(getenv("SLURM_JOB_ID"));
+
+	read_own_words(&typed);
+	uint32_t job = typed.job ? job_number(typed.job) : here;
+	target = (struct target){ .in_job = job || getenv("SLURM_JOB_ID"), .other = job != here ? job : 0 };
+	const char *set = typed.no_vm ? NULL : typed.vm ? typed.vm : read_variable(VAR_VM);
+	long count = count_tasks(set, typed.template ? typed.template : read_variable(VAR_TEMPLATE));
+	if (count <= 0)
+		return;
+	snprintf(number, sizeof(number), "%ld", count);
+	setenv("SLURM_NTASKS", number, 1);
+	setenv("SLURM_NPROCS", number, 1);
+	if (target.in_job && set && !strncmp(set, "vm", 2) && job && place_tasks(job, set, count, &typed))
+		return;
+	const char *nodes = getenv("SLURM_NNODES");
+	if (nodes && strtol(nodes, NULL, 10) > count) {
+		unsetenv("SLURM_NNODES");
+		unsetenv("SLURM_JOB_NUM_NODES");
+	}
+}

@@ -1,0 +1,71 @@
+/* What users export in place of options, and what must not reach the jobs and steps they start. */
+#include "client.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* sbatch hands its options to inner commands in the environment: what is left after this was typed here. */
+void forget_inherited_options(void)
+{
+	static const char prefix[] = "SLURM_SPANK__" SENT_OPTION;
+
+	for (char **at = environ; *at;) {
+		if (strncmp(*at, prefix, sizeof(prefix) - 1)) {
+			at++;
+			continue;
+		}
+		char *name = strndup(*at, strcspn(*at, "="));
+		unsetenv(name); /* what follows moves up */
+		free(name);
+	}
+}
+
+/* Returns the value of a variable, NULL when it has none; a copy, as the variable may be unset later. */
+const char *read_variable(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? strdup(value) : NULL;
+}
+
+/* The command line wins; the template only counts where a job is made. */
+void take_variables(bool with_template)
+{
+	if (!options.vm && !options.no_vm)
+		options.vm = read_variable(VAR_VM);
+	if (options.vm && (!strcmp(options.vm, "1") || !strcmp(options.vm, "all")))
+		options.vm = "";
+	if (!with_template)
+		return;
+	if (!options.template)
+		options.template = read_variable(VAR_TEMPLATE);
+	if (!options.image_count && (options.images[0] = read_variable(VAR_IMAGE)))
+		options.image_count = 1;
+	if (!options.mount_count && (options.mounts[0] = read_variable(VAR_MOUNT)))
+		options.mount_count = 1;
+	if (!options.user_data)
+		options.user_data = read_variable(VAR_USER_DATA);
+}
+
+static void drop(const char *const *names, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		unsetenv(names[i]);
+}
+
+/* What sbatch and salloc have used must not reach the job as a request of its own. */
+void drop_variables(void)
+{
+	static const char *const names[] = { VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT, VAR_USER_DATA };
+
+	drop(names, sizeof(names) / sizeof(*names));
+}
+
+/* A job submitted from inside another one does not inherit its VMs. */
+void drop_job_variables(void)
+{
+	static const char *const names[] = { ENV_CLUSTER, ENV_TEMPLATE, ENV_SIZE, ENV_BATCH_VM };
+
+	drop(names, sizeof(names) / sizeof(*names));
+}

@@ -1,0 +1,148 @@
+/* What was typed behind `srun`, read before srun does, and as srun does: by getopt_long over the same options. */
+#include "client.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { OTHER = 1, TEMPLATE, VM, NO_VM, JOB, TASKS, PLACING };
+
+/* Those that matter here; the others only tell where the command begins. */
+static const struct option own[] = {
+	{ OPTION_TEMPLATE, required_argument, NULL, TEMPLATE },
+	{ OPTION_VM, optional_argument, NULL, VM },
+	{ OPTION_NO_VM, no_argument, NULL, NO_VM },
+	{ "jobid", required_argument, NULL, JOB },
+	{ "ntasks", required_argument, NULL, TASKS },
+	{ "nodelist", required_argument, NULL, PLACING },
+	{ "exclude", required_argument, NULL, PLACING },
+	{ "distribution", required_argument, NULL, PLACING },
+	{ "nodes", required_argument, NULL, PLACING },
+	{ "nodefile", required_argument, NULL, PLACING },
+	{ "relative", required_argument, NULL, PLACING },
+	{ "ntasks-per-core", required_argument, NULL, PLACING },
+	{ "ntasks-per-gpu", required_argument, NULL, PLACING },
+	{ "ntasks-per-node", required_argument, NULL, PLACING },
+	{ "ntasks-per-socket", required_argument, NULL, PLACING },
+	{ "ntasks-per-tres", required_argument, NULL, PLACING },
+	{ "tasks-per-node", required_argument, NULL, PLACING },
+	{ "het-group", required_argument, NULL, PLACING },
+	{ "pack-group", required_argument, NULL, PLACING },
+	{ "spread-job", no_argument, NULL, PLACING },
+	{ "use-min-nodes", no_argument, NULL, PLACING },
+};
+
+/* srun's others, of all releases from 22.05 to 26.05 (src/common/slurm_opt.c); strtok makes words of them. */
+static char with_value[] =
+	OPTION_IMAGE " " OPTION_MOUNT " " OPTION_USER_DATA " " OPTION_BOOT " accel-bind account acctg-freq autocomplete bb bbf "
+	"bcast-exclude begin chdir cluster cluster-constraint clusters comment constraint container container-id container-type "
+	"context core-spec cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline delay-boot dependency "
+	"epilog error export extra extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres "
+	"gres-flags hint ignore-signals input job-name licenses mail-type mail-user mcs-label mem mem-bind mem-per-cpu mem-per-gpu "
+	"mem-update mincpus mpi msg-timeout network open-mode output partition power prefer priority profile prolog qos "
+	"reservation resources runtime segment signal slurmd-debug sockets-per-node switches task-epilog task-prolog thread-spec "
+	"threads threads-per-core time time-min tmp treewidth tres-bind tres-per-task uid wait wckey";
+static char with_optional_value[] =
+	"bcast compress exclusive external-launcher immediate kill-on-bad-exit nice no-kill oom-kill-step overlap propagate pty "
+	"resv-ports send-libs x11";
+static char without_value[] =
+	"async consolidate-segments contiguous debugger-test disable-status exact help hold interactive label multi-prog "
+	"no-allocate overcommit oversubscribe parsable preserve-env quiet quit-on-interrupt reboot spread-segments stepmgr "
+	"test-only unbuffered usage verbose version wait-for-children whole";
+static const char letters[] = "+A:B:C:D:EF:G:HI::J:K::L:M:N:OQS:T:VW:XZb:c:d:e:hi:k::lm:n:o:p:q:r:st:uvw:x:";
+
+static struct option table[256];
+
+static struct option *add_options(struct option *next, char *names, int has_value)
+{
+	for (char *name = strtok(names, " "); name; name = strtok(NULL, " "))
+		*next++ = (struct option){ name, has_value, NULL, OTHER };
+	return next;
+}
+
+static void fill_table(void)
+{
+	if (table[0].name)
+		return;
+	memcpy(table, own, sizeof(own));
+	struct option *next = table + sizeof(own) / sizeof(*own);
+	next = add_options(next, with_value, required_argument);
+	next = add_options(next, with_optional_value, optional_argument);
+	add_options(next, without_value, no_argument);
+}
+
+/* An option that srun does not have is another plugin's, and may have a value of its own: a word is taken for that. */
+static void pass_unknown(int count, char **words)
+{
+	const char *word = words[optind - 1];
+
+	if (!strncmp(word, "--", 2) && !strchr(word, '=') && optind < count && words[optind][0] != '-')
+		optind++;
+}
+
+static void note(struct words *found, int option, const char *value)
+{
+	switch (option) {
+	case TEMPLATE:
+		found->template = value;
+		break;
+	case VM:
+		found->vm = value ? value : "";
+		break;
+	case NO_VM:
+		found->no_vm = true;
+		break;
+	case JOB:
+		found->job = value;
+		break;
+	case TASKS:
+	case 'n':
+		found->tasks = value;
+		break;
+	case PLACING:
+	case 'w':
+	case 'x':
+	case 'm':
+	case 'N':
+	case 'F':
+	case 'r':
+		found->placed = true;
+		break;
+	}
+}
+
+/* Reads the options in front of the command; of one that is repeated the last counts. */
+void read_words(int count, char **words, struct words *found)
+{
+	int option = 0, errors = opterr;
+
+	*found = (struct words){ 0 };
+	fill_table();
+	opterr = optind = 0; /* 0: it begins anew, as srun has it do after us */
+	while ((option = getopt_long(count, words, letters, table, NULL)) != -1) {
+		if (option == '?')
+			pass_unknown(count, words);
+		else
+			note(found, option, optarg);
+	}
+	opterr = errors;
+	optind = 0;
+}
+
+/* Reads this process's own command line; what is found lives as long as the process. */
+void read_own_words(struct words *found)
+{
+	static char line[128 * 1024];
+	static char *words[sizeof(line)];
+	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC), count = 0;
+	ssize_t size = fd < 0 ? 0 : read(fd, line, sizeof(line) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	for (char *at = line; at < line + size; at += strlen(at) + 1)
+		words[count++] = at;
+	words[count] = NULL;
+	read_words(count, words, found);
+}
