@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings.tree import Node
@@ -27,6 +27,21 @@ class Setting:
     check: Check
     required: bool = False
     note: str | None = None
+
+
+def table_of(kind: type) -> tuple[Setting, ...]:
+    """Return the keys of the mapping that a dataclass is made of: each field that says Annotated[TYPE, CHECK], with '-' for '_'."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(
+        Setting(one.name.replace("_", "-"), hints[one.name].__metadata__[0], one.default is one.default_factory is MISSING)
+        for one in fields(kind)
+        if get_origin(hints[one.name]) is Annotated
+    )
+
+
+def as_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checked values of such a mapping by the names of its fields."""
+    return {key.replace("-", "_"): value for key, value in values.items()}
 
 
 class Several(ConfigError):
@@ -258,3 +273,10 @@ def memory(node: Node) -> int:
     if amount > _MOST_MEMORY:
         raise node.error(f"{node.raw} is more than 64T, which no VM can have")
     return amount
+
+
+def render_memory(mebibytes: int) -> str:
+    """Return an amount of memory as `memory` takes it; a dash for 0, which stands for Slurm's default."""
+    if not mebibytes:
+        return "-"
+    return f"{mebibytes // 1024}G" if mebibytes % 1024 == 0 else f"{mebibytes}M"

@@ -11,13 +11,15 @@ from pcocc_runtime.images import references
 from pcocc_runtime.networks.settings import find_network_notes
 from pcocc_runtime.settings import checks, directories
 from pcocc_runtime.settings.checks import Problems
+from pcocc_runtime.site.limits import check_limits
 from pcocc_runtime.site.policy import Policy, parse_policy
 from pcocc_runtime.site.resource_sets import ResourceSet
 from pcocc_runtime.site.site import Site, load_site
 from pcocc_runtime.system import accounts
 from pcocc_runtime.templates import inherit
 from pcocc_runtime.templates.load import load_templates
-from pcocc_runtime.templates.settings import Resolved, Template
+from pcocc_runtime.templates.settings import limit_keys
+from pcocc_runtime.templates.template import Resolved, Template
 
 
 def find_set(site: Site, chosen: Resolved) -> ResourceSet:
@@ -45,11 +47,17 @@ class Everything:
     notes: tuple[str, ...] = ()
 
 
+def load_site_and_templates(confdir: str, user_dir: str | None, problems: Problems) -> tuple[Site, dict[str, Template]]:
+    """Return the site's settings and the site's and the user's templates, as far as they are right."""
+    site = load_site(confdir, problems)
+    check_limits(site.users_may_set, limit_keys(), problems)
+    return site, load_templates(confdir, user_dir, problems)
+
+
 def load_everything(confdir: str) -> Everything:
     """Return the site's settings, templates and policy, checked against each other."""
     problems: Problems = []
-    site = load_site(confdir, problems)
-    every = load_templates(confdir, None, problems)
+    site, every = load_site_and_templates(confdir, None, problems)
     check_templates(site, every, problems)
     references.parse_repos(directories.read_tree(f"{confdir}/repos.yaml", problems), True, None, problems)
     tree = directories.read_tree(f"{confdir}/policy.yaml", problems)

@@ -8,33 +8,35 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from pcocc_runtime.settings import checks
-from pcocc_runtime.settings.checks import Setting
+from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.tree import Node
+
+_PATTERNS = checks.list_of(checks.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Shell patterns of what is allowed; None allows anything."""
+    """Shell patterns of what is allowed, by the keys of users-may-set, whose mapping this is; None allows anything."""
 
-    custom_args: tuple[str, ...] | None = None
-    qemu_bin: tuple[str, ...] | None = None
-    kernel: tuple[str, ...] | None = None
-    host_paths: tuple[str, ...] | None = None
+    node: Node | None = None
 
-
-_PATTERNS = checks.list_of(checks.text)
-_LIMITS = (
-    Setting("custom-args", _PATTERNS),
-    Setting("qemu-bin", _PATTERNS),
-    Setting("kernel", _PATTERNS),
-    Setting("host-paths", _PATTERNS),
-)
+    def patterns(self, key: str) -> tuple[str, ...] | None:
+        """Return what a key allows, None for anything."""
+        found: Node | None = self.node.value.get(key) if self.node else None
+        return None if found is None else tuple(_PATTERNS(found))
 
 
 def parse_limits(node: Node) -> Limits:
-    """Return the limits a mapping of pcocc.yaml sets."""
-    values = checks.record(_LIMITS)(node)
-    return Limits(**{key.replace("-", "_"): value for key, value in values.items()})
+    """Return the limits of a mapping of pcocc.yaml as it is: root reads it, and need not know the settings of templates."""
+    if not isinstance(node.value, dict):
+        raise checks.mismatch(node, "a mapping")
+    return Limits(node)
+
+
+def check_limits(limits: Limits, known: Sequence[str], problems: Problems) -> None:
+    """Add to `problems` what is wrong inside; `known` are the keys there can be."""
+    if limits.node:
+        checks.read_mapping(limits.node, [Setting(key, _PATTERNS) for key in known], problems)
 
 
 def find_refused(texts: Iterable[str], patterns: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.tree import Node
 from pcocc_runtime.site.resource_sets import ACCESS_KEYS, ANYBODY, Access, ResourceSet, members
 from pcocc_runtime.templates.inherit import resolve
-from pcocc_runtime.templates.settings import Template
+from pcocc_runtime.templates.template import Template
 
 _KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check those: docs/decisions/008
 

@@ -9,16 +9,17 @@ from pcocc_runtime import errors
 from pcocc_runtime.documents.cluster import Cluster, encode_cluster, sets_text
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import admission
-from pcocc_runtime.site.site import Site, load_site
+from pcocc_runtime.site.check import load_site_and_templates
+from pcocc_runtime.site.site import Site
 from pcocc_runtime.submit import freeze
 from pcocc_runtime.submit.request import Request, parse_request, parse_vms, render_template
+from pcocc_runtime.submit.submission import Caller
 from pcocc_runtime.system import accounts, user_files
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.load import load_templates
 
 if TYPE_CHECKING:
     from pcocc_runtime.images.references import Repo
-    from pcocc_runtime.templates.settings import Template
+    from pcocc_runtime.templates.template import Template
 
 OK, COULD_NOT_RUN, REFUSED = 1, 0, 2
 
@@ -40,8 +41,7 @@ def _answer(request_json: str) -> str:
         parse_vms(asked.vms, asked.vm_count)
     problems: list[errors.ConfigError] = []
     directory = directories.site_dir(os.environ, os.geteuid())
-    site = load_site(directory, problems)
-    every = load_templates(directory, directories.user_dir(os.environ), problems)
+    site, every = load_site_and_templates(directory, directories.user_dir(os.environ), problems)
     if problems:
         raise problems[0]
     caller = read_whole_caller(directory)
@@ -73,7 +73,7 @@ def _ensure_admitted(cluster: Cluster, site: Site, every: dict[str, Template]) -
             admission.ensure_admitted([site.all_sets[name]], accounts.read_person_here)
 
 
-def read_whole_caller(confdir: str) -> freeze.Caller:
+def read_whole_caller(confdir: str) -> Caller:
     """Return who runs this command, and where."""
     environ = dict(os.environ)
     user, own_home = accounts.read_home()  # not the environment's: a site's limits speak of them
@@ -84,7 +84,7 @@ def read_whole_caller(confdir: str) -> freeze.Caller:
 
         return images.find_boot_disk(text, _repos(confdir, user, home))
 
-    return freeze.Caller(user, home, own_home, user_files.working_directory(), environ, find_image)
+    return Caller(user, home, own_home, user_files.working_directory(), environ, find_image)
 
 
 def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:

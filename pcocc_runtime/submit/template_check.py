@@ -12,10 +12,10 @@ from pcocc_runtime.site.check import add_new, find_set
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.system import accounts
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.settings import Resolved, Template
+from pcocc_runtime.templates.template import Resolved, Template
 
 if TYPE_CHECKING:
-    from pcocc_runtime.submit.freeze import Caller
+    from pcocc_runtime.submit.submission import Caller
 
 
 def check_own(site: Site, every: Mapping[str, Template], caller: Caller, problems: Problems) -> None:

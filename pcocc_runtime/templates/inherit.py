@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pcocc_runtime.errors import ConfigError, PcoccError, RequestError
 from pcocc_runtime.qemu.disks import most_disks
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.tree import Node
-from pcocc_runtime.templates.settings import DEFAULTS, NOT_INHERITED, TABLE, Resolved, Template
+from pcocc_runtime.templates.fill import has_rank
+from pcocc_runtime.templates.settings import SETTINGS, default_values, yaml_table
+from pcocc_runtime.templates.template import Resolved, Template
 
 
 def parse_templates(tree: Node, is_site: bool, problems: Problems) -> dict[str, Template]:
     """Return the templates of one file by name."""
     found: dict[str, Template] = {}
+    table = yaml_table()
     for name, node in checks.read_names(tree, "template", problems).items():
         if node.value is None:
             node = Node({}, node.file, node.line, node.path)
-        found[name] = Template(name, checks.read_mapping(node, TABLE, problems), node, is_site)
+        found[name] = Template(name, checks.read_mapping(node, table, problems), node, is_site)
     return found
 
 
@@ -63,15 +65,20 @@ def resolve(templates: Mapping[str, Template], name: str, default_set: str | Non
 
 def resolve_known(templates: Mapping[str, Template], name: str, default_set: str | None, problems: Problems) -> Resolved:
     """Return what a template comes to as far as its parents are known; what is wrong with them is added to `problems`."""
-    values: dict[str, Any] = {**DEFAULTS, "resource-set": default_set}
+    defaults = default_values(default_set)
+    values = dict(defaults)
     sources: dict[str, Template] = {}
     for one in reversed(_lineage(templates, templates[name], problems)):
         for key, value in one.values.items():
-            if one.name == name or key not in NOT_INHERITED:
-                fallback = default_set if key == "resource-set" else DEFAULTS[key]
-                values[key] = fallback if value is None else value
+            if one.name == name or SETTINGS[key].inherited:
+                values[key] = defaults[key] if value is None else value
                 sources[key] = one
     return Resolved(templates[name], values, sources)
+
+
+def needs_rank(chosen: Resolved) -> bool:
+    """Tell whether VMs of a template differ by their rank."""
+    return any(has_rank(chosen.values[row.name]) for row in SETTINGS.values() if row.is_filled)
 
 
 def find_own(problems: Sequence[ConfigError], name: str, every: Mapping[str, Template]) -> list[ConfigError]:

@@ -19,7 +19,7 @@ from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD, EthernetNetwork
 from pcocc_runtime.site.check import load_everything
 from pcocc_runtime.site.site import Site
-from pcocc_runtime.templates.settings import DEFAULTS
+from pcocc_runtime.templates.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.name for path in (ROOT / "docs/man").iterdir())
@@ -145,8 +145,8 @@ def defaults() -> Iterator[tuple[str, str, object]]:
         if field.name not in ("layer", "mtu", "allow_outbound"):  # they have other names or units in the file
             yield "ethernet", field.name.replace("_", "-"), field.default
     yield "ethernet", "mtu", EthernetNetwork("n").mtu + TUNNEL_OVERHEAD
-    for name, value in DEFAULTS.items():
-        yield "template", name, value or None if name == "memory" else value  # 0 is Slurm's
+    for name, row in SETTINGS.items():
+        yield "template", name, row.default or None if name == "memory" else row.default  # 0 is Slurm's
 
 
 SPOKEN = [one for one in defaults() if isinstance(one[2], str | int | IPv4Network) and one[2] != ""]

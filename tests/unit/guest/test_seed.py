@@ -14,7 +14,7 @@ from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.guest import network_config, seed
 from pcocc_runtime.guest.network_config import Interface, Subnet
-from pcocc_runtime.templates.settings import TAG, USER
+from pcocc_runtime.templates.values import TAG, USER
 
 FIRST = {"index": 0, "layer": "L3", "network": "10.200.0.0/16", "domain": "vcluster", "search": [], "network6": None,
          "gateway": "10.200.255.254"}  # fmt: skip

@@ -9,16 +9,14 @@ from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.images import references
 from pcocc_runtime.networks.kinds import EthernetNetwork
 from pcocc_runtime.networks.settings import _TYPES
-from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.site import policy
 from pcocc_runtime.site.check import load_everything
-from pcocc_runtime.site.limits import _LIMITS
 from pcocc_runtime.site.resource_sets import ACCESS_KEYS
 from pcocc_runtime.site.settings import PCOCC, ImageCache
 from pcocc_runtime.site.site import Site, read_site
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.settings import DEFAULTS, TABLE
+from pcocc_runtime.templates.settings import SETTINGS
 
 SAMPLES = Path(__file__).parents[3] / "etc/pcocc"
 
@@ -59,7 +57,7 @@ def test_the_commented_image_cache_says_its_defaults(tmp_path: Path) -> None:
     assert cache == ImageCache(50 << 30)
 
 
-TABLES = {"pcocc": (*PCOCC, *_LIMITS), "repos": (*references._REPOS, *references._REPO), "policy": (*policy._POLICY, *policy._LIMIT)}
+TABLES = {"pcocc": PCOCC, "repos": (*references._REPOS, *references._REPO), "policy": (*policy._POLICY, *policy._LIMIT)}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -121,7 +119,7 @@ def test_the_commented_template_is_right_and_says_the_defaults() -> None:
     found = inherit.parse_templates(parse_yaml(text, "sample"), True, problems)["example"]
     assert problems == []
     for key in ("machine-type", "nic-model", "disk-model", "disk-cache", "custom-args", "bind-vcpus", "qemu-bin", "cpu-model"):
-        assert found.values[key] in (DEFAULTS[key], None) or list(found.values[key]) == []
+        assert found.values[key] in (SETTINGS[key].default, None) or list(found.values[key]) == []
 
 
 def test_the_repositories_sample_says_the_default_and_its_comments_are_right() -> None:
@@ -137,5 +135,4 @@ def test_the_repositories_sample_says_the_default_and_its_comments_are_right() -
 
 def test_samples_name_every_setting_there_is() -> None:
     text = (SAMPLES / "templates.yaml").read_text()
-    assert [key for key in DEFAULTS if key not in text] == []
-    assert all(isinstance(setting, checks.Setting) for setting in TABLE)
+    assert [key for key in SETTINGS if key not in text] == []

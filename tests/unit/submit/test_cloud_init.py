@@ -13,7 +13,8 @@ from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config, seed
 from pcocc_runtime.submit import cloud_init
-from pcocc_runtime.submit.user_data import _with_plain_header, find_merge_obstacle, parse_cloud_config, read_user_data
+from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config, with_plain_header
+from pcocc_runtime.submit.user_data import read_user_data
 from tests.unit.fake_site import Ask, frozen, refused, user_template
 from tests.unit.guest.test_seed import ALICE, KEYS, NODE
 
@@ -92,7 +93,7 @@ def test_every_header_that_cloud_init_takes_is_checked(ask: Ask, tmp_path: Path,
 
 
 def test_lines_are_counted_as_in_the_file() -> None:
-    assert _with_plain_header("\n\n#CLOUD-config # x\na: 1\n").splitlines() == ["#cloud-config # x", "", "", "a: 1"]
+    assert with_plain_header("\n\n#CLOUD-config # x\na: 1\n").splitlines() == ["#cloud-config # x", "", "", "a: 1"]
 
 
 @pytest.mark.parametrize("text", ["packages: [vim]\n", "# cloud-config\nruncmd: [a]\nx: 1\n", "\ufeff#cloud-config\nusers: []\n", "---\nusers: []\n"])

@@ -13,7 +13,7 @@ from pcocc_runtime.documents.cluster import Drive, Mount
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings.tree import Node
 from pcocc_runtime.templates.fill import Filling
-from pcocc_runtime.templates.settings import Resolved, Template
+from pcocc_runtime.templates.template import Resolved, Template
 from tests.unit.fake_site import Ask, frozen, refused, user_template, write_image
 
 ME = pwd.getpwuid(os.getuid())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.submit import freeze
 from pcocc_runtime.submit import main as client
-from pcocc_runtime.templates.settings import DEFAULTS
+from pcocc_runtime.templates.settings import SETTINGS
 from tests.unit.fake_site import Ask, frozen, refused, user_template, write_image, write_images, write_site
 
 
@@ -267,7 +267,7 @@ trees = st.recursive(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-@given(st.dictionaries(st.sampled_from([*DEFAULTS]), trees, max_size=4))
+@given(st.dictionaries(st.sampled_from([*SETTINGS]), trees, max_size=4))
 def test_any_template_is_taken_or_refused_in_a_sentence(ask: Ask, tmp_path: Path, values: dict[str, object]) -> None:
     user_template(tmp_path, yaml.safe_dump({"mine": {"image": str(tmp_path / "tiny.qcow2"), **values}}))
     code, text = ask("mine:2")

@@ -11,7 +11,8 @@ from pcocc_runtime.cli.template_text import render_one, render_one_json, render_
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.settings import DEFAULTS, Template
+from pcocc_runtime.templates.settings import SETTINGS
+from pcocc_runtime.templates.template import Template
 
 
 def parse(text: str, is_site: bool = True, file: str = "t.yaml") -> tuple[dict[str, Template], list[str]]:
@@ -71,7 +72,7 @@ def test_every_key_of_the_original_is_known() -> None:
     }
     assert values["user-data"] == {"packages": ["vim"]}
     assert values["kernel"] == {"path": "/boot/vmlinuz", "initrd": None, "append": None}
-    assert set(values) == set(DEFAULTS) - {"memory", "firmware", "command-user"}
+    assert set(values) == set(SETTINGS) - {"memory", "firmware", "command-user"}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_wrong_setting_is_one_sentence_with_its_place(setting: str, said: str)
 
 
 # a value that each setting takes, in YAML, and what it comes to
-SETTINGS = {
+EXAMPLES = {
     "image": ("site:debian@2", "site:debian@2"),
     "resource-set": ("gpu", "gpu"),
     "description": ('"two\\nlines"', "two\nlines"),
@@ -158,14 +159,14 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("key", [key for key in DEFAULTS if key != "inherits"])
+@pytest.mark.parametrize("key", [key for key in SETTINGS if key != "inherits"])
 def test_every_setting_is_taken_inherited_and_cut(key: str) -> None:
-    text, value = SETTINGS[key]
+    text, value = EXAMPLES[key]
     found, problems = parse(f"a: {{{key}: {text}}}\nb: {{inherits: a}}\nc: {{inherits: a, {key}: null}}")
     assert problems == []
     assert inherit.resolve(found, "a", "net").values[key] == value
     inherited, cut = inherit.resolve(found, "b", "net"), inherit.resolve(found, "c", "net")
-    default = "net" if key == "resource-set" else DEFAULTS[key]
+    default = "net" if key == "resource-set" else SETTINGS[key].default
     if key == "description":
         assert inherited.values[key] == default
     else:
@@ -177,7 +178,7 @@ keys = st.sampled_from(["path", "type", "/x", "mmp"]) | st.text(max_size=5)
 trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
 
 
-@given(trees, st.sampled_from([*DEFAULTS, "x"]))
+@given(trees, st.sampled_from([*SETTINGS, "x"]))
 def test_any_value_of_any_setting_is_taken_or_told_with_its_place(value: object, key: str) -> None:
     found, problems = parse(yaml.safe_dump({"a": {key: value}}))
     assert all(re.match(r"t\.yaml:\d+: a: \S|t\.yaml:\d+: a\.\S|t\.yaml:?\d*: not valid YAML", one) for one in problems), problems

@@ -1,0 +1,27 @@
+"""A part of a setting that is filled in, looked at and limited by itself: a path, a word, a drive, a directory."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pcocc_runtime.templates.row import Item, TemplateSetting
+
+
+class Entry(NamedTuple):
+    """An entry of setting `key`, with its row, or that of its part; one that `is_typed` comes from the command line."""
+
+    key: str
+    row: TemplateSetting
+    value: Any
+    item: Item = None
+    is_typed: bool = False
+
+    @property
+    def noun(self) -> str:
+        """Return what it is called in a sentence."""
+        return self.row.noun.format(item=self.item)
+
+    @property
+    def text(self) -> str:
+        """Return its text, or the path of a drive or directory."""
+        return str(self.value if isinstance(self.value, str) else self.value["path"])
