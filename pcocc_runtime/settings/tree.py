@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,17 @@ class Node:
     def error(self, message: str, hint: str | None = None) -> ConfigError:
         """Return the error that points here."""
         return ConfigError(message, self.file, self.line, self.path or None, hint)
+
+    def at(self, keys: Sequence[str | int]) -> Node:
+        """Return the value that keys and numbers lead to, or else where it would stand."""
+        if not keys:
+            return self
+        key, path = keys[0], f"{self.path}[{keys[0]}]" if isinstance(keys[0], int) else f"{self.path}.{keys[0]}".removeprefix(".")
+        if isinstance(self.value, dict):
+            found = self.value.get(key)
+        else:
+            found = self.value[key] if isinstance(self.value, tuple) and isinstance(key, int) and key < len(self.value) else None
+        return (found or Node(None, self.file, self.line, path)).at(keys[1:])
 
     def plain(self) -> Any:
         """Return the value without the places, as YAML's own loaders do."""

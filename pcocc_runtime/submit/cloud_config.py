@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pcocc_runtime.settings import checks
@@ -21,10 +22,11 @@ _YAML_HINT = "indent with spaces, put a space after each colon, and quote text t
 
 
 class Fault(NamedTuple):
-    """What is wrong with a cloud-config, and what to do about it."""
+    """What is wrong with a cloud-config, what to do about it, and the keys that lead to it."""
 
     message: str
     hint: str
+    keys: tuple[str | int, ...] = ()
 
 
 def parse_cloud_config(text: str) -> tuple[Any, Fault | None]:
@@ -61,12 +63,23 @@ def find_merge_obstacle(tree: object) -> Fault | None:
         return None
     users = tree.get("users", [])
     if not isinstance(users, list):
-        return Fault(f"'users' is {checks.type_name(users)}, which would replace the user that commands run as in the VM",
-                     "write a list, such as: users: [default]")
+        message = f"must be a list, not {checks.type_name(users)}: it would replace the user that commands run as in the VM"
+        return Fault(message, "write a list, such as: users: [default, {name: alice}]", ("users",))
+    wrong = next((index for index, one in enumerate(users) if not _is_user(one)), None)
+    if wrong is not None:
+        message = "is no user that cloud-init can make, and it would make none of the others either"
+        return Fault(message, "write a name, in quotes if it looks like a number, or a mapping such as {name: alice}", ("users", wrong))
     if not _takes_vendor_data(tree.get("vendor_data", {})):
-        return Fault("'vendor_data' keeps cloud-init from pcocc's own settings, by which commands run in the VM",
-                     "leave vendor_data out: where the file and pcocc set the same value, the file's counts")
+        return Fault("keeps cloud-init from pcocc's own settings, by which commands run in the VM",
+                     "leave vendor_data out: where the file and pcocc set the same value, the file's counts", ("vendor_data",))
     return None
+
+
+def _is_user(entry: object) -> bool:
+    """Tell whether cloud-init takes an entry of `users` without failing (distros/ug_util.py, _normalize_users)."""
+    if isinstance(entry, dict):
+        return all(isinstance(key, str) for key in entry) and not isinstance(entry.get("name"), list | dict | set)
+    return isinstance(entry, str) or (isinstance(entry, list) and not any(isinstance(one, list | dict | set) for one in entry))
 
 
 def _takes_vendor_data(value: object) -> bool:
@@ -74,6 +87,13 @@ def _takes_vendor_data(value: object) -> bool:
     if not isinstance(value, dict) or str(value.get("enabled", True)).lower() not in ("true", "1", "on", "yes"):
         return False
     return "text/cloud-config" not in str(value.get("disabled_handlers"))
+
+
+def render_cloud_config(tree: Mapping[str, Any]) -> str:
+    """Return the text of a cloud-config."""
+    import yaml
+
+    return f"{HEADER}\n{yaml.safe_dump(tree, sort_keys=False)}"
 
 
 def is_cloud_config(text: str) -> bool:

@@ -6,13 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 from pcocc_runtime import errors
-from pcocc_runtime.documents.cluster import Cluster, encode_cluster, sets_text
+from pcocc_runtime.documents.cluster import Cluster
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import admission
 from pcocc_runtime.site.check import load_site_and_templates
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.submit import freeze
-from pcocc_runtime.submit.request import Request, parse_request, parse_vms, render_template
+from pcocc_runtime.submit.request import Request, parse_request, parse_vms, render_answer
 from pcocc_runtime.submit.submission import Caller
 from pcocc_runtime.system import accounts, user_files
 from pcocc_runtime.templates import inherit
@@ -51,7 +51,7 @@ def _answer(request_json: str) -> str:
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
     _ensure_admitted(cluster, site, every)
-    return _render(asked, cluster)
+    return render_answer(asked.parts, cluster)
 
 
 def _with_images(every: dict[str, Template], asked: Request, repos: tuple[Repo, ...]) -> dict[str, Template]:
@@ -91,20 +91,6 @@ def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:
     from pcocc_runtime.images.repositories import path_words, read_repos
 
     return read_repos(confdir, directories.user_dir(os.environ), path_words(os.environ, user, home))
-
-
-def _render(asked: Request, cluster: Cluster) -> str:
-    """Return what the plugin passes on; one size serves all tasks of a job, so it is that of the largest VM."""
-    lines = {
-        "cluster": encode_cluster(cluster),
-        "vms": cluster.vm_count,
-        "cpus": max(group.cpus for group in cluster.groups),
-        "memory": max(group.memory for group in cluster.groups),
-        "exclusive": int(any(group.full_node for group in cluster.groups)),
-        "template": render_template(asked.parts),
-        "sets": sets_text(cluster),
-    }
-    return "".join(f"{key} {value}\n" for key, value in lines.items())
 
 
 def _last_frame(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What a user asks for on the command line: the text of the --pcocc options, parsed."""
+"""What a user asks for on the command line: the text of the --pcocc options, parsed, and the answer to the plugin."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pcocc_runtime.documents.cluster import Mount
+from pcocc_runtime.documents.cluster import Cluster, Mount, encode_cluster, sets_text
 from pcocc_runtime.errors import RequestError
+from pcocc_runtime.settings.checks import is_name
+from pcocc_runtime.templates.values import TAG
 
 _FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
 _MOUNT_FORM = "write --pcocc-mount=TAG=PATH[,type=9p|virtiofs][,readonly]"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}")
 _NEEDY = {"images": "image", "mounts": "mount", "user_data": "user-data"}
 MAX_TEXT = 16 * 1024
 
@@ -67,7 +67,7 @@ def parse_template(text: str) -> tuple[Part, ...]:
 
 def _parse_part(word: str, text: str) -> Part:
     name, colon, count = word.partition(":")
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise RequestError(f"{name!r} in --pcocc-template={text} is not the name of a template", _FORM)
     return Part(name, _parse_count(count, name) if colon else 1)
 
@@ -84,6 +84,20 @@ def _parse_count(count: str, name: str) -> int:
 def render_template(parts: tuple[Part, ...]) -> str:
     """Return the canonical text of the parts."""
     return ",".join(f"{part.template}:{part.count}" for part in parts)
+
+
+def render_answer(parts: tuple[Part, ...], cluster: Cluster) -> str:
+    """Return what the plugin passes on, in lines of 'key value'; one size serves all tasks of a job: that of the largest VM."""
+    lines = {
+        "cluster": encode_cluster(cluster),
+        "vms": cluster.vm_count,
+        "cpus": max(group.cpus for group in cluster.groups),
+        "memory": max(group.memory for group in cluster.groups),
+        "exclusive": int(any(group.full_node for group in cluster.groups)),
+        "template": render_template(parts),
+        "sets": sets_text(cluster),
+    }
+    return "".join(f"{key} {value}\n" for key, value in lines.items())
 
 
 def parse_image(text: str, parts: tuple[Part, ...]) -> tuple[str | None, str]:
@@ -116,7 +130,7 @@ def parse_mounts(texts: list[str] | tuple[str, ...]) -> tuple[Mount, ...]:
 def parse_mount(text: str) -> Mount:
     """Return the mount of one --pcocc-mount value; options are taken from its end, so a path may contain commas."""
     tag, equals, rest = text.partition("=")
-    if not equals or not _TAG.fullmatch(tag):
+    if not equals or not re.fullmatch(TAG, tag):
         raise RequestError(f"--pcocc-mount={text} does not begin with a tag and '='", _MOUNT_FORM)
     kinds, readonly = list[str](), False
     while match := re.fullmatch(r"(.*),(readonly|type=([^,/]*))", rest, re.DOTALL):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pcocc_runtime.errors import ConfigError, RequestError
-from pcocc_runtime.settings.tree import TooMuch, parse_yaml
+from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
 from pcocc_runtime.submit import cloud_init
 from pcocc_runtime.submit.cloud_config import (
     HEADER,
@@ -17,6 +14,7 @@ from pcocc_runtime.submit.cloud_config import (
     is_cloud_config,
     lacks_header,
     parse_cloud_config,
+    render_cloud_config,
     with_plain_header,
 )
 from pcocc_runtime.submit.entry import Entry
@@ -38,20 +36,14 @@ def look_at_user_data(submission: Submission, entry: Entry) -> str:
         return entry.text
     if isinstance(entry.value, str):
         return read_user_data(entry.value, submission.filling.thorough)
-    return _render_mapping(submission, entry.value)
-
-
-def _render_mapping(submission: Submission, value: Mapping[str, Any]) -> str:
-    import yaml
-
-    text = f"{HEADER}\n{yaml.safe_dump(value, sort_keys=False)}"
+    text = render_cloud_config(entry.value)
+    place, fault = submission.filling.chosen.place("user-data"), find_merge_obstacle(entry.value)
+    if fault:
+        raise place.at(fault.keys).error(fault.message, fault.hint)
     problem = cloud_init.find_schema_error(text)
     if problem:
         hint = QUOTES if NO_TEXT.search(problem) else "see cloud-init's documentation of that module"
-        raise submission.filling.wrong("user-data", f"cloud-init finds wrong: {problem}", hint)
-    obstacle = find_merge_obstacle(value)
-    if obstacle:
-        raise submission.filling.wrong("user-data", obstacle.message, obstacle.hint)
+        raise place.error(f"cloud-init finds wrong: {problem}", hint)
     return text
 
 
@@ -75,18 +67,19 @@ def read_user_data(path: str, thorough: bool = True) -> str:
 
 
 def _check_cloud_config(path: str, text: str, thorough: bool) -> None:
+    place = Node({}, path, 0, "")
     try:
-        parse_yaml(text, path, [])
+        place = parse_yaml(text, path, [])
     except TooMuch as error:
         raise RequestError(f"user-data file {error}", error.hint) from None
     except ConfigError:
         pass  # told below, in cloud-init's terms
     tree, fault = parse_cloud_config(text)
+    obstacle = None if fault else find_merge_obstacle(tree)
+    if obstacle:
+        raise RequestError(f"user-data file {place.at(obstacle.keys).error(obstacle.message)}", obstacle.hint)
     problem = cloud_init.find_schema_error(with_plain_header(text)) if thorough and not fault else None
     if problem:
         fault = Fault(problem, QUOTES if NO_TEXT.search(problem) else f"see: cloud-init schema --config-file {path}")
     if fault:
         raise RequestError(f"user-data file {path} is no cloud-config that cloud-init takes: {fault.message}", fault.hint)
-    obstacle = find_merge_obstacle(tree)
-    if obstacle:
-        raise RequestError(f"user-data file {path}: {obstacle.message}", obstacle.hint)
