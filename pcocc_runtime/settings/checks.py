@@ -160,7 +160,7 @@ def prose(node: Node) -> str:
     if not isinstance(node.value, str):
         raise mismatch(node, "text", "put it in quotes" if node.raw else None)
     if "\0" in node.value:
-        raise node.error("holds a NUL character, which no program can be given")
+        raise node.error("contains a NUL character, which cannot be passed to a program")
     return node.value
 
 

@@ -111,13 +111,13 @@ def list_yaml(directory: str) -> list[str]:
 
 def _refuse_dangling(path: str) -> None:
     if os.path.islink(path):
-        raise ConfigError("is a link to what does not exist", path, hint=f"see: ls -l {path}")
+        raise ConfigError("is a link to something that does not exist", path, hint=f"see: ls -l {path}")
 
 
 def ensure_named_directory(path: str, variable: str) -> str:
     """Return a directory that an environment variable names; ConfigError when it is none."""
     if not os.path.isdir(path):
-        raise ConfigError("is not a directory", path, hint=f"{variable} names it")
+        raise ConfigError("is not a directory", path, hint=f"the environment variable {variable} names it")
     return path
 
 

@@ -161,7 +161,7 @@ class _Converter:
         size, depth = names + sum(one.size for one in children) + 1, max((one.depth for one in children), default=0) + 1
         self._refuse_too_deep(depth, line)
         if size > self._most:
-            raise TooMuch("aliases make more of this than can be read", self._file, line, path or None, _WRITE_OUT)
+            raise TooMuch("aliases make this larger than can be read", self._file, line, path or None, _WRITE_OUT)
         return Node(value, self._file, line, path, "", size, depth)
 
     def _read_pairs(self, node: Any, path: str) -> dict[str, tuple[Any, Any]]:
@@ -212,7 +212,7 @@ _WRITE_OUT = "write out what is needed"
 
 
 def _too_deep(file: str, line: int) -> TooMuch:
-    return TooMuch(f"lists and mappings are nested more than {_MAX_DEPTH} deep", file, line)
+    return TooMuch(f"lists and mappings are nested more than {_MAX_DEPTH} levels deep", file, line)
 
 
 def _line(node: Any) -> int:

@@ -50,14 +50,14 @@ def _ensure_allowed(one: ResourceSet, person: Person) -> None:
 
 def _denial(one: ResourceSet, whom: str, admitted: Sequence[str]) -> RequestError:
     message = f"resource set {one.name!r} is not for {whom}; it is for: {', '.join(admitted)}"
-    return RequestError(message, "take a template with another resource-set: 'pcocc template list' names them")
+    return RequestError(message, "use a template with another resource-set: see 'pcocc template list'")
 
 
 def ensure_compatible(sets: Sequence[ResourceSet], networks: Mapping[str, Network]) -> None:
     """Raise RequestError unless one virtual cluster can have the networks of all these sets."""
     names = list(dict.fromkeys(name for one in sets for name in one.networks))
     if len(names) > naming.MAX_NETWORKS:
-        raise RequestError(f"these VMs have {len(names)} networks together, a job can have {naming.MAX_NETWORKS}",
+        raise RequestError(f"these VMs have {len(names)} networks together, but a job can have {naming.MAX_NETWORKS} at most",
                            "split the VMs over several jobs")  # fmt: skip
     pair = find_overlap(names, networks)
     if pair:

@@ -69,7 +69,7 @@ def load_everything(confdir: str) -> Everything:
 def _find_strangers(site: Site, file: str) -> list[str]:
     """Return a note for each user and group that a resource set is for and this host does not know."""
     return [
-        f"{file}: {one.name}.{key}: this host knows no {key[:-1]} {name!r}"
+        f"{file}: {one.name}.{key}: there is no {key[:-1]} {name!r} on this host"
         for one in site.all_sets.values()
         for key, exists in (("users", accounts.user_exists), ("groups", accounts.group_exists))
         for name in getattr(one.access, key)

@@ -71,7 +71,7 @@ def parse_policy(
             if name not in known:
                 problems.append(node.error(f"the site has no {key[:-1].replace('-', ' ')} {name!r}"))
             elif key == "resource-sets" and name in access:
-                problems.append(node.error("who may use it is said in resources.yaml too", "keep one of the two"))
+                problems.append(node.error("resources.yaml says who may use it, too", "keep one of the two"))
     return Policy(
         values.get("limits", ()),
         {name: rule for name, (_node, rule) in values.get("templates", {}).items()},

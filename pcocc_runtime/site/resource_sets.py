@@ -81,7 +81,7 @@ def parse_resources(
     defaults = [name for name, one in found.items() if one.default]
     for name in defaults[1:]:
         place = tree.value[name].value["default"]
-        problems.append(place.error(f"{defaults[0]!r} is the default already; only one can be"))
+        problems.append(place.error(f"{defaults[0]!r} is the default already, and there can be only one"))
     return found
 
 
@@ -94,7 +94,7 @@ def _check_networks(
     node: Node, names: tuple[str, ...], networks: Mapping[str, Network], broken: Container[str] | None
 ) -> Iterable[ConfigError]:
     if len(names) > naming.MAX_NETWORKS:
-        yield node.error(f"{len(names)} networks are listed, a VM can have {naming.MAX_NETWORKS}")
+        yield node.error(f"{len(names)} networks are listed, but a VM can have {naming.MAX_NETWORKS} at most")
     known = f"networks.yaml has: {', '.join(sorted(networks)) or 'none'}"
     for index, (name, item) in enumerate(zip(names, node.value, strict=True)):
         if name in names[:index]:

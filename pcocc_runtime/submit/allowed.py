@@ -21,6 +21,6 @@ def ensure_allowed(submission: Submission, entry: Entry, limit: Limit) -> None:
         text, filled = user_files.real_path(text), [user_files.real_path(pattern) for pattern in filled]
     if limit.allows == "below":
         if not is_below(text, filled):
-            raise RequestError(f"{entry.noun} {entry.text} is not one that users of this site may give to VMs", hint)
+            raise RequestError(f"{entry.noun} {entry.text} may not be given to VMs at this site", hint)
     elif find_refused([text], filled) is not None:
         raise RequestError(f"this site does not let users set {text!r} here", hint)

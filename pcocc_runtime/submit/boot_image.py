@@ -42,7 +42,7 @@ def look_at_image(submission: Submission, entry: Entry) -> tuple[str, str | None
         return submission.caller.find_image(image)
     disk = user_files.find_last_revision(image)
     if disk:
-        raise RequestError(f"image {image} is a directory, as pcocc 0.7 had them", f"import its disk: pcocc image import {disk} NAME")
+        raise RequestError(f"image {image} is a directory, as pcocc 0.7 kept images", f"import its disk: pcocc image import {disk} NAME")
     _check_image(image, image, 0)
     return image, None
 

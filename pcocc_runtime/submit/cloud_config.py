@@ -46,7 +46,7 @@ def parse_cloud_config(text: str) -> tuple[Any, Fault | None]:
     if tree is None or isinstance(tree, dict):
         return tree, None
     kind = "a list" if isinstance(tree, list) else checks.type_name(tree)
-    return None, Fault(f"it is {kind} where cloud-init reads a mapping", "write keys and values, such as: packages: [vim]")
+    return None, Fault(f"it must be a mapping, not {kind}", "write keys and values, such as: packages: [vim]")
 
 
 def _explain(error: Any, text: str) -> str:
@@ -70,7 +70,7 @@ def find_merge_obstacle(tree: object) -> Fault | None:
         message = "is no user that cloud-init can make, and it would make none of the others either"
         return Fault(message, "write a name, in quotes if it looks like a number, or a mapping such as {name: alice}", ("users", wrong))
     if not _takes_vendor_data(tree.get("vendor_data", {})):
-        return Fault("keeps cloud-init from pcocc's own settings, by which commands run in the VM",
+        return Fault("keeps cloud-init from reading pcocc's own settings, without which no command can run in the VM",
                      "leave vendor_data out: where the file and pcocc set the same value, the file's counts", ("vendor_data",))
     return None
 

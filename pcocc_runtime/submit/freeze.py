@@ -29,7 +29,7 @@ _THOROUGH = 4  # VMs of a template with a user-data each: so many are shown to c
 def freeze(request: Request, site: Site, every: Mapping[str, Template], caller: Caller) -> Cluster:
     """Return the cluster a request comes to; RequestError or ConfigError when it cannot be had."""
     if request.vm_count > site.max_vms:
-        message = f"{request.vm_count} VMs are asked for, a job of this site can have {site.max_vms}"
+        message = f"{request.vm_count} VMs are asked for, but a job of this site can have {site.max_vms} at most"
         raise RequestError(message, "ask for fewer VMs, or split the work over several jobs")
     user_data = read_user_data(typed_path(request.user_data, caller.directory, caller.home)) if request.user_data else None
     groups: list[Group] = []
@@ -45,8 +45,8 @@ def freeze(request: Request, site: Site, every: Mapping[str, Template], caller: 
         _ensure_slots(group.template, group.disk_model, disks, nics, group.display)
     cluster = Cluster(tuple(groups))
     if len(sets_text(cluster)) > MAX_SETS:
-        raise RequestError("the resource sets of these VMs change too often to be told to the nodes",
-                           "put the templates with the same resource set next to each other")
+        raise RequestError("the list of resource sets is too long for the nodes",
+                           "name templates with the same resource set one after the other")
     return cluster
 
 
@@ -93,8 +93,8 @@ def _ensure_slots(template: str, disk_model: str, disks: int, nics: int, display
     """Raise RequestError when QEMU would have more devices than its PCI bus has slots."""
     needed, most = slots.count_fixed(disk_model, disks, nics, display), slots.SLOTS - 1  # one for a bridge
     if needed > most:
-        text = f"a VM of template {template!r} would need {needed} PCI slots for {disks} disks and {nics} networks, it has {most}"
-        raise RequestError(text, "use fewer of them, or 'disk-model: virtio-scsi', where all disks share a slot")
+        text = f"a VM of template {template!r} would need {needed} PCI slots for {disks} disks and {nics} networks, but it has {most}"
+        raise RequestError(text, "use fewer of them, or 'disk-model: virtio-scsi', with which all disks share one slot")
 
 
 def _choose_set(chosen: Resolved, site: Site) -> str:
@@ -102,7 +102,7 @@ def _choose_set(chosen: Resolved, site: Site) -> str:
     reason = find_obstacle(one, site.all_networks)
     if reason:
         raise chosen.error("resource-set", f"resource set {one.name!r} cannot be used: {reason}",
-                           f"resource sets that can: {', '.join(sorted(site.resource_sets)) or 'none'}")
+                           f"resource sets that can be used: {', '.join(sorted(site.resource_sets)) or 'none'}")
     return one.name
 
 

@@ -75,9 +75,11 @@ def _parse_part(word: str, text: str) -> Part:
 def _parse_count(count: str, name: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]+", count, re.ASCII):
         raise RequestError(f"{count!r} is not a number of VMs of template {name!r}", _FORM)
-    number = int(count) if len(count) <= 18 else 0
+    if len(count.lstrip("+0")) > 18 and not count.startswith("-"):
+        raise RequestError(f"{count} VMs of template {name!r} are more than any job can have", _FORM)
+    number = int(count[:19])  # of a long negative number, its sign and the beginning
     if number < 1:
-        raise RequestError(f"{count} VMs of template {name!r} cannot be had", _FORM)
+        raise RequestError(f"the number of VMs of {name!r} must be at least 1, not {count}", _FORM)
     return number
 
 
@@ -106,7 +108,7 @@ def parse_image(text: str, parts: tuple[Part, ...]) -> tuple[str | None, str]:
     if not equals or "/" in name:
         return None, _filled(text, text)
     if name not in [part.template for part in parts]:
-        message = f"--pcocc-image={text} names template {name!r}, which --pcocc-template does not"
+        message = f"--pcocc-image={text} names template {name!r}, which is not in --pcocc-template"
         raise RequestError(message, "name one of the templates of --pcocc-template, or leave the name out")
     return name, _filled(image, text)
 
@@ -137,7 +139,7 @@ def parse_mount(text: str) -> Mount:
         rest, readonly = match[1], readonly or match[2] == "readonly"
         kinds += [] if match[3] is None else [match[3]]
     if len(kinds) > 1:
-        raise RequestError(f"--pcocc-mount={text} has {len(kinds)} types", _MOUNT_FORM)
+        raise RequestError(f"--pcocc-mount={text} has {len(kinds)} types, and can have one", _MOUNT_FORM)
     kind = kinds[0] if kinds else "9p"
     if kind not in ("9p", "virtiofs"):
         raise RequestError(f"--pcocc-mount={text} has the unknown type {kind!r}", _MOUNT_FORM)

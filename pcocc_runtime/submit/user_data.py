@@ -43,7 +43,7 @@ def look_at_user_data(submission: Submission, entry: Entry) -> str:
     problem = cloud_init.find_schema_error(text)
     if problem:
         hint = QUOTES if NO_TEXT.search(problem) else "see cloud-init's documentation of that module"
-        raise place.error(f"cloud-init finds wrong: {problem}", hint)
+        raise place.error(f"is not a valid cloud-config: {problem}", hint)
     return text
 
 
@@ -57,12 +57,12 @@ def read_user_data(path: str, thorough: bool = True) -> str:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise RequestError(f"user-data file {path} is not UTF-8 text (byte {error.start})",
-                           "compressed and other binary user-data cannot be carried") from None
+                           "compressed and other binary user-data cannot be used") from None
     if is_cloud_config(text):
         _check_cloud_config(path, text, thorough)
     elif lacks_header(text):
-        raise RequestError(f"user-data file {path} does not begin with {HEADER}: the guest's cloud-init would pass it over",
-                           f"let {HEADER} be its first line, with nothing before it")
+        raise RequestError(f"user-data file {path} does not begin with {HEADER}: the guest's cloud-init would ignore it",
+                           f"make {HEADER} its first line, with nothing before it")
     return text
 
 
@@ -82,4 +82,4 @@ def _check_cloud_config(path: str, text: str, thorough: bool) -> None:
     if problem:
         fault = Fault(problem, QUOTES if NO_TEXT.search(problem) else f"see: cloud-init schema --config-file {path}")
     if fault:
-        raise RequestError(f"user-data file {path} is no cloud-config that cloud-init takes: {fault.message}", fault.hint)
+        raise RequestError(f"user-data file {path} is not a valid cloud-config: {fault.message}", fault.hint)

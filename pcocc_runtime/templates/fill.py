@@ -67,7 +67,7 @@ class Filling:
             raise self.wrong(key, f"%{{{name}}} is not known", _KNOWN, item)
         value = self.environ.get(name[4:])
         if not value:  # an empty one would make '/' of '%{env:NAME}/'
-            state = "not set" if value is None else "set to nothing"
+            state = "not set" if value is None else "empty"
             raise self.wrong(key, f"the environment variable {name[4:]} is {state}", f"export {name[4:]}=VALUE and submit again", item)
         return value
 

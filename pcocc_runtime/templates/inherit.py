@@ -95,11 +95,11 @@ def check_sizes(chosen: Resolved) -> None:
     values, problems = chosen.values, list[ConfigError]()
     cores, cpus = values["emulator-cores"], values["cpus"]
     if cores and cores >= cpus and not values["full-node"]:
-        message, hint = f"{cores} of {cpus} CPUs for QEMU leave the guest none", f"set cpus to {cores + 1} or more"
+        message, hint = f"with {cores} of {cpus} CPUs kept for QEMU, none is left for the guest", f"set cpus to {cores + 1} or more"
         problems.append(chosen.error("emulator-cores", message, hint))
     most = most_disks(values["disk-model"], values["machine-type"])
     if len(values["persistent-drives"]) >= most:
-        message = f"a VM with disk-model {values['disk-model']} can have {most} disks, its boot disk among them"
+        message = f"a VM with disk-model {values['disk-model']} can have {most} disks, including its boot disk"
         problems.append(chosen.error("persistent-drives", message, "leave some out, or choose disk-model virtio"))
     checks.raise_problems(problems)
 
@@ -127,7 +127,7 @@ def _find_obstacle(templates: Mapping[str, Template], line: list[Template], pare
     if known:
         return _circle(line[[one.name for one in line].index(parent) :])
     if line[-1].is_site and not templates[parent].is_site:
-        return place.error(f"a site template cannot inherit from {parent!r}, which is a user's")
+        return place.error(f"a template of the site cannot inherit from {parent!r}, a user's template")
     return None
 
 

@@ -100,7 +100,7 @@ def drives(options: Sequence[TemplateSetting]) -> Check:
     def check_drive(item: tuple[str, Node]) -> dict[str, Any]:
         name, node = item
         if name in [setting.name for setting in options]:
-            raise node.error("belongs to no drive", f"indent it deeper than the drive's path, or write - /PATH: {{{name}: ...}}")
+            raise node.error("stands beside the path of a drive, not under it", f"indent it deeper than the path, or write - /PATH: {{{name}: ...}}")
         return {"path": path(_key(name, node)), **_with_defaults(options, checks.optional(checks.record(options))(node) or {})}
 
     return check

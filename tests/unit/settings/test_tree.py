@@ -64,7 +64,7 @@ def test_every_value_knows_its_line_and_path() -> None:
         ("a: {<<: 5}\n", "f:1: a: '<<' takes a mapping or a list of mappings"),
         ("a: &a {<<: *a}\n", "f:1: a: a value contains itself"),
         *[
-            (text, f"f:{line}: lists and mappings are nested more than 100 deep")
+            (text, f"f:{line}: lists and mappings are nested more than 100 levels deep")
             for line, text in [
                 (2, "m:\n  " + "{a: " * 20000),
                 (3, "\nm:\n  " + "- " * 100000),
@@ -74,7 +74,7 @@ def test_every_value_knows_its_line_and_path() -> None:
                 (1, "{a0: &a0 {x: 1}, " + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}}}, " for n in range(1, 300)) + "<<: *a299}"),
             ]
         ],
-        ("a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)), "f:19: a18: aliases make more"),
+        ("a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)), "f:19: a18: aliases make this larger"),
         ("a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}, k{n}: 1}}\n" for n in range(1, 600)), "f:448: a447: '<<' keys copy"),
     ],
 )

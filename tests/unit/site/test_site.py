@@ -92,8 +92,8 @@ def test_templates_come_from_both_directories_and_their_drop_ins(tmp_path: Path)
     [
         (lambda path: path.write_text(""), "is not a directory"),
         (os.mkfifo, "is not a directory"),
-        (lambda path: path.symlink_to("gone"), "is a link to what does not exist"),
-        (lambda path: (path.mkdir(), (path / "a.yaml").symlink_to("gone")), "/a.yaml: is a link to what does not exist"),
+        (lambda path: path.symlink_to("gone"), "is a link to something that does not exist"),
+        (lambda path: (path.mkdir(), (path / "a.yaml").symlink_to("gone")), "/a.yaml: is a link to something that does not exist"),
         (lambda path: (path.mkdir(), (path / "a.yaml").mkdir()), "/a.yaml: is not a regular file"),
     ],
 )
@@ -106,7 +106,7 @@ def test_templates_that_cannot_be_there_are_told(tmp_path: Path, make: Callable[
 
 def test_a_link_that_leads_nowhere_is_no_missing_file(tmp_path: Path) -> None:
     (tmp_path / "pcocc.yaml").symlink_to("gone")
-    with pytest.raises(ConfigError, match=r"pcocc\.yaml: is a link to what does not exist"):
+    with pytest.raises(ConfigError, match=r"pcocc\.yaml: is a link to something that does not exist"):
         read_site(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_directory_that_the_environment_names_must_exist(tmp_path: Path, name:
         with pytest.raises(ConfigError) as caught:
             find = directories.user_dir if "USER" in variable else lambda environ: directories.site_dir(environ, 1000)
             find({variable: str(tmp_path / name), "HOME": "/home/a"})
-        assert (str(caught.value), caught.value.hint) == (f"{tmp_path}/{name}: is not a directory", f"{variable} names it")
+        assert (str(caught.value), caught.value.hint) == (f"{tmp_path}/{name}: is not a directory", f"the environment variable {variable} names it")
 
 
 def test_the_environment_leads_users_elsewhere_and_never_root() -> None:

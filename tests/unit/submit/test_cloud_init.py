@@ -49,16 +49,16 @@ def test_wrong_user_data_is_told_in_a_sentence(tmp_path: Path, text: str, said: 
     assert found and found.startswith(said) and not re.search("/tmp|deprecat|schema|Error", found), found
     path = tmp_path / "ud"
     path.write_text(f"#cloud-config\n{text}")
-    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is no cloud-config that cloud-init takes: {said}")):
+    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is not a valid cloud-config: {said}")):
         read_user_data(str(path))
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("#cloud-config\n- a\n", "it is a list where cloud-init reads a mapping"),
-        ("#cloud-config\nhello\n", "it is text where"),
-        ("\n\n  #Cloud-Config\nno\n", "it is true or false where"),
+        ("#cloud-config\n- a\n", "it must be a mapping, not a list"),
+        ("#cloud-config\nhello\n", "it must be a mapping, not text"),
+        ("\n\n  #Cloud-Config\nno\n", "it must be a mapping, not true or false"),
         ("#cloud-config\nx: é\na: \x07\n", "it is not valid YAML in line 3: unacceptable character #x0007: special characters are not allowed"),
         ("#cloud-config\na: 1\n---\nb: 1\n", "it is not valid YAML in line 3: expected a single document in the stream but found another"),
         ("#cloud-config\na: 2001-99-99\n", "it is not valid YAML: month must be in 1..12"),
@@ -69,7 +69,7 @@ def test_what_is_no_mapping_is_refused_without_cloud_init(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     path = tmp_path / "ud"
     path.write_text(text)
-    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is no cloud-config that cloud-init takes: {said}")) as caught:
+    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is not a valid cloud-config: {said}")) as caught:
         read_user_data(str(path))
     assert caught.value.hint
 
@@ -100,7 +100,7 @@ def test_lines_are_counted_as_in_the_file() -> None:
 @pytest.mark.parametrize("text", ["packages: [vim]\n", "# cloud-config\nruncmd: [a]\nx: 1\n", "\ufeff#cloud-config\nusers: []\n", "---\nusers: []\n"])
 def test_a_cloud_config_that_no_guest_would_know_is_refused(ask: Ask, tmp_path: Path, text: str) -> None:
     (tmp_path / "ud").write_text(text)
-    assert f"user-data file {tmp_path}/ud does not begin with #cloud-config: the guest's cloud-init would pass it over\nhint: " in refused(
+    assert f"user-data file {tmp_path}/ud does not begin with #cloud-config: the guest's cloud-init would ignore it\nhint: " in refused(
         ask(user_data="ud")
     )
 
@@ -120,7 +120,7 @@ def test_user_data_of_another_kind_is_left_alone(ask: Ask, tmp_path: Path, text:
 
 def test_a_mistake_is_told_at_submission(ask: Ask, tmp_path: Path) -> None:
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: {packages: vim}\n")
-    assert "templates.yaml:3: mine.user-data: cloud-init finds wrong: packages: 'vim' is not of type 'array'" in refused(ask("mine"))
+    assert "templates.yaml:3: mine.user-data: is not a valid cloud-config: packages: 'vim' is not of type 'array'" in refused(ask("mine"))
 
 
 @pytest.mark.parametrize("command_user", [None, "root", "debian"])
@@ -286,8 +286,8 @@ def test_users_that_the_yaml_of_a_template_brings_from_elsewhere_are_told_where_
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a:\n  " + "- " * 20000, "lists and mappings are nested more than 100 deep"),
-        ("b0: &b0 [x, x]\n" + "".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)), "aliases make more"),
+        ("a:\n  " + "- " * 20000, "lists and mappings are nested more than 100 levels deep"),
+        ("b0: &b0 [x, x]\n" + "".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)), "aliases make this larger"),
     ],
 )
 def test_a_cloud_config_that_would_take_all_memory_is_refused(ask: Ask, tmp_path: Path, text: str, said: str) -> None:
@@ -323,7 +323,7 @@ def test_user_data_that_turns_vendor_data_off_is_known(tmp_path: Path, value: st
 
 
 def test_user_data_that_turns_vendor_data_off_is_refused(ask: Ask, tmp_path: Path) -> None:
-    said = "vendor_data: keeps cloud-init from pcocc's own settings, by which commands run in the VM\nhint: leave vendor_data out"
+    said = "vendor_data: keeps cloud-init from reading pcocc's own settings, without which no command can run in the VM\nhint: leave vendor_data out"
     (tmp_path / "ud").write_text("#cloud-config\nvendor_data: {enabled: false}\n")
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data:\n    vendor_data: {enabled: false}\n")
     assert f"user-data file {tmp_path}/ud:2: {said}" in refused(ask(user_data="ud"))

@@ -103,8 +103,8 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
         ("disk-cache: fast", "t.yaml:2: a.disk-cache: expected one of writeback"),
         ("qemu-bin: qemu", "t.yaml:2: a.qemu-bin: 'qemu' is not an absolute path"),
         ("custom-args: -x", "t.yaml:2: a.custom-args: expected a list, found text '-x'"),
-        ('custom-args: ["a\\0b"]', "t.yaml:2: a.custom-args[0]: holds a NUL character"),
-        ('kernel: {path: /k, append: "\\0"}', "t.yaml:2: a.kernel.append: holds a NUL character"),
+        ('custom-args: ["a\\0b"]', "t.yaml:2: a.custom-args[0]: contains a NUL character"),
+        ('kernel: {path: /k, append: "\\0"}', "t.yaml:2: a.kernel.append: contains a NUL character"),
         ('image: "/a\\0b"', "t.yaml:2: a.image: expected text on one line without control characters"),
         ("bind-vcpus: maybe", "t.yaml:2: a.bind-vcpus: expected true or false, found text 'maybe'"),
         ("nic-model: 'e1000,id=x'", "t.yaml:2: a.nic-model: expected a QEMU device name"),
@@ -114,7 +114,7 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
         ("mount-points: {x: data}", "t.yaml:2: a.mount-points.x: 'data' is not an absolute path"),
         ("persistent-drives: [disk]", "t.yaml:2: a.persistent-drives[0]: 'disk' is not an absolute path"),
         ("persistent-drives: [{/d: {format: vmdk}}]", "t.yaml:2: a.persistent-drives[0]./d.format: expected one of raw"),
-        ("persistent-drives: [{/d: null, mmp: no}]", "t.yaml:2: a.persistent-drives[0].mmp: belongs to no drive"),
+        ("persistent-drives: [{/d: null, mmp: no}]", "t.yaml:2: a.persistent-drives[0].mmp: stands beside the path of a drive, not under it"),
         ("image: true", "t.yaml:2: a.image: expected text or false, found true or false 'true'"),
         ("remote-display: x11", "t.yaml:2: a.remote-display: expected one of vnc, spice, found text 'x11'"),
         ("machine-type: 'q35,kernel=vmlinuz,initrd=initrd'", "t.yaml:2: a.machine-type: 'kernel' cannot be set in a machine type"),
@@ -191,7 +191,7 @@ def test_hints_say_what_to_write() -> None:
     problems: list[ConfigError] = []
     inherit.parse_templates(parse_yaml("a:\n  image: yes\n  persistent-drives:\n  - /d:\n    cache: none\n", "t"), True, problems)
     assert [one.hint for one in problems] == [
-        "write an image's name or path, or false for none", "indent it deeper than the drive's path, or write - /PATH: {cache: ...}",
+        "write an image's name or path, or false for none", "indent it deeper than the path, or write - /PATH: {cache: ...}",
     ]  # fmt: skip
 
 
@@ -255,7 +255,7 @@ def test_a_user_cannot_shadow_a_site_template_nor_the_site_inherit_from_a_user()
     assert [str(problem) for problem in problems] == ["user.yaml:1: a: the site has a template of this name in site.yaml:1"]
     assert merged["a"].is_site
     assert inherit.resolve(merged, "mine").values["cpus"] == 1
-    with pytest.raises(ConfigError, match="site template cannot inherit from 'mine'"):
+    with pytest.raises(ConfigError, match="template of the site cannot inherit from 'mine'"):
         inherit.resolve(merged, "b")
 
 
