@@ -42,7 +42,10 @@ class Drive:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default."""
+    """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default.
+
+    What the nodes read of a setting has a line here, which its row in templates/settings.py names (docs/decisions/019).
+    """
 
     template: str
     count: int

@@ -30,6 +30,13 @@ def test_every_value_knows_its_line_and_path() -> None:
     assert str(inner.error("bad")) == "f.yaml:6: b.c[1].d: bad"
 
 
+def test_a_value_is_found_by_its_keys_and_a_missing_one_where_it_would_stand() -> None:
+    root = parse_yaml("a:\n  b:\n  - 1\n  - {c: 2}\n", "f.yaml")
+    assert (root.at(["a", "b", 1, "c"]).value, root.at([]).path) == (2, "")
+    for keys, place in ((["x"], "f.yaml:1: x"), (["a", "b", 7, "d"], "f.yaml:2: a.b[7].d"), (["a", 0], "f.yaml:1: a[0]")):
+        assert str(root.at(keys).error("bad")) == f"{place}: bad"
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.site import policy
 from pcocc_runtime.site.check import load_everything
 from pcocc_runtime.site.resource_sets import ACCESS_KEYS
-from pcocc_runtime.site.settings import PCOCC, ImageCache
+from pcocc_runtime.site.settings import PCOCC, ImageCache, SiteSettings
 from pcocc_runtime.site.site import Site, read_site
 from pcocc_runtime.templates import inherit
 from pcocc_runtime.templates.settings import SETTINGS, limit_keys
@@ -48,8 +49,8 @@ def test_every_sample_is_read_by_the_test() -> None:
 
 def test_the_site_sample_says_the_defaults() -> None:
     sample, default = read_site(SAMPLES), Site()
-    for name in ("accel", "qemu", "scratch", "max_vms", "boot_timeout", "shutdown_grace"):
-        assert getattr(sample, name) == getattr(default, name)
+    for one in fields(SiteSettings):
+        assert getattr(sample, one.name) == getattr(default, one.name)
 
 
 def test_the_commented_image_cache_says_its_defaults(tmp_path: Path) -> None:

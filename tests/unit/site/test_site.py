@@ -64,6 +64,20 @@ def test_the_image_cache_is_read_alone_too(tmp_path: Path) -> None:
         read_image_cache(directory)
 
 
+def test_what_users_may_set_is_checked_for_them_and_not_for_root(tmp_path: Path) -> None:
+    """Root needs none of it, and so knows no settings of templates."""
+    directory = write_site(tmp_path / "etc", pcocc="users-may-set:\n  kernels: []\n  qemu-bin: /opt\n  kernel: [/boot/*]\n")
+    assert [str(one).partition("pcocc.yaml:")[2] for one in load_everything(str(directory)).problems] == [
+        "2: users-may-set.kernels: unknown setting", "3: users-may-set.qemu-bin: expected a list, found text '/opt'",
+    ]  # fmt: skip
+    limits = read_site(directory).users_may_set
+    assert (limits.patterns("kernel"), limits.patterns("custom-args")) == (("/boot/*",), None)
+    for wrong in ("[]", "", "all"):
+        (directory / "pcocc.yaml").write_text(f"users-may-set: {wrong}\n")
+        with pytest.raises(ConfigError, match="users-may-set: expected a mapping, found "):
+            read_site(directory)
+
+
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pcocc.yaml"
     path.write_bytes(b"a: 1\n\xff\n")

@@ -111,7 +111,10 @@ def fields_of(one: TemplateSetting) -> list[str]:
 
 def test_every_setting_is_carried_in_a_field_of_its_own() -> None:
     carried = [name for one in SETTINGS.values() for name in fields_of(one)]
-    assert sorted([*carried, "template", "count", "resource_set"]) == sorted(field.name for field in dataclasses.fields(Group))
+    known = {field.name for field in dataclasses.fields(Group)}
+    missing = [f"{name}: TYPE = {one.default!r}" for one in SETTINGS.values() for name in fields_of(one) if name not in known]
+    assert missing == [], "lines that documents/cluster.Group needs, where the nodes read these settings"
+    assert sorted([*carried, "template", "count", "resource_set"]) == sorted(known)
     assert {name for name, one in SETTINGS.items() if not fields_of(one)} == {"resource-set", *SPOKEN_OF}
 
 
