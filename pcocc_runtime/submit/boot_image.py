@@ -16,7 +16,7 @@ _MAX_CHAIN = 16
 
 
 def add_typed_image(submission: Submission, row: TemplateSetting, entries: list[Entry]) -> list[Entry]:
-    """Return the typed image, the last for this template, else the last for all; else the template's, which may be none."""
+    """Return the typed image, if there is one for this template or for all; else the template's, or none."""
     template, filling, (own,) = submission.part.template, submission.filling, entries
     typed = [image for name, image in submission.request.images if name in (None, template)]
     if typed:
@@ -36,13 +36,14 @@ def _boots_without_image(chosen: Resolved) -> bool:
 
 
 def look_at_image(submission: Submission, entry: Entry) -> tuple[str, str | None]:
-    """Return the path of the disk that an image's name or path means, and the full name of one in a repository."""
+    """Return the path of an image's disk, and for an image of a repository its full name."""
     image = entry.text
     if "/" not in image:
         return submission.caller.find_image(image)
     disk = user_files.find_last_revision(image)
     if disk:
-        raise RequestError(f"image {image} is a directory, as pcocc 0.7 kept images", f"import its disk: pcocc image import {disk} NAME")
+        message = f"image {image} is a directory, as pcocc 0.7 kept images"
+        raise RequestError(message, f"import its disk: pcocc image import {disk} NAME")
     _check_image(image, image, 0)
     return image, None
 
@@ -50,7 +51,7 @@ def look_at_image(submission: Submission, entry: Entry) -> tuple[str, str | None
 def _check_image(path: str, top: str, depth: int) -> None:
     """Refuse an image that QEMU could not open, or that leads it to something else than local files."""
     if depth > _MAX_CHAIN:
-        hint = f"see: qemu-img info --backing-chain {top}; make it one file: qemu-img convert -O qcow2 {top} NEW.qcow2"
+        hint = f"qemu-img info --backing-chain {top} lists them; qemu-img convert -O qcow2 {top} NEW.qcow2 makes one file"
         raise RequestError(f"image {top} has more than {_MAX_CHAIN} backing files", hint)
     header = qcow2.parse_header(user_files.read_start(path, qcow2.HEADER_SIZE, "image"), path)
     if header.backing_file is not None:

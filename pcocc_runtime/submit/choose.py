@@ -1,7 +1,7 @@
-"""From a setting of a template to what the frozen document carries: filled in, looked at, within what the site allows.
+"""From a setting of a template to what the frozen document carries: filled in, looked at, allowed by the site.
 
-All that differs between settings stands in their rows (templates/settings.py); what a row names is found here in LOOKS, by the
-kind of thing to look at, and in OPTIONS, by the option of the command line that counts before the template.
+What differs between settings stands in their rows, in templates/settings.py. The functions that a row names are
+here: LOOKS by the kind of thing to look at, OPTIONS by the option of the command line that says the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from pcocc_runtime.templates.row import Look, Option, TemplateSetting
 
 
 def choose(submission: Submission, row: TemplateSetting) -> dict[str, Any]:
-    """Return the fields of the document's Group that carry a setting; ConfigError or RequestError when it cannot be had."""
+    """Return what the document's Group says of a setting, by its fields.
+
+    ConfigError, with the place in the template, when it cannot be had; RequestError when what was typed cannot.
+    """
     value = submission.filling.chosen.values[row.name]
     entries = _split(row, value)
     if row.option:
@@ -49,11 +52,12 @@ def _carry(submission: Submission, entry: Entry) -> Any:
     row, filling = entry.row, submission.filling
     if entry.value is None:
         return None
-    filled = entry if entry.is_typed or not row.fill else entry._replace(value=row.fill(filling, entry.key, entry.value, entry.item))
+    if row.fill and not entry.is_typed:
+        entry = entry._replace(value=row.fill(filling, entry.key, entry.value, entry.item))
     with contextlib.nullcontext() if entry.is_typed else filling.chosen.at(entry.key, entry.item):
-        carried = LOOKS[row.look](submission, filled) if row.look else filled.value
+        carried = LOOKS[row.look](submission, entry) if row.look else entry.value
         if row.limit and (entry.is_typed or filling.chosen.is_users(entry.key)):
-            allowed.ensure_allowed(submission, filled, row.limit)
+            allowed.ensure_allowed(submission, entry, row.limit)
     return carried
 
 

@@ -1,4 +1,4 @@
-"""What a text of user-data says as a cloud-config, and what is wrong with it: as cloud-init reads it, and as pcocc needs it."""
+"""What a cloud-config says, and what is wrong with it: for cloud-init, which reads it, and for pcocc."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any, NamedTuple
 from pcocc_runtime.settings import checks
 
 HEADER = "#cloud-config"
-# what else cloud-init knows a text by, in small letters (handlers.INCLUSION_TYPES_MAP), and what others read: JSON, PowerShell
-_OTHER_HEADERS = ("#include", "#!", "#part-handler", "#cloud-boothook", "#cloud-config-archive", "#cloud-config-jsonp",
-                  "## template: jinja", "text/x-shellscript-per-", "{", "#ps1")  # fmt: skip
+# how other user-data begins, in small letters: cloud-init's (handlers.INCLUSION_TYPES_MAP), JSON, PowerShell
+_OTHER_HEADERS = (
+    "#include", "#!", "#part-handler", "#cloud-boothook", "#cloud-config-archive", "#cloud-config-jsonp",
+    "## template: jinja", "text/x-shellscript-per-", "{", "#ps1",
+)  # fmt: skip
 _MIME_HEAD = 4096  # where cloud-init looks for the mark of a MIME message
 # keys that are cloud-init's and hardly another reader's: a mapping that has one was meant as a cloud-config
-_TELLTALE = frozenset({"apt", "bootcmd", "chpasswd", "package_update", "package_upgrade", "packages", "runcmd", "ssh_authorized_keys",
-                       "ssh_pwauth", "users", "write_files", "yum_repos"})  # fmt: skip
+_TELLTALE = frozenset({
+    "apt", "bootcmd", "chpasswd", "package_update", "package_upgrade", "packages", "runcmd",
+    "ssh_authorized_keys", "ssh_pwauth", "users", "write_files", "yum_repos",
+})  # fmt: skip
 NO_TEXT = re.compile(r"([0-9.]+|True|False) is not of type 'string'")
 QUOTES = "put that value in quotes: YAML takes a bare 0644 for a number, and a bare yes for true"
 _YAML_HINT = "indent with spaces, put a space after each colon, and quote text that holds ':', '#', '{' or '%'"
@@ -50,7 +54,7 @@ def parse_cloud_config(text: str) -> tuple[Any, Fault | None]:
 
 
 def _explain(error: Any, text: str) -> str:
-    """Return what PyYAML finds wrong in a sentence: it knows the place as a mark, or of a character as its position."""
+    """Return what PyYAML finds wrong in a sentence; it says where by a mark, or for a character by its position."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     line = mark.line if mark else text.count("\n", 0, getattr(error, "position", 0))
     said = [getattr(error, name, None) for name in ("context", "problem")] if mark else str(error).splitlines()[:1]
@@ -58,35 +62,43 @@ def _explain(error: Any, text: str) -> str:
 
 
 def find_merge_obstacle(tree: object) -> Fault | None:
-    """Return why no command could run in a VM with this cloud-config, None when they can (docs/decisions/015)."""
+    """Return why no command could run in a VM with this cloud-config, None when one can (docs/decisions/015)."""
     if not isinstance(tree, dict):
         return None
     users = tree.get("users", [])
     if not isinstance(users, list):
-        message = f"must be a list, not {checks.type_name(users)}: it would replace the user that commands run as in the VM"
+        kind = checks.type_name(users)
+        message = f"must be a list, not {kind}: it would replace the user that commands run as in the VM"
         return Fault(message, "write a list, such as: users: [default, {name: alice}]", ("users",))
     wrong = next((index for index, one in enumerate(users) if not _is_user(one)), None)
     if wrong is not None:
         message = "is no user that cloud-init can make, and it would make none of the others either"
-        return Fault(message, "write a name, in quotes if it looks like a number, or a mapping such as {name: alice}", ("users", wrong))
+        hint = "write a name, in quotes if it looks like a number, or a mapping such as {name: alice}"
+        return Fault(message, hint, ("users", wrong))
     if not _takes_vendor_data(tree.get("vendor_data", {})):
-        return Fault("keeps cloud-init from reading pcocc's own settings, without which no command can run in the VM",
-                     "leave vendor_data out: where the file and pcocc set the same value, the file's counts", ("vendor_data",))
+        message = "keeps cloud-init from reading pcocc's own settings, without which no command can run in the VM"
+        hint = "leave vendor_data out: where the file and pcocc set the same value, the file's counts"
+        return Fault(message, hint, ("vendor_data",))
     return None
 
 
 def _is_user(entry: object) -> bool:
-    """Tell whether cloud-init takes an entry of `users` without failing (distros/ug_util.py, _normalize_users)."""
+    """Tell whether cloud-init takes an entry of `users` without failing (ug_util.py, _normalize_users)."""
     if isinstance(entry, dict):
-        return all(isinstance(key, str) for key in entry) and not isinstance(entry.get("name"), list | dict | set)
-    return isinstance(entry, str) or (isinstance(entry, list) and not any(isinstance(one, list | dict | set) for one in entry))
+        return _is_word(entry.get("name")) and all(isinstance(key, str) for key in entry)
+    return isinstance(entry, str) or (isinstance(entry, list) and all(map(_is_word, entry)))
+
+
+def _is_word(value: object) -> bool:
+    return not isinstance(value, list | dict | set)
 
 
 def _takes_vendor_data(value: object) -> bool:
     """Tell what cloud-init makes of the key vendor_data (stages.py, _consume_vendordata)."""
-    if not isinstance(value, dict) or str(value.get("enabled", True)).lower() not in ("true", "1", "on", "yes"):
+    if not isinstance(value, dict):
         return False
-    return "text/cloud-config" not in str(value.get("disabled_handlers"))
+    enabled = str(value.get("enabled", True)).lower() in ("true", "1", "on", "yes")
+    return enabled and "text/cloud-config" not in str(value.get("disabled_handlers"))
 
 
 def render_cloud_config(tree: Mapping[str, Any]) -> str:
@@ -103,7 +115,7 @@ def is_cloud_config(text: str) -> bool:
 
 
 def with_plain_header(text: str) -> str:
-    """Return a cloud-config with the header that `cloud-init schema` insists on, and every other line where it was."""
+    """Return a cloud-config with the header that `cloud-init schema` insists on, all other lines in place."""
     stripped = text.lstrip()
     first, *rest = stripped.split("\n", 1)
     skipped = text[: len(text) - len(stripped)].count("\n")

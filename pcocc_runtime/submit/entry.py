@@ -1,4 +1,4 @@
-"""A part of a setting that is filled in, looked at and limited by itself: a path, a word, a drive, a directory."""
+"""What is filled in, looked at and limited by itself: a path, a word, a drive, a directory of a setting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pcocc_runtime.templates.row import Item, TemplateSetting
 
 
 class Entry(NamedTuple):
-    """An entry of setting `key`, with its row, or that of its part; one that `is_typed` comes from the command line."""
+    """An entry of setting `key`, with the row of the setting or part; `is_typed` means on the command line."""
 
     key: str
     row: TemplateSetting

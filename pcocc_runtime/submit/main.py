@@ -1,4 +1,4 @@
-"""The check behind srun, sbatch and salloc: the embedded interpreter calls `check` once per command with our options."""
+"""The check behind srun, sbatch and salloc, called by the embedded interpreter once per command with our options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OK, COULD_NOT_RUN, REFUSED = 1, 0, 2
 
 
 def check_request(request_json: str) -> tuple[int, str]:
-    """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check itself failed."""
+    """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check failed."""
     try:
         return OK, _answer(request_json)
     except errors.PcoccError as error:
@@ -55,7 +55,7 @@ def _answer(request_json: str) -> str:
 
 
 def _with_images(every: dict[str, Template], asked: Request, repos: tuple[Repo, ...]) -> dict[str, Template]:
-    """Return the templates and the images, which are templates too; RequestError when none is what was asked for."""
+    """Return the templates and the images, which are templates too; RequestError when one asked for is neither."""
     from pcocc_runtime.images import images  # as below
 
     unread: list[errors.PcoccError] = []
@@ -97,4 +97,6 @@ def _last_frame(error: BaseException) -> str:
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "an unknown place"
+    if not trace:
+        return "an unknown place"
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"

@@ -1,4 +1,4 @@
-"""What a user asks for on the command line: the text of the --pcocc options, parsed, and the answer to the plugin."""
+"""What a user asks for on the command line: the text of the --pcocc options, and the answer to the plugin."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pcocc_runtime.templates.values import TAG
 
 _FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
 _MOUNT_FORM = "write --pcocc-mount=TAG=PATH[,type=9p|virtiofs][,readonly]"
+_SET_FORM = "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2"
 _NEEDY = {"images": "image", "mounts": "mount", "user_data": "user-data"}
 MAX_TEXT = 16 * 1024
 
@@ -89,7 +90,7 @@ def render_template(parts: tuple[Part, ...]) -> str:
 
 
 def render_answer(parts: tuple[Part, ...], cluster: Cluster) -> str:
-    """Return what the plugin passes on, in lines of 'key value'; one size serves all tasks of a job: that of the largest VM."""
+    """Return what the plugin passes on, in lines of 'key value'; all tasks have the largest VM's size."""
     lines = {
         "cluster": encode_cluster(cluster),
         "vms": cluster.vm_count,
@@ -125,12 +126,13 @@ def parse_mounts(texts: list[str] | tuple[str, ...]) -> tuple[Mount, ...]:
     tags = [mount.tag for mount in mounts]
     twice = next((tag for tag in tags if tags.count(tag) > 1), None)
     if twice:
-        raise RequestError(f"--pcocc-mount gives the tag {twice!r} twice", "each directory needs a tag of its own")
+        hint = "each directory needs a tag of its own"
+        raise RequestError(f"--pcocc-mount gives the tag {twice!r} twice", hint)
     return mounts
 
 
 def parse_mount(text: str) -> Mount:
-    """Return the mount of one --pcocc-mount value; options are taken from its end, so a path may contain commas."""
+    """Return the mount of one --pcocc-mount value; options are taken from its end: a path may contain commas."""
     tag, equals, rest = text.partition("=")
     if not equals or not re.fullmatch(TAG, tag):
         raise RequestError(f"--pcocc-mount={text} does not begin with a tag and '='", _MOUNT_FORM)
@@ -149,15 +151,15 @@ def parse_mount(text: str) -> Mount:
 
 
 def parse_vms(text: str, vm_count: int) -> tuple[int, ...]:
-    """Return the ranks in a set such as vm[0-3,7]; RequestError when it is no set or has a VM there is none of."""
-    hint = f"this virtual cluster has vm[0-{vm_count - 1}]" if vm_count > 1 else "this virtual cluster has only vm0"
+    """Return the ranks in a set such as vm[0-3,7]; RequestError when it is no set, or not of these VMs."""
+    hint = f"this virtual cluster has {f'vm[0-{vm_count - 1}]' if vm_count > 1 else 'only vm0'}"
     ranks: set[int] = set()
     for word in re.findall(r"(?:\[[^\]]*\]|[^,\[])+|.", text):
         if word == ",":
             continue
         match = re.fullmatch(r"vm(?:([0-9]{1,9})|\[([0-9,-]+)\])", word)
         if not match:
-            raise RequestError(f"{text!r} is not a set of VMs", "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2")
+            raise RequestError(f"{text!r} is not a set of VMs", _SET_FORM)
         for part in (match[1] or match[2]).split(","):
             ranks |= _parse_ranks(part, text, vm_count, hint)
     return tuple(sorted(ranks))
@@ -166,7 +168,7 @@ def parse_vms(text: str, vm_count: int) -> tuple[int, ...]:
 def _parse_ranks(part: str, text: str, vm_count: int, hint: str) -> set[int]:
     match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
     if not match:
-        raise RequestError(f"{text!r} is not a set of VMs", "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2")
+        raise RequestError(f"{text!r} is not a set of VMs", _SET_FORM)
     first, last = int(match[1]), int(match[2] or match[1])
     if last < first:
         raise RequestError(f"{text!r} counts backwards", hint)

@@ -21,8 +21,11 @@ def add_typed_mounts(submission: Submission, row: TemplateSetting, entries: list
         value = {"path": filling.typed(one.path), "readonly": one.readonly, "type": one.type}
         by_tag[one.tag] = Entry(row.name, row, value, one.tag, is_typed=True)
     if len(by_tag) > MOST_MOUNTS:
-        message, hint = f"{len(by_tag)} directories are too many for a VM, which can have {MOST_MOUNTS}", "export a directory above them instead"
-        raise RequestError(message, hint) if len(entries) <= MOST_MOUNTS else filling.wrong(row.name, message, hint)
+        message = f"{len(by_tag)} directories are too many for a VM, which can have {MOST_MOUNTS}"
+        hint = "export a directory above them instead"
+        if len(entries) > MOST_MOUNTS:
+            raise filling.wrong(row.name, message, hint)
+        raise RequestError(message, hint)
     return list(by_tag.values())
 
 
@@ -34,7 +37,7 @@ def look_at_directory(_submission: Submission, entry: Entry) -> Mount:
     except RequestError as error:
         _path, comma, option = mount.path.rpartition(",")
         if entry.is_typed and comma and "/" not in option and not user_files.exists(mount.path):
-            error.hint = f"if {option!r} is meant as an option: the options are type=9p, type=virtiofs and readonly"
+            error.hint = f"if {option!r} is meant as an option: there are type=9p, type=virtiofs and readonly"
         raise
     return mount
 
@@ -48,12 +51,11 @@ def look_at_drive(submission: Submission, entry: Entry) -> Drive:
 
 
 def _refuse_again(path: str, seen: dict[str, str]) -> None:
-    """Raise RequestError when a VM has this file as a drive already; `seen` has what named each by its real path."""
+    """Raise RequestError when a VM has this file as a drive already; `seen` has its drives by their real path."""
     real = user_files.real_path(path)
     if real in seen:
-        other = seen[real]
-        message = f"drive {path} is listed twice" if other == path else f"drive {path} is the same file as drive {other}"
-        raise RequestError(message, "list each drive once")
+        fault = "listed twice" if seen[real] == path else f"the same file as drive {seen[real]}"
+        raise RequestError(f"drive {path} is {fault}", "list each drive once")
     seen[real] = path
 
 
@@ -63,11 +65,11 @@ def _check_drive(drive: Drive) -> None:
     if drive.format == "qcow2":
         qcow2.parse_header(head, drive.path)
     elif head[:4] == qcow2.MAGIC:
-        raise RequestError(f"drive {drive.path} is a qcow2 file, but would be used as a raw one",
-                           "say 'format: qcow2' under its path in the template")
+        hint = "say 'format: qcow2' under its path in the template"
+        raise RequestError(f"drive {drive.path} is a qcow2 file, but would be used as a raw one", hint)
     if drive.mmp == "cluster" and drive.format != "raw":
-        raise RequestError(f"drive {drive.path} is a {drive.format} file, which several VMs cannot write at once",
-                           "use a raw drive with 'mmp: cluster'")
+        message = f"drive {drive.path} is a {drive.format} file, which several VMs cannot write at once"
+        raise RequestError(message, "use a raw drive with 'mmp: cluster'")
 
 
 def refuse_double_use(groups: Iterable[Group]) -> None:
@@ -75,9 +77,12 @@ def refuse_double_use(groups: Iterable[Group]) -> None:
     users: dict[str, list[tuple[str, Drive]]] = {}
     for group in groups:
         for drive in group.persistent:
-            users.setdefault(user_files.real_path(drive.path), []).extend([(group.template, drive)] * group.count)
+            uses = users.setdefault(user_files.real_path(drive.path), [])
+            uses += [(group.template, drive)] * group.count
     for uses in users.values():
         if len(uses) > 1 and any(drive.mmp == "yes" for _template, drive in uses):
             template, first = uses[0]
-            raise RequestError(f"{len(uses)} VMs would write the drive {first.path} of template {template!r}, but only one VM may",
-                               "give each VM its own drive with %{vm_rank} in the path, or ask for one VM; 'mmp: cluster' lets several in")
+            raise RequestError(
+                f"{len(uses)} VMs would write the drive {first.path} of template {template!r}, but only one VM may",
+                "give each VM its own drive with %{vm_rank} in the path, or ask for one VM; 'mmp: cluster' lets several in",
+            )

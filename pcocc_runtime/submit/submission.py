@@ -25,12 +25,12 @@ class Caller:
     own_home: str | None
     directory: str
     environ: Mapping[str, str]
-    find_image: Callable[[str], tuple[str, str]]  # the path of the disk that [REPO:]NAME[@REV] means, and REPO:NAME@REV
+    find_image: Callable[[str], tuple[str, str]]  # [REPO:]NAME[@REV] -> the path of its disk, REPO:NAME@REV
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The VMs of one group: their part of the request, their template's texts, and what the command line and the site say."""
+    """The VMs of one group: what is asked for, by whom, at which site, and the texts of their template."""
 
     part: Part
     request: Request

@@ -25,7 +25,8 @@ def check_own(site: Site, every: Mapping[str, Template], caller: Caller, problem
     for one in every.values():
         if one.is_site or one.is_image:
             continue
-        chosen = inherit.resolve_known(every, one.name, site.default_set, [])  # check_templates tells of its parents
+        parents: Problems = []  # check_templates tells of those
+        chosen = inherit.resolve_known(every, one.name, site.default_set, parents)
         for error in [*freeze.find_problems(chosen, site, caller), *_find_denials(chosen, site)]:
             add_new(error, problems)
 

@@ -48,21 +48,21 @@ def look_at_user_data(submission: Submission, entry: Entry) -> str:
 
 
 def read_user_data(path: str, thorough: bool = True) -> str:
-    """Return the text of a user-data file; RequestError when it cannot travel or cloud-init would not take it."""
+    """Return the text of a user-data file; RequestError when it is too large, or wrong for cloud-init or pcocc."""
     data = user_files.read_start(path, MAX_USER_DATA + 1, "user-data file")
     if len(data) > MAX_USER_DATA:
-        raise RequestError(f"user-data file {path} is larger than {MAX_USER_DATA >> 10} KiB",
-                           "let it fetch the rest, for example with cloud-init's '#include'")
+        hint = "let it fetch the rest, for example with cloud-init's '#include'"
+        raise RequestError(f"user-data file {path} is larger than {MAX_USER_DATA >> 10} KiB", hint)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise RequestError(f"user-data file {path} is not UTF-8 text (byte {error.start})",
-                           "compressed and other binary user-data cannot be used") from None
+        hint = "compressed and other binary user-data cannot be used"
+        raise RequestError(f"user-data file {path} is not UTF-8 text (byte {error.start})", hint) from None
     if is_cloud_config(text):
         _check_cloud_config(path, text, thorough)
     elif lacks_header(text):
-        raise RequestError(f"user-data file {path} does not begin with {HEADER}: the guest's cloud-init would ignore it",
-                           f"make {HEADER} its first line, with nothing before it")
+        message = f"user-data file {path} does not begin with {HEADER}: the guest's cloud-init would ignore it"
+        raise RequestError(message, f"make {HEADER} its first line, with nothing before it")
     return text
 
 
@@ -80,6 +80,7 @@ def _check_cloud_config(path: str, text: str, thorough: bool) -> None:
         raise RequestError(f"user-data file {place.at(obstacle.keys).error(obstacle.message)}", obstacle.hint)
     problem = cloud_init.find_schema_error(with_plain_header(text)) if thorough and not fault else None
     if problem:
-        fault = Fault(problem, QUOTES if NO_TEXT.search(problem) else f"see: cloud-init schema --config-file {path}")
+        hint = QUOTES if NO_TEXT.search(problem) else f"see: cloud-init schema --config-file {path}"
+        fault = Fault(problem, hint)
     if fault:
         raise RequestError(f"user-data file {path} is not a valid cloud-config: {fault.message}", fault.hint)

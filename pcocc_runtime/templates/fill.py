@@ -41,7 +41,7 @@ def typed_path(path: str, directory: str, home: str) -> str:
 class Filling:
     """One template's texts, for one person, and for one VM when `words` has vm_rank.
 
-    `own_home` is the home directory that the account has, whatever the environment says; None where it is not known.
+    `own_home` is the account's home directory, whatever the environment says; None where it is not known.
     Without `thorough`, checks that take long are left out: those of the first VMs serve for the others.
     """
 
@@ -53,7 +53,10 @@ class Filling:
     thorough: bool = True
 
     def text(self, key: str, text: str, item: Item = None) -> str:
-        """Return a text of setting `key`, or of an entry of it, with `~` and `%{...}` filled in; ConfigError when one has no meaning."""
+        """Return a text of a setting, or of an entry of it, with `~` and `%{...}` filled in.
+
+        ConfigError when one of them has no meaning here.
+        """
 
         def fill(match: re.Match[str]) -> str:
             return self._word(key, match[1], item)
@@ -67,12 +70,12 @@ class Filling:
             raise self.wrong(key, f"%{{{name}}} is not known", _KNOWN, item)
         value = self.environ.get(name[4:])
         if not value:  # an empty one would make '/' of '%{env:NAME}/'
-            state = "not set" if value is None else "empty"
-            raise self.wrong(key, f"the environment variable {name[4:]} is {state}", f"export {name[4:]}=VALUE and submit again", item)
+            message = f"the environment variable {name[4:]} is {'not set' if value is None else 'empty'}"
+            raise self.wrong(key, message, f"export {name[4:]}=VALUE and submit again", item)
         return value
 
     def words_in(self, pattern: str) -> str:
-        """Return a pattern of the site with the person's words filled in, and never with the person's environment."""
+        """Return a pattern of the site with the person's words filled in, but not the person's environment."""
         words = {name: word for name, word in self.words.items() if name != "homedir"}
         if self.own_home:
             words["homedir"] = self.own_home
@@ -83,14 +86,16 @@ class Filling:
         """Return the absolute path that a path in setting `key`, or in an entry of it, comes to."""
         full = self.text(key, path, item)
         if not full.startswith("/"):
-            raise self.wrong(key, f"{path!r} is not an absolute path", "begin it with '/', '~/' or '%{homedir}/'", item)
+            hint = "begin it with '/', '~/' or '%{homedir}/'"
+            raise self.wrong(key, f"{path!r} is not an absolute path", hint, item)
         return full
 
     def image(self, key: str, text: str, item: Item = None) -> str:
         """Return the name or the absolute path of an image."""
         full = self.text(key, text, item)
         if "/" in full and not full.startswith("/"):
-            raise self.wrong(key, f"{full!r} is not an absolute path", "begin it with '/' or '~/', or name an image", item)
+            hint = "begin it with '/' or '~/', or name an image"
+            raise self.wrong(key, f"{full!r} is not an absolute path", hint, item)
         return full
 
     def path_of_text(self, key: str, value: Any, item: Item = None) -> Any:

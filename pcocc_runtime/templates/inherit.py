@@ -26,7 +26,7 @@ def parse_templates(tree: Node, is_site: bool, problems: Problems) -> dict[str, 
 
 
 def merge(files: Sequence[Mapping[str, Template]], problems: Problems) -> dict[str, Template]:
-    """Return the templates of all files, site's first; one name in two files is a problem and the first stays."""
+    """Return the templates of all files, the site's first; a name that comes twice is a problem."""
     merged: dict[str, Template] = {}
     for templates in files:
         for name, one in templates.items():
@@ -45,7 +45,7 @@ def _taken(second: Template, first: Template) -> ConfigError:
 
 
 def with_images(templates: Mapping[str, Template], images: Mapping[str, str]) -> dict[str, Template]:
-    """Return the templates and one for each image that none of them shadows; `images` has the repositories by image."""
+    """Return the templates, and one for each image whose name is free; `images` has the repository of each."""
     made = {
         name: Template(name, {"image": name}, Node({}, f"image {repository}:{name}", 0, ""), False, True)
         for name, repository in images.items()
@@ -55,7 +55,7 @@ def with_images(templates: Mapping[str, Template], images: Mapping[str, str]) ->
 
 
 def resolve(templates: Mapping[str, Template], name: str, default_set: str | None = None) -> Resolved:
-    """Return what template `name` comes to; RequestError when unknown, ConfigError when its parents are wrong."""
+    """Return what a template comes to; RequestError when it is unknown, ConfigError when its parents are wrong."""
     ensure_known(templates, name)
     problems: Problems = []
     found = resolve_known(templates, name, default_set, problems)
@@ -63,8 +63,10 @@ def resolve(templates: Mapping[str, Template], name: str, default_set: str | Non
     return found
 
 
-def resolve_known(templates: Mapping[str, Template], name: str, default_set: str | None, problems: Problems) -> Resolved:
-    """Return what a template comes to as far as its parents are known; what is wrong with them is added to `problems`."""
+def resolve_known(
+    templates: Mapping[str, Template], name: str, default_set: str | None, problems: Problems
+) -> Resolved:
+    """Return what a template comes to, as far as its parents are known."""
     defaults = default_values(default_set)
     values = dict(defaults)
     sources: dict[str, Template] = {}
@@ -87,7 +89,7 @@ def find_own(problems: Sequence[ConfigError], name: str, every: Mapping[str, Tem
     while name in every and name not in names:
         names.append(name)
         name = every[name].values.get("inherits") or ""
-    return [one for one in problems if one.key is None or any(one.key == n or one.key.startswith(f"{n}.") for n in names)]
+    return [one for one in problems if one.key is None or any(f"{one.key}.".startswith(f"{n}.") for n in names)]
 
 
 def check_sizes(chosen: Resolved) -> None:
@@ -95,17 +97,18 @@ def check_sizes(chosen: Resolved) -> None:
     values, problems = chosen.values, list[ConfigError]()
     cores, cpus = values["emulator-cores"], values["cpus"]
     if cores and cores >= cpus and not values["full-node"]:
-        message, hint = f"with {cores} of {cpus} CPUs kept for QEMU, none is left for the guest", f"set cpus to {cores + 1} or more"
-        problems.append(chosen.error("emulator-cores", message, hint))
-    most = most_disks(values["disk-model"], values["machine-type"])
+        message = f"with {cores} of {cpus} CPUs kept for QEMU, none is left for the guest"
+        problems.append(chosen.error("emulator-cores", message, f"set cpus to {cores + 1} or more"))
+    model, most = values["disk-model"], most_disks(values["disk-model"], values["machine-type"])
     if len(values["persistent-drives"]) >= most:
-        message = f"a VM with disk-model {values['disk-model']} can have {most} disks, including its boot disk"
-        problems.append(chosen.error("persistent-drives", message, "leave some out, or choose disk-model virtio"))
+        message = f"a VM with disk-model {model} can have {most} disks, including its boot disk"
+        hint = "leave some out, or choose disk-model virtio"
+        problems.append(chosen.error("persistent-drives", message, hint))
     checks.raise_problems(problems)
 
 
 def _lineage(templates: Mapping[str, Template], one: Template, problems: Problems) -> list[Template]:
-    """Return the template, its parent, its parent's parent, and so on up to one that is wrong, which is added to `problems`."""
+    """Return the template, its parent, and so on up to one whose parent is wrong, which is added to `problems`."""
     line, names = [one], {one.name}
     while (parent := line[-1].values.get("inherits")) is not None:
         problem = _find_obstacle(templates, line, parent, parent in names)
@@ -117,7 +120,9 @@ def _lineage(templates: Mapping[str, Template], one: Template, problems: Problem
     return line
 
 
-def _find_obstacle(templates: Mapping[str, Template], line: list[Template], parent: str, known: bool) -> ConfigError | None:
+def _find_obstacle(
+    templates: Mapping[str, Template], line: list[Template], parent: str, known: bool
+) -> ConfigError | None:
     """Return why the last of a line cannot inherit from a parent, who is one of the line when `known`."""
     place: Node = line[-1].node.value["inherits"]
     if parent not in templates:
@@ -132,7 +137,7 @@ def _find_obstacle(templates: Mapping[str, Template], line: list[Template], pare
 
 
 def _circle(members: list[Template]) -> ConfigError:
-    """Return the error about templates that inherit each from the next; it is the same whichever of them is asked for."""
+    """Return the error about templates that inherit each from the next, the same whichever is asked for."""
     first = members.index(min(members, key=lambda one: one.name))
     members = members[first:] + members[:first]
     names = " -> ".join(one.name for one in [*members, members[0]])
@@ -141,7 +146,7 @@ def _circle(members: list[Template]) -> ConfigError:
 
 
 def ensure_known(templates: Mapping[str, Template], name: str, unread: Sequence[PcoccError] = ()) -> None:
-    """Raise RequestError when there is no such template; `unread` is why images, which are templates, may be missing."""
+    """Raise RequestError when there is no such template; `unread` is why images may be missing among them."""
     if name not in templates:
         missed = "".join(f"images may be missing: {one}; " for one in unread[:1])
         raise RequestError(f"there is no template {name!r}", missed + known_names(templates))

@@ -12,17 +12,17 @@ from pcocc_runtime.settings.tree import Node
 if TYPE_CHECKING:
     from pcocc_runtime.templates.fill import Filling
 
-Item = str | int | None  # which of the entries of a setting: its key or its number; None where it has one
-Fill = Callable[["Filling", str, Any, Item], Any]  # (texts, setting, entry, which) -> the entry with `~` and %{...} filled in
+Item = str | int | None  # which entry of a setting: its key or its number; None where there is only one
+Fill = Callable[["Filling", str, Any, Item], Any]  # (texts, setting, entry, which) -> the entry filled in
 Look = Literal["directory", "drive", "file", "image", "user-data"]
 Option = Literal["image", "mount", "user-data"]
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a site can limit: a key of users-may-set, whose patterns allow a text, a path, or what lies `below` a directory.
+    """What a site can limit: the key of users-may-set, and what its patterns allow.
 
-    Of a path it counts where it really leads.
+    That is a text as it is; a path, by where it really leads; or whatever lies `below` a directory.
     """
 
     key: str
@@ -36,23 +36,23 @@ def places_of_items(node: Node) -> Sequence[Node]:
 
 @dataclass(frozen=True, slots=True)
 class TemplateSetting(Setting):
-    """A setting of templates, or a part of one, with all that is known of it; docs/decisions/019 says how it is read.
+    """A setting of templates, or a part of one, with all that is known of it (docs/decisions/019).
 
-    An entry is what is filled in, looked at and limited by itself: the value, or each item of it with `each`.
+    What is filled in, looked at and limited is an entry: the value itself, or with `each` every item of it.
     """
 
     default: Any = None
     inherited: bool = True
-    show: Callable[[Any], str] | None = None  # as `pcocc template show` writes it, where that is not as it is
-    field: str | tuple[str, ...] | None = None  # what of the document's Group carries it; None where nobody reads it there
-    fill: Fill | None = None
-    look: Look | None = None  # what kind of thing it names, which submit/looks.py looks at
+    show: Callable[[Any], str] | None = None  # how `pcocc template show` writes it, where not as it is
+    field: str | tuple[str, ...] | None = None  # of the document's Group; None where the nodes do not read it
+    fill: Fill | None = None  # fills in `~` and %{...}
+    look: Look | None = None  # what kind of thing it names: submit/choose.py looks at it
     noun: str = ""  # what that is called in a sentence; {item} is its key
     limit: Limit | None = None
-    option: Option | None = None  # the option of the command line that counts before it
+    option: Option | None = None  # --pcocc-OPTION says the same for one job
     each: bool = False
     places: Callable[[Node], Sequence[Node]] = places_of_items
-    parts: tuple[TemplateSetting, ...] = ()  # of a mapping whose keys are settings themselves, each an entry
+    parts: tuple[TemplateSetting, ...] = ()  # the keys of a mapping, each an entry with a row of its own
 
     @property
     def is_filled(self) -> bool:

@@ -1,4 +1,7 @@
-"""The settings of templates.yaml, a row each: all that decides one stands here, or is named here (docs/decisions/019)."""
+"""The settings of templates.yaml, a row each: all that decides one stands or is named here.
+
+See docs/decisions/019. A new setting is a row here, its text in the man page, and its line in the sample.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ _CACHES = checks.choice("writeback", "writethrough", "none", "directsync", "unsa
 _HOST_PATHS = Limit("host-paths", "below")
 _KERNEL = (
     TemplateSetting(
-        "path", values.path, required=True, field="kernel", fill=Filling.path, look="file", noun="kernel", limit=Limit("kernel"),
+        "path", values.path, required=True, field="kernel", fill=Filling.path, look="file", noun="kernel",
+        limit=Limit("kernel"),
     ),
     TemplateSetting(
-        "initrd", checks.optional(values.path), field="initrd", fill=Filling.path, look="file", noun="initrd", limit=Limit("kernel"),
+        "initrd", checks.optional(values.path), field="initrd", fill=Filling.path, look="file", noun="initrd",
+        limit=Limit("kernel"),
     ),
     TemplateSetting("append", checks.optional(checks.prose), field="append", fill=Filling.text),
 )  # fmt: skip
@@ -34,21 +39,26 @@ _DRIVE = (
 )
 _ROWS = (
     TemplateSetting(
-        "image", values.image, field=("image", "origin"), fill=Filling.image, look="image", noun="image", option="image",
+        "image", values.image, field=("image", "origin"), fill=Filling.image, look="image", noun="image",
+        option="image",
     ),
-    TemplateSetting("resource-set", checks.text),  # default: the site's; submit/freeze.py carries what it stands for
+    # default: the site's; submit/freeze.py carries it, for it decides more than one VM
+    TemplateSetting("resource-set", checks.text),
     TemplateSetting("inherits", checks.text, inherited=False),
     TemplateSetting("description", checks.prose, default="", inherited=False),
     TemplateSetting("cpus", checks.integer(1, 4096), default=1, field="cpus"),
     TemplateSetting("memory", checks.memory, default=0, show=checks.render_memory, field="memory"),
     TemplateSetting(
-        "user-data", values.user_data, field="user_data", fill=Filling.path_of_text, look="user-data", noun="user-data file",
-        option="user-data",
+        "user-data", values.user_data, field="user_data", fill=Filling.path_of_text, look="user-data",
+        noun="user-data file", option="user-data",
     ),
-    TemplateSetting("instance-id", checks.pattern(r"\S{1,128}", "a word"), field="instance_id", fill=Filling.text),
     TemplateSetting(
-        "mount-points", values.mounts(values.path_or_record(_MOUNT)), default={}, field="mounts", fill=Filling.path_inside,
-        look="directory", noun="mount {item!r}: directory", limit=_HOST_PATHS, option="mount", each=True,
+        "instance-id", checks.pattern(r"\S{1,128}", "a word"), field="instance_id", fill=Filling.text,
+    ),
+    TemplateSetting(
+        "mount-points", values.mounts(values.path_or_record(_MOUNT)), default={}, field="mounts",
+        fill=Filling.path_inside, look="directory", noun="mount {item!r}: directory", limit=_HOST_PATHS,
+        option="mount", each=True,
     ),
     TemplateSetting(
         "persistent-drives", values.drives(_DRIVE), default=(), field="persistent", fill=Filling.path_inside,
@@ -56,17 +66,22 @@ _ROWS = (
     ),
     TemplateSetting("remote-display", checks.choice("vnc", "spice"), field="display"),
     TemplateSetting(
-        "custom-args", checks.list_of(checks.prose), default=(), field="custom_args", fill=Filling.text, limit=Limit("custom-args", "text"),
-        each=True,
+        "custom-args", checks.list_of(checks.prose), default=(), field="custom_args", fill=Filling.text,
+        limit=Limit("custom-args", "text"), each=True,
     ),
     TemplateSetting("qemu-bin", values.path, field="qemu_bin", fill=Filling.path, limit=Limit("qemu-bin")),
     TemplateSetting("kernel", values.path_or_record(_KERNEL), parts=_KERNEL),
     TemplateSetting(
-        "nic-model", checks.pattern(r"[A-Za-z0-9._-]{1,64}", "a QEMU device name"), default="virtio-net-pci", field="nic_model",
+        "nic-model", checks.pattern(r"[A-Za-z0-9._-]{1,64}", "a QEMU device name"), default="virtio-net-pci",
+        field="nic_model",
     ),
     TemplateSetting("machine-type", values.machine, default="q35", field="machine"),
-    TemplateSetting("cpu-model", checks.pattern(r"[A-Za-z0-9._=,+-]{1,256}", "a QEMU CPU model"), field="cpu_model"),
-    TemplateSetting("disk-model", checks.choice("virtio", "virtio-scsi", "ide"), default="virtio", field="disk_model"),
+    TemplateSetting(
+        "cpu-model", checks.pattern(r"[A-Za-z0-9._=,+-]{1,256}", "a QEMU CPU model"), field="cpu_model",
+    ),
+    TemplateSetting(
+        "disk-model", checks.choice("virtio", "virtio-scsi", "ide"), default="virtio", field="disk_model",
+    ),
     TemplateSetting("disk-cache", _CACHES, default="unsafe", field="disk_cache"),
     TemplateSetting("emulator-cores", checks.integer(0, 4096), default=0, field="emulator_cores"),
     TemplateSetting("bind-vcpus", checks.boolean, default=True, field="bind_vcpus"),
@@ -78,7 +93,7 @@ SETTINGS: dict[str, TemplateSetting] = {row.name: row for row in _ROWS}
 
 
 def yaml_table() -> tuple[Setting, ...]:
-    """Return the keys that a template of a file may have; null sets the default where a parent says otherwise."""
+    """Return the keys that a template may have in a file; null sets the default where a parent says otherwise."""
     return tuple(Setting(row.name, checks.optional(row.check)) for row in SETTINGS.values())
 
 

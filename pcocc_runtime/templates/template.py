@@ -26,7 +26,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A template with everything inherited and defaulted; `sources` has the template that a setting came from."""
+    """A template with everything inherited and defaulted; `sources` has the template of each setting."""
 
     template: Template
     values: Mapping[str, Any]
@@ -34,11 +34,11 @@ class Resolved:
 
     @property
     def origins(self) -> dict[str, str]:
-        """Return the name of the template that each setting came from, where it is not the built-in default."""
+        """Return the name of the template that each setting came from, if it is not the built-in default."""
         return {key: one.name for key, one in self.sources.items()}
 
     def place(self, key: str, item: Item = None) -> Node:
-        """Return where a setting, or an entry of it, stands in the file, of this template or of what it inherits from."""
+        """Return where a setting, or an entry of it, stands: here, or in a template it is inherited from."""
         node = self.sources.get(key, self.template).node
         found: Node = node.value.get(key, node) if isinstance(node.value, dict) else node
         if isinstance(item, int):

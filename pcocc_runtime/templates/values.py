@@ -33,16 +33,17 @@ def image(node: Node) -> str | bool:
 
 
 def user_data(node: Node) -> Any:
-    """Check for the path of a file, or a cloud-config as a mapping, which stays as YAML's own loaders read it."""
+    """Check for the path of a file, or a cloud-config as a mapping, which stays as it is."""
     if isinstance(node.value, dict):
         if node.size > MAX_USER_DATA:
-            raise node.error(f"is larger than {MAX_USER_DATA >> 10} KiB", "let it fetch the rest, for example from a web server")
+            hint = "let it fetch the rest, for example from a web server"
+            raise node.error(f"is larger than {MAX_USER_DATA >> 10} KiB", hint)
         return node.plain()
     return path(node)
 
 
 def path_or_record(table: Sequence[TemplateSetting]) -> Check:
-    """Return the check for a path, or a mapping with a table of its own that has `path`; its value has every key of the table."""
+    """Return the check for a path, or a mapping with this table; the value has every key of the table."""
 
     def check(node: Node) -> dict[str, Any]:
         if not isinstance(node.value, str | dict):
@@ -68,8 +69,9 @@ def mounts(mount: Check) -> Check:
 
     def check(node: Node) -> dict[str, Any]:
         if isinstance(node.value, dict):
+            check_tag = checks.pattern(TAG, "a mount tag of at most 31 letters, digits, '_', '.', '-'")
             for tag, child in node.value.items():
-                checks.pattern(TAG, "a mount tag of at most 31 letters, digits, '_', '.', '-'")(_key(tag, child))
+                check_tag(_key(tag, child))
         found: dict[str, Any] = checks.mapping_of(mount)(node)
         return found
 
@@ -85,7 +87,10 @@ def mmp(node: Node) -> str:
 
 
 def drives(options: Sequence[TemplateSetting]) -> Check:
-    """Return the check for drives: a path, a mapping of paths to options, or a list of both; its value is a tuple of mappings."""
+    """Return the check for drives: a path, a mapping of paths to options, or a list of both.
+
+    The value is a tuple of mappings, each with `path` and every option.
+    """
 
     def check(node: Node) -> tuple[dict[str, Any], ...]:
         if isinstance(node.value, tuple):
@@ -100,8 +105,10 @@ def drives(options: Sequence[TemplateSetting]) -> Check:
     def check_drive(item: tuple[str, Node]) -> dict[str, Any]:
         name, node = item
         if name in [setting.name for setting in options]:
-            raise node.error("stands beside the path of a drive, not under it", f"indent it deeper than the path, or write - /PATH: {{{name}: ...}}")
-        return {"path": path(_key(name, node)), **_with_defaults(options, checks.optional(checks.record(options))(node) or {})}
+            hint = f"indent it deeper than the path, or write - /PATH: {{{name}: ...}}"
+            raise node.error("stands beside the path of a drive, not under it", hint)
+        found = checks.optional(checks.record(options))(node) or {}
+        return {"path": path(_key(name, node)), **_with_defaults(options, found)}
 
     return check
 
@@ -118,9 +125,11 @@ def _key(text: str, value: Node) -> Node:
     return Node(text, value.file, value.line, value.path, text)
 
 
-# options of -machine that read or write files of the host: what boots is for the settings of that name, which a site can limit
-_NOT_IN_MACHINE = {"kernel": "kernel", "initrd": "kernel", "append": "kernel", "shim": "kernel", "firmware": "firmware",
-                   "dtb": "custom-args", "dumpdtb": "custom-args"}  # fmt: skip
+# options of -machine that name files of the host, and the settings to use instead, which a site can limit
+_NOT_IN_MACHINE = {
+    "kernel": "kernel", "initrd": "kernel", "append": "kernel", "shim": "kernel", "firmware": "firmware",
+    "dtb": "custom-args", "dumpdtb": "custom-args",
+}  # fmt: skip
 
 
 def machine(node: Node) -> str:
@@ -129,5 +138,6 @@ def machine(node: Node) -> str:
     for word in found.split(","):
         name = word.partition("=")[0]
         if name in _NOT_IN_MACHINE:
-            raise node.error(f"{name!r} cannot be set in a machine type", f"use the setting {_NOT_IN_MACHINE[name]!r}")
+            hint = f"use the setting {_NOT_IN_MACHINE[name]!r}"
+            raise node.error(f"{name!r} cannot be set in a machine type", hint)
     return found

@@ -173,7 +173,7 @@ def test_what_the_user_cannot_read_is_refused(ask: Ask, tmp_path: Path, option: 
         ("d=tiny.qcow2", "is not a directory", "name a directory"),
         ("d=tiny.qcow2/x", "cannot be read: Not a directory", "check the path"),
         ("d=loop", "cannot be read: Too many levels of symbolic links", "its symbolic links lead in a circle: ls -l"),
-        ("d=etc,ro", "etc,ro cannot be read", "if 'ro' is meant as an option: the options are type=9p, type=virtiofs and readonly"),
+        ("d=etc,ro", "etc,ro cannot be read", "if 'ro' is meant as an option: there are type=9p, type=virtiofs and readonly"),
         ("d=a,b/etc", "a,b/etc cannot be read", "check the path"),
     ],
 )
