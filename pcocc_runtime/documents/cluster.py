@@ -1,6 +1,6 @@
 """The frozen cluster document: what a job's virtual cluster is, fixed when the job is submitted.
 
-It travels in the job's environment as base64 of zlib of JSON, and is the user's to forge: nothing of it is trusted by root.
+It travels in the job's environment as base64 of zlib of JSON. The user can forge it: root trusts nothing of it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Drive:
 class Group:
     """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default.
 
-    What the nodes read of a setting has a line here, which its row in templates/settings.py names (docs/decisions/019).
+    What nodes read of a setting has a line here, which its row in templates/settings.py names.
     """
 
     template: str
@@ -105,7 +105,7 @@ def encode_cluster(cluster: Cluster) -> str:
     text = base64.b64encode(zlib.compress(data, 9)).decode()
     if len(text) > MAX_ENCODED or len(data) > MAX_JSON:
         raise RequestError(
-            f"the description of this virtual cluster is {len(text) >> 10} KiB long, but can have {MAX_ENCODED >> 10} KiB at most",
+            f"the description of this virtual cluster has {len(text) >> 10} KiB, but can have {MAX_ENCODED >> 10} at most",
             hint="use a shorter user-data, one for all templates, or fewer VMs of templates with %{vm_rank}",
         )
     return text
@@ -113,9 +113,11 @@ def encode_cluster(cluster: Cluster) -> str:
 
 def _pack(one: Group | Mount | Drive) -> dict[str, Any]:
     """Return what differs from the defaults."""
-    values = {field.name: getattr(one, field.name) for field in fields(one) if getattr(one, field.name) != field.default}
-    nested = {name: [_pack(item) for item in values[name]] for name in ("mounts", "persistent") if name in values}
-    return values | nested
+    found = {field.name: (getattr(one, field.name), field.default) for field in fields(one)}
+    values = {name: value for name, (value, default) in found.items() if value != default}
+    for name in {"mounts", "persistent"} & set(values):
+        values[name] = [_pack(item) for item in values[name]]
+    return values
 
 
 def decode_cluster(text: str) -> Cluster:

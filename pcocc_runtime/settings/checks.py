@@ -21,7 +21,7 @@ _TYPES = ((bool, "true or false"), (int, "a whole number"), (float, "a number"),
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of a mapping; `note` is what an admin should know about a key that is accepted and has no effect."""
+    """One key of a mapping; `note` tells the admin that a key is accepted and has no effect, and why."""
 
     name: str
     check: Check
@@ -30,13 +30,18 @@ class Setting:
 
 
 def table_of(kind: type) -> tuple[Setting, ...]:
-    """Return the keys of the mapping that a dataclass is made of: each field that says Annotated[TYPE, CHECK], with '-' for '_'."""
+    """Return the keys of the mapping that a dataclass is made of.
+
+    They are its fields that say Annotated[TYPE, CHECK], with '-' for '_'; one without a default is required.
+    """
     hints = get_type_hints(kind, include_extras=True)
-    return tuple(
-        Setting(one.name.replace("_", "-"), hints[one.name].__metadata__[0], one.default is one.default_factory is MISSING)
-        for one in fields(kind)
-        if get_origin(hints[one.name]) is Annotated
-    )
+    table = []
+    for one in fields(kind):
+        if get_origin(hints[one.name]) is Annotated:
+            (check,) = hints[one.name].__metadata__
+            required = one.default is one.default_factory is MISSING
+            table.append(Setting(one.name.replace("_", "-"), check, required))
+    return tuple(table)
 
 
 def as_fields(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,9 +104,8 @@ def read_mapping(node: Node, table: Sequence[Setting], problems: Problems) -> di
             values[key] = known[key].check(child)
         except ConfigError as error:
             add_problem(problems, error)
-    problems += [
-        node.error(f"{setting.name} is missing") for setting in table if setting.required and setting.name not in node.value
-    ]
+    missing = [setting for setting in table if setting.required and setting.name not in node.value]
+    problems += [node.error(f"{setting.name} is missing") for setting in missing]
     return values
 
 
@@ -123,7 +127,8 @@ def is_name(text: str) -> bool:
 
 def name_hint(what: str) -> str:
     """Return the rule for names."""
-    return f"the name of a {what} has letters, digits, '_', '.', '-', at most 64, and begins with a letter or digit"
+    rule = "has letters, digits, '_', '.', '-', at most 64, and begins with a letter or digit"
+    return f"the name of a {what} {rule}"
 
 
 def unknown_key(node: Node, key: str, known: Mapping[str, Any]) -> ConfigError:
@@ -258,21 +263,25 @@ def absolute(node: Node) -> str:
 
 def space(node: Node) -> int:
     """Check for an amount of disk space such as 50G or 1T; value in bytes."""
-    match = re.fullmatch(r"([0-9]{1,9})([MGTmgt])(i?[Bb])?", node.raw) if isinstance(node.value, int | str) else None
+    match = _match(r"([0-9]{1,9})([MGTmgt])(i?[Bb])?", node)
     if not match or not int(match[1]):
         raise mismatch(node, "an amount of disk space such as 50G or 1T")
     return int(match[1]) * _SIZES[match[2].upper()] << 20
 
 
 def memory(node: Node) -> int:
-    """Check for an amount of memory such as 512M or 2G; a bare number is MiB, as in Slurm's --mem; value in MiB."""
-    match = re.fullmatch(r"([0-9]{1,9})([MGTmgt]?)(i?[Bb])?", node.raw) if isinstance(node.value, int | str) else None
+    """Check for an amount of memory such as 512M or 2G, in MiB; a bare number is MiB, as in Slurm's --mem."""
+    match = _match(r"([0-9]{1,9})([MGTmgt]?)(i?[Bb])?", node)
     if not match or not int(match[1]):
         raise mismatch(node, "an amount of memory such as 512M or 2G")
     amount = int(match[1]) * _SIZES[match[2].upper()]
     if amount > _MOST_MEMORY:
         raise node.error(f"{node.raw} is more than 64T, which no VM can have")
     return amount
+
+
+def _match(regex: str, node: Node) -> re.Match[str] | None:
+    return re.fullmatch(regex, node.raw) if isinstance(node.value, int | str) else None
 
 
 def render_memory(mebibytes: int) -> str:

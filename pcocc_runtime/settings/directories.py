@@ -1,4 +1,4 @@
-"""Configuration directories: where they are, their files read as text and as trees, and the check that only root wrote them."""
+"""Configuration directories: where they are, what is in their files, and whether only root wrote them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SITE_DIR = "/etc/pcocc"
 
 
 def site_dir(environ: Mapping[str, str], uid: int) -> str:
-    """Return the site's directory for a command run by `uid`; root is never led elsewhere by its environment."""
+    """Return the site's directory for a command run by `uid`; the environment does not lead root elsewhere."""
     named = environ.get("PCOCC_SYSTEM_CONF_DIR") if uid else None
     return ensure_named_directory(named, "PCOCC_SYSTEM_CONF_DIR") if named else SITE_DIR
 
@@ -59,7 +59,7 @@ MAX_FILE = 4 * 1024 * 1024
 
 
 def read_file(path: str) -> str | None:
-    """Return the text of a configuration file, None when there is none; ConfigError when it cannot be read."""
+    """Return the text of a file, None if there is none; ConfigError if it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
@@ -96,7 +96,7 @@ def _decode(data: bytes, path: str) -> str:
 
 
 def list_yaml(directory: str) -> list[str]:
-    """Return the paths of a directory's *.yaml files in order of name; none when there is no such directory."""
+    """Return the paths of a directory's *.yaml files in order of name; none if there is no such directory."""
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
@@ -122,7 +122,7 @@ def ensure_named_directory(path: str, variable: str) -> str:
 
 
 def ensure_root_only(directory: str) -> None:
-    """Raise ConfigError unless the directory, its parents and all in it are root's and writable by nobody else."""
+    """Raise ConfigError unless the directory, its parents and all in it are root's to write alone."""
     real = os.path.realpath(directory)
     parent = real
     while parent != "/":
@@ -137,7 +137,8 @@ def _ensure_tree(path: str) -> None:
     except FileNotFoundError:
         raise ConfigError("does not exist", path, hint="install pcocc's configuration on this node") from None
     if stat.S_ISLNK(info.st_mode):
-        raise ConfigError("is a symbolic link", path, hint="put the file itself there, so that only root can change it")
+        hint = "put the file itself there, so that only root can change it"
+        raise ConfigError("is a symbolic link", path, hint=hint)
     _ensure_root_file(path, info)
     if stat.S_ISDIR(info.st_mode):
         for name in sorted(os.listdir(path)):

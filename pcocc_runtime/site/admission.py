@@ -1,6 +1,6 @@
-"""Whether a virtual cluster may and can be had: who asks for its resource sets, and whether their networks go together.
+"""Whether somebody may have a virtual cluster: who its resource sets are for, and whether their networks fit.
 
-Asked twice: for the user by srun, sbatch and salloc, early and in good faith; and by root on every node of the job.
+Asked twice: by srun, sbatch and salloc, to tell the user early; and by root on every node of the job.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ensure_charged(sets: Sequence[ResourceSet], place: Charge) -> None:
 
 
 def ensure_admitted(sets: Sequence[ResourceSet], read_person: Callable[[], Person]) -> None:
-    """Raise RequestError unless the person may use every set; the databases are asked only where a set names users or groups."""
+    """Raise RequestError unless the person, who is looked up only if need be, may use every set."""
     limited = [one for one in sets if one.access.users or one.access.groups]
     if limited:
         person = read_person()
@@ -57,8 +57,8 @@ def ensure_compatible(sets: Sequence[ResourceSet], networks: Mapping[str, Networ
     """Raise RequestError unless one virtual cluster can have the networks of all these sets."""
     names = list(dict.fromkeys(name for one in sets for name in one.networks))
     if len(names) > naming.MAX_NETWORKS:
-        raise RequestError(f"these VMs have {len(names)} networks together, but a job can have {naming.MAX_NETWORKS} at most",
-                           "split the VMs over several jobs")  # fmt: skip
+        message = f"these VMs have {len(names)} networks together, but a job can have {naming.MAX_NETWORKS} at most"
+        raise RequestError(message, "split the VMs over several jobs")
     pair = find_overlap(names, networks)
     if pair:
         raise RequestError(render_overlap(pair), "use templates whose resource sets do not have both of them")

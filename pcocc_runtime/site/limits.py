@@ -1,4 +1,4 @@
-"""What a site lets its users set in templates of their own. Policy, not protection: QEMU runs with the user's own rights."""
+"""What a site lets users set in templates of their own: policy, not protection, for QEMU has the user's rights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PATTERNS = checks.list_of(checks.text)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Shell patterns of what is allowed, by the keys of users-may-set, whose mapping this is; None allows anything."""
+    """The mapping of users-may-set: shell patterns of what is allowed, by key; without it anything is."""
 
     node: Node | None = None
 
@@ -27,7 +27,7 @@ class Limits:
 
 
 def parse_limits(node: Node) -> Limits:
-    """Return the limits of a mapping of pcocc.yaml as it is: root reads it, and need not know the settings of templates."""
+    """Return the limits of pcocc.yaml, not looked into: root reads it too, and knows no settings of templates."""
     if not isinstance(node.value, dict):
         raise checks.mismatch(node, "a mapping")
     return Limits(node)
@@ -40,11 +40,11 @@ def check_limits(limits: Limits, known: Sequence[str], problems: Problems) -> No
 
 
 def find_refused(texts: Iterable[str], patterns: Sequence[str]) -> str | None:
-    """Return the first text that no pattern matches whole; `*` matches any characters, also '/'."""
+    """Return the first text that no pattern matches as a whole; `*` matches any characters, also '/'."""
     return next((text for text in texts if not any(fnmatchcase(text, pattern) for pattern in patterns)), None)
 
 
 def is_below(path: str, patterns: Sequence[str]) -> bool:
     """Tell whether a path, or a directory it lies in, matches one of the patterns."""
-    pure = PurePosixPath(path)
-    return any(fnmatchcase(str(one), pattern.rstrip("/") or "/") for one in (pure, *pure.parents) for pattern in patterns)
+    pure, patterns = PurePosixPath(path), [pattern.rstrip("/") or "/" for pattern in patterns]
+    return any(fnmatchcase(str(one), pattern) for one in (pure, *pure.parents) for pattern in patterns)

@@ -45,7 +45,7 @@ PCOCC = checks.table_of(SiteSettings)
 
 
 def read_image_cache(confdir: str | PurePath = SITE_DIR) -> ImageCache | None:
-    """Return what pcocc.yaml says of the nodes' image caches, None when they are off; raises the first ConfigError found."""
+    """Return what pcocc.yaml says of the nodes' image caches, None when they are off; ConfigError if it is wrong."""
     problems: Problems = []
     values = checks.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), PCOCC, problems)
     checks.raise_problems(problems)

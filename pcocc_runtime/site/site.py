@@ -1,12 +1,12 @@
 """The site's and the user's configuration, read from its directories.
 
-`confdir` is /etc/pcocc for whatever runs as root; only unprivileged commands let PCOCC_SYSTEM_CONF_DIR move it.
+`confdir` is /etc/pcocc for whatever runs as root; PCOCC_SYSTEM_CONF_DIR moves it for other users only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pcocc_runtime.networks.kinds import BuildableNetwork, Network
 from pcocc_runtime.networks.settings import parse_networks
@@ -46,7 +46,7 @@ def read_site(confdir: str | PurePath = SITE_DIR) -> Site:
 
 def load_site(confdir: str | PurePath, problems: Problems) -> Site:
     """Return the site's settings as far as they are right; what is wrong is added to `problems`."""
-    values: dict[str, Any] = checks.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), PCOCC, problems)
+    values = checks.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), PCOCC, problems)
     every, broken = _load_networks(f"{confdir}/networks.yaml", problems)
     sets = parse_resources(read_tree(f"{confdir}/resources.yaml", problems), every, problems, broken)
     return Site(
@@ -59,7 +59,7 @@ def load_site(confdir: str | PurePath, problems: Problems) -> Site:
 
 
 def _load_networks(path: str, problems: Problems) -> tuple[dict[str, Network], set[str] | None]:
-    """Return the networks that are right, and the names of those that are not, None when the file cannot be read at all."""
+    """Return the networks that are right, and the names of the others, None if the file cannot be read at all."""
     before = len(problems)
     tree = read_tree(path, problems)
     unread = len(problems) > before or not isinstance(tree.value, dict)
