@@ -158,6 +158,16 @@ def test_a_page_says_the_default(place: str, name: str, value: object) -> None:
     assert (str(value).lower() if isinstance(value, bool) else str(value)) in said
 
 
+def test_the_page_of_templates_says_what_is_filled_in_and_what_a_site_can_limit() -> None:
+    text = (ROOT / "docs/man" / TEMPLATES).read_text()
+    filled, limited = (
+        set(re.findall(r"^\.Cm ([\w-]+)", text.partition(f".Ss {heading}\n")[2].partition("\n.S")[0], re.MULTILINE))
+        for heading in ("What is filled in", "What a site may limit")
+    )
+    assert filled == {name for name, row in SETTINGS.items() if row.is_filled}
+    assert limited == {name for name, row in SETTINGS.items() for one in (row, *row.parts) if one.limit}
+
+
 def leaves(
     parser: argparse.ArgumentParser, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
