@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -39,9 +39,9 @@ def check_limits(limits: Limits, known: Sequence[str], problems: Problems) -> No
         checks.read_mapping(limits.node, [Setting(key, _PATTERNS) for key in known], problems)
 
 
-def find_refused(texts: Iterable[str], patterns: Sequence[str]) -> str | None:
-    """Return the first text that no pattern matches as a whole; `*` matches any characters, also '/'."""
-    return next((text for text in texts if not any(fnmatchcase(text, pattern) for pattern in patterns)), None)
+def is_among(text: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a pattern matches a text as a whole; `*` matches any characters, also '/'."""
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
 def is_below(path: str, patterns: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.site.limits import find_refused, is_below
+from pcocc_runtime.site.limits import is_among, is_below
 from pcocc_runtime.submit.entry import Entry
 from pcocc_runtime.submit.submission import Submission
 from pcocc_runtime.system import user_files
@@ -22,5 +22,5 @@ def ensure_allowed(submission: Submission, entry: Entry, limit: Limit) -> None:
     if limit.allows == "below":
         if not is_below(text, filled):
             raise RequestError(f"{entry.noun} {entry.text} may not be given to VMs at this site", hint)
-    elif find_refused([text], filled) is not None:
+    elif not is_among(text, filled):
         raise RequestError(f"this site does not let users set {text!r} here", hint)

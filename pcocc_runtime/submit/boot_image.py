@@ -26,8 +26,8 @@ def add_typed_image(submission: Submission, row: TemplateSetting, entries: list[
     if own.value is False or (own.value is None and _boots_without_image(filling.chosen)):
         return [own._replace(value=None)]
     if own.value is None:
-        raise filling.wrong("image", f"template {template!r} has no image",
-                            "name one with --pcocc-image=NAME or --pcocc-image=/PATH/TO/DISK.qcow2")
+        hint = "name one with --pcocc-image=NAME or --pcocc-image=/PATH/TO/DISK.qcow2"
+        raise filling.wrong("image", f"template {template!r} has no image", hint)
     return entries
 
 

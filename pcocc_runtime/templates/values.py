@@ -107,8 +107,8 @@ def drives(options: Sequence[TemplateSetting]) -> Check:
         if name in [setting.name for setting in options]:
             hint = f"indent it deeper than the path, or write - /PATH: {{{name}: ...}}"
             raise node.error("stands beside the path of a drive, not under it", hint)
-        found = checks.optional(checks.record(options))(node) or {}
-        return {"path": path(_key(name, node)), **_with_defaults(options, found)}
+        drive = path(_key(name, node))
+        return {"path": drive, **_with_defaults(options, checks.optional(checks.record(options))(node) or {})}
 
     return check
 
