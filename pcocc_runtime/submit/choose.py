@@ -24,17 +24,17 @@ def choose(submission: Submission, row: TemplateSetting) -> dict[str, Any]:
     ConfigError, with the place in the template, when it cannot be had; RequestError when what was typed cannot.
     """
     value = submission.filling.chosen.values[row.name]
+    if row.is_plain:
+        return {str(row.field): value} if row.field else {}
     entries = _split(row, value)
     if row.option:
         entries = OPTIONS[row.option](submission, row, entries)
     carried = checks.gather(lambda entry: _carry(submission, entry), entries)
     if row.parts:
         return {str(entry.row.field): one for entry, one in zip(entries, carried, strict=True)}
-    if row.each:
-        return {str(row.field): tuple(carried)}
     if isinstance(row.field, tuple):
-        return dict(zip(row.field, carried[0] or (), strict=False))
-    return {row.field: carried[0]} if row.field else {}
+        return dict(zip(row.field, carried[0], strict=True)) if carried[0] else {}
+    return {row.field: tuple(carried) if row.each else carried[0]} if row.field else {}
 
 
 def _split(row: TemplateSetting, value: Any) -> list[Entry]:

@@ -58,3 +58,8 @@ class TemplateSetting(Setting):
     def is_filled(self) -> bool:
         """Tell whether its texts have `~` and %{...} filled in."""
         return self.fill is not None or any(part.is_filled for part in self.parts)
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether its value is carried on as it is."""
+        return not (self.fill or self.look or self.limit or self.option or self.parts)
