@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from pcocc_runtime import errors, terminal
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings import directories
-from pcocc_runtime.site.site import Site, load_site
-from pcocc_runtime.templates.load import load_templates
-from pcocc_runtime.templates.settings import Template
+from pcocc_runtime.site.check import load_site_and_templates
+from pcocc_runtime.site.site import Site
+from pcocc_runtime.templates.template import Template
 
 
 def load() -> tuple[Site, dict[str, Template], list[ConfigError]]:
     """Return the site, the templates as far as they are right, and what is wrong with them."""
     problems: list[ConfigError] = []
     directory = confdir()
-    site = load_site(directory, problems)
-    return site, load_templates(directory, directories.user_dir(os.environ), problems), problems
+    return *load_site_and_templates(directory, directories.user_dir(os.environ), problems), problems
 
 
 def confdir() -> str:

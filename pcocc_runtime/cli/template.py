@@ -18,7 +18,7 @@ from pcocc_runtime.site.site import Site
 from pcocc_runtime.submit.template_check import check_own
 from pcocc_runtime.system import accounts
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.settings import Resolved, Template
+from pcocc_runtime.templates.template import Resolved, Template
 from pcocc_runtime.terminal import count
 
 

@@ -1,6 +1,6 @@
 """The frozen cluster document: what a job's virtual cluster is, fixed when the job is submitted.
 
-It travels in the job's environment as base64 of zlib of JSON, and is the user's to forge: nothing of it is trusted by root.
+It travels in the job's environment as base64 of zlib of JSON. The user can forge it: root trusts nothing of it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Drive:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default."""
+    """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default.
+
+    What nodes read of a setting has a line here, which its row in templates/settings.py names.
+    """
 
     template: str
     count: int
@@ -99,7 +102,7 @@ def encode_cluster(cluster: Cluster) -> str:
     text = base64.b64encode(zlib.compress(data, 9)).decode()
     if len(text) > MAX_ENCODED or len(data) > MAX_JSON:
         raise RequestError(
-            f"the description of this virtual cluster is {len(text) >> 10} KiB long, {MAX_ENCODED >> 10} can be carried",
+            f"the description of this virtual cluster has {len(text) >> 10} KiB, but can have {MAX_ENCODED >> 10} at most",
             hint="use a shorter user-data, one for all templates, or fewer VMs of templates with %{vm_rank}",
         )
     return text

@@ -1,4 +1,4 @@
-"""Configuration directories: where they are, their files read as text and as trees, and the check that only root wrote them."""
+"""Configuration directories: where they are, what is in their files, and whether only root wrote them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SITE_DIR = "/etc/pcocc"
 
 
 def site_dir(environ: Mapping[str, str], uid: int) -> str:
-    """Return the site's directory for a command run by `uid`; root is never led elsewhere by its environment."""
+    """Return the site's directory for a command run by `uid`; the environment does not lead root elsewhere."""
     named = environ.get("PCOCC_SYSTEM_CONF_DIR") if uid else None
     return ensure_named_directory(named, "PCOCC_SYSTEM_CONF_DIR") if named else SITE_DIR
 
@@ -54,7 +54,7 @@ MAX_FILE = 4 * 1024 * 1024
 
 
 def read_file(path: str) -> str | None:
-    """Return the text of a configuration file, None when there is none; ConfigError when it cannot be read."""
+    """Return the text of a file, None if there is none; ConfigError if it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
@@ -91,7 +91,7 @@ def _decode(data: bytes, path: str) -> str:
 
 
 def list_yaml(directory: str) -> list[str]:
-    """Return the paths of a directory's *.yaml files in order of name; none when there is no such directory."""
+    """Return the paths of a directory's *.yaml files in order of name; none if there is no such directory."""
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
@@ -106,13 +106,13 @@ def list_yaml(directory: str) -> list[str]:
 
 def _refuse_dangling(path: str) -> None:
     if os.path.islink(path):
-        raise ConfigError("is a link to what does not exist", path, hint=f"see: ls -l {path}")
+        raise ConfigError("is a link to something that does not exist", path, hint=f"see: ls -l {path}")
 
 
 def ensure_named_directory(path: str, variable: str) -> str:
     """Return a directory that an environment variable names; ConfigError when it is none."""
     if not os.path.isdir(path):
-        raise ConfigError("is not a directory", path, hint=f"{variable} names it")
+        raise ConfigError("is not a directory", path, hint=f"the environment variable {variable} names it")
     return path
 
 

@@ -9,7 +9,7 @@ from pcocc_runtime.errors import ConfigError
 
 
 def ensure_root_only(directory: str) -> None:
-    """Raise ConfigError unless the directory, its parents and all in it are root's and writable by nobody else."""
+    """Raise ConfigError unless the directory, its parents and all in it are root's to write alone."""
     real = os.path.realpath(directory)
     parent = real
     while parent != "/":

@@ -20,7 +20,7 @@ from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD, EthernetNetwork
 from pcocc_runtime.site.check import load_everything
 from pcocc_runtime.site.site import Site
-from pcocc_runtime.templates.settings import DEFAULTS
+from pcocc_runtime.templates.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.name for path in (ROOT / "docs/man").iterdir())
@@ -147,8 +147,8 @@ def defaults() -> Iterator[tuple[str, str, object]]:
         if field.name not in ("layer", "mtu", "allow_outbound"):  # they have other names or units in the file
             yield "ethernet", field.name.replace("_", "-"), field.default
     yield "ethernet", "mtu", EthernetNetwork("n").mtu + TUNNEL_OVERHEAD
-    for name, value in DEFAULTS.items():
-        yield "template", name, value or None if name == "memory" else value  # 0 is Slurm's
+    for name, row in SETTINGS.items():
+        yield "template", name, row.default or None if name == "memory" else row.default  # 0 is Slurm's
 
 
 SPOKEN = [one for one in defaults() if isinstance(one[2], str | int | IPv4Network) and one[2] != ""]
@@ -158,6 +158,16 @@ SPOKEN = [one for one in defaults() if isinstance(one[2], str | int | IPv4Networ
 def test_a_page_says_the_default(place: str, name: str, value: object) -> None:
     said = {word.rstrip(".,") for word in read_settings(place)[name].rpartition("Default:")[2].split()}
     assert (str(value).lower() if isinstance(value, bool) else str(value)) in said
+
+
+def test_the_page_of_templates_says_what_is_filled_in_and_what_a_site_can_limit() -> None:
+    text = (ROOT / "docs/man" / TEMPLATES).read_text()
+    filled, limited = (
+        set(re.findall(r"^\.Cm ([\w-]+)", text.partition(f".Ss {heading}\n")[2].partition("\n.S")[0], re.MULTILINE))
+        for heading in ("What is filled in", "What a site may limit")
+    )
+    assert filled == {name for name, row in SETTINGS.items() if row.is_filled}
+    assert limited == {name for name, row in SETTINGS.items() for one in (row, *row.parts) if one.limit}
 
 
 def leaves(

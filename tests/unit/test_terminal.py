@@ -83,7 +83,7 @@ def test_what_json_lacks_is_text(environ: dict[str, str]) -> None:
 
 
 def test_a_fault_of_ours_is_one_sentence(environ: dict[str, str]) -> None:
-    broken = "common.load_site = lambda *_: 1 / 0; "
+    broken = "common.load_site_and_templates = lambda *_: 1 / 0; "
     done = run(environ, "p template list", broken)
     assert (done.returncode, done.stderr.splitlines()) == (1, [
         "pcocc: error: this is a fault of pcocc: ZeroDivisionError: division by zero",
@@ -114,6 +114,6 @@ def test_ctrl_c_ends_a_command_while_it_starts(tmp_path: Path) -> None:
 
 def test_ctrl_c_lets_a_command_clean_up(environ: dict[str, str]) -> None:
     start = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-    interrupt = "common.load_site = lambda *_: os.kill(os.getpid(), signal.SIGINT); "
+    interrupt = "common.load_site_and_templates = lambda *_: os.kill(os.getpid(), signal.SIGINT); "
     done = run(environ, "p template list", start + interrupt)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

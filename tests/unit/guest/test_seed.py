@@ -16,7 +16,7 @@ from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.guest import network_config, seed
 from pcocc_runtime.guest.network_config import Interface, Subnet
 from pcocc_runtime.networks.kinds import BridgedNetwork, EthernetNetwork
-from pcocc_runtime.templates.settings import TAG, USER
+from pcocc_runtime.templates.values import TAG, USER
 from tests.fake_node import make_facts
 
 NETWORKS = (

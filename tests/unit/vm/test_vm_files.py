@@ -123,7 +123,7 @@ def test_user_data_that_cloud_init_refuses_is_refused(ask: Ask, tmp_path: Path, 
     assert "packages: 5 is not of type 'array'" in refused(ask(user_data="ud"))
     assert given.read_text() == "#cloud-config\npackages: 5\n"
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: {packages: 5}\n")
-    assert "templates.yaml:3: mine.user-data: cloud-init finds wrong: packages: 5" in refused(ask("mine"))
+    assert "templates.yaml:3: mine.user-data: is not a valid cloud-config: packages: 5" in refused(ask("mine"))
     (tmp_path / "script").write_text("#!/bin/sh\n")
     assert frozen(ask(user_data="script")).groups[0].user_data == "#!/bin/sh\n"
 
@@ -143,7 +143,7 @@ def test_only_the_first_texts_of_many_are_shown_to_cloud_init(ask: Ask, tmp_path
     assert len(frozen(ask("tiny:2,mine:18")).groups) == 19
     assert (tmp_path / "asked").read_text() == 4 * "\n"
     (tmp_path / "19").write_text("#cloud-config\n[\n")
-    assert f"user-data file {tmp_path}/19 is no cloud-config" in refused(ask("tiny:2,mine:18"))
+    assert f"user-data file {tmp_path}/19 is not a valid cloud-config" in refused(ask("tiny:2,mine:18"))
 
 
 def test_a_cloud_init_that_does_not_answer_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
