@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import metadata
 from pcocc_runtime.images.sizes import render_size
+from pcocc_runtime.system import locks
 
 STALL_SECONDS = 60.0  # a copy that has not grown for so long is not waited for
 _TURN_SECONDS = 5.0  # for locks that are held for some system calls
@@ -99,10 +99,8 @@ def open_layer(store: Store, layer: str, size: int) -> int | None:
     fd = _open(path)
     if fd is None:
         return None
-    deadline = time.monotonic() + _TURN_SECONDS
-    while not (locked := _try_lock(fd, fcntl.LOCK_SH)) and time.monotonic() < deadline:
-        time.sleep(0.01)  # it has just come, or is just going
-    if locked and _is_at(fd, path) and os.fstat(fd).st_size == size:
+    locked = locks.wait_until(lambda: locks.try_flock(fd, shared=True), _TURN_SECONDS)  # it may have just come, or be just going
+    if locked and locks.is_at(fd, path) and os.fstat(fd).st_size == size:
         return fd
     os.close(fd)
     return None
@@ -158,7 +156,7 @@ def _lock_part(store: Store, layer: str, size: int, watch: CopyState) -> int | N
             continue
         try:
             _await_lock(fd, path, size, watch)
-            current = _is_at(fd, path)
+            current = locks.is_at(fd, path)
             if is_there(store, layer, size):
                 if current:
                     path.unlink()
@@ -184,7 +182,7 @@ def is_there(store: Store, layer: str, size: int) -> bool:
 def _await_lock(fd: int, path: Path, size: int, watch: CopyState) -> None:
     """Wait for the lock of a part; not of what has become a layer, which may be in use for long."""
     seen, deadline = -1, 0.0
-    while _is_at(fd, path) and not _try_lock(fd, fcntl.LOCK_EX):
+    while locks.is_at(fd, path) and not locks.try_flock(fd):
         if (grown := os.fstat(fd).st_blocks) != seen:
             seen, deadline = grown, time.monotonic() + STALL_SECONDS
         elif time.monotonic() > deadline:
@@ -319,7 +317,7 @@ def is_used(path: Path) -> bool:
     if fd is None:
         return False
     try:
-        return not _try_lock(fd, fcntl.LOCK_EX)
+        return not locks.try_flock(fd)
     finally:
         os.close(fd)
 
@@ -345,7 +343,7 @@ def remove_unused(path: Path) -> bool:
     if fd is None:
         return False
     try:
-        if not _try_lock(fd, fcntl.LOCK_EX) or not _is_at(fd, path):
+        if not locks.try_flock(fd) or not locks.is_at(fd, path):
             return False
         path.unlink()
         return True
@@ -356,18 +354,3 @@ def remove_unused(path: Path) -> bool:
 def _has_free(store: Store, size: int) -> bool:
     info = os.statvfs(store.path)
     return info.f_bavail * info.f_frsize >= (2 * size if store.modest else size)
-
-
-def _try_lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import stat
-import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pcocc_runtime.cache import layer_store, protocol
 from pcocc_runtime.cache.layer_store import Store
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.images import metadata, qcow2
+from pcocc_runtime.images import in_use, metadata, qcow2
 from pcocc_runtime.images.sizes import render_size
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ _PATH = re.compile(r"(/.*)/data/([0-9a-f]{2})/(\2[0-9a-f]{62})")
 _BACKING = re.compile(r"\.\./\.\./data/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _FRESH = 3600.0  # seconds for which a use need not be noted anew
 _PATIENCE = 2.0  # seconds of copying that pass in silence
-_QEMU_READS = 100  # the byte on which QEMU locks what it reads (block/file-posix.c): inuse.is_in_use looks there
 
 
 def locate_image(
@@ -114,7 +111,7 @@ class _LayerPlacer:
         self.held.append(source)
         if not stat.S_ISREG(os.fstat(source).st_mode):
             raise RequestError(f"the image {path} is not a regular file")
-        _mark_in_use(source)
+        in_use.mark_in_use(source)
         try:
             found = self._find(layer, source, path)
         except (NodeError, OSError) as error:
@@ -214,9 +211,3 @@ def is_public(path: str) -> bool:
         return bool(real.stat().st_mode & stat.S_IROTH) and all(one.stat().st_mode & stat.S_IXOTH for one in real.parents)
     except OSError:
         return False
-
-
-def _mark_in_use(source: int) -> None:
-    """Lock a layer in its repository as a QEMU that reads it there would: gc, on any host, then keeps it."""
-    with contextlib.suppress(OSError):  # no locks there: QEMU goes on without them too
-        fcntl.fcntl(source, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _QEMU_READS, 1, 0))

@@ -7,20 +7,17 @@ server keeps them for all clients (flock(2) is turned into them there). See docs
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.system import files
+from pcocc_runtime.system import files, locks
 
 Rescue = Callable[[Path], None]  # takes out of a work directory what must not go with it
 LOCK_WAIT = 60.0  # seconds; whoever holds a repository's lock does so for some file operations only
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_LONGEST_PAUSE = 0.5  # seconds between two tries: over NFS each one asks the server
 
 
 @contextlib.contextmanager
@@ -47,27 +44,19 @@ def _open_lock(path: Path) -> int:
 
 
 def _wait_for_lock(fd: int, path: Path, what: str) -> None:
-    deadline, pause = time.monotonic() + LOCK_WAIT, 0.01
-    while not _try_lock(fd, path):
-        if time.monotonic() > deadline:
-            holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
-            raise RequestError(f"{what} is busy: {holder} has held its lock for {LOCK_WAIT:g} s", "try again")
-        time.sleep(pause)  # waiting in the kernel could not be given a limit
-        pause = min(2 * pause, 0.5)
+    if not locks.wait_until(lambda: _try_lock(fd, path), LOCK_WAIT, _LONGEST_PAUSE):
+        holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
+        raise RequestError(f"{what} is busy: {holder} has held its lock for {LOCK_WAIT:g} s", "try again")
 
 
 def _try_lock(fd: int, path: Path) -> bool:
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return locks.try_lockf(fd)
     except OSError as error:
-        if error.errno in _NO_LOCKS:
-            raise NodeError(
-                f"the file system of {path} has no file locks", "mount it with them: Lustre with '-o flock', NFS without 'nolock'"
-            ) from None
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
+        if not locks.is_unsupported(error):
             raise
-        return False
-    return True
+        hint = "mount it with them: Lustre with '-o flock', NFS without 'nolock'"
+        raise NodeError(f"the file system of {path} has no file locks", hint) from None
 
 
 def _prefix(prefix: str) -> str:
@@ -89,7 +78,7 @@ def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _noth
         lock = path.with_name(path.name + ".lock")
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            if not (_claim(fd, lock) and _is_at(fd, lock)):
+            if not (_claim(fd, lock) and locks.is_at(fd, lock)):
                 continue  # a sweep came between making and locking it, and took it for a leftover
             try:
                 if shared:
@@ -136,7 +125,7 @@ def _sweep_one(lock: Path, rescue: Rescue) -> bool:
     except FileNotFoundError:
         return False
     try:
-        if not (_try_lock(fd, lock) and _is_at(fd, lock)):
+        if not (_try_lock(fd, lock) and locks.is_at(fd, lock)):
             return False
         work = lock.with_name(lock.name.removesuffix(".lock"))
         rescue(work)
@@ -164,16 +153,3 @@ def _adopt_mode(fd: int, model: Path) -> None:
     if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
         with contextlib.suppress(PermissionError):  # another member of the group made it
             os.fchmod(fd, mode)
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    try:
-        info = os.fstat(fd)
-        # an NFS client asks anew for the state of a file that it has locked; the name may still be known from before
-        return info.st_nlink > 0 and os.path.samestat(info, os.stat(path))
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        if error.errno == errno.ESTALE:  # another NFS client deleted it
-            return False
-        raise

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import stat
-import struct
 from pathlib import Path
 
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock, 64 bits (fcntl(2))
-_QEMU_LOCKS = (100, 200)  # QEMU's block/file-posix.c locks bytes 100 to 299 of a file it has open: first byte, length
+from pcocc_runtime.system import locks
+
+_QEMU_READS = 100  # the byte that QEMU locks of a file it reads (block/file-posix.c), the first of its locks
+_QEMU_LOCKS = 200  # the bytes there may be locks of QEMU's on
 
 
 def is_in_use(path: Path) -> bool:
@@ -43,8 +44,12 @@ def _is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *_QEMU_LOCKS, 0)
-        answer: tuple[int, ...] = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
-        return answer[0] != fcntl.F_UNLCK
+        return locks.find_locked_by_others(fd, _QEMU_READS, _QEMU_LOCKS) is not None
     finally:
         os.close(fd)
+
+
+def mark_in_use(fd: int) -> None:
+    """Lock an open layer as a QEMU that reads it would: gc, on any host, then keeps it."""
+    with contextlib.suppress(OSError):  # no locks there: QEMU goes on without them too
+        locks.try_range(fd, _QEMU_READS, shared=True)

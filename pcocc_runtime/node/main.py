@@ -36,7 +36,7 @@ from pcocc_runtime.node.records import (
     remove_half_records,
     write_record,
 )
-from pcocc_runtime.system import files, process, sysctl
+from pcocc_runtime.system import files, locks, process, sysctl
 
 if TYPE_CHECKING:
     from pcocc_runtime.site.site import Site
@@ -91,7 +91,7 @@ def _setup() -> None:
     admission.ensure_admitted(sets, lambda: accounts.read_person(step.uid, step.gid))
     ensure_state_directory()
     reclaim(except_job=step.job)
-    with files.locked(lock_of(step.job)):
+    with locks.locked(lock_of(step.job)):
         record = claim(step, site.scratch)
         with _undone_on_failure(step.job):
             record = hold(record, plans)
@@ -121,7 +121,7 @@ def _release() -> None:
     job = parse_number(fields, "job", naming.MAX_JOB_ID)
     step = parse_number(fields, "step")
     ensure_state_directory()
-    with files.locked(lock_of(job)):
+    with locks.locked(lock_of(job)):
         record = read_record(job)
         if record is None:
             remove_half_records()

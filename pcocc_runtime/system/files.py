@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -93,52 +92,6 @@ def remove_tree(path: PurePath) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
-
-
-@contextlib.contextmanager
-def locked(path: PurePath) -> Iterator[None]:
-    """Hold an exclusive lock on a file, created when missing; its holder may delete it, the kernel drops it anyway."""
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_at(fd, path):  # else its last holder deleted it while we waited
-                yield
-                return
-        finally:
-            os.close(fd)
-
-
-@contextlib.contextmanager
-def locked_if_free(path: PurePath) -> Iterator[bool]:
-    """Hold that lock unless somebody else has it, and tell which."""
-    with contextlib.ExitStack() as stack:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, fd)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield _is_at(fd, path)
-
-
-@contextlib.contextmanager
-def locked_directory(path: PurePath) -> Iterator[None]:
-    """Hold an exclusive lock on a directory itself, which leaves no file behind."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _is_at(fd: int, path: PurePath) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def place_file(file: PurePath, path: PurePath, replace: bool) -> None:
