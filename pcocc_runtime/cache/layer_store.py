@@ -11,7 +11,6 @@ QEMU inherits a lock with its descriptor, and QEMU's own locks are of the other 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import time
@@ -22,12 +21,10 @@ from pathlib import Path
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import metadata
 from pcocc_runtime.images.sizes import render_size
-from pcocc_runtime.system import locks
+from pcocc_runtime.system import copy, locks
 
 STALL_SECONDS = 60.0  # a copy that has not grown for so long is not waited for
 _TURN_SECONDS = 5.0  # for locks that are held for some system calls
-_CHUNK, _FLUSH = 1 << 20, 1 << 28
-_ZERO = bytes(_CHUNK)
 _BLOCK = 512  # the unit of st_blocks (stat(2))
 
 CopyState = Callable[[str, int], None]  # "copying" or "waiting", and the bytes there are to copy
@@ -196,7 +193,8 @@ def _fill_part(store: Store, layer: str, source: int, part: int, watch: CopyStat
     try:
         _make_room(store, size, part)
         watch("copying", size)
-        if _copy(source, part, size, watch) != layer:
+        pieces = copy.read_sparse(source, size)
+        if copy.copy_pieces(pieces, part, lambda _done: watch("copying", size), flush=True)[1] != layer:
             raise RequestError(
                 f"layer {layer} is damaged: its content is not what its name says",
                 "'pcocc image verify' tells which images that concerns; import or copy them again",
@@ -208,47 +206,6 @@ def _fill_part(store: Store, layer: str, source: int, part: int, watch: CopyStat
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         raise
-
-
-def _copy(source: int, part: int, size: int, watch: CopyState) -> str:
-    """Copy what is not zero, each byte read once; return the sha256 of all."""
-    import hashlib
-
-    machine, at, flushed = hashlib.sha256(), 0, 0
-    while at < size:
-        data_at = _find_data(source, at, size)
-        while at < data_at:
-            count = min(_CHUNK, data_at - at)
-            machine.update(memoryview(_ZERO)[:count])
-            at += count
-            watch("copying", size)
-        data = os.pread(source, min(_CHUNK, size - at), at)
-        if not data and at < size:
-            break  # it was cut meanwhile: its sum will not be right
-        machine.update(data)
-        if data != _ZERO[: len(data)]:
-            _write_all(part, data, at)
-        at += len(data)
-        if at - flushed >= _FLUSH:
-            os.fdatasync(part)  # in pieces: who waits for the last one hears nothing meanwhile
-            flushed = at
-        watch("copying", size)
-    return machine.hexdigest()
-
-
-def _find_data(fd: int, at: int, size: int) -> int:
-    """Return where the next data begin, `size` when only a hole is left."""
-    try:
-        return min(os.lseek(fd, at, os.SEEK_DATA), size)
-    except OSError as error:
-        return size if error.errno == errno.ENXIO else at
-
-
-def _write_all(fd: int, data: bytes, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, at)
-        view, at = view[count:], at + count
 
 
 def _make_room(store: Store, size: int, part: int) -> None:

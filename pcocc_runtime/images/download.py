@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import transfer
 from pcocc_runtime.progress import Advance
+from pcocc_runtime.system.copy import copy_stream
 
 SCHEMES = ("http", "https")
 _SILENCE = 60  # seconds without a byte, after which the server is given up
@@ -103,7 +103,7 @@ def fetch(url: Url, target: Path, watch: Advance, algorithm: str) -> tuple[int, 
                 raise _failed(url, error) from None
             return data
 
-        got = transfer.copy(read, target, length, watch, algorithm)
+        got = copy_stream(read, target, length, watch, algorithm)
     if length and got[0] != length:
         raise RequestError(f"{url.shown} could not be fetched: the connection ended after {got[0]} of {length} bytes", "try again")
     return got

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import download, formats, oci, oci_files, qemu_img, references, repository, transfer, writing
+from pcocc_runtime.images import download, formats, oci, oci_files, qemu_img, references, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
 from pcocc_runtime.images.writing import Work
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.system import user_files
+from pcocc_runtime.system import copy, user_files
 
 _LENGTHS = {"sha256": 64, "sha512": 128}
 
@@ -71,7 +71,7 @@ def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> 
     scheme, colon, rest = source.partition(":")
     scheme = scheme.lower() if rest.startswith("//") else scheme
     if source == "-":
-        got = transfer.copy(user_files.read_stdin, target, 0, progress("reading stdin"), wish.algorithm)[1]
+        got = copy.copy_stream(user_files.read_stdin, target, 0, progress("reading stdin"), wish.algorithm)[1]
         label = "stdin"
     elif scheme in download.SCHEMES and rest.startswith("//"):
         url = download.parse_url(source)
@@ -87,7 +87,7 @@ def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> 
         path = user_files.absolute_path(source)
         user_files.read_start(str(path), 1, "image")
         with user_files.explaining(str(path), "image"):
-            got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
+            got = copy.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
         target, label = path, str(path)
     if wish.checksum and got != wish.checksum[1]:
         raise RequestError(

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import oci, transfer
+from pcocc_runtime.images import oci
 from pcocc_runtime.images.oci import Blob
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import files, process
+from pcocc_runtime.system import copy, files, process
 
 _MAX_HEADERS = 1 << 20  # bytes of tar headers between two members: tarfile holds them in memory
 _MAX_DISK = 1 << 44  # bytes of a disk, 16 TiB: a hole in a sparse member costs the archive nothing, and us its length
@@ -94,7 +94,7 @@ def _extract(stream: IO[bytes], target: Path) -> list[str]:
             names.append(member.name)
             content = archive.extractfile(member)
             if len(names) == 1 and content:
-                transfer.copy(content.read, target, member.size, lambda done, total: None)
+                copy.copy_stream(content.read, target, member.size, lambda done, total: None)
     return names
 
 

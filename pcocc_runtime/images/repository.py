@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
-from pcocc_runtime.images import claims, in_use, metadata, transfer
+from pcocc_runtime.images import claims, in_use, metadata
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import files
+from pcocc_runtime.system import copy, files
 
 WORK_PREFIX = ".work-"  # hidden, so that pcocc 0.7's gc leaves it alone
 _KEPT = ("data", "meta")
@@ -240,7 +240,7 @@ def find_length(repo: Repo, layer: str) -> int | None:
 def is_damaged(repo: Repo, layer: str, length: int, watch: Advance) -> bool:
     """Tell whether a layer of that length is there, and is not what its name says; it is read for that, which may take long."""
     try:
-        return find_length(repo, layer) == length and transfer.hash_file(layer_file(repo, layer), watch) != layer
+        return find_length(repo, layer) == length and copy.hash_file(layer_file(repo, layer), watch) != layer
     except OSError:
         return True
 

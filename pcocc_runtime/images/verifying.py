@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 
 from pcocc_runtime.errors import PcoccError, RequestError
-from pcocc_runtime.images import images, qemu_img, repository, transfer
+from pcocc_runtime.images import images, qemu_img, repository
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.system import files
+from pcocc_runtime.system import copy, files
 
 
 def verify_images(every: Sequence[Found], progress: Progress) -> list[PcoccError]:
@@ -63,7 +63,7 @@ def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | N
     path = repository.layer_file(found.repo, layer)
     try:
         size = path.stat().st_size
-        total = transfer.hash_file(path, progress(f"reading layer {layer[:12]} of {found.reference}"))
+        total = copy.hash_file(path, progress(f"reading layer {layer[:12]} of {found.reference}"))
         if total != layer:
             return RequestError(f"the content of layer {path} is not what its name says: its sha256 is {total}")
         damage = qemu_img.find_damage(path, "qcow2", size) if found.revision.kind == "vm" else None

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import claims, metadata, qcow2, qemu_img, references, removal, repository, transfer
+from pcocc_runtime.images import claims, metadata, qcow2, qemu_img, references, removal, repository
 from pcocc_runtime.images.images import Found, ensure_disk, flatten_hint, read_header
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Reference, Repo
 from pcocc_runtime.images.sizes import parse_size, render_size
 from pcocc_runtime.progress import Progress, silent
 from pcocc_runtime.system.accounts import user_name
+from pcocc_runtime.system.copy import copy_stream, hash_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def add_revision(
     header = read_header(layer, "the new layer")
     if header.backing_file is not None and not parent:
         raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it builds on")
-    digest = digest or transfer.hash_file(layer, progress("computing its checksum"))
+    digest = digest or hash_file(layer, progress("computing its checksum"))
     facts = {**(custom or {}), "disk": {"layer": digest, "size": header.size}}
     one = Revision(name, 0, "vm", user_name(), time.time(), (*below, digest), facts, description)
     return publish(work, one, {**fetched, digest: layer}, new=new, progress=progress)
@@ -128,7 +129,7 @@ def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Pat
             continue
         fetched[layer] = work.path / layer
         with repository.open_repo_layer(source.repo, layer) as (read, size):
-            _length, digest = transfer.copy(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
+            _length, digest = copy_stream(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
         if digest != layer:
             raise RequestError(
                 f"image {source.reference} is damaged: the content of layer {layer} is not what its name says",

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import images, transfer
+from pcocc_runtime.images import images
 from pcocc_runtime.images import qemu_img as qemu_image
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
+from pcocc_runtime.system import copy
 from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
 
 Pcocc = Callable[..., Ran]
@@ -126,7 +127,7 @@ def test_what_never_ends_is_given_up(pcocc: Pcocc, repo: Repo, tmp_path: Path) -
         assert "standard input is a device, such as /dev/zero" in pcocc("image", "import", "-", "b", ok=False).err
     assert listing(repo) == {} and leftovers(repo) == []
     with pytest.raises(RequestError, match="the source has no end: it goes on after 5000000 bytes"):
-        transfer.copy(bytes, tmp_path / "zeros", 0, lambda done, total: None, longest=5000000)
+        copy.copy_stream(bytes, tmp_path / "zeros", 0, lambda done, total: None, longest=5000000)
     assert (tmp_path / "zeros").stat().st_blocks == 0
 
 
