@@ -7,12 +7,12 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
 from pcocc_runtime.slurm.text import BOOT_STEP, JobFacts, Running, ensure_job_number
+from pcocc_runtime.system import installed
 
 
 def run_step(job: str, vms: str, words: Sequence[str]) -> int:
@@ -26,7 +26,7 @@ def run_step(job: str, vms: str, words: Sequence[str]) -> int:
     return run_vm_step(operation_argv(running.job, vms, words))
 
 
-LAUNCHER = Path(__file__).resolve().parents[4] / "libexec/pcocc/launch"
+LAUNCHER = f"{installed.LIBEXEC}/launch"
 _KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"}
 
 
@@ -41,7 +41,7 @@ def boot_argv(facts: JobFacts, vms: int, sets: str, whole_nodes: bool = False) -
         "srun", f"--jobid={facts.job}", "--overlap", f"--ntasks={vms}", f"--nodes={facts.nodes}",
         "--distribution=block", *cpus, "--mem=0", f"--job-name={BOOT_STEP}",
         "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/",
-        f"--pcocc-boot={sets}", str(LAUNCHER),
+        f"--pcocc-boot={sets}", LAUNCHER,
     ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import uuid
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from pcocc_runtime import naming
@@ -25,10 +25,10 @@ from pcocc_runtime.guest import network_config, seed
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.qemu.memory import guest_memory
-from pcocc_runtime.system import accounts, children, files
+from pcocc_runtime.system import accounts, children, files, installed
 from pcocc_runtime.vm.files import VmFiles, make_files, start_filesystems
 
-KEEPER = (str(Path(__file__).resolve().parents[4] / "libexec/pcocc/keeper"),)
+KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
 # scancel -s sends these to every step of a job; QEMU inherits the mask (tried). See docs/decisions/004-sigterm.md.
 _MEANT_FOR_PROGRAMS = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
