@@ -1,4 +1,4 @@
-"""What `pcocc` writes on a terminal or elsewhere: complaints, progress, tables. Closed, full, or of an encoding that
+"""What `pcocc` writes on a terminal or elsewhere: complaints and progress. Closed, full, or of an encoding that
 lacks a character, standard output and error undo nothing."""
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ import io
 import os
 import sys
 import time
-from collections.abc import Sequence
 from typing import TextIO
 
 from pcocc_runtime import errors
@@ -130,15 +129,3 @@ def confess(error: Exception) -> errors.PcoccError:
         say("".join(traceback.format_exception(error)))
         hint = "please report it, with the lines above"
     return errors.PcoccError(f"this is a fault of pcocc: {type(error).__name__}: {error}", hint)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number of things in words."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as lines, each column as wide as it must be."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "".join(f"{line}\n" for line in lines)

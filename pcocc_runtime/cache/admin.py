@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pcocc_runtime.cache import layer_store
+from pcocc_runtime.cache.cached_layer import CachedLayer
 from pcocc_runtime.cache.layer_store import Store
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.site.settings import ImageCache
@@ -39,14 +38,3 @@ def _open(cache: ImageCache | None) -> tuple[ImageCache, Store]:
         hint = "it is on the nodes: run this there, and see image-cache in pcocc.yaml(5)"
         raise RequestError(f"this host has no image cache in {cache.directory}: no directory that only its owner can write", hint)
     return cache, store
-
-
-@dataclass(frozen=True, slots=True)
-class CachedLayer:
-    """A layer in a node's image cache: the bytes it takes, when it was used last, whether a VM uses it now, and if all may read it."""
-
-    sha256: str
-    stored: int
-    last_use: float
-    used: bool
-    public: bool = True

@@ -11,7 +11,7 @@ from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import policy
 from pcocc_runtime.site.check import Everything, load_everything
-from pcocc_runtime.terminal import count
+from pcocc_runtime.tables import count
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -26,13 +26,14 @@ from pcocc_runtime.cli.image_text import (
     render_repos_json,
 )
 from pcocc_runtime.errors import PcoccError, RequestError
-from pcocc_runtime.images import formats, images, references, writing
+from pcocc_runtime.images import checksums, formats, images, references, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.images.repositories import path_words, read_repos
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site.settings import ImageCache, read_image_cache
 from pcocc_runtime.system import accounts
+from pcocc_runtime.tables import count
 
 _IMAGE = "[REPO:]NAME[@REV]; without REPO the first repository that has it, without REV the highest"
 
@@ -225,7 +226,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     with terminal.Meter() as meter:
         problems += verifying.verify_images(found, meter.begin)
     if not problems:
-        sys.stdout.write(f"{terminal.count(len(found), 'revision')} {'is' if len(found) == 1 else 'are'} sound\n")
+        sys.stdout.write(f"{count(len(found), 'revision')} {'is' if len(found) == 1 else 'are'} sound\n")
     return _complain(problems)
 
 
@@ -234,7 +235,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
     target = references.parse_new_reference(arguments.dest)
     wish = importing.ImportOptions(
-        arguments.format, importing.parse_checksum(arguments.checksum) if arguments.checksum else None,
+        arguments.format, checksums.parse_checksum(arguments.checksum) if arguments.checksum else None,
         errors.one_line(arguments.description), arguments.compress, arguments.update,
     )  # fmt: skip
     with _interruptible(), terminal.Meter() as meter:

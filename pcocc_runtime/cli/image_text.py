@@ -8,13 +8,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from pcocc_runtime import terminal
-from pcocc_runtime.cache.admin import CachedLayer
+from pcocc_runtime.cache.cached_layer import CachedLayer
 from pcocc_runtime.errors import one_line
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.images.sizes import render_size
-from pcocc_runtime.terminal import count
+from pcocc_runtime.tables import columns, count
 
 Entry = tuple[Repo, Revision]
 ShownDisk = tuple[str, int | None]  # its path, and the size in bytes that a VM sees
@@ -33,7 +32,7 @@ def render_images(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | 
             _size(sizes.get((repo.name, top.entry))), one_line(top.owner), _date(top),
             one_line(top.description.strip().partition("\n")[0]),
         ))  # fmt: skip
-    return terminal.columns(rows)
+    return columns(rows)
 
 
 def names_to_type(every: Sequence[Entry]) -> list[str]:
@@ -106,7 +105,7 @@ def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, 
         table.append((str(one.revision), _date(one), one_line(one.owner), str(len(one.layers)), stored))
     layers = [("LAYER", "STORED", f"of revision {top.revision}, lowest first")]
     layers += [(layer, "missing" if sizes[layer] is None else _size(sizes[layer]), "") for layer in top.layers]
-    return f"{terminal.columns(rows)}\n{terminal.columns(table)}\n{terminal.columns(layers)}"
+    return f"{columns(rows)}\n{columns(table)}\n{columns(layers)}"
 
 
 def render_image_json(repo: Repo, every: Sequence[tuple[Revision, ShownDisk]], sizes: Mapping[str, int | None]) -> str:
@@ -131,7 +130,7 @@ def render_repos(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
     table = [("NAME", "FROM", "STATE", "IMAGES", "FREE", "PATH")]
     for repo, state, images, free in rows:
         table.append((repo.name, "site" if repo.is_site else "user", state, str(images), render_size(free), repo.path))
-    return terminal.columns(table)
+    return columns(table)
 
 
 def render_repos_json(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
@@ -153,7 +152,7 @@ def render_cache(directory: str, limit: int, every: Sequence[CachedLayer]) -> st
         (one.sha256, "all" if one.public else "some", render_size(one.stored), "now" if one.used else _minute(one.last_use))
         for one in every
     ]
-    return f"{head}\n{terminal.columns(table)}" if every else head
+    return f"{head}\n{columns(table)}" if every else head
 
 
 def render_cache_json(directory: str, limit: int, every: Sequence[CachedLayer]) -> str:

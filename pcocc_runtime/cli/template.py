@@ -17,9 +17,9 @@ from pcocc_runtime.site.check import add_new, check_templates
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.submit.template_check import check_own
 from pcocc_runtime.system import accounts
+from pcocc_runtime.tables import count
 from pcocc_runtime.templates import inherit
 from pcocc_runtime.templates.settings import Resolved, Template
-from pcocc_runtime.terminal import count
 
 
 def add_template(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcocc_runtime.errors import one_line
+from pcocc_runtime.tables import columns
 from pcocc_runtime.templates.settings import DEFAULTS, Resolved
-from pcocc_runtime.terminal import columns
 
 _WIDTH = 80  # of a value; JSON has all of it
 

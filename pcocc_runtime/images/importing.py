@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import download, formats, oci, oci_files, qemu_img, references, repository, writing
+from pcocc_runtime.images import download, formats, oci, oci_files, qemu_img, references, repository, urls, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
 from pcocc_runtime.images.writing import Work
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.system import copy, user_files
-
-_LENGTHS = {"sha256": 64, "sha512": 128}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +31,6 @@ class ImportOptions:
     def algorithm(self) -> str:
         """Return the algorithm of the checksum."""
         return self.checksum[0] if self.checksum else "sha256"
-
-
-def parse_checksum(text: str) -> tuple[str, str]:
-    """Return (algorithm, sum) of `sha256:HEX`; the bare sum will do."""
-    name, colon, value = text.rpartition(":")
-    algorithm = name.lower() if colon else {length: name for name, length in _LENGTHS.items()}.get(len(value), "")
-    if not re.fullmatch(r"[0-9a-fA-F]+", value) or len(value) != _LENGTHS.get(algorithm):
-        raise RequestError(f"{text[:150]!r} is not a checksum", "write sha256: and 64 digits, or sha512: and 128")
-    return algorithm, value.lower()
 
 
 def import_image(source: str, target: Reference, every: Sequence[Repo], wish: ImportOptions, progress: Progress) -> Found:
@@ -73,8 +62,8 @@ def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> 
     if source == "-":
         got = copy.copy_stream(user_files.read_stdin, target, 0, progress("reading stdin"), wish.algorithm)[1]
         label = "stdin"
-    elif scheme in download.SCHEMES and rest.startswith("//"):
-        url = download.parse_url(source)
+    elif scheme in urls.SCHEMES and rest.startswith("//"):
+        url = urls.parse_url(source)
         label = url.shown
         got = download.fetch(url, target, progress(f"fetching {label}"), wish.algorithm)[1]
     elif scheme in ("oci", "docker") and colon:
@@ -101,7 +90,7 @@ def _ensure_path(source: str, scheme: str, rest: str) -> None:
     """Raise RequestError when a source is no path of a file, or of one that is another file to qemu-img than to us."""
     if rest.startswith("//") and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         raise RequestError(
-            f"{download.hide_secrets(source)} cannot be imported: {scheme}:// is not known",
+            f"{urls.hide_secrets(source)} cannot be imported: {scheme}:// is not known",
             "write http://, https://, docker:// or oci:DIR, the path of a file, or - for standard input",
         )
     if re.fullmatch(r"/dev/stdin|/(dev|proc/self)/fd/[0-9]+", source) or user_files.is_stream(source):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 from pathlib import PurePath
 from typing import Any
 
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import qcow2, qcow2_tables
+from pcocc_runtime.images.qemu_img_text import PROGRESS_END, clean_line, parse_extent, parse_progress
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.system import process
 
@@ -97,7 +97,7 @@ def find_damage(path: PurePath, form: str, size: int) -> str | None:
     image = source(path, form)
     status, said = process.run_watched(["qemu-img", "check", "-q", image], hint=_HINT)
     if status not in (0, _LEAKS, _UNSUPPORTED):
-        return _strip(said[0]) if said else f"qemu-img check ended with status {status}"
+        return clean_line(said[0]) if said else f"qemu-img check ended with status {status}"
     # check allows a missing cluster, QEMU reads zeros there
     whole = _is_whole(path, size) if form == "qcow2" else read_extent(image)[1] <= size
     return None if whole else "it is cut short"
@@ -126,38 +126,19 @@ def read_extent(image: str) -> tuple[int, int]:
     return data, end
 
 
-def parse_extent(line: str) -> tuple[int, int] | None:
-    """Return the bytes of data in a line of `qemu-img map`, and where in the file they end, 0 when it does not tell.
-
-    It does not of compressed data, which take less of the file than their length. None when the line is none of map's.
-    """
-    try:
-        tree = json.loads(line.strip().lstrip("[").rstrip(",]"))
-        if not tree["data"]:
-            return 0, 0
-        return tree["length"], tree["offset"] + tree["length"] if "offset" in tree and not tree.get("compressed") else 0
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def _run(argv: list[str], watch: Advance | None = None) -> None:
     """Run qemu-img; an error of the file system is raised as an OSError of its number."""
 
     def progress(line: str) -> bool:
-        match = re.fullmatch(r"\(([0-9.]+)/100%\)", line)
-        if match and watch:
-            watch(int(float(match[1]) * 100), 10000)
-        return match is not None
+        done = parse_progress(line)
+        if done is not None and watch:
+            watch(done, PROGRESS_END)
+        return done is not None
 
     status, said = process.run_watched(argv, progress, hint=_HINT)
     if status:
-        text = _strip(said[-1]) if said else f"exit status {status}"
+        text = clean_line(said[-1]) if said else f"exit status {status}"
         number = next((code for words, code in _SYSTEM_ERRORS.items() if words in text), None)
         if number:
             raise OSError(number, os.strerror(number))
         raise RequestError(f"qemu-img {argv[1]} failed: {text}")
-
-
-def _strip(line: str) -> str:
-    """Return a line of qemu-img's without its own name and our json: file names."""
-    return re.sub(r"(Could not open )?'?json:\{.*\}'?: ?", "", line.removeprefix("qemu-img: "))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import images, references, removal, repository, writing
 from pcocc_runtime.images.references import Reference, Repo
-from pcocc_runtime.terminal import count
+from pcocc_runtime.tables import count
 
 GRACE = 600  # seconds: pcocc 0.7 puts layers in place before the metadata that refer to them, without a lock
 _FOREIGN_AGE = 86400  # seconds after which what pcocc 0.7 left in .tmp is removed

@@ -39,7 +39,7 @@ def read_boot_steps(job: int) -> tuple[Step, ...]:
 def cancel_step_of(job: int, pid: int) -> None:
     """Cancel the boot step that a certain srun of this host started."""
     for step in read_boot_steps(job):
-        if step.is_of(pid):
+        if step.is_of(pid, os.uname().nodename):
             subprocess.run(["scancel", "--quiet", step.name], check=False, stdin=subprocess.DEVNULL, capture_output=True)
 
 

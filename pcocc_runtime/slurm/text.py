@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 
@@ -57,9 +56,9 @@ class Step:
     host: str
     pid: int
 
-    def is_of(self, pid: int) -> bool:
-        """Tell whether the srun with this pid on this host started the step."""
-        return self.pid == pid and self.host.partition(".")[0] == os.uname().nodename.partition(".")[0]
+    def is_of(self, pid: int, host: str) -> bool:
+        """Tell whether the srun with this pid on this host, whose name may have a domain, started the step."""
+        return self.pid == pid and self.host.partition(".")[0] == host.partition(".")[0]
 
 
 def parse_steps(text: str) -> tuple[Step, ...]:
