@@ -10,18 +10,13 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import images
 from pcocc_runtime.images import qemu_img as qemu_image
 from pcocc_runtime.images.images import Found
-from pcocc_runtime.images.references import Reference, Repo
+from pcocc_runtime.images.references import Repo
 from pcocc_runtime.system import copy
-from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
+from tests.images.disks import TEXT, Ran, as_stdin, content, disk, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
 
 Pcocc = Callable[..., Ran]
-
-
-def disk(repo: Repo, name: str, revision: int | None = None) -> Path:
-    return images.find_image(Reference(name, None, revision), [repo]).path
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc"])
@@ -48,8 +43,6 @@ def test_their_variants_too(pcocc: Pcocc, repo: Repo, tmp_path: Path, options: t
     pcocc("image", "import", "source", "new")
     assert content(disk(repo, "new")) == raw_sum()
 
-
-TEXT = b"".join(b"line %d\n" % number for number in range(1 << 19))[: 3 << 20]  # what can be compressed
 
 
 @pytest.mark.parametrize(

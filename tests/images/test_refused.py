@@ -13,8 +13,7 @@ import pytest
 from pcocc_runtime.images import qcow2
 from pcocc_runtime.images import qemu_img as qemu_image
 from pcocc_runtime.images.references import Repo
-from tests.images.disks import Ran, content, leftovers, listing, make_disk, qemu_img, write_raw
-from tests.images.test_import import TEXT, disk
+from tests.images.disks import TEXT, Ran, content, disk, leftovers, listing, make_disk, qemu_img, write_raw
 
 Pcocc = Callable[..., Ran]
 

@@ -15,7 +15,7 @@ from pcocc_runtime.guest import network_config, seed
 from pcocc_runtime.submit import cloud_init
 from pcocc_runtime.submit.user_data import _with_plain_header, find_merge_obstacle, parse_cloud_config, read_user_data
 from tests.unit.fake_site import Ask, frozen, refused, user_template
-from tests.unit.guest.test_seed import ALICE, KEYS, NODE
+from tests.unit.guest.guests import ALICE, KEYS, NODE
 
 ROOT = Path(__file__).resolve().parents[3]
 

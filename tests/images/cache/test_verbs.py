@@ -15,12 +15,10 @@ import pytest
 from pcocc_runtime.cli import main as cli
 from pcocc_runtime.images.images import Found
 from tests.images import children
-from tests.images.cachenode import ALICE, SERVICE, Node, hold, store
+from tests.images.cachenode import ALICE, MEBIBYTE, SERVICE, Node, add, hold, layers, store
 from tests.images.disks import Ran
-from tests.images.test_cache import MEBIBYTE, add, layers, node, root, site
 from tests.waiting import wait_closely
 
-__all__ = ["node", "root", "site"]
 Pcocc = Callable[..., Ran]
 
 
