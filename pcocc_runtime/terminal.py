@@ -13,43 +13,65 @@ from typing import TextIO
 from pcocc_runtime import errors
 from pcocc_runtime.progress import Advance
 
-_DELAY = 2.0  # seconds that pass in silence
-_EVERY = {True: 0.2, False: 30.0}  # seconds between lines, on a terminal or not
+QUIET_SECONDS = 2.0  # of work, before anything is said of it
+_REWRITE_SECONDS = 0.2  # between two states of a line on a terminal
+_REPEAT_SECONDS = 30.0  # between two lines of a command whose standard error is no terminal
+_LONGEST = 200  # characters of a line
+
+
+class ProgressLine:
+    """A line on standard error about work that takes long: rewritten on a terminal, said once elsewhere.
+
+    With `repeat`, it is said again elsewhere every so many seconds. The first QUIET_SECONDS pass in silence.
+    """
+
+    def __init__(self, repeat: float | None = None) -> None:
+        self.is_terminal = sys.stderr.isatty()
+        self.shown = False
+        self._pause = _REWRITE_SECONDS if self.is_terminal else repeat
+        self._next: float | None = time.monotonic() + QUIET_SECONDS
+
+    def is_due(self) -> bool:
+        """Tell whether `show` would write anything now."""
+        return self._next is not None and time.monotonic() >= self._next
+
+    def show(self, text: str, elsewhere: str | None = None) -> None:
+        """Say how far the work is, if it is time to; `elsewhere` is what to say where the line is not rewritten."""
+        if self.is_due():
+            self._next = None if self._pause is None else time.monotonic() + self._pause
+            self.shown = True
+            say(f"\r\033[K{text[:_LONGEST]}" if self.is_terminal else f"pcocc: {(elsewhere or text)[:_LONGEST]}\n")
+
+    def clear(self) -> None:
+        """Take the line from the terminal, as before a message; the next `show` writes it again."""
+        if self.shown and self.is_terminal:
+            say("\r\033[K")
 
 
 class Meter:
     """Shows the phases of one command; leaves nothing on the terminal when it ends."""
 
     def __init__(self) -> None:
-        self._tty = sys.stderr.isatty()
-        self._next = time.monotonic() + _DELAY
-        self._shown = False
+        self._line = ProgressLine(repeat=_REPEAT_SECONDS)
 
     def begin(self, phase: str) -> Advance:
         """Begin a phase; what this returns is told how far it is."""
         start = time.monotonic()
 
         def watch(done: int, total: int) -> None:
-            now = time.monotonic()
-            if now >= self._next:
-                self._next = now + _EVERY[self._tty]
-                self._show(phase + _render(done, total, now - start))
+            if self._line.is_due():
+                self._line.show(phase + _how_far(done, total, time.monotonic() - start))
 
         return watch
-
-    def _show(self, text: str) -> None:
-        self._shown = True
-        say(f"\r\033[K{text[:200]}" if self._tty else f"pcocc: {text}\n")
 
     def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._shown and self._tty:
-            say("\r\033[K")
+        self._line.clear()
 
 
-def _render(done: int, total: int, seconds: float) -> str:
+def _how_far(done: int, total: int, seconds: float) -> str:
     if not total:
         return f": {done >> 20} MiB" if done else " ..."
     left = seconds * (total - done) / done if done else 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NoReturn
 
 from pcocc_runtime import errors, terminal
+from pcocc_runtime.cli.common import complain, confdir, say_notes
 from pcocc_runtime.cli.image_text import (
     ShownDisk,
     names_to_type,
@@ -28,11 +28,8 @@ from pcocc_runtime.cli.image_text import (
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import checksums, formats, images, references, writing
 from pcocc_runtime.images.images import Found
-from pcocc_runtime.images.references import Repo
-from pcocc_runtime.images.repositories import path_words, read_repos
-from pcocc_runtime.settings import directories
+from pcocc_runtime.images.repositories import load_own_repos
 from pcocc_runtime.site.settings import ImageCache, read_image_cache
-from pcocc_runtime.system import accounts
 from pcocc_runtime.tables import count
 
 _IMAGE = "[REPO:]NAME[@REV]; without REPO the first repository that has it, without REV the highest"
@@ -166,7 +163,7 @@ def _minutes(text: str) -> float:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    every, problems = _load_repos(), list[PcoccError]()
+    every, problems = load_own_repos(), list[PcoccError]()
     if arguments.repo:
         every = (references.choose_repo(every, arguments.repo),)
     pattern = _pattern(arguments.regex or "")
@@ -179,7 +176,7 @@ def _list(arguments: argparse.Namespace) -> int:
     else:
         tops = {(one.repo.name, one.revision.name): one for one in found}  # revisions come in order
         sys.stdout.write(render_images(entries, {_key(one): images.read_size(one) for one in tops.values()}))
-    return _complain(problems)
+    return complain(problems)
 
 
 def _key(one: Found) -> tuple[str, str]:
@@ -199,7 +196,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def _show(arguments: argparse.Namespace) -> int:
     reference = references.parse_reference(arguments.image)
-    top, problems = images.find_image(reference, _load_repos()), list[PcoccError]()
+    top, problems = images.find_image(reference, load_own_repos()), list[PcoccError]()
     found = [top]
     if reference.revision is None:
         found = [one for one in images.read_images([top.repo], problems) if one.revision.name == top.revision.name]
@@ -210,13 +207,13 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         text = render_image(top.repo, [one.revision for one in found], sizes, images.read_size(top))
         sys.stdout.write(text)
-    return _complain([one for one in problems if f"/{top.revision.name}@" in one.message])
+    return complain([one for one in problems if f"/{top.revision.name}@" in one.message])
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.images import verifying
 
-    every, problems = _load_repos(), list[PcoccError]()
+    every, problems = load_own_repos(), list[PcoccError]()
     if arguments.repo:
         every = (references.choose_repo(every, arguments.repo),)
     if arguments.images:
@@ -227,7 +224,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         problems += verifying.verify_images(found, meter.begin)
     if not problems:
         sys.stdout.write(f"{count(len(found), 'revision')} {'is' if len(found) == 1 else 'are'} sound\n")
-    return _complain(problems)
+    return complain(problems)
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -239,7 +236,7 @@ def _import(arguments: argparse.Namespace) -> int:
         errors.one_line(arguments.description), arguments.compress, arguments.update,
     )  # fmt: skip
     with _interruptible(), terminal.Meter() as meter:
-        one = importing.import_image(arguments.source, target, _load_repos(), wish, meter.begin)
+        one = importing.import_image(arguments.source, target, load_own_repos(), wish, meter.begin)
     if arguments.json:
         sys.stdout.write(render_images_json([(one.repo, one.revision)], {_key(one): _disk(one)}))
         return 0
@@ -254,7 +251,7 @@ def _stored(one: Found) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.images import exporting
 
-    every = _load_repos()
+    every = load_own_repos()
     found = images.find_image(references.parse_reference(arguments.image), every)
     with _interruptible(), terminal.Meter() as meter:
         path = exporting.export_image(
@@ -265,7 +262,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _copy(arguments: argparse.Namespace) -> int:
-    every = _load_repos()
+    every = load_own_repos()
     target = references.parse_new_reference(arguments.dest)
     source = images.find_image(references.parse_reference(arguments.image), every)
     with _interruptible(), terminal.Meter() as meter:
@@ -273,7 +270,7 @@ def _copy(arguments: argparse.Namespace) -> int:
 
 
 def _resize(arguments: argparse.Namespace) -> int:
-    found = images.find_image(references.parse_reference(arguments.image), _load_repos())
+    found = images.find_image(references.parse_reference(arguments.image), load_own_repos())
     with _interruptible(), terminal.Meter() as meter:
         return _stored(writing.resize_image(found, arguments.size, meter.begin))
 
@@ -281,13 +278,14 @@ def _resize(arguments: argparse.Namespace) -> int:
 def _delete(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.images import removing
 
-    freed = removing.delete_image(references.parse_reference(arguments.image), _load_repos())
+    freed = removing.delete_image(references.parse_reference(arguments.image), load_own_repos())
     sys.stdout.write(f"{render_freed(freed.revisions, freed.layers, freed.size, freed.leftovers)}\n")
-    return _note(freed.kept)
+    say_notes(freed.kept)
+    return 0
 
 
 def _repo_list(arguments: argparse.Namespace) -> int:
-    rows = [images.describe_repo(repo) for repo in _load_repos()]
+    rows = [images.describe_repo(repo) for repo in load_own_repos()]
     sys.stdout.write(render_repos_json(rows) if arguments.json else render_repos(rows))
     return 0
 
@@ -295,9 +293,10 @@ def _repo_list(arguments: argparse.Namespace) -> int:
 def _repo_gc(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.images import removing
 
-    freed = removing.collect(references.choose_repo(_load_repos(), arguments.repo), arguments.grace * 60)
+    freed = removing.collect(references.choose_repo(load_own_repos(), arguments.repo), arguments.grace * 60)
     sys.stdout.write(f"{render_freed(freed.revisions, freed.layers, freed.size, freed.leftovers)}\n")
-    return _note(freed.kept)
+    say_notes(freed.kept)
+    return 0
 
 
 def _cache_list(arguments: argparse.Namespace) -> int:
@@ -317,18 +316,7 @@ def _cache_clear(_arguments: argparse.Namespace) -> int:
 
 
 def _read_cache() -> ImageCache | None:
-    return read_image_cache(directories.site_dir(os.environ, os.geteuid()))
-
-
-def _note(notes: Sequence[str]) -> int:
-    for note in notes:
-        terminal.say_note(note)
-    return 0
-
-
-def _load_repos() -> tuple[Repo, ...]:
-    words = path_words(os.environ, accounts.user_name(), os.path.expanduser("~"))
-    return read_repos(directories.site_dir(os.environ, os.geteuid()), directories.user_dir(os.environ), words)
+    return read_image_cache(confdir())
 
 
 class _interruptible:
@@ -344,10 +332,3 @@ class _interruptible:
 
 def _stop(number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + number)
-
-
-def _complain(problems: Sequence[PcoccError]) -> int:
-    sys.stdout.flush()
-    for problem in problems:
-        terminal.say_error(problem)
-    return errors.EXIT_FAILURE if problems else 0
