@@ -144,10 +144,10 @@ def _discard(number: int) -> None:
 
 def confess(error: Exception) -> errors.PcoccError:
     """Return what to say when pcocc itself is wrong; PCOCC_DEBUG has the traceback written before it."""
-    hint = "please report it, with what the same command writes after 'export PCOCC_DEBUG=1'"
+    hint = "please report it, with what the command prints after 'export PCOCC_DEBUG=1'"
     if os.environ.get("PCOCC_DEBUG"):
         import traceback
 
         say("".join(traceback.format_exception(error)))
         hint = "please report it, with the lines above"
-    return errors.PcoccError(f"this is a fault of pcocc: {type(error).__name__}: {error}", hint)
+    return errors.PcoccError(f"this is a bug in pcocc: {type(error).__name__}: {error}", hint)

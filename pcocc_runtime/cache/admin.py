@@ -27,14 +27,14 @@ def clear_cache(cache: ImageCache | None) -> tuple[int, int, int]:
         with layer_store.as_owner(store):
             return layer_store.remove_all_unused(store)
     except PermissionError:
-        raise RequestError(f"the image cache {found.directory} is not yours to clear", "its owner and root can") from None
+        raise RequestError(f"the image cache {found.directory} cannot be cleared by you", "only its owner and root can clear it") from None
 
 
 def _open(cache: ImageCache | None) -> tuple[ImageCache, Store]:
     if cache is None:
-        raise RequestError("this site has no image cache", "it has one when pcocc.yaml sets 'image-cache': see pcocc.yaml(5)")
+        raise RequestError("this site has no image cache", "set 'image-cache' in pcocc.yaml to have one: see pcocc.yaml(5)")
     store = layer_store.public_store(cache.directory, cache.size)
     if not layer_store.is_trusted(store):
-        hint = "it is on the nodes: run this there, and see image-cache in pcocc.yaml(5)"
-        raise RequestError(f"this host has no image cache in {cache.directory}: no directory that only its owner can write", hint)
+        hint = "image caches are on the nodes: run this there; see 'image-cache' in pcocc.yaml(5)"
+        raise RequestError(f"this host has no image cache: {cache.directory} is not a directory that only its owner can write to", hint)
     return cache, store

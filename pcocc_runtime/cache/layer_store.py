@@ -196,8 +196,8 @@ def _fill_part(store: Store, layer: str, source: int, part: int, watch: CopyStat
         pieces = copy.read_sparse(source, size)
         if copy.copy_pieces(pieces, part, lambda _done: watch("copying", size), flush=True)[1] != layer:
             raise RequestError(
-                f"layer {layer} is damaged: its content is not what its name says",
-                "'pcocc image verify' tells which images that concerns; import or copy them again",
+                f"layer {layer} is damaged: its content does not match the checksum in its name",
+                "'pcocc image verify' says which images have it; import or copy them again",
             )
         os.fchmod(part, 0o444)
         os.fsync(part)
@@ -212,7 +212,7 @@ def _make_room(store: Store, size: int, part: int) -> None:
     """Remove the layers unused for longest until `size` more bytes fit; those in use stay."""
     if size > store.size:
         wanted, limit = render_size(size), render_size(store.size)
-        raise NoRoom(f"it has a layer of {wanted}, and the image cache has {limit} in all")
+        raise NoRoom(f"it has a layer of {wanted}, and the whole image cache has {limit}")
     announced = _sweep_parts(store, part)
     kept = sorted(list_layers(store), key=lambda one: one[1])
     used = announced + sum(taken for _path, _when, taken in kept)
@@ -223,7 +223,7 @@ def _make_room(store: Store, size: int, part: int) -> None:
             used -= taken
     if used > store.size or not _has_free(store, size):
         wanted = render_size(size)
-        raise NoRoom(f"the image cache {store.path} has no room for {wanted} besides what is in use")
+        raise NoRoom(f"the image cache {store.path} has no room for {wanted}: the rest of it is in use")
 
 
 def list_layers(store: Store) -> Iterator[tuple[Path, float, int]]:

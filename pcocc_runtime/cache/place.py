@@ -201,7 +201,7 @@ class _LayerPlacer:
         """Say why, once for all VMs of the job on this node."""
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.scratch / "uncached", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            self.tell(f"the image is read where it is, not from this node's own disk: {reason}")
+            self.tell(f"the image is read from where it is stored, not from this node's disk: {reason}")
 
 
 def is_public(path: str) -> bool:

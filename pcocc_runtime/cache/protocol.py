@@ -56,7 +56,7 @@ def receive_states(sock: socket.socket) -> Any:
         except OSError as error:
             raise NodeError(f"the image cache does not answer: {error.strerror or error}") from None
         if not data:
-            raise NodeError("the image cache gave up without a word")
+            raise NodeError("the image cache ended the connection without an answer")
         held = fds[0] if fds else held
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:

@@ -50,7 +50,7 @@ def _answer(sock: socket.socket, teller: protocol.Teller, first: bool) -> bool:
 def _serve(layer: str, private: bool, source: int, teller: protocol.Teller) -> None:
     cache = read_image_cache()
     if cache is None:
-        raise NodeError("this site has no image cache: pcocc.yaml does not set one")
+        raise NodeError("this site has no image cache: 'image-cache' is not set in pcocc.yaml")
     try:
         if private:
             _keep_private(cache, layer, source, teller)
@@ -66,13 +66,13 @@ def _serve(layer: str, private: bool, source: int, teller: protocol.Teller) -> N
 def _keep_private(cache: ImageCache, layer: str, source: int, teller: protocol.Teller) -> None:
     found = sources.find_source(source)  # before the copy: a change during it makes a source of another name
     if found is None:
-        teller.say("declined", message="users could show a file of their own as this one")
+        teller.say("declined", message="its file system belongs to a user, who could pass off another file as this one")
         return
     store = layer_store.private_store(cache.directory, cache.size, found)
     layer_store.fill(store, layer, source, teller.watch)
     layer_store.touch(store, layer)
     copy = layer_store.open_layer(store, layer, os.fstat(source).st_size)
     if copy is None:
-        raise NodeError("the copy was removed as soon as it was made: the image cache is too small for what runs here")
+        raise NodeError("the copy was removed at once to make room: the image cache is too small for the VMs that run here")
     teller.say("done", copy)  # with its lock, which the launcher and then QEMU hold
     os.close(copy)

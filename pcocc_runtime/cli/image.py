@@ -32,7 +32,7 @@ from pcocc_runtime.images.repositories import load_own_repos
 from pcocc_runtime.site.settings import ImageCache, read_image_cache
 from pcocc_runtime.tables import count
 
-_IMAGE = "[REPO:]NAME[@REV]; without REPO the first repository that has it, without REV the highest"
+_IMAGE = "[REPO:]NAME[@REV]; default: the first REPO that has it, the highest REV"
 
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
@@ -56,11 +56,11 @@ _Add = Callable[..., argparse.ArgumentParser]
 
 def _add_readers(add: _Add) -> None:
     listing = add("list", help="a line for each image", description="Lists images, and with --json all their revisions.")
-    listing.add_argument("regex", metavar="REGEX", nargs="?", help="only images whose name has a match")
+    listing.add_argument("regex", metavar="REGEX", nargs="?", help="only images whose name matches")
     listing.add_argument("-R", "--repo", metavar="REPO", help="only images of this repository")
     form = listing.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="every revision with its layers, as JSON")
-    form.add_argument("--names", action="store_true", help="what to type for each image, one a line")
+    form.add_argument("--names", action="store_true", help="only what to type for each image, one per line")
     listing.set_defaults(run=_list)
     show = add("show", help="an image's revisions and layers", description="Shows what an image is made of, and the room that takes.")
     show.add_argument("image", metavar="IMAGE", help=_IMAGE)
@@ -68,8 +68,8 @@ def _add_readers(add: _Add) -> None:
     show.set_defaults(run=_show)
     verify = add(
         "verify",
-        help="read images and say which are damaged",
-        description="Reads all layers of the images named, or of "
+        help="read images and report damage",
+        description="Reads all layers of the given images, or of "
         "all images, compares their checksums and checks their tables. Exit status 1 when something is wrong.",
     )
     verify.add_argument("images", metavar="IMAGE", nargs="*", help=_IMAGE)
@@ -80,23 +80,23 @@ def _add_readers(add: _Add) -> None:
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "SOURCE is a file, '-' (stdin), a URL, or a containerDisk: an OCI image with one disk in /disk, as oci:DIR[:TAG] "
-        "or docker://HOST/NAME:TAG (with skopeo). The format is found out from the content, unless --format tells it."
+        "or docker://HOST/NAME:TAG (with skopeo). The format is detected from the content unless --format is given."
     )
     parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; without REPO in the first repository")
+    parser.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; default: the first repository")
     parser.add_argument("-t", "--format", metavar="FORMAT", choices=formats.FORMATS, help=", ".join(formats.FORMATS))
-    parser.add_argument("--checksum", metavar="SUM", help="refuse a source of another sum: sha256:HEX or sha512:HEX")
+    parser.add_argument("--checksum", metavar="SUM", help="refuse the source if its checksum differs: sha256:HEX or sha512:HEX")
     parser.add_argument("-d", "--description", metavar="TEXT", default="", help="shown by 'pcocc image list'")
     parser.add_argument("--compress", action="store_true", help="store it compressed: smaller, and slower to run from")
     parser.add_argument("--update", action="store_true", help="add a revision if there is an image of this name")
-    parser.add_argument("--json", action="store_true", help="say what was stored as JSON")
+    parser.add_argument("--json", action="store_true", help="print what was stored as JSON")
     parser.set_defaults(run=_import)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Writes an image with all its layers to one file, which appears when it is complete."
+    parser.description = "Writes an image with all its layers to one file, which appears only when it is complete."
     parser.add_argument("image", metavar="IMAGE", help=_IMAGE)
-    parser.add_argument("dest", metavar="FILE", help="the format is that of its suffix, unless --format tells it")
+    parser.add_argument("dest", metavar="FILE", help="its suffix decides the format unless --format is given")
     parser.add_argument("-t", "--format", metavar="FORMAT", choices=formats.FORMATS, help=", ".join(formats.FORMATS))
     parser.add_argument("--compress", action="store_true", help="compress a qcow2 or vmdk file")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
@@ -104,9 +104,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_writers(add: _Add) -> None:
-    copy = add("copy", help="make an image of another one's layers", description="Copies what the other repository lacks.")
+    copy = add("copy", help="make an image of another one's layers", description="Copies the layers that the other repository does not have.")
     copy.add_argument("image", metavar="IMAGE", help=_IMAGE)
-    copy.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; without REPO in the first repository")
+    copy.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; default: the first repository")
     copy.set_defaults(run=_copy)
     resize = add(
         "resize",
@@ -124,7 +124,7 @@ def _add_writers(add: _Add) -> None:
         "so are, until a later gc, those that running VMs use. Jobs that wait for the image will not find it.",
     )
     delete.add_argument(
-        "image", metavar="IMAGE", help="[REPO:]NAME[@REV]; without REPO in the first repository, without REV all revisions"
+        "image", metavar="IMAGE", help="[REPO:]NAME[@REV]; default: the first REPO, and all revisions"
     )
     delete.set_defaults(run=_delete)
 
@@ -141,15 +141,15 @@ def _add_repo(parser: argparse.ArgumentParser) -> None:
         metavar="MINUTES",
         type=_minutes,
         default=10,
-        help="leave layers younger than that (default 10): pcocc 0.7 may be about to use them",
+        help="keep layers younger than this (default 10): pcocc 0.7 may be about to use them",
     )
     collect.set_defaults(run=_repo_gc)
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
-    parser.description = "On a node: the copies that it keeps of images' layers for all users, where pcocc.yaml sets 'image-cache'."
+    parser.description = "The copies of image layers that this node keeps for all users, if 'image-cache' is set in pcocc.yaml."
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    listing = verbs.add_parser("list", help="a line for each layer, the next to make room first")
+    listing = verbs.add_parser("list", help="list the layers, the one to be removed next at the top")
     listing.add_argument("--json", action="store_true", help="the same as JSON")
     listing.set_defaults(run=_cache_list)
     clear = verbs.add_parser("clear", help="remove what no VM uses", description="Needs to be root, or the directory's owner.")

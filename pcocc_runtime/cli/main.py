@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add_template(groups.add_parser("template", help="the VM templates you can use"))
     add_parsers(groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them"))
     add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
-    add_ps(groups.add_parser("ps", help="the virtual clusters that run, and their VMs"))
+    add_ps(groups.add_parser("ps", help="the running virtual clusters and their VMs"))
     add_network(groups.add_parser("network", help="the networks of a running job"))
     add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))
     return parser

@@ -32,13 +32,13 @@ def add_template(parser: argparse.ArgumentParser) -> None:
     listing = verbs.add_parser("list", help="a line for each template")
     form = listing.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="all settings, as JSON")
-    form.add_argument("--names", action="store_true", help="the names only, one a line")
+    form.add_argument("--names", action="store_true", help="only the names, one per line")
     listing.set_defaults(run=_template_list)
     show = verbs.add_parser("show", help="a template's settings, and where each is inherited from")
     show.add_argument("name", metavar="NAME")
     show.add_argument("--json", action="store_true", help="all settings, as JSON")
     show.set_defaults(run=_template_show)
-    check = verbs.add_parser("check", help="say what is wrong in any template, all at once")
+    check = verbs.add_parser("check", help="report everything that is wrong in any template")
     check.set_defaults(run=_template_check)
 
 

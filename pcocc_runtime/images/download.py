@@ -30,11 +30,11 @@ class _Follow(urllib.request.HTTPRedirectHandler):
             old = parse_url(req.full_url)
             place = urljoin(old.asked, quote(headers["Location"], safe=string.punctuation, encoding="iso-8859-1"))
             scheme = urlsplit(place).scheme
-            what = f"{old.shown} could not be fetched: the server leads to {hide_secrets(place)}"
+            what = f"{old.shown} could not be fetched: the server redirects to {hide_secrets(place)}"
             if scheme not in SCHEMES:
                 raise RequestError(f"{what}, which is not on a web server", _HINT)
             if old.asked.startswith("https:") and scheme != "https":
-                raise RequestError(f"{what}, which is not encrypted", "fetch it from there yourself")
+                raise RequestError(f"{what}, which is not encrypted", "download it yourself, and import the file")
             headers.replace_header("Location", parse_url(place).asked)
         return super().http_error_302(req, fp, code, msg, headers)
 
@@ -84,7 +84,7 @@ def _read_length(url: Url, answer: Any) -> int:
     if answer.status != http.client.OK:
         raise RequestError(f"{what}the server answers with status {answer.status}, which is not the whole file", _HINT)
     if not (told.isascii() and told.isdecimal() and len(told) < 20):
-        raise RequestError(f"{what}the server says that its length is {told[:80]!r}", _HINT)
+        raise RequestError(f"{what}the server gives a length that makes no sense: {told[:80]!r}", _HINT)
     return int(told)
 
 
@@ -94,7 +94,7 @@ def _ensure_room(url: Url, target: Path, length: int) -> None:
         raise RequestError(
             f"{url.shown} has {length >> 20} MiB, and the file system of {target.parent} has room for "
             f"{info.f_bavail * info.f_frsize >> 20}",
-            "free space there, or take another repository",
+            "free space there, or use another repository",
         )
 
 

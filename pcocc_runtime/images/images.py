@@ -133,7 +133,7 @@ def describe_repo(repo: Repo) -> tuple[Repo, str, int, int]:
 def ensure_disk(found: Found) -> None:
     """Raise RequestError unless the image is a VM's and each layer's backing file is the layer below, and nothing else."""
     if found.revision.kind != "vm":
-        raise RequestError(f"image {found.reference} is a container's, not a VM's")
+        raise RequestError(f"image {found.reference} is for containers, not for VMs")
     if len(found.revision.layers) > metadata.MAX_LAYERS:
         raise RequestError(f"image {found.reference} has more than {metadata.MAX_LAYERS} layers", flatten_hint(found))
     below: Path | None = None
@@ -151,7 +151,7 @@ def ensure_disk(found: Found) -> None:
 
 def flatten_hint(found: Found) -> str:
     """Return how to get rid of an image's many layers."""
-    return f"make one layer of them: pcocc image export {found.reference} FILE.qcow2, then import that"
+    return f"merge them: 'pcocc image export {found.reference} FILE.qcow2', then import that file"
 
 
 def read_header(path: Path, what: str) -> qcow2.Header:

@@ -68,7 +68,7 @@ def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> 
         got = download.fetch(url, target, progress(f"fetching {label}"), wish.algorithm)[1]
     elif scheme in ("oci", "docker") and colon:
         if wish.checksum:
-            raise RequestError(f"--checksum says nothing about {source}, whose parts have checksums of their own", "leave it out")
+            raise RequestError(f"--checksum cannot be used for {source}, whose parts have checksums of their own", "leave it out")
         _fetch_container(source, work, target, progress)
         return target, source
     else:
@@ -81,7 +81,7 @@ def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> 
     if wish.checksum and got != wish.checksum[1]:
         raise RequestError(
             f"the {wish.algorithm} sum of {label} is {got}, not {wish.checksum[1]}",
-            "fetch it again, and compare the sum with the one its maker tells",
+            "download it again, and check the sum that its maker publishes",
         )
     return target, label
 
@@ -109,7 +109,7 @@ def _examine(path: Path, form: str | None, label: str) -> str:
         damage = qemu_img.find_damage(path, found, size) if found != "raw" else None
     if damage:
         raise RequestError(
-            f"{label} is not a sound {found} image: {damage}", "compare its checksum with its maker's, and fetch it again"
+            f"{label} is not a sound {found} image: {damage}", "compare its checksum with the one its maker publishes, and download it again"
         )
     return found
 
@@ -121,7 +121,7 @@ def _ensure_room(image: str, work: Work, label: str, wish: ImportOptions) -> Non
     if needed > free:
         raise RequestError(
             f"{label} needs {needed >> 20} MiB, and the file system of repository {work.repo.name!r} has room for {free >> 20}",
-            "take another repository, or --compress; zeros in a raw file need no room after 'fallocate --dig-holes FILE'",
+            "use another repository, or add --compress; if it is a raw file with many zeros, run 'fallocate --dig-holes FILE' first",
         )
 
 
@@ -153,5 +153,5 @@ def _extract(directory: Path, tag: str | None, target: Path, source: str, progre
         if oci_files.extract_disk(directory, layer, target, progress(f"reading layer {layer.digest[:12]}")):
             return
     raise RequestError(
-        f"{source} has no file in /disk, so it is not a containerDisk", "KubeVirt's user guide tells how to make one"
+        f"{source} has no file in /disk, so it is not a containerDisk", "KubeVirt's user guide explains how to make one"
     )

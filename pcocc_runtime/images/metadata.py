@@ -88,7 +88,7 @@ def parse_revision(text: str, filename: str, where: str) -> Revision:
         if not isinstance(tree.get(key), kinds) or isinstance(tree.get(key), bool):
             raise _damaged(where, f"{key} is not {what}" if key in tree else f"{key} is missing")
     if (tree["name"], tree["revision"]) != parse_entry(filename):
-        raise _damaged(where, f"it is about another image than {filename}")
+        raise _damaged(where, f"it describes another image than {filename}")
     blobs = tree["data_blobs"]
     if not blobs or not all(isinstance(blob, str) and _DIGEST.fullmatch(blob) for blob in blobs):
         raise _damaged(where, "data_blobs is not a list of sha256 sums")

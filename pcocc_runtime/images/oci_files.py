@@ -56,7 +56,7 @@ def extract_disk(directory: Path, blob: Blob, target: Path, watch: Advance) -> b
         raise RequestError(f"layer {blob.digest} of {directory} is damaged: {error}", "fetch the image again") from None
     except _UNREADABLE:
         text = f"layer {blob.digest} of {directory} is damaged: a header in its tar archive makes no sense"
-        raise RequestError(text, "fetch the image again, or have it made anew") from None
+        raise RequestError(text, "fetch the image again, or ask its maker to build it again") from None
     if packed.digest != blob.digest:
         raise _damaged(directory, blob)
     if len(names) > 1:
@@ -90,7 +90,7 @@ def _extract(stream: IO[bytes], target: Path) -> list[str]:
             if not member.isreg():
                 raise RequestError(f"{member.name} in the image is not a regular file")
             if member.size > _MAX_DISK:
-                raise RequestError(f"{member.name} in the image is {member.size >> 40} TiB large, more than pcocc takes")
+                raise RequestError(f"{member.name} in the image is {member.size >> 40} TiB large, more than pcocc accepts")
             names.append(member.name)
             content = archive.extractfile(member)
             if len(names) == 1 and content:
@@ -99,7 +99,7 @@ def _extract(stream: IO[bytes], target: Path) -> list[str]:
 
 
 def _damaged(directory: Path, blob: Blob) -> RequestError:
-    return RequestError(f"blob {blob.digest} of {directory} is damaged: its content has another length or sum", "fetch the image again")
+    return RequestError(f"blob {blob.digest} of {directory} is damaged: its length or its checksum is wrong", "fetch the image again")
 
 
 class _Checked:
@@ -169,7 +169,7 @@ def fetch_with_skopeo(reference: str, target: Path) -> None:
         full = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code).lower() in text.lower()), None)
         if full and str(target) in text:
             raise OSError(full, os.strerror(full), str(target))
-        hint = "free space where it was writing" if full else "log in with 'skopeo login' when the registry asks for it"
+        hint = "free space in the directory it was writing to" if full else "if the registry asks for a login: skopeo login"
         raise RequestError(f"{reference} could not be fetched: {text}", hint)
 
 

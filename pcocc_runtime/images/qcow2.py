@@ -17,7 +17,7 @@ _EXTENSION = struct.Struct(">II")  # what it is, 0 for the last, and its length 
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4
 _OTHERS = {
     b"KDMV": "a VMDK image", b"vhdxfile": "a VHDX image", b"conectix": "a VHD image", b"<<< ": "a VDI image",
-    b"\x1f\x8b": "compressed by gzip", b"\xfd7zXZ": "compressed by xz", b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"\x1f\x8b": "compressed with gzip", b"\xfd7zXZ": "compressed with xz", b"\x28\xb5\x2f\xfd": "compressed with zstd",
     b"QED\0": "a QED image", b"LUKS": "a LUKS container",
 }
 
@@ -44,7 +44,7 @@ def parse_header(head: bytes, path: str) -> Header:
     if not 9 <= bits <= 21 or not size or not l1_at or not table_at:
         raise _damaged(path, "its header makes no sense")
     if crypt:
-        raise RequestError(f"image {path} is encrypted", "store it decrypted: qemu-img convert writes such a copy")
+        raise RequestError(f"image {path} is encrypted", "make a decrypted copy with qemu-img convert")
     if version == 3:
         _refuse_features(head, path)
     return Header(version, size, _backing_file(head, name_at, name_length, path))

@@ -61,7 +61,7 @@ def chain(path: PurePath) -> str:
 
 def _file(path: PurePath) -> dict[str, str]:
     if any("\udc80" <= char <= "\udcff" for char in str(path)):  # bytes that are no UTF-8, which JSON cannot tell
-        raise RequestError(f"the path {path} is not text in UTF-8, as QEMU wants it", "rename that file or directory")
+        raise RequestError(f"the path {path} is not valid UTF-8, which QEMU requires", "rename that file or directory")
     return {"driver": "file", "filename": str(path)}
 
 

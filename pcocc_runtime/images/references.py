@@ -87,22 +87,22 @@ def parse_repos(tree: Node, is_site: bool, words: Mapping[str, str] | None, prob
         node, name = one["node"], one["name"]
         path = expand_path(one["path"], words)
         if path is None or not path.startswith("/"):
-            problems.append(node.value["path"].error(f"{one['path']!r} does not come to an absolute path", _PATH_HINT))
+            problems.append(node.value["path"].error(f"{one['path']!r} is not an absolute path", _PATH_HINT))
         elif name in found:
-            problems.append(node.value["name"].error(f"there are two repositories of the name {name!r}"))
+            problems.append(node.value["name"].error(f"two repositories have the name {name!r}"))
         else:
             found[name] = Repo(name, path, is_site)
     return tuple(found.values())
 
 
-_PATH_HINT = "begin it with '/', '~/' or '%{homedir}/'; known are %{homedir}, %{user} and %{env:NAME} of variables that are set"
+_PATH_HINT = "begin it with '/', '~/' or '%{homedir}/'; you can use %{homedir}, %{user} and %{env:NAME} for variables that are set"
 
 
 def merge_repos(user: Sequence[Repo], site: Sequence[Repo], tree: Node, problems: Problems) -> tuple[Repo, ...]:
     """Return all repositories in order of priority, the user's first; `tree` is the user's file."""
     taken = {repo.name for repo in site} & {repo.name for repo in user}
     for name in sorted(taken):
-        problems.append(tree.error(f"the site has a repository of the name {name!r} too", "give yours another name"))
+        problems.append(tree.error(f"the site has a repository with the name {name!r}, too", "give yours another name"))
     return (*user, *(repo for repo in site if repo.name not in taken))
 
 

@@ -63,7 +63,7 @@ def collect(repo: Repo, grace: float = GRACE) -> Freed:
             freed.leftovers += repository.remove_foreign(repo, now - max(_FOREIGN_AGE, grace))
             young = _remove_layers(repo, freed, lambda _layer, changed: changed <= now - grace)
             if young:
-                freed.kept += (f"{count(young, 'layer')} came within the last {grace / 60:g} minutes: images may follow",)
+                freed.kept += (f"{count(young, 'layer')} kept: younger than {grace / 60:g} minutes, so an image may be about to use them",)
     return freed
 
 
@@ -86,7 +86,7 @@ def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], b
     problems = repository.find_unknown(repo)
     needed = {layer for one in repository.read_all(repo, problems) for layer in one.layers} | repository.read_pins(repo)
     if problems:
-        freed.kept += (f"no layer is removed, for nobody knows which are needed: {problems[0].message}",)
+        freed.kept += (f"no layer was removed, because it is not known which ones are needed: {problems[0].message}",)
         return 0
     others = used = 0
     unknown: list[OSError] = []
@@ -107,8 +107,8 @@ def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], b
         else:
             used += 1
     if used:
-        freed.kept += (f"{count(used, 'layer')} in use by running VMs: left for a later gc",)
+        freed.kept += (f"{count(used, 'layer')} in use by running VMs, left for a later gc",)
     if unknown:
         reason = f"{unknown[0].filename}: {unknown[0].strerror}"
-        freed.kept += (f"{count(len(unknown), 'layer')} left that you cannot look at or remove: {reason}",)
+        freed.kept += (f"{count(len(unknown), 'layer')} left, because you may not read or remove them: {reason}",)
     return others

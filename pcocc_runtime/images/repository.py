@@ -34,13 +34,13 @@ def explained(repo: Repo, *, changing: bool = False) -> Iterator[None]:
     except OSError as error:
         place = f"repository {repo.name!r} ({repo.path})"
         if error.errno in _FULL:
-            hint = f"free space with 'pcocc image repo gc {repo.name}', or take another repository"
+            hint = f"free space with 'pcocc image repo gc {repo.name}', or use another repository"
             raise RequestError(f"{place} is full: {error.strerror}", hint) from None
         if changing and error.errno in _CLOSED:
-            hint = "take a repository of your own; see 'pcocc image repo list'"
+            hint = "use a repository of your own: see 'pcocc image repo list'"
             raise RequestError(f"{place} cannot be changed by you: {error.strerror}", hint) from None
         if error.errno in _OWN:
-            raise NodeError(f"work in {place} had to stop here: {error.strerror}", "see: ulimit -a") from None
+            raise NodeError(f"the work in {place} had to stop: {error.strerror}", "see: ulimit -a") from None
         named = f"{error.filename}: " if error.filename else ""
         raise RequestError(f"{place} cannot be read: {named}{error.strerror}", f"see: ls -ld {repo.path}") from None
 
@@ -78,11 +78,11 @@ def is_created(repo: Repo) -> bool:
     except (PcoccError, AttributeError):
         raise _no_repository(repo, "its .config cannot be read as YAML") from None
     if version != metadata.METADATA_VERSION:
-        hint = "pcocc 0.7's 'pcocc image repo gc' turns one of version 1 into version 2" if version == 1 else None
+        hint = "'pcocc image repo gc' of pcocc 0.7 converts version 1 to version 2" if version == 1 else None
         raise RequestError(f"repository {repo.name!r} ({repo.path}) is of version {version}, not {metadata.METADATA_VERSION}", hint)
     for part in _KEPT:
         if not os.path.isdir(f"{repo.path}/{part}"):
-            hint = f"bring back {part}/, from a backup or where it was moved to: nothing is changed here without it"
+            hint = f"put {part}/ back, from a backup or from where it was moved: pcocc changes nothing here without it"
             raise RequestError(f"repository {repo.name!r} ({repo.path}) lacks its directory {part}/", hint)
     return True
 
@@ -95,7 +95,7 @@ def _what_else_is_there(repo: Repo) -> RequestError | None:
         with contextlib.suppress(FileNotFoundError):
             if os.listdir(f"{repo.path}/{part}"):
                 return RequestError(
-                    f"repository {repo.name!r} ({repo.path}) has no file .config, though there is something in its {part}/",
+                    f"repository {repo.name!r} ({repo.path}) has no file .config, but its {part}/ is not empty",
                     f"if it was copied, copy .config too; or make it: echo 'version: {metadata.METADATA_VERSION}' >{repo.path}/.config",
                 )
     return None
@@ -107,7 +107,7 @@ def _read_start(path: Path) -> str:
 
 
 def _no_repository(repo: Repo, reason: str) -> RequestError:
-    return RequestError(f"{repo.path} is not an image repository: {reason}", f"let repository {repo.name!r} have another path")
+    return RequestError(f"{repo.path} is not an image repository: {reason}", f"give repository {repo.name!r} another path in repos.yaml")
 
 
 def make_root(repo: Repo) -> None:
@@ -143,7 +143,7 @@ def list_entries(repo: Repo) -> dict[str, list[int]]:
 def find_unknown(repo: Repo) -> list[PcoccError]:
     """Return what is in meta/ and may be, or have been, an image's metadata, though not under a name that we know."""
     return [
-        RequestError(f"{repo.path}/meta/{filename} is no name of an image's metadata", "move the file elsewhere")
+        RequestError(f"{repo.path}/meta/{filename} is not the name of an image's metadata", "move the file elsewhere")
         for filename in sorted(os.listdir(Path(repo.path, "meta")))
         if not filename.startswith(".") and metadata.parse_entry(filename) is None
     ]

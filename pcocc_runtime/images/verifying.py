@@ -65,7 +65,7 @@ def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | N
         size = path.stat().st_size
         total = copy.hash_file(path, progress(f"reading layer {layer[:12]} of {found.reference}"))
         if total != layer:
-            return RequestError(f"the content of layer {path} is not what its name says: its sha256 is {total}")
+            return RequestError(f"the content of layer {path} does not match the checksum in its name: its sha256 is {total}")
         damage = qemu_img.find_damage(path, "qcow2", size) if found.revision.kind == "vm" else None
     except OSError as error:
         return RequestError(f"layer {path} cannot be read: {error.strerror}")

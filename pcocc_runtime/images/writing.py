@@ -68,14 +68,14 @@ def ensure_vms(repo: Repo, name: str) -> None:
     with repository.explained(repo), contextlib.suppress(FileNotFoundError):
         revisions = repository.list_entries(repo).get(name, [])
         if revisions and repository.read_revision(repo, name, revisions[-1]).kind != "vm":
-            raise RequestError(f"image {repo.name}:{name} is a container's, not a VM's", "take another name")
+            raise RequestError(f"image {repo.name}:{name} is for containers, not for VMs", "choose another name")
 
 
 def taken(repo: Repo, name: str) -> RequestError:
     """Return the refusal to use a name that an image has."""
     return RequestError(
         f"repository {repo.name!r} has an image {name!r} already",
-        f"take another name, or delete it first: pcocc image delete {repo.name}:{name}",
+        f"choose another name, or delete that image first: pcocc image delete {repo.name}:{name}",
     )
 
 
@@ -105,7 +105,7 @@ def add_revision(
         qemu_img.rename_backing(layer, metadata.backing_name(parent.revision.layers[-1]))
     header = read_header(layer, "the new layer")
     if header.backing_file is not None and not parent:
-        raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it builds on")
+        raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it is based on")
     digest = digest or hash_file(layer, progress("computing its checksum"))
     facts = {**(custom or {}), "disk": {"layer": digest, "size": header.size}}
     one = Revision(name, 0, "vm", user_name(), time.time(), (*below, digest), facts, description)
@@ -132,7 +132,7 @@ def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Pat
             _length, digest = copy_stream(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
         if digest != layer:
             raise RequestError(
-                f"image {source.reference} is damaged: the content of layer {layer} is not what its name says",
+                f"image {source.reference} is damaged: the content of layer {layer} does not match the checksum in its name",
                 f"see 'pcocc image verify {source.reference}'",
             )
     return fetched
@@ -161,7 +161,7 @@ def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool, 
             raise taken(work.repo, one.name)
         missing = repository.find_missing(work.repo, [layer for layer in one.layers if layer not in files])
         if missing:
-            raise RequestError(f"layer {missing} has gone from repository {work.repo.name!r} meanwhile", "try again")
+            raise RequestError(f"layer {missing} was removed from repository {work.repo.name!r} meanwhile", "try again")
         for layer, path in files.items():
             repository.put_layer(work.repo, path, layer, layer in damaged)
         number = metadata.next_revision(revisions)
@@ -186,7 +186,7 @@ def resize_image(found: Found, change: str, progress: Progress) -> Found:
     old = read_header(found.path, "image").size
     size = parse_size(change, old)
     if size == old:
-        raise RequestError(f"image {found.reference} has {render_size(old)} already", "say how large it is to be")
+        raise RequestError(f"image {found.reference} has {render_size(old)} already", "give a larger size")
     if size > qcow2.MAX_SIZE:
         raise RequestError(f"{change} is too large: a disk can have {render_size(qcow2.MAX_SIZE)}")
     if size < old:

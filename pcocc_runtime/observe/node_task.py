@@ -49,7 +49,7 @@ def collect_facts(job: int, argv: Sequence[str]) -> dict[str, Any]:
         raise RequestError(f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
     node = files.read_json(naming.job_dir(job) / "node.json")
     if not isinstance(node, dict):
-        raise NodeError(f"the VMs of job {job} do not run on this node")
+        raise NodeError(f"the VMs of job {job} are not running on this node")
     tree: dict[str, Any] = {"node": node, "links": read_links()}
     if argv[0] == SHOW:
         tree["vms"] = read_states(job, [rank for name, ranks in node["nodes"] if name == node["node"] for rank in ranks])

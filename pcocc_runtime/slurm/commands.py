@@ -51,7 +51,7 @@ def read_running(job: str) -> Running:
     except NodeError as error:
         if "Invalid job id" not in error.message:
             raise
-        raise RequestError(f"Slurm knows no job {job}, or none that runs", "'squeue' lists those that do") from None
+        raise RequestError(f"Slurm knows no running job {job}", "'squeue' lists the jobs that run") from None
     return parse_running(job, shown, steps)
 
 

@@ -19,10 +19,10 @@ def run_step(job: str, vms: str, words: Sequence[str]) -> int:
     """Run a VM operation in VMs of a job of the caller's, with this process's input and output; return srun's status."""
     ensure_job_number(job)
     if not re.fullmatch(r"vm(0|[1-9][0-9]*|\[[0-9,-]+\])(,vm(0|[1-9][0-9]*|\[[0-9,-]+\]))*", vms, re.ASCII):
-        raise RequestError(f"{vms[:80]!r} is no set of VMs", "write vm0, or vm[0-3,7]")
+        raise RequestError(f"{vms[:80]!r} is not a set of VMs", "write vm0, or vm[0-3,7]")
     running = read_running(job)
     if os.geteuid() != running.uid:
-        raise RequestError(f"job {job} is {running.user}'s, who alone can save its VMs")
+        raise RequestError(f"job {job} belongs to {running.user}, and only its owner can save its VMs")
     return run_vm_step(operation_argv(running.job, vms, words))
 
 

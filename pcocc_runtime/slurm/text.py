@@ -11,7 +11,7 @@ from pcocc_runtime.errors import NodeError, RequestError, one_line
 def ensure_job_number(text: str) -> None:
     """Raise RequestError unless a text is the number of a job, or of a task of an array as JOB_TASK."""
     if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", text):
-        raise RequestError(f"{text!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
+        raise RequestError(f"{text!r} is not the number of a job", "squeue shows the numbers; a task of a job array is JOB_TASK")
 
 
 BOOT_STEP = "pcocc-vms"
@@ -88,10 +88,10 @@ def parse_running(job: str, shown: str, steps: str) -> Running:
     """Parse `scontrol -o show job` and `show step` of one job."""
     owner = re.search(r"UserId=(\S+)\((\d+)\) GroupId=\S+\((\d+)\)", shown)
     if not owner or shown.strip().count("\n"):
-        raise RequestError(f"{job} is not one job", "name the task of an array as JOB_TASK")
+        raise RequestError(f"{job} is not a single job", "write a task of a job array as JOB_TASK")
     boot = next((line for line in steps.splitlines() if field_of(line, "Name") == BOOT_STEP), None)
     if boot is None:
-        raise RequestError(f"the VMs of job {job} do not run", "the first 'srun --pcocc-vm' in the job boots them")
+        raise RequestError(f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them")
     nodes, node_list = field_of(boot, "Nodes"), field_of(boot, "NodeList")
     if not nodes.isdigit() or not node_list:
         raise NodeError(f"scontrol does not say on which nodes the VMs of job {job} run", hint=boot[:200])

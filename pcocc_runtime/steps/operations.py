@@ -15,7 +15,7 @@ def go_to_node(job: int, vm: str, words: Sequence[str]) -> None:
     """Return on the VM's node; anywhere else become an srun that runs the operation there."""
     cluster = files.read_json(naming.job_dir(job) / "cluster.json")
     if not isinstance(cluster, dict):
-        raise NodeError(f"the VMs of job {job} do not run on this node", "they have ended, or are about to boot")
+        raise NodeError(f"the VMs of job {job} are not running on this node", "they have ended, or are about to boot")
     node = next((name for name, ranks in cluster["nodes"] if int(vm[2:]) in ranks), None)
     here = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
     if node is None:

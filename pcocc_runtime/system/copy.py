@@ -82,7 +82,7 @@ def copy_stream(
         while piece := read(_PIECE):
             done += len(piece)
             if done > longest:
-                raise RequestError(f"the source has no end: it goes on after {longest} bytes", "name a file that is a disk image")
+                raise RequestError(f"the source does not end: it goes on after {longest} bytes", "name a file that is a disk image")
             yield piece
 
     with open(target, "xb", buffering=0) as stream:

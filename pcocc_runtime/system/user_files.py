@@ -53,7 +53,7 @@ def read_stdin(size: int) -> bytes:
     try:
         data = os.read(0, size)
         if data and stat.S_ISCHR(os.fstat(0).st_mode):
-            raise RequestError("standard input is a device, such as /dev/zero, that need not end", "pipe the file to this command")
+            raise RequestError("standard input is a device, such as /dev/zero, that may never end", "pipe the file to this command")
         return data
     except OSError as error:
         raise RequestError(f"standard input cannot be read: {error.strerror}", "pipe the file to this command") from None

@@ -46,4 +46,4 @@ def test_a_fault_of_the_savers_is_one_sentence(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(signal, "pthread_sigmask", lambda _how, _mask: set())
     assert main([]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("pcocc: error: this is a fault of pcocc: ValueError: ") and len(said.splitlines()) == 2
+    assert said.startswith("pcocc: error: this is a bug in pcocc: ValueError: ") and len(said.splitlines()) == 2

@@ -248,7 +248,7 @@ def test_a_layer_that_cannot_be_looked_at_is_kept(site: Path) -> None:
     [path] = [path for path in (shared / "data").glob("*/*") if path.is_file()]
     path.chmod(0o400)
     status, text = user_runs(site, SOMEBODY, "delete", "a")
-    assert status == 0 and "1 layer left that you cannot look at or remove: " in text and "Permission denied" in text
+    assert status == 0 and "1 layer left, because you may not read or remove them: " in text and "Permission denied" in text
     assert path.exists() and "1 layer removed" in user_runs(site, NOBODY, "repo", "gc", "--grace", "0")[1]
 
 

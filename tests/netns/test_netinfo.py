@@ -197,7 +197,7 @@ def test_a_network_without_addresses_is_looked_at(nodes: Pair) -> None:
 @pytest.mark.parametrize(
     ("words", "number", "said"),
     [
-        (("show",), 13, "one: the VMs of job 13 do not run on this node"),
+        (("show",), 13, "one: the VMs of job 13 are not running on this node"),
         (("draw",), 12, "one: usage: @netinfo show|check [ADDRESS[:PORT]]"),
         ((), 12, "one: usage: @netinfo show|check"),
     ],

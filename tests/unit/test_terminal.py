@@ -87,8 +87,8 @@ def test_a_fault_of_ours_is_one_sentence(environ: dict[str, str]) -> None:
     broken = "common.load_site = lambda *_: 1 / 0; "
     done = run(environ, "p template list", broken)
     assert (done.returncode, done.stderr.splitlines()) == (1, [
-        "pcocc: error: this is a fault of pcocc: ZeroDivisionError: division by zero",
-        "hint: please report it, with what the same command writes after 'export PCOCC_DEBUG=1'",
+        "pcocc: error: this is a bug in pcocc: ZeroDivisionError: division by zero",
+        "hint: please report it, with what the command prints after 'export PCOCC_DEBUG=1'",
     ])  # fmt: skip
     assert "Traceback" in run({**environ, "PCOCC_DEBUG": "1"}, "p template list", broken).stderr
 

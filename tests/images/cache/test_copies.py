@@ -94,10 +94,10 @@ def test_a_damaged_layer_is_refused(node: Node, site: Repo) -> None:
     base = add(site, "base")
     spoil(base.path, 300_000)
     assert children.wait(node.start(base.path, here=2)) == 1
-    assert "is damaged: its content is not what its name says" in node.said() and "hint: 'pcocc image verify'" in node.said()
+    assert "is damaged: its content does not match the checksum in its name" in node.said() and "hint: 'pcocc image verify'" in node.said()
     node.start_service()
     assert children.wait(node.start(base.path)) == 1
-    assert "is damaged: its content is not what its name says" in node.said() and node.said().count("\n") == 1
+    assert "is damaged: its content does not match the checksum in its name" in node.said() and node.said().count("\n") == 1
     assert node.cached() == node.own() == set() and leftovers(node) == []
 
 

@@ -111,7 +111,7 @@ def test_others_may_look_but_not_clear(command: Pcocc, node: Node, filled: list[
     as_alice = lambda *words: children.as_user(ALICE, lambda: cli.main(["image", "cache", *words]), output)  # noqa: E731
     assert as_alice("list") == 0 and "3 layers" in output.read_text()
     assert as_alice("clear") == 1
-    assert f"the image cache {node.cache} is not yours to clear\nhint: its owner and root can" in output.read_text()
+    assert f"the image cache {node.cache} cannot be cleared by you\nhint: its owner and root can" in output.read_text()
     assert node.cached() == layers(*filled)
 
 

@@ -10,8 +10,8 @@ from pcocc_runtime.cli import main as cli
     [
         (["vm0"], 1, "which job? give -j JOB"),
         (["vm0", "-j", "x"], 1, "'x' is not the number of a job"),
-        (["0", "-j", "7"], 1, "'0' is no set of VMs"),
-        (["vm[0-", "-j", "7"], 1, "'vm[0-' is no set of VMs"),
+        (["0", "-j", "7"], 1, "'0' is not a set of VMs"),
+        (["vm[0-", "-j", "7"], 1, "'vm[0-' is not a set of VMs"),
         (["vm[0-3]", "-j", "7", "-d", "n"], 1, "several VMs cannot be saved as one image 'n'"),
         (["vm0", "--drive=-1"], 2, "'-1' is not the number of a drive"),
         ([], 2, "the following arguments are required: VMS"),

@@ -42,7 +42,7 @@ def test_a_backing_file_elsewhere_is_refused(name: bytes) -> None:
         (b"hello", "image i is not a qcow2 file"),
         (b"\0" * 510 + b"\x55\xaa", "image i is not a qcow2 file: it looks like a raw disk"),
         (b"KDMV" + b"\0" * 600, "image i is not a qcow2 file: it looks like a VMDK image"),
-        (b"\x1f\x8b\x08", "image i is not a qcow2 file: it looks like compressed by gzip"),
+        (b"\x1f\x8b\x08", "image i is not a qcow2 file: it looks like compressed with gzip"),
         (header()[:50], "image i is damaged: it is cut short"),
         (header(version=4), "image i is damaged: its version is 4, not 2 or 3"),
         (header(bits=40), "image i is damaged: its header makes no sense"),

@@ -62,8 +62,8 @@ def test_facts_are_parsed() -> None:
 
 
 def test_a_node_that_failed_says_why() -> None:
-    with pytest.raises(NodeError, match="n1: the VMs of job 12 do not run on this node"):
-        parse_node({"error": "n1: the VMs of job 12 do not run on this node"})
+    with pytest.raises(NodeError, match="n1: the VMs of job 12 are not running on this node"):
+        parse_node({"error": "n1: the VMs of job 12 are not running on this node"})
 
 
 def without(key: str) -> dict[str, Any]:

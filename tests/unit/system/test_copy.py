@@ -103,7 +103,7 @@ def test_what_a_stream_gives_is_counted_and_limited(tmp_path: Path) -> None:
         5, hashlib.sha512(b"abcde").hexdigest()
     )  # fmt: skip
     assert seen == [(3, 5), (5, 5)] and (tmp_path / "a").read_bytes() == b"abcde"
-    with pytest.raises(RequestError, match="the source has no end: it goes on after 9 bytes"):
+    with pytest.raises(RequestError, match="the source does not end: it goes on after 9 bytes"):
         copy.copy_stream(lambda size: b"12345", tmp_path / "b", 0, lambda done, total: None, longest=9)
     assert (tmp_path / "b").read_bytes() == b"12345"
 
