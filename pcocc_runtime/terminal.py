@@ -1,5 +1,7 @@
-"""What `pcocc` writes on a terminal or elsewhere: complaints and progress. Closed, full, or of an encoding that
-lacks a character, standard output and error undo nothing."""
+"""What `pcocc` writes on a terminal or elsewhere: complaints and progress.
+
+When an output is closed or full, or its encoding lacks a character, nothing that was done fails for it.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ class Meter:
         self._line = ProgressLine(repeat=_REPEAT_SECONDS)
 
     def begin(self, phase: str) -> Advance:
-        """Begin a phase; what this returns is told how far it is."""
+        """Begin a phase; call what this returns to tell how far it is."""
         start = time.monotonic()
 
         def watch(done: int, total: int) -> None:
@@ -87,7 +89,7 @@ _NUMBERS = {"stdout": 1, "stderr": 2}
 
 
 def ensure_open() -> None:
-    """Replace what is closed by /dev/null, and let characters that the locale lacks be written as escapes."""
+    """Replace closed outputs by /dev/null, and have characters that the locale lacks written as escapes."""
     for name, number in _NUMBERS.items():
         if getattr(sys, name) is None:
             _discard(number)
@@ -106,17 +108,17 @@ def say(text: str) -> None:
 
 
 def say_error(error: errors.PcoccError) -> None:
-    """Write what went wrong to standard error."""
+    """Write an error to standard error."""
     say(f"{errors.render(error)}\n")
 
 
 def say_note(text: str) -> None:
-    """Write what is good to know to standard error."""
+    """Write a note to standard error: nothing is wrong, but it is good to know."""
     say(f"pcocc: note: {errors.one_line(text)}\n")
 
 
 def finish_output() -> int:
-    """Write what is buffered for standard output; 1 when that cannot be done, which is told unless its reader has gone."""
+    """Flush standard output; return 1 when that fails, which is told unless the reader has gone."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -128,14 +130,14 @@ def finish_output() -> int:
 
 
 def _drop(stream: TextIO, number: int) -> None:
-    """Let go what is buffered for a stream, so that it does not fail again at exit."""
+    """Drop what a stream has buffered, so that it does not fail again at exit."""
     _discard(number)
     with contextlib.suppress(OSError):
         stream.flush()
 
 
 def _discard(number: int) -> None:
-    """Lead a descriptor to /dev/null."""
+    """Make a descriptor lead to /dev/null."""
     null = os.open(os.devnull, os.O_WRONLY)
     if null != number:
         os.dup2(null, number)
@@ -143,7 +145,7 @@ def _discard(number: int) -> None:
 
 
 def confess(error: Exception) -> errors.PcoccError:
-    """Return what to say when pcocc itself is wrong; PCOCC_DEBUG has the traceback written before it."""
+    """Return the error to show for a bug in pcocc; with PCOCC_DEBUG set the traceback is written before it."""
     hint = "please report it, with what the command prints after 'export PCOCC_DEBUG=1'"
     if os.environ.get("PCOCC_DEBUG"):
         import traceback

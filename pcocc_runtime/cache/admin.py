@@ -1,4 +1,4 @@
-"""This node's image cache for its admin: what is in it, and how to empty it."""
+"""A node's image cache for its admin: what is in it, and how to empty it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pcocc_runtime.site.settings import ImageCache
 
 
 def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]]:
-    """Return the cache's settings and its layers, the one that is removed first at the top; RequestError when there is none."""
+    """Return the cache's settings and its layers, the next one to be removed first; RequestError when there is no cache."""
     found, store = _open(cache)
     with layer_store.as_owner(store):
         every = [
@@ -21,13 +21,14 @@ def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]
 
 
 def clear_cache(cache: ImageCache | None) -> tuple[int, int, int]:
-    """Remove what no VM uses; return how many layers went, the bytes they had, and how many stay; RequestError when one may not."""
+    """Remove what no VM uses; return the layers removed, the bytes freed and the layers kept; RequestError for who may not."""
     found, store = _open(cache)
     try:
         with layer_store.as_owner(store):
             return layer_store.remove_all_unused(store)
     except PermissionError:
-        raise RequestError(f"the image cache {found.directory} cannot be cleared by you", "only its owner and root can clear it") from None
+        wrong = f"the image cache {found.directory} cannot be cleared by you"
+        raise RequestError(wrong, "only its owner and root can clear it") from None
 
 
 def _open(cache: ImageCache | None) -> tuple[ImageCache, Store]:
@@ -36,5 +37,6 @@ def _open(cache: ImageCache | None) -> tuple[ImageCache, Store]:
     store = layer_store.public_store(cache.directory, cache.size)
     if not layer_store.is_trusted(store):
         hint = "image caches are on the nodes: run this there; see 'image-cache' in pcocc.yaml(5)"
-        raise RequestError(f"this host has no image cache: {cache.directory} is not a directory that only its owner can write to", hint)
+        reason = f"{cache.directory} is not a directory that only its owner can write to"
+        raise RequestError(f"this host has no image cache: {reason}", hint)
     return cache, store

@@ -1,4 +1,4 @@
-"""A layer in a node's image cache, as its admin sees it."""
+"""A layer in a node's image cache, as the node's admin sees it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CachedLayer:
-    """A layer in a node's image cache: the bytes it takes, when it was used last, whether a VM uses it now, and if all may read it."""
+    """A cached layer: the bytes it takes, when it was last used, whether a VM uses it now, and whether everybody may read it."""
 
     sha256: str
     stored: int

@@ -62,7 +62,11 @@ def _add_readers(add: _Add) -> None:
     form.add_argument("--json", action="store_true", help="every revision with its layers, as JSON")
     form.add_argument("--names", action="store_true", help="only what to type for each image, one per line")
     listing.set_defaults(run=_list)
-    show = add("show", help="an image's revisions and layers", description="Shows what an image is made of, and the room that takes.")
+    show = add(
+        "show",
+        help="an image's revisions and layers",
+        description="Shows an image's revisions and layers, and the room they take.",
+    )
     show.add_argument("image", metavar="IMAGE", help=_IMAGE)
     show.add_argument("--json", action="store_true", help="the same as JSON")
     show.set_defaults(run=_show)
@@ -104,7 +108,11 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_writers(add: _Add) -> None:
-    copy = add("copy", help="make an image of another one's layers", description="Copies the layers that the other repository does not have.")
+    copy = add(
+        "copy",
+        help="make an image of another one's layers",
+        description="Copies the layers that the other repository does not have.",
+    )
     copy.add_argument("image", metavar="IMAGE", help=_IMAGE)
     copy.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; default: the first repository")
     copy.set_defaults(run=_copy)
@@ -113,7 +121,7 @@ def _add_writers(add: _Add) -> None:
         help="make a revision with a larger disk",
         description="Makes a revision whose disk is larger; the guest grows its file systems itself, as cloud images do.",
     )
-    resize._negative_number_matcher = re.compile(r"-[0-9]")  # -5G is a size, though a wrong one, and no option
+    resize._negative_number_matcher = re.compile(r"-[0-9]")  # -5G is a size, though a wrong one, and not an option
     resize.add_argument("image", metavar="IMAGE", help=_IMAGE)
     resize.add_argument("size", metavar="SIZE", help="such as 20G, or +5G for that much more")
     resize.set_defaults(run=_resize)
@@ -320,7 +328,7 @@ def _read_cache() -> ImageCache | None:
 
 
 class _interruptible:
-    """Ends the block at SIGTERM and SIGHUP as at Ctrl-C, so that nothing is left behind."""
+    """Lets SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing is left behind."""
 
     def __enter__(self) -> None:
         self._old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}

@@ -16,13 +16,13 @@ from pcocc_runtime.images.sizes import render_size
 from pcocc_runtime.tables import columns, count
 
 Entry = tuple[Repo, Revision]
-ShownDisk = tuple[str, int | None]  # its path, and the size in bytes that a VM sees
+ShownDisk = tuple[str, int | None]  # its path, and its size in bytes as a VM sees it
 
 
 def render_images(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
     """Return a line for each image of each repository; NAME is what to type, with REPO: when another one comes first.
 
-    `sizes` are the disks' by repository and entry.
+    `sizes` are the disks' sizes in bytes by repository and entry.
     """
     rows = [("NAME", "REVISIONS", "REPO", "KIND", "SIZE", "OWNER", "DATE", "DESCRIPTION")]
     for name, (repo, revisions) in zip(names_to_type(every), _grouped(every), strict=True):
@@ -36,7 +36,7 @@ def render_images(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | 
 
 
 def names_to_type(every: Sequence[Entry]) -> list[str]:
-    """Return what means each image: its name, with REPO: when another repository comes first."""
+    """Return what to type for each image: its name, with REPO: when an earlier repository has an image of that name."""
     taken: set[str] = set()
     names = []
     for repo, revisions in _grouped(every):
@@ -78,7 +78,7 @@ def _minute(when: float) -> str:
 
 
 def render_images_json(every: Sequence[Entry], disks: Mapping[tuple[str, str], ShownDisk]) -> str:
-    """Return all revisions as JSON; their disks are given by repository and entry."""
+    """Return all revisions as JSON; `disks` has their disks by repository and entry."""
     return json.dumps([_tree(repo, one, disks[repo.name, one.entry]) for repo, one in every], indent=2) + "\n"
 
 
@@ -91,7 +91,7 @@ def _tree(repo: Repo, one: Revision, disk: ShownDisk) -> dict[str, Any]:
 
 
 def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, int | None], virtual: int | None) -> str:
-    """Return what there is to know of an image; `sizes` are its layers' in bytes, None for one that is missing."""
+    """Return what there is to know of an image; `sizes` has the bytes of its layers, None for a missing one."""
     top = revisions[-1]
     rows = [("image", f"{repo.name}:{top.name}"), ("kind", one_line(top.kind))]
     rows += [("disk", render_size(virtual))] if virtual else []
@@ -109,7 +109,7 @@ def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, 
 
 
 def render_image_json(repo: Repo, every: Sequence[tuple[Revision, ShownDisk]], sizes: Mapping[str, int | None]) -> str:
-    """Return the revisions of an image with their layers as JSON; each comes with its disk."""
+    """Return the revisions of an image with their layers as JSON; each is given with its disk."""
     trees = [
         {**_tree(repo, one, disk), "layers": [{"sha256": layer, "stored": sizes[layer]} for layer in one.layers]}
         for one, disk in every
@@ -118,7 +118,7 @@ def render_image_json(repo: Repo, every: Sequence[tuple[Revision, ShownDisk]], s
 
 
 def render_freed(revisions: int, layers: int, size: int, leftovers: int) -> str:
-    """Return what was taken away, in a sentence."""
+    """Return what was removed, in a sentence."""
     parts = [f"{count(revisions, 'revision')} deleted"] if revisions else []
     parts += [f"{count(layers, 'layer')} removed, {render_size(size)} freed"]
     parts += [f"{count(leftovers, 'leftover')} of interrupted commands removed"] if leftovers else []
@@ -144,7 +144,7 @@ def render_repos_json(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
 
 
 def render_cache(directory: str, limit: int, every: Sequence[CachedLayer]) -> str:
-    """Return a line for each layer of a node's image cache, below one for all of it."""
+    """Return a summary of a node's image cache, then a line for each layer."""
     taken = sum(one.stored for one in every)
     head = f"{directory}: {count(len(every), 'layer')}, {render_size(taken)} of at most {render_size(limit)}\n"
     table = [("LAYER", "READERS", "STORED", "LAST USE")]
@@ -161,6 +161,6 @@ def render_cache_json(directory: str, limit: int, every: Sequence[CachedLayer]) 
 
 
 def render_cleared(removed: int, freed: int, kept: int) -> str:
-    """Return what was taken out of a node's image cache, in a sentence."""
+    """Return what was removed from a node's image cache, in a sentence."""
     text = f"{count(removed, 'layer')} removed, {render_size(freed)} freed"
     return f"{text}; {count(kept, 'layer')} in use kept" if kept else text

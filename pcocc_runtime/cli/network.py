@@ -72,6 +72,6 @@ def _write(text: str) -> None:
 
 
 def _tell(answers: Answers) -> None:
-    """Pass on what srun and the nodes said when some of them are missing; else it is of no interest."""
+    """Pass on what srun and the nodes said, when nodes are missing; otherwise it is of no interest."""
     for line in answers.failures if answers.silent else ():
         terminal.say_note(line)

@@ -10,7 +10,7 @@ _LENGTHS = {"sha256": 64, "sha512": 128}
 
 
 def parse_checksum(text: str) -> tuple[str, str]:
-    """Return (algorithm, sum) of `sha256:HEX`; the bare sum will do."""
+    """Return (algorithm, hexadecimal sum) of `sha256:HEX` or `sha512:HEX`; the sum alone will do."""
     name, colon, value = text.rpartition(":")
     algorithm = name.lower() if colon else {length: name for name, length in _LENGTHS.items()}.get(len(value), "")
     if not re.fullmatch(r"[0-9a-fA-F]+", value) or len(value) != _LENGTHS.get(algorithm):

@@ -1,7 +1,7 @@
-"""Who is at work in a directory, across hosts: locks and work directories that end with their holder.
+"""Who works in a directory, across hosts: locks and work directories that end with the process that holds them.
 
-All of it rests on fcntl(2) byte-range locks: the kernel drops them when their process ends however it ends, and on NFS the
-server keeps them for all clients (flock(2) is turned into them there). See docs/decisions/006-image-repository.md.
+Both rest on lockf (system/locks.py): the kernel drops such a lock however its process ends, and NFS servers keep it for all
+clients. See docs/decisions/006-image-repository.md.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.system import files, locks
 
-Rescue = Callable[[Path], None]  # takes out of a work directory what must not go with it
-LOCK_WAIT = 60.0  # seconds; whoever holds a repository's lock does so for some file operations only
+Rescue = Callable[[Path], None]  # moves out of a work directory what must not be deleted with it
+LOCK_WAIT = 60.0  # seconds; a repository's lock is held for a few file operations only
 _LONGEST_PAUSE = 0.5  # seconds between two tries: over NFS each one asks the server
 
 
 @contextlib.contextmanager
 def locked_path(path: Path, what: str) -> Iterator[None]:
-    """Hold the exclusive lock of a file that stays; RequestError says who has `what` when it cannot be had in LOCK_WAIT."""
+    """Hold the exclusive lock of a file that is never deleted; RequestError names the holder after LOCK_WAIT seconds."""
     fd = _open_lock(path)
     try:
         _wait_for_lock(fd, path, what)
-        with contextlib.suppress(OSError):  # for others to read only, and the disk may be full
+        with contextlib.suppress(OSError):  # only a note for others, and the disk may be full
             os.truncate(fd, 0)
             os.pwrite(fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
         yield
@@ -35,7 +35,7 @@ def locked_path(path: Path, what: str) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open the file of a lock; it is made for as many people as its directory, at once: another may come the next moment."""
+    """Open a lock file; a new one gets its mode at once, so that everybody can lock it who may write to its directory."""
     umask = os.umask(0)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _lock_mode(path.parent))
@@ -69,9 +69,9 @@ def _nothing(_work: Path) -> None:
 
 @contextlib.contextmanager
 def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _nothing) -> Iterator[Path]:
-    """Make a directory for work in progress in `parent`; it goes with this block, or at a `sweep` after this process's end.
+    """Make a directory for work in progress; it is deleted at the end of the block, or by a `sweep` if this process dies.
 
-    A shared one can be swept by whoever may write to `parent`; any other is its user's own, as in /tmp.
+    A shared one can be swept by whoever may write to `parent`; any other only by its own user, as in /tmp.
     """
     while True:
         path = parent / f"{_prefix(prefix)}{os.urandom(4).hex()}"
@@ -79,7 +79,7 @@ def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _noth
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if not (_claim(fd, lock) and locks.is_at(fd, lock)):
-                continue  # a sweep came between making and locking it, and took it for a leftover
+                continue  # a sweep came between creating and locking it, and removed it as a leftover
             try:
                 if shared:
                     _adopt_mode(fd, parent)
@@ -106,7 +106,7 @@ def _claim(fd: int, lock: Path) -> bool:
 
 
 def sweep(parent: Path, prefix: str, rescue: Rescue = _nothing) -> int:
-    """Remove the work directories whose process is gone, on whatever host it was; return how many there were."""
+    """Remove the work directories whose process has ended, on whatever host it ran; return how many there were."""
     try:
         names = os.listdir(parent)
     except FileNotFoundError:
@@ -138,12 +138,12 @@ def _sweep_one(lock: Path, rescue: Rescue) -> bool:
 
 
 def list_work(parent: Path, prefix: str) -> list[Path]:
-    """Return the work directories there are: after a `sweep`, those of living processes."""
+    """Return the work directories; after a `sweep`, all of them belong to living processes."""
     return [parent / name for name in os.listdir(parent) if name.startswith(prefix) and not name.endswith(".lock")]
 
 
 def _lock_mode(model: Path) -> int:
-    """Return the mode for those to lock a file who may write to `model`: a reader could keep a lock from them."""
+    """Return a mode that lets exactly those lock a file who may write to `model`: anybody else could block them."""
     writers = stat.S_IMODE(model.stat().st_mode) & 0o222
     return writers | writers << 1
 

@@ -1,4 +1,4 @@
-"""Files from web servers, with urllib: proxies as the environment says, certificates as the system has them."""
+"""Downloads from web servers with urllib: proxies come from the environment, certificates from the system."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pcocc_runtime.images.urls import SCHEMES, Url, hide_secrets, parse_url
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.system.copy import copy_stream
 
-_SILENCE = 60  # seconds without a byte, after which the server is given up
+_SILENCE = 60  # seconds without a byte until a download is given up
 _HINT = "check the address"
 
 
 class _Follow(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but to web servers only, and not from https to http; a login is for its own server."""
+    """Follows redirects to web servers only, never from https to http; a login is sent to its own server only."""
 
     def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        """Do what the base class does, when the new address is one."""
+        """Follow a redirect as the base class does, if it is allowed."""
         del headers["URI"]
         if headers.get("Location"):
             old = parse_url(req.full_url)
@@ -41,7 +41,7 @@ class _Follow(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(self, req: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
-        """Return the next request, as the base class does."""
+        """Return the next request, with the login if it goes to the same server."""
         following = super().redirect_request(req, *rest)
         login = req.unredirected_hdrs.get("Authorization")
         if following and login and urlsplit(following.full_url)[:2] == urlsplit(req.full_url)[:2]:
@@ -50,7 +50,7 @@ class _Follow(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(url: Url, target: Path, watch: Advance, algorithm: str) -> tuple[int, str]:
-    """Write what a web server has at an address to a new file; return its length and sum."""
+    """Download an address to a new file; return its length in bytes and its sum."""
     with _open(url) as answer:
         length = _read_length(url, answer)
         _ensure_room(url, target, length)
@@ -64,7 +64,8 @@ def fetch(url: Url, target: Path, watch: Advance, algorithm: str) -> tuple[int, 
 
         got = copy_stream(read, target, length, watch, algorithm)
     if length and got[0] != length:
-        raise RequestError(f"{url.shown} could not be fetched: the connection ended after {got[0]} of {length} bytes", "try again")
+        reason = f"the connection ended after {got[0]} of {length} bytes"
+        raise RequestError(f"{url.shown} could not be fetched: {reason}", "try again")
     return got
 
 
@@ -79,7 +80,7 @@ def _open(url: Url) -> Any:
 
 
 def _read_length(url: Url, answer: Any) -> int:
-    """Return the length that the server tells, 0 when it tells none; RequestError when the answer is not the file."""
+    """Return the length that the server announces, 0 when it announces none; RequestError when the answer is not the file."""
     what, told = f"{url.shown} could not be fetched: ", answer.headers.get("Content-Length") or "0"
     if answer.status != http.client.OK:
         raise RequestError(f"{what}the server answers with status {answer.status}, which is not the whole file", _HINT)

@@ -1,4 +1,4 @@
-"""Exporting: an image with all its layers as one file of any format."""
+"""Exporting: an image with all its layers as one file, in any format."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from pcocc_runtime.progress import Progress
 from pcocc_runtime.system import files, user_files
 
 _PREFIX = ".pcocc-export-"
+_FORCE = "name another file, or add --force to replace it"
 
 
 def export_image(
-    found: Found, target: str, form: str | None, every: Sequence[Repo], progress: Progress, *, force: bool = False, compress: bool = False
-) -> Path:
-    """Write the image to a file in none of the repositories, which appears when it is complete; return its path."""
+    found: Found, target: str, form: str | None, every: Sequence[Repo], progress: Progress, *,
+    force: bool = False, compress: bool = False,
+) -> Path:  # fmt: skip
+    """Write an image to a file outside all repositories, which appears when it is complete; return its path."""
     if target == "-":
         raise RequestError("an image cannot be written to standard output", "name a file; write './-' for one that is called '-'")
     images.ensure_disk(found)
@@ -32,20 +34,20 @@ def export_image(
     with contextlib.suppress(OSError):
         claims.sweep(path.parent, _PREFIX)
     if path.is_dir() or (path.exists() and not force):
-        raise RequestError(f"{path} exists", "name a new file" if path.is_dir() else "name another file, or add --force to replace it")
+        raise RequestError(f"{path} exists", "name a new file" if path.is_dir() else _FORCE)
     try:
         with claims.open_work(path.parent, _PREFIX, shared=False) as work:
             _write(found, work / "image", form, progress, compress)
             files.place_file(work / "image", path, force)
     except FileExistsError:
-        raise RequestError(f"{path} has been created meanwhile", "name another file, or add --force to replace it") from None
+        raise RequestError(f"{path} has been created meanwhile", _FORCE) from None
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
     return path
 
 
 def _ensure_replaceable(path: Path, every: Sequence[Repo]) -> None:
-    """Raise RequestError when a device, pipe or link has the name, or when it is in a repository."""
+    """Raise RequestError when the path is that of a device, a pipe or a link, or lies in a repository."""
     if os.path.lexists(path) and not path.is_dir() and (path.is_symlink() or not path.is_file()):
         what = "a symbolic link" if path.is_symlink() else "not a regular file"
         raise RequestError(f"{path} is {what}, and would be replaced by one", "name another file")
@@ -59,7 +61,8 @@ def _form_of(path: Path) -> str:
     form = formats.SUFFIXES.get(path.suffix.removeprefix(".").lower())
     if form is None:
         known = ", ".join(f".{suffix}" for suffix in formats.SUFFIXES)
-        raise RequestError(f"the name {path.name!r} does not say which format the file is to have", f"end it with one of {known}, or add --format")
+        hint = f"end it with one of {known}, or add --format"
+        raise RequestError(f"the name {path.name!r} does not say which format the file is to have", hint)
     return form
 
 

@@ -1,4 +1,4 @@
-"""Importing: from a file, stdin, a web server or a containerDisk to the first revision of an image, or to its next."""
+"""Importing: a file, stdin, a download or a containerDisk becomes the first or the next revision of an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pcocc_runtime.system import copy, user_files
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How to import: `form` is the source's format when it is not to be found out, `checksum` (algorithm, hexadecimal sum)."""
+    """How to import; `form` is the source's format, None to detect it; `checksum` is (algorithm, hexadecimal sum)."""
 
     form: str | None = None
     checksum: tuple[str, str] | None = None
@@ -55,7 +55,7 @@ def import_image(source: str, target: Reference, every: Sequence[Repo], wish: Im
 
 
 def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> tuple[Path, str]:
-    """Return the path of the source as a local file, its checksum compared, and what to call it."""
+    """Return the source as a local file, its checksum verified, and what to call it in messages."""
     target = work.path / "source"
     scheme, colon, rest = source.partition(":")
     scheme = scheme.lower() if rest.startswith("//") else scheme
@@ -87,7 +87,7 @@ def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> 
 
 
 def _ensure_path(source: str, scheme: str, rest: str) -> None:
-    """Raise RequestError when a source is no path of a file, or of one that is another file to qemu-img than to us."""
+    """Raise RequestError when the source is not a file's path, or is one that qemu-img would open as another file."""
     if rest.startswith("//") and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         raise RequestError(
             f"{urls.hide_secrets(source)} cannot be imported: {scheme}:// is not known",
@@ -98,7 +98,7 @@ def _ensure_path(source: str, scheme: str, rest: str) -> None:
 
 
 def _examine(path: Path, form: str | None, label: str) -> str:
-    """Return the format of the image; RequestError when it is not whole, or leads QEMU to other files."""
+    """Return the format of the image; RequestError when it is not complete or refers to other files."""
     head, tail, size = user_files.read_ends(str(path), formats.HEAD_SIZE, formats.TAIL_SIZE, "image")
     try:
         found = form or formats.find_format(head, tail)
@@ -108,20 +108,18 @@ def _examine(path: Path, form: str | None, label: str) -> str:
     with user_files.explaining(str(path), "image"):
         damage = qemu_img.find_damage(path, found, size) if found != "raw" else None
     if damage:
-        raise RequestError(
-            f"{label} is not a sound {found} image: {damage}", "compare its checksum with the one its maker publishes, and download it again"
-        )
+        raise RequestError(f"{label} is not a sound {found} image: {damage}", formats.DAMAGED_HINT)
     return found
 
 
 def _ensure_room(image: str, work: Work, label: str, wish: ImportOptions) -> None:
     if wish.compress:
-        return  # nobody knows before
+        return  # how much room that takes is known only afterwards
     needed, free = qemu_img.read_extent(image)[0], repository.read_free(work.repo)
     if needed > free:
         raise RequestError(
             f"{label} needs {needed >> 20} MiB, and the file system of repository {work.repo.name!r} has room for {free >> 20}",
-            "use another repository, or add --compress; if it is a raw file with many zeros, run 'fallocate --dig-holes FILE' first",
+            "use another repository, or add --compress; 'fallocate --dig-holes FILE' takes the zeros out of a raw file",
         )
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from pcocc_runtime.errors import RequestError
 
-HEADER_SIZE = 1 << 16  # the backing file's name lies in the first cluster, at most 1023 bytes
-MAX_SIZE = 1 << 51  # bytes of a disk, with clusters of 64 KiB: 32 MiB of L1 table
+HEADER_SIZE = 1 << 16  # bytes; the backing file's name, at most 1023 bytes, is in the first cluster
+MAX_SIZE = 1 << 51  # bytes: the largest disk with clusters of 64 KiB, whose L1 table has 32 MiB
 MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _FEATURES = struct.Struct(">Q")
 _HEADER_LENGTH = struct.Struct(">I")
-_EXTENSION = struct.Struct(">II")  # what it is, 0 for the last, and its length without padding
+_EXTENSION = struct.Struct(">II")  # its type, 0 for the last one, and its length without padding
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4
 _OTHERS = {
     b"KDMV": "a VMDK image", b"vhdxfile": "a VHDX image", b"conectix": "a VHD image", b"<<< ": "a VDI image",
@@ -24,7 +24,7 @@ _OTHERS = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What matters here of a qcow2 header; `size` is the virtual disk's, in bytes."""
+    """The fields of a qcow2 header that matter here; `size` is the virtual disk's, in bytes."""
 
     version: int
     size: int
@@ -51,7 +51,7 @@ def parse_header(head: bytes, path: str) -> Header:
 
 
 def read_features(head: bytes) -> int:
-    """Return the features, as bits, that a reader of the image must know."""
+    """Return, as bits, the features that a reader of the image must know."""
     version = _HEADER.unpack_from(head)[1]
     return int(_FEATURES.unpack_from(head, _HEADER.size)[0]) if version == 3 else 0
 
@@ -95,7 +95,7 @@ def _damaged(path: str, reason: str) -> RequestError:
 
 
 def name_backing(head: bytes, name: str, path: str) -> bytes:
-    """Return the first cluster of an image with another name of the same backing file, at the place where QEMU puts it."""
+    """Return the first cluster of an image with its backing file renamed, the name being where QEMU puts it."""
     at, length = _HEADER.unpack_from(head)[2:4]
     encoded, begin = name.encode(), _end_of_extensions(head)
     if not at or begin is None or begin + len(encoded) > len(head) or len(encoded) > 1023:
@@ -108,7 +108,7 @@ def name_backing(head: bytes, name: str, path: str) -> bytes:
 
 
 def _end_of_extensions(head: bytes) -> int | None:
-    """Return where the header extensions end, None when they do not."""
+    """Return where the header extensions end, None when they have no end."""
     at = int(_HEADER_LENGTH.unpack_from(head, 100)[0]) if _HEADER.unpack_from(head)[1] == 3 else _HEADER.size
     while at + _EXTENSION.size <= len(head):
         kind, length = _EXTENSION.unpack_from(head, at)

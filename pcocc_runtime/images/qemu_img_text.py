@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 
-PROGRESS_END = 10000  # what `parse_progress` returns of work that is done
+PROGRESS_END = 10000  # what `parse_progress` returns at the end of the work
 
 
 def parse_extent(line: str) -> tuple[int, int] | None:
-    """Return the bytes of data in a line of `qemu-img map`, and where in the file they end, 0 when it does not tell.
+    """Return the bytes of data in a line of `qemu-img map`, and where in the file they end, 0 when the line does not say.
 
-    It does not of compressed data, which take less of the file than their length. None when the line is none of map's.
+    It does not for compressed data, which take less of the file than their length. None when the line is not one of map's.
     """
     try:
         tree = json.loads(line.strip().lstrip("[").rstrip(",]"))
@@ -29,5 +29,5 @@ def parse_progress(line: str) -> int | None:
 
 
 def clean_line(line: str) -> str:
-    """Return a line of qemu-img's without its own name and our json: file names."""
+    """Return a line of qemu-img's without its own name and without our json: file names."""
     return re.sub(r"(Could not open )?'?json:\{.*\}'?: ?", "", line.removeprefix("qemu-img: "))

@@ -10,12 +10,12 @@ from urllib.parse import quote, unquote, urlsplit
 from pcocc_runtime.errors import RequestError
 
 SCHEMES = ("http", "https")
-_MARKS = "!#$%&'()*+,/:;=?@[]~"  # what has a meaning in a URL (RFC 3986), or is quoted already
+_MARKS = "!#$%&'()*+,/:;=?@[]~"  # what means something in a URL (RFC 3986); '%' because parts may be quoted already
 
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An address: as it is `asked` for, as it is `shown` (without name, password and query), and the login it has."""
+    """An address as it is `asked` for, as it is `shown` (without name, password and query), and its Authorization header."""
 
     asked: str
     shown: str
@@ -23,7 +23,7 @@ class Url:
 
 
 def parse_url(text: str) -> Url:
-    """Return the address in a text; RequestError when it is none of a web server."""
+    """Return the address in a text; RequestError when it is not one of a web server."""
     try:
         parts = urlsplit(text)
         name, at, place = parts.netloc.rpartition("@")
@@ -32,7 +32,8 @@ def parse_url(text: str) -> Url:
         if not place.isascii():
             place = parts.hostname.encode("idna").decode() + (f":{parts.port}" if parts.port else "")
     except ValueError:
-        raise RequestError(f"{hide_secrets(text)} is not the address of a file on a web server", "write http://HOST/PATH") from None
+        wrong = f"{hide_secrets(text)} is not the address of a file on a web server"
+        raise RequestError(wrong, "write http://HOST/PATH") from None
     query = f"?{_quote(parts.query)}" if parts.query else ""
     user, _colon, password = name.partition(":")
     login = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode(errors="surrogateescape")).decode() if at else None
@@ -45,6 +46,6 @@ def _quote(text: str) -> str:
 
 
 def hide_secrets(text: str) -> str:
-    """Return what looks like a URL without the name, password and query that it may have."""
+    """Return a text that looks like a URL without the name, password and query that may be in it."""
     scheme, slashes, rest = re.split(r"[?#]", text, maxsplit=1)[0].partition("://")
     return f"{scheme}{slashes}{rest.rpartition('@')[2]}"

@@ -1,4 +1,4 @@
-"""Verifying: is every layer what its name says, are its tables right, does it build on the layer below?"""
+"""Verifying: does each layer match the checksum in its name, are its tables right, is the layer below its backing file?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HINT = "restore the file from a backup, or delete the image and import it again
 
 
 def _find_closed(found: Found) -> PcoccError | None:
-    """Return what is to be said of an image with a layer that the caller may not read."""
+    """Return the error of an image with a layer that the caller may not read, None when all can be read."""
     for layer in found.revision.layers:
         path = repository.layer_file(found.repo, layer)
         try:

@@ -19,7 +19,7 @@ from pcocc_runtime.system import files
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-LONGEST = 64 << 40  # bytes: no format's disks are larger but qcow2's and raw ones; zeros take no room, so no disk fills up with them
+LONGEST = 64 << 40  # bytes: only qcow2 and raw disks can be larger, and a stream of zeros would never fill a file system
 _PIECE = 1 << 20  # bytes read at once
 _EXTENT = 16 << 20  # bytes that the kernel copies at once
 _FLUSH = 1 << 28  # bytes after which they are written to disk
@@ -82,7 +82,8 @@ def copy_stream(
         while piece := read(_PIECE):
             done += len(piece)
             if done > longest:
-                raise RequestError(f"the source does not end: it goes on after {longest} bytes", "name a file that is a disk image")
+                reason = f"the source does not end: it goes on after {longest} bytes"
+                raise RequestError(reason, "name a file that is a disk image")
             yield piece
 
     with open(target, "xb", buffering=0) as stream:
