@@ -9,15 +9,15 @@ from typing import Any
 
 from pcocc_runtime.errors import one_line
 from pcocc_runtime.settings.checks import render_memory
+from pcocc_runtime.tables import columns
 from pcocc_runtime.templates.settings import SETTINGS
 from pcocc_runtime.templates.template import Resolved
-from pcocc_runtime.terminal import columns
 
-_WIDTH = 80  # of a value; JSON has all of it
+_WIDTH = 80  # of a value that is shown; JSON has all of it
 
 
 def render_templates(every: Sequence[Resolved]) -> str:
-    """Return a line for each template: name, whose it is, size, resource set, image, description."""
+    """Return a line for each template: name, origin, size, resource set, image, description."""
     rows = [("NAME", "FROM", "CPUS", "MEMORY", "RESOURCE-SET", "IMAGE", "DESCRIPTION")]
     for one in every:
         values = one.values
@@ -62,7 +62,7 @@ def _dump(tree: Any) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """Return what user-data can hold and JSON cannot, as text: dates, and binary data in base 64."""
+    """Return values of user-data that JSON does not have as text: dates, and binary data in base 64."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value.isoformat())
 
 
@@ -78,7 +78,7 @@ def _origin(one: Resolved, key: str) -> str:
 
 
 def _show(value: Any) -> list[str]:
-    """Return a value in lines, one for each item of a mapping or list."""
+    """Return a value as lines, one for each item of a mapping or list."""
     if value is None or value in ((), {}, []):
         return ["none"]
     if isinstance(value, Mapping):

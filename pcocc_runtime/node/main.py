@@ -32,7 +32,7 @@ from pcocc_runtime.node.records import (
     remove_half_records,
     write_record,
 )
-from pcocc_runtime.system import files, process
+from pcocc_runtime.system import files, locks, process
 
 _CONFIG_DIR = "/etc/pcocc"
 
@@ -78,7 +78,7 @@ def _setup() -> None:
         with planner.planning(request, _CONFIG_DIR) as plan:
             reclaim(except_job=step.job)
             offer = plan.hear_offer()
-            with files.locked(lock_of(step.job)):
+            with locks.locked(lock_of(step.job)):
                 record = claim(step, offer.scratch)
                 with _undone_on_failure(step.job):
                     record = hold(record, offer)
@@ -115,7 +115,7 @@ def _release() -> None:
     job = parse_number(fields, "job", naming.MAX_JOB_ID)
     step = parse_number(fields, "step")
     ensure_state_directory()
-    with files.locked(lock_of(job)):
+    with locks.locked(lock_of(job)):
         record = read_record(job)
         if record is None:
             remove_half_records()

@@ -13,7 +13,7 @@ from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.work import Nat, Offer, decode_nat
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat, remove
-from pcocc_runtime.system import files, ports, process
+from pcocc_runtime.system import files, locks, ports, process
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def reclaim_scratch(scratch: Path) -> None:
     """Delete the disks of jobs that have no record any more: /run was emptied by a reboot, scratch was not."""
     jobs = [int(path.name) for path in scratch.glob("*") if path.name.isdigit()]
     for job in jobs:
-        with files.locked_if_free(lock_of(job)) as free:
+        with locks.locked_if_free(lock_of(job)) as free:
             if free and read_record(job) is None:
                 files.remove_tree(scratch / str(job))
                 Path(lock_of(job)).unlink(missing_ok=True)
@@ -50,12 +50,12 @@ def reclaim(except_job: int | None = None) -> None:
     """Release every job on this node whose slurmstepd is gone, but those that another helper is at."""
     for job in jobs_with(".json"):
         if job != except_job and _is_abandoned(job):
-            with files.locked_if_free(lock_of(job)) as free:
+            with locks.locked_if_free(lock_of(job)) as free:
                 record = read_record(job)
                 if free and record is not None and not process.is_alive(record.stepd):
                     release_job(record)
     for job in set(jobs_with(".lock")) - {*jobs_with(".json"), except_job}:
-        with files.locked_if_free(lock_of(job)) as free:
+        with locks.locked_if_free(lock_of(job)) as free:
             if free and read_record(job) is None:
                 Path(lock_of(job)).unlink(missing_ok=True)
     remove_half_records()
@@ -120,7 +120,7 @@ def hold(record: Record, offer: Offer) -> Record:
     """Choose the job's way out of its namespace among what no other job of this node holds, and record it."""
     if not offer.way_out:
         return record
-    with files.locked_directory(naming.STATE_DIR):
+    with locks.locked_directory(naming.STATE_DIR):
         others = [read_record(job) for job in jobs_with(".json") if job != record.job]
         held = [other.nat for other in others if other and other.nat]
         record = replace(record, nat=nat.choose_nat(offer.ports, record.nat, held, ports.is_free))

@@ -10,7 +10,7 @@ from typing import Any
 from pcocc_runtime import naming
 from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.observe.facts import Answer
-from pcocc_runtime.terminal import columns
+from pcocc_runtime.tables import columns
 
 UNKNOWN = "unknown"
 

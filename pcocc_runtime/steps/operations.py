@@ -89,7 +89,7 @@ def _find_node(job: int, vm: str) -> str:
 
     cluster = files.read_json(naming.job_dir(job) / "cluster.json")
     if not isinstance(cluster, dict):
-        raise errors.NodeError(f"the VMs of job {job} do not run on this node", "they have ended, or are about to boot")
+        raise errors.NodeError(f"the VMs of job {job} are not running on this node", "they have ended, or are about to boot")
     node = next((str(name) for name, ranks in cluster["nodes"] if int(vm[2:]) in ranks), None)
     if node is None:
         raise errors.NodeError(f"nobody knows where {vm} runs")

@@ -10,9 +10,8 @@ import os
 import signal
 import socket
 import sys
-import uuid
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from pcocc_runtime import naming
@@ -22,15 +21,15 @@ from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
-from pcocc_runtime.errors import NodeError, PcoccError, RequestError, one_line, render
-from pcocc_runtime.guest import network_config, seed
-from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, VmPlan, plan_qemu_argv
+from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
+from pcocc_runtime.guest import seed
+from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import disk_id
-from pcocc_runtime.qemu.memory import guest_memory
-from pcocc_runtime.system import accounts, children, files
-from pcocc_runtime.vm.files import VmFiles, make_files, start_filesystems
+from pcocc_runtime.system import accounts, children, files, installed
+from pcocc_runtime.vm.files import make_files, start_filesystems
+from pcocc_runtime.vm.plan import plan_vm
 
-KEEPER = (str(Path(__file__).resolve().parents[4] / "libexec/pcocc/keeper"),)
+KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
 # scancel -s sends these to every step of a job; QEMU inherits the mask (tried). See docs/decisions/004-sigterm.md.
 _MEANT_FOR_PROGRAMS = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
@@ -144,52 +143,6 @@ def size_task(task: Task, group: Group) -> Task:
     from pcocc_runtime.vm import host_memory
 
     return replace(task, cpus=len(os.sched_getaffinity(0)), memory=task.memory or host_memory.read_memory_limit())
-
-
-def plan_vm(
-    task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles,
-    filesystems: tuple[SharedFs, ...], qmp_fd: int,
-) -> VmPlan:
-    """Combine the task, the node's findings and the template into the plan of one QEMU."""
-    interfaces = network_config.plan_interfaces(node, task.rank)
-    total = task.memory or group.memory or 512
-    return VmPlan(
-        name=f"job{task.job}-{naming.vm_name(task.rank)}",
-        uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, f"pcocc-{task.job}-{task.rank}")),
-        qemu=group.qemu_bin or node.qemu,
-        accel=node.accel,
-        cpus=count_vcpus(task, group),
-        memory=guest_memory(total, node.accel, len(filesystems)),
-        disks=made.disks,
-        seed=made.seed,
-        qmp_fd=qmp_fd,
-        qmp_path=str(directory / "qmp"),
-        console_path=str(directory / "console"),
-        console_log=str(directory / "console.log"),
-        agent_path=str(directory / "agent"),
-        nics=tuple(Nic(fd, one.mac, one.mtu) for fd, one in zip(task.tap_fds, interfaces, strict=True)),
-        exports=tuple(Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),
-        filesystems=filesystems,
-        machine=group.machine,
-        cpu_model=group.cpu_model,
-        disk_model=group.disk_model,
-        firmware=made.firmware,
-        kernel=Kernel(group.kernel, group.initrd, group.append) if group.kernel else None,
-        display=group.display,
-        display_path=str(directory / (group.display or "")),
-        nic_model=group.nic_model,
-        custom_args=group.custom_args,
-    )
-
-
-def count_vcpus(task: Task, group: Group) -> int:
-    """Return the number of the guest's CPUs: the task's, less what the template keeps for QEMU."""
-    if group.emulator_cores >= task.cpus:
-        raise RequestError(
-            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves the guest none of {task.cpus} CPUs",
-            f"ask for more CPUs: -c {group.emulator_cores + 1}",
-        )
-    return task.cpus - group.emulator_cores
 
 
 def describe_vm(

@@ -190,7 +190,7 @@ class BootWatch:
     def _end(self, status: int) -> int:
         if self.settled:
             return status
-        if any(not step.is_of(self.pid) for step in read_boot_steps(self.job)):
+        if any(not step.is_of(self.pid, os.uname().nodename) for step in read_boot_steps(self.job)):
             self._settle(wire.BOOT_JOINED)  # another srun of this job was first
             return 0
         self.progress.clear()

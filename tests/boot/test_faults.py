@@ -10,7 +10,6 @@ import pytest
 
 from tests.boot.box import HOME, ROOT, STATE, Box, Done, Process
 from tests.boot.cluster import Cluster, make_cluster
-from tests.boot.test_signals import interrupt
 from tests.waiting import limit, wait_for
 
 
@@ -128,7 +127,7 @@ def test_a_daemon_restarts_under_a_running_cluster(cluster: Cluster, daemon: str
     assert sorted(done.stdout.split()) == ["vm0", "vm1", "vm2", "vm3"]
     assert (cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}) == before
     assert waiting.poll() is None
-    interrupt(cluster.box, waiting)
+    cluster.box.interrupt(waiting)
 
 
 MISSING = {

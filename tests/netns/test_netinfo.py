@@ -225,7 +225,7 @@ def test_a_network_on_a_bridge_of_the_site_is_not_asked_for_a_tunnel(nodes: Pair
 @pytest.mark.parametrize(
     ("words", "number", "said"),
     [
-        (("show",), 13, "one: the VMs of job 13 do not run on this node"),
+        (("show",), 13, "one: the VMs of job 13 are not running on this node"),
         (("draw",), 12, "one: usage: @netinfo show|check [ADDRESS[:PORT]]"),
         ((), 12, "one: usage: @netinfo show|check"),
     ],

@@ -17,8 +17,7 @@ from pcocc_runtime.images import in_use, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from tests.images.disks import patched, raw_sum, save, write_raw
-from tests.qemu.conftest import StartVm
-from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES, USER
+from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES, USER, StartVm
 
 SIZE = 1 << 30
 

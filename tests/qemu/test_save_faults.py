@@ -14,11 +14,8 @@ import pytest
 from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.images import removing
 from tests.qemu import saving
-from tests.qemu.conftest import StartVm
-from tests.qemu.saving import MEBIBYTE, Home, save
-from tests.qemu.test_save import inside
-from tests.qemu.test_save_drive import make_drive
-from tests.qemu.vm import DATA, Vm
+from tests.qemu.saving import MEBIBYTE, Home, inside, make_drive, save
+from tests.qemu.vm import DATA, StartVm, Vm
 from tests.waiting import limit, wait_closely
 
 LARGE = 192 * MEBIBYTE

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.documents.cluster import Drive, Group, Mount
-from tests.qemu.conftest import StartVm
-from tests.qemu.vm import APPEND, DATA, GUEST, PROMPT
+from tests.qemu.vm import APPEND, DATA, GUEST, PROMPT, StartVm
 from tests.waiting import limit, wait_closely
 
 MEBIBYTE = 1 << 20

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sysconfig
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,3 +164,6 @@ class Vm:
             assert more, data.decode(errors="replace") + self.said()
             data = (data + more).replace(b"\x1b[6n", b"")  # busybox asks terminals for their width
         return data.removesuffix(end).decode(errors="replace").replace("\r", "")
+
+
+StartVm = Callable[..., Vm]  # what the fixture `start` gives

@@ -303,7 +303,7 @@ def test_config_policy_writes_the_table_beside_the_files(site: Path, capsys: pyt
     assert capsys.readouterr().err == ""
     (site / "pcocc.yaml").write_text("max-vms: 3\n")
     cli.main(["config", "check"])
-    assert "is not what the YAML files say now" in capsys.readouterr().err
+    assert "does not match the YAML files" in capsys.readouterr().err
 
 
 def test_a_wrong_configuration_writes_no_policy(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,11 +25,12 @@ from pcocc_runtime.networks.plan import (
     plan_networks,
 )
 from pcocc_runtime.node.describe import describe_interfaces, describe_reach
-from pcocc_runtime.qemu.arguments import Nic, VmPlan, plan_qemu_argv
+from pcocc_runtime.qemu.arguments import plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk
 from pcocc_runtime.qemu.memory import guest_memory
 from pcocc_runtime.slurm.steps import boot_argv
 from pcocc_runtime.slurm.text import JobFacts, parse_job, parse_steps
+from tests.unit.qemu.plans import PLAN
 
 STEP = BootStep(
     job=12, step=0, uid=2001, gid=2001, stepd=1, index=1,
@@ -37,11 +38,6 @@ STEP = BootStep(
 )  # fmt: skip
 SPECS = {"one": EthernetNetwork("one"), "other": EthernetNetwork("other", int_network=IPv4Network("10.201.0.0/24"))}
 SETS = {"default": ("one",), "two": ("one", "other")}
-PLAN = VmPlan(
-    name="job12-vm0", uuid="00000000-0000-0000-0000-000000000001", qemu="/usr/bin/qemu-system-x86_64", accel="tcg", cpus=2,
-    memory=300, disks=(Disk("/scratch/vm0.qcow2"),), seed="/run/seed.iso", qmp_fd=9, qmp_path="/run/qmp", console_path="/run/console",
-    console_log="/run/console.log", agent_path="/run/agent", nics=(Nic(5, "52:54:00:00:00:00", 1450),),
-)  # fmt: skip
 
 
 def test_a_node_plans_its_own_taps_of_each_network() -> None:

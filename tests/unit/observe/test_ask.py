@@ -114,7 +114,7 @@ def test_others_cannot_ask(fake: Slurm) -> None:
 @pytest.mark.parametrize(
     ("job", "said"),
     [
-        ("13", "Slurm knows no job 13, or none that runs"),
+        ("13", "Slurm knows no running job 13"),
         ("14", "Unable to contact slurm controller"),
         ("x", "'x' is not the number of a job"),
         ("12; id", "'12; id' is not the number of a job"),
@@ -131,10 +131,10 @@ def test_a_job_that_cannot_be_asked_is_one_sentence(fake: Slurm, job: str, said:
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ({"steps": ""}, "the VMs of job 12 do not run"),
-        ({"steps": STEP.format(name="other")}, "the VMs of job 12 do not run"),
+        ({"steps": ""}, "the VMs of job 12 are not running"),
+        ({"steps": STEP.format(name="other")}, "the VMs of job 12 are not running"),
         ({"steps": "StepId=12.0 Name=pcocc-vms\n"}, "scontrol does not say on which nodes"),
-        ({"job": JOB.format(user="a", uid=1, gid=1) * 2}, "12 is not one job"),
+        ({"job": JOB.format(user="a", uid=1, gid=1) * 2}, "12 is not a single job"),
         (
             {"output": "", "complaint": "srun: error: n1 is on fire\nsrun: more\n", "status": "1"},
             "no node of job 12 answers: srun: error: n1",
@@ -154,9 +154,9 @@ def test_one_node_that_is_missing_is_told(fake: Slurm) -> None:
     fake.say(complaint="srun: error: n1: task 0: Killed\n", status="1")
     answers = ask_nodes("12", ["show"])
     assert answers.silent == ("n1",) and answers.failures == ("srun: error: n1: task 0: Killed",)
-    fake.answer(Failure("n1: the VMs of job 12 do not run on this node"), netjob.answer(2))
+    fake.answer(Failure("n1: the VMs of job 12 are not running on this node"), netjob.answer(2))
     answers = ask_nodes("12", ["show"])
-    assert answers.silent == ("n1",) and answers.failures[1] == "n1: the VMs of job 12 do not run on this node"
+    assert answers.silent == ("n1",) and answers.failures[1] == "n1: the VMs of job 12 are not running on this node"
 
 
 def test_nodes_that_disagree_are_refused(fake: Slurm) -> None:

@@ -1,7 +1,6 @@
 """Every sample in etc/pcocc is right, says the defaults, and so do its commented parts."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from pcocc_runtime.site.settings import PCOCC, ImageCache, SiteSettings
 from pcocc_runtime.site.site import Site, read_site
 from pcocc_runtime.templates import inherit
 from pcocc_runtime.templates.settings import SETTINGS, limit_keys
-
-SAMPLES = Path(__file__).parents[3] / "etc/pcocc"
+from tests.unit.site.samples import SAMPLES, find_unnamed
 
 
 def uncomment(text: str, first: str) -> str:
@@ -65,12 +63,6 @@ NAMES = {
     "policy": [one.name for one in (*policy._POLICY, *policy._LIMIT)],
     "templates": [*SETTINGS],
 }
-
-
-def find_unnamed(sample: str, names: Iterable[str]) -> list[str]:
-    """Return those settings that no line of a sample sets, not even one that is commented."""
-    text = (SAMPLES / f"{sample}.yaml").read_text()
-    return [name for name in names if not re.search(rf"(?m)(^#? *(- )?|[{{,] *){re.escape(name)}:", text)]
 
 
 @pytest.mark.parametrize("name", NAMES)

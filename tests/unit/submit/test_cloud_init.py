@@ -17,7 +17,7 @@ from pcocc_runtime.submit import cloud_init
 from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config, with_plain_header
 from pcocc_runtime.submit.user_data import read_user_data
 from tests.unit.fake_site import Ask, frozen, refused, user_template
-from tests.unit.guest.test_seed import ALICE, KEYS, NODE
+from tests.unit.guest.guests import ALICE, KEYS, NODE
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -18,8 +18,8 @@ from pcocc_runtime.templates.fill import Filling
 from pcocc_runtime.templates.row import Limit, TemplateSetting
 from pcocc_runtime.templates.settings import SETTINGS
 from tests.unit.fake_site import Ask, frozen, refused, user_template, write_image
-from tests.unit.site.test_samples import find_unnamed
-from tests.unit.test_man import known_settings, read_settings
+from tests.unit.man_pages import known_settings, read_settings
+from tests.unit.site.samples import find_unnamed
 
 ROM = TemplateSetting(
     "rom", values.path, default="/etc/passwd", field="rom", fill=Filling.path, look="file", noun="ROM", limit=Limit("roms"),

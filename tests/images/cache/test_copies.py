@@ -4,62 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pcocc_runtime.cache import layer_store, protocol
-from pcocc_runtime.images import writing
-from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from tests.images import children
-from tests.images.cachenode import ALICE, BOB, SERVICE, Node, count_reads, hold, make_disk_file, store
+from tests.images.cachenode import ALICE, BOB, MEBIBYTE, SERVICE, Node, add, count_reads, hold, layers, make_disk_file, store
 from tests.images.disks import content, make_disk, patched, raw_sum, save, spoil
 from tests.waiting import wait_closely
-
-MEBIBYTE = 1 << 20
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A directory that everybody may enter, on a real disk."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture
-def node(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    """A node whose service is not started yet."""
-    monkeypatch.setattr(protocol, "SOCKET", root / "cache.socket")
-    one = Node(root)
-    yield one
-    one.stop()
-
-
-@pytest.fixture
-def site(root: Path) -> Repo:
-    """A repository that everybody may read."""
-    return Repo("site", str(root / "images"))
-
-
-def add(repo: Repo, name: str, seed: int = 0, **options: int) -> Found:
-    """Import a disk."""
-    disk = make_disk(Path(repo.path).parent / f"{name}.qcow2", seed=seed, **options)
-    with writing.open_repo_work(repo) as work:
-        shutil.copy(disk, work.path / "layer")
-        return Found(repo, writing.add_revision(work, name, work.path / "layer", None))
-
-
-def layers(*found: Found) -> set[str]:
-    return {layer for one in found for layer in one.revision.layers}
 
 
 def leftovers(node: Node) -> list[str]:
@@ -137,10 +95,10 @@ def test_a_damaged_layer_is_refused(node: Node, site: Repo) -> None:
     base = add(site, "base")
     spoil(base.path, 300_000)
     assert children.wait(node.start(base.path, here=2)) == 1
-    assert "is damaged: its content is not what its name says" in node.said() and "hint: 'pcocc image verify'" in node.said()
+    assert "is damaged: its content does not match the checksum in its name" in node.said() and "hint: 'pcocc image verify'" in node.said()
     node.start_service()
     assert children.wait(node.start(base.path)) == 1
-    assert "is damaged: its content is not what its name says" in node.said() and node.said().count("\n") == 1
+    assert "is damaged: its content does not match the checksum in its name" in node.said() and node.said().count("\n") == 1
     assert node.cached() == node.own() == set() and leftovers(node) == []
 
 
