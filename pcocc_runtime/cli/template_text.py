@@ -82,7 +82,7 @@ def _show(value: Any) -> list[str]:
     if value is None or value in ((), {}, []):
         return ["none"]
     if isinstance(value, Mapping):
-        return [_cut(f"{name}: {_flow(item)}") for name, item in value.items() if item is not None]
+        return [_cut(f"{name}: {_flow(item)}") for name, item in value.items() if item is not None] or ["none"]
     if isinstance(value, tuple):
         return [_cut(_flow(item)) for item in value]
     return [_cut(_flow(value))]

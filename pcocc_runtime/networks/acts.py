@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.work import Act, Nat
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import dnsmasq, host_bridges, nft_guard, nft_inside, nft_outside, routes
 from pcocc_runtime.networks.host_bridges import Bridge
-from pcocc_runtime.networks.plan import Bridged, NetworkPlan, Routed, Segment, find_ways_out
+from pcocc_runtime.networks.plan import Bridged, NetworkPlan, Routed, Segment, find_ways_out, interfaces_of
 
 _BRIDGE_HOOKS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
 _RESERVED = "0xfff8"  # BR_GROUPFWD_RESTRICTED of net/bridge/br_private.h forbids the other three bits
@@ -170,3 +171,9 @@ def _servers(job: int, plans: tuple[NetworkPlan, ...]) -> Iterator[Act]:
         others = [other for other in routed if other is not plan]
         text = dnsmasq.render_dnsmasq(plan, others, f"{naming.dnsmasq_base(job, plan.index)}.pid", "nobody")
         yield Act("dnsmasq", True, text, str(plan.index))
+
+
+def render_answer(step: BootStep, plans: tuple[NetworkPlan, ...], sets: Mapping[str, tuple[str, ...]]) -> str:
+    """Return what the plugin reads: the taps of each VM of this node, eth0's first."""
+    names = {rank: ",".join(tap.name for _plan, tap in interfaces_of(plans, step, sets, rank)) for rank in step.here.ranks}
+    return "".join(f"tap {rank} {taps}\n" for rank, taps in names.items())

@@ -95,10 +95,10 @@ def _become_nobody() -> None:
 
 
 def _plan(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
-    from pcocc_runtime.node.planning import plan_node  # loaded by nobody, and by nobody only
+    from pcocc_runtime.node.planning import work_out  # loaded by nobody, and by nobody only
 
     try:
-        plan_node(request, confdir, question, answer)
+        work_out(request, confdir, question, answer)
     except ChargeWanted:
         answer.write(b'{"charge": true}\n')
     except PcoccError as error:

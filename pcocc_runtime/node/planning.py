@@ -9,7 +9,7 @@ from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.work import MAX_LINE, Offer, Work, decode_held, encode_line
 from pcocc_runtime.networks import acts, host
-from pcocc_runtime.networks.plan import NetworkPlan, find_ways_out, interfaces_of, plan_networks, plan_port_wishes
+from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_wishes
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site import admission
@@ -19,7 +19,7 @@ from pcocc_runtime.system import accounts, sysctl
 _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started with ipv6.disable=1
 
 
-def plan_node(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
+def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
     """Offer, hear what root holds, and leave the work, for a request; without one, offer what the site has set and no more.
 
     ConfigError, RequestError and NodeError say why it cannot be; ChargeWanted: who the job is charged to must be known.
@@ -38,7 +38,7 @@ def plan_node(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]
     held = decode_held(question.readline(MAX_LINE + 1))
     made = acts.plan_acts(step.job, plans, held.nat, facts)
     node = encode_node(describe_node(step, plans, site, held)).decode()
-    answer.write(encode_line(Work(made, node, render_answer(step, plans, site))))
+    answer.write(encode_line(Work(made, node, acts.render_answer(step, plans, site.resource_sets))))
 
 
 def ensure_admitted(step: BootStep, site: Site) -> None:
@@ -50,12 +50,3 @@ def ensure_admitted(step: BootStep, site: Site) -> None:
             raise ChargeWanted
         admission.ensure_charged(sets, step.place)
     admission.ensure_admitted(sets, lambda: accounts.read_person(step.uid, step.gid))
-
-
-def render_answer(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site) -> str:
-    """Return what the plugin reads: the taps of each VM of this node, eth0's first."""
-    lines = []
-    for rank in step.here.ranks:
-        names = (tap.name for _plan, tap in interfaces_of(plans, step, site.resource_sets, rank))
-        lines.append(f"tap {rank} {','.join(names)}\n")
-    return "".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -17,20 +17,11 @@ from pcocc_runtime.qemu.arguments import SharedFs, Uefi
 from pcocc_runtime.qemu.disks import Disk
 from pcocc_runtime.system import accounts, files
 from pcocc_runtime.vm import iso
+from pcocc_runtime.vm.plan import VmFiles
 
 if TYPE_CHECKING:
     from pcocc_runtime.documents.cluster import Cluster, Drive, Group, Mount
     from pcocc_runtime.documents.node import NodeFacts
-
-
-@dataclass(frozen=True, slots=True)
-class VmFiles:
-    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as QEMU runs."""
-
-    disks: tuple[Disk, ...]
-    seed: str
-    firmware: Uefi | None
-    locks: tuple[int, ...]
 
 
 def make_files(

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -27,24 +27,12 @@ from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, files, installed
 from pcocc_runtime.vm.files import make_files, start_filesystems
-from pcocc_runtime.vm.plan import plan_vm
+from pcocc_runtime.vm.plan import Task, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
 # scancel -s sends these to every step of a job; QEMU inherits the mask (tried). See docs/decisions/004-sigterm.md.
 _MEANT_FOR_PROGRAMS = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """This task as Slurm describes it."""
-
-    job: int
-    rank: int
-    cpus: int
-    memory: int
-    tap_fds: tuple[int, ...]
-    probe_fd: int | None
 
 
 def main() -> int:

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.cluster import Group
 from pcocc_runtime.documents.node import NodeFacts
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config
-from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, VmPlan
+from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, VmPlan
+from pcocc_runtime.qemu.disks import Disk
 from pcocc_runtime.qemu.memory import guest_memory
 
-if TYPE_CHECKING:
-    from pcocc_runtime.vm.files import VmFiles
-    from pcocc_runtime.vm.launcher import Task
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """This task as Slurm describes it."""
+
+    job: int
+    rank: int
+    cpus: int
+    memory: int
+    tap_fds: tuple[int, ...]
+    probe_fd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VmFiles:
+    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as QEMU runs."""
+
+    disks: tuple[Disk, ...]
+    seed: str
+    firmware: Uefi | None
+    locks: tuple[int, ...]
 
 
 def plan_vm(

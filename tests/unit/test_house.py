@@ -100,7 +100,7 @@ def test_what_acts_neither_parses_nor_plans_nor_renders(module: str) -> None:
 
 def test_acting_is_told_from_quiet() -> None:
     acting = acting_modules()
-    assert "system.process" in acting and "networks.build" in acting and "site.site" in acting
+    assert "system.process" in acting and "networks.host" in acting and "site.site" in acting
     assert not {"naming", "networks.plan", "documents.cluster", "guest.seed", "templates.inherit"} & acting
 
 
@@ -124,8 +124,6 @@ def within(function: str) -> str:
 @pytest.mark.parametrize(("verb", "most"), [("setup", 2200), ("release", 1200), ("start", 2200)])
 def test_what_root_reads_can_be_read_in_one_sitting(verb: str, most: int, capsys: pytest.CaptureFixture[str]) -> None:
     code = within(f"_{verb}")
-    if verb == "setup":
-        code += "\nimport pcocc_runtime.networks.netlink"  # networks/build.py imports it when there is a network to make
     names = loaded(code)
     lines = {name: MODULES[name].read_text().count("\n") for name in names}
     with capsys.disabled():

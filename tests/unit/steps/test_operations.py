@@ -154,7 +154,7 @@ def test_an_unknown_operation_is_told_which_there_are(said: list[str], capsys: p
     ("words", "text"),
     [
         (["@toy", "full"], "pcocc: error: @toy of vm1 failed: [Errno 28] No space left on device\n"),
-        (["@toy", "broken"], "pcocc: error: this is a fault of pcocc: ZeroDivisionError: no way\nhint: please report it"),
+        (["@toy", "broken"], "pcocc: error: this is a bug in pcocc: ZeroDivisionError: no way\nhint: please report it"),
     ],
 )
 def test_what_goes_wrong_is_a_sentence(said: list[str], capsys: pytest.CaptureFixture[str], words: list[str], text: str) -> None:
@@ -165,7 +165,7 @@ def test_what_goes_wrong_is_a_sentence(said: list[str], capsys: pytest.CaptureFi
 def test_a_job_that_is_not_here_is_told(said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert run_operation(["@at"]) == 1
-    assert "the VMs of job 8 do not run on this node" in capsys.readouterr().err
+    assert "the VMs of job 8 are not running on this node" in capsys.readouterr().err
     monkeypatch.setenv("SLURM_JOB_ID", "seven")
     assert run_operation(["@save"]) == 1
 

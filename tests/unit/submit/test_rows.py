@@ -1,13 +1,14 @@
 """A setting of templates is a row: one that is made up here is all there, and every real one is carried into the document."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from pcocc_runtime.cli import main as cli
-from pcocc_runtime.documents import cluster
+from pcocc_runtime.documents import cluster, codec
 from pcocc_runtime.documents.cluster import Group
 from pcocc_runtime.settings import checks
 from pcocc_runtime.submit import freeze
@@ -28,7 +29,7 @@ FANS = TemplateSetting("fans", checks.list_of(checks.integer(1, 9)), default=(),
 
 
 @pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Add two rows to the table, and to the document the lines by which the nodes would read them."""
     for one in (ROM, FANS):
         monkeypatch.setitem(SETTINGS, one.name, one)
@@ -36,6 +37,9 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     wider = dataclasses.make_dataclass("Group", lines, bases=(Group,), frozen=True, slots=True)
     for module in (freeze, cluster):
         monkeypatch.setattr(module, "Group", wider)
+    codec._hints.cache_clear()
+    yield
+    codec._hints.cache_clear()
 
 
 def rom_of(answer: tuple[int, str], vm: int = 0) -> object:
