@@ -20,12 +20,10 @@ from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.power_off import ask_agent, is_pending
 from pcocc_runtime.keeper.save_guard import SaveGuard
 from pcocc_runtime.keeper.shared_ssh import SharedSsh, SshProbe
+from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
 
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
-AGAIN = 0.15  # seconds until it is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for a SIGTERM that waits for QEMU
-BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
-_ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
 
 
@@ -52,7 +50,7 @@ class Keeper:
         self.pidfd = os.pidfd_open(facts["pid"])
         self.qmp = socket.socket(fileno=facts["qmp"])
         self.qmp.setblocking(False)
-        self.pending = b""
+        self.messages = Messages()
         self.reason: str | None = None
         self.asked = False
         self.told = False
@@ -129,9 +127,9 @@ class Keeper:
             emit("still-on", **self.tags)
             self._send("quit")
 
-    def _send(self, command: str, **fields: Any) -> None:
+    def _send(self, command: str, arguments: dict[str, Any] | None = None, id: str | None = None) -> None:
         try:
-            self.qmp.send(json.dumps({"execute": command, **fields}).encode() + b"\n")
+            self.qmp.send(render_command(command, arguments, id))
         except OSError:
             pass  # QEMU is gone, or going: its pidfd will say so
 
@@ -145,15 +143,13 @@ class Keeper:
         if not data:
             self.selector.unregister(self.qmp)
             return
-        *lines, self.pending = (self.pending + data).split(b"\n")
-        for line in lines:
-            if line.strip():
-                self._message(json.loads(line))
+        for message in self.messages.feed(data):
+            if not isinstance(message, Unreadable):  # such as an empty line
+                self._message(message)
 
     def _message(self, message: dict[str, Any]) -> None:
         name, data = message.get("event"), message.get("data", {})
-        if self.guard.take(message):
-            return
+        self.guard.take(message)
         if "QMP" in message:
             emit("started", accel=self.facts["accel"], why=self.facts["accel_why"], **self.tags)
             if self.ready:  # it has no address where anything could answer

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from pcocc_runtime.qemu.qmp import RESET, render_command
+
 
 def is_pending(pid: int, number: int) -> bool:
     """Tell whether a process has a blocked signal waiting (proc(5), SigPnd and ShdPnd)."""
@@ -21,7 +23,7 @@ def ask_agent(path: str) -> socket.socket | None:
     agent.setblocking(False)
     try:
         agent.connect(path)
-        agent.send(b'\xff{"execute": "guest-shutdown"}\n')  # 0xff ends what another client may have left half said
+        agent.send(RESET + render_command("guest-shutdown"))  # what another client may have left half said ends there
     except OSError:
         agent.close()
         return None
