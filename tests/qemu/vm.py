@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from pcocc_runtime.documents.boot import BOOT_VARIABLE, encode_boot
+from pcocc_runtime.documents.boot import BOOT_VARIABLE, Keys, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
 from tests.waiting import limit
 
@@ -69,7 +69,7 @@ class Vm:
             "qemu": "/usr/bin/qemu-system-x86_64", "scratch": f"{DATA}/{scratch.name}", "boot_timeout": 600, "shutdown_grace": grace,
             "networks": [], "reach": [], "reverse_nat": [], "interfaces": {}, "cache": cache,
         }  # fmt: skip
-        keys = dict.fromkeys(("user", "user_public", "host", "host_public"), "key")
+        keys = Keys("key", "key", "key", "key")
         environ = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
             "PCOCC_TAP_FDS": "", "PCOCC_TASK_MEMORY": "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,

@@ -1,6 +1,8 @@
 """The house rules: who may import whom, and how long things may be."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,15 @@ def test_dangerous_libraries_have_one_door(path: Path) -> None:
     for name in {name.partition(".")[0] for name in imports(path)}:
         door = DOORS.get(name, "")
         assert str(path.relative_to(RUNTIME)).startswith(door), f"{name} is imported by {path}"
+
+
+@pytest.mark.parametrize("module", ["keeper.main", "steps.main"])
+def test_what_every_vm_and_step_waits_for_imports_little(module: str) -> None:
+    """Half of the time that one of them takes to start; see documents/record.py."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pcocc_runtime.{module}; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-IS", "-c", program], text=True).split()
+    assert f"pcocc_runtime.{module}" in loaded
+    assert not {"contextlib", "dataclasses", "inspect", "ipaddress", "pathlib", "subprocess", "typing"} & {*loaded}
 
 
 def sources() -> list[Path]:
