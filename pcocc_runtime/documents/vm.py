@@ -10,8 +10,8 @@ from pcocc_runtime.documents.record import Record, parse_record
 class VmFacts(Record):
     """A VM, and what is open for its keeper.
 
-    `pid` is QEMU's; `qmp` and `probe` are descriptors: a connection to QEMU, and a TCP socket in the job's network
-    namespace (None: nothing there can be reached). `address` is empty where the VM has none.
+    `pid` is QEMU's; `qmp`, `probe` and `watch` are descriptors: a connection to QEMU, a TCP socket in the job's network
+    namespace (None: nothing there can be reached), and the lock of system/watch.py. `address` is empty where the VM has none.
     `timeout` is how many seconds the guest has to answer, `grace` how many to power off, 0 when nobody asks it to. `disks` are
     their files by QEMU's names of them. `cpus` are those to be bound, 0 for none.
     """
@@ -22,6 +22,7 @@ class VmFacts(Record):
     pid: int
     qmp: int
     probe: int | None
+    watch: int
     address: str
     user: str
     timeout: int

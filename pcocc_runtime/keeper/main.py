@@ -77,6 +77,7 @@ class Keeper:
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
         if facts.probe is not None and facts.address:
             self.link = SharedSsh(facts, self.selector, SshProbe(facts.probe, facts.address))
+        os.set_inheritable(facts.watch, False)  # not the ssh processes' that outlive a killed keeper
 
     def run(self) -> int:
         """Wait for whatever comes first until QEMU has ended."""

@@ -67,12 +67,15 @@ def read_states(job: int, ranks: Sequence[int]) -> dict[str, str]:
 
 def _read_state(job: int, rank: int) -> str:
     from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state, explain_end
+    from pcocc_runtime.system.watch import is_abandoned
 
     directory = Path(naming.job_dir(job) / naming.vm_name(rank))
+    abandoned = is_abandoned(directory)  # asked first: whoever has the watch may write, and end, between the two looks
     try:
         found = decode_state((directory / STATE_FILE).read_text())
     except FileNotFoundError:
-        return "booting" if directory.is_dir() else "not started"
+        boots = "unwatched: the process that would tell more has ended" if abandoned else "booting"
+        return boots if directory.is_dir() else "not started"
     except ValueError as error:
         return f"unknown: {error}"
     if found.state == "ended":

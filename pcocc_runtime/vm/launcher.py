@@ -28,6 +28,7 @@ from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, VmPlan, 
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.qemu.memory import guest_memory
 from pcocc_runtime.system import accounts, children, files
+from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.files import VmFiles, make_files, start_filesystems
 
 KEEPER = (str(Path(__file__).resolve().parents[4] / "libexec/pcocc/keeper"),)
@@ -90,7 +91,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     cluster = decode_cluster(encoded)
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
-    directory = make_vm_directory(task, node, cluster, keys)
+    directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = start_filesystems(group.mounts, directory)
     ours, theirs = socket.socketpair()
@@ -98,7 +99,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     argv = plan_qemu_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node["scratch"]))
-    facts = describe_vm(task, node, group, plan, ours, directory)
+    facts = describe_vm(task, node, group, plan, ours, directory, watch)
     inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno()]
     become_qemu(task, argv, facts, ours, inherited)
 
@@ -118,8 +119,8 @@ def read_node(job: int) -> dict[str, Any]:
     return node
 
 
-def make_vm_directory(task: Task, node: dict[str, Any], cluster: Cluster, keys: Keys) -> PurePath:
-    """Make the VM's directory and what every attaching step of this node reads: key and addresses."""
+def make_vm_directory(task: Task, node: dict[str, Any], cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
+    """Make the VM's directory and what every attaching step of this node reads: key and addresses; return it and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / "key", keys.user.encode())
     login = accounts.read_account(os.getuid()).pw_name
@@ -135,7 +136,7 @@ def make_vm_directory(task: Task, node: dict[str, Any], cluster: Cluster, keys: 
     directory = base / naming.vm_name(task.rank)
     files.remove_tree(directory)
     files.ensure_directory(directory, 0o700)
-    return directory
+    return directory, start_watch(directory)
 
 
 def size_task(task: Task, group: Group) -> Task:
@@ -194,7 +195,7 @@ def count_vcpus(task: Task, group: Group) -> int:
 
 
 def describe_vm(
-    task: Task, node: dict[str, Any], group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath
+    task: Task, node: dict[str, Any], group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath, watch: int
 ) -> VmFacts:
     """Return what the keeper has to know."""
     return VmFacts(
@@ -204,6 +205,7 @@ def describe_vm(
         pid=os.getpid(),
         qmp=qmp.fileno(),
         probe=task.probe_fd,
+        watch=watch,
         address=(address_of(node["reach"], task.rank) if task.probe_fd is not None else None) or "",
         user=group.command_user or accounts.read_account(os.getuid()).pw_name,
         timeout=node["boot_timeout"],
@@ -225,7 +227,7 @@ def become_qemu(task: Task, argv: list[str], facts: VmFacts, qmp: socket.socket,
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(f"{argv[0]} is not installed", hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml")
-    keep = [fd for fd in (facts.qmp, facts.probe) if fd is not None]
+    keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
     signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set()))
     children.die_with_parent()
     children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import pytest
 
 from pcocc_runtime.documents.vm import VmFacts, encode_vm
 from pcocc_runtime.documents.vm_state import VmState, decode_state
-from tests.waiting import limit
+from pcocc_runtime.system.watch import is_abandoned, start_watch
+from tests.waiting import limit, wait_closely
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime.keeper.main import main; sys.exit(main())"
@@ -30,15 +33,17 @@ class Beside:
         self.qemu = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
         self.qmp, ours = socket.socketpair()
         self.qmp.settimeout(limit(20))
+        watch = start_watch(directory)
         with ours, socket.socket() as probe:
             facts = VmFacts(
-                7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), address, "u", timeout, str(directory), "tcg", "tests",
+                7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout, str(directory), "tcg", "tests",
                 {"disk0": "/d"}, 0, 0, 0, str(directory / "agent"),
             )  # fmt: skip
             self.process = subprocess.Popen(
                 [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                pass_fds=[facts.qmp, probe.fileno()],
+                pass_fds=[facts.qmp, probe.fileno(), watch],
             )  # fmt: skip
+        os.close(watch)
 
     def state(self) -> VmState | None:
         """Return what the keeper has written."""
@@ -130,6 +135,15 @@ def test_what_qemu_never_says_does_not_end_the_keeper(start: Start) -> None:
         "ready",
         {"event": "disk-error", "reason": "the file system of its disk is full", "disk": "/d", "vm": "vm0", "node": "n1"},
     ]
+
+
+def test_a_keeper_that_is_killed_has_abandoned_its_vm(start: Start) -> None:
+    keeper = start()
+    keeper.commands(1)
+    assert not is_abandoned(keeper.directory)
+    keeper.process.send_signal(signal.SIGKILL)
+    wait_closely(lambda: is_abandoned(keeper.directory))
+    assert keeper.state() is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"job": "7"}'])

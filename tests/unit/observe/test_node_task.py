@@ -1,5 +1,7 @@
 """What a node asks about the networks: many at once, so that none who is slow makes an admin wait for all the others."""
 
+import os
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +13,7 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents.vm_state import VmState, encode_state
 from pcocc_runtime.observe import node_task, probes, resolver
 from pcocc_runtime.observe.facts import NetworkFacts, NodeFacts, parse_node
+from pcocc_runtime.system.watch import start_watch
 from tests.unit.observe import netjob
 
 FACTS = parse_node(netjob.node(1))
@@ -69,6 +72,20 @@ def test_states_are_what_keepers_wrote_and_ends_are_told_of_all(tmp_path: Path, 
         "7": "ended: as no one knows", "8": "silent: no answer within 300 s",
         "9": "unknown: what is written about the VM's state cannot be read: seconds is not of the type float",
     }  # fmt: skip
+
+
+def test_a_vm_boots_only_while_somebody_lives_who_would_tell_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "job_dir", lambda job: tmp_path)
+    (tmp_path / "vm0").mkdir()
+    fd = start_watch(tmp_path / "vm0")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as keeper:  # the launcher's lock goes on with what it starts
+        os.close(fd)
+        assert node_task.read_states(12, [0]) == {"0": "booting"}
+        keeper.kill()
+        keeper.wait()
+        assert node_task.read_states(12, [0]) == {"0": "unwatched: the process that would tell more has ended"}
+    (tmp_path / "vm0/state").write_text(encode_state(VmState("up", 2)))
+    assert node_task.read_states(12, [0]) == {"0": "up"}
 
 
 def test_networks_are_probed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
