@@ -70,16 +70,21 @@ def read_states(node: NodeFacts) -> dict[int, str]:
 
 
 def _read_state(job: int, rank: int) -> str:
-    from pcocc_runtime.documents.vm_events import explain_end
+    from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state, explain_end
+    from pcocc_runtime.system.watch import is_abandoned
 
-    directory = naming.job_dir(job) / naming.vm_name(rank)
-    ended, ready = files.read_json(directory / "ended"), files.read_json(directory / "ready")
-    if isinstance(ended, dict):
-        return f"{ENDED_STATE}{explain_end(str(ended.get('reason')))}"
-    silent = files.read_json(directory / "silent")
-    if isinstance(silent, dict) and not ready:
-        return f"silent: no answer within {silent.get('seconds')} s"
-    return "up" if ready else "booting" if os.path.isdir(directory) else "not started"
+    directory = Path(naming.job_dir(job) / naming.vm_name(rank))
+    abandoned = is_abandoned(directory)  # asked first: whoever has the watch may write, and end, between the two looks
+    try:
+        found = decode_state((directory / STATE_FILE).read_text())
+    except FileNotFoundError:
+        boots = "unwatched: the process that would tell more has ended" if abandoned else "booting"
+        return boots if directory.is_dir() else "not started"
+    except ValueError as error:
+        return f"unknown: {error}"
+    if found.state == "ended":
+        return f"{ENDED_STATE}{explain_end(found.reason)}"
+    return found.state if found.state == "up" else f"silent: no answer within {found.seconds:g} s"
 
 
 def read_links() -> dict[str, Device]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
 from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number
@@ -62,7 +62,7 @@ def _clean_environment() -> dict[str, str]:
 
 _SPREAD = (
     f"d={wire.RUN_DIR}/$1/$2; "
-    '[ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/ended.new && mv $d/ended.new $d/ended'
+    '[ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/$4.new && mv $d/$4.new $d/$4'
 )
 
 
@@ -71,7 +71,7 @@ def spread_end(job: int, nodes: int, vm: str, reason: str) -> None:
     argv = [
         "srun", f"--jobid={job}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--mem=0",
         "--job-name=pcocc-ended", "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/", "--quiet",
-        "sh", "-c", _SPREAD, "sh", str(job), vm, json.dumps({"reason": reason}),
+        "sh", "-c", _SPREAD, "sh", str(job), vm, encode_state(VmState("ended", reason=reason)), STATE_FILE,
     ]  # fmt: skip
     _start(argv, {}, subprocess.DEVNULL)
 

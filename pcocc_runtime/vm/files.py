@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from pcocc_runtime.documents.members import MEMBERS_FILE
 from pcocc_runtime.documents.reach import render_ports
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.guest import network_config, seed
@@ -54,7 +55,7 @@ def _make_own(
     group, scratch = cluster.group_of(rank), PurePath(node.scratch)
     image, held = _place_image(group.image, node, scratch, rank, tell)
     if held:
-        os.utime(directory.parent / "cluster.json")  # from its age steps know how long a VM may still be silent
+        os.utime(directory.parent / MEMBERS_FILE)  # from its age steps know how long a VM may still be silent
     boot = qemu_img.create_overlay(image, scratch / f"vm{rank}.qcow2")
     return VmFiles(
         disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),

@@ -12,20 +12,21 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot import decode_boot
+from pcocc_runtime.documents.boot import Keys, decode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
+from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
+from pcocc_runtime.documents.vm import VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
-from pcocc_runtime.guest import seed
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, files, installed
+from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.files import make_files, start_filesystems
 from pcocc_runtime.vm.plan import Task, plan_vm
 
@@ -73,12 +74,11 @@ def read_task(environ: dict[str, str]) -> Task:
 def launch(task: Task, environ: dict[str, str]) -> None:
     """Make the VM's files, start its keeper, and exec QEMU."""
     node = read_node(task.job)
-    encoded, raw_keys = decode_boot(environ.get(wire.ENV_BOOT, ""))
+    encoded, keys = decode_boot(environ.get(wire.ENV_BOOT, ""))
     cluster = decode_cluster(encoded)
-    keys = seed.Keys(**raw_keys)
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
-    directory = make_vm_directory(task, node, cluster, keys)
+    directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = start_filesystems(group.mounts, directory)
     ours, theirs = socket.socketpair()
@@ -86,7 +86,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     argv = plan_qemu_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
-    facts = describe_vm(task, node, group, plan, ours, directory)
+    facts = describe_vm(task, node, group, plan, ours, directory, watch)
     inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno()]
     become_qemu(task, argv, facts, ours, inherited)
 
@@ -104,24 +104,24 @@ def read_node(job: int) -> NodeFacts:
     return node
 
 
-def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: seed.Keys) -> PurePath:
-    """Make the VM's directory and what every attaching step of this node reads: key and addresses."""
+def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
+    """Make the VM's directory and what every attaching step of this node reads: key and addresses; return it and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / "key", keys.user.encode())
     login = accounts.read_account(os.getuid()).pw_name
-    facts = {
-        "networks": node.reach,
-        "ports": node.forwards,
-        "users": [[group.count, group.command_user or login] for group in cluster.groups],
-        "vms": node.vm_count,
-        "nodes": node.nodes,
-        "boot_timeout": node.boot_timeout,
-    }
-    files.replace_file(base / "cluster.json", json.dumps(facts).encode())
+    members = Members(
+        networks=node.reach,
+        ports=node.forwards,
+        users=tuple((group.count, group.command_user or login) for group in cluster.groups),
+        vms=node.vm_count,
+        nodes=node.nodes,
+        boot_timeout=node.boot_timeout,
+    )
+    files.replace_file(base / MEMBERS_FILE, encode_members(members))
     directory = base / naming.vm_name(task.rank)
     files.remove_tree(directory)
     files.ensure_directory(directory, 0o700)
-    return directory
+    return directory, start_watch(directory)
 
 
 def size_task(task: Task, group: Group) -> Task:
@@ -134,32 +134,42 @@ def size_task(task: Task, group: Group) -> Task:
 
 
 def describe_vm(
-    task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath
-) -> dict[str, Any]:
+    task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath, watch: int
+) -> VmFacts:
     """Return what the keeper has to know."""
-    address = (address_of(node.reach, task.rank) if task.probe_fd is not None else None) or ""
-    return {
-        "job": task.job, "rank": task.rank, "node": node.name, "pid": os.getpid(), "qmp": qmp.fileno(),
-        "probe": task.probe_fd, "address": address, "user": group.command_user or accounts.read_account(os.getuid()).pw_name,
-        "timeout": node.boot_timeout, "directory": str(directory),
-        "accel": node.accel, "accel_why": node.accel_why,
-        "disks": {disk_id(index): disk.path for index, disk in enumerate(plan.disks)},
-        "cpus": plan.cpus if group.bind_vcpus else 0, "emulator_cores": group.emulator_cores,
-        "grace": node.shutdown_grace if group.persistent else 0, "agent": plan.agent_path,
-    }  # fmt: skip
+    return VmFacts(
+        job=task.job,
+        rank=task.rank,
+        node=node.name,
+        pid=os.getpid(),
+        qmp=qmp.fileno(),
+        probe=task.probe_fd,
+        watch=watch,
+        address=(address_of(node.reach, task.rank) if task.probe_fd is not None else None) or "",
+        user=group.command_user or accounts.read_account(os.getuid()).pw_name,
+        timeout=node.boot_timeout,
+        directory=str(directory),
+        accel=node.accel,
+        accel_why=node.accel_why,
+        disks={disk_id(index): disk.path for index, disk in enumerate(plan.disks)},
+        cpus=plan.cpus if group.bind_vcpus else 0,
+        emulator_cores=group.emulator_cores,
+        grace=node.shutdown_grace if group.persistent else 0,
+        agent=plan.agent_path,
+    )
 
 
-def become_qemu(task: Task, argv: list[str], facts: dict[str, Any], qmp: socket.socket, inherited: list[int]) -> None:
+def become_qemu(task: Task, argv: list[str], facts: VmFacts, qmp: socket.socket, inherited: list[int]) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
     SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to it.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(f"{argv[0]} is not installed", hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml")
-    keep = [fd for fd in (qmp.fileno(), task.probe_fd) if fd is not None]
-    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts["grace"] else set()))
+    keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
+    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set()))
     children.die_with_parent()
-    children.start_keeper([*KEEPER, json.dumps(facts)], keep=keep, after=qmp.fileno())
+    children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)
     qmp.close()
     for fd in inherited:
         os.set_inheritable(fd, True)

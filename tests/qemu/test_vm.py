@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.documents.cluster import Drive, Group, Mount
+from pcocc_runtime.system.watch import is_abandoned
 from tests.qemu.vm import APPEND, DATA, GUEST, PROMPT, StartVm
 from tests.waiting import limit, wait_closely
 
@@ -130,6 +132,26 @@ def test_who_may_share_a_drive(start: StartVm, tmp_path: Path, first: str, secon
     else:
         assert other.wait() == 1
         assert "is in use by a VM of " + ("this job" if job == 7 else "job 7") in other.said()
+
+
+def keeper_of(data: Path) -> int:
+    """Return the keeper of the VM that shares this test's directory, by its mounts."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"launcher.py\0keeper" in (process / "cmdline").read_bytes() and str(data) in (process / "mountinfo").read_text():
+                return int(process.name)
+        except OSError:
+            continue
+    return 0
+
+
+def test_a_vm_is_watched_until_its_keeper_is_killed_and_not_by_its_qemu(start: StartVm, tmp_path: Path) -> None:
+    vm = start(Group("t", 1))
+    keeper = wait_closely(lambda: keeper_of(tmp_path))
+    assert not is_abandoned(vm.directory)
+    os.kill(keeper, signal.SIGKILL)
+    wait_closely(lambda: is_abandoned(vm.directory))
+    assert vm.process.poll() is None
 
 
 def test_a_full_scratch_stops_the_vm_with_a_word(start: StartVm, tmp_path: Path) -> None:

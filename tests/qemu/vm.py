@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot import encode_boot
+from pcocc_runtime.documents.boot import Keys, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
 from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.documents.node import encode_node
@@ -72,7 +72,7 @@ class Vm:
         os.chown(scratch, 1, 1)
         site = Site(scratch=f"{DATA}/scratch", boot_timeout=600, shutdown_grace=grace, image_cache=cache)
         facts = encode_node(make_facts({"bare": ()}, {"bare": 1}, layout={"here": (0,)}, job=job, site=site)).decode()
-        keys = dict.fromkeys(("user", "user_public", "host", "host_public"), "key")
+        keys = Keys("key", "key", "key", "key")
         environ = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
             wire.ENV_TAP_FDS: "", wire.ENV_TASK_MEMORY: "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,

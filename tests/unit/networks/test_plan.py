@@ -1,6 +1,8 @@
 """Networks, memory, QEMU arguments and seeds are pure functions of what Slurm and the site say."""
 
+import base64
 import itertools
+import zlib
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -8,7 +10,7 @@ import pytest
 import yaml
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot import decode_boot, encode_boot
+from pcocc_runtime.documents.boot import Keys, decode_boot, encode_boot
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.reach import address_of, render_ports
@@ -135,9 +137,12 @@ def test_an_instance_id_is_the_text_it_was(word: str) -> None:
 
 
 def test_the_boot_document_survives_its_trip_and_damage_is_told() -> None:
-    assert decode_boot(encode_boot("cluster", {"user": "k"})) == ("cluster", {"user": "k"})
-    with pytest.raises(RequestError, match="PCOCC_BOOT"):
-        decode_boot("nonsense")
+    keys = Keys("a", "b", "c", "d")
+    assert decode_boot(encode_boot("cluster", keys)) == ("cluster", keys)
+    no_keys = base64.b64encode(zlib.compress(b'{"cluster": "c", "keys": {"user": "k"}}')).decode()
+    for text in ("nonsense", no_keys):
+        with pytest.raises(RequestError, match="PCOCC_BOOT"):
+            decode_boot(text)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 254, 255, 256, 65000])
