@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from pcocc_runtime import errors
 from pcocc_runtime.documents.verbs import BATCH_VERB, NETWORK_VERB, SAVE_VERB
-from pcocc_runtime.documents.wire import ENV_STEP_INSIDE, ENV_VM_NAME, RUN_DIR
+from pcocc_runtime.documents.wire import ENV_STEP_INSIDE, ENV_VM_NAME
 
 
 class Operation(NamedTuple):
@@ -84,10 +84,11 @@ def _move(operation: Operation, job: int, vm: str, argv: Sequence[str]) -> None:
 
 
 def _find_node(job: int, vm: str) -> str:
+    from pcocc_runtime import naming
     from pcocc_runtime.steps.session import find_members
 
     try:
-        members = find_members(f"{RUN_DIR}/{job}")
+        members = find_members(str(naming.job_dir(job)))
     except ValueError as error:
         raise errors.NodeError(str(error), "are all nodes of one version of pcocc?") from None
     if members is None:

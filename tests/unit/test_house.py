@@ -141,15 +141,6 @@ def test_what_every_vm_and_step_waits_for_imports_little(module: str) -> None:
     assert not {"contextlib", "dataclasses", "inspect", "ipaddress", "pathlib", "subprocess", "typing"} & {*loaded}
 
 
-@pytest.mark.parametrize("module", ["keeper.main", "steps.main"])
-def test_what_every_vm_and_step_waits_for_imports_little(module: str) -> None:
-    """Half of the time that one of them takes to start; see documents/record.py."""
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pcocc_runtime.{module}; print(*sys.modules)"
-    names = subprocess.check_output([sys.executable, "-IS", "-c", program], text=True).split()
-    assert f"pcocc_runtime.{module}" in names
-    assert not {"contextlib", "dataclasses", "inspect", "ipaddress", "pathlib", "subprocess", "typing"} & {*names}
-
-
 def sources() -> list[Path]:
     found: list[Path] = []
     for pattern in ("pcocc_runtime/**/*.py", "tests/**/*.py", "spank/*", "job_submit/*.lua"):

@@ -80,16 +80,17 @@ def test_states_are_what_keepers_wrote_and_ends_are_told_of_all(tmp_path: Path, 
 
 def test_a_vm_boots_only_while_somebody_lives_who_would_tell_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(naming, "job_dir", lambda job: tmp_path)
+    node = make_facts({"bare": ()}, {"bare": 1})
     (tmp_path / "vm0").mkdir()
     fd = start_watch(tmp_path / "vm0")
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as keeper:  # the launcher's lock goes on with what it starts
         os.close(fd)
-        assert node_task.read_states(12, [0]) == {"0": "booting"}
+        assert node_task.read_states(node) == {0: "booting"}
         keeper.kill()
         keeper.wait()
-        assert node_task.read_states(12, [0]) == {"0": "unwatched: the process that would tell more has ended"}
+        assert node_task.read_states(node) == {0: "unwatched: the process that would tell more has ended"}
     (tmp_path / "vm0/state").write_text(encode_state(VmState("up", 2)))
-    assert node_task.read_states(12, [0]) == {"0": "up"}
+    assert node_task.read_states(node) == {0: "up"}
 
 
 def test_networks_are_probed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,19 +87,14 @@ def test_a_damaged_cluster_is_one_sentence_for_steps_and_for_operations(director
     with pytest.raises(AttachError, match=r"pcocc: error: vm1 cannot be reached: cluster.json .* cannot be read: .*\nhint: "):
         read_cluster("vm1")
     with pytest.raises(NodeError, match="cannot be read"):
-        operations.go_to_node(12, "vm1", ["@save"])
+        operations._find_node(12, "vm1")
 
 
-def test_an_operation_goes_on_where_its_vm_is(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURMD_NODENAME", "n1")
-    operations.go_to_node(12, "vm1", ["@save"])
-    gone: list[list[str]] = []
-    monkeypatch.setattr(operations, "become_vm_step", gone.append)
-    operations.go_to_node(12, "vm3", ["@save"])
-    assert "--nodelist=n2" in gone[0]
-    for job, vm, said in ((12, "vm4", "nobody knows where vm4 runs"), (13, "vm1", "the VMs of job 13 do not run on this node")):
+def test_an_operation_knows_where_its_vm_is(directory: Path) -> None:
+    assert [operations._find_node(12, vm) for vm in ("vm1", "vm3")] == ["n1", "n2"]
+    for job, vm, said in ((12, "vm4", "nobody knows where vm4 runs"), (13, "vm1", "the VMs of job 13 are not running on this node")):
         with pytest.raises(NodeError, match=said):
-            operations.go_to_node(job, vm, ["@save"])
+            operations._find_node(job, vm)
 
 
 def test_a_node_without_the_job_is_told(directory: Path) -> None:

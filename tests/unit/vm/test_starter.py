@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, encode_event
 from pcocc_runtime.vm import boot_progress, starter
 from pcocc_runtime.vm.starter import BootWatch
@@ -55,8 +56,8 @@ class Boot:
 def boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Boot]:
     status, ours = os.pipe()
     parent, theirs = os.pipe()
-    monkeypatch.setattr(starter, "STATUS_FD", ours)
-    monkeypatch.setattr(starter, "PARENT_FD", parent)
+    monkeypatch.setattr(wire, "STATUS_FD", ours)
+    monkeypatch.setattr(wire, "PARENT_FD", parent)
     children: list[subprocess.Popen[bytes]] = []
 
     def start(argv: list[str], _environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -102,7 +103,7 @@ def test_a_step_that_ends_without_a_word_is_told(boot: Boot, said: Said) -> None
 
 def test_a_boot_that_another_has_begun_is_joined(boot: Boot, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     class Step:
-        def is_of(self, pid: int) -> bool:
+        def is_of(self, pid: int, host: str) -> bool:
             return False
 
     monkeypatch.setattr(starter, "read_boot_steps", lambda job: (Step(),))
