@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.system import files
+from pcocc_runtime.system import files, trees
 
 Rescue = Callable[[Path], None]  # takes out of a work directory what must not go with it
 LOCK_WAIT = 60.0  # seconds; whoever holds a repository's lock does so for some file operations only
@@ -101,7 +101,7 @@ def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _noth
                 return
             finally:
                 rescue(path)
-                files.remove_tree(path)
+                trees.remove_tree(path)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(lock)
         finally:
@@ -140,7 +140,7 @@ def _sweep_one(lock: Path, rescue: Rescue) -> bool:
             return False
         work = lock.with_name(lock.name.removesuffix(".lock"))
         rescue(work)
-        files.remove_tree(work)
+        trees.remove_tree(work)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(lock)
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 
 from pcocc_runtime import naming
@@ -57,26 +56,6 @@ def ensure_inside(plans: tuple[NetworkPlan, ...], held: nat.Nat | None) -> None:
         sysctl.write("ipv4/ip_forward", "1")
         sysctl.write(f"ipv6/conf/{naming.UPLINK}/disable_ipv6", "1")
         netlink.ensure_address(naming.UPLINK, str(inside), 31, gateway=str(here))
-
-
-def remove_outside(job: int) -> None:
-    """Delete the job's table and veth pair from the host's namespace, which the calling thread is in."""
-    name = naming.uplink_name(job)
-    if _has_device(name):  # else it went with its other end, in the namespace
-        try:
-            process.run(["ip", "link", "delete", name], hint="install the package iproute2")
-        except NodeError:
-            if _has_device(name):
-                raise
-    _apply(nft_outside.render_no_host(job))
-
-
-def _has_device(name: str) -> bool:
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
 
 
 def _find_closed() -> list[str]:

@@ -1,11 +1,10 @@
 """A job's networks on a node: its namespace with bridges, tunnels, taps, walls and a DHCP and DNS server for each.
 
-Every create may be repeated, every removal run twice.
+Every create may be repeated; removing.py is the way back.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks import boundary, dnsmasq, host_bridges, nat, routes
+from pcocc_runtime.networks import boundary, dnsmasq, host_bridges, nat, removing, routes
 from pcocc_runtime.networks.plan import HostPort, NetworkPlan
 from pcocc_runtime.system import files, process, sysctl
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from pcocc_runtime.networks.netlink import JobNetns
 
 _IPROUTE = "install the package iproute2"
-_DOOMED = 0x70636F63  # the group of devices that are deleted at once
 _ANY_GROUP = "type bridge_slave group_fwd_mask 0xfffd"  # LACP too; pause frames never pass (br_handle_frame in the kernel)
 
 
@@ -54,7 +52,7 @@ def make_networks(step: BootStep, plans: tuple[NetworkPlan, ...], held: nat.Nat 
                 make(inside, plan, peers, source)
         finally:
             inside.close()
-        _end_dnsmasq(step.job)
+        removing.end_dnsmasq(step.job)
         routed = [plan for plan in plans if plan.is_routed]
         for plan in routed:
             _start_dnsmasq(step.job, plan, [other for other in routed if other is not plan])
@@ -120,74 +118,9 @@ def _make_segment(inside: JobNetns, plan: NetworkPlan, peers: dict[str, str], so
 
 def _start_dnsmasq(job: int, plan: NetworkPlan, others: Iterable[NetworkPlan]) -> None:
     base = naming.STATE_DIR / f"{job}.dnsmasq{plan.index}"
-    text = dnsmasq.render_dnsmasq(plan, others, f"{base}.pid", "nobody")
+    text = dnsmasq.render_dnsmasq(plan, others, f"{base}.pid", removing.DNSMASQ_USER)
     files.replace_file(PurePath(f"{base}.conf"), text.encode())
     process.run(["dnsmasq", f"--conf-file={base}.conf"], hint="install the package dnsmasq-base")
-
-
-def _end_dnsmasq(job: int) -> None:
-    """End the servers in the job's namespace: one that a killed helper has just started has no PID file yet.
-
-    One that is becoming a daemon forks twice, perhaps while we look: nothing is there when nothing was found twice in a row.
-    """
-    empty = 0
-    for _ in range(8):
-        found = process.find_in_netns(naming.netns_path(job), "dnsmasq")
-        for one in found:
-            process.kill(one)
-        empty = 0 if found else empty + 1
-        if empty == 2:
-            return
-
-
-def remove_networks(job: int) -> None:
-    """End and delete everything in and around the job's namespace, but not the namespace."""
-    path = naming.netns_path(job)
-    built = os.path.exists(path)
-    if os.path.ismount(path):  # else a helper was killed before it was
-        try:
-            _end_dnsmasq(job)
-            _remove_links(path.name)
-        except (NodeError, FileNotFoundError):
-            if os.path.ismount(path):  # else what a killed helper had started has just deleted it
-                raise
-    try:
-        boundary.remove_outside(job)
-    except NodeError:
-        if built:
-            raise  # without a namespace it was nft that failed the set-up, and there is no table
-
-
-def _remove_links(netns: str) -> None:
-    """Delete every device but lo of a namespace, so that a process still inside keeps no tunnel alive.
-
-    As a group, because the kernel waits for all its CPUs once for each request (unregister_netdevice_many). By ip(8), because
-    pyroute2 takes longer to import than all this. Forced: a device goes by itself when its other end does.
-    """
-    names = _list_links(netns)
-    if names:
-        text = "".join(f"link set dev {name} group {_DOOMED}\n" for name in names) + f"link delete group {_DOOMED}\n"
-        try:
-            process.run(["ip", "-netns", netns, "-force", "-batch", "-"], text=text, hint=_IPROUTE)
-        except NodeError:
-            if _list_links(netns):
-                raise
-
-
-def _list_links(netns: str) -> list[str]:
-    links = json.loads(process.run(["ip", "-json", "-netns", netns, "link", "show"], hint=_IPROUTE))
-    return [link["ifname"] for link in links if link["ifname"] != "lo"]
-
-
-def remove_netns(job: int) -> None:
-    """Unmount and forget the job's namespace; what is left in it goes with its last process."""
-    path = naming.netns_path(job)
-    if os.path.exists(path):
-        try:
-            process.run(["ip", "netns", "delete", path.name], hint=_IPROUTE)
-        except NodeError:
-            if os.path.exists(path):  # else what a killed helper had started has just deleted it
-                raise
 
 
 def _resolve(name: str) -> str:

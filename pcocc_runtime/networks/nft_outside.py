@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pcocc_runtime import naming
 from pcocc_runtime.networks.nat import Nat
-from pcocc_runtime.networks.nft_text import render_chain, render_removal, render_set, render_table
+from pcocc_runtime.networks.nft_text import render_chain, render_set, render_table
 from pcocc_runtime.networks.plan import NetworkPlan
 
 TUNNEL_TABLE = "pcocc"
@@ -54,11 +54,6 @@ def render_host(job: int, plans: tuple[NetworkPlan, ...], peers: Iterable[str], 
     if nat:
         body += [*_routed(job, nat), *_translated(job, nat)]
     return render_table("inet", naming.host_table(job), body)
-
-
-def render_no_host(job: int) -> str:
-    """Return text that deletes the job's table, if there is one."""
-    return render_removal("inet", naming.host_table(job))
 
 
 def _tunnel(plan: NetworkPlan) -> list[str]:

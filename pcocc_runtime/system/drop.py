@@ -47,10 +47,20 @@ def become(rights: Rights) -> None:
     os.setgroups(list(rights.groups))
     os.setresgid(rights.gid, rights.gid, rights.gid)
     os.setresuid(rights.uid, rights.uid, 0)
-    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1), (_PR_SET_PDEATHSIG, signal.SIGKILL)):
-        if _LIBC.prctl(option, value, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "prctl")
+    _set(_PR_SET_DUMPABLE, 0)
+    _set(_PR_SET_NO_NEW_PRIVS, 1)
+    die_with_parent()
     os.setresuid(rights.uid, rights.uid, rights.uid)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that forked it ends; a change of rights takes that back."""
+    _set(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _set(option: int, value: int) -> None:
+    if _LIBC.prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, seconds: float, most: int = 1 << 26) -> Ended:

@@ -25,7 +25,7 @@ from pcocc_runtime.guest import network_config, seed
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.qemu.memory import guest_memory
-from pcocc_runtime.system import accounts, children, files
+from pcocc_runtime.system import accounts, children, files, trees
 from pcocc_runtime.vm.files import VmFiles, make_files, start_filesystems
 
 KEEPER = (str(Path(__file__).resolve().parents[4] / "libexec/pcocc/keeper"),)
@@ -132,7 +132,7 @@ def make_vm_directory(task: Task, node: dict[str, Any], cluster: Cluster, keys: 
     }
     files.replace_file(base / "cluster.json", json.dumps(facts).encode())
     directory = base / naming.vm_name(task.rank)
-    files.remove_tree(directory)
+    trees.remove_tree(directory)
     files.ensure_directory(directory, 0o700)
     return directory
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 import traceback
 from collections.abc import Callable
 
 ALICE, BOB = 61001, 61002  # uids, and gids, that no account has
 PTRACE_ATTACH = 16  # linux/ptrace.h
+_CLONE_NEWNS = 0x00020000  # linux/sched.h
+_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 14, 1 << 18  # sys/mount.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -65,3 +68,48 @@ def started(run: Callable[[], object]) -> int:
     finally:
         os.close(hears)
     return child
+
+
+def apart(scenario: Callable[[], None]) -> None:
+    """Run a scenario of root's in a process with mounts of its own; an assertion that fails there fails here."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            assert _LIBC.unshare(_CLONE_NEWNS) == 0 and mount("none", "/", "", _MS_REC | _MS_PRIVATE) is None
+            scenario()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "see the traceback of the process"
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
+    """Mount something; OSError when the kernel does not."""
+    words = [word.encode() for word in (source, target, kind)]
+    if _LIBC.mount(*words, flags, options.encode()):
+        raise OSError(ctypes.get_errno(), f"mount {target}")
+
+
+class Fuse:
+    """A file system of a user's, as fusermount(1) mounts it, whose program answers nothing once it stands.
+
+    What asks it for anything hangs, and when `reads` cannot even be killed (fs/fuse/dev.c: an answer is on its way).
+    """
+
+    def __init__(self, target: str, uid: int) -> None:
+        self.fd = os.open("/dev/fuse", os.O_RDWR)
+        mount("fuse", target, "fuse", _MS_NOSUID | _MS_NODEV, f"fd={self.fd},rootmode=40000,user_id={uid},group_id={uid}")
+        unique = struct.unpack_from("=IIQ", os.read(self.fd, 1 << 17))[2]
+        body = struct.pack("=IIIIHHIIHHI7I", 7, 31, 1 << 16, 0, 12, 9, 1 << 12, 1, 0, 0, 0, *[0] * 7)  # struct fuse_init_out
+        os.write(self.fd, struct.pack("=IiQ", 16 + len(body), 0, unique) + body)
+
+    def swallow(self) -> None:
+        """Read a request, and never answer it: who asks is not to be killed from now on."""
+        os.read(self.fd, 1 << 17)
+
+    def close(self) -> None:
+        """End the program: whoever hangs is let go."""
+        os.close(self.fd)

@@ -26,6 +26,7 @@ from pyroute2.netlink import core
 
 from pcocc_runtime import naming
 from pcocc_runtime.node import main as node
+from pcocc_runtime.node import removal
 from pcocc_runtime.system import process
 from tests.netns.fabric import release
 
@@ -42,7 +43,7 @@ class Watch:
     """Counts the steps of a helper, and stops it at the one before which it is to end."""
 
     def __init__(self, last: int, how: str, steps: mmap.mmap, told: int) -> None:
-        self.helper, self.last, self.how, self.told = os.getpid(), last, how, told
+        self.last, self.how, self.told = last, how, told
         self.steps = steps  # shared with children of the helper: pyroute2 forks to make a namespace
 
     def hear(self, event: str, args: tuple[Any, ...]) -> None:
@@ -68,14 +69,10 @@ class Watch:
         number = int.from_bytes(self.steps[:8], "big") + 1
         self.steps[:8] = number.to_bytes(8, "big")
         if number == self.last:
-            os.write(self.told, json.dumps([str(word) for word in what]).encode())
+            os.write(self.told, json.dumps([os.getpid(), *(str(word) for word in what)]).encode())
             if self.how == "fail":
                 raise OSError(errno.EIO, "the test's own error")
-            if self.how == "pause":
-                os.kill(os.getpid(), signal.SIGSTOP)
-                return
-            os.kill(self.helper, signal.SIGKILL)
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGSTOP)  # until who hears this kills it, and its helper, or lets it go on
 
 
 watched: Watch | None = None
@@ -102,6 +99,7 @@ def communicate(child: subprocess.Popen[Any], *words: Any, **more: Any) -> Any:
 
 subprocess.Popen.communicate = communicate  # type: ignore[method-assign]
 process.kill = kill  # type: ignore[assignment]
+removal.close_all_but = lambda kept: None  # type: ignore[assignment]  # else the steps of what has become a user's are not told
 core.AsyncCoreSocket.send = send
 
 
@@ -126,6 +124,12 @@ def run(
     os.close(tells)
     with open(hears) as stream:
         step = os.read(stream.fileno(), 4096).decode()  # or nothing, at the helper's end
+        who, *what = json.loads(step) if step else (child,)
+        if step and how == "kill":
+            os.kill(child, signal.SIGKILL)
+            if who != child:  # one that has become a user's, who cannot kill root's
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(who, signal.SIGKILL)
         if step and meanwhile:
             try:
                 meanwhile()
@@ -135,7 +139,7 @@ def run(
         stream.read()  # to the end of what it has forked, which shares its locks
     with open(said) as stream:
         stream.seek(0)
-        return status, stream.read(), step
+        return status, stream.read(), json.dumps(what) if step else ""
 
 
 def see() -> set[str]:
