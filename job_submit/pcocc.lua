@@ -8,22 +8,17 @@
 --         ... the site's own rules ...
 --
 -- It makes one task of each VM, takes CPUs and memory from the templates where the user gave none, and refuses what
--- contradicts that or what the site's policy forbids. It runs under slurmctld's locks: no file, no process per job.
+-- contradicts that or what the site's policy forbids. It runs under slurmctld's locks: no file, no process per job, and what
+-- the submitter wrote is read by pcocc_text.lua, within bounds.
 -- The policy is read once, when slurmctld loads the script; `pcocc config policy` writes it. Lua 5.1 to 5.4.
+
+local text = require("pcocc_text")
 
 local pcocc = {}
 
 pcocc.policy_file = "/etc/pcocc/policy.lua"
 
-local FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
--- the names between @ are rows of documents/wire.py, which the build fills in
-local OPTION = "^_?@SENT_OPTION@@OPTION_TEMPLATE@=(.*)$"
-local CANONICAL, SIZE = "^@JOB_TEMPLATE@=(.*)$", "^@JOB_SIZE@=(.*)$"
-assert(not string.find(OPTION, "@"), "pcocc.lua is not installed: meson install makes one that works")
-local MAX_DIGITS = 15 -- a double counts exactly so far
 local MAX_VMS = 65536 -- what Slurm's own 32 and 16 bit fields can take, whatever the policy says
-local MAX_CPUS = 4096
-local MAX_MEMORY = 1073741824 -- MiB
 
 -- A refusal: what the user reads, and the Slurm error that says roughly the same.
 local function refusal(code, text, ...)
@@ -36,63 +31,6 @@ local function is_set(value)
         return false
     end
     return value ~= slurm.NO_VAL and value ~= slurm.NO_VAL16 and value < 4294967294
-end
-
-local function trim_control(text)
-    return (string.gsub(string.sub(text, 1, 200), "%c", "?"))
-end
-
--- Returns the template text and the size line among the strings SPANK plugins send along, nil when there are none.
-function pcocc.find_request(spank_env)
-    if type(spank_env) ~= "table" then
-        return nil
-    end
-    local typed, canonical, size
-    for _, entry in pairs(spank_env) do -- indexed from 0
-        typed = typed or string.match(entry, OPTION)
-        canonical = canonical or string.match(entry, CANONICAL)
-        size = size or string.match(entry, SIZE)
-    end
-    return typed or canonical, size
-end
-
--- Returns {names = {...}, total = N} of a template text, or nil and a refusal.
-function pcocc.parse_template(text)
-    local request = { names = {}, total = 0 }
-    for word in string.gmatch(text .. ",", "([^,]*),") do
-        local name, count = string.match(word, "^([%w][%w_.-]*):(.*)$")
-        if not name then
-            name, count = string.match(word, "^([%w][%w_.-]*)$"), "1"
-        end
-        if not name then
-            return nil, refusal("ERROR", "'%s' is not the name of a template; %s", trim_control(word), FORM)
-        end
-        local number = string.match(count, "^%+?%d+$") and #count <= MAX_DIGITS and tonumber(count)
-        if not number or number < 1 then
-            local shown = trim_control(count)
-            return nil, refusal("ERROR", "'%s' is not a number of VMs of template '%s'; %s", shown, name, FORM)
-        end
-        request.names[#request.names + 1] = name
-        request.total = request.total + number
-    end
-    return request
-end
-
--- Returns a plain number up to `most`, or nil: "inf" and "1e300" must never reach a C integer.
-local function to_number(text, most)
-    local number = text and #text <= MAX_DIGITS and string.match(text, "^%d+$") and tonumber(text)
-    return number and math.min(number, most) or nil
-end
-
--- Returns the sizes in a line such as vms=2;cpus=1;memory=512;sets=default:2, all of them the user's to forge.
-function pcocc.parse_size(text)
-    local size = {}
-    for key, value in string.gmatch(text or "", "(%l+)=([^;]*)") do
-        size[key] = value
-    end
-    size.cpus, size.memory = to_number(size.cpus, MAX_CPUS), to_number(size.memory, MAX_MEMORY)
-    size.exclusive = size.exclusive == "1"
-    return size
 end
 
 -- Returns the largest CPU count and memory (MiB) that the site's templates give, 0 where none says anything, and whether
@@ -108,39 +46,6 @@ local function template_size(names, templates)
     return cpus, memory, exclusive
 end
 
-local function contains(list, value)
-    for _, item in ipairs(list) do
-        if item == value then
-            return true
-        end
-    end
-    return false
-end
-
--- Returns whether every one of the values (partitions may be several) is in the list; no list allows everything.
-local function allowed(list, values)
-    if not list or #list == 0 then
-        return true
-    end
-    if #values == 0 then
-        return false
-    end
-    for _, value in ipairs(values) do
-        if not contains(list, value) then
-            return false
-        end
-    end
-    return true
-end
-
-local function split(text)
-    local words = {}
-    for word in string.gmatch(text or "", "[^,%s]+") do
-        words[#words + 1] = word
-    end
-    return words
-end
-
 local function default_partition(part_list)
     for name, part in pairs(part_list or {}) do
         if part.flag_default == 1 then
@@ -149,73 +54,86 @@ local function default_partition(part_list)
     end
 end
 
--- Returns who asks and where for, as lists; what the user left out is what Slurm will fill in.
+local KINDS = { "users", "accounts", "partitions", "qos" }
+local NOUNS = { users = "user", accounts = "account", partitions = "partition", qos = "QOS" }
+
+-- Returns who asks and where for, as lists, or nil and a refusal; what the user left out is what Slurm will fill in.
 local function describe_job(job_desc, part_list)
-    return {
-        users = split(job_desc.user_name),
-        accounts = split(job_desc.account or job_desc.default_account),
-        partitions = split(job_desc.partition or default_partition(part_list)),
-        qos = split(job_desc.qos or job_desc.default_qos),
+    local job, texts = {}, {
+        users = job_desc.user_name,
+        accounts = job_desc.account or job_desc.default_account,
+        partitions = job_desc.partition or default_partition(part_list),
+        qos = job_desc.qos or job_desc.default_qos,
     }
+    for _, kind in ipairs(KINDS) do
+        job[kind] = text.split(texts[kind] or "")
+        if not job[kind] then
+            return nil, refusal("ERROR", "the job's %s is a list of more than %d words or %d characters; name fewer", NOUNS[kind],
+                text.MAX_WORDS, text.MAX_WORDS_TEXT)
+        end
+    end
+    return job
 end
 
--- Returns the first kind (users, accounts, partitions, qos) in which a rule does not admit the job, or nil.
-local function find_bar(rule, job)
-    for _, kind in ipairs({ "users", "accounts", "partitions", "qos" }) do
-        if not allowed(rule[kind], job[kind]) then
+-- Returns whether all words of a job (its partitions may be several) are in a list of the policy.
+local function has_all(list, words)
+    local known = {}
+    for _, item in ipairs(list) do
+        known[item] = true
+    end
+    for _, word in ipairs(words) do
+        if not known[word] then
+            return false
+        end
+    end
+    return #words > 0
+end
+
+local function has_one(list, words)
+    for _, item in ipairs(list) do
+        if words[item] then
+            return true
+        end
+    end
+    return false
+end
+
+-- Returns the first kind in which a rule, which lists some, does not have the job's words, or nil.
+local function find_bar(rule, job, has)
+    for _, kind in ipairs(KINDS) do
+        if rule[kind] and #rule[kind] > 0 and not has(rule[kind], job[kind]) then
             return kind
         end
     end
 end
 
--- Returns whether a limit counts for the job: of several partitions it may run in each.
-local function is_met(rule, job)
-    for _, kind in ipairs({ "users", "accounts", "partitions", "qos" }) do
-        if rule[kind] and #rule[kind] > 0 then
-            local met = false
-            for _, value in ipairs(job[kind]) do
-                met = met or contains(rule[kind], value)
-            end
-            if not met then
-                return false
-            end
-        end
-    end
-    return true
-end
-
-local NOUNS = { users = "user", accounts = "account", partitions = "partition", qos = "QOS" }
-
 local function check_access(what, name, rule, job)
-    local kind = rule and find_bar(rule, job)
+    local kind = rule and find_bar(rule, job, has_all)
     if kind then
-        local given = table.concat(job[kind], ",")
+        local given = text.trim(table.concat(job[kind], ","))
         return refusal("ESLURM_ACCESS_DENIED", "%s '%s' is not for %s '%s'; it is for: %s", what, name, NOUNS[kind],
             given, table.concat(rule[kind], ", "))
     end
 end
 
--- Returns the resource sets of the request; nil when one of them is not known here.
+-- Returns the resource sets of the request, each once; nil when one of them is not known here.
 local function find_sets(request, size, templates)
     local sets = {}
     for _, name in ipairs(request.names) do
         if templates[name] then
-            sets[#sets + 1] = templates[name].resource_set
+            text.add(sets, templates[name].resource_set or "")
         elseif not size.sets then
             return nil
         end
     end
-    for name in string.gmatch(size.sets or "", "([^,:]+):") do
-        sets[#sets + 1] = name
-    end
-    return sets
+    return text.add_names(sets, size.sets or "") and sets or nil
 end
 
 -- Returns a refusal when the site's policy forbids the request, or nil.
 function pcocc.check_policy(policy, request, size, job)
     local limit = math.min(policy.max_vms or MAX_VMS, MAX_VMS)
     for _, rule in ipairs(policy.limits or {}) do
-        if is_met(rule, job) then
+        if not find_bar(rule, job, has_one) then -- of several partitions it may run in each
             limit = math.min(limit, rule.max_vms)
         end
     end
@@ -338,17 +256,17 @@ function pcocc.init()
     end
 end
 
-local function examine(job_desc, part_list, text, size_line)
+local function examine(job_desc, part_list, template, size_line)
     if not policy then
         return refusal("ERROR", "the site's policy file is damaged; tell the administrator")
     end
-    local request, wrong = pcocc.parse_template(text)
-    if not request then
-        return wrong
+    local request, problem = text.parse_template(template)
+    local size, other_problem = text.parse_size(size_line or "")
+    if problem or other_problem then
+        return refusal("ERROR", "%s", problem or other_problem)
     end
-    local size = pcocc.parse_size(size_line)
-    wrong = pcocc.check_policy(policy, request, size, describe_job(job_desc, part_list))
-        or pcocc.check_conflict(job_desc, request.total)
+    local job, wrong = describe_job(job_desc, part_list)
+    wrong = wrong or pcocc.check_policy(policy, request, size, job) or pcocc.check_conflict(job_desc, request.total)
     if wrong then
         return wrong
     end
@@ -365,14 +283,14 @@ end
 
 -- Sizes and checks a job with a virtual cluster; any other job passes at once. Returns slurm.SUCCESS or an error code.
 function pcocc.job_submit(job_desc, part_list, _submit_uid)
-    local text, size_line = pcocc.find_request(job_desc.spank_job_env)
-    if not text then
+    local template, size_line = text.find_request(job_desc.spank_job_env)
+    if not template then
         return slurm.SUCCESS
     end
     if not policy and not policy_problem then
         pcocc.init()
     end
-    local wrong = examine(job_desc, part_list, text, size_line)
+    local wrong = examine(job_desc, part_list, template, size_line)
     if wrong then
         slurm.log_user("%s", "pcocc: error: " .. wrong.text)
         return wrong.code

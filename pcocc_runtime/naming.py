@@ -32,6 +32,7 @@ RUN_DIR = PurePosixPath(wire.RUN_DIR)
 STATE_DIR = RUN_DIR / ".state"
 NODE_FILE = "node.json"  # in a job's directory: what its launchers are told of the node
 NETNS_DIR = PurePosixPath(wire.NETNS_PATH).parent
+DNSMASQ_USER = "nobody"  # whose rights dnsmasq keeps, once it has bound its ports
 
 
 def netns_name(job: int) -> str:

@@ -17,6 +17,7 @@
 
 #define TIME_LIMIT_MS 30000
 #define NOT_FOUND 127 /* the exit status of a child that found no program, as in sh */
+#define START_LIMIT_MS 600000 /* slurmd's start: many jobs may have to be released, and nobody waits */
 
 static const char program[] = PCOCC_LIBEXEC "/node";
 static char *const clean_environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL };
@@ -48,7 +49,7 @@ static void reset_oom_score(void)
 }
 
 /* In the forked child: only async-signal-safe calls, slurmstepd has threads. Returns only when it fails. */
-static void become_helper(const char *verb, int input, int output)
+static void become_helper(const char *verb, int input, int output, int notes)
 {
 	char *const argv[] = { (char *)program, (char *)verb, NULL };
 	sigset_t none;
@@ -57,7 +58,7 @@ static void become_helper(const char *verb, int input, int output)
 		_exit(126);
 	reset_oom_score();
 	setsid();
-	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0 || chdir("/"))
+	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(notes, 2) < 0 || chdir("/"))
 		_exit(126);
 	syscall(SYS_close_range, 3U, ~0U, 0U);
 	for (int number = 1; number < NSIG; number++)
@@ -70,15 +71,15 @@ static void become_helper(const char *verb, int input, int output)
 }
 
 /* Tells whether the helper came to its own end in time, and with which status. */
-static bool wait_for_helper(pid_t child, int *exit_status)
+static bool wait_for_helper(pid_t child, int limit, int *exit_status)
 {
 	int status = 0;
 	int pidfd = (int)syscall(SYS_pidfd_open, child, 0);
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
-	int left = pidfd < 0 ? 1 : poll(&end, 1, TIME_LIMIT_MS);
+	int left = pidfd < 0 ? 1 : poll(&end, 1, limit);
 
 	while (left < 0 && errno == EINTR)
-		left = poll(&end, 1, TIME_LIMIT_MS);
+		left = poll(&end, 1, limit);
 	if (left == 0)
 		kill(-child, SIGKILL);
 	if (pidfd >= 0)
@@ -109,43 +110,74 @@ static void explain_failure(struct helper_result *result)
 	char host[256] = "this node";
 
 	gethostname(host, sizeof(host) - 1);
-	if (result->ended)
+	if (result->ended && result->status == NOT_FOUND)
 		text_add(&text, "pcocc: error: the pcocc runtime is not installed on %s (%s)\nhint: ask the admins to install it there\n",
 			 host, program);
 	else
-		text_add(&text, "pcocc: error: the network helper of %s was killed or took longer than %d s\nhint: ask the admins to look into slurmd's log there\n",
-			 host, TIME_LIMIT_MS / 1000);
+		text_add(&text, "pcocc: error: the network helper of %s %s\nhint: ask the admins to look into slurmd's log there\n", host,
+			 result->ended ? "has failed" : "was killed or took longer than it may");
 	free(result->output);
 	result->output = text.data;
 }
 
-void run_helper(const char *verb, const char *input, struct helper_result *result)
+/* What the helper writes to stderr is for the admin: other jobs' leftovers, or a fault of its own. */
+static void log_notes(char *notes)
 {
-	int in = text_file(input), out = memfd_create("pcocc-helper", MFD_CLOEXEC);
-	pid_t child = in < 0 || out < 0 ? -1 : fork();
+	char *rest = NULL;
 
-	if (child == 0)
-		become_helper(verb, in, out);
-	result->ended = child > 0 && wait_for_helper(child, &result->status);
-	result->output = read_output(out);
-	if (!result->ended || result->status == NOT_FOUND)
-		explain_failure(result);
-	if (in >= 0)
-		close(in);
-	if (out >= 0)
-		close(out);
+	for (char *line = strtok_r(notes, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+		slurm_info("%s", line);
 }
 
-/* Starts a helper nobody waits for: slurmd must not be held up at its start. */
+static void run_limited(const char *verb, const char *input, int limit, struct helper_result *result)
+{
+	int in = text_file(input), out = memfd_create("pcocc-helper", MFD_CLOEXEC), err = memfd_create("pcocc-helper", MFD_CLOEXEC);
+	pid_t child = in < 0 || out < 0 || err < 0 ? -1 : fork();
+
+	if (child == 0)
+		become_helper(verb, in, out, err);
+	result->ended = child > 0 && wait_for_helper(child, limit, &result->status);
+	result->output = read_output(out);
+	char *notes = read_output(err);
+	if (!result->ended || result->status == NOT_FOUND || (result->status == 1 && !*result->output))
+		explain_failure(result);
+	log_notes(notes);
+	free(notes);
+	for (int *fd = (int[]){ in, out, err, -2 }; *fd != -2; fd++)
+		if (*fd >= 0)
+			close(*fd);
+}
+
+void run_helper(const char *verb, const char *input, struct helper_result *result)
+{
+	run_limited(verb, input, TIME_LIMIT_MS, result);
+}
+
+/* In a process that outlives a slurmd which is started anew: it must not keep the port that slurmd listens at. */
+static void close_sockets(void)
+{
+	struct stat status;
+	long most = sysconf(_SC_OPEN_MAX);
+
+	for (int fd = 3; fd < (most > 0 && most < 4096 ? most : 4096); fd++)
+		if (!fstat(fd, &status) && S_ISSOCK(status.st_mode))
+			close(fd);
+}
+
+/* Starts a helper nobody waits for but the process that tells slurmd's log how it went: slurmd must not be held up at its start. */
 void spawn_helper(const char *verb)
 {
+	struct helper_result result = { 0 };
 	pid_t child = fork();
 
 	if (child == 0) {
 		if (fork())
 			_exit(0);
-		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-		become_helper(verb, null, null);
+		close_sockets();
+		run_limited(verb, "", START_LIMIT_MS, &result);
+		if (!result.ended || result.status)
+			slurm_error("%.*s", (int)strcspn(result.output, "\n"), result.output);
+		_exit(0);
 	}
 	if (child > 0)
 		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)

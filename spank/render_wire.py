@@ -1,6 +1,7 @@
 """Renders documents/wire.py for who cannot import it: `render_wire.py WIRE` prints wire.h, `render_wire.py WIRE FILE SHARE` FILE.
 
-In FILE, @ROW@ becomes what a Lua pattern matches that row's value by, and /opt/pcocc/share/pcocc where our own files are installed.
+In FILE, @ROW@ becomes what a Lua pattern matches that row's value by, @=ROW@ the value itself, and /opt/pcocc/share/pcocc
+where our own files are installed.
 """
 
 import re
@@ -21,6 +22,7 @@ def render_header(rows: dict[str, str | int]) -> str:
 
 def render_filter(rows: dict[str, str | int], text: str, share: str) -> str:
     """Return a Lua file with the rows it names filled in; KeyError when there is no such row."""
+    text = re.sub(r"@=([A-Z][A-Z_]+)@", lambda match: str(rows[match[1]]), text)
     filled = re.sub(r"@([A-Z][A-Z_]+)@", lambda match: re.sub(r"(\W)", r"%\1", str(rows[match[1]])), text)
     return filled.replace("/opt/pcocc/share/pcocc", share)
 

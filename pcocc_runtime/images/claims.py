@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.system import files, locks
+from pcocc_runtime.system import files, locks, trees
 
 Rescue = Callable[[Path], None]  # moves out of a work directory what must not be deleted with it
 LOCK_WAIT = 60.0  # seconds; a repository's lock is held for a few file operations only
@@ -90,7 +90,7 @@ def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _noth
                 return
             finally:
                 rescue(path)
-                files.remove_tree(path)
+                trees.remove_tree(path)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(lock)
         finally:
@@ -129,7 +129,7 @@ def _sweep_one(lock: Path, rescue: Rescue) -> bool:
             return False
         work = lock.with_name(lock.name.removesuffix(".lock"))
         rescue(work)
-        files.remove_tree(work)
+        trees.remove_tree(work)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(lock)
         return True

@@ -17,7 +17,7 @@ from pcocc_runtime.images import claims, in_use, metadata
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import copy, files
+from pcocc_runtime.system import copy, files, trees
 
 WORK_PREFIX = ".work-"  # hidden, so that pcocc 0.7's gc leaves it alone
 _KEPT = ("data", "meta")
@@ -334,7 +334,7 @@ def remove_foreign(repo: Repo, before: float) -> int:
     for entry in os.scandir(work_parent(repo)):
         if not entry.name.startswith(".") and entry.stat(follow_symlinks=False).st_ctime < before:
             if not entry.is_file(follow_symlinks=False):
-                files.remove_tree(Path(entry.path))
+                trees.remove_tree(Path(entry.path))
             elif not in_use.may_be_in_use(Path(entry.path)):
                 os.unlink(entry.path)
             count += 1

@@ -169,7 +169,7 @@ def _servers(job: int, plans: tuple[NetworkPlan, ...]) -> Iterator[Act]:
     routed = [plan for plan in plans if isinstance(plan, Routed)]
     for plan in routed:
         others = [other for other in routed if other is not plan]
-        text = dnsmasq.render_dnsmasq(plan, others, f"{naming.dnsmasq_base(job, plan.index)}.pid", "nobody")
+        text = dnsmasq.render_dnsmasq(plan, others, f"{naming.dnsmasq_base(job, plan.index)}.pid", naming.DNSMASQ_USER)
         yield Act("dnsmasq", True, text, str(plan.index))
 
 

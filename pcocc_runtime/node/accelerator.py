@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import stat
 import subprocess
 from dataclasses import asdict, dataclass
@@ -37,8 +38,8 @@ def find_accelerator(setting: str, qemu: PurePath) -> Accelerator:
         return Accelerator(setting, f"accel: {setting} in /etc/pcocc/pcocc.yaml")
     key = _identity(qemu)
     kept = files.read_json(_CACHE)
-    if isinstance(kept, dict) and kept.get("key") == key:
-        return Accelerator(kept["kind"], kept["why"])
+    if isinstance(kept, dict) and kept.get("key") == key and kept.get("kind") in ("kvm", "tcg"):
+        return Accelerator(kept["kind"], str(kept.get("why")))  # else another version's, or damaged
     found = _probe(qemu)
     files.replace_file(_CACHE, json.dumps({"key": key, **asdict(found)}).encode())
     return found
@@ -53,6 +54,8 @@ def _identity(qemu: PurePath) -> list[object]:
 
 
 def _probe(qemu: PurePath) -> Accelerator:
+    from pcocc_runtime.system import drop
+
     try:
         status = os.stat(_KVM)
     except OSError:
@@ -65,19 +68,9 @@ def _probe(qemu: PurePath) -> Accelerator:
         "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     ]  # fmt: skip
+    rights = drop.Rights(pwd.getpwnam("nobody").pw_uid, status.st_gid)
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PROBE_SECONDS,
-            check=False,
-            user="nobody",
-            group=status.st_gid,
-            extra_groups=[],
-            cwd="/",
-            env={"PATH": "/usr/bin:/bin"},
-        )
+        done = drop.run_as(rights, argv, {"PATH": "/usr/bin:/bin"}, seconds=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         return Accelerator("tcg", f"/dev/kvm did not run a small guest within {PROBE_SECONDS:g} s")
     except OSError as error:

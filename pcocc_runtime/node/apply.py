@@ -11,7 +11,7 @@ from pathlib import PurePath
 from pcocc_runtime import naming
 from pcocc_runtime.documents.work import Act
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.remove import IPROUTE, NFT, remove_networks
+from pcocc_runtime.networks.removing import IPROUTE, NFT, remove_networks
 from pcocc_runtime.system import files, namespaces, process, sysctl
 
 _TUN = "/dev/net/tun"

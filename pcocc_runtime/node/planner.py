@@ -16,7 +16,7 @@ from typing import IO
 
 from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_offer, decode_work, encode_line
 from pcocc_runtime.errors import NodeError, PcoccError
-from pcocc_runtime.system import children
+from pcocc_runtime.system import drop
 
 
 class ChargeWanted(Exception):
@@ -68,9 +68,7 @@ def planning(request: str, confdir: str) -> Iterator[Planner]:
         try:
             os.close(hears)
             os.close(above)
-            _become_nobody()
-            with os.fdopen(below, "rb") as question, os.fdopen(says, "wb") as answer:
-                _plan(request, confdir, question, answer)
+            plan_as_nobody(request, confdir, below, says)
             status = 0
         finally:
             os._exit(status)
@@ -83,15 +81,13 @@ def planning(request: str, confdir: str) -> Iterator[Planner]:
         planner.close()
 
 
-def _become_nobody() -> None:
-    """Give all rights up for good; other processes of nobody's, such as dnsmasq, cannot look into this one."""
-    children.die_with_parent()
+def plan_as_nobody(request: str, confdir: str, below: int, says: int) -> None:
+    """Give all rights up for good, and plan; other processes of nobody's, such as dnsmasq, cannot look into this one."""
     nobody = pwd.getpwnam("nobody")
-    os.setgroups([])
-    os.setresgid(nobody.pw_gid, nobody.pw_gid, nobody.pw_gid)
-    os.setresuid(nobody.pw_uid, nobody.pw_uid, nobody.pw_uid)
-    children.refuse_debuggers()
+    drop.become(drop.Rights(nobody.pw_uid, nobody.pw_gid))
     os.chdir("/")
+    with os.fdopen(below, "rb") as question, os.fdopen(says, "wb") as answer:
+        _plan(request, confdir, question, answer)
 
 
 def _plan(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:

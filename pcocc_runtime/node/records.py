@@ -1,131 +1,79 @@
-"""Root's memory of the jobs on a node: claimed, held, released, reclaimed."""
+"""Root's memory of the jobs on a node: what there is of each, and how it goes again.
+
+A record that cannot be read, because another version wrote it or it is damaged, is as good as the parts of it that can: what a
+job has is found by its number, too. No job's leftovers hold up another's set-up or release.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+import re
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot_step import BootStep
-from pcocc_runtime.documents.work import Nat, Offer, decode_nat
-from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks import nat, remove
-from pcocc_runtime.system import files, locks, ports, process
+from pcocc_runtime.errors import PcoccError, one_line
+from pcocc_runtime.networks import removing
+from pcocc_runtime.node import removal
+from pcocc_runtime.system import files, locks, process
+
+VERSION = 1
+_JOB = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Root's memory of a job on this node, written before anything else is made."""
+    """Root's memory of a job on this node, written before anything else is made; None is what a damaged one does not tell."""
 
     job: int
-    step: int
-    uid: int
-    stepd: process.ProcessId
-    scratch: str
+    step: int | None = None
+    uid: int | None = None
+    stepd: process.ProcessId | None = None
+    scratch: str | None = None
     heir: int | None = None  # the older step this one makes room for: it takes over the namespace, and who waits inside
-    nat: Nat | None = None
+    nat: Any = None  # what the job holds of the node, for networks/nat.py to read
+    version: int = VERSION
 
 
-class Yield(Exception):
-    """There is nothing to be done yet: `status` is the exit status that says why, `step` the boot step that holds the node, if one does."""
-
-    def __init__(self, status: int, step: int | None = None) -> None:
-        self.status, self.step = status, step
-
-
-def reclaim_scratch(scratch: Path) -> None:
-    """Delete the disks of jobs that have no record any more: /run was emptied by a reboot, scratch was not."""
-    jobs = [int(path.name) for path in scratch.glob("*") if path.name.isdigit()]
-    for job in jobs:
-        with locks.locked_if_free(lock_of(job)) as free:
-            if free and read_record(job) is None:
-                files.remove_tree(scratch / str(job))
-                Path(lock_of(job)).unlink(missing_ok=True)
-
-
-def reclaim(except_job: int | None = None) -> None:
-    """Release every job on this node whose slurmstepd is gone, but those that another helper is at."""
-    for job in jobs_with(".json"):
-        if job != except_job and _is_abandoned(job):
-            with locks.locked_if_free(lock_of(job)) as free:
-                record = read_record(job)
-                if free and record is not None and not process.is_alive(record.stepd):
-                    release_job(record)
-    for job in set(jobs_with(".lock")) - {*jobs_with(".json"), except_job}:
-        with locks.locked_if_free(lock_of(job)) as free:
-            if free and read_record(job) is None:
-                Path(lock_of(job)).unlink(missing_ok=True)
-    remove_half_records()
-
-
-def remove_half_records() -> None:
-    """Delete what killed helpers were writing, such as a job's first record, by which it would have been found."""
-    files.remove_unfinished(naming.STATE_DIR, lambda pid: process.find_process(pid) is None)
-
-
-def _is_abandoned(job: int) -> bool:
-    record = read_record(job)
-    return record is not None and not process.is_alive(record.stepd)
-
-
-def release_job(record: Record) -> None:
-    """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
-    clear_step(record)
-    remove.remove_netns(record.job)
-    last = {".json": 1, ".lock": 2}
-    for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
-        path.unlink(missing_ok=True)
-
-
-def clear_step(record: Record) -> None:
-    """End and delete what a boot step has made, but the job's namespace, where VM steps may wait for the next."""
-    for left in process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid):
-        if left != record.stepd:  # which has the user's effective uid while it waits for us to set up
-            process.kill(left)
-    files.remove_tree(naming.job_dir(record.job))
-    files.remove_tree(PurePath(record.scratch, str(record.job)))
-    remove.remove_networks(record.job)
+def note(text: str) -> None:
+    """Tell slurmd's log something that is no answer to who has called: the plugin passes it on."""
+    print(f"pcocc: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def read_record(job: int) -> Record | None:
-    """Return root's record of a job on this node."""
-    raw = files.read_json(naming.STATE_DIR / f"{job}.json")
-    if raw is None:
+    """Return root's record of a job on this node, None when it has none."""
+    try:
+        data = Path(naming.STATE_DIR, f"{job}.json").read_bytes()
+    except FileNotFoundError:
         return None
-    return Record(**{**raw, "stepd": process.ProcessId(**raw["stepd"]), "nat": decode_nat(raw.get("nat"))})
+    except OSError:
+        data = b""
+    return _decode(job, data)
 
 
-def claim(step: BootStep, scratch: str) -> Record:
-    """Take the node for this boot step; of two live ones the older, that is the lower step id, has it on every node."""
-    old = read_record(step.job)
-    if old is not None and old.step != step.step and process.is_alive(old.stepd):
-        if old.step < step.step:
-            raise Yield(wire.HELPER_DUPLICATE, old.step)
-        write_record(replace(old, heir=step.step))
-        raise Yield(wire.HELPER_CONFLICT, old.step)
-    if old is not None and old.step != step.step:
-        clear_step(old)
-    stepd = process.find_process(step.stepd)
-    if stepd is None:
-        raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
-    record = Record(step.job, step.step, step.uid, stepd, scratch, nat=old.nat if old else None)
-    write_record(record)
-    return record
+def _decode(job: int, data: bytes) -> Record:
+    try:
+        raw = json.loads(data)
+    except (ValueError, RecursionError):
+        raw = None
+    fields = raw if isinstance(raw, dict) else {}
+    ids = fields.get("stepd")
+    pid, start = (_number(ids, key) if isinstance(ids, dict) else None for key in ("pid", "start"))
+    stepd = None if pid is None or start is None else process.ProcessId(pid, start)
+    scratch = fields.get("scratch")
+    known = scratch if isinstance(scratch, str) and scratch.startswith("/") and "\0" not in scratch else None
+    step, uid, heir = (_number(fields, key) for key in ("step", "uid", "heir"))
+    return Record(job, step, uid, stepd, known, heir, fields.get("nat"))
 
 
-def hold(record: Record, offer: Offer) -> Record:
-    """Choose the job's way out of its namespace among what no other job of this node holds, and record it."""
-    if not offer.way_out:
-        return record
-    with locks.locked_directory(naming.STATE_DIR):
-        others = [read_record(job) for job in jobs_with(".json") if job != record.job]
-        held = [other.nat for other in others if other and other.nat]
-        record = replace(record, nat=nat.choose_nat(offer.ports, record.nat, held, ports.is_free))
-        write_record(record)
-    return record
+def _number(fields: dict[str, Any], key: str) -> int | None:
+    value = fields.get(key)
+    return value if type(value) is int and value >= 0 else None
 
 
 def write_record(record: Record) -> None:
@@ -133,10 +81,102 @@ def write_record(record: Record) -> None:
     files.replace_file(naming.STATE_DIR / f"{record.job}.json", json.dumps(asdict(record)).encode())
 
 
+def is_alive(record: Record) -> bool:
+    """Tell whether the slurmstepd of a record still runs; when that is not known, whether anything of its job does."""
+    if record.stepd is not None:
+        return process.is_alive(record.stepd)
+    return bool(process.find_in_cgroup(f"/job_{record.job}/"))
+
+
+def reclaim(except_job: int | None = None, seconds: float = float("inf")) -> set[PurePath]:
+    """Release every job on this node whose slurmstepd is gone, but those that another helper is at, for so long.
+
+    Returns the folders where something of them may have been set aside. What fails is told of, and left for the next time.
+    """
+    end, folders = time.monotonic() + seconds, {PurePath(naming.RUN_DIR)}
+    for job in jobs_with(".json"):
+        if job != except_job and time.monotonic() < end:
+            try:
+                folders |= _reclaim_job(job)
+            except (PcoccError, OSError) as error:
+                note(f"job {job} has ended and cannot be released yet: {error}")
+    for job in set(jobs_with(".lock")) - {*jobs_with(".json"), except_job}:
+        _forget_lock(job)
+    set_strays_aside(naming.RUN_DIR)
+    remove_half_records()
+    return folders
+
+
+def _reclaim_job(job: int) -> set[PurePath]:
+    record = read_record(job)
+    if record is None or is_alive(record):
+        return set()
+    with locks.locked_if_free(lock_of(job)) as free:
+        record = read_record(job)
+        if not free or record is None or is_alive(record):
+            return set()
+        release_job(record)
+    return set(folders_of(record))
+
+
+def _forget_lock(job: int) -> None:
+    with locks.locked_if_free(lock_of(job)) as free:
+        if free and read_record(job) is None:
+            Path(lock_of(job)).unlink(missing_ok=True)
+
+
+def set_strays_aside(folder: PurePath) -> None:
+    """Set aside the directories of jobs that have no record any more: /run was emptied by a reboot, scratch was not."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if _JOB.fullmatch(name) and int(name) <= naming.MAX_JOB_ID and read_record(int(name)) is None:
+            with locks.locked_if_free(lock_of(int(name))) as free:
+                if free and read_record(int(name)) is None:
+                    _set_aside([folder], int(name))
+                    Path(lock_of(int(name))).unlink(missing_ok=True)
+
+
+def remove_half_records() -> None:
+    """Delete what killed helpers were writing, such as a job's first record, by which it would have been found."""
+    files.remove_unfinished(naming.STATE_DIR, lambda pid: process.find_process(pid) is None)
+
+
+def release_job(record: Record) -> None:
+    """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
+    if record.stepd is None:
+        note(f"the record of job {record.job} cannot be read: what the job has is released by its number")
+    clear_step(record)
+    removing.remove_netns(record.job)
+    last = {".json": 1, ".lock": 2}
+    for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
+        path.unlink(missing_ok=True)
+
+
+def clear_step(record: Record) -> None:
+    """End and set aside what a boot step has made, but the job's namespace, where VM steps may wait for the next."""
+    if record.step is not None and record.uid is not None:
+        found = process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid)
+        process.end(one for one in found if one != record.stepd)  # which has the user's effective uid while it waits for us
+    _set_aside(folders_of(record), record.job)
+    removing.remove_networks(record.job)
+
+
+def folders_of(record: Record) -> list[PurePath]:
+    """Return where a job has a directory of its own."""
+    return [PurePath(folder) for folder in (naming.RUN_DIR, record.scratch) if folder]
+
+
+def _set_aside(folders: Iterable[PurePath], job: int) -> None:
+    for folder in folders:
+        try:
+            removal.set_aside(folder / str(job))
+        except OSError as error:
+            note(f"{folder / str(job)} stays for now: {error}")
+
+
 def jobs_with(wanted: str) -> list[int]:
     """Return the jobs of which a file of this suffix is kept."""
     names = (os.path.splitext(name) for name in os.listdir(naming.STATE_DIR))
-    return [int(stem) for stem, suffix in names if suffix == wanted and stem.isdigit()]
+    return [int(stem) for stem, suffix in names if suffix == wanted and _JOB.fullmatch(stem)]
 
 
 def ensure_state_directory() -> None:

@@ -6,14 +6,14 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
 from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number
-from pcocc_runtime.system import installed
+from pcocc_runtime.system import drop, installed
 
 
 def run_step(job: str, vms: str, words: Sequence[str]) -> int:
@@ -109,17 +109,31 @@ def network_environment(running: Running) -> dict[str, str]:
 
 def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
     """Run `network_argv` as the job's user, who may be another when root asks; return what it wrote to stdout and stderr."""
-    env = {**_clean_environment(), **network_environment(running)}
-    other: dict[str, Any] = {}
+    argv = network_argv(running, words)
     if os.geteuid() == 0 and running.uid != 0:
-        groups = os.getgrouplist(running.user, running.gid)
-        other = {"user": running.uid, "group": running.gid, "extra_groups": groups}
-        env |= {"USER": running.user, "LOGNAME": running.user, "HOME": "/"}
+        return _run_as_owner(running, argv)
+    env = {**_clean_environment(), **network_environment(running)}
     done = subprocess.run(
-        network_argv(running, words), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-        env=env, cwd="/", check=False, **other,
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=env, cwd="/", check=False
     )  # fmt: skip
     return done.stdout, done.stderr
+
+
+_ROOTS = ("PATH", "LANG", "LC_ALL", "TZ", *sorted(_KEPT))  # what an srun needs of root's environment, and all it gets
+_ASK_SECONDS = 900.0  # the user may stop his own srun; root waits longer than for a busy slurmctld, not for ever
+
+
+def _run_as_owner(running: Running, argv: Sequence[str]) -> tuple[str, str]:
+    rights = drop.Rights(running.uid, running.gid, os.getgrouplist(running.user, running.gid))
+    env = {name: os.environ[name] for name in _ROOTS if name in os.environ} | network_environment(running)
+    env |= {"USER": running.user, "LOGNAME": running.user, "HOME": "/"}
+    try:
+        done = drop.run_as(rights, argv, env, seconds=_ASK_SECONDS)
+    except OSError as error:
+        raise NodeError(f"srun cannot be run here as {running.user}: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise NodeError(f"the nodes of job {running.job} give no answer that comes to an end") from None
+    return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
 def operation_argv(job: int, vms: str, words: Sequence[str], node: str | None = None) -> list[str]:

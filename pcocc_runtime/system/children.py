@@ -9,18 +9,12 @@ import signal
 from collections.abc import Iterable, Sequence
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PR_SET_DUMPABLE = 4
 _GREETING_SECONDS = 5
 
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its slurmstepd dies; survives the exec of an ordinary program."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def refuse_debuggers() -> None:
-    """Let no other process of the same user trace this one or read its memory (prctl(2), PR_SET_DUMPABLE) until it executes another."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def start_keeper(argv: Sequence[str], keep: Iterable[int], after: int) -> None:

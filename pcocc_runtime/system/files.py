@@ -1,4 +1,4 @@
-"""Files and directories: created private, replaced atomically, removed without following links."""
+"""Files and directories: created private, replaced atomically."""
 
 from __future__ import annotations
 
@@ -90,17 +90,6 @@ def make_like(path: PurePath, model: PurePath) -> None:
         pass
     finally:
         os.umask(umask)
-
-
-def remove_tree(path: PurePath) -> None:
-    """Delete a directory and all in it; a link planted inside is removed, never followed (shutil, dir_fd based)."""
-    import shutil  # not at the top: 4 ms of every VM's start
-
-    if os.path.islink(path):
-        os.unlink(path)
-        return
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path)
 
 
 def place_file(file: PurePath, path: PurePath, replace: bool) -> None:

@@ -7,7 +7,8 @@ import re
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -15,7 +16,7 @@ from typing import IO
 
 from pcocc_runtime.errors import NodeError
 
-GONE_SECONDS = 5.0  # a killed process may be in the middle of a write to a slow disk
+GONE_SECONDS = 5.0  # killed processes may be in the middle of a write to a slow disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,30 +154,51 @@ def is_alive(process: ProcessId) -> bool:
 
 
 def kill(process: ProcessId) -> None:
-    """Kill exactly that process, if it still runs, and wait for its end; a pidfd pins it between the look and the signal."""
+    """Kill that very process, if it still runs: a pidfd pins it between the look and the signal."""
+    with _pinned(process) as pidfd:
+        if pidfd is not None:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def end(processes: Iterable[ProcessId], seconds: float = GONE_SECONDS) -> None:
+    """Kill these processes and see them gone; in one time for all of them, since a user can make his hang in the kernel."""
+    every, last = list(processes), time.monotonic() + seconds
+    for one in every:
+        kill(one)
+    for one in every:
+        with _pinned(one) as pidfd:
+            if pidfd is not None:
+                select.select([pidfd], [], [], max(0.0, last - time.monotonic()))
+
+
+@contextmanager
+def _pinned(process: ProcessId) -> Iterator[int | None]:
+    """Give a descriptor of that very process, None when it has ended."""
     try:
         pidfd = os.pidfd_open(process.pid)
     except OSError:
+        yield None
         return
     try:
-        if is_alive(process):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            select.select([pidfd], [], [], GONE_SECONDS)
+        yield pidfd if is_alive(process) else None
     except ProcessLookupError:
         pass
     finally:
         os.close(pidfd)
 
 
-def find_in_netns(path: PurePath, name: str) -> list[ProcessId]:
-    """Return the processes with a name, as in /proc/PID/comm, that are in the network namespace mounted at `path`."""
+def find_in_netns(path: PurePath, name: str, owners: Collection[int]) -> list[ProcessId]:
+    """Return this host's processes of a name, as /proc/PID/comm has it, that are in the network namespace mounted at `path`.
+
+    Only those whose real uid is one of `owners`.
+    """
     found = []
     namespace = os.stat(path)
     for entry in os.scandir("/proc"):
         try:
             if not entry.name.isdigit() or Path(entry.path, "comm").read_text() != f"{name}\n":
                 continue
-            if not os.path.samestat(namespace, os.stat(f"{entry.path}/ns/net")):
+            if not os.path.samestat(namespace, os.stat(f"{entry.path}/ns/net")) or read_owner(int(entry.name)) not in owners:
                 continue
         except OSError:
             continue
@@ -186,8 +208,13 @@ def find_in_netns(path: PurePath, name: str) -> list[ProcessId]:
     return found
 
 
-def find_in_cgroup(part: str, uid: int) -> list[ProcessId]:
-    """Return this host's processes of a user whose cgroup path (v1 or v2) contains `part`, such as /job_7/step_0/.
+def read_owner(pid: int) -> int:
+    """Return the real uid of a process; /proc/PID itself is root's when the process may not be traced (proc(5))."""
+    return int(Path(f"/proc/{pid}/status").read_text(errors="replace").partition("\nUid:")[2].split(maxsplit=1)[0])
+
+
+def find_in_cgroup(part: str, uid: int | None = None) -> list[ProcessId]:
+    """Return this host's processes, of a user or of all, whose cgroup path (v1 or v2) contains `part`, such as /job_7/step_0/.
 
     Several nodes may share a kernel (slurmd -N): a host is told by its UTS namespace.
     """
@@ -197,9 +224,11 @@ def find_in_cgroup(part: str, uid: int) -> list[ProcessId]:
         if not entry.name.isdigit():
             continue
         try:
-            if entry.stat().st_uid != uid or os.readlink(f"{entry.path}/ns/uts") != host:
+            if (uid is not None and entry.stat().st_uid not in (uid, 0)) or os.readlink(f"{entry.path}/ns/uts") != host:
                 continue
             if not any(part in line + "/" for line in Path(entry.path, "cgroup").read_text().splitlines()):
+                continue
+            if uid is not None and read_owner(int(entry.name)) != uid:
                 continue
         except OSError:
             continue

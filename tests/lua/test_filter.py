@@ -26,11 +26,16 @@ SITE = {
 
 @pytest.fixture
 def policy_file(tmp_path: Path) -> Path:
+    return write_policy(tmp_path)
+
+
+def write_policy(directory: Path) -> Path:
+    """Write the policy of SITE as `pcocc config policy` would."""
     for name, text in SITE.items():
-        (tmp_path / name).write_text(text)
-    loaded = load_everything(str(tmp_path))
+        (directory / name).write_text(text)
+    loaded = load_everything(str(directory))
     assert loaded.problems == ()
-    path = tmp_path / "policy.lua"
+    path = directory / "policy.lua"
     path.write_text(policy.render_policy(loaded.policy, loaded.site.max_vms, loaded.templates, loaded.site.default_set))
     return path
 
@@ -79,3 +84,8 @@ assert(written.num_tasks == 3)
 """
     (tmp_path / "sample.lua").write_text(script)
     run(interpreter, tmp_path / "sample.lua")
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_what_a_submitter_sends_never_makes_much_work(interpreter: str, policy_file: Path) -> None:
+    print(run(interpreter, ROOT / "tests/lua/bounds.lua", ROOT / "job_submit", policy_file))

@@ -3,8 +3,7 @@
 Usage: deadly.py MODE; a set-up request for job 12 with STEPD in place of slurmstepd's number is on stdin. A step is whatever changes
 something outside of the process: a process started or ended, a file or directory made or removed, a mount, a kernel setting. The
 interpreter tells of each beforehand (https://docs.python.org/3/library/audit_events.html), and the helper is stopped there, so
-between any two. Prints a line of JSON for each step: what it would have been, how the helper ended, and what
-is left in the end.
+between any two. Prints a line of JSON for each step: what it would have been, how the helper ended, and what is left in the end.
 """
 
 import contextlib
@@ -24,30 +23,28 @@ from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.node import main as node
-from pcocc_runtime.node import planning
+from pcocc_runtime.node import planner, planning, removal, setup
 from pcocc_runtime.system import process
 from tests.netns.fabric import release
 
-PRELOADED = (planning,)  # here, so that no fork has to load it
+PRELOADED = planning, setup  # here, so that no fork has to load them
 CHANGES = {
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chown", "os.chmod", "fcntl.ioctl",
     "subprocess.Popen", "pcocc.kill", "pcocc.started",
 }  # fmt: skip
 NETNS = str(naming.NETNS_DIR)
 PATIENCE = 30  # seconds for what takes less than one
-real_kill, real_communicate = process.kill, subprocess.Popen.communicate
+real_kill, real_communicate, real_plan = process.kill, subprocess.Popen.communicate, planner.plan_as_nobody
 
 
 class Watch:
     """Counts the steps of a helper, and stops it at the one before which it is to end."""
 
     def __init__(self, last: int, how: str, steps: mmap.mmap, told: int) -> None:
-        self.helper, self.last, self.how, self.told = os.getpid(), last, how, told
-        self.steps = steps
+        self.last, self.how, self.told = last, how, told
+        self.steps = steps  # shared with children of the helper, who delete what users have left
 
     def hear(self, event: str, args: tuple[Any, ...]) -> None:
-        if os.getpid() != self.helper:
-            return  # its planner, which changes nothing
         if event == "open" and isinstance(args[0], (str, bytes, os.PathLike)):
             path = os.fsdecode(args[0])
             if args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and path != "/dev/null":
@@ -70,14 +67,10 @@ class Watch:
         number = int.from_bytes(self.steps[:8], "big") + 1
         self.steps[:8] = number.to_bytes(8, "big")
         if number == self.last:
-            os.write(self.told, json.dumps([str(word) for word in what]).encode())
+            os.write(self.told, json.dumps([os.getpid(), *(str(word) for word in what)]).encode())
             if self.how == "fail":
                 raise OSError(errno.EIO, "the test's own error")
-            if self.how == "pause":
-                os.kill(os.getpid(), signal.SIGSTOP)
-                return
-            os.kill(self.helper, signal.SIGKILL)
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGSTOP)  # until who hears this kills it, and its helper, or lets it go on
 
 
 watched: Watch | None = None
@@ -89,6 +82,13 @@ def kill(one: process.ProcessId) -> None:
     real_kill(one)
 
 
+def plan(*words: Any) -> None:
+    """Plan, which changes nothing: no step of it is told."""
+    global watched
+    watched = None
+    real_plan(*words)
+
+
 def communicate(child: subprocess.Popen[Any], *words: Any, **more: Any) -> Any:
     sys.audit("pcocc.started", child.args)
     return real_communicate(child, *words, **more)
@@ -96,6 +96,8 @@ def communicate(child: subprocess.Popen[Any], *words: Any, **more: Any) -> Any:
 
 subprocess.Popen.communicate = communicate  # type: ignore[method-assign]
 process.kill = kill  # type: ignore[assignment]
+removal.close_all_but = lambda kept: None  # type: ignore[assignment]  # else the steps of what has become a user's are not told
+planner.plan_as_nobody = plan  # type: ignore[assignment]
 
 
 def run(
@@ -119,6 +121,12 @@ def run(
     os.close(tells)
     with open(hears) as stream:
         step = os.read(stream.fileno(), 4096).decode()  # or nothing, at the helper's end
+        who, *what = json.loads(step) if step else (child,)
+        if step and how == "kill":
+            os.kill(child, signal.SIGKILL)
+            if who != child:  # one that has become a user's, who cannot kill root's
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(who, signal.SIGKILL)
         if step and meanwhile:
             try:
                 meanwhile()
@@ -128,7 +136,7 @@ def run(
         stream.read()  # to the end of what it has forked, which shares its locks
     with open(said) as stream:
         stream.seek(0)
-        return status, stream.read(), step
+        return status, stream.read(), json.dumps(what) if step else ""
 
 
 def see() -> set[str]:

@@ -1,9 +1,13 @@
-"""Taking a job's networks away again: what a release, which loads little, needs to know of them. All of it may run twice."""
+"""A job's networks on a node go again. It imports little, unlike who makes them: a release is on every job's way.
+
+Every removal may be repeated.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
 
 from pcocc_runtime import naming
@@ -22,7 +26,7 @@ def remove_networks(job: int) -> None:
     built = os.path.exists(path)
     if os.path.ismount(path):  # else a helper was killed before it was
         try:
-            _end_dnsmasq(job)
+            end_dnsmasq(job)
             _remove_links(path.name)
         except (NodeError, FileNotFoundError):
             if os.path.ismount(path):  # else what a killed helper had started has just deleted it
@@ -34,16 +38,16 @@ def remove_networks(job: int) -> None:
             raise  # without a namespace it was nft that failed the set-up, and there is no table
 
 
-def _end_dnsmasq(job: int) -> None:
+def end_dnsmasq(job: int) -> None:
     """End the servers in the job's namespace: one that a killed helper has just started has no PID file yet.
 
     One that is becoming a daemon forks twice, perhaps while we look: nothing is there when nothing was found twice in a row.
+    The job's user is in the namespace too, and calls processes of his what he likes: those are not looked at.
     """
-    empty = 0
+    empty, owners = 0, {0, pwd.getpwnam(naming.DNSMASQ_USER).pw_uid}
     for _ in range(8):
-        found = process.find_in_netns(naming.netns_path(job), "dnsmasq")
-        for one in found:
-            process.kill(one)
+        found = process.find_in_netns(naming.netns_path(job), "dnsmasq", owners)
+        process.end(found)
         empty = 0 if found else empty + 1
         if empty == 2:
             return
@@ -52,8 +56,8 @@ def _end_dnsmasq(job: int) -> None:
 def _remove_links(netns: str) -> None:
     """Delete every device but lo of a namespace, so that a process still inside keeps no tunnel alive.
 
-    As a group, because the kernel waits for all its CPUs once for each request (unregister_netdevice_many). By ip(8), because
-    pyroute2 takes longer to import than all this. Forced: a device goes by itself when its other end does.
+    As a group, because the kernel waits for all its CPUs once for each request (unregister_netdevice_many).
+    Forced, because a device goes by itself when its other end does.
     """
     names = _list_links(netns)
     if names:

@@ -1,0 +1,145 @@
+"""Root's set-up of a boot step on a node: planned by nobody, recorded and carried out by root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePath
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.boot_step import MAX_REQUEST, BootStep, parse_boot_step
+from pcocc_runtime.documents.work import Held, Nat, Offer, decode_nat
+from pcocc_runtime.errors import NodeError, PcoccError
+from pcocc_runtime.networks import nat
+from pcocc_runtime.node import accelerator, apply, planner, records, removal
+from pcocc_runtime.node.records import Record
+from pcocc_runtime.system import files, locks, ports, process, trust
+
+_OTHERS_SECONDS = 5.0  # a set-up spends for jobs whose slurmstepd was killed
+_LEFT_SECONDS = 0.5  # and for what users have left in directories
+
+
+class _Yield(Exception):
+    """Another boot step of the job holds the node; `status` is the exit status that says which must go."""
+
+    def __init__(self, status: int, step: int) -> None:
+        self.status, self.step = status, step
+
+
+def set_up(confdir: str) -> int:
+    """Make what the boot step on standard input needs here; print its taps, or the step that is in its way, for the plugin.
+
+    Returns 0, or the exit status that says what the plugin is to do.
+    """
+    request = sys.stdin.read(MAX_REQUEST + 1)
+    if len(request) > MAX_REQUEST:
+        raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
+    step = parse_boot_step(request.splitlines())
+    trust.ensure_root_only(confdir)
+    records.ensure_state_directory()
+    try:
+        with planner.planning(request, confdir) as plan:
+            answer = _make_room_and_make(step, plan)
+    except planner.ChargeWanted:
+        return wire.HELPER_CHARGE
+    except _Yield as other:
+        print(f"conflict {other.step}")
+        return other.status
+    print(answer, end="")
+    return 0
+
+
+def _make_room_and_make(step: BootStep, plan: planner.Planner) -> str:
+    folders = records.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
+    offer = plan.hear_offer()
+    folders.add(PurePath(offer.scratch))
+    removal.finish(folders, _LEFT_SECONDS)
+    try:
+        with locks.locked(records.lock_of(step.job)):
+            return _make(step, plan, offer)
+    except (PcoccError, OSError):
+        removal.finish(folders, _LEFT_SECONDS)
+        raise
+
+
+def _make(step: BootStep, plan: planner.Planner, offer: Offer) -> str:
+    record = _claim(step, offer.scratch)
+    with _undone_on_failure(step.job):
+        held = _hold(record, offer)
+        chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
+        work = plan.hear_work(Held(held, chosen.kind, chosen.why))
+        _make_directories(record)
+        apply.make_networks(step.job, work.acts)
+        files.replace_file(naming.job_dir(step.job) / naming.NODE_FILE, work.node.encode(), 0o644)
+        _give_directories(step, record)
+    return work.answer
+
+
+@contextlib.contextmanager
+def _undone_on_failure(job: int) -> Iterator[None]:
+    """Leave nothing of a job whose set-up fails."""
+    try:
+        yield
+    except (PcoccError, OSError):
+        record = records.read_record(job)
+        if record is not None:
+            records.release_job(record)
+        raise
+
+
+def _claim(step: BootStep, scratch: str) -> Record:
+    """Take the node for this boot step; of two live ones the older, that is the lower step id, has it on every node."""
+    old = records.read_record(step.job)
+    if old is not None and old.step not in (None, step.step) and old.stepd is not None and process.is_alive(old.stepd):
+        assert old.step is not None
+        if old.step < step.step:
+            raise _Yield(wire.HELPER_DUPLICATE, old.step)
+        records.write_record(replace(old, heir=step.step))
+        raise _Yield(wire.HELPER_CONFLICT, old.step)
+    if old is not None and old.step != step.step:
+        records.clear_step(old)
+    stepd = process.find_process(step.stepd)
+    if stepd is None:
+        raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
+    record = Record(step.job, step.step, step.uid, stepd, scratch, nat=old.nat if old else None)
+    records.write_record(record)
+    return record
+
+
+def _hold(record: Record, offer: Offer) -> Nat | None:
+    """Choose the job's way out of its namespace among what no other job of this node holds, and record it."""
+    if not offer.way_out:
+        return _read_held(record)
+    with locks.locked_directory(naming.STATE_DIR):
+        others = [records.read_record(job) for job in records.jobs_with(".json") if job != record.job]
+        taken = [held for other in others if other and (held := _read_held(other))]
+        found = nat.choose_nat(offer.ports, _read_held(record), taken, ports.is_free)
+        records.write_record(replace(record, nat=found))
+    return found
+
+
+def _read_held(record: Record) -> Nat | None:
+    """Return what a job holds of the node; None also when its record, of another version perhaps, does not tell."""
+    try:
+        return decode_nat(record.nat)
+    except (LookupError, TypeError, AttributeError):
+        return None
+
+
+def _make_directories(record: Record) -> None:
+    """Make the job's directories, root's for now; what an earlier try has left there is its user's already, and not gone into."""
+    assert record.scratch is not None
+    os.makedirs(record.scratch, mode=0o755, exist_ok=True)
+    for folder in records.folders_of(record):
+        removal.set_aside(folder / str(record.job))
+        os.mkdir(folder / str(record.job), 0o700)
+
+
+def _give_directories(step: BootStep, record: Record) -> None:
+    """Give the job's directories to its user: from here on root writes nothing into them."""
+    for folder in records.folders_of(record):
+        os.chown(folder / str(step.job), step.uid, step.gid, follow_symlinks=False)

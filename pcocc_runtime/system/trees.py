@@ -1,0 +1,120 @@
+"""Directory trees: deleted with all in them, however deep, and whoever changes them meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import PurePath
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # of a rename of a directory: the name is something else's
+
+
+def remove_tree(path: PurePath) -> None:
+    """Delete a directory and all in it; a link is deleted, never followed. OSError when something cannot be deleted."""
+    try:
+        top = os.open(path, _DIRECTORY)
+    except FileNotFoundError:
+        return
+    except OSError:
+        if not os.path.islink(path):
+            raise
+        os.unlink(path)
+        return
+    try:
+        empty(top)
+    finally:
+        os.close(top)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)
+
+
+def empty(top: int) -> None:
+    """Delete all in a directory, given open, as far as this process may.
+
+    What is inside a directory of it is moved up before that goes, so no depth takes a descriptor, memory or a longer path. What
+    may not be deleted, or became something else meanwhile, is passed over.
+    """
+    numbers, idle = itertools.count(), 0
+    while idle < 2:  # a name that has become something else is looked at once more
+        idle += 1
+        for name in _scan(top, "."):
+            if _remove(top, name, numbers):
+                idle = 0
+
+
+def _scan(parent: int, name: str) -> Iterator[str]:
+    """Yield the names in a directory as they are read, however many there are; none when it is no directory that may be read."""
+    try:
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError:
+        return
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                yield entry.name
+    finally:
+        os.close(fd)
+
+
+def _remove(top: int, name: str, numbers: Iterator[int]) -> bool:
+    """Delete what has a name in the directory, or make it emptier; return whether anything has changed."""
+    if (done := _unlink(top, name)) is not None:
+        return done
+    if _rmdir(top, name):
+        return True
+    _unshut(top, name)
+    try:
+        inner = os.open(name, _DIRECTORY, dir_fd=top)
+    except OSError:
+        return False
+    changed = False
+    try:
+        for each in _scan(inner, "."):
+            changed |= _lift(inner, each, top, numbers)
+    finally:
+        os.close(inner)
+    return _rmdir(top, name) or changed
+
+
+def _lift(inner: int, name: str, top: int, numbers: Iterator[int]) -> bool:
+    """Delete a file in a directory of the directory, or move a directory up; return whether that was possible."""
+    if (done := _unlink(inner, name)) is not None:
+        return done
+    _unshut(inner, name)
+    for number in numbers:
+        try:
+            os.rename(name, str(number), src_dir_fd=inner, dst_dir_fd=top)
+            return True
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                return False
+    return False
+
+
+def _unshut(parent: int, name: str) -> None:
+    """Let who deletes into a directory of his own, and let it be moved; a link is followed, with his rights."""
+    with contextlib.suppress(OSError):
+        os.chmod(name, 0o700, dir_fd=parent)
+
+
+def _unlink(parent: int, name: str) -> bool | None:
+    """Delete a file; return whether that was possible, None for a directory."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except IsADirectoryError:
+        return None
+    except OSError:
+        return False
+    return True
+
+
+def _rmdir(parent: int, name: str) -> bool:
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,429 @@
+"""What a user leaves in the directories of his job, to break the node for everybody: root never walks there.
+
+`once` is what root did before: it walked, as shutil.rmtree does.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.node import removal
+from pcocc_runtime.system import drop, mounts, trees
+from tests.attack.user import ALICE, BOB, Fuse, apart, as_user, mount
+from tests.waiting import limit
+
+
+def once(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A directory of root's, such as /run/pcocc, with a job's in it that is Alice's."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # as /run, on a disk of no other's
+        Path(name).chmod(0o755)
+        (Path(name) / "12").mkdir(mode=0o700)
+        os.chown(Path(name) / "12", ALICE, ALICE)
+        yield Path(name)
+        for left in (removal.ASIDE, "12"):
+            trees.remove_tree(Path(name, left))
+
+
+def plant(folder: Path, attack: Callable[[], object]) -> None:
+    """Have Alice do something in her job's directory."""
+
+    def inside() -> None:
+        os.chdir(folder / "12")
+        attack()
+
+    assert as_user(ALICE, inside)
+
+
+def nest(depth: int) -> None:
+    for _level in range(depth):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("file").touch()
+
+
+def shut() -> None:
+    """Make a tree that nobody may enter, write to or move."""
+    nest(3)
+    while os.getcwd().endswith("d"):
+        here = os.getcwd()
+        os.chdir("..")
+        os.chmod(here, 0)
+    os.chmod(".", 0)
+
+
+def numbers() -> None:
+    """Take the names that directories have while their parents are deleted."""
+    for number in range(40):
+        os.makedirs(f"{number}/d/{number}")
+    for number in range(40, 60):
+        Path(str(number)).touch()
+        os.makedirs(f"deep/{number}/d")
+
+
+def kinds() -> None:
+    """Make one of each kind of file, and links that lead elsewhere."""
+    os.mkfifo("fifo")
+    os.symlink("/etc", "link")
+    os.makedirs("directory/below")
+    os.symlink("/etc", "directory/link")
+    os.symlink("..", "directory/up")
+    Path("directory/newline\n\udcff").touch()
+
+
+TREES = [lambda: nest(1200), lambda: nest(5000), shut, numbers, kinds, lambda: None]
+NAMES = ["1,200 deep", "5,000 deep", "shut", "numbers", "kinds", "empty"]
+
+
+@pytest.mark.parametrize("attack", TREES, ids=NAMES)
+def test_a_tree_is_out_of_the_way_at_once_and_gone_soon(folder: Path, attack: Callable[[], object]) -> None:
+    before = sorted(os.listdir("/etc"))
+    plant(folder, attack)
+    removal.set_aside(folder / "12")
+    assert os.listdir(folder) == [removal.ASIDE]
+    assert (folder / removal.ASIDE).stat().st_mode & 0o777 == 0o700
+    assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
+    removal.set_aside(folder / "12")  # may be done twice
+    assert removal.finish([folder], 1) and sorted(os.listdir("/etc")) == before
+
+
+def test_once_a_deep_tree_stopped_root(folder: Path) -> None:
+    plant(folder, lambda: nest(1200))
+    with pytest.raises(RecursionError):
+        once(folder / "12")
+
+
+def test_many_files_take_their_share_of_time_only(folder: Path) -> None:
+    plant(folder, lambda: [Path(f"{number:05}").touch() for number in range(30000)])
+    removal.set_aside(folder / "12")
+    assert os.listdir(folder) == [removal.ASIDE]
+    left = None
+    for _helper in range(1000):
+        if removal.finish([folder], 0.05):
+            break
+        (only,) = (folder / removal.ASIDE).iterdir()
+        assert left is None or len(os.listdir(only)) <= left
+        left = len(os.listdir(only))
+    assert os.listdir(folder) == []
+    assert left, "it took one time only, so nothing was tried"
+
+
+SWAP = """
+import os
+os.mkfifo("fifo")
+os.makedirs("directory/below")
+print("ready", flush=True)
+while True:
+    for name in ("directory", "fifo"):
+        try:
+            os.rename(name, "other"); os.mkdir(name); os.rename("other", name + "/moved"); os.mkfifo("new"); os.rename("new", "x")
+        except OSError:
+            pass
+"""
+
+
+def start_as_alice(folder: Path, script: str) -> subprocess.Popen[bytes]:
+    """Start a program of Alice's in her job's directory."""
+    child = subprocess.Popen(
+        [sys.executable, "-ISc", script], cwd=folder / "12", stdout=subprocess.PIPE, user=ALICE, group=ALICE, extra_groups=[]
+    )
+    assert child.stdout and child.stdout.readline() == b"ready\n"
+    return child
+
+
+def test_a_process_that_changes_the_tree_meanwhile_only_keeps_it(folder: Path) -> None:
+    with start_as_alice(folder, SWAP) as attacker:
+        removal.set_aside(folder / "12")
+        assert os.listdir(folder) == [removal.ASIDE]
+        begin = time.monotonic()
+        removal.finish([folder], 0.5)
+        assert time.monotonic() - begin < limit(10)
+        attacker.kill()
+    assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("new", ["fifo", "link", "file"])
+def test_a_directory_may_become_anything_at_any_moment(folder: Path, monkeypatch: pytest.MonkeyPatch, new: str) -> None:
+    """The moment is made certain: just before the directory that was seen is opened."""
+    victim, real = folder / "12/victim", os.open
+
+    def swap(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "victim" and victim.is_dir():
+            victim.rename(folder / "12/away")
+            {"fifo": os.mkfifo, "link": lambda name: os.symlink("/etc", name), "file": lambda name: Path(name).touch()}[new](victim)
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    (victim / "below").mkdir(parents=True)
+    monkeypatch.setattr(os, "open", swap)
+    if new != "fifo":  # on which it waited for ever
+        with pytest.raises(OSError, match=r"link|irectory"):
+            once(folder / "12")
+        shutil.rmtree(folder / "12/away")
+        victim.unlink()
+        (victim / "below").mkdir(parents=True)
+    trees.remove_tree(folder / "12")
+    assert os.listdir(folder) == [] and Path("/etc/passwd").exists()
+
+
+@pytest.mark.parametrize("where", [".", "inside", "inside/below"])
+@pytest.mark.parametrize("kind", ["fuse", "tmpfs"])
+def test_what_a_user_has_mounted_holds_nothing(folder: Path, where: str, kind: str) -> None:
+    def scenario() -> None:
+        job = folder / "12"
+        plant(folder, lambda: os.makedirs("inside/below"))
+        if kind == "fuse":
+            one = Fuse(str(job / where), ALICE)
+        else:
+            mount("tmpfs", str(job / where), "tmpfs")
+            (job / where / "precious").touch()
+            seen = os.open(job / where, os.O_RDONLY | os.O_DIRECTORY)
+        if kind == "fuse":
+            with pytest.raises(OSError, match=r"."):
+                once(job)
+        removal.set_aside(job)
+        assert os.listdir(folder) == [removal.ASIDE]
+        assert removal.finish([folder], limit(2)) and os.listdir(folder) == []
+        assert str(folder) not in Path("/proc/self/mountinfo").read_text()
+        if kind == "fuse":
+            one.close()
+        else:
+            assert os.listdir(seen) == ["precious"]  # nothing in it was deleted: it may be the user's home
+
+    apart(scenario)
+
+
+def test_a_mount_covers_a_mount(folder: Path) -> None:
+    def scenario() -> None:
+        for _time in range(50):
+            mount("tmpfs", str(folder / "12"), "tmpfs")
+        removal.set_aside(folder / "12")
+        assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
+
+    apart(scenario)
+
+
+def test_a_root_of_the_kernels_own_stays_and_all_else_goes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scenario() -> None:
+        mount("tmpfs", str(folder / "12"), "tmpfs")
+        (folder / "12/a b\\").mkdir()
+        mount("tmpfs", str(folder / "12/a b\\"), "tmpfs")
+        listed = [line.split(b" ", 5) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+        assert mounts._plan_detaching(listed) == [b"/"]
+        bare = [[one[0], one[0], *one[2:]] if one[4] == b"/" else one for one in listed]
+        planned = mounts._plan_detaching(bare)
+        assert os.fsencode(folder / "12/a b\\") in planned and b"/" not in planned
+        monkeypatch.setattr(mounts, "_plan_detaching", lambda found: planned)
+        removal.set_aside(folder / "12")
+        assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
+
+    apart(scenario)
+
+
+def test_where_mounts_stay_nothing_is_deleted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "_plan_detaching", lambda found: [])
+    plant(folder, lambda: nest(3))
+    removal.set_aside(folder / "12")
+    assert not removal.finish([folder], 5)
+    assert [path.name for path in (folder / removal.ASIDE).glob("*/*")] == ["d"]
+
+
+def test_a_deletion_that_hangs_is_left_to_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before there was a way without mounts: Alice's process hangs in the kernel, in what she has mounted, for good."""
+
+    def scenario() -> None:
+        plant(folder, lambda: os.makedirs("inside"))
+        one = Fuse(str(folder / "12/inside"), ALICE)
+        threading.Thread(target=one.swallow, daemon=True).start()
+        monkeypatch.setattr(removal, "_DEAD_SECONDS", 0.1)
+        begin = time.monotonic()
+
+        def hang() -> None:
+            one.close()  # this process's: else the program would not end before it does
+            drop.become(drop.Rights(ALICE, ALICE))
+            os.listdir(folder / "12/inside")
+
+        assert not removal._run_apart(hang, 0.3)
+        assert time.monotonic() - begin < limit(10)
+        one.close()
+
+    (folder / "12").chmod(0o755)
+    apart(scenario)
+
+
+def test_the_user_stops_the_process_that_deletes_his_files(folder: Path) -> None:
+    """It is his, so he can; root waits for its time, and deletes what others have left."""
+    (folder / "13").mkdir()
+    os.chown(folder / "13", BOB, BOB)
+
+    def stop() -> None:
+        while True:
+            for entry in os.scandir("/proc"):
+                if entry.name.isdigit() and int(entry.name) != os.getpid():
+                    try:
+                        os.kill(int(entry.name), signal.SIGSTOP)
+                    except OSError:
+                        continue
+
+    plant(folder, lambda: nest(2000))
+    attacker = os.fork()
+    if attacker == 0:
+        as_user(ALICE, stop)
+        os._exit(0)
+    try:
+        for job in ("12", "13"):
+            removal.set_aside(folder / job)
+        for _helper in range(20):  # in no order: one of them comes to Bob's first
+            removal.finish([folder], 1)
+            left = [path.name for path in (folder / removal.ASIDE).iterdir()]
+            if not any(name.startswith("13") for name in left):
+                break
+        assert [name[:2] for name in left] == ["12"]
+    finally:
+        os.kill(attacker, signal.SIGKILL)
+        os.waitpid(attacker, 0)
+    subprocess.run(["pkill", "-KILL", "-U", str(ALICE)], check=False)
+    assert removal.finish([folder], limit(60))
+
+
+def test_who_deletes_has_the_owners_rights_and_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hears, tells = os.pipe()
+
+    def look(_top: int) -> None:
+        seen = os.getresuid(), os.getresgid(), os.getgroups(), os.getsid(0) == os.getpid(), os.path.isdir("/proc/self")
+        os.write(tells, json.dumps(seen).encode())
+
+    monkeypatch.setattr(trees, "empty", look)
+    monkeypatch.setattr(removal, "close_all_but", lambda kept: None)  # which the next test sees
+    removal.set_aside(folder / "12")
+    assert removal.finish([folder], limit(60))
+    os.close(tells)
+    with open(hears) as stream:
+        assert json.load(stream) == [[ALICE] * 3, [ALICE] * 3, [], True, False]  # no mounts, so no /proc
+
+
+def test_no_descriptor_goes_along() -> None:
+    kept = os.open("/", os.O_PATH)
+
+    def look() -> None:
+        removal.close_all_but(kept)
+        for fd in range(256):
+            if fd != kept:
+                with pytest.raises(OSError, match="Bad file"):
+                    os.fstat(fd)
+        os.fstat(kept)
+
+    assert removal._run_apart(look, limit(60))
+    os.close(kept)
+
+
+def test_roots_folder_cannot_be_made_by_somebody_else(folder: Path) -> None:
+    """Where a site's scratch can be written to by all (mode 1777), a user may be first to take the name."""
+    (folder / "precious").mkdir()
+    (folder / "precious/file").touch()
+    (folder / removal.ASIDE).symlink_to("precious")
+    with pytest.raises(OSError, match=r"\.aside"):
+        removal.set_aside(folder / "12")
+    assert not removal.finish([folder], limit(60)) and (folder / "precious/file").exists()
+    (folder / removal.ASIDE).unlink()
+    (folder / removal.ASIDE).mkdir()
+    os.chown(folder / removal.ASIDE, BOB, BOB)
+    os.link(folder / "precious/file", folder / removal.ASIDE / "file")
+    removal.finish([folder], limit(60))
+    assert (folder / removal.ASIDE / "file").exists()
+    removal.set_aside(folder / "12")
+    assert (folder / removal.ASIDE).stat().st_uid == 0
+    assert removal.finish([folder], limit(60)) and (folder / "precious/file").exists()
+    trees.remove_tree(folder / "precious")
+
+
+def test_files_of_another_user_stay_and_hold_up_nobody(folder: Path) -> None:
+    """Alice lets Bob leave something that she cannot delete: it waits in root's folder, where it is in nobody's way."""
+    plant(folder, lambda: (os.mkdir("shared"), os.chmod("shared", 0o777), os.chmod(".", 0o755)))
+    assert as_user(BOB, lambda: os.makedirs(folder / "12/shared/bobs/own"))
+    removal.set_aside(folder / "12")
+    assert not removal.finish([folder], limit(60))
+    assert os.listdir(folder) == [removal.ASIDE]
+
+
+def test_a_file_of_roots_in_a_users_directory_goes_too(folder: Path) -> None:
+    (folder / "12/node.json").touch()
+    removal.set_aside(folder / "12")
+    assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
+
+
+def test_what_has_a_jobs_name_and_is_no_directory_goes_too(folder: Path) -> None:
+    (folder / "12").rmdir()
+    (folder / "12").symlink_to("/etc")
+    removal.set_aside(folder / "12")
+    assert removal.finish([folder], limit(60)) and os.listdir(folder) == [] and Path("/etc/passwd").exists()
+
+
+def test_helpers_at_the_same_time(folder: Path) -> None:
+    """Two remove and make the folder under each other's hands."""
+    for job in range(100, 160):
+        (folder / str(job)).mkdir()
+    (folder / "12").rmdir()
+
+    def work(jobs: range) -> None:
+        for job in jobs:
+            removal.set_aside(folder / str(job))
+            removal.finish([folder], limit(60))
+
+    children = []
+    for jobs in (range(100, 160, 2), range(101, 160, 2)):
+        children.append(os.fork())
+        if children[-1] == 0:
+            status = 1
+            try:
+                work(jobs)
+                status = 0
+            finally:
+                os._exit(status)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
+
+
+def test_a_tree_of_ones_own_is_removed_as_before(tmp_path: Path) -> None:
+    for attack in (lambda: nest(1500), numbers, kinds):
+        (tmp_path / "tree").mkdir()
+        os.chdir(tmp_path / "tree")
+        attack()
+        os.chdir("/")
+        trees.remove_tree(tmp_path / "tree")
+        assert os.listdir(tmp_path) == []
+    trees.remove_tree(tmp_path / "tree")
+    (tmp_path / "link").symlink_to("/etc")
+    trees.remove_tree(tmp_path / "link")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        trees.remove_tree(tmp_path / "file")
+
+
+def test_nothing_of_a_helper_outlives_it() -> None:
+    """Whoever deletes for a helper is killed with it."""
+    hears, tells = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        removal._run_apart(lambda: (os.write(tells, b"!"), signal.pause()), 3600)
+        os._exit(1)
+    os.close(tells)
+    with open(hears, "rb") as stream:
+        assert stream.read(1) == b"!"
+        os.kill(helper, signal.SIGKILL)
+        os.waitpid(helper, 0)
+        assert stream.read() == b""  # nobody has the other end any more
