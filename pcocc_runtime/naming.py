@@ -1,4 +1,4 @@
-"""Names and numbers derived from (job id, network index, VM rank): the one place where they are made.
+"""Names and numbers derived from (job id, network index, VM rank): the one place where they are made, with `addressing`.
 
 Nothing here is allocated or remembered: two nodes, or two attempts, compute the same. Two live jobs never meet
 because job ids are unique while alive and every name below is injective in the job id.
@@ -6,21 +6,19 @@ because job ids are unique while alive and every name below is injective in the 
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network
 from pathlib import PurePosixPath
 
 from pcocc_runtime.documents import wire
 
 MAX_JOB_ID = 0x03FFFFFF  # Slurm: MAX_JOB_ID is 0x03FF0000 and MaxJobId cannot exceed it (slurm.conf(5))
 MAX_NETWORKS = 64  # networks of one job; with it the ports below stay in 24832..25087
-MAX_RANK = 0x3FFFF  # 18 bits of the MAC address
-FIRST_HOST6 = MAX_RANK + 1  # of the VMs in their IPv6 prefix: one prefix has room for all of them
+MAX_RANK = 0x3FFFF  # 18 bits of the MAC address, see addressing.vm_mac
 
 MAX_INTERFACE_NAME = 15  # IFNAMSIZ of linux/if.h, less the zero byte
 OWN_PREFIX = "pcn"  # begins the names of pcocc's other interfaces on the host
 MAX_PORT_PREFIX = MAX_INTERFACE_NAME - 8  # see bridged_port
-MAX_BRIDGED_RANK = 0x3FFF  # 14 bits of the MAC address, see bridged_mac
-NODE_MAC_PREFIX = "02:70:63"
+MAX_BRIDGED_RANK = 0x3FFF  # 14 bits of the MAC address, see addressing.bridged_mac
 
 VXLAN_PORT_BASE = 24832  # below Linux's ephemeral range (32768..60999), not in the IANA registry
 TUNNEL_PORTS = f"{VXLAN_PORT_BASE}-{VXLAN_PORT_BASE + 4 * MAX_NETWORKS - 1}"  # of all jobs, as nft writes a range
@@ -90,25 +88,6 @@ def tap_name(rank: int, network: int) -> str:
     return f"tap{rank}n{network}"
 
 
-def vm_mac(prefix: str, rank: int, network: int) -> str:
-    """Return the MAC of a VM's interface: the site's three bytes, 6 bits of network, 18 bits of rank."""
-    return _mac(prefix, (network << 18) | rank)
-
-
-def node_mac(index: int, network: int) -> str:
-    """Return the MAC of a network's tunnel on the job's `index`-th node; locally administered, never a VM's."""
-    return _mac(NODE_MAC_PREFIX, (network << 18) | index)
-
-
-def bridged_mac(job: int, rank: int, network: int) -> str:
-    """Return the MAC of a VM's interface on a segment that jobs share: locally administered, 26 bits of job id, 6 of network,
-    14 of rank.
-    """
-    bits = (job << 20) | (network << 14) | rank
-    first = (bits >> 40) << 2 | 0b10  # bit 0 clear: one station; bit 1 set: not a manufacturer's (IEEE 802, 8.2)
-    return bytes([first, *(bits & 0xFFFFFFFFFF).to_bytes(5, "big")]).hex(":")
-
-
 def bridged_port(prefix: str, job: int, network: int) -> str:
     """Return the name, among the host's interfaces, of the job's port on a bridge of the host (at most 15 characters).
 
@@ -121,72 +100,11 @@ def bridged_port(prefix: str, job: int, network: int) -> str:
     return f"{prefix}{digits}{network:02d}"
 
 
-def gateway_mac(network: int) -> str:
-    """Return the MAC of the gateway of a network: the same on every node, as its address is."""
-    return _mac("02:70:67", network)
-
-
-def _mac(prefix: str, low: int) -> str:
-    tail = low.to_bytes(3, "big").hex(":")
-    return f"{prefix}:{tail}"
-
-
-def vm_address(network: IPv4Network, rank: int) -> IPv4Address:
-    """Return the address of a VM: the network's first host address plus its rank."""
-    return network.network_address + 1 + rank
-
-
-def gateway_address(network: IPv4Network) -> IPv4Address:
-    """Return the address of gateway, DHCP and DNS, the same on every node: the network's last host address."""
-    return network.broadcast_address - 1
-
-
-def node_address(network: IPv4Network, index: int) -> IPv4Address:
-    """Return the address the job's `index`-th node itself uses in the network, just below the gateway's."""
-    return network.broadcast_address - 2 - index
-
-
-def cluster_network6(job: int, network: int) -> IPv6Network:
-    """Return the IPv6 prefix of a network of the job: unique local (RFC 4193), the last 32 bits
-    those of the job id and the network's index.
-    """
-    bits = 0xFD70_636F << 32 | job << 6 | network
-    return IPv6Network((bits << 64, 64))
-
-
-def vm_address6(network: IPv6Network, rank: int) -> IPv6Address:
-    """Return the IPv6 address of a VM; blocks of ranks that are powers of two are prefixes."""
-    return network.network_address + FIRST_HOST6 + rank
-
-
-def gateway_address6(network: IPv6Network) -> IPv6Address:
-    """Return the IPv6 address of the DNS server, the same on every node; routers are known by their link-local address."""
-    return network.network_address + 1
-
-
-def room_for(network: IPv4Network, vms: int, nodes: int) -> bool:
-    """Tell whether VMs, nodes and the gateway have distinct addresses in the network."""
-    return vms + nodes + 3 <= network.num_addresses
-
-
 def uplink_name(job: int) -> str:
     """Return the name of the host's end of the job's veth pair (at most 15 characters)."""
     return f"{OWN_PREFIX}{job}"
 
 
-def uplink_addresses(slot: int) -> tuple[IPv4Address, IPv4Address]:
-    """Return the addresses of the host's and of the job's end of a veth pair: a /31 (RFC 3021)."""
-    first = UPLINK_NETWORK.network_address + 2 * slot
-    return first, first + 1
-
-
 def host_table(job: int) -> str:
     """Return the name of the job's nftables table in the host's namespace."""
     return f"pcocc-{job}"
-
-
-def link_local_address(mac: str) -> IPv6Address:
-    """Return the link-local address an interface derives from its MAC (RFC 4291, appendix A)."""
-    raw = bytes.fromhex(mac.replace(":", ""))
-    interface = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
-    return IPv6Address(b"\xfe\x80" + bytes(6) + interface)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.fields import parse_fields, parse_number
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.errors import NodeError
 
@@ -20,7 +21,6 @@ class Person:
     groups: frozenset[str] = frozenset()
 
 
-MAX_REQUEST = 4 * 1024 * 1024  # characters; 262,144 VMs on 4,096 nodes take 0.2 MB
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]{1,6})*")
 
@@ -71,25 +71,6 @@ class BootStep:
             if rank < first:
                 return name
         raise NodeError(f"the step has a VM {rank}, the request only {first}", hint="this is a fault of the plugin; report it")
-
-
-def parse_fields(lines: Iterable[str]) -> dict[str, list[str]]:
-    """Split `key value` lines up to `end`; a missing `end` means the writer died, and is an error."""
-    fields: dict[str, list[str]] = {}
-    for line in lines:
-        key, _, value = line.rstrip("\n").partition(" ")
-        if key == "end":
-            return fields
-        fields.setdefault(key, []).append(value)
-    raise NodeError("the request of the plugin was cut short", hint="look into slurmd's log for a slurmstepd that died")
-
-
-def parse_number(fields: dict[str, list[str]], key: str, highest: int = 0xFFFFFFFF) -> int:
-    """Return one whole number of the request."""
-    values = fields.get(key, [])
-    if len(values) != 1 or not values[0].isascii() or not values[0].isdigit() or int(values[0]) > highest:
-        raise NodeError(f"the request of the plugin has no valid {key!r}", hint="plugin and runtime must be of one version")
-    return int(values[0])
 
 
 def parse_ranks(text: str) -> tuple[int, ...]:

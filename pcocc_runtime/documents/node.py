@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar, NamedTuple
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.codec import parse_document, render_document
 from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.documents.layout import NodeLayout
@@ -52,11 +52,11 @@ class RoutedFacts(_NetworkFacts):
     @property
     def gateway(self) -> str:
         """Return the address of gateway, DHCP and DNS."""
-        return str(naming.gateway_address(self.addresses))
+        return str(addressing.gateway_address(self.addresses))
 
     def address_of(self, rank: int) -> str:
         """Return the address of a VM."""
-        return str(naming.vm_address(self.addresses, rank))
+        return str(addressing.vm_address(self.addresses, rank))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +163,7 @@ def _ensure_networks(node: NodeFacts) -> None:
     for one in node.networks:
         if not _are_runs(one.members, node.vm_count):
             raise ValueError(f"it is not clear which VMs are on network {one.name}")
-        if isinstance(one, RoutedFacts) and not naming.room_for(one.addresses, node.vm_count, len(node.nodes)):
+        if isinstance(one, RoutedFacts) and not addressing.room_for(one.addresses, node.vm_count, len(node.nodes)):
             raise ValueError(f"{one.addresses} is too small for the job")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing
 from pcocc_runtime.documents.node import NetworkFacts, NodeFacts, RoutedFacts, SegmentFacts
 
 
@@ -47,7 +47,7 @@ def _plan(place: int, mac: str, network: NetworkFacts, rank: int) -> Interface:
     gateway = network.gateway if place == 0 else None  # as with DHCP, where the first interface's route wins
     subnets = [Subnet(f"{network.address_of(rank)}/{network.addresses.prefixlen}", gateway)]
     if network.addresses6:  # the way to all others comes with router advertisements
-        subnets.append(Subnet(f"{naming.vm_address6(network.addresses6, rank)}/128"))
+        subnets.append(Subnet(f"{addressing.vm_address6(network.addresses6, rank)}/128"))
     search = (network.domain, *network.search)
     return Interface(name, mac, network.mtu, tuple(subnets), False, (network.gateway,), search)
 

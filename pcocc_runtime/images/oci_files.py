@@ -18,7 +18,7 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import oci
 from pcocc_runtime.images.oci import Blob
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import copy, files, process
+from pcocc_runtime.system import copy, files, programs
 
 _MAX_HEADERS = 1 << 20  # bytes of tar headers between two members: tarfile holds them in memory
 _MAX_DISK = 1 << 44  # bytes of a disk, 16 TiB: a hole in a sparse member takes no room in the archive, but we read all of it
@@ -156,7 +156,7 @@ def _unpacked(packed: _Checked, blob: Blob, directory: Path) -> Iterator[Any]:
         if packed.digest != blob.digest:
             raise _damaged(directory, blob)
         hint = "install zstd, or push the image with gzip layers"
-        with process.open_filter(["zstd", "-dcq"], packed.rewound(), hint) as stream:
+        with programs.open_filter(["zstd", "-dcq"], packed.rewound(), hint) as stream:
             yield stream
     else:
         yield packed
@@ -165,7 +165,7 @@ def _unpacked(packed: _Checked, blob: Blob, directory: Path) -> Iterator[Any]:
 def fetch_with_skopeo(reference: str, target: Path) -> None:
     """Copy an image from a registry into an OCI layout."""
     hint = "install skopeo, or fetch the image elsewhere and import it from oci:DIR"
-    status, said = process.run_watched(["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint)
+    status, said = programs.run_watched(["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint)
     if status:
         text = _plain(said[-1]) if said else f"skopeo ended with status {status}"
         full = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code).lower() in text.lower()), None)

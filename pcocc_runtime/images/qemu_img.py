@@ -12,7 +12,7 @@ from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import qcow2, qcow2_tables
 from pcocc_runtime.images.qemu_img_text import PROGRESS_END, clean_line, parse_extent, parse_progress
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import process
+from pcocc_runtime.system import process, programs
 
 
 def create_overlay(image: str | None, path: PurePath) -> str | None:
@@ -95,7 +95,7 @@ def rename_backing(path: PurePath, backing: str) -> None:
 def find_damage(path: PurePath, form: str, size: int) -> str | None:
     """Return what is wrong in the tables of an image of `size` bytes, None when they are right or cannot be checked."""
     image = source(path, form)
-    status, said = process.run_watched(["qemu-img", "check", "-q", image], hint=_HINT)
+    status, said = programs.run_watched(["qemu-img", "check", "-q", image], hint=_HINT)
     if status not in (0, _LEAKS, _UNSUPPORTED):
         return clean_line(said[0]) if said else f"qemu-img check ended with status {status}"
     # check allows the last cluster to be missing, where QEMU reads zeros
@@ -122,7 +122,7 @@ def read_extent(image: str) -> tuple[int, int]:
         data, end = data + extent[0], max(end, extent[1])
         return True
 
-    process.run_watched(["qemu-img", "map", "--output=json", image], look, hint=_HINT)
+    programs.run_watched(["qemu-img", "map", "--output=json", image], look, hint=_HINT)
     return data, end
 
 
@@ -135,7 +135,7 @@ def _run(argv: list[str], watch: Advance | None = None) -> None:
             watch(done, PROGRESS_END)
         return done is not None
 
-    status, said = process.run_watched(argv, progress, hint=_HINT)
+    status, said = programs.run_watched(argv, progress, hint=_HINT)
     if status:
         text = clean_line(said[-1]) if said else f"exit status {status}"
         number = next((code for words, code in _SYSTEM_ERRORS.items() if words in text), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.work import Act, Nat
 from pcocc_runtime.errors import NodeError
@@ -87,7 +87,7 @@ def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: H
         local = ["ipv4/conf/{}/route_localnet"] if held.forwards else []  # 127.0.0.1:PORT of the node leads to a VM too
         names = ["ipv6/conf/{}/disable_ipv6", "ipv4/conf/{}/forwarding", *local]
         yield from _set(False, "1", *(name.format(uplink) for name in names))
-        here, _there = naming.uplink_addresses(held.slot)
+        here, _there = addressing.uplink_addresses(held.slot)
         yield from _ip(False, iter([f"link set {uplink} up", f"addr add {here}/31 dev {uplink}"]))
 
 
@@ -109,7 +109,7 @@ def _inside(plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -
     if entries:
         yield Act("bridge", True, entries)
     if held:
-        here, there = naming.uplink_addresses(held.slot)
+        here, there = addressing.uplink_addresses(held.slot)
         yield from _set(True, "1", "ipv4/ip_forward", f"ipv6/conf/{naming.UPLINK}/disable_ipv6")
         up = [f"link set {naming.UPLINK} up", f"addr add {there}/31 dev {naming.UPLINK}"]
         yield from _ip(True, iter([*up, f"route replace default via {here} dev {naming.UPLINK}"]))

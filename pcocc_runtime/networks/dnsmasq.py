@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.networks.plan import Routed, RoutedTap
 
 LISTED = 2048  # VMs whose names are records
@@ -93,14 +93,14 @@ def _names(plans: Iterable[Routed]) -> Iterator[str]:
 def _range(plan: Routed) -> Iterator[str]:
     """Yield ranges of names; dnsmasq takes an IPv6 one as a prefix only, so the names go on to the next power of two."""
     net, last = plan.spec.int_network, plan.members.vms - 1
-    yield f"synth-domain={plan.spec.domain_name},{naming.vm_address(net, 0)},{naming.vm_address(net, last)},vm*"
+    yield f"synth-domain={plan.spec.domain_name},{addressing.vm_address(net, 0)},{addressing.vm_address(net, last)},vm*"
     if plan.network6:
-        yield f"synth-domain={plan.spec.domain_name},{naming.vm_address6(plan.network6, 0)}/{128 - last.bit_length()},vm*"
+        yield f"synth-domain={plan.spec.domain_name},{addressing.vm_address6(plan.network6, 0)}/{128 - last.bit_length()},vm*"
 
 
 def _record(plan: Routed, rank: int) -> str:
-    addresses = [str(naming.vm_address(plan.spec.int_network, rank))]
+    addresses = [str(addressing.vm_address(plan.spec.int_network, rank))]
     if plan.network6:
-        addresses.append(str(naming.vm_address6(plan.network6, rank)))
+        addresses.append(str(addressing.vm_address6(plan.network6, rank)))
     name = naming.vm_name(rank)
     return f"host-record={name}.{plan.spec.domain_name},{name},{','.join(addresses)}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Address, collapse_addresses
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.work import Nat
 from pcocc_runtime.networks.nft_text import render_chain, render_set, render_table
 from pcocc_runtime.networks.plan import Bridged, NetworkPlan, Routed, RoutedTap
@@ -186,4 +186,4 @@ def _routed(plans: tuple[NetworkPlan, ...]) -> list[Routed]:
 
 
 def _addresses6(tap: RoutedTap) -> list[IPv6Address]:
-    return [naming.link_local_address(tap.mac), *([IPv6Address(tap.address6)] if tap.address6 else [])]
+    return [addressing.link_local_address(tap.mac), *([IPv6Address(tap.address6)] if tap.address6 else [])]

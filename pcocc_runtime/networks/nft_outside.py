@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.work import Nat
 from pcocc_runtime.networks.nft_guard import BEFORE_SITE
 from pcocc_runtime.networks.nft_text import render_chain, render_set, render_table
@@ -35,7 +35,7 @@ def _tunnel(plan: Routed | Segment) -> list[str]:
 def _routed(job: int, nat: Nat) -> list[str]:
     """Return the chains for packets between the job and other machines; what goes between jobs is dropped."""
     mine = naming.uplink_name(job)
-    _host, inside = naming.uplink_addresses(nat.slot)
+    _host, inside = addressing.uplink_addresses(nat.slot)
     rules = [
         f'iifname "{mine}" meta nfproto ipv6 drop',
         f'iifname "{mine}" ip saddr != {inside} drop',
@@ -53,7 +53,7 @@ def _translated(job: int, nat: Nat) -> list[str]:
 
     Only the first packet of a connection is translated (SYN), so that no connection of the host is ever taken over.
     """
-    _host, inside = naming.uplink_addresses(nat.slot)
+    _host, inside = addressing.uplink_addresses(nat.slot)
     mine = naming.uplink_name(job)
     away = f'ip saddr {inside} oifname != "{naming.HOST_UPLINKS}"'
     outward = [f"{away} meta l4proto {{ tcp, udp }} masquerade to :1024-65535", f"{away} masquerade"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import NamedTuple
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.work import PortWish
@@ -166,19 +166,19 @@ def find_runs(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, int],
 
 def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Members, ipv6: bool) -> Routed:
     net = spec.int_network
-    if not naming.room_for(net, members.vms, len(members.nodes)):
+    if not addressing.room_for(net, members.vms, len(members.nodes)):
         raise NodeError(
             f"network {spec.name!r} ({net}) has no room for {members.vms} VMs",
             hint="ask for fewer VMs, or have int-network enlarged in /etc/pcocc/networks.yaml",
         )
-    net6 = naming.cluster_network6(job, index) if ipv6 else None
+    net6 = addressing.cluster_network6(job, index) if ipv6 else None
     taps = (
         RoutedTap(
             naming.tap_name(rank, index),
             rank,
-            naming.vm_mac(spec.mac_prefix, rank, index),
-            str(naming.vm_address(net, rank)),
-            str(naming.vm_address6(net6, rank)) if net6 else None,
+            addressing.vm_mac(spec.mac_prefix, rank, index),
+            str(addressing.vm_address(net, rank)),
+            str(addressing.vm_address6(net6, rank)) if net6 else None,
         )
         for rank in members.own
     )
@@ -188,27 +188,27 @@ def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Members, 
         members=members,
         taps=tuple(taps),
         bridge=naming.bridge_name(index),
-        bridge_mac=naming.gateway_mac(index),
+        bridge_mac=addressing.gateway_mac(index),
         wire=naming.vxlan_name(index),
-        wire_mac=naming.node_mac(members.node, index),
+        wire_mac=addressing.node_mac(members.node, index),
         vni=naming.vxlan_vni(job),
         port=naming.vxlan_port(job, index),
-        gateway=str(naming.gateway_address(net)),
-        node_address=str(naming.node_address(net, members.node)),
+        gateway=str(addressing.gateway_address(net)),
+        node_address=str(addressing.node_address(net, members.node)),
         network6=net6,
-        gateway6=str(naming.gateway_address6(net6)) if net6 else None,
+        gateway6=str(addressing.gateway_address6(net6)) if net6 else None,
     )
 
 
 def _plan_segment(job: int, spec: EthernetNetwork, index: int, members: Members) -> Segment:
-    taps = (Tap(naming.tap_name(rank, index), rank, naming.vm_mac(spec.mac_prefix, rank, index)) for rank in members.own)
+    taps = (Tap(naming.tap_name(rank, index), rank, addressing.vm_mac(spec.mac_prefix, rank, index)) for rank in members.own)
     return Segment(
         index=index,
         spec=spec,
         members=members,
         taps=tuple(taps),
         bridge=naming.bridge_name(index),
-        bridge_mac=naming.node_mac(members.node, index),
+        bridge_mac=addressing.node_mac(members.node, index),
         wire=naming.vxlan_name(index),
         vni=naming.vxlan_vni(job),
         port=naming.vxlan_port(job, index),
@@ -221,14 +221,14 @@ def _plan_bridged(job: int, spec: BridgedNetwork, index: int, members: Members) 
             f"network {spec.name!r} is on a bridge of the site, where a job can have {naming.MAX_BRIDGED_RANK + 1} VMs",
             hint="ask for fewer VMs, or use a template whose resource set has private networks only",
         )
-    taps = (Tap(naming.tap_name(rank, index), rank, naming.bridged_mac(job, rank, index)) for rank in members.own)
+    taps = (Tap(naming.tap_name(rank, index), rank, addressing.bridged_mac(job, rank, index)) for rank in members.own)
     return Bridged(
         index=index,
         spec=spec,
         members=members,
         taps=tuple(taps),
         bridge=naming.bridge_name(index),
-        bridge_mac=naming.node_mac(members.node, index),
+        bridge_mac=addressing.node_mac(members.node, index),
         wire=naming.inner_port_name(index),
         host_port=naming.bridged_port(spec.tap_prefix, job, index),
     )

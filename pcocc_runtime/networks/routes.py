@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing
 from pcocc_runtime.networks.plan import Routed
 
 
@@ -21,9 +21,9 @@ def render_routes(plan: Routed) -> str:
     for tap in plan.taps:  # or the first packets to a guest that boots wait seconds for an answer to ARP
         lines.append(f"neigh replace {tap.address} lladdr {tap.mac} dev {plan.bridge} nud permanent")
     for index, peer in plan.members.peers():
-        hop = str(naming.node_address(net, index))
+        hop = str(addressing.node_address(net, index))
         way = f"via {hop} dev {plan.wire} onlink {source}"
-        lines.append(f"neigh replace {hop} lladdr {naming.node_mac(index, plan.index)} dev {plan.wire} nud permanent")
+        lines.append(f"neigh replace {hop} lladdr {addressing.node_mac(index, plan.index)} dev {plan.wire} nud permanent")
         lines.append(f"route replace {hop} dev {plan.wire} scope link {source}")
         lines += [f"route replace {prefix} {way}" for run in _runs(plan.members.ranks_of(peer)) for prefix in _prefixes(first, *run)]
     lines += _addresses6(plan)
@@ -34,25 +34,25 @@ def _addresses6(plan: Routed) -> Iterator[str]:
     """Yield the IPv6 part of a network: the router's addresses, its VMs as dnsmasq must know them, and ways to the peers."""
     if not plan.network6:
         return
-    yield f"addr replace {naming.link_local_address(plan.bridge_mac)}/64 dev {plan.bridge} nodad"
+    yield f"addr replace {addressing.link_local_address(plan.bridge_mac)}/64 dev {plan.bridge} nodad"
     yield f"addr replace {plan.gateway6}/{plan.network6.prefixlen} dev {plan.bridge} nodad"
     for tap in plan.taps:  # dnsmasq waits 0.1 s for each DHCPv6 client whose MAC the kernel does not know
-        yield f"neigh replace {naming.link_local_address(tap.mac)} lladdr {tap.mac} dev {plan.bridge} nud permanent"
+        yield f"neigh replace {addressing.link_local_address(tap.mac)} lladdr {tap.mac} dev {plan.bridge} nud permanent"
     head = str(plan.network6.network_address).removesuffix("::")
     for index, peer in plan.members.peers():
-        mac = naming.node_mac(index, plan.index)
-        hop = naming.link_local_address(mac)
+        mac = addressing.node_mac(index, plan.index)
+        hop = addressing.link_local_address(mac)
         yield f"neigh replace {hop} lladdr {mac} dev {plan.wire} nud permanent"
         for run in _runs(plan.members.ranks_of(peer)):
-            for low, size in _blocks(naming.FIRST_HOST6, *run):
+            for low, size in _blocks(addressing.FIRST_HOST6, *run):
                 address = f"{head}::{low >> 16:x}:{low & 0xFFFF:x}"
                 yield f"route replace {address}/{129 - size.bit_length()} via {hop} dev {plan.wire}"
 
 
 def render_forwarding(plan: Routed, addresses: Mapping[str, str]) -> str:
-    """Return the bridge(8) batch that says behind which address each peer's tunnel is; `addresses` by node name."""
+    """Return the bridge(8) batch that says behind which address each peer's tunnel is; `addressing` by node name."""
     lines = [
-        f"fdb replace {naming.node_mac(index, plan.index)} dev {plan.wire} dst {addresses[peer.name]} self permanent"
+        f"fdb replace {addressing.node_mac(index, plan.index)} dev {plan.wire} dst {addresses[peer.name]} self permanent"
         for index, peer in plan.members.peers()
     ]
     return "".join(f"{line}\n" for line in lines)

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from typing import Any
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.networks.kinds import (
     TUNNEL_OVERHEAD,
@@ -85,7 +85,7 @@ def _mac_prefix(node: Node) -> str:
     parts = [*prefix.lower().split(":"), "00", "00"][:3]
     if int(parts[0], 16) & 1:
         raise node.error(f"{prefix!r} begins multicast addresses, which no interface can have", "the first byte must be even")
-    if ":".join(parts) in (naming.NODE_MAC_PREFIX, naming.gateway_mac(0)[:8]):
+    if ":".join(parts) in (addressing.NODE_MAC_PREFIX, addressing.gateway_mac(0)[:8]):
         raise node.error(f"{prefix!r} begins the addresses of the nodes themselves", "take another prefix, such as 52:54:00")
     return ":".join(parts)
 

@@ -54,7 +54,7 @@ def _identity(qemu: PurePath) -> list[object]:
 
 
 def _probe(qemu: PurePath) -> Accelerator:
-    from pcocc_runtime.system import drop
+    from pcocc_runtime.system import drop, run_as
 
     try:
         status = os.stat(_KVM)
@@ -70,7 +70,7 @@ def _probe(qemu: PurePath) -> Accelerator:
     ]  # fmt: skip
     rights = drop.Rights(pwd.getpwnam("nobody").pw_uid, status.st_gid)
     try:
-        done = drop.run_as(rights, argv, {"PATH": "/usr/bin:/bin"}, seconds=PROBE_SECONDS)
+        done = run_as.run_as(rights, argv, {"PATH": "/usr/bin:/bin"}, seconds=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         return Accelerator("tcg", f"/dev/kvm did not run a small guest within {PROBE_SECONDS:g} s")
     except OSError as error:

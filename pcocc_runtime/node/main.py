@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import parse_fields, parse_number
+from pcocc_runtime.documents.fields import parse_fields, parse_number
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.node import records, removal
 from pcocc_runtime.node.records import Record

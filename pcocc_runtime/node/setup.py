@@ -11,7 +11,8 @@ from pathlib import PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot_step import MAX_REQUEST, BootStep, parse_boot_step
+from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
+from pcocc_runtime.documents.fields import MAX_REQUEST
 from pcocc_runtime.documents.work import Held, Nat, Offer, decode_nat
 from pcocc_runtime.errors import NodeError, PcoccError
 from pcocc_runtime.networks import nat

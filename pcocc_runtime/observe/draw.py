@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, RoutedFacts
 from pcocc_runtime.naming import UPLINK
 from pcocc_runtime.observe.facts import Answer, Device
@@ -50,7 +50,7 @@ def _plan_share(answer: Answer, network: NetworkFacts) -> dict[str, Any]:
         "vms": [_plan_vm(answer, network, rank) for rank in answer.node.ranks_on(network)],
     }
     if isinstance(network, RoutedFacts):
-        tree["bridge"]["address"] = str(naming.node_address(network.addresses, answer.node.index))
+        tree["bridge"]["address"] = str(addressing.node_address(network.addresses, answer.node.index))
     if not isinstance(network, BridgedFacts):
         tree["tunnel"] = {"device": tunnel, **_plan_link(answer.links.get(tunnel))}
     return tree

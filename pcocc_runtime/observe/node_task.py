@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, RoutedFacts, decode_node
 from pcocc_runtime.documents.verbs import NETWORK_VERB
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
@@ -160,7 +160,7 @@ def check_outbound(node: NodeFacts, network: RoutedFacts, target: str) -> str | 
     allowed = network.outbound
     if not allowed or (isinstance(allowed, tuple) and not any(IPv4Address(address) in one for one in allowed)):
         return None
-    source = str(naming.node_address(network.addresses, node.index))
+    source = str(addressing.node_address(network.addresses, node.index))
     if port:
         return "" if probes.answers_tcp(address, int(port), source) else f"{target} takes no connection"
     return "" if probes.ping(address, _SMALL, source) else f"{target} does not answer"

@@ -13,7 +13,7 @@ from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
 from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number
-from pcocc_runtime.system import drop, installed
+from pcocc_runtime.system import drop, installed, run_as
 
 
 def run_step(job: str, vms: str, words: Sequence[str]) -> int:
@@ -128,7 +128,7 @@ def _run_as_owner(running: Running, argv: Sequence[str]) -> tuple[str, str]:
     env = {name: os.environ[name] for name in _ROOTS if name in os.environ} | network_environment(running)
     env |= {"USER": running.user, "LOGNAME": running.user, "HOME": "/"}
     try:
-        done = drop.run_as(rights, argv, env, seconds=_ASK_SECONDS)
+        done = run_as.run_as(rights, argv, env, seconds=_ASK_SECONDS)
     except OSError as error:
         raise NodeError(f"srun cannot be run here as {running.user}: {error.strerror}") from None
     except subprocess.TimeoutExpired:

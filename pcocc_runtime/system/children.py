@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
 from collections.abc import Iterable, Sequence
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _GREETING_SECONDS = 5
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its slurmstepd dies; survives the exec of an ordinary program."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def start_keeper(argv: Sequence[str], keep: Iterable[int], after: int) -> None:

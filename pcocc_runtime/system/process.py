@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import IO
 
 from pcocc_runtime.errors import NodeError
 
@@ -49,7 +47,7 @@ def run(
             check=False,
         )
     except OSError as error:
-        raise _not_run(argv, error, hint) from None
+        raise explain_start(argv, error, hint) from None
     except subprocess.TimeoutExpired:
         raise NodeError(f"{argv[0]} did not end within {timeout:g} s on {os.uname().nodename}", hint=hint) from None
     if done.returncode != 0:
@@ -58,79 +56,13 @@ def run(
     return done.stdout
 
 
-def _not_run(argv: Sequence[str], error: OSError, hint: str | None) -> NodeError:
+def explain_start(argv: Sequence[str], error: OSError, hint: str | None) -> NodeError:
+    """Return what to tell of a program that cannot be started."""
     where = os.uname().nodename
     if isinstance(error, FileNotFoundError):
         return NodeError(f"the program {argv[0]} is not installed on {where}", hint=hint)
     helps = isinstance(error, PermissionError)
     return NodeError(f"{argv[0]} cannot be run on {where}: {error.strerror}", hint=hint if helps else None)
-
-
-MAX_SAID = 50  # lines kept of what a long-running program says
-
-
-def run_watched(
-    argv: Sequence[str], watch: Callable[[str], bool] = lambda line: False, hint: str | None = None
-) -> tuple[int, list[str]]:
-    """Run a program of any length, which dies with this process; return its exit status and its first lines of output.
-
-    A carriage return ends a line, too. Lines for which `watch` returns True are not kept.
-    """
-    try:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent
-        )
-    except OSError as error:
-        raise _not_run(argv, error, hint) from None
-    said: list[str] = []
-    try:
-        assert child.stdout is not None
-        rest = b""
-        while data := os.read(child.stdout.fileno(), 1 << 16):
-            *lines, rest = re.split(rb"[\r\n]", rest + data)
-            for line in (raw.decode(errors="replace").strip() for raw in lines):
-                if line and not watch(line) and len(said) < MAX_SAID:
-                    said.append(line)
-            rest = rest[-4096:]
-        if rest.strip() and not watch(rest.decode(errors="replace").strip()):
-            said.append(rest.decode(errors="replace").strip())
-        return child.wait(), said
-    finally:
-        child.kill()
-        child.wait()
-        if child.stdout:
-            child.stdout.close()
-
-
-@contextmanager
-def open_filter(argv: Sequence[str], source: IO[bytes], hint: str) -> Iterator[IO[bytes]]:
-    """Yield the output of a program that reads `source`; when it was read to its end, NodeError says why the program failed.
-
-    The program is killed when the block ends with an error, and with this process.
-    """
-    try:
-        child = subprocess.Popen(
-            argv, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_die_with_parent
-        )
-    except OSError as error:
-        raise _not_run(argv, error, hint) from None
-    with child:
-        assert child.stdout and child.stderr
-        try:
-            yield child.stdout
-            child.stdout.close()
-            said = child.stderr.read(4096).decode(errors="replace").strip()
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode:
-        raise NodeError(f"{argv[0]} failed: {said or f'exit status {child.returncode}'}", hint=hint)
-
-
-def _die_with_parent() -> None:
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
 def read_start_time(pid: int) -> int | None:

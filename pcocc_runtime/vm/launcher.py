@@ -168,7 +168,7 @@ def become_qemu(task: Task, argv: list[str], facts: VmFacts, qmp: socket.socket,
         raise NodeError(f"{argv[0]} is not installed", hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml")
     keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
     signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set()))
-    children.die_with_parent()
+    drop.die_with_parent()
     children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)
     qmp.close()
     for fd in inherited:

@@ -21,7 +21,7 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.node import accelerator
 from pcocc_runtime.slurm import steps
 from pcocc_runtime.slurm.text import Running
-from pcocc_runtime.system import drop
+from pcocc_runtime.system import drop, run_as
 from tests.attack.user import ALICE, BOB, as_user, read_memory, started, trace
 
 LOOK = f"""#!{sys.executable} -IS
@@ -112,7 +112,7 @@ def test_once_the_user_typed_on_roots_terminal(programs: Path, monkeypatch: pyte
 def test_a_stopped_srun_holds_root_up_for_a_time_only(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (programs / "srun").write_text("#!/bin/sh\ntrap '' INT\nkill -STOP $$\n")
     monkeypatch.setattr(steps, "_ASK_SECONDS", 0.2)
-    monkeypatch.setattr(drop, "_END_SECONDS", 0.2)
+    monkeypatch.setattr(run_as, "_END_SECONDS", 0.2)
     with pytest.raises(NodeError, match="the nodes of job 12 give no answer that comes to an end"):
         steps.run_network_step(STEP, ["@network"])
 
@@ -120,8 +120,8 @@ def test_a_stopped_srun_holds_root_up_for_a_time_only(programs: Path, monkeypatc
 def test_what_root_reads_has_an_end() -> None:
     rights = drop.Rights(ALICE, ALICE)
     with pytest.raises(subprocess.TimeoutExpired):
-        drop.run_as(rights, ["yes"], {"PATH": "/usr/bin:/bin"}, seconds=60, most=1 << 20)
-    done = drop.run_as(rights, ["sh", "-c", "echo out; echo err >&2; exit 3"], {"PATH": "/usr/bin:/bin"}, seconds=60)
+        run_as.run_as(rights, ["yes"], {"PATH": "/usr/bin:/bin"}, seconds=60, most=1 << 20)
+    done = run_as.run_as(rights, ["sh", "-c", "echo out; echo err >&2; exit 3"], {"PATH": "/usr/bin:/bin"}, seconds=60)
     assert done == (3, b"out\n", b"err\n")
 
 
@@ -132,10 +132,10 @@ def test_an_interrupt_reaches_the_program(tmp_path: Path, monkeypatch: pytest.Mo
         assert streams[0].readline() == b"ready\n"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(drop, "_collect", interrupted)
+    monkeypatch.setattr(run_as, "_collect", interrupted)
     script = f"trap 'echo interrupted >{tmp_path}/told; exit 1' INT; echo ready; while :; do sleep 0.01; done"
     with pytest.raises(KeyboardInterrupt):
-        drop.run_as(drop.Rights(0, 0), ["sh", "-c", script], {"PATH": "/usr/bin:/bin"}, seconds=60)
+        run_as.run_as(drop.Rights(0, 0), ["sh", "-c", script], {"PATH": "/usr/bin:/bin"}, seconds=60)
     assert (tmp_path / "told").read_text() == "interrupted\n"
 
 

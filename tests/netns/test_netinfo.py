@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing
 from pcocc_runtime.documents import wire
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import FAILED, Finding, evaluate
@@ -219,7 +219,7 @@ def test_a_network_on_a_bridge_of_the_site_is_not_asked_for_a_tunnel(nodes: Pair
     ]
     assert "site: tap3n0 (vm3) is down on 192.0.2.2" in [one.text for one in evaluate(broken, [], None) if one.level == FAILED]
     drawing = draw.render_picture(draw.plan_picture(facts, []))
-    assert "site: bridged, MTU 1500, 4 VMs\n" in drawing and naming.bridged_mac(12, 3, 0) in drawing
+    assert "site: bridged, MTU 1500, 4 VMs\n" in drawing and addressing.bridged_mac(12, 3, 0) in drawing
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing
 from tests.netns.fabric import Guest, Node, connect, release, request
 from tests.netns.lan import heard_in, listening, say
 
@@ -141,7 +141,7 @@ def test_vms_are_on_the_sites_bridge_with_macs_of_their_job(nodes: tuple[Node, N
         set_up((nodes[0],), stepd, "site", job)
     ports = nodes[0].run("ip", "-br", "link", "show", "master", "lan0").stdout
     assert [line.split("@")[0].split()[0] for line in ports.splitlines()] == ["site0", "site00000c00", "site00000d00"]
-    guests = [Guest(nodes[0], job, rank, mac=naming.bridged_mac(job, rank, 0)) for job in (JOB, JOB + 1) for rank in (0, 1)]
+    guests = [Guest(nodes[0], job, rank, mac=addressing.bridged_mac(job, rank, 0)) for job in (JOB, JOB + 1) for rank in (0, 1)]
     for number, guest in enumerate(guests, 2):
         guest.run("ip", "addr", "add", f"198.51.100.{number}/24", "dev", "eth0")
     for number, guest in enumerate(guests, 2):
@@ -157,7 +157,7 @@ def test_the_sites_own_dhcp_server_serves_vms(nodes: tuple[Node, Node], stepd: i
     words = "--port=0 --bind-interfaces --interface=eth0 --dhcp-range=198.51.100.10,198.51.100.20 --leasefile-ro --no-ping"
     site_machine(nodes[0], "dnsmasq", *words.split(), "--pid-file=/run/site-dnsmasq.pid")
     try:
-        assert "siaddr=198.51.100.1" in Guest(nodes[0], JOB, 0, mac=naming.bridged_mac(JOB, 0, 0)).dhcp()
+        assert "siaddr=198.51.100.1" in Guest(nodes[0], JOB, 0, mac=addressing.bridged_mac(JOB, 0, 0)).dhcp()
     finally:
         nodes[0].run("sh", "-c", "kill $(cat /run/site-dnsmasq.pid)")
 
@@ -167,7 +167,7 @@ def test_frames_that_concern_the_sites_switches_do_not_leave_a_vm(
     nodes: tuple[Node, Node], stepd: int, kind: str, passes: bool
 ) -> None:
     set_up((nodes[0],), stepd, "site")
-    guest = Guest(nodes[0], JOB, 0, mac=naming.bridged_mac(JOB, 0, 0))
+    guest = Guest(nodes[0], JOB, 0, mac=addressing.bridged_mac(JOB, 0, 0))
     group, rest = FRAMES[kind]
     with heard_in(nodes[0], "site") as frames:
         say(guest, group, rest, "a frame")

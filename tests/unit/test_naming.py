@@ -9,7 +9,7 @@ from ipaddress import IPv4Network
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 
 jobs = st.integers(1, naming.MAX_JOB_ID)
 networks = st.integers(0, naming.MAX_NETWORKS - 1)
@@ -46,7 +46,7 @@ def test_vni_and_port_belong_to_one_job_and_network(job: int, network: int) -> N
 @example(1, 0, 0)
 @example(naming.MAX_JOB_ID, 63, naming.MAX_BRIDGED_RANK)
 def test_a_mac_on_a_bridge_of_the_site_belongs_to_one_vm_of_one_job(job: int, network: int, rank: int) -> None:
-    number = number_of(naming.bridged_mac(job, rank, network))
+    number = number_of(addressing.bridged_mac(job, rank, network))
     first = number >> 40
     assert first & 0b11 == 0b10, "one station's, and locally administered"
     bits = (first >> 2) << 40 | number & 0xFFFFFFFFFF
@@ -56,15 +56,15 @@ def test_a_mac_on_a_bridge_of_the_site_belongs_to_one_vm_of_one_job(job: int, ne
 @given(networks, ranks)
 @example(63, naming.MAX_RANK)
 def test_a_mac_of_a_private_network_belongs_to_one_vm(network: int, rank: int) -> None:
-    number = number_of(naming.vm_mac("52:54:00", rank, network))
+    number = number_of(addressing.vm_mac("52:54:00", rank, network))
     assert (number >> 24, (number >> 18) & 0x3F, number & 0x3FFFF) == (0x525400, network, rank)
 
 
 @given(networks, ranks)
 def test_the_nodes_macs_are_apart_from_the_vms(network: int, index: int) -> None:
-    number = number_of(naming.node_mac(index, network))
+    number = number_of(addressing.node_mac(index, network))
     assert (number >> 24, (number >> 18) & 0x3F, number & 0x3FFFF) == (
-        number_of(naming.NODE_MAC_PREFIX + ":00:00:00") >> 24,
+        number_of(addressing.NODE_MAC_PREFIX + ":00:00:00") >> 24,
         network,
         index,
     )
@@ -73,9 +73,9 @@ def test_the_nodes_macs_are_apart_from_the_vms(network: int, index: int) -> None
 
 @given(networks)
 def test_the_gateways_mac_is_apart_from_the_vms_and_the_nodes(network: int) -> None:
-    number = number_of(naming.gateway_mac(network))
+    number = number_of(addressing.gateway_mac(network))
     assert number & 0xFFFFFF == network and (number >> 40) & 0b11 == 0b10
-    assert naming.gateway_mac(network)[:8] not in (naming.NODE_MAC_PREFIX, "52:54:00")
+    assert addressing.gateway_mac(network)[:8] not in (addressing.NODE_MAC_PREFIX, "52:54:00")
 
 
 @given(networks, ranks)
@@ -110,11 +110,11 @@ def test_namespaces_and_directories_belong_to_one_job(job: int) -> None:
 
 def test_addresses_of_vms_nodes_and_gateway_are_distinct_when_there_is_room() -> None:
     network = IPv4Network("10.0.0.0/28")
-    assert naming.room_for(network, 10, 3)
-    assert not naming.room_for(network, 11, 3)
-    everyone = [naming.vm_address(network, rank) for rank in range(10)]
-    everyone += [naming.node_address(network, index) for index in range(3)]
-    everyone.append(naming.gateway_address(network))
+    assert addressing.room_for(network, 10, 3)
+    assert not addressing.room_for(network, 11, 3)
+    everyone = [addressing.vm_address(network, rank) for rank in range(10)]
+    everyone += [addressing.node_address(network, index) for index in range(3)]
+    everyone.append(addressing.gateway_address(network))
     assert len(set(everyone)) == 14
     assert all(address in network for address in everyone)
     assert network.network_address not in everyone and network.broadcast_address not in everyone
@@ -125,16 +125,16 @@ def test_addresses_are_distinct_in_networks_of_every_size(length: int, data: st.
     network = IPv4Network((10 << 24, length))
     vms = data.draw(st.integers(1, min(network.num_addresses - 4, naming.MAX_RANK)))
     nodes = data.draw(st.integers(1, min(vms, network.num_addresses - 3 - vms)))
-    assert naming.room_for(network, vms, nodes)
-    last_vm, last_node = naming.vm_address(network, vms - 1), naming.node_address(network, nodes - 1)
-    assert network.network_address < naming.vm_address(network, 0) <= last_vm < last_node
-    assert last_node <= naming.node_address(network, 0) < naming.gateway_address(network) < network.broadcast_address
+    assert addressing.room_for(network, vms, nodes)
+    last_vm, last_node = addressing.vm_address(network, vms - 1), addressing.node_address(network, nodes - 1)
+    assert network.network_address < addressing.vm_address(network, 0) <= last_vm < last_node
+    assert last_node <= addressing.node_address(network, 0) < addressing.gateway_address(network) < network.broadcast_address
 
 
 @given(st.integers(0, naming.UPLINK_SLOTS - 1))
 @example(naming.UPLINK_SLOTS - 1)
 def test_a_pair_of_uplink_addresses_belongs_to_one_slot(slot: int) -> None:
-    host, inside = naming.uplink_addresses(slot)
+    host, inside = addressing.uplink_addresses(slot)
     assert host in naming.UPLINK_NETWORK and inside in naming.UPLINK_NETWORK
     first = int(naming.UPLINK_NETWORK.network_address)
     assert [divmod(int(one) - first, 2) for one in (host, inside)] == [(slot, 0), (slot, 1)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import (
     MAX_NODE,
     BridgedFacts,
@@ -55,7 +55,7 @@ def test_each_network_is_of_its_kind() -> None:
     node = make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS)
     assert [type(one) for one in node.networks] == [RoutedFacts, SegmentFacts, BridgedFacts, RoutedFacts]
     assert [one["kind"] for one in json.loads(encode_node(node))["networks"]] == ["L3", "L2", "bridged", "L3"]
-    assert node.interfaces[1][2].mac == naming.bridged_mac(12, 1, 2)
+    assert node.interfaces[1][2].mac == addressing.bridged_mac(12, 1, 2)
 
 
 NODE = make_facts({"all": tuple(NAMES), "few": ("shut",)}, {"all": 3, "few": 1}, NETWORKS, {"n1": (0, 1), "n2": (2, 3)}, "n2")

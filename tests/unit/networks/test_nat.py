@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.work import Forward, Held, Nat, decode_held, encode_line
@@ -87,7 +87,7 @@ def test_what_is_held_is_read_back() -> None:
 
 @given(st.integers(0, naming.UPLINK_SLOTS - 1), st.integers(0, naming.UPLINK_SLOTS - 1))
 def test_addresses_of_two_slots_differ(one: int, other: int) -> None:
-    first, second = naming.uplink_addresses(one), naming.uplink_addresses(other)
+    first, second = addressing.uplink_addresses(one), addressing.uplink_addresses(other)
     assert bool(set(first) & set(second)) == (one == other)
     assert all(address in naming.UPLINK_NETWORK for address in first)
 
@@ -119,7 +119,7 @@ def test_rules_do_not_grow_with_vms_or_peers() -> None:
 
 
 def test_a_link_local_address_derives_from_the_mac() -> None:
-    assert str(naming.link_local_address("52:54:00:00:00:01")) == "fe80::5054:ff:fe00:1"
+    assert str(addressing.link_local_address("52:54:00:00:00:01")) == "fe80::5054:ff:fe00:1"
 
 
 def test_a_vm_has_its_own_address_of_ip6_and_the_gateway_answers_at_its() -> None:

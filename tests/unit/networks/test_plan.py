@@ -9,14 +9,14 @@ from ipaddress import IPv4Network
 import pytest
 import yaml
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing
+from pcocc_runtime.addressing import vm_address
 from pcocc_runtime.documents.boot import Keys, decode_boot, encode_boot
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.reach import address_of, render_ports
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.guest import seed
-from pcocc_runtime.naming import vm_address
 from pcocc_runtime.networks.kinds import BridgedNetwork, EthernetNetwork
 from pcocc_runtime.networks.plan import (
     Bridged,
@@ -70,7 +70,7 @@ def test_a_network_on_a_bridge_of_the_site_gives_macs_of_this_job_alone() -> Non
     site = BridgedNetwork("one", host_bridge="br-site", tap_prefix="site", mtu=9000)
     (plan,) = plan_networks(replace(STEP, sets=(("default", 4),)), {"one": site}, SETS)
     assert isinstance(plan, Bridged) and (plan.spec, plan.host_port) == (site, "site00000c00")
-    assert [tap.mac for tap in plan.taps] == [naming.bridged_mac(12, rank, 0) for rank in (2, 3)]
+    assert [tap.mac for tap in plan.taps] == [addressing.bridged_mac(12, rank, 0) for rank in (2, 3)]
     assert (plan.spec.mtu, plan.wire) == (9000, "pt0")
 
 

@@ -1,0 +1,90 @@
+"""MACs and addresses derived from (job id, network index, VM rank), as the names in `naming` are."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from pcocc_runtime.naming import MAX_RANK, UPLINK_NETWORK
+
+FIRST_HOST6 = MAX_RANK + 1  # of the VMs in their IPv6 prefix: one prefix has room for all of them
+NODE_MAC_PREFIX = "02:70:63"
+
+
+def vm_mac(prefix: str, rank: int, network: int) -> str:
+    """Return the MAC of a VM's interface: the site's three bytes, 6 bits of network, 18 bits of rank."""
+    return _mac(prefix, (network << 18) | rank)
+
+
+def node_mac(index: int, network: int) -> str:
+    """Return the MAC of a network's tunnel on the job's `index`-th node; locally administered, never a VM's."""
+    return _mac(NODE_MAC_PREFIX, (network << 18) | index)
+
+
+def bridged_mac(job: int, rank: int, network: int) -> str:
+    """Return the MAC of a VM's interface on a segment that jobs share: locally administered, 26 bits of job id, 6 of network,
+    14 of rank.
+    """
+    bits = (job << 20) | (network << 14) | rank
+    first = (bits >> 40) << 2 | 0b10  # bit 0 clear: one station; bit 1 set: not a manufacturer's (IEEE 802, 8.2)
+    return bytes([first, *(bits & 0xFFFFFFFFFF).to_bytes(5, "big")]).hex(":")
+
+
+def gateway_mac(network: int) -> str:
+    """Return the MAC of the gateway of a network: the same on every node, as its address is."""
+    return _mac("02:70:67", network)
+
+
+def _mac(prefix: str, low: int) -> str:
+    tail = low.to_bytes(3, "big").hex(":")
+    return f"{prefix}:{tail}"
+
+
+def vm_address(network: IPv4Network, rank: int) -> IPv4Address:
+    """Return the address of a VM: the network's first host address plus its rank."""
+    return network.network_address + 1 + rank
+
+
+def gateway_address(network: IPv4Network) -> IPv4Address:
+    """Return the address of gateway, DHCP and DNS, the same on every node: the network's last host address."""
+    return network.broadcast_address - 1
+
+
+def node_address(network: IPv4Network, index: int) -> IPv4Address:
+    """Return the address the job's `index`-th node itself uses in the network, just below the gateway's."""
+    return network.broadcast_address - 2 - index
+
+
+def cluster_network6(job: int, network: int) -> IPv6Network:
+    """Return the IPv6 prefix of a network of the job: unique local (RFC 4193), the last 32 bits
+    those of the job id and the network's index.
+    """
+    bits = 0xFD70_636F << 32 | job << 6 | network
+    return IPv6Network((bits << 64, 64))
+
+
+def vm_address6(network: IPv6Network, rank: int) -> IPv6Address:
+    """Return the IPv6 address of a VM; blocks of ranks that are powers of two are prefixes."""
+    return network.network_address + FIRST_HOST6 + rank
+
+
+def gateway_address6(network: IPv6Network) -> IPv6Address:
+    """Return the IPv6 address of the DNS server, the same on every node; routers are known by their link-local address."""
+    return network.network_address + 1
+
+
+def room_for(network: IPv4Network, vms: int, nodes: int) -> bool:
+    """Tell whether VMs, nodes and the gateway have distinct addresses in the network."""
+    return vms + nodes + 3 <= network.num_addresses
+
+
+def uplink_addresses(slot: int) -> tuple[IPv4Address, IPv4Address]:
+    """Return the addresses of the host's and of the job's end of a veth pair: a /31 (RFC 3021)."""
+    first = UPLINK_NETWORK.network_address + 2 * slot
+    return first, first + 1
+
+
+def link_local_address(mac: str) -> IPv6Address:
+    """Return the link-local address an interface derives from its MAC (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    interface = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return IPv6Address(b"\xfe\x80" + bytes(6) + interface)
