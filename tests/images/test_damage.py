@@ -71,7 +71,7 @@ def test_limits_of_this_process_are_not_taken_for_the_repositorys(repo: Repo, ba
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
-        with pytest.raises(NodeError, match=r"work in repository 'user' \(.*\) had to stop here: Too many open files"):
+        with pytest.raises(NodeError, match=r"work in repository 'user' \(.*\) had to stop: Too many open files"):
             images.find_image(Reference("base"), [repo])
         with pytest.raises(NodeError, match=r"qemu-img cannot be run on .*: Too many open files"):
             qemu_image.read_extent(qemu_image.chain(base.path))
@@ -82,8 +82,8 @@ def test_limits_of_this_process_are_not_taken_for_the_repositorys(repo: Repo, ba
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"name": "other"}, "it is about another image"),
-        ({"revision": 1}, "it is about another image"),
+        ({"name": "other"}, "it describes another image"),
+        ({"revision": 1}, "it describes another image"),
         ({"revision": True}, "revision is not"),
         ({"data_blobs": []}, "data_blobs is not a list"),
         ({"data_blobs": ["../../x"]}, "data_blobs is not a list"),
@@ -116,10 +116,10 @@ def test_odd_things_in_meta_and_data_are_passed_over(pcocc: Pcocc, repo: Repo, b
     assert [line.split()[0] for line in done.out.splitlines()] == ["NAME", "base"] and done.err.count("error: ") == 2
     Path(repo.path, "meta/dir@0").rmdir()
     Path(repo.path, "meta/fifo@0").unlink()
-    assert "no layer is removed" in pcocc("image", "delete", "base@0").err
+    assert "no layer was removed" in pcocc("image", "delete", "base@0").err
     for name in odd:  # each may have been an image's metadata
         said = pcocc("image", "repo", "gc", "--grace", "0").err
-        assert "no layer is removed, for nobody knows which are needed" in said and base.path.exists()
+        assert "no layer was removed, because it is not known which ones are needed" in said and base.path.exists()
         Path(repo.path, "meta", name).unlink()
     assert "1 layer removed" in pcocc("image", "repo", "gc", "--grace", "0").out
     assert (base.path.parent / "notes").exists()
@@ -145,7 +145,7 @@ def test_a_repository_without_its_dot_files_is_told(pcocc: Pcocc, repo: Repo, ba
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for argv in (["list"], ["show", "base"], ["repo", "gc"], ["import", "../base.qcow2", "new"], ["delete", "base"]):
         said = pcocc("image", *argv, ok=False).err
-        assert f"({repo.path}) has no file .config, though there is something in its data/" in said
+        assert f"({repo.path}) has no file .config, but its data/ is not empty" in said
         assert said.endswith(f"copy .config too; or make it: echo 'version: 2' >{repo.path}/.config\n")
     Path(repo.path, ".config").write_text("version: 2\n")
     assert "0 layers removed" in pcocc("image", "repo", "gc", "--grace", "0").out

@@ -146,7 +146,7 @@ def test_a_path_that_is_no_text_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path
     name = os.fsdecode(b"l\xe9.raw")
     write_raw(tmp_path / name)
     assert "/l?.raw is not valid UTF-8, which QEMU requires" in pcocc("image", "import", name, "a", ok=False).err
-    with pytest.raises(RequestError, match="is not text in UTF-8"):
+    with pytest.raises(RequestError, match="is not valid UTF-8"):
         qemu_image.chain(tmp_path / name / "data")
     write_raw(tmp_path / "lé.raw")
     pcocc("image", "import", "lé.raw", "a")

@@ -77,7 +77,7 @@ def test_a_forged_request_puts_nothing_in_the_cache(node: Node, site: Repo) -> N
     def open_as(flags: int, path: Path = forged) -> int:
         return os.open(path, flags | os.O_NONBLOCK)
 
-    assert "is not what its name says" in ask(layer, open_as(os.O_RDONLY))
+    assert "does not match the checksum in its name" in ask(layer, open_as(os.O_RDONLY))
     for wrong in ("../../etc/passwd", layer + "\n", layer.upper(), "", 3, None, ["a"]):
         assert "not a request" in ask(wrong, open_as(os.O_RDONLY)), wrong
     for flags in (os.O_WRONLY, os.O_RDWR, os.O_PATH):
@@ -120,7 +120,7 @@ def test_a_killed_copy_is_done_again(node: Node, site: Repo, served: bool) -> No
             os.kill(child, signal.SIGKILL)
         children.wait(child)
         if served and not killed:
-            assert "read where it is" in node.said() and "without a word" in node.said()
+            assert "read from where it is stored" in node.said() and "without an answer" in node.said()
         assert next(parts.iterdir()).name in layers(base)
     if served:
         node.start_service()
@@ -165,7 +165,7 @@ def test_a_layer_that_a_vm_runs_from_stays(node: Node, site: Repo) -> None:
     wait_closely(lambda: "path" in node.said_path(7, 0).read_text() if node.said_path(7, 0).exists() else False)
     wait_closely(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
     assert node.launch(second.path, job=8).resolve() == second.path
-    assert "read where it is" in node.said(8) and "in use" in node.said(8) and node.said(8).count("\n") == 0
+    assert "read from where it is stored" in node.said(8) and "in use" in node.said(8) and node.said(8).count("\n") == 0
     assert node.cached() == layers(first)
     os.kill(child, signal.SIGKILL)
     children.wait(child)
