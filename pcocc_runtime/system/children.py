@@ -1,10 +1,9 @@
-"""Which process ends with which: QEMU with its slurmstepd, the keeper with its QEMU."""
+"""The keeper: a child of QEMU that QEMU does not know, and ends with it."""
 
 from __future__ import annotations
 
 import os
 import select
-import signal
 from collections.abc import Iterable, Sequence
 
 _GREETING_SECONDS = 5

@@ -25,7 +25,7 @@ from pcocc_runtime.documents.vm import VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import disk_id
-from pcocc_runtime.system import accounts, children, files, installed, trees
+from pcocc_runtime.system import accounts, children, drop, files, installed, trees
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.files import make_files, start_filesystems
 from pcocc_runtime.vm.plan import Task, plan_vm

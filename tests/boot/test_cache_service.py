@@ -24,7 +24,8 @@ import hashlib, json, os, sys
 sys.path.insert(0, "{PREFIX}/lib/pcocc")
 from pathlib import PurePath
 from pcocc_runtime.cache.place import locate_image
-cache = {{"directory": "/var/cache/pcocc", "size": 1 << 30}}
+from pcocc_runtime.documents.image_cache import ImageCache
+cache = ImageCache(1 << 30)
 path, held = locate_image(sys.argv[1], PurePath(sys.argv[2]), 0, 1, cache, lambda text: print(text, file=sys.stderr))
 layers = {{name: hashlib.sha256(open(os.path.join(at, name), "rb").read()).hexdigest()
           for at, _, names in os.walk(os.path.join(sys.argv[2], "vm0.layers")) for name in names}}
