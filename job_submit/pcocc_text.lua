@@ -133,7 +133,7 @@ function text.parse_size(line)
     for key, value in string.gmatch(#line <= MAX_TEXT and line .. ";" or string.rep(";", MAX_KEYS + 1), "([^;=]*)=?([^;]*);") do
         keys = keys + 1
         if keys > MAX_KEYS then
-            local form = "PCOCC_SIZE has more than %d characters or %d words; srun and sbatch write it, leave it to them"
+            local form = "@=JOB_SIZE@ has more than %d characters or %d words; srun and sbatch write it, leave it to them"
             return nil, string.format(form, MAX_TEXT, MAX_KEYS)
         end
         size[key] = value

@@ -68,7 +68,7 @@ def planning(request: str, confdir: str) -> Iterator[Planner]:
         try:
             os.close(hears)
             os.close(above)
-            plan_as_nobody(request, confdir, below, says)
+            work_as_nobody(request, confdir, below, says)
             status = 0
         finally:
             os._exit(status)
@@ -81,7 +81,7 @@ def planning(request: str, confdir: str) -> Iterator[Planner]:
         planner.close()
 
 
-def plan_as_nobody(request: str, confdir: str, below: int, says: int) -> None:
+def work_as_nobody(request: str, confdir: str, below: int, says: int) -> None:
     """Give all rights up for good, and plan; other processes of nobody's, such as dnsmasq, cannot look into this one."""
     nobody = pwd.getpwnam("nobody")
     drop.become(drop.Rights(nobody.pw_uid, nobody.pw_gid))

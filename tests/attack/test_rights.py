@@ -97,7 +97,7 @@ def test_root_asks_without_its_terminal_environment_and_descriptors(programs: Pa
         os.close(leaked)
     assert (saw["terminal"], typed, saw["session"], saw["fds"]) == (False, "", True, [])
     assert saw["uids"] == [ALICE] * 3 and saw["groups"] == [ALICE] and saw["privileges"] == ["1"]
-    asked = {"SLURM_JOB_ID", "SLURM_SPANK_PCOCC_TEMPLATE", "SLURM_PCOCC_PATIENCE", "USER", "LOGNAME", "HOME", "PATH"}
+    asked = {"SLURM_JOB_ID", "SLURM_SPANK_PCOCC_TEMPLATE", "SLURM_PCOCC_PATIENCE", "SLURM_PCOCC_INSIDE", "USER", "LOGNAME", "HOME", "PATH"}
     assert set(saw["env"]) - {"LANG", "LC_ALL", "TZ", "LC_CTYPE"} == asked  # a Python adds the last one
 
 

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.lua.test_filter import INTERPRETERS, ROOT, write_policy
+from tests.lua.site import INTERPRETERS, ROOT, install_filter, write_policy
 
 _PROMISES = {"none of ours": 0.01, "mebibyte": 1.0, "largest": 2.0}  # ms
 
@@ -17,9 +17,9 @@ _PROMISES = {"none of ours": 0.01, "mebibyte": 1.0, "largest": 2.0}  # ms
 def main() -> None:
     """Print a line for each interpreter and group of inputs (tests/lua/inputs.lua)."""
     with tempfile.TemporaryDirectory() as directory:
-        policy = write_policy(Path(directory))
+        policy, scripts = write_policy(Path(directory)), install_filter(Path(directory))
         for interpreter in INTERPRETERS:
-            argv = [interpreter, ROOT / "tests/bench/filter.lua", ROOT / "job_submit", ROOT / "tests/lua", policy]
+            argv = [interpreter, ROOT / "tests/bench/filter.lua", scripts, ROOT / "tests/lua", policy]
             done = subprocess.run(argv, capture_output=True, text=True, check=True)
             for line in done.stdout.splitlines():
                 group, taken, name = line.split("\t")

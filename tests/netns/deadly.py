@@ -34,7 +34,7 @@ CHANGES = {
 }  # fmt: skip
 NETNS = str(naming.NETNS_DIR)
 PATIENCE = 30  # seconds for what takes less than one
-real_kill, real_communicate, real_plan = process.kill, subprocess.Popen.communicate, planner.plan_as_nobody
+real_kill, real_communicate, real_plan = process.kill, subprocess.Popen.communicate, planner.work_as_nobody
 
 
 class Watch:
@@ -97,7 +97,7 @@ def communicate(child: subprocess.Popen[Any], *words: Any, **more: Any) -> Any:
 subprocess.Popen.communicate = communicate  # type: ignore[method-assign]
 process.kill = kill  # type: ignore[assignment]
 removal.close_all_but = lambda kept: None  # type: ignore[assignment]  # else the steps of what has become a user's are not told
-planner.plan_as_nobody = plan  # type: ignore[assignment]
+planner.work_as_nobody = plan  # type: ignore[assignment]
 
 
 def run(

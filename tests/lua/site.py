@@ -1,0 +1,48 @@
+"""A site's policy and the filter as the build installs it, for whoever runs the filter."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pcocc_runtime.site import policy
+from pcocc_runtime.site.check import load_everything
+
+ROOT = Path(__file__).parents[2]
+INTERPRETERS = [name for name in ("lua5.1", "lua5.2", "lua5.3", "lua5.4", "luajit") if shutil.which(name)]
+
+SITE = {
+    "pcocc.yaml": "max-vms: 16\n",
+    "networks.yaml": "lan: {type: ethernet}\n",
+    "resources.yaml": "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\n"
+    "own: {users: [alice, carol], groups: [physics], qos: [normal]}\nlab: {groups: [physics]}\n",
+    "templates.yaml": "tiny: {memory: 256M}\nbig: {cpus: 4, memory: 2G, resource-set: ib}\nwhole: {full-node: true}\n",
+    "policy.yaml": "limits: [{accounts: [students], max-vms: 4}, {partitions: [vm], max-vms: 16}, {partitions: [debug], max-vms: 2}]\n"
+    "templates: {big: {accounts: [physics]}}\n",
+}
+
+
+def write_policy(directory: Path) -> Path:
+    """Write the policy of SITE as `pcocc config policy` would."""
+    for name, text in SITE.items():
+        (directory / name).write_text(text)
+    loaded = load_everything(str(directory))
+    assert loaded.problems == ()
+    path = directory / "policy.lua"
+    path.write_text(policy.render_policy(loaded.policy, loaded.site.max_vms, loaded.templates, loaded.site.default_set))
+    return path
+
+
+def install_filter(directory: Path) -> Path:
+    """Put the filter there with the shared names filled in, as the build does; return the directory."""
+    for name in ("pcocc.lua", "pcocc_text.lua", "job_submit.lua"):
+        table, source = ROOT / "pcocc_runtime/documents/wire.py", ROOT / "job_submit" / name
+        (directory / name).write_text(run(sys.executable, ROOT / "spank/render_wire.py", table, source, "/opt/x"))
+    return directory
+
+
+def run(program: str, *arguments: str | Path) -> str:
+    """Run a program to its end and return what it wrote; it must not fail."""
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
