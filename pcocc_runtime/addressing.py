@@ -1,13 +1,16 @@
-"""MACs and addresses derived from (job id, network index, VM rank), as the names in `naming` are."""
+"""What is inside a job's namespace, and where: devices, MACs and addresses, derived as the names in `naming` are."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from pcocc_runtime.naming import MAX_RANK, UPLINK_NETWORK
+from pcocc_runtime.naming import MAX_RANK, UPLINK_NETWORK, VXLAN_PORT_BASE
 
 FIRST_HOST6 = MAX_RANK + 1  # of the VMs in their IPv6 prefix: one prefix has room for all of them
 NODE_MAC_PREFIX = "02:70:63"
+MAX_INTERFACE_NAME = 15  # IFNAMSIZ of linux/if.h, less the zero byte
+MAX_PORT_PREFIX = MAX_INTERFACE_NAME - 8  # see bridged_port
+MAX_BRIDGED_RANK = 0x3FFF  # 14 bits of the MAC address, see bridged_mac
 
 
 def vm_mac(prefix: str, rank: int, network: int) -> str:
@@ -88,3 +91,45 @@ def link_local_address(mac: str) -> IPv6Address:
     raw = bytes.fromhex(mac.replace(":", ""))
     interface = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
     return IPv6Address(b"\xfe\x80" + bytes(6) + interface)
+
+
+def vxlan_vni(job: int) -> int:
+    """Return the VNI (24 bits) of every network of the job; see `vxlan_port` for what tells networks apart."""
+    return job & 0xFFFFFF
+
+
+def vxlan_port(job: int, network: int) -> int:
+    """Return the UDP port of one network's tunnel: the network and the two bits of the job id the VNI lacks."""
+    return VXLAN_PORT_BASE + (network << 2) + (job >> 24)
+
+
+def bridge_name(network: int) -> str:
+    """Return the name of a network's bridge inside the job's namespace."""
+    return f"br{network}"
+
+
+def vxlan_name(network: int) -> str:
+    """Return the name of a network's tunnel device inside the job's namespace."""
+    return f"vx{network}"
+
+
+def inner_port_name(network: int) -> str:
+    """Return the name, inside the job's namespace, of the device that leads to a bridge of the host."""
+    return f"pt{network}"
+
+
+def tap_name(rank: int, network: int) -> str:
+    """Return the name of a VM's tap device inside the job's namespace (at most 15 characters)."""
+    return f"tap{rank}n{network}"
+
+
+def bridged_port(prefix: str, job: int, network: int) -> str:
+    """Return the name, among the host's interfaces, of the job's port on a bridge of the host (at most 15 characters).
+
+    The last eight are the job id in base 36, with leading zeros, and the network's index, so no two jobs share a name.
+    """
+    digits = ""
+    for _place in range(6):
+        job, digit = divmod(job, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return f"{prefix}{digits}{network:02d}"

@@ -15,10 +15,7 @@ MAX_JOB_ID = 0x03FFFFFF  # Slurm: MAX_JOB_ID is 0x03FF0000 and MaxJobId cannot e
 MAX_NETWORKS = 64  # networks of one job; with it the ports below stay in 24832..25087
 MAX_RANK = 0x3FFFF  # 18 bits of the MAC address, see addressing.vm_mac
 
-MAX_INTERFACE_NAME = 15  # IFNAMSIZ of linux/if.h, less the zero byte
 OWN_PREFIX = "pcn"  # begins the names of pcocc's other interfaces on the host
-MAX_PORT_PREFIX = MAX_INTERFACE_NAME - 8  # see bridged_port
-MAX_BRIDGED_RANK = 0x3FFF  # 14 bits of the MAC address, see addressing.bridged_mac
 
 VXLAN_PORT_BASE = 24832  # below Linux's ephemeral range (32768..60999), not in the IANA registry
 TUNNEL_PORTS = f"{VXLAN_PORT_BASE}-{VXLAN_PORT_BASE + 4 * MAX_NETWORKS - 1}"  # of all jobs, as nft writes a range
@@ -56,48 +53,6 @@ def dnsmasq_base(job: int, network: int) -> PurePosixPath:
 def vm_name(rank: int) -> str:
     """Return the name users know a VM by."""
     return f"vm{rank}"
-
-
-def vxlan_vni(job: int) -> int:
-    """Return the VNI (24 bits) of every network of the job; see `vxlan_port` for what tells networks apart."""
-    return job & 0xFFFFFF
-
-
-def vxlan_port(job: int, network: int) -> int:
-    """Return the UDP port of one network's tunnel: the network and the two bits of the job id the VNI lacks."""
-    return VXLAN_PORT_BASE + (network << 2) + (job >> 24)
-
-
-def bridge_name(network: int) -> str:
-    """Return the name of a network's bridge inside the job's namespace."""
-    return f"br{network}"
-
-
-def vxlan_name(network: int) -> str:
-    """Return the name of a network's tunnel device inside the job's namespace."""
-    return f"vx{network}"
-
-
-def inner_port_name(network: int) -> str:
-    """Return the name, inside the job's namespace, of the device that leads to a bridge of the host."""
-    return f"pt{network}"
-
-
-def tap_name(rank: int, network: int) -> str:
-    """Return the name of a VM's tap device inside the job's namespace (at most 15 characters)."""
-    return f"tap{rank}n{network}"
-
-
-def bridged_port(prefix: str, job: int, network: int) -> str:
-    """Return the name, among the host's interfaces, of the job's port on a bridge of the host (at most 15 characters).
-
-    The last eight are the job id in base 36, with leading zeros, and the network's index, so no two jobs share a name.
-    """
-    digits = ""
-    for _place in range(6):
-        job, digit = divmod(job, 36)
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-    return f"{prefix}{digits}{network:02d}"
 
 
 def uplink_name(job: int) -> str:

@@ -76,14 +76,13 @@ static bool wait_for_helper(pid_t child, int limit, int *exit_status)
 	int status = 0;
 	int pidfd = (int)syscall(SYS_pidfd_open, child, 0);
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
-	int left = pidfd < 0 ? 1 : poll(&end, 1, limit);
+	int left = 1;
 
-	while (left < 0 && errno == EINTR)
-		left = poll(&end, 1, limit);
+	while (pidfd >= 0 && (left = poll(&end, 1, limit)) < 0 && errno == EINTR)
+		continue;
 	if (left == 0)
 		kill(-child, SIGKILL);
-	if (pidfd >= 0)
-		close(pidfd);
+	close(pidfd);
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			return false;
@@ -123,14 +122,14 @@ static void explain_failure(struct helper_result *result)
 /* What the helper writes to stderr is for the admin: other jobs' leftovers, or a fault of its own. */
 static void log_notes(char *notes)
 {
-	char *rest = NULL;
-
-	for (char *line = strtok_r(notes, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
-		slurm_info("%s", line);
+	for (char *line; (line = strsep(&notes, "\n"));)
+		if (*line)
+			slurm_info("%s", line);
 }
 
-static void run_limited(const char *verb, const char *input, int limit, struct helper_result *result)
+void run_helper(const char *verb, const char *input, struct helper_result *result)
 {
+	int limit = strcmp(verb, HELPER_START) ? TIME_LIMIT_MS : START_LIMIT_MS;
 	int in = text_file(input), out = memfd_create("pcocc-helper", MFD_CLOEXEC), err = memfd_create("pcocc-helper", MFD_CLOEXEC);
 	pid_t child = in < 0 || out < 0 || err < 0 ? -1 : fork();
 
@@ -143,29 +142,23 @@ static void run_limited(const char *verb, const char *input, int limit, struct h
 		explain_failure(result);
 	log_notes(notes);
 	free(notes);
-	for (int *fd = (int[]){ in, out, err, -2 }; *fd != -2; fd++)
-		if (*fd >= 0)
-			close(*fd);
-}
-
-void run_helper(const char *verb, const char *input, struct helper_result *result)
-{
-	run_limited(verb, input, TIME_LIMIT_MS, result);
+	close(in);
+	close(out);
+	close(err);
 }
 
 /* In a process that outlives a slurmd which is started anew: it must not keep the port that slurmd listens at. */
 static void close_sockets(void)
 {
 	struct stat status;
-	long most = sysconf(_SC_OPEN_MAX);
 
-	for (int fd = 3; fd < (most > 0 && most < 4096 ? most : 4096); fd++)
+	for (int fd = 3; fd < 4096; fd++)
 		if (!fstat(fd, &status) && S_ISSOCK(status.st_mode))
 			close(fd);
 }
 
 /* Starts a helper nobody waits for but the process that tells slurmd's log how it went: slurmd must not be held up at its start. */
-void spawn_helper(const char *verb)
+void spawn_start_helper(void)
 {
 	struct helper_result result = { 0 };
 	pid_t child = fork();
@@ -174,7 +167,7 @@ void spawn_helper(const char *verb)
 		if (fork())
 			_exit(0);
 		close_sockets();
-		run_limited(verb, "", START_LIMIT_MS, &result);
+		run_helper(HELPER_START, "", &result);
 		if (!result.ended || result.status)
 			slurm_error("%.*s", (int)strcspn(result.output, "\n"), result.output);
 		_exit(0);

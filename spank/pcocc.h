@@ -42,7 +42,6 @@ int stepd_user_init(spank_t sp);
 int stepd_task_privileged(spank_t sp);
 int stepd_task(spank_t sp);
 int stepd_exit(spank_t sp);
-void slurmd_start(void);
 
 /* helper.c */
 struct helper_result {
@@ -51,7 +50,7 @@ struct helper_result {
 	char *output; /* malloc'ed, never NULL after run_helper */
 };
 void run_helper(const char *verb, const char *input, struct helper_result *result);
-void spawn_helper(const char *verb);
+void spawn_start_helper(void);
 
 /* netns.c */
 int enter_netns(uint32_t job, int *previous);

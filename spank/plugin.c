@@ -20,7 +20,7 @@ EXPORT int slurm_spank_init(spank_t sp, int ac, char **av)
 	case S_CTX_REMOTE:
 		return register_options(sp);
 	case S_CTX_SLURMD:
-		slurmd_start();
+		spawn_start_helper();
 		return 0;
 	default:
 		return 0;
@@ -31,13 +31,7 @@ EXPORT int slurm_spank_init_post_opt(spank_t sp, int ac, char **av)
 {
 	(void)ac;
 	(void)av;
-	switch (spank_context()) {
-	case S_CTX_LOCAL:
-	case S_CTX_ALLOCATOR:
-		return client_post_opt(sp);
-	default:
-		return 0;
-	}
+	return spank_context() == S_CTX_LOCAL || spank_context() == S_CTX_ALLOCATOR ? client_post_opt(sp) : 0;
 }
 
 EXPORT int slurm_spank_local_user_init(spank_t sp, int ac, char **av)

@@ -263,8 +263,7 @@ static bool is_vm_step(spank_t sp, char *set, size_t size)
 	return spank_getenv(sp, ENV_STEP_VMS, set, (int)size) == ESPANK_SUCCESS && *set;
 }
 
-/* An operation, pcocc_runtime/steps/operations.py, begins in the node's own network, where it can go from to wherever it belongs,
- * unless the srun that starts it knows better. */
+/* An operation (steps/operations.py) begins in the node's own network, unless the srun that starts it knows better. */
 static bool stays_outside(spank_t sp)
 {
 	char inside[8] = "";
@@ -319,10 +318,8 @@ static int boot_task(void)
 {
 	if (setup.state == SETUP_DONE)
 		return 0; /* the step's own command is the launcher */
-	if (setup.state == SETUP_FAILED) {
-		ssize_t ignored = write(STDERR_FILENO, setup.output, strlen(setup.output));
-		(void)ignored;
-	}
+	if (setup.state == SETUP_FAILED && write(STDERR_FILENO, setup.output, strlen(setup.output)) < 0)
+		_exit(1);
 	_exit(setup.state == SETUP_DUPLICATE ? EXIT_DUPLICATE : 1);
 }
 
@@ -364,9 +361,8 @@ int stepd_exit(spank_t sp)
 	struct text text = { 0 };
 	struct helper_result result = { 0 };
 
-	if (!options.boot || setup.state == SETUP_NONE || setup.state == SETUP_DUPLICATE)
-		return 0;
-	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_JOB_STEPID, &step))
+	if (!options.boot || setup.state == SETUP_NONE || setup.state == SETUP_DUPLICATE ||
+	    spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_JOB_STEPID, &step))
 		return 0;
 	text_add(&text, "job %u\nstep %u\nend\n", job, step);
 	run_helper(HELPER_RELEASE, text.data, &result);
@@ -375,9 +371,4 @@ int stepd_exit(spank_t sp)
 	free(text.data);
 	free(result.output);
 	return 0;
-}
-
-void slurmd_start(void)
-{
-	spawn_helper(HELPER_START);
 }

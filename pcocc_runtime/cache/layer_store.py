@@ -22,7 +22,7 @@ from pathlib import Path
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import metadata
 from pcocc_runtime.images.sizes import render_size
-from pcocc_runtime.system import copy, locks
+from pcocc_runtime.system import copy, locks, shared_locks
 
 STALL_SECONDS = 60.0  # for which another process's copy may not grow before we give it up
 _TURN_SECONDS = 5.0  # for locks that are held during a few system calls
@@ -97,7 +97,7 @@ def open_layer(store: Store, layer: str, size: int) -> int | None:
     fd = _open(path)
     if fd is None:
         return None
-    locked = locks.wait_until(lambda: locks.try_flock(fd, shared=True), _TURN_SECONDS)  # it may just have been added, or be going
+    locked = shared_locks.wait_until(lambda: locks.try_flock(fd, shared=True), _TURN_SECONDS)  # it may just have been added, or be going
     if locked and locks.is_at(fd, path) and os.fstat(fd).st_size == size:
         return fd
     os.close(fd)

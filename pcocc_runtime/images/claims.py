@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.system import files, locks, trees
+from pcocc_runtime.images import placing
+from pcocc_runtime.system import locks, shared_locks, tree_removal
 
 Rescue = Callable[[Path], None]  # moves out of a work directory what must not be deleted with it
 LOCK_WAIT = 60.0  # seconds; a repository's lock is held for a few file operations only
@@ -44,16 +45,16 @@ def _open_lock(path: Path) -> int:
 
 
 def _wait_for_lock(fd: int, path: Path, what: str) -> None:
-    if not locks.wait_until(lambda: _try_lock(fd, path), LOCK_WAIT, _LONGEST_PAUSE):
+    if not shared_locks.wait_until(lambda: _try_lock(fd, path), LOCK_WAIT, _LONGEST_PAUSE):
         holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
         raise RequestError(f"{what} is busy: {holder} has held its lock for {LOCK_WAIT:g} s", "try again")
 
 
 def _try_lock(fd: int, path: Path) -> bool:
     try:
-        return locks.try_lockf(fd)
+        return shared_locks.try_lockf(fd)
     except OSError as error:
-        if not locks.is_unsupported(error):
+        if not shared_locks.is_unsupported(error):
             raise
         hint = "mount it with them: Lustre with '-o flock', NFS without 'nolock'"
         raise NodeError(f"the file system of {path} has no file locks", hint) from None
@@ -83,14 +84,14 @@ def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _noth
             try:
                 if shared:
                     _adopt_mode(fd, parent)
-                    files.make_like(path, parent)
+                    placing.make_like(path, parent)
                 else:
                     path.mkdir(0o700)
                 yield path
                 return
             finally:
                 rescue(path)
-                trees.remove_tree(path)
+                tree_removal.remove_tree(path)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(lock)
         finally:
@@ -129,7 +130,7 @@ def _sweep_one(lock: Path, rescue: Rescue) -> bool:
             return False
         work = lock.with_name(lock.name.removesuffix(".lock"))
         rescue(work)
-        trees.remove_tree(work)
+        tree_removal.remove_tree(work)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(lock)
         return True

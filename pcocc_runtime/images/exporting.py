@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import claims, formats, images, qemu_img
+from pcocc_runtime.images import claims, formats, images, placing, qemu_img
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.system import files, user_files
+from pcocc_runtime.system import user_files
 
 _PREFIX = ".pcocc-export-"
 _FORCE = "name another file, or add --force to replace it"
@@ -38,7 +38,7 @@ def export_image(
     try:
         with claims.open_work(path.parent, _PREFIX, shared=False) as work:
             _write(found, work / "image", form, progress, compress)
-            files.place_file(work / "image", path, force)
+            placing.place_file(work / "image", path, force)
     except FileExistsError:
         raise RequestError(f"{path} has been created meanwhile", _FORCE) from None
     except OSError as error:

@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from pcocc_runtime.system import locks
+from pcocc_runtime.system import shared_locks
 
 _QEMU_READS = 100  # the byte that QEMU locks in a file it reads, the first of its locks (block/file-posix.c)
 _QEMU_LOCKS = 200  # bytes from there on that QEMU may lock
@@ -44,7 +44,7 @@ def _is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return locks.find_locked_by_others(fd, _QEMU_READS, _QEMU_LOCKS) is not None
+        return shared_locks.find_locked_by_others(fd, _QEMU_READS, _QEMU_LOCKS) is not None
     finally:
         os.close(fd)
 
@@ -52,4 +52,4 @@ def _is_locked(path: Path) -> bool:
 def mark_in_use(fd: int) -> None:
     """Lock an open layer as a QEMU that reads it would, so that gc on any host keeps it."""
     with contextlib.suppress(OSError):  # the file system has no locks: QEMU goes on without them, too
-        locks.try_range(fd, _QEMU_READS, shared=True)
+        shared_locks.try_range(fd, _QEMU_READS, shared=True)

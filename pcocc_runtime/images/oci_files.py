@@ -18,7 +18,7 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import oci
 from pcocc_runtime.images.oci import Blob
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import copy, files, programs
+from pcocc_runtime.system import copy, programs, regular
 
 _MAX_HEADERS = 1 << 20  # bytes of tar headers between two members: tarfile holds them in memory
 _MAX_DISK = 1 << 44  # bytes of a disk, 16 TiB: a hole in a sparse member takes no room in the archive, but we read all of it
@@ -28,7 +28,7 @@ _UNREADABLE = (ValueError, OverflowError, LookupError, TypeError, RecursionError
 def read_document(directory: Path, name: str) -> bytes:
     """Return a document of the layout, such as index.json."""
     try:
-        with files.open_regular(directory / name) as stream:
+        with regular.open_regular(directory / name) as stream:
             return stream.read(oci.MAX_DOCUMENT)
     except OSError as error:
         hint = "an OCI image layout is a directory with oci-layout, index.json and blobs/"
@@ -109,7 +109,7 @@ class _Checked:
     def __init__(self, directory: Path, blob: Blob, watch: Advance) -> None:
         path = directory / "blobs/sha256" / blob.digest
         try:
-            self._stream = files.open_regular(path)
+            self._stream = regular.open_regular(path)
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}", "fetch the image again") from None
         if os.fstat(self._stream.fileno()).st_size != blob.size:

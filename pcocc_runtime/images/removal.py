@@ -9,9 +9,8 @@ import functools
 import os
 from pathlib import Path
 
-from pcocc_runtime.images import claims, in_use, metadata, repository
+from pcocc_runtime.images import claims, in_use, metadata, placing, repository
 from pcocc_runtime.images.references import Repo
-from pcocc_runtime.system import files
 
 _ASIDE = "aside"  # directory in a work directory, for layers that may be in use
 
@@ -29,7 +28,7 @@ def remove_unused_layer(repo: Repo, layer: str) -> bool:
         parent, rescue = repository.work_parent(repo), functools.partial(_put_back, repo)
         with claims.open_work(parent, repository.WORK_PREFIX, shared=True, rescue=rescue) as work:
             aside = work / _ASIDE / layer
-            files.make_like(aside.parent, work)
+            placing.make_like(aside.parent, work)
             os.rename(path, aside)
             if in_use.is_in_use(aside):
                 return False  # the end of the block puts it back, as it does after an error
@@ -51,5 +50,5 @@ def _put_back(repo: Repo, work: Path) -> None:
     for name in names:
         target = repository.layer_file(repo, name)
         if metadata.is_layer(name, name[:2]) and not target.exists():  # else the same layer has been added again
-            files.make_like(target.parent, Path(repo.path))
+            placing.make_like(target.parent, Path(repo.path))
             os.rename(work / _ASIDE / name, target)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
-from pcocc_runtime.images import claims, in_use, metadata
+from pcocc_runtime.images import claims, in_use, metadata, placing
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import copy, files, trees
+from pcocc_runtime.system import copy, regular, tree_removal
 
 WORK_PREFIX = ".work-"  # hidden, so that pcocc 0.7's gc leaves it alone
 _KEPT = ("data", "meta")
@@ -104,7 +104,7 @@ def _what_else_is_there(repo: Repo) -> RequestError | None:
 
 
 def _read_start(path: Path) -> str:
-    with files.open_regular(path) as stream:
+    with regular.open_regular(path) as stream:
         return stream.read(metadata.MAX_META).decode(errors="replace")
 
 
@@ -124,7 +124,7 @@ def complete(repo: Repo) -> None:
     root = Path(repo.path)
     is_new = not (root / ".config").exists()
     for part in _PARTS if is_new else (".tmp",):  # a repository that has lost data/ or meta/ must not look like an empty one
-        files.make_like(root / part, root)
+        placing.make_like(root / part, root)
     if is_new:
         draft = root / ".tmp/.config"
         draft.write_text(f"version: {metadata.METADATA_VERSION}\n")
@@ -214,7 +214,7 @@ def _refresh(directory: Path) -> float:
 def open_repo_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], bytes], int]]:
     """Open a layer; yield a function that reads so many bytes of it, and its length."""
     with explained(repo):
-        stream = files.open_regular(layer_file(repo, layer))
+        stream = regular.open_regular(layer_file(repo, layer))
 
     def read(size: int) -> bytes:
         with explained(repo):
@@ -261,7 +261,7 @@ def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None
     VMs that have the replaced file open go on with it; over NFS that is not certain.
     """
     target = layer_file(repo, layer)
-    files.make_like(target.parent, Path(repo.path))
+    placing.make_like(target.parent, Path(repo.path))
     if not replace and has_layer(repo, layer) and target.stat().st_size == file.stat().st_size:
         return
     file.chmod(0o444)
@@ -334,7 +334,7 @@ def remove_foreign(repo: Repo, before: float) -> int:
     for entry in os.scandir(work_parent(repo)):
         if not entry.name.startswith(".") and entry.stat(follow_symlinks=False).st_ctime < before:
             if not entry.is_file(follow_symlinks=False):
-                trees.remove_tree(Path(entry.path))
+                tree_removal.remove_tree(Path(entry.path))
             elif not in_use.may_be_in_use(Path(entry.path)):
                 os.unlink(entry.path)
             count += 1

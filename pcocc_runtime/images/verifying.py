@@ -9,7 +9,7 @@ from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import images, qemu_img, repository
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.system import copy, files
+from pcocc_runtime.system import copy, regular
 
 
 def verify_images(every: Sequence[Found], progress: Progress) -> list[PcoccError]:
@@ -41,7 +41,7 @@ def _find_closed(found: Found) -> PcoccError | None:
     for layer in found.revision.layers:
         path = repository.layer_file(found.repo, layer)
         try:
-            files.open_regular(path).close()
+            regular.open_regular(path).close()
         except PermissionError as error:
             text = f"image {found.reference} cannot be verified: {path} cannot be read by you: {error.strerror}"
             return RequestError(text, f"see: ls -l {path}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import NamedTuple
 
-from pcocc_runtime import addressing, naming
+from pcocc_runtime import addressing
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.work import PortWish
@@ -174,7 +174,7 @@ def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Members, 
     net6 = addressing.cluster_network6(job, index) if ipv6 else None
     taps = (
         RoutedTap(
-            naming.tap_name(rank, index),
+            addressing.tap_name(rank, index),
             rank,
             addressing.vm_mac(spec.mac_prefix, rank, index),
             str(addressing.vm_address(net, rank)),
@@ -187,12 +187,12 @@ def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Members, 
         spec=spec,
         members=members,
         taps=tuple(taps),
-        bridge=naming.bridge_name(index),
+        bridge=addressing.bridge_name(index),
         bridge_mac=addressing.gateway_mac(index),
-        wire=naming.vxlan_name(index),
+        wire=addressing.vxlan_name(index),
         wire_mac=addressing.node_mac(members.node, index),
-        vni=naming.vxlan_vni(job),
-        port=naming.vxlan_port(job, index),
+        vni=addressing.vxlan_vni(job),
+        port=addressing.vxlan_port(job, index),
         gateway=str(addressing.gateway_address(net)),
         node_address=str(addressing.node_address(net, members.node)),
         network6=net6,
@@ -201,36 +201,36 @@ def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Members, 
 
 
 def _plan_segment(job: int, spec: EthernetNetwork, index: int, members: Members) -> Segment:
-    taps = (Tap(naming.tap_name(rank, index), rank, addressing.vm_mac(spec.mac_prefix, rank, index)) for rank in members.own)
+    taps = (Tap(addressing.tap_name(rank, index), rank, addressing.vm_mac(spec.mac_prefix, rank, index)) for rank in members.own)
     return Segment(
         index=index,
         spec=spec,
         members=members,
         taps=tuple(taps),
-        bridge=naming.bridge_name(index),
+        bridge=addressing.bridge_name(index),
         bridge_mac=addressing.node_mac(members.node, index),
-        wire=naming.vxlan_name(index),
-        vni=naming.vxlan_vni(job),
-        port=naming.vxlan_port(job, index),
+        wire=addressing.vxlan_name(index),
+        vni=addressing.vxlan_vni(job),
+        port=addressing.vxlan_port(job, index),
     )
 
 
 def _plan_bridged(job: int, spec: BridgedNetwork, index: int, members: Members) -> Bridged:
-    if members.vms > naming.MAX_BRIDGED_RANK + 1:
+    if members.vms > addressing.MAX_BRIDGED_RANK + 1:
         raise NodeError(
-            f"network {spec.name!r} is on a bridge of the site, where a job can have {naming.MAX_BRIDGED_RANK + 1} VMs",
+            f"network {spec.name!r} is on a bridge of the site, where a job can have {addressing.MAX_BRIDGED_RANK + 1} VMs",
             hint="ask for fewer VMs, or use a template whose resource set has private networks only",
         )
-    taps = (Tap(naming.tap_name(rank, index), rank, addressing.bridged_mac(job, rank, index)) for rank in members.own)
+    taps = (Tap(addressing.tap_name(rank, index), rank, addressing.bridged_mac(job, rank, index)) for rank in members.own)
     return Bridged(
         index=index,
         spec=spec,
         members=members,
         taps=tuple(taps),
-        bridge=naming.bridge_name(index),
+        bridge=addressing.bridge_name(index),
         bridge_mac=addressing.node_mac(members.node, index),
-        wire=naming.inner_port_name(index),
-        host_port=naming.bridged_port(spec.tap_prefix, job, index),
+        wire=addressing.inner_port_name(index),
+        host_port=addressing.bridged_port(spec.tap_prefix, job, index),
     )
 
 

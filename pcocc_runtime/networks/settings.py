@@ -110,8 +110,8 @@ def _interface(longest: int) -> checks.Check:
     def check(node: Node) -> str:
         name: str = checks.pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "letters, digits, '_', '.' and '-'")(node)
         if len(name) > longest:
-            rest = naming.MAX_INTERFACE_NAME - longest
-            why = f"an interface's name has at most {naming.MAX_INTERFACE_NAME}" + (f", {rest} are pcocc's" if rest else "")
+            rest = addressing.MAX_INTERFACE_NAME - longest
+            why = f"an interface's name has at most {addressing.MAX_INTERFACE_NAME}" + (f", {rest} are pcocc's" if rest else "")
             raise node.error(f"{name!r} has {len(name)} characters, {longest} are possible: {why}")
         return name
 
@@ -119,7 +119,7 @@ def _interface(longest: int) -> checks.Check:
 
 
 def _tap_prefix(node: Node) -> str:
-    prefix: str = _interface(naming.MAX_PORT_PREFIX)(node)
+    prefix: str = _interface(addressing.MAX_PORT_PREFIX)(node)
     if prefix.startswith(naming.OWN_PREFIX):
         raise node.error(
             f"{prefix!r} begins like names of pcocc's own interfaces", f"take one that does not begin with {naming.OWN_PREFIX!r}"
@@ -227,7 +227,7 @@ _NOTED_L2 = tuple(
     for setting in _ETHERNET
 )
 _BRIDGED = (
-    Setting("host-bridge", _interface(naming.MAX_INTERFACE_NAME), True),
+    Setting("host-bridge", _interface(addressing.MAX_INTERFACE_NAME), True),
     Setting("tap-prefix", _tap_prefix, True),
     Setting("mtu", checks.integer(1280, 65535)),
     Setting("vlans", _vlans),

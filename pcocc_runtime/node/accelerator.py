@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.system import files, installed
+from pcocc_runtime.system import files, installed, regular
 
 PROBE_SECONDS = 4.0
 _MARKER = b"PCOCC-PROBE-OK"
@@ -37,7 +37,7 @@ def find_accelerator(setting: str, qemu: PurePath) -> Accelerator:
     if setting != "auto":
         return Accelerator(setting, f"accel: {setting} in /etc/pcocc/pcocc.yaml")
     key = _identity(qemu)
-    kept = files.read_json(_CACHE)
+    kept = regular.read_json(_CACHE)
     if isinstance(kept, dict) and kept.get("key") == key and kept.get("kind") in ("kvm", "tcg"):
         return Accelerator(kept["kind"], str(kept.get("why")))  # else another version's, or damaged
     found = _probe(qemu)

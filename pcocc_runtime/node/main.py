@@ -19,8 +19,8 @@ from pcocc_runtime.node import records, removal
 from pcocc_runtime.node.records import Record
 from pcocc_runtime.system import locks
 
-_CONFIG_DIR = "/etc/pcocc"
-_RELEASE_SECONDS, _START_SECONDS = 5.0, 20.0  # for what users have left in directories
+CONFIG_DIR = "/etc/pcocc"
+_RELEASE_SECONDS = 5.0  # for what users have left in directories
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def _set_up() -> int:
     from pcocc_runtime.node.setup import set_up  # and all that it needs, which a release does not
 
-    return set_up(_CONFIG_DIR)
+    return set_up(CONFIG_DIR)
 
 
 def _release() -> int:
@@ -57,7 +57,7 @@ def _release() -> int:
             Path(records.lock_of(job)).unlink(missing_ok=True)
         else:
             _release_step(record, step)
-    _finish(records.folders_of(record or Record(job)), _RELEASE_SECONDS)
+    finish(records.folders_of(record or Record(job)), _RELEASE_SECONDS)
     return 0
 
 
@@ -69,30 +69,12 @@ def _release_step(record: Record, step: int) -> None:
 
 
 def _start() -> int:
-    """Guard the tunnels first, whatever becomes of the rest; then take back what is of no job any more."""
-    from pcocc_runtime.networks.nft_guard import render_guard
-    from pcocc_runtime.system import process, sysctl
+    from pcocc_runtime.node.start import start
 
-    narrow: list[str] | None = None if sysctl.read("ipv4/ip_forward") == "1" else []
-    process.run(["nft", "-f", "-"], text=render_guard(narrow), hint="install the package nftables")
-    records.ensure_state_directory()
-    _finish(records.reclaim(), _START_SECONDS)
-    return _start_with_site()
+    return start()
 
 
-def _start_with_site() -> int:
-    from pcocc_runtime.node import accelerator, planner
-    from pcocc_runtime.system import trust
-
-    trust.ensure_root_only(_CONFIG_DIR)
-    with planner.planning("", _CONFIG_DIR) as plan:
-        offer = plan.hear_offer()
-    records.set_strays_aside(PurePath(offer.scratch))
-    _finish([PurePath(offer.scratch)], _START_SECONDS)
-    accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
-    return 0
-
-
-def _finish(folders: Iterable[PurePath], seconds: float) -> None:
+def finish(folders: Iterable[PurePath], seconds: float) -> None:
+    """Delete what was set aside in some folders, and say when that takes longer."""
     if not removal.finish(folders, seconds):
         records.note("some of what ended jobs have left in their directories is still there, set aside; it is deleted later")

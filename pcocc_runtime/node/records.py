@@ -10,20 +10,19 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from pcocc_runtime import naming
-from pcocc_runtime.errors import PcoccError, one_line
+from pcocc_runtime.errors import one_line
 from pcocc_runtime.networks import removing
 from pcocc_runtime.node import removal
-from pcocc_runtime.system import files, locks, process
+from pcocc_runtime.system import files, process
 
 VERSION = 1
-_JOB = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+JOB = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,53 +87,6 @@ def is_alive(record: Record) -> bool:
     return bool(process.find_in_cgroup(f"/job_{record.job}/"))
 
 
-def reclaim(except_job: int | None = None, seconds: float = float("inf")) -> set[PurePath]:
-    """Release every job on this node whose slurmstepd is gone, but those that another helper is at, for so long.
-
-    Returns the folders where something of them may have been set aside. What fails is told of, and left for the next time.
-    """
-    end, folders = time.monotonic() + seconds, {PurePath(naming.RUN_DIR)}
-    for job in jobs_with(".json"):
-        if job != except_job and time.monotonic() < end:
-            try:
-                folders |= _reclaim_job(job)
-            except (PcoccError, OSError) as error:
-                note(f"job {job} has ended and cannot be released yet: {error}")
-    for job in set(jobs_with(".lock")) - {*jobs_with(".json"), except_job}:
-        _forget_lock(job)
-    set_strays_aside(naming.RUN_DIR)
-    remove_half_records()
-    return folders
-
-
-def _reclaim_job(job: int) -> set[PurePath]:
-    record = read_record(job)
-    if record is None or is_alive(record):
-        return set()
-    with locks.locked_if_free(lock_of(job)) as free:
-        record = read_record(job)
-        if not free or record is None or is_alive(record):
-            return set()
-        release_job(record)
-    return set(folders_of(record))
-
-
-def _forget_lock(job: int) -> None:
-    with locks.locked_if_free(lock_of(job)) as free:
-        if free and read_record(job) is None:
-            Path(lock_of(job)).unlink(missing_ok=True)
-
-
-def set_strays_aside(folder: PurePath) -> None:
-    """Set aside the directories of jobs that have no record any more: /run was emptied by a reboot, scratch was not."""
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        if _JOB.fullmatch(name) and int(name) <= naming.MAX_JOB_ID and read_record(int(name)) is None:
-            with locks.locked_if_free(lock_of(int(name))) as free:
-                if free and read_record(int(name)) is None:
-                    _set_aside([folder], int(name))
-                    Path(lock_of(int(name))).unlink(missing_ok=True)
-
-
 def remove_half_records() -> None:
     """Delete what killed helpers were writing, such as a job's first record, by which it would have been found."""
     files.remove_unfinished(naming.STATE_DIR, lambda pid: process.find_process(pid) is None)
@@ -156,7 +108,7 @@ def clear_step(record: Record) -> None:
     if record.step is not None and record.uid is not None:
         found = process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid)
         process.end(one for one in found if one != record.stepd)  # which has the user's effective uid while it waits for us
-    _set_aside(folders_of(record), record.job)
+    set_folders_aside(folders_of(record), record.job)
     removing.remove_networks(record.job)
 
 
@@ -165,7 +117,8 @@ def folders_of(record: Record) -> list[PurePath]:
     return [PurePath(folder) for folder in (naming.RUN_DIR, record.scratch) if folder]
 
 
-def _set_aside(folders: Iterable[PurePath], job: int) -> None:
+def set_folders_aside(folders: Iterable[PurePath], job: int) -> None:
+    """Put a job's directories out of everybody's way; one that stays is told of."""
     for folder in folders:
         try:
             removal.set_aside(folder / str(job))
@@ -176,7 +129,7 @@ def _set_aside(folders: Iterable[PurePath], job: int) -> None:
 def jobs_with(wanted: str) -> list[int]:
     """Return the jobs of which a file of this suffix is kept."""
     names = (os.path.splitext(name) for name in os.listdir(naming.STATE_DIR))
-    return [int(stem) for stem, suffix in names if suffix == wanted and _JOB.fullmatch(stem)]
+    return [int(stem) for stem, suffix in names if suffix == wanted and JOB.fullmatch(stem)]
 
 
 def ensure_state_directory() -> None:

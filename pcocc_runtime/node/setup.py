@@ -16,7 +16,7 @@ from pcocc_runtime.documents.fields import MAX_REQUEST
 from pcocc_runtime.documents.work import Held, Nat, Offer, decode_nat
 from pcocc_runtime.errors import NodeError, PcoccError
 from pcocc_runtime.networks import nat
-from pcocc_runtime.node import accelerator, apply, planner, records, removal
+from pcocc_runtime.node import accelerator, apply, planner, reclaim, records, removal
 from pcocc_runtime.node.records import Record
 from pcocc_runtime.system import files, locks, ports, process, trust
 
@@ -55,7 +55,7 @@ def set_up(confdir: str) -> int:
 
 
 def _make_room_and_make(step: BootStep, plan: planner.Planner) -> str:
-    folders = records.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
+    folders = reclaim.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
     offer = plan.hear_offer()
     folders.add(PurePath(offer.scratch))
     removal.finish(folders, _LEFT_SECONDS)

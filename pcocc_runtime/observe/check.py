@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, NodeFacts, RoutedFacts
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
 from pcocc_runtime.observe.facts import Answer, ReachReport
@@ -54,10 +54,10 @@ def _check_devices(network: NetworkFacts, nodes: Sequence[Answer]) -> list[Findi
 
 def _wrong_devices(answer: Answer, network: NetworkFacts) -> Iterator[Finding]:
     node = answer.node
-    names = [(naming.bridge_name(network.index), "its bridge")]
+    names = [(addressing.bridge_name(network.index), "its bridge")]
     if not isinstance(network, BridgedFacts) and len(node.nodes) > 1:
-        names.append((naming.vxlan_name(network.index), "its tunnel"))
-    names += [(naming.tap_name(rank, network.index), naming.vm_name(rank)) for rank in node.ranks_on(network)]
+        names.append((addressing.vxlan_name(network.index), "its tunnel"))
+    names += [(addressing.tap_name(rank, network.index), naming.vm_name(rank)) for rank in node.ranks_on(network)]
     for name, what in names:
         link = answer.links.get(name)
         if link is None:
@@ -106,7 +106,7 @@ def _check_path(network: RoutedFacts, node: NodeFacts, one: ReachReport, home: s
     """Yield what is wrong on the way from one node to the VMs of another (or its own)."""
     lost, narrow = sorted(one.lost & there), sorted(one.narrow & there)
     outer = network.mtu + TUNNEL_OVERHEAD
-    port = naming.vxlan_port(node.job, network.index)
+    port = addressing.vxlan_port(node.job, network.index)
     if lost:
         whole = len(lost) == len(there)
         hint = f"UDP port {port} must be open between {node.name} and {home}" if whole and home != node.name else None

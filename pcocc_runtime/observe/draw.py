@@ -30,7 +30,7 @@ def plan_picture(nodes: Sequence[Answer], silent: Sequence[str]) -> dict[str, An
 def _plan_network(job: int, one: NetworkFacts) -> dict[str, Any]:
     tree: dict[str, Any] = {"name": one.name, "kind": one.kind, "mtu": one.mtu, "vms": list(one.ranks)}
     if not isinstance(one, BridgedFacts):
-        tree |= {"vni": naming.vxlan_vni(job), "port": naming.vxlan_port(job, one.index)}
+        tree |= {"vni": addressing.vxlan_vni(job), "port": addressing.vxlan_port(job, one.index)}
     if isinstance(one, RoutedFacts):
         outbound = one.outbound if isinstance(one.outbound, bool) else [str(allowed) for allowed in one.outbound]
         tree |= {"addresses": str(one.addresses), "gateway": one.gateway, "domain": one.domain, "outbound": outbound}
@@ -43,7 +43,7 @@ def _plan_node(answer: Answer) -> dict[str, Any]:
 
 
 def _plan_share(answer: Answer, network: NetworkFacts) -> dict[str, Any]:
-    bridge, tunnel = naming.bridge_name(network.index), naming.vxlan_name(network.index)
+    bridge, tunnel = addressing.bridge_name(network.index), addressing.vxlan_name(network.index)
     tree: dict[str, Any] = {
         "name": network.name,
         "bridge": {"device": bridge, **_plan_link(answer.links.get(bridge))},
@@ -57,7 +57,7 @@ def _plan_share(answer: Answer, network: NetworkFacts) -> dict[str, Any]:
 
 
 def _plan_vm(answer: Answer, network: NetworkFacts, rank: int) -> dict[str, Any]:
-    tap, node, routed = naming.tap_name(rank, network.index), answer.node, isinstance(network, RoutedFacts)
+    tap, node, routed = addressing.tap_name(rank, network.index), answer.node, isinstance(network, RoutedFacts)
     place, mac = next((place, one.mac) for place, one in enumerate(node.interfaces[rank]) if one.network == network.index)
     state = _plan_link(answer.links.get(tap))
     state |= {"received": state["sent"], "sent": state["received"]}

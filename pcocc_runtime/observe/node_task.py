@@ -26,7 +26,7 @@ from pcocc_runtime.observe.facts import (
     encode_answer,
     parse_links,
 )
-from pcocc_runtime.system import files, process
+from pcocc_runtime.system import process, regular
 
 MOST_ASKED = 256  # VMs that one node asks in one network
 _SMALL = 128  # bytes of a packet that passes where anything does
@@ -55,7 +55,7 @@ def collect_facts(job: int, argv: Sequence[str]) -> Answer:
     """Return what root's helper wrote about the job here, the devices of its namespace, and what those who are asked say."""
     if argv[:1] not in ([SHOW], [CHECK]) or len(argv) > 2:
         raise RequestError(f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
-    node = decode_node(files.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
+    node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if argv[0] == SHOW:
         return Answer(node, read_links(), read_states(node))
     return check_networks(Answer(node, read_links(), {}), argv[1] if len(argv) > 1 else None)

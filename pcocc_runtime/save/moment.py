@@ -13,7 +13,7 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.system import files
+from pcocc_runtime.system import regular
 
 Note = Callable[[str], None]
 
@@ -35,7 +35,7 @@ def read_vm(name: str, directory: Path) -> SavedVm:
     """Return the VM whose directory this is; NodeError when it is not there."""
     if not directory.is_dir():
         raise NodeError(f"{name} does not run on this node")
-    return SavedVm(name, directory, parse_facts(files.read_json(directory / DISKS_FILE), name))
+    return SavedVm(name, directory, parse_facts(regular.read_json(directory / DISKS_FILE), name))
 
 
 def find_disk(link: SaverConnection, index: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import files
+from pcocc_runtime.system import regular
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -37,7 +37,7 @@ def begin_sum(algorithm: str = "sha256") -> _Hash:
 def hash_file(path: PurePath, watch: Advance, algorithm: str = "sha256") -> str:
     """Return the hexadecimal sum of a regular file."""
     machine, done = begin_sum(algorithm), 0
-    with files.open_regular(path) as stream:
+    with regular.open_regular(path) as stream:
         total = os.fstat(stream.fileno()).st_size
         for piece in read_pieces(stream.fileno()):
             machine.update(piece)

@@ -26,26 +26,14 @@ class ProcessId:
 
 
 def run(
-    argv: Sequence[str],
-    *,
-    text: str | None = None,
-    timeout: float = 30,
-    env: Mapping[str, str] | None = None,
-    hint: str | None = None,
+    argv: Sequence[str], *, text: str | None = None, timeout: float = 30, env: Mapping[str, str] | None = None, hint: str | None = None
 ) -> str:
     """Run a program to its end and return its stdout; NodeError carries what it said when it fails."""
     try:
         done = subprocess.run(
-            argv,
-            input=text,
-            stdin=subprocess.DEVNULL if text is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            env=None if env is None else dict(env),
-            check=False,
-        )
+            argv, input=text, stdin=subprocess.DEVNULL if text is None else None, capture_output=True, text=True, errors="replace",
+            timeout=timeout, env=None if env is None else dict(env), check=False,
+        )  # fmt: skip
     except OSError as error:
         raise explain_start(argv, error, hint) from None
     except subprocess.TimeoutExpired:

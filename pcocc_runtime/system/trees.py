@@ -7,29 +7,9 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator
-from pathlib import PurePath
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # of a rename of a directory: the name is something else's
-
-
-def remove_tree(path: PurePath) -> None:
-    """Delete a directory and all in it; a link is deleted, never followed. OSError when something cannot be deleted."""
-    try:
-        top = os.open(path, _DIRECTORY)
-    except FileNotFoundError:
-        return
-    except OSError:
-        if not os.path.islink(path):
-            raise
-        os.unlink(path)
-        return
-    try:
-        empty(top)
-    finally:
-        os.close(top)
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(path)
 
 
 def empty(top: int) -> None:
@@ -49,7 +29,7 @@ def empty(top: int) -> None:
 def _scan(parent: int, name: str) -> Iterator[str]:
     """Yield the names in a directory as they are read, however many there are; none when it is no directory that may be read."""
     try:
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        fd = os.open(name, DIRECTORY, dir_fd=parent)
     except OSError:
         return
     try:
@@ -68,7 +48,7 @@ def _remove(top: int, name: str, numbers: Iterator[int]) -> bool:
         return True
     _unshut(top, name)
     try:
-        inner = os.open(name, _DIRECTORY, dir_fd=top)
+        inner = os.open(name, DIRECTORY, dir_fd=top)
     except OSError:
         return False
     changed = False

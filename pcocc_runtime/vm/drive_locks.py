@@ -11,7 +11,7 @@ import os
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.system import locks
+from pcocc_runtime.system import shared_locks
 
 _JOBS = 1 << 62  # the byte of job 0
 _TURN = _JOBS - 1  # held by who takes a lock and looks for others
@@ -34,7 +34,7 @@ def lock_drive(path: str, mmp: str, job: int) -> int | None:
         _lock(fd, path, mmp, job)
     except OSError as error:
         os.close(fd)
-        if not locks.is_unsupported(error):
+        if not shared_locks.is_unsupported(error):
             raise
         raise NodeError(f"the file system of the drive {path} cannot lock files: {error.strerror}",
                         "'mmp: no' in the template uses the drive without protection") from None
@@ -47,7 +47,7 @@ def lock_drive(path: str, mmp: str, job: int) -> int | None:
 def _lock(fd: int, path: str, mmp: str, job: int) -> None:
     _await_turn(fd, path)
     holder = _take(fd, job, shared=mmp != "yes")
-    locks.unlock_range(fd, _TURN)
+    shared_locks.unlock_range(fd, _TURN)
     if holder is not None:
         whose = f"of job {holder}" if holder != job else "of this job"
         raise NodeError(f"the drive {path} is in use by a VM {whose}", "end that VM first, or let several in with 'mmp: cluster'")
@@ -55,15 +55,15 @@ def _lock(fd: int, path: str, mmp: str, job: int) -> None:
 
 def _await_turn(fd: int, path: str) -> None:
     """One at a time, so that of two VMs that start together one wins; held for two system calls."""
-    if not locks.wait_until(lambda: locks.try_range(fd, _TURN), _TURN_SECONDS):
+    if not shared_locks.wait_until(lambda: shared_locks.try_range(fd, _TURN), _TURN_SECONDS):
         raise NodeError(f"the drive {path} could not be locked within {_TURN_SECONDS:g} s", "try again")
 
 
 def _take(fd: int, job: int, *, shared: bool) -> int | None:
     """Return the job that has the drive; None when it is ours now."""
-    if not locks.try_range(fd, _JOBS + job, shared=shared):
+    if not shared_locks.try_range(fd, _JOBS + job, shared=shared):
         return job
     for start, length in ((_JOBS, job), (_JOBS + job + 1, naming.MAX_JOB_ID - job)):
-        if length and (found := locks.find_locked(fd, start, length)) is not None:
+        if length and (found := shared_locks.find_locked(fd, start, length)) is not None:
             return found - _JOBS
     return None

@@ -25,7 +25,7 @@ from pcocc_runtime.documents.vm import VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import disk_id
-from pcocc_runtime.system import accounts, children, drop, files, installed, trees
+from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.files import make_files, start_filesystems
 from pcocc_runtime.vm.plan import Task, plan_vm
@@ -98,7 +98,7 @@ def tell(task: Task, node: NodeFacts, text: str) -> None:
 
 def read_node(job: int) -> NodeFacts:
     """Return what root's helper found out about this node and job."""
-    node = decode_node(files.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
+    node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if node.accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return replace(node, accel="tcg", accel_why="/dev/kvm may not be opened by you")
     return node
@@ -119,7 +119,7 @@ def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys)
     )
     files.replace_file(base / MEMBERS_FILE, encode_members(members))
     directory = base / naming.vm_name(task.rank)
-    trees.remove_tree(directory)
+    tree_removal.remove_tree(directory)
     files.ensure_directory(directory, 0o700)
     return directory, start_watch(directory)
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.node import removal
-from pcocc_runtime.system import drop, mounts, trees
+from pcocc_runtime.system import drop, mounts, tree_removal, trees
+from tests.attack.planted import kinds, nest, numbers, shut
 from tests.attack.user import ALICE, BOB, Fuse, apart, as_user, mount
 from tests.waiting import limit
 
@@ -36,7 +37,7 @@ def folder() -> Iterator[Path]:
         os.chown(Path(name) / "12", ALICE, ALICE)
         yield Path(name)
         for left in (removal.ASIDE, "12"):
-            trees.remove_tree(Path(name, left))
+            tree_removal.remove_tree(Path(name, left))
 
 
 def plant(folder: Path, attack: Callable[[], object]) -> None:
@@ -47,42 +48,6 @@ def plant(folder: Path, attack: Callable[[], object]) -> None:
         attack()
 
     assert as_user(ALICE, inside)
-
-
-def nest(depth: int) -> None:
-    for _level in range(depth):
-        os.mkdir("d")
-        os.chdir("d")
-    Path("file").touch()
-
-
-def shut() -> None:
-    """Make a tree that nobody may enter, write to or move."""
-    nest(3)
-    while os.getcwd().endswith("d"):
-        here = os.getcwd()
-        os.chdir("..")
-        os.chmod(here, 0)
-    os.chmod(".", 0)
-
-
-def numbers() -> None:
-    """Take the names that directories have while their parents are deleted."""
-    for number in range(40):
-        os.makedirs(f"{number}/d/{number}")
-    for number in range(40, 60):
-        Path(str(number)).touch()
-        os.makedirs(f"deep/{number}/d")
-
-
-def kinds() -> None:
-    """Make one of each kind of file, and links that lead elsewhere."""
-    os.mkfifo("fifo")
-    os.symlink("/etc", "link")
-    os.makedirs("directory/below")
-    os.symlink("/etc", "directory/link")
-    os.symlink("..", "directory/up")
-    Path("directory/newline\n\udcff").touch()
 
 
 TREES = [lambda: nest(1200), lambda: nest(5000), shut, numbers, kinds, lambda: None]
@@ -175,7 +140,7 @@ def test_a_directory_may_become_anything_at_any_moment(folder: Path, monkeypatch
         shutil.rmtree(folder / "12/away")
         victim.unlink()
         (victim / "below").mkdir(parents=True)
-    trees.remove_tree(folder / "12")
+    tree_removal.remove_tree(folder / "12")
     assert os.listdir(folder) == [] and Path("/etc/passwd").exists()
 
 
@@ -347,7 +312,7 @@ def test_roots_folder_cannot_be_made_by_somebody_else(folder: Path) -> None:
     removal.set_aside(folder / "12")
     assert (folder / removal.ASIDE).stat().st_uid == 0
     assert removal.finish([folder], limit(60)) and (folder / "precious/file").exists()
-    trees.remove_tree(folder / "precious")
+    tree_removal.remove_tree(folder / "precious")
 
 
 def test_files_of_another_user_stay_and_hold_up_nobody(folder: Path) -> None:
@@ -403,15 +368,15 @@ def test_a_tree_of_ones_own_is_removed_as_before(tmp_path: Path) -> None:
         os.chdir(tmp_path / "tree")
         attack()
         os.chdir("/")
-        trees.remove_tree(tmp_path / "tree")
+        tree_removal.remove_tree(tmp_path / "tree")
         assert os.listdir(tmp_path) == []
-    trees.remove_tree(tmp_path / "tree")
+    tree_removal.remove_tree(tmp_path / "tree")
     (tmp_path / "link").symlink_to("/etc")
-    trees.remove_tree(tmp_path / "link")
+    tree_removal.remove_tree(tmp_path / "link")
     assert os.listdir(tmp_path) == []
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
-        trees.remove_tree(tmp_path / "file")
+        tree_removal.remove_tree(tmp_path / "file")
 
 
 def test_nothing_of_a_helper_outlives_it() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import naming
+from pcocc_runtime import addressing
 from tests.netns.fabric import Guest, Node, request
 from tests.netns.inject import WAYS
 from tests.netns.lan import HERE, NOBODY, PYTHON, answering, ask, join, listening
@@ -31,7 +31,7 @@ class Site:
         """Return the command of an attack on vm0 of job 12."""
         link = self.hosts[ONE].in_job(12, "ip", "-o", "link", "show", "vx0").stdout
         mac = self.victim.mac if "master" in link else link.partition("link/ether ")[2].split()[0]
-        port = naming.vxlan_port(12, 0)
+        port = addressing.vxlan_port(12, 0)
         return (*INJECT, name, node, str(port), str(vni), mac, "10.200.0.1", str(source_port))
 
     def heard_after(self, attack: str) -> list[str]:
@@ -70,7 +70,7 @@ def from_login(site: Site, name: str) -> None:
 
 
 def from_login_port(site: Site, name: str) -> None:
-    for port in (naming.vxlan_port(12, 0), 4789, 40000):
+    for port in (addressing.vxlan_port(12, 0), 4789, 40000):
         site.hosts[LOGIN].run(*NOBODY, *site.aim(name, source_port=port))
 
 
@@ -83,7 +83,7 @@ def from_peer(site: Site, name: str) -> None:
 
 
 def from_peer_port(site: Site, name: str) -> None:
-    for port in (naming.vxlan_port(12, 0), 4789, 40000):
+    for port in (addressing.vxlan_port(12, 0), 4789, 40000):
         site.hosts[TWO].run(*NOBODY, *site.aim(name, source_port=port))
 
 

@@ -14,8 +14,8 @@ from pcocc_runtime import addressing, naming
 jobs = st.integers(1, naming.MAX_JOB_ID)
 networks = st.integers(0, naming.MAX_NETWORKS - 1)
 ranks = st.integers(0, naming.MAX_RANK)
-bridged_ranks = st.integers(0, naming.MAX_BRIDGED_RANK)
-prefixes = st.from_regex(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{naming.MAX_PORT_PREFIX - 1}}}", fullmatch=True)
+bridged_ranks = st.integers(0, addressing.MAX_BRIDGED_RANK)
+prefixes = st.from_regex(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{addressing.MAX_PORT_PREFIX - 1}}}", fullmatch=True)
 
 SLURMS_LAST = 0x03FF0000  # MAX_JOB_ID of slurm.h
 
@@ -35,7 +35,7 @@ def test_every_job_id_of_slurm_is_in_range() -> None:
 @example(0x1000000, 0)
 @example(naming.MAX_JOB_ID, 63)
 def test_vni_and_port_belong_to_one_job_and_network(job: int, network: int) -> None:
-    vni, port = naming.vxlan_vni(job), naming.vxlan_port(job, network)
+    vni, port = addressing.vxlan_vni(job), addressing.vxlan_port(job, network)
     assert 0 <= vni < 1 << 24
     assert 24832 <= port <= 25087
     place = port - naming.VXLAN_PORT_BASE
@@ -44,7 +44,7 @@ def test_vni_and_port_belong_to_one_job_and_network(job: int, network: int) -> N
 
 @given(jobs, networks, bridged_ranks)
 @example(1, 0, 0)
-@example(naming.MAX_JOB_ID, 63, naming.MAX_BRIDGED_RANK)
+@example(naming.MAX_JOB_ID, 63, addressing.MAX_BRIDGED_RANK)
 def test_a_mac_on_a_bridge_of_the_site_belongs_to_one_vm_of_one_job(job: int, network: int, rank: int) -> None:
     number = number_of(addressing.bridged_mac(job, rank, network))
     first = number >> 40
@@ -81,8 +81,8 @@ def test_the_gateways_mac_is_apart_from_the_vms_and_the_nodes(network: int) -> N
 @given(networks, ranks)
 @example(63, naming.MAX_RANK)
 def test_devices_of_a_namespace_have_names_of_their_own(network: int, rank: int) -> None:
-    names = naming.tap_name(rank, network), naming.bridge_name(network), naming.vxlan_name(network)
-    assert all(len(name) <= naming.MAX_INTERFACE_NAME for name in names)
+    names = addressing.tap_name(rank, network), addressing.bridge_name(network), addressing.vxlan_name(network)
+    assert all(len(name) <= addressing.MAX_INTERFACE_NAME for name in names)
     read = [re.fullmatch(form, name) for form, name in zip((r"tap(\d+)n(\d+)", r"br(\d+)", r"vx(\d+)"), names, strict=True)]
     assert [tuple(map(int, one.groups())) for one in read if one] == [(rank, network), (network,), (network,)]
 
@@ -92,8 +92,8 @@ def test_devices_of_a_namespace_have_names_of_their_own(network: int, rank: int)
 @example("seven77", 1, 0)
 def test_a_port_on_a_bridge_of_the_site_belongs_to_one_job_and_network(prefix: str, job: int, network: int) -> None:
     """Whatever the prefixes are: one may be the beginning of another."""
-    name = naming.bridged_port(prefix, job, network)
-    assert len(name) <= naming.MAX_INTERFACE_NAME and name.startswith(prefix)
+    name = addressing.bridged_port(prefix, job, network)
+    assert len(name) <= addressing.MAX_INTERFACE_NAME and name.startswith(prefix)
     assert (int(name[-8:-2], 36), int(name[-2:])) == (job, network)
     assert len(name) == len(prefix) + 8
 
@@ -104,7 +104,7 @@ def test_namespaces_and_directories_belong_to_one_job(job: int) -> None:
     assert int(naming.netns_name(job).removeprefix("pcocc-")) == job
     assert int(naming.host_table(job).removeprefix("pcocc-")) == job
     uplink = naming.uplink_name(job)
-    assert int(uplink.removeprefix(naming.OWN_PREFIX)) == job and len(uplink) <= naming.MAX_INTERFACE_NAME
+    assert int(uplink.removeprefix(naming.OWN_PREFIX)) == job and len(uplink) <= addressing.MAX_INTERFACE_NAME
     assert naming.job_dir(job).parent == naming.RUN_DIR and int(naming.job_dir(job).name) == job
 
 

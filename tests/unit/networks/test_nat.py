@@ -103,8 +103,8 @@ def test_names_of_two_jobs_in_the_hosts_namespace_differ(one: int, other: int) -
 def test_the_guard_covers_every_port_a_tunnel_can_have() -> None:
     first, last = map(int, naming.TUNNEL_PORTS.split("-"))
     jobs, networks = (1, naming.MAX_JOB_ID), (0, naming.MAX_NETWORKS - 1)
-    assert {naming.vxlan_port(job, network) for job in jobs for network in networks} >= {first, last}
-    assert all(first <= naming.vxlan_port(job, network) <= last for job in jobs for network in networks)
+    assert {addressing.vxlan_port(job, network) for job in jobs for network in networks} >= {first, last}
+    assert all(first <= addressing.vxlan_port(job, network) <= last for job in jobs for network in networks)
 
 
 def rules(text: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.system import locks
+from pcocc_runtime.system import locks, shared_locks
 
 
 @pytest.fixture
@@ -54,21 +54,21 @@ def test_flock_belongs_to_the_open_file(opened: Callable[[], int]) -> None:
 
 def test_lockf_belongs_to_the_process(opened: Callable[[], int]) -> None:
     one, other = opened(), opened()
-    assert locks.try_lockf(one) and locks.try_lockf(other)
-    assert not in_child(lambda: locks.try_lockf(one))
-    assert locks.find_locked_by_others(other, 0, 1) is None and in_child(lambda: locks.find_locked_by_others(other, 0, 1) == 0)
+    assert shared_locks.try_lockf(one) and shared_locks.try_lockf(other)
+    assert not in_child(lambda: shared_locks.try_lockf(one))
+    assert shared_locks.find_locked_by_others(other, 0, 1) is None and in_child(lambda: shared_locks.find_locked_by_others(other, 0, 1) == 0)
     assert locks.try_flock(other)  # which does not meet it
-    assert not locks.try_range(other, 5)  # which does, even of the same process
+    assert not shared_locks.try_range(other, 5)  # which does, even of the same process
 
 
 def test_ranges_are_of_open_files_and_bytes(opened: Callable[[], int]) -> None:
     one, other, far = opened(), opened(), 1 << 62
-    assert locks.try_range(one, far, shared=True) and locks.try_range(other, far, shared=True)
-    assert not locks.try_range(other, far) and locks.try_range(other, far + 1)
-    assert locks.find_locked(one, far - 10, 20) == far and locks.find_locked(other, far + 1, 20) is None
-    locks.unlock_range(other, far)
-    assert locks.find_locked(one, far - 10, 20) == far + 1 and locks.try_range(one, far)
-    assert locks.find_locked_by_others(opened(), far - 10, 20) == far
+    assert shared_locks.try_range(one, far, shared=True) and shared_locks.try_range(other, far, shared=True)
+    assert not shared_locks.try_range(other, far) and shared_locks.try_range(other, far + 1)
+    assert shared_locks.find_locked(one, far - 10, 20) == far and shared_locks.find_locked(other, far + 1, 20) is None
+    shared_locks.unlock_range(other, far)
+    assert shared_locks.find_locked(one, far - 10, 20) == far + 1 and shared_locks.try_range(one, far)
+    assert shared_locks.find_locked_by_others(opened(), far - 10, 20) == far
 
 
 def test_a_file_that_was_deleted_or_replaced_is_told(path: Path, opened: Callable[[], int]) -> None:
@@ -99,8 +99,8 @@ def test_a_file_that_another_nfs_client_deleted_is_gone(path: Path, opened: Call
 
 def test_waiting_ends() -> None:
     answers = iter([False, False, True])
-    assert locks.wait_until(lambda: next(answers), 60) and next(answers, None) is None
-    assert not locks.wait_until(lambda: False, 0)
+    assert shared_locks.wait_until(lambda: next(answers), 60) and next(answers, None) is None
+    assert not shared_locks.wait_until(lambda: False, 0)
 
 
 def test_who_waits_for_a_lock_that_goes_with_its_file_locks_the_next(tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""Where a repository's files and directories get their final place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePath
+
+
+def make_like(path: PurePath, model: PurePath) -> None:
+    """Create a directory with the same mode as `model`; one that exists is left alone."""
+    umask = os.umask(0)
+    try:
+        os.mkdir(path, os.stat(model).st_mode & 0o777)
+    except FileExistsError:
+        pass
+    finally:
+        os.umask(umask)
+
+
+def place_file(file: PurePath, path: PurePath, replace: bool) -> None:
+    """Give a finished file of the same file system its final path; FileExistsError when that exists and is not to be replaced."""
+    if not replace:
+        try:
+            os.link(file, path)
+            return
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links here
+            if os.path.lexists(path):
+                raise FileExistsError(path) from None
+    os.rename(file, path)

@@ -1,0 +1,59 @@
+"""Jobs that have ended without a release: their slurmstepd was killed, or the node was started anew."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path, PurePath
+
+from pcocc_runtime import naming
+from pcocc_runtime.errors import PcoccError
+from pcocc_runtime.node import records
+from pcocc_runtime.system import locks
+
+
+def reclaim(except_job: int | None = None, seconds: float = float("inf")) -> set[PurePath]:
+    """Release every job on this node whose slurmstepd is gone, but those that another helper is at, for so long.
+
+    Returns the folders where something of them may have been set aside. What fails is told of, and left for the next time.
+    """
+    end, folders = time.monotonic() + seconds, {PurePath(naming.RUN_DIR)}
+    for job in records.jobs_with(".json"):
+        if job != except_job and time.monotonic() < end:
+            try:
+                folders |= _reclaim_job(job)
+            except (PcoccError, OSError) as error:
+                records.note(f"job {job} has ended and cannot be released yet: {error}")
+    for job in set(records.jobs_with(".lock")) - {*records.jobs_with(".json"), except_job}:
+        _forget_lock(job)
+    set_strays_aside(naming.RUN_DIR)
+    records.remove_half_records()
+    return folders
+
+
+def _reclaim_job(job: int) -> set[PurePath]:
+    record = records.read_record(job)
+    if record is None or records.is_alive(record):
+        return set()
+    with locks.locked_if_free(records.lock_of(job)) as free:
+        record = records.read_record(job)
+        if not free or record is None or records.is_alive(record):
+            return set()
+        records.release_job(record)
+    return set(records.folders_of(record))
+
+
+def _forget_lock(job: int) -> None:
+    with locks.locked_if_free(records.lock_of(job)) as free:
+        if free and records.read_record(job) is None:
+            Path(records.lock_of(job)).unlink(missing_ok=True)
+
+
+def set_strays_aside(folder: PurePath) -> None:
+    """Set aside the directories of jobs that have no record any more: /run was emptied by a reboot, scratch was not."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if records.JOB.fullmatch(name) and int(name) <= naming.MAX_JOB_ID and records.read_record(int(name)) is None:
+            with locks.locked_if_free(records.lock_of(int(name))) as free:
+                if free and records.read_record(int(name)) is None:
+                    records.set_folders_aside([folder], int(name))
+                    Path(records.lock_of(int(name))).unlink(missing_ok=True)

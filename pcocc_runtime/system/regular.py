@@ -1,0 +1,40 @@
+"""Regular files that somebody else may replace, by a FIFO for instance, while we look."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import stat
+from pathlib import Path, PurePath
+from typing import Any
+
+
+def open_regular(path: PurePath) -> io.FileIO:
+    """Open a regular file for reading; OSError, without a wait, when the path is that of a FIFO or a device."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return open(fd, "rb", buffering=0)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def read_start(path: PurePath, size: int) -> bytes | None:
+    """Return the first `size` bytes of a regular file, or None when it is not there."""
+    try:
+        with open_regular(path) as stream:
+            return stream.read(size)
+    except FileNotFoundError:
+        return None
+
+
+def read_json(path: PurePath) -> Any:
+    """Return the decoded content of a JSON file, None when it is missing or cut short."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
