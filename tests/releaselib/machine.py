@@ -14,7 +14,7 @@ from pathlib import Path
 
 from releaselib import cgroups
 from releaselib.cgroups import Hierarchy
-from releaselib.outside import find_local_paths, read_environment, render_pip_config
+from releaselib.outside import find_certificates, read_environment, read_pip_settings
 from releaselib.suites import INSIDE, KEPT, ROOT, Place, ReleaseError, Suite
 
 _TIED = ("setpriv", "--pdeathsig=KILL")  # ends with this process, however that ends
@@ -35,13 +35,12 @@ def run(suite: Suite, place: Place, command: Sequence[str], environ: Mapping[str
     name = f"pcocc-release-{suite.name}-{hashlib.sha256(str(place.path).encode()).hexdigest()[:8]}"
     hierarchies = cgroups.read_hierarchies()
     cgroups.remove_groups(hierarchies, name)  # of a run that was killed
-    passed = read_environment(environ)
-    _write_files(suite, place.root)
-    script = _render_outside(
-        cgroups.ensure_groups(hierarchies, name), _render_inside(suite, place.root, hierarchies, passed), {**_ENVIRONMENT, **passed}, command
-    )
+    pip_settings = read_pip_settings(environ)
+    _write_files(suite, place.root, pip_settings)
+    inside = _render_inside(suite, place.root, hierarchies, find_certificates(pip_settings))
     try:
-        return _run_script(script)
+        groups = cgroups.ensure_groups(hierarchies, name)
+        return _run_script(_render_outside(groups, inside, {**_ENVIRONMENT, **read_environment(environ)}, command))
     finally:
         cgroups.remove_groups(hierarchies, name)
 
@@ -94,14 +93,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _write_files(suite: Suite, root: Path) -> None:
+def _write_files(suite: Suite, root: Path, pip_settings: Mapping[str, str]) -> None:
     """Write what makes the root this machine's: names, name server, pip's settings. Links there are not followed."""
     (root / KEPT[1:]).mkdir(parents=True, exist_ok=True)
     for path, text in (
         ("etc/hostname", f"{suite.name}\n"),
         ("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {suite.name}\n::1 localhost\n"),
         ("etc/resolv.conf", f"nameserver {_NAME_SERVER}\n"),
-        ("etc/pip.conf", render_pip_config()),
+        ("etc/pip.conf", "[global]\n" + "".join(f"{key} = {value}\n" for key, value in pip_settings.items())),
     ):
         (root / path).unlink(missing_ok=True)
         (root / path).write_text(text)
@@ -115,17 +114,16 @@ def _render_outside(groups: Sequence[Path], inside: str, environ: Mapping[str, s
     return "\n".join([*lines, shlex.join(["exec", "unshare", *_NAMESPACES, "bash", "-ec", f"{inside}\nexec {shlex.join(program)}"])])
 
 
-def _render_inside(suite: Suite, root: Path, hierarchies: Sequence[Hierarchy], passed: Mapping[str, str]) -> str:
+def _render_inside(suite: Suite, root: Path, hierarchies: Sequence[Hierarchy], certificates: Sequence[Path]) -> str:
     """Return the script that makes fresh namespaces the machine's; it tells its process, and waits until there is a network."""
     lines = ["read -r pid _ </proc/self/stat", "echo $pid >&@TELL@", "exec @TELL@>&-", "umask 022"]
     lines += [f"mount --bind {shlex.quote(str(root))} {shlex.quote(str(root))}", f"cd {shlex.quote(str(root))}"]
     lines += ["find tmp var/tmp -xdev -mindepth 1 -delete", "mount -t proc proc proc", "mount -t sysfs sysfs sys"]
     lines += [*_cgroup_mounts(hierarchies), *_device_nodes(), "mount -t tmpfs -o mode=755 run run", "mkdir run/lock"]
     lines += [f"mkdir -p .{INSIDE}", f"mount --bind {shlex.quote(str(ROOT))} .{INSIDE}", f"mount --bind .{KEPT} .{INSIDE}/build"]
-    for path in find_local_paths([*passed.values(), render_pip_config()]):
+    for path in certificates:
         at = shlex.quote(f".{path}")
-        lines += [f"mkdir -p $(dirname {at})", f"[[ -e {at} ]] || {'mkdir' if path.is_dir() else 'touch'} {at}"]
-        lines += [f"mount --bind -o ro {shlex.quote(str(path))} {at}"]
+        lines += [f"mkdir -p {shlex.quote(f'.{path.parent}')}", f"touch {at}", f"mount --bind -o ro {shlex.quote(str(path))} {at}"]
     lines += [f"hostname {suite.name}", "ip link set lo up", "echo 0 2147483647 >proc/sys/net/ipv4/ping_group_range"]  # as systemd does
     lines += ["mkdir -p .old", "pivot_root . .old", "cd /", "umount -l /.old", "rmdir /.old"]
     lines += ["for node in kvm vhost-net vhost-vsock; do [[ ! -e /dev/$node ]] || chgrp kvm /dev/$node; done"]

@@ -1,4 +1,4 @@
-"""What of this machine's configuration reaches the isolated one: the mirror, apt's and pip's settings, certificates, proxies."""
+"""What of this machine's configuration reaches the isolated one: the mirror, settings of apt and pip, certificates, proxies."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from releaselib.suites import RootError
 
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _APT = re.compile(r'Acquire::(https?::(Proxy|Proxy::\S+|CaInfo|Verify-Peer)|Check-Valid-Until|Check-Date|Retries) "[^"]+";')
-_PIP = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
-_PASSED = re.compile(r"PIP_\w+|(https?|all|no)_proxy|TERM|COLORTERM|CI", re.IGNORECASE)
-_LOCAL = re.compile(r"(?<![\w:/])(?:file://)?(/[^\s,]+)")
+_PIP_FILES = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
+_PIP_WAYS = ("index-url", "extra-index-url", "proxy", "trusted-host", "timeout", "retries")
+_PIP_FILES_NAMED = ("cert", "client-cert")
+_PASSED = re.compile(r"(https?|all|no)_proxy|TERM|COLORTERM|CI", re.IGNORECASE)
+_LOCAL = ("/", "file:")
 
 
 def read_mirror() -> str:
@@ -42,18 +44,27 @@ def read_apt_options() -> list[str]:
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that are the machine's, too: pip's settings, proxies, the kind of terminal."""
+    """Return the variables that are the machine's, too: proxies, the kind of terminal."""
     return {key: value for key, value in environ.items() if _PASSED.fullmatch(key)}
 
 
-def render_pip_config() -> str:
-    """Return the settings of pip's configuration files of this machine as one file."""
-    merged = configparser.RawConfigParser()
-    merged.read([os.path.expanduser(path) for path in _PIP])
-    return "".join(f"[{part}]\n" + "".join(f"{key} = {value}\n" for key, value in merged[part].items()) for part in merged.sections())
+def read_pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return this machine's settings of pip that say how packages are reached, from its files and variables."""
+    files = configparser.RawConfigParser()
+    files.read([os.path.expanduser(path) for path in _PIP_FILES])
+    found = {key: value for part in files.sections() for key, value in files[part].items()}
+    found |= {key[4:].lower().replace("_", "-"): value for key, value in environ.items() if key.startswith("PIP_")}
+    return plan_pip_settings(found)
 
 
-def find_local_paths(texts: Iterable[str]) -> list[Path]:
-    """Return the absolute paths that are named in settings of pip and are there; the certificates first."""
-    named = {Path(path) for text in texts for path in _LOCAL.findall(text)}
-    return [path for path in (CERTIFICATES, *sorted(named - {CERTIFICATES})) if path.exists()]
+def plan_pip_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return what holds in the machine, too: directories of this one are not there."""
+    kept = {key: " ".join(word for word in settings[key].split() if not word.startswith(_LOCAL)) for key in _PIP_WAYS if key in settings}
+    named = {key: settings[key] for key in _PIP_FILES_NAMED if key in settings}
+    return {key: value for key, value in {**kept, **named}.items() if value}
+
+
+def find_certificates(pip_settings: Mapping[str, str]) -> list[Path]:
+    """Return the files with certificates that are there: this machine's, and those pip is told."""
+    named = {_CERTIFICATES, *(Path(pip_settings[key]) for key in _PIP_FILES_NAMED if key in pip_settings)}
+    return sorted(path for path in named if path.is_file())
