@@ -71,17 +71,17 @@ def _make(suite: Suite, place: Place, argv: Sequence[str]) -> None:
         raise ReleaseError("there is no mmdebstrap on this machine: run tests/prepare")
     alone = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    last = ""
+    wrong = ""
     with place.log.open("w") as log, subprocess.Popen([*alone, *argv], cwd=place.path, text=True, **pipes) as making:
         for line in making.stdout or ():
             log.write(line)
             log.flush()
-            last = line.strip() if line.startswith("E: ") else last
+            wrong = wrong or (line.removeprefix("E: ").strip() if line.startswith("E: ") else "")
             if line.startswith(_STEPS):
                 step, _colon, _names = line.removeprefix("I: ").partition(":")
                 say(f"{suite.name}: {step.strip().rstrip('.')}")
     if making.returncode:
-        raise RootError(f"the root of {suite.name} cannot be made: {last or 'mmdebstrap failed'}; see {place.log}")
+        raise RootError(f"the root of {suite.name} cannot be made: {wrong or 'mmdebstrap failed'}; see {place.log}")
 
 
 def remove_root(place: Place) -> None:

@@ -36,7 +36,7 @@ class Suite:
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("bookworm", "22.05", ("bookworm-backports",), "Package: qemu-*\nPin: release n=bookworm-backports\nPin-Priority: 500\n"),
+        Suite("bookworm", "22.05", ("bookworm-backports",), "Package: qemu-* seabios\nPin: release n=bookworm-backports\nPin-Priority: 500\n"),
         Suite("trixie", "24.11"),
         Suite("sid", "26.05"),
     )
