@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from releaselib.suites import ReleaseError
+from .suites import ReleaseError
 
 TOP = Path("/sys/fs/cgroup")
 _GENERIC = {"rw", "ro", "relatime", "noatime", "nosuid", "nodev", "noexec", "xattr", "clone_children", "nsdelegate", "memory_recursiveprot"}

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from releaselib import machine
-from releaselib.root import ensure_root, remove_root
-from releaselib.suites import INSIDE, ROOT, SELECTION, SUITES, Place, ReleaseError, RootError, say
+from . import machine
+from .root import ensure_root, remove_root
+from .suites import INSIDE, ROOT, SELECTION, SUITES, Place, ReleaseError, RootError, say
 
 _OWN_ERROR, _NO_ROOT = 125, 75
 _TESTS = 'tests/prepare && exec build/venv/bin/python -m pytest "$@"'
@@ -21,8 +21,8 @@ A release is Debian's, with its Slurm, QEMU and Python:
 {chr(10).join(f"    {one.name:10} Slurm {one.slurm}{', QEMU of its backports' if one.also else ''}" for one in SUITES.values())}
 
 Its root directory is made once, from the mirror of this machine's apt, and kept below build/release until what it is made of
-changes. The machine on it has this checkout as {INSIDE}, with a build/ of its own, and a way to the network; it shares no
-namespace, cgroup or file with anything else here, and ends with the tests. As root, beside whatever else runs.
+changes. The machine on it has this checkout as {INSIDE}, with a build/ of its own, and a way to the network; all else is
+its own, and it ends with the tests. Run as root, beside whatever else runs here.
 
     tests/release trixie                                  # what a release is tried on: build, plugin, a real cluster
     tests/release trixie tests/unit -k completion         # pytest's words

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from releaselib import cgroups
-from releaselib.cgroups import Hierarchy
-from releaselib.outside import find_certificates, read_environment, read_pip_settings
-from releaselib.suites import INSIDE, KEPT, ROOT, Place, ReleaseError, Suite
+from . import cgroups
+from .cgroups import Hierarchy
+from .outside import find_certificates, read_environment, read_pip_settings
+from .suites import INSIDE, KEPT, ROOT, Place, ReleaseError, Suite
 
 _TIED = ("setpriv", "--pdeathsig=KILL")  # ends with this process, however that ends
 _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--cgroup", "--pid", "--fork", "--kill-child", "--propagation=private")

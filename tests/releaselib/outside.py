@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from releaselib.suites import RootError
+from .suites import RootError
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _APT = re.compile(r'Acquire::(https?::(Proxy|Proxy::\S+|CaInfo|Verify-Peer)|Check-Valid-Until|Check-Date|Retries) "[^"]+";')

@@ -9,8 +9,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from releaselib.outside import read_apt_options, read_mirror
-from releaselib.suites import INSIDE, KEPT, ROOT, Place, ReleaseError, RootError, Suite, say
+from .outside import read_apt_options, read_mirror
+from .suites import INSIDE, KEPT, ROOT, Place, ReleaseError, RootError, Suite, say
 
 _MAKERS = ("tests/packages", "tests/prepare")
 _NEW = "new"
@@ -28,7 +28,7 @@ def ensure_root(suite: Suite, place: Place, fresh: bool) -> None:
         return
     remove_root(place)
     why = "there is none" if made is None else "it is to be fresh" if made == wanted else "what makes it has changed"
-    say(f"{suite.name}: making its root, 3 to 5 minutes: {why}")
+    say(f"{suite.name}: making its root, 2 to 5 minutes: {why}")
     start = time.monotonic()
     _make(suite, place, argv)
     (place.path / _NEW).rename(place.root)
