@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from . import cgroups
 from .cgroups import Hierarchy
@@ -32,7 +33,7 @@ def run(suite: Suite, place: Place, command: Sequence[str], environ: Mapping[str
     for program in ("slirp4netns", "unshare", "setpriv"):
         if shutil.which(program) is None:
             raise ReleaseError(f"there is no {program} on this machine: run tests/prepare")
-    name = f"pcocc-release-{suite.name}-{hashlib.sha256(str(place.path).encode()).hexdigest()[:8]}"
+    name = machine_name(suite, place)
     hierarchies = cgroups.read_hierarchies()
     cgroups.remove_groups(hierarchies, name)  # of a run that was killed
     pip_settings = read_pip_settings(environ)
@@ -43,6 +44,11 @@ def run(suite: Suite, place: Place, command: Sequence[str], environ: Mapping[str
         return _run_script(_render_outside(groups, inside, {**_ENVIRONMENT, **read_environment(environ)}, command))
     finally:
         cgroups.remove_groups(hierarchies, name)
+
+
+def machine_name(suite: Suite, place: Place) -> str:
+    """Return the name of the machine's cgroups: one for each root."""
+    return f"pcocc-release-{suite.name}-{hashlib.sha256(str(place.path).encode()).hexdigest()[:8]}"
 
 
 def _run_script(script: str) -> int:
@@ -70,14 +76,17 @@ def _open_door(pid: int) -> subprocess.Popen[bytes]:
     """Give the namespaces of a process a way out through this machine's network, without a change to the latter."""
     told, tell = os.pipe()
     options = ["--configure", "--mtu=1500", "--disable-host-loopback", f"--cidr={_NETWORK}", f"--ready-fd={tell}"]
-    log = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    door = subprocess.Popen([*_TIED, "slirp4netns", *options, str(pid), "eth0"], pass_fds=(tell,), stdin=subprocess.DEVNULL, **log)
-    os.close(tell)
-    ready = os.read(told, 1)
-    os.close(told)
-    if not ready:
-        said = door.communicate()[1].decode(errors="replace").strip().splitlines()
-        raise ReleaseError(f"slirp4netns cannot give the machine a network: {said[-1] if said else 'it said nothing'}")
+    argv = [*_TIED, "slirp4netns", *options, str(pid), "eth0"]
+    with TemporaryFile() as log:
+        door = subprocess.Popen(argv, pass_fds=(tell,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+        os.close(tell)
+        ready = os.read(told, 1)
+        os.close(told)
+        if not ready:
+            door.wait()
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines()
+            raise ReleaseError(f"slirp4netns cannot give the machine a network: {said[-1] if said else 'it said nothing'}")
     return door
 
 
@@ -126,7 +135,8 @@ def _render_inside(suite: Suite, root: Path, hierarchies: Sequence[Hierarchy], c
         lines += [f"mkdir -p {shlex.quote(f'.{path.parent}')}", f"touch {at}", f"mount --bind -o ro {shlex.quote(str(path))} {at}"]
     lines += [f"hostname {suite.name}", "ip link set lo up", "echo 0 2147483647 >proc/sys/net/ipv4/ping_group_range"]  # as systemd does
     lines += ["mkdir -p .old", "pivot_root . .old", "cd /", "umount -l /.old", "rmdir /.old"]
-    lines += ["for node in kvm vhost-net vhost-vsock; do [[ ! -e /dev/$node ]] || chgrp kvm /dev/$node; done"]
+    group = "for node in kvm vhost-net vhost-vsock; do [[ ! -e /dev/$node ]] || chgrp kvm /dev/$node; done"
+    lines += [f"if getent group kvm >/dev/null; then {group}; fi"]
     return "\n".join([*lines, "read -r _ <&@WAIT@", "exec @WAIT@<&-"])
 
 
