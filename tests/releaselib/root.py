@@ -7,7 +7,8 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from .outside import read_apt_options, read_mirror
 from .suites import INSIDE, KEPT, ROOT, Place, ReleaseError, RootError, Suite, say
@@ -71,17 +72,27 @@ def _make(suite: Suite, place: Place, argv: Sequence[str]) -> None:
         raise ReleaseError("there is no mmdebstrap on this machine: run tests/prepare")
     alone = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    wrong = ""
     with place.log.open("w") as log, subprocess.Popen([*alone, *argv], cwd=place.path, text=True, **pipes) as making:
-        for line in making.stdout or ():
-            log.write(line)
-            log.flush()
-            wrong = wrong or (line.removeprefix("E: ").strip() if line.startswith("E: ") else "")
-            if line.startswith(_STEPS):
-                step, _colon, _names = line.removeprefix("I: ").partition(":")
-                say(f"{suite.name}: {step.strip().rstrip('.')}")
+        try:
+            wrong = _follow(suite, making.stdout or (), log)
+        except BaseException:
+            making.kill()
+            raise
     if making.returncode:
         raise RootError(f"the root of {suite.name} cannot be made: {wrong or 'mmdebstrap failed'}; see {place.log}")
+
+
+def _follow(suite: Suite, lines: Iterable[str], log: TextIO) -> str:
+    """Keep what mmdebstrap says, and tell its longer steps; return the first thing that went wrong."""
+    wrong = ""
+    for line in lines:
+        log.write(line)
+        log.flush()
+        wrong = wrong or (line.removeprefix("E: ").strip() if line.startswith("E: ") else "")
+        if line.startswith(_STEPS):
+            step, _colon, _names = line.removeprefix("I: ").partition(":")
+            say(f"{suite.name}: {step.strip().rstrip('.')}")
+    return wrong
 
 
 def remove_root(place: Place) -> None:
