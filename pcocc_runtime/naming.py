@@ -30,6 +30,7 @@ UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
 HOST_UPLINKS = f"{OWN_PREFIX}*"  # the host's ends of all jobs, as nft writes a prefix
 RUN_DIR = PurePosixPath(wire.RUN_DIR)
 STATE_DIR = RUN_DIR / ".state"
+NODE_FILE = "node.json"  # in a job's directory: what its launchers are told of the node
 NETNS_DIR = PurePosixPath(wire.NETNS_PATH).parent
 
 
@@ -46,6 +47,11 @@ def netns_path(job: int) -> PurePosixPath:
 def job_dir(job: int) -> PurePosixPath:
     """Return the directory of the job on a node: sockets, keys and logs of its VMs, owned by its user."""
     return RUN_DIR / str(job)
+
+
+def dnsmasq_base(job: int, network: int) -> PurePosixPath:
+    """Return the path, without `.conf` and `.pid`, of what belongs to a network's DHCP and DNS server on a node."""
+    return STATE_DIR / f"{job}.dnsmasq{network}"
 
 
 def vm_name(rank: int) -> str:

@@ -1,5 +1,7 @@
-"""What `pcocc` writes on a terminal or elsewhere: complaints, progress, tables. Closed, full, or of an encoding that
-lacks a character, standard output and error undo nothing."""
+"""What `pcocc` writes on a terminal or elsewhere: complaints and progress.
+
+When an output is closed or full, or its encoding lacks a character, nothing that was done fails for it.
+"""
 
 from __future__ import annotations
 
@@ -8,49 +10,70 @@ import io
 import os
 import sys
 import time
-from collections.abc import Sequence
 from typing import TextIO
 
 from pcocc_runtime import errors
 from pcocc_runtime.progress import Advance
 
-_DELAY = 2.0  # seconds that pass in silence
-_EVERY = {True: 0.2, False: 30.0}  # seconds between lines, on a terminal or not
+QUIET_SECONDS = 2.0  # of work, before anything is said of it
+_REWRITE_SECONDS = 0.2  # between two states of a line on a terminal
+_REPEAT_SECONDS = 30.0  # between two lines of a command whose standard error is no terminal
+_LONGEST = 200  # characters of a line
+
+
+class ProgressLine:
+    """A line on standard error about work that takes long: rewritten on a terminal, said once elsewhere.
+
+    With `repeat`, it is said again elsewhere every so many seconds. The first QUIET_SECONDS pass in silence.
+    """
+
+    def __init__(self, repeat: float | None = None) -> None:
+        self.is_terminal = sys.stderr.isatty()
+        self.shown = False
+        self._pause = _REWRITE_SECONDS if self.is_terminal else repeat
+        self._next: float | None = time.monotonic() + QUIET_SECONDS
+
+    def is_due(self) -> bool:
+        """Tell whether `show` would write anything now."""
+        return self._next is not None and time.monotonic() >= self._next
+
+    def show(self, text: str, elsewhere: str | None = None) -> None:
+        """Say how far the work is, if it is time to; `elsewhere` is what to say where the line is not rewritten."""
+        if self.is_due():
+            self._next = None if self._pause is None else time.monotonic() + self._pause
+            self.shown = True
+            say(f"\r\033[K{text[:_LONGEST]}" if self.is_terminal else f"pcocc: {(elsewhere or text)[:_LONGEST]}\n")
+
+    def clear(self) -> None:
+        """Take the line from the terminal, as before a message; the next `show` writes it again."""
+        if self.shown and self.is_terminal:
+            say("\r\033[K")
 
 
 class Meter:
     """Shows the phases of one command; leaves nothing on the terminal when it ends."""
 
     def __init__(self) -> None:
-        self._tty = sys.stderr.isatty()
-        self._next = time.monotonic() + _DELAY
-        self._shown = False
+        self._line = ProgressLine(repeat=_REPEAT_SECONDS)
 
     def begin(self, phase: str) -> Advance:
-        """Begin a phase; what this returns is told how far it is."""
+        """Begin a phase; call what this returns to tell how far it is."""
         start = time.monotonic()
 
         def watch(done: int, total: int) -> None:
-            now = time.monotonic()
-            if now >= self._next:
-                self._next = now + _EVERY[self._tty]
-                self._show(phase + _render(done, total, now - start))
+            if self._line.is_due():
+                self._line.show(phase + _how_far(done, total, time.monotonic() - start))
 
         return watch
-
-    def _show(self, text: str) -> None:
-        self._shown = True
-        say(f"\r\033[K{text[:200]}" if self._tty else f"pcocc: {text}\n")
 
     def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._shown and self._tty:
-            say("\r\033[K")
+        self._line.clear()
 
 
-def _render(done: int, total: int, seconds: float) -> str:
+def _how_far(done: int, total: int, seconds: float) -> str:
     if not total:
         return f": {done >> 20} MiB" if done else " ..."
     left = seconds * (total - done) / done if done else 0
@@ -66,7 +89,7 @@ _NUMBERS = {"stdout": 1, "stderr": 2}
 
 
 def ensure_open() -> None:
-    """Replace what is closed by /dev/null, and let characters that the locale lacks be written as escapes."""
+    """Replace closed outputs by /dev/null, and have characters that the locale lacks written as escapes."""
     for name, number in _NUMBERS.items():
         if getattr(sys, name) is None:
             _discard(number)
@@ -85,17 +108,17 @@ def say(text: str) -> None:
 
 
 def say_error(error: errors.PcoccError) -> None:
-    """Write what went wrong to standard error."""
+    """Write an error to standard error."""
     say(f"{errors.render(error)}\n")
 
 
 def say_note(text: str) -> None:
-    """Write what is good to know to standard error."""
+    """Write a note to standard error: nothing is wrong, but it is good to know."""
     say(f"pcocc: note: {errors.one_line(text)}\n")
 
 
 def finish_output() -> int:
-    """Write what is buffered for standard output; 1 when that cannot be done, which is told unless its reader has gone."""
+    """Flush standard output; return 1 when that fails, which is told unless the reader has gone."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -107,14 +130,14 @@ def finish_output() -> int:
 
 
 def _drop(stream: TextIO, number: int) -> None:
-    """Let go what is buffered for a stream, so that it does not fail again at exit."""
+    """Drop what a stream has buffered, so that it does not fail again at exit."""
     _discard(number)
     with contextlib.suppress(OSError):
         stream.flush()
 
 
 def _discard(number: int) -> None:
-    """Lead a descriptor to /dev/null."""
+    """Make a descriptor lead to /dev/null."""
     null = os.open(os.devnull, os.O_WRONLY)
     if null != number:
         os.dup2(null, number)
@@ -122,23 +145,11 @@ def _discard(number: int) -> None:
 
 
 def confess(error: Exception) -> errors.PcoccError:
-    """Return what to say when pcocc itself is wrong; PCOCC_DEBUG has the traceback written before it."""
-    hint = "please report it, with what the same command writes after 'export PCOCC_DEBUG=1'"
+    """Return the error to show for a bug in pcocc; with PCOCC_DEBUG set the traceback is written before it."""
+    hint = "please report it, with what the command prints after 'export PCOCC_DEBUG=1'"
     if os.environ.get("PCOCC_DEBUG"):
         import traceback
 
         say("".join(traceback.format_exception(error)))
         hint = "please report it, with the lines above"
-    return errors.PcoccError(f"this is a fault of pcocc: {type(error).__name__}: {error}", hint)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number of things in words."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as lines, each column as wide as it must be."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "".join(f"{line}\n" for line in lines)
+    return errors.PcoccError(f"this is a bug in pcocc: {type(error).__name__}: {error}", hint)

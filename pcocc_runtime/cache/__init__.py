@@ -1,1 +1,1 @@
-"""A node's own copies of layers."""
+"""A node's own copies of image layers."""

@@ -1,17 +1,16 @@
-"""This node's image cache for its admin: what is in it, and how to empty it."""
+"""A node's image cache for its admin: what is in it, and how to empty it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pcocc_runtime.cache import layer_store
+from pcocc_runtime.cache.cached_layer import CachedLayer
 from pcocc_runtime.cache.layer_store import Store
+from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.site.settings import ImageCache
 
 
 def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]]:
-    """Return the cache's settings and its layers, the one that is removed first at the top; RequestError when there is none."""
+    """Return the cache's settings and its layers, the next one to be removed first; RequestError when there is no cache."""
     found, store = _open(cache)
     with layer_store.as_owner(store):
         every = [
@@ -22,31 +21,22 @@ def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]
 
 
 def clear_cache(cache: ImageCache | None) -> tuple[int, int, int]:
-    """Remove what no VM uses; return how many layers went, the bytes they had, and how many stay; RequestError when one may not."""
+    """Remove what no VM uses; return the layers removed, the bytes freed and the layers kept; RequestError for who may not."""
     found, store = _open(cache)
     try:
         with layer_store.as_owner(store):
             return layer_store.remove_all_unused(store)
     except PermissionError:
-        raise RequestError(f"the image cache {found.directory} is not yours to clear", "its owner and root can") from None
+        wrong = f"the image cache {found.directory} cannot be cleared by you"
+        raise RequestError(wrong, "only its owner and root can clear it") from None
 
 
 def _open(cache: ImageCache | None) -> tuple[ImageCache, Store]:
     if cache is None:
-        raise RequestError("this site has no image cache", "it has one when pcocc.yaml sets 'image-cache': see pcocc.yaml(5)")
+        raise RequestError("this site has no image cache", "set 'image-cache' in pcocc.yaml to have one: see pcocc.yaml(5)")
     store = layer_store.public_store(cache.directory, cache.size)
     if not layer_store.is_trusted(store):
-        hint = "it is on the nodes: run this there, and see image-cache in pcocc.yaml(5)"
-        raise RequestError(f"this host has no image cache in {cache.directory}: no directory that only its owner can write", hint)
+        hint = "image caches are on the nodes: run this there; see 'image-cache' in pcocc.yaml(5)"
+        reason = f"{cache.directory} is not a directory that only its owner can write to"
+        raise RequestError(f"this host has no image cache: {reason}", hint)
     return cache, store
-
-
-@dataclass(frozen=True, slots=True)
-class CachedLayer:
-    """A layer in a node's image cache: the bytes it takes, when it was used last, whether a VM uses it now, and if all may read it."""
-
-    sha256: str
-    stored: int
-    last_use: float
-    used: bool
-    public: bool = True

@@ -1,13 +1,11 @@
-"""A VM's image from the node's own disk: each layer in the cache of all, in one of the job, or where it always was."""
+"""Where a VM reads its image: each layer from the node's shared cache, from a copy for its job, or from the repository."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import stat
-import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
@@ -16,34 +14,36 @@ from typing import TYPE_CHECKING, Any
 from pcocc_runtime.cache import layer_store, protocol
 from pcocc_runtime.cache.layer_store import Store
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.images import metadata, qcow2
+from pcocc_runtime.images import in_use, metadata, qcow2
 from pcocc_runtime.images.sizes import render_size
 
 if TYPE_CHECKING:
     import socket
 
+    from pcocc_runtime.documents.image_cache import ImageCache
+
 Tell = Callable[[str], None]
 
 _PATH = re.compile(r"(/.*)/data/([0-9a-f]{2})/(\2[0-9a-f]{62})")
 _BACKING = re.compile(r"\.\./\.\./data/([0-9a-f]{2})/(\1[0-9a-f]{62})")
-_FRESH = 3600.0  # seconds for which a use need not be noted anew
+_FRESH = 3600.0  # seconds for which a use is not noted again
 _PATIENCE = 2.0  # seconds of copying that pass in silence
-_QEMU_READS = 100  # the byte on which QEMU locks what it reads (block/file-posix.c): inuse.is_in_use looks there
 
 
 def locate_image(
-    image: str, scratch: PurePath, rank: int, here: int, cache: dict[str, Any], tell: Tell
+    image: str, scratch: PurePath, rank: int, here: int, cache: ImageCache, tell: Tell
 ) -> tuple[str, tuple[int, ...]]:
     """Return the path to run VM `rank` from, and descriptors that must stay open as long as it runs.
 
-    `here` is how many VMs of the job the node has. An image that is no layer of a repository stays where it is. What cannot
-    be cached is told once and read where it is; RequestError when a layer is damaged or may not be read.
+    `here` is the number of the job's VMs on this node. An image that is not a layer of a repository stays where it is. A
+    layer that cannot be cached is read from where it is, and `tell` is called once; RequestError when it is damaged or may
+    not be read.
     """
     found = _PATH.fullmatch(image)
     if not found:
         return image, ()
-    shared = layer_store.public_store(cache["directory"], cache["size"])
-    own = Store(str(scratch / "layers"), cache["size"], modest=True) if here > 1 else None
+    shared = layer_store.public_store(cache.directory, cache.size)
+    own = Store(str(scratch / "layers"), cache.size, modest=True) if here > 1 else None
     keeper = _LayerPlacer(found[1], shared, own, scratch, tell)
     try:
         places = list(_walk(keeper, found[3]))
@@ -69,7 +69,7 @@ class _NotOurs(Exception):
 
 
 def _walk(keeper: _LayerPlacer, top: str) -> Iterator[tuple[str, str]]:
-    """Yield each layer of an image, the top one first, and where it is now."""
+    """Yield each layer of an image, the top one first, with the path to read it from."""
     layer = top
     for _ in range(metadata.MAX_LAYERS):
         path, fd = keeper.place(layer)
@@ -85,7 +85,7 @@ def _walk(keeper: _LayerPlacer, top: str) -> Iterator[tuple[str, str]]:
 
 
 class _LayerPlacer:
-    """The layers of one VM while they are being placed."""
+    """Finds the best place for each layer of one VM."""
 
     def __init__(self, root: str, shared: Store, own: Store | None, scratch: PurePath, tell: Tell) -> None:
         self.root, self.shared, self.own, self.scratch, self.tell = root, shared, own, scratch, tell
@@ -93,18 +93,18 @@ class _LayerPlacer:
         self.asked: socket.socket | None = None
 
     def hang_up(self) -> None:
-        """Let the service end."""
+        """Close the connection, upon which the service ends."""
         if self.asked is not None:
             self.asked.close()
             self.asked = None
 
     def close(self) -> None:
-        """Let all layers go."""
+        """Close the descriptors of all layers."""
         for fd in self.held:
             os.close(fd)
 
     def place(self, layer: str) -> tuple[str, int]:
-        """Return where a layer is best read, and a descriptor of it."""
+        """Return the best path to read a layer from, and a descriptor of it."""
         path = f"{self.root}/{metadata.layer_path(layer)}"
         try:
             source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -114,7 +114,7 @@ class _LayerPlacer:
         self.held.append(source)
         if not stat.S_ISREG(os.fstat(source).st_mode):
             raise RequestError(f"the image {path} is not a regular file")
-        _mark_in_use(source)
+        in_use.mark_in_use(source)
         try:
             found = self._find(layer, source, path)
         except (NodeError, OSError) as error:
@@ -127,12 +127,13 @@ class _LayerPlacer:
         return where, fd
 
     def _find(self, layer: str, source: int, path: str) -> tuple[str, int] | None:
-        """Return where a layer is, after copying it there, and a descriptor that keeps it; None to do without."""
+        """Return the path of a copy, made if necessary, and a descriptor that keeps it; None when there is none."""
         size = os.fstat(source).st_size
         if size > self.shared.size:
             return None
         found = None
-        if layer_store.is_trusted(self.shared) or not os.path.lexists(self.shared.path):  # systemd makes it for the first request
+        is_new = not os.path.lexists(self.shared.path)  # systemd creates it for the first request
+        if is_new or layer_store.is_trusted(self.shared):
             found = self._find_public(layer, source, size) if is_public(path) else self._find_private(layer, source)
         return found or self._find_own(layer, source, size)
 
@@ -146,14 +147,14 @@ class _LayerPlacer:
         return None if fd is None else (str(self.shared.layer(layer)), fd)
 
     def _find_private(self, layer: str, source: int) -> tuple[str, int] | None:
-        """Return a copy that has no path but that of this process's descriptor: this process is to be QEMU."""
+        """Return a copy that has no path but this process's descriptor: this process will become QEMU."""
         answer = self._ask(layer, source, True)
         if answer is None or answer["fd"] is None:
             return None
         return f"/proc/{os.getpid()}/fd/{answer['fd']}", answer["fd"]
 
     def _ask(self, layer: str, source: int, private: bool) -> dict[str, Any] | None:
-        """Have the service keep a layer; return its last word, None when there is no service or it does not keep this one."""
+        """Have the service cache a layer; return its final answer, None when there is no service or it declines."""
         self.asked = self.asked or protocol.connect()
         if self.asked is None:
             return None
@@ -189,7 +190,7 @@ class _LayerPlacer:
         return None
 
     def _watch(self, layer: str) -> layer_store.CopyState:
-        """Return what tells, once and only of long work, that a layer is being copied."""
+        """Return a function that tells, once and only if it takes long, that a layer is being copied."""
         begin, told = time.monotonic(), False
 
         def watch(state: str, size: int) -> None:
@@ -201,22 +202,16 @@ class _LayerPlacer:
         return watch
 
     def _warn(self, reason: str) -> None:
-        """Say why, once for all VMs of the job on this node."""
+        """Tell why a layer is not cached, once for all VMs of the job on this node."""
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.scratch / "uncached", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            self.tell(f"the image is read where it is, not from this node's own disk: {reason}")
+            self.tell(f"the image is read from where it is stored, not from this node's disk: {reason}")
 
 
 def is_public(path: str) -> bool:
-    """Tell whether everybody may read a file: its mode, and that of the directories it lies in."""
+    """Tell whether everybody may read a file, by its mode and the modes of all directories above it."""
     real = Path(os.path.realpath(path))
     try:
         return bool(real.stat().st_mode & stat.S_IROTH) and all(one.stat().st_mode & stat.S_IXOTH for one in real.parents)
     except OSError:
         return False
-
-
-def _mark_in_use(source: int) -> None:
-    """Lock a layer in its repository as a QEMU that reads it there would: gc, on any host, then keeps it."""
-    with contextlib.suppress(OSError):  # no locks there: QEMU goes on without them too
-        fcntl.fcntl(source, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _QEMU_READS, 1, 0))

@@ -1,9 +1,9 @@
-"""The talk between a launcher and the service that keeps layers for all users of a node.
+"""What a launcher and the service that caches layers for all users of a node say to each other.
 
-A connection is for layers one after the other: `{"layer": SHA256, "private": BOOL}` and the open source go one way; lines
-`{"state": "waiting" | "copying", "size": BYTES}`, at least every second, and at last `{"state": "done" | "declined" |
-"damaged" | "failed", "message": TEXT}` the other. With the `done` of a private layer comes its open copy, which has no path
-that a launcher could open.
+One connection serves several layers, one after the other. The launcher sends `{"layer": SHA256, "private": BOOL}` with the
+open source. The service answers with lines `{"state": "waiting" | "copying", "size": BYTES}`, at least every second, and
+finally `{"state": "done" | "declined" | "damaged" | "failed", "message": TEXT}`. With the `done` of a private layer comes
+its open copy, which has no path that the launcher could open.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pcocc_runtime.errors import NodeError
 
 SOCKET = naming.RUN_DIR / "cache.socket"
 _BEAT = 0.5  # seconds between two lines
-_SILENCE = 30.0  # seconds after which the other side is given up
-_BETWEEN = 300.0  # the same, for a launcher that has its layer and may make other copies before it wants the next
+_SILENCE = 30.0  # seconds without a word until the other side is given up
+_BETWEEN = 300.0  # the same for a launcher that has a layer, and may copy others before it asks for the next
 _MAX_LINE = 4096
 
 
@@ -40,7 +40,7 @@ def connect() -> socket.socket | None:
 
 
 def send_request(sock: socket.socket, layer: str, source: int, private: bool = False) -> None:
-    """Ask for a layer to be kept, and noted as used; `private`: for whoever can open this very source."""
+    """Ask for a layer to be cached and noted as used; a `private` one is for whoever can open this very source."""
     try:
         socket.send_fds(sock, [json.dumps({"layer": layer, "private": private}).encode() + b"\n"], [source])
     except OSError as error:
@@ -48,7 +48,7 @@ def send_request(sock: socket.socket, layer: str, source: int, private: bool = F
 
 
 def receive_states(sock: socket.socket) -> Any:
-    """Yield what the service says, up to its last word, whose "fd" is what came with it; NodeError when it falls silent."""
+    """Yield what the service says up to its final answer, whose "fd" is a descriptor or None; NodeError when it is silent."""
     pending, held = b"", None
     while True:
         try:
@@ -56,7 +56,7 @@ def receive_states(sock: socket.socket) -> Any:
         except OSError as error:
             raise NodeError(f"the image cache does not answer: {error.strerror or error}") from None
         if not data:
-            raise NodeError("the image cache gave up without a word")
+            raise NodeError("the image cache ended the connection without an answer")
         held = fds[0] if fds else held
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
@@ -67,7 +67,7 @@ def receive_states(sock: socket.socket) -> Any:
 
 
 def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool, int] | None:
-    """Return the layer that a launcher wants, whether for itself, and the open source; None after the last; NodeError otherwise."""
+    """Return the layer a launcher asks for, whether it is private, and the open source; None after the last; else NodeError."""
     sock.settimeout(_SILENCE if first else _BETWEEN)
     data, fds, _flags, _address = socket.recv_fds(sock, _MAX_LINE, 4)
     sock.settimeout(_SILENCE)
@@ -89,20 +89,20 @@ def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool,
 
 
 class Teller:
-    """Tells a launcher how far its layer is; a launcher that has gone is no reason to stop."""
+    """Tells a launcher how far its layer is; when the launcher is gone, the copy goes on."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._next = 0.0
 
     def watch(self, state: str, size: int) -> None:
-        """Say a state, now and then."""
+        """Tell a state, at most twice a second."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _BEAT
             self.say(state, size=size)
 
     def say(self, state: str, *fds: int, **fields: Any) -> None:
-        """Say one line, and hand over descriptors with it."""
+        """Send one line, and descriptors with it."""
         try:
             socket.send_fds(self._sock, [json.dumps({"state": state, **fields}).encode() + b"\n"], fds)
         except OSError:

@@ -1,6 +1,8 @@
-"""The service that copies layers into a node's image cache: started for each VM by systemd, as pcocc-cache, a user that can
-do nothing else. It opens no file that a user names: it is handed the open layer. What everybody may read gets a path that
-everybody can open; anything else is handed, open, to who shows that he can open the same source."""
+"""The service that copies layers into a node's image cache; systemd starts it for each VM, as a user that can do nothing else.
+
+It opens no path that a user names: it is handed the open layer. A layer that everybody may read gets a path that everybody
+can open; any other is handed, open, to whoever shows that he can open the same source.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,13 @@ import socket
 import sys
 
 from pcocc_runtime.cache import layer_store, protocol, sources
+from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
-from pcocc_runtime.site.settings import ImageCache, read_image_cache
+from pcocc_runtime.site.settings import read_image_cache
 
 
 def main() -> int:
-    """Answer the requests of the connection on standard input, one after the other."""
+    """Answer the requests on standard input, a connection, one after the other."""
     sock = socket.socket(fileno=os.dup(0))
     teller = protocol.Teller(sock)
     os.umask(0o022)
@@ -23,12 +26,12 @@ def main() -> int:
         while _answer(sock, teller, first):
             first = False
     except OSError:
-        pass  # a launcher that is gone, or silent
+        pass  # the launcher is gone or silent
     return 0
 
 
 def _answer(sock: socket.socket, teller: protocol.Teller, first: bool) -> bool:
-    """Answer a request; False when there is none."""
+    """Answer a request; return False when there is none."""
     try:
         request = protocol.receive_request(sock, first)
         if request is None:
@@ -50,7 +53,7 @@ def _answer(sock: socket.socket, teller: protocol.Teller, first: bool) -> bool:
 def _serve(layer: str, private: bool, source: int, teller: protocol.Teller) -> None:
     cache = read_image_cache()
     if cache is None:
-        raise NodeError("this site has no image cache: pcocc.yaml does not set one")
+        raise NodeError("this site has no image cache: 'image-cache' is not set in pcocc.yaml")
     try:
         if private:
             _keep_private(cache, layer, source, teller)
@@ -64,15 +67,15 @@ def _serve(layer: str, private: bool, source: int, teller: protocol.Teller) -> N
 
 
 def _keep_private(cache: ImageCache, layer: str, source: int, teller: protocol.Teller) -> None:
-    found = sources.find_source(source)  # before the copy: a change during it makes a source of another name
+    found = sources.find_source(source)  # before the copy: if the source changes meanwhile, its name changes, too
     if found is None:
-        teller.say("declined", message="users could show a file of their own as this one")
+        teller.say("declined", message="its file system belongs to a user, who could pass off another file as this one")
         return
     store = layer_store.private_store(cache.directory, cache.size, found)
     layer_store.fill(store, layer, source, teller.watch)
     layer_store.touch(store, layer)
     copy = layer_store.open_layer(store, layer, os.fstat(source).st_size)
     if copy is None:
-        raise NodeError("the copy was removed as soon as it was made: the image cache is too small for what runs here")
-    teller.say("done", copy)  # with its lock, which the launcher and then QEMU hold
+        raise NodeError("the copy was removed at once to make room: the image cache is too small for the VMs that run here")
+    teller.say("done", copy)  # with its lock, which the launcher holds, and then QEMU
     os.close(copy)

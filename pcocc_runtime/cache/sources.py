@@ -1,7 +1,7 @@
-"""Who may read a copy of a file: whoever can open the file, told by an open descriptor that nobody can forge.
+"""Who may read the copy of a private layer: whoever can open its source, which an open descriptor proves.
 
-A file is told by its device, inode and time of change. On a file system that root has mounted a user cannot choose these:
-only its kernel or its servers set them. On one that a user has mounted, such as a FUSE of his, he could show another's.
+A source is known by its device, inode and time of change. On a file system that root has mounted users cannot choose these:
+only the kernel or the file servers set them. On one that a user has mounted, such as a FUSE, he could imitate another's.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-MOUNTS = "/proc/1/mountinfo"  # the host's: systemd takes /home away from the service that asks (ProtectHome)
+MOUNTS = "/proc/1/mountinfo"  # the host's: the service itself does not see /home (ProtectHome)
 
 
 def find_source(fd: int, mounts: str = MOUNTS) -> str | None:
-    """Return what tells an open file from all others and from itself before a change; None where users could forge that."""
+    """Return what identifies an open file in its present state; None where users could forge that."""
     info = os.fstat(fd)
     if not is_mounted_by_root(info.st_dev, Path(mounts).read_text(errors="surrogateescape")):
         return None
@@ -21,7 +21,7 @@ def find_source(fd: int, mounts: str = MOUNTS) -> str | None:
 
 
 def is_mounted_by_root(device: int, mountinfo: str) -> bool:
-    """Tell whether mounts (proc(5), /proc/PID/mountinfo) have a device, and none of these is a user's FUSE (mount.fuse(8), user_id)."""
+    """Tell whether a device is mounted (proc(5), /proc/PID/mountinfo), and never as a user's FUSE (mount.fuse(8), user_id)."""
     wanted, found = f"{os.major(device)}:{os.minor(device)}", False
     for line in mountinfo.splitlines():
         fields = line.split()

@@ -9,32 +9,31 @@ from collections.abc import Sequence
 from pcocc_runtime import errors, terminal
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings import directories
-from pcocc_runtime.site.site import Site, load_site
-from pcocc_runtime.templates.load import load_templates
-from pcocc_runtime.templates.settings import Template
+from pcocc_runtime.site.check import load_site_and_templates
+from pcocc_runtime.site.site import Site
+from pcocc_runtime.templates.template import Template
 
 
 def load() -> tuple[Site, dict[str, Template], list[ConfigError]]:
-    """Return the site, the templates as far as they are right, and what is wrong with them."""
+    """Return the site, the templates as far as they are valid, and everything that is wrong with them."""
     problems: list[ConfigError] = []
     directory = confdir()
-    site = load_site(directory, problems)
-    return site, load_templates(directory, directories.user_dir(os.environ), problems), problems
+    return *load_site_and_templates(directory, directories.user_dir(os.environ), problems), problems
 
 
 def confdir() -> str:
-    """Return the site's directory for whoever runs this command."""
+    """Return the site's directory for who runs this command."""
     return directories.site_dir(os.environ, os.geteuid())
 
 
 def say_notes(notes: Sequence[str]) -> None:
-    """Write what is good to know to standard error."""
+    """Write notes to standard error."""
     for note in notes:
         terminal.say_note(note)
 
 
 def complain(problems: Sequence[errors.PcoccError]) -> int:
-    """Write what is wrong to standard error; return the exit status."""
+    """Write errors to standard error; return the exit status."""
     sys.stdout.flush()
     for problem in problems:
         terminal.say_error(problem)

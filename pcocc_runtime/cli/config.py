@@ -11,7 +11,8 @@ from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import policy
 from pcocc_runtime.site.check import Everything, load_everything
-from pcocc_runtime.terminal import count
+from pcocc_runtime.system import trust
+from pcocc_runtime.tables import count
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +22,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "installed; commands run by root ignore it."
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    check = verbs.add_parser("check", help="say what is wrong in the site's files, all at once")
+    check = verbs.add_parser("check", help="report everything that is wrong in the site's files")
     check.set_defaults(run=_config_check)
     render = verbs.add_parser("policy", help="write the table that job_submit reads in slurmctld")
-    render.add_argument("-o", "--output", metavar="FILE", help="default: policy.lua beside the site's files; '-' prints it")
+    render.add_argument("-o", "--output", metavar="FILE", help="default: policy.lua in the site's directory; '-' prints it")
     render.set_defaults(run=_config_policy)
 
 
@@ -47,7 +48,7 @@ def _config_check(_arguments: argparse.Namespace) -> int:
 
 def _add_distrust(directory: str, problems: list[ConfigError]) -> None:
     try:
-        directories.ensure_trusted(directory)
+        trust.ensure_root_only(directory)
     except ConfigError as error:
         problems.append(error)
 
@@ -58,7 +59,7 @@ def _stale_policy(directory: str, loaded: Everything) -> list[str]:
         fresh = path.read_text(encoding="utf-8") == _policy_text(loaded)
     except FileNotFoundError:
         return [f"{path} does not exist: 'pcocc config policy' writes it"]
-    return [] if fresh else [f"{path} is not what the YAML files say now: run 'pcocc config policy'"]
+    return [] if fresh else [f"{path} does not match the YAML files: run 'pcocc config policy'"]
 
 
 def _config_policy(arguments: argparse.Namespace) -> int:
@@ -74,7 +75,7 @@ def _config_policy(arguments: argparse.Namespace) -> int:
 
     path = Path(arguments.output or f"{directory}/policy.lua")
     files.replace_file(path, text.encode(), 0o644)
-    sys.stdout.write(f"{path} written; slurmctld takes it up when job_submit.lua is touched, or at its next start\n")
+    sys.stdout.write(f"{path} written; slurmctld reads it when job_submit.lua is touched, or at its next start\n")
     return 0
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NoReturn
 
 from pcocc_runtime import errors, terminal
+from pcocc_runtime.cli.common import complain, confdir, say_notes
 from pcocc_runtime.cli.image_text import (
     ShownDisk,
     names_to_type,
@@ -25,16 +25,15 @@ from pcocc_runtime.cli.image_text import (
     render_repos,
     render_repos_json,
 )
+from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.errors import PcoccError, RequestError
-from pcocc_runtime.images import formats, images, references, writing
+from pcocc_runtime.images import checksums, formats, images, references, writing
 from pcocc_runtime.images.images import Found
-from pcocc_runtime.images.references import Repo
-from pcocc_runtime.images.repositories import path_words, read_repos
-from pcocc_runtime.settings import directories
-from pcocc_runtime.site.settings import ImageCache, read_image_cache
-from pcocc_runtime.system import accounts
+from pcocc_runtime.images.repositories import load_own_repos
+from pcocc_runtime.site.settings import read_image_cache
+from pcocc_runtime.tables import count
 
-_IMAGE = "[REPO:]NAME[@REV]; without REPO the first repository that has it, without REV the highest"
+_IMAGE = "[REPO:]NAME[@REV]; default: the first REPO that has it, the highest REV"
 
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
@@ -58,20 +57,24 @@ _Add = Callable[..., argparse.ArgumentParser]
 
 def _add_readers(add: _Add) -> None:
     listing = add("list", help="a line for each image", description="Lists images, and with --json all their revisions.")
-    listing.add_argument("regex", metavar="REGEX", nargs="?", help="only images whose name has a match")
+    listing.add_argument("regex", metavar="REGEX", nargs="?", help="only images whose name matches")
     listing.add_argument("-R", "--repo", metavar="REPO", help="only images of this repository")
     form = listing.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="every revision with its layers, as JSON")
-    form.add_argument("--names", action="store_true", help="what to type for each image, one a line")
+    form.add_argument("--names", action="store_true", help="only what to type for each image, one per line")
     listing.set_defaults(run=_list)
-    show = add("show", help="an image's revisions and layers", description="Shows what an image is made of, and the room that takes.")
+    show = add(
+        "show",
+        help="an image's revisions and layers",
+        description="Shows an image's revisions and layers, and the room they take.",
+    )
     show.add_argument("image", metavar="IMAGE", help=_IMAGE)
     show.add_argument("--json", action="store_true", help="the same as JSON")
     show.set_defaults(run=_show)
     verify = add(
         "verify",
-        help="read images and say which are damaged",
-        description="Reads all layers of the images named, or of "
+        help="read images and report damage",
+        description="Reads all layers of the given images, or of "
         "all images, compares their checksums and checks their tables. Exit status 1 when something is wrong.",
     )
     verify.add_argument("images", metavar="IMAGE", nargs="*", help=_IMAGE)
@@ -82,23 +85,23 @@ def _add_readers(add: _Add) -> None:
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "SOURCE is a file, '-' (stdin), a URL, or a containerDisk: an OCI image with one disk in /disk, as oci:DIR[:TAG] "
-        "or docker://HOST/NAME:TAG (with skopeo). The format is found out from the content, unless --format tells it."
+        "or docker://HOST/NAME:TAG (with skopeo). The format is detected from the content unless --format is given."
     )
     parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; without REPO in the first repository")
+    parser.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; default: the first repository")
     parser.add_argument("-t", "--format", metavar="FORMAT", choices=formats.FORMATS, help=", ".join(formats.FORMATS))
-    parser.add_argument("--checksum", metavar="SUM", help="refuse a source of another sum: sha256:HEX or sha512:HEX")
+    parser.add_argument("--checksum", metavar="SUM", help="refuse the source if its checksum differs: sha256:HEX or sha512:HEX")
     parser.add_argument("-d", "--description", metavar="TEXT", default="", help="shown by 'pcocc image list'")
     parser.add_argument("--compress", action="store_true", help="store it compressed: smaller, and slower to run from")
     parser.add_argument("--update", action="store_true", help="add a revision if there is an image of this name")
-    parser.add_argument("--json", action="store_true", help="say what was stored as JSON")
+    parser.add_argument("--json", action="store_true", help="print what was stored as JSON")
     parser.set_defaults(run=_import)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Writes an image with all its layers to one file, which appears when it is complete."
+    parser.description = "Writes an image with all its layers to one file, which appears only when it is complete."
     parser.add_argument("image", metavar="IMAGE", help=_IMAGE)
-    parser.add_argument("dest", metavar="FILE", help="the format is that of its suffix, unless --format tells it")
+    parser.add_argument("dest", metavar="FILE", help="its suffix decides the format unless --format is given")
     parser.add_argument("-t", "--format", metavar="FORMAT", choices=formats.FORMATS, help=", ".join(formats.FORMATS))
     parser.add_argument("--compress", action="store_true", help="compress a qcow2 or vmdk file")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
@@ -106,16 +109,20 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_writers(add: _Add) -> None:
-    copy = add("copy", help="make an image of another one's layers", description="Copies what the other repository lacks.")
+    copy = add(
+        "copy",
+        help="make an image of another one's layers",
+        description="Copies the layers that the other repository does not have.",
+    )
     copy.add_argument("image", metavar="IMAGE", help=_IMAGE)
-    copy.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; without REPO in the first repository")
+    copy.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; default: the first repository")
     copy.set_defaults(run=_copy)
     resize = add(
         "resize",
         help="make a revision with a larger disk",
         description="Makes a revision whose disk is larger; the guest grows its file systems itself, as cloud images do.",
     )
-    resize._negative_number_matcher = re.compile(r"-[0-9]")  # -5G is a size, though a wrong one, and no option
+    resize._negative_number_matcher = re.compile(r"-[0-9]")  # -5G is a size, though a wrong one, and not an option
     resize.add_argument("image", metavar="IMAGE", help=_IMAGE)
     resize.add_argument("size", metavar="SIZE", help="such as 20G, or +5G for that much more")
     resize.set_defaults(run=_resize)
@@ -126,7 +133,7 @@ def _add_writers(add: _Add) -> None:
         "so are, until a later gc, those that running VMs use. Jobs that wait for the image will not find it.",
     )
     delete.add_argument(
-        "image", metavar="IMAGE", help="[REPO:]NAME[@REV]; without REPO in the first repository, without REV all revisions"
+        "image", metavar="IMAGE", help="[REPO:]NAME[@REV]; default: the first REPO, and all revisions"
     )
     delete.set_defaults(run=_delete)
 
@@ -143,15 +150,15 @@ def _add_repo(parser: argparse.ArgumentParser) -> None:
         metavar="MINUTES",
         type=_minutes,
         default=10,
-        help="leave layers younger than that (default 10): pcocc 0.7 may be about to use them",
+        help="keep layers younger than this (default 10): pcocc 0.7 may be about to use them",
     )
     collect.set_defaults(run=_repo_gc)
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
-    parser.description = "On a node: the copies that it keeps of images' layers for all users, where pcocc.yaml sets 'image-cache'."
+    parser.description = "The copies of image layers that this node keeps for all users, if 'image-cache' is set in pcocc.yaml."
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    listing = verbs.add_parser("list", help="a line for each layer, the next to make room first")
+    listing = verbs.add_parser("list", help="list the layers, the one to be removed next at the top")
     listing.add_argument("--json", action="store_true", help="the same as JSON")
     listing.set_defaults(run=_cache_list)
     clear = verbs.add_parser("clear", help="remove what no VM uses", description="Needs to be root, or the directory's owner.")
@@ -165,7 +172,7 @@ def _minutes(text: str) -> float:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    every, problems = _load_repos(), list[PcoccError]()
+    every, problems = load_own_repos(), list[PcoccError]()
     if arguments.repo:
         every = (references.choose_repo(every, arguments.repo),)
     pattern = _pattern(arguments.regex or "")
@@ -178,7 +185,7 @@ def _list(arguments: argparse.Namespace) -> int:
     else:
         tops = {(one.repo.name, one.revision.name): one for one in found}  # revisions come in order
         sys.stdout.write(render_images(entries, {_key(one): images.read_size(one) for one in tops.values()}))
-    return _complain(problems)
+    return complain(problems)
 
 
 def _key(one: Found) -> tuple[str, str]:
@@ -198,7 +205,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def _show(arguments: argparse.Namespace) -> int:
     reference = references.parse_reference(arguments.image)
-    top, problems = images.find_image(reference, _load_repos()), list[PcoccError]()
+    top, problems = images.find_image(reference, load_own_repos()), list[PcoccError]()
     found = [top]
     if reference.revision is None:
         found = [one for one in images.read_images([top.repo], problems) if one.revision.name == top.revision.name]
@@ -209,13 +216,13 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         text = render_image(top.repo, [one.revision for one in found], sizes, images.read_size(top))
         sys.stdout.write(text)
-    return _complain([one for one in problems if f"/{top.revision.name}@" in one.message])
+    return complain([one for one in problems if f"/{top.revision.name}@" in one.message])
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.images import verifying
 
-    every, problems = _load_repos(), list[PcoccError]()
+    every, problems = load_own_repos(), list[PcoccError]()
     if arguments.repo:
         every = (references.choose_repo(every, arguments.repo),)
     if arguments.images:
@@ -225,8 +232,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     with terminal.Meter() as meter:
         problems += verifying.verify_images(found, meter.begin)
     if not problems:
-        sys.stdout.write(f"{terminal.count(len(found), 'revision')} {'is' if len(found) == 1 else 'are'} sound\n")
-    return _complain(problems)
+        sys.stdout.write(f"{count(len(found), 'revision')} {'is' if len(found) == 1 else 'are'} sound\n")
+    return complain(problems)
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -234,11 +241,11 @@ def _import(arguments: argparse.Namespace) -> int:
 
     target = references.parse_new_reference(arguments.dest)
     wish = importing.ImportOptions(
-        arguments.format, importing.parse_checksum(arguments.checksum) if arguments.checksum else None,
+        arguments.format, checksums.parse_checksum(arguments.checksum) if arguments.checksum else None,
         errors.one_line(arguments.description), arguments.compress, arguments.update,
     )  # fmt: skip
     with _interruptible(), terminal.Meter() as meter:
-        one = importing.import_image(arguments.source, target, _load_repos(), wish, meter.begin)
+        one = importing.import_image(arguments.source, target, load_own_repos(), wish, meter.begin)
     if arguments.json:
         sys.stdout.write(render_images_json([(one.repo, one.revision)], {_key(one): _disk(one)}))
         return 0
@@ -253,7 +260,7 @@ def _stored(one: Found) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.images import exporting
 
-    every = _load_repos()
+    every = load_own_repos()
     found = images.find_image(references.parse_reference(arguments.image), every)
     with _interruptible(), terminal.Meter() as meter:
         path = exporting.export_image(
@@ -264,7 +271,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _copy(arguments: argparse.Namespace) -> int:
-    every = _load_repos()
+    every = load_own_repos()
     target = references.parse_new_reference(arguments.dest)
     source = images.find_image(references.parse_reference(arguments.image), every)
     with _interruptible(), terminal.Meter() as meter:
@@ -272,7 +279,7 @@ def _copy(arguments: argparse.Namespace) -> int:
 
 
 def _resize(arguments: argparse.Namespace) -> int:
-    found = images.find_image(references.parse_reference(arguments.image), _load_repos())
+    found = images.find_image(references.parse_reference(arguments.image), load_own_repos())
     with _interruptible(), terminal.Meter() as meter:
         return _stored(writing.resize_image(found, arguments.size, meter.begin))
 
@@ -280,13 +287,14 @@ def _resize(arguments: argparse.Namespace) -> int:
 def _delete(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.images import removing
 
-    freed = removing.delete_image(references.parse_reference(arguments.image), _load_repos())
+    freed = removing.delete_image(references.parse_reference(arguments.image), load_own_repos())
     sys.stdout.write(f"{render_freed(freed.revisions, freed.layers, freed.size, freed.leftovers)}\n")
-    return _note(freed.kept)
+    say_notes(freed.kept)
+    return 0
 
 
 def _repo_list(arguments: argparse.Namespace) -> int:
-    rows = [images.describe_repo(repo) for repo in _load_repos()]
+    rows = [images.describe_repo(repo) for repo in load_own_repos()]
     sys.stdout.write(render_repos_json(rows) if arguments.json else render_repos(rows))
     return 0
 
@@ -294,9 +302,10 @@ def _repo_list(arguments: argparse.Namespace) -> int:
 def _repo_gc(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.images import removing
 
-    freed = removing.collect(references.choose_repo(_load_repos(), arguments.repo), arguments.grace * 60)
+    freed = removing.collect(references.choose_repo(load_own_repos(), arguments.repo), arguments.grace * 60)
     sys.stdout.write(f"{render_freed(freed.revisions, freed.layers, freed.size, freed.leftovers)}\n")
-    return _note(freed.kept)
+    say_notes(freed.kept)
+    return 0
 
 
 def _cache_list(arguments: argparse.Namespace) -> int:
@@ -316,22 +325,11 @@ def _cache_clear(_arguments: argparse.Namespace) -> int:
 
 
 def _read_cache() -> ImageCache | None:
-    return read_image_cache(directories.site_dir(os.environ, os.geteuid()))
-
-
-def _note(notes: Sequence[str]) -> int:
-    for note in notes:
-        terminal.say_note(note)
-    return 0
-
-
-def _load_repos() -> tuple[Repo, ...]:
-    words = path_words(os.environ, accounts.user_name(), os.path.expanduser("~"))
-    return read_repos(directories.site_dir(os.environ, os.geteuid()), directories.user_dir(os.environ), words)
+    return read_image_cache(confdir())
 
 
 class _interruptible:
-    """Ends the block at SIGTERM and SIGHUP as at Ctrl-C, so that nothing is left behind."""
+    """Lets SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing is left behind."""
 
     def __enter__(self) -> None:
         self._old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -343,10 +341,3 @@ class _interruptible:
 
 def _stop(number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + number)
-
-
-def _complain(problems: Sequence[PcoccError]) -> int:
-    sys.stdout.flush()
-    for problem in problems:
-        terminal.say_error(problem)
-    return errors.EXIT_FAILURE if problems else 0

@@ -8,22 +8,21 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from pcocc_runtime import terminal
-from pcocc_runtime.cache.admin import CachedLayer
+from pcocc_runtime.cache.cached_layer import CachedLayer
 from pcocc_runtime.errors import one_line
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.images.sizes import render_size
-from pcocc_runtime.terminal import count
+from pcocc_runtime.tables import columns, count
 
 Entry = tuple[Repo, Revision]
-ShownDisk = tuple[str, int | None]  # its path, and the size in bytes that a VM sees
+ShownDisk = tuple[str, int | None]  # its path, and its size in bytes as a VM sees it
 
 
 def render_images(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
     """Return a line for each image of each repository; NAME is what to type, with REPO: when another one comes first.
 
-    `sizes` are the disks' by repository and entry.
+    `sizes` are the disks' sizes in bytes by repository and entry.
     """
     rows = [("NAME", "REVISIONS", "REPO", "KIND", "SIZE", "OWNER", "DATE", "DESCRIPTION")]
     for name, (repo, revisions) in zip(names_to_type(every), _grouped(every), strict=True):
@@ -33,11 +32,11 @@ def render_images(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | 
             _size(sizes.get((repo.name, top.entry))), one_line(top.owner), _date(top),
             one_line(top.description.strip().partition("\n")[0]),
         ))  # fmt: skip
-    return terminal.columns(rows)
+    return columns(rows)
 
 
 def names_to_type(every: Sequence[Entry]) -> list[str]:
-    """Return what means each image: its name, with REPO: when another repository comes first."""
+    """Return what to type for each image: its name, with REPO: when an earlier repository has an image of that name."""
     taken: set[str] = set()
     names = []
     for repo, revisions in _grouped(every):
@@ -79,7 +78,7 @@ def _minute(when: float) -> str:
 
 
 def render_images_json(every: Sequence[Entry], disks: Mapping[tuple[str, str], ShownDisk]) -> str:
-    """Return all revisions as JSON; their disks are given by repository and entry."""
+    """Return all revisions as JSON; `disks` has their disks by repository and entry."""
     return json.dumps([_tree(repo, one, disks[repo.name, one.entry]) for repo, one in every], indent=2) + "\n"
 
 
@@ -92,7 +91,7 @@ def _tree(repo: Repo, one: Revision, disk: ShownDisk) -> dict[str, Any]:
 
 
 def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, int | None], virtual: int | None) -> str:
-    """Return what there is to know of an image; `sizes` are its layers' in bytes, None for one that is missing."""
+    """Return what there is to know of an image; `sizes` has the bytes of its layers, None for a missing one."""
     top = revisions[-1]
     rows = [("image", f"{repo.name}:{top.name}"), ("kind", one_line(top.kind))]
     rows += [("disk", render_size(virtual))] if virtual else []
@@ -106,11 +105,11 @@ def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, 
         table.append((str(one.revision), _date(one), one_line(one.owner), str(len(one.layers)), stored))
     layers = [("LAYER", "STORED", f"of revision {top.revision}, lowest first")]
     layers += [(layer, "missing" if sizes[layer] is None else _size(sizes[layer]), "") for layer in top.layers]
-    return f"{terminal.columns(rows)}\n{terminal.columns(table)}\n{terminal.columns(layers)}"
+    return f"{columns(rows)}\n{columns(table)}\n{columns(layers)}"
 
 
 def render_image_json(repo: Repo, every: Sequence[tuple[Revision, ShownDisk]], sizes: Mapping[str, int | None]) -> str:
-    """Return the revisions of an image with their layers as JSON; each comes with its disk."""
+    """Return the revisions of an image with their layers as JSON; each is given with its disk."""
     trees = [
         {**_tree(repo, one, disk), "layers": [{"sha256": layer, "stored": sizes[layer]} for layer in one.layers]}
         for one, disk in every
@@ -119,7 +118,7 @@ def render_image_json(repo: Repo, every: Sequence[tuple[Revision, ShownDisk]], s
 
 
 def render_freed(revisions: int, layers: int, size: int, leftovers: int) -> str:
-    """Return what was taken away, in a sentence."""
+    """Return what was removed, in a sentence."""
     parts = [f"{count(revisions, 'revision')} deleted"] if revisions else []
     parts += [f"{count(layers, 'layer')} removed, {render_size(size)} freed"]
     parts += [f"{count(leftovers, 'leftover')} of interrupted commands removed"] if leftovers else []
@@ -131,7 +130,7 @@ def render_repos(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
     table = [("NAME", "FROM", "STATE", "IMAGES", "FREE", "PATH")]
     for repo, state, images, free in rows:
         table.append((repo.name, "site" if repo.is_site else "user", state, str(images), render_size(free), repo.path))
-    return terminal.columns(table)
+    return columns(table)
 
 
 def render_repos_json(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
@@ -145,7 +144,7 @@ def render_repos_json(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
 
 
 def render_cache(directory: str, limit: int, every: Sequence[CachedLayer]) -> str:
-    """Return a line for each layer of a node's image cache, below one for all of it."""
+    """Return a summary of a node's image cache, then a line for each layer."""
     taken = sum(one.stored for one in every)
     head = f"{directory}: {count(len(every), 'layer')}, {render_size(taken)} of at most {render_size(limit)}\n"
     table = [("LAYER", "READERS", "STORED", "LAST USE")]
@@ -153,7 +152,7 @@ def render_cache(directory: str, limit: int, every: Sequence[CachedLayer]) -> st
         (one.sha256, "all" if one.public else "some", render_size(one.stored), "now" if one.used else _minute(one.last_use))
         for one in every
     ]
-    return f"{head}\n{terminal.columns(table)}" if every else head
+    return f"{head}\n{columns(table)}" if every else head
 
 
 def render_cache_json(directory: str, limit: int, every: Sequence[CachedLayer]) -> str:
@@ -162,6 +161,6 @@ def render_cache_json(directory: str, limit: int, every: Sequence[CachedLayer]) 
 
 
 def render_cleared(removed: int, freed: int, kept: int) -> str:
-    """Return what was taken out of a node's image cache, in a sentence."""
+    """Return what was removed from a node's image cache, in a sentence."""
     text = f"{count(removed, 'layer')} removed, {render_size(freed)} freed"
     return f"{text}; {count(kept, 'layer')} in use kept" if kept else text

@@ -1,4 +1,4 @@
-"""The `pcocc` command: the only place that prints and picks exit codes (0 done, 1 refused or failed, 2 wrong usage)."""
+"""The `pcocc` command: the only place that prints and chooses exit codes (0 done, 1 refused or failed, 2 wrong usage)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Command = Callable[[argparse.Namespace], int]
 
 
 class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaints read like our other errors."""
+    """An ArgumentParser whose errors read like all others."""
 
     def error(self, message: str) -> NoReturn:
         terminal.say(f"pcocc: error: {message}\nhint: {self.prog} --help\n")
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as libexec/pcocc has it until here
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # which libexec/pcocc.in sets for the start
             signal.signal(signal.SIGINT, signal.default_int_handler)
         arguments = _parser().parse_args(argv)
         run: Command = arguments.run
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add_template(groups.add_parser("template", help="the VM templates you can use"))
     add_parsers(groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them"))
     add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
-    add_ps(groups.add_parser("ps", help="the virtual clusters that run, and their VMs"))
+    add_ps(groups.add_parser("ps", help="the running virtual clusters and their VMs"))
     add_network(groups.add_parser("network", help="the networks of a running job"))
     add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))
     return parser

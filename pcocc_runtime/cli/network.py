@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Add the verbs to the parser of `pcocc network`."""
     parser.description = (
-        "Both ask all nodes of the job with a step in it, so they need its VMs to run, and its user or root to type them."
+        "Both run a step on all nodes of the job. Its VMs must be running, and you must be its owner or root."
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     show = verbs.add_parser("show", help="draw nodes, VMs, interfaces, addresses, tunnels and counters")
     show.set_defaults(run=_show)
     check = verbs.add_parser(
-        "check", help="try whether VMs, names and other machines answer; exit status 1 when something is broken"
+        "check", help="test whether VMs, names and other machines answer; exit status 1 when something is broken"
     )
     check.set_defaults(run=_check)
     for verb in (show, check):
-        verb.add_argument("-j", "--job", metavar="JOB", help="default: the job this is typed in")
+        verb.add_argument("-j", "--job", metavar="JOB", help="default: the job you are in")
         verb.add_argument("--json", action="store_true", help="all of it, as JSON")
     check.add_argument(
-        "--outbound", metavar="HOST", help="HOST[:PORT] outside that VMs are to reach; default: slurmctld's, by ping"
+        "--outbound", metavar="HOST", help="HOST[:PORT] outside that VMs should reach; default: ping slurmctld's host"
     )
 
 
@@ -53,7 +53,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     target = find_target(arguments.outbound)
     answers = ask_nodes(_job(arguments), [CHECK, *([target] if target else [])])
-    job, found = answers.nodes[0].job, evaluate(answers.nodes, answers.silent, target)
+    job, found = answers.nodes[0].node.job, evaluate(answers.nodes, answers.silent, target)
     _write(json.dumps(plan_findings(job, found), indent=2) + "\n" if arguments.json else render_findings(job, found))
     _tell(answers)
     return errors.EXIT_FAILURE if failed(found) else 0
@@ -72,6 +72,6 @@ def _write(text: str) -> None:
 
 
 def _tell(answers: Answers) -> None:
-    """Pass on what srun and the nodes said when some of them are missing; else it is of no interest."""
+    """Pass on what srun and the nodes said, when nodes are missing; otherwise it is of no interest."""
     for line in answers.failures if answers.silent else ():
         terminal.say_note(line)

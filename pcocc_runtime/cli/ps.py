@@ -1,4 +1,4 @@
-"""`pcocc ps`: the virtual clusters that run, and their VMs."""
+"""`pcocc ps`: the running virtual clusters and their VMs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pcocc_runtime import errors, terminal  # the rest only where it is used: ev
 
 def add_ps(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcocc ps`."""
-    parser.description = "Lists your jobs whose VMs run; squeue lists those that wait."
+    parser.description = "Lists your jobs whose VMs are running; squeue lists jobs that wait."
     parser.add_argument("-j", "--job", metavar="JOB", help="only this one")
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument("-a", "--all", action="store_true", help="the jobs of all users")
     whose.add_argument("-u", "--user", metavar="USER", help="the jobs of this user")
     parser.add_argument(
         "-l", "--long", action="store_true",
-        help="a line for each VM: its node, address, the ports of the node that lead to it, its state; of jobs of yours",
+        help="a line for each VM of your jobs: its node, address, state, and the ports of the node that lead to it",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     parser.set_defaults(run=_ps)

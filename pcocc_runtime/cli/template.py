@@ -17,9 +17,9 @@ from pcocc_runtime.site.check import add_new, check_templates
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.submit.template_check import check_own
 from pcocc_runtime.system import accounts
+from pcocc_runtime.tables import count
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.settings import Resolved, Template
-from pcocc_runtime.terminal import count
+from pcocc_runtime.templates.template import Resolved, Template
 
 
 def add_template(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +32,13 @@ def add_template(parser: argparse.ArgumentParser) -> None:
     listing = verbs.add_parser("list", help="a line for each template")
     form = listing.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="all settings, as JSON")
-    form.add_argument("--names", action="store_true", help="the names only, one a line")
+    form.add_argument("--names", action="store_true", help="only the names, one per line")
     listing.set_defaults(run=_template_list)
     show = verbs.add_parser("show", help="a template's settings, and where each is inherited from")
     show.add_argument("name", metavar="NAME")
     show.add_argument("--json", action="store_true", help="all settings, as JSON")
     show.set_defaults(run=_template_show)
-    check = verbs.add_parser("check", help="say what is wrong in any template, all at once")
+    check = verbs.add_parser("check", help="report everything that is wrong in any template")
     check.set_defaults(run=_template_check)
 
 
@@ -83,7 +83,7 @@ def _template_check(_arguments: argparse.Namespace) -> int:
 
 
 def _with_images(every: dict[str, Template], site: Site) -> tuple[dict[str, Template], list[errors.PcoccError]]:
-    """Return the templates and the images, which are templates with a default resource set, and why some may be missing."""
+    """Return the templates, and the images, which are templates with a default resource set; and why some may be missing."""
     if site.default_set is None:
         return every, []
     words = path_words(os.environ, accounts.user_name(), os.path.expanduser("~"))

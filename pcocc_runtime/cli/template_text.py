@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcocc_runtime.errors import one_line
-from pcocc_runtime.templates.settings import DEFAULTS, Resolved
-from pcocc_runtime.terminal import columns
+from pcocc_runtime.settings.checks import render_memory
+from pcocc_runtime.tables import columns
+from pcocc_runtime.templates.settings import SETTINGS
+from pcocc_runtime.templates.template import Resolved
 
-_WIDTH = 80  # of a value; JSON has all of it
+_WIDTH = 80  # of a value that is shown; JSON has all of it
 
 
 def render_templates(every: Sequence[Resolved]) -> str:
-    """Return a line for each template: name, whose it is, size, resource set, image, description."""
+    """Return a line for each template: name, origin, size, resource set, image, description."""
     rows = [("NAME", "FROM", "CPUS", "MEMORY", "RESOURCE-SET", "IMAGE", "DESCRIPTION")]
     for one in every:
         values = one.values
@@ -41,9 +43,9 @@ def render_one(one: Resolved) -> str:
     """Return a template's settings that are not the built-in defaults, and where each came from."""
     node = one.template.node
     rows = [("SETTING", "VALUE", "FROM")]
-    for key in DEFAULTS:
-        if key in one.origins or one.values[key] != DEFAULTS[key]:
-            first, *more = _show(key, one.values[key])
+    for key, row in SETTINGS.items():
+        if key in one.origins or one.values[key] != row.default:
+            first, *more = [row.show(one.values[key])] if row.show else _show(one.values[key])
             rows += [(key, first, _origin(one, key)), *(("", line, "") for line in more)]
     file = one_line(node.file)
     place = f"made of {file}" if one.template.is_image else f"defined in {file}:{node.line}"
@@ -55,19 +57,12 @@ def render_one_json(one: Resolved) -> str:
     return _dump(_as_tree(one))
 
 
-def render_memory(mebibytes: int) -> str:
-    """Return an amount of memory as it is written in templates."""
-    if not mebibytes:
-        return "-"
-    return f"{mebibytes // 1024}G" if mebibytes % 1024 == 0 else f"{mebibytes}M"
-
-
 def _dump(tree: Any) -> str:
     return json.dumps(tree, indent=2, default=_as_text) + "\n"
 
 
 def _as_text(value: Any) -> str:
-    """Return what user-data can hold and JSON cannot, as text: dates, and binary data in base 64."""
+    """Return values of user-data that JSON does not have as text: dates, and binary data in base 64."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value.isoformat())
 
 
@@ -82,14 +77,12 @@ def _origin(one: Resolved, key: str) -> str:
     return "this template" if origin == one.template.name else origin
 
 
-def _show(key: str, value: Any) -> list[str]:
-    """Return a value in lines, one for each item of a mapping or list."""
-    if key == "memory":
-        return [render_memory(value)]
+def _show(value: Any) -> list[str]:
+    """Return a value as lines, one for each item of a mapping or list."""
     if value is None or value in ((), {}, []):
         return ["none"]
     if isinstance(value, Mapping):
-        return [_cut(f"{name}: {_flow(item)}") for name, item in value.items() if item is not None]
+        return [_cut(f"{name}: {_flow(item)}") for name, item in value.items() if item is not None] or ["none"]
     if isinstance(value, tuple):
         return [_cut(_flow(item)) for item in value]
     return [_cut(_flow(value))]
@@ -115,7 +108,7 @@ def _as_tree(one: Resolved) -> dict[str, Any]:
         "from": _owner(one),
         "file": node.file,
         "line": node.line,
-        "settings": {key: {"value": one.values[key], "inherited-from": _inherited(one, key)} for key in DEFAULTS},
+        "settings": {key: {"value": one.values[key], "inherited-from": _inherited(one, key)} for key in SETTINGS},
     }
 
 

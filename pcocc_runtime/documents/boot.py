@@ -6,20 +6,30 @@ import base64
 import json
 import zlib
 
+from pcocc_runtime.documents.record import Record, parse_record
 from pcocc_runtime.documents.wire import ENV_BOOT
 from pcocc_runtime.errors import RequestError
 
 
-def encode_boot(cluster: str, keys: dict[str, str]) -> str:
+class Keys(Record):
+    """The job's own ssh keys in OpenSSH's formats: one logs in, the other identifies the VMs."""
+
+    user: str
+    user_public: str
+    host: str
+    host_public: str
+
+
+def encode_boot(cluster: str, keys: Keys) -> str:
     """Return one word for the environment of the boot step; `cluster` is the encoded cluster document."""
-    return base64.b64encode(zlib.compress(json.dumps({"cluster": cluster, "keys": keys}).encode())).decode()
+    return base64.b64encode(zlib.compress(json.dumps({"cluster": cluster, "keys": keys._asdict()}).encode())).decode()
 
 
-def decode_boot(text: str) -> tuple[str, dict[str, str]]:
+def decode_boot(text: str) -> tuple[str, Keys]:
     """Return the encoded cluster document and the keys."""
     try:
         tree = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
-        return str(tree["cluster"]), dict(tree["keys"])
+        return str(tree["cluster"]), parse_record(Keys, tree["keys"])
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise RequestError(
             f"the variable {ENV_BOOT} of the boot step is damaged ({error})",

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.errors import NodeError
 
 
@@ -19,16 +20,9 @@ class Person:
     groups: frozenset[str] = frozenset()
 
 
+MAX_REQUEST = 4 * 1024 * 1024  # characters; 262,144 VMs on 4,096 nodes take 0.2 MB
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]{1,6})*")
-
-
-@dataclass(frozen=True, slots=True)
-class NodeLayout:
-    """One node of the boot step and the ranks of its VMs."""
-
-    name: str
-    ranks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,15 @@
 """The frozen cluster document: what a job's virtual cluster is, fixed when the job is submitted.
 
-It travels in the job's environment as base64 of zlib of JSON, and is the user's to forge: nothing of it is trusted by root.
+It travels in the job's environment as base64 of zlib of JSON. The user can forge it: root trusts nothing of it.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import zlib
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
+from pcocc_runtime.documents.codec import parse_document, render_document
 from pcocc_runtime.errors import RequestError
 
 CLUSTER_VERSION = 1
@@ -42,7 +40,10 @@ class Drive:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default."""
+    """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default.
+
+    What nodes read of a setting has a line here, which its row in templates/settings.py names.
+    """
 
     template: str
     count: int
@@ -97,36 +98,25 @@ class Cluster:
 
 def encode_cluster(cluster: Cluster) -> str:
     """Return `cluster` as one word of ASCII text; RequestError when it is too long to travel."""
-    tree = {"version": CLUSTER_VERSION, "groups": [_pack(group) for group in cluster.groups]}
-    data = json.dumps(tree, separators=(",", ":"), sort_keys=True).encode()
+    data = render_document(cluster, CLUSTER_VERSION).encode()
     text = base64.b64encode(zlib.compress(data, 9)).decode()
     if len(text) > MAX_ENCODED or len(data) > MAX_JSON:
         raise RequestError(
-            f"the description of this virtual cluster is {len(text) >> 10} KiB long, {MAX_ENCODED >> 10} can be carried",
+            f"the description of this virtual cluster has {len(text) >> 10} KiB, but can have {MAX_ENCODED >> 10} at most",
             hint="use a shorter user-data, one for all templates, or fewer VMs of templates with %{vm_rank}",
         )
     return text
 
 
-def _pack(one: Group | Mount | Drive) -> dict[str, Any]:
-    """Return what differs from the defaults."""
-    values = {field.name: getattr(one, field.name) for field in fields(one) if getattr(one, field.name) != field.default}
-    nested = {name: [_pack(item) for item in values[name]] for name in ("mounts", "persistent") if name in values}
-    return values | nested
-
-
 def decode_cluster(text: str) -> Cluster:
     """Return the cluster that `encode` made `text` from; RequestError when it is not one."""
     try:
-        tree = json.loads(_unpack(text))
-    except (ValueError, binascii.Error, zlib.error, RecursionError) as error:
+        cluster = parse_document(Cluster, CLUSTER_VERSION, _unpack(text))
+    except (ValueError, zlib.error) as error:
         raise _damaged(str(error)) from error
-    if not isinstance(tree, dict) or tree.get("version") != CLUSTER_VERSION:
-        raise _damaged(f"not a cluster of version {CLUSTER_VERSION}")
-    groups = tuple(_build(Group, item) for item in _as_list(tree.get("groups")))
-    if not groups:
-        raise _damaged("it has no VM")
-    return Cluster(groups)
+    if not cluster.groups or any(group.count < 1 for group in cluster.groups):
+        raise _damaged("it, or a group of it, has no VM")
+    return cluster
 
 
 def sets_text(cluster: Cluster) -> str:
@@ -155,47 +145,3 @@ def _damaged(reason: str) -> RequestError:
         f"the description of this job's virtual cluster is damaged: {reason}",
         hint="submit the job again, and leave the SLURM_SPANK_PCOCC_* variables alone",
     )
-
-
-def _as_list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise _damaged(f"expected a list, found {type(value).__name__}")
-    return value
-
-
-T = TypeVar("T", Group, Mount, Drive)
-_SCALARS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "bool": (bool,),
-    "str | None": (str, type(None)),
-}
-
-
-def _build(kind: type[T], tree: Any) -> T:
-    if not isinstance(tree, dict):
-        raise _damaged(f"expected a mapping, found {type(tree).__name__}")
-    values: dict[str, Any] = {}
-    for field in fields(kind):
-        if field.name in tree:
-            values[field.name] = _value(field.name, str(field.type), tree[field.name])
-        elif field.default is MISSING:
-            raise _damaged(f"{field.name} is missing")
-    unknown = sorted(set(tree) - set(values))
-    if unknown:
-        raise _damaged(f"unknown setting {unknown[0]!r}")
-    if values.get("count", 1) < 1:
-        raise _damaged("a group has less than one VM")
-    return kind(**values)
-
-
-def _value(name: str, annotation: str, value: Any) -> Any:
-    if name == "mounts":
-        return tuple(_build(Mount, item) for item in _as_list(value))
-    if name == "persistent":
-        return tuple(_build(Drive, item) for item in _as_list(value))
-    if annotation == "tuple[str, ...]":
-        return tuple(_value(name, "str", item) for item in _as_list(value))
-    if type(value) not in _SCALARS[annotation]:
-        raise _damaged(f"{name} is {type(value).__name__}, expected {annotation}")
-    return value

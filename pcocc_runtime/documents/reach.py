@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 PORTFILE = "/etc/pcocc/host-ports"  # in a guest: `JOB PORTS`, see `render_ports`
 
 
-def address_of(networks: Sequence[Any], rank: int) -> str | None:
+def address_of(networks: Sequence[tuple[str, Sequence[tuple[int, int]]]], rank: int) -> str | None:
     """Return a VM's address in the one of the networks (`IPv4 prefix, [[first, last rank], ...]`) that it is reached by.
 
     They are those of `netplan.describe_reach`, the address that of `naming.vm_address`; None when the VM is in none of them.
@@ -20,7 +19,7 @@ def address_of(networks: Sequence[Any], rank: int) -> str | None:
     return None
 
 
-def render_ports(forwards: Sequence[Any], rank: int, node: str) -> str:
+def render_ports(forwards: Sequence[tuple[int, int, int]], rank: int, node: str) -> str:
     """Return by which ports of its node a VM is reached, such as `22=n1:60222,80=n1:60300`.
 
     `forwards` are (rank, port of the VM, port of the node), those of VMs of this node alone.

@@ -1,8 +1,131 @@
-"""What a saver and the VM's keeper call the same things."""
+"""What a saver and the VM's keeper say to each other while a disk is saved, and what they call the same things.
+
+Each says lines of JSON (qemu/qmp.py). See keeper/save_guard.py for who says what, and when.
+"""
 
 from __future__ import annotations
 
+import json
+
+from pcocc_runtime.documents.record import TYPE_CHECKING, Record, parse_record
+from pcocc_runtime.qemu.qmp import Unreadable, render_command
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pcocc_runtime.qemu.qmp import Message
+
 SAVE_SOCKET, EXPORT_SOCKET = "save", "save.nbd"
 SAVE_OVERLAY, MERGE_JOB = "save-overlay", "save-merge"
-SAVE_FILTER, SAVE_VIEW = "save-filter", "save-view"  # between a drive and its guest, and what the drive was (drivesave.py)
+SAVE_FILTER, SAVE_VIEW = "save-filter", "save-view"  # between a drive and its guest, and what the drive was (save/drive.py)
 MERGE_AGAIN = 10.0  # seconds until what failed, such as a merge on a full disk, is tried anew
+LONGEST_REQUEST = 1 << 16  # bytes
+
+
+class Command(Record):
+    """Saver: have QEMU do this; answered by a Reply."""
+
+    execute: str
+    arguments: dict[str, Any] = {}
+
+
+class Frozen(Record):
+    """Saver: the guest's file systems are about to be frozen, and to be thawed if this process ends; or they are thawed."""
+
+    frozen: bool
+
+
+class Layer(Record):
+    """Saver: remove this file in the end."""
+
+    layer: str
+
+
+class Drive(Record):
+    """Saver: in the end this device of QEMU's shall have this block node, and nothing in between."""
+
+    device: str
+    node: str
+
+
+class Go(Record):
+    """Keeper: begin."""
+
+
+class Reply(Record):
+    """Keeper: what QEMU answered to a command, or why it was not asked."""
+
+    message: dict[str, Any]
+
+    @property
+    def error(self) -> str | None:
+        """Return why the command failed, None when it has not."""
+        error = self.message.get("error")
+        return None if error is None else str(error.get("desc") if isinstance(error, dict) else error)
+
+
+class Outcome(Record):
+    """Keeper, when the saver has said its last: all is as it was, or why not yet."""
+
+    error: str | None
+
+
+if TYPE_CHECKING:
+    Request = Command | Frozen | Layer | Drive
+    Answer = Go | Reply | Outcome
+
+NOT_A_COMMAND = Reply({"error": {"desc": "not a command"}})
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the line by which a saver says something."""
+    match request:
+        case Command():
+            return render_command(request.execute, request.arguments)
+        case Drive():
+            return _line({"drive": list(request)})
+        case _:
+            return _line(request._asdict())
+
+
+def decode_request(message: Message | Unreadable) -> Request:
+    """Return what a saver has said; ValueError when that is nothing."""
+    if isinstance(message, Unreadable):
+        raise message
+    if "frozen" in message:
+        return parse_record(Frozen, message)
+    if "layer" in message:
+        return parse_record(Layer, message)
+    if "drive" in message:
+        if not isinstance(message["drive"], list):
+            raise ValueError("drive is no list")
+        return parse_record(Drive, dict(zip(("device", "node"), message["drive"], strict=True)))
+    return parse_record(Command, message)
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Return the line by which a keeper says something."""
+    match answer:
+        case Go():
+            return _line({"go": True})
+        case Reply():
+            return _line(answer.message)
+        case Outcome():
+            return _line({"merged": True} if answer.error is None else {"merged": False, "error": answer.error})
+
+
+def decode_answer(message: Message | Unreadable) -> Answer:
+    """Return what a keeper has said; ValueError when that is nothing."""
+    if isinstance(message, Unreadable):
+        raise message
+    if "go" in message:
+        return Go()
+    if "merged" in message:
+        return Outcome(None if message["merged"] else str(message.get("error")))
+    if "return" in message or "error" in message:
+        return Reply(message)
+    raise ValueError("a line that is no answer")
+
+
+def _line(words: Message) -> bytes:
+    return json.dumps(words).encode() + b"\n"

@@ -1,34 +1,95 @@
-"""What the keeper of a VM tells the starter of its boot step, and how a VM's end is put. Imports nothing: it is on every way."""
+"""What the keeper of a VM tells the starter of its boot step: lines on the step's output. See docs/decisions/002."""
 
 from __future__ import annotations
 
-TOKEN = "PCOCC_TASK"
-# keeper to task: the connection stands, the VM has ended and (then) why; task to keeper: the command has left nothing
-UP, ENDED, DONE = b"up\n", b"ended ", b"done\n"
+import json
 
+from pcocc_runtime.documents.record import TYPE_CHECKING, Record, parse_record
 
-def task_token(job: str, step: str, task: str) -> str:
-    """Return what marks a task's processes in a guest; it ends in a dot, so that none begins with another."""
-    return f"{job}.{step}.{task}."
-
+if TYPE_CHECKING:
+    from typing import Any
 
 PREFIX = "@pcocc "  # begins each line of the keeper's: JSON follows
 
-KILLED = "its QEMU was killed"
-# QEMU's ShutdownCause as of 7.2 (qapi/run-state.json): what a user reads; and the keeper's own word for an end without a cause
-REASONS = {
-    "guest-shutdown": "its guest powered it off",
-    "guest-reset": "its guest reset it",
-    "guest-panic": "its guest's kernel panicked",
-    "host-qmp-quit": "it was stopped through its monitor",
-    "host-qmp-system-reset": "it was reset through its monitor",
-    "host-signal": "a signal ended its QEMU",
-    "host-error": "its QEMU met an error",
-    "host-ui": "it was closed",
-    "killed": KILLED,
+
+class Started(Record):
+    """QEMU runs, with this accelerator for this reason."""
+
+    accel: str
+    why: str
+    vm: str
+    node: str
+
+
+class Ready(Record):
+    """The guest answers, after so many seconds."""
+
+    seconds: float
+    vm: str
+    node: str
+
+
+class Silent(Record):
+    """The guest did not answer within these seconds; the last lines of its console."""
+
+    seconds: float
+    console: list[str]
+    vm: str
+    node: str
+
+
+class DiskError(Record):
+    """The VM is stopped, because of a disk."""
+
+    reason: str
+    disk: str
+    vm: str
+    node: str
+
+
+class StillOn(Record):
+    """The guest was asked to power off, and has not."""
+
+    vm: str
+    node: str
+
+
+class Ended(Record):
+    """The VM has ended, `asked` to or not; `reason` is of vm_state.REASONS, `text` what a user reads."""
+
+    reason: str
+    text: str
+    asked: bool
+    vm: str
+    node: str
+
+
+_KINDS: dict[str, Any] = {
+    "started": Started,
+    "ready": Ready,
+    "silent": Silent,
+    "disk-error": DiskError,
+    "still-on": StillOn,
+    "ended": Ended,
 }
+if TYPE_CHECKING:
+    Event = Started | Ready | Silent | DiskError | StillOn | Ended
 
 
-def explain_end(reason: str) -> str:
-    """Return a clause that says why a VM ended."""
-    return REASONS.get(reason, reason)
+def encode_event(event: Event) -> str:
+    """Return the line, with its end."""
+    name = next(name for name, kind in _KINDS.items() if isinstance(event, kind))
+    return PREFIX + json.dumps({"event": name, **event._asdict()}, separators=(",", ":")) + "\n"
+
+
+def decode_event(line: str) -> Event | None:
+    """Return what a line that begins with PREFIX says, None when it is a newer keeper's; ValueError with a sentence for anything else."""
+    try:
+        tree = json.loads(line.removeprefix(PREFIX))
+        if not isinstance(tree, dict) or not isinstance(tree.get("event"), str):
+            raise ValueError("it names no event")
+        kind = _KINDS.get(tree["event"])
+        event: Event | None = kind and parse_record(kind, tree)
+        return event
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"what a VM's keeper has said cannot be read ({error}): {line[:200]}") from None

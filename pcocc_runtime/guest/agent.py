@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import socket
 import time
@@ -11,10 +9,10 @@ from types import TracebackType
 from typing import Any
 
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.qemu.qmp import RESET, Lines, parse_message, render_command
 
 AGENT_SECONDS = 5.0  # an agent that runs answers at once; an emulated guest takes its time
 FREEZE_SECONDS = 30.0  # what is not yet written has to reach the disk
-_LONGEST = 1 << 20
 
 
 class Agent:
@@ -22,7 +20,8 @@ class Agent:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._heard = b""
+        self._lines = Lines()
+        self._heard: list[bytes | None] = []
         try:
             self._socket.settimeout(AGENT_SECONDS)
             self._socket.connect(path)
@@ -46,20 +45,18 @@ class Agent:
     def _synchronise(self) -> None:
         """Find the place in the stream where answers to us begin."""
         number = int.from_bytes(os.urandom(4), "big")
-        words = json.dumps({"execute": "guest-sync-delimited", "arguments": {"id": number}}).encode()
         deadline = time.monotonic() + AGENT_SECONDS
-        self._send(b"\xff" + words)  # 0xff makes the agent forget what another client has left half said
+        self._send(RESET + render_command("guest-sync-delimited", {"id": number}))
         while True:
-            line = self._line(deadline)
-            with contextlib.suppress(ValueError):
-                if json.loads(line.rpartition(b"\xff")[2]).get("return") == number:
-                    return
+            answer = parse_message(self._line(deadline).rpartition(RESET)[2])
+            if isinstance(answer, dict) and answer.get("return") == number:
+                return
+            if time.monotonic() > deadline:
+                raise _silent("it says other things")
 
     def _ask(self, command: str, seconds: float) -> int:
-        self._send(json.dumps({"execute": command}).encode())
-        answer: Any = None
-        with contextlib.suppress(ValueError):
-            answer = json.loads(self._line(time.monotonic() + seconds))
+        self._send(render_command(command))
+        answer: Any = parse_message(self._line(time.monotonic() + seconds))
         if isinstance(answer, dict) and isinstance(answer.get("return"), int):
             return int(answer["return"])
         reason = answer["error"].get("desc") if isinstance(answer, dict) and isinstance(answer.get("error"), dict) else answer
@@ -67,21 +64,25 @@ class Agent:
 
     def _send(self, line: bytes) -> None:
         try:
-            self._socket.sendall(line + b"\n")
+            self._socket.sendall(line)
         except OSError as error:
             raise _silent(error) from None
 
     def _line(self, deadline: float) -> bytes:
-        while b"\n" not in self._heard:
+        while not self._heard:
             try:
                 self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
                 data = self._socket.recv(4096)
             except OSError as error:
                 raise _silent(error) from None
-            self._heard += data
-            if not data or len(self._heard) > _LONGEST:
+            if not data:
                 raise _silent("it closed the connection")
-        line, _, self._heard = self._heard.partition(b"\n")
+            self._heard += self._lines.feed(data)
+            if not self._heard and time.monotonic() > deadline:
+                raise _silent("a line of its does not end")
+        line = self._heard.pop(0)
+        if line is None:
+            raise _silent(f"it says a line of more than {self._lines.longest} bytes")
         return line
 
     def close(self) -> None:

@@ -6,12 +6,11 @@ knows it, and it names an interface by its MAC address.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
-from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.node import NetworkFacts, NodeFacts, RoutedFacts, SegmentFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +34,22 @@ class Interface:
     search: tuple[str, ...] = ()
 
 
-def plan_interfaces(node: Mapping[str, Any], rank: int) -> tuple[Interface, ...]:
-    """Return the interfaces of a VM, in their order, from what root's helper says of the job on this node (node.json)."""
-    networks = {network["index"]: network for network in node["networks"]}
-    mine = node["interfaces"].get(str(rank), [])
-    return tuple(_plan(f"eth{place}", one, networks[one["network"]], rank, place == 0) for place, one in enumerate(mine))
+def plan_interfaces(node: NodeFacts, rank: int) -> tuple[Interface, ...]:
+    """Return the interfaces of a VM of this node, in their order."""
+    networks = {network.index: network for network in node.networks}
+    return tuple(_plan(place, one.mac, networks[one.network], rank) for place, one in enumerate(node.interfaces[rank]))
 
 
-def _plan(name: str, one: Mapping[str, Any], network: Mapping[str, Any], rank: int, is_first: bool) -> Interface:
-    if network["layer"] != "L3":
-        return Interface(name, one["mac"], one["mtu"], is_bare=network["layer"] == "L2")
-    own = IPv4Network(network["network"])
-    gateway = network["gateway"] if is_first else None  # as with DHCP, where the first interface's route wins
-    subnets = [Subnet(f"{naming.vm_address(own, rank)}/{own.prefixlen}", gateway)]
-    if network["network6"]:  # the way to all others comes with router advertisements
-        subnets.append(Subnet(f"{naming.vm_address6(IPv6Network(network['network6']), rank)}/128"))
-    search = (network["domain"], *network["search"])
-    return Interface(name, one["mac"], one["mtu"], tuple(subnets), False, (network["gateway"],), search)
+def _plan(place: int, mac: str, network: NetworkFacts, rank: int) -> Interface:
+    name = f"eth{place}"
+    if not isinstance(network, RoutedFacts):
+        return Interface(name, mac, network.mtu, is_bare=isinstance(network, SegmentFacts))
+    gateway = network.gateway if place == 0 else None  # as with DHCP, where the first interface's route wins
+    subnets = [Subnet(f"{network.address_of(rank)}/{network.addresses.prefixlen}", gateway)]
+    if network.addresses6:  # the way to all others comes with router advertisements
+        subnets.append(Subnet(f"{naming.vm_address6(network.addresses6, rank)}/128"))
+    search = (network.domain, *network.search)
+    return Interface(name, mac, network.mtu, tuple(subnets), False, (network.gateway,), search)
 
 
 def render_network_config(interfaces: Iterable[Interface]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.reach import PORTFILE
-from pcocc_runtime.documents.vm_events import TOKEN
+from pcocc_runtime.documents.vm_state import TOKEN
 
 _SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
 _PASSED = ("SLURM_", "PCOCC_")

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pcocc_runtime.documents.boot import Keys as Keys
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.guest.network_config import Interface, render_network_config
@@ -38,16 +39,6 @@ class Login:
     gid: int
     home: str
     gecos: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The job's own ssh keys in OpenSSH's formats: one logs in, the other identifies the VMs."""
-
-    user: str
-    user_public: str
-    host: str
-    host_public: str
 
 
 def render_seed(

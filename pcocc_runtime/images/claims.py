@@ -1,35 +1,32 @@
-"""Who is at work in a directory, across hosts: locks and work directories that end with their holder.
+"""Who works in a directory, across hosts: locks and work directories that end with the process that holds them.
 
-All of it rests on fcntl(2) byte-range locks: the kernel drops them when their process ends however it ends, and on NFS the
-server keeps them for all clients (flock(2) is turned into them there). See docs/decisions/006-image-repository.md.
+Both rest on lockf (system/locks.py): the kernel drops such a lock however its process ends, and NFS servers keep it for all
+clients. See docs/decisions/006-image-repository.md.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.system import files
+from pcocc_runtime.system import files, locks
 
-Rescue = Callable[[Path], None]  # takes out of a work directory what must not go with it
-LOCK_WAIT = 60.0  # seconds; whoever holds a repository's lock does so for some file operations only
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+Rescue = Callable[[Path], None]  # moves out of a work directory what must not be deleted with it
+LOCK_WAIT = 60.0  # seconds; a repository's lock is held for a few file operations only
+_LONGEST_PAUSE = 0.5  # seconds between two tries: over NFS each one asks the server
 
 
 @contextlib.contextmanager
 def locked_path(path: Path, what: str) -> Iterator[None]:
-    """Hold the exclusive lock of a file that stays; RequestError says who has `what` when it cannot be had in LOCK_WAIT."""
+    """Hold the exclusive lock of a file that is never deleted; RequestError names the holder after LOCK_WAIT seconds."""
     fd = _open_lock(path)
     try:
         _wait_for_lock(fd, path, what)
-        with contextlib.suppress(OSError):  # for others to read only, and the disk may be full
+        with contextlib.suppress(OSError):  # only a note for others, and the disk may be full
             os.truncate(fd, 0)
             os.pwrite(fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
         yield
@@ -38,7 +35,7 @@ def locked_path(path: Path, what: str) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open the file of a lock; it is made for as many people as its directory, at once: another may come the next moment."""
+    """Open a lock file; a new one gets its mode at once, so that everybody can lock it who may write to its directory."""
     umask = os.umask(0)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _lock_mode(path.parent))
@@ -47,27 +44,19 @@ def _open_lock(path: Path) -> int:
 
 
 def _wait_for_lock(fd: int, path: Path, what: str) -> None:
-    deadline, pause = time.monotonic() + LOCK_WAIT, 0.01
-    while not _try_lock(fd, path):
-        if time.monotonic() > deadline:
-            holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
-            raise RequestError(f"{what} is busy: {holder} has held its lock for {LOCK_WAIT:g} s", "try again")
-        time.sleep(pause)  # waiting in the kernel could not be given a limit
-        pause = min(2 * pause, 0.5)
+    if not locks.wait_until(lambda: _try_lock(fd, path), LOCK_WAIT, _LONGEST_PAUSE):
+        holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
+        raise RequestError(f"{what} is busy: {holder} has held its lock for {LOCK_WAIT:g} s", "try again")
 
 
 def _try_lock(fd: int, path: Path) -> bool:
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return locks.try_lockf(fd)
     except OSError as error:
-        if error.errno in _NO_LOCKS:
-            raise NodeError(
-                f"the file system of {path} has no file locks", "mount it with them: Lustre with '-o flock', NFS without 'nolock'"
-            ) from None
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
+        if not locks.is_unsupported(error):
             raise
-        return False
-    return True
+        hint = "mount it with them: Lustre with '-o flock', NFS without 'nolock'"
+        raise NodeError(f"the file system of {path} has no file locks", hint) from None
 
 
 def _prefix(prefix: str) -> str:
@@ -80,17 +69,17 @@ def _nothing(_work: Path) -> None:
 
 @contextlib.contextmanager
 def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _nothing) -> Iterator[Path]:
-    """Make a directory for work in progress in `parent`; it goes with this block, or at a `sweep` after this process's end.
+    """Make a directory for work in progress; it is deleted at the end of the block, or by a `sweep` if this process dies.
 
-    A shared one can be swept by whoever may write to `parent`; any other is its user's own, as in /tmp.
+    A shared one can be swept by whoever may write to `parent`; any other only by its own user, as in /tmp.
     """
     while True:
         path = parent / f"{_prefix(prefix)}{os.urandom(4).hex()}"
         lock = path.with_name(path.name + ".lock")
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            if not (_claim(fd, lock) and _is_at(fd, lock)):
-                continue  # a sweep came between making and locking it, and took it for a leftover
+            if not (_claim(fd, lock) and locks.is_at(fd, lock)):
+                continue  # a sweep came between creating and locking it, and removed it as a leftover
             try:
                 if shared:
                     _adopt_mode(fd, parent)
@@ -117,7 +106,7 @@ def _claim(fd: int, lock: Path) -> bool:
 
 
 def sweep(parent: Path, prefix: str, rescue: Rescue = _nothing) -> int:
-    """Remove the work directories whose process is gone, on whatever host it was; return how many there were."""
+    """Remove the work directories whose process has ended, on whatever host it ran; return how many there were."""
     try:
         names = os.listdir(parent)
     except FileNotFoundError:
@@ -136,7 +125,7 @@ def _sweep_one(lock: Path, rescue: Rescue) -> bool:
     except FileNotFoundError:
         return False
     try:
-        if not (_try_lock(fd, lock) and _is_at(fd, lock)):
+        if not (_try_lock(fd, lock) and locks.is_at(fd, lock)):
             return False
         work = lock.with_name(lock.name.removesuffix(".lock"))
         rescue(work)
@@ -149,12 +138,12 @@ def _sweep_one(lock: Path, rescue: Rescue) -> bool:
 
 
 def list_work(parent: Path, prefix: str) -> list[Path]:
-    """Return the work directories there are: after a `sweep`, those of living processes."""
+    """Return the work directories; after a `sweep`, all of them belong to living processes."""
     return [parent / name for name in os.listdir(parent) if name.startswith(prefix) and not name.endswith(".lock")]
 
 
 def _lock_mode(model: Path) -> int:
-    """Return the mode for those to lock a file who may write to `model`: a reader could keep a lock from them."""
+    """Return a mode that lets exactly those lock a file who may write to `model`: anybody else could block them."""
     writers = stat.S_IMODE(model.stat().st_mode) & 0o222
     return writers | writers << 1
 
@@ -164,16 +153,3 @@ def _adopt_mode(fd: int, model: Path) -> None:
     if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
         with contextlib.suppress(PermissionError):  # another member of the group made it
             os.fchmod(fd, mode)
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    try:
-        info = os.fstat(fd)
-        # an NFS client asks anew for the state of a file that it has locked; the name may still be known from before
-        return info.st_nlink > 0 and os.path.samestat(info, os.stat(path))
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        if error.errno == errno.ESTALE:  # another NFS client deleted it
-            return False
-        raise

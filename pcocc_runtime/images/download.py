@@ -1,88 +1,47 @@
-"""Files from web servers, with urllib: proxies as the environment says, certificates as the system has them."""
+"""Downloads from web servers with urllib: proxies come from the environment, certificates from the system."""
 
 from __future__ import annotations
 
-import base64
 import http.client
 import os
-import re
 import string
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import transfer
+from pcocc_runtime.images.urls import SCHEMES, Url, hide_secrets, parse_url
 from pcocc_runtime.progress import Advance
+from pcocc_runtime.system.copy import copy_stream
 
-SCHEMES = ("http", "https")
-_SILENCE = 60  # seconds without a byte, after which the server is given up
-_MARKS = "!#$%&'()*+,/:;=?@[]~"  # what has a meaning in a URL (RFC 3986), or is quoted already
+_SILENCE = 60  # seconds without a byte until a download is given up
 _HINT = "check the address"
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
-    """An address: as it is `asked` for, as it is `shown` (without name, password and query), and the login it has."""
-
-    asked: str
-    shown: str
-    login: str | None = None
-
-
-def parse_url(text: str) -> Url:
-    """Return the address in a text; RequestError when it is none of a web server."""
-    try:
-        parts = urlsplit(text)
-        name, at, place = parts.netloc.rpartition("@")
-        if parts.scheme not in SCHEMES or not parts.hostname or parts.port == 0:
-            raise ValueError
-        if not place.isascii():
-            place = parts.hostname.encode("idna").decode() + (f":{parts.port}" if parts.port else "")
-    except ValueError:
-        raise RequestError(f"{hide_secrets(text)} is not the address of a file on a web server", "write http://HOST/PATH") from None
-    query = f"?{_quote(parts.query)}" if parts.query else ""
-    user, _colon, password = name.partition(":")
-    login = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode(errors="surrogateescape")).decode() if at else None
-    shown = f"{parts.scheme}://{_quote(place)}{_quote(parts.path)}"
-    return Url(shown + query, shown, login and f"Basic {login}")
-
-
-def _quote(text: str) -> str:
-    return quote(text, safe=_MARKS, errors="surrogateescape")
-
-
-def hide_secrets(text: str) -> str:
-    """Return what looks like a URL without the name, password and query that it may have."""
-    scheme, slashes, rest = re.split(r"[?#]", text, maxsplit=1)[0].partition("://")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
-
-
 class _Follow(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but to web servers only, and not from https to http; a login is for its own server."""
+    """Follows redirects to web servers only, never from https to http; a login is sent to its own server only."""
 
     def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        """Do what the base class does, when the new address is one."""
+        """Follow a redirect as the base class does, if it is allowed."""
         del headers["URI"]
         if headers.get("Location"):
             old = parse_url(req.full_url)
             place = urljoin(old.asked, quote(headers["Location"], safe=string.punctuation, encoding="iso-8859-1"))
             scheme = urlsplit(place).scheme
-            what = f"{old.shown} could not be fetched: the server leads to {hide_secrets(place)}"
+            what = f"{old.shown} could not be fetched: the server redirects to {hide_secrets(place)}"
             if scheme not in SCHEMES:
                 raise RequestError(f"{what}, which is not on a web server", _HINT)
             if old.asked.startswith("https:") and scheme != "https":
-                raise RequestError(f"{what}, which is not encrypted", "fetch it from there yourself")
+                raise RequestError(f"{what}, which is not encrypted", "download it yourself, and import the file")
             headers.replace_header("Location", parse_url(place).asked)
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(self, req: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
-        """Return the next request, as the base class does."""
+        """Return the next request, with the login if it goes to the same server."""
         following = super().redirect_request(req, *rest)
         login = req.unredirected_hdrs.get("Authorization")
         if following and login and urlsplit(following.full_url)[:2] == urlsplit(req.full_url)[:2]:
@@ -91,7 +50,7 @@ class _Follow(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(url: Url, target: Path, watch: Advance, algorithm: str) -> tuple[int, str]:
-    """Write what a web server has at an address to a new file; return its length and sum."""
+    """Download an address to a new file; return its length in bytes and its sum."""
     with _open(url) as answer:
         length = _read_length(url, answer)
         _ensure_room(url, target, length)
@@ -103,9 +62,10 @@ def fetch(url: Url, target: Path, watch: Advance, algorithm: str) -> tuple[int, 
                 raise _failed(url, error) from None
             return data
 
-        got = transfer.copy(read, target, length, watch, algorithm)
+        got = copy_stream(read, target, length, watch, algorithm)
     if length and got[0] != length:
-        raise RequestError(f"{url.shown} could not be fetched: the connection ended after {got[0]} of {length} bytes", "try again")
+        reason = f"the connection ended after {got[0]} of {length} bytes"
+        raise RequestError(f"{url.shown} could not be fetched: {reason}", "try again")
     return got
 
 
@@ -120,12 +80,12 @@ def _open(url: Url) -> Any:
 
 
 def _read_length(url: Url, answer: Any) -> int:
-    """Return the length that the server tells, 0 when it tells none; RequestError when the answer is not the file."""
+    """Return the length that the server announces, 0 when it announces none; RequestError when the answer is not the file."""
     what, told = f"{url.shown} could not be fetched: ", answer.headers.get("Content-Length") or "0"
     if answer.status != http.client.OK:
         raise RequestError(f"{what}the server answers with status {answer.status}, which is not the whole file", _HINT)
     if not (told.isascii() and told.isdecimal() and len(told) < 20):
-        raise RequestError(f"{what}the server says that its length is {told[:80]!r}", _HINT)
+        raise RequestError(f"{what}the server gives a length that makes no sense: {told[:80]!r}", _HINT)
     return int(told)
 
 
@@ -135,7 +95,7 @@ def _ensure_room(url: Url, target: Path, length: int) -> None:
         raise RequestError(
             f"{url.shown} has {length >> 20} MiB, and the file system of {target.parent} has room for "
             f"{info.f_bavail * info.f_frsize >> 20}",
-            "free space there, or take another repository",
+            "free space there, or use another repository",
         )
 
 

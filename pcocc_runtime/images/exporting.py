@@ -1,4 +1,4 @@
-"""Exporting: an image with all its layers as one file of any format."""
+"""Exporting: an image with all its layers as one file, in any format."""
 
 from __future__ import annotations
 
@@ -15,51 +15,54 @@ from pcocc_runtime.progress import Progress
 from pcocc_runtime.system import files, user_files
 
 _PREFIX = ".pcocc-export-"
+_FORCE = "name another file, or add --force to replace it"
 
 
 def export_image(
-    found: Found, target: str, form: str | None, every: Sequence[Repo], progress: Progress, *, force: bool = False, compress: bool = False
-) -> Path:
-    """Write the image to a file in none of the repositories, which appears when it is complete; return its path."""
+    found: Found, target: str, form: str | None, every: Sequence[Repo], progress: Progress, *,
+    force: bool = False, compress: bool = False,
+) -> Path:  # fmt: skip
+    """Write an image to a file outside all repositories, which appears when it is complete; return its path."""
     if target == "-":
-        raise RequestError("an image cannot be written to standard output", "name a file; one that is called '-' is './-'")
+        raise RequestError("an image cannot be written to standard output", "name a file; write './-' for one that is called '-'")
     images.ensure_disk(found)
     path = user_files.absolute_path(target)
     form = form or _form_of(path)
     if compress and form not in ("qcow2", "vmdk"):
-        raise RequestError(f"a {form} file cannot be compressed", "take qcow2")
+        raise RequestError(f"a {form} file cannot be compressed", "use qcow2")
     _ensure_replaceable(path, every)
     with contextlib.suppress(OSError):
         claims.sweep(path.parent, _PREFIX)
     if path.is_dir() or (path.exists() and not force):
-        raise RequestError(f"{path} exists", "name a new file" if path.is_dir() else "name another file, or say --force")
+        raise RequestError(f"{path} exists", "name a new file" if path.is_dir() else _FORCE)
     try:
         with claims.open_work(path.parent, _PREFIX, shared=False) as work:
             _write(found, work / "image", form, progress, compress)
             files.place_file(work / "image", path, force)
     except FileExistsError:
-        raise RequestError(f"{path} exists by now", "name another file, or say --force") from None
+        raise RequestError(f"{path} has been created meanwhile", _FORCE) from None
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
     return path
 
 
 def _ensure_replaceable(path: Path, every: Sequence[Repo]) -> None:
-    """Raise RequestError when a device, pipe or link has the name, or when it is in a repository."""
+    """Raise RequestError when the path is that of a device, a pipe or a link, or lies in a repository."""
     if os.path.lexists(path) and not path.is_dir() and (path.is_symlink() or not path.is_file()):
         what = "a symbolic link" if path.is_symlink() else "not a regular file"
         raise RequestError(f"{path} is {what}, and would be replaced by one", "name another file")
     parent = os.path.realpath(path.parent)
     for repo in every:
         if Path(parent).is_relative_to(os.path.realpath(repo.path)):
-            raise RequestError(f"{path} is inside repository {repo.name!r}, whose files are only its own", "name another file")
+            raise RequestError(f"{path} is inside repository {repo.name!r}, where only pcocc may put files", "name another file")
 
 
 def _form_of(path: Path) -> str:
     form = formats.SUFFIXES.get(path.suffix.removeprefix(".").lower())
     if form is None:
         known = ", ".join(f".{suffix}" for suffix in formats.SUFFIXES)
-        raise RequestError(f"the name {path.name!r} does not tell the format", f"let it end with one of {known}, or say --format")
+        hint = f"end it with one of {known}, or add --format"
+        raise RequestError(f"the name {path.name!r} does not say which format the file is to have", hint)
     return form
 
 

@@ -1,4 +1,4 @@
-"""Images in repositories: found, listed, added to, copied, resized and deleted."""
+"""Images in repositories: found, listed, and checked to be disks that VMs can run from."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Found:
 
     @property
     def path(self) -> Path:
-        """Return the top layer, which is the disk."""
+        """Return the path of the top layer, which is the disk."""
         return repository.layer_file(self.repo, self.revision.layers[-1])
 
     @property
     def reference(self) -> str:
-        """Return what names this revision and no other."""
+        """Return the full reference, which names this revision and no other."""
         return f"{self.repo.name}:{self.revision.entry}"
 
 
 def list_images(every: Sequence[Repo]) -> dict[str, Repo]:
-    """Return the name of every image and the repository it is taken from; opens no file of any image."""
+    """Return the name of every image and the repository it comes from; no image's file is opened."""
     found: dict[str, Repo] = {}
     for repo in reversed(every):
         with repository.explained(repo):
@@ -43,7 +43,7 @@ def list_images(every: Sequence[Repo]) -> dict[str, Repo]:
 
 
 def list_names(every: Sequence[Repo], problems: list[PcoccError]) -> dict[str, str]:
-    """Return the name of every image and its repository's; a repository that cannot be read is added to `problems`."""
+    """Return the name of every image and of its repository; the error of an unreadable repository goes to `problems`."""
     found: dict[str, str] = {}
     for repo in every:
         try:
@@ -54,7 +54,7 @@ def list_names(every: Sequence[Repo], problems: list[PcoccError]) -> dict[str, s
 
 
 def find_image(reference: Reference, every: Sequence[Repo]) -> Found:
-    """Return the revision that a reference means; RequestError when no repository has it."""
+    """Return the revision that a reference names; RequestError when no repository has it."""
     others: list[str] = []
     for repo in every if reference.repo is None else (references.choose_repo(every, reference.repo),):
         with repository.explained(repo), contextlib.suppress(FileNotFoundError):
@@ -70,19 +70,19 @@ def find_image(reference: Reference, every: Sequence[Repo]) -> Found:
 
 
 def some(words: Sequence[str]) -> str:
-    """Return the last of many words, and how many more there are."""
+    """Return the last ten of many words, and how many more there are."""
     return ", ".join([*words[-10:], *([f"and {len(words) - 10} more"] if len(words) > 10 else [])]) or "none"
 
 
 def find_boot_disk(text: str, every: Sequence[Repo]) -> tuple[str, str]:
-    """Return the path of the disk that `[REPO:]NAME[@REV]` means, and its full name; RequestError when VMs cannot run from it."""
+    """Return the path and the full reference of the disk that a reference names; RequestError when VMs cannot run from it."""
     found = find_image(references.parse_reference(text), every)
     ensure_disk(found)
     return str(found.path), found.reference
 
 
 def read_images(every: Sequence[Repo], problems: list[PcoccError]) -> list[Found]:
-    """Return every revision of every image; a repository or metadata file that cannot be read is added to `problems`."""
+    """Return every revision of every image; errors of unreadable repositories and metadata files go to `problems`."""
     found: list[Found] = []
     for repo in every:
         try:
@@ -94,8 +94,8 @@ def read_images(every: Sequence[Repo], problems: list[PcoccError]) -> list[Found
 
 
 def read_size(found: Found) -> int | None:
-    """Return the size in bytes of an image's disk, None when it has none that can be read."""
-    known = found.revision.custom.get("disk")  # pcocc 0.7 carries it on to revisions with another disk
+    """Return the size in bytes of an image's disk, None when it cannot be read."""
+    known = found.revision.custom.get("disk")  # with the layer it is about: pcocc 0.7 copies it to revisions with another disk
     if isinstance(known, dict) and known.get("layer") == found.revision.layers[-1]:
         size = known.get("size")
         if type(size) is int and 0 < size < 1 << 63:  # a bool is an int too
@@ -107,7 +107,7 @@ def read_size(found: Found) -> int | None:
 
 
 def stored_sizes(every: Sequence[Found]) -> dict[str, int | None]:
-    """Return the bytes each layer takes, None for one that is missing."""
+    """Return the bytes that each layer takes on disk, None for a missing one."""
     sizes: dict[str, int | None] = {}
     for found in every:
         for layer in found.revision.layers:
@@ -119,7 +119,7 @@ def stored_sizes(every: Sequence[Found]) -> dict[str, int | None]:
 
 
 def describe_repo(repo: Repo) -> tuple[Repo, str, int, int]:
-    """Return a repository with its state in a few words, the number of its images, and the bytes free."""
+    """Return a repository with its state in a few words, the number of its images, and the free bytes."""
     try:
         with repository.explained(repo):
             if not repository.is_created(repo):
@@ -131,9 +131,9 @@ def describe_repo(repo: Repo) -> tuple[Repo, str, int, int]:
 
 
 def ensure_disk(found: Found) -> None:
-    """Raise RequestError unless the image is a VM's and each layer's backing file is the layer below, and nothing else."""
+    """Raise RequestError unless the image is a VM's and each layer's backing file is exactly the layer below."""
     if found.revision.kind != "vm":
-        raise RequestError(f"image {found.reference} is a container's, not a VM's")
+        raise RequestError(f"image {found.reference} is for containers, not for VMs")
     if len(found.revision.layers) > metadata.MAX_LAYERS:
         raise RequestError(f"image {found.reference} has more than {metadata.MAX_LAYERS} layers", flatten_hint(found))
     below: Path | None = None
@@ -150,8 +150,8 @@ def ensure_disk(found: Found) -> None:
 
 
 def flatten_hint(found: Found) -> str:
-    """Return how to get rid of an image's many layers."""
-    return f"make one layer of them: pcocc image export {found.reference} FILE.qcow2, then import that"
+    """Return the hint that says how to merge an image's layers."""
+    return f"merge them: 'pcocc image export {found.reference} FILE.qcow2', then import that file"
 
 
 def read_header(path: Path, what: str) -> qcow2.Header:

@@ -1,4 +1,4 @@
-"""Importing: from a file, stdin, a web server or a containerDisk to the first revision of an image, or to its next."""
+"""Importing: a file, stdin, a download or a containerDisk becomes the first or the next revision of an image."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import download, formats, oci, oci_files, qemu_img, references, repository, transfer, writing
+from pcocc_runtime.images import download, formats, oci, oci_files, qemu_img, references, repository, urls, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
 from pcocc_runtime.images.writing import Work
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.system import user_files
-
-_LENGTHS = {"sha256": 64, "sha512": 128}
+from pcocc_runtime.system import copy, user_files
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How to import: `form` is the source's format when it is not to be found out, `checksum` (algorithm, hexadecimal sum)."""
+    """How to import; `form` is the source's format, None to detect it; `checksum` is (algorithm, hexadecimal sum)."""
 
     form: str | None = None
     checksum: tuple[str, str] | None = None
@@ -33,15 +31,6 @@ class ImportOptions:
     def algorithm(self) -> str:
         """Return the algorithm of the checksum."""
         return self.checksum[0] if self.checksum else "sha256"
-
-
-def parse_checksum(text: str) -> tuple[str, str]:
-    """Return (algorithm, sum) of `sha256:HEX`; the bare sum will do."""
-    name, colon, value = text.rpartition(":")
-    algorithm = name.lower() if colon else {length: name for name, length in _LENGTHS.items()}.get(len(value), "")
-    if not re.fullmatch(r"[0-9a-fA-F]+", value) or len(value) != _LENGTHS.get(algorithm):
-        raise RequestError(f"{text[:150]!r} is not a checksum", "write sha256: and 64 digits, or sha512: and 128")
-    return algorithm, value.lower()
 
 
 def import_image(source: str, target: Reference, every: Sequence[Repo], wish: ImportOptions, progress: Progress) -> Found:
@@ -66,20 +55,20 @@ def import_image(source: str, target: Reference, every: Sequence[Repo], wish: Im
 
 
 def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> tuple[Path, str]:
-    """Return the path of the source as a local file, its checksum compared, and what to call it."""
+    """Return the source as a local file, its checksum verified, and what to call it in messages."""
     target = work.path / "source"
     scheme, colon, rest = source.partition(":")
     scheme = scheme.lower() if rest.startswith("//") else scheme
     if source == "-":
-        got = transfer.copy(user_files.read_stdin, target, 0, progress("reading stdin"), wish.algorithm)[1]
+        got = copy.copy_stream(user_files.read_stdin, target, 0, progress("reading stdin"), wish.algorithm)[1]
         label = "stdin"
-    elif scheme in download.SCHEMES and rest.startswith("//"):
-        url = download.parse_url(source)
+    elif scheme in urls.SCHEMES and rest.startswith("//"):
+        url = urls.parse_url(source)
         label = url.shown
         got = download.fetch(url, target, progress(f"fetching {label}"), wish.algorithm)[1]
     elif scheme in ("oci", "docker") and colon:
         if wish.checksum:
-            raise RequestError(f"--checksum says nothing about {source}, whose parts have checksums of their own", "leave it out")
+            raise RequestError(f"--checksum cannot be used for {source}, whose parts have checksums of their own", "leave it out")
         _fetch_container(source, work, target, progress)
         return target, source
     else:
@@ -87,21 +76,21 @@ def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> 
         path = user_files.absolute_path(source)
         user_files.read_start(str(path), 1, "image")
         with user_files.explaining(str(path), "image"):
-            got = transfer.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
+            got = copy.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
         target, label = path, str(path)
     if wish.checksum and got != wish.checksum[1]:
         raise RequestError(
             f"the {wish.algorithm} sum of {label} is {got}, not {wish.checksum[1]}",
-            "fetch it again, and compare the sum with the one its maker tells",
+            "download it again, and check the sum that its maker publishes",
         )
     return target, label
 
 
 def _ensure_path(source: str, scheme: str, rest: str) -> None:
-    """Raise RequestError when a source is no path of a file, or of one that is another file to qemu-img than to us."""
+    """Raise RequestError when the source is not a file's path, or is one that qemu-img would open as another file."""
     if rest.startswith("//") and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         raise RequestError(
-            f"{download.hide_secrets(source)} cannot be imported: {scheme}:// is not known",
+            f"{urls.hide_secrets(source)} cannot be imported: {scheme}:// is not known",
             "write http://, https://, docker:// or oci:DIR, the path of a file, or - for standard input",
         )
     if re.fullmatch(r"/dev/stdin|/(dev|proc/self)/fd/[0-9]+", source) or user_files.is_stream(source):
@@ -109,7 +98,7 @@ def _ensure_path(source: str, scheme: str, rest: str) -> None:
 
 
 def _examine(path: Path, form: str | None, label: str) -> str:
-    """Return the format of the image; RequestError when it is not whole, or leads QEMU to other files."""
+    """Return the format of the image; RequestError when it is not complete or refers to other files."""
     head, tail, size = user_files.read_ends(str(path), formats.HEAD_SIZE, formats.TAIL_SIZE, "image")
     try:
         found = form or formats.find_format(head, tail)
@@ -119,20 +108,18 @@ def _examine(path: Path, form: str | None, label: str) -> str:
     with user_files.explaining(str(path), "image"):
         damage = qemu_img.find_damage(path, found, size) if found != "raw" else None
     if damage:
-        raise RequestError(
-            f"{label} is not a sound {found} image: {damage}", "compare its checksum with its maker's, and fetch it again"
-        )
+        raise RequestError(f"{label} is not a sound {found} image: {damage}", formats.DAMAGED_HINT)
     return found
 
 
 def _ensure_room(image: str, work: Work, label: str, wish: ImportOptions) -> None:
     if wish.compress:
-        return  # nobody knows before
+        return  # how much room that takes is known only afterwards
     needed, free = qemu_img.read_extent(image)[0], repository.read_free(work.repo)
     if needed > free:
         raise RequestError(
             f"{label} needs {needed >> 20} MiB, and the file system of repository {work.repo.name!r} has room for {free >> 20}",
-            "take another repository, or --compress; zeros in a raw file need no room after 'fallocate --dig-holes FILE'",
+            "use another repository, or add --compress; 'fallocate --dig-holes FILE' takes the zeros out of a raw file",
         )
 
 
@@ -164,5 +151,5 @@ def _extract(directory: Path, tag: str | None, target: Path, source: str, progre
         if oci_files.extract_disk(directory, layer, target, progress(f"reading layer {layer.digest[:12]}")):
             return
     raise RequestError(
-        f"{source} has no file in /disk, so it is not a containerDisk", "KubeVirt's user guide tells how to make one"
+        f"{source} has no file in /disk, so it is not a containerDisk", "KubeVirt's user guide explains how to make one"
     )

@@ -1,24 +1,25 @@
-"""Whether a QEMU on any host has a layer open, by the locks that QEMU puts on the files it has open."""
+"""Whether a QEMU on any host has a layer open: it holds locks on every file that it has open."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import stat
-import struct
 from pathlib import Path
 
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock, 64 bits (fcntl(2))
-_QEMU_LOCKS = (100, 200)  # QEMU's block/file-posix.c locks bytes 100 to 299 of a file it has open: first byte, length
+from pcocc_runtime.system import locks
+
+_QEMU_READS = 100  # the byte that QEMU locks in a file it reads, the first of its locks (block/file-posix.c)
+_QEMU_LOCKS = 200  # bytes from there on that QEMU may lock
 
 
 def is_in_use(path: Path) -> bool:
-    """Tell whether a QEMU on any host has the file open, by the locks it puts on it; OSError when that cannot be told."""
+    """Tell whether a QEMU on any host has the file open; OSError when that cannot be found out."""
     return _is_locked(path) or (recall(path) and _is_locked(path))
 
 
 def may_be_in_use(path: Path) -> bool:
-    """Tell the same, and also when it cannot be told."""
+    """Tell whether a QEMU may have the file open: true also when that cannot be found out."""
     try:
         return is_in_use(path)
     except OSError:
@@ -26,9 +27,9 @@ def may_be_in_use(path: Path) -> bool:
 
 
 def recall(path: Path) -> bool:
-    """Have NFSv4 clients tell the server of the locks that they keep to themselves with a delegation; tell whether it was tried.
+    """Make NFSv4 clients report the locks that they keep to themselves under a delegation; tell whether that could be tried.
 
-    A read delegation is called back for a change of the file, also for one that changes nothing (RFC 8881, 10.4.1).
+    The server calls a read delegation back when the file is changed, even if the change changes nothing (RFC 8881, 10.4.1).
     """
     try:
         path.chmod(stat.S_IMODE(path.stat().st_mode))
@@ -43,8 +44,12 @@ def _is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *_QEMU_LOCKS, 0)
-        answer: tuple[int, ...] = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
-        return answer[0] != fcntl.F_UNLCK
+        return locks.find_locked_by_others(fd, _QEMU_READS, _QEMU_LOCKS) is not None
     finally:
         os.close(fd)
+
+
+def mark_in_use(fd: int) -> None:
+    """Lock an open layer as a QEMU that reads it would, so that gc on any host keeps it."""
+    with contextlib.suppress(OSError):  # the file system has no locks: QEMU goes on without them, too
+        locks.try_range(fd, _QEMU_READS, shared=True)

@@ -20,15 +20,15 @@ from typing import Any
 from pcocc_runtime.errors import RequestError
 
 METADATA_VERSION = 2
-MAX_LAYERS = 16  # of one image: each is one more file that QEMU opens
+MAX_LAYERS = 16  # of one image: QEMU opens all of them
 MAX_META = 1 << 20  # bytes of a metadata file
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
-_ENTRY = re.compile(r"(?!\.)([A-Za-z0-9_.-]+)@([0-9]+)")  # pcocc 0.7 has no limit but a file name's, 255 bytes
+_ENTRY = re.compile(r"(?!\.)([A-Za-z0-9_.-]+)@([0-9]+)")  # pcocc 0.7 limits names only by the 255 bytes of a file's name
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision of an image; `blobs` are its layers as the metadata spells them, lowest first."""
+    """One revision of an image; `blobs` are its layers as written in the metadata, lowest first."""
 
     name: str
     revision: int
@@ -51,7 +51,7 @@ class Revision:
 
 
 def parse_entry(filename: str) -> tuple[str, int] | None:
-    """Return (name, revision) from the name of a file in meta/, None when it is none of ours."""
+    """Return (name, revision) from the name of a file in meta/, None when it is not a metadata file's."""
     match = _ENTRY.fullmatch(filename)
     return (match[1], int(match[2])) if match and str(int(match[2])) == match[2] else None
 
@@ -62,22 +62,22 @@ def digest_of(blob: str) -> str:
 
 
 def is_layer(filename: str, directory: str) -> bool:
-    """Tell whether a file in data/ has the name of a layer, in the directory where it belongs."""
+    """Tell whether a file in data/ has the name of a layer and is in the right directory."""
     return len(filename) == 64 and _DIGEST.fullmatch(filename) is not None and filename[:2] == directory
 
 
 def layer_path(layer: str) -> str:
-    """Return where a layer is, from the repository's root."""
+    """Return the path of a layer below the repository's root."""
     return f"data/{layer[:2]}/{layer}"
 
 
 def backing_name(layer: str) -> str:
-    """Return how the layer above names this one."""
+    """Return the name by which the layer above refers to this one."""
     return f"../../{layer_path(layer)}"
 
 
 def parse_revision(text: str, filename: str, where: str) -> Revision:
-    """Return the revision in a metadata file; RequestError when it is not what the file's name promises."""
+    """Return the revision in a metadata file; RequestError when it is damaged or does not match the file's name."""
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError):
@@ -88,7 +88,7 @@ def parse_revision(text: str, filename: str, where: str) -> Revision:
         if not isinstance(tree.get(key), kinds) or isinstance(tree.get(key), bool):
             raise _damaged(where, f"{key} is not {what}" if key in tree else f"{key} is missing")
     if (tree["name"], tree["revision"]) != parse_entry(filename):
-        raise _damaged(where, f"it is about another image than {filename}")
+        raise _damaged(where, f"it describes another image than {filename}")
     blobs = tree["data_blobs"]
     if not blobs or not all(isinstance(blob, str) and _DIGEST.fullmatch(blob) for blob in blobs):
         raise _damaged(where, "data_blobs is not a list of sha256 sums")
@@ -119,7 +119,7 @@ def render_revision(one: Revision) -> bytes:
 
 
 def next_revision(revisions: Iterable[int]) -> int:
-    """Return the number of the revision to come; the first is 0."""
+    """Return the number of the next revision; the first is 0."""
     return max(revisions, default=-1) + 1
 
 

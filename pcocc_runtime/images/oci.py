@@ -14,7 +14,7 @@ from typing import Any
 
 from pcocc_runtime.errors import RequestError
 
-MAX_DOCUMENT = 4 << 20  # what registries accept for a manifest
+MAX_DOCUMENT = 4 << 20  # bytes: what registries accept as a manifest
 _MAX_TAG = 128  # distribution-spec, Pulling manifests
 _REF_NAME = "org.opencontainers.image.ref.name"
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
@@ -23,7 +23,7 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A file of blobs/sha256 by its digest, its length, and how its content is packed: '', gzip or zstd."""
+    """A file in blobs/sha256: its digest, its length in bytes, and how its content is compressed: '', gzip or zstd."""
 
     digest: str
     size: int
@@ -58,12 +58,12 @@ def parse_layers(text: bytes, where: str) -> tuple[Blob, ...]:
 
 
 def is_disk(name: str) -> bool:
-    """Tell whether a member of a layer's tar archive lies in /disk."""
+    """Tell whether a member of a layer's tar archive is a file in /disk."""
     return re.fullmatch(r"(?:\./|/)*disk/[^/]+", name) is not None
 
 
 def is_whiteout(name: str) -> bool:
-    """Tell whether a member of that kind deletes what lower layers have (layer.md, Whiteouts)."""
+    """Tell whether a member only says that something in lower layers is deleted (layer.md, Whiteouts)."""
     return name.rpartition("/")[2].startswith(".wh.")
 
 

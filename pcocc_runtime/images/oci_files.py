@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import oci, transfer
+from pcocc_runtime.images import oci
 from pcocc_runtime.images.oci import Blob
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import files, process
+from pcocc_runtime.system import copy, files, process
 
 _MAX_HEADERS = 1 << 20  # bytes of tar headers between two members: tarfile holds them in memory
-_MAX_DISK = 1 << 44  # bytes of a disk, 16 TiB: a hole in a sparse member costs the archive nothing, and us its length
+_MAX_DISK = 1 << 44  # bytes of a disk, 16 TiB: a hole in a sparse member takes no room in the archive, but we read all of it
 _UNREADABLE = (ValueError, OverflowError, LookupError, TypeError, RecursionError)  # what tarfile raises for odd headers
 
 
@@ -44,19 +44,19 @@ def read_blob(directory: Path, blob: Blob) -> bytes:
 
 
 def extract_disk(directory: Path, blob: Blob, target: Path, watch: Advance) -> bool:
-    """Write the disk in a layer to `target`; False when this layer has none."""
+    """Write the disk in a layer to `target`; return False when the layer has none."""
     try:
         with _Checked(directory, blob, watch) as packed:
             with _unpacked(packed, blob, directory) as stream:
                 names = _extract(stream, target)
                 while stream.read(1 << 20):
-                    pass  # to the end, where its packer's own sum is
+                    pass  # to the end, where gzip keeps a checksum of its own
             packed.read_rest()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RequestError(f"layer {blob.digest} of {directory} is damaged: {error}", "fetch the image again") from None
     except _UNREADABLE:
         text = f"layer {blob.digest} of {directory} is damaged: a header in its tar archive makes no sense"
-        raise RequestError(text, "fetch the image again, or have it made anew") from None
+        raise RequestError(text, "fetch the image again, or ask its maker to build it again") from None
     if packed.digest != blob.digest:
         raise _damaged(directory, blob)
     if len(names) > 1:
@@ -65,7 +65,7 @@ def extract_disk(directory: Path, blob: Blob, target: Path, watch: Advance) -> b
 
 
 class _Limited:
-    """A tar archive that is read no further than to `end`."""
+    """A stream that must not be read beyond `end`."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._done, self.end = stream, 0, _MAX_HEADERS
@@ -84,26 +84,27 @@ def _extract(stream: IO[bytes], target: Path) -> list[str]:
     with tarfile.open(fileobj=cast(IO[bytes], limited), mode="r|") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # else they pile up, in an archive of nothing but headers
-            limited.end = archive.offset + _MAX_HEADERS  # where the next member's begin
+            limited.end = archive.offset + _MAX_HEADERS  # beyond where the next member's headers begin
             if not oci.is_disk(member.name) or member.isdir() or oci.is_whiteout(member.name):
                 continue
             if not member.isreg():
                 raise RequestError(f"{member.name} in the image is not a regular file")
             if member.size > _MAX_DISK:
-                raise RequestError(f"{member.name} in the image is {member.size >> 40} TiB large, more than pcocc takes")
+                raise RequestError(f"{member.name} in the image is {member.size >> 40} TiB large, more than pcocc accepts")
             names.append(member.name)
             content = archive.extractfile(member)
             if len(names) == 1 and content:
-                transfer.copy(content.read, target, member.size, lambda done, total: None)
+                copy.copy_stream(content.read, target, member.size, lambda done, total: None)
     return names
 
 
 def _damaged(directory: Path, blob: Blob) -> RequestError:
-    return RequestError(f"blob {blob.digest} of {directory} is damaged: its content has another length or sum", "fetch the image again")
+    reason = "its length or its checksum is wrong"
+    return RequestError(f"blob {blob.digest} of {directory} is damaged: {reason}", "fetch the image again")
 
 
 class _Checked:
-    """A blob's file that sums what is read of it."""
+    """A blob's file that computes the sum of what is read from it."""
 
     def __init__(self, directory: Path, blob: Blob, watch: Advance) -> None:
         path = directory / "blobs/sha256" / blob.digest
@@ -125,12 +126,12 @@ class _Checked:
         return data
 
     def read_rest(self) -> None:
-        """Read to the end, for the digest."""
+        """Read to the end, to have the sum of all."""
         while self.read(1 << 20):
             pass
 
     def rewound(self) -> IO[bytes]:
-        """Return the file, at its beginning again."""
+        """Return the file, back at its beginning."""
         self._stream.seek(0)
         return self._stream
 
@@ -151,10 +152,11 @@ def _unpacked(packed: _Checked, blob: Blob, directory: Path) -> Iterator[Any]:
         with gzip.GzipFile(fileobj=cast(Any, packed), mode="rb") as stream:
             yield stream
     elif blob.packing == "zstd":
-        packed.read_rest()  # zstd reads the file by itself, so its sum comes first
+        packed.read_rest()  # the program zstd reads the file itself, so the sum comes first
         if packed.digest != blob.digest:
             raise _damaged(directory, blob)
-        with process.open_filter(["zstd", "-dcq"], packed.rewound(), "install zstd, or push the image with gzip layers") as stream:
+        hint = "install zstd, or push the image with gzip layers"
+        with process.open_filter(["zstd", "-dcq"], packed.rewound(), hint) as stream:
             yield stream
     else:
         yield packed
@@ -169,11 +171,11 @@ def fetch_with_skopeo(reference: str, target: Path) -> None:
         full = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code).lower() in text.lower()), None)
         if full and str(target) in text:
             raise OSError(full, os.strerror(full), str(target))
-        hint = "free space where it was writing" if full else "log in with 'skopeo login' when the registry asks for it"
+        hint = "free space in the directory it was writing to" if full else "if the registry asks for a login: skopeo login"
         raise RequestError(f"{reference} could not be fetched: {text}", hint)
 
 
 def _plain(line: str) -> str:
-    """Return the message of a line of skopeo's log, which is written as time="..." level=fatal msg="..."."""
+    """Return the message in a line of skopeo's log, which looks like time="..." level=fatal msg="..."."""
     match = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
     return re.sub(r"\\(.)", r"\1", match[1]) if match else line

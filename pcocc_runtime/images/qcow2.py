@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 from pcocc_runtime.errors import RequestError
 
-HEADER_SIZE = 1 << 16  # the backing file's name lies in the first cluster, at most 1023 bytes
-MAX_SIZE = 1 << 51  # bytes of a disk, with clusters of 64 KiB: 32 MiB of L1 table
+HEADER_SIZE = 1 << 16  # bytes; the backing file's name, at most 1023 bytes, is in the first cluster
+MAX_SIZE = 1 << 51  # bytes: the largest disk with clusters of 64 KiB, whose L1 table has 32 MiB
 MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _FEATURES = struct.Struct(">Q")
 _HEADER_LENGTH = struct.Struct(">I")
-_EXTENSION = struct.Struct(">II")  # what it is, 0 for the last, and its length without padding
+_EXTENSION = struct.Struct(">II")  # its type, 0 for the last one, and its length without padding
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4
 _OTHERS = {
     b"KDMV": "a VMDK image", b"vhdxfile": "a VHDX image", b"conectix": "a VHD image", b"<<< ": "a VDI image",
-    b"\x1f\x8b": "compressed by gzip", b"\xfd7zXZ": "compressed by xz", b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"\x1f\x8b": "compressed with gzip", b"\xfd7zXZ": "compressed with xz", b"\x28\xb5\x2f\xfd": "compressed with zstd",
     b"QED\0": "a QED image", b"LUKS": "a LUKS container",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What matters here of a qcow2 header; `size` is the virtual disk's, in bytes."""
+    """The fields of a qcow2 header that matter here; `size` is the virtual disk's, in bytes."""
 
     version: int
     size: int
@@ -44,14 +44,14 @@ def parse_header(head: bytes, path: str) -> Header:
     if not 9 <= bits <= 21 or not size or not l1_at or not table_at:
         raise _damaged(path, "its header makes no sense")
     if crypt:
-        raise RequestError(f"image {path} is encrypted", "store it decrypted: qemu-img convert writes such a copy")
+        raise RequestError(f"image {path} is encrypted", "make a decrypted copy with qemu-img convert")
     if version == 3:
         _refuse_features(head, path)
     return Header(version, size, _backing_file(head, name_at, name_length, path))
 
 
 def read_features(head: bytes) -> int:
-    """Return the features, as bits, that a reader of the image must know."""
+    """Return, as bits, the features that a reader of the image must know."""
     version = _HEADER.unpack_from(head)[1]
     return int(_FEATURES.unpack_from(head, _HEADER.size)[0]) if version == 3 else 0
 
@@ -95,7 +95,7 @@ def _damaged(path: str, reason: str) -> RequestError:
 
 
 def name_backing(head: bytes, name: str, path: str) -> bytes:
-    """Return the first cluster of an image with another name of the same backing file, at the place where QEMU puts it."""
+    """Return the first cluster of an image with its backing file renamed, the name being where QEMU puts it."""
     at, length = _HEADER.unpack_from(head)[2:4]
     encoded, begin = name.encode(), _end_of_extensions(head)
     if not at or begin is None or begin + len(encoded) > len(head) or len(encoded) > 1023:
@@ -108,7 +108,7 @@ def name_backing(head: bytes, name: str, path: str) -> bytes:
 
 
 def _end_of_extensions(head: bytes) -> int | None:
-    """Return where the header extensions end, None when they do not."""
+    """Return where the header extensions end, None when they have no end."""
     at = int(_HEADER_LENGTH.unpack_from(head, 100)[0]) if _HEADER.unpack_from(head)[1] == 3 else _HEADER.size
     while at + _EXTENSION.size <= len(head):
         kind, length = _EXTENSION.unpack_from(head, at)

@@ -1,6 +1,6 @@
-"""The tables of a qcow2 image, which lead to its data: is all of that in the file? (QEMU: docs/interop/qcow2.txt)
+"""Whether a qcow2 file has all the data that its tables point to (QEMU: docs/interop/qcow2.txt).
 
-QEMU reads zeros beyond the end of a file: what was cut off there is data that are silently wrong, or no data any more.
+QEMU reads zeros beyond the end of a file: data that were cut off there would silently become zeros.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator
 
 from pcocc_runtime.images import qcow2
 
-_SHAPE = struct.Struct(">20xIQIIQ")  # bits of a cluster, size of the disk, encryption, entries and place of the L1 table
+_SHAPE = struct.Struct(">20xIQIIQ")  # cluster bits, size of the disk, encryption, number of L1 entries, offset of the L1 table
 _OFFSET = (1 << 56) - (1 << 9)
 _COPIED, _COMPRESSED, _ZERO = 1 << 63, 1 << 62, 1
-_EXTENDED = 1 << 4  # among the features: each L2 entry has a bitmap of its cluster's 32 parts
+_EXTENDED = 1 << 4  # a feature: each L2 entry has a bitmap of its cluster's 32 subclusters
 _SUBCLUSTERS = 32
 
 
 def is_whole(head: bytes, size: int, read: Callable[[int, int], bytes]) -> bool:
-    """Tell whether a file of `size` bytes has all that its tables lead to; `read(at, length)` reads it, `head` is its start.
+    """Tell whether a file of `size` bytes has all that its tables point to; `read(at, length)` reads it, `head` is its start.
 
-    The image is one that QEMU opens, so that its tables have lengths that can be read.
+    QEMU must have accepted the image before, so that its tables have sensible lengths.
     """
     bits, disk, _crypt, entries, at = _SHAPE.unpack_from(head)
     cluster, width = 1 << bits, 16 if qcow2.read_features(head) & _EXTENDED else 8
-    covered = cluster // width * cluster  # bytes of the disk that one L2 table is about
+    covered = cluster // width * cluster  # bytes of the disk that one L2 table maps
     entries = min(entries, -(-disk // covered))
     if at + 8 * entries > size:
         return False
@@ -40,17 +40,17 @@ def is_whole(head: bytes, size: int, read: Callable[[int, int], bytes]) -> bool:
 
 
 def _ends(table: bytes, bits: int, width: int, left: int, size: int) -> Iterator[int]:
-    """Yield where in the file the data of an L2 table end, but for most of what is certainly within its `size` bytes.
+    """Yield where in the file the data of an L2 table end; most of those that are certainly within its `size` bytes are skipped.
 
-    `left` bytes of the disk begin with the table's first entry.
+    `left` is the number of bytes from the table's first entry to the end of the disk.
     """
     words, step = struct.unpack(f">{len(table) // 8}Q", table), width // 8
-    last = _COPIED + size - (1 << bits)  # nearly all entries are up to this one, and there are 32 thousand for 2 GiB
-    shift = 62 - (bits - 8)  # of the number of sectors that compressed data reach beyond their first
+    last = _COPIED + size - (1 << bits)  # nearly all entries are at most this; there are 32 thousand for 2 GiB
+    shift = 62 - (bits - 8)  # where the number of further sectors of compressed data begins
     for index, entry in [(index, entry) for index, entry in enumerate(words[::step]) if entry and not _COPIED <= entry <= last]:
         if entry & _COMPRESSED:
             first, more = entry & (1 << shift) - 1, (entry & _COMPRESSED - 1) >> shift
-            yield (first & -512) + 512 * more + 1  # there is at least a byte in the last one, which need not be filled up
+            yield (first & -512) + 512 * more + 1  # of the last sector at least one byte is used
             continue
         length = _used(words[index * step + 1], bits) if step == 2 else 0 if entry & _ZERO else 1 << bits
         length = min(length, left - (index << bits))
@@ -59,5 +59,5 @@ def _ends(table: bytes, bits: int, width: int, left: int, size: int) -> Iterator
 
 
 def _used(bitmap: int, bits: int) -> int:
-    """Return how much of a cluster there is up to the end of the last of its parts that has data."""
+    """Return the bytes of a cluster up to the end of its last subcluster that has data."""
     return (bitmap & (1 << _SUBCLUSTERS) - 1).bit_length() * (1 << bits) // _SUBCLUSTERS

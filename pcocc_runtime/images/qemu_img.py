@@ -5,18 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 from pathlib import PurePath
 from typing import Any
 
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import qcow2, qcow2_tables
+from pcocc_runtime.images.qemu_img_text import PROGRESS_END, clean_line, parse_extent, parse_progress
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.system import process
 
 
 def create_overlay(image: str | None, path: PurePath) -> str | None:
-    """Create an empty copy-on-write disk over a qcow2 image; its cost does not depend on the image's size."""
+    """Create an empty copy-on-write disk over a qcow2 image; this takes as long for a large image as for a small one."""
     if image is None:
         return None
     if not os.access(image, os.R_OK):
@@ -43,11 +43,11 @@ _SYSTEM_ERRORS = {
     "No space left on device": errno.ENOSPC, "Disk quota exceeded": errno.EDQUOT, "Read-only file system": errno.EROFS,
     "File too large": errno.EFBIG,
 }  # fmt: skip
-_LEAKS, _UNSUPPORTED = 3, 63  # qemu-img(1), check: leaks cost room only
+_LEAKS, _UNSUPPORTED = 3, 63  # exit statuses of check (qemu-img(1)); leaks only waste room
 
 
 def source(path: PurePath, form: str) -> str:
-    """Return qemu-img's name for the image at `path`, of this format and nothing else, and without its backing file."""
+    """Return qemu-img's name for the image at `path`, opened as this format only, and without its backing file."""
     tree: dict[str, Any] = {"driver": form, "file": _file(path)}
     if form in ("qcow2", "vmdk"):
         tree["backing"] = None
@@ -55,29 +55,29 @@ def source(path: PurePath, form: str) -> str:
 
 
 def chain(path: PurePath) -> str:
-    """Return qemu-img's name for a layer of ours together with the layers below it."""
+    """Return qemu-img's name for a layer together with the layers below it."""
     return "json:" + json.dumps({"driver": "qcow2", "file": _file(path)})
 
 
 def _file(path: PurePath) -> dict[str, str]:
-    if any("\udc80" <= char <= "\udcff" for char in str(path)):  # bytes that are no UTF-8, which JSON cannot tell
-        raise RequestError(f"the path {path} is not text in UTF-8, as QEMU wants it", "rename that file or directory")
+    if any("\udc80" <= char <= "\udcff" for char in str(path)):  # bytes that are not UTF-8 cannot be written in JSON
+        raise RequestError(f"the path {path} is not valid UTF-8, which QEMU requires", "rename that file or directory")
     return {"driver": "file", "filename": str(path)}
 
 
 def export(address: str, name: str) -> str:
-    """Return qemu-img's name for what a QEMU exports at a unix socket (NBD)."""
+    """Return qemu-img's name for a disk that a QEMU exports at a unix socket (NBD)."""
     return "json:" + json.dumps({"driver": "nbd", "server": {"type": "unix", "path": address}, "export": name})
 
 
 def convert(image: str, form: str, target: PurePath, watch: Advance, *, compress: bool = False) -> None:
-    """Write the image (a name from `source` or `chain`) as a file of format `form`, on disk when this returns."""
+    """Write the image (a name from `source`, `chain` or `export`) as a file of format `form`, on disk when this returns."""
     options = [*(["-c"] if compress else []), *(["-o", "force_size=on"] if form == "vpc" else [])]
     _run(["qemu-img", "convert", "-p", "-t", "writeback", "-O", form, *options, image, str(target)], watch)
 
 
 def create_above(backing: PurePath, size: int, target: PurePath, *, trusted: bool = False) -> None:
-    """Create an empty layer of `size` bytes above a layer; a trusted one is not looked at."""
+    """Create an empty layer of `size` bytes above a layer, which is not opened if it is trusted."""
     unseen = ["-u"] if trusted else []
     _run(["qemu-img", "create", "-q", *unseen, "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(target), str(size)])
 
@@ -88,30 +88,30 @@ def create_empty(target: PurePath, size: int) -> None:
 
 
 def rename_backing(path: PurePath, backing: str) -> None:
-    """Write another name of the same backing file into a layer's header."""
+    """Change the name of the backing file in a layer's header; it must be another name of the same file."""
     _run(["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing, str(path)])
 
 
 def find_damage(path: PurePath, form: str, size: int) -> str | None:
-    """Return what is wrong in the tables of an image in a file of `size` bytes, None when they are right or cannot be checked."""
+    """Return what is wrong in the tables of an image of `size` bytes, None when they are right or cannot be checked."""
     image = source(path, form)
     status, said = process.run_watched(["qemu-img", "check", "-q", image], hint=_HINT)
     if status not in (0, _LEAKS, _UNSUPPORTED):
-        return _strip(said[0]) if said else f"qemu-img check ended with status {status}"
-    # check allows a missing cluster, QEMU reads zeros there
+        return clean_line(said[0]) if said else f"qemu-img check ended with status {status}"
+    # check allows the last cluster to be missing, where QEMU reads zeros
     whole = _is_whole(path, size) if form == "qcow2" else read_extent(image)[1] <= size
     return None if whole else "it is cut short"
 
 
 def _is_whole(path: PurePath, size: int) -> bool:
-    """Tell whether a qcow2 image is whole; what QEMU's map says of one leaves out where compressed data are."""
+    """Tell whether a qcow2 image is complete; qemu-img map does not say where compressed data are."""
     with open(path, "rb", buffering=0) as stream:
         fd = stream.fileno()
         return qcow2_tables.is_whole(os.pread(fd, qcow2.HEADER_SIZE, 0), size, lambda at, length: os.pread(fd, length, at))
 
 
 def read_extent(image: str) -> tuple[int, int]:
-    """Return the bytes of data that an image holds, and the last place in its file that its tables are known to lead to."""
+    """Return the bytes of data in an image, and where in its file the last of them end, as far as that is known."""
     data = end = 0
 
     def look(line: str) -> bool:
@@ -126,38 +126,19 @@ def read_extent(image: str) -> tuple[int, int]:
     return data, end
 
 
-def parse_extent(line: str) -> tuple[int, int] | None:
-    """Return the bytes of data in a line of `qemu-img map`, and where in the file they end, 0 when it does not tell.
-
-    It does not of compressed data, which take less of the file than their length. None when the line is none of map's.
-    """
-    try:
-        tree = json.loads(line.strip().lstrip("[").rstrip(",]"))
-        if not tree["data"]:
-            return 0, 0
-        return tree["length"], tree["offset"] + tree["length"] if "offset" in tree and not tree.get("compressed") else 0
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def _run(argv: list[str], watch: Advance | None = None) -> None:
-    """Run qemu-img; an error of the file system is raised as an OSError of its number."""
+    """Run qemu-img; an error of the file system is raised as the OSError that it is."""
 
     def progress(line: str) -> bool:
-        match = re.fullmatch(r"\(([0-9.]+)/100%\)", line)
-        if match and watch:
-            watch(int(float(match[1]) * 100), 10000)
-        return match is not None
+        done = parse_progress(line)
+        if done is not None and watch:
+            watch(done, PROGRESS_END)
+        return done is not None
 
     status, said = process.run_watched(argv, progress, hint=_HINT)
     if status:
-        text = _strip(said[-1]) if said else f"exit status {status}"
+        text = clean_line(said[-1]) if said else f"exit status {status}"
         number = next((code for words, code in _SYSTEM_ERRORS.items() if words in text), None)
         if number:
             raise OSError(number, os.strerror(number))
         raise RequestError(f"qemu-img {argv[1]} failed: {text}")
-
-
-def _strip(line: str) -> str:
-    """Return a line of qemu-img's without its own name and our json: file names."""
-    return re.sub(r"(Could not open )?'?json:\{.*\}'?: ?", "", line.removeprefix("qemu-img: "))

@@ -12,8 +12,8 @@ from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.tree import Node
 
-_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,253}")  # what pcocc 0.7 stores; a file is named NAME@REV
-_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # images are templates too, so they are named like them
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,253}")  # what pcocc 0.7 allows: with @REV it must fit in a file's name
+_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # an image can be used as a template, so it is named like one
 _FORM = "write [REPO:]NAME[@REVISION], such as debian, site:debian or debian@2; see 'pcocc image list'"
 DEFAULT_PATH = "%{homedir}/.pcocc/images"
 
@@ -29,7 +29,7 @@ class Repo:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a user calls an image; no repository means the first that has it, no revision the highest."""
+    """What a user calls an image; without `repo` the first repository that has it, without `revision` the highest."""
 
     name: str
     repo: str | None = None
@@ -52,7 +52,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def parse_new_reference(text: str) -> Reference:
-    """Return the reference of an image that is to be made: a name others can use, without a revision."""
+    """Return the reference of an image to be created: a name that can be typed anywhere, without a revision."""
     reference = parse_reference(text)
     if reference.revision is not None:
         raise RequestError(f"the revision of {_short(text)} cannot be chosen", f"write {text.partition('@')[0]}")
@@ -81,28 +81,30 @@ _REPOS = (
 
 
 def parse_repos(tree: Node, is_site: bool, words: Mapping[str, str] | None, problems: Problems) -> tuple[Repo, ...]:
-    """Return the repositories of one file in order; `words` are the values of %{...}, None when any user's will do."""
+    """Return the repositories of one file in order; `words` are the values of %{...}, None to accept those of any user."""
     found: dict[str, Repo] = {}
     for one in checks.read_mapping(tree, _REPOS, problems).get("repos") or ():
         node, name = one["node"], one["name"]
         path = expand_path(one["path"], words)
         if path is None or not path.startswith("/"):
-            problems.append(node.value["path"].error(f"{one['path']!r} does not come to an absolute path", _PATH_HINT))
+            problems.append(node.value["path"].error(f"{one['path']!r} is not an absolute path", _PATH_HINT))
         elif name in found:
-            problems.append(node.value["name"].error(f"there are two repositories of the name {name!r}"))
+            problems.append(node.value["name"].error(f"two repositories have the name {name!r}"))
         else:
             found[name] = Repo(name, path, is_site)
     return tuple(found.values())
 
 
-_PATH_HINT = "begin it with '/', '~/' or '%{homedir}/'; known are %{homedir}, %{user} and %{env:NAME} of variables that are set"
+_PATH_HINT = (
+    "begin it with '/', '~/' or '%{homedir}/'; you can use %{homedir}, %{user} and %{env:NAME} for variables that are set"
+)
 
 
 def merge_repos(user: Sequence[Repo], site: Sequence[Repo], tree: Node, problems: Problems) -> tuple[Repo, ...]:
     """Return all repositories in order of priority, the user's first; `tree` is the user's file."""
     taken = {repo.name for repo in site} & {repo.name for repo in user}
     for name in sorted(taken):
-        problems.append(tree.error(f"the site has a repository of the name {name!r} too", "give yours another name"))
+        problems.append(tree.error(f"the site has a repository with the name {name!r}, too", "give yours another name"))
     return (*user, *(repo for repo in site if repo.name not in taken))
 
 
@@ -110,7 +112,7 @@ _WORD = re.compile(r"%\{([^{}]*)\}")
 
 
 def expand_path(text: str, words: Mapping[str, str] | None) -> str | None:
-    """Return a path with `~` and %{...} filled in, None when a word is not known."""
+    """Return a path with `~` and %{...} filled in, None when it has an unknown word."""
     if text == "~" or text.startswith("~/"):
         text = f"%{{homedir}}{text[1:]}"
     used = _WORD.findall(text)
@@ -121,7 +123,7 @@ def expand_path(text: str, words: Mapping[str, str] | None) -> str | None:
 
 
 def choose_repo(repos: Sequence[Repo], name: str | None) -> Repo:
-    """Return the repository of that name, the first one without a name."""
+    """Return the repository with that name, the first one when no name is given."""
     for repo in repos:
         if name in (None, repo.name):
             return repo

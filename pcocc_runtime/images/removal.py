@@ -1,4 +1,7 @@
-"""Layers that go out of a repository, unless a VM on any host reads them: asked for once they are out of sight, and put back."""
+"""Removing layers from a repository, unless a VM on any host has them open.
+
+To find that out a layer may have to be moved aside; it is put back if it is in use.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from pcocc_runtime.images import claims, in_use, metadata, repository
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.system import files
 
-_ASIDE = "aside"  # in a work directory: layers of which it is being asked whether VMs use them
+_ASIDE = "aside"  # directory in a work directory, for layers that may be in use
 
 
 def remove_unused_layer(repo: Repo, layer: str) -> bool:
-    """Delete a layer that no metadata refer to, and return True; False when a QEMU on any host has it open.
+    """Delete a layer that no metadata refer to; return False, and keep it, when a QEMU on any host has it open.
 
-    An NFS client that keeps its locks to itself is only asked for them by a change of the file. Another member's files let
-    themselves be renamed by whoever may delete them. Needs the repository's lock.
+    An NFS client that keeps its locks to itself reports them only when the file is changed. The mode of another user's file
+    cannot be changed, but whoever may delete it may rename it, which is a change, too. Needs the repository's lock.
     """
     path = repository.layer_file(repo, layer)
     if in_use.is_in_use(path):
@@ -36,7 +39,7 @@ def remove_unused_layer(repo: Repo, layer: str) -> bool:
 
 
 def sweep_repo(repo: Repo) -> int:
-    """Remove the work directories whose process is gone, but for the layers put aside in them; return how many there were."""
+    """Remove the work directories whose process has ended, after the layers in them were put back; return how many there were."""
     return claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX, functools.partial(_put_back, repo))
 
 
@@ -47,6 +50,6 @@ def _put_back(repo: Repo, work: Path) -> None:
         return
     for name in names:
         target = repository.layer_file(repo, name)
-        if metadata.is_layer(name, name[:2]) and not target.exists():  # else the same has come again
+        if metadata.is_layer(name, name[:2]) and not target.exists():  # else the same layer has been added again
             files.make_like(target.parent, Path(repo.path))
             os.rename(work / _ASIDE / name, target)

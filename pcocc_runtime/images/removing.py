@@ -1,4 +1,4 @@
-"""Taking away: images that are deleted, layers that no image needs, and what interrupted commands left."""
+"""Deleting images, and garbage collection: layers that no image needs, and what interrupted commands left."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.images import images, references, removal, repository, writing
 from pcocc_runtime.images.references import Reference, Repo
-from pcocc_runtime.terminal import count
+from pcocc_runtime.tables import count
 
-GRACE = 600  # seconds: pcocc 0.7 puts layers in place before the metadata that refer to them, without a lock
+GRACE = 600  # seconds: pcocc 0.7 adds layers before the metadata that refer to them, without taking the lock
 _FOREIGN_AGE = 86400  # seconds after which what pcocc 0.7 left in .tmp is removed
 
 
 @dataclass(slots=True)
 class Freed:
-    """What was taken away, `size` in bytes; `kept` says why layers that no image needs are still there."""
+    """What was removed, `size` in bytes; `kept` says why layers that no image needs are still there."""
 
     revisions: int = 0
     layers: int = 0
@@ -27,7 +27,7 @@ class Freed:
 
 
 def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
-    """Delete a revision, or all of an image, from the first repository or the one that is named; and what only it needed."""
+    """Delete a revision, or a whole image, from the named or the first repository, and the layers that only it needed."""
     repo = references.choose_repo(every, reference.repo)
     with repository.explained(repo, changing=True):
         if reference.name not in repository.list_entries(repo):
@@ -42,7 +42,7 @@ def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
                     f"it has {', '.join(map(str, revisions)) or 'none any more'}",
                 )
             layers = _layers_of(repo, reference.name, chosen)
-            for number in chosen:  # the highest last: until then the name means what it meant
+            for number in chosen:  # the highest last: until then the image's name means the same revision as before
                 repository.remove_revision(repo, reference.name, number)
             freed = Freed(revisions=len(chosen))
             _remove_layers(repo, freed, lambda layer, _changed: layer in layers)
@@ -50,7 +50,7 @@ def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
 
 
 def collect(repo: Repo, grace: float = GRACE) -> Freed:
-    """Remove the leftovers of commands that ended, and the layers no image needs that are older than `grace` seconds."""
+    """Remove what interrupted commands left, and layers that no image needs and that are older than `grace` seconds."""
     freed = Freed()
     with repository.explained(repo, changing=True):
         if not repository.is_created(repo):
@@ -63,7 +63,8 @@ def collect(repo: Repo, grace: float = GRACE) -> Freed:
             freed.leftovers += repository.remove_foreign(repo, now - max(_FOREIGN_AGE, grace))
             young = _remove_layers(repo, freed, lambda _layer, changed: changed <= now - grace)
             if young:
-                freed.kept += (f"{count(young, 'layer')} came within the last {grace / 60:g} minutes: images may follow",)
+                reason = f"younger than {grace / 60:g} minutes, so an image may be about to use them"
+                freed.kept += (f"{count(young, 'layer')} kept: {reason}",)
     return freed
 
 
@@ -82,11 +83,11 @@ def _layers_of(repo: Repo, name: str, revisions: Sequence[int]) -> set[str]:
 
 
 def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], bool]) -> int:
-    """Remove the chosen (by sum and time of last change) of the layers that nobody needs; return how many were not chosen."""
+    """Remove those unneeded layers that `is_chosen` picks by sum and time of last change; return how many it does not pick."""
     problems = repository.find_unknown(repo)
     needed = {layer for one in repository.read_all(repo, problems) for layer in one.layers} | repository.read_pins(repo)
     if problems:
-        freed.kept += (f"no layer is removed, for nobody knows which are needed: {problems[0].message}",)
+        freed.kept += (f"no layer was removed, because it is not known which ones are needed: {problems[0].message}",)
         return 0
     others = used = 0
     unknown: list[OSError] = []
@@ -107,8 +108,8 @@ def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], b
         else:
             used += 1
     if used:
-        freed.kept += (f"{count(used, 'layer')} in use by running VMs: left for a later gc",)
+        freed.kept += (f"{count(used, 'layer')} in use by running VMs, left for a later gc",)
     if unknown:
         reason = f"{unknown[0].filename}: {unknown[0].strerror}"
-        freed.kept += (f"{count(len(unknown), 'layer')} left that you cannot look at or remove: {reason}",)
+        freed.kept += (f"{count(len(unknown), 'layer')} left, because you may not read or remove them: {reason}",)
     return others

@@ -35,7 +35,7 @@ def read_repos(confdir: str, user_dir: str | None, words: Mapping[str, str]) -> 
 
 
 def path_words(environ: Mapping[str, str], user: str, home: str) -> dict[str, str]:
-    """Return the values of %{...} in the paths of repositories."""
+    """Return the values of the %{...} words in paths of repositories."""
     return {"user": user, "homedir": home, **{f"env:{name}": value for name, value in environ.items() if value}}
 
 

@@ -1,6 +1,6 @@
 """The files of an image repository: read by anybody at any time, changed one atomic step at a time.
 
-Callers hold the repository's lock (`lock_path`, system/claims.py) from the look that decides to the change it decides.
+Whoever changes something holds the repository's lock (`lock_path`, claims.py) from the look that decides to the change.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
-from pcocc_runtime.images import claims, in_use, metadata, transfer
+from pcocc_runtime.images import claims, in_use, metadata
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import files
+from pcocc_runtime.system import copy, files
 
 WORK_PREFIX = ".work-"  # hidden, so that pcocc 0.7's gc leaves it alone
 _KEPT = ("data", "meta")
 _PARTS = (*_KEPT, ".tmp")
 _FULL, _CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EROFS, errno.EACCES, errno.EPERM)
-_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # this process's limits, or this host's
+_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # a limit of this process or host was reached
 
 
 @contextlib.contextmanager
 def explained(repo: Repo, *, changing: bool = False) -> Iterator[None]:
-    """Turn an error of the file system into a sentence about the repository."""
+    """Turn an OSError in the block into a sentence about the repository."""
     try:
         yield
     except OSError as error:
         place = f"repository {repo.name!r} ({repo.path})"
         if error.errno in _FULL:
-            hint = f"free space with 'pcocc image repo gc {repo.name}', or take another repository"
+            hint = f"free space with 'pcocc image repo gc {repo.name}', or use another repository"
             raise RequestError(f"{place} is full: {error.strerror}", hint) from None
         if changing and error.errno in _CLOSED:
-            hint = "take a repository of your own; see 'pcocc image repo list'"
+            hint = "use a repository of your own: see 'pcocc image repo list'"
             raise RequestError(f"{place} cannot be changed by you: {error.strerror}", hint) from None
         if error.errno in _OWN:
-            raise NodeError(f"work in {place} had to stop here: {error.strerror}", "see: ulimit -a") from None
+            raise NodeError(f"the work in {place} had to stop: {error.strerror}", "see: ulimit -a") from None
         named = f"{error.filename}: " if error.filename else ""
         raise RequestError(f"{place} cannot be read: {named}{error.strerror}", f"see: ls -ld {repo.path}") from None
 
@@ -61,7 +61,7 @@ def layer_file(repo: Repo, layer: str) -> Path:
 
 
 def is_created(repo: Repo) -> bool:
-    """Tell whether the repository is there; RequestError when something else is."""
+    """Tell whether the repository exists; RequestError when its directory is something else."""
     from pcocc_runtime.settings.tree import parse_yaml
 
     config = Path(repo.path, ".config")
@@ -71,32 +71,34 @@ def is_created(repo: Repo) -> bool:
         if not os.path.isdir(repo.path) or not (reason := _what_else_is_there(repo)):
             return False
         if config.exists():
-            return is_created(repo)  # somebody else has completed it this moment
+            return is_created(repo)  # another process has just completed it
         raise reason from None
     except NotADirectoryError:
         raise _no_repository(repo, "it is not a directory") from None
     except (PcoccError, AttributeError):
         raise _no_repository(repo, "its .config cannot be read as YAML") from None
     if version != metadata.METADATA_VERSION:
-        hint = "pcocc 0.7's 'pcocc image repo gc' turns one of version 1 into version 2" if version == 1 else None
-        raise RequestError(f"repository {repo.name!r} ({repo.path}) is of version {version}, not {metadata.METADATA_VERSION}", hint)
+        hint = "'pcocc image repo gc' of pcocc 0.7 converts version 1 to version 2" if version == 1 else None
+        wrong = f"is of version {version}, not {metadata.METADATA_VERSION}"
+        raise RequestError(f"repository {repo.name!r} ({repo.path}) {wrong}", hint)
     for part in _KEPT:
         if not os.path.isdir(f"{repo.path}/{part}"):
-            hint = f"bring back {part}/, from a backup or where it was moved to: nothing is changed here without it"
+            hint = f"put {part}/ back, from a backup or from where it was moved: pcocc changes nothing here without it"
             raise RequestError(f"repository {repo.name!r} ({repo.path}) lacks its directory {part}/", hint)
     return True
 
 
 def _what_else_is_there(repo: Repo) -> RequestError | None:
-    """Return why a directory without .config is no place for a repository, None when it is one that is not yet complete."""
+    """Return why a directory without .config cannot become a repository, None when it is empty or incomplete."""
     if not set(os.listdir(repo.path)) <= {*_PARTS, ".lock"}:
         return _no_repository(repo, "it has no file .config")
     for part in _KEPT:
         with contextlib.suppress(FileNotFoundError):
             if os.listdir(f"{repo.path}/{part}"):
+                make = f"echo 'version: {metadata.METADATA_VERSION}' >{repo.path}/.config"
                 return RequestError(
-                    f"repository {repo.name!r} ({repo.path}) has no file .config, though there is something in its {part}/",
-                    f"if it was copied, copy .config too; or make it: echo 'version: {metadata.METADATA_VERSION}' >{repo.path}/.config",
+                    f"repository {repo.name!r} ({repo.path}) has no file .config, but its {part}/ is not empty",
+                    f"if it was copied, copy .config too; or make it: {make}",
                 )
     return None
 
@@ -107,20 +109,21 @@ def _read_start(path: Path) -> str:
 
 
 def _no_repository(repo: Repo, reason: str) -> RequestError:
-    return RequestError(f"{repo.path} is not an image repository: {reason}", f"let repository {repo.name!r} have another path")
+    hint = f"give repository {repo.name!r} another path in repos.yaml"
+    return RequestError(f"{repo.path} is not an image repository: {reason}", hint)
 
 
 def make_root(repo: Repo) -> None:
-    """Create the repository's directory, and that one's parent: ~/.pcocc may be new too."""
+    """Create the repository's directory and its parent: ~/.pcocc may be new, too."""
     Path(repo.path).parent.mkdir(exist_ok=True)
     Path(repo.path).mkdir(exist_ok=True)
 
 
 def complete(repo: Repo) -> None:
-    """Create what the repository lacks, .config last; whoever was killed before that left nothing that counts."""
+    """Create what the repository lacks, .config last: without it, what a killed process created does not count."""
     root = Path(repo.path)
     is_new = not (root / ".config").exists()
-    for part in _PARTS if is_new else (".tmp",):  # what a repository has lost would look as if nothing had been in it
+    for part in _PARTS if is_new else (".tmp",):  # a repository that has lost data/ or meta/ must not look like an empty one
         files.make_like(root / part, root)
     if is_new:
         draft = root / ".tmp/.config"
@@ -130,7 +133,7 @@ def complete(repo: Repo) -> None:
 
 
 def list_entries(repo: Repo) -> dict[str, list[int]]:
-    """Return the revisions of each image by name, from the names of the metadata files only."""
+    """Return the revisions of each image by name, from the names of the metadata files alone."""
     found: dict[str, list[int]] = {}
     if is_created(repo):
         for filename in os.listdir(Path(repo.path, "meta")):
@@ -141,9 +144,9 @@ def list_entries(repo: Repo) -> dict[str, list[int]]:
 
 
 def find_unknown(repo: Repo) -> list[PcoccError]:
-    """Return what is in meta/ and may be, or have been, an image's metadata, though not under a name that we know."""
+    """Return an error for each file in meta/ that may be, or may have been, metadata, under a name that we do not know."""
     return [
-        RequestError(f"{repo.path}/meta/{filename} is no name of an image's metadata", "move the file elsewhere")
+        RequestError(f"{repo.path}/meta/{filename} is not the name of an image's metadata", "move the file elsewhere")
         for filename in sorted(os.listdir(Path(repo.path, "meta")))
         if not filename.startswith(".") and metadata.parse_entry(filename) is None
     ]
@@ -162,11 +165,11 @@ def read_revision(repo: Repo, name: str, revision: int) -> Revision:
 
 
 def has_revision(repo: Repo, one: Revision) -> bool:
-    """Tell whether that very revision is still there, and not a later one of its name and number."""
+    """Tell whether exactly this revision is still there, not a later one of the same name and number."""
     try:
         return read_revision(repo, one.name, one.revision) == one
     except PcoccError:
-        return True  # it is there, and damaged
+        return True  # it is there, but damaged
     except OSError:
         return False
 
@@ -179,7 +182,7 @@ def read_all(repo: Repo, problems: list[PcoccError]) -> list[Revision]:
             try:
                 found.append(read_revision(repo, name, revision))
             except FileNotFoundError:
-                continue  # deleted since
+                continue  # deleted meanwhile
             except OSError as error:
                 problems.append(RequestError(f"{error.filename} cannot be read: {error.strerror}"))
             except PcoccError as error:
@@ -188,12 +191,12 @@ def read_all(repo: Repo, problems: list[PcoccError]) -> list[Revision]:
 
 
 def refresh(repo: Repo) -> float:
-    """Have an NFS client forget what it remembers of meta/; return the file server's time."""
+    """Make an NFS client forget its cached list of meta/; return the file server's time."""
     return _refresh(Path(repo.path, "meta"))
 
 
 def _refresh(directory: Path) -> float:
-    """Change a directory, upon which an NFS client asks anew for the names in it; return the file server's time."""
+    """Change a directory, which makes an NFS client list it anew; return the file server's time."""
     probe = directory / ".probe"
     try:
         probe.touch(0o600)
@@ -209,7 +212,7 @@ def _refresh(directory: Path) -> float:
 
 @contextlib.contextmanager
 def open_repo_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], bytes], int]]:
-    """Open a layer to be read: what reads so many bytes of it, and its length."""
+    """Open a layer; yield a function that reads so many bytes of it, and its length."""
     with explained(repo):
         stream = files.open_regular(layer_file(repo, layer))
 
@@ -222,15 +225,15 @@ def open_repo_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], by
 
 
 def has_layer(repo: Repo, layer: str) -> bool:
-    """Tell whether a layer is there now, not only when an NFS client looked last; needs the repository's lock to stay true."""
+    """Tell whether a layer is there now, whatever an NFS client has cached; it stays so while the repository's lock is held."""
     path = layer_file(repo, layer)
-    with contextlib.suppress(OSError):  # another user's directory, or none
+    with contextlib.suppress(OSError):  # the directory is another user's, or missing
         _refresh(path.parent)
     return path.is_file()
 
 
 def find_length(repo: Repo, layer: str) -> int | None:
-    """Return the length of a layer, None when it cannot be told."""
+    """Return the length of a layer in bytes, None when it cannot be read."""
     try:
         return layer_file(repo, layer).stat().st_size
     except OSError:
@@ -238,24 +241,24 @@ def find_length(repo: Repo, layer: str) -> int | None:
 
 
 def is_damaged(repo: Repo, layer: str, length: int, watch: Advance) -> bool:
-    """Tell whether a layer of that length is there, and is not what its name says; it is read for that, which may take long."""
+    """Tell whether a layer of that length is there, but does not match the checksum in its name; reads all of it."""
     try:
-        return find_length(repo, layer) == length and transfer.hash_file(layer_file(repo, layer), watch) != layer
+        return find_length(repo, layer) == length and copy.hash_file(layer_file(repo, layer), watch) != layer
     except OSError:
         return True
 
 
 def remove_probes(repo: Repo) -> None:
-    """Remove what `has_layer` left when it was killed; needs the repository's lock, as that does."""
+    """Remove what a killed `has_layer` left; needs the repository's lock."""
     for path in Path(repo.path, "data").glob("*/.probe"):
         with contextlib.suppress(OSError):  # another user's
             path.unlink()
 
 
 def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None:
-    """Move a finished file, which is on disk already, to its place; one of its length there is kept, unless `replace`.
+    """Move a finished file, which is on disk already, to its place; a file of its length there is kept, unless `replace`.
 
-    VMs that have the one that is replaced open go on with it; over NFS that is not sure.
+    VMs that have the replaced file open go on with it; over NFS that is not certain.
     """
     target = layer_file(repo, layer)
     files.make_like(target.parent, Path(repo.path))
@@ -267,7 +270,7 @@ def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None
 
 
 def put_revision(repo: Repo, one: Revision, work: Path) -> bool:
-    """Write a revision's metadata; False when somebody else has made that revision meanwhile."""
+    """Write a revision's metadata; return False when another process has made that revision meanwhile."""
     draft = work / "meta"
     draft.write_bytes(metadata.render_revision(one))
     draft.chmod(stat.S_IMODE(os.stat(repo.path).st_mode) & 0o666 | 0o400)
@@ -276,12 +279,12 @@ def put_revision(repo: Repo, one: Revision, work: Path) -> bool:
     try:
         os.link(draft, target)
     except FileExistsError:
-        if not os.path.samefile(draft, target):  # NFS says so of its own repeated request too
+        if not os.path.samefile(draft, target):  # over NFS it may be our own request, repeated
             return False
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             raise
-        if target.exists():  # without hard links, the lock alone tells writers apart
+        if target.exists():  # without hard links, only the lock keeps writers apart
             return False
         os.rename(draft, target)
     flush(target.parent)
@@ -294,7 +297,7 @@ def remove_revision(repo: Repo, name: str, revision: int) -> None:
 
 
 def list_layers(repo: Repo) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the layers there are, and what stat(2) says of them."""
+    """Yield each layer and its stat(2) result."""
     for part in sorted(os.listdir(Path(repo.path, "data"))):
         try:
             entries = list(os.scandir(Path(repo.path, "data", part)))
@@ -308,7 +311,7 @@ def list_layers(repo: Repo) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def remove_layer(repo: Repo, layer: str) -> None:
-    """Delete a layer, and its directory when it was the last in it."""
+    """Delete a layer, and its directory when nothing else is in it."""
     target = layer_file(repo, layer)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(target)
@@ -326,7 +329,7 @@ def read_pins(repo: Repo) -> set[str]:
 
 
 def remove_foreign(repo: Repo, before: float) -> int:
-    """Remove what pcocc 0.7 left in .tmp before a time, and nobody has open; return how many there were."""
+    """Remove what pcocc 0.7 left in .tmp before a time, and no QEMU has open; return how many there were."""
     count = 0
     for entry in os.scandir(work_parent(repo)):
         if not entry.name.startswith(".") and entry.stat(follow_symlinks=False).st_ctime < before:
@@ -339,12 +342,12 @@ def remove_foreign(repo: Repo, before: float) -> int:
 
 
 def find_missing(repo: Repo, layers: Sequence[str]) -> str | None:
-    """Return the first of the layers that is not there."""
+    """Return the first of the layers that is missing, None when all are there."""
     return next((layer for layer in layers if not layer_file(repo, layer).is_file()), None)
 
 
 def flush(path: Path) -> None:
-    """Have a file, or the names in a directory, on disk when this returns."""
+    """Return when a file, or the names in a directory, are on disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -353,7 +356,7 @@ def flush(path: Path) -> None:
 
 
 def read_free(repo: Repo) -> int:
-    """Return the bytes that the repository's file system has for this user."""
+    """Return the free bytes of the repository's file system that this user may use."""
     path = repo.path
     while not os.path.exists(path):  # it is not created yet
         path = os.path.dirname(path)

@@ -10,7 +10,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def parse_size(text: str, old: int) -> int:
-    """Return a disk's size in bytes from 20G, or from +5G for so much more than `old`."""
+    """Return a disk's size in bytes from a text such as 20G, or +5G for that much more than `old`."""
     if re.match("-[0-9]", text):
         raise RequestError("a disk cannot be made smaller", "the file systems in it would be cut off")
     match = re.fullmatch(r"(\+?)([0-9]{1,15})([KMGT]?)(?:i?B)?", text, re.ASCII)

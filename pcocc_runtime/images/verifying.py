@@ -1,4 +1,4 @@
-"""Verifying: is every layer what its name says, are its tables right, does it build on the layer below?"""
+"""Verifying: does each layer match the checksum in its name, are its tables right, is the layer below its backing file?"""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 
 from pcocc_runtime.errors import PcoccError, RequestError
-from pcocc_runtime.images import images, qemu_img, repository, transfer
+from pcocc_runtime.images import images, qemu_img, repository
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.system import files
+from pcocc_runtime.system import copy, files
 
 
 def verify_images(every: Sequence[Found], progress: Progress) -> list[PcoccError]:
@@ -37,7 +37,7 @@ _HINT = "restore the file from a backup, or delete the image and import it again
 
 
 def _find_closed(found: Found) -> PcoccError | None:
-    """Return what is to be said of an image with a layer that the caller may not read."""
+    """Return the error of an image with a layer that the caller may not read, None when all can be read."""
     for layer in found.revision.layers:
         path = repository.layer_file(found.repo, layer)
         try:
@@ -63,9 +63,9 @@ def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | N
     path = repository.layer_file(found.repo, layer)
     try:
         size = path.stat().st_size
-        total = transfer.hash_file(path, progress(f"reading layer {layer[:12]} of {found.reference}"))
+        total = copy.hash_file(path, progress(f"reading layer {layer[:12]} of {found.reference}"))
         if total != layer:
-            return RequestError(f"the content of layer {path} is not what its name says: its sha256 is {total}")
+            return RequestError(f"the content of layer {path} does not match the checksum in its name: its sha256 is {total}")
         damage = qemu_img.find_damage(path, "qcow2", size) if found.revision.kind == "vm" else None
     except OSError as error:
         return RequestError(f"layer {path} cannot be read: {error.strerror}")

@@ -1,4 +1,4 @@
-"""What is added to a repository: layers first, then the metadata that make them a revision."""
+"""Adding to a repository: layers first, then the metadata that make them a revision."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import claims, metadata, qcow2, qemu_img, references, removal, repository, transfer
+from pcocc_runtime.images import claims, metadata, qcow2, qemu_img, references, removal, repository
 from pcocc_runtime.images.images import Found, ensure_disk, flatten_hint, read_header
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Reference, Repo
 from pcocc_runtime.images.sizes import parse_size, render_size
 from pcocc_runtime.progress import Progress, silent
 from pcocc_runtime.system.accounts import user_name
+from pcocc_runtime.system.copy import copy_stream, hash_file
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A directory for files that are to become layers; it and what it pins are safe from gc as long as it is open."""
+    """A directory for files that are to become layers; gc keeps it, and the layers that it pins, while it is open."""
 
     repo: Repo
     path: Path
@@ -29,7 +30,7 @@ class Work:
 
 @contextlib.contextmanager
 def open_repo_work(repo: Repo) -> Iterator[Work]:
-    """Begin to add to a repository, which is created when it is not there; all that fails in the block is explained."""
+    """Begin to add to a repository, which is created if necessary; OSErrors in the block are explained."""
     with repository.explained(repo, changing=True):
         if not repository.is_created(repo):
             repository.make_root(repo)
@@ -42,12 +43,12 @@ def open_repo_work(repo: Repo) -> Iterator[Work]:
 
 
 def lock_repository(repo: Repo) -> contextlib.AbstractContextManager[None]:
-    """Hold a repository's lock: for single steps, not for work that takes long."""
+    """Hold a repository's lock, for short steps only."""
     return claims.locked_path(repository.lock_path(repo), f"repository {repo.name!r}")
 
 
 def pin(work: Work, layers: Sequence[str]) -> list[str]:
-    """Keep these layers from gc as long as `work` is open; return those that the repository lacks."""
+    """Keep these layers from gc while `work` is open; return those that the repository lacks."""
     with lock_repository(work.repo):
         draft = work.path / "pins"
         draft.write_text("".join(f"{layer}\n" for layer in layers))
@@ -56,25 +57,25 @@ def pin(work: Work, layers: Sequence[str]) -> list[str]:
 
 
 def ensure_new(repo: Repo, name: str) -> None:
-    """Raise RequestError when the repository has an image of that name."""
+    """Raise RequestError when the repository has an image of that name already."""
     with repository.explained(repo):
         if name in repository.list_entries(repo):
             raise taken(repo, name)
 
 
 def ensure_vms(repo: Repo, name: str) -> None:
-    """Raise RequestError when the repository has an image of that name that is no VM's."""
+    """Raise RequestError when the repository has an image of that name that is not for VMs."""
     with repository.explained(repo), contextlib.suppress(FileNotFoundError):
         revisions = repository.list_entries(repo).get(name, [])
         if revisions and repository.read_revision(repo, name, revisions[-1]).kind != "vm":
-            raise RequestError(f"image {repo.name}:{name} is a container's, not a VM's", "take another name")
+            raise RequestError(f"image {repo.name}:{name} is for containers, not for VMs", "choose another name")
 
 
 def taken(repo: Repo, name: str) -> RequestError:
-    """Return the refusal to use a name that an image has."""
+    """Return the error for a name that is taken."""
     return RequestError(
         f"repository {repo.name!r} has an image {name!r} already",
-        f"take another name, or delete it first: pcocc image delete {repo.name}:{name}",
+        f"choose another name, or delete that image first: pcocc image delete {repo.name}:{name}",
     )
 
 
@@ -90,11 +91,11 @@ def add_revision(
     custom: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Revision:
-    """Make `layer`, a qcow2 file in `work` that nobody writes any more, the next revision of an image.
+    """Make `layer`, a finished qcow2 file in `work`, the next revision of an image.
 
-    Its backing file is the disk of `parent`, or it has none when `parent` is None. The parent may be in another
-    repository: what is missing here is copied. `digest` is the layer's sum when it names its backing file right already.
-    `new` refuses a name that is taken.
+    Its backing file is the disk of `parent`, or it has none when `parent` is None. The parent may be in another repository:
+    layers that are missing here are copied. `digest` is the layer's sum, given when the name of its backing file is right
+    already. `new` refuses a name that is taken.
     """
     below = parent.revision.blobs if parent else ()
     if parent:
@@ -104,15 +105,16 @@ def add_revision(
         qemu_img.rename_backing(layer, metadata.backing_name(parent.revision.layers[-1]))
     header = read_header(layer, "the new layer")
     if header.backing_file is not None and not parent:
-        raise RequestError(f"the new layer {layer} has the backing file {header.backing_file!r}", "say which image it builds on")
-    digest = digest or transfer.hash_file(layer, progress("computing its checksum"))
+        wrong = f"the new layer {layer} has the backing file {header.backing_file!r}"
+        raise RequestError(wrong, "say which image it is based on")
+    digest = digest or hash_file(layer, progress("computing its checksum"))
     facts = {**(custom or {}), "disk": {"layer": digest, "size": header.size}}
     one = Revision(name, 0, "vm", user_name(), time.time(), (*below, digest), facts, description)
     return publish(work, one, {**fetched, digest: layer}, new=new, progress=progress)
 
 
 def ensure_layers_left(parent: Found) -> None:
-    """Raise RequestError when no layer can be put upon those of an image."""
+    """Raise RequestError when an image has as many layers as it can have."""
     count = len(parent.revision.blobs)
     if count >= metadata.MAX_LAYERS:
         message = f"image {parent.reference} has {count} layers, an image can have {metadata.MAX_LAYERS}"
@@ -120,7 +122,7 @@ def ensure_layers_left(parent: Found) -> None:
 
 
 def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Path]:
-    """Copy the layers of an image of any repository that this one lacks into `work`, and pin those it has."""
+    """Copy the layers of an image that this repository lacks into `work`, and pin those that it has."""
     fetched = {}
     missing = pin(work, source.revision.layers)
     for layer in source.revision.layers:
@@ -128,25 +130,25 @@ def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Pat
             continue
         fetched[layer] = work.path / layer
         with repository.open_repo_layer(source.repo, layer) as (read, size):
-            _length, digest = transfer.copy(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
+            _length, digest = copy_stream(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
         if digest != layer:
             raise RequestError(
-                f"image {source.reference} is damaged: the content of layer {layer} is not what its name says",
+                f"image {source.reference} is damaged: the content of layer {layer} does not match the checksum in its name",
                 f"see 'pcocc image verify {source.reference}'",
             )
     return fetched
 
 
 def _is_cut_short(repo: Repo, source: Repo, layer: str) -> bool:
-    """Tell whether a repository's layer is shorter than the same one of another repository."""
+    """Tell whether a repository's layer is missing, or shorter than in another repository."""
     here, there = repository.find_length(repo, layer), repository.find_length(source, layer)
     return here is None or (there is not None and here < there)
 
 
 def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool, progress: Progress = silent) -> Revision:
-    """Put `files` (by sha256) and then the metadata in place, under the next free number; return what was stored.
+    """Put `files` (by sha256), then the metadata, in place under the next free number; return what was stored.
 
-    A layer that is there already is read, and replaced when it is damaged; a sound one stays, for VMs may have it open.
+    A layer that is there already is read, and replaced only if it is damaged: VMs may have it open.
     """
     damaged = set()
     for layer, path in files.items():  # before the lock: it may take long
@@ -160,7 +162,7 @@ def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool, 
             raise taken(work.repo, one.name)
         missing = repository.find_missing(work.repo, [layer for layer in one.layers if layer not in files])
         if missing:
-            raise RequestError(f"layer {missing} has gone from repository {work.repo.name!r} meanwhile", "try again")
+            raise RequestError(f"layer {missing} was removed from repository {work.repo.name!r} meanwhile", "try again")
         for layer, path in files.items():
             repository.put_layer(work.repo, path, layer, layer in damaged)
         number = metadata.next_revision(revisions)
@@ -170,7 +172,7 @@ def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool, 
 
 
 def copy_image(source: Found, target: Reference, every: Sequence[Repo], progress: Progress) -> Found:
-    """Make a new image of another one's layers, in any repository."""
+    """Make a new image of the layers of another one, in any repository."""
     repo = references.choose_repo(every, target.repo)
     ensure_new(repo, target.name)
     with open_repo_work(repo) as work:
@@ -185,7 +187,7 @@ def resize_image(found: Found, change: str, progress: Progress) -> Found:
     old = read_header(found.path, "image").size
     size = parse_size(change, old)
     if size == old:
-        raise RequestError(f"image {found.reference} has {render_size(old)} already", "say how large it is to be")
+        raise RequestError(f"image {found.reference} has {render_size(old)} already", "give a larger size")
     if size > qcow2.MAX_SIZE:
         raise RequestError(f"{change} is too large: a disk can have {render_size(qcow2.MAX_SIZE)}")
     if size < old:

@@ -6,93 +6,112 @@ the promise). What it has to say goes as lines to the step's stdout, which the s
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
 import socket
 import sys
 import time
-from typing import Any
 
-from pcocc_runtime.documents.vm_events import PREFIX, explain_end
+from pcocc_runtime.documents.record import TYPE_CHECKING
+from pcocc_runtime.documents.vm import decode_vm
+from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, encode_event
+from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
 from pcocc_runtime.keeper.cpus import bind
-from pcocc_runtime.keeper.power_off import ask_agent, is_pending
+from pcocc_runtime.keeper.power_off import PowerOff
 from pcocc_runtime.keeper.save_guard import SaveGuard
-from pcocc_runtime.keeper.shared_ssh import SharedSsh, SshProbe
+from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SharedSsh, SshProbe
+from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
 
-PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
-AGAIN = 0.15  # seconds until it is asked anew: a first packet that nobody heard is repeated by TCP after a second only
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    from pcocc_runtime.documents.vm import VmFacts
+    from pcocc_runtime.documents.vm_events import Event
+    from pcocc_runtime.qemu.qmp import Message
+
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for a SIGTERM that waits for QEMU
-BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
-_ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
 
 
 def main() -> int:
-    """Keep the VM described by the JSON on the command line until its QEMU is gone."""
-    return Keeper(json.loads(sys.argv[1])).run()
-
-
-def emit(event: str, **fields: Any) -> None:
-    """Write one event as a line of the step's stdout; a starter that is gone is no reason to fail."""
-    line = PREFIX + json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n"
+    """Keep the VM described on the command line until its QEMU is gone."""
     try:
-        os.write(1, line.encode())
+        facts = decode_vm(sys.argv[1])
+    except ValueError as error:
+        print(f"pcocc: error: {error}\nhint: are launcher and keeper of one version of pcocc?", file=sys.stderr)
+        return 1
+    return Keeper(facts).run()
+
+
+def emit(event: Event) -> None:
+    """Write one event as a line of the step's stdout; a starter that is gone is no reason to fail."""
+    try:
+        os.write(1, encode_event(event).encode())
     except OSError:
         pass
 
 
 class Keeper:
-    """One VM's QMP connection, process and readiness, driven by one selector."""
+    """One VM's QMP connection, process and readiness, driven by one selector.
 
-    def __init__(self, facts: dict[str, Any]) -> None:
+    The guest is `booting` until it is `answering`, or `given up`: no longer looked for. A VM without an address answers when its
+    QEMU does. The VM `runs` until its end is `told`, and its QEMU `gone`.
+    """
+
+    def __init__(self, facts: VmFacts) -> None:
         self.facts = facts
-        self.tags = {"vm": f"vm{facts['rank']}", "node": facts["node"]}
-        self.pidfd = os.pidfd_open(facts["pid"])
-        self.qmp = socket.socket(fileno=facts["qmp"])
+        self.name = f"vm{facts.rank}"
+        self.qmp = socket.socket(fileno=facts.qmp)
         self.qmp.setblocking(False)
-        self.pending = b""
-        self.reason: str | None = None
-        self.asked = False
-        self.told = False
-        self.started = time.monotonic()
-        self.ready = not facts["address"]
-        self.over = False
+        self.messages = Messages()
+        self.looking: Literal["booting", "answering", "given up"] = "booting"
+        self.life: Literal["runs", "told", "gone"] = "runs"
+        self.reason = "killed"  # why it ends
+        self.asked = False  # that was wanted
         self.paused = False
-        self.last_call: float | None = None  # when a guest that was asked to power off is ended
-        self.agent: socket.socket | None = None
+        self.started = time.monotonic()
         self.selector = selectors.DefaultSelector()
-        self.guard = SaveGuard(facts["directory"], facts["agent"], self.selector, self._send)
-        self.link: SharedSsh | None = None
-        if facts["probe"] is not None and facts["address"]:
-            self.link = SharedSsh(facts, self.selector, SshProbe(facts["probe"], facts["address"]))
+        self.power_off = PowerOff(facts, self._send)
+        self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
+        self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
+        if facts.probe is not None and facts.address:
+            self.link = SharedSsh(facts, self.selector, SshProbe(facts.probe, facts.address))
+        os.set_inheritable(facts.watch, False)  # not the ssh processes' that outlive a killed keeper
 
     def run(self) -> int:
         """Wait for whatever comes first until QEMU has ended."""
         self._catch_signals()
-        self.selector.register(self.pidfd, selectors.EVENT_READ, self._gone)
         self.selector.register(self.qmp, selectors.EVENT_READ, self._read_qmp)
+        self._watch_qemu()
         self._send("qmp_capabilities")
-        while not self.over:
+        while self.life != "gone":
             for key, _events in self.selector.select(self._patience()):
                 key.data()
-            if not self.ready:
+            if self.looking != "booting":
+                if self.link:
+                    self.link.turn()
+            elif self.life == "runs":
                 self._look()
-            elif self.link:
-                self.link.turn()
-            if self.facts["grace"]:
+            if self.power_off.is_watching():
                 self._watch_for_end()
             self.guard.tick()
         if self.link:
             self.link.close()
         return 0
 
+    def _watch_qemu(self) -> None:
+        try:
+            self.selector.register(os.pidfd_open(self.facts.pid), selectors.EVENT_READ, self._gone)
+        except ProcessLookupError:
+            self._gone()  # it has ended before we began
+
     def _patience(self) -> float | None:
-        if not self.ready:
-            return PROBE_INTERVAL
-        busy = self.facts["grace"] or self.guard.is_waiting()
-        waits = (SIGNAL_INTERVAL if busy else None, self.link.patience() if self.link else None)
+        waits: list[float | None] = [SIGNAL_INTERVAL if self.power_off.is_watching() or self.guard.is_waiting() else None]
+        if self.looking != "booting":
+            waits.append(self.link.patience() if self.link else None)
+        else:
+            waits.append(PROBE_INTERVAL if self.link else max(self.started + self.facts.timeout - time.monotonic(), PROBE_INTERVAL))
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _catch_signals(self) -> None:
@@ -112,26 +131,18 @@ class Keeper:
     def _stop(self) -> None:
         """End the VM; a guest that writes to lasting drives is asked to power off, and given its time."""
         self.asked = True
-        if not self.facts["grace"] or self.paused:
-            self._send("quit")
-        elif self.last_call is None:
-            self.last_call = time.monotonic() + self.facts["grace"]
-            self._send("system_powerdown")
-            self.agent = ask_agent(self.facts["agent"])
+        self.power_off.ask(self.paused)
 
     def _watch_for_end(self) -> None:
-        """Slurm's SIGTERM goes to QEMU alone, which has it blocked when its guest must power off first."""
-        if self.last_call is None:
-            if is_pending(self.facts["pid"], signal.SIGTERM):
-                self._stop()
-        elif time.monotonic() > self.last_call and not self.told:
-            self.facts["grace"] = 0
-            emit("still-on", **self.tags)
-            self._send("quit")
+        if self.power_off.is_wanted():
+            self._stop()
+        elif self.power_off.is_late() and self.life == "runs":
+            emit(StillOn(self.name, self.facts.node))
+            self.power_off.force()
 
-    def _send(self, command: str, **fields: Any) -> None:
+    def _send(self, command: str, arguments: dict[str, Any] | None = None, id: str | None = None) -> None:
         try:
-            self.qmp.send(json.dumps({"execute": command, **fields}).encode() + b"\n")
+            self.qmp.send(render_command(command, arguments, id))
         except OSError:
             pass  # QEMU is gone, or going: its pidfd will say so
 
@@ -145,31 +156,32 @@ class Keeper:
         if not data:
             self.selector.unregister(self.qmp)
             return
-        *lines, self.pending = (self.pending + data).split(b"\n")
-        for line in lines:
-            if line.strip():
-                self._message(json.loads(line))
+        for message in self.messages.feed(data):
+            if not isinstance(message, Unreadable):  # such as an empty line
+                self._take(message)
 
-    def _message(self, message: dict[str, Any]) -> None:
+    def _take(self, message: Message) -> None:
+        self.guard.take(message)
         name, data = message.get("event"), message.get("data", {})
-        if self.guard.take(message):
-            return
         if "QMP" in message:
-            emit("started", accel=self.facts["accel"], why=self.facts["accel_why"], **self.tags)
-            if self.ready:  # it has no address where anything could answer
-                self._note_ready()
-            if self.facts["cpus"]:
-                self._send("query-cpus-fast", id="cpus")
+            self._greeted()
         elif message.get("id") == "cpus":
-            bind(self.facts["pid"], [cpu["thread-id"] for cpu in message.get("return", ())], self.facts["emulator_cores"])
-        elif name == "SHUTDOWN" and not self.told:
+            bind(self.facts.pid, [cpu["thread-id"] for cpu in message.get("return", ())], self.facts.emulator_cores)
+        elif name == "SHUTDOWN" and self.life == "runs":
             self._shut_down(data.get("reason", "host-error"), data.get("guest", False))
-        elif name == "GUEST_PANICKED" and not self.told:
+        elif name == "GUEST_PANICKED" and self.life == "runs":
             self._shut_down("guest-panic", True)
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
-            self._disk_error(data)
+            self._tell_disk_error(data)
         elif name == "RESUME":
             self.paused = False
+
+    def _greeted(self) -> None:
+        emit(Started(self.facts.accel, self.facts.accel_why, self.name, self.facts.node))
+        if not self.facts.address and self.looking == "booting":
+            self._note_answer()
+        if self.facts.cpus:
+            self._send("query-cpus-fast", id="cpus")
 
     def _shut_down(self, reason: str, waits: bool) -> None:
         """Tell why a VM ends before its QEMU, which `waits` for us, does: Slurm kills us with the last task of the node."""
@@ -179,30 +191,30 @@ class Keeper:
             self._tell_end()
             self._send("quit")
 
-    def _disk_error(self, data: dict[str, Any]) -> None:
+    def _tell_disk_error(self, data: dict[str, Any]) -> None:
         self.paused = True
         what = "the file system of its disk is full" if data.get("nospace") else data.get("reason", "its disk failed")
-        emit("disk-error", reason=what, disk=self.facts["disks"].get(data.get("device"), "its disk"), **self.tags)
+        emit(DiskError(what, self.facts.disks.get(data.get("device", ""), "its disk"), self.name, self.facts.node))
 
     def _look(self) -> None:
-        elapsed = time.monotonic() - self.started
+        """Take a look for the guest, while its time lasts."""
         if self.link and self.link.probe.answers():
-            self.ready = True
-            self._note_ready()
+            self._note_answer()
             self.link.open()
-        elif elapsed > self.facts["timeout"]:
-            self.ready = True  # no longer looked for
-            self._write("silent", {"seconds": self.facts["timeout"]})
-            emit("silent", seconds=self.facts["timeout"], console=self._console(), **self.tags)
+        elif time.monotonic() - self.started > self.facts.timeout:
+            self.looking = "given up"
+            self._write(VmState("silent", self.facts.timeout))
+            emit(Silent(self.facts.timeout, self._console(), self.name, self.facts.node))
 
-    def _note_ready(self) -> None:
+    def _note_answer(self) -> None:
+        self.looking = "answering"
         seconds = round(time.monotonic() - self.started, 2)
-        self._write("ready", {"seconds": seconds})
-        emit("ready", seconds=seconds, **self.tags)
+        self._write(VmState("up", seconds))
+        emit(Ready(seconds, self.name, self.facts.node))
 
     def _console(self) -> list[str]:
         try:
-            with open(os.path.join(self.facts["directory"], "console.log"), "rb") as log:
+            with open(os.path.join(self.facts.directory, "console.log"), "rb") as log:
                 log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
                 return log.read().decode(errors="replace").replace("\r", "").splitlines()[-CONSOLE_TAIL:]
         except OSError:
@@ -212,24 +224,22 @@ class Keeper:
         if self.qmp in self.selector.get_map():
             self._read_qmp()
         self._tell_end()
-        self.over = True
+        self.life = "gone"
 
     def _tell_end(self) -> None:
-        if self.told:
+        if self.life != "runs":
             return
-        self.told = True
-        reason = self.reason or "killed"
-        text = explain_end(reason)
-        self._write("ended", {"reason": reason, "asked": self.asked})
+        self.life = "told"
+        self._write(VmState("ended", reason=self.reason, asked=self.asked))
         if self.link:
-            self.link.tell_end(reason)
-        emit("ended", reason=reason, text=text, asked=self.asked, **self.tags)
+            self.link.tell_end(self.reason)
+        emit(Ended(self.reason, explain_end(self.reason), self.asked, self.name, self.facts.node))
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        path = os.path.join(self.facts["directory"], name)
+    def _write(self, state: VmState) -> None:
+        path = os.path.join(self.facts.directory, STATE_FILE)
         try:
             with open(path + ".tmp", "w") as stream:
-                json.dump(content, stream)
+                stream.write(encode_state(state))
             os.rename(path + ".tmp", path)
         except OSError:
             pass  # the job's directory is already being released

@@ -1,8 +1,61 @@
-"""How a guest is asked to power off."""
+"""How a VM is asked to end: at once, or by its guest, which is given its time."""
 
 from __future__ import annotations
 
+import signal
 import socket
+import time
+
+from pcocc_runtime.documents.record import TYPE_CHECKING
+from pcocc_runtime.qemu.qmp import RESET, render_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
+
+    from pcocc_runtime.documents.vm import VmFacts
+
+
+class PowerOff:
+    """Asks once a guest that writes to lasting drives (its VM has a `grace`), else QEMU, by `send`.
+
+    on      nobody has asked
+    asked   the guest is powering off, until `last_call`
+    forced  its time is over
+    """
+
+    def __init__(self, facts: VmFacts, send: Callable[[str], None]) -> None:
+        self.facts, self.send = facts, send
+        self.step: Literal["on", "asked", "forced"] = "on"
+        self.last_call = 0.0
+        self.agent: socket.socket | None = None  # open as long as the guest has to read from it
+
+    def is_watching(self) -> bool:
+        """Tell whether `is_wanted` and `is_late` are to be asked now and then."""
+        return self.facts.grace > 0 and self.step != "forced"
+
+    def is_wanted(self) -> bool:
+        """Tell whether Slurm has ended the VM: its SIGTERM goes to QEMU, which has it blocked when its guest must power off first."""
+        return self.step == "on" and is_pending(self.facts.pid, signal.SIGTERM)
+
+    def is_late(self) -> bool:
+        """Tell whether the guest has used up its time."""
+        return self.step == "asked" and time.monotonic() > self.last_call
+
+    def ask(self, paused: bool) -> None:
+        """End the VM; a guest that is `paused` cannot power off."""
+        if not self.is_watching() or paused:
+            self.send("quit")
+        elif self.step == "on":
+            self.step = "asked"
+            self.last_call = time.monotonic() + self.facts.grace
+            self.send("system_powerdown")
+            self.agent = ask_agent(self.facts.agent)
+
+    def force(self) -> None:
+        """End the VM at once."""
+        self.step = "forced"
+        self.send("quit")
 
 
 def is_pending(pid: int, number: int) -> bool:
@@ -21,7 +74,7 @@ def ask_agent(path: str) -> socket.socket | None:
     agent.setblocking(False)
     try:
         agent.connect(path)
-        agent.send(b'\xff{"execute": "guest-shutdown"}\n')  # 0xff ends what another client may have left half said
+        agent.send(RESET + render_command("guest-shutdown"))  # what another client may have left half said ends there
     except OSError:
         agent.close()
         return None

@@ -1,6 +1,6 @@
 """The keeper's ssh connection to its guest, which the VM's steps share, and the end of what a task leaves in the guest.
 
-A step's task (attach.py) connects to the socket `attach` in the VM's directory, sends its token as a line, and gets
+A step's task (steps/reaching.py) connects to the socket `attach` in the VM's directory, sends its token as a line, and gets
 `UP` once the connection stands. However the task ends, its socket closes with it; unless it has said `DONE` before, every
 process in the guest that carries its token is then ended. The connection is ssh's own shared one (ssh_config(5), ControlMaster), over the TCP socket
 that root made for the keeper inside the job's network namespace.
@@ -13,13 +13,19 @@ import re
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
 
-from pcocc_runtime.documents.vm_events import DONE, ENDED, UP
+from pcocc_runtime.documents.record import TYPE_CHECKING
+from pcocc_runtime.documents.vm_state import DONE, ENDED, UP
 from pcocc_runtime.guest.script import render_sweep
 from pcocc_runtime.guest.ssh import ssh_argv
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Literal
+
+    from pcocc_runtime.documents.vm import VmFacts
+
+PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
 ASK_AGAIN = 0.15  # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
 _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
@@ -68,12 +74,12 @@ class SshProbe:
 class SharedSsh:
     """The shared connection, its tasks, and what they left: driven by the keeper's selector and `turn`."""
 
-    def __init__(self, facts: dict[str, Any], selector: selectors.BaseSelector, probe: SshProbe) -> None:
-        directory = facts["directory"]
+    def __init__(self, facts: VmFacts, selector: selectors.BaseSelector, probe: SshProbe) -> None:
+        directory = facts.directory
         self.selector, self.probe = selector, probe
         self.control, self.log = f"{directory}/ssh", f"{directory}/ssh.log"
-        self.guest = (facts["user"], facts["address"], f"{os.path.dirname(directory)}/key", self.log)
-        self.state = "down"  # or "probing" (looks for sshd), "opening" (ssh logs in), "up"
+        self.guest = (facts.user, facts.address, f"{os.path.dirname(directory)}/key", self.log)
+        self.state: Literal["down", "probing", "opening", "up"] = "down"  # it looks for sshd while probing, ssh logs in while opening
         self.master = self.sweeper = 0
         self.retry = self.sweep_at = self.give_up = 0.0
         self.tasks: dict[socket.socket, bytes] = {}
@@ -87,7 +93,7 @@ class SharedSsh:
         if self.state == "opening":
             return _INTERVAL
         if self.state == "probing" or self._is_wanted():
-            return 0.1
+            return PROBE_INTERVAL
         return None
 
     def turn(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pcocc_runtime import naming
-from pcocc_runtime.networks.plan import NetworkPlan, Tap
+from pcocc_runtime.networks.plan import Routed, RoutedTap
 
 LISTED = 2048  # VMs whose names are records
 _ALWAYS = (
@@ -18,7 +18,7 @@ _ALWAYS = (
 )  # fmt: skip
 
 
-def render_dnsmasq(plan: NetworkPlan, others: Iterable[NetworkPlan], pid_file: str, user: str) -> str:
+def render_dnsmasq(plan: Routed, others: Iterable[Routed], pid_file: str, user: str) -> str:
     """Return the configuration for `plan`; VMs that are on more networks find the names of `others` of their cluster too."""
     lines = [*_ALWAYS, f"interface={plan.bridge}", f"pid-file={pid_file}", f"user={user}", f"listen-address={plan.gateway}"]
     lines += [*_domain(plan), *_names((plan, *others)), *_leases(plan)]
@@ -30,14 +30,14 @@ def render_dnsmasq(plan: NetworkPlan, others: Iterable[NetworkPlan], pid_file: s
     return "\n".join(lines) + "\n"
 
 
-def _domain(plan: NetworkPlan) -> list[str]:
+def _domain(plan: Routed) -> list[str]:
     """Return lines that keep questions about our own names and addresses here."""
     name = plan.spec.domain_name
     networks = [str(plan.spec.int_network), *([str(plan.network6)] if plan.network6 else [])]
     return [f"domain={name}", f"local=/{name}/", *(f"domain={name},{network},local" for network in networks)]
 
 
-def _leases(plan: NetworkPlan) -> list[str]:
+def _leases(plan: Routed) -> list[str]:
     net, spec = plan.spec.int_network, plan.spec
     options = {
         "router": plan.gateway,
@@ -51,7 +51,7 @@ def _leases(plan: NetworkPlan) -> list[str]:
     return lines + [f"dhcp-option=option:{name},{value}" for name, value in options.items()]
 
 
-def _leases6(plan: NetworkPlan) -> list[str]:
+def _leases6(plan: Routed) -> list[str]:
     """Return lines for DHCPv6, and for router advertisements that leave no address but the router's on the link."""
     assert plan.network6
     return [
@@ -63,16 +63,16 @@ def _leases6(plan: NetworkPlan) -> list[str]:
     ]
 
 
-def _search(plan: NetworkPlan) -> list[str]:
+def _search(plan: Routed) -> list[str]:
     return list(dict.fromkeys([plan.spec.domain_name, *plan.spec.dns_search]))
 
 
-def _host(tap: Tap) -> str:
+def _host(tap: RoutedTap) -> str:
     six = f",[{tap.address6}]" if tap.address6 else ""
     return f"dhcp-host={tap.mac},{tap.address}{six},{naming.vm_name(tap.rank)},infinite"
 
 
-def _names(plans: Iterable[NetworkPlan]) -> Iterator[str]:
+def _names(plans: Iterable[Routed]) -> Iterator[str]:
     """Yield the names of the VMs; one that is on several networks of a domain has the first one's address there."""
     named: dict[str, set[int]] = {}
     whole: set[str] = set()
@@ -80,25 +80,25 @@ def _names(plans: Iterable[NetworkPlan]) -> Iterator[str]:
         domain = plan.spec.domain_name
         if domain in whole:
             continue
-        if plan.has_all and plan.vms > LISTED and domain not in named:
+        if plan.members.has_all and plan.members.vms > LISTED and domain not in named:
             whole.add(domain)
             yield from _range(plan)
             continue
         known = named.setdefault(domain, set())
-        ranks = [rank for first, last in plan.members for rank in range(first, last + 1) if rank not in known]
+        ranks = [rank for first, last in plan.members.runs for rank in range(first, last + 1) if rank not in known]
         known.update(ranks)
         yield from (_record(plan, rank) for rank in ranks)
 
 
-def _range(plan: NetworkPlan) -> Iterator[str]:
+def _range(plan: Routed) -> Iterator[str]:
     """Yield ranges of names; dnsmasq takes an IPv6 one as a prefix only, so the names go on to the next power of two."""
-    net, last = plan.spec.int_network, plan.vms - 1
+    net, last = plan.spec.int_network, plan.members.vms - 1
     yield f"synth-domain={plan.spec.domain_name},{naming.vm_address(net, 0)},{naming.vm_address(net, last)},vm*"
     if plan.network6:
         yield f"synth-domain={plan.spec.domain_name},{naming.vm_address6(plan.network6, 0)}/{128 - last.bit_length()},vm*"
 
 
-def _record(plan: NetworkPlan, rank: int) -> str:
+def _record(plan: Routed, rank: int) -> str:
     addresses = [str(naming.vm_address(plan.spec.int_network, rank))]
     if plan.network6:
         addresses.append(str(naming.vm_address6(plan.network6, rank)))

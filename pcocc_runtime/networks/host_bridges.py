@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.kinds import BridgedNetwork
-from pcocc_runtime.networks.plan import HostPort, NetworkPlan
+from pcocc_runtime.networks.plan import Bridged, NetworkPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ def parse_bridges(text: str) -> dict[str, Bridge]:
 def ensure_fit(plans: Iterable[NetworkPlan], bridges: Mapping[str, Bridge], node: str) -> None:
     """Raise NodeError unless each bridge that the plans are attached to is there and can do what they ask."""
     for plan in plans:
-        if plan.host_port:
-            _ensure_fit(plan.host_port.network, bridges.get(plan.host_port.network.host_bridge), node)
+        if isinstance(plan, Bridged):
+            _ensure_fit(plan.spec, bridges.get(plan.spec.host_bridge), node)
 
 
 def _ensure_fit(network: BridgedNetwork, bridge: Bridge | None, node: str) -> None:
@@ -60,19 +60,19 @@ def _ensure_fit(network: BridgedNetwork, bridge: Bridge | None, node: str) -> No
         )
 
 
-def render_port(port: HostPort, inner: str, netns: str, bridge: Bridge) -> str:
-    """Return the ip(8) batch that makes the pair of devices, still down; with the bridge's MTU, which else would follow it."""
+def render_port(plan: Bridged, netns: str, bridge: Bridge) -> tuple[str, str]:
+    """Return the ip(8) lines that make the pair of devices, still down; with the bridge's MTU, which else would follow it."""
     return (
-        f"link add {port.name} mtu {bridge.mtu} type veth peer name {inner} mtu {bridge.mtu} netns {netns}\n"
-        f"link set {port.name} master {port.network.host_bridge}\n"
+        f"link add {plan.host_port} mtu {bridge.mtu} type veth peer name {plan.wire} mtu {bridge.mtu} netns {netns}",
+        f"link set {plan.host_port} master {plan.spec.host_bridge}",
     )
 
 
-def render_vlans(port: HostPort, bridge: Bridge) -> str:
+def render_vlans(plan: Bridged, bridge: Bridge) -> str:
     """Return the bridge(8) batch that puts a port into its network's VLANs and into no other; "" when it has none."""
-    vlans = port.network.vlans
+    vlans, port = plan.spec.vlans, plan.host_port
     if not vlans:
         return ""
     flags = {"native": " pvid untagged", "untagged": " untagged", "tagged": ""}
-    lines = [f"vlan del dev {port.name} vid {bridge.default_vid}"] if bridge.default_vid else []
-    return "\n".join([*lines, *(f"vlan add dev {port.name} vid {vlan.vid}{flags[vlan.type]}" for vlan in vlans)]) + "\n"
+    lines = [f"vlan del dev {port} vid {bridge.default_vid}"] if bridge.default_vid else []
+    return "\n".join([*lines, *(f"vlan add dev {port} vid {vlan.vid}{flags[vlan.type]}" for vlan in vlans)]) + "\n"

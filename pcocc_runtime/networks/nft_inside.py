@@ -10,9 +10,9 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Address, collapse_addresses
 
 from pcocc_runtime import naming
-from pcocc_runtime.networks.nat import Nat
+from pcocc_runtime.documents.work import Nat
 from pcocc_runtime.networks.nft_text import render_chain, render_set, render_table
-from pcocc_runtime.networks.plan import NetworkPlan, Tap
+from pcocc_runtime.networks.plan import Bridged, NetworkPlan, Routed, RoutedTap
 
 _ENTRY = -300  # NF_BR_PRI_NAT_DST_BRIDGED, linux/netfilter_bridge.h: before the bridge's own hooks
 
@@ -65,11 +65,12 @@ def render_firewall(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
 
 def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
     """Return the table for frames: those of L3 networks are checked, on L2 ones all pass but to and from the node."""
-    routed, flat = _split(plans)
+    routed = _routed(plans)
+    flat = [plan for plan in plans if not isinstance(plan, Routed)]
     taps = [tap for plan in routed for tap in plan.taps]
     both = [(tap, address) for tap in taps for address in _addresses6(tap)]
-    segment = [name for plan in flat for name in (plan.vxlan, *(tap.name for tap in plan.taps))]
-    site = [tap.name for plan in flat if plan.host_port for tap in plan.taps]  # whose switches a VM's STP could shut
+    segment = [name for plan in flat for name in (plan.wire, *(tap.name for tap in plan.taps))]
+    site = [tap.name for plan in flat if isinstance(plan, Bridged) for tap in plan.taps]  # whose switches a VM's STP could shut
     ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [f'"{name}" : accept' for name in segment if name not in site]
     ports += [f'"{name}" : goto to_site' for name in site]
     four, six = "ifname . ether_addr . ipv4_addr", "ifname . ether_addr . ipv6_addr"
@@ -93,7 +94,7 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
 
 
 def _render_inet(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
-    routed, _flat = _split(plans)
+    routed = _routed(plans)
     services = [rule for plan in routed for rule in _services(plan)]
     chains = [
         render_chain("untracked", "type filter hook prerouting priority raw; policy accept", _untracked(routed)),
@@ -109,14 +110,14 @@ def _render_inet(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
     return "".join(chains)
 
 
-def _services(plan: NetworkPlan) -> list[str]:
+def _services(plan: Routed) -> list[str]:
     """Return what a VM may ask of its node: DHCP, DNS, ping and neighbour discovery, at the gateway's address."""
     here = f'iifname "{plan.bridge}"'
     rules = [
         f"{here} ip daddr {{ {plan.gateway}, 255.255.255.255 }} udp dport 67 accept",
         f"{here} ip daddr {plan.gateway} meta l4proto {{ tcp, udp }} th dport 53 accept",
         f"{here} ip daddr {plan.gateway} icmp type echo-request accept",
-        f'iifname {{ "{plan.bridge}", "{plan.vxlan}" }} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept',
+        f'iifname {{ "{plan.bridge}", "{plan.wire}" }} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept',
         f"{here} icmpv6 type nd-router-solicit accept",
         f"{here} ip6 daddr ff02::1:2 udp dport 547 accept",
     ]
@@ -128,7 +129,7 @@ def _services(plan: NetworkPlan) -> list[str]:
     return rules
 
 
-def _untracked(routed: list[NetworkPlan]) -> list[str]:
+def _untracked(routed: list[Routed]) -> list[str]:
     """Return rules that keep packets between VMs out of connection tracking: they are routed, never judged by state."""
     rules = []
     for plan in routed:
@@ -140,8 +141,8 @@ def _untracked(routed: list[NetworkPlan]) -> list[str]:
 
 
 def _forwarded(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> list[str]:
-    routed, _flat = _split(plans)
-    ways = [(plan.bridge, plan.vxlan) for plan in routed]
+    routed = _routed(plans)
+    ways = [(plan.bridge, plan.wire) for plan in routed]
     rules = [f'iifname "{one}" oifname "{other}" accept' for pair in ways for one, other in (pair, pair[::-1])]
     rules += [f'iifname "{plan.bridge}" oifname "{plan.bridge}" accept' for plan in plans]  # IPv6 on one node, and br_netfilter
     if not nat:
@@ -166,7 +167,7 @@ def _render_translation(plans: tuple[NetworkPlan, ...], nat: Nat) -> list[str]:
 
     A source port below 1024 is never kept: to an NFS server it would mean the node's root.
     """
-    addresses = {(plan.index, tap.rank): tap.address for plan in plans for tap in plan.taps}
+    addresses = {(plan.index, tap.rank): tap.address for plan in _routed(plans) for tap in plan.taps}
     targets = [f"{one.host_port} : {addresses[one.network, one.rank]} . {one.vm_port}" for one in nat.forwards]
     first = "tcp flags & (fin | syn | rst | ack) == syn"  # what is left of a connection of the slot's last job is no first
     inward = [f'iifname "{naming.UPLINK}" {first} dnat ip to tcp dport map {{ {", ".join(targets)} }}'] if targets else []
@@ -180,10 +181,9 @@ def _render_translation(plans: tuple[NetworkPlan, ...], nat: Nat) -> list[str]:
     ]
 
 
-def _split(plans: tuple[NetworkPlan, ...]) -> tuple[list[NetworkPlan], list[NetworkPlan]]:
-    """Return the L3 networks and the L2 networks."""
-    return [plan for plan in plans if plan.spec.layer == "L3"], [plan for plan in plans if plan.spec.layer == "L2"]
+def _routed(plans: tuple[NetworkPlan, ...]) -> list[Routed]:
+    return [plan for plan in plans if isinstance(plan, Routed)]
 
 
-def _addresses6(tap: Tap) -> list[IPv6Address]:
+def _addresses6(tap: RoutedTap) -> list[IPv6Address]:
     return [naming.link_local_address(tap.mac), *([IPv6Address(tap.address6)] if tap.address6 else [])]

@@ -2,85 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
+from typing import NamedTuple
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
+from pcocc_runtime.documents.work import PortWish
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.kinds import BridgedNetwork, BuildableNetwork, EthernetNetwork
 
 
-@dataclass(frozen=True, slots=True)
-class Tap:
+class Tap(NamedTuple):
     """A VM's interface on this node."""
 
     name: str
     rank: int
     mac: str
-    address: str
-    address6: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HostPort:
-    """How a network is attached to a bridge of the host: by a pair of devices, one a port there, one in the namespace."""
+class RoutedTap(NamedTuple):
+    """The same in a network whose addresses are ours; `address6` is None on a node without IPv6."""
 
     name: str
-    network: BridgedNetwork
+    rank: int
+    mac: str
+    address: str
+    address6: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkPlan:
-    """One network on one node; `nodes` are still to be resolved, `members` the (first, last) ranks of VMs that are on it.
+class Members(NamedTuple):
+    """Which VMs are on a network: the (first, last) ranks of `runs`, of `vms` in all; this is the `node`-th of the job's `nodes`."""
 
-    A network on a bridge of the host is an L2 one, with `vxlan` the name of its end of the pair to that bridge.
+    runs: tuple[tuple[int, int], ...]
+    vms: int
+    nodes: tuple[NodeLayout, ...]
+    node: int
+
+    @property
+    def has_all(self) -> bool:
+        """Tell whether every VM of the cluster is on the network."""
+        return self.runs == ((0, self.vms - 1),)
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Return the ranks of this node's VMs that are on the network."""
+        return self.ranks_of(self.nodes[self.node])
+
+    def ranks_of(self, node: NodeLayout) -> tuple[int, ...]:
+        """Return the ranks of a node's VMs that are on the network."""
+        if self.has_all:
+            return node.ranks
+        return tuple(rank for rank in node.ranks if any(first <= rank <= last for first, last in self.runs))
+
+    def peers(self) -> Iterator[tuple[int, NodeLayout]]:
+        """Yield the job's other nodes with their places in it."""
+        return ((index, node) for index, node in enumerate(self.nodes) if index != self.node)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ethernet:
+    """What passes on frames in the job's namespace: `bridge` has the taps of this node's VMs as ports, `wire` leads elsewhere."""
+
+    index: int
+    members: Members
+    bridge: str
+    bridge_mac: str
+    wire: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed(_Ethernet):
+    """An L3 network: the job's nodes route its packets, and `wire` is a tunnel of theirs, with a MAC for each node.
+
+    The bridge, whose MAC is the same on every node, has `gateway`, `node_address` and, where there is IPv6, `gateway6`.
     """
 
     spec: EthernetNetwork
-    index: int
-    bridge: str
-    gateway_mac: str
-    tunnel_mac: str
-    gateway: str
-    node_address: str
-    vxlan: str
+    taps: tuple[RoutedTap, ...]
     vni: int
     port: int
-    taps: tuple[Tap, ...]
-    vms: int
-    members: tuple[tuple[int, int], ...]
-    nodes: tuple[NodeLayout, ...] = ()
-    node: int = 0
-    network6: IPv6Network | None = None
-    gateway6: str | None = None
-    host_port: HostPort | None = None
-
-    @property
-    def is_routed(self) -> bool:
-        """Tell whether the job's nodes route the network's packets (L3) rather than pass its frames on (L2)."""
-        return self.spec.layer == "L3"
+    wire_mac: str
+    gateway: str
+    node_address: str
+    network6: IPv6Network | None
+    gateway6: str | None
 
     @property
     def prefix_length(self) -> int:
         """Return the length of the network's prefix in bits."""
         return self.spec.int_network.prefixlen
 
-    @property
-    def has_all(self) -> bool:
-        """Tell whether every VM of the cluster is on the network."""
-        return self.members == ((0, self.vms - 1),)
 
-    def ranks_of(self, node: NodeLayout) -> tuple[int, ...]:
-        """Return the ranks of a node's VMs that are on the network."""
-        if self.has_all:
-            return node.ranks
-        return tuple(rank for rank in node.ranks if any(first <= rank <= last for first, last in self.members))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment(_Ethernet):
+    """An L2 network: `wire` is a tunnel that passes any frame on to the job's other nodes, and no address is ours."""
 
-    def peers(self) -> Iterator[tuple[int, NodeLayout]]:
-        """Yield the job's other nodes with their places in it."""
-        return ((index, node) for index, node in enumerate(self.nodes) if index != self.node)
+    spec: EthernetNetwork
+    taps: tuple[Tap, ...]
+    vni: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridged(_Ethernet):
+    """A network on a bridge of the host: `wire` is the end in here of a pair of devices, `host_port` the one that is a port there."""
+
+    spec: BridgedNetwork
+    taps: tuple[Tap, ...]
+    host_port: str
+
+
+NetworkPlan = Routed | Segment | Bridged  # what has no frames, such as a partition of InfiniBand, is a class of its own beside these
 
 
 def plan_networks(
@@ -100,18 +135,25 @@ def plan_networks(
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
         raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
-    plans = []
-    for index, name in enumerate(names):
-        spec, members = specs[name], _find_members(step, {one for one, _count in step.sets if name in sets[one]})
-        if isinstance(spec, BridgedNetwork):
-            plans.append(_plan_bridged(step, spec, index, members))
-        else:
-            plans.append(_plan_ethernet(step, spec, index, members, ipv6))
-    return tuple(plans)
+    return tuple(
+        _plan_network(step, specs[name], index, find_runs(step, {one for one, _count in step.sets if name in sets[one]}), ipv6)
+        for index, name in enumerate(names)
+    )
 
 
-def _find_members(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, int], ...]:
-    """Return the runs of ranks whose resource set is one of the chosen."""
+def _plan_network(
+    step: BootStep, spec: BuildableNetwork, index: int, runs: tuple[tuple[int, int], ...], ipv6: bool
+) -> NetworkPlan:
+    members = Members(runs, step.vm_count, step.nodes, step.index)
+    if isinstance(spec, BridgedNetwork):
+        return _plan_bridged(step.job, spec, index, members)
+    if spec.layer == "L3":
+        return _plan_routed(step.job, spec, index, members, ipv6)
+    return _plan_segment(step.job, spec, index, members)
+
+
+def find_runs(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, int], ...]:
+    """Return the (first, last) ranks of the VMs whose resource set is one of the chosen."""
     found: list[tuple[int, int]] = []
     first = 0
     for set_name, count in step.sets:
@@ -122,108 +164,94 @@ def _find_members(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, i
     return tuple(found)
 
 
-def _own_ranks(step: BootStep, members: tuple[tuple[int, int], ...]) -> list[int]:
-    return [rank for rank in step.here.ranks if any(first <= rank <= last for first, last in members)]
-
-
-def _plan_ethernet(
-    step: BootStep, spec: EthernetNetwork, index: int, members: tuple[tuple[int, int], ...], ipv6: bool
-) -> NetworkPlan:
-    routed, net = spec.layer == "L3", spec.int_network
-    if routed and not naming.room_for(net, step.vm_count, len(step.nodes)):
+def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Members, ipv6: bool) -> Routed:
+    net = spec.int_network
+    if not naming.room_for(net, members.vms, len(members.nodes)):
         raise NodeError(
-            f"network {spec.name!r} ({net}) has no room for {step.vm_count} VMs",
+            f"network {spec.name!r} ({net}) has no room for {members.vms} VMs",
             hint="ask for fewer VMs, or have int-network enlarged in /etc/pcocc/networks.yaml",
         )
-    net6 = naming.cluster_network6(step.job, index) if routed and ipv6 else None
-    taps = tuple(
-        Tap(
+    net6 = naming.cluster_network6(job, index) if ipv6 else None
+    taps = (
+        RoutedTap(
             naming.tap_name(rank, index),
             rank,
             naming.vm_mac(spec.mac_prefix, rank, index),
-            str(naming.vm_address(net, rank)) if routed else "",
+            str(naming.vm_address(net, rank)),
             str(naming.vm_address6(net6, rank)) if net6 else None,
         )
-        for rank in _own_ranks(step, members)
+        for rank in members.own
     )
-    return NetworkPlan(
-        spec=spec,
+    return Routed(
         index=index,
-        bridge=naming.bridge_name(index),
-        gateway_mac=naming.gateway_mac(index),
-        tunnel_mac=naming.node_mac(step.index, index),
-        gateway=str(naming.gateway_address(net)) if routed else "",
-        node_address=str(naming.node_address(net, step.index)) if routed else "",
-        vxlan=naming.vxlan_name(index),
-        vni=naming.vxlan_vni(step.job),
-        port=naming.vxlan_port(step.job, index),
-        taps=taps,
-        vms=step.vm_count,
+        spec=spec,
         members=members,
-        nodes=step.nodes,
-        node=step.index,
+        taps=tuple(taps),
+        bridge=naming.bridge_name(index),
+        bridge_mac=naming.gateway_mac(index),
+        wire=naming.vxlan_name(index),
+        wire_mac=naming.node_mac(members.node, index),
+        vni=naming.vxlan_vni(job),
+        port=naming.vxlan_port(job, index),
+        gateway=str(naming.gateway_address(net)),
+        node_address=str(naming.node_address(net, members.node)),
         network6=net6,
         gateway6=str(naming.gateway_address6(net6)) if net6 else None,
     )
 
 
-def _plan_bridged(step: BootStep, spec: BridgedNetwork, index: int, members: tuple[tuple[int, int], ...]) -> NetworkPlan:
-    if step.vm_count > naming.MAX_BRIDGED_RANK + 1:
+def _plan_segment(job: int, spec: EthernetNetwork, index: int, members: Members) -> Segment:
+    taps = (Tap(naming.tap_name(rank, index), rank, naming.vm_mac(spec.mac_prefix, rank, index)) for rank in members.own)
+    return Segment(
+        index=index,
+        spec=spec,
+        members=members,
+        taps=tuple(taps),
+        bridge=naming.bridge_name(index),
+        bridge_mac=naming.node_mac(members.node, index),
+        wire=naming.vxlan_name(index),
+        vni=naming.vxlan_vni(job),
+        port=naming.vxlan_port(job, index),
+    )
+
+
+def _plan_bridged(job: int, spec: BridgedNetwork, index: int, members: Members) -> Bridged:
+    if members.vms > naming.MAX_BRIDGED_RANK + 1:
         raise NodeError(
             f"network {spec.name!r} is on a bridge of the site, where a job can have {naming.MAX_BRIDGED_RANK + 1} VMs",
             hint="ask for fewer VMs, or use a template whose resource set has private networks only",
         )
-    ranks = _own_ranks(step, members)
-    taps = (Tap(naming.tap_name(rank, index), rank, naming.bridged_mac(step.job, rank, index), "") for rank in ranks)
-    return NetworkPlan(
-        spec=EthernetNetwork(spec.name, layer="L2", mtu=spec.mtu, allow_outbound=False),
+    taps = (Tap(naming.tap_name(rank, index), rank, naming.bridged_mac(job, rank, index)) for rank in members.own)
+    return Bridged(
         index=index,
-        bridge=naming.bridge_name(index),
-        gateway_mac=naming.gateway_mac(index),
-        tunnel_mac=naming.node_mac(step.index, index),
-        gateway="",
-        node_address="",
-        vxlan=naming.inner_port_name(index),
-        vni=naming.vxlan_vni(step.job),
-        port=naming.vxlan_port(step.job, index),
-        taps=tuple(taps),
-        vms=step.vm_count,
+        spec=spec,
         members=members,
-        nodes=step.nodes,
-        node=step.index,
-        host_port=HostPort(naming.bridged_port(spec.tap_prefix, step.job, index), spec),
+        taps=tuple(taps),
+        bridge=naming.bridge_name(index),
+        bridge_mac=naming.node_mac(members.node, index),
+        wire=naming.inner_port_name(index),
+        host_port=naming.bridged_port(spec.tap_prefix, job, index),
     )
 
 
 def interfaces_of(
     plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]], rank: int
-) -> tuple[tuple[NetworkPlan, Tap], ...]:
+) -> tuple[tuple[NetworkPlan, Tap | RoutedTap], ...]:
     """Return a VM's interfaces on this node, eth0 first: in the order of its resource set."""
     mine = {plan.spec.name: (plan, tap) for plan in plans for tap in plan.taps if tap.rank == rank}
     return tuple(mine[name] for name in sets[step.set_of(rank)])
 
 
-def describe_interfaces(
-    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
-) -> dict[int, list[dict[str, str | int]]]:
-    """Return, by rank, what the launcher of a VM of this node must know of its interfaces, eth0 first."""
-    return {
-        rank: [
-            {"network": plan.index, "mac": tap.mac, "mtu": plan.spec.mtu}
-            for plan, tap in interfaces_of(plans, step, sets, rank)
-        ]
-        for rank in step.here.ranks
-    }
+def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
+    """Return the networks of which something may pass between the job's namespace and the host's."""
+    return [plan for plan in plans if isinstance(plan, Routed) and (plan.spec.allow_outbound or plan.spec.reverse_nat)]
 
 
-def describe_reach(
-    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
-) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
-    """Return at which address a VM is reached: prefixes, each with the (first, last) ranks that have it as their first L3 one."""
-    prefixes = {plan.spec.name: str(plan.spec.int_network) for plan in plans if plan.is_routed}
-    firsts = {name: next((one for one in sets[name] if one in prefixes), None) for name, _count in step.sets}
-    return [
-        (prefix, members)
-        for network, prefix in prefixes.items()
-        if (members := _find_members(step, {name for name, first in firsts.items() if first == network}))
-    ]
+def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
+    """Return the ports of this node's VMs that are to be reached through the node, in the order in which they are chosen."""
+    return tuple(
+        PortWish(plan.index, plan.spec.name, tap.rank, rule.vm_port, rule.min_host_port, rule.max_host_port)
+        for plan in find_ways_out(plans)
+        for tap in plan.taps
+        for rule in plan.spec.reverse_nat
+    )

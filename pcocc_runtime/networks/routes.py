@@ -10,52 +10,52 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 
 from pcocc_runtime import naming
-from pcocc_runtime.networks.plan import NetworkPlan
+from pcocc_runtime.networks.plan import Routed
 
 
-def render_routes(plan: NetworkPlan) -> str:
+def render_routes(plan: Routed) -> str:
     """Return the ip(8) batch that leads to the VMs and addresses of a network's other nodes; may be applied again."""
     first, net = int(plan.spec.int_network.network_address) + 1, plan.spec.int_network
     source = f"src {plan.node_address}"
     lines = [f"route replace {net} dev {plan.bridge} scope link {source}"]
     for tap in plan.taps:  # or the first packets to a guest that boots wait seconds for an answer to ARP
         lines.append(f"neigh replace {tap.address} lladdr {tap.mac} dev {plan.bridge} nud permanent")
-    for index, peer in plan.peers():
+    for index, peer in plan.members.peers():
         hop = str(naming.node_address(net, index))
-        way = f"via {hop} dev {plan.vxlan} onlink {source}"
-        lines.append(f"neigh replace {hop} lladdr {naming.node_mac(index, plan.index)} dev {plan.vxlan} nud permanent")
-        lines.append(f"route replace {hop} dev {plan.vxlan} scope link {source}")
-        lines += [f"route replace {prefix} {way}" for run in _runs(plan.ranks_of(peer)) for prefix in _prefixes(first, *run)]
+        way = f"via {hop} dev {plan.wire} onlink {source}"
+        lines.append(f"neigh replace {hop} lladdr {naming.node_mac(index, plan.index)} dev {plan.wire} nud permanent")
+        lines.append(f"route replace {hop} dev {plan.wire} scope link {source}")
+        lines += [f"route replace {prefix} {way}" for run in _runs(plan.members.ranks_of(peer)) for prefix in _prefixes(first, *run)]
     lines += _addresses6(plan)
     return "\n".join(lines) + "\n"
 
 
-def _addresses6(plan: NetworkPlan) -> Iterator[str]:
+def _addresses6(plan: Routed) -> Iterator[str]:
     """Yield the IPv6 part of a network: the router's addresses, its VMs as dnsmasq must know them, and ways to the peers."""
     if not plan.network6:
         return
-    yield f"addr replace {naming.link_local_address(plan.gateway_mac)}/64 dev {plan.bridge} nodad"
+    yield f"addr replace {naming.link_local_address(plan.bridge_mac)}/64 dev {plan.bridge} nodad"
     yield f"addr replace {plan.gateway6}/{plan.network6.prefixlen} dev {plan.bridge} nodad"
     for tap in plan.taps:  # dnsmasq waits 0.1 s for each DHCPv6 client whose MAC the kernel does not know
         yield f"neigh replace {naming.link_local_address(tap.mac)} lladdr {tap.mac} dev {plan.bridge} nud permanent"
     head = str(plan.network6.network_address).removesuffix("::")
-    for index, peer in plan.peers():
+    for index, peer in plan.members.peers():
         mac = naming.node_mac(index, plan.index)
         hop = naming.link_local_address(mac)
-        yield f"neigh replace {hop} lladdr {mac} dev {plan.vxlan} nud permanent"
-        for run in _runs(plan.ranks_of(peer)):
+        yield f"neigh replace {hop} lladdr {mac} dev {plan.wire} nud permanent"
+        for run in _runs(plan.members.ranks_of(peer)):
             for low, size in _blocks(naming.FIRST_HOST6, *run):
                 address = f"{head}::{low >> 16:x}:{low & 0xFFFF:x}"
-                yield f"route replace {address}/{129 - size.bit_length()} via {hop} dev {plan.vxlan}"
+                yield f"route replace {address}/{129 - size.bit_length()} via {hop} dev {plan.wire}"
 
 
-def render_forwarding(plan: NetworkPlan, addresses: Mapping[str, str]) -> str:
+def render_forwarding(plan: Routed, addresses: Mapping[str, str]) -> str:
     """Return the bridge(8) batch that says behind which address each peer's tunnel is; `addresses` by node name."""
     lines = [
-        f"fdb replace {naming.node_mac(index, plan.index)} dev {plan.vxlan} dst {addresses[peer.name]} self permanent"
-        for index, peer in plan.peers()
+        f"fdb replace {naming.node_mac(index, plan.index)} dev {plan.wire} dst {addresses[peer.name]} self permanent"
+        for index, peer in plan.members.peers()
     ]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _runs(ranks: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -11,15 +11,15 @@ import os
 import stat
 import subprocess
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.system import files
+from pcocc_runtime.system import files, installed
 
 PROBE_SECONDS = 4.0
 _MARKER = b"PCOCC-PROBE-OK"
 _CACHE = naming.STATE_DIR / "accel.json"
-_PROBE_IMAGE = Path(__file__).resolve().parents[4] / "share/pcocc/probe.img"
+_PROBE_IMAGE = f"{installed.SHARE}/probe.img"
 _KVM = "/dev/kvm"
 
 

@@ -7,21 +7,16 @@ root-owned /etc/pcocc and its own records, nothing else. Every create may be rep
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step, parse_fields, parse_number
+from pcocc_runtime.documents.boot_step import MAX_REQUEST, BootStep, parse_boot_step, parse_fields, parse_number
 from pcocc_runtime.errors import NodeError, PcoccError, render
-from pcocc_runtime.networks import boundary, build, nat
-from pcocc_runtime.networks.plan import NetworkPlan, describe_interfaces, describe_reach, interfaces_of, plan_networks
-from pcocc_runtime.node import accelerator
 from pcocc_runtime.node.records import (
     Record,
     Yield,
@@ -37,17 +32,9 @@ from pcocc_runtime.node.records import (
     remove_half_records,
     write_record,
 )
-from pcocc_runtime.system import files, process, sysctl
-
-if TYPE_CHECKING:
-    from pcocc_runtime.site.site import Site
+from pcocc_runtime.system import files, locks, process
 
 _CONFIG_DIR = "/etc/pcocc"
-_IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started with ipv6.disable=1
-
-
-class _ChargeWanted(Exception):
-    """A resource set is for certain accounts, partitions or QOS, and the plugin has not asked slurmctld for the job's."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,10 +47,9 @@ def main(argv: list[str] | None = None) -> int:
         os.umask(0o022)
         verbs[words[0]]()
     except Yield as other:
-        print(f"conflict {other.step}")
+        if other.step is not None:
+            print(f"conflict {other.step}")
         return other.status
-    except _ChargeWanted:
-        return wire.HELPER_CHARGE
     except PcoccError as error:
         print(render(error))
         return 1
@@ -73,36 +59,43 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _setup() -> None:
-    from pcocc_runtime.settings import directories
-    from pcocc_runtime.site import admission
-    from pcocc_runtime.site.site import read_site  # 40 ms that a release does not need
-    from pcocc_runtime.system import accounts
+def _read_request() -> str:
+    text = sys.stdin.read(MAX_REQUEST + 1)
+    if len(text) > MAX_REQUEST:
+        raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
+    return text
 
-    step = parse_boot_step(sys.stdin)
-    directories.ensure_trusted(_CONFIG_DIR)
-    site = read_site(_CONFIG_DIR)
-    plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
-    sets = [site.all_sets[name] for name, _count in step.sets]
-    admission.ensure_compatible(sets, site.all_networks)
-    if admission.needs_charge(sets):
-        if step.place is None:
-            raise _ChargeWanted
-        admission.ensure_charged(sets, step.place)
-    admission.ensure_admitted(sets, lambda: accounts.read_person(step.uid, step.gid))
+
+def _setup() -> None:
+    from pcocc_runtime.documents.work import Held
+    from pcocc_runtime.node import accelerator, apply, planner
+
+    request = _read_request()
+    step = parse_boot_step(request.splitlines())
+    _ensure_trusted()
     ensure_state_directory()
-    reclaim(except_job=step.job)
-    with files.locked(lock_of(step.job)):
-        record = claim(step, site.scratch)
-        with _undone_on_failure(step.job):
-            record = hold(record, plans)
-            chosen = accelerator.find_accelerator(site.accel, PurePath(site.qemu))
-            _make_directories(step, PurePath(site.scratch))
-            build.make_networks(step, plans, record.nat)
-            _describe(step, plans, site, chosen, record.nat)
-    for rank in step.here.ranks:
-        interfaces = interfaces_of(plans, step, site.resource_sets, rank)
-        print(f"tap {rank} {','.join(tap.name for _plan, tap in interfaces)}")
+    try:
+        with planner.planning(request, _CONFIG_DIR) as plan:
+            reclaim(except_job=step.job)
+            offer = plan.hear_offer()
+            with locks.locked(lock_of(step.job)):
+                record = claim(step, offer.scratch)
+                with _undone_on_failure(step.job):
+                    record = hold(record, offer)
+                    chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
+                    work = plan.hear_work(Held(record.nat, chosen.kind, chosen.why))
+                    _make_directories(step, PurePath(offer.scratch))
+                    apply.make_networks(step.job, work.acts)
+                    files.replace_file(naming.job_dir(step.job) / naming.NODE_FILE, work.node.encode(), 0o644)
+    except planner.ChargeWanted:
+        raise Yield(wire.HELPER_CHARGE) from None
+    print(work.answer, end="")
+
+
+def _ensure_trusted() -> None:
+    from pcocc_runtime.system import trust
+
+    trust.ensure_root_only(_CONFIG_DIR)
 
 
 @contextlib.contextmanager
@@ -118,11 +111,11 @@ def _undone_on_failure(job: int) -> Iterator[None]:
 
 
 def _release() -> None:
-    fields = parse_fields(sys.stdin)
+    fields = parse_fields(_read_request().splitlines())
     job = parse_number(fields, "job", naming.MAX_JOB_ID)
     step = parse_number(fields, "step")
     ensure_state_directory()
-    with files.locked(lock_of(job)):
+    with locks.locked(lock_of(job)):
         record = read_record(job)
         if record is None:
             remove_half_records()
@@ -139,65 +132,23 @@ def _release_step(record: Record, step: int) -> None:
 
 
 def _start() -> None:
-    from pcocc_runtime.site.site import read_site
+    from pcocc_runtime.networks.nft_guard import render_guard
+    from pcocc_runtime.networks.remove import NFT
+    from pcocc_runtime.node import accelerator, planner
+    from pcocc_runtime.system import sysctl
 
+    narrow: list[str] | None = None if sysctl.read("ipv4/ip_forward") == "1" else []
+    process.run(["nft", "-f", "-"], text=render_guard(narrow), hint=NFT)
     ensure_state_directory()
     reclaim()
-    boundary.ensure_guard()
-    site = read_site(_CONFIG_DIR)
-    reclaim_scratch(Path(site.scratch))
-    accelerator.find_accelerator(site.accel, PurePath(site.qemu))
+    _ensure_trusted()
+    with planner.planning("", _CONFIG_DIR) as plan:
+        offer = plan.hear_offer()
+    reclaim_scratch(Path(offer.scratch))
+    accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
 
 
 def _make_directories(step: BootStep, scratch: PurePath) -> None:
     os.makedirs(scratch, mode=0o755, exist_ok=True)
     files.ensure_directory(naming.job_dir(step.job), 0o700, step.uid, step.gid)
     files.ensure_directory(scratch / str(step.job), 0o700, step.uid, step.gid)
-
-
-def _describe(
-    step: BootStep,
-    plans: tuple[NetworkPlan, ...],
-    site: Site,
-    chosen: accelerator.Accelerator,
-    held: nat.Nat | None,
-) -> None:
-    """Leave root's findings where the user's launcher reads them."""
-    networks = [
-        {
-            "index": plan.index,
-            "name": plan.spec.name,
-            "layer": plan.spec.layer,
-            "members": plan.members,
-            "network": str(plan.spec.int_network) if plan.is_routed else None,
-            "mac_prefix": plan.spec.mac_prefix,
-            "mtu": plan.spec.mtu,
-            "domain": plan.spec.domain_name,
-            "search": plan.spec.dns_search if plan.is_routed else (),
-            "gateway": plan.gateway,
-            "outbound": allowed if isinstance(allowed := plan.spec.allow_outbound, bool) else [str(one) for one in allowed],
-            "network6": str(plan.network6) if plan.network6 else None,
-            "ranks": [tap.rank for tap in plan.taps],
-        }
-        for plan in plans
-    ]
-    facts = {
-        "job": step.job,
-        "step": step.step,
-        "node": step.here.name,
-        "nodes": [[node.name, list(node.ranks)] for node in step.nodes],
-        "vms": step.vm_count,
-        "accel": chosen.kind,
-        "accel_why": chosen.why,
-        "qemu": site.qemu,
-        "scratch": str(PurePath(site.scratch, str(step.job))),
-        "cache": asdict(site.image_cache) if site.image_cache else None,
-        "boot_timeout": site.boot_timeout,
-        "shutdown_grace": site.shutdown_grace,
-        "networks": networks,
-        "reach": describe_reach(plans, step, site.resource_sets),
-        "interfaces": describe_interfaces(plans, step, site.resource_sets),
-        "reverse_nat": [[one.rank, one.vm_port, one.host_port] for one in held.forwards] if held else [],
-    }
-    path = naming.job_dir(step.job) / "node.json"
-    files.replace_file(path, json.dumps(facts).encode(), 0o644)

@@ -10,10 +10,10 @@ from pathlib import Path, PurePath
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.work import Nat, Offer, decode_nat
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks import build, nat
-from pcocc_runtime.networks.plan import NetworkPlan
-from pcocc_runtime.system import files, ports, process
+from pcocc_runtime.networks import nat, remove
+from pcocc_runtime.system import files, locks, ports, process
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Record:
     stepd: process.ProcessId
     scratch: str
     heir: int | None = None  # the older step this one makes room for: it takes over the namespace, and who waits inside
-    nat: nat.Nat | None = None
+    nat: Nat | None = None
 
 
 class Yield(Exception):
-    """Another boot step of the job holds the node; `status` is the exit status that says which must go."""
+    """There is nothing to be done yet: `status` is the exit status that says why, `step` the boot step that holds the node, if one does."""
 
-    def __init__(self, status: int, step: int) -> None:
+    def __init__(self, status: int, step: int | None = None) -> None:
         self.status, self.step = status, step
 
 
@@ -40,7 +40,7 @@ def reclaim_scratch(scratch: Path) -> None:
     """Delete the disks of jobs that have no record any more: /run was emptied by a reboot, scratch was not."""
     jobs = [int(path.name) for path in scratch.glob("*") if path.name.isdigit()]
     for job in jobs:
-        with files.locked_if_free(lock_of(job)) as free:
+        with locks.locked_if_free(lock_of(job)) as free:
             if free and read_record(job) is None:
                 files.remove_tree(scratch / str(job))
                 Path(lock_of(job)).unlink(missing_ok=True)
@@ -50,12 +50,12 @@ def reclaim(except_job: int | None = None) -> None:
     """Release every job on this node whose slurmstepd is gone, but those that another helper is at."""
     for job in jobs_with(".json"):
         if job != except_job and _is_abandoned(job):
-            with files.locked_if_free(lock_of(job)) as free:
+            with locks.locked_if_free(lock_of(job)) as free:
                 record = read_record(job)
                 if free and record is not None and not process.is_alive(record.stepd):
                     release_job(record)
     for job in set(jobs_with(".lock")) - {*jobs_with(".json"), except_job}:
-        with files.locked_if_free(lock_of(job)) as free:
+        with locks.locked_if_free(lock_of(job)) as free:
             if free and read_record(job) is None:
                 Path(lock_of(job)).unlink(missing_ok=True)
     remove_half_records()
@@ -74,7 +74,7 @@ def _is_abandoned(job: int) -> bool:
 def release_job(record: Record) -> None:
     """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
     clear_step(record)
-    build.remove_netns(record.job)
+    remove.remove_netns(record.job)
     last = {".json": 1, ".lock": 2}
     for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
         path.unlink(missing_ok=True)
@@ -87,7 +87,7 @@ def clear_step(record: Record) -> None:
             process.kill(left)
     files.remove_tree(naming.job_dir(record.job))
     files.remove_tree(PurePath(record.scratch, str(record.job)))
-    build.remove_networks(record.job)
+    remove.remove_networks(record.job)
 
 
 def read_record(job: int) -> Record | None:
@@ -95,7 +95,7 @@ def read_record(job: int) -> Record | None:
     raw = files.read_json(naming.STATE_DIR / f"{job}.json")
     if raw is None:
         return None
-    return Record(**{**raw, "stepd": process.ProcessId(**raw["stepd"]), "nat": nat.parse_nat(raw.get("nat"))})
+    return Record(**{**raw, "stepd": process.ProcessId(**raw["stepd"]), "nat": decode_nat(raw.get("nat"))})
 
 
 def claim(step: BootStep, scratch: str) -> Record:
@@ -116,14 +116,14 @@ def claim(step: BootStep, scratch: str) -> Record:
     return record
 
 
-def hold(record: Record, plans: tuple[NetworkPlan, ...]) -> Record:
+def hold(record: Record, offer: Offer) -> Record:
     """Choose the job's way out of its namespace among what no other job of this node holds, and record it."""
-    if not nat.needs_uplink(plans):
+    if not offer.way_out:
         return record
-    with files.locked_directory(naming.STATE_DIR):
+    with locks.locked_directory(naming.STATE_DIR):
         others = [read_record(job) for job in jobs_with(".json") if job != record.job]
         held = [other.nat for other in others if other and other.nat]
-        record = replace(record, nat=nat.choose_nat(plans, record.nat, held, ports.is_free))
+        record = replace(record, nat=nat.choose_nat(offer.ports, record.nat, held, ports.is_free))
         write_record(record)
     return record
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcocc_runtime.documents.verbs import NETWORK_VERB
-from pcocc_runtime.errors import NodeError, PcoccError, RequestError
-from pcocc_runtime.observe.facts import NodeFacts, decode_answers, parse_node
+from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.observe.facts import Answer, Failure, decode_answers
 from pcocc_runtime.slurm.commands import read_controller, read_running, resolve_host
 from pcocc_runtime.slurm.steps import run_network_step
 from pcocc_runtime.slurm.text import ensure_job_number
@@ -20,7 +20,7 @@ _HINT = "'scontrol show job' and slurmd's log on the nodes say more"
 class Answers:
     """What the nodes of a job said, in their order; `silent` are the nodes that said nothing, `failures` why, as far as known."""
 
-    nodes: tuple[NodeFacts, ...]
+    nodes: tuple[Answer, ...]
     silent: tuple[str, ...]
     failures: tuple[str, ...]
 
@@ -38,20 +38,18 @@ def ask_nodes(job: str, words: Sequence[str]) -> Answers:
 def gather_answers(output: str, complaint: str, job: int) -> Answers:
     """Return what is in the output of the step; `complaint` is what srun wrote to stderr."""
     failures = [line for line in complaint.splitlines() if line.strip()]
-    nodes = []
-    for tree in decode_answers(output.splitlines()):
-        try:
-            nodes.append(parse_node(tree))
-        except PcoccError as error:
-            failures.append(str(error))
+    sent = decode_answers(output.splitlines())
+    nodes = [one for one in sent if isinstance(one, Answer)]
+    failures += [one.sentence for one in sent if isinstance(one, Failure)]
     if not nodes:
         why = failures[0] if failures else "srun ended without a word"
         raise NodeError(f"no node of job {job} answers: {why}", _HINT)
-    if any(node.job != job or node.nodes != nodes[0].nodes for node in nodes):
+    if any(one.node.job != job or one.node.nodes != nodes[0].node.nodes for one in nodes):
         raise NodeError(f"the nodes of job {job} do not agree on what it is", "are all nodes of one version of pcocc?")
-    nodes.sort(key=lambda node: node.index)
-    heard = {node.name for node in nodes}
-    return Answers(tuple(nodes), tuple(name for name, _ranks in nodes[0].nodes if name not in heard), tuple(failures))
+    nodes.sort(key=lambda one: one.node.index)
+    heard = {one.node.name for one in nodes}
+    silent = tuple(one.name for one in nodes[0].node.nodes if one.name not in heard)
+    return Answers(tuple(nodes), silent, tuple(failures))
 
 
 def find_target(typed: str | None) -> str | None:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, NodeFacts, RoutedFacts
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
-from pcocc_runtime.observe.facts import NetworkFacts, NodeFacts, ReachReport
+from pcocc_runtime.observe.facts import Answer, ReachReport
 
 WELL, NOTE, FAILED = "ok", "note", "FAILED"
 _MOST_NAMES = 5  # wrong names told of one node
@@ -27,37 +28,38 @@ class Finding:
     hint: str | None = None
 
 
-def evaluate(nodes: Sequence[NodeFacts], silent: Sequence[str], target: str | None) -> list[Finding]:
+def evaluate(nodes: Sequence[Answer], silent: Sequence[str], target: str | None) -> list[Finding]:
     """Return what is right and what is not; `silent` nodes said nothing, `target` is what they tried to reach outside."""
     found = [
         Finding(FAILED, f"{name} does not answer", f"is it up? see 'sinfo -n {name}', and slurmd's log there") for name in silent
     ]
-    found += [Finding(FAILED, f"{node.name}: nothing could be asked there: {node.trouble}") for node in nodes if node.trouble]
-    every = {network.name: network for node in nodes for network in node.networks}
+    found += [Finding(FAILED, f"{one.node.name}: nothing could be asked there: {one.trouble}") for one in nodes if one.trouble]
+    every = {network.name: network for one in nodes for network in one.node.networks}
     for network in sorted(every.values(), key=lambda one: one.index):
         found += _check_devices(network, nodes)
-        asked = [(node, one) for node in nodes for one in node.probes if one.network == network.index]
-        if network.addresses and asked:
+        asked = [(answer.node, one) for answer in nodes for one in answer.reports if one.network == network.index]
+        if isinstance(network, RoutedFacts) and asked:
             found += [*_check_reach(network, asked), *_check_names(network, asked), *_check_outbound(network, asked, target)]
-        elif not network.addresses:
+        elif not isinstance(network, RoutedFacts):
             found.append(Finding(NOTE, f"{network.name}: pcocc gives no addresses here, so only its devices were looked at"))
     return [*found, *_check_dhcp(nodes)]
 
 
-def _check_devices(network: NetworkFacts, nodes: Sequence[NodeFacts]) -> list[Finding]:
+def _check_devices(network: NetworkFacts, nodes: Sequence[Answer]) -> list[Finding]:
     wrong = [
-        one for node in nodes for share in node.networks if share.name == network.name for one in _wrong_devices(node, share)
+        one for answer in nodes for share in answer.node.networks if share.name == network.name for one in _wrong_devices(answer, share)
     ]
-    return wrong or [Finding(WELL, f"{network.name}: its devices are up on {_nodes(node.name for node in nodes)}")]
+    return wrong or [Finding(WELL, f"{network.name}: its devices are up on {_nodes(one.node.name for one in nodes)}")]
 
 
-def _wrong_devices(node: NodeFacts, network: NetworkFacts) -> Iterator[Finding]:
+def _wrong_devices(answer: Answer, network: NetworkFacts) -> Iterator[Finding]:
+    node = answer.node
     names = [(naming.bridge_name(network.index), "its bridge")]
-    if network.kind != "bridged" and len(node.nodes) > 1:
+    if not isinstance(network, BridgedFacts) and len(node.nodes) > 1:
         names.append((naming.vxlan_name(network.index), "its tunnel"))
-    names += [(naming.tap_name(rank, network.index), naming.vm_name(rank)) for rank in network.ranks]
+    names += [(naming.tap_name(rank, network.index), naming.vm_name(rank)) for rank in node.ranks_on(network)]
     for name, what in names:
-        link = node.links.get(name)
+        link = answer.links.get(name)
         if link is None:
             state = "is missing"
         elif not link.up:
@@ -71,21 +73,21 @@ def _wrong_devices(node: NodeFacts, network: NetworkFacts) -> Iterator[Finding]:
         )
 
 
-def _check_reach(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> list[Finding]:
-    homes = {rank: name for name, ranks in asked[0][0].nodes for rank in ranks}
+def _check_reach(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> list[Finding]:
+    homes = {rank: home.name for home in asked[0][0].nodes for rank in home.ranks}
     dead = _find_dead(asked)
     found = [
         Finding(
             FAILED,
-            f"{network.name}: {naming.vm_name(rank)} on {homes.get(rank, '?')} ({network.address_of(rank)}) answers nobody",
+            f"{network.name}: {naming.vm_name(rank)} on {homes[rank]} ({network.address_of(rank)}) answers nobody",
             "has it booted, with this interface configured by DHCP? its console tells: "
             f"{naming.job_dir(asked[0][0].job)}/{naming.vm_name(rank)}/console.log there",
         )
         for rank in sorted(dead)
     ]
     for node, one in asked:
-        for home in dict.fromkeys(homes.get(rank, "?") for rank in sorted((one.lost | one.narrow) - dead)):
-            found += _check_path(network, node, one, home, {rank for rank in one.tried if homes.get(rank) == home} - dead)
+        for home in dict.fromkeys(homes[rank] for rank in sorted((one.lost | one.narrow) - dead)):
+            found += _check_path(network, node, one, home, {rank for rank in one.tried if homes[rank] == home} - dead)
     quiet = sorted(frozenset().union(*(one.silent for _node, one in asked)))
     if quiet:
         found.append(
@@ -100,7 +102,7 @@ def _find_dead(asked: Sequence[tuple[NodeFacts, ReachReport]]) -> set[int]:
     return {rank for rank in tried if all(rank in one.lost for _node, one in asked if rank in one.tried)}
 
 
-def _check_path(network: NetworkFacts, node: NodeFacts, one: ReachReport, home: str, there: set[int]) -> Iterator[Finding]:
+def _check_path(network: RoutedFacts, node: NodeFacts, one: ReachReport, home: str, there: set[int]) -> Iterator[Finding]:
     """Yield what is wrong on the way from one node to the VMs of another (or its own)."""
     lost, narrow = sorted(one.lost & there), sorted(one.narrow & there)
     outer = network.mtu + TUNNEL_OVERHEAD
@@ -116,15 +118,15 @@ def _check_path(network: NetworkFacts, node: NodeFacts, one: ReachReport, home: 
         yield Finding(FAILED, text, near if home == node.name else far)
 
 
-def _all_well(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> Finding:
+def _all_well(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> Finding:
     tried = len({rank for _node, one in asked for rank in one.tried})
     most = max(len(one.tried) for _node, one in asked)
-    part = f" ({most} asked from each)" if most < len(network.members) else ""
+    part = f" ({most} asked from each)" if most < len(network.ranks) else ""
     names = _nodes(node.name for node, _one in asked)
     return Finding(WELL, f"{network.name}: {_count(tried, 'VM')} answer from {names}{part}, packets of {network.mtu} bytes too")
 
 
-def _check_names(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> list[Finding]:
+def _check_names(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> list[Finding]:
     found = []
     for node, one in asked:
         if one.deaf:
@@ -139,7 +141,7 @@ def _check_names(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachRe
     return found or [Finding(WELL, f"{network.name}: DNS knows VMs by name and by address on {names}")]
 
 
-def _check_outbound(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, ReachReport]], target: str | None) -> list[Finding]:
+def _check_outbound(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachReport]], target: str | None) -> list[Finding]:
     if not network.outbound:
         return [Finding(NOTE, f"{network.name}: allow-outbound is none, so nothing outside was tried")]
     if target is None:
@@ -153,13 +155,13 @@ def _check_outbound(network: NetworkFacts, asked: Sequence[tuple[NodeFacts, Reac
     return wrong or [Finding(WELL, f"{network.name}: {target}, outside, answers {_nodes(node.name for node, _why in tried)}")]
 
 
-def _check_dhcp(nodes: Sequence[NodeFacts]) -> list[Finding]:
+def _check_dhcp(nodes: Sequence[Answer]) -> list[Finding]:
     found = [
-        Finding(FAILED, f"no DHCP server listens on {node.name}", "dnsmasq there has ended: slurmd's log and 'ps' tell")
-        for node in nodes
-        if node.dhcp is False
+        Finding(FAILED, f"no DHCP server listens on {one.node.name}", "dnsmasq there has ended: slurmd's log and 'ps' tell")
+        for one in nodes
+        if one.dhcp is False
     ]
-    if not found and any(node.dhcp for node in nodes):
+    if not found and any(one.dhcp for one in nodes):
         text = "a DHCP server listens on every node; only root could ask it, but VMs that answer have their addresses from it"
         found.append(Finding(NOTE, text))
     return found

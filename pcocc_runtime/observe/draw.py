@@ -6,75 +6,71 @@ from collections.abc import Sequence
 from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, RoutedFacts
 from pcocc_runtime.naming import UPLINK
-from pcocc_runtime.observe.facts import Device, NetworkFacts, NodeFacts
+from pcocc_runtime.observe.facts import Answer, Device
 
 _HEADS = ("", "DEVICE", "ADDRESS", "MAC", "RECEIVED", "SENT", "DROPPED", "REACHED BY")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def plan_picture(nodes: Sequence[NodeFacts], silent: Sequence[str]) -> dict[str, Any]:
+def plan_picture(nodes: Sequence[Answer], silent: Sequence[str]) -> dict[str, Any]:
     """Return all that is known, as JSON shows it; a VM's counters are its own: what its tap has sent it has received."""
-    first = nodes[0]
-    every = {network.name: network for node in nodes for network in node.networks}
+    first = nodes[0].node
+    every = {network.name: network for one in nodes for network in one.node.networks}
     return {
         "job": first.job,
-        "vms": sum(len(ranks) for _name, ranks in first.nodes),
+        "vms": first.vm_count,
         "networks": [_plan_network(first.job, one) for one in sorted(every.values(), key=lambda one: one.index)],
-        "nodes": [_plan_node(node) for node in nodes],
+        "nodes": [_plan_node(one) for one in nodes],
         "silent": list(silent),
     }
 
 
 def _plan_network(job: int, one: NetworkFacts) -> dict[str, Any]:
-    tree: dict[str, Any] = {"name": one.name, "kind": one.kind, "mtu": one.mtu, "vms": list(one.members)}
-    if one.kind != "bridged":
+    tree: dict[str, Any] = {"name": one.name, "kind": one.kind, "mtu": one.mtu, "vms": list(one.ranks)}
+    if not isinstance(one, BridgedFacts):
         tree |= {"vni": naming.vxlan_vni(job), "port": naming.vxlan_port(job, one.index)}
-    if one.addresses:
+    if isinstance(one, RoutedFacts):
         outbound = one.outbound if isinstance(one.outbound, bool) else [str(allowed) for allowed in one.outbound]
         tree |= {"addresses": str(one.addresses), "gateway": one.gateway, "domain": one.domain, "outbound": outbound}
     return tree
 
 
-def _plan_node(node: NodeFacts) -> dict[str, Any]:
-    uplink = _plan_link(node.links.get(UPLINK)) | {"device": UPLINK} if UPLINK in node.links else None
-    return {"name": node.name, "networks": [_plan_share(node, one) for one in node.networks], "uplink": uplink}
+def _plan_node(answer: Answer) -> dict[str, Any]:
+    uplink = _plan_link(answer.links.get(UPLINK)) | {"device": UPLINK} if UPLINK in answer.links else None
+    return {"name": answer.node.name, "networks": [_plan_share(answer, one) for one in answer.node.networks], "uplink": uplink}
 
 
-def _plan_share(node: NodeFacts, network: NetworkFacts) -> dict[str, Any]:
+def _plan_share(answer: Answer, network: NetworkFacts) -> dict[str, Any]:
     bridge, tunnel = naming.bridge_name(network.index), naming.vxlan_name(network.index)
     tree: dict[str, Any] = {
         "name": network.name,
-        "bridge": {"device": bridge, **_plan_link(node.links.get(bridge))},
-        "vms": [_plan_vm(node, network, rank) for rank in network.ranks],
+        "bridge": {"device": bridge, **_plan_link(answer.links.get(bridge))},
+        "vms": [_plan_vm(answer, network, rank) for rank in answer.node.ranks_on(network)],
     }
-    if network.addresses:
-        tree["bridge"]["address"] = str(naming.node_address(network.addresses, node.index))
-    if network.kind != "bridged":
-        tree["tunnel"] = {"device": tunnel, **_plan_link(node.links.get(tunnel))}
+    if isinstance(network, RoutedFacts):
+        tree["bridge"]["address"] = str(naming.node_address(network.addresses, answer.node.index))
+    if not isinstance(network, BridgedFacts):
+        tree["tunnel"] = {"device": tunnel, **_plan_link(answer.links.get(tunnel))}
     return tree
 
 
-def _plan_vm(node: NodeFacts, network: NetworkFacts, rank: int) -> dict[str, Any]:
-    tap = naming.tap_name(rank, network.index)
-    state = _plan_link(node.links.get(tap))
+def _plan_vm(answer: Answer, network: NetworkFacts, rank: int) -> dict[str, Any]:
+    tap, node, routed = naming.tap_name(rank, network.index), answer.node, isinstance(network, RoutedFacts)
+    place, mac = next((place, one.mac) for place, one in enumerate(node.interfaces[rank]) if one.network == network.index)
+    state = _plan_link(answer.links.get(tap))
     state |= {"received": state["sent"], "sent": state["received"]}
-    forwards = [{"vm_port": port, "host_port": host} for vm, port, host in node.forwards if vm == rank and network.addresses]
+    forwards = [{"vm_port": one.vm_port, "host_port": one.host_port} for one in node.forwards if one.rank == rank and routed]
     return {
         "name": naming.vm_name(rank),
-        "interface": node.interface_of(rank, network.index),
-        "address": network.address_of(rank) or None,
-        "mac": _mac(node.job, network, rank),
+        "interface": f"eth{place}",
+        "address": network.address_of(rank) if isinstance(network, RoutedFacts) else None,
+        "mac": mac,
         "device": tap,
         **state,
         "forwards": forwards,
     }
-
-
-def _mac(job: int, network: NetworkFacts, rank: int) -> str:
-    if network.kind == "bridged":
-        return naming.bridged_mac(job, rank, network.index)
-    return naming.vm_mac(network.mac_prefix, rank, network.index)
 
 
 def _plan_link(link: Device | None) -> dict[str, Any]:

@@ -1,28 +1,30 @@
 """The task of `pcocc network`: what a node knows of the job's networks, asked as the job's user inside its namespace.
 
-A VM step whose command is `@netinfo show` or `@netinfo check [ADDRESS[:PORT]]`; each task sends one JSON tree (see netfacts).
+A VM step whose command is `@netinfo show` or `@netinfo check [ADDRESS[:PORT]]`; each task sends one answer (see facts).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, RoutedFacts, decode_node
 from pcocc_runtime.documents.verbs import NETWORK_VERB
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.observe.facts import (
     CHECK,
     ENDED_STATE,
     SHOW,
-    NetworkFacts,
-    NodeFacts,
+    Answer,
+    Device,
+    Failure,
+    ReachReport,
     choose_targets,
     encode_answer,
     parse_links,
-    parse_node,
 )
 from pcocc_runtime.system import files, process
 
@@ -39,96 +41,98 @@ def check_words(words: Sequence[str]) -> Sequence[str]:
 def operate(job: int, _vm: str, words: Sequence[str]) -> int:
     """Send what this node knows; a failure is sent too, so that it can be told beside what the others say."""
     task = int(os.environ.get("SLURM_PROCID", "0"))
+    content: Answer | Failure
     try:
-        tree = collect_facts(job, words)
+        content = collect_facts(job, words)
     except (PcoccError, OSError) as error:
-        tree = {"error": f"{os.environ.get('SLURMD_NODENAME') or os.uname().nodename}: {error}"}
-    for line in encode_answer(task, tree):
+        content = Failure(f"{os.environ.get('SLURMD_NODENAME') or os.uname().nodename}: {error}")
+    for line in encode_answer(task, content):
         os.write(1, f"{line}\n".encode())
     return 0
 
 
-def collect_facts(job: int, argv: Sequence[str]) -> dict[str, Any]:
+def collect_facts(job: int, argv: Sequence[str]) -> Answer:
     """Return what root's helper wrote about the job here, the devices of its namespace, and what those who are asked say."""
     if argv[:1] not in ([SHOW], [CHECK]) or len(argv) > 2:
         raise RequestError(f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
-    node = files.read_json(naming.job_dir(job) / "node.json")
-    if not isinstance(node, dict):
-        raise NodeError(f"the VMs of job {job} do not run on this node")
-    tree: dict[str, Any] = {"node": node, "links": read_links()}
+    node = decode_node(files.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if argv[0] == SHOW:
-        tree["vms"] = read_states(job, [rank for name, ranks in node["nodes"] if name == node["node"] for rank in ranks])
-    else:
-        tree |= check_networks(tree, argv[1] if len(argv) > 1 else None)
-    return tree
+        return Answer(node, read_links(), read_states(node))
+    return check_networks(Answer(node, read_links(), {}), argv[1] if len(argv) > 1 else None)
 
 
-def read_states(job: int, ranks: Sequence[int]) -> dict[str, str]:
-    """Return how far each of these VMs is, from what its keeper has written, and which others this node was told to have ended."""
-    others = {int(path.name[2:]) for path in Path(naming.job_dir(job)).glob("vm*") if path.name[2:].isdecimal()} - {*ranks}
-    states = [(rank, _read_state(job, rank)) for rank in (*ranks, *sorted(others))]
-    return {str(rank): state for rank, state in states if rank in ranks or state.startswith(ENDED_STATE)}
+def read_states(node: NodeFacts) -> dict[int, str]:
+    """Return how far each VM of the node is, from what its keeper has written, and which others this node was told to have ended."""
+    own = node.here.ranks
+    found = {int(path.name[2:]) for path in Path(naming.job_dir(node.job)).glob("vm*") if path.name[2:].isdecimal()}
+    states = {rank: _read_state(node.job, rank) for rank in sorted({*own, *found & {*range(node.vm_count)}})}
+    return {rank: state for rank, state in states.items() if rank in own or state.startswith(ENDED_STATE)}
 
 
 def _read_state(job: int, rank: int) -> str:
-    from pcocc_runtime.documents.vm_events import explain_end
+    from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state, explain_end
+    from pcocc_runtime.system.watch import is_abandoned
 
-    directory = naming.job_dir(job) / naming.vm_name(rank)
-    ended, ready = files.read_json(directory / "ended"), files.read_json(directory / "ready")
-    if isinstance(ended, dict):
-        return f"{ENDED_STATE}{explain_end(str(ended.get('reason')))}"
-    silent = files.read_json(directory / "silent")
-    if isinstance(silent, dict) and not ready:
-        return f"silent: no answer within {silent.get('seconds')} s"
-    return "up" if ready else "booting" if os.path.isdir(directory) else "not started"
+    directory = Path(naming.job_dir(job) / naming.vm_name(rank))
+    abandoned = is_abandoned(directory)  # asked first: whoever has the watch may write, and end, between the two looks
+    try:
+        found = decode_state((directory / STATE_FILE).read_text())
+    except FileNotFoundError:
+        boots = "unwatched: the process that would tell more has ended" if abandoned else "booting"
+        return boots if directory.is_dir() else "not started"
+    except ValueError as error:
+        return f"unknown: {error}"
+    if found.state == "ended":
+        return f"{ENDED_STATE}{explain_end(found.reason)}"
+    return found.state if found.state == "up" else f"silent: no answer within {found.seconds:g} s"
 
 
-def read_links() -> dict[str, dict[str, Any]]:
+def read_links() -> dict[str, Device]:
     """Return the devices of the namespace this process is in, by name."""
     text = process.run(["ip", "-json", "-statistics", "link", "show"], hint="install the package iproute2")
     return parse_links(text)
 
 
-def check_networks(tree: dict[str, Any], target: str | None) -> dict[str, Any]:
-    """Ask VMs, names and the world outside; what cannot be asked at all here is `trouble`."""
+def check_networks(answer: Answer, target: str | None) -> Answer:
+    """Return the answer with what VMs, names and the world outside say; what cannot be asked at all here is its trouble."""
     from pcocc_runtime.observe import probes
 
-    node = parse_node(tree)
-    routed = [one for one in node.networks if one.addresses]
+    node = answer.node
+    routed = [one for one in node.networks if isinstance(one, RoutedFacts)]
     try:
-        found = probes.ask_all(routed, lambda one: probe(node, one, target))
+        reports = probes.ask_all(routed, lambda one: probe(node, one, target))
     except NodeError as error:
-        return {"trouble": str(error)}
-    return {"probes": found, "dhcp": probes.listens_udp(_DHCP) if routed else None}
+        return replace(answer, trouble=str(error))
+    return replace(answer, reports=tuple(reports), dhcp=probes.listens_udp(_DHCP) if routed else None)
 
 
-def probe(node: NodeFacts, network: NetworkFacts, target: str | None) -> dict[str, Any]:
-    """Return what VMs, DNS server and a target outside answer in one network, in the form that netfacts reads."""
+def probe(node: NodeFacts, network: RoutedFacts, target: str | None) -> ReachReport:
+    """Return what VMs, DNS server and a target outside answer in one network."""
     from pcocc_runtime.observe import probes
 
-    tried = choose_targets(network.members, network.ranks, MOST_ASKED)
+    tried = choose_targets(network.ranks, node.ranks_on(network), MOST_ASKED)
     heard = probes.find_all(tried, lambda rank: probes.ping(network.address_of(rank), network.mtu))
     unheard = set(tried) - heard
     narrow = probes.find_all(unheard, lambda rank: probes.ping(network.address_of(rank), _SMALL))
     silent = probes.find_all(unheard - narrow, lambda rank: probes.answers_tcp(network.address_of(rank), _SSH))
-    wrong = check_names(network)
-    return {
-        "network": network.index,
-        "tried": tried,
-        "lost": sorted(unheard - narrow - silent),
-        "narrow": sorted(narrow),
-        "silent": sorted(silent),
-        "deaf": wrong is None,
-        "wrong_names": wrong or [],
-        "outbound": check_outbound(node, network, target) if target else None,
-    }
+    wrong = check_names(node, network)
+    return ReachReport(
+        network=network.index,
+        tried=tried,
+        lost=frozenset(unheard - narrow - silent),
+        narrow=frozenset(narrow),
+        silent=frozenset(silent),
+        wrong_names=tuple(wrong or ()),
+        deaf=wrong is None,
+        outbound=check_outbound(node, network, target) if target else None,
+    )
 
 
-def check_names(network: NetworkFacts) -> list[str] | None:
+def check_names(node: NodeFacts, network: RoutedFacts) -> list[str] | None:
     """Return a sentence for each name or address of this node's VMs, and of the first and last, that is wrong; None: no answer."""
     from pcocc_runtime.observe import probes, resolver
 
-    ranks = sorted({*network.ranks, *network.members[:1], *network.members[-1:]})
+    ranks = sorted({*node.ranks_on(network), *network.ranks[:1], *network.ranks[-1:]})
     pairs = [(f"{naming.vm_name(rank)}.{network.domain}", network.address_of(rank)) for rank in ranks]
     questions = [*pairs, *((address, name) for name, address in pairs)]
     names = {name for name, _address in pairs}
@@ -146,7 +150,7 @@ def check_names(network: NetworkFacts) -> list[str] | None:
     ]
 
 
-def check_outbound(node: NodeFacts, network: NetworkFacts, target: str) -> str | None:
+def check_outbound(node: NodeFacts, network: RoutedFacts, target: str) -> str | None:
     """Return why a target outside does not answer packets from the network, empty when it does, None when it need not."""
     from ipaddress import IPv4Address
 
@@ -156,7 +160,6 @@ def check_outbound(node: NodeFacts, network: NetworkFacts, target: str) -> str |
     allowed = network.outbound
     if not allowed or (isinstance(allowed, tuple) and not any(IPv4Address(address) in one for one in allowed)):
         return None
-    assert network.addresses is not None  # the caller's: only such networks have a way out
     source = str(naming.node_address(network.addresses, node.index))
     if port:
         return "" if probes.answers_tcp(address, int(port), source) else f"{target} takes no connection"

@@ -9,8 +9,8 @@ from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.reach import address_of
-from pcocc_runtime.observe.facts import NodeFacts
-from pcocc_runtime.terminal import columns
+from pcocc_runtime.observe.facts import Answer
+from pcocc_runtime.tables import columns
 
 UNKNOWN = "unknown"
 
@@ -40,20 +40,20 @@ class ListedVm:
     ports: tuple[tuple[int, int], ...]
 
 
-def find_vms(job: str, nodes: Sequence[NodeFacts]) -> list[ListedVm]:
+def find_vms(job: str, nodes: Sequence[Answer]) -> list[ListedVm]:
     """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another knows that they have ended."""
-    by_name = {node.name: node for node in nodes}
-    states = {rank: state for node in nodes for rank, state in node.states.items()}
+    by_name = {one.node.name: one for one in nodes}
+    states = {rank: state for one in nodes for rank, state in one.states.items()}
     return sorted(
-        (_find_vm(job, rank, name, by_name.get(name), nodes[0], states) for name, ranks in nodes[0].nodes for rank in ranks),
+        (_find_vm(job, rank, home.name, by_name.get(home.name), nodes[0], states) for home in nodes[0].node.nodes for rank in home.ranks),
         key=lambda vm: int(vm.name[2:]),
     )
 
 
-def _find_vm(job: str, rank: int, name: str, node: NodeFacts | None, any_node: NodeFacts, states: Mapping[int, str]) -> ListedVm:
-    address = address_of((node or any_node).reach, rank) or ""
-    state = node.states.get(rank, "not started") if node else states.get(rank, UNKNOWN)
-    ports = tuple((host, port) for vm, port, host in node.forwards if vm == rank) if node else ()
+def _find_vm(job: str, rank: int, name: str, answer: Answer | None, other: Answer, states: Mapping[int, str]) -> ListedVm:
+    address = address_of((answer or other).node.reach, rank) or ""
+    state = answer.states.get(rank, "not started") if answer else states.get(rank, UNKNOWN)
+    ports = tuple((one.host_port, one.vm_port) for one in answer.node.forwards if one.rank == rank) if answer else ()
     return ListedVm(job, naming.vm_name(rank), name, state, address, ports)
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from pcocc_runtime.progress import Advance
+from pcocc_runtime.system.copy import begin_sum, copy_extents, read_pieces
 
 T = TypeVar("T")
-
-_PIECE = 16 << 20  # bytes copied between two looks at signals
-_CHUNK = 1 << 20
-_CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY)  # copy_file_range(2)
 
 
 def copy_layer(
@@ -37,7 +32,7 @@ def copy_layer(
         with _Helpers() as helpers:
             sums = helpers.start(lambda stop: _hash(reader.fileno(), head, stop))
             helpers.start(lambda stop: _flush(writer.fileno(), stop))
-            for done in _copy(reader.fileno(), writer.fileno(), len(head), total):
+            for done in copy_extents(reader.fileno(), writer.fileno(), len(head), total):
                 with helpers.signals:
                     watch(done, total)
             with helpers.signals:
@@ -128,12 +123,12 @@ class _Helpers:
 
 
 def _hash(fd: int, head: bytes, stop: threading.Event) -> str:
-    machine, at = hashlib.sha256(head), len(head)
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
-    while not stop.is_set() and (count := os.preadv(fd, [buffer], at)):
-        machine.update(view[:count])
-        at += count
+    machine = begin_sum()
+    machine.update(head)
+    for piece in read_pieces(fd, len(head)):
+        if stop.is_set():
+            break
+        machine.update(piece)
     return machine.hexdigest()
 
 
@@ -142,41 +137,3 @@ def _flush(fd: int, stop: threading.Event) -> str:
     while not stop.wait(0.1):
         os.fdatasync(fd)
     return ""
-
-
-def _copy(source: int, target: int, at: int, total: int) -> Iterator[int]:
-    """Copy what is no hole; yields, again and again, how far it is."""
-    while at < total:
-        begin = _seek(source, at, os.SEEK_DATA, total)
-        end = _seek(source, begin, os.SEEK_HOLE, total)
-        at = begin
-        while at < end:
-            at += _copy_piece(source, target, at, min(end - at, _PIECE))
-            yield at
-
-
-def _seek(fd: int, at: int, whence: int, total: int) -> int:
-    """Return where the next data or hole begins, `total` when there is none."""
-    try:
-        return min(os.lseek(fd, at, whence), total)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return total
-        if error.errno == errno.EINVAL:  # a file system that knows no holes
-            return at if whence == os.SEEK_DATA else total
-        raise
-
-
-def _copy_piece(source: int, target: int, at: int, size: int) -> int:
-    try:
-        count = os.copy_file_range(source, target, size, at, at)
-    except OSError as error:
-        if error.errno not in _CANNOT:
-            raise
-        count = 0
-    if not count:
-        data = os.pread(source, min(size, _CHUNK), at)
-        if not data:
-            raise OSError(errno.EIO, "the file has become shorter")
-        count = os.pwrite(target, data, at)
-    return count

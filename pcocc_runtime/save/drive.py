@@ -8,14 +8,14 @@ VM's keeper takes all of that away again, however this process ends.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pcocc_runtime.documents.save import EXPORT_SOCKET, SAVE_FILTER, SAVE_OVERLAY, SAVE_VIEW
+from pcocc_runtime.documents.save import EXPORT_SOCKET, SAVE_FILTER, SAVE_VIEW
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import qemu_img
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.save.link import SaverConnection
 from pcocc_runtime.save.moment import Note, SavedVm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.nodes import plan_aside, plan_filter
 
 _OLDEST = (7, 1)  # QEMU's copy-before-write got on-cbw-error: an old block that cannot be kept is no error of the guest's
 _EXPORT = "drive"
@@ -63,17 +63,3 @@ def keep_old_blocks(vm: SavedVm, index: int, link: SaverConnection, safe: bool, 
     with frozen(vm, link, safe, note):
         link.command("qom-set", path=shown["qdev"], property="drive", value=SAVE_FILTER)
     link.command("blockdev-add", driver="snapshot-access", file=SAVE_FILTER, **{"node-name": SAVE_VIEW})
-
-
-def plan_aside(path: str) -> dict[str, Any]:
-    """Return QEMU's options of the file of old blocks, which nobody needs after a crash."""
-    cache = {"direct": False, "no-flush": True}
-    return {"driver": "qcow2", "node-name": SAVE_OVERLAY, "cache": cache, "file": {"driver": "file", "filename": path, "cache": cache}}
-
-
-def plan_filter(node: str) -> dict[str, Any]:
-    """Return QEMU's options of what stands between the guest and the drive meanwhile; the guest meets no error of the copy's."""
-    return {
-        "driver": "copy-before-write", "node-name": SAVE_FILTER, "file": node, "target": SAVE_OVERLAY,
-        "on-cbw-error": "break-snapshot", "discard": "unmap",
-    }  # fmt: skip

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pcocc_runtime.documents.save import Command, Drive, Frozen, Layer, Outcome, Reply, decode_answer, encode_request
 from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.qemu.qmp import Messages
+
+if TYPE_CHECKING:
+    from pcocc_runtime.documents.save import Answer, Request
+    from pcocc_runtime.qemu.qmp import Message, Unreadable
 
 TURN_SECONDS = 5.0  # another save may be about to end
 REPLY_SECONDS = 60.0  # a disk may have much to flush before it can be put under another
@@ -19,12 +24,13 @@ class SaverConnection:
 
     def __init__(self, path: str, vm: str) -> None:
         self.vm = vm
-        self._heard = b""
+        self._messages = Messages()
+        self._heard: list[Message | Unreadable] = []
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(TURN_SECONDS)
             self._socket.connect(path)
-            self._line(TURN_SECONDS)
+            self._next(TURN_SECONDS)
         except TimeoutError:
             self._socket.close()
             raise RequestError(f"another save of {vm} is under way, or about to end", "try again when it has ended") from None
@@ -34,63 +40,71 @@ class SaverConnection:
         except OSError:
             self._socket.close()
             raise self._ended() from None
+        except NodeError:
+            self._socket.close()
+            raise
 
     def command(self, name: str, /, **arguments: Any) -> Any:
         """Return what QEMU answers; NodeError when it refuses."""
-        answer = self._talk({"execute": name, "arguments": arguments})
-        if "error" in answer:
-            raise NodeError(f"{self.vm}'s QEMU refuses {name}: {answer['error'].get('desc')}")
-        return answer.get("return")
+        answer = self._talk(Command(name, arguments))
+        if answer.error is not None:
+            raise NodeError(f"{self.vm}'s QEMU refuses {name}: {answer.error}")
+        return answer.message.get("return")
 
     def tell_frozen(self, frozen: bool) -> None:
         """Have the guest's file systems thawed if this process ends before it says that they are."""
-        self._send({"frozen": frozen})
+        self._send(Frozen(frozen))
 
     def tell_layer(self, path: str) -> None:
         """Have a file removed if this process does not do so."""
-        self._send({"layer": path})
+        self._send(Layer(path))
 
     def tell_drive(self, device: str, node: str) -> None:
         """Have a device of QEMU's use this block node alone when this process has ended."""
-        self._send({"drive": [device, node]})
+        self._send(Drive(device, node))
 
     def finish(self, seconds: float) -> str | None:
         """Have everything put back; return why that has not come to an end, None when it has, or when the VM has ended."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
-            answer = self._line(seconds)
+            answer = self._next(seconds)
         except TimeoutError:
             return f"not done after {seconds:.0f} s"
         except OSError:
             return None
-        return None if answer.get("merged") else str(answer.get("error"))
+        return answer.error if isinstance(answer, Outcome) else f"its keeper says {answer}"
 
-    def _talk(self, words: dict[str, Any]) -> dict[str, Any]:
-        self._send(words)
+    def _talk(self, command: Command) -> Reply:
+        self._send(command)
         try:
-            return self._line(REPLY_SECONDS)
+            answer = self._next(REPLY_SECONDS)
         except TimeoutError:
             raise NodeError(f"{self.vm}'s QEMU did not answer within {REPLY_SECONDS:.0f} s") from None
         except OSError:
             raise self._ended() from None
+        if not isinstance(answer, Reply):
+            raise NodeError(f"{self.vm}'s keeper did not answer {command.execute}, but says {answer}")
+        return answer
 
-    def _send(self, words: dict[str, Any]) -> None:
+    def _send(self, request: Request) -> None:
         try:
-            self._socket.sendall(json.dumps(words).encode() + b"\n")
+            self._socket.sendall(encode_request(request))
         except OSError:
             raise self._ended() from None
 
-    def _line(self, seconds: float) -> dict[str, Any]:
+    def _next(self, seconds: float) -> Answer:
+        """Return what the keeper says next; TimeoutError, another OSError when it has ended, NodeError when it says nothing known."""
         deadline = time.monotonic() + seconds
-        while b"\n" not in self._heard:
+        while not self._heard:
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             data = self._socket.recv(1 << 16)
             if not data:
                 raise ConnectionResetError
-            self._heard += data
-        line, _, self._heard = self._heard.partition(b"\n")
-        words: dict[str, Any] = json.loads(line)
-        return words
+            self._heard += self._messages.feed(data)
+        try:
+            return decode_answer(self._heard.pop(0))
+        except ValueError as error:
+            raise NodeError(f"what {self.vm}'s keeper says cannot be read: {error}") from None
 
     def _ended(self) -> NodeError:
         return NodeError(f"{self.vm} has ended", "what its image's revisions were before, they are")

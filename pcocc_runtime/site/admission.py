@@ -1,6 +1,6 @@
-"""Whether a virtual cluster may and can be had: who asks for its resource sets, and whether their networks go together.
+"""Whether somebody may have a virtual cluster: who its resource sets are for, and whether their networks fit.
 
-Asked twice: for the user by srun, sbatch and salloc, early and in good faith; and by root on every node of the job.
+Asked twice: by srun, sbatch and salloc, to tell the user early; and by root on every node of the job.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ensure_charged(sets: Sequence[ResourceSet], place: Charge) -> None:
 
 
 def ensure_admitted(sets: Sequence[ResourceSet], read_person: Callable[[], Person]) -> None:
-    """Raise RequestError unless the person may use every set; the databases are asked only where a set names users or groups."""
+    """Raise RequestError unless the person, who is looked up only if need be, may use every set."""
     limited = [one for one in sets if one.access.users or one.access.groups]
     if limited:
         person = read_person()
@@ -50,15 +50,15 @@ def _ensure_allowed(one: ResourceSet, person: Person) -> None:
 
 def _denial(one: ResourceSet, whom: str, admitted: Sequence[str]) -> RequestError:
     message = f"resource set {one.name!r} is not for {whom}; it is for: {', '.join(admitted)}"
-    return RequestError(message, "take a template with another resource-set: 'pcocc template list' names them")
+    return RequestError(message, "use a template with another resource-set: see 'pcocc template list'")
 
 
 def ensure_compatible(sets: Sequence[ResourceSet], networks: Mapping[str, Network]) -> None:
     """Raise RequestError unless one virtual cluster can have the networks of all these sets."""
     names = list(dict.fromkeys(name for one in sets for name in one.networks))
     if len(names) > naming.MAX_NETWORKS:
-        raise RequestError(f"these VMs have {len(names)} networks together, a job can have {naming.MAX_NETWORKS}",
-                           "split the VMs over several jobs")  # fmt: skip
+        message = f"these VMs have {len(names)} networks together, but a job can have {naming.MAX_NETWORKS} at most"
+        raise RequestError(message, "split the VMs over several jobs")
     pair = find_overlap(names, networks)
     if pair:
         raise RequestError(render_overlap(pair), "use templates whose resource sets do not have both of them")

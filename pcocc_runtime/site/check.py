@@ -11,20 +11,23 @@ from pcocc_runtime.images import references
 from pcocc_runtime.networks.settings import find_network_notes
 from pcocc_runtime.settings import checks, directories
 from pcocc_runtime.settings.checks import Problems
+from pcocc_runtime.site.limits import check_limits
 from pcocc_runtime.site.policy import Policy, parse_policy
 from pcocc_runtime.site.resource_sets import ResourceSet
 from pcocc_runtime.site.site import Site, load_site
 from pcocc_runtime.system import accounts
 from pcocc_runtime.templates import inherit
 from pcocc_runtime.templates.load import load_templates
-from pcocc_runtime.templates.settings import Resolved, Template
+from pcocc_runtime.templates.settings import limit_keys
+from pcocc_runtime.templates.template import Resolved, Template
 
 
 def find_set(site: Site, chosen: Resolved) -> ResourceSet:
-    """Return the resource set of a template; ConfigError when it has none or names one that does not exist."""
+    """Return the resource set of a template; ConfigError when it has none, or there is none of that name."""
     name = chosen.values["resource-set"]
     if name is None:
-        raise chosen.error("resource-set", "resource-set is missing, and no resource set of the site is the default")
+        message = "resource-set is missing, and no resource set of the site is the default"
+        raise chosen.error("resource-set", message)
     if name not in site.all_sets:
         hint = f"resource sets of this site: {', '.join(sorted(site.all_sets)) or 'none'}"
         raise chosen.error("resource-set", f"there is no resource set {name!r}", hint)
@@ -45,23 +48,34 @@ class Everything:
     notes: tuple[str, ...] = ()
 
 
+def load_site_and_templates(
+    confdir: str, user_dir: str | None, problems: Problems
+) -> tuple[Site, dict[str, Template]]:
+    """Return the site's settings, and the templates of the site and the user, as far as they are right."""
+    site = load_site(confdir, problems)
+    check_limits(site.users_may_set, limit_keys(), problems)
+    return site, load_templates(confdir, user_dir, problems)
+
+
 def load_everything(confdir: str) -> Everything:
     """Return the site's settings, templates and policy, checked against each other."""
     problems: Problems = []
-    site = load_site(confdir, problems)
-    every = load_templates(confdir, None, problems)
+    site, every = load_site_and_templates(confdir, None, problems)
     check_templates(site, every, problems)
     references.parse_repos(directories.read_tree(f"{confdir}/repos.yaml", problems), True, None, problems)
     tree = directories.read_tree(f"{confdir}/policy.yaml", problems)
     policy = parse_policy(tree, every, site.all_sets, problems)
-    notes = find_network_notes(directories.read_tree(f"{confdir}/networks.yaml", []))
-    return Everything(site, every, policy, tuple(problems), (*notes, *_find_strangers(site, f"{confdir}/resources.yaml")))
+    notes = [
+        *find_network_notes(directories.read_tree(f"{confdir}/networks.yaml", [])),
+        *_find_strangers(site, f"{confdir}/resources.yaml"),
+    ]
+    return Everything(site, every, policy, tuple(problems), tuple(notes))
 
 
 def _find_strangers(site: Site, file: str) -> list[str]:
     """Return a note for each user and group that a resource set is for and this host does not know."""
     return [
-        f"{file}: {one.name}.{key}: this host knows no {key[:-1]} {name!r}"
+        f"{file}: {one.name}.{key}: there is no {key[:-1]} {name!r} on this host"
         for one in site.all_sets.values()
         for key, exists in (("users", accounts.user_exists), ("groups", accounts.group_exists))
         for name in getattr(one.access, key)
@@ -71,7 +85,7 @@ def _find_strangers(site: Site, file: str) -> list[str]:
 
 def check_templates(site: Site, every: Mapping[str, Template], problems: Problems) -> None:
     """Add to `problems` what is wrong between templates, and between templates and resource sets."""
-    sets_unread = any(problem.key is None and problem.file.endswith("/resources.yaml") for problem in problems)
+    sets_unread = any(one.key is None and one.file.endswith("/resources.yaml") for one in problems)
     for one in every.values():
         if one.is_image:
             continue

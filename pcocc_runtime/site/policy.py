@@ -1,4 +1,4 @@
-"""The site's policy: who may use which template and resource set, and how many VMs; as a Lua table for job_submit."""
+"""The site's policy, also as a Lua table for job_submit: who may use which templates, and how many VMs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.tree import Node
 from pcocc_runtime.site.resource_sets import ACCESS_KEYS, ANYBODY, Access, ResourceSet, members
 from pcocc_runtime.templates.inherit import resolve
-from pcocc_runtime.templates.settings import Template
+from pcocc_runtime.templates.template import Template
 
 _KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check those: docs/decisions/008
 
@@ -71,7 +71,7 @@ def parse_policy(
             if name not in known:
                 problems.append(node.error(f"the site has no {key[:-1].replace('-', ' ')} {name!r}"))
             elif key == "resource-sets" and name in access:
-                problems.append(node.error("who may use it is said in resources.yaml too", "keep one of the two"))
+                problems.append(node.error("resources.yaml says who may use it, too", "keep one of the two"))
     return Policy(
         values.get("limits", ()),
         {name: rule for name, (_node, rule) in values.get("templates", {}).items()},
@@ -79,14 +79,17 @@ def parse_policy(
     )
 
 
-def render_policy(policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None) -> str:
+def render_policy(
+    policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None
+) -> str:
     """Return the text of policy.lua."""
+    sets = {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()}
     table = {
         "max_vms": max_vms,
         "limits": [{**_access_table(limit.access), "max_vms": limit.max_vms} for limit in policy.limits],
         "templates": {name: _template_table(templates, name, default_set) for name in templates},
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
-        "set_access": {name: table for name, one in (policy.resource_sets or {}).items() if (table := _access_table(one))},
+        "set_access": {name: table for name, table in sets.items() if table},
     }
     head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
     return f"{head}\nreturn {_render(table, 0)}\n"
@@ -135,5 +138,5 @@ _RESERVED = frozenset((
 
 def _quote(text: str) -> str:
     """Return a Lua string literal; what is not plain ASCII goes in as decimal escapes of its UTF-8 bytes."""
-    plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in text.encode())
-    return '"' + "".join(plain) + '"'
+    words = [chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in text.encode()]
+    return f'"{"".join(words)}"'

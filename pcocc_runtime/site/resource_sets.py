@@ -64,9 +64,9 @@ _RESOURCE_SET = (
 def parse_resources(
     tree: Node, networks: Mapping[str, Network], problems: Problems, broken: Container[str] | None = ()
 ) -> dict[str, ResourceSet]:
-    """Return the resource sets of resources.yaml by name; each network they list must exist, one set may be default.
+    """Return the resource sets of resources.yaml by name; their networks must exist, one set may be the default.
 
-    Nothing is said of a network in `broken`, whose own definition is wrong, and of none when `broken` is None.
+    Nothing is said of networks in `broken`, whose own definition is wrong, and of none at all if that is None.
     """
     found: dict[str, ResourceSet] = {}
     for name, node in checks.read_names(tree, "resource set", problems).items():
@@ -81,7 +81,7 @@ def parse_resources(
     defaults = [name for name, one in found.items() if one.default]
     for name in defaults[1:]:
         place = tree.value[name].value["default"]
-        problems.append(place.error(f"{defaults[0]!r} is the default already; only one can be"))
+        problems.append(place.error(f"{defaults[0]!r} is the default already, and there can be only one"))
     return found
 
 
@@ -94,7 +94,7 @@ def _check_networks(
     node: Node, names: tuple[str, ...], networks: Mapping[str, Network], broken: Container[str] | None
 ) -> Iterable[ConfigError]:
     if len(names) > naming.MAX_NETWORKS:
-        yield node.error(f"{len(names)} networks are listed, a VM can have {naming.MAX_NETWORKS}")
+        yield node.error(f"{len(names)} networks are listed, but a VM can have {naming.MAX_NETWORKS} at most")
     known = f"networks.yaml has: {', '.join(sorted(networks)) or 'none'}"
     for index, (name, item) in enumerate(zip(names, node.value, strict=True)):
         if name in names[:index]:
@@ -108,7 +108,7 @@ def _check_networks(
 def find_overlap(
     names: Iterable[str], networks: Mapping[str, Network], one: str | None = None
 ) -> tuple[EthernetNetwork, EthernetNetwork] | None:
-    """Return the first two of these networks (`one` among them, when given) that would give out the same addresses."""
+    """Return the first two of these networks, `one` of them if given, that would give out the same addresses."""
     found = (networks.get(name) for name in dict.fromkeys(names))
     routed = [each for each in found if isinstance(each, EthernetNetwork) and each.layer == "L3"]
     pairs = ((a, b) for a, b in combinations(routed, 2) if a.int_network.overlaps(b.int_network))

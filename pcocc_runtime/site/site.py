@@ -1,38 +1,29 @@
 """The site's and the user's configuration, read from its directories.
 
-`confdir` is /etc/pcocc for whatever runs as root; only unprivileged commands let PCOCC_SYSTEM_CONF_DIR move it.
+`confdir` is /etc/pcocc for whatever runs as root; PCOCC_SYSTEM_CONF_DIR moves it for other users only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pcocc_runtime.networks.kinds import BuildableNetwork, Network
 from pcocc_runtime.networks.settings import parse_networks
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.directories import SITE_DIR, read_tree
-from pcocc_runtime.site.limits import Limits
 from pcocc_runtime.site.resource_sets import ResourceSet, find_obstacle, parse_resources
-from pcocc_runtime.site.settings import PCOCC, ImageCache
+from pcocc_runtime.site.settings import PCOCC, SiteSettings
 
 if TYPE_CHECKING:
     from pathlib import PurePath
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Site(SiteSettings):
     """What the site's admin has set; `networks` are those the nodes can build."""
 
-    accel: str = "auto"
-    qemu: str = "/usr/bin/qemu-system-x86_64"
-    scratch: str = "/var/lib/pcocc/scratch"
-    max_vms: int = 1024
-    boot_timeout: int = 300
-    shutdown_grace: int = 20  # below the default of Slurm's KillWait
-    image_cache: ImageCache | None = None
-    users_may_set: Limits = field(default_factory=Limits)
     networks: dict[str, BuildableNetwork] = field(default_factory=dict)
     resource_sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     all_networks: dict[str, Network] = field(default_factory=dict)
@@ -55,11 +46,11 @@ def read_site(confdir: str | PurePath = SITE_DIR) -> Site:
 
 def load_site(confdir: str | PurePath, problems: Problems) -> Site:
     """Return the site's settings as far as they are right; what is wrong is added to `problems`."""
-    values: dict[str, Any] = checks.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), PCOCC, problems)
+    values = checks.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), PCOCC, problems)
     every, broken = _load_networks(f"{confdir}/networks.yaml", problems)
     sets = parse_resources(read_tree(f"{confdir}/resources.yaml", problems), every, problems, broken)
     return Site(
-        **{key.replace("-", "_"): value for key, value in values.items()},
+        **checks.as_fields(values),
         networks={name: one for name, one in every.items() if isinstance(one, BuildableNetwork)},
         resource_sets={name: one.networks for name, one in sets.items() if not find_obstacle(one, every)},
         all_networks=every,
@@ -68,7 +59,7 @@ def load_site(confdir: str | PurePath, problems: Problems) -> Site:
 
 
 def _load_networks(path: str, problems: Problems) -> tuple[dict[str, Network], set[str] | None]:
-    """Return the networks that are right, and the names of those that are not, None when the file cannot be read at all."""
+    """Return the networks that are right, and the names of the others, None if the file cannot be read at all."""
     before = len(problems)
     tree = read_tree(path, problems)
     unread = len(problems) > before or not isinstance(tree.value, dict)

@@ -29,7 +29,7 @@ def read_job(job: int) -> JobFacts:
 
 
 def read_boot_steps(job: int) -> tuple[Step, ...]:
-    """Return the live boot steps of a job; none when the job has ended."""
+    """Return the running boot steps of a job; none when the job has ended."""
     try:
         return parse_steps(process.run(["scontrol", "--oneliner", "show", "step", str(job)]))
     except NodeError:
@@ -37,28 +37,29 @@ def read_boot_steps(job: int) -> tuple[Step, ...]:
 
 
 def cancel_step_of(job: int, pid: int) -> None:
-    """Cancel the boot step that a certain srun of this host started."""
+    """Cancel the boot step that the srun with this pid on this host started."""
     for step in read_boot_steps(job):
-        if step.is_of(pid):
+        if step.is_of(pid, os.uname().nodename):
             subprocess.run(["scancel", "--quiet", step.name], check=False, stdin=subprocess.DEVNULL, capture_output=True)
 
 
 def read_running(job: str) -> Running:
-    """Return what Slurm knows of a job and its boot step; RequestError when there is no such job or no VMs of it run."""
+    """Return what Slurm knows of a job and its boot step; RequestError when there is no such job or its VMs do not run."""
     try:
         shown = process.run(["scontrol", "--oneliner", "show", "job", job])
         steps = process.run(["scontrol", "--oneliner", "show", "step", field_of(shown, "JobId", job)])
     except NodeError as error:
         if "Invalid job id" not in error.message:
             raise
-        raise RequestError(f"Slurm knows no job {job}, or none that runs", "'squeue' lists those that do") from None
+        raise RequestError(f"Slurm knows no running job {job}", "'squeue' lists the jobs that run") from None
     return parse_running(job, shown, steps)
 
 
 def list_running(user: str | None) -> tuple[Listed, ...]:
     """Return the jobs whose VMs run, of a user or of all, in the order of their numbers.
 
-    Slurm writes names of jobs and steps as they are, with line ends: `mark`, which nobody knows before, begins each line of its own.
+    Slurm writes the names of jobs and steps as they are, line ends included: a random `mark` begins each line that is not
+    part of a name.
     """
     mark = os.urandom(8).hex()
     argv = ["squeue", "--noheader", "--all", *([f"--user={user}"] if user else [])]
@@ -70,7 +71,8 @@ def list_running(user: str | None) -> tuple[Listed, ...]:
 
 def read_controller() -> str | None:
     """Return the IPv4 address of the first slurmctld's host, None when it cannot be found out."""
-    match = re.search(r"^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", process.run(["scontrol", "show", "config"]), re.MULTILINE)
+    shown = process.run(["scontrol", "show", "config"])
+    match = re.search(r"^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", shown, re.MULTILINE)
     return resolve_host(match[2] or match[1]) if match else None
 
 

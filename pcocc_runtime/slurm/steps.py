@@ -1,53 +1,53 @@
-"""The steps pcocc starts: that which boots the VMs, and those that operate on them."""
+"""The steps that pcocc starts: the one that boots the VMs, and those that operate on them."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
 from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number
+from pcocc_runtime.system import installed
 
 
 def run_step(job: str, vms: str, words: Sequence[str]) -> int:
-    """Run a VM operation in VMs of a job of the caller's, with this process's input and output; return srun's status."""
+    """Run an operation in VMs of one of the caller's jobs, with this process's input and output; return srun's status."""
     ensure_job_number(job)
     if not re.fullmatch(r"vm(0|[1-9][0-9]*|\[[0-9,-]+\])(,vm(0|[1-9][0-9]*|\[[0-9,-]+\]))*", vms, re.ASCII):
-        raise RequestError(f"{vms[:80]!r} is no set of VMs", "write vm0, or vm[0-3,7]")
+        raise RequestError(f"{vms[:80]!r} is not a set of VMs", "write vm0, or vm[0-3,7]")
     running = read_running(job)
     if os.geteuid() != running.uid:
-        raise RequestError(f"job {job} is {running.user}'s, who alone can save its VMs")
+        raise RequestError(f"job {job} belongs to {running.user}, and only its owner can save its VMs")
     return run_vm_step(operation_argv(running.job, vms, words))
 
 
-LAUNCHER = Path(__file__).resolve().parents[4] / "libexec/pcocc/launch"
+LAUNCHER = f"{installed.LIBEXEC}/launch"
 _KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"}
 
 
 def boot_argv(facts: JobFacts, vms: int, sets: str, whole_nodes: bool = False) -> list[str]:
-    """Return the srun that boots the cluster: one task one VM, beside the job's other steps.
+    """Return the srun that boots the cluster: one task for each VM, beside the job's other steps.
 
-    A step that names no CPUs gets all that the job has on its nodes.
-    A step that names its memory waits for steps that hold it, `--overlap` or not (tried, 22.05); `--mem=0` shares the job's.
+    A step that names no CPUs gets all that the job has on its nodes. A step that names its memory waits for other steps
+    that hold it, even with `--overlap` (tried, 22.05); with `--mem=0` it shares the job's.
     """
     cpus = ["--cpu-bind=none"] if whole_nodes else [f"--cpus-per-task={facts.cpus_per_task}"]
     return [
         "srun", f"--jobid={facts.job}", "--overlap", f"--ntasks={vms}", f"--nodes={facts.nodes}",
         "--distribution=block", *cpus, "--mem=0", f"--job-name={wire.BOOT_STEP}",
         "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/",
-        f"--{wire.OPTION_BOOT}={sets}", str(LAUNCHER),
+        f"--{wire.OPTION_BOOT}={sets}", LAUNCHER,
     ]  # fmt: skip
 
 
 def start_step(argv: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start an srun of ours, free of what the surrounding step's environment would make of it."""
+    """Start an srun without those variables of the surrounding step that would change what it does."""
     return _start(argv, environment, subprocess.PIPE)
 
 
@@ -62,16 +62,16 @@ def _clean_environment() -> dict[str, str]:
 
 _SPREAD = (
     f"d={wire.RUN_DIR}/$1/$2; "
-    '[ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/ended.new && mv $d/ended.new $d/ended'
+    '[ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/$4.new && mv $d/$4.new $d/$4'
 )
 
 
 def spread_end(job: int, nodes: int, vm: str, reason: str) -> None:
-    """Leave word of a VM's end on every node of its job, for the steps that use it from there; waits for nothing."""
+    """Leave a note of a VM's end on every node of its job, for steps that use the VM from there; does not wait for it."""
     argv = [
         "srun", f"--jobid={job}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--mem=0",
         "--job-name=pcocc-ended", "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/", "--quiet",
-        "sh", "-c", _SPREAD, "sh", str(job), vm, json.dumps({"reason": reason}),
+        "sh", "-c", _SPREAD, "sh", str(job), vm, encode_state(VmState("ended", reason=reason)), STATE_FILE,
     ]  # fmt: skip
     _start(argv, {}, subprocess.DEVNULL)
 
@@ -83,7 +83,7 @@ def _is_slurms(name: str) -> bool:
 def network_argv(running: Running, words: Sequence[str]) -> list[str]:
     """Return the srun of `pcocc network`: one task on each node, which the plugin puts into the job's namespace there.
 
-    Whichever VM a VM step names, the namespace is the job's; vm0 is one that every cluster has. See `network_environment`.
+    A VM step names a VM, but the namespace is the job's; every cluster has a vm0. See `network_environment`.
     """
     return [
         "srun", f"--jobid={running.job}", "--overlap", f"--nodes={running.nodes}", f"--nodelist={running.node_list}",
@@ -93,13 +93,14 @@ def network_argv(running: Running, words: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-_LOOK_SECONDS = "3"  # that a node has to make the namespace, which takes half a second
+_LOOK_SECONDS = "3"  # for which a node is given time to make the namespace, which takes half a second
 
 
 def network_environment(running: Running) -> dict[str, str]:
-    """Return what makes an srun typed anywhere one inside the job, for srun and for the plugin (spank/client.c).
+    """Return the variables that make an srun typed anywhere one inside the job, for srun and for the plugin (spank/client.c).
 
-    A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were still to come.
+    A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were still to
+    come.
     """
     return {
         "SLURM_JOB_ID": str(running.job), wire.ENV_TEMPLATE: "any:1", wire.ENV_PATIENCE: _LOOK_SECONDS, wire.ENV_STEP_INSIDE: "1",
@@ -115,14 +116,14 @@ def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
         other = {"user": running.uid, "group": running.gid, "extra_groups": groups}
         env |= {"USER": running.user, "LOGNAME": running.user, "HOME": "/"}
     done = subprocess.run(
-        network_argv(running, words), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=env, cwd="/",
-        check=False, **other,
+        network_argv(running, words), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        env=env, cwd="/", check=False, **other,
     )  # fmt: skip
     return done.stdout, done.stderr
 
 
 def operation_argv(job: int, vms: str, words: Sequence[str], node: str | None = None) -> list[str]:
-    """Return the srun of an operation on VMs (a command that begins with '@'), one task for each; `node` is where."""
+    """Return the srun of an operation on VMs (a command that begins with '@'), one task for each; `node` is where to run it."""
     where = [f"--nodelist={node}", "--nodes=1", "--ntasks=1"] if node else []
     return [
         "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where, "--input=none",
@@ -136,7 +137,7 @@ def _operation_environment() -> dict[str, str]:
 
 
 def run_vm_step(argv: list[str]) -> int:
-    """Run such an srun with our input and output; return its exit status. What interrupts us reaches it too."""
+    """Run such an srun with our input and output; return its exit status. Ctrl-C reaches it, too."""
     try:
         child = subprocess.Popen(argv, env=_operation_environment())
     except OSError as error:
@@ -146,11 +147,11 @@ def run_vm_step(argv: list[str]) -> int:
             status = child.wait()
             return status if status >= 0 else 128 - status
         except KeyboardInterrupt:
-            continue  # the terminal has told srun too, which ends the step in order
+            continue  # the terminal sends it to srun, too, which ends the step in order
 
 
 def become_vm_step(argv: list[str], inside: bool) -> NoReturn:
-    """Become such an srun, whose tasks begin inside the job's network namespace or in the node's own network."""
+    """Replace this process by such an srun, whose tasks begin inside the job's network namespace or in the node's own network."""
     try:
         os.execvpe(argv[0], argv, {**_operation_environment(), **({wire.ENV_STEP_INSIDE: "1"} if inside else {})})
     except OSError as error:

@@ -1,8 +1,7 @@
-"""What Slurm's commands print, parsed: pure, so that each release's words can be kept as samples."""
+"""What Slurm's commands print, parsed; quiet, so that what each release prints can be kept as samples."""
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 
@@ -11,14 +10,14 @@ from pcocc_runtime.errors import NodeError, RequestError, one_line
 
 
 def ensure_job_number(text: str) -> None:
-    """Raise RequestError unless a text is the number of a job, or of a task of an array as JOB_TASK."""
+    """Raise RequestError unless a text is the number of a job, or of a task of a job array as JOB_TASK."""
     if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", text):
-        raise RequestError(f"{text!r} is not the number of a job", "squeue shows them; a task of an array is JOB_TASK")
+        raise RequestError(f"{text!r} is not the number of a job", "squeue shows the numbers; a task of a job array is JOB_TASK")
 
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """A running job as scontrol(1) shows it; of the memories (MiB) one is 0, or both when Slurm limits none."""
+    """A running job as scontrol(1) shows it, memory in MiB; one of the memories is 0, both when Slurm limits none."""
 
     job: int
     nodes: int
@@ -49,15 +48,15 @@ def mebibytes(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A live boot step as `JOB.STEP`, and the srun it belongs to."""
+    """A running boot step as `JOB.STEP`, and the srun that started it."""
 
     name: str
     host: str
     pid: int
 
-    def is_of(self, pid: int) -> bool:
-        """Tell whether the srun with this pid on this host started the step."""
-        return self.pid == pid and self.host.partition(".")[0] == os.uname().nodename.partition(".")[0]
+    def is_of(self, pid: int, host: str) -> bool:
+        """Tell whether the srun with this pid on this host, whose name may have a domain, started the step."""
+        return self.pid == pid and self.host.partition(".")[0] == host.partition(".")[0]
 
 
 def parse_steps(text: str) -> tuple[Step, ...]:
@@ -73,7 +72,7 @@ def parse_steps(text: str) -> tuple[Step, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A job whose VMs run: whose it is, and the nodes of its boot step, as a count and as Slurm writes a list."""
+    """A job whose VMs run: its owner, and the nodes of its boot step, as a count and as Slurm writes a list."""
 
     job: int
     user: str
@@ -87,10 +86,10 @@ def parse_running(job: str, shown: str, steps: str) -> Running:
     """Parse `scontrol -o show job` and `show step` of one job."""
     owner = re.search(r"UserId=(\S+)\((\d+)\) GroupId=\S+\((\d+)\)", shown)
     if not owner or shown.strip().count("\n"):
-        raise RequestError(f"{job} is not one job", "name the task of an array as JOB_TASK")
+        raise RequestError(f"{job} is not a single job", "write a task of a job array as JOB_TASK")
     boot = next((line for line in steps.splitlines() if field_of(line, "Name") == BOOT_STEP), None)
     if boot is None:
-        raise RequestError(f"the VMs of job {job} do not run", "the first 'srun --pcocc-vm' in the job boots them")
+        raise RequestError(f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them")
     nodes, node_list = field_of(boot, "Nodes"), field_of(boot, "NodeList")
     if not nodes.isdigit() or not node_list:
         raise NodeError(f"scontrol does not say on which nodes the VMs of job {job} run", hint=boot[:200])
@@ -105,7 +104,7 @@ def field_of(line: str, name: str, default: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A running job with a boot step, as squeue(1) writes its parts; `used` is the job's time, `label` the array's JOB_TASK."""
+    """A running job with a boot step, as squeue(1) writes its parts; `used` is its run time, `label` JOB_TASK for an array's."""
 
     job: int
     label: str
@@ -118,7 +117,7 @@ class Listed:
 
 
 def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
-    """Parse what squeue writes of jobs and of steps; lines of another form are nobody's, and of a name only the first counts."""
+    """Parse squeue's lines of jobs and of steps; a line without `mark` belongs to a name, of which only the first line counts."""
     boots: dict[str, tuple[int, str]] = {}
     for label, tasks, nodes in re.findall(rf"(?m)^{mark}\|([^|.\n]+)\.\d+\|(\d+)\|([^|\n]*)\|{BOOT_STEP}$", steps):
         boots.setdefault(label, (int(tasks), one_line(nodes)))

@@ -85,12 +85,15 @@ def _move(operation: Operation, job: int, vm: str, argv: Sequence[str]) -> None:
 
 def _find_node(job: int, vm: str) -> str:
     from pcocc_runtime import naming
-    from pcocc_runtime.system import files
+    from pcocc_runtime.steps.session import find_members
 
-    cluster = files.read_json(naming.job_dir(job) / "cluster.json")
-    if not isinstance(cluster, dict):
-        raise errors.NodeError(f"the VMs of job {job} do not run on this node", "they have ended, or are about to boot")
-    node = next((str(name) for name, ranks in cluster["nodes"] if int(vm[2:]) in ranks), None)
+    try:
+        members = find_members(str(naming.job_dir(job)))
+    except ValueError as error:
+        raise errors.NodeError(str(error), "are all nodes of one version of pcocc?") from None
+    if members is None:
+        raise errors.NodeError(f"the VMs of job {job} are not running on this node", "they have ended, or are about to boot")
+    node = members.find_node(int(vm[2:]))
     if node is None:
         raise errors.NodeError(f"nobody knows where {vm} runs")
     return node

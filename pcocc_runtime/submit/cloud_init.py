@@ -17,7 +17,7 @@ _NO_YAML = re.compile(r"format-l([0-9]+)\.c[0-9]+: File \S+ is not valid (?i:yam
 
 
 def find_schema_error(text: str) -> str | None:
-    """Return what `cloud-init schema` finds wrong with a cloud-config, None when nothing or when it cannot tell.
+    """Return what `cloud-init schema` finds wrong with a cloud-config; None for nothing, or if it cannot tell.
 
     Only its verdict counts: an installation that is broken, or of another kind of output, refuses nothing.
     """

@@ -1,4 +1,4 @@
-"""The check behind srun, sbatch and salloc: the embedded interpreter calls `check` once per command with our options."""
+"""The check behind srun, sbatch and salloc, called by the embedded interpreter once per command with our options."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING
 
 from pcocc_runtime import errors
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.cluster import Cluster, encode_cluster, sets_text
+from pcocc_runtime.documents.cluster import Cluster
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import admission
-from pcocc_runtime.site.site import Site, load_site
+from pcocc_runtime.site.check import load_site_and_templates
+from pcocc_runtime.site.site import Site
 from pcocc_runtime.submit import freeze
-from pcocc_runtime.submit.request import Request, parse_request, parse_vms, render_template
+from pcocc_runtime.submit.request import Request, parse_request, parse_vms, render_answer
+from pcocc_runtime.submit.submission import Caller
 from pcocc_runtime.system import accounts, user_files
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.load import load_templates
 
 if TYPE_CHECKING:
     from pcocc_runtime.images.references import Repo
-    from pcocc_runtime.templates.settings import Template
+    from pcocc_runtime.templates.template import Template
 
 
 def check_request(request_json: str) -> tuple[int, str]:
-    """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check itself failed."""
+    """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check failed."""
     try:
         return wire.CHECK_PASSED, _answer(request_json)
     except errors.PcoccError as error:
@@ -39,8 +40,7 @@ def _answer(request_json: str) -> str:
         parse_vms(asked.vms, asked.vm_count)
     problems: list[errors.ConfigError] = []
     directory = directories.site_dir(os.environ, os.geteuid())
-    site = load_site(directory, problems)
-    every = load_templates(directory, directories.user_dir(os.environ), problems)
+    site, every = load_site_and_templates(directory, directories.user_dir(os.environ), problems)
     if problems:
         raise problems[0]
     caller = read_whole_caller(directory)
@@ -50,11 +50,11 @@ def _answer(request_json: str) -> str:
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
     _ensure_admitted(cluster, site, every)
-    return _render(asked, cluster)
+    return render_answer(asked.parts, cluster)
 
 
 def _with_images(every: dict[str, Template], asked: Request, repos: tuple[Repo, ...]) -> dict[str, Template]:
-    """Return the templates and the images, which are templates too; RequestError when none is what was asked for."""
+    """Return the templates and the images, which are templates too; RequestError when one asked for is neither."""
     from pcocc_runtime.images import images  # as below
 
     unread: list[errors.PcoccError] = []
@@ -72,7 +72,7 @@ def _ensure_admitted(cluster: Cluster, site: Site, every: dict[str, Template]) -
             admission.ensure_admitted([site.all_sets[name]], accounts.read_person_here)
 
 
-def read_whole_caller(confdir: str) -> freeze.Caller:
+def read_whole_caller(confdir: str) -> Caller:
     """Return who runs this command, and where."""
     environ = dict(os.environ)
     user, own_home = accounts.read_home()  # not the environment's: a site's limits speak of them
@@ -83,7 +83,7 @@ def read_whole_caller(confdir: str) -> freeze.Caller:
 
         return images.find_boot_disk(text, _repos(confdir, user, home))
 
-    return freeze.Caller(user, home, own_home, user_files.working_directory(), environ, find_image)
+    return Caller(user, home, own_home, user_files.working_directory(), environ, find_image)
 
 
 def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:
@@ -92,22 +92,10 @@ def _repos(confdir: str, user: str, home: str) -> tuple[Repo, ...]:
     return read_repos(confdir, directories.user_dir(os.environ), path_words(os.environ, user, home))
 
 
-def _render(asked: Request, cluster: Cluster) -> str:
-    """Return what the plugin passes on; one size serves all tasks of a job, so it is that of the largest VM."""
-    lines = {
-        "cluster": encode_cluster(cluster),
-        "vms": cluster.vm_count,
-        "cpus": max(group.cpus for group in cluster.groups),
-        "memory": max(group.memory for group in cluster.groups),
-        "exclusive": int(any(group.full_node for group in cluster.groups)),
-        "template": render_template(asked.parts),
-        "sets": sets_text(cluster),
-    }
-    return "".join(f"{key} {value}\n" for key, value in lines.items())
-
-
 def _last_frame(error: BaseException) -> str:
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "an unknown place"
+    if not trace:
+        return "an unknown place"
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"

@@ -1,4 +1,4 @@
-"""What a user asks for on the command line: the text of the --pcocc options, parsed."""
+"""What a user asks for on the command line: the text of the --pcocc options, and the answer to the plugin."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pcocc_runtime.documents.cluster import Mount
+from pcocc_runtime.documents.cluster import Cluster, Mount, encode_cluster, sets_text
 from pcocc_runtime.errors import RequestError
+from pcocc_runtime.settings.checks import is_name
+from pcocc_runtime.templates.values import TAG
 
 _FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
 _MOUNT_FORM = "write --pcocc-mount=TAG=PATH[,type=9p|virtiofs][,readonly]"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}")
+_SET_FORM = "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2"
 _NEEDY = {"images": "image", "mounts": "mount", "user_data": "user-data"}
 MAX_TEXT = 16 * 1024
 
@@ -67,7 +68,7 @@ def parse_template(text: str) -> tuple[Part, ...]:
 
 def _parse_part(word: str, text: str) -> Part:
     name, colon, count = word.partition(":")
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise RequestError(f"{name!r} in --pcocc-template={text} is not the name of a template", _FORM)
     return Part(name, _parse_count(count, name) if colon else 1)
 
@@ -75,9 +76,11 @@ def _parse_part(word: str, text: str) -> Part:
 def _parse_count(count: str, name: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]+", count, re.ASCII):
         raise RequestError(f"{count!r} is not a number of VMs of template {name!r}", _FORM)
-    number = int(count) if len(count) <= 18 else 0
+    if len(count.lstrip("+0")) > 18 and not count.startswith("-"):
+        raise RequestError(f"{count} VMs of template {name!r} are more than any job can have", _FORM)
+    number = int(count[:19])  # of a long negative number, its sign and the beginning
     if number < 1:
-        raise RequestError(f"{count} VMs of template {name!r} cannot be had", _FORM)
+        raise RequestError(f"the number of VMs of {name!r} must be at least 1, not {count}", _FORM)
     return number
 
 
@@ -86,13 +89,27 @@ def render_template(parts: tuple[Part, ...]) -> str:
     return ",".join(f"{part.template}:{part.count}" for part in parts)
 
 
+def render_answer(parts: tuple[Part, ...], cluster: Cluster) -> str:
+    """Return what the plugin passes on, in lines of 'key value'; all tasks have the largest VM's size."""
+    lines = {
+        "cluster": encode_cluster(cluster),
+        "vms": cluster.vm_count,
+        "cpus": max(group.cpus for group in cluster.groups),
+        "memory": max(group.memory for group in cluster.groups),
+        "exclusive": int(any(group.full_node for group in cluster.groups)),
+        "template": render_template(parts),
+        "sets": sets_text(cluster),
+    }
+    return "".join(f"{key} {value}\n" for key, value in lines.items())
+
+
 def parse_image(text: str, parts: tuple[Part, ...]) -> tuple[str | None, str]:
     """Return (template or None, image) of a --pcocc-image value; a path may contain '='."""
     name, equals, image = text.partition("=")
     if not equals or "/" in name:
         return None, _filled(text, text)
     if name not in [part.template for part in parts]:
-        message = f"--pcocc-image={text} names template {name!r}, which --pcocc-template does not"
+        message = f"--pcocc-image={text} names template {name!r}, which is not in --pcocc-template"
         raise RequestError(message, "name one of the templates of --pcocc-template, or leave the name out")
     return name, _filled(image, text)
 
@@ -109,21 +126,22 @@ def parse_mounts(texts: list[str] | tuple[str, ...]) -> tuple[Mount, ...]:
     tags = [mount.tag for mount in mounts]
     twice = next((tag for tag in tags if tags.count(tag) > 1), None)
     if twice:
-        raise RequestError(f"--pcocc-mount gives the tag {twice!r} twice", "each directory needs a tag of its own")
+        hint = "each directory needs a tag of its own"
+        raise RequestError(f"--pcocc-mount gives the tag {twice!r} twice", hint)
     return mounts
 
 
 def parse_mount(text: str) -> Mount:
-    """Return the mount of one --pcocc-mount value; options are taken from its end, so a path may contain commas."""
+    """Return the mount of one --pcocc-mount value; options are taken from its end: a path may contain commas."""
     tag, equals, rest = text.partition("=")
-    if not equals or not _TAG.fullmatch(tag):
+    if not equals or not re.fullmatch(TAG, tag):
         raise RequestError(f"--pcocc-mount={text} does not begin with a tag and '='", _MOUNT_FORM)
     kinds, readonly = list[str](), False
     while match := re.fullmatch(r"(.*),(readonly|type=([^,/]*))", rest, re.DOTALL):
         rest, readonly = match[1], readonly or match[2] == "readonly"
         kinds += [] if match[3] is None else [match[3]]
     if len(kinds) > 1:
-        raise RequestError(f"--pcocc-mount={text} has {len(kinds)} types", _MOUNT_FORM)
+        raise RequestError(f"--pcocc-mount={text} has {len(kinds)} types, and can have one", _MOUNT_FORM)
     kind = kinds[0] if kinds else "9p"
     if kind not in ("9p", "virtiofs"):
         raise RequestError(f"--pcocc-mount={text} has the unknown type {kind!r}", _MOUNT_FORM)
@@ -133,15 +151,15 @@ def parse_mount(text: str) -> Mount:
 
 
 def parse_vms(text: str, vm_count: int) -> tuple[int, ...]:
-    """Return the ranks in a set such as vm[0-3,7]; RequestError when it is no set or has a VM there is none of."""
-    hint = f"this virtual cluster has vm[0-{vm_count - 1}]" if vm_count > 1 else "this virtual cluster has only vm0"
+    """Return the ranks in a set such as vm[0-3,7]; RequestError when it is no set, or not of these VMs."""
+    hint = f"this virtual cluster has {f'vm[0-{vm_count - 1}]' if vm_count > 1 else 'only vm0'}"
     ranks: set[int] = set()
     for word in re.findall(r"(?:\[[^\]]*\]|[^,\[])+|.", text):
         if word == ",":
             continue
         match = re.fullmatch(r"vm(?:([0-9]{1,9})|\[([0-9,-]+)\])", word)
         if not match:
-            raise RequestError(f"{text!r} is not a set of VMs", "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2")
+            raise RequestError(f"{text!r} is not a set of VMs", _SET_FORM)
         for part in (match[1] or match[2]).split(","):
             ranks |= _parse_ranks(part, text, vm_count, hint)
     return tuple(sorted(ranks))
@@ -150,7 +168,7 @@ def parse_vms(text: str, vm_count: int) -> tuple[int, ...]:
 def _parse_ranks(part: str, text: str, vm_count: int, hint: str) -> set[int]:
     match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
     if not match:
-        raise RequestError(f"{text!r} is not a set of VMs", "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2")
+        raise RequestError(f"{text!r} is not a set of VMs", _SET_FORM)
     first, last = int(match[1]), int(match[2] or match[1])
     if last < first:
         raise RequestError(f"{text!r} counts backwards", hint)

@@ -12,10 +12,10 @@ from pcocc_runtime.site.check import add_new, find_set
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.system import accounts
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.settings import Resolved, Template
+from pcocc_runtime.templates.template import Resolved, Template
 
 if TYPE_CHECKING:
-    from pcocc_runtime.submit.freeze import Caller
+    from pcocc_runtime.submit.submission import Caller
 
 
 def check_own(site: Site, every: Mapping[str, Template], caller: Caller, problems: Problems) -> None:
@@ -25,7 +25,8 @@ def check_own(site: Site, every: Mapping[str, Template], caller: Caller, problem
     for one in every.values():
         if one.is_site or one.is_image:
             continue
-        chosen = inherit.resolve_known(every, one.name, site.default_set, [])  # check_templates tells of its parents
+        parents: Problems = []  # check_templates tells of those
+        chosen = inherit.resolve_known(every, one.name, site.default_set, parents)
         for error in [*freeze.find_problems(chosen, site, caller), *_find_denials(chosen, site)]:
             add_new(error, problems)
 

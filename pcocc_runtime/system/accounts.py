@@ -11,9 +11,7 @@ from pcocc_runtime.errors import NodeError
 
 
 def user_name() -> str:
-    """Return the caller's name."""
-    import pwd
-
+    """Return the caller's name, the uid when it has no account here."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -36,11 +34,11 @@ def read_person_here() -> Person:
 
 
 def read_home() -> tuple[str, str | None]:
-    """Return the name and the home directory of who runs this process; the uid and None where this host has no account of it."""
+    """Return the name and the home directory of who runs this process; the uid and None where this host has no such account."""
     uid = os.getuid()
     try:
         entry = pwd.getpwuid(uid)
-    except KeyError:  # only the directory service of other hosts knows it
+    except KeyError:  # it may have an account on other hosts only
         return str(uid), None
     return entry.pw_name, entry.pw_dir
 

@@ -1,4 +1,4 @@
-"""Who ends with whom: QEMU with its slurmstepd, the keeper with its QEMU."""
+"""Which process ends with which: QEMU with its slurmstepd, the keeper with its QEMU."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterable, Sequence
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_DUMPABLE = 4
 _GREETING_SECONDS = 5
 
 
@@ -17,10 +18,16 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def start_keeper(argv: Sequence[str], keep: Iterable[int], after: int) -> None:
-    """Start the keeper as a grandchild, so that QEMU never has a child to reap; of our descriptors it gets `keep`.
+def refuse_debuggers() -> None:
+    """Let no other process of the same user trace this one or read its memory (prctl(2), PR_SET_DUMPABLE) until it executes another."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
-    It starts when `after` can be read, which is when QEMU greets: until then a Python would only keep the CPU from QEMUs.
+
+def start_keeper(argv: Sequence[str], keep: Iterable[int], after: int) -> None:
+    """Start the keeper as a grandchild, so that QEMU never has a child to reap; it inherits only the descriptors `keep`.
+
+    It starts when `after` can be read, which is when QEMU sends its greeting: until then a Python would only take the CPU
+    from QEMUs.
     """
     child = os.fork()
     if child:
@@ -37,7 +44,7 @@ def start_keeper(argv: Sequence[str], keep: Iterable[int], after: int) -> None:
 
 
 def _await(fd: int) -> None:
-    """Wait until a descriptor can be read or nobody else has its other end, or for a little while."""
+    """Wait until a descriptor can be read or its other end is closed, but no longer than a few seconds."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and not _is_inheritable(int(name)):
             os.close(int(name))
@@ -54,7 +61,7 @@ def _is_inheritable(fd: int) -> bool:
 
 
 def keep_only(kept: set[int]) -> None:
-    """Let an exec of this process pass on its standard streams and `kept`, and nothing else."""
+    """Let an exec of this process pass on only the standard streams and `kept`."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
             _set_inheritable(int(name), int(name) in kept)

@@ -1,15 +1,14 @@
-"""Files and directories: made private, replaced atomically, removed without following links."""
+"""Files and directories: created private, replaced atomically, removed without following links."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -31,7 +30,7 @@ def replace_file(path: PurePath, data: bytes, mode: int = 0o600) -> None:
 
 
 def open_regular(path: PurePath) -> io.FileIO:
-    """Open a regular file to be read; OSError, and no wait, when a FIFO or a device has its name."""
+    """Open a regular file for reading; OSError, without a wait, when the path is that of a FIFO or a device."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -42,8 +41,17 @@ def open_regular(path: PurePath) -> io.FileIO:
         raise
 
 
+def read_start(path: PurePath, size: int) -> bytes | None:
+    """Return the first `size` bytes of a regular file, or None when it is not there."""
+    try:
+        with open_regular(path) as stream:
+            return stream.read(size)
+    except FileNotFoundError:
+        return None
+
+
 def remove_unfinished(folder: PurePath, is_gone: Callable[[int], bool]) -> None:
-    """Delete what `replace_file` was writing into a directory when its process, for which `is_gone` is true, was killed."""
+    """Delete what killed processes left of `replace_file` in a directory; `is_gone` tells whether a pid has ended."""
     for path in Path(folder).glob("*.tmp"):
         pid = path.stem.rpartition(".")[2]
         if pid.isdigit() and is_gone(int(pid)):
@@ -51,7 +59,7 @@ def remove_unfinished(folder: PurePath, is_gone: Callable[[int], bool]) -> None:
 
 
 def read_json(path: PurePath) -> Any:
-    """Return the decoded content of a JSON file, or None when it is not there or was cut short."""
+    """Return the decoded content of a JSON file, None when it is missing or cut short."""
     try:
         return json.loads(Path(path).read_text())
     except (FileNotFoundError, ValueError):
@@ -59,7 +67,7 @@ def read_json(path: PurePath) -> Any:
 
 
 def ensure_directory(path: PurePath, mode: int, uid: int = -1, gid: int = -1) -> None:
-    """Create one directory (its parent exists) with exactly this mode and owner; refuse anything else there."""
+    """Create one directory (its parent exists) with exactly this mode and owner; refuse anything else at its path."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -74,7 +82,7 @@ def ensure_directory(path: PurePath, mode: int, uid: int = -1, gid: int = -1) ->
 
 
 def make_like(path: PurePath, model: PurePath) -> None:
-    """Create a directory that as many people can use as `model`; one that is there already is left alone."""
+    """Create a directory with the same mode as `model`; one that exists is left alone."""
     umask = os.umask(0)
     try:
         os.mkdir(path, os.stat(model).st_mode & 0o777)
@@ -95,54 +103,8 @@ def remove_tree(path: PurePath) -> None:
         shutil.rmtree(path)
 
 
-@contextlib.contextmanager
-def locked(path: PurePath) -> Iterator[None]:
-    """Hold an exclusive lock on a file, created when missing; its holder may delete it, the kernel drops it anyway."""
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_at(fd, path):  # else its last holder deleted it while we waited
-                yield
-                return
-        finally:
-            os.close(fd)
-
-
-@contextlib.contextmanager
-def locked_if_free(path: PurePath) -> Iterator[bool]:
-    """Hold that lock unless somebody else has it, and tell which."""
-    with contextlib.ExitStack() as stack:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, fd)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield _is_at(fd, path)
-
-
-@contextlib.contextmanager
-def locked_directory(path: PurePath) -> Iterator[None]:
-    """Hold an exclusive lock on a directory itself, which leaves no file behind."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _is_at(fd: int, path: PurePath) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
 def place_file(file: PurePath, path: PurePath, replace: bool) -> None:
-    """Give a finished file of the same file system its name; FileExistsError when it is taken and not to be replaced."""
+    """Give a finished file of the same file system its final path; FileExistsError when that exists and is not to be replaced."""
     if not replace:
         try:
             os.link(file, path)

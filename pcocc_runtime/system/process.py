@@ -61,7 +61,8 @@ def _not_run(argv: Sequence[str], error: OSError, hint: str | None) -> NodeError
     where = os.uname().nodename
     if isinstance(error, FileNotFoundError):
         return NodeError(f"the program {argv[0]} is not installed on {where}", hint=hint)
-    return NodeError(f"{argv[0]} cannot be run on {where}: {error.strerror}", hint=hint if isinstance(error, PermissionError) else None)
+    helps = isinstance(error, PermissionError)
+    return NodeError(f"{argv[0]} cannot be run on {where}: {error.strerror}", hint=hint if helps else None)
 
 
 MAX_SAID = 50  # lines kept of what a long-running program says
@@ -70,9 +71,9 @@ MAX_SAID = 50  # lines kept of what a long-running program says
 def run_watched(
     argv: Sequence[str], watch: Callable[[str], bool] = lambda line: False, hint: str | None = None
 ) -> tuple[int, list[str]]:
-    """Run a program of any length, which dies with this process; return its exit status and first lines of output.
+    """Run a program of any length, which dies with this process; return its exit status and its first lines of output.
 
-    Lines end with a carriage return too; those that `watch` takes (it returns True) are not kept.
+    A carriage return ends a line, too. Lines for which `watch` returns True are not kept.
     """
     try:
         child = subprocess.Popen(
@@ -102,9 +103,9 @@ def run_watched(
 
 @contextmanager
 def open_filter(argv: Sequence[str], source: IO[bytes], hint: str) -> Iterator[IO[bytes]]:
-    """Give what a program makes of a file, to be read to its end; then NodeError with what it said, when it failed.
+    """Yield the output of a program that reads `source`; when it was read to its end, NodeError says why the program failed.
 
-    It is killed when the block ends with an error, and with this process.
+    The program is killed when the block ends with an error, and with this process.
     """
     try:
         child = subprocess.Popen(
@@ -147,12 +148,12 @@ def find_process(pid: int) -> ProcessId | None:
 
 
 def is_alive(process: ProcessId) -> bool:
-    """Tell whether that very process still runs."""
+    """Tell whether exactly that process still runs."""
     return read_start_time(process.pid) == process.start
 
 
 def kill(process: ProcessId) -> None:
-    """Kill that very process, if it still runs, and see it gone: a pidfd pins it between the look and the signal."""
+    """Kill exactly that process, if it still runs, and wait for its end; a pidfd pins it between the look and the signal."""
     try:
         pidfd = os.pidfd_open(process.pid)
     except OSError:
@@ -168,7 +169,7 @@ def kill(process: ProcessId) -> None:
 
 
 def find_in_netns(path: PurePath, name: str) -> list[ProcessId]:
-    """Return this host's processes of a name, as /proc/PID/comm has it, that are in the network namespace mounted at `path`."""
+    """Return the processes with a name, as in /proc/PID/comm, that are in the network namespace mounted at `path`."""
     found = []
     namespace = os.stat(path)
     for entry in os.scandir("/proc"):

@@ -6,11 +6,11 @@ import json
 import os
 from typing import Any
 
-DIRECTORIES = ("/etc/qemu", "/usr/share/qemu")  # the first wins over files of the same name in later ones
+DIRECTORIES = ("/etc/qemu", "/usr/share/qemu")  # a file in the first one hides a file of the same name in the second
 
 
 def read_descriptors(kind: str) -> list[dict[str, Any]]:
-    """Return the descriptors in the directories of a kind (firmware, vhost-user) in order of file name; an empty file hides one."""
+    """Return the descriptors of a kind (firmware, vhost-user) in order of file name; an empty file hides one of the same name."""
     found: dict[str, str] = {}
     for directory in reversed(DIRECTORIES):
         try:

@@ -1,4 +1,4 @@
-"""The kernel's network settings, those of the network namespace the calling thread is in."""
+"""The kernel's network settings in the network namespace of the calling thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read(name: str) -> str | None:
 
 
 def write(name: str, value: str) -> None:
-    """Change a setting where it differs; one that this kernel does not have is left out."""
+    """Change a setting if it differs; one that this kernel does not have is ignored."""
     if read(name) not in (None, value):
         (_ROOT / name).write_text(value)
 

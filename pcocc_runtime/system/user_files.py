@@ -1,4 +1,4 @@
-"""Files and directories a user names: looked at with the user's own rights, never waited for."""
+"""Files and directories that a user names: accessed with the user's own rights, never waited for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pcocc_runtime.errors import RequestError
 
 @contextlib.contextmanager
 def explaining(path: str, what: str) -> Iterator[None]:
-    """Turn an error in reading `path` into a RequestError that calls it `what`."""
+    """Turn an error in reading `path` into a RequestError that calls the file `what`."""
     try:
         yield
     except OSError as error:
@@ -23,7 +23,7 @@ def explaining(path: str, what: str) -> Iterator[None]:
 
 
 def read_start(path: str, size: int, what: str) -> bytes:
-    """Return the first `size` bytes of a regular file; RequestError says why not, calling it `what`."""
+    """Return the first `size` bytes of a regular file; RequestError, which calls it `what`, says why that cannot be done."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -53,7 +53,8 @@ def read_stdin(size: int) -> bytes:
     try:
         data = os.read(0, size)
         if data and stat.S_ISCHR(os.fstat(0).st_mode):
-            raise RequestError("standard input is a device, such as /dev/zero, that need not end", "pipe the file to this command")
+            reason = "standard input is a device, such as /dev/zero, that may never end"
+            raise RequestError(reason, "pipe the file to this command")
         return data
     except OSError as error:
         raise RequestError(f"standard input cannot be read: {error.strerror}", "pipe the file to this command") from None
@@ -85,20 +86,21 @@ def ensure_writable(path: str, what: str) -> None:
 
 
 def working_directory() -> str:
-    """Return the working directory; RequestError when it is gone."""
+    """Return the working directory; RequestError when it was removed."""
     try:
         return os.getcwd()
     except OSError as error:
-        raise RequestError(f"the working directory is gone: {error.strerror}", "change to another one, such as with: cd") from None
+        hint = "change to another one, such as with: cd"
+        raise RequestError(f"the working directory is gone: {error.strerror}", hint) from None
 
 
 def absolute_path(path: str) -> Path:
-    """Return a path as it is seen from the working directory."""
+    """Return a path as an absolute one, seen from the working directory."""
     return Path(path) if os.path.isabs(path) else Path(working_directory(), path)
 
 
 def exists(path: str) -> bool:
-    """Tell whether there is something of that path."""
+    """Tell whether anything has that path."""
     return os.path.lexists(path)
 
 
@@ -114,7 +116,7 @@ def find_last_revision(path: str) -> str | None:
 
 
 def real_path(path: str) -> str:
-    """Return a path without links, as far as it exists."""
+    """Return a path with all links resolved, as far as it exists."""
     return os.path.realpath(path)
 
 

@@ -6,26 +6,24 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pcocc_runtime.errors import ConfigError
-from pcocc_runtime.templates.settings import Resolved
+from pcocc_runtime.templates.row import Item
 
-FILLED = ("image", "user-data", "instance-id", "mount-points", "persistent-drives", "custom-args", "qemu-bin", "kernel")
+if TYPE_CHECKING:
+    from pcocc_runtime.templates.template import Resolved
+
 _RANK = "%{vm_rank}"
 _KNOWN = "known: %{env:NAME} %{user} %{homedir} %{clusteruser} %{vm_rank}"
 
 
-def needs_rank(chosen: Resolved) -> bool:
-    """Tell whether VMs of a template differ by their rank."""
-    return any(_has_rank(chosen.values[key]) for key in FILLED)
-
-
-def _has_rank(value: Any) -> bool:
+def has_rank(value: Any) -> bool:
+    """Tell whether a text in a value of a setting speaks of the VM's rank."""
     if isinstance(value, Mapping):
-        return any(_has_rank(item) for item in value.values())
+        return any(has_rank(item) for item in value.values())
     if isinstance(value, tuple):
-        return any(_has_rank(item) for item in value)
+        return any(has_rank(item) for item in value)
     return isinstance(value, str) and _RANK in value
 
 
@@ -43,7 +41,7 @@ def typed_path(path: str, directory: str, home: str) -> str:
 class Filling:
     """One template's texts, for one person, and for one VM when `words` has vm_rank.
 
-    `own_home` is the home directory that the account has, whatever the environment says; None where it is not known.
+    `own_home` is the account's home directory, whatever the environment says; None where it is not known.
     Without `thorough`, checks that take long are left out: those of the first VMs serve for the others.
     """
 
@@ -54,44 +52,64 @@ class Filling:
     own_home: str | None = None
     thorough: bool = True
 
-    def text(self, key: str, text: str, item: str | int | None = None) -> str:
-        """Return a text of setting `key`, or of an item of it, with `~` and `%{...}` filled in; ConfigError when one has no meaning."""
+    def text(self, key: str, text: str, item: Item = None) -> str:
+        """Return a text of a setting, or of an entry of it, with `~` and `%{...}` filled in.
+
+        ConfigError when one of them has no meaning here.
+        """
 
         def fill(match: re.Match[str]) -> str:
             return self._word(key, match[1], item)
 
         return fill_home(re.sub(r"%\{([^{}]*)\}", fill, text), self.words["homedir"])
 
-    def _word(self, key: str, name: str, item: str | int | None) -> str:
+    def _word(self, key: str, name: str, item: Item) -> str:
         if name in self.words:
             return self.words[name]
         if not name.startswith("env:"):
             raise self.wrong(key, f"%{{{name}}} is not known", _KNOWN, item)
         value = self.environ.get(name[4:])
         if not value:  # an empty one would make '/' of '%{env:NAME}/'
-            state = "not set" if value is None else "set to nothing"
-            raise self.wrong(key, f"the environment variable {name[4:]} is {state}", f"export {name[4:]}=VALUE and submit again", item)
+            message = f"the environment variable {name[4:]} is {'not set' if value is None else 'empty'}"
+            raise self.wrong(key, message, f"export {name[4:]}=VALUE and submit again", item)
         return value
 
     def words_in(self, pattern: str) -> str:
-        """Return a pattern of the site with the person's words filled in, and never with the person's environment."""
+        """Return a pattern of the site with the person's words filled in, but not the person's environment."""
         words = {name: word for name, word in self.words.items() if name != "homedir"}
         if self.own_home:
             words["homedir"] = self.own_home
         text = re.sub(r"%\{([^{}]*)\}", lambda match: words.get(match[1], match[0]), pattern)
         return fill_home(text, self.own_home) if self.own_home else text
 
-    def path(self, key: str, path: str, item: str | int | None = None) -> str:
-        """Return the absolute path that a path in setting `key`, or in an item of it, comes to."""
+    def path(self, key: str, path: str, item: Item = None) -> str:
+        """Return the absolute path that a path in setting `key`, or in an entry of it, comes to."""
         full = self.text(key, path, item)
         if not full.startswith("/"):
-            raise self.wrong(key, f"{path!r} is not an absolute path", "begin it with '/', '~/' or '%{homedir}/'", item)
+            hint = "begin it with '/', '~/' or '%{homedir}/'"
+            raise self.wrong(key, f"{path!r} is not an absolute path", hint, item)
         return full
+
+    def image(self, key: str, text: str, item: Item = None) -> str:
+        """Return the name or the absolute path of an image."""
+        full = self.text(key, text, item)
+        if "/" in full and not full.startswith("/"):
+            hint = "begin it with '/' or '~/', or name an image"
+            raise self.wrong(key, f"{full!r} is not an absolute path", hint, item)
+        return full
+
+    def path_of_text(self, key: str, value: Any, item: Item = None) -> Any:
+        """Return the absolute path that a path comes to; a value that is no text stays as it is."""
+        return self.path(key, value, item) if isinstance(value, str) else value
+
+    def path_inside(self, key: str, entry: Mapping[str, Any], item: Item = None) -> dict[str, Any]:
+        """Return an entry with the absolute path that its path comes to."""
+        return {**entry, "path": self.path(key, entry["path"], item)}
 
     def typed(self, path: str) -> str:
         """Return the absolute path that a path typed on the command line means."""
         return typed_path(path, self.directory, self.words["homedir"])
 
-    def wrong(self, key: str, message: str, hint: str, item: str | int | None = None) -> ConfigError:
-        """Return the error about a setting, or an item of it, with the place where it is made."""
+    def wrong(self, key: str, message: str, hint: str, item: Item = None) -> ConfigError:
+        """Return the error about a setting, or an entry of it, with the place where it is made."""
         return self.chosen.error(key, message, hint, item)

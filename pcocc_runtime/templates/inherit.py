@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pcocc_runtime.errors import ConfigError, PcoccError, RequestError
 from pcocc_runtime.qemu.disks import most_disks
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.tree import Node
-from pcocc_runtime.templates.settings import DEFAULTS, NOT_INHERITED, TABLE, Resolved, Template
+from pcocc_runtime.templates.fill import has_rank
+from pcocc_runtime.templates.settings import SETTINGS, default_values, yaml_table
+from pcocc_runtime.templates.template import Resolved, Template
 
 
 def parse_templates(tree: Node, is_site: bool, problems: Problems) -> dict[str, Template]:
     """Return the templates of one file by name."""
     found: dict[str, Template] = {}
+    table = yaml_table()
     for name, node in checks.read_names(tree, "template", problems).items():
         if node.value is None:
             node = Node({}, node.file, node.line, node.path)
-        found[name] = Template(name, checks.read_mapping(node, TABLE, problems), node, is_site)
+        found[name] = Template(name, checks.read_mapping(node, table, problems), node, is_site)
     return found
 
 
 def merge(files: Sequence[Mapping[str, Template]], problems: Problems) -> dict[str, Template]:
-    """Return the templates of all files, site's first; one name in two files is a problem and the first stays."""
+    """Return the templates of all files, the site's first; a name that comes twice is a problem."""
     merged: dict[str, Template] = {}
     for templates in files:
         for name, one in templates.items():
@@ -43,7 +45,7 @@ def _taken(second: Template, first: Template) -> ConfigError:
 
 
 def with_images(templates: Mapping[str, Template], images: Mapping[str, str]) -> dict[str, Template]:
-    """Return the templates and one for each image that none of them shadows; `images` has the repositories by image."""
+    """Return the templates, and one for each image whose name is free; `images` has the repository of each."""
     made = {
         name: Template(name, {"image": name}, Node({}, f"image {repository}:{name}", 0, ""), False, True)
         for name, repository in images.items()
@@ -53,7 +55,7 @@ def with_images(templates: Mapping[str, Template], images: Mapping[str, str]) ->
 
 
 def resolve(templates: Mapping[str, Template], name: str, default_set: str | None = None) -> Resolved:
-    """Return what template `name` comes to; RequestError when unknown, ConfigError when its parents are wrong."""
+    """Return what a template comes to; RequestError when it is unknown, ConfigError when its parents are wrong."""
     ensure_known(templates, name)
     problems: Problems = []
     found = resolve_known(templates, name, default_set, problems)
@@ -61,17 +63,24 @@ def resolve(templates: Mapping[str, Template], name: str, default_set: str | Non
     return found
 
 
-def resolve_known(templates: Mapping[str, Template], name: str, default_set: str | None, problems: Problems) -> Resolved:
-    """Return what a template comes to as far as its parents are known; what is wrong with them is added to `problems`."""
-    values: dict[str, Any] = {**DEFAULTS, "resource-set": default_set}
+def resolve_known(
+    templates: Mapping[str, Template], name: str, default_set: str | None, problems: Problems
+) -> Resolved:
+    """Return what a template comes to, as far as its parents are known."""
+    defaults = default_values(default_set)
+    values = dict(defaults)
     sources: dict[str, Template] = {}
     for one in reversed(_lineage(templates, templates[name], problems)):
         for key, value in one.values.items():
-            if one.name == name or key not in NOT_INHERITED:
-                fallback = default_set if key == "resource-set" else DEFAULTS[key]
-                values[key] = fallback if value is None else value
+            if one.name == name or SETTINGS[key].inherited:
+                values[key] = defaults[key] if value is None else value
                 sources[key] = one
     return Resolved(templates[name], values, sources)
+
+
+def needs_rank(chosen: Resolved) -> bool:
+    """Tell whether VMs of a template differ by their rank."""
+    return any(has_rank(chosen.values[row.name]) for row in SETTINGS.values() if row.is_filled)
 
 
 def find_own(problems: Sequence[ConfigError], name: str, every: Mapping[str, Template]) -> list[ConfigError]:
@@ -80,7 +89,7 @@ def find_own(problems: Sequence[ConfigError], name: str, every: Mapping[str, Tem
     while name in every and name not in names:
         names.append(name)
         name = every[name].values.get("inherits") or ""
-    return [one for one in problems if one.key is None or any(one.key == n or one.key.startswith(f"{n}.") for n in names)]
+    return [one for one in problems if one.key is None or any(f"{one.key}.".startswith(f"{n}.") for n in names)]
 
 
 def check_sizes(chosen: Resolved) -> None:
@@ -88,17 +97,18 @@ def check_sizes(chosen: Resolved) -> None:
     values, problems = chosen.values, list[ConfigError]()
     cores, cpus = values["emulator-cores"], values["cpus"]
     if cores and cores >= cpus and not values["full-node"]:
-        message, hint = f"{cores} of {cpus} CPUs for QEMU leave the guest none", f"set cpus to {cores + 1} or more"
-        problems.append(chosen.error("emulator-cores", message, hint))
-    most = most_disks(values["disk-model"], values["machine-type"])
+        message = f"with {cores} of {cpus} CPUs kept for QEMU, none is left for the guest"
+        problems.append(chosen.error("emulator-cores", message, f"set cpus to {cores + 1} or more"))
+    model, most = values["disk-model"], most_disks(values["disk-model"], values["machine-type"])
     if len(values["persistent-drives"]) >= most:
-        message = f"a VM with disk-model {values['disk-model']} can have {most} disks, its boot disk among them"
-        problems.append(chosen.error("persistent-drives", message, "leave some out, or choose disk-model virtio"))
+        message = f"a VM with disk-model {model} can have {most} disks, including its boot disk"
+        hint = "leave some out, or choose disk-model virtio"
+        problems.append(chosen.error("persistent-drives", message, hint))
     checks.raise_problems(problems)
 
 
 def _lineage(templates: Mapping[str, Template], one: Template, problems: Problems) -> list[Template]:
-    """Return the template, its parent, its parent's parent, and so on up to one that is wrong, which is added to `problems`."""
+    """Return the template, its parent, and so on up to one whose parent is wrong, which is added to `problems`."""
     line, names = [one], {one.name}
     while (parent := line[-1].values.get("inherits")) is not None:
         problem = _find_obstacle(templates, line, parent, parent in names)
@@ -110,7 +120,9 @@ def _lineage(templates: Mapping[str, Template], one: Template, problems: Problem
     return line
 
 
-def _find_obstacle(templates: Mapping[str, Template], line: list[Template], parent: str, known: bool) -> ConfigError | None:
+def _find_obstacle(
+    templates: Mapping[str, Template], line: list[Template], parent: str, known: bool
+) -> ConfigError | None:
     """Return why the last of a line cannot inherit from a parent, who is one of the line when `known`."""
     place: Node = line[-1].node.value["inherits"]
     if parent not in templates:
@@ -120,12 +132,12 @@ def _find_obstacle(templates: Mapping[str, Template], line: list[Template], pare
     if known:
         return _circle(line[[one.name for one in line].index(parent) :])
     if line[-1].is_site and not templates[parent].is_site:
-        return place.error(f"a site template cannot inherit from {parent!r}, which is a user's")
+        return place.error(f"a template of the site cannot inherit from {parent!r}, a user's template")
     return None
 
 
 def _circle(members: list[Template]) -> ConfigError:
-    """Return the error about templates that inherit each from the next; it is the same whichever of them is asked for."""
+    """Return the error about templates that inherit each from the next, the same whichever is asked for."""
     first = members.index(min(members, key=lambda one: one.name))
     members = members[first:] + members[:first]
     names = " -> ".join(one.name for one in [*members, members[0]])
@@ -134,7 +146,7 @@ def _circle(members: list[Template]) -> ConfigError:
 
 
 def ensure_known(templates: Mapping[str, Template], name: str, unread: Sequence[PcoccError] = ()) -> None:
-    """Raise RequestError when there is no such template; `unread` is why images, which are templates, may be missing."""
+    """Raise RequestError when there is no such template; `unread` is why images may be missing among them."""
     if name not in templates:
         missed = "".join(f"images may be missing: {one}; " for one in unread[:1])
         raise RequestError(f"there is no template {name!r}", missed + known_names(templates))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.directories import list_drop_ins, read_tree
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.settings import Template
+from pcocc_runtime.templates.template import Template
 
 if TYPE_CHECKING:
     from pathlib import PurePath

@@ -1,218 +1,108 @@
-"""Templates of virtual machines: the keys of templates.yaml, inheritance, and what a template comes to."""
+"""The settings of templates.yaml, a row each: all that decides one stands or is named here.
+
+See docs/decisions/019. A new setting is a row here, its text in the man page, and its line in the sample.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Setting
-from pcocc_runtime.settings.tree import Node
+from pcocc_runtime.templates import values
+from pcocc_runtime.templates.fill import Filling
+from pcocc_runtime.templates.row import Limit, TemplateSetting
 
-MAX_USER_DATA = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """One template as a file defines it: only the settings it has, None for null."""
-
-    name: str
-    values: Mapping[str, Any]
-    node: Node = field(repr=False, compare=False)
-    is_site: bool = True
-    is_image: bool = False  # no file defines it: it is the image of its name
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A template with everything inherited and defaulted; `sources` has the template that a setting came from."""
-
-    template: Template
-    values: Mapping[str, Any]
-    sources: Mapping[str, Template]
-
-    @property
-    def origins(self) -> dict[str, str]:
-        """Return the name of the template that each setting came from, where it is not the built-in default."""
-        return {key: one.name for key, one in self.sources.items()}
-
-    def error(self, key: str, message: str, hint: str | None = None, item: str | int | None = None) -> ConfigError:
-        """Return the error that points to where a setting, or an item of it, is made, here or in what is inherited from."""
-        node = self.sources.get(key, self.template).node
-        place: Node = node.value.get(key, node) if isinstance(node.value, dict) else node
-        if key == "persistent-drives" and isinstance(item, int):
-            place = _drive_nodes(place)[item]
-        elif isinstance(place.value, dict):
-            place = place.value.get(item, place)
-        elif isinstance(place.value, tuple) and isinstance(item, int):
-            place = place.value[item]
-        return place.error(message, hint)
-
-    @contextlib.contextmanager
-    def at(self, key: str, item: str | int | None = None) -> Iterator[None]:
-        """Give what is refused in the block the place of the setting that asks for it."""
-        try:
-            yield
-        except RequestError as error:
-            if self.sources.get(key, self.template).is_image:
-                raise  # it says which image, and no file has anything to mend
-            raise self.error(key, error.message, error.hint, item) from error
-
-
-def _path(node: Node) -> str:
-    path = checks.text(node)
-    if not path.startswith(("/", "~", "%{")):
-        raise node.error(f"{path!r} is not an absolute path", "begin it with '/', '~/' or '%{homedir}/'")
-    return path
-
-
-def _image(node: Node) -> str | bool:
-    if node.value is False:
-        return False
-    if node.value is True:
-        raise checks.mismatch(node, "text or false", "write an image's name or path, or false for none")
-    return checks.text(node)
-
-
+_CACHES = checks.choice("writeback", "writethrough", "none", "directsync", "unsafe")
+_HOST_PATHS = Limit("host-paths", "below")
 _KERNEL = (
-    Setting("path", _path, True),
-    Setting("initrd", checks.optional(_path)),
-    Setting("append", checks.optional(checks.prose)),
-)
-
-
-def _kernel(node: Node) -> dict[str, Any]:
-    values = checks.record(_KERNEL)(node) if isinstance(node.value, dict) else {"path": _path(node)}
-    return {"path": values["path"], "initrd": values.get("initrd"), "append": values.get("append")}
-
-
-def _user_data(node: Node) -> Any:
-    if isinstance(node.value, dict):
-        if node.size > MAX_USER_DATA:
-            raise node.error(f"is larger than {MAX_USER_DATA >> 10} KiB", "let it fetch the rest, for example from a web server")
-        return node.plain()
-    return _path(node)
-
-
+    TemplateSetting(
+        "path", values.path, required=True, field="kernel", fill=Filling.path, look="file", noun="kernel",
+        limit=Limit("kernel"),
+    ),
+    TemplateSetting(
+        "initrd", checks.optional(values.path), field="initrd", fill=Filling.path, look="file", noun="initrd",
+        limit=Limit("kernel"),
+    ),
+    TemplateSetting("append", checks.optional(checks.prose), field="append", fill=Filling.text),
+)  # fmt: skip
 _MOUNT = (
-    Setting("path", _path, True),
-    Setting("readonly", checks.boolean),
-    Setting("type", checks.choice("9p", "virtio-9p", "virtiofs", "virtio-fs")),
+    TemplateSetting("path", values.path, required=True),
+    TemplateSetting("readonly", checks.boolean, default=False),
+    TemplateSetting("type", values.mount_type, default="9p"),
 )
-
-
-def _mount(node: Node) -> dict[str, Any]:
-    if isinstance(node.value, str):
-        return {"path": _path(node), "readonly": False, "type": "9p"}
-    values: dict[str, Any] = {"path": "", "readonly": False, "type": "9p", **checks.record(_MOUNT)(node)}
-    return {**values, "type": {"virtio-9p": "9p", "virtio-fs": "virtiofs"}.get(values["type"], values["type"])}
-
-
-def _mmp(node: Node) -> str:
-    if isinstance(node.value, bool):
-        return "yes" if node.value else "no"
-    word: str = checks.choice("yes", "no", "cluster")(node)
-    return word
-
-
 _DRIVE = (
-    Setting("cache", checks.choice("writeback", "writethrough", "none", "directsync", "unsafe")),
-    Setting("mmp", _mmp),
-    Setting("backup", checks.optional(checks.text)),  # pcocc 0.7's, and not looked at
-    Setting("format", checks.choice("raw", "qcow2")),
+    TemplateSetting("cache", _CACHES, default="writeback"),
+    TemplateSetting("mmp", values.mmp, default="yes"),
+    TemplateSetting("backup", checks.optional(checks.text)),  # pcocc 0.7's, and not looked at
+    TemplateSetting("format", checks.choice("raw", "qcow2"), default="raw"),
 )
+_ROWS = (
+    TemplateSetting(
+        "image", values.image, field=("image", "origin"), fill=Filling.image, look="image", noun="image",
+        option="image",
+    ),
+    # default: the site's; submit/freeze.py carries it, for it decides more than one VM
+    TemplateSetting("resource-set", checks.text),
+    TemplateSetting("inherits", checks.text, inherited=False),
+    TemplateSetting("description", checks.prose, default="", inherited=False),
+    TemplateSetting("cpus", checks.integer(1, 4096), default=1, field="cpus"),
+    TemplateSetting("memory", checks.memory, default=0, show=checks.render_memory, field="memory"),
+    TemplateSetting(
+        "user-data", values.user_data, field="user_data", fill=Filling.path_of_text, look="user-data",
+        noun="user-data file", option="user-data",
+    ),
+    TemplateSetting(
+        "instance-id", checks.pattern(r"\S{1,128}", "a word"), field="instance_id", fill=Filling.text,
+    ),
+    TemplateSetting(
+        "mount-points", values.mounts(values.path_or_record(_MOUNT)), default={}, field="mounts",
+        fill=Filling.path_inside, look="directory", noun="mount {item!r}: directory", limit=_HOST_PATHS,
+        option="mount", each=True,
+    ),
+    TemplateSetting(
+        "persistent-drives", values.drives(_DRIVE), default=(), field="persistent", fill=Filling.path_inside,
+        look="drive", noun="drive", limit=_HOST_PATHS, each=True, places=values.places_of_drives,
+    ),
+    TemplateSetting("remote-display", checks.choice("vnc", "spice"), field="display"),
+    TemplateSetting(
+        "custom-args", checks.list_of(checks.prose), default=(), field="custom_args", fill=Filling.text,
+        limit=Limit("custom-args", "text"), each=True,
+    ),
+    TemplateSetting("qemu-bin", values.path, field="qemu_bin", fill=Filling.path, limit=Limit("qemu-bin")),
+    TemplateSetting("kernel", values.path_or_record(_KERNEL), parts=_KERNEL),
+    TemplateSetting(
+        "nic-model", checks.pattern(r"[A-Za-z0-9._-]{1,64}", "a QEMU device name"), default="virtio-net-pci",
+        field="nic_model",
+    ),
+    TemplateSetting("machine-type", values.machine, default="q35", field="machine"),
+    TemplateSetting(
+        "cpu-model", checks.pattern(r"[A-Za-z0-9._=,+-]{1,256}", "a QEMU CPU model"), field="cpu_model",
+    ),
+    TemplateSetting(
+        "disk-model", checks.choice("virtio", "virtio-scsi", "ide"), default="virtio", field="disk_model",
+    ),
+    TemplateSetting("disk-cache", _CACHES, default="unsafe", field="disk_cache"),
+    TemplateSetting("emulator-cores", checks.integer(0, 4096), default=0, field="emulator_cores"),
+    TemplateSetting("bind-vcpus", checks.boolean, default=True, field="bind_vcpus"),
+    TemplateSetting("full-node", checks.boolean, default=False, field="full_node"),
+    TemplateSetting("firmware", checks.choice("bios", "uefi"), default="bios", field="firmware"),
+    TemplateSetting("command-user", checks.pattern(values.USER, "a user name"), field="command_user"),
+)  # fmt: skip
+SETTINGS: dict[str, TemplateSetting] = {row.name: row for row in _ROWS}
 
 
-def _drives(node: Node) -> tuple[dict[str, Any], ...]:
-    if isinstance(node.value, tuple):
-        return tuple(drive for drives in checks.gather(_item_drives, node.value) for drive in drives)
-    return _item_drives(node)
+def yaml_table() -> tuple[Setting, ...]:
+    """Return the keys that a template may have in a file; null sets the default where a parent says otherwise."""
+    return tuple(Setting(row.name, checks.optional(row.check)) for row in SETTINGS.values())
 
 
-def _item_drives(node: Node) -> tuple[dict[str, Any], ...]:
-    if isinstance(node.value, dict):
-        return tuple(checks.gather(_drive_with_options, node.value.items()))
-    return (_drive(_path(node), {}),)
+def default_values(default_set: str | None) -> dict[str, Any]:
+    """Return what a template that says nothing comes to, where the site has that default resource set."""
+    return {**{name: row.default for name, row in SETTINGS.items()}, "resource-set": default_set}
 
 
-def _drive_with_options(item: tuple[str, Node]) -> dict[str, Any]:
-    path, options = item
-    if path in [setting.name for setting in _DRIVE]:
-        raise options.error("belongs to no drive", f"indent it deeper than the drive's path, or write - /PATH: {{{path}: ...}}")
-    return _drive(_path(_key(path, options)), checks.optional(checks.record(_DRIVE))(options) or {})
-
-
-def _drive_nodes(node: Node) -> list[Node]:
-    """Return where each drive is named, in their order."""
-    if isinstance(node.value, tuple):
-        return [found for item in node.value for found in _drive_nodes(item)]
-    return list(node.value.values()) if isinstance(node.value, dict) else [node]
-
-
-def _key(text: str, value: Node) -> Node:
-    """Return the key of a mapping as a value of its own."""
-    return Node(text, value.file, value.line, value.path, text)
-
-
-def _drive(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    return {"path": path, "cache": "writeback", "mmp": "yes", "backup": None, "format": "raw", **options}
-
-
-TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}"  # the 9p mount tag and virtiofs tag have at most 31 and 36 bytes
-USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"  # as useradd makes them in images
-
-
-def _mounts(node: Node) -> dict[str, Any]:
-    if isinstance(node.value, dict):
-        for tag, child in node.value.items():
-            checks.pattern(TAG, "a mount tag of at most 31 letters, digits, '_', '.', '-'")(_key(tag, child))
-    mounts: dict[str, Any] = checks.mapping_of(_mount)(node)
-    return mounts
-
-
-# options of -machine that read or write files of the host: what boots is for the settings of that name, which a site can limit
-_NOT_IN_MACHINE = {"kernel": "kernel", "initrd": "kernel", "append": "kernel", "shim": "kernel", "firmware": "firmware",
-                   "dtb": "custom-args", "dumpdtb": "custom-args"}  # fmt: skip
-
-
-def _machine(node: Node) -> str:
-    machine: str = checks.pattern(r"[A-Za-z0-9._=,-]{1,128}", "a QEMU machine type")(node)
-    for word in machine.split(","):
-        name = word.partition("=")[0]
-        if name in _NOT_IN_MACHINE:
-            raise node.error(f"{name!r} cannot be set in a machine type", f"use the setting {_NOT_IN_MACHINE[name]!r}")
-    return machine
-
-
-_CHECKS: dict[str, tuple[checks.Check, Any]] = {
-    "image": (_image, None),
-    "resource-set": (checks.text, None),
-    "inherits": (checks.text, None),
-    "description": (checks.prose, ""),
-    "cpus": (checks.integer(1, 4096), 1),
-    "memory": (checks.memory, 0),
-    "user-data": (_user_data, None),
-    "instance-id": (checks.pattern(r"\S{1,128}", "a word"), None),
-    "mount-points": (_mounts, {}),
-    "persistent-drives": (_drives, ()),
-    "remote-display": (checks.choice("vnc", "spice"), None),
-    "custom-args": (checks.list_of(checks.prose), ()),
-    "qemu-bin": (_path, None),
-    "kernel": (_kernel, None),
-    "nic-model": (checks.pattern(r"[A-Za-z0-9._-]{1,64}", "a QEMU device name"), "virtio-net-pci"),
-    "machine-type": (_machine, "q35"),
-    "cpu-model": (checks.pattern(r"[A-Za-z0-9._=,+-]{1,256}", "a QEMU CPU model"), None),
-    "disk-model": (checks.choice("virtio", "virtio-scsi", "ide"), "virtio"),
-    "disk-cache": (checks.choice("writeback", "writethrough", "none", "directsync", "unsafe"), "unsafe"),
-    "emulator-cores": (checks.integer(0, 4096), 0),
-    "bind-vcpus": (checks.boolean, True),
-    "full-node": (checks.boolean, False),
-    "firmware": (checks.choice("bios", "uefi"), "bios"),
-    "command-user": (checks.pattern(USER, "a user name"), None),
-}
-TABLE = tuple(Setting(name, checks.optional(check)) for name, (check, _default) in _CHECKS.items())
-DEFAULTS: Mapping[str, Any] = {name: default for name, (_check, default) in _CHECKS.items()}
-NOT_INHERITED = frozenset({"description", "inherits"})
+def limit_keys() -> list[str]:
+    """Return what a site can limit, as the keys of users-may-set."""
+    rows = (one for row in SETTINGS.values() for one in (row, *row.parts))
+    return list(dict.fromkeys(row.limit.key for row in rows if row.limit))

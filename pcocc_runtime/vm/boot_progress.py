@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+
+from pcocc_runtime.qemu.qmp import Lines
 
 QUIET_SECONDS = 2.0  # a progress line only for what takes longer
 
 
 class LineReader:
-    """Splits what arrives on a descriptor into lines."""
+    """Splits what arrives on a descriptor into lines of text."""
 
     def __init__(self, fd: int, handle: Callable[[str], None]) -> None:
-        self.fd, self.handle, self.pending = fd, handle, b""
+        self.fd, self.handle, self.lines = fd, handle, Lines()
 
     def read(self) -> bool:
         """Read once and hand over whole lines; false at the end."""
         data = os.read(self.fd, 65536)
-        *lines, self.pending = (self.pending + data).split(b"\n")
-        if not data and self.pending:
-            lines, self.pending = [self.pending], b""
-        for line in lines:
-            self.handle(line.decode(errors="replace"))
+        for line in self.lines.feed(data):
+            self.handle(f"(a line of more than {self.lines.longest} bytes)" if line is None else line.decode(errors="replace"))
+        if not data and (rest := self.lines.take_rest()):
+            self.handle(rest.decode(errors="replace"))
         return bool(data)
 
 
@@ -36,9 +36,9 @@ class BootProgress:
         self.shown = False
         self.why = ""
 
-    def accel(self, event: dict[str, Any]) -> None:
+    def name_accelerator(self, accel: str, why: str) -> None:
         """Remember the accelerator to name in the line."""
-        self.why = f" with {event['accel']}" + (f" ({event['why']})" if event["accel"] == "tcg" else "")
+        self.why = f" with {accel}" + (f" ({why})" if accel == "tcg" else "")
 
     def show(self, started: int, ready: int) -> None:
         """Show how far the boot is, if it has taken long enough."""

@@ -7,20 +7,15 @@ meets a lock can tell whose it is. QEMU's own image locks lie elsewhere and cann
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import struct
-import time
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.system import locks
 
 _JOBS = 1 << 62  # the byte of job 0
 _TURN = _JOBS - 1  # held by who takes a lock and looks for others
 _TURN_SECONDS = 10.0
-_FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def lock_drive(path: str, mmp: str, job: int) -> int | None:
@@ -39,7 +34,7 @@ def lock_drive(path: str, mmp: str, job: int) -> int | None:
         _lock(fd, path, mmp, job)
     except OSError as error:
         os.close(fd)
-        if error.errno not in _NO_LOCKS:
+        if not locks.is_unsupported(error):
             raise
         raise NodeError(f"the file system of the drive {path} cannot lock files: {error.strerror}",
                         "'mmp: no' in the template uses the drive without protection") from None
@@ -51,8 +46,8 @@ def lock_drive(path: str, mmp: str, job: int) -> int | None:
 
 def _lock(fd: int, path: str, mmp: str, job: int) -> None:
     _await_turn(fd, path)
-    holder = _take(fd, job, fcntl.F_WRLCK if mmp == "yes" else fcntl.F_RDLCK)
-    _set(fd, fcntl.F_UNLCK, _TURN)
+    holder = _take(fd, job, shared=mmp != "yes")
+    locks.unlock_range(fd, _TURN)
     if holder is not None:
         whose = f"of job {holder}" if holder != job else "of this job"
         raise NodeError(f"the drive {path} is in use by a VM {whose}", "end that VM first, or let several in with 'mmp: cluster'")
@@ -60,33 +55,15 @@ def _lock(fd: int, path: str, mmp: str, job: int) -> None:
 
 def _await_turn(fd: int, path: str) -> None:
     """One at a time, so that of two VMs that start together one wins; held for two system calls."""
-    deadline = time.monotonic() + _TURN_SECONDS
-    while not _set(fd, fcntl.F_WRLCK, _TURN):
-        if time.monotonic() > deadline:
-            raise NodeError(f"the drive {path} could not be locked within {_TURN_SECONDS:g} s", "try again")
-        time.sleep(0.02)  # waiting in the kernel could not be given a limit
+    if not locks.wait_until(lambda: locks.try_range(fd, _TURN), _TURN_SECONDS):
+        raise NodeError(f"the drive {path} could not be locked within {_TURN_SECONDS:g} s", "try again")
 
 
-def _take(fd: int, job: int, kind: int) -> int | None:
+def _take(fd: int, job: int, *, shared: bool) -> int | None:
     """Return the job that has the drive; None when it is ours now."""
-    if not _set(fd, kind, _JOBS + job):
+    if not locks.try_range(fd, _JOBS + job, shared=shared):
         return job
     for start, length in ((_JOBS, job), (_JOBS + job + 1, naming.MAX_JOB_ID - job)):
-        if length and (found := _find(fd, start, length)) is not None:
+        if length and (found := locks.find_locked(fd, start, length)) is not None:
             return found - _JOBS
     return None
-
-
-def _set(fd: int, kind: int, byte: int) -> bool:
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0))
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
-def _find(fd: int, start: int, length: int) -> int | None:
-    """Return the first locked byte of a range, None when there is none."""
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-    kind, _whence, found, _length, _pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
-    return None if kind == fcntl.F_UNLCK else int(found)

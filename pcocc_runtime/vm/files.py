@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pcocc_runtime.documents.members import MEMBERS_FILE
 from pcocc_runtime.documents.reach import render_ports
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.guest import network_config, seed
@@ -17,23 +18,15 @@ from pcocc_runtime.qemu.arguments import SharedFs, Uefi
 from pcocc_runtime.qemu.disks import Disk
 from pcocc_runtime.system import accounts, files
 from pcocc_runtime.vm import iso
+from pcocc_runtime.vm.plan import VmFiles
 
 if TYPE_CHECKING:
     from pcocc_runtime.documents.cluster import Cluster, Drive, Group, Mount
-
-
-@dataclass(frozen=True, slots=True)
-class VmFiles:
-    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as QEMU runs."""
-
-    disks: tuple[Disk, ...]
-    seed: str
-    firmware: Uefi | None
-    locks: tuple[int, ...]
+    from pcocc_runtime.documents.node import NodeFacts
 
 
 def make_files(
-    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
     tell: Callable[[str], None],
 ) -> VmFiles:
     """Make everything; RequestError or NodeError says what of it cannot be had here, `tell` what its user should know."""
@@ -45,7 +38,7 @@ def make_files(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        where = error.filename or f"{node['scratch']} or {directory}"
+        where = error.filename or f"{node.scratch} or {directory}"
         raise NodeError(f"the file system of {where} is full", "free space there, or use other nodes") from None
     return replace(
         made,
@@ -55,14 +48,14 @@ def make_files(
 
 
 def _make_own(
-    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
     tell: Callable[[str], None],
 ) -> VmFiles:
     """Make what the VM has to itself."""
-    group, scratch = cluster.group_of(rank), PurePath(node["scratch"])
+    group, scratch = cluster.group_of(rank), PurePath(node.scratch)
     image, held = _place_image(group.image, node, scratch, rank, tell)
     if held:
-        os.utime(directory.parent / "cluster.json")  # from its age steps know how long a VM may still be silent
+        os.utime(directory.parent / MEMBERS_FILE)  # from its age steps know how long a VM may still be silent
     boot = qemu_img.create_overlay(image, scratch / f"vm{rank}.qcow2")
     return VmFiles(
         disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),
@@ -73,15 +66,13 @@ def _make_own(
 
 
 def _place_image(
-    image: str | None, node: dict[str, Any], scratch: PurePath, rank: int, tell: Callable[[str], None]
+    image: str | None, node: NodeFacts, scratch: PurePath, rank: int, tell: Callable[[str], None]
 ) -> tuple[str | None, tuple[int, ...]]:
-    cache = node.get("cache")
-    if image is None or cache is None:
+    if image is None or node.cache is None:
         return image, ()
     from pcocc_runtime.cache.place import locate_image
 
-    here = next(len(ranks) for name, ranks in node["nodes"] if name == node["node"])
-    return locate_image(image, scratch, rank, here, cache, tell)
+    return locate_image(image, scratch, rank, len(node.here.ranks), node.cache, tell)
 
 
 def check_readable(group: Group) -> None:
@@ -134,7 +125,7 @@ def _copy_firmware(group: Group, path: PurePath) -> Uefi:
 
 
 def _write_seed(
-    job: int, rank: int, node: dict[str, Any], cluster: Cluster, keys: seed.Keys, directory: PurePath
+    job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath
 ) -> str:
     user = accounts.read_account(os.getuid())
     group, interfaces = cluster.group_of(rank), network_config.plan_interfaces(node, rank)
@@ -150,7 +141,7 @@ def _write_seed(
         command_user=group.command_user,
         mounts=group.mounts,
         interfaces=interfaces,
-        ports=render_ports(node["reverse_nat"], rank, node["node"]),
+        ports=render_ports(node.forwards, rank, node.name),
     )
     path = directory / "seed.iso"
     iso.write_iso(path, seed.VOLUME_LABEL, content)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from pcocc_runtime.documents.boot import Keys
 from pcocc_runtime.system import process
 
 
-def make_keys(comment: str) -> dict[str, str]:
-    """Return two new ed25519 pairs as the fields of `seed.Keys`; nothing stays on disk."""
+def make_keys(comment: str) -> Keys:
+    """Return two new ed25519 pairs; nothing stays on disk."""
     keys = {}
     with tempfile.TemporaryDirectory(prefix="pcocc-keys-") as directory:
         for name in ("user", "host"):
@@ -20,4 +21,4 @@ def make_keys(comment: str) -> dict[str, str]:
             )
             keys[name] = path.read_text()
             keys[f"{name}_public"] = path.with_suffix(".pub").read_text().strip()
-    return keys
+    return Keys(**keys)

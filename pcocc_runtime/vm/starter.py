@@ -6,21 +6,20 @@ Descriptor 3 takes one word for that srun (`ready`, `joined`, `failed`), descrip
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import selectors
 import stat
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import decode_cluster, sets_text
-from pcocc_runtime.documents.vm_events import KILLED, PREFIX
+from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, Silent, Started, StillOn, decode_event
+from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
 from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
@@ -71,17 +70,23 @@ def report(word: str) -> None:
 
 
 class BootWatch:
-    """The boot step as seen through its srun's output."""
+    """The boot step as seen through its srun's output.
+
+    booting  until all VMs answer
+    losing   a task has ended, and what it says of that is still awaited, since `lost`
+    failing  a VM cannot be had: we have cancelled the step
+    cut off  the step ends before all VMs answered, by Slurm's word
+    up       all VMs have answered, which was reported
+    ending   the step ends after that, by Slurm's word
+    """
 
     def __init__(self, job: int, vms: int, nodes: int) -> None:
         self.job, self.vms, self.nodes, self.pid = job, vms, nodes, 0
+        self.state: Literal["booting", "losing", "failing", "cut off", "up", "ending"] = "booting"
         self.started: set[str] = set()
         self.ready: set[str] = set()
         self.ended: set[str] = set()
-        self.ending = False
         self.said: list[str] = []
-        self.settled = False
-        self.failed = False
         self.lost = 0.0
         self.begin = time.monotonic()
         self.progress = BootProgress(vms)
@@ -92,117 +97,134 @@ class BootWatch:
         self.pid = child.pid
         selector = selectors.DefaultSelector()
         assert child.stdout is not None and child.stderr is not None  # start_step pipes both
-        for pipe, handle in ((child.stdout, self._line), (child.stderr, self._complaint)):
+        for pipe, handle in ((child.stdout, self._hear_step), (child.stderr, self._hear_srun)):
             selector.register(pipe, selectors.EVENT_READ, LineReader(pipe.fileno(), handle))
         selector.register(wire.PARENT_FD, selectors.EVENT_READ, None)
         open_pipes = 2
         while open_pipes:
-            for key, _events in selector.select(None if self.settled else 0.5):
+            for key, _events in selector.select(None if self._has_answered() else 0.5):
                 if key.data is None:
                     selector.unregister(wire.PARENT_FD)
                     self._parent_left()
                 elif not key.data.read():
                     selector.unregister(key.fileobj)
                     open_pipes -= 1
-            if not self.settled:
+            if not self._has_answered():
                 self.progress.show(len(self.started), len(self.ready))
-                if self.lost and time.monotonic() > self.lost + LAST_WORDS:
-                    self._cancel()
+            if self.state == "losing" and time.monotonic() > self.lost + LAST_WORDS:
+                self._cancel()
         return self._end(child.wait())
 
-    def _line(self, line: str) -> None:
+    def _has_answered(self) -> bool:
+        return self.state in ("up", "ending")
+
+    def _hear_step(self, line: str) -> None:
+        """Take a line of the step's own output."""
         if not line.startswith(PREFIX):
             self._tell(line)
             return
-        event = json.loads(line[len(PREFIX) :])
-        handler: Callable[[dict[str, Any]], None] | None = getattr(self, "_on_" + event["event"].replace("-", "_"), None)
-        if handler is not None:
-            handler(event)
+        try:
+            event = decode_event(line)
+        except ValueError as error:
+            self._tell(f"pcocc: error: {error}")
+            return
+        match event:
+            case Started():
+                self.started.add(event.vm)
+                self.progress.name_accelerator(event.accel, event.why)
+            case Ready():
+                self._note_ready(event)
+            case Silent():
+                self._tell_silent(event)
+            case DiskError():
+                self._tell(
+                    f"pcocc: error: {event.vm} on {event.node} is stopped: {event.reason} ({event.disk})\n"
+                    "hint: what it wrote before is intact; free space there, or use another node"
+                )
+            case StillOn():
+                self._tell(
+                    f"pcocc: error: {event.vm} on {event.node} did not power off in time and was ended\n"
+                    "hint: check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must suffice, and KillWait of slurm.conf be longer"
+                )
+            case Ended():
+                self._note_end(event)
 
-    def _on_started(self, event: dict[str, Any]) -> None:
-        self.started.add(event["vm"])
-        self.progress.accel(event)
-
-    def _on_ready(self, event: dict[str, Any]) -> None:
-        self.ready.add(event["vm"])
-        if len(self.ready) == self.vms and not self.settled:
-            self._settle(wire.BOOT_READY)
+    def _note_ready(self, event: Ready) -> None:
+        self.ready.add(event.vm)
+        if len(self.ready) == self.vms and self.state in ("booting", "losing"):
+            self.state = "up"
+            self._report(wire.BOOT_READY)
             self.progress.done(time.monotonic() - self.begin)
 
-    def _on_silent(self, event: dict[str, Any]) -> None:
-        tail = "".join(f"\n  {event['vm']} console| {line}" for line in event["console"])
+    def _tell_silent(self, event: Silent) -> None:
+        if event.vm not in self.started:
+            self._fail(
+                f"pcocc: error: the QEMU of {event.vm} on {event.node} did not begin within {event.seconds} s\n"
+                "hint: what it opens may hang there: look at the file systems of its disks, and into the node's kernel log"
+            )
+            return
+        tail = "".join(f"\n  {event.vm} console| {line}" for line in event.console)
         self._fail(
-            f"pcocc: error: {event['vm']} on {event['node']} did not answer on its ssh port within {event['seconds']} s\n"
+            f"pcocc: error: {event.vm} on {event.node} did not answer on its ssh port within {event.seconds} s\n"
             f"hint: the image must run sshd and cloud-init; the last lines of its console are:{tail or ' (none)'}"
         )
 
-    def _on_disk_error(self, event: dict[str, Any]) -> None:
-        self._tell(
-            f"pcocc: error: {event['vm']} on {event['node']} is stopped: {event['reason']} ({event['disk']})\n"
-            "hint: what it wrote before is intact; free space there, or use another node"
-        )
-
-    def _on_still_on(self, event: dict[str, Any]) -> None:
-        self._tell(
-            f"pcocc: error: {event['vm']} on {event['node']} did not power off in time and was ended\n"
-            "hint: check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must suffice, and KillWait of slurm.conf be longer"
-        )
-
-    def _on_ended(self, event: dict[str, Any]) -> None:
-        if event["asked"] or event["vm"] in self.ended:
+    def _note_end(self, event: Ended) -> None:
+        if event.asked or event.vm in self.ended:
             return
-        self.ended.add(event["vm"])
-        early = "" if event["vm"] in self.ready else " before it answered"
-        text = f"pcocc: {event['vm']} on {event['node']} ended{early}: {event['text']}"
-        if not self.settled:
+        self.ended.add(event.vm)
+        early = "" if event.vm in self.ready else " before it answered"
+        text = f"pcocc: {event.vm} on {event.node} ended{early}: {event.text}"
+        if not self._has_answered():
             self._fail(text)
             return
         self._tell(text)
-        spread_end(self.job, self.nodes, event["vm"], event.get("reason", "killed"))
+        spread_end(self.job, self.nodes, event.vm, event.reason)
 
-    def _complaint(self, line: str) -> None:
+    def _hear_srun(self, line: str) -> None:
+        """Take a line of srun's own complaints, and of what its tasks complain of."""
         ends = _STEP_ENDS.search(line) is not None
-        self.ending = self.ending or ends
+        if ends:
+            self.state = "ending" if self._has_answered() else "cut off"
         if killed := _TASK_KILLED.match(line):
-            self._on_killed(killed[1], killed[2])
-        elif not self.settled:
+            self._note_killed(killed[1], killed[2])
+        elif not self._has_answered():
             self.said.append(line)
-            if _LOST.match(line) and not self.lost:
-                self.lost = time.monotonic()
+            if _LOST.match(line) and self.state == "booting":
+                self.state, self.lost = "losing", time.monotonic()
         elif not ends and not _ROUTINE.match(line):
             self._tell(line)
 
-    def _on_killed(self, node: str, tasks: str) -> None:
+    def _note_killed(self, node: str, tasks: str) -> None:
         """Tell of VMs whose keeper could not: the last one of a node is killed together with its QEMU."""
-        for rank in () if self.ending else parse_ranks(tasks):
-            self._on_ended({"vm": f"vm{rank}", "node": node, "text": KILLED, "asked": False})
+        for rank in () if self.state in ("cut off", "ending") else parse_ranks(tasks):
+            self._note_end(Ended("killed", explain_end("killed"), False, f"vm{rank}", node))
 
     def _fail(self, text: str) -> None:
         self.said.append(text)
-        if not self.settled:
-            self._cancel()
+        self._cancel()
 
     def _cancel(self) -> None:
-        if not self.failed:
-            self.failed = True
+        if self.state in ("booting", "losing"):
+            self.state = "failing"
             cancel_step_of(self.job, self.pid)
 
     def _end(self, status: int) -> int:
-        if self.settled:
+        if self._has_answered():
             return status
-        if any(not step.is_of(self.pid) for step in read_boot_steps(self.job)):
-            self._settle(wire.BOOT_JOINED)  # another srun of this job was first
+        if any(not step.is_of(self.pid, os.uname().nodename) for step in read_boot_steps(self.job)):
+            self._report(wire.BOOT_JOINED)  # another srun of this job was first
             return 0
         self.progress.clear()
         for line in _without_echoes(self.said) or [
             f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
         ]:
             self._tell(line)
-        self._settle(wire.BOOT_FAILED)
+        self._report(wire.BOOT_FAILED)
         return status or 1
 
-    def _settle(self, word: str) -> None:
-        self.settled = True
+    def _report(self, word: str) -> None:
+        """Tell the waiting srun how the boot went, once."""
         report(word)
         os.close(wire.STATUS_FD)
 

@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Sequence
 
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.qemu.virtiofsd import plan_virtiofsd_argv
 from pcocc_runtime.system import children, qemu_descriptors
 
 _HINT = "install virtiofsd on the node (Debian 12: qemu-system-common), or export with type 9p"
@@ -36,13 +37,10 @@ def find_program() -> str:
     raise NodeError(f"virtiofsd is not installed on {os.uname().nodename}", _HINT)
 
 
-def plan_argv(program: str, source: str, fd: int) -> list[str]:
-    """Return virtiofsd's command line for a listening socket: the one of QEMU 7, in C, or the one in Rust that followed."""
-    said = subprocess.run([program, "--print-capabilities"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if "separate-options" in said.stdout:
-        return [program, f"--fd={fd}", "--shared-dir", source, "--sandbox", "none", "--log-level", "error"]
-    escaped = source.replace("\\", "\\\\").replace(",", "\\,")
-    return [program, f"--fd={fd}", "-o", f"source={escaped},sandbox=chroot,log_level=err", "--rlimit-nofile=0"]
+def read_capabilities(program: str) -> str:
+    """Return what a virtiofsd says that it can do, nothing of one that does not say."""
+    argv = [program, "--print-capabilities"]
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
 
 
 def start_server(program: str, source: str, readonly: bool, base: str) -> int:
@@ -54,7 +52,8 @@ def start_server(program: str, source: str, readonly: bool, base: str) -> int:
         listener.listen(1)
         client.connect(f"{base}.sock")
         os.unlink(f"{base}.sock")
-        _spawn(plan_argv(program, source, listener.fileno()), listener.fileno(), source, readonly, f"{base}.log")
+        argv = plan_virtiofsd_argv(program, source, listener.fileno(), read_capabilities(program))
+        _spawn(argv, listener.fileno(), source, readonly, f"{base}.log")
     except BaseException:
         client.close()
         raise

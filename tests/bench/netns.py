@@ -19,7 +19,7 @@ from pathlib import Path
 from pcocc_runtime.documents.boot_step import parse_boot_step
 from pcocc_runtime.networks import dnsmasq, routes
 from pcocc_runtime.networks.kinds import EthernetNetwork
-from pcocc_runtime.networks.plan import plan_networks
+from pcocc_runtime.networks.plan import Routed, plan_networks
 from tests.bench.plot import render_plot
 from tests.netns.fabric import HELPER, Guest, Node, connect, release, request
 
@@ -72,9 +72,10 @@ def by_hand(node: Node, text: str) -> None:
     """Make the same links and entries with plain commands."""
     step = parse_boot_step(text.splitlines())
     (plan,) = plan_networks(step, {"default": EthernetNetwork("default")}, {"default": ("default",)})
-    links = [f"link add br0 address {plan.gateway_mac} mtu 1450 type bridge", "link set br0 up"]
+    assert isinstance(plan, Routed)
+    links = [f"link add br0 address {plan.bridge_mac} mtu 1450 type bridge", "link set br0 up"]
     links += [f"addr add {address}/16 dev br0" for address in (plan.gateway, plan.node_address)]
-    links += [f"link add vx0 address {plan.tunnel_mac} mtu 1450 type vxlan id 99 dstport 24000 nolearning", "link set vx0 up"]
+    links += [f"link add vx0 address {plan.wire_mac} mtu 1450 type vxlan id 99 dstport 24000 nolearning", "link set vx0 up"]
     for tap in plan.taps:
         links += [f"tuntap add {tap.name} mode tap vnet_hdr", f"link set {tap.name} mtu 1450 master br0 up"]
     node.run("ip", "netns", "add", "hand")
@@ -105,6 +106,7 @@ def plan_once() -> None:
     begin = time.monotonic()
     step = parse_boot_step(sys.stdin)
     (plan,) = plan_networks(step, {"default": EthernetNetwork("default")}, {"default": ("default",)})
+    assert isinstance(plan, Routed)
     routes.render_routes(plan)
     routes.render_forwarding(plan, {node.name: "192.0.2.1" for node in step.nodes})
     dnsmasq.render_dnsmasq(plan, (), "/run/x.pid", "nobody")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,6 +125,16 @@ class Box:
         done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
         self.note(process.args[-1], done, 0)  # type: ignore[index]
         return done
+
+    def interrupt(self, process: subprocess.Popen[str]) -> Done:
+        """Press Ctrl-C until srun has taken it twice within a second: two signals at once would be one."""
+
+        def ended() -> bool:
+            process.send_signal(signal.SIGINT)
+            return process.poll() is not None
+
+        wait_for(ended, "the end of srun", 30)
+        return self.finish(process)
 
     @contextmanager
     def changed(self, do: str, undo: str, node: str | None = None) -> Iterator[None]:

@@ -30,6 +30,7 @@ bootcmd:
 - id -u alice >/run/mine 2>&1 || getent group 2001 >/run/mine
 """
 IMAGE = "boottest-debian"
+LEASES = "--dhcp-range=192.168.77.10,192.168.77.99 --dhcp-option=3 --leasefile-ro --no-ping"  # and no route
 FILE = "/var/lib/pcocc-box/images/debian.qcow2"
 # each record has the sum of those before it
 WRITER = """n=0; s=0
@@ -72,12 +73,22 @@ def exported(box: Box) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def debian(box: Box, image: str, exported: Path) -> Iterator[Cluster]:
-    """Two VMs of the debian image, on a node each, with a cloud-config of alice's."""
+def lan(box: Box) -> Iterator[None]:
+    """A bridge of the site on each node, with the site's DHCP server."""
+    dnsmasq = f"dnsmasq --conf-file=/dev/null --port=0 --interface=site0 --bind-interfaces {LEASES} --pid-file=/run/site-dnsmasq.pid"
+    do = f"ip link add site0 type bridge && ip addr add 192.168.77.1/24 dev site0 && ip link set site0 up && {dnsmasq}"
+    undo = "kill $(cat /run/site-dnsmasq.pid); ip link delete site0"
+    with box.changed(do, undo, "n1"), box.changed(do, undo, "n2"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def debian(box: Box, image: str, exported: Path, lan: None) -> Iterator[Cluster]:
+    """Two VMs of the debian image, on a node each, with a cloud-config of alice's and an interface on a bridge of the site."""
     options = [f"--pcocc-image={image}", f"--pcocc-user-data={exported}/user-data"]
     options += ["--cpus-per-task=1"]  # with the template's two, four emulated CPUs would spin for each other's locks on two real ones
     options += [f"--pcocc-mount={tag}={exported}/{tag},type=virtiofs" for tag in ("data", "moved")]
-    with make_cluster(box, "--pcocc-template=debian:2", "-N2", *options, boot=False, name=SHARED_NAME) as cluster:
+    with make_cluster(box, "--pcocc-template=sited:2", "-N2", *options, boot=False, name=SHARED_NAME) as cluster:
         done = cluster.srun("-l --pcocc-vm hostname", status=0, timeout=300)
         assert sorted(done.stdout.splitlines()) == ["0: vm0", "1: vm1"]
         yield cluster
@@ -103,6 +114,15 @@ def debian(box: Box, image: str, exported: Path) -> Iterator[Cluster]:
 )
 def test_a_debian_guest_is_the_users_own(debian: Cluster, command: str, said: str) -> None:
     assert debian.vm(command) == said
+
+
+def test_an_interface_on_a_bridge_of_the_site_is_configured_by_the_sites_dhcp_server(box: Box, debian: Cluster) -> None:
+    has_address = "ip -4 -o addr show eth1 | grep -o 'inet 192[.]168[.]77[.][0-9]*'"
+    for vm in ("vm0", "vm1"):
+        debian.vm(f"until {has_address}; do sleep 0.1; done", vm)
+    done = box.run(["pcocc", "network", "check", "-j", str(debian.job)])
+    assert "FAILED" not in done.stdout and "site: its devices are up on 2 nodes" in done.stdout, done.stdout + done.stderr
+    assert "site: bridged, MTU 1500, 2 VMs" in box.out(["pcocc", "network", "show", "-j", str(debian.job)])
 
 
 def test_a_command_in_debian_ends_as_it_does(debian: Cluster) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from tests.boot.box import HOME, ROOT, STATE, Box, Done, Process
 from tests.boot.cluster import Cluster, make_cluster
-from tests.boot.test_signals import interrupt
 from tests.waiting import limit, wait_for
 
 
@@ -111,6 +110,20 @@ def test_a_qemu_killed_while_it_boots_is_told(box: Box) -> None:
     box.ensure_released(job, 20)
 
 
+def test_a_vm_whose_keeper_is_killed_while_it_boots_is_not_said_to_boot_for_ever(box: Box, empty_disk: Path) -> None:
+    before = set(box.jobs("all"))
+    started = box.start(["srun", "-w", "n1", "--pcocc-template=tiny", f"--pcocc-image={empty_disk}", "hostname"])
+    job = wait_for(lambda: set(box.jobs()) - before, "the job", 90).pop()
+    [keeper] = wait_for(lambda: box.processes(rf'pcocc/keeper .*"job": {job}, "rank": 0,', "n1"), "the keeper", 90)
+    words = ["pcocc", "ps", "-l", "-j", str(job)]
+    assert box.out(words).splitlines()[1].endswith(" booting")
+    box.kill(keeper, signal.SIGKILL)
+    assert box.out(words).splitlines()[1].endswith(" unwatched: the process that would tell more has ended")
+    box.run(["scancel", str(job)], status=0)
+    assert box.finish(started, 60).returncode != 0
+    box.ensure_released(job, 20)
+
+
 def restart(*words: str) -> None:
     """Restart a daemon of the box."""
     done = subprocess.run([ROOT / "tests/box", "restart", *words], capture_output=True, text=True, timeout=limit(90), check=False)
@@ -128,7 +141,7 @@ def test_a_daemon_restarts_under_a_running_cluster(cluster: Cluster, daemon: str
     assert sorted(done.stdout.split()) == ["vm0", "vm1", "vm2", "vm3"]
     assert (cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}) == before
     assert waiting.poll() is None
-    interrupt(cluster.box, waiting)
+    cluster.box.interrupt(waiting)
 
 
 MISSING = {

@@ -1,4 +1,4 @@
-"""`pcocc ps`: the virtual clusters that run, and their VMs, in real jobs."""
+"""`pcocc ps`: the running virtual clusters and their VMs, in real jobs."""
 
 from __future__ import annotations
 

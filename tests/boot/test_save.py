@@ -47,4 +47,4 @@ def test_an_operation_that_is_typed_goes_where_it_belongs(box: Box, cluster: Clu
 
 def test_another_users_vms_are_not_saved(cluster: Cluster) -> None:
     done = cluster.box.run(["pcocc", "save", "-j", str(cluster.job), "vm0"], user="bob")
-    assert done.returncode == 1 and "is alice's, who alone can save its VMs" in done.stderr
+    assert done.returncode == 1 and "is alice, and only its owner can save its VMs" in done.stderr

@@ -105,20 +105,9 @@ def test_a_killed_srun_leaves_no_process_in_the_guest(cluster: Cluster) -> None:
     wait_for(lambda: set(cluster.steps()) <= before, "the end of the step", 60)
 
 
-def interrupt(box: Box, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    """Press Ctrl-C until srun has taken it twice within a second: two signals at once would be one."""
-
-    def ended() -> bool:
-        process.send_signal(signal.SIGINT)
-        return process.poll() is not None
-
-    wait_for(ended, "the end of srun", 30)
-    return box.finish(process)
-
-
 def test_ctrl_c_ends_the_command_and_its_children(cluster: Cluster) -> None:
     started, word = start_marked(cluster, "echo ready; wait")
-    done = interrupt(cluster.box, started)
+    done = cluster.box.interrupt(started)
     assert done.returncode != 0
     wait_for(lambda: guest_processes(cluster, word) == "", "the end of the processes in the guest", 20)
 

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,10 +17,15 @@ from typing import Any
 from pcocc_runtime.cache import layer_store, protocol, service
 from pcocc_runtime.cache.place import locate_image
 from pcocc_runtime.errors import PcoccError, render
+from pcocc_runtime.images import writing
+from pcocc_runtime.images.images import Found
+from pcocc_runtime.images.references import Repo
 from pcocc_runtime.site.settings import read_image_cache
 from tests.images import children
+from tests.images.disks import make_disk
 
 SERVICE, ALICE, BOB = 65533, 65532, 65531
+MEBIBYTE = 1 << 20
 
 
 class Node:
@@ -39,7 +45,7 @@ class Node:
         (self.root / "etc/pcocc.yaml").write_text(f"image-cache: {{size: {size}, directory: {self.cache}}}\n")
         found = read_image_cache(self.root / "etc")
         assert found is not None
-        self.facts = {"directory": found.directory, "size": found.size}
+        self.settings = found
 
     def start_service(self) -> None:
         """Do what systemd does for pcocc-cache.socket."""
@@ -79,7 +85,7 @@ class Node:
             os.setresuid(uid, uid, uid)
             ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which exec does for a real launcher: /proc/PID/fd is its own
             try:
-                path, held = locate_image(str(image), PurePath(scratch), rank, here, self.facts, print)
+                path, held = locate_image(str(image), PurePath(scratch), rank, here, self.settings, print)
             except PcoccError as error:
                 print(render(error))
                 return 1
@@ -169,4 +175,17 @@ def read_directly(path: str) -> int:
 
 def store(node: Node) -> layer_store.Store:
     """Return the cache of all."""
-    return layer_store.public_store(node.facts["directory"], node.facts["size"])
+    return layer_store.public_store(node.settings.directory, node.settings.size)
+
+
+def add(repo: Repo, name: str, seed: int = 0, **options: int) -> Found:
+    """Import a disk."""
+    disk = make_disk(Path(repo.path).parent / f"{name}.qcow2", seed=seed, **options)
+    with writing.open_repo_work(repo) as work:
+        shutil.copy(disk, work.path / "layer")
+        return Found(repo, writing.add_revision(work, name, work.path / "layer", None))
+
+
+def layers(*found: Found) -> set[str]:
+    """Return the layers of images."""
+    return {layer for one in found for layer in one.revision.layers}

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 from pcocc_runtime.images import images, references, writing
 from pcocc_runtime.images.images import Found
-from pcocc_runtime.images.references import Repo
+from pcocc_runtime.images.references import Reference, Repo
+
+TEXT = b"".join(b"line %d\n" % number for number in range(1 << 19))[: 3 << 20]  # what can be compressed
 
 
 class Ran(NamedTuple):
@@ -117,3 +119,8 @@ def spoil(path: Path, at: int) -> None:
         byte = stream.read(1)
         stream.seek(at)
         stream.write(bytes([byte[0] ^ 255]))
+
+
+def disk(repo: Repo, name: str, revision: int | None = None) -> Path:
+    """Return the path of an image's disk."""
+    return images.find_image(Reference(name, None, revision), [repo]).path

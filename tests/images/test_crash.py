@@ -18,7 +18,7 @@ from pcocc_runtime.images import images, in_use, metadata, references
 from pcocc_runtime.images.references import Repo
 from tests.images import children
 from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, raw_sum, save, write_raw
-from tests.images.test_sources import layer, write_layout
+from tests.images.layouts import layer, write_layout
 from tests.waiting import wait_closely
 
 Pcocc = Callable[..., Ran]

@@ -20,7 +20,7 @@ from pcocc_runtime.images import qemu_img as qemu_image
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
 from tests.images.disks import Ran, find, leftovers, listing, make_disk, qemu_img, save, spoil
-from tests.images.test_sources import layer, write_layout
+from tests.images.layouts import layer, write_layout
 from tests.waiting import limit
 
 Pcocc = Callable[..., Ran]

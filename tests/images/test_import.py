@@ -10,17 +10,13 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import images, transfer
 from pcocc_runtime.images import qemu_img as qemu_image
 from pcocc_runtime.images.images import Found
-from pcocc_runtime.images.references import Reference, Repo
-from tests.images.disks import Ran, as_stdin, content, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
+from pcocc_runtime.images.references import Repo
+from pcocc_runtime.system import copy
+from tests.images.disks import TEXT, Ran, as_stdin, content, disk, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
 
 Pcocc = Callable[..., Ran]
-
-
-def disk(repo: Repo, name: str, revision: int | None = None) -> Path:
-    return images.find_image(Reference(name, None, revision), [repo]).path
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc"])
@@ -47,8 +43,6 @@ def test_their_variants_too(pcocc: Pcocc, repo: Repo, tmp_path: Path, options: t
     pcocc("image", "import", "source", "new")
     assert content(disk(repo, "new")) == raw_sum()
 
-
-TEXT = b"".join(b"line %d\n" % number for number in range(1 << 19))[: 3 << 20]  # what can be compressed
 
 
 @pytest.mark.parametrize(
@@ -125,8 +119,8 @@ def test_what_never_ends_is_given_up(pcocc: Pcocc, repo: Repo, tmp_path: Path) -
     with as_stdin(Path("/dev/zero")):
         assert "standard input is a device, such as /dev/zero" in pcocc("image", "import", "-", "b", ok=False).err
     assert listing(repo) == {} and leftovers(repo) == []
-    with pytest.raises(RequestError, match="the source has no end: it goes on after 5000000 bytes"):
-        transfer.copy(bytes, tmp_path / "zeros", 0, lambda done, total: None, longest=5000000)
+    with pytest.raises(RequestError, match="the source does not end: it goes on after 5000000 bytes"):
+        copy.copy_stream(bytes, tmp_path / "zeros", 0, lambda done, total: None, longest=5000000)
     assert (tmp_path / "zeros").stat().st_blocks == 0
 
 
@@ -151,7 +145,7 @@ def test_a_directory_that_is_gone_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Pa
 def test_a_path_that_is_no_text_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     name = os.fsdecode(b"l\xe9.raw")
     write_raw(tmp_path / name)
-    assert "/l?.raw is not text in UTF-8, as QEMU wants it" in pcocc("image", "import", name, "a", ok=False).err
+    assert "/l?.raw is not valid UTF-8, which QEMU requires" in pcocc("image", "import", name, "a", ok=False).err
     with pytest.raises(RequestError, match="is not text in UTF-8"):
         qemu_image.chain(tmp_path / name / "data")
     write_raw(tmp_path / "lé.raw")
@@ -172,7 +166,7 @@ def test_a_containers_image_gets_no_disk(pcocc: Pcocc, repo: Repo, base: Found) 
     meta = Path(repo.path, "meta/base@0")
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "kind": "ctr"}))
     before = listing(repo)
-    assert "image user:base is a container's, not a VM's" in pcocc("image", "import", "--update", "base.qcow2", "base", ok=False).err
+    assert "image user:base is for containers, not for VMs" in pcocc("image", "import", "--update", "base.qcow2", "base", ok=False).err
     assert listing(repo) == before
 
 

@@ -13,8 +13,7 @@ import pytest
 from pcocc_runtime.images import qcow2
 from pcocc_runtime.images import qemu_img as qemu_image
 from pcocc_runtime.images.references import Repo
-from tests.images.disks import Ran, content, leftovers, listing, make_disk, qemu_img, write_raw
-from tests.images.test_import import TEXT, disk
+from tests.images.disks import TEXT, Ran, content, disk, leftovers, listing, make_disk, qemu_img, write_raw
 
 Pcocc = Callable[..., Ran]
 
@@ -94,17 +93,17 @@ def nothing(_tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (bad_qcow2, "has a backing file, '/etc/passwd': what it holds is only a part"),
+        (bad_qcow2, "has a backing file, '/etc/passwd': it is only a part of a disk"),
         (json_backing, "has the backing file 'json:"),
         (external_data, "keeps its data in another file"),
         (vmdk_parent, "has a parent, another VMDK image"),
         (vmdk_flat, "is the descriptor of a VMDK image whose data are in other files"),
         (vmdk_hidden_extent, "is a VMDK image whose data are in other files"),
         (vhd_parent, "has a parent, another VHD image"),
-        (gzipped, "the file is compressed by gzip"),
-        (vhd_cut, "is not a sound vpc image: its last 512 bytes are no footer: it was cut short"),
+        (gzipped, "the file is compressed with gzip"),
+        (vhd_cut, "is not a sound vpc image: its last 512 bytes are not a footer: it was cut short"),
         (tar, "cannot be imported: the file is a tar archive, as an OVA is"),
-        (odd_raw, "its 6 bytes are no whole number of sectors"),
+        (odd_raw, "its 6 bytes are not a whole number of sectors"),
         (directory, "is not a regular file"),
         (empty, "is not a sound raw image: it is empty"),
         (nothing, "cannot be read: No such file or directory"),

@@ -305,7 +305,7 @@ def test_a_container_image_is_listed_copied_and_refused_for_vms(pcocc: Pcocc, re
     meta.write_text(meta.read_text().replace(digest, f"sha256:{digest}"))
     pcocc("image", "copy", "old", "user:ctr")
     assert find("ctr", repo).revision.blobs == (f"sha256:{digest}",) and "ctr" in pcocc("image", "list").out
-    assert "is a container's, not a VM's" in pcocc("image", "export", "ctr", "x.raw", ok=False).err
+    assert "is for containers, not for VMs" in pcocc("image", "export", "ctr", "x.raw", ok=False).err
     pcocc("image", "verify")
 
 

@@ -113,7 +113,7 @@ def test_wrong_usage_has_a_status_of_its_own(pcocc: Pcocc, argv: list[str]) -> N
 def test_long_work_is_shown_on_a_terminal() -> None:
     main, terminal = os.openpty()
     code = (
-        "import time; from pcocc_runtime import terminal as p; p._DELAY = 0\nwith p.Meter() as m:\n w = m.begin('reading')\n"
+        "import time; from pcocc_runtime import terminal as p; p.QUIET_SECONDS = 0\nwith p.Meter() as m:\n w = m.begin('reading')\n"
         " w(1, 4)\n time.sleep(.3); w(2, 4)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stderr=terminal, cwd=ROOT)

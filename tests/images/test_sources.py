@@ -16,14 +16,11 @@ import pytest
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import images, oci
 from pcocc_runtime.images.references import Reference, Repo
-from tests.images.disks import Ran, content, leftovers, listing, make_disk, raw_sum, write_raw
+from tests.images.disks import Ran, content, disk, leftovers, listing, make_disk, raw_sum, write_raw
+from tests.images.layouts import PACKERS, Members, build, layer, pack, write_layout
 from tests.images.web import registry, serve
 
 Pcocc = Callable[..., Ran]
-
-
-def disk(repo: Repo, name: str) -> Path:
-    return images.find_image(Reference(name), [repo]).path
 
 
 def test_a_url_is_fetched_and_kept_without_its_secrets(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
@@ -47,13 +44,13 @@ def test_a_url_without_a_length_is_fetched(pcocc: Pcocc, repo: Repo, tmp_path: P
         ((404, {}, b""), "could not be fetched: status 404: Not Found"),
         ((200, {"Content-Length": "5000000"}, b"x" * 4096), "could not be fetched: "),
         ((200, {"Content-Length": str(1 << 60)}, b""), "and the file system of"),
-        ((200, {"Content-Length": "many"}, b""), "could not be fetched: the server says that its length is 'many'"),
+        ((200, {"Content-Length": "many"}, b""), "could not be fetched: the server gives a length that makes no sense: 'many'"),
         ((206, {"Content-Range": "bytes 0-511/1024"}, b"x" * 512), "could not be fetched: the server answers with status 206, which is not"),
         ((302, {"Location": "file:///etc/passwd"}, b""), "leads to file:///etc/passwd, which is not on a web server"),
         ((302, {"Location": "ftp://u:secret@127.0.0.1:1/x?secret"}, b""), "leads to ftp://127.0.0.1:1/x, which is not on a web server"),
         ((302, {}, b""), "could not be fetched: status 302"),
         ((302, {"Location": "/a"}, b""), "could not be fetched: "),
-        ((200, {}, b"<html>not found</html>"), "is not a sound raw image: its 22 bytes are no whole number of sectors"),
+        ((200, {}, b"<html>not found</html>"), "is not a sound raw image: its 22 bytes are not a whole number of sectors"),
     ],
 )
 def test_what_a_server_does_wrong_is_told(pcocc: Pcocc, repo: Repo, answer: Any, said: str) -> None:
@@ -102,69 +99,6 @@ def test_what_is_no_address_is_told(pcocc: Pcocc, source: str, said: str) -> Non
 
 def test_no_server_is_told(pcocc: Pcocc, repo: Repo) -> None:
     assert "Connection refused" in pcocc("image", "import", "http://127.0.0.1:1/a", "a", ok=False).err
-
-
-Members = list[tuple[str, bytes | str | None]]  # a file's content, the target of a link, None for a directory
-
-
-PACKERS: dict[str, list[str]] = {"gzip": ["gzip", "-1"], "zstd": ["zstd", "-1q"], "": ["cat"]}
-
-
-def pack(data: bytes, packing: str) -> bytes:
-    return subprocess.run(PACKERS[packing], input=data, capture_output=True, check=True).stdout
-
-
-def layer(members: Members, packing: str = "gzip") -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            if isinstance(data, bytes):
-                info.size = len(data)
-            else:
-                info.type, info.linkname = (tarfile.DIRTYPE, "") if data is None else (tarfile.SYMTYPE, data)
-            archive.addfile(info, io.BytesIO(data) if isinstance(data, bytes) else None)
-    return pack(out.getvalue(), packing)
-
-
-def build(layers: list[bytes], packing: str = "gzip") -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Return the blobs and the manifest of an image, its lowest layer first."""
-    kind = "application/vnd.oci.image.layer.v1.tar" + (f"+{packing}" if packing else "")
-    config = json.dumps(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "rootfs": {
-                "type": "layers",
-                "diff_ids": ["sha256:" + hashlib.sha256(one).hexdigest() for one in layers]  # of what is unpacked, by the book; nobody asks here,
-            },
-        }
-    ).encode()
-    blobs = {hashlib.sha256(data).hexdigest(): data for data in [config, *layers]}
-
-    def descriptor(data: bytes, media: str) -> dict[str, Any]:
-        return {"mediaType": media, "digest": "sha256:" + hashlib.sha256(data).hexdigest(), "size": len(data)}
-
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor(config, "application/vnd.oci.image.config.v1+json"),
-        "layers": [descriptor(one, kind) for one in layers],
-    }
-    return blobs, manifest
-
-
-def write_layout(directory: Path, layers: list[bytes], packing: str = "gzip", **index: Any) -> Path:
-    blobs, manifest = build(layers, packing)
-    text = json.dumps(manifest).encode()
-    blobs[hashlib.sha256(text).hexdigest()] = text
-    (directory / "blobs/sha256").mkdir(parents=True)
-    for digest, data in blobs.items():
-        (directory / "blobs/sha256" / digest).write_bytes(data)
-    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    entry = {"mediaType": manifest["mediaType"], "digest": "sha256:" + hashlib.sha256(text).hexdigest(), "size": len(text)}
-    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [{**entry, **index}]}))
-    return directory
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -298,7 +232,7 @@ SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
         (odd_layer({"GNU.sparse.size": "zz"}), "a header in its tar archive makes no sense"),
         (odd_layer({"GNU.sparse.realsize": "zz"}), "a header in its tar archive makes no sense"),
         (odd_layer({**SPARSE, "GNU.sparse.realsize": "512"}, b"junk\njunk\n"), "a header in its tar archive makes no sense"),
-        (odd_layer({**SPARSE, "GNU.sparse.realsize": str(1 << 62)}, b"0\n"), "is 4194304 TiB large, more than pcocc takes"),
+        (odd_layer({**SPARSE, "GNU.sparse.realsize": str(1 << 62)}, b"0\n"), "is 4194304 TiB large, more than pcocc accepts"),
         (long_name(8 << 20), "a header in its tar archive is too large"),
         (long_name(0, 2000), "a header in its tar archive "),
     ],

@@ -1,9 +1,9 @@
 """Runs on a node: root's helper, stopped at each of its steps in turn, and what is left once the node has been used again.
 
 Usage: deadly.py MODE; a set-up request for job 12 with STEPD in place of slurmstepd's number is on stdin. A step is whatever changes
-something outside of the process: a netlink request, a process started or ended, a file or directory made or removed, a kernel
-setting. The interpreter tells of each beforehand (https://docs.python.org/3/library/audit_events.html), and the helper is
-stopped there, so between any two. Prints a line of JSON for each step: what it would have been, how the helper ended, and what
+something outside of the process: a process started or ended, a file or directory made or removed, a mount, a kernel setting. The
+interpreter tells of each beforehand (https://docs.python.org/3/library/audit_events.html), and the helper is stopped there, so
+between any two. Prints a line of JSON for each step: what it would have been, how the helper ended, and what
 is left in the end.
 """
 
@@ -22,22 +22,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pyroute2.netlink import core
-
 from pcocc_runtime import naming
-from pcocc_runtime.networks import netlink  # noqa: F401  these are loaded here, so that no fork has to
 from pcocc_runtime.node import main as node
-from pcocc_runtime.site import admission, site  # noqa: F401
-from pcocc_runtime.system import accounts, process  # noqa: F401
+from pcocc_runtime.node import planning
+from pcocc_runtime.system import process
 from tests.netns.fabric import release
 
+PRELOADED = (planning,)  # here, so that no fork has to load it
 CHANGES = {
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chown", "os.chmod", "fcntl.ioctl",
-    "subprocess.Popen", "pcocc.kill", "pcocc.netlink", "pcocc.started",
+    "subprocess.Popen", "pcocc.kill", "pcocc.started",
 }  # fmt: skip
 NETNS = str(naming.NETNS_DIR)
 PATIENCE = 30  # seconds for what takes less than one
-real_kill, real_send, real_communicate = process.kill, core.AsyncCoreSocket.send, subprocess.Popen.communicate
+real_kill, real_communicate = process.kill, subprocess.Popen.communicate
 
 
 class Watch:
@@ -45,14 +43,16 @@ class Watch:
 
     def __init__(self, last: int, how: str, steps: mmap.mmap, told: int) -> None:
         self.helper, self.last, self.how, self.told = os.getpid(), last, how, told
-        self.steps = steps  # shared with children of the helper: pyroute2 forks to make a namespace
+        self.steps = steps
 
     def hear(self, event: str, args: tuple[Any, ...]) -> None:
+        if os.getpid() != self.helper:
+            return  # its planner, which changes nothing
         if event == "open" and isinstance(args[0], (str, bytes, os.PathLike)):
             path = os.fsdecode(args[0])
-            if args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and path not in ("/dev/null", "/dev/net/tun"):
+            if args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and path != "/dev/null":
                 self.step(event, path)
-                if path.startswith(f"/var{NETNS}"):
+                if path.startswith(f"{NETNS}/"):
                     self.mount(path)
         elif event in CHANGES:
             self.step(event, *(args[1:2] if event == "subprocess.Popen" else args[:1]))
@@ -89,14 +89,6 @@ def kill(one: process.ProcessId) -> None:
     real_kill(one)
 
 
-def send(sock: core.AsyncCoreSocket, data: bytes, flags: int = 0) -> int:
-    """Tell of netlink requests which change something (rtnetlink(7): the third of each four numbers is a question)."""
-    kind = int.from_bytes(data[4:6], sys.byteorder)
-    if kind & 3 != 2:
-        sys.audit("pcocc.netlink", kind)
-    return real_send(sock, data, flags)
-
-
 def communicate(child: subprocess.Popen[Any], *words: Any, **more: Any) -> Any:
     sys.audit("pcocc.started", child.args)
     return real_communicate(child, *words, **more)
@@ -104,7 +96,6 @@ def communicate(child: subprocess.Popen[Any], *words: Any, **more: Any) -> Any:
 
 subprocess.Popen.communicate = communicate  # type: ignore[method-assign]
 process.kill = kill  # type: ignore[assignment]
-core.AsyncCoreSocket.send = send
 
 
 def run(

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
+from pcocc_runtime.documents.layout import NodeLayout
+from pcocc_runtime.documents.node import NodeFacts, decode_node
 from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +72,10 @@ class Node:
         """Run root's node helper as the plugin would."""
         return self.run(*HELPER, verb, text=text, check=check)
 
+    def facts(self, job: int) -> NodeFacts:
+        """Return what the helper has left here for launchers and observers."""
+        return decode_node(self.run("cat", f"/run/pcocc/{job}/node.json").stdout.encode(), job)
+
     def in_job(self, job: int, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program in the job's namespace on this node."""
         return self.run("ip", "netns", "exec", f"pcocc-{job}", *argv, check=check)
@@ -114,12 +121,16 @@ def connect(one: Node, two: Node) -> None:
 
 
 def request(
-    job: int, index: int, stepd: int | str, step: int = 0, sets: str = "default:4", nodes: tuple[str, ...] = ("192.0.2.1", "192.0.2.2")
+    job: int, index: int, stepd: int, step: int = 0, sets: str = "default:4", nodes: tuple[str, ...] = ("192.0.2.1", "192.0.2.2")
 ) -> str:
-    """Return a set-up request for VMs on nodes, two on each."""
+    """Return a set-up request for VMs on nodes, two on each, as the plugin's C writes it (spank/stepd.c): it parses to just that."""
     lines = [f"job {job}", f"step {step}", "uid 65534", "gid 65534", f"stepd {stepd}", f"index {index}"]
     lines += [f"layout {node} {2 * number}-{2 * number + 1}" for number, node in enumerate(nodes)]
-    return "\n".join([*lines, f"sets {sets}", "end", ""])
+    lines += [f"sets {sets}", "end"]
+    layout = tuple(NodeLayout(node, (2 * number, 2 * number + 1)) for number, node in enumerate(nodes))
+    counts = tuple((name, int(count)) for name, _colon, count in (word.partition(":") for word in sets.split(",")))
+    assert parse_boot_step(lines) == BootStep(job, step, 65534, 65534, stepd, index, layout, counts)
+    return "\n".join([*lines, ""])
 
 
 def release(job: int, step: int = 0) -> str:

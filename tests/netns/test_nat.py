@@ -3,7 +3,6 @@
 192.0.2.1 and 192.0.2.2 are nodes, 192.0.2.9 and 192.0.2.10 are other machines.
 """
 
-import json
 import re
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pcocc_runtime.documents.node import PortForward
 from tests.netns.fabric import Guest, Node, release, request
 from tests.netns.lan import NOBODY, PYTHON, answering, ask, join, started
 
@@ -47,9 +47,8 @@ class Site:
         guest.dhcp()
         return guest
 
-    def ports(self, job: int) -> list[list[int]]:
-        found: list[list[int]] = json.loads(self.node.run("cat", f"/run/pcocc/{job}/node.json").stdout)["reverse_nat"]
-        return found
+    def ports(self, job: int) -> tuple[PortForward, ...]:
+        return self.node.facts(job).forwards
 
     def release(self) -> None:
         for job in [*self.jobs, *self.jobs]:  # twice is fine
@@ -188,7 +187,7 @@ def test_a_vm_reaches_no_other_job(site: Site) -> None:
     site.set_up(24, "open:2")
     site.set_up(25, "inward:2")
     vm, other = site.guest(24), site.guest(25)
-    host_port = site.ports(25)[0][2]
+    host_port = site.ports(25)[0].host_port
     questions = [f"tcp,169.254.64.3,{host_port}", f"tcp,{ONE},{host_port}"]
     with answering(site.node, 22, netns=other.name):
         assert not ask(vm, *questions)
@@ -216,7 +215,7 @@ def test_a_vm_reaches_no_link_local_service_of_the_site(site: Site) -> None:
 
 def test_ports_of_a_node_lead_to_its_vms(site: Site) -> None:
     site.set_up(26, "inward:2")
-    assert site.ports(26) == [[0, 22, 60222], [1, 22, 60223]]
+    assert site.ports(26) == ((0, 22, 60222), (1, 22, 60223))
     vm = site.guest(26, 1)
     with answering(site.node, 22, netns=vm.name):
         for host in (OUT, TWO):
@@ -232,13 +231,13 @@ def test_ports_in_use_are_left_out(site: Site) -> None:
     listener = "import socket; s = socket.create_server(('127.0.0.1', 60222)); print('ready', flush=True); s.accept()"
     with started(site.node, *NOBODY, PYTHON, "-c", listener):
         site.set_up(26, "inward:2")
-    assert [port for _rank, _vm_port, port in site.ports(26)] == [60223, 60224]
+    assert [one.host_port for one in site.ports(26)] == [60223, 60224]
 
 
 def test_jobs_set_up_at_once_hold_different_ports(site: Site) -> None:
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda job: site.set_up(job, "inward:2"), (26, 27)))
-    assert sorted(port for job in (26, 27) for _rank, _vm_port, port in site.ports(job)) == [60222, 60223, 60224, 60225]
+    assert sorted(one.host_port for job in (26, 27) for one in site.ports(job)) == [60222, 60223, 60224, 60225]
 
 
 def test_a_range_used_up_is_a_sentence_and_leaves_nothing(site: Site) -> None:
@@ -251,7 +250,7 @@ def test_a_range_used_up_is_a_sentence_and_leaves_nothing(site: Site) -> None:
     assert site.node.leftovers() == before
     site.node.helper("release", release(26))
     site.set_up(28, "inward:2")
-    assert [port for _rank, _vm_port, port in site.ports(28)] == [60222, 60223]
+    assert [one.host_port for one in site.ports(28)] == [60222, 60223]
 
 
 def test_a_tunnels_port_held_by_a_user_is_a_sentence_and_leaves_nothing(site: Site) -> None:

@@ -2,16 +2,17 @@
 
 import importlib.util
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import FAILED, Finding, evaluate
-from pcocc_runtime.observe.facts import NodeFacts, decode_answers, parse_node
+from pcocc_runtime.observe.facts import Answer, Failure, decode_answers
 from tests.netns.fabric import ROOT, Guest, Node, request
 from tests.netns.lan import NOBODY, answering
 
@@ -60,9 +61,11 @@ def send(node: Node, task: int, *words: str, job: int = 12) -> list[str]:
     return done.stdout.splitlines()
 
 
-def ask(nodes: Pair, *words: str) -> list[NodeFacts]:
-    lines = [line for task, node in enumerate(nodes) for line in send(node, task, *words)]
-    return [parse_node(tree) for tree in decode_answers(lines)]
+def ask(nodes: Sequence[Node], *words: str) -> list[Answer]:
+    sent = decode_answers(line for task, node in enumerate(nodes) for line in send(node, task, *words))
+    found = [one for one in sent if isinstance(one, Answer)]
+    assert len(found) == len(nodes), sent
+    return found
 
 
 def check(nodes: Pair) -> tuple[list[str], list[Finding]]:
@@ -75,7 +78,7 @@ def test_show_draws_what_is_there(job: Pair) -> None:
     one, other = start_guests(job, 0, 3)
     one.run("ping", "-c3", "-i0.2", "-W5", "-s1000", "10.200.0.4")
     facts = ask(job, "show")
-    assert [node.name for node in facts] == ["192.0.2.1", "192.0.2.2"]
+    assert [one.node.name for one in facts] == ["192.0.2.1", "192.0.2.2"]
     assert facts[0].links["vx0"].sent > 3000 and facts[1].links["vx0"].received > 3000
     drawing = draw.render_picture(draw.plan_picture(facts, []))
     assert "default: L3, MTU 1450, 4 VMs, VNI 12, UDP port 24832, 10.200.0.0/16, gateway 10.200.255.254" in drawing
@@ -169,8 +172,8 @@ def test_a_missing_device_is_told(job: Pair) -> None:
 )
 def test_a_machine_outside_is_tried(job: Pair, target: str, found: str) -> None:
     with answering(job[1], 53):
-        [tree] = decode_answers(send(job[0], 0, "check", target))
-    assert parse_node(tree).probes[0].outbound == found
+        [one] = ask(job[:1], "check", target)
+    assert one.reports[0].outbound == found
 
 
 @pytest.mark.parametrize(
@@ -180,8 +183,8 @@ def test_only_what_may_be_reached_outside_is_tried(nodes: Pair, outbound: str, f
     for node in nodes:
         node.configure({"default": f"{{allow-outbound: {outbound}}}"}, {"default": ["default"]})
     with set_up(nodes):
-        [tree] = decode_answers(send(nodes[0], 0, "check", "192.0.2.2"))
-    assert parse_node(tree).probes[0].outbound == found
+        [one] = ask(nodes[:1], "check", "192.0.2.2")
+    assert one.reports[0].outbound == found
 
 
 def test_a_network_without_addresses_is_looked_at(nodes: Pair) -> None:
@@ -192,20 +195,44 @@ def test_a_network_without_addresses_is_looked_at(nodes: Pair) -> None:
         facts = ask(nodes, "check")
     found = evaluate(facts, [], None)
     assert "pv: vx1 (its tunnel) is down on 192.0.2.2" in [one.text for one in found if one.level == FAILED]
-    assert [node.interface_of(3, 1) for node in facts] == ["eth1", "eth1"] and facts[0].networks[1].mtu == 8950
+    assert [[one.network for one in answer.node.interfaces[rank]] for answer, rank in zip(facts, (0, 3), strict=True)] == [[0, 1]] * 2
+    assert facts[0].node.networks[1].mtu == 8950
+
+
+SITE = "site: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: site}}\n"
+
+
+def test_a_network_on_a_bridge_of_the_site_is_not_asked_for_a_tunnel(nodes: Pair) -> None:
+    for node in nodes:
+        node.configure({"lan": "{}"}, {"default": ["site", "lan"]})
+        with (node.confdir / "networks.yaml").open("a") as file:
+            file.write(SITE)
+        node.run("sh", "-c", "ip link add lan0 type bridge; ip link set lan0 up")
+    with set_up(nodes):
+        facts = ask(nodes, "check")
+        nodes[1].in_job(12, "ip", "link", "set", "tap3n0", "down")
+        broken = ask(nodes, "check")
+    said = [(one.level, one.text) for one in evaluate(facts, [], None) if one.text.startswith("site: ")]
+    assert said == [
+        ("ok", "site: its devices are up on 2 nodes"),
+        ("note", "site: pcocc gives no addresses here, so only its devices were looked at"),
+    ]
+    assert "site: tap3n0 (vm3) is down on 192.0.2.2" in [one.text for one in evaluate(broken, [], None) if one.level == FAILED]
+    drawing = draw.render_picture(draw.plan_picture(facts, []))
+    assert "site: bridged, MTU 1500, 4 VMs\n" in drawing and naming.bridged_mac(12, 3, 0) in drawing
 
 
 @pytest.mark.parametrize(
     ("words", "number", "said"),
     [
-        (("show",), 13, "one: the VMs of job 13 do not run on this node"),
+        (("show",), 13, "one: the VMs of job 13 are not running on this node"),
         (("draw",), 12, "one: usage: @netinfo show|check [ADDRESS[:PORT]]"),
         ((), 12, "one: usage: @netinfo show|check"),
     ],
 )
 def test_a_node_that_cannot_answer_sends_why(job: Pair, words: tuple[str, ...], number: int, said: str) -> None:
-    [tree] = decode_answers(send(job[0], 0, *words, job=number))
-    assert said in tree["error"]
+    [one] = decode_answers(send(job[0], 0, *words, job=number))
+    assert isinstance(one, Failure) and said in one.sentence
 
 
 def test_another_user_learns_nothing(job: Pair) -> None:

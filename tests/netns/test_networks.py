@@ -1,6 +1,5 @@
 """Several networks in one cluster: each VM has those of its resource set, in order, and shares them with who names them too."""
 
-import json
 import subprocess
 from collections.abc import Iterator
 
@@ -47,14 +46,14 @@ def test_networks_are_shared_by_who_names_them(cluster: Pair) -> None:
 
 
 def test_what_is_told_to_launchers_names_networks_and_members(cluster: Pair) -> None:
-    facts = json.loads(cluster[1].run("cat", "/run/pcocc/12/node.json").stdout)
-    told = [(one["name"], one["layer"], one["members"], one["ranks"]) for one in facts["networks"]]
+    facts = cluster[1].facts(12)
+    told = [(one.name, one.kind, one.members, facts.ranks_on(one)) for one in facts.networks]
     assert told == [
-        ("front", "L3", [[0, 2]], [2]),
-        ("back", "L3", [[1, 3]], [2, 3]),
-        ("wire", "L2", [[1, 2]], [2]),
+        ("front", "L3", ((0, 2),), (2,)),
+        ("back", "L3", ((1, 3),), (2, 3)),
+        ("wire", "L2", ((1, 2),), (2,)),
     ]
-    assert facts["reach"] == [["10.200.0.0/16", [[0, 2]]], ["10.201.0.0/24", [[3, 3]]]]
+    assert facts.reach == (("10.200.0.0/16", ((0, 2),)), ("10.201.0.0/24", ((3, 3),)))
 
 
 def test_a_vm_is_reached_from_every_node_at_the_first_l3_network_of_its_set(nodes: Pair) -> None:
@@ -66,7 +65,7 @@ def test_a_vm_is_reached_from_every_node_at_the_first_l3_network_of_its_set(node
         Guest(nodes[0], 12, 0, network=0).dhcp()
         Guest(nodes[1], 12, 3, network=1).dhcp()
         for node in nodes:
-            told = json.loads(node.run("cat", "/run/pcocc/12/node.json").stdout)["reach"]
+            told = node.facts(12).reach
             for rank, address in ((0, "10.200.0.1"), (3, "10.201.0.4")):
                 assert address_of(told, rank) == address
                 node.in_job(12, "ping", "-c1", "-W5", address)

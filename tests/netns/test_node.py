@@ -153,7 +153,7 @@ def test_a_directory_others_may_write_is_refused(nodes: Pair, stepd: subprocess.
 def test_a_wrong_request_is_one_sentence_and_leaves_nothing(
     nodes: Pair, stepd: subprocess.Popen[bytes], sets: str, word: str
 ) -> None:
-    done = nodes[0].helper("setup", request(12, 0, stepd.pid, sets=sets), check=False)
+    done = nodes[0].helper("setup", request(12, 0, stepd.pid).replace("default:4", sets), check=False)
     assert done.returncode == 1
     assert done.stdout.startswith("pcocc: error:") and word in done.stdout.splitlines()[0]
     assert nodes[0].leftovers() == ""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pcocc_runtime.documents.cluster import Group
 from tests.qemu.saving import Home
-from tests.qemu.vm import ROOT, Vm
-
-StartVm = Callable[..., Vm]
+from tests.qemu.vm import ROOT, StartVm, Vm
 
 
 def build(name: str, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pcocc_runtime.documents.cluster import Group
+from pcocc_runtime.documents.cluster import Drive, Group
 from pcocc_runtime.images import images, references, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
@@ -169,3 +170,17 @@ def left_behind(vm: Vm) -> list[str]:
     exports = [str(one["id"]) for one in ask_qemu(vm, "query-block-exports")]
     files = {path.name for path in (vm.log.parent / f"scratch{vm.job}").iterdir()} - {"vm0.qcow2"}
     return [*jobs, *nodes, *changed, *exports, *sorted(files), *(["socket"] if (vm.directory / "save.nbd").exists() else [])]
+
+
+def inside(vm_pid: int, *argv: str) -> None:
+    """Run a command as root where a VM's files are."""
+    subprocess.run(["nsenter", f"--target={vm_pid}", "--mount", *argv], check=True)
+
+
+def make_drive(home: Home, form: str = "raw", size: int = 64) -> Drive:
+    """Make a drive whose first MiB is known."""
+    path = home.data / "drive"
+    subprocess.run(["qemu-img", "create", "-q", "-f", form, path, f"{size}M"], check=True)
+    subprocess.run(["qemu-io", "-f", form, "-c", "write -P 7 0 1M", path], check=True, capture_output=True)
+    os.chown(path, 1, 1)
+    return Drive(f"{DATA}/drive", format=form)

@@ -12,12 +12,12 @@ import pytest
 
 from pcocc_runtime.cache import layer_store
 from pcocc_runtime.documents.cluster import Group
+from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.images import in_use, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from tests.images.disks import patched, raw_sum, save, write_raw
-from tests.qemu.conftest import StartVm
-from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES, USER
+from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES, USER, StartVm
 
 SIZE = 1 << 30
 
@@ -53,7 +53,7 @@ def opened(pid: int) -> list[str]:
 
 
 def test_vms_run_from_one_copy_and_hold_it(start: StartVm, image: Found, cache: Path, tmp_path: Path) -> None:
-    facts = {"directory": f"{DATA}/cache", "size": SIZE}
+    facts = ImageCache(SIZE, f"{DATA}/cache")
     both = [start(group_for(image, tmp_path), job=job, cache=facts) for job in (7, 8)]
     store = layer_store.Store(str(cache), SIZE)
     for vm in both:
@@ -82,15 +82,15 @@ def test_a_vm_runs_from_a_copy_that_only_its_readers_get(start: StartVm, image: 
     top = repository.layer_file(image.repo, image.revision.layers[-1])
     top.chmod(0o400)
     shutil.chown(top, USER, USER)
-    vm = start(group_for(image, tmp_path), cache={"directory": f"{DATA}/cache", "size": SIZE}).boot()
+    vm = start(group_for(image, tmp_path), cache=ImageCache(SIZE, f"{DATA}/cache")).boot()
     assert vm.run("sha256sum </dev/vda").split()[0] == patched(3) and "pcocc: " not in vm.said()
     [copy] = cache.glob("private/data/*/*")
     assert copy.name.startswith(top.name) and copy.parents[2].stat().st_mode & 0o777 == 0o700
     assert any(path.endswith(f"/cache/private/data/{top.name[:2]}/{copy.name}") for path in opened(vm.process.pid))
     assert not layer_store.remove_unused(copy) and in_use.is_in_use(top)
-    overlay = f"{DATA}/scratch7/vm0.qcow2"
+    overlay = f"{DATA}/scratch/7/vm0.qcow2"
     read = ["nsenter", f"--target={vm.process.pid}", "--mount", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
-            "qemu-img", "convert", "-U", "-O", "raw", overlay, f"{DATA}/scratch7/raw"]  # fmt: skip
+            "qemu-img", "convert", "-U", "-O", "raw", overlay, f"{DATA}/scratch/7/raw"]  # fmt: skip
     subprocess.run(read, check=True)  # as a full save does
     vm.process.kill()
     vm.wait()
@@ -98,7 +98,7 @@ def test_a_vm_runs_from_a_copy_that_only_its_readers_get(start: StartVm, image: 
 
 
 def test_without_the_service_the_vm_runs_from_its_repository(start: StartVm, image: Found, cache: Path, tmp_path: Path) -> None:
-    vm = start(group_for(image, tmp_path), cache={"directory": f"{DATA}/cache", "size": SIZE}, served=False).boot()
+    vm = start(group_for(image, tmp_path), cache=ImageCache(SIZE, f"{DATA}/cache"), served=False).boot()
     assert vm.run("sha256sum </dev/vda").split()[0] == patched(3) != raw_sum()
     assert any(path.endswith(image.revision.layers[0]) and "/images/data/" in path for path in opened(vm.process.pid))
     assert list(cache.iterdir()) == [] and "pcocc: " not in vm.said()
@@ -110,7 +110,7 @@ def test_a_damaged_layer_starts_no_vm(start: StartVm, image: Found, cache: Path,
     with open(bottom, "r+b") as stream:
         stream.seek(300_000)
         stream.write(b"x" * 16)
-    vm = start(group_for(image, tmp_path), cache={"directory": f"{DATA}/cache", "size": SIZE})
+    vm = start(group_for(image, tmp_path), cache=ImageCache(SIZE, f"{DATA}/cache"))
     assert vm.wait() == 1
     lines = vm.said().splitlines()
     assert lines[0].startswith("pcocc: error: vm0 on here: layer ") and "is damaged" in lines[0] and len(lines) == 2

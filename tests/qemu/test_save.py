@@ -12,15 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.qemu import saving
-from tests.qemu.conftest import StartVm
-from tests.qemu.saving import BASE, MEBIBYTE, Home, hold_copies, save
-from tests.qemu.vm import DATA
+from tests.qemu.saving import BASE, MEBIBYTE, Home, hold_copies, inside, save
+from tests.qemu.vm import DATA, StartVm
 from tests.waiting import limit, wait_closely
-
-
-def inside(vm_pid: int, *argv: str) -> None:
-    """Run a command as root where a VM's files are."""
-    subprocess.run(["nsenter", f"--target={vm_pid}", "--mount", *argv], check=True)
 
 
 def test_a_save_is_a_revision_of_the_image(start: StartVm, home: Home) -> None:

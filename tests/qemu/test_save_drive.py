@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from dataclasses import replace
@@ -10,25 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.documents.cluster import Drive, Group
+from pcocc_runtime.documents.cluster import Group
 from tests.qemu import saving
-from tests.qemu.conftest import StartVm
-from tests.qemu.saving import MEBIBYTE, Home, hold_copies, save
-from tests.qemu.test_save import inside
-from tests.qemu.vm import APPEND, DATA, GUEST, Vm
+from tests.qemu.saving import MEBIBYTE, Home, hold_copies, inside, make_drive, save
+from tests.qemu.vm import APPEND, DATA, GUEST, StartVm, Vm
 from tests.waiting import limit, wait_closely
 
 # by its serial number: Linux gives letters to SCSI disks in any order
 FIND = "for d in /sys/block/[sv]d*; do grep -qs disk1 $d/serial $d/device/vpd_pg80 && echo ${d##*/}; done"
-
-
-def make_drive(home: Home, form: str = "raw", size: int = 64) -> Drive:
-    """Make a drive whose first MiB is known."""
-    path = home.data / "drive"
-    subprocess.run(["qemu-img", "create", "-q", "-f", form, path, f"{size}M"], check=True)
-    subprocess.run(["qemu-io", "-f", form, "-c", "write -P 7 0 1M", path], check=True, capture_output=True)
-    os.chown(path, 1, 1)
-    return Drive(f"{DATA}/drive", format=form)
 
 
 def read_drive(path: Path, form: str, at: int, size: int) -> bytes:
@@ -124,7 +112,7 @@ def test_a_full_scratch_ends_the_save_and_not_the_guest(start: StartVm, home: Ho
     fill(vm, 48)
     go.touch()
     said = (home.data / "saver").read_text() if child.wait(limit(60)) == 1 else ""
-    assert "error: drive 1 of vm0 could not be read to its end: " in said and f"than {DATA}/scratch7 has room for" in said
+    assert "error: drive 1 of vm0 could not be read to its end: " in said and f"than {DATA}/scratch/7 has room for" in said
     assert "Traceback" not in said and list(home.revisions()) == ["user:base@0"] and home.leftovers() == []
     wait_closely(lambda: saving.left_behind(vm) == [])
     assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vdb bs=1M skip=47 count=1 2>/dev/null | cmp - /r && echo same") == "same\n"

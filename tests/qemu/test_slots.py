@@ -16,9 +16,8 @@ from pcocc_runtime.documents.cluster import Drive, Group, Mount
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.qemu.arguments import Export, Nic, VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk
-from tests.qemu.conftest import StartVm
-from tests.qemu.vm import APPEND, DATA, GUEST
-from tests.unit.networks.test_plan import PLAN
+from tests.qemu.vm import APPEND, DATA, GUEST, StartVm
+from tests.unit.qemu.plans import PLAN
 from tests.waiting import limit
 
 

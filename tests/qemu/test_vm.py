@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -13,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.documents.cluster import Drive, Group, Mount
-from tests.qemu.conftest import StartVm
-from tests.qemu.vm import APPEND, DATA, GUEST, PROMPT
+from pcocc_runtime.system.watch import is_abandoned
+from tests.qemu.vm import APPEND, DATA, GUEST, PROMPT, StartVm
 from tests.waiting import limit, wait_closely
 
 MEBIBYTE = 1 << 20
@@ -133,6 +134,26 @@ def test_who_may_share_a_drive(start: StartVm, tmp_path: Path, first: str, secon
         assert "is in use by a VM of " + ("this job" if job == 7 else "job 7") in other.said()
 
 
+def keeper_of(data: Path) -> int:
+    """Return the keeper of the VM that shares this test's directory, by its mounts."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"launcher.py\0keeper" in (process / "cmdline").read_bytes() and str(data) in (process / "mountinfo").read_text():
+                return int(process.name)
+        except OSError:
+            continue
+    return 0
+
+
+def test_a_vm_is_watched_until_its_keeper_is_killed_and_not_by_its_qemu(start: StartVm, tmp_path: Path) -> None:
+    vm = start(Group("t", 1))
+    keeper = wait_closely(lambda: keeper_of(tmp_path))
+    assert not is_abandoned(vm.directory)
+    os.kill(keeper, signal.SIGKILL)
+    wait_closely(lambda: is_abandoned(vm.directory))
+    assert vm.process.poll() is None
+
+
 def test_a_full_scratch_stops_the_vm_with_a_word(start: StartVm, tmp_path: Path) -> None:
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "image", "64M"], check=True)
     group = Group("t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND, disk_cache="none")
@@ -153,13 +174,13 @@ def test_what_was_stopped_by_a_full_scratch_goes_on_with_nothing_lost(start: Sta
     assert vm.console is not None
     vm.console.sendall(b"dd if=/dev/urandom of=/noise bs=1M count=16; md5sum </noise >/sum; dd if=/noise of=/dev/vda bs=1M; sync\n")
     wait_closely(lambda: any(event["event"] == "disk-error" for event in vm.events()), vm.said, 60)
-    subprocess.run(["nsenter", f"--target={vm.process.pid}", "--mount", "mount", "-o", "remount,size=64m", f"{DATA}/scratch7"], check=True)
+    subprocess.run(["nsenter", f"--target={vm.process.pid}", "--mount", "mount", "-o", "remount,size=64m", f"{DATA}/scratch/7"], check=True)
     with socket.socket(socket.AF_UNIX) as monitor:
         monitor.connect(str(vm.directory / "qmp"))
         monitor.sendall(b'{"execute": "qmp_capabilities"}{"execute": "cont"}')
         vm._read_to(PROMPT, 60)
     assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=16 2>/dev/null | md5sum | cmp - /sum && echo same").endswith("same\n")
-    with open(f"/proc/{vm.process.pid}/root{DATA}/scratch7/vm0.qcow2", "rb") as overlay:
+    with open(f"/proc/{vm.process.pid}/root{DATA}/scratch/7/vm0.qcow2", "rb") as overlay:
         vm.terminate()
         vm.wait()
         (tmp_path / "kept").write_bytes(overlay.read())
@@ -183,7 +204,7 @@ def test_uefi_has_variables_of_its_own(start: StartVm, tmp_path: Path) -> None:
     vm = start(Group("t", 1, firmware="uefi")).boot()
     assert vm.run("ls -d /sys/firmware/efi") == "/sys/firmware/efi\n"
     template = Path("/usr/share/OVMF/OVMF_VARS_4M.fd").read_bytes()
-    own = (tmp_path / "scratch7/vm0.vars.fd").read_bytes()
+    own = (tmp_path / "scratch/7/vm0.vars.fd").read_bytes()
     assert len(own) == len(template) and own != template
 
 

@@ -9,12 +9,17 @@ import socket
 import subprocess
 import sysconfig
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot import encode_boot
+from pcocc_runtime.documents.boot import Keys, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
+from pcocc_runtime.documents.image_cache import ImageCache
+from pcocc_runtime.documents.node import encode_node
+from pcocc_runtime.site.site import Site
+from tests.fake_node import make_facts
 from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +39,7 @@ mount --bind "$1" {SOURCE}
 mount --bind "$2" {DATA}
 mount --bind "$3" {GUEST}
 mount --bind "$4" /run/pcocc/packages
-[ -z "$SCRATCH" ] || mount -t tmpfs -o size=$SCRATCH,uid=1,gid=1 none {DATA}/scratch$SLURM_JOB_ID
+[ -z "$SCRATCH" ] || mount -t tmpfs -o size=$SCRATCH,uid=1,gid=1 none {DATA}/scratch/$SLURM_JOB_ID
 if [ -n "$CACHE" ]; then
   mkdir /run/pcocc/etc
   printf '%s\n' "$CACHE" >/run/pcocc/etc/pcocc.yaml
@@ -56,29 +61,26 @@ class Vm:
     """One VM: its QEMU is our child, its console a shell."""
 
     def __init__(self, data: Path, guest: Path, group: Group, job: int = 7, grace: int = 20, scratch_size: str = "",
-                 cache: dict[str, object] | None = None, served: bool = True) -> None:
+                 cache: ImageCache | None = None, served: bool = True) -> None:
         self.job = job
         if group.image is None and group.kernel is None:
             kernel = "vmlinuz" if group.firmware == "uefi" else "vmlinux"  # UEFI starts PE files only
             group = replace(group, kernel=f"{GUEST}/{kernel}", initrd=f"{GUEST}/initrd", append=APPEND)
         data.chmod(0o755)
-        scratch = data / f"scratch{job}"
-        scratch.mkdir(exist_ok=True)
+        scratch = data / f"scratch/{job}"
+        scratch.mkdir(parents=True, exist_ok=True)
         os.chown(scratch, 1, 1)
-        facts = {
-            "job": job, "node": "here", "nodes": [["here", [0]]], "vms": 1, "accel": "tcg", "accel_why": "tests",
-            "qemu": "/usr/bin/qemu-system-x86_64", "scratch": f"{DATA}/{scratch.name}", "boot_timeout": 600, "shutdown_grace": grace,
-            "networks": [], "reach": [], "reverse_nat": [], "interfaces": {}, "cache": cache,
-        }  # fmt: skip
-        keys = dict.fromkeys(("user", "user_public", "host", "host_public"), "key")
+        site = Site(scratch=f"{DATA}/scratch", boot_timeout=600, shutdown_grace=grace, image_cache=cache)
+        facts = encode_node(make_facts({"bare": ()}, {"bare": 1}, layout={"here": (0,)}, job=job, site=site)).decode()
+        keys = Keys("key", "key", "key", "key")
         environ = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
             wire.ENV_TAP_FDS: "", wire.ENV_TASK_MEMORY: "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
-            "CACHE": json.dumps({"image-cache": {**cache, "size": f"{int(str(cache['size'])) >> 20}M"}}) if cache and served else "",
+            "CACHE": f"image-cache: {{size: {cache.size >> 20}M, directory: {cache.directory}}}" if cache and served else "",
             wire.ENV_BOOT: encode_boot(encode_cluster(Cluster((group,))), keys),
         }  # fmt: skip
         packages = sysconfig.get_paths()["purelib"]
-        argv = ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(ROOT), str(data), str(guest), packages, json.dumps(facts)]
+        argv = ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(ROOT), str(data), str(guest), packages, facts]
         self.log = data / f"log{job}"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -162,3 +164,6 @@ class Vm:
             assert more, data.decode(errors="replace") + self.said()
             data = (data + more).replace(b"\x1b[6n", b"")  # busybox asks terminals for their width
         return data.removesuffix(end).decode(errors="replace").replace("\r", "")
+
+
+StartVm = Callable[..., Vm]  # what the fixture `start` gives

@@ -4,34 +4,15 @@ import ctypes
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 
-import pytest
+from tests.spank.building import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[2]
 EXPORTED = {
     "plugin_name", "plugin_type", "plugin_version", "spank_plugin_version", "slurm_spank_init", "slurm_spank_init_post_opt",
     "slurm_spank_local_user_init", "slurm_spank_user_init", "slurm_spank_task_init_privileged", "slurm_spank_task_init",
     "slurm_spank_exit",
 }  # fmt: skip
-
-
-def run(*argv: str, **options: object) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT, **options)  # type: ignore[call-overload]
-    assert done.returncode == 0, f"{argv}\n{done.stdout}{done.stderr}"
-    return str(done.stdout)
-
-
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project built and installed under a prefix of its own, for the client tools' half."""
-    build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
-    run("meson", "setup", str(build), f"--prefix={prefix}")
-    run("meson", "install", "-C", str(build))
-    harness = [str(ROOT / "tests/spank/harness.c"), str(ROOT / "spank/embed.c")]
-    run("cc", "-D_GNU_SOURCE", f"-I{build}", "-o", str(prefix / "harness"), *harness, "-ldl")
-    return prefix
 
 
 def check(prefix: Path, request: dict[str, object], **environ: str) -> tuple[int, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.documents import wire
-from tests.spank.test_objects import ROOT, run
+from tests.spank.building import ROOT, run
 
 CLIENT = [ROOT / f"spank/{name}.c" for name in ("words", "sizing", "place", "variables", "options")]
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "PCOCC_"))}

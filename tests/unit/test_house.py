@@ -1,38 +1,151 @@
-"""The house rules: who may import whom, and how long things may be."""
+"""The house rules: who may import whom, what may act, what runs as root, and how long things may be.
+
+All of it is computed from the code: a new module is in its room's place, and judged, without being named here.
+"""
 
 import ast
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / "pcocc_runtime"
-MODULES = sorted(RUNTIME.rglob("*.py"))
-DOORS = {"pyroute2": "networks/netlink.py", "pycdlib": "vm/iso.py", "dns": "observe/resolver.py"}  # one importer each
+MODULES = {".".join(path.relative_to(RUNTIME).with_suffix("").parts): path for path in RUNTIME.rglob("*.py") if path.stem != "__init__"}
+
+# The floors, from the ground up. A room may use its own files and every floor below, but no other room of its own floor.
+GROUND = {path.stem for path in RUNTIME.glob("*.py")} - {"__init__"} | {"documents", "qemu", "settings"}
+FLOORS = [{"system", "guest"}, {"slurm", "networks", "images", "templates"}, {"site"}, {"cache"}]
+PROCESSES = {"submit", "node", "vm", "keeper", "steps", "save", "observe"}  # a room per process: they never import each other
+SHARED = set().union(GROUND, *FLOORS)
+OPERATIONS = {"save", "observe"}  # what the table of steps/operations.py names
+OF_ROOT = GROUND | {"node", "system", "networks", "site"}
+BEYOND_THE_COMMAND = {"node", "keeper"}  # the rooms that cli/ may not import
+
+DOORS = {"pycdlib": "vm.iso", "dns": "observe.resolver"}  # one importer each
+ACTING = {
+    "os", "socket", "subprocess", "select", "selectors", "time", "shutil", "tempfile", "fcntl", "ctypes", "signal", "random", "threading",
+}  # fmt: skip
+QUIET_PREFIXES = ("parse_", "plan_", "render_")
 
 
-def imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def allowed(room: str) -> set[str]:
+    """Return the rooms that a room may import."""
+    if room in GROUND:
+        return GROUND
+    if room == "node":
+        return OF_ROOT
+    if room == "cli":
+        return SHARED | PROCESSES - BEYOND_THE_COMMAND | {"cli"}
+    if room in PROCESSES:
+        return SHARED | {room} | (OPERATIONS if room == "steps" else set())
+    place = next(index for index, floor in enumerate(FLOORS) if room in floor)
+    return set().union(GROUND, *FLOORS[:place]) | {room}
+
+
+@cache
+def imports(module: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the modules of ours and of others that a module imports, anywhere in it."""
+    ours: set[str] = set()
+    others: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            others |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] != "pcocc_runtime":
+            others.add((node.module or "").partition(".")[0])
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
-    return found
+            base = (node.module or "").partition(".")[2]
+            names = [f"{base}.{alias.name}".lstrip(".") for alias in node.names]
+            ours |= {name if name in MODULES else base for name in names} - {""}  # "" is the version
+    return frozenset(ours), frozenset(others)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(RUNTIME)))
-def test_dangerous_libraries_have_one_door(path: Path) -> None:
-    for name in {name.partition(".")[0] for name in imports(path)}:
-        door = DOORS.get(name, "")
-        assert str(path.relative_to(RUNTIME)).startswith(door), f"{name} is imported by {path}"
+@cache
+def acting_modules() -> frozenset[str]:
+    """Return the modules that import something acting, or one that does."""
+    acting = {module for module in MODULES if imports(module)[1] & ACTING}
+    while more := {module for module in MODULES if imports(module)[0] & acting} - acting:
+        acting |= more
+    return frozenset(acting)
+
+
+def test_every_room_has_its_floor() -> None:
+    rooms = {room_of(module) for module in MODULES}
+    assert rooms == SHARED | PROCESSES | {"cli"}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_room_imports_what_it_may(module: str) -> None:
+    strangers = {one for one in imports(module)[0] if room_of(one) not in allowed(room_of(module))}
+    assert not strangers, f"{module} imports {sorted(strangers)}"
+
+
+def test_each_dangerous_library_has_one_importer() -> None:
+    for library, door in DOORS.items():
+        assert [module for module in MODULES if library in imports(module)[1]] == [door]
+
+
+@pytest.mark.parametrize("module", sorted(acting_modules()))
+def test_what_acts_neither_parses_nor_plans_nor_renders(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+    named = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith(QUIET_PREFIXES)]
+    assert not named, f"{module} acts, and has {named}"
+
+
+def test_acting_is_told_from_quiet() -> None:
+    acting = acting_modules()
+    assert "system.process" in acting and "networks.host" in acting and "site.site" in acting
+    assert not {"naming", "networks.plan", "documents.cluster", "guest.seed", "templates.inherit"} & acting
+
+
+def loaded(code: str) -> list[str]:
+    """Return the modules of ours that a fresh interpreter has loaded after some code."""
+    tell = "import sys; print(*(name for name in sys.modules if name.startswith('pcocc_runtime.')))"
+    argv = [sys.executable, "-c", f"{code}\n{tell}"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    names = [name.removeprefix("pcocc_runtime.") for name in done.stdout.split()]
+    return sorted(name for name in names if name in MODULES)
+
+
+def within(function: str) -> str:
+    """Return code that imports what root's helper does until it is in a function, and all that this function imports."""
+    tree = ast.parse(MODULES["node.main"].read_text())
+    body = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    local = [ast.unparse(node) for node in ast.walk(body) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join(["import pcocc_runtime.node.main", *local])
+
+
+@pytest.mark.parametrize(("verb", "most"), [("setup", 2200), ("release", 1200), ("start", 2200)])
+def test_what_root_reads_can_be_read_in_one_sitting(verb: str, most: int, capsys: pytest.CaptureFixture[str]) -> None:
+    code = within(f"_{verb}")
+    names = loaded(code)
+    lines = {name: MODULES[name].read_text().count("\n") for name in names}
+    with capsys.disabled():
+        print(f"\nroot's {verb}: {sum(lines.values())} lines of ours in {len(names)} modules (at most {most})")
+    assert {room_of(name) for name in names} <= OF_ROOT
+    assert sum(lines.values()) <= most, lines
+
+
+@pytest.mark.parametrize("module", ["keeper.main", "steps.main"])
+def test_what_every_vm_and_step_waits_for_imports_little(module: str) -> None:
+    """Half of the time that one of them takes to start; see documents/record.py."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pcocc_runtime.{module}; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-IS", "-c", program], text=True).split()
+    assert f"pcocc_runtime.{module}" in loaded
+    assert not {"contextlib", "dataclasses", "inspect", "ipaddress", "pathlib", "subprocess", "typing"} & {*loaded}
 
 
 def sources() -> list[Path]:
     found: list[Path] = []
     for pattern in ("pcocc_runtime/**/*.py", "tests/**/*.py", "spank/*", "job_submit/*.lua"):
         found += ROOT.glob(pattern)
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in found if path.is_file() and path.suffix != ".pyc")
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""What `pcocc` does when its output is closed, full or of another encoding, at Ctrl-C, and when it is wrong itself."""
+"""What `pcocc` does when its output is closed, full or of another encoding, at Ctrl-C, and when it is wrong itself; its progress line."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pcocc_runtime import terminal
 from tests.unit.fake_site import write_images
 from tests.waiting import limit
 
@@ -83,11 +84,11 @@ def test_what_json_lacks_is_text(environ: dict[str, str]) -> None:
 
 
 def test_a_fault_of_ours_is_one_sentence(environ: dict[str, str]) -> None:
-    broken = "common.load_site = lambda *_: 1 / 0; "
+    broken = "common.load_site_and_templates = lambda *_: 1 / 0; "
     done = run(environ, "p template list", broken)
     assert (done.returncode, done.stderr.splitlines()) == (1, [
-        "pcocc: error: this is a fault of pcocc: ZeroDivisionError: division by zero",
-        "hint: please report it, with what the same command writes after 'export PCOCC_DEBUG=1'",
+        "pcocc: error: this is a bug in pcocc: ZeroDivisionError: division by zero",
+        "hint: please report it, with what the command prints after 'export PCOCC_DEBUG=1'",
     ])  # fmt: skip
     assert "Traceback" in run({**environ, "PCOCC_DEBUG": "1"}, "p template list", broken).stderr
 
@@ -114,6 +115,51 @@ def test_ctrl_c_ends_a_command_while_it_starts(tmp_path: Path) -> None:
 
 def test_ctrl_c_lets_a_command_clean_up(environ: dict[str, str]) -> None:
     start = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-    interrupt = "common.load_site = lambda *_: os.kill(os.getpid(), signal.SIGINT); "
+    interrupt = "common.load_site_and_templates = lambda *_: os.kill(os.getpid(), signal.SIGINT); "
     done = run(environ, "p template list", start + interrupt)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+class Clock:
+    """A clock that goes on when it is told."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    one = Clock()
+    monkeypatch.setattr("time.monotonic", one)
+    return one
+
+
+def test_a_line_is_rewritten_on_a_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    line = terminal.ProgressLine()
+    line.show("1 started")
+    line.clear()
+    assert capsys.readouterr().err == "" and not line.shown  # two seconds pass in silence
+    clock.now += 2
+    line.show("2 started", "booting")
+    line.show("3 started")  # too soon to be read
+    clock.now += 0.25
+    line.show("x" * 1000)
+    line.clear()
+    assert capsys.readouterr().err == f"\r\033[K2 started\r\033[K{'x' * 200}\r\033[K" and line.shown
+
+
+@pytest.mark.parametrize(("repeat", "times"), [(None, 1), (30.0, 2)])
+def test_a_line_is_said_once_elsewhere_or_now_and_then(
+    clock: Clock, capsys: pytest.CaptureFixture[str], repeat: float | None, times: int
+) -> None:
+    line = terminal.ProgressLine(repeat)
+    clock.now += 2
+    for _ in range(5):
+        assert line.is_due() or line.shown
+        line.show("1 started", "booting")
+        clock.now += 10
+    line.clear()
+    assert capsys.readouterr().err == "pcocc: booting\n" * times

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pcocc_runtime.documents.boot_step import NodeLayout, parse_boot_step
+from pcocc_runtime.documents.boot_step import parse_boot_step
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.errors import NodeError
 
 REQUEST = """job 12

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.documents.reach import PORTFILE
-from pcocc_runtime.documents.vm_events import TOKEN, task_token
+from pcocc_runtime.documents.vm_state import TOKEN, task_token
 from pcocc_runtime.guest.script import _PORTS, render_command, render_signal, render_sweep, select_environment
 from tests.waiting import limit, wait_for
 

@@ -14,24 +14,9 @@ from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.guest import network_config, seed
 from pcocc_runtime.guest.network_config import Interface, Subnet
-from pcocc_runtime.templates.settings import TAG, USER
-
-FIRST = {"index": 0, "layer": "L3", "network": "10.200.0.0/16", "domain": "vcluster", "search": [], "network6": None,
-         "gateway": "10.200.255.254"}  # fmt: skip
-SECOND = {"index": 1, "layer": "L3", "network": "10.201.0.0/24", "domain": "other.example", "search": ["site.example"],
-          "network6": "fd70:636f:0:301::/64", "gateway": "10.201.0.254"}  # fmt: skip
-BRIDGED = {"index": 2, "layer": "bridged"}
-BARE = {"index": 3, "layer": "L2", "gateway": "10.200.255.254"}
-MACS = ["52:54:00:00:00:01", "52:54:00:04:00:01", "52:54:00:08:00:01", "52:54:00:0c:00:01"]
-NODE = {
-    "networks": [FIRST, SECOND, BRIDGED, BARE],
-    "interfaces": {
-        "0": [{"network": 0, "mac": "52:54:00:00:00:00", "mtu": 1450}],
-        "1": [{"network": n, "mac": mac, "mtu": mtu} for n, (mac, mtu) in enumerate(zip(MACS, (1450, 8950, 1500, 1500), strict=True))],
-    },
-}
-KEYS = seed.Keys("-----BEGIN A-----\nx\n-----END A-----\n", "ssh-ed25519 AAA u", "-----BEGIN B-----\ny\n-----END B-----\n", "ssh-ed25519 BBB h")
-ALICE = seed.Login("alice", 2001, 2002, "/home/alice")
+from pcocc_runtime.templates.values import TAG, USER
+from tests.fake_node import make_facts
+from tests.unit.guest.guests import ALICE, KEYS, NETWORKS, NODE, SETS
 
 CONFIG = """\
 version: 1
@@ -46,6 +31,8 @@ config:
     gateway: "10.200.255.254"
     dns_nameservers: ["10.200.255.254"]
     dns_search: ["vcluster"]
+  - type: static6
+    address: "fd70:636f:0:300::4:1/128"
 - type: physical
   name: eth1
   mac_address: "52:54:00:04:00:01"
@@ -59,7 +46,7 @@ config:
     address: "fd70:636f:0:301::4:1/128"
 - type: physical
   name: eth2
-  mac_address: "52:54:00:08:00:01"
+  mac_address: "02:00:00:c0:80:01"
   mtu: 1500
   subnets: [{type: dhcp4}]
 - type: physical
@@ -78,7 +65,13 @@ def test_a_vm_configures_its_interfaces_without_asking() -> None:
 
 def test_a_vm_has_only_the_networks_of_its_resource_set() -> None:
     assert [one.name for one in network_config.plan_interfaces(NODE, 0)] == ["eth0"]
-    assert yaml.safe_load(network_config.render_network_config(())) == {"version": 1, "config": []}
+    none = network_config.render_network_config(network_config.plan_interfaces(NODE, 2))
+    assert yaml.safe_load(none) == {"version": 1, "config": []}
+
+
+def test_a_node_without_ipv6_gives_no_such_address() -> None:
+    (first, *_others) = network_config.plan_interfaces(make_facts(SETS, {"all": 1}, NETWORKS, ipv6=False), 0)
+    assert first.subnets == (Subnet("10.200.0.1/16", "10.200.255.254"),)
 
 
 def test_an_address_of_the_other_family_goes_beside_the_first() -> None:

@@ -100,12 +100,12 @@ def test_repositories_come_in_order_with_their_paths_filled_in() -> None:
     [
         ("repos: {name: a, path: /b}", "r.yaml:1: repos: expected a list, found a mapping"),
         ("repos: [{name: a}]", "r.yaml:1: repos[0]: path is missing"),
-        ("repos: [{name: a, path: b}]", "r.yaml:1: repos[0].path: 'b' does not come to an absolute path"),
-        ("repos: [{name: a, path: '%{env:NO}/b'}]", "r.yaml:1: repos[0].path: '%{env:NO}/b' does not come to an absolute path"),
+        ("repos: [{name: a, path: b}]", "r.yaml:1: repos[0].path: 'b' is not an absolute path"),
+        ("repos: [{name: a, path: '%{env:NO}/b'}]", "r.yaml:1: repos[0].path: '%{env:NO}/b' is not an absolute path"),
         ("repos: [{name: a/b, path: /b}]", "r.yaml:1: repos[0].name: expected a name of letters"),
         (
             "repos:\n- {name: a, path: /b}\n- {name: a, path: /c}",
-            "r.yaml:3: repos[1].name: there are two repositories of the name 'a'",
+            "r.yaml:3: repos[1].name: two repositories have the name 'a'",
         ),
         ("repo: []", "r.yaml:1: repo: unknown setting"),
         ("[]", "r.yaml:1: expected a mapping, found a list"),
@@ -134,5 +134,5 @@ def test_without_any_file_there_is_one_at_home(tmp_path: Path) -> None:
 
 
 def test_one_name_twice_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the site has a repository of the name 's' too"):
+    with pytest.raises(ConfigError, match="the site has a repository with the name 's', too"):
         load(tmp_path, "repos: [{name: s, path: /s}]", "repos: [{name: s, path: /u}]")

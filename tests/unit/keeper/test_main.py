@@ -13,7 +13,7 @@ import pytest
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.power_off import is_pending
 from pcocc_runtime.keeper.shared_ssh import SharedSsh
-from pcocc_runtime.steps.session import AttachError, Session
+from pcocc_runtime.steps.reaching import AttachError, KeeperLine, Reach, StepVm
 
 SLEEPER = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); print(1, flush=True); input()"
 
@@ -52,14 +52,15 @@ def test_cpus_are_bound_only_where_they_are_just_enough(
 def test_a_task_knows_why_its_vm_ended_when_all_of_the_job_is_gone_from_its_node(tmp_path: Path, before: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        link, session = object.__new__(SharedSsh), object.__new__(Session)
+        link, reach = object.__new__(SharedSsh), object.__new__(Reach)
         link.tasks = {theirs: b"1.2.0."}
-        session.vm, session.node, session.keeper, session.heard = "vm1", "n2", ours, before
-        session.cluster = {"directory": str(tmp_path / "gone")}
+        reach.vm, reach.line = object.__new__(StepVm), KeeperLine(ours)
+        reach.vm.name, reach.vm.node, reach.line.heard = "vm1", "n2", before
+        reach.vm.job_directory, reach.vm.directory = str(tmp_path / "gone"), str(tmp_path / "gone/vm1")
         with pytest.raises(AttachError, match="VMs there have ended"):
-            session._raise_if_ended()
+            reach.raise_if_ended()
         link.tell_end("guest-shutdown")
         theirs.shutdown(socket.SHUT_RDWR)  # it goes with its VM
         for _ in range(2):
             with pytest.raises(AttachError, match="vm1 on n2 has ended: its guest powered it off"):
-                session._raise_if_ended()
+                reach.raise_if_ended()

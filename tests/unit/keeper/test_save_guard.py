@@ -24,9 +24,8 @@ class Keeper:
         self.directory, self.selector = directory, selectors.DefaultSelector()
         self.guard = SaveGuard(str(directory), str(directory / "agent"), self.selector, self.send)
 
-    def send(self, command: str, **words: Any) -> None:
-        if words["id"] == "save-remove":
-            self.removed = True
+    def send(self, command: str, arguments: dict[str, Any] | None = None, id: str | None = None) -> None:
+        pass
 
     def turn(self) -> None:
         for _ in range(5):
@@ -72,10 +71,10 @@ def test_a_guest_is_asked_to_thaw_until_it_has_answered(keeper: Keeper, agent: s
         for end in range(1, len(ANSWERS)):
             asked.send(ANSWERS[end - 1 : end])
             keeper.turn()
-            assert keeper.guard.agent is not None
+            assert keeper.guard.thaw.step in ("asking", "hearing")
         asked.send(ANSWERS[-1:])
         keeper.turn()
-        assert keeper.guard.agent is None and not keeper.guard.is_waiting() and asked.recv(1) == b""
+        assert keeper.guard.thaw.step == "idle" and not keeper.guard.is_waiting() and asked.recv(1) == b""
 
 
 def test_a_second_saver_killed_before_the_first_ones_thaw_is_answered(keeper: Keeper, agent: socket.socket) -> None:
@@ -87,16 +86,16 @@ def test_a_second_saver_killed_before_the_first_ones_thaw_is_answered(keeper: Ke
         assert second.recv(4096) == WORDS
         second.send(ANSWERS)
         keeper.turn()
-        assert keeper.guard.agent is None and not keeper.guard.is_waiting()
+        assert keeper.guard.thaw.step == "idle" and not keeper.guard.is_waiting()
 
 
 def test_who_is_not_let_in_asks_again(keeper: Keeper, agent: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pcocc_runtime.keeper.save_guard.THAW_AGAIN", -1)
+    monkeypatch.setattr("pcocc_runtime.keeper.thaw.THAW_AGAIN", -1)
     others = [socket.socket(socket.AF_UNIX) for _ in range(2)]
     for other in others:
         other.connect(str(keeper.directory / "agent"))
     keeper.freeze_and_die()
-    assert keeper.guard.agent is None and keeper.guard.is_waiting()
+    assert keeper.guard.thaw.step == "waiting" and keeper.guard.is_waiting()
     for other in others:
         agent.accept()[0].close()
         other.close()

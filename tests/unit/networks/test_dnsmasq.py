@@ -5,7 +5,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.networks import dnsmasq
 from pcocc_runtime.networks.kinds import EthernetNetwork
 from pcocc_runtime.networks.plan import plan_networks

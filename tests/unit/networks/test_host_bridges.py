@@ -4,14 +4,22 @@ import json
 
 import pytest
 
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import host_bridges
 from pcocc_runtime.networks.kinds import BridgedNetwork, Vlan
-from pcocc_runtime.networks.plan import HostPort
+from pcocc_runtime.networks.plan import Bridged, plan_networks
 
 VLANS = (Vlan(100, "native"), Vlan(101, "tagged"), Vlan(102, "untagged"))
-PORT = HostPort("site00000c00", BridgedNetwork("site", "lan0", "site", 1500, VLANS))
+STEP = BootStep(job=12, step=0, uid=1, gid=1, stepd=1, index=0, nodes=(NodeLayout("n1", (0,)),), sets=(("all", 1),))
 BRIDGE = host_bridges.Bridge(1500, True, 1)
+
+
+def plan(*vlans: Vlan) -> Bridged:
+    (found,) = plan_networks(STEP, {"site": BridgedNetwork("site", "lan0", "site", 1500, vlans)}, {"all": ("site",)})
+    assert isinstance(found, Bridged)
+    return found
 
 
 def link(name: str, mtu: int, **data: int) -> dict[str, object]:
@@ -25,19 +33,18 @@ def test_bridges_are_as_ip_tells_them() -> None:
 
 
 def test_a_port_is_in_its_vlans_and_in_no_other() -> None:
-    assert host_bridges.render_vlans(PORT, BRIDGE).splitlines() == [
+    assert host_bridges.render_vlans(plan(*VLANS), BRIDGE).splitlines() == [
         "vlan del dev site00000c00 vid 1",
         "vlan add dev site00000c00 vid 100 pvid untagged",
         "vlan add dev site00000c00 vid 101",
         "vlan add dev site00000c00 vid 102 untagged",
     ]
-    assert "del" not in host_bridges.render_vlans(PORT, host_bridges.Bridge(1500, True, 0))
+    assert "del" not in host_bridges.render_vlans(plan(*VLANS), host_bridges.Bridge(1500, True, 0))
 
 
 def test_a_port_without_vlans_has_the_bridges_default() -> None:
-    port = HostPort("site00000c00", BridgedNetwork("site", "lan0", "site"))
-    assert host_bridges.render_vlans(port, BRIDGE) == ""
-    assert host_bridges.render_port(port, "pt0", "pcocc-12", host_bridges.Bridge(9000, False, 1)).splitlines() == [
+    assert host_bridges.render_vlans(plan(), BRIDGE) == ""
+    assert list(host_bridges.render_port(plan(), "pcocc-12", host_bridges.Bridge(9000, False, 1))) == [
         "link add site00000c00 mtu 9000 type veth peer name pt0 mtu 9000 netns pcocc-12",
         "link set site00000c00 master lan0",
     ]
@@ -53,5 +60,5 @@ def test_a_port_without_vlans_has_the_bridges_default() -> None:
 )
 def test_a_bridge_that_does_not_serve_is_told(bridge: host_bridges.Bridge | None, words: str) -> None:
     with pytest.raises(NodeError, match=words) as caught:
-        host_bridges._ensure_fit(PORT.network, bridge, "n1")
+        host_bridges.ensure_fit([plan(*VLANS)], {"lan0": bridge} if bridge else {}, "n1")
     assert caught.value.hint

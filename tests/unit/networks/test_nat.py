@@ -1,5 +1,6 @@
 """What a job holds of a node, and the text of its walls."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -8,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
+from pcocc_runtime.documents.work import Forward, Held, Nat, decode_held, encode_line
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks import nat, nft_inside, nft_outside
+from pcocc_runtime.networks import nat, nft_guard, nft_inside, nft_outside
 from pcocc_runtime.networks.kinds import EthernetNetwork, ReverseNat
-from pcocc_runtime.networks.plan import NetworkPlan, plan_networks
+from pcocc_runtime.networks.plan import NetworkPlan, find_ways_out, plan_networks, plan_port_wishes
 
 INWARD = EthernetNetwork("inward", reverse_nat=(ReverseNat(22, 100, 103),))
 SHUT = EthernetNetwork("shut", allow_outbound=False)
@@ -22,6 +25,10 @@ def plan(spec: EthernetNetwork, vms: int = 2) -> tuple[NetworkPlan, ...]:
     nodes = (NodeLayout("n1", tuple(range(vms))),)
     step = BootStep(job=12, step=0, uid=1, gid=1, stepd=1, index=0, nodes=nodes, sets=(("set", vms),))
     return plan_networks(step, {spec.name: spec}, {"set": (spec.name,)})
+
+
+def choose(plans: tuple[NetworkPlan, ...], old: Nat | None, others: list[Nat], is_free: Callable[[int], bool]) -> Nat:
+    return nat.choose_nat(plan_port_wishes(plans), old, others, is_free)
 
 
 def free(_port: int) -> bool:
@@ -40,45 +47,42 @@ def free(_port: int) -> bool:
     ],
 )
 def test_a_way_out_is_made_only_where_something_may_pass(spec: EthernetNetwork, needed: bool) -> None:
-    assert nat.needs_uplink(plan(spec)) == needed
-    assert (nat.choose_nat(plan(spec), None, [], free) is not None) == needed
+    assert bool(find_ways_out(plan(spec))) == needed
 
 
 def test_slots_and_ports_are_the_first_that_nobody_holds() -> None:
-    others = [nat.Nat(0, (nat.Forward(0, 0, 22, 100),)), nat.Nat(2)]
-    found = nat.choose_nat(plan(INWARD), None, others, lambda port: port != 101)
-    assert found == nat.Nat(1, (nat.Forward(0, 0, 22, 102), nat.Forward(0, 1, 22, 103)))
+    others = [Nat(0, (Forward(0, 0, 22, 100),)), Nat(2)]
+    found = choose(plan(INWARD), None, others, lambda port: port != 101)
+    assert found == Nat(1, (Forward(0, 0, 22, 102), Forward(0, 1, 22, 103)))
 
 
 def test_what_a_job_held_it_keeps() -> None:
-    old = nat.Nat(7, (nat.Forward(0, 1, 22, 100),))
-    found = nat.choose_nat(plan(INWARD), old, [nat.Nat(0)], free)
-    assert found == nat.Nat(7, (nat.Forward(0, 0, 22, 101), nat.Forward(0, 1, 22, 100)))
-    assert nat.choose_nat(plan(INWARD), found, [nat.Nat(0)], lambda _port: False) == found
+    old = Nat(7, (Forward(0, 1, 22, 100),))
+    found = choose(plan(INWARD), old, [Nat(0)], free)
+    assert found == Nat(7, (Forward(0, 0, 22, 101), Forward(0, 1, 22, 100)))
+    assert choose(plan(INWARD), found, [Nat(0)], lambda _port: False) == found
 
 
 def test_two_ranges_for_one_port_of_a_vm_give_two_ports() -> None:
     spec = EthernetNetwork("two", reverse_nat=(ReverseNat(22, 100, 103), ReverseNat(22, 100, 110)))
-    found = nat.choose_nat(plan(spec), None, [], free)
+    found = choose(plan(spec), None, [], free)
     assert found and [one.host_port for one in found.forwards] == [100, 101, 102, 103]
-    assert nat.choose_nat(plan(spec), found, [], lambda _port: False) == found
+    assert choose(plan(spec), found, [], lambda _port: False) == found
 
 
 def test_a_range_used_up_says_which() -> None:
     with pytest.raises(NodeError, match="reverse-nat of network 'inward': 100 to 103"):
-        nat.choose_nat(plan(INWARD), None, [], lambda port: port < 101)
+        choose(plan(INWARD), None, [], lambda port: port < 101)
 
 
 def test_slots_used_up_say_so() -> None:
     with pytest.raises(NodeError, match="8192 jobs"):
-        nat.choose_nat(plan(INWARD), None, [nat.Nat(slot) for slot in range(8192)], free)
+        choose(plan(INWARD), None, [Nat(slot) for slot in range(8192)], free)
 
 
-def test_a_record_is_read_back() -> None:
-    assert nat.parse_nat({"slot": 3, "forwards": [{"network": 0, "rank": 1, "vm_port": 22, "host_port": 103}]}) == nat.Nat(
-        3, (nat.Forward(0, 1, 22, 103),)
-    )
-    assert nat.parse_nat(None) is None
+def test_what_is_held_is_read_back() -> None:
+    held = Held(Nat(3, (Forward(0, 1, 22, 103),)), "tcg", "why")
+    assert decode_held(encode_line(held)) == held and decode_held(encode_line(Held(None, "kvm", ""))) == Held(None, "kvm", "")
 
 
 @given(st.integers(0, naming.UPLINK_SLOTS - 1), st.integers(0, naming.UPLINK_SLOTS - 1))
@@ -93,7 +97,7 @@ def test_names_of_two_jobs_in_the_hosts_namespace_differ(one: int, other: int) -
     assert (naming.uplink_name(one) == naming.uplink_name(other)) == (one == other)
     assert (naming.host_table(one) == naming.host_table(other)) == (one == other)
     assert len(naming.uplink_name(one)) <= 15
-    assert naming.host_table(one) != nft_outside.TUNNEL_TABLE
+    assert naming.host_table(one) != nft_guard.TUNNEL_TABLE
 
 
 def test_the_guard_covers_every_port_a_tunnel_can_have() -> None:
@@ -120,7 +124,7 @@ def test_a_link_local_address_derives_from_the_mac() -> None:
 
 def test_a_vm_has_its_own_address_of_ip6_and_the_gateway_answers_at_its() -> None:
     one = plan(SHUT, 1)[0]
-    six = replace(one, gateway6="fd00::ffff", taps=(replace(one.taps[0], address6="fd00::1"),))
+    six = replace(one, gateway6="fd00::ffff", taps=(one.taps[0]._replace(address6="fd00::1"),))
     text = nft_inside.render_firewall((six,), None)
     assert '"tap0n0" . 52:54:00:00:00:00 . fd00::1' in text and '"tap0n0" . 0xfd000000000000000000000000000001' in text
     assert 'iifname "br0" ip6 daddr fd00::ffff meta l4proto { tcp, udp } th dport 53 accept' in text
@@ -128,4 +132,4 @@ def test_a_vm_has_its_own_address_of_ip6_and_the_gateway_answers_at_its() -> Non
 
 def test_destinations_that_overlap_are_one() -> None:
     spec = EthernetNetwork("some", allow_outbound=(IPv4Network("192.0.2.0/24"), IPv4Network("192.0.2.128/25")))
-    assert "ip daddr { 192.0.2.0/24 } accept" in nft_inside.render_firewall(plan(spec), nat.Nat(0))
+    assert "ip daddr { 192.0.2.0/24 } accept" in nft_inside.render_firewall(plan(spec), Nat(0))

@@ -1,7 +1,8 @@
 """Networks, memory, QEMU arguments and seeds are pure functions of what Slurm and the site say."""
 
+import base64
 import itertools
-import json
+import zlib
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -9,19 +10,29 @@ import pytest
 import yaml
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot import decode_boot, encode_boot
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot import Keys, decode_boot, encode_boot
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.reach import address_of, render_ports
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.guest import seed
 from pcocc_runtime.naming import vm_address
 from pcocc_runtime.networks.kinds import BridgedNetwork, EthernetNetwork
-from pcocc_runtime.networks.plan import HostPort, describe_interfaces, describe_reach, interfaces_of, plan_networks
-from pcocc_runtime.qemu.arguments import Nic, VmPlan, plan_qemu_argv
+from pcocc_runtime.networks.plan import (
+    Bridged,
+    Routed,
+    Segment,
+    Tap,
+    interfaces_of,
+    plan_networks,
+)
+from pcocc_runtime.node.describe import describe_interfaces, describe_reach
+from pcocc_runtime.qemu.arguments import plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk
 from pcocc_runtime.qemu.memory import guest_memory
 from pcocc_runtime.slurm.steps import boot_argv
 from pcocc_runtime.slurm.text import JobFacts, parse_job, parse_steps
+from tests.unit.qemu.plans import PLAN
 
 STEP = BootStep(
     job=12, step=0, uid=2001, gid=2001, stepd=1, index=1,
@@ -29,21 +40,17 @@ STEP = BootStep(
 )  # fmt: skip
 SPECS = {"one": EthernetNetwork("one"), "other": EthernetNetwork("other", int_network=IPv4Network("10.201.0.0/24"))}
 SETS = {"default": ("one",), "two": ("one", "other")}
-PLAN = VmPlan(
-    name="job12-vm0", uuid="00000000-0000-0000-0000-000000000001", qemu="/usr/bin/qemu-system-x86_64", accel="tcg", cpus=2,
-    memory=300, disks=(Disk("/scratch/vm0.qcow2"),), seed="/run/seed.iso", qmp_fd=9, qmp_path="/run/qmp", console_path="/run/console",
-    console_log="/run/console.log", agent_path="/run/agent", nics=(Nic(5, "52:54:00:00:00:00", 1450),),
-)  # fmt: skip
 
 
 def test_a_node_plans_its_own_taps_of_each_network() -> None:
     one, other = plan_networks(STEP, SPECS, SETS)
+    assert isinstance(one, Routed) and isinstance(other, Routed)
     assert [tap.name for tap in one.taps] == ["tap2n0", "tap3n0"]
     assert [tap.name for tap in other.taps] == ["tap3n1"]
     assert (one.vni, one.port) == (12, 24832)
     assert (other.vni, other.port) == (12, 24836)
     assert (one.gateway, one.node_address) == ("10.200.255.254", "10.200.255.252")
-    assert (one.members, other.members) == (((0, 3),), ((3, 3),))
+    assert (one.members.runs, other.members.runs) == (((0, 3),), ((3, 3),))
 
 
 def test_interfaces_are_in_the_order_of_each_vms_resource_set() -> None:
@@ -51,21 +58,20 @@ def test_interfaces_are_in_the_order_of_each_vms_resource_set() -> None:
     plans = plan_networks(STEP, SPECS, sets)
     names = [[tap.name for _plan, tap in interfaces_of(plans, STEP, sets, rank)] for rank in (2, 3)]
     assert names == [["tap2n0"], ["tap3n1", "tap3n0"]]
-    described = describe_interfaces(plans, STEP, sets)
-    assert [(one["network"], one["mac"]) for one in described[3]] == [(1, "52:54:00:04:00:03"), (0, "52:54:00:00:00:03")]
+    assert describe_interfaces(plans, STEP, sets)[3] == ((1, "52:54:00:04:00:03"), (0, "52:54:00:00:00:03"))
 
 
 def test_a_vm_has_no_address_on_an_l2_network() -> None:
-    plans = plan_networks(STEP, {**SPECS, "one": EthernetNetwork("one", layer="L2")}, SETS)
-    assert plans[0].taps[0].address == "" and not plans[0].is_routed
+    plan, _other = plan_networks(STEP, {**SPECS, "one": EthernetNetwork("one", layer="L2")}, SETS)
+    assert isinstance(plan, Segment) and plan.taps[0] == Tap("tap2n0", 2, "52:54:00:00:00:02")
 
 
 def test_a_network_on_a_bridge_of_the_site_gives_macs_of_this_job_alone() -> None:
     site = BridgedNetwork("one", host_bridge="br-site", tap_prefix="site", mtu=9000)
     (plan,) = plan_networks(replace(STEP, sets=(("default", 4),)), {"one": site}, SETS)
-    assert plan.host_port == HostPort("site00000c00", site)
+    assert isinstance(plan, Bridged) and (plan.spec, plan.host_port) == (site, "site00000c00")
     assert [tap.mac for tap in plan.taps] == [naming.bridged_mac(12, rank, 0) for rank in (2, 3)]
-    assert (plan.spec.layer, plan.spec.mtu, plan.vxlan) == ("L2", 9000, "pt0")
+    assert (plan.spec.mtu, plan.wire) == (9000, "pt0")
 
 
 def test_a_network_too_small_is_refused() -> None:
@@ -131,9 +137,12 @@ def test_an_instance_id_is_the_text_it_was(word: str) -> None:
 
 
 def test_the_boot_document_survives_its_trip_and_damage_is_told() -> None:
-    assert decode_boot(encode_boot("cluster", {"user": "k"})) == ("cluster", {"user": "k"})
-    with pytest.raises(RequestError, match="PCOCC_BOOT"):
-        decode_boot("nonsense")
+    keys = Keys("a", "b", "c", "d")
+    assert decode_boot(encode_boot("cluster", keys)) == ("cluster", keys)
+    no_keys = base64.b64encode(zlib.compress(b'{"cluster": "c", "keys": {"user": "k"}}')).decode()
+    for text in ("nonsense", no_keys):
+        with pytest.raises(RequestError, match="PCOCC_BOOT"):
+            decode_boot(text)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 254, 255, 256, 65000])
@@ -184,10 +193,12 @@ def test_boot_steps_are_told_by_their_srun() -> None:
 )
 def test_a_vm_is_reached_at_the_first_l3_network_of_its_own_set(two: tuple[str, ...], layer: str, addresses: list[str]) -> None:
     specs, sets = {**SPECS, "one": EthernetNetwork("one", layer=layer)}, {"default": ("one",), "two": two}
-    told = json.loads(json.dumps(describe_reach(plan_networks(STEP, specs, sets), STEP, sets)))
+    told = describe_reach(plan_networks(STEP, specs, sets), STEP, sets)
     assert [address_of(told, rank) for rank in range(4)] == addresses
 
 
 def test_a_network_knows_its_vms_on_all_nodes() -> None:
     one, other = plan_networks(STEP, SPECS, SETS)
-    assert (one.members, other.members) == (((0, 3),), ((3, 3),))
+    assert (one.members.runs, other.members.runs) == (((0, 3),), ((3, 3),))
+    assert (one.members.has_all, other.members.has_all) == (True, False)
+    assert (one.members.own, other.members.own, other.members.ranks_of(STEP.nodes[0])) == ((2, 3), (3,), ())

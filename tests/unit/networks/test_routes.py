@@ -5,17 +5,20 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime.documents.boot_step import BootStep, NodeLayout
+from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.networks import routes
 from pcocc_runtime.networks.kinds import EthernetNetwork
-from pcocc_runtime.networks.plan import NetworkPlan, plan_networks
+from pcocc_runtime.networks.plan import Routed, plan_networks
 
 
-def plan(*ranks: tuple[int, ...], index: int = 0) -> NetworkPlan:
+def plan(*ranks: tuple[int, ...], index: int = 0) -> Routed:
     nodes = tuple(NodeLayout(f"n{number + 1}", own) for number, own in enumerate(ranks))
     count = sum(map(len, ranks))
     step = BootStep(job=12, step=0, uid=1, gid=1, stepd=1, index=index, nodes=nodes, sets=(("default", count),))
-    return plan_networks(step, {"one": EthernetNetwork("one")}, {"default": ("one",)})[0]
+    (found,) = plan_networks(step, {"one": EthernetNetwork("one")}, {"default": ("one",)})
+    assert isinstance(found, Routed)
+    return found
 
 
 def test_a_peer_is_a_neighbour_and_a_few_prefixes() -> None:

@@ -5,15 +5,15 @@ import os
 import pwd
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pcocc_runtime.cli import main as cli
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.observe.ask import ask_nodes, find_target
-from pcocc_runtime.observe.facts import encode_answer
+from pcocc_runtime.observe.facts import Answer, Failure, encode_answer
 from pcocc_runtime.slurm.text import Running, parse_running
 from tests.unit.observe import netjob
 
@@ -52,14 +52,14 @@ class Slurm:
         me = pwd.getpwuid(os.getuid())
         self.say(job=JOB.format(user=me.pw_name, uid=me.pw_uid, gid=me.pw_gid), steps=STEP.format(name="pcocc-vms"))
         self.say(output="", complaint="", status="0")
-        self.answer(netjob.node(1), netjob.node(2))
+        self.answer(netjob.answer(1), netjob.answer(2))
 
     def say(self, **texts: str) -> None:
         for name, text in texts.items():
             (self.here / name).write_text(text)
 
-    def answer(self, *trees: dict[str, Any]) -> None:
-        self.say(output="".join(f"{line}\n" for task, tree in enumerate(trees) for line in encode_answer(task, tree)))
+    def answer(self, *sent: Answer | Failure) -> None:
+        self.say(output="".join(f"{line}\n" for task, one in enumerate(sent) for line in encode_answer(task, one)))
 
     def typed(self) -> list[str]:
         """Return srun's uid, environment and arguments, a line each."""
@@ -80,7 +80,7 @@ def test_one_step_asks_all_nodes(fake: Slurm, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PCOCC_VM", "vm7")
     monkeypatch.setenv("SLURM_CONF", "/etc/some/slurm.conf")
     answers = ask_nodes("12", ["check", "192.0.2.1"])
-    assert [node.name for node in answers.nodes] == ["n1", "n2"] and answers.silent == answers.failures == ()
+    assert [one.node.name for one in answers.nodes] == ["n1", "n2"] and answers.silent == answers.failures == ()
     typed = fake.typed()
     assert {"--jobid=12", "--overlap", "--nodes=2", "--nodelist=n[1-2]", "--ntasks=2", "--ntasks-per-node=1", "--mem=0"} <= set(
         typed
@@ -114,7 +114,7 @@ def test_others_cannot_ask(fake: Slurm) -> None:
 @pytest.mark.parametrize(
     ("job", "said"),
     [
-        ("13", "Slurm knows no job 13, or none that runs"),
+        ("13", "Slurm knows no running job 13"),
         ("14", "Unable to contact slurm controller"),
         ("x", "'x' is not the number of a job"),
         ("12; id", "'12; id' is not the number of a job"),
@@ -131,10 +131,10 @@ def test_a_job_that_cannot_be_asked_is_one_sentence(fake: Slurm, job: str, said:
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ({"steps": ""}, "the VMs of job 12 do not run"),
-        ({"steps": STEP.format(name="other")}, "the VMs of job 12 do not run"),
+        ({"steps": ""}, "the VMs of job 12 are not running"),
+        ({"steps": STEP.format(name="other")}, "the VMs of job 12 are not running"),
         ({"steps": "StepId=12.0 Name=pcocc-vms\n"}, "scontrol does not say on which nodes"),
-        ({"job": JOB.format(user="a", uid=1, gid=1) * 2}, "12 is not one job"),
+        ({"job": JOB.format(user="a", uid=1, gid=1) * 2}, "12 is not a single job"),
         (
             {"output": "", "complaint": "srun: error: n1 is on fire\nsrun: more\n", "status": "1"},
             "no node of job 12 answers: srun: error: n1",
@@ -150,19 +150,17 @@ def test_what_slurm_does_not_give_is_one_sentence(fake: Slurm, texts: dict[str, 
 
 
 def test_one_node_that_is_missing_is_told(fake: Slurm) -> None:
-    fake.answer(netjob.node(2))
+    fake.answer(netjob.answer(2))
     fake.say(complaint="srun: error: n1: task 0: Killed\n", status="1")
     answers = ask_nodes("12", ["show"])
     assert answers.silent == ("n1",) and answers.failures == ("srun: error: n1: task 0: Killed",)
-    fake.answer({"error": "n1: the VMs of job 12 do not run on this node"}, netjob.node(2))
+    fake.answer(Failure("n1: the VMs of job 12 are not running on this node"), netjob.answer(2))
     answers = ask_nodes("12", ["show"])
-    assert answers.silent == ("n1",) and answers.failures[1] == "n1: the VMs of job 12 do not run on this node"
+    assert answers.silent == ("n1",) and answers.failures[1] == "n1: the VMs of job 12 are not running on this node"
 
 
 def test_nodes_that_disagree_are_refused(fake: Slurm) -> None:
-    other = netjob.node(2)
-    other["node"]["job"] = 13
-    fake.answer(netjob.node(1), other)
+    fake.answer(netjob.answer(1), netjob.answer(2, node=netjob.facts(2, job=13)))
     with pytest.raises(NodeError, match="do not agree"):
         ask_nodes("12", ["show"])
 
@@ -187,8 +185,8 @@ def test_the_commands_print_and_their_status_says_whether_all_is_well(fake: Slur
     assert capsys.readouterr().out.startswith("job 12: 4 VMs on 2 nodes\n")
     assert cli.main(["network", "show", "--job=12", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["vms"] == 4
-    for lost, status in (([], 0), ([3], 1)):
-        fake.answer(*(netjob.node(number, probes=[{**netjob.GOOD, "lost": lost}], dhcp=True) for number in (1, 2)))
+    for lost, status in ((frozenset[int](), 0), (frozenset({3}), 1)):
+        fake.answer(*(netjob.answer(number, reports=(replace(netjob.GOOD, lost=lost),), dhcp=True) for number in (1, 2)))
         assert cli.main(["network", "check", "-j", "12", "--outbound=192.0.2.7:443"]) == status
         assert fake.typed()[-2:] == ["check", "192.0.2.7:443"]
         assert ("answers nobody" in capsys.readouterr().out) == bool(lost)
@@ -204,7 +202,7 @@ def test_the_job_is_the_one_around(fake: Slurm, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_missing_node_is_on_stderr_too(fake: Slurm, capsys: pytest.CaptureFixture[str]) -> None:
-    fake.answer(netjob.node(2))
+    fake.answer(netjob.answer(2))
     fake.say(complaint="srun: error: Node failure on n1\n")
     assert cli.main(["network", "show", "-j", "12"]) == 1
     out, err = capsys.readouterr()

@@ -1,14 +1,14 @@
 """The drawing of a job's networks."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pcocc_runtime.observe import draw
-from pcocc_runtime.observe.facts import parse_node
 from tests.unit.observe import netjob
 
-NODES = [parse_node(netjob.node(number)) for number in (1, 2)]
+NODES = [netjob.answer(number) for number in (1, 2)]
 
 DRAWING = """\
 job 12: 4 VMs on 2 nodes
@@ -16,6 +16,7 @@ job 12: 4 VMs on 2 nodes
 lan: L3, MTU 1450, 4 VMs, VNI 12, UDP port 24832, 10.200.0.0/16, gateway 10.200.255.254, domain vcluster, outbound all
 pv: L2, MTU 8950, 1 VM, VNI 12, UDP port 24836
 site: bridged, MTU 1500, 1 VM
+own: L3, MTU 1450, 1 VM, VNI 12, UDP port 24844, 10.201.0.0/24, gateway 10.201.0.254, domain vcluster, outbound all
 
                       DEVICE  ADDRESS         MAC                RECEIVED  SENT   DROPPED  REACHED BY
 n1
@@ -26,17 +27,22 @@ n1
 |- pv                 br1
 |  `- to other nodes  vx1                                        0 B       0 B    0
 |- site               br2
+|- own                br3     10.201.0.253
+|  `- to other nodes  vx3                                        0 B       0 B    0
 `- way out            uplink                                     10 B      20 B   0
 n2
 |- lan                br0     10.200.255.252
 |  |- vm2 eth0        tap2n0  10.200.0.3      52:54:00:00:00:02  999 B     2 KiB  2        61224>22
-|  |- vm3 eth0        tap3n0  10.200.0.4      52:54:00:00:00:03  999 B     2 KiB  3        61225>22
+|  |- vm3 eth3        tap3n0  10.200.0.4      52:54:00:00:00:03  999 B     2 KiB  3        61225>22
 |  `- to other nodes  vx0                                        5 MiB     0 B    0
 |- pv                 br1
-|  |- vm3 eth1        tap3n1                  52:54:00:04:00:03  0 B       0 B    0
+|  |- vm3 eth0        tap3n1                  52:54:00:04:00:03  0 B       0 B    0
 |  `- to other nodes  vx1                                        0 B       0 B    0
 |- site               br2
-|  `- vm3 eth2        tap3n2                  02:00:00:c0:80:03  0 B       0 B    0
+|  `- vm3 eth1        tap3n2                  02:00:00:c0:80:03  0 B       0 B    0
+|- own                br3     10.201.0.252
+|  |- vm3 eth2        tap3n3  10.201.0.4      52:54:00:0c:00:03  0 B       0 B    0        61225>22
+|  `- to other nodes  vx3                                        0 B       0 B    0
 `- way out            uplink                                     10 B      20 B   0
 """
 
@@ -46,11 +52,9 @@ def test_a_cluster_is_drawn() -> None:
 
 
 def test_what_is_missing_down_or_silent_is_shown() -> None:
-    tree = netjob.node(1)
-    del tree["links"]["tap0n0"], tree["links"]["uplink"]
-    tree["links"]["tap1n0"]["up"] = False
-    tree["links"]["br0"]["up"] = False
-    picture = draw.plan_picture([parse_node(tree)], ["n2"])
+    links = {name: one for name, one in NODES[0].links.items() if name not in ("tap0n0", "uplink")}
+    links |= {name: replace(links[name], up=False) for name in ("tap1n0", "br0")}
+    picture = draw.plan_picture([replace(NODES[0], links=links)], ["n2"])
     lines = draw.render_picture(picture).splitlines()
     assert lines[0] == "job 12: 4 VMs on 2 nodes" and lines[-1] == "no answer from: n2"
     assert [line.split()[-4:-1] for line in lines if "tap0n0" in line] == [["missing"] * 3]
@@ -68,7 +72,7 @@ def test_the_same_is_there_as_json() -> None:
     }  # fmt: skip
     vm = picture["nodes"][1]["networks"][0]["vms"][1]
     assert vm == {
-        "name": "vm3", "interface": "eth0", "address": "10.200.0.4", "mac": "52:54:00:00:00:03", "device": "tap3n0", "state": "up",
+        "name": "vm3", "interface": "eth3", "address": "10.200.0.4", "mac": "52:54:00:00:00:03", "device": "tap3n0", "state": "up",
         "mtu": 1450, "received": 999, "sent": 2051, "dropped": 3, "forwards": [{"vm_port": 22, "host_port": 61225}],
     }  # fmt: skip
     assert "tunnel" not in picture["nodes"][0]["networks"][2]

@@ -1,32 +1,34 @@
 """What nodes send about networks arrives whole, or is refused in a sentence."""
 
+import base64
 import copy
 import json
+import zlib
 from collections.abc import Iterator
-from ipaddress import IPv4Network
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime.errors import NodeError
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import evaluate, render_findings
-from pcocc_runtime.observe.facts import Device, choose_targets, decode_answers, encode_answer, parse_links, parse_node
+from pcocc_runtime.observe.facts import Answer, Device, Failure, choose_targets, decode_answers, encode_answer, parse_links
 from pcocc_runtime.observe.ps_text import find_vms, render_vms
 from tests.unit.observe import netjob
 
-trees = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=30,
-)
+ANSWERS = [
+    netjob.answer(1, states={0: "up", 1: "ended: it was closed"}, reports=(netjob.GOOD,), dhcp=True),
+    netjob.answer(2, reports=(replace(netjob.GOOD, lost=frozenset({3, 1}), wrong_names=("x is not known",), outbound=None),), dhcp=False),
+    netjob.answer(2, trouble="ping cannot be used"),
+    Failure("n1: the VMs of job 12 do not run on this node"),
+]
 
 
-@given(st.lists(st.dictionaries(st.text(), trees), max_size=4), st.randoms())
-def test_what_tasks_send_arrives_however_their_lines_are_mixed(sent: list[dict[str, Any]], chance: Any) -> None:
-    queues = [list(encode_answer(task, tree)) for task, tree in enumerate(sent)]
+@given(st.lists(st.sampled_from(ANSWERS), max_size=4), st.randoms())
+def test_what_tasks_send_arrives_however_their_lines_are_mixed(sent: list[Answer | Failure], chance: Any) -> None:
+    queues = [list(encode_answer(task, one)) for task, one in enumerate(sent)]
     lines = ["srun: a word of its own", "pcocc-network x y", ""]
     assert all(len(line) < 1000 for queue in queues for line in queue)
     while any(queues):
@@ -34,55 +36,105 @@ def test_what_tasks_send_arrives_however_their_lines_are_mixed(sent: list[dict[s
     assert decode_answers(lines) == sent
 
 
-def test_a_long_tree_takes_several_lines_and_is_not_read_in_part() -> None:
-    tree = {"noise": [str(hash((1, number))) for number in range(1000)]}
-    lines = list(encode_answer(3, tree))
+def test_a_long_answer_takes_several_lines_and_is_not_read_in_part() -> None:
+    noise = {f"x{hash((1, number))}": netjob.device() for number in range(1000)}
+    sent = netjob.answer(1, links=noise)
+    lines = list(encode_answer(3, sent))
     assert len(lines) > 5
-    assert decode_answers(lines) == [tree]
+    assert decode_answers(lines) == [sent]
     assert decode_answers(lines[:-1]) == []
-    with pytest.raises(NodeError, match="cannot be read"):
-        decode_answers(lines[:2] + lines[3:])
+    assert refused(lines[:2] + lines[3:])
 
 
-def test_facts_are_parsed() -> None:
-    node = parse_node(netjob.node(2))
-    assert (node.job, node.name, node.index) == (12, "n2", 1)
-    assert node.nodes == (("n1", (0, 1)), ("n2", (2, 3)))
-    lan, pv, site = node.networks
-    assert (lan.addresses, lan.members, lan.ranks, lan.outbound) == (IPv4Network("10.200.0.0/16"), (0, 1, 2, 3), (2, 3), True)
-    assert (pv.kind, pv.members, pv.addresses, pv.address_of(3)) == ("L2", (3,), None, "")
-    assert (site.kind, site.mtu) == ("bridged", 1500)
-    assert lan.address_of(3) == "10.200.0.4"
-    assert [node.interface_of(3, index) for index in range(3)] == ["eth0", "eth1", "eth2"]
-    tree = netjob.node(2)
-    tree["node"]["networks"][0]["members"] = [[0, 2]]
-    assert [parse_node(tree).interface_of(3, index) for index in (1, 2)] == ["eth0", "eth1"]
-    assert node.links["tap3n0"] == Device(1450, True, 2051, 999, 3)
-    assert node.forwards == ((2, 22, 61224), (3, 22, 61225))
+def refused(lines: list[str]) -> str:
+    """Return the sentence for an answer that cannot be read."""
+    [found] = decode_answers(lines)
+    assert isinstance(found, Failure)
+    assert found.sentence.startswith("what a node sent about the networks cannot be read: ") and "of one version" in found.sentence
+    return found.sentence
 
 
-def test_a_node_that_failed_says_why() -> None:
-    with pytest.raises(NodeError, match="n1: the VMs of job 12 do not run on this node"):
-        parse_node({"error": "n1: the VMs of job 12 do not run on this node"})
+def test_one_damaged_answer_spoils_none_of_the_others() -> None:
+    whole, other = (list(encode_answer(task, netjob.answer(task))) for task in (1, 2))
+    [broken, found] = decode_answers([*whole[1:], *other])
+    assert isinstance(broken, Failure) and found == netjob.answer(2)
 
 
-def without(key: str) -> dict[str, Any]:
-    tree = netjob.node(1)
-    del tree["node"][key]
-    return tree
+def unpack(sent: Answer | Failure) -> Any:
+    """Return the JSON that is sent."""
+    return json.loads(zlib.decompress(base64.b64decode("".join(line.split()[2] for line in list(encode_answer(0, sent))[:-1]))))
+
+
+def pack(tree: Any) -> list[str]:
+    """Return the lines of somebody who sends other JSON."""
+    return pack_text(json.dumps(tree))
+
+
+def pack_text(text: str) -> list[str]:
+    return [f"pcocc-network 0 {base64.b64encode(zlib.compress(text.encode())).decode()}", "pcocc-network 0 ."]
+
+
+def test_what_a_forger_sends_is_made_like_the_real_thing() -> None:
+    for sent in ANSWERS:
+        assert decode_answers(pack(unpack(sent))) == [sent]
+
+
+def forged(path: tuple[Any, ...], value: Any) -> list[str]:
+    """Return the lines of an answer of which one place is another, or missing when `value` is KeyError."""
+    tree = copy.deepcopy(FORGED)
+    inner = tree
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    if value is KeyError:
+        del inner[path[-1]]
+    return pack(tree)
+
+
+FORGED = unpack(ANSWERS[0])
+NODE = ("content", "node")
+
+
+def test_an_answer_is_not_read_deeper_than_there_is_stack() -> None:
+    for depth in (100, 600, 10_000):
+        assert refused(pack_text('{"version":1,"content":' + "[" * depth + "]" * depth + "}"))
+
+
+@pytest.mark.parametrize("tree", [None, 5, [], "error", {}, {"version": 1}, {"version": 1, "content": {}}, {"version": 1, "content": {"kind": "x"}}])
+def test_what_is_no_answer_is_refused(tree: Any) -> None:
+    refused(pack(tree))
 
 
 @pytest.mark.parametrize(
-    "tree",
+    ("path", "value", "said"),
     [
-        None, 5, [], "error", {}, {"node": 5, "links": {}}, *(without(key) for key in ("job", "node", "nodes", "networks")),
-        netjob.node(1, links={"tap0n0": 7}), netjob.node(1, probes=[{**netjob.GOOD, "tried": "x"}]),
-        netjob.node(1, probes=[{**netjob.GOOD, "wrong_names": [7]}]),
+        (("version",), 2, "it is of version 2, this pcocc reads version 1"),
+        ((*NODE, "job"), KeyError, "content.node.job is missing"),
+        ((*NODE, "nodes"), KeyError, "content.node.nodes is missing"),
+        ((*NODE, "surprise"), 1, "content.node.surprise is unknown"),
+        ((*NODE, "networks"), 5, "content.node.networks is a number, where a list is expected"),
+        ((*NODE, "networks", 0, "kind"), "bridged", "content.node.networks.0.addresses is unknown"),
+        ((*NODE, "networks", 0, "kind"), "L4", "content.node.networks.0 is of no type that it can be"),
+        ((*NODE, "networks", 0, "addresses"), "10.200.0.0/30", "10.200.0.0/30 is too small for the job"),
+        ((*NODE, "networks", 0, "members"), [[0, 1 << 40]], "it is not clear which VMs are on network lan"),
+        ((*NODE, "networks", 1, "index"), 0, "its networks are not numbered as those of a job"),
+        ((*NODE, "nodes", 0, 1), [0, 0], "the VMs of its nodes are not those of a job"),
+        ((*NODE, "name"), "n3", "it is none of the job's nodes"),
+        ((*NODE, "interfaces", "0", 0, 0), 9, "the interfaces are not those of its VMs in its networks"),
+        ((*NODE, "reach", 0, 0), "10.9.0.0/16", "it is not clear by which network a VM is reached"),
+        ((*NODE, "forwards", 0, 0), 2, "the ports do not lead to its VMs"),
+        ((*NODE, "accel"), "magic", "magic is no accelerator"),
+        (("content", "links", "tap0n0"), 7, "content.links.tap0n0 is a number, where a mapping is expected"),
+        (("content", "reports", 0, "tried"), "x", "content.reports.0.tried is text, where a list is expected"),
+        (("content", "reports", 0, "wrong_names"), [7], "content.reports.0.wrong_names.0 is a number, where text is expected"),
+        (("content", "reports", 0, "tried"), [4], "it speaks of VMs or networks that the job does not have"),
+        (("content", "reports", 0, "network"), 1, "it speaks of VMs or networks that the job does not have"),
+        (("content", "states", "x"), "up", "content.states.x is none of its numbers"),
+        (("content", "states", "01"), "up", "content.states.01 is none of its numbers"),
     ],
-)  # fmt: skip
-def test_what_is_no_answer_is_refused(tree: Any) -> None:
-    with pytest.raises(NodeError, match="what a node sent about the networks cannot be read"):
-        parse_node(tree)
+)
+def test_what_is_wrong_with_an_answer_is_said(path: tuple[Any, ...], value: Any, said: str) -> None:
+    assert f": {said};" in refused(forged(path, value))
 
 
 ODD = [None, True, -1, 1 << 18, 1 << 40, 10**400, 1e400, float("nan"), "", "x", "9" * 5000, "255.255.255.255/32", [], [7], {}, {"x": 7}]
@@ -95,35 +147,29 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(tree[key], (*path, key))
 
 
-FORGED = netjob.node(1, probes=[netjob.GOOD], dhcp=True, vms={"0": "up", "1": "booting"})
-FORGED["node"]["interfaces"] = {"0": [{"network": 0}]}
-
-
 @pytest.mark.parametrize("path", [*places(FORGED)], ids=lambda path: ".".join(map(str, path)))
 def test_whatever_the_jobs_user_forges_is_shown_or_refused(path: tuple[Any, ...]) -> None:
-    for odd in ODD:
-        tree = copy.deepcopy(FORGED)
-        inner = tree
-        for key in path[:-1]:
-            inner = inner[key]
-        inner[path[-1]] = odd
-        [sent] = decode_answers(encode_answer(0, tree))
-        try:
-            node = parse_node(sent)
-        except NodeError:
+    for odd in [*ODD, KeyError]:
+        [found] = decode_answers(forged(path, odd))
+        if isinstance(found, Failure):
+            assert found.sentence
             continue
-        picture = draw.plan_picture([node], [])
+        picture = draw.plan_picture([found], [])
         draw.render_picture(picture)
-        render_findings(node.job, evaluate([node], [], None))
-        render_vms(find_vms("12", [node]))
+        render_findings(found.node.job, evaluate([found], [], None))
+        render_vms(find_vms("12", [found]))
         json.dumps(picture)
 
 
 def test_nothing_that_is_sent_reaches_a_terminal_as_it_is() -> None:
-    tree = netjob.node(1, trouble="\x1b[31mred")
-    tree["node"]["networks"][0]["domain"] = "a\nb\x07"
-    node = parse_node(tree)
-    assert node.trouble == "?[31mred" and node.networks[0].domain == "a b?"
+    tree = unpack(netjob.answer(2, trouble="\x1b[31mred", states={2: "booting\x1b[2J"}, links={"a\nb": netjob.device()}))
+    tree["content"]["node"]["networks"][0]["domain"] = "a\nb\x07" + "x" * 600
+    [found] = decode_answers(pack(tree))
+    assert isinstance(found, Answer)
+    assert (found.trouble, found.states, [*found.links]) == ("?[31mred", {2: "booting?[2J"}, ["a b"])
+    assert found.node.networks[0].domain == "a b?" + "x" * 496
+    [failed] = decode_answers(encode_answer(0, Failure("n1\x1b[2J: " + "x" * 600)))
+    assert failed == Failure("n1?[2J: " + "x" * 492)
 
 
 def test_devices_are_read_as_ip_shows_them() -> None:
@@ -131,10 +177,7 @@ def test_devices_are_read_as_ip_shows_them() -> None:
     text = (
         f'[{{"ifname":"tap0n0","mtu":1450,"flags":["BROADCAST","UP"],{stats}}},{{"ifname":"br0","mtu":1450,"flags":[],{stats}}}]'
     )
-    assert parse_links(text) == {
-        "tap0n0": {"mtu": 1450, "up": True, "received": 5, "sent": 7, "dropped": 10},
-        "br0": {"mtu": 1450, "up": False, "received": 5, "sent": 7, "dropped": 10},
-    }
+    assert parse_links(text) == {"tap0n0": Device(1450, True, 5, 7, 10), "br0": Device(1450, False, 5, 7, 10)}
 
 
 def test_a_node_of_a_large_cluster_asks_its_own_vms_and_some_others() -> None:

@@ -1,5 +1,7 @@
 """What a node asks about the networks: many at once, so that none who is slow makes an admin wait for all the others."""
 
+import os
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,12 +10,17 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.node import NodeFacts, RoutedFacts
+from pcocc_runtime.documents.vm_state import VmState, encode_state
+from pcocc_runtime.networks.kinds import EthernetNetwork
 from pcocc_runtime.observe import node_task, probes, resolver
-from pcocc_runtime.observe.facts import NetworkFacts, NodeFacts, parse_node
+from pcocc_runtime.observe.facts import Answer, ReachReport
+from pcocc_runtime.system.watch import start_watch
+from tests.fake_node import make_facts
 from tests.unit.observe import netjob
 
-FACTS = parse_node(netjob.node(1))
-LAN = FACTS.networks[0]
+FACTS = netjob.facts(1)
+LAN = next(one for one in FACTS.networks if isinstance(one, RoutedFacts))
 Dns = Callable[[int, dict[str, list[str] | None]], None]
 
 
@@ -48,34 +55,54 @@ def dns(monkeypatch: pytest.MonkeyPatch) -> Dns:
 )  # fmt: skip
 def test_names_are_asked_at_once(dns: Dns, changed: dict[str, list[str] | None], found: list[str] | None) -> None:
     dns(6, changed)  # vm0, vm1 and the last VM, both ways
-    assert node_task.check_names(LAN) == found
+    assert node_task.check_names(FACTS, LAN) == found
 
 
 def test_states_are_what_keepers_wrote_and_ends_are_told_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(naming, "job_dir", lambda job: tmp_path)
     wrote = {
-        "vm0/ready": '{"seconds": 3.2}', "vm0/ended": '{"reason": "guest-shutdown"}', "vm1/ready": '{"seconds": 2}', "vm2/console.log": "",
-        "vm4/ended": '{"reason": "killed"}', "vm5/ended": '{"reas', "vm6/ready": "{}", "vmx/ended": "{}", "vm7/ended": '{"reason": 7}',
-        "vm8/silent": '{"seconds": 300}', "vm9/silent": '{"seconds": 300}', "vm9/ended": '{"reason": "killed"}',
+        0: VmState("ended", 3.2, "guest-shutdown"), 1: VmState("up", 2), 4: VmState("ended", reason="killed"), 6: VmState("up", 1),
+        7: VmState("ended", reason="as no one knows"), 8: VmState("silent", 300),
     }  # fmt: skip
-    for name, text in wrote.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for rank, state in wrote.items():
+        (tmp_path / f"vm{rank}").mkdir()
+        (tmp_path / f"vm{rank}/state").write_text(encode_state(state))
+    for name, text in {"vm2/console.log": "", "vm5/state": '{"sta', "vm9/state": '{"state": "up", "seconds": "x"}', "vmx/state": "{}"}.items():
+        (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
-    assert node_task.read_states(12, [0, 1, 2, 3, 8, 9]) == {
-        "0": "ended: its guest powered it off", "1": "up", "2": "booting", "3": "not started", "4": "ended: its QEMU was killed",
-        "7": "ended: 7", "8": "silent: no answer within 300 s", "9": "ended: its QEMU was killed",
+    layout = {"n1": (0, 1, 2, 3, 8, 9), "n2": (4, 5, 6, 7)}
+    assert node_task.read_states(make_facts({"bare": ()}, {"bare": 10}, layout=layout)) == {
+        0: "ended: its guest powered it off", 1: "up", 2: "booting", 3: "not started", 4: "ended: its QEMU was killed",
+        7: "ended: as no one knows", 8: "silent: no answer within 300 s",
+        9: "unknown: what is written about the VM's state cannot be read: seconds is not of the type float",
     }  # fmt: skip
+
+
+def test_a_vm_boots_only_while_somebody_lives_who_would_tell_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "job_dir", lambda job: tmp_path)
+    node = make_facts({"bare": ()}, {"bare": 1})
+    (tmp_path / "vm0").mkdir()
+    fd = start_watch(tmp_path / "vm0")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as keeper:  # the launcher's lock goes on with what it starts
+        os.close(fd)
+        assert node_task.read_states(node) == {0: "booting"}
+        keeper.kill()
+        keeper.wait()
+        assert node_task.read_states(node) == {0: "unwatched: the process that would tell more has ended"}
+    (tmp_path / "vm0/state").write_text(encode_state(VmState("up", 2)))
+    assert node_task.read_states(node) == {0: "up"}
 
 
 def test_networks_are_probed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     barrier = threading.Barrier(2)
 
-    def probe(_node: NodeFacts, network: NetworkFacts, _target: str | None) -> dict[str, int]:
+    def probe(_node: NodeFacts, network: RoutedFacts, _target: str | None) -> ReachReport:
         barrier.wait(20)
-        return {"network": network.index}
+        return replace(netjob.GOOD, network=network.index)
 
-    two = replace(FACTS, networks=(LAN, replace(LAN, index=1)))
-    monkeypatch.setattr(node_task, "parse_node", lambda tree: two)
+    networks = [EthernetNetwork("one"), EthernetNetwork("flat", layer="L2"), EthernetNetwork("two")]
+    node = make_facts({"all": ("one", "flat", "two")}, {"all": 4}, networks)
     monkeypatch.setattr(node_task, "probe", probe)
     monkeypatch.setattr(probes, "listens_udp", lambda port: True)
-    assert node_task.check_networks({}, None) == {"probes": [{"network": 0}, {"network": 1}], "dhcp": True}
+    found = node_task.check_networks(Answer(node, {}, {}), None)
+    assert ([one.network for one in found.reports], found.dhcp) == ([0, 2], True)

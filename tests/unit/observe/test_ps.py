@@ -10,7 +10,6 @@ import pytest
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.observe import ps
 from pcocc_runtime.observe.ask import Answers
-from pcocc_runtime.observe.facts import parse_node
 from pcocc_runtime.observe.ps_text import VirtualCluster, find_vms, render_clusters, render_json, render_vms
 from pcocc_runtime.slurm.text import parse_listed
 from tests.unit.observe import netjob
@@ -32,8 +31,8 @@ STEPS = f"""{MARK}|18.1|4|n[1-2]|pcocc-vms
 {MARK}|99.0|1|n1|pcocc-vms
 """
 NODES = [
-    parse_node(netjob.node(1, vms={"0": "up", "1": "ended: its guest powered it off"})),
-    parse_node(netjob.node(2, vms={"2": "booting\x1b[2J"})),
+    netjob.answer(1, states={0: "up", 1: "ended: its guest powered it off"}),
+    netjob.answer(2, states={2: "booting"}),
 ]
 
 
@@ -134,7 +133,7 @@ def test_each_vm_has_a_line() -> None:
     assert lines[0].split() == ["JOB", "VM", "NODE", "ADDRESS", "REACHED", "BY", "STATE"]
     assert lines[1].split() == ["12", "vm0", "n1", "10.200.0.1", "n1:61222>22", "up"]
     assert lines[2].endswith("ended: its guest powered it off")
-    assert lines[3].split()[:3] == ["12", "vm2", "n2"] and "booting" in lines[3] and "\x1b" not in lines[3]
+    assert lines[3].split()[:3] == ["12", "vm2", "n2"] and lines[3].endswith("booting")
     assert lines[4].split()[3] == "10.201.0.4", "of the network that its resource set has first"
     assert lines[4].endswith("not started")
 
@@ -148,12 +147,12 @@ def test_vms_of_a_silent_node_are_listed() -> None:
 
 def test_of_a_node_whose_vms_have_ended_the_others_know(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has nothing left of the job, and no step that is in it can be asked there."""
-    ended = {str(rank): "ended: its guest powered it off" for rank in (2, 3)}
-    for states, said in ((ended, []), ({"2": ended["2"]}, ["job 12_3: no answer from n2"])):
-        one = parse_node(netjob.node(1, vms={"0": "up", "1": "up", **states}))
+    ended = dict.fromkeys((2, 3), "ended: its guest powered it off")
+    for states, said in ((ended, []), ({2: ended[2]}, ["job 12_3: no answer from n2"])):
+        one = netjob.answer(1, states={0: "up", 1: "up", **states})
         monkeypatch.setattr(ps, "ask_nodes", lambda job, words, one=one: Answers((one,), ("n2",), ()))
         vms, silent = ps.list_vms(ps.list_clusters(None, "12_3"))
-        assert [vm.state for vm in vms] == ["up", "up", *(states.get(rank, "unknown") for rank in ("2", "3"))]
+        assert [vm.state for vm in vms] == ["up", "up", *(states.get(rank, "unknown") for rank in (2, 3))]
         assert silent == said
 
 

@@ -9,7 +9,7 @@ import pytest
 from pcocc_runtime.qemu import firmware
 from pcocc_runtime.qemu.arguments import Export, Kernel, SharedFs, Uefi, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk, machine_kind, most_disks, plan_disks
-from tests.unit.networks.test_plan import PLAN
+from tests.unit.qemu.plans import PLAN
 
 
 def added(**changes: object) -> list[str]:

@@ -30,6 +30,13 @@ def test_every_value_knows_its_line_and_path() -> None:
     assert str(inner.error("bad")) == "f.yaml:6: b.c[1].d: bad"
 
 
+def test_a_value_is_found_by_its_keys_and_a_missing_one_where_it_would_stand() -> None:
+    root = parse_yaml("a:\n  b:\n  - 1\n  - {c: 2}\n", "f.yaml")
+    assert (root.at(["a", "b", 1, "c"]).value, root.at([]).path) == (2, "")
+    for keys, place in ((["x"], "f.yaml:1: x"), (["a", "b", 7, "d"], "f.yaml:2: a.b[7].d"), (["a", 0], "f.yaml:1: a[0]")):
+        assert str(root.at(keys).error("bad")) == f"{place}: bad"
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [
@@ -64,7 +71,7 @@ def test_every_value_knows_its_line_and_path() -> None:
         ("a: {<<: 5}\n", "f:1: a: '<<' takes a mapping or a list of mappings"),
         ("a: &a {<<: *a}\n", "f:1: a: a value contains itself"),
         *[
-            (text, f"f:{line}: lists and mappings are nested more than 100 deep")
+            (text, f"f:{line}: lists and mappings are nested more than 100 levels deep")
             for line, text in [
                 (2, "m:\n  " + "{a: " * 20000),
                 (3, "\nm:\n  " + "- " * 100000),
@@ -74,7 +81,7 @@ def test_every_value_knows_its_line_and_path() -> None:
                 (1, "{a0: &a0 {x: 1}, " + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}}}, " for n in range(1, 300)) + "<<: *a299}"),
             ]
         ],
-        ("a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)), "f:19: a18: aliases make more"),
+        ("a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)), "f:19: a18: aliases make this larger"),
         ("a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}, k{n}: 1}}\n" for n in range(1, 600)), "f:448: a447: '<<' keys copy"),
     ],
 )

@@ -124,5 +124,5 @@ def test_a_job_has_no_more_networks_than_there_are_numbers_for() -> None:
     names = [f"n{index}" for index in range(65)]
     many = {name: settings.EthernetNetwork(name, "L2") for name in names}
     admission.ensure_compatible([ResourceSet("a", tuple(names[:40])), ResourceSet("b", tuple(names[30:64]))], many)
-    with pytest.raises(RequestError, match="these VMs have 65 networks together, a job can have 64"):
+    with pytest.raises(RequestError, match="these VMs have 65 networks together, but a job can have 64 at most"):
         admission.ensure_compatible([ResourceSet("a", tuple(names[:40])), ResourceSet("b", tuple(names[30:]))], many)

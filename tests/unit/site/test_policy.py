@@ -82,7 +82,7 @@ def test_no_policy_is_a_policy() -> None:
         ("templates: {nope: {}}", "policy.yaml:1: templates.nope: the site has no template 'nope'"),
         ("templates: []", "policy.yaml:1: templates: expected a mapping, found a list"),
         ("resource-sets: {nope: {}}", "policy.yaml:1: resource-sets.nope: the site has no resource set 'nope'"),
-        ("resource-sets: {ib: {}}", "policy.yaml:1: resource-sets.ib: who may use it is said in resources.yaml too"),
+        ("resource-sets: {ib: {}}", "policy.yaml:1: resource-sets.ib: resources.yaml says who may use it, too"),
         ("templates: {big: {users: []}}", "policy.yaml:1: templates.big.users: the list is empty"),
         ("templates: {big: {groups: [g]}}", "policy.yaml:1: templates.big.groups: unknown setting"),
     ],

@@ -44,7 +44,7 @@ def test_resource_sets_list_networks_in_order() -> None:
     [
         ("a: {networks: [lan, nope]}", "resources.yaml:1: a.networks[1]: there is no network 'nope'"),
         ("a:\n  networks:\n  - lan\n  - lan", "resources.yaml:4: a.networks[1]: network 'lan' is listed twice"),
-        ("a: {default: true}\nb: {default: true}", "resources.yaml:2: b.default: 'a' is the default already; only one can be"),
+        ("a: {default: true}\nb: {default: true}", "resources.yaml:2: b.default: 'a' is the default already, and there can be only one"),
         ("a: {networks: lan}", "resources.yaml:1: a.networks: expected a list, found text 'lan'"),
         ("a: {networks: [5]}", "resources.yaml:1: a.networks[0]: expected text, found a whole number '5'"),
         ("a: {network: [lan]}", "resources.yaml:1: a.network: unknown setting"),

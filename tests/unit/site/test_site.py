@@ -15,6 +15,7 @@ from pcocc_runtime.settings import directories
 from pcocc_runtime.site.check import load_everything
 from pcocc_runtime.site.settings import ImageCache, read_image_cache
 from pcocc_runtime.site.site import read_site
+from pcocc_runtime.system import trust
 from pcocc_runtime.templates.load import load_templates
 from tests.unit.fake_site import write_site
 
@@ -64,6 +65,20 @@ def test_the_image_cache_is_read_alone_too(tmp_path: Path) -> None:
         read_image_cache(directory)
 
 
+def test_what_users_may_set_is_checked_for_them_and_not_for_root(tmp_path: Path) -> None:
+    """Root needs none of it, and so knows no settings of templates."""
+    directory = write_site(tmp_path / "etc", pcocc="users-may-set:\n  kernels: []\n  qemu-bin: /opt\n  kernel: [/boot/*]\n")
+    assert [str(one).partition("pcocc.yaml:")[2] for one in load_everything(str(directory)).problems] == [
+        "2: users-may-set.kernels: unknown setting", "3: users-may-set.qemu-bin: expected a list, found text '/opt'",
+    ]  # fmt: skip
+    limits = read_site(directory).users_may_set
+    assert (limits.patterns("kernel"), limits.patterns("custom-args")) == (("/boot/*",), None)
+    for wrong in ("[]", "", "all"):
+        (directory / "pcocc.yaml").write_text(f"users-may-set: {wrong}\n")
+        with pytest.raises(ConfigError, match="users-may-set: expected a mapping, found "):
+            read_site(directory)
+
+
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pcocc.yaml"
     path.write_bytes(b"a: 1\n\xff\n")
@@ -92,8 +107,8 @@ def test_templates_come_from_both_directories_and_their_drop_ins(tmp_path: Path)
     [
         (lambda path: path.write_text(""), "is not a directory"),
         (os.mkfifo, "is not a directory"),
-        (lambda path: path.symlink_to("gone"), "is a link to what does not exist"),
-        (lambda path: (path.mkdir(), (path / "a.yaml").symlink_to("gone")), "/a.yaml: is a link to what does not exist"),
+        (lambda path: path.symlink_to("gone"), "is a link to something that does not exist"),
+        (lambda path: (path.mkdir(), (path / "a.yaml").symlink_to("gone")), "/a.yaml: is a link to something that does not exist"),
         (lambda path: (path.mkdir(), (path / "a.yaml").mkdir()), "/a.yaml: is not a regular file"),
     ],
 )
@@ -106,7 +121,7 @@ def test_templates_that_cannot_be_there_are_told(tmp_path: Path, make: Callable[
 
 def test_a_link_that_leads_nowhere_is_no_missing_file(tmp_path: Path) -> None:
     (tmp_path / "pcocc.yaml").symlink_to("gone")
-    with pytest.raises(ConfigError, match=r"pcocc\.yaml: is a link to what does not exist"):
+    with pytest.raises(ConfigError, match=r"pcocc\.yaml: is a link to something that does not exist"):
         read_site(tmp_path)
 
 
@@ -117,7 +132,7 @@ def test_a_directory_that_the_environment_names_must_exist(tmp_path: Path, name:
         with pytest.raises(ConfigError) as caught:
             find = directories.user_dir if "USER" in variable else lambda environ: directories.site_dir(environ, 1000)
             find({variable: str(tmp_path / name), "HOME": "/home/a"})
-        assert (str(caught.value), caught.value.hint) == (f"{tmp_path}/{name}: is not a directory", f"{variable} names it")
+        assert (str(caught.value), caught.value.hint) == (f"{tmp_path}/{name}: is not a directory", f"the environment variable {variable} names it")
 
 
 def test_the_environment_leads_users_elsewhere_and_never_root() -> None:
@@ -166,7 +181,7 @@ def rooted(tmp_path: Path) -> Path:
 
 
 def test_root_trusts_what_only_root_can_write(rooted: Path) -> None:
-    directories.ensure_trusted(rooted)
+    trust.ensure_root_only(str(rooted))
 
 
 @pytest.mark.parametrize("name", [".", "templates.yaml", "templates.d", "templates.d/x.yaml", ".."])
@@ -181,7 +196,7 @@ def test_root_refuses_what_others_can_write(rooted: Path, name: str, how: str) -
         path.chmod(path.stat().st_mode | (0o020 if how == "group" else 0o002))
     try:
         with pytest.raises(ConfigError, match="belongs to uid 1234" if how == "owner" else "can be written by others") as caught:
-            directories.ensure_trusted(rooted)
+            trust.ensure_root_only(str(rooted))
     finally:
         os.chown(path, 0, 0)
         path.chmod(0o755)
@@ -191,6 +206,6 @@ def test_root_refuses_what_others_can_write(rooted: Path, name: str, how: str) -
 def test_root_refuses_links_and_a_missing_directory(rooted: Path) -> None:
     (rooted / "link.yaml").symlink_to("/tmp/elsewhere")
     with pytest.raises(ConfigError, match="is a symbolic link"):
-        directories.ensure_trusted(rooted)
+        trust.ensure_root_only(str(rooted))
     with pytest.raises(ConfigError, match="does not exist"):
-        directories.ensure_trusted(rooted / "missing")
+        trust.ensure_root_only(str(rooted / "missing"))

@@ -1,7 +1,6 @@
 """Operations on VMs: each goes where its row says, in order, and every end of one is a sentence."""
 
 import importlib
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.errors import EXIT_USAGE, RequestError
 from pcocc_runtime.slurm import steps
 from pcocc_runtime.steps import main, operations
@@ -58,7 +58,8 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setitem(sys.modules, "toy", toy)
     rows = {"@toy": Operation("toy"), "@in": Operation("toy", inside=True), "@at": Operation("toy", on_node=True)}
     monkeypatch.setattr(operations, "OPERATIONS", {**rows, "@both": Operation("toy", inside=True, on_node=True)})
-    (tmp_path / "cluster.json").write_text(json.dumps({"nodes": [["n1", [0, 2]], ["n2", [1]]]}))
+    members = Members(networks=(), ports=(), users=((3, "alice"),), vms=3, nodes=(("n1", (0, 2)), ("n2", (1,))), boot_timeout=300)
+    (tmp_path / MEMBERS_FILE).write_bytes(encode_members(members))
     monkeypatch.setattr(naming, "job_dir", lambda job: tmp_path if job == 7 else tmp_path / "none")
 
     def become(argv: list[str], inside: bool) -> NoReturn:
@@ -154,7 +155,7 @@ def test_an_unknown_operation_is_told_which_there_are(said: list[str], capsys: p
     ("words", "text"),
     [
         (["@toy", "full"], "pcocc: error: @toy of vm1 failed: [Errno 28] No space left on device\n"),
-        (["@toy", "broken"], "pcocc: error: this is a fault of pcocc: ZeroDivisionError: no way\nhint: please report it"),
+        (["@toy", "broken"], "pcocc: error: this is a bug in pcocc: ZeroDivisionError: no way\nhint: please report it"),
     ],
 )
 def test_what_goes_wrong_is_a_sentence(said: list[str], capsys: pytest.CaptureFixture[str], words: list[str], text: str) -> None:
@@ -165,7 +166,7 @@ def test_what_goes_wrong_is_a_sentence(said: list[str], capsys: pytest.CaptureFi
 def test_a_job_that_is_not_here_is_told(said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert run_operation(["@at"]) == 1
-    assert "the VMs of job 8 do not run on this node" in capsys.readouterr().err
+    assert "the VMs of job 8 are not running on this node" in capsys.readouterr().err
     monkeypatch.setenv("SLURM_JOB_ID", "seven")
     assert run_operation(["@save"]) == 1
 

@@ -12,10 +12,12 @@ import yaml
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config, seed
+from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.submit import cloud_init
-from pcocc_runtime.submit.user_data import _with_plain_header, find_merge_obstacle, parse_cloud_config, read_user_data
+from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config, with_plain_header
+from pcocc_runtime.submit.user_data import read_user_data
 from tests.unit.fake_site import Ask, frozen, refused, user_template
-from tests.unit.guest.test_seed import ALICE, KEYS, NODE
+from tests.unit.guest.guests import ALICE, KEYS, NODE
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -47,16 +49,16 @@ def test_wrong_user_data_is_told_in_a_sentence(tmp_path: Path, text: str, said: 
     assert found and found.startswith(said) and not re.search("/tmp|deprecat|schema|Error", found), found
     path = tmp_path / "ud"
     path.write_text(f"#cloud-config\n{text}")
-    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is no cloud-config that cloud-init takes: {said}")):
+    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is not a valid cloud-config: {said}")):
         read_user_data(str(path))
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("#cloud-config\n- a\n", "it is a list where cloud-init reads a mapping"),
-        ("#cloud-config\nhello\n", "it is text where"),
-        ("\n\n  #Cloud-Config\nno\n", "it is true or false where"),
+        ("#cloud-config\n- a\n", "it must be a mapping, not a list"),
+        ("#cloud-config\nhello\n", "it must be a mapping, not text"),
+        ("\n\n  #Cloud-Config\nno\n", "it must be a mapping, not true or false"),
         ("#cloud-config\nx: é\na: \x07\n", "it is not valid YAML in line 3: unacceptable character #x0007: special characters are not allowed"),
         ("#cloud-config\na: 1\n---\nb: 1\n", "it is not valid YAML in line 3: expected a single document in the stream but found another"),
         ("#cloud-config\na: 2001-99-99\n", "it is not valid YAML: month must be in 1..12"),
@@ -67,7 +69,7 @@ def test_what_is_no_mapping_is_refused_without_cloud_init(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     path = tmp_path / "ud"
     path.write_text(text)
-    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is no cloud-config that cloud-init takes: {said}")) as caught:
+    with pytest.raises(RequestError, match=re.escape(f"user-data file {path} is not a valid cloud-config: {said}")) as caught:
         read_user_data(str(path))
     assert caught.value.hint
 
@@ -86,19 +88,19 @@ def test_every_header_that_cloud_init_takes_is_checked(ask: Ask, tmp_path: Path,
     (tmp_path / "ud").write_text(f"{head}packages: vim\n", newline="")
     assert "packages: 'vim' is not of type 'array'" in refused(ask(user_data="ud"))
     (tmp_path / "ud").write_text(f"{head}users: bob\n", newline="")
-    assert "'users' is text" in refused(ask(user_data="ud"))
+    assert "users: must be a list, not text" in refused(ask(user_data="ud"))
     (tmp_path / "ud").write_text(f"{head}packages: [vim]\n", newline="")
     assert frozen(ask(user_data="ud")).groups[0].user_data == f"{head}packages: [vim]\n"
 
 
 def test_lines_are_counted_as_in_the_file() -> None:
-    assert _with_plain_header("\n\n#CLOUD-config # x\na: 1\n").splitlines() == ["#cloud-config # x", "", "", "a: 1"]
+    assert with_plain_header("\n\n#CLOUD-config # x\na: 1\n").splitlines() == ["#cloud-config # x", "", "", "a: 1"]
 
 
 @pytest.mark.parametrize("text", ["packages: [vim]\n", "# cloud-config\nruncmd: [a]\nx: 1\n", "\ufeff#cloud-config\nusers: []\n", "---\nusers: []\n"])
 def test_a_cloud_config_that_no_guest_would_know_is_refused(ask: Ask, tmp_path: Path, text: str) -> None:
     (tmp_path / "ud").write_text(text)
-    assert f"user-data file {tmp_path}/ud does not begin with #cloud-config: the guest's cloud-init would pass it over\nhint: " in refused(
+    assert f"user-data file {tmp_path}/ud does not begin with #cloud-config: the guest's cloud-init would ignore it\nhint: " in refused(
         ask(user_data="ud")
     )
 
@@ -118,7 +120,7 @@ def test_user_data_of_another_kind_is_left_alone(ask: Ask, tmp_path: Path, text:
 
 def test_a_mistake_is_told_at_submission(ask: Ask, tmp_path: Path) -> None:
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: {packages: vim}\n")
-    assert "templates.yaml:3: mine.user-data: cloud-init finds wrong: packages: 'vim' is not of type 'array'" in refused(ask("mine"))
+    assert "templates.yaml:3: mine.user-data: is not a valid cloud-config: packages: 'vim' is not of type 'array'" in refused(ask("mine"))
 
 
 @pytest.mark.parametrize("command_user", [None, "root", "debian"])
@@ -131,6 +133,7 @@ def test_cloud_init_takes_what_we_tell_it(login: seed.Login, mounts: tuple[Mount
 
 def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str, list[object]], dict[str, dict[str, object]]]:
     """Return the configuration and the users that cloud-init makes of a cloud-config of the user's beside our vendor-data."""
+    directory.mkdir(exist_ok=True)
     (directory / "user-data").write_text(f"#cloud-config\n{user_data}")
     text = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, mounts=[Mount("data", "/x", "virtiofs")], **options)  # type: ignore[arg-type]
     (directory / "vendor-data").write_text(text)
@@ -156,6 +159,16 @@ def test_lists_of_the_user_follow_ours(tmp_path: Path, key: str, ours: list[str]
     first = [one.get("path") or one["name"] if isinstance(one, dict) else one[0] for one in found[key][:-1]]  # type: ignore[index]
     assert first[: len(ours)] == ours and found[key][-1] == yaml.safe_load(theirs)
     assert {"write_files", "users", "mounts", "bootcmd", "ssh_keys"} <= found.keys() and not {"merge_how", "merge_type"} & found.keys()
+
+
+def has_keys(directory: Path, user_data: str) -> bool:
+    """Tell whether cloud-init would let the job's own key in, as the user of the job and as root, with such a cloud-config."""
+    try:
+        _found, users = merge(directory, user_data)
+    except subprocess.CalledProcessError as error:
+        assert "normalize_users_groups" in error.stderr, "its module of users fails, and makes none"
+        return False
+    return all(users.get(name, {}).get("ssh_authorized_keys") == [KEYS.user_public] for name in ("root", "alice"))
 
 
 def test_single_values_are_the_users(tmp_path: Path) -> None:
@@ -189,7 +202,8 @@ def convert(directory: Path, kind: str) -> dict[str, str]:
 def test_addresses_reach_netplan(tmp_path: Path) -> None:
     (text,) = convert(tmp_path, "netplan").values()
     found = yaml.safe_load(text)["network"]["ethernets"]
-    assert found["eth0"]["addresses"] == ["10.200.0.2/16"] and "10.200.255.254" in (found["eth0"].get("gateway4"), *(
+    assert found["eth0"]["addresses"] == ["10.200.0.2/16", "fd70:636f:0:300::4:1/128"]
+    assert "10.200.255.254" in (found["eth0"].get("gateway4"), *(  # or, of later ones, a route
         route["via"] for route in found["eth0"].get("routes", []) if route["to"] in ("default", "0.0.0.0/0")))  # fmt: skip
     assert found["eth0"]["nameservers"] == {"addresses": ["10.200.255.254"], "search": ["vcluster"]}
     assert found["eth0"]["mtu"] == 1450 and found["eth0"]["match"] == {"macaddress": "52:54:00:00:00:01"}
@@ -210,21 +224,72 @@ def test_addresses_reach_every_other_way(tmp_path: Path, kind: str, path: str, l
     assert [line for line in lines if not re.search(rf"(?m)^\s*{re.escape(line)}$", text)] == []
 
 
-@pytest.mark.parametrize(("users", "kind"), [("default", "text"), ("{bob: true}", "a mapping")])
-def test_users_that_would_replace_whoever_runs_commands_are_refused(ask: Ask, tmp_path: Path, users: str, kind: str) -> None:
+SHUT_OUT = [
+    ("alice", "users: must be a list, not text: it would replace the user that commands run as in the VM"),
+    ("default", "users: must be a list, not text: it would"),
+    ("{name: alice}", "users: must be a list, not a mapping: it would"),
+    ("{bob: true}", "users: must be a list, not a mapping: it would"),
+    ("'alice,bob'", "users: must be a list, not text: it would"),
+    ("", "users: must be a list, not nothing: it would"),
+    ("\n- default\n- 1000", "users[1]: is no user that cloud-init can make, and it would make none of the others either"),
+    ("[default, yes]", "users[1]: is no user that cloud-init can make"),
+    ("[~]", "users[0]: is no user that cloud-init can make"),
+    ("[2001-01-01]", "users[0]: is no user that cloud-init can make"),
+    ("[[{name: bob}]]", "users[0]: is no user that cloud-init can make"),
+    ("[{name: [bob]}]", "users[0]: is no user that cloud-init can make"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("users", "said"), SHUT_OUT)
+def test_users_that_would_shut_out_whoever_runs_commands_are_refused(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: str, said: str
+) -> None:
+    assert not has_keys(tmp_path, f"users: {users}\n"), "as cloud-init has it"
+    line = 4 if "\n" in users else 2
+    (tmp_path / "home/ud").write_text(f"#cloud-config\nusers: {users}\n")
+    assert f"pcocc: error: user-data file {tmp_path}/home/ud:{line}: {said}" in refused(ask(user_data="home/ud"))
+    user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: ~/ud\n")
+    assert f"templates.yaml:3: mine.user-data: user-data file {tmp_path}/home/ud:{line}: {said}" in refused(ask("mine"))
+    monkeypatch.setenv("PATH", "/nowhere")  # cloud-init need not be installed
+    users = users.replace("\n", "\n    ")
+    user_template(tmp_path, f"mine:\n  inherits: tiny\n  user-data:\n    packages: []\n    users: {users}\nchild: {{inherits: mine}}\n")
+    for template in ("mine", "child"):
+        text = refused(ask(template))
+        assert f"templates.yaml:{line + 3}: mine.user-data.{said}" in text and "\nhint: " in text
+
+
+@pytest.mark.parametrize(
+    "users",
+    ["[alice]", "[default]", "[alice, {name: bob}]", "[default, {name: alice, groups: [video]}]", "['alice,root']", "[[bob, alice]]", "[[7]]",
+     "[{name: 7}]", "[{}]", "[{name: null}]", "[]"],
+)  # fmt: skip
+def test_users_that_are_added_to_ours_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: str) -> None:
+    """A word in the list is a user that cloud-init makes where ours is none of that name: ours come first, and have the say."""
+    assert has_keys(tmp_path, f"users: {users}\n"), "as cloud-init has it"
+    monkeypatch.setenv("PATH", "/nowhere")
     (tmp_path / "ud").write_text(f"#cloud-config\nusers: {users}\n")
-    assert merge(tmp_path, f"users: {users}\n")[1].keys() <= {"debian", "bob"}, "as cloud-init has it"
-    said = f"'users' is {kind}, which would replace the user that commands run as in the VM"
-    assert f"user-data file {tmp_path}/ud: {said}" in refused(ask(user_data="ud"))
-    user_template(tmp_path, f"mine:\n  inherits: tiny\n  user-data:\n    users: {users}\n")
-    assert f"templates.yaml:3: mine.user-data: {said}" in refused(ask("mine"))
+    assert read_user_data(str(tmp_path / "ud")) == f"#cloud-config\nusers: {users}\n"
+
+
+def test_a_user_whose_settings_are_no_words_shuts_all_out_of_a_file_only(ask: Ask, tmp_path: Path) -> None:
+    """A template's keys are text, whatever they look like."""
+    assert not has_keys(tmp_path, "users: [{7: bob}]\n") and has_keys(tmp_path / "template", "users: [{'7': bob}]\n"), "as cloud-init has it"
+    (tmp_path / "ud").write_text("#cloud-config\nusers: [{7: bob}]\n")
+    assert f"{tmp_path}/ud:2: users[0]: is no user that cloud-init can make" in refused(ask(user_data="ud"))
+    found = find_merge_obstacle(parse_yaml("users: [{7: bob}]", "t").plain())
+    assert found is None
+
+
+def test_users_that_the_yaml_of_a_template_brings_from_elsewhere_are_told_where_they_stand(ask: Ask, tmp_path: Path) -> None:
+    user_template(tmp_path, "a: {inherits: tiny, user-data: &data {users: bob}}\nmine:\n  inherits: tiny\n  user-data:\n    <<: *data\n")
+    assert "templates.yaml:1: mine.user-data.users: must be a list" in refused(ask("mine"))
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a:\n  " + "- " * 20000, "lists and mappings are nested more than 100 deep"),
-        ("b0: &b0 [x, x]\n" + "".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)), "aliases make more"),
+        ("a:\n  " + "- " * 20000, "lists and mappings are nested more than 100 levels deep"),
+        ("b0: &b0 [x, x]\n" + "".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)), "aliases make this larger"),
     ],
 )
 def test_a_cloud_config_that_would_take_all_memory_is_refused(ask: Ask, tmp_path: Path, text: str, said: str) -> None:
@@ -239,11 +304,6 @@ def test_other_encodings_of_the_locale_change_nothing(tmp_path: Path) -> None:
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-X", "utf8=0", "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("'\\xe9'\n", "")
-
-
-def test_users_that_say_nothing_are_no_list() -> None:
-    found = find_merge_obstacle({"users": None})
-    assert found and found.message == "'users' is nothing, which would replace the user that commands run as in the VM"
 
 
 @pytest.mark.parametrize("text", ["users: [default, {name: bob}]", "users: []", "x: 1", "a: *b", "- users", "&a [*a]"])
@@ -265,11 +325,11 @@ def test_user_data_that_turns_vendor_data_off_is_known(tmp_path: Path, value: st
 
 
 def test_user_data_that_turns_vendor_data_off_is_refused(ask: Ask, tmp_path: Path) -> None:
-    said = "'vendor_data' keeps cloud-init from pcocc's own settings, by which commands run in the VM\nhint: leave vendor_data out"
+    said = "vendor_data: keeps cloud-init from reading pcocc's own settings, without which no command can run in the VM\nhint: leave vendor_data out"
     (tmp_path / "ud").write_text("#cloud-config\nvendor_data: {enabled: false}\n")
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data:\n    vendor_data: {enabled: false}\n")
-    assert said in refused(ask(user_data="ud"))
-    assert f"templates.yaml:3: mine.user-data: {said}" in refused(ask("mine"))
+    assert f"user-data file {tmp_path}/ud:2: {said}" in refused(ask(user_data="ud"))
+    assert f"templates.yaml:4: mine.user-data.{said}" in refused(ask("mine"))
     assert merge(tmp_path, "vendor_data2: {enabled: false}\n")[1]["alice"]
     assert find_merge_obstacle({"vendor_data2": {"enabled": False}}) is None, "pcocc gives no such one"
 

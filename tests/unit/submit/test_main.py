@@ -14,7 +14,7 @@ from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.submit import freeze
 from pcocc_runtime.submit import main as client
-from pcocc_runtime.templates.settings import DEFAULTS
+from pcocc_runtime.templates.settings import SETTINGS
 from tests.unit.fake_site import Ask, frozen, refused, user_template, write_image, write_images, write_site
 
 
@@ -66,9 +66,9 @@ def test_an_image_can_be_typed_for_all_or_one(ask: Ask, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("tiny:65", "65 VMs are asked for, a job of this site can have 64"),
-        ("tiny:1000000000", "1000000000 VMs are asked for, a job of this site can have 64"),
-        ("tiny:0", "0 VMs of template 'tiny' cannot be had"),
+        ("tiny:65", "65 VMs are asked for, but a job of this site can have 64 at most"),
+        ("tiny:1000000000", "1000000000 VMs are asked for, but a job of this site can have 64 at most"),
+        ("tiny:0", "the number of VMs of 'tiny' must be at least 1, not 0"),
         ("tiny:x", "'x' is not a number of VMs"),
         ("nope", "there is no template 'nope'"),
         ("fast", "templates.yaml:3: fast.resource-set: resource set 'fast' cannot be used: network 'ib' is of type infiniband"),
@@ -99,7 +99,7 @@ def test_templates_whose_networks_overlap_are_refused(ask: Ask, tmp_path: Path) 
 
 def test_resource_sets_that_alternate_without_end_are_refused(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "etc/pcocc.yaml").write_text("max-vms: 1000\n")
-    assert "change too often" in refused(ask("tiny,big," * 70 + "tiny"))
+    assert "the list of resource sets is too long for the nodes" in refused(ask("tiny,big," * 70 + "tiny"))
     assert ask(",".join(["tiny"] * 140))[0] == wire.CHECK_PASSED
 
 
@@ -174,7 +174,7 @@ def test_what_the_user_cannot_read_is_refused(ask: Ask, tmp_path: Path, option: 
         ("d=tiny.qcow2", "is not a directory", "name a directory"),
         ("d=tiny.qcow2/x", "cannot be read: Not a directory", "check the path"),
         ("d=loop", "cannot be read: Too many levels of symbolic links", "its symbolic links lead in a circle: ls -l"),
-        ("d=etc,ro", "etc,ro cannot be read", "if 'ro' is to be an option: there are type=9p, type=virtiofs and readonly"),
+        ("d=etc,ro", "etc,ro cannot be read", "if 'ro' is meant as an option: there are type=9p, type=virtiofs and readonly"),
         ("d=a,b/etc", "a,b/etc cannot be read", "check the path"),
     ],
 )
@@ -227,11 +227,11 @@ def test_an_unknown_template_may_be_in_a_repository_that_cannot_be_read(ask: Ask
     ("setting", "said"),
     [
         ("image: '%{env:NOT_SET_ANYWHERE}'", "mine.image: the environment variable NOT_SET_ANYWHERE is not set"),
-        ("mount-points: {a: '%{env:EMPTY}/'}", "mine.mount-points.a: the environment variable EMPTY is set to nothing"),
+        ("mount-points: {a: '%{env:EMPTY}/'}", "mine.mount-points.a: the environment variable EMPTY is empty"),
         ("image: '/a/%{what}'", "mine.image: %{what} is not known"),
         ("user-data: rel/path", "mine.user-data: 'rel/path' is not an absolute path"),
         ("mount-points: {a: rel}", "mine.mount-points.a: 'rel' is not an absolute path"),
-        ("emulator-cores: 1", "mine.emulator-cores: 1 of 1 CPUs for QEMU leave the guest none"),
+        ("emulator-cores: 1", "mine.emulator-cores: with 1 of 1 CPUs kept for QEMU, none is left for the guest"),
         ("kernel: /gone", "kernel /gone cannot be read: No such file or directory"),
         ("kernel: {path: /proc/version, initrd: /gone}", "initrd /gone cannot be read"),
         ("resource-set: gone", "templates.yaml:1: mine.resource-set: there is no resource set 'gone'"),
@@ -268,7 +268,7 @@ trees = st.recursive(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-@given(st.dictionaries(st.sampled_from([*DEFAULTS]), trees, max_size=4))
+@given(st.dictionaries(st.sampled_from([*SETTINGS]), trees, max_size=4))
 def test_any_template_is_taken_or_refused_in_a_sentence(ask: Ask, tmp_path: Path, values: dict[str, object]) -> None:
     user_template(tmp_path, yaml.safe_dump({"mine": {"image": str(tmp_path / "tiny.qcow2"), **values}}))
     code, text = ask("mine:2")

@@ -50,8 +50,10 @@ def test_a_count_is_one_when_left_out() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("tiny:0", "0 VMs of template 'tiny' cannot be had"),
-        ("tiny:-1", "-1 VMs of template 'tiny' cannot be had"),
+        ("tiny:0", "the number of VMs of 'tiny' must be at least 1, not 0"),
+        ("tiny:-1", "the number of VMs of 'tiny' must be at least 1, not -1"),
+        ("tiny:-" + "9" * 30, "the number of VMs of 'tiny' must be at least 1, not -" + "9" * 30),
+        ("tiny:" + "0" * 30, "the number of VMs of 'tiny' must be at least 1, not " + "0" * 30),
         ("tiny:", "'' is not a number of VMs of template 'tiny'"),
         ("tiny:two", "'two' is not a number of VMs of template 'tiny'"),
         ("tiny:1.5", "'1.5' is not a number of VMs of template 'tiny'"),
@@ -69,7 +71,7 @@ def test_a_wrong_template_text_is_one_sentence(text: str, said: str) -> None:
 
 
 def test_a_count_beyond_all_numbers_is_told_as_typed() -> None:
-    with pytest.raises(RequestError, match=r"9{5000} VMs of template 't' cannot be had"):
+    with pytest.raises(RequestError, match=r"9{5000} VMs of template 't' are more than any job can have"):
         parse_template("t:" + "9" * 5000)
 
 

@@ -11,7 +11,8 @@ from pcocc_runtime.cli.template_text import render_one, render_one_json, render_
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.templates import inherit
-from pcocc_runtime.templates.settings import DEFAULTS, Template
+from pcocc_runtime.templates.settings import SETTINGS
+from pcocc_runtime.templates.template import Template
 
 
 def parse(text: str, is_site: bool = True, file: str = "t.yaml") -> tuple[dict[str, Template], list[str]]:
@@ -71,7 +72,7 @@ def test_every_key_of_the_original_is_known() -> None:
     }
     assert values["user-data"] == {"packages": ["vim"]}
     assert values["kernel"] == {"path": "/boot/vmlinuz", "initrd": None, "append": None}
-    assert set(values) == set(DEFAULTS) - {"memory", "firmware", "command-user"}
+    assert set(values) == set(SETTINGS) - {"memory", "firmware", "command-user"}
 
 
 @pytest.mark.parametrize(
@@ -102,8 +103,8 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
         ("disk-cache: fast", "t.yaml:2: a.disk-cache: expected one of writeback"),
         ("qemu-bin: qemu", "t.yaml:2: a.qemu-bin: 'qemu' is not an absolute path"),
         ("custom-args: -x", "t.yaml:2: a.custom-args: expected a list, found text '-x'"),
-        ('custom-args: ["a\\0b"]', "t.yaml:2: a.custom-args[0]: holds a NUL character"),
-        ('kernel: {path: /k, append: "\\0"}', "t.yaml:2: a.kernel.append: holds a NUL character"),
+        ('custom-args: ["a\\0b"]', "t.yaml:2: a.custom-args[0]: contains a NUL character"),
+        ('kernel: {path: /k, append: "\\0"}', "t.yaml:2: a.kernel.append: contains a NUL character"),
         ('image: "/a\\0b"', "t.yaml:2: a.image: expected text on one line without control characters"),
         ("bind-vcpus: maybe", "t.yaml:2: a.bind-vcpus: expected true or false, found text 'maybe'"),
         ("nic-model: 'e1000,id=x'", "t.yaml:2: a.nic-model: expected a QEMU device name"),
@@ -113,7 +114,7 @@ def test_memory_is_read_as_slurm_does(text: str, mebibytes: int) -> None:
         ("mount-points: {x: data}", "t.yaml:2: a.mount-points.x: 'data' is not an absolute path"),
         ("persistent-drives: [disk]", "t.yaml:2: a.persistent-drives[0]: 'disk' is not an absolute path"),
         ("persistent-drives: [{/d: {format: vmdk}}]", "t.yaml:2: a.persistent-drives[0]./d.format: expected one of raw"),
-        ("persistent-drives: [{/d: null, mmp: no}]", "t.yaml:2: a.persistent-drives[0].mmp: belongs to no drive"),
+        ("persistent-drives: [{/d: null, mmp: no}]", "t.yaml:2: a.persistent-drives[0].mmp: stands beside the path of a drive, not under it"),
         ("image: true", "t.yaml:2: a.image: expected text or false, found true or false 'true'"),
         ("remote-display: x11", "t.yaml:2: a.remote-display: expected one of vnc, spice, found text 'x11'"),
         ("machine-type: 'q35,kernel=vmlinuz,initrd=initrd'", "t.yaml:2: a.machine-type: 'kernel' cannot be set in a machine type"),
@@ -131,7 +132,7 @@ def test_a_wrong_setting_is_one_sentence_with_its_place(setting: str, said: str)
 
 
 # a value that each setting takes, in YAML, and what it comes to
-SETTINGS = {
+EXAMPLES = {
     "image": ("site:debian@2", "site:debian@2"),
     "resource-set": ("gpu", "gpu"),
     "description": ('"two\\nlines"', "two\nlines"),
@@ -158,14 +159,14 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("key", [key for key in DEFAULTS if key != "inherits"])
+@pytest.mark.parametrize("key", [key for key in SETTINGS if key != "inherits"])
 def test_every_setting_is_taken_inherited_and_cut(key: str) -> None:
-    text, value = SETTINGS[key]
+    text, value = EXAMPLES[key]
     found, problems = parse(f"a: {{{key}: {text}}}\nb: {{inherits: a}}\nc: {{inherits: a, {key}: null}}")
     assert problems == []
     assert inherit.resolve(found, "a", "net").values[key] == value
     inherited, cut = inherit.resolve(found, "b", "net"), inherit.resolve(found, "c", "net")
-    default = "net" if key == "resource-set" else DEFAULTS[key]
+    default = "net" if key == "resource-set" else SETTINGS[key].default
     if key == "description":
         assert inherited.values[key] == default
     else:
@@ -177,7 +178,7 @@ keys = st.sampled_from(["path", "type", "/x", "mmp"]) | st.text(max_size=5)
 trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
 
 
-@given(trees, st.sampled_from([*DEFAULTS, "x"]))
+@given(trees, st.sampled_from([*SETTINGS, "x"]))
 def test_any_value_of_any_setting_is_taken_or_told_with_its_place(value: object, key: str) -> None:
     found, problems = parse(yaml.safe_dump({"a": {key: value}}))
     assert all(re.match(r"t\.yaml:\d+: a: \S|t\.yaml:\d+: a\.\S|t\.yaml:?\d*: not valid YAML", one) for one in problems), problems
@@ -190,7 +191,7 @@ def test_hints_say_what_to_write() -> None:
     problems: list[ConfigError] = []
     inherit.parse_templates(parse_yaml("a:\n  image: yes\n  persistent-drives:\n  - /d:\n    cache: none\n", "t"), True, problems)
     assert [one.hint for one in problems] == [
-        "write an image's name or path, or false for none", "indent it deeper than the drive's path, or write - /PATH: {cache: ...}",
+        "write an image's name or path, or false for none", "indent it deeper than the path, or write - /PATH: {cache: ...}",
     ]  # fmt: skip
 
 
@@ -254,7 +255,7 @@ def test_a_user_cannot_shadow_a_site_template_nor_the_site_inherit_from_a_user()
     assert [str(problem) for problem in problems] == ["user.yaml:1: a: the site has a template of this name in site.yaml:1"]
     assert merged["a"].is_site
     assert inherit.resolve(merged, "mine").values["cpus"] == 1
-    with pytest.raises(ConfigError, match="site template cannot inherit from 'mine'"):
+    with pytest.raises(ConfigError, match="template of the site cannot inherit from 'mine'"):
         inherit.resolve(merged, "b")
 
 

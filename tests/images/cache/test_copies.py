@@ -4,61 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pcocc_runtime.cache import layer_store, protocol
-from pcocc_runtime.images import writing
-from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from tests.images import children
-from tests.images.cachenode import ALICE, BOB, SERVICE, Node, count_reads, hold, make_disk_file, store
+from tests.images.cachenode import ALICE, BOB, MEBIBYTE, SERVICE, Node, add, count_reads, hold, layers, make_disk_file, store
 from tests.images.disks import content, make_disk, patched, raw_sum, save, spoil
 from tests.waiting import wait_closely
-
-MEBIBYTE = 1 << 20
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A directory that everybody may enter, on a real disk."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture
-def node(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    """A node whose service is not started yet."""
-    monkeypatch.setattr(protocol, "SOCKET", root / "cache.socket")
-    one = Node(root)
-    yield one
-    one.stop()
-
-
-@pytest.fixture
-def site(root: Path) -> Repo:
-    """A repository that everybody may read."""
-    return Repo("site", str(root / "images"))
-
-
-def add(repo: Repo, name: str, seed: int = 0, **options: int) -> Found:
-    """Import a disk."""
-    disk = make_disk(Path(repo.path).parent / f"{name}.qcow2", seed=seed, **options)
-    with writing.open_repo_work(repo) as work:
-        shutil.copy(disk, work.path / "layer")
-        return Found(repo, writing.add_revision(work, name, work.path / "layer", None))
-
-
-def layers(*found: Found) -> set[str]:
-    return {layer for one in found for layer in one.revision.layers}
 
 
 def leftovers(node: Node) -> list[str]:
@@ -136,10 +95,10 @@ def test_a_damaged_layer_is_refused(node: Node, site: Repo) -> None:
     base = add(site, "base")
     spoil(base.path, 300_000)
     assert children.wait(node.start(base.path, here=2)) == 1
-    assert "is damaged: its content is not what its name says" in node.said() and "hint: 'pcocc image verify'" in node.said()
+    assert "is damaged: its content does not match the checksum in its name" in node.said() and "hint: 'pcocc image verify'" in node.said()
     node.start_service()
     assert children.wait(node.start(base.path)) == 1
-    assert "is damaged: its content is not what its name says" in node.said() and node.said().count("\n") == 1
+    assert "is damaged: its content does not match the checksum in its name" in node.said() and node.said().count("\n") == 1
     assert node.cached() == node.own() == set() and leftovers(node) == []
 
 
@@ -287,7 +246,7 @@ def test_an_image_of_another_kind_stays_where_it_is(node: Node, site: Repo, root
     foreign = root / "images/data/ab" / f"ab{'0' * 62}"
     foreign.parent.mkdir(parents=True)
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", foreign], check=True)
-    node.facts["size"] = 0  # nothing fits, so its name is not looked into
+    node.settings = replace(node.settings, size=0)  # nothing fits, so its name is not looked into
     assert node.launch(foreign) == foreign and node.cached() == set()
 
 
@@ -309,13 +268,13 @@ def test_sixteen_vms_read_each_block_of_the_shared_file_system_once(node: Node, 
 
         def count(job: int) -> int:
             read = count_reads(node, root / "fs", mounted, top.path, job)
-            for raw in (node.root / f"scratch{job}").glob("vm*.layers/data/*/*.raw") if node.facts["size"] else ():
+            for raw in (node.root / f"scratch{job}").glob("vm*.layers/data/*/*.raw") if node.settings.size else ():
                 assert hashlib.sha256(raw.read_bytes()).hexdigest() == patched(1, size=8 * MEBIBYTE, used=8 * MEBIBYTE)
             return read
 
-        node.facts["size"] = 0
+        node.settings = replace(node.settings, size=0)
         assert count(8) > 15 * size
-        node.facts["size"] = 1 << 30
+        node.settings = replace(node.settings, size=1 << 30)
         own = count(9)
         node.start_service()
         shared = count(10)

@@ -12,12 +12,10 @@ from pcocc_runtime.cache import protocol, sources
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from tests.images import children
-from tests.images.cachenode import ALICE, BOB, SERVICE, Node, hold
+from tests.images.cachenode import ALICE, BOB, MEBIBYTE, SERVICE, Node, add, hold, layers
 from tests.images.disks import content, patched, raw_sum, save
-from tests.images.test_cache import MEBIBYTE, add, layers, node, root, site
 from tests.waiting import wait_closely
 
-__all__ = ["node", "root", "site"]
 GROUP = 65000  # of a project
 
 

@@ -1,0 +1,209 @@
+"""What root's helper leaves on a node for the launchers of a job's VMs and for those who look into its networks: node.json.
+
+It lies in the job's directory, which is the job's user's own: whoever reads it has the user's rights and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import ClassVar, NamedTuple
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents.codec import parse_document, render_document
+from pcocc_runtime.documents.image_cache import ImageCache
+from pcocc_runtime.documents.layout import NodeLayout
+from pcocc_runtime.errors import NodeError, one_line
+
+NODE_VERSION = 1
+MAX_NODE = 64 * 1024 * 1024  # bytes; 262,144 VMs take 2 MiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NetworkFacts:
+    """What is known of any network: its place among the job's, the MTU in VMs, and the (first, last) ranks that are on it."""
+
+    index: int
+    name: str
+    mtu: int
+    members: tuple[tuple[int, int], ...]
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Return the ranks of all VMs of the job that are on the network."""
+        return tuple(rank for first, last in self.members for rank in range(first, last + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedFacts(_NetworkFacts):
+    """An L3 network, whose addresses are ours; `addresses6` is None where the node has no IPv6.
+
+    `outbound` is True for everywhere, False for nowhere, or the networks outside that VMs may reach.
+    """
+
+    kind: ClassVar[str] = "L3"
+    addresses: IPv4Network
+    addresses6: IPv6Network | None
+    domain: str
+    search: tuple[str, ...]
+    outbound: bool | tuple[IPv4Network, ...]
+
+    @property
+    def gateway(self) -> str:
+        """Return the address of gateway, DHCP and DNS."""
+        return str(naming.gateway_address(self.addresses))
+
+    def address_of(self, rank: int) -> str:
+        """Return the address of a VM."""
+        return str(naming.vm_address(self.addresses, rank))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentFacts(_NetworkFacts):
+    """An L2 network, which is all its users': nothing gives addresses there."""
+
+    kind: ClassVar[str] = "L2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgedFacts(_NetworkFacts):
+    """A network on a bridge of the site, where the site gives addresses."""
+
+    kind: ClassVar[str] = "bridged"
+
+
+NetworkFacts = RoutedFacts | SegmentFacts | BridgedFacts
+
+
+class InterfaceFacts(NamedTuple):
+    """A VM's interface: the index of its network, and its MAC address."""
+
+    network: int
+    mac: str
+
+
+class Reach(NamedTuple):
+    """By which network VMs are reached, as `reach.address_of` reads it: its IPv4 prefix, and (first, last) ranks."""
+
+    prefix: str
+    members: tuple[tuple[int, int], ...]
+
+
+class PortForward(NamedTuple):
+    """A TCP port of the node that leads to one of a VM, as `reach.render_ports` reads it."""
+
+    rank: int
+    vm_port: int
+    host_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """A node and the job's part on it; ValueError when one field contradicts another.
+
+    `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this node's VMs by rank,
+    eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are in seconds.
+    """
+
+    job: int
+    name: str
+    nodes: tuple[NodeLayout, ...]
+    accel: str
+    accel_why: str
+    qemu: str
+    scratch: str
+    cache: ImageCache | None
+    boot_timeout: int
+    shutdown_grace: int
+    networks: tuple[NetworkFacts, ...]
+    interfaces: Mapping[int, tuple[InterfaceFacts, ...]]
+    reach: tuple[Reach, ...]
+    forwards: tuple[PortForward, ...]
+
+    def __post_init__(self) -> None:
+        _ensure_layout(self)
+        _ensure_networks(self)
+        _ensure_vms(self)
+        if self.accel not in ("kvm", "tcg"):
+            raise ValueError(f"{self.accel} is no accelerator")
+
+    @property
+    def index(self) -> int:
+        """Return the node's place among the job's."""
+        return [one.name for one in self.nodes].index(self.name)
+
+    @property
+    def here(self) -> NodeLayout:
+        """Return this node with its VMs."""
+        return self.nodes[self.index]
+
+    @property
+    def vm_count(self) -> int:
+        """Return the number of VMs of the whole cluster."""
+        return sum(len(node.ranks) for node in self.nodes)
+
+    def ranks_on(self, network: NetworkFacts) -> tuple[int, ...]:
+        """Return the ranks of this node's VMs that are on a network."""
+        return tuple(rank for rank in self.here.ranks if any(one.network == network.index for one in self.interfaces[rank]))
+
+
+def _ensure_layout(node: NodeFacts) -> None:
+    ranks = [rank for one in node.nodes for rank in one.ranks]
+    if node.job > naming.MAX_JOB_ID or len(ranks) > naming.MAX_RANK + 1 or sorted(ranks) != [*range(len(ranks))]:
+        raise ValueError("the VMs of its nodes are not those of a job")
+    if [one.name for one in node.nodes].count(node.name) != 1:
+        raise ValueError("it is none of the job's nodes")
+
+
+def _ensure_networks(node: NodeFacts) -> None:
+    indexes = [one.index for one in node.networks]
+    if len({*indexes}) < len(indexes) or not {*indexes} <= {*range(naming.MAX_NETWORKS)}:
+        raise ValueError("its networks are not numbered as those of a job")
+    for one in node.networks:
+        if not _are_runs(one.members, node.vm_count):
+            raise ValueError(f"it is not clear which VMs are on network {one.name}")
+        if isinstance(one, RoutedFacts) and not naming.room_for(one.addresses, node.vm_count, len(node.nodes)):
+            raise ValueError(f"{one.addresses} is too small for the job")
+
+
+def _ensure_vms(node: NodeFacts) -> None:
+    own, known = {*node.here.ranks}, {one.index for one in node.networks}
+    if {*node.interfaces} != own or not {one.network for every in node.interfaces.values() for one in every} <= known:
+        raise ValueError("the interfaces are not those of its VMs in its networks")
+    prefixes = {str(one.addresses) for one in node.networks if isinstance(one, RoutedFacts)}
+    if not all(one.prefix in prefixes and _are_runs(one.members, node.vm_count) for one in node.reach):
+        raise ValueError("it is not clear by which network a VM is reached")
+    if not all(one.rank in own and 0 < one.vm_port < 65536 and 0 < one.host_port < 65536 for one in node.forwards):
+        raise ValueError("the ports do not lead to its VMs")
+
+
+def _are_runs(members: tuple[tuple[int, int], ...], vms: int) -> bool:
+    """Tell whether these are (first, last) ranks in order, none twice."""
+    flat = [rank for first, last in members for rank in (first, last + 1)]
+    return flat == sorted(flat) and all(first <= last < vms for first, last in members)
+
+
+def encode_node(node: NodeFacts) -> bytes:
+    """Return the content of node.json."""
+    return render_document(node, NODE_VERSION).encode()
+
+
+def decode_node(data: bytes | None, job: int) -> NodeFacts:
+    """Return what is in a job's node.json, of which `data` is the start (MAX_NODE and more), None when there is none.
+
+    NodeError when it is missing, too long, damaged, of another version or another job's.
+    """
+    path = naming.job_dir(job) / naming.NODE_FILE
+    if data is None:
+        raise NodeError(f"the VMs of job {job} do not run on this node: there is no {path}", "look into slurmd's log here")
+    try:
+        if len(data) > MAX_NODE:
+            raise ValueError(f"it is longer than {MAX_NODE >> 20} MiB")
+        node = parse_document(NodeFacts, NODE_VERSION, data)
+        if node.job != job:
+            raise ValueError(f"it is of job {node.job}")
+    except ValueError as error:
+        why = one_line(str(error))[:200]
+        raise NodeError(f"{path} cannot be read: {why}", "was pcocc changed since the job's VMs were booted? start a new job") from None
+    return node

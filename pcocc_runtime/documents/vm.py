@@ -1,0 +1,49 @@
+"""What the launcher of a VM tells the keeper it leaves beside it: one word of the keeper's command line."""
+
+from __future__ import annotations
+
+import json
+
+from pcocc_runtime.documents.record import Record, parse_record
+
+
+class VmFacts(Record):
+    """A VM, and what is open for its keeper.
+
+    `pid` is QEMU's; `qmp`, `probe` and `watch` are descriptors: a connection to QEMU, a TCP socket in the job's network
+    namespace (None: nothing there can be reached), and the lock of system/watch.py. `address` is empty where the VM has none.
+    `timeout` is how many seconds the guest has to answer, `grace` how many to power off, 0 when nobody asks it to. `disks` are
+    their files by QEMU's names of them. `cpus` are those to be bound, 0 for none.
+    """
+
+    job: int
+    rank: int
+    node: str
+    pid: int
+    qmp: int
+    probe: int | None
+    watch: int
+    address: str
+    user: str
+    timeout: int
+    directory: str
+    accel: str
+    accel_why: str
+    disks: dict[str, str]
+    cpus: int
+    emulator_cores: int
+    grace: int
+    agent: str
+
+
+def encode_vm(facts: VmFacts) -> str:
+    """Return the word; it begins with job and rank, by which people find a keeper among the processes."""
+    return json.dumps(facts._asdict())
+
+
+def decode_vm(text: str) -> VmFacts:
+    """Return what `encode_vm` has encoded; ValueError with a sentence when it is not that."""
+    try:
+        return parse_record(VmFacts, json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"what the launcher told the keeper of its VM cannot be read: {error}") from None

@@ -1,0 +1,63 @@
+"""How far a VM is: the file in its directory that says so, and the words of its keeper to the tasks of steps in it."""
+
+from __future__ import annotations
+
+import json
+
+from pcocc_runtime.documents.record import Record, parse_record
+
+TOKEN = "PCOCC_TASK"
+# keeper to task: the connection stands, the VM has ended and (then) why; task to keeper: the command has left nothing
+UP, ENDED, DONE = b"up\n", b"ended ", b"done\n"
+
+
+def task_token(job: str, step: str, task: str) -> str:
+    """Return what marks a task's processes in a guest; it ends in a dot, so that none begins with another."""
+    return f"{job}.{step}.{task}."
+
+
+STATE_FILE = "state"  # not there while the VM boots
+
+
+class VmState(Record):
+    """A VM that is `up` since it answered after `seconds`, was `silent` for as many, or has `ended` for a `reason`, `asked` to or not."""
+
+    state: str
+    seconds: float = 0
+    reason: str = ""
+    asked: bool = False
+
+
+def encode_state(state: VmState) -> str:
+    """Return the content of the file."""
+    return json.dumps(state._asdict())
+
+
+def decode_state(text: str) -> VmState:
+    """Return the state that a file holds; ValueError with a sentence when it holds none."""
+    try:
+        found = parse_record(VmState, json.loads(text))
+        if found.state not in ("up", "silent", "ended"):
+            raise ValueError("it is none of the states there are")
+        return found
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"what is written about the VM's state cannot be read: {error}") from None
+
+
+# QEMU's ShutdownCause as of 7.2 (qapi/run-state.json): what a user reads; and the keeper's own word for an end without a cause
+REASONS = {
+    "guest-shutdown": "its guest powered it off",
+    "guest-reset": "its guest reset it",
+    "guest-panic": "its guest's kernel panicked",
+    "host-qmp-quit": "it was stopped through its monitor",
+    "host-qmp-system-reset": "it was reset through its monitor",
+    "host-signal": "a signal ended its QEMU",
+    "host-error": "its QEMU met an error",
+    "host-ui": "it was closed",
+    "killed": "its QEMU was killed",
+}
+
+
+def explain_end(reason: str) -> str:
+    """Return a clause that says why a VM ended."""
+    return REASONS.get(reason, reason)

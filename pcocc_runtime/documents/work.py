@@ -1,0 +1,118 @@
+"""What root's helper and its planner tell each other: the planner, which has no rights, offers, hears what root holds for the
+job, and leaves a list of acts.
+
+Lines of JSON over two pipes. Root carries acts out one by one, in order (node/apply.py); it looks for nothing in their texts.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from pcocc_runtime.errors import NodeError
+
+MAX_LINE = 64 * 1024 * 1024  # bytes; 64 VMs on a network of 1,023 peers take 0.3 MB
+
+
+class PortWish(NamedTuple):
+    """A port of a VM that is to be reached by a TCP port of this node between `low` and `high`, in the `network`-th network."""
+
+    network: int
+    name: str
+    rank: int
+    vm_port: int
+    low: int
+    high: int
+
+
+class Offer(NamedTuple):
+    """What the site has set for this node, and what the job needs of it: a way out of its namespace, and ports."""
+
+    scratch: str
+    accel: str
+    qemu: str
+    way_out: bool
+    ports: tuple[PortWish, ...]
+
+
+class Forward(NamedTuple):
+    """A TCP port of the node that leads to a port of a VM, in the job's `network`-th network."""
+
+    network: int
+    rank: int
+    vm_port: int
+    host_port: int
+
+
+class Nat(NamedTuple):
+    """What a job holds of a node: a pair of link-local addresses, and TCP ports."""
+
+    slot: int
+    forwards: tuple[Forward, ...] = ()
+
+
+class Held(NamedTuple):
+    """What root holds for the job on this node: its way out, and the accelerator of its VMs with a clause that says why."""
+
+    nat: Nat | None
+    accel: str
+    accel_why: str
+
+
+class Act(NamedTuple):
+    """One thing that root does for a job, `inside` its network namespace or in the host's.
+
+    `kind` is nft, ip or bridge, with a batch of that program in `text`; sysctl, which gives the setting `name` the value
+    `text`; or dnsmasq, which starts the `name`-th server of the job with the configuration `text`.
+    """
+
+    kind: str
+    inside: bool
+    text: str
+    name: str = ""
+
+
+class Work(NamedTuple):
+    """What is left to do: `acts` in their order, the content of node.json, and what the plugin is told."""
+
+    acts: tuple[Act, ...]
+    node: str
+    answer: str
+
+
+def encode_line(value: Offer | Held | Work) -> bytes:
+    """Return a document as one line; tuples of any depth are JSON's lists."""
+    return json.dumps(value).encode() + b"\n"
+
+
+def decode_offer(line: bytes) -> Offer:
+    """Return the planner's offer; NodeError when the line is none."""
+    scratch, accel, qemu, way_out, ports = _load(line, 5)
+    return Offer(str(scratch), str(accel), str(qemu), way_out is True, tuple(PortWish(*one) for one in ports))
+
+
+def decode_held(line: bytes) -> Held:
+    """Return what root holds; NodeError when the line does not say it."""
+    nat, accel, why = _load(line, 3)
+    return Held(decode_nat(nat), str(accel), str(why))
+
+
+def decode_nat(tree: Any) -> Nat | None:
+    """Return a way out as JSON has it, a list of slot and forwards; None for none."""
+    return None if tree is None else Nat(tree[0], tuple(Forward(*one) for one in tree[1]))
+
+
+def decode_work(line: bytes) -> Work:
+    """Return the planner's work; NodeError when the line is none."""
+    acts, node, answer = _load(line, 3)
+    return Work(tuple(Act(*one) for one in acts), str(node), str(answer))
+
+
+def _load(line: bytes, count: int) -> list[Any]:
+    try:
+        tree = json.loads(line) if len(line) <= MAX_LINE else None
+    except (ValueError, RecursionError):
+        tree = None
+    if not isinstance(tree, list) or len(tree) != count:
+        raise NodeError("the planner of this node's networks ended without a word", "look into slurmd's log for what it wrote")
+    return tree

@@ -1,0 +1,201 @@
+"""One save of a VM as its keeper sees it: what the saver has changed, and how that is put back."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import time
+
+from pcocc_runtime.documents.record import TYPE_CHECKING
+from pcocc_runtime.documents.save import (
+    LONGEST_REQUEST,
+    MERGE_AGAIN,
+    MERGE_JOB,
+    NOT_A_COMMAND,
+    SAVE_FILTER,
+    SAVE_OVERLAY,
+    SAVE_VIEW,
+    Command,
+    Drive,
+    Frozen,
+    Go,
+    Layer,
+    Outcome,
+    Reply,
+    decode_request,
+    encode_answer,
+)
+from pcocc_runtime.qemu.qmp import Messages, TooLong
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Literal
+
+    from pcocc_runtime.documents.save import Answer, Request
+    from pcocc_runtime.qemu.qmp import Message, Unreadable
+
+    Send = Callable[[str, dict[str, Any] | None, str | None], None]  # a command of QEMU's, its arguments, what its answer is marked with
+    Then = Callable[[], None]
+
+
+class Transaction:
+    """A save from its saver's first word until all is as it was; then it calls `over`.
+
+    open      the saver is there: it copies, and what it wants of QEMU is passed on
+    frozen    the same, and the guest's file systems are, or are being, frozen
+    looking   the saver has gone; what showed its drive is taken away, and QEMU asked what the device has now
+    merging   the saver has gone; the second layer goes into the one it was put upon
+    removing  the second layer, or the file of old blocks, goes out of QEMU
+    waiting   QEMU could not put it back: tried again at `again`
+    over      all is as it was
+    """
+
+    def __init__(self, saver: socket.socket, selector: selectors.BaseSelector, send: Send, thaw: Then, over: Then) -> None:
+        self.saver, self.selector, self.send, self.thaw, self.over = saver, selector, send, thaw, over
+        self.step: Literal["open", "frozen", "looking", "merging", "removing", "waiting", "over"] = "open"
+        self.again = 0.0
+        self.layer = ""  # a file to be removed
+        self.changed: str | Drive | None = None  # QEMU's name of the disk that has a second layer; or the drive that is shown
+        self.messages = Messages(LONGEST_REQUEST)
+        saver.setblocking(False)
+        selector.register(saver, selectors.EVENT_READ, self._hear)
+        self._tell(Go())
+
+    def tick(self) -> None:
+        """Try again what could not be done, when it is time; called at least once a second while `waiting`."""
+        if self.step == "waiting" and time.monotonic() > self.again:
+            self._put_back()
+
+    def take(self, message: Message) -> None:
+        """Take a message of QEMU's; what is about something else changes nothing."""
+        identity, data = message.get("id"), message.get("data", {})
+        if identity == "save":
+            self._tell(Reply(message))
+        elif self.step == "looking" and identity == "save-look":
+            self._give_back(message.get("return", []))
+        elif self.step == "removing" and identity == "save-remove":
+            self._removed(message.get("error", {}).get("desc", ""))
+        elif self.step == "merging" and identity == "save-merge" and "error" in message:
+            self._remove()  # QEMU refused to put it there: nothing to be merged
+        elif self.step == "merging" and data.get("device") == MERGE_JOB:
+            self._follow_merge(message.get("event"), data)
+
+    def _hear(self) -> None:
+        try:
+            data = self.saver.recv(LONGEST_REQUEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        messages = self.messages.feed(data)
+        for message in messages:
+            if not isinstance(message, TooLong):
+                self._read(message)
+        if not data or any(isinstance(message, TooLong) for message in messages):
+            self.selector.unregister(self.saver)
+            self._undo()
+
+    def _read(self, message: Message | Unreadable) -> None:
+        try:
+            self._obey(decode_request(message))
+        except ValueError:
+            self._tell(NOT_A_COMMAND)
+
+    def _obey(self, request: Request) -> None:
+        match request:
+            case Frozen():
+                self.step = "frozen" if request.frozen else "open"
+            case Layer():
+                self.layer = request.layer
+            case Drive():
+                self.changed = request
+            case Command():
+                if request.execute == "blockdev-snapshot":
+                    self.changed = _node_of(request)
+                self.send(request.execute, request.arguments, "save")
+
+    def _undo(self) -> None:
+        if self.step == "frozen":
+            self.thaw()
+        if self.layer:
+            try:
+                os.unlink(self.layer)  # as a rule the saver has done so: QEMU needs no name of a file it has open
+            except OSError:
+                pass
+        self._put_back()
+
+    def _put_back(self) -> None:
+        match self.changed:
+            case None:
+                self._remove()
+            case Drive():
+                self._look()
+            case base:
+                self._merge(base)
+
+    def _look(self) -> None:
+        """Take away what reads a drive as it was; QEMU takes the commands in order, and refuses what is done already."""
+        self.step = "looking"
+        self.send("nbd-server-stop", None, "save-detach")
+        self.send("blockdev-del", {"node-name": SAVE_VIEW}, "save-detach")
+        self.send("query-block", None, "save-look")
+
+    def _give_back(self, devices: list[dict[str, Any]]) -> None:
+        """Give the drive back to its device alone, unless that has it: QEMU 7.2 aborts when it is given what it has."""
+        assert isinstance(self.changed, Drive)
+        if any(one.get("inserted", {}).get("node-name") == SAVE_FILTER for one in devices):
+            own = {"path": self.changed.device, "property": "drive", "value": self.changed.node}
+            self.send("qom-set", own, "save-detach")
+        self.send("blockdev-del", {"node-name": SAVE_FILTER}, "save-detach")
+        self._remove()
+
+    def _merge(self, base: str) -> None:
+        """Put the second layer into the first, which must be named: QEMU would write to the lowest, the image itself."""
+        self.step = "merging"
+        self.send("block-commit", {"job-id": MERGE_JOB, "device": SAVE_OVERLAY, "base-node": base}, "save-merge")
+
+    def _follow_merge(self, event: str | None, data: dict[str, Any]) -> None:
+        if event == "BLOCK_JOB_READY":
+            self.send("job-complete", {"id": MERGE_JOB}, "save-complete")
+        elif event == "BLOCK_JOB_CANCELLED":
+            self._postpone(data.get("error", "it was cancelled"))
+        elif event == "BLOCK_JOB_COMPLETED":
+            if "error" in data:
+                self._postpone(data["error"])
+            else:
+                self._remove()
+
+    def _remove(self) -> None:
+        self.step = "removing"
+        self.send("blockdev-del", {"node-name": SAVE_OVERLAY}, "save-remove")
+
+    def _removed(self, error: str) -> None:
+        if self.changed is not None and "in use" in error:
+            self._postpone(error)
+        else:  # gone, or never made
+            self.step = "over"
+            self._leave(None)
+            self.over()
+
+    def _postpone(self, error: str) -> None:
+        self.step = "waiting"
+        self.again = time.monotonic() + MERGE_AGAIN
+        self._leave(error)
+
+    def _leave(self, error: str | None) -> None:
+        """Tell the saver, which may wait for it, once."""
+        self._tell(Outcome(error))
+        self.saver.close()
+
+    def _tell(self, answer: Answer) -> None:
+        try:
+            self.saver.send(encode_answer(answer))
+        except OSError:
+            pass  # it is gone, and its end will be read; or it was told the outcome before
+
+
+def _node_of(snapshot: Command) -> str:
+    if "node" not in snapshot.arguments:
+        raise ValueError("it names no node")
+    return str(snapshot.arguments["node"])

@@ -1,0 +1,101 @@
+"""Taking a job's networks away again: what a release, which loads little, needs to know of them. All of it may run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+from pcocc_runtime import naming
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks.nft_text import render_removal
+from pcocc_runtime.system import process
+
+IPROUTE = "install the package iproute2"
+NFT = "install the package nftables"
+_DOOMED = 0x70636F63  # the group of devices that are deleted at once
+
+
+def remove_networks(job: int) -> None:
+    """End and delete everything in and around the job's namespace, but not the namespace."""
+    path = naming.netns_path(job)
+    built = os.path.exists(path)
+    if os.path.ismount(path):  # else a helper was killed before it was
+        try:
+            _end_dnsmasq(job)
+            _remove_links(path.name)
+        except (NodeError, FileNotFoundError):
+            if os.path.ismount(path):  # else what a killed helper had started has just deleted it
+                raise
+    try:
+        _remove_outside(job)
+    except NodeError:
+        if built:
+            raise  # without a namespace it was nft that failed the set-up, and there is no table
+
+
+def _end_dnsmasq(job: int) -> None:
+    """End the servers in the job's namespace: one that a killed helper has just started has no PID file yet.
+
+    One that is becoming a daemon forks twice, perhaps while we look: nothing is there when nothing was found twice in a row.
+    """
+    empty = 0
+    for _ in range(8):
+        found = process.find_in_netns(naming.netns_path(job), "dnsmasq")
+        for one in found:
+            process.kill(one)
+        empty = 0 if found else empty + 1
+        if empty == 2:
+            return
+
+
+def _remove_links(netns: str) -> None:
+    """Delete every device but lo of a namespace, so that a process still inside keeps no tunnel alive.
+
+    As a group, because the kernel waits for all its CPUs once for each request (unregister_netdevice_many). By ip(8), because
+    pyroute2 takes longer to import than all this. Forced: a device goes by itself when its other end does.
+    """
+    names = _list_links(netns)
+    if names:
+        text = "".join(f"link set dev {name} group {_DOOMED}\n" for name in names) + f"link delete group {_DOOMED}\n"
+        try:
+            process.run(["ip", "-netns", netns, "-force", "-batch", "-"], text=text, hint=IPROUTE)
+        except NodeError:
+            if _list_links(netns):
+                raise
+
+
+def _list_links(netns: str) -> list[str]:
+    links = json.loads(process.run(["ip", "-json", "-netns", netns, "link", "show"], hint=IPROUTE))
+    return [link["ifname"] for link in links if link["ifname"] != "lo"]
+
+
+def _remove_outside(job: int) -> None:
+    """Delete the job's table and veth pair from the host's namespace, which the calling thread is in."""
+    name = naming.uplink_name(job)
+    if _has_device(name):  # else it went with its other end, in the namespace
+        try:
+            process.run(["ip", "link", "delete", name], hint=IPROUTE)
+        except NodeError:
+            if _has_device(name):
+                raise
+    process.run(["nft", "-f", "-"], text=render_removal("inet", naming.host_table(job)), hint=NFT)
+
+
+def _has_device(name: str) -> bool:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+def remove_netns(job: int) -> None:
+    """Unmount and forget the job's namespace; what is left in it goes with its last process."""
+    path = naming.netns_path(job)
+    if os.path.exists(path):
+        try:
+            process.run(["ip", "netns", "delete", path.name], hint=IPROUTE)
+        except NodeError:
+            if os.path.exists(path):  # else what a killed helper had started has just deleted it
+                raise

@@ -1,0 +1,61 @@
+"""What root does for a job's networks: carries out, one by one, the acts that its planner has left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import PurePath
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents.work import Act
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks.remove import IPROUTE, NFT, remove_networks
+from pcocc_runtime.system import files, namespaces, process, sysctl
+
+_TUN = "/dev/net/tun"
+
+
+def make_networks(job: int, acts: Sequence[Act]) -> None:
+    """Make a job's namespace with all in and around it, anew where something of it is left."""
+    path = naming.netns_path(job)
+    if any(" mode tap " in act.text for act in acts) and not os.path.exists(_TUN):
+        message = f"{os.uname().nodename} cannot make tap devices: {_TUN} does not exist"
+        raise NodeError(message, hint="ask the admins to load the kernel module tun there")
+    if os.path.ismount(path):
+        remove_networks(job)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # a helper was killed before it mounted
+        namespaces.create(path)
+    for within, some in groupby(acts, key=lambda act: act.inside):
+        with namespaces.inside(path) if within else contextlib.nullcontext():
+            for act in some:
+                _carry_out(job, act)
+
+
+def _carry_out(job: int, act: Act) -> None:
+    if act.kind == "nft":
+        process.run(["nft", "-f", "-"], text=act.text, hint=NFT)
+    elif act.kind == "sysctl":
+        sysctl.write(act.name, act.text)
+    elif act.kind == "dnsmasq":
+        base = naming.dnsmasq_base(job, int(act.name))
+        files.replace_file(PurePath(f"{base}.conf"), act.text.encode())
+        process.run(["dnsmasq", f"--conf-file={base}.conf"], hint="install the package dnsmasq-base")
+    elif act.kind in ("ip", "bridge"):
+        try:
+            process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)
+        except NodeError as error:
+            raise _explain(error) from None
+    else:
+        raise NodeError(f"the planner of this node's networks asks for {act.kind!r}", hint="this is a fault of pcocc; report it")
+
+
+def _explain(error: NodeError) -> NodeError:
+    """Say what to do about an address in use, which for a tunnel is its UDP port: any user can hold one."""
+    if "Address already in use" not in error.message:
+        return error
+    text = f"{os.uname().nodename} cannot build the job's networks: Address already in use"
+    return NodeError(text, hint=f"see who holds UDP ports of {naming.TUNNEL_PORTS}: ss -lunp")

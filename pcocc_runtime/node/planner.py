@@ -1,0 +1,108 @@
+"""Planning without rights: a child of root's helper, which is nobody before it reads the site's files and decides anything.
+
+YAML, the databases of users and groups, names of hosts and all texts for nft, ip and dnsmasq are its business. Root hears its
+offer, says what it holds for the job, and carries out the acts that the child leaves (documents/work.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import signal
+from collections.abc import Iterator
+from typing import IO
+
+from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_offer, decode_work, encode_line
+from pcocc_runtime.errors import NodeError, PcoccError
+from pcocc_runtime.system import children
+
+
+class ChargeWanted(Exception):
+    """A resource set is for certain accounts, partitions or QOS, and the plugin has not asked slurmctld for the job's."""
+
+
+class Planner:
+    """The child as its parent sees it: what it says comes line by line."""
+
+    def __init__(self, pid: int, hears: IO[bytes], says: IO[bytes]) -> None:
+        self._pid, self._hears, self._says = pid, hears, says
+
+    def hear_offer(self) -> Offer:
+        """Return what the child offers; raises what it ended with instead."""
+        return decode_offer(self._line())
+
+    def hear_work(self, held: Held) -> Work:
+        """Tell the child what root holds for the job, and return what it leaves to be done; raises as above."""
+        with contextlib.suppress(BrokenPipeError):  # then its own word says why
+            self._says.write(encode_line(held))
+            self._says.flush()
+        return decode_work(self._line())
+
+    def _line(self) -> bytes:
+        line = self._hears.readline(MAX_LINE + 1)
+        if line.startswith(b'{"charge"'):
+            raise ChargeWanted
+        if line.startswith(b"{"):
+            tree = json.loads(line)
+            raise NodeError(str(tree["message"]), hint=tree["hint"], where=tree["where"])
+        return line
+
+    def close(self) -> None:
+        """End the child, wherever it is."""
+        self._hears.close()
+        self._says.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+
+@contextlib.contextmanager
+def planning(request: str, confdir: str) -> Iterator[Planner]:
+    """Plan what the plugin has asked for in a child without rights, which is gone when the block ends."""
+    (hears, says), (below, above) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(hears)
+            os.close(above)
+            _become_nobody()
+            with os.fdopen(below, "rb") as question, os.fdopen(says, "wb") as answer:
+                _plan(request, confdir, question, answer)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(says)
+    os.close(below)
+    planner = Planner(pid, os.fdopen(hears, "rb"), os.fdopen(above, "wb"))
+    try:
+        yield planner
+    finally:
+        planner.close()
+
+
+def _become_nobody() -> None:
+    """Give all rights up for good; other processes of nobody's, such as dnsmasq, cannot look into this one."""
+    children.die_with_parent()
+    nobody = pwd.getpwnam("nobody")
+    os.setgroups([])
+    os.setresgid(nobody.pw_gid, nobody.pw_gid, nobody.pw_gid)
+    os.setresuid(nobody.pw_uid, nobody.pw_uid, nobody.pw_uid)
+    children.refuse_debuggers()
+    os.chdir("/")
+
+
+def _plan(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
+    from pcocc_runtime.node.planning import work_out  # loaded by nobody, and by nobody only
+
+    try:
+        work_out(request, confdir, question, answer)
+    except ChargeWanted:
+        answer.write(b'{"charge": true}\n')
+    except PcoccError as error:
+        answer.write(json.dumps({"message": error.message, "hint": error.hint, "where": error.where}).encode() + b"\n")
+    except OSError as error:
+        tree = {"message": f"{os.uname().nodename}: {error}", "hint": "ask the admins to look at this node", "where": None}
+        answer.write(json.dumps(tree).encode() + b"\n")

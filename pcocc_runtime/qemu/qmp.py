@@ -1,0 +1,88 @@
+"""Lines of JSON, as QEMU's monitor, a guest's agent and keepers speak them: bytes in, messages out, without any I/O.
+
+Of QEMU: docs/interop/qmp-spec and qemu-ga-ref.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pcocc_runtime.documents.record import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    Message = dict[str, Any]
+
+LONGEST = 1 << 20  # bytes of a line; what QEMU says of a disk and of each layer below it is some 1,500
+RESET = b"\xff"  # makes an agent forget what was left half said; begins its answer to guest-sync-delimited
+
+
+class Unreadable(ValueError):
+    """What a line is that is no message, said in a clause."""
+
+
+class TooLong(Unreadable):
+    """A line of which nothing was kept."""
+
+
+class Lines:
+    """Cuts what arrives in pieces into lines; of one that is longer than `longest` bytes nothing is kept."""
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        self.longest = longest
+        self._rest = b""
+        self._skips = False  # the line under way is too long, which has been said
+
+    def feed(self, data: bytes) -> list[bytes | None]:
+        """Return the lines that end in `data`, without their ends; in place of each that is too long None, as soon as it is."""
+        *ended, self._rest = (self._rest + data).split(b"\n")
+        found: list[bytes | None] = []
+        for line in ended:
+            if not self._skips:
+                found.append(line if len(line) <= self.longest else None)
+            self._skips = False
+        if len(self._rest) > self.longest and not self._skips:
+            found.append(None)
+            self._skips = True
+        if self._skips:
+            self._rest = b""
+        return found
+
+    def take_rest(self) -> bytes:
+        """Return what has not ended, once."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+class Messages:
+    """The same for lines of JSON, each a mapping."""
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        self._lines = Lines(longest)
+
+    def feed(self, data: bytes) -> list[Message | Unreadable]:
+        """Return what the lines that end in `data` say, in their order."""
+        return [parse_message(line) for line in self._lines.feed(data)]
+
+
+def parse_message(line: bytes | None) -> Message | Unreadable:
+    """Return what one of `Lines` says."""
+    if line is None:
+        return TooLong("a line that is too long")
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return Unreadable("a line that is no JSON")
+    return message if isinstance(message, dict) else Unreadable("a line that is no mapping")
+
+
+def render_command(name: str, arguments: Mapping[str, Any] | None = None, id: str | None = None) -> bytes:
+    """Return the line of a command; its answer carries the same `id`."""
+    words: Message = {"execute": name}
+    if id is not None:
+        words["id"] = id
+    if arguments is not None:
+        words["arguments"] = dict(arguments)
+    return json.dumps(words).encode() + b"\n"

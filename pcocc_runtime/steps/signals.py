@@ -1,0 +1,38 @@
+"""Signals of a step's task: they are the guest's command's."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
+
+
+class Signals:
+    """Caught from now on; `arrived` are those that were not yet passed on, and `wakeup` can be read when there may be more."""
+
+    def __init__(self) -> None:
+        self.arrived: list[int] = []
+        self.wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in FORWARDED:
+            signal.signal(number, lambda number, _frame: self.arrived.append(number))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def have_ended(self) -> bool:
+        """Tell whether one has arrived that ends a task whose command has not begun."""
+        return any(number in (signal.SIGTERM, signal.SIGINT) for number in self.arrived)
+
+    def take(self) -> list[str]:
+        """Return the names, without SIG, of those that have arrived."""
+        names = []
+        while self.arrived:
+            names.append(signal.Signals(self.arrived.pop(0)).name.removeprefix("SIG"))
+        return names
+
+
+def ignore() -> None:
+    """In a forked child: Slurm signals whole groups; only the guest's command shall see it."""
+    signal.set_wakeup_fd(-1)
+    for number in FORWARDED:
+        signal.signal(number, signal.SIG_IGN)

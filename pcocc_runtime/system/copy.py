@@ -1,0 +1,160 @@
+"""Large files copied, their holes kept, and summed on the way.
+
+Where the source may change meanwhile, what is summed is what was written: each byte is read once (`copy_pieces`). Where it
+cannot, the kernel copies (`copy_extents`), and the sum may be computed beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.progress import Advance
+from pcocc_runtime.system import files
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+LONGEST = 64 << 40  # bytes: only qcow2 and raw disks can be larger, and a stream of zeros would never fill a file system
+_PIECE = 1 << 20  # bytes read at once
+_EXTENT = 16 << 20  # bytes that the kernel copies at once
+_FLUSH = 1 << 28  # bytes after which they are written to disk
+_ZERO = bytes(_PIECE)
+_CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY)  # copy_file_range(2)
+
+
+def begin_sum(algorithm: str = "sha256") -> _Hash:
+    """Return what computes a sum."""
+    import hashlib  # not at the top: 5 ms of the start of a VM that copies nothing
+
+    return hashlib.new(algorithm)
+
+
+def hash_file(path: PurePath, watch: Advance, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal sum of a regular file."""
+    machine, done = begin_sum(algorithm), 0
+    with files.open_regular(path) as stream:
+        total = os.fstat(stream.fileno()).st_size
+        for piece in read_pieces(stream.fileno()):
+            machine.update(piece)
+            done += len(piece)
+            watch(done, total)
+    return machine.hexdigest()
+
+
+def read_pieces(fd: int, at: int = 0) -> Iterator[bytes]:
+    """Yield what is in an open file from a place to its end; all of it is read, whatever is said of holes."""
+    while piece := os.pread(fd, _PIECE, at):
+        yield piece
+        at += len(piece)
+
+
+def read_sparse(fd: int, size: int) -> Iterator[bytes]:
+    """Yield the first `size` bytes of an open file, fewer when it has fewer by then; its holes are not read."""
+    at = 0
+    while at < size:
+        begin, end = find_data(fd, at, size)
+        while at < begin:
+            yield _ZERO[: begin - at]
+            at += min(_PIECE, begin - at)
+        while at < end:
+            piece = os.pread(fd, min(_PIECE, end - at), at)
+            if not piece:
+                return
+            yield piece
+            at += len(piece)
+
+
+def copy_stream(
+    read: Callable[[int], bytes], target: PurePath, total: int, watch: Advance, algorithm: str = "sha256", longest: int = LONGEST
+) -> tuple[int, str]:
+    """Write what `read(size)` gives, until it gives nothing, to a new file; return its length and sum.
+
+    RequestError when it goes on after `longest` bytes. `total` is what `watch` is told to expect.
+    """
+
+    def read_all() -> Iterator[bytes]:
+        done = 0
+        while piece := read(_PIECE):
+            done += len(piece)
+            if done > longest:
+                reason = f"the source does not end: it goes on after {longest} bytes"
+                raise RequestError(reason, "name a file that is a disk image")
+            yield piece
+
+    with open(target, "xb", buffering=0) as stream:
+        return copy_pieces(read_all(), stream.fileno(), lambda done: watch(done, total), algorithm)
+
+
+def copy_pieces(
+    pieces: Iterable[bytes], target: int, watch: Callable[[int], None], algorithm: str = "sha256", *, flush: bool = False
+) -> tuple[int, str]:
+    """Write pieces one after the other to an empty file, with holes for those of zeros; return its length and sum.
+
+    `flush` has them written to disk on the way: else who waits for the last one hears nothing meanwhile.
+    """
+    machine, done, flushed = begin_sum(algorithm), 0, 0
+    for piece in pieces:
+        machine.update(piece)
+        if piece != _ZERO[: len(piece)]:
+            _write_all(target, piece, done)
+        done += len(piece)
+        if flush and done - flushed >= _FLUSH:
+            os.fdatasync(target)
+            flushed = done
+        watch(done)
+    os.ftruncate(target, done)
+    return done, machine.hexdigest()
+
+
+def _write_all(fd: int, piece: bytes, at: int) -> None:
+    view = memoryview(piece)
+    while view:
+        count = os.pwrite(fd, view, at)
+        view, at = view[count:], at + count
+
+
+def copy_extents(source: int, target: int, at: int, size: int) -> Iterator[int]:
+    """Copy what is no hole, from a place on, between open files of the same size; yields, again and again, how far it is."""
+    while at < size:
+        at, end = find_data(source, at, size)
+        while at < end:
+            at += _copy_some(source, target, at, min(end - at, _EXTENT))
+            yield at
+
+
+def _copy_some(source: int, target: int, at: int, size: int) -> int:
+    try:
+        count = os.copy_file_range(source, target, size, at, at)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        count = 0
+    if not count:
+        piece = os.pread(source, min(size, _PIECE), at)
+        if not piece:
+            raise OSError(errno.EIO, "the file has become shorter")
+        _write_all(target, piece, at)
+        count = len(piece)
+    return count
+
+
+def find_data(fd: int, at: int, size: int) -> tuple[int, int]:
+    """Return where the next data of a file of `size` bytes begin and end, (size, size) when only a hole is left."""
+    begin = _seek(fd, at, os.SEEK_DATA, size)
+    return begin, _seek(fd, begin, os.SEEK_HOLE, size)
+
+
+def _seek(fd: int, at: int, whence: int, size: int) -> int:
+    try:
+        return min(os.lseek(fd, at, whence), size)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        if error.errno == errno.EINVAL:  # a file system that knows no holes
+            return at if whence == os.SEEK_DATA else size
+        raise

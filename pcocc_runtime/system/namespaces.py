@@ -1,0 +1,73 @@
+"""Network namespaces: made, where ip(8) looks for them, and entered by the calling thread, which comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import PurePath
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 0x100000  # linux/mount.h
+_LIBC = ctypes.CDLL(None, use_errno=True)  # Python has os.setns from 3.12 on
+
+
+@contextlib.contextmanager
+def inside(path: PurePath) -> Iterator[None]:
+    """Let the block run in the network namespace mounted at `path`, and so what it starts; OSError when there is none."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(there)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            _enter(home)
+    finally:
+        os.close(home)
+
+
+def create(path: PurePath) -> None:
+    """Make a network namespace that is mounted at `path`, which does not exist, as `ip netns add` does; OSError when it cannot be.
+
+    In this process alone: what would be done by another might come to its end after this one was killed.
+    """
+    os.makedirs(path.parent, 0o755, exist_ok=True)
+    _share(path.parent)
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call("unshare", _LIBC.unshare(_CLONE_NEWNET))
+        try:
+            _mount("/proc/thread-self/ns/net", path, _MS_BIND)
+        finally:
+            _enter(home)
+    finally:
+        os.close(home)
+
+
+def _share(directory: PurePath) -> None:
+    """Let what is mounted below a directory be seen, and later be unmounted, in every mount namespace that came of this one."""
+    try:
+        _mount("", directory, _MS_SHARED | _MS_REC)
+    except OSError:  # it is no mount point yet
+        _mount(str(directory), directory, _MS_BIND | _MS_REC)
+        _mount("", directory, _MS_SHARED | _MS_REC)
+
+
+def _mount(source: str, target: PurePath, flags: int) -> None:
+    _call("mount", _LIBC.mount(os.fsencode(source), os.fsencode(target), b"none", ctypes.c_ulong(flags), None))
+
+
+def _enter(fd: int) -> None:
+    _call("setns", _LIBC.setns(fd, _CLONE_NEWNET))
+
+
+def _call(what: str, result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,37 @@
+"""Who will tell more of a VM: its launcher, and then its keeper, hold a lock on a file in its directory as long as they live.
+
+The lock (flock(2)) belongs to the open file, so it goes on with the descriptor from the launcher to the keeper it starts; QEMU does
+not get it. The kernel drops it, however they end: what is written about the VM is the last that will be, when nobody has it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import PurePath
+
+_FILE = "watch"
+
+
+def start_watch(directory: PurePath) -> int:
+    """Make the file of a VM, and return the descriptor that holds the lock."""
+    path = directory / _FILE
+    fd = os.open(f"{path}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    os.rename(f"{path}.new", path)  # so that the file is never there without its lock
+    return fd
+
+
+def is_abandoned(directory: PurePath) -> bool:
+    """Tell whether launcher and keeper of a VM have ended; not so where there was never one."""
+    try:
+        fd = os.open(directory / _FILE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True

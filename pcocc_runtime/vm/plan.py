@@ -1,0 +1,84 @@
+"""The plan of one VM's QEMU: what its task has, what its node found, and what its template says."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents.cluster import Group
+from pcocc_runtime.documents.node import NodeFacts
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.guest import network_config
+from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, VmPlan
+from pcocc_runtime.qemu.disks import Disk
+from pcocc_runtime.qemu.memory import guest_memory
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """This task as Slurm describes it."""
+
+    job: int
+    rank: int
+    cpus: int
+    memory: int
+    tap_fds: tuple[int, ...]
+    probe_fd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VmFiles:
+    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as QEMU runs."""
+
+    disks: tuple[Disk, ...]
+    seed: str
+    firmware: Uefi | None
+    locks: tuple[int, ...]
+
+
+def plan_vm(
+    task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles,
+    filesystems: tuple[SharedFs, ...], qmp_fd: int,
+) -> VmPlan:
+    """Combine the task, the node's findings and the template into the plan of one QEMU."""
+    interfaces = network_config.plan_interfaces(node, task.rank)
+    total = task.memory or group.memory or 512
+    return VmPlan(
+        name=f"job{task.job}-{naming.vm_name(task.rank)}",
+        uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, f"pcocc-{task.job}-{task.rank}")),
+        qemu=group.qemu_bin or node.qemu,
+        accel=node.accel,
+        cpus=count_vcpus(task, group),
+        memory=guest_memory(total, node.accel, len(filesystems)),
+        disks=made.disks,
+        seed=made.seed,
+        qmp_fd=qmp_fd,
+        qmp_path=str(directory / "qmp"),
+        console_path=str(directory / "console"),
+        console_log=str(directory / "console.log"),
+        agent_path=str(directory / "agent"),
+        nics=tuple(Nic(fd, one.mac, one.mtu) for fd, one in zip(task.tap_fds, interfaces, strict=True)),
+        exports=tuple(Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),
+        filesystems=filesystems,
+        machine=group.machine,
+        cpu_model=group.cpu_model,
+        disk_model=group.disk_model,
+        firmware=made.firmware,
+        kernel=Kernel(group.kernel, group.initrd, group.append) if group.kernel else None,
+        display=group.display,
+        display_path=str(directory / (group.display or "")),
+        nic_model=group.nic_model,
+        custom_args=group.custom_args,
+    )
+
+
+def count_vcpus(task: Task, group: Group) -> int:
+    """Return the number of the guest's CPUs: the task's, less what the template keeps for QEMU."""
+    if group.emulator_cores >= task.cpus:
+        raise RequestError(
+            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves the guest none of {task.cpus} CPUs",
+            f"ask for more CPUs: -c {group.emulator_cores + 1}",
+        )
+    return task.cpus - group.emulator_cores

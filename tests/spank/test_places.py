@@ -1,0 +1,40 @@
+"""Where things are installed: the runtime finds them there, and meson's options alone decide."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.spank.building import run
+
+LOOK = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pcocc_runtime.node import accelerator
+from pcocc_runtime.slurm import steps
+from pcocc_runtime.vm import launcher
+print(steps.LAUNCHER, launcher.KEEPER[0], accelerator._PROBE_IMAGE)
+"""
+
+
+def test_the_runtime_finds_its_own_files(installed: Path) -> None:
+    done = subprocess.run([sys.executable, "-IS", "-c", LOOK, str(installed / "lib/pcocc")], capture_output=True, text=True, check=True)
+    launch, keeper, probe = map(Path, done.stdout.split())
+    assert (launch, keeper) == (installed / "libexec/pcocc/launch", installed / "libexec/pcocc/keeper")
+    for program in (launch, keeper):
+        assert program.stat().st_mode & 0o111 == 0o111
+    assert probe.is_relative_to(installed) and probe.read_bytes()[510:512] == b"\x55\xaa"  # a boot sector
+
+
+def test_the_directories_of_a_distribution_are_options(tmp_path: Path) -> None:
+    run("meson", "setup", str(tmp_path), "--prefix=/usr", "--libexecdir=lib", "--libdir=lib64", "--bindir=/usr/sbin")
+    places = json.loads(run("meson", "introspect", "--installed", str(tmp_path)))
+    assert {
+        "/usr/lib/pcocc/keeper", "/usr/lib/pcocc/pcocc_runtime/system/installed.py", "/usr/share/pcocc/probe.img", "/usr/sbin/pcocc",
+        "/usr/share/pcocc/lua/pcocc.lua", "/usr/lib64/slurm/pcocc.so", "/usr/lib64/slurm/pcocc_client.so",
+    } <= set(places.values())  # fmt: skip
+    written = {name: (tmp_path / name).read_text() for name in ("installed.py", "job_submit.lua", "completion", "config.h", "keeper")}
+    assert 'LIBEXEC = "/usr/lib/pcocc"' in written["installed.py"] and 'SHARE = "/usr/share/pcocc"' in written["installed.py"]
+    assert "/usr/share/pcocc/lua/?.lua" in written["job_submit.lua"] and "/usr/sbin/pcocc" in written["completion"]
+    assert '"/usr/lib/pcocc"' in written["config.h"] and '"/usr/lib64/slurm/pcocc_client.so"' in written["config.h"]
+    assert not [name for name, text in written.items() if "/opt/pcocc" in text]

@@ -1,0 +1,119 @@
+"""A guest's agent, which a guest can make say anything."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.guest import agent
+from pcocc_runtime.guest.agent import Agent
+from pcocc_runtime.qemu.qmp import LONGEST
+from tests.waiting import limit
+
+Answer = Callable[[dict[str, object]], bytes]
+Serve = Callable[[Answer], str]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Return a function that starts an agent for one client, which answers each line as it is told, and returns its path."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "agent"))
+    listener.listen()
+    threads: list[threading.Thread] = []
+
+    def start(answer: Answer) -> str:
+        def run() -> None:
+            with listener.accept()[0] as client, client.makefile("rb") as lines:
+                for line in lines:
+                    try:
+                        client.sendall(answer(json.loads(line.removeprefix(b"\xff"))))
+                    except OSError:
+                        return  # it has heard enough
+
+        threads.append(threading.Thread(target=run))
+        threads[0].start()
+        return str(tmp_path / "agent")
+
+    yield start
+    listener.close()
+    for thread in threads:
+        thread.join(limit(20))
+        assert not thread.is_alive()
+
+
+def synchronised(others: bytes) -> Answer:
+    """Return an agent that answers the first command as it should, after something else, and others as told."""
+
+    def answer(command: dict[str, object]) -> bytes:
+        arguments = command.get("arguments")
+        number = arguments["id"] if isinstance(arguments, dict) else None
+        return others if number is None else b'{"return": 7}\nnonsense\n3\n\xff' + json.dumps({"return": number}).encode() + b"\n"
+
+    return answer
+
+
+def test_file_systems_are_frozen_and_thawed(serve: Serve) -> None:
+    with Agent(serve(synchronised(b'{"return": 2}\n'))) as guest:
+        assert (guest.freeze(), guest.thaw()) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b'{"error": {"class": "GenericError", "desc": "not now"}}\n', "the guest's agent says: not now"),
+        (b"nonsense\n", "the guest's agent says: a line that is no JSON"),
+        (b"[" * 100_000 + b"\n", "the guest's agent says: a line that is no JSON"),
+        (b"3\n", "the guest's agent says: a line that is no mapping"),
+        (b'{"return": "2"}\n', "the guest's agent says: {'return': '2'}"),
+        (b"x" * (LONGEST + 1), f"the guest's agent does not answer: it says a line of more than {LONGEST} bytes"),
+    ],
+)
+def test_what_an_agent_says_else_is_one_sentence(serve: Serve, answer: bytes, said: str) -> None:
+    with Agent(serve(synchronised(answer))) as guest:
+        with pytest.raises(NodeError) as error:
+            guest.freeze()
+        assert str(error.value) == said
+
+
+def test_a_line_that_was_too_long_does_not_keep_a_guest_frozen(serve: Serve) -> None:
+    answers = iter([b"x" * (LONGEST + 1), b'{"return": 1}\n'])
+
+    def answer(command: dict[str, object]) -> bytes:
+        return b"\n" + synchronised(b"")(command) if "arguments" in command else next(answers)
+
+    with Agent(serve(answer)) as guest:
+        with pytest.raises(NodeError, match="a line of more than"):
+            guest.freeze()
+        assert guest.thaw() == 1
+
+
+@pytest.mark.parametrize(("answer", "said"), [(b'{"return": 0}\n' * 100, "it says other things"), (b"x" * 100, "a line of its does not end")])
+def test_an_agent_that_talks_on_and_on_is_not_listened_to_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str
+) -> None:
+    monkeypatch.setattr(agent, "AGENT_SECONDS", 0.05)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent"))
+        listener.listen()
+
+        def talk() -> None:
+            with listener.accept()[0] as client:
+                try:
+                    while True:
+                        client.sendall(answer)
+                except OSError:
+                    return  # it has heard enough
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        with pytest.raises(NodeError, match=said):
+            Agent(str(tmp_path / "agent"))
+        thread.join(limit(20))
+        assert not thread.is_alive()

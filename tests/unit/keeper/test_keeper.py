@@ -1,0 +1,153 @@
+"""A real keeper beside a process and a socket that a test has in place of QEMU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcocc_runtime.documents.vm import VmFacts, encode_vm
+from pcocc_runtime.documents.vm_state import VmState, decode_state
+from pcocc_runtime.system.watch import is_abandoned, start_watch
+from tests.waiting import limit, wait_closely
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime.keeper.main import main; sys.exit(main())"
+GREETING = b'{"QMP": {"version": {}}}\r\n'
+
+
+class Beside:
+    """A keeper, and what it keeps."""
+
+    def __init__(self, directory: Path, pid: int | None = None, address: str = "", timeout: int = 300) -> None:
+        self.directory = directory
+        directory.mkdir()
+        self.qemu = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        self.qmp, ours = socket.socketpair()
+        self.qmp.settimeout(limit(20))
+        watch = start_watch(directory)
+        with ours, socket.socket() as probe:
+            facts = VmFacts(
+                7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout, str(directory), "tcg", "tests",
+                {"disk0": "/d"}, 0, 0, 0, str(directory / "agent"),
+            )  # fmt: skip
+            self.process = subprocess.Popen(
+                [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                pass_fds=[facts.qmp, probe.fileno(), watch],
+            )  # fmt: skip
+        os.close(watch)
+
+    def state(self) -> VmState | None:
+        """Return what the keeper has written."""
+        path = self.directory / "state"
+        return decode_state(path.read_text()) if path.exists() else None
+
+    def event(self) -> dict[str, Any]:
+        """Return what the keeper says next."""
+        assert self.process.stdout is not None
+        event: dict[str, Any] = json.loads(self.process.stdout.readline().removeprefix("@pcocc "))
+        return event
+
+    def commands(self, count: int) -> list[str]:
+        """Return what QEMU is asked next."""
+        data = b""
+        while data.count(b"\n") < count:
+            data += self.qmp.recv(4096)
+        return [json.loads(line)["execute"] for line in data.splitlines()]
+
+    def end(self) -> None:
+        """Kill what runs."""
+        for process in (self.qemu, self.process):
+            process.kill()
+            process.communicate()
+        self.qmp.close()
+
+
+Start = Callable[..., Beside]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[Beside] = []
+
+    def start_keeper(**facts: Any) -> Beside:
+        started.append(Beside(tmp_path / "vm0", **facts))
+        return started[-1]
+
+    yield start_keeper
+    for one in started:
+        one.end()
+
+
+def test_a_vm_without_an_address_is_up_when_its_qemu_greets(start: Start) -> None:
+    keeper = start()
+    assert keeper.commands(1) == ["qmp_capabilities"] and keeper.state() is None
+    keeper.qmp.sendall(GREETING)
+    assert keeper.event() == {"event": "started", "accel": "tcg", "why": "tests", "vm": "vm0", "node": "n1"}
+    event = keeper.event()
+    assert event["event"] == "ready"
+    assert keeper.state() == VmState("up", event["seconds"])
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.99"])
+def test_a_vm_whose_qemu_never_greets_is_silent_in_time(start: Start, address: str) -> None:
+    keeper = start(address=address, timeout=1)
+    event = keeper.event()
+    assert (event["event"], event["seconds"]) == ("silent", 1) and keeper.state() == VmState("silent", 1)
+
+
+def test_a_qemu_that_ended_before_its_keeper_began_has_ended(start: Start) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    keeper = start(pid=gone.pid)
+    assert keeper.event() == {
+        "event": "ended", "reason": "killed", "text": "its QEMU was killed", "asked": False, "vm": "vm0", "node": "n1",
+    }  # fmt: skip
+    assert keeper.process.wait(limit(20)) == 0 and keeper.state() == VmState("ended", reason="killed")
+
+
+def test_an_end_that_was_told_is_not_changed_any_more(start: Start) -> None:
+    keeper = start(address="127.0.0.99", timeout=1)
+    keeper.commands(1)
+    keeper.qmp.sendall(GREETING + b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}\r\n')
+    assert [keeper.event()["event"] for _ in range(2)] == ["started", "ended"] and keeper.commands(1) == ["quit"]
+    keeper.qemu.kill()
+    keeper.qemu.wait()
+    assert keeper.process.wait(limit(20)) == 0
+    assert keeper.state() == VmState("ended", reason="guest-shutdown") and keeper.process.stdout and keeper.process.stdout.read() == ""
+
+
+def test_what_qemu_never_says_does_not_end_the_keeper(start: Start) -> None:
+    keeper = start()
+    keeper.commands(1)
+    keeper.qmp.sendall(b"\r\n3\nnonsense\n" + b"[" * (1 << 21) + b"\n" + GREETING)
+    assert keeper.event()["event"] == "started"
+    keeper.qmp.sendall(b'{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "device": "disk0", "nospace": true}}\r\n')
+    assert [keeper.event()["event"], keeper.event()] == [
+        "ready",
+        {"event": "disk-error", "reason": "the file system of its disk is full", "disk": "/d", "vm": "vm0", "node": "n1"},
+    ]
+
+
+def test_a_keeper_that_is_killed_has_abandoned_its_vm(start: Start) -> None:
+    keeper = start()
+    keeper.commands(1)
+    assert not is_abandoned(keeper.directory)
+    keeper.process.send_signal(signal.SIGKILL)
+    wait_closely(lambda: is_abandoned(keeper.directory))
+    assert keeper.state() is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"job": "7"}'])
+def test_a_keeper_that_was_told_nothing_says_so(text: str) -> None:
+    done = subprocess.run([sys.executable, "-IS", "-c", PROGRAM, text], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("pcocc: error: what the launcher told the keeper of its VM cannot be read: ")
+    assert done.stderr.count("\n") == 2 and "hint: " in done.stderr

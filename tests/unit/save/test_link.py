@@ -1,0 +1,90 @@
+"""A saver's connection, to a keeper that is the test's."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError
+from pcocc_runtime.qemu.qmp import LONGEST
+from pcocc_runtime.save import link
+from pcocc_runtime.save.link import SaverConnection
+from tests.waiting import limit
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Return a function that starts a keeper, which says one thing at the start and one to each line, and returns its path."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "save"))
+    listener.listen()
+    threads: list[threading.Thread] = []
+
+    def start(*answers: bytes) -> str:
+        def run() -> None:
+            with listener.accept()[0] as saver, saver.makefile("rb") as lines:
+                for answer in answers:
+                    saver.sendall(answer)
+                    lines.readline()
+
+        threads.append(threading.Thread(target=run))
+        threads[0].start()
+        return str(tmp_path / "save")
+
+    yield start
+    listener.close()
+    for thread in threads:
+        thread.join(limit(20))
+        assert not thread.is_alive()
+
+
+GO = b'{"go": true}\n'
+
+
+def test_a_command_has_qemus_answer(serve: Serve) -> None:
+    with SaverConnection(serve(GO, b'{"return": [1], "id": "save"}\n', b'{"merged": true}\n'), "vm0") as saver:
+        assert saver.command("query-block") == [1] and saver.finish(limit(5)) is None
+
+
+def test_a_refusal_and_a_merge_that_failed_are_told(serve: Serve) -> None:
+    words = (GO, b'{"id": "save", "error": {"class": "GenericError", "desc": "no node"}}\n', b'{"merged": false, "error": "full"}\n')
+    with SaverConnection(serve(*words), "vm0") as saver:
+        with pytest.raises(NodeError, match="vm0's QEMU refuses x: no node"):
+            saver.command("x")
+        assert saver.finish(limit(5)) == "full"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([GO, b"nonsense\n"], "what vm0's keeper says cannot be read: a line that is no JSON"),
+        ([GO, b"{}\n"], "what vm0's keeper says cannot be read: a line that is no answer"),
+        ([GO, b"x" * (LONGEST + 1)], "what vm0's keeper says cannot be read: a line that is too long"),
+        ([GO, GO], "vm0's keeper did not answer x, but says Go"),
+        ([GO], "vm0 has ended"),
+        ([b"nonsense\n"], "what vm0's keeper says cannot be read: a line that is no JSON"),
+        ([], "vm0 has ended"),
+    ],
+)
+def test_a_keeper_that_says_something_else_ends_the_save_with_a_sentence(serve: Serve, words: list[bytes], said: str) -> None:
+    path = serve(*words)
+    with pytest.raises(NodeError) as error, SaverConnection(path, "vm0") as saver:
+        saver.command("x")
+    assert str(error.value).startswith(said)
+
+
+def test_a_keeper_that_says_nothing_has_another_save(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "TURN_SECONDS", 0.01)
+    with pytest.raises(RequestError, match="another save of vm0 is under way"):
+        SaverConnection(serve(b""), "vm0")
+
+
+def test_where_there_is_no_keeper_the_vm_is_not_up(tmp_path: Path) -> None:
+    with pytest.raises(PcoccError, match="vm0 is not up yet"):
+        SaverConnection(str(tmp_path / "save"), "vm0")
