@@ -1,5 +1,5 @@
 # A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
-.PHONY: demo test quick bench lint clean
+.PHONY: demo test quick releases bench lint clean
 
 demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed
 	tests/prepare
@@ -13,6 +13,11 @@ quick: ## unit, lua and spank: a minute, no service of root's, nothing left on t
 	tests/prepare
 	build/venv/bin/python -m pytest -n 2 --no-loadscope-reorder tests/unit tests/lua tests/spank
 
+releases: ## a selection of the tests on Slurm 24.11 (Debian 13) and 26.05 (sid), each in an isolated machine
+	tests/prepare
+	tests/release trixie
+	tests/release sid
+
 bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	tests/prepare
 	build/venv/bin/python tests/bench/measure.py
@@ -23,6 +28,7 @@ lint: ## what CONTRIBUTING.md asks before a commit
 	tests/prepare
 	build/venv/bin/ruff check . && build/venv/bin/mypy
 
-clean: ## removes the box and what was built
+clean: ## removes the box, the other releases' roots and what was built
 	-tests/box down
+	tests/release --clean
 	rm -rf build

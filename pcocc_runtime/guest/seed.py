@@ -115,10 +115,9 @@ def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:
             "  lock_passwd: true",
             f"  ssh_authorized_keys: [{keys.user_public}]",
         ]
-    if other:  # one of the image's, or new
+    if other:  # one of the image's, or new; the image's keeps its shell, which cloud-init 26 would change
         lines += [
             f"- name: {_word(other)}",
-            "  shell: /bin/sh",
             "  sudo: ALL=(ALL) NOPASSWD:ALL",
             "  lock_passwd: false",
             f"  ssh_authorized_keys: [{keys.user_public}]",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 _ALWAYS = (
     "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null", "BatchMode=yes",
-    "IdentitiesOnly=yes", "ConnectTimeout=5", "PreferredAuthentications=publickey", "GSSAPIAuthentication=no",
+    "IdentitiesOnly=yes", "ConnectTimeout=5", "PreferredAuthentications=publickey",
     "ServerAliveInterval=5", "ServerAliveCountMax=3", "ForwardX11=no", "ForwardAgent=no",
     "KexAlgorithms=curve25519-sha256,ecdh-sha2-nistp256", "CanonicalizeHostname=no", "CheckHostIP=no", "AddressFamily=inet",
 )  # fmt: skip

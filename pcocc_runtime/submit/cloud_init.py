@@ -13,7 +13,7 @@ from pathlib import Path
 CHECK_SECONDS = 20
 _ERRORS, _NEXT = "schema errors:", re.compile(r"Error:|.*schema deprecations:")
 _silent: set[str] = set()  # a program that did not answer in its time is not asked about the next text
-_NO_YAML = re.compile(r"format-l([0-9]+)\.c[0-9]+: File \S+ is not valid yaml\. ")
+_NO_YAML = re.compile(r"format-l([0-9]+)\.c[0-9]+: File \S+ is not valid (?i:yaml)\. ")
 
 
 def find_schema_error(text: str) -> str | None:

@@ -102,7 +102,12 @@ class Box:
     def submit(self, argv: Sequence[str], seconds: float = 240, **more: object) -> int:
         """Submit a batch job and wait for its end; return its exit status (`sbatch --wait` looks ever less often, up to 32 s)."""
         job = int(self.out(["sbatch", "--parsable", *argv], **more))
-        wait_for(lambda: not self.run(["squeue", "-h", "-j", str(job)], user="root").stdout, f"the end of job {job}", seconds)
+
+        def is_over() -> bool:
+            done = self.run(["squeue", "-h", "-j", str(job)], user="root")
+            return done.returncode == 0 and not done.stdout  # a squeue that was killed says nothing, too
+
+        wait_for(is_over, f"the end of job {job}", seconds)
         return int(re.search(r"ExitCode=(\d+)", self.out(f"scontrol -o show job {job}", user="root")).group(1))  # type: ignore[union-attr]
 
     def start(self, argv: str | Sequence[str], **more: object) -> subprocess.Popen[str]:

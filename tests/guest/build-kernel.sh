@@ -7,13 +7,14 @@ set -euo pipefail
 
 (($# == 1)) || { echo "usage: build-kernel.sh DIRECTORY" >&2; exit 2; }
 out=$(realpath -m "$1")
+source "${BASH_SOURCE%/*}/packages.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 
-kernel=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
-apt-get -o APT::Sandbox::User=root -qq download "$kernel" busybox-static
-for deb in *.deb; do dpkg -x "$deb" packages; done
+prepare_packages "$work/apt"
+download_packages "$(find_kernel linux-image-amd64)" busybox-static
+unpack_packages . packages
 version=$(ls packages/lib/modules)
 depmod -b packages "$version"
 

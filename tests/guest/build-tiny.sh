@@ -9,6 +9,7 @@ set -euo pipefail
 
 (($# == 1)) || { echo "usage: build-tiny.sh OUT.qcow2" >&2; exit 2; }
 out=$(realpath -m "$1")
+source "${BASH_SOURCE%/*}/packages.sh"
 work=$(mktemp -d)
 mounted=
 clean_up() {
@@ -28,10 +29,10 @@ kernel_arguments="root=/dev/vda1 console=ttyS0 quiet mitigations=off nokaslr tsc
 
 # --- packages, unpacked and not installed
 mkdir debs packages root initrd
-kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
-(cd debs && apt-get -o APT::Sandbox::User=root -qq download \
-  busybox busybox-static dropbear-bin qemu-guest-agent procps syslinux-common "${libraries[@]}" "$kernel")
-for deb in debs/*.deb; do dpkg -x "$deb" packages; done
+prepare_packages "$work/apt"
+kernel=$(find_kernel linux-image-cloud-amd64)
+(cd debs && download_packages busybox busybox-static dropbear-bin qemu-guest-agent procps "${libraries[@]}" "$kernel")
+unpack_packages debs packages
 dpkg -x debs/busybox-static_*.deb static
 dpkg -x debs/busybox_*.deb packages
 version=$(ls packages/lib/modules)
@@ -340,7 +341,7 @@ mounted=$work/mounted
 extlinux --install mounted/boot/extlinux >extlinux.log 2>&1 || { cat extlinux.log >&2; exit 1; }
 umount mounted
 mounted=
-dd if=packages/usr/lib/syslinux/mbr/mbr.bin of=disk bs=440 count=1 conv=notrunc status=none
+dd if=/usr/lib/syslinux/mbr/mbr.bin of=disk bs=440 count=1 conv=notrunc status=none
 # not in place: virtual machines may have an older one open
 qemu-img convert -f raw -O qcow2 disk "$out.new"
 mv "$out.new" "$out"

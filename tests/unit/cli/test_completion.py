@@ -247,7 +247,7 @@ def test_bash_completion_finds_the_installed_file(environ: dict[str, str], tmp_p
 
 
 def test_slurms_own_completion_is_there_to_be_compared(terminals: tuple[Terminal, Terminal]) -> None:
-    assert terminals[1].press("srun --mail-type=FA") == "srun --mail-type=FAIL "
+    assert terminals[1].press("srun --hint=mem") == "srun --hint=memory_bound "
 
 
 def test_the_prefix_is_put_into_the_installed_file() -> None:

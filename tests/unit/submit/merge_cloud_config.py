@@ -57,7 +57,7 @@ def consume_vendor_data(paths: helpers.Paths, source: Source, text: str) -> None
         if handlers.type_from_starts_with(text) not in (excluded or ()):
             consume(paths, "vendor_cloud_config", text)
 
-    stage = types.SimpleNamespace(_paths=paths, datasource=source, cfg=copy.deepcopy(CFG_BUILTIN),
+    stage = types.SimpleNamespace(_paths=paths, datasource=source, ds=source, cfg=copy.deepcopy(CFG_BUILTIN),  # ds: from 26 on
                                   _default_vendordata_handlers=list, _do_handlers=walk)  # fmt: skip
     stages.Init._consume_vendordata(stage, "vendordata", PER_INSTANCE)
 

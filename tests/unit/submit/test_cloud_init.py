@@ -1,4 +1,4 @@
-"""What the real cloud-init (22.4 in Debian 12) says of user-data, and makes of what we tell a guest."""
+"""What the real cloud-init (22.4 in Debian 12, 25.1 in Debian 13) says of user-data, and makes of what we tell a guest."""
 
 import json
 import re
@@ -202,7 +202,9 @@ def convert(directory: Path, kind: str) -> dict[str, str]:
 def test_addresses_reach_netplan(tmp_path: Path) -> None:
     (text,) = convert(tmp_path, "netplan").values()
     found = yaml.safe_load(text)["network"]["ethernets"]
-    assert found["eth0"]["addresses"] == ["10.200.0.2/16", "fd70:636f:0:300::4:1/128"] and found["eth0"]["gateway4"] == "10.200.255.254"
+    assert found["eth0"]["addresses"] == ["10.200.0.2/16", "fd70:636f:0:300::4:1/128"]
+    assert "10.200.255.254" in (found["eth0"].get("gateway4"), *(  # or, of later ones, a route
+        route["via"] for route in found["eth0"].get("routes", []) if route["to"] in ("default", "0.0.0.0/0")))  # fmt: skip
     assert found["eth0"]["nameservers"] == {"addresses": ["10.200.255.254"], "search": ["vcluster"]}
     assert found["eth0"]["mtu"] == 1450 and found["eth0"]["match"] == {"macaddress": "52:54:00:00:00:01"}
     assert found["eth1"]["addresses"] == ["10.201.0.2/24", "fd70:636f:0:301::4:1/128"]
@@ -328,9 +330,8 @@ def test_user_data_that_turns_vendor_data_off_is_refused(ask: Ask, tmp_path: Pat
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data:\n    vendor_data: {enabled: false}\n")
     assert f"user-data file {tmp_path}/ud:2: {said}" in refused(ask(user_data="ud"))
     assert f"templates.yaml:4: mine.user-data.{said}" in refused(ask("mine"))
-    (tmp_path / "ud").write_text("#cloud-config\nvendor_data2: {enabled: false}\n")
     assert merge(tmp_path, "vendor_data2: {enabled: false}\n")[1]["alice"]
-    frozen(ask(user_data="ud"))
+    assert find_merge_obstacle({"vendor_data2": {"enabled": False}}) is None, "pcocc gives no such one"
 
 
 def test_an_octal_that_yaml_took_for_a_number_is_explained(ask: Ask, tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""The releases, and where a checkout keeps what belongs to each."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+INSIDE = "/usr/src/pcocc"  # the checkout, in the machine
+KEPT = "/var/lib/pcocc-build"  # what is the checkout's build/ there: each release's own
+# what a release is tried on when nothing is named: build, plugin, the main job, its streams and signals, and that nothing is left
+SELECTION = ("tests/unit", "tests/lua", "tests/spank", *(f"tests/boot/test_{name}.py" for name in (
+    "cluster", "streams", "signals", "bad_input", "faults", "network")))  # fmt: skip
+
+
+class ReleaseError(Exception):
+    """What went wrong, for the person at the terminal."""
+
+
+class RootError(ReleaseError):
+    """The release cannot be had today: nothing is known of this project's tests on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A release of Debian: its name, what else than its main archive is taken, and what of that (an apt preference)."""
+
+    name: str
+    slurm: str
+    also: tuple[str, ...] = ()
+    pins: str = ""
+
+
+SUITES = {
+    suite.name: suite
+    for suite in (
+        Suite("bookworm", "22.05", ("bookworm-backports",), "Package: qemu-* seabios\nPin: release n=bookworm-backports\nPin-Priority: 500\n"),
+        Suite("trixie", "24.11"),
+        Suite("sid", "26.05"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a release's root directory is, with a record of what made it, a log, and a lock."""
+
+    path: Path
+
+    @property
+    def root(self) -> Path:
+        """The root directory of the machine."""
+        return self.path / "root"
+
+    @property
+    def record(self) -> Path:
+        """The hash of what made the root: there when it is whole."""
+        return self.path / "made-of"
+
+    @property
+    def log(self) -> Path:
+        """What was said when it was made."""
+        return self.path / "log"
+
+    def lock(self) -> None:
+        """Keep others from it until this process ends; ReleaseError when one uses it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ReleaseError(f"{self.path} is in use by another tests/release: wait for it, or name other roots by --roots DIR") from None
+
+
+def say(text: str) -> None:
+    """Print a line of progress."""
+    print(f"release: {text}", flush=True)
