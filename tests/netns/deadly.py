@@ -23,11 +23,12 @@ from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.node import main as node
-from pcocc_runtime.node import planner, planning, removal, setup
+from pcocc_runtime.node import planner, planning, removal, setup, start
 from pcocc_runtime.system import process
 from tests.netns.fabric import release
+from tests.waiting import limit
 
-PRELOADED = planning, setup  # here, so that no fork has to load them
+PRELOADED = planning, setup, start  # here, so that no fork has to load them
 CHANGES = {
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chown", "os.chmod", "fcntl.ioctl",
     "subprocess.Popen", "pcocc.kill", "pcocc.started",
@@ -98,6 +99,7 @@ subprocess.Popen.communicate = communicate  # type: ignore[method-assign]
 process.kill = kill  # type: ignore[assignment]
 removal.close_all_but = lambda kept: None  # type: ignore[assignment]  # else the steps of what has become a user's are not told
 planner.work_as_nobody = plan  # type: ignore[assignment]
+setup._LEFT_SECONDS = node._RELEASE_SECONDS = start._SECONDS = limit(60)  # what is left is the question here, not when
 
 
 def run(
