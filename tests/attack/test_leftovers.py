@@ -170,7 +170,7 @@ def test_a_directory_may_become_anything_at_any_moment(folder: Path, monkeypatch
     (victim / "below").mkdir(parents=True)
     monkeypatch.setattr(os, "open", swap)
     if new != "fifo":  # on which it waited for ever
-        with pytest.raises(OSError, match="link|irectory"):
+        with pytest.raises(OSError, match=r"link|irectory"):
             once(folder / "12")
         shutil.rmtree(folder / "12/away")
         victim.unlink()
@@ -192,7 +192,7 @@ def test_what_a_user_has_mounted_holds_nothing(folder: Path, where: str, kind: s
             (job / where / "precious").touch()
             seen = os.open(job / where, os.O_RDONLY | os.O_DIRECTORY)
         if kind == "fuse":
-            with pytest.raises(OSError, match="."):
+            with pytest.raises(PermissionError):
                 once(job)
         removal.set_aside(job)
         assert os.listdir(folder) == [removal.ASIDE]
@@ -224,7 +224,8 @@ def test_a_root_of_the_kernels_own_stays_and_all_else_goes(folder: Path, monkeyp
         listed = [line.split(b" ", 5) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
         assert mounts._plan_detaching(listed) == [b"/"]
         bare = [[one[0], one[0], *one[2:]] if one[4] == b"/" else one for one in listed]
-        assert os.fsencode(folder / "12/a b\\") in (planned := mounts._plan_detaching(bare)) and b"/" not in planned
+        planned = mounts._plan_detaching(bare)
+        assert os.fsencode(folder / "12/a b\\") in planned and b"/" not in planned
         monkeypatch.setattr(mounts, "_plan_detaching", lambda found: planned)
         removal.set_aside(folder / "12")
         assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
