@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.node import removal
-from pcocc_runtime.system import drop, mounts, trees
+from pcocc_runtime.system import drop, mounts, process, trees
 from tests.attack.user import ALICE, BOB, Fuse, apart, as_user, mount
 from tests.waiting import limit
 
@@ -295,7 +295,7 @@ def test_the_user_stops_the_process_that_deletes_his_files(folder: Path) -> None
     finally:
         os.kill(attacker, signal.SIGKILL)
         os.waitpid(attacker, 0)
-    subprocess.run(["pkill", "-KILL", "-U", str(ALICE)], check=False)
+    process.end(process.find_in_cgroup("/", ALICE))
     assert removal.finish([folder], limit(60))
 
 
