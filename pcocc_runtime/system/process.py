@@ -129,7 +129,7 @@ def find_in_netns(path: PurePath, name: str, owners: Collection[int]) -> list[Pr
 
 
 def read_owner(pid: int) -> int:
-    """Return the real uid of a process; /proc/PID itself is root's when the process may not be traced (proc(5))."""
+    """Return the real uid of a process: who started it. /proc/PID itself belongs to the effective one (proc(5))."""
     return int(Path(f"/proc/{pid}/status").read_text(errors="replace").partition("\nUid:")[2].split(maxsplit=1)[0])
 
 

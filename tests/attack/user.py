@@ -9,7 +9,8 @@ import struct
 import traceback
 from collections.abc import Callable
 
-ALICE, BOB = 61001, 61002  # uids, and gids, that no account has
+ALICE = 2_000_000 + 2 * os.getpid()  # uids, and gids, that no account has, nor another run of the tests
+BOB = ALICE + 1
 PTRACE_ATTACH = 16  # linux/ptrace.h
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 14, 1 << 18  # sys/mount.h
