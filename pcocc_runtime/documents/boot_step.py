@@ -115,5 +115,5 @@ def _parse_place(fields: dict[str, list[str]]) -> Charge | None:
     if not any(values):
         return None
     if any(len(one) != 1 for one in values):
-        raise NodeError("the request of the plugin says in part where the job runs", hint="plugin and runtime must be of one version")
+        raise NodeError("the request of the plugin says in part where the job runs", hint="install the same version of plugin and runtime")
     return Charge(*(one[0] for one in values))

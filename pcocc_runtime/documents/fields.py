@@ -24,5 +24,5 @@ def parse_number(fields: dict[str, list[str]], key: str, highest: int = 0xFFFFFF
     """Return one whole number of the request."""
     values = fields.get(key, [])
     if len(values) != 1 or not values[0].isascii() or not values[0].isdigit() or int(values[0]) > highest:
-        raise NodeError(f"the request of the plugin has no valid {key!r}", hint="plugin and runtime must be of one version")
+        raise NodeError(f"the request of the plugin has no valid {key!r}", hint="install the same version of plugin and runtime")
     return int(values[0])

@@ -38,7 +38,7 @@ def decode_state(text: str) -> VmState:
     try:
         found = parse_record(VmState, json.loads(text))
         if found.state not in ("up", "silent", "ended"):
-            raise ValueError("it is none of the states there are")
+            raise ValueError("it is not a known state")
         return found
     except (ValueError, RecursionError) as error:
         raise ValueError(f"what is written about the VM's state cannot be read: {error}") from None

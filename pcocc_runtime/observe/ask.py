@@ -30,7 +30,7 @@ def ask_nodes(job: str, words: Sequence[str]) -> Answers:
     ensure_job_number(job)
     running = read_running(job)
     if os.geteuid() not in (0, running.uid):
-        raise RequestError(f"job {job} is {running.user}'s, who alone can look into it, beside root")
+        raise RequestError(f"job {job} is {running.user}'s, and only that user and root can look into it")
     output, complaint = run_network_step(running, [NETWORK_VERB, *words])
     return gather_answers(output, complaint, running.job)
 
@@ -45,7 +45,7 @@ def gather_answers(output: str, complaint: str, job: int) -> Answers:
         why = failures[0] if failures else "srun ended without a word"
         raise NodeError(f"no node of job {job} answers: {why}", _HINT)
     if any(one.node.job != job or one.node.nodes != nodes[0].node.nodes for one in nodes):
-        raise NodeError(f"the nodes of job {job} do not agree on what it is", "are all nodes of one version of pcocc?")
+        raise NodeError(f"the nodes of job {job} do not agree on what it is", "check that all nodes have the same version of pcocc")
     nodes.sort(key=lambda one: one.node.index)
     heard = {one.node.name for one in nodes}
     silent = tuple(one.name for one in nodes[0].node.nodes if one.name not in heard)

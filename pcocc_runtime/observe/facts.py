@@ -112,7 +112,7 @@ def _decode(text: str) -> Answer | Failure:
         data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), _MAX_JSON)
         return parse_document(_Sent, ANSWER_VERSION, data, clean=_clean).content
     except (ValueError, zlib.error) as error:
-        why = f"{_clean(str(error))[:200]}; are all nodes of one version of pcocc?"
+        why = f"{_clean(str(error))[:200]}; check that all nodes have the same version of pcocc"
         return Failure(f"what a node sent about the networks cannot be read: {why}")
 
 

@@ -40,7 +40,7 @@ def list_vms(clusters: Sequence[VirtualCluster]) -> tuple[list[ListedVm], list[s
     caller = accounts.user_name()
     other = next((one for one in clusters if one.user != caller), None)
     if other and os.geteuid() != 0:
-        raise RequestError(f"job {other.job} is {other.user}'s, who alone can look into it, beside root", "leave -l out")
+        raise RequestError(f"job {other.job} is {other.user}'s, and only that user and root can look into it", "leave -l out")
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(zip(clusters, pool.map(_ask, clusters), strict=True))
     missing = any(silent for _cluster, (_vms, silent) in answers)

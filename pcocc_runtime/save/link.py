@@ -107,7 +107,7 @@ class SaverConnection:
             raise NodeError(f"what {self.vm}'s keeper says cannot be read: {error}") from None
 
     def _ended(self) -> NodeError:
-        return NodeError(f"{self.vm} has ended", "what its image's revisions were before, they are")
+        return NodeError(f"{self.vm} has ended", "nothing was saved; existing revisions are unchanged")
 
     def __enter__(self) -> SaverConnection:
         return self

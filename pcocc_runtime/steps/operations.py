@@ -90,10 +90,10 @@ def _find_node(job: int, vm: str) -> str:
     try:
         members = find_members(str(naming.job_dir(job)))
     except ValueError as error:
-        raise errors.NodeError(str(error), "are all nodes of one version of pcocc?") from None
+        raise errors.NodeError(str(error), "check that all nodes have the same version of pcocc") from None
     if members is None:
         raise errors.NodeError(f"the VMs of job {job} are not running on this node", "they have ended, or are about to boot")
     node = members.find_node(int(vm[2:]))
     if node is None:
-        raise errors.NodeError(f"nobody knows where {vm} runs")
+        raise errors.NodeError(f"it is not known on which node {vm} runs")
     return node

@@ -197,7 +197,7 @@ class Reach:
         while self.find_end() is not None or not self.vm.answers():
             self.raise_if_ended()
             if time.monotonic() > last:
-                raise AttachError(f"pcocc: error: {self.vm.name} on {self.vm.node} closed the connection and answers no more")
+                raise AttachError(f"pcocc: error: {self.vm.name} on {self.vm.node} closed the connection and no longer answers")
             time.sleep(0.1)  # the keeper writes a file, which nothing announces
 
     def raise_if_over(self, why: str) -> None:

@@ -58,7 +58,7 @@ def read_cluster(vm: str) -> Members:
                 raise cut_off(vm)
             time.sleep(0.05)  # another srun of the job is booting it; nothing announces the file
     except ValueError as error:
-        raise AttachError(f"pcocc: error: {vm} cannot be reached: {error}\nhint: are all nodes of one version of pcocc?") from None
+        raise AttachError(f"pcocc: error: {vm} cannot be reached: {error}\nhint: check that all nodes have the same version of pcocc") from None
     return members
 
 

@@ -104,7 +104,7 @@ def test_others_cannot_ask(fake: Slurm) -> None:
     fake.say(job=JOB.format(user="root", uid=0, gid=0))
     os.seteuid(65534)
     try:
-        with pytest.raises(RequestError, match="job 12 is root's, who alone can look into it, beside root"):
+        with pytest.raises(RequestError, match="job 12 is root's, and only that user and root can look into it"):
             ask_nodes("12", ["show"])
     finally:
         os.seteuid(0)

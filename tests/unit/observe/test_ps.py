@@ -124,7 +124,7 @@ def test_a_job_that_ends_meanwhile_is_no_error_of_the_others(squeue: Path, monke
 
 def test_only_root_asks_the_nodes_of_others(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1)
-    with pytest.raises(RequestError, match="job 7 is alice's, who alone can look into it, beside root"):
+    with pytest.raises(RequestError, match="job 7 is alice's, and only that user and root can look into it"):
         ps.list_vms(ps.list_clusters(None, None))
 
 
