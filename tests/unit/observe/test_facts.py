@@ -50,7 +50,7 @@ def refused(lines: list[str]) -> str:
     """Return the sentence for an answer that cannot be read."""
     [found] = decode_answers(lines)
     assert isinstance(found, Failure)
-    assert found.sentence.startswith("what a node sent about the networks cannot be read: ") and "of one version" in found.sentence
+    assert found.sentence.startswith("what a node sent about the networks cannot be read: ") and "the same version" in found.sentence
     return found.sentence
 
 
