@@ -196,7 +196,7 @@ def decode_node(data: bytes | None, job: int) -> NodeFacts:
     """
     path = naming.job_dir(job) / naming.NODE_FILE
     if data is None:
-        raise NodeError(f"the VMs of job {job} do not run on this node: there is no {path}", "look into slurmd's log here")
+        raise NodeError(f"the VMs of job {job} are not running on this node: there is no {path}", "look into slurmd's log here")
     try:
         if len(data) > MAX_NODE:
             raise ValueError(f"it is longer than {MAX_NODE >> 20} MiB")

@@ -50,7 +50,7 @@ def _addresses6(plan: Routed) -> Iterator[str]:
 
 
 def render_forwarding(plan: Routed, addresses: Mapping[str, str]) -> str:
-    """Return the bridge(8) batch that says behind which address each peer's tunnel is; `addressing` by node name."""
+    """Return the bridge(8) batch that says behind which address each peer's tunnel is; `addresses` by node name."""
     lines = [
         f"fdb replace {addressing.node_mac(index, plan.index)} dev {plan.wire} dst {addresses[peer.name]} self permanent"
         for index, peer in plan.members.peers()

@@ -28,8 +28,9 @@ def make_networks(job: int, acts: Sequence[Act]) -> None:
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # a helper was killed before it mounted
-        namespaces.create(path)
     for within, some in groupby(acts, key=lambda act: act.inside):
+        if within and not os.path.ismount(path):
+            namespaces.create(path)  # only now: where nft does not work at all, a job's release need not call it either
         with namespaces.inside(path) if within else contextlib.nullcontext():
             for act in some:
                 _carry_out(job, act)

@@ -78,7 +78,7 @@ def refused(data: bytes | None, job: int = 12) -> str:
 
 def test_a_file_that_is_missing_damaged_or_anothers_is_told_in_a_sentence() -> None:
     data = encode_node(NODE)
-    assert refused(None) == "the VMs of job 12 do not run on this node: there is no /run/pcocc/12/node.json"
+    assert refused(None) == "the VMs of job 12 are not running on this node: there is no /run/pcocc/12/node.json"
     begin = "/run/pcocc/12/node.json cannot be read: "
     assert refused(b"").startswith(begin) and refused(data[:-1]).startswith(begin) and refused(b"\xff\xfe").startswith(begin)
     assert refused(b"[" * 100_000) == f"{begin}its lists are nested too deep"
