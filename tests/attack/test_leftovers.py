@@ -166,6 +166,7 @@ def test_the_user_stops_the_process_that_deletes_his_files(folder: Path, monkeyp
             os.kill(os.getpid(), signal.SIGSTOP)
         real(top)
 
+    plant(folder, lambda: nest(3))
     for job in ("12", "13"):
         removal.set_aside(folder / job)
     monkeypatch.setattr(trees, "empty", stopped)
