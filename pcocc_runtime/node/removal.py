@@ -62,7 +62,8 @@ def finish(folders: Iterable[PurePath], seconds: float) -> bool:
     asides = [folder / ASIDE for folder in folders if os.path.isdir(folder / ASIDE)]
     if asides:
         end = time.monotonic() + seconds
-        _run_apart(partial(_delete_all, asides, end), seconds + _RENAME_SECONDS)
+        with contextlib.suppress(OSError):  # no process can be had now: that is for the next helper, too
+            _run_apart(partial(_delete_all, asides, end), seconds + _RENAME_SECONDS)
     for aside in asides:
         with contextlib.suppress(OSError):
             os.rmdir(aside)

@@ -9,45 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pcocc_runtime.node import removal
-from pcocc_runtime.system import drop, mounts, process, tree_removal, trees
+from pcocc_runtime.system import process, tree_removal, trees
 from tests.attack.planted import kinds, nest, numbers, shut
-from tests.attack.user import ALICE, BOB, Fuse, apart, as_user, mount
+from tests.attack.user import ALICE, BOB, as_user, plant
 from tests.waiting import limit
 
 
 def once(path: Path) -> None:
     shutil.rmtree(path)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A directory of root's, such as /run/pcocc, with a job's in it that is Alice's."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # as /run, on a disk of no other's
-        Path(name).chmod(0o755)
-        (Path(name) / "12").mkdir(mode=0o700)
-        os.chown(Path(name) / "12", ALICE, ALICE)
-        yield Path(name)
-        for left in (removal.ASIDE, "12"):
-            tree_removal.remove_tree(Path(name, left))
-
-
-def plant(folder: Path, attack: Callable[[], object]) -> None:
-    """Have Alice do something in her job's directory."""
-
-    def inside() -> None:
-        os.chdir(folder / "12")
-        attack()
-
-    assert as_user(ALICE, inside)
 
 
 TREES = [lambda: nest(1200), lambda: nest(5000), shut, numbers, kinds, lambda: None]
@@ -129,7 +105,9 @@ def test_a_directory_may_become_anything_at_any_moment(folder: Path, monkeypatch
     def swap(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if path == "victim" and victim.is_dir():
             victim.rename(folder / "12/away")
-            {"fifo": os.mkfifo, "link": lambda name: os.symlink("/etc", name), "file": lambda name: Path(name).touch()}[new](victim)
+            {"fifo": os.mkfifo, "link": lambda name: os.symlink("/etc", name), "file": lambda name: Path(name).touch()}[new](
+                victim
+            )
         return real(path, flags, mode, dir_fd=dir_fd)
 
     (victim / "below").mkdir(parents=True)
@@ -144,124 +122,31 @@ def test_a_directory_may_become_anything_at_any_moment(folder: Path, monkeypatch
     assert os.listdir(folder) == [] and Path("/etc/passwd").exists()
 
 
-@pytest.mark.parametrize("where", [".", "inside", "inside/below"])
-@pytest.mark.parametrize("kind", ["fuse", "tmpfs"])
-def test_what_a_user_has_mounted_holds_nothing(folder: Path, where: str, kind: str) -> None:
-    def scenario() -> None:
-        job = folder / "12"
-        plant(folder, lambda: os.makedirs("inside/below"))
-        if kind == "fuse":
-            one = Fuse(str(job / where), ALICE)
-        else:
-            mount("tmpfs", str(job / where), "tmpfs")
-            (job / where / "precious").touch()
-            seen = os.open(job / where, os.O_RDONLY | os.O_DIRECTORY)
-        if kind == "fuse":
-            with pytest.raises(PermissionError):
-                once(job)
-        removal.set_aside(job)
-        assert os.listdir(folder) == [removal.ASIDE]
-        assert removal.finish([folder], limit(2)) and os.listdir(folder) == []
-        assert str(folder) not in Path("/proc/self/mountinfo").read_text()
-        if kind == "fuse":
-            one.close()
-        else:
-            assert os.listdir(seen) == ["precious"]  # nothing in it was deleted: it may be the user's home
-
-    apart(scenario)
-
-
-def test_a_mount_covers_a_mount(folder: Path) -> None:
-    def scenario() -> None:
-        for _time in range(50):
-            mount("tmpfs", str(folder / "12"), "tmpfs")
-        removal.set_aside(folder / "12")
-        assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
-
-    apart(scenario)
-
-
-def test_a_root_of_the_kernels_own_stays_and_all_else_goes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def scenario() -> None:
-        mount("tmpfs", str(folder / "12"), "tmpfs")
-        (folder / "12/a b\\").mkdir()
-        mount("tmpfs", str(folder / "12/a b\\"), "tmpfs")
-        listed = [line.split(b" ", 5) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
-        assert mounts._plan_detaching(listed) == [b"/"]
-        bare = [[one[0], one[0], *one[2:]] if one[4] == b"/" else one for one in listed]
-        planned = mounts._plan_detaching(bare)
-        assert os.fsencode(folder / "12/a b\\") in planned and b"/" not in planned
-        monkeypatch.setattr(mounts, "_plan_detaching", lambda found: planned)
-        removal.set_aside(folder / "12")
-        assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
-
-    apart(scenario)
-
-
-def test_where_mounts_stay_nothing_is_deleted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounts, "_plan_detaching", lambda found: [])
-    plant(folder, lambda: nest(3))
-    removal.set_aside(folder / "12")
-    assert not removal.finish([folder], 5)
-    assert [path.name for path in (folder / removal.ASIDE).glob("*/*")] == ["d"]
-
-
-def test_a_deletion_that_hangs_is_left_to_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before there was a way without mounts: Alice's process hangs in the kernel, in what she has mounted, for good."""
-
-    def scenario() -> None:
-        plant(folder, lambda: os.makedirs("inside"))
-        one = Fuse(str(folder / "12/inside"), ALICE)
-        threading.Thread(target=one.swallow, daemon=True).start()
-        monkeypatch.setattr(removal, "_DEAD_SECONDS", 0.1)
-        begin = time.monotonic()
-
-        def hang() -> None:
-            one.close()  # this process's: else the program would not end before it does
-            drop.become(drop.Rights(ALICE, ALICE))
-            os.listdir(folder / "12/inside")
-
-        assert not removal._run_apart(hang, 0.3)
-        assert time.monotonic() - begin < limit(10)
-        one.close()
-
-    (folder / "12").chmod(0o755)
-    apart(scenario)
-
-
-def test_the_user_stops_the_process_that_deletes_his_files(folder: Path) -> None:
-    """It is his, so he can; root waits for its time, and deletes what others have left."""
+def test_the_user_stops_the_process_that_deletes_his_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is his, so he can; root waits for its time, and what others have left goes. The moment is made certain: its first."""
     (folder / "13").mkdir()
     os.chown(folder / "13", BOB, BOB)
+    real = trees.empty
 
-    def stop() -> None:
-        while True:
-            for entry in os.scandir("/proc"):
-                if entry.name.isdigit() and int(entry.name) != os.getpid():
-                    try:
-                        os.kill(int(entry.name), signal.SIGSTOP)
-                    except OSError:
-                        continue
+    def stopped(top: int) -> None:
+        if os.getuid() == ALICE:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        real(top)
 
-    plant(folder, lambda: nest(2000))
-    attacker = os.fork()
-    if attacker == 0:
-        as_user(ALICE, stop)
-        os._exit(0)
-    try:
-        for job in ("12", "13"):
-            removal.set_aside(folder / job)
-        for _helper in range(20):  # in no order: one of them comes to Bob's first
-            removal.finish([folder], 1)
-            left = [path.name for path in (folder / removal.ASIDE).iterdir()]
-            if not any(name.startswith("13") for name in left):
-                break
-        assert [name[:2] for name in left] == ["12"]
-    finally:
-        os.kill(attacker, signal.SIGKILL)
-        os.waitpid(attacker, 0)
-    process.end(process.find_in_cgroup("/", ALICE))
-    assert removal.finish([folder], limit(60))
+    plant(folder, lambda: nest(3))
+    for job in ("12", "13"):
+        removal.set_aside(folder / job)
+    monkeypatch.setattr(trees, "empty", stopped)
+    left = ["13"]
+    for _helper in range(100):  # in no order: one of them comes to Bob's first
+        if "13" not in left:
+            break
+        removal.finish([folder], 1)
+        left = sorted(path.name[:2] for path in (folder / removal.ASIDE).iterdir())
+    assert left == ["12"]
+    assert process.find_in_cgroup("/", ALICE) == []  # it was given up, and killed
+    monkeypatch.setattr(trees, "empty", real)
+    assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
 
 
 def test_who_deletes_has_the_owners_rights_and_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

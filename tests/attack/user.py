@@ -8,6 +8,7 @@ import signal
 import struct
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 ALICE = 2_000_000 + 2 * os.getpid()  # uids, and gids, that no account has, nor another run of the tests
 BOB = ALICE + 1
@@ -37,6 +38,16 @@ def as_user(uid: int, attack: Callable[[], object]) -> bool:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, 1), "the attack itself is wrong"
     return status == 0
+
+
+def plant(folder: Path, attack: Callable[[], object]) -> None:
+    """Have Alice do something in her job's directory, 12."""
+
+    def inside() -> None:
+        os.chdir(folder / "12")
+        attack()
+
+    assert as_user(ALICE, inside)
 
 
 def trace(pid: int) -> None:
