@@ -41,7 +41,7 @@ class Layer(Record):
     layer: str
 
 
-class Drive(Record):
+class DeviceNode(Record):
     """Saver: in the end this device of QEMU's shall have this block node, and nothing in between."""
 
     device: str
@@ -71,7 +71,7 @@ class Outcome(Record):
 
 
 if TYPE_CHECKING:
-    Request = Command | Frozen | Layer | Drive
+    Request = Command | Frozen | Layer | DeviceNode
     Answer = Go | Reply | Outcome
 
 NOT_A_COMMAND = Reply({"error": {"desc": "not a command"}})
@@ -82,7 +82,7 @@ def encode_request(request: Request) -> bytes:
     match request:
         case Command():
             return render_command(request.execute, request.arguments)
-        case Drive():
+        case DeviceNode():
             return _line({"drive": list(request)})
         case _:
             return _line(request._asdict())
@@ -99,7 +99,7 @@ def decode_request(message: Message | Unreadable) -> Request:
     if "drive" in message:
         if not isinstance(message["drive"], list):
             raise ValueError("drive is no list")
-        return parse_record(Drive, dict(zip(("device", "node"), message["drive"], strict=True)))
+        return parse_record(DeviceNode, dict(zip(("device", "node"), message["drive"], strict=True)))
     return parse_record(Command, message)
 
 

@@ -12,7 +12,7 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import download, formats, oci, oci_files, qemu_img, references, repository, urls, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
-from pcocc_runtime.images.writing import Work
+from pcocc_runtime.images.writing import WorkDirectory
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.system import copy, user_files
 
@@ -54,7 +54,7 @@ def import_image(source: str, target: Reference, every: Sequence[Repo], wish: Im
     return Found(repo, one)
 
 
-def _fetch(source: str, work: Work, wish: ImportOptions, progress: Progress) -> tuple[Path, str]:
+def _fetch(source: str, work: WorkDirectory, wish: ImportOptions, progress: Progress) -> tuple[Path, str]:
     """Return the source as a local file, its checksum verified, and what to call it in messages."""
     target = work.path / "source"
     scheme, colon, rest = source.partition(":")
@@ -112,7 +112,7 @@ def _examine(path: Path, form: str | None, label: str) -> str:
     return found
 
 
-def _ensure_room(image: str, work: Work, label: str, wish: ImportOptions) -> None:
+def _ensure_room(image: str, work: WorkDirectory, label: str, wish: ImportOptions) -> None:
     if wish.compress:
         return  # how much room that takes is known only afterwards
     needed, free = qemu_img.read_extent(image)[0], repository.read_free(work.repo)
@@ -123,7 +123,7 @@ def _ensure_room(image: str, work: Work, label: str, wish: ImportOptions) -> Non
         )
 
 
-def _fetch_container(source: str, work: Work, target: Path, progress: Progress) -> None:
+def _fetch_container(source: str, work: WorkDirectory, target: Path, progress: Progress) -> None:
     if source.startswith("docker:"):
         if not re.fullmatch(r"docker://[^\s/-][^\s]*", source):
             raise RequestError(f"{source!r} is not an image in a registry", "write docker://HOST/NAME:TAG")

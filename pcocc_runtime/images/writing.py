@@ -21,7 +21,7 @@ from pcocc_runtime.system.copy import copy_stream, hash_file
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkDirectory:
     """A directory for files that are to become layers; gc keeps it, and the layers that it pins, while it is open."""
 
     repo: Repo
@@ -29,7 +29,7 @@ class Work:
 
 
 @contextlib.contextmanager
-def open_repo_work(repo: Repo) -> Iterator[Work]:
+def open_repo_work(repo: Repo) -> Iterator[WorkDirectory]:
     """Begin to add to a repository, which is created if necessary; OSErrors in the block are explained."""
     with repository.explained(repo, changing=True):
         if not repository.is_created(repo):
@@ -39,7 +39,7 @@ def open_repo_work(repo: Repo) -> Iterator[Work]:
                 repository.complete(repo)
         removal.sweep_repo(repo)
         with claims.open_work(repository.work_parent(repo), repository.WORK_PREFIX, shared=True) as path:
-            yield Work(repo, path)
+            yield WorkDirectory(repo, path)
 
 
 def lock_repository(repo: Repo) -> contextlib.AbstractContextManager[None]:
@@ -47,7 +47,7 @@ def lock_repository(repo: Repo) -> contextlib.AbstractContextManager[None]:
     return claims.locked_path(repository.lock_path(repo), f"repository {repo.name!r}")
 
 
-def pin(work: Work, layers: Sequence[str]) -> list[str]:
+def pin(work: WorkDirectory, layers: Sequence[str]) -> list[str]:
     """Keep these layers from gc while `work` is open; return those that the repository lacks."""
     with lock_repository(work.repo):
         draft = work.path / "pins"
@@ -80,7 +80,7 @@ def taken(repo: Repo, name: str) -> RequestError:
 
 
 def add_revision(
-    work: Work,
+    work: WorkDirectory,
     name: str,
     layer: Path,
     parent: Found | None,
@@ -121,7 +121,7 @@ def ensure_layers_left(parent: Found) -> None:
         raise RequestError(message, flatten_hint(parent))
 
 
-def fetch_layers(work: Work, source: Found, progress: Progress) -> dict[str, Path]:
+def fetch_layers(work: WorkDirectory, source: Found, progress: Progress) -> dict[str, Path]:
     """Copy the layers of an image that this repository lacks into `work`, and pin those that it has."""
     fetched = {}
     missing = pin(work, source.revision.layers)
@@ -145,7 +145,7 @@ def _is_cut_short(repo: Repo, source: Repo, layer: str) -> bool:
     return here is None or (there is not None and here < there)
 
 
-def publish(work: Work, one: Revision, files: Mapping[str, Path], *, new: bool, progress: Progress = silent) -> Revision:
+def publish(work: WorkDirectory, one: Revision, files: Mapping[str, Path], *, new: bool, progress: Progress = silent) -> Revision:
     """Put `files` (by sha256), then the metadata, in place under the next free number; return what was stored.
 
     A layer that is there already is read, and replaced only if it is damaged: VMs may have it open.

@@ -6,7 +6,7 @@ the layer that took the guest's writes is merged into the disk it was put upon, 
 See docs/decisions/012-save.md. Resident: imports little.
 
 What they say to each other is documents/save.py: the keeper a Go when the saver may begin; the saver Commands for QEMU, each
-answered by a Reply, and beside them Frozen, Layer and Drive; the keeper an Outcome after the saver has closed its side.
+answered by a Reply, and beside them Frozen, Layer and DeviceNode; the keeper an Outcome after the saver has closed its side.
 """
 
 from __future__ import annotations

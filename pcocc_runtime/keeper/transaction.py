@@ -17,7 +17,7 @@ from pcocc_runtime.documents.save import (
     SAVE_OVERLAY,
     SAVE_VIEW,
     Command,
-    Drive,
+    DeviceNode,
     Frozen,
     Go,
     Layer,
@@ -56,7 +56,7 @@ class Transaction:
         self.step: Literal["open", "frozen", "looking", "merging", "removing", "waiting", "over"] = "open"
         self.again = 0.0
         self.layer = ""  # a file to be removed
-        self.changed: str | Drive | None = None  # QEMU's name of the disk that has a second layer; or the drive that is shown
+        self.changed: str | DeviceNode | None = None  # QEMU's name of the disk that has a second layer; or the drive that is shown
         self.messages = Messages(LONGEST_REQUEST)
         saver.setblocking(False)
         selector.register(saver, selectors.EVENT_READ, self._hear)
@@ -108,7 +108,7 @@ class Transaction:
                 self.step = "frozen" if request.frozen else "open"
             case Layer():
                 self.layer = request.layer
-            case Drive():
+            case DeviceNode():
                 self.changed = request
             case Command():
                 if request.execute == "blockdev-snapshot":
@@ -129,7 +129,7 @@ class Transaction:
         match self.changed:
             case None:
                 self._remove()
-            case Drive():
+            case DeviceNode():
                 self._look()
             case base:
                 self._merge(base)
@@ -143,7 +143,7 @@ class Transaction:
 
     def _give_back(self, devices: list[dict[str, Any]]) -> None:
         """Give the drive back to its device alone, unless that has it: QEMU 7.2 aborts when it is given what it has."""
-        assert isinstance(self.changed, Drive)
+        assert isinstance(self.changed, DeviceNode)
         if any(one.get("inserted", {}).get("node-name") == SAVE_FILTER for one in devices):
             own = {"path": self.changed.device, "property": "drive", "value": self.changed.node}
             self.send("qom-set", own, "save-detach")

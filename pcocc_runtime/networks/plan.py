@@ -33,7 +33,7 @@ class RoutedTap(NamedTuple):
     address6: str | None
 
 
-class Members(NamedTuple):
+class Membership(NamedTuple):
     """Which VMs are on a network: the (first, last) ranks of `runs`, of `vms` in all; this is the `node`-th of the job's `nodes`."""
 
     runs: tuple[tuple[int, int], ...]
@@ -67,7 +67,7 @@ class _Ethernet:
     """What passes on frames in the job's namespace: `bridge` has the taps of this node's VMs as ports, `wire` leads elsewhere."""
 
     index: int
-    members: Members
+    members: Membership
     bridge: str
     bridge_mac: str
     wire: str
@@ -144,7 +144,7 @@ def plan_networks(
 def _plan_network(
     step: BootStep, spec: BuildableNetwork, index: int, runs: tuple[tuple[int, int], ...], ipv6: bool
 ) -> NetworkPlan:
-    members = Members(runs, step.vm_count, step.nodes, step.index)
+    members = Membership(runs, step.vm_count, step.nodes, step.index)
     if isinstance(spec, BridgedNetwork):
         return _plan_bridged(step.job, spec, index, members)
     if spec.layer == "L3":
@@ -164,7 +164,7 @@ def find_runs(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, int],
     return tuple(found)
 
 
-def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Members, ipv6: bool) -> Routed:
+def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Membership, ipv6: bool) -> Routed:
     net = spec.int_network
     if not addressing.room_for(net, members.vms, len(members.nodes)):
         raise NodeError(
@@ -200,7 +200,7 @@ def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Members, 
     )
 
 
-def _plan_segment(job: int, spec: EthernetNetwork, index: int, members: Members) -> Segment:
+def _plan_segment(job: int, spec: EthernetNetwork, index: int, members: Membership) -> Segment:
     taps = (Tap(addressing.tap_name(rank, index), rank, addressing.vm_mac(spec.mac_prefix, rank, index)) for rank in members.own)
     return Segment(
         index=index,
@@ -215,7 +215,7 @@ def _plan_segment(job: int, spec: EthernetNetwork, index: int, members: Members)
     )
 
 
-def _plan_bridged(job: int, spec: BridgedNetwork, index: int, members: Members) -> Bridged:
+def _plan_bridged(job: int, spec: BridgedNetwork, index: int, members: Membership) -> Bridged:
     if members.vms > addressing.MAX_BRIDGED_RANK + 1:
         raise NodeError(
             f"network {spec.name!r} is on a bridge of the site, where a job can have {addressing.MAX_BRIDGED_RANK + 1} VMs",

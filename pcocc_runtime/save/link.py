@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pcocc_runtime.documents.save import Command, Drive, Frozen, Layer, Outcome, Reply, decode_answer, encode_request
+from pcocc_runtime.documents.save import Command, DeviceNode, Frozen, Layer, Outcome, Reply, decode_answer, encode_request
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.qemu.qmp import Messages
 
@@ -61,7 +61,7 @@ class SaverConnection:
 
     def tell_drive(self, device: str, node: str) -> None:
         """Have a device of QEMU's use this block node alone when this process has ended."""
-        self._send(Drive(device, node))
+        self._send(DeviceNode(device, node))
 
     def finish(self, seconds: float) -> str | None:
         """Have everything put back; return why that has not come to an end, None when it has, or when the VM has ended."""

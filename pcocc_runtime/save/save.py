@@ -17,7 +17,7 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import images, metadata, qcow2, qemu_img, references, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
-from pcocc_runtime.images.writing import Work
+from pcocc_runtime.images.writing import WorkDirectory
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.save.copy import copy_layer
 from pcocc_runtime.save.drive import copy_drive
@@ -171,7 +171,7 @@ def find_layers(vm: SavedVm, every: Sequence[Repo]) -> Found:
     return Found(repo, one)
 
 
-def ensure_room(vm: SavedVm, drive: int, work: Work, target: Target) -> None:
+def ensure_room(vm: SavedVm, drive: int, work: WorkDirectory, target: Target) -> None:
     """Raise RequestError before anything is done when the repository cannot have what is to be saved."""
     try:
         needed = vm.disk(drive).stat().st_blocks * 512

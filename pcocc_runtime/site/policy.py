@@ -18,7 +18,7 @@ _KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class VmLimit:
     """The most VMs a job may have when it is one of `access`."""
 
     max_vms: int
@@ -29,7 +29,7 @@ class Limit:
 class Policy:
     """What policy.yaml says."""
 
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[VmLimit, ...] = ()
     templates: Mapping[str, Access] | None = None
     resource_sets: Mapping[str, Access] | None = None
 
@@ -42,9 +42,9 @@ def _access(node: Node) -> Access:
     return Access(**checks.record(_ACCESS)(node))
 
 
-def _limit(node: Node) -> Limit:
+def _limit(node: Node) -> VmLimit:
     values = checks.record(_LIMIT)(node)
-    return Limit(values.pop("max-vms"), Access(**values))
+    return VmLimit(values.pop("max-vms"), Access(**values))
 
 
 def _access_by_name(node: Node) -> dict[str, tuple[Node, Access]]:

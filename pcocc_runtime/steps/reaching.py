@@ -146,7 +146,7 @@ if TYPE_CHECKING:
     Login = SharedLogin | OwnLogin
 
 
-class Reach:
+class Approach:
     """The way to a VM, for as long as it may stay silent; AttachError when that is too long, or the VM has ended."""
 
     def __init__(self, vm: StepVm, signals: Signals) -> None:

@@ -18,7 +18,7 @@ from pcocc_runtime.documents.reach import render_ports
 from pcocc_runtime.documents.record import TYPE_CHECKING
 from pcocc_runtime.guest.script import render_command, render_signal, select_environment
 from pcocc_runtime.guest.ssh import ssh_argv
-from pcocc_runtime.steps.reaching import AttachError, Reach, StepVm, cut_off, job_directory
+from pcocc_runtime.steps.reaching import Approach, AttachError, StepVm, cut_off, job_directory
 from pcocc_runtime.steps.signals import Signals, ignore
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ class Session:
     def run(self, argv: Sequence[str], script: bool = False) -> int:
         """Wait until the VM answers, run the command (or this node's script), return its exit status."""
         signals = Signals()
-        reach = Reach(self.vm, signals)
+        reach = Approach(self.vm, signals)
         return GuestCommand(self.vm, reach, reach.find_login(), signals).run(argv, script)
 
 
 class GuestCommand:
     """A command in a VM that answers, run by as many ssh processes as it takes."""
 
-    def __init__(self, vm: StepVm, reach: Reach, login: Login, signals: Signals) -> None:
+    def __init__(self, vm: StepVm, reach: Approach, login: Login, signals: Signals) -> None:
         self.vm, self.reach, self.login, self.signals = vm, reach, login, signals
         self.log = f"{vm.job_directory}/ssh-{os.environ['SLURM_STEP_ID']}.{os.environ['SLURM_PROCID']}"
 

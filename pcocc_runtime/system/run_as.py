@@ -16,7 +16,7 @@ from pcocc_runtime.system.drop import Rights, become
 _END_SECONDS = 2.0  # for a program that is asked to end
 
 
-class Ended(NamedTuple):
+class Finished(NamedTuple):
     """What a program has left: its exit status, and what it wrote."""
 
     status: int
@@ -24,7 +24,7 @@ class Ended(NamedTuple):
     stderr: bytes
 
 
-def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, seconds: float, most: int = 1 << 26) -> Ended:
+def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, seconds: float, most: int = 1 << 26) -> Finished:
     """Run a program as a user in a session of its own, with this environment and nothing else; return what it has left.
 
     OSError when it cannot be started; subprocess.TimeoutExpired when it runs for longer or writes more than `most` bytes, after
@@ -40,7 +40,7 @@ def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, secon
             found = _collect((child.stdout, child.stderr), most, time.monotonic() + seconds)
             if found is None:
                 raise subprocess.TimeoutExpired(argv, seconds)
-            return Ended(child.wait(_END_SECONDS), *found)
+            return Finished(child.wait(_END_SECONDS), *found)
         finally:
             _end(child)
 

@@ -41,7 +41,7 @@ REQUESTS: dict[bytes, Any] = {
     b'{"execute": "x", "arguments": {"a": 1}}\n': save.Command("x", {"a": 1}),
     b'{"frozen": true}\n': save.Frozen(True),
     b'{"layer": "/s/x"}\n': save.Layer("/s/x"),
-    b'{"drive": ["/machine/x", "disk1"]}\n': save.Drive("/machine/x", "disk1"),
+    b'{"drive": ["/machine/x", "disk1"]}\n': save.DeviceNode("/machine/x", "disk1"),
 }
 ANSWERS: dict[bytes, Any] = {
     b'{"go": true}\n': save.Go(),

@@ -13,7 +13,7 @@ import pytest
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.power_off import is_pending
 from pcocc_runtime.keeper.shared_ssh import SharedSsh
-from pcocc_runtime.steps.reaching import AttachError, KeeperLine, Reach, StepVm
+from pcocc_runtime.steps.reaching import Approach, AttachError, KeeperLine, StepVm
 
 SLEEPER = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {15}); print(1, flush=True); input()"
 
@@ -52,7 +52,7 @@ def test_cpus_are_bound_only_where_they_are_just_enough(
 def test_a_task_knows_why_its_vm_ended_when_all_of_the_job_is_gone_from_its_node(tmp_path: Path, before: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        link, reach = object.__new__(SharedSsh), object.__new__(Reach)
+        link, reach = object.__new__(SharedSsh), object.__new__(Approach)
         link.tasks = {theirs: b"1.2.0."}
         reach.vm, reach.line = object.__new__(StepVm), KeeperLine(ours)
         reach.vm.name, reach.vm.node, reach.line.heard = "vm1", "n2", before

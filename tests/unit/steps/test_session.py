@@ -17,7 +17,7 @@ from pcocc_runtime.documents.members import Members, encode_members
 from pcocc_runtime.documents.vm_state import VmState, encode_state
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.steps import operations, reaching, session
-from pcocc_runtime.steps.reaching import AttachError, OwnLogin, Reach, SharedLogin, StepVm
+from pcocc_runtime.steps.reaching import Approach, AttachError, OwnLogin, SharedLogin, StepVm
 from pcocc_runtime.steps.session import GuestCommand, Session, find_members, read_cluster
 from tests.waiting import limit
 
@@ -60,16 +60,16 @@ def keeper(vm: StepVm) -> Iterator[socket.socket]:
         yield listener
 
 
-ToVm = Callable[[StepVm], Reach]
+ToVm = Callable[[StepVm], Approach]
 
 
 @pytest.fixture
 def reach() -> Iterator[ToVm]:
     """Return a function that returns the way to a VM."""
-    ways: list[Reach] = []
+    ways: list[Approach] = []
 
-    def find(vm: StepVm) -> Reach:
-        ways.append(Reach(vm, NoSignals()))  # type: ignore[arg-type]
+    def find(vm: StepVm) -> Approach:
+        ways.append(Approach(vm, NoSignals()))  # type: ignore[arg-type]
         return ways[-1]
 
     yield find
