@@ -1,4 +1,4 @@
-/* The hooks Slurm calls: one switch over contexts each, and nothing for a step without our options. */
+/* The hooks that Slurm calls. Each has one switch over contexts, and does nothing for a step without our options. */
 #include "pcocc.h"
 
 #define EXPORT __attribute__((visibility("default")))
