@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 
@@ -14,7 +13,9 @@ from pcocc_runtime.slurm.text import (
     Running,
     Step,
     field_of,
+    parse_controller,
     parse_job,
+    parse_launch_seconds,
     parse_listed,
     parse_presence,
     parse_running,
@@ -53,9 +54,8 @@ def list_nodes(text: str) -> list[str]:
 
 
 def read_launch_seconds() -> float:
-    """Return how long an srun waits for its nodes to begin with a step, a prolog included (slurm.conf(5))."""
-    shown = process.run(["scontrol", "show", "config"])
-    return float(sum(int(one) for one in re.findall(r"(?m)^(?:BatchStartTimeout|MessageTimeout)\s*=\s*(\d+)", shown)))
+    """Return how long an srun waits for its nodes to begin with a step."""
+    return parse_launch_seconds(process.run(["scontrol", "show", "config"]))
 
 
 def cancel_step_of(job: int, pid: int) -> None:
@@ -93,9 +93,8 @@ def list_running(user: str | None) -> tuple[Listed, ...]:
 
 def read_controller() -> str | None:
     """Return the IPv4 address of the first slurmctld's host, None when it cannot be found out."""
-    shown = process.run(["scontrol", "show", "config"])
-    match = re.search(r"^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", shown, re.MULTILINE)
-    return resolve_host(match[2] or match[1]) if match else None
+    host = parse_controller(process.run(["scontrol", "show", "config"]))
+    return resolve_host(host) if host else None
 
 
 def resolve_host(name: str) -> str | None:

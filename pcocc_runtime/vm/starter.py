@@ -7,7 +7,6 @@ Descriptor 3 takes one word for that srun (`ready`, `joined`, `failed`), descrip
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import stat
 import sys
@@ -23,16 +22,11 @@ from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
 from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
+from pcocc_runtime.slurm.text import Killed, is_loss, is_routine, is_step_end, parse_killed
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
 
-# what Slurm says when a step ends with its job, as every boot step does
-_STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
-_TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
-# what Slurm says, in several versions, of a task or node that did not get as far as a VM
-_LOST = re.compile(r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create step|Node failure)")
-_ROUTINE = re.compile(r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit code \d+))")
 LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
 
 
@@ -204,22 +198,21 @@ class BootWatch:
 
     def _hear_srun(self, line: str) -> None:
         """Take a line of srun's own complaints, and of what its tasks complain of."""
-        ends = _STEP_ENDS.search(line) is not None
-        if ends:
+        if is_step_end(line):
             self.state = "ending" if self._has_answered() else "cut off"
-        if killed := _TASK_KILLED.match(line):
-            self._note_killed(killed[1], killed[2])
+        if killed := parse_killed(line):
+            self._note_killed(killed)
         elif not self._has_answered():
             self.said.append(line)
-            if _LOST.match(line) and self.state == "booting":
+            if is_loss(line) and self.state == "booting":
                 self.state, self.lost = "losing", time.monotonic()
-        elif not ends and not _ROUTINE.match(line):
+        elif not is_routine(line):
             self._tell(line)
 
-    def _note_killed(self, node: str, tasks: str) -> None:
+    def _note_killed(self, killed: Killed) -> None:
         """Tell of VMs whose keeper could not: the last one of a node is killed together with its QEMU."""
-        for rank in () if self.state in ("cut off", "ending") else parse_ranks(tasks):
-            self._note_end(Ended("killed", explain_end("killed"), False, f"vm{rank}", node))
+        for rank in () if self.state in ("cut off", "ending") else parse_ranks(killed.tasks):
+            self._note_end(Ended("killed", explain_end("killed"), False, f"vm{rank}", killed.node))
 
     def _fail(self, text: str) -> None:
         self.said.append(text)
