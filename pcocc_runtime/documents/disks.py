@@ -53,7 +53,7 @@ def parse_facts(tree: object, vm: str) -> DiskFacts:
         image, origin = (tree[key] if tree[key] is None else _text(tree[key]) for key in ("image", "origin"))
         return DiskFacts(disks, image, origin, _text(tree["scratch"]))
     except (AssertionError, KeyError, TypeError, ValueError):
-        text = f"what disks {vm} has is not known: {DISKS_FILE} in its directory is missing or damaged"
+        text = f"the disks of {vm} are not known: {DISKS_FILE} in its directory is missing or damaged"
         raise NodeError(text, "start a new job") from None
 
 

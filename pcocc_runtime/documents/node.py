@@ -126,7 +126,7 @@ class NodeFacts:
         _ensure_networks(self)
         _ensure_vms(self)
         if self.accel not in ("kvm", "tcg"):
-            raise ValueError(f"{self.accel} is no accelerator")
+            raise ValueError(f"{self.accel} is not an accelerator")
 
     @property
     def index(self) -> int:
@@ -151,9 +151,9 @@ class NodeFacts:
 def _ensure_layout(node: NodeFacts) -> None:
     ranks = [rank for one in node.nodes for rank in one.ranks]
     if node.job > naming.MAX_JOB_ID or len(ranks) > naming.MAX_RANK + 1 or sorted(ranks) != [*range(len(ranks))]:
-        raise ValueError("the VMs of its nodes are not those of a job")
+        raise ValueError("its nodes' VMs are not numbered as those of a job")
     if [one.name for one in node.nodes].count(node.name) != 1:
-        raise ValueError("it is none of the job's nodes")
+        raise ValueError("it is not one of the job's nodes")
 
 
 def _ensure_networks(node: NodeFacts) -> None:
@@ -170,12 +170,12 @@ def _ensure_networks(node: NodeFacts) -> None:
 def _ensure_vms(node: NodeFacts) -> None:
     own, known = {*node.here.ranks}, {one.index for one in node.networks}
     if {*node.interfaces} != own or not {one.network for every in node.interfaces.values() for one in every} <= known:
-        raise ValueError("the interfaces are not those of its VMs in its networks")
+        raise ValueError("its interfaces do not match its VMs and networks")
     prefixes = {str(one.addresses) for one in node.networks if isinstance(one, RoutedFacts)}
     if not all(one.prefix in prefixes and _are_runs(one.members, node.vm_count) for one in node.reach):
         raise ValueError("it is not clear by which network a VM is reached")
     if not all(one.rank in own and 0 < one.vm_port < 65536 and 0 < one.host_port < 65536 for one in node.forwards):
-        raise ValueError("the ports do not lead to its VMs")
+        raise ValueError("a forwarded port leads to none of its VMs")
 
 
 def _are_runs(members: tuple[tuple[int, int], ...], vms: int) -> bool:
@@ -202,7 +202,7 @@ def decode_node(data: bytes | None, job: int) -> NodeFacts:
             raise ValueError(f"it is longer than {MAX_NODE >> 20} MiB")
         node = parse_document(NodeFacts, NODE_VERSION, data)
         if node.job != job:
-            raise ValueError(f"it is of job {node.job}")
+            raise ValueError(f"it belongs to job {node.job}")
     except ValueError as error:
         why = one_line(str(error))[:200]
         raise NodeError(f"{path} cannot be read: {why}", "was pcocc changed since the job's VMs were booted? start a new job") from None

@@ -51,7 +51,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 def parse_record(kind: type[R], tree: object) -> R:
     """Return a record from JSON's mapping of its fields, others ignored; ValueError says which one is missing or of another type."""
     if not isinstance(tree, dict):
-        raise ValueError("it is no mapping")
+        raise ValueError("it is not a mapping")
     values = {**kind._field_defaults, **tree}
     for field, wanted in kind.__annotations__.items():
         if field not in values:

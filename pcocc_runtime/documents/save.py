@@ -98,7 +98,7 @@ def decode_request(message: Message | Unreadable) -> Request:
         return parse_record(Layer, message)
     if "drive" in message:
         if not isinstance(message["drive"], list):
-            raise ValueError("drive is no list")
+            raise ValueError("drive is not a list")
         return parse_record(DeviceNode, dict(zip(("device", "node"), message["drive"], strict=True)))
     return parse_record(Command, message)
 
@@ -124,7 +124,7 @@ def decode_answer(message: Message | Unreadable) -> Answer:
         return Outcome(None if message["merged"] else str(message.get("error")))
     if "return" in message or "error" in message:
         return Reply(message)
-    raise ValueError("a line that is no answer")
+    raise ValueError("a line that is not an answer")
 
 
 def _line(words: Message) -> bytes:

@@ -46,4 +46,4 @@ def decode_vm(text: str) -> VmFacts:
     try:
         return parse_record(VmFacts, json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"what the launcher told the keeper of its VM cannot be read: {error}") from None
+        raise ValueError(f"the VM's description by its launcher cannot be read: {error}") from None

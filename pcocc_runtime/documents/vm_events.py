@@ -92,4 +92,4 @@ def decode_event(line: str) -> Event | None:
         event: Event | None = kind and parse_record(kind, tree)
         return event
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"what a VM's keeper has said cannot be read ({error}): {line[:200]}") from None
+        raise ValueError(f"a VM's keeper sent what cannot be read ({error}): {line[:200]}") from None

@@ -41,7 +41,7 @@ def decode_state(text: str) -> VmState:
             raise ValueError("it is not a known state")
         return found
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"what is written about the VM's state cannot be read: {error}") from None
+        raise ValueError(f"the file with the VM's state cannot be read: {error}") from None
 
 
 # QEMU's ShutdownCause as of 7.2 (qapi/run-state.json): what a user reads; and the keeper's own word for an end without a cause
@@ -52,7 +52,7 @@ REASONS = {
     "host-qmp-quit": "it was stopped through its monitor",
     "host-qmp-system-reset": "it was reset through its monitor",
     "host-signal": "a signal ended its QEMU",
-    "host-error": "its QEMU met an error",
+    "host-error": "its QEMU failed",
     "host-ui": "it was closed",
     "killed": "its QEMU was killed",
 }

@@ -114,5 +114,5 @@ def _load(line: bytes, count: int) -> list[Any]:
     except (ValueError, RecursionError):
         tree = None
     if not isinstance(tree, list) or len(tree) != count:
-        raise NodeError("the planner of this node's networks ended without a word", "look into slurmd's log for what it wrote")
+        raise NodeError("the process that plans this node's networks ended without a message", "look into slurmd's log for what it wrote")
     return tree

@@ -39,7 +39,7 @@ def main() -> int:
     try:
         facts = decode_vm(sys.argv[1])
     except ValueError as error:
-        print(f"pcocc: error: {error}\nhint: are launcher and keeper of one version of pcocc?", file=sys.stderr)
+        print(f"pcocc: error: {error}\nhint: check that this node has one version of pcocc only, and start a new job", file=sys.stderr)
         return 1
     return Keeper(facts).run()
 

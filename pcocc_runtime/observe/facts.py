@@ -73,7 +73,7 @@ class Answer:
         vms, routed = self.node.vm_count, {one.index for one in self.node.networks if isinstance(one, RoutedFacts)}
         asked = {rank for one in self.reports for rank in (*one.tried, *one.lost, *one.narrow, *one.silent)}
         if not asked | {*self.states} <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
-            raise ValueError("it speaks of VMs or networks that the job does not have")
+            raise ValueError("it names VMs or networks that the job does not have")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _decode(text: str) -> Answer | Failure:
         return parse_document(_Sent, ANSWER_VERSION, data, clean=_clean).content
     except (ValueError, zlib.error) as error:
         why = f"{_clean(str(error))[:200]}; check that all nodes have the same version of pcocc"
-        return Failure(f"what a node sent about the networks cannot be read: {why}")
+        return Failure(f"a node's answer about the networks cannot be read: {why}")
 
 
 def _clean(text: str) -> str:

@@ -78,7 +78,7 @@ def _read_state(job: int, rank: int) -> str:
     try:
         found = decode_state((directory / STATE_FILE).read_text())
     except FileNotFoundError:
-        boots = "unwatched: the process that would tell more has ended" if abandoned else "booting"
+        boots = "unwatched: the process that watches it has ended" if abandoned else "booting"
         return boots if directory.is_dir() else "not started"
     except ValueError as error:
         return f"unknown: {error}"

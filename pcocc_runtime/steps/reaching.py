@@ -47,7 +47,7 @@ class StepVm:
         address, user = address_of(members.networks, self.rank), members.find_user(self.rank)
         if address is None:
             raise AttachError(
-                f"pcocc: error: {name} has no L3 network, and commands reach a VM by one\n"
+                f"pcocc: error: {name} has no L3 network, which commands need to reach it\n"
                 "hint: give its template a resource set with an Ethernet network of network-layer L3"
             )
         if user is None:

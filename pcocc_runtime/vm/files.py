@@ -115,7 +115,7 @@ def _copy_firmware(group: Group, path: PurePath) -> Uefi:
     found = firmware.choose_uefi(qemu_descriptors.read_descriptors("firmware"), group.machine)
     if found is None:
         raise NodeError(
-            f"template {group.template!r} wants UEFI, and this node has no such firmware for machine {group.machine}",
+            f"template {group.template!r} needs UEFI, and this node has no UEFI firmware for machine {group.machine}",
             "install the package ovmf (edk2-ovmf) on the node",
         )
     code, template = found

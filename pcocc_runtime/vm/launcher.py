@@ -100,7 +100,7 @@ def read_node(job: int) -> NodeFacts:
     """Return what root's helper found out about this node and job."""
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if node.accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return replace(node, accel="tcg", accel_why="/dev/kvm may not be opened by you")
+        return replace(node, accel="tcg", accel_why="you may not open /dev/kvm")
     return node
 
 

@@ -160,7 +160,7 @@ class BootWatch:
         if event.vm not in self.started:
             self._fail(
                 f"pcocc: error: the QEMU of {event.vm} on {event.node} did not begin within {event.seconds} s\n"
-                "hint: what it opens may hang there: look at the file systems of its disks, and into the node's kernel log"
+                "hint: a file that it opens may hang: look at the file systems of its disks, and into the node's kernel log"
             )
             return
         tail = "".join(f"\n  {event.vm} console| {line}" for line in event.console)

@@ -164,7 +164,7 @@ def test_what_is_wrong_with_a_running_vm_is_told(boot: Boot, said: Said) -> None
     assert boot.run(*UP, DiskError("it is full", "/d", "vm0", "n1"), StillOn("vm1", "n1"), "from qemu", "@pcocc nonsense") == "ready"
     lines = said().splitlines()
     assert lines[0] == "pcocc: error: vm0 on n1 is stopped: it is full (/d)" and lines[2].startswith("pcocc: error: vm1 on n1 did not power off")
-    assert lines[4] == "from qemu" and lines[5].startswith("pcocc: error: what a VM's keeper has said cannot be read (") and len(lines) == 6
+    assert lines[4] == "from qemu" and lines[5].startswith("pcocc: error: a VM's keeper sent what cannot be read (") and len(lines) == 6
 
 
 def test_lines_are_read_whole_the_last_one_too(tmp_path: Path) -> None:
