@@ -1,4 +1,4 @@
-"""What slurmstepd vouches for about a boot step: parsed from the lines the plugin writes to its root helper."""
+"""A boot step as slurmstepd vouches for it, parsed from the lines that the plugin writes to root's helper."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pcocc_runtime.errors import NodeError
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who asks, as this host's databases of users and groups know them; `name` is None for a uid without one."""
+    """The job's user as this host's databases of users and groups have it; `name` is None for a uid without an entry."""
 
     uid: int
     name: str | None
@@ -27,7 +27,7 @@ _SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What slurmctld says a job is charged to and runs in; empty for what it has not."""
+    """The account, partition and QOS that slurmctld has for a job; a text is empty where the job has none."""
 
     account: str
     partition: str

@@ -40,9 +40,9 @@ class Drive:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default.
+    """VMs made from the same template; `memory` is that of the task in MiB, 0 for Slurm's default.
 
-    What nodes read of a setting has a line here, which its row in templates/settings.py names.
+    A setting that nodes read has a field here, and its row in templates/settings.py names that field.
     """
 
     template: str

@@ -1,6 +1,6 @@
-"""What root's helper leaves on a node for the launchers of a job's VMs and for those who look into its networks: node.json.
+"""node.json: what root's helper writes on a node for the launchers of a job's VMs and for `pcocc network` and `pcocc ps`.
 
-It lies in the job's directory, which is the job's user's own: whoever reads it has the user's rights and no more.
+It lies in the job's directory, which belongs to the job's user: whoever reads it has that user's rights and no others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_NODE = 64 * 1024 * 1024  # bytes; 262,144 VMs take 2 MiB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NetworkFacts:
-    """What is known of any network: its place among the job's, the MTU in VMs, and the (first, last) ranks that are on it."""
+    """What every network has: its place among the job's networks, the MTU in VMs, and the (first, last) ranks of its VMs."""
 
     index: int
     name: str
@@ -61,7 +61,7 @@ class RoutedFacts(_NetworkFacts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentFacts(_NetworkFacts):
-    """An L2 network, which is all its users': nothing gives addresses there."""
+    """An L2 network: pcocc gives no addresses on it, its users configure it as they like."""
 
     kind: ClassVar[str] = "L2"
 
@@ -84,7 +84,7 @@ class InterfaceFacts(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """By which network VMs are reached, as `reach.address_of` reads it: its IPv4 prefix, and (first, last) ranks."""
+    """A network by which VMs are reached, as `reach.address_of` reads it: its IPv4 prefix, and (first, last) ranks."""
 
     prefix: str
     members: tuple[tuple[int, int], ...]

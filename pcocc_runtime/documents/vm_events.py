@@ -1,4 +1,4 @@
-"""What the keeper of a VM tells the starter of its boot step: lines on the step's output. See docs/decisions/002."""
+"""What the keeper of a VM tells the starter of its boot step, as lines of the step's output. See docs/decisions/002."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a VM is: the file in its directory that says so, and the words of its keeper to the tasks of steps in it."""
+"""The state of a VM: the file in its directory that holds it, and what its keeper tells the tasks of VM steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UP, ENDED, DONE = b"up\n", b"ended ", b"done\n"
 
 
 def task_token(job: str, step: str, task: str) -> str:
-    """Return what marks a task's processes in a guest; it ends in a dot, so that none begins with another."""
+    """Return the token that marks a task's processes in a guest; it ends in a dot, so that no token begins with another."""
     return f"{job}.{step}.{task}."
 
 
@@ -59,5 +59,5 @@ REASONS = {
 
 
 def explain_end(reason: str) -> str:
-    """Return a clause that says why a VM ended."""
+    """Return why a VM ended, as a clause."""
     return REASONS.get(reason, reason)

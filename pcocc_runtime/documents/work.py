@@ -1,4 +1,4 @@
-"""What root's helper and its planner tell each other: the planner, which has no rights, offers, hears what root holds for the
+"""What root's helper and its planner tell each other: the planner, which has no rights, says what the job needs, hears what root holds for the
 job, and leaves a list of acts.
 
 Lines of JSON over two pipes. Root carries acts out one by one, in order (node/apply.py); it looks for nothing in their texts.
@@ -73,7 +73,7 @@ class Act(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What is left to do: `acts` in their order, the content of node.json, and what the plugin is told."""
+    """The work left for root: `acts` in their order, the content of node.json, and the answer to the plugin."""
 
     acts: tuple[Act, ...]
     node: str

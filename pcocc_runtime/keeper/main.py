@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def emit(event: Event) -> None:
-    """Write one event as a line of the step's stdout; a starter that is gone is no reason to fail."""
+    """Write one event as a line of the step's stdout; it does not matter if the starter is gone."""
     try:
         os.write(1, encode_event(event).encode())
     except OSError:

@@ -1,4 +1,4 @@
-"""`pcocc network` on the side of who types it: asks every node of a job at once and gathers what they say."""
+"""`pcocc network` where it is typed: asks every node of a job at once and gathers the answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HINT = "'scontrol show job' and slurmd's log on the nodes say more"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the nodes of a job said, in their order; `silent` are the nodes that said nothing, `failures` why, as far as known."""
+    """The answers of a job's nodes, in their order; `silent` are the nodes without one, `failures` says why, as far as known."""
 
     nodes: tuple[Answer, ...]
     silent: tuple[str, ...]
@@ -26,7 +26,7 @@ class Answers:
 
 
 def ask_nodes(job: str, words: Sequence[str]) -> Answers:
-    """Ask every node of a job; RequestError when it is not the caller's to ask, NodeError when no node answers."""
+    """Ask every node of a job; RequestError when it is another user's job, NodeError when no node answers."""
     ensure_job_number(job)
     running = read_running(job)
     if os.geteuid() not in (0, running.uid):

@@ -1,4 +1,4 @@
-"""What is broken where in a job's networks, from what all its nodes have found by asking."""
+"""What is broken in a job's networks, and where, judged from what each of its nodes has found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OUTWARD = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence about what was looked at: right, failed, or worth knowing."""
+    """One sentence about something that was checked: it is right, has failed, or is worth knowing."""
 
     level: str
     text: str
@@ -29,7 +29,7 @@ class Finding:
 
 
 def evaluate(nodes: Sequence[Answer], silent: Sequence[str], target: str | None) -> list[Finding]:
-    """Return what is right and what is not; `silent` nodes said nothing, `target` is what they tried to reach outside."""
+    """Return what is right and what is not; `silent` nodes gave no answer, `target` is what the others tried to reach outside."""
     found = [
         Finding(FAILED, f"{name} does not answer", f"see whether it is up with 'sinfo -n {name}', and slurmd's log there") for name in silent
     ]
@@ -103,7 +103,7 @@ def _find_dead(asked: Sequence[tuple[NodeFacts, ReachReport]]) -> set[int]:
 
 
 def _check_path(network: RoutedFacts, node: NodeFacts, one: ReachReport, home: str, there: set[int]) -> Iterator[Finding]:
-    """Yield what is wrong on the way from one node to the VMs of another (or its own)."""
+    """Yield what is wrong on the path from one node to the VMs of another (or its own)."""
     lost, narrow = sorted(one.lost & there), sorted(one.narrow & there)
     outer = network.mtu + TUNNEL_OVERHEAD
     port = addressing.vxlan_port(node.job, network.index)

@@ -1,4 +1,4 @@
-"""What a save can be told: the same words for `pcocc save` and for the task it starts."""
+"""The options of a save, which `pcocc save` and the task that it starts share."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """What is asked of a save: a new image's name, or None for a revision of the VM's; the drive's number; how."""
+    """What a save is to do: the name of a new image, or None for a revision of the VM's own; the drive's number; and how."""
 
     dest: str | None = None
     drive: int = 0
@@ -172,7 +172,7 @@ def find_layers(vm: SavedVm, every: Sequence[Repo]) -> Found:
 
 
 def ensure_room(vm: SavedVm, drive: int, work: WorkDirectory, target: Target) -> None:
-    """Raise RequestError before anything is done when the repository cannot have what is to be saved."""
+    """Raise RequestError, before anything is done, when the repository cannot store what is to be saved."""
     try:
         needed = vm.disk(drive).stat().st_blocks * 512
     except OSError as error:

@@ -33,7 +33,7 @@ OPERATIONS = {
 
 
 def run_operation(argv: Sequence[str]) -> int:
-    """Be the task: run the operation that `argv` begins with; the return value is the task's exit status."""
+    """Run, as the task, the operation that `argv` begins with; return the task's exit status."""
     verb, vm = argv[0], os.environ.get(ENV_VM_NAME, "")
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda number, _frame: _stop(verb, vm, number))
