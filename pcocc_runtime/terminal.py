@@ -66,6 +66,11 @@ class Meter:
 
         return watch
 
+    def note(self, text: str) -> None:
+        """Write a note on a line of its own, whatever progress is shown."""
+        self._line.clear()
+        say_note(text)
+
     def __enter__(self) -> Meter:
         return self
 
