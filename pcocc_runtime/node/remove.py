@@ -27,7 +27,7 @@ def remove() -> int:
     if not os.path.isdir(naming.STATE_DIR):
         return 0  # nothing was made here since the node was started
     folders, status = {PurePath(naming.RUN_DIR)}, 0
-    for job in records.jobs_with(".json"):
+    for job in sorted(records.jobs_with(".json")):
         try:
             folders |= _end_job(job)
         except (PcoccError, OSError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.machine import Machine, clean_machine
-from tests.releaselib.suites import KEPT, ROOT, SUITES, Suite
+from tests.releaselib.suites import KEPT, PACKAGED, ROOT, SUITES, Suite
 
 _BUILD = """
 packaging/build deb
@@ -27,7 +27,7 @@ class Built:
     lintian: str
 
 
-@pytest.fixture(scope="session", params=["bookworm", "trixie"])
+@pytest.fixture(scope="session", params=PACKAGED)
 def suite(request: pytest.FixtureRequest) -> Suite:
     """The release."""
     return SUITES[request.param]

@@ -22,9 +22,8 @@ printf '%s\\n' ClusterName=one SlurmctldHost=$(hostname) "$(slurmd -C | head -n 
 """
 # as the programs of the runtime do; every module, also those that only some sites or commands need
 IMPORT_ALL = """
-import importlib, re, sys
-exec(re.search(r"sys.path.*", open("/usr/libexec/pcocc/node").read())[0])
-import pathlib
+import importlib, pathlib, re, sys
+exec(re.search(r"sys.path.*", pathlib.Path("/usr/libexec/pcocc/node").read_text())[0])
 root = pathlib.Path("/usr/lib/pcocc")
 names = [".".join(path.relative_to(root).with_suffix("").parts) for path in sorted(root.rglob("*.py"))]
 for name in names:
@@ -99,7 +98,8 @@ def test_what_the_admin_took_away_stays_away(installed: Machine) -> None:
 
 
 def test_a_removal_leaves_jobs_without_us_working(installed: Machine) -> None:
-    said = installed.run("apt-get -qq remove --yes pcocc; srun --help; find / -xdev -name '*pcocc*' -not -path '/proc/*'")
+    installed.run("echo 'max-vms: 3' >/etc/pcocc/pcocc.yaml; apt-get -qq remove --yes pcocc")
+    said = installed.run("srun --help; find / -xdev -name '*pcocc*' -not -path '/proc/*'")
     assert "--pcocc-template" not in said and "/usr/lib/x86_64-linux-gnu/slurm-wlm/pcocc" not in said
     installed.run("apt-get -qq install --yes /srv/files/pcocc*_*.deb")
     assert "max-vms: 3" in installed.run("cat /etc/pcocc/pcocc.yaml")
