@@ -18,9 +18,12 @@ _NEW = "new"
 _STEPS = ("I: downloading packages", "I: installing", "installing Debian packages:")
 
 
-def ensure_root(suite: Suite, place: Place, fresh: bool) -> None:
-    """Make the root unless there is one of the same ingredients; RootError when the release cannot be had."""
-    argv = render_argv(suite, read_mirror(), read_apt_options())
+def ensure_root(suite: Suite, place: Place, fresh: bool, argv: Sequence[str] = ()) -> None:
+    """Make the root, by mmdebstrap's `argv` if that is given, unless there is one of the same ingredients.
+
+    RootError when the release cannot be had.
+    """
+    argv = argv or render_argv(suite, read_mirror(), read_apt_options())
     wanted = _digest(argv)
     made = place.record.read_text() if place.record.exists() else None
     if made == wanted and not fresh:
