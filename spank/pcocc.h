@@ -38,7 +38,7 @@ int client_post_opt(spank_t sp);
 int client_local_user(spank_t sp);
 
 /* stepd.c: slurmstepd, as root or as the task */
-int stepd_user_init(spank_t sp);
+int stepd_post_opt(spank_t sp);
 int stepd_task_privileged(spank_t sp);
 int stepd_task(spank_t sp);
 int stepd_exit(spank_t sp);

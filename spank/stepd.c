@@ -149,7 +149,9 @@ static void run_setup(uint32_t job, struct text *request)
 	set_failure("another boot step of this job holds the node");
 }
 
-int stepd_user_init(spank_t sp)
+/* Root's part of the boot step on this node. From 23.02 on no later hook but the tasks' may ask slurmctld: slurmstepd holds a lock of
+ * its own that each request needs. The step has no output yet: what its user shall read waits for stepd_task. */
+int stepd_post_opt(spank_t sp)
 {
 	uint32_t job = 0, step = 0, index = 0;
 	uid_t uid = 0;
@@ -173,7 +175,7 @@ int stepd_user_init(spank_t sp)
 		}
 		free(text.data);
 	}
-	return 0; /* a user's mistake must not drain the node: the tasks report it */
+	return 0; /* a failure here would drain the node: the tasks report it */
 }
 
 /* Opens the taps named for a rank and returns them as `5,6`. */
