@@ -21,6 +21,10 @@ from .place import USERS, MachineError, Place
 from .root import ensure_root
 
 _TESTS = "tests/node"
+_USAGE = """tests/node-machine [--dir DIR] test [PYTEST ARGS...]
+       tests/node-machine [--dir DIR] build | up [--fresh]
+       tests/node-machine [--dir DIR] run [--as USER] [--] COMMAND...
+       tests/node-machine [--dir DIR] status | down [--purge]"""
 _EPILOG = f"""
 A machine under emulation with Debian 13: systemd, cgroup v2, Slurm 24.11, two sockets of two CPUs in two NUMA nodes, huge pages,
 an IOMMU, an igb and an NVMe controller with virtual functions, and KVM. What is made of Debian's packages, and the memory of a
@@ -47,8 +51,7 @@ def main(argv: list[str]) -> int:
     try:
         if os.geteuid() != 0:
             raise MachineError("run as root: the machine's disk is made with chroot and mounts")
-        found: int = options.function(options)
-        return found
+        return _COMMANDS[options.command](options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except ReleaseError as error:
@@ -58,30 +61,25 @@ def main(argv: list[str]) -> int:
 
 def parse_options(argv: list[str]) -> argparse.Namespace:
     """Return the options; what follows `run` and `test` is the command's, and pytest's."""
-    parser = argparse.ArgumentParser(prog="tests/node-machine", description="A compute node in a virtual machine.", epilog=_EPILOG,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)  # fmt: skip
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="tests/node-machine", usage=_USAGE, description="A compute node in a virtual machine.",
+                                     epilog=_EPILOG, formatter_class=shape, allow_abbrev=False)  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="DIR", default=ROOT / "build/machine", help="where it is kept (build/machine)")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="make what is kept, and build this checkout")
-    build.set_defaults(function=run_build)
-    up = commands.add_parser("up", help="the same, and continue the machine; installs this checkout")
-    up.set_defaults(function=run_up)
-    for one in (build, up):
-        one.add_argument("--fresh", action="store_true", help="make all of it anew: what Debian has today")
-    run = commands.add_parser("run", help="run a command in the machine", usage="tests/node-machine run [--as USER] [--] COMMAND...")
-    run.add_argument("--as", dest="user", choices=("root", *USERS), default=USERS[0], help=f"the user ({USERS[0]})")
-    run.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
-    run.set_defaults(function=run_command)
-    test = commands.add_parser("test", help=f"run the tests of {_TESTS} in a machine of their own", add_help=False)
-    test.add_argument("words", nargs=argparse.REMAINDER, metavar="PYTEST ARGS")
-    test.set_defaults(function=run_tests)
-    commands.add_parser("status", help="show daemons, jobs and what pcocc left").set_defaults(function=run_status)
-    down = commands.add_parser("down", help="end the machine, as by pulling its plug")
-    down.add_argument("--purge", action="store_true", help="remove all that is kept, too")
-    down.set_defaults(function=run_down)
+    parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help=", ".join(_COMMANDS))
+    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     options.place = Place(options.dir.resolve())
-    return options
+    if options.command == "test":
+        return options
+    own = argparse.ArgumentParser(prog=f"tests/node-machine {options.command}", usage=_USAGE, allow_abbrev=False)
+    if options.command in ("build", "up"):
+        own.add_argument("--fresh", action="store_true", help="make all of it anew: what Debian has today")
+    elif options.command == "run":
+        own.add_argument("--as", dest="user", choices=("root", *USERS), default=USERS[0], help=f"the user ({USERS[0]})")
+        own.add_argument("words", nargs=argparse.REMAINDER)
+    elif options.command == "down":
+        own.add_argument("--purge", action="store_true", help="remove all that is kept, too")
+    return own.parse_args(options.words, options)
 
 
 def run_build(options: argparse.Namespace) -> int:
@@ -182,3 +180,6 @@ def run_down(options: argparse.Namespace) -> int:
     if options.purge:
         subprocess.run(["rm", "-rf", "--one-file-system", options.place.path], check=True)
     return 0
+
+
+_COMMANDS = {"build": run_build, "up": run_up, "run": run_command, "test": run_tests, "status": run_status, "down": run_down}

@@ -12,7 +12,7 @@ CPUS, MEGABYTES = 4, 4096
 FILES, SOCKETS = "/machine", "/sockets"  # where QEMU, in the root directory, finds the place and its sockets
 _KERNEL = (
     "root=/dev/vda rw console=ttyS0 quiet mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 audit=0 panic=-1 net.ifnames=0"
-    " intel_iommu=on iommu=nopt systemd.show_status=0 fsck.mode=skip"
+    " intel_iommu=on iommu=nopt systemd.show_status=0 fsck.mode=skip udev.event_timeout=1800"
 )
 
 
