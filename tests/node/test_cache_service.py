@@ -1,6 +1,5 @@
 """pcocc-cache.socket under the node's own systemd: VMs that run from copies, several users, a copier that is killed."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 
@@ -63,9 +62,9 @@ def test_vms_run_from_a_copy_that_is_the_services(node: Node, cluster: Job) -> N
 
 def test_users_at_the_same_time_share_one_copy(node: Node, layer: str) -> None:
     copy = f"{CACHE}/{layer[layer.index('data/'):]}"
-    assert launch(node, layer, "alice", "bob") == [{"told": [], "places": [copy]}] * 2 or \
-        {one["places"][0] for one in launch(node, layer, "alice", "bob")} == {copy}
+    assert [one["places"] for one in launch(node, layer, "alice", "bob")] == [[copy], [copy]]
     assert node.out(f"stat -c '%U %a %h' {copy}; ls -A {CACHE}/.tmp") == "pcocc-cache 444 1"
+    assert node.out(f"sha256sum {copy}").split()[0] == layer.rpartition("/")[2]
     wait_for(lambda: not units(node), lambda: units(node))
 
 
@@ -82,7 +81,6 @@ def test_of_a_copier_that_is_killed_one_line_is_told_and_the_next_one_copies(nod
     copy = again["places"][0]
     assert copy.startswith(f"{CACHE}/data/") and node.out(f"sha256sum {copy}").split()[0] == layer.rpartition("/")[2]
     assert node.out(f"ls -A {CACHE}/.tmp") == ""
-    assert hashlib.sha256(b"").hexdigest() != layer.rpartition("/")[2]
 
 
 def test_a_private_image_stays_its_owners(node: Node, layer: str) -> None:

@@ -19,7 +19,6 @@ def test_auto_finds_kvm_good_and_uses_it(node: Node, cluster: Job) -> None:
         words = node.read(f"/proc/{pid}/cmdline").split("\0")
         assert any(re.match(r"kvm\b", words[at + 1]) for at, word in enumerate(words[:-1]) if word == "-accel"), words
         assert "anon_inode:kvm-vm" in node.out(f"readlink /proc/{pid}/fd/*").split()
-    assert "AMD" in cluster.vm("cat /proc/cpuinfo") and cluster.vm("cat /sys/hypervisor/type 2>/dev/null || dmesg | grep -o kvm-clock | head -n1")
 
 
 def test_each_qemu_is_in_the_cgroup_of_its_task_with_what_slurm_gave_it(node: Node, cluster: Job) -> None:
