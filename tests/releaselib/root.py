@@ -18,9 +18,12 @@ NEW = "new"
 _STEPS = ("I: downloading packages", "I: installing", "installing Debian packages:")
 
 
-def ensure_root(suite: Suite, place: Place, fresh: bool) -> None:
-    """Make the root unless there is one of the same ingredients; RootError when the release cannot be had."""
-    argv = render_argv(suite, read_mirror(), read_apt_options())
+def ensure_root(suite: Suite, place: Place, fresh: bool, argv: Sequence[str] = ()) -> None:
+    """Make the root, by mmdebstrap's `argv` if that is given, unless there is one of the same ingredients.
+
+    RootError when the release cannot be had.
+    """
+    argv = argv or render_argv(suite, read_mirror(), read_apt_options())
     ensure_made(suite.name, place, argv, _digest(argv), fresh)
 
 
