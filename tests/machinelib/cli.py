@@ -29,11 +29,11 @@ _EPILOG = f"""
 A machine under emulation with Debian 13: systemd, cgroup v2, Slurm 24.11, two sockets of two CPUs in two NUMA nodes, huge pages,
 an IOMMU, an igb and an NVMe controller with virtual functions, and KVM. What is made of Debian's packages, and the memory of a
 machine that has booted, are kept below build/machine until what they are made of changes; `up` continues that machine in
-seconds, on a disk of its own, and installs this checkout in it. Run as root.
+seconds, on a disk of its own, and installs this checkout's packages in it. Run as root.
 
     tests/node-machine test                       # all of {_TESTS}, in a machine of their own, which ends with them
     tests/node-machine test -k reboot             # pytest's words
-    tests/node-machine up                         # may be called again: installs what has changed
+    tests/node-machine up                         # again, with what has changed: ends the machine that runs
     tests/node-machine run srun --pcocc-template=tiny:2 -l hostname
     tests/node-machine run --as root journalctl -b
     tests/node-machine status                     # exit 1 when something is wrong, or left without a job
@@ -92,7 +92,7 @@ def run_build(options: argparse.Namespace) -> int:
 def _ensure_kept(place: Place, fresh: bool) -> list[str]:
     """Make what is missing; return the names of what was made anew."""
     parts = {"root": lambda: ensure_root(place, fresh), "disk": lambda: ensure_disk(place), "saved machine": lambda: machine.ensure_saved(place),
-             "this checkout": lambda: project.ensure_built(place)}  # fmt: skip
+             "packages": lambda: project.ensure_built(place)}  # fmt: skip
     made = []
     for name, ensure in parts.items():
         start = time.monotonic()
@@ -110,17 +110,19 @@ def run_up(options: argparse.Namespace) -> int:
 
 
 def _up(place: Place, fresh: bool = False) -> list[str]:
-    """Bring the machine up; one that runs goes on unless what it was made of has changed. Return what was made anew."""
+    """Bring the machine up, unless one runs with all that is wanted; return what was made anew."""
     if fresh:
         machine.stop(place)
     made = _ensure_kept(place, fresh)
-    if machine.find_pid(place) is None:
-        start = time.monotonic()
-        machine.restore(place)
-        say(f"the machine continues, after {time.monotonic() - start:.1f} s")
+    if machine.find_pid(place) is not None and project.is_installed(place):
+        return made
+    machine.stop(place)
     start = time.monotonic()
-    if project.ensure_installed(place):
-        say(f"installed, and its node is idle, after {time.monotonic() - start:.1f} s")
+    machine.restore(place)
+    say(f"the machine continues, after {time.monotonic() - start:.1f} s")
+    start = time.monotonic()
+    project.install(place)
+    say(f"installed, and its node is idle, after {time.monotonic() - start:.1f} s")
     return made
 
 

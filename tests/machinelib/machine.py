@@ -28,6 +28,7 @@ test -e /dev/kvm || { echo no KVM in it; exit 1; }
 systemctl stop slurmd slurmctld
 sync
 """
+_LOGS = "journalctl --boot --no-pager; tail -n 100 /var/log/slurm/*.log"
 
 
 def ensure_saved(place: Place) -> bool:
@@ -42,7 +43,9 @@ def ensure_saved(place: Place) -> bool:
         wait_up(place, BOOT_PATIENCE)
         done = ssh.run(place, ["sh", "-ec", _SETTLE])
         if done.returncode:
-            raise MachineError(f"the machine has booted, and is not well: {done.stdout.strip() or done.stderr.strip()}")
+            log = place.path / "boot.log"
+            log.write_text(ssh.run(place, ["sh", "-c", _LOGS]).stdout)
+            raise MachineError(f"the machine has booted, and is not well: {done.stdout.strip() or done.stderr.strip()}; see {log}")
         _save(place)
     finally:
         stop(place)

@@ -10,14 +10,15 @@ from tests.releaselib.root import NEW, ensure_made
 
 from .place import Place
 
-SUITE, PYTHON = "trixie", "3.13"
-# what README asks of a node is the last line; libpython is for the object that srun opens
-_PACKAGES = f"""
+SUITE = "trixie"
+# the last two lines are what our packages depend on, which tests/packaging looks at: the machine reaches no mirror
+_PACKAGES = """
 systemd-sysv udev dbus openssh-server iproute2 iputils-ping procps psmisc pciutils util-linux-extra numactl kmod e2fsprogs netbase
 linux-image-amd64 nvme-cli busybox-static strace xz-utils zstd
 munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins
-qemu-system-x86 qemu-utils nftables dnsmasq-base openssh-client python3 libpython{PYTHON}
-""".split()
+qemu-system-x86 qemu-utils nftables dnsmasq-base openssh-client
+python3 python3-yaml python3-pyroute2 python3-pycdlib python3-dnspython python3-cffi-backend libpython3.13
+"""
 
 
 def ensure_root(place: Place, fresh: bool) -> bool:
@@ -36,7 +37,7 @@ def render_argv(mirror: str, apt_options: Sequence[str]) -> list[str]:
         "--variant=minbase",
         *(f"--aptopt={option}" for option in aptopts),
         *(f"--dpkgopt={option}" for option in (*excluded, "force-unsafe-io")),
-        f"--include={','.join(_PACKAGES)}",
+        f"--include={','.join(_PACKAGES.split())}",
         SUITE,
         NEW,
         f"deb {mirror} {SUITE} main",

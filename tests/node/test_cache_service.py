@@ -13,7 +13,7 @@ MEGABYTES = 192  # of a layer whose copy takes seconds
 # as a launcher of a VM does; what it is told comes out as JSON
 LAUNCHER = """
 import json, os, re, shutil, sys, tempfile
-sys.path.insert(0, re.search('path.insert\\\\(0, "(.*)"', open(shutil.which("pcocc")).read())[1])
+sys.path.insert(0, open(shutil.which("pcocc")).read().partition("sys.path[:] = [")[2].split('"')[1])
 from pathlib import Path
 from pcocc_runtime.cache.place import locate_image
 from pcocc_runtime.documents.image_cache import ImageCache
@@ -41,7 +41,7 @@ def layer(node: Node) -> Iterator[str]:
 def launch(node: Node, path: str, *users: str) -> list[dict[str, list[str]]]:
     """Be launchers of users' at the same time; return what each was told and where its layers are."""
     node.out("rm -f /srv/said.*")
-    ways = " & ".join(f"setpriv --reuid={user} --regid={user} --init-groups python3 -IS /srv/launcher.py {path} >/srv/said.{user}" for user in users)
+    ways = " & ".join(f"setpriv --reuid={user} --regid={user} --init-groups python3 -I /srv/launcher.py {path} >/srv/said.{user}" for user in users)
     node.out(f"({ways} & wait)")
     return [json.loads(node.read(f"/srv/said.{user}")) for user in users]
 
@@ -71,7 +71,7 @@ def test_users_at_the_same_time_share_one_copy(node: Node, layer: str) -> None:
 def test_of_a_copier_that_is_killed_one_line_is_told_and_the_next_one_copies(node: Node, layer: str) -> None:
     part, name = f"{CACHE}/.tmp/{layer.rpartition('/')[2]}", "pcocc-cache@*"
     killing = f"until test -s {part}; do sleep 0.01; done; systemctl kill --signal=KILL '{name}'; ls {part}"
-    said = node.out(f"({killing}) & setpriv --reuid=alice --regid=alice --init-groups python3 -IS /srv/launcher.py {layer}; wait")
+    said = node.out(f"({killing}) & setpriv --reuid=alice --regid=alice --init-groups python3 -I /srv/launcher.py {layer}; wait")
     told = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     assert told["places"] == [layer] and len(told["told"]) == 1 and "without an answer" in told["told"][0]
     assert part in said.splitlines(), "what it left"
@@ -87,6 +87,6 @@ def test_a_private_image_stays_its_owners(node: Node, layer: str) -> None:
     node.out(f"chown alice {layer}; chmod 400 {layer}")
     [told] = launch(node, layer, "alice")
     assert told["places"] == ["descriptor"]
-    done = node.run(f"setpriv --reuid=bob --regid=bob --init-groups python3 -IS /srv/launcher.py {layer}")
+    done = node.run(f"setpriv --reuid=bob --regid=bob --init-groups python3 -I /srv/launcher.py {layer}")
     assert done.returncode == 1 and "cannot be read here: Permission denied" in done.stderr
     assert node.out(f"stat -c '%U %a' {CACHE}/private") == "pcocc-cache 700"
