@@ -103,7 +103,8 @@ class NodeFacts:
     """A node and the job's part on it; ValueError when one field contradicts another.
 
     `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this node's VMs by rank,
-    eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are in seconds.
+    eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are in seconds. `kvm_expected`: where guests
+    are emulated all the same, somebody should know.
     """
 
     job: int
@@ -120,6 +121,7 @@ class NodeFacts:
     interfaces: Mapping[int, tuple[InterfaceFacts, ...]]
     reach: tuple[Reach, ...]
     forwards: tuple[PortForward, ...]
+    kvm_expected: bool = False
 
     def __post_init__(self) -> None:
         _ensure_layout(self)

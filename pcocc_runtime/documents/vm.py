@@ -29,6 +29,7 @@ class VmFacts(Record):
     directory: str
     accel: str
     accel_why: str
+    kvm_expected: bool
     disks: dict[str, str]
     cpus: int
     emulator_cores: int

@@ -13,10 +13,11 @@ PREFIX = "@pcocc "  # begins each line of the keeper's: JSON follows
 
 
 class Started(Record):
-    """QEMU runs, with this accelerator for this reason."""
+    """QEMU runs, with this accelerator for this reason; `kvm_expected`: an emulation is to be told of."""
 
     accel: str
     why: str
+    kvm_expected: bool
     vm: str
     node: str
 

@@ -177,7 +177,7 @@ class Keeper:
             self.paused = False
 
     def _greeted(self) -> None:
-        emit(Started(self.facts.accel, self.facts.accel_why, self.name, self.facts.node))
+        emit(Started(self.facts.accel, self.facts.accel_why, self.facts.kvm_expected, self.name, self.facts.node))
         if not self.facts.address and self.looking == "booting":
             self._note_answer()
         if self.facts.cpus:

@@ -90,6 +90,7 @@ class BootWatch:
         self.alive: set[str] = set()  # nodes that VMs have been heard of from
         self.reported = False
         self.said: list[str] = []
+        self.is_slow = False
         self.lost = 0.0
         self.begin = time.monotonic()
         self.progress = BootProgress(vms)
@@ -152,7 +153,7 @@ class BootWatch:
         match event:
             case Started():
                 self.started.add(event.vm)
-                self.progress.name_accelerator(event.accel, event.why)
+                self._note_accelerator(event)
             case Ready():
                 self._note_ready(event)
             case Silent():
@@ -169,6 +170,13 @@ class BootWatch:
                 )
             case Ended():
                 self._note_end(event)
+
+    def _note_accelerator(self, event: Started) -> None:
+        """Tell once of VMs that are emulated where they should not be; the others of a job are as slow."""
+        if event.accel == "tcg" and event.kvm_expected and not self.is_slow:
+            self.is_slow = True
+            self._tell(f"pcocc: note: {event.vm} on {event.node} is emulated, about ten times slower than with KVM: {event.why}")
+        self.progress.name_accelerator(event.accel)
 
     def _note_ready(self, event: Ready) -> None:
         self.ready.add(event.vm)

@@ -24,12 +24,12 @@ from pcocc_runtime.documents.vm_events import (
 from pcocc_runtime.documents.vm_state import VmState, decode_state, encode_state
 from pcocc_runtime.qemu.qmp import Unreadable, parse_message
 
-FACTS = VmFacts(12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", {"disk0": "/d"}, 2, 1, 20, "/a")
+FACTS = VmFacts(12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", True, {"disk0": "/d"}, 2, 1, 20, "/a")
 MEMBERS = Members(
     (("10.200.0.0/16", ((0, 1), (3, 3))),), ((0, 22, 60222),), ((2, "alice"), (2, "worker")), 4, (("n1", (0, 1)), ("n2", (2, 3))), 300
 )
 EVENTS: dict[str, Any] = {
-    '{"event":"started","accel":"tcg","why":"w","vm":"vm0","node":"n1"}': Started("tcg", "w", "vm0", "n1"),
+    '{"event":"started","accel":"tcg","why":"w","kvm_expected":true,"vm":"vm0","node":"n1"}': Started("tcg", "w", True, "vm0", "n1"),
     '{"event":"ready","seconds":3.25,"vm":"vm0","node":"n1"}': Ready(3.25, "vm0", "n1"),
     '{"event":"silent","seconds":300,"console":["a","b"],"vm":"vm0","node":"n1"}': Silent(300, ["a", "b"], "vm0", "n1"),
     '{"event":"disk-error","reason":"r","disk":"d","vm":"vm0","node":"n1"}': DiskError("r", "d", "vm0", "n1"),

@@ -17,7 +17,7 @@ from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, S
 from pcocc_runtime.vm import boot_progress, starter
 from pcocc_runtime.vm.starter import BootWatch
 
-UP = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "tests", vm, "n1"), Ready(1, vm, "n1"))]
+UP = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "tests", False, vm, "n1"), Ready(1, vm, "n1"))]
 KILLED = "srun: error: n2: task 1: Killed"
 STEP_ENDS = "srun: error: *** STEP 7.0 ON n1 CANCELLED AT 2024 ***"
 REPORTED, CANCELLED, SPREAD, LATE = "reported", "cancelled", "spread", "late"  # what a step waits for
@@ -224,3 +224,9 @@ def test_a_line_without_end_is_not_kept() -> None:
     os.close(writer)
     assert not lines.read() and heard == ["(a line of more than 1048576 bytes)"]
     os.close(reader)
+
+
+def test_emulation_where_kvm_was_expected_is_told_of_once(boot: Boot, said: Said) -> None:
+    slow = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "it may not be opened", True, vm, "n1"), Ready(1, vm, "n1"))]
+    assert boot.run(*slow) == wire.BOOT_READY
+    assert said() == "pcocc: note: vm0 on n1 is emulated, about ten times slower than with KVM: it may not be opened\n"
