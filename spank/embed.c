@@ -25,7 +25,7 @@ static int start_python(void *python)
 	if (!initialize || !run)
 		return -1;
 	initialize(0);
-	return run("import sys; sys.path.insert(0, '" PCOCC_PYTHON_PATH "')", NULL);
+	return run("import sys; sys.path[:] = ['" PCOCC_PYTHON_PATH "', *sys.path, " PCOCC_PYTHON_LIBRARIES "]", NULL);
 }
 
 /* With CHECK_PASSED the answer is lines `key value`, with CHECK_REFUSED text for stderr, with CHECK_BROKEN what could not run. */

@@ -2,6 +2,7 @@
 #include "pcocc.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,7 +214,8 @@ static int boot_task_privileged(spank_t sp)
 {
 	uint32_t job = 0, rank = 0;
 	struct text fds = { 0 };
-	char probe[16];
+	char probe[16], kvm[16];
+	size_t length = 0;
 	int host = -1;
 
 	if (setup.state != SETUP_DONE)
@@ -234,6 +236,8 @@ static int boot_task_privileged(spank_t sp)
 		snprintf(probe, sizeof(probe), "%d", sock);
 		spank_setenv(sp, ENV_TAP_FDS, fds.data, 1);
 		spank_setenv(sp, ENV_PROBE_FD, probe, 1);
+		snprintf(kvm, sizeof(kvm), "%d", find_line(setup.output, "kvm", &length) ? open(KVM_DEVICE, O_RDWR) : -1);
+		spank_setenv(sp, ENV_KVM_FD, kvm, 1); /* whoever may run VMs here gets it, and for them */
 	}
 	free(fds.data);
 	return 0;

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 from typing import IO
 
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
+from pcocc_runtime.documents.wire import KVM_DEVICE
 from pcocc_runtime.documents.work import MAX_LINE, Offer, Work, decode_held, encode_line
 from pcocc_runtime.networks import acts, host
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_wishes
@@ -37,8 +39,9 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     facts = host.read_host(step, plans)  # names may take their time, while root claims the node
     held = decode_held(question.readline(MAX_LINE + 1))
     made = acts.plan_acts(step.job, plans, held.nat, facts)
-    node = encode_node(describe_node(step, plans, site, held)).decode()
-    answer.write(encode_line(Work(made, node, acts.render_answer(step, plans, site.resource_sets))))
+    node = encode_node(describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE))).decode()
+    kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""  # has the plugin hand it to who may not open it
+    answer.write(encode_line(Work(made, node, acts.render_answer(step, plans, site.resource_sets) + kvm)))
 
 
 def ensure_admitted(step: BootStep, site: Site) -> None:

@@ -84,6 +84,7 @@ class BootWatch:
         self.alive: set[str] = set()  # nodes that VMs have been heard of from
         self.reported = False
         self.said: list[str] = []
+        self.is_slow = False
         self.lost = 0.0
         self.begin = time.monotonic()
         self.progress = BootProgress(vms)
@@ -146,7 +147,7 @@ class BootWatch:
         match event:
             case Started():
                 self.started.add(event.vm)
-                self.progress.name_accelerator(event.accel, event.why)
+                self._note_accelerator(event)
             case Ready():
                 self._note_ready(event)
             case Silent():
@@ -164,6 +165,13 @@ class BootWatch:
             case Ended():
                 self._note_end(event)
 
+    def _note_accelerator(self, event: Started) -> None:
+        """Tell once of VMs that are emulated where they should not be; the others of a job are as slow."""
+        if event.accel == "tcg" and event.kvm_expected and not self.is_slow:
+            self.is_slow = True
+            self._tell(f"pcocc: note: {event.vm} on {event.node} is emulated, about ten times slower than with KVM: {event.why}")
+        self.progress.name_accelerator(event.accel)
+
     def _note_ready(self, event: Ready) -> None:
         self.ready.add(event.vm)
         if len(self.ready) == self.vms and self.state in ("booting", "losing"):
@@ -175,7 +183,7 @@ class BootWatch:
         if event.vm not in self.started:
             self._fail(
                 f"pcocc: error: the QEMU of {event.vm} on {event.node} did not begin within {event.seconds} s\n"
-                "hint: what it opens may hang there: look at the file systems of its disks, and into the node's kernel log"
+                "hint: a file that it opens may hang: look at the file systems of its disks, and into the node's kernel log"
             )
             return
         tail = "".join(f"\n  {event.vm} console| {line}" for line in event.console)

@@ -17,7 +17,7 @@ from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, S
 from pcocc_runtime.vm import boot_progress, starter
 from pcocc_runtime.vm.starter import BootWatch
 
-UP = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "tests", vm, "n1"), Ready(1, vm, "n1"))]
+UP = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "tests", False, vm, "n1"), Ready(1, vm, "n1"))]
 KILLED = "srun: error: n2: task 1: Killed"
 STEP_ENDS = "srun: error: *** STEP 7.0 ON n1 CANCELLED AT 2024 ***"
 REPORTED, CANCELLED, SPREAD, LATE = "reported", "cancelled", "spread", "late"  # what a step waits for
@@ -183,7 +183,7 @@ def test_what_is_wrong_with_a_running_vm_is_told(boot: Boot, said: Said) -> None
     assert boot.run(*UP, DiskError("it is full", "/d", "vm0", "n1"), StillOn("vm1", "n1"), "from qemu", "@pcocc nonsense") == "ready"
     lines = said().splitlines()
     assert lines[0] == "pcocc: error: vm0 on n1 is stopped: it is full (/d)" and lines[2].startswith("pcocc: error: vm1 on n1 did not power off")
-    assert lines[4] == "from qemu" and lines[5].startswith("pcocc: error: what a VM's keeper has said cannot be read (") and len(lines) == 6
+    assert lines[4] == "from qemu" and lines[5].startswith("pcocc: error: a VM's keeper sent what cannot be read (") and len(lines) == 6
 
 
 def test_a_node_that_has_lost_the_step_is_told_and_nobody_waits_for_its_end(boot: Boot, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,3 +224,9 @@ def test_a_line_without_end_is_not_kept() -> None:
     os.close(writer)
     assert not lines.read() and heard == ["(a line of more than 1048576 bytes)"]
     os.close(reader)
+
+
+def test_emulation_where_kvm_was_expected_is_told_of_once(boot: Boot, said: Said) -> None:
+    slow = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "it may not be opened", True, vm, "n1"), Ready(1, vm, "n1"))]
+    assert boot.run(*slow) == wire.BOOT_READY
+    assert said() == "pcocc: note: vm0 on n1 is emulated, about ten times slower than with KVM: it may not be opened\n"
