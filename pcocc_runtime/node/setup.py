@@ -41,7 +41,7 @@ def set_up(confdir: str) -> int:
     if len(request) > MAX_REQUEST:
         raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
     step = parse_boot_step(request.splitlines())
-    process.leave_step(step.step)
+    process.leave_step(step.job, step.step)
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
     try:
@@ -108,7 +108,7 @@ def _claim(step: BootStep, scratch: str) -> Record:
     stepd = process.find_process(step.stepd)
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
-    group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.step)
+    group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.job, step.step)
     record = Record(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
     records.write_record(record)
     return record
