@@ -186,3 +186,9 @@ def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
         if label in boots:
             found.append(Listed(int(job), label, user, partition, used, name, *boots[label]))
     return tuple(sorted(found, key=lambda one: one.job))
+
+
+def parse_slurmd_version(shown: str) -> str | None:
+    """Return the release in what `scontrol show slurmd` prints, None when it names none."""
+    found = re.search(r"(?m)^Version\s*=\s*(\S+)", shown)
+    return found[1] if found else None
