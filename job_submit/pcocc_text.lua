@@ -14,6 +14,7 @@ local MAX_KEYS = 16 -- of a size line, which has five
 local MAX_SHOWN = 200
 local MAX_DIGITS = 15 -- a double counts exactly so far
 local MAX_CPUS = 4096
+local KEPT_LENGTH = tonumber("@=KEPT_LENGTH@")
 local MAX_MEMORY = 1073741824 -- MiB
 
 text.MAX_WORDS = 128 -- of a job's partitions, and of what else may be several
@@ -24,7 +25,7 @@ function text.trim(line)
     return (string.gsub(string.sub(line, 1, MAX_SHOWN), "%c", "?"))
 end
 
--- How the strings of ours begin, by their first eight characters. The names between @ are rows of documents/wire.py, which the
+-- How the strings of ours begin, by their first eight characters. The names between @ are rows of documents/wire*.py, which the
 -- build fills in.
 local BEGINNINGS = {}
 for beginning, kind in pairs({
@@ -32,13 +33,14 @@ for beginning, kind in pairs({
     ["@=SENT_OPTION@@=OPTION_TEMPLATE@="] = "typed",
     ["@=JOB_TEMPLATE@="] = "canonical",
     ["@=JOB_SIZE@="] = "size",
+    ["@=JOB_KEPT@="] = "kept",
 }) do
     assert(not string.find(beginning, "@"), "pcocc_text.lua is not installed: meson install makes one that works")
     BEGINNINGS[string.sub(beginning, 1, 8)] = { kind = kind, text = beginning }
 end
 
--- Returns the template text and the size line among the strings SPANK plugins send along, nil when there are none; of one that
--- is too long, enough to tell that it is. What stands behind the first MAX_ENTRIES, more than all plugins send, counts as not
+-- Returns the template text, the size line and the name of what is kept, among the strings SPANK plugins send along, nil where there
+-- are none; of one that is too long, enough to tell that it is. What stands behind the first MAX_ENTRIES, more than all plugins send, counts as not
 -- there: who forges that much could have left it out.
 function text.find_request(spank_env)
     if type(spank_env) ~= "table" then
@@ -55,7 +57,15 @@ function text.find_request(spank_env)
             found[ours.kind] = string.sub(entry, #ours.text + 1, #ours.text + MAX_TEXT + 1)
         end
     end
-    return found.typed or found.canonical, found.size
+    return found.typed or found.canonical, found.size, found.kept
+end
+
+-- Returns the job's AdminComment with the name of the file that keeps its cluster, or the comment alone where the name is none.
+function text.add_kept(comment, kept)
+    if not kept or #kept ~= KEPT_LENGTH or not string.match(kept, "^%x+$") then
+        return comment
+    end
+    return (comment and comment ~= "" and comment .. " " or "") .. "@=KEPT_MARK@" .. kept
 end
 
 -- Adds a word to a list that is a set too, unless it is there already.
