@@ -1,23 +1,59 @@
 /* srun, sbatch and salloc: decides whether a step runs in VMs, and has them booted for it. */
 #include "client.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BOOT_PATIENCE (MAX_PATIENCE / 2) /* seconds; a boot step makes the namespaces in its first one or two */
 
 static bool vm_mode; /* this srun's tasks run in VMs */
+static struct words typed; /* in front of its command */
+
+/* Tells whether a word is written as a set of VMs. */
+static bool is_set(const char *word)
+{
+	return !strncmp(word, "vm", 2) && word[2] && strspn(word + 2, "vm0123456789[],-") == strlen(word + 2);
+}
+
+/* --pcocc-vm has a value or none: of `--pcocc-vm vm0 cmd` Slurm makes the command `vm0 cmd`, or the script vm0. */
+static void check_command(bool local)
+{
+	if (!typed.vm || *typed.vm || !typed.command || !is_set(typed.command) || (!local && access(typed.command, F_OK) == 0))
+		return;
+	complain("without a value it means all VMs, and the next word is the command; a program of such a name is run by its path",
+		 "--pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm=%s", typed.command);
+	exit(1);
+}
+
+/* Tells whether this is an salloc that leaves the job to others, with the option or a beginning of it that salloc knows. */
+static bool leaves_job(void)
+{
+	for (char **word = typed.all; word && *word; word++) {
+		size_t length = strlen(*word);
+		if (length >= strlen("--no-s") && !strncmp(*word, "--no-shell", length))
+			return !strcmp(program_invocation_short_name, "salloc");
+	}
+	return false;
+}
 
 void client_init(spank_t sp)
 {
 	(void)sp;
+	bool local = spank_context() == S_CTX_LOCAL;
+
 	forget_inherited_options();
-	unsetenv(ENV_STEP_VMS);
-	if (spank_context() == S_CTX_LOCAL)
-		size_srun();
+	drop_step_variables();
+	read_own_words(&typed);
+	if (local)
+		find_target(&typed);
 	if (!target.in_job || target.other)
 		drop_job_variables();
+	if (local)
+		size_srun(&typed);
+	check_command(local);
 }
 
 static bool wants_check(void)
@@ -55,10 +91,12 @@ static bool mark_vm_step(void)
 {
 	long vms = count_job_vms();
 
+	name_wishes(&typed);
 	if (vms > 0)
 		return name_vms(options.vm, vms);
 	if (target.other)
-		complain("the first srun --pcocc-vm inside the job boots them", "no VMs of job %u run", target.other);
+		complain("the first srun --pcocc-vm inside the job boots them; one with --jobid does where salloc --no-shell made the job",
+			 "no VMs of job %u run", target.other);
 	else
 		complain("submit the job with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
 			 "--pcocc-vm needs a job with VMs, and this one has none");
@@ -88,6 +126,8 @@ int client_post_opt(spank_t sp)
 		}
 		if (options.vm)
 			spank_job_control_setenv(sp, JOB_BATCH_VM, *options.vm ? options.vm : "vm0", 1);
+		if (options.template && leaves_job())
+			keep_cluster(sp);
 		drop_variables();
 		return 0;
 	}
@@ -145,6 +185,7 @@ int client_local_user(spank_t sp)
 		complain("report this fault", "srun does not know its job in this hook");
 		return -1;
 	}
+	rename_programs(sp);
 	if (ensure_vms(job))
 		return 0;
 	undo(job, step);

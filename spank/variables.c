@@ -69,3 +69,13 @@ void drop_job_variables(void)
 
 	drop(names, sizeof(names) / sizeof(*names));
 }
+
+/* What an srun around this one has left for its own tasks. */
+void drop_step_variables(void)
+{
+	static const char *const names[] = {
+		ENV_STEP_VMS, ENV_STEP_EXPORT, ENV_STEP_PROGRAMS, ENV_STEP_BCAST, ENV_FIRST_WORD, ENV_BEFORE_FD,
+	};
+
+	drop(names, sizeof(names) / sizeof(*names));
+}

@@ -1,7 +1,7 @@
 """What the plugin in C, the filter in Lua and the runtime in Python call by the same name: each row is such a name.
 
 The build renders the rows for the other two languages (spank/render_wire.py): into wire.h, and into the filter where it says
-@ROW@. Imports nothing: it is on the way of every VM step.
+@ROW@. Imports nothing: it is on the way of every VM step. More rows are in documents/wire_steps.py.
 """
 
 from __future__ import annotations
