@@ -22,7 +22,7 @@ void client_init(spank_t sp)
 
 static bool wants_check(void)
 {
-	return options.template || options.image_count || options.mount_count || options.user_data;
+	return options.template || options.image_count || options.mount_count || options.user_data || options.user_data_force;
 }
 
 /* Names the VMs of a set in the step's environment, after a look that the job has them. */

@@ -1,7 +1,6 @@
 """What the plugin in C, the filter in Lua and the runtime in Python call by the same name: each row is such a name.
 
-The build renders the rows for the other two languages (spank/render_wire.py): into wire.h, and into the filter where it says
-@ROW@. Imports nothing: it is on the way of every VM step.
+spank/render_wire.py renders them into wire.h, and into the filter where it says @ROW@. Imports nothing: VM steps wait for it.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ OPTION_NO_VM = "no-pcocc-vm"
 OPTION_IMAGE = "pcocc-image"
 OPTION_MOUNT = "pcocc-mount"
 OPTION_USER_DATA = "pcocc-user-data"
+OPTION_USER_DATA_FORCE = "pcocc-user-data-force"
 OPTION_BOOT = "pcocc-boot"  # internal: makes a step the boot step, its value names the resource sets of its VMs
 SENT_OPTION = "SLURM_SPANK_OPTION_pcocc_"  # before such a name where Slurm hands an option on: the plugin is called pcocc
 
@@ -22,9 +22,9 @@ VAR_VM = "PCOCC_VM"
 VAR_IMAGE = "PCOCC_IMAGE"
 VAR_MOUNT = "PCOCC_MOUNT"
 VAR_USER_DATA = "PCOCC_USER_DATA"
+VAR_USER_DATA_FORCE = "PCOCC_USER_DATA_FORCE"
 
-# what the checked request leaves with the job: to job_submit as JOB_*, and so to the job's environment, where Slurm puts SLURM_SPANK_
-# before it
+# what the checked request leaves with the job: to job_submit as JOB_*, and so to the job's environment, after SLURM_SPANK_
 JOB_CLUSTER = "PCOCC_CLUSTER"  # the frozen cluster, documents/cluster.py
 JOB_TEMPLATE = "PCOCC_TEMPLATE"  # its canonical text
 JOB_SIZE = "PCOCC_SIZE"  # vms=2;cpus=1;memory=512;exclusive=0;sets=default:2

@@ -43,6 +43,7 @@ _HOST_ONLY = frozenset(
         wire.VAR_IMAGE,
         wire.VAR_MOUNT,
         wire.VAR_USER_DATA,
+        wire.VAR_USER_DATA_FORCE,
         wire.VAR_VM,
     ]
 )
