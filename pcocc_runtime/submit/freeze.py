@@ -9,6 +9,7 @@ from pcocc_runtime.documents.cluster import Cluster, Group, sets_text
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.settings import checks
+from pcocc_runtime.settings.numbers import find_number_notes
 from pcocc_runtime.site.check import find_set
 from pcocc_runtime.site.resource_sets import find_obstacle
 from pcocc_runtime.site.site import Site
@@ -38,6 +39,8 @@ def freeze(request: Request, site: Site, every: Mapping[str, Template], caller: 
     for part in request.parts:
         chosen = inherit.resolve(every, part.template, site.default_set)
         inherit.check_sizes(chosen)
+        own = [one for one in (chosen.template, *chosen.sources.values()) if not one.is_site]
+        notes += dict.fromkeys(note for one in own for note in find_number_notes(one.node) if note not in notes)
         resource_set = _choose_set(chosen, site)
         for one, filling in _split(part, chosen, caller, sum(group.count for group in groups)):
             submission = Submission(one, request, site, caller, filling, user_data, path, notes)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.settings.numbers import HINT, find_odd_numbers
 from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
 from pcocc_runtime.submit import jinja
 from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config
@@ -29,8 +29,6 @@ from pcocc_runtime.submit.user_data_parts import (
 )
 
 _WHOLE = Part("", "")
-_OCTAL = re.compile(r"[-+]?0[0-7_]+")
-_SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+")
 
 
 class Told(NamedTuple):
@@ -120,18 +118,9 @@ def _read(part: Part, text: str) -> tuple[Node | None, list[Told]]:
     return tree, [Told(Fault(f"{one.key} is {one.message}", hint), part, False, one.line) for one in twice]
 
 
-def _find_numbers(node: Node, part: Part) -> Iterator[Told]:
-    """Yield numbers that are not what they look like to people: 010 and 1:30 (YAML 1.1)."""
-    if isinstance(node.value, dict):
-        for key, child in node.value.items():
-            if key != "permissions":  # where octal is meant, and cloud-init takes it for that
-                yield from _find_numbers(child, part)
-    elif isinstance(node.value, tuple):
-        for child in node.value:
-            yield from _find_numbers(child, part)
-    elif isinstance(node.value, int) and (_OCTAL.fullmatch(node.raw) or _SIXTIES.fullmatch(node.raw)):
-        message = f"{node.path} is {node.raw}, which is the number {node.value} in YAML"
-        yield Told(Fault(message, "put it in quotes if it is text, or write the number that is meant"), part, False, node.line)
+def _find_numbers(tree: Node, part: Part) -> Iterator[Told]:
+    for node in find_odd_numbers(tree, sixties=True):
+        yield Told(Fault(f"{node.path} is {node.raw}, which is the number {node.value} in YAML", HINT), part, False, node.line)
 
 
 def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings.checks import Problems
+from pcocc_runtime.settings.numbers import find_number_notes
 from pcocc_runtime.site import admission
 from pcocc_runtime.site.check import add_new, find_set
 from pcocc_runtime.site.site import Site
@@ -25,6 +26,7 @@ def check_own(site: Site, every: Mapping[str, Template], caller: Caller, problem
     for one in every.values():
         if one.is_site or one.is_image:
             continue
+        notes += find_number_notes(one.node)
         parents: Problems = []  # check_templates tells of those
         chosen = inherit.resolve_known(every, one.name, site.default_set, parents)
         for error in [*freeze.find_problems(chosen, site, caller, notes), *_find_denials(chosen, site)]:

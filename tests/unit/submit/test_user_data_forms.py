@@ -251,3 +251,11 @@ def test_the_same_note_is_said_once_and_few_of_many(ask: Ask, tmp_path: Path) ->
     assert noted(ask("mine:5,tiny", user_data="ud")).count("\n") == 0
     (tmp_path / "ud").write_text(CONFIG + "".join(f"k{n}: 010\n" for n in range(50)))
     assert noted(ask(user_data="ud")).splitlines()[8:] == ["and 42 more; 'pcocc template check' tells all of a template's"]
+
+
+def test_a_text_in_place_of_its_path_names_its_cure(ask: Ask, tmp_path: Path) -> None:
+    user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: |\n    #cloud-config\n    packages: [vim]\n")
+    said = refused(ask("mine"))
+    assert "templates.yaml:3: mine.user-data: is a text in place of a path" in said and "leave out the '|' and the line #cloud-config" in said
+    user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: |\n    #!/bin/sh\n    exit 0\n")
+    assert refused(ask("mine")).endswith("\nhint: write the text into a file, and its path here")
