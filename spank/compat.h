@@ -1,4 +1,4 @@
-/* Slurm's releases, 22.05 to 26.05, as one: each difference is a type or a function here, which checks of meson.build choose. */
+/* What differs between Slurm 22.05 and 26.05, as types and functions that are the same for all; checks in meson.build choose. */
 #ifndef PCOCC_COMPAT_H
 #define PCOCC_COMPAT_H
 
@@ -11,7 +11,7 @@
 
 #include "config.h"
 
-/* 23.11: hostlist_t, a pointer before, is what it pointed to. */
+/* From 23.11 on hostlist_t is a struct; before, it was a pointer to it. */
 typedef __typeof__(slurm_hostlist_create(NULL)) hosts_t;
 
 static inline slurm_step_id_t id_of_step(uint32_t job, uint32_t step)
@@ -19,7 +19,7 @@ static inline slurm_step_id_t id_of_step(uint32_t job, uint32_t step)
 	return (slurm_step_id_t){ .job_id = job, .step_id = step, .step_het_comp = NO_VAL };
 }
 
-/* 25.11: these four take a step's id instead of two numbers. */
+/* From 25.11 on these four functions take a step's id instead of two numbers. */
 static inline int load_steps(uint32_t job, job_step_info_response_msg_t **steps)
 {
 #if HAVE_STEPS_BY_ID
@@ -50,7 +50,7 @@ static inline void complete_job(uint32_t job, uint32_t status)
 #endif
 }
 
-/* 23.11: with flags. */
+/* From 23.11 on with flags, which are 0 here. */
 static inline void kill_step(uint32_t job, uint32_t step, uint16_t signal_number)
 {
 #if HAVE_STEPS_BY_ID
@@ -63,7 +63,7 @@ static inline void kill_step(uint32_t job, uint32_t step, uint16_t signal_number
 #endif
 }
 
-/* 26.05: by a step's id, too. */
+/* From 26.05 on this takes a step's id, too. */
 static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 {
 #if HAVE_JOB_BY_ID
@@ -73,8 +73,8 @@ static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 #endif
 }
 
-/* Has a task run a program, given by its path, with `count` words and its own command behind them. From 23.11 on Slurm does that
- * when this hook has returned; before, the task becomes the program here, and what returns is a failure. */
+/* Makes a task run the program words[0], with the other words and then the task's own command as arguments. From 23.11 on Slurm
+ * does that after this hook has returned. Before, the task becomes the program here, and this returns only when that fails. */
 static inline int prepend_words(spank_t sp, int count, const char **words)
 {
 #if HAVE_SPANK_PREPEND_TASK_ARGV

@@ -1,4 +1,4 @@
-/* The only place that starts processes as root: libexec/pcocc/node, with nothing of the user's but its stdin. */
+/* The only place that starts a process as root: libexec/pcocc/node, which gets nothing from the user but its stdin. */
 #include "pcocc.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@
 
 #define TIME_LIMIT_MS 30000
 #define NOT_FOUND 127 /* the exit status of a child that found no program, as in sh */
-#define START_LIMIT_MS 600000 /* slurmd's start: many jobs may have to be released, and nobody waits */
+#define START_LIMIT_MS 600000 /* at slurmd's start many jobs may have to be released, and nobody waits for that */
 
 static const char program[] = PCOCC_LIBEXEC "/node";
 static char *const clean_environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL };
@@ -34,7 +34,7 @@ static int text_file(const char *text)
 	return fd;
 }
 
-/* slurmstepd protects itself from the OOM killer; its children shall not inherit that. */
+/* slurmstepd is exempt from the OOM killer; its children must not be. */
 static void reset_oom_score(void)
 {
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
@@ -43,7 +43,7 @@ static void reset_oom_score(void)
 		close(fd); /* else exec does */
 }
 
-/* In the forked child: only async-signal-safe calls, slurmstepd has threads. Returns only when it fails. */
+/* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
 static void become_helper(const char *verb, int input, int output, int notes)
 {
 	char *const argv[] = { (char *)program, (char *)verb, NULL };
@@ -65,7 +65,7 @@ static void become_helper(const char *verb, int input, int output, int notes)
 	_exit(NOT_FOUND);
 }
 
-/* Tells whether the helper came to its own end in time, and with which status. */
+/* Returns true when the helper ended by itself within the limit, in ms, and sets its exit status. */
 static bool wait_for_helper(pid_t child, int limit, int *exit_status)
 {
 	int status = 0;
@@ -114,7 +114,7 @@ static void explain_failure(struct helper_result *result)
 	result->output = text.data;
 }
 
-/* What the helper writes to stderr is for the admin: other jobs' leftovers, or a fault of its own. */
+/* What the helper writes to stderr is for the admins, and goes to slurmd's log. */
 static void log_notes(char *notes)
 {
 	for (char *line; (line = strsep(&notes, "\n"));)
@@ -142,7 +142,7 @@ void run_helper(const char *verb, const char *input, struct helper_result *resul
 	close(err);
 }
 
-/* In a process that outlives a slurmd which is started anew: it must not keep the port that slurmd listens at. */
+/* A process that may outlive slurmd must not hold the port at which the next slurmd listens. */
 static void close_sockets(void)
 {
 	struct stat status;
@@ -152,7 +152,7 @@ static void close_sockets(void)
 			close(fd);
 }
 
-/* Starts a helper nobody waits for but the process that tells slurmd's log how it went: slurmd must not be held up at its start. */
+/* Starts a helper without holding slurmd up: a process of its own waits for it and writes to slurmd's log when it fails. */
 void spawn_start_helper(void)
 {
 	struct helper_result result = { 0 };

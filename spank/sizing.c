@@ -1,4 +1,4 @@
-/* How many tasks an srun has, and where: one task a VM. srun reads that from its environment before it hears of our options. */
+/* How many tasks an srun has, and where: one for each VM. Variables tell srun, which reads them before it knows our options. */
 #include "client.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 struct target target;
 
-/* Returns the number of VMs of `TPL[:N],...`, 0 when the text is not of that form (the client check says why). */
+/* Returns the number of VMs of `TPL[:N],...`, or 0 when the text has another form, which the request's check tells. */
 static long count_vms(const char *template)
 {
 	long total = 0;
@@ -24,7 +24,7 @@ static long count_vms(const char *template)
 	}
 	return total;
 }
-/* Returns the number of VMs of the job a VM step goes to: the job's environment knows, or its boot step. */
+/* Returns the number of VMs of the job that a VM step belongs to, from the environment, or from the boot step of another job. */
 long count_job_vms(void)
 {
 	struct boot_step boot;
@@ -50,7 +50,7 @@ static uint32_t job_number(const char *text)
 	return text ? (uint32_t)strtoul(text, NULL, 10) : 0;
 }
 
-/* Returns the number of tasks of a step in the VMs of a set, or of a job with VMs; 0 when it is not ours to say. */
+/* Returns the number of tasks: of a step, the VMs of its set; of a new job, its VMs; 0 to leave it to srun. */
 static long count_tasks(const char *set, const char *template)
 {
 	if (set && !strncmp(set, "vm", 2))
@@ -60,7 +60,7 @@ static long count_tasks(const char *set, const char *template)
 	return count_vms(template);
 }
 
-/* Sizes this srun; what its user typed himself, as -n, wins over these variables. */
+/* Sets the size of this srun by variables; options that the user typed, such as -n, win over them. */
 void size_srun(void)
 {
 	struct words typed;

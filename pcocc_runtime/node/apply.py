@@ -53,7 +53,7 @@ def _carry_out(job: int, act: Act) -> None:
         except NodeError as error:
             raise _explain(error) from None
     else:
-        raise NodeError(f"the planner of this node's networks asks for {act.kind!r}", hint="this is a fault of pcocc; report it")
+        raise NodeError(f"the planner of this node's networks asks for {act.kind!r}", hint="this is a bug in pcocc: please report it")
 
 
 def _explain(error: NodeError) -> NodeError:

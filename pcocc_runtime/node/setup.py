@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
@@ -19,6 +19,7 @@ from pcocc_runtime.networks import nat
 from pcocc_runtime.node import accelerator, apply, doing, planner, reclaim, records, removal
 from pcocc_runtime.node.records import Record
 from pcocc_runtime.system import files, locks, ports, process, trust
+from pcocc_runtime.system.cgroups import parse_step_group
 
 _OTHERS_SECONDS = 5.0  # a set-up spends for jobs whose slurmstepd was killed
 _LEFT_SECONDS = 0.5  # and for what users have left in directories
@@ -40,6 +41,7 @@ def set_up(confdir: str) -> int:
     if len(request) > MAX_REQUEST:
         raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
     step = parse_boot_step(request.splitlines())
+    process.leave_step(step.step)
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
     try:
@@ -110,7 +112,8 @@ def _claim(step: BootStep, scratch: str) -> Record:
     stepd = process.find_process(step.stepd)
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
-    record = Record(step.job, step.step, step.uid, stepd, scratch, nat=old.nat if old else None)
+    group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.step)
+    record = Record(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
     records.write_record(record)
     return record
 

@@ -17,6 +17,7 @@ from pcocc_runtime.slurm.text import (
     field_of,
     parse_job,
     parse_listed,
+    parse_presence,
     parse_running,
     parse_steps,
 )
@@ -35,6 +36,27 @@ def read_boot_steps(job: int) -> tuple[Step, ...]:
         return parse_steps(process.run(["scontrol", "--oneliner", "show", "step", str(job)]))
     except NodeError:
         return ()
+
+
+def is_step_whole(job: int, step: Step) -> bool | None:
+    """Tell whether a step of the caller's job has its slurmstepd on all its nodes, None when Slurm does not say."""
+    argv = ["sstat", "--noheader", "--parsable2", "--pidformat", f"--jobs={job}.{step.name.rpartition('.')[2]}"]
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return parse_presence(done.stdout, done.stderr)
+
+
+def list_nodes(text: str) -> list[str]:
+    """Return the names in a list of nodes such as n[1-3]."""
+    return process.run(["scontrol", "show", "hostnames", text]).split()
+
+
+def read_launch_seconds() -> float:
+    """Return how long an srun waits for its nodes to begin with a step, a prolog included (slurm.conf(5))."""
+    shown = process.run(["scontrol", "show", "config"])
+    return float(sum(int(one) for one in re.findall(r"(?m)^(?:BatchStartTimeout|MessageTimeout)\s*=\s*(\d+)", shown)))
 
 
 def cancel_step_of(job: int, pid: int) -> None:

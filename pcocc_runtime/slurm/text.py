@@ -48,11 +48,12 @@ def mebibytes(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A running boot step as `JOB.STEP`, and the srun that started it."""
+    """A running boot step as `JOB.STEP`, the srun that started it, and its nodes as Slurm writes a list."""
 
     name: str
     host: str
     pid: int
+    nodes: str = ""
 
     def is_of(self, pid: int, host: str) -> bool:
         """Tell whether the srun with this pid on this host, whose name may have a domain, started the step."""
@@ -66,8 +67,18 @@ def parse_steps(text: str) -> tuple[Step, ...]:
         fields = dict(re.findall(r"(\S+?)=(\S*)", line))
         host, _, pid = fields.get("SrunHost:Pid", "").partition(":")
         if fields.get("Name") == BOOT_STEP and pid.isdigit():
-            found.append(Step(fields["StepId"], host, int(pid)))
+            found.append(Step(fields["StepId"], host, int(pid), fields.get("NodeList", "")))
     return tuple(found)
+
+
+def parse_presence(output: str, complaints: str) -> bool | None:
+    """Tell from what `sstat --pidformat` has written whether a step has its slurmstepd on all its nodes; None when it does not say.
+
+    It writes a line for each node, but nothing at all when one of them knows no such step.
+    """
+    if re.search(r"(?m)^[^|\n]+\|[^|\n]+\|", output):
+        return True
+    return None if complaints.strip() else False
 
 
 @dataclass(frozen=True, slots=True)

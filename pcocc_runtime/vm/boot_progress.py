@@ -1,4 +1,4 @@
-"""How a boot is shown to who waits for it: lines of its step, and a progress line."""
+"""How a boot is shown to the user who waits for it: the lines of its step, and a progress line."""
 
 from __future__ import annotations
 

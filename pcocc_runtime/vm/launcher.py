@@ -95,7 +95,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
 
 
 def tell(task: Task, node: NodeFacts, text: str) -> None:
-    """Say what is no error: the starter of the boot step shows what comes on stdout at once."""
+    """Write a note: the starter of the boot step shows at once what comes on stdout."""
     print(f"pcocc: {naming.vm_name(task.rank)} on {node.name}: {one_line(text)}", flush=True)
 
 
@@ -136,7 +136,7 @@ def size_task(task: Task, group: Group) -> Task:
 def describe_vm(
     task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath, watch: int
 ) -> VmFacts:
-    """Return what the keeper has to know."""
+    """Return what the keeper needs to know."""
     return VmFacts(
         job=task.job,
         rank=task.rank,

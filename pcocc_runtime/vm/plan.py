@@ -80,7 +80,7 @@ def count_vcpus(task: Task, group: Group) -> int:
     """Return the number of the guest's CPUs: the task's, less what the template keeps for QEMU."""
     if group.emulator_cores >= task.cpus:
         raise RequestError(
-            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves the guest none of {task.cpus} CPUs",
+            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves none of the {task.cpus} CPUs to the guest",
             f"ask for more CPUs: -c {group.emulator_cores + 1}",
         )
     return task.cpus - group.emulator_cores

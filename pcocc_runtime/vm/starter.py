@@ -25,6 +25,7 @@ from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_j
 from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
+from pcocc_runtime.vm.stepd_watch import StepdWatch
 
 # what Slurm says when a step ends with its job, as every boot step does
 _STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
@@ -86,6 +87,8 @@ class BootWatch:
         self.started: set[str] = set()
         self.ready: set[str] = set()
         self.ended: set[str] = set()
+        self.alive: set[str] = set()  # nodes that VMs have been heard of from
+        self.reported = False
         self.said: list[str] = []
         self.is_slow = False
         self.lost = 0.0
@@ -96,6 +99,7 @@ class BootWatch:
         """Run the step to its end; the status is that of its srun."""
         child = start_step(argv, environment)
         self.pid = child.pid
+        stepds = StepdWatch(self.job, child.pid)
         selector = selectors.DefaultSelector()
         assert child.stdout is not None and child.stderr is not None  # start_step pipes both
         for pipe, handle in ((child.stdout, self._hear_step), (child.stderr, self._hear_srun)):
@@ -110,11 +114,27 @@ class BootWatch:
                 elif not key.data.read():
                     selector.unregister(key.fileobj)
                     open_pipes -= 1
-            if not self._has_answered():
+            if self._has_answered() or self.reported:
+                stepds.stop()
+            else:
                 self.progress.show(len(self.started), len(self.ready))
+                self._look_at_nodes(stepds)
             if self.state == "losing" and time.monotonic() > self.lost + LAST_WORDS:
                 self._cancel()
         return self._end(child.wait())
+
+    def _look_at_nodes(self, stepds: StepdWatch) -> None:
+        """Tell what srun does not: that a node has lost its part of the step, or does not begin with it."""
+        if self.state != "booting":
+            return
+        if nodes := stepds.find_delay(self.alive):
+            self._tell(f"pcocc: the VMs' slurmstepd has not started yet on {nodes}, or has ended at once\n"
+                       f"hint: Slurm's prolog may still run there; slurmd's log on {nodes} says more")  # fmt: skip
+        if nodes := stepds.find_end(self.alive):
+            self._tell(f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
+                       f"hint: slurmd's log on {nodes} says why; try again, or leave it out with --exclude")  # fmt: skip
+            self._report(wire.BOOT_FAILED)  # the step itself may take Slurm a minute to end
+            self._cancel()
 
     def _has_answered(self) -> bool:
         return self.state in ("up", "ending")
@@ -129,6 +149,7 @@ class BootWatch:
         except ValueError as error:
             self._tell(f"pcocc: error: {error}")
             return
+        self.alive |= {event.node} if event else set()
         match event:
             case Started():
                 self.started.add(event.vm)
@@ -168,7 +189,7 @@ class BootWatch:
         if event.vm not in self.started:
             self._fail(
                 f"pcocc: error: the QEMU of {event.vm} on {event.node} did not begin within {event.seconds} s\n"
-                "hint: what it opens may hang there: look at the file systems of its disks, and into the node's kernel log"
+                "hint: a file that it opens may hang: look at the file systems of its disks, and into the node's kernel log"
             )
             return
         tail = "".join(f"\n  {event.vm} console| {line}" for line in event.console)
@@ -218,7 +239,7 @@ class BootWatch:
             cancel_step_of(self.job, self.pid)
 
     def _end(self, status: int) -> int:
-        if self._has_answered():
+        if self._has_answered() or self.reported:
             return status
         if any(not step.is_of(self.pid, os.uname().nodename) for step in read_boot_steps(self.job)):
             self._report(wire.BOOT_JOINED)  # another srun of this job was first
@@ -235,6 +256,7 @@ class BootWatch:
         """Tell the waiting srun how the boot went, once."""
         report(word)
         os.close(wire.STATUS_FD)
+        self.reported = True
 
     def _tell(self, text: str) -> None:
         self.progress.clear()

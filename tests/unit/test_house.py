@@ -122,7 +122,7 @@ def within(verb: str) -> str:
     return "\n".join(["import pcocc_runtime.node.main", *local])
 
 
-@pytest.mark.parametrize(("verb", "most"), [("set_up", 2200), ("release", 1200), ("start", 2200)])
+@pytest.mark.parametrize(("verb", "most"), [("set_up", 2200), ("release", 1200), ("start", 2200), ("remove", 1500)])
 def test_what_root_reads_can_be_read_in_one_sitting(verb: str, most: int, capsys: pytest.CaptureFixture[str]) -> None:
     code = within(verb)
     names = loaded(code)

@@ -105,7 +105,7 @@ def test_an_event_is_a_line_and_is_read_as_it_was_written(line: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"event": 3}', '{"event": "ready", "vm": "vm0", "node": "n1"}', "[" * 100_000])
 def test_a_damaged_event_is_one_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match="what a VM's keeper has said cannot be read") as error:
+    with pytest.raises(ValueError, match="a VM's keeper sent what cannot be read") as error:
         decode_event(PREFIX + text)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
@@ -140,7 +140,7 @@ def test_a_keepers_answers_are_lines_and_are_read_as_they_were_given(line: bytes
     assert found == answer and type(found) is type(answer)
 
 
-@pytest.mark.parametrize("message", [{}, {"event": "STOP"}, Unreadable("a line that is no JSON")])
+@pytest.mark.parametrize("message", [{}, {"event": "STOP"}, Unreadable("a line that is not JSON")])
 def test_what_no_keeper_answers_is_refused(message: Any) -> None:
     with pytest.raises(ValueError, match="a line that is no"):
         save.decode_answer(message)

@@ -149,5 +149,5 @@ def test_a_keeper_that_is_killed_has_abandoned_its_vm(start: Start) -> None:
 @pytest.mark.parametrize("text", ["", "{}", '{"job": "7"}'])
 def test_a_keeper_that_was_told_nothing_says_so(text: str) -> None:
     done = subprocess.run([sys.executable, "-IS", "-c", PROGRAM, text], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stderr.startswith("pcocc: error: what the launcher told the keeper of its VM cannot be read: ")
+    assert done.returncode == 1 and done.stderr.startswith("pcocc: error: the VM's description by its launcher cannot be read: ")
     assert done.stderr.count("\n") == 2 and "hint: " in done.stderr

@@ -92,7 +92,7 @@ def test_a_damaged_cluster_is_one_sentence_for_steps_and_for_operations(director
 
 def test_an_operation_knows_where_its_vm_is(directory: Path) -> None:
     assert [operations._find_node(12, vm) for vm in ("vm1", "vm3")] == ["n1", "n2"]
-    for job, vm, said in ((12, "vm4", "it is not known on which node vm4 runs"), (13, "vm1", "the VMs of job 13 are not running on this node")):
+    for job, vm, said in ((12, "vm4", "the node of vm4 is not known"), (13, "vm1", "the VMs of job 13 are not running on this node")):
         with pytest.raises(NodeError, match=said):
             operations._find_node(job, vm)
 
