@@ -1,4 +1,4 @@
-/* srun, sbatch and salloc: which step goes into VMs, and that the VMs are booted for it. */
+/* srun, sbatch and salloc: decides whether a step runs in VMs, and has them booted for it. */
 #include "client.h"
 
 #include <errno.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BOOT_PATIENCE (MAX_PATIENCE / 2) /* s. A boot step makes the namespaces in its first one or two */
+#define BOOT_PATIENCE (MAX_PATIENCE / 2) /* seconds; a boot step makes the namespaces in its first one or two */
 
 static bool vm_mode; /* this srun's tasks run in VMs */
 static struct words typed; /* in front of its command */
@@ -61,7 +61,7 @@ static bool wants_check(void)
 	return options.template || options.image_count || options.mount_count || options.user_data;
 }
 
-/* Names the VMs of a set in the step's environment, after a look that the job has them. */
+/* Checks that the job has the VMs of a set, and names them in the step's environment. */
 static bool name_vms(const char *set, long vms)
 {
 	char all[32], ranged[8192], *name = NULL;
@@ -74,7 +74,7 @@ static bool name_vms(const char *set, long vms)
 	if (right)
 		setenv(ENV_STEP_VMS, ranged, 1);
 	else
-		complain("write a node set such as vm[0-3,7]", "--pcocc-vm=%s is no set of VMs", set);
+		complain("write a node set such as vm[0-3,7]", "--pcocc-vm=%s is not a set of VMs", set);
 	while (right && (name = slurm_hostlist_shift(wanted))) {
 		right = slurm_hostlist_find(known, name) >= 0;
 		if (!right)
@@ -103,7 +103,7 @@ static bool mark_vm_step(void)
 	return false;
 }
 
-/* A refused request ends the tool here, with its own sentence as the only one. */
+/* A refused request ends srun, sbatch or salloc here, so that Slurm adds no message to ours. */
 int client_post_opt(spank_t sp)
 {
 	bool local = spank_context() == S_CTX_LOCAL;
@@ -139,7 +139,7 @@ int client_post_opt(spank_t sp)
 	return 0;
 }
 
-/* What srun has made by now must go again: nothing else ends an allocation whose srun just exits. */
+/* Ends the step or the allocation that srun has made: nothing else does when srun just exits. */
 static void undo(uint32_t job, uint32_t step)
 {
 	if (target.in_job)
@@ -148,7 +148,7 @@ static void undo(uint32_t job, uint32_t step)
 		complete_job(job, 1);
 }
 
-/* Has the step's tasks wait for the job's namespace, in seconds; a step that only looks waits less (pcocc_runtime/slurm/steps.py). */
+/* Tells the step's tasks for how many seconds they wait for the job's namespace; `pcocc network` asks for less itself. */
 static void set_patience(long left)
 {
 	char seconds[24];
@@ -160,7 +160,7 @@ static void set_patience(long left)
 	setenv(ENV_PATIENCE, seconds, 1);
 }
 
-/* Returns when the VMs run or are being booted, false when they do not; their user has been told why. */
+/* Returns true once the VMs run or are being booted; false when they cannot be, and the user has been told why. */
 static bool ensure_vms(uint32_t job)
 {
 	struct boot_step boot;
@@ -170,7 +170,7 @@ static bool ensure_vms(uint32_t job)
 		return false;
 	}
 	enum boot_outcome outcome = boot.running ? VMS_BOOT : start_boot_step(job);
-	/* what is missing long after they booted has ended */
+	/* a namespace that is missing long after the boot will not appear any more */
 	set_patience(outcome == VMS_RUN ? 0 : BOOT_PATIENCE - (boot.running ? boot.age : 0));
 	return outcome != VMS_FAILED;
 }

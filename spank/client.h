@@ -1,10 +1,10 @@
-/* What the files share that only run in srun, sbatch and salloc, with the user's rights. */
+/* Shared by the files that run only in srun, sbatch and salloc, with the user's rights. */
 #ifndef PCOCC_CLIENT_H
 #define PCOCC_CLIENT_H
 
 #include "pcocc.h"
 
-/* words.c: what a user typed in front of srun's command; NULL for what he did not */
+/* words.c: what the user typed in front of srun's command; NULL where he typed nothing */
 struct words {
 	const char *template;
 	const char *vm; /* "" without a value */
@@ -16,16 +16,16 @@ struct words {
 	bool no_vm;
 	bool bcast;
 	bool programs; /* --multi-prog */
-	bool placed; /* he says where the tasks run, or how many on a node */
+	bool placed; /* the user says where the tasks run, or how many run on a node */
 };
 void read_words(int count, char **words, struct words *found);
 void read_own_words(struct words *found); /* once in a process */
 
 /* sizing.c */
 struct target {
-	bool in_job; /* srun makes a step: inside a job, or of the one --jobid names */
+	bool in_job; /* srun makes a step of a job: of the one it runs in, or of the one --jobid names */
 	uint32_t job; /* which that is */
-	uint32_t other; /* that of --jobid, when it is another than the job srun was typed in; else 0 */
+	uint32_t other; /* the job that --jobid names, when it is not the one srun runs in; else 0 */
 };
 extern struct target target;
 void find_target(const struct words *typed);

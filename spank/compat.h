@@ -1,4 +1,4 @@
-/* Slurm's releases, 22.05 to 26.05, as one: each difference is a type or a function here, which checks of meson.build choose. */
+/* What differs between Slurm 22.05 and 26.05, as types and functions that are the same for all; checks in meson.build choose. */
 #ifndef PCOCC_COMPAT_H
 #define PCOCC_COMPAT_H
 
@@ -12,7 +12,7 @@
 #include "config.h"
 #include "wire.h"
 
-/* 23.11: hostlist_t, a pointer before, is what it pointed to. */
+/* From 23.11 on hostlist_t is a struct; before, it was a pointer to it. */
 typedef __typeof__(slurm_hostlist_create(NULL)) hosts_t;
 
 static inline slurm_step_id_t id_of_step(uint32_t job, uint32_t step)
@@ -20,7 +20,7 @@ static inline slurm_step_id_t id_of_step(uint32_t job, uint32_t step)
 	return (slurm_step_id_t){ .job_id = job, .step_id = step, .step_het_comp = NO_VAL };
 }
 
-/* 25.11: these four take a step's id instead of two numbers. */
+/* From 25.11 on these four functions take a step's id instead of two numbers. */
 static inline int load_steps(uint32_t job, job_step_info_response_msg_t **steps)
 {
 #if HAVE_STEPS_BY_ID
@@ -51,7 +51,7 @@ static inline void complete_job(uint32_t job, uint32_t status)
 #endif
 }
 
-/* 23.11: with flags. */
+/* From 23.11 on with flags, which are 0 here. */
 static inline void kill_step(uint32_t job, uint32_t step, uint16_t signal_number)
 {
 #if HAVE_STEPS_BY_ID
@@ -64,7 +64,7 @@ static inline void kill_step(uint32_t job, uint32_t step, uint16_t signal_number
 #endif
 }
 
-/* 26.05: by a step's id, too. */
+/* From 26.05 on this takes a step's id, too. */
 static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 {
 #if HAVE_JOB_BY_ID
@@ -77,9 +77,9 @@ static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 /* 23.11: see prepend_program(). */
 enum { SRUN_NAMES_PROGRAMS = !HAVE_SPANK_PREPEND_TASK_ARGV };
 
-/* Has a task run a program, given by its path, with its own command behind it. From 23.11 on Slurm does that when this hook has
- * returned; before, the program takes the place of the command's first word, and finds that in ENV_FIRST_WORD. Of a step of several
- * programs (--multi-prog) these releases show no task's words here: their srun has put the program in front of all (programs.c). */
+/* Makes a task run a program, given by its path, with the task's own command as arguments. From 23.11 on Slurm does that after this
+ * hook has returned; before, the program takes the place of the command's first word, and finds that in ENV_FIRST_WORD. Of a step of
+ * several programs (--multi-prog) these releases show no task's words here: their srun has put the program in front of all (programs.c). */
 static inline int prepend_program(spank_t sp, const char *path)
 {
 #if HAVE_SPANK_PREPEND_TASK_ARGV

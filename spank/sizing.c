@@ -1,4 +1,4 @@
-/* How many tasks an srun has, and where: one task a VM. srun reads that from its environment before it hears of our options. */
+/* How many tasks an srun has, and where: one for each VM. Variables tell srun, which reads them before it knows our options. */
 #include "client.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 struct target target;
 
-/* Returns the number of VMs of `TPL[:N],...`, 0 when the text is not of that form (the client check says why). */
+/* Returns the number of VMs of `TPL[:N],...`, or 0 when the text has another form, which the request's check tells. */
 static long count_vms(const char *template)
 {
 	long total = 0;
@@ -25,7 +25,7 @@ static long count_vms(const char *template)
 	return total;
 }
 
-/* Returns the number of VMs of the job a VM step goes to: the job's environment knows, its boot step, or what was kept of it. */
+/* Returns the number of VMs of the job that a VM step belongs to: from the environment, the boot step, or what was kept of the job. */
 long count_job_vms(void)
 {
 	struct boot_step boot;
@@ -53,7 +53,7 @@ static uint32_t job_number(const char *text)
 	return text ? (uint32_t)strtoul(text, NULL, 10) : 0;
 }
 
-/* Returns the number of tasks of a step in the VMs of a set, or of a job with VMs; 0 when it is not ours to say. */
+/* Returns the number of tasks: of a step, the VMs of its set; of a new job, its VMs; 0 to leave it to srun. */
 static long count_tasks(const char *set, const char *template)
 {
 	if (set && !strncmp(set, "vm", 2))
@@ -72,7 +72,7 @@ void find_target(const struct words *typed)
 	target = (struct target){ .in_job = job || getenv("SLURM_JOB_ID"), .job = job, .other = job != here ? job : 0 };
 }
 
-/* Sizes this srun; what its user typed himself, as -n, wins over these variables. */
+/* Sets the size of this srun by variables; options that the user typed, such as -n, win over them. */
 void size_srun(const struct words *typed)
 {
 	char number[24];

@@ -9,7 +9,7 @@
 
 enum { OTHER = 1, TEMPLATE, VM, NO_VM, JOB, TASKS, PLACING, EXPORT, BCAST, PROGRAMS };
 
-/* Those that matter here; the others only tell where the command begins. */
+/* Options that matter here. The others are listed to find out where the command begins. */
 static const struct option own[] = {
 	{ OPTION_TEMPLATE, required_argument, NULL, TEMPLATE },
 	{ OPTION_VM, optional_argument, NULL, VM },
@@ -76,7 +76,7 @@ static void fill_table(void)
 	add_options(next, without_value, no_argument);
 }
 
-/* An option that srun does not have is another plugin's, and may have a value of its own: a word is taken for that. */
+/* An option that srun does not have is another plugin's; the next word is taken for its value, unless that is an option. */
 static void pass_unknown(int count, char **words)
 {
 	const char *word = words[optind - 1];
@@ -125,7 +125,7 @@ static void note(struct words *found, int option, const char *value)
 	}
 }
 
-/* Reads the options in front of the command; of one that is repeated the last counts. */
+/* Reads the options in front of the command. The last of several equal ones counts. */
 void read_words(int count, char **words, struct words *found)
 {
 	int option = 0, errors = opterr;
@@ -144,7 +144,7 @@ void read_words(int count, char **words, struct words *found)
 	optind = 0;
 }
 
-/* Reads this process's own command line; what is found lives as long as the process. */
+/* Reads this process's own command line. The strings found live as long as the process. */
 void read_own_words(struct words *found)
 {
 	static char line[128 * 1024];

@@ -23,8 +23,7 @@ VAR_IMAGE = "PCOCC_IMAGE"
 VAR_MOUNT = "PCOCC_MOUNT"
 VAR_USER_DATA = "PCOCC_USER_DATA"
 
-# what the checked request leaves with the job: to job_submit as JOB_*, and so to the job's environment, where Slurm puts SLURM_SPANK_
-# before it
+# what the checked request leaves with the job: for job_submit as JOB_*, in the job's environment with SLURM_SPANK_ before it
 JOB_CLUSTER = "PCOCC_CLUSTER"  # the frozen cluster, documents/cluster.py
 JOB_TEMPLATE = "PCOCC_TEMPLATE"  # its canonical text
 JOB_SIZE = "PCOCC_SIZE"  # vms=2;cpus=1;memory=512;exclusive=0;sets=default:2
@@ -45,6 +44,8 @@ ENV_BOOT = "PCOCC_BOOT"  # documents/boot.py
 ENV_TASK_MEMORY = "PCOCC_TASK_MEMORY"  # MiB, 0 for no limit
 ENV_TAP_FDS = "PCOCC_TAP_FDS"  # descriptors: 5,6
 ENV_PROBE_FD = "PCOCC_PROBE_FD"  # a socket in the job's namespace
+ENV_KVM_FD = "PCOCC_KVM_FD"  # /dev/kvm, opened by root for who may not; negative where it is not to be used
+KVM_DEVICE = "/dev/kvm"
 
 BOOT_STEP = "pcocc-vms"  # the boot step's name in Slurm
 EXIT_DUPLICATE = 75  # of its task where the job has another boot step

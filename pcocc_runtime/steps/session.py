@@ -72,7 +72,7 @@ def find_members(directory: str) -> Members | None:
     try:
         with open(f"{directory}/{MEMBERS_FILE}") as stream:
             return decode_members(stream.read())
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # root makes the directory, and gives it away when all else is there
         return None
 
 

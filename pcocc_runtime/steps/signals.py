@@ -1,4 +1,4 @@
-"""Signals of a step's task: they are the guest's command's."""
+"""Signals that a step's task receives are passed on to its command in the guest."""
 
 from __future__ import annotations
 

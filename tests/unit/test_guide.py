@@ -50,6 +50,8 @@ $ cat >x <<'EOF'
 > EOF
 $ echo 1
 1
+# id -u
+0
 ```
 ```sh
 not typed
@@ -58,7 +60,7 @@ not typed
 
 
 def test_boxes_become_commands() -> None:
-    assert parse_page(PAGE) == [Typed("cat >x <<'EOF'\na:\n\n  b\nEOF", (), 3), Typed("echo 1", ("1",), 8)]
+    assert parse_page(PAGE) == [Typed("cat >x <<'EOF'\na:\n\n  b\nEOF", (), 3), Typed("echo 1", ("1",), 8), Typed("id -u", ("0",), 10, True)]
     with pytest.raises(ValueError, match="line 2: a box begins"):
         parse_page("```console\nx\n```\n")
 

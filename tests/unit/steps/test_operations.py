@@ -147,7 +147,7 @@ def test_an_unknown_operation_is_told_which_there_are(said: list[str], capsys: p
     assert run_operation(["@nonesuch"]) == 1
     assert capsys.readouterr().err == (
         "pcocc: error: @nonesuch is not a VM operation\n"
-        "hint: there are: @toy, @in, @at, @both; a program of that name is run by its path\n"
+        "hint: the operations are @toy, @in, @at, @both; run a program of that name by its path\n"
     )
 
 
