@@ -293,7 +293,7 @@ static int keep_environment(spank_t sp)
 	int fd = memfd_create("pcocc-environment", 0);
 
 	snprintf(number, sizeof(number), "%d", fd);
-	if (fd < 0 || spank_get_item(sp, S_JOB_ENV, &at) || spank_setenv(sp, ENV_BEFORE_FD, number, 1))
+	if (fd < 0 || spank_setenv(sp, ENV_BEFORE_FD, number, 1) || spank_get_item(sp, S_JOB_ENV, &at))
 		return -1;
 	while (at && *at && dprintf(fd, "%s%c", *at, 0) > 0)
 		at++;

@@ -6,7 +6,7 @@ Slurm's variables and pcocc's are passed on, what prolog scripts have changed, a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.record import Record
@@ -64,7 +64,7 @@ def plan_environment(before: Mapping[str, str], now: Mapping[str, str], export: 
     changed = find_changes(before, now)
     settings = {name: value for name, value in now.items() if _may_pass(name) and name.startswith(_PASSED) and name not in HOST_ONLY}
     settings |= {name: value for name, value in now.items() if _may_pass(name) and (name in named or name in changed)}
-    others = {name: value for name, value in now.items() if _may_pass(name) and name not in settings and name not in HOST_ONLY}
+    others = {name: value for name, value in now.items() if _may_pass(name) and name not in settings and not _is_nodes(name)}
     return GuestEnvironment(
         settings,
         others if "all" in {name.lower() for name in named} else {},
@@ -82,14 +82,23 @@ def find_changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str,
     return {name: value for name, value in now.items() if before.get(name) != value}
 
 
-def plan_batch_environment(environment: GuestEnvironment, script: Mapping[str, str], changed: Mapping[str, str]) -> GuestEnvironment:
-    """Return what a batch script in a guest gets: its own variables of Slurm, `script`, in place of those of the step that runs it."""
+def plan_batch_environment(
+    environment: GuestEnvironment, script: Mapping[str, str], removed: Sequence[str], changed: Mapping[str, str]
+) -> GuestEnvironment:
+    """Return what a batch script in a guest gets: its own variables of Slurm, `script`, in place of those of the step that runs it.
+
+    `removed` is what prolog scripts took from it, and `changed` what those of the step have changed.
+    """
     others = {name: value for name, value in environment.settings.items() if not name.startswith("SLURM_") or name in changed}
-    return environment._replace(settings={**script, **others})
+    return environment._replace(settings={**script, **others}, removed=(*removed, *environment.removed))
 
 
 def _may_pass(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and not name.startswith(_KEPT_BACK) and name != TOKEN
+
+
+def _is_nodes(name: str) -> bool:
+    return name in HOST_ONLY or name.startswith("PMI")  # MPI's way to its slurmstepd
 
 
 def _split_export(text: str) -> Iterator[str]:

@@ -64,7 +64,7 @@ def _quote(word: str) -> str:
 
 def _render_environment(environment: GuestEnvironment) -> Iterator[str]:
     if environment.removed:
-        yield f"unset {' '.join(sorted(environment.removed))}"
+        yield f"unset {' '.join(sorted(set(environment.removed)))}"
     yield f"export {' '.join(f'{name}={shlex.quote(value)}' for name, value in sorted(environment.settings.items()))}"
     for name, value in sorted(environment.defaults.items()):
         yield f'[ "${{{name}+x}}" ] || export {name}={shlex.quote(value)}'

@@ -27,11 +27,11 @@ def become_batch(vm: str, argv: Sequence[str]) -> int:
         "srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={os.environ['SLURMD_NODENAME']}", f"--{wire.OPTION_VM}={vm}",
         "--mem=0", "--job-name=pcocc-batch", "--quiet", BATCH_VERB, *argv,
     ]  # fmt: skip
-    mine = plan_environment(take_environment_before(), os.environ, None).settings
-    mine |= {name: value for name, value in os.environ.items() if name == _OF_A_SCRIPT}
+    found = plan_environment(take_environment_before(), os.environ, None)
+    mine = {name: value for name, value in os.environ.items() if name in found.settings or name == _OF_A_SCRIPT}
     mine.pop(wire.ENV_VM_NAME, None)
     environ = {name: value for name, value in os.environ.items() if name in _FOR_SRUN or not name.startswith(("SLURM_", "SRUN_", "PCOCC_"))}
-    environ |= {wire.ENV_STEP_INSIDE: "1", wire_steps.ENV_BATCH_ENVIRON: json.dumps(mine)}
+    environ |= {wire.ENV_STEP_INSIDE: "1", wire_steps.ENV_BATCH_ENVIRON: json.dumps([mine, found.removed])}
     try:
         os.execvpe(words[0], words, environ)
     except OSError as error:

@@ -133,8 +133,8 @@ class GuestCommand:
         before, vm, vms = take_environment_before(), self.vm, self.vm.members.vms
         environment = plan_environment(before, os.environ, os.environ.get(wire_steps.ENV_STEP_EXPORT))
         if wire_steps.ENV_BATCH_ENVIRON in os.environ:
-            script = json.loads(os.environ[wire_steps.ENV_BATCH_ENVIRON])
-            environment = plan_batch_environment(environment, script, find_changes(before, os.environ))
+            script, removed = json.loads(os.environ[wire_steps.ENV_BATCH_ENVIRON])
+            environment = plan_batch_environment(environment, script, removed, find_changes(before, os.environ))
         ours = {
             wire.ENV_VM_NAME: vm.name,
             "PCOCC_VM_RANK": str(vm.rank),
