@@ -14,6 +14,7 @@ import sys
 import time
 from typing import Literal
 
+from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
@@ -22,7 +23,7 @@ from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, S
 from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
-from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
+from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
@@ -33,6 +34,9 @@ _TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
 # what Slurm says, in several versions, of a task or node that did not get as far as a VM
 _LOST = re.compile(r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create step|Node failure)")
 _ROUTINE = re.compile(r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit code \d+))")
+# what slurmstepd and srun say of a node that has no launcher to run (2 is ENOENT)
+_NO_LAUNCHER = re.compile(rf"execve\(\): {re.escape(LAUNCHER)}: No such file or directory")
+_NOT_STARTED = re.compile(r"srun: error: (\S+): tasks? [0-9,-]+: Exited with exit code 2$")
 LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
 
 
@@ -245,7 +249,7 @@ class BootWatch:
             self._report(wire.BOOT_JOINED)  # another srun of this job was first
             return 0
         self.progress.clear()
-        for line in _without_echoes(self.said) or [
+        for line in _explain_missing(self.said) or _without_echoes(self.said) or [
             f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
         ]:
             self._tell(line)
@@ -279,3 +283,14 @@ def _without_echoes(lines: list[str]) -> list[str]:
     """Drop what srun adds when a task that has already explained itself ends."""
     own = [line for line in lines if line.startswith(("pcocc:", "hint:", "  vm"))]
     return list(dict.fromkeys(own or lines))
+
+
+def _explain_missing(lines: list[str]) -> list[str]:
+    """Return what to say of nodes where pcocc is not installed; nothing when there are none."""
+    if not any(_NO_LAUNCHER.search(line) for line in lines):
+        return []
+    nodes = {match[1] for line in lines if (match := _NOT_STARTED.match(line))}
+    return [
+        f"pcocc: error: pcocc is not installed on {', '.join(sorted(nodes)) or 'a node of the job'}: there is no {LAUNCHER}",
+        f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pcocc_runtime import __version__
 from tests.boot.box import Box
 from tests.waiting import wait_for
 
@@ -170,3 +171,22 @@ def test_a_helper_that_was_killed_leaves_word_of_what_it_was_at(box: Box) -> Non
         if sleeping.alive():
             box.kill(sleeping, 9)
     assert "pcocc: error: the network helper of n1 was killed or took longer than it may, running nft" in done.stderr
+
+
+def test_vms_on_a_node_without_the_package_fail_with_its_name(box: Box) -> None:
+    bare = "mount --bind /dev/null /etc/slurm/plugstack.conf && mount -t tmpfs none /opt/pcocc/libexec"
+    with box.changed(bare, "umount /etc/slurm/plugstack.conf /opt/pcocc/libexec", node="n2"):
+        done = box.run("srun -N2 --pcocc-template=tiny:2 true")
+    told = [line for line in done.stderr.splitlines() if line.startswith("pcocc: error:")]
+    assert done.returncode != 0 and told == ["pcocc: error: pcocc is not installed on n2: there is no /opt/pcocc/libexec/pcocc/launch"]
+
+
+def test_vms_on_a_node_with_an_older_package_fail_with_its_name_and_version(box: Box) -> None:
+    place = "/opt/pcocc/lib/pcocc/pcocc_runtime/__init__.py"
+    older = f"echo '__version__ = \"0.0.9\"' >/run/older.py && mount --bind /run/older.py {place}"
+    with box.changed(older, f"umount {place}", node="n2"):
+        done = box.run("srun -N2 --pcocc-template=tiny:2 true")
+    told = [line for line in done.stderr.splitlines() if line.startswith("pcocc: error:")]
+    assert done.returncode != 0 and told == [
+        f"pcocc: error: vm1 on n2: this node has pcocc 0.0.9, which is older than the {__version__} that boots these VMs"
+    ]
