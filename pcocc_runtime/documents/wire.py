@@ -1,7 +1,7 @@
 """What the plugin in C, the filter in Lua and the runtime in Python call by the same name: each row is such a name.
 
-The build renders the rows for the other two languages (spank/render_wire.py): into wire.h, and into the filter where it says
-@ROW@. Imports nothing: VM steps wait for it. More rows are in documents/wire_steps.py.
+The build renders them into wire.h and the filter (spank/render_wire.py). Imports nothing: every VM step waits for it. More
+rows are in documents/wire_steps.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ ENV_TASK_MEMORY = "PCOCC_TASK_MEMORY"  # MiB, 0 for no limit
 ENV_TAP_FDS = "PCOCC_TAP_FDS"  # descriptors: 5,6
 ENV_PROBE_FD = "PCOCC_PROBE_FD"  # a socket in the job's namespace
 ENV_KVM_FD = "PCOCC_KVM_FD"  # /dev/kvm, opened by root for who may not; negative where it is not to be used
-KVM_DEVICE = "/dev/kvm"
 
 BOOT_STEP = "pcocc-vms"  # the boot step's name in Slurm
 EXIT_DUPLICATE = 75  # of its task where the job has another boot step

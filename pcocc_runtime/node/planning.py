@@ -8,7 +8,7 @@ from typing import IO
 
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
-from pcocc_runtime.documents.wire import KVM_DEVICE
+from pcocc_runtime.documents.verdict import KVM_DEVICE
 from pcocc_runtime.documents.work import MAX_LINE, Offer, Work, decode_held, encode_line
 from pcocc_runtime.networks import acts, host
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_wishes

@@ -45,7 +45,7 @@ def set_up(confdir: str) -> int:
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
     try:
-        with doing.cleared(), planner.planning(request, confdir) as plan:
+        with planner.planning(request, confdir) as plan:
             answer = _make_room_and_make(step, plan)
     except planner.ChargeWanted:
         return wire.HELPER_CHARGE
@@ -76,7 +76,7 @@ def _make(step: BootStep, plan: planner.Planner, offer: Offer) -> str:
     record = _claim(step, offer.scratch)
     with _undone_on_failure(step.job):
         held = _hold(record, offer)
-        with doing.doing(f"trying {wire.KVM_DEVICE}"):
+        with doing.doing("trying /dev/kvm"):
             chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
         work = plan.hear_work(Held(held, chosen.kind, chosen.why))
         _make_directories(record)

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Literal
 
+from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
@@ -21,8 +22,8 @@ from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, S
 from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
-from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
-from pcocc_runtime.slurm.text import Killed, is_loss, is_routine, is_step_end, parse_killed
+from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
+from pcocc_runtime.slurm.text import Killed, find_nodes_without, is_loss, is_routine, is_step_end, parse_killed
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
@@ -238,7 +239,7 @@ class BootWatch:
             self._report(wire.BOOT_JOINED)  # another srun of this job was first
             return 0
         self.progress.clear()
-        for line in _without_echoes(self.said) or [
+        for line in _explain_missing(self.said) or _without_echoes(self.said) or [
             f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
         ]:
             self._tell(line)
@@ -272,3 +273,14 @@ def _without_echoes(lines: list[str]) -> list[str]:
     """Drop what srun adds when a task that has already explained itself ends."""
     own = [line for line in lines if line.startswith(("pcocc:", "hint:", "  vm"))]
     return list(dict.fromkeys(own or lines))
+
+
+def _explain_missing(lines: list[str]) -> list[str]:
+    """Return what to say of nodes where pcocc is not installed; nothing when there are none."""
+    nodes = find_nodes_without(LAUNCHER, lines)
+    if nodes is None:
+        return []
+    return [
+        f"pcocc: error: pcocc is not installed on {', '.join(sorted(nodes)) or 'a node of the job'}: there is no {LAUNCHER}",
+        f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",
+    ]

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, encode_event
+from pcocc_runtime.slurm.steps import LAUNCHER
 from pcocc_runtime.vm import boot_progress, starter
 from pcocc_runtime.vm.starter import BootWatch
 
@@ -230,3 +232,13 @@ def test_emulation_where_kvm_was_expected_is_told_of_once(boot: Boot, said: Said
     slow = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "it may not be opened", True, vm, "n1"), Ready(1, vm, "n1"))]
     assert boot.run(*slow) == wire.BOOT_READY
     assert said() == "pcocc: note: vm0 on n1 is emulated, about ten times slower than with KVM: it may not be opened\n"
+
+
+def test_a_node_without_pcocc_is_named(boot: Boot, said: Said) -> None:
+    lost = f"slurmstepd: error: execve(): {LAUNCHER}: No such file or directory"
+    ends = ("srun: error: n2: task 1: Exited with exit code 2", "srun: error: n1: task 0: Terminated")
+    assert boot.run(f"srun: {lost}", *ends, status=2) == "failed"
+    assert said().splitlines() == [
+        f"pcocc: error: pcocc is not installed on n2: there is no {LAUNCHER}",
+        f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",
+    ]
