@@ -10,7 +10,7 @@ WELL, NOTE, FAILED = "ok", "note", "FAILED"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence about what was looked at: right, failed, or worth knowing."""
+    """One sentence about something that was checked: it is right, has failed, or is worth knowing."""
 
     level: str
     text: str

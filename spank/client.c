@@ -58,7 +58,7 @@ void client_init(spank_t sp)
 
 static bool wants_check(void)
 {
-	return options.template || options.image_count || options.mount_count || options.user_data;
+	return options.template || options.image_count || options.mount_count || options.user_data || options.user_data_force;
 }
 
 /* Checks that the job has the VMs of a set, and names them in the step's environment. */

@@ -25,6 +25,7 @@ struct options {
 	size_t image_count;
 	size_t mount_count;
 	bool no_vm;
+	bool user_data_force;
 };
 
 extern struct options options;

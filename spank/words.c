@@ -51,7 +51,7 @@ static char with_optional_value[] =
 	"compress exclusive external-launcher immediate kill-on-bad-exit nice no-kill oom-kill-step overlap propagate pty "
 	"resv-ports send-libs x11";
 static char without_value[] =
-	"async consolidate-segments contiguous debugger-test disable-status exact help hold interactive label "
+	OPTION_USER_DATA_FORCE " async consolidate-segments contiguous debugger-test disable-status exact help hold interactive label "
 	"no-allocate overcommit oversubscribe parsable preserve-env quiet quit-on-interrupt reboot spread-segments stepmgr "
 	"test-only unbuffered usage verbose version wait-for-children whole";
 static const char letters[] = "+A:B:C:D:EF:G:HI::J:K::L:M:N:OQS:T:VW:XZb:c:d:e:hi:k::lm:n:o:p:q:r:st:uvw:x:";

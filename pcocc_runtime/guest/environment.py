@@ -39,6 +39,7 @@ HOST_ONLY = frozenset(
         wire.VAR_IMAGE,
         wire.VAR_MOUNT,
         wire.VAR_USER_DATA,
+        wire.VAR_USER_DATA_FORCE,
         wire.VAR_VM,
         TOKEN,
     ]
