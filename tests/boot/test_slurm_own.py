@@ -229,7 +229,7 @@ def test_tasks_of_an_array_know_themselves(box: Box) -> None:
 # --- a job that nobody is in
 
 def test_a_job_without_a_shell_boots_by_its_number(box: Box) -> None:
-    box.run(["salloc", "--no-shell", "--pcocc-template=tiny:2", "-N2"], status=0)
+    box.run(["salloc", "--no-sh", "--pcocc-t", "tiny:2", "-N2"], status=0)
     (job,) = box.jobs()
     try:
         done = box.run(f"srun --jobid={job} -l --pcocc-vm hostname", status=0)
