@@ -201,12 +201,9 @@ static int open_taps(uint32_t rank, struct text *fds)
 		if (fd < 0)
 			return width ? -1 : 0;
 		text_add(fds, fds->length ? ",%d" : "%d", fd);
+		width += width < length; /* its comma */
 		length -= width;
 		names += width;
-		if (length) {
-			names++;
-			length--;
-		}
 	}
 	return 0;
 }

@@ -61,15 +61,3 @@ HELPER_START = "start"
 HELPER_DUPLICATE = 3  # an older boot step of the job lives
 HELPER_CONFLICT = 4  # a younger one is in the way
 HELPER_CHARGE = 5  # slurmctld must say what the job is charged to and runs in
-
-# the starter of a boot step (vm/starter.py) and the srun that waits for it
-STATUS_FD = 3  # takes one of the words below and a line end
-PARENT_FD = 4  # ends when that srun does
-BOOT_READY = "ready"
-BOOT_JOINED = "joined"
-BOOT_FAILED = "failed"
-
-# what the check of a request returns (submit/main.py)
-CHECK_BROKEN = 0
-CHECK_PASSED = 1
-CHECK_REFUSED = 2

@@ -14,7 +14,7 @@ import time
 from typing import Literal
 
 from pcocc_runtime import __version__
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import decode_cluster, sets_text
@@ -53,14 +53,14 @@ def main() -> int:
         return BootWatch(job, cluster.vm_count, facts.nodes).run(argv, environment)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
-        report(wire.BOOT_FAILED)
+        report(wire_steps.BOOT_FAILED)
         return 1
 
 
 def report(word: str) -> None:
     """Tell the waiting srun how the boot went; it may be gone."""
     try:
-        os.write(wire.STATUS_FD, f"{word}\n".encode())
+        os.write(wire_steps.STATUS_FD, f"{word}\n".encode())
     except OSError:
         pass
 
@@ -99,12 +99,12 @@ class BootWatch:
         assert child.stdout is not None and child.stderr is not None  # start_step pipes both
         for pipe, handle in ((child.stdout, self._hear_step), (child.stderr, self._hear_srun)):
             selector.register(pipe, selectors.EVENT_READ, LineReader(pipe.fileno(), handle))
-        selector.register(wire.PARENT_FD, selectors.EVENT_READ, None)
+        selector.register(wire_steps.PARENT_FD, selectors.EVENT_READ, None)
         open_pipes = 2
         while open_pipes:
             for key, _events in selector.select(None if self._has_answered() else 0.5):
                 if key.data is None:
-                    selector.unregister(wire.PARENT_FD)
+                    selector.unregister(wire_steps.PARENT_FD)
                     self._parent_left()
                 elif not key.data.read():
                     selector.unregister(key.fileobj)
@@ -128,7 +128,7 @@ class BootWatch:
         if nodes := stepds.find_end(self.alive):
             self._tell(f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
                        f"hint: slurmd's log on {nodes} says why; try again, or leave it out with --exclude")  # fmt: skip
-            self._report(wire.BOOT_FAILED)  # the step itself may take Slurm a minute to end
+            self._report(wire_steps.BOOT_FAILED)  # the step itself may take Slurm a minute to end
             self._cancel()
 
     def _has_answered(self) -> bool:
@@ -177,7 +177,7 @@ class BootWatch:
         self.ready.add(event.vm)
         if len(self.ready) == self.vms and self.state in ("booting", "losing"):
             self.state = "up"
-            self._report(wire.BOOT_READY)
+            self._report(wire_steps.BOOT_READY)
             self.progress.done(time.monotonic() - self.begin)
 
     def _tell_silent(self, event: Silent) -> None:
@@ -236,20 +236,20 @@ class BootWatch:
         if self._has_answered() or self.reported:
             return status
         if any(not step.is_of(self.pid, os.uname().nodename) for step in read_boot_steps(self.job)):
-            self._report(wire.BOOT_JOINED)  # another srun of this job was first
+            self._report(wire_steps.BOOT_JOINED)  # another srun of this job was first
             return 0
         self.progress.clear()
         for line in _explain_missing(self.said) or _without_echoes(self.said) or [
             f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
         ]:
             self._tell(line)
-        self._report(wire.BOOT_FAILED)
+        self._report(wire_steps.BOOT_FAILED)
         return status or 1
 
     def _report(self, word: str) -> None:
         """Tell the waiting srun how the boot went, once."""
         report(word)
-        os.close(wire.STATUS_FD)
+        os.close(wire_steps.STATUS_FD)
         self.reported = True
 
     def _tell(self, text: str) -> None:
