@@ -11,7 +11,15 @@ import pytest
 
 from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.documents.vm_state import TOKEN, task_token
-from pcocc_runtime.guest.script import _PORTS, render_command, render_signal, render_sweep, select_environment
+from pcocc_runtime.guest.script import (
+    _PORTS,
+    parse_mount_look,
+    render_command,
+    render_mount_look,
+    render_signal,
+    render_sweep,
+    select_environment,
+)
 from tests.waiting import limit, wait_for
 
 
@@ -143,3 +151,12 @@ def carriers(token: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_what_is_not_mounted_is_named_and_whether_the_kernel_could(shell: str) -> None:
+    """Here /proc is mounted from `proc`, and `pro.` would match it as a pattern."""
+    mounts = {"proc": "proc", "pro.": "proc", "fast": "no-such-type"}
+    said = subprocess.run([shell, "-c", render_mount_look(mounts)], capture_output=True, text=True, check=True).stdout
+    assert parse_mount_look(said, mounts) == [("pro.", "proc", True), ("fast", "no-such-type", False)]
+    assert parse_mount_look("a\n\nproc proc\x1b\nfast !\nother\n", mounts) == [("proc", "proc", True), ("fast", "no-such-type", False)]
