@@ -25,11 +25,9 @@ static char *const clean_environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
 static int text_file(const char *text)
 {
 	int fd = memfd_create("pcocc-helper", MFD_CLOEXEC);
-
-	if (fd < 0)
-		return -1;
 	size_t length = strlen(text);
-	if (write(fd, text, length) != (ssize_t)length || lseek(fd, 0, SEEK_SET) < 0) {
+
+	if (fd >= 0 && pwrite(fd, text, length, 0) != (ssize_t)length) {
 		close(fd);
 		return -1;
 	}
@@ -41,11 +39,8 @@ static void reset_oom_score(void)
 {
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
-	if (fd >= 0) {
-		ssize_t ignored = write(fd, "0", 1);
-		(void)ignored;
-		close(fd);
-	}
+	if (fd >= 0 && write(fd, "0", 1) >= 0)
+		close(fd); /* else exec does */
 }
 
 /* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
@@ -93,16 +88,15 @@ static bool wait_for_helper(pid_t child, int limit, int *exit_status)
 static char *read_output(int fd)
 {
 	struct stat status;
-	if (fstat(fd, &status) || status.st_size > 1 << 22)
-		return strdup("");
-	size_t length = (size_t)status.st_size;
+	size_t length = fstat(fd, &status) || status.st_size > 1 << 22 ? 0 : (size_t)status.st_size;
 	char *data = calloc(1, length + 1);
 
-	if (data && pread(fd, data, length, 0) < 0)
-		data[0] = '\0';
-	return data ? data : strdup("");
+	if (!data || pread(fd, data, length, 0) < 0)
+		abort(); /* as Slurm's own xmalloc */
+	return data;
 }
 
+/* What the helper has printed when it is killed is what it was at (node/doing.py). */
 static void explain_failure(struct helper_result *result)
 {
 	struct text text = { 0 };
@@ -113,8 +107,9 @@ static void explain_failure(struct helper_result *result)
 		text_add(&text, "pcocc: error: the pcocc runtime is not installed on %s (%s)\nhint: ask the admins to install it there\n",
 			 host, program);
 	else
-		text_add(&text, "pcocc: error: the network helper of %s %s\nhint: ask the admins to look into slurmd's log there\n", host,
-			 result->ended ? "has failed" : "was killed or took too long");
+		text_add(&text, "pcocc: error: the network helper of %s %s%s\nhint: ask the admins to look into slurmd's log, and at its load\n",
+			 host, result->ended ? "has failed" : "was killed or took longer than it may, ",
+			 result->ended ? "" : *result->output ? result->output : "before it began");
 	free(result->output);
 	result->output = text.data;
 }

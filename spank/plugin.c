@@ -7,6 +7,7 @@ EXPORT const char plugin_name[] = "pcocc";
 EXPORT const char plugin_type[] = "spank";
 EXPORT const unsigned int plugin_version = SLURM_VERSION_NUMBER;
 EXPORT const unsigned int spank_plugin_version = 1;
+EXPORT const char pcocc_version[] = PCOCC_VERSION; /* for pcocc node check */
 
 EXPORT int slurm_spank_init(spank_t sp, int ac, char **av)
 {

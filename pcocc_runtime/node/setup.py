@@ -16,7 +16,7 @@ from pcocc_runtime.documents.fields import MAX_REQUEST
 from pcocc_runtime.documents.work import Held, Nat, Offer, decode_nat
 from pcocc_runtime.errors import NodeError, PcoccError
 from pcocc_runtime.networks import nat
-from pcocc_runtime.node import accelerator, apply, planner, reclaim, records, removal
+from pcocc_runtime.node import accelerator, apply, doing, planner, reclaim, records, removal
 from pcocc_runtime.node.records import Record
 from pcocc_runtime.system import files, locks, ports, process, trust
 from pcocc_runtime.system.cgroups import parse_step_group
@@ -57,12 +57,15 @@ def set_up(confdir: str) -> int:
 
 
 def _make_room_and_make(step: BootStep, plan: planner.Planner) -> str:
-    folders = reclaim.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
+    with doing.doing("taking back what ended jobs have left"):
+        folders = reclaim.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
     offer = plan.hear_offer()
     folders.add(PurePath(offer.scratch))
     removal.finish(folders, _LEFT_SECONDS)
     try:
-        with locks.locked(records.lock_of(step.job)):
+        with contextlib.ExitStack() as held:
+            with doing.doing("waiting for another helper of this job"):
+                held.enter_context(locks.locked(records.lock_of(step.job)))
             return _make(step, plan, offer)
     except (PcoccError, OSError):
         removal.finish(folders, _LEFT_SECONDS)
@@ -73,7 +76,8 @@ def _make(step: BootStep, plan: planner.Planner, offer: Offer) -> str:
     record = _claim(step, offer.scratch)
     with _undone_on_failure(step.job):
         held = _hold(record, offer)
-        chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
+        with doing.doing("trying /dev/kvm"):
+            chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
         work = plan.hear_work(Held(held, chosen.kind, chosen.why))
         _make_directories(record)
         apply.make_networks(step.job, work.acts)

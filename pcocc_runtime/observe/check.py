@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, NodeFacts, RoutedFacts
+from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding, failed, render_lines
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
 from pcocc_runtime.observe.facts import Answer, ReachReport
 
-WELL, NOTE, FAILED = "ok", "note", "FAILED"
 _MOST_NAMES = 5  # wrong names told of one node
 _OUTWARD = (
     "if other machines reach it: look at 'nft list ruleset' and 'sysctl net.ipv4.conf' on that node; if it answers none of the nodes, name "
     "another with --outbound=HOST or HOST:PORT"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One sentence about something that was checked: it is right, has failed, or is worth knowing."""
-
-    level: str
-    text: str
-    hint: str | None = None
 
 
 def evaluate(nodes: Sequence[Answer], silent: Sequence[str], target: str | None) -> list[Finding]:
@@ -188,11 +179,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def failed(findings: Sequence[Finding]) -> int:
-    """Return how many of these are failures."""
-    return sum(one.level == FAILED for one in findings)
-
-
 def plan_findings(job: int, findings: Sequence[Finding]) -> dict[str, Any]:
     """Return the findings as JSON shows them."""
     return {"job": job, "ok": not failed(findings), "findings": [asdict(one) for one in findings]}
@@ -200,10 +186,6 @@ def plan_findings(job: int, findings: Sequence[Finding]) -> dict[str, Any]:
 
 def render_findings(job: int, findings: Sequence[Finding]) -> str:
     """Return a line for each finding, with its hint below it, and a last one that sums up."""
-    lines = []
-    for one in findings:
-        lines.append(f"{one.level:<8}{one.text}")
-        lines += [f"{'':<8}hint: {one.hint}"] if one.hint else []
     count = failed(findings)
-    lines.append(f"job {job}: {_count(count, 'failure') if count else 'no failure'}")
+    lines = [*render_lines(findings), f"job {job}: {_count(count, 'failure') if count else 'no failure'}"]
     return "\n".join(lines) + "\n"

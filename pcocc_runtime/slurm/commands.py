@@ -7,6 +7,7 @@ import socket
 import subprocess
 
 from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.slurm.configuration import Place, parse_places
 from pcocc_runtime.slurm.text import (
     JobFacts,
     Listed,
@@ -19,6 +20,7 @@ from pcocc_runtime.slurm.text import (
     parse_listed,
     parse_presence,
     parse_running,
+    parse_slurmd_version,
     parse_steps,
 )
 from pcocc_runtime.system import process
@@ -103,3 +105,23 @@ def resolve_host(name: str) -> str | None:
         return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
         return None
+
+
+def read_settings() -> str:
+    """Return all that slurmctld says of its settings, for configuration.py to parse; NodeError when it does not answer."""
+    return process.run(["scontrol", "show", "config"], hint="is slurmctld up? try `scontrol ping`")
+
+
+def list_places() -> list[Place]:
+    """Return the nodes of all partitions, each once; NodeError when slurmctld does not answer."""
+    shown = process.run(["sinfo", "--noheader", "--all", "--Node", "--format=%N %P"], hint="is slurmctld up? try `scontrol ping`")
+    return parse_places(shown)
+
+
+def read_slurmd_version() -> str | None:
+    """Return the release of the slurmd that runs on this node, None when it does not answer."""
+    try:
+        shown = process.run(["scontrol", "show", "slurmd"])
+    except NodeError:
+        return None
+    return parse_slurmd_version(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcocc_runtime.documents.wire import BOOT_STEP
@@ -118,6 +119,18 @@ def is_routine(line: str) -> bool:
     return is_step_end(line) or _ROUTINE.match(line) is not None
 
 
+def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
+    """Return the nodes, as far as known, where lines of slurmstepd and srun say that a program is missing; None when it is not.
+
+    The exit status of a task that could not be executed is its errno (2 is ENOENT).
+    """
+    missing = f"execve(): {program}: No such file or directory"
+    if not any(missing in line for line in lines):
+        return None
+    started = re.compile(r"srun: error: (\S+): tasks? [0-9,-]+: Exited with exit code 2$")
+    return {match[1] for line in lines if (match := started.match(line))}
+
+
 def parse_controller(shown: str) -> str | None:
     """Return the address, or else the name, of the first slurmctld's host in `scontrol show config`."""
     match = re.search(r"(?m)^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", shown)
@@ -186,3 +199,9 @@ def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
         if label in boots:
             found.append(Listed(int(job), label, user, partition, used, name, *boots[label]))
     return tuple(sorted(found, key=lambda one: one.job))
+
+
+def parse_slurmd_version(shown: str) -> str | None:
+    """Return the release in what `scontrol show slurmd` prints, None when it names none."""
+    found = re.search(r"(?m)^Version\s*=\s*(\S+)", shown)
+    return found[1] if found else None

@@ -10,8 +10,9 @@ import pytest
 
 from pcocc_runtime import addressing
 from pcocc_runtime.documents import wire
+from pcocc_runtime.findings import FAILED, Finding
 from pcocc_runtime.observe import draw
-from pcocc_runtime.observe.check import FAILED, Finding, evaluate
+from pcocc_runtime.observe.check import evaluate
 from pcocc_runtime.observe.facts import Answer, Failure, decode_answers
 from tests.netns.fabric import ROOT, Guest, Node, request
 from tests.netns.lan import NOBODY, answering

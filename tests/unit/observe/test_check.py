@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.observe.check import Finding, evaluate, failed, plan_findings, render_findings
+from pcocc_runtime.findings import Finding, failed
+from pcocc_runtime.observe.check import evaluate, plan_findings, render_findings
 from pcocc_runtime.observe.facts import Device
 from tests.unit.observe import netjob
 
