@@ -75,6 +75,18 @@ def test_a_slurmstepd_that_is_killed_while_root_sets_up_is_told(box: Box) -> Non
     ensure_recovered(box, job)
 
 
+def test_a_slurmstepd_that_is_killed_while_guests_boot_is_told(box: Box) -> None:
+    started, job = start(box)
+    wait_for(lambda: len(box.qemus(job)) == 2, "two QEMUs", 90)
+    begin = time.monotonic()
+    for stepd in box.processes(rf"^slurmstepd: \[{job}\.", "n2"):
+        box.kill(stepd, signal.SIGKILL)
+    ensure_in_time(begin, read_sentence(started, r"^pcocc: .*\bn2\b"))
+    done = box.finish(started, 60)
+    assert done.returncode != 0 and done.stdout == "" and "Traceback" not in done.stderr
+    ensure_recovered(box, job)
+
+
 def test_a_job_cancelled_while_root_sets_up_leaves_nothing(box: Box) -> None:
     with box.changed(STOP, GO_ON, "n2"):
         started, job = start(box)
