@@ -25,6 +25,7 @@ UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
 HOST_UPLINKS = f"{OWN_PREFIX}*"  # the host's ends of all jobs, as nft writes a prefix
 RUN_DIR = PurePosixPath(wire.RUN_DIR)
 STATE_DIR = RUN_DIR / ".state"
+SCRATCH_NAME = "pcocc"  # our own directory in the site's scratch: others may have theirs beside it
 NODE_FILE = "node.json"  # in a job's directory: what its launchers are told of the node
 NETNS_DIR = PurePosixPath(wire.NETNS_PATH).parent
 DNSMASQ_USER = "nobody"  # whose rights dnsmasq keeps, once it has bound its ports

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from pathlib import PurePath
 from typing import IO
 
+from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.work import MAX_LINE, Offer, Work, decode_held, encode_line
@@ -25,14 +27,15 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     ConfigError, RequestError and NodeError say why it cannot be; ChargeWanted: who the job is charged to must be known.
     """
     site = read_site(confdir)
+    scratch = str(PurePath(site.scratch, naming.SCRATCH_NAME))
     if not request:
-        answer.write(encode_line(Offer(site.scratch, site.accel, site.qemu, False, ())))
+        answer.write(encode_line(Offer(scratch, site.accel, site.qemu, False, ())))
         return
     step = parse_boot_step(io.StringIO(request))
     ensure_admitted(step, site)
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
     ways_out = bool(find_ways_out(plans))
-    answer.write(encode_line(Offer(site.scratch, site.accel, site.qemu, ways_out, plan_port_wishes(plans))))
+    answer.write(encode_line(Offer(scratch, site.accel, site.qemu, ways_out, plan_port_wishes(plans))))
     answer.flush()
     facts = host.read_host(step, plans)  # names may take their time, while root claims the node
     held = decode_held(question.readline(MAX_LINE + 1))

@@ -68,7 +68,7 @@ def _make_room_and_make(step: BootStep, plan: planner.Planner) -> str:
 
 
 def _make(step: BootStep, plan: planner.Planner, offer: Offer) -> str:
-    record = _claim(step, offer.scratch)
+    record = _claim(step, trust.make_root_only(offer.scratch))
     with _undone_on_failure(step.job):
         held = _hold(record, offer)
         chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
@@ -133,8 +133,6 @@ def _read_held(record: Record) -> Nat | None:
 
 def _make_directories(record: Record) -> None:
     """Make the job's directories, root's for now; what an earlier try has left there is its user's already, and not gone into."""
-    assert record.scratch is not None
-    os.makedirs(record.scratch, mode=0o755, exist_ok=True)
     for folder in records.folders_of(record):
         removal.set_aside(folder / str(record.job))
         os.mkdir(folder / str(record.job), 0o700)

@@ -22,7 +22,8 @@ def start() -> int:
     trust.ensure_root_only(CONFIG_DIR)
     with planner.planning("", CONFIG_DIR) as plan:
         offer = plan.hear_offer()
-    set_strays_aside(PurePath(offer.scratch))
-    finish([PurePath(offer.scratch)], _SECONDS)
     accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
+    scratch = PurePath(trust.make_root_only(offer.scratch))
+    set_strays_aside(scratch)
+    finish([scratch], _SECONDS)
     return 0

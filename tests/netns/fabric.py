@@ -86,7 +86,8 @@ class Node:
 
     def leftovers(self) -> str:
         """Return what of ours is on the node: empty when it is clean."""
-        script = "ls -A /run/netns; ls -A /run/pcocc; ls -A /run/pcocc/.state; ls -A /var/lib/pcocc/scratch; ip -br link | grep -v -e ^lo -e ^eth"
+        folders = ("/run/netns", "/run/pcocc", "/run/pcocc/.state", "/var/lib/pcocc/scratch/pcocc")
+        script = f"for one in {' '.join(folders)}; do ls -A $one; done; ip -br link | grep -v -e ^lo -e ^eth"
         found = self.run("bash", "-c", script, check=False).stdout.split("\n")
         tables = self.run("nft", "list", "tables").stdout.splitlines()
         found += [table for table in tables if "pcocc" in table and table != "table inet pcocc"]  # the guard stays

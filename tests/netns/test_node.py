@@ -103,12 +103,19 @@ def test_a_live_job_is_left_alone_at_slurmd_start(nodes: Pair, stepd: subprocess
     assert "ip=10.200.0.1" in guest.dhcp()
 
 
-def test_disks_left_by_a_reboot_are_deleted_at_slurmd_start(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+def test_disks_left_by_a_reboot_are_deleted_at_slurmd_start_and_nothing_of_others(
+    nodes: Pair, stepd: subprocess.Popen[bytes]
+) -> None:
+    """In the site's scratch others have directories too, some with the names of jobs: of a prolog's, or of what has no such name."""
     set_up(nodes, stepd)
-    nodes[0].run("sh", "-c", "mkdir -p /var/lib/pcocc/scratch/99 /var/lib/pcocc/scratch/mine; touch /var/lib/pcocc/scratch/99/vm0.qcow2")
+    others = ("98", "99/of-a-prolog", "12", "\N{SUPERSCRIPT TWO}", "mine")
+    own = "pcocc/99"
+    nodes[0].run("sh", "-ec", 'cd /var/lib/pcocc/scratch; for one; do mkdir -p "$one"; touch "$one/file"; done', "sh", *others, own)
     nodes[0].helper("start", "")
-    assert nodes[0].run("ls", "/var/lib/pcocc/scratch").stdout.split() == ["12", "mine"]
-    nodes[0].run("rmdir", "/var/lib/pcocc/scratch/mine")
+    assert nodes[0].run("ls", "/var/lib/pcocc/scratch/pcocc").stdout.split() == ["12"]
+    nodes[0].helper("release", release(12))
+    files = nodes[0].run("find", "/var/lib/pcocc/scratch", "-name", "file").stdout.split()
+    assert sorted(files) == sorted(f"/var/lib/pcocc/scratch/{one}/file" for one in others)
 
 
 def test_of_two_boot_steps_the_older_has_the_node(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
