@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+from dataclasses import replace
 from pathlib import PurePath
 from typing import IO
 
@@ -15,6 +17,7 @@ from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site import admission
+from pcocc_runtime.site.rules import Rules, VmLimit, read_rules
 from pcocc_runtime.site.site import Site, read_site
 from pcocc_runtime.system import accounts, sysctl
 
@@ -32,7 +35,7 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
         answer.write(encode_line(Offer(scratch, site.accel, site.qemu, False, ())))
         return
     step = parse_boot_step(io.StringIO(request))
-    ensure_admitted(step, site)
+    ensure_admitted(step, site, read_rules(confdir))
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
     ways_out = bool(find_ways_out(plans))
     answer.write(encode_line(Offer(scratch, site.accel, site.qemu, ways_out, plan_port_wishes(plans))))
@@ -44,12 +47,16 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     answer.write(encode_line(Work(made, node, acts.render_answer(step, plans, site.resource_sets))))
 
 
-def ensure_admitted(step: BootStep, site: Site) -> None:
-    """Raise RequestError unless whoever runs the job may have its resource sets, and these go together."""
+def ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
+    """Raise RequestError unless whoever runs the job may have its resource sets and that many VMs, and the sets go together."""
     sets = [site.all_sets[name] for name, _count in step.sets if name in site.all_sets]
     admission.ensure_compatible(sets, site.all_networks)
-    if admission.needs_charge(sets):
+    limits = admission.find_tight((VmLimit(site.max_vms), *rules.limits), step.vm_count)
+    sets += [replace(site.all_sets[name], access=access) for name, access in rules.sets if name in {one.name for one in sets}]
+    if admission.needs_charge([*sets, *limits]):
         if step.place is None:
             raise ChargeWanted
         admission.ensure_charged(sets, step.place)
-    admission.ensure_admitted(sets, lambda: accounts.read_person(step.uid, step.gid))
+    person = functools.cache(lambda: accounts.read_person(step.uid, step.gid))
+    admission.ensure_admitted(sets, person)
+    admission.ensure_few(limits, step.vm_count, step.place, person)

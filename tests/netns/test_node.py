@@ -206,3 +206,27 @@ def test_a_set_for_an_account_is_judged_by_slurmctlds_word_never_without(nodes: 
     assert cut.returncode == 1 and "plugin" in cut.stdout
     admitted = node.helper("setup", text.replace("sets", "account physics\npartition vm\nqos \nsets"))
     assert admitted.stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
+
+
+@pytest.mark.parametrize("where", ["max-vms", "limit", "limit of an account", "resource set of an account"])
+def test_how_many_vms_and_whose_is_judged_by_root_too(nodes: Pair, stepd: subprocess.Popen[bytes], where: str) -> None:
+    """Who gets past slurmctld's filter, as a site's own filter may let him, is told here."""
+    node = nodes[0]
+    policy = {
+        "limit": "limits: [{users: [nobody], max-vms: 3}, {users: [root], max-vms: 1}]",
+        "limit of an account": "limits: [{accounts: [students], max-vms: 3}]",
+        "resource set of an account": "resource-sets: {default: {accounts: [physics]}}",
+    }
+    (node.confdir / "policy.yaml").write_text(policy.get(where, "") + "\n")
+    if where == "max-vms":
+        (node.confdir / "pcocc.yaml").write_text("accel: tcg\nmax-vms: 3\n")
+    text = request(12, 0, stepd.pid)
+    if "account" in where:
+        assert node.helper("setup", text, check=False).returncode == 5  # slurmctld is asked
+        text = text.replace("sets", "account students\npartition vm\nqos \nsets")
+    done = node.helper("setup", text, check=False)
+    said = "resource set 'default' is not for account 'students'" if "set" in where else "4 VMs are asked for, this job can have 3"
+    assert done.returncode == 1 and done.stdout.startswith(f"pcocc: error: {said}")
+    assert node.leftovers() == ""
+    allowed = text.replace("students", "physics") if "account" in where else request(12, 0, stepd.pid, sets="default:2", nodes=("192.0.2.1",))
+    assert node.helper("setup", allowed).returncode == 0
