@@ -104,6 +104,7 @@ class NodeFacts:
 
     `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this node's VMs by rank,
     eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are in seconds.
+    `console_log` is how many bytes are kept of what a VM says on its console.
     """
 
     job: int
@@ -120,6 +121,7 @@ class NodeFacts:
     interfaces: Mapping[int, tuple[InterfaceFacts, ...]]
     reach: tuple[Reach, ...]
     forwards: tuple[PortForward, ...]
+    console_log: int = 1 << 20
 
     def __post_init__(self) -> None:
         _ensure_layout(self)

@@ -35,6 +35,7 @@ def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, he
         cache=site.image_cache,
         boot_timeout=site.boot_timeout,
         shutdown_grace=site.shutdown_grace,
+        console_log=site.console_log,
         networks=tuple(map(describe_network, plans)),
         interfaces=describe_interfaces(plans, step, site.resource_sets),
         reach=describe_reach(plans, step, site.resource_sets),
