@@ -13,13 +13,13 @@ from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.work import MAX_LINE, Offer, Work, decode_held, encode_line
 from pcocc_runtime.networks import acts, host
-from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_wishes
+from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site import admission
-from pcocc_runtime.site.rules import Rules, VmLimit, read_rules
-from pcocc_runtime.site.site import Site, read_site
-from pcocc_runtime.system import accounts, sysctl
+from pcocc_runtime.site.rules import Rules, VmLimit
+from pcocc_runtime.site.site import Site, read_rules, read_site
+from pcocc_runtime.system import accounts, ports, sysctl
 
 _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started with ipv6.disable=1
 
@@ -32,13 +32,14 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     site = read_site(confdir)
     scratch = str(PurePath(site.scratch, naming.SCRATCH_NAME))
     if not request:
-        answer.write(encode_line(Offer(scratch, site.accel, site.qemu, False, ())))
+        answer.write(encode_line(Offer(scratch, site.accel, site.qemu, False, plan_port_ranges(site.networks.values()))))
         return
     step = parse_boot_step(io.StringIO(request))
     ensure_admitted(step, site, read_rules(confdir))
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
-    ways_out = bool(find_ways_out(plans))
-    answer.write(encode_line(Offer(scratch, site.accel, site.qemu, ways_out, plan_port_wishes(plans))))
+    wishes = plan_port_wishes(plans)
+    busy = sorted(port for port in (ports.read_busy() if wishes else ()) if any(one.low <= port <= one.high for one in wishes))
+    answer.write(encode_line(Offer(scratch, site.accel, site.qemu, bool(find_ways_out(plans)), wishes, tuple(busy))))
     answer.flush()
     facts = host.read_host(step, plans)  # names may take their time, while root claims the node
     held = decode_held(question.readline(MAX_LINE + 1))

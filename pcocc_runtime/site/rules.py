@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
-from pcocc_runtime.settings.directories import read_tree
 from pcocc_runtime.settings.tree import Node
 from pcocc_runtime.site.resource_sets import ACCESS_KEYS, ANYBODY, Access, members
-
-if TYPE_CHECKING:
-    from pathlib import PurePath
 
 KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check those: docs/decisions/008
 
@@ -59,10 +54,8 @@ class Rules:
     sets: tuple[tuple[str, Access], ...] = ()
 
 
-def read_rules(confdir: str | PurePath) -> Rules:
-    """Return the rules of a site's policy.yaml; ConfigError if it is wrong."""
-    problems: Problems = []
-    values = checks.read_mapping(read_tree(f"{confdir}/policy.yaml", problems), POLICY, problems)
-    checks.raise_problems(problems)
+def parse_rules(tree: Node, problems: Problems) -> Rules:
+    """Return the rules of policy.yaml as far as they are right."""
+    values = checks.read_mapping(tree, POLICY, problems)
     sets = tuple((name, access) for name, (_node, access) in values.get("resource-sets", {}).items())
     return Rules(values.get("limits", ()), sets)

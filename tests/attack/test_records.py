@@ -72,6 +72,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
         for module in (main, start):
             monkeypatch.setattr(module, "CONFIG_DIR", str(found.confdir))
         monkeypatch.setattr(start, "process", SimpleNamespace(run=found.ask("guard")))
+        monkeypatch.setattr(start, "sysctl", SimpleNamespace(read=lambda name: "", write=found.ask("reserve")))
         for module, function in ((removing, "remove_networks"), (removing, "remove_netns"), (apply, "make_networks")):
             monkeypatch.setattr(module, function, found.ask(function))
         yield found
@@ -350,12 +351,19 @@ def test_root_writes_into_a_directory_only_before_it_is_the_users(here: Here, mo
     assert precious.read_text() == "precious"
 
 
-def test_a_set_up_that_fails_leaves_nothing(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
+@pytest.mark.parametrize("error", [OSError("no"), NodeError("no"), ValueError("no"), KeyError("no"), RecursionError(), KeyboardInterrupt()], ids=repr)
+def test_a_set_up_that_fails_leaves_nothing(
+    here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int, error: BaseException
+) -> None:
     def fail(*_words: object) -> None:
-        raise OSError("no")
+        raise error
 
     monkeypatch.setattr(setup, "_give_directories", fail)
-    assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 1
+    if isinstance(error, OSError | NodeError):
+        assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 1
+    else:
+        with pytest.raises(type(error)):
+            helper(monkeypatch, "setup", of(ALICE, 12, stepd))
     assert here.left() == set()
 
 

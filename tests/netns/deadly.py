@@ -147,10 +147,10 @@ def see() -> set[str]:
     found = {f"{folder}/{name}" for folder in folders for name in os.listdir(folder)}
     found |= {f"device {line.split(':')[0].strip()}" for line in Path("/proc/net/dev").read_text().splitlines()[2:]}
     found |= set(subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout.splitlines())
-    mine = os.readlink("/proc/self/ns/mnt")
+    own = naming.dnsmasq_uid(12), naming.dnsmasq_uid(13)
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and os.readlink(entry / "ns/mnt") == mine and "dnsmasq" in (entry / "comm").read_text():
+            if entry.name.isdigit() and entry.stat().st_uid in own and process.find_process(int(entry.name)):
                 found.add(f"process {entry.name}: dnsmasq")
     return found
 

@@ -230,3 +230,16 @@ def test_how_many_vms_and_whose_is_judged_by_root_too(nodes: Pair, stepd: subpro
     assert node.leftovers() == ""
     allowed = text.replace("students", "physics") if "account" in where else request(12, 0, stepd.pid, sets="default:2", nodes=("192.0.2.1",))
     assert node.helper("setup", allowed).returncode == 0
+
+
+def test_slurmds_start_reserves_ports_beside_those_of_the_site(nodes: Pair) -> None:
+    """Before, who asked for any port could be given one of these; and who was quick had all."""
+    node, setting = nodes[0], "/proc/sys/net/ipv4/ip_local_reserved_ports"
+    node.configure({"in": "{reverse-nat: {vm-port: 22, min-host-port: 60222, max-host-port: 60225}}"}, {"in": ["in"]})
+    node.run("sh", "-c", f"echo 8080,60224 >{setting}; echo 60222 60225 >/proc/sys/net/ipv4/ip_local_port_range")
+    take = "import socket; socket.create_server(('', 0)); print('got one')"
+    assert node.run("/usr/bin/python3", "-c", take).stdout == "got one\n"
+    for _time in range(2):
+        node.helper("start", "")
+        assert node.run("cat", setting).stdout == "8080,24832-25087,60222-60225\n"
+    assert "in use" in node.run("/usr/bin/python3", "-c", take, check=False).stderr
