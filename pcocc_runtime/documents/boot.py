@@ -1,4 +1,4 @@
-"""What the starter of a boot step hands to its tasks: the frozen cluster and the job's own ssh keys."""
+"""What the starter of a boot step hands to its tasks: the frozen cluster and the job's ssh keys."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from pcocc_runtime import naming
 
@@ -60,3 +61,18 @@ def render_rules(shown: str, narrow: Iterable[str] | None) -> str:
     else:
         lines += [f"rule add pref {_NARROW} iif {name} blackhole protocol kernel" for name in narrow if (_NARROW, name) not in there]
     return "".join(f"{line}\n" for line in lines)
+
+
+def list_narrow(shown: str) -> list[str]:
+    """Return the interfaces that route for us alone, of rules as above."""
+    return [one["iif"] for one in json.loads(shown or "[]") if one.get("priority") == _NARROW]
+
+
+def render_rules_removal(shown: str) -> str:
+    """Return an ip(8) batch that deletes our rules, of those that are shown."""
+    ours = [one for one in json.loads(shown or "[]") if _FIRST <= one.get("priority", 0) <= _NARROW]
+    return "".join(f"rule del pref {one['priority']}{_of(one)}\n" for one in ours)
+
+
+def _of(rule: dict[str, Any]) -> str:
+    return f" iif {rule['iif']}" if rule["priority"] == _NARROW else ""

@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import signal
+import sys
 from collections.abc import Iterator
 from typing import IO
 
@@ -70,6 +71,8 @@ def planning(request: str, confdir: str) -> Iterator[Planner]:
             os.close(above)
             work_as_nobody(request, confdir, below, says)
             status = 0
+        except Exception:  # this process's outermost layer: to slurmd's log
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)
     os.close(says)

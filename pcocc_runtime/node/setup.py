@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from pcocc_runtime import naming
@@ -16,9 +16,10 @@ from pcocc_runtime.documents.fields import MAX_REQUEST, parse_fields, parse_numb
 from pcocc_runtime.documents.work import Held, Nat, Offer, decode_nat
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat
-from pcocc_runtime.node import accelerator, apply, planner, reclaim, records, removal
+from pcocc_runtime.node import accelerator, apply, doing, planner, reclaim, records, removal
 from pcocc_runtime.node.records import Record
 from pcocc_runtime.system import files, locks, process, trust
+from pcocc_runtime.system.cgroups import parse_step_group
 
 _OTHERS_SECONDS = 5.0  # a set-up spends for jobs whose slurmstepd was killed
 _LEFT_SECONDS = 0.5  # and for what users have left in directories
@@ -51,10 +52,11 @@ def set_up(confdir: str) -> int:
         raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
     fields = parse_fields(request.splitlines())
     step = Step(parse_number(fields, "job", naming.MAX_JOB_ID), *(parse_number(fields, key) for key in Step._fields[1:]))
+    process.leave_step(step.step)
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
     try:
-        with planner.planning(request, confdir) as plan:
+        with doing.cleared(), planner.planning(request, confdir) as plan:
             answer = _make_room_and_make(step, plan)
     except planner.ChargeWanted:
         return wire.HELPER_CHARGE
@@ -66,12 +68,15 @@ def set_up(confdir: str) -> int:
 
 
 def _make_room_and_make(step: Step, plan: planner.Planner) -> str:
-    folders = reclaim.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
+    with doing.doing("taking back what ended jobs have left"):
+        folders = reclaim.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
     offer = plan.hear_offer()
     folders.add(PurePath(offer.scratch))
     removal.finish(folders, _LEFT_SECONDS)
     try:
-        with locks.locked(records.lock_of(step.job)):
+        with contextlib.ExitStack() as held:
+            with doing.doing("waiting for another helper of this job"):
+                held.enter_context(locks.locked(records.lock_of(step.job)))
             return _make(step, plan, offer)
     except BaseException:
         removal.finish(folders, _LEFT_SECONDS)
@@ -82,7 +87,8 @@ def _make(step: Step, plan: planner.Planner, offer: Offer) -> str:
     record = _claim(step, trust.make_root_only(offer.scratch))
     with _undone_on_failure(step.job):
         held = _hold(record, offer)
-        chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
+        with doing.doing(f"trying {wire.KVM_DEVICE}"):
+            chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
         work = plan.hear_work(Held(held, chosen.kind, chosen.why))
         _make_directories(record)
         apply.make_networks(step.job, work.acts)
@@ -117,7 +123,8 @@ def _claim(step: Step, scratch: str) -> Record:
     stepd = process.find_process(step.stepd)
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
-    record = Record(step.job, step.step, step.uid, stepd, scratch, nat=old.nat if old else None)
+    group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.step)
+    record = Record(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
     records.write_record(record)
     return record
 

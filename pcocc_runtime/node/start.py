@@ -14,6 +14,7 @@ from pcocc_runtime.system import process, sysctl, trust
 
 _RESERVED = "ipv4/ip_local_reserved_ports"
 _SECONDS = 20.0  # for what users have left in directories
+_PROBE_SECONDS = 60.0  # for a verdict on the accelerator: nobody waits for it
 
 
 def start() -> int:
@@ -27,7 +28,7 @@ def start() -> int:
     with planner.planning("", CONFIG_DIR) as plan:
         offer = plan.hear_offer()
     _reserve([naming.TUNNEL_PORTS, *(f"{one.low}-{one.high}" for one in offer.ports)])
-    accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
+    accelerator.find_accelerator(offer.accel, PurePath(offer.qemu), _PROBE_SECONDS)
     scratch = PurePath(trust.make_root_only(offer.scratch))
     set_strays_aside(scratch)
     finish([scratch], _SECONDS)

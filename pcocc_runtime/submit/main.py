@@ -46,11 +46,12 @@ def _answer(request_json: str) -> str:
     caller = read_whole_caller(directory)
     if site.default_set and any(inherit.needs_images(every, part.template) for part in asked.parts):
         every = _with_images(every, asked, _repos(directory, caller.user, caller.home))
-    cluster = freeze.freeze(asked, site, every, caller)
+    notes: list[str] = []
+    cluster = freeze.freeze(asked, site, every, caller, notes)
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
     _ensure_admitted(cluster, site, every)
-    return render_answer(asked.parts, cluster)
+    return render_answer(asked.parts, cluster, notes)
 
 
 def _with_images(every: dict[str, Template], asked: Request, repos: tuple[Repo, ...]) -> dict[str, Template]:

@@ -67,6 +67,12 @@ def test_two_jobs_with_the_same_addresses_never_meet(nodes: Pair, stepd: subproc
     assert mine.run("ping", "-c1", "-W1", "10.200.0.4", check=False).returncode != 0
 
 
+def test_a_ping_needs_no_capability_in_the_jobs_namespace(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    """That of Debian 13 has none on its file; a new network namespace lets no group ping."""
+    set_up(nodes, stepd)
+    nodes[0].in_job(12, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "ping", "-c1", "-W1", "10.200.255.254")
+
+
 def test_release_leaves_nothing_and_may_run_twice(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
     set_up(nodes, stepd)
     for node in nodes:
@@ -101,6 +107,32 @@ def test_a_live_job_is_left_alone_at_slurmd_start(nodes: Pair, stepd: subprocess
     nodes[0].helper("start", "")
     guest = Guest(nodes[0], 12, 0)
     assert "ip=10.200.0.1" in guest.dhcp()
+
+
+def test_the_packages_removal_leaves_nothing_of_live_jobs_and_of_the_node(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    node = nodes[0]
+    node.run("sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
+    node.helper("start", "")
+    set_up(nodes, stepd, 12)
+    set_up(nodes, stepd, 13)
+    forwarding = "/proc/sys/net/ipv4/conf/eth0/forwarding"
+    assert (node.run("cat", forwarding).stdout, "table inet pcocc" in node.run("nft", "list", "tables").stdout) == ("1\n", True)
+    done = node.helper("remove", "")
+    assert done.stderr == "pcocc: job 12 loses its VMs\npcocc: job 13 loses its VMs\n" and done.stdout == ""
+    assert node.leftovers() == "" and node.run("nft", "list", "tables").stdout == ""
+    assert node.run("cat", forwarding).stdout == "0\n"
+    assert "pcocc" not in node.run("ls", "/run", "/run/netns").stdout
+    assert node.helper("remove", "").stderr == ""
+
+
+def test_a_job_that_cannot_be_released_is_told_of_and_holds_up_no_other(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    node = nodes[0]
+    set_up(nodes, stepd, 12)
+    set_up(nodes, stepd, 13)
+    node.run("mkdir", "/run/pcocc/.state/12.x")  # what is no file stands for what does not go
+    done = node.helper("remove", "", check=False)
+    assert done.returncode == 1 and "pcocc: job 12 cannot be released: " in done.stderr
+    assert "13" not in node.leftovers()
 
 
 def test_disks_left_by_a_reboot_are_deleted_at_slurmd_start_and_nothing_of_others(

@@ -63,3 +63,9 @@ def refused(answer: tuple[int, str]) -> str:
     assert code == wire.CHECK_REFUSED, text
     assert text.startswith("pcocc: error: ") and text.count("\n") <= 1
     return text
+
+
+def noted(answer: tuple[int, str]) -> str:
+    """Return the notes of an answer, which must be no refusal, a line each."""
+    assert answer[0] == wire.CHECK_PASSED, answer[1]
+    return "\n".join(line.removeprefix("note ") for line in answer[1].splitlines() if line.startswith("note "))
