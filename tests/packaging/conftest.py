@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from tests.packaging.machine import Machine, clean_machine
+from tests.packaging.machine import Built, Machine, clean_machine
 from tests.releaselib.suites import KEPT, PACKAGED, ROOT, SUITES, Suite
 
 _BUILD = """
@@ -22,15 +21,6 @@ done
 command -v lintian >/dev/null || apt-get -qq install --yes lintian >/dev/null
 lintian --allow-root --fail-on none build/packages/*.changes >build/packages/lintian 2>&1
 """
-
-
-@dataclass(frozen=True)
-class Built:
-    """The packages of a release by name, what lintian(1) says of them, and what RPMs of the same names have and require."""
-
-    files: dict[str, Path]
-    lintian: str
-    rpms: dict[str, tuple[list[str], list[str]]]
 
 
 @pytest.fixture(scope="session", params=PACKAGED)
@@ -48,7 +38,7 @@ def built(suite: Suite) -> Built:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found = ROOT / "build/release" / suite.name / "root" / KEPT[1:] / "packages"
-    rpms = {path.name.partition("-0")[0]: [path.with_name(f"{path.name}.{what}") for what in ("files", "requires")] for path in found.glob("*.rpm")}
+    rpms = {re.split(r"-\d", path.name)[0]: [path.with_name(f"{path.name}.{what}") for what in ("files", "requires")] for path in found.glob("*.rpm")}
     return Built(
         {path.name.partition("_")[0]: path for path in found.glob("*.deb")},
         (found / "lintian").read_text(),

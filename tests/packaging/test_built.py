@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.packaging.conftest import Built
+from tests.packaging.machine import Built
 from tests.releaselib.suites import Suite
 
 pytestmark = pytest.mark.packages
