@@ -24,6 +24,7 @@ from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
 from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
 from pcocc_runtime.slurm.text import Killed, find_nodes_without, is_loss, is_routine, is_step_end, parse_killed
+from pcocc_runtime.terminal import printable
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
@@ -270,7 +271,7 @@ class BootWatch:
     def _tell(self, text: str) -> None:
         self.progress.clear()
         try:
-            os.write(2, (text + "\n").encode())
+            os.write(2, (printable(text) + "\n").encode())
         except OSError:
             pass
 
