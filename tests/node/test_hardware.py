@@ -44,13 +44,6 @@ def test_functions_on_the_second_numa_node_are_iommu_groups_of_their_own(node: N
         node.out(f"echo 0 >{device}/sriov_numvfs")
 
 
-def test_an_nvme_controller_with_virtual_functions_is_on_the_second_numa_node(node: Node) -> None:
-    device = node.out("readlink -f /sys/class/nvme/nvme0/device")
-    assert node.read(f"{device}/numa_node") == "1" and node.read(f"{device}/sriov_totalvfs") == "4"
-    node.out("printf 'block 0' | dd of=/dev/nvme0n1 conv=sync,fsync status=none")
-    assert node.out("head -c 7 /dev/nvme0n1") == "block 0"
-
-
 def test_slurm_gives_each_task_the_cpus_of_a_socket_and_its_memory(node: Node) -> None:
     script = "echo $SLURM_PROCID $(taskset -cp $$ | sed 's/.*: //') $(numactl --show | sed -n 's/^membind: //p')"
     said = node.out(["srun", "-n2", "-c2", "--cpu-bind=cores", "--mem-bind=local", "bash", "-c", script], "alice")
