@@ -1,5 +1,5 @@
 # A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
-.PHONY: demo test quick releases bench deb rpm packages lint clean
+.PHONY: demo test quick releases machine bench deb rpm packages lint clean
 
 demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed
 	tests/prepare
@@ -17,6 +17,10 @@ releases: ## a selection of the tests on Slurm 24.11 (Debian 13) and 26.05 (sid)
 	tests/prepare
 	tests/release trixie
 	tests/release sid
+
+machine: ## tests on a whole compute node: systemd, cgroup v2, Slurm 24.11 and KVM in a virtual machine, within a quarter of an hour
+	tests/prepare
+	tests/node-machine test
 
 bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	tests/prepare
@@ -38,7 +42,8 @@ lint: ## what CONTRIBUTING.md asks before a commit
 	tests/prepare
 	build/venv/bin/ruff check . && build/venv/bin/mypy
 
-clean: ## removes the box, the other releases' roots and what was built
+clean: ## removes the box, the node machine, the other releases' roots and what was built
 	-tests/box down
+	-tests/node-machine down
 	tests/release --clean
 	rm -rf build

@@ -76,7 +76,7 @@ def gateway_address6(network: IPv6Network) -> IPv6Address:
 
 
 def room_for(network: IPv4Network, vms: int, nodes: int) -> bool:
-    """Tell whether VMs, nodes and the gateway have distinct addresses in the network."""
+    """Tell whether the network has room for the VMs, the nodes and the gateway."""
     return vms + nodes + 3 <= network.num_addresses
 
 

@@ -1,4 +1,4 @@
-"""What the launcher of a VM tells the keeper it leaves beside it: one word of the keeper's command line."""
+"""What the launcher of a VM tells the VM's keeper: one word of the keeper's command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pcocc_runtime.documents.record import Record, parse_record
 
 
 class VmFacts(Record):
-    """A VM, and what is open for its keeper.
+    """A VM, and the descriptors that its keeper inherits.
 
     `pid` is QEMU's; `qmp`, `probe` and `watch` are descriptors: a connection to QEMU, a TCP socket in the job's network
     namespace (None: nothing there can be reached), and the lock of system/watch.py. `address` is empty where the VM has none.
@@ -29,6 +29,7 @@ class VmFacts(Record):
     directory: str
     accel: str
     accel_why: str
+    kvm_expected: bool
     disks: dict[str, str]
     cpus: int
     emulator_cores: int
@@ -46,4 +47,4 @@ def decode_vm(text: str) -> VmFacts:
     try:
         return parse_record(VmFacts, json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"what the launcher told the keeper of its VM cannot be read: {error}") from None
+        raise ValueError(f"the VM's description by its launcher cannot be read: {error}") from None

@@ -1,4 +1,4 @@
-"""What root's helper and its planner tell each other: the planner, which has no rights, offers, hears what root holds for the
+"""What root's helper and its planner tell each other: the planner, which has no rights, says what the job needs, hears what root holds for the
 job, and leaves a list of acts.
 
 Lines of JSON over two pipes. Root carries acts out one by one, in order (node/apply.py); it looks for nothing in their texts.
@@ -73,7 +73,7 @@ class Act(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What is left to do: `acts` in their order, the content of node.json, and what the plugin is told."""
+    """The work left for root: `acts` in their order, the content of node.json, and the answer to the plugin."""
 
     acts: tuple[Act, ...]
     node: str
@@ -114,5 +114,5 @@ def _load(line: bytes, count: int) -> list[Any]:
     except (ValueError, RecursionError):
         tree = None
     if not isinstance(tree, list) or len(tree) != count:
-        raise NodeError("the planner of this node's networks ended without a word", "look into slurmd's log for what it wrote")
+        raise NodeError("the process that plans this node's networks ended without a message", "look into slurmd's log for what it wrote")
     return tree

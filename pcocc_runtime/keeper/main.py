@@ -39,13 +39,13 @@ def main() -> int:
     try:
         facts = decode_vm(sys.argv[1])
     except ValueError as error:
-        print(f"pcocc: error: {error}\nhint: are launcher and keeper of one version of pcocc?", file=sys.stderr)
+        print(f"pcocc: error: {error}\nhint: check that this node has one version of pcocc only, and start a new job", file=sys.stderr)
         return 1
     return Keeper(facts).run()
 
 
 def emit(event: Event) -> None:
-    """Write one event as a line of the step's stdout; a starter that is gone is no reason to fail."""
+    """Write one event as a line of the step's stdout; it does not matter if the starter is gone."""
     try:
         os.write(1, encode_event(event).encode())
     except OSError:
@@ -177,7 +177,7 @@ class Keeper:
             self.paused = False
 
     def _greeted(self) -> None:
-        emit(Started(self.facts.accel, self.facts.accel_why, self.name, self.facts.node))
+        emit(Started(self.facts.accel, self.facts.accel_why, self.facts.kvm_expected, self.name, self.facts.node))
         if not self.facts.address and self.looking == "booting":
             self._note_answer()
         if self.facts.cpus:

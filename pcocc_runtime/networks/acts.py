@@ -72,6 +72,7 @@ def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: H
     netns, uplink = naming.netns_name(job), naming.uplink_name(job)
     bridged = [plan for plan in plans if isinstance(plan, Bridged)]
     yield from _set(True, "1", "ipv6/conf/default/disable_ipv6")  # ports of a bridge would speak up on it
+    yield from _set(True, "0\t2147483647", "ipv4/ping_group_range")  # as systemd has it: ping(8) has no capability of its own any more
     lines = [_tunnel(plan, netns, host.source) for plan in plans if not isinstance(plan, Bridged)]
     if held:
         mtu = max(plan.spec.mtu for plan in plans)

@@ -12,6 +12,7 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents.work import Act
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.removing import IPROUTE, NFT, remove_networks
+from pcocc_runtime.node.doing import doing
 from pcocc_runtime.system import files, namespaces, process, sysctl
 
 _TUN = "/dev/net/tun"
@@ -33,7 +34,8 @@ def make_networks(job: int, acts: Sequence[Act]) -> None:
             namespaces.create(path)  # only now: where nft does not work at all, a job's release need not call it either
         with namespaces.inside(path) if within else contextlib.nullcontext():
             for act in some:
-                _carry_out(job, act)
+                with doing(f"running {act.kind}"):
+                    _carry_out(job, act)
 
 
 def _carry_out(job: int, act: Act) -> None:
@@ -51,7 +53,7 @@ def _carry_out(job: int, act: Act) -> None:
         except NodeError as error:
             raise _explain(error) from None
     else:
-        raise NodeError(f"the planner of this node's networks asks for {act.kind!r}", hint="this is a fault of pcocc; report it")
+        raise NodeError(f"the planner of this node's networks asks for {act.kind!r}", hint="this is a bug in pcocc: please report it")
 
 
 def _explain(error: NodeError) -> NodeError:

@@ -21,8 +21,8 @@ from pcocc_runtime.networks.plan import NetworkPlan, Routed, Segment, find_runs,
 from pcocc_runtime.site.site import Site
 
 
-def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, held: Held) -> NodeFacts:
-    """Return what is known of a node and the job's part on it; `held` is what root holds for the job."""
+def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, held: Held, has_kvm: bool) -> NodeFacts:
+    """Return what is known of a node, which has /dev/kvm or not, and the job's part on it; `held` is what root holds for the job."""
     return NodeFacts(
         job=step.job,
         name=step.here.name,
@@ -38,6 +38,7 @@ def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, he
         interfaces=describe_interfaces(plans, step, site.resource_sets),
         reach=describe_reach(plans, step, site.resource_sets),
         forwards=tuple(PortForward(one.rank, one.vm_port, one.host_port) for one in held.nat.forwards) if held.nat else (),
+        kvm_expected=has_kvm and site.accel != "tcg",
     )
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
@@ -16,9 +16,10 @@ from pcocc_runtime.documents.fields import MAX_REQUEST
 from pcocc_runtime.documents.work import Held, Nat, Offer, decode_nat
 from pcocc_runtime.errors import NodeError, PcoccError
 from pcocc_runtime.networks import nat
-from pcocc_runtime.node import accelerator, apply, planner, reclaim, records, removal
+from pcocc_runtime.node import accelerator, apply, doing, planner, reclaim, records, removal
 from pcocc_runtime.node.records import Record
 from pcocc_runtime.system import files, locks, ports, process, trust
+from pcocc_runtime.system.cgroups import parse_step_group
 
 _OTHERS_SECONDS = 5.0  # a set-up spends for jobs whose slurmstepd was killed
 _LEFT_SECONDS = 0.5  # and for what users have left in directories
@@ -40,6 +41,7 @@ def set_up(confdir: str) -> int:
     if len(request) > MAX_REQUEST:
         raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
     step = parse_boot_step(request.splitlines())
+    process.leave_step(step.step)
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
     try:
@@ -55,12 +57,15 @@ def set_up(confdir: str) -> int:
 
 
 def _make_room_and_make(step: BootStep, plan: planner.Planner) -> str:
-    folders = reclaim.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
+    with doing.doing("taking back what ended jobs have left"):
+        folders = reclaim.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
     offer = plan.hear_offer()
     folders.add(PurePath(offer.scratch))
     removal.finish(folders, _LEFT_SECONDS)
     try:
-        with locks.locked(records.lock_of(step.job)):
+        with contextlib.ExitStack() as held:
+            with doing.doing("waiting for another helper of this job"):
+                held.enter_context(locks.locked(records.lock_of(step.job)))
             return _make(step, plan, offer)
     except (PcoccError, OSError):
         removal.finish(folders, _LEFT_SECONDS)
@@ -71,7 +76,8 @@ def _make(step: BootStep, plan: planner.Planner, offer: Offer) -> str:
     record = _claim(step, offer.scratch)
     with _undone_on_failure(step.job):
         held = _hold(record, offer)
-        chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
+        with doing.doing("trying /dev/kvm"):
+            chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
         work = plan.hear_work(Held(held, chosen.kind, chosen.why))
         _make_directories(record)
         apply.make_networks(step.job, work.acts)
@@ -106,7 +112,8 @@ def _claim(step: BootStep, scratch: str) -> Record:
     stepd = process.find_process(step.stepd)
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
-    record = Record(step.job, step.step, step.uid, stepd, scratch, nat=old.nat if old else None)
+    group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.step)
+    record = Record(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
     records.write_record(record)
     return record
 

@@ -11,6 +11,7 @@ from pcocc_runtime.node.reclaim import reclaim, set_strays_aside
 from pcocc_runtime.system import process, sysctl, trust
 
 _SECONDS = 20.0  # for what users have left in directories
+_PROBE_SECONDS = 60.0  # for a verdict on the accelerator: nobody waits for it
 
 
 def start() -> int:
@@ -24,5 +25,5 @@ def start() -> int:
         offer = plan.hear_offer()
     set_strays_aside(PurePath(offer.scratch))
     finish([PurePath(offer.scratch)], _SECONDS)
-    accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
+    accelerator.find_accelerator(offer.accel, PurePath(offer.qemu), _PROBE_SECONDS)
     return 0

@@ -198,10 +198,10 @@ def test_its_job_stays_while_it_runs(here: Here, monkeypatch: pytest.MonkeyPatch
     assert "remove_networks 12" not in here.asked
 
 
-def test_of_one_that_tells_nothing_any_process_of_the_job_speaks(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
+def test_of_one_that_tells_nothing_any_slurmstepd_of_the_job_speaks(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
     assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 0
     break_record(here.record(12), "empty")
-    monkeypatch.setattr(records.process, "find_in_cgroup", lambda part, uid=None: [stepd] if part == "/job_12/" else [])
+    monkeypatch.setattr(records.process, "find_slurmstepds", lambda job: [stepd] if job == 12 else [])
     assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 0
     assert (here.run / "12").exists() and "remove_networks 12" not in here.asked
 

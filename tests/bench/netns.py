@@ -34,7 +34,7 @@ def large(stepd: int) -> str:
     lines = [f"job {JOB}", "step 0", "uid 65534", "gid 65534", f"stepd {stepd}", "index 0", f"layout 172.16.0.1 0-{OWN - 1}"]
     for peer in range(1, PEERS + 1):
         first = OWN + (peer - 1) * EACH
-        lines.append(f"layout 172.16.{peer >> 8}.{peer & 255} {first}-{first + EACH - 1}")
+        lines.append(f"layout 172.16.{1 + (peer >> 8)}.{peer & 255} {first}-{first + EACH - 1}")
     return "\n".join([*lines, f"sets default:{OWN + PEERS * EACH}", "end", ""])
 
 

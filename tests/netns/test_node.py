@@ -67,6 +67,12 @@ def test_two_jobs_with_the_same_addresses_never_meet(nodes: Pair, stepd: subproc
     assert mine.run("ping", "-c1", "-W1", "10.200.0.4", check=False).returncode != 0
 
 
+def test_a_ping_needs_no_capability_in_the_jobs_namespace(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    """That of Debian 13 has none on its file; a new network namespace lets no group ping."""
+    set_up(nodes, stepd)
+    nodes[0].in_job(12, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "ping", "-c1", "-W1", "10.200.255.254")
+
+
 def test_release_leaves_nothing_and_may_run_twice(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
     set_up(nodes, stepd)
     for node in nodes:

@@ -16,6 +16,7 @@ from pcocc_runtime.documents.cluster import Drive, Group
 from pcocc_runtime.images import images, references, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
+from pcocc_runtime.system import held
 from tests.qemu.vm import APPEND, DATA, GUEST, SOURCE, USER, Vm
 from tests.waiting import limit, wait_for
 
@@ -45,7 +46,7 @@ class Home:
     def add(self, repo: Repo, name: str, disk: Path | None = None) -> Found:
         """Make an image of a disk, or one with a known first MiB."""
         with writing.open_repo_work(repo) as work:
-            layer = work.path / "layer"
+            layer = Path(held.show(str(work.path)), "layer")
             if disk:
                 shutil.copy(disk, layer)
             else:

@@ -16,6 +16,7 @@ from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.images import in_use, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
+from pcocc_runtime.system import held
 from tests.images.disks import patched, raw_sum, save, write_raw
 from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES, USER, StartVm
 
@@ -29,8 +30,9 @@ def image(tmp_path: Path) -> Found:
     repo = Repo("site", str(tmp_path / "images"))
     raw = write_raw(tmp_path / "raw")
     with writing.open_repo_work(repo) as work:
-        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, work.path / "layer"], check=True)
-        base = Found(repo, writing.add_revision(work, "base", work.path / "layer", None))
+        layer = Path(held.show(str(work.path)), "layer")
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, layer], check=True)
+        base = Found(repo, writing.add_revision(work, "base", layer, None))
     return save(repo, "base", base, 3)
 
 

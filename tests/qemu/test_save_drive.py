@@ -85,7 +85,7 @@ def test_what_cannot_be_saved_is_said(start: StartVm, home: Home) -> None:
     vm = start(home.shell(persistent=(drive,)))
     saving.wait_for_monitor(vm)
     said = save(vm, "--drive=1", status=1)
-    assert f"drive 1 of vm0 is the persistent drive {DATA}/drive, a revision of no image\nhint: say what to call the new image: -d NAME" in said
+    assert f"drive 1 of vm0 is the persistent drive {DATA}/drive, which belongs to no image\nhint: name the new image with -d NAME" in said
     assert "vm0 has no drive 2\nhint: its drives are 0 to 1" in save(vm, "--drive", "2", status=1)
     assert "has an image 'base' already" in save(vm, "--drive=1", "-d", "base", status=1)
     assert "cannot be frozen: its guest runs no agent" in save(vm, "--drive=1", "-d", "new", "--safe", status=1)

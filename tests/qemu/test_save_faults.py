@@ -174,7 +174,7 @@ def test_a_full_scratch_is_not_taken_for_the_repository(start: StartVm, home: Ho
     inside(vm.process.pid, "sh", "-c", f"dd if=/dev/zero of={scratch}/fill bs=64k 2>&1 || true")
     for words in ((), ("--drive=1", "-d", "kept")):
         said = save(vm, *words, status=1)
-        assert f"which needs some room in the job's scratch directory {scratch}: No space left" in said and "repository" not in said
+        assert f"without some room in the job's scratch directory {scratch}: No space left" in said and "repository" not in said
     inside(vm.process.pid, "rm", f"{scratch}/fill")
     assert names(home) == ["base@0"] and home.leftovers() == [] and saving.left_behind(vm) == []
     save(vm)

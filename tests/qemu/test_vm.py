@@ -243,8 +243,8 @@ def test_cpus_kept_for_qemu_are_not_the_guests(start: StartVm) -> None:
         (Group("t", 1, mounts=(Mount("d", f"{DATA}/private", "virtiofs"),)), f"directory {DATA}/private cannot be read: Permission denied"),
         (Group("t", 1, kernel=f"{DATA}/gone"), f"kernel {DATA}/gone cannot be read: No such file"),
         (Group("t", 1, persistent=(Drive(f"{DATA}/gone"),)), f"the drive {DATA}/gone cannot be written here: No such file"),
-        (Group("t", 1, emulator_cores=1), "emulator-cores: 1 of template 't' leaves the guest none of 1 CPUs"),
-        (Group("t", 1, firmware="uefi", machine="isapc"), "this node has no such firmware for machine isapc"),
+        (Group("t", 1, emulator_cores=1), "emulator-cores: 1 of template 't' leaves none of the 1 CPUs to the guest"),
+        (Group("t", 1, firmware="uefi", machine="isapc"), "this node has no UEFI firmware for machine isapc"),
         (Group("t", 1, qemu_bin=f"{DATA}/gone"), f"{DATA}/gone is not installed"),
     ],
 )  # fmt: skip

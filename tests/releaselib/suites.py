@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +77,9 @@ class Place:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ReleaseError(f"{self.path} is in use by another tests/release: wait for it, or name other roots by --roots DIR") from None
+            raise ReleaseError(f"{self.path} is in use by another command of tests/: wait for it, or name other roots by --roots DIR") from None
 
 
 def say(text: str) -> None:
-    """Print a line of progress."""
-    print(f"release: {text}", flush=True)
+    """Print a line of progress, after the command's name."""
+    print(f"{Path(sys.argv[0]).name}: {text}", flush=True)

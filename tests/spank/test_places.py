@@ -10,10 +10,10 @@ from tests.spank.building import run
 LOOK = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from pcocc_runtime.node import accelerator
+from pcocc_runtime.node import probe
 from pcocc_runtime.slurm import steps
 from pcocc_runtime.vm import launcher
-print(steps.LAUNCHER, launcher.KEEPER[0], accelerator._PROBE_IMAGE)
+print(steps.LAUNCHER, launcher.KEEPER[0], probe._IMAGE)
 """
 
 
