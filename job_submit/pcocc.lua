@@ -283,7 +283,7 @@ end
 
 -- Checks and sizes a job with a virtual cluster, and lets any other pass at once. Returns slurm.SUCCESS or an error code.
 function pcocc.job_submit(job_desc, part_list, _submit_uid)
-    local template, size_line = text.find_request(job_desc.spank_job_env)
+    local template, size_line, kept = text.find_request(job_desc.spank_job_env)
     if not template then
         return slurm.SUCCESS
     end
@@ -294,6 +294,10 @@ function pcocc.job_submit(job_desc, part_list, _submit_uid)
     if wrong then
         slurm.log_user("%s", "pcocc: error: " .. wrong.text)
         return wrong.code
+    end
+    local comment = text.add_kept(job_desc.admin_comment, kept)
+    if kept and comment then
+        job_desc.admin_comment = comment
     end
     return slurm.SUCCESS
 end

@@ -13,6 +13,7 @@ local MAX_KEYS = 16 -- of a size line, where srun writes five
 local MAX_SHOWN = 200
 local MAX_DIGITS = 15 -- a double holds such numbers exactly
 local MAX_CPUS = 4096
+local KEPT_LENGTH = tonumber("@=KEPT_LENGTH@")
 local MAX_MEMORY = 1073741824 -- MiB
 
 text.MAX_WORDS = 128 -- of a list such as a job's partitions
@@ -24,21 +25,22 @@ function text.trim(line)
 end
 
 -- The beginnings of our strings, found by their first eight characters. The build replaces the names between @ by rows of
--- documents/wire.py.
+-- documents/wire*.py.
 local BEGINNINGS = {}
 for beginning, kind in pairs({
     ["_@=SENT_OPTION@@=OPTION_TEMPLATE@="] = "typed",
     ["@=SENT_OPTION@@=OPTION_TEMPLATE@="] = "typed",
     ["@=JOB_TEMPLATE@="] = "canonical",
     ["@=JOB_SIZE@="] = "size",
+    ["@=JOB_KEPT@="] = "kept",
 }) do
     assert(not string.find(beginning, "@"), "pcocc_text.lua is not installed: meson install makes one that works")
     BEGINNINGS[string.sub(beginning, 1, 8)] = { kind = kind, text = beginning }
 end
 
--- Returns the template text and the size line among the strings that SPANK plugins send with a job, nil for one that is missing.
--- One that is too long is cut, but stays too long. Strings after the first MAX_ENTRIES are ignored: plugins send fewer, and a user
--- who forges so many could as well leave ours out.
+-- Returns the template text, the size line and the name of what is kept, among the strings that SPANK plugins send with a job, nil for
+-- one that is missing. One that is too long is cut, but stays too long. Strings after the first MAX_ENTRIES are ignored: plugins send
+-- fewer, and a user who forges so many could as well leave ours out.
 function text.find_request(spank_env)
     if type(spank_env) ~= "table" then
         return nil
@@ -54,7 +56,15 @@ function text.find_request(spank_env)
             found[ours.kind] = string.sub(entry, #ours.text + 1, #ours.text + MAX_TEXT + 1)
         end
     end
-    return found.typed or found.canonical, found.size
+    return found.typed or found.canonical, found.size, found.kept
+end
+
+-- Returns the job's AdminComment with the name of the file that keeps its cluster, or the comment alone where the name is none.
+function text.add_kept(comment, kept)
+    if not kept or #kept ~= KEPT_LENGTH or not string.match(kept, "^%x+$") then
+        return comment
+    end
+    return (comment and comment ~= "" and comment .. " " or "") .. "@=KEPT_MARK@" .. kept
 end
 
 -- Adds a word to a list unless it is there already; list[word] tells that.

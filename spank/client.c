@@ -1,28 +1,95 @@
 /* srun, sbatch and salloc: decides whether a step runs in VMs, and has them booted for it. */
 #include "client.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define BOOT_PATIENCE (MAX_PATIENCE / 2) /* seconds; a boot step makes the namespaces in its first one or two */
 
 static bool vm_mode; /* this srun's tasks run in VMs */
+static struct words typed; /* in front of its command */
+
+/* Tells whether a word is written as a set of VMs. */
+static bool is_set(const char *word)
+{
+	return !strncmp(word, "vm", 2) && word[2] && strspn(word + 2, "vm0123456789[],-") == strlen(word + 2);
+}
+
+static void refuse_space(const char *set)
+{
+	complain("without a value it means all VMs, for sbatch vm0, and the next word is the command; a program of such a name is run by its path",
+		 "--pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm=%s", set);
+	exit(1);
+}
+
+/* Looks through the #SBATCH lines in front of a script's first command, of which sbatch only says that they are invalid. */
+static void check_script(const char *path)
+{
+	struct stat status;
+	FILE *file = stat(path, &status) || !S_ISREG(status.st_mode) ? NULL : fopen(path, "re");
+	char line[4096];
+
+	while (file && fgets(line, sizeof(line), file) && (line[0] == '#' || line[strspn(line, " \t\n")] == '\0')) {
+		const char *former = "";
+		if (strncmp(line, "#SBATCH", 7))
+			continue;
+		for (const char *word = strtok(line + 7, " \t\n"); word && *word != '#'; word = strtok(NULL, " \t\n")) {
+			bool is_option = strlen(former) >= strlen("--pcocc-v") && !strncmp("--" OPTION_VM, former, strlen(former));
+			if (is_option && is_set(word))
+				refuse_space(word);
+			former = word;
+		}
+	}
+	if (file)
+		fclose(file);
+}
+
+/* --pcocc-vm has a value or none: of `--pcocc-vm vm0 cmd` Slurm makes the command `vm0 cmd`, or the script vm0. */
+static void check_command(bool local)
+{
+	if (!typed.command)
+		return;
+	if (typed.vm && !*typed.vm && is_set(typed.command) && (local || access(typed.command, F_OK)))
+		refuse_space(typed.command);
+	if (!strcmp(program_invocation_short_name, "sbatch"))
+		check_script(typed.command);
+}
+
+/* Tells whether this is an salloc that leaves the job to others, with the option or a beginning of it that salloc knows. */
+static bool leaves_job(void)
+{
+	for (char **word = typed.all; word && *word; word++) {
+		size_t length = strlen(*word);
+		if (length >= strlen("--no-s") && !strncmp(*word, "--no-shell", length))
+			return !strcmp(program_invocation_short_name, "salloc");
+	}
+	return false;
+}
 
 void client_init(spank_t sp)
 {
 	(void)sp;
+	bool local = spank_context() == S_CTX_LOCAL;
+
 	forget_inherited_options();
-	unsetenv(ENV_STEP_VMS);
-	if (spank_context() == S_CTX_LOCAL)
-		size_srun();
+	drop_step_variables();
+	read_own_words(&typed);
+	if (local)
+		find_target(&typed);
 	if (!target.in_job || target.other)
 		drop_job_variables();
+	if (local)
+		size_srun(&typed);
+	check_command(local);
 }
 
 static bool wants_check(void)
 {
-	return options.template || options.image_count || options.mount_count || options.user_data;
+	return options.template || options.image_count || options.mount_count || options.user_data || options.user_data_force;
 }
 
 /* Checks that the job has the VMs of a set, and names them in the step's environment. */
@@ -55,10 +122,12 @@ static bool mark_vm_step(void)
 {
 	long vms = count_job_vms();
 
+	name_wishes(&typed);
 	if (vms > 0)
 		return name_vms(options.vm, vms);
 	if (target.other)
-		complain("the first srun --pcocc-vm inside the job boots them", "no VMs of job %u run", target.other);
+		complain("the first srun --pcocc-vm inside the job boots them; one with --jobid does where salloc --no-shell made the job",
+			 "no VMs of job %u run", target.other);
 	else
 		complain("submit the job with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
 			 "--pcocc-vm needs a job with VMs, and this one has none");
@@ -88,6 +157,8 @@ int client_post_opt(spank_t sp)
 		}
 		if (options.vm)
 			spank_job_control_setenv(sp, JOB_BATCH_VM, *options.vm ? options.vm : "vm0", 1);
+		if (options.template && leaves_job())
+			keep_cluster(sp);
 		drop_variables();
 		return 0;
 	}
@@ -145,6 +216,7 @@ int client_local_user(spank_t sp)
 		complain("report this fault", "srun does not know its job in this hook");
 		return -1;
 	}
+	rename_programs(sp);
 	if (ensure_vms(job))
 		return 0;
 	undo(job, step);

@@ -10,24 +10,37 @@ struct words {
 	const char *vm; /* "" without a value */
 	const char *job;
 	const char *tasks;
+	const char *exported; /* --export */
+	const char *command; /* its first word */
+	char **all; /* the whole line's words, of read_own_words() */
 	bool no_vm;
+	bool bcast;
+	bool programs; /* --multi-prog */
 	bool placed; /* the user says where the tasks run, or how many run on a node */
 };
 void read_words(int count, char **words, struct words *found);
-void read_own_words(struct words *found);
+void read_own_words(struct words *found); /* once in a process */
 
 /* sizing.c */
 struct target {
 	bool in_job; /* srun makes a step of a job: of the one it runs in, or of the one --jobid names */
+	uint32_t job; /* which that is */
 	uint32_t other; /* the job that --jobid names, when it is not the one srun runs in; else 0 */
 };
 extern struct target target;
-void size_srun(void);
+void find_target(const struct words *typed);
+void size_srun(const struct words *typed);
 long count_job_vms(void);
 
 /* place.c */
 bool place_tasks(uint32_t job, const char *set, long tasks, const struct words *typed);
 void forget_places(void);
+
+/* programs.c */
+bool has_programs(const struct words *typed);
+void name_wishes(const struct words *typed);
+char *render_programs(const char *file);
+void rename_programs(spank_t sp);
 
 /* variables.c */
 void forget_inherited_options(void);
@@ -35,6 +48,11 @@ const char *read_variable(const char *name);
 void take_variables(bool with_template);
 void drop_variables(void);
 void drop_job_variables(void);
+void drop_step_variables(void);
+
+/* kept.c */
+void keep_cluster(spank_t sp);
+bool recall_cluster(uint32_t job);
 
 /* request.c */
 bool check_request(spank_t sp);

@@ -10,6 +10,7 @@
 #include <slurm/spank.h>
 
 #include "config.h"
+#include "wire.h"
 
 /* From 23.11 on hostlist_t is a struct; before, it was a pointer to it. */
 typedef __typeof__(slurm_hostlist_create(NULL)) hosts_t;
@@ -73,26 +74,23 @@ static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 #endif
 }
 
-/* Makes a task run the program words[0], with the other words and then the task's own command as arguments. From 23.11 on Slurm
- * does that after this hook has returned. Before, the task becomes the program here, and this returns only when that fails. */
-static inline int prepend_words(spank_t sp, int count, const char **words)
+/* Makes a task run a program, given by its path, with the task's own command as arguments. From 23.11 on Slurm does that after this
+ * hook has returned; before, the program takes the place of the command's first word, and finds that in ENV_FIRST_WORD. Of a step of
+ * several programs (--multi-prog) these releases show no task's words here: their srun has put the program in front of all (programs.c). */
+static inline int prepend_program(spank_t sp, const char *path)
 {
 #if HAVE_SPANK_PREPEND_TASK_ARGV
-	return spank_prepend_task_argv(sp, count, words) ? -1 : 0;
+	return spank_prepend_task_argv(sp, 1, &path) ? -1 : 0;
 #else
-	int own = 0;
-	char **argv = NULL, **environment = NULL;
+	int count = 0;
+	char **argv = NULL, several[4];
 
-	if (spank_get_item(sp, S_JOB_ARGV, &own, &argv) || spank_get_item(sp, S_JOB_ENV, &environment))
+	if (spank_getenv(sp, ENV_STEP_PROGRAMS, several, sizeof(several)) == ESPANK_SUCCESS)
+		return 0;
+	if (spank_get_item(sp, S_JOB_ARGV, &count, &argv) || count < 1 || spank_setenv(sp, ENV_FIRST_WORD, argv[0], 1))
 		return -1;
-	const char **all = calloc((size_t)(count + own) + 1, sizeof(*all));
-	if (!all)
-		return -1;
-	memcpy(all, words, (size_t)count * sizeof(*all));
-	memcpy(all + count, argv, (size_t)own * sizeof(*all));
-	execve(words[0], (char *const *)all, environment); /* the new program is the task (tried) */
-	free(all);
-	return -1;
+	argv[0] = strdup(path);
+	return argv[0] ? 0 : -1;
 #endif
 }
 

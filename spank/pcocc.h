@@ -9,7 +9,7 @@
 
 #include "compat.h"
 #include "config.h" /* PCOCC_LIBEXEC, PCOCC_CLIENT_OBJECT, PCOCC_LIBPYTHON, HAVE_* (made by meson) */
-#include "wire.h" /* names shared with Lua and Python (rendered from pcocc_runtime/documents/wire.py) */
+#include "wire.h" /* names shared with Lua and Python (rendered from pcocc_runtime/documents/wire*.py) */
 
 #define MAX_REPEAT 64 /* how often --pcocc-image and --pcocc-mount may be given */
 #define MAX_PATIENCE 60 /* seconds that a VM step's task waits for the job's namespace at most */
@@ -25,6 +25,7 @@ struct options {
 	size_t image_count;
 	size_t mount_count;
 	bool no_vm;
+	bool user_data_force;
 };
 
 extern struct options options;

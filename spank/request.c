@@ -44,6 +44,7 @@ static char *render_request(void)
 	}
 	text_add(&text, "],\"user_data\":");
 	add_json(&text, options.user_data);
+	text_add(&text, ",\"user_data_force\":%s", options.user_data_force ? "true" : "false");
 	text_add(&text, ",\"vm\":");
 	add_json(&text, options.vm);
 	text_add(&text, ",\"tool\":\"%s\"}", spank_context() == S_CTX_LOCAL ? "srun" : "sbatch");
@@ -83,6 +84,16 @@ static void publish(spank_t sp, const char *answer)
 	free(size);
 }
 
+/* Tells the user what the check found good to know. */
+static void tell_notes(const char *answer)
+{
+	static const char key[] = "note ";
+
+	for (const char *at = answer; at && *at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
+		if (!strncmp(at, key, sizeof(key) - 1))
+			fprintf(stderr, "pcocc: note: %.*s\n", (int)strcspn(at + sizeof(key) - 1, "\n"), at + sizeof(key) - 1);
+}
+
 /* Returns true when the request can be met; else the user has been told why not. */
 bool check_request(spank_t sp)
 {
@@ -90,9 +101,10 @@ bool check_request(spank_t sp)
 	char *answer = calloc(1, ANSWER_SIZE);
 	int result = answer ? embed_check(request, answer, ANSWER_SIZE) : CHECK_BROKEN;
 
-	if (result == CHECK_PASSED)
+	if (result == CHECK_PASSED) {
+		tell_notes(answer);
 		publish(sp, answer);
-	else if (result == CHECK_REFUSED)
+	} else if (result == CHECK_REFUSED)
 		fprintf(stderr, "%s%s", answer, answer[0] && answer[strlen(answer) - 1] == '\n' ? "" : "\n");
 	else
 		complain("ask the admins to reinstall the pcocc runtime on this host", "the request cannot be checked here: %s",

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -200,12 +201,9 @@ static int open_taps(uint32_t rank, struct text *fds)
 		if (fd < 0)
 			return width ? -1 : 0;
 		text_add(fds, fds->length ? ",%d" : "%d", fd);
+		width += width < length; /* its comma */
 		length -= width;
 		names += width;
-		if (length) {
-			names++;
-			length--;
-		}
 	}
 	return 0;
 }
@@ -264,11 +262,6 @@ static int vm_task_privileged(spank_t sp)
 	return 0;
 }
 
-static bool is_vm_step(spank_t sp, char *set, size_t size)
-{
-	return spank_getenv(sp, ENV_STEP_VMS, set, (int)size) == ESPANK_SUCCESS && *set;
-}
-
 /* An operation (steps/operations.py) begins in the node's own network, unless the srun that starts it asks for the job's. */
 static bool stays_outside(spank_t sp)
 {
@@ -286,18 +279,33 @@ int stepd_task_privileged(spank_t sp)
 
 	if (options.boot)
 		return boot_task_privileged(sp);
-	return is_vm_step(sp, set, sizeof(set)) && !stays_outside(sp) ? vm_task_privileged(sp) : 0;
+	bool in_vms = spank_getenv(sp, ENV_STEP_VMS, set, sizeof(set)) == ESPANK_SUCCESS && *set;
+	return in_vms && !stays_outside(sp) ? vm_task_privileged(sp) : 0;
 }
 
-/* Makes the task run the attach client, with these words and the task's own command as its arguments. */
-static int run_attach(spank_t sp, const char *option, const char *value)
+/* Leaves the task's environment in a file in memory, as it is before prolog scripts change it: what they do is for the guest, too. */
+static int keep_environment(spank_t sp)
 {
-	const char *words[] = { PCOCC_LIBEXEC "/attach", option, value };
+	char **at = NULL, number[16];
+	int fd = memfd_create("pcocc-environment", 0);
 
-	if (prepend_words(sp, option ? 3 : 1, words) == 0)
+	snprintf(number, sizeof(number), "%d", fd);
+	if (fd < 0 || spank_setenv(sp, ENV_BEFORE_FD, number, 1) || spank_get_item(sp, S_JOB_ENV, &at))
+		return -1;
+	while (at && *at && dprintf(fd, "%s%c", *at, 0) > 0)
+		at++;
+	return at && !*at ? 0 : -1;
+}
+
+/* Makes the task run the attach client, for a VM, with the task's own command as arguments. */
+static int run_attach(spank_t sp, const char *vm)
+{
+	static const char attach[] = PCOCC_LIBEXEC "/attach";
+
+	if (access(attach, X_OK) == 0 && spank_setenv(sp, ENV_VM_NAME, vm, 1) == 0 && keep_environment(sp) == 0 &&
+	    prepend_program(sp, attach) == 0)
 		return 0;
-	complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", words[0],
-		 strerror(errno));
+	complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", attach, strerror(errno));
 	return -1;
 }
 
@@ -329,14 +337,6 @@ static int boot_task(void)
 	_exit(setup.state == SETUP_DUPLICATE ? EXIT_DUPLICATE : 1);
 }
 
-static int batch_task(spank_t sp, const char *set)
-{
-	hosts_t vms = slurm_hostlist_create(set);
-	const char *first = vms ? slurm_hostlist_shift(vms) : NULL;
-
-	return first ? run_attach(sp, "--batch", first) : -1;
-}
-
 int stepd_task(spank_t sp)
 {
 	char set[8192];
@@ -344,12 +344,11 @@ int stepd_task(spank_t sp)
 
 	if (options.boot)
 		return boot_task();
-	if (spank_get_item(sp, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT)
-		return spank_getenv(sp, ENV_BATCH_VM, set, sizeof(set)) == ESPANK_SUCCESS && *set ? batch_task(sp, set) : 0;
-	if (!is_vm_step(sp, set, sizeof(set)))
+	bool batch = spank_get_item(sp, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT;
+	if (spank_getenv(sp, batch ? ENV_BATCH_VM : ENV_STEP_VMS, set, sizeof(set)) != ESPANK_SUCCESS || !*set)
 		return 0;
 	char *vm = choose_vm(sp, set);
-	if (!vm || spank_setenv(sp, ENV_VM_NAME, vm, 1))
+	if (!vm)
 		return -1;
 	if (unreachable) {
 		char node[256] = "this node";
@@ -358,7 +357,7 @@ int stepd_task(spank_t sp)
 			 "%s cannot be reached from %s: the job's VMs there have ended", vm, node);
 		_exit(1);
 	}
-	return run_attach(sp, NULL, NULL);
+	return run_attach(sp, vm);
 }
 
 int stepd_exit(spank_t sp)

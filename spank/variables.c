@@ -46,6 +46,8 @@ void take_variables(bool with_template)
 		options.mount_count = 1;
 	if (!options.user_data)
 		options.user_data = read_variable(VAR_USER_DATA);
+	if (options.template && read_variable(VAR_USER_DATA_FORCE))
+		options.user_data_force = true;
 }
 
 static void drop(const char *const *names, size_t count)
@@ -57,7 +59,7 @@ static void drop(const char *const *names, size_t count)
 /* Without this, commands in the job would take what sbatch or salloc has used as a request of their own. */
 void drop_variables(void)
 {
-	static const char *const names[] = { VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT, VAR_USER_DATA };
+	static const char *const names[] = { VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT, VAR_USER_DATA, VAR_USER_DATA_FORCE };
 
 	drop(names, sizeof(names) / sizeof(*names));
 }
@@ -66,6 +68,16 @@ void drop_variables(void)
 void drop_job_variables(void)
 {
 	static const char *const names[] = { ENV_CLUSTER, ENV_TEMPLATE, ENV_SIZE, ENV_BATCH_VM };
+
+	drop(names, sizeof(names) / sizeof(*names));
+}
+
+/* What an srun around this one has left for its own tasks. */
+void drop_step_variables(void)
+{
+	static const char *const names[] = {
+		ENV_STEP_VMS, ENV_STEP_EXPORT, ENV_STEP_PROGRAMS, ENV_STEP_BCAST, ENV_FIRST_WORD, ENV_BEFORE_FD,
+	};
 
 	drop(names, sizeof(names) / sizeof(*names));
 }

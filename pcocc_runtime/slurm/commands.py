@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 
@@ -15,10 +14,13 @@ from pcocc_runtime.slurm.text import (
     Running,
     Step,
     field_of,
+    parse_controller,
     parse_job,
+    parse_launch_seconds,
     parse_listed,
     parse_presence,
     parse_running,
+    parse_slurmd_version,
     parse_steps,
 )
 from pcocc_runtime.system import process
@@ -54,9 +56,8 @@ def list_nodes(text: str) -> list[str]:
 
 
 def read_launch_seconds() -> float:
-    """Return how long an srun waits for its nodes to begin with a step, a prolog included (slurm.conf(5))."""
-    shown = process.run(["scontrol", "show", "config"])
-    return float(sum(int(one) for one in re.findall(r"(?m)^(?:BatchStartTimeout|MessageTimeout)\s*=\s*(\d+)", shown)))
+    """Return how long an srun waits for its nodes to begin with a step."""
+    return parse_launch_seconds(process.run(["scontrol", "show", "config"]))
 
 
 def cancel_step_of(job: int, pid: int) -> None:
@@ -94,9 +95,8 @@ def list_running(user: str | None) -> tuple[Listed, ...]:
 
 def read_controller() -> str | None:
     """Return the IPv4 address of the first slurmctld's host, None when it cannot be found out."""
-    shown = process.run(["scontrol", "show", "config"])
-    match = re.search(r"^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", shown, re.MULTILINE)
-    return resolve_host(match[2] or match[1]) if match else None
+    host = parse_controller(process.run(["scontrol", "show", "config"]))
+    return resolve_host(host) if host else None
 
 
 def resolve_host(name: str) -> str | None:
@@ -124,5 +124,4 @@ def read_slurmd_version() -> str | None:
         shown = process.run(["scontrol", "show", "slurmd"])
     except NodeError:
         return None
-    found = re.search(r"(?m)^Version\s*=\s*(\S+)", shown)
-    return found[1] if found else None
+    return parse_slurmd_version(shown)

@@ -90,50 +90,45 @@ def end(processes: Iterable[ProcessId], seconds: float = GONE_SECONDS) -> None:
 
 def _with_pidfd(process: ProcessId, act: Callable[[int], object]) -> None:
     """Do something to that very process, if it still runs: a pidfd pins it between the look and the deed."""
-    try:
+    with suppress(OSError):  # it has ended
         pidfd = os.pidfd_open(process.pid)
-    except OSError:
-        return
-    try:
-        if is_alive(process):
-            act(pidfd)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
+        try:
+            if is_alive(process):
+                act(pidfd)
+        finally:
+            os.close(pidfd)
 
 
 def find_in_netns(path: PurePath, name: str, owners: Collection[int]) -> list[ProcessId]:
-    """Return this kernel's processes of a name, as comm has it, of these users and in the network namespace mounted at `path`."""
+    """Return this host's processes of a name, as comm has it, of these users and in the network namespace mounted at `path`."""
     inside = os.stat(path)
     return _find("comm", lambda text, at: text == f"{name}\n" and os.path.samestat(inside, os.stat(f"{at}/ns/net")), owners)
 
 
 def find_in_cgroup(part: str, uid: int | None = None) -> list[ProcessId]:
     """Return this host's processes, of a user or of all, whose cgroup path (v1 or v2) contains `part`, such as /job_7/step_0/."""
-    return _find("cgroup", lambda text, at: part in text.replace("\n", "/\n") and _is_here(at), None if uid is None else {uid})
+    return _find("cgroup", lambda text, at: part in text.replace("\n", "/\n"), None if uid is None else {uid})
 
 
 def find_slurmstepds(job: int) -> list[ProcessId]:
     """Return the slurmstepds of a job's steps on this host, which call themselves `slurmstepd: [JOB.STEP]`; only root's count."""
-    return _find("cmdline", lambda text, at: text.startswith(f"slurmstepd: [{job}.") and _is_here(at), {0})
+    return _find("cmdline", lambda text, at: text.startswith(f"slurmstepd: [{job}."), {0})
 
 
 def _find(file: str, is_wanted: Callable[[str, str], bool], owners: Collection[int] | None) -> list[ProcessId]:
-    """Return the processes, but not this one, for whose /proc/PID/`file` and /proc/PID that is so; `owners` are real uids."""
-    found = []
+    """Return this host's processes, but not this one, for whose /proc/PID/`file` and /proc/PID that is so; `owners` are real uids.
+
+    Several nodes may share a kernel (slurmd -N): a host is told by its UTS namespace.
+    """
+    found, host = [], os.stat("/proc/self/ns/uts")
     for at in (f"/proc/{name}" for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()):
         try:
-            if is_wanted(Path(at, file).read_text(errors="replace"), at) and (owners is None or read_owner(int(at[6:])) in owners):
+            known = is_wanted(Path(at, file).read_text(errors="replace"), at) and os.path.samestat(host, os.stat(f"{at}/ns/uts"))
+            if known and (owners is None or read_owner(int(at[6:])) in owners):
                 found.append(find_process(int(at[6:])))
         except OSError:
             continue
     return [one for one in found if one is not None]
-
-
-def _is_here(at: str) -> bool:
-    """Tell whether a process is of this host: several nodes may share a kernel (slurmd -N), but no UTS namespace."""
-    return os.readlink(f"{at}/ns/uts") == os.readlink("/proc/self/ns/uts")
 
 
 def read_owner(pid: int) -> int:

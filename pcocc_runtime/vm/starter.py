@@ -7,7 +7,6 @@ Descriptor 3 takes one word for that srun (`ready`, `joined`, `failed`), descrip
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import stat
 import sys
@@ -15,7 +14,7 @@ import time
 from typing import Literal
 
 from pcocc_runtime import __version__
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import decode_cluster, sets_text
@@ -24,19 +23,11 @@ from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
 from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
+from pcocc_runtime.slurm.text import Killed, find_nodes_without, is_loss, is_routine, is_step_end, parse_killed
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
 
-# what Slurm says when a step ends with its job, as every boot step does
-_STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
-_TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
-# what Slurm says, in several versions, of a task or node that did not get as far as a VM
-_LOST = re.compile(r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create step|Node failure)")
-_ROUTINE = re.compile(r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit code \d+))")
-# what slurmstepd and srun say of a node that has no launcher to run (2 is ENOENT)
-_NO_LAUNCHER = re.compile(rf"execve\(\): {re.escape(LAUNCHER)}: No such file or directory")
-_NOT_STARTED = re.compile(r"srun: error: (\S+): tasks? [0-9,-]+: Exited with exit code 2$")
 LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
 
 
@@ -62,14 +53,14 @@ def main() -> int:
         return BootWatch(job, cluster.vm_count, facts.nodes).run(argv, environment)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
-        report(wire.BOOT_FAILED)
+        report(wire_steps.BOOT_FAILED)
         return 1
 
 
 def report(word: str) -> None:
     """Tell the waiting srun how the boot went; it may be gone."""
     try:
-        os.write(wire.STATUS_FD, f"{word}\n".encode())
+        os.write(wire_steps.STATUS_FD, f"{word}\n".encode())
     except OSError:
         pass
 
@@ -108,12 +99,12 @@ class BootWatch:
         assert child.stdout is not None and child.stderr is not None  # start_step pipes both
         for pipe, handle in ((child.stdout, self._hear_step), (child.stderr, self._hear_srun)):
             selector.register(pipe, selectors.EVENT_READ, LineReader(pipe.fileno(), handle))
-        selector.register(wire.PARENT_FD, selectors.EVENT_READ, None)
+        selector.register(wire_steps.PARENT_FD, selectors.EVENT_READ, None)
         open_pipes = 2
         while open_pipes:
             for key, _events in selector.select(None if self._has_answered() else 0.5):
                 if key.data is None:
-                    selector.unregister(wire.PARENT_FD)
+                    selector.unregister(wire_steps.PARENT_FD)
                     self._parent_left()
                 elif not key.data.read():
                     selector.unregister(key.fileobj)
@@ -137,7 +128,7 @@ class BootWatch:
         if nodes := stepds.find_end(self.alive):
             self._tell(f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
                        f"hint: slurmd's log on {nodes} says why; try again, or leave it out with --exclude")  # fmt: skip
-            self._report(wire.BOOT_FAILED)  # the step itself may take Slurm a minute to end
+            self._report(wire_steps.BOOT_FAILED)  # the step itself may take Slurm a minute to end
             self._cancel()
 
     def _has_answered(self) -> bool:
@@ -186,7 +177,7 @@ class BootWatch:
         self.ready.add(event.vm)
         if len(self.ready) == self.vms and self.state in ("booting", "losing"):
             self.state = "up"
-            self._report(wire.BOOT_READY)
+            self._report(wire_steps.BOOT_READY)
             self.progress.done(time.monotonic() - self.begin)
 
     def _tell_silent(self, event: Silent) -> None:
@@ -216,22 +207,21 @@ class BootWatch:
 
     def _hear_srun(self, line: str) -> None:
         """Take a line of srun's own complaints, and of what its tasks complain of."""
-        ends = _STEP_ENDS.search(line) is not None
-        if ends:
+        if is_step_end(line):
             self.state = "ending" if self._has_answered() else "cut off"
-        if killed := _TASK_KILLED.match(line):
-            self._note_killed(killed[1], killed[2])
+        if killed := parse_killed(line):
+            self._note_killed(killed)
         elif not self._has_answered():
             self.said.append(line)
-            if _LOST.match(line) and self.state == "booting":
+            if is_loss(line) and self.state == "booting":
                 self.state, self.lost = "losing", time.monotonic()
-        elif not ends and not _ROUTINE.match(line):
+        elif not is_routine(line):
             self._tell(line)
 
-    def _note_killed(self, node: str, tasks: str) -> None:
+    def _note_killed(self, killed: Killed) -> None:
         """Tell of VMs whose keeper could not: the last one of a node is killed together with its QEMU."""
-        for rank in () if self.state in ("cut off", "ending") else parse_ranks(tasks):
-            self._note_end(Ended("killed", explain_end("killed"), False, f"vm{rank}", node))
+        for rank in () if self.state in ("cut off", "ending") else parse_ranks(killed.tasks):
+            self._note_end(Ended("killed", explain_end("killed"), False, f"vm{rank}", killed.node))
 
     def _fail(self, text: str) -> None:
         self.said.append(text)
@@ -246,20 +236,20 @@ class BootWatch:
         if self._has_answered() or self.reported:
             return status
         if any(not step.is_of(self.pid, os.uname().nodename) for step in read_boot_steps(self.job)):
-            self._report(wire.BOOT_JOINED)  # another srun of this job was first
+            self._report(wire_steps.BOOT_JOINED)  # another srun of this job was first
             return 0
         self.progress.clear()
         for line in _explain_missing(self.said) or _without_echoes(self.said) or [
             f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
         ]:
             self._tell(line)
-        self._report(wire.BOOT_FAILED)
+        self._report(wire_steps.BOOT_FAILED)
         return status or 1
 
     def _report(self, word: str) -> None:
         """Tell the waiting srun how the boot went, once."""
         report(word)
-        os.close(wire.STATUS_FD)
+        os.close(wire_steps.STATUS_FD)
         self.reported = True
 
     def _tell(self, text: str) -> None:
@@ -287,9 +277,9 @@ def _without_echoes(lines: list[str]) -> list[str]:
 
 def _explain_missing(lines: list[str]) -> list[str]:
     """Return what to say of nodes where pcocc is not installed; nothing when there are none."""
-    if not any(_NO_LAUNCHER.search(line) for line in lines):
+    nodes = find_nodes_without(LAUNCHER, lines)
+    if nodes is None:
         return []
-    nodes = {match[1] for line in lines if (match := _NOT_STARTED.match(line))}
     return [
         f"pcocc: error: pcocc is not installed on {', '.join(sorted(nodes)) or 'a node of the job'}: there is no {LAUNCHER}",
         f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",

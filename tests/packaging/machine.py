@@ -1,4 +1,4 @@
-"""A machine of tests/release that is clean: a release's Slurm and nothing of ours, on a layer that ends with the tests."""
+"""A release's packages, and a machine of tests/release that has its Slurm and nothing of ours, on a layer that ends with the tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.releaselib.outside import read_apt_options, read_mirror
@@ -37,6 +38,15 @@ def render_argv(suite: Suite) -> list[str]:
         f"--essential-hook={pins}", f"--essential-hook={_NO_SERVICES}", f"--include={','.join(_PACKAGES)}",
         "--skip=check/empty,cleanup/apt", suite.name, "new", sources,
     ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Built:
+    """The packages of a release by name, what lintian(1) says of them, and what RPMs of the same names have and require."""
+
+    files: dict[str, Path]
+    lintian: str
+    rpms: dict[str, tuple[list[str], list[str]]]
 
 
 class Machine:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import Built
-from tests.packaging.machine import Machine, clean_machine
+from tests.packaging.machine import Built, Machine, clean_machine
 from tests.releaselib.suites import ROOT, Suite
 
 pytestmark = pytest.mark.packages

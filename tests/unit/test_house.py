@@ -142,6 +142,16 @@ def test_what_every_vm_and_step_waits_for_imports_little(module: str) -> None:
     assert not {"contextlib", "dataclasses", "inspect", "ipaddress", "pathlib", "subprocess", "typing"} & {*loaded}
 
 
+@pytest.mark.parametrize("module", ["keeper.main", "vm.starter", "steps.session"])
+def test_who_runs_as_long_as_a_vm_imports_nothing_of_ours_later(module: str) -> None:
+    """An upgrade of the package may have put other modules in the place of those that it began with."""
+    names = loaded(f"import pcocc_runtime.{module}")
+    assert module in names
+    functions = [node for name in names for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.FunctionDef)]
+    imports = [ast.unparse(node) for one in functions for node in ast.walk(one) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [line for line in imports if "pcocc_runtime" in line] == []
+
+
 def sources() -> list[Path]:
     found: list[Path] = []
     for pattern in ("pcocc_runtime/**/*.py", "tests/**/*.py", "spank/*", "job_submit/*.lua"):

@@ -106,7 +106,7 @@ def test_ctrl_c_ends_a_command_while_it_starts(tmp_path: Path) -> None:
     (tmp_path / "pcocc_runtime/cli").mkdir(parents=True)
     (tmp_path / "pcocc_runtime/cli/main.py").write_text("import sys, signal\nsys.stdout.write('x')\nsys.stdout.flush()\nsignal.pause()\n")
     program = tmp_path / "pcocc"
-    program.write_text((ROOT / "libexec/pcocc.in").read_text().replace("@path@", str(tmp_path)))
+    program.write_text((ROOT / "libexec/pcocc.in").read_text().replace("@path@", str(tmp_path)).replace("@libraries@", ""))
     with subprocess.Popen([sys.executable, "-IS", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout and child.stdout.read(1) == "x"
         child.send_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pcocc_runtime import __version__
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, encode_event
 from pcocc_runtime.slurm.steps import LAUNCHER
 from pcocc_runtime.vm import boot_progress, starter
@@ -76,8 +76,8 @@ class Stepds:
 def boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Boot]:
     status, ours = os.pipe()
     parent, theirs = os.pipe()
-    monkeypatch.setattr(wire, "STATUS_FD", ours)
-    monkeypatch.setattr(wire, "PARENT_FD", parent)
+    monkeypatch.setattr(wire_steps, "STATUS_FD", ours)
+    monkeypatch.setattr(wire_steps, "PARENT_FD", parent)
     children: list[subprocess.Popen[bytes]] = []
 
     def start(argv: list[str], _environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -230,7 +230,7 @@ def test_a_line_without_end_is_not_kept() -> None:
 
 def test_emulation_where_kvm_was_expected_is_told_of_once(boot: Boot, said: Said) -> None:
     slow = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "it may not be opened", True, vm, "n1"), Ready(1, vm, "n1"))]
-    assert boot.run(*slow) == wire.BOOT_READY
+    assert boot.run(*slow) == wire_steps.BOOT_READY
     assert said() == "pcocc: note: vm0 on n1 is emulated, about ten times slower than with KVM: it may not be opened\n"
 
 
