@@ -42,7 +42,7 @@ def look_at_user_data(submission: Submission, entry: Entry) -> str:
         path = submission.user_data_path if entry.is_typed else entry.value
         text = entry.value if entry.is_typed else read_user_data(path)
         told = _judge_thoroughly(text, _names_of(submission), submission.filling.thorough, f"see: cloud-init schema --config-file {path}")
-        _tell(submission, told, lambda one: _explain_in_file(path, one))
+        _tell(submission, told, lambda one: explain_in_file(path, one))
     else:
         text, place = render_cloud_config(entry.value), chosen.place("user-data")
         told = _judge_thoroughly(text, _names_of(submission), True, "see cloud-init's documentation of that module")
@@ -82,9 +82,12 @@ def _find_schema_errors(text: str, hint: str) -> Iterator[Told]:
 
 
 def read_user_data(path: str) -> str:
-    """Return the text of a user-data file, which cloud-init unpacks as we do; RequestError when it is too large, or no text."""
-    what = f"user-data file {path}"
-    data = user_files.read_start(path, MAX_USER_DATA + 1, "user-data file")
+    """Return the text of a user-data file."""
+    return parse_user_data(user_files.read_start(path, MAX_USER_DATA + 1, "user-data file"), f"user-data file {path}")
+
+
+def parse_user_data(data: bytes, what: str) -> str:
+    """Return the text of user-data, which cloud-init unpacks as we do; RequestError when it is too large, or no text."""
     if data.startswith(_GZIP) and len(data) <= MAX_USER_DATA:
         try:
             data = unpack(data)
@@ -100,7 +103,7 @@ def read_user_data(path: str) -> str:
         raise RequestError(f"{what} is not UTF-8 text (byte {error.start})", hint) from None
 
 
-def _explain_in_file(path: str, told: Told) -> RequestError:
+def explain_in_file(path: str, told: Told) -> RequestError:
     """Return a sentence about a file, with line, part and key as far as they are known."""
     part, fault = told.part, told.fault
     name, line, key = f", {part.name}" if part.name else "", told.line, ""
