@@ -1,4 +1,4 @@
-/* The check of what was asked for, before anything is submitted, and what it leaves with the job. */
+/* Checks a request before anything is submitted, and puts what the job needs of it into its environment. */
 #include "client.h"
 
 #include <stdio.h>
@@ -59,7 +59,7 @@ static char *copy_line(const char *answer, const char *key)
 	return strndup(value ? value : "", value ? length : 0);
 }
 
-/* Hands the checked request on: to job_submit and to the job's environment. */
+/* Passes the checked request on, to job_submit and to the job's environment. */
 static void publish(spank_t sp, const char *answer)
 {
 	char *size = NULL;
@@ -94,7 +94,7 @@ static void tell_notes(const char *answer)
 			fprintf(stderr, "pcocc: note: %.*s\n", (int)strcspn(at + sizeof(key) - 1, "\n"), at + sizeof(key) - 1);
 }
 
-/* Tells whether what was asked for can be had; if not, its user has been told why. */
+/* Returns true when the request can be met; else the user has been told why not. */
 bool check_request(spank_t sp)
 {
 	char *request = render_request();

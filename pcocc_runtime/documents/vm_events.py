@@ -1,4 +1,4 @@
-"""What the keeper of a VM tells the starter of its boot step: lines on the step's output. See docs/decisions/002."""
+"""What the keeper of a VM tells the starter of its boot step, as lines of the step's output. See docs/decisions/002."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ PREFIX = "@pcocc "  # begins each line of the keeper's: JSON follows
 
 
 class Started(Record):
-    """QEMU runs, with this accelerator for this reason."""
+    """QEMU runs, with this accelerator for this reason; `kvm_expected`: an emulation is to be told of."""
 
     accel: str
     why: str
+    kvm_expected: bool
     vm: str
     node: str
 
@@ -103,4 +104,4 @@ def decode_event(line: str) -> Event | None:
         event: Event | None = kind and parse_record(kind, tree)
         return event
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"what a VM's keeper has said cannot be read ({error}): {line[:200]}") from None
+        raise ValueError(f"a VM's keeper sent what cannot be read ({error}): {line[:200]}") from None

@@ -132,7 +132,7 @@ class SharedSsh:
             self._down(0)
 
     def tell_end(self, reason: str) -> None:
-        """Tell the tasks why the VM ends: with the last VM of a node all that could be read there goes."""
+        """Tell the tasks why the VM ends: with the last VM of a node its files go, and nothing could be read there."""
         self._send(self.tasks, ENDED + reason.encode() + b"\n")
 
     def close(self) -> None:

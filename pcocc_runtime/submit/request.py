@@ -49,6 +49,8 @@ class Request:
 def parse_request(text: str) -> Request:
     """Return the request that the plugin hands over as JSON."""
     tree: dict[str, Any] = json.loads(text)
+    if tree.get("template") == "":
+        raise RequestError("--pcocc-template has no value", "name a template, as --pcocc-template=NAME:2; 'pcocc template list' says which there are")
     if not tree.get("template"):
         option = next((name for key, name in _NEEDY.items() if tree.get(key)), "vm")
         raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)

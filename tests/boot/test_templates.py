@@ -97,7 +97,7 @@ def test_a_drive_is_saved_as_an_image_while_its_vm_writes_to_it(box: Box, templa
         assert done.returncode == 0 and done.stdout.startswith(f"saved vm0 as user:{name}@0 ("), done.stderr
         assert cluster.vm("echo second >/d/file; sync; cat /d/file") == "second"
         done = box.run(["pcocc", "save", "-j", str(cluster.job), "--drive=1", "vm0"], env=templates)
-        assert done.returncode == 1 and "say what to call the new image: -d NAME" in done.stderr
+        assert done.returncode == 1 and "name the new image with -d NAME" in done.stderr
     try:
         copy = shelf / "copy"
         box.run(["pcocc", "image", "export", name, str(copy), "-t", "raw"], status=0)

@@ -9,9 +9,8 @@ from pathlib import Path
 from tests.spank.building import ROOT, run
 
 EXPORTED = {
-    "plugin_name", "plugin_type", "plugin_version", "spank_plugin_version", "slurm_spank_init", "slurm_spank_init_post_opt",
-    "slurm_spank_local_user_init", "slurm_spank_user_init", "slurm_spank_task_init_privileged", "slurm_spank_task_init",
-    "slurm_spank_exit",
+    "plugin_name", "plugin_type", "plugin_version", "spank_plugin_version", "pcocc_version", "slurm_spank_init",
+    "slurm_spank_init_post_opt", "slurm_spank_local_user_init", "slurm_spank_task_init_privileged", "slurm_spank_task_init", "slurm_spank_exit",
 }  # fmt: skip
 
 
