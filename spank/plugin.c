@@ -1,4 +1,4 @@
-/* The hooks Slurm calls: one switch over contexts each, and nothing for a step without our options. */
+/* The hooks that Slurm calls. Each has one switch over contexts, and does nothing for a step without our options. */
 #include "pcocc.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -7,6 +7,7 @@ EXPORT const char plugin_name[] = "pcocc";
 EXPORT const char plugin_type[] = "spank";
 EXPORT const unsigned int plugin_version = SLURM_VERSION_NUMBER;
 EXPORT const unsigned int spank_plugin_version = 1;
+EXPORT const char pcocc_version[] = PCOCC_VERSION; /* for pcocc node check */
 
 EXPORT int slurm_spank_init(spank_t sp, int ac, char **av)
 {

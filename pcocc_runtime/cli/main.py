@@ -12,6 +12,7 @@ from pcocc_runtime.cli.common import complain
 from pcocc_runtime.cli.config import add_config
 from pcocc_runtime.cli.image import add_parsers
 from pcocc_runtime.cli.network import add_network
+from pcocc_runtime.cli.node import add_node
 from pcocc_runtime.cli.ps import add_ps
 from pcocc_runtime.cli.save import add_save
 from pcocc_runtime.cli.template import add_template
@@ -44,7 +45,7 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # which libexec/pcocc.in sets for the start
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        arguments = _parser().parse_args(argv)
+        arguments = _parse(argv)
         run: Command = arguments.run
         return run(arguments)
     except errors.PcoccError as error:
@@ -55,6 +56,17 @@ def _run(argv: Sequence[str] | None) -> int:
         return terminal.finish_output() or complain([errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")])
     except Exception as error:  # the outermost layer
         return complain([terminal.confess(error)])
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments; a verb may have its own hint for words that are too many (`explain`)."""
+    parser = _parser()
+    arguments, more = parser.parse_known_args(argv)
+    if more:
+        hint = arguments.explain(arguments, more) if "explain" in arguments else None
+        terminal.say(f"pcocc: error: unrecognized arguments: {' '.join(more)}\nhint: {hint or f'{parser.prog} --help'}\n")
+        raise SystemExit(errors.EXIT_USAGE)
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,5 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
     add_ps(groups.add_parser("ps", help="the running virtual clusters and their VMs"))
     add_network(groups.add_parser("network", help="the networks of a running job"))
+    add_node(groups.add_parser("node", help="whether a node has what VMs need, for its administrator"))
     add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))
     return parser

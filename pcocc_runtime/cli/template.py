@@ -7,7 +7,7 @@ import os
 import sys
 
 from pcocc_runtime import errors
-from pcocc_runtime.cli.common import complain, confdir, load
+from pcocc_runtime.cli.common import complain, confdir, load, say_notes
 from pcocc_runtime.cli.template_text import render_names, render_one, render_one_json, render_templates, render_templates_json
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.images import images
@@ -73,7 +73,9 @@ def _template_check(_arguments: argparse.Namespace) -> int:
     site, defined, problems = load()
     every, unread = _with_images(defined, site)
     check_templates(site, every, problems)
-    check_own(site, every, read_whole_caller(confdir()), problems)
+    notes: list[str] = []
+    check_own(site, every, read_whole_caller(confdir()), problems, notes)
+    say_notes(notes)
     told: list[errors.PcoccError] = [*problems]
     for error in unread:
         add_new(error, told)

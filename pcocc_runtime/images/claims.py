@@ -7,17 +7,20 @@ clients. See docs/decisions/006-image-repository.md.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import placing
-from pcocc_runtime.system import locks, shared_locks, tree_removal
+from pcocc_runtime.system import held, locks, shared_locks, trees
 
 Rescue = Callable[[Path], None]  # moves out of a work directory what must not be deleted with it
 LOCK_WAIT = 60.0  # seconds; a repository's lock is held for a few file operations only
+_LOCK, _NOTE = ".lock", ".note"  # end the names of what stands beside a work directory
 _LONGEST_PAUSE = 0.5  # seconds between two tries: over NFS each one asks the server
 
 
@@ -27,9 +30,10 @@ def locked_path(path: Path, what: str) -> Iterator[None]:
     fd = _open_lock(path)
     try:
         _wait_for_lock(fd, path, what)
-        with contextlib.suppress(OSError):  # only a note for others, and the disk may be full
-            os.truncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        if os.fstat(fd).st_nlink == 1:  # else others may have made it another name of a file of ours
+            with contextlib.suppress(OSError):  # only a note for others, and the disk may be full
+                os.truncate(fd, 0)
+                os.pwrite(fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
         yield
     finally:
         os.close(fd)
@@ -64,19 +68,27 @@ def _prefix(prefix: str) -> str:
     return f"{prefix}{os.uname().nodename}-{os.getpid()}-"
 
 
+class Work(NamedTuple):
+    """A directory for work in progress, held open, and a file beside it for what others may know of it."""
+
+    path: Path
+    note: Path
+
+
 def _nothing(_work: Path) -> None:
     pass
 
 
 @contextlib.contextmanager
-def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _nothing) -> Iterator[Path]:
-    """Make a directory for work in progress; it is deleted at the end of the block, or by a `sweep` if this process dies.
+def open_work(parent: Path, prefix: str, *, shared: bool, private: bool = True, rescue: Rescue = _nothing) -> Iterator[Work]:
+    """Make a directory for work in progress in `parent`, which is held; it goes at the end of the block.
 
-    A shared one can be swept by whoever may write to `parent`; any other only by its own user, as in /tmp.
+    If this process dies, a `sweep` removes it: a `shared` one by whoever may write to `parent`, any other by its own user, as in
+    /tmp. Only a directory that is not `private` can be written to by the former: what others put there must be harmless.
     """
     while True:
-        path = parent / f"{_prefix(prefix)}{os.urandom(4).hex()}"
-        lock = path.with_name(path.name + ".lock")
+        name = f"{_prefix(prefix)}{os.urandom(4).hex()}"
+        lock = parent / f"{name}{_LOCK}"
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if not (_claim(fd, lock) and locks.is_at(fd, lock)):
@@ -84,18 +96,53 @@ def open_work(parent: Path, prefix: str, *, shared: bool, rescue: Rescue = _noth
             try:
                 if shared:
                     _adopt_mode(fd, parent)
-                    placing.make_like(path, parent)
-                else:
-                    path.mkdir(0o700)
-                yield path
+                with _make(parent, name, fd, private) as path:
+                    try:
+                        yield Work(path, parent / f"{name}{_NOTE}")
+                    finally:
+                        rescue(path)
+                        _empty(path)
                 return
             finally:
-                rescue(path)
-                tree_removal.remove_tree(path)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(lock)
+                _forget(parent, name)
         finally:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def _make(parent: Path, name: str, lock: int, private: bool) -> Iterator[Path]:
+    """Make and hold a directory; RequestError when others put one of theirs, or one with something in it, in its place."""
+    placing.make_directory(parent / name, 0o700 if private else parent.stat().st_mode & 0o777)
+    with held.hold_below(parent, name, links=False) as path:
+        if path.stat().st_uid != os.fstat(lock).st_uid or os.listdir(path):
+            message = f"the work in {held.show(str(parent))} had to stop: somebody else has put a directory in the place of ours"
+            raise RequestError(message, f"see who may write there: ls -ld {held.show(str(parent))}")
+        yield path
+
+
+def _empty(work: Path) -> None:
+    top = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        trees.empty(top)
+    finally:
+        os.close(top)
+
+
+def _forget(parent: Path, name: str) -> bool:
+    """Remove a work directory, which is empty by now, its note, and its lock; return False when it is not, or is another's."""
+    for remove, end in ((os.rmdir, ""), (os.unlink, _NOTE), (os.unlink, _LOCK)):
+        path = parent / f"{name}{end}"
+        try:
+            remove(path)
+        except FileNotFoundError:
+            pass
+        except NotADirectoryError:  # a file or a link that others have put there
+            os.unlink(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR):
+                raise
+            return False
+    return True
 
 
 def _claim(fd: int, lock: Path) -> bool:
@@ -107,40 +154,50 @@ def _claim(fd: int, lock: Path) -> bool:
 
 
 def sweep(parent: Path, prefix: str, rescue: Rescue = _nothing) -> int:
-    """Remove the work directories whose process has ended, on whatever host it ran; return how many there were."""
-    try:
-        names = os.listdir(parent)
-    except FileNotFoundError:
-        return 0
+    """Remove the work directories whose process has ended, on whatever host it ran; return how many there were.
+
+    `parent` is held. Another user's directory can be removed only when it is empty: its files are that user's alone.
+    """
     count = 0
-    for name in names:
-        if name.startswith(prefix) and name.endswith(".lock") and not name.startswith(_prefix(prefix)):
+    for name in os.listdir(parent):
+        if name.startswith(prefix) and name.endswith(_LOCK) and not name.startswith(_prefix(prefix)):
             with contextlib.suppress(PermissionError):  # another user's, in a shared directory
-                count += _sweep_one(parent / name, rescue)
+                count += _sweep_one(parent, name.removesuffix(_LOCK), rescue)
     return count
 
 
-def _sweep_one(lock: Path, rescue: Rescue) -> bool:
+def _sweep_one(parent: Path, name: str, rescue: Rescue) -> bool:
+    lock = parent / f"{name}{_LOCK}"
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO):  # gone, or nobody's lock
+            return False
+        raise
     try:
         if not (_try_lock(fd, lock) and locks.is_at(fd, lock)):
             return False
-        work = lock.with_name(lock.name.removesuffix(".lock"))
-        rescue(work)
-        tree_removal.remove_tree(work)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(lock)
-        return True
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), _held_alone(parent, name) as work:
+            rescue(work)
+            _empty(work)
+        return _forget(parent, name)
     finally:
         os.close(fd)
 
 
-def list_work(parent: Path, prefix: str) -> list[Path]:
-    """Return the work directories; after a `sweep`, all of them belong to living processes."""
-    return [parent / name for name in os.listdir(parent) if name.startswith(prefix) and not name.endswith(".lock")]
+@contextlib.contextmanager
+def _held_alone(parent: Path, name: str) -> Iterator[Path]:
+    """Hold a directory that may have been replaced; a link there is no directory."""
+    try:
+        with held.hold_below(parent, name, links=False) as path:
+            yield path
+    except OSError as error:
+        raise NotADirectoryError(name) if error.errno == errno.ELOOP else error from None
+
+
+def list_notes(parent: Path, prefix: str) -> list[Path]:
+    """Return the notes beside work directories; after a `sweep`, all of them are of living processes."""
+    return [parent / name for name in os.listdir(parent) if name.startswith(prefix) and name.endswith(_NOTE)]
 
 
 def _lock_mode(model: Path) -> int:

@@ -12,7 +12,7 @@ from pcocc_runtime.images import claims, formats, images, placing, qemu_img
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.progress import Progress
-from pcocc_runtime.system import user_files
+from pcocc_runtime.system import held, user_files
 
 _PREFIX = ".pcocc-export-"
 _FORCE = "name another file, or add --force to replace it"
@@ -31,14 +31,16 @@ def export_image(
     if compress and form not in ("qcow2", "vmdk"):
         raise RequestError(f"a {form} file cannot be compressed", "use qcow2")
     _ensure_replaceable(path, every)
-    with contextlib.suppress(OSError):
-        claims.sweep(path.parent, _PREFIX)
+    with contextlib.suppress(OSError), held.hold(path.parent) as parent:
+        claims.sweep(parent, _PREFIX)
     if path.is_dir() or (path.exists() and not force):
         raise RequestError(f"{path} exists", "name a new file" if path.is_dir() else _FORCE)
     try:
-        with claims.open_work(path.parent, _PREFIX, shared=False) as work:
-            _write(found, work / "image", form, progress, compress)
-            placing.place_file(work / "image", path, force)
+        with held.hold(path.parent) as parent, claims.open_work(parent, _PREFIX, shared=False) as work:
+            _ensure_room(found, path.parent, compress)
+            image = qemu_img.chain(found.path)
+            qemu_img.convert(image, form, work.path / "image", progress(f"writing {form}"), compress=compress)
+            placing.place_file(work.path / "image", parent / path.name, force)
     except FileExistsError:
         raise RequestError(f"{path} has been created meanwhile", _FORCE) from None
     except OSError as error:
@@ -66,12 +68,10 @@ def _form_of(path: Path) -> str:
     return form
 
 
-def _write(found: Found, target: Path, form: str, progress: Progress, compress: bool) -> None:
-    image = qemu_img.chain(found.path)
-    needed, info = 0 if compress else qemu_img.read_extent(image)[0], os.statvfs(target.parent)
+def _ensure_room(found: Found, folder: Path, compress: bool) -> None:
+    needed, info = 0 if compress else qemu_img.read_extent(qemu_img.chain(found.path))[0], os.statvfs(folder)
     if needed > info.f_bavail * info.f_frsize:
         raise RequestError(
-            f"image {found.reference} needs {needed >> 20} MiB, and the file system of {target.parent.parent} "
+            f"image {found.reference} needs {needed >> 20} MiB, and the file system of {folder} "
             f"has room for {info.f_bavail * info.f_frsize >> 20}"
         )
-    qemu_img.convert(image, form, target, progress(f"writing {form}"), compress=compress)

@@ -32,9 +32,15 @@ def recall(path: Path) -> bool:
     The server calls a read delegation back when the file is changed, even if the change changes nothing (RFC 8881, 10.4.1).
     """
     try:
-        path.chmod(stat.S_IMODE(path.stat().st_mode))
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
+    try:
+        os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode))  # of the open file: the path may lead to another one by then
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
     return True
 
 

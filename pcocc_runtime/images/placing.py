@@ -8,11 +8,17 @@ from pathlib import PurePath
 
 def make_like(path: PurePath, model: PurePath) -> None:
     """Create a directory with the same mode as `model`; one that exists is left alone."""
-    umask = os.umask(0)
     try:
-        os.mkdir(path, os.stat(model).st_mode & 0o777)
+        make_directory(path, os.stat(model).st_mode & 0o777)
     except FileExistsError:
         pass
+
+
+def make_directory(path: PurePath, mode: int) -> None:
+    """Create a directory with exactly this mode; FileExistsError when something is there."""
+    umask = os.umask(0)
+    try:
+        os.mkdir(path, mode)
     finally:
         os.umask(umask)
 

@@ -12,7 +12,7 @@ from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import qcow2, qcow2_tables
 from pcocc_runtime.images.qemu_img_text import PROGRESS_END, clean_line, parse_extent, parse_progress
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import process, programs
+from pcocc_runtime.system import held, process, programs
 
 
 def create_overlay(image: str | None, path: PurePath) -> str | None:
@@ -72,6 +72,7 @@ def export(address: str, name: str) -> str:
 
 def convert(image: str, form: str, target: PurePath, watch: Advance, *, compress: bool = False) -> None:
     """Write the image (a name from `source`, `chain` or `export`) as a file of format `form`, on disk when this returns."""
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))  # nobody else's file
     options = [*(["-c"] if compress else []), *(["-o", "force_size=on"] if form == "vpc" else [])]
     _run(["qemu-img", "convert", "-p", "-t", "writeback", "-O", form, *options, image, str(target)], watch)
 
@@ -97,10 +98,26 @@ def find_damage(path: PurePath, form: str, size: int) -> str | None:
     image = source(path, form)
     status, said = programs.run_watched(["qemu-img", "check", "-q", image], hint=_HINT)
     if status not in (0, _LEAKS, _UNSUPPORTED):
-        return clean_line(said[0]) if said else f"qemu-img check ended with status {status}"
+        return held.show(clean_line(said[0])) if said else f"qemu-img check ended with status {status}"
     # check allows the last cluster to be missing, where QEMU reads zeros
     whole = _is_whole(path, size) if form == "qcow2" else read_extent(image)[1] <= size
     return None if whole else "it is cut short"
+
+
+def has_unfinished_log(damage: str) -> bool:
+    """Tell whether what is wrong with an image is only that its log must be replayed (QEMU, block/vhdx-log.c)."""
+    return "log that needs to be replayed" in damage
+
+
+def repair(path: PurePath, form: str, label: str) -> None:
+    """Finish in an image what whoever wrote to it last has not; RequestError when that cannot be done."""
+    status, said = programs.run_watched(["qemu-img", "check", "-q", "-r", "all", source(path, form)], hint=_HINT)
+    if status not in (0, _LEAKS):
+        text = held.show(clean_line(said[-1])) if said else f"exit status {status}"
+        raise RequestError(f"{label} was left open by whoever wrote to it last, and cannot be repaired: {text}", _OPEN_HINT)
+
+
+_OPEN_HINT = "open and close it with the program that wrote it, or restore it from a backup"
 
 
 def _is_whole(path: PurePath, size: int) -> bool:
@@ -137,7 +154,7 @@ def _run(argv: list[str], watch: Advance | None = None) -> None:
 
     status, said = programs.run_watched(argv, progress, hint=_HINT)
     if status:
-        text = clean_line(said[-1]) if said else f"exit status {status}"
+        text = held.show(clean_line(said[-1])) if said else f"exit status {status}"
         number = next((code for words, code in _SYSTEM_ERRORS.items() if words in text), None)
         if number:
             raise OSError(number, os.strerror(number))

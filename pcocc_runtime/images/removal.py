@@ -5,12 +5,14 @@ To find that out a layer may have to be moved aside; it is put back if it is in 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from pathlib import Path
 
 from pcocc_runtime.images import claims, in_use, metadata, placing, repository
 from pcocc_runtime.images.references import Repo
+from pcocc_runtime.system import held
 
 _ASIDE = "aside"  # directory in a work directory, for layers that may be in use
 
@@ -24,31 +26,38 @@ def remove_unused_layer(repo: Repo, layer: str) -> bool:
     path = repository.layer_file(repo, layer)
     if in_use.is_in_use(path):
         return False
-    if not in_use.recall(path) and path.exists():
-        parent, rescue = repository.work_parent(repo), functools.partial(_put_back, repo)
-        with claims.open_work(parent, repository.WORK_PREFIX, shared=True, rescue=rescue) as work:
-            aside = work / _ASIDE / layer
-            placing.make_like(aside.parent, work)
-            os.rename(path, aside)
-            if in_use.is_in_use(aside):
-                return False  # the end of the block puts it back, as it does after an error
-            os.unlink(aside)
+    if not in_use.recall(path) and path.exists() and not _remove_aside(repo, layer):
+        return False
     repository.remove_layer(repo, layer)
+    return True
+
+
+def _remove_aside(repo: Repo, layer: str) -> bool:
+    """Delete a layer that is moved aside for that, where others of the repository can put it back; False when it is in use."""
+    rescue = functools.partial(_put_back, repo)
+    with (
+        repository.open_parts(repo, ".tmp") as parent, repository.open_folder(repo, layer) as folder,
+        claims.open_work(parent, repository.WORK_PREFIX, shared=True, private=False, rescue=rescue) as work,
+    ):  # fmt: skip
+        placing.make_like(work.path / _ASIDE, work.path)
+        with held.hold_below(work.path, _ASIDE, links=False) as aside:
+            os.rename(folder / layer, aside / layer)
+            if in_use.is_in_use(aside / layer):
+                return False  # the end of the block puts it back, as it does after an error
+            os.unlink(aside / layer)
     return True
 
 
 def sweep_repo(repo: Repo) -> int:
     """Remove the work directories whose process has ended, after the layers in them were put back; return how many there were."""
-    return claims.sweep(repository.work_parent(repo), repository.WORK_PREFIX, functools.partial(_put_back, repo))
+    with repository.open_parts(repo, ".tmp") as parent:
+        return claims.sweep(parent, repository.WORK_PREFIX, functools.partial(_put_back, repo))
 
 
 def _put_back(repo: Repo, work: Path) -> None:
-    try:
-        names = os.listdir(work / _ASIDE)
-    except FileNotFoundError:
-        return
-    for name in names:
-        target = repository.layer_file(repo, name)
-        if metadata.is_layer(name, name[:2]) and not target.exists():  # else the same layer has been added again
-            placing.make_like(target.parent, Path(repo.path))
-            os.rename(work / _ASIDE / name, target)
+    with contextlib.suppress(FileNotFoundError), held.hold_below(work, _ASIDE, links=False) as aside:
+        for name in os.listdir(aside):
+            if metadata.is_layer(name, name[:2]):
+                with repository.open_folder(repo, name) as folder:
+                    if not (folder / name).exists():  # else the same layer has been added again
+                        os.rename(aside / name, folder / name)

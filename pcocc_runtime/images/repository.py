@@ -17,11 +17,12 @@ from pcocc_runtime.images import claims, in_use, metadata, placing
 from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import copy, regular, tree_removal
+from pcocc_runtime.system import copy, held, regular, tree_removal
 
 WORK_PREFIX = ".work-"  # hidden, so that pcocc 0.7's gc leaves it alone
 _KEPT = ("data", "meta")
 _PARTS = (*_KEPT, ".tmp")
+_PROBE = ".probe"
 _FULL, _CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EROFS, errno.EACCES, errno.EPERM)
 _OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # a limit of this process or host was reached
 
@@ -48,6 +49,16 @@ def explained(repo: Repo, *, changing: bool = False) -> Iterator[None]:
 def lock_path(repo: Repo) -> Path:
     """Return the file whose lock guards changes."""
     return Path(repo.path, ".lock")
+
+
+@contextlib.contextmanager
+def open_parts(repo: Repo, *parts: str) -> Iterator[Path]:
+    """Hold a directory of the repository, in which others may rename things and put links in the way."""
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(held.hold(Path(repo.path)))
+        for part in parts:
+            path = stack.enter_context(held.hold_below(path, part))
+        yield path
 
 
 def work_parent(repo: Repo) -> Path:
@@ -121,15 +132,15 @@ def make_root(repo: Repo) -> None:
 
 def complete(repo: Repo) -> None:
     """Create what the repository lacks, .config last: without it, what a killed process created does not count."""
-    root = Path(repo.path)
-    is_new = not (root / ".config").exists()
-    for part in _PARTS if is_new else (".tmp",):  # a repository that has lost data/ or meta/ must not look like an empty one
-        placing.make_like(root / part, root)
-    if is_new:
-        draft = root / ".tmp/.config"
-        draft.write_text(f"version: {metadata.METADATA_VERSION}\n")
-        draft.chmod(stat.S_IMODE(root.stat().st_mode) & 0o666)
-        os.rename(draft, root / ".config")
+    with open_parts(repo) as root:
+        is_new = not (root / ".config").exists()
+        for part in _PARTS if is_new else (".tmp",):  # a repository that has lost data/ or meta/ must not look like an empty one
+            placing.make_like(root / part, root)
+        if is_new:
+            with held.hold_below(root, ".tmp") as work:
+                mode = stat.S_IMODE(root.stat().st_mode) & 0o666
+                held.create(work / ".config", f"version: {metadata.METADATA_VERSION}\n".encode(), mode)
+                os.rename(work / ".config", root / ".config")
 
 
 def list_entries(repo: Repo) -> dict[str, list[int]]:
@@ -192,21 +203,26 @@ def read_all(repo: Repo, problems: list[PcoccError]) -> list[Revision]:
 
 def refresh(repo: Repo) -> float:
     """Make an NFS client forget its cached list of meta/; return the file server's time."""
-    return _refresh(Path(repo.path, "meta"))
+    with open_parts(repo, "meta") as meta:
+        return _refresh(meta)
 
 
 def _refresh(directory: Path) -> float:
     """Change a directory, which makes an NFS client list it anew; return the file server's time."""
-    probe = directory / ".probe"
+    probe = directory / _PROBE
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a killed process's, or what others have put there
+        probe.unlink()
     try:
-        probe.touch(0o600)
-        return probe.stat().st_ctime
+        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in (*_FULL, errno.EEXIST):
             raise
-        os.utime(probe.parent)
-        return probe.parent.stat().st_ctime
+        os.utime(directory)
+        return directory.stat().st_ctime
+    try:
+        return os.fstat(fd).st_ctime
     finally:
+        os.close(fd)
         probe.unlink(missing_ok=True)
 
 
@@ -226,10 +242,9 @@ def open_repo_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], by
 
 def has_layer(repo: Repo, layer: str) -> bool:
     """Tell whether a layer is there now, whatever an NFS client has cached; it stays so while the repository's lock is held."""
-    path = layer_file(repo, layer)
-    with contextlib.suppress(OSError):  # the directory is another user's, or missing
-        _refresh(path.parent)
-    return path.is_file()
+    with contextlib.suppress(OSError), open_parts(repo, "data", layer[:2]) as folder:  # another user's, or missing
+        _refresh(folder)
+    return layer_file(repo, layer).is_file()
 
 
 def find_length(repo: Repo, layer: str) -> int | None:
@@ -250,9 +265,10 @@ def is_damaged(repo: Repo, layer: str, length: int, watch: Advance) -> bool:
 
 def remove_probes(repo: Repo) -> None:
     """Remove what a killed `has_layer` left; needs the repository's lock."""
-    for path in Path(repo.path, "data").glob("*/.probe"):
-        with contextlib.suppress(OSError):  # another user's
-            path.unlink()
+    with open_parts(repo, "data") as data:
+        for part in os.listdir(data):
+            with contextlib.suppress(OSError), held.hold_below(data, part) as folder:  # another user's
+                (folder / _PROBE).unlink()
 
 
 def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None:
@@ -260,40 +276,48 @@ def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None
 
     VMs that have the replaced file open go on with it; over NFS that is not certain.
     """
-    target = layer_file(repo, layer)
-    placing.make_like(target.parent, Path(repo.path))
-    if not replace and has_layer(repo, layer) and target.stat().st_size == file.stat().st_size:
-        return
-    file.chmod(0o444)
-    os.rename(file, target)
-    flush(target.parent)
+    with open_folder(repo, layer) as folder:
+        if not replace and has_layer(repo, layer) and (folder / layer).stat().st_size == file.stat().st_size:
+            return
+        file.chmod(0o444)
+        os.rename(file, folder / layer)
+        flush(folder)
+
+
+@contextlib.contextmanager
+def open_folder(repo: Repo, layer: str) -> Iterator[Path]:
+    """Hold the directory of a layer, which is made if necessary."""
+    with open_parts(repo, "data") as data:
+        placing.make_like(data / layer[:2], Path(repo.path))
+        with held.hold_below(data, layer[:2]) as folder:
+            yield folder
 
 
 def put_revision(repo: Repo, one: Revision, work: Path) -> bool:
     """Write a revision's metadata; return False when another process has made that revision meanwhile."""
     draft = work / "meta"
-    draft.write_bytes(metadata.render_revision(one))
-    draft.chmod(stat.S_IMODE(os.stat(repo.path).st_mode) & 0o666 | 0o400)
-    flush(draft)
-    target = Path(repo.path, "meta", one.entry)
-    try:
-        os.link(draft, target)
-    except FileExistsError:
-        if not os.path.samefile(draft, target):  # over NFS it may be our own request, repeated
-            return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        if target.exists():  # without hard links, only the lock keeps writers apart
-            return False
-        os.rename(draft, target)
-    flush(target.parent)
+    held.create(draft, metadata.render_revision(one), stat.S_IMODE(os.stat(repo.path).st_mode) & 0o666 | 0o400)
+    with open_parts(repo, "meta") as meta:
+        target = meta / one.entry
+        try:
+            os.link(draft, target)
+        except FileExistsError:
+            if not os.path.samestat(os.lstat(draft), os.lstat(target)):  # over NFS it may be our own request, repeated
+                return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            if os.path.lexists(target):  # without hard links, only the lock keeps writers apart
+                return False
+            os.rename(draft, target)
+        flush(meta)
     return True
 
 
 def remove_revision(repo: Repo, name: str, revision: int) -> None:
     """Delete a revision's metadata."""
-    os.unlink(Path(repo.path, "meta", f"{name}@{revision}"))
+    with open_parts(repo, "meta") as meta:
+        os.unlink(meta / f"{name}@{revision}")
 
 
 def list_layers(repo: Repo) -> Iterator[tuple[str, os.stat_result]]:
@@ -312,32 +336,35 @@ def list_layers(repo: Repo) -> Iterator[tuple[str, os.stat_result]]:
 
 def remove_layer(repo: Repo, layer: str) -> None:
     """Delete a layer, and its directory when nothing else is in it."""
-    target = layer_file(repo, layer)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(target)
-    with contextlib.suppress(OSError):
-        target.parent.rmdir()
+    with contextlib.suppress(FileNotFoundError), open_parts(repo, "data") as data:
+        with held.hold_below(data, layer[:2]) as folder, contextlib.suppress(FileNotFoundError):
+            os.unlink(folder / layer)
+        with contextlib.suppress(OSError):
+            (data / layer[:2]).rmdir()
 
 
 def read_pins(repo: Repo) -> set[str]:
     """Return the layers that work in progress needs."""
     pinned: set[str] = set()
-    for path in claims.list_work(work_parent(repo), WORK_PREFIX):
-        with contextlib.suppress(FileNotFoundError):
-            pinned.update(_read_start(path / "pins").split())
+    with open_parts(repo, ".tmp") as parent:
+        for path in claims.list_notes(parent, WORK_PREFIX):
+            with contextlib.suppress(FileNotFoundError):
+                pinned.update(_read_start(path).split())
     return pinned
 
 
 def remove_foreign(repo: Repo, before: float) -> int:
     """Remove what pcocc 0.7 left in .tmp before a time, and no QEMU has open; return how many there were."""
     count = 0
-    for entry in os.scandir(work_parent(repo)):
-        if not entry.name.startswith(".") and entry.stat(follow_symlinks=False).st_ctime < before:
-            if not entry.is_file(follow_symlinks=False):
-                tree_removal.remove_tree(Path(entry.path))
-            elif not in_use.may_be_in_use(Path(entry.path)):
-                os.unlink(entry.path)
-            count += 1
+    with open_parts(repo, ".tmp") as parent:
+        for name in os.listdir(parent):
+            info = os.lstat(parent / name)
+            if not name.startswith(".") and info.st_ctime < before:
+                if not stat.S_ISREG(info.st_mode):
+                    tree_removal.remove_tree(parent / name)
+                elif not in_use.may_be_in_use(parent / name):
+                    os.unlink(parent / name)
+                count += 1
     return count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +17,18 @@ from pcocc_runtime.images.metadata import Revision
 from pcocc_runtime.images.references import Reference, Repo
 from pcocc_runtime.images.sizes import parse_size, render_size
 from pcocc_runtime.progress import Progress, silent
+from pcocc_runtime.system import held
 from pcocc_runtime.system.accounts import user_name
 from pcocc_runtime.system.copy import copy_stream, hash_file
 
 
 @dataclass(frozen=True, slots=True)
 class WorkDirectory:
-    """A directory for files that are to become layers; gc keeps it, and the layers that it pins, while it is open."""
+    """A directory for files that are to become layers, its user's alone; gc keeps it, and the layers that `note` names."""
 
     repo: Repo
     path: Path
+    note: Path
 
 
 @contextlib.contextmanager
@@ -38,8 +41,8 @@ def open_repo_work(repo: Repo) -> Iterator[WorkDirectory]:
             with lock_repository(repo):
                 repository.complete(repo)
         removal.sweep_repo(repo)
-        with claims.open_work(repository.work_parent(repo), repository.WORK_PREFIX, shared=True) as path:
-            yield WorkDirectory(repo, path)
+        with repository.open_parts(repo, ".tmp") as parent, claims.open_work(parent, repository.WORK_PREFIX, shared=True) as work:
+            yield WorkDirectory(repo, work.path, work.note)
 
 
 def lock_repository(repo: Repo) -> contextlib.AbstractContextManager[None]:
@@ -50,9 +53,8 @@ def lock_repository(repo: Repo) -> contextlib.AbstractContextManager[None]:
 def pin(work: WorkDirectory, layers: Sequence[str]) -> list[str]:
     """Keep these layers from gc while `work` is open; return those that the repository lacks."""
     with lock_repository(work.repo):
-        draft = work.path / "pins"
-        draft.write_text("".join(f"{layer}\n" for layer in layers))
-        draft.chmod(0o644)
+        held.create(work.path / "pins", "".join(f"{layer}\n" for layer in layers).encode(), 0o644)
+        os.rename(work.path / "pins", work.note)
         return [layer for layer in layers if not repository.has_layer(work.repo, layer)]
 
 

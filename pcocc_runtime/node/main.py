@@ -17,7 +17,7 @@ from pcocc_runtime.documents.fields import parse_fields, parse_number
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.node import records, removal
 from pcocc_runtime.node.records import Record
-from pcocc_runtime.system import locks
+from pcocc_runtime.system import locks, process
 
 CONFIG_DIR = "/etc/pcocc"
 _RELEASE_SECONDS = 5.0  # for what users have left in directories
@@ -49,6 +49,7 @@ def _release() -> int:
     fields = parse_fields(sys.stdin)
     job = parse_number(fields, "job", naming.MAX_JOB_ID)
     step = parse_number(fields, "step")
+    process.leave_step(job, step)
     records.ensure_state_directory()
     with locks.locked(records.lock_of(job)):
         record = records.read_record(job)

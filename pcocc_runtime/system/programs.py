@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.system import held
 from pcocc_runtime.system.drop import die_with_parent
 from pcocc_runtime.system.process import explain_start
 
@@ -21,12 +22,14 @@ def run_watched(
 ) -> tuple[int, list[str]]:
     """Run a program of any length, which dies with this process; return its exit status and its first lines of output.
 
-    A carriage return ends a line, too. Lines for which `watch` returns True are not kept.
+    A carriage return ends a line, too. Lines for which `watch` returns True are not kept. It has the held directories
+    (system/held.py) that its arguments name.
     """
     try:
         child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_parent
-        )
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_parent,
+            pass_fds=held.descriptors(*argv),
+        )  # fmt: skip
     except OSError as error:
         raise explain_start(argv, error, hint) from None
     said: list[str] = []

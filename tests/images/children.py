@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pcocc_runtime.cli import main as cli
+from pcocc_runtime.system import held
 
 _ANYWHERE = {"fcntl.lockf", "subprocess.Popen", "os.remove", "os.rmdir", "os.rename"}
 _STEPS = {
@@ -70,7 +71,7 @@ def run_to_step(step: int, inside: Path, *argv: str, do: Callable[[Sequence[str]
 
         def look(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal left
-            named = event in _ANYWHERE or str(arguments[0] if arguments else "").startswith(str(inside))
+            named = event in _ANYWHERE or held.show(str(arguments[0] if arguments else "")).startswith(str(inside))
             if event in _STEPS and named and not (event == "open" and _only_reads(arguments)):
                 left -= 1
                 if left < 0:

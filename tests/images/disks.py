@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pcocc_runtime.images import images, references, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
+from pcocc_runtime.system import held
 
 TEXT = b"".join(b"line %d\n" % number for number in range(1 << 19))[: 3 << 20]  # what can be compressed
 
@@ -95,7 +96,7 @@ def save(repo: Repo, name: str, parent: Found, seed: int, new: bool = False) -> 
     """Do what a save does: write into an overlay of a VM's disk, and make it a revision."""
     with writing.open_repo_work(repo) as work:
         writing.pin(work, parent.revision.layers)
-        layer = work.path / "saved"
+        layer = Path(held.show(str(work.path)), "saved")  # for programs that do not have what this process holds open
         qemu_img("create", "-q", "-f", "qcow2", "-b", parent.path, "-F", "qcow2", layer)
         subprocess.run(
             ["qemu-io", "-f", "qcow2", "-c", f"write -P {seed} {seed * 4096} 4096", layer], check=True, capture_output=True

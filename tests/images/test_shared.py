@@ -19,7 +19,7 @@ from pcocc_runtime.cli import main as cli
 from pcocc_runtime.images import claims, images, in_use, qemu_img, references, repository
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
-from pcocc_runtime.system import locks
+from pcocc_runtime.system import held, locks
 from tests.images import children
 from tests.images.disks import Ran, content, leftovers, listing, make_disk, raw_sum, save
 
@@ -225,9 +225,8 @@ def test_what_is_exported_to_a_public_directory_is_nobody_elses_to_change(site: 
     seen: list[int] = []
 
     def convert(image: str, form: str, target: Path, *rest: Any, **more: Any) -> None:
-        seen.extend(
-            path.stat().st_mode & 0o777 for path in (target.parent, target.parent.with_name(target.parent.name + ".lock"))
-        )
+        work = Path(held.show(str(target.parent)))
+        seen.extend(path.stat().st_mode & 0o777 for path in (work, work.with_name(work.name + ".lock")))
         original(image, form, target, *rest, **more)
 
     original = qemu_img.convert

@@ -16,6 +16,7 @@ from pcocc_runtime.documents.cluster import Drive, Group
 from pcocc_runtime.images import images, references, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
+from pcocc_runtime.system import held
 from tests.qemu.vm import APPEND, DATA, GUEST, SOURCE, USER, Vm
 from tests.waiting import limit, wait_for
 
@@ -45,7 +46,7 @@ class Home:
     def add(self, repo: Repo, name: str, disk: Path | None = None) -> Found:
         """Make an image of a disk, or one with a known first MiB."""
         with writing.open_repo_work(repo) as work:
-            layer = work.path / "layer"
+            layer = Path(held.show(str(work.path)), "layer")
             if disk:
                 shutil.copy(disk, layer)
             else:
@@ -168,7 +169,7 @@ def left_behind(vm: Vm) -> list[str]:
     disks = [one["inserted"] for one in ask_qemu(vm, "query-block") if one["device"].startswith("disk")]
     changed = [str(disk["file"]) for disk in disks if not disk["file"].endswith(own) or disk["node-name"].startswith("save")]
     exports = [str(one["id"]) for one in ask_qemu(vm, "query-block-exports")]
-    files = {path.name for path in (vm.log.parent / f"scratch/{vm.job}").iterdir()} - {"vm0.qcow2"}
+    files = {path.name for path in (vm.log.parent / f"scratch/pcocc/{vm.job}").iterdir()} - {"vm0.qcow2"}
     return [*jobs, *nodes, *changed, *exports, *sorted(files), *(["socket"] if (vm.directory / "save.nbd").exists() else [])]
 
 

@@ -16,6 +16,7 @@ from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.images import in_use, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
+from pcocc_runtime.system import held
 from tests.images.disks import patched, raw_sum, save, write_raw
 from tests.qemu.vm import APPEND, DATA, GUEST, KEEPS_IMAGES, USER, StartVm
 
@@ -29,8 +30,9 @@ def image(tmp_path: Path) -> Found:
     repo = Repo("site", str(tmp_path / "images"))
     raw = write_raw(tmp_path / "raw")
     with writing.open_repo_work(repo) as work:
-        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, work.path / "layer"], check=True)
-        base = Found(repo, writing.add_revision(work, "base", work.path / "layer", None))
+        layer = Path(held.show(str(work.path)), "layer")
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, layer], check=True)
+        base = Found(repo, writing.add_revision(work, "base", layer, None))
     return save(repo, "base", base, 3)
 
 
@@ -88,9 +90,9 @@ def test_a_vm_runs_from_a_copy_that_only_its_readers_get(start: StartVm, image: 
     assert copy.name.startswith(top.name) and copy.parents[2].stat().st_mode & 0o777 == 0o700
     assert any(path.endswith(f"/cache/private/data/{top.name[:2]}/{copy.name}") for path in opened(vm.process.pid))
     assert not layer_store.remove_unused(copy) and in_use.is_in_use(top)
-    overlay = f"{DATA}/scratch/7/vm0.qcow2"
+    overlay = f"{DATA}/scratch/pcocc/7/vm0.qcow2"
     read = ["nsenter", f"--target={vm.process.pid}", "--mount", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
-            "qemu-img", "convert", "-U", "-O", "raw", overlay, f"{DATA}/scratch/7/raw"]  # fmt: skip
+            "qemu-img", "convert", "-U", "-O", "raw", overlay, f"{DATA}/scratch/pcocc/7/raw"]  # fmt: skip
     subprocess.run(read, check=True)  # as a full save does
     vm.process.kill()
     vm.wait()

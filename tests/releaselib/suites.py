@@ -26,10 +26,13 @@ class RootError(ReleaseError):
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A release of Debian: its name, what else than its main archive is taken, and what of that (an apt preference)."""
+    """A release of Debian: its name, what it has, what else than its main archive is taken, and what of that (an apt preference)."""
 
     name: str
+    debian: str
     slurm: str
+    python: str
+    qemu: str
     also: tuple[str, ...] = ()
     pins: str = ""
 
@@ -37,11 +40,13 @@ class Suite:
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("bookworm", "22.05", ("bookworm-backports",), "Package: qemu-* seabios\nPin: release n=bookworm-backports\nPin-Priority: 500\n"),
-        Suite("trixie", "24.11"),
-        Suite("sid", "26.05"),
+        Suite("bookworm", "12, with QEMU of its backports", "22.05", "3.11", "10.0", ("bookworm-backports",),
+              "Package: qemu-* seabios\nPin: release n=bookworm-backports\nPin-Priority: 500\n"),
+        Suite("trixie", "13", "24.11", "3.13", "10.0"),
+        Suite("sid", "sid", "26.05", "3.14", "11.1"),
     )
 }
+PACKAGED = ("bookworm", "trixie")  # whose packages are built and tried by tests/packaging
 
 
 @dataclass(frozen=True, slots=True)

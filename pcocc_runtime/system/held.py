@@ -1,0 +1,88 @@
+"""Directories held open: a path below one leads into that very directory, whatever others rename or put in its way meanwhile.
+
+The path is one of proc(5), /proc/self/fd/N, and so means the same to a child that is given the descriptor (`descriptors`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+
+_HELD = re.compile(r"/proc/self/fd/([0-9]+)(?=[/\"']|\Z)")
+
+
+@contextmanager
+def hold(path: PurePath) -> Iterator[Path]:
+    """Hold a directory; links in the path are followed, as for whoever names it."""
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _kept(fd) as held:
+        yield held
+
+
+@contextmanager
+def hold_below(parent: Path, name: str, *, links: bool = True) -> Iterator[Path]:
+    """Hold a directory in one that others may write to; OSError when they have put something else there.
+
+    With `links` a symbolic link of root's or of our own is followed: anybody else's may lead to what only we may change or read.
+    """
+    fd = os.open(parent / name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        info = os.fstat(fd)
+        if stat.S_ISLNK(info.st_mode):
+            if not links or info.st_uid not in (0, os.geteuid()):
+                where = show(str(parent / name))
+                raise OSError(errno.ELOOP, f"it is a symbolic link of uid {info.st_uid}, which is not followed", where)
+            fd, link = os.open(parent / os.readlink("", dir_fd=fd), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), fd
+            os.close(link)
+        elif not stat.S_ISDIR(info.st_mode):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), show(str(parent / name)))
+    except BaseException:
+        os.close(fd)
+        raise
+    with _kept(fd) as held:
+        yield held
+
+
+@contextmanager
+def _kept(fd: int) -> Iterator[Path]:
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
+    except OSError as error:
+        if isinstance(error.filename, str):
+            error.filename = show(error.filename)
+        raise
+    finally:
+        os.close(fd)
+
+
+def show(text: str) -> str:
+    """Return a text with the paths of held directories as others know them."""
+    return _HELD.sub(lambda match: _where(match[0]), text)
+
+
+def _where(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return path
+
+
+def descriptors(*texts: str) -> list[int]:
+    """Return the descriptors of the held directories that paths in these texts begin with, for a child that is given them."""
+    return sorted({int(match[1]) for text in texts for match in _HELD.finditer(text)})
+
+
+def create(path: Path, data: bytes, mode: int) -> None:
+    """Write a new file with this mode in a held directory, on disk when this returns; what has its name goes, and is not followed."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as stream:
+        os.fchmod(fd, mode)
+        stream.write(data)
+        stream.flush()
+        os.fsync(fd)
