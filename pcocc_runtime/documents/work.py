@@ -1,7 +1,6 @@
-"""What root's helper and its planner tell each other: the planner, which has no rights, says what the job needs, hears what root holds for the
-job, and leaves a list of acts.
+"""What root's helper and its planner, which has no rights, tell each other in lines of JSON over two pipes.
 
-Lines of JSON over two pipes. Root carries acts out one by one, in order (node/apply.py); it looks for nothing in their texts.
+The planner says what the job needs, hears what root holds for it, and leaves a list of acts, which node/apply.py carries out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A server that strangers talk to, such as dnsmasq: root binds what it needs, and then it has nothing of the host.
 
-It is started as root in the network namespace of who starts it, with namespaces of its own for mounts, processes and IPC: of files it
-sees programs and libraries, and its configuration. Once it gives root up for its own uid it keeps no capability,
-whatever it asks for, and it can never get one again.
+It starts as root in the caller's network namespace, with its own mounts, processes and IPC, and sees programs, libraries and its
+configuration only. Once it gives root up for its own uid it keeps no capability, whatever it asks for, and never gets one again.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.system.drop import die_with_parent
+from pcocc_runtime.system.libc import LIBC, mount, require
 
 _NEW = 0x00020000 | 0x20000000 | 0x08000000  # CLONE_NEWNS, NEWPID, NEWIPC: linux/sched.h
 _ANY_NEW = 0x7E020000  # the flags of clone(2) that make namespaces
@@ -31,7 +31,6 @@ _CALLS = {  # by machine: AUDIT_ARCH of linux/audit.h; the numbers of capset, pr
     "x86_64": (0xC000003E, 126, 157, 56, 41, (101, 272, 308, 165, 321, 250, 248, 249, 298, 310, 311, 323, 425)),
     "aarch64": (0xC00000B7, 91, 167, 220, 198, (117, 97, 268, 40, 280, 219, 217, 218, 241, 270, 271, 282, 425)),
 }
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def start_confined(argv: Sequence[str], files: Iterable[tuple[str, str]], root: str, ready: bytes, hint: str) -> bytes:
@@ -44,7 +43,7 @@ def start_confined(argv: Sequence[str], files: Iterable[tuple[str, str]], root: 
     if child == 0:
         try:
             die_with_parent()
-            _call("unshare", _LIBC.unshare(_NEW))
+            require("unshare", LIBC.unshare(_NEW))
             _make_root(root, files)
             first = os.fork()
             if first == 0:  # of its namespace
@@ -69,22 +68,22 @@ def start_confined(argv: Sequence[str], files: Iterable[tuple[str, str]], root: 
 
 def _make_root(root: str, files: Iterable[tuple[str, str]]) -> None:
     """Give this process, which has mounts of its own, a root in memory with the host's programs and libraries, and nothing else of it."""
-    _mount("none", "/", _MS_PRIVATE)
-    _mount("none", root, 0, "tmpfs", "mode=755,size=16m")
+    mount("none", "/", _MS_PRIVATE)
+    mount("none", root, 0, "tmpfs", "mode=755,size=16m")
     os.chdir(root)
     for top in _TOPS:
         if os.path.islink(top):
             os.symlink(os.readlink(top), top[1:])
         elif os.path.isdir(top):
             os.mkdir(top[1:])
-            _mount(top, top[1:], _MS_BIND)
-            _mount("none", top[1:], _MS_READ)
+            mount(top, top[1:], _MS_BIND)
+            mount("none", top[1:], _MS_READ)
     for path, text in (*files, *((device, "") for device in _DEVICES)):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Path(path).write_text(text)
     for device in _DEVICES:
-        _mount(f"/{device}", device, _MS_BIND)
-    _mount(".", "/", _MS_MOVE)  # where the root is the kernel's own (initramfs), pivot_root(2) is not possible
+        mount(f"/{device}", device, _MS_BIND)
+    mount(".", "/", _MS_MOVE)  # where the root is the kernel's own (initramfs), pivot_root(2) is not possible
     os.chroot(".")
     os.chdir("/")
 
@@ -95,10 +94,10 @@ def _become(argv: Sequence[str], says: int) -> None:
     for number, fd in enumerate((os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), says, says)):
         os.dup2(fd, number)
     for capability in set(range(64)) - {*_KEPT}:
-        _LIBC.prctl(_BOUNDING_DROP, capability, 0, 0, 0)  # EINVAL for those that this kernel does not have
-    _call("prctl", _LIBC.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
+        LIBC.prctl(_BOUNDING_DROP, capability, 0, 0, 0)  # EINVAL for those that this kernel does not have
+    require("prctl", LIBC.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
     code = ctypes.create_string_buffer(_plan_filter(*_CALLS[os.uname().machine]))
-    _call("seccomp", _LIBC.prctl(_SECCOMP, 2, struct.pack("@HP", len(code) // 8, ctypes.addressof(code)), 0, 0))
+    require("seccomp", LIBC.prctl(_SECCOMP, 2, struct.pack("@HP", len(code) // 8, ctypes.addressof(code)), 0, 0))
     os.execvpe(argv[0], list(argv), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"})
 
 
@@ -117,13 +116,3 @@ def _plan_filter(arch: int, capset: int, prctl: int, clone: int, socket: int, de
     program += on(clone, first, (some, 0, 1, _ANY_NEW), refuse, allow) + on(socket, first, *families, refuse, allow)
     program += [step for number in denied for step in on(number, refuse)]
     return b"".join(struct.pack("=HBBI", *step) for step in (*program, allow))
-
-
-def _mount(source: str, target: str, flags: int, kind: str = "none", options: str = "") -> None:
-    words = [word.encode() for word in (source, target, kind)]
-    _call(f"mount {target}", _LIBC.mount(*words, ctypes.c_ulong(flags), options.encode()))
-
-
-def _call(what: str, result: int) -> None:
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")

@@ -16,8 +16,7 @@ import pytest
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.system import confined, process
-from tests.attack.test_node import of
-from tests.netns.fabric import Node, release
+from tests.netns.fabric import Node, release, request_of
 
 PYTHON = "/usr/bin/python3"  # which is there for the server too
 UID = naming.dnsmasq_uid(12)
@@ -131,7 +130,7 @@ def node() -> Iterator[Node]:
 def test_each_job_has_servers_of_its_own_uid_without_a_right(node: Node) -> None:
     with subprocess.Popen(["sleep", "600"]) as stepd:
         for job in (12, 13):
-            node.helper("setup", of(65534, job, stepd.pid))
+            node.helper("setup", request_of(65534, job, stepd.pid))
         servers = node.servers()
         assert [job for job, _pid in servers] == [12, 13]
         for job, pid in servers:
