@@ -15,7 +15,8 @@ from pcocc_runtime.documents.verdict import Verdict
 from pcocc_runtime.errors import one_line
 from pcocc_runtime.system import drop, installed, run_as
 
-STEP_SECONDS = 4.0  # of CPU time for one step, or for what comes before the first: milliseconds where the CPU runs it
+STEP_SECONDS = 4.0  # of CPU time for one step: milliseconds where the CPU runs it
+FIRMWARE_SECONDS = 20.0  # for what comes before the first: on a node that is a VM, CPU time is also what its host gives to others
 _LOOK_SECONDS = 0.1  # between two looks at the CPU time
 _MARKER = b"PCOCC-PROBE-OK"
 _STOPPED = b"KVM internal error"  # QEMU stays, and its guest stands still
@@ -42,9 +43,14 @@ class Seen(NamedTuple):
         return self.output.count(b".")
 
     @property
+    def is_emulated(self) -> bool:
+        """Tell whether it has taken more CPU time than a CPU that runs the guest does."""
+        return self.cpu > (STEP_SECONDS if self.steps else FIRMWARE_SECONDS)
+
+    @property
     def is_plain(self) -> bool:
         """Tell whether nothing that may come could change the verdict."""
-        return self.ended or _MARKER in self.output or _STOPPED in self.said or self.cpu > STEP_SECONDS
+        return self.ended or _MARKER in self.output or _STOPPED in self.said or self.is_emulated
 
 
 def try_kvm(qemu: PurePath, device: str, seconds: float) -> Verdict:
@@ -69,7 +75,7 @@ def judge(seen: Seen, device: str, seconds: float) -> Verdict:
     """Return what a probe that was looked at for `seconds` says: one that got nowhere for lack of CPU time says nothing."""
     if _MARKER in seen.output:
         return Verdict("kvm", f"{device} ran a small guest")
-    if seen.cpu > STEP_SECONDS:
+    if seen.is_emulated:
         return Verdict("tcg", f"{device} took {seen.cpu:.1f} s of CPU time for what takes milliseconds where KVM works")
     if seen.ended or _STOPPED in seen.said:
         lines = [line for line in seen.said.decode(errors="replace").splitlines() if line.strip()]
