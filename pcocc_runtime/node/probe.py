@@ -16,7 +16,7 @@ from pcocc_runtime.errors import one_line
 from pcocc_runtime.system import drop, installed, run_as
 
 STEP_SECONDS = 4.0  # of CPU time for one step: milliseconds where the CPU runs it
-FIRMWARE_SECONDS = 20.0  # for what comes before the first: on a node that is a VM, CPU time is also what its host gives to others
+FIRMWARE_SECONDS = 16.0  # that are not counted before the first: on a node that is a VM, CPU time is also what its host gives to others
 _LOOK_SECONDS = 0.1  # between two looks at the CPU time
 _MARKER = b"PCOCC-PROBE-OK"
 _STOPPED = b"KVM internal error"  # QEMU stays, and its guest stands still
@@ -43,14 +43,9 @@ class Seen(NamedTuple):
         return self.output.count(b".")
 
     @property
-    def is_emulated(self) -> bool:
-        """Tell whether it has taken more CPU time than a CPU that runs the guest does."""
-        return self.cpu > (STEP_SECONDS if self.steps else FIRMWARE_SECONDS)
-
-    @property
     def is_plain(self) -> bool:
         """Tell whether nothing that may come could change the verdict."""
-        return self.ended or _MARKER in self.output or _STOPPED in self.said or self.is_emulated
+        return self.ended or _MARKER in self.output or _STOPPED in self.said or self.cpu > STEP_SECONDS
 
 
 def try_kvm(qemu: PurePath, device: str, seconds: float) -> Verdict:
@@ -75,7 +70,7 @@ def judge(seen: Seen, device: str, seconds: float) -> Verdict:
     """Return what a probe that was looked at for `seconds` says: one that got nowhere for lack of CPU time says nothing."""
     if _MARKER in seen.output:
         return Verdict("kvm", f"{device} ran a small guest")
-    if seen.is_emulated:
+    if seen.cpu > STEP_SECONDS:
         return Verdict("tcg", f"{device} took {seen.cpu:.1f} s of CPU time for what takes milliseconds where KVM works")
     if seen.ended or _STOPPED in seen.said:
         lines = [line for line in seen.said.decode(errors="replace").splitlines() if line.strip()]
@@ -100,7 +95,7 @@ def _watch(child: subprocess.Popen[bytes], end: float) -> Seen:
     """Look at a probe until it is plain what it shows, or until `end` of the monotonic clock."""
     assert child.stdout and child.stderr
     texts = {child.stdout: b"", child.stderr: b""}
-    begun = 0.0  # CPU time when the present step began
+    begun = FIRMWARE_SECONDS  # CPU time when the present step began
     seen = Seen(b"", b"", 0.0, False)
     with selectors.DefaultSelector() as waiting:
         for stream in texts:

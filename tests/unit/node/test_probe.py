@@ -23,8 +23,7 @@ CPU = "open('/proc/self/comm', 'w').write('CPU 0/KVM')"  # as the thread is call
     (Seen(DONE, b"warning: something\n", 9.0, False), "kvm", False, "ran a small guest"),
     (Seen(b"...", b"", 0.1, False), "kvm", False, "ran 3 steps of a small guest within 8 s on a busy node"),
     (Seen(b"", b"", 0.1, False), "tcg", True, "too busy to try /dev/kvm within 8 s; it is tried again"),
-    (Seen(b"", b"", 4.1, False), "tcg", True, "too busy"),  # its firmware's, on an emulated CPU that waits for one of its host's
-    (Seen(b"", b"", 20.1, False), "tcg", False, "took 20.1 s of CPU time"),
+    (Seen(b"", b"", 4.1, False), "tcg", False, "took 4.1 s of CPU time"),
     (Seen(b".....", b"", 4.1, False), "tcg", False, "took 4.1 s of CPU time"),
     (Seen(b"", b"KVM internal error. Suberror: 1\nEAX=0\n", 0.1, False), "tcg", False, "KVM internal error. Suberror: 1"),
     (Seen(b"", b"qemu: no\nqemu: failed to initialize kvm: Permission denied\n", 0.0, True), "tcg", False, "Permission denied"),
@@ -58,6 +57,14 @@ def test_a_probe_is_watched_until_it_is_plain_what_it_shows(
     monkeypatch.setattr(run_as, "started_as", lambda *_words: started(script))
     verdict = probe.try_kvm(PurePath("/bin/true"), "/dev/null", limit(60))
     assert (verdict.kind, verdict.again) == (kind, False) and told in verdict.why
+
+
+def test_its_firmware_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an emulated CPU that waits for one of its host's, as in tests/node-machine, that counts as CPU time."""
+    script = f"{CPU}\nimport time\nwhile time.process_time() < 0.5: pass\nprint('{DONE.decode().strip()}', flush=True)\ntime.sleep(600)"
+    monkeypatch.setattr(probe, "STEP_SECONDS", 0.1)
+    monkeypatch.setattr(run_as, "started_as", lambda *_words: started(script))
+    assert probe.try_kvm(PurePath("/bin/true"), "/dev/null", limit(60)).kind == "kvm"
 
 
 @pytest.mark.parametrize(("printed", "kind", "again"), [("", "tcg", True), ("..", "kvm", False)])
