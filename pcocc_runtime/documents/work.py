@@ -26,13 +26,14 @@ class PortWish(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What the site has set for this node, and what the job needs of it: a way out of its namespace, and ports."""
+    """What the site has set for this node, and what the job needs of it: a way out of its namespace, and ports, none of `busy`."""
 
     scratch: str
     accel: str
     qemu: str
     way_out: bool
     ports: tuple[PortWish, ...]
+    busy: tuple[int, ...] = ()
 
 
 class Forward(NamedTuple):
@@ -87,8 +88,8 @@ def encode_line(value: Offer | Held | Work) -> bytes:
 
 def decode_offer(line: bytes) -> Offer:
     """Return the planner's offer; NodeError when the line is none."""
-    scratch, accel, qemu, way_out, ports = _load(line, 5)
-    return Offer(str(scratch), str(accel), str(qemu), way_out is True, tuple(PortWish(*one) for one in ports))
+    scratch, accel, qemu, way_out, ports, busy = _load(line, 6)
+    return Offer(str(scratch), str(accel), str(qemu), way_out is True, tuple(PortWish(*one) for one in ports), tuple(busy))
 
 
 def decode_held(line: bytes) -> Held:

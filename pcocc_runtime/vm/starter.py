@@ -18,12 +18,13 @@ from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import decode_cluster, sets_text
-from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, Silent, Started, StillOn, decode_event
+from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, decode_event
 from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
 from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
 from pcocc_runtime.slurm.text import Killed, find_nodes_without, is_loss, is_routine, is_step_end, parse_killed
+from pcocc_runtime.terminal import printable
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
@@ -86,6 +87,7 @@ class BootWatch:
         self.reported = False
         self.said: list[str] = []
         self.is_slow = False
+        self.unmounted: set[str] = set()
         self.lost = 0.0
         self.begin = time.monotonic()
         self.progress = BootProgress(vms)
@@ -153,6 +155,8 @@ class BootWatch:
                 self._note_ready(event)
             case Silent():
                 self._tell_silent(event)
+            case Unmounted():
+                self._tell_unmounted(event)
             case DiskError():
                 self._tell(
                     f"pcocc: error: {event.vm} on {event.node} is stopped: {event.reason} ({event.disk})\n"
@@ -192,6 +196,18 @@ class BootWatch:
             f"pcocc: error: {event.vm} on {event.node} did not answer on its ssh port within {event.seconds} s\n"
             f"hint: the image must run sshd and cloud-init; the last lines of its console are:{tail or ' (none)'}"
         )
+
+    def _tell_unmounted(self, event: Unmounted) -> None:
+        """Tell of a directory once, however many VMs have not mounted it: they have mostly the same kernel."""
+        if event.tag in self.unmounted:
+            return
+        self.unmounted.add(event.tag)
+        other = "virtiofs" if event.type == "9p" else "9p"
+        options = " -o trans=virtio" if event.type == "9p" else ""
+        cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM does, or says why not"
+        if not event.known:
+            cure = f"its kernel has no {event.type}: give the directory type={other} in --pcocc-mount, or 'type: {other}' in the template"
+        self._tell(f"pcocc: note: {event.vm} on {event.node} has not mounted {event.tag}: {cure}")
 
     def _note_end(self, event: Ended) -> None:
         if event.asked or event.vm in self.ended:
@@ -255,7 +271,7 @@ class BootWatch:
     def _tell(self, text: str) -> None:
         self.progress.clear()
         try:
-            os.write(2, (text + "\n").encode())
+            os.write(2, (printable(text) + "\n").encode())
         except OSError:
             pass
 

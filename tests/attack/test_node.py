@@ -19,7 +19,7 @@ from tests.attack.user import ALICE, BOB, Fuse, apart, as_user, started
 from tests.netns.fabric import HELPER, Node, release, request
 from tests.waiting import limit
 
-RUN, SCRATCH = "/run/pcocc", "/var/lib/pcocc/scratch"
+RUN, SCRATCH = "/run/pcocc", "/var/lib/pcocc/scratch/pcocc"
 
 
 @pytest.fixture

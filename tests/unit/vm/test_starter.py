@@ -14,7 +14,7 @@ import pytest
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire_steps
-from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, encode_event
+from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, encode_event
 from pcocc_runtime.slurm.steps import LAUNCHER
 from pcocc_runtime.vm import boot_progress, starter
 from pcocc_runtime.vm.starter import BootWatch
@@ -242,3 +242,42 @@ def test_a_node_without_pcocc_is_named(boot: Boot, said: Said) -> None:
         f"pcocc: error: pcocc is not installed on n2: there is no {LAUNCHER}",
         f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",
     ]
+
+
+def test_a_directory_that_guests_have_not_mounted_is_told_once(boot: Boot, capfd: pytest.CaptureFixture[str]) -> None:
+    said = [Unmounted(tag, kind, known, vm, "n1") for tag, kind, known in MISSING for vm in ("vm0", "vm1")]
+    assert boot.run(*UP, *said) == "ready"
+    assert [line for line in capfd.readouterr().err.splitlines() if "note" in line] == [
+        "pcocc: note: vm0 on n1 has not mounted data: its kernel has no 9p: give the directory type=virtiofs in --pcocc-mount, "
+        "or 'type: virtiofs' in the template",
+        "pcocc: note: vm0 on n1 has not mounted fast: 'mount -t virtiofs fast DIRECTORY' in the VM does, or says why not",
+    ]
+
+
+MISSING = [("data", "9p", False), ("fast", "virtiofs", True)]
+
+
+EVIL = "\x1b]0;title\x07\x1b[2J\x1b[31m\x9b5nroot\u202e\x08\r# \x7f\0"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Silent(5, [EVIL, "a line"], "vm0", "n1"),
+        DiskError(EVIL, EVIL, "vm0", "n1"),
+        Ended(EVIL, EVIL, False, "vm0", "n1"),
+        Started("tcg", EVIL, True, "vm0", "n1"),
+        f"from QEMU: {EVIL}".replace("\0", ""),
+        f"@pcocc {EVIL}".replace("\0", ""),
+        f"srun: error: {EVIL}".replace("\0", ""),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_a_guest_or_its_qemu_says_cannot_write_to_a_terminal(
+    boot: Boot, capfd: pytest.CaptureFixture[str], event: object
+) -> None:
+    """But for letters: no escape sequence of ECMA-48, in 7 bits or 8, no carriage return, no change of direction."""
+    boot.watch.progress.begin -= 60
+    boot.run(event, status=1)
+    said = capfd.readouterr().err
+    assert said and not [char for char in said if not char.isprintable() and char != "\n"]
