@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -79,7 +80,10 @@ def test_versions(fakes: Fakes) -> None:
 
 def test_walls(fakes: Fakes) -> None:
     fakes.say("nft", "table inet pcocc\ntable ip filter")
-    assert read_network.read_walls().tables == ("inet pcocc", "ip filter")
+    fakes.say("ip", '[{"priority": 0}]')
+    assert (read_network.read_walls().tables, read_network.read_walls().unguarded) == (("inet pcocc", "ip filter"), True)
+    fakes.say("ip", json.dumps([{"priority": 24832 + number, "iif": "lo"} for number in range(4)]))
+    assert not read_network.read_walls().unguarded
     fakes.add("nft", "echo 'Operation not permitted' >&2; exit 1")
     assert "Operation not permitted" in read_network.read_walls().trouble and "Operation not permitted" in read_network.read_filter().trouble
     fakes.say("nft", "no JSON")
