@@ -97,7 +97,7 @@ def judge_accelerator(one: seen.Accelerator) -> Iterator[Finding]:
     else:
         yield Finding(
             FAILED, text,
-            f"once /dev/kvm is mended: rm {naming.STATE_DIR / VERDICT_FILE} && systemctl restart slurmd; "
+            f"once {one.device.path} is mended: rm {naming.STATE_DIR / VERDICT_FILE} && systemctl restart slurmd; "
             "where emulation is meant, write 'accel: tcg' in /etc/pcocc/pcocc.yaml",
         )  # fmt: skip
 
