@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from pcocc_runtime.check import seen
+from pcocc_runtime.documents.wire import RUN_DIR
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 from pcocc_runtime.qemu.version import TAKES_KVM_OPEN
 
@@ -95,7 +96,7 @@ def judge_accelerator(one: seen.Accelerator) -> Iterator[Finding]:
     else:
         yield Finding(
             FAILED, text,
-            "once /dev/kvm is mended: rm /run/pcocc/.state/accel.json && systemctl restart slurmd; "
+            f"once /dev/kvm is mended: rm {RUN_DIR}/.state/accel.json && systemctl restart slurmd; "
             "where emulation is meant, write 'accel: tcg' in /etc/pcocc/pcocc.yaml",
         )  # fmt: skip
 
