@@ -1,5 +1,5 @@
 # A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
-.PHONY: demo test quick releases bench lint clean
+.PHONY: demo test quick fuzz releases machine bench deb rpm packages lint clean
 
 demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed
 	tests/prepare
@@ -13,10 +13,18 @@ quick: ## unit, lua and spank: a minute, no service of root's, nothing left on t
 	tests/prepare
 	build/venv/bin/python -m pytest -n 2 --no-loadscope-reorder tests/unit tests/lua tests/spank
 
+fuzz: ## a million made-up inputs for each parser that meets foreign bytes: an hour or two, for the night
+	tests/prepare
+	build/venv/bin/python -m tests.fuzz
+
 releases: ## a selection of the tests on Slurm 24.11 (Debian 13) and 26.05 (sid), each in an isolated machine
 	tests/prepare
 	tests/release trixie
 	tests/release sid
+
+machine: ## tests on a whole compute node: systemd, cgroup v2, Slurm 24.11 and KVM in a virtual machine, within a quarter of an hour
+	tests/prepare
+	tests/node-machine test
 
 bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	tests/prepare
@@ -24,11 +32,22 @@ bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	build/venv/bin/python tests/bench/images.py
 	build/venv/bin/python tests/bench/save.py
 
+deb: ## Debian packages for the release and the Slurm of this machine, in build/packages
+	packaging/build deb
+
+rpm: ## the same as RPMs, from packaging/pcocc.spec: for looking at them here, or for use where RPMs are at home
+	packaging/build rpm
+
+packages: ## the packages are built, looked at, installed, upgraded and removed, in a machine for each release of Debian
+	tests/prepare
+	build/venv/bin/python -m pytest -m packages tests/packaging
+
 lint: ## what CONTRIBUTING.md asks before a commit
 	tests/prepare
 	build/venv/bin/ruff check . && build/venv/bin/mypy
 
-clean: ## removes the box, the other releases' roots and what was built
+clean: ## removes the box, the node machine, the other releases' roots and what was built
 	-tests/box down
+	-tests/node-machine down
 	tests/release --clean
 	rm -rf build

@@ -7,9 +7,9 @@
 --         if rc ~= slurm.SUCCESS then return rc end
 --         ... the site's own rules ...
 --
--- It makes one task of each VM, takes CPUs and memory from the templates where the user gave none, and refuses what
--- contradicts that or what the site's policy forbids. It runs under slurmctld's locks: no file, no process per job, and what
--- the submitter wrote is read by pcocc_text.lua, within bounds.
+-- It gives the job one task for each VM, takes CPUs and memory from the templates where the user gave none, and refuses a job
+-- that contradicts this or that the site's policy forbids. It runs under slurmctld's locks, so it opens no file and starts no
+-- process for a job; pcocc_text.lua reads what the submitter wrote, within bounds.
 -- The policy is read once, when slurmctld loads the script; `pcocc config policy` writes it. Lua 5.1 to 5.4.
 
 local text = require("pcocc_text")
@@ -18,14 +18,14 @@ local pcocc = {}
 
 pcocc.policy_file = "/etc/pcocc/policy.lua"
 
-local MAX_VMS = 65536 -- what Slurm's own 32 and 16 bit fields can take, whatever the policy says
+local MAX_VMS = 65536 -- whatever the policy says: Slurm's fields of 32 and 16 bits hold no more
 
--- A refusal: what the user reads, and the Slurm error that says roughly the same.
+-- Returns a refusal: the text that the user reads, and the error code of Slurm that comes closest to it.
 local function refusal(code, text, ...)
     return { code = slurm[code] or slurm.ERROR, text = string.format(text, ...) }
 end
 
--- Slurm's "not set", in all widths a field may have; 64 bits arrive here rounded to a double.
+-- Tells whether a field is set. Slurm has a "not set" value for each width of field; that of 64 bits arrives rounded to a double.
 local function is_set(value)
     if type(value) ~= "number" or value == 0 then
         return false
@@ -33,8 +33,8 @@ local function is_set(value)
     return value ~= slurm.NO_VAL and value ~= slurm.NO_VAL16 and value < 4294967294
 end
 
--- Returns the largest CPU count and memory (MiB) that the site's templates give, 0 where none says anything, and whether
--- one of them wants whole nodes.
+-- Returns the largest number of CPUs and the largest memory (MiB) that these templates set, 0 when none sets one, and whether one
+-- of them wants whole nodes.
 local function template_size(names, templates)
     local cpus, memory, exclusive = 0, 0, false
     for _, name in ipairs(names) do
@@ -57,7 +57,7 @@ end
 local KINDS = { "users", "accounts", "partitions", "qos" }
 local NOUNS = { users = "user", accounts = "account", partitions = "partition", qos = "QOS" }
 
--- Returns who asks and where for, as lists, or nil and a refusal; what the user left out is what Slurm will fill in.
+-- Returns the job's user, account, partitions and QOS as lists, or nil and a refusal; Slurm's default where the user named none.
 local function describe_job(job_desc, part_list)
     local job, texts = {}, {
         users = job_desc.user_name,
@@ -75,7 +75,7 @@ local function describe_job(job_desc, part_list)
     return job
 end
 
--- Returns whether all words of a job (its partitions may be several) are in a list of the policy.
+-- Returns whether all words of a job, such as its partitions, are in a list of the policy.
 local function has_all(list, words)
     local known = {}
     for _, item in ipairs(list) do
@@ -98,7 +98,7 @@ local function has_one(list, words)
     return false
 end
 
--- Returns the first kind in which a rule, which lists some, does not have the job's words, or nil.
+-- Returns the first kind (users, accounts, ...) for which a rule has a list without the job's words, or nil.
 local function find_bar(rule, job, has)
     for _, kind in ipairs(KINDS) do
         if rule[kind] and #rule[kind] > 0 and not has(rule[kind], job[kind]) then
@@ -116,7 +116,7 @@ local function check_access(what, name, rule, job)
     end
 end
 
--- Returns the resource sets of the request, each once; nil when one of them is not known here.
+-- Returns the resource sets of the request, each once, or nil when the policy does not know one of its templates.
 local function find_sets(request, size, templates)
     local sets = {}
     for _, name in ipairs(request.names) do
@@ -197,7 +197,7 @@ function pcocc.check_exclusive(job_desc, vms)
     end
 end
 
--- Gives each VM a node of its own, all of it: what --exclusive, --mem=0 and --ntasks-per-node=1 say.
+-- Gives each VM a whole node of its own, as --exclusive, --mem=0 and --ntasks-per-node=1 would.
 function pcocc.take_nodes(job_desc, vms)
     job_desc.shared = 0
     job_desc.ntasks_per_node = 1
@@ -207,13 +207,13 @@ function pcocc.take_nodes(job_desc, vms)
     end
 end
 
--- Makes the job as large as its virtual cluster; what the user gave stays.
+-- Makes the job as large as its virtual cluster; sizes that the user gave stay.
 function pcocc.size_job(job_desc, vms, cpus, memory)
     job_desc.num_tasks = vms
     if not is_set(job_desc.cpus_per_task) and cpus > 1 then
         job_desc.cpus_per_task = cpus
     end
-    -- the client counted its CPUs with its own idea of tasks, and slurmctld believes it
+    -- sbatch computed this with its own number of tasks, and slurmctld would believe it
     job_desc.min_cpus = vms * (is_set(job_desc.cpus_per_task) and job_desc.cpus_per_task or 1)
     local given = job_desc.min_mem_per_cpu or job_desc.min_mem_per_node or job_desc.mem_per_tres
     if not given and memory > 0 then
@@ -228,7 +228,7 @@ function pcocc.size_job(job_desc, vms, cpus, memory)
     end
 end
 
--- Returns the policy table, or nil and what is wrong with its file; a missing file is an empty policy.
+-- Returns the policy, or nil and what is wrong with its file; without a file the policy is empty.
 function pcocc.load_policy(path)
     local file = io.open(path, "r")
     if not file then
@@ -248,7 +248,7 @@ end
 
 local policy, policy_problem
 
--- Reads the policy, once; the sample calls it when slurmctld loads the script.
+-- Reads the policy once; the sample script calls this when slurmctld loads it.
 function pcocc.init()
     policy, policy_problem = pcocc.load_policy(pcocc.policy_file)
     if not policy then
@@ -281,9 +281,9 @@ local function examine(job_desc, part_list, template, size_line)
     pcocc.size_job(job_desc, request.total, size.cpus or cpus, size.memory or memory)
 end
 
--- Sizes and checks a job with a virtual cluster; any other job passes at once. Returns slurm.SUCCESS or an error code.
+-- Checks and sizes a job with a virtual cluster, and lets any other pass at once. Returns slurm.SUCCESS or an error code.
 function pcocc.job_submit(job_desc, part_list, _submit_uid)
-    local template, size_line = text.find_request(job_desc.spank_job_env)
+    local template, size_line, kept = text.find_request(job_desc.spank_job_env)
     if not template then
         return slurm.SUCCESS
     end
@@ -294,6 +294,10 @@ function pcocc.job_submit(job_desc, part_list, _submit_uid)
     if wrong then
         slurm.log_user("%s", "pcocc: error: " .. wrong.text)
         return wrong.code
+    end
+    local comment = text.add_kept(job_desc.admin_comment, kept)
+    if kept and comment then
+        job_desc.admin_comment = comment
     end
     return slurm.SUCCESS
 end

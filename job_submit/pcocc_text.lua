@@ -1,22 +1,22 @@
--- What the submitter of a job wrote, read within bounds: slurmctld waits meanwhile, for everybody.
---
--- A length is looked at before any pattern, a pattern reads a text once from one end to the other, and a loop ends at a limit
--- however long its text goes on. tests/lua/bounds.lua counts what is done. Lua 5.1 to 5.4.
+-- Reads what the submitter of a job wrote. All users wait for slurmctld meanwhile, so the work is bounded: a length is checked
+-- before any pattern is tried, a pattern reads a text once from one end to the other, and a loop ends at a limit however long its
+-- text is. tests/lua/bounds.lua counts the work. Lua 5.1 to 5.4.
 
 local text = {}
 
 local FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
-local MAX_ENTRIES = 512 -- strings of all SPANK plugins together that are looked through for ours
-local MAX_TEXT = 32768 -- characters of one of ours: srun takes 16384 of a template text, and adds :1 to some names
+local MAX_ENTRIES = 512 -- strings, of all SPANK plugins together, that are searched for ours
+local MAX_TEXT = 32768 -- characters of one of our strings: srun accepts 16384 of a template text, and adds :1 to some names
 local MAX_NAME = 64 -- characters, of a template
 local MAX_PARTS = 512 -- of a template text
-local MAX_KEYS = 16 -- of a size line, which has five
+local MAX_KEYS = 16 -- of a size line, where srun writes five
 local MAX_SHOWN = 200
-local MAX_DIGITS = 15 -- a double counts exactly so far
+local MAX_DIGITS = 15 -- a double holds such numbers exactly
 local MAX_CPUS = 4096
+local KEPT_LENGTH = tonumber("@=KEPT_LENGTH@")
 local MAX_MEMORY = 1073741824 -- MiB
 
-text.MAX_WORDS = 128 -- of a job's partitions, and of what else may be several
+text.MAX_WORDS = 128 -- of a list such as a job's partitions
 text.MAX_WORDS_TEXT = 4096
 
 -- Returns the beginning of a text as one line.
@@ -24,22 +24,23 @@ function text.trim(line)
     return (string.gsub(string.sub(line, 1, MAX_SHOWN), "%c", "?"))
 end
 
--- How the strings of ours begin, by their first eight characters. The names between @ are rows of documents/wire.py, which the
--- build fills in.
+-- The beginnings of our strings, found by their first eight characters. The build replaces the names between @ by rows of
+-- documents/wire*.py.
 local BEGINNINGS = {}
 for beginning, kind in pairs({
     ["_@=SENT_OPTION@@=OPTION_TEMPLATE@="] = "typed",
     ["@=SENT_OPTION@@=OPTION_TEMPLATE@="] = "typed",
     ["@=JOB_TEMPLATE@="] = "canonical",
     ["@=JOB_SIZE@="] = "size",
+    ["@=JOB_KEPT@="] = "kept",
 }) do
     assert(not string.find(beginning, "@"), "pcocc_text.lua is not installed: meson install makes one that works")
     BEGINNINGS[string.sub(beginning, 1, 8)] = { kind = kind, text = beginning }
 end
 
--- Returns the template text and the size line among the strings SPANK plugins send along, nil when there are none; of one that
--- is too long, enough to tell that it is. What stands behind the first MAX_ENTRIES, more than all plugins send, counts as not
--- there: who forges that much could have left it out.
+-- Returns the template text, the size line and the name of what is kept, among the strings that SPANK plugins send with a job, nil for
+-- one that is missing. One that is too long is cut, but stays too long. Strings after the first MAX_ENTRIES are ignored: plugins send
+-- fewer, and a user who forges so many could as well leave ours out.
 function text.find_request(spank_env)
     if type(spank_env) ~= "table" then
         return nil
@@ -55,17 +56,25 @@ function text.find_request(spank_env)
             found[ours.kind] = string.sub(entry, #ours.text + 1, #ours.text + MAX_TEXT + 1)
         end
     end
-    return found.typed or found.canonical, found.size
+    return found.typed or found.canonical, found.size, found.kept
 end
 
--- Adds a word to a list that is a set too, unless it is there already.
+-- Returns the job's AdminComment with the name of the file that keeps its cluster, or the comment alone where the name is none.
+function text.add_kept(comment, kept)
+    if not kept or #kept ~= KEPT_LENGTH or not string.match(kept, "^%x+$") then
+        return comment
+    end
+    return (comment and comment ~= "" and comment .. " " or "") .. "@=KEPT_MARK@" .. kept
+end
+
+-- Adds a word to a list unless it is there already; list[word] tells that.
 function text.add(list, word)
     if not list[word] then
         list[#list + 1], list[word] = word, true
     end
 end
 
--- Returns the different words of a text as a list that is a set too, or nil when there are too many.
+-- Returns the different words of a text as such a list, or nil when there are too many.
 function text.split(line)
     local words, count = {}, 0
     if #line > text.MAX_WORDS_TEXT then
@@ -83,7 +92,7 @@ end
 
 local byte = string.byte
 
--- Tells whether a name may begin so.
+-- Tells whether a name may begin with this character.
 local function is_letter(code)
     return code and ((code >= 97 and code <= 122) or (code >= 65 and code <= 90) or (code >= 48 and code <= 57))
 end
@@ -115,19 +124,19 @@ function text.parse_template(line)
             names[#names + 1], names[name] = name, true
         end
         counts[count] = number
-        total = total + number -- MAX_PARTS times fifteen digits at most: an integer of 64 bits does not wrap
+        total = total + number -- no more than MAX_PARTS numbers of 15 digits: 64 bits hold the sum
     end
     return { names = names, total = total }
 end
 
--- Returns a plain number up to `most`, or nil: "inf" and "1e300" must never reach a C integer.
+-- Returns a number, `most` when it is larger; nil unless the text is digits only: "inf" and "1e300" must not reach a C integer.
 local function to_number(digits, most)
     local number = digits and #digits <= MAX_DIGITS and string.match(digits, "^%d+$") and tonumber(digits)
     return number and math.min(number, most) or nil
 end
 
--- Returns the sizes in a line such as vms=2;cpus=1;memory=512;sets=default:2, all of them the user's to forge, or nil and what
--- is wrong with it.
+-- Returns the sizes in a line such as vms=2;cpus=1;memory=512;sets=default:2, or nil and what is wrong with it. The user may have
+-- forged all of them.
 function text.parse_size(line)
     local size, keys = {}, 0
     for key, value in string.gmatch(#line <= MAX_TEXT and line .. ";" or string.rep(";", MAX_KEYS + 1), "([^;=]*)=?([^;]*);") do
@@ -143,7 +152,7 @@ function text.parse_size(line)
     return size
 end
 
--- Adds the names in a text such as default:2,gpu:1 to a list that is a set too; returns whether these are as many as there can be.
+-- Adds the names in a text such as default:2,gpu:1 to such a list; returns false when there are too many.
 function text.add_names(list, line)
     local parts = 0
     for name in string.gmatch(line .. ",", "([^,:]*)[^,]*,") do

@@ -76,7 +76,7 @@ def gateway_address6(network: IPv6Network) -> IPv6Address:
 
 
 def room_for(network: IPv4Network, vms: int, nodes: int) -> bool:
-    """Tell whether VMs, nodes and the gateway have distinct addresses in the network."""
+    """Tell whether the network has room for the VMs, the nodes and the gateway."""
     return vms + nodes + 3 <= network.num_addresses
 
 
@@ -84,6 +84,13 @@ def uplink_addresses(slot: int) -> tuple[IPv4Address, IPv4Address]:
     """Return the addresses of the host's and of the job's end of a veth pair: a /31 (RFC 3021)."""
     first = UPLINK_NETWORK.network_address + 2 * slot
     return first, first + 1
+
+
+def shut_address(address: IPv4Address) -> IPv4Address:
+    """Return what an uplink's address is on its way to the host: one of multicast, from which no host takes a packet (RFC 1122, 3.2.1.3),
+    whatever its settings are, and another for each.
+    """
+    return IPv4Address(int(address) & 0x0FFFFFFF | 0xE0000000)
 
 
 def link_local_address(mac: str) -> IPv6Address:

@@ -1,4 +1,4 @@
-"""How work that may take long tells how far it is: verbs name each phase, cli.py shows what it likes of it."""
+"""How long work reports its progress: the verbs name each phase, and the command line decides what to show."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ Progress = Callable[[str], Advance]  # begins a phase
 
 
 def silent(_phase: str) -> Advance:
-    """Begin a phase that nobody watches."""
+    """Begin a phase whose progress nobody shows."""
     return lambda done, total: None

@@ -1,4 +1,4 @@
-"""Text that all commands write alike: tables, and numbers of things."""
+"""Text that all commands write the same way: tables, and counts such as `2 layers`."""
 
 from __future__ import annotations
 

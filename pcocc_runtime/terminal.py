@@ -1,6 +1,6 @@
-"""What `pcocc` writes on a terminal or elsewhere: complaints and progress.
+"""What `pcocc` writes to a terminal, a pipe or a file: errors, notes and progress.
 
-When an output is closed or full, or its encoding lacks a character, nothing that was done fails for it.
+A closed or full output, or an encoding that lacks a character, never makes the work itself fail.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _LONGEST = 200  # characters of a line
 
 
 class ProgressLine:
-    """A line on standard error about work that takes long: rewritten on a terminal, said once elsewhere.
+    """A line on standard error about work that takes long: rewritten on a terminal, written once elsewhere.
 
-    With `repeat`, it is said again elsewhere every so many seconds. The first QUIET_SECONDS pass in silence.
+    With `repeat`, it is written again there every so many seconds. Nothing is shown for the first QUIET_SECONDS.
     """
 
     def __init__(self, repeat: float | None = None) -> None:
@@ -38,14 +38,14 @@ class ProgressLine:
         return self._next is not None and time.monotonic() >= self._next
 
     def show(self, text: str, elsewhere: str | None = None) -> None:
-        """Say how far the work is, if it is time to; `elsewhere` is what to say where the line is not rewritten."""
+        """Show how far the work is, if it is time to; `elsewhere` is the text for where the line is not rewritten."""
         if self.is_due():
             self._next = None if self._pause is None else time.monotonic() + self._pause
             self.shown = True
             say(f"\r\033[K{text[:_LONGEST]}" if self.is_terminal else f"pcocc: {(elsewhere or text)[:_LONGEST]}\n")
 
     def clear(self) -> None:
-        """Take the line from the terminal, as before a message; the next `show` writes it again."""
+        """Remove the line from the terminal, for example before a message; the next `show` writes it again."""
         if self.shown and self.is_terminal:
             say("\r\033[K")
 
@@ -65,6 +65,11 @@ class Meter:
                 self._line.show(phase + _how_far(done, total, time.monotonic() - start))
 
         return watch
+
+    def note(self, text: str) -> None:
+        """Write a note on a line of its own, whatever progress is shown."""
+        self._line.clear()
+        say_note(text)
 
     def __enter__(self) -> Meter:
         return self
@@ -113,7 +118,7 @@ def say_error(error: errors.PcoccError) -> None:
 
 
 def say_note(text: str) -> None:
-    """Write a note to standard error: nothing is wrong, but it is good to know."""
+    """Write a note to standard error: nothing is wrong, but the user should know it."""
     say(f"pcocc: note: {errors.one_line(text)}\n")
 
 
@@ -137,7 +142,7 @@ def _drop(stream: TextIO, number: int) -> None:
 
 
 def _discard(number: int) -> None:
-    """Make a descriptor lead to /dev/null."""
+    """Replace a descriptor by one of /dev/null."""
     null = os.open(os.devnull, os.O_WRONLY)
     if null != number:
         os.dup2(null, number)
@@ -153,3 +158,8 @@ def confess(error: Exception) -> errors.PcoccError:
         say("".join(traceback.format_exception(error)))
         hint = "please report it, with the lines above"
     return errors.PcoccError(f"this is a bug in pcocc: {type(error).__name__}: {error}", hint)
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters replaced, but for line ends and tabs: what a guest says cannot move a terminal's cursor."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)

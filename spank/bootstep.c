@@ -13,12 +13,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* s. The step's credential is good for 120 (slurm.conf, AuthInfo, cred_expire): after this its tasks wait instead of their srun. */
+/* Seconds. A step's credential is valid for 120 (cred_expire of AuthInfo in slurm.conf): before that its tasks are started. */
 #define LONGEST_WAIT 90
 
 static const char program[] = PCOCC_LIBEXEC "/boot";
 
-/* Asks slurmctld for the job's boot step; false when there is no answer. */
+/* Asks slurmctld for the job's boot step; returns false when slurmctld does not answer. */
 bool find_boot_step(uint32_t job, struct boot_step *found)
 {
 	job_step_info_response_msg_t *steps = NULL;
@@ -35,7 +35,7 @@ bool find_boot_step(uint32_t job, struct boot_step *found)
 	return true;
 }
 
-/* In the forked child: a process of its own that outlives this srun. Returns only when it fails. */
+/* Called in the forked child: becomes a process that outlives this srun. Returns only when that fails. */
 static void become_starter(uint32_t job, int status, int parent)
 {
 	char number[16];
@@ -70,7 +70,7 @@ static void note_interruption(int number)
 	interruption = number;
 }
 
-/* srun leaves its signals to a thread in sigwait(); unblocked here, the kernel gives them to the main thread first. */
+/* srun waits for its signals in a thread, by sigwait(); the kernel prefers the main thread when that does not block them. */
 struct attention {
 	struct sigaction interrupt, terminate;
 	sigset_t mask;
@@ -104,7 +104,7 @@ static time_t monotonic_seconds(void)
 	return now.tv_sec;
 }
 
-/* Returns what the starter reports; after a long while that the VMs are still being booted. */
+/* Returns what the starter reports, or VMS_BOOT when it has not reported within LONGEST_WAIT. */
 static enum boot_outcome read_report(int fd)
 {
 	char word[16] = "";
@@ -134,12 +134,12 @@ static enum boot_outcome read_report(int fd)
 	return strcmp(word, BOOT_JOINED) ? VMS_FAILED : VMS_BOOT;
 }
 
-/* Has the VMs booted, and returns when they run or will not. */
+/* Boots the VMs. Returns when they run, when they cannot, or after LONGEST_WAIT while they are still booting. */
 enum boot_outcome start_boot_step(uint32_t job)
 {
 	int status[2], parent[2];
 
-	/* the write end of `parent` stays open, and closed on exec, as long as this srun lives */
+	/* the starter sees the end of this srun in `parent`: its write end is open here only */
 	if (pipe2(status, O_CLOEXEC) || pipe2(parent, O_CLOEXEC)) {
 		complain("this host has too many open files", "the VMs cannot be booted: %s", strerror(errno));
 		return VMS_FAILED;

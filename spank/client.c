@@ -1,31 +1,98 @@
-/* srun, sbatch and salloc: which step goes into VMs, and that the VMs are booted for it. */
+/* srun, sbatch and salloc: decides whether a step runs in VMs, and has them booted for it. */
 #include "client.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#define BOOT_PATIENCE (MAX_PATIENCE / 2) /* s. A boot step makes the namespaces in its first one or two */
+#define BOOT_PATIENCE (MAX_PATIENCE / 2) /* seconds; a boot step makes the namespaces in its first one or two */
 
 static bool vm_mode; /* this srun's tasks run in VMs */
+static struct words typed; /* in front of its command */
+
+/* Tells whether a word is written as a set of VMs. */
+static bool is_set(const char *word)
+{
+	return !strncmp(word, "vm", 2) && word[2] && strspn(word + 2, "vm0123456789[],-") == strlen(word + 2);
+}
+
+static void refuse_space(const char *set)
+{
+	complain("without a value it means all VMs, for sbatch vm0, and the next word is the command; a program of such a name is run by its path",
+		 "--pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm=%s", set);
+	exit(1);
+}
+
+/* Looks through the #SBATCH lines in front of a script's first command, of which sbatch only says that they are invalid. */
+static void check_script(const char *path)
+{
+	struct stat status;
+	FILE *file = stat(path, &status) || !S_ISREG(status.st_mode) ? NULL : fopen(path, "re");
+	char line[4096];
+
+	while (file && fgets(line, sizeof(line), file) && (line[0] == '#' || line[strspn(line, " \t\n")] == '\0')) {
+		const char *former = "";
+		if (strncmp(line, "#SBATCH", 7))
+			continue;
+		for (const char *word = strtok(line + 7, " \t\n"); word && *word != '#'; word = strtok(NULL, " \t\n")) {
+			bool is_option = strlen(former) >= strlen("--pcocc-v") && !strncmp("--" OPTION_VM, former, strlen(former));
+			if (is_option && is_set(word))
+				refuse_space(word);
+			former = word;
+		}
+	}
+	if (file)
+		fclose(file);
+}
+
+/* --pcocc-vm has a value or none: of `--pcocc-vm vm0 cmd` Slurm makes the command `vm0 cmd`, or the script vm0. */
+static void check_command(bool local)
+{
+	if (!typed.command)
+		return;
+	if (typed.vm && !*typed.vm && is_set(typed.command) && (local || access(typed.command, F_OK)))
+		refuse_space(typed.command);
+	if (!strcmp(program_invocation_short_name, "sbatch"))
+		check_script(typed.command);
+}
+
+/* Tells whether this is an salloc that leaves the job to others, with the option or a beginning of it that salloc knows. */
+static bool leaves_job(void)
+{
+	for (char **word = typed.all; word && *word; word++) {
+		size_t length = strlen(*word);
+		if (length >= strlen("--no-s") && !strncmp(*word, "--no-shell", length))
+			return !strcmp(program_invocation_short_name, "salloc");
+	}
+	return false;
+}
 
 void client_init(spank_t sp)
 {
 	(void)sp;
+	bool local = spank_context() == S_CTX_LOCAL;
+
 	forget_inherited_options();
-	unsetenv(ENV_STEP_VMS);
-	if (spank_context() == S_CTX_LOCAL)
-		size_srun();
+	drop_step_variables();
+	read_own_words(&typed);
+	if (local)
+		find_target(&typed);
 	if (!target.in_job || target.other)
 		drop_job_variables();
+	if (local)
+		size_srun(&typed);
+	check_command(local);
 }
 
 static bool wants_check(void)
 {
-	return options.template || options.image_count || options.mount_count || options.user_data;
+	return options.template || options.image_count || options.mount_count || options.user_data || options.user_data_force;
 }
 
-/* Names the VMs of a set in the step's environment, after a look that the job has them. */
+/* Checks that the job has the VMs of a set, and names them in the step's environment. */
 static bool name_vms(const char *set, long vms)
 {
 	char all[32], ranged[8192], *name = NULL;
@@ -38,7 +105,7 @@ static bool name_vms(const char *set, long vms)
 	if (right)
 		setenv(ENV_STEP_VMS, ranged, 1);
 	else
-		complain("write a node set such as vm[0-3,7]", "--pcocc-vm=%s is no set of VMs", set);
+		complain("write a node set such as vm[0-3,7]", "--pcocc-vm=%s is not a set of VMs", set);
 	while (right && (name = slurm_hostlist_shift(wanted))) {
 		right = slurm_hostlist_find(known, name) >= 0;
 		if (!right)
@@ -55,17 +122,19 @@ static bool mark_vm_step(void)
 {
 	long vms = count_job_vms();
 
+	name_wishes(&typed);
 	if (vms > 0)
 		return name_vms(options.vm, vms);
 	if (target.other)
-		complain("the first srun --pcocc-vm inside the job boots them", "no VMs of job %u run", target.other);
+		complain("the first srun --pcocc-vm inside the job boots them; one with --jobid does where salloc --no-shell made the job",
+			 "no VMs of job %u run", target.other);
 	else
 		complain("submit the job with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
 			 "--pcocc-vm needs a job with VMs, and this one has none");
 	return false;
 }
 
-/* A refused request ends the tool here, with its own sentence as the only one. */
+/* A refused request ends srun, sbatch or salloc here, so that Slurm adds no message to ours. */
 int client_post_opt(spank_t sp)
 {
 	bool local = spank_context() == S_CTX_LOCAL;
@@ -88,6 +157,8 @@ int client_post_opt(spank_t sp)
 		}
 		if (options.vm)
 			spank_job_control_setenv(sp, JOB_BATCH_VM, *options.vm ? options.vm : "vm0", 1);
+		if (options.template && leaves_job())
+			keep_cluster(sp);
 		drop_variables();
 		return 0;
 	}
@@ -99,7 +170,7 @@ int client_post_opt(spank_t sp)
 	return 0;
 }
 
-/* What srun has made by now must go again: nothing else ends an allocation whose srun just exits. */
+/* Ends the step or the allocation that srun has made: nothing else does when srun just exits. */
 static void undo(uint32_t job, uint32_t step)
 {
 	if (target.in_job)
@@ -108,7 +179,7 @@ static void undo(uint32_t job, uint32_t step)
 		complete_job(job, 1);
 }
 
-/* Has the step's tasks wait for the job's namespace, in seconds; a step that only looks waits less (pcocc_runtime/slurm/steps.py). */
+/* Tells the step's tasks for how many seconds they wait for the job's namespace; `pcocc network` asks for less itself. */
 static void set_patience(long left)
 {
 	char seconds[24];
@@ -120,7 +191,7 @@ static void set_patience(long left)
 	setenv(ENV_PATIENCE, seconds, 1);
 }
 
-/* Returns when the VMs run or are being booted, false when they do not; their user has been told why. */
+/* Returns true once the VMs run or are being booted; false when they cannot be, and the user has been told why. */
 static bool ensure_vms(uint32_t job)
 {
 	struct boot_step boot;
@@ -130,7 +201,7 @@ static bool ensure_vms(uint32_t job)
 		return false;
 	}
 	enum boot_outcome outcome = boot.running ? VMS_BOOT : start_boot_step(job);
-	/* what is missing long after they booted has ended */
+	/* a namespace that is missing long after the boot will not appear any more */
 	set_patience(outcome == VMS_RUN ? 0 : BOOT_PATIENCE - (boot.running ? boot.age : 0));
 	return outcome != VMS_FAILED;
 }
@@ -145,6 +216,7 @@ int client_local_user(spank_t sp)
 		complain("report this fault", "srun does not know its job in this hook");
 		return -1;
 	}
+	rename_programs(sp);
 	if (ensure_vms(job))
 		return 0;
 	undo(job, step);

@@ -1,33 +1,46 @@
-/* What the files share that only run in srun, sbatch and salloc, with the user's rights. */
+/* Shared by the files that run only in srun, sbatch and salloc, with the user's rights. */
 #ifndef PCOCC_CLIENT_H
 #define PCOCC_CLIENT_H
 
 #include "pcocc.h"
 
-/* words.c: what a user typed in front of srun's command; NULL for what he did not */
+/* words.c: what the user typed in front of srun's command; NULL where he typed nothing */
 struct words {
 	const char *template;
 	const char *vm; /* "" without a value */
 	const char *job;
 	const char *tasks;
+	const char *exported; /* --export */
+	const char *command; /* its first word */
+	char **all; /* the whole line's words, of read_own_words() */
 	bool no_vm;
-	bool placed; /* he says where the tasks run, or how many on a node */
+	bool bcast;
+	bool programs; /* --multi-prog */
+	bool placed; /* the user says where the tasks run, or how many run on a node */
 };
 void read_words(int count, char **words, struct words *found);
-void read_own_words(struct words *found);
+void read_own_words(struct words *found); /* once in a process */
 
 /* sizing.c */
 struct target {
-	bool in_job; /* srun makes a step: inside a job, or of the one --jobid names */
-	uint32_t other; /* that of --jobid, when it is another than the job srun was typed in; else 0 */
+	bool in_job; /* srun makes a step of a job: of the one it runs in, or of the one --jobid names */
+	uint32_t job; /* which that is */
+	uint32_t other; /* the job that --jobid names, when it is not the one srun runs in; else 0 */
 };
 extern struct target target;
-void size_srun(void);
+void find_target(const struct words *typed);
+void size_srun(const struct words *typed);
 long count_job_vms(void);
 
 /* place.c */
 bool place_tasks(uint32_t job, const char *set, long tasks, const struct words *typed);
 void forget_places(void);
+
+/* programs.c */
+bool has_programs(const struct words *typed);
+void name_wishes(const struct words *typed);
+char *render_programs(const char *file);
+void rename_programs(spank_t sp);
 
 /* variables.c */
 void forget_inherited_options(void);
@@ -35,6 +48,11 @@ const char *read_variable(const char *name);
 void take_variables(bool with_template);
 void drop_variables(void);
 void drop_job_variables(void);
+void drop_step_variables(void);
+
+/* kept.c */
+void keep_cluster(spank_t sp);
+bool recall_cluster(uint32_t job);
 
 /* request.c */
 bool check_request(spank_t sp);

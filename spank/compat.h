@@ -1,4 +1,4 @@
-/* Slurm's releases, 22.05 to 26.05, as one: each difference is a type or a function here, which checks of meson.build choose. */
+/* What differs between Slurm 22.05 and 26.05, as types and functions that are the same for all; checks in meson.build choose. */
 #ifndef PCOCC_COMPAT_H
 #define PCOCC_COMPAT_H
 
@@ -10,8 +10,9 @@
 #include <slurm/spank.h>
 
 #include "config.h"
+#include "wire.h"
 
-/* 23.11: hostlist_t, a pointer before, is what it pointed to. */
+/* From 23.11 on hostlist_t is a struct; before, it was a pointer to it. */
 typedef __typeof__(slurm_hostlist_create(NULL)) hosts_t;
 
 static inline slurm_step_id_t id_of_step(uint32_t job, uint32_t step)
@@ -19,7 +20,7 @@ static inline slurm_step_id_t id_of_step(uint32_t job, uint32_t step)
 	return (slurm_step_id_t){ .job_id = job, .step_id = step, .step_het_comp = NO_VAL };
 }
 
-/* 25.11: these four take a step's id instead of two numbers. */
+/* From 25.11 on these four functions take a step's id instead of two numbers. */
 static inline int load_steps(uint32_t job, job_step_info_response_msg_t **steps)
 {
 #if HAVE_STEPS_BY_ID
@@ -50,7 +51,7 @@ static inline void complete_job(uint32_t job, uint32_t status)
 #endif
 }
 
-/* 23.11: with flags. */
+/* From 23.11 on with flags, which are 0 here. */
 static inline void kill_step(uint32_t job, uint32_t step, uint16_t signal_number)
 {
 #if HAVE_STEPS_BY_ID
@@ -63,7 +64,7 @@ static inline void kill_step(uint32_t job, uint32_t step, uint16_t signal_number
 #endif
 }
 
-/* 26.05: by a step's id, too. */
+/* From 26.05 on this takes a step's id, too. */
 static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 {
 #if HAVE_JOB_BY_ID
@@ -73,26 +74,23 @@ static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 #endif
 }
 
-/* Has a task run a program, given by its path, with `count` words and its own command behind them. From 23.11 on Slurm does that
- * when this hook has returned; before, the task becomes the program here, and what returns is a failure. */
-static inline int prepend_words(spank_t sp, int count, const char **words)
+/* Makes a task run a program, given by its path, with the task's own command as arguments. From 23.11 on Slurm does that after this
+ * hook has returned; before, the program takes the place of the command's first word, and finds that in ENV_FIRST_WORD. Of a step of
+ * several programs (--multi-prog) these releases show no task's words here: their srun has put the program in front of all (programs.c). */
+static inline int prepend_program(spank_t sp, const char *path)
 {
 #if HAVE_SPANK_PREPEND_TASK_ARGV
-	return spank_prepend_task_argv(sp, count, words) ? -1 : 0;
+	return spank_prepend_task_argv(sp, 1, &path) ? -1 : 0;
 #else
-	int own = 0;
-	char **argv = NULL, **environment = NULL;
+	int count = 0;
+	char **argv = NULL, several[4];
 
-	if (spank_get_item(sp, S_JOB_ARGV, &own, &argv) || spank_get_item(sp, S_JOB_ENV, &environment))
+	if (spank_getenv(sp, ENV_STEP_PROGRAMS, several, sizeof(several)) == ESPANK_SUCCESS)
+		return 0;
+	if (spank_get_item(sp, S_JOB_ARGV, &count, &argv) || count < 1 || spank_setenv(sp, ENV_FIRST_WORD, argv[0], 1))
 		return -1;
-	const char **all = calloc((size_t)(count + own) + 1, sizeof(*all));
-	if (!all)
-		return -1;
-	memcpy(all, words, (size_t)count * sizeof(*all));
-	memcpy(all + count, argv, (size_t)own * sizeof(*all));
-	execve(words[0], (char *const *)all, environment); /* the new program is the task (tried) */
-	free(all);
-	return -1;
+	argv[0] = strdup(path);
+	return argv[0] ? 0 : -1;
 #endif
 }
 

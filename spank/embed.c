@@ -1,4 +1,4 @@
-/* Opens the object that embeds Python, in client tools only and only when one of our options was given. */
+/* Opens the object that embeds Python: in srun, sbatch and salloc only, and only when one of our options was given. */
 #include "client.h"
 
 #include <dlfcn.h>
@@ -7,8 +7,8 @@
 
 typedef int check_function(const char *request, char *answer, size_t size);
 
-/* Starts the interpreter before cffi would: without the user's PYTHON* variables, and with our packages found, of which
- * cffi's own backend is one. The globals are read when it starts. */
+/* Starts the interpreter before cffi would, so that it ignores the user's PYTHON* variables and finds our packages, cffi's own
+ * backend among them. It reads these global variables when it starts. */
 static int start_python(void *python)
 {
 	void (*initialize)(int) = (void (*)(int))dlsym(python, "Py_InitializeEx");
@@ -25,13 +25,13 @@ static int start_python(void *python)
 	if (!initialize || !run)
 		return -1;
 	initialize(0);
-	return run("import sys; sys.path.insert(0, '" PCOCC_PYTHON_PATH "')", NULL);
+	return run("import sys; sys.path[:] = ['" PCOCC_PYTHON_PATH "', *sys.path, " PCOCC_PYTHON_LIBRARIES "]", NULL);
 }
 
-/* Passed: the answer is lines `key value`; refused: it is for stderr; broken: it says what could not run. */
+/* With CHECK_PASSED the answer is lines `key value`, with CHECK_REFUSED text for stderr, with CHECK_BROKEN what could not run. */
 int embed_check(const char *request, char *answer, size_t size)
 {
-	/* Slurm opens plugins with local symbols, but Python's own C extensions need libpython's (measured) */
+	/* Slurm opens plugins with local symbols, but Python's C extensions need libpython's symbols to be global (tried) */
 	void *python = dlopen(PCOCC_LIBPYTHON, RTLD_NOW | RTLD_GLOBAL);
 	if (!python) {
 		snprintf(answer, size, "%s", dlerror());

@@ -1,4 +1,4 @@
-/* The only place that starts processes as root: libexec/pcocc/node, with nothing of the user's but its stdin. */
+/* The only place that starts a process as root: libexec/pcocc/node, which gets nothing from the user but its stdin. */
 #include "pcocc.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -17,7 +17,7 @@
 
 #define TIME_LIMIT_MS 30000
 #define NOT_FOUND 127 /* the exit status of a child that found no program, as in sh */
-#define START_LIMIT_MS 600000 /* slurmd's start: many jobs may have to be released, and nobody waits */
+#define START_LIMIT_MS 600000 /* at slurmd's start many jobs may have to be released, and nobody waits for that */
 
 static const char program[] = PCOCC_LIBEXEC "/node";
 static char *const clean_environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL };
@@ -25,30 +25,37 @@ static char *const clean_environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
 static int text_file(const char *text)
 {
 	int fd = memfd_create("pcocc-helper", MFD_CLOEXEC);
-
-	if (fd < 0)
-		return -1;
 	size_t length = strlen(text);
-	if (write(fd, text, length) != (ssize_t)length || lseek(fd, 0, SEEK_SET) < 0) {
+
+	if (fd >= 0 && pwrite(fd, text, length, 0) != (ssize_t)length) {
 		close(fd);
 		return -1;
 	}
 	return fd;
 }
 
-/* slurmstepd protects itself from the OOM killer; its children shall not inherit that. */
+/* slurmstepd is exempt from the OOM killer; its children must not be. */
 static void reset_oom_score(void)
 {
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
-	if (fd >= 0) {
-		ssize_t ignored = write(fd, "0", 1);
-		(void)ignored;
-		close(fd);
-	}
+	if (fd >= 0 && write(fd, "0", 1) >= 0)
+		close(fd); /* else exec does */
 }
 
-/* In the forked child: only async-signal-safe calls, slurmstepd has threads. Returns only when it fails. */
+/* Closes what slurmstepd has open, by hand where the kernel has no such call (before 5.9). */
+static void close_others(void)
+{
+	struct rlimit most = { .rlim_max = 1 << 20 };
+
+	if (!syscall(SYS_close_range, 3U, ~0U, 0U))
+		return;
+	getrlimit(RLIMIT_NOFILE, &most);
+	for (rlim_t fd = 3; fd < most.rlim_max && fd < 1 << 20; fd++)
+		close((int)fd);
+}
+
+/* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
 static void become_helper(const char *verb, int input, int output, int notes)
 {
 	char *const argv[] = { (char *)program, (char *)verb, NULL };
@@ -60,7 +67,7 @@ static void become_helper(const char *verb, int input, int output, int notes)
 	setsid();
 	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(notes, 2) < 0 || chdir("/"))
 		_exit(126);
-	syscall(SYS_close_range, 3U, ~0U, 0U);
+	close_others();
 	for (int number = 1; number < NSIG; number++)
 		signal(number, SIG_DFL);
 	sigemptyset(&none);
@@ -70,39 +77,38 @@ static void become_helper(const char *verb, int input, int output, int notes)
 	_exit(NOT_FOUND);
 }
 
-/* Tells whether the helper came to its own end in time, and with which status. */
+/* Returns true when the helper ended by itself within the limit, in ms, and sets its exit status. */
 static bool wait_for_helper(pid_t child, int limit, int *exit_status)
 {
 	int status = 0;
-	int pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+	int pidfd = (int)syscall(SYS_pidfd_open, child, 0); /* none before Linux 5.3, or when none is left: then we look ourselves */
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
-	int left = 1;
+	int tick = pidfd < 0 ? 50 : 1000;
+	pid_t ended = 0;
 
-	while (pidfd >= 0 && (left = poll(&end, 1, limit)) < 0 && errno == EINTR)
-		continue;
-	if (left == 0)
+	for (int waited = 0; !(ended = waitpid(child, &status, WNOHANG)) && waited < limit; waited += tick)
+		poll(&end, pidfd >= 0, tick);
+	if (!ended)
 		kill(-child, SIGKILL);
 	close(pidfd);
-	while (waitpid(child, &status, 0) < 0)
-		if (errno != EINTR)
-			return false;
+	while (!ended && (ended = waitpid(child, &status, 0)) < 0 && errno == EINTR)
+		ended = 0;
 	*exit_status = WEXITSTATUS(status);
-	return WIFEXITED(status);
+	return ended == child && WIFEXITED(status);
 }
 
 static char *read_output(int fd)
 {
 	struct stat status;
-	if (fstat(fd, &status) || status.st_size > 1 << 22)
-		return strdup("");
-	size_t length = (size_t)status.st_size;
+	size_t length = fstat(fd, &status) || status.st_size > 1 << 22 ? 0 : (size_t)status.st_size;
 	char *data = calloc(1, length + 1);
 
-	if (data && pread(fd, data, length, 0) < 0)
-		data[0] = '\0';
-	return data ? data : strdup("");
+	if (!data || pread(fd, data, length, 0) < 0)
+		abort(); /* as Slurm's own xmalloc */
+	return data;
 }
 
+/* What the helper has printed when it is killed is what it was at (node/doing.py). */
 static void explain_failure(struct helper_result *result)
 {
 	struct text text = { 0 };
@@ -113,13 +119,14 @@ static void explain_failure(struct helper_result *result)
 		text_add(&text, "pcocc: error: the pcocc runtime is not installed on %s (%s)\nhint: ask the admins to install it there\n",
 			 host, program);
 	else
-		text_add(&text, "pcocc: error: the network helper of %s %s\nhint: ask the admins to look into slurmd's log there\n", host,
-			 result->ended ? "has failed" : "was killed or took longer than it may");
+		text_add(&text, "pcocc: error: the network helper of %s %s%s\nhint: ask the admins to look into slurmd's log, and at its load\n",
+			 host, result->ended ? "has failed" : "was killed or took longer than it may, ",
+			 result->ended ? "" : *result->output ? result->output : "before it began");
 	free(result->output);
 	result->output = text.data;
 }
 
-/* What the helper writes to stderr is for the admin: other jobs' leftovers, or a fault of its own. */
+/* What the helper writes to stderr is for the admins, and goes to slurmd's log. */
 static void log_notes(char *notes)
 {
 	for (char *line; (line = strsep(&notes, "\n"));)
@@ -147,7 +154,7 @@ void run_helper(const char *verb, const char *input, struct helper_result *resul
 	close(err);
 }
 
-/* In a process that outlives a slurmd which is started anew: it must not keep the port that slurmd listens at. */
+/* A process that may outlive slurmd must not hold the port at which the next slurmd listens. */
 static void close_sockets(void)
 {
 	struct stat status;
@@ -157,7 +164,7 @@ static void close_sockets(void)
 			close(fd);
 }
 
-/* Starts a helper nobody waits for but the process that tells slurmd's log how it went: slurmd must not be held up at its start. */
+/* Starts a helper without holding slurmd up: a process of its own waits for it and writes to slurmd's log when it fails. */
 void spawn_start_helper(void)
 {
 	struct helper_result result = { 0 };

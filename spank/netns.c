@@ -1,4 +1,4 @@
-/* The job's network namespace and its taps: a few system calls made as root in a task's own process. */
+/* The job's network namespace and its taps: system calls that root makes in a task's own process. */
 #include "pcocc.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 #define NSFS_MAGIC 0x6e736673 /* linux/magic.h */
 
-/* Moves this thread into the job's namespace; `previous`, when given, gets a descriptor of the former one. */
+/* Moves this thread into the job's namespace; unless `previous` is NULL, it becomes a descriptor of the former namespace. */
 int enter_netns(uint32_t job, int *previous)
 {
 	char path[64];
@@ -47,7 +47,7 @@ void leave_netns(int previous)
 	close(previous);
 }
 
-/* Attaches to a tap of the current namespace; the descriptor stays open over exec. */
+/* Opens a tap of the current namespace; the descriptor stays open over exec. */
 int open_tap(const char *name)
 {
 	struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };

@@ -6,7 +6,7 @@
 
 struct options options;
 
-enum { OPT_TEMPLATE, OPT_VM, OPT_NO_VM, OPT_IMAGE, OPT_MOUNT, OPT_USER_DATA, OPT_BOOT };
+enum { OPT_TEMPLATE, OPT_VM, OPT_NO_VM, OPT_IMAGE, OPT_MOUNT, OPT_USER_DATA, OPT_FORCE, OPT_BOOT };
 
 static int take_option(int which, const char *value, int remote);
 
@@ -16,19 +16,18 @@ static struct spank_option table[] = {
 	{ OPTION_VM, "VMS",
 	  "[pcocc] run this step's tasks (sbatch: the batch script) in the job's VMs; VMS is a set such as vm[0-3,7], default all",
 	  2, OPT_VM, take_option },
-	{ OPTION_NO_VM, NULL, "[pcocc] run on the hosts although --pcocc-template is on the command line", 0, OPT_NO_VM,
-	  take_option },
-	{ OPTION_IMAGE, "[TPL=]IMAGE", "[pcocc] another boot image for this job, for all templates or for TPL", 1, OPT_IMAGE,
-	  take_option },
+	{ OPTION_NO_VM, NULL, "[pcocc] run on the hosts although --pcocc-template is given", 0, OPT_NO_VM, take_option },
+	{ OPTION_IMAGE, "[TPL=]IMAGE", "[pcocc] another boot image, for all templates or for TPL", 1, OPT_IMAGE, take_option },
 	{ OPTION_MOUNT, "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export one more host directory to the VMs", 1,
 	  OPT_MOUNT, take_option },
 	{ OPTION_USER_DATA, "FILE", "[pcocc] other cloud-init user-data for this job's VMs", 1, OPT_USER_DATA, take_option },
+	{ OPTION_USER_DATA_FORCE, NULL, "[pcocc] pass user-data on that would be refused", 0, OPT_FORCE, take_option },
 	{ OPTION_BOOT, "SETS", "[pcocc] internal: marks the step that boots the VMs", 1, OPT_BOOT, take_option },
 };
 
 #define TABLE_LENGTH (sizeof(table) / sizeof(table[0]))
 
-/* Slurm may call back twice with the same value: what repeats is kept once. */
+/* Slurm may call back twice with the same value, which is kept once. */
 static void add_value(const char **values, size_t *count, const char *value)
 {
 	for (size_t i = 0; i < *count; i++)
@@ -62,6 +61,9 @@ static int take_option(int which, const char *value, int remote)
 		break;
 	case OPT_USER_DATA:
 		options.user_data = kept;
+		break;
+	case OPT_FORCE:
+		options.user_data_force = true;
 		break;
 	case OPT_BOOT:
 		options.boot = kept;

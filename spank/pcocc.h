@@ -1,4 +1,4 @@
-/* pcocc's SPANK front: what its files share. No libpython here; see docs/decisions/001-two-objects.md. */
+/* Shared by all files of pcocc's SPANK plugin, which has no libpython: docs/decisions/001-two-objects.md. */
 #ifndef PCOCC_H
 #define PCOCC_H
 
@@ -9,15 +9,15 @@
 
 #include "compat.h"
 #include "config.h" /* PCOCC_LIBEXEC, PCOCC_CLIENT_OBJECT, PCOCC_LIBPYTHON, HAVE_* (made by meson) */
-#include "wire.h" /* names shared with Lua and Python (rendered from pcocc_runtime/documents/wire.py) */
+#include "wire.h" /* names shared with Lua and Python (rendered from pcocc_runtime/documents/wire*.py) */
 
-#define MAX_REPEAT 64 /* --pcocc-image and --pcocc-mount may be given this often */
-#define MAX_PATIENCE 60 /* s that a VM step's task waits for the job's namespace at most */
+#define MAX_REPEAT 64 /* how often --pcocc-image and --pcocc-mount may be given */
+#define MAX_PATIENCE 60 /* seconds that a VM step's task waits for the job's namespace at most */
 
-/* What the user asked for in this process; strings live as long as the process. */
+/* The options given in this process; the strings live as long as it. */
 struct options {
 	const char *template;
-	const char *vm; /* "" when --pcocc-vm had no value */
+	const char *vm; /* "" when --pcocc-vm was given without a value */
 	const char *user_data;
 	const char *boot;
 	const char *images[MAX_REPEAT];
@@ -25,6 +25,7 @@ struct options {
 	size_t image_count;
 	size_t mount_count;
 	bool no_vm;
+	bool user_data_force;
 };
 
 extern struct options options;
@@ -38,7 +39,7 @@ int client_post_opt(spank_t sp);
 int client_local_user(spank_t sp);
 
 /* stepd.c: slurmstepd, as root or as the task */
-int stepd_user_init(spank_t sp);
+int stepd_post_opt(spank_t sp);
 int stepd_task_privileged(spank_t sp);
 int stepd_task(spank_t sp);
 int stepd_exit(spank_t sp);

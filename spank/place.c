@@ -1,4 +1,4 @@
-/* A step in some of a job's VMs runs on their nodes: there their shared connections and their own sockets are at hand. */
+/* A step in some of a job's VMs runs on the nodes of these VMs, where their shared ssh connections and their sockets are. */
 #include "client.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static int places = -1; /* a file in memory: the node of each task, one a line, as srun reads a SLURM_HOSTFILE */
+static int places = -1; /* a file in memory with the node of each task, one a line, which srun reads as its SLURM_HOSTFILE */
 
 /* Tells whether the user says where srun's tasks run, in its words or in its environment. */
 static bool is_placed(const struct words *typed, long tasks)
@@ -20,8 +20,8 @@ static bool is_placed(const struct words *typed, long tasks)
 	return typed->placed || (typed->tasks && strtol(typed->tasks, NULL, 10) != tasks);
 }
 
-/* Returns the node of each of the job's VMs, to be freed with what they point to; NULL when the step is in all of them, which
- * Slurm places as it has placed these, when they are all on one node, or when nobody knows. */
+/* Returns the name of each VM's node; the caller frees the names and the array. NULL when there is no need (the step is in all
+ * VMs, and Slurm places it as it has placed them, or all are on one node), and when slurmctld does not answer. */
 static char **read_nodes(uint32_t job, long tasks, long *vms)
 {
 	struct boot_step boot;
@@ -49,7 +49,7 @@ static char **read_nodes(uint32_t job, long tasks, long *vms)
 	return names;
 }
 
-/* Writes the node of each VM of a set, in the order of its tasks; returns the number of different ones, 0 when one is unknown. */
+/* Writes the node of each VM of a set in the order of the tasks. Returns the number of different nodes, 0 when one is unknown. */
 static long write_places(hosts_t wanted, char *const *names, long vms)
 {
 	char *name = NULL;
@@ -67,7 +67,7 @@ static long write_places(hosts_t wanted, char *const *names, long vms)
 	return nodes;
 }
 
-/* Has srun run the tasks of a step in the VMs of `set` on the nodes of these VMs; false: its user says where, or nobody knows. */
+/* Makes srun run the tasks on the nodes of their VMs; false when the user says where they run, or the nodes are not known. */
 bool place_tasks(uint32_t job, const char *set, long tasks, const struct words *typed)
 {
 	const char *nodes = target.other ? NULL : getenv("SLURM_JOB_NUM_NODES");
@@ -101,7 +101,7 @@ bool place_tasks(uint32_t job, const char *set, long tasks, const struct words *
 	return used > 0;
 }
 
-/* Once srun has read where its tasks run: not a word of it to them. */
+/* Removes these variables once srun has read them, so that the tasks do not see them. */
 void forget_places(void)
 {
 	if (places < 0)

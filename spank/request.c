@@ -1,4 +1,4 @@
-/* The check of what was asked for, before anything is submitted, and what it leaves with the job. */
+/* Checks a request before anything is submitted, and puts what the job needs of it into its environment. */
 #include "client.h"
 
 #include <stdio.h>
@@ -44,6 +44,7 @@ static char *render_request(void)
 	}
 	text_add(&text, "],\"user_data\":");
 	add_json(&text, options.user_data);
+	text_add(&text, ",\"user_data_force\":%s", options.user_data_force ? "true" : "false");
 	text_add(&text, ",\"vm\":");
 	add_json(&text, options.vm);
 	text_add(&text, ",\"tool\":\"%s\"}", spank_context() == S_CTX_LOCAL ? "srun" : "sbatch");
@@ -58,7 +59,7 @@ static char *copy_line(const char *answer, const char *key)
 	return strndup(value ? value : "", value ? length : 0);
 }
 
-/* Hands the checked request on: to job_submit and to the job's environment. */
+/* Passes the checked request on, to job_submit and to the job's environment. */
 static void publish(spank_t sp, const char *answer)
 {
 	char *size = NULL;
@@ -83,16 +84,27 @@ static void publish(spank_t sp, const char *answer)
 	free(size);
 }
 
-/* Tells whether what was asked for can be had; if not, its user has been told why. */
+/* Tells the user what the check found good to know. */
+static void tell_notes(const char *answer)
+{
+	static const char key[] = "note ";
+
+	for (const char *at = answer; at && *at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
+		if (!strncmp(at, key, sizeof(key) - 1))
+			fprintf(stderr, "pcocc: note: %.*s\n", (int)strcspn(at + sizeof(key) - 1, "\n"), at + sizeof(key) - 1);
+}
+
+/* Returns true when the request can be met; else the user has been told why not. */
 bool check_request(spank_t sp)
 {
 	char *request = render_request();
 	char *answer = calloc(1, ANSWER_SIZE);
 	int result = answer ? embed_check(request, answer, ANSWER_SIZE) : CHECK_BROKEN;
 
-	if (result == CHECK_PASSED)
+	if (result == CHECK_PASSED) {
+		tell_notes(answer);
 		publish(sp, answer);
-	else if (result == CHECK_REFUSED)
+	} else if (result == CHECK_REFUSED)
 		fprintf(stderr, "%s%s", answer, answer[0] && answer[strlen(answer) - 1] == '\n' ? "" : "\n");
 	else
 		complain("ask the admins to reinstall the pcocc runtime on this host", "the request cannot be checked here: %s",

@@ -1,4 +1,4 @@
-/* How many tasks an srun has, and where: one task a VM. srun reads that from its environment before it hears of our options. */
+/* How many tasks an srun has, and where: one for each VM. Variables tell srun, which reads them before it knows our options. */
 #include "client.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 struct target target;
 
-/* Returns the number of VMs of `TPL[:N],...`, 0 when the text is not of that form (the client check says why). */
+/* Returns the number of VMs of `TPL[:N],...`, or 0 when the text has another form, which the request's check tells. */
 static long count_vms(const char *template)
 {
 	long total = 0;
@@ -24,14 +24,17 @@ static long count_vms(const char *template)
 	}
 	return total;
 }
-/* Returns the number of VMs of the job a VM step goes to: the job's environment knows, or its boot step. */
+
+/* Returns the number of VMs of the job that a VM step belongs to: from the environment, the boot step, or what was kept of the job. */
 long count_job_vms(void)
 {
 	struct boot_step boot;
 
-	if (!target.other)
+	if (getenv(ENV_TEMPLATE))
 		return count_vms(getenv(ENV_TEMPLATE));
-	return find_boot_step(target.other, &boot) && boot.running ? boot.vms : 0;
+	if (find_boot_step(target.job, &boot) && boot.running)
+		return boot.vms;
+	return recall_cluster(target.job) ? count_vms(getenv(ENV_TEMPLATE)) : 0;
 }
 
 static long count_set(const char *set)
@@ -50,7 +53,7 @@ static uint32_t job_number(const char *text)
 	return text ? (uint32_t)strtoul(text, NULL, 10) : 0;
 }
 
-/* Returns the number of tasks of a step in the VMs of a set, or of a job with VMs; 0 when it is not ours to say. */
+/* Returns the number of tasks: of a step, the VMs of its set; of a new job, its VMs; 0 to leave it to srun. */
 static long count_tasks(const char *set, const char *template)
 {
 	if (set && !strncmp(set, "vm", 2))
@@ -60,24 +63,29 @@ static long count_tasks(const char *set, const char *template)
 	return count_vms(template);
 }
 
-/* Sizes this srun; what its user typed himself, as -n, wins over these variables. */
-void size_srun(void)
+/* Finds the job that this srun makes a step of. */
+void find_target(const struct words *typed)
 {
-	struct words typed;
-	char number[24];
 	uint32_t here = job_number(getenv("SLURM_JOB_ID"));
+	uint32_t job = typed->job ? job_number(typed->job) : here;
 
-	read_own_words(&typed);
-	uint32_t job = typed.job ? job_number(typed.job) : here;
-	target = (struct target){ .in_job = job || getenv("SLURM_JOB_ID"), .other = job != here ? job : 0 };
-	const char *set = typed.no_vm ? NULL : typed.vm ? typed.vm : read_variable(VAR_VM);
-	long count = count_tasks(set, typed.template ? typed.template : read_variable(VAR_TEMPLATE));
+	target = (struct target){ .in_job = job || getenv("SLURM_JOB_ID"), .job = job, .other = job != here ? job : 0 };
+}
+
+/* Sets the size of this srun by variables; options that the user typed, such as -n, win over them. */
+void size_srun(const struct words *typed)
+{
+	char number[24];
+	uint32_t job = target.job;
+
+	const char *set = typed->no_vm ? NULL : typed->vm ? typed->vm : read_variable(VAR_VM);
+	long count = count_tasks(set, typed->template ? typed->template : read_variable(VAR_TEMPLATE));
 	if (count <= 0)
 		return;
 	snprintf(number, sizeof(number), "%ld", count);
 	setenv("SLURM_NTASKS", number, 1);
 	setenv("SLURM_NPROCS", number, 1);
-	if (target.in_job && set && !strncmp(set, "vm", 2) && job && place_tasks(job, set, count, &typed))
+	if (target.in_job && set && !strncmp(set, "vm", 2) && job && place_tasks(job, set, count, typed))
 		return;
 	const char *nodes = getenv("SLURM_NNODES");
 	if (nodes && strtol(nodes, NULL, 10) > count) {

@@ -1,23 +1,25 @@
-/* slurmstepd: root makes the job's networks once per node, opens each VM's taps, and lets VM steps into them. */
+/* slurmstepd: root makes the job's networks once per node, opens the taps of each VM, and moves VM steps into the networks. */
 #include "pcocc.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #define CONFLICT_WAIT_MS 20000
 
-/* How this node's set-up went, for all its tasks; `output` has the taps of each VM, or what its user shall read. */
+/* How the set-up of this node went, for all its tasks. `output` names the taps of each VM, or is what the user reads. */
 static struct {
 	enum { SETUP_NONE, SETUP_DONE, SETUP_DUPLICATE, SETUP_FAILED } state;
 	char *output;
 } setup;
-static bool unreachable; /* this node has no part of the job's network any more */
+static bool unreachable; /* the job has no network on this node any more */
 
 static void pause_ms(long ms)
 {
@@ -44,7 +46,7 @@ static void add_ranks(struct text *text, const uint32_t *ranks, uint32_t count)
 	}
 }
 
-/* Who runs where is slurmctld's answer, never the environment's, which is the user's. */
+/* Which task runs where: asked of slurmctld, as the environment can be changed by the user. */
 static int add_layout(struct text *text, uint32_t job, uint32_t step)
 {
 	slurm_step_id_t id = id_of_step(job, step);
@@ -74,13 +76,13 @@ static void set_failure(const char *message)
 	setup.state = SETUP_FAILED;
 }
 
-/* A name of slurmctld's; where nothing checks accounts, that is whatever the user wrote, and may hold lines of its own. */
+/* Returns a name that slurmctld gave, or "" when it has line ends: where Slurm checks no accounts, users write anything. */
 static const char *one_line(const char *name)
 {
 	return name && !strpbrk(name, "\r\n") ? name : "";
 }
 
-/* What the job is charged to and runs in, by slurmctld's word: asked for only when a resource set depends on it. */
+/* Adds the job's account, partition and QOS as slurmctld has them; needed only when a resource set depends on them. */
 static int add_charge(struct text *text, uint32_t job)
 {
 	job_info_msg_t *jobs = NULL;
@@ -88,7 +90,7 @@ static int add_charge(struct text *text, uint32_t job)
 	if (load_job(job, &jobs))
 		return -1;
 	int found = 0;
-	for (uint32_t i = 0; i < jobs->record_count && !found; i++) { /* all tasks of an array come with its first */
+	for (uint32_t i = 0; i < jobs->record_count && !found; i++) { /* all jobs of an array are in the answer */
 		const job_info_t *one = &jobs->job_array[i];
 		if (one->job_id != job)
 			continue;
@@ -120,7 +122,7 @@ static void note_answer(const struct helper_result *answer)
 		setup.state = SETUP_FAILED;
 }
 
-/* Runs set-up; a younger boot step of the same job in the way is killed, as it would lose on every node. */
+/* Runs the set-up. Another boot step of this job that holds the node is killed when it is younger: the oldest has all nodes. */
 static void run_setup(uint32_t job, struct text *request)
 {
 	bool charged = false;
@@ -149,7 +151,9 @@ static void run_setup(uint32_t job, struct text *request)
 	set_failure("another boot step of this job holds the node");
 }
 
-int stepd_user_init(spank_t sp)
+/* Root's part of the boot step on this node. From 23.02 on user_init must not ask slurmctld: slurmstepd holds a lock then that
+ * each request needs. The step has no output yet here, so what the user is to read waits for stepd_task. */
+int stepd_post_opt(spank_t sp)
 {
 	uint32_t job = 0, step = 0, index = 0;
 	uid_t uid = 0;
@@ -173,10 +177,10 @@ int stepd_user_init(spank_t sp)
 		}
 		free(text.data);
 	}
-	return 0; /* a user's mistake must not drain the node: the tasks report it */
+	return 0; /* a failure here would drain the node: the tasks report it */
 }
 
-/* Opens the taps named for a rank and returns them as `5,6`. */
+/* Opens the taps of a VM and adds their descriptors as `5,6`. */
 static int open_taps(uint32_t rank, struct text *fds)
 {
 	char key[32];
@@ -187,22 +191,14 @@ static int open_taps(uint32_t rank, struct text *fds)
 	if (!names)
 		return -1;
 	text_add(fds, "%s", "");
-	while (length) {
+	for (const char *end = names + length; names < end; names += length + 1) {
 		char name[16] = "";
-		size_t width = strcspn(names, ",\n");
-		if (width > length)
-			width = length;
-		memcpy(name, names, width < 15 ? width : 15);
-		int fd = width ? open_tap(name) : -1;
+		length = strcspn(names, ",\n");
+		memcpy(name, names, length < 15 ? length : 15);
+		int fd = open_tap(name);
 		if (fd < 0)
-			return width ? -1 : 0;
+			return -1;
 		text_add(fds, fds->length ? ",%d" : "%d", fd);
-		length -= width;
-		names += width;
-		if (length) {
-			names++;
-			length--;
-		}
 	}
 	return 0;
 }
@@ -211,18 +207,19 @@ static int boot_task_privileged(spank_t sp)
 {
 	uint32_t job = 0, rank = 0;
 	struct text fds = { 0 };
-	char probe[16];
+	char probe[16], kvm[16];
+	size_t length = 0;
 	int host = -1;
 
 	if (setup.state != SETUP_DONE)
-		return 0; /* told by stepd_task, which can reach the user */
+		return 0; /* stepd_task tells the user */
 	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_TASK_GLOBAL_ID, &rank) || enter_netns(job, &host)) {
 		set_failure("the job's network namespace is gone");
 		return 0;
 	}
 	int failed = open_taps(rank, &fds);
 	int reason = errno;
-	int sock = socket(AF_INET, SOCK_STREAM, 0); /* stays in the namespace it was made in: the keeper's way to see the guest */
+	int sock = socket(AF_INET, SOCK_STREAM, 0); /* it stays in this namespace: by it the keeper reaches the guest */
 	leave_netns(host);
 	if (failed || sock < 0) {
 		char message[128];
@@ -232,12 +229,14 @@ static int boot_task_privileged(spank_t sp)
 		snprintf(probe, sizeof(probe), "%d", sock);
 		spank_setenv(sp, ENV_TAP_FDS, fds.data, 1);
 		spank_setenv(sp, ENV_PROBE_FD, probe, 1);
+		snprintf(kvm, sizeof(kvm), "%d", find_line(setup.output, "kvm", &length) ? open("/dev/kvm", O_RDWR) : -1);
+		spank_setenv(sp, ENV_KVM_FD, kvm, 1); /* whoever may run VMs here gets it, and for them */
 	}
 	free(fds.data);
 	return 0;
 }
 
-/* The namespace appears when the boot step, started a moment before, has made it. */
+/* Waits for the job's namespace, which a boot step that has just been started is about to make. */
 static int vm_task_privileged(spank_t sp)
 {
 	uint32_t job = 0;
@@ -250,7 +249,7 @@ static int vm_task_privileged(spank_t sp)
 		patience = strtol(seconds, NULL, 10);
 	for (long waited = 0; enter_netns(job, NULL); waited += 50) {
 		if (errno != ENOENT || waited >= patience * 1000 || waited >= MAX_PATIENCE * 1000L) {
-			unreachable = true; /* told by stepd_task, which knows the VM, and without Slurm's own complaints */
+			unreachable = true; /* stepd_task tells the user, as it knows the VM and Slurm adds no message there */
 			return 0;
 		}
 		pause_ms(50);
@@ -258,12 +257,7 @@ static int vm_task_privileged(spank_t sp)
 	return 0;
 }
 
-static bool is_vm_step(spank_t sp, char *set, size_t size)
-{
-	return spank_getenv(sp, ENV_STEP_VMS, set, (int)size) == ESPANK_SUCCESS && *set;
-}
-
-/* An operation (steps/operations.py) begins in the node's own network, unless the srun that starts it knows better. */
+/* An operation (steps/operations.py) begins in the node's own network, unless the srun that starts it asks for the job's. */
 static bool stays_outside(spank_t sp)
 {
 	char inside[8] = "";
@@ -280,22 +274,37 @@ int stepd_task_privileged(spank_t sp)
 
 	if (options.boot)
 		return boot_task_privileged(sp);
-	return is_vm_step(sp, set, sizeof(set)) && !stays_outside(sp) ? vm_task_privileged(sp) : 0;
+	bool in_vms = spank_getenv(sp, ENV_STEP_VMS, set, sizeof(set)) == ESPANK_SUCCESS && *set;
+	return in_vms && !stays_outside(sp) ? vm_task_privileged(sp) : 0;
 }
 
-/* Has the task run the attach client, with the task's own command behind these words. */
-static int run_attach(spank_t sp, const char *option, const char *value)
+/* Leaves the task's environment in a file in memory, as it is before prolog scripts change it: what they do is for the guest, too. */
+static int keep_environment(spank_t sp)
 {
-	const char *words[] = { PCOCC_LIBEXEC "/attach", option, value };
+	char **at = NULL, number[16];
+	int fd = memfd_create("pcocc-environment", 0);
 
-	if (prepend_words(sp, option ? 3 : 1, words) == 0)
+	snprintf(number, sizeof(number), "%d", fd);
+	if (fd < 0 || spank_setenv(sp, ENV_BEFORE_FD, number, 1) || spank_get_item(sp, S_JOB_ENV, &at))
+		return -1;
+	while (at && *at && dprintf(fd, "%s%c", *at, 0) > 0)
+		at++;
+	return at && !*at ? 0 : -1;
+}
+
+/* Makes the task run the attach client, for a VM, with the task's own command as arguments. */
+static int run_attach(spank_t sp, const char *vm)
+{
+	static const char attach[] = PCOCC_LIBEXEC "/attach";
+
+	if (access(attach, X_OK) == 0 && spank_setenv(sp, ENV_VM_NAME, vm, 1) == 0 && keep_environment(sp) == 0 &&
+	    prepend_program(sp, attach) == 0)
 		return 0;
-	complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", words[0],
-		 strerror(errno));
+	complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", attach, strerror(errno));
 	return -1;
 }
 
-/* Task i of T gets VM i of V, or by blocks when there are more tasks than VMs. */
+/* Returns the VM of this task: task i has VM i; when there are more tasks than VMs, each VM has a block of tasks. */
 static char *choose_vm(spank_t sp, const char *set)
 {
 	uint32_t task = 0, tasks = 1;
@@ -323,14 +332,6 @@ static int boot_task(void)
 	_exit(setup.state == SETUP_DUPLICATE ? EXIT_DUPLICATE : 1);
 }
 
-static int batch_task(spank_t sp, const char *set)
-{
-	hosts_t vms = slurm_hostlist_create(set);
-	const char *first = vms ? slurm_hostlist_shift(vms) : NULL;
-
-	return first ? run_attach(sp, "--batch", first) : -1;
-}
-
 int stepd_task(spank_t sp)
 {
 	char set[8192];
@@ -338,12 +339,11 @@ int stepd_task(spank_t sp)
 
 	if (options.boot)
 		return boot_task();
-	if (spank_get_item(sp, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT)
-		return spank_getenv(sp, ENV_BATCH_VM, set, sizeof(set)) == ESPANK_SUCCESS && *set ? batch_task(sp, set) : 0;
-	if (!is_vm_step(sp, set, sizeof(set)))
+	bool batch = spank_get_item(sp, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT;
+	if (spank_getenv(sp, batch ? ENV_BATCH_VM : ENV_STEP_VMS, set, sizeof(set)) != ESPANK_SUCCESS || !*set)
 		return 0;
 	char *vm = choose_vm(sp, set);
-	if (!vm || spank_setenv(sp, ENV_VM_NAME, vm, 1))
+	if (!vm)
 		return -1;
 	if (unreachable) {
 		char node[256] = "this node";
@@ -352,7 +352,7 @@ int stepd_task(spank_t sp)
 			 "%s cannot be reached from %s: the job's VMs there have ended", vm, node);
 		_exit(1);
 	}
-	return run_attach(sp, NULL, NULL);
+	return run_attach(sp, vm);
 }
 
 int stepd_exit(spank_t sp)

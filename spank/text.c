@@ -24,11 +24,11 @@ void text_add(struct text *text, const char *format, ...)
 		text->size = (text->length + (size_t)wanted + 1) * 2;
 		text->data = realloc(text->data, text->size);
 		if (!text->data)
-			abort(); /* as Slurm's own xmalloc */
+			abort(); /* as Slurm's xmalloc does */
 	}
 }
 
-/* Writes `pcocc: error: ...` and a hint to stderr: the user's terminal, or the task's stderr in a step. */
+/* Writes `pcocc: error: ...` and a hint to stderr: the user's terminal, or in a step the task's stderr. */
 void complain(const char *hint, const char *format, ...)
 {
 	struct text text = { 0 };

@@ -1,11 +1,11 @@
-/* What users export in place of options, and what must not reach the jobs and steps they start. */
+/* Variables that users export in place of options, and variables that must not reach the jobs and steps that users start. */
 #include "client.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* sbatch hands its options to inner commands in the environment: what is left after this was typed here. */
+/* sbatch passes its options on to the commands of its job by the environment. Without these, only options typed here count. */
 void forget_inherited_options(void)
 {
 	static const char prefix[] = "SLURM_SPANK__" SENT_OPTION;
@@ -21,7 +21,7 @@ void forget_inherited_options(void)
 	}
 }
 
-/* Returns the value of a variable, NULL when it has none; a copy, as the variable may be unset later. */
+/* Returns a copy of a variable's value, as it may be unset later; NULL when it is empty or not set. */
 const char *read_variable(const char *name)
 {
 	const char *value = getenv(name);
@@ -29,7 +29,7 @@ const char *read_variable(const char *name)
 	return value && *value ? strdup(value) : NULL;
 }
 
-/* The command line wins; the template only counts where a job is made. */
+/* Options on the command line win over variables; that of the template counts only where a job is made. */
 void take_variables(bool with_template)
 {
 	if (!options.vm && !options.no_vm)
@@ -46,6 +46,8 @@ void take_variables(bool with_template)
 		options.mount_count = 1;
 	if (!options.user_data)
 		options.user_data = read_variable(VAR_USER_DATA);
+	if (options.template && read_variable(VAR_USER_DATA_FORCE))
+		options.user_data_force = true;
 }
 
 static void drop(const char *const *names, size_t count)
@@ -54,10 +56,10 @@ static void drop(const char *const *names, size_t count)
 		unsetenv(names[i]);
 }
 
-/* What sbatch and salloc have used must not reach the job as a request of its own. */
+/* Without this, commands in the job would take what sbatch or salloc has used as a request of their own. */
 void drop_variables(void)
 {
-	static const char *const names[] = { VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT, VAR_USER_DATA };
+	static const char *const names[] = { VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT, VAR_USER_DATA, VAR_USER_DATA_FORCE };
 
 	drop(names, sizeof(names) / sizeof(*names));
 }
@@ -66,6 +68,16 @@ void drop_variables(void)
 void drop_job_variables(void)
 {
 	static const char *const names[] = { ENV_CLUSTER, ENV_TEMPLATE, ENV_SIZE, ENV_BATCH_VM };
+
+	drop(names, sizeof(names) / sizeof(*names));
+}
+
+/* What an srun around this one has left for its own tasks. */
+void drop_step_variables(void)
+{
+	static const char *const names[] = {
+		ENV_STEP_VMS, ENV_STEP_EXPORT, ENV_STEP_PROGRAMS, ENV_STEP_BCAST, ENV_FIRST_WORD, ENV_BEFORE_FD,
+	};
 
 	drop(names, sizeof(names) / sizeof(*names));
 }

@@ -7,15 +7,18 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OTHER = 1, TEMPLATE, VM, NO_VM, JOB, TASKS, PLACING };
+enum { OTHER = 1, TEMPLATE, VM, NO_VM, JOB, TASKS, PLACING, EXPORT, BCAST, PROGRAMS };
 
-/* Those that matter here; the others only tell where the command begins. */
+/* Options that matter here. The others are listed to find out where the command begins. */
 static const struct option own[] = {
 	{ OPTION_TEMPLATE, required_argument, NULL, TEMPLATE },
 	{ OPTION_VM, optional_argument, NULL, VM },
 	{ OPTION_NO_VM, no_argument, NULL, NO_VM },
 	{ "jobid", required_argument, NULL, JOB },
 	{ "ntasks", required_argument, NULL, TASKS },
+	{ "export", required_argument, NULL, EXPORT },
+	{ "bcast", optional_argument, NULL, BCAST },
+	{ "multi-prog", no_argument, NULL, PROGRAMS },
 	{ "nodelist", required_argument, NULL, PLACING },
 	{ "exclude", required_argument, NULL, PLACING },
 	{ "distribution", required_argument, NULL, PLACING },
@@ -39,16 +42,16 @@ static char with_value[] =
 	OPTION_IMAGE " " OPTION_MOUNT " " OPTION_USER_DATA " " OPTION_BOOT " accel-bind account acctg-freq autocomplete bb bbf "
 	"bcast-exclude begin chdir cluster cluster-constraint clusters comment constraint container container-id container-type "
 	"context core-spec cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline delay-boot dependency "
-	"epilog error export extra extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres "
+	"epilog error extra extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres "
 	"gres-flags hint ignore-signals input job-name licenses mail-type mail-user mcs-label mem mem-bind mem-per-cpu mem-per-gpu "
 	"mem-update mincpus mpi msg-timeout network open-mode output partition power prefer priority profile prolog qos "
 	"reservation resources runtime segment signal slurmd-debug sockets-per-node switches task-epilog task-prolog thread-spec "
 	"threads threads-per-core time time-min tmp treewidth tres-bind tres-per-task uid wait wckey";
 static char with_optional_value[] =
-	"bcast compress exclusive external-launcher immediate kill-on-bad-exit nice no-kill oom-kill-step overlap propagate pty "
+	"compress exclusive external-launcher immediate kill-on-bad-exit nice no-kill oom-kill-step overlap propagate pty "
 	"resv-ports send-libs x11";
 static char without_value[] =
-	"async consolidate-segments contiguous debugger-test disable-status exact help hold interactive label multi-prog "
+	OPTION_USER_DATA_FORCE " async consolidate-segments contiguous debugger-test disable-status exact help hold interactive label "
 	"no-allocate overcommit oversubscribe parsable preserve-env quiet quit-on-interrupt reboot spread-segments stepmgr "
 	"test-only unbuffered usage verbose version wait-for-children whole";
 static const char letters[] = "+A:B:C:D:EF:G:HI::J:K::L:M:N:OQS:T:VW:XZb:c:d:e:hi:k::lm:n:o:p:q:r:st:uvw:x:";
@@ -73,7 +76,7 @@ static void fill_table(void)
 	add_options(next, without_value, no_argument);
 }
 
-/* An option that srun does not have is another plugin's, and may have a value of its own: a word is taken for that. */
+/* An option that srun does not have is another plugin's; the next word is taken for its value, unless that is an option. */
 static void pass_unknown(int count, char **words)
 {
 	const char *word = words[optind - 1];
@@ -101,6 +104,15 @@ static void note(struct words *found, int option, const char *value)
 	case 'n':
 		found->tasks = value;
 		break;
+	case EXPORT:
+		found->exported = value;
+		break;
+	case BCAST:
+		found->bcast = true;
+		break;
+	case PROGRAMS:
+		found->programs = true;
+		break;
 	case PLACING:
 	case 'w':
 	case 'x':
@@ -113,7 +125,7 @@ static void note(struct words *found, int option, const char *value)
 	}
 }
 
-/* Reads the options in front of the command; of one that is repeated the last counts. */
+/* Reads the options in front of the command. The last of several equal ones counts. */
 void read_words(int count, char **words, struct words *found)
 {
 	int option = 0, errors = opterr;
@@ -127,11 +139,12 @@ void read_words(int count, char **words, struct words *found)
 		else
 			note(found, option, optarg);
 	}
+	found->command = optind < count ? words[optind] : NULL;
 	opterr = errors;
 	optind = 0;
 }
 
-/* Reads this process's own command line; what is found lives as long as the process. */
+/* Reads this process's own command line. The strings found live as long as the process. */
 void read_own_words(struct words *found)
 {
 	static char line[128 * 1024];
@@ -145,4 +158,5 @@ void read_own_words(struct words *found)
 		words[count++] = at;
 	words[count] = NULL;
 	read_words(count, words, found);
+	found->all = words;
 }

@@ -39,4 +39,4 @@ def make_facts(
     )  # fmt: skip
     plans = plan_networks(step, {one.name: one for one in networks}, sets, ipv6)
     nat = choose_nat(plan_port_wishes(plans), None, [], lambda port: port >= first_port) if find_ways_out(plans) else None
-    return describe_node(step, plans, replace(site or Site(), resource_sets=dict(sets)), Held(nat, "tcg", "tests"))
+    return describe_node(step, plans, replace(site or Site(), resource_sets=dict(sets)), Held(nat, "tcg", "tests"), has_kvm=False)

@@ -1,7 +1,7 @@
-"""The pages of docs/guide as what a user types and sees: the boxes marked `console`.
+"""The pages of docs/guide, and docs/admin.md, as what is typed and seen: the boxes marked `console`.
 
-`$ ` begins a command, `> ` continues it, the rest is what it prints; `...` is any text, alone on a line any lines. Lines of
-pcocc itself on stderr (`pcocc: booting 2 VMs`) are shown to the reader and not compared.
+`$ ` begins a user's command, `# ` root's, `> ` continues it, the rest is what it prints; `...` is any text, alone on a line any
+lines. Lines of pcocc itself on stderr (`pcocc: booting 2 VMs`) are shown to the reader and not compared.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ _BOX = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Typed:
-    """A command with its further lines, what it shall print, and its line in the page."""
+    """A command with its further lines, what it shall print, its line in the page, and whether root types it."""
 
     command: str
     expected: tuple[str, ...]
     line: int
+    as_root: bool = False
 
 
 def parse_page(text: str) -> list[Typed]:
@@ -35,14 +36,14 @@ def parse_page(text: str) -> list[Typed]:
 
 
 def _parse_box(lines: Sequence[str], first: int) -> Iterator[Typed]:
-    starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    starts = [number for number, line in enumerate(lines) if line.startswith(("$ ", "# "))]
     if not starts or starts[0]:
-        raise ValueError(f"line {first}: a box begins with '$ '")
+        raise ValueError(f"line {first}: a box begins with '$ ' or '# '")
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         command, rest = [lines[start][2:]], list(lines[start + 1 : end])
         while rest and rest[0].startswith(">"):
             command.append(rest.pop(0)[2:])
-        yield Typed("\n".join(command), tuple(rest), first + start)
+        yield Typed("\n".join(command), tuple(rest), first + start, lines[start].startswith("#"))
 
 
 def find_difference(expected: Sequence[str], said: str) -> str | None:

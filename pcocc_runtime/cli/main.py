@@ -12,6 +12,7 @@ from pcocc_runtime.cli.common import complain
 from pcocc_runtime.cli.config import add_config
 from pcocc_runtime.cli.image import add_parsers
 from pcocc_runtime.cli.network import add_network
+from pcocc_runtime.cli.node import add_node
 from pcocc_runtime.cli.ps import add_ps
 from pcocc_runtime.cli.save import add_save
 from pcocc_runtime.cli.template import add_template
@@ -81,5 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
     add_ps(groups.add_parser("ps", help="the running virtual clusters and their VMs"))
     add_network(groups.add_parser("network", help="the networks of a running job"))
+    add_node(groups.add_parser("node", help="whether a node has what VMs need, for its administrator"))
     add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))
     return parser

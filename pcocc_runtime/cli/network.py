@@ -47,8 +47,9 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.findings import failed
     from pcocc_runtime.observe.ask import ask_nodes, find_target
-    from pcocc_runtime.observe.check import evaluate, failed, plan_findings, render_findings
+    from pcocc_runtime.observe.check import evaluate, plan_findings, render_findings
     from pcocc_runtime.observe.facts import CHECK
 
     target = find_target(arguments.outbound)

@@ -81,7 +81,9 @@ def _template_check(_arguments: argparse.Namespace) -> int:
     site, defined, problems = load()
     every, unread = _with_images(defined, site)
     check_templates(site, every, problems)
-    check_own(site, every, read_whole_caller(confdir()), problems)
+    notes: list[str] = []
+    check_own(site, every, read_whole_caller(confdir()), problems, notes)
+    say_notes(notes)
     told: list[errors.PcoccError] = [*problems]
     for error in unread:
         add_new(error, told)

@@ -1,1 +1,1 @@
-"""What one process leaves for another: typed, pure, one writer and one reader each."""
+"""What one process writes for another to read: typed, pure, with one writer and one reader each."""

@@ -1,4 +1,4 @@
-"""What slurmstepd vouches for about a boot step: parsed from the lines the plugin writes to its root helper."""
+"""A boot step as slurmstepd vouches for it, parsed from the lines that the plugin writes to root's helper."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pcocc_runtime.errors import NodeError
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who asks, as this host's databases of users and groups know them; `name` is None for a uid without one."""
+    """The job's user as this host's databases of users and groups have it; `name` is None for a uid without an entry."""
 
     uid: int
     name: str | None
@@ -22,12 +22,13 @@ class Person:
 
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_RANKS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]{1,6})*")
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What slurmctld says a job is charged to and runs in; empty for what it has not."""
+    """The account, partition and QOS that slurmctld has for a job; a text is empty where the job has none."""
 
     account: str
     partition: str
@@ -70,18 +71,21 @@ class BootStep:
             first += count
             if rank < first:
                 return name
-        raise NodeError(f"the step has a VM {rank}, the request only {first}", hint="this is a fault of the plugin; report it")
+        raise NodeError(
+            f"the step has vm{rank}, but the request describes only {first} VMs",
+            hint="this is a bug in pcocc's plugin: please report it",
+        )
 
 
 def parse_ranks(text: str) -> tuple[int, ...]:
     """Parse `0-3,7` into ranks."""
     ranks: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        last = last or first
-        if not (first.isdigit() and last.isdigit() and int(first) <= int(last) <= naming.MAX_RANK):
-            raise NodeError(f"the request of the plugin has invalid task ids {text!r}")
-        ranks.extend(range(int(first), int(last) + 1))
+        found = _RANKS.fullmatch(part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not first <= last <= naming.MAX_RANK:
+            raise NodeError(f"the plugin's request has invalid task ids {text[:200]!r}")
+        ranks.extend(range(first, last + 1))
     return tuple(ranks)
 
 
@@ -92,11 +96,11 @@ def parse_boot_step(lines: Iterable[str]) -> BootStep:
     for row in fields.get("layout", []):
         name, _, ranks = row.partition(" ")
         if not _NODE_NAME.fullmatch(name):
-            raise NodeError(f"the request of the plugin has an invalid node name {name!r}")
+            raise NodeError(f"the plugin's request has an invalid node name {name!r}")
         nodes.append(NodeLayout(name, parse_ranks(ranks)))
     sets = fields.get("sets", [""])[0]
     if not _SETS.fullmatch(sets):
-        raise NodeError(f"{sets!r} is no list of resource sets", hint="--pcocc-boot is internal; use --pcocc-template")
+        raise NodeError(f"{sets!r} is not a list of resource sets", hint="--pcocc-boot is internal; use --pcocc-template")
     return BootStep(
         job=parse_number(fields, "job", naming.MAX_JOB_ID),
         step=parse_number(fields, "step"),
@@ -115,5 +119,8 @@ def _parse_place(fields: dict[str, list[str]]) -> Charge | None:
     if not any(values):
         return None
     if any(len(one) != 1 for one in values):
-        raise NodeError("the request of the plugin says in part where the job runs", hint="install the same version of plugin and runtime")
+        raise NodeError(
+            "the plugin's request names only some of the job's account, partition and QOS",
+            hint="install the same version of plugin and runtime",
+        )
     return Charge(*(one[0] for one in values))

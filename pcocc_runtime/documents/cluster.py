@@ -40,9 +40,9 @@ class Drive:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """VMs that are made alike, from one template; `memory` is the task's, in MiB, 0 for Slurm's default.
+    """VMs made from the same template; `memory` is that of the task in MiB, 0 for Slurm's default.
 
-    What nodes read of a setting has a line here, which its row in templates/settings.py names.
+    A setting that nodes read has a field here, and its row in templates/settings.py names that field.
     """
 
     template: str
@@ -102,7 +102,7 @@ def encode_cluster(cluster: Cluster) -> str:
     text = base64.b64encode(zlib.compress(data, 9)).decode()
     if len(text) > MAX_ENCODED or len(data) > MAX_JSON:
         raise RequestError(
-            f"the description of this virtual cluster has {len(text) >> 10} KiB, but can have {MAX_ENCODED >> 10} at most",
+            f"the description of this virtual cluster is {len(text) >> 10} KiB long, and at most {MAX_ENCODED >> 10} KiB are possible",
             hint="use a shorter user-data, one for all templates, or fewer VMs of templates with %{vm_rank}",
         )
     return text
@@ -115,7 +115,7 @@ def decode_cluster(text: str) -> Cluster:
     except (ValueError, zlib.error) as error:
         raise _damaged(str(error)) from error
     if not cluster.groups or any(group.count < 1 for group in cluster.groups):
-        raise _damaged("it, or a group of it, has no VM")
+        raise _damaged("the cluster, or a group of it, has no VMs")
     return cluster
 
 

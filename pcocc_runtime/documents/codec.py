@@ -1,4 +1,4 @@
-"""Documents as text, and back: frozen dataclasses as trees of JSON, in which nothing is missing, unknown or of another type.
+"""Documents as text, and back: frozen dataclasses as JSON, read so strictly that no field is missing, unknown or of another type.
 
 A dataclass is a mapping of its fields, without those that have their default, and with the `kind` of its class where a field can
 hold one of several. Numbers are whole, from 0 to 2**64 - 1.
@@ -37,10 +37,10 @@ def parse_document(kind: type[T], version: int, text: str | bytes, clean: Callab
     except RecursionError:
         raise ValueError("its lists are nested too deep") from None
     if not isinstance(tree, dict) or "version" not in tree:
-        raise ValueError("it is no document of pcocc's")
+        raise ValueError("it is not a document of pcocc's")
     found = tree.pop("version")
     if type(found) is not int or found != version:
-        raise ValueError(f"it is of version {str(found)[:20]}, this pcocc reads version {version}")
+        raise ValueError(f"it has version {str(found)[:20]}, and this pcocc reads version {version}")
     document: T = _build(kind, tree, "")
     return document
 
@@ -60,7 +60,7 @@ def _plan_tree(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return list(value) if set(map(type, value)) <= {int, str} else [_plan_tree(one) for one in value]
-    raise TypeError(f"no document can hold {value!r}")
+    raise TypeError(f"a document cannot hold {value!r}")
 
 
 def _clean(tree: Any, clean: Callable[[str], str]) -> Any:
@@ -79,7 +79,7 @@ def _build(hint: Any, tree: Any, place: str) -> Any:
     if origin in (Union, UnionType):
         found = next((one for one in inner if _find_misfit(one, tree) is None), None)
         if found is None:
-            raise ValueError(f"{place} is of no type that it can be")
+            raise ValueError(f"{place} has none of the types that it may have")
         return _build(found, tree, place)
     misfit = _find_misfit(hint, tree)
     if misfit:
@@ -138,7 +138,7 @@ def _build_key(hint: Any, key: str, place: str) -> Any:
     if hint is str:
         return key
     if not key.isascii() or not key.isdigit() or len(key) > 20 or str(int(key)) != key:
-        raise ValueError(f"{_at(place, key)} is none of its numbers")
+        raise ValueError(f"{_at(place, key)} is not one of its numbers")
     return int(key)
 
 

@@ -1,7 +1,7 @@
-"""What a save must know of a VM: its disks on the node, and the image that the first of them is a copy-on-write layer of.
+"""What a save must know of a VM: its disks on the node, and the image below the first of them, a copy-on-write layer.
 
-The launcher writes it into the VM's directory, from the job's frozen document. It is the user's own, and so are the rights
-of whoever reads it: what it names is looked at again.
+The launcher writes it into the VM's directory, from the job's frozen document. The file is the user's own, and so are the rights
+of whoever reads it, so everything that it names is checked again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def parse_facts(tree: object, vm: str) -> DiskFacts:
         image, origin = (tree[key] if tree[key] is None else _text(tree[key]) for key in ("image", "origin"))
         return DiskFacts(disks, image, origin, _text(tree["scratch"]))
     except (AssertionError, KeyError, TypeError, ValueError):
-        text = f"what disks {vm} has is not known: {DISKS_FILE} in its directory is missing or damaged"
+        text = f"the disks of {vm} are not known: {DISKS_FILE} in its directory is missing or damaged"
         raise NodeError(text, "start a new job") from None
 
 

@@ -17,12 +17,12 @@ def parse_fields(lines: Iterable[str]) -> dict[str, list[str]]:
         if key == "end":
             return fields
         fields.setdefault(key, []).append(value)
-    raise NodeError("the request of the plugin was cut short", hint="look into slurmd's log for a slurmstepd that died")
+    raise NodeError("the plugin's request was cut short", hint="look into slurmd's log for a slurmstepd that died")
 
 
 def parse_number(fields: dict[str, list[str]], key: str, highest: int = 0xFFFFFFFF) -> int:
     """Return one whole number of the request."""
     values = fields.get(key, [])
-    if len(values) != 1 or not values[0].isascii() or not values[0].isdigit() or int(values[0]) > highest:
-        raise NodeError(f"the request of the plugin has no valid {key!r}", hint="install the same version of plugin and runtime")
+    if len(values) != 1 or not (values[0].isascii() and values[0].isdigit() and len(values[0]) < 20) or int(values[0]) > highest:
+        raise NodeError(f"the plugin's request has no valid {key!r}", hint="install the same version of plugin and runtime")
     return int(values[0])

@@ -66,18 +66,18 @@ def decode_members(text: str) -> Members:
 
 def _number(value: Any) -> int:
     if type(value) is not int:
-        raise TypeError(f"{str(value)[:40]!r} is no number")
+        raise TypeError(f"{str(value)[:40]!r} is not a number")
     return value
 
 
 def _prefix(value: Any) -> str:
     parts = _text(value).partition("/")[0].split(".")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and int(part) < 256 for part in parts):
-        raise ValueError(f"{value[:40]!r} is no IPv4 prefix")
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 4 and int(part) < 256 for part in parts):
+        raise ValueError(f"{value[:40]!r} is not an IPv4 prefix")
     return _text(value)
 
 
 def _text(value: Any) -> str:
     if type(value) is not str:
-        raise TypeError(f"{str(value)[:40]!r} is no text")
+        raise TypeError(f"{str(value)[:40]!r} is not text")
     return value

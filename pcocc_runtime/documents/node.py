@@ -1,6 +1,6 @@
-"""What root's helper leaves on a node for the launchers of a job's VMs and for those who look into its networks: node.json.
+"""node.json: what root's helper writes on a node for the launchers of a job's VMs and for `pcocc network` and `pcocc ps`.
 
-It lies in the job's directory, which is the job's user's own: whoever reads it has the user's rights and no more.
+It lies in the job's directory, which belongs to the job's user: whoever reads it has that user's rights and no others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_NODE = 64 * 1024 * 1024  # bytes; 262,144 VMs take 2 MiB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NetworkFacts:
-    """What is known of any network: its place among the job's, the MTU in VMs, and the (first, last) ranks that are on it."""
+    """What every network has: its place among the job's networks, the MTU in VMs, and the (first, last) ranks of its VMs."""
 
     index: int
     name: str
@@ -61,7 +61,7 @@ class RoutedFacts(_NetworkFacts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentFacts(_NetworkFacts):
-    """An L2 network, which is all its users': nothing gives addresses there."""
+    """An L2 network: pcocc gives no addresses on it, its users configure it as they like."""
 
     kind: ClassVar[str] = "L2"
 
@@ -84,7 +84,7 @@ class InterfaceFacts(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """By which network VMs are reached, as `reach.address_of` reads it: its IPv4 prefix, and (first, last) ranks."""
+    """A network by which VMs are reached, as `reach.address_of` reads it: its IPv4 prefix, and (first, last) ranks."""
 
     prefix: str
     members: tuple[tuple[int, int], ...]
@@ -103,7 +103,8 @@ class NodeFacts:
     """A node and the job's part on it; ValueError when one field contradicts another.
 
     `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this node's VMs by rank,
-    eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are in seconds.
+    eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are in seconds. `kvm_expected`: where guests
+    are emulated all the same, somebody should know. `console_log` is how many bytes are kept of what a VM says on its console.
     """
 
     job: int
@@ -120,13 +121,15 @@ class NodeFacts:
     interfaces: Mapping[int, tuple[InterfaceFacts, ...]]
     reach: tuple[Reach, ...]
     forwards: tuple[PortForward, ...]
+    console_log: int = 1 << 20
+    kvm_expected: bool = False
 
     def __post_init__(self) -> None:
         _ensure_layout(self)
         _ensure_networks(self)
         _ensure_vms(self)
         if self.accel not in ("kvm", "tcg"):
-            raise ValueError(f"{self.accel} is no accelerator")
+            raise ValueError(f"{self.accel} is not an accelerator")
 
     @property
     def index(self) -> int:
@@ -151,9 +154,9 @@ class NodeFacts:
 def _ensure_layout(node: NodeFacts) -> None:
     ranks = [rank for one in node.nodes for rank in one.ranks]
     if node.job > naming.MAX_JOB_ID or len(ranks) > naming.MAX_RANK + 1 or sorted(ranks) != [*range(len(ranks))]:
-        raise ValueError("the VMs of its nodes are not those of a job")
+        raise ValueError("its nodes' VMs are not numbered as those of a job")
     if [one.name for one in node.nodes].count(node.name) != 1:
-        raise ValueError("it is none of the job's nodes")
+        raise ValueError("it is not one of the job's nodes")
 
 
 def _ensure_networks(node: NodeFacts) -> None:
@@ -170,12 +173,12 @@ def _ensure_networks(node: NodeFacts) -> None:
 def _ensure_vms(node: NodeFacts) -> None:
     own, known = {*node.here.ranks}, {one.index for one in node.networks}
     if {*node.interfaces} != own or not {one.network for every in node.interfaces.values() for one in every} <= known:
-        raise ValueError("the interfaces are not those of its VMs in its networks")
+        raise ValueError("its interfaces do not match its VMs and networks")
     prefixes = {str(one.addresses) for one in node.networks if isinstance(one, RoutedFacts)}
     if not all(one.prefix in prefixes and _are_runs(one.members, node.vm_count) for one in node.reach):
         raise ValueError("it is not clear by which network a VM is reached")
     if not all(one.rank in own and 0 < one.vm_port < 65536 and 0 < one.host_port < 65536 for one in node.forwards):
-        raise ValueError("the ports do not lead to its VMs")
+        raise ValueError("a forwarded port leads to none of its VMs")
 
 
 def _are_runs(members: tuple[tuple[int, int], ...], vms: int) -> bool:
@@ -202,7 +205,7 @@ def decode_node(data: bytes | None, job: int) -> NodeFacts:
             raise ValueError(f"it is longer than {MAX_NODE >> 20} MiB")
         node = parse_document(NodeFacts, NODE_VERSION, data)
         if node.job != job:
-            raise ValueError(f"it is of job {node.job}")
+            raise ValueError(f"it belongs to job {node.job}")
     except ValueError as error:
         why = one_line(str(error))[:200]
         raise NodeError(f"{path} cannot be read: {why}", "was pcocc changed since the job's VMs were booted? start a new job") from None

@@ -1,4 +1,4 @@
-"""The address a VM is reached at. Imports little: it is on the way of every VM step (ipaddress alone takes 5 ms)."""
+"""The address a VM is reached at. Imports little, as every VM step reads it (ipaddress alone takes 5 ms)."""
 
 from __future__ import annotations
 

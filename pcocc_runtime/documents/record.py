@@ -1,4 +1,4 @@
-"""Typed records and how they are read from JSON, for what is on the way of every VM and of every VM step.
+"""Typed records and how they are read from JSON, for code that every VM and every VM step runs.
 
 A record is a typing.NamedTuple to mypy and to its users. When it runs, it is made without `typing`, whose import takes a fifth
 of a step's start; tests/unit/test_house.py looks that nobody there imports it.
@@ -51,7 +51,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 def parse_record(kind: type[R], tree: object) -> R:
     """Return a record from JSON's mapping of its fields, others ignored; ValueError says which one is missing or of another type."""
     if not isinstance(tree, dict):
-        raise ValueError("it is no mapping")
+        raise ValueError("it is not a mapping")
     values = {**kind._field_defaults, **tree}
     for field, wanted in kind.__annotations__.items():
         if field not in values:

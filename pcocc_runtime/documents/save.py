@@ -1,4 +1,4 @@
-"""What a saver and the VM's keeper say to each other while a disk is saved, and what they call the same things.
+"""The messages between a saver and the VM's keeper while a disk is saved, and the names that both use.
 
 Each says lines of JSON (qemu/qmp.py). See keeper/save_guard.py for who says what, and when.
 """
@@ -30,19 +30,19 @@ class Command(Record):
 
 
 class Frozen(Record):
-    """Saver: the guest's file systems are about to be frozen, and to be thawed if this process ends; or they are thawed."""
+    """Saver: the guest's file systems are about to be frozen, and must be thawed should this process end; or they are thawed again."""
 
     frozen: bool
 
 
 class Layer(Record):
-    """Saver: remove this file in the end."""
+    """Saver: remove this file when the save is over."""
 
     layer: str
 
 
 class DeviceNode(Record):
-    """Saver: in the end this device of QEMU's shall have this block node, and nothing in between."""
+    """Saver: when the save is over, this device of QEMU must use this block node directly."""
 
     device: str
     node: str
@@ -53,7 +53,7 @@ class Go(Record):
 
 
 class Reply(Record):
-    """Keeper: what QEMU answered to a command, or why it was not asked."""
+    """Keeper: QEMU's answer to a command, or why the command was not passed on."""
 
     message: dict[str, Any]
 
@@ -65,7 +65,7 @@ class Reply(Record):
 
 
 class Outcome(Record):
-    """Keeper, when the saver has said its last: all is as it was, or why not yet."""
+    """Keeper, after the saver's last message: everything is put back, or why not yet."""
 
     error: str | None
 
@@ -78,7 +78,7 @@ NOT_A_COMMAND = Reply({"error": {"desc": "not a command"}})
 
 
 def encode_request(request: Request) -> bytes:
-    """Return the line by which a saver says something."""
+    """Return a saver's message as a line."""
     match request:
         case Command():
             return render_command(request.execute, request.arguments)
@@ -89,7 +89,7 @@ def encode_request(request: Request) -> bytes:
 
 
 def decode_request(message: Message | Unreadable) -> Request:
-    """Return what a saver has said; ValueError when that is nothing."""
+    """Return a saver's message; ValueError when the line is none."""
     if isinstance(message, Unreadable):
         raise message
     if "frozen" in message:
@@ -98,13 +98,13 @@ def decode_request(message: Message | Unreadable) -> Request:
         return parse_record(Layer, message)
     if "drive" in message:
         if not isinstance(message["drive"], list):
-            raise ValueError("drive is no list")
+            raise ValueError("drive is not a list")
         return parse_record(DeviceNode, dict(zip(("device", "node"), message["drive"], strict=True)))
     return parse_record(Command, message)
 
 
 def encode_answer(answer: Answer) -> bytes:
-    """Return the line by which a keeper says something."""
+    """Return a keeper's message as a line."""
     match answer:
         case Go():
             return _line({"go": True})
@@ -115,7 +115,7 @@ def encode_answer(answer: Answer) -> bytes:
 
 
 def decode_answer(message: Message | Unreadable) -> Answer:
-    """Return what a keeper has said; ValueError when that is nothing."""
+    """Return a keeper's message; ValueError when the line is none."""
     if isinstance(message, Unreadable):
         raise message
     if "go" in message:
@@ -124,7 +124,7 @@ def decode_answer(message: Message | Unreadable) -> Answer:
         return Outcome(None if message["merged"] else str(message.get("error")))
     if "return" in message or "error" in message:
         return Reply(message)
-    raise ValueError("a line that is no answer")
+    raise ValueError("a line that is not an answer")
 
 
 def _line(words: Message) -> bytes:

@@ -1,4 +1,4 @@
-"""What the commands of VM steps begin with that are operations on the VMs; steps/operations.py says where each runs."""
+"""The words by which a VM step asks for an operation on its VMs; steps/operations.py says where each runs."""
 
 from __future__ import annotations
 

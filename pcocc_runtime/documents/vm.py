@@ -1,4 +1,4 @@
-"""What the launcher of a VM tells the keeper it leaves beside it: one word of the keeper's command line."""
+"""What the launcher of a VM tells the VM's keeper: one word of the keeper's command line."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pcocc_runtime.documents.record import Record, parse_record
 
 
 class VmFacts(Record):
-    """A VM, and what is open for its keeper.
+    """A VM, and the descriptors that its keeper inherits.
 
     `pid` is QEMU's; `qmp`, `probe` and `watch` are descriptors: a connection to QEMU, a TCP socket in the job's network
     namespace (None: nothing there can be reached), and the lock of system/watch.py. `address` is empty where the VM has none.
     `timeout` is how many seconds the guest has to answer, `grace` how many to power off, 0 when nobody asks it to. `disks` are
-    their files by QEMU's names of them. `cpus` are those to be bound, 0 for none.
+    their files by QEMU's names of them. `cpus` are those to be bound, 0 for none. `console` is the file that QEMU writes to what
+    the guest says on its serial console, of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount,
+    with their types.
     """
 
     job: int
@@ -29,11 +31,15 @@ class VmFacts(Record):
     directory: str
     accel: str
     accel_why: str
+    kvm_expected: bool
     disks: dict[str, str]
     cpus: int
     emulator_cores: int
     grace: int
     agent: str
+    console: str
+    console_size: int
+    mounts: dict[str, str] = {}
 
 
 def encode_vm(facts: VmFacts) -> str:
@@ -46,4 +52,4 @@ def decode_vm(text: str) -> VmFacts:
     try:
         return parse_record(VmFacts, json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"what the launcher told the keeper of its VM cannot be read: {error}") from None
+        raise ValueError(f"the VM's description by its launcher cannot be read: {error}") from None

@@ -1,4 +1,4 @@
-"""What the keeper of a VM tells the starter of its boot step: lines on the step's output. See docs/decisions/002."""
+"""What the keeper of a VM tells the starter of its boot step, as lines of the step's output. See docs/decisions/002."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ PREFIX = "@pcocc "  # begins each line of the keeper's: JSON follows
 
 
 class Started(Record):
-    """QEMU runs, with this accelerator for this reason."""
+    """QEMU runs, with this accelerator for this reason; `kvm_expected`: an emulation is to be told of."""
 
     accel: str
     why: str
+    kvm_expected: bool
     vm: str
     node: str
 
@@ -34,6 +35,16 @@ class Silent(Record):
 
     seconds: float
     console: list[str]
+    vm: str
+    node: str
+
+
+class Unmounted(Record):
+    """The guest has not mounted an exported directory; `known` tells whether its kernel has that type of file system."""
+
+    tag: str
+    type: str
+    known: bool
     vm: str
     node: str
 
@@ -68,12 +79,13 @@ _KINDS: dict[str, Any] = {
     "started": Started,
     "ready": Ready,
     "silent": Silent,
+    "unmounted": Unmounted,
     "disk-error": DiskError,
     "still-on": StillOn,
     "ended": Ended,
 }
 if TYPE_CHECKING:
-    Event = Started | Ready | Silent | DiskError | StillOn | Ended
+    Event = Started | Ready | Silent | Unmounted | DiskError | StillOn | Ended
 
 
 def encode_event(event: Event) -> str:
@@ -92,4 +104,4 @@ def decode_event(line: str) -> Event | None:
         event: Event | None = kind and parse_record(kind, tree)
         return event
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"what a VM's keeper has said cannot be read ({error}): {line[:200]}") from None
+        raise ValueError(f"a VM's keeper sent what cannot be read ({error}): {line[:200]}") from None

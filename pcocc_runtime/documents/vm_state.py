@@ -1,4 +1,4 @@
-"""How far a VM is: the file in its directory that says so, and the words of its keeper to the tasks of steps in it."""
+"""The state of a VM: the file in its directory that holds it, and what its keeper tells the tasks of VM steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UP, ENDED, DONE = b"up\n", b"ended ", b"done\n"
 
 
 def task_token(job: str, step: str, task: str) -> str:
-    """Return what marks a task's processes in a guest; it ends in a dot, so that none begins with another."""
+    """Return the token that marks a task's processes in a guest; it ends in a dot, so that no token begins with another."""
     return f"{job}.{step}.{task}."
 
 
@@ -41,7 +41,7 @@ def decode_state(text: str) -> VmState:
             raise ValueError("it is not a known state")
         return found
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"what is written about the VM's state cannot be read: {error}") from None
+        raise ValueError(f"the file with the VM's state cannot be read: {error}") from None
 
 
 # QEMU's ShutdownCause as of 7.2 (qapi/run-state.json): what a user reads; and the keeper's own word for an end without a cause
@@ -52,12 +52,12 @@ REASONS = {
     "host-qmp-quit": "it was stopped through its monitor",
     "host-qmp-system-reset": "it was reset through its monitor",
     "host-signal": "a signal ended its QEMU",
-    "host-error": "its QEMU met an error",
+    "host-error": "its QEMU failed",
     "host-ui": "it was closed",
     "killed": "its QEMU was killed",
 }
 
 
 def explain_end(reason: str) -> str:
-    """Return a clause that says why a VM ended."""
+    """Return why a VM ended, as a clause."""
     return REASONS.get(reason, reason)

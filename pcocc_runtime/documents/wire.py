@@ -1,7 +1,7 @@
 """What the plugin in C, the filter in Lua and the runtime in Python call by the same name: each row is such a name.
 
-The build renders the rows for the other two languages (spank/render_wire.py): into wire.h, and into the filter where it says
-@ROW@. Imports nothing: it is on the way of every VM step.
+The build renders them into wire.h and the filter (spank/render_wire.py). Imports nothing: every VM step waits for it. More
+rows are in documents/wire_steps.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ OPTION_NO_VM = "no-pcocc-vm"
 OPTION_IMAGE = "pcocc-image"
 OPTION_MOUNT = "pcocc-mount"
 OPTION_USER_DATA = "pcocc-user-data"
+OPTION_USER_DATA_FORCE = "pcocc-user-data-force"
 OPTION_BOOT = "pcocc-boot"  # internal: makes a step the boot step, its value names the resource sets of its VMs
 SENT_OPTION = "SLURM_SPANK_OPTION_pcocc_"  # before such a name where Slurm hands an option on: the plugin is called pcocc
 
@@ -22,9 +23,9 @@ VAR_VM = "PCOCC_VM"
 VAR_IMAGE = "PCOCC_IMAGE"
 VAR_MOUNT = "PCOCC_MOUNT"
 VAR_USER_DATA = "PCOCC_USER_DATA"
+VAR_USER_DATA_FORCE = "PCOCC_USER_DATA_FORCE"
 
-# what the checked request leaves with the job: to job_submit as JOB_*, and so to the job's environment, where Slurm puts SLURM_SPANK_
-# before it
+# what the checked request leaves with the job: for job_submit as JOB_*, in the job's environment with SLURM_SPANK_ before it
 JOB_CLUSTER = "PCOCC_CLUSTER"  # the frozen cluster, documents/cluster.py
 JOB_TEMPLATE = "PCOCC_TEMPLATE"  # its canonical text
 JOB_SIZE = "PCOCC_SIZE"  # vms=2;cpus=1;memory=512;exclusive=0;sets=default:2
@@ -45,6 +46,7 @@ ENV_BOOT = "PCOCC_BOOT"  # documents/boot.py
 ENV_TASK_MEMORY = "PCOCC_TASK_MEMORY"  # MiB, 0 for no limit
 ENV_TAP_FDS = "PCOCC_TAP_FDS"  # descriptors: 5,6
 ENV_PROBE_FD = "PCOCC_PROBE_FD"  # a socket in the job's namespace
+ENV_KVM_FD = "PCOCC_KVM_FD"  # /dev/kvm, opened by root for who may not; negative where it is not to be used
 
 BOOT_STEP = "pcocc-vms"  # the boot step's name in Slurm
 EXIT_DUPLICATE = 75  # of its task where the job has another boot step
@@ -59,15 +61,3 @@ HELPER_START = "start"
 HELPER_DUPLICATE = 3  # an older boot step of the job lives
 HELPER_CONFLICT = 4  # a younger one is in the way
 HELPER_CHARGE = 5  # slurmctld must say what the job is charged to and runs in
-
-# the starter of a boot step (vm/starter.py) and the srun that waits for it
-STATUS_FD = 3  # takes one of the words below and a line end
-PARENT_FD = 4  # ends when that srun does
-BOOT_READY = "ready"
-BOOT_JOINED = "joined"
-BOOT_FAILED = "failed"
-
-# what the check of a request returns (submit/main.py)
-CHECK_BROKEN = 0
-CHECK_PASSED = 1
-CHECK_REFUSED = 2

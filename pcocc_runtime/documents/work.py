@@ -1,4 +1,4 @@
-"""What root's helper and its planner tell each other: the planner, which has no rights, offers, hears what root holds for the
+"""What root's helper and its planner tell each other: the planner, which has no rights, says what the job needs, hears what root holds for the
 job, and leaves a list of acts.
 
 Lines of JSON over two pipes. Root carries acts out one by one, in order (node/apply.py); it looks for nothing in their texts.
@@ -26,13 +26,14 @@ class PortWish(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What the site has set for this node, and what the job needs of it: a way out of its namespace, and ports."""
+    """What the site has set for this node, and what the job needs of it: a way out of its namespace, and ports, none of `busy`."""
 
     scratch: str
     accel: str
     qemu: str
     way_out: bool
     ports: tuple[PortWish, ...]
+    busy: tuple[int, ...] = ()
 
 
 class Forward(NamedTuple):
@@ -73,7 +74,7 @@ class Act(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What is left to do: `acts` in their order, the content of node.json, and what the plugin is told."""
+    """The work left for root: `acts` in their order, the content of node.json, and the answer to the plugin."""
 
     acts: tuple[Act, ...]
     node: str
@@ -87,8 +88,8 @@ def encode_line(value: Offer | Held | Work) -> bytes:
 
 def decode_offer(line: bytes) -> Offer:
     """Return the planner's offer; NodeError when the line is none."""
-    scratch, accel, qemu, way_out, ports = _load(line, 5)
-    return Offer(str(scratch), str(accel), str(qemu), way_out is True, tuple(PortWish(*one) for one in ports))
+    scratch, accel, qemu, way_out, ports, busy = _load(line, 6)
+    return Offer(str(scratch), str(accel), str(qemu), way_out is True, tuple(PortWish(*one) for one in ports), tuple(busy))
 
 
 def decode_held(line: bytes) -> Held:
@@ -114,5 +115,5 @@ def _load(line: bytes, count: int) -> list[Any]:
     except (ValueError, RecursionError):
         tree = None
     if not isinstance(tree, list) or len(tree) != count:
-        raise NodeError("the planner of this node's networks ended without a word", "look into slurmd's log for what it wrote")
+        raise NodeError("the process that plans this node's networks ended without a message", "look into slurmd's log for what it wrote")
     return tree

@@ -52,7 +52,7 @@ class Agent:
             if isinstance(answer, dict) and answer.get("return") == number:
                 return
             if time.monotonic() > deadline:
-                raise _silent("it says other things")
+                raise _silent("it answers something else")
 
     def _ask(self, command: str, seconds: float) -> int:
         self._send(render_command(command))
@@ -60,7 +60,7 @@ class Agent:
         if isinstance(answer, dict) and isinstance(answer.get("return"), int):
             return int(answer["return"])
         reason = answer["error"].get("desc") if isinstance(answer, dict) and isinstance(answer.get("error"), dict) else answer
-        raise NodeError(f"the guest's agent says: {str(reason)[:200]}")
+        raise NodeError(f"the guest's agent refuses: {str(reason)[:200]}")
 
     def _send(self, line: bytes) -> None:
         try:
@@ -79,10 +79,10 @@ class Agent:
                 raise _silent("it closed the connection")
             self._heard += self._lines.feed(data)
             if not self._heard and time.monotonic() > deadline:
-                raise _silent("a line of its does not end")
+                raise _silent("it sent a line without an end")
         line = self._heard.pop(0)
         if line is None:
-            raise _silent(f"it says a line of more than {self._lines.longest} bytes")
+            raise _silent(f"it sent a line of more than {self._lines.longest} bytes")
         return line
 
     def close(self) -> None:

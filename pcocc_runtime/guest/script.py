@@ -9,61 +9,30 @@ carry the token: /proc/PID/environ shows what a process was started with.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.documents.vm_state import TOKEN
+from pcocc_runtime.guest.environment import GuestEnvironment
 
 _SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
-_PASSED = ("SLURM_", "PCOCC_")
-_KEPT_BACK = ("SLURM_SPANK_", "SLURM_RLIMIT_", "SLURM_PCOCC_", wire.ENV_TAP_FDS, wire.ENV_PROBE_FD, wire.ENV_BOOT)
-_HOST_ONLY = frozenset(
-    [
-        "SLURM_CONF",
-        "SLURM_SRUN_COMM_HOST",
-        "SLURM_SRUN_COMM_PORT",
-        "SLURM_STEP_LAUNCHER_PORT",
-        "SLURM_LAUNCH_NODE_IPADDR",
-        "SLURM_WORKING_CLUSTER",
-        "SLURM_PTY_PORT",
-        "SLURM_PTY_WIN_COL",
-        "SLURM_PTY_WIN_ROW",
-        "SLURM_TASK_PID",
-        "SLURM_CPU_BIND",
-        "SLURM_CPU_BIND_LIST",
-        "SLURM_CPU_BIND_TYPE",
-        "SLURM_CPU_BIND_VERBOSE",
-        "SLURM_UMASK",
-        "SLURM_PRIO_PROCESS",
-        "SLURM_TOPOLOGY_ADDR",
-        "SLURM_TOPOLOGY_ADDR_PATTERN",
-        "SLURM_OOM_KILL_STEP",
-        wire.VAR_TEMPLATE,
-        wire.VAR_IMAGE,
-        wire.VAR_MOUNT,
-        wire.VAR_USER_DATA,
-        wire.VAR_VM,
-    ]
-)
+# srun's limits as a shell's `ulimit -S` takes them: its letters, and the bytes of its unit. bash calls processes u, others p
+_LIMITS = {
+    "CPU": ("t", 1), "FSIZE": ("f", 512), "DATA": ("d", 1024), "STACK": ("s", 1024), "CORE": ("c", 512), "RSS": ("m", 1024),
+    "NPROC": ("up", 1), "NOFILE": ("n", 1), "MEMLOCK": ("l", 1024), "AS": ("v", 1024),
+}  # fmt: skip
 
 
-def select_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables a command in a guest gets: Slurm's and ours, without those that only mean something on hosts."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name.startswith(_PASSED) and not name.startswith(_KEPT_BACK) and name not in _HOST_ONLY and name.isidentifier()
-    }
-
-
-def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: str, umask: int, token: str, guarded: bool) -> str:
+def render_command(
+    argv: Sequence[str], environment: GuestEnvironment, directory: str, umask: int, token: str, guarded: bool, called: str = ""
+) -> str:
     """Return the text that a login shell in the guest runs: guard, directory, environment, command, exit status.
 
-    The shell reads it from a here-document, so that `ps` in the guest shows the command and not all this.
+    The shell reads it from a here-document, so that `ps` in the guest shows the command and not all this. `called` is what a
+    complaint calls the command.
     """
     end = f"_END_OF_{token}_"
-    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(environ.items()))
     return "\n".join(
         [
             f"exec /bin/sh /proc/self/fd/3 3<<'{end}'",
@@ -73,10 +42,13 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
             f"trap : {_SIGNALS}",
             f"umask {umask:04o}",
             f"cd {shlex.quote(directory)} 2>/dev/null || cd",
-            f"export {TOKEN}={token} {exports}",
+            f"_path=$PATH; export {TOKEN}={token}",
+            *_render_environment(environment),
             _PORTS,
+            f"_c={shlex.quote(argv[0])} _n={shlex.quote(called or argv[0])}",
+            _LOOK,
             f"{_LAST} _b=$_l",
-            shlex.join(argv),
+            f"$_w {_quote(argv[0])} {shlex.join(argv[1:])}",
             "_s=$?",
             _REAP,
             "exit $_s",
@@ -84,6 +56,56 @@ def render_command(argv: Sequence[str], environ: Mapping[str, str], directory: s
         ]
     )
 
+
+def _quote(word: str) -> str:
+    """Quote a word that a shell would take for its own, such as `if`."""
+    return f"'{word}'" if shlex.quote(word) == word else shlex.quote(word)
+
+
+def _render_environment(environment: GuestEnvironment) -> Iterator[str]:
+    if environment.removed:
+        yield f"unset {' '.join(sorted(set(environment.removed)))}"
+    yield f"export {' '.join(f'{name}={shlex.quote(value)}' for name, value in sorted(environment.settings.items()))}"
+    for name, value in sorted(environment.defaults.items()):
+        yield f'[ "${{{name}+x}}" ] || export {name}={shlex.quote(value)}'
+    if "TMPDIR" in environment.settings or "TMPDIR" in environment.defaults:
+        yield '[ -w "$TMPDIR/" ] || mkdir -m 700 "$TMPDIR" 2>/dev/null || TMPDIR=/tmp'  # as slurmstepd does on a node
+    for name, value in sorted(environment.limits.items()):
+        yield _render_limit(name, value)
+
+
+def _render_limit(name: str, value: str) -> str:
+    letters, unit = _LIMITS.get(name, ("", 1))
+    number = value if value == "unlimited" else str(int(value) // unit)
+    tries = [f"ulimit -S -{letter} {number} 2>/dev/null" for letter in letters]
+    return " || ".join([*tries, f'echo "pcocc: the limit {name} cannot be {value} in ${wire.ENV_VM_NAME}" >&2'])
+
+
+# What a shell would say with the name of this text and a line of it: that there is no such command, or no interpreter for it.
+# Built-ins alone: see below. `read -n` spares a look at all of a program's first "line", and dash does not have it.
+_LOOK = r"""_w= _p=$_c _e=
+case $_c in */*);; *)
+_p= _i=$IFS; IFS=:
+for _d in $PATH; do [ -x "${_d:-.}/$_c" ] && [ ! -d "${_d:-.}/$_c" ] && { _p=${_d:-.}/$_c; break; }; done; IFS=$_i;;
+esac
+if [ -z "$_p" ]; then
+case $_c in if|then|elif|else|fi|for|in|while|until|do|done|case|esac|'{'|'}'|'!') false;; *) command -v "$_c" >/dev/null 2>&1;; esac ||
+{ _e='not found' _s=127; }
+elif [ ! -e "$_p" ]; then _e='not found' _s=127
+elif [ -d "$_p" ]; then _e='is a directory' _s=126
+elif [ ! -x "$_p" ]; then _e='permission denied' _s=126
+elif [ -f "$_p" ]; then
+_l=; { IFS= read -r -n 2 _l; } 2>/dev/null <"$_p"
+case $_l in ''|'#!') { IFS= read -r _l; } 2>/dev/null <"$_p";; esac
+case $_l in '#!'*) set -f; set -- ${_l#??}; set +f
+[ -e "${1-/}" ] || case $1 in
+*[[:cntrl:]]) _e="bad interpreter ${1%?}, with a carriage return behind it: its lines end as in Windows" _s=127;;
+*) _e="bad interpreter $1: not found" _s=127;;
+esac;;
+*) case $_c in *=*);; */*) [ ! -x /usr/bin/env ] || _w=/usr/bin/env;; esac;;
+esac
+fi
+[ -z "$_e" ] || { echo "$_n: $_e in $VM" >&2; exit $_s; }""".replace("$VM", f"${wire.ENV_VM_NAME}")
 
 # A task on another node than its VM's does not know them; the VM does, from its seed: `JOB PORTS`. An image that was saved with
 # that file has the number of another job in it. Shell built-ins alone: see below.
@@ -98,7 +120,7 @@ _PORTS = (
 _LAST = "read -r _x _x _x _x _l </proc/loadavg;"
 _REAP = (
     f'{_LAST} [ $((_l - _b)) -eq 0 ] || [ $((_l - _b)) -eq 1 ] || '
-    f'{{ unset {TOKEN}; _f=; _k TERM; [ "$_f" ] || _k TERM; [ -z "$_f" ] || {{ sleep 0.1; _k KILL; }}; }}'
+    f'{{ unset {TOKEN} LD_PRELOAD LD_LIBRARY_PATH; PATH=$_path; _f=; _k TERM; [ "$_f" ] || _k TERM; [ -z "$_f" ] || {{ sleep 0.1; _k KILL; }}; }}'
 )
 
 
@@ -130,3 +152,19 @@ def _kill_loop(tokens: Sequence[str], signal: str) -> str:
         f"for p in $(grep -ls {marks} /proc/[0-9]*/environ 2>/dev/null); do "
         f'_f=1; p=${{p#/proc/}}; kill -s {signal} "${{p%/environ}}" 2>/dev/null; done; :;'
     )
+
+
+def render_mount_look(mounts: Mapping[str, str]) -> str:
+    """Return the text that names each tag of `mounts` (with its type) that is not mounted, a line each: `TAG` or, unknown to the kernel, `TAG !`."""
+    words = " ".join(f"{tag}:{kind}" for tag, kind in mounts.items())
+    return (
+        "n='\n'; m=\"$n$(cut -d' ' -f1 /proc/mounts)$n\"; "
+        f'for t in {words}; do case "$m" in *"$n${{t%:*}}$n"*) ;; *) '
+        'if grep -qw "${t#*:}" /proc/filesystems; then echo "${t%:*}"; else echo "${t%:*} !"; fi ;; esac; done'
+    )
+
+
+def parse_mount_look(text: str, mounts: Mapping[str, str]) -> list[tuple[str, str, bool]]:
+    """Return tag, type and whether the guest's kernel knows that type for each line of such a look, whatever a guest may say."""
+    lines = [line.partition(" ") for line in text.splitlines()]
+    return [(tag, mounts[tag], rest != "!") for tag, _space, rest in lines if tag in mounts]

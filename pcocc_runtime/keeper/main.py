@@ -15,8 +15,9 @@ import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
 from pcocc_runtime.documents.vm import decode_vm
-from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, encode_event
+from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, encode_event
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
+from pcocc_runtime.keeper.console_log import ConsoleLog
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.power_off import PowerOff
 from pcocc_runtime.keeper.save_guard import SaveGuard
@@ -39,13 +40,13 @@ def main() -> int:
     try:
         facts = decode_vm(sys.argv[1])
     except ValueError as error:
-        print(f"pcocc: error: {error}\nhint: are launcher and keeper of one version of pcocc?", file=sys.stderr)
+        print(f"pcocc: error: {error}\nhint: check that this node has one version of pcocc only, and start a new job", file=sys.stderr)
         return 1
     return Keeper(facts).run()
 
 
 def emit(event: Event) -> None:
-    """Write one event as a line of the step's stdout; a starter that is gone is no reason to fail."""
+    """Write one event as a line of the step's stdout; it does not matter if the starter is gone."""
     try:
         os.write(1, encode_event(event).encode())
     except OSError:
@@ -72,11 +73,12 @@ class Keeper:
         self.paused = False
         self.started = time.monotonic()
         self.selector = selectors.DefaultSelector()
+        self.console = ConsoleLog(facts.console, facts.console_size)
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
         if facts.probe is not None and facts.address:
-            self.link = SharedSsh(facts, self.selector, SshProbe(facts.probe, facts.address))
+            self.link = SharedSsh(facts, self.selector, SshProbe(facts.probe, facts.address), self._tell_unmounted)
         os.set_inheritable(facts.watch, False)  # not the ssh processes' that outlive a killed keeper
 
     def run(self) -> int:
@@ -96,6 +98,7 @@ class Keeper:
             if self.power_off.is_watching():
                 self._watch_for_end()
             self.guard.tick()
+            self.console.tick()
         if self.link:
             self.link.close()
         return 0
@@ -106,13 +109,15 @@ class Keeper:
         except ProcessLookupError:
             self._gone()  # it has ended before we began
 
-    def _patience(self) -> float | None:
-        waits: list[float | None] = [SIGNAL_INTERVAL if self.power_off.is_watching() or self.guard.is_waiting() else None]
+    def _patience(self) -> float:
+        waits: list[float | None] = [self.console.patience()]
+        if self.power_off.is_watching() or self.guard.is_waiting():
+            waits.append(SIGNAL_INTERVAL)
         if self.looking != "booting":
             waits.append(self.link.patience() if self.link else None)
         else:
             waits.append(PROBE_INTERVAL if self.link else max(self.started + self.facts.timeout - time.monotonic(), PROBE_INTERVAL))
-        return min((wait for wait in waits if wait is not None), default=None)
+        return min(wait for wait in waits if wait is not None)
 
     def _catch_signals(self) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -177,7 +182,7 @@ class Keeper:
             self.paused = False
 
     def _greeted(self) -> None:
-        emit(Started(self.facts.accel, self.facts.accel_why, self.name, self.facts.node))
+        emit(Started(self.facts.accel, self.facts.accel_why, self.facts.kvm_expected, self.name, self.facts.node))
         if not self.facts.address and self.looking == "booting":
             self._note_answer()
         if self.facts.cpus:
@@ -196,6 +201,9 @@ class Keeper:
         what = "the file system of its disk is full" if data.get("nospace") else data.get("reason", "its disk failed")
         emit(DiskError(what, self.facts.disks.get(data.get("device", ""), "its disk"), self.name, self.facts.node))
 
+    def _tell_unmounted(self, tag: str, kind: str, known: bool) -> None:
+        emit(Unmounted(tag, kind, known, self.name, self.facts.node))
+
     def _look(self) -> None:
         """Take a look for the guest, while its time lasts."""
         if self.link and self.link.probe.answers():
@@ -213,12 +221,8 @@ class Keeper:
         emit(Ready(seconds, self.name, self.facts.node))
 
     def _console(self) -> list[str]:
-        try:
-            with open(os.path.join(self.facts.directory, "console.log"), "rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
-                return log.read().decode(errors="replace").replace("\r", "").splitlines()[-CONSOLE_TAIL:]
-        except OSError:
-            return []
+        text = self.console.read_tail(4096).decode(errors="replace").replace("\r", "")
+        return text.splitlines()[-CONSOLE_TAIL:]
 
     def _gone(self) -> None:
         if self.qmp in self.selector.get_map():

@@ -1,4 +1,4 @@
-"""How a VM is asked to end: at once, or by its guest, which is given its time."""
+"""How a VM ends: at once, or by its guest, which gets some time to power off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Having a guest's file systems thawed that a saver has left frozen: its agent is asked until it has answered."""
+"""Thaws a guest's file systems that a saver has left frozen: the agent is asked until it has answered."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from itertools import combinations
 from typing import Any
 
@@ -158,6 +158,26 @@ def _reverse_nat(node: Node) -> tuple[ReverseNat, ...]:
     return rules
 
 
+def _range(node: Node) -> IPv4Network | IPv6Network:
+    text = checks.text(node)
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        loose = ip_network(text, strict=False)
+    except ValueError:
+        raise checks.mismatch(node, "a network or an address such as 192.0.2.128/25, 192.0.2.7 or 2001:db8::/64") from None
+    raise node.error(f"{text} is an address inside a network, not a network", f"write {loose}")
+
+
+def _addresses(node: Node) -> tuple[IPv4Network | IPv6Network, ...]:
+    ranges: tuple[IPv4Network | IPv6Network, ...] = checks.list_of(_range)(node)
+    if not ranges:
+        raise node.error("the list is empty", "leave it out when VMs may have any address")
+    return ranges
+
+
 _VLAN = (
     Setting("vid", checks.integer(1, 4094), True),
     Setting("type", checks.choice("native", "tagged", "untagged"), True),
@@ -232,6 +252,7 @@ _BRIDGED = (
     Setting("tap-prefix", _tap_prefix, True),
     Setting("mtu", checks.integer(1280, 65535)),
     Setting("vlans", _vlans),
+    Setting("addresses", _addresses),
 )
 _INFINIBAND = (
     Setting("host-device", _WORD, True),

@@ -1,47 +1,37 @@
 """Which accelerator runs guests on this node: tried, not guessed, and remembered until reboot or a new QEMU.
 
 That /dev/kvm opens, and even creates VMs, proves nothing: a nested hypervisor may emulate guest code at 0.25 MB/s or
-stop on the first unusual instruction. So a boot sector of ours must reach its marker in time.
+stop on the first unusual instruction. So a boot sector of ours is run (node/probe.py).
 """
 
 from __future__ import annotations
 
-import json
 import os
-import pwd
-import stat
-import subprocess
-from dataclasses import asdict, dataclass
 from pathlib import PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.system import files, installed, regular
+from pcocc_runtime.documents.verdict import KVM_DEVICE, MAX_VERDICT, VERDICT_FILE, Verdict, decode_verdict, encode_verdict
+from pcocc_runtime.system import files, regular
 
-PROBE_SECONDS = 4.0
-_MARKER = b"PCOCC-PROBE-OK"
-_CACHE = naming.STATE_DIR / "accel.json"
-_PROBE_IMAGE = f"{installed.SHARE}/probe.img"
-_KVM = "/dev/kvm"
+SETUP_SECONDS = 8.0  # that a user waits for a verdict on a busy node: the whole set-up has 30
+_CACHE = naming.STATE_DIR / VERDICT_FILE
 
 
-@dataclass(frozen=True, slots=True)
-class Accelerator:
-    """`kind` is kvm or tcg, `why` a clause for people."""
+def find_accelerator(setting: str, qemu: PurePath, seconds: float = SETUP_SECONDS) -> Verdict:
+    """Return the accelerator of this node; `auto` boots the probe, for at most `seconds`, and remembers what it saw.
 
-    kind: str
-    why: str
-
-
-def find_accelerator(setting: str, qemu: PurePath) -> Accelerator:
-    """Return the accelerator of this node; `auto` boots the probe once and remembers what it saw."""
+    A verdict that these seconds did not suffice for is tried again at the next call.
+    """
     if setting != "auto":
-        return Accelerator(setting, f"accel: {setting} in /etc/pcocc/pcocc.yaml")
+        return Verdict(setting, f"accel: {setting} in /etc/pcocc/pcocc.yaml")
     key = _identity(qemu)
-    kept = regular.read_json(_CACHE)
-    if isinstance(kept, dict) and kept.get("key") == key and kept.get("kind") in ("kvm", "tcg"):
-        return Accelerator(kept["kind"], str(kept.get("why")))  # else another version's, or damaged
-    found = _probe(qemu)
-    files.replace_file(_CACHE, json.dumps({"key": key, **asdict(found)}).encode())
+    kept = decode_verdict(regular.read_start(_CACHE, MAX_VERDICT), key)
+    if kept is not None and not kept.again:
+        return kept
+    from pcocc_runtime.node import probe  # which most set-ups do not need
+
+    found = probe.try_kvm(qemu, KVM_DEVICE, seconds)
+    files.replace_file(_CACHE, encode_verdict(found, key))
     return found
 
 
@@ -50,31 +40,4 @@ def _identity(qemu: PurePath) -> list[object]:
         status = os.stat(qemu)
     except OSError:
         return [str(qemu), None]
-    return [str(qemu), status.st_mtime_ns, status.st_size, os.path.exists(_KVM)]
-
-
-def _probe(qemu: PurePath) -> Accelerator:
-    from pcocc_runtime.system import drop, run_as
-
-    try:
-        status = os.stat(_KVM)
-    except OSError:
-        return Accelerator("tcg", "the node has no /dev/kvm")
-    if not stat.S_ISCHR(status.st_mode):
-        return Accelerator("tcg", "/dev/kvm is no device")
-    argv = [
-        str(qemu), "-accel", "kvm", "-machine", "q35", "-m", "32", "-nodefaults", "-display", "none", "-no-reboot",
-        "-drive", f"file={_PROBE_IMAGE},format=raw,if=none,id=probe,readonly=on", "-device", "virtio-blk-pci,drive=probe",
-        "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
-        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-    ]  # fmt: skip
-    rights = drop.Rights(pwd.getpwnam("nobody").pw_uid, status.st_gid)
-    try:
-        done = run_as.run_as(rights, argv, {"PATH": "/usr/bin:/bin"}, seconds=PROBE_SECONDS)
-    except subprocess.TimeoutExpired:
-        return Accelerator("tcg", f"/dev/kvm did not run a small guest within {PROBE_SECONDS:g} s")
-    except OSError as error:
-        return Accelerator("tcg", f"the probe could not start: {error}")
-    if _MARKER in done.stdout:
-        return Accelerator("kvm", "/dev/kvm ran a small guest")
-    return Accelerator("tcg", "/dev/kvm could not run a small guest")
+    return [str(qemu), status.st_mtime_ns, status.st_size, os.path.exists(KVM_DEVICE)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.node import (
     BridgedFacts,
@@ -21,8 +22,8 @@ from pcocc_runtime.networks.plan import NetworkPlan, Routed, Segment, find_runs,
 from pcocc_runtime.site.site import Site
 
 
-def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, held: Held) -> NodeFacts:
-    """Return what is known of a node and the job's part on it; `held` is what root holds for the job."""
+def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, held: Held, has_kvm: bool) -> NodeFacts:
+    """Return what is known of a node, which has /dev/kvm or not, and the job's part on it; `held` is what root holds for the job."""
     return NodeFacts(
         job=step.job,
         name=step.here.name,
@@ -30,14 +31,16 @@ def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, he
         accel=held.accel,
         accel_why=held.accel_why,
         qemu=site.qemu,
-        scratch=str(PurePath(site.scratch, str(step.job))),
+        scratch=str(PurePath(site.scratch, naming.SCRATCH_NAME, str(step.job))),
         cache=site.image_cache,
         boot_timeout=site.boot_timeout,
         shutdown_grace=site.shutdown_grace,
+        console_log=site.console_log,
         networks=tuple(map(describe_network, plans)),
         interfaces=describe_interfaces(plans, step, site.resource_sets),
         reach=describe_reach(plans, step, site.resource_sets),
         forwards=tuple(PortForward(one.rank, one.vm_port, one.host_port) for one in held.nat.forwards) if held.nat else (),
+        kvm_expected=has_kvm and site.accel != "tcg",
     )
 
 

@@ -1,7 +1,7 @@
 """Root's short-lived helper on a node: make a job's private networks, release them, reclaim what a kill left.
 
-Called by the plugin from slurmstepd (`setup`, `release`) and from slurmd (`start`); reads its standard input, the
-root-owned /etc/pcocc and its own records, nothing else. Every create may be repeated, every release run twice.
+Called by the plugin from slurmstepd (`setup`, `release`) and slurmd (`start`), and when the package goes (`remove`); reads its
+standard input, the root-owned /etc/pcocc and its own records, nothing else. Every create may be repeated, every release run twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pcocc_runtime.documents.fields import parse_fields, parse_number
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.node import records, removal
 from pcocc_runtime.node.records import Record
-from pcocc_runtime.system import locks
+from pcocc_runtime.system import locks, process
 
 CONFIG_DIR = "/etc/pcocc"
 _RELEASE_SECONDS = 5.0  # for what users have left in directories
@@ -26,10 +26,10 @@ _RELEASE_SECONDS = 5.0  # for what users have left in directories
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; print the result the plugin reads, or the error its user will read."""
     words = sys.argv[1:] if argv is None else argv
-    verbs = {"setup": _set_up, "release": _release, "start": _start}
+    verbs = {"setup": _set_up, "release": _release, "start": _start, "remove": _remove}
     try:
         if len(words) != 1 or words[0] not in verbs:
-            raise NodeError("usage: node setup|release|start", hint="this program is called by the pcocc plugin")
+            raise NodeError("usage: node setup|release|start|remove", hint="this program is called by the pcocc plugin")
         os.umask(0o022)
         return verbs[words[0]]()
     except PcoccError as error:
@@ -49,29 +49,31 @@ def _release() -> int:
     fields = parse_fields(sys.stdin)
     job = parse_number(fields, "job", naming.MAX_JOB_ID)
     step = parse_number(fields, "step")
+    process.leave_step(job, step)
     records.ensure_state_directory()
     with locks.locked(records.lock_of(job)):
         record = records.read_record(job)
         if record is None:
             records.remove_half_records()
             Path(records.lock_of(job)).unlink(missing_ok=True)
-        else:
-            _release_step(record, step)
+        elif record.heir == step and record.stepd is not None and records.is_alive(record):
+            records.write_record(replace(record, heir=None))  # the heir has died first
+        elif step in (record.step, record.heir) or record.step is None:
+            (records.clear_step if step == record.step and record.heir is not None else records.release_job)(record)
     finish(records.folders_of(record or Record(job)), _RELEASE_SECONDS)
     return 0
-
-
-def _release_step(record: Record, step: int) -> None:
-    if record.heir == step and record.stepd is not None and records.is_alive(record):
-        records.write_record(replace(record, heir=None))  # the heir has died first
-    elif step in (record.step, record.heir) or record.step is None:
-        (records.clear_step if step == record.step and record.heir is not None else records.release_job)(record)
 
 
 def _start() -> int:
     from pcocc_runtime.node.start import start
 
     return start()
+
+
+def _remove() -> int:
+    from pcocc_runtime.node.remove import remove
+
+    return remove()
 
 
 def finish(folders: Iterable[PurePath], seconds: float) -> None:

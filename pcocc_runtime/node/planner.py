@@ -11,11 +11,13 @@ import json
 import os
 import pwd
 import signal
+import sys
 from collections.abc import Iterator
 from typing import IO
 
 from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_offer, decode_work, encode_line
 from pcocc_runtime.errors import NodeError, PcoccError
+from pcocc_runtime.node import doing
 from pcocc_runtime.system import drop
 
 
@@ -56,6 +58,7 @@ class Planner:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
+        doing.exchange(b"")  # it may have been at something: an answer follows
 
 
 @contextlib.contextmanager
@@ -70,6 +73,8 @@ def planning(request: str, confdir: str) -> Iterator[Planner]:
             os.close(above)
             work_as_nobody(request, confdir, below, says)
             status = 0
+        except Exception:  # this process's outermost layer: to slurmd's log
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)
     os.close(says)

@@ -35,6 +35,7 @@ class Record:
     stepd: process.ProcessId | None = None
     scratch: str | None = None
     heir: int | None = None  # the older step this one makes room for: it takes over the namespace, and who waits inside
+    group: str | None = None  # the step's cgroup, None when it has none: then its processes end with its slurmstepd
     nat: Any = None  # what the job holds of the node, for networks/nat.py to read
     version: int = VERSION
 
@@ -64,10 +65,10 @@ def _decode(job: int, data: bytes) -> Record:
     ids = fields.get("stepd")
     pid, start = (_number(ids, key) if isinstance(ids, dict) else None for key in ("pid", "start"))
     stepd = None if pid is None or start is None else process.ProcessId(pid, start)
-    scratch = fields.get("scratch")
-    known = scratch if isinstance(scratch, str) and scratch.startswith("/") and "\0" not in scratch else None
+    paths = (fields.get(key) for key in ("scratch", "group"))
+    scratch, group = (path if isinstance(path, str) and path.startswith("/") and "\0" not in path else None for path in paths)
     step, uid, heir = (_number(fields, key) for key in ("step", "uid", "heir"))
-    return Record(job, step, uid, stepd, known, heir, fields.get("nat"))
+    return Record(job, step, uid, stepd, scratch, heir, group, fields.get("nat"))
 
 
 def _number(fields: dict[str, Any], key: str) -> int | None:
@@ -81,10 +82,8 @@ def write_record(record: Record) -> None:
 
 
 def is_alive(record: Record) -> bool:
-    """Tell whether the slurmstepd of a record still runs; when that is not known, whether anything of its job does."""
-    if record.stepd is not None:
-        return process.is_alive(record.stepd)
-    return bool(process.find_in_cgroup(f"/job_{record.job}/"))
+    """Tell whether the slurmstepd of a record still runs; when that is not known, whether any of its job does."""
+    return bool(process.find_slurmstepds(record.job)) if record.stepd is None else process.is_alive(record.stepd)
 
 
 def remove_half_records() -> None:
@@ -105,9 +104,8 @@ def release_job(record: Record) -> None:
 
 def clear_step(record: Record) -> None:
     """End and set aside what a boot step has made, but the job's namespace, where VM steps may wait for the next."""
-    if record.step is not None and record.uid is not None:
-        found = process.find_in_cgroup(f"/job_{record.job}/step_{record.step}/", record.uid)
-        process.end(one for one in found if one != record.stepd)  # which has the user's effective uid while it waits for us
+    if record.group is not None and record.uid is not None:
+        process.end(one for one in process.find_in_cgroup(f"{record.group}/", record.uid) if one != record.stepd)
     set_folders_aside(folders_of(record), record.job)
     removing.remove_networks(record.job)
 

@@ -1,4 +1,4 @@
-"""`pcocc network` on the side of who types it: asks every node of a job at once and gathers what they say."""
+"""`pcocc network` where it is typed: asks every node of a job at once and gathers the answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HINT = "'scontrol show job' and slurmd's log on the nodes say more"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the nodes of a job said, in their order; `silent` are the nodes that said nothing, `failures` why, as far as known."""
+    """The answers of a job's nodes, in their order; `silent` are the nodes without one, `failures` says why, as far as known."""
 
     nodes: tuple[Answer, ...]
     silent: tuple[str, ...]
@@ -26,7 +26,7 @@ class Answers:
 
 
 def ask_nodes(job: str, words: Sequence[str]) -> Answers:
-    """Ask every node of a job; RequestError when it is not the caller's to ask, NodeError when no node answers."""
+    """Ask every node of a job; RequestError when it is another user's job, NodeError when no node answers."""
     ensure_job_number(job)
     running = read_running(job)
     if os.geteuid() not in (0, running.uid):
@@ -42,10 +42,10 @@ def gather_answers(output: str, complaint: str, job: int) -> Answers:
     nodes = [one for one in sent if isinstance(one, Answer)]
     failures += [one.sentence for one in sent if isinstance(one, Failure)]
     if not nodes:
-        why = failures[0] if failures else "srun ended without a word"
+        why = failures[0] if failures else "srun ended without a message"
         raise NodeError(f"no node of job {job} answers: {why}", _HINT)
     if any(one.node.job != job or one.node.nodes != nodes[0].node.nodes for one in nodes):
-        raise NodeError(f"the nodes of job {job} do not agree on what it is", "check that all nodes have the same version of pcocc")
+        raise NodeError(f"the nodes of job {job} describe it differently", "check that all nodes have the same version of pcocc")
     nodes.sort(key=lambda one: one.node.index)
     heard = {one.node.name for one in nodes}
     silent = tuple(one.name for one in nodes[0].node.nodes if one.name not in heard)
@@ -60,6 +60,6 @@ def find_target(typed: str | None) -> str | None:
     address = resolve_host(host) if host else None
     if address is None or (colon and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536)):
         raise RequestError(
-            f"--outbound={typed} names no host that is known here", "write --outbound=HOST or --outbound=HOST:PORT, IPv4 only"
+            f"--outbound={typed}: this host cannot be resolved", "write --outbound=HOST or --outbound=HOST:PORT, IPv4 only"
         )
     return f"{address}:{port}" if colon else address

@@ -1,39 +1,30 @@
-"""What is broken where in a job's networks, from what all its nodes have found by asking."""
+"""What is broken in a job's networks, and where, judged from what each of its nodes has found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, NodeFacts, RoutedFacts
+from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding, failed, render_lines
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
 from pcocc_runtime.observe.facts import Answer, ReachReport
 
-WELL, NOTE, FAILED = "ok", "note", "FAILED"
 _MOST_NAMES = 5  # wrong names told of one node
 _OUTWARD = (
-    "if other machines reach it: look at 'nft list ruleset' and 'sysctl net.ipv4.conf' on that node; if it answers nobody, name "
+    "if other machines reach it: look at 'nft list ruleset' and 'sysctl net.ipv4.conf' on that node; if it answers none of the nodes, name "
     "another with --outbound=HOST or HOST:PORT"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One sentence about what was looked at: right, failed, or worth knowing."""
-
-    level: str
-    text: str
-    hint: str | None = None
-
-
 def evaluate(nodes: Sequence[Answer], silent: Sequence[str], target: str | None) -> list[Finding]:
-    """Return what is right and what is not; `silent` nodes said nothing, `target` is what they tried to reach outside."""
+    """Return what is right and what is not; `silent` nodes gave no answer, `target` is what the others tried to reach outside."""
     found = [
-        Finding(FAILED, f"{name} does not answer", f"is it up? see 'sinfo -n {name}', and slurmd's log there") for name in silent
+        Finding(FAILED, f"{name} does not answer", f"see whether it is up with 'sinfo -n {name}', and slurmd's log there") for name in silent
     ]
-    found += [Finding(FAILED, f"{one.node.name}: nothing could be asked there: {one.trouble}") for one in nodes if one.trouble]
+    found += [Finding(FAILED, f"{one.node.name}: its part could not be checked: {one.trouble}") for one in nodes if one.trouble]
     every = {network.name: network for one in nodes for network in one.node.networks}
     for network in sorted(every.values(), key=lambda one: one.index):
         found += _check_devices(network, nodes)
@@ -41,7 +32,7 @@ def evaluate(nodes: Sequence[Answer], silent: Sequence[str], target: str | None)
         if isinstance(network, RoutedFacts) and asked:
             found += [*_check_reach(network, asked), *_check_names(network, asked), *_check_outbound(network, asked, target)]
         elif not isinstance(network, RoutedFacts):
-            found.append(Finding(NOTE, f"{network.name}: pcocc gives no addresses here, so only its devices were looked at"))
+            found.append(Finding(NOTE, f"{network.name}: pcocc gives no addresses on it, so only its devices were checked"))
     return [*found, *_check_dhcp(nodes)]
 
 
@@ -79,7 +70,7 @@ def _check_reach(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachRep
     found = [
         Finding(
             FAILED,
-            f"{network.name}: {naming.vm_name(rank)} on {homes[rank]} ({network.address_of(rank)}) answers nobody",
+            f"{network.name}: {naming.vm_name(rank)} on {homes[rank]} ({network.address_of(rank)}) answers none of the nodes",
             "has it booted, with this interface configured by DHCP? its console tells: "
             f"{naming.job_dir(asked[0][0].job)}/{naming.vm_name(rank)}/console.log there",
         )
@@ -91,7 +82,7 @@ def _check_reach(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachRep
     quiet = sorted(frozenset().union(*(one.silent for _node, one in asked)))
     if quiet:
         found.append(
-            Finding(NOTE, f"{network.name}: ssh but no ping is answered by {_vms(quiet)}: the size of packets was not tried")
+            Finding(NOTE, f"{network.name}: {_vms(quiet)} answered ssh but no ping, so large packets were not tried")
         )
     return found or [_all_well(network, asked)]
 
@@ -103,18 +94,18 @@ def _find_dead(asked: Sequence[tuple[NodeFacts, ReachReport]]) -> set[int]:
 
 
 def _check_path(network: RoutedFacts, node: NodeFacts, one: ReachReport, home: str, there: set[int]) -> Iterator[Finding]:
-    """Yield what is wrong on the way from one node to the VMs of another (or its own)."""
+    """Yield what is wrong on the path from one node to the VMs of another (or its own)."""
     lost, narrow = sorted(one.lost & there), sorted(one.narrow & there)
     outer = network.mtu + TUNNEL_OVERHEAD
     port = addressing.vxlan_port(node.job, network.index)
     if lost:
         whole = len(lost) == len(there)
         hint = f"UDP port {port} must be open between {node.name} and {home}" if whole and home != node.name else None
-        yield Finding(FAILED, f"{network.name}: {node.name} does not reach {_vms(lost)} on {home}, which other nodes do", hint)
+        yield Finding(FAILED, f"{network.name}: {node.name} does not reach {_vms(lost)} on {home}; other nodes do", hint)
     if narrow:
         far = f"the network between {node.name} and {home} must pass {outer} bytes; lower 'mtu' in networks.yaml where it cannot"
         near = f"the interface in the VM must have MTU {network.mtu}, which DHCP tells it"
-        text = f"{network.name}: packets of {network.mtu} bytes do not pass from {node.name} to {_vms(narrow)} on {home}, small ones do"
+        text = f"{network.name}: packets of {network.mtu} bytes do not get from {node.name} to {_vms(narrow)} on {home}; small ones do"
         yield Finding(FAILED, text, near if home == node.name else far)
 
 
@@ -131,7 +122,7 @@ def _check_names(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachRep
     for node, one in asked:
         if one.deaf:
             text = f"{network.name}: the DNS server at {network.gateway} does not answer on {node.name}"
-            found.append(Finding(FAILED, text, "dnsmasq there has ended or is blocked: slurmd's log and 'ps' tell"))
+            found.append(Finding(FAILED, text, "see in slurmd's log and with 'ps' whether dnsmasq runs there"))
         found += [Finding(FAILED, f"{network.name}: on {node.name}, {wrong}") for wrong in one.wrong_names[:_MOST_NAMES]]
         if len(one.wrong_names) > _MOST_NAMES:
             found.append(
@@ -146,7 +137,7 @@ def _check_outbound(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, Reach
         return [Finding(NOTE, f"{network.name}: allow-outbound is none, so nothing outside was tried")]
     if target is None:
         return [
-            Finding(NOTE, f"{network.name}: no machine outside is known to try", "name one with --outbound=HOST or HOST:PORT")
+            Finding(NOTE, f"{network.name}: pcocc knows no machine outside that it could try", "name one with --outbound=HOST or HOST:PORT")
         ]
     tried = [(node, one.outbound) for node, one in asked if one.outbound is not None]
     if not tried:
@@ -157,12 +148,12 @@ def _check_outbound(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, Reach
 
 def _check_dhcp(nodes: Sequence[Answer]) -> list[Finding]:
     found = [
-        Finding(FAILED, f"no DHCP server listens on {one.node.name}", "dnsmasq there has ended: slurmd's log and 'ps' tell")
+        Finding(FAILED, f"no DHCP server listens on {one.node.name}", "see in slurmd's log why dnsmasq has ended there")
         for one in nodes
         if one.dhcp is False
     ]
     if not found and any(one.dhcp for one in nodes):
-        text = "a DHCP server listens on every node; only root could ask it, but VMs that answer have their addresses from it"
+        text = "a DHCP server listens on every node; only root could query it, but VMs that answer have their addresses from it"
         found.append(Finding(NOTE, text))
     return found
 
@@ -188,11 +179,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def failed(findings: Sequence[Finding]) -> int:
-    """Return how many of these are failures."""
-    return sum(one.level == FAILED for one in findings)
-
-
 def plan_findings(job: int, findings: Sequence[Finding]) -> dict[str, Any]:
     """Return the findings as JSON shows them."""
     return {"job": job, "ok": not failed(findings), "findings": [asdict(one) for one in findings]}
@@ -200,10 +186,6 @@ def plan_findings(job: int, findings: Sequence[Finding]) -> dict[str, Any]:
 
 def render_findings(job: int, findings: Sequence[Finding]) -> str:
     """Return a line for each finding, with its hint below it, and a last one that sums up."""
-    lines = []
-    for one in findings:
-        lines.append(f"{one.level:<8}{one.text}")
-        lines += [f"{'':<8}hint: {one.hint}"] if one.hint else []
     count = failed(findings)
-    lines.append(f"job {job}: {_count(count, 'failure') if count else 'no failure'}")
+    lines = [*render_lines(findings), f"job {job}: {_count(count, 'failure') if count else 'no failure'}"]
     return "\n".join(lines) + "\n"

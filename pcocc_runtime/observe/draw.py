@@ -15,7 +15,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def plan_picture(nodes: Sequence[Answer], silent: Sequence[str]) -> dict[str, Any]:
-    """Return all that is known, as JSON shows it; a VM's counters are its own: what its tap has sent it has received."""
+    """Return all that is known, as JSON shows it; counters are the VM's: what its tap has sent, the VM has received."""
     first = nodes[0].node
     every = {network.name: network for one in nodes for network in one.node.networks}
     return {

@@ -1,4 +1,4 @@
-"""What the nodes of a job say about its networks, and the lines a step carries it in.
+"""What the nodes of a job know about its networks, and the lines of a step's output that carry it.
 
 The job's user could have made any of it: it is checked for its form, and made printable, before anybody is shown it.
 """
@@ -37,7 +37,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class ReachReport:
-    """What a node found by asking the VMs in `tried`, in the network of that index.
+    """What a node found when it tried to reach the VMs in `tried`, in the network of that index.
 
     Of those that do not answer packets of the network's size, `narrow` answer small ones, `silent` answer ssh only, `lost`
     nothing. `deaf`: the DNS server answers nothing. `outbound` is None when it was not tried, empty when it went well.
@@ -55,7 +55,7 @@ class ReachReport:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """All that one node says: what root's helper left there, and the devices of the job's namespace by name.
+    """The whole answer of one node: its node.json, and the devices of the job's namespace by name.
 
     `states` says of each VM of the node, by rank, in words how far it is, and of VMs of other nodes which have ended. `trouble` is
     why nothing could be asked, `dhcp` whether a DHCP server listens. ValueError when it speaks of VMs or networks there are not.
@@ -73,7 +73,7 @@ class Answer:
         vms, routed = self.node.vm_count, {one.index for one in self.node.networks if isinstance(one, RoutedFacts)}
         asked = {rank for one in self.reports for rank in (*one.tried, *one.lost, *one.narrow, *one.silent)}
         if not asked | {*self.states} <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
-            raise ValueError("it speaks of VMs or networks that the job does not have")
+            raise ValueError("it names VMs or networks that the job does not have")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class _Sent:
 
 
 def encode_answer(task: int, content: Answer | Failure) -> Iterator[str]:
-    """Yield the lines by which a task sends what it has to say, none so long that srun would break it."""
+    """Yield the lines that carry a task's answer, none so long that srun would break it."""
     text = base64.b64encode(zlib.compress(render_document(_Sent(content), ANSWER_VERSION).encode())).decode()
     for start in range(0, len(text), _WIDTH):
         yield f"{_MARK} {task} {text[start : start + _WIDTH]}"
@@ -98,7 +98,7 @@ def encode_answer(task: int, content: Answer | Failure) -> Iterator[str]:
 
 
 def decode_answers(lines: Iterable[str]) -> list[Answer | Failure]:
-    """Return what each task has sent as a whole, in the order of the tasks; other lines are not ours."""
+    """Return the whole answer of each task, in the order of the tasks; lines of other programs are ignored."""
     parts: dict[int, list[str]] = {}
     for line in lines:
         words = line.split()
@@ -113,7 +113,7 @@ def _decode(text: str) -> Answer | Failure:
         return parse_document(_Sent, ANSWER_VERSION, data, clean=_clean).content
     except (ValueError, zlib.error) as error:
         why = f"{_clean(str(error))[:200]}; check that all nodes have the same version of pcocc"
-        return Failure(f"what a node sent about the networks cannot be read: {why}")
+        return Failure(f"a node's answer about the networks cannot be read: {why}")
 
 
 def _clean(text: str) -> str:

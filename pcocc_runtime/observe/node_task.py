@@ -34,12 +34,12 @@ _SSH, _DHCP = 22, 67
 
 
 def check_words(words: Sequence[str]) -> Sequence[str]:
-    """Return them as they are: whoever asks is told what is wrong with them by `operate`."""
+    """Return the words as they are: `operate` itself refuses wrong ones."""
     return words
 
 
 def operate(job: int, _vm: str, words: Sequence[str]) -> int:
-    """Send what this node knows; a failure is sent too, so that it can be told beside what the others say."""
+    """Send what this node knows; a failure is sent too, to be shown beside the other nodes' answers."""
     task = int(os.environ.get("SLURM_PROCID", "0"))
     content: Answer | Failure
     try:
@@ -52,7 +52,7 @@ def operate(job: int, _vm: str, words: Sequence[str]) -> int:
 
 
 def collect_facts(job: int, argv: Sequence[str]) -> Answer:
-    """Return what root's helper wrote about the job here, the devices of its namespace, and what those who are asked say."""
+    """Return this node's part of the job, the devices of its namespace, and who answers in its networks."""
     if argv[:1] not in ([SHOW], [CHECK]) or len(argv) > 2:
         raise RequestError(f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
@@ -78,7 +78,7 @@ def _read_state(job: int, rank: int) -> str:
     try:
         found = decode_state((directory / STATE_FILE).read_text())
     except FileNotFoundError:
-        boots = "unwatched: the process that would tell more has ended" if abandoned else "booting"
+        boots = "unwatched: the process that watches it has ended" if abandoned else "booting"
         return boots if directory.is_dir() else "not started"
     except ValueError as error:
         return f"unknown: {error}"

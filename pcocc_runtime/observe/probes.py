@@ -1,4 +1,4 @@
-"""Who answers: pings, TCP connections and open UDP ports, as an unprivileged user has them."""
+"""Probes that need no privilege: pings, TCP connections and open UDP ports."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def answers_tcp(address: str, port: int, source: str | None = None) -> bool:
 
 
 def find_all(items: Iterable[Item], condition: Callable[[Item], bool]) -> set[Item]:
-    """Return the items for which a condition, which may take its time, is true; many are tried at once."""
+    """Return the items for which a slow condition is true; many are tried at once."""
     every = list(items)
     return {item for item, true in zip(every, ask_all(every, condition), strict=True) if true}
 
 
 def ask_all(items: Sequence[Item], question: Callable[[Item], Answer]) -> list[Answer]:
-    """Return what a function, which may take its time, has for each of the items; many are tried at once."""
+    """Return the result of a slow function for each of the items; many run at once."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(question, items))
 

@@ -23,12 +23,12 @@ def list_clusters(user: str | None, job: str | None) -> list[VirtualCluster]:
         ensure_job_number(job)
     unknown = next((name for name in (user or "").split(",") if name and not name.isdigit() and not accounts.user_exists(name)), None)
     if unknown:
-        raise RequestError(f"there is no user {unknown!r}", "'pcocc ps -a' lists the jobs of all")
+        raise RequestError(f"there is no user {unknown!r}", "'pcocc ps -a' lists the jobs of all users")
     every = list_running(user)
     if job is not None:
         every = tuple(one for one in every if job in (str(one.job), one.label, one.label.partition("_")[0]))
         if not every:
-            raise RequestError(f"no VMs of job {job} run", "the first 'srun --pcocc-vm' in a job boots them; 'pcocc ps' lists yours")
+            raise RequestError(f"job {job} has no running VMs", "the first 'srun --pcocc-vm' in a job boots its VMs; 'pcocc ps' lists yours")
     return [VirtualCluster(one.label, one.name, one.user, one.partition, one.vms, one.used, one.nodes) for one in every]
 
 

@@ -9,6 +9,7 @@ from pcocc_runtime.qemu import slots
 from pcocc_runtime.qemu.disks import Disk, escape, first_partition, machine_kind, plan_disks
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+KVM_SET = 1  # the number that a descriptor of /dev/kvm has among QEMU's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class VmPlan:
     display_path: str = ""
     nic_model: str = "virtio-net-pci"
     custom_args: tuple[str, ...] = ()
+    kvm_fd: int | None = None
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
@@ -93,6 +95,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
     return [
         plan.qemu,
         *_identity(plan),
+        *_accelerator(plan),
         *_machine(plan),
         *_monitors(plan),
         *_console(plan),
@@ -116,14 +119,21 @@ def _identity(plan: VmPlan) -> list[str]:
     ]  # fmt: skip
 
 
+def _accelerator(plan: VmPlan) -> list[str]:
+    if plan.accel != "kvm":
+        return ["-accel", "tcg,thread=multi,tb-size=64"]
+    if plan.kvm_fd is None:
+        return ["-accel", "kvm"]
+    return ["-add-fd", f"fd={plan.kvm_fd},set={KVM_SET}", "-accel", f"kvm,device=/dev/fdset/{KVM_SET}"]
+
+
 def _machine(plan: VmPlan) -> list[str]:
-    accel = "kvm" if plan.accel == "kvm" else "tcg,thread=multi,tb-size=64"
     model = plan.cpu_model or ("host" if plan.accel == "kvm" else "qemu64")
     vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""  # others have no such port
     shared = ",memory-backend=ram" if plan.filesystems else ""
     return [
         *_shared_memory(plan),
-        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{shared}", "-accel", accel, "-cpu", model,
+        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{shared}", "-cpu", model,
         "-smp", f"cpus={plan.cpus}", "-m", f"size={plan.memory}M", "-rtc", "base=utc,driftfix=slew",
     ]  # fmt: skip
 
@@ -140,7 +150,7 @@ def _monitors(plan: VmPlan) -> list[str]:
 
 
 def _console(plan: VmPlan) -> list[str]:
-    console = f"socket,id=console,path={escape(plan.console_path)},server=on,wait=off,logfile={escape(plan.console_log)},logappend=off"
+    console = f"socket,id=console,path={escape(plan.console_path)},server=on,wait=off,logfile={escape(plan.console_log)},logappend=on"
     return ["-chardev", console, "-serial", "chardev:console"]
 
 

@@ -74,8 +74,8 @@ def parse_message(line: bytes | None) -> Message | Unreadable:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):
-        return Unreadable("a line that is no JSON")
-    return message if isinstance(message, dict) else Unreadable("a line that is no mapping")
+        return Unreadable("a line that is not JSON")
+    return message if isinstance(message, dict) else Unreadable("a line that is not a mapping")
 
 
 def render_command(name: str, arguments: Mapping[str, Any] | None = None, id: str | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""A large local file copied in one go: the kernel copies, one thread computes the sum, one has it written to disk meanwhile."""
+"""Copies a large local file: the kernel copies, while one thread computes the sum and another has it written to disk."""
 
 from __future__ import annotations
 

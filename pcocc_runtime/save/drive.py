@@ -33,8 +33,8 @@ def copy_drive(vm: SavedVm, index: int, link: SaverConnection, layer: Path, safe
     except PcoccError as error:
         link.command("query-status")  # NodeError when the VM has ended
         raise NodeError(
-            f"drive {index} of {vm.name} could not be read to its end: {error.message}",
-            f"when the guest wrote more meanwhile than {vm.facts.scratch} has room for, free some, or save when it writes less",
+            f"drive {index} of {vm.name} could not be read completely: {error.message}",
+            f"if the guest overwrote more during the save than fits into {vm.facts.scratch}, free space there or save when it writes less",
         ) from None
 
 

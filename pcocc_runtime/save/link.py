@@ -33,7 +33,7 @@ class SaverConnection:
             self._next(TURN_SECONDS)
         except TimeoutError:
             self._socket.close()
-            raise RequestError(f"another save of {vm} is under way, or about to end", "try again when it has ended") from None
+            raise RequestError(f"another save of {vm} is in progress", "try again when it is done") from None
         except FileNotFoundError:
             self._socket.close()
             raise NodeError(f"{vm} is not up yet", "try again in a moment") from None
@@ -48,7 +48,7 @@ class SaverConnection:
         """Return what QEMU answers; NodeError when it refuses."""
         answer = self._talk(Command(name, arguments))
         if answer.error is not None:
-            raise NodeError(f"{self.vm}'s QEMU refuses {name}: {answer.error}")
+            raise NodeError(f"the QEMU of {self.vm} refuses {name}: {answer.error}")
         return answer.message.get("return")
 
     def tell_frozen(self, frozen: bool) -> None:
@@ -72,7 +72,7 @@ class SaverConnection:
             return f"not done after {seconds:.0f} s"
         except OSError:
             return None
-        return answer.error if isinstance(answer, Outcome) else f"its keeper says {answer}"
+        return answer.error if isinstance(answer, Outcome) else f"its keeper answers {answer}"
 
     def _talk(self, command: Command) -> Reply:
         self._send(command)
@@ -83,7 +83,7 @@ class SaverConnection:
         except OSError:
             raise self._ended() from None
         if not isinstance(answer, Reply):
-            raise NodeError(f"{self.vm}'s keeper did not answer {command.execute}, but says {answer}")
+            raise NodeError(f"the keeper of {self.vm} answered {command.execute} by {answer}")
         return answer
 
     def _send(self, request: Request) -> None:
@@ -104,7 +104,7 @@ class SaverConnection:
         try:
             return decode_answer(self._heard.pop(0))
         except ValueError as error:
-            raise NodeError(f"what {self.vm}'s keeper says cannot be read: {error}") from None
+            raise NodeError(f"the answer of {self.vm}'s keeper cannot be read: {error}") from None
 
     def _ended(self) -> NodeError:
         return NodeError(f"{self.vm} has ended", "nothing was saved; existing revisions are unchanged")

@@ -55,7 +55,7 @@ def on_scratch(vm: SavedVm) -> Iterator[None]:
     except OSError as error:
         scratch = vm.facts.scratch
         raise NodeError(
-            f"{vm.name} cannot be saved, which needs some room in the job's scratch directory {scratch}: {error.strerror}",
+            f"{vm.name} cannot be saved without some room in the job's scratch directory {scratch}: {error.strerror}",
             f"see 'df {scratch}' on the VM's node, and free some there",
         ) from None
 
@@ -68,7 +68,7 @@ def frozen(vm: SavedVm, link: SaverConnection, safe: bool, note: Note) -> Iterat
     except NodeError as error:
         if safe:
             raise NodeError(f"the file systems of {vm.name} cannot be frozen: {error}", _AGENT_HINT) from None
-        note(f"the file systems of {vm.name} were not frozen, so what its programs had not yet written is not saved: {error}")
+        note(f"the file systems of {vm.name} were not frozen, so what its programs had not yet written to disk is not saved: {error}")
         yield
         return
     with agent:
@@ -86,7 +86,7 @@ def frozen(vm: SavedVm, link: SaverConnection, safe: bool, note: Note) -> Iterat
             thawed = thaw(vm, agent)
             link.tell_frozen(False)
         if count and not thawed:
-            reason = f"the file systems of {vm.name} were thawed by somebody else before the disk was saved"
+            reason = f"the file systems of {vm.name} were thawed by another program before the disk was saved"
             if safe:
                 raise NodeError(reason, "try again")
             note(reason)
@@ -98,12 +98,12 @@ def thaw(vm: SavedVm, agent: Agent) -> int:
         return agent.thaw()
     except NodeError as error:  # our connection ends with the word 'frozen', upon which the keeper sends this again
         raise NodeError(
-            f"the file systems of {vm.name} may still be frozen, nothing is saved: {error}",
-            "they thaw when the agent answers, or with fsfreeze --unfreeze in the guest",
+            f"the file systems of {vm.name} may still be frozen, and nothing was saved: {error}",
+            "they are thawed as soon as the agent answers; 'fsfreeze --unfreeze' in the guest does it at once",
         ) from None
 
 
-_AGENT_HINT = "qemu-guest-agent must be installed in the image and run; without --safe the disk is saved as after a power failure"
+_AGENT_HINT = "install qemu-guest-agent in the image, and have it run; without --safe the disk is saved as it would be after a power failure"
 
 
 def open_agent(vm: SavedVm, link: SaverConnection) -> Agent:

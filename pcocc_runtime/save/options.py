@@ -1,4 +1,4 @@
-"""What a save can be told: the same words for `pcocc save` and for the task it starts."""
+"""The options of a save, which `pcocc save` and the task that it starts share."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ def _number(text: str) -> int:
 
 def one_name(name: str) -> errors.RequestError:
     """Return the refusal to save several VMs under one name."""
-    return errors.RequestError(f"several VMs cannot be saved as one image {name[:80]!r}", "save one VM, or leave -d away")
+    return errors.RequestError(f"several VMs cannot be saved as one image {name[:80]!r}", "save one VM, or leave out -d")

@@ -33,7 +33,7 @@ MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """What is asked of a save: a new image's name, or None for a revision of the VM's; the drive's number; how."""
+    """What a save is to do: the name of a new image, or None for a revision of the VM's own; the drive's number; and how."""
 
     dest: str | None = None
     drive: int = 0
@@ -73,7 +73,7 @@ def save_vm(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], progress: Pro
                 take_snapshot(vm, link, wish.safe, progress, note)
                 digest, left = copy_disk(vm, target, layer, progress, lambda: link.finish(MERGE_SECONDS))
         if left:
-            note(f"{vm.name}'s disk is not yet as it was, which is tried again every {MERGE_AGAIN:.0f} s: {left}")
+            note(f"the second layer of {vm.name}'s disk could not be merged yet, which is tried again every {MERGE_AGAIN:.0f} s: {left}")
         size = layer.stat().st_blocks * 512
         model = target.origin or target.parent
         one = writing.add_revision(
@@ -105,7 +105,7 @@ def ensure_savable(vm: SavedVm, wish: SaveOptions, note: Note) -> None:
         raise RequestError(f"{shown} is shared by VMs (mmp: cluster), and a save would miss what the others write",
                            "save it from a job in which one VM has it, with mmp: yes")  # fmt: skip
     if vm.facts.disks[drive].mmp == "no":
-        note(f"{shown} is not protected (mmp: no): if another VM writes to it now, what is saved is of no use")
+        note(f"{shown} is not protected (mmp: no): if another VM writes to it now, the saved image is useless")
 
 
 def choose_target(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], note: Note) -> Target:
@@ -116,16 +116,16 @@ def choose_target(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], note: N
         repo = references.choose_repo(every, reference.repo)
         writing.ensure_new(repo, reference.name)
         if vm.facts.origin is None and not wish.full and not lasting:
-            note(f"the image {vm.facts.image} is in no repository: all of the disk is saved")
+            note(f"the image {vm.facts.image} is not in a repository, so all of the disk is saved")
         name, older = reference.name, None
     elif lasting:
         raise RequestError(
-            f"drive {wish.drive} of {vm.name} is the persistent drive {vm.disk(wish.drive)}, a revision of no image",
-            "say what to call the new image: -d NAME",
+            f"drive {wish.drive} of {vm.name} is the persistent drive {vm.disk(wish.drive)}, which belongs to no image",
+            "name the new image with -d NAME",
         )
     elif vm.facts.origin is None:
         raise RequestError(
-            f"{vm.name} runs from the file {vm.facts.image}, which is in no repository", "say what to call the new image: -d NAME"
+            f"{vm.name} runs from the file {vm.facts.image}, which is not in a repository", "name the new image with -d NAME"
         )
     elif origin is None:
         raise RequestError(
@@ -172,7 +172,7 @@ def find_layers(vm: SavedVm, every: Sequence[Repo]) -> Found:
 
 
 def ensure_room(vm: SavedVm, drive: int, work: WorkDirectory, target: Target) -> None:
-    """Raise RequestError before anything is done when the repository cannot have what is to be saved."""
+    """Raise RequestError, before anything is done, when the repository cannot store what is to be saved."""
     try:
         needed = vm.disk(drive).stat().st_blocks * 512
     except OSError as error:

@@ -37,10 +37,6 @@ def check_words(words: Sequence[str]) -> SaveOptions:
 def operate(job: int, vm: str, options: SaveOptions) -> int:
     """Save the VM, which runs on this node."""
     with terminal.Meter() as meter:
-        found, size = save_vm(read_vm(vm, Path(naming.job_dir(job) / vm)), options, load_own_repos(), meter.begin, _note)
+        found, size = save_vm(read_vm(vm, Path(naming.job_dir(job) / vm)), options, load_own_repos(), meter.begin, meter.note)
     sys.stdout.write(f"saved {vm} as {found.reference} ({render_size(size)})\n")
     return 0
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(f"pcocc: note: {errors.one_line(text)}\n")

@@ -154,6 +154,8 @@ def type_name(value: Any) -> str:
 def mismatch(node: Node, expected: str, hint: str | None = None) -> ConfigError:
     """Return the error for a value of the wrong type."""
     shown = f" {node.raw!r}" if node.raw else ""
+    if node.value is None and node.raw == "~":
+        hint = "a bare ~ is YAML's word for nothing: write '~' in quotes for your home directory"
     return node.error(f"expected {expected}, found {type_name(node.value)}{shown}", hint)
 
 

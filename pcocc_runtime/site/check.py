@@ -11,6 +11,7 @@ from pcocc_runtime.images import references
 from pcocc_runtime.networks.settings import find_network_notes
 from pcocc_runtime.settings import checks, directories
 from pcocc_runtime.settings.checks import Problems
+from pcocc_runtime.settings.numbers import find_number_notes
 from pcocc_runtime.site.limits import check_limits
 from pcocc_runtime.site.policy import Policy, parse_policy
 from pcocc_runtime.site.resource_sets import ResourceSet
@@ -34,6 +35,7 @@ def find_set(site: Site, chosen: Resolved) -> ResourceSet:
     return site.all_sets[name]
 
 
+_FILES = ("pcocc", "networks", "resources", "repos", "policy")  # templates have their places themselves
 Error = TypeVar("Error", bound=PcoccError)
 
 
@@ -69,6 +71,8 @@ def load_everything(confdir: str) -> Everything:
         *directories.find_misnamed(confdir),
         *find_network_notes(directories.read_tree(f"{confdir}/networks.yaml", [])),
         *_find_strangers(site, f"{confdir}/resources.yaml"),
+        *(note for name in _FILES for note in find_number_notes(directories.read_tree(f"{confdir}/{name}.yaml", []))),
+        *(note for one in every.values() for note in find_number_notes(one.node)),
     ]
     return Everything(site, every, policy, tuple(problems), tuple(notes))
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 
 from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.slurm.configuration import Place, parse_places
 from pcocc_runtime.slurm.text import (
     JobFacts,
     Listed,
     Running,
     Step,
     field_of,
+    parse_controller,
     parse_job,
+    parse_launch_seconds,
     parse_listed,
+    parse_presence,
     parse_running,
+    parse_slurmd_version,
     parse_steps,
 )
 from pcocc_runtime.system import process
@@ -34,6 +38,26 @@ def read_boot_steps(job: int) -> tuple[Step, ...]:
         return parse_steps(process.run(["scontrol", "--oneliner", "show", "step", str(job)]))
     except NodeError:
         return ()
+
+
+def is_step_whole(job: int, step: Step) -> bool | None:
+    """Tell whether a step of the caller's job has its slurmstepd on all its nodes, None when Slurm does not say."""
+    argv = ["sstat", "--noheader", "--parsable2", "--pidformat", f"--jobs={job}.{step.name.rpartition('.')[2]}"]
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return parse_presence(done.stdout, done.stderr)
+
+
+def list_nodes(text: str) -> list[str]:
+    """Return the names in a list of nodes such as n[1-3]."""
+    return process.run(["scontrol", "show", "hostnames", text]).split()
+
+
+def read_launch_seconds() -> float:
+    """Return how long an srun waits for its nodes to begin with a step."""
+    return parse_launch_seconds(process.run(["scontrol", "show", "config"]))
 
 
 def cancel_step_of(job: int, pid: int) -> None:
@@ -71,9 +95,8 @@ def list_running(user: str | None) -> tuple[Listed, ...]:
 
 def read_controller() -> str | None:
     """Return the IPv4 address of the first slurmctld's host, None when it cannot be found out."""
-    shown = process.run(["scontrol", "show", "config"])
-    match = re.search(r"^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", shown, re.MULTILINE)
-    return resolve_host(match[2] or match[1]) if match else None
+    host = parse_controller(process.run(["scontrol", "show", "config"]))
+    return resolve_host(host) if host else None
 
 
 def resolve_host(name: str) -> str | None:
@@ -82,3 +105,23 @@ def resolve_host(name: str) -> str | None:
         return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
         return None
+
+
+def read_settings() -> str:
+    """Return all that slurmctld says of its settings, for configuration.py to parse; NodeError when it does not answer."""
+    return process.run(["scontrol", "show", "config"], hint="is slurmctld up? try `scontrol ping`")
+
+
+def list_places() -> list[Place]:
+    """Return the nodes of all partitions, each once; NodeError when slurmctld does not answer."""
+    shown = process.run(["sinfo", "--noheader", "--all", "--Node", "--format=%N %P"], hint="is slurmctld up? try `scontrol ping`")
+    return parse_places(shown)
+
+
+def read_slurmd_version() -> str | None:
+    """Return the release of the slurmd that runs on this node, None when it does not answer."""
+    try:
+        shown = process.run(["scontrol", "show", "slurmd"])
+    except NodeError:
+        return None
+    return parse_slurmd_version(shown)

@@ -60,6 +60,21 @@ def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in _KEPT or not _is_slurms(name)}
 
 
+_ALLOCATE_SECONDS = 20  # for a node that is not busy
+_NODE_MINUTES = 15  # the time limit of such a job
+
+
+def run_on_node(node: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a job of one task on a node, options of srun first, to its end; one that does not start soon is given up."""
+    argv = [
+        "srun", f"--nodelist={node}", "--nodes=1", "--ntasks=1", f"--immediate={_ALLOCATE_SECONDS}", f"--time={_NODE_MINUTES}",
+        "--job-name=pcocc-node-check", "--quiet", *words,
+    ]  # fmt: skip
+    return subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=_clean_environment(), cwd="/", check=False
+    )  # fmt: skip
+
+
 _SPREAD = (
     f"d={wire.RUN_DIR}/$1/$2; "
     '[ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/$4.new && mv $d/$4.new $d/$4'

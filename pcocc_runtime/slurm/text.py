@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcocc_runtime.documents.wire import BOOT_STEP
@@ -48,11 +49,12 @@ def mebibytes(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A running boot step as `JOB.STEP`, and the srun that started it."""
+    """A running boot step as `JOB.STEP`, the srun that started it, and its nodes as Slurm writes a list."""
 
     name: str
     host: str
     pid: int
+    nodes: str = ""
 
     def is_of(self, pid: int, host: str) -> bool:
         """Tell whether the srun with this pid on this host, whose name may have a domain, started the step."""
@@ -65,9 +67,79 @@ def parse_steps(text: str) -> tuple[Step, ...]:
     for line in text.splitlines():
         fields = dict(re.findall(r"(\S+?)=(\S*)", line))
         host, _, pid = fields.get("SrunHost:Pid", "").partition(":")
-        if fields.get("Name") == BOOT_STEP and pid.isdigit():
-            found.append(Step(fields["StepId"], host, int(pid)))
+        if fields.get("Name") == BOOT_STEP and pid.isdecimal() and len(pid) < 10:
+            found.append(Step(fields["StepId"], host, int(pid), fields.get("NodeList", "")))
     return tuple(found)
+
+
+def parse_presence(output: str, complaints: str) -> bool | None:
+    """Tell from what `sstat --pidformat` has written whether a step has its slurmstepd on all its nodes; None when it does not say.
+
+    It writes a line for each node, but nothing at all when one of them knows no such step.
+    """
+    if re.search(r"(?m)^[^|\n]+\|[^|\n]+\|", output):
+        return True
+    return None if complaints.strip() else False
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """Tasks on a node, such as 0,2-3, that were killed."""
+
+    node: str
+    tasks: str
+
+
+# what Slurm says when a step ends with its job, as every boot step does
+_STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
+_TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
+# what it says of a task or node that did not get as far as a VM
+_LOST = re.compile(r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create step|Node failure)")
+_ROUTINE = re.compile(r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit code \d+))")
+
+
+def parse_killed(line: str) -> Killed | None:
+    """Return the tasks that a line of srun's stderr says were killed, None when it says something else."""
+    killed = _TASK_KILLED.match(line)
+    return Killed(killed[1], killed[2]) if killed else None
+
+
+def is_step_end(line: str) -> bool:
+    """Tell whether a line of srun's stderr says that the step ends by somebody's wish."""
+    return _STEP_ENDS.search(line) is not None
+
+
+def is_loss(line: str) -> bool:
+    """Tell whether a line of srun's stderr says that a task has ended, or that a node has not begun with the step."""
+    return _LOST.match(line) is not None
+
+
+def is_routine(line: str) -> bool:
+    """Tell whether a line of srun's stderr is no news when VMs end."""
+    return is_step_end(line) or _ROUTINE.match(line) is not None
+
+
+def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
+    """Return the nodes, as far as known, where lines of slurmstepd and srun say that a program is missing; None when it is not.
+
+    The exit status of a task that could not be executed is its errno (2 is ENOENT).
+    """
+    missing = f"execve(): {program}: No such file or directory"
+    if not any(missing in line for line in lines):
+        return None
+    started = re.compile(r"srun: error: (\S+): tasks? [0-9,-]+: Exited with exit code 2$")
+    return {match[1] for line in lines if (match := started.match(line))}
+
+
+def parse_controller(shown: str) -> str | None:
+    """Return the address, or else the name, of the first slurmctld's host in `scontrol show config`."""
+    match = re.search(r"(?m)^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", shown)
+    return match and (match[2] or match[1])
+
+
+def parse_launch_seconds(shown: str) -> float:
+    """Return how long an srun waits for its nodes to begin with a step, a prolog included, from `scontrol show config`."""
+    return float(sum(int(one) for one in re.findall(r"(?m)^(?:BatchStartTimeout|MessageTimeout)\s*=\s*(\d+)", shown)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +199,9 @@ def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
         if label in boots:
             found.append(Listed(int(job), label, user, partition, used, name, *boots[label]))
     return tuple(sorted(found, key=lambda one: one.job))
+
+
+def parse_slurmd_version(shown: str) -> str | None:
+    """Return the release in what `scontrol show slurmd` prints, None when it names none."""
+    found = re.search(r"(?m)^Version\s*=\s*(\S+)", shown)
+    return found[1] if found else None

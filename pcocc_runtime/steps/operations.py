@@ -33,7 +33,7 @@ OPERATIONS = {
 
 
 def run_operation(argv: Sequence[str]) -> int:
-    """Be the task: run the operation that `argv` begins with; the return value is the task's exit status."""
+    """Run, as the task, the operation that `argv` begins with; return the task's exit status."""
     verb, vm = argv[0], os.environ.get(ENV_VM_NAME, "")
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda number, _frame: _stop(verb, vm, number))
@@ -58,7 +58,7 @@ def _stop(verb: str, vm: str, number: int) -> NoReturn:
 
 def _run(verb: str, words: Sequence[str], vm: str) -> int:
     if verb not in OPERATIONS:
-        known = f"there are: {', '.join(OPERATIONS)}; a program of that name is run by its path"
+        known = f"the operations are {', '.join(OPERATIONS)}; run a program of that name by its path"
         raise errors.RequestError(f"{verb} is not a VM operation", known)
     operation = OPERATIONS[verb]
     module: Any = importlib.import_module(operation.module)
@@ -92,8 +92,8 @@ def _find_node(job: int, vm: str) -> str:
     except ValueError as error:
         raise errors.NodeError(str(error), "check that all nodes have the same version of pcocc") from None
     if members is None:
-        raise errors.NodeError(f"the VMs of job {job} are not running on this node", "they have ended, or are about to boot")
+        raise errors.NodeError(f"the VMs of job {job} are not running on this node", "they have ended, or are still to be booted")
     node = members.find_node(int(vm[2:]))
     if node is None:
-        raise errors.NodeError(f"it is not known on which node {vm} runs")
+        raise errors.NodeError(f"the node of {vm} is not known")
     return node

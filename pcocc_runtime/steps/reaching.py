@@ -1,4 +1,4 @@
-"""Reaching a VM: where it is, whether it is still there, and how the task logs in once it answers."""
+"""How a task reaches its VM: where the VM is, whether it still runs, and how to log in once it answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AttachError(Exception):
 
 
 def cut_off(vm: str) -> AttachError:
-    """Return what to say when nothing of the job is left on this node."""
+    """Return the error for a job that has nothing left on this node."""
     return AttachError(
         f"pcocc: error: {vm} cannot be reached from {os.environ.get('SLURMD_NODENAME', 'this node')}: the job's VMs there have ended\n"
         "hint: the srun that booted the VMs has told why, and 'pcocc ps -l' does; start the step on the VMs that are left, or a new job"
@@ -47,7 +47,7 @@ class StepVm:
         address, user = address_of(members.networks, self.rank), members.find_user(self.rank)
         if address is None:
             raise AttachError(
-                f"pcocc: error: {name} has no L3 network, and commands reach a VM by one\n"
+                f"pcocc: error: {name} has no L3 network, which commands need to reach it\n"
                 "hint: give its template a resource set with an Ethernet network of network-layer L3"
             )
         if user is None:
@@ -58,7 +58,7 @@ class StepVm:
         self.token = task_token(*(os.environ[f"SLURM_{name}"] for name in ("JOB_ID", "STEP_ID", "PROCID")))
 
     def answers(self) -> bool:
-        """Tell whether its sshd does."""
+        """Tell whether its sshd answers."""
         try:
             with socket.create_connection((self.address, 22), timeout=2) as connection:
                 return connection.recv(4) == b"SSH-"
@@ -139,7 +139,7 @@ class OwnLogin:
     control = "none"
 
     def tell_done(self) -> None:
-        """Nobody has to know."""
+        """Do nothing: no other process has to be told."""
 
 
 if TYPE_CHECKING:

@@ -6,18 +6,22 @@ what it takes is added to every `srun --pcocc-vm`. How the VM is reached is in s
 
 from __future__ import annotations
 
+import json
 import os
 import select
+import shlex
 import signal
 import sys
 import time
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.members import MEMBERS_FILE, decode_members
 from pcocc_runtime.documents.reach import render_ports
 from pcocc_runtime.documents.record import TYPE_CHECKING
-from pcocc_runtime.guest.script import render_command, render_signal, select_environment
+from pcocc_runtime.guest.environment import find_changes, plan_batch_environment, plan_environment
+from pcocc_runtime.guest.script import render_command, render_signal
 from pcocc_runtime.guest.ssh import ssh_argv
+from pcocc_runtime.steps.environment import take_environment_before
 from pcocc_runtime.steps.reaching import Approach, AttachError, StepVm, cut_off, job_directory
 from pcocc_runtime.steps.signals import Signals, ignore
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pcocc_runtime.documents.members import Members
+    from pcocc_runtime.guest.environment import GuestEnvironment
     from pcocc_runtime.steps.reaching import Login
 
 __all__ = ["AttachError", "Session", "find_members", "read_cluster"]
@@ -67,7 +72,7 @@ def find_members(directory: str) -> Members | None:
     try:
         with open(f"{directory}/{MEMBERS_FILE}") as stream:
             return decode_members(stream.read())
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # root makes the directory, and gives it away when all else is there
         return None
 
 
@@ -99,7 +104,11 @@ class GuestCommand:
     def run(self, argv: Sequence[str], script: bool) -> int:
         """Run it, or this node's script; return its exit status. AttachError when the VM ends before."""
         try:
-            return self._run_script(self._script(self._stage_batch(argv) if script else argv))
+            if script:
+                return self._run_script(self._script(self._stage_batch(argv), called="slurm_script"))
+            if os.environ.get(wire_steps.ENV_STEP_BCAST):
+                argv = self._stage_file(argv)
+            return self._run_script(self._script(argv))
         finally:
             self.take_complaint()
 
@@ -120,19 +129,26 @@ class GuestCommand:
                 return status  # the command's own 255
             raise AttachError(f"pcocc: error: {self.vm.name} on {self.vm.node}: {complaint}")
 
-    def _script(self, argv: Sequence[str]) -> str:
-        vm, vms = self.vm, self.vm.members.vms
-        environ = select_environment(os.environ)
-        environ |= {
+    def _environment(self) -> GuestEnvironment:
+        before, vm, vms = take_environment_before(), self.vm, self.vm.members.vms
+        environment = plan_environment(before, os.environ, os.environ.get(wire_steps.ENV_STEP_EXPORT))
+        if wire_steps.ENV_BATCH_ENVIRON in os.environ:
+            script, removed = json.loads(os.environ[wire_steps.ENV_BATCH_ENVIRON])
+            environment = plan_batch_environment(environment, script, removed, find_changes(before, os.environ))
+        ours = {
             wire.ENV_VM_NAME: vm.name,
             "PCOCC_VM_RANK": str(vm.rank),
             "PCOCC_NODELIST": f"vm[0-{vms - 1}]" if vms > 1 else "vm0",
             "PCOCC_HOSTFILE": "/etc/pcocc/hostfile",
             "PCOCC_HOST_PORTS": render_ports(vm.members.ports, vm.rank, vm.node),
         }
+        return environment._replace(settings={**environment.settings, **ours})
+
+    def _script(self, argv: Sequence[str], called: str = "") -> str:
         umask = os.umask(0)
         os.umask(umask)
-        script = render_command(argv, environ, os.getcwd(), umask, vm.token, guarded=self.login.guarded)
+        environment = self._environment()
+        script = render_command(argv, environment, os.getcwd(), umask, self.vm.token, guarded=self.login.guarded, called=called)
         return script if len(os.fsencode(script)) <= LONGEST_COMMAND else self._stage(script, "command")
 
     def _stage_batch(self, argv: Sequence[str]) -> list[str]:
@@ -148,28 +164,42 @@ class GuestCommand:
         path = f"/tmp/pcocc-{self.vm.token}-{name}"
         text = f"rm -f {path}\n{text}" if call else text
         command = f"umask 077; rm -f {path}; cat >{path} && chmod 700 {path}"
-        while self._ssh(command, text.encode(errors="surrogateescape")) != 0:
+        while self._ssh(command, _file_of(text)) != 0:
             self.reach.raise_if_over(self.take_complaint() or "the guest's /tmp cannot be written")
             time.sleep(0.3)  # as in _run_script
         return f". {path}" if call else path
 
-    def _ssh(self, script: str, data: bytes | None = None) -> int:
-        """Run one ssh; signals that arrive meanwhile go to the command in the guest."""
-        stdin = None
-        if data is not None:
-            reader, writer = os.pipe()
-            stdin = os.fdopen(writer, "wb")
-        argv = self._ssh_argv(script, terminal=data is None and os.isatty(0))
+    def _stage_file(self, argv: Sequence[str]) -> list[str]:
+        """Copy the file that srun has copied to this node (--bcast) to its place in the guest; return the command."""
+        path = argv[0]
+        if path.endswith("/"):  # as slurmstepd completes it (slurmstepd/task.c)
+            step = ".".join(os.environ[f"SLURM_{name}_ID"] for name in ("JOB", "STEP"))
+            path += f"slurm_bcast_{step}_{os.environ['SLURMD_NODENAME']}"
+        new = shlex.quote(f"{path}.{self.vm.token}")
+        try:
+            mode = os.stat(path).st_mode & 0o777
+            command = (
+                f"umask 077; mkdir -p {shlex.quote(os.path.dirname(path) or '.')} && "
+                f"cat >{new} && chmod {mode:o} {new} && mv -f {new} {shlex.quote(path)}"
+            )
+            while status := self._ssh(command, os.open(path, os.O_RDONLY | os.O_CLOEXEC)):
+                complaint = self.take_complaint()
+                if status != 255:
+                    raise AttachError(f"pcocc: error: {path}, the file of --bcast, cannot be written in {self.vm.name}")
+                self.reach.raise_if_over(complaint or "its connection ends at once")
+                time.sleep(0.3)  # as in _run_script
+        except OSError as error:
+            raise AttachError(f"pcocc: error: the file of --bcast cannot be read on this node: {error}") from None
+        return [path, *argv[1:]]
+
+    def _ssh(self, script: str, source: int | None = None) -> int:
+        """Run one ssh, which reads from a descriptor of its own or from the task's input; signals go to the command in the guest."""
+        argv = self._ssh_argv(script, terminal=source is None and os.isatty(0))
         child = os.fork()
         if child == 0:
-            exec_ssh(argv, reader if data is not None else None)
-        if stdin is not None:
-            os.close(reader)
-            try:
-                stdin.write(data or b"")
-                stdin.close()
-            except BrokenPipeError:
-                pass
+            exec_ssh(argv, source)
+        if source is not None:
+            os.close(source)
         return self._await(child)
 
     def _ssh_argv(self, script: str, terminal: bool = False) -> list[str]:
@@ -217,6 +247,14 @@ class GuestCommand:
         except OSError:
             return ""
         return " ".join(lines).strip()
+
+
+def _file_of(text: str) -> int:
+    fd = os.memfd_create("pcocc-text")
+    with open(fd, "wb", closefd=False) as stream:
+        stream.write(text.encode(errors="surrogateescape"))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def exec_ssh(argv: Sequence[str], stdin: int | None) -> None:

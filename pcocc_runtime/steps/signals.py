@@ -1,11 +1,14 @@
-"""Signals of a step's task: they are the guest's command's."""
+"""Signals that a step's task receives are passed on to its command in the guest."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
+FORWARDED = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT,
+    signal.SIGABRT, signal.SIGURG, signal.SIGXCPU, signal.SIGTSTP, signal.SIGCONT,
+)  # fmt: skip
 
 
 class Signals:
@@ -13,6 +16,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.arrived: list[int] = []
+        self.stopped = False
         self.wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in FORWARDED:
@@ -27,7 +31,10 @@ class Signals:
         """Return the names, without SIG, of those that have arrived."""
         names = []
         while self.arrived:
-            names.append(signal.Signals(self.arrived.pop(0)).name.removeprefix("SIG"))
+            number = self.arrived.pop(0)
+            if number != signal.SIGCONT or self.stopped:  # scancel sends one before each SIGTERM, which few need
+                names.append(signal.Signals(number).name.removeprefix("SIG"))
+            self.stopped = number == signal.SIGTSTP or (self.stopped and number != signal.SIGCONT)
         return names
 
 

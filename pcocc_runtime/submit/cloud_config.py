@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from pcocc_runtime.settings import checks
+from pcocc_runtime.submit.cloud_users import Names, find_lockout
+from pcocc_runtime.submit.fault import YAML_HINT, Fault
 
 HEADER = "#cloud-config"
-# how other user-data begins, in small letters: cloud-init's (handlers.INCLUSION_TYPES_MAP), JSON, PowerShell
-_OTHER_HEADERS = (
-    "#include", "#!", "#part-handler", "#cloud-boothook", "#cloud-config-archive", "#cloud-config-jsonp",
-    "## template: jinja", "text/x-shellscript-per-", "{", "#ps1",
-)  # fmt: skip
-_MIME_HEAD = 4096  # where cloud-init looks for the mark of a MIME message
-# keys that are cloud-init's and hardly another reader's: a mapping that has one was meant as a cloud-config
-_TELLTALE = frozenset({
-    "apt", "bootcmd", "chpasswd", "package_update", "package_upgrade", "packages", "runcmd",
-    "ssh_authorized_keys", "ssh_pwauth", "users", "write_files", "yum_repos",
-})  # fmt: skip
-NO_TEXT = re.compile(r"([0-9.]+|True|False) is not of type 'string'")
-QUOTES = "put that value in quotes: YAML takes a bare 0644 for a number, and a bare yes for true"
-_YAML_HINT = "indent with spaces, put a space after each colon, and quote text that holds ':', '#', '{' or '%'"
-
-
-class Fault(NamedTuple):
-    """What is wrong with a cloud-config, what to do about it, and the keys that lead to it."""
-
-    message: str
-    hint: str
-    keys: tuple[str | int, ...] = ()
+# lists that cloud-init's modules fail on as a whole for one wrong entry (util.shellify, cc_write_files.py, cc_mounts.py), and which
+# pcocc's own entries are part of
+_COMMANDS = ((str, list, type(None)), "commands, each a text or a list of words")
+_LISTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "bootcmd": _COMMANDS,
+    "runcmd": _COMMANDS,
+    "write_files": ((dict,), "mappings, such as {path: /etc/motd, content: hello}"),
+    "mounts": ((object,), "lists, such as [data, /data, virtiofs]"),
+}
+_STAGES = ("cloud_init_modules", "cloud_config_modules", "cloud_final_modules")
+_NEEDED_MODULES = ("users_groups", "ssh")
 
 
 def parse_cloud_config(text: str) -> tuple[Any, Fault | None]:
@@ -39,14 +29,14 @@ def parse_cloud_config(text: str) -> tuple[Any, Fault | None]:
 
     try:
         tree = yaml.safe_load(text)
-    except yaml.constructor.ConstructorError:
-        return None, None  # a tag that we do not know: of that cloud-init itself speaks
     except yaml.YAMLError as error:
-        return None, Fault(_explain(error, text), _YAML_HINT)
+        return None, Fault(_explain(error, text), _hint(error))
     except ValueError as error:  # a date such as 2001-99-99
         return None, Fault(f"it is not valid YAML: {error}", "put that value in quotes")
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:  # PyYAML's, of values such as !!timestamp x
+        return None, Fault(f"it is not valid YAML: {error}", YAML_HINT)
     except RecursionError:
-        return None, Fault("its lists and mappings are nested too deeply", _YAML_HINT)
+        return None, Fault("its lists and mappings are nested too deeply", YAML_HINT)
     if tree is None or isinstance(tree, dict):
         return tree, None
     kind = "a list" if isinstance(tree, list) else checks.type_name(tree)
@@ -61,7 +51,15 @@ def _explain(error: Any, text: str) -> str:
     return f"it is not valid YAML in line {line + 1}: {' '.join(filter(None, said))}"
 
 
-def find_merge_obstacle(tree: object) -> Fault | None:
+def _hint(error: Any) -> str:
+    if "could not determine a constructor for the tag" in str(error):
+        return "put that value in quotes, or leave its tag, the word that begins with '!', out: cloud-init knows YAML's own only"
+    if "unacceptable character #xdc" in str(error):  # half a surrogate pair: a byte that was no UTF-8
+        return "encode that part of the MIME message as base64: cloud-init reads letters that are not ASCII wrong otherwise"
+    return YAML_HINT
+
+
+def find_merge_obstacle(tree: object, names: Names = Names()) -> Fault | None:  # noqa: B008  (it cannot be changed)
     """Return why no command could run in a VM with this cloud-config, None when one can (docs/decisions/015)."""
     if not isinstance(tree, dict):
         return None
@@ -79,6 +77,27 @@ def find_merge_obstacle(tree: object) -> Fault | None:
         message = "keeps cloud-init from reading pcocc's own settings, without which no command can run in the VM"
         hint = "leave vendor_data out: where the file and pcocc set the same value, the file's counts"
         return Fault(message, hint, ("vendor_data",))
+    return _find_other_obstacle(tree) or find_lockout(tree, names)
+
+
+def _find_other_obstacle(tree: Mapping[Any, Any]) -> Fault | None:
+    if not isinstance(tree.get("ssh_keys", {}), dict):
+        message = "must be a mapping: cloud-init would delete the VM's host keys and make none, and no command could run in the VM"
+        return Fault(message, "leave it out, or write keys, such as {rsa_private: ...}", ("ssh_keys",))
+    for key, (kinds, needs) in _LISTS.items():
+        value = tree.get(key, [])
+        wrong = [index for index, one in enumerate(value) if not isinstance(one, kinds)] if isinstance(value, list) else []
+        if wrong or not (isinstance(value, list) or (key == "runcmd" and value is None)):
+            keys: tuple[str | int, ...] = (key, *wrong[:1])
+            message = f"cannot be run: cloud-init fails on it, and would do nothing of {key}"
+            return Fault(message, f"{key} must be a list of {needs}", keys)
+    named = {stage: tree[stage] for stage in _STAGES if stage in tree}
+    if _STAGES[0] in named:
+        entries = [one[0] if isinstance(one, list) and one else one for stage in named.values() if isinstance(stage, list) for one in stage]
+        missing = {*_NEEDED_MODULES} - {str(one).replace("-", "_") for one in entries}
+        if missing:
+            message = f"leaves out the module {min(missing)}, without which no command can run in the VM"
+            return Fault(message, "add it, or leave that list out", (_STAGES[0],))
     return None
 
 
@@ -108,23 +127,11 @@ def render_cloud_config(tree: Mapping[str, Any]) -> str:
     return f"{HEADER}\n{yaml.safe_dump(tree, sort_keys=False)}"
 
 
-def is_cloud_config(text: str) -> bool:
-    """Tell it as cloud-init does (handlers.type_from_starts_with)."""
-    start = text.lstrip()[:32].lower()
-    return start.startswith(HEADER) and not start.startswith(_OTHER_HEADERS)
-
-
 def with_plain_header(text: str) -> str:
     """Return a cloud-config with the header that `cloud-init schema` insists on, all other lines in place."""
     stripped = text.lstrip()
     first, *rest = stripped.split("\n", 1)
     skipped = text[: len(text) - len(stripped)].count("\n")
+    if not first.lower().startswith(HEADER):  # a part of a message that says it is one
+        return "\n".join([HEADER, *[""] * max(skipped - 1, 0), stripped])
     return "\n".join([HEADER + first[len(HEADER) :], *[""] * skipped, *rest])
-
-
-def lacks_header(text: str) -> bool:
-    """Tell whether a text was meant as a cloud-config, and nobody will know it for one."""
-    if text.lstrip().lower().startswith(_OTHER_HEADERS) or "mime-version:" in text[:_MIME_HEAD].lower():
-        return False
-    tree, _fault = parse_cloud_config(text.removeprefix("\ufeff"))
-    return isinstance(tree, dict) and not _TELLTALE.isdisjoint(tree)

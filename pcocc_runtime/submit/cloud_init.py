@@ -13,6 +13,7 @@ from pathlib import Path
 CHECK_SECONDS = 20
 _ERRORS, _NEXT = "schema errors:", re.compile(r"Error:|.*schema deprecations:")
 _silent: set[str] = set()  # a program that did not answer in its time is not asked about the next text
+_UNNAMED = re.compile(r"([\w-]+)\.([0-9]+): \{.*?\} is not valid under any of the given schemas")
 _NO_YAML = re.compile(r"format-l([0-9]+)\.c[0-9]+: File \S+ is not valid (?i:yaml)\. ")
 
 
@@ -27,6 +28,30 @@ def find_schema_error(text: str) -> str | None:
 
 @cache  # the VMs of a job often have the same text, and each question costs 0.2 s
 def _ask(program: str, text: str) -> str | None:
+    said = _run(program, text)
+    return _UNNAMED.sub(lambda found: _name_key(program, text, found), said) if said else None
+
+
+def _name_key(program: str, text: str, found: re.Match[str]) -> str:
+    """Return what is wrong with an entry of a list, by the key without which it would be right: each is tried in one question."""
+    import yaml
+
+    key, number = found[1], int(found[2])
+    try:
+        entry = yaml.safe_load(text)[key][number]
+        tries = [{name: value for name, value in entry.items() if name != left} for left in entry]
+        wrong = _run(program, f"#cloud-config\n{yaml.safe_dump({key: tries})}") or ""
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError):
+        return found[0]
+    still = {int(one) for one in re.findall(rf"(?<![\w.-]){re.escape(key)}\.([0-9]+)[.:]", wrong)}
+    blamed = [name for index, name in enumerate(entry) if index not in still]
+    if not blamed or len(blamed) == len(tries):
+        return found[0]
+    return ", ".join(f"{key}.{number}.{name}: {entry[name]!r} is not valid there" for name in blamed)
+
+
+def _run(program: str, text: str) -> str | None:
+    """Return what the program finds wrong with a text; None for nothing, or if it cannot tell."""
     try:
         with tempfile.TemporaryDirectory(prefix="pcocc-user-data-") as directory:
             path = Path(directory, "user-data")

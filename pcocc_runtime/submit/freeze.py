@@ -9,6 +9,7 @@ from pcocc_runtime.documents.cluster import Cluster, Group, sets_text
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.settings import checks
+from pcocc_runtime.settings.numbers import find_number_notes
 from pcocc_runtime.site.check import find_set
 from pcocc_runtime.site.resource_sets import find_obstacle
 from pcocc_runtime.site.site import Site
@@ -26,22 +27,23 @@ MAX_SETS = 1024  # what root's helper accepts
 _THOROUGH = 4  # of the VMs with a user-data each, so many are shown to cloud-init: each takes half a second
 
 
-def freeze(request: Request, site: Site, every: Mapping[str, Template], caller: Caller) -> Cluster:
-    """Return the cluster a request comes to; RequestError or ConfigError when it cannot be had."""
+def freeze(request: Request, site: Site, every: Mapping[str, Template], caller: Caller, notes: list[str]) -> Cluster:
+    """Return the cluster a request comes to, and add to `notes` what is good to know; RequestError or ConfigError when it cannot be had."""
     if request.vm_count > site.max_vms:
         asked, most = request.vm_count, site.max_vms
         message = f"{asked} VMs are asked for, but a job of this site can have {most} at most"
         raise RequestError(message, "ask for fewer VMs, or split the work over several jobs")
-    user_data = None
-    if request.user_data:
-        user_data = read_user_data(typed_path(request.user_data, caller.directory, caller.home))
+    path = typed_path(request.user_data, caller.directory, caller.home) if request.user_data else ""
+    user_data = read_user_data(path) if path else None
     groups: list[Group] = []
     for part in request.parts:
         chosen = inherit.resolve(every, part.template, site.default_set)
         inherit.check_sizes(chosen)
+        own = [one for one in (chosen.template, *chosen.sources.values()) if not one.is_site]
+        notes += dict.fromkeys(note for one in own for note in find_number_notes(one.node) if note not in notes)
         resource_set = _choose_set(chosen, site)
         for one, filling in _split(part, chosen, caller, sum(group.count for group in groups)):
-            submission = Submission(one, request, site, caller, filling, user_data)
+            submission = Submission(one, request, site, caller, filling, user_data, path, notes)
             groups.append(_freeze_group(submission, resource_set))
     storage.refuse_double_use(groups)
     for group in groups:
@@ -55,8 +57,8 @@ def freeze(request: Request, site: Site, every: Mapping[str, Template], caller: 
     return cluster
 
 
-def find_problems(chosen: Resolved, site: Site, caller: Caller) -> list[ConfigError]:
-    """Return why a template would be refused to this caller: each setting is tried by itself."""
+def find_problems(chosen: Resolved, site: Site, caller: Caller, notes: list[str]) -> list[ConfigError]:
+    """Return why a template would be refused to this caller, and add to `notes`: each setting is tried by itself."""
     found: list[ConfigError] = []
 
     def attempt(key: str, action: Callable[[], object]) -> None:
@@ -78,7 +80,8 @@ def find_problems(chosen: Resolved, site: Site, caller: Caller) -> list[ConfigEr
         value = values[row.name]
         if row.is_filled and value != row.default:
             filling = _fill_for(chosen, caller, 0 if has_rank(value) else None)
-            attempt(row.name, partial(choose, Submission(part, Request((part,)), site, caller, filling), row))
+            submission = Submission(part, Request((part,)), site, caller, filling, notes=notes)
+            attempt(row.name, partial(choose, submission, row))
     return found
 
 

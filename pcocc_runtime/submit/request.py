@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pcocc_runtime.documents.cluster import Cluster, Mount, encode_cluster, sets_text
-from pcocc_runtime.errors import RequestError
+from pcocc_runtime.errors import RequestError, one_line
 from pcocc_runtime.settings.checks import is_template_name
 from pcocc_runtime.templates.values import TAG
 
 _FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
 _MOUNT_FORM = "write --pcocc-mount=TAG=PATH[,type=9p|virtiofs][,readonly]"
 _SET_FORM = "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2"
-_NEEDY = {"images": "image", "mounts": "mount", "user_data": "user-data"}
+_NEEDY = {"images": "image", "mounts": "mount", "user_data": "user-data", "user_data_force": "user-data-force"}
 MAX_TEXT = 16 * 1024
+_MOST_NOTES, _LONGEST_NOTE = 8, 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Request:
     mounts: tuple[Mount, ...] = ()
     user_data: str | None = None
     vms: str | None = None
+    user_data_force: bool = False
 
     @property
     def vm_count(self) -> int:
@@ -46,6 +49,8 @@ class Request:
 def parse_request(text: str) -> Request:
     """Return the request that the plugin hands over as JSON."""
     tree: dict[str, Any] = json.loads(text)
+    if tree.get("template") == "":
+        raise RequestError("--pcocc-template has no value", "name a template, as --pcocc-template=NAME:2; 'pcocc template list' says which there are")
     if not tree.get("template"):
         option = next((name for key, name in _NEEDY.items() if tree.get(key)), "vm")
         raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
@@ -56,6 +61,7 @@ def parse_request(text: str) -> Request:
         parse_mounts(tree.get("mounts") or ()),
         tree.get("user_data") or None,
         tree.get("vm") or None,
+        bool(tree.get("user_data_force")),
     )
 
 
@@ -89,8 +95,8 @@ def render_template(parts: tuple[Part, ...]) -> str:
     return ",".join(f"{part.template}:{part.count}" for part in parts)
 
 
-def render_answer(parts: tuple[Part, ...], cluster: Cluster) -> str:
-    """Return what the plugin passes on, in lines of 'key value'; all tasks have the largest VM's size."""
+def render_answer(parts: tuple[Part, ...], cluster: Cluster, notes: Sequence[str] = ()) -> str:
+    """Return what the plugin passes on, in lines of 'key value'; all tasks have the largest VM's size. Each note is a line to tell."""
     lines = {
         "cluster": encode_cluster(cluster),
         "vms": cluster.vm_count,
@@ -100,7 +106,10 @@ def render_answer(parts: tuple[Part, ...], cluster: Cluster) -> str:
         "template": render_template(parts),
         "sets": sets_text(cluster),
     }
-    return "".join(f"{key} {value}\n" for key, value in lines.items())
+    told = [one_line(note)[:_LONGEST_NOTE] for note in notes[:_MOST_NOTES]]
+    if len(notes) > _MOST_NOTES:
+        told.append(f"and {len(notes) - _MOST_NOTES} more; 'pcocc template check' tells all of a template's")
+    return "".join(f"{key} {value}\n" for key, value in [*lines.items(), *(("note", text) for text in told)])
 
 
 def parse_image(text: str, parts: tuple[Part, ...]) -> tuple[str | None, str]:

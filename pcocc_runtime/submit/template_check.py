@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings.checks import Problems
+from pcocc_runtime.settings.numbers import find_number_notes
 from pcocc_runtime.site import admission
 from pcocc_runtime.site.check import add_new, find_set
 from pcocc_runtime.site.site import Site
@@ -18,16 +19,17 @@ if TYPE_CHECKING:
     from pcocc_runtime.submit.submission import Caller
 
 
-def check_own(site: Site, every: Mapping[str, Template], caller: Caller, problems: Problems) -> None:
-    """Add to `problems` what a job with one of the caller's own templates would be refused for."""
+def check_own(site: Site, every: Mapping[str, Template], caller: Caller, problems: Problems, notes: list[str]) -> None:
+    """Add to `problems` what a job with one of the caller's own templates would be refused for, to `notes` what is good to know."""
     from pcocc_runtime.submit import freeze  # only `template check` pays for it
 
     for one in every.values():
         if one.is_site or one.is_image:
             continue
+        notes += find_number_notes(one.node)
         parents: Problems = []  # check_templates tells of those
         chosen = inherit.resolve_known(every, one.name, site.default_set, parents)
-        for error in [*freeze.find_problems(chosen, site, caller), *_find_denials(chosen, site)]:
+        for error in [*freeze.find_problems(chosen, site, caller, notes), *_find_denials(chosen, site)]:
             add_new(error, problems)
 
 

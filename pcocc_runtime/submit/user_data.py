@@ -1,27 +1,31 @@
-"""cloud-init user-data as it travels with a job: read, checked, and never changed."""
+"""cloud-init user-data as it travels with a job: read, judged, and passed on as it is."""
 
 from __future__ import annotations
 
-from pcocc_runtime.errors import ConfigError, RequestError
-from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
-from pcocc_runtime.submit import cloud_init
-from pcocc_runtime.submit.cloud_config import (
-    HEADER,
-    NO_TEXT,
-    QUOTES,
-    Fault,
-    find_merge_obstacle,
-    is_cloud_config,
-    lacks_header,
-    parse_cloud_config,
-    render_cloud_config,
-    with_plain_header,
-)
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+
+from pcocc_runtime.documents import wire
+from pcocc_runtime.errors import ConfigError, PcoccError, RequestError
+from pcocc_runtime.settings.tree import parse_yaml
+from pcocc_runtime.submit import cloud_init, jinja
+from pcocc_runtime.submit.cloud_config import render_cloud_config, with_plain_header
+from pcocc_runtime.submit.cloud_users import Names
 from pcocc_runtime.submit.entry import Entry
+from pcocc_runtime.submit.fault import Fault
+from pcocc_runtime.submit.judging import Told, judge_user_data
 from pcocc_runtime.submit.submission import Submission
+from pcocc_runtime.submit.user_data_parts import CONFIG, JINJA, Part, parse_parts, parse_user_data
 from pcocc_runtime.system import user_files
 from pcocc_runtime.templates.row import TemplateSetting
 from pcocc_runtime.templates.values import MAX_USER_DATA
+
+_SHOWN = 4  # of a user-data with many cloud-configs, so many are shown to cloud-init
+_SENTENCE = re.compile(r"(is|does|has|changes) ")  # its subject is the file
+_NO_TEXT = re.compile(r"([0-9.]+|True|False) is not of type 'string'")
+_QUOTES = "put that value in quotes: YAML takes a bare 0644 for a number, and a bare yes for true"
+_judge = cache(judge_user_data)  # the VMs of a job often have the same text
 
 
 def add_typed_user_data(submission: Submission, row: TemplateSetting, entries: list[Entry]) -> list[Entry]:
@@ -31,56 +35,74 @@ def add_typed_user_data(submission: Submission, row: TemplateSetting, entries: l
 
 
 def look_at_user_data(submission: Submission, entry: Entry) -> str:
-    """Return the text of user-data: that of a file, or of a mapping as a cloud-config."""
-    if entry.is_typed:
-        return entry.text
+    """Return the text of user-data: that of a file, or of a mapping as a cloud-config; what is to be told of it is, or refuses it."""
+    chosen = submission.filling.chosen
     if isinstance(entry.value, str):
-        return read_user_data(entry.value, submission.filling.thorough)
-    text = render_cloud_config(entry.value)
-    place, fault = submission.filling.chosen.place("user-data"), find_merge_obstacle(entry.value)
-    if fault:
-        raise place.at(fault.keys).error(fault.message, fault.hint)
-    problem = cloud_init.find_schema_error(text)
-    if problem:
-        hint = QUOTES if NO_TEXT.search(problem) else "see cloud-init's documentation of that module"
-        raise place.error(f"is not a valid cloud-config: {problem}", hint)
+        path = submission.user_data_path if entry.is_typed else entry.value
+        text = entry.value if entry.is_typed else read_user_data(path)
+        told = _judge_thoroughly(text, _names_of(submission), submission.filling.thorough, f"see: cloud-init schema --config-file {path}")
+        _tell(submission, told, lambda one: explain_in_file(path, one))
+    else:
+        text, place = render_cloud_config(entry.value), chosen.place("user-data")
+        told = _judge_thoroughly(text, _names_of(submission), True, "see cloud-init's documentation of that module")
+        _tell(submission, told, lambda one: place.at(one.fault.keys).error(one.says + one.fault.message, one.fault.hint))
     return text
 
 
-def read_user_data(path: str, thorough: bool = True) -> str:
-    """Return the text of a user-data file; RequestError when it is too large, or wrong for cloud-init or pcocc."""
-    data = user_files.read_start(path, MAX_USER_DATA + 1, "user-data file")
-    if len(data) > MAX_USER_DATA:
-        hint = "let it fetch the rest, for example with cloud-init's '#include'"
-        raise RequestError(f"user-data file {path} is larger than {MAX_USER_DATA >> 10} KiB", hint)
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        hint = "compressed and other binary user-data cannot be used"
-        raise RequestError(f"user-data file {path} is not UTF-8 text (byte {error.start})", hint) from None
-    if is_cloud_config(text):
-        _check_cloud_config(path, text, thorough)
-    elif lacks_header(text):
-        message = f"user-data file {path} does not begin with {HEADER}: the guest's cloud-init would ignore it"
-        raise RequestError(message, f"make {HEADER} its first line, with nothing before it")
-    return text
+def _names_of(submission: Submission) -> Names:
+    return Names(submission.caller.user, submission.filling.chosen.values["command-user"])
 
 
-def _check_cloud_config(path: str, text: str, thorough: bool) -> None:
-    place = Node({}, path, 0, "")
+def _judge_thoroughly(text: str, names: Names, thorough: bool, hint: str) -> list[Told]:
+    found = list(_judge(text, names))
+    if thorough and not any(one.refuses for one in found):
+        found += _find_schema_errors(text, hint)
+    return found
+
+
+def _tell(submission: Submission, found: list[Told], explain: Callable[[Told], PcoccError]) -> None:
+    """Raise what refuses a user-data, and note the rest; all of it is noted when the user wants it all the same."""
+    for one in found:
+        error = explain(one)
+        if one.refuses and not submission.forces_user_data:
+            if error.hint:
+                error.hint += f"; --{wire.OPTION_USER_DATA_FORCE} passes it on as it is"
+            raise error
+        submission.note(error)
+
+
+def _find_schema_errors(text: str, hint: str) -> Iterator[Told]:
+    """Yield what the cloud-init of this host says of a user-data; of the guest's own, another release, it proves nothing."""
+    for part in [one for one in parse_parts(text) if one.type == CONFIG][:_SHOWN]:
+        problem = cloud_init.find_schema_error(with_plain_header(part.text))
+        if problem:
+            message = f"{problem}, says the cloud-init of this host; the guest's own may take it"
+            yield Told(Fault(message, _QUOTES if _NO_TEXT.search(problem) else hint), part, False)
+
+
+def read_user_data(path: str) -> str:
+    """Return the text of a user-data file."""
+    return parse_user_data(user_files.read_start(path, MAX_USER_DATA + 1, "user-data file"), f"user-data file {path}")
+
+
+def explain_in_file(path: str, told: Told) -> RequestError:
+    """Return a sentence about a file, with line, part and key as far as they are known."""
+    part, fault = told.part, told.fault
+    name, line, key = f", {part.name}" if part.name else "", told.line, ""
+    if fault.keys:
+        line, key = _find_place(part, fault)
+    where = f"{path}:{line}" if line and part.line is not None else path
+    sentence = told.says + fault.message
+    if key or not _SENTENCE.match(sentence):
+        return RequestError(f"user-data file {where}{name}: {key}{sentence}", fault.hint)
+    return RequestError(f"user-data file {where}{name}{',' if name else ''} {sentence}", fault.hint)
+
+
+def _find_place(part: Part, fault: Fault) -> tuple[int | None, str]:
+    """Return the line and the path of what keys lead to in a part, as far as it can be read."""
+    text = jinja.render_template(part.text).likely if part.type == JINJA else part.text
     try:
-        place = parse_yaml(text, path, [])
-    except TooMuch as error:
-        raise RequestError(f"user-data file {error}", error.hint) from None
+        place = parse_yaml("\n" * (part.line or 0) + text, "", []).at(fault.keys)
     except ConfigError:
-        pass  # told below, in cloud-init's terms
-    tree, fault = parse_cloud_config(text)
-    obstacle = None if fault else find_merge_obstacle(tree)
-    if obstacle:
-        raise RequestError(f"user-data file {place.at(obstacle.keys).error(obstacle.message)}", obstacle.hint)
-    problem = cloud_init.find_schema_error(with_plain_header(text)) if thorough and not fault else None
-    if problem:
-        hint = QUOTES if NO_TEXT.search(problem) else f"see: cloud-init schema --config-file {path}"
-        fault = Fault(problem, hint)
-    if fault:
-        raise RequestError(f"user-data file {path} is not a valid cloud-config: {fault.message}", fault.hint)
+        return None, f"{fault.keys[0]}: "
+    return place.line, f"{place.path}: "

@@ -7,12 +7,13 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.system.cgroups import parse_step_group
 
 GONE_SECONDS = 5.0  # killed processes may be in the middle of a write to a slow disk
 
@@ -74,10 +75,8 @@ def is_alive(process: ProcessId) -> bool:
 
 
 def kill(process: ProcessId) -> None:
-    """Kill that very process, if it still runs: a pidfd pins it between the look and the signal."""
-    with _pinned(process) as pidfd:
-        if pidfd is not None:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    """Kill that very process, if it still runs."""
+    _with_pidfd(process, lambda pidfd: signal.pidfd_send_signal(pidfd, signal.SIGKILL))
 
 
 def end(processes: Iterable[ProcessId], seconds: float = GONE_SECONDS) -> None:
@@ -86,46 +85,50 @@ def end(processes: Iterable[ProcessId], seconds: float = GONE_SECONDS) -> None:
     for one in every:
         kill(one)
     for one in every:
-        with _pinned(one) as pidfd:
-            if pidfd is not None:
-                select.select([pidfd], [], [], max(0.0, last - time.monotonic()))
+        _with_pidfd(one, lambda pidfd: select.select([pidfd], [], [], max(0.0, last - time.monotonic())))
 
 
-@contextmanager
-def _pinned(process: ProcessId) -> Iterator[int | None]:
-    """Give a descriptor of that very process, None when it has ended."""
-    try:
+def _with_pidfd(process: ProcessId, act: Callable[[int], object]) -> None:
+    """Do something to that very process, if it still runs: a pidfd pins it between the look and the deed."""
+    with suppress(OSError):  # it has ended
         pidfd = os.pidfd_open(process.pid)
-    except OSError:
-        yield None
-        return
-    try:
-        yield pidfd if is_alive(process) else None
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
+        try:
+            if is_alive(process):
+                act(pidfd)
+        finally:
+            os.close(pidfd)
 
 
 def find_in_netns(path: PurePath, name: str, owners: Collection[int]) -> list[ProcessId]:
-    """Return this host's processes of a name, as /proc/PID/comm has it, that are in the network namespace mounted at `path`.
+    """Return this host's processes of a name, as comm has it, of these users and in the network namespace mounted at `path`."""
+    inside = os.stat(path)
+    return _find("comm", lambda text, at: text == f"{name}\n" and os.path.samestat(inside, os.stat(f"{at}/ns/net")), owners)
 
-    Only those whose real uid is one of `owners`.
+
+def find_in_cgroup(part: str, uid: int | None = None) -> list[ProcessId]:
+    """Return this host's processes, of a user or of all, whose cgroup path (v1 or v2) contains `part`, such as /job_7/step_0/."""
+    return _find("cgroup", lambda text, at: part in text.replace("\n", "/\n"), None if uid is None else {uid})
+
+
+def find_slurmstepds(job: int) -> list[ProcessId]:
+    """Return the slurmstepds of a job's steps on this host, which call themselves `slurmstepd: [JOB.STEP]`; only root's count."""
+    return _find("cmdline", lambda text, at: text.startswith(f"slurmstepd: [{job}."), {0})
+
+
+def _find(file: str, is_wanted: Callable[[str, str], bool], owners: Collection[int] | None) -> list[ProcessId]:
+    """Return this host's processes, but not this one, for whose /proc/PID/`file` and /proc/PID that is so; `owners` are real uids.
+
+    Several nodes may share a kernel (slurmd -N): a host is told by its UTS namespace.
     """
-    found = []
-    namespace = os.stat(path)
-    for entry in os.scandir("/proc"):
+    found, host = [], os.stat("/proc/self/ns/uts")
+    for at in (f"/proc/{name}" for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()):
         try:
-            if not entry.name.isdigit() or Path(entry.path, "comm").read_text() != f"{name}\n":
-                continue
-            if not os.path.samestat(namespace, os.stat(f"{entry.path}/ns/net")) or read_owner(int(entry.name)) not in owners:
-                continue
+            known = is_wanted(Path(at, file).read_text(errors="replace"), at) and os.path.samestat(host, os.stat(f"{at}/ns/uts"))
+            if known and (owners is None or read_owner(int(at[6:])) in owners):
+                found.append(find_process(int(at[6:])))
         except OSError:
             continue
-        process = find_process(int(entry.name))
-        if process is not None:
-            found.append(process)
-    return found
+    return [one for one in found if one is not None]
 
 
 def read_owner(pid: int) -> int:
@@ -133,26 +136,8 @@ def read_owner(pid: int) -> int:
     return int(Path(f"/proc/{pid}/status").read_text(errors="replace").partition("\nUid:")[2].split(maxsplit=1)[0])
 
 
-def find_in_cgroup(part: str, uid: int | None = None) -> list[ProcessId]:
-    """Return this host's processes, of a user or of all, whose cgroup path (v1 or v2) contains `part`, such as /job_7/step_0/.
-
-    Several nodes may share a kernel (slurmd -N): a host is told by its UTS namespace.
-    """
-    found = []
-    host = os.readlink("/proc/self/ns/uts")
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        try:
-            if (uid is not None and entry.stat().st_uid not in (uid, 0)) or os.readlink(f"{entry.path}/ns/uts") != host:
-                continue
-            if not any(part in line + "/" for line in Path(entry.path, "cgroup").read_text().splitlines()):
-                continue
-            if uid is not None and read_owner(int(entry.name)) != uid:
-                continue
-        except OSError:
-            continue
-        process = find_process(int(entry.name))
-        if process is not None:
-            found.append(process)
-    return found
+def leave_step(job: int, step: int, top: str = "/sys/fs/cgroup") -> None:
+    """Go, with cgroup v2, where Slurm has what is of no job: in a step's cgroup the job's memory limit is this process's, too."""
+    if group := parse_step_group(Path("/proc/self/cgroup").read_text(), job, step):
+        with suppress(FileNotFoundError):  # v1: slurmstepd is not in the job's memory cgroup when it needs us
+            Path(f"{top}{PurePath(group).parents[1]}/system/cgroup.procs").write_text("0")

@@ -8,7 +8,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 from pcocc_runtime.system.drop import Rights, become
@@ -25,10 +25,25 @@ class Finished(NamedTuple):
 
 
 def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, seconds: float, most: int = 1 << 26) -> Finished:
-    """Run a program as a user in a session of its own, with this environment and nothing else; return what it has left.
+    """Run a program as `started_as` does, and return what it has left.
 
     OSError when it cannot be started; subprocess.TimeoutExpired when it runs for longer or writes more than `most` bytes, after
-    it has been ended. What interrupts this process ends it too, by the SIGINT that it cannot get from the terminal any more.
+    it has been ended.
+    """
+    with started_as(rights, argv, env) as child:
+        assert child.stdout and child.stderr
+        found = _collect((child.stdout, child.stderr), most, time.monotonic() + seconds)
+        if found is None:
+            raise subprocess.TimeoutExpired(argv, seconds)
+        return Finished(child.wait(_END_SECONDS), *found)
+
+
+@contextlib.contextmanager
+def started_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program as a user in a session of its own, with this environment and nothing else; the block reads what it writes.
+
+    It is ended with the block. What interrupts this process ends it too, by the SIGINT that it cannot get from the terminal any
+    more. OSError when it cannot be started.
     """
     child = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env), cwd="/", close_fds=True,
@@ -37,10 +52,7 @@ def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, secon
     assert child.stdout and child.stderr
     with child.stdout, child.stderr:
         try:
-            found = _collect((child.stdout, child.stderr), most, time.monotonic() + seconds)
-            if found is None:
-                raise subprocess.TimeoutExpired(argv, seconds)
-            return Finished(child.wait(_END_SECONDS), *found)
+            yield child
         finally:
             _end(child)
 

@@ -79,6 +79,6 @@ def wait_until(attempt: Callable[[], bool], seconds: float, longest_pause: float
     while not attempt():
         if time.monotonic() > deadline:
             return False
-        time.sleep(pause)
+        time.sleep(pause)  # nothing announces that a lock of another host is free
         pause = min(2 * pause, longest_pause)
     return True

@@ -52,6 +52,7 @@ _ROWS = (
         "user-data", values.user_data, field="user_data", fill=Filling.path_of_text, look="user-data",
         noun="user-data file", option="user-data",
     ),
+    TemplateSetting("user-data-force", checks.boolean, default=False),  # submit/submission.py has it with the option
     TemplateSetting(
         "instance-id", checks.pattern(r"\S{1,128}", "a word"), field="instance_id", fill=Filling.text,
     ),

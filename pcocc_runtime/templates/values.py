@@ -39,6 +39,11 @@ def user_data(node: Node) -> Any:
             hint = "let it fetch the rest, for example from a web server"
             raise node.error(f"is larger than {MAX_USER_DATA >> 10} KiB", hint)
         return node.plain()
+    if isinstance(node.value, str) and ("\n" in node.value or node.value.startswith("#")):
+        hint = "write the text into a file, and its path here"
+        if not node.value.startswith("#!"):
+            hint += "; or leave out the '|' and the line #cloud-config, so that its keys stand below user-data"
+        raise node.error("is a text in place of a path of a file, or of the keys of a cloud-config", hint)
     return path(node)
 
 

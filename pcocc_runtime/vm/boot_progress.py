@@ -1,4 +1,4 @@
-"""How a boot is shown to who waits for it: lines of its step, and a progress line."""
+"""How a boot is shown to the user who waits for it: the lines of its step, and a progress line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
+from pcocc_runtime.errors import one_line
 from pcocc_runtime.qemu.qmp import Lines
 
 QUIET_SECONDS = 2.0  # a progress line only for what takes longer
@@ -34,11 +35,11 @@ class BootProgress:
         self.vms, self.begin = vms, time.monotonic()
         self.terminal = os.isatty(2)
         self.shown = False
-        self.why = ""
+        self.accel = ""
 
-    def name_accelerator(self, accel: str, why: str) -> None:
+    def name_accelerator(self, accel: str) -> None:
         """Remember the accelerator to name in the line."""
-        self.why = f" with {accel}" + (f" ({why})" if accel == "tcg" else "")
+        self.accel = f" with {one_line(accel)}"
 
     def show(self, started: int, ready: int) -> None:
         """Show how far the boot is, if it has taken long enough."""
@@ -46,9 +47,9 @@ class BootProgress:
         if elapsed < QUIET_SECONDS or (self.shown and not self.terminal):
             return
         noun = "VM" if self.vms == 1 else "VMs"
-        text = f"pcocc: booting {self.vms} {noun}{self.why}: {started} started, {ready} answering, {elapsed:.0f} s"
+        text = f"pcocc: booting {self.vms} {noun}{self.accel}: {started} started, {ready} answering, {elapsed:.0f} s"
         if not self.terminal:
-            text = f"pcocc: booting {self.vms} {noun}{self.why}\n"
+            text = f"pcocc: booting {self.vms} {noun}{self.accel}\n"
         self._write(("\r\x1b[K" if self.terminal else "") + text)
         self.shown = True
 

@@ -29,7 +29,7 @@ def lock_drive(path: str, mmp: str, job: int) -> int | None:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise NodeError(f"the drive {path} cannot be written here: {error.strerror}",
-                        "drives must be on a file system that all nodes share, and yours to write") from None
+                        "drives must be on a file system that all nodes share, and writable by you") from None
     try:
         _lock(fd, path, mmp, job)
     except OSError as error:
@@ -50,7 +50,7 @@ def _lock(fd: int, path: str, mmp: str, job: int) -> None:
     shared_locks.unlock_range(fd, _TURN)
     if holder is not None:
         whose = f"of job {holder}" if holder != job else "of this job"
-        raise NodeError(f"the drive {path} is in use by a VM {whose}", "end that VM first, or let several in with 'mmp: cluster'")
+        raise NodeError(f"the drive {path} is in use by a VM {whose}", "end that VM first, or let several VMs share the drive with 'mmp: cluster'")
 
 
 def _await_turn(fd: int, path: str) -> None:

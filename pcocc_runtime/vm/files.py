@@ -29,7 +29,7 @@ def make_files(
     job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
     tell: Callable[[str], None],
 ) -> VmFiles:
-    """Make everything; RequestError or NodeError says what of it cannot be had here, `tell` what its user should know."""
+    """Make all files of a VM; RequestError or NodeError says which is impossible here, `tell` gets notes for the user."""
     group = cluster.group_of(rank)
     check_readable(group)
     locked = [_lock(drive, job) for drive in group.persistent]
@@ -51,7 +51,7 @@ def _make_own(
     job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
     tell: Callable[[str], None],
 ) -> VmFiles:
-    """Make what the VM has to itself."""
+    """Make the files that belong to this VM alone."""
     group, scratch = cluster.group_of(rank), PurePath(node.scratch)
     image, held = _place_image(group.image, node, scratch, rank, tell)
     if held:
@@ -76,7 +76,7 @@ def _place_image(
 
 
 def check_readable(group: Group) -> None:
-    """Look again for what was there at submission: directories to export, kernels."""
+    """Check again what was checked at submission: directories to export, kernels."""
     if group.mounts or group.kernel:
         from pcocc_runtime.system import user_files
 
@@ -115,7 +115,7 @@ def _copy_firmware(group: Group, path: PurePath) -> Uefi:
     found = firmware.choose_uefi(qemu_descriptors.read_descriptors("firmware"), group.machine)
     if found is None:
         raise NodeError(
-            f"template {group.template!r} wants UEFI, and this node has no such firmware for machine {group.machine}",
+            f"template {group.template!r} needs UEFI, and this node has no UEFI firmware for machine {group.machine}",
             "install the package ovmf (edk2-ovmf) on the node",
         )
     code, template = found

@@ -10,7 +10,8 @@ _ROOT = "/sys/fs/cgroup"
 
 def read_memory_limit() -> int:
     """Return MiB."""
-    limits = [_read_total(), *(limit for file in _limit_files() if (limit := _read_number(file)) is not None)]
+    files = limit_files(Path("/proc/self/cgroup").read_text())
+    limits = [_read_total(), *(limit for file in files if (limit := _read_number(file)) is not None)]
     return min(limits) >> 20
 
 
@@ -18,10 +19,10 @@ def _read_total() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _limit_files() -> list[str]:
-    """Return the limit files of the own memory cgroup and all above it, in version 1 or 2 (cgroups(7))."""
+def limit_files(text: str) -> list[str]:
+    """Return the limit files of a memory cgroup and all above it, in version 1 or 2; `text` is /proc/PID/cgroup (cgroups(7))."""
     files = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in text.splitlines():
         _number, controllers, path = line.split(":", 2)
         if controllers == "" or "memory" in controllers.split(","):
             base, name = (f"{_ROOT}/memory", "memory.limit_in_bytes") if controllers else (_ROOT, "memory.max")

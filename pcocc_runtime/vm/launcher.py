@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
@@ -23,10 +23,12 @@ from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.documents.vm import VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
+from pcocc_runtime.guest import seed
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
 from pcocc_runtime.system.watch import start_watch
+from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.files import make_files, start_filesystems
 from pcocc_runtime.vm.plan import Task, plan_vm
 
@@ -60,7 +62,7 @@ def read_task(environ: dict[str, str]) -> Task:
         )
     cpus = int(environ.get("SLURM_CPUS_PER_TASK") or "1")
     fds = [int(word) for word in environ[wire.ENV_TAP_FDS].split(",") if word]
-    probe = environ.get(wire.ENV_PROBE_FD, "")
+    probe, kvm = (environ.get(name, "") for name in (wire.ENV_PROBE_FD, wire.ENV_KVM_FD))
     return Task(
         job=int(environ["SLURM_JOB_ID"]),
         rank=int(environ["SLURM_PROCID"]),
@@ -68,6 +70,7 @@ def read_task(environ: dict[str, str]) -> Task:
         memory=int(environ.get(wire.ENV_TASK_MEMORY) or "0"),
         tap_fds=tuple(fds),
         probe_fd=int(probe) if probe else None,
+        kvm_fd=int(kvm) if kvm.isdigit() else None,
     )
 
 
@@ -78,30 +81,30 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     cluster = decode_cluster(encoded)
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
+    node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
     directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = start_filesystems(group.mounts, directory)
     ours, theirs = socket.socketpair()
-    plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno())
+    plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno(), kvm_fd)
+    Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
+    os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
-    inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno()]
+    inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(), *([kvm_fd] if kvm_fd is not None else [])]
     become_qemu(task, argv, facts, ours, inherited)
 
 
 def tell(task: Task, node: NodeFacts, text: str) -> None:
-    """Say what is no error: the starter of the boot step shows what comes on stdout at once."""
+    """Write a note: the starter of the boot step shows at once what comes on stdout."""
     print(f"pcocc: {naming.vm_name(task.rank)} on {node.name}: {one_line(text)}", flush=True)
 
 
 def read_node(job: int) -> NodeFacts:
     """Return what root's helper found out about this node and job."""
-    node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
-    if node.accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return replace(node, accel="tcg", accel_why="/dev/kvm may not be opened by you")
-    return node
+    return decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
 
 
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
@@ -136,7 +139,7 @@ def size_task(task: Task, group: Group) -> Task:
 def describe_vm(
     task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath, watch: int
 ) -> VmFacts:
-    """Return what the keeper has to know."""
+    """Return what the keeper needs to know."""
     return VmFacts(
         job=task.job,
         rank=task.rank,
@@ -151,11 +154,15 @@ def describe_vm(
         directory=str(directory),
         accel=node.accel,
         accel_why=node.accel_why,
+        kvm_expected=node.kvm_expected,
         disks={disk_id(index): disk.path for index, disk in enumerate(plan.disks)},
         cpus=plan.cpus if group.bind_vcpus else 0,
         emulator_cores=group.emulator_cores,
         grace=node.shutdown_grace if group.persistent else 0,
         agent=plan.agent_path,
+        console=plan.console_log,
+        console_size=node.console_log,
+        mounts=seed.plan_guest_mounts(group.mounts),
     )
 
 
@@ -173,7 +180,8 @@ def become_qemu(task: Task, argv: list[str], facts: VmFacts, qmp: socket.socket,
     qmp.close()
     for fd in inherited:
         os.set_inheritable(fd, True)
-    if task.probe_fd is not None:
-        os.close(task.probe_fd)
+    for ours in (task.probe_fd, task.kvm_fd):
+        if ours is not None and ours not in inherited:
+            os.close(ours)
     sys.stdout.flush()
     os.execve(argv[0], argv, {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"})

@@ -26,6 +26,7 @@ class Task:
     memory: int
     tap_fds: tuple[int, ...]
     probe_fd: int | None
+    kvm_fd: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class VmFiles:
 
 def plan_vm(
     task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles,
-    filesystems: tuple[SharedFs, ...], qmp_fd: int,
+    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None,
 ) -> VmPlan:
-    """Combine the task, the node's findings and the template into the plan of one QEMU."""
+    """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who opens no /dev/kvm."""
     interfaces = network_config.plan_interfaces(node, task.rank)
     total = task.memory or group.memory or 512
     return VmPlan(
@@ -50,6 +51,7 @@ def plan_vm(
         uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, f"pcocc-{task.job}-{task.rank}")),
         qemu=group.qemu_bin or node.qemu,
         accel=node.accel,
+        kvm_fd=kvm_fd,
         cpus=count_vcpus(task, group),
         memory=guest_memory(total, node.accel, len(filesystems)),
         disks=made.disks,
@@ -57,7 +59,7 @@ def plan_vm(
         qmp_fd=qmp_fd,
         qmp_path=str(directory / "qmp"),
         console_path=str(directory / "console"),
-        console_log=str(directory / "console.log"),
+        console_log=str(PurePath(node.scratch, f"{naming.vm_name(task.rank)}.console.log")),
         agent_path=str(directory / "agent"),
         nics=tuple(Nic(fd, one.mac, one.mtu) for fd, one in zip(task.tap_fds, interfaces, strict=True)),
         exports=tuple(Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),
@@ -78,7 +80,7 @@ def count_vcpus(task: Task, group: Group) -> int:
     """Return the number of the guest's CPUs: the task's, less what the template keeps for QEMU."""
     if group.emulator_cores >= task.cpus:
         raise RequestError(
-            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves the guest none of {task.cpus} CPUs",
+            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves none of the {task.cpus} CPUs to the guest",
             f"ask for more CPUs: -c {group.emulator_cores + 1}",
         )
     return task.cpus - group.emulator_cores

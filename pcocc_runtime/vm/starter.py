@@ -7,31 +7,28 @@ Descriptor 3 takes one word for that srun (`ready`, `joined`, `failed`), descrip
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import stat
 import sys
 import time
 from typing import Literal
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime import __version__
+from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import KEY_COMMENT, encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import decode_cluster, sets_text
-from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, Silent, Started, StillOn, decode_event
+from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, decode_event
 from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
-from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
+from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
+from pcocc_runtime.slurm.text import Killed, find_nodes_without, is_loss, is_routine, is_step_end, parse_killed
+from pcocc_runtime.terminal import printable
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
+from pcocc_runtime.vm.stepd_watch import StepdWatch
 
-# what Slurm says when a step ends with its job, as every boot step does
-_STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
-_TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
-# what Slurm says, in several versions, of a task or node that did not get as far as a VM
-_LOST = re.compile(r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create step|Node failure)")
-_ROUTINE = re.compile(r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit code \d+))")
 LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
 
 
@@ -57,14 +54,14 @@ def main() -> int:
         return BootWatch(job, cluster.vm_count, facts.nodes).run(argv, environment)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
-        report(wire.BOOT_FAILED)
+        report(wire_steps.BOOT_FAILED)
         return 1
 
 
 def report(word: str) -> None:
     """Tell the waiting srun how the boot went; it may be gone."""
     try:
-        os.write(wire.STATUS_FD, f"{word}\n".encode())
+        os.write(wire_steps.STATUS_FD, f"{word}\n".encode())
     except OSError:
         pass
 
@@ -86,7 +83,11 @@ class BootWatch:
         self.started: set[str] = set()
         self.ready: set[str] = set()
         self.ended: set[str] = set()
+        self.alive: set[str] = set()  # nodes that VMs have been heard of from
+        self.reported = False
         self.said: list[str] = []
+        self.is_slow = False
+        self.unmounted: set[str] = set()
         self.lost = 0.0
         self.begin = time.monotonic()
         self.progress = BootProgress(vms)
@@ -95,25 +96,42 @@ class BootWatch:
         """Run the step to its end; the status is that of its srun."""
         child = start_step(argv, environment)
         self.pid = child.pid
+        stepds = StepdWatch(self.job, child.pid)
         selector = selectors.DefaultSelector()
         assert child.stdout is not None and child.stderr is not None  # start_step pipes both
         for pipe, handle in ((child.stdout, self._hear_step), (child.stderr, self._hear_srun)):
             selector.register(pipe, selectors.EVENT_READ, LineReader(pipe.fileno(), handle))
-        selector.register(wire.PARENT_FD, selectors.EVENT_READ, None)
+        selector.register(wire_steps.PARENT_FD, selectors.EVENT_READ, None)
         open_pipes = 2
         while open_pipes:
             for key, _events in selector.select(None if self._has_answered() else 0.5):
                 if key.data is None:
-                    selector.unregister(wire.PARENT_FD)
+                    selector.unregister(wire_steps.PARENT_FD)
                     self._parent_left()
                 elif not key.data.read():
                     selector.unregister(key.fileobj)
                     open_pipes -= 1
-            if not self._has_answered():
+            if self._has_answered() or self.reported:
+                stepds.stop()
+            else:
                 self.progress.show(len(self.started), len(self.ready))
+                self._look_at_nodes(stepds)
             if self.state == "losing" and time.monotonic() > self.lost + LAST_WORDS:
                 self._cancel()
         return self._end(child.wait())
+
+    def _look_at_nodes(self, stepds: StepdWatch) -> None:
+        """Tell what srun does not: that a node has lost its part of the step, or does not begin with it."""
+        if self.state != "booting":
+            return
+        if nodes := stepds.find_delay(self.alive):
+            self._tell(f"pcocc: the VMs' slurmstepd has not started yet on {nodes}, or has ended at once\n"
+                       f"hint: Slurm's prolog may still run there; slurmd's log on {nodes} says more")  # fmt: skip
+        if nodes := stepds.find_end(self.alive):
+            self._tell(f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
+                       f"hint: slurmd's log on {nodes} says why; try again, or leave it out with --exclude")  # fmt: skip
+            self._report(wire_steps.BOOT_FAILED)  # the step itself may take Slurm a minute to end
+            self._cancel()
 
     def _has_answered(self) -> bool:
         return self.state in ("up", "ending")
@@ -128,14 +146,17 @@ class BootWatch:
         except ValueError as error:
             self._tell(f"pcocc: error: {error}")
             return
+        self.alive |= {event.node} if event else set()
         match event:
             case Started():
                 self.started.add(event.vm)
-                self.progress.name_accelerator(event.accel, event.why)
+                self._note_accelerator(event)
             case Ready():
                 self._note_ready(event)
             case Silent():
                 self._tell_silent(event)
+            case Unmounted():
+                self._tell_unmounted(event)
             case DiskError():
                 self._tell(
                     f"pcocc: error: {event.vm} on {event.node} is stopped: {event.reason} ({event.disk})\n"
@@ -149,18 +170,25 @@ class BootWatch:
             case Ended():
                 self._note_end(event)
 
+    def _note_accelerator(self, event: Started) -> None:
+        """Tell once of VMs that are emulated where they should not be; the others of a job are as slow."""
+        if event.accel == "tcg" and event.kvm_expected and not self.is_slow:
+            self.is_slow = True
+            self._tell(f"pcocc: note: {event.vm} on {event.node} is emulated, about ten times slower than with KVM: {event.why}")
+        self.progress.name_accelerator(event.accel)
+
     def _note_ready(self, event: Ready) -> None:
         self.ready.add(event.vm)
         if len(self.ready) == self.vms and self.state in ("booting", "losing"):
             self.state = "up"
-            self._report(wire.BOOT_READY)
+            self._report(wire_steps.BOOT_READY)
             self.progress.done(time.monotonic() - self.begin)
 
     def _tell_silent(self, event: Silent) -> None:
         if event.vm not in self.started:
             self._fail(
                 f"pcocc: error: the QEMU of {event.vm} on {event.node} did not begin within {event.seconds} s\n"
-                "hint: what it opens may hang there: look at the file systems of its disks, and into the node's kernel log"
+                "hint: a file that it opens may hang: look at the file systems of its disks, and into the node's kernel log"
             )
             return
         tail = "".join(f"\n  {event.vm} console| {line}" for line in event.console)
@@ -168,6 +196,18 @@ class BootWatch:
             f"pcocc: error: {event.vm} on {event.node} did not answer on its ssh port within {event.seconds} s\n"
             f"hint: the image must run sshd and cloud-init; the last lines of its console are:{tail or ' (none)'}"
         )
+
+    def _tell_unmounted(self, event: Unmounted) -> None:
+        """Tell of a directory once, however many VMs have not mounted it: they have mostly the same kernel."""
+        if event.tag in self.unmounted:
+            return
+        self.unmounted.add(event.tag)
+        other = "virtiofs" if event.type == "9p" else "9p"
+        options = " -o trans=virtio" if event.type == "9p" else ""
+        cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM does, or says why not"
+        if not event.known:
+            cure = f"its kernel has no {event.type}: give the directory type={other} in --pcocc-mount, or 'type: {other}' in the template"
+        self._tell(f"pcocc: note: {event.vm} on {event.node} has not mounted {event.tag}: {cure}")
 
     def _note_end(self, event: Ended) -> None:
         if event.asked or event.vm in self.ended:
@@ -183,22 +223,21 @@ class BootWatch:
 
     def _hear_srun(self, line: str) -> None:
         """Take a line of srun's own complaints, and of what its tasks complain of."""
-        ends = _STEP_ENDS.search(line) is not None
-        if ends:
+        if is_step_end(line):
             self.state = "ending" if self._has_answered() else "cut off"
-        if killed := _TASK_KILLED.match(line):
-            self._note_killed(killed[1], killed[2])
+        if killed := parse_killed(line):
+            self._note_killed(killed)
         elif not self._has_answered():
             self.said.append(line)
-            if _LOST.match(line) and self.state == "booting":
+            if is_loss(line) and self.state == "booting":
                 self.state, self.lost = "losing", time.monotonic()
-        elif not ends and not _ROUTINE.match(line):
+        elif not is_routine(line):
             self._tell(line)
 
-    def _note_killed(self, node: str, tasks: str) -> None:
+    def _note_killed(self, killed: Killed) -> None:
         """Tell of VMs whose keeper could not: the last one of a node is killed together with its QEMU."""
-        for rank in () if self.state in ("cut off", "ending") else parse_ranks(tasks):
-            self._note_end(Ended("killed", explain_end("killed"), False, f"vm{rank}", node))
+        for rank in () if self.state in ("cut off", "ending") else parse_ranks(killed.tasks):
+            self._note_end(Ended("killed", explain_end("killed"), False, f"vm{rank}", killed.node))
 
     def _fail(self, text: str) -> None:
         self.said.append(text)
@@ -210,28 +249,29 @@ class BootWatch:
             cancel_step_of(self.job, self.pid)
 
     def _end(self, status: int) -> int:
-        if self._has_answered():
+        if self._has_answered() or self.reported:
             return status
         if any(not step.is_of(self.pid, os.uname().nodename) for step in read_boot_steps(self.job)):
-            self._report(wire.BOOT_JOINED)  # another srun of this job was first
+            self._report(wire_steps.BOOT_JOINED)  # another srun of this job was first
             return 0
         self.progress.clear()
-        for line in _without_echoes(self.said) or [
+        for line in _explain_missing(self.said) or _without_echoes(self.said) or [
             f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
         ]:
             self._tell(line)
-        self._report(wire.BOOT_FAILED)
+        self._report(wire_steps.BOOT_FAILED)
         return status or 1
 
     def _report(self, word: str) -> None:
         """Tell the waiting srun how the boot went, once."""
         report(word)
-        os.close(wire.STATUS_FD)
+        os.close(wire_steps.STATUS_FD)
+        self.reported = True
 
     def _tell(self, text: str) -> None:
         self.progress.clear()
         try:
-            os.write(2, (text + "\n").encode())
+            os.write(2, (printable(text) + "\n").encode())
         except OSError:
             pass
 
@@ -249,3 +289,14 @@ def _without_echoes(lines: list[str]) -> list[str]:
     """Drop what srun adds when a task that has already explained itself ends."""
     own = [line for line in lines if line.startswith(("pcocc:", "hint:", "  vm"))]
     return list(dict.fromkeys(own or lines))
+
+
+def _explain_missing(lines: list[str]) -> list[str]:
+    """Return what to say of nodes where pcocc is not installed; nothing when there are none."""
+    nodes = find_nodes_without(LAUNCHER, lines)
+    if nodes is None:
+        return []
+    return [
+        f"pcocc: error: pcocc is not installed on {', '.join(sorted(nodes)) or 'a node of the job'}: there is no {LAUNCHER}",
+        f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",
+    ]

@@ -19,7 +19,7 @@ from tests.attack.user import ALICE, BOB, Fuse, apart, as_user, started
 from tests.netns.fabric import HELPER, Node, release, request
 from tests.waiting import limit
 
-RUN, SCRATCH = "/run/pcocc", "/var/lib/pcocc/scratch"
+RUN, SCRATCH = "/run/pcocc", "/var/lib/pcocc/scratch/pcocc"
 
 
 @pytest.fixture
@@ -142,6 +142,37 @@ def test_a_users_program_with_roots_rights_is_found_by_who_started_it() -> None:
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize(("uid", "counts"), [(ALICE, False), (0, True)])
+def test_nobody_but_root_is_a_slurmstepd(uid: int, counts: bool) -> None:
+    """Else Alice keeps what she likes from being released: a job whose record is damaged."""
+    with subprocess.Popen(["slurmstepd: [12.0]", "600"], executable="/bin/sleep", user=uid, group=uid) as child:
+        found = [one.pid for one in process.find_slurmstepds(12)], process.find_slurmstepds(1), process.find_slurmstepds(120)
+        child.kill()
+    assert found == ([child.pid] if counts else [], [], [])
+
+
+@pytest.mark.parametrize("name", ["job_12", "sE51M8M62PTY00"])
+def test_what_is_in_the_steps_cgroup_ends_with_it_whatever_slurm_calls_that(node: Node, stepd: int, name: str) -> None:
+    hierarchy = next(path for path in (Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup")) if path.is_dir())
+    top = hierarchy / f"pcocc-tests-{os.getpid()}"
+    groups = [top / name / "step_0" / part for part in ("slurm", "user/task_0")]
+    for group in groups:
+        group.mkdir(parents=True)
+    run = f"setpriv --reuid={ALICE} --regid={ALICE} --clear-groups sleep 600 >/dev/null 2>&1 & echo $! | tee {groups[1]}/cgroup.procs"
+    task = int(node.run("sh", "-ec", run).stdout)
+    try:
+        with subprocess.Popen(["sleep", "600"]) as slurmstepd:
+            (groups[0] / "cgroup.procs").write_text(str(slurmstepd.pid))
+            node.helper("setup", of(ALICE, 12, slurmstepd.pid))
+            slurmstepd.kill()
+        node.helper("setup", of(BOB, 13, stepd))
+        assert process.find_process(task) is None
+    finally:
+        node.helper("release", release(13))
+        for path, _folders, _files in os.walk(top, topdown=False):
+            os.rmdir(path)
 
 
 def test_processes_that_hang_are_waited_for_together_and_for_a_time() -> None:

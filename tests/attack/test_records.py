@@ -30,14 +30,15 @@ class Here:
     """A node's directories, and what was asked of its networks, in order."""
 
     def __init__(self, base: Path) -> None:
-        self.run, self.scratch, self.confdir = base / "run", base / "scratch", base / "etc"
+        self.run, self.site, self.confdir = base / "run", base / "scratch", base / "etc"
+        self.scratch = self.site / naming.SCRATCH_NAME
         self.asked: list[str] = []
         self.failing: set[int] = set()
-        for folder in (self.run, self.scratch, self.confdir):
+        for folder in (self.run, self.site, self.scratch, self.confdir):
             folder.mkdir(mode=0o755)
         for name, text in SETTINGS.items():
             (self.confdir / name).write_text(text)
-        (self.confdir / "pcocc.yaml").write_text(f"accel: tcg\nscratch: {self.scratch}\n")
+        (self.confdir / "pcocc.yaml").write_text(f"accel: tcg\nscratch: {self.site}\n")
 
     def ask(self, what: str) -> Callable[..., None]:
         def asked(*words: object, **_more: object) -> None:
@@ -71,6 +72,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
         for module in (main, start):
             monkeypatch.setattr(module, "CONFIG_DIR", str(found.confdir))
         monkeypatch.setattr(start, "process", SimpleNamespace(run=found.ask("guard")))
+        monkeypatch.setattr(start, "sysctl", SimpleNamespace(read=lambda name: "", write=found.ask("reserve")))
         for module, function in ((removing, "remove_networks"), (removing, "remove_netns"), (apply, "make_networks")):
             monkeypatch.setattr(module, function, found.ask(function))
         yield found
@@ -109,7 +111,7 @@ def alices_job(monkeypatch: pytest.MonkeyPatch, *folders: Path, does: str = "") 
 def test_what_a_user_leaves_is_nobody_elses(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int, verb: str, does: str) -> None:
     alices_job(monkeypatch, here.run, here.scratch, does=does)
     assert helper(monkeypatch, verb, {"setup": of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]) == 0
-    assert not {"run/12", "scratch/12", "run/.state/12.json"} & here.left()
+    assert not {"run/12", "scratch/pcocc/12", "run/.state/12.json"} & here.left()
     if verb == "setup":
         assert helper(monkeypatch, "release", release(13)) == 0
     assert here.left() == set()
@@ -132,7 +134,7 @@ def test_little_time_is_enough_for_everything_but_the_files(
     assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 0
     capsys.readouterr()
     assert helper(monkeypatch, "release", release(13)) == 0
-    assert here.left() == {"run/.aside", "scratch/.aside"}
+    assert here.left() == {"run/.aside", "scratch/pcocc/.aside"}
     told = "pcocc: some of what ended jobs have left in their directories is still there, set aside; it is deleted later\n"
     assert capsys.readouterr().err == told
     monkeypatch.setattr(removal, "finish", real)
@@ -198,10 +200,10 @@ def test_its_job_stays_while_it_runs(here: Here, monkeypatch: pytest.MonkeyPatch
     assert "remove_networks 12" not in here.asked
 
 
-def test_of_one_that_tells_nothing_any_process_of_the_job_speaks(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
+def test_of_one_that_tells_nothing_any_slurmstepd_of_the_job_speaks(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
     assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 0
     break_record(here.record(12), "empty")
-    monkeypatch.setattr(records.process, "find_in_cgroup", lambda part, uid=None: [stepd] if part == "/job_12/" else [])
+    monkeypatch.setattr(records.process, "find_slurmstepds", lambda job: [stepd] if job == 12 else [])
     assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 0
     assert (here.run / "12").exists() and "remove_networks 12" not in here.asked
 
@@ -246,14 +248,38 @@ def test_a_directory_that_stays_is_told_of_and_all_else_goes(
     assert helper(monkeypatch, "start", "") == 0 and here.left() == set()
 
 
-def test_names_in_a_scratch_that_all_may_write_to_are_no_jobs(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As int() sees it, these are numbers, or str.isdigit() says so."""
-    names = ["²", "٣", "012", "0", "9" * 200, "12 ", "-1", "1_2"]
-    for name in names:
-        (here.scratch / name).mkdir()
+def test_what_others_have_in_scratch_is_theirs(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
+    """Beside our own directory all names are others'; in it, which is root's, all that int() sees as a number is not a job's."""
+    names = ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT THREE}", "012", "0", "9" * 200, "12 ", "-1", "1_2"]
+    for name in [*names, "77", "12"]:
+        (here.site / name).mkdir()
+        (here.site / name / "file").touch()
+        if name in names:
+            (here.scratch / name).mkdir()
     (here.scratch / "77").mkdir()
     assert helper(monkeypatch, "start", "") == 0
     assert sorted(os.listdir(here.scratch)) == sorted(names)
+    assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 0
+    assert helper(monkeypatch, "release", release(12)) == 0
+    assert sorted(os.listdir(here.scratch)) == sorted(names)
+    assert all((here.site / name / "file").exists() for name in [*names, "77", "12"])
+
+
+def test_a_job_has_no_disk_where_others_could_put_things(
+    here: Here, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stepd: int
+) -> None:
+    """In a scratch that all may write to Alice is first to take our name."""
+    here.scratch.rmdir()
+    here.site.chmod(0o1777)
+    assert as_user(ALICE, lambda: (here.scratch.mkdir(), (here.scratch / "13").mkdir()))
+    assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"pcocc: error: {here.scratch}: must be a directory of root's") and said[1].startswith("hint: ")
+    assert helper(monkeypatch, "start", "") == 1 and (here.scratch / "13").exists()
+    assert not here.record(13).exists() and not (here.run / "13").exists()
+    here.scratch.rename(here.site / "away")
+    assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 0 and (here.scratch / "13").stat().st_uid == BOB
+    tree_removal.remove_tree(here.site / "away")
 
 
 def test_the_guard_is_first_and_stands_whatever_becomes_of_the_rest(
@@ -276,7 +302,7 @@ def test_start_runs_nothing_that_another_than_root_names(here: Here, monkeypatch
     evil = here.run.parent / "evil"
     evil.write_text(f"#!/bin/sh\ntouch {ran}/it\n")
     evil.chmod(0o755)
-    (here.confdir / "pcocc.yaml").write_text(f"accel: auto\nqemu: {evil}\nscratch: {here.scratch}\n")
+    (here.confdir / "pcocc.yaml").write_text(f"accel: auto\nqemu: {evil}\nscratch: {here.site}\n")
     os.chown(here.confdir / "pcocc.yaml", ALICE, ALICE)
     monkeypatch.setattr(accelerator, "_KVM", "/dev/null")
     assert helper(monkeypatch, "start", "") == 1 and os.listdir(ran) == []
@@ -285,7 +311,7 @@ def test_start_runs_nothing_that_another_than_root_names(here: Here, monkeypatch
 
 
 def test_what_is_known_of_the_accelerator_may_be_another_versions(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
-    (here.confdir / "pcocc.yaml").write_text(f"accel: auto\nqemu: /bin/false\nscratch: {here.scratch}\n")
+    (here.confdir / "pcocc.yaml").write_text(f"accel: auto\nqemu: /bin/false\nscratch: {here.site}\n")
     assert helper(monkeypatch, "start", "") == 0
     kept = json.loads((here.run / ".state/accel.json").read_text())
     for text in ("", "[]", json.dumps({"key": kept["key"]}), json.dumps({**kept, "kind": "xen"}), json.dumps({**kept, "why": 5})):
@@ -325,12 +351,19 @@ def test_root_writes_into_a_directory_only_before_it_is_the_users(here: Here, mo
     assert precious.read_text() == "precious"
 
 
-def test_a_set_up_that_fails_leaves_nothing(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
+@pytest.mark.parametrize("error", [OSError("no"), NodeError("no"), ValueError("no"), KeyError("no"), RecursionError(), KeyboardInterrupt()], ids=repr)
+def test_a_set_up_that_fails_leaves_nothing(
+    here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int, error: BaseException
+) -> None:
     def fail(*_words: object) -> None:
-        raise OSError("no")
+        raise error
 
     monkeypatch.setattr(setup, "_give_directories", fail)
-    assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 1
+    if isinstance(error, OSError | NodeError):
+        assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 1
+    else:
+        with pytest.raises(type(error)):
+            helper(monkeypatch, "setup", of(ALICE, 12, stepd))
     assert here.left() == set()
 
 

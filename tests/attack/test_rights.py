@@ -18,11 +18,12 @@ import pytest
 
 from pcocc_runtime.cache import layer_store
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.node import accelerator
+from pcocc_runtime.node import probe
 from pcocc_runtime.slurm import steps
 from pcocc_runtime.slurm.text import Running
 from pcocc_runtime.system import drop, run_as
 from tests.attack.user import ALICE, BOB, as_user, read_memory, started, trace
+from tests.waiting import limit
 
 LOOK = f"""#!{sys.executable} -IS
 import fcntl, json, os, sys, termios
@@ -193,17 +194,16 @@ def test_root_in_a_users_cache_is_not_his(attack: Callable[[int], None], tmp_pat
         os.waitpid(child, 0)
 
 
-def test_the_probe_of_the_accelerator_has_nothing_of_roots(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_of_the_accelerator_has_nothing_of_roots(programs: Path) -> None:
     (programs / "qemu").write_text(LOOK.replace("print(json.dumps(sees))", f"open('{programs}/told/saw', 'w').write(json.dumps(sees))"))
     (programs / "qemu").chmod(0o755)
     (programs / "told").mkdir()
     (programs / "told").chmod(0o777)
-    monkeypatch.setattr(accelerator, "_KVM", "/dev/null")
 
-    def probe() -> str:
-        accelerator._probe(programs / "qemu")
+    def try_kvm() -> str:
+        probe.try_kvm(programs / "qemu", "/dev/null", limit(60))
         return (programs / "told/saw").read_text()
 
-    saw, typed = type_on_terminal(probe)
+    saw, typed = type_on_terminal(try_kvm)
     assert (saw["terminal"], typed, saw["session"], saw["fds"], saw["privileges"]) == (False, "", True, [], ["1"])
     assert set(saw["env"]) - {"LC_CTYPE"} == {"PATH"} and 0 not in saw["uids"]

@@ -34,7 +34,7 @@ def large(stepd: int) -> str:
     lines = [f"job {JOB}", "step 0", "uid 65534", "gid 65534", f"stepd {stepd}", "index 0", f"layout 172.16.0.1 0-{OWN - 1}"]
     for peer in range(1, PEERS + 1):
         first = OWN + (peer - 1) * EACH
-        lines.append(f"layout 172.16.{peer >> 8}.{peer & 255} {first}-{first + EACH - 1}")
+        lines.append(f"layout 172.16.{1 + (peer >> 8)}.{peer & 255} {first}-{first + EACH - 1}")
     return "\n".join([*lines, f"sets default:{OWN + PEERS * EACH}", "end", ""])
 
 
@@ -109,7 +109,7 @@ def plan_once() -> None:
     assert isinstance(plan, Routed)
     routes.render_routes(plan)
     routes.render_forwarding(plan, {node.name: "192.0.2.1" for node in step.nodes})
-    dnsmasq.render_dnsmasq(plan, (), "/run/x.pid", "nobody")
+    dnsmasq.render_dnsmasq(plan, ())
     seconds = time.monotonic() - begin
     print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 

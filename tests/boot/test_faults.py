@@ -118,7 +118,7 @@ def test_a_vm_whose_keeper_is_killed_while_it_boots_is_not_said_to_boot_for_ever
     words = ["pcocc", "ps", "-l", "-j", str(job)]
     assert box.out(words).splitlines()[1].endswith(" booting")
     box.kill(keeper, signal.SIGKILL)
-    assert box.out(words).splitlines()[1].endswith(" unwatched: the process that would tell more has ended")
+    assert box.out(words).splitlines()[1].endswith(" unwatched: the process that watches it has ended")
     box.run(["scancel", str(job)], status=0)
     assert box.finish(started, 60).returncode != 0
     box.ensure_released(job, 20)

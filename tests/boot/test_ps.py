@@ -32,7 +32,7 @@ def test_each_vm_is_listed_with_its_node_ports_and_end(box: Box) -> None:
         done = box.run(f"pcocc ps -l -j {cluster.job}", user="bob")
         assert done.returncode == 1 and "alice's" in done.stderr and "Traceback" not in done.stderr
     done = box.run(f"pcocc ps -j {cluster.job}")
-    assert done.returncode == 1 and f"no VMs of job {cluster.job} run" in done.stderr and done.stderr.count("pcocc: error:") == 1
+    assert done.returncode == 1 and f"job {cluster.job} has no running VMs" in done.stderr and done.stderr.count("pcocc: error:") == 1
 
 
 def test_names_with_line_ends_are_nobody_elses(box: Box, cluster: Cluster) -> None:

@@ -8,7 +8,7 @@ from tests.boot.cluster import Cluster
 def test_all_vms_of_a_job_are_saved_at_once(box: Box, cluster: Cluster) -> None:
     """Tiny runs from a plain file there, so a name is needed, and one name is not for several."""
     done = box.run(["pcocc", "save", "-j", str(cluster.job), "vm[0-3]"], timeout=120)
-    assert done.returncode != 0 and done.stderr.count("which is in no repository") == 4, done.stderr
+    assert done.returncode != 0 and done.stderr.count("which is not in a repository") == 4, done.stderr
     done = box.run(["pcocc", "save", "-j", str(cluster.job), "-d", "boottest-tiny", "vm[0-3]"])
     assert done.returncode == 1 and "several VMs cannot be saved as one image" in done.stderr
     try:

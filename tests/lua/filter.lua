@@ -58,6 +58,27 @@ test("the option may come by the environment only", function()
     equal(written.min_mem_per_cpu, nil)
 end)
 
+test("what keeps a job's cluster is named in its comment", function()
+    local name = string.rep("0123456789abcdef", 2)
+    for given, wanted in pairs({ [name] = "pcocc-cluster=" .. name, [""] = "", [name .. "0"] = "", [string.rep("g", 32)] = "", ["%s"] = "" }) do
+        for _, former in ipairs({ "", "the site's own" }) do
+            local env = { [0] = "PCOCC_KEPT=" .. given, [1] = "PCOCC_TEMPLATE=tiny:5" }
+            local job, written = stub.job({ spank_job_env = env, admin_comment = former ~= "" and former or nil })
+            equal(fresh().job_submit(job, nil, 1000), 0)
+            local found = (written.admin_comment or "")
+            equal(found, wanted == "" and former or former == "" and wanted or former .. " " .. wanted)
+        end
+    end
+end)
+
+test("nothing is kept of a job without a cluster, or of one that is refused", function()
+    for _, template in ipairs({ "", "PCOCC_TEMPLATE=tiny:x" }) do
+        local job, written = stub.job({ spank_job_env = { [0] = "PCOCC_KEPT=" .. string.rep("0", 32), [1] = template } })
+        fresh().job_submit(job, nil, 1000)
+        equal(written.admin_comment, nil)
+    end
+end)
+
 test("what the user gave stays", function()
     local _, written = submit("tiny:2", { cpus_per_task = 3, min_mem_per_node = 900, num_tasks = 2 }, "cpus=4;memory=2048")
     equal(written.cpus_per_task, nil)

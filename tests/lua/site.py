@@ -36,8 +36,8 @@ def write_policy(directory: Path) -> Path:
 def install_filter(directory: Path) -> Path:
     """Put the filter there with the shared names filled in, as the build does; return the directory."""
     for name in ("pcocc.lua", "pcocc_text.lua", "job_submit.lua"):
-        table, source = ROOT / "pcocc_runtime/documents/wire.py", ROOT / "job_submit" / name
-        (directory / name).write_text(run(sys.executable, ROOT / "spank/render_wire.py", table, source, "/opt/x"))
+        tables = sorted((ROOT / "pcocc_runtime/documents").glob("wire*.py"))
+        (directory / name).write_text(run(sys.executable, ROOT / "spank/render_wire.py", *tables, ROOT / "job_submit" / name, "/opt/x"))
     return directory
 
 

@@ -1,6 +1,8 @@
 """What `pcocc network` finds on real nodes, asked as the job's unprivileged user inside the job's namespace."""
 
 import importlib.util
+import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +12,9 @@ import pytest
 
 from pcocc_runtime import addressing
 from pcocc_runtime.documents import wire
+from pcocc_runtime.findings import FAILED, Finding
 from pcocc_runtime.observe import draw
-from pcocc_runtime.observe.check import FAILED, Finding, evaluate
+from pcocc_runtime.observe.check import evaluate
 from pcocc_runtime.observe.facts import Answer, Failure, decode_answers
 from tests.netns.fabric import ROOT, Guest, Node, request
 from tests.netns.lan import NOBODY, answering
@@ -102,7 +105,7 @@ def test_all_is_well(job: Pair) -> None:
 
 def test_a_vm_that_is_not_there_answers_nobody(job: Pair) -> None:
     start_guests(job, 0, 1, 2)
-    assert check(job)[0] == ["default: vm3 on 192.0.2.2 (10.200.0.4) answers nobody"]
+    assert check(job)[0] == ["default: vm3 on 192.0.2.2 (10.200.0.4) answers none of the nodes"]
 
 
 def test_a_blocked_tunnel_is_told_from_dead_vms(job: Pair) -> None:
@@ -112,8 +115,8 @@ def test_a_blocked_tunnel_is_told_from_dead_vms(job: Pair) -> None:
         "add table ip site; add chain ip site in { type filter hook input priority 0; }; add rule ip site in udp dport 24832 drop",
     )
     assert check(job)[0] == [
-        "default: 192.0.2.1 does not reach vm[2-3] on 192.0.2.2, which other nodes do",
-        "default: 192.0.2.2 does not reach vm[0-1] on 192.0.2.1, which other nodes do",
+        "default: 192.0.2.1 does not reach vm[2-3] on 192.0.2.2; other nodes do",
+        "default: 192.0.2.2 does not reach vm[0-1] on 192.0.2.1; other nodes do",
     ]
 
 
@@ -122,7 +125,7 @@ def test_a_narrow_way_is_told_from_a_blocked_one(job: Pair) -> None:
     job[0].in_job(12, "ip", "link", "set", "vx0", "mtu", "1400")
     assert check(job)[0] == [
         "default: vx0 (its tunnel) has MTU 1400, not 1450 on 192.0.2.1",
-        "default: packets of 1450 bytes do not pass from 192.0.2.1 to vm[2-3] on 192.0.2.2, small ones do",
+        "default: packets of 1450 bytes do not get from 192.0.2.1 to vm[2-3] on 192.0.2.2; small ones do",
     ]
 
 
@@ -142,12 +145,13 @@ def test_a_vm_that_answers_ssh_only_is_noted(job: Pair) -> None:
         listener.kill()
         listener.communicate()
     assert failures == []
-    assert any(one.text == "default: ssh but no ping is answered by vm3: the size of packets was not tried" for one in found)
+    assert any(one.text == "default: vm3 answered ssh but no ping, so large packets were not tried" for one in found)
 
 
 def test_a_dead_dnsmasq_is_told(job: Pair) -> None:
     start_guests(job, 0, 1, 2, 3)
-    job[1].run("sh", "-c", "kill -9 $(cat /run/pcocc/.state/12.dnsmasq0.pid)")
+    ((_job, server),) = job[1].servers(12)
+    os.kill(server, signal.SIGKILL)
     assert check(job)[0] == [
         "default: the DNS server at 10.200.255.254 does not answer on 192.0.2.2",
         "no DHCP server listens on 192.0.2.2",
@@ -215,7 +219,7 @@ def test_a_network_on_a_bridge_of_the_site_is_not_asked_for_a_tunnel(nodes: Pair
     said = [(one.level, one.text) for one in evaluate(facts, [], None) if one.text.startswith("site: ")]
     assert said == [
         ("ok", "site: its devices are up on 2 nodes"),
-        ("note", "site: pcocc gives no addresses here, so only its devices were looked at"),
+        ("note", "site: pcocc gives no addresses on it, so only its devices were checked"),
     ]
     assert "site: tap3n0 (vm3) is down on 192.0.2.2" in [one.text for one in evaluate(broken, [], None) if one.level == FAILED]
     drawing = draw.render_picture(draw.plan_picture(facts, []))

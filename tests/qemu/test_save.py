@@ -73,7 +73,7 @@ def test_a_full_save_needs_no_other_layer(start: StartVm, home: Home) -> None:
 def test_a_plain_file_needs_a_name(start: StartVm, home: Home) -> None:
     vm = start(replace(home.shell(), origin=None)).boot()
     vm.run("printf first >/dev/vda; sync")
-    assert "which is in no repository\nhint: say what to call the new image: -d NAME" in save(vm, status=1)
+    assert "which is not in a repository\nhint: name the new image with -d NAME" in save(vm, status=1)
     assert "all of the disk is saved" in save(vm, "-d", "new")
     assert saving.read_disk(home.find("new").path)[:6] == b"first" + bytes([BASE])
 
@@ -126,7 +126,7 @@ def test_one_save_of_a_vm_at_a_time(start: StartVm, home: Home) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.connect(str(vm.directory / "save"))
         assert other.recv(100) == b'{"go": true}\n'
-        assert "error: another save of vm0 is under way" in save(vm, status=1)
+        assert "error: another save of vm0 is in progress" in save(vm, status=1)
     save(vm)
 
 

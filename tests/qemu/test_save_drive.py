@@ -85,7 +85,7 @@ def test_what_cannot_be_saved_is_said(start: StartVm, home: Home) -> None:
     vm = start(home.shell(persistent=(drive,)))
     saving.wait_for_monitor(vm)
     said = save(vm, "--drive=1", status=1)
-    assert f"drive 1 of vm0 is the persistent drive {DATA}/drive, a revision of no image\nhint: say what to call the new image: -d NAME" in said
+    assert f"drive 1 of vm0 is the persistent drive {DATA}/drive, which belongs to no image\nhint: name the new image with -d NAME" in said
     assert "vm0 has no drive 2\nhint: its drives are 0 to 1" in save(vm, "--drive", "2", status=1)
     assert "has an image 'base' already" in save(vm, "--drive=1", "-d", "base", status=1)
     assert "cannot be frozen: its guest runs no agent" in save(vm, "--drive=1", "-d", "new", "--safe", status=1)
@@ -112,7 +112,7 @@ def test_a_full_scratch_ends_the_save_and_not_the_guest(start: StartVm, home: Ho
     fill(vm, 48)
     go.touch()
     said = (home.data / "saver").read_text() if child.wait(limit(60)) == 1 else ""
-    assert "error: drive 1 of vm0 could not be read to its end: " in said and f"than {DATA}/scratch/7 has room for" in said
+    assert "error: drive 1 of vm0 could not be read to its end: " in said and f"than {DATA}/scratch/pcocc/7 has room for" in said
     assert "Traceback" not in said and list(home.revisions()) == ["user:base@0"] and home.leftovers() == []
     wait_closely(lambda: saving.left_behind(vm) == [])
     assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vdb bs=1M skip=47 count=1 2>/dev/null | cmp - /r && echo same") == "same\n"

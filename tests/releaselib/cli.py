@@ -13,7 +13,7 @@ from . import machine
 from .root import ensure_root, remove_root
 from .suites import INSIDE, ROOT, SELECTION, SUITES, Place, ReleaseError, RootError, say
 
-_OWN_ERROR, _NO_ROOT = 125, 75
+_OWN_ERROR, NO_ROOT = 125, 75
 _TESTS = 'tests/prepare && exec build/venv/bin/python -m pytest "$@"'
 _EPILOG = f"""
 A release is Debian's, with its Slurm, QEMU and Python:
@@ -30,7 +30,7 @@ its own, and it ends with the tests. Run as root, beside whatever else runs here
     tests/release sid --fresh --run tests/box up
     tests/release --clean                                 # removes the roots
 
-The exit status is the command's; {_NO_ROOT} when the root cannot be made, {_OWN_ERROR} for another error of this command.
+The exit status is the command's; {NO_ROOT} when the root cannot be made, {_OWN_ERROR} for another error of this command.
 """
 
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         return 128 + signal.SIGINT
     except ReleaseError as error:
         print(f"release: error: {error}", file=sys.stderr)
-        return _NO_ROOT if isinstance(error, RootError) else _OWN_ERROR
+        return NO_ROOT if isinstance(error, RootError) else _OWN_ERROR
 
 
 def parse_options(argv: list[str]) -> argparse.Namespace:

@@ -14,27 +14,35 @@ from .outside import read_apt_options, read_mirror
 from .suites import INSIDE, KEPT, ROOT, Place, ReleaseError, RootError, Suite, say
 
 _MAKERS = ("tests/packages", "tests/prepare")
-_NEW = "new"
+NEW = "new"
 _STEPS = ("I: downloading packages", "I: installing", "installing Debian packages:")
 
 
-def ensure_root(suite: Suite, place: Place, fresh: bool) -> None:
-    """Make the root unless there is one of the same ingredients; RootError when the release cannot be had."""
-    argv = render_argv(suite, read_mirror(), read_apt_options())
-    wanted = _digest(argv)
+def ensure_root(suite: Suite, place: Place, fresh: bool, argv: Sequence[str] = ()) -> None:
+    """Make the root, by mmdebstrap's `argv` if that is given, unless there is one of the same ingredients.
+
+    RootError when the release cannot be had.
+    """
+    argv = argv or render_argv(suite, read_mirror(), read_apt_options())
+    ensure_made(suite.name, place, argv, _digest(argv), fresh)
+
+
+def ensure_made(name: str, place: Place, argv: Sequence[str], wanted: str, fresh: bool) -> bool:
+    """Run mmdebstrap, which makes `new` in the place, unless its root is of these ingredients; return whether it ran."""
     made = place.record.read_text() if place.record.exists() else None
     if made == wanted and not fresh:
         days = (time.time() - place.record.stat().st_mtime) / 86400
-        say(f"{suite.name}: its root is {days:.0f} days old (--fresh makes it anew)" if days >= 1 else f"{suite.name}: its root is there")
-        return
+        say(f"{name}: its root is {days:.0f} days old (--fresh makes it anew)" if days >= 1 else f"{name}: its root is there")
+        return False
     remove_root(place)
     why = "there is none" if made is None else "it is to be fresh" if made == wanted else "what makes it has changed"
-    say(f"{suite.name}: making its root, 2 to 5 minutes: {why}")
+    say(f"{name}: making its root, 2 to 5 minutes: {why}")
     start = time.monotonic()
-    _make(suite, place, argv)
-    (place.path / _NEW).rename(place.root)
+    _make(name, place, argv)
+    (place.path / NEW).rename(place.root)
     place.record.write_text(wanted)
-    say(f"{suite.name}: made its root anew in {time.monotonic() - start:.0f} s")
+    say(f"{name}: made its root anew in {time.monotonic() - start:.0f} s")
+    return True
 
 
 def render_argv(suite: Suite, mirror: str, apt_options: Sequence[str]) -> list[str]:
@@ -56,7 +64,7 @@ def render_argv(suite: Suite, mirror: str, apt_options: Sequence[str]) -> list[s
         *(f"--customize-hook={hook}" for hook in (copies, packages, group)),
         "--skip=check/empty,cleanup/apt",  # guests are made of packages: apt's lists stay
         suite.name,
-        _NEW,
+        NEW,
         sources,
     ]
 
@@ -66,7 +74,7 @@ def _digest(argv: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(text.replace(str(ROOT), "") for text in texts).encode()).hexdigest()
 
 
-def _make(suite: Suite, place: Place, argv: Sequence[str]) -> None:
+def _make(name: str, place: Place, argv: Sequence[str]) -> None:
     """Run mmdebstrap in namespaces of its own: what it mounts and starts ends with it, and it with this process."""
     if shutil.which("mmdebstrap") is None:
         raise ReleaseError("there is no mmdebstrap on this machine: run tests/prepare")
@@ -74,15 +82,15 @@ def _make(suite: Suite, place: Place, argv: Sequence[str]) -> None:
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with place.log.open("w") as log, subprocess.Popen([*alone, *argv], cwd=place.path, text=True, **pipes) as making:
         try:
-            wrong = _follow(suite, making.stdout or (), log)
+            wrong = _follow(name, making.stdout or (), log)
         except BaseException:
             making.kill()
             raise
     if making.returncode:
-        raise RootError(f"the root of {suite.name} cannot be made: {wrong or 'mmdebstrap failed'}; see {place.log}")
+        raise RootError(f"the root of {name} cannot be made: {wrong or 'mmdebstrap failed'}; see {place.log}")
 
 
-def _follow(suite: Suite, lines: Iterable[str], log: TextIO) -> str:
+def _follow(name: str, lines: Iterable[str], log: TextIO) -> str:
     """Keep what mmdebstrap says, and tell its longer steps; return the first thing that went wrong."""
     wrong = ""
     for line in lines:
@@ -91,13 +99,13 @@ def _follow(suite: Suite, lines: Iterable[str], log: TextIO) -> str:
         wrong = wrong or (line.removeprefix("E: ").strip() if line.startswith("E: ") else "")
         if line.startswith(_STEPS):
             step, _colon, _names = line.removeprefix("I: ").partition(":")
-            say(f"{suite.name}: {step.strip().rstrip('.')}")
+            say(f"{name}: {step.strip().rstrip('.')}")
     return wrong
 
 
 def remove_root(place: Place) -> None:
     """Remove the root, and what is left of one that was not finished."""
     place.record.unlink(missing_ok=True)
-    for path in (place.root, place.path / _NEW):
+    for path in (place.root, place.path / NEW):
         if path.exists():
             subprocess.run(["rm", "-rf", "--one-file-system", path], check=True)

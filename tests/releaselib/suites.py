@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,13 @@ class RootError(ReleaseError):
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A release of Debian: its name, what else than its main archive is taken, and what of that (an apt preference)."""
+    """A release of Debian: its name, what it has, what else than its main archive is taken, and what of that (an apt preference)."""
 
     name: str
+    debian: str
     slurm: str
+    python: str
+    qemu: str
     also: tuple[str, ...] = ()
     pins: str = ""
 
@@ -36,11 +40,13 @@ class Suite:
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("bookworm", "22.05", ("bookworm-backports",), "Package: qemu-* seabios\nPin: release n=bookworm-backports\nPin-Priority: 500\n"),
-        Suite("trixie", "24.11"),
-        Suite("sid", "26.05"),
+        Suite("bookworm", "12, with QEMU of its backports", "22.05", "3.11", "10.0", ("bookworm-backports",),
+              "Package: qemu-* seabios\nPin: release n=bookworm-backports\nPin-Priority: 500\n"),
+        Suite("trixie", "13", "24.11", "3.13", "10.0"),
+        Suite("sid", "sid", "26.05", "3.14", "11.1"),
     )
 }
+PACKAGED = ("bookworm", "trixie")  # whose packages are built and tried by tests/packaging
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +77,9 @@ class Place:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ReleaseError(f"{self.path} is in use by another tests/release: wait for it, or name other roots by --roots DIR") from None
+            raise ReleaseError(f"{self.path} is in use by another command of tests/: wait for it, or name other roots by --roots DIR") from None
 
 
 def say(text: str) -> None:
-    """Print a line of progress."""
-    print(f"release: {text}", flush=True)
+    """Print a line of progress, after the command's name."""
+    print(f"{Path(sys.argv[0]).name}: {text}", flush=True)

@@ -1,6 +1,7 @@
 /* Stands in for srun: reads its own command line and sizes itself as the plugin does, and prints what came of it as JSON.
  *
- * BOOT=VMS:NODES is the job's boot step, 0:0 that none runs; without it slurmctld does not answer. */
+ * BOOT=VMS:NODES is the job's boot step, 0:0 that none runs; without it slurmctld does not answer. KEPT is the template of a job
+ * whose cluster is kept. With PROGRAMS it only prints what the plugin makes of such a file of programs. */
 #include "../../spank/client.h"
 
 #include <stdio.h>
@@ -38,6 +39,18 @@ void slurm_job_step_layout_free(slurm_step_layout_t *layout)
 	(void)layout;
 }
 
+bool recall_cluster(uint32_t job)
+{
+	(void)job;
+	return getenv("KEPT") && !setenv(ENV_TEMPLATE, getenv("KEPT"), 1);
+}
+
+spank_err_t spank_get_item(spank_t spank, spank_item_t item, ...)
+{
+	(void)spank;
+	return item == S_JOB_ARGV ? ESPANK_NOT_AVAIL : ESPANK_BAD_ARG;
+}
+
 spank_err_t spank_option_register(spank_t spank, struct spank_option *option)
 {
 	(void)spank;
@@ -57,6 +70,10 @@ int main(void)
 	static const char *const variables[] = { "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_DISTRIBUTION" };
 	char places[512] = "", *hostfile = NULL;
 
+	if (getenv("PROGRAMS")) {
+		fputs(render_programs(getenv("PROGRAMS")), stdout);
+		return 0;
+	}
 	if (getenv("BOOT"))
 		sscanf(getenv("BOOT"), "%ld:%ld", &vms, &nodes);
 	read_own_words(&typed);
@@ -67,11 +84,18 @@ int main(void)
 	print("tasks", typed.tasks);
 	print("no_vm", typed.no_vm ? "1" : NULL);
 	print("placed", typed.placed ? "1" : NULL);
+	print("export", typed.exported);
+	print("command", typed.command);
+	print("bcast", typed.bcast ? "1" : NULL);
+	print("programs", typed.programs ? "1" : NULL);
 	forget_inherited_options();
 	for (char **at = environ; *at; at++)
 		if (!strncmp(*at, "SLURM_SPANK_", 12))
 			print("inherited", *at);
-	size_srun();
+	find_target(&typed);
+	if (!target.in_job || target.other)
+		drop_job_variables();
+	size_srun(&typed);
 	for (size_t i = 0; i < sizeof(variables) / sizeof(*variables); i++)
 		print(variables[i], getenv(variables[i]));
 	if ((hostfile = getenv("SLURM_HOSTFILE"))) {

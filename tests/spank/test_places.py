@@ -10,10 +10,10 @@ from tests.spank.building import run
 LOOK = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from pcocc_runtime.node import accelerator
+from pcocc_runtime.node import probe
 from pcocc_runtime.slurm import steps
 from pcocc_runtime.vm import launcher
-print(steps.LAUNCHER, launcher.KEEPER[0], accelerator._PROBE_IMAGE)
+print(steps.LAUNCHER, launcher.KEEPER[0], probe._IMAGE)
 """
 
 
@@ -38,3 +38,15 @@ def test_the_directories_of_a_distribution_are_options(tmp_path: Path) -> None:
     assert "/usr/share/pcocc/lua/?.lua" in written["job_submit.lua"] and "/usr/sbin/pcocc" in written["completion"]
     assert '"/usr/lib/pcocc"' in written["config.h"] and '"/usr/lib64/slurm/pcocc_client.so"' in written["config.h"]
     assert not [name for name, text in written.items() if "/opt/pcocc" in text]
+
+
+def test_where_slurm_and_the_distribution_have_theirs_is_an_option(tmp_path: Path) -> None:
+    libraries = ("/usr/lib/python3/dist-packages", "/srv/more")
+    run("meson", "setup", str(tmp_path), "--prefix=/usr", "-Dslurm-plugins=/srv/slurm", f"-Dpython-libraries={','.join(libraries)}")
+    places = json.loads(run("meson", "introspect", "--installed", str(tmp_path))).values()
+    assert {"/srv/slurm/pcocc.so", "/srv/slurm/pcocc_client.so", "/usr/share/pcocc/plugstack.conf"} <= {*places}
+    assert (tmp_path / "plugstack.conf").read_text().splitlines()[-1] == "required /srv/slurm/pcocc.so"
+    for program in ("pcocc", "node", "keeper"):
+        (line,) = (line for line in (tmp_path / program).read_text().splitlines() if "sys.path" in line)
+        path = json.loads(run(sys.executable, "-ISc", f"import json, sys; {line}; print(json.dumps(sys.path))"))
+        assert (path[0], tuple(path[-2:])) == ("/usr/lib/pcocc", libraries)

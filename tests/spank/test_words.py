@@ -11,7 +11,7 @@ import pytest
 from pcocc_runtime.documents import wire
 from tests.spank.building import ROOT, run
 
-CLIENT = [ROOT / f"spank/{name}.c" for name in ("words", "sizing", "place", "variables", "options")]
+CLIENT = [ROOT / f"spank/{name}.c" for name in ("words", "sizing", "place", "programs", "variables", "options", "text")]
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "PCOCC_"))}
 
 
@@ -162,6 +162,12 @@ OUTSIDE: dict[str, str] = {}
         ("srun --jobid=7 --pcocc-vm cmd", {"BOOT": "6:2"}, "6"),
         ("srun --jobid=7 --pcocc-vm cmd", {"BOOT": "0:0"}, None),
         ("srun --jobid=7 --pcocc-vm cmd", OUTSIDE, None),
+        ("srun --jobid=7 --pcocc-vm cmd", {"BOOT": "0:0", "KEPT": "tiny:3"}, "3"),
+        ("srun --jobid=7 --pcocc-vm cmd", {"BOOT": "6:2", "KEPT": "tiny:3"}, "6"),
+        ("srun --jobid=7 cmd", {"BOOT": "0:0", "KEPT": "tiny:3"}, None),
+        ("srun --jobid=7 --pcocc-vm cmd", {**IN_JOB, "BOOT": "0:0", "KEPT": "tiny:3"}, "3"),
+        ("srun --pcocc-vm cmd", {"SLURM_JOB_ID": "7", "BOOT": "0:0", "KEPT": "tiny:3"}, "3"),
+        ("srun --pcocc-vm cmd", {"SLURM_JOB_ID": "7", "BOOT": "6:2"}, "6"),
         ("srun --jobid=7 cmd", {"BOOT": "6:2"}, None),
         ("srun --jobid=7 cmd", {"BOOT": "6:2", wire.VAR_TEMPLATE: "tiny:2"}, None),
         ("srun --pcocc-vm cmd --jobid=7", {"BOOT": "6:2"}, None),
@@ -239,3 +245,31 @@ def test_a_step_in_another_job_goes_there_whatever_the_size_of_this_one(build: P
 @pytest.mark.parametrize("name", ["SLURM_HOSTFILE", "SLURM_DISTRIBUTION", "SLURM_NTASKS_PER_NODE", "SLURM_HET_SIZE"])
 def test_who_says_where_in_a_variable_is_left_alone(build: Path, name: str) -> None:
     assert read(build, "srun --pcocc-vm=vm3 cmd", **IN_JOB, **{name: "/dev/null"}).get("places", "") == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("srun --pcocc-vm cmd a", {"command": "cmd"}), ("srun --pcocc-vm vm0 cmd", {"command": "vm0"}),
+        ("srun -n2 -- cmd", {"command": "cmd"}), ("srun", {}),
+        ("srun --export=A,B=1 cmd", {"command": "cmd", "export": "A,B=1"}), ("srun --export ALL cmd", {"command": "cmd", "export": "ALL"}),
+        ("srun --exp NONE cmd --export=ALL", {"command": "cmd", "export": "NONE"}), ("srun --multi-prog conf", {"command": "conf", "programs": "1"}),
+        ("srun --bcast cmd", {"command": "cmd", "bcast": "1"}), ("srun --bcast=/tmp/x cmd", {"command": "cmd", "bcast": "1"}),
+        ("srun cmd --multi-prog --bcast", {"command": "cmd"}), ("srun --bcast-exclude=/x cmd", {"command": "cmd"}),
+    ],
+)  # fmt: skip
+def test_what_srun_makes_of_a_command_is_known(build: Path, line: str, found: dict[str, str]) -> None:
+    read_here = read(build, line)
+    assert {key: read_here[key] for key in ("command", "export", "bcast", "programs") if key in read_here} == found
+
+
+def test_a_client_is_in_front_of_each_program(build: Path) -> None:
+    attach = "/opt/pcocc/libexec/pcocc/attach"
+    lines = ["# all of them", "", "0-1  ./server %t", "  2,3\t/bin/sh -c \\", "'echo %o'", "*", "4 a \\", "b \\", "c", "5 d"]
+    wanted = [
+        *lines[:2], f"0-1  {attach} ./server %t", f"  2,3\t{attach} /bin/sh -c \\", "'echo %o'", "*", f"4 {attach} a \\", "b \\", "c",
+        f"5 {attach} d",
+    ]  # fmt: skip
+    for end in ("", "\n"):
+        text = run(f"{build}/srun", env={**ENVIRON, "PROGRAMS": "\n".join(lines) + end})
+        assert text == "\n".join(wanted) + end

@@ -18,7 +18,7 @@ MODULES = {".".join(path.relative_to(RUNTIME).with_suffix("").parts): path for p
 # The floors, from the ground up. A room may use its own files and every floor below, but no other room of its own floor.
 GROUND = {path.stem for path in RUNTIME.glob("*.py")} - {"__init__"} | {"documents", "qemu", "settings"}
 FLOORS = [{"system", "guest"}, {"slurm", "networks", "images", "templates"}, {"site"}, {"cache"}]
-PROCESSES = {"submit", "node", "vm", "keeper", "steps", "save", "observe"}  # a room per process: they never import each other
+PROCESSES = {"submit", "node", "vm", "keeper", "steps", "save", "observe", "check"}  # a room per process: they never import each other
 SHARED = set().union(GROUND, *FLOORS)
 OPERATIONS = {"save", "observe"}  # what the table of steps/operations.py names
 OF_ROOT = GROUND | {"node", "system", "networks", "site"}
@@ -122,7 +122,7 @@ def within(verb: str) -> str:
     return "\n".join(["import pcocc_runtime.node.main", *local])
 
 
-@pytest.mark.parametrize(("verb", "most"), [("set_up", 2200), ("release", 1200), ("start", 2200)])
+@pytest.mark.parametrize(("verb", "most"), [("set_up", 2200), ("release", 1200), ("start", 2200), ("remove", 1500)])
 def test_what_root_reads_can_be_read_in_one_sitting(verb: str, most: int, capsys: pytest.CaptureFixture[str]) -> None:
     code = within(verb)
     names = loaded(code)
@@ -140,6 +140,16 @@ def test_what_every_vm_and_step_waits_for_imports_little(module: str) -> None:
     loaded = subprocess.check_output([sys.executable, "-IS", "-c", program], text=True).split()
     assert f"pcocc_runtime.{module}" in loaded
     assert not {"contextlib", "dataclasses", "inspect", "ipaddress", "pathlib", "subprocess", "typing"} & {*loaded}
+
+
+@pytest.mark.parametrize("module", ["keeper.main", "vm.starter", "steps.session"])
+def test_who_runs_as_long_as_a_vm_imports_nothing_of_ours_later(module: str) -> None:
+    """An upgrade of the package may have put other modules in the place of those that it began with."""
+    names = loaded(f"import pcocc_runtime.{module}")
+    assert module in names
+    functions = [node for name in names for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.FunctionDef)]
+    imports = [ast.unparse(node) for one in functions for node in ast.walk(one) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [line for line in imports if "pcocc_runtime" in line] == []
 
 
 def sources() -> list[Path]:

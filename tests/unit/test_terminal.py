@@ -106,7 +106,7 @@ def test_ctrl_c_ends_a_command_while_it_starts(tmp_path: Path) -> None:
     (tmp_path / "pcocc_runtime/cli").mkdir(parents=True)
     (tmp_path / "pcocc_runtime/cli/main.py").write_text("import sys, signal\nsys.stdout.write('x')\nsys.stdout.flush()\nsignal.pause()\n")
     program = tmp_path / "pcocc"
-    program.write_text((ROOT / "libexec/pcocc.in").read_text().replace("@path@", str(tmp_path)))
+    program.write_text((ROOT / "libexec/pcocc.in").read_text().replace("@path@", str(tmp_path)).replace("@libraries@", ""))
     with subprocess.Popen([sys.executable, "-IS", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout and child.stdout.read(1) == "x"
         child.send_signal(signal.SIGINT)
@@ -163,3 +163,12 @@ def test_a_line_is_said_once_elsewhere_or_now_and_then(
         clock.now += 10
     line.clear()
     assert capsys.readouterr().err == "pcocc: booting\n" * times
+
+
+def test_a_note_does_not_stand_on_the_line_of_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(terminal, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with terminal.Meter() as meter:
+        meter.begin("copying")(0, 0)
+        meter.note("the guest runs no agent")
+    assert capsys.readouterr().err.startswith("\r\033[Kcopying ...\r\033[Kpcocc: note: the guest runs no agent\n")

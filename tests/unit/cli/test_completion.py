@@ -94,7 +94,7 @@ def test_every_command_and_option_is_offered(path: str, commands: list[str], opt
     ("line", "offered"),
     [
         ("pcocc te", ["template"]),
-        ("pcocc nonsense ", ["config", "image", "network", "ps", "save", "template"]),
+        ("pcocc nonsense ", ["config", "image", "network", "node", "ps", "save", "template"]),
         ("pcocc image show a", ["alma", "alpine"]),
         ("pcocc image export alma ", []),
         ("pcocc image list --repo ", ["private", "work"]),
@@ -145,7 +145,8 @@ def test_every_option_of_the_plugin_is_offered(tool: str, offer: Offer) -> None:
     wanted = {f"--{name}" for name in options - {wire.OPTION_BOOT}}
     offered = offer(f"{tool} --")
     assert {word.removesuffix("=") for word in offered} == wanted
-    assert {word for word in offered if not word.endswith("=")} == {"--pcocc-vm", "--no-pcocc-vm"}, "the others need a value"
+    bare = {word for word in offered if not word.endswith("=")}
+    assert bare == {"--pcocc-vm", "--no-pcocc-vm", "--pcocc-user-data-force"}, "the others need a value"
 
 
 THEIRS = "_srun() { COMPREPLY=(--partition= --pcocc-vm); cur=theirs; }; complete -o nosort -F _srun srun; "

@@ -66,7 +66,7 @@ def test_a_document_that_unpacks_to_gigabytes_is_refused() -> None:
 
 def test_a_document_no_environment_can_carry_is_refused_when_made() -> None:
     noise = random.Random(1).randbytes(100_000).hex()
-    with pytest.raises(RequestError, match="but can have 120 at most"):
+    with pytest.raises(RequestError, match="at most 120 KiB are possible"):
         encode_cluster(Cluster((Group("t", 1, user_data=noise), Group("u", 1, user_data=noise[::-1]))))
 
 

@@ -22,5 +22,5 @@ def test_what_the_launcher_writes_is_read(image: str | None) -> None:
 @pytest.mark.parametrize("tree", [None, [], {}, {"disks": [1]}, {"disks": ["x"], "image": None, "origin": None, "scratch": "/"},
      {"disks": [], "image": 1, "origin": None, "scratch": "/"}, {"disks": [], "image": None, "origin": None}])
 def test_what_somebody_else_wrote_is_refused(tree: object) -> None:
-    with pytest.raises(NodeError, match="what disks vm0 has is not known"):
+    with pytest.raises(NodeError, match="the disks of vm0 are not known"):
         parse_facts(tree, "vm0")

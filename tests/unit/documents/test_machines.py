@@ -24,12 +24,15 @@ from pcocc_runtime.documents.vm_events import (
 from pcocc_runtime.documents.vm_state import VmState, decode_state, encode_state
 from pcocc_runtime.qemu.qmp import Unreadable, parse_message
 
-FACTS = VmFacts(12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", {"disk0": "/d"}, 2, 1, 20, "/a")
+FACTS = VmFacts(
+    12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", True, {"disk0": "/d"}, 2, 1, 20, "/a",
+    "/s/vm3.console.log", 1 << 20,
+)  # fmt: skip
 MEMBERS = Members(
     (("10.200.0.0/16", ((0, 1), (3, 3))),), ((0, 22, 60222),), ((2, "alice"), (2, "worker")), 4, (("n1", (0, 1)), ("n2", (2, 3))), 300
 )
 EVENTS: dict[str, Any] = {
-    '{"event":"started","accel":"tcg","why":"w","vm":"vm0","node":"n1"}': Started("tcg", "w", "vm0", "n1"),
+    '{"event":"started","accel":"tcg","why":"w","kvm_expected":true,"vm":"vm0","node":"n1"}': Started("tcg", "w", True, "vm0", "n1"),
     '{"event":"ready","seconds":3.25,"vm":"vm0","node":"n1"}': Ready(3.25, "vm0", "n1"),
     '{"event":"silent","seconds":300,"console":["a","b"],"vm":"vm0","node":"n1"}': Silent(300, ["a", "b"], "vm0", "n1"),
     '{"event":"disk-error","reason":"r","disk":"d","vm":"vm0","node":"n1"}': DiskError("r", "d", "vm0", "n1"),
@@ -105,7 +108,7 @@ def test_an_event_is_a_line_and_is_read_as_it_was_written(line: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"event": 3}', '{"event": "ready", "vm": "vm0", "node": "n1"}', "[" * 100_000])
 def test_a_damaged_event_is_one_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match="what a VM's keeper has said cannot be read") as error:
+    with pytest.raises(ValueError, match="a VM's keeper sent what cannot be read") as error:
         decode_event(PREFIX + text)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
@@ -140,7 +143,7 @@ def test_a_keepers_answers_are_lines_and_are_read_as_they_were_given(line: bytes
     assert found == answer and type(found) is type(answer)
 
 
-@pytest.mark.parametrize("message", [{}, {"event": "STOP"}, Unreadable("a line that is no JSON")])
+@pytest.mark.parametrize("message", [{}, {"event": "STOP"}, Unreadable("a line that is not JSON")])
 def test_what_no_keeper_answers_is_refused(message: Any) -> None:
     with pytest.raises(ValueError, match="a line that is no"):
         save.decode_answer(message)

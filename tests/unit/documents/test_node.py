@@ -82,10 +82,10 @@ def test_a_file_that_is_missing_damaged_or_anothers_is_told_in_a_sentence() -> N
     begin = "/run/pcocc/12/node.json cannot be read: "
     assert refused(b"").startswith(begin) and refused(data[:-1]).startswith(begin) and refused(b"\xff\xfe").startswith(begin)
     assert refused(b"[" * 100_000) == f"{begin}its lists are nested too deep"
-    assert refused(b"{}") == refused(b"[]") == f"{begin}it is no document of pcocc's"
+    assert refused(b"{}") == refused(b"[]") == f"{begin}it is not a document of pcocc's"
     assert refused(data.ljust(MAX_NODE + 1)) == f"{begin}it is longer than 64 MiB"
-    assert refused(data.replace(b'"version":1', b'"version":2')) == f"{begin}it is of version 2, this pcocc reads version 1"
-    assert refused(data, 13) == "/run/pcocc/13/node.json cannot be read: it is of job 12"
+    assert refused(data.replace(b'"version":1', b'"version":2')) == f"{begin}it has version 2, and this pcocc reads version 1"
+    assert refused(data, 13) == "/run/pcocc/13/node.json cannot be read: it belongs to job 12"
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_file_that_is_missing_damaged_or_anothers_is_told_in_a_sentence() -> N
         ("layer", "L3", "layer is unknown"),
         ("cache", {"size": 1, "path": "/x"}, "cache.path is unknown"),
         ("forwards", [[2, 22]], "forwards.0 has 2 items, where 3 are expected"),
-        ("forwards", [[2, 22, 70000]], "the ports do not lead to its VMs"),
-        ("interfaces", {"2": []}, "the interfaces are not those of its VMs in its networks"),
+        ("forwards", [[2, 22, 70000]], "a forwarded port leads to none of its VMs"),
+        ("interfaces", {"2": []}, "its interfaces do not match its VMs and networks"),
         ("reach", [["10.200.0.0/16", [[2, 1]]]], "it is not clear by which network a VM is reached"),
     ],
 )

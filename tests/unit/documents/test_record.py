@@ -37,8 +37,8 @@ def test_a_record_is_a_named_tuple() -> None:
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
-        (None, "it is no mapping"),
-        ([], "it is no mapping"),
+        (None, "it is not a mapping"),
+        ([], "it is not a mapping"),
         ({}, "name is missing"),
         ({"name": 1}, "name is not of the type str"),
         ({"name": "a", "count": True}, "count is not of the type int"),

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire, wire_steps
 
 ROOT = Path(__file__).resolve().parents[3]
-TABLE = ROOT / "pcocc_runtime/documents/wire.py"
+TABLES = sorted((ROOT / "pcocc_runtime/documents").glob("wire*.py"))
 RENDER = runpy.run_path(str(ROOT / "spank/render_wire.py"))
-ROWS: dict[str, str | int] = RENDER["read_rows"](str(TABLE))
+ROWS: dict[str, str | int] = RENDER["read_rows"](*map(str, TABLES))
 # what a search can tell from other words: "setup" and 3 it cannot
 TELLING = {name: value for name, value in ROWS.items() if isinstance(value, str) and "pcocc" in value.lower()}
 OPTIONS = {value for name, value in TELLING.items() if name.startswith("OPTION_")}
@@ -21,7 +21,7 @@ SOURCES = sorted(
     path
     for pattern in ("pcocc_runtime/**/*.py", "spank/*.[ch]", "job_submit/*.lua", "libexec/*.in")
     for path in ROOT.glob(pattern)
-    if path != TABLE
+    if path not in TABLES
 )
 
 
@@ -79,14 +79,14 @@ def test_the_search_reads_every_language(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_is_used(name: str) -> None:
     users = [path for path in SOURCES if re.search(rf"\b{name}\b", path.read_text())]
-    assert users or any(re.search(rf"\b{name}\b", line.partition("=")[2]) for line in TABLE.read_text().splitlines())
+    assert users or any(re.search(rf"\b{name}\b", line.partition("=")[2]) for table in TABLES for line in table.read_text().splitlines())
 
 
 def test_the_header_has_every_row() -> None:
     header = RENDER["render_header"](ROWS)
     found = dict(re.findall(r"^#define (\w+) (.*)$", header, re.MULTILINE))
     assert found == {name: str(value) if isinstance(value, int) else f'"{value}"' for name, value in ROWS.items()}
-    assert {name: value for name, value in vars(wire).items() if name.isupper()} == ROWS
+    assert {name: value for name, value in {**vars(wire), **vars(wire_steps)}.items() if name.isupper()} == ROWS
 
 
 def test_an_unknown_row_stops_the_build() -> None:
@@ -95,7 +95,8 @@ def test_an_unknown_row_stops_the_build() -> None:
         RENDER["render_filter"](ROWS, "@NO_SUCH_ROW@", "/p")
 
 
-def test_the_table_costs_nothing_to_import() -> None:
-    tree = ast.parse(TABLE.read_text())
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: str(path.name))
+def test_a_table_costs_nothing_to_import(table: Path) -> None:
+    tree = ast.parse(table.read_text())
     assert {type(node) for node in tree.body} == {ast.Expr, ast.ImportFrom, ast.Assign}
     assert [node.module for node in tree.body if isinstance(node, ast.ImportFrom)] == ["__future__"]

@@ -67,12 +67,12 @@ def test_file_systems_are_frozen_and_thawed(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (b'{"error": {"class": "GenericError", "desc": "not now"}}\n', "the guest's agent says: not now"),
-        (b"nonsense\n", "the guest's agent says: a line that is no JSON"),
-        (b"[" * 100_000 + b"\n", "the guest's agent says: a line that is no JSON"),
-        (b"3\n", "the guest's agent says: a line that is no mapping"),
-        (b'{"return": "2"}\n', "the guest's agent says: {'return': '2'}"),
-        (b"x" * (LONGEST + 1), f"the guest's agent does not answer: it says a line of more than {LONGEST} bytes"),
+        (b'{"error": {"class": "GenericError", "desc": "not now"}}\n', "the guest's agent refuses: not now"),
+        (b"nonsense\n", "the guest's agent refuses: a line that is not JSON"),
+        (b"[" * 100_000 + b"\n", "the guest's agent refuses: a line that is not JSON"),
+        (b"3\n", "the guest's agent refuses: a line that is not a mapping"),
+        (b'{"return": "2"}\n', "the guest's agent refuses: {'return': '2'}"),
+        (b"x" * (LONGEST + 1), f"the guest's agent does not answer: it sent a line of more than {LONGEST} bytes"),
     ],
 )
 def test_what_an_agent_says_else_is_one_sentence(serve: Serve, answer: bytes, said: str) -> None:
@@ -94,7 +94,7 @@ def test_a_line_that_was_too_long_does_not_keep_a_guest_frozen(serve: Serve) -> 
         assert guest.thaw() == 1
 
 
-@pytest.mark.parametrize(("answer", "said"), [(b'{"return": 0}\n' * 100, "it says other things"), (b"x" * 100, "a line of its does not end")])
+@pytest.mark.parametrize(("answer", "said"), [(b'{"return": 0}\n' * 100, "it answers something else"), (b"x" * 100, "it sent a line without an end")])
 def test_an_agent_that_talks_on_and_on_is_not_listened_to_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str
 ) -> None:

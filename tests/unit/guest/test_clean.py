@@ -33,7 +33,8 @@ def guest(tmp_path: Path) -> Path:
     ours, own = ssh_keys.make_keys(f"{KEY_COMMENT}12"), ssh_keys.make_keys("alice@laptop")
     files = {
         "etc/machine-id": "0123\n", "etc/ssh/ssh_host_ed25519_key": ours.host, "etc/ssh/ssh_host_ed25519_key.pub": ours.host_public,
-        "etc/passwd": PASSWD, "ccc/my home/.ssh/id_ed25519": ours.user, "etc/ssh/sshd_config": "x", "root/.ssh/id_ed25519": ours.user, "home/alice/.ssh/id_ed25519": ours.user,
+        "etc/passwd": PASSWD, "ccc/my home/.ssh/id_ed25519": ours.user,
+        "etc/ssh/sshd_config": "x", "root/.ssh/id_ed25519": ours.user, "home/alice/.ssh/id_ed25519": ours.user,
         "home/bob/.ssh/id_ed25519": own.user, "home/alice/.ssh/authorized_keys": f"{own.user_public}\n{ours.user_public}\n",
         "var/lib/cloud/instances/i-1/vendor-data.txt": ours.user, "var/lib/cloud/data/x": "x", "var/lib/cloud/scripts/per-boot/own": "x",
         "var/log/cloud-init.log": ours.user_public, "home/alice/work": "work",

@@ -11,7 +11,15 @@ import pytest
 
 from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.documents.vm_state import TOKEN, task_token
-from pcocc_runtime.guest.script import _PORTS, render_command, render_signal, render_sweep, select_environment
+from pcocc_runtime.guest.environment import GuestEnvironment
+from pcocc_runtime.guest.script import (
+    _PORTS,
+    parse_mount_look,
+    render_command,
+    render_mount_look,
+    render_signal,
+    render_sweep,
+)
 from tests.waiting import limit, wait_for
 
 
@@ -24,7 +32,11 @@ STEPS = itertools.count()
 
 def render(argv: list[str], token: str = "", guarded: bool = True, **environ: str) -> str:
     token = token or task_token(str(os.getpid()), str(next(STEPS)), "0")  # guards look for a while after the end
-    return render_command(argv, environ, "/tmp", 0o027, token, guarded)
+    return render_command(argv, with_settings(**environ), "/tmp", 0o027, token, guarded)
+
+
+def with_settings(**settings: str) -> GuestEnvironment:
+    return GuestEnvironment({"PCOCC_VM_NAME": "vm0", **settings}, {}, (), {})
 
 
 def test_directory_umask_environment_and_status_arrive() -> None:
@@ -64,7 +76,7 @@ def test_a_guest_knows_its_ports_where_the_tasks_node_does_not(
 
 
 def test_a_missing_directory_is_no_error() -> None:
-    script = render_command(["pwd"], {}, "/does/not/exist", 0o022, "1.2.4.", guarded=False)
+    script = render_command(["pwd"], with_settings(), "/does/not/exist", 0o022, "1.2.4.", guarded=False)
     assert run(script, env={**os.environ, "HOME": "/"}).stdout == "/\n"
 
 
@@ -76,7 +88,7 @@ def test_streams_stay_apart_and_stdin_is_the_commands() -> None:
 def test_a_signal_reaches_the_command_and_its_children_only(tmp_path: Path) -> None:
     script = "trap 'echo caught; exit 3' USR1; : > started; while :; do sleep 0.05; done"
     task = subprocess.Popen(
-        ["/bin/sh", "-c", render_command(["sh", "-c", script], {}, str(tmp_path), 0o022, "7.7.7.", guarded=True)],
+        ["/bin/sh", "-c", render_command(["sh", "-c", script], with_settings(), str(tmp_path), 0o022, "7.7.7.", guarded=True)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -119,20 +131,6 @@ def test_a_sweep_ends_the_processes_of_its_tasks_and_no_others() -> None:
             task.communicate(timeout=limit(10))
 
 
-def test_only_what_a_guest_may_use_is_passed() -> None:
-    picked = select_environment(
-        {
-            "SLURM_JOB_ID": "1",
-            "PCOCC_X": "2",
-            "SLURM_CONF": "/x",
-            "SLURM_SPANK_PCOCC_CLUSTER": "z",
-            "PCOCC_BOOT": "s",
-            "HOME": "/h",
-        }
-    )
-    assert picked == {"SLURM_JOB_ID": "1", "PCOCC_X": "2"}
-
-
 def carriers(token: str) -> list[str]:
     """Return the pids of the processes started with the token."""
     found = []
@@ -143,3 +141,114 @@ def carriers(token: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+SHELLS = ["/bin/sh", "busybox sh", "bash --posix"]
+
+
+def run_in(shell: str, script: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return run(script.replace("exec /bin/sh", f"exec {shell}", 1), **options)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A directory of programs, good and bad, which is the last of PATH."""
+    texts = {
+        "good": "#!/bin/sh\necho good $1\n", "odd": "#!/nonesuch/bash -e\n", "spaced": "#! /bin/sh -e\necho spaced\n", "dos": "#!/bin/sh\r\necho\r\n",
+        "spaced-odd": "#!  /nonesuch/bash\n", "one-line": "#!/bin/sh", "binary": "\x7fELF\0\0", "no-interpreter": "echo plain\n", "private": "x",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, newline="")
+        (tmp_path / name).chmod(0o600 if name == "private" else 0o755)
+    (tmp_path / "directory").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("nonesuch", 127, "nonesuch: not found in vm0"), ("./nonesuch", 127, "./nonesuch: not found in vm0"), ("", 127, ": not found in vm0"),
+        ("/nonesuch/x y", 127, "/nonesuch/x y: not found in vm0"), ("./directory", 126, "./directory: is a directory in vm0"),
+        ("./private", 126, "./private: permission denied in vm0"), ("if", 127, "if: not found in vm0"),
+        ("!", 127, "!: not found in vm0"), ("A=1", 127, "A=1: not found in vm0"),
+        ("./odd", 127, "./odd: bad interpreter /nonesuch/bash: not found in vm0"),
+        ("odd", 127, "odd: bad interpreter /nonesuch/bash: not found in vm0"),
+        ("./spaced-odd", 127, "./spaced-odd: bad interpreter /nonesuch/bash: not found in vm0"), ("it's", 127, "it's: not found in vm0"),
+        ("./dos", 127, "./dos: bad interpreter /bin/sh, with a carriage return behind it: its lines end as in Windows in vm0"),
+    ],
+)  # fmt: skip
+def test_a_command_that_cannot_run_is_told_without_this_text(programs: Path, shell: str, command: str, status: int, said: str) -> None:
+    path = f"{os.environ['PATH']}:{programs}"
+    script = render_command([command, "x"], with_settings(PATH=path), str(programs), 0o022, "1.3.0.", guarded=False)
+    done = run_in(shell, script)
+    assert (done.returncode, done.stderr, done.stdout) == (status, f"{said}\n", "")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("./good", "good x"), ("good", "good x"), ("./spaced", "spaced"), ("./one-line", ""), ("./no-interpreter", "plain"), ("echo", "x"),
+     ("/bin/echo", "x"), ("printf", "x")],
+)  # fmt: skip
+def test_a_command_that_can_run_does(programs: Path, shell: str, command: str, said: str) -> None:
+    path = f"{os.environ['PATH']}:{programs}"
+    done = run_in(shell, render_command([command, "x"], with_settings(PATH=path), str(programs), 0o022, "1.3.1.", guarded=False))
+    assert (done.returncode, done.stderr, done.stdout.strip()) == (0, "", said)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_program_whose_loader_is_missing_is_not_told_with_this_text(programs: Path, shell: str) -> None:
+    done = run_in(shell, render_command(["./binary"], with_settings(), str(programs), 0o022, "1.3.2.", guarded=False))
+    assert done.returncode in (126, 127) and "./binary" in done.stderr and "/proc/self/fd" not in done.stderr and "line" not in done.stderr
+
+
+def test_a_script_is_called_by_its_own_name(programs: Path) -> None:
+    script = render_command([f"{programs}/odd"], with_settings(), "/", 0o022, "1.3.3.", guarded=False, called="slurm_script")
+    assert run(script).stderr == "slurm_script: bad interpreter /nonesuch/bash: not found in vm0\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_environment_of_the_command_is_as_planned(tmp_path: Path, shell: str) -> None:
+    environment = GuestEnvironment(
+        {"PCOCC_VM_NAME": "vm0", "A": "a 'b'\n$c", "TMPDIR": f"{tmp_path}/new"}, {"HOME": "/elsewhere", "B": "b"}, ("GONE", "NEVER"), {}
+    )
+    script = render_command(["sh", "-c", 'echo "$A|$HOME|$B|${GONE-none}"; ls -ld $TMPDIR'], environment, "/", 0o022, "1.4.0.", guarded=False)
+    done = run_in(shell, script, env={"PATH": os.environ["PATH"], "HOME": "/here", "GONE": "x"})
+    first, second, third = done.stdout.splitlines()
+    assert (first, second, done.stderr) == ("a 'b'", "$c|/here|b|none", "") and third.startswith("drwx------")
+
+
+def test_a_directory_for_files_that_the_guest_cannot_have_is_tmp() -> None:
+    script = render_command(["sh", "-c", "echo $TMPDIR"], with_settings(TMPDIR="/nonesuch/x"), "/", 0o022, "1.4.1.", guarded=False)
+    assert run(script).stdout == "/tmp\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_limits_are_the_commands(shell: str) -> None:
+    limits = {"STACK": str(4 << 20), "NOFILE": "100", "CORE": "0", "CPU": "3600"}
+    environment = GuestEnvironment({"PCOCC_VM_NAME": "vm0"}, {}, (), limits)
+    code = "import resource as r; print([r.getrlimit(n)[0] for n in (r.RLIMIT_STACK, r.RLIMIT_NOFILE, r.RLIMIT_CORE, r.RLIMIT_CPU)])"
+    done = run_in(shell, render_command(["python3", "-c", code], environment, "/", 0o022, "1.5.0.", guarded=False))
+    assert (done.stdout, done.stderr) == (f"[{4 << 20}, 100, 0, 3600]\n", "")
+
+
+def test_a_limit_that_the_guest_does_not_allow_is_told() -> None:
+    environment = GuestEnvironment({"PCOCC_VM_NAME": "vm0"}, {}, (), {"NOFILE": str(1 << 40)})
+    done = run(render_command(["echo", "on"], environment, "/", 0o022, "1.5.1.", guarded=False))
+    assert (done.stdout, done.stderr) == ("on\n", f"pcocc: the limit NOFILE cannot be {1 << 40} in vm0\n")
+
+
+def test_what_a_command_leaves_is_ended_whatever_its_path_is() -> None:
+    leaving = ["/bin/sh", "-c", "/usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & /usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & exit 5"]
+    done = run(render_command(leaving, with_settings(PATH="/nonesuch"), "/", 0o022, "8.8.9.", guarded=False))
+    assert done.returncode == 5 and not carriers("8.8.9.")
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_what_is_not_mounted_is_named_and_whether_the_kernel_could(shell: str) -> None:
+    """Here /proc is mounted from `proc`, and `pro.` would match it as a pattern."""
+    mounts = {"proc": "proc", "pro.": "proc", "fast": "no-such-type"}
+    said = subprocess.run([shell, "-c", render_mount_look(mounts)], capture_output=True, text=True, check=True).stdout
+    assert parse_mount_look(said, mounts) == [("pro.", "proc", True), ("fast", "no-such-type", False)]
+    assert parse_mount_look("a\n\nproc proc\x1b\nfast !\nother\n", mounts) == [("proc", "proc", True), ("fast", "no-such-type", False)]

@@ -36,8 +36,8 @@ class Beside:
         watch = start_watch(directory)
         with ours, socket.socket() as probe:
             facts = VmFacts(
-                7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout, str(directory), "tcg", "tests",
-                {"disk0": "/d"}, 0, 0, 0, str(directory / "agent"),
+                7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout, str(directory), "tcg", "tests", True,
+                {"disk0": "/d"}, 0, 0, 0, str(directory / "agent"), str(directory / "console.log"), 1 << 20,
             )  # fmt: skip
             self.process = subprocess.Popen(
                 [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -91,7 +91,7 @@ def test_a_vm_without_an_address_is_up_when_its_qemu_greets(start: Start) -> Non
     keeper = start()
     assert keeper.commands(1) == ["qmp_capabilities"] and keeper.state() is None
     keeper.qmp.sendall(GREETING)
-    assert keeper.event() == {"event": "started", "accel": "tcg", "why": "tests", "vm": "vm0", "node": "n1"}
+    assert keeper.event() == {"event": "started", "accel": "tcg", "why": "tests", "kvm_expected": True, "vm": "vm0", "node": "n1"}
     event = keeper.event()
     assert event["event"] == "ready"
     assert keeper.state() == VmState("up", event["seconds"])
@@ -149,5 +149,5 @@ def test_a_keeper_that_is_killed_has_abandoned_its_vm(start: Start) -> None:
 @pytest.mark.parametrize("text", ["", "{}", '{"job": "7"}'])
 def test_a_keeper_that_was_told_nothing_says_so(text: str) -> None:
     done = subprocess.run([sys.executable, "-IS", "-c", PROGRAM, text], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stderr.startswith("pcocc: error: what the launcher told the keeper of its VM cannot be read: ")
+    assert done.returncode == 1 and done.stderr.startswith("pcocc: error: the VM's description by its launcher cannot be read: ")
     assert done.stderr.count("\n") == 2 and "hint: " in done.stderr

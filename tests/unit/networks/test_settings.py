@@ -272,6 +272,22 @@ def test_there_are_no_notes_where_nothing_can_be_read(text: str) -> None:
     assert notes(text) == []
 
 
+def test_addresses_of_a_bridged_network() -> None:
+    found = only(BRIDGED % "addresses: [192.0.2.0/25, 192.0.2.200, '2001:db8::/64']")
+    assert isinstance(found, BridgedNetwork)
+    assert [str(one) for one in found.addresses] == ["192.0.2.0/25", "192.0.2.200/32", "2001:db8::/64"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[192.0.2.7/24]", "write 192.0.2.0/24"), ("[]", "the list is empty"), ("[lan]", "a network or an address"), ("192.0.2.0/24", "a list")],
+)
+def test_addresses_that_are_none_are_told(text: str, said: str) -> None:
+    problems: list[ConfigError] = []
+    parse_networks(parse_yaml(BRIDGED % f"addresses: {text}", "networks.yaml"), problems)
+    assert len(problems) == 1 and said in f"{problems[0]} {problems[0].hint}"
+
+
 OLD = """
 nat-rssh:
   type: nat

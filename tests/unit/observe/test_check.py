@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.observe.check import Finding, evaluate, failed, plan_findings, render_findings
+from pcocc_runtime.findings import Finding, failed
+from pcocc_runtime.observe.check import evaluate, plan_findings, render_findings
 from pcocc_runtime.observe.facts import Device
 from tests.unit.observe import netjob
 
@@ -41,9 +42,9 @@ def test_all_is_well() -> None:
     ]
     assert said(found, "FAILED") == [] and failed(found) == 0
     assert said(found, "note") == [
-        "pv: pcocc gives no addresses here, so only its devices were looked at",
-        "site: pcocc gives no addresses here, so only its devices were looked at",
-        "a DHCP server listens on every node; only root could ask it, but VMs that answer have their addresses from it",
+        "pv: pcocc gives no addresses on it, so only its devices were checked",
+        "site: pcocc gives no addresses on it, so only its devices were checked",
+        "a DHCP server listens on every node; only root could query it, but VMs that answer have their addresses from it",
     ]
     assert render_findings(12, found).endswith("\njob 12: no failure\n")
 
@@ -51,17 +52,17 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "failures"),
     [
-        ({"lost": [3]}, {"lost": [3]}, ["lan: vm3 on n2 (10.200.0.4) answers nobody"]),
-        ({"lost": [2, 3]}, {}, ["lan: n1 does not reach vm[2-3] on n2, which other nodes do"]),
+        ({"lost": [3]}, {"lost": [3]}, ["lan: vm3 on n2 (10.200.0.4) answers none of the nodes"]),
+        ({"lost": [2, 3]}, {}, ["lan: n1 does not reach vm[2-3] on n2; other nodes do"]),
         ({"lost": [2, 3]}, {"lost": [0, 1]},
-         ["lan: n1 does not reach vm[2-3] on n2, which other nodes do", "lan: n2 does not reach vm[0-1] on n1, which other nodes do"]),
+         ["lan: n1 does not reach vm[2-3] on n2; other nodes do", "lan: n2 does not reach vm[0-1] on n1; other nodes do"]),
         ({"lost": [2, 3]}, {"lost": [3]},
-         ["lan: vm3 on n2 (10.200.0.4) answers nobody", "lan: n1 does not reach vm2 on n2, which other nodes do"]),
+         ["lan: vm3 on n2 (10.200.0.4) answers none of the nodes", "lan: n1 does not reach vm2 on n2; other nodes do"]),
         ({"narrow": [2, 3]}, {},
-         ["lan: packets of 1450 bytes do not pass from n1 to vm[2-3] on n2, small ones do"]),
+         ["lan: packets of 1450 bytes do not get from n1 to vm[2-3] on n2; small ones do"]),
         ({"narrow": [0]}, {"narrow": [0]},
-         ["lan: packets of 1450 bytes do not pass from n1 to vm0 on n1, small ones do",
-          "lan: packets of 1450 bytes do not pass from n2 to vm0 on n1, small ones do"]),
+         ["lan: packets of 1450 bytes do not get from n1 to vm0 on n1; small ones do",
+          "lan: packets of 1450 bytes do not get from n2 to vm0 on n1; small ones do"]),
         ({"deaf": True}, {}, ["lan: the DNS server at 10.200.255.254 does not answer on n1"]),
         ({}, {"wrong_names": ("vm2.vcluster is not known, it should be 10.200.0.3",)},
          ["lan: on n2, vm2.vcluster is not known, it should be 10.200.0.3"]),
@@ -91,7 +92,7 @@ def test_hints_tell_a_closed_port_from_a_narrow_network() -> None:
 def test_a_vm_that_only_answers_ssh_is_noted() -> None:
     found = judge({"silent": [3]}, {"silent": [1, 3]})
     assert said(found, "FAILED") == []
-    assert "lan: ssh but no ping is answered by vm[1,3]: the size of packets was not tried" in said(found, "note")
+    assert "lan: vm[1,3] answered ssh but no ping, so large packets were not tried" in said(found, "note")
 
 
 def test_many_wrong_names_are_counted() -> None:
@@ -113,7 +114,7 @@ def test_a_part_of_a_large_cluster_is_said_to_be_one() -> None:
     [
         (False, TARGET, "lan: allow-outbound is none, so nothing outside was tried"),
         ((IPv4Network("198.51.100.0/24"),), TARGET, "lan: 192.0.2.1 is not in allow-outbound, so it was not tried"),
-        (True, None, "lan: no machine outside is known to try"),
+        (True, None, "lan: pcocc knows no machine outside that it could try"),
     ],
 )
 def test_what_is_outside_is_tried_only_where_it_may_be_reached(
@@ -145,13 +146,13 @@ def test_a_network_on_a_bridge_of_the_site_has_no_tunnel_between_two_nodes() -> 
     assert not any("vx2" in one.links for one in nodes)
     assert [one for one in evaluate(nodes, [], None) if one.text.startswith("site: ")] == [
         Finding("ok", "site: its devices are up on 2 nodes"),
-        Finding("note", "site: pcocc gives no addresses here, so only its devices were looked at"),
+        Finding("note", "site: pcocc gives no addresses on it, so only its devices were checked"),
     ]
 
 
 def test_what_could_not_be_asked_and_a_missing_dhcp_server_are_failures() -> None:
     nodes = [netjob.answer(1, trouble="ping cannot be used"), netjob.answer(2, dhcp=False)]
     assert said(evaluate(nodes, [], None), "FAILED") == [
-        "n1: nothing could be asked there: ping cannot be used",
+        "n1: its part could not be checked: ping cannot be used",
         "no DHCP server listens on n2",
     ]

@@ -50,7 +50,7 @@ def refused(lines: list[str]) -> str:
     """Return the sentence for an answer that cannot be read."""
     [found] = decode_answers(lines)
     assert isinstance(found, Failure)
-    assert found.sentence.startswith("what a node sent about the networks cannot be read: ") and "the same version" in found.sentence
+    assert found.sentence.startswith("a node's answer about the networks cannot be read: ") and "the same version" in found.sentence
     return found.sentence
 
 
@@ -108,29 +108,29 @@ def test_what_is_no_answer_is_refused(tree: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("version",), 2, "it is of version 2, this pcocc reads version 1"),
+        (("version",), 2, "it has version 2, and this pcocc reads version 1"),
         ((*NODE, "job"), KeyError, "content.node.job is missing"),
         ((*NODE, "nodes"), KeyError, "content.node.nodes is missing"),
         ((*NODE, "surprise"), 1, "content.node.surprise is unknown"),
         ((*NODE, "networks"), 5, "content.node.networks is a number, where a list is expected"),
         ((*NODE, "networks", 0, "kind"), "bridged", "content.node.networks.0.addresses is unknown"),
-        ((*NODE, "networks", 0, "kind"), "L4", "content.node.networks.0 is of no type that it can be"),
+        ((*NODE, "networks", 0, "kind"), "L4", "content.node.networks.0 has none of the types that it may have"),
         ((*NODE, "networks", 0, "addresses"), "10.200.0.0/30", "10.200.0.0/30 is too small for the job"),
         ((*NODE, "networks", 0, "members"), [[0, 1 << 40]], "it is not clear which VMs are on network lan"),
         ((*NODE, "networks", 1, "index"), 0, "its networks are not numbered as those of a job"),
-        ((*NODE, "nodes", 0, 1), [0, 0], "the VMs of its nodes are not those of a job"),
-        ((*NODE, "name"), "n3", "it is none of the job's nodes"),
-        ((*NODE, "interfaces", "0", 0, 0), 9, "the interfaces are not those of its VMs in its networks"),
+        ((*NODE, "nodes", 0, 1), [0, 0], "its nodes' VMs are not numbered as those of a job"),
+        ((*NODE, "name"), "n3", "it is not one of the job's nodes"),
+        ((*NODE, "interfaces", "0", 0, 0), 9, "its interfaces do not match its VMs and networks"),
         ((*NODE, "reach", 0, 0), "10.9.0.0/16", "it is not clear by which network a VM is reached"),
-        ((*NODE, "forwards", 0, 0), 2, "the ports do not lead to its VMs"),
-        ((*NODE, "accel"), "magic", "magic is no accelerator"),
+        ((*NODE, "forwards", 0, 0), 2, "a forwarded port leads to none of its VMs"),
+        ((*NODE, "accel"), "magic", "magic is not an accelerator"),
         (("content", "links", "tap0n0"), 7, "content.links.tap0n0 is a number, where a mapping is expected"),
         (("content", "reports", 0, "tried"), "x", "content.reports.0.tried is text, where a list is expected"),
         (("content", "reports", 0, "wrong_names"), [7], "content.reports.0.wrong_names.0 is a number, where text is expected"),
-        (("content", "reports", 0, "tried"), [4], "it speaks of VMs or networks that the job does not have"),
-        (("content", "reports", 0, "network"), 1, "it speaks of VMs or networks that the job does not have"),
-        (("content", "states", "x"), "up", "content.states.x is none of its numbers"),
-        (("content", "states", "01"), "up", "content.states.01 is none of its numbers"),
+        (("content", "reports", 0, "tried"), [4], "it names VMs or networks that the job does not have"),
+        (("content", "reports", 0, "network"), 1, "it names VMs or networks that the job does not have"),
+        (("content", "states", "x"), "up", "content.states.x is not one of its numbers"),
+        (("content", "states", "01"), "up", "content.states.01 is not one of its numbers"),
     ],
 )
 def test_what_is_wrong_with_an_answer_is_said(path: tuple[Any, ...], value: Any, said: str) -> None:

@@ -74,7 +74,7 @@ def test_states_are_what_keepers_wrote_and_ends_are_told_of_all(tmp_path: Path, 
     assert node_task.read_states(make_facts({"bare": ()}, {"bare": 10}, layout=layout)) == {
         0: "ended: its guest powered it off", 1: "up", 2: "booting", 3: "not started", 4: "ended: its QEMU was killed",
         7: "ended: as no one knows", 8: "silent: no answer within 300 s",
-        9: "unknown: what is written about the VM's state cannot be read: seconds is not of the type float",
+        9: "unknown: the file with the VM's state cannot be read: seconds is not of the type float",
     }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_a_vm_boots_only_while_somebody_lives_who_would_tell_more(tmp_path: Path
         assert node_task.read_states(node) == {0: "booting"}
         keeper.kill()
         keeper.wait()
-        assert node_task.read_states(node) == {0: "unwatched: the process that would tell more has ended"}
+        assert node_task.read_states(node) == {0: "unwatched: the process that watches it has ended"}
     (tmp_path / "vm0/state").write_text(encode_state(VmState("up", 2)))
     assert node_task.read_states(node) == {0: "up"}
 

@@ -93,8 +93,8 @@ def test_an_array_is_found_by_its_number_and_by_that_of_a_task(squeue: Path, job
 @pytest.mark.parametrize(
     ("user", "job", "said"),
     [
-        (None, "31", "no VMs of job 31 run"),
-        (None, "1", "no VMs of job 1 run"),
+        (None, "31", "job 31 has no running VMs"),
+        (None, "1", "job 1 has no running VMs"),
         (None, "12;id", "'12;id' is not the number of a job"),
         ("no-such-user", None, "there is no user 'no-such-user'"),
         ("root,no-such-user", None, "there is no user 'no-such-user'"),

@@ -55,7 +55,7 @@ def test_a_command_has_qemus_answer(serve: Serve) -> None:
 def test_a_refusal_and_a_merge_that_failed_are_told(serve: Serve) -> None:
     words = (GO, b'{"id": "save", "error": {"class": "GenericError", "desc": "no node"}}\n', b'{"merged": false, "error": "full"}\n')
     with SaverConnection(serve(*words), "vm0") as saver:
-        with pytest.raises(NodeError, match="vm0's QEMU refuses x: no node"):
+        with pytest.raises(NodeError, match="the QEMU of vm0 refuses x: no node"):
             saver.command("x")
         assert saver.finish(limit(5)) == "full"
 
@@ -63,12 +63,12 @@ def test_a_refusal_and_a_merge_that_failed_are_told(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([GO, b"nonsense\n"], "what vm0's keeper says cannot be read: a line that is no JSON"),
-        ([GO, b"{}\n"], "what vm0's keeper says cannot be read: a line that is no answer"),
-        ([GO, b"x" * (LONGEST + 1)], "what vm0's keeper says cannot be read: a line that is too long"),
-        ([GO, GO], "vm0's keeper did not answer x, but says Go"),
+        ([GO, b"nonsense\n"], "the answer of vm0's keeper cannot be read: a line that is not JSON"),
+        ([GO, b"{}\n"], "the answer of vm0's keeper cannot be read: a line that is not an answer"),
+        ([GO, b"x" * (LONGEST + 1)], "the answer of vm0's keeper cannot be read: a line that is too long"),
+        ([GO, GO], "the keeper of vm0 answered x by Go"),
         ([GO], "vm0 has ended"),
-        ([b"nonsense\n"], "what vm0's keeper says cannot be read: a line that is no JSON"),
+        ([b"nonsense\n"], "the answer of vm0's keeper cannot be read: a line that is not JSON"),
         ([], "vm0 has ended"),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_keeper_that_says_something_else_ends_the_save_with_a_sentence(serve: 
 
 def test_a_keeper_that_says_nothing_has_another_save(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "TURN_SECONDS", 0.01)
-    with pytest.raises(RequestError, match="another save of vm0 is under way"):
+    with pytest.raises(RequestError, match="another save of vm0 is in progress"):
         SaverConnection(serve(b""), "vm0")
 
 

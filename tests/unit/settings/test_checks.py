@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.tree import parse_yaml
+from tests.unit.fake_site import Ask, refused, user_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +30,11 @@ def test_a_dataclass_is_a_table() -> None:
         "f:1: is-on: expected true or false, found a whole number '3'", "f:1: age: unknown setting", "f:1: is_on: unknown setting",
         "f:1: litres is missing",
     ]  # fmt: skip
+
+
+def test_a_bare_tilde_names_its_cure(ask: Ask, tmp_path: Path) -> None:
+    rows = {"mount-points: {home: ~}": "home", "persistent-drives: [~]": "persistent-drives[0]", "mount-points: {h: {path: ~}}": "h.path"}
+    for text, key in rows.items():
+        user_template(tmp_path, f"mine: {{inherits: tiny, {text}}}\n")
+        said = refused(ask("mine"))
+        assert f"{key}: expected" in said and "\nhint: a bare ~ is YAML's word for nothing: write '~' in quotes" in said, said

@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.errors import EXIT_USAGE, RequestError
 from pcocc_runtime.slurm import steps
@@ -147,7 +147,7 @@ def test_an_unknown_operation_is_told_which_there_are(said: list[str], capsys: p
     assert run_operation(["@nonesuch"]) == 1
     assert capsys.readouterr().err == (
         "pcocc: error: @nonesuch is not a VM operation\n"
-        "hint: there are: @toy, @in, @at, @both; a program of that name is run by its path\n"
+        "hint: the operations are @toy, @in, @at, @both; run a program of that name by its path\n"
     )
 
 
@@ -181,10 +181,19 @@ def test_a_signal_ends_it_with_a_sentence(said: list[str], capsys: pytest.Captur
 
 @pytest.mark.parametrize(
     ("words", "went"),
-    [(["@x", "y"], ["operation @x y"]), (["x", "@y"], ["command x @y"]), (["--batch", "vm0", "@x"], ["batch vm0 @x"])],
+    [(["@x", "y"], ["operation @x y"]), (["x", "@y"], ["command x @y"]), (["script", "@x"], ["batch vm0 script @x"])],
 )
-def test_a_task_is_an_operation_a_command_or_a_batch_script(monkeypatch: pytest.MonkeyPatch, words: list[str], went: list[str]) -> None:
+@pytest.mark.parametrize("prepended", [True, False])
+def test_a_task_is_an_operation_a_command_or_a_batch_script(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], went: list[str], prepended: bool
+) -> None:
     seen: list[str] = []
+    monkeypatch.setenv(wire.ENV_VM_NAME, "vm0")
+    if words[0] != "script":
+        monkeypatch.setenv(wire.ENV_STEP_VMS, "vm0")
+    if not prepended:  # Slurm before 23.11
+        monkeypatch.setenv(wire_steps.ENV_FIRST_WORD, words[0])
+        words = words[1:]
     monkeypatch.setattr(sys, "argv", ["attach", *words])
     monkeypatch.setattr(operations, "run_operation", lambda argv: seen.append(f"operation {' '.join(argv)}"))
     monkeypatch.setattr(main, "run_command", lambda argv: seen.append(f"command {' '.join(argv)}"))

@@ -82,6 +82,15 @@ def test_the_cluster_is_what_the_launchers_wrote(directory: Path) -> None:
     assert (StepVm("vm3", MEMBERS, "/d").user, StepVm("vm3", MEMBERS, "/d").node) == ("worker", "n2")
 
 
+def test_a_directory_that_root_has_not_given_away_yet_is_waited_for(directory: Path) -> None:
+    child = os.fork()  # as a user, who cannot look into root's
+    if child == 0:
+        os.chmod(directory, 0o700)
+        os.setresuid(65534, 65534, 65534)
+        os._exit(0 if find_members(str(directory)) is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_damaged_cluster_is_one_sentence_for_steps_and_for_operations(directory: Path) -> None:
     (directory / "cluster.json").write_text('{"networks": 3}')
     with pytest.raises(AttachError, match=r"pcocc: error: vm1 cannot be reached: cluster.json .* cannot be read: .*\nhint: "):
@@ -92,7 +101,7 @@ def test_a_damaged_cluster_is_one_sentence_for_steps_and_for_operations(director
 
 def test_an_operation_knows_where_its_vm_is(directory: Path) -> None:
     assert [operations._find_node(12, vm) for vm in ("vm1", "vm3")] == ["n1", "n2"]
-    for job, vm, said in ((12, "vm4", "it is not known on which node vm4 runs"), (13, "vm1", "the VMs of job 13 are not running on this node")):
+    for job, vm, said in ((12, "vm4", "the node of vm4 is not known"), (13, "vm1", "the VMs of job 13 are not running on this node")):
         with pytest.raises(NodeError, match=said):
             operations._find_node(job, vm)
 

@@ -166,6 +166,12 @@ def test_a_request_carries_all_options() -> None:
     assert found.vm_count == 3
 
 
+def test_a_template_without_a_value_is_called_that() -> None:
+    with pytest.raises(RequestError, match="--pcocc-template has no value") as caught:
+        parse_request(ask(template="", vm="vm0", images=["/a"]))
+    assert caught.value.hint is not None and "pcocc template list" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("options", "option"),
     [({"images": ["/a"]}, "image"), ({"mounts": ["a=/a"]}, "mount"), ({"user_data": "x"}, "user-data"), ({"vm": "vm0"}, "vm")],

@@ -105,7 +105,7 @@ EXAMPLES = {
     "disk-model": "ide", "disk-cache": "none", "emulator-cores": "1", "bind-vcpus": "false", "full-node": "true", "firmware": "uefi",
     "command-user": "bob",
 }  # fmt: skip
-SPOKEN_OF = {"description", "inherits"}  # in templates, and nowhere else
+SPOKEN_OF = {"description", "inherits", "user-data-force"}  # where jobs are submitted, and nowhere else
 
 
 def fields_of(one: TemplateSetting) -> list[str]:

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pcocc_runtime.submit import cloud_init
-from tests.unit.fake_site import Ask, frozen, refused, user_template
+from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
 
 VERDICTS = {
     "wrong": "Error:\\nCloud config schema errors: packages: 5 is not of type 'array'",
@@ -25,13 +26,13 @@ def install_cloud_init(directory: Path, monkeypatch: pytest.MonkeyPatch, said: s
     return directory / "given"
 
 
-def test_user_data_that_cloud_init_refuses_is_refused(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cloud_init_finds_wrong_is_noted(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = install_cloud_init(tmp_path, monkeypatch, VERDICTS["wrong"], 1)
     (tmp_path / "ud").write_text("#cloud-config\npackages: 5\n")
-    assert "packages: 5 is not of type 'array'" in refused(ask(user_data="ud"))
+    assert "packages: 5 is not of type 'array', says the cloud-init of this host" in noted(ask(user_data="ud"))
     assert given.read_text() == "#cloud-config\npackages: 5\n"
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: {packages: 5}\n")
-    assert "templates.yaml:3: mine.user-data: is not a valid cloud-config: packages: 5" in refused(ask("mine"))
+    assert "templates.yaml:3: mine.user-data: packages: 5 is not of type 'array'" in noted(ask("mine"))
     (tmp_path / "script").write_text("#!/bin/sh\n")
     assert frozen(ask(user_data="script")).groups[0].user_data == "#!/bin/sh\n"
 
@@ -75,3 +76,17 @@ def test_only_a_verdict_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_a_check_that_cannot_be_made_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/proc/self")  # as a full /tmp: nothing can be written
     assert cloud_init.find_schema_error("#cloud-config\npackages: 6\n") is None
+
+
+def test_the_key_is_named_for_which_an_entry_is_wrong(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """22.4 says of an entry only that no form of it fits: asked about it without each of its keys, it tells which was not known."""
+    program = install_cloud_init(tmp_path, monkeypatch, "", 1).parent / "bin/cloud-init"
+    wrong = "{x} is not valid under any of the given schemas"
+    program.write_text(
+        f"#!/bin/sh\nif grep -q packages $3; then echo 'schema errors: users.0: {wrong}, packages: 5 is wrong'\n"
+        f"else cat $3 >{tmp_path}/tries; echo 'schema errors: users.0: {wrong}, users.2: {wrong}'; fi >&2\nexit 1\n"
+    )
+    (tmp_path / "ud").write_text("#cloud-config\nusers: [{name: bob, sudo: [a], gecos: x}]\npackages: 5\n")
+    assert "ud: users.0.sudo: ['a'] is not valid there, packages: 5 is wrong, says" in noted(ask(user_data="ud"))
+    tries = yaml.safe_load((tmp_path / "tries").read_text())["users"]
+    assert tries == [{"sudo": ["a"], "gecos": "x"}, {"name": "bob", "gecos": "x"}, {"name": "bob", "sudo": ["a"]}]

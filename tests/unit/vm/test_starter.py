@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, encode_event
+from pcocc_runtime import __version__
+from pcocc_runtime.documents import wire_steps
+from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, encode_event
+from pcocc_runtime.slurm.steps import LAUNCHER
 from pcocc_runtime.vm import boot_progress, starter
 from pcocc_runtime.vm.starter import BootWatch
 
-UP = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "tests", vm, "n1"), Ready(1, vm, "n1"))]
+UP = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "tests", False, vm, "n1"), Ready(1, vm, "n1"))]
 KILLED = "srun: error: n2: task 1: Killed"
 STEP_ENDS = "srun: error: *** STEP 7.0 ON n1 CANCELLED AT 2024 ***"
-REPORTED, CANCELLED, SPREAD = "reported", "cancelled", "spread"  # what a step waits for
+REPORTED, CANCELLED, SPREAD, LATE = "reported", "cancelled", "spread", "late"  # what a step waits for
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Boot:
     def _render(self, said: object) -> str:
         if not isinstance(said, str):
             return f"printf %s {shlex.quote(encode_event(said))}"  # type: ignore[arg-type]
-        if said in (REPORTED, CANCELLED, SPREAD):  # its two outputs are read in any order
+        if said in (REPORTED, CANCELLED, SPREAD, LATE):  # its two outputs are read in any order
             return f"while ! [ -e {self.directory}/{said} ]; do sleep 0.01; done"
         return f"echo {shlex.quote(said)}" + (" >&2" if said.startswith("srun: ") else "")
 
@@ -52,12 +54,30 @@ class Boot:
         (self.directory / what).touch()
 
 
+class Stepds:
+    """What is known of the step's slurmstepds."""
+
+    ended: str | None = None
+
+    def __init__(self, job: int, pid: int) -> None:
+        pass
+
+    def find_end(self, alive: set[str]) -> str | None:
+        return self.ended and ", ".join(sorted({*self.ended.split()} - alive))
+
+    def find_delay(self, alive: set[str]) -> str | None:
+        return None
+
+    def stop(self) -> None:
+        pass
+
+
 @pytest.fixture
 def boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Boot]:
     status, ours = os.pipe()
     parent, theirs = os.pipe()
-    monkeypatch.setattr(wire, "STATUS_FD", ours)
-    monkeypatch.setattr(wire, "PARENT_FD", parent)
+    monkeypatch.setattr(wire_steps, "STATUS_FD", ours)
+    monkeypatch.setattr(wire_steps, "PARENT_FD", parent)
     children: list[subprocess.Popen[bytes]] = []
 
     def start(argv: list[str], _environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -65,6 +85,7 @@ def boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Boot]:
         return children[-1]
 
     monkeypatch.setattr(starter, "start_step", start)
+    monkeypatch.setattr(starter, "StepdWatch", Stepds)
     monkeypatch.setattr(starter, "read_boot_steps", lambda job: ())
     report = starter.report
     made = Boot(BootWatch(7, 2, 2), status, tmp_path)
@@ -164,7 +185,23 @@ def test_what_is_wrong_with_a_running_vm_is_told(boot: Boot, said: Said) -> None
     assert boot.run(*UP, DiskError("it is full", "/d", "vm0", "n1"), StillOn("vm1", "n1"), "from qemu", "@pcocc nonsense") == "ready"
     lines = said().splitlines()
     assert lines[0] == "pcocc: error: vm0 on n1 is stopped: it is full (/d)" and lines[2].startswith("pcocc: error: vm1 on n1 did not power off")
-    assert lines[4] == "from qemu" and lines[5].startswith("pcocc: error: what a VM's keeper has said cannot be read (") and len(lines) == 6
+    assert lines[4] == "from qemu" and lines[5].startswith("pcocc: error: a VM's keeper sent what cannot be read (") and len(lines) == 6
+
+
+def test_a_node_that_has_lost_the_step_is_told_and_nobody_waits_for_its_end(boot: Boot, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stepds, "ended", "n1 n2")
+    assert boot.run(UP[0], CANCELLED, "srun: error: it takes a minute", status=137) == "failed"
+    assert said() == (
+        "pcocc: error: the VMs' slurmstepd has ended on n2 while they were booting\n"
+        "hint: slurmd's log on n2 says why; try again, or leave it out with --exclude\n"
+    )
+    assert (boot.watch.state, boot.status, boot.cancelled) == ("failing", 137, [7])
+
+
+def test_a_node_that_takes_long_to_begin_is_told_and_waited_for(boot: Boot, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stepds, "find_delay", lambda self, alive: None if (boot.directory / LATE).exists() else (boot.note(LATE), "n2")[1])
+    assert boot.run(LATE, *UP) == "ready" and boot.cancelled == []
+    assert said().startswith("pcocc: the VMs' slurmstepd has not started yet on n2, or has ended at once\nhint: ")
 
 
 def test_lines_are_read_whole_the_last_one_too(tmp_path: Path) -> None:
@@ -189,3 +226,58 @@ def test_a_line_without_end_is_not_kept() -> None:
     os.close(writer)
     assert not lines.read() and heard == ["(a line of more than 1048576 bytes)"]
     os.close(reader)
+
+
+def test_emulation_where_kvm_was_expected_is_told_of_once(boot: Boot, said: Said) -> None:
+    slow = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "it may not be opened", True, vm, "n1"), Ready(1, vm, "n1"))]
+    assert boot.run(*slow) == wire_steps.BOOT_READY
+    assert said() == "pcocc: note: vm0 on n1 is emulated, about ten times slower than with KVM: it may not be opened\n"
+
+
+def test_a_node_without_pcocc_is_named(boot: Boot, said: Said) -> None:
+    lost = f"slurmstepd: error: execve(): {LAUNCHER}: No such file or directory"
+    ends = ("srun: error: n2: task 1: Exited with exit code 2", "srun: error: n1: task 0: Terminated")
+    assert boot.run(f"srun: {lost}", *ends, status=2) == "failed"
+    assert said().splitlines() == [
+        f"pcocc: error: pcocc is not installed on n2: there is no {LAUNCHER}",
+        f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",
+    ]
+
+
+def test_a_directory_that_guests_have_not_mounted_is_told_once(boot: Boot, capfd: pytest.CaptureFixture[str]) -> None:
+    said = [Unmounted(tag, kind, known, vm, "n1") for tag, kind, known in MISSING for vm in ("vm0", "vm1")]
+    assert boot.run(*UP, *said) == "ready"
+    assert [line for line in capfd.readouterr().err.splitlines() if "note" in line] == [
+        "pcocc: note: vm0 on n1 has not mounted data: its kernel has no 9p: give the directory type=virtiofs in --pcocc-mount, "
+        "or 'type: virtiofs' in the template",
+        "pcocc: note: vm0 on n1 has not mounted fast: 'mount -t virtiofs fast DIRECTORY' in the VM does, or says why not",
+    ]
+
+
+MISSING = [("data", "9p", False), ("fast", "virtiofs", True)]
+
+
+EVIL = "\x1b]0;title\x07\x1b[2J\x1b[31m\x9b5nroot\u202e\x08\r# \x7f\0"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Silent(5, [EVIL, "a line"], "vm0", "n1"),
+        DiskError(EVIL, EVIL, "vm0", "n1"),
+        Ended(EVIL, EVIL, False, "vm0", "n1"),
+        Started("tcg", EVIL, True, "vm0", "n1"),
+        f"from QEMU: {EVIL}".replace("\0", ""),
+        f"@pcocc {EVIL}".replace("\0", ""),
+        f"srun: error: {EVIL}".replace("\0", ""),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_a_guest_or_its_qemu_says_cannot_write_to_a_terminal(
+    boot: Boot, capfd: pytest.CaptureFixture[str], event: object
+) -> None:
+    """But for letters: no escape sequence of ECMA-48, in 7 bits or 8, no carriage return, no change of direction."""
+    boot.watch.progress.begin -= 60
+    boot.run(event, status=1)
+    said = capfd.readouterr().err
+    assert said and not [char for char in said if not char.isprintable() and char != "\n"]

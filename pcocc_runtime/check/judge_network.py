@@ -1,0 +1,69 @@
+"""What of a node's way to others is right or wrong: names, what forwards, and what keeps packets in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pcocc_runtime import naming
+from pcocc_runtime.check import seen
+from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
+from pcocc_runtime.networks.nft_guard import TUNNEL_TABLE
+from pcocc_runtime.tables import count
+
+GUARD = f"inet {TUNNEL_TABLE}"
+_MOST = 5  # names that a sentence has
+_RULES = {
+    "forward": (f"what VMs send out through {naming.HOST_UPLINKS}", (f'iifname "{naming.HOST_UPLINKS}"', f'oifname "{naming.HOST_UPLINKS}"')),
+    "input": (f"the tunnels between VMs, UDP ports {naming.TUNNEL_PORTS}", (f"udp dport {naming.TUNNEL_PORTS}",)),
+}
+
+
+def judge_names(one: seen.Names) -> Iterator[Finding]:
+    """Judge whether nodes find each other."""
+    if not one.every:
+        yield Finding(FAILED, "Slurm names no nodes", "scontrol ping")
+    elif one.unknown:
+        some = ", ".join(one.unknown[:_MOST]) + (f" and {len(one.unknown) - _MOST} more" if len(one.unknown) > _MOST else "")
+        yield Finding(
+            FAILED, f"no IPv4 address is known here for {some}", "each NodeName of slurm.conf must be in DNS or /etc/hosts: getent ahostsv4 NAME"
+        )
+    else:
+        yield Finding(WELL, f"the names of {count(len(one.every), 'node')} lead to addresses")
+
+
+def judge_walls(one: seen.Walls) -> Iterator[Finding]:
+    """Judge whether our rules stand, above all where something forwards."""
+    if one.trouble:
+        yield Finding(FAILED, f"nft cannot be used: {one.trouble}", "modprobe nf_tables; is the package nftables installed?")
+        return
+    bare = [job for job in one.jobs if f"inet {naming.host_table(job)}" not in one.tables]
+    guarded = GUARD in one.tables
+    if not guarded:
+        what = "this node forwards packets (net.ipv4.ip_forward)" if one.forwards else f"{', '.join(one.open)} forward packets"
+        risk = f", and {what}" if one.forwards or one.open else ""
+        yield Finding(
+            FAILED, f"the table {GUARD}, which guards tunnels and what is forwarded, is gone{risk}",
+            f"{one.mend}; if a firewall service runs 'nft flush ruleset', have it flush its own tables only",
+        )  # fmt: skip
+    if bare:
+        jobs = ",".join(map(str, bare[:_MOST]))
+        yield Finding(
+            FAILED, f"the walls of {count(len(bare), 'job')} with VMs here are gone: {jobs}",
+            f"scancel {jobs.replace(',', ' ')}: nothing keeps their VMs from other machines",
+        )  # fmt: skip
+    if guarded and not bare:
+        yield Finding(WELL, f"the table {GUARD} stands" + (f", and those of {count(len(one.jobs), 'job')}" if one.jobs else ""))
+
+
+def judge_filter(one: seen.Filter) -> Iterator[Finding]:
+    """Judge whether the site's own filter lets VMs' packets by; what it takes in, it may do so by rules that name addresses."""
+    closed = [chain for chain in one.chains if chain.hook in _RULES and not chain.ours]
+    for chain in closed:
+        what, rules = _RULES[chain.hook]
+        mend = "; ".join(f"nft insert rule {chain.place} {rule} accept" for rule in rules)
+        level, verb = (FAILED, "drops") if chain.hook == "forward" else (NOTE, "drops by its policy, and names nowhere,")
+        yield Finding(level, f"the site's chain {chain.place} {verb} {what}", f"{mend}; and the same where the site keeps its rules")
+    if one.trouble:
+        yield Finding(NOTE, f"the site's own filter cannot be looked at: {one.trouble}", "nft list ruleset")
+    elif not closed:
+        yield Finding(WELL, "the site's own filter drops nothing of VMs' by its policy")

@@ -1,0 +1,182 @@
+"""What is seen of a node: plain values, read by reading.py and its neighbours, and judged without a look at the node again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pcocc_runtime.documents.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """The plugin of Slurm: where `config` (plugstack.conf) `named` it, the release it was `built` for and its pcocc `version`.
+
+    `slurmd` is the release of the slurmd that runs, None for none; `loaded`: that one has the plugin open, and, where it is
+    `replaced`, another file than is there now. `trouble` is why the file cannot be opened. `expected` is where the file of
+    this installation is, `runtime` the version of pcocc that looks.
+    """
+
+    config: str
+    named: str | None
+    expected: str
+    runtime: str
+    built: tuple[int, int] | None = None
+    version: str | None = None
+    slurmd: tuple[int, int] | None = None
+    loaded: bool = False
+    replaced: bool = False
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What runs here, as texts that other nodes are compared with; `qemu_trouble` is why QEMU's is not known."""
+
+    runtime: str
+    slurm: str
+    qemu: str
+    qemu_trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that root's helper or a VM starts, the packages that have it on Debian and on RHEL, and whether it is found."""
+
+    name: str
+    deb: str
+    rpm: str
+    found: bool
+    needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """All of them; `dnf`: packages are installed by dnf(8) here, else by apt-get(8)."""
+
+    every: tuple[Program, ...]
+    dnf: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device in /dev: its mode bits, None when it is not there, its group, and why root cannot open it."""
+
+    path: str
+    mode: int | None
+    group: str = "root"
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """How this node runs guests: its setting `accel`, what was tried and came of it, and seconds since 1970 by its clock."""
+
+    setting: str
+    device: Device
+    qemu: tuple[int, int] | None
+    verdict: Verdict | None
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserNamespaces:
+    """Whether an ordinary user can make one and mount in it (`trouble` why not), and the sysctls that may forbid it."""
+
+    trouble: str
+    sysctls: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of all nodes, as slurmctld has them, and those that this node finds no IPv4 address for."""
+
+    every: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """What forwards packets here, and what keeps them in: names of nft's tables as FAMILY NAME.
+
+    `forwards`: net.ipv4.ip_forward is 1; `open` are interfaces that forward by themselves. `jobs` are those that have VMs here.
+    `trouble` is why nft says nothing, `mend` the command that puts the standing tables back.
+    """
+
+    forwards: bool
+    open: tuple[str, ...]
+    tables: tuple[str, ...]
+    jobs: tuple[int, ...]
+    mend: str
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain of the site's that drops what none of its rules takes: `place` is FAMILY TABLE NAME; `ours`: rules let our packets by."""
+
+    place: str
+    hook: str
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """The site's own chains that drop by their policy; `trouble` is why nft does not list them."""
+
+    chains: tuple[Chain, ...]
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """The directory of VMs' disks: owner and mode bits (None: it is not there), type of its file system, bytes free and in all."""
+
+    path: str
+    owner: int | None
+    mode: int
+    filesystem: str
+    writable: bool
+    free: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The image cache, None where the site has none: its directory is one that only its owner can write; its service answers."""
+
+    directory: str | None
+    trusted: bool = False
+    answers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """How Slurm confines tasks, and which hierarchies are mounted at /sys/fs/cgroup: v1, v2, or both."""
+
+    settings: Mapping[str, str]
+    mounted: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """Seconds that a guest has to power off, and those that Slurm waits before it kills, None when it does not say."""
+
+    shutdown_grace: int
+    kill_wait: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How many seconds this node's clock is ahead of slurmctld's, None when that is not known; `kept`: something keeps it right."""
+
+    ahead: float | None
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What is wrong in /etc/pcocc, a sentence each with what helps, and a digest of it that other nodes are compared with."""
+
+    problems: tuple[tuple[str, str | None], ...]
+    digest: str

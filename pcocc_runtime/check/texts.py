@@ -1,0 +1,74 @@
+"""What programs and files of a node say, parsed for its check."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+from pcocc_runtime import naming
+from pcocc_runtime.check.seen import Chain
+from pcocc_runtime.networks.nft_guard import TUNNEL_TABLE
+
+_OURS = {"forward": naming.OWN_PREFIX, "input": str(naming.VXLAN_PORT_BASE)}  # what a rule names that lets our packets by
+
+
+def parse_plugstack(text: str) -> list[tuple[str, str]]:
+    """Return the lines of plugstack.conf as (`include`, pattern) and (`plugin`, path) (spank(8))."""
+    found = []
+    for line in text.splitlines():
+        words = line.partition("#")[0].split()
+        if len(words) >= 2 and words[0] == "include":
+            found.append(("include", words[1]))
+        elif len(words) >= 2 and words[0] in ("required", "optional"):
+            found.append(("plugin", words[1]))
+    return found
+
+
+def parse_mapped(maps: str, name: str) -> list[tuple[int, str]]:
+    """Return inode and path of what is mapped in a process under a file name, from /proc/PID/maps (proc(5))."""
+    rows = (line.split(maxsplit=5) for line in maps.splitlines())
+    paths = ((int(row[4]), row[5]) for row in rows if len(row) == 6)
+    return [(inode, path) for inode, path in paths if path.removesuffix(" (deleted)").rpartition("/")[2] == name]
+
+
+def parse_hierarchies(mountinfo: str) -> frozenset[str]:
+    """Return which versions of cgroups are mounted: v2, and v1 where a hierarchy has controllers, from /proc/self/mountinfo."""
+    found = set()
+    for line in mountinfo.splitlines():
+        place, _, source = line.partition(" - ")
+        kind, _device, options = [*source.split(), "", "", ""][:3]
+        if not place.split()[4:5] or not place.split()[4].startswith("/sys/fs/cgroup"):
+            continue
+        if kind == "cgroup2":
+            found.add("v2")
+        elif kind == "cgroup" and "name=" not in options:
+            found.add("v1")
+    return frozenset(found)
+
+
+def parse_tables(text: str) -> tuple[str, ...]:
+    """Return the tables of `nft list tables` as FAMILY NAME."""
+    return tuple(re.findall(r"(?m)^table (\S+ \S+)$", text))
+
+
+def parse_chains(text: str) -> tuple[Chain, ...]:
+    """Return the site's chains that drop by their policy what is forwarded or comes in over IPv4, from `nft -j list ruleset`."""
+    rows = json.loads(text)["nftables"]
+    chains = (row["chain"] for row in rows if "chain" in row)
+    rules = [row["rule"] for row in rows if "rule" in row]
+    return tuple(
+        Chain(f"{one['family']} {one['table']} {one['name']}", one["hook"], _lets_ours(one, rules))
+        for one in chains
+        if one.get("policy") == "drop" and one.get("hook") in _OURS and one["family"] in ("ip", "inet") and not _is_ours(one["table"])
+    )
+
+
+def _is_ours(table: str) -> bool:
+    return table == TUNNEL_TABLE or table.startswith(f"{TUNNEL_TABLE}-")
+
+
+def _lets_ours(chain: dict[str, str], rules: Iterable[dict[str, object]]) -> bool:
+    """Tell whether any rule of a chain's table, which the chain may jump to, names what is ours."""
+    own = (one for one in rules if (one["family"], one["table"]) == (chain["family"], chain["table"]))
+    return any(_OURS[chain["hook"]] in json.dumps(one["expr"]) for one in own)

@@ -1,0 +1,62 @@
+"""`pcocc node`: whether a node has what jobs with VMs need, for its administrator."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from pcocc_runtime import errors, terminal  # the rest only where it is used: every `pcocc` imports this
+from pcocc_runtime.errors import RequestError
+
+
+def add_node(parser: argparse.ArgumentParser) -> None:
+    """Add the verb of `pcocc node`."""
+    parser.description = "For root, on a node: it looks at everything that a job with VMs needs there, and changes nothing."
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    check = verbs.add_parser("check", help="say of each point that it is right, or what is wrong and what mends it; exit status 1 if any is")
+    check.add_argument("-a", "--all", action="store_true", help="every node of the cluster, by srun, and what differs between them")
+    check.add_argument(
+        "-b", "--boot", metavar="TEMPLATE", nargs="?", const="", help="boot a VM too, of this template or of the site's first with an image"
+    )
+    check.add_argument("--json", action="store_true", help="all of it, as JSON")
+    check.set_defaults(run=_check)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise RequestError("pcocc node check looks at what only root may see", "run it as root")
+    return _check_all(arguments) if arguments.all else _check_here(arguments)
+
+
+def _check_here(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.check import everywhere, points, read_node, report
+    from pcocc_runtime.settings.directories import SITE_DIR
+
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{read_node.PATH}"
+    found = points.check_node()
+    if arguments.boot is not None:
+        found = replace(found, points=(*found.points, everywhere.boot_guest(SITE_DIR, arguments.boot)))
+    _write(json.dumps(report.plan_report(found), indent=2) + "\n" if arguments.json else report.render_report(found))
+    return errors.EXIT_FAILURE if found.failures else 0
+
+
+def _check_all(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.check import everywhere, report
+
+    boot = [] if arguments.boot is None else [f"--boot={arguments.boot}" if arguments.boot else "--boot"]
+    line = terminal.ProgressLine()
+    line.show("asking all nodes")
+    reports, silent = everywhere.ask_all(str(Path(sys.argv[0]).absolute()), ["node", "check", "--json", *boot])
+    line.clear()
+    tree = report.plan_reports(reports, silent)
+    _write(json.dumps(tree, indent=2) + "\n" if arguments.json else report.render_reports(reports, silent))
+    return 0 if tree["ok"] else errors.EXIT_FAILURE
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

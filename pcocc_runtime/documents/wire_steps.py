@@ -1,0 +1,33 @@
+"""More rows of the table of shared names (documents/wire.py): those of jobs and steps that root's helper has nothing to do with.
+
+Imports nothing: it is on the way of every VM step.
+"""
+
+from __future__ import annotations
+
+# salloc --no-shell: the name of a file of the user's that has the frozen cluster (spank/kept.c), as the filter gets it
+JOB_KEPT = "PCOCC_KEPT"
+KEPT_LENGTH = 32  # hexadecimal digits of such a name
+KEPT_MARK = "pcocc-cluster="  # before it in the job's AdminComment
+
+# from srun to the tasks of a VM step
+ENV_STEP_EXPORT = "SLURM_PCOCC_EXPORT"  # what its user wrote as --export, or in a variable in place of it
+ENV_STEP_PROGRAMS = "SLURM_PCOCC_PROGRAMS"  # a --multi-prog step: srun itself has put the attach client in front of each program
+ENV_STEP_BCAST = "SLURM_PCOCC_BCAST"  # srun has copied the command's file to the nodes (--bcast): the VMs need it, too
+ENV_BATCH_ENVIRON = "SLURM_PCOCC_BATCH_ENVIRON"  # JSON, for the step that runs a batch script in a VM: its variables, and names it shall not have
+
+# from the plugin to the attach client of a task
+ENV_FIRST_WORD = "SLURM_PCOCC_WORD"  # of the task's command, in whose place the client runs (Slurm before 23.11)
+ENV_BEFORE_FD = "SLURM_PCOCC_BEFORE"  # a descriptor: the environment before prolog scripts, as in /proc/PID/environ
+
+# the starter of a boot step (vm/starter.py) and the srun that waits for it
+STATUS_FD = 3  # takes one of the words below and a line end
+PARENT_FD = 4  # ends when that srun does
+BOOT_READY = "ready"
+BOOT_JOINED = "joined"
+BOOT_FAILED = "failed"
+
+# what the check of a request returns (submit/main.py)
+CHECK_BROKEN = 0
+CHECK_PASSED = 1
+CHECK_REFUSED = 2

@@ -1,0 +1,111 @@
+"""Which variables a command in a guest gets: a guest has an environment of its own, and a task's speaks of its node.
+
+Slurm's variables and pcocc's are passed on, what prolog scripts have changed, and what the user names by `--export`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.record import Record
+from pcocc_runtime.documents.vm_state import TOKEN
+
+_PASSED = ("SLURM_", "SLURMD_", "PCOCC_")
+_KEPT_BACK = ("SLURM_SPANK_", "SLURM_RLIMIT_", "SLURM_PCOCC_", wire.ENV_TAP_FDS, wire.ENV_PROBE_FD, wire.ENV_BOOT)
+HOST_ONLY = frozenset(
+    [
+        "SLURM_CONF",
+        "SLURM_SRUN_COMM_HOST",
+        "SLURM_SRUN_COMM_PORT",
+        "SLURM_STEP_LAUNCHER_PORT",
+        "SLURM_LAUNCH_NODE_IPADDR",
+        "SLURM_WORKING_CLUSTER",
+        "SLURM_PTY_PORT",
+        "SLURM_PTY_WIN_COL",
+        "SLURM_PTY_WIN_ROW",
+        "SLURM_TASK_PID",
+        "SLURM_CPU_BIND",
+        "SLURM_CPU_BIND_LIST",
+        "SLURM_CPU_BIND_TYPE",
+        "SLURM_CPU_BIND_VERBOSE",
+        "SLURM_UMASK",
+        "SLURM_PRIO_PROCESS",
+        "SLURM_TOPOLOGY_ADDR",
+        "SLURM_TOPOLOGY_ADDR_PATTERN",
+        "SLURM_OOM_KILL_STEP",
+        wire.VAR_TEMPLATE,
+        wire.VAR_IMAGE,
+        wire.VAR_MOUNT,
+        wire.VAR_USER_DATA,
+        wire.VAR_USER_DATA_FORCE,
+        wire.VAR_VM,
+        TOKEN,
+    ]
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_NO_LIMIT = str(2**64 - 1)  # as Slurm writes RLIM_INFINITY
+_USERS = "U"  # before a limit that --propagate names, Slurm writes that (slurmstepd/ulimits.c)
+
+
+class GuestEnvironment(Record):
+    """What a command in a guest gets: variables, others unless the guest has them itself, names it does not get, and soft limits."""
+
+    settings: dict[str, str]
+    defaults: dict[str, str]
+    removed: tuple[str, ...]
+    limits: dict[str, str]  # by Slurm's names, such as STACK: bytes or a number, or `unlimited`
+
+
+def plan_environment(before: Mapping[str, str], now: Mapping[str, str], export: str | None) -> GuestEnvironment:
+    """Return what a task's command gets; `before` and `now` are its environment around the prolog scripts, `export` is srun's."""
+    named = set(_split_export(export or ""))
+    changed = find_changes(before, now)
+    settings = {name: value for name, value in now.items() if _may_pass(name) and name.startswith(_PASSED) and name not in HOST_ONLY}
+    settings |= {name: value for name, value in now.items() if _may_pass(name) and (name in named or name in changed)}
+    others = {name: value for name, value in now.items() if _may_pass(name) and name not in settings and not _is_nodes(name)}
+    return GuestEnvironment(
+        settings,
+        others if "all" in {name.lower() for name in named} else {},
+        tuple(name for name in before if name not in now and _may_pass(name)),
+        {
+            name.removeprefix("SLURM_RLIMIT_"): _limit(value.removeprefix(_USERS))
+            for name, value in before.items()
+            if name.startswith("SLURM_RLIMIT_") and value.startswith(_USERS)
+        },
+    )
+
+
+def find_changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that have a value now which they had not before."""
+    return {name: value for name, value in now.items() if before.get(name) != value}
+
+
+def plan_batch_environment(
+    environment: GuestEnvironment, script: Mapping[str, str], removed: Sequence[str], changed: Mapping[str, str]
+) -> GuestEnvironment:
+    """Return what a batch script in a guest gets: its own variables of Slurm, `script`, in place of those of the step that runs it.
+
+    `removed` is what prolog scripts took from it, and `changed` what those of the step have changed.
+    """
+    others = {name: value for name, value in environment.settings.items() if not name.startswith("SLURM_") or name in changed}
+    return environment._replace(settings={**script, **others}, removed=(*removed, *environment.removed))
+
+
+def _may_pass(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and not name.startswith(_KEPT_BACK) and name != TOKEN
+
+
+def _is_nodes(name: str) -> bool:
+    return name in HOST_ONLY or name.startswith("PMI")  # MPI's way to its slurmstepd
+
+
+def _split_export(text: str) -> Iterator[str]:
+    """Yield the names in a text such as A,B=1,"C=2,3",ALL: Slurm's commas part it outside of quotes (env.c, find_quote_token)."""
+    for word in re.findall(r"""(?:[^,"']|"[^"]*"|'[^']*'|["'])+""", text):
+        yield word.strip("\"'").partition("=")[0]
+
+
+def _limit(value: str) -> str:
+    return "unlimited" if value == _NO_LIMIT else value

@@ -1,0 +1,181 @@
+"""Whom cloud-init makes of a cloud-config beside pcocc's, and whether he whom commands run as can be reached then.
+
+What its module of users does with all that a user may write, as far as it decides this: distros/ug_util.py, config/cc_users_groups.py
+and distros/__init__.py of 22.4 to 26.2. Of an old key `user` and pcocc's users, the former counts up to 25, the latter in 26.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pcocc_runtime.submit.fault import Fault
+
+_OURS = "the job's key"
+_NO_HOME, _NEED_HOME = ("no_create_home", "system"), ("ssh_authorized_keys", "ssh_import_id", "ssh_redirect_user")
+
+
+class Names(NamedTuple):
+    """Who submits, and the guest's user that commands run as where that is another."""
+
+    login: str = "root"
+    command_user: str | None = None
+
+    @property
+    def target(self) -> str:
+        """Return whom commands run as in the guest."""
+        return self.command_user or self.login
+
+
+class _Failure(Exception):
+    """cloud-init's module of users ends here, and makes none of those that follow."""
+
+    def __init__(self, message: str, keys: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+def find_lockout(tree: Mapping[Any, Any], names: Names, default: str = "") -> Fault | None:
+    """Return why nobody could reach the user that commands run as; `users` of the tree is a list of what can be a user, or missing.
+
+    `default` is what the image's own user is called, if it matters.
+    """
+    for newest in (False, True):
+        try:
+            _make_all(tree, names, default, newest)
+        except _Failure as error:
+            hint = f"leave that out: {names.target} gets the job's key from pcocc, which commands need to run in the VM"
+            return Fault(str(error), hint, error.keys)
+    return None
+
+
+def _make_all(tree: Mapping[Any, Any], names: Names, default: str, newest: bool) -> None:
+    """Make all users as cloud-init would until the one commands run as is made; _Failure when he cannot be reached."""
+    _check_groups(tree.get("groups", []))
+    users = _gather(tree, names, default, newest)
+    target = names.target
+    for name, config in users.items():
+        reason = _find_reason(config, name)
+        keys = _blame(tree, name if reason else target, default)
+        if reason:
+            whom = f"would not make {name!r}" if name == target else f"would make neither {name!r} nor {target!r}, who follows"
+            raise _Failure(f"{reason}: cloud-init {whom}, whom commands run as in the VM", keys)
+        if name == target:
+            if "snapuser" in config or config.get("ssh_authorized_keys") != [_OURS]:
+                raise _Failure(f"gives {target!r}, whom commands run as in the VM, other ssh keys than the job's", keys)
+            return
+    raise _Failure(f"leaves {target!r} out, whom commands run as in the VM", _blame(tree, target, default))
+
+
+def _gather(tree: Mapping[Any, Any], names: Names, default: str, newest: bool) -> dict[str, dict[str, Any]]:
+    """Return the users by name, in the order in which they are made (normalize_users_groups)."""
+    old = _old_user(tree)
+    image = _first_wins([old, {"name": default}])
+    listed = [*_ours(names), *(tree.get("users") or [])] + ([{"name": "default"}] if old else [])
+    users: dict[str, dict[str, Any]] = {}
+    for entry in listed:
+        if isinstance(entry, dict):
+            entry = dict(entry)
+            name = entry.pop("name", "default")
+            users[name] = _first_wins([users.get(name) or {}, entry])
+        else:
+            for name in _words(entry):
+                if name and name not in users:
+                    users[name] = {}
+    users = {name: _with_underscores(config) for name, config in users.items()}
+    if "default" in users:
+        config = users.pop("default")
+        name = image.pop("name", default)
+        if isinstance(name, list | dict | set):
+            raise _Failure("has a name that is no text, and cloud-init would make no user", ("user",))
+        own = users.pop(name, {})
+        groups = [own.get("groups", []), image.pop("groups", [])]
+        if not all(map(_are_groups, groups)):
+            raise _Failure("groups must be a list of names: cloud-init would make no user otherwise", _blame(tree, name, default))
+        own["groups"] = ",".join({word for one in groups for word in _words(one)})
+        users[name] = _first_wins([own, config, image] if newest else [image, config, own])
+    return users
+
+
+def _old_user(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    old = tree.get("user")
+    return {"name": old} if isinstance(old, str) and old else dict(old) if isinstance(old, dict) else {}
+
+
+def _ours(names: Names) -> list[dict[str, Any]]:
+    """Return our own users, as guest/seed.py writes them."""
+    keys: dict[str, Any] = {"ssh_authorized_keys": [_OURS]}
+    ours: list[dict[str, Any]] = [{"name": "root", **keys}]
+    if names.login != "root":
+        ours.append({"name": names.login, "uid": 1, "primary_group": "1", "gecos": "", "homedir": "/", "shell": "/bin/sh",
+                     "sudo": "ALL", "lock_passwd": True, **keys})  # fmt: skip
+    if names.command_user not in (None, "root", names.login):
+        ours.append({"name": names.command_user, "sudo": "ALL", "lock_passwd": False, **keys})
+    return ours
+
+
+def _first_wins(configs: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
+    """Return mappings put together; the first that sets a key has the say, unless one says how it is merged (mergemanydict)."""
+    merged: dict[Any, Any] = {}
+    for config in configs:
+        how = str(config.get("merge_how", config.get("merge_type", "")))
+        replaces = "replace" in how and "no_replace" not in how
+        merged = {**merged, **{key: value for key, value in config.items() if replaces or key not in merged}}
+    return merged
+
+
+def _with_underscores(config: Mapping[Any, Any]) -> dict[str, Any]:
+    return {word: value for key, value in config.items() if (word := str(key).replace("-", "_").strip())}
+
+
+def _words(value: Any) -> list[Any]:
+    """Return the items of a list, or the words of a text with commas (util.uniq_merge)."""
+    return [word for word in value.strip().split(",") if word] if isinstance(value, str) else list(value)
+
+
+def _find_reason(config: Mapping[str, Any], name: Any) -> str | None:
+    """Return why cloud-init fails on a user (cc_users_groups.handle, Distro.add_user)."""
+    homeless, homely = [key for key in _NO_HOME if config.get(key)], [key for key in _NEED_HOME if config.get(key)]
+    if homeless and homely:
+        return f"{homeless[0]} does not go with ssh keys"
+    redirect = config.get("ssh_redirect_user")
+    if redirect and ("ssh_authorized_keys" in config or "ssh_import_id" in config):
+        return "ssh_redirect_user does not go with ssh keys"
+    if redirect and redirect is not True and redirect != "default":
+        return "ssh_redirect_user must be true, false or default"
+    if config.get("groups") and not _are_groups(config["groups"]) and name != "root":  # who exists already, and gets none
+        return "groups must be a list of names"
+    return None if isinstance(name, str) and all(isinstance(key, str) for key in config) else "its name, or a key of it, is no text"
+
+
+def _are_groups(value: Any) -> bool:
+    return isinstance(value, str | list | dict) and all(isinstance(one, str) for one in value)
+
+
+def _check_groups(groups: Any) -> None:
+    """Raise _Failure for groups that cloud-init fails on (_normalize_groups, Distro.create_group), before it has made any user."""
+    entries = groups if isinstance(groups, list) else [groups]
+    for index, entry in enumerate(entries):
+        right = isinstance(entry, str) or (
+            isinstance(entry, dict) and all(isinstance(key, str) and _are_members(value) for key, value in entry.items())
+        )
+        if not right:
+            message = "is no group that cloud-init can make, and it would make no user either"
+            raise _Failure(message, ("groups", index) if isinstance(groups, list) else ("groups",))
+
+
+def _are_members(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(one, str) for one in value)
+    return isinstance(value, str)
+
+
+def _blame(tree: Mapping[Any, Any], name: Any, default: str) -> tuple[str | int, ...]:
+    """Return the keys that lead to what a user writes of somebody, the last that he writes."""
+    aliases = {name, "default"} if name == default else {name}
+    users = tree.get("users") or []
+    found = [index for index, one in enumerate(users) if isinstance(one, dict) and one.get("name", "default") in aliases]
+    old = _old_user(tree)
+    if old and old.get("name", default) == name:
+        return ("user",)
+    return ("users", found[-1]) if found else ("users",)

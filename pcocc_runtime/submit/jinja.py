@@ -1,0 +1,62 @@
+"""What a jinja template may come to, as far as that can be told where nobody renders it: on the host of whoever submits."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from pcocc_runtime.submit.fault import Fault
+
+UNKNOWN = "pcocc_jinja_value"  # stands where an expression does
+_HEAD = re.compile(r"##\s*template:(.*)", re.IGNORECASE)  # cloudinit/templater.py, which looks at the very first line only
+_MARK = re.compile(r"\{\{.*?\}\}|\{#.*?#\}|\{%[-+]?\s*raw\s*[-+]?%\}(?P<raw>.*?)\{%[-+]?\s*endraw\s*[-+]?%\}"
+                   r"|\{%[-+]?\s*(?P<word>\w*).*?%\}", re.DOTALL)  # fmt: skip
+_BLOCKS = frozenset(["if", "for", "block", "macro", "filter", "call", "with", "autoescape"])
+
+
+class Rendered(NamedTuple):
+    """Two texts that a template may come to: where every condition holds, and where none does.
+
+    `exact` tells that there is nothing to choose and nothing to fill in. Both have the lines of the template.
+    """
+
+    likely: str
+    other: str
+    exact: bool
+
+
+def find_head_fault(text: str) -> Fault | None:
+    """Return why cloud-init would not render what it takes for a template; it is the handler that insists."""
+    found = _HEAD.match(text.split("\n", 1)[0])
+    if found and found[1].strip().lower() == "jinja":
+        return None
+    message = "has more than '## template: jinja' in its first line" if found else "has lines before '## template: jinja'"
+    return Fault(f"{message}, and cloud-init would not render it", "make '## template: jinja' all of its first line")
+
+
+def render_template(text: str) -> Rendered:
+    """Return what a template may come to, without its first line."""
+    body = "\n" + text.partition("\n")[2]
+    likely, other = list[str](), list[str]()
+    choices, at = list[str](), 0  # of each condition that we are under, which choice the text is: "if", "elif" or "else"
+
+    def add(piece: str) -> None:
+        blank = "\n" * piece.count("\n")
+        likely.append(blank if set(choices) - {"if"} else piece)
+        other.append(blank if set(choices) - {"else"} else piece)
+
+    for found in _MARK.finditer(body):
+        add(body[at : found.start()])
+        at, word = found.end(), found["word"]
+        if word in _BLOCKS:
+            choices.append("if")
+        elif word in ("else", "elif") and choices:
+            choices[-1] = word
+        elif word and word.startswith("end") and word[3:] in _BLOCKS and choices:
+            choices.pop()
+        if found["raw"] is not None:
+            add(found["raw"])
+        else:
+            add((UNKNOWN if found[0].startswith("{{") else "") + "\n" * found[0].count("\n"))
+    add(body[at:])
+    return Rendered("".join(likely), "".join(other), not at)

@@ -1,0 +1,191 @@
+"""All that is to be told of a user-data, in whatever form cloud-init reads it: what refuses it, and what is good to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.settings.numbers import HINT, find_odd_numbers
+from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
+from pcocc_runtime.submit import jinja
+from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config
+from pcocc_runtime.submit.cloud_users import Names, find_lockout
+from pcocc_runtime.submit.fault import Fault
+from pcocc_runtime.submit.unhandled import find_miss
+from pcocc_runtime.submit.user_data_parts import (
+    CONFIG,
+    HANDLED,
+    INCLUDES,
+    JINJA,
+    JSON_PATCH,
+    PART_HANDLER,
+    Broken,
+    Part,
+    is_mime,
+    parse_parts,
+    type_of,
+)
+
+_WHOLE = Part("", "")
+
+
+class Told(NamedTuple):
+    """Something to tell of a part: `refuses` when the guest could not run it, or would let no command in."""
+
+    fault: Fault
+    part: Part
+    refuses: bool
+    line: int | None = None
+    says: str = ""  # how the sentence begins: "is not a valid cloud-config: ", or nothing
+
+
+class Config(NamedTuple):
+    """What the cloud-configs of a user-data come to: by key, what it is and which part it is of."""
+
+    tree: dict[Any, Any]
+    sources: dict[Any, Part]
+    unsure: set[Any]
+
+
+INVALID = "is not a valid cloud-config: "
+
+
+def judge_user_data(text: str, names: Names) -> list[Told]:
+    """Return all that is to be told of a user-data, what refuses it first."""
+    try:
+        parts = parse_parts(text)
+    except Broken as error:
+        return [Told(error.fault, _WHOLE, True)]
+    told, likely, other = list[Told](), Config({}, {}, set()), Config({}, {}, set())
+    free = any(part.type == PART_HANDLER for part in parts)  # it may take what nobody else does
+    for part in parts:
+        told += _take(part, likely, other, free)
+    if not parts and text.strip():
+        form, hint = ("a MIME message", "look at its boundary") if is_mime(text) else ("an archive", "begin each part with '- |'")
+        fault = Fault(f"is {form} without a part, and cloud-init would find nothing in it", hint)
+        told.append(Told(fault, _WHOLE, is_mime(text) and "cloud-config" in text.lower()))
+    told += _find_obstacles(likely, other, names)
+    return sorted(told, key=lambda one: not one.refuses)
+
+
+def _take(part: Part, likely: Config, other: Config, free: bool) -> Iterator[Told]:
+    """Take a part into what the cloud-configs come to; yield what is to be told of it."""
+    if part.fault:
+        yield Told(part.fault, part, True)
+    elif part.type == CONFIG:
+        yield from _take_config(part, part.text, [likely, other])
+    elif part.type == JSON_PATCH:
+        yield from _take_patch(part, [likely, other])
+    elif part.type == JINJA:
+        yield from _take_template(part, likely, other)
+    elif part.type in INCLUDES:
+        message = "is fetched by the guest (#include): pcocc cannot look at it, and without it cloud-init lets no command in"
+        yield Told(Fault(message, "a cloud-config in it must leave users a list, and vendor_data alone"), part, False)
+    elif part.type not in HANDLED and part.text.strip() and not free:
+        miss = find_miss(part.text)
+        yield Told(miss.fault, part, miss.meant)
+
+
+def _take_config(part: Part, text: str, configs: list[Config]) -> Iterator[Told]:
+    try:
+        tree, found = _read(part, text)
+    except TooMuch as error:
+        yield Told(Fault(error.message, error.hint or "", ()), part, True, error.line)
+        return
+    value, fault = parse_cloud_config("\n" * (part.line or 0) + text)
+    if fault:
+        yield Told(fault, part, True, None, INVALID)
+        return
+    yield from found
+    yield from (_find_numbers(tree, part) if tree else ())
+    for config in configs:
+        _merge(config, value or {}, part)
+
+
+def _read(part: Part, text: str) -> tuple[Node | None, list[Told]]:
+    """Return the tree of a text with its places, and which keys it repeats; TooMuch when it would take all memory."""
+    problems = list[ConfigError]()
+    try:
+        tree = parse_yaml("\n" * (part.line or 0) + text, "", problems)
+    except TooMuch:
+        raise
+    except ConfigError:
+        return None, []  # told in cloud-init's terms
+    twice = [one for one in problems if one.message.startswith("set twice")]
+    hint = "the last one counts, and all of the first is lost: put them together"
+    return tree, [Told(Fault(f"{one.key} is {one.message}", hint), part, False, one.line) for one in twice]
+
+
+def _find_numbers(tree: Node, part: Part) -> Iterator[Told]:
+    for node in find_odd_numbers(tree, sixties=True):
+        yield Told(Fault(f"{node.path} is {node.raw}, which is the number {node.value} in YAML", HINT), part, False, node.line)
+
+
+def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:
+    """Put a part under those that follow, as the handler of cloud-configs does: the last that sets a key has the say."""
+    how = part.merges or any(key in tree for key in ("merge_how", "merge_type"))
+    for key, value in tree.items():
+        if how and key in config.tree and config.tree[key] != value:
+            config.unsure.add(key)
+            old = config.tree[key]
+            value = [*old, *value] if isinstance(old, list) and isinstance(value, list) else value
+        else:
+            config.unsure.discard(key)
+        config.tree[key], config.sources[key] = value, part
+
+
+def _take_patch(part: Part, configs: list[Config]) -> Iterator[Told]:
+    """Apply a JSON patch (RFC 6902) as far as it sets keys of the top; of others that pcocc cares for nothing is sure any more."""
+    try:
+        patch = json.loads(part.text.lstrip()[len("#cloud-config-jsonp") :])
+        steps = [(one["op"], one["path"], one.get("value")) for one in patch]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        message = "is no JSON patch, and cloud-init would leave it out"
+        yield Told(Fault(message, "write a list such as [{\"op\": \"add\", \"path\": \"/packages\", \"value\": [\"vim\"]}]"), part, True)
+        return
+    for operation, path, value in steps:
+        key, slash, _rest = str(path).removeprefix("/").partition("/")
+        for config in configs:
+            config.sources[key] = part
+            if slash or operation not in ("add", "replace", "remove"):
+                config.unsure.add(key)
+            elif operation == "remove":
+                config.tree.pop(key, None)
+            else:
+                config.tree[key] = value
+                config.unsure.discard(key)
+    if "users" in configs[0].unsure:
+        yield Told(Fault("changes users inside: pcocc cannot tell what comes of it", "set all of /users"), part, False)
+
+
+def _take_template(part: Part, likely: Config, other: Config) -> Iterator[Told]:
+    fault = jinja.find_head_fault(part.text)
+    if fault:
+        yield Told(fault, part, True)
+        return
+    rendered = jinja.render_template(part.text)
+    kind = type_of(rendered.likely)
+    if kind == CONFIG:
+        for text, config in ((rendered.likely, likely), (rendered.other, other)):
+            found = list(_take_config(part, text, [config]))
+            yield from ([] if config is other else found if rendered.exact else [one._replace(refuses=False) for one in found])
+    elif kind not in HANDLED and rendered.likely.strip():
+        miss = find_miss(rendered.likely)
+        yield Told(miss.fault, part, miss.meant and rendered.exact)
+
+
+def _find_obstacles(likely: Config, other: Config, names: Names) -> Iterator[Told]:
+    """Yield why no command could run in the VM; it refuses where that is so whatever a template comes to."""
+    fault = find_merge_obstacle(likely.tree, names)
+    if fault:
+        key = fault.keys[0]
+        value = likely.tree.get(key)
+        known = key not in likely.unsure and not (isinstance(value, str) and jinja.UNKNOWN in value)
+        yield Told(fault, likely.sources.get(key, _WHOLE), known and find_merge_obstacle(other.tree, names) is not None)
+    elif fault := find_merge_obstacle(other.tree, names):
+        yield Told(fault, other.sources.get(fault.keys[0], _WHOLE), False)
+    elif names.command_user and (fault := find_lockout(likely.tree, names, names.command_user)):
+        message = f"{fault.message}, if the image's own user is {names.command_user}"
+        yield Told(fault._replace(message=message), likely.sources.get(fault.keys[0], _WHOLE), False)

@@ -1,0 +1,113 @@
+"""Texts that no handler of cloud-init takes: what they were meant to be, and what keeps cloud-init from knowing them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import NamedTuple
+
+from pcocc_runtime.submit.cloud_config import HEADER, parse_cloud_config
+from pcocc_runtime.submit.fault import Fault
+from pcocc_runtime.submit.user_data_parts import ARCHIVE, CONFIG, JSON_PATCH, Broken, is_mime, parse_parts, type_of, unpack
+
+_BOM = "\ufeff"
+# keys that are cloud-init's and hardly another reader's: a mapping that has one was meant as a cloud-config
+_TELLTALE = frozenset({
+    "apt", "bootcmd", "ca_certs", "chpasswd", "cloud_config_modules", "cloud_final_modules", "cloud_init_modules", "disable_root",
+    "disk_setup", "fs_setup", "growpart", "manage_etc_hosts", "ntp", "package_reboot_if_required", "package_update", "package_upgrade",
+    "packages", "power_state", "preserve_hostname", "resize_rootfs", "runcmd", "ssh_authorized_keys", "ssh_deletekeys",
+    "ssh_import_id", "ssh_pwauth", "users", "write_files", "yum_repos",
+})  # fmt: skip
+# keys that are cloud-init's, and others' too: a mapping that has no other was meant as one
+_COMMON = frozenset({
+    "ansible", "chef", "device_aliases", "final_message", "fqdn", "groups", "hostname", "keyboard", "landscape", "locale", "mounts",
+    "output", "password", "phone_home", "puppet", "rsyslog", "salt_minion", "snap", "swap", "timezone", "user", "vendor_data", "zypper",
+})  # fmt: skip
+_OTHERS = frozenset({"ignition", "variant", "machine", "apiVersion"})  # Ignition, Butane, Talos, Kubernetes
+_EXACT = re.compile(r"#cloud-config", re.IGNORECASE)
+_NEAR = re.compile(r"\W{0,4}cloud[-_ ]{0,2}config(?:[-_ ]?(archive|jsonp))?\W*(#.*)?", re.IGNORECASE)
+_NEAR_JINJA = re.compile(r"#+\s*template:\s*jinja", re.IGNORECASE)
+_MIME_PART = re.compile(r"(?im)^content-type:[ \t]*(multipart|text)/")
+_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]{16,}")
+_LINES = 30  # in so many of the first ones is a misspelt header looked for
+
+
+class Miss(NamedTuple):
+    """Why no handler takes a text, whether it was meant as a cloud-config."""
+
+    fault: Fault
+    meant: bool
+
+
+def find_miss(text: str) -> Miss:
+    """Return what is to be told of a text that no handler of cloud-init takes."""
+    hint = _find_cause(text)
+    if _is_meant(text):
+        message = f"does not begin with {HEADER}: the guest's cloud-init would ignore it"
+        return Miss(Fault(message, hint or f"make {HEADER} its first line, with nothing before it"), True)
+    start = text.lstrip().split("\n", 1)[0][:40]
+    message = f"is nothing that cloud-init knows, and a guest with cloud-init would ignore it: it begins with {start!r}"
+    return Miss(Fault(message, hint or f"cloud-init knows what begins with {HEADER}, #! and the like"), False)
+
+
+def _find_cause(text: str) -> str | None:
+    """Return what to do about that which keeps cloud-init from knowing a text, if that is plain."""
+    if text.startswith(_BOM):
+        return "save it without the byte-order mark that it begins with, as plain UTF-8"
+    if _decode(text):
+        return "decode it first, with: base64 -d"
+    lines = [line.strip() for line in text.splitlines()[:_LINES] if line.strip()]
+    if lines and _NEAR_JINJA.match(lines[0]):
+        return "make '## template: jinja', written like that, its first line"
+    if _MIME_PART.search(text):
+        return "a MIME message begins with the lines 'MIME-Version: 1.0' and 'Content-Type: multipart/mixed; boundary=...'"
+    for line in lines:
+        if not _EXACT.match(line) and (found := _NEAR.fullmatch(line)):
+            header = f"{HEADER}-{found[1].lower()}" if found[1] else HEADER
+            return f"write {header} in place of {line[:40]}, as its first line"
+    return None
+
+
+def _is_meant(text: str) -> bool:
+    text = text.lstrip(_BOM)
+    if type_of(text) in (CONFIG, ARCHIVE, JSON_PATCH):
+        return True
+    if text.startswith("#!"):
+        return False
+    if decoded := _decode(text):
+        return _is_config(decoded)
+    lines = text.splitlines()
+    known = re.search(r"(?im)^content-type:[ \t]*text/cloud-config", text) is not None
+    if known or any(_EXACT.match(line.strip()) for line in lines):
+        return not text.lstrip().lower().startswith("#ps1")
+    return any(_NEAR.fullmatch(line.strip()) for line in lines[:_LINES]) or _has_its_keys(text)
+
+
+def _has_its_keys(text: str) -> bool:
+    if text.lstrip().lower().startswith("#ps1"):  # PowerShell, which cloudbase-init takes
+        return False
+    tree, _fault = parse_cloud_config(text)
+    if not isinstance(tree, dict) or not tree or not _OTHERS.isdisjoint(tree):
+        return False
+    return not _TELLTALE.isdisjoint(tree) or _COMMON.issuperset(tree)
+
+
+def _decode(text: str) -> str:
+    """Return what a text says that is base64, of gzip's format or not; nothing when it is no such text."""
+    if not _BASE64.fullmatch(text):
+        return ""
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+        found = (unpack(data) if data.startswith(b"\x1f\x8b") else data).decode()
+    except (binascii.Error, ValueError):
+        return ""
+    return found if type_of(found) or is_mime(found) or _is_meant(found) else ""
+
+
+def _is_config(text: str) -> bool:
+    """Tell whether a text that was decoded has a cloud-config in it."""
+    try:
+        return any(part.type in (CONFIG, ARCHIVE, JSON_PATCH) for part in parse_parts(text)) or (not is_mime(text) and _is_meant(text))
+    except Broken:
+        return True

@@ -1,0 +1,198 @@
+"""The parts that cloud-init makes of user-data before a handler of its sees them (cloudinit/user_data.py and handlers/__init__.py)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.settings.tree import parse_yaml
+from pcocc_runtime.submit.fault import YAML_HINT, Fault
+from pcocc_runtime.templates.values import MAX_USER_DATA
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+CONFIG, JSON_PATCH, JINJA, ARCHIVE = "text/cloud-config", "text/cloud-config-jsonp", "text/jinja2", "text/cloud-config-archive"
+INCLUDES = ("text/x-include-url", "text/x-include-once-url")
+PART_HANDLER = "text/part-handler"
+HANDLED = frozenset({
+    CONFIG, JSON_PATCH, JINJA, PART_HANDLER, "text/x-shellscript", "text/cloud-boothook", "text/upstart-job",
+    "text/x-shellscript-per-boot", "text/x-shellscript-per-instance", "text/x-shellscript-per-once",
+})  # fmt: skip
+# how a text of each type begins, the longer first (handlers.INCLUSION_TYPES_MAP)
+_BEGINNINGS = {
+    "text/x-shellscript-per-instance": "text/x-shellscript-per-instance",
+    "text/x-shellscript-per-boot": "text/x-shellscript-per-boot",
+    "text/x-shellscript-per-once": "text/x-shellscript-per-once",
+    "#cloud-config-archive": ARCHIVE,
+    "#cloud-config-jsonp": JSON_PATCH,
+    "## template: jinja": JINJA,
+    "#cloud-boothook": "text/cloud-boothook",
+    "#include-once": "text/x-include-once-url",
+    "#cloud-config": CONFIG,
+    "#part-handler": PART_HANDLER,
+    "#include": "text/x-include-url",
+    "#!": "text/x-shellscript",
+}
+_UNNAMED = ("text/plain", "text/x-not-multipart", "text/x-shellscript")  # of these the text says what they are
+_GZIPPED = frozenset(
+    f"application/{name}"
+    for name in ("gzip", "gzip-compressed", "gzipped", "x-compress", "x-compressed", "x-gunzip", "x-gzip", "x-gzip-compressed")
+)
+_MIME_HEAD = 4096  # bytes in which cloud-init looks for the mark of a MIME message
+_GZIP, _WIDE = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")  # how gzip's format begins, and UTF-16
+_MOST_UNPACKED = 4 << 20
+_MOST_PARTS = 256
+_KEYS_OF_ENTRIES = {"content", "filename", "type", "launch-index", "content-disposition", "number-attachments", "content-type"}
+
+
+class Part(NamedTuple):
+    """A piece of user-data as a handler is given it.
+
+    `name` is empty where it is all of the user-data; `line` counts the lines of the file before its first, None where the file has
+    it in another form; `merges` tells that a header says how it is merged, `fault` why cloud-init leaves it out.
+    """
+
+    type: str
+    text: str
+    name: str = ""
+    line: int | None = 0
+    merges: bool = False
+    fault: Fault | None = None
+
+
+class Broken(Exception):
+    """cloud-init fails on the user-data as a whole, and then reads no vendor-data either."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+def type_of(text: str, default: str = "") -> str:
+    """Return the content type that the beginning of a text tells, as cloud-init does (handlers.type_from_starts_with)."""
+    start = text.lstrip()[:32].lower()
+    return next((kind for word, kind in _BEGINNINGS.items() if start.startswith(word)), default)
+
+
+def is_mime(text: str) -> bool:
+    """Tell whether cloud-init takes a text for a MIME message (user_data.convert_string)."""
+    return b"mime-version:" in text[:_MIME_HEAD].encode(errors="replace")[:_MIME_HEAD].lower()
+
+
+def unpack(data: bytes) -> bytes:
+    """Return what is in gzip's format unpacked, up to 4 MiB of it; ValueError when it is none or damaged."""
+    machine = zlib.decompressobj(31)
+    try:
+        found = machine.decompress(data, _MOST_UNPACKED)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    if not machine.eof and not machine.unconsumed_tail and len(found) < _MOST_UNPACKED:
+        raise ValueError("it is cut short")
+    return found
+
+
+def parse_user_data(data: bytes, what: str) -> str:
+    """Return the text of user-data, which cloud-init unpacks as we do; RequestError when it is too large, or no text."""
+    if data.startswith(_GZIP) and len(data) <= MAX_USER_DATA:
+        try:
+            data = unpack(data)
+        except ValueError as error:
+            raise RequestError(f"{what} is packed by gzip, and damaged: {error}", "pack it again") from None
+    if len(data) > MAX_USER_DATA:
+        hint = "let it fetch the rest, for example with cloud-init's '#include'"
+        raise RequestError(f"{what} is larger than {MAX_USER_DATA >> 10} KiB", hint)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        hint = "save it as UTF-8" if data.startswith(_WIDE) else "binary user-data cannot be used; gzip's format and MIME can"
+        raise RequestError(f"{what} is not UTF-8 text (byte {error.start})", hint) from None
+
+
+def parse_parts(text: str) -> list[Part]:
+    """Return the parts of a user-data in their order; Broken when cloud-init would not get that far."""
+    if not is_mime(text):
+        return [*_open(Part(type_of(text, "text/x-not-multipart"), text), text)]
+    import email  # 20 ms
+
+    leaves = [one for one in email.message_from_string(text).walk() if one.get_content_maintype() != "multipart"]
+    if len(leaves) > _MOST_PARTS:
+        raise Broken(Fault(f"it has more than {_MOST_PARTS} parts", "use fewer parts"))
+    parts = list[Part]()
+    for number, leaf in enumerate(leaves, 1):
+        parts += _open(_read_leaf(leaf, f"part {number}" if len(leaves) > 1 else "", text), text)
+    return parts
+
+
+def _read_leaf(leaf: Message, name: str, whole: str) -> Part:
+    """Return a part of a MIME message; one that is packed is unpacked, and told by what it is then (_process_msg)."""
+    file = leaf.get_filename()
+    name = f"{name} ({file})" if name and file else name
+    kind, payload = leaf.get_content_type(), _decode(leaf)
+    if kind in _GZIPPED:
+        try:
+            data = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else payload
+            payload, kind = unpack(data).decode(), "text/plain"
+        except ValueError as error:
+            message = f"{name or 'it'} cannot be unpacked: {error}".replace("codec can't decode", "cannot decode")
+            raise Broken(Fault(message, "pack it with gzip, and encode it as base64")) from None
+    text = payload if isinstance(payload, str) else payload.decode("utf-8", "surrogateescape")
+    if kind in _UNNAMED:
+        kind = type_of(text, kind)
+    at = whole.find(text) if text else -1
+    line = whole.count("\n", 0, at) if at >= 0 else None
+    return Part(kind, text, name, line, "Merge-Type" in leaf or "X-Merge-Type" in leaf)
+
+
+def _decode(leaf: Message) -> str | bytes:
+    """Return what a part says as util.fully_decoded_payload does, whatever becomes of letters that are not ASCII."""
+    payload: Any = leaf.get_payload(decode=True)
+    if not isinstance(payload, bytes):
+        return str(payload or "")
+    return payload.decode("utf-8", "surrogateescape") if leaf.get_content_maintype() == "text" else payload
+
+
+def _open(part: Part, whole: str) -> Iterator[Part]:
+    """Yield a part, or what is in it where it is an archive (_explode_archive)."""
+    if part.type != ARCHIVE:
+        yield part
+        return
+    import yaml
+
+    try:
+        tree = parse_yaml(part.text, "", [])
+        entries = yaml.safe_load(part.text)
+    except (ConfigError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        said = error.message if isinstance(error, ConfigError) else (str(error).splitlines() or [type(error).__name__])[0]
+        yield part._replace(fault=Fault(f"as an archive it is not valid YAML: {said}", YAML_HINT))
+        return
+    if not isinstance(entries, list | set):
+        yield part._replace(fault=Fault("as an archive it must be a list of texts and mappings", "begin each part with '- |'"))
+        return
+    for number, entry in enumerate(entries, 1):
+        found = _read_entry(entry, f"{part.name}, entry {number}".removeprefix(", "))
+        if found:
+            place = tree.at([number - 1, *(["content"] if isinstance(entry, dict) else [])])
+            exact = part.line is not None and part.text in whole and "\n" in found.text
+            yield found._replace(line=place.line + (part.line or 0) if exact else None)
+
+
+def _read_entry(entry: Any, name: str) -> Part | None:
+    """Return the part that an entry of an archive is; None for what cloud-init passes over, Broken for what it fails on."""
+    if isinstance(entry, str):
+        entry = {"content": entry}
+    if not isinstance(entry, dict):
+        return None
+    content, kind = entry.get("content", ""), entry.get("type")
+    if isinstance(content, bytes):
+        content = content.decode("utf-8", "surrogateescape")
+    others = [value for key, value in entry.items() if isinstance(key, str) and key.lower() not in _KEYS_OF_ENTRIES]
+    right = isinstance(content, str) and isinstance(kind or "", str) and all(isinstance(one, str) for one in others)
+    if not right or not all(isinstance(key, str) for key in entry) or (kind and "/" not in kind):
+        message = f"{name} is none that cloud-init can read, and it would read none of the others either"
+        raise Broken(Fault(message, "write its content as text, such as {type: text/cloud-config, content: '...'}"))
+    merges = any(str(key).lower() in ("merge-type", "x-merge-type") for key in entry)
+    file = f"{name} ({entry['filename']})" if entry.get("filename") else name
+    return Part(kind or type_of(content, CONFIG), content, file, None, merges)

@@ -1,0 +1,80 @@
+"""The node machine, the VMs that tests share, and what a failed test shows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.machinelib.machine import find_pid
+from tests.machinelib.place import Place
+from tests.node.node import Job, Node, submit_cluster
+
+_LOGS = "journalctl --boot --no-pager --lines=60; tail -n 40 /var/log/slurm/slurmd.log /var/log/slurm/slurmctld.log"
+_CONSOLES = "tail -n 10 /run/pcocc/*/vm*/console.log 2>/dev/null"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take the machine's power away last: what it runs ends with that."""
+    items.sort(key=lambda item: item.path.stem.startswith("test_power"))
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    """The machine, which tests/node-machine brings up; nothing of pcocc is in it before and after."""
+    place = Place(Path(os.environ.get("PCOCC_NODE_MACHINE", "build/machine")).resolve())
+    assert find_pid(place), "the machine is not up: run tests/node-machine test"
+    one = Node(place)
+    one.wait_idle()
+    yield one
+    one.wait_idle()
+
+
+class _Shared:
+    """The VMs that tests share: booted for the first that asks, and again when a test has ended them."""
+
+    def __init__(self, node: Node) -> None:
+        self.node, self.job = node, None
+
+    job: Job | None
+
+    def ensure(self) -> Job:
+        if self.job is None or self.node.is_over(self.job.number):
+            self.job = submit_cluster(self.node, "tiny:2")
+        return self.job
+
+
+@pytest.fixture(scope="session")
+def shared(node: Node) -> Iterator[_Shared]:
+    """What keeps the VMs."""
+    one = _Shared(node)
+    yield one
+    if one.job is not None and not node.is_over(one.job.number):
+        one.job.end()
+
+
+@pytest.fixture
+def cluster(shared: _Shared) -> Job:
+    """A job of alice's with two VMs that are up."""
+    return shared.ensure()
+
+
+@pytest.fixture(autouse=True)
+def note_history(node: Node) -> None:
+    """Show of a failed test its own commands only."""
+    node.history.clear()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Show the commands of a failed test, and the ends of the machine's logs."""
+    report = (yield).get_result()
+    node = getattr(item, "funcargs", {}).get("node")
+    if not report.failed or node is None:
+        return
+    report.sections.append(("commands", "\n".join(node.history[-30:])))
+    report.sections.append(("logs", node.run(_LOGS).stdout))
+    report.sections.append(("consoles", node.run(_CONSOLES).stdout))

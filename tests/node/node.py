@@ -1,0 +1,131 @@
+"""The node machine as the tests see it: commands as its users, a job with VMs, and the machine's power."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.machinelib import machine, ssh, status
+from tests.machinelib.place import Place
+from tests.machinelib.ssh import Done
+from tests.waiting import limit, wait_for
+
+SYSTEMD_JOB = "/system.slice/node_slurmstepd.scope/job_{}"  # Slurm's cgroup of a job, where systemd gives slurmstepd a scope
+
+
+@dataclass
+class Node:
+    """Commands in the machine; `history` has what each of them said, for the report of a failure."""
+
+    place: Place
+    history: list[str] = field(default_factory=list)
+
+    def run(self, argv: str | Sequence[str], user: str = "root", data: bytes | None = None, timeout: float = 300,
+            status: int | None = None) -> Done:
+        """Run a command, a shell's when it is one string; with `status`, fail when it ends otherwise."""
+        words = ["sh", "-c", argv] if isinstance(argv, str) else list(argv)
+        begin = time.monotonic()
+        done = ssh.run(self.place, words, user, data, limit(timeout))
+        said = "".join(f"\n  {name}| {line}" for name, text in (("out", done.stdout), ("err", done.stderr))
+                       for line in text[-3000:].splitlines()[-40:])  # fmt: skip
+        self.history.append(f"{user}: {shlex.join(words)[:400]} -> {done.returncode} ({time.monotonic() - begin:.1f} s){said}")
+        if status is not None:
+            assert done.returncode == status, f"{argv} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done
+
+    def out(self, argv: str | Sequence[str], user: str = "root", **more: Any) -> str:
+        """Run a command that must succeed; return its output without the last newline."""
+        return self.run(argv, user, status=0, **more).stdout.rstrip("\n")
+
+    def read(self, path: str) -> str:
+        """Return the text of a file, without the last newline."""
+        return self.out(["cat", path])
+
+    def write(self, path: str, text: str, user: str = "root") -> None:
+        """Write a file."""
+        self.out(["tee", path], user, data=text.encode())
+
+    def json(self, argv: str | Sequence[str]) -> Any:
+        """Return what a command writes in JSON."""
+        return json.loads(self.out(argv))
+
+    def processes(self, pattern: str) -> dict[int, str]:
+        """Return the command lines of the processes of which one matches a regular expression, by their numbers."""
+        lines = self.out(["ps", "-ww", "-e", "-o", "pid=,args="]).splitlines()
+        found = {int(pid): words for pid, words in (line.split(maxsplit=1) for line in lines)}
+        return {pid: words for pid, words in found.items() if re.search(pattern, words)}
+
+    def qemus(self, job: int) -> dict[str, int]:
+        """Return the process of each VM of a job."""
+        found = self.processes(rf"^\S*qemu-system\S* .*guest=job{job}-")
+        return {re.search(r"guest=job\d+-(vm\d+)", words)[1]: pid for pid, words in found.items()}  # type: ignore[index]
+
+    def is_over(self, job: int) -> bool:
+        """Tell whether a job has ended; a squeue that does not reach slurmctld says nothing of it."""
+        done = self.run(["squeue", "--noheader", f"--jobs={job}"])
+        return done.returncode == 0 and not done.stdout.strip()
+
+    def node_state(self) -> str:
+        """Return the state of the node as Slurm names it."""
+        return self.out(["sinfo", "--noheader", "--format=%T"])
+
+    def wait_idle(self, seconds: float = 120) -> None:
+        """Wait until no job is there, the node is idle, and nothing is left."""
+        wait_for(lambda: self.node_state() == "idle", self.node_state, seconds, 1)
+        wait_for(lambda: not self.leftovers(), lambda: f"left: {self.leftovers()}", seconds, 1)
+
+    def leftovers(self) -> list[str]:
+        """Return what of pcocc is there."""
+        return status.find_leftovers(self.place)
+
+    def power_cycle(self) -> None:
+        """Take the machine's power away and give it back; wait until it is up."""
+        self.history.append("power cycle")
+        machine.power_cycle(self.place)
+        assert self.run("systemctl is-system-running --wait", timeout=machine.BOOT_PATIENCE).stdout == "running\n", self.out("systemctl --failed")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch job of alice's with VMs; steps are started with the environment that its script had."""
+
+    node: Node
+    number: int
+
+    def srun(self, *words: str, timeout: float = 300) -> Done:
+        """Run srun in the job."""
+        return self.node.run(f". ~/job{self.number}; exec srun {shlex.join(words)}", "alice", timeout=timeout)
+
+    def vm(self, command: str, vms: str = "vm0", timeout: float = 300) -> str:
+        """Run a shell's command in VMs; it must succeed; return its output."""
+        done = self.srun(f"--pcocc-vm={vms}", "sh", "-c", command, timeout=timeout)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.rstrip("\n")
+
+    def end(self) -> None:
+        """End the job, and wait until nothing of it is left."""
+        self.node.run(["scancel", str(self.number)], "alice")
+        wait_for(lambda: self.node.is_over(self.number), f"the end of job {self.number}", 120, 1)
+        self.node.wait_idle()
+
+
+def submit_cluster(node: Node, template: str) -> Job:
+    """Submit a batch job that boots its VMs and stays; return it when they are up."""
+    script = "#!/bin/bash\nexport -p >~/job$SLURM_JOB_ID.new\nsrun --pcocc-vm -l hostname >~/names || exit\n"
+    script += "mv ~/job$SLURM_JOB_ID.new ~/job$SLURM_JOB_ID\nexec tail -f /dev/null\n"
+    options = [f"--pcocc-template={template}", "--output=/home/alice/job%j.log", "--parsable"]
+    job = Job(node, int(node.out(["sbatch", *options], "alice", data=script.encode())))
+
+    def is_up() -> bool:
+        if node.run(["test", "-e", f"/home/alice/job{job.number}"]).returncode == 0:
+            return True
+        assert not node.is_over(job.number), node.read(f"/home/alice/job{job.number}.log")
+        return False
+
+    wait_for(is_up, lambda: f"no VMs: {node.run(['cat', f'/home/alice/job{job.number}.log']).stdout}", 300, 2)
+    return job

@@ -1,0 +1,35 @@
+"""A cluster of VMs on a node as sites have them: by KVM, each in its task's cgroup."""
+
+import json
+import re
+
+from tests.node.node import SYSTEMD_JOB, Job, Node
+
+
+def test_a_batch_job_has_a_cluster_of_vms(node: Node, cluster: Job) -> None:
+    assert sorted(node.read("/home/alice/names").splitlines()) == ["0: vm0", "1: vm1"]
+    assert cluster.vm("ping -c 1 -W 60 vm1 >/dev/null && whoami") == "alice"
+    assert cluster.srun("--pcocc-vm=vm1", "sh", "-c", "exit 7").returncode == 7
+
+
+def test_auto_finds_kvm_good_and_uses_it(node: Node, cluster: Job) -> None:
+    found = json.loads(node.read("/run/pcocc/.state/accel.json"))
+    assert found["kind"] == "kvm", found
+    for pid in node.qemus(cluster.number).values():
+        words = node.read(f"/proc/{pid}/cmdline").split("\0")
+        assert any(re.match(r"kvm\b", words[at + 1]) for at, word in enumerate(words[:-1]) if word == "-accel"), words
+        assert "anon_inode:kvm-vm" in node.out(f"readlink /proc/{pid}/fd/*").split()
+
+
+def test_each_qemu_is_in_the_cgroup_of_its_task_with_what_slurm_gave_it(node: Node, cluster: Job) -> None:
+    qemus = node.qemus(cluster.number)
+    assert sorted(qemus) == ["vm0", "vm1"]
+    groups = {vm: node.read(f"/proc/{pid}/cgroup").removeprefix("0::") for vm, pid in qemus.items()}
+    job = SYSTEMD_JOB.format(cluster.number)
+    for vm, group in groups.items():
+        assert re.fullmatch(rf"{re.escape(job)}/step_\d+/user/task_{vm[2:]}", group), group
+    step = f"/sys/fs/cgroup{groups['vm0'].rpartition('/user/')[0]}"
+    assert int(node.read(f"{step}/memory.max")) == 2 * 512 << 20
+    assert len(node.out(f"taskset -cp {qemus['vm0']}").rpartition(": ")[2].replace("-", ",").split(",")) == 1
+    cpus = [node.out(f"taskset -cp {pid}").rpartition(": ")[2] for pid in qemus.values()]
+    assert len(set(cpus)) == 2 and set(node.read(f"{step}/cpuset.cpus.effective").replace("-", ",").split(",")) == set(cpus)

@@ -1,0 +1,264 @@
+"""Every form of user-data that cloud-init reads, or does not: what we say of it, beside what the real cloud-init makes of it."""
+
+import base64
+import gzip
+import json
+import subprocess
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcocc_runtime.guest import seed
+from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
+from tests.unit.guest.guests import ALICE, KEYS
+
+CONFIG = "#cloud-config\n"
+JINJA = "## template: jinja\n"
+LEFT_OUT = ("Unhandled", "Failed at merging", "Failed calling handler", "Ignoring jinja", "Failed loading yaml")  # what cloud-init logs then
+
+
+def mime(*parts: tuple[str, str], **headers: str) -> str:
+    message = MIMEMultipart()
+    for kind, text in parts:
+        part = MIMEText(text, kind, "us-ascii" if text.isascii() else "utf-8")
+        for name, value in headers.items():
+            part[name.replace("_", "-")] = value
+        message.attach(part)
+    return message.as_string()
+
+
+def in_base64(text: str | bytes) -> str:
+    return base64.encodebytes(text.encode() if isinstance(text, str) else text).decode()
+
+
+def ask_cloud_init(texts: list[str], command_user: str | None = None) -> list[dict[str, Any]]:
+    """Return what cloud-init, as installed here, makes of each text for the user alice."""
+    vendor = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, command_user)
+    lines = [json.dumps({"user_data": base64.b64encode(text.encode()).decode(), "vendor_data": vendor}) for text in texts]
+    argv = ["/usr/bin/python3", str(Path(__file__).with_name("guest_cloud_init.py"))]
+    done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def lets_in(found: dict[str, Any], name: str = "alice") -> bool:
+    return bool(found["keys"].get(name) == [KEYS.user_public])
+
+
+def is_left_out(found: dict[str, Any]) -> bool:
+    """Tell whether cloud-init does nothing with a part of a text, or with a setting of it."""
+    return bool(found["raised"] or found["failed"] or any(line.startswith(LEFT_OUT) for line in found["warned"]))
+
+
+LOSING = f"{CONFIG}users: bob\n"
+GOOD = f"{CONFIG}packages: [vim]\nusers: [default, {{name: bob}}]\n"
+SHUT = "user: {name: alice, ssh_authorized_keys: [mine]}\n"
+ARCHIVE = "#cloud-config-archive\n"
+# each is refused, with these words: cloud-init could not run it, or would let nobody in
+REFUSED = [
+    ("\ufeff" + GOOD, "byte-order mark"),
+    ("---\n" + GOOD, "does not begin with #cloud-config"),
+    ("# my VMs\n\n" + GOOD, "with nothing before it"),
+    ("hello\n" + GOOD, "does not begin with #cloud-config"),
+    ("# cloud-config\npackages: [vim]\n", "write #cloud-config in place of # cloud-config"),
+    ("#cloud_config\nhostname: x\n", "write #cloud-config in place of #cloud_config"),
+    ("#Cloud Config:\nfoo: x\n", "write #cloud-config in place of #Cloud Config:"),
+    ("##cloud-config\nfoo: x\n", "write #cloud-config in place of ##cloud-config"),
+    ("#cloudconfig\nfoo: x\n", "write #cloud-config in place of #cloudconfig"),
+    ("# cloud-config-archive\n- '#!x'\n", "write #cloud-config-archive in place of"),
+    (in_base64(GOOD), "base64 -d"),
+    (in_base64(gzip.compress(GOOD.encode())), "base64 -d"),
+    (in_base64(mime(("cloud-config", GOOD))), "base64 -d"),
+    (mime(("cloud-config", GOOD)).replace("MIME-Version: 1.0\n", ""), "MIME-Version: 1.0"),
+    ("\n".join(mime(("cloud-config", GOOD)).split("\n")[3:]), "MIME"),
+    ("\n" + mime(("cloud-config", GOOD)), "MIME"),
+    (mime(("cloud-config", GOOD)).replace("boundary=", "boundary=wrong"), "look at its boundary"),
+    ('{"packages": ["vim"]}', "make #cloud-config its first line"),
+    ('{"hostname": "x"}', "make #cloud-config its first line"),
+    ("runcmd:\n- a\n", "make #cloud-config its first line"),
+    ("\n" + JINJA + GOOD, "has lines before '## template: jinja'"),
+    ("## template: jinja2\n" + GOOD, "make '## template: jinja' all of its first line"),
+    ("##template: jinja\n" + GOOD, "written like that"),
+    (JINJA + "packages: [vim]\n", "does not begin with #cloud-config"),
+    (JINJA + "\n# a\n" + GOOD, "does not begin with #cloud-config"),
+    (LOSING, "ud:2: users: must be a list, not text"),
+    (JINJA + LOSING, "ud:3: users: must be a list, not text"),
+    (JINJA + CONFIG + "users: {{name: {{{{ v1.local_hostname }}}}}}\n".format(), "ud:3: users: must be a list, not a mapping"),
+    (JINJA + CONFIG + "{% if v1 %}\npackages: [a]\n{% endif %}\nusers: bob\n", "ud:6: users: must be a list, not text"),
+    (JINJA + CONFIG + "users: {% if v1 %}bob{% else %}eve{% endif %}\n", "users: must be a list, not text"),
+    (JINJA + CONFIG + SHUT, "ud:3: user: gives 'alice'"),
+    (ARCHIVE + "- |\n  #cloud-config\n  a: 1\n  users: bob\n", "ud:5, entry 1: users: must be a list, not text"),
+    (ARCHIVE + "- {content: '#!/bin/sh'}\n- type: text/cloud-config\n  content: |\n    users: bob\n", "ud:5, entry 2: users: must be a list"),
+    (ARCHIVE + f"- {json.dumps(SHUT)}\n", "entry 1: user: gives 'alice'"),
+    (ARCHIVE + "a: [\n", "as an archive it is not valid YAML"),
+    (ARCHIVE + "a: b\n", "as an archive it must be a list"),
+    (ARCHIVE + "- !!timestamp ''\n", "as an archive it is not valid YAML"),
+    (CONFIG + "a: !!timestamp ''\n", "is not a valid cloud-config: it is not valid YAML"),
+    (mime(("cloud-config", "a: b\n")).replace("a: b", "a: é"), "encode that part of the MIME message as base64"),
+    (ARCHIVE + "- {content: 7}\n", "entry 1 is none that cloud-init can read"),
+    (ARCHIVE + "- {content: x, type: cloud-config}\n", "entry 1 is none that cloud-init can read"),
+    (ARCHIVE + "- a: [\n", "as an archive it is not valid YAML"),
+    (mime(("cloud-config", LOSING)), "users: must be a list, not text"),
+    (mime(("x-shellscript", "#!/bin/sh\n"), ("cloud-config", "packages: [a]\nusers: bob\n")), ", part 2: users: must be a list, not text"),
+    (mime(("plain", LOSING)), "users: must be a list, not text"),
+    (mime(("jinja2", JINJA + LOSING)), "users: must be a list, not text"),
+    (mime(("cloud-config-archive", ARCHIVE + f"- {json.dumps(LOSING)}\n")), "entry 1: users: must be a list"),
+    (mime(("cloud-config", "a: [\n"), ("cloud-config", GOOD)), "part 1, is not a valid cloud-config"),
+    (mime(("cloud-config", SHUT)), "user: gives 'alice'"),
+    (mime(("cloud-config", GOOD), ("cloud-config", "users: bob\n")), ", part 2: users: must be a list"),
+    (mime(("cloud-config-jsonp", '#cloud-config-jsonp\n[{"op": "add", "path": "/users", "value": "bob"}]')), "users: must be a list, not text"),
+    ("#cloud-config-jsonp\n[{]\n", "is no JSON patch"),
+    (CONFIG + SHUT, "ud:2: user: gives 'alice', whom commands run as in the VM, other ssh keys than the job's"),
+    (CONFIG + "users: [default, {name: alice, ssh-authorized-keys: [mine]}]\n", "ud:2: users[1]: gives 'alice'"),
+    (CONFIG + "users: [{name: alice, ssh_redirect_user: true}]\n", "ud:2: users[0]: ssh_redirect_user does not go with ssh keys"),
+    (CONFIG + "users: [{name: alice, system: true}]\n", "ud:2: users[0]: system does not go with ssh keys"),
+    (CONFIG + "users: [{name: alice, groups: [7]}]\n", "ud:2: users[0]: groups must be a list of names"),
+    (CONFIG + "groups: [7]\n", "ud:2: groups[0]: is no group that cloud-init can make"),
+    (CONFIG + "vendor_data: {enabled: false}\n", "ud:2: vendor_data: keeps cloud-init from reading"),
+    (CONFIG + "runcmd: echo hello\n", "ud:2: runcmd: cannot be run"),
+    (CONFIG + "runcmd: [7]\n", "ud:2: runcmd[0]: cannot be run"),
+    (CONFIG + "bootcmd: {a: b}\n", "ud:2: bootcmd: cannot be run"),
+    (CONFIG + "bootcmd:\n", "ud:2: bootcmd: cannot be run"),
+    (CONFIG + "write_files: {path: /x}\n", "ud:2: write_files: cannot be run"),
+    (CONFIG + "write_files: [/x]\n", "ud:2: write_files[0]: cannot be run"),
+]  # fmt: skip
+# each is passed on with a note of these words: it runs, or is nothing for cloud-init and was not meant for it
+NOTED = [
+    ("hello\n", "is nothing that cloud-init knows, and a guest with cloud-init would ignore it: it begins with 'hello'"),
+    ('{"ignition": {"version": "3.0.0"}, "users": []}', "is nothing that cloud-init knows"),
+    ("version: v1alpha1\nmachine: {type: worker}\n", "is nothing that cloud-init knows"),
+    ("#ps1_sysnative\nusers: x\n", "is nothing that cloud-init knows"),
+    ("\ufeff#!/bin/sh\n", "byte-order mark"),
+    (in_base64("#!/bin/sh\nexit 0\n"), "base64 -d"),
+    ("echo hello\n", "is nothing that cloud-init knows"),
+    (mime(("x-unknown", "hello")), "is nothing that cloud-init knows"),
+    (CONFIG + "packages: [a]\nruncmd: [x]\npackages: [b]\n", "ud:4: packages is set twice, first in line 2"),
+    (CONFIG + "users:\n- {name: a, uid: 1, uid: 2}\n", "ud:3: users[0].uid is set twice, first in line 3"),
+    (JINJA + CONFIG + "packages: [a]\npackages: [b]\n", "ud:4: packages is set twice, first in line 3"),
+    (mime(("cloud-config", "a: 1\na: 2\n")), "a is set twice"),
+    (CONFIG + "phone_home: {tries: 010}\n", "ud:2: phone_home.tries is 010, which is the number 8 in YAML"),
+    (CONFIG + "a: [1, -017]\n", "ud:2: a[1] is -017, which is the number -15 in YAML"),
+    (CONFIG + "a: {ports: 22:22}\n", "ud:2: a.ports is 22:22, which is the number 1342 in YAML"),
+    (JINJA + CONFIG + "{% if 0 %}\nusers: bob\n{% endif %}\n", "users: must be a list, not text"),
+    (JINJA + CONFIG + "users: {{ x }}\n", "users: must be a list, not text"),
+    (JINJA + CONFIG + "users: {% if x %}[default]{% else %}bob{% endif %}\n", "users: must be a list, not text"),
+    (ARCHIVE + "- 7\n", "is an archive without a part"),
+    (ARCHIVE + "[]\n", "is an archive without a part"),
+    ("#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/users/-\", \"value\": \"bob\"}]\n", "changes users inside"),
+]  # fmt: skip
+# of each nothing is said: cloud-init runs it
+SILENT = [
+    "", GOOD, "\n \n" + GOOD, GOOD.upper().replace("PACKAGES: [VIM]\nUSERS: [DEFAULT, {NAME: BOB}]", "a: 1"), "#!/bin/sh\n", JINJA + GOOD,
+    JINJA + CONFIG + "users: {% if x %}[default]{% else %}[alice]{% endif %}\n", JINJA + "#!/bin/sh\necho {{ v1.local_hostname }}\n",
+    JINJA + CONFIG + "{# users: bob #}\nruncmd: [['{{ v1.local_hostname }}']]\n", JINJA + CONFIG + "{% raw %}\na: '{{ x }}'\n{% endraw %}\n",
+    ARCHIVE + "- |\n  #cloud-config\n  users: [default]\n- '#!/bin/sh'\n- {content: 'a: 1'}\n",
+    mime(("cloud-config", "packages: [a]\n"), ("x-shellscript", "#!/bin/sh\n")), mime(("cloud-config", "users: bob\n"), ("cloud-config", GOOD)),
+    mime(("cloud-config", "users: [bob]\n"), ("cloud-config", "users: [eve]\nmerge_how: list(append)+dict(recurse_list)\n")),
+    "#cloud-boothook\necho\n", "#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/a\", \"value\": \"bob\"}]\n", mime(("cloud-config", "a: é\n")),
+    CONFIG + "users: []\n", CONFIG + "users: [{name: bob, sudo: [a, b]}]\n", CONFIG + "users: [{name: bob, ssh-authorized-keys: [x]}]\n",
+    CONFIG + "write_files: [{path: /x, permissions: 0644}]\n", CONFIG + "disable_root: 0\n", CONFIG + "ssh_pwauth: 1\n",
+    CONFIG + "brand_new_key: 1\n", CONFIG + "packages: [{apt: [vim]}]\n", CONFIG + "runcmd:\n", CONFIG + "runcmd: [a, [b, 7], null]\n",
+    CONFIG + "user: {name: bob, ssh_authorized_keys: [x]}\n", CONFIG + "user: alice\n", CONFIG + "groups: {a: [bob]}\n",
+    CONFIG + "write_files: [{content: no path}]\n", CONFIG + "packages: vim\n", CONFIG + "vendor_data: {enabled: on}\n",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_alice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submit as alice, and leave cloud-init's schema out, which speaks of other things."""
+    monkeypatch.setattr("pcocc_runtime.system.accounts.read_home", lambda: ("alice", "/home/alice"))
+    monkeypatch.setattr("pcocc_runtime.submit.cloud_init.find_schema_error", lambda _text: None)
+
+
+def test_what_the_guest_could_not_run_is_refused_unless_it_is_forced(ask: Ask, tmp_path: Path) -> None:
+    for (text, words), guest in zip(REFUSED, ask_cloud_init([text for text, _words in REFUSED]), strict=True):
+        assert is_left_out(guest) or not lets_in(guest) or "boundary" in words, (text, guest)
+        (tmp_path / "ud").write_text(text, newline="")
+        said = refused(ask(user_data="ud"))
+        assert f"user-data file {tmp_path}/ud" in said and words in said and "; --pcocc-user-data-force passes it on as it is" in said, (text, said)
+        forced = ask(user_data="ud", user_data_force=True)
+        assert frozen(forced).groups[0].user_data == text and words in noted(forced), (text, forced)
+
+
+def test_what_is_good_to_know_is_noted(ask: Ask, tmp_path: Path) -> None:
+    for (text, words), guest in zip(NOTED, ask_cloud_init([text for text, _words in NOTED]), strict=True):
+        (tmp_path / "ud").write_text(text, newline="")
+        answer = ask(user_data="ud")
+        assert words in noted(answer) and frozen(answer).groups[0].user_data == text, (text, answer)
+        assert ("is nothing" in words) <= is_left_out(guest), (text, guest)
+
+
+def test_nothing_is_said_of_what_the_guest_runs(ask: Ask, tmp_path: Path) -> None:
+    for text, guest in zip(SILENT, ask_cloud_init(SILENT), strict=True):
+        assert lets_in(guest) and not guest["raised"] and not any(line.startswith("Unhandled") for line in guest["warned"]), (text, guest)
+        (tmp_path / "ud").write_text(text, newline="")
+        answer = ask(user_data="ud")
+        assert noted(answer) == "" and frozen(answer).groups[0].user_data == text, (text, answer)
+
+
+def test_an_include_is_told_of(ask: Ask, tmp_path: Path) -> None:
+    for text in ("#include\nhttp://a/b\n", "#include-once http://a/b\n", mime(("x-include-url", "http://a/b\n"))):
+        (tmp_path / "ud").write_text(text)
+        assert "is fetched by the guest (#include): pcocc cannot look at it" in noted(ask(user_data="ud"))
+
+
+def test_a_part_handler_may_take_what_nobody_else_does(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "ud").write_text(mime(("part-handler", "#part-handler\n"), ("x-mine", "hello")))
+    assert noted(ask(user_data="ud")) == ""
+
+
+def test_what_gzip_has_packed_is_passed_on_unpacked(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "ud").write_bytes(gzip.compress(GOOD.encode()))
+    assert frozen(ask(user_data="ud")).groups[0].user_data == GOOD
+    (tmp_path / "ud").write_bytes(gzip.compress(LOSING.encode()))
+    assert "ud:2: users: must be a list, not text" in refused(ask(user_data="ud"))
+    (tmp_path / "ud").write_bytes(gzip.compress(GOOD.encode())[:-9])
+    assert "is packed by gzip, and damaged" in refused(ask(user_data="ud", user_data_force=True))
+    (tmp_path / "ud").write_bytes(gzip.compress(bytes(64 << 20)))
+    assert "is larger than 64 KiB" in refused(ask(user_data="ud"))
+
+
+def test_a_part_of_a_message_that_gzip_has_packed_is_looked_at(ask: Ask, tmp_path: Path) -> None:
+    body = in_base64(gzip.compress(LOSING.encode()))
+    text = f"MIME-Version: 1.0\nContent-Type: application/gzip\nContent-Transfer-Encoding: base64\n\n{body}"
+    assert not lets_in(ask_cloud_init([text])[0]), "as cloud-init has it"
+    (tmp_path / "ud").write_text(text)
+    assert "users: must be a list, not text" in refused(ask(user_data="ud"))
+    (tmp_path / "ud").write_text(text[:-12])
+    assert ask_cloud_init([text[:-12]])[0]["raised"]
+    assert "it cannot be unpacked" in refused(ask(user_data="ud"))
+
+
+def test_text_of_another_encoding_is_told_with_its_cure(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "ud").write_bytes(GOOD.encode("utf-16"))
+    assert "is not UTF-8 text (byte 0)\nhint: save it as UTF-8" in refused(ask(user_data="ud"))
+
+
+def test_a_template_can_pass_anything_on(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "ud").write_text(LOSING)
+    mine = f"mine: {{inherits: tiny, user-data: {tmp_path}/ud, user-data-force: true}}\n"
+    user_template(tmp_path, f"{mine}yours: {{inherits: tiny, user-data: {{users: bob}}}}\n")
+    assert "users: must be a list, not text" in noted(ask("mine")) and frozen(ask("mine")).groups[0].user_data == LOSING
+    assert "mine" not in refused(ask("yours")) and "users: must be a list" in noted(ask("yours", user_data_force=True))
+
+
+def test_the_force_needs_a_template(ask: Ask) -> None:
+    assert refused(ask("", user_data_force=True)).startswith("pcocc: error: --pcocc-user-data-force needs --pcocc-template")
+
+
+def test_the_same_note_is_said_once_and_few_of_many(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "ud").write_text("hello\n")
+    user_template(tmp_path, "mine: {inherits: tiny, instance-id: 'i-%{vm_rank}'}\n")
+    assert noted(ask("mine:5,tiny", user_data="ud")).count("\n") == 0
+    (tmp_path / "ud").write_text(CONFIG + "".join(f"k{n}: 010\n" for n in range(50)))
+    assert noted(ask(user_data="ud")).splitlines()[8:] == ["and 42 more; 'pcocc template check' tells all of a template's"]
+
+
+def test_a_text_in_place_of_its_path_names_its_cure(ask: Ask, tmp_path: Path) -> None:
+    user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: |\n    #cloud-config\n    packages: [vim]\n")
+    said = refused(ask("mine"))
+    assert "templates.yaml:3: mine.user-data: is a text in place of a path" in said and "leave out the '|' and the line #cloud-config" in said
+    user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: |\n    #!/bin/sh\n    exit 0\n")
+    assert refused(ask("mine")).endswith("\nhint: write the text into a file, and its path here")
