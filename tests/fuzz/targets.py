@@ -32,7 +32,7 @@ from pcocc_runtime.site.settings import PCOCC
 from pcocc_runtime.submit.cloud_users import Names
 from pcocc_runtime.submit.judging import judge_user_data
 from pcocc_runtime.submit.request import parse_request, parse_template
-from pcocc_runtime.submit.user_data import explain_in_file
+from pcocc_runtime.submit.user_data_check import explain_in_file
 from pcocc_runtime.submit.user_data_parts import parse_user_data
 from pcocc_runtime.templates import inherit
 from tests.fuzz.engine import Target

@@ -245,7 +245,7 @@ def test_a_template_can_pass_anything_on(ask: Ask, tmp_path: Path) -> None:
 
 
 def test_the_force_needs_a_template(ask: Ask) -> None:
-    assert refused(ask("", user_data_force=True)).startswith("pcocc: error: --pcocc-user-data-force needs --pcocc-template")
+    assert refused(ask(None, user_data_force=True)).startswith("pcocc: error: --pcocc-user-data-force needs --pcocc-template")
 
 
 def test_the_same_note_is_said_once_and_few_of_many(ask: Ask, tmp_path: Path) -> None:
