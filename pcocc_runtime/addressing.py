@@ -86,6 +86,13 @@ def uplink_addresses(slot: int) -> tuple[IPv4Address, IPv4Address]:
     return first, first + 1
 
 
+def shut_address(address: IPv4Address) -> IPv4Address:
+    """Return what an uplink's address is on its way to the host: one of multicast, from which no host takes a packet (RFC 1122, 3.2.1.3),
+    whatever its settings are, and another for each.
+    """
+    return IPv4Address(int(address) & 0x0FFFFFFF | 0xE0000000)
+
+
 def link_local_address(mac: str) -> IPv6Address:
     """Return the link-local address an interface derives from its MAC (RFC 4291, appendix A)."""
     raw = bytes.fromhex(mac.replace(":", ""))

@@ -25,9 +25,10 @@ UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
 HOST_UPLINKS = f"{OWN_PREFIX}*"  # the host's ends of all jobs, as nft writes a prefix
 RUN_DIR = PurePosixPath(wire.RUN_DIR)
 STATE_DIR = RUN_DIR / ".state"
+SCRATCH_NAME = "pcocc"  # our own directory in the site's scratch: others may have theirs beside it
 NODE_FILE = "node.json"  # in a job's directory: what its launchers are told of the node
 NETNS_DIR = PurePosixPath(wire.NETNS_PATH).parent
-DNSMASQ_USER = "nobody"  # whose rights dnsmasq keeps, once it has bound its ports
+DNSMASQ_USER = "pcocc"  # as dnsmasq knows the uid of its own that it has, once it has bound its ports
 
 
 def netns_name(job: int) -> str:
@@ -45,9 +46,9 @@ def job_dir(job: int) -> PurePosixPath:
     return RUN_DIR / str(job)
 
 
-def dnsmasq_base(job: int, network: int) -> PurePosixPath:
-    """Return the path, without `.conf` and `.pid`, of what belongs to a network's DHCP and DNS server on a node."""
-    return STATE_DIR / f"{job}.dnsmasq{network}"
+def dnsmasq_uid(job: int) -> int:
+    """Return the uid that the job's DHCP and DNS servers have on a node, of a range that accounts do not have (systemd's UIDS-GIDS)."""
+    return 0xF0000000 + job
 
 
 def vm_name(rank: int) -> str:

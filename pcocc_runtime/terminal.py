@@ -158,3 +158,8 @@ def confess(error: Exception) -> errors.PcoccError:
         say("".join(traceback.format_exception(error)))
         hint = "please report it, with the lines above"
     return errors.PcoccError(f"this is a bug in pcocc: {type(error).__name__}: {error}", hint)
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters replaced, but for line ends and tabs: what a guest says cannot move a terminal's cursor."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -43,6 +43,18 @@ static void reset_oom_score(void)
 		close(fd); /* else exec does */
 }
 
+/* Closes what slurmstepd has open, by hand where the kernel has no such call (before 5.9). */
+static void close_others(void)
+{
+	struct rlimit most = { .rlim_max = 1 << 20 };
+
+	if (!syscall(SYS_close_range, 3U, ~0U, 0U))
+		return;
+	getrlimit(RLIMIT_NOFILE, &most);
+	for (rlim_t fd = 3; fd < most.rlim_max && fd < 1 << 20; fd++)
+		close((int)fd);
+}
+
 /* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
 static void become_helper(const char *verb, int input, int output, int notes)
 {
@@ -55,7 +67,7 @@ static void become_helper(const char *verb, int input, int output, int notes)
 	setsid();
 	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(notes, 2) < 0 || chdir("/"))
 		_exit(126);
-	syscall(SYS_close_range, 3U, ~0U, 0U);
+	close_others();
 	for (int number = 1; number < NSIG; number++)
 		signal(number, SIG_DFL);
 	sigemptyset(&none);
@@ -69,20 +81,20 @@ static void become_helper(const char *verb, int input, int output, int notes)
 static bool wait_for_helper(pid_t child, int limit, int *exit_status)
 {
 	int status = 0;
-	int pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+	int pidfd = (int)syscall(SYS_pidfd_open, child, 0); /* none before Linux 5.3, or when none is left: then we look ourselves */
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
-	int left = 1;
+	int tick = pidfd < 0 ? 50 : 1000;
+	pid_t ended = 0;
 
-	while (pidfd >= 0 && (left = poll(&end, 1, limit)) < 0 && errno == EINTR)
-		continue;
-	if (left == 0)
+	for (int waited = 0; !(ended = waitpid(child, &status, WNOHANG)) && waited < limit; waited += tick)
+		poll(&end, pidfd >= 0, tick);
+	if (!ended)
 		kill(-child, SIGKILL);
 	close(pidfd);
-	while (waitpid(child, &status, 0) < 0)
-		if (errno != EINTR)
-			return false;
+	while (!ended && (ended = waitpid(child, &status, 0)) < 0 && errno == EINTR)
+		ended = 0;
 	*exit_status = WEXITSTATUS(status);
-	return WIFEXITED(status);
+	return ended == child && WIFEXITED(status);
 }
 
 static char *read_output(int fd)

@@ -191,19 +191,14 @@ static int open_taps(uint32_t rank, struct text *fds)
 	if (!names)
 		return -1;
 	text_add(fds, "%s", "");
-	while (length) {
+	for (const char *end = names + length; names < end; names += length + 1) {
 		char name[16] = "";
-		size_t width = strcspn(names, ",\n");
-		if (width > length)
-			width = length;
-		memcpy(name, names, width < 15 ? width : 15);
-		int fd = width ? open_tap(name) : -1;
+		length = strcspn(names, ",\n");
+		memcpy(name, names, length < 15 ? length : 15);
+		int fd = open_tap(name);
 		if (fd < 0)
-			return width ? -1 : 0;
+			return -1;
 		text_add(fds, fds->length ? ",%d" : "%d", fd);
-		width += width < length; /* its comma */
-		length -= width;
-		names += width;
 	}
 	return 0;
 }

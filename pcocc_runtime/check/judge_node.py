@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from pcocc_runtime import naming
 from pcocc_runtime.check import seen
+from pcocc_runtime.documents.verdict import VERDICT_FILE
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 from pcocc_runtime.qemu.version import TAKES_KVM_OPEN
 
@@ -95,7 +97,7 @@ def judge_accelerator(one: seen.Accelerator) -> Iterator[Finding]:
     else:
         yield Finding(
             FAILED, text,
-            "once /dev/kvm is mended: rm /run/pcocc/.state/accel.json && systemctl restart slurmd; "
+            f"once {one.device.path} is mended: rm {naming.STATE_DIR / VERDICT_FILE} && systemctl restart slurmd; "
             "where emulation is meant, write 'accel: tcg' in /etc/pcocc/pcocc.yaml",
         )  # fmt: skip
 

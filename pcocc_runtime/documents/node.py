@@ -104,7 +104,7 @@ class NodeFacts:
 
     `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this node's VMs by rank,
     eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are in seconds. `kvm_expected`: where guests
-    are emulated all the same, somebody should know.
+    are emulated all the same, somebody should know. `console_log` is how many bytes are kept of what a VM says on its console.
     """
 
     job: int
@@ -121,6 +121,7 @@ class NodeFacts:
     interfaces: Mapping[int, tuple[InterfaceFacts, ...]]
     reach: tuple[Reach, ...]
     forwards: tuple[PortForward, ...]
+    console_log: int = 1 << 20
     kvm_expected: bool = False
 
     def __post_init__(self) -> None:

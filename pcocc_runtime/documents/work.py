@@ -1,7 +1,6 @@
-"""What root's helper and its planner tell each other: the planner, which has no rights, says what the job needs, hears what root holds for the
-job, and leaves a list of acts.
+"""What root's helper and its planner, which has no rights, tell each other in lines of JSON over two pipes.
 
-Lines of JSON over two pipes. Root carries acts out one by one, in order (node/apply.py); it looks for nothing in their texts.
+The planner says what the job needs, hears what root holds for it, and leaves a list of acts, which node/apply.py carries out.
 """
 
 from __future__ import annotations
@@ -26,13 +25,14 @@ class PortWish(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What the site has set for this node, and what the job needs of it: a way out of its namespace, and ports."""
+    """What the site has set for this node, and what the job needs of it: a way out of its namespace, and ports, none of `busy`."""
 
     scratch: str
     accel: str
     qemu: str
     way_out: bool
     ports: tuple[PortWish, ...]
+    busy: tuple[int, ...] = ()
 
 
 class Forward(NamedTuple):
@@ -87,8 +87,8 @@ def encode_line(value: Offer | Held | Work) -> bytes:
 
 def decode_offer(line: bytes) -> Offer:
     """Return the planner's offer; NodeError when the line is none."""
-    scratch, accel, qemu, way_out, ports = _load(line, 5)
-    return Offer(str(scratch), str(accel), str(qemu), way_out is True, tuple(PortWish(*one) for one in ports))
+    scratch, accel, qemu, way_out, ports, busy = _load(line, 6)
+    return Offer(str(scratch), str(accel), str(qemu), way_out is True, tuple(PortWish(*one) for one in ports), tuple(busy))
 
 
 def decode_held(line: bytes) -> Held:

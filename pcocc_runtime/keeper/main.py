@@ -17,6 +17,7 @@ from pcocc_runtime.documents.record import TYPE_CHECKING
 from pcocc_runtime.documents.vm import decode_vm
 from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, encode_event
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
+from pcocc_runtime.keeper.console_log import ConsoleLog
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.power_off import PowerOff
 from pcocc_runtime.keeper.save_guard import SaveGuard
@@ -72,6 +73,7 @@ class Keeper:
         self.paused = False
         self.started = time.monotonic()
         self.selector = selectors.DefaultSelector()
+        self.console = ConsoleLog(facts.console, facts.console_size)
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
@@ -96,6 +98,7 @@ class Keeper:
             if self.power_off.is_watching():
                 self._watch_for_end()
             self.guard.tick()
+            self.console.tick()
         if self.link:
             self.link.close()
         return 0
@@ -106,13 +109,15 @@ class Keeper:
         except ProcessLookupError:
             self._gone()  # it has ended before we began
 
-    def _patience(self) -> float | None:
-        waits: list[float | None] = [SIGNAL_INTERVAL if self.power_off.is_watching() or self.guard.is_waiting() else None]
+    def _patience(self) -> float:
+        waits: list[float | None] = [self.console.patience()]
+        if self.power_off.is_watching() or self.guard.is_waiting():
+            waits.append(SIGNAL_INTERVAL)
         if self.looking != "booting":
             waits.append(self.link.patience() if self.link else None)
         else:
             waits.append(PROBE_INTERVAL if self.link else max(self.started + self.facts.timeout - time.monotonic(), PROBE_INTERVAL))
-        return min((wait for wait in waits if wait is not None), default=None)
+        return min(wait for wait in waits if wait is not None)
 
     def _catch_signals(self) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -216,12 +221,8 @@ class Keeper:
         emit(Ready(seconds, self.name, self.facts.node))
 
     def _console(self) -> list[str]:
-        try:
-            with open(os.path.join(self.facts.directory, "console.log"), "rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
-                return log.read().decode(errors="replace").replace("\r", "").splitlines()[-CONSOLE_TAIL:]
-        except OSError:
-            return []
+        text = self.console.read_tail(4096).decode(errors="replace").replace("\r", "")
+        return text.splitlines()[-CONSOLE_TAIL:]
 
     def _gone(self) -> None:
         if self.qmp in self.selector.get_map():

@@ -28,20 +28,22 @@ _OWNER = 0  # of taps: whoever else lacks CAP_NET_ADMIN cannot attach to them, w
 class HostFacts:
     """What the host is like: addresses of the job's other nodes by name, and its own as they see it; its bridges by name.
 
-    `forwards`: it routes between all its interfaces; else `closed` are those whose packets it would not route.
+    `forwards`: it routes between all its interfaces; else `closed` are those whose packets it would not route. `rules` are those
+    of its routing, as ip(8) shows them.
     """
 
     forwards: bool = True
     closed: tuple[str, ...] = ()
     peers: Mapping[str, str] = field(default_factory=dict)
     source: str | None = None
+    rules: str = ""
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
 
 
 def plan_acts(job: int, plans: Sequence[NetworkPlan], held: Nat | None, host: HostFacts) -> tuple[Act, ...]:
     """Return all that makes a job's networks on a node; NodeError when the host is not fit for them."""
     made = tuple(plan for plan in plans if isinstance(plan, Routed) or plan.taps)
-    return (*_walls(job, made, held, host), *_outside(job, made, held, host), *_inside(made, held, host), *_servers(job, made))
+    return (*_walls(job, made, held, host), *_outside(job, made, held, host), *_inside(job, made, held, host), *_servers(made))
 
 
 def _ip(inside: bool, lines: Iterator[str]) -> Iterator[Act]:
@@ -62,8 +64,8 @@ def _walls(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Hos
             f"this node does not forward IPv4 packets that arrive on {', '.join(closed)}, and manage-ip-forward is false",
             hint="set net.ipv4.ip_forward=1 on the node, or manage-ip-forward: true in /etc/pcocc/networks.yaml",
         )
-    guard = nft_guard.render_guard(None if host.forwards else closed)
-    yield Act("nft", False, guard + nft_outside.render_host(job, plans, host.peers.values(), held))
+    yield Act("nft", False, nft_guard.render_guard() + nft_outside.render_host(job, plans, host.peers.values(), held))
+    yield from _ip(False, iter(nft_guard.render_rules(host.rules, None if host.forwards else closed).splitlines()))
     yield from _set(False, "1", *(f"ipv4/conf/{name}/forwarding" for name in closed))
 
 
@@ -98,10 +100,10 @@ def _tunnel(plan: Routed | Segment, netns: str, source: str | None) -> str:
     return f"link add {plan.wire} {mac}netns {netns} type vxlan id {plan.vni} dstport {plan.port} {local}{learning}"
 
 
-def _inside(plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -> Iterator[Act]:
+def _inside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -> Iterator[Act]:
     """Yield what is made in the job's namespace: walls first, then all devices, their settings, and ways to the peers."""
     yield from _set(True, "0", *(f"bridge/{name}" for name in _BRIDGE_HOOKS))  # bridged frames are the bridge table's alone
-    yield Act("nft", True, nft_inside.render_firewall(plans, held))
+    yield Act("nft", True, nft_inside.render_firewall(job, plans, held))
     yield from _ip(True, _devices(plans))
     for plan in plans:
         if isinstance(plan, Routed):
@@ -166,12 +168,10 @@ def _forwarding(plan: NetworkPlan, peers: Mapping[str, str]) -> str:
     return ""
 
 
-def _servers(job: int, plans: tuple[NetworkPlan, ...]) -> Iterator[Act]:
+def _servers(plans: tuple[NetworkPlan, ...]) -> Iterator[Act]:
     routed = [plan for plan in plans if isinstance(plan, Routed)]
     for plan in routed:
-        others = [other for other in routed if other is not plan]
-        text = dnsmasq.render_dnsmasq(plan, others, f"{naming.dnsmasq_base(job, plan.index)}.pid", naming.DNSMASQ_USER)
-        yield Act("dnsmasq", True, text, str(plan.index))
+        yield Act("dnsmasq", True, dnsmasq.render_dnsmasq(plan, [other for other in routed if other is not plan]), str(plan.index))
 
 
 def render_answer(step: BootStep, plans: tuple[NetworkPlan, ...], sets: Mapping[str, tuple[str, ...]]) -> str:

@@ -7,6 +7,7 @@ dnsmasq takes seconds over ten thousands of records.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.networks.plan import Routed, RoutedTap
@@ -18,16 +19,25 @@ _ALWAYS = (
 )  # fmt: skip
 
 
-def render_dnsmasq(plan: Routed, others: Iterable[Routed], pid_file: str, user: str) -> str:
+def render_dnsmasq(plan: Routed, others: Iterable[Routed]) -> str:
     """Return the configuration for `plan`; VMs that are on more networks find the names of `others` of their cluster too."""
-    lines = [*_ALWAYS, f"interface={plan.bridge}", f"pid-file={pid_file}", f"user={user}", f"listen-address={plan.gateway}"]
+    user = naming.DNSMASQ_USER
+    lines = [*_ALWAYS, f"interface={plan.bridge}", f"user={user}", f"group={user}", f"listen-address={plan.gateway}"]
     lines += [*_domain(plan), *_names((plan, *others)), *_leases(plan)]
     if plan.network6:
         lines += _leases6(plan)
-    if plan.spec.dns_server and plan.spec.allow_outbound:
-        lines.append(f"server={plan.spec.dns_server}")
+    if server := find_server(plan):
+        lines.append(f"server={server}")
     lines += [_host(tap) for tap in plan.taps]
     return "\n".join(lines) + "\n"
+
+
+def find_server(plan: Routed) -> IPv4Address | None:
+    """Return whom a network's server asks for names of others: the site's, where VMs may go there themselves."""
+    server, allowed = plan.spec.dns_server, plan.spec.allow_outbound
+    if isinstance(allowed, bool):
+        return server if allowed else None
+    return server if server and any(server in network for network in allowed) else None
 
 
 def _domain(plan: Routed) -> list[str]:

@@ -22,6 +22,7 @@ def read_host(step: BootStep, plans: tuple[NetworkPlan, ...]) -> HostFacts:
         closed=tuple(_find_closed()),
         peers=peers,
         source=_find_own(step.here.name) if peers else None,
+        rules=process.run(["ip", "-json", "rule", "show"], hint="install the package iproute2"),
         bridges=_read_bridges(step, plans),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import ClassVar
 
 TUNNEL_OVERHEAD = 50  # VXLAN over IPv4: RFC 7348, section 5
@@ -53,7 +53,10 @@ class Vlan:
 
 @dataclass(frozen=True, slots=True)
 class BridgedNetwork:
-    """A bridge of the nodes that VMs are attached to; without VLANs the port has the bridge's own default."""
+    """A bridge of the nodes that VMs are attached to; without VLANs the port has the bridge's own default.
+
+    `addresses` are those that VMs may have there, any when it is empty.
+    """
 
     type: ClassVar[str] = "bridged-ethernet"
     name: str
@@ -61,6 +64,7 @@ class BridgedNetwork:
     tap_prefix: str
     mtu: int = 1500
     vlans: tuple[Vlan, ...] = ()
+    addresses: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

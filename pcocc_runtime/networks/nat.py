@@ -42,5 +42,5 @@ def _choose_port(ports: range, taken: set[int], is_free: Callable[[int], bool], 
             return port
     raise NodeError(
         f"no port of this node is free for reverse-nat of network {network!r}: {ports[0]} to {ports[-1]} are all in use",
-        hint="run fewer VMs on a node, or have min-host-port and max-host-port changed in /etc/pcocc/networks.yaml",
+        hint="run fewer VMs on a node, see there who holds ports (ss -ltnp), or have networks.yaml give more of them",
     )

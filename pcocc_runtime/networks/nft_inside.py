@@ -7,12 +7,13 @@ derived from its MAC (RFC 4291, appendix A).
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Address, collapse_addresses
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.work import Nat
+from pcocc_runtime.networks.dnsmasq import find_server
 from pcocc_runtime.networks.nft_text import render_chain, render_set, render_table
-from pcocc_runtime.networks.plan import Bridged, NetworkPlan, Routed, RoutedTap
+from pcocc_runtime.networks.plan import Bridged, NetworkPlan, Routed, RoutedTap, Tap
 
 _ENTRY = -300  # NF_BR_PRI_NAT_DST_BRIDGED, linux/netfilter_bridge.h: before the bridge's own hooks
 
@@ -51,16 +52,17 @@ _CHAINS = """ chain from_vm {
  }
  chain to_site {
   ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop
-  accept
+  iifname . ether saddr != @macs drop
+  meta protocol arp iifname . arp saddr ether != @macs drop
  }
 """
 # Frames for 01:80:c2:00:00:0x are handed to the port they came by, past prerouting (br_handle_frame in the kernel).
 _RESERVED = "ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop"
 
 
-def render_firewall(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
+def render_firewall(job: int, plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
     """Return nft text that replaces both tables of the job's namespace; `nat` is None when nothing may leave it."""
-    return render_table("bridge", "pcocc", _render_bridge(plans)) + render_table("inet", "pcocc", _render_inet(plans, nat))
+    return render_table("bridge", "pcocc", _render_bridge(plans)) + render_table("inet", "pcocc", _render_inet(job, plans, nat))
 
 
 def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
@@ -68,20 +70,23 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
     routed = _routed(plans)
     flat = [plan for plan in plans if not isinstance(plan, Routed)]
     taps = [tap for plan in routed for tap in plan.taps]
-    both = [(tap, address) for tap in taps for address in _addresses6(tap)]
     segment = [name for plan in flat for name in (plan.wire, *(tap.name for tap in plan.taps))]
-    site = [tap.name for plan in flat if isinstance(plan, Bridged) for tap in plan.taps]  # whose switches a VM's STP could shut
-    ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [f'"{name}" : accept' for name in segment if name not in site]
-    ports += [f'"{name}" : goto to_site' for name in site]
+    bridged = [plan for plan in flat if isinstance(plan, Bridged)]
+    site = [tap for plan in bridged for tap in plan.taps]
+    known: list[Tap | RoutedTap] = [*taps, *site]
+    both = [(tap, address) for tap in known for address in _addresses6(tap)]
+    ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [f'"{name}" : accept' for name in segment if name not in {tap.name for tap in site}]
+    ports += [f'"{tap.name}" : goto to_site{plan.index}' for plan in bridged for tap in plan.taps]
     four, six = "ifname . ether_addr . ipv4_addr", "ifname . ether_addr . ipv6_addr"
     parts = [
         render_set("map", "ports", "type ifname : verdict", ports),
-        render_set("set", "macs", "type ifname . ether_addr", [f'"{tap.name}" . {tap.mac}' for tap in taps]),
+        render_set("set", "macs", "type ifname . ether_addr", [f'"{tap.name}" . {tap.mac}' for tap in known]),
         render_set("set", "sources", f"type {four}", [f'"{tap.name}" . {tap.mac} . {tap.address}' for tap in taps]),
         render_set("set", "sources6", f"type {six}", [f'"{tap.name}" . {tap.mac} . {address}' for tap, address in both]),
         render_set("set", "targets6", "typeof iifname . @th,64,128", [f'"{tap.name}" . {int(one):#x}' for tap, one in both]),
         render_set("set", "flat", "type ifname", [f'"{name}"' for name in segment]),
         _CHAINS,
+        *(f" chain to_site{plan.index} {{\n{''.join(f'  {rule}{chr(10)}' for rule in _to_site(plan))} }}\n" for plan in bridged),
         render_chain(
             "prerouting", f"type filter hook prerouting priority {_ENTRY}; policy accept", ["iifname vmap @ports", "drop"]
         ),
@@ -93,7 +98,37 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
     return "".join(parts)
 
 
-def _render_inet(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
+def _to_site(plan: Bridged) -> list[str]:
+    """Return rules for frames to a bridge of the site: its switches are not a VM's to speak to, its MAC is, and maybe its addresses.
+
+    In a tagged frame `meta protocol` is that of what the tag precedes; one that is another tag could hide anything.
+    """
+    if not plan.spec.addresses:
+        return ["jump to_site", "accept"]
+    four = ", ".join(str(one) for one in plan.spec.addresses if one.version == 4)
+    six = [one for one in plan.spec.addresses if isinstance(one, IPv6Network)]
+    listed = f"{{ 0.0.0.0, {four} }}" if four else "{ 0.0.0.0 }"
+    targets = [f"@th,64,{one.prefixlen} {int(one.network_address) >> 128 - one.prefixlen:#x} accept" if one.prefixlen else "accept" for one in six]
+    return [
+        "jump to_site",
+        "meta protocol { 8021q, 8021ad } drop",
+        f"meta protocol arp arp saddr ip != {listed} drop",
+        f"meta protocol arp arp saddr ip 0.0.0.0 arp daddr ip != {listed} drop",
+        f"meta protocol ip ip saddr != {listed} drop",
+        "meta protocol != ip6 accept",
+        "meta protocol ip6 frag nexthdr { 0, 43, 44, 51, 60, 135 } drop",
+        "meta protocol ip6 icmpv6 type { nd-router-advert, nd-redirect } drop",
+        f"meta protocol ip6 ip6 saddr != {{ {', '.join(['::', *map(str, six)])} }} iifname . ether saddr . ip6 saddr != @sources6 drop",
+        "meta protocol ip6 meta l4proto != ipv6-icmp accept",
+        "meta protocol ip6 icmpv6 type != { nd-neighbor-advert, nd-neighbor-solicit } accept",
+        "meta protocol ip6 icmpv6 type nd-neighbor-solicit ip6 saddr != :: accept",
+        "iifname . @th,64,128 @targets6 accept",
+        *targets,
+        "drop",
+    ]
+
+
+def _render_inet(job: int, plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
     routed = _routed(plans)
     services = [rule for plan in routed for rule in _services(plan)]
     chains = [
@@ -106,8 +141,16 @@ def _render_inet(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
         render_chain("forward", "type filter hook forward priority filter; policy drop", _forwarded(plans, nat)),
     ]
     if nat:
+        chains += [render_chain("output", "type filter hook output priority filter; policy accept", _sent(job, routed))]
         chains += _render_translation(plans, nat)
     return "".join(chains)
+
+
+def _sent(job: int, routed: list[Routed]) -> list[str]:
+    """Return rules for what dnsmasq, which listens to VMs, sends out: questions to the site's servers, and nothing else."""
+    out = f'oifname "{naming.UPLINK}" meta skuid {naming.dnsmasq_uid(job)}'
+    servers = dict.fromkeys(str(server) for plan in routed if (server := find_server(plan)))
+    return [*(f"{out} ip daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept" for server in servers), f"{out} drop"]
 
 
 def _services(plan: Routed) -> list[str]:
@@ -171,6 +214,8 @@ def _render_translation(plans: tuple[NetworkPlan, ...], nat: Nat) -> list[str]:
     targets = [f"{one.host_port} : {addresses[one.network, one.rank]} . {one.vm_port}" for one in nat.forwards]
     first = "tcp flags & (fin | syn | rst | ack) == syn"  # what is left of a connection of the slot's last job is no first
     inward = [f'iifname "{naming.UPLINK}" {first} dnat ip to tcp dport map {{ {", ".join(targets)} }}'] if targets else []
+    _host, own = addressing.uplink_addresses(nat.slot)
+    shut = f'oifname "{naming.UPLINK}" ip saddr {own} ip saddr set {addressing.shut_address(own)}'  # see nft_outside
     outward = [
         f'oifname "{naming.UPLINK}" meta l4proto {{ tcp, udp }} masquerade to :1024-65535',
         f'oifname "{naming.UPLINK}" masquerade',
@@ -178,6 +223,7 @@ def _render_translation(plans: tuple[NetworkPlan, ...], nat: Nat) -> list[str]:
     return [
         render_chain("forwards", "type nat hook prerouting priority dstnat; policy accept", inward),
         render_chain("outbound", "type nat hook postrouting priority srcnat; policy accept", outward),
+        render_chain("shut", "type filter hook postrouting priority srcnat + 100; policy accept", [shut]),
     ]
 
 
@@ -185,5 +231,6 @@ def _routed(plans: tuple[NetworkPlan, ...]) -> list[Routed]:
     return [plan for plan in plans if isinstance(plan, Routed)]
 
 
-def _addresses6(tap: RoutedTap) -> list[IPv6Address]:
-    return [addressing.link_local_address(tap.mac), *([IPv6Address(tap.address6)] if tap.address6 else [])]
+def _addresses6(tap: Tap | RoutedTap) -> list[IPv6Address]:
+    own = [IPv6Address(tap.address6)] if isinstance(tap, RoutedTap) and tap.address6 else []
+    return [addressing.link_local_address(tap.mac), *own]

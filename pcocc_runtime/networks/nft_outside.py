@@ -33,7 +33,11 @@ def _tunnel(plan: Routed | Segment) -> list[str]:
 
 
 def _routed(job: int, nat: Nat) -> list[str]:
-    """Return the chains for packets between the job and other machines; what goes between jobs is dropped."""
+    """Return the chains for packets between the job and other machines; what goes between jobs is dropped.
+
+    The job's end sends from an address that no host takes packets of, and only this table makes the true one of it: whoever takes
+    the walls away, as `nft flush ruleset` does, takes the way away with them.
+    """
     mine = naming.uplink_name(job)
     _host, inside = addressing.uplink_addresses(nat.slot)
     rules = [
@@ -45,7 +49,11 @@ def _routed(job: int, nat: Nat) -> list[str]:
         f'oifname "{mine}" ct status dnat accept',
         f'oifname "{mine}" drop',
     ]
-    return [render_chain("forward", f"type filter hook forward {BEFORE_SITE}", rules)]
+    enter = f'iifname "{mine}" ip saddr {addressing.shut_address(inside)} ip saddr set {inside}'
+    return [
+        render_chain("forward", f"type filter hook forward {BEFORE_SITE}", rules),
+        render_chain("enter", "type filter hook prerouting priority raw; policy accept", [enter]),
+    ]
 
 
 def _translated(job: int, nat: Nat) -> list[str]:

@@ -255,3 +255,13 @@ def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
         for tap in plan.taps
         for rule in plan.spec.reverse_nat
     )
+
+
+def plan_port_ranges(networks: Iterable[BuildableNetwork]) -> tuple[PortWish, ...]:
+    """Return the ranges of a node's ports that lead to VMs of some networks, as a wish each."""
+    return tuple(
+        PortWish(0, network.name, 0, rule.vm_port, rule.min_host_port, rule.max_host_port)
+        for network in networks
+        if isinstance(network, EthernetNetwork)
+        for rule in network.reverse_nat
+    )

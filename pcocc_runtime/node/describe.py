@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.node import (
     BridgedFacts,
@@ -30,10 +31,11 @@ def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, he
         accel=held.accel,
         accel_why=held.accel_why,
         qemu=site.qemu,
-        scratch=str(PurePath(site.scratch, str(step.job))),
+        scratch=str(PurePath(site.scratch, naming.SCRATCH_NAME, str(step.job))),
         cache=site.image_cache,
         boot_timeout=site.boot_timeout,
         shutdown_grace=site.shutdown_grace,
+        console_log=site.console_log,
         networks=tuple(map(describe_network, plans)),
         interfaces=describe_interfaces(plans, step, site.resource_sets),
         reach=describe_reach(plans, step, site.resource_sets),

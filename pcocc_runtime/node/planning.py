@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
+from dataclasses import replace
+from pathlib import PurePath
 from typing import IO
 
+from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.verdict import KVM_DEVICE
 from pcocc_runtime.documents.work import MAX_LINE, Offer, Work, decode_held, encode_line
 from pcocc_runtime.networks import acts, host
-from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_wishes
+from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.doing import doing
 from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site import admission
-from pcocc_runtime.site.site import Site, read_site
-from pcocc_runtime.system import accounts, sysctl
+from pcocc_runtime.site.rules import Rules, VmLimit
+from pcocc_runtime.site.site import Site, read_rules, read_site
+from pcocc_runtime.system import accounts, ports, sysctl
 
 _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started with ipv6.disable=1
 
@@ -29,15 +34,17 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     """
     with doing("reading /etc/pcocc"):
         site = read_site(confdir)
+    scratch = str(PurePath(site.scratch, naming.SCRATCH_NAME))
     if not request:
-        answer.write(encode_line(Offer(site.scratch, site.accel, site.qemu, False, ())))
+        answer.write(encode_line(Offer(scratch, site.accel, site.qemu, False, plan_port_ranges(site.networks.values()))))
         return
     step = parse_boot_step(io.StringIO(request))
     with doing(f"asking this node's users and groups about uid {step.uid}"):
-        ensure_admitted(step, site)
+        ensure_admitted(step, site, read_rules(confdir))
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
-    ways_out = bool(find_ways_out(plans))
-    answer.write(encode_line(Offer(site.scratch, site.accel, site.qemu, ways_out, plan_port_wishes(plans))))
+    wishes = plan_port_wishes(plans)
+    busy = sorted(port for port in (ports.read_busy() if wishes else ()) if any(one.low <= port <= one.high for one in wishes))
+    answer.write(encode_line(Offer(scratch, site.accel, site.qemu, bool(find_ways_out(plans)), wishes, tuple(busy))))
     answer.flush()
     with doing("looking up the names of the job's nodes"):
         facts = host.read_host(step, plans)  # may take its time, while root claims the node
@@ -48,12 +55,16 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     answer.write(encode_line(Work(made, node, acts.render_answer(step, plans, site.resource_sets) + kvm)))
 
 
-def ensure_admitted(step: BootStep, site: Site) -> None:
-    """Raise RequestError unless whoever runs the job may have its resource sets, and these go together."""
+def ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
+    """Raise RequestError unless whoever runs the job may have its resource sets and that many VMs, and the sets go together."""
     sets = [site.all_sets[name] for name, _count in step.sets if name in site.all_sets]
     admission.ensure_compatible(sets, site.all_networks)
-    if admission.needs_charge(sets):
+    limits = admission.find_tight((VmLimit(site.max_vms), *rules.limits), step.vm_count)
+    sets += [replace(site.all_sets[name], access=access) for name, access in rules.sets if name in {one.name for one in sets}]
+    if admission.needs_charge([*sets, *limits]):
         if step.place is None:
             raise ChargeWanted
         admission.ensure_charged(sets, step.place)
-    admission.ensure_admitted(sets, lambda: accounts.read_person(step.uid, step.gid))
+    person = functools.cache(lambda: accounts.read_person(step.uid, step.gid))
+    admission.ensure_admitted(sets, person)
+    admission.ensure_few(limits, step.vm_count, step.place, person)

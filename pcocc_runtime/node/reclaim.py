@@ -1,4 +1,4 @@
-"""Jobs that have ended without a release: their slurmstepd was killed, or the node was started anew."""
+"""Jobs that have ended without a release: their slurmstepd was killed, or the node was started anew; and walls taken away."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import PcoccError
+from pcocc_runtime.networks.removing import NFT
 from pcocc_runtime.node import records
-from pcocc_runtime.system import locks
+from pcocc_runtime.system import locks, process
+
+TABLES = ".nft"  # of a job, the text of its tables in the host's namespace
 
 
 def reclaim(except_job: int | None = None, seconds: float = float("inf")) -> set[PurePath]:
@@ -26,6 +29,7 @@ def reclaim(except_job: int | None = None, seconds: float = float("inf")) -> set
                 records.note(f"job {job} has ended and cannot be released yet: {error}")
     for job in set(records.jobs_with(".lock")) - {*records.jobs_with(".json"), except_job}:
         _forget_lock(job)
+    _restore_tables()
     set_strays_aside(naming.RUN_DIR)
     records.remove_half_records()
     return folders
@@ -57,3 +61,16 @@ def set_strays_aside(folder: PurePath) -> None:
                 if free and records.read_record(int(name)) is None:
                     records.set_folders_aside([folder], int(name))
                     Path(records.lock_of(int(name))).unlink(missing_ok=True)
+
+
+def _restore_tables() -> None:
+    """Make the nft tables of jobs that somebody has taken away, as `nft flush ruleset` does: without them VMs reach nothing outside."""
+    jobs = records.jobs_with(TABLES)
+    there = process.run(["nft", "list", "tables"], hint=NFT).split() if jobs else ()
+    for job in jobs:
+        text = naming.STATE_DIR / f"{job}{TABLES}"
+        if naming.host_table(job) not in there and records.read_record(job):
+            with locks.locked_if_free(records.lock_of(job)) as free:
+                if free and os.path.exists(text):  # else it is being released, or set up
+                    process.run(["nft", "-f", str(text)], hint=NFT)
+                    records.note(f"the nft tables of job {job} were gone, and are there again: what has flushed this node's ruleset?")

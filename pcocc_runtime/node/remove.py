@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import PcoccError
-from pcocc_runtime.networks.nft_guard import TUNNEL_TABLE
+from pcocc_runtime.networks.nft_guard import TUNNEL_TABLE, list_narrow, render_rules_removal
 from pcocc_runtime.networks.nft_text import render_removal
-from pcocc_runtime.networks.removing import NFT
+from pcocc_runtime.networks.removing import IPROUTE, NFT
 from pcocc_runtime.node import reclaim, records
 from pcocc_runtime.node.main import finish
 from pcocc_runtime.system import locks, process, sysctl
@@ -52,12 +51,11 @@ def _end_job(job: int) -> set[PurePath]:
 
 
 def _remove_guard() -> None:
-    """Delete the standing table, once nothing it holds back is let through: interfaces that forward for us alone forward no more."""
-    tables = json.loads(process.run(["nft", "-j", "list", "tables"], hint=NFT))["nftables"]
-    if any(one.get("table", {}).get("name") == TUNNEL_TABLE for one in tables):
-        shown = json.loads(process.run(["nft", "-j", "list", "set", "inet", TUNNEL_TABLE, "narrow"], hint=NFT))["nftables"]
-        for name in (name for one in shown for name in one.get("set", {}).get("elem", ())):
-            sysctl.write(f"ipv4/conf/{name}/forwarding", "0")
+    """Delete rules and table that stand, once nothing they hold back is let through: who forwards for us alone forwards no more."""
+    shown = process.run(["ip", "-json", "rule", "show"], hint=IPROUTE)
+    for name in list_narrow(shown):
+        sysctl.write(f"ipv4/conf/{name}/forwarding", "0")
+    process.run(["ip", "-batch", "-"], text=render_rules_removal(shown), hint=IPROUTE)
     process.run(["nft", "-f", "-"], text=render_removal("inet", TUNNEL_TABLE), hint=NFT)
 
 

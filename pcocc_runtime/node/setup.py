@@ -8,21 +8,31 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
-from pcocc_runtime.documents.fields import MAX_REQUEST
+from pcocc_runtime.documents.fields import MAX_REQUEST, parse_fields, parse_number
 from pcocc_runtime.documents.work import Held, Nat, Offer, decode_nat
-from pcocc_runtime.errors import NodeError, PcoccError
+from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat
 from pcocc_runtime.node import accelerator, apply, doing, planner, reclaim, records, removal
 from pcocc_runtime.node.records import Record
-from pcocc_runtime.system import files, locks, ports, process, trust
+from pcocc_runtime.system import files, locks, process, trust
 from pcocc_runtime.system.cgroups import parse_step_group
 
 _OTHERS_SECONDS = 5.0  # a set-up spends for jobs whose slurmstepd was killed
 _LEFT_SECONDS = 0.5  # and for what users have left in directories
+
+
+class Step(NamedTuple):
+    """What root itself must know of a boot step; all else that is asked for is its planner's to read."""
+
+    job: int
+    step: int
+    uid: int
+    gid: int
+    stepd: int
 
 
 class _Yield(Exception):
@@ -40,7 +50,8 @@ def set_up(confdir: str) -> int:
     request = sys.stdin.read(MAX_REQUEST + 1)
     if len(request) > MAX_REQUEST:
         raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
-    step = parse_boot_step(request.splitlines())
+    fields = parse_fields(request.splitlines())
+    step = Step(parse_number(fields, "job", naming.MAX_JOB_ID), *(parse_number(fields, key) for key in Step._fields[1:]))
     process.leave_step(step.job, step.step)
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
@@ -56,7 +67,7 @@ def set_up(confdir: str) -> int:
     return 0
 
 
-def _make_room_and_make(step: BootStep, plan: planner.Planner) -> str:
+def _make_room_and_make(step: Step, plan: planner.Planner) -> str:
     with doing.doing("taking back what ended jobs have left"):
         folders = reclaim.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
     offer = plan.hear_offer()
@@ -67,13 +78,13 @@ def _make_room_and_make(step: BootStep, plan: planner.Planner) -> str:
             with doing.doing("waiting for another helper of this job"):
                 held.enter_context(locks.locked(records.lock_of(step.job)))
             return _make(step, plan, offer)
-    except (PcoccError, OSError):
+    except BaseException:
         removal.finish(folders, _LEFT_SECONDS)
         raise
 
 
-def _make(step: BootStep, plan: planner.Planner, offer: Offer) -> str:
-    record = _claim(step, offer.scratch)
+def _make(step: Step, plan: planner.Planner, offer: Offer) -> str:
+    record = _claim(step, trust.make_root_only(offer.scratch))
     with _undone_on_failure(step.job):
         held = _hold(record, offer)
         with doing.doing("trying /dev/kvm"):
@@ -91,14 +102,14 @@ def _undone_on_failure(job: int) -> Iterator[None]:
     """Leave nothing of a job whose set-up fails."""
     try:
         yield
-    except (PcoccError, OSError):
+    except BaseException:  # such as one of a library's: it goes on
         record = records.read_record(job)
         if record is not None:
             records.release_job(record)
         raise
 
 
-def _claim(step: BootStep, scratch: str) -> Record:
+def _claim(step: Step, scratch: str) -> Record:
     """Take the node for this boot step; of two live ones the older, that is the lower step id, has it on every node."""
     old = records.read_record(step.job)
     if old is not None and old.step not in (None, step.step) and old.stepd is not None and process.is_alive(old.stepd):
@@ -125,7 +136,7 @@ def _hold(record: Record, offer: Offer) -> Nat | None:
     with locks.locked_directory(naming.STATE_DIR):
         others = [records.read_record(job) for job in records.jobs_with(".json") if job != record.job]
         taken = [held for other in others if other and (held := _read_held(other))]
-        found = nat.choose_nat(offer.ports, _read_held(record), taken, ports.is_free)
+        found = nat.choose_nat(offer.ports, _read_held(record), taken, lambda port: port not in offer.busy)
         records.write_record(replace(record, nat=found))
     return found
 
@@ -140,14 +151,12 @@ def _read_held(record: Record) -> Nat | None:
 
 def _make_directories(record: Record) -> None:
     """Make the job's directories, root's for now; what an earlier try has left there is its user's already, and not gone into."""
-    assert record.scratch is not None
-    os.makedirs(record.scratch, mode=0o755, exist_ok=True)
     for folder in records.folders_of(record):
         removal.set_aside(folder / str(record.job))
         os.mkdir(folder / str(record.job), 0o700)
 
 
-def _give_directories(step: BootStep, record: Record) -> None:
+def _give_directories(step: Step, record: Record) -> None:
     """Give the job's directories to its user: from here on root writes nothing into them."""
     for folder in records.folders_of(record):
         os.chown(folder / str(step.job), step.uid, step.gid, follow_symlinks=False)

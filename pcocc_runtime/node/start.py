@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from pcocc_runtime.networks.nft_guard import render_guard
+from pcocc_runtime import naming
+from pcocc_runtime.networks.nft_guard import render_guard, render_rules
+from pcocc_runtime.networks.removing import IPROUTE, NFT
 from pcocc_runtime.node import accelerator, planner, records
 from pcocc_runtime.node.main import CONFIG_DIR, finish
 from pcocc_runtime.node.reclaim import reclaim, set_strays_aside
 from pcocc_runtime.system import process, sysctl, trust
 
+_RESERVED = "ipv4/ip_local_reserved_ports"
 _SECONDS = 20.0  # for what users have left in directories
 _PROBE_SECONDS = 60.0  # for a verdict on the accelerator: nobody waits for it
 
 
 def start() -> int:
     """Guard the tunnels first, whatever becomes of the rest; then take back what is of no job any more."""
-    narrow: list[str] | None = None if sysctl.read("ipv4/ip_forward") == "1" else []
-    process.run(["nft", "-f", "-"], text=render_guard(narrow), hint="install the package nftables")
+    process.run(["nft", "-f", "-"], text=render_guard(), hint=NFT)
+    rules = render_rules(process.run(["ip", "-json", "rule", "show"], hint=IPROUTE), None if sysctl.read("ipv4/ip_forward") == "1" else ())
+    process.run(["ip", "-batch", "-"], text=rules, hint=IPROUTE)
     records.ensure_state_directory()
     finish(reclaim(), _SECONDS)
     trust.ensure_root_only(CONFIG_DIR)
     with planner.planning("", CONFIG_DIR) as plan:
         offer = plan.hear_offer()
-    set_strays_aside(PurePath(offer.scratch))
-    finish([PurePath(offer.scratch)], _SECONDS)
+    _reserve([naming.TUNNEL_PORTS, *(f"{one.low}-{one.high}" for one in offer.ports)])
     accelerator.find_accelerator(offer.accel, PurePath(offer.qemu), _PROBE_SECONDS)
+    scratch = PurePath(trust.make_root_only(offer.scratch))
+    set_strays_aside(scratch)
+    finish([scratch], _SECONDS)
     return 0
+
+
+def _reserve(ranges: list[str]) -> None:
+    """Have the kernel give none of these ports to who asks for any; who asks for a certain one gets it (ip-sysctl in the kernel)."""
+    kept = sysctl.read(_RESERVED)
+    sysctl.write(_RESERVED, ",".join([kept, *ranges] if kept else ranges))

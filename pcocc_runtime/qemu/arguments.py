@@ -150,7 +150,7 @@ def _monitors(plan: VmPlan) -> list[str]:
 
 
 def _console(plan: VmPlan) -> list[str]:
-    console = f"socket,id=console,path={escape(plan.console_path)},server=on,wait=off,logfile={escape(plan.console_log)},logappend=off"
+    console = f"socket,id=console,path={escape(plan.console_path)},server=on,wait=off,logfile={escape(plan.console_log)},logappend=on"
     return ["-chardev", console, "-serial", "chardev:console"]
 
 

@@ -12,11 +12,12 @@ from pcocc_runtime.documents.boot_step import Charge, Person
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.networks.kinds import Network
 from pcocc_runtime.site.resource_sets import ResourceSet, find_overlap, render_overlap
+from pcocc_runtime.site.rules import VmLimit
 
 
-def needs_charge(sets: Sequence[ResourceSet]) -> bool:
-    """Tell whether a set names accounts, partitions or QOS."""
-    return any(one.access.accounts or one.access.partitions or one.access.qos for one in sets)
+def needs_charge(rules: Sequence[ResourceSet | VmLimit]) -> bool:
+    """Tell whether a set or a limit names accounts, partitions or QOS."""
+    return any(one.access.accounts or one.access.partitions or one.access.qos for one in rules)
 
 
 def ensure_charged(sets: Sequence[ResourceSet], place: Charge) -> None:
@@ -51,6 +52,23 @@ def _ensure_allowed(one: ResourceSet, person: Person) -> None:
 def _denial(one: ResourceSet, whom: str, admitted: Sequence[str]) -> RequestError:
     message = f"resource set {one.name!r} is not for {whom}; it is for: {', '.join(admitted)}"
     return RequestError(message, "use a template with another resource-set: see 'pcocc template list'")
+
+
+def find_tight(limits: Sequence[VmLimit], vms: int) -> list[VmLimit]:
+    """Return the limits that a job of so many VMs must not fall under."""
+    return [one for one in limits if one.max_vms < vms]
+
+
+def ensure_few(limits: Sequence[VmLimit], vms: int, place: Charge | None, read_person: Callable[[], Person]) -> None:
+    """Raise RequestError when a job of so many VMs falls under one of these limits; without a place those for places are passed over."""
+    for one in find_tight(limits, vms):
+        given = (place.account, place.partition, place.qos) if place else (None, None, None)
+        lists = (one.access.accounts, one.access.partitions, one.access.qos)
+        if all(not names or value in names for value, names in zip(given, lists, strict=True)) and (
+            not one.access.users or read_person().name in one.access.users
+        ):
+            message = f"{vms} VMs are asked for, this job can have {one.max_vms}"
+            raise RequestError(message, "ask for fewer: see max-vms in /etc/pcocc/pcocc.yaml and policy.yaml")
 
 
 def ensure_compatible(sets: Sequence[ResourceSet], networks: Mapping[str, Network]) -> None:

@@ -8,21 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcocc_runtime.settings import checks
-from pcocc_runtime.settings.checks import Problems, Setting
+from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.tree import Node
-from pcocc_runtime.site.resource_sets import ACCESS_KEYS, ANYBODY, Access, ResourceSet, members
+from pcocc_runtime.site.resource_sets import ANYBODY, Access, ResourceSet
+from pcocc_runtime.site.rules import KINDS, POLICY, VmLimit
 from pcocc_runtime.templates.inherit import resolve
 from pcocc_runtime.templates.template import Template
-
-_KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check those: docs/decisions/008
-
-
-@dataclass(frozen=True, slots=True)
-class VmLimit:
-    """The most VMs a job may have when it is one of `access`."""
-
-    max_vms: int
-    access: Access = ANYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,37 +25,11 @@ class Policy:
     resource_sets: Mapping[str, Access] | None = None
 
 
-_ACCESS = tuple(Setting(kind, members) for kind in _KINDS)
-_LIMIT = (*_ACCESS, Setting("max-vms", checks.integer(1, 65536), True))
-
-
-def _access(node: Node) -> Access:
-    return Access(**checks.record(_ACCESS)(node))
-
-
-def _limit(node: Node) -> VmLimit:
-    values = checks.record(_LIMIT)(node)
-    return VmLimit(values.pop("max-vms"), Access(**values))
-
-
-def _access_by_name(node: Node) -> dict[str, tuple[Node, Access]]:
-    if not isinstance(node.value, dict):
-        raise checks.mismatch(node, "a mapping")
-    return {name: (child, _access(child)) for name, child in node.value.items()}
-
-
-_POLICY = (
-    Setting("limits", checks.list_of(_limit)),
-    Setting("templates", _access_by_name),
-    Setting("resource-sets", _access_by_name),
-)
-
-
 def parse_policy(
     tree: Node, templates: Mapping[str, Template], sets: Mapping[str, ResourceSet], problems: Problems
 ) -> Policy:
     """Return the policy of policy.yaml; the templates and resource sets it names must be the site's."""
-    values = checks.read_mapping(tree, _POLICY, problems)
+    values = checks.read_mapping(tree, POLICY, problems)
     access = {name: one.access for name, one in sets.items() if one.access != ANYBODY}
     for key, known in (("templates", templates), ("resource-sets", sets)):
         for name, (node, _rule) in values.get(key, {}).items():
@@ -96,7 +61,7 @@ def render_policy(
 
 
 def _access_table(access: Access) -> dict[str, Any]:
-    return {kind: list(getattr(access, kind)) for kind in _KINDS if getattr(access, kind)}
+    return {kind: list(getattr(access, kind)) for kind in KINDS if getattr(access, kind)}
 
 
 def _template_table(templates: Mapping[str, Template], name: str, default_set: str | None) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class SiteSettings:
     max_vms: Annotated[int, checks.integer(1, 65536)] = 1024
     boot_timeout: Annotated[int, checks.integer(1, 86400)] = 300
     shutdown_grace: Annotated[int, checks.integer(0, 3600)] = 20  # below the default of Slurm's KillWait
+    console_log: Annotated[int, checks.space] = 1 << 20
     image_cache: Annotated[ImageCache | None, _image_cache] = None
     users_may_set: Annotated[Limits, parse_limits] = field(default_factory=Limits)
 

@@ -14,6 +14,7 @@ from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.directories import SITE_DIR, read_tree
 from pcocc_runtime.site.resource_sets import ResourceSet, find_obstacle, parse_resources
+from pcocc_runtime.site.rules import Rules, parse_rules
 from pcocc_runtime.site.settings import PCOCC, SiteSettings
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ def read_site(confdir: str | PurePath = SITE_DIR) -> Site:
     if problems:
         raise problems[0]
     return site
+
+
+def read_rules(confdir: str | PurePath) -> Rules:
+    """Return the rules of a site's policy.yaml; raises the first ConfigError found."""
+    problems: Problems = []
+    rules = parse_rules(read_tree(f"{confdir}/policy.yaml", problems), problems)
+    if problems:
+        raise problems[0]
+    return rules
 
 
 def load_site(confdir: str | PurePath, problems: Problems) -> Site:

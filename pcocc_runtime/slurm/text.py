@@ -67,7 +67,7 @@ def parse_steps(text: str) -> tuple[Step, ...]:
     for line in text.splitlines():
         fields = dict(re.findall(r"(\S+?)=(\S*)", line))
         host, _, pid = fields.get("SrunHost:Pid", "").partition(":")
-        if fields.get("Name") == BOOT_STEP and pid.isdigit():
+        if fields.get("Name") == BOOT_STEP and pid.isdecimal() and len(pid) < 10:
             found.append(Step(fields["StepId"], host, int(pid), fields.get("NodeList", "")))
     return tuple(found)
 

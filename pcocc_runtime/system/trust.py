@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from pathlib import PurePath
 
 from pcocc_runtime.errors import ConfigError
 
@@ -11,9 +13,7 @@ from pcocc_runtime.errors import ConfigError
 def ensure_root_only(directory: str) -> None:
     """Raise ConfigError unless the directory, its parents and all in it are root's to write alone."""
     real = os.path.realpath(directory)
-    parent = real
-    while parent != "/":
-        parent = os.path.dirname(parent)
+    for parent in map(str, PurePath(real).parents):
         _ensure_root_file(parent, os.stat(parent))
     _ensure_tree(real)
 
@@ -36,3 +36,30 @@ def _ensure_root_file(path: str, info: os.stat_result) -> None:
         raise ConfigError(f"belongs to uid {info.st_uid}, not to root", path, hint=f"chown root {path}")
     if info.st_mode & 0o022 and not (stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX):
         raise ConfigError("can be written by others than root", path, hint=f"chmod go-w {path}")
+
+
+def make_root_only(path: str) -> str:
+    """Make a directory, and those above it, unless they are there, and return it without links; it holds for as long as it is there.
+
+    ConfigError unless each of them is a directory, or a link, that nobody but root can have put there or can replace.
+    """
+    here, names = "/", [*reversed(PurePath(path).parts[1:])]
+    while names:
+        one = os.path.join(here, names.pop())
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(one, 0o755)
+        info = os.lstat(one)
+        if stat.S_ISLNK(info.st_mode) and info.st_uid == 0:
+            os.stat(one)  # OSError for links in a circle
+            names += reversed(PurePath(os.readlink(one)).parts)  # join() begins anew at a "/"
+        elif not stat.S_ISDIR(info.st_mode) or info.st_uid != 0 or not _is_kept(info.st_mode, last=not names):
+            wrong = "must be a directory of root's in which nobody else can make or replace what is root's"
+            raise ConfigError(wrong, one, hint="make it so, or have another 'scratch' in /etc/pcocc/pcocc.yaml")
+        else:
+            here = os.path.realpath(one)  # such as a/.., in directories known by now
+    return here
+
+
+def _is_kept(mode: int, *, last: bool) -> bool:
+    """Tell whether what root has in a directory stays: others may add to those above the last, with a sticky bit (chmod(2))."""
+    return not mode & 0o022 or bool(mode & stat.S_ISVTX and not last)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
+from pcocc_runtime.errors import one_line
 from pcocc_runtime.qemu.qmp import Lines
 
 QUIET_SECONDS = 2.0  # a progress line only for what takes longer
@@ -38,7 +39,7 @@ class BootProgress:
 
     def name_accelerator(self, accel: str) -> None:
         """Remember the accelerator to name in the line."""
-        self.accel = f" with {accel}"
+        self.accel = f" with {one_line(accel)}"
 
     def show(self, started: int, ready: int) -> None:
         """Show how far the boot is, if it has taken long enough."""

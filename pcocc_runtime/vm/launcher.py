@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
@@ -87,6 +87,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     filesystems = start_filesystems(group.mounts, directory)
     ours, theirs = socket.socketpair()
     plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno(), kvm_fd)
+    Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
+    os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
@@ -158,6 +160,8 @@ def describe_vm(
         emulator_cores=group.emulator_cores,
         grace=node.shutdown_grace if group.persistent else 0,
         agent=plan.agent_path,
+        console=plan.console_log,
+        console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
     )
 

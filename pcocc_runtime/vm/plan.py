@@ -59,7 +59,7 @@ def plan_vm(
         qmp_fd=qmp_fd,
         qmp_path=str(directory / "qmp"),
         console_path=str(directory / "console"),
-        console_log=str(directory / "console.log"),
+        console_log=str(PurePath(node.scratch, f"{naming.vm_name(task.rank)}.console.log")),
         agent_path=str(directory / "agent"),
         nics=tuple(Nic(fd, one.mac, one.mtu) for fd, one in zip(task.tap_fds, interfaces, strict=True)),
         exports=tuple(Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),

@@ -109,7 +109,7 @@ def plan_once() -> None:
     assert isinstance(plan, Routed)
     routes.render_routes(plan)
     routes.render_forwarding(plan, {node.name: "192.0.2.1" for node in step.nodes})
-    dnsmasq.render_dnsmasq(plan, (), "/run/x.pid", "nobody")
+    dnsmasq.render_dnsmasq(plan, ())
     seconds = time.monotonic() - begin
     print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 

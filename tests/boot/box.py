@@ -191,7 +191,7 @@ class Box:
         """Return what of a job is still on the nodes."""
         found = [f"{one.node}: {one.words}" for one in self.processes(rf"guest=job{job}-|{job}\.dnsmasq|boot {job}$")]
         for node in NODES:
-            for path in (f"/run/pcocc/{job}", f"/run/pcocc/.state/{job}.json", f"/run/netns/pcocc-{job}", f"/var/lib/pcocc/scratch/{job}"):
+            for path in (f"/run/pcocc/{job}", f"/run/pcocc/.state/{job}.json", f"/run/netns/pcocc-{job}", f"/var/lib/pcocc/scratch/pcocc/{job}"):
                 found += [f"{node}: {path}"] if os.path.lexists(self.root(node, path)) else []
         return found
 

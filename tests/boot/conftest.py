@@ -127,6 +127,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
         if lines:
             report.sections.append((path.name, "\n".join(lines)))
     for node in NODES:
-        for path in _BOX.root(node, "/run/pcocc").glob("*/vm*/console.log"):
+        for path in _BOX.root(node, "/var/lib/pcocc/scratch/pcocc").glob("*/vm*.console.log"):
             text = path.read_text(errors="replace").replace("\r", "").splitlines()[-10:]
             report.sections.append((f"{node}: {'/'.join(path.parts[-3:])}", "\n".join(text)))

@@ -39,7 +39,7 @@ def test_the_vms_of_a_job_share_a_copy_of_its_own(box: Box, cached: str) -> None
     with make_cluster(box, "--pcocc-template=tiny:3", "-N1", "-wn1", f"--pcocc-image=shared:{cached}", env=ENVIRON) as cluster:
         used = layers_of(box, cluster.job)
         assert len(used) == 3 and used[0] == used[1] == used[2]
-        assert [f"/scratch/{cluster.job}/layers/data/" in path for path in used[0]] == [True]
+        assert [f"/scratch/pcocc/{cluster.job}/layers/data/" in path for path in used[0]] == [True]
     box.ensure_released(cluster.job, 20)
 
 

@@ -30,7 +30,7 @@ def test_another_user_reaches_no_socket_of_a_vm(cluster: Cluster, name: str) -> 
 
 
 def test_another_user_reaches_no_disk(cluster: Cluster) -> None:
-    path = f"/var/lib/pcocc/scratch/{cluster.job}"
+    path = f"/var/lib/pcocc/scratch/pcocc/{cluster.job}"
     assert "vm0.qcow2" in cluster.box.out(["ls", path], node="n1")
     for words in (["ls", path], ["cat", f"{path}/vm0.qcow2"]):
         ensure_denied(cluster.box.run(words, user="bob", node="n1"))

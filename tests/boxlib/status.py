@@ -26,7 +26,7 @@ def find_leftovers(name: str) -> list[str]:
     found += [f"namespace {path.rpartition('/')[2]}" for path in _entries(root, "/run/netns", "*")]
     found += [f"interface {one}" for one in _interfaces(name)]
     found += [f"nft {one}" for one in _tables(name)]
-    for directory in ("/run/pcocc", "/run/pcocc/.state", "/var/lib/pcocc/scratch", "/var/lib/misc"):
+    for directory in ("/run/pcocc", "/run/pcocc/.state", "/var/lib/pcocc/scratch/pcocc", "/var/lib/misc"):
         pattern = "*" if "pcocc" in directory else "*pcocc*"
         found += [f"file {path}" for path in _entries(root, directory, pattern) if path.rpartition("/")[2] not in _KEPT]
     return found

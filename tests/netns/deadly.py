@@ -143,14 +143,14 @@ def run(
 
 def see() -> set[str]:
     """Return what there is on this node of what a job can have."""
-    folders = naming.NETNS_DIR, naming.RUN_DIR, naming.STATE_DIR, Path("/var/lib/pcocc/scratch")
+    folders = naming.NETNS_DIR, naming.RUN_DIR, naming.STATE_DIR, Path("/var/lib/pcocc/scratch/pcocc")
     found = {f"{folder}/{name}" for folder in folders for name in os.listdir(folder)}
     found |= {f"device {line.split(':')[0].strip()}" for line in Path("/proc/net/dev").read_text().splitlines()[2:]}
     found |= set(subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout.splitlines())
-    mine = os.readlink("/proc/self/ns/mnt")
+    own = naming.dnsmasq_uid(12), naming.dnsmasq_uid(13)
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and os.readlink(entry / "ns/mnt") == mine and "dnsmasq" in (entry / "comm").read_text():
+            if entry.name.isdigit() and entry.stat().st_uid in own and process.find_process(int(entry.name)):
                 found.add(f"process {entry.name}: dnsmasq")
     return found
 
@@ -234,7 +234,7 @@ def main(mode: str) -> None:
     sys.dont_write_bytecode = True
     request = sys.stdin.read()
     os.makedirs(NETNS, exist_ok=True)
-    os.makedirs("/var/lib/pcocc/scratch", exist_ok=True)
+    os.makedirs("/var/lib/pcocc/scratch/pcocc", exist_ok=True)
     assert run("start", "")[0] == 0
     before = see()
     for last in itertools.count(1):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.node import NodeFacts, decode_node
+from pcocc_runtime.system import process
 from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +43,7 @@ class Node:
     """A node: a shell that holds the namespaces, and `run` to do something in them."""
 
     def __init__(self, directory: Path, name: str) -> None:
-        self.name = name
+        self.name, self.started = name, set[int]()
         self.confdir = directory / f"etc-{name}"
         self.confdir.mkdir(mode=0o755)
         for file, text in SETTINGS.items():
@@ -70,7 +74,11 @@ class Node:
 
     def helper(self, verb: str, text: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run root's node helper as the plugin would."""
-        return self.run(*HELPER, verb, text=text, check=check)
+        before = find_dnsmasq()
+        try:
+            return self.run(*HELPER, verb, text=text, check=check)
+        finally:
+            self.started |= find_dnsmasq() - before
 
     def facts(self, job: int) -> NodeFacts:
         """Return what the helper has left here for launchers and observers."""
@@ -86,12 +94,18 @@ class Node:
 
     def leftovers(self) -> str:
         """Return what of ours is on the node: empty when it is clean."""
-        script = "ls -A /run/netns; ls -A /run/pcocc; ls -A /run/pcocc/.state; ls -A /var/lib/pcocc/scratch; ip -br link | grep -v -e ^lo -e ^eth"
+        folders = ("/run/netns", "/run/pcocc", "/run/pcocc/.state", "/var/lib/pcocc/scratch/pcocc")
+        script = f"for one in {' '.join(folders)}; do ls -A $one; done; ip -br link | grep -v -e ^lo -e ^eth"
         found = self.run("bash", "-c", script, check=False).stdout.split("\n")
         tables = self.run("nft", "list", "tables").stdout.splitlines()
         found += [table for table in tables if "pcocc" in table and table != "table inet pcocc"]  # the guard stays
-        dnsmasq = [line for line in self.processes() if "dnsmasq" in line]
-        return "\n".join([line for line in found if line and line not in (".state", "accel.json")] + dnsmasq)
+        servers = [f"dnsmasq of {job}" for job, _pid in self.servers()]
+        return "\n".join([line for line in found if line and line not in (".state", "accel.json")] + servers)
+
+    def servers(self, job: int | None = None) -> list[tuple[int, int]]:
+        """Return job and process of each live dnsmasq that root's helpers have started here, of one job or of all."""
+        found = [(process.read_owner(pid) - naming.dnsmasq_uid(0), pid) for pid in find_dnsmasq() & self.started]
+        return sorted(one for one in found if one[0] >= 0 and job in (None, one[0]))
 
     def processes(self) -> list[str]:
         """Return the command lines of live processes that see this node's files."""
@@ -107,9 +121,20 @@ class Node:
 
     def close(self) -> None:
         """End the node and what runs in it."""
-        self.run("bash", "-c", 'for f in /run/pcocc/.state/*.pid; do kill -9 "$(cat "$f")"; done', check=False)
+        for _job, pid in self.servers():
+            os.kill(pid, signal.SIGKILL)
         self.holder.kill()
         self.holder.communicate()
+
+
+def find_dnsmasq() -> set[int]:
+    """Return the processes of this machine that are called dnsmasq; those of root's helpers have mounts of their own."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "comm").read_text() == "dnsmasq\n" and process.find_process(int(entry.name)):
+                found.add(int(entry.name))
+    return found
 
 
 def connect(one: Node, two: Node) -> None:
@@ -131,6 +156,12 @@ def request(
     counts = tuple((name, int(count)) for name, _colon, count in (word.partition(":") for word in sets.split(",")))
     assert parse_boot_step(lines) == BootStep(job, step, 65534, 65534, stepd, index, layout, counts)
     return "\n".join([*lines, ""])
+
+
+def request_of(uid: int, job: int, stepd: int, step: int = 0) -> str:
+    """Return a user's set-up request for two VMs on the node 192.0.2.1 alone."""
+    text = request(job, 0, stepd, step=step, sets="default:2", nodes=("192.0.2.1",))
+    return text.replace("uid 65534\ngid 65534", f"uid {uid}\ngid {uid}")
 
 
 def release(job: int, step: int = 0) -> str:

@@ -1,6 +1,8 @@
 """What `pcocc network` finds on real nodes, asked as the job's unprivileged user inside the job's namespace."""
 
 import importlib.util
+import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,7 +150,8 @@ def test_a_vm_that_answers_ssh_only_is_noted(job: Pair) -> None:
 
 def test_a_dead_dnsmasq_is_told(job: Pair) -> None:
     start_guests(job, 0, 1, 2, 3)
-    job[1].run("sh", "-c", "kill -9 $(cat /run/pcocc/.state/12.dnsmasq0.pid)")
+    ((_job, server),) = job[1].servers(12)
+    os.kill(server, signal.SIGKILL)
     assert check(job)[0] == [
         "default: the DNS server at 10.200.255.254 does not answer on 192.0.2.2",
         "no DHCP server listens on 192.0.2.2",

@@ -135,12 +135,19 @@ def test_a_job_that_cannot_be_released_is_told_of_and_holds_up_no_other(nodes: P
     assert "13" not in node.leftovers()
 
 
-def test_disks_left_by_a_reboot_are_deleted_at_slurmd_start(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+def test_disks_left_by_a_reboot_are_deleted_at_slurmd_start_and_nothing_of_others(
+    nodes: Pair, stepd: subprocess.Popen[bytes]
+) -> None:
+    """In the site's scratch others have directories too, some with the names of jobs: of a prolog's, or of what has no such name."""
     set_up(nodes, stepd)
-    nodes[0].run("sh", "-c", "mkdir -p /var/lib/pcocc/scratch/99 /var/lib/pcocc/scratch/mine; touch /var/lib/pcocc/scratch/99/vm0.qcow2")
+    others = ("98", "99/of-a-prolog", "12", "\N{SUPERSCRIPT TWO}", "mine")
+    own = "pcocc/99"
+    nodes[0].run("sh", "-ec", 'cd /var/lib/pcocc/scratch; for one; do mkdir -p "$one"; touch "$one/file"; done', "sh", *others, own)
     nodes[0].helper("start", "")
-    assert nodes[0].run("ls", "/var/lib/pcocc/scratch").stdout.split() == ["12", "mine"]
-    nodes[0].run("rmdir", "/var/lib/pcocc/scratch/mine")
+    assert nodes[0].run("ls", "/var/lib/pcocc/scratch/pcocc").stdout.split() == ["12"]
+    nodes[0].helper("release", release(12))
+    files = nodes[0].run("find", "/var/lib/pcocc/scratch", "-name", "file").stdout.split()
+    assert sorted(files) == sorted(f"/var/lib/pcocc/scratch/{one}/file" for one in others)
 
 
 def test_of_two_boot_steps_the_older_has_the_node(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
@@ -231,3 +238,40 @@ def test_a_set_for_an_account_is_judged_by_slurmctlds_word_never_without(nodes: 
     assert cut.returncode == 1 and "plugin" in cut.stdout
     admitted = node.helper("setup", text.replace("sets", "account physics\npartition vm\nqos \nsets"))
     assert admitted.stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
+
+
+@pytest.mark.parametrize("where", ["max-vms", "limit", "limit of an account", "resource set of an account"])
+def test_how_many_vms_and_whose_is_judged_by_root_too(nodes: Pair, stepd: subprocess.Popen[bytes], where: str) -> None:
+    """Who gets past slurmctld's filter, as a site's own filter may let him, is told here."""
+    node = nodes[0]
+    policy = {
+        "limit": "limits: [{users: [nobody], max-vms: 3}, {users: [root], max-vms: 1}]",
+        "limit of an account": "limits: [{accounts: [students], max-vms: 3}]",
+        "resource set of an account": "resource-sets: {default: {accounts: [physics]}}",
+    }
+    (node.confdir / "policy.yaml").write_text(policy.get(where, "") + "\n")
+    if where == "max-vms":
+        (node.confdir / "pcocc.yaml").write_text("accel: tcg\nmax-vms: 3\n")
+    text = request(12, 0, stepd.pid)
+    if "account" in where:
+        assert node.helper("setup", text, check=False).returncode == 5  # slurmctld is asked
+        text = text.replace("sets", "account students\npartition vm\nqos \nsets")
+    done = node.helper("setup", text, check=False)
+    said = "resource set 'default' is not for account 'students'" if "set" in where else "4 VMs are asked for, this job can have 3"
+    assert done.returncode == 1 and done.stdout.startswith(f"pcocc: error: {said}")
+    assert node.leftovers() == ""
+    allowed = text.replace("students", "physics") if "account" in where else request(12, 0, stepd.pid, sets="default:2", nodes=("192.0.2.1",))
+    assert node.helper("setup", allowed).returncode == 0
+
+
+def test_slurmds_start_reserves_ports_beside_those_of_the_site(nodes: Pair) -> None:
+    """Before, who asked for any port could be given one of these; and who was quick had all."""
+    node, setting = nodes[0], "/proc/sys/net/ipv4/ip_local_reserved_ports"
+    node.configure({"in": "{reverse-nat: {vm-port: 22, min-host-port: 60222, max-host-port: 60225}}"}, {"in": ["in"]})
+    node.run("sh", "-c", f"echo 8080,60224 >{setting}; echo 60222 60225 >/proc/sys/net/ipv4/ip_local_port_range")
+    take = "import socket; socket.create_server(('', 0)); print('got one')"
+    assert node.run("/usr/bin/python3", "-c", take).stdout == "got one\n"
+    for _time in range(2):
+        node.helper("start", "")
+        assert node.run("cat", setting).stdout == "8080,24832-25087,60222-60225\n"
+    assert "in use" in node.run("/usr/bin/python3", "-c", take, check=False).stderr

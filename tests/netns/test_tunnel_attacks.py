@@ -134,12 +134,16 @@ ATTACKS = {
     "from-container-behind-peer": from_container,
 }
 JOBS_TABLE, GUARD = "inet pcocc-12", "inet pcocc"
+RULE = "pref 24833 ipproto udp dport 24832-25087 blackhole"
 WALLS = {
     "from-login-host": [(ONE, JOBS_TABLE)],
     "from-login-host-with-known-ports": [(ONE, JOBS_TABLE)],
     "from-login-host-by-broadcast": [(ONE, JOBS_TABLE)],
     "from-node-of-another-job": [(ONE, JOBS_TABLE), (THREE, GUARD)],
     "from-own-node": [(ONE, JOBS_TABLE), (ONE, GUARD)],
+    "from-vm-of-another-job": [(TWO, RULE), (TWO, GUARD)],  # which keeps it from being given the node's address
+    "from-step-of-another-job": [(TWO, RULE), (TWO, GUARD)],
+    "from-container-behind-peer": [(TWO, RULE), (TWO, GUARD)],
 }
 
 
@@ -191,13 +195,16 @@ def test_a_tunnel_sends_from_the_address_its_peers_accept(site: Site) -> None:
 
 @contextmanager
 def without(walls: list[tuple[Node, str]]) -> Iterator[None]:
-    """Take tables of hosts away for a while."""
-    texts = [node.run("nft", "list", "table", *table.split()).stdout for node, table in walls]
-    for node, table in walls:
-        node.run("nft", "delete", "table", *table.split())
+    """Take tables of hosts, or a rule of their routing, away for a while."""
+    texts = [node.run("nft", "list", "table", *wall.split()).stdout if wall != RULE else "" for node, wall in walls]
+    for node, wall in walls:
+        node.run(*(("nft", "delete", "table") if wall != RULE else ("ip", "rule", "del")), *wall.split())
     try:
         yield
     finally:
-        for (node, _table), text in zip(walls, texts, strict=True):
+        for (node, wall), text in zip(walls, texts, strict=True):
+            if wall == RULE:
+                node.run("ip", "rule", "add", *wall.split())
+                continue
             (node.confdir / "again.nft").write_text(text)
             node.run("nft", "-f", "/etc/pcocc/again.nft")

@@ -95,7 +95,7 @@ def flat(pair: tuple[Node, Guest, Guest]) -> Iterator[tuple[Node, Guest, Guest]]
     plans = plan_networks(
         parse_boot_step(request(12, 0, 1).splitlines()), {"lan": EthernetNetwork("lan", layer="L2")}, {"default": ("lan",)}
     )
-    (node.confdir / "flat.nft").write_text(nft_inside.render_firewall(plans, None))
+    (node.confdir / "flat.nft").write_text(nft_inside.render_firewall(12, plans, None))
     with without(node, "bridge pcocc"), without(node, "inet pcocc"):
         node.in_job(12, "nft", "-f", "/etc/pcocc/flat.nft")
         yield pair

@@ -90,9 +90,9 @@ def test_a_vm_runs_from_a_copy_that_only_its_readers_get(start: StartVm, image: 
     assert copy.name.startswith(top.name) and copy.parents[2].stat().st_mode & 0o777 == 0o700
     assert any(path.endswith(f"/cache/private/data/{top.name[:2]}/{copy.name}") for path in opened(vm.process.pid))
     assert not layer_store.remove_unused(copy) and in_use.is_in_use(top)
-    overlay = f"{DATA}/scratch/7/vm0.qcow2"
+    overlay = f"{DATA}/scratch/pcocc/7/vm0.qcow2"
     read = ["nsenter", f"--target={vm.process.pid}", "--mount", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
-            "qemu-img", "convert", "-U", "-O", "raw", overlay, f"{DATA}/scratch/7/raw"]  # fmt: skip
+            "qemu-img", "convert", "-U", "-O", "raw", overlay, f"{DATA}/scratch/pcocc/7/raw"]  # fmt: skip
     subprocess.run(read, check=True)  # as a full save does
     vm.process.kill()
     vm.wait()

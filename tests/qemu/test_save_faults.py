@@ -155,7 +155,7 @@ class Saver:
 
 def test_a_merge_without_room_is_done_when_there_is_some(start: StartVm, home: Home) -> None:
     vm = start(home.shell(), scratch_size="40m").boot()
-    scratch = Path(f"{DATA}/scratch/7")
+    scratch = Path(f"{DATA}/scratch/pcocc/7")
     saver = Saver(vm)
     saver.put_layer(vm, scratch)
     vm.run("dd if=/dev/urandom of=/dev/vda bs=1M count=24; sync; dd if=/dev/vda bs=1M count=24 | md5sum >/sum", 60)
@@ -170,7 +170,7 @@ def test_a_merge_without_room_is_done_when_there_is_some(start: StartVm, home: H
 
 def test_a_full_scratch_is_not_taken_for_the_repository(start: StartVm, home: Home) -> None:
     vm = start(home.shell(persistent=(make_drive(home),)), scratch_size="40m").boot()
-    scratch = f"{DATA}/scratch/7"
+    scratch = f"{DATA}/scratch/pcocc/7"
     inside(vm.process.pid, "sh", "-c", f"dd if=/dev/zero of={scratch}/fill bs=64k 2>&1 || true")
     for words in ((), ("--drive=1", "-d", "kept")):
         said = save(vm, *words, status=1)

@@ -174,13 +174,13 @@ def test_what_was_stopped_by_a_full_scratch_goes_on_with_nothing_lost(start: Sta
     assert vm.console is not None
     vm.console.sendall(b"dd if=/dev/urandom of=/noise bs=1M count=16; md5sum </noise >/sum; dd if=/noise of=/dev/vda bs=1M; sync\n")
     wait_closely(lambda: any(event["event"] == "disk-error" for event in vm.events()), vm.said, 60)
-    subprocess.run(["nsenter", f"--target={vm.process.pid}", "--mount", "mount", "-o", "remount,size=64m", f"{DATA}/scratch/7"], check=True)
+    subprocess.run(["nsenter", f"--target={vm.process.pid}", "--mount", "mount", "-o", "remount,size=64m", f"{DATA}/scratch/pcocc/7"], check=True)
     with socket.socket(socket.AF_UNIX) as monitor:
         monitor.connect(str(vm.directory / "qmp"))
         monitor.sendall(b'{"execute": "qmp_capabilities"}{"execute": "cont"}')
         vm._read_to(PROMPT, 60)
     assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=16 2>/dev/null | md5sum | cmp - /sum && echo same").endswith("same\n")
-    with open(f"/proc/{vm.process.pid}/root{DATA}/scratch/7/vm0.qcow2", "rb") as overlay:
+    with open(f"/proc/{vm.process.pid}/root{DATA}/scratch/pcocc/7/vm0.qcow2", "rb") as overlay:
         vm.terminate()
         vm.wait()
         (tmp_path / "kept").write_bytes(overlay.read())
@@ -204,7 +204,7 @@ def test_uefi_has_variables_of_its_own(start: StartVm, tmp_path: Path) -> None:
     vm = start(Group("t", 1, firmware="uefi")).boot()
     assert vm.run("ls -d /sys/firmware/efi") == "/sys/firmware/efi\n"
     template = Path("/usr/share/OVMF/OVMF_VARS_4M.fd").read_bytes()
-    own = (tmp_path / "scratch/7/vm0.vars.fd").read_bytes()
+    own = (tmp_path / "scratch/pcocc/7/vm0.vars.fd").read_bytes()
     assert len(own) == len(template) and own != template
 
 

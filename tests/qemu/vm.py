@@ -39,7 +39,7 @@ mount --bind "$1" {SOURCE}
 mount --bind "$2" {DATA}
 mount --bind "$3" {GUEST}
 mount --bind "$4" /run/pcocc/packages
-[ -z "$SCRATCH" ] || mount -t tmpfs -o size=$SCRATCH,uid=1,gid=1 none {DATA}/scratch/$SLURM_JOB_ID
+[ -z "$SCRATCH" ] || mount -t tmpfs -o size=$SCRATCH,uid=1,gid=1 none {DATA}/scratch/pcocc/$SLURM_JOB_ID
 if [ -n "$CACHE" ]; then
   mkdir /run/pcocc/etc
   printf '%s\n' "$CACHE" >/run/pcocc/etc/pcocc.yaml
@@ -67,7 +67,7 @@ class Vm:
             kernel = "vmlinuz" if group.firmware == "uefi" else "vmlinux"  # UEFI starts PE files only
             group = replace(group, kernel=f"{GUEST}/{kernel}", initrd=f"{GUEST}/initrd", append=APPEND)
         data.chmod(0o755)
-        scratch = data / f"scratch/{job}"
+        scratch = data / f"scratch/pcocc/{job}"
         scratch.mkdir(parents=True, exist_ok=True)
         os.chown(scratch, 1, 1)
         site = Site(scratch=f"{DATA}/scratch", boot_timeout=600, shutdown_grace=grace, image_cache=cache)

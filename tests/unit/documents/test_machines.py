@@ -24,7 +24,10 @@ from pcocc_runtime.documents.vm_events import (
 from pcocc_runtime.documents.vm_state import VmState, decode_state, encode_state
 from pcocc_runtime.qemu.qmp import Unreadable, parse_message
 
-FACTS = VmFacts(12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", True, {"disk0": "/d"}, 2, 1, 20, "/a")
+FACTS = VmFacts(
+    12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", True, {"disk0": "/d"}, 2, 1, 20, "/a",
+    "/s/vm3.console.log", 1 << 20,
+)  # fmt: skip
 MEMBERS = Members(
     (("10.200.0.0/16", ((0, 1), (3, 3))),), ((0, 22, 60222),), ((2, "alice"), (2, "worker")), 4, (("n1", (0, 1)), ("n2", (2, 3))), 300
 )

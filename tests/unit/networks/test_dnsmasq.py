@@ -28,7 +28,7 @@ def render(
     )  # fmt: skip
     specs = {network.name: network for network in networks}
     plans = plan_networks(step, specs, dict(zip("ab", sets, strict=True)), ipv6)
-    return dnsmasq.render_dnsmasq(plans[0], plans[1:], "/run/x.pid", "nobody").splitlines()
+    return dnsmasq.render_dnsmasq(plans[0], plans[1:]).splitlines()
 
 
 def test_the_nodes_own_vms_have_leases() -> None:
@@ -52,8 +52,19 @@ def test_the_sites_settings_are_options() -> None:
     assert "dhcp-option=option:mtu,8950" in lines
 
 
-@pytest.mark.parametrize(("outbound", "passed_on"), [(True, True), (False, False)])
-def test_other_names_are_asked_outside_only_where_vms_may_go_there(outbound: bool, passed_on: bool) -> None:
+LISTS = [
+    (True, True),
+    (False, False),
+    ((IPv4Network("192.0.2.0/24"),), True),
+    ((IPv4Network("198.51.100.0/24"), IPv4Network("192.0.2.53/32")), True),
+    ((IPv4Network("198.51.100.0/24"),), False),
+]
+
+
+@pytest.mark.parametrize(("outbound", "passed_on"), LISTS)
+def test_other_names_are_asked_outside_only_where_vms_may_go_there(
+    outbound: bool | tuple[IPv4Network, ...], passed_on: bool
+) -> None:
     lines = render((replace(ONE, dns_server=IPv4Address("192.0.2.53"), allow_outbound=outbound),))
     assert ("server=192.0.2.53" in lines) is passed_on
     assert "local=/vcluster/" in lines and "domain-needed" in lines

@@ -113,7 +113,7 @@ def rules(text: str) -> int:
 
 def test_rules_do_not_grow_with_vms_or_peers() -> None:
     few, many = plan(SHUT), plan(SHUT, 64)
-    assert rules(nft_inside.render_firewall(few, None)) == rules(nft_inside.render_firewall(many, None))
+    assert rules(nft_inside.render_firewall(12, few, None)) == rules(nft_inside.render_firewall(12, many, None))
     one, thousand = (nft_outside.render_host(12, few, [f"192.0.{n >> 8}.{n & 255}" for n in range(count)], None) for count in (1, 1023))
     assert rules(one) == rules(thousand)
 
@@ -125,11 +125,11 @@ def test_a_link_local_address_derives_from_the_mac() -> None:
 def test_a_vm_has_its_own_address_of_ip6_and_the_gateway_answers_at_its() -> None:
     one = plan(SHUT, 1)[0]
     six = replace(one, gateway6="fd00::ffff", taps=(one.taps[0]._replace(address6="fd00::1"),))
-    text = nft_inside.render_firewall((six,), None)
+    text = nft_inside.render_firewall(12, (six,), None)
     assert '"tap0n0" . 52:54:00:00:00:00 . fd00::1' in text and '"tap0n0" . 0xfd000000000000000000000000000001' in text
     assert 'iifname "br0" ip6 daddr fd00::ffff meta l4proto { tcp, udp } th dport 53 accept' in text
 
 
 def test_destinations_that_overlap_are_one() -> None:
     spec = EthernetNetwork("some", allow_outbound=(IPv4Network("192.0.2.0/24"), IPv4Network("192.0.2.128/25")))
-    assert "ip daddr { 192.0.2.0/24 } accept" in nft_inside.render_firewall(plan(spec), Nat(0))
+    assert "ip daddr { 192.0.2.0/24 } accept" in nft_inside.render_firewall(12, plan(spec), Nat(0))

@@ -9,6 +9,7 @@ from pcocc_runtime.networks.settings import parse_networks
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.site import admission
 from pcocc_runtime.site.resource_sets import Access, ResourceSet
+from pcocc_runtime.site.rules import VmLimit
 from pcocc_runtime.system import accounts
 
 ALICE = Person(1000, "alice", frozenset({"users", "physics"}))
@@ -126,3 +127,35 @@ def test_a_job_has_no_more_networks_than_there_are_numbers_for() -> None:
     admission.ensure_compatible([ResourceSet("a", tuple(names[:40])), ResourceSet("b", tuple(names[30:64]))], many)
     with pytest.raises(RequestError, match="these VMs have 65 networks together, but a job can have 64 at most"):
         admission.ensure_compatible([ResourceSet("a", tuple(names[:40])), ResourceSet("b", tuple(names[30:]))], many)
+
+
+STUDENTS = VmLimit(4, Access(accounts=("students",)))
+DEBUG = VmLimit(8, Access(partitions=("debug",), users=("alice",)))
+PLACE = Charge("students", "main", "normal")
+
+
+@pytest.mark.parametrize(
+    ("limits", "vms", "place", "most"),
+    [
+        ([VmLimit(3)], 4, None, 3),
+        ([VmLimit(4)], 4, None, None),
+        ([STUDENTS, DEBUG], 5, PLACE, 4),
+        ([STUDENTS, DEBUG], 4, PLACE, None),
+        ([STUDENTS, DEBUG], 9, Charge("physics", "debug", "normal"), 8),
+        ([VmLimit(8, Access(partitions=("debug",), users=("bob",)))], 9, Charge("physics", "debug", "normal"), None),
+        ([STUDENTS, DEBUG], 9, Charge("physics", "main", "normal"), None),
+        ([VmLimit(1, Access(qos=("low",)))], 2, Charge("", "", "low"), 1),
+    ],
+)
+def test_how_many_vms_a_job_may_have(limits: list[VmLimit], vms: int, place: Charge | None, most: int | None) -> None:
+    if most is None:
+        admission.ensure_few(limits, vms, place, lambda: ALICE)
+        return
+    with pytest.raises(RequestError, match=f"{vms} VMs are asked for, this job can have {most}"):
+        admission.ensure_few(limits, vms, place, lambda: ALICE)
+
+
+def test_who_is_charged_is_asked_for_only_when_a_limit_depends_on_it() -> None:
+    assert not admission.needs_charge(admission.find_tight([STUDENTS, VmLimit(2)], 4))
+    assert admission.needs_charge(admission.find_tight([STUDENTS, VmLimit(2)], 5))
+    assert not admission.needs_charge(admission.find_tight([VmLimit(2, Access(users=("alice",)))], 5))

@@ -11,7 +11,7 @@ from pcocc_runtime.images import references
 from pcocc_runtime.networks.kinds import EthernetNetwork
 from pcocc_runtime.networks.settings import _TYPES
 from pcocc_runtime.settings.tree import parse_yaml
-from pcocc_runtime.site import policy
+from pcocc_runtime.site import rules
 from pcocc_runtime.site.check import load_everything
 from pcocc_runtime.site.resource_sets import ACCESS_KEYS
 from pcocc_runtime.site.settings import PCOCC, ImageCache, SiteSettings
@@ -60,7 +60,7 @@ def test_the_commented_image_cache_says_its_defaults(tmp_path: Path) -> None:
 NAMES = {
     "pcocc": [one.name for one in PCOCC] + limit_keys(),
     "repos": [one.name for one in (*references._REPOS, *references._REPO)],
-    "policy": [one.name for one in (*policy._POLICY, *policy._LIMIT)],
+    "policy": [one.name for one in (*rules.POLICY, *rules.LIMIT)],
     "templates": [*SETTINGS],
 }
 

@@ -255,3 +255,29 @@ def test_a_directory_that_guests_have_not_mounted_is_told_once(boot: Boot, capfd
 
 
 MISSING = [("data", "9p", False), ("fast", "virtiofs", True)]
+
+
+EVIL = "\x1b]0;title\x07\x1b[2J\x1b[31m\x9b5nroot\u202e\x08\r# \x7f\0"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Silent(5, [EVIL, "a line"], "vm0", "n1"),
+        DiskError(EVIL, EVIL, "vm0", "n1"),
+        Ended(EVIL, EVIL, False, "vm0", "n1"),
+        Started("tcg", EVIL, True, "vm0", "n1"),
+        f"from QEMU: {EVIL}".replace("\0", ""),
+        f"@pcocc {EVIL}".replace("\0", ""),
+        f"srun: error: {EVIL}".replace("\0", ""),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_a_guest_or_its_qemu_says_cannot_write_to_a_terminal(
+    boot: Boot, capfd: pytest.CaptureFixture[str], event: object
+) -> None:
+    """But for letters: no escape sequence of ECMA-48, in 7 bits or 8, no carriage return, no change of direction."""
+    boot.watch.progress.begin -= 60
+    boot.run(event, status=1)
+    said = capfd.readouterr().err
+    assert said and not [char for char in said if not char.isprintable() and char != "\n"]
