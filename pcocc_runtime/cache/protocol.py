@@ -69,10 +69,24 @@ def receive_states(sock: socket.socket) -> Any:
         held = fds[0] if fds else held
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
-            answer = json.loads(line)
+            answer = _parse_answer(line)
             yield {**answer, "fd": held}
             if answer["state"] not in ("waiting", "copying"):
                 return
+        if len(pending) > _MAX_LINE:
+            raise NodeError("the image cache sends a line without an end")
+
+
+def _parse_answer(line: bytes) -> dict[str, Any]:
+    """Return an answer of the service's: what it is not sure to say, is not believed."""
+    try:
+        tree = json.loads(line)
+        texts = [tree.get(key, "") for key in ("state", "message", "hint")]
+        if not all(isinstance(text, str) for text in texts) or type(tree.get("size", 0)) is not int:
+            raise ValueError
+    except (ValueError, AttributeError, RecursionError):
+        raise NodeError("what the image cache answers cannot be read") from None
+    return {"state": "failed", "message": "", "hint": None, "size": 0, **tree}
 
 
 def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool, int] | None:
