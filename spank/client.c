@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define BOOT_PATIENCE (MAX_PATIENCE / 2) /* seconds; a boot step makes the namespaces in its first one or two */
@@ -18,14 +19,44 @@ static bool is_set(const char *word)
 	return !strncmp(word, "vm", 2) && word[2] && strspn(word + 2, "vm0123456789[],-") == strlen(word + 2);
 }
 
+static void refuse_space(const char *set)
+{
+	complain("without a value it means all VMs, for sbatch vm0, and the next word is the command; a program of such a name is run by its path",
+		 "--pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm=%s", set);
+	exit(1);
+}
+
+/* Looks through the #SBATCH lines in front of a script's first command, of which sbatch only says that they are invalid. */
+static void check_script(const char *path)
+{
+	struct stat status;
+	FILE *file = stat(path, &status) || !S_ISREG(status.st_mode) ? NULL : fopen(path, "re");
+	char line[4096];
+
+	while (file && fgets(line, sizeof(line), file) && (line[0] == '#' || line[strspn(line, " \t\n")] == '\0')) {
+		const char *former = "";
+		if (strncmp(line, "#SBATCH", 7))
+			continue;
+		for (const char *word = strtok(line + 7, " \t\n"); word && *word != '#'; word = strtok(NULL, " \t\n")) {
+			bool is_option = strlen(former) >= strlen("--pcocc-v") && !strncmp("--" OPTION_VM, former, strlen(former));
+			if (is_option && is_set(word))
+				refuse_space(word);
+			former = word;
+		}
+	}
+	if (file)
+		fclose(file);
+}
+
 /* --pcocc-vm has a value or none: of `--pcocc-vm vm0 cmd` Slurm makes the command `vm0 cmd`, or the script vm0. */
 static void check_command(bool local)
 {
-	if (!typed.vm || *typed.vm || !typed.command || !is_set(typed.command) || (!local && access(typed.command, F_OK) == 0))
+	if (!typed.command)
 		return;
-	complain("without a value it means all VMs, and the next word is the command; a program of such a name is run by its path",
-		 "--pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm=%s", typed.command);
-	exit(1);
+	if (typed.vm && !*typed.vm && is_set(typed.command) && (local || access(typed.command, F_OK)))
+		refuse_space(typed.command);
+	if (!strcmp(program_invocation_short_name, "sbatch"))
+		check_script(typed.command);
 }
 
 /* Tells whether this is an salloc that leaves the job to others, with the option or a beginning of it that salloc knows. */

@@ -2,6 +2,7 @@
 #include "pcocc.h"
 
 #define EXPORT __attribute__((visibility("default")))
+#define HOOK(name) EXPORT int name(spank_t sp, __attribute__((unused)) int ac, __attribute__((unused)) char **av)
 
 EXPORT const char plugin_name[] = "pcocc";
 EXPORT const char plugin_type[] = "spank";
@@ -9,10 +10,8 @@ EXPORT const unsigned int plugin_version = SLURM_VERSION_NUMBER;
 EXPORT const unsigned int spank_plugin_version = 1;
 EXPORT const char pcocc_version[] = PCOCC_VERSION; /* for pcocc node check */
 
-EXPORT int slurm_spank_init(spank_t sp, int ac, char **av)
+HOOK(slurm_spank_init)
 {
-	(void)ac;
-	(void)av;
 	switch (spank_context()) {
 	case S_CTX_LOCAL:
 	case S_CTX_ALLOCATOR:
@@ -28,10 +27,8 @@ EXPORT int slurm_spank_init(spank_t sp, int ac, char **av)
 	}
 }
 
-EXPORT int slurm_spank_init_post_opt(spank_t sp, int ac, char **av)
+HOOK(slurm_spank_init_post_opt)
 {
-	(void)ac;
-	(void)av;
 	switch (spank_context()) {
 	case S_CTX_LOCAL:
 	case S_CTX_ALLOCATOR:
@@ -43,30 +40,22 @@ EXPORT int slurm_spank_init_post_opt(spank_t sp, int ac, char **av)
 	}
 }
 
-EXPORT int slurm_spank_local_user_init(spank_t sp, int ac, char **av)
+HOOK(slurm_spank_local_user_init)
 {
-	(void)ac;
-	(void)av;
 	return client_local_user(sp);
 }
 
-EXPORT int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
+HOOK(slurm_spank_task_init_privileged)
 {
-	(void)ac;
-	(void)av;
 	return spank_remote(sp) == 1 ? stepd_task_privileged(sp) : 0;
 }
 
-EXPORT int slurm_spank_task_init(spank_t sp, int ac, char **av)
+HOOK(slurm_spank_task_init)
 {
-	(void)ac;
-	(void)av;
 	return spank_remote(sp) == 1 ? stepd_task(sp) : 0;
 }
 
-EXPORT int slurm_spank_exit(spank_t sp, int ac, char **av)
+HOOK(slurm_spank_exit)
 {
-	(void)ac;
-	(void)av;
 	return spank_context() == S_CTX_REMOTE ? stepd_exit(sp) : 0;
 }

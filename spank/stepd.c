@@ -229,7 +229,7 @@ static int boot_task_privileged(spank_t sp)
 		snprintf(probe, sizeof(probe), "%d", sock);
 		spank_setenv(sp, ENV_TAP_FDS, fds.data, 1);
 		spank_setenv(sp, ENV_PROBE_FD, probe, 1);
-		snprintf(kvm, sizeof(kvm), "%d", find_line(setup.output, "kvm", &length) ? open(KVM_DEVICE, O_RDWR) : -1);
+		snprintf(kvm, sizeof(kvm), "%d", find_line(setup.output, "kvm", &length) ? open("/dev/kvm", O_RDWR) : -1);
 		spank_setenv(sp, ENV_KVM_FD, kvm, 1); /* whoever may run VMs here gets it, and for them */
 	}
 	free(fds.data);

@@ -18,9 +18,8 @@ from pcocc_runtime import naming
 from pcocc_runtime.cache import layer_store, protocol
 from pcocc_runtime.check import seen
 from pcocc_runtime.check.judge_node import FORBIDDING
-from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.image_cache import ImageCache
-from pcocc_runtime.documents.verdict import MAX_VERDICT, VERDICT_FILE, decode_verdict
+from pcocc_runtime.documents.verdict import KVM_DEVICE, MAX_VERDICT, VERDICT_FILE, decode_verdict
 from pcocc_runtime.errors import ConfigError, NodeError, one_line
 from pcocc_runtime.qemu.version import parse_version
 from pcocc_runtime.site.check import load_everything
@@ -92,7 +91,7 @@ def read_accelerator(setting: str, qemu: str) -> seen.Accelerator:
     except NodeError:
         version = None
     kept = decode_verdict(regular.read_start(naming.STATE_DIR / VERDICT_FILE, MAX_VERDICT))
-    return seen.Accelerator(setting, read_device(wire.KVM_DEVICE), version, kept, int(time.time()))
+    return seen.Accelerator(setting, read_device(KVM_DEVICE), version, kept, int(time.time()))
 
 
 def read_user_namespaces() -> seen.UserNamespaces:

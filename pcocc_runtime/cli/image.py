@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pcocc_runtime import errors, terminal
@@ -33,6 +34,7 @@ from pcocc_runtime.images.repositories import load_own_repos
 from pcocc_runtime.site.settings import read_image_cache
 from pcocc_runtime.tables import count
 
+_KINDS = ("vm", "ctr", "cont")  # what pcocc 0.6 called images for VMs, and for containers
 _IMAGE = "[REPO:]NAME[@REV]; default: the first REPO that has it, the highest REV"
 
 
@@ -84,7 +86,7 @@ def _add_readers(add: _Add) -> None:
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "SOURCE is a file, '-' (stdin), a URL, or a containerDisk: an OCI image with one disk in /disk, as oci:DIR[:TAG] "
+        "SOURCE is a file, '-' (stdin), a URL, or an OCI image with one disk in /disk (a containerDisk), as oci:DIR[:TAG], oci-archive:FILE[:TAG] "
         "or docker://HOST/NAME:TAG (with skopeo). The format is detected from the content unless --format is given."
     )
     parser.add_argument("source", metavar="SOURCE")
@@ -95,7 +97,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compress", action="store_true", help="store it compressed: smaller, and slower to run from")
     parser.add_argument("--update", action="store_true", help="add a revision if there is an image of this name")
     parser.add_argument("--json", action="store_true", help="print what was stored as JSON")
-    parser.set_defaults(run=_import)
+    parser.set_defaults(run=_import, explain=_name_old_form)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -244,12 +246,22 @@ def _import(arguments: argparse.Namespace) -> int:
         arguments.format, checksums.parse_checksum(arguments.checksum) if arguments.checksum else None,
         errors.one_line(arguments.description), arguments.compress, arguments.update,
     )  # fmt: skip
+    notes: list[str] = []
     with _interruptible(), terminal.Meter() as meter:
-        one = importing.import_image(arguments.source, target, load_own_repos(), wish, meter.begin)
+        one = importing.import_image(arguments.source, target, load_own_repos(), wish, meter.begin, notes.append)
+    say_notes(notes)
     if arguments.json:
         sys.stdout.write(render_images_json([(one.repo, one.revision)], {_key(one): _disk(one)}))
         return 0
     return _stored(one)
+
+
+def _name_old_form(arguments: argparse.Namespace, more: Sequence[str]) -> str | None:
+    """Return what to write instead of the form of pcocc 0.6, which had the kind of image before the source."""
+    if arguments.source not in _KINDS or len(more) != 1:
+        return None
+    form = ["-t", arguments.format] if arguments.format else []
+    return f"pcocc 0.6 wanted the kind of image, now it is: {shlex.join(['pcocc', 'image', 'import', *form, arguments.dest, *more])}"
 
 
 def _stored(one: Found) -> int:

@@ -45,7 +45,7 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # which libexec/pcocc.in sets for the start
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        arguments = _parser().parse_args(argv)
+        arguments = _parse(argv)
         run: Command = arguments.run
         return run(arguments)
     except errors.PcoccError as error:
@@ -56,6 +56,17 @@ def _run(argv: Sequence[str] | None) -> int:
         return terminal.finish_output() or complain([errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")])
     except Exception as error:  # the outermost layer
         return complain([terminal.confess(error)])
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments; a verb may have its own hint for words that are too many (`explain`)."""
+    parser = _parser()
+    arguments, more = parser.parse_known_args(argv)
+    if more:
+        hint = arguments.explain(arguments, more) if "explain" in arguments else None
+        terminal.say(f"pcocc: error: unrecognized arguments: {' '.join(more)}\nhint: {hint or f'{parser.prog} --help'}\n")
+        raise SystemExit(errors.EXIT_USAGE)
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

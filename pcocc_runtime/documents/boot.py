@@ -6,9 +6,10 @@ import base64
 import json
 import zlib
 
+from pcocc_runtime import __version__
 from pcocc_runtime.documents.record import Record, parse_record
 from pcocc_runtime.documents.wire import ENV_BOOT
-from pcocc_runtime.errors import RequestError
+from pcocc_runtime.errors import NodeError, RequestError
 
 
 class Keys(Record):
@@ -20,18 +21,29 @@ class Keys(Record):
     host_public: str
 
 
-def encode_boot(cluster: str, keys: Keys) -> str:
+def encode_boot(cluster: str, keys: Keys, version: str = __version__) -> str:
     """Return one word for the environment of the boot step; `cluster` is the encoded cluster document."""
-    return base64.b64encode(zlib.compress(json.dumps({"cluster": cluster, "keys": keys._asdict()}).encode())).decode()
+    return base64.b64encode(zlib.compress(json.dumps({"version": version, "cluster": cluster, "keys": keys._asdict()}).encode())).decode()
 
 
 def decode_boot(text: str) -> tuple[str, Keys]:
-    """Return the encoded cluster document and the keys."""
+    """Return the encoded cluster document and the keys; NodeError where they come from a newer pcocc than this node has."""
     try:
         tree = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
+        _ensure_not_older(str(tree.get("version", __version__)))
         return str(tree["cluster"]), parse_record(Keys, tree["keys"])
-    except (ValueError, KeyError, TypeError, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise RequestError(
             f"the variable {ENV_BOOT} of the boot step is damaged ({error})",
             hint="do not start boot steps by hand: use srun --pcocc-vm",
         ) from None
+
+
+def _ensure_not_older(version: str) -> None:
+    """Raise NodeError when this node's pcocc is older than that of who boots the VMs: it cannot know what is asked of it."""
+    theirs, ours = (tuple(int(number) for number in one.split(".")) for one in (version, __version__))
+    if ours < theirs:
+        raise NodeError(
+            f"this node has pcocc {__version__}, which is older than the {version} that boots these VMs",
+            hint="ask the admins to install the same version there; 'pcocc node check --all' names such nodes",
+        )

@@ -22,6 +22,7 @@ class Person:
 
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_RANKS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]{1,6})*")
 
 
@@ -80,11 +81,11 @@ def parse_ranks(text: str) -> tuple[int, ...]:
     """Parse `0-3,7` into ranks."""
     ranks: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        last = last or first
-        if not (first.isdigit() and last.isdigit() and int(first) <= int(last) <= naming.MAX_RANK):
-            raise NodeError(f"the plugin's request has invalid task ids {text!r}")
-        ranks.extend(range(int(first), int(last) + 1))
+        found = _RANKS.fullmatch(part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not first <= last <= naming.MAX_RANK:
+            raise NodeError(f"the plugin's request has invalid task ids {text[:200]!r}")
+        ranks.extend(range(first, last + 1))
     return tuple(ranks)
 
 

@@ -23,6 +23,6 @@ def parse_fields(lines: Iterable[str]) -> dict[str, list[str]]:
 def parse_number(fields: dict[str, list[str]], key: str, highest: int = 0xFFFFFFFF) -> int:
     """Return one whole number of the request."""
     values = fields.get(key, [])
-    if len(values) != 1 or not values[0].isascii() or not values[0].isdigit() or int(values[0]) > highest:
+    if len(values) != 1 or not (values[0].isascii() and values[0].isdigit() and len(values[0]) < 20) or int(values[0]) > highest:
         raise NodeError(f"the plugin's request has no valid {key!r}", hint="install the same version of plugin and runtime")
     return int(values[0])

@@ -72,7 +72,7 @@ def _number(value: Any) -> int:
 
 def _prefix(value: Any) -> str:
     parts = _text(value).partition("/")[0].split(".")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and int(part) < 256 for part in parts):
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 4 and int(part) < 256 for part in parts):
         raise ValueError(f"{value[:40]!r} is not an IPv4 prefix")
     return _text(value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+KVM_DEVICE = "/dev/kvm"
 VERDICT_FILE = "accel.json"  # in root's own directory on the node
 MAX_VERDICT = 64 * 1024  # bytes
 

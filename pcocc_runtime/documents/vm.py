@@ -14,7 +14,8 @@ class VmFacts(Record):
     namespace (None: nothing there can be reached), and the lock of system/watch.py. `address` is empty where the VM has none.
     `timeout` is how many seconds the guest has to answer, `grace` how many to power off, 0 when nobody asks it to. `disks` are
     their files by QEMU's names of them. `cpus` are those to be bound, 0 for none. `console` is the file that QEMU writes to what
-    the guest says on its serial console, of which `console_size` bytes are kept.
+    the guest says on its serial console, of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount,
+    with their types.
     """
 
     job: int
@@ -38,6 +39,7 @@ class VmFacts(Record):
     agent: str
     console: str
     console_size: int
+    mounts: dict[str, str] = {}
 
 
 def encode_vm(facts: VmFacts) -> str:

@@ -39,6 +39,16 @@ class Silent(Record):
     node: str
 
 
+class Unmounted(Record):
+    """The guest has not mounted an exported directory; `known` tells whether its kernel has that type of file system."""
+
+    tag: str
+    type: str
+    known: bool
+    vm: str
+    node: str
+
+
 class DiskError(Record):
     """The VM is stopped, because of a disk."""
 
@@ -69,12 +79,13 @@ _KINDS: dict[str, Any] = {
     "started": Started,
     "ready": Ready,
     "silent": Silent,
+    "unmounted": Unmounted,
     "disk-error": DiskError,
     "still-on": StillOn,
     "ended": Ended,
 }
 if TYPE_CHECKING:
-    Event = Started | Ready | Silent | DiskError | StillOn | Ended
+    Event = Started | Ready | Silent | Unmounted | DiskError | StillOn | Ended
 
 
 def encode_event(event: Event) -> str:

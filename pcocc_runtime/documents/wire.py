@@ -1,7 +1,7 @@
 """What the plugin in C, the filter in Lua and the runtime in Python call by the same name: each row is such a name.
 
-The build renders the rows for the other two languages (spank/render_wire.py): into wire.h, and into the filter where it says
-@ROW@. Imports nothing: VM steps wait for it. More rows are in documents/wire_steps.py.
+The build renders them into wire.h and the filter (spank/render_wire.py). Imports nothing: every VM step waits for it. More
+rows are in documents/wire_steps.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ ENV_TASK_MEMORY = "PCOCC_TASK_MEMORY"  # MiB, 0 for no limit
 ENV_TAP_FDS = "PCOCC_TAP_FDS"  # descriptors: 5,6
 ENV_PROBE_FD = "PCOCC_PROBE_FD"  # a socket in the job's namespace
 ENV_KVM_FD = "PCOCC_KVM_FD"  # /dev/kvm, opened by root for who may not; negative where it is not to be used
-KVM_DEVICE = "/dev/kvm"
 
 BOOT_STEP = "pcocc-vms"  # the boot step's name in Slurm
 EXIT_DUPLICATE = 75  # of its task where the job has another boot step
@@ -62,15 +61,3 @@ HELPER_START = "start"
 HELPER_DUPLICATE = 3  # an older boot step of the job lives
 HELPER_CONFLICT = 4  # a younger one is in the way
 HELPER_CHARGE = 5  # slurmctld must say what the job is charged to and runs in
-
-# the starter of a boot step (vm/starter.py) and the srun that waits for it
-STATUS_FD = 3  # takes one of the words below and a line end
-PARENT_FD = 4  # ends when that srun does
-BOOT_READY = "ready"
-BOOT_JOINED = "joined"
-BOOT_FAILED = "failed"
-
-# what the check of a request returns (submit/main.py)
-CHECK_BROKEN = 0
-CHECK_PASSED = 1
-CHECK_REFUSED = 2

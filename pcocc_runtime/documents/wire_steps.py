@@ -19,3 +19,15 @@ ENV_BATCH_ENVIRON = "SLURM_PCOCC_BATCH_ENVIRON"  # JSON, for the step that runs 
 # from the plugin to the attach client of a task
 ENV_FIRST_WORD = "SLURM_PCOCC_WORD"  # of the task's command, in whose place the client runs (Slurm before 23.11)
 ENV_BEFORE_FD = "SLURM_PCOCC_BEFORE"  # a descriptor: the environment before prolog scripts, as in /proc/PID/environ
+
+# the starter of a boot step (vm/starter.py) and the srun that waits for it
+STATUS_FD = 3  # takes one of the words below and a line end
+PARENT_FD = 4  # ends when that srun does
+BOOT_READY = "ready"
+BOOT_JOINED = "joined"
+BOOT_FAILED = "failed"
+
+# what the check of a request returns (submit/main.py)
+CHECK_BROKEN = 0
+CHECK_PASSED = 1
+CHECK_REFUSED = 2

@@ -9,7 +9,7 @@ carry the token: /proc/PID/environ shows what a process was started with.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.reach import PORTFILE
@@ -152,3 +152,19 @@ def _kill_loop(tokens: Sequence[str], signal: str) -> str:
         f"for p in $(grep -ls {marks} /proc/[0-9]*/environ 2>/dev/null); do "
         f'_f=1; p=${{p#/proc/}}; kill -s {signal} "${{p%/environ}}" 2>/dev/null; done; :;'
     )
+
+
+def render_mount_look(mounts: Mapping[str, str]) -> str:
+    """Return the text that names each tag of `mounts` (with its type) that is not mounted, a line each: `TAG` or, unknown to the kernel, `TAG !`."""
+    words = " ".join(f"{tag}:{kind}" for tag, kind in mounts.items())
+    return (
+        "n='\n'; m=\"$n$(cut -d' ' -f1 /proc/mounts)$n\"; "
+        f'for t in {words}; do case "$m" in *"$n${{t%:*}}$n"*) ;; *) '
+        'if grep -qw "${t#*:}" /proc/filesystems; then echo "${t%:*}"; else echo "${t%:*} !"; fi ;; esac; done'
+    )
+
+
+def parse_mount_look(text: str, mounts: Mapping[str, str]) -> list[tuple[str, str, bool]]:
+    """Return tag, type and whether the guest's kernel knows that type for each line of such a look, whatever a guest may say."""
+    lines = [line.partition(" ") for line in text.splitlines()]
+    return [(tag, mounts[tag], rest != "!") for tag, _space, rest in lines if tag in mounts]

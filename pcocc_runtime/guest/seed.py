@@ -125,12 +125,19 @@ def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:
     return [*lines, "disable_root: false"]
 
 
+def plan_guest_mounts(mounts: Iterable[Mount]) -> dict[str, str]:
+    """Return the tags that a guest with cloud-init mounts, with their types."""
+    return {mount.tag: mount.type for mount in mounts if not _DISK_NAMES.fullmatch(mount.tag)}
+
+
 def _render_mounts(mounts: Iterable[Mount]) -> list[str]:
     """Return fstab entries by tag; `[TAG]` in the user's own `mounts`, which follow, takes one back."""
+    mounts = tuple(mounts)
+    mounted = plan_guest_mounts(mounts)
     lines = [
         f'- [{_word(mount.tag)}, {_word(f"{MOUNT_DIR}/{mount.tag}")}, {mount.type}, "{_MOUNT_OPTIONS[mount.type]}{_access(mount)},nofail", "0", "0"]'
         for mount in mounts
-        if not _DISK_NAMES.fullmatch(mount.tag)
+        if mount.tag in mounted
     ]
     return ["mounts:", *lines] if lines else []
 

@@ -5,10 +5,12 @@ Layouts: QEMU docs/interop/qcow2.txt; VMware Virtual Disk Format 5.0; Microsoft 
 
 from __future__ import annotations
 
+import re
+import shlex
 import struct
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import qcow2
+from pcocc_runtime.images import magics, qcow2, vhdx
 
 HEAD_SIZE = qcow2.HEADER_SIZE
 TAIL_SIZE = 512
@@ -23,49 +25,40 @@ SUFFIXES = {
     "vhd": "vpc",
     "vpc": "vpc",
 }
-_PACKED = {
-    b"\x1f\x8b": "gzip",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-    b"PK\3\4": "zip",
-    b"7z\xbc\xaf": "7-zip",
-    b"\x04\x22\x4d\x18": "lz4",
-}
-_UNKNOWN = {
-    b"QED\0": "a QED image",
-    b"LUKS": "a LUKS container",
-    b"COWD": "a VMDK image of version 3",
-    b"# Disk DescriptorFile": "the descriptor of a VMDK image whose data are in other files",
-    b"\x7fELF": "a program",
-}
 DAMAGED_HINT = "compare its checksum with the one its maker publishes, and download it again"
 _VDI_MAGIC = b"\x7f\x10\xda\xbe"
+_VDI_DIFFERENCE = 4
 _VHD_DYNAMIC, _VHD_FIXED, _VHD_DIFFERENCING = 3, 2, 4
 
 
-def find_format(head: bytes, tail: bytes) -> str:
-    """Return the format of an image from its first and last bytes; RequestError when it is certainly none that we read."""
-    if head[:4] == b"QFI\xfb":
-        return "qcow2"
-    if head[:4] == b"KDMV":
-        return "vmdk"
-    if head[:8] == b"vhdxfile":
-        return "vhdx"
-    if head[64:68] == _VDI_MAGIC:
-        return "vdi"
-    for magic, packer in _PACKED.items():
-        if head.startswith(magic):
-            raise RequestError(
-                f"the file is compressed with {packer}", "unpack it first, or add '--format raw' if it is a raw disk"
-            )
-    for magic, what in _UNKNOWN.items():
-        if head.startswith(magic):
-            raise RequestError(f"the file is {what}", "convert it with qemu-img, or add '--format raw' if it is a raw disk")
-    if head[257:262] == b"ustar":
-        hint = "unpack it and import the disk inside, or add '--format raw' if it is a raw disk"
-        raise RequestError("the file is a tar archive, as an OVA is", hint)
+_MAGICS = ((0, qcow2.MAGIC, "qcow2"), (0, b"KDMV", "vmdk"), (0, b"vhdxfile", "vhdx"), (64, _VDI_MAGIC, "vdi"))
+
+
+def begins_like_disk(head: bytes) -> bool:
+    """Tell whether a file is a disk image by its first bytes; of a raw disk, or of a VHD, they say nothing."""
+    return any(head.startswith(magic, at) for at, magic, _form in _MAGICS)
+
+
+def find_format(head: bytes, tail: bytes, path: str | None) -> str:
+    """Return the format of an image from its first and last bytes; RequestError when it is certainly none that we read.
+
+    `path` is where the user has the file, if anywhere.
+    """
+    form = next((form for at, magic, form in _MAGICS if head.startswith(magic, at)), None)
+    if form:
+        return form
+    kind = magics.find_kind(head, tail)
+    if kind:
+        raw = "" if kind.is_packed else f"; add '--format raw' if it is a raw disk that only begins like {kind.what.partition(',')[0]}"
+        raise RequestError(f"the file is {kind.what}", f"{magics.cure_for(kind, path)}{raw}")
+    if path and re.search(r"-f[0-9]{3}\.vmdk\Z", path):  # VMware's name for it; its content is a part of the disk's
+        raise RequestError("the file is one extent of a VMDK image in several files, by its name", _extent_cure(path))
     return "vpc" if b"conectix" in (head[:8], tail[-512:-504]) else "raw"  # a dynamic VHD has its footer at both ends
+
+
+def _extent_cure(path: str) -> str:
+    whole = re.sub(r"(-[sf][0-9]{3})?(\.vmdk)?\Z", ".vmdk", path, count=1)
+    return f"convert its descriptor, the small file beside it: qemu-img convert -f vmdk -O qcow2 {shlex.quote(whole)} NEW.qcow2"
 
 
 def ensure_sound(form: str, head: bytes, tail: bytes, size: int, path: str) -> None:
@@ -100,22 +93,38 @@ def _check_vmdk(head: bytes, path: str) -> None:
         raise _broken(path, "vmdk", "it does not begin like one")
     _version, _flags, capacity, _grain, at, length = struct.unpack_from("<IIQQQQ", head, 4)
     if not capacity:
-        raise RequestError(f"image {path} is a VMDK image whose data are in other files", _ONE_FILE)
-    if not length:
-        return
+        raise RequestError(f"image {path} is a VMDK image whose data are in other files", _vmdk_cure(path))
     text = head[at * 512 : (at + min(length, 20)) * 512]
+    if not length or (text and not text.strip(b"\0")):  # a disk in one file has its descriptor inside (VMware, Hosted Sparse Extents)
+        raise RequestError(f"image {path} is one extent of a VMDK image in several files", _extent_cure(path))
     if not text or at * 512 >= len(head):
         raise _broken(path, "vmdk", "its descriptor is out of place")
     if b"parentfilenamehint" in text.lower():
-        raise RequestError(f"image {path} has a parent, another VMDK image: it is only a part of a disk", _ONE_FILE)
+        raise RequestError(f"image {path} has a parent, another VMDK image: it is only a part of a disk", _vmdk_cure(path))
 
 
-_ONE_FILE = "export it as one file, for example with ovftool or qemu-img convert"
+def _vmdk_cure(path: str) -> str:
+    return f"make it one file, where the others are: qemu-img convert -f vmdk -O qcow2 {shlex.quote(path)} NEW.qcow2"
 
 
 def _check_vdi(head: bytes, path: str) -> None:
     if head[64:68] != _VDI_MAGIC:
         raise _broken(path, "vdi", "it does not begin like one")
+    (kind,) = struct.unpack_from("<I", head.ljust(456, b"\0"), 76)
+    link, parent = head[424:440], head[440:456]
+    if kind == _VDI_DIFFERENCE or any(link) or any(parent):
+        clone = f"make a disk of both, where the machine is: VBoxManage clonemedium disk {shlex.quote(path)} NEW.vdi"
+        raise RequestError(f"image {path} has a parent, another VDI image: it is only a part of a disk", clone)
+
+
+def ensure_no_parent(read: vhdx.Read, path: str) -> None:
+    """Raise RequestError when a VHDX image is the difference to another one; `read(at, length)` reads it."""
+    if vhdx.has_parent(read):
+        raise RequestError(f"image {path} has a parent, another VHDX image: it is only a part of a disk", _merge_cure(path, "vhdx"))
+
+
+def _merge_cure(path: str, suffix: str) -> str:
+    return f"make a disk of both, with Hyper-V where they are: Convert-VHD -Path {shlex.quote(path)} -DestinationPath NEW.{suffix}"
 
 
 def _check_vpc(tail: bytes, size: int, path: str) -> None:
@@ -124,7 +133,7 @@ def _check_vpc(tail: bytes, size: int, path: str) -> None:
     (current,) = struct.unpack_from(">Q", tail, 48)
     (kind,) = struct.unpack_from(">I", tail, 60)
     if kind == _VHD_DIFFERENCING:
-        raise RequestError(f"image {path} has a parent, another VHD image: it is only a part of a disk", _ONE_FILE)
+        raise RequestError(f"image {path} has a parent, another VHD image: it is only a part of a disk", _merge_cure(path, "vhd"))
     if kind not in (_VHD_FIXED, _VHD_DYNAMIC):
         raise _broken(path, "vpc", f"it is of an unknown type, {kind}")
     if kind == _VHD_FIXED and size < current + 512:

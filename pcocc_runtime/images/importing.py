@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import download, formats, oci, oci_files, qemu_img, references, repository, urls, writing
+from pcocc_runtime.images import containers, download, examining, folders, qemu_img, references, repository, urls, writing
+from pcocc_runtime.images.examining import Note
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
 from pcocc_runtime.images.writing import WorkDirectory
@@ -33,8 +33,10 @@ class ImportOptions:
         return self.checksum[0] if self.checksum else "sha256"
 
 
-def import_image(source: str, target: Reference, every: Sequence[Repo], wish: ImportOptions, progress: Progress) -> Found:
-    """Import an image and return what was stored."""
+def import_image(
+    source: str, target: Reference, every: Sequence[Repo], wish: ImportOptions, progress: Progress, note: Note
+) -> Found:
+    """Import an image and return what was stored; `note` is told what the user should know."""
     repo = references.choose_repo(every, target.repo)
     if not wish.update:
         writing.ensure_new(repo, target.name)
@@ -42,7 +44,7 @@ def import_image(source: str, target: Reference, every: Sequence[Repo], wish: Im
         writing.ensure_vms(repo, target.name)
     with writing.open_repo_work(repo) as work:
         path, label = _fetch(source, work, wish, progress)
-        form = _examine(path, wish.form, label)
+        path, form = examining.examine(path, wish.form, label, work.path, progress, note)
         image = qemu_img.source(path, form)
         _ensure_room(image, work, label, wish)
         layer = work.path / "layer"
@@ -66,14 +68,14 @@ def _fetch(source: str, work: WorkDirectory, wish: ImportOptions, progress: Prog
         url = urls.parse_url(source)
         label = url.shown
         got = download.fetch(url, target, progress(f"fetching {label}"), wish.algorithm)[1]
-    elif scheme in ("oci", "docker") and colon:
+    elif scheme in containers.SCHEMES and colon:
         if wish.checksum:
             raise RequestError(f"--checksum cannot be used for {source}, whose parts have checksums of their own", "leave it out")
-        _fetch_container(source, work, target, progress)
-        return target, source
+        return containers.fetch_disk(source, work.path, progress), source
     else:
         _ensure_path(source, scheme, rest)
         path = user_files.absolute_path(source)
+        folders.refuse_directory(str(path))
         user_files.read_start(str(path), 1, "image")
         with user_files.explaining(str(path), "image"):
             got = copy.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
@@ -91,25 +93,10 @@ def _ensure_path(source: str, scheme: str, rest: str) -> None:
     if rest.startswith("//") and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         raise RequestError(
             f"{urls.hide_secrets(source)} cannot be imported: {scheme}:// is not known",
-            "write http://, https://, docker:// or oci:DIR, the path of a file, or - for standard input",
+            "write http://, https://, docker://, oci:DIR or oci-archive:FILE, the path of a file, or - for standard input",
         )
     if re.fullmatch(r"/dev/stdin|/(dev|proc/self)/fd/[0-9]+", source) or user_files.is_stream(source):
         raise RequestError(f"image {source} is not a regular file", f"pipe it in: pcocc image import - NAME <{source}")
-
-
-def _examine(path: Path, form: str | None, label: str) -> str:
-    """Return the format of the image; RequestError when it is not complete or refers to other files."""
-    head, tail, size = user_files.read_ends(str(path), formats.HEAD_SIZE, formats.TAIL_SIZE, "image")
-    try:
-        found = form or formats.find_format(head, tail)
-    except RequestError as error:
-        raise RequestError(f"{label} cannot be imported: {error.message}", error.hint) from None
-    formats.ensure_sound(found, head, tail, size, label)
-    with user_files.explaining(str(path), "image"):
-        damage = qemu_img.find_damage(path, found, size) if found != "raw" else None
-    if damage:
-        raise RequestError(f"{label} is not a sound {found} image: {damage}", formats.DAMAGED_HINT)
-    return found
 
 
 def _ensure_room(image: str, work: WorkDirectory, label: str, wish: ImportOptions) -> None:
@@ -121,35 +108,3 @@ def _ensure_room(image: str, work: WorkDirectory, label: str, wish: ImportOption
             f"{label} needs {needed >> 20} MiB, and the file system of repository {work.repo.name!r} has room for {free >> 20}",
             "use another repository, or add --compress; 'fallocate --dig-holes FILE' takes the zeros out of a raw file",
         )
-
-
-def _fetch_container(source: str, work: WorkDirectory, target: Path, progress: Progress) -> None:
-    if source.startswith("docker:"):
-        if not re.fullmatch(r"docker://[^\s/-][^\s]*", source):
-            raise RequestError(f"{source!r} is not an image in a registry", "write docker://HOST/NAME:TAG")
-        directory, tag = work.path / "oci", None
-        progress(f"fetching {source}")(0, 0)
-        oci_files.fetch_with_skopeo(source, directory)
-    else:
-        directory, tag = _split_oci(source.removeprefix("oci:"))
-    _extract(directory, tag, target, source, progress)
-
-
-def _split_oci(text: str) -> tuple[Path, str | None]:
-    path, colon, tag = text.rpartition(":")
-    return (Path(text), None) if os.path.isdir(text) or not colon else (Path(path), tag)
-
-
-def _extract(directory: Path, tag: str | None, target: Path, source: str, progress: Progress) -> None:
-    machine, where = os.uname().machine, str(directory / "index.json")
-    blob = oci.choose_manifest(oci_files.read_document(directory, "index.json"), tag, machine, where)
-    depth = 0
-    while blob.is_index and depth < 4:
-        blob = oci.choose_manifest(oci_files.read_blob(directory, blob), None, machine, f"blob {blob.digest} of {directory}")
-        depth += 1
-    for layer in oci.parse_layers(oci_files.read_blob(directory, blob), f"manifest {blob.digest} of {directory}"):
-        if oci_files.extract_disk(directory, layer, target, progress(f"reading layer {layer.digest[:12]}")):
-            return
-    raise RequestError(
-        f"{source} has no file in /disk, so it is not a containerDisk", "KubeVirt's user guide explains how to make one"
-    )

@@ -1,12 +1,13 @@
-"""OCI image layouts, as far as a KubeVirt containerDisk needs them: which blobs are its layers, and where the disk is.
+"""OCI image layouts, as far as an image that holds a disk needs them: which manifest is meant, and where its disk is.
 
-Sources: opencontainers/image-spec (image-layout.md, image-index.md, manifest.md, layer.md) and KubeVirt's user guide:
-the disk is the one file in /disk, raw or qcow2.
+Sources: opencontainers/image-spec (image-layout.md, image-index.md, manifest.md, layer.md); KubeVirt's user guide: the disk of a
+containerDisk is the one file in /disk, raw or qcow2; ORAS: each layer of an artifact is a file, named by its annotation.
 """
 
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,63 +17,140 @@ from pcocc_runtime.errors import RequestError
 
 MAX_DOCUMENT = 4 << 20  # bytes: what registries accept as a manifest
 _MAX_TAG = 128  # distribution-spec, Pulling manifests
-_REF_NAME = "org.opencontainers.image.ref.name"
+_REF_NAME, _CONTAINERD_NAME = "org.opencontainers.image.ref.name", "io.containerd.image.name"
+_TITLE = "org.opencontainers.image.title"
+_ATTESTATION = "vnd.docker.reference.type"  # of what BuildKit adds to an index beside the images
+_SIGNATURE = re.compile(r"sha256-[0-9a-f]{64}(\.[a-z]+)?")  # a tag of cosign's, or of the referrers API
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+_MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.artifact.manifest.v1+json",
+)  # fmt: skip
+_IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A file in blobs/sha256: its digest, its length in bytes, and how its content is compressed: '', gzip or zstd."""
+    """A file in blobs/sha256: its digest, its length in bytes, its media type, and its name in an artifact."""
 
     digest: str
     size: int
-    packing: str = ""
-    is_index: bool = False
+    kind: str = ""
+    title: str = ""
+
+    @property
+    def packing(self) -> str:
+        """Return how its content is compressed, by its media type: '', gzip or zstd."""
+        return next((word for word in ("zstd", "gzip") if self.kind.endswith(word)), "")
 
 
-def choose_manifest(text: bytes, tag: str | None, machine: str, where: str) -> Blob:
-    """Return the blob that an index names for `tag` and this machine (uname -m): a manifest, or another index."""
-    entries = [one for one in _list(_parse(text, where), "manifests", where) if isinstance(one, dict)]
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The layers of an image, the top one first; those of an artifact need not be file systems."""
+
+    layers: tuple[Blob, ...]
+    is_artifact: bool
+
+
+def choose_manifests(text: bytes, tag: str | None, machine: str, where: str) -> tuple[Blob, ...]:
+    """Return the blobs that an index names for `tag` and this machine (uname -m), the one to take first: manifests, or indexes.
+
+    What is no image of a machine, such as an attestation, is passed over; what has an unknown platform comes last.
+    """
+    every = [one for one in _list(_parse(text, where), "manifests", where) if isinstance(one, dict)]
+    entries = [one for one in every if _may_be_image(one, tag)]
     if tag is not None:
-        entries = [one for one in entries if _get(one, "annotations").get(_REF_NAME) == tag]
+        entries = [one for one in entries if tag in _names(one)] or [
+            one for one in entries if any(name.endswith(f":{tag}") for name in _names(one))
+        ]
     fitting = [one for one in entries if _fits(_get(one, "platform"), machine)]
+    fitting = fitting or [one for one in entries if _get(one, "platform").get("architecture") == "unknown"]
     if not fitting:
         wanted = f"no image {tag!r}" if tag is not None and not entries else f"no image for {machine}" if entries else "no image"
-        raise RequestError(f"{where} has {wanted}")
-    if len(fitting) > 1 and tag is None:
-        tags = [str(_get(one, "annotations").get(_REF_NAME))[:_MAX_TAG] for one in fitting]
+        raise RequestError(f"{where} has {wanted}", _what_there_is(entries or every))
+    tags = list(dict.fromkeys(_names(one)[0][:_MAX_TAG] for one in fitting if _names(one)))
+    if len(tags) > 1 and tag is None:
         more = f" and {len(tags) - 10} more" if len(tags) > 10 else ""
         raise RequestError(
-            f"{where} has {len(fitting)} images", f"name one of them: oci:DIR:TAG with TAG one of {', '.join(tags[:10])}{more}"
+            f"{where} has {len(tags)} images", f"name one of them: oci:DIR:TAG with TAG one of {', '.join(tags[:10])}{more}"
         )
-    return _blob(fitting[0], where)
+    return tuple(_blob(one, where) for one in fitting)
 
 
-def parse_layers(text: bytes, where: str) -> tuple[Blob, ...]:
-    """Return the layers of a manifest, the top one first."""
-    layers = tuple(_blob(one, where) for one in _list(_parse(text, where), "layers", where))
+def _may_be_image(entry: Mapping[str, Any], tag: str | None) -> bool:
+    if _ATTESTATION in _get(entry, "annotations"):
+        return False
+    if tag is None and any(_SIGNATURE.fullmatch(name) for name in _names(entry)):
+        return False
+    return not entry.get("mediaType") or entry["mediaType"] in (*_INDEXES, *_MANIFESTS)
+
+
+def _names(entry: Mapping[str, Any]) -> list[str]:
+    notes = _get(entry, "annotations")
+    return [name for name in (notes.get(_REF_NAME), notes.get(_CONTAINERD_NAME)) if isinstance(name, str)]
+
+
+def _what_there_is(entries: list[dict[str, Any]]) -> str | None:
+    """Return the hint that says what an index has."""
+    tags = [name for one in entries for name in _names(one)[:1]]
+    platforms = [f"{_get(one, 'platform').get('os')}/{_get(one, 'platform').get('architecture')}" for one in entries if one.get("platform")]
+    known = list(dict.fromkeys(word[:_MAX_TAG] for word in (*tags, *platforms)))
+    return f"it has {', '.join(known[:10])}" if known else None
+
+
+def is_index(text: bytes, where: str) -> bool:
+    """Tell whether a document is an index: a descriptor need not say so."""
+    tree = _parse(text, where)
+    return tree.get("mediaType") in _INDEXES or ("manifests" in tree and "layers" not in tree)
+
+
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """Return what a manifest says."""
+    tree = _parse(text, where)
+    layers = tuple(_blob(one, where) for one in _list(tree, "layers" if "layers" in tree else "blobs", where))
     if not layers:
         raise RequestError(f"{where} has no layer")
-    return layers[::-1]
+    return Manifest(layers[::-1], _get(tree, "config").get("mediaType", _IMAGE_CONFIGS[0]) not in _IMAGE_CONFIGS)
 
 
-def is_disk(name: str) -> bool:
-    """Tell whether a member of a layer's tar archive is a file in /disk."""
-    return re.fullmatch(r"(?:\./|/)*disk/[^/]+", name) is not None
+class DiskFolder:
+    """What is in /disk when all layers lie upon each other; they are told the top one first (layer.md, Whiteouts)."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.is_closed = False  # nothing of lower layers is to be seen
+        self._hidden: set[str] = set()
+        self._told: set[str] = set()
+        self._closes = False
+
+    def take(self, name: str, is_directory: bool) -> str | None:
+        """Take an entry of this layer; return its name in /disk when it is there, and no directory, in the end."""
+        first, _, rest = posixpath.normpath(f"/{name}").lstrip("/").partition("/")
+        if (first == "disk" and not rest and not is_directory) or (first in (".wh.disk", _OPAQUE) and not rest) or (first, rest) == ("disk", _OPAQUE):
+            self._closes = True
+            return None
+        if first != "disk" or not rest or "/" in rest:
+            return None
+        self._told.add(rest.removeprefix(_WHITEOUT))
+        if rest.startswith(_WHITEOUT) or is_directory or rest in self._hidden or self.is_closed:
+            return None
+        if rest not in self.files:
+            self.files.append(rest)
+        return rest
+
+    def end_layer(self) -> None:
+        """Go on with the layer below: what this one has, or says to be deleted, hides what is there."""
+        self._hidden |= self._told
+        self.is_closed |= self._closes
 
 
-def is_whiteout(name: str) -> bool:
-    """Tell whether a member only says that something in lower layers is deleted (layer.md, Whiteouts)."""
-    return name.rpartition("/")[2].startswith(".wh.")
-
-
+_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def _fits(platform: Mapping[str, Any], machine: str) -> bool:
-    architecture = platform.get("architecture")
-    return architecture in (None, "unknown", _MACHINES.get(machine, machine)) and platform.get("os") in (None, "linux", "unknown")
+    return platform.get("architecture") in (None, _MACHINES.get(machine, machine)) and platform.get("os") in (None, "linux")
 
 
 def _parse(text: bytes, where: str) -> Mapping[str, Any]:
@@ -104,5 +182,5 @@ def _blob(tree: Any, where: str) -> Blob:
     match = _DIGEST.fullmatch(digest) if isinstance(digest, str) else None
     if not match or not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise RequestError(f"{where} is damaged: a descriptor has no sha256 digest or no size")
-    packing = "zstd" if kind.endswith("zstd") else "gzip" if kind.endswith("gzip") else ""
-    return Blob(match[1], size, packing, kind in _INDEXES)
+    title = _get(tree, "annotations").get(_TITLE)
+    return Blob(match[1], size, kind, title if isinstance(title, str) else "")

@@ -7,18 +7,19 @@ import gzip
 import hashlib
 import os
 import re
+import shlex
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import oci
-from pcocc_runtime.images.oci import Blob
+from pcocc_runtime.images import formats, oci
+from pcocc_runtime.images.oci import Blob, DiskFolder
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import copy, programs, regular
+from pcocc_runtime.system import copy, held, programs, regular, user_files
 
 _MAX_HEADERS = 1 << 20  # bytes of tar headers between two members: tarfile holds them in memory
 _MAX_DISK = 1 << 44  # bytes of a disk, 16 TiB: a hole in a sparse member takes no room in the archive, but we read all of it
@@ -32,7 +33,7 @@ def read_document(directory: Path, name: str) -> bytes:
             return stream.read(oci.MAX_DOCUMENT)
     except OSError as error:
         hint = "an OCI image layout is a directory with oci-layout, index.json and blobs/"
-        raise RequestError(f"{directory / name} cannot be read: {error.strerror}", hint) from None
+        raise RequestError(f"{held.show(str(directory / name))} cannot be read: {error.strerror}", hint) from None
 
 
 def read_blob(directory: Path, blob: Blob) -> bytes:
@@ -43,25 +44,42 @@ def read_blob(directory: Path, blob: Blob) -> bytes:
     return data
 
 
-def extract_disk(directory: Path, blob: Blob, target: Path, watch: Advance) -> bool:
-    """Write the disk in a layer to `target`; return False when the layer has none."""
+def is_file(directory: Path, blob: Blob, of_artifact: bool) -> bool:
+    """Tell whether a layer is a disk, or in an artifact any file, rather than a tar archive of a file system."""
+    with _Checked(directory, blob, _unwatched) as stream:
+        head = stream.read(512)
+    if formats.begins_like_disk(head):
+        return True
+    packed = _packing_of(head)
+    return of_artifact and head[257:262] != b"ustar" and not (packed and re.search(r"tar[+.][a-z]+\Z", blob.kind))
+
+
+def check_blob(directory: Path, blob: Blob, watch: Advance) -> Path:
+    """Return the path of a blob whose content is right."""
+    with _Checked(directory, blob, watch) as stream:
+        stream.read_rest()
+    if stream.digest != blob.digest:
+        raise _damaged(directory, blob)
+    return directory / "blobs/sha256" / blob.digest
+
+
+def extract_disk(directory: Path, blob: Blob, target: Path, folder: DiskFolder, watch: Advance) -> None:
+    """Tell `folder` what a layer has in /disk, and write the first file that is there in the end to `target`."""
+    place = held.show(str(directory))
     try:
         with _Checked(directory, blob, watch) as packed:
             with _unpacked(packed, blob, directory) as stream:
-                names = _extract(stream, target)
+                _extract(stream, target, folder)
                 while stream.read(1 << 20):
                     pass  # to the end, where gzip keeps a checksum of its own
             packed.read_rest()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RequestError(f"layer {blob.digest} of {directory} is damaged: {error}", "fetch the image again") from None
+        raise RequestError(f"layer {blob.digest} of {place} is damaged: {error}", "fetch the image again") from None
     except _UNREADABLE:
-        text = f"layer {blob.digest} of {directory} is damaged: a header in its tar archive makes no sense"
+        text = f"layer {blob.digest} of {place} is damaged: a header in its tar archive makes no sense"
         raise RequestError(text, "fetch the image again, or ask its maker to build it again") from None
     if packed.digest != blob.digest:
         raise _damaged(directory, blob)
-    if len(names) > 1:
-        raise RequestError(f"{directory} has more than one file in /disk: {', '.join(sorted(names)[:5])}")
-    return bool(names)
 
 
 class _Limited:
@@ -78,29 +96,98 @@ class _Limited:
         return data
 
 
-def _extract(stream: IO[bytes], target: Path) -> list[str]:
-    names: list[str] = []
+def _members(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield the members of a tar archive, none of which is kept in memory."""
     limited = _Limited(stream)
     with tarfile.open(fileobj=cast(IO[bytes], limited), mode="r|") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # else they pile up, in an archive of nothing but headers
             limited.end = archive.offset + _MAX_HEADERS  # beyond where the next member's headers begin
-            if not oci.is_disk(member.name) or member.isdir() or oci.is_whiteout(member.name):
-                continue
-            if not member.isreg():
-                raise RequestError(f"{member.name} in the image is not a regular file")
-            if member.size > _MAX_DISK:
-                raise RequestError(f"{member.name} in the image is {member.size >> 40} TiB large, more than pcocc accepts")
-            names.append(member.name)
-            content = archive.extractfile(member)
-            if len(names) == 1 and content:
-                copy.copy_stream(content.read, target, member.size, lambda done, total: None)
+            yield archive, member
+
+
+def _extract(stream: IO[bytes], target: Path, folder: DiskFolder) -> None:
+    for archive, member in _members(stream):
+        name = folder.take(member.name, member.isdir())
+        if name is None:
+            continue
+        if not member.isreg():
+            raise RequestError(f"disk/{name} in the image is not a regular file")
+        if member.size > _MAX_DISK:
+            raise RequestError(f"disk/{name} in the image is {member.size >> 40} TiB large, more than pcocc accepts")
+        content = archive.extractfile(member)
+        if folder.files[0] == name and content:
+            target.unlink(missing_ok=True)  # an archive may have a file twice: the last one counts
+            copy.copy_stream(content.read, target, member.size, _unwatched)
+    folder.end_layer()
+
+
+def unpack_archive(path: Path, directory: Path, watch: Advance) -> None:
+    """Unpack an OCI layout from a tar archive (skopeo's oci-archive, docker save), which gzip may have packed."""
+    names: list[str] = []
+    with user_files.explaining(str(path), "image"):
+        raw = regular.open_regular(path)
+    with raw:
+        is_packed = os.pread(raw.fileno(), 2, 0) == b"\x1f\x8b"
+        try:
+            for archive, member in _members(cast(IO[bytes], gzip.GzipFile(fileobj=raw) if is_packed else raw)):
+                name = os.path.normpath(f"/{member.name}")[1:]
+                watch(raw.tell(), os.fstat(raw.fileno()).st_size)
+                names += [name] if len(names) < _MOST_NAMES else []
+                content = archive.extractfile(member) if member.isreg() and _LAYOUT_FILE.fullmatch(name) else None
+                if content:
+                    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+                    (directory / name).unlink(missing_ok=True)
+                    copy.copy_stream(content.read, directory / name, member.size, _unwatched)
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, *_UNREADABLE) as error:
+            raise RequestError(f"{path} is no tar archive of an OCI image layout: {error}", "see: tar -tf FILE") from None
+    if not (directory / "index.json").exists():
+        what, cure = describe_archive(names, str(path))
+        raise RequestError(f"{path} is {what}, not one of an OCI image layout", cure)
+
+
+_LAYOUT_FILE = re.compile(r"oci-layout|index\.json|blobs/sha256/[0-9a-f]{64}")
+_MOST_NAMES = 1000  # of an archive, which tell what it is
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the first names in a tar archive, none when it cannot be read."""
+    names: list[str] = []
+    try:
+        with regular.open_regular(path) as stream:
+            for _archive, member in _members(cast(IO[bytes], stream)):
+                names.append(os.path.normpath(f"/{member.name}")[1:])
+                if len(names) == _MOST_NAMES:
+                    break
+    except (OSError, tarfile.TarError, EOFError, *_UNREADABLE):
+        pass
     return names
+
+
+def describe_archive(names: Sequence[str], path: str) -> tuple[str, str]:
+    """Return what a tar archive with these names is, and what to do with it."""
+    place, disks = shlex.quote(path), [name for name in names if PurePath(name).suffix[1:].lower() in formats.SUFFIXES]
+    if "index.json" in names and "oci-layout" in names:
+        return "a tar archive of an OCI image layout", f"import it as one: pcocc image import oci-archive:{place} NAME"
+    if "manifest.json" in names:
+        return "a tar archive of 'docker save'", f"make a layout of it: skopeo copy docker-archive:{place} oci:DIR:image, and import oci:DIR"
+    unpack = f"unpack it and import the disk inside: tar -xf {place}"
+    if any(name.lower().endswith(".ovf") for name in names):
+        return "an OVA, a tar archive of a machine", unpack + (f"; pcocc image import {shlex.quote(disks[0])} NAME" if disks else "")
+    return "a tar archive, as an OVA is", unpack + (f" {shlex.quote(disks[0])}" if disks else "")
+
+
+def _unwatched(_done: int, _total: int) -> None:
+    pass
+
+
+def _packing_of(head: bytes) -> str:
+    return next((name for magic, name in ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")) if head.startswith(magic)), "")
 
 
 def _damaged(directory: Path, blob: Blob) -> RequestError:
     reason = "its length or its checksum is wrong"
-    return RequestError(f"blob {blob.digest} of {directory} is damaged: {reason}", "fetch the image again")
+    return RequestError(f"blob {blob.digest} of {held.show(str(directory))} is damaged: {reason}", "fetch the image again")
 
 
 class _Checked:
@@ -111,7 +198,7 @@ class _Checked:
         try:
             self._stream = regular.open_regular(path)
         except OSError as error:
-            raise RequestError(f"{path} cannot be read: {error.strerror}", "fetch the image again") from None
+            raise RequestError(f"{held.show(str(path))} cannot be read: {error.strerror}", "fetch the image again") from None
         if os.fstat(self._stream.fileno()).st_size != blob.size:
             self._stream.close()
             raise _damaged(directory, blob)
@@ -129,6 +216,10 @@ class _Checked:
         """Read to the end, to have the sum of all."""
         while self.read(1 << 20):
             pass
+
+    def peek(self, size: int) -> bytes:
+        """Return the first bytes of the file."""
+        return os.pread(self._stream.fileno(), size, 0)
 
     def rewound(self) -> IO[bytes]:
         """Return the file, back at its beginning."""
@@ -148,10 +239,11 @@ class _Checked:
 
 @contextmanager
 def _unpacked(packed: _Checked, blob: Blob, directory: Path) -> Iterator[Any]:
-    if blob.packing == "gzip":
+    packing = _packing_of(packed.peek(4)) or blob.packing  # the content counts: media types of some builders are wrong
+    if packing == "gzip":
         with gzip.GzipFile(fileobj=cast(Any, packed), mode="rb") as stream:
             yield stream
-    elif blob.packing == "zstd":
+    elif packing == "zstd":
         packed.read_rest()  # the program zstd reads the file itself, so the sum comes first
         if packed.digest != blob.digest:
             raise _damaged(directory, blob)
@@ -167,9 +259,9 @@ def fetch_with_skopeo(reference: str, target: Path) -> None:
     hint = "install skopeo, or fetch the image elsewhere and import it from oci:DIR"
     status, said = programs.run_watched(["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint)
     if status:
-        text = _plain(said[-1]) if said else f"skopeo ended with status {status}"
+        text = held.show(_plain(said[-1])) if said else f"skopeo ended with status {status}"
         full = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code).lower() in text.lower()), None)
-        if full and str(target) in text:
+        if full and held.show(str(target)) in text:
             raise OSError(full, os.strerror(full), str(target))
         hint = "free space in the directory it was writing to" if full else "if the registry asks for a login: skopeo login"
         raise RequestError(f"{reference} could not be fetched: {text}", hint)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import struct
 from dataclasses import dataclass
 
 from pcocc_runtime.errors import RequestError
+from pcocc_runtime.images import magics
 
 HEADER_SIZE = 1 << 16  # bytes; the backing file's name, at most 1023 bytes, is in the first cluster
 MAX_SIZE = 1 << 51  # bytes: the largest disk with clusters of 64 KiB, whose L1 table has 32 MiB
@@ -15,11 +17,7 @@ _FEATURES = struct.Struct(">Q")
 _HEADER_LENGTH = struct.Struct(">I")
 _EXTENSION = struct.Struct(">II")  # its type, 0 for the last one, and its length without padding
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4
-_OTHERS = {
-    b"KDMV": "a VMDK image", b"vhdxfile": "a VHDX image", b"conectix": "a VHD image", b"<<< ": "a VDI image",
-    b"\x1f\x8b": "compressed with gzip", b"\xfd7zXZ": "compressed with xz", b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"QED\0": "a QED image", b"LUKS": "a LUKS container",
-}
+_OTHERS = {b"KDMV": "a VMDK image", b"vhdxfile": "a VHDX image", b"conectix": "a VHD image", b"<<< ": "a VDI image"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +32,12 @@ class Header:
 def parse_header(head: bytes, path: str) -> Header:
     """Return the header in an image's first bytes; RequestError when QEMU must not open it as a boot disk."""
     if head[:4] != MAGIC:
-        raise RequestError(f"image {path} is not a qcow2 file{_describe(head)}",
-                           f"convert it: qemu-img convert -O qcow2 {path} NEW.qcow2")
+        raise _foreign(head, path)
     if len(head) < _HEADER.size:
         raise _damaged(path, "it is cut short")
     _, version, name_at, name_length, bits, size, crypt, _l1_entries, l1_at, table_at, *_ = _HEADER.unpack_from(head)
+    if version == 1:
+        raise RequestError(f"image {path} is {magics.QCOW1.what}", magics.cure_for(magics.QCOW1, path))
     if version not in (2, 3):
         raise _damaged(path, f"its version is {version}, not 2 or 3")
     if not 9 <= bits <= 21 or not size or not l1_at or not table_at:
@@ -54,6 +53,11 @@ def read_features(head: bytes) -> int:
     """Return, as bits, the features that a reader of the image must know."""
     version = _HEADER.unpack_from(head)[1]
     return int(_FEATURES.unpack_from(head, _HEADER.size)[0]) if version == 3 else 0
+
+
+def was_left_open(head: bytes) -> bool:
+    """Tell whether whoever wrote the image last did not close it: counts of its clusters may be wrong, its data are not."""
+    return bool(read_features(head) & _DIRTY)
 
 
 def _refuse_features(head: bytes, path: str) -> None:
@@ -81,13 +85,17 @@ def _backing_file(head: bytes, at: int, length: int, path: str) -> str | None:
     return name
 
 
-def _describe(head: bytes) -> str:
+def _foreign(head: bytes, path: str) -> RequestError:
+    """Return what to say of a file that is no qcow2 image: how to make one of it, if it is a disk."""
     if not head:
-        return ": it is empty"
+        return RequestError(f"image {path} is not a qcow2 file: it is empty", "name another file")
+    known = magics.find_kind(head)
+    if known:
+        return RequestError(f"image {path} is not a qcow2 file: it looks like {known.what}", magics.cure_for(known, path))
     kind = next((text for magic, text in _OTHERS.items() if head.startswith(magic)), None)
-    if kind is None and head[510:512] == b"\x55\xaa":
-        kind = "a raw disk"
-    return f": it looks like {kind}" if kind else ""
+    kind = kind or ("a raw disk" if head[510:512] == b"\x55\xaa" else None)
+    looks = f": it looks like {kind}" if kind else ""
+    return RequestError(f"image {path} is not a qcow2 file{looks}", f"import it: pcocc image import {shlex.quote(path)} NAME")
 
 
 def _damaged(path: str, reason: str) -> RequestError:

@@ -104,6 +104,22 @@ def find_damage(path: PurePath, form: str, size: int) -> str | None:
     return None if whole else "it is cut short"
 
 
+def has_unfinished_log(damage: str) -> bool:
+    """Tell whether what is wrong with an image is only that its log must be replayed (QEMU, block/vhdx-log.c)."""
+    return "log that needs to be replayed" in damage
+
+
+def repair(path: PurePath, form: str, label: str) -> None:
+    """Finish in an image what whoever wrote to it last has not; RequestError when that cannot be done."""
+    status, said = programs.run_watched(["qemu-img", "check", "-q", "-r", "all", source(path, form)], hint=_HINT)
+    if status not in (0, _LEAKS):
+        text = held.show(clean_line(said[-1])) if said else f"exit status {status}"
+        raise RequestError(f"{label} was left open by whoever wrote to it last, and cannot be repaired: {text}", _OPEN_HINT)
+
+
+_OPEN_HINT = "open and close it with the program that wrote it, or restore it from a backup"
+
+
 def _is_whole(path: PurePath, size: int) -> bool:
     """Tell whether a qcow2 image is complete; qemu-img map does not say where compressed data are."""
     with open(path, "rb", buffering=0) as stream:

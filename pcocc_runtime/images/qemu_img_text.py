@@ -18,7 +18,7 @@ def parse_extent(line: str) -> tuple[int, int] | None:
         if not tree["data"]:
             return 0, 0
         return tree["length"], tree["offset"] + tree["length"] if "offset" in tree and not tree.get("compressed") else 0
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pcocc_runtime.errors import RequestError
+from pcocc_runtime.images.urls import hide_secrets
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.tree import Node
 
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,253}")  # what pcocc 0.7 allows: with @REV it must fit in a file's name
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # an image can be used as a template, so it is named like one
-_FORM = "write [REPO:]NAME[@REVISION], such as debian, site:debian or debian@2; see 'pcocc image list'"
+_FORM = (
+    "write [REPO:]NAME[@REVISION], such as debian, site:debian or debian@2, where names have letters, digits, '_', '.' and '-' "
+    "and do not begin with '.'; see 'pcocc image list'"
+)
+_SOURCE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://.*|(oci|oci-archive|docker-archive|docker-daemon|docker):.*", re.DOTALL)
 DEFAULT_PATH = "%{homedir}/.pcocc/images"
 
 
@@ -42,6 +48,8 @@ class Reference:
 
 def parse_reference(text: str) -> Reference:
     """Return the reference in `[REPO:]NAME[@REV]`."""
+    if "/" in text:
+        ensure_no_source(text)
     rest, at, revision = text.partition("@")
     repo, colon, name = rest.rpartition(":")
     if (colon and not _NAME.fullmatch(repo)) or not _NAME.fullmatch(name):
@@ -49,6 +57,15 @@ def parse_reference(text: str) -> Reference:
     if at and not re.fullmatch(r"[0-9]{1,253}", revision, re.ASCII):
         raise RequestError(f"{_short(revision)} in {_short(text)} is not the number of a revision", _FORM)
     return Reference(name, repo or None, int(revision) if at else None)
+
+
+def ensure_no_source(text: str) -> None:
+    """Raise RequestError for what can be imported as an image, and is none yet: a URL, or an image of containers."""
+    match = _SOURCE.fullmatch(text)
+    if match:
+        shown = hide_secrets(text) if match[1] else text
+        import_it = f"import it first: pcocc image import {shlex.quote(shown)} NAME, and then use the image NAME"
+        raise RequestError(f"{_short(shown)} is not an image in a repository, nor a file: VMs do not boot from it", import_it)
 
 
 def parse_new_reference(text: str) -> Reference:

@@ -15,7 +15,7 @@ import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
 from pcocc_runtime.documents.vm import decode_vm
-from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, encode_event
+from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, encode_event
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
 from pcocc_runtime.keeper.console_log import ConsoleLog
 from pcocc_runtime.keeper.cpus import bind
@@ -78,7 +78,7 @@ class Keeper:
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
         if facts.probe is not None and facts.address:
-            self.link = SharedSsh(facts, self.selector, SshProbe(facts.probe, facts.address))
+            self.link = SharedSsh(facts, self.selector, SshProbe(facts.probe, facts.address), self._tell_unmounted)
         os.set_inheritable(facts.watch, False)  # not the ssh processes' that outlive a killed keeper
 
     def run(self) -> int:
@@ -200,6 +200,9 @@ class Keeper:
         self.paused = True
         what = "the file system of its disk is full" if data.get("nospace") else data.get("reason", "its disk failed")
         emit(DiskError(what, self.facts.disks.get(data.get("device", ""), "its disk"), self.name, self.facts.node))
+
+    def _tell_unmounted(self, tag: str, kind: str, known: bool) -> None:
+        emit(Unmounted(tag, kind, known, self.name, self.facts.node))
 
     def _look(self) -> None:
         """Take a look for the guest, while its time lasts."""

@@ -16,7 +16,7 @@ import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
 from pcocc_runtime.documents.vm_state import DONE, ENDED, UP
-from pcocc_runtime.guest.script import render_sweep
+from pcocc_runtime.guest.script import parse_mount_look, render_mount_look, render_sweep
 from pcocc_runtime.guest.ssh import ssh_argv
 
 if TYPE_CHECKING:
@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
 ASK_AGAIN = 0.15  # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
+_OVER_IT = ("ControlMaster=no", "ProxyCommand=false", "LogLevel=ERROR")  # over the shared connection or not at all
 _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 _TOKEN = re.compile(rb"[0-9]+\.[0-9]+\.[0-9]+\.\n")
 _INTERVAL = 0.02  # seconds between two looks whether ssh has made its control socket; nothing else announces it
 _RETRY = 0.3  # seconds until a guest that let nobody in is asked again
 _SWEEP_DELAY = 1.0  # seconds after a task's end: by then its command has ended in order, or must be ended
+_LOOK_PATIENCE = 5.0  # seconds that tasks wait for what the guest says of its mounts
+_LONGEST_LOOK = 65536  # bytes that it may say, which a pipe holds
 _SWEEP_PATIENCE = 60.0  # seconds for which a guest that answers no more is asked again for a sweep's sake
 
 
@@ -74,7 +77,9 @@ class SshProbe:
 class SharedSsh:
     """The shared connection, its tasks, and what they left: driven by the keeper's selector and `turn`."""
 
-    def __init__(self, facts: VmFacts, selector: selectors.BaseSelector, probe: SshProbe) -> None:
+    def __init__(
+        self, facts: VmFacts, selector: selectors.BaseSelector, probe: SshProbe, tell_unmounted: Callable[[str, str, bool], None]
+    ) -> None:
         directory = facts.directory
         self.selector, self.probe = selector, probe
         self.control, self.log = f"{directory}/ssh", f"{directory}/ssh.log"
@@ -82,6 +87,8 @@ class SharedSsh:
         self.state: Literal["down", "probing", "opening", "up"] = "down"  # it looks for sshd while probing, ssh logs in while opening
         self.master = self.sweeper = 0
         self.retry = self.sweep_at = self.give_up = 0.0
+        self.mounts, self.tell_unmounted = facts.mounts, tell_unmounted
+        self.looking_until: float | None = None  # None: not at the guest's mounts
         self.tasks: dict[socket.socket, bytes] = {}
         self.told: set[socket.socket] = set()
         self.left: list[bytes] = []  # tokens of tasks that ended
@@ -92,6 +99,8 @@ class SharedSsh:
         """Return the seconds until `turn` has something to do, None for never."""
         if self.state == "opening":
             return _INTERVAL
+        if self.looking_until is not None:
+            return max(self.looking_until - time.monotonic(), 0.0)
         if self.state == "probing" or self._is_wanted():
             return PROBE_INTERVAL
         return None
@@ -101,7 +110,10 @@ class SharedSsh:
         now = time.monotonic()
         if self.state == "opening" and os.path.exists(self.control):
             self.state = "up"
+            self._look_at_mounts()
             self._tell()
+        if self.looking_until is not None and now >= self.looking_until:
+            self._stop_looking()
         if self.state == "down" and self._is_wanted() and now >= self.retry:
             self.state = "probing"
         if self.state == "probing" and self.probe.answers():
@@ -163,7 +175,39 @@ class SharedSsh:
             self.sweep_at = time.monotonic() + _SWEEP_DELAY
             self.give_up = self.sweep_at + _SWEEP_PATIENCE
 
+    def _look_at_mounts(self) -> None:
+        """Once, before the first task, ask the guest which exported directories it has not mounted: each is told."""
+        mounts, self.mounts = self.mounts, {}
+        if not mounts:
+            return
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+
+        def looked(_status: int) -> None:
+            os.set_blocking(reader, False)
+            try:
+                said = os.read(reader, _LONGEST_LOOK).decode(errors="replace")
+            except BlockingIOError:
+                said = ""
+            os.close(reader)
+            for tag, kind, known in parse_mount_look(said, mounts):
+                self.tell_unmounted(tag, kind, known)
+            self._stop_looking()
+
+        self.looking_until = time.monotonic() + _LOOK_PATIENCE
+        argv = ssh_argv(*self.guest, self.control, _OVER_IT, (render_mount_look(mounts),))
+        started = self._start(argv, None, looked, writer)
+        os.close(writer)
+        if not started:
+            looked(0)
+
+    def _stop_looking(self) -> None:
+        self.looking_until = None
+        if self.state == "up":
+            self._tell()
+
     def _tell(self) -> None:
+        if self.looking_until is not None:
+            return
         waiting = self.tasks.keys() - self.told
         self.told |= waiting
         self._send(waiting, UP)
@@ -188,7 +232,6 @@ class SharedSsh:
 
     def _sweep(self) -> None:
         tokens, self.left = self.left, []
-        options = ("ControlMaster=no", "ProxyCommand=false", "LogLevel=ERROR")  # over the shared connection or not at all
         script = render_sweep([token.decode() for token in tokens])
 
         def swept(status: int) -> None:
@@ -197,12 +240,13 @@ class SharedSsh:
                 self.left = tokens + self.left
                 self.sweep_at = time.monotonic() + _SWEEP_DELAY
 
-        self.sweeper = self._start(ssh_argv(*self.guest, self.control, options, (script,)), None, swept)
+        self.sweeper = self._start(ssh_argv(*self.guest, self.control, _OVER_IT, (script,)), None, swept)
 
-    def _start(self, argv: list[str], stream: int | None, then: Callable[[int], None]) -> int:
-        """Start an ssh; `then` gets its exit status. Returns its pid, 0 if there is no ssh on this node."""
+    def _start(self, argv: list[str], stream: int | None, then: Callable[[int], None], output: int | None = None) -> int:
+        """Start an ssh on a stream, or with an output; `then` gets its exit status. Returns its pid, 0 if there is no ssh on this node."""
         null = os.open(os.devnull, os.O_RDWR)
-        ends = [(os.POSIX_SPAWN_DUP2, null if stream is None else stream, number) for number in (0, 1)]
+        source, target = (null if one is None else one for one in (stream, stream if output is None else output))
+        ends = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, target, 1)]
         try:
             pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=[*ends, (os.POSIX_SPAWN_DUP2, null, 2)])
         except OSError:

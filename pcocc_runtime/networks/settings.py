@@ -11,6 +11,7 @@ from typing import Any
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.networks import old_types
 from pcocc_runtime.networks.kinds import (
     TUNNEL_OVERHEAD,
     BridgedNetwork,
@@ -292,7 +293,7 @@ _TYPES: dict[str, tuple[tuple[Setting, ...], Builder]] = {
     "genericpci": (_PCI, lambda name, values, _node: GenericPci(name, **values)),
 }
 _ALIASES = {"eth": "ethernet", "bridged": "bridged-ethernet", "ib": "infiniband", "hostib": "host-infiniband"}
-_OUTER = (Setting("type", checks.choice(*_TYPES, *_ALIASES), True), Setting("settings", lambda child: child))
+_OUTER = (Setting("type", checks.choice(*_TYPES, *_ALIASES, *old_types.TYPES), True), Setting("settings", lambda child: child))
 
 
 def parse_networks(tree: Node, problems: Problems) -> dict[str, Network]:
@@ -310,10 +311,12 @@ def _parse_network(name: str, node: Node, problems: Problems) -> Network | None:
     values = checks.read_mapping(node, _OUTER, problems)
     if "type" not in values:
         return None
-    table, build = _TYPES[_ALIASES.get(values["type"], values["type"])]
-    place = values.get("settings")
+    kind, place = values["type"], values.get("settings")
     if place is None or place.value is None:
         place = Node({}, node.file, node.line, f"{node.path}.settings")
+    if kind in old_types.TYPES:
+        kind, place = "ethernet", old_types.translate_settings(kind, place)
+    table, build = _TYPES[_ALIASES.get(kind, kind)]
     before = len(problems)
     settings = checks.read_mapping(place, table, problems)
     if len(problems) > before:
@@ -365,7 +368,9 @@ def find_network_notes(tree: Node) -> list[str]:
     for node in tree.value.values() if isinstance(tree.value, dict) else ():
         kind = _part(node, "type")
         settings = _part(node, "settings")
-        if kind and settings and _ALIASES.get(kind.raw, kind.raw) == "ethernet":
+        if kind and kind.raw in old_types.TYPES:
+            notes += old_types.find_old_notes(kind, settings)
+        elif kind and settings and _ALIASES.get(kind.raw, kind.raw) == "ethernet":
             layer = _part(settings, "network-layer")
             notes += checks.find_setting_notes(settings, _NOTED_L2 if layer and layer.raw == "L2" else _ETHERNET)
     return notes

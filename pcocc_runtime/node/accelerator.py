@@ -10,8 +10,7 @@ import os
 from pathlib import PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.verdict import MAX_VERDICT, VERDICT_FILE, Verdict, decode_verdict, encode_verdict
+from pcocc_runtime.documents.verdict import KVM_DEVICE, MAX_VERDICT, VERDICT_FILE, Verdict, decode_verdict, encode_verdict
 from pcocc_runtime.system import files, regular
 
 SETUP_SECONDS = 8.0  # that a user waits for a verdict on a busy node: the whole set-up has 30
@@ -31,7 +30,7 @@ def find_accelerator(setting: str, qemu: PurePath, seconds: float = SETUP_SECOND
         return kept
     from pcocc_runtime.node import probe  # which most set-ups do not need
 
-    found = probe.try_kvm(qemu, wire.KVM_DEVICE, seconds)
+    found = probe.try_kvm(qemu, KVM_DEVICE, seconds)
     files.replace_file(_CACHE, encode_verdict(found, key))
     return found
 
@@ -41,4 +40,4 @@ def _identity(qemu: PurePath) -> list[object]:
         status = os.stat(qemu)
     except OSError:
         return [str(qemu), None]
-    return [str(qemu), status.st_mtime_ns, status.st_size, os.path.exists(wire.KVM_DEVICE)]
+    return [str(qemu), status.st_mtime_ns, status.st_size, os.path.exists(KVM_DEVICE)]

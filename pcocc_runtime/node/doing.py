@@ -19,24 +19,15 @@ def doing(what: str) -> Iterator[None]:
     A planner, a child, has the same output: what it has begun meanwhile stays, for its parent will wait for that.
     """
     ours = one_line(what).encode()[:_MOST]
-    before = _exchange(ours)
+    before = exchange(ours)
     try:
         yield
     finally:
-        if (now := _exchange(before)) != ours:
-            _exchange(now)
+        if (now := exchange(before)) != ours:
+            exchange(now)
 
 
-@contextlib.contextmanager
-def cleared() -> Iterator[None]:
-    """Leave nothing of it after the block, whatever a child was at that was killed: an answer follows."""
-    try:
-        yield
-    finally:
-        _exchange(b"")
-
-
-def _exchange(text: bytes) -> bytes:
+def exchange(text: bytes) -> bytes:
     """Say something else; return what was said."""
     if not os.readlink("/proc/self/fd/1").startswith(_OUTPUT):
         return b""

@@ -49,7 +49,7 @@ def _release() -> int:
     fields = parse_fields(sys.stdin)
     job = parse_number(fields, "job", naming.MAX_JOB_ID)
     step = parse_number(fields, "step")
-    process.leave_step(step)
+    process.leave_step(job, step)
     records.ensure_state_directory()
     with locks.locked(records.lock_of(job)):
         record = records.read_record(job)

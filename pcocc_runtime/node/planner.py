@@ -17,6 +17,7 @@ from typing import IO
 
 from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_offer, decode_work, encode_line
 from pcocc_runtime.errors import NodeError, PcoccError
+from pcocc_runtime.node import doing
 from pcocc_runtime.system import drop
 
 
@@ -57,6 +58,7 @@ class Planner:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
+        doing.exchange(b"")  # it may have been at something: an answer follows
 
 
 @contextlib.contextmanager

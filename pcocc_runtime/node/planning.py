@@ -12,7 +12,7 @@ from typing import IO
 from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
-from pcocc_runtime.documents.wire import KVM_DEVICE
+from pcocc_runtime.documents.verdict import KVM_DEVICE
 from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_nat, encode_line, load_line
 from pcocc_runtime.networks import acts, host
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes

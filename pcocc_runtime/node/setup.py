@@ -52,11 +52,11 @@ def set_up(confdir: str) -> int:
         raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
     fields = parse_fields(request.splitlines())
     step = Step(parse_number(fields, "job", naming.MAX_JOB_ID), *(parse_number(fields, key) for key in Step._fields[1:]))
-    process.leave_step(step.step)
+    process.leave_step(step.job, step.step)
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
     try:
-        with doing.cleared(), planner.planning(request, confdir) as plan:
+        with planner.planning(request, confdir) as plan:
             answer = _make_room_and_make(step, plan)
     except planner.ChargeWanted:
         return wire.HELPER_CHARGE
@@ -87,7 +87,7 @@ def _make(step: Step, plan: planner.Planner, offer: Offer) -> str:
     record = _claim(step, trust.make_root_only(offer.scratch))
     with _undone_on_failure(step.job):
         held = _hold(record, offer)
-        with doing.doing(f"trying {wire.KVM_DEVICE}"):
+        with doing.doing("trying /dev/kvm"):
             chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
         work = plan.hear_work(Held(held, chosen.kind, chosen.why))
         _make_directories(record)
@@ -123,7 +123,7 @@ def _claim(step: Step, scratch: str) -> Record:
     stepd = process.find_process(step.stepd)
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
-    group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.step)
+    group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.job, step.step)
     record = Record(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
     records.write_record(record)
     return record

@@ -68,7 +68,7 @@ def parse_yaml(text: str, file: str, problems: list[ConfigError] | None = None) 
     try:
         _refuse_deep(text, file)
         loader = _Loader(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeEncodeError) as error:  # the latter for half a surrogate pair
         raise _syntax_error(error, text, file) from error
     try:
         root = loader.get_single_node()
@@ -229,5 +229,7 @@ def _syntax_error(error: Any, text: str, file: str) -> ConfigError:
     line = mark.line + 1 if mark else None
     if isinstance(error, yaml.reader.ReaderError):
         line = text.encode()[: error.position].count(b"\n") + 1
+    if isinstance(error, UnicodeEncodeError):
+        line = text.count("\n", 0, error.start) + 1
     hint = "indent with spaces, put a space after each colon, and quote text that holds ':', '#', '{' or '%'"
     return ConfigError(f"not valid YAML: {problem}", file, line, hint=hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcocc_runtime.documents.wire import BOOT_STEP
@@ -66,7 +67,7 @@ def parse_steps(text: str) -> tuple[Step, ...]:
     for line in text.splitlines():
         fields = dict(re.findall(r"(\S+?)=(\S*)", line))
         host, _, pid = fields.get("SrunHost:Pid", "").partition(":")
-        if fields.get("Name") == BOOT_STEP and pid.isdigit():
+        if fields.get("Name") == BOOT_STEP and pid.isdecimal() and len(pid) < 10:
             found.append(Step(fields["StepId"], host, int(pid), fields.get("NodeList", "")))
     return tuple(found)
 
@@ -116,6 +117,18 @@ def is_loss(line: str) -> bool:
 def is_routine(line: str) -> bool:
     """Tell whether a line of srun's stderr is no news when VMs end."""
     return is_step_end(line) or _ROUTINE.match(line) is not None
+
+
+def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
+    """Return the nodes, as far as known, where lines of slurmstepd and srun say that a program is missing; None when it is not.
+
+    The exit status of a task that could not be executed is its errno (2 is ENOENT).
+    """
+    missing = f"execve(): {program}: No such file or directory"
+    if not any(missing in line for line in lines):
+        return None
+    started = re.compile(r"srun: error: (\S+): tasks? [0-9,-]+: Exited with exit code 2$")
+    return {match[1] for line in lines if (match := started.match(line))}
 
 
 def parse_controller(shown: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os.path
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import qcow2
+from pcocc_runtime.images import folders, qcow2, references
 from pcocc_runtime.submit.entry import Entry
 from pcocc_runtime.submit.submission import Submission
 from pcocc_runtime.system import user_files
@@ -22,6 +22,7 @@ def add_typed_image(submission: Submission, row: TemplateSetting, entries: list[
     if typed:
         named = [image for name, image in submission.request.images if name == template]
         image = (named or typed)[-1]
+        references.ensure_no_source(image)
         return [Entry(row.name, row, filling.typed(image) if "/" in image else image, is_typed=True)]
     if own.value is False or (own.value is None and _boots_without_image(filling.chosen)):
         return [own._replace(value=None)]
@@ -40,10 +41,8 @@ def look_at_image(submission: Submission, entry: Entry) -> tuple[str, str | None
     image = entry.text
     if "/" not in image:
         return submission.caller.find_image(image)
-    disk = user_files.find_last_revision(image)
-    if disk:
-        message = f"image {image} is a directory, as pcocc 0.7 kept images"
-        raise RequestError(message, f"import its disk: pcocc image import {disk} NAME")
+    references.ensure_no_source(image)
+    folders.refuse_directory(image)
     _check_image(image, image, 0)
     return image, None
 

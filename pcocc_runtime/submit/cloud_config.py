@@ -54,6 +54,8 @@ def _explain(error: Any, text: str) -> str:
 def _hint(error: Any) -> str:
     if "could not determine a constructor for the tag" in str(error):
         return "put that value in quotes, or leave its tag, the word that begins with '!', out: cloud-init knows YAML's own only"
+    if "unacceptable character #xdc" in str(error):  # half a surrogate pair: a byte that was no UTF-8
+        return "encode that part of the MIME message as base64: cloud-init reads letters that are not ASCII wrong otherwise"
     return YAML_HINT
 
 

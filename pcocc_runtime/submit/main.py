@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pcocc_runtime import errors
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.cluster import Cluster
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import admission
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 def check_request(request_json: str) -> tuple[int, str]:
     """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check failed."""
     try:
-        return wire.CHECK_PASSED, _answer(request_json)
+        return wire_steps.CHECK_PASSED, _answer(request_json)
     except errors.PcoccError as error:
-        return wire.CHECK_REFUSED, errors.render(error)
+        return wire_steps.CHECK_REFUSED, errors.render(error)
     except Exception as error:  # the outermost layer: an exception must not cross into C
         place = _last_frame(error)
-        return wire.CHECK_BROKEN, errors.one_line(f"{type(error).__name__} at {place}: {error}")
+        return wire_steps.CHECK_BROKEN, errors.one_line(f"{type(error).__name__} at {place}: {error}")
 
 
 def _answer(request_json: str) -> str:

@@ -16,13 +16,12 @@ from pcocc_runtime.submit.entry import Entry
 from pcocc_runtime.submit.fault import Fault
 from pcocc_runtime.submit.judging import Told, judge_user_data
 from pcocc_runtime.submit.submission import Submission
-from pcocc_runtime.submit.user_data_parts import CONFIG, JINJA, Part, parse_parts, unpack
+from pcocc_runtime.submit.user_data_parts import CONFIG, JINJA, Part, parse_parts, parse_user_data
 from pcocc_runtime.system import user_files
 from pcocc_runtime.templates.row import TemplateSetting
 from pcocc_runtime.templates.values import MAX_USER_DATA
 
 _SHOWN = 4  # of a user-data with many cloud-configs, so many are shown to cloud-init
-_GZIP, _WIDE = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")  # how gzip's format begins, and UTF-16
 _SENTENCE = re.compile(r"(is|does|has|changes) ")  # its subject is the file
 _NO_TEXT = re.compile(r"([0-9.]+|True|False) is not of type 'string'")
 _QUOTES = "put that value in quotes: YAML takes a bare 0644 for a number, and a bare yes for true"
@@ -42,7 +41,7 @@ def look_at_user_data(submission: Submission, entry: Entry) -> str:
         path = submission.user_data_path if entry.is_typed else entry.value
         text = entry.value if entry.is_typed else read_user_data(path)
         told = _judge_thoroughly(text, _names_of(submission), submission.filling.thorough, f"see: cloud-init schema --config-file {path}")
-        _tell(submission, told, lambda one: _explain_in_file(path, one))
+        _tell(submission, told, lambda one: explain_in_file(path, one))
     else:
         text, place = render_cloud_config(entry.value), chosen.place("user-data")
         told = _judge_thoroughly(text, _names_of(submission), True, "see cloud-init's documentation of that module")
@@ -82,25 +81,11 @@ def _find_schema_errors(text: str, hint: str) -> Iterator[Told]:
 
 
 def read_user_data(path: str) -> str:
-    """Return the text of a user-data file, which cloud-init unpacks as we do; RequestError when it is too large, or no text."""
-    what = f"user-data file {path}"
-    data = user_files.read_start(path, MAX_USER_DATA + 1, "user-data file")
-    if data.startswith(_GZIP) and len(data) <= MAX_USER_DATA:
-        try:
-            data = unpack(data)
-        except ValueError as error:
-            raise RequestError(f"{what} is packed by gzip, and damaged: {error}", "pack it again") from None
-    if len(data) > MAX_USER_DATA:
-        hint = "let it fetch the rest, for example with cloud-init's '#include'"
-        raise RequestError(f"{what} is larger than {MAX_USER_DATA >> 10} KiB", hint)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        hint = "save it as UTF-8" if data.startswith(_WIDE) else "binary user-data cannot be used; gzip's format and MIME can"
-        raise RequestError(f"{what} is not UTF-8 text (byte {error.start})", hint) from None
+    """Return the text of a user-data file."""
+    return parse_user_data(user_files.read_start(path, MAX_USER_DATA + 1, "user-data file"), f"user-data file {path}")
 
 
-def _explain_in_file(path: str, told: Told) -> RequestError:
+def explain_in_file(path: str, told: Told) -> RequestError:
     """Return a sentence about a file, with line, part and key as far as they are known."""
     part, fault = told.part, told.fault
     name, line, key = f", {part.name}" if part.name else "", told.line, ""

@@ -6,9 +6,10 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.submit.fault import YAML_HINT, Fault
+from pcocc_runtime.templates.values import MAX_USER_DATA
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -41,6 +42,7 @@ _GZIPPED = frozenset(
     for name in ("gzip", "gzip-compressed", "gzipped", "x-compress", "x-compressed", "x-gunzip", "x-gzip", "x-gzip-compressed")
 )
 _MIME_HEAD = 4096  # bytes in which cloud-init looks for the mark of a MIME message
+_GZIP, _WIDE = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")  # how gzip's format begins, and UTF-16
 _MOST_UNPACKED = 4 << 20
 _MOST_PARTS = 256
 _KEYS_OF_ENTRIES = {"content", "filename", "type", "launch-index", "content-disposition", "number-attachments", "content-type"}
@@ -90,6 +92,23 @@ def unpack(data: bytes) -> bytes:
     if not machine.eof and not machine.unconsumed_tail and len(found) < _MOST_UNPACKED:
         raise ValueError("it is cut short")
     return found
+
+
+def parse_user_data(data: bytes, what: str) -> str:
+    """Return the text of user-data, which cloud-init unpacks as we do; RequestError when it is too large, or no text."""
+    if data.startswith(_GZIP) and len(data) <= MAX_USER_DATA:
+        try:
+            data = unpack(data)
+        except ValueError as error:
+            raise RequestError(f"{what} is packed by gzip, and damaged: {error}", "pack it again") from None
+    if len(data) > MAX_USER_DATA:
+        hint = "let it fetch the rest, for example with cloud-init's '#include'"
+        raise RequestError(f"{what} is larger than {MAX_USER_DATA >> 10} KiB", hint)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        hint = "save it as UTF-8" if data.startswith(_WIDE) else "binary user-data cannot be used; gzip's format and MIME can"
+        raise RequestError(f"{what} is not UTF-8 text (byte {error.start})", hint) from None
 
 
 def parse_parts(text: str) -> list[Part]:
@@ -145,8 +164,8 @@ def _open(part: Part, whole: str) -> Iterator[Part]:
     try:
         tree = parse_yaml(part.text, "", [])
         entries = yaml.safe_load(part.text)
-    except (ConfigError, yaml.YAMLError, ValueError, RecursionError) as error:
-        said = error.message if isinstance(error, ConfigError) else str(error).splitlines()[0]
+    except (ConfigError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        said = error.message if isinstance(error, ConfigError) else (str(error).splitlines() or [type(error).__name__])[0]
         yield part._replace(fault=Fault(f"as an archive it is not valid YAML: {said}", YAML_HINT))
         return
     if not isinstance(entries, list | set):

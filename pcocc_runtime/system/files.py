@@ -28,7 +28,7 @@ def remove_unfinished(folder: PurePath, is_gone: Callable[[int], bool]) -> None:
     """Delete what killed processes left of `replace_file` in a directory; `is_gone` tells whether a pid has ended."""
     for path in Path(folder).glob("*.tmp"):
         pid = path.stem.rpartition(".")[2]
-        if pid.isdigit() and is_gone(int(pid)):
+        if pid.isdecimal() and len(pid) < 10 and is_gone(int(pid)):
             path.unlink(missing_ok=True)
 
 

@@ -136,8 +136,8 @@ def read_owner(pid: int) -> int:
     return int(Path(f"/proc/{pid}/status").read_text(errors="replace").partition("\nUid:")[2].split(maxsplit=1)[0])
 
 
-def leave_step(step: int, top: str = "/sys/fs/cgroup") -> None:
+def leave_step(job: int, step: int, top: str = "/sys/fs/cgroup") -> None:
     """Go, with cgroup v2, where Slurm has what is of no job: in a step's cgroup the job's memory limit is this process's, too."""
-    if group := parse_step_group(Path("/proc/self/cgroup").read_text(), step):
+    if group := parse_step_group(Path("/proc/self/cgroup").read_text(), job, step):
         with suppress(FileNotFoundError):  # v1: slurmstepd is not in the job's memory cgroup when it needs us
             Path(f"{top}{PurePath(group).parents[1]}/system/cgroup.procs").write_text("0")

@@ -36,5 +36,5 @@ def read_json(path: PurePath) -> Any:
     """Return the decoded content of a JSON file, None when it is missing or cut short."""
     try:
         return json.loads(Path(path).read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 
 from pcocc_runtime.documents.node import NodeFacts
-from pcocc_runtime.documents.wire import KVM_DEVICE
+from pcocc_runtime.documents.verdict import KVM_DEVICE
 from pcocc_runtime.qemu.version import TAKES_KVM_OPEN, parse_version
 from pcocc_runtime.system import accounts, process
 

@@ -23,6 +23,7 @@ from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.documents.vm import VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
+from pcocc_runtime.guest import seed
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
@@ -161,6 +162,7 @@ def describe_vm(
         agent=plan.agent_path,
         console=plan.console_log,
         console_size=node.console_log,
+        mounts=seed.plan_guest_mounts(group.mounts),
     )
 
 

@@ -13,16 +13,17 @@ import sys
 import time
 from typing import Literal
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime import __version__
+from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import decode_cluster, sets_text
-from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, Silent, Started, StillOn, decode_event
+from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, decode_event
 from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
-from pcocc_runtime.slurm.steps import boot_argv, spread_end, start_step
-from pcocc_runtime.slurm.text import Killed, is_loss, is_routine, is_step_end, parse_killed
+from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
+from pcocc_runtime.slurm.text import Killed, find_nodes_without, is_loss, is_routine, is_step_end, parse_killed
 from pcocc_runtime.terminal import printable
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
@@ -53,14 +54,14 @@ def main() -> int:
         return BootWatch(job, cluster.vm_count, facts.nodes).run(argv, environment)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
-        report(wire.BOOT_FAILED)
+        report(wire_steps.BOOT_FAILED)
         return 1
 
 
 def report(word: str) -> None:
     """Tell the waiting srun how the boot went; it may be gone."""
     try:
-        os.write(wire.STATUS_FD, f"{word}\n".encode())
+        os.write(wire_steps.STATUS_FD, f"{word}\n".encode())
     except OSError:
         pass
 
@@ -86,6 +87,7 @@ class BootWatch:
         self.reported = False
         self.said: list[str] = []
         self.is_slow = False
+        self.unmounted: set[str] = set()
         self.lost = 0.0
         self.begin = time.monotonic()
         self.progress = BootProgress(vms)
@@ -99,12 +101,12 @@ class BootWatch:
         assert child.stdout is not None and child.stderr is not None  # start_step pipes both
         for pipe, handle in ((child.stdout, self._hear_step), (child.stderr, self._hear_srun)):
             selector.register(pipe, selectors.EVENT_READ, LineReader(pipe.fileno(), handle))
-        selector.register(wire.PARENT_FD, selectors.EVENT_READ, None)
+        selector.register(wire_steps.PARENT_FD, selectors.EVENT_READ, None)
         open_pipes = 2
         while open_pipes:
             for key, _events in selector.select(None if self._has_answered() else 0.5):
                 if key.data is None:
-                    selector.unregister(wire.PARENT_FD)
+                    selector.unregister(wire_steps.PARENT_FD)
                     self._parent_left()
                 elif not key.data.read():
                     selector.unregister(key.fileobj)
@@ -128,7 +130,7 @@ class BootWatch:
         if nodes := stepds.find_end(self.alive):
             self._tell(f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
                        f"hint: slurmd's log on {nodes} says why; try again, or leave it out with --exclude")  # fmt: skip
-            self._report(wire.BOOT_FAILED)  # the step itself may take Slurm a minute to end
+            self._report(wire_steps.BOOT_FAILED)  # the step itself may take Slurm a minute to end
             self._cancel()
 
     def _has_answered(self) -> bool:
@@ -153,6 +155,8 @@ class BootWatch:
                 self._note_ready(event)
             case Silent():
                 self._tell_silent(event)
+            case Unmounted():
+                self._tell_unmounted(event)
             case DiskError():
                 self._tell(
                     f"pcocc: error: {event.vm} on {event.node} is stopped: {event.reason} ({event.disk})\n"
@@ -177,7 +181,7 @@ class BootWatch:
         self.ready.add(event.vm)
         if len(self.ready) == self.vms and self.state in ("booting", "losing"):
             self.state = "up"
-            self._report(wire.BOOT_READY)
+            self._report(wire_steps.BOOT_READY)
             self.progress.done(time.monotonic() - self.begin)
 
     def _tell_silent(self, event: Silent) -> None:
@@ -192,6 +196,18 @@ class BootWatch:
             f"pcocc: error: {event.vm} on {event.node} did not answer on its ssh port within {event.seconds} s\n"
             f"hint: the image must run sshd and cloud-init; the last lines of its console are:{tail or ' (none)'}"
         )
+
+    def _tell_unmounted(self, event: Unmounted) -> None:
+        """Tell of a directory once, however many VMs have not mounted it: they have mostly the same kernel."""
+        if event.tag in self.unmounted:
+            return
+        self.unmounted.add(event.tag)
+        other = "virtiofs" if event.type == "9p" else "9p"
+        options = " -o trans=virtio" if event.type == "9p" else ""
+        cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM does, or says why not"
+        if not event.known:
+            cure = f"its kernel has no {event.type}: give the directory type={other} in --pcocc-mount, or 'type: {other}' in the template"
+        self._tell(f"pcocc: note: {event.vm} on {event.node} has not mounted {event.tag}: {cure}")
 
     def _note_end(self, event: Ended) -> None:
         if event.asked or event.vm in self.ended:
@@ -236,20 +252,20 @@ class BootWatch:
         if self._has_answered() or self.reported:
             return status
         if any(not step.is_of(self.pid, os.uname().nodename) for step in read_boot_steps(self.job)):
-            self._report(wire.BOOT_JOINED)  # another srun of this job was first
+            self._report(wire_steps.BOOT_JOINED)  # another srun of this job was first
             return 0
         self.progress.clear()
-        for line in _without_echoes(self.said) or [
+        for line in _explain_missing(self.said) or _without_echoes(self.said) or [
             f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
         ]:
             self._tell(line)
-        self._report(wire.BOOT_FAILED)
+        self._report(wire_steps.BOOT_FAILED)
         return status or 1
 
     def _report(self, word: str) -> None:
         """Tell the waiting srun how the boot went, once."""
         report(word)
-        os.close(wire.STATUS_FD)
+        os.close(wire_steps.STATUS_FD)
         self.reported = True
 
     def _tell(self, text: str) -> None:
@@ -273,3 +289,14 @@ def _without_echoes(lines: list[str]) -> list[str]:
     """Drop what srun adds when a task that has already explained itself ends."""
     own = [line for line in lines if line.startswith(("pcocc:", "hint:", "  vm"))]
     return list(dict.fromkeys(own or lines))
+
+
+def _explain_missing(lines: list[str]) -> list[str]:
+    """Return what to say of nodes where pcocc is not installed; nothing when there are none."""
+    nodes = find_nodes_without(LAUNCHER, lines)
+    if nodes is None:
+        return []
+    return [
+        f"pcocc: error: pcocc is not installed on {', '.join(sorted(nodes)) or 'a node of the job'}: there is no {LAUNCHER}",
+        f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",
+    ]

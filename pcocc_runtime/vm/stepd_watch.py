@@ -32,7 +32,7 @@ class StepdWatch:
         self._over.set()
 
     def _look_on(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._over.wait(2 * LOOK_SECONDS if self.was_whole else LOOK_SECONDS):
             try:
                 self._look()
             except NodeError:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.system.cgroups import parse_step_group
 from tests.boot.box import HOME, NODES, Box
 from tests.boot.cluster import Cluster, make_cluster
 from tests.waiting import wait_for
@@ -139,15 +138,6 @@ def test_a_qemu_runs_in_its_sandbox(cluster: Cluster) -> None:
     for qemu in cluster.qemus().values():
         assert qemu.status("Seccomp") == ["2"]
         assert qemu.status("NoNewPrivs") == ["1"]
-
-
-def test_the_jobs_dnsmasq_is_not_at_the_mercy_of_its_memory(cluster: Cluster) -> None:
-    step = int(cluster.boot_step().partition(".")[2])
-    for node in NODES:
-        servers = cluster.box.processes(rf"{cluster.job}\.dnsmasq", node)
-        qemu = next(one for one in cluster.qemus().values() if one.node == node)
-        group = parse_step_group(qemu.read("cgroup"), step)
-        assert servers and (group is None or not [one for one in servers if group in one.cgroup("memory")]), servers
 
 
 def test_the_boot_step_has_a_telling_name(cluster: Cluster) -> None:

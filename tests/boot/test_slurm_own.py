@@ -62,8 +62,11 @@ def test_vms_behind_a_space_are_told(cluster: Cluster, words: list[str]) -> None
 
 def test_vms_behind_a_space_are_told_of_a_script(box: Box) -> None:
     before = box.job_count()
-    done = box.run(["sbatch", "--pcocc-template=tiny", "--pcocc-vm", "vm0", str(put("x.sh", "#!/bin/sh\n"))])
-    assert done.returncode == 1 and "write --pcocc-vm=vm0" in done.stderr and box.job_count() == before
+    script = put("x.sh", "#!/bin/sh\n# first\n\n#SBATCH --pcocc-template=tiny:2 --pcocc-vm vm1 # there\ntrue\n")
+    for words, named in ((["--pcocc-template=tiny", "--pcocc-vm", "vm0", str(script)], "vm0"), ([str(script)], "vm1")):
+        done = box.run(["sbatch", *words])
+        assert done.returncode == 1 and f"write --pcocc-vm={named}\n" in done.stderr, done.stderr
+    assert box.job_count() == before
 
 
 @pytest.mark.parametrize("line", ["srun --pcocc-template= hostname", "sbatch --pcocc-template= --wrap=hostname", "salloc --pcocc-template= true"])
@@ -226,7 +229,7 @@ def test_tasks_of_an_array_know_themselves(box: Box) -> None:
 # --- a job that nobody is in
 
 def test_a_job_without_a_shell_boots_by_its_number(box: Box) -> None:
-    box.run(["salloc", "--no-shell", "--pcocc-template=tiny:2", "-N2"], status=0)
+    box.run(["salloc", "--no-sh", "--pcocc-t", "tiny:2", "-N2"], status=0)
     (job,) = box.jobs()
     try:
         done = box.run(f"srun --jobid={job} -l --pcocc-vm hostname", status=0)

@@ -110,3 +110,11 @@ def test_a_drive_in_use_is_refused_to_another_job(box: Box, templates: dict[str,
     with make_cluster(box, "--pcocc-template=lasting", "-w", "n1", env=templates):
         done = box.run(["srun", "-w", "n2", "--pcocc-template=lasting", "true"], env=templates, timeout=120)
         assert done.returncode != 0 and f"{shelf}/drive" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_directory_that_the_guest_cannot_mount_is_told_once_with_its_cure(box: Box, shelf: Path) -> None:
+    """The tiny guest has Debian's kernel for clouds, which has no 9p."""
+    mounts = [f"--pcocc-mount=old={shelf}/work", f"--pcocc-mount=new={shelf}/work,type=virtiofs"]
+    done = box.run(["srun", "--pcocc-template=tiny:2", *mounts, "true"], status=0, timeout=120)
+    notes = [line for line in done.stderr.splitlines() if "has not mounted" in line]
+    assert len(notes) == 1 and "has not mounted old: its kernel has no 9p: give the directory type=virtiofs" in notes[0], done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.cluster import Group, decode_cluster
 from pcocc_runtime.images import images, qemu_img
 from pcocc_runtime.images.references import Repo
@@ -37,7 +37,7 @@ def ask(pcocc: Pcocc, tmp_path: Path) -> Ask:
 
 
 def group_of(answer: tuple[int, str]) -> Group:
-    assert answer[0] == wire.CHECK_PASSED, answer
+    assert answer[0] == wire_steps.CHECK_PASSED, answer
     return decode_cluster(dict(line.split(" ", 1) for line in answer[1].splitlines())["cluster"]).groups[0]
 
 
@@ -87,13 +87,13 @@ def test_what_is_frozen_stays_and_runs(ask: Ask, pcocc: Pcocc, repo: Repo, tmp_p
 )
 def test_what_cannot_be_had_is_refused(ask: Ask, image: str, said: str) -> None:
     for answer in (ask(image), ask("/nowhere", image)):
-        assert answer[0] == wire.CHECK_REFUSED and said in answer[1] and "hint: " in answer[1] and answer[1].count("\n") == 1
+        assert answer[0] == wire_steps.CHECK_REFUSED and said in answer[1] and "hint: " in answer[1] and answer[1].count("\n") == 1
 
 
 def test_a_damaged_image_is_refused(ask: Ask, pcocc: Pcocc, repo: Repo) -> None:
     disk(ask("debian")).unlink()
     code, text = ask("debian")
-    assert code == wire.CHECK_REFUSED and "layer 0 of image user:debian@1" in text and "No such file" in text
+    assert code == wire_steps.CHECK_REFUSED and "layer 0 of image user:debian@1" in text and "No such file" in text
 
 
 def test_paths_need_no_repository(ask: Ask, tmp_path: Path) -> None:
@@ -122,4 +122,4 @@ def test_an_image_is_a_template_of_its_own_unless_one_has_its_name(ask: Ask, pco
     assert content(disk(submit("debian"))) == raw_sum(0)
     (tmp_path / "etc/resources.yaml").write_text("default: {networks: [lan]}")
     (tmp_path / "etc/templates.yaml").write_text("")
-    assert submit("debian")[0] == wire.CHECK_REFUSED
+    assert submit("debian")[0] == wire_steps.CHECK_REFUSED

@@ -259,7 +259,7 @@ def test_not_every_tag_is_told() -> None:
     entry = {"digest": "sha256:" + "0" * 64, "size": 1}
     tags = [{**entry, "annotations": {"org.opencontainers.image.ref.name": f"v{number}"}} for number in range(3000)]
     with pytest.raises(RequestError, match="index has 3000 images") as caught:
-        oci.choose_manifest(json.dumps({"manifests": tags}).encode(), None, "x86_64", "index")
+        oci.choose_manifests(json.dumps({"manifests": tags}).encode(), None, "x86_64", "index")
     assert str(caught.value.hint).endswith("one of v0, v1, v2, v3, v4, v5, v6, v7, v8, v9 and 2990 more")
 
 

@@ -27,9 +27,9 @@ _USAGE = """tests/node-machine [--dir DIR] test [PYTEST ARGS...]
        tests/node-machine [--dir DIR] status | down [--purge]"""
 _EPILOG = f"""
 A machine under emulation with Debian 13: systemd, cgroup v2, Slurm 24.11, two sockets of two CPUs in two NUMA nodes, huge pages,
-an IOMMU, an igb and an NVMe controller with virtual functions, and KVM. What is made of Debian's packages, and the memory of a
-machine that has booted, are kept below build/machine until what they are made of changes; `up` continues that machine in
-seconds, on a disk of its own, and installs this checkout's packages in it. Run as root.
+an IOMMU, an igb with virtual functions (and after a cold start an NVMe controller, too), and KVM. What is made of Debian's
+packages, and the memory of a machine that has booted, are kept below build/machine until what they are made of changes; `up`
+continues that machine in seconds, on a disk of its own, and installs this checkout's packages in it. Run as root.
 
     tests/node-machine test                       # all of {_TESTS}, in a machine of their own, which ends with them
     tests/node-machine test -k reboot             # pytest's words
@@ -152,7 +152,7 @@ def run_tests(options: argparse.Namespace) -> int:
     report.unlink(missing_ok=True)
     try:
         made = _up(place)
-        argv = [ROOT / "build/venv/bin/python", "-m", "pytest", f"--junit-xml={report}", "--durations=20", *words]
+        argv = [ROOT / "build/venv/bin/python", "-m", "pytest", f"--junit-xml={report}", "--durations=20", "--timeout=3600", *words]
         done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "PCOCC_NODE_MACHINE": str(place.path)}, check=False)
     finally:
         machine.stop(place)

@@ -1,12 +1,10 @@
 """The machine's hardware, as QEMU's words: two sockets, two NUMA nodes, an IOMMU, functions with virtual ones on the second node.
 
-Facts: hw/i386/intel_iommu.c (interrupts are remapped with a split irqchip only), docs/pcie_sriov.txt, hw/nvme/ctrl.c (NVMe is
-`unmigratable`, so it is plugged into a machine that has been restored).
+Facts: hw/i386/intel_iommu.c (interrupts are remapped with a split irqchip only), docs/pcie_sriov.txt, hw/nvme/ctrl.c: NVMe is
+`unmigratable`, and a namespace cannot be plugged in later, so a machine is saved and continued without.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 CPUS, MEGABYTES = 4, 4096
 FILES, SOCKETS = "/machine", "/sockets"  # where QEMU, in the root directory, finds the place and its sockets
@@ -55,13 +53,10 @@ def _second_complex() -> list[str]:
     return [*words, "-netdev", "user,id=fabric,net=10.9.0.0/24,restrict=on", "-device", igb]
 
 
-def plan_nvme() -> list[tuple[str, dict[str, Any]]]:
-    """Return the monitor's commands that plug in an NVMe controller with four virtual functions."""
-    limits = {"sriov_max_vfs": 4, "sriov_vq_flexible": 8, "sriov_vi_flexible": 4, "max_ioqpairs": 16, "msix_qsize": 16}
-    file = {"node-name": "nvme", "driver": "raw", "file": {"driver": "file", "filename": f"{FILES}/running/nvme.raw"}}
-    return [
-        ("blockdev-add", file),
-        ("device_add", {"driver": "nvme-subsys", "id": "subsystem", "nqn": "node"}),
-        ("device_add", {"driver": "nvme", "id": "nvme0", "serial": "node", "bus": "port2", "subsys": "subsystem", **limits}),
-        ("device_add", {"driver": "nvme-ns", "drive": "nvme", "nsid": 1, "shared": True, "bus": "nvme0"}),
-    ]
+def render_nvme() -> list[str]:
+    """Return an NVMe controller with four virtual functions, for a machine that starts cold."""
+    limits = "sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4,max_ioqpairs=16,msix_qsize=16"
+    return ["-drive", f"file={FILES}/running/nvme.raw,format=raw,if=none,id=nvme,cache=unsafe",
+            "-device", "nvme-subsys,id=subsystem,nqn=node",
+            "-device", f"nvme,id=nvme0,serial=node,bus=port2,subsys=subsystem,{limits}",
+            "-device", "nvme-ns,drive=nvme,nsid=1,shared=on,bus=nvme0"]  # fmt: skip

@@ -39,7 +39,8 @@ def ensure_saved(place: Place) -> bool:
     say("booting the machine once, a minute on a quiet host")
     _remove_saved(place)
     try:
-        start(place, f"{hardware.FILES}/disk/disk.ext4", "raw")
+        _make_disk(place, f"{hardware.FILES}/disk/disk.ext4", "raw")
+        _start(place)
         wait_up(place, BOOT_PATIENCE)
         done = ssh.run(place, ["sh", "-ec", _SETTLE])
         if done.returncode:
@@ -78,30 +79,43 @@ def _wait_moved(monitor: Monitor) -> None:
 
 
 def restore(place: Place) -> None:
-    """Start what was saved, give it the time of day and an NVMe controller, and wait until it answers."""
-    start(place, f"{hardware.FILES}/saved/disk.qcow2", "qcow2", "-incoming", "defer")
-    with (place.running / "nvme.raw").open("xb") as stream:
-        stream.truncate(_NVME_MEGABYTES << 20)
+    """Start what was saved on a fresh layer over its disk, and wait until it answers."""
+    try:
+        _restore(place)
+    except BaseException:
+        stop(place)
+        raise
+
+
+def _restore(place: Place) -> None:
+    _make_disk(place, f"{hardware.FILES}/saved/disk.qcow2", "qcow2")
+    _start(place, "-incoming", "defer")
     with Monitor(place.sockets / "qmp") as monitor:
         monitor.ask("migrate-set-capabilities", {"capabilities": _IN_FILE})
         monitor.ask("migrate-incoming", {"uri": f"file:{hardware.FILES}/saved/memory"})
         _wait_moved(monitor)
-        for name, arguments in hardware.plan_nvme():
-            monitor.ask(name, arguments)
         monitor.ask("cont")
     wait_up(place, BOOT_PATIENCE)
 
 
-def start(place: Place, base: str, kind: str, *more: str) -> None:
-    """Start a machine on a fresh layer over a disk; `base` as QEMU sees it."""
-    for path in (place.running, place.sockets):
-        if path.exists():
-            shutil.rmtree(path)
-        path.mkdir(mode=0o700)
+def _make_disk(place: Place, base: str, kind: str) -> None:
+    """Make the disk of a machine that is to start: a layer over `base`, as QEMU sees that."""
+    if place.running.exists():
+        shutil.rmtree(place.running)
+    place.running.mkdir(mode=0o700)
+    with (place.running / "nvme.raw").open("xb") as stream:
+        stream.truncate(_NVME_MEGABYTES << 20)
     disk = f"{hardware.FILES}/running/disk.qcow2"
     made = subprocess.run(_inside(place, "qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", base, disk), check=False)
     if made.returncode:
         raise MachineError("the machine's disk cannot be made")
+
+
+def _start(place: Place, *more: str) -> None:
+    """Start QEMU, with further words, and learn the way to the machine's sshd."""
+    if place.sockets.exists():
+        shutil.rmtree(place.sockets)
+    place.sockets.mkdir(mode=0o700)
     with (place.running / "log").open("w") as log:
         started = subprocess.Popen(_inside(place, *hardware.render_argv(), *more), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                    start_new_session=True)  # fmt: skip
@@ -127,6 +141,7 @@ def _inside(place: Place, *command: str) -> list[str]:
     """Return a command in the machine's own root directory: its QEMU is younger than this host's."""
     root = place.root.root
     binds = {"/dev": root / "dev", str(place.path): root / hardware.FILES[1:], str(place.sockets): root / hardware.SOCKETS[1:]}
+    place.sockets.mkdir(mode=0o700, exist_ok=True)
     for target in binds.values():
         target.mkdir(exist_ok=True)
     words = [word for source, target in binds.items() for word in (source, str(target))]
@@ -165,12 +180,10 @@ def _answers(place: Place) -> bool:
         return False
 
 
-def reset(place: Place) -> None:
-    """Press the machine's reset button, and wait until it is up again."""
-    ssh.close_masters(place)
-    with Monitor(place.sockets / "qmp") as monitor:
-        monitor.ask("system_reset")
-        monitor.wait("RESET")
+def power_cycle(place: Place) -> None:
+    """Take the machine's power away and give it back: it boots from its disk as that is, now with its NVMe controller."""
+    stop(place)
+    _start(place, *hardware.render_nvme())
     wait_up(place, BOOT_PATIENCE)
 
 

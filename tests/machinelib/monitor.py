@@ -60,6 +60,8 @@ class Monitor:
                 data = self._sock.recv(65536)
             except TimeoutError:
                 raise MachineError("the machine's QEMU does not answer any more") from None
+            except ConnectionResetError:
+                data = b""
             if not data:
                 raise MachineError("the machine's QEMU has ended")
             for message in self._messages.feed(data):

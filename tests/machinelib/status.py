@@ -25,7 +25,7 @@ def show(place: Place) -> bool:
         print("the machine is down")
         return False
     print(f"process {pid}, {machine.read_resident(pid)} MiB; ssh on port {ssh.read_port(place)}; console in {place.running}/console")
-    states = ssh.run(place, ["systemctl", "is-active", *DAEMONS]).stdout.split()
+    states = ssh.must_run(place, ["sh", "-c", f"systemctl is-active {' '.join(DAEMONS)} || :"]).split()
     for daemon, state in zip(DAEMONS, states, strict=True):
         print(f"{daemon}: {state}")
     print(ssh.must_run(place, ["sinfo", "--Node", "--format=%8N %10T %E"]), end="")

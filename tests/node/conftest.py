@@ -18,8 +18,8 @@ _CONSOLES = "tail -n 10 /run/pcocc/*/vm*/console.log 2>/dev/null"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Reset the machine last: what it runs ends with that."""
-    items.sort(key=lambda item: item.path.stem == "test_reset")
+    """Take the machine's power away last: what it runs ends with that."""
+    items.sort(key=lambda item: item.path.stem.startswith("test_power"))
 
 
 @pytest.fixture(scope="session")

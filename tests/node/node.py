@@ -1,4 +1,4 @@
-"""The node machine as the tests see it: commands as its users, a job with VMs, and the machine's reset button."""
+"""The node machine as the tests see it: commands as its users, a job with VMs, and the machine's power."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ class Node:
         """Return what of pcocc is there."""
         return status.find_leftovers(self.place)
 
-    def reset(self) -> None:
-        """Press the reset button, and wait until the machine is up."""
-        self.history.append("reset")
-        machine.reset(self.place)
-        self.out(["sh", "-c", "systemctl is-system-running --wait"], timeout=machine.BOOT_PATIENCE)
+    def power_cycle(self) -> None:
+        """Take the machine's power away and give it back; wait until it is up."""
+        self.history.append("power cycle")
+        machine.power_cycle(self.place)
+        assert self.run("systemctl is-system-running --wait", timeout=machine.BOOT_PATIENCE).stdout == "running\n", self.out("systemctl --failed")
 
 
 @dataclass(frozen=True)

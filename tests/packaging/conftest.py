@@ -21,6 +21,9 @@ done
 command -v lintian >/dev/null || apt-get -qq install --yes lintian >/dev/null
 lintian --allow-root --fail-on none build/packages/*.changes >build/packages/lintian 2>&1
 """
+_CONFIGURE = """
+printf '%s\\n' ClusterName=one SlurmctldHost=$(hostname) "$(slurmd -C | head -n 1)" "PartitionName=main Nodes=ALL" >/etc/slurm/slurm.conf
+"""
 
 
 @pytest.fixture(scope="session", params=PACKAGED)
@@ -57,5 +60,5 @@ def clean(suite: Suite, built: Built, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def installed(clean: Machine) -> Machine:
     """The same, in which the packages are installed with what they depend on, and no more."""
-    clean.run("apt-get -qq install --yes /srv/files/pcocc*_*.deb", seconds=600)
+    clean.run(f"{_CONFIGURE}apt-get -qq install --yes /srv/files/pcocc*_*.deb", seconds=600)
     return clean

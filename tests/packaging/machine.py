@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.releaselib.outside import read_apt_options, read_mirror
 from tests.releaselib.root import ensure_root
-from tests.releaselib.suites import ROOT, Place, Suite
+from tests.releaselib.suites import ROOT, SUITES, Place, Suite
 from tests.waiting import limit
 
 _RUN = """
@@ -23,7 +24,7 @@ from tests.releaselib import machine
 from tests.releaselib.suites import SUITES, Place
 sys.exit(machine.run(SUITES[sys.argv[1]], Place(Path(sys.argv[2])), sys.argv[3:], os.environ))
 """
-_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "python3-minimal", "ca-certificates", "procps", "psmisc")
+_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "python3-minimal", "ca-certificates", "mount", "procps", "psmisc")
 # no service starts by itself: the tests start those that they need
 _NO_SERVICES = """printf '#!/bin/sh\\nexit 101\\n' >"$1/usr/sbin/policy-rc.d"; chmod 755 "$1/usr/sbin/policy-rc.d" """
 
@@ -76,15 +77,22 @@ class Machine:
         return "/srv/files"
 
 
+@cache
+def ensure_clean_root(name: str) -> Path:
+    """Return the clean root of a release, made once and kept, and from now on this process's alone."""
+    kept = Place(ROOT / "build/packages-roots" / name)
+    kept.lock()
+    ensure_root(SUITES[name], kept, False, render_argv(SUITES[name]))
+    return kept.root
+
+
 @contextmanager
 def clean_machine(suite: Suite, directory: Path) -> Iterator[Machine]:
-    """Give a machine on a layer over the release's clean root, which is made once and kept."""
-    kept = Place(ROOT / "build/packages-roots" / suite.name)
-    kept.lock()
-    ensure_root(suite, kept, False, render_argv(suite))
+    """Give a machine on a layer over the release's clean root."""
+    lower = ensure_clean_root(suite.name)
     for name in ("root", "work", "upper"):
         (directory / name).mkdir()
-    layers = f"lowerdir={kept.root},upperdir={directory}/upper,workdir={directory}/work"
+    layers = f"lowerdir={lower},upperdir={directory}/upper,workdir={directory}/work"
     subprocess.run(["mount", "-t", "overlay", "-o", layers, "overlay", directory / "root"], check=True)
     try:
         yield Machine(suite, Place(directory))

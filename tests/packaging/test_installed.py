@@ -17,9 +17,6 @@ PLACES = (
     "/usr/lib/x86_64-linux-gnu/slurm-wlm/pcocc.so", "/usr/lib/x86_64-linux-gnu/slurm-wlm/pcocc_client.so",
     "/usr/share/doc/pcocc/admin.md", "/usr/share/doc/pcocc/guide/first-vm.md",
 )  # fmt: skip
-SLURM = """
-printf '%s\\n' ClusterName=one SlurmctldHost=$(hostname) "$(slurmd -C | head -n 1)" "PartitionName=main Nodes=ALL" >/etc/slurm/slurm.conf
-"""
 # as the programs of the runtime do; every module, also those that only some sites or commands need
 IMPORT_ALL = """
 import importlib, pathlib, re, sys
@@ -58,7 +55,7 @@ def test_the_samples_are_a_working_site(installed: Machine) -> None:
 
 
 def test_srun_has_the_options_and_checks_them_in_python(installed: Machine) -> None:
-    said = installed.run(f"{SLURM}\nsrun --help")
+    said = installed.run("srun --help")
     assert [option for option in OPTIONS if option not in said] == []
     done = installed.try_run("srun --pcocc-template=nothing true")
     assert done.returncode == 1 and "there is no template 'nothing'" in done.stdout, done.stdout
@@ -98,7 +95,9 @@ def test_what_the_admin_took_away_stays_away(installed: Machine) -> None:
 
 
 def test_a_removal_leaves_jobs_without_us_working(installed: Machine) -> None:
-    installed.run("echo 'max-vms: 3' >/etc/pcocc/pcocc.yaml; apt-get -qq remove --yes pcocc")
+    installed.run("echo 'max-vms: 3' >/etc/pcocc/pcocc.yaml")
+    started = "systemd-tmpfiles --create pcocc.conf; touch /run/pcocc/cache.socket"
+    assert installed.run(f"{started}; ls /run; apt-get -qq remove --yes pcocc >/dev/null; ls /run").split().count("pcocc") == 1
     said = installed.run("srun --help; find / -xdev -name '*pcocc*' -not -path '/proc/*'")
     assert "--pcocc-template" not in said and "/usr/lib/x86_64-linux-gnu/slurm-wlm/pcocc" not in said
     installed.run("apt-get -qq install --yes /srv/files/pcocc*_*.deb")

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from pcocc_runtime import __version__
+from pcocc_runtime.check import read_slurm
 from tests.spank.building import ROOT, run
 
 EXPORTED = {
@@ -91,3 +93,20 @@ def test_everything_installed_is_readable_by_every_user(installed: Path) -> None
         mode = path.stat().st_mode
         assert mode & 0o004, path
         assert not path.is_dir() or mode & 0o001, path
+
+
+def test_it_tells_what_it_is_built_for_and_its_version(installed: Path, tmp_path: Path) -> None:
+    """As `pcocc node check` asks it."""
+    source = tmp_path / "number.c"
+    source.write_text('#include <stdio.h>\n#include <slurm/slurm.h>\nint main(void) { return printf("%d", SLURM_VERSION_NUMBER) < 0; }\n')
+    run("cc", "-o", str(tmp_path / "number"), str(source))
+    number = int(run(str(tmp_path / "number")))
+    built, version, trouble = read_slurm._open_plugin(str(installed / "lib/slurm/pcocc.so"))
+    assert (built, version, trouble) == ((number >> 16 & 255, number >> 8 & 255), __version__, "")
+
+
+def test_what_is_no_plugin_is_told(tmp_path: Path) -> None:
+    (tmp_path / "pcocc.so").write_text("nothing")
+    for path in (tmp_path / "pcocc.so", tmp_path / "missing.so"):
+        built, version, trouble = read_slurm._open_plugin(str(path))
+        assert (built, version) == (None, None) and str(path) in trouble

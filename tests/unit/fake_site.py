@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.cluster import Cluster, decode_cluster
 
 Ask = Callable[..., tuple[int, str]]
@@ -53,19 +53,19 @@ def user_template(directory: Path, text: str) -> None:
 
 def frozen(answer: tuple[int, str]) -> Cluster:
     """Return the cluster of an answer, which must be no refusal."""
-    assert answer[0] == wire.CHECK_PASSED, answer[1]
+    assert answer[0] == wire_steps.CHECK_PASSED, answer[1]
     return decode_cluster(dict(line.split(" ", 1) for line in answer[1].splitlines())["cluster"])
 
 
 def refused(answer: tuple[int, str]) -> str:
     """Return the sentence of an answer, which must be a refusal of one sentence and at most one hint."""
     code, text = answer
-    assert code == wire.CHECK_REFUSED, text
+    assert code == wire_steps.CHECK_REFUSED, text
     assert text.startswith("pcocc: error: ") and text.count("\n") <= 1
     return text
 
 
 def noted(answer: tuple[int, str]) -> str:
     """Return the notes of an answer, which must be no refusal, a line each."""
-    assert answer[0] == wire.CHECK_PASSED, answer[1]
+    assert answer[0] == wire_steps.CHECK_PASSED, answer[1]
     return "\n".join(line.removeprefix("note ") for line in answer[1].splitlines() if line.startswith("note "))

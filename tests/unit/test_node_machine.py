@@ -36,7 +36,7 @@ def test_each_numa_node_has_a_socket_and_half_of_the_memory() -> None:
         "dist,src=0,dst=1,val=21", "dist,src=1,dst=0,val=21",
     ]  # fmt: skip
     assert words[words.index("-smp") + 1] == "4,sockets=2,cores=2,threads=1" and words[words.index("-m") + 1] == "4096"
-    assert not [word for word in words if word.startswith("nvme")], "a machine with it could not be saved"
+    assert not [word for word in words if word.startswith("nvme,")], "a machine with it could not be saved"
 
 
 def test_nothing_of_it_is_reached_from_elsewhere_nor_reaches_it() -> None:

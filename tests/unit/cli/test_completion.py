@@ -94,7 +94,7 @@ def test_every_command_and_option_is_offered(path: str, commands: list[str], opt
     ("line", "offered"),
     [
         ("pcocc te", ["template"]),
-        ("pcocc nonsense ", ["config", "image", "network", "ps", "save", "template"]),
+        ("pcocc nonsense ", ["config", "image", "network", "node", "ps", "save", "template"]),
         ("pcocc image show a", ["alma", "alpine"]),
         ("pcocc image export alma ", []),
         ("pcocc image list --repo ", ["private", "work"]),

@@ -12,7 +12,14 @@ import pytest
 from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.documents.vm_state import TOKEN, task_token
 from pcocc_runtime.guest.environment import GuestEnvironment
-from pcocc_runtime.guest.script import _PORTS, render_command, render_signal, render_sweep
+from pcocc_runtime.guest.script import (
+    _PORTS,
+    parse_mount_look,
+    render_command,
+    render_mount_look,
+    render_signal,
+    render_sweep,
+)
 from tests.waiting import limit, wait_for
 
 
@@ -236,3 +243,12 @@ def test_what_a_command_leaves_is_ended_whatever_its_path_is() -> None:
     leaving = ["/bin/sh", "-c", "/usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & /usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & exit 5"]
     done = run(render_command(leaving, with_settings(PATH="/nonesuch"), "/", 0o022, "8.8.9.", guarded=False))
     assert done.returncode == 5 and not carriers("8.8.9.")
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_what_is_not_mounted_is_named_and_whether_the_kernel_could(shell: str) -> None:
+    """Here /proc is mounted from `proc`, and `pro.` would match it as a pattern."""
+    mounts = {"proc": "proc", "pro.": "proc", "fast": "no-such-type"}
+    said = subprocess.run([shell, "-c", render_mount_look(mounts)], capture_output=True, text=True, check=True).stdout
+    assert parse_mount_look(said, mounts) == [("pro.", "proc", True), ("fast", "no-such-type", False)]
+    assert parse_mount_look("a\n\nproc proc\x1b\nfast !\nother\n", mounts) == [("proc", "proc", True), ("fast", "no-such-type", False)]

@@ -23,6 +23,10 @@ def test_what_qemus_map_says_is_read_as_qemu_7_and_8_write_it(line: str, extent:
     assert qemu_img_text.parse_extent(line) == extent
 
 
+def test_a_line_of_brackets_alone_is_none_of_maps() -> None:
+    assert qemu_img_text.parse_extent('{"data": ' + "[" * 100_000) is None
+
+
 @pytest.mark.parametrize(("line", "done"), [("(0.00/100%)", 0), ("(12.34/100%)", 1234), ("(100.00/100%)", 10000), ("100%", None), ("", None)])
 def test_progress_is_told_from_complaints(line: str, done: int | None) -> None:
     assert qemu_img_text.parse_progress(line) == done

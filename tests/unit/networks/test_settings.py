@@ -286,3 +286,56 @@ def test_addresses_that_are_none_are_told(text: str, said: str) -> None:
     problems: list[ConfigError] = []
     parse_networks(parse_yaml(BRIDGED % f"addresses: {text}", "networks.yaml"), problems)
     assert len(problems) == 1 and said in f"{problems[0]} {problems[0].hint}"
+
+
+OLD = """
+nat-rssh:
+  type: nat
+  settings:
+    nat-network: "10.250.0.0/16"
+    vm-network: "10.251.0.1/16"
+    vm-network-gw: "10.251.0.1"
+    vm-ip: "10.251.0.2"
+    vm-hwaddr: "52:54:00:44:AE:5E"
+    bridge: nat-br
+    bridge-hwaddr: "52:54:00:C0:C0:C0"
+    tap-prefix: nat-
+    mtu: 1500
+    domain-name: "a.example, b.example"
+    dns-server: ""
+    ntp-server: "192.0.2.123"
+    allow-outbound: none
+    reverse-nat: {vm-port: 22, min-host-port: 60222, max-host-port: 60322}
+private:
+  type: pv
+  settings: {mac-prefix: "52:54:00:01", bridge-prefix: pvbr, tap-prefix: pv-, mtu: 9000, host-if-suffix: "-ib0"}
+tiny:
+  type: nat
+  settings: {vm-network: 192.168.1.0/30, nat-network: 10.1.0.0/16, vm-network-gw: 192.168.1.1, vm-ip: 192.168.1.2, bridge: b, tap-prefix: t}
+"""
+
+
+def test_old_types_are_read_as_what_they_mean_and_told() -> None:
+    problems: list[ConfigError] = []
+    found = parse_networks(parse_yaml(OLD, "networks.yaml"), problems)
+    assert problems == []
+    nat, private, tiny = found.values()
+    assert isinstance(nat, EthernetNetwork) and isinstance(private, EthernetNetwork) and isinstance(tiny, EthernetNetwork)
+    assert (nat.layer, str(nat.int_network), nat.allow_outbound, nat.domain_name) == ("L3", "10.251.0.0/16", False, "a.example")
+    assert nat.dns_search == ("a.example", "b.example") and nat.dns_server is None and nat.reverse_nat[0].min_host_port == 60222
+    assert (private.layer, private.mac_prefix, private.mtu) == ("L2", "52:54:00", 8950)
+    assert tiny.int_network == EthernetNetwork("n").int_network
+    told = notes(OLD)
+    assert "networks.yaml:3: nat-rssh.type: type nat of the first releases is read as type ethernet" in told[0]
+    assert sum("no longer needed" in one for one in told) == 7 + 3 + 5
+    assert any("private.type: type pv" in one for one in told)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("vm-network: x", "nat.settings.vm-network"), ("vm-netwrok: 10.0.0.0/16", "unknown setting"), ("mtu: 5", "mtu")],
+)
+def test_what_is_wrong_in_an_old_type_is_told_in_its_place(line: str, said: str) -> None:
+    problems: list[ConfigError] = []
+    parse_networks(parse_yaml(f"nat:\n  type: nat\n  settings:\n    {line}\n", "networks.yaml"), problems)
+    assert len(problems) == 1 and said in str(problems[0]) and problems[0].line == 4

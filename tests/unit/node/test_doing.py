@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pcocc_runtime.node.doing import cleared, doing
+from pcocc_runtime.node.doing import doing, exchange
 
 
 @contextmanager
@@ -50,13 +50,13 @@ def test_what_the_planner_has_begun_meanwhile_stays() -> None:
             finally:
                 os._exit(0)
         os.close(answers)
-        with cleared():
-            with doing("taking back"):
-                os.write(says, b"!")
-                os.read(listens, 1)
-            assert told(output) == "looking up names"
-            os.kill(child, 9)
-            os.waitpid(child, 0)
+        with doing("taking back"):
+            os.write(says, b"!")
+            os.read(listens, 1)
+        assert told(output) == "looking up names"
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        exchange(b"")
         assert told(output) == ""
     for fd in (hears, says, listens):
         os.close(fd)
@@ -64,7 +64,7 @@ def test_what_the_planner_has_begun_meanwhile_stays() -> None:
 
 def test_an_answer_follows_from_the_beginning() -> None:
     with output_of_helper() as output:
-        with cleared(), doing("a rather long clause"):
+        with doing("a rather long clause"):
             pass
         os.write(1, b"tap 0 pcn\n")
         assert told(output) == "tap 0 pcn\n"
@@ -72,6 +72,6 @@ def test_an_answer_follows_from_the_beginning() -> None:
 
 def test_another_output_is_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
     os.write(1, b"kept\n")
-    with cleared(), doing("nothing"):
+    with doing("nothing"):
         os.write(1, b"this too\n")
     assert capfd.readouterr().out == "kept\nthis too\n"

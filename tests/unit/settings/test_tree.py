@@ -148,3 +148,8 @@ def test_everything_that_is_wrong_is_found_at_once() -> None:
     text = "a: 2020-13-45\nb: [1, !!int x, 2]\nc: 3\nc: 4\nd: {[1]: 2, e: 5}\n"
     assert parse_yaml(text, "f", problems).plain() == {"b": [1, 2], "c": 4, "d": {"e": 5}}
     assert [problem.where for problem in problems] == ["f:4: c", "f:1: a", "f:2: b[1]", "f:5: d"]
+
+
+def test_half_a_surrogate_pair_is_told_with_its_line() -> None:
+    with pytest.raises(ConfigError, match=r"^f:2: not valid YAML: surrogates not allowed"):
+        parse_yaml("a: 1\nb: \udce9\n", "f")

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.submit import freeze
 from pcocc_runtime.submit import main as client
@@ -21,7 +21,7 @@ from tests.unit.fake_site import Ask, frozen, refused, user_template, write_imag
 def test_the_answer_sizes_the_job(ask: Ask) -> None:
     code, text = ask("tiny:2,big,tiny")
     lines = dict(line.split(" ", 1) for line in text.splitlines())
-    assert code == wire.CHECK_PASSED
+    assert code == wire_steps.CHECK_PASSED
     del lines["cluster"]
     sets = "default:2,bare:1,default:1"
     assert lines == {"vms": "4", "cpus": "4", "memory": "2048", "exclusive": "0", "template": "tiny:2,big:1,tiny:1", "sets": sets}
@@ -82,30 +82,30 @@ def test_a_request_that_cannot_be_had_is_refused(ask: Ask, template: str, said: 
 @pytest.mark.parametrize("key", ["users", "groups"])
 def test_a_resource_set_for_others_is_refused(ask: Ask, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = {"users": pwd.getpwuid(os.getuid()).pw_name, "groups": grp.getgrgid(os.getgid()).gr_name}[key]
-    for name, code in ((mine, wire.CHECK_PASSED), ("nosuchname", wire.CHECK_REFUSED)):
+    for name, code in ((mine, wire_steps.CHECK_PASSED), ("nosuchname", wire_steps.CHECK_REFUSED)):
         write_site(tmp_path / "etc", resources=f"default: {{networks: [lan], default: true, {key}: [{name}]}}\nbare: {{}}\nfast: {{}}\n")
         monkeypatch.setenv("USER", "nosuchname")
         assert ask("tiny")[0] == code
-        assert ask("big")[0] == wire.CHECK_PASSED
+        assert ask("big")[0] == wire_steps.CHECK_PASSED
     assert "templates.yaml:1: tiny: resource set 'default' is not for " in refused(ask("big,tiny"))
 
 
 def test_templates_whose_networks_overlap_are_refused(ask: Ask, tmp_path: Path) -> None:
     sets = "default: {networks: [lan], default: true}\nbare: {networks: [too]}\nfast: {}\n"
     write_site(tmp_path / "etc", networks="lan: {type: ethernet}\ntoo: {type: ethernet}\n", resources=sets)
-    assert ask("tiny:2")[0] == ask("big")[0] == wire.CHECK_PASSED
+    assert ask("tiny:2")[0] == ask("big")[0] == wire_steps.CHECK_PASSED
     assert "network 'too' (10.200.0.0/16) overlaps 'lan'" in refused(ask("tiny,big"))
 
 
 def test_resource_sets_that_alternate_without_end_are_refused(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "etc/pcocc.yaml").write_text("max-vms: 1000\n")
     assert "the list of resource sets is too long for the nodes" in refused(ask("tiny,big," * 70 + "tiny"))
-    assert ask(",".join(["tiny"] * 140))[0] == wire.CHECK_PASSED
+    assert ask(",".join(["tiny"] * 140))[0] == wire_steps.CHECK_PASSED
 
 
 def test_vms_out_of_range_are_refused(ask: Ask) -> None:
     assert "there is no vm9 in this virtual cluster" in refused(ask("tiny:2", vm="vm[9]"))
-    assert ask("tiny:2", vm="vm[0-1]")[0] == wire.CHECK_PASSED
+    assert ask("tiny:2", vm="vm[0-1]")[0] == wire_steps.CHECK_PASSED
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_missing_backing_file_is_refused(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "over").write_bytes(head)
     assert "backing file of image" in refused(ask(images=["./over"]))
     write_image(tmp_path / "base")
-    assert ask(images=["./over"])[0] == wire.CHECK_PASSED
+    assert ask(images=["./over"])[0] == wire_steps.CHECK_PASSED
     (tmp_path / "base").write_bytes(head)
     assert f"image {tmp_path}/over has more than 16 backing files" in refused(ask(images=["./over"]))
 
@@ -217,7 +217,7 @@ def test_an_unknown_template_may_be_in_a_repository_that_cannot_be_read(ask: Ask
         os.seteuid(65534)
     try:
         text = refused(ask("deb"))
-        assert ask("tiny")[0] == wire.CHECK_PASSED
+        assert ask("tiny")[0] == wire_steps.CHECK_PASSED
     finally:
         os.seteuid(os.getuid())
     assert "there is no template 'deb'\nhint: images may be missing: " in text and f"{images}" in text and "; templates: big," in text
@@ -272,8 +272,8 @@ trees = st.recursive(
 def test_any_template_is_taken_or_refused_in_a_sentence(ask: Ask, tmp_path: Path, values: dict[str, object]) -> None:
     user_template(tmp_path, yaml.safe_dump({"mine": {"image": str(tmp_path / "tiny.qcow2"), **values}}))
     code, text = ask("mine:2")
-    assert code != wire.CHECK_BROKEN, text
-    if code == wire.CHECK_REFUSED:
+    assert code != wire_steps.CHECK_BROKEN, text
+    if code == wire_steps.CHECK_REFUSED:
         refused((code, text))
 
 
@@ -282,8 +282,8 @@ def test_any_template_is_taken_or_refused_in_a_sentence(ask: Ask, tmp_path: Path
 def test_any_text_of_an_option_is_taken_or_refused_in_a_sentence(ask: Ask, option: str, text: str) -> None:
     value = [text] if option in ("images", "mounts") else text
     code, said = ask(**{option: value})  # type: ignore[arg-type]
-    assert code != wire.CHECK_BROKEN, said
-    if code == wire.CHECK_REFUSED:
+    assert code != wire_steps.CHECK_BROKEN, said
+    if code == wire_steps.CHECK_REFUSED:
         refused((code, said))
 
 
@@ -293,6 +293,6 @@ def test_a_fault_of_our_own_is_told_as_one(ask: Ask, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(freeze, "freeze", burst)
     code, text = ask()
-    assert code == wire.CHECK_BROKEN
+    assert code == wire_steps.CHECK_BROKEN
     assert text.startswith("ZeroDivisionError at test_main.py:") and text.endswith(": boom")
-    assert client.check_request("no json")[0] == wire.CHECK_BROKEN
+    assert client.check_request("no json")[0] == wire_steps.CHECK_BROKEN

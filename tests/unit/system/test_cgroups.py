@@ -31,32 +31,32 @@ def test_every_sample_is_looked_at() -> None:
 
 @pytest.mark.parametrize("form", GROUPS)
 def test_a_steps_group_is_what_its_slurmstepd_and_its_tasks_are_in(form: str) -> None:
-    assert parse_step_group(sample(form, "stepd"), 0) == parse_step_group(sample(form, "task"), 0) == GROUPS[form]
+    assert parse_step_group(sample(form, "stepd"), 5, 0) == parse_step_group(sample(form, "task"), 5, 0) == GROUPS[form]
     group = GROUPS[form]
     assert group is None or any(f"{group}/" in f"{line}/" for line in sample(form, "task").splitlines())
 
 
 @pytest.mark.parametrize("form", GROUPS)
-def test_another_steps_group_is_not_taken_for_it(form: str) -> None:
-    for step in (1, 10):
-        assert parse_step_group(sample(form, "stepd"), step) is None
-    assert parse_step_group(sample(form, "task").replace("step_0", "step_01"), 0) is None
+@pytest.mark.parametrize("who", ["stepd", "task"])
+def test_a_number_that_begins_alike_is_another(form: str, who: str) -> None:
+    text = sample(form, who).replace("step_0", "step_01").replace("job_5", "job_55")
+    assert parse_step_group(text, 5, 0) is None
 
 
-def test_a_slurm_within_a_step_of_another_has_its_own(tmp_path: Path) -> None:
+def test_a_slurm_within_a_step_of_another_has_its_own() -> None:
     inside = "0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0/system.slice/slurmstepd.scope/job_5/step_0/slurm\n"
-    assert str(parse_step_group(inside, 0)).endswith("/user/task_0/system.slice/slurmstepd.scope/job_5/step_0")
+    assert str(parse_step_group(inside, 5, 0)).endswith("/user/task_0/system.slice/slurmstepd.scope/job_5/step_0")
 
 
 @pytest.mark.parametrize("form", [form for form, group in GROUPS.items() if group])
 def test_roots_helper_leaves_the_job_where_slurm_has_a_place_for_it(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group = GROUPS[form]
     assert group is not None
-    monkeypatch.setattr(process, "parse_step_group", lambda text, step: group)
-    process.leave_step(0, str(tmp_path))  # v1: there is none
+    monkeypatch.setattr(process, "parse_step_group", lambda text, job, step: group)
+    process.leave_step(5, 0, str(tmp_path))  # v1: there is none
     place = tmp_path / Path(group).parents[1].relative_to("/") / "system"
     place.mkdir(parents=True)
-    process.leave_step(0, str(tmp_path))
+    process.leave_step(5, 0, str(tmp_path))
     assert (place / "cgroup.procs").read_text() == "0"
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, encode_event
+from pcocc_runtime import __version__
+from pcocc_runtime.documents import wire_steps
+from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, encode_event
+from pcocc_runtime.slurm.steps import LAUNCHER
 from pcocc_runtime.vm import boot_progress, starter
 from pcocc_runtime.vm.starter import BootWatch
 
@@ -74,8 +76,8 @@ class Stepds:
 def boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Boot]:
     status, ours = os.pipe()
     parent, theirs = os.pipe()
-    monkeypatch.setattr(wire, "STATUS_FD", ours)
-    monkeypatch.setattr(wire, "PARENT_FD", parent)
+    monkeypatch.setattr(wire_steps, "STATUS_FD", ours)
+    monkeypatch.setattr(wire_steps, "PARENT_FD", parent)
     children: list[subprocess.Popen[bytes]] = []
 
     def start(argv: list[str], _environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -228,8 +230,31 @@ def test_a_line_without_end_is_not_kept() -> None:
 
 def test_emulation_where_kvm_was_expected_is_told_of_once(boot: Boot, said: Said) -> None:
     slow = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "it may not be opened", True, vm, "n1"), Ready(1, vm, "n1"))]
-    assert boot.run(*slow) == wire.BOOT_READY
+    assert boot.run(*slow) == wire_steps.BOOT_READY
     assert said() == "pcocc: note: vm0 on n1 is emulated, about ten times slower than with KVM: it may not be opened\n"
+
+
+def test_a_node_without_pcocc_is_named(boot: Boot, said: Said) -> None:
+    lost = f"slurmstepd: error: execve(): {LAUNCHER}: No such file or directory"
+    ends = ("srun: error: n2: task 1: Exited with exit code 2", "srun: error: n1: task 0: Terminated")
+    assert boot.run(f"srun: {lost}", *ends, status=2) == "failed"
+    assert said().splitlines() == [
+        f"pcocc: error: pcocc is not installed on n2: there is no {LAUNCHER}",
+        f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",
+    ]
+
+
+def test_a_directory_that_guests_have_not_mounted_is_told_once(boot: Boot, capfd: pytest.CaptureFixture[str]) -> None:
+    said = [Unmounted(tag, kind, known, vm, "n1") for tag, kind, known in MISSING for vm in ("vm0", "vm1")]
+    assert boot.run(*UP, *said) == "ready"
+    assert [line for line in capfd.readouterr().err.splitlines() if "note" in line] == [
+        "pcocc: note: vm0 on n1 has not mounted data: its kernel has no 9p: give the directory type=virtiofs in --pcocc-mount, "
+        "or 'type: virtiofs' in the template",
+        "pcocc: note: vm0 on n1 has not mounted fast: 'mount -t virtiofs fast DIRECTORY' in the VM does, or says why not",
+    ]
+
+
+MISSING = [("data", "9p", False), ("fast", "virtiofs", True)]
 
 
 EVIL = "\x1b]0;title\x07\x1b[2J\x1b[31m\x9b5nroot\u202e\x08\r# \x7f\0"

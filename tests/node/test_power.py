@@ -4,10 +4,10 @@ from tests.node.node import Job, Node, submit_cluster
 from tests.waiting import wait_for
 
 
-def test_after_a_hard_reset_nothing_is_left_and_jobs_run(node: Node, cluster: Job) -> None:
+def test_after_a_power_failure_nothing_is_left_and_jobs_run(node: Node, cluster: Job) -> None:
     assert len(node.qemus(cluster.number)) == 2 and node.out("ls /var/lib/pcocc/scratch") == str(cluster.number)
     before = node.read("/proc/sys/kernel/random/boot_id")
-    node.reset()
+    node.power_cycle()
     assert node.read("/proc/sys/kernel/random/boot_id") != before
     wait_for(lambda: node.is_over(cluster.number), "the end of the job that ran", 240, 1)
     node.wait_idle(240)
