@@ -32,7 +32,7 @@ from pcocc_runtime.site.settings import PCOCC
 from pcocc_runtime.submit.cloud_users import Names
 from pcocc_runtime.submit.judging import judge_user_data
 from pcocc_runtime.submit.request import parse_request, parse_template
-from pcocc_runtime.submit.user_data import explain_in_file
+from pcocc_runtime.submit.user_data_check import explain_in_file
 from pcocc_runtime.submit.user_data_parts import parse_user_data
 from pcocc_runtime.templates import inherit
 from tests.fuzz.engine import Target
@@ -140,14 +140,20 @@ def run_request(data: bytes) -> None:
 
 @functools.cache
 def _filter() -> subprocess.Popen[bytes]:
-    directory = Path(tempfile.mkdtemp(prefix="pcocc-fuzz-"))
-    argv = [INTERPRETERS[0], str(ROOT / "tests/fuzz/filter.lua"), str(install_filter(directory)), str(write_policy(directory))]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with tempfile.TemporaryDirectory(prefix="pcocc-fuzz-") as place:
+        directory = Path(place)
+        argv = [INTERPRETERS[0], str(ROOT / "tests/fuzz/filter.lua"), str(install_filter(directory)), str(write_policy(directory))]
+        lua = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        _submit(lua, _FILTER[0])  # with its first job it reads its policy
+    return lua
 
 
 def run_filter(data: bytes) -> None:
     """Have the filter of slurmctld look at a job's strings."""
-    lua = _filter()
+    _submit(_filter(), data)
+
+
+def _submit(lua: subprocess.Popen[bytes], data: bytes) -> None:
     assert lua.stdin is not None and lua.stdout is not None
     lua.stdin.write(data.hex().encode() + b"\n")
     lua.stdin.flush()
