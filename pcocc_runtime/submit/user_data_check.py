@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.errors import ConfigError, PcoccError, RequestError
 from pcocc_runtime.settings.tree import Node, parse_yaml
 from pcocc_runtime.submit import cloud_init, jinja
@@ -53,7 +53,7 @@ def _tell(submission: Submission, found: list[Told], explain: Callable[[Told], P
         error = explain(one)
         if one.refuses and not submission.forces_user_data:
             if error.hint:
-                error.hint += f"; --{wire.OPTION_USER_DATA_FORCE} passes it on as it is"
+                error.hint += f"; --{wire_steps.OPTION_USER_DATA_FORCE} passes it on as it is"
             raise error
         submission.note(error)
 

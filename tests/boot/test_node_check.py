@@ -76,8 +76,17 @@ def test_only_root_is_let(box: Box) -> None:
 def test_flushed_walls(box: Box) -> None:
     with box.changed("nft flush ruleset", "/opt/pcocc/libexec/pcocc/node start", node="n1"):
         text, mend = failure(box, "walls")
-        assert text.startswith("the table inet pcocc, which guards tunnels and what is forwarded, is gone")
+        assert text.startswith("the table inet pcocc, which keeps processes from tunnels, is gone")
         box.run(["sh", "-c", mend.partition(";")[0]], user="root", node="n1", status=0)
+        assert failures(check(box)) == {}
+
+
+def test_flushed_rules_of_routing(box: Box) -> None:
+    mend = "/opt/pcocc/libexec/pcocc/node start"
+    with box.changed("ip rule flush && ip rule add pref 32766 lookup main && ip rule add pref 32767 lookup default", mend, node="n1"):
+        text, told = failure(box, "walls")
+        assert text.startswith("the rules of routing that keep what is forwarded from tunnels are gone") and told == mend
+        box.run(mend, user="root", node="n1", status=0)
         assert failures(check(box)) == {}
 
 

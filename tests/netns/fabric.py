@@ -158,6 +158,12 @@ def request(
     return "\n".join([*lines, ""])
 
 
+def request_of(uid: int, job: int, stepd: int, step: int = 0) -> str:
+    """Return a user's set-up request for two VMs on the node 192.0.2.1 alone."""
+    text = request(job, 0, stepd, step=step, sets="default:2", nodes=("192.0.2.1",))
+    return text.replace("uid 65534\ngid 65534", f"uid {uid}\ngid {uid}")
+
+
 def release(job: int, step: int = 0) -> str:
     """Return a release request."""
     return f"job {job}\nstep {step}\nend\n"

@@ -5,7 +5,7 @@ from tests.waiting import wait_for
 
 
 def test_after_a_power_failure_nothing_is_left_and_jobs_run(node: Node, cluster: Job) -> None:
-    assert len(node.qemus(cluster.number)) == 2 and node.out("ls /var/lib/pcocc/scratch") == str(cluster.number)
+    assert len(node.qemus(cluster.number)) == 2 and node.out("ls /var/lib/pcocc/scratch/pcocc") == str(cluster.number)
     before = node.read("/proc/sys/kernel/random/boot_id")
     node.power_cycle()
     assert node.read("/proc/sys/kernel/random/boot_id") != before

@@ -82,7 +82,8 @@ def test_root_can_make_and_release_a_jobs_networks(installed: Machine) -> None:
 
 def test_configuring_twice_changes_nothing(installed: Machine) -> None:
     look = f"ls -lR --time-style=+ /etc/pcocc /etc/slurm /usr/lib/pcocc | grep -v '^total'; readlink {LINK}; getent passwd pcocc-cache"
-    again = "for package in pcocc pcocc-slurm-plugin; do /var/lib/dpkg/info/$package.postinst configure ''; done"
+    dpkg = "DPKG_MAINTSCRIPT_PACKAGE=$package DPKG_MAINTSCRIPT_NAME=postinst"
+    again = f"for package in pcocc pcocc-slurm-plugin; do {dpkg} /var/lib/dpkg/info/$package.postinst configure ''; done"
     before, _mark, after = installed.run(f"{look}; echo ==; {again} >/dev/null; {look}").partition("==\n")
     assert before == after and "/usr/share/pcocc/plugstack.conf\n" in before
 

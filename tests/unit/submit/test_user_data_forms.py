@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-import subprocess
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.guest import seed
 from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
-from tests.unit.guest.guests import ALICE, KEYS
+from tests.unit.submit.asking import ask_cloud_init, lets_in
 
 CONFIG = "#cloud-config\n"
 JINJA = "## template: jinja\n"
@@ -32,19 +30,6 @@ def mime(*parts: tuple[str, str], **headers: str) -> str:
 
 def in_base64(text: str | bytes) -> str:
     return base64.encodebytes(text.encode() if isinstance(text, str) else text).decode()
-
-
-def ask_cloud_init(texts: list[str], command_user: str | None = None) -> list[dict[str, Any]]:
-    """Return what cloud-init, as installed here, makes of each text for the user alice."""
-    vendor = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, command_user)
-    lines = [json.dumps({"user_data": base64.b64encode(text.encode()).decode(), "vendor_data": vendor}) for text in texts]
-    argv = ["/usr/bin/python3", str(Path(__file__).with_name("guest_cloud_init.py"))]
-    done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def lets_in(found: dict[str, Any], name: str = "alice") -> bool:
-    return bool(found["keys"].get(name) == [KEYS.user_public])
 
 
 def is_left_out(found: dict[str, Any]) -> bool:
