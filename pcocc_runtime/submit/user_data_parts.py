@@ -164,6 +164,7 @@ def _open(part: Part, whole: str) -> Iterator[Part]:
     try:
         tree = parse_yaml(part.text, "", [])
         entries = yaml.safe_load(part.text)
+        entries = [] if entries is None else entries
     except (ConfigError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         said = error.message if isinstance(error, ConfigError) else (str(error).splitlines() or [type(error).__name__])[0]
         yield part._replace(fault=Fault(f"as an archive it is not valid YAML: {said}", YAML_HINT))

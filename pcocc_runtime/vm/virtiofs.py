@@ -44,8 +44,8 @@ def read_capabilities(program: str) -> str:
     return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
 
 
-def start_server(program: str, source: str, readonly: bool, base: str) -> int:
-    """Start virtiofsd for a directory and return the descriptor of a connection to it; its log is `base`.log."""
+def start_server(program: str, source: str, readonly: bool, base: str, log: str) -> int:
+    """Start virtiofsd for a directory and return the descriptor of a connection to it; `log` is where it logs, which a guest can make it do."""
     listener = socket.socket(socket.AF_UNIX)
     client = socket.socket(socket.AF_UNIX)
     try:
@@ -54,7 +54,7 @@ def start_server(program: str, source: str, readonly: bool, base: str) -> int:
         client.connect(f"{base}.sock")
         os.unlink(f"{base}.sock")
         argv = plan_virtiofsd_argv(program, source, listener.fileno(), read_capabilities(program))
-        _spawn(argv, listener.fileno(), source, readonly, f"{base}.log")
+        _spawn(argv, listener.fileno(), source, readonly, log)
     except BaseException:
         client.close()
         raise

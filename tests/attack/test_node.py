@@ -138,7 +138,7 @@ def test_a_users_program_with_roots_rights_is_found_by_who_started_it() -> None:
         os.waitpid(child, 0)
 
 
-@pytest.mark.parametrize(("uid", "counts"), [(ALICE, False), (0, True)])
+@pytest.mark.parametrize(("uid", "counts"), [(ALICE, False), (0, True)], ids=["a user", "root"])
 def test_nobody_but_root_is_a_slurmstepd(uid: int, counts: bool) -> None:
     """Else Alice keeps what she likes from being released: a job whose record is damaged."""
     with subprocess.Popen(["slurmstepd: [12.0]", "600"], executable="/bin/sleep", user=uid, group=uid) as child:

@@ -15,6 +15,7 @@ import pytest
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks import call_filter
 from pcocc_runtime.system import confined, process
 from tests.netns.fabric import Node, release, request_of
 
@@ -73,9 +74,11 @@ if victim == 0:
 code = {TAKEN_OVER!r}.replace("VICTIM", str(victim))
 """
 CONFINED = f"""
+from pcocc_runtime.networks import call_filter
 from pcocc_runtime.system import confined
 try:
-    print(confined.start_confined([{PYTHON!r}, "-IS", "/etc/code.py"], [("etc/code.py", code)], "/mnt", b"!", "").decode())
+    filter = call_filter.plan_filter(os.uname().machine)
+    print(confined.start_confined([{PYTHON!r}, "-IS", "/etc/code.py"], [("etc/code.py", code)], filter, "/mnt", b"!", "").decode())
 finally:
     os.kill(victim, 9)
 """
@@ -112,7 +115,7 @@ def test_what_does_not_begin_is_told_and_leaves_nothing() -> None:
     before = os.listdir("/mnt")
     for words, said in ((["nosuch"], "No such file"), ([PYTHON, "-c", "print('no'); exit(1)"], "no")):
         with pytest.raises(NodeError, match=said):
-            confined.start_confined(words, [], "/mnt", b"never", "install it")
+            confined.start_confined(words, [], call_filter.plan_filter(os.uname().machine), "/mnt", b"never", "install it")
     assert os.listdir("/mnt") == before
 
 

@@ -132,6 +132,7 @@ NOTED = [
     (JINJA + CONFIG + "users: {% if x %}[default]{% else %}bob{% endif %}\n", "users: must be a list, not text"),
     (ARCHIVE + "- 7\n", "is an archive without a part"),
     (ARCHIVE + "[]\n", "is an archive without a part"),
+    (ARCHIVE, "is an archive without a part"),
     ("#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/users/-\", \"value\": \"bob\"}]\n", "changes users inside"),
 ]  # fmt: skip
 # of each nothing is said: cloud-init runs it
