@@ -189,7 +189,8 @@ _QCOW2 = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0x200, 8, 16, 1 << 3
 _IMAGES = (
     _QCOW2.ljust(0x200, b"\0") + b"base.img".ljust(0x100, b"\0") + struct.pack(">QQ", 1 << 63 | 0x400, 0) + bytes(0x1000),
     b"KDMV" + struct.pack("<IIQQQQ", 1, 3, 1 << 21, 128, 1, 20) + bytes(468) + b"# Disk DescriptorFile\nparentCID=ffffffff\n".ljust(1024, b"\0"),
-    b"vhdxfile" + bytes(1016), b"regi\0\0\0\0\1" + bytes(7) + uuid.UUID("8B7CA206-4790-4B9A-B8FE-575F050F886E").bytes_le + bytes(512), bytes(64) + b"\x7f\x10\xda\xbe" + bytes(956),
+    b"vhdxfile" + bytes(1016), b"regi\0\0\0\0\1" + bytes(7) + uuid.UUID("8B7CA206-4790-4B9A-B8FE-575F050F886E").bytes_le + bytes(512),
+    bytes(64) + b"\x7f\x10\xda\xbe" + bytes(956),
     bytes(1024) + b"conectix" + bytes(40) + struct.pack(">QII", 1024, 0, 2) + bytes(448),
     b"\x1f\x8b" + bytes(600), bytes(257) + b"ustar" + bytes(600),
 )  # fmt: skip
