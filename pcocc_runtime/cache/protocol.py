@@ -24,7 +24,7 @@ from pcocc_runtime.errors import NodeError
 SOCKET = naming.RUN_DIR / "cache.socket"
 _BEAT = 0.5  # seconds between two lines
 _SILENCE = 120.0  # seconds without a word until the other side is given up; on a starved node the service took 30 to start
-_FIRST = 10.0  # the same for a launcher that has connected and asks for nothing
+_FIRST = 30.0  # the same for a launcher that has connected and asks for nothing
 _BETWEEN = 300.0  # the same for a launcher that has a layer, and may copy others before it asks for the next
 _MAX_LINE = 4096
 

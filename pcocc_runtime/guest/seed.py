@@ -107,7 +107,8 @@ def _boot_commands(login: Login, keys: Keys) -> list[str]:
 
 def _forget_keys(keys: Keys) -> str:
     """Return the shell text that takes the keys of other jobs out of all accounts; it runs at each boot, so it keeps this job's."""
-    ours, mine = f"' {KEY_COMMENT}[0-9][0-9]*$'", shlex.quote(keys.user_public.split()[1])
+    words = keys.user_public.split()  # its type, itself, and its comment
+    ours, mine = f"' {KEY_COMMENT}[0-9][0-9]*$'", shlex.quote(words[1] if len(words) > 1 else keys.user_public)
     return (
         'cut -d: -f6 /etc/passwd | sort -u | while read -r h; do f="$h/.ssh/authorized_keys"; '
         f'if grep -qs {ours} "$f"; then {{ grep -v {ours} "$f"; grep -F {mine} "$f"; :; }} >"$f.new" && cat "$f.new" >"$f"; rm -f "$f.new"; fi; done'
