@@ -74,18 +74,29 @@ def _configure(tree: Path, new: Path, tiny: Path) -> None:
     images = tree / IMAGES
     images.mkdir(parents=True)
     shutil.copyfile(tiny, images / "tiny.qcow2")
-    (images / "tiny.qcow2").chmod(0o644)
+    _unpack_guest(tiny, images, new / "guest.raw")
+    for path in images.iterdir():
+        path.chmod(0o644)
+
+
+def _unpack_guest(image: Path, target: Path, raw: Path) -> None:
+    """Copy kernel and initial RAM disk out of a guest's image, the former unpacked; `raw` is for the disk meanwhile."""
+    _run("qemu-img", "convert", "-O", "raw", image, raw)
+    for name in ("vmlinuz", "initrd"):  # its only partition begins at 1 MiB
+        _run("debugfs", "-R", f"dump /boot/{name} {target}/{name}", f"{raw}?offset=1048576")
+    raw.unlink()
+    (target / "vmlinux").write_bytes(_unpack_kernel((target / "vmlinuz").read_bytes()))
+    (target / "vmlinuz").unlink()
 
 
 def _unpack_kernel(image: bytes) -> bytes:
     """Return the kernel that a boot image holds: QEMU starts it as it is, and to unpack it takes an emulated CPU a minute."""
-    at = image.find(b"\x28\xb5\x2f\xfd")
-    if at < 0:
-        raise MachineError("Debian's kernel is not packed by zstd any more: see tests/machinelib/disk.py")
-    done = subprocess.run(["zstd", "-qdc"], input=image[at:], capture_output=True, check=False)  # complains about what follows
-    if not done.stdout.startswith(b"\x7fELF"):
-        raise MachineError(f"Debian's kernel cannot be unpacked: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
+    for magic, program in ((b"\x02\x21\x4c\x18", "lz4"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")):
+        if (at := image.find(magic)) >= 0:
+            done = subprocess.run([program, "-qdc"], input=image[at:], capture_output=True, check=False)  # complains of what follows
+            if done.stdout.startswith(b"\x7fELF"):
+                return done.stdout
+    raise MachineError("Debian's kernel is packed in a way that is not known here: see tests/machinelib/disk.py")
 
 
 def _make_initrd(tree: Path, version: str, file: Path) -> None:

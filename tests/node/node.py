@@ -99,7 +99,8 @@ class Job:
 
     def srun(self, *words: str, timeout: float = 300) -> Done:
         """Run srun in the job."""
-        return self.node.run(f". ~/job{self.number}; exec srun {shlex.join(words)}", "alice", timeout=timeout)
+        script = f". ~/job{self.number}; exec srun {shlex.join(words)}"
+        return self.node.run(["bash", "-c", script], "alice", timeout=timeout)
 
     def vm(self, command: str, vms: str = "vm0", timeout: float = 300) -> str:
         """Run a shell's command in VMs; it must succeed; return its output."""
