@@ -299,7 +299,7 @@ def test_start_runs_nothing_that_another_than_root_names(here: Here, monkeypatch
     evil.chmod(0o755)
     (here.confdir / "pcocc.yaml").write_text(f"accel: auto\nqemu: {evil}\nscratch: {here.site}\n")
     os.chown(here.confdir / "pcocc.yaml", ALICE, ALICE)
-    monkeypatch.setattr(accelerator, "_KVM", "/dev/null")
+    monkeypatch.setattr(accelerator, "KVM_DEVICE", "/dev/null")
     assert helper(monkeypatch, "start", "") == 1 and os.listdir(ran) == []
     monkeypatch.setattr(trust, "ensure_root_only", lambda confdir: None)
     assert helper(monkeypatch, "start", "") == 0 and os.listdir(ran) == ["it"]  # as it was
