@@ -47,7 +47,7 @@ def started_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str]) -> I
     """
     child = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env), cwd="/", close_fds=True,
-        start_new_session=True, preexec_fn=lambda: become(rights),
+        start_new_session=True, preexec_fn=lambda: _begin(rights),
     )  # fmt: skip
     assert child.stdout and child.stderr
     with child.stdout, child.stderr:
@@ -55,6 +55,11 @@ def started_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str]) -> I
             yield child
         finally:
             _end(child)
+
+
+def _begin(rights: Rights) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background command ignores it, and what it starts would
+    become(rights)
 
 
 def _collect(streams: tuple[IO[bytes], IO[bytes]], most: int, end: float) -> tuple[bytes, bytes] | None:

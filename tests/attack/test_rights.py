@@ -126,8 +126,9 @@ def test_what_root_reads_has_an_end() -> None:
     assert done == (3, b"out\n", b"err\n")
 
 
-def test_an_interrupt_reaches_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has a session of its own, so Ctrl-C at root's terminal is passed on."""
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
+def test_an_interrupt_reaches_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: Any) -> None:
+    """It has a session of its own, so Ctrl-C at root's terminal is passed on; also by who ignores it, as a background command does."""
 
     def interrupted(streams: tuple[IO[bytes], IO[bytes]], _most: int, _end: float) -> None:
         assert streams[0].readline() == b"ready\n"
@@ -135,8 +136,12 @@ def test_an_interrupt_reaches_the_program(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(run_as, "_collect", interrupted)
     script = f"trap 'echo interrupted >{tmp_path}/told; exit 1' INT; echo ready; while :; do sleep 0.01; done"
-    with pytest.raises(KeyboardInterrupt):
-        run_as.run_as(drop.Rights(0, 0), ["sh", "-c", script], {"PATH": "/usr/bin:/bin"}, seconds=60)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_as.run_as(drop.Rights(0, 0), ["sh", "-c", script], {"PATH": "/usr/bin:/bin"}, seconds=60)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "told").read_text() == "interrupted\n"
 
 
