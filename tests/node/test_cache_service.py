@@ -20,7 +20,8 @@ from pcocc_runtime.documents.image_cache import ImageCache
 told = []
 with tempfile.TemporaryDirectory() as scratch:
     path, held = locate_image(sys.argv[1], Path(scratch), 0, 1, ImageCache(1 << 30), told.append)
-    found = [os.readlink(at + "/" + name) for at, _, names in os.walk(scratch) for name in names]
+    links = [os.path.join(at, name) for at, _, names in os.walk(scratch + "/vm0.layers") for name in names]
+    found = [os.readlink(link) for link in links]
     print(json.dumps({"told": told, "places": [re.sub("^/proc/.*/fd/.*", "descriptor", one) for one in found]}))
 """
 
