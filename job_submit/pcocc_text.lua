@@ -108,7 +108,7 @@ function text.parse_template(line)
         return nil, string.format("--pcocc-template is longer than %d characters; %s", MAX_TEXT, FORM)
     end
     local names, total, parts, counts = {}, 0, 0, { [""] = 1 }
-    for name, colon, count in string.gmatch(line .. ",", "([%w_.-]*)(:?)([^,]*),") do
+    for name, colon, count in string.gmatch(line .. ",", "([%w_./-]*)(:?)([^,]*),") do
         parts = parts + 1
         if parts > MAX_PARTS then
             return nil, string.format("--pcocc-template has more than %d parts; write each template once, as TPL:N", MAX_PARTS)

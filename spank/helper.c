@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -43,18 +42,6 @@ static void reset_oom_score(void)
 		close(fd); /* else exec does */
 }
 
-/* Closes what slurmstepd has open, by hand where the kernel has no such call (before 5.9). */
-static void close_others(void)
-{
-	struct rlimit most = { .rlim_max = 1 << 20 };
-
-	if (!syscall(SYS_close_range, 3U, ~0U, 0U))
-		return;
-	getrlimit(RLIMIT_NOFILE, &most);
-	for (rlim_t fd = 3; fd < most.rlim_max && fd < 1 << 20; fd++)
-		close((int)fd);
-}
-
 /* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
 static void become_helper(const char *verb, int input, int output, int notes)
 {
@@ -67,7 +54,9 @@ static void become_helper(const char *verb, int input, int output, int notes)
 	setsid();
 	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(notes, 2) < 0 || chdir("/"))
 		_exit(126);
-	close_others();
+	if (syscall(SYS_close_range, 3U, ~0U, 0U)) /* a kernel before 5.9 */
+		for (long fd = sysconf(_SC_OPEN_MAX) - 1; fd > 2; fd--)
+			close((int)fd);
 	for (int number = 1; number < NSIG; number++)
 		signal(number, SIG_DFL);
 	sigemptyset(&none);

@@ -1,7 +1,7 @@
 """Whole layers in a directory on the node's own disk: each copied once, verified, and kept while somebody has it locked.
 
     data/HH/HHHH...    a complete layer, its sha256 verified, named as in a repository (images/metadata.py)
-    .tmp/HHHH...       one that is being copied, locked by the process that copies it
+    .tmp/HHHH...       one that is being copied, locked by the process that copies it; with .UID, by the service for that user
     private/           the same for layers that not everybody may read; only the owner can enter it; HHHH.SOURCE (sources.py)
 
 The locks are flocks (system/locks.py) on the layers themselves: the directory is local, a file that is open for reading can
@@ -25,6 +25,7 @@ from pcocc_runtime.images.sizes import render_size
 from pcocc_runtime.system import copy, locks, shared_locks
 
 STALL_SECONDS = 60.0  # for which another process's copy may not grow before we give it up
+_GRACE_SECONDS, _LEAST_RATE = 30.0, 1 << 20  # after which a copy is given up that has had fewer bytes a second
 _TURN_SECONDS = 5.0  # for locks that are held during a few system calls
 _BLOCK = 512  # the unit of st_blocks (stat(2))
 
@@ -39,7 +40,8 @@ class NoRoom(NodeError):
 class Store:
     """A directory of layers, and how many bytes they may take together; a `modest` one takes no more than half of what is free.
 
-    `suffix` ends the names in it. What is in the directory `beside` counts under the same limit.
+    `suffix` ends the names in it. What is in the directory `beside` counts under the same limit. Copies are made for `user`, if
+    that is not None: one user's never wait for another's, who could make his last or give it another content.
     """
 
     path: str
@@ -47,6 +49,7 @@ class Store:
     modest: bool = False
     suffix: str = ""
     beside: str | None = None
+    user: int | None = None
 
     def layer(self, layer: str) -> Path:
         """Return the path of a layer."""
@@ -54,7 +57,15 @@ class Store:
 
     def part(self, layer: str) -> Path:
         """Return the path of a layer that is being copied."""
-        return Path(self.path, ".tmp", layer + self.suffix)
+        return Path(self.path, ".tmp", layer + self.suffix + self._whose)
+
+    @property
+    def _whose(self) -> str:
+        return "" if self.user is None else f".{self.user}"
+
+    def is_own(self, part: Path) -> bool:
+        """Tell whether a copy is made for the same user."""
+        return self.user is not None and part.name.endswith(self._whose)
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -62,14 +73,14 @@ class Store:
         return tuple(Path(path) for path in (self.path, self.beside) if path)
 
 
-def public_store(directory: str, size: int) -> Store:
+def public_store(directory: str, size: int, user: int | None = None) -> Store:
     """Return the store of a node for what everybody may read."""
-    return Store(directory, size, beside=f"{directory}/private")
+    return Store(directory, size, beside=f"{directory}/private", user=user)
 
 
-def private_store(directory: str, size: int, source: str) -> Store:
+def private_store(directory: str, size: int, source: str, user: int | None = None) -> Store:
     """Return the store of a node for what came from a source that not everybody may read; created if necessary."""
-    store = Store(f"{directory}/private", size, suffix=f".{source}", beside=directory)
+    store = Store(f"{directory}/private", size, suffix=f".{source}", beside=directory, user=user)
     with contextlib.suppress(FileExistsError):
         os.mkdir(store.path, 0o700)
     return store
@@ -179,14 +190,26 @@ def is_there(store: Store, layer: str, size: int) -> bool:
 
 def _await_lock(fd: int, path: Path, size: int, watch: CopyState) -> None:
     """Wait for the lock of a file that another process copies to; not once it is a layer, which may be in use for long."""
-    seen, deadline = -1, 0.0
+    seen, deadline, ensure_pace = -1, 0.0, _pace()
     while locks.is_at(fd, path) and not locks.try_flock(fd):
         if (grown := os.fstat(fd).st_blocks) != seen:
             seen, deadline = grown, time.monotonic() + STALL_SECONDS
         elif time.monotonic() > deadline:
             raise NoRoom(f"another process has been copying layer {path.name[:12]} without progress for {STALL_SECONDS:g} s")
+        ensure_pace(grown * _BLOCK)
         watch("waiting", size)
         time.sleep(0.05)  # waiting in the kernel could not be given a limit
+
+
+def _pace() -> Callable[[int], None]:
+    """Return a function that is told of a copy's bytes, and raises NoRoom once that goes too slowly to be waited for."""
+    begin = time.monotonic()
+
+    def ensure(done: int) -> None:
+        if done < (time.monotonic() - begin - _GRACE_SECONDS) * _LEAST_RATE:
+            raise NoRoom(f"copying it goes too slowly: {render_size(done)} in {time.monotonic() - begin:.0f} s")
+
+    return ensure
 
 
 def _fill_part(store: Store, layer: str, source: int, part: int, watch: CopyState) -> None:
@@ -194,8 +217,13 @@ def _fill_part(store: Store, layer: str, source: int, part: int, watch: CopyStat
     try:
         _make_room(store, size, part)
         watch("copying", size)
-        pieces = copy.read_sparse(source, size)
-        if copy.copy_pieces(pieces, part, lambda _done: watch("copying", size), flush=True)[1] != layer:
+        pieces, ensure_pace = copy.read_sparse(source, size), _pace()
+
+        def advance(done: int) -> None:
+            ensure_pace(done)
+            watch("copying", size)
+
+        if copy.copy_pieces(pieces, part, advance, flush=True)[1] != layer:
             raise RequestError(
                 f"layer {layer} is damaged: its content does not match the checksum in its name",
                 "'pcocc image verify' says which images have it; import or copy them again",
@@ -214,7 +242,9 @@ def _make_room(store: Store, size: int, part: int) -> None:
     if size > store.size:
         wanted, limit = render_size(size), render_size(store.size)
         raise NoRoom(f"it has a layer of {wanted}, and the whole image cache has {limit}")
-    announced = _sweep_parts(store, part)
+    announced, own = _sweep_parts(store, part)
+    if own and own + size > store.size // 2:
+        raise NoRoom("copies for the same user are under way, which take half of the image cache")
     kept = sorted(list_layers(store), key=lambda one: one[1])
     used = announced + sum(taken for _path, _when, taken in kept)
     for path, _when, taken in kept:
@@ -239,15 +269,17 @@ def _list_parts(store: Store) -> Iterator[Path]:
     return (path for root in store.roots for path in root.glob(".tmp/*"))
 
 
-def _sweep_parts(store: Store, own: int) -> int:
-    """Remove what killed copies left; return the bytes that the copies under way, ours too, will take."""
-    announced = 0
+def _sweep_parts(store: Store, own: int) -> tuple[int, int]:
+    """Remove what killed copies left; return the bytes that the copies under way, ours too, will take, and the same user's others."""
+    announced = users = 0
     for path in _list_parts(store):
         with contextlib.suppress(FileNotFoundError):
             info = path.lstat()
-            if os.path.samestat(info, os.fstat(own)) or not remove_unused(path):
+            ours = os.path.samestat(info, os.fstat(own))
+            if ours or not remove_unused(path):
                 announced += info.st_size
-    return announced
+                users += info.st_size if store.is_own(path) and not ours else 0
+    return announced, users
 
 
 @contextlib.contextmanager

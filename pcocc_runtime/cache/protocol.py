@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import stat
+import struct
 import time
 from typing import Any
 
@@ -23,6 +24,7 @@ from pcocc_runtime.errors import NodeError
 SOCKET = naming.RUN_DIR / "cache.socket"
 _BEAT = 0.5  # seconds between two lines
 _SILENCE = 120.0  # seconds without a word until the other side is given up; on a starved node the service took 30 to start
+_FIRST = 30.0  # the same for a launcher that has connected and asks for nothing
 _BETWEEN = 300.0  # the same for a launcher that has a layer, and may copy others before it asks for the next
 _MAX_LINE = 4096
 
@@ -37,6 +39,13 @@ def connect() -> socket.socket | None:
         sock.close()
         return None
     return sock
+
+
+def read_user(sock: socket.socket) -> int:
+    """Return the uid at the other end, as the kernel knows it (unix(7), SO_PEERCRED)."""
+    _pid, uid, _gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    found: int = uid
+    return found
 
 
 def send_request(sock: socket.socket, layer: str, source: int, private: bool = False) -> None:
@@ -60,15 +69,29 @@ def receive_states(sock: socket.socket) -> Any:
         held = fds[0] if fds else held
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
-            answer = json.loads(line)
+            answer = _parse_answer(line)
             yield {**answer, "fd": held}
             if answer["state"] not in ("waiting", "copying"):
                 return
+        if len(pending) > _MAX_LINE:
+            raise NodeError("the image cache sends a line without an end")
+
+
+def _parse_answer(line: bytes) -> dict[str, Any]:
+    """Return an answer of the service's: what it is not sure to say, is not believed."""
+    try:
+        tree = json.loads(line)
+        texts = [tree.get(key, "") for key in ("state", "message", "hint")]
+        if not all(isinstance(text, str) for text in texts) or type(tree.get("size", 0)) is not int:
+            raise ValueError
+    except (ValueError, AttributeError, RecursionError):
+        raise NodeError("what the image cache answers cannot be read") from None
+    return {"state": "failed", "message": "", "hint": None, "size": 0, **tree}
 
 
 def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool, int] | None:
     """Return the layer a launcher asks for, whether it is private, and the open source; None after the last; else NodeError."""
-    sock.settimeout(_SILENCE if first else _BETWEEN)
+    sock.settimeout(_FIRST if first else _BETWEEN)
     data, fds, _flags, _address = socket.recv_fds(sock, _MAX_LINE, 4)
     sock.settimeout(_SILENCE)
     if not data:

@@ -6,7 +6,9 @@ can open; any other is handed, open, to whoever shows that he can open the same 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import sys
 
@@ -14,6 +16,10 @@ from pcocc_runtime.cache import layer_store, protocol, sources
 from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.site.settings import read_image_cache
+from pcocc_runtime.system import locks
+
+_SILENT_SECONDS = 30  # without a byte of a layer
+_TURNS = 128  # connections of one user at a time; the socket has 1,024 (pcocc-cache.socket)
 
 
 def main() -> int:
@@ -22,21 +28,41 @@ def main() -> int:
     teller = protocol.Teller(sock)
     os.umask(0o022)
     try:
+        user = protocol.read_user(sock)
+        if not _take_turn(user):
+            teller.say("declined", message="its user has too many connections to the image cache of this node")
+            return 0
         first = True
-        while _answer(sock, teller, first):
+        while _answer(sock, teller, user, first):
             first = False
     except OSError:
         pass  # the launcher is gone or silent
     return 0
 
 
-def _answer(sock: socket.socket, teller: protocol.Teller, first: bool) -> bool:
+def _take_turn(user: int) -> bool:
+    """Hold one of a user's turns for as long as this process lives; False when he has them all: the socket's are for everybody."""
+    cache = read_image_cache()
+    if cache is None:
+        return True  # which is told to the first request
+    folder = f"{cache.directory}/.turns"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    for number in range(_TURNS):
+        fd = os.open(f"{folder}/{user}.{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if locks.try_flock(fd):
+            return True
+        os.close(fd)
+    return False
+
+
+def _answer(sock: socket.socket, teller: protocol.Teller, user: int, first: bool) -> bool:
     """Answer a request; return False when there is none."""
     try:
         request = protocol.receive_request(sock, first)
         if request is None:
             return False
-        _serve(*request, teller)
+        _serve(*request, teller, user)
     except RequestError as error:
         teller.say("damaged", message=error.message, hint=error.hint)
     except PcoccError as error:
@@ -50,29 +76,47 @@ def _answer(sock: socket.socket, teller: protocol.Teller, first: bool) -> bool:
     return True
 
 
-def _serve(layer: str, private: bool, source: int, teller: protocol.Teller) -> None:
+def _serve(layer: str, private: bool, source: int, teller: protocol.Teller, user: int) -> None:
     cache = read_image_cache()
     if cache is None:
         raise NodeError("this site has no image cache: 'image-cache' is not set in pcocc.yaml")
     try:
         if private:
-            _keep_private(cache, layer, source, teller)
+            _keep_private(cache, layer, source, teller, user)
         else:
-            store = layer_store.public_store(cache.directory, cache.size)
-            layer_store.fill(store, layer, source, teller.watch)
+            store = layer_store.public_store(cache.directory, cache.size, user)
+            _fill(store, layer, source, teller)
             layer_store.touch(store, layer)
             teller.say("done")
     finally:
         os.close(source)
 
 
-def _keep_private(cache: ImageCache, layer: str, source: int, teller: protocol.Teller) -> None:
+def _fill(store: layer_store.Store, layer: str, source: int, teller: protocol.Teller) -> None:
+    """Copy the layer, and give up when nothing comes of it for a time: a user can let one of his read for ever (FUSE)."""
+
+    def give_up(_number: int, _frame: object) -> None:
+        raise layer_store.NoRoom(f"nothing could be read of layer {layer[:12]} for {_SILENT_SECONDS} s")
+
+    def watch(state: str, size: int) -> None:
+        signal.alarm(_SILENT_SECONDS)
+        teller.watch(state, size)
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(_SILENT_SECONDS)
+    try:
+        layer_store.fill(store, layer, source, watch)
+    finally:
+        signal.alarm(0)
+
+
+def _keep_private(cache: ImageCache, layer: str, source: int, teller: protocol.Teller, user: int) -> None:
     found = sources.find_source(source)  # before the copy: if the source changes meanwhile, its name changes, too
     if found is None:
         teller.say("declined", message="its file system belongs to a user, who could pass off another file as this one")
         return
-    store = layer_store.private_store(cache.directory, cache.size, found)
-    layer_store.fill(store, layer, source, teller.watch)
+    store = layer_store.private_store(cache.directory, cache.size, found, user)
+    _fill(store, layer, source, teller)
     layer_store.touch(store, layer)
     copy = layer_store.open_layer(store, layer, os.fstat(source).st_size)
     if copy is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pcocc_runtime.check.report import Point, Report, parse_report
-from pcocc_runtime.documents.wire import OPTION_TEMPLATE
+from pcocc_runtime.documents.wire_steps import OPTION_TEMPLATE
 from pcocc_runtime.errors import RequestError, one_line
 from pcocc_runtime.findings import FAILED, WELL, Finding
 from pcocc_runtime.slurm.commands import list_places

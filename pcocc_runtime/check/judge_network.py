@@ -34,17 +34,19 @@ def judge_names(one: seen.Names) -> Iterator[Finding]:
 def judge_walls(one: seen.Walls) -> Iterator[Finding]:
     """Judge whether our rules stand, above all where something forwards."""
     if one.trouble:
-        yield Finding(FAILED, f"nft cannot be used: {one.trouble}", "modprobe nf_tables; is the package nftables installed?")
+        yield Finding(FAILED, f"nft or ip cannot be used: {one.trouble}", "modprobe nf_tables; are the packages nftables and iproute2 installed?")
         return
     bare = [job for job in one.jobs if f"inet {naming.host_table(job)}" not in one.tables]
-    guarded = GUARD in one.tables
-    if not guarded:
-        what = "this node forwards packets (net.ipv4.ip_forward)" if one.forwards else f"{', '.join(one.open)} forward packets"
-        risk = f", and {what}" if one.forwards or one.open else ""
+    guarded = GUARD in one.tables and not one.unguarded
+    if GUARD not in one.tables:
         yield Finding(
-            FAILED, f"the table {GUARD}, which guards tunnels and what is forwarded, is gone{risk}",
+            FAILED, f"the table {GUARD}, which keeps processes from tunnels, is gone",
             f"{one.mend}; if a firewall service runs 'nft flush ruleset', have it flush its own tables only",
         )  # fmt: skip
+    if one.unguarded:
+        what = "this node forwards packets (net.ipv4.ip_forward)" if one.forwards else f"{', '.join(one.open)} forward packets"
+        risk = f", and {what}" if one.forwards or one.open else ""
+        yield Finding(FAILED, f"the rules of routing that keep what is forwarded from tunnels are gone{risk}", one.mend)
     if bare:
         jobs = ",".join(map(str, bare[:_MOST]))
         yield Finding(

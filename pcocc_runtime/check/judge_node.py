@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from pcocc_runtime import naming
 from pcocc_runtime.check import seen
+from pcocc_runtime.documents.verdict import VERDICT_FILE
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 from pcocc_runtime.qemu.version import TAKES_KVM_OPEN
 
@@ -95,7 +97,7 @@ def judge_accelerator(one: seen.Accelerator) -> Iterator[Finding]:
     else:
         yield Finding(
             FAILED, text,
-            "once /dev/kvm is mended: rm /run/pcocc/.state/accel.json && systemctl restart slurmd; "
+            f"once {one.device.path} is mended: rm {naming.STATE_DIR / VERDICT_FILE} && systemctl restart slurmd; "
             "where emulation is meant, write 'accel: tcg' in /etc/pcocc/pcocc.yaml",
         )  # fmt: skip
 
@@ -142,7 +144,7 @@ def judge_scratch(one: seen.Scratch) -> Iterator[Finding]:
 def _judge_place(one: seen.Scratch, path: str) -> Iterator[Finding]:
     if one.owner != 0:
         yield Finding(FAILED, f"scratch {one.path} belongs to uid {one.owner}, not to root", f"chown root {path}")
-    if one.mode & 0o022:
+    if one.mode & 0o022 and not one.mode & 0o1000:  # see system/trust.py
         yield Finding(FAILED, f"scratch {one.path} can be written by others than root", f"chmod 755 {path}")
     if not one.mode & 0o001:
         yield Finding(FAILED, f"users cannot enter scratch {one.path} (mode {one.mode & 0o7777:o})", f"chmod 755 {path}")

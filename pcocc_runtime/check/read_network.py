@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pcocc_runtime import naming
 from pcocc_runtime.check import seen, texts
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks.nft_guard import render_rules
 from pcocc_runtime.slurm.commands import resolve_host
 from pcocc_runtime.system import installed, process, sysctl
 
@@ -26,17 +27,20 @@ def read_walls() -> seen.Walls:
     """Return what forwards here, and which tables stand."""
     names = [name for name in sysctl.list_routing_interfaces() if not name.startswith(naming.OWN_PREFIX)]
     tables: tuple[str, ...] = ()
-    trouble = ""
+    trouble, wanted = "", ""
+    forwards = sysctl.read("ipv4/ip_forward") == "1"
     try:
         tables = texts.parse_tables(process.run(["nft", "list", "tables"]))
-    except NodeError as error:
-        trouble = error.message
+        wanted = render_rules(process.run(["ip", "-json", "rule", "show"]), None if forwards else ())
+    except (NodeError, ValueError) as error:
+        trouble = str(error)
     return seen.Walls(
-        forwards=sysctl.read("ipv4/ip_forward") == "1",
+        forwards=forwards,
         open=tuple(name for name in names if sysctl.read(f"ipv4/conf/{name}/forwarding") == "1"),
         tables=tables,
         jobs=_list_jobs(),
         mend=f"{installed.LIBEXEC}/node start",
+        unguarded="rule add" in wanted,
         trouble=trouble,
     )
 

@@ -100,7 +100,8 @@ class Walls:
     """What forwards packets here, and what keeps them in: names of nft's tables as FAMILY NAME.
 
     `forwards`: net.ipv4.ip_forward is 1; `open` are interfaces that forward by themselves. `jobs` are those that have VMs here.
-    `trouble` is why nft says nothing, `mend` the command that puts the standing tables back.
+    `unguarded`: rules of routing that keep what is forwarded from tunnels are missing. `trouble` is why nft or ip says nothing,
+    `mend` the command that puts back what always stands.
     """
 
     forwards: bool
@@ -108,6 +109,7 @@ class Walls:
     tables: tuple[str, ...]
     jobs: tuple[int, ...]
     mend: str
+    unguarded: bool = False
     trouble: str = ""
 
 

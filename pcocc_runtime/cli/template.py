@@ -52,7 +52,15 @@ def _template_list(arguments: argparse.Namespace) -> int:
             add_new(error, told)
     render = render_templates_json if arguments.json else render_names if arguments.names else render_templates
     sys.stdout.write(render(found))
+    if not arguments.names:
+        say_notes(_find_misnamed())
     return complain(told)
+
+
+def _find_misnamed() -> list[str]:
+    """Return what is said of files that are not read, of the site's and the user's."""
+    every = (confdir(), directories.user_dir(os.environ))
+    return [told for directory in every if directory for told in directories.find_misnamed(directory)]
 
 
 def _template_show(arguments: argparse.Namespace) -> int:
@@ -79,6 +87,7 @@ def _template_check(_arguments: argparse.Namespace) -> int:
     told: list[errors.PcoccError] = [*problems]
     for error in unread:
         add_new(error, told)
+    say_notes(_find_misnamed())
     if not told:
         sys.stdout.write(f"{count(len(defined), 'template')}, no error\n")
     return complain(told)
@@ -98,7 +107,7 @@ def _with_images(every: dict[str, Template], site: Site) -> tuple[dict[str, Temp
 def _resolve_all(every: dict[str, Template], site: Site) -> tuple[list[Resolved], list[ConfigError]]:
     """Return the templates that can be resolved, by name, and what is wrong with the others."""
     found, wrong = [], []
-    for name in sorted(filter(checks.is_name, every)):
+    for name in sorted(filter(checks.is_template_name, every)):
         try:
             found.append(inherit.resolve(every, name, site.default_set))
         except ConfigError as error:

@@ -11,6 +11,8 @@ from pcocc_runtime.documents.record import Record, parse_record
 from pcocc_runtime.documents.wire import ENV_BOOT
 from pcocc_runtime.errors import NodeError, RequestError
 
+KEY_COMMENT = "pcocc-"  # before the number of the job, at the end of its public keys
+
 
 class Keys(Record):
     """The job's own ssh keys in OpenSSH's formats: one logs in, the other identifies the VMs."""

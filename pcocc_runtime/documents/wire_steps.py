@@ -5,6 +5,25 @@ Imports nothing: it is on the way of every VM step.
 
 from __future__ import annotations
 
+# the plugin's options, as they follow `--`
+OPTION_TEMPLATE = "pcocc-template"
+OPTION_VM = "pcocc-vm"
+OPTION_NO_VM = "no-pcocc-vm"
+OPTION_IMAGE = "pcocc-image"
+OPTION_MOUNT = "pcocc-mount"
+OPTION_USER_DATA = "pcocc-user-data"
+OPTION_USER_DATA_FORCE = "pcocc-user-data-force"
+OPTION_BOOT = "pcocc-boot"  # internal: makes a step the boot step, its value names the resource sets of its VMs
+SENT_OPTION = "SLURM_SPANK_OPTION_pcocc_"  # before such a name where Slurm hands an option on: the plugin is called pcocc
+
+# what a user may export in place of an option
+VAR_TEMPLATE = "PCOCC_TEMPLATE"
+VAR_VM = "PCOCC_VM"
+VAR_IMAGE = "PCOCC_IMAGE"
+VAR_MOUNT = "PCOCC_MOUNT"
+VAR_USER_DATA = "PCOCC_USER_DATA"
+VAR_USER_DATA_FORCE = "PCOCC_USER_DATA_FORCE"
+
 # salloc --no-shell: the name of a file of the user's that has the frozen cluster (spank/kept.c), as the filter gets it
 JOB_KEPT = "PCOCC_KEPT"
 KEPT_LENGTH = 32  # hexadecimal digits of such a name

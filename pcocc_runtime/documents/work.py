@@ -1,7 +1,6 @@
-"""What root's helper and its planner tell each other: the planner, which has no rights, says what the job needs, hears what root holds for the
-job, and leaves a list of acts.
+"""What root's helper and its planner, which has no rights, tell each other in lines of JSON over two pipes.
 
-Lines of JSON over two pipes. Root carries acts out one by one, in order (node/apply.py); it looks for nothing in their texts.
+The planner says what the job needs, hears what root holds for it, and leaves a list of acts, which node/apply.py carries out.
 """
 
 from __future__ import annotations
@@ -64,13 +63,14 @@ class Act(NamedTuple):
     """One thing that root does for a job, `inside` its network namespace or in the host's.
 
     `kind` is nft, ip or bridge, with a batch of that program in `text`; sysctl, which gives the setting `name` the value
-    `text`; or dnsmasq, which starts the `name`-th server of the job with the configuration `text`.
+    `text`; or dnsmasq, which starts the `name`-th server with the configuration `text` and a filter of its calls, `code` in hex.
     """
 
     kind: str
     inside: bool
     text: str
     name: str = ""
+    code: str = ""
 
 
 class Work(NamedTuple):
@@ -88,14 +88,8 @@ def encode_line(value: Offer | Held | Work) -> bytes:
 
 def decode_offer(line: bytes) -> Offer:
     """Return the planner's offer; NodeError when the line is none."""
-    scratch, accel, qemu, way_out, ports, busy = _load(line, 6)
+    scratch, accel, qemu, way_out, ports, busy = load_line(line, 6)
     return Offer(str(scratch), str(accel), str(qemu), way_out is True, tuple(PortWish(*one) for one in ports), tuple(busy))
-
-
-def decode_held(line: bytes) -> Held:
-    """Return what root holds; NodeError when the line does not say it."""
-    nat, accel, why = _load(line, 3)
-    return Held(decode_nat(nat), str(accel), str(why))
 
 
 def decode_nat(tree: Any) -> Nat | None:
@@ -105,11 +99,12 @@ def decode_nat(tree: Any) -> Nat | None:
 
 def decode_work(line: bytes) -> Work:
     """Return the planner's work; NodeError when the line is none."""
-    acts, node, answer = _load(line, 3)
+    acts, node, answer = load_line(line, 3)
     return Work(tuple(Act(*one) for one in acts), str(node), str(answer))
 
 
-def _load(line: bytes, count: int) -> list[Any]:
+def load_line(line: bytes, count: int) -> list[Any]:
+    """Return a line's list of so many items; NodeError when it is none."""
     try:
         tree = json.loads(line) if len(line) <= MAX_LINE else None
     except (ValueError, RecursionError):

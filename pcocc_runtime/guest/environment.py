@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.record import Record
 from pcocc_runtime.documents.vm_state import TOKEN
 
@@ -35,12 +35,12 @@ HOST_ONLY = frozenset(
         "SLURM_TOPOLOGY_ADDR",
         "SLURM_TOPOLOGY_ADDR_PATTERN",
         "SLURM_OOM_KILL_STEP",
-        wire.VAR_TEMPLATE,
-        wire.VAR_IMAGE,
-        wire.VAR_MOUNT,
-        wire.VAR_USER_DATA,
-        wire.VAR_USER_DATA_FORCE,
-        wire.VAR_VM,
+        wire_steps.VAR_TEMPLATE,
+        wire_steps.VAR_IMAGE,
+        wire_steps.VAR_MOUNT,
+        wire_steps.VAR_USER_DATA,
+        wire_steps.VAR_USER_DATA_FORCE,
+        wire_steps.VAR_VM,
         TOKEN,
     ]
 )

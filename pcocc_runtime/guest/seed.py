@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pcocc_runtime.documents.boot import KEY_COMMENT
 from pcocc_runtime.documents.boot import Keys as Keys
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.documents.reach import PORTFILE
@@ -73,7 +74,7 @@ def render_vendor_data(
     names = [f"vm{rank}" for rank in range(vms)]
     known = f"vm*,*.{domain},10.* {keys.host_public}"
     home = login.home.rstrip("/")
-    lines = ["#cloud-config", *_MERGE, "bootcmd:", *[f"- [sh, -c, {_quoted(command)}]" for command in _boot_commands(login)]]
+    lines = ["#cloud-config", *_MERGE, "bootcmd:", *[f"- [sh, -c, {_quoted(command)}]" for command in _boot_commands(login, keys)]]
     other = command_user if command_user not in (None, "root", login.name) else None
     lines += _render_users(login, keys, other)
     lines += ["ssh_keys:", "  ed25519_private: |", *_indented(keys.host, 4)]
@@ -91,13 +92,27 @@ def render_vendor_data(
     return "\n".join(lines) + "\n"
 
 
-def _boot_commands(login: Login) -> list[str]:
-    """Return what cloud-init's users module, which runs after bootcmd, cannot: choose a gid, or share a uid of the image's."""
+def _boot_commands(login: Login, keys: Keys) -> list[str]:
+    """Return what cloud-init's users module, which runs after bootcmd, cannot: choose a gid, or share a uid of the image's.
+
+    And it only adds keys: an image that was saved in a job has that job's, which must let nobody in any more.
+    """
     name, gid, uid = shlex.quote(login.name), login.gid, login.uid
     group = f"grep -q '^[^:]*:[^:]*:{gid}:' /etc/group || groupadd -g {gid} {name} || groupadd -g {gid} g{gid}"
     user = f"id -u {name} >/dev/null 2>&1 || ! grep -q '^[^:]*:[^:]*:{uid}:' /etc/passwd"
     user += f" || useradd -o -m -u {uid} -g {gid} -d {shlex.quote(login.home)} -s /bin/sh {name}"
+    group = f"{_forget_keys(keys)}; {group}"
     return [group, user] if uid != 0 else [group]
+
+
+def _forget_keys(keys: Keys) -> str:
+    """Return the shell text that takes the keys of other jobs out of all accounts; it runs at each boot, so it keeps this job's."""
+    words = keys.user_public.split()  # its type, itself, and its comment
+    ours, mine = f"' {KEY_COMMENT}[0-9][0-9]*$'", shlex.quote(words[1] if len(words) > 1 else keys.user_public)
+    return (
+        'cut -d: -f6 /etc/passwd | sort -u | while read -r h; do f="$h/.ssh/authorized_keys"; '
+        f'if grep -qs {ours} "$f"; then {{ grep -v {ours} "$f"; grep -F {mine} "$f"; :; }} >"$f.new" && cat "$f.new" >"$f"; rm -f "$f.new"; fi; done'
+    )
 
 
 def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:

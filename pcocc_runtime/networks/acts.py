@@ -13,7 +13,7 @@ from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.work import Act, Nat
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks import dnsmasq, host_bridges, nft_guard, nft_inside, nft_outside, routes
+from pcocc_runtime.networks import call_filter, dnsmasq, host_bridges, nft_guard, nft_inside, nft_outside, routes
 from pcocc_runtime.networks.host_bridges import Bridge
 from pcocc_runtime.networks.plan import Bridged, NetworkPlan, Routed, Segment, find_ways_out, interfaces_of
 
@@ -29,7 +29,7 @@ class HostFacts:
     """What the host is like: addresses of the job's other nodes by name, and its own as they see it; its bridges by name.
 
     `forwards`: it routes between all its interfaces; else `closed` are those whose packets it would not route. `rules` are those
-    of its routing, as ip(8) shows them.
+    of its routing, as ip(8) shows them; `machine` is what uname(2) says.
     """
 
     forwards: bool = True
@@ -37,13 +37,14 @@ class HostFacts:
     peers: Mapping[str, str] = field(default_factory=dict)
     source: str | None = None
     rules: str = ""
+    machine: str = "x86_64"
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
 
 
 def plan_acts(job: int, plans: Sequence[NetworkPlan], held: Nat | None, host: HostFacts) -> tuple[Act, ...]:
     """Return all that makes a job's networks on a node; NodeError when the host is not fit for them."""
     made = tuple(plan for plan in plans if isinstance(plan, Routed) or plan.taps)
-    return (*_walls(job, made, held, host), *_outside(job, made, held, host), *_inside(job, made, held, host), *_servers(made))
+    return (*_walls(job, made, held, host), *_outside(job, made, held, host), *_inside(job, made, held, host), *_servers(made, host.machine))
 
 
 def _ip(inside: bool, lines: Iterator[str]) -> Iterator[Act]:
@@ -168,10 +169,11 @@ def _forwarding(plan: NetworkPlan, peers: Mapping[str, str]) -> str:
     return ""
 
 
-def _servers(plans: tuple[NetworkPlan, ...]) -> Iterator[Act]:
+def _servers(plans: tuple[NetworkPlan, ...], machine: str) -> Iterator[Act]:
     routed = [plan for plan in plans if isinstance(plan, Routed)]
     for plan in routed:
-        yield Act("dnsmasq", True, dnsmasq.render_dnsmasq(plan, [other for other in routed if other is not plan]), str(plan.index))
+        text = dnsmasq.render_dnsmasq(plan, [other for other in routed if other is not plan])
+        yield Act("dnsmasq", True, text, str(plan.index), call_filter.plan_filter(machine).hex())
 
 
 def render_answer(step: BootStep, plans: tuple[NetworkPlan, ...], sets: Mapping[str, tuple[str, ...]]) -> str:

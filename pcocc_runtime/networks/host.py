@@ -13,9 +13,14 @@ from pcocc_runtime.networks.acts import HostFacts
 from pcocc_runtime.networks.plan import Bridged, NetworkPlan
 from pcocc_runtime.system import process, sysctl
 
+_TUN = "/dev/net/tun"
+
 
 def read_host(step: BootStep, plans: tuple[NetworkPlan, ...]) -> HostFacts:
     """Return what the plans need to know; NodeError when a name is not known or a bridge is not fit."""
+    if any(plan.taps for plan in plans) and not os.path.exists(_TUN):
+        message = f"{os.uname().nodename} cannot make tap devices: {_TUN} does not exist"
+        raise NodeError(message, hint="ask the admins to load the kernel module tun there")
     peers = {node.name: _resolve(node.name) for node in step.peers}
     return HostFacts(
         forwards=forwards(),
@@ -23,6 +28,7 @@ def read_host(step: BootStep, plans: tuple[NetworkPlan, ...]) -> HostFacts:
         peers=peers,
         source=_find_own(step.here.name) if peers else None,
         rules=process.run(["ip", "-json", "rule", "show"], hint="install the package iproute2"),
+        machine=os.uname().machine,
         bridges=_read_bridges(step, plans),
     )
 

@@ -1,8 +1,4 @@
-"""Which accelerator runs guests on this node: tried, not guessed, and remembered until reboot or a new QEMU.
-
-That /dev/kvm opens, and even creates VMs, proves nothing: a nested hypervisor may emulate guest code at 0.25 MB/s or
-stop on the first unusual instruction. So a boot sector of ours is run (node/probe.py).
-"""
+"""Which accelerator runs guests on this node: tried with a boot sector (probe.py), and remembered until reboot or a new QEMU."""
 
 from __future__ import annotations
 

@@ -15,15 +15,10 @@ from pcocc_runtime.node.doing import doing
 from pcocc_runtime.node.reclaim import TABLES
 from pcocc_runtime.system import confined, files, namespaces, process, sysctl
 
-_TUN = "/dev/net/tun"
-
 
 def make_networks(job: int, acts: Sequence[Act]) -> None:
     """Make a job's namespace with all in and around it, anew where something of it is left."""
     path = naming.netns_path(job)
-    if any(" mode tap " in act.text for act in acts) and not os.path.exists(_TUN):
-        message = f"{os.uname().nodename} cannot make tap devices: {_TUN} does not exist"
-        raise NodeError(message, hint="ask the admins to load the kernel module tun there")
     if os.path.ismount(path):
         remove_networks(job)
     else:
@@ -50,7 +45,7 @@ def _carry_out(job: int, act: Act) -> None:
         conf = f"etc/{job}.dnsmasq{act.name}"  # which tells an admin whose it is
         own = [("etc/passwd", f"root:x:0:0::/:\n{user}:x:{uid}:{uid}::/:\n"), ("etc/group", f"{user}:x:{uid}:\n"), (conf, act.text)]
         words = ["dnsmasq", f"--conf-file=/{conf}", "--keep-in-foreground", "--pid-file", "--log-facility=-"]
-        confined.start_confined(words, own, str(naming.STATE_DIR), b"started, version", "install the package dnsmasq-base")
+        confined.start_confined(words, own, bytes.fromhex(act.code), str(naming.STATE_DIR), b"started, version", "install the package dnsmasq-base")
     elif act.kind in ("ip", "bridge"):
         try:
             process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)

@@ -1,4 +1,8 @@
-"""A small guest that shows whether /dev/kvm runs guests: judged by its progress and the CPU time it takes, not by the clock."""
+"""A small guest that shows whether /dev/kvm runs guests: judged by its progress and the CPU time it takes, not by the clock.
+
+That /dev/kvm opens, and even creates VMs, proves nothing: a nested hypervisor may emulate guest code at 0.25 MB/s or stop on the
+first unusual instruction.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Root's memory of the jobs on a node: what there is of each, and how it goes again.
 
-A record that cannot be read, because another version wrote it or it is damaged, is as good as the parts of it that can: what a
-job has is found by its number, too. No job's leftovers hold up another's set-up or release.
+Of a record that another version wrote, or that is damaged, the parts count that can be read: a job is found by its number, too.
 """
 
 from __future__ import annotations

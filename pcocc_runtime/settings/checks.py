@@ -115,7 +115,7 @@ def read_names(node: Node, what: str, problems: Problems) -> Mapping[str, Node]:
         problems.append(mismatch(node, f"a mapping of {what} names"))
         return {}
     for name, child in node.value.items():
-        if not is_name(name):
+        if not (is_template_name(name) if what == "template" else is_name(name)):
             problems.append(child.error(f"{name!r} cannot name a {what}", name_hint(what)))
     return node.value
 
@@ -125,9 +125,15 @@ def is_name(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text) is not None
 
 
+def is_template_name(text: str) -> bool:
+    """Tell whether a text follows the rule for names of templates, which may have slashes, as in files of the original."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}", text) is not None
+
+
 def name_hint(what: str) -> str:
     """Return the rule for names."""
-    rule = "has letters, digits, '_', '.', '-', at most 64, and begins with a letter or digit"
+    slash = "'/', " if what == "template" else ""
+    rule = f"has letters, digits, '_', '.', '-', {slash}at most 64, and begins with a letter or digit"
     return f"the name of a {what} {rule}"
 
 

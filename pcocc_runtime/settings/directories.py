@@ -104,6 +104,18 @@ def list_yaml(directory: str) -> list[str]:
     return [f"{directory}/{name}" for name in names if name.endswith(".yaml") and not name.startswith(".")]
 
 
+def find_misnamed(directory: str) -> list[str]:
+    """Return a sentence for each file of a configuration directory that is not read because its name ends with .yml."""
+    told = []
+    for place in (directory, f"{directory}/templates.d"):
+        try:
+            names = sorted(os.listdir(place))
+        except OSError:  # whoever reads what is there tells that
+            continue
+        told += [f"{place}/{name} is not read: name it {name[:-4]}.yaml" for name in names if name.endswith(".yml")]
+    return told
+
+
 def _refuse_dangling(path: str) -> None:
     if os.path.islink(path):
         raise ConfigError("is a link to something that does not exist", path, hint=f"see: ls -l {path}")

@@ -68,6 +68,7 @@ def load_everything(confdir: str) -> Everything:
     tree = directories.read_tree(f"{confdir}/policy.yaml", problems)
     policy = parse_policy(tree, every, site.all_sets, problems)
     notes = [
+        *directories.find_misnamed(confdir),
         *find_network_notes(directories.read_tree(f"{confdir}/networks.yaml", [])),
         *_find_strangers(site, f"{confdir}/resources.yaml"),
         *(note for name in _FILES for note in find_number_notes(directories.read_tree(f"{confdir}/{name}.yaml", []))),

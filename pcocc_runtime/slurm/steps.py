@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
@@ -42,7 +42,7 @@ def boot_argv(facts: JobFacts, vms: int, sets: str, whole_nodes: bool = False) -
         "srun", f"--jobid={facts.job}", "--overlap", f"--ntasks={vms}", f"--nodes={facts.nodes}",
         "--distribution=block", *cpus, "--mem=0", f"--job-name={wire.BOOT_STEP}",
         "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/",
-        f"--{wire.OPTION_BOOT}={sets}", LAUNCHER,
+        f"--{wire_steps.OPTION_BOOT}={sets}", LAUNCHER,
     ]  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def network_argv(running: Running, words: Sequence[str]) -> list[str]:
         "srun", f"--jobid={running.job}", "--overlap", f"--nodes={running.nodes}", f"--nodelist={running.node_list}",
         f"--ntasks={running.nodes}", "--ntasks-per-node=1", "--mem=0", "--time=10", "--job-name=pcocc-network",
         "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/", "--quiet", "--quit-on-interrupt",
-        f"--{wire.OPTION_VM}=vm0", *words,
+        f"--{wire_steps.OPTION_VM}=vm0", *words,
     ]  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def operation_argv(job: int, vms: str, words: Sequence[str], node: str | None = 
     where = [f"--nodelist={node}", "--nodes=1", "--ntasks=1"] if node else []
     return [
         "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where, "--input=none",
-        "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", "--quit-on-interrupt", f"--{wire.OPTION_VM}={vms}", *words,
+        "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", "--quit-on-interrupt", f"--{wire_steps.OPTION_VM}={vms}", *words,
     ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ _OF_A_SCRIPT = "ENVIRONMENT"  # Slurm says BATCH there
 def become_batch(vm: str, argv: Sequence[str]) -> int:
     """Turn the batch task into an srun that runs the batch script in a VM (and boots the cluster before)."""
     words = [
-        "srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={os.environ['SLURMD_NODENAME']}", f"--{wire.OPTION_VM}={vm}",
+        "srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={os.environ['SLURMD_NODENAME']}", f"--{wire_steps.OPTION_VM}={vm}",
         "--mem=0", "--job-name=pcocc-batch", "--quiet", BATCH_VERB, *argv,
     ]  # fmt: skip
     found = plan_environment(take_environment_before(), os.environ, None)

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 LATER_SECONDS = 20.0
 LAST_SECONDS = 5.0
+_MAX_COMPLAINT = 4096  # bytes
+
+
+def read_complaint(path: str) -> str:
+    """Return what an ssh has written, the end of it, in letters that move no cursor: some of it is the guest's own words."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _MAX_COMPLAINT))
+            text = stream.read(_MAX_COMPLAINT).decode(errors="replace").replace("\r", "")
+    except OSError:
+        return ""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text).strip()
 
 
 class AttachError(Exception):
@@ -176,11 +188,7 @@ class Approach:
         return up
 
     def _keepers_complaint(self) -> str:
-        try:
-            with open(f"{self.vm.directory}/ssh.log") as stream:
-                return stream.read().strip().rpartition("\n")[2]
-        except OSError:
-            return ""
+        return read_complaint(f"{self.vm.directory}/ssh.log").rpartition("\n")[2]
 
     def _await_sshd(self) -> None:
         while not self.vm.answers():

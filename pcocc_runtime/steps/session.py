@@ -22,7 +22,7 @@ from pcocc_runtime.guest.environment import find_changes, plan_batch_environment
 from pcocc_runtime.guest.script import render_command, render_signal
 from pcocc_runtime.guest.ssh import ssh_argv
 from pcocc_runtime.steps.environment import take_environment_before
-from pcocc_runtime.steps.reaching import Approach, AttachError, StepVm, cut_off, job_directory
+from pcocc_runtime.steps.reaching import Approach, AttachError, StepVm, cut_off, job_directory, read_complaint
 from pcocc_runtime.steps.signals import Signals, ignore
 
 if TYPE_CHECKING:
@@ -240,12 +240,11 @@ class GuestCommand:
 
     def take_complaint(self) -> str:
         """Return what ssh has written into its log, and delete that: the next one begins with nothing."""
+        lines = [line for line in read_complaint(self.log).splitlines() if not line.startswith(_NO_COMPLAINTS)]
         try:
-            with open(self.log) as stream:
-                lines = [line for line in stream.read().splitlines() if not line.startswith(_NO_COMPLAINTS)]
             os.unlink(self.log)
-        except OSError:
-            return ""
+        except FileNotFoundError:
+            pass
         return " ".join(lines).strip()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pcocc_runtime.documents.cluster import Cluster, Mount, encode_cluster, sets_text
 from pcocc_runtime.errors import RequestError, one_line
-from pcocc_runtime.settings.checks import is_name
+from pcocc_runtime.settings.checks import is_template_name
 from pcocc_runtime.templates.values import TAG
 
 _FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
@@ -74,7 +74,7 @@ def parse_template(text: str) -> tuple[Part, ...]:
 
 def _parse_part(word: str, text: str) -> Part:
     name, colon, count = word.partition(":")
-    if not is_name(name):
+    if not is_template_name(name):
         raise RequestError(f"{name!r} in --pcocc-template={text} is not the name of a template", _FORM)
     return Part(name, _parse_count(count, name) if colon else 1)
 
@@ -115,7 +115,7 @@ def render_answer(parts: tuple[Part, ...], cluster: Cluster, notes: Sequence[str
 def parse_image(text: str, parts: tuple[Part, ...]) -> tuple[str | None, str]:
     """Return (template or None, image) of a --pcocc-image value; a path may contain '='."""
     name, equals, image = text.partition("=")
-    if not equals or "/" in name:
+    if not equals or ("/" in name and name not in [part.template for part in parts]):
         return None, _filled(text, text)
     if name not in [part.template for part in parts]:
         message = f"--pcocc-image={text} names template {name!r}, which is not in --pcocc-template"

@@ -164,6 +164,7 @@ def _open(part: Part, whole: str) -> Iterator[Part]:
     try:
         tree = parse_yaml(part.text, "", [])
         entries = yaml.safe_load(part.text)
+        entries = [] if entries is None else entries
     except (ConfigError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         said = error.message if isinstance(error, ConfigError) else (str(error).splitlines() or [type(error).__name__])[0]
         yield part._replace(fault=Fault(f"as an archive it is not valid YAML: {said}", YAML_HINT))
@@ -189,7 +190,7 @@ def _read_entry(entry: Any, name: str) -> Part | None:
     if isinstance(content, bytes):
         content = content.decode("utf-8", "surrogateescape")
     others = [value for key, value in entry.items() if isinstance(key, str) and key.lower() not in _KEYS_OF_ENTRIES]
-    right = isinstance(content, str) and isinstance(kind or "", str) and all(isinstance(one, str) for one in others)
+    right = isinstance(content, str) and isinstance(kind or "", str) and all(isinstance(one, str | None) for one in others)
     if not right or not all(isinstance(key, str) for key in entry) or (kind and "/" not in kind):
         message = f"{name} is none that cloud-init can read, and it would read none of the others either"
         raise Broken(Fault(message, "write its content as text, such as {type: text/cloud-config, content: '...'}"))

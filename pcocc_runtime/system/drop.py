@@ -7,14 +7,14 @@ the memory, a copy of root's until the exec, is closed to him until then.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from pcocc_runtime.system.libc import LIBC, require
+
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Rights(NamedTuple):
@@ -46,5 +46,4 @@ def die_with_parent() -> None:
 
 
 def _set(option: int, value: int) -> None:
-    if _LIBC.prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
+    require("prctl", LIBC.prctl(option, value, 0, 0, 0))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
 from collections.abc import Iterable
 from pathlib import PurePath
+
+from pcocc_runtime.system.libc import LIBC, mount, require
 
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18  # sys/mount.h
@@ -15,22 +16,19 @@ _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
 
 def forget(directories: Iterable[PurePath]) -> list[int]:
-    """Give this process, a child that ends soon, a mount namespace of its own, and detach everything in it; others see nothing.
+    """Give this process, a child that ends soon, a mount namespace of its own with nothing mounted; OSError when it cannot be had.
 
-    Returns directories, open: from them no path crosses into a mount any more. (One that is open before leads on into the mounts
-    of where it was opened.) A directory cannot be renamed or removed while something is mounted on it in the namespace of who
-    does that; when nothing is, what other namespaces have mounted there goes too (Linux 3.18). OSError when that cannot be had.
-    It takes no path through what a user owns, but on a root of the kernel's own (initramfs), which cannot be detached: there it
-    is each mount that is, and harms nobody else wherever that leads.
+    Returns directories, open: no path leads from them into a mount. (One opened before leads into the mounts of then.) So they can
+    be renamed and removed, and what other namespaces have mounted on them goes too (Linux 3.18). No path through what a user owns
+    is taken; but a root of the kernel's own (initramfs) stays, and each mount on it is detached, which harms nobody else.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    _require(libc.unshare(_CLONE_NEWNS))
-    _require(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+    require("unshare", LIBC.unshare(_CLONE_NEWNS))
+    mount("none", "/", _MS_REC | _MS_PRIVATE)
     found = [os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC) for one in directories]
     with open("/proc/self/mountinfo", "rb") as listing:
         mounts = [line.split(b" ", 5) for line in listing]
         for path in _plan_detaching(mounts):
-            libc.umount2(path, _MNT_DETACH | _UMOUNT_NOFOLLOW)
+            LIBC.umount2(path, _MNT_DETACH | _UMOUNT_NOFOLLOW)
         listing.seek(0)
         if any(line.split(b" ", 5)[4] != b"/" for line in listing):
             raise OSError(errno.EBUSY, "mounts cannot be detached here")
@@ -42,9 +40,3 @@ def _plan_detaching(mounts: list[list[bytes]]) -> list[bytes]:
     bare = any(one[0] == one[1] for one in mounts if one[4] == b"/")
     paths = [re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), one[4]) for one in mounts]
     return [path for path in paths if path != b"/"] if bare else [b"/"]
-
-
-def _require(result: int) -> None:
-    if result:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

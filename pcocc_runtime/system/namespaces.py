@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from pcocc_runtime.system.libc import LIBC, mount, require
+
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 0x100000  # linux/mount.h
-_LIBC = ctypes.CDLL(None, use_errno=True)  # Python has os.setns from 3.12 on
 
 
 @contextlib.contextmanager
@@ -41,9 +41,9 @@ def create(path: PurePath) -> None:
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _call("unshare", _LIBC.unshare(_CLONE_NEWNET))
+        require("unshare", LIBC.unshare(_CLONE_NEWNET))
         try:
-            _mount("/proc/thread-self/ns/net", path, _MS_BIND)
+            mount("/proc/thread-self/ns/net", path, _MS_BIND)
         finally:
             _enter(home)
     finally:
@@ -53,21 +53,11 @@ def create(path: PurePath) -> None:
 def _share(directory: PurePath) -> None:
     """Let what is mounted below a directory be seen, and later be unmounted, in every mount namespace that came of this one."""
     try:
-        _mount("", directory, _MS_SHARED | _MS_REC)
+        mount("", directory, _MS_SHARED | _MS_REC)
     except OSError:  # it is no mount point yet
-        _mount(str(directory), directory, _MS_BIND | _MS_REC)
-        _mount("", directory, _MS_SHARED | _MS_REC)
-
-
-def _mount(source: str, target: PurePath, flags: int) -> None:
-    _call("mount", _LIBC.mount(os.fsencode(source), os.fsencode(target), b"none", ctypes.c_ulong(flags), None))
+        mount(str(directory), directory, _MS_BIND | _MS_REC)
+        mount("", directory, _MS_SHARED | _MS_REC)
 
 
 def _enter(fd: int) -> None:
-    _call("setns", _LIBC.setns(fd, _CLONE_NEWNET))
-
-
-def _call(what: str, result: int) -> None:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+    require("setns", LIBC.setns(fd, _CLONE_NEWNET))

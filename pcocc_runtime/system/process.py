@@ -116,10 +116,7 @@ def find_slurmstepds(job: int) -> list[ProcessId]:
 
 
 def _find(file: str, is_wanted: Callable[[str, str], bool], owners: Collection[int] | None) -> list[ProcessId]:
-    """Return this host's processes, but not this one, for whose /proc/PID/`file` and /proc/PID that is so; `owners` are real uids.
-
-    Several nodes may share a kernel (slurmd -N): a host is told by its UTS namespace.
-    """
+    """Return this host's processes (same UTS namespace), but not this one, of which that is so; `owners` are real uids."""
     found, host = [], os.stat("/proc/self/ns/uts")
     for at in (f"/proc/{name}" for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()):
         try:

@@ -41,7 +41,8 @@ def _ensure_root_file(path: str, info: os.stat_result) -> None:
 def make_root_only(path: str) -> str:
     """Make a directory, and those above it, unless they are there, and return it without links; it holds for as long as it is there.
 
-    ConfigError unless each of them is a directory, or a link, that nobody but root can have put there or can replace.
+    ConfigError unless each of them is a directory, or a link, that nobody but root can have put there or can replace: to those above
+    the last others may add, with a sticky bit (chmod(2)).
     """
     here, names = "/", [*reversed(PurePath(path).parts[1:])]
     while names:
@@ -52,14 +53,9 @@ def make_root_only(path: str) -> str:
         if stat.S_ISLNK(info.st_mode) and info.st_uid == 0:
             os.stat(one)  # OSError for links in a circle
             names += reversed(PurePath(os.readlink(one)).parts)  # join() begins anew at a "/"
-        elif not stat.S_ISDIR(info.st_mode) or info.st_uid != 0 or not _is_kept(info.st_mode, last=not names):
+        elif not stat.S_ISDIR(info.st_mode) or info.st_uid != 0 or (info.st_mode & 0o022 and not (names and info.st_mode & stat.S_ISVTX)):
             wrong = "must be a directory of root's in which nobody else can make or replace what is root's"
             raise ConfigError(wrong, one, hint="make it so, or have another 'scratch' in /etc/pcocc/pcocc.yaml")
         else:
             here = os.path.realpath(one)  # such as a/.., in directories known by now
     return here
-
-
-def _is_kept(mode: int, *, last: bool) -> bool:
-    """Tell whether what root has in a directory stays: others may add to those above the last, with a sticky bit (chmod(2))."""
-    return not mode & 0o022 or bool(mode & stat.S_ISVTX and not last)

@@ -163,6 +163,6 @@ def needs_images(templates: Mapping[str, Template], name: str) -> bool:
 
 def known_names(templates: Mapping[str, Template]) -> str:
     """Return the hint that lists the templates there are."""
-    names = sorted(filter(checks.is_name, templates))
+    names = sorted(filter(checks.is_template_name, templates))
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"templates: {', '.join(names[:20]) or 'none is defined'}{more}; see 'pcocc template list'"

@@ -87,17 +87,18 @@ def check_readable(group: Group) -> None:
                 user_files.read_start(path, 1, what)
 
 
-def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath) -> tuple[SharedFs, ...]:
-    """Start a virtiofsd for each directory of that type; they end when the connections made here are closed."""
+def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath, logs: str) -> tuple[SharedFs, ...]:
+    """Start a virtiofsd for each directory of that type; they end when the connections made here are closed. `logs` begins their logs."""
     wanted = [mount for mount in mounts if mount.type == "virtiofs"]
     if not wanted:
         return ()
     from pcocc_runtime.vm import virtiofs
 
-    program = virtiofs.find_program()
+    program, sockets = virtiofs.find_program(), f"{directory}/virtiofs"
     return tuple(
-        SharedFs(mount.tag, virtiofs.start_server(program, mount.path, mount.readonly, str(directory / f"virtiofs-{mount.tag}")))
+        SharedFs(tag, virtiofs.start_server(program, mount.path, mount.readonly, f"{sockets}-{tag}", f"{logs}-{tag}.log"))
         for mount in wanted
+        for tag in (mount.tag,)
     )
 
 

@@ -84,7 +84,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
     directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
-    filesystems = start_filesystems(group.mounts, directory)
+    filesystems = start_filesystems(group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs")
     ours, theirs = socket.socketpair()
     plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno(), kvm_fd)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
-from pcocc_runtime.documents.boot import encode_boot
+from pcocc_runtime.documents.boot import KEY_COMMENT, encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import decode_cluster, sets_text
 from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, decode_event
@@ -47,7 +47,7 @@ def main() -> int:
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
         environment = {
-            wire.ENV_BOOT: encode_boot(cluster_text, ssh_keys.make_keys(f"pcocc-{job}")),
+            wire.ENV_BOOT: encode_boot(cluster_text, ssh_keys.make_keys(f"{KEY_COMMENT}{job}")),
             wire.ENV_TASK_MEMORY: str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.qemu.virtiofsd import plan_virtiofsd_argv
 from pcocc_runtime.system import children, qemu_descriptors
+from pcocc_runtime.system.libc import LIBC, mount, require
 
 _HINT = "install virtiofsd on the node (Debian 12: qemu-system-common), or export with type 9p"
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x20000, 0x8000000, 0x10000000, 0x40000000  # linux/sched.h
@@ -43,8 +44,8 @@ def read_capabilities(program: str) -> str:
     return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
 
 
-def start_server(program: str, source: str, readonly: bool, base: str) -> int:
-    """Start virtiofsd for a directory and return the descriptor of a connection to it; its log is `base`.log."""
+def start_server(program: str, source: str, readonly: bool, base: str, log: str) -> int:
+    """Start virtiofsd for a directory and return the descriptor of a connection to it; `log` is where it logs, which a guest can make it do."""
     listener = socket.socket(socket.AF_UNIX)
     client = socket.socket(socket.AF_UNIX)
     try:
@@ -53,7 +54,7 @@ def start_server(program: str, source: str, readonly: bool, base: str) -> int:
         client.connect(f"{base}.sock")
         os.unlink(f"{base}.sock")
         argv = plan_virtiofsd_argv(program, source, listener.fileno(), read_capabilities(program))
-        _spawn(argv, listener.fileno(), source, readonly, f"{base}.log")
+        _spawn(argv, listener.fileno(), source, readonly, log)
     except BaseException:
         client.close()
         raise
@@ -90,36 +91,34 @@ def _spawn(argv: Sequence[str], listener: int, source: str, readonly: bool, log:
 
 
 def _confine(source: str, readonly: bool) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
     uid, gid = os.getuid(), os.getgid()
     os.umask(0)
-    _call("unshare", libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC))
+    require("unshare", LIBC.unshare(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC))
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w") as stream:
             stream.write(text)
-    _call("mount", libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None))
+    mount("none", "/", _MS_REC | _MS_SLAVE)
     if readonly:
-        path = os.fsencode(source)
-        _call(f"mount {source}", libc.mount(path, path, None, ctypes.c_ulong(_MS_BIND | _MS_REC), None))
+        mount(source, source, _MS_BIND | _MS_REC)
         attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
-        _call(f"mount {source} read-only",
-              libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, path, _AT_RECURSIVE, attributes, len(attributes)))
-    _keep_capabilities(libc)
-    _ignore_identity_changes(libc)
+        require(f"mount {source} read-only",
+                LIBC.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(source), _AT_RECURSIVE, attributes, len(attributes)))
+    _keep_capabilities()
+    _ignore_identity_changes()
 
 
-def _keep_capabilities(libc: ctypes.CDLL) -> None:
+def _keep_capabilities() -> None:
     """Carry the namespace's capabilities over the exec, which takes them from anybody but uid 0."""
     header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
     data = ctypes.create_string_buffer(24)
-    _call("capget", libc.capget(header, data))
+    require("capget", LIBC.capget(header, data))
     low = struct.unpack("=IIIIII", data.raw)
-    _call("capset", libc.capset(header, struct.pack("=IIIIII", low[0], low[1], low[1], low[3], low[4], low[4])))
+    require("capset", LIBC.capset(header, struct.pack("=IIIIII", low[0], low[1], low[1], low[3], low[4], low[4])))
     for capability in range(_CAPABILITIES):
-        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, ctypes.c_ulong(capability), 0, 0)
+        LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, ctypes.c_ulong(capability), 0, 0)
 
 
-def _ignore_identity_changes(libc: ctypes.CDLL) -> None:
+def _ignore_identity_changes() -> None:
     """Have the kernel answer 0 to calls that change ids, and do nothing (seccomp(2), SECCOMP_RET_ERRNO with 0)."""
     load, equal, give = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
     count = len(_ID_CALLS)
@@ -128,11 +127,5 @@ def _ignore_identity_changes(libc: ctypes.CDLL) -> None:
     program += [(give, 0, 0, 0x7FFF0000), (give, 0, 0, 0x00050000)]  # ALLOW, ERRNO 0
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
     filter_ = struct.pack("@HP", len(program), ctypes.addressof(code))
-    _call("prctl", libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    _call("seccomp", libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), filter_, 0, 0))
-
-
-def _call(what: str, result: int) -> None:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+    require("prctl", LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    require("seccomp", LIBC.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), filter_, 0, 0))

@@ -16,7 +16,7 @@ import pytest
 
 from pcocc_runtime.system import process
 from tests.attack.user import ALICE, BOB, Fuse, apart, as_user, started
-from tests.netns.fabric import HELPER, Node, release, request
+from tests.netns.fabric import HELPER, Node, release, request_of
 from tests.waiting import limit
 
 RUN, SCRATCH = "/run/pcocc", "/var/lib/pcocc/scratch/pcocc"
@@ -33,12 +33,6 @@ def node() -> Iterator[Node]:
             node.close()
 
 
-def of(uid: int, job: int, stepd: int, step: int = 0) -> str:
-    """Return a user's set-up request for two VMs on this node."""
-    text = request(job, 0, stepd, step=step, sets="default:2", nodes=("192.0.2.1",))
-    return text.replace("uid 65534\ngid 65534", f"uid {uid}\ngid {uid}")
-
-
 def helper(node: Node, verb: str, text: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """Run root's helper after some lines of Python that change it."""
     return node.run(HELPER[0], HELPER[1], f"{before}\n{HELPER[2]}", verb, text=text, check=False)
@@ -52,7 +46,7 @@ def alice(node: Node, code: str) -> None:
 def alices_job(node: Node, code: str | None = None) -> None:
     """Set up Alice's job 12, have her do something in both its directories, and kill its slurmstepd."""
     with subprocess.Popen(["sleep", "600"]) as stepd:
-        assert node.helper("setup", of(ALICE, 12, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
+        assert node.helper("setup", request_of(ALICE, 12, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
         for folder in (RUN, SCRATCH) if code else ():
             alice(node, f"import os, time\nos.chdir('{folder}/12')\n{code}")
         stepd.kill()
@@ -80,7 +74,7 @@ LEFT = {"deep": DEEP, "shut": SHUT}
 @pytest.mark.parametrize("verb", ["setup", "start", "release"])
 def test_what_a_user_leaves_is_nobody_elses(node: Node, stepd: int, verb: str, name: str) -> None:
     alices_job(node, LEFT[name])
-    text = {"setup": of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]
+    text = {"setup": request_of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]
     done = helper(node, verb, text)
     assert (done.returncode, done.stdout) == (0, "tap 0 tap0n0\ntap 1 tap1n0\n" if verb == "setup" else "")
     assert not {"12", "pcocc-12"} & set(node.leftovers().split())
@@ -92,7 +86,7 @@ def test_what_a_user_leaves_is_nobody_elses(node: Node, stepd: int, verb: str, n
 def test_once_it_was_everybodys(node: Node, stepd: int) -> None:
     alices_job(node, DEEP)
     for job in (13, 14):
-        done = helper(node, "setup", of(BOB, job, stepd), before=WALKING)
+        done = helper(node, "setup", request_of(BOB, job, stepd), before=WALKING)
         assert done.returncode == 1 and "RecursionError" in done.stderr
     assert helper(node, "start", "", before=WALKING).returncode == 1
     assert "inet pcocc" in node.run("nft", "list", "tables").stdout  # the guard is first in any case now
@@ -104,7 +98,7 @@ def test_what_a_user_mounts_is_nobody_elses(node: Node, stepd: int, verb: str, w
     alices_job(node, "os.mkdir('inside')")
     for folder in (RUN, SCRATCH):
         node.run("sh", "-ec", f"mount -t tmpfs tmpfs {folder}/{where}; touch {folder}/{where}/file")
-    text = {"setup": of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]
+    text = {"setup": request_of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]
     assert helper(node, verb, text).returncode == 0
     if verb == "setup":
         node.helper("release", release(13))
@@ -120,7 +114,7 @@ def test_the_guard_stands_before_anything_can_fail(node: Node) -> None:
 
 
 def test_a_users_process_that_is_called_dnsmasq_is_his_own(node: Node, stepd: int) -> None:
-    node.helper("setup", of(ALICE, 12, stepd))
+    node.helper("setup", request_of(ALICE, 12, stepd))
     node.run("sh", "-ec", "cp $(command -v sleep) /run/dnsmasq; chmod 755 /run/dnsmasq")
     run = f"setpriv --reuid={ALICE} --regid={ALICE} --clear-groups /run/dnsmasq 600 >/dev/null 2>&1 & echo $!"
     pid = int(node.in_job(12, "sh", "-c", run).stdout)
@@ -144,7 +138,7 @@ def test_a_users_program_with_roots_rights_is_found_by_who_started_it() -> None:
         os.waitpid(child, 0)
 
 
-@pytest.mark.parametrize(("uid", "counts"), [(ALICE, False), (0, True)])
+@pytest.mark.parametrize(("uid", "counts"), [(ALICE, False), (0, True)], ids=["a user", "root"])
 def test_nobody_but_root_is_a_slurmstepd(uid: int, counts: bool) -> None:
     """Else Alice keeps what she likes from being released: a job whose record is damaged."""
     with subprocess.Popen(["slurmstepd: [12.0]", "600"], executable="/bin/sleep", user=uid, group=uid) as child:
@@ -165,9 +159,9 @@ def test_what_is_in_the_steps_cgroup_ends_with_it_whatever_slurm_calls_that(node
     try:
         with subprocess.Popen(["sleep", "600"]) as slurmstepd:
             (groups[0] / "cgroup.procs").write_text(str(slurmstepd.pid))
-            node.helper("setup", of(ALICE, 12, slurmstepd.pid))
+            node.helper("setup", request_of(ALICE, 12, slurmstepd.pid))
             slurmstepd.kill()
-        node.helper("setup", of(BOB, 13, stepd))
+        node.helper("setup", request_of(BOB, 13, stepd))
         assert process.find_process(task) is None
     finally:
         node.helper("release", release(13))

@@ -19,7 +19,7 @@ from pcocc_runtime.networks import removing
 from pcocc_runtime.node import accelerator, apply, main, reclaim, records, removal, setup, start
 from pcocc_runtime.system import files, tree_removal, trust
 from tests.attack.user import ALICE, BOB, as_user
-from tests.netns.fabric import SETTINGS, release, request
+from tests.netns.fabric import SETTINGS, release, request_of
 
 DEEP = "for _ in range(1200): os.mkdir('d'); os.chdir('d')"
 MANY = "for n in range(5000): open(str(n), 'w').close()"
@@ -87,11 +87,6 @@ def stepd() -> Iterator[int]:
         process.kill()
 
 
-def of(uid: int, job: int, stepd: int, step: int = 0) -> str:
-    text = request(job, 0, stepd, step=step, sets="default:2", nodes=("192.0.2.1",))
-    return text.replace("uid 65534\ngid 65534", f"uid {uid}\ngid {uid}")
-
-
 def helper(monkeypatch: pytest.MonkeyPatch, verb: str, text: str) -> int:
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     return main.main([verb])
@@ -100,7 +95,7 @@ def helper(monkeypatch: pytest.MonkeyPatch, verb: str, text: str) -> int:
 def alices_job(monkeypatch: pytest.MonkeyPatch, *folders: Path, does: str = "") -> None:
     """Set up Alice's job 12, have her do something in directories of it, and kill its slurmstepd."""
     with subprocess.Popen(["sleep", "600"]) as process:
-        assert helper(monkeypatch, "setup", of(ALICE, 12, process.pid)) == 0
+        assert helper(monkeypatch, "setup", request_of(ALICE, 12, process.pid)) == 0
         for folder in folders:
             assert as_user(ALICE, lambda at=folder / "12": (os.chdir(at), exec(does)))  # type: ignore[misc]
         process.kill()
@@ -110,7 +105,7 @@ def alices_job(monkeypatch: pytest.MonkeyPatch, *folders: Path, does: str = "") 
 @pytest.mark.parametrize("verb", ["setup", "start", "release"])
 def test_what_a_user_leaves_is_nobody_elses(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int, verb: str, does: str) -> None:
     alices_job(monkeypatch, here.run, here.scratch, does=does)
-    assert helper(monkeypatch, verb, {"setup": of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]) == 0
+    assert helper(monkeypatch, verb, {"setup": request_of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]) == 0
     assert not {"run/12", "scratch/pcocc/12", "run/.state/12.json"} & here.left()
     if verb == "setup":
         assert helper(monkeypatch, "release", release(13)) == 0
@@ -120,7 +115,7 @@ def test_what_a_user_leaves_is_nobody_elses(here: Here, monkeypatch: pytest.Monk
 def test_once_it_was_everybodys(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
     alices_job(monkeypatch, here.run, does=DEEP)
     monkeypatch.setattr(removal, "set_aside", lambda path: shutil.rmtree(path) if os.path.exists(path) else None)
-    for verb, text in (("setup", of(BOB, 13, stepd)), ("setup", of(BOB, 14, stepd)), ("start", "")):
+    for verb, text in (("setup", request_of(BOB, 13, stepd)), ("setup", request_of(BOB, 14, stepd)), ("start", "")):
         with pytest.raises(RecursionError):
             helper(monkeypatch, verb, text)
 
@@ -131,7 +126,7 @@ def test_little_time_is_enough_for_everything_but_the_files(
     alices_job(monkeypatch, here.run, here.scratch, does=MANY)
     real = removal.finish
     monkeypatch.setattr(removal, "finish", lambda folders, seconds: real(folders, 0.0))
-    assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 0
+    assert helper(monkeypatch, "setup", request_of(BOB, 13, stepd)) == 0
     capsys.readouterr()
     assert helper(monkeypatch, "release", release(13)) == 0
     assert here.left() == {"run/.aside", "scratch/pcocc/.aside"}
@@ -168,7 +163,7 @@ def test_it_stops_nobody_else(
     alices_job(monkeypatch)
     break_record(here.record(12), how)
     capsys.readouterr()
-    assert helper(monkeypatch, verb, of(BOB, 13, stepd) if verb == "setup" else "") == 0
+    assert helper(monkeypatch, verb, request_of(BOB, 13, stepd) if verb == "setup" else "") == 0
     assert capsys.readouterr().err == (NOTE if how in UNKNOWN else "")
     assert {"remove_networks 12", "remove_netns 12"} <= set(here.asked)
     assert not here.record(12).exists() and not (here.run / "12").exists()
@@ -182,7 +177,7 @@ def test_it_stops_nobody_else(
 def test_its_job_is_set_up_again_and_released(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int, how: str) -> None:
     alices_job(monkeypatch)
     break_record(here.record(12), how)
-    assert helper(monkeypatch, "setup", of(ALICE, 12, stepd, step=1)) == 0
+    assert helper(monkeypatch, "setup", request_of(ALICE, 12, stepd, step=1)) == 0
     assert json.loads(here.record(12).read_text())["step"] == 1
     break_record(here.record(12), how)
     assert helper(monkeypatch, "release", release(12, step=1)) == 0
@@ -192,19 +187,19 @@ def test_its_job_is_set_up_again_and_released(here: Here, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("how", KNOWN)
 def test_its_job_stays_while_it_runs(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int, how: str) -> None:
-    assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 0
+    assert helper(monkeypatch, "setup", request_of(ALICE, 12, stepd)) == 0
     break_record(here.record(12), how)
-    assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 0
+    assert helper(monkeypatch, "setup", request_of(BOB, 13, stepd)) == 0
     assert helper(monkeypatch, "start", "") == 0
     assert here.record(12).exists() and (here.run / "12").exists() and (here.scratch / "12").exists()
     assert "remove_networks 12" not in here.asked
 
 
 def test_of_one_that_tells_nothing_any_slurmstepd_of_the_job_speaks(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
-    assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 0
+    assert helper(monkeypatch, "setup", request_of(ALICE, 12, stepd)) == 0
     break_record(here.record(12), "empty")
     monkeypatch.setattr(records.process, "find_slurmstepds", lambda job: [stepd] if job == 12 else [])
-    assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 0
+    assert helper(monkeypatch, "setup", request_of(BOB, 13, stepd)) == 0
     assert (here.run / "12").exists() and "remove_networks 12" not in here.asked
 
 
@@ -212,7 +207,7 @@ def test_once_another_versions_stopped_everybody(here: Here, monkeypatch: pytest
     alices_job(monkeypatch)
     break_record(here.record(12), "newer")
     monkeypatch.setattr(records, "_decode", lambda job, data: records.Record(**json.loads(data)))
-    for verb, text in (("setup", of(BOB, 13, stepd)), ("start", "")):
+    for verb, text in (("setup", request_of(BOB, 13, stepd)), ("start", "")):
         with pytest.raises(TypeError, match="flavour"):
             helper(monkeypatch, verb, text)
 
@@ -223,7 +218,7 @@ def test_one_job_that_cannot_be_released_is_told_of(
     alices_job(monkeypatch)
     here.failing.add(12)
     capsys.readouterr()
-    for verb, text in (("setup", of(BOB, 13, stepd)), ("start", "")):
+    for verb, text in (("setup", request_of(BOB, 13, stepd)), ("start", "")):
         assert helper(monkeypatch, verb, text) == 0
         assert capsys.readouterr().err == "pcocc: job 12 has ended and cannot be released yet: the device is busy\n"
     here.failing.clear()
@@ -259,7 +254,7 @@ def test_what_others_have_in_scratch_is_theirs(here: Here, monkeypatch: pytest.M
     (here.scratch / "77").mkdir()
     assert helper(monkeypatch, "start", "") == 0
     assert sorted(os.listdir(here.scratch)) == sorted(names)
-    assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 0
+    assert helper(monkeypatch, "setup", request_of(ALICE, 12, stepd)) == 0
     assert helper(monkeypatch, "release", release(12)) == 0
     assert sorted(os.listdir(here.scratch)) == sorted(names)
     assert all((here.site / name / "file").exists() for name in [*names, "77", "12"])
@@ -272,13 +267,13 @@ def test_a_job_has_no_disk_where_others_could_put_things(
     here.scratch.rmdir()
     here.site.chmod(0o1777)
     assert as_user(ALICE, lambda: (here.scratch.mkdir(), (here.scratch / "13").mkdir()))
-    assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 1
+    assert helper(monkeypatch, "setup", request_of(BOB, 13, stepd)) == 1
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith(f"pcocc: error: {here.scratch}: must be a directory of root's") and said[1].startswith("hint: ")
     assert helper(monkeypatch, "start", "") == 1 and (here.scratch / "13").exists()
     assert not here.record(13).exists() and not (here.run / "13").exists()
     here.scratch.rename(here.site / "away")
-    assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 0 and (here.scratch / "13").stat().st_uid == BOB
+    assert helper(monkeypatch, "setup", request_of(BOB, 13, stepd)) == 0 and (here.scratch / "13").stat().st_uid == BOB
     tree_removal.remove_tree(here.site / "away")
 
 
@@ -304,7 +299,7 @@ def test_start_runs_nothing_that_another_than_root_names(here: Here, monkeypatch
     evil.chmod(0o755)
     (here.confdir / "pcocc.yaml").write_text(f"accel: auto\nqemu: {evil}\nscratch: {here.site}\n")
     os.chown(here.confdir / "pcocc.yaml", ALICE, ALICE)
-    monkeypatch.setattr(accelerator, "_KVM", "/dev/null")
+    monkeypatch.setattr(accelerator, "KVM_DEVICE", "/dev/null")
     assert helper(monkeypatch, "start", "") == 1 and os.listdir(ran) == []
     monkeypatch.setattr(trust, "ensure_root_only", lambda confdir: None)
     assert helper(monkeypatch, "start", "") == 0 and os.listdir(ran) == ["it"]  # as it was
@@ -316,7 +311,7 @@ def test_what_is_known_of_the_accelerator_may_be_another_versions(here: Here, mo
     kept = json.loads((here.run / ".state/accel.json").read_text())
     for text in ("", "[]", json.dumps({"key": kept["key"]}), json.dumps({**kept, "kind": "xen"}), json.dumps({**kept, "why": 5})):
         (here.run / ".state/accel.json").write_text(text)
-        assert helper(monkeypatch, "setup", of(BOB, 13, stepd)) == 0
+        assert helper(monkeypatch, "setup", request_of(BOB, 13, stepd)) == 0
 
 
 def test_root_writes_into_a_directory_only_before_it_is_the_users(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
@@ -335,7 +330,7 @@ def test_root_writes_into_a_directory_only_before_it_is_the_users(here: Here, mo
 
     monkeypatch.setattr(files, "replace_file", replace)
     for _time in range(2):
-        assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 0
+        assert helper(monkeypatch, "setup", request_of(ALICE, 12, stepd)) == 0
         assert owners == [[0, 0], [0, 0]] and (here.run / "12/node.json").stat().st_uid == 0
         assert {(folder / "12").stat().st_uid for folder in (here.run, here.scratch)} == {ALICE}
         owners.clear()
@@ -346,7 +341,7 @@ def test_root_writes_into_a_directory_only_before_it_is_the_users(here: Here, mo
             (here.run / "12/vm0").mkdir()
 
         assert as_user(ALICE, plant)
-    assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 0
+    assert helper(monkeypatch, "setup", request_of(ALICE, 12, stepd)) == 0
     assert os.listdir(here.run / "12") == ["node.json"] and not (here.run / "12/node.json").is_symlink()
     assert precious.read_text() == "precious"
 
@@ -360,17 +355,17 @@ def test_a_set_up_that_fails_leaves_nothing(
 
     monkeypatch.setattr(setup, "_give_directories", fail)
     if isinstance(error, OSError | NodeError):
-        assert helper(monkeypatch, "setup", of(ALICE, 12, stepd)) == 1
+        assert helper(monkeypatch, "setup", request_of(ALICE, 12, stepd)) == 1
     else:
         with pytest.raises(type(error)):
-            helper(monkeypatch, "setup", of(ALICE, 12, stepd))
+            helper(monkeypatch, "setup", request_of(ALICE, 12, stepd))
     assert here.left() == set()
 
 
 def test_of_two_boot_steps_the_older_has_the_node(
     here: Here, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stepd: int
 ) -> None:
-    assert helper(monkeypatch, "setup", of(ALICE, 12, stepd, step=3)) == 0
+    assert helper(monkeypatch, "setup", request_of(ALICE, 12, stepd, step=3)) == 0
     capsys.readouterr()
-    assert [helper(monkeypatch, "setup", of(ALICE, 12, stepd, step=step)) for step in (4, 2)] == [3, 4]
+    assert [helper(monkeypatch, "setup", request_of(ALICE, 12, stepd, step=step)) for step in (4, 2)] == [3, 4]
     assert capsys.readouterr().out == "conflict 3\n" * 2

@@ -145,7 +145,7 @@ def become_plainly() -> None:
     os.setgroups([])
     os.setresgid(ALICE, ALICE, ALICE)
     os.setresuid(ALICE, ALICE, ALICE)
-    drop._LIBC.prctl(drop._PR_SET_DUMPABLE, 1, 0, 0, 0)
+    drop.LIBC.prctl(drop._PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 @pytest.mark.parametrize("attack", [trace, read_memory])
@@ -163,7 +163,7 @@ def test_it_has_roots_saved_uid_until_its_memory_is_closed(monkeypatch: pytest.M
     hears, tells = os.pipe()
     child = os.fork()
     if child == 0:
-        real = drop._LIBC.prctl
+        real = drop.LIBC.prctl
 
         class Libc:
             def prctl(self, option: int, *words: int) -> int:
@@ -171,7 +171,7 @@ def test_it_has_roots_saved_uid_until_its_memory_is_closed(monkeypatch: pytest.M
                     os.write(tells, json.dumps(os.getresuid()).encode())
                 return int(real(option, *words))
 
-        monkeypatch.setattr(drop, "_LIBC", Libc())
+        monkeypatch.setattr(drop, "LIBC", Libc())
         drop.become(drop.Rights(ALICE, ALICE))
         os._exit(0 if os.getresuid() == (ALICE,) * 3 and real(3, 0, 0, 0, 0) == 0 else 1)  # PR_GET_DUMPABLE
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -15,9 +15,9 @@ import pytest
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks import call_filter
 from pcocc_runtime.system import confined, process
-from tests.attack.test_node import of
-from tests.netns.fabric import Node, release
+from tests.netns.fabric import Node, release, request_of
 
 PYTHON = "/usr/bin/python3"  # which is there for the server too
 UID = naming.dnsmasq_uid(12)
@@ -74,9 +74,11 @@ if victim == 0:
 code = {TAKEN_OVER!r}.replace("VICTIM", str(victim))
 """
 CONFINED = f"""
+from pcocc_runtime.networks import call_filter
 from pcocc_runtime.system import confined
 try:
-    print(confined.start_confined([{PYTHON!r}, "-IS", "/etc/code.py"], [("etc/code.py", code)], "/mnt", b"!", "").decode())
+    filter = call_filter.plan_filter(os.uname().machine)
+    print(confined.start_confined([{PYTHON!r}, "-IS", "/etc/code.py"], [("etc/code.py", code)], filter, "/mnt", b"!", "").decode())
 finally:
     os.kill(victim, 9)
 """
@@ -113,7 +115,7 @@ def test_what_does_not_begin_is_told_and_leaves_nothing() -> None:
     before = os.listdir("/mnt")
     for words, said in ((["nosuch"], "No such file"), ([PYTHON, "-c", "print('no'); exit(1)"], "no")):
         with pytest.raises(NodeError, match=said):
-            confined.start_confined(words, [], "/mnt", b"never", "install it")
+            confined.start_confined(words, [], call_filter.plan_filter(os.uname().machine), "/mnt", b"never", "install it")
     assert os.listdir("/mnt") == before
 
 
@@ -131,7 +133,7 @@ def node() -> Iterator[Node]:
 def test_each_job_has_servers_of_its_own_uid_without_a_right(node: Node) -> None:
     with subprocess.Popen(["sleep", "600"]) as stepd:
         for job in (12, 13):
-            node.helper("setup", of(65534, job, stepd.pid))
+            node.helper("setup", request_of(65534, job, stepd.pid))
         servers = node.servers()
         assert [job for job, _pid in servers] == [12, 13]
         for job, pid in servers:

@@ -28,7 +28,9 @@ def group_on(cluster: Cluster, node: str) -> str | None:
 @pytest.mark.parametrize("node", NODES)
 def test_root_knows_the_steps_cgroup(cluster: Cluster, node: str) -> None:
     record = json.loads(cluster.box.root(node, f"/run/pcocc/.state/{cluster.job}.json").read_text())
-    assert record["group"] == group_on(cluster, node)
+    seen, known = group_on(cluster, node), record["group"]
+    assert (known is None) == (seen is None), (known, seen)
+    assert str(seen).endswith(str(known)), (known, seen)  # a node of the box has a cgroup namespace, and sees less of the path
 
 
 @pytest.mark.parametrize("node", NODES)

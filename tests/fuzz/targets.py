@@ -9,6 +9,7 @@ import json
 import struct
 import subprocess
 import tempfile
+import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from pcocc_runtime.site.settings import PCOCC
 from pcocc_runtime.submit.cloud_users import Names
 from pcocc_runtime.submit.judging import judge_user_data
 from pcocc_runtime.submit.request import parse_request, parse_template
-from pcocc_runtime.submit.user_data import explain_in_file
+from pcocc_runtime.submit.user_data_check import explain_in_file
 from pcocc_runtime.submit.user_data_parts import parse_user_data
 from pcocc_runtime.templates import inherit
 from tests.fuzz.engine import Target
@@ -69,7 +70,8 @@ def run_image(data: bytes) -> None:
     """Look at the head of an image as an import does."""
     size = len(data) * 7
     tail = data[-formats.TAIL_SIZE :]
-    refused = _refused(lambda: formats.ensure_sound(formats.find_format(data, tail), data, tail, size, "/image"))
+    refused = _refused(lambda: formats.ensure_sound(formats.find_format(data, tail, "/image"), data, tail, size, "/image"))
+    _refused(lambda: formats.ensure_no_parent(lambda at, length: data[at % (len(data) or 1) :][:length], "/image"))  # its tables lie far apart
     if refused or data[:4] != qcow2.MAGIC:
         return
     _refused(lambda: qcow2.name_backing(data, "../data/" + "0" * 64, "/image"))
@@ -89,10 +91,15 @@ def _refused(action: Callable[[], object]) -> bool:
 def run_oci(data: bytes) -> None:
     """Read a document of an OCI layout, and what is said of an image in a repository."""
     for read in (
-        lambda: oci.choose_manifest(data, "latest", "x86_64", "index"), lambda: oci.choose_manifest(data, None, "x86_64", "index"),
-        lambda: oci.parse_layers(data, "manifest"), lambda: metadata.parse_revision(data.decode(errors="replace"), "a@0", "a@0"),
+        lambda: oci.choose_manifests(data, "latest", "x86_64", "index"), lambda: oci.choose_manifests(data, None, "x86_64", "index"),
+        lambda: oci.parse_manifest(data, "manifest"), lambda: oci.is_index(data, "index"),
+        lambda: metadata.parse_revision(data.decode(errors="replace"), "a@0", "a@0"),
     ):  # fmt: skip
         _refused(read)
+    folder = oci.DiskFolder()
+    for name in data.decode(errors="replace").split("/disk"):
+        folder.take(f"disk{name}", False)
+        folder.end_layer()
 
 
 def run_lines(data: bytes) -> None:
@@ -140,14 +147,20 @@ def run_request(data: bytes) -> None:
 
 @functools.cache
 def _filter() -> subprocess.Popen[bytes]:
-    directory = Path(tempfile.mkdtemp(prefix="pcocc-fuzz-"))
-    argv = [INTERPRETERS[0], str(ROOT / "tests/fuzz/filter.lua"), str(install_filter(directory)), str(write_policy(directory))]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with tempfile.TemporaryDirectory(prefix="pcocc-fuzz-") as place:
+        directory = Path(place)
+        argv = [INTERPRETERS[0], str(ROOT / "tests/fuzz/filter.lua"), str(install_filter(directory)), str(write_policy(directory))]
+        lua = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        _submit(lua, _FILTER[0])  # with its first job it reads its policy
+    return lua
 
 
 def run_filter(data: bytes) -> None:
     """Have the filter of slurmctld look at a job's strings."""
-    lua = _filter()
+    _submit(_filter(), data)
+
+
+def _submit(lua: subprocess.Popen[bytes], data: bytes) -> None:
     assert lua.stdin is not None and lua.stdout is not None
     lua.stdin.write(data.hex().encode() + b"\n")
     lua.stdin.flush()
@@ -176,7 +189,8 @@ _QCOW2 = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0x200, 8, 16, 1 << 3
 _IMAGES = (
     _QCOW2.ljust(0x200, b"\0") + b"base.img".ljust(0x100, b"\0") + struct.pack(">QQ", 1 << 63 | 0x400, 0) + bytes(0x1000),
     b"KDMV" + struct.pack("<IIQQQQ", 1, 3, 1 << 21, 128, 1, 20) + bytes(468) + b"# Disk DescriptorFile\nparentCID=ffffffff\n".ljust(1024, b"\0"),
-    b"vhdxfile" + bytes(1016), bytes(64) + b"\x7f\x10\xda\xbe" + bytes(956),
+    b"vhdxfile" + bytes(1016), b"regi\0\0\0\0\1" + bytes(7) + uuid.UUID("8B7CA206-4790-4B9A-B8FE-575F050F886E").bytes_le + bytes(512),
+    bytes(64) + b"\x7f\x10\xda\xbe" + bytes(956),
     bytes(1024) + b"conectix" + bytes(40) + struct.pack(">QII", 1024, 0, 2) + bytes(448),
     b"\x1f\x8b" + bytes(600), bytes(257) + b"ustar" + bytes(600),
 )  # fmt: skip

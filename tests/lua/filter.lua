@@ -142,6 +142,12 @@ test("tasks that sbatch derived from --ntasks-per-node are no conflict", functio
     refused("-n says 5", "tiny:3", { num_tasks = 5, ntasks_per_node = 2, min_nodes = 2 })
 end)
 
+test("a template may have slashes in its name, after the first letter", function()
+    local _, written = submit("site/big:2,tiny")
+    equal(written.num_tasks, 3)
+    refused("'/tiny' is not the name", "/tiny", {})
+end)
+
 test("an equal -n is none", function()
     equal(submit("tiny:3", { num_tasks = 3 }), 0)
 end)

@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.node import NodeFacts, decode_node
-from pcocc_runtime.system import process
+from pcocc_runtime.system import libc, process
 from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,7 @@ SETTINGS = {
 }
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 HELPER = (sys.executable, "-c", "import sys; from pcocc_runtime.node.main import main; sys.exit(main())")
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _PREPARE = """
 mount --make-rprivate /
 mount -t tmpfs run /run
@@ -74,11 +76,11 @@ class Node:
 
     def helper(self, verb: str, text: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run root's node helper as the plugin would."""
-        before = find_dnsmasq()
-        try:
-            return self.run(*HELPER, verb, text=text, check=check)
-        finally:
-            self.started |= find_dnsmasq() - before
+        with adopting():
+            try:
+                return self.run(*HELPER, verb, text=text, check=check)
+            finally:
+                self.started |= {pid for pid in find_dnsmasq() if read_parent(pid) == os.getpid()}
 
     def facts(self, job: int) -> NodeFacts:
         """Return what the helper has left here for launchers and observers."""
@@ -121,10 +123,29 @@ class Node:
 
     def close(self) -> None:
         """End the node and what runs in it."""
-        for _job, pid in self.servers():
-            os.kill(pid, signal.SIGKILL)
+        for pid in self.started:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
         self.holder.kill()
         self.holder.communicate()
+
+
+@contextlib.contextmanager
+def adopting() -> Iterator[None]:
+    """Let this process inherit, in the block, what its descendants leave running: so it is told from what others have started."""
+    libc.require("prctl", libc.LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+    try:
+        yield
+    finally:
+        libc.require("prctl", libc.LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
+
+
+def read_parent(pid: int) -> int:
+    """Return a process's parent, 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def find_dnsmasq() -> set[int]:
@@ -156,6 +177,12 @@ def request(
     counts = tuple((name, int(count)) for name, _colon, count in (word.partition(":") for word in sets.split(",")))
     assert parse_boot_step(lines) == BootStep(job, step, 65534, 65534, stepd, index, layout, counts)
     return "\n".join([*lines, ""])
+
+
+def request_of(uid: int, job: int, stepd: int, step: int = 0) -> str:
+    """Return a user's set-up request for two VMs on the node 192.0.2.1 alone."""
+    text = request(job, 0, stepd, step=step, sets="default:2", nodes=("192.0.2.1",))
+    return text.replace("uid 65534\ngid 65534", f"uid {uid}\ngid {uid}")
 
 
 def release(job: int, step: int = 0) -> str:

@@ -13,11 +13,17 @@ from tests.netns.lan import answering, ask
 ONE, A, B = "192.0.2.1", "198.51.100.2", "198.51.100.3"
 PORTS = (80, 24832, 25087)  # the last two are tunnels' between nodes
 ALL = [f"{kind},{B},{port}" for kind in ("tcp", "udp") for port in PORTS]
-AS_IT_WAS = """table inet before { set narrow { type ifname; elements = { "br0" } }
- chain forwarded { type filter hook forward priority filter - 5; policy accept;
+AS_IT_WAS = """table inet before {
+ set narrow {
+  type ifname
+  elements = { "br0" }
+ }
+ chain forwarded {
+  type filter hook forward priority filter - 5; policy accept;
   udp dport 24832-25087 drop
   iifname @narrow oifname != "pcn*" drop
- } }"""
+ }
+}"""
 
 
 @pytest.fixture(params=["0", "1"], ids=["bridge alone", "br_netfilter"])

@@ -33,6 +33,7 @@ def node() -> Iterator[Node]:
                 ip link add lan0 type bridge; ip link set lan0 up; ip netns add site
                 ip link add site0 type veth peer name eth0 address {SERVERS_MAC} netns site; ip link set site0 master lan0 up
                 ip -n site link set eth0 up
+                echo 0 | tee /proc/sys/net/bridge/bridge-nf-call-ip*tables  # which cuts padding off, and so the names of frames
                 """)  # fmt: skip
             yield node
         finally:

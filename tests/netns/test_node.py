@@ -1,11 +1,13 @@
 """Root's node helper against a real kernel: what it makes works, and all of it goes again."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.netns.fabric import Guest, Node, release, request
+from tests.waiting import limit
 
 Pair = tuple[Node, Node]
 
@@ -275,3 +277,16 @@ def test_slurmds_start_reserves_ports_beside_those_of_the_site(nodes: Pair) -> N
         node.helper("start", "")
         assert node.run("cat", setting).stdout == "8080,24832-25087,60222-60225\n"
     assert "in use" in node.run("/usr/bin/python3", "-c", take, check=False).stderr
+
+
+def test_many_vms_with_many_networks_take_their_share_of_the_helpers_time(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    """576 taps; it has 30 s (spank/helper.c), which nine networks with two VMs each must not come near to either."""
+    node, names = nodes[0], [f"n{number}" for number in range(9)]
+    node.configure({name: f"{{int-network: 10.{number}.0.0/16, domain-name: {name}.x}}" for number, name in enumerate(names, 1)}, {"all": names})
+    lines = ["job 12", "step 0", "uid 65534", "gid 65534", f"stepd {stepd.pid}", "index 0", "layout 192.0.2.1 0-63", "sets all:64", "end", ""]
+    begin = time.monotonic()
+    taps = node.helper("setup", "\n".join(lines)).stdout.count("tap")
+    middle = time.monotonic()
+    node.helper("release", release(12))
+    assert taps == 64 + 576 and node.leftovers() == ""
+    assert middle - begin < limit(10) and time.monotonic() - middle < limit(10)

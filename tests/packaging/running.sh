@@ -12,7 +12,9 @@ MailProg=/bin/true
 StateSaveLocation=/var/lib/slurm/slurmctld
 SlurmdSpoolDir=/var/lib/slurm/slurmd
 ProctrackType=proctrack/cgroup
-TaskPlugin=task/affinity,task/cgroup
+TaskPlugin=task/cgroup,task/affinity
+TaskPluginParam=none
+MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 JobSubmitPlugins=lua
@@ -39,12 +41,13 @@ start_job() { # NAME: a job whose VM is up when this returns
   as_alice mkfifo "said-$1" "tell-$1"
   as_alice tee "job-$1" >/dev/null <<EOF
 #!/bin/sh
-srun --pcocc-vm hostname >said-$1 2>&1
+srun --pcocc-vm hostname >said-$1
 read line <tell-$1
-srun --pcocc-vm sh -c 'echo still \$(hostname)' >said-$1 2>&1
+srun --pcocc-vm sh -c 'echo still \$(hostname)' >said-$1
 EOF
   as_alice sbatch --quiet --pcocc-template=tiny --output="out-$1" "job-$1"
   echo "$1: $(cat ~alice/"said-$1")"
+  sed 's/^/(said) /' ~alice/"out-$1" # why, when it is not up
 }
 
 end_job() { # NAME
@@ -53,7 +56,7 @@ end_job() { # NAME
 }
 
 show_left() { # what there is of ours: nothing of ours, after a moment that Slurm needs to end a step
-  for _ in {1..100}; do
+  for _ in {1..600}; do
     left=$(ip netns; nft list tables; ip -brief link show type veth; pgrep -a 'qemu|dnsmasq' || true
            ls -A /run/pcocc /var/lib/pcocc/scratch 2>/dev/null | grep -v -e : -e '^$' -e '^.state$' -e accel.json || true)
     [[ ${left:-table inet pcocc} != "table inet pcocc" ]] || break

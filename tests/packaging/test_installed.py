@@ -71,7 +71,7 @@ def test_the_filter_loads_in_lua(installed: Machine) -> None:
 def test_root_can_make_and_release_a_jobs_networks(installed: Machine) -> None:
     """What root starts is there: nft, ip, bridge, dnsmasq; and a removal leaves nothing of a job that runs."""
     request = "job 7\\nstep 0\\nuid 65534\\ngid 65534\\nstepd $$\\nindex 0\\nlayout localhost 0-0\\nsets default:1\\nend\\n"
-    left = "ip -brief link | grep -v '^lo\\|^eth0' ; ip netns; nft list tables; ls /run/pcocc 2>&1; pgrep -a dnsmasq || true"
+    left = "{ ip -brief link | grep -v -e ^lo -e ^eth0; ip netns; nft list tables; ls /run/pcocc 2>&1; pgrep -a dnsmasq; } || true"
     node = "/usr/libexec/pcocc/node"
     said = installed.run(f'printf "{request}" | {node} setup; {node} start; nft list tables; {node} remove; echo ==; {left}')
     before, _mark, after = said.partition("==\n")
@@ -82,7 +82,8 @@ def test_root_can_make_and_release_a_jobs_networks(installed: Machine) -> None:
 
 def test_configuring_twice_changes_nothing(installed: Machine) -> None:
     look = f"ls -lR --time-style=+ /etc/pcocc /etc/slurm /usr/lib/pcocc | grep -v '^total'; readlink {LINK}; getent passwd pcocc-cache"
-    again = "for package in pcocc pcocc-slurm-plugin; do /var/lib/dpkg/info/$package.postinst configure ''; done"
+    dpkg = "DPKG_MAINTSCRIPT_PACKAGE=$package DPKG_MAINTSCRIPT_NAME=postinst"
+    again = f"for package in pcocc pcocc-slurm-plugin; do {dpkg} /var/lib/dpkg/info/$package.postinst configure ''; done"
     before, _mark, after = installed.run(f"{look}; echo ==; {again} >/dev/null; {look}").partition("==\n")
     assert before == after and "/usr/share/pcocc/plugstack.conf\n" in before
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire, wire_steps
 from tests.spank.building import ROOT, run
 
 CLIENT = [ROOT / f"spank/{name}.c" for name in ("words", "sizing", "place", "programs", "variables", "options", "text")]
@@ -155,10 +155,10 @@ OUTSIDE: dict[str, str] = {}
         ("srun --pcocc-template=tiny:x cmd", OUTSIDE, None),
         ("srun --no-pcocc-vm --pcocc-template=tiny:3 cmd", OUTSIDE, "3"),
         ("srun cmd --pcocc-template=tiny:3", OUTSIDE, None),
-        ("srun cmd", {wire.VAR_TEMPLATE: "tiny:2"}, "2"),
-        ("srun cmd --pcocc-template=tiny:3", {wire.VAR_TEMPLATE: "tiny:2"}, "2"),
-        ("srun --pcocc-template=tiny:3 cmd", {wire.VAR_TEMPLATE: "tiny:2"}, "3"),
-        ("srun cmd", {wire.VAR_TEMPLATE: "", wire.VAR_VM: ""}, None),
+        ("srun cmd", {wire_steps.VAR_TEMPLATE: "tiny:2"}, "2"),
+        ("srun cmd --pcocc-template=tiny:3", {wire_steps.VAR_TEMPLATE: "tiny:2"}, "2"),
+        ("srun --pcocc-template=tiny:3 cmd", {wire_steps.VAR_TEMPLATE: "tiny:2"}, "3"),
+        ("srun cmd", {wire_steps.VAR_TEMPLATE: "", wire_steps.VAR_VM: ""}, None),
         ("srun --jobid=7 --pcocc-vm cmd", {"BOOT": "6:2"}, "6"),
         ("srun --jobid=7 --pcocc-vm cmd", {"BOOT": "0:0"}, None),
         ("srun --jobid=7 --pcocc-vm cmd", OUTSIDE, None),
@@ -169,9 +169,9 @@ OUTSIDE: dict[str, str] = {}
         ("srun --pcocc-vm cmd", {"SLURM_JOB_ID": "7", "BOOT": "0:0", "KEPT": "tiny:3"}, "3"),
         ("srun --pcocc-vm cmd", {"SLURM_JOB_ID": "7", "BOOT": "6:2"}, "6"),
         ("srun --jobid=7 cmd", {"BOOT": "6:2"}, None),
-        ("srun --jobid=7 cmd", {"BOOT": "6:2", wire.VAR_TEMPLATE: "tiny:2"}, None),
+        ("srun --jobid=7 cmd", {"BOOT": "6:2", wire_steps.VAR_TEMPLATE: "tiny:2"}, None),
         ("srun --pcocc-vm cmd --jobid=7", {"BOOT": "6:2"}, None),
-        ("srun cmd --jobid=7 --pcocc-vm", {"BOOT": "6:2", wire.VAR_TEMPLATE: "tiny:2"}, "2"),
+        ("srun cmd --jobid=7 --pcocc-vm", {"BOOT": "6:2", wire_steps.VAR_TEMPLATE: "tiny:2"}, "2"),
         ("srun cmd", IN_JOB, None),
         ("srun cmd --pcocc-vm", IN_JOB, None),
         ("srun -n2 -- cmd --pcocc-vm", IN_JOB, None),
@@ -180,13 +180,13 @@ OUTSIDE: dict[str, str] = {}
         ("srun --pcocc-vm=vm[1,3] cmd", IN_JOB, "2"),
         ("srun --pcocc-vm=vm[1,3,1] cmd", IN_JOB, "2"),
         ("srun --no-pcocc-vm --pcocc-vm=vm[1,3] cmd", IN_JOB, None),
-        ("srun cmd", {**IN_JOB, wire.VAR_VM: "1"}, "4"),
-        ("srun cmd", {**IN_JOB, wire.VAR_VM: ""}, None),
-        ("srun --no-pcocc-vm cmd", {**IN_JOB, wire.VAR_VM: "1"}, None),
-        ("srun cmd --no-pcocc-vm", {**IN_JOB, wire.VAR_VM: "1"}, "4"),
-        ("srun cmd", {**IN_JOB, wire.VAR_VM: "vm2"}, "1"),
-        ("srun cmd --pcocc-vm=vm[0-2]", {**IN_JOB, wire.VAR_VM: "vm2"}, "1"),
-        ("srun cmd", {**IN_JOB, wire.VAR_TEMPLATE: "tiny:2"}, None),
+        ("srun cmd", {**IN_JOB, wire_steps.VAR_VM: "1"}, "4"),
+        ("srun cmd", {**IN_JOB, wire_steps.VAR_VM: ""}, None),
+        ("srun --no-pcocc-vm cmd", {**IN_JOB, wire_steps.VAR_VM: "1"}, None),
+        ("srun cmd --no-pcocc-vm", {**IN_JOB, wire_steps.VAR_VM: "1"}, "4"),
+        ("srun cmd", {**IN_JOB, wire_steps.VAR_VM: "vm2"}, "1"),
+        ("srun cmd --pcocc-vm=vm[0-2]", {**IN_JOB, wire_steps.VAR_VM: "vm2"}, "1"),
+        ("srun cmd", {**IN_JOB, wire_steps.VAR_TEMPLATE: "tiny:2"}, None),
         ("srun --jobid=5 --pcocc-vm cmd", {**IN_JOB, "BOOT": "6:2"}, "4"),
         ("srun --jobid=7 --pcocc-vm cmd", {**IN_JOB, "BOOT": "6:2"}, "6"),
         ("srun --pcocc-vm cmd --jobid=7", {**IN_JOB, "BOOT": "6:2"}, "4"),
@@ -198,7 +198,7 @@ def test_srun_gets_a_task_for_each_vm(build: Path, line: str, environ: dict[str,
 
 
 def test_options_of_the_job_are_not_those_of_its_steps(build: Path) -> None:
-    sent = {f"SLURM_SPANK__{wire.SENT_OPTION}{name}": "x" for name in ("pcocc_vm", "pcocc_template", "no_pcocc_vm")}
+    sent = {f"SLURM_SPANK__{wire_steps.SENT_OPTION}{name}": "x" for name in ("pcocc_vm", "pcocc_template", "no_pcocc_vm")}
     found = read(build, "srun cmd", **sent, SLURM_SPANK__SLURM_SPANK_OPTION_other_vm="kept")
     assert found["inherited"] == "SLURM_SPANK__SLURM_SPANK_OPTION_other_vm=kept"
 

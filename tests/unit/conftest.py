@@ -24,7 +24,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     monkeypatch.delenv("PCOCC_USER_CONF_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
 
-    def submit(template: str = "tiny", **options: object) -> tuple[int, str]:
+    def submit(template: str | None = "tiny", **options: object) -> tuple[int, str]:
         empty = {"images": [], "mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
         return client.check_request(json.dumps({**empty, "template": template, **options}))
 

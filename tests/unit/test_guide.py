@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.cli import main as cli
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.templates import inherit
 from tests.guide import GUIDE, Typed, find_difference, parse_page
 
 PAGES = sorted(path for path in GUIDE.glob("*.md") if path.name != "README.md")
-OPTIONS = {value for name, value in vars(wire).items() if name.startswith("OPTION_")}
+OPTIONS = {value for name, value in vars(wire_steps).items() if name.startswith("OPTION_")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

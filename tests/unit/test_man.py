@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.cli import main as cli
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD, EthernetNetwork
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.templates.settings import SETTINGS
@@ -23,8 +23,8 @@ from tests.unit.man_pages import PLACES, TEMPLATES, find_problems, known_setting
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.name for path in (ROOT / "docs/man").iterdir())
-OPTIONS = {value for name, value in vars(wire).items() if name.startswith("OPTION_")}
-VARIABLES = {value for name, value in vars(wire).items() if name.startswith("VAR_")}
+OPTIONS = {value for name, value in vars(wire_steps).items() if name.startswith("OPTION_")}
+VARIABLES = {value for name, value in vars(wire_steps).items() if name.startswith("VAR_")}
 @pytest.mark.parametrize("place", PLACES)
 def test_a_page_has_every_setting_and_no_other(place: str, tmp_path: Path) -> None:
     assert set(read_settings(place)) == known_settings(tmp_path, place)

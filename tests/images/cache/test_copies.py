@@ -121,7 +121,7 @@ def test_a_killed_copy_is_done_again(node: Node, site: Repo, served: bool) -> No
         children.wait(child)
         if served and not killed:
             assert "read from where it is stored" in node.said() and "without an answer" in node.said()
-        assert next(parts.iterdir()).name in layers(base)
+        assert next(parts.iterdir()).name.partition(".")[0] in layers(base)
     if served:
         node.start_service()
     [part] = parts.iterdir()
@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_read_where_it_is_with_one_word(node: Node, site: R
         assert sorted(map(bool, said)) == [False, False, False, True] and "has no room for" in "".join(said), said
         assert leftovers(node) == [] and node.cached() == set()
     finally:
-        subprocess.run(["umount", node.cache], check=True)
+        subprocess.run(["umount", "--lazy", node.cache], check=True)  # an instance of the service may be about to end
 
 
 def test_a_jobs_own_copy_leaves_room_for_what_its_vms_write(node: Node, site: Repo) -> None:

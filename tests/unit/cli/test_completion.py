@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.cli import main as cli
-from pcocc_runtime.documents import wire
+from pcocc_runtime.documents import wire_steps
 from tests.unit.fake_site import write_images, write_site
 from tests.waiting import limit
 
@@ -141,8 +141,8 @@ def test_without_pcocc_nothing_is_offered_or_said(environ: dict[str, str], offer
 
 @pytest.mark.parametrize("tool", ["srun", "sbatch", "salloc"])
 def test_every_option_of_the_plugin_is_offered(tool: str, offer: Offer) -> None:
-    options = {value for name, value in vars(wire).items() if name.startswith("OPTION_")}
-    wanted = {f"--{name}" for name in options - {wire.OPTION_BOOT}}
+    options = {value for name, value in vars(wire_steps).items() if name.startswith("OPTION_")}
+    wanted = {f"--{name}" for name in options - {wire_steps.OPTION_BOOT}}
     offered = offer(f"{tool} --")
     assert {word.removesuffix("=") for word in offered} == wanted
     bare = {word for word in offered if not word.endswith("=")}

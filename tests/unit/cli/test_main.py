@@ -341,3 +341,30 @@ def test_help_says_what_a_command_does(verb: str, capsys: pytest.CaptureFixture[
         cli.main(["image", verb, "--help"])
     usage, sentence, *_ = capsys.readouterr().out.split("\n\n")
     assert usage.startswith("usage: ") and re.match(r"[A-Z][^:]*\b", sentence) and not sentence.startswith(("positional", "options"))
+
+
+def test_files_that_are_not_read_for_their_suffix_are_told(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (site, site.parent / "user"):
+        (folder / "templates.d").mkdir(exist_ok=True)
+        (folder / "templates.d/more.yml").write_text("more: {image: tiny}")
+    (site / "networks.yml").write_text("")
+    for words in (["template", "check"], ["template", "list"], ["config", "check"]):
+        assert cli.main(words) == 0
+        err = capsys.readouterr().err
+        assert f"note: {site}/templates.d/more.yml is not read: name it more.yaml" in err
+        assert f"{site}/networks.yml is not read" in err
+        assert (f"{site.parent}/user/templates.d/more.yml is not read" in err) == (words[0] == "template")
+    assert cli.main(["template", "list", "--names"]) == 0 and capsys.readouterr().err == ""
+
+
+def test_a_template_with_slashes_in_its_name_loads(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.parent / "user/templates.yaml").write_text("group/mine: {inherits: big}\nother: {inherits: group/mine}")
+    assert cli.main(["template", "show", "other"]) == 0 and cli.main(["template", "check"]) == 0
+    assert cli.main(["template", "list", "--names"]) == 0
+    assert "group/mine\n" in capsys.readouterr().out
+
+
+def test_a_template_whose_image_is_a_url_says_to_import_it(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.parent / "user/templates.yaml").write_text("mine: {inherits: big, image: 'docker://quay.io/a/b:1'}")
+    assert cli.main(["template", "check"]) == 1
+    assert "import it first: pcocc image import docker://quay.io/a/b:1 NAME" in capsys.readouterr().err

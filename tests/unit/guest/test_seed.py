@@ -10,11 +10,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pcocc_runtime.documents.boot import KEY_COMMENT
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.guest import network_config, seed
 from pcocc_runtime.guest.network_config import Interface, Subnet
 from pcocc_runtime.templates.values import TAG, USER
+from pcocc_runtime.vm import ssh_keys
 from tests.fake_node import make_facts
 from tests.unit.guest.guests import ALICE, KEYS, NETWORKS, NODE, SETS
 
@@ -182,3 +184,41 @@ def test_an_image_that_has_the_users_numbers_gets_the_user(tmp_path: Path, passw
     done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.stdout == said, done.stderr
     assert re.search(r":2002:$", (tmp_path / "etc/group").read_text(), re.M)
+
+
+OLD, OWN, THIS = "ssh-ed25519 OLD pcocc-7", "ssh-rsa OWN alice@laptop", "ssh-ed25519 AAA/+= pcocc-12"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"{OLD}\n{OWN}\n", f"{OWN}\n"),
+        (f"{OLD}\n", ""),
+        (f"{OWN}\n{THIS}\n{OLD}\n", f"{OWN}\n{THIS}\n"),  # as after a reboot, when cloud-init adds no keys
+        (f"{OWN}\n", f"{OWN}\n"),
+        (f'no-pty,command="x" {OLD}\n{OWN}', f"{OWN}\n"),
+    ],
+)
+def test_an_image_that_was_saved_lets_no_other_job_in(tmp_path: Path, before: str, after: str) -> None:
+    """Every account of the image: that of whoever saved it has a key, too."""
+    for name in ("etc", "home/alice/.ssh", "home/bob/.ssh", "home/carol"):
+        (tmp_path / name).mkdir(parents=True)
+    homes = "".join(f"{name}:x:1:1::/home/{name}:/bin/sh\n" for name in ("alice", "bob", "carol", "no home"))
+    (tmp_path / "etc/passwd").write_text(homes)
+    (tmp_path / "etc/group").write_text("x:x:2002:\n")
+    files = [tmp_path / f"home/{name}/.ssh/authorized_keys" for name in ("alice", "bob")]
+    for file in files:
+        file.write_text(before)
+        file.chmod(0o600)
+    text = seed.render_vendor_data(1, "vcluster", ALICE, KEYS._replace(user_public=THIS))
+    command = yaml.safe_load(text)["bootcmd"][0][2]
+    script = 'mount --bind "$1/etc" /etc && mount --bind "$1/home" /home || exit 9; eval "$2"'
+    for _boot in range(2):
+        subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), command], check=True, stdin=subprocess.DEVNULL)
+        assert [file.read_text() for file in files] == [after, after]
+        assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
+    assert sorted(path.name for path in (tmp_path / "home").rglob("*") if path.is_file()) == ["authorized_keys"] * 2
+
+
+def test_the_comment_of_a_key_is_the_one_that_is_looked_for() -> None:
+    assert ssh_keys.make_keys(f"{KEY_COMMENT}12").user_public.endswith(f" {KEY_COMMENT}12")

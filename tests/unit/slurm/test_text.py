@@ -1,17 +1,119 @@
-"""What Slurm's commands print, of each release."""
+"""What Slurm's commands print, of each release: samples that tests/data/slurm/capture has taken in the box."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.slurm.text import parse_presence
-
-ABSENT = ""
-UNKNOWN = "sstat: error: StepId=7.0 not found running.\n"
-SILENT = "sstat: error: slurm_job_step_stat: there was an error with the request to n2 rc = Communication connection failure\n"
-
-
-@pytest.mark.parametrize(
-    ("output", "complaints", "whole"),
-    [("7.0|n1|12,13\n7.0|n2|\n", "", True), (ABSENT, "", False), (ABSENT, UNKNOWN, None), (ABSENT, SILENT, None)],
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.slurm.text import (
+    Killed,
+    Listed,
+    field_of,
+    is_loss,
+    is_routine,
+    is_step_end,
+    parse_controller,
+    parse_job,
+    parse_killed,
+    parse_launch_seconds,
+    parse_listed,
+    parse_presence,
+    parse_running,
+    parse_steps,
 )
-def test_a_step_is_whole_when_sstat_names_its_nodes(output: str, complaints: str, whole: bool | None) -> None:
-    assert parse_presence(output, complaints) is whole
+
+SAMPLES = Path(__file__).resolve().parents[2] / "data/slurm"
+RELEASES = sorted(path.parent.name for path in SAMPLES.glob("*/squeue-jobs"))
+MARK = "0123456789abcdef"
+
+
+class Sample:
+    """What one release printed: of a job with two VMs, of task 3 of an array with one each, and of a heterogeneous job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.job = int(field_of(self["job"], "JobId"))
+        self.task = int(field_of(self["array-job"], "JobId"))
+        self.array = int(field_of(self["array-job"], "ArrayJobId"))
+
+    def __getitem__(self, name: str) -> str:
+        return (self.folder / name).read_text()
+
+
+@pytest.fixture(params=RELEASES)
+def sample(request: pytest.FixtureRequest) -> Sample:
+    return Sample(SAMPLES / request.param)
+
+
+def test_there_are_samples() -> None:
+    assert RELEASES
+
+
+def test_a_job_has_nodes_cpus_and_memory(sample: Sample) -> None:
+    facts = parse_job(sample.job, sample["job"])
+    assert (facts.job, facts.nodes, facts.cpus_per_task, facts.task_memory(2)) == (sample.job, 2, 1, 512)
+    assert parse_job(sample.task, sample["array-job"]).nodes == 1
+
+
+def test_a_boot_step_has_a_name_for_scancel_and_the_srun_that_made_it(sample: Sample) -> None:
+    [step] = parse_steps(sample["steps"])
+    assert step.name.endswith(".0") and step.nodes == "n[1-2]" and step.is_of(step.pid, step.host) and step.pid > 0
+    [of_task] = parse_steps(sample["array-steps"])
+    assert of_task.name.endswith(".0") and of_task.nodes in ("n1", "n2") and parse_steps(sample["no-step"]) == ()
+
+
+def test_a_job_that_runs_vms_is_its_owners(sample: Sample) -> None:
+    running = parse_running(str(sample.job), sample["job"], sample["steps"])
+    assert (running.job, running.user, running.uid, running.gid, running.nodes, running.node_list) == (sample.job, "alice", 2001, 2001, 2, "n[1-2]")
+    assert parse_running(f"{sample.array}_3", sample["array-job"], sample["array-steps"]).job == sample.task
+
+
+def test_an_array_and_a_heterogeneous_job_are_not_single_jobs(sample: Sample) -> None:
+    for name in ("array-whole", "het-job"):
+        with pytest.raises(RequestError, match="is not a single job"):
+            parse_running("7", sample[name], sample["steps"])
+
+
+def test_a_job_that_is_not_there_is_known_by_its_words(sample: Sample) -> None:
+    assert "Invalid job id" in sample["no-job"]
+
+
+def test_the_clusters_that_run_are_listed_with_the_names_of_their_jobs(sample: Sample) -> None:
+    listed = {one.job: one for one in parse_listed(sample["squeue-jobs"], sample["squeue-steps"], MARK)}
+    first = listed[sample.job]
+    assert first == Listed(sample.job, str(sample.job), "alice", "main", first.used, "two words", 2, "n[1-2]")
+    assert re.fullmatch(r"(\d+:)?\d?\d:\d\d", first.used)
+    assert (listed[sample.task].label, listed[sample.task].vms) == (f"{sample.array}_3", 1)
+
+
+def test_the_configuration_names_slurmctld_and_times(sample: Sample) -> None:
+    assert parse_controller(sample["config"]) == "10.77.0.1" and parse_launch_seconds(sample["config"]) == 20
+
+
+def test_a_step_is_whole_when_sstat_names_its_nodes(sample: Sample) -> None:
+    assert parse_presence(sample["sstat"], "") is True
+    assert parse_presence("", sample["sstat-none"]) is None  # Slurm knows no such step, which says nothing of nodes
+    assert parse_presence("", "") is False
+    silent = "sstat: error: slurm_job_step_stat: there was an error with the request to n2 rc = Communication connection failure\n"
+    assert parse_presence("", silent) is None
+
+
+def test_srun_says_that_a_task_was_killed_and_where(sample: Sample) -> None:
+    killed = {found for line in sample["srun-killed"].splitlines() if (found := parse_killed(line))}
+    assert killed == {Killed("n1", "0"), Killed("n2", "1")}
+
+
+def test_srun_says_that_tasks_ended(sample: Sample) -> None:
+    for name in ("srun-exit", "srun-no-program"):
+        lines = [line for line in sample[name].splitlines() if line.startswith("srun: ")]
+        assert lines and any(map(is_loss, lines)) and not any(map(is_step_end, lines)), lines
+    ends = [line for line in sample["srun-exit"].splitlines() if not line.startswith("srun: job ")]  # a boot step is in a job that runs
+    assert ends and all(map(is_routine, ends))
+
+
+def test_the_end_of_a_step_that_was_cancelled_is_no_news(sample: Sample) -> None:
+    lines = sample["srun-cancelled"].splitlines()
+    assert any(map(is_step_end, lines)) and all(map(is_routine, lines)), lines

@@ -17,7 +17,7 @@ from pcocc_runtime.documents.members import Members, encode_members
 from pcocc_runtime.documents.vm_state import VmState, encode_state
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.steps import operations, reaching, session
-from pcocc_runtime.steps.reaching import Approach, AttachError, OwnLogin, SharedLogin, StepVm
+from pcocc_runtime.steps.reaching import Approach, AttachError, OwnLogin, SharedLogin, StepVm, read_complaint
 from pcocc_runtime.steps.session import GuestCommand, Session, find_members, read_cluster
 from tests.waiting import limit
 
@@ -205,3 +205,13 @@ def test_signals_arrive_by_name_and_are_taken_once() -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert said == "False ['USR1'] []\nTrue ['TERM'] 2\n"
+
+
+def test_what_a_guest_has_ssh_say_is_short_and_printable(tmp_path: Path) -> None:
+    """Its log can be as long as a guest likes, and hold what it likes."""
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 100_000 + b"\n\x1b]0;title\x07\xff\xfe\x9b2J ssh: no way\n")
+    said = read_complaint(str(log))
+    assert len(said) <= 4096 and said.endswith(" ssh: no way")
+    assert not [char for char in said if not char.isprintable() and char != "\n"]
+    assert read_complaint(str(tmp_path / "none")) == ""

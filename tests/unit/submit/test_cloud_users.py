@@ -8,7 +8,7 @@ import yaml
 
 from pcocc_runtime.submit.cloud_users import Names
 from pcocc_runtime.submit.judging import judge_user_data
-from tests.unit.submit.test_user_data_forms import ask_cloud_init, lets_in
+from tests.unit.submit.asking import ask_cloud_init, lets_in
 
 NAMES = ["alice", "root", "bob", "default", "debian", "7", 7, None, "carol"]
 SETTINGS: dict[str, list[Any]] = {

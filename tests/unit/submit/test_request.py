@@ -82,10 +82,19 @@ def test_a_count_beyond_all_numbers_is_told_as_typed() -> None:
         ("tiny=/a/b=c.qcow2", ("tiny", "/a/b=c.qcow2")),
         ("./x=y", (None, "./x=y")),
         ("name", (None, "name")),
+        ("a/b=name", ("a/b", "name")),
+        ("a/c=name", (None, "a/c=name")),
     ],
 )
 def test_an_image_may_name_its_template(text: str, image: tuple[str | None, str]) -> None:
-    assert parse_image(text, (Part("tiny", 1),)) == image
+    assert parse_image(text, (Part("tiny", 1), Part("a/b", 1))) == image
+
+
+def test_a_template_may_have_slashes() -> None:
+    assert parse_template("site/big:2,tiny") == (Part("site/big", 2), Part("tiny", 1))
+    for wrong in ("/big", "a//b c", "./a"):
+        with pytest.raises(RequestError, match="is not the name of a template"):
+            parse_template(wrong)
 
 
 @pytest.mark.parametrize("text", ["other=/a", "tiny=", ""])

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-import subprocess
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.guest import seed
 from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
-from tests.unit.guest.guests import ALICE, KEYS
+from tests.unit.submit.asking import ask_cloud_init, lets_in
 
 CONFIG = "#cloud-config\n"
 JINJA = "## template: jinja\n"
@@ -32,19 +30,6 @@ def mime(*parts: tuple[str, str], **headers: str) -> str:
 
 def in_base64(text: str | bytes) -> str:
     return base64.encodebytes(text.encode() if isinstance(text, str) else text).decode()
-
-
-def ask_cloud_init(texts: list[str], command_user: str | None = None) -> list[dict[str, Any]]:
-    """Return what cloud-init, as installed here, makes of each text for the user alice."""
-    vendor = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, command_user)
-    lines = [json.dumps({"user_data": base64.b64encode(text.encode()).decode(), "vendor_data": vendor}) for text in texts]
-    argv = ["/usr/bin/python3", str(Path(__file__).with_name("guest_cloud_init.py"))]
-    done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def lets_in(found: dict[str, Any], name: str = "alice") -> bool:
-    return bool(found["keys"].get(name) == [KEYS.user_public])
 
 
 def is_left_out(found: dict[str, Any]) -> bool:
@@ -98,6 +83,7 @@ REFUSED = [
     (CONFIG + "a: !!timestamp ''\n", "is not a valid cloud-config: it is not valid YAML"),
     (mime(("cloud-config", "a: b\n")).replace("a: b", "a: é"), "encode that part of the MIME message as base64"),
     (ARCHIVE + "- {content: 7}\n", "entry 1 is none that cloud-init can read"),
+    (ARCHIVE + "- {content: x, other: 7}\n", "entry 1 is none that cloud-init can read"),
     (ARCHIVE + "- {content: x, type: cloud-config}\n", "entry 1 is none that cloud-init can read"),
     (ARCHIVE + "- a: [\n", "as an archive it is not valid YAML"),
     (mime(("cloud-config", LOSING)), "users: must be a list, not text"),
@@ -146,6 +132,7 @@ NOTED = [
     (JINJA + CONFIG + "users: {% if x %}[default]{% else %}bob{% endif %}\n", "users: must be a list, not text"),
     (ARCHIVE + "- 7\n", "is an archive without a part"),
     (ARCHIVE + "[]\n", "is an archive without a part"),
+    (ARCHIVE, "is an archive without a part"),
     ("#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/users/-\", \"value\": \"bob\"}]\n", "changes users inside"),
 ]  # fmt: skip
 # of each nothing is said: cloud-init runs it
@@ -156,7 +143,8 @@ SILENT = [
     ARCHIVE + "- |\n  #cloud-config\n  users: [default]\n- '#!/bin/sh'\n- {content: 'a: 1'}\n",
     mime(("cloud-config", "packages: [a]\n"), ("x-shellscript", "#!/bin/sh\n")), mime(("cloud-config", "users: bob\n"), ("cloud-config", GOOD)),
     mime(("cloud-config", "users: [bob]\n"), ("cloud-config", "users: [eve]\nmerge_how: list(append)+dict(recurse_list)\n")),
-    "#cloud-boothook\necho\n", "#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/a\", \"value\": \"bob\"}]\n", mime(("cloud-config", "a: é\n")),
+    ARCHIVE + "- {content: 'a: 1', 'type:x': null, merge-type: list()}\n", "#cloud-boothook\necho\n",
+    "#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/a\", \"value\": \"bob\"}]\n", mime(("cloud-config", "a: é\n")),
     CONFIG + "users: []\n", CONFIG + "users: [{name: bob, sudo: [a, b]}]\n", CONFIG + "users: [{name: bob, ssh-authorized-keys: [x]}]\n",
     CONFIG + "write_files: [{path: /x, permissions: 0644}]\n", CONFIG + "disable_root: 0\n", CONFIG + "ssh_pwauth: 1\n",
     CONFIG + "brand_new_key: 1\n", CONFIG + "packages: [{apt: [vim]}]\n", CONFIG + "runcmd:\n", CONFIG + "runcmd: [a, [b, 7], null]\n",
@@ -245,7 +233,7 @@ def test_a_template_can_pass_anything_on(ask: Ask, tmp_path: Path) -> None:
 
 
 def test_the_force_needs_a_template(ask: Ask) -> None:
-    assert refused(ask("", user_data_force=True)).startswith("pcocc: error: --pcocc-user-data-force needs --pcocc-template")
+    assert refused(ask(None, user_data_force=True)).startswith("pcocc: error: --pcocc-user-data-force needs --pcocc-template")
 
 
 def test_the_same_note_is_said_once_and_few_of_many(ask: Ask, tmp_path: Path) -> None:

@@ -36,6 +36,22 @@ def test_a_steps_group_is_what_its_slurmstepd_and_its_tasks_are_in(form: str) ->
     assert group is None or any(f"{group}/" in f"{line}/" for line in sample(form, "task").splitlines())
 
 
+CAPTURED = sorted(path.parent for path in DATA.parent.glob("*/cgroup.task"))
+
+
+def test_a_release_is_among_what_the_box_has_shown() -> None:
+    assert CAPTURED
+
+
+@pytest.mark.parametrize("folder", CAPTURED, ids=lambda folder: folder.name)
+def test_a_release_has_both_in_one_group(folder: Path) -> None:
+    """What tests/data/slurm/capture has taken."""
+    job = int((folder / "squeue-jobs").read_text().split("|")[1])
+    stepd, task = ((folder / f"cgroup.{who}").read_text() for who in ("stepd", "task"))
+    group = parse_step_group(task, job, 0)
+    assert group is not None and group == parse_step_group(stepd, job, 0)
+
+
 @pytest.mark.parametrize("form", GROUPS)
 @pytest.mark.parametrize("who", ["stepd", "task"])
 def test_a_number_that_begins_alike_is_another(form: str, who: str) -> None:

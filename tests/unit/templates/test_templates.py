@@ -196,7 +196,7 @@ def test_hints_say_what_to_write() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["_x", "a/b", "a b", "a:b", "a,b", "x" * 65, "''"])
+@pytest.mark.parametrize("name", ["_x", "/a", "a b", "a:b", "a,b", "x" * 65, "''"])
 def test_a_name_that_no_option_could_carry_is_refused(name: str) -> None:
     assert "cannot name a template" in parse(f"{name}: {{}}")[1][0]
 

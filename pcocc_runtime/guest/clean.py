@@ -1,0 +1,63 @@
+"""The shell texts by which a guest puts aside what tells its machine from others, for the moment of a save, and takes it back.
+
+What is put aside lies in /run, which is in no image. Files are overwritten before they go, and freed blocks discarded: what is
+deleted only would still be on the disk. POSIX sh; `R` is the root directory, for tests.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from pcocc_runtime.documents.boot import KEY_COMMENT
+
+ASIDE = "/run/pcocc-clean.tar"
+_OURS = f" {KEY_COMMENT}[0-9][0-9]*"
+_PATIENCE = 300  # seconds until the guest takes it back by itself: nobody might reach it any more, for lack of keys
+_CLOUD = "instance instances data sem"  # what `cloud-init clean` removes; scripts/ and seed/ may be the image's own
+_AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec sh -c "$1"; else exec sudo -n sh -c "$1"; fi'
+LEFT = "what programs have written elsewhere, such as logs, shell histories and the keys of other services"
+
+_RESTORE = f"""\
+R=${{R:-}}; cd "$R/" && [ -e "$R{ASIDE}" ] || exit 0
+tar -xpf "$R{ASIDE}" && rm -f "$R{ASIDE}"
+"""
+_CLEAN = f"""\
+umask 077; R=${{R:-}}; aside=$R{ASIDE}; cd "$R/" || exit 1
+set --
+for f in etc/machine-id var/lib/dbus/machine-id var/lib/systemd/random-seed etc/ssh/ssh_host_*key etc/ssh/ssh_host_*key.pub \\
+  var/log/cloud-init.log var/log/cloud-init-output.log; do
+  [ -f "$f" ] && [ ! -L "$f" ] && set -- "$@" "$f"
+done
+for f in {_CLOUD}; do [ -e "var/lib/cloud/$f" ] || [ -L "var/lib/cloud/$f" ] && set -- "$@" "var/lib/cloud/$f"; done
+IFS='
+'
+for h in $(cut -d: -f6 etc/passwd | sort -u); do
+  h=${{h#/}}; f="${{h:-.}}/.ssh/id_ed25519"; g="${{h:-.}}/.ssh/authorized_keys"
+  [ -f "$f" ] && ssh-keygen -lf "$f" 2>/dev/null | grep -q '{_OURS} ' && set -- "$@" "$f"
+  grep -qs '{_OURS}$' "$g" && set -- "$@" "$g"
+done
+unset IFS
+[ -e "$aside" ] || {{ tar -cpf "$aside.new" "$@" && mv "$aside.new" "$aside"; }} || exit 1
+[ "$R" ] || env -i PATH="$PATH" setsid sh -c {shlex.quote(f"sleep {_PATIENCE}; {_RESTORE}")} </dev/null >/dev/null 2>&1 &
+wipe() {{ [ -L "$1" ] || shred -n1 -zu "$1" 2>/dev/null || rm -f "$1"; }}
+for f; do
+  case $f in
+  */authorized_keys)
+    grep -v '{_OURS}$' "$f" >"$R/run/pcocc-keys"; cat "$R/run/pcocc-keys" >"$f"; rm -f "$R/run/pcocc-keys" ;;
+  etc/machine-id) : >"$f" ;;
+  var/lib/cloud/*) find "$f" -type f | while IFS= read -r one; do wipe "$one"; done; rm -rf "$f" ;;
+  *) wipe "$f" ;;
+  esac
+done
+sync; [ "$R" ] || fstrim -a >/dev/null 2>&1; :
+"""
+
+
+def render_clean() -> list[str]:
+    """Return the command that puts aside, in a VM, what identifies it."""
+    return ["sh", "-c", _AS_ROOT, "sh", _CLEAN]
+
+
+def render_restore() -> list[str]:
+    """Return the command that takes it back; nothing happens when nothing was put aside."""
+    return ["sh", "-c", _AS_ROOT, "sh", _RESTORE]

@@ -1,0 +1,112 @@
+"""The keeper's connection to its guest, with a program in place of ssh that runs everything here."""
+
+import os
+import selectors
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.documents.vm import VmFacts
+from pcocc_runtime.documents.vm_state import UP
+from pcocc_runtime.keeper import shared_ssh
+from pcocc_runtime.keeper.shared_ssh import SharedSsh
+from tests.waiting import limit
+
+SSH = """#!/bin/sh
+while [ $# -gt 0 ]; do
+    case $1 in -S) control=$2 ;; -N) master=1 ;; esac
+    last=$1
+    shift
+done
+if [ "$master" ]; then : >"$control"; exec sleep 600; fi
+exec sh -c "$last"
+"""
+
+
+class Probe:
+    """sshd has said its banner."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket()
+
+    def reset(self) -> None:
+        pass
+
+
+class Guest:
+    """A connection that is opened, a task that waits for it, and what is told of the guest's mounts."""
+
+    def __init__(self, directory: Path, mounts: dict[str, str]) -> None:
+        facts = VmFacts(
+            job=7, rank=0, node="n1", pid=1, qmp=0, probe=None, watch=0, address="10.0.0.1", user="alice", timeout=300, directory=str(directory),
+            accel="tcg", accel_why="", disks={}, cpus=0, emulator_cores=0, grace=0, agent="/a", console="/c", console_size=0,
+            kvm_expected=False, mounts=mounts,
+        )  # fmt: skip
+        self.told: list[tuple[str, str, bool]] = []
+        self.selector = selectors.DefaultSelector()
+        self.link = SharedSsh(facts, self.selector, Probe(), lambda *one: self.told.append(one))  # type: ignore[arg-type]
+        self.task = socket.socket(socket.AF_UNIX)
+        self.task.connect(f"{directory}/attach")
+        self.task.setblocking(False)
+        self.link.open()
+
+    def end(self) -> None:
+        """End what runs, and close what is open."""
+        self.link.close()
+        while any(isinstance(key.fileobj, int) for key in self.selector.get_map().values()):  # pidfds
+            for key, _events in self.selector.select():
+                key.data()
+        for one in (self.task, self.link.listener, self.link.probe.socket, *self.link.tasks):
+            one.close()
+        self.selector.close()
+
+    def run_until_up(self) -> None:
+        """Do as the keeper does until the task is told that it may begin."""
+        for _ in range(int(limit(2000))):
+            for key, _events in self.selector.select(self.link.patience()):
+                key.data()
+            self.link.turn()
+            try:
+                assert self.task.recv(100) == UP
+                return
+            except BlockingIOError:
+                pass
+        raise AssertionError("it is not told")
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Guest]]:
+    (tmp_path / "ssh").write_text(SSH)
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "vm0").mkdir()
+    opened: list[Guest] = []
+    yield opened
+    for one in opened:
+        one.end()
+
+
+def test_what_is_not_mounted_is_told_before_the_first_task_and_once(ssh: list[Guest], tmp_path: Path) -> None:
+    guest = Guest(tmp_path / "vm0", {"proc": "proc", "data": "no-such-type", "fast": "proc"})
+    ssh.append(guest)
+    guest.run_until_up()
+    assert guest.told == [("data", "no-such-type", False), ("fast", "proc", True)]
+    guest.link._look_at_mounts()
+    assert guest.link.looking_until is None, "it does not look again"
+
+
+def test_without_mounts_nothing_is_asked(ssh: list[Guest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_ssh, "render_mount_look", None)
+    ssh.append(Guest(tmp_path / "vm0", {}))
+    ssh[0].run_until_up()
+
+
+def test_a_guest_that_does_not_say_keeps_no_task_waiting(ssh: list[Guest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_ssh, "render_mount_look", lambda _mounts: f"while [ -e {tmp_path}/ssh ]; do sleep 0.1; done")
+    monkeypatch.setattr(shared_ssh, "_LOOK_PATIENCE", 0.1)
+    ssh.append(Guest(tmp_path / "vm0", {"data": "9p"}))
+    ssh[0].run_until_up()
+    assert ssh[0].told == []
+    (tmp_path / "ssh").unlink()
