@@ -29,7 +29,8 @@ class Ran(NamedTuple):
 
 def qemu_img(*argv: object) -> str:
     """Run qemu-img and return what it said."""
-    return subprocess.run(["qemu-img", *map(str, argv)], check=True, capture_output=True, text=True).stdout
+    words = ["qemu-img", *map(str, argv)]
+    return subprocess.run(words, check=True, capture_output=True, text=True, pass_fds=held.descriptors(*words)).stdout
 
 
 def write_raw(path: Path, seed: int = 0, size: int = 1 << 20, used: int = 1 << 18) -> Path:
@@ -96,11 +97,10 @@ def save(repo: Repo, name: str, parent: Found, seed: int, new: bool = False) -> 
     """Do what a save does: write into an overlay of a VM's disk, and make it a revision."""
     with writing.open_repo_work(repo) as work:
         writing.pin(work, parent.revision.layers)
-        layer = Path(held.show(str(work.path)), "saved")  # for programs that do not have what this process holds open
+        layer = work.path / "saved"
         qemu_img("create", "-q", "-f", "qcow2", "-b", parent.path, "-F", "qcow2", layer)
-        subprocess.run(
-            ["qemu-io", "-f", "qcow2", "-c", f"write -P {seed} {seed * 4096} 4096", layer], check=True, capture_output=True
-        )
+        words = ["qemu-io", "-f", "qcow2", "-c", f"write -P {seed} {seed * 4096} 4096", str(layer)]
+        subprocess.run(words, check=True, capture_output=True, pass_fds=held.descriptors(*words))
         return Found(repo, writing.add_revision(work, name, layer, parent, new=new))
 
 
