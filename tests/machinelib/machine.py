@@ -116,14 +116,13 @@ def _start(place: Place, *more: str) -> None:
     if place.sockets.exists():
         shutil.rmtree(place.sockets)
     place.sockets.mkdir(mode=0o700)
-    with (place.running / "log").open("w") as log:
-        started = subprocess.Popen(_inside(place, *hardware.render_argv(), *more), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                   start_new_session=True)  # fmt: skip
-    (place.running / "pid").write_text(f"{started.pid} {start_time(started.pid)}")
-    while not (place.sockets / "qmp").exists():
-        if started.poll() is not None:
-            raise MachineError(f"the machine's QEMU has ended: {(place.running / 'log').read_text().strip()}")
-        time.sleep(0.02)  # the socket is bound and listened to before QEMU does anything that takes time
+    daemon = ["-daemonize", "-pidfile", f"{hardware.FILES}/running/qemu.pid", "-D", f"{hardware.FILES}/running/log"]
+    argv = _inside(place, *hardware.render_argv(), *daemon, *more)
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise MachineError(f"the machine's QEMU does not start: {done.stderr.strip()}")
+    pid = int((place.running / "qemu.pid").read_text())
+    (place.running / "pid").write_text(f"{pid} {start_time(pid)}")
     with Monitor(place.sockets / "qmp") as monitor:
         forwards = monitor.ask("human-monitor-command", {"command-line": "info usernet"})
     (place.running / "port").write_text(str(parse_port(forwards)))

@@ -27,6 +27,7 @@ class Monitor:
             self._sock.connect(str(path))
             self._next()  # its greeting
         except OSError as error:
+            self._sock.close()
             raise MachineError(f"the machine's QEMU does not answer: {error}") from None
         self.ask("qmp_capabilities")
 
