@@ -54,7 +54,8 @@ class Planner:
     def close(self) -> None:
         """End the child, wherever it is."""
         self._hears.close()
-        self._says.close()
+        with contextlib.suppress(BrokenPipeError):  # of what it has not heard, once more
+            self._says.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)

@@ -149,7 +149,7 @@ def test_a_journal_that_is_written_meanwhile_is_saved_whole(box: Box, debian: Cl
     debian.vm(f"{unit}; {home} until [ \"$({COUNT})\" -gt 30 ]; do sleep 0.1; done 2>/dev/null")
     before = int(debian.vm(f"{home} {COUNT}"))
     done = box.run(["pcocc", "save", "-j", str(debian.job), "--safe", "vm0"], timeout=300)
-    assert done.returncode == 0 and "note" not in done.stderr, done.stderr
+    assert done.returncode == 0 and "frozen" not in done.stderr, done.stderr
     assert done.stdout.startswith(f"saved vm0 as user:{IMAGE}@1 (")
     after = int(debian.vm(f"{home} {COUNT}"))
     assert 0 < before < after, "the guest went on"
