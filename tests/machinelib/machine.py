@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -66,8 +67,7 @@ def _save(place: Place) -> None:
         monitor.ask("migrate-set-capabilities", {"capabilities": _IN_FILE})
         monitor.ask("migrate", {"uri": f"file:{hardware.FILES}/saved/memory"})
         _wait_moved(monitor)
-        monitor.ask("quit")
-    _wait_end(place)
+    _end(place, signal.SIGTERM)
     (place.running / "disk.qcow2").rename(place.saved / "disk.qcow2")
 
 
@@ -120,7 +120,7 @@ def _start(place: Place, *more: str) -> None:
     argv = _inside(place, *hardware.render_argv(), *daemon, *more)
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise MachineError(f"the machine's QEMU does not start: {done.stderr.strip()}")
+        raise MachineError(f"the machine's QEMU does not start: {done.stderr.strip() or (place.running / 'log').read_text().strip()}")
     pid = int((place.running / "qemu.pid").read_text())
     (place.running / "pid").write_text(f"{pid} {start_time(pid)}")
     with Monitor(place.sockets / "qmp") as monitor:
@@ -189,18 +189,21 @@ def power_cycle(place: Place) -> None:
 def stop(place: Place) -> None:
     """End the machine, as by pulling its plug."""
     ssh.close_masters(place)
-    if (pid := find_pid(place)) is not None:
-        os.kill(pid, signal.SIGKILL)
-        _wait_end(place)
+    _end(place, signal.SIGKILL)
     shutil.rmtree(place.sockets, ignore_errors=True)
 
 
-def _wait_end(place: Place) -> None:
-    end = time.monotonic() + 60
-    while find_pid(place) is not None:
-        if time.monotonic() > end:
-            raise MachineError(f"the machine's QEMU, process {find_pid(place)}, does not end")
-        time.sleep(0.05)
+def _end(place: Place, number: signal.Signals) -> None:
+    """Send QEMU a signal that ends it, and wait until all of its threads have ended, and with them its locks on the disk."""
+    pid = find_pid(place)
+    if pid is None:
+        return
+    process = os.pidfd_open(pid)
+    os.kill(pid, number)
+    ended = select.select([process], [], [], 60)[0]
+    os.close(process)
+    if not ended:
+        raise MachineError(f"the machine's QEMU, process {pid}, does not end")
 
 
 def read_resident(pid: int) -> int:
