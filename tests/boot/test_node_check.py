@@ -35,10 +35,10 @@ def failures(points: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
 
 
 def failure(box: Box, point: str) -> tuple[str, str]:
-    """Return sentence and command of the only failure, which is at a point."""
+    """Return sentence and command of the first failure of a point, where no other point has any."""
     points = check(box)
     assert list(failures(points)) == [point], failures(points)
-    [found] = [one for one in points[point] if one["level"] == "FAILED"]
+    found = next(one for one in points[point] if one["level"] == "FAILED")
     return found["text"], found["hint"]
 
 

@@ -76,11 +76,12 @@ class Node:
 
     def helper(self, verb: str, text: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run root's node helper as the plugin would."""
+        before = find_dnsmasq()
         with adopting():
             try:
                 return self.run(*HELPER, verb, text=text, check=check)
             finally:
-                self.started |= {pid for pid in find_dnsmasq() if read_parent(pid) == os.getpid()}
+                self.started |= {pid for pid in find_dnsmasq() - before if read_parent(pid) == os.getpid()}
 
     def facts(self, job: int) -> NodeFacts:
         """Return what the helper has left here for launchers and observers."""

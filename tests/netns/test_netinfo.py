@@ -57,7 +57,8 @@ def start_guests(nodes: Pair, *ranks: int) -> list[Guest]:
 
 def send(node: Node, task: int, *words: str, job: int = 12) -> list[str]:
     """Run the task of `pcocc network` on a node; return the lines it sends."""
-    variables = (f"SLURM_JOB_ID={job}", f"SLURM_PROCID={task}", f"SLURMD_NODENAME={node.name}", f"{wire.ENV_STEP_INSIDE}=1")
+    of_step = (f"{wire.ENV_STEP_VMS}=vm0", f"{wire.ENV_STEP_INSIDE}=1")
+    variables = (f"SLURM_JOB_ID={job}", f"SLURM_PROCID={task}", f"SLURMD_NODENAME={node.name}", *of_step)
     argv = (*NOBODY, "env", "-i", "PATH=/usr/bin:/bin", *variables, "/usr/bin/python3", "-IS", "-c", TASK, "@netinfo", *words)
     done = node.in_job(12, *argv)
     assert done.stderr == ""
