@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.cluster import Drive, Group
 from pcocc_runtime.images import images, references, writing
 from pcocc_runtime.images.images import Found
@@ -118,7 +119,7 @@ def start_save(vm: Vm, *words: str, log: str = "saver", die_at: int | None = Non
     environ = {
         "PATH": f"{DATA}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": f"{DATA}/home",
         "PCOCC_SYSTEM_CONF_DIR": f"{DATA}/etc", "SLURM_JOB_ID": str(vm.job), "SLURM_PROCID": "0",
-        "SLURM_NTASKS": "1", "SLURMD_NODENAME": "here", "PCOCC_VM_NAME": "vm0",
+        "SLURM_NTASKS": "1", "SLURMD_NODENAME": "here", wire.ENV_VM_NAME: "vm0", wire.ENV_STEP_VMS: "vm0",
     }  # fmt: skip
     if die_at is not None:
         environ["DIE_AT"] = str(die_at)
