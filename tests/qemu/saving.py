@@ -170,7 +170,7 @@ def left_behind(vm: Vm) -> list[str]:
     disks = [one["inserted"] for one in ask_qemu(vm, "query-block") if one["device"].startswith("disk")]
     changed = [str(disk["file"]) for disk in disks if not disk["file"].endswith(own) or disk["node-name"].startswith("save")]
     exports = [str(one["id"]) for one in ask_qemu(vm, "query-block-exports")]
-    files = {path.name for path in (vm.log.parent / f"scratch/pcocc/{vm.job}").iterdir()} - {"vm0.qcow2"}
+    files = {path.name for path in (vm.log.parent / f"scratch/pcocc/{vm.job}").iterdir()} - {"vm0.qcow2", "vm0.console.log"}
     return [*jobs, *nodes, *changed, *exports, *sorted(files), *(["socket"] if (vm.directory / "save.nbd").exists() else [])]
 
 

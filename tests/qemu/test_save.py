@@ -100,7 +100,7 @@ def test_an_image_that_was_deleted_meanwhile(start: StartVm, home: Home, replace
 def test_safe_insists_on_an_agent(start: StartVm, home: Home) -> None:
     vm = start(home.shell()).boot()
     said = save(vm, "--safe", status=1)
-    assert "error: the file systems of vm0 cannot be frozen: its guest runs no agent\nhint: qemu-guest-agent" in said
+    assert "error: the file systems of vm0 cannot be frozen: its guest runs no agent\nhint: install qemu-guest-agent" in said
     assert saving.left_behind(vm) == [] and home.leftovers() == [] and list(home.revisions()) == ["user:base@0"]
 
 
