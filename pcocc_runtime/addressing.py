@@ -24,8 +24,8 @@ def node_mac(index: int, network: int) -> str:
 
 
 def bridged_mac(job: int, rank: int, network: int) -> str:
-    """Return the MAC of a VM's interface on a segment that jobs share: locally administered, 26 bits of job id, 6 of network,
-    14 of rank.
+    """Return the MAC of a VM's interface on a segment that jobs share: locally administered, 26 bits of job
+    id, 6 of network, 14 of rank.
     """
     bits = (job << 20) | (network << 14) | rank
     first = (bits >> 40) << 2 | 0b10  # bit 0 clear: one station; bit 1 set: not a manufacturer's (IEEE 802, 8.2)
@@ -87,8 +87,8 @@ def uplink_addresses(slot: int) -> tuple[IPv4Address, IPv4Address]:
 
 
 def shut_address(address: IPv4Address) -> IPv4Address:
-    """Return what an uplink's address is on its way to the host: one of multicast, from which no host takes a packet (RFC 1122, 3.2.1.3),
-    whatever its settings are, and another for each.
+    """Return what an uplink's address is on its way to the host: one of multicast, from which no host takes a
+    packet (RFC 1122, 3.2.1.3), whatever its settings are, and another for each.
     """
     return IPv4Address(int(address) & 0x0FFFFFFF | 0xE0000000)
 

@@ -1,7 +1,7 @@
 """Names and numbers derived from (job id, network index, VM rank): the one place where they are made, with `addressing`.
 
-Nothing here is allocated or remembered: two nodes, or two attempts, compute the same. Two live jobs never meet
-because job ids are unique while alive and every name below is injective in the job id.
+Nothing here is allocated or remembered: two nodes, or two attempts, compute the same. Two live jobs never
+meet because job ids are unique while alive and every name below is injective in the job id.
 """
 
 from __future__ import annotations

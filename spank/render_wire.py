@@ -1,7 +1,7 @@
 """Renders tables of names for who cannot import them: `render_wire.py TABLE.py...` prints wire.h, with `FILE SHARE` FILE.
 
-In FILE, @ROW@ becomes what a Lua pattern matches that row's value by, @=ROW@ the value itself, and /opt/pcocc/share/pcocc
-where our own files are installed.
+In FILE, @ROW@ becomes what a Lua pattern matches that row's value by, @=ROW@ the value itself, and
+/opt/pcocc/share/pcocc where our own files are installed.
 """
 
 import re

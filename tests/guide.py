@@ -1,7 +1,8 @@
 """The pages of docs/guide, and docs/admin.md, as what is typed and seen: the boxes marked `console`.
 
-`$ ` begins a user's command, `# ` root's, `> ` continues it, the rest is what it prints; `...` is any text, alone on a line any
-lines. Lines of pcocc itself on stderr (`pcocc: booting 2 VMs`) are shown to the reader and not compared.
+`$ ` begins a user's command, `# ` root's, `> ` continues it, the rest is what it prints; `...` is any text,
+alone on a line any lines. Lines of pcocc itself on stderr (`pcocc: booting 2 VMs`) are shown to the reader
+and not compared.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     .tmp/HHHH...       one that is being copied, locked by the process that copies it; with .UID, by the service for that user
     private/           the same for layers that not everybody may read; only the owner can enter it; HHHH.SOURCE (sources.py)
 
-The locks are flocks (system/locks.py) on the layers themselves: the directory is local, a file that is open for reading can
-be locked exclusively, QEMU inherits a lock with its descriptor, and QEMU's own locks do not meet it. See
-docs/decisions/013-image-cache.md.
+The locks are flocks (system/locks.py) on the layers themselves: the directory is local, a file that is open
+for reading can be locked exclusively, QEMU inherits a lock with its descriptor, and QEMU's own locks do not
+meet it. See docs/decisions/013-image-cache.md.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class NoRoom(NodeError):
 class Store:
     """A directory of layers, and how many bytes they may take together; a `modest` one takes no more than half of what is free.
 
-    `suffix` ends the names in it. What is in the directory `beside` counts under the same limit. Copies are made for `user`, if
-    that is not None: one user's never wait for another's, who could make his last or give it another content.
+    `suffix` ends the names in it. What is in the directory `beside` counts under the same limit. Copies are
+    made for `user`, if that is not None: one user's never wait for another's, who could make his last or give
+    it another content.
     """
 
     path: str
@@ -108,7 +109,8 @@ def open_layer(store: Store, layer: str, size: int) -> int | None:
     fd = _open(path)
     if fd is None:
         return None
-    locked = shared_locks.wait_until(lambda: locks.try_flock(fd, shared=True), _TURN_SECONDS)  # it may just have been added, or be going
+    # it may just have been added, or be going
+    locked = shared_locks.wait_until(lambda: locks.try_flock(fd, shared=True), _TURN_SECONDS)
     if locked and locks.is_at(fd, path) and os.fstat(fd).st_size == size:
         return fd
     os.close(fd)

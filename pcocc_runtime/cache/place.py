@@ -35,9 +35,9 @@ def locate_image(
 ) -> tuple[str, tuple[int, ...]]:
     """Return the path to run VM `rank` from, and descriptors that must stay open as long as it runs.
 
-    `here` is the number of the job's VMs on this node. An image that is not a layer of a repository stays where it is. A
-    layer that cannot be cached is read from where it is, and `tell` is called once; RequestError when it is damaged or may
-    not be read.
+    `here` is the number of the job's VMs on this node. An image that is not a layer of a repository stays
+    where it is. A layer that cannot be cached is read from where it is, and `tell` is called once;
+    RequestError when it is damaged or may not be read.
     """
     found = _PATH.fullmatch(image)
     if not found:

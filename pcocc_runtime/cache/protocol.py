@@ -1,9 +1,9 @@
 """What a launcher and the service that caches layers for all users of a node say to each other.
 
-One connection serves several layers, one after the other. The launcher sends `{"layer": SHA256, "private": BOOL}` with the
-open source. The service answers with lines `{"state": "waiting" | "copying", "size": BYTES}`, at least every second, and
-finally `{"state": "done" | "declined" | "damaged" | "failed", "message": TEXT}`. With the `done` of a private layer comes
-its open copy, which has no path that the launcher could open.
+One connection serves several layers, one after the other. The launcher sends `{"layer": SHA256, "private":
+BOOL}` with the open source. The service answers with lines `{"state": "waiting" | "copying", "size": BYTES}`,
+at least every second, and finally `{"state": "done" | "declined" | "damaged" | "failed", "message": TEXT}`.
+With the `done` of a private layer comes its open copy, which has no path that the launcher could open.
 """
 
 from __future__ import annotations

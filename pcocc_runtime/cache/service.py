@@ -1,7 +1,7 @@
 """The service that copies layers into a node's image cache; systemd starts it for each VM, as a user that can do nothing else.
 
-It opens no path that a user names: it is handed the open layer. A layer that everybody may read gets a path that everybody
-can open; any other is handed, open, to whoever shows that he can open the same source.
+It opens no path that a user names: it is handed the open layer. A layer that everybody may read gets a path
+that everybody can open; any other is handed, open, to whoever shows that he can open the same source.
 """
 
 from __future__ import annotations

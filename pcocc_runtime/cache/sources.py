@@ -1,7 +1,8 @@
 """Who may read the copy of a private layer: whoever can open its source, which an open descriptor proves.
 
-A source is known by its device, inode and time of change. On a file system that root has mounted users cannot choose these:
-only the kernel or the file servers set them. On one that a user has mounted, such as a FUSE, he could imitate another's.
+A source is known by its device, inode and time of change. On a file system that root has mounted users cannot
+choose these: only the kernel or the file servers set them. On one that a user has mounted, such as a FUSE, he
+could imitate another's.
 """
 
 from __future__ import annotations

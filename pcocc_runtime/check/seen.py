@@ -12,9 +12,9 @@ from pcocc_runtime.documents.verdict import Verdict
 class Plugin:
     """The plugin of Slurm: where `config` (plugstack.conf) `named` it, the release it was `built` for and its pcocc `version`.
 
-    `slurmd` is the release of the slurmd that runs, None for none; `loaded`: that one has the plugin open, and, where it is
-    `replaced`, another file than is there now. `trouble` is why the file cannot be opened. `expected` is where the file of
-    this installation is, `runtime` the version of pcocc that looks.
+    `slurmd` is the release of the slurmd that runs, None for none; `loaded`: that one has the plugin open,
+    and, where it is `replaced`, another file than is there now. `trouble` is why the file cannot be opened.
+    `expected` is where the file of this installation is, `runtime` the version of pcocc that looks.
     """
 
     config: str
@@ -99,9 +99,9 @@ class Names:
 class Walls:
     """What forwards packets here, and what keeps them in: names of nft's tables as FAMILY NAME.
 
-    `forwards`: net.ipv4.ip_forward is 1; `open` are interfaces that forward by themselves. `jobs` are those that have VMs here.
-    `unguarded`: rules of routing that keep what is forwarded from tunnels are missing. `trouble` is why nft or ip says nothing,
-    `mend` the command that puts back what always stands.
+    `forwards`: net.ipv4.ip_forward is 1; `open` are interfaces that forward by themselves. `jobs` are those
+    that have VMs here. `unguarded`: rules of routing that keep what is forwarded from tunnels are missing.
+    `trouble` is why nft or ip says nothing, `mend` the command that puts back what always stands.
     """
 
     forwards: bool

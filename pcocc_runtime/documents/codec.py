@@ -1,7 +1,7 @@
 """Documents as text, and back: frozen dataclasses as JSON, read so strictly that no field is missing, unknown or of another type.
 
-A dataclass is a mapping of its fields, without those that have their default, and with the `kind` of its class where a field can
-hold one of several. Numbers are whole, from 0 to 2**64 - 1.
+A dataclass is a mapping of its fields, without those that have their default, and with the `kind` of its
+class where a field can hold one of several. Numbers are whole, from 0 to 2**64 - 1.
 """
 
 from __future__ import annotations

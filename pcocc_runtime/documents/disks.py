@@ -1,7 +1,7 @@
 """What a save must know of a VM: its disks on the node, and the image below the first of them, a copy-on-write layer.
 
-The launcher writes it into the VM's directory, from the job's frozen document. The file is the user's own, and so are the rights
-of whoever reads it, so everything that it names is checked again.
+The launcher writes it into the VM's directory, from the job's frozen document. The file is the user's own,
+and so are the rights of whoever reads it, so everything that it names is checked again.
 """
 
 from __future__ import annotations

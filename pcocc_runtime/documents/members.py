@@ -15,9 +15,9 @@ MEMBERS_FILE = "cluster.json"
 class Members(Record):
     """All VMs of a job.
 
-    `networks` are those that VMs are reached by (documents/reach.py), `ports` the ports of this node that lead to its VMs: (rank,
-    port of the VM, port of the node). `users` are those that commands run as: (number of VMs, name), in the order of the ranks.
-    `nodes` have their VMs' ranks; `boot_timeout` is in seconds.
+    `networks` are those that VMs are reached by (documents/reach.py), `ports` the ports of this node that
+    lead to its VMs: (rank, port of the VM, port of the node). `users` are those that commands run as: (number
+    of VMs, name), in the order of the ranks. `nodes` have their VMs' ranks; `boot_timeout` is in seconds.
     """
 
     networks: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]

@@ -102,9 +102,10 @@ class PortForward(NamedTuple):
 class NodeFacts:
     """A node and the job's part on it; ValueError when one field contradicts another.
 
-    `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this node's VMs by rank,
-    eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are in seconds. `kvm_expected`: where guests
-    are emulated all the same, somebody should know. `console_log` is how many bytes are kept of what a VM says on its console.
+    `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this
+    node's VMs by rank, eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are
+    in seconds. `kvm_expected`: where guests are emulated all the same, somebody should know. `console_log` is
+    how many bytes are kept of what a VM says on its console.
     """
 
     job: int

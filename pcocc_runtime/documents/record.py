@@ -1,7 +1,7 @@
 """Typed records and how they are read from JSON, for code that every VM and every VM step runs.
 
-A record is a typing.NamedTuple to mypy and to its users. When it runs, it is made without `typing`, whose import takes a fifth
-of a step's start; tests/unit/test_house.py looks that nobody there imports it.
+A record is a typing.NamedTuple to mypy and to its users. When it runs, it is made without `typing`, whose
+import takes a fifth of a step's start; tests/unit/test_house.py looks that nobody there imports it.
 """
 
 from __future__ import annotations

@@ -10,12 +10,13 @@ from pcocc_runtime.documents.record import Record, parse_record
 class VmFacts(Record):
     """A VM, and the descriptors that its keeper inherits.
 
-    `pid` is QEMU's; `qmp`, `probe` and `watch` are descriptors: a connection to QEMU, a TCP socket in the job's network
-    namespace (None: nothing there can be reached), and the lock of system/watch.py. `address` is empty where the VM has none.
-    `timeout` is how many seconds the guest has to answer, `grace` how many to power off, 0 when nobody asks it to. `disks` are
-    their files by QEMU's names of them. `cpus` are those to be bound, 0 for none. `console` is the file that QEMU writes to what
-    the guest says on its serial console, of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount,
-    with their types.
+    `pid` is QEMU's; `qmp`, `probe` and `watch` are descriptors: a connection to QEMU, a TCP socket in the
+    job's network namespace (None: nothing there can be reached), and the lock of system/watch.py. `address`
+    is empty where the VM has none. `timeout` is how many seconds the guest has to answer, `grace` how many to
+    power off, 0 when nobody asks it to. `disks` are their files by QEMU's names of them. `cpus` are those to
+    be bound, 0 for none. `console` is the file that QEMU writes to what the guest says on its serial console,
+    of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount, with their
+    types.
     """
 
     job: int

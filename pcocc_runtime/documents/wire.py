@@ -1,7 +1,7 @@
 """What the plugin in C, the filter in Lua and the runtime in Python call by the same name: each row is such a name.
 
-The build renders them into wire.h and the filter (spank/render_wire.py). Imports nothing: every VM step waits for it. More
-rows are in documents/wire_steps.py.
+The build renders them into wire.h and the filter (spank/render_wire.py). Imports nothing: every VM step waits
+for it. More rows are in documents/wire_steps.py.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ KEPT_MARK = "pcocc-cluster="  # before it in the job's AdminComment
 ENV_STEP_EXPORT = "SLURM_PCOCC_EXPORT"  # what its user wrote as --export, or in a variable in place of it
 ENV_STEP_PROGRAMS = "SLURM_PCOCC_PROGRAMS"  # a --multi-prog step: srun itself has put the attach client in front of each program
 ENV_STEP_BCAST = "SLURM_PCOCC_BCAST"  # srun has copied the command's file to the nodes (--bcast): the VMs need it, too
-ENV_BATCH_ENVIRON = "SLURM_PCOCC_BATCH_ENVIRON"  # JSON, for the step that runs a batch script in a VM: its variables, and names it shall not have
+# JSON, for the step that runs a batch script in a VM: its variables, and names it shall not have
+ENV_BATCH_ENVIRON = "SLURM_PCOCC_BATCH_ENVIRON"
 
 # from the plugin to the attach client of a task
 ENV_FIRST_WORD = "SLURM_PCOCC_WORD"  # of the task's command, in whose place the client runs (Slurm before 23.11)

@@ -1,7 +1,7 @@
 """A VM's interfaces as its guest configures them: cloud-init's network-config, so that no boot waits for DHCP.
 
-Version 1 of the format (https://cloudinit.readthedocs.io, "Networking config Version 1"): every renderer of every release
-knows it, and it names an interface by its MAC address.
+Version 1 of the format (https://cloudinit.readthedocs.io, "Networking config Version 1"): every renderer of
+every release knows it, and it names an interface by its MAC address.
 """
 
 from __future__ import annotations

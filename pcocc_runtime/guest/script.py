@@ -1,9 +1,10 @@
 """The shell text that runs a command in a guest: POSIX sh, nothing installed there, and nothing left behind.
 
-Every process of a task carries the task's token in its environment; by it they are found and signalled. What the command
-leaves running is ended after it. When the session is cut off before, the VM's keeper sees to that; where the task has no
-keeper beside it, a guard in the guest does, which watches the sshd process of the session. Guard and outer shell do not
-carry the token: /proc/PID/environ shows what a process was started with.
+Every process of a task carries the task's token in its environment; by it they are found and signalled. What
+the command leaves running is ended after it. When the session is cut off before, the VM's keeper sees to
+that; where the task has no keeper beside it, a guard in the guest does, which watches the sshd process of the
+session. Guard and outer shell do not carry the token: /proc/PID/environ shows what a process was started
+with.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def render_command(
 ) -> str:
     """Return the text that a login shell in the guest runs: guard, directory, environment, command, exit status.
 
-    The shell reads it from a here-document, so that `ps` in the guest shows the command and not all this. `called` is what a
-    complaint calls the command.
+    The shell reads it from a here-document, so that `ps` in the guest shows the command and not all this.
+    `called` is what a complaint calls the command.
     """
     end = f"_END_OF_{token}_"
     return "\n".join(
@@ -81,8 +82,9 @@ def _render_limit(name: str, value: str) -> str:
     return " || ".join([*tries, f'echo "pcocc: the limit {name} cannot be {value} in ${wire.ENV_VM_NAME}" >&2'])
 
 
-# What a shell would say with the name of this text and a line of it: that there is no such command, or no interpreter for it.
-# Built-ins alone: see below. `read -n` spares a look at all of a program's first "line", and dash does not have it.
+# What a shell would say with the name of this text and a line of it: that there is no such command, or no
+# interpreter for it. Built-ins alone: see below. `read -n` spares a look at all of a program's first "line",
+# and dash does not have it.
 _LOOK = r"""_w= _p=$_c _e=
 case $_c in */*);; *)
 _p= _i=$IFS; IFS=:
@@ -107,16 +109,17 @@ esac
 fi
 [ -z "$_e" ] || { echo "$_n: $_e in $VM" >&2; exit $_s; }""".replace("$VM", f"${wire.ENV_VM_NAME}")
 
-# A task on another node than its VM's does not know them; the VM does, from its seed: `JOB PORTS`. An image that was saved with
-# that file has the number of another job in it. Shell built-ins alone: see below.
+# A task on another node than its VM's does not know them; the VM does, from its seed: `JOB PORTS`. An image
+# that was saved with that file has the number of another job in it. Shell built-ins alone: see below.
 _PORTS = (
     f'[ "${{PCOCC_HOST_PORTS-x}}" ] || [ ! -r {PORTFILE} ] || '
     f'{{ read -r _j PCOCC_HOST_PORTS <{PORTFILE}; [ "$_j" = "$SLURM_JOB_ID" ] || PCOCC_HOST_PORTS=; }}'
 )
 
-# The last pid that was given (proc(5), loadavg): if since then only the command itself got one, it can have left nothing.
-# A look at all processes takes 60 ms in an emulated guest. With the token its own grep would be found.
-# A second look when the first finds nothing: the environment of a process that executes a program this moment cannot be read.
+# The last pid that was given (proc(5), loadavg): if since then only the command itself got one, it can have
+# left nothing. A look at all processes takes 60 ms in an emulated guest. With the token its own grep would be
+# found. A second look when the first finds nothing: the environment of a process that executes a program this
+# moment cannot be read.
 _LAST = "read -r _x _x _x _x _l </proc/loadavg;"
 _REAP = (
     f'{_LAST} [ $((_l - _b)) -eq 0 ] || [ $((_l - _b)) -eq 1 ] || '

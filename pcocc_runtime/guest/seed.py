@@ -1,7 +1,8 @@
 """The cloud-init NoCloud seed of a VM: the user's user-data untouched, ours as vendor-data.
 
-Our vendor-data is always written in the flat shape below, one key a line, so that small guests without a YAML parser
-can read it too (format: https://cloudinit.readthedocs.io, "NoCloud", "Users and groups", "Write files").
+Our vendor-data is always written in the flat shape below, one key a line, so that small guests without a YAML
+parser can read it too (format: https://cloudinit.readthedocs.io, "NoCloud", "Users and groups", "Write
+files").
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ _DISK_NAMES = re.compile(r"x?[shv]d[a-z][0-9]*|sr[0-9]+|ami|root|swap|(ephemeral
 # what every YAML reader takes for just that text, in lists, too: names that begin with a letter, but for YAML's own words, and paths
 _PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)\Z)[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_-]*)?\Z|/[A-Za-z0-9_./-]*\Z")
 _NO_USER_DATA = "#cloud-config\n{}\n"
-# Twice, because cloud-init takes merge_how out when it reads the part (handlers/cloud_config.py) and the other, which it then keeps,
-# when it merges the part under the user's (util.mergemanydict): 22.4 to 26.2. See docs/decisions/015.
+# Twice, because cloud-init takes merge_how out when it reads the part (handlers/cloud_config.py) and the
+# other, which it then keeps, when it merges the part under the user's (util.mergemanydict): 22.4 to 26.2. See
+# docs/decisions/015.
 _MERGE = [f"{key}: list(prepend)+dict(no_replace,recurse_list)" for key in ("merge_how", "merge_type")]
 
 

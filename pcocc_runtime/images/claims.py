@@ -1,7 +1,7 @@
 """Who works in a directory, across hosts: locks and work directories that end with the process that holds them.
 
-Both rest on lockf (system/locks.py): the kernel drops such a lock however its process ends, and NFS servers keep it for all
-clients. See docs/decisions/006-image-repository.md.
+Both rest on lockf (system/locks.py): the kernel drops such a lock however its process ends, and NFS servers
+keep it for all clients. See docs/decisions/006-image-repository.md.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ def _nothing(_work: Path) -> None:
 def open_work(parent: Path, prefix: str, *, shared: bool, private: bool = True, rescue: Rescue = _nothing) -> Iterator[Work]:
     """Make a directory for work in progress in `parent`, which is held; it goes at the end of the block.
 
-    If this process dies, a `sweep` removes it: a `shared` one by whoever may write to `parent`, any other by its own user, as in
-    /tmp. Only a directory that is not `private` can be written to by the former: what others put there must be harmless.
+    If this process dies, a `sweep` removes it: a `shared` one by whoever may write to `parent`, any other by
+    its own user, as in /tmp. Only a directory that is not `private` can be written to by the former: what
+    others put there must be harmless.
     """
     while True:
         name = f"{_prefix(prefix)}{os.urandom(4).hex()}"

@@ -95,7 +95,8 @@ def _check_vmdk(head: bytes, path: str) -> None:
     if not capacity:
         raise RequestError(f"image {path} is a VMDK image whose data are in other files", _vmdk_cure(path))
     text = head[at * 512 : (at + min(length, 20)) * 512]
-    if not length or (text and not text.strip(b"\0")):  # a disk in one file has its descriptor inside (VMware, Hosted Sparse Extents)
+    # a disk in one file has its descriptor inside (VMware, Hosted Sparse Extents)
+    if not length or (text and not text.strip(b"\0")):
         raise RequestError(f"image {path} is one extent of a VMDK image in several files", _extent_cure(path))
     if not text or at * 512 >= len(head):
         raise _broken(path, "vmdk", "its descriptor is out of place")

@@ -1,6 +1,7 @@
 """What files are called whose first bytes say that they are no disk that pcocc reads, and how to get a disk from each.
 
-Sources: file(1)'s magic; QEMU's block/*.c; Parallels' disk format (docs/interop/parallels.txt); Sylabs' SIF; kernel documentation.
+Sources: file(1)'s magic; QEMU's block/*.c; Parallels' disk format (docs/interop/parallels.txt); Sylabs' SIF;
+kernel documentation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """OCI image layouts, as far as an image that holds a disk needs them: which manifest is meant, and where its disk is.
 
-Sources: opencontainers/image-spec (image-layout.md, image-index.md, manifest.md, layer.md); KubeVirt's user guide: the disk of a
-containerDisk is the one file in /disk, raw or qcow2; ORAS: each layer of an artifact is a file, named by its annotation.
+Sources: opencontainers/image-spec (image-layout.md, image-index.md, manifest.md, layer.md); KubeVirt's user
+guide: the disk of a containerDisk is the one file in /disk, raw or qcow2; ORAS: each layer of an artifact is
+a file, named by its annotation.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ _ASIDE = "aside"  # directory in a work directory, for layers that may be in use
 def remove_unused_layer(repo: Repo, layer: str) -> bool:
     """Delete a layer that no metadata refer to; return False, and keep it, when a QEMU on any host has it open.
 
-    An NFS client that keeps its locks to itself reports them only when the file is changed. The mode of another user's file
-    cannot be changed, but whoever may delete it may rename it, which is a change, too. Needs the repository's lock.
+    An NFS client that keeps its locks to itself reports them only when the file is changed. The mode of
+    another user's file cannot be changed, but whoever may delete it may rename it, which is a change, too.
+    Needs the repository's lock.
     """
     path = repository.layer_file(repo, layer)
     if in_use.is_in_use(path):

@@ -95,9 +95,9 @@ def add_revision(
 ) -> Revision:
     """Make `layer`, a finished qcow2 file in `work`, the next revision of an image.
 
-    Its backing file is the disk of `parent`, or it has none when `parent` is None. The parent may be in another repository:
-    layers that are missing here are copied. `digest` is the layer's sum, given when the name of its backing file is right
-    already. `new` refuses a name that is taken.
+    Its backing file is the disk of `parent`, or it has none when `parent` is None. The parent may be in
+    another repository: layers that are missing here are copied. `digest` is the layer's sum, given when the
+    name of its backing file is right already. `new` refuses a name that is taken.
     """
     below = parent.revision.blobs if parent else ()
     if parent:

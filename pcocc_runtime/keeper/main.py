@@ -1,7 +1,8 @@
 """The small process beside a running QEMU: says when the guest answers, ends it in order, records why it ended.
 
-It lives in the same Slurm step, is resident as long as the VM, and therefore imports as little as it can (15 MiB is
-the promise). What it has to say goes as lines to the step's stdout, which the starter of the boot step reads.
+It lives in the same Slurm step, is resident as long as the VM, and therefore imports as little as it can (15
+MiB is the promise). What it has to say goes as lines to the step's stdout, which the starter of the boot step
+reads.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def emit(event: Event) -> None:
 class Keeper:
     """One VM's QMP connection, process and readiness, driven by one selector.
 
-    The guest is `booting` until it is `answering`, or `given up`: no longer looked for. A VM without an address answers when its
-    QEMU does. The VM `runs` until its end is `told`, and its QEMU `gone`.
+    The guest is `booting` until it is `answering`, or `given up`: no longer looked for. A VM without an
+    address answers when its QEMU does. The VM `runs` until its end is `told`, and its QEMU `gone`.
     """
 
     def __init__(self, facts: VmFacts) -> None:

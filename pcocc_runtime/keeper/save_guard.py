@@ -1,12 +1,14 @@
 """The keeper's part in a save: lets savers in, one at a time, and has everything put back once each is gone.
 
-A saver (save/link.py) connects to the socket `save` in the VM's directory and stays connected while it needs the VM as it is.
-However it ends, the kernel closes the connection, and what it left is undone (keeper/transaction.py): file systems are thawed,
-the layer that took the guest's writes is merged into the disk it was put upon, or what kept a drive's old blocks is taken away.
-See docs/decisions/012-save.md. Resident: imports little.
+A saver (save/link.py) connects to the socket `save` in the VM's directory and stays connected while it needs
+the VM as it is. However it ends, the kernel closes the connection, and what it left is undone
+(keeper/transaction.py): file systems are thawed, the layer that took the guest's writes is merged into the
+disk it was put upon, or what kept a drive's old blocks is taken away. See docs/decisions/012-save.md.
+Resident: imports little.
 
-What they say to each other is documents/save.py: the keeper a Go when the saver may begin; the saver Commands for QEMU, each
-answered by a Reply, and beside them Frozen, Layer and DeviceNode; the keeper an Outcome after the saver has closed its side.
+What they say to each other is documents/save.py: the keeper a Go when the saver may begin; the saver Commands
+for QEMU, each answered by a Reply, and beside them Frozen, Layer and DeviceNode; the keeper an Outcome after
+the saver has closed its side.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The keeper's ssh connection to its guest, which the VM's steps share, and the end of what a task leaves in the guest.
 
-A step's task (steps/reaching.py) connects to the socket `attach` in the VM's directory, sends its token as a line, and gets
-`UP` once the connection stands. However the task ends, its socket closes with it; unless it has said `DONE` before, every
-process in the guest that carries its token is then ended. The connection is ssh's own shared one (ssh_config(5), ControlMaster), over the TCP socket
-that root made for the keeper inside the job's network namespace.
+A step's task (steps/reaching.py) connects to the socket `attach` in the VM's directory, sends its token as a
+line, and gets `UP` once the connection stands. However the task ends, its socket closes with it; unless it
+has said `DONE` before, every process in the guest that carries its token is then ended. The connection is
+ssh's own shared one (ssh_config(5), ControlMaster), over the TCP socket that root made for the keeper inside
+the job's network namespace.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class SharedSsh:
         self.selector, self.probe = selector, probe
         self.control, self.log = f"{directory}/ssh", f"{directory}/ssh.log"
         self.guest = (facts.user, facts.address, f"{os.path.dirname(directory)}/key", self.log)
-        self.state: Literal["down", "probing", "opening", "up"] = "down"  # it looks for sshd while probing, ssh logs in while opening
+        # it looks for sshd while probing, ssh logs in while opening
+        self.state: Literal["down", "probing", "opening", "up"] = "down"
         self.master = self.sweeper = 0
         self.retry = self.sweep_at = self.give_up = 0.0
         self.mounts, self.tell_unmounted = facts.mounts, tell_unmounted

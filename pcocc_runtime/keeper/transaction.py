@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from pcocc_runtime.documents.save import Answer, Request
     from pcocc_runtime.qemu.qmp import Message, Unreadable
 
-    Send = Callable[[str, dict[str, Any] | None, str | None], None]  # a command of QEMU's, its arguments, what its answer is marked with
+    # a command of QEMU's, its arguments, what its answer is marked with
+    Send = Callable[[str, dict[str, Any] | None, str | None], None]
     Then = Callable[[], None]
 
 
@@ -56,7 +57,8 @@ class Transaction:
         self.step: Literal["open", "frozen", "looking", "merging", "removing", "waiting", "over"] = "open"
         self.again = 0.0
         self.layer = ""  # a file to be removed
-        self.changed: str | DeviceNode | None = None  # QEMU's name of the disk that has a second layer; or the drive that is shown
+        # QEMU's name of the disk that has a second layer; or the drive that is shown
+        self.changed: str | DeviceNode | None = None
         self.messages = Messages(LONGEST_REQUEST)
         saver.setblocking(False)
         selector.register(saver, selectors.EVENT_READ, self._hear)

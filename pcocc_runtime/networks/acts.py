@@ -1,7 +1,7 @@
 """A job's networks on a node as a list of acts: what root has nft, ip and bridge do, and which settings it gives the kernel.
 
-The namespace is there, without any device but lo, and in the end the walls stand before anything can pass: those of the host's
-namespace before there is a tunnel, those of the job's before there is a tap.
+The namespace is there, without any device but lo, and in the end the walls stand before anything can pass:
+those of the host's namespace before there is a tunnel, those of the job's before there is a tap.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _OWNER = 0  # of taps: whoever else lacks CAP_NET_ADMIN cannot attach to them, w
 class HostFacts:
     """What the host is like: addresses of the job's other nodes by name, and its own as they see it; its bridges by name.
 
-    `forwards`: it routes between all its interfaces; else `closed` are those whose packets it would not route. `rules` are those
-    of its routing, as ip(8) shows them; `machine` is what uname(2) says.
+    `forwards`: it routes between all its interfaces; else `closed` are those whose packets it would not
+    route. `rules` are those of its routing, as ip(8) shows them; `machine` is what uname(2) says.
     """
 
     forwards: bool = True
@@ -75,7 +75,8 @@ def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: H
     netns, uplink = naming.netns_name(job), naming.uplink_name(job)
     bridged = [plan for plan in plans if isinstance(plan, Bridged)]
     yield from _set(True, "1", "ipv6/conf/default/disable_ipv6")  # ports of a bridge would speak up on it
-    yield from _set(True, "0\t2147483647", "ipv4/ping_group_range")  # as systemd has it: ping(8) has no capability of its own any more
+    # as systemd has it: ping(8) has no capability of its own any more
+    yield from _set(True, "0\t2147483647", "ipv4/ping_group_range")
     lines = [_tunnel(plan, netns, host.source) for plan in plans if not isinstance(plan, Bridged)]
     if held:
         mtu = max(plan.spec.mtu for plan in plans)

@@ -9,7 +9,9 @@ _KEEPCAPS = 8  # PR_SET_KEEPCAPS, linux/prctl.h
 _ANY_NEW = 0x7E020000  # the flags of clone(2) that make namespaces: linux/sched.h
 _FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
 _DENIED = "ptrace unshare setns mount bpf keyctl add_key request_key perf_event_open process_vm_readv process_vm_writev userfaultfd io_uring_setup"
-_CALLS = {  # by machine: AUDIT_ARCH of linux/audit.h; the numbers of capset, prctl, clone, socket, and of what is denied, in its order
+# by machine: AUDIT_ARCH of linux/audit.h; the numbers of capset, prctl, clone, socket, and of what is denied,
+# in its order
+_CALLS = {
     "x86_64": (0xC000003E, 126, 157, 56, 41, (101, 272, 308, 165, 321, 250, 248, 249, 298, 310, 311, 323, 425)),
     "aarch64": (0xC00000B7, 91, 167, 220, 198, (117, 97, 268, 40, 280, 219, 217, 218, 241, 270, 271, 282, 425)),
 }
@@ -24,7 +26,8 @@ def plan_filter(machine: str) -> bytes:
 
 
 def _plan(arch: int, capset: int, prctl: int, clone: int, socket: int, denied: Sequence[int]) -> bytes:
-    load, equal, above, some, give = 0x20, 0x15, 0x35, 0x45, 0x06  # LD|W|ABS, JMP|JEQ|K, JMP|JGE|K, JMP|JSET|K, RET|K of linux/bpf_common.h
+    # LD|W|ABS, JMP|JEQ|K, JMP|JGE|K, JMP|JSET|K, RET|K of linux/bpf_common.h
+    load, equal, above, some, give = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, nothing, refuse, unknown, kill = ((give, 0, 0, result) for result in (0x7FFF0000, 0x50000, 0x50001, 0x50026, 0x80000000))
 
     def on(number: int, *block: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:

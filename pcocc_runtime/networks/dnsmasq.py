@@ -1,7 +1,7 @@
 """dnsmasq.conf(5) text for one L3 network on one node: leases for the node's own VMs, names of all.
 
-Names are records, exact and with the short form; in a large cluster they come from ranges (synth-domain) instead, because
-dnsmasq takes seconds over ten thousands of records.
+Names are records, exact and with the short form; in a large cluster they come from ranges (synth-domain)
+instead, because dnsmasq takes seconds over ten thousands of records.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How networks are attached to bridges of the host: what is there, what is wrong with it, and batches for ip(8) and bridge(8).
 
-One port for each job and network, whose other end is a port of the bridge in the job's namespace: so VMs' own devices stay
-in there, and the port on the host's bridge goes with the namespace.
+One port for each job and network, whose other end is a port of the bridge in the job's namespace: so VMs' own
+devices stay in there, and the port on the host's bridge goes with the namespace.
 """
 
 from __future__ import annotations

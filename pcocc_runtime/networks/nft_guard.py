@@ -1,8 +1,8 @@
-"""The standing guard of all tunnels, in the host's namespace as long as the node runs: nft text for what processes send, and
-rules of routing (ip-rule(8)) for what the node forwards.
+"""The standing guard of all tunnels, in the host's namespace as long as the node runs: nft text for what
+processes send, and rules of routing (ip-rule(8)) for what the node forwards.
 
-Routing, because it never sees what enters and leaves by the same bridge, which nft does where br_netfilter is loaded; and because
-`nft flush ruleset` leaves it.
+Routing, because it never sees what enters and leaves by the same bridge, which nft does where br_netfilter is
+loaded; and because `nft flush ruleset` leaves it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _RULES = (  # what the node forwards to the ports of tunnels goes nowhere; what 
 def render_guard() -> str:
     """Return text for the standing table; it may be applied again at any time.
 
-    The kernel's tunnels send without a socket of this namespace, so `meta skuid`, which needs one, matches what processes
-    send. Packets of tunnels are not tracked: a VM could fill the host's table of connections with its inner ones.
+    The kernel's tunnels send without a socket of this namespace, so `meta skuid`, which needs one, matches
+    what processes send. Packets of tunnels are not tracked: a VM could fill the host's table of connections
+    with its inner ones.
     """
     tunnels = f"udp dport {naming.TUNNEL_PORTS}"
     chains = {
@@ -46,9 +47,9 @@ def render_guard() -> str:
 def render_rules(shown: str, narrow: Iterable[str] | None) -> str:
     """Return an ip(8) batch that adds what is missing of our rules to those that `ip -json rule show` has shown; "" for nothing.
 
-    `narrow` names interfaces that route for us alone, since nobody else has asked: what comes in by them and is not for VMs goes
-    nowhere, now and later; None: the host is a router anyway, and nothing is narrow any more. They are `protocol kernel` since
-    systemd-networkd removes all others that it has not made.
+    `narrow` names interfaces that route for us alone, since nobody else has asked: what comes in by them and
+    is not for VMs goes nowhere, now and later; None: the host is a router anyway, and nothing is narrow any
+    more. They are `protocol kernel` since systemd-networkd removes all others that it has not made.
     """
     there = [(one.get("priority"), one.get("iif")) for one in json.loads(shown or "[]")]
     lines = [

@@ -1,8 +1,8 @@
 """nft text for a job's namespace on a node: what VMs may send to each other, to the node, and out.
 
-The bridge table judges frames as they enter from a tap; sets are keyed by tap, so a packet costs the same with one VM or
-a thousand. The inet table judges what the node itself receives and forwards. A VM's link-local address must be the one
-derived from its MAC (RFC 4291, appendix A).
+The bridge table judges frames as they enter from a tap; sets are keyed by tap, so a packet costs the same
+with one VM or a thousand. The inet table judges what the node itself receives and forwards. A VM's link-local
+address must be the one derived from its MAC (RFC 4291, appendix A).
 """
 
 from __future__ import annotations

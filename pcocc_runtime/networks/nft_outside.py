@@ -35,8 +35,8 @@ def _tunnel(plan: Routed | Segment) -> list[str]:
 def _routed(job: int, nat: Nat) -> list[str]:
     """Return the chains for packets between the job and other machines; what goes between jobs is dropped.
 
-    The job's end sends from an address that no host takes packets of, and only this table makes the true one of it: whoever takes
-    the walls away, as `nft flush ruleset` does, takes the way away with them.
+    The job's end sends from an address that no host takes packets of, and only this table makes the true one
+    of it: whoever takes the walls away, as `nft flush ruleset` does, takes the way away with them.
     """
     mine = naming.uplink_name(job)
     _host, inside = addressing.uplink_addresses(nat.slot)

@@ -115,7 +115,8 @@ class Bridged(_Ethernet):
     host_port: str
 
 
-NetworkPlan = Routed | Segment | Bridged  # what has no frames, such as a partition of InfiniBand, is a class of its own beside these
+# what has no frames, such as a partition of InfiniBand, is a class of its own beside these
+NetworkPlan = Routed | Segment | Bridged
 
 
 def plan_networks(

@@ -1,7 +1,8 @@
 """How the nodes of a job route an L3 network to each other: batches for ip(8) and bridge(8), rendered purely.
 
-A node has a tunnel device per network, and for each peer one neighbour, one forwarding entry, and routes for the peer's
-VMs and own address: nothing is flooded or learned, and nothing grows with the number of VMs (see 005-routed-l3.md).
+A node has a tunnel device per network, and for each peer one neighbour, one forwarding entry, and routes for
+the peer's VMs and own address: nothing is flooded or learned, and nothing grows with the number of VMs (see
+005-routed-l3.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Root's short-lived helper on a node: make a job's private networks, release them, reclaim what a kill left.
 
-Called by the plugin from slurmstepd (`setup`, `release`) and slurmd (`start`), and when the package goes (`remove`); reads its
-standard input, the root-owned /etc/pcocc and its own records, nothing else. Every create may be repeated, every release run twice.
+Called by the plugin from slurmstepd (`setup`, `release`) and slurmd (`start`), and when the package goes
+(`remove`); reads its standard input, the root-owned /etc/pcocc and its own records, nothing else. Every
+create may be repeated, every release run twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Planning without rights: a child of root's helper, which is nobody before it reads the site's files and decides anything.
 
-YAML, the databases of users and groups, names of hosts and all texts for nft, ip and dnsmasq are its business. Root hears its
-offer, says what it holds for the job, and carries out the acts that the child leaves (documents/work.py).
+YAML, the databases of users and groups, names of hosts and all texts for nft, ip and dnsmasq are its
+business. Root hears its offer, says what it holds for the job, and carries out the acts that the child leaves
+(documents/work.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A small guest that shows whether /dev/kvm runs guests: judged by its progress and the CPU time it takes, not by the clock.
 
-That /dev/kvm opens, and even creates VMs, proves nothing: a nested hypervisor may emulate guest code at 0.25 MB/s or stop on the
-first unusual instruction.
+That /dev/kvm opens, and even creates VMs, proves nothing: a nested hypervisor may emulate guest code at 0.25
+MB/s or stop on the first unusual instruction.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from pcocc_runtime.errors import one_line
 from pcocc_runtime.system import drop, installed, run_as
 
 STEP_SECONDS = 4.0  # of CPU time for one step: milliseconds where the CPU runs it
-FIRMWARE_SECONDS = 16.0  # that are not counted before the first: on a node that is a VM, CPU time is also what its host gives to others
+# that are not counted before the first: on a node that is a VM, CPU time is also what its host gives to
+# others
+FIRMWARE_SECONDS = 16.0
 _LOOK_SECONDS = 0.1  # between two looks at the CPU time
 _MARKER = b"PCOCC-PROBE-OK"
 _STOPPED = b"KVM internal error"  # QEMU stays, and its guest stands still
@@ -32,8 +34,8 @@ _IMAGE = f"{installed.SHARE}/probe.img"
 class Seen(NamedTuple):
     """What a probe has done until nobody looked any more.
 
-    `output` is its serial line, with a dot for each step, `said` QEMU's complaints. `cpu` is the CPU time in seconds that the
-    step has taken which it was at. `ended`: QEMU has, by itself.
+    `output` is its serial line, with a dot for each step, `said` QEMU's complaints. `cpu` is the CPU time in
+    seconds that the step has taken which it was at. `ended`: QEMU has, by itself.
     """
 
     output: bytes

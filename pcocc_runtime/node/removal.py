@@ -1,8 +1,9 @@
 """What a user has left in the directories of a job goes away without root looking into it, and holds up nobody.
 
-A directory is renamed into a folder beside it that only root can enter, which is done at once whatever is in it. There it is
-emptied by a process that has the rights of its owner and nothing else, for a limited time; root removes what is empty then. What
-is left waits for the next helper. See docs/decisions/020-removal-as-the-user.md.
+A directory is renamed into a folder beside it that only root can enter, which is done at once whatever is in
+it. There it is emptied by a process that has the rights of its owner and nothing else, for a limited time;
+root removes what is empty then. What is left waits for the next helper. See
+docs/decisions/020-removal-as-the-user.md.
 """
 
 from __future__ import annotations

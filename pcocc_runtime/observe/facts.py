@@ -39,8 +39,9 @@ class Device:
 class ReachReport:
     """What a node found when it tried to reach the VMs in `tried`, in the network of that index.
 
-    Of those that do not answer packets of the network's size, `narrow` answer small ones, `silent` answer ssh only, `lost`
-    nothing. `deaf`: the DNS server answers nothing. `outbound` is None when it was not tried, empty when it went well.
+    Of those that do not answer packets of the network's size, `narrow` answer small ones, `silent` answer ssh
+    only, `lost` nothing. `deaf`: the DNS server answers nothing. `outbound` is None when it was not tried,
+    empty when it went well.
     """
 
     network: int
@@ -57,8 +58,9 @@ class ReachReport:
 class Answer:
     """The whole answer of one node: its node.json, and the devices of the job's namespace by name.
 
-    `states` says of each VM of the node, by rank, in words how far it is, and of VMs of other nodes which have ended. `trouble` is
-    why nothing could be asked, `dhcp` whether a DHCP server listens. ValueError when it speaks of VMs or networks there are not.
+    `states` says of each VM of the node, by rank, in words how far it is, and of VMs of other nodes which
+    have ended. `trouble` is why nothing could be asked, `dhcp` whether a DHCP server listens. ValueError when
+    it speaks of VMs or networks there are not.
     """
 
     kind: ClassVar[str] = "answer"

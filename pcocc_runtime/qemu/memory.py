@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pcocc_runtime.errors import RequestError
 
-# MiB QEMU 7.2 needs beside the guest's RAM, measured as the memory cgroup's peak: devices, threads, page tables,
-# and for TCG its translation buffer (64 MiB) and the structures around it.
+# MiB QEMU 7.2 needs beside the guest's RAM, measured as the memory cgroup's peak: devices, threads, page
+# tables, and for TCG its translation buffer (64 MiB) and the structures around it.
 BASE_OVERHEAD = {"kvm": 96, "tcg": 192}
 KEEPER_OVERHEAD = 24  # and its ssh
 VIRTIOFSD_OVERHEAD = 16  # each

@@ -21,8 +21,8 @@ def copy_layer(
 ) -> tuple[str, T]:
     """Copy a file that nobody writes to a new one; return the sha256 of the copy, which is on disk, and what `then` returned.
 
-    The copy's first `head_size` bytes are what `change_head` makes of them. Holes stay holes. `look` is called when all is
-    in the copy, `then` when the file may change again.
+    The copy's first `head_size` bytes are what `change_head` makes of them. Holes stay holes. `look` is
+    called when all is in the copy, `then` when the file may change again.
     """
     with open(source, "rb", buffering=0) as reader, open(target, "xb", buffering=0) as writer:
         total = os.fstat(reader.fileno()).st_size
@@ -69,8 +69,9 @@ class _Signals:
 class _Helpers:
     """Threads that end with the block; what goes wrong in one is raised from `pause`, or at the end.
 
-    In the block signals wait for one of `signals`, or `pause`. A handler that raises in threading's code makes it lose a
-    thread, which then runs on while the interpreter ends, and may crash it, or leaves a lock taken for good (CPython 3.11).
+    In the block signals wait for one of `signals`, or `pause`. A handler that raises in threading's code
+    makes it lose a thread, which then runs on while the interpreter ends, and may crash it, or leaves a lock
+    taken for good (CPython 3.11).
     """
 
     def __init__(self) -> None:

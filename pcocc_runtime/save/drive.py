@@ -1,8 +1,8 @@
 """Saving a persistent drive of a running VM as an image: docs/decisions/012-save.md tells how and why.
 
-The guest goes on writing to the drive itself. From the frozen moment on QEMU keeps, in a file on scratch, what the guest is
-about to overwrite; drive and file together are the drive as it was, which is read through QEMU over a unix socket (NBD). The
-VM's keeper takes all of that away again, however this process ends.
+The guest goes on writing to the drive itself. From the frozen moment on QEMU keeps, in a file on scratch,
+what the guest is about to overwrite; drive and file together are the drive as it was, which is read through
+QEMU over a unix socket (NBD). The VM's keeper takes all of that away again, however this process ends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Saving a running VM's disk as a revision of an image: docs/decisions/012-save.md tells how and why.
 
-The disk is a copy-on-write layer upon the image's. A second layer is put upon it, with the guest's file systems frozen for
-that moment; now it does not change any more, and is copied into the repository while the VM goes on. Then the second layer
-is merged into it again, by the VM's keeper, which does so however this process ends. Persistent drives: drivesave.py.
+The disk is a copy-on-write layer upon the image's. A second layer is put upon it, with the guest's file
+systems frozen for that moment; now it does not change any more, and is copied into the repository while the
+VM goes on. Then the second layer is merged into it again, by the VM's keeper, which does so however this
+process ends. Persistent drives: drivesave.py.
 """
 
 from __future__ import annotations

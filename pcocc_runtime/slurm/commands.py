@@ -82,8 +82,8 @@ def read_running(job: str) -> Running:
 def list_running(user: str | None) -> tuple[Listed, ...]:
     """Return the jobs whose VMs run, of a user or of all, in the order of their numbers.
 
-    Slurm writes the names of jobs and steps as they are, line ends included: a random `mark` begins each line that is not
-    part of a name.
+    Slurm writes the names of jobs and steps as they are, line ends included: a random `mark` begins each line
+    that is not part of a name.
     """
     mark = os.urandom(8).hex()
     argv = ["squeue", "--noheader", "--all", *([f"--user={user}"] if user else [])]

@@ -34,8 +34,8 @@ _KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"}
 def boot_argv(facts: JobFacts, vms: int, sets: str, whole_nodes: bool = False) -> list[str]:
     """Return the srun that boots the cluster: one task for each VM, beside the job's other steps.
 
-    A step that names no CPUs gets all that the job has on its nodes. A step that names its memory waits for other steps
-    that hold it, even with `--overlap` (tried, 22.05); with `--mem=0` it shares the job's.
+    A step that names no CPUs gets all that the job has on its nodes. A step that names its memory waits for
+    other steps that hold it, even with `--overlap` (tried, 22.05); with `--mem=0` it shares the job's.
     """
     cpus = ["--cpu-bind=none"] if whole_nodes else [f"--cpus-per-task={facts.cpus_per_task}"]
     return [
@@ -114,8 +114,8 @@ _LOOK_SECONDS = "3"  # for which a node is given time to make the namespace, whi
 def network_environment(running: Running) -> dict[str, str]:
     """Return the variables that make an srun typed anywhere one inside the job, for srun and for the plugin (spank/client.c).
 
-    A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were still to
-    come.
+    A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were
+    still to come.
     """
     return {
         "SLURM_JOB_ID": str(running.job), wire.ENV_TEMPLATE: "any:1", wire.ENV_PATIENCE: _LOOK_SECONDS, wire.ENV_STEP_INSIDE: "1",

@@ -71,8 +71,9 @@ def _run(verb: str, words: Sequence[str], vm: str) -> int:
 def _move(operation: Operation, job: int, vm: str, argv: Sequence[str]) -> None:
     """Return where the operation belongs; anywhere else become an srun that runs it there.
 
-    The plugin leaves an operation in the node's own network unless the srun that starts the step says otherwise. From there another
-    srun can be started, from the job's namespace none: so one that a user has typed moves, too, when it belongs inside.
+    The plugin leaves an operation in the node's own network unless the srun that starts the step says
+    otherwise. From there another srun can be started, from the job's namespace none: so one that a user has
+    typed moves, too, when it belongs inside.
     """
     here = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
     node = _find_node(job, vm) if operation.on_node else here

@@ -1,7 +1,8 @@
 """The task of a VM step: runs its command in one VM through an OpenSSH client and answers for it as the task.
 
-Started by the plugin in place of the task's command, with the job's network namespace already entered. Imports little:
-what it takes is added to every `srun --pcocc-vm`. How the VM is reached is in steps/reaching.py, its signals in steps/signals.py.
+Started by the plugin in place of the task's command, with the job's network namespace already entered.
+Imports little: what it takes is added to every `srun --pcocc-vm`. How the VM is reached is in
+steps/reaching.py, its signals in steps/signals.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a setting of a template to what the frozen document carries: filled in, looked at, allowed by the site.
 
-What differs between settings stands in their rows, in templates/settings.py. The functions that a row names are
-here: LOOKS by the kind of thing to look at, OPTIONS by the option of the command line that says the same.
+What differs between settings stands in their rows, in templates/settings.py. The functions that a row names
+are here: LOOKS by the kind of thing to look at, OPTIONS by the option of the command line that says the same.
 """
 
 from __future__ import annotations

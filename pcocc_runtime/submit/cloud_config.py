@@ -10,8 +10,8 @@ from pcocc_runtime.submit.cloud_users import Names, find_lockout
 from pcocc_runtime.submit.fault import YAML_HINT, Fault
 
 HEADER = "#cloud-config"
-# lists that cloud-init's modules fail on as a whole for one wrong entry (util.shellify, cc_write_files.py, cc_mounts.py), and which
-# pcocc's own entries are part of
+# lists that cloud-init's modules fail on as a whole for one wrong entry (util.shellify, cc_write_files.py,
+# cc_mounts.py), and which pcocc's own entries are part of
 _COMMANDS = ((str, list, type(None)), "commands, each a text or a list of words")
 _LISTS: dict[str, tuple[tuple[type, ...], str]] = {
     "bootcmd": _COMMANDS,

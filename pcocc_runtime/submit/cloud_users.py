@@ -1,7 +1,8 @@
 """Whom cloud-init makes of a cloud-config beside pcocc's, and whether he whom commands run as can be reached then.
 
-What its module of users does with all that a user may write, as far as it decides this: distros/ug_util.py, config/cc_users_groups.py
-and distros/__init__.py of 22.4 to 26.2. Of an old key `user` and pcocc's users, the former counts up to 25, the latter in 26.
+What its module of users does with all that a user may write, as far as it decides this: distros/ug_util.py,
+config/cc_users_groups.py and distros/__init__.py of 22.4 to 26.2. Of an old key `user` and pcocc's users, the
+former counts up to 25, the latter in 26.
 """
 
 from __future__ import annotations

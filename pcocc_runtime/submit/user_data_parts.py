@@ -51,8 +51,9 @@ _KEYS_OF_ENTRIES = {"content", "filename", "type", "launch-index", "content-disp
 class Part(NamedTuple):
     """A piece of user-data as a handler is given it.
 
-    `name` is empty where it is all of the user-data; `line` counts the lines of the file before its first, None where the file has
-    it in another form; `merges` tells that a header says how it is merged, `fault` why cloud-init leaves it out.
+    `name` is empty where it is all of the user-data; `line` counts the lines of the file before its first,
+    None where the file has it in another form; `merges` tells that a header says how it is merged, `fault`
+    why cloud-init leaves it out.
     """
 
     type: str

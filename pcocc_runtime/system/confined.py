@@ -1,7 +1,8 @@
 """A server that strangers talk to, such as dnsmasq: root binds what it needs, and then it has nothing of the host.
 
-It starts as root in the caller's network namespace, with its own mounts, processes and IPC, and sees programs, libraries and its
-configuration only. Once it gives root up for its own uid it keeps no capability, whatever it asks for, and never gets one again.
+It starts as root in the caller's network namespace, with its own mounts, processes and IPC, and sees
+programs, libraries and its configuration only. Once it gives root up for its own uid it keeps no capability,
+whatever it asks for, and never gets one again.
 """
 
 from __future__ import annotations

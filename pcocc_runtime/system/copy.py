@@ -1,7 +1,7 @@
 """Large files copied, their holes kept, and summed on the way.
 
-Where the source may change meanwhile, what is summed is what was written: each byte is read once (`copy_pieces`). Where it
-cannot, the kernel copies (`copy_extents`), and the sum may be computed beside it.
+Where the source may change meanwhile, what is summed is what was written: each byte is read once
+(`copy_pieces`). Where it cannot, the kernel copies (`copy_extents`), and the sum may be computed beside it.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 def forget(directories: Iterable[PurePath]) -> list[int]:
     """Give this process, a child that ends soon, a mount namespace of its own with nothing mounted; OSError when it cannot be had.
 
-    Returns directories, open: no path leads from them into a mount. (One opened before leads into the mounts of then.) So they can
-    be renamed and removed, and what other namespaces have mounted on them goes too (Linux 3.18). No path through what a user owns
-    is taken; but a root of the kernel's own (initramfs) stays, and each mount on it is detached, which harms nobody else.
+    Returns directories, open: no path leads from them into a mount. (One opened before leads into the mounts
+    of then.) So they can be renamed and removed, and what other namespaces have mounted on them goes too
+    (Linux 3.18). No path through what a user owns is taken; but a root of the kernel's own (initramfs) stays,
+    and each mount on it is detached, which harms nobody else.
     """
     require("unshare", LIBC.unshare(_CLONE_NEWNS))
     mount("none", "/", _MS_REC | _MS_PRIVATE)

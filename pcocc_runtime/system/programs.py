@@ -22,8 +22,8 @@ def run_watched(
 ) -> tuple[int, list[str]]:
     """Run a program of any length, which dies with this process; return its exit status and its first lines of output.
 
-    A carriage return ends a line, too. Lines for which `watch` returns True are not kept. It has the held directories
-    (system/held.py) that its arguments name.
+    A carriage return ends a line, too. Lines for which `watch` returns True are not kept. It has the held
+    directories (system/held.py) that its arguments name.
     """
     try:
         child = subprocess.Popen(

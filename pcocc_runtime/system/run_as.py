@@ -27,8 +27,8 @@ class Finished(NamedTuple):
 def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, seconds: float, most: int = 1 << 26) -> Finished:
     """Run a program as `started_as` does, and return what it has left.
 
-    OSError when it cannot be started; subprocess.TimeoutExpired when it runs for longer or writes more than `most` bytes, after
-    it has been ended.
+    OSError when it cannot be started; subprocess.TimeoutExpired when it runs for longer or writes more than
+    `most` bytes, after it has been ended.
     """
     with started_as(rights, argv, env) as child:
         assert child.stdout and child.stderr
@@ -42,8 +42,8 @@ def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, secon
 def started_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program as a user in a session of its own, with this environment and nothing else; the block reads what it writes.
 
-    It is ended with the block. What interrupts this process ends it too, by the SIGINT that it cannot get from the terminal any
-    more. OSError when it cannot be started.
+    It is ended with the block. What interrupts this process ends it too, by the SIGINT that it cannot get
+    from the terminal any more. OSError when it cannot be started.
     """
     child = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env), cwd="/", close_fds=True,

@@ -6,8 +6,8 @@
     range    fcntl(2) F_OFD_SETLK, on some bytes. Belongs to the open file, as with flock, and reaches other hosts as lockf
              does. QEMU's own image locks are of this kind.
 
-lockf and range meet each other, flock meets neither (on local file systems). The kernel drops all of them when their holder
-ends, however it ends.
+lockf and range meet each other, flock meets neither (on local file systems). The kernel drops all of them
+when their holder ends, however it ends.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # of a rename of a dire
 def empty(top: int) -> None:
     """Delete all in a directory, given open, as far as this process may.
 
-    What is inside a directory of it is moved up before that goes, so no depth takes a descriptor, memory or a longer path. What
-    may not be deleted, or became something else meanwhile, is passed over.
+    What is inside a directory of it is moved up before that goes, so no depth takes a descriptor, memory or a
+    longer path. What may not be deleted, or became something else meanwhile, is passed over.
     """
     numbers, idle = itertools.count(), 0
     while idle < 2:  # a name that has become something else is looked at once more

@@ -41,8 +41,8 @@ def _ensure_root_file(path: str, info: os.stat_result) -> None:
 def make_root_only(path: str) -> str:
     """Make a directory, and those above it, unless they are there, and return it without links; it holds for as long as it is there.
 
-    ConfigError unless each of them is a directory, or a link, that nobody but root can have put there or can replace: to those above
-    the last others may add, with a sticky bit (chmod(2)).
+    ConfigError unless each of them is a directory, or a link, that nobody but root can have put there or can
+    replace: to those above the last others may add, with a sticky bit (chmod(2)).
     """
     here, names = "/", [*reversed(PurePath(path).parts[1:])]
     while names:

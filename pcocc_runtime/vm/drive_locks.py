@@ -1,8 +1,9 @@
 """Locks on disk images that VMs write in place, held by the running QEMU and gone with it.
 
-Open file description locks (fcntl(2)): they survive the exec that makes a process QEMU, end with its last descriptor,
-and reach other nodes over NFSv4, Lustre and GPFS. They lie on bytes that no image has, one for each job, so that who
-meets a lock can tell whose it is. QEMU's own image locks lie elsewhere and cannot let in one job's VMs only.
+Open file description locks (fcntl(2)): they survive the exec that makes a process QEMU, end with its last
+descriptor, and reach other nodes over NFSv4, Lustre and GPFS. They lie on bytes that no image has, one for
+each job, so that who meets a lock can tell whose it is. QEMU's own image locks lie elsewhere and cannot let
+in one job's VMs only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The starter of a job's boot step: makes the job's keys, runs the step, tells the user what its VMs say.
 
-Started by the plugin from the first `srun` that needs the VMs, detached from it, and alive as long as the boot step.
-Descriptor 3 takes one word for that srun (`ready`, `joined`, `failed`), descriptor 4 ends when that srun does.
+Started by the plugin from the first `srun` that needs the VMs, detached from it, and alive as long as the
+boot step. Descriptor 3 takes one word for that srun (`ready`, `joined`, `failed`), descriptor 4 ends when
+that srun does.
 """
 
 from __future__ import annotations

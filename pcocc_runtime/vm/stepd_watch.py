@@ -21,7 +21,8 @@ class StepdWatch:
     def __init__(self, job: int, pid: int) -> None:
         self.job, self.pid = job, pid
         self.nodes: list[str] = []
-        self.begin, self.launch_seconds = 0.0, 0.0  # when Slurm knew the step first, and how long a node may take to begin with it
+        # when Slurm knew the step first, and how long a node may take to begin with it
+        self.begin, self.launch_seconds = 0.0, 0.0
         self.was_whole, self.missing = False, 0  # whether all were there once, and how often one was not, lately
         self.told = False
         self._over = threading.Event()

@@ -1,9 +1,10 @@
 """virtiofsd as an ordinary user: started confined, connected before QEMU exists, gone when its connection is.
 
-The daemon of QEMU 7 expects to be root and to act as whoever asks in the guest. Here it has a user namespace in which the
-user is himself and nobody else exists, so that it has all capabilities there and none outside, and a seccomp filter that
-turns its changes of identity into nothing: whoever asks, the host sees the user, with his groups. It has no network and a
-mount namespace of its own, where a read-only export is mounted read-only.
+The daemon of QEMU 7 expects to be root and to act as whoever asks in the guest. Here it has a user namespace
+in which the user is himself and nobody else exists, so that it has all capabilities there and none outside,
+and a seccomp filter that turns its changes of identity into nothing: whoever asks, the host sees the user,
+with his groups. It has no network and a mount namespace of its own, where a read-only export is mounted
+read-only.
 """
 
 from __future__ import annotations

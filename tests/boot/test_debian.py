@@ -86,7 +86,8 @@ def lan(box: Box) -> Iterator[None]:
 def debian(box: Box, image: str, exported: Path, lan: None) -> Iterator[Cluster]:
     """Two VMs of the debian image, on a node each, with a cloud-config of alice's and an interface on a bridge of the site."""
     options = [f"--pcocc-image={image}", f"--pcocc-user-data={exported}/user-data"]
-    options += ["--cpus-per-task=1"]  # with the template's two, four emulated CPUs would spin for each other's locks on two real ones
+    # with the template's two, four emulated CPUs would spin for each other's locks on two real ones
+    options += ["--cpus-per-task=1"]
     options += [f"--pcocc-mount={tag}={exported}/{tag},type=virtiofs" for tag in ("data", "moved")]
     with make_cluster(box, "--pcocc-template=sited:2", "-N2", *options, boot=False, name=SHARED_NAME) as cluster:
         done = cluster.srun("-l --pcocc-vm hostname", status=0, timeout=300)

@@ -71,7 +71,8 @@ def run_image(data: bytes) -> None:
     size = len(data) * 7
     tail = data[-formats.TAIL_SIZE :]
     refused = _refused(lambda: formats.ensure_sound(formats.find_format(data, tail, "/image"), data, tail, size, "/image"))
-    _refused(lambda: formats.ensure_no_parent(lambda at, length: data[at % (len(data) or 1) :][:length], "/image"))  # its tables lie far apart
+    # its tables lie far apart
+    _refused(lambda: formats.ensure_no_parent(lambda at, length: data[at % (len(data) or 1) :][:length], "/image"))
     if refused or data[:4] != qcow2.MAGIC:
         return
     _refused(lambda: qcow2.name_backing(data, "../data/" + "0" * 64, "/image"))

@@ -83,7 +83,8 @@ class Node:
             os.setgroups(groups)
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
-            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which exec does for a real launcher: /proc/PID/fd is its own
+            # PR_SET_DUMPABLE, which exec does for a real launcher: /proc/PID/fd is its own
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
             try:
                 path, held = locate_image(str(image), PurePath(scratch), rank, here, self.settings, print)
             except PcoccError as error:

@@ -40,7 +40,8 @@ def build(layers: list[bytes], packing: str = "gzip") -> tuple[dict[str, bytes],
             "os": "linux",
             "rootfs": {
                 "type": "layers",
-                "diff_ids": ["sha256:" + hashlib.sha256(one).hexdigest() for one in layers]  # of what is unpacked, by the book; nobody asks here,
+                # of what is unpacked, by the book; nobody asks here,
+                "diff_ids": ["sha256:" + hashlib.sha256(one).hexdigest() for one in layers]
             },
         }
     ).encode()

@@ -196,8 +196,9 @@ def test_any_metadata_is_read_or_refused(tmp_path: Path, data: st.DataObject) ->
             assert metadata.parse_revision(metadata.render_revision(revision).decode(), "a@0", "w") == revision
 
 
-# where the tables are that lead through an image: qcow2's header and its L1, refcount and L2 tables; VMDK's header,
-# descriptor and grain tables; VDI's header and block map; VHDX's headers, region tables, log, BAT; VHD's footer, header, BAT
+# where the tables are that lead through an image: qcow2's header and its L1, refcount and L2 tables; VMDK's
+# header, descriptor and grain tables; VDI's header and block map; VHDX's headers, region tables, log, BAT;
+# VHD's footer, header, BAT
 PLACES = {
     "qcow2": [0, 0x10000, 0x20000, 0x30000, 0x40000], "vmdk": [0, 512, 21 * 512, 0x10000], "vdi": [0, 512],
     "vhdx": [0, 1 << 16, 2 << 16, 3 << 16, 1 << 20, 2 << 20, 3 << 20], "vpc": [0, 512, 1536, -512],

@@ -93,7 +93,8 @@ def _unpack_kernel(image: bytes) -> bytes:
     """Return the kernel that a boot image holds: QEMU starts it as it is, and to unpack it takes an emulated CPU a minute."""
     for magic, program in ((b"\x02\x21\x4c\x18", "lz4"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")):
         if (at := image.find(magic)) >= 0:
-            done = subprocess.run([program, "-qdc"], input=image[at:], capture_output=True, check=False)  # complains of what follows
+            # complains of what follows
+            done = subprocess.run([program, "-qdc"], input=image[at:], capture_output=True, check=False)
             if done.stdout.startswith(b"\x7fELF"):
                 return done.stdout
     raise MachineError("Debian's kernel is packed in a way that is not known here: see tests/machinelib/disk.py")

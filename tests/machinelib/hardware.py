@@ -1,7 +1,8 @@
 """The machine's hardware, as QEMU's words: two sockets, two NUMA nodes, an IOMMU, functions with virtual ones on the second node.
 
-Facts: hw/i386/intel_iommu.c (interrupts are remapped with a split irqchip only), docs/pcie_sriov.txt, hw/nvme/ctrl.c: NVMe is
-`unmigratable`, and a namespace cannot be plugged in later, so a machine is saved and continued without.
+Facts: hw/i386/intel_iommu.c (interrupts are remapped with a split irqchip only), docs/pcie_sriov.txt,
+hw/nvme/ctrl.c: NVMe is `unmigratable`, and a namespace cannot be plugged in later, so a machine is saved and
+continued without.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Runs on a node: root's helper, stopped at each of its steps in turn, and what is left once the node has been used again.
 
-Usage: deadly.py MODE; a set-up request for job 12 with STEPD in place of slurmstepd's number is on stdin. A step is whatever changes
-something outside of the process: a process started or ended, a file or directory made or removed, a mount, a kernel setting. The
-interpreter tells of each beforehand (https://docs.python.org/3/library/audit_events.html), and the helper is stopped there, so
-between any two. Prints a line of JSON for each step: what it would have been, how the helper ended, and what is left in the end.
+Usage: deadly.py MODE; a set-up request for job 12 with STEPD in place of slurmstepd's number is on stdin. A
+step is whatever changes something outside of the process: a process started or ended, a file or directory
+made or removed, a mount, a kernel setting. The interpreter tells of each beforehand
+(https://docs.python.org/3/library/audit_events.html), and the helper is stopped there, so between any two.
+Prints a line of JSON for each step: what it would have been, how the helper ended, and what is left in the
+end.
 """
 
 import contextlib

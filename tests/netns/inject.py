@@ -1,7 +1,7 @@
 """Runs anywhere, as anybody: send a frame in VXLAN (RFC 7348) from a plain UDP socket.
 
-Usage: inject.py NAME NODE PORT VNI MAC ADDRESS [SOURCE_PORT]; the frame is a UDP packet for port 7777 of a VM. Standard
-library only.
+Usage: inject.py NAME NODE PORT VNI MAC ADDRESS [SOURCE_PORT]; the frame is a UDP packet for port 7777 of a
+VM. Standard library only.
 """
 
 import socket

@@ -228,7 +228,8 @@ class TestWithAgent:
         saver.stream.flush()
         with Agent(str(vm.directory / "agent")) as agent:
             assert agent.freeze() > 0
-            vm.run("((echo x >/x; sync; echo done >/run/t/done) &)")  # no child of the shell: busybox takes the end of one for its own
+            # no child of the shell: busybox takes the end of one for its own
+            vm.run("((echo x >/x; sync; echo done >/run/t/done) &)")
             assert vm.run("sleep 2; ls /run/t") == ""
         assert saver.finish() == {"merged": True}
         wait_closely(lambda: "done" in vm.run("ls /run/t"))

@@ -133,7 +133,8 @@ def _render_inside(suite: Suite, root: Path, hierarchies: Sequence[Hierarchy], c
     for path in certificates:
         at = shlex.quote(f".{path}")
         lines += [f"mkdir -p {shlex.quote(f'.{path.parent}')}", f"touch {at}", f"mount --bind -o ro {shlex.quote(str(path))} {at}"]
-    lines += [f"hostname {suite.name}", "ip link set lo up", "echo 0 2147483647 >proc/sys/net/ipv4/ping_group_range"]  # as systemd does
+    # as systemd does
+    lines += [f"hostname {suite.name}", "ip link set lo up", "echo 0 2147483647 >proc/sys/net/ipv4/ping_group_range"]
     lines += ["mkdir -p .old", "pivot_root . .old", "cd /", "umount -l /.old", "rmdir /.old"]
     group = "for node in kvm vhost-net vhost-vsock; do [[ ! -e /dev/$node ]] || chgrp kvm /dev/$node; done"
     lines += [f"if getent group kvm >/dev/null; then {group}; fi"]

@@ -18,7 +18,8 @@ MODULES = {".".join(path.relative_to(RUNTIME).with_suffix("").parts): path for p
 # The floors, from the ground up. A room may use its own files and every floor below, but no other room of its own floor.
 GROUND = {path.stem for path in RUNTIME.glob("*.py")} - {"__init__"} | {"documents", "qemu", "settings"}
 FLOORS = [{"system", "guest"}, {"slurm", "networks", "images", "templates"}, {"site"}, {"cache"}]
-PROCESSES = {"submit", "node", "vm", "keeper", "steps", "save", "observe", "check"}  # a room per process: they never import each other
+# a room per process: they never import each other
+PROCESSES = {"submit", "node", "vm", "keeper", "steps", "save", "observe", "check"}
 SHARED = set().union(GROUND, *FLOORS)
 OPERATIONS = {"save", "observe"}  # what the table of steps/operations.py names
 OF_ROOT = GROUND | {"node", "system", "networks", "site"}

@@ -83,7 +83,8 @@ def test_a_vm_boots_only_while_somebody_lives_who_would_tell_more(tmp_path: Path
     node = make_facts({"bare": ()}, {"bare": 1})
     (tmp_path / "vm0").mkdir()
     fd = start_watch(tmp_path / "vm0")
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as keeper:  # the launcher's lock goes on with what it starts
+    # the launcher's lock goes on with what it starts
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as keeper:
         os.close(fd)
         assert node_task.read_states(node) == {0: "booting"}
         keeper.kill()

@@ -110,7 +110,8 @@ def test_srun_says_that_tasks_ended(sample: Sample) -> None:
     for name in ("srun-exit", "srun-no-program"):
         lines = [line for line in sample[name].splitlines() if line.startswith("srun: ")]
         assert lines and any(map(is_loss, lines)) and not any(map(is_step_end, lines)), lines
-    ends = [line for line in sample["srun-exit"].splitlines() if not line.startswith("srun: job ")]  # a boot step is in a job that runs
+    # a boot step is in a job that runs
+    ends = [line for line in sample["srun-exit"].splitlines() if not line.startswith("srun: job ")]
     assert ends and all(map(is_routine, ends))
 
 

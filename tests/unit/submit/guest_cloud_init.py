@@ -1,8 +1,9 @@
 """Run by Debian's own python3: what cloud-init makes of whole user-data, from its bytes to the users that it would create.
 
-A line of JSON in for each case, and one out: {"user_data": base64, "vendor_data": text} -> {"raised": the error that ends its first
-stage, "keys": the ssh keys of each user made, "failed": the modules that fail, "warned": what it logs}. Its own code runs, from the
-processor of user-data and its handlers to the module of users; only what would change this machine is replaced.
+A line of JSON in for each case, and one out: {"user_data": base64, "vendor_data": text} -> {"raised": the
+error that ends its first stage, "keys": the ssh keys of each user made, "failed": the modules that fail,
+"warned": what it logs}. Its own code runs, from the processor of user-data and its handlers to the module of
+users; only what would change this machine is replaced.
 """
 
 import base64

@@ -1,7 +1,8 @@
 """Run by Debian's own python3: what cloud-init makes of a user's cloud-config and of vendor-data, as its first stage does.
 
-merge_cloud_config.py DIRECTORY: reads user-data and vendor-data there; prints the configuration that its modules are given, and
-the users as its users module reads them, as JSON. The image's own configuration is like that of Debian's cloud images.
+merge_cloud_config.py DIRECTORY: reads user-data and vendor-data there; prints the configuration that its
+modules are given, and the users as its users module reads them, as JSON. The image's own configuration is
+like that of Debian's cloud images.
 """
 
 import copy

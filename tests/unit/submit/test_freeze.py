@@ -229,7 +229,8 @@ LIMITED = [
     ("host-paths: [/nowhere]", "mount-points: {a: /usr}", "mount 'a': directory /usr may not be given to VMs at this site"),
     ("host-paths: [BASE/home]", "mount-points: {a: ~/link}", "link may not be given"),
     ("host-paths: ['%{homedir}', '~']", "mount-points: {a: ~/x}", "/x may not be given"),  # which HOME says
-    ("host-paths: ['/proc/%{user}', '/proc/%{clusteruser}']", "mount-points: {a: /proc}", "/proc may not be given"),  # as USER would
+    # as USER would
+    ("host-paths: ['/proc/%{user}', '/proc/%{clusteruser}']", "mount-points: {a: /proc}", "/proc may not be given"),
     ("kernel: ['%{homedir}/*']", "kernel: ~/k", "mine.kernel: this site does not let users set '/"),
 ]  # fmt: skip
 

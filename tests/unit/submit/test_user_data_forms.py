@@ -15,7 +15,8 @@ from tests.unit.submit.asking import ask_cloud_init, lets_in
 
 CONFIG = "#cloud-config\n"
 JINJA = "## template: jinja\n"
-LEFT_OUT = ("Unhandled", "Failed at merging", "Failed calling handler", "Ignoring jinja", "Failed loading yaml")  # what cloud-init logs then
+# what cloud-init logs then
+LEFT_OUT = ("Unhandled", "Failed at merging", "Failed calling handler", "Ignoring jinja", "Failed loading yaml")
 
 
 def mime(*parts: tuple[str, str], **headers: str) -> str:
