@@ -152,6 +152,15 @@ class Vm:
                 console.close()
                 time.sleep(0.05)  # QEMU announces its sockets to nobody
 
+    def threads(self) -> str:
+        """Return what QEMU's threads are at: name, state, CPU time in ticks, and where they wait in the kernel."""
+        lines = []
+        for task in sorted(Path(f"/proc/{self.process.pid}/task").iterdir()):
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            name, place = (task / "comm").read_text().strip(), (task / "wchan").read_text()
+            lines.append(f"{name}: {fields[0]}, {fields[11]} and {fields[12]} ticks, {place}")
+        return "\n".join(lines)
+
     def _read_to(self, end: bytes, seconds: float) -> str:
         assert self.console is not None
         self.console.settimeout(limit(seconds))
@@ -160,7 +169,7 @@ class Vm:
             try:
                 more = self.console.recv(65536)
             except TimeoutError:
-                raise AssertionError(f"nothing more after {limit(seconds):.0f} s: {data!r}") from None
+                raise AssertionError(f"nothing more after {limit(seconds):.0f} s: {data!r}\n{self.threads()}") from None
             assert more, data.decode(errors="replace") + self.said()
             data = (data + more).replace(b"\x1b[6n", b"")  # busybox asks terminals for their width
         return data.removesuffix(end).decode(errors="replace").replace("\r", "")
