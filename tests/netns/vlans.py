@@ -76,7 +76,7 @@ def vms(node: Node) -> Iterator[dict[tuple[int, str], str]]:
             for job, names in JOBS.items():
                 node.helper("setup", request(job, 0, stepd.pid, sets=f"job{job}:2", nodes=("192.0.2.1",)))
                 for number, name in enumerate(names):
-                    found[job, name] = Guest(node, job, 0, number, addressing.bridged_mac(job, number, 0)).name
+                    found[job, name] = Guest(node, job, 0, number, addressing.bridged_mac(job, 0, number)).name
             yield found
         finally:
             for job in JOBS:
