@@ -157,7 +157,7 @@ def test_two_first_steps_at_once_end_with_one_set_of_vms(box: Box) -> None:
             done = box.finish(process)
             assert done.returncode == 0
             assert sorted(done.stdout.splitlines()) == ["0: vm0", "1: vm1"]
-            assert "error:" not in done.stderr
+            assert "pcocc: error" not in done.stderr
         assert sorted(cluster.qemus()) == ["vm0", "vm1"]
         assert len(box.processes(rf"guest=job{cluster.job}-")) == 2
         cluster.boot_step()
