@@ -15,7 +15,8 @@ _TEXT = """# What is tested on what
 A real cluster means: {cluster}.
 
 Continuous integration runs `make test`; the others are run by hand, and not all of them has passed yet: on 13, unit, lua, spank
-and parts of the real cluster; on sid, unit, lua and spank; of the packages, all but the upgrade and the removal under VMs that run.
+and parts of the real cluster; on sid, unit, lua and spank; of the packages, all but the
+upgrade and the removal under VMs that run; in the node machine, all but the failure of its power, and not in one run.
 
 All of it runs on amd64. cgroup v1 and TCG, QEMU's emulation, are what the machine has on which these tests run; the accelerator
 is found out there as on any node (`accel: auto`).

@@ -25,7 +25,7 @@ _OTHERS_SECONDS = 5.0  # a set-up spends for jobs whose slurmstepd was killed
 _LEFT_SECONDS = 0.5  # and for what users have left in directories
 
 
-class Step(NamedTuple):
+class Claimant(NamedTuple):
     """What root itself must know of a boot step; all else that is asked for is its planner's to read."""
 
     job: int
@@ -51,7 +51,7 @@ def set_up(confdir: str) -> int:
     if len(request) > MAX_REQUEST:
         raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
     fields = parse_fields(request.splitlines())
-    step = Step(parse_number(fields, "job", naming.MAX_JOB_ID), *(parse_number(fields, key) for key in Step._fields[1:]))
+    step = Claimant(parse_number(fields, "job", naming.MAX_JOB_ID), *(parse_number(fields, key) for key in Claimant._fields[1:]))
     process.leave_step(step.job, step.step)
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
@@ -67,7 +67,7 @@ def set_up(confdir: str) -> int:
     return 0
 
 
-def _make_room_and_make(step: Step, plan: planner.Planner) -> str:
+def _make_room_and_make(step: Claimant, plan: planner.Planner) -> str:
     with doing.doing("taking back what ended jobs have left"):
         folders = reclaim.reclaim(step.job, _OTHERS_SECONDS)  # while the planner is at work
     offer = plan.hear_offer()
@@ -83,7 +83,7 @@ def _make_room_and_make(step: Step, plan: planner.Planner) -> str:
         raise
 
 
-def _make(step: Step, plan: planner.Planner, offer: Offer) -> str:
+def _make(step: Claimant, plan: planner.Planner, offer: Offer) -> str:
     record = _claim(step, trust.make_root_only(offer.scratch))
     with _undone_on_failure(step.job):
         held = _hold(record, offer)
@@ -109,7 +109,7 @@ def _undone_on_failure(job: int) -> Iterator[None]:
         raise
 
 
-def _claim(step: Step, scratch: str) -> Record:
+def _claim(step: Claimant, scratch: str) -> Record:
     """Take the node for this boot step; of two live ones the older, that is the lower step id, has it on every node."""
     old = records.read_record(step.job)
     if old is not None and old.step not in (None, step.step) and old.stepd is not None and process.is_alive(old.stepd):
@@ -156,7 +156,7 @@ def _make_directories(record: Record) -> None:
         os.mkdir(folder / str(record.job), 0o700)
 
 
-def _give_directories(step: Step, record: Record) -> None:
+def _give_directories(step: Claimant, record: Record) -> None:
     """Give the job's directories to its user: from here on root writes nothing into them."""
     for folder in records.folders_of(record):
         os.chown(folder / str(step.job), step.uid, step.gid, follow_symlinks=False)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,9 @@ def test_ctrl_c_ends_a_command_while_it_starts(tmp_path: Path) -> None:
     (tmp_path / "pcocc_runtime/cli/main.py").write_text("import sys, signal\nsys.stdout.write('x')\nsys.stdout.flush()\nsignal.pause()\n")
     program = tmp_path / "pcocc"
     program.write_text((ROOT / "libexec/pcocc.in").read_text().replace("@path@", str(tmp_path)).replace("@libraries@", ""))
-    with subprocess.Popen([sys.executable, "-IS", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # these tests may run in the background, where it is ignored
+    words, pipe = [sys.executable, "-IS", program], subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, preexec_fn=hears) as child:
         assert child.stdout and child.stdout.read(1) == "x"
         child.send_signal(signal.SIGINT)
         assert (child.communicate(timeout=limit(60))[1], child.returncode) == ("", -signal.SIGINT)
