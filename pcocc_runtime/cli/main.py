@@ -1,4 +1,5 @@
-"""The `pcocc` command: the only place that prints and chooses exit codes (0 done, 1 refused or failed, 2 wrong usage)."""
+"""The `pcocc` command: the only place that prints and chooses exit codes (0 done, 1 refused or failed, 2
+wrong usage)."""
 
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return errors.EXIT_FAILURE
     except OSError as error:
-        return terminal.finish_output() or complain([errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")])
+        return terminal.finish_output() or complain(
+            [errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")]
+        )
     except Exception as error:  # the outermost layer
         return complain([terminal.confess(error)])
 
@@ -64,7 +67,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, more = parser.parse_known_args(argv)
     if more:
         hint = arguments.explain(arguments, more) if "explain" in arguments else None
-        terminal.say(f"pcocc: error: unrecognized arguments: {' '.join(more)}\nhint: {hint or f'{parser.prog} --help'}\n")
+        terminal.say(
+            f"pcocc: error: unrecognized arguments: {' '.join(more)}\nhint:"
+            f" {hint or f'{parser.prog} --help'}\n"
+        )
         raise SystemExit(errors.EXIT_USAGE)
     return arguments
 
@@ -72,13 +78,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="pcocc", description="Virtual clusters of VMs as ordinary Slurm jobs.",
-        epilog="Jobs are made with Slurm's own commands: sbatch --pcocc-template=TPL:N job.sh, then srun --pcocc-vm COMMAND "
-        "in it; their options are in 'sbatch --help' and 'srun --help'.",
+        epilog="Jobs are made with Slurm's own commands: sbatch --pcocc-template=TPL:N job.sh, then srun --pcocc-vm"
+        " COMMAND in it; their options are in 'sbatch --help' and 'srun --help'.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"pcocc {__version__}")
     groups = parser.add_subparsers(metavar="COMMAND", required=True)
     add_template(groups.add_parser("template", help="the VM templates you can use"))
-    add_parsers(groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them"))
+    add_parsers(
+        groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them")
+    )
     add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
     add_ps(groups.add_parser("ps", help="the running virtual clusters and their VMs"))
     add_network(groups.add_parser("network", help="the networks of a running job"))

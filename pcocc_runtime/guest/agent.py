@@ -59,7 +59,11 @@ class Agent:
         answer: Any = parse_message(self._line(time.monotonic() + seconds))
         if isinstance(answer, dict) and isinstance(answer.get("return"), int):
             return int(answer["return"])
-        reason = answer["error"].get("desc") if isinstance(answer, dict) and isinstance(answer.get("error"), dict) else answer
+        reason = (
+            answer["error"].get("desc")
+            if isinstance(answer, dict) and isinstance(answer.get("error"), dict)
+            else answer
+        )
         raise NodeError(f"the guest's agent refuses: {str(reason)[:200]}")
 
     def _send(self, line: bytes) -> None:
@@ -92,7 +96,9 @@ class Agent:
     def __enter__(self) -> Agent:
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -35,7 +35,8 @@ class PowerOff:
         return self.facts.grace > 0 and self.step != "forced"
 
     def is_wanted(self) -> bool:
-        """Tell whether Slurm has ended the VM: its SIGTERM goes to QEMU, which has it blocked when its guest must power off first."""
+        """Tell whether Slurm has ended the VM: its SIGTERM goes to QEMU, which has it blocked when its guest
+        must power off first."""
         return self.step == "on" and is_pending(self.facts.pid, signal.SIGTERM)
 
     def is_late(self) -> bool:
@@ -69,12 +70,14 @@ def is_pending(pid: int, number: int) -> bool:
 
 
 def ask_agent(path: str) -> socket.socket | None:
-    """Ask the guest agent to power the guest off, beside ACPI, which not every guest hears; the socket must stay open."""
+    """Ask the guest agent to power the guest off, beside ACPI, which not every guest hears; the socket must
+    stay open."""
     agent = socket.socket(socket.AF_UNIX)
     agent.setblocking(False)
     try:
         agent.connect(path)
-        agent.send(RESET + render_command("guest-shutdown"))  # what another client may have left half said ends there
+        # what another client may have left half said ends there
+        agent.send(RESET + render_command("guest-shutdown"))
     except OSError:
         agent.close()
         return None

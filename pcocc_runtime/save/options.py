@@ -13,10 +13,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "-d", "--dest", metavar="NAME", help="make a new image, as [REPO:]NAME; without REPO in the first repository"
     )
     parser.add_argument(
-        "--drive", metavar="I", type=_number, default=0, help="the disk to save; 0, the default, is the boot disk, persistent drives follow"
+        "--drive", metavar="I", type=_number, default=0,
+        help="the disk to save; 0, the default, is the boot disk, persistent drives follow"
     )
-    parser.add_argument("--full", action="store_true", help="store the whole disk, as an image that needs no other")
-    parser.add_argument("--safe", action="store_true", help="fail unless the guest's agent freezes its file systems")
+    parser.add_argument(
+        "--full", action="store_true", help="store the whole disk, as an image that needs no other"
+    )
+    parser.add_argument(
+        "--safe", action="store_true", help="fail unless the guest's agent freezes its file systems"
+    )
 
 
 def _number(text: str) -> int:
@@ -27,4 +32,6 @@ def _number(text: str) -> int:
 
 def one_name(name: str) -> errors.RequestError:
     """Return the refusal to save several VMs under one name."""
-    return errors.RequestError(f"several VMs cannot be saved as one image {name[:80]!r}", "save one VM, or leave out -d")
+    return errors.RequestError(
+        f"several VMs cannot be saved as one image {name[:80]!r}", "save one VM, or leave out -d"
+    )

@@ -37,6 +37,8 @@ def check_words(words: Sequence[str]) -> SaveOptions:
 def operate(job: int, vm: str, options: SaveOptions) -> int:
     """Save the VM, which runs on this node."""
     with terminal.Meter() as meter:
-        found, size = save_vm(read_vm(vm, Path(naming.job_dir(job) / vm)), options, load_own_repos(), meter.begin, meter.note)
+        found, size = save_vm(
+            read_vm(vm, Path(naming.job_dir(job) / vm)), options, load_own_repos(), meter.begin, meter.note
+        )
     sys.stdout.write(f"saved {vm} as {found.reference} ({render_size(size)})\n")
     return 0

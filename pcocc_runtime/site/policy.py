@@ -103,5 +103,7 @@ _RESERVED = frozenset((
 
 def _quote(text: str) -> str:
     """Return a Lua string literal; what is not plain ASCII goes in as decimal escapes of its UTF-8 bytes."""
-    words = [chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in text.encode()]
+    words = [
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in text.encode()
+    ]
     return f'"{"".join(words)}"'

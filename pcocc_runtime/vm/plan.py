@@ -31,7 +31,8 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class VmFiles:
-    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as QEMU runs."""
+    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as
+    QEMU runs."""
 
     disks: tuple[Disk, ...]
     seed: str
@@ -43,7 +44,8 @@ def plan_vm(
     task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles,
     filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None,
 ) -> VmPlan:
-    """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who opens no /dev/kvm."""
+    """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who
+    opens no /dev/kvm."""
     interfaces = network_config.plan_interfaces(node, task.rank)
     total = task.memory or group.memory or 512
     return VmPlan(
@@ -80,7 +82,7 @@ def count_vcpus(task: Task, group: Group) -> int:
     """Return the number of the guest's CPUs: the task's, less what the template keeps for QEMU."""
     if group.emulator_cores >= task.cpus:
         raise RequestError(
-            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves none of the {task.cpus} CPUs to the guest",
-            f"ask for more CPUs: -c {group.emulator_cores + 1}",
+            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves none of the"
+            f" {task.cpus} CPUs to the guest", f"ask for more CPUs: -c {group.emulator_cores + 1}",
         )
     return task.cpus - group.emulator_cores

@@ -12,13 +12,16 @@ ROOT = Path(__file__).parents[2]
 INTERPRETERS = [name for name in ("lua5.1", "lua5.2", "lua5.3", "lua5.4", "luajit") if shutil.which(name)]
 
 SITE = {
-    "pcocc.yaml": "max-vms: 16\n",
-    "networks.yaml": "lan: {type: ethernet}\n",
-    "resources.yaml": "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\n"
-    "own: {users: [alice, carol], groups: [physics], qos: [normal]}\nlab: {groups: [physics]}\n",
+    "pcocc.yaml": "max-vms: 16\n", "networks.yaml": "lan: {type: ethernet}\n",
+    "resources.yaml": (
+        "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\n"
+        "own: {users: [alice, carol], groups: [physics], qos: [normal]}\nlab: {groups: [physics]}\n"
+    ),
     "templates.yaml": "tiny: {memory: 256M}\nbig: {cpus: 4, memory: 2G, resource-set: ib}\nwhole: {full-node: true}\n",
-    "policy.yaml": "limits: [{accounts: [students], max-vms: 4}, {partitions: [vm], max-vms: 16}, {partitions: [debug], max-vms: 2}]\n"
-    "templates: {big: {accounts: [physics]}}\n",
+    "policy.yaml": (
+        "limits: [{accounts: [students], max-vms: 4}, {partitions: [vm], max-vms: 16}, {partitions: [debug], max-vms:"
+        " 2}]\ntemplates: {big: {accounts: [physics]}}\n"
+    ),
 }
 
 
@@ -37,7 +40,9 @@ def install_filter(directory: Path) -> Path:
     """Put the filter there with the shared names filled in, as the build does; return the directory."""
     for name in ("pcocc.lua", "pcocc_text.lua", "job_submit.lua"):
         tables = sorted((ROOT / "pcocc_runtime/documents").glob("wire*.py"))
-        (directory / name).write_text(run(sys.executable, ROOT / "spank/render_wire.py", *tables, ROOT / "job_submit" / name, "/opt/x"))
+        (directory / name).write_text(
+            run(sys.executable, ROOT / "spank/render_wire.py", *tables, ROOT / "job_submit" / name, "/opt/x")
+        )
     return directory
 
 

@@ -13,7 +13,8 @@ from .place import HERE, MachineError, Place, digest_files, read_record
 from .root import SUITE
 
 _RELEASES = ROOT / "build/release"
-_SOURCES = ("pcocc_runtime", "spank", "job_submit", "libexec", "etc", "docs", "debian", "packaging", "meson.build", "meson_options.txt",
+_SOURCES = ("pcocc_runtime", "spank", "job_submit", "libexec", "etc", "docs", "debian", "packaging", "meson.build",
+            "meson_options.txt",
             "pyproject.toml")  # fmt: skip
 _PACKAGES = ("pcocc", "pcocc-slurm-plugin")
 
@@ -66,7 +67,10 @@ def install(place: Place) -> None:
 
 
 def _digest(place: Place) -> str:
-    return digest_files([HERE / "install", HERE / "site"], (place.path / "packages/made-of").read_text(), (place.saved / "made-of").read_text())
+    return digest_files(
+        [HERE / "install", HERE / "site"], (place.path / "packages/made-of").read_text(),
+        (place.saved / "made-of").read_text(),
+    )
 
 
 def _unpack(place: Place, tree: Path, target: str) -> None:

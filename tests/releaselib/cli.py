@@ -59,7 +59,9 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
         prog="tests/release", usage="tests/release [--roots DIR] SUITE [--fresh] [--shell | --run COMMAND... | PYTEST ARGS...]\n"
         "       tests/release [--roots DIR] --clean", description="Runs the tests on another release of Debian.", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)  # fmt: skip
-    parser.add_argument("--roots", type=Path, metavar="DIR", default=ROOT / "build/release", help="where the roots are (build/release)")
+    parser.add_argument(
+        "--roots", type=Path, metavar="DIR", default=ROOT / "build/release", help="where the roots are (build/release)"
+    )
     parser.add_argument("--clean", action="store_true", help="remove all roots")
     parser.add_argument("--fresh", action="store_true", help="make the root anew: what a release has today")
     parser.add_argument("--shell", action="store_true", help="run a shell in place of the tests")

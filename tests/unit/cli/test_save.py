@@ -45,7 +45,8 @@ SAVE = ["@save", "--dest=n"]
     ],
 )
 def test_a_clean_save_takes_back_what_it_put_aside(
-    failing: str | None, status: int, ran: list[list[str]], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    failing: str | None, status: int, ran: list[list[str]], said: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str]
 ) -> None:
     names, found = {"clean": CLEAN, "save": SAVE, "restore": RESTORE}, []
 

@@ -280,7 +280,10 @@ def test_addresses_of_a_bridged_network() -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("[192.0.2.7/24]", "write 192.0.2.0/24"), ("[]", "the list is empty"), ("[lan]", "a network or an address"), ("192.0.2.0/24", "a list")],
+    [
+        ("[192.0.2.7/24]", "write 192.0.2.0/24"), ("[]", "the list is empty"), ("[lan]", "a network or an address"),
+        ("192.0.2.0/24", "a list"),
+    ],
 )
 def test_addresses_that_are_none_are_told(text: str, said: str) -> None:
     problems: list[ConfigError] = []
@@ -311,7 +314,8 @@ private:
   settings: {mac-prefix: "52:54:00:01", bridge-prefix: pvbr, tap-prefix: pv-, mtu: 9000, host-if-suffix: "-ib0"}
 tiny:
   type: nat
-  settings: {vm-network: 192.168.1.0/30, nat-network: 10.1.0.0/16, vm-network-gw: 192.168.1.1, vm-ip: 192.168.1.2, bridge: b, tap-prefix: t}
+  settings: {vm-network: 192.168.1.0/30, nat-network: 10.1.0.0/16, vm-network-gw: 192.168.1.1,
+             vm-ip: 192.168.1.2, bridge: b, tap-prefix: t}
 """
 
 

@@ -88,7 +88,8 @@ def test_one_step_asks_all_nodes(fake: Slurm, monkeypatch: pytest.MonkeyPatch) -
     assert typed[-4:] == ["--pcocc-vm=vm0", "@netinfo", "check", "192.0.2.1"]
     variables = {line for line in typed if line.startswith(("SLURM_", "PCOCC_"))}
     assert variables == {
-        "SLURM_CONF=/etc/some/slurm.conf", "SLURM_JOB_ID=12", "SLURM_SPANK_PCOCC_TEMPLATE=any:1", "SLURM_PCOCC_PATIENCE=3", "SLURM_PCOCC_INSIDE=1",
+        "SLURM_CONF=/etc/some/slurm.conf", "SLURM_JOB_ID=12", "SLURM_SPANK_PCOCC_TEMPLATE=any:1",
+        "SLURM_PCOCC_PATIENCE=3", "SLURM_PCOCC_INSIDE=1",
     }  # fmt: skip
 
 
