@@ -24,6 +24,7 @@ python3 python3-yaml python3-pyroute2 python3-pycdlib python3-dnspython python3-
 def ensure_root(place: Place, fresh: bool) -> bool:
     """Make the root unless there is one of the same ingredients; return whether it was made. RootError when it cannot be had."""
     argv = render_argv(read_mirror(), read_apt_options())
+    place.root.path.mkdir(exist_ok=True)
     return ensure_made(place.root.path.name, place.root, argv, hashlib.sha256("\0".join(argv).encode()).hexdigest(), fresh)
 
 
