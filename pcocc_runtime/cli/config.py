@@ -82,4 +82,6 @@ def _config_policy(arguments: argparse.Namespace) -> int:
 
 
 def _policy_text(loaded: Everything) -> str:
-    return policy.render_policy(loaded.policy, loaded.site.max_vms, loaded.templates, loaded.site.default_set)
+    site = loaded.site
+    partitions = policy.describe_partitions(site.all_networks, site.all_sets)
+    return policy.render_policy(loaded.policy, site.max_vms, loaded.templates, site.default_set, partitions)
