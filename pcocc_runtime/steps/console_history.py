@@ -34,7 +34,11 @@ class ConsoleHistory:
             return b""  # the VM has ended, and its files are removed
         if size == self._at:
             return b""
-        data = _read(self._path, self._at) if size > self._at else self._read_on()
+        if size > self._at:
+            data = _read(self._path, self._at)
+            self._at += len(data)
+        else:
+            data = self._read_on()
         self._last = (self._last + data)[-_KNOWN:]
         return data
 
