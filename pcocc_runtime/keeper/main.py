@@ -191,8 +191,8 @@ class Keeper:
             self._greeted()
         elif message.get("id") == "cpus":
             bind(
-                self.facts.pid, [cpu["thread-id"] for cpu in message.get("return", ())],
-                self.facts.emulator_cores,
+                self.facts.pid, [cpu["thread-id"] for cpu in message.get("return", ())], self.facts.cpus,
+                self.facts.emulator,
             )
         elif name == "SHUTDOWN" and self.life == "runs":
             self._shut_down(data.get("reason", "host-error"), data.get("guest", False))

@@ -223,14 +223,6 @@ def vlans(node: Node) -> tuple[Vlan, ...]:
     return vlans
 
 
-def pkey(node: Node) -> int:
-    """Check for an InfiniBand partition key, in hexadecimal; the value is its number."""
-    key = int(checks.pattern(r"0x[0-9a-fA-F]{1,4}", "a partition key such as 0x2000")(node), 16)
-    if not 1 <= key <= 0x7FFF:
-        raise node.error(f"{node.raw} is not between 0x1 and 0x7fff")
-    return key
-
-
 def devices(node: Node) -> tuple[str, ...]:
     """Check for PCI addresses of devices."""
     form = checks.pattern(

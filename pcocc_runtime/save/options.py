@@ -10,7 +10,8 @@ from pcocc_runtime import errors
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a save."""
     parser.add_argument(
-        "-d", "--dest", metavar="NAME", help="make a new image, as [REPO:]NAME; without REPO in the first repository"
+        "-d", "--dest", metavar="NAME",
+        help="make a new image, as [REPO:]NAME; without REPO in the first repository"
     )
     parser.add_argument(
         "--drive", metavar="I", type=_number, default=0,
@@ -18,6 +19,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--full", action="store_true", help="store the whole disk, as an image that needs no other"
+    )
+    parser.add_argument(
+        "--clean", action="store_true",
+        help="leave out what identifies the VM: ssh keys of the host, machine-id, cloud-init's state"
     )
     parser.add_argument(
         "--safe", action="store_true", help="fail unless the guest's agent freezes its file systems"
@@ -28,6 +33,14 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 4):
         raise argparse.ArgumentTypeError(f"{text!r} is not the number of a drive")
     return int(text)
+
+
+def ensure_boot_disk(clean: bool, drive: int) -> None:
+    """Raise RequestError for a clean save of another disk than the guest's own."""
+    if clean and drive:
+        raise errors.RequestError(
+            "--clean is about the boot disk, not about a persistent drive", "leave out --clean, or --drive"
+        )
 
 
 def one_name(name: str) -> errors.RequestError:

@@ -35,12 +35,16 @@ MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
     """What a save is to do: the name of a new image, or None for a revision of the VM's own; the drive's
-    number; and how."""
+    number; and how.
+
+    `clean` is for who calls: the guest has put aside what identifies it.
+    """
 
     dest: str | None = None
     drive: int = 0
     full: bool = False
     safe: bool = False
+    clean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +136,8 @@ def choose_target(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], note: N
         name, older = reference.name, None
     elif lasting:
         raise RequestError(
-            f"drive {wish.drive} of {vm.name} is the persistent drive {vm.disk(wish.drive)}, which belongs to no image",
-            "name the new image with -d NAME",
+            f"drive {wish.drive} of {vm.name} is the persistent drive {vm.disk(wish.drive)}, which belongs to"
+            " no image", "name the new image with -d NAME",
         )
     elif vm.facts.origin is None:
         raise RequestError(

@@ -135,7 +135,7 @@ def test_little_time_is_enough_for_everything_but_the_files(
     capsys.readouterr()
     assert helper(monkeypatch, "release", release(13)) == 0
     assert here.left() == {"run/.aside", "scratch/pcocc/.aside"}
-    told = "pcocc: some of what ended jobs have left in their directories is still there, set aside; it is deleted later\n"
+    told = "pcocc: some files that ended jobs have left are set aside here; they are deleted later\n"
     assert capsys.readouterr().err == told
     monkeypatch.setattr(removal, "finish", real)
     assert helper(monkeypatch, "start", "") == 0 and here.left() == set()

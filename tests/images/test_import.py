@@ -14,7 +14,19 @@ from pcocc_runtime.images import qemu_img as qemu_image
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.system import copy
-from tests.images.disks import TEXT, Ran, as_stdin, content, disk, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
+from tests.images.disks import (
+    TEXT,
+    Ran,
+    as_stdin,
+    content,
+    disk,
+    leftovers,
+    listing,
+    make_disk,
+    qemu_img,
+    raw_sum,
+    write_raw,
+)
 
 Pcocc = Callable[..., Ran]
 

@@ -13,7 +13,18 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import magics, qcow2, references
 from pcocc_runtime.images.references import Repo
 from tests.images import odd_disks
-from tests.images.disks import Ran, as_stdin, content, disk, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
+from tests.images.disks import (
+    Ran,
+    as_stdin,
+    content,
+    disk,
+    leftovers,
+    listing,
+    make_disk,
+    qemu_img,
+    raw_sum,
+    write_raw,
+)
 
 Pcocc = Callable[..., Ran]
 OPEN = "was not closed by whoever wrote to it last: it is imported from a repaired copy"

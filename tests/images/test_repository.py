@@ -16,7 +16,19 @@ from pytest_mock import MockerFixture
 from pcocc_runtime.images import images, metadata, removing, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
-from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, patched, qemu_img, raw_sum, save, spoil
+from tests.images.disks import (
+    Ran,
+    content,
+    find,
+    leftovers,
+    listing,
+    make_disk,
+    patched,
+    qemu_img,
+    raw_sum,
+    save,
+    spoil,
+)
 
 Pcocc = Callable[..., Ran]
 

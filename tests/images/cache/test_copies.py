@@ -15,7 +15,19 @@ import pytest
 from pcocc_runtime.cache import layer_store, protocol
 from pcocc_runtime.images.references import Repo
 from tests.images import children
-from tests.images.cachenode import ALICE, BOB, MEBIBYTE, SERVICE, Node, add, count_reads, hold, layers, make_disk_file, store
+from tests.images.cachenode import (
+    ALICE,
+    BOB,
+    MEBIBYTE,
+    SERVICE,
+    Node,
+    add,
+    count_reads,
+    hold,
+    layers,
+    make_disk_file,
+    store,
+)
 from tests.images.disks import content, make_disk, patched, raw_sum, save, spoil
 from tests.waiting import wait_closely
 

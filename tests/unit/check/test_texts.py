@@ -6,7 +6,14 @@ import pytest
 
 from pcocc_runtime.check import texts
 from pcocc_runtime.check.seen import Chain
-from pcocc_runtime.slurm.configuration import Place, parse_configuration, parse_moment, parse_places, parse_release, parse_seconds
+from pcocc_runtime.slurm.configuration import (
+    Place,
+    parse_configuration,
+    parse_moment,
+    parse_places,
+    parse_release,
+    parse_seconds,
+)
 
 CONFIG = """Configuration data as of 2026-11-29T23:20:00
 AccountingStorageBackupHost = (null)

@@ -3,7 +3,12 @@
 import pytest
 
 from pcocc_runtime.documents.vm_state import TOKEN
-from pcocc_runtime.guest.environment import GuestEnvironment, find_changes, plan_batch_environment, plan_environment
+from pcocc_runtime.guest.environment import (
+    GuestEnvironment,
+    find_changes,
+    plan_batch_environment,
+    plan_environment,
+)
 
 HERE = {"HOME": "/h", "PATH": "/p", "FOO": "1", "BAR": "b,c", "SLURM_JOB_ID": "12", "PCOCC_X": "2", "PCOCC_VM": "vm1"}
 

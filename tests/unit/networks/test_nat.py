@@ -72,7 +72,7 @@ def test_two_ranges_for_one_port_of_a_vm_give_two_ports() -> None:
 
 
 def test_a_range_used_up_says_which() -> None:
-    with pytest.raises(NodeError, match="reverse-nat of network 'inward': 100 to 103"):
+    with pytest.raises(NodeError, match="no port from 100 to 103 is free on this node, for reverse-nat of network 'inward'"):
         choose(plan(INWARD), None, [], lambda port: port < 101)
 
 

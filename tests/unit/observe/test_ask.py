@@ -178,7 +178,7 @@ def test_a_target_outside_is_an_address(fake: Slurm) -> None:
 def test_array_tasks_are_jobs_of_their_own() -> None:
     shown = JOB.format(user="a", uid=1, gid=2).replace("JobId=12 ", "JobId=15 ArrayJobId=12 ArrayTaskId=3 ")
     found = parse_running("12_3", shown, STEP.format(name="pcocc-vms"))
-    assert found == Running(15, "a", 1, 2, 2, "n[1-2]")
+    assert found == Running(15, "a", 1, 2, 2, "n[1-2]", boot="12.0-20260101000000")
 
 
 def test_the_commands_print_and_their_status_says_whether_all_is_well(fake: Slurm, capsys: pytest.CaptureFixture[str]) -> None:

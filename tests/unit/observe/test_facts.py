@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import evaluate, render_findings
-from pcocc_runtime.observe.facts import Answer, Device, Failure, choose_targets, decode_answers, encode_answer, parse_links
+from pcocc_runtime.observe.facts import (
+    Answer,
+    Device,
+    Failure,
+    choose_targets,
+    decode_answers,
+    encode_answer,
+    parse_links,
+)
 from pcocc_runtime.observe.ps_text import find_vms, render_vms
 from tests.unit.observe import netjob
 

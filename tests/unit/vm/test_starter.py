@@ -14,7 +14,16 @@ import pytest
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire_steps
-from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, encode_event
+from pcocc_runtime.documents.vm_events import (
+    DiskError,
+    Ended,
+    Ready,
+    Silent,
+    Started,
+    StillOn,
+    Unmounted,
+    encode_event,
+)
 from pcocc_runtime.slurm.steps import LAUNCHER
 from pcocc_runtime.vm import boot_progress, starter
 from pcocc_runtime.vm.starter import BootWatch
