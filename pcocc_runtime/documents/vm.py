@@ -16,7 +16,7 @@ class VmFacts(Record):
     power off, 0 when nobody asks it to. `disks` are their files by QEMU's names of them. `cpus` are those to
     be bound, 0 for none. `console` is the file that QEMU writes to what the guest says on its serial console,
     of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount, with their
-    types.
+    types. `logs` are other files that grow with what the guest does.
     """
 
     job: int
@@ -41,6 +41,7 @@ class VmFacts(Record):
     console: str
     console_size: int
     mounts: dict[str, str] = {}
+    logs: tuple[str, ...] = ()
 
 
 def encode_vm(facts: VmFacts) -> str:

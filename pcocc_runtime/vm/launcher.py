@@ -29,7 +29,7 @@ from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.accelerator import choose_accelerator
-from pcocc_runtime.vm.files import make_files, start_filesystems
+from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
 from pcocc_runtime.vm.plan import Task, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
@@ -84,7 +84,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
     directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
-    filesystems = start_filesystems(group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs")
+    filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
     plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno(), kvm_fd)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
@@ -163,6 +163,7 @@ def describe_vm(
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
+        logs=tuple(virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"),
     )
 
 
