@@ -27,7 +27,7 @@ def test_neither_a_guests_console_nor_its_user_fills_a_node(box: Box) -> None:
             return int(box.out(["stat", "-f", "-c", "%f", "/run"], user="root", node="n1"))
 
         before = free()
-        fill = f"head -c 300M /dev/zero >/run/pcocc/{cluster.job}/fill; for i in $(seq 70000); do echo /run/pcocc/{cluster.job}/$i; done | xargs touch"
+        fill = f"cd /run/pcocc/{cluster.job}; head -c 300M /dev/zero >fill; seq 70000 | xargs touch"
         done = box.run(["sh", "-c", fill], node="n1")
         assert re.search("No space left", done.stderr), done.stderr
         assert before - free() < 1000, "blocks of the node's own /run"
