@@ -41,7 +41,7 @@ class VmFacts(Record):
     console: str
     console_size: int
     mounts: dict[str, str] = {}
-    logs: tuple[str, ...] = ()
+    logs: list[str] = []
 
 
 def encode_vm(facts: VmFacts) -> str:

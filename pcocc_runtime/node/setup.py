@@ -160,13 +160,14 @@ def _make_directories(record: Record) -> None:
 def _give_directories(step: Claimant, record: Record, node: bytes) -> None:
     """Give the job's directories to its user: from here on root writes nothing into them.
 
-    What he may fill of the node's /run is a file system of the job's own. Mount namespaces that are there already, such as
-    that of a job container, do not see it: who is in one has the directory below, which has all that this one has.
+    Where he could fill the node's /run, the job's part of that is a file system of its own. Mount namespaces that are there
+    already, such as that of a job container, do not see it: who is in one has the directory below, with all that this one has.
     """
     place = naming.job_dir(step.job)
     files.replace_file(place / naming.NODE_FILE, node, 0o644)
     for folder in records.folders_of(record):
         os.chown(folder / str(step.job), step.uid, step.gid, follow_symlinks=False)
-    libc.mount("pcocc", place, _NO_SETUID_NO_DEVICES, "tmpfs", _LIMITS)
-    files.replace_file(place / naming.NODE_FILE, node, 0o644)
-    os.chown(place, step.uid, step.gid)
+    if os.stat(naming.RUN_DIR).st_dev == os.stat("/run").st_dev:
+        libc.mount("pcocc", place, _NO_SETUID_NO_DEVICES, "tmpfs", _LIMITS)
+        files.replace_file(place / naming.NODE_FILE, node, 0o644)
+        os.chown(place, step.uid, step.gid)

@@ -163,7 +163,7 @@ def describe_vm(
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
-        logs=tuple(virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"),
+        logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
     )
 
 
