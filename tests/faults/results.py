@@ -54,11 +54,11 @@ def add(one: Fault, seconds: float, problem: str) -> None:
 
 def render(known: dict[str, dict[str, Any]]) -> str:
     """Return the page."""
-    version = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    version = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=False).stdout.strip()
     rows = ["| fault | when | at once | times | well | seconds |", "|---|---|---|---|---|---|"]
     for one in FAULTS:
         found = known.get(one.name)
-        counts = f"{found['times']} | {found['well']} | {found['seconds']}" if found else "0 | | "
+        counts = f"{found['times']} | {found['well']} | {found['seconds']}" if found else "0 | - | -"
         rows.append(f"| `{one.name}`: {one.what} | {one.when} | {one.after} | {counts} |")
     wrong = [f"- `{name}`: {one['problem']}" for name, one in known.items() if one["well"] < one["times"]]
     where = f"Last run with {version} on Linux {platform.release()}.\n"
