@@ -2,11 +2,9 @@
 
 import ast
 import re
-from pathlib import Path
 
-from tests.unit.test_house import MODULES, loaded, within
+from tests.unit.loading import MODULES, ROOT, loaded, within
 
-ROOT = Path(__file__).resolve().parents[2]
 TRUST = (ROOT / "docs/trust.md").read_text()
 STARTERS = {"run", "start_confined", "Popen", "check_output", "execv", "execve", "execvp", "execvpe", "posix_spawn", "posix_spawnp", "started_as"}
 # who starts what its caller names: the callers are what counts
