@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.boot.box import Box
+from tests.boot.box import HOME, Box
 from tests.faults import hunt, scene
 from tests.waiting import wait_for
 
 Play = Callable[[Box], None]
-LAUNCH, KEEPER, SAVE = r"libexec/pcocc/launch", r"libexec/pcocc/keeper", r"libexec/pcocc/attach @save"
+LAUNCH, KEEPER, SAVE = r"libexec/pcocc/launch", r"libexec/pcocc/keeper", r"libexec/pcocc/attach (@save )?--dest="
 
 
 class Fault(NamedTuple):
@@ -167,14 +167,14 @@ def image_import_killed(box: Box) -> None:
 def _save_killed(box: Box, seen: str, kill: str = SAVE) -> None:
     with scene.booted(box) as cluster:
         node = cluster.node_of("vm1")
-        before = cluster.vm("dd if=/dev/urandom of=/mark bs=64k count=64 2>/dev/null; sync; md5sum </mark", "vm1") if seen != "@" else ""
+        before = cluster.vm("dd if=/dev/urandom of=mark bs=64k count=64 2>/dev/null; sync; md5sum <mark", "vm1") if seen != "@" else ""
         saver = box.start(["pcocc", "save", "-j", str(cluster.job), "-d", scene.IMAGE, "--full", "vm1"])
         if seen != "@":
             hunt.kill_when_seen(seen, node, number=0)
         hunt.kill_when_seen(kill, node)
         box.finish(saver, 120)
         if kill != "qemu-system":
-            assert cluster.vm("md5sum </mark" if before else "true", "vm1") == before
+            assert cluster.vm("md5sum <mark" if before else "true", "vm1") == before
     scene.forget(box, scene.IMAGE)
 
 
@@ -220,11 +220,15 @@ def scratch_full_at_boot(box: Box) -> None:
 
 @fault("scratch full", "while a guest writes", "told; the job can be cancelled")
 def scratch_full(box: Box) -> None:
-    with box.changed(*scene.small(scene.SCRATCH, "12m"), "n2"), scene.booted(box) as cluster:
-        step = cluster.start("-n1 --pcocc-vm=vm1 sh -c 'dd if=/dev/urandom of=/fill bs=1M count=30; sync'")
-        wait_for(lambda: "paused" in box.out(["pcocc", "ps", "-l", "-j", str(cluster.job)]) or step.poll() is not None, "a full disk", 60, 1)
-        step.kill()
-        box.finish(step, 60)
+    told, fill = HOME / ".faults-full", "dd if=/dev/urandom of=fill bs=1M count=30; sync"
+    with box.changed(*scene.small(scene.SCRATCH, "12m"), "n2"):
+        step = f"srun -w n2 --pcocc-template=tiny sh -c '{fill}' 2>{told}"
+        try:
+            box.run(["sh", "-c", f"{step} & while kill -0 $! && ! grep -q full {told}; do sleep 0.2; done; kill $!; wait $!"], timeout=240)
+            assert "full" in told.read_text()
+        finally:
+            told.unlink(missing_ok=True)
+        wait_for(lambda: not box.jobs(), "the end of the job", 60)
 
 
 @fault("scratch read-only", "before the VMs boot", "told")
