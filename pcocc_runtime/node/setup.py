@@ -45,15 +45,16 @@ class _Yield(Exception):
 
 
 def set_up(confdir: str) -> int:
-    """Make what the boot step on standard input needs here; print its taps, or the step that is in its way, for the plugin.
+    """Make what the boot step on standard input needs here; print its taps, or the step in its way, for the plugin.
 
     Returns 0, or the exit status that says what the plugin is to do.
     """
     request = sys.stdin.read(MAX_REQUEST + 1)
     if len(request) > MAX_REQUEST:
-        raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
+        raise NodeError(f"the plugin's request is longer than {MAX_REQUEST >> 20} MiB", "ask for fewer VMs or nodes")
     fields = parse_fields(request.splitlines())
-    step = Claimant(parse_number(fields, "job", naming.MAX_JOB_ID), *(parse_number(fields, key) for key in Claimant._fields[1:]))
+    job = parse_number(fields, "job", naming.MAX_JOB_ID)
+    step = Claimant(job, *(parse_number(fields, key) for key in Claimant._fields[1:]))
     process.leave_step(step.job, step.step)
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
@@ -151,7 +152,7 @@ def _read_held(record: Record) -> Nat | None:
 
 
 def _make_directories(record: Record) -> None:
-    """Make the job's directories, root's for now; what an earlier try has left there is its user's already, and not gone into."""
+    """Make the job's directories, root's for now; what an earlier try left is its user's already: it is set aside."""
     for folder in records.folders_of(record):
         removal.set_aside(folder / str(record.job))
         os.mkdir(folder / str(record.job), 0o700)

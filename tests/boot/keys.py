@@ -1,4 +1,5 @@
-"""The ssh keys of a job as an attacker keeps them: copied while it runs, looked for in images, and tried at VMs of another job."""
+"""The ssh keys of a job as an attacker keeps them: copied while it runs, looked for in images, and tried at VMs of
+another job."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def read_keys(cluster: Cluster, node: str = "n1") -> Keys:
     """Return the private keys of a job, of which its seed has the host's."""
     directory = cluster.box.root(node, f"/run/pcocc/{cluster.job}")
     [seed] = directory.glob("vm*/seed.iso")
-    found = re.findall(rb"-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]*-----END OPENSSH PRIVATE KEY-----\n", seed.read_bytes())
+    found = re.findall(
+        rb"-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]*-----END OPENSSH PRIVATE KEY-----\n", seed.read_bytes()
+    )
     user = (directory / "key").read_text()
     [host] = {one.decode() for one in found} - {user}
     return Keys(user, host)
