@@ -33,7 +33,7 @@ from pcocc_runtime.system import accounts, children, drop, files, installed, reg
 from pcocc_runtime.system.hardware import read_own_cpus, read_part
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.accelerator import choose_accelerator
-from pcocc_runtime.vm.files import make_files, start_filesystems
+from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
 from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
@@ -92,12 +92,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
     hardware = plan_hardware(task, node, group, read_part(read_own_cpus()))
     directory, watch = make_vm_directory(task, node, cluster, keys)
-    made = make_files(
-        task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text)
-    )
-    filesystems = start_filesystems(
-        group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs"
-    )
+    made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
+    filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
     plan = plan_vm(task, node, group, directory, made, hardware, filesystems, theirs.fileno(), kvm_fd)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
@@ -191,6 +187,7 @@ def describe_vm(
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
+        logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
     )
 
 
