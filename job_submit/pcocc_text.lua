@@ -6,7 +6,7 @@ local text = {}
 
 local FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
 local MAX_ENTRIES = 512 -- strings, of all SPANK plugins together, that are searched for ours
-local MAX_TEXT = 32768 -- characters of one of our strings: srun accepts 16384 of a template text, and adds :1 to some names
+local MAX_TEXT = 32768 -- characters of one of our strings: srun takes 16384 of a template text, and adds some :1
 local MAX_NAME = 64 -- characters, of a template
 local MAX_PARTS = 512 -- of a template text
 local MAX_KEYS = 16 -- of a size line, where srun writes five
@@ -112,7 +112,8 @@ function text.parse_template(line)
     for name, colon, count in string.gmatch(line .. ",", "([%w_./-]*)(:?)([^,]*),") do
         parts = parts + 1
         if parts > MAX_PARTS then
-            return nil, string.format("--pcocc-template has more than %d parts; write each template once, as TPL:N", MAX_PARTS)
+            return nil, string.format(
+                "--pcocc-template has more than %d parts; write each template once, as TPL:N", MAX_PARTS)
         end
         if #name > MAX_NAME or not is_letter(byte(name)) or (colon == "" and count ~= "") then
             return nil, string.format("'%s' is not the name of a template; %s", text.trim(name .. colon .. count), FORM)
@@ -141,10 +142,11 @@ end
 -- user may have forged all of them.
 function text.parse_size(line)
     local size, keys = {}, 0
-    for key, value in string.gmatch(#line <= MAX_TEXT and line .. ";" or string.rep(";", MAX_KEYS + 1), "([^;=]*)=?([^;]*);") do
+    local bounded = #line <= MAX_TEXT and line .. ";" or string.rep(";", MAX_KEYS + 1)
+    for key, value in string.gmatch(bounded, "([^;=]*)=?([^;]*);") do
         keys = keys + 1
         if keys > MAX_KEYS then
-            local form = "@=JOB_SIZE@ has more than %d characters or %d words; srun and sbatch write it, leave it to them"
+            local form = "@=JOB_SIZE@ has more than %d characters or %d words; srun and sbatch write it: leave it"
             return nil, string.format(form, MAX_TEXT, MAX_KEYS)
         end
         size[key] = value

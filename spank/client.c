@@ -21,7 +21,8 @@ static bool is_set(const char *word)
 
 static void refuse_space(const char *set)
 {
-	complain("without a value it means all VMs, for sbatch vm0, and the next word is the command; a program of such a name is run by its path",
+	complain("without a value it means all VMs, for sbatch vm0, and the next word is the command; a program of such a "
+		 "name is run by its path",
 		 "--pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm=%s", set);
 	exit(1);
 }
@@ -103,7 +104,8 @@ static bool name_vms(const char *set, long vms)
 	hosts_t known = slurm_hostlist_create(all), wanted = slurm_hostlist_create(*set ? set : all);
 	if (wanted)
 		slurm_hostlist_uniq(wanted);
-	bool right = wanted && slurm_hostlist_count(wanted) > 0 && slurm_hostlist_ranged_string(wanted, sizeof(ranged), ranged) > 0;
+	bool right = wanted && slurm_hostlist_count(wanted) > 0 &&
+		     slurm_hostlist_ranged_string(wanted, sizeof(ranged), ranged) > 0;
 	if (right)
 		setenv(ENV_STEP_VMS, ranged, 1);
 	else
@@ -128,7 +130,8 @@ static bool mark_vm_step(void)
 	if (vms > 0)
 		return name_vms(options.vm, vms);
 	if (target.other)
-		complain("the first srun --pcocc-vm inside the job boots them; one with --jobid does where salloc --no-shell made the job",
+		complain("the first srun --pcocc-vm inside the job boots them; one with --jobid does where salloc --no-shell "
+			 "made the job",
 			 "no VMs of job %u run", target.other);
 	else
 		complain("submit the job with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
@@ -147,7 +150,8 @@ int client_post_opt(spank_t sp)
 	take_variables(!target.in_job);
 	if (target.in_job && options.template) {
 		complain("leave --pcocc-template away here, and use --pcocc-vm to run in the VMs of this job",
-			 "--pcocc-template makes a new job, and this command runs inside job %s", getenv("SLURM_JOB_ID") ? getenv("SLURM_JOB_ID") : "(--jobid)");
+			 "--pcocc-template makes a new job, and this command runs inside job %s",
+			 getenv("SLURM_JOB_ID") ? getenv("SLURM_JOB_ID") : "(--jobid)");
 		exit(1);
 	}
 	if (wants_check() && !check_request(sp))
@@ -215,7 +219,8 @@ int client_local_user(spank_t sp)
 
 	if (!vm_mode || options.boot)
 		return 0;
-	if (spank_get_item(sp, S_JOB_ID, &job) != ESPANK_SUCCESS || spank_get_item(sp, S_JOB_STEPID, &step) != ESPANK_SUCCESS) {
+	if (spank_get_item(sp, S_JOB_ID, &job) != ESPANK_SUCCESS ||
+	    spank_get_item(sp, S_JOB_STEPID, &step) != ESPANK_SUCCESS) {
 		complain("report this fault", "srun does not know its job in this hook");
 		return -1;
 	}

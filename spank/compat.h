@@ -1,5 +1,4 @@
-/* What differs between Slurm 22.05 and 26.05, as types and functions that are the same for all; checks in
- * meson.build choose. */
+/* What differs between Slurm 22.05 and 26.05, as types and functions that are the same for all; checks in meson.build choose. */
 #ifndef PCOCC_COMPAT_H
 #define PCOCC_COMPAT_H
 

@@ -16,10 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define QUIET_LIMIT_MS 30000 /* without CPU time: it is stuck. Where others take the CPUs it is slow, and has some now and then */
+#define QUIET_LIMIT_MS 30000 /* without CPU time: it is stuck. Where others take the CPUs it is slow, and has some */
 #define TIME_LIMIT_MS 300000 /* in all */
 #define NOT_FOUND 127 /* the exit status of a child that found no program, as in sh */
-#define START_LIMIT_MS 600000 /* at slurmd's start, for both: many jobs may have to be released, and nobody waits for that */
+#define START_LIMIT_MS 600000 /* at slurmd's start, for both: many jobs may have to be released, and nobody waits */
 
 static const char program[] = PCOCC_LIBEXEC "/node";
 static char *const clean_environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL };
@@ -45,8 +45,7 @@ static void reset_oom_score(void)
 		close(fd); /* else exec does */
 }
 
-/* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that
- * fails. */
+/* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
 static void become_helper(const char *verb, int input, int output, int notes)
 {
 	char *const argv[] = { (char *)program, (char *)verb, NULL };
@@ -100,7 +99,7 @@ static long long helper_time(pid_t helper)
 static bool wait_for_helper(pid_t child, int quiet_limit, int limit, int *exit_status)
 {
 	int status = 0;
-	int pidfd = (int)syscall(SYS_pidfd_open, child, 0); /* none before Linux 5.3, or when none is left: then we look ourselves */
+	int pidfd = (int)syscall(SYS_pidfd_open, child, 0); /* none before Linux 5.3, or when none is left: we look then */
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
 	int tick = pidfd < 0 ? 50 : 1000;
 	long long used = 0;
@@ -141,10 +140,12 @@ static void explain_failure(struct helper_result *result)
 
 	gethostname(host, sizeof(host) - 1);
 	if (result->ended && result->status == NOT_FOUND)
-		text_add(&text, "pcocc: error: the pcocc runtime is not installed on %s (%s)\nhint: ask the admins to install it there\n",
+		text_add(&text, "pcocc: error: the pcocc runtime is not installed on %s (%s)\n"
+			       "hint: ask the admins to install it there\n",
 			 host, program);
 	else
-		text_add(&text, "pcocc: error: the network helper of %s %s%s\nhint: ask the admins to look into slurmd's log, and at its load\n",
+		text_add(&text, "pcocc: error: the network helper of %s %s%s\n"
+			       "hint: ask the admins to look into slurmd's log, and at its load\n",
 			 host, result->ended ? "has failed" : "was killed or took longer than it may, ",
 			 result->ended ? "" : *result->output ? result->output : "before it began");
 	free(result->output);
@@ -163,7 +164,8 @@ void run_helper(const char *verb, const char *input, struct helper_result *resul
 {
 	bool waited_for = strcmp(verb, HELPER_START);
 	int quiet_limit = waited_for ? QUIET_LIMIT_MS : START_LIMIT_MS, limit = waited_for ? TIME_LIMIT_MS : START_LIMIT_MS;
-	int in = text_file(input), out = memfd_create("pcocc-helper", MFD_CLOEXEC), err = memfd_create("pcocc-helper", MFD_CLOEXEC);
+	int in = text_file(input), out = memfd_create("pcocc-helper", MFD_CLOEXEC);
+	int err = memfd_create("pcocc-helper", MFD_CLOEXEC);
 	pid_t child = in < 0 || out < 0 || err < 0 ? -1 : fork();
 
 	if (child == 0)
@@ -190,8 +192,7 @@ static void close_sockets(void)
 			close(fd);
 }
 
-/* Starts a helper without holding slurmd up: a process of its own waits for it and writes to slurmd's log when it
- * fails. */
+/* Starts a helper without holding slurmd up: a process of its own waits for it and writes to slurmd's log when it fails. */
 void spawn_start_helper(void)
 {
 	struct helper_result result = { 0 };

@@ -1,4 +1,4 @@
-/* The cluster of a job that nobody has in his environment (salloc --no-shell): a file of the user's keeps it for `srun --jobid`.
+/* The cluster of a job that nobody has in his environment (salloc --no-shell): a file of the user's keeps it for srun.
  *
  * The file is called by a random word, which the filter leaves in the job's AdminComment; see docs/decisions/023. */
 #include "client.h"

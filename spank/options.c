@@ -12,9 +12,11 @@ static int take_option(int which, const char *value, int remote);
 
 static struct spank_option table[] = {
 	{ OPTION_TEMPLATE, "TPL[:N][,TPL[:N]...]",
-	  "[pcocc] boot a virtual cluster of N VMs (default 1) of each template TPL for this job", 1, OPT_TEMPLATE, take_option },
+	  "[pcocc] boot a virtual cluster of N VMs (default 1) of each template TPL for this job", 1, OPT_TEMPLATE,
+	  take_option },
 	{ OPTION_VM, "VMS",
-	  "[pcocc] run this step's tasks (sbatch: the batch script) in the job's VMs; VMS is a set such as vm[0-3,7], default all",
+	  "[pcocc] run this step's tasks (sbatch: the batch script) in the job's VMs; VMS is a set such as "
+	  "vm[0-3,7], default all",
 	  2, OPT_VM, take_option },
 	{ OPTION_NO_VM, NULL, "[pcocc] run on the hosts although --pcocc-template is given", 0, OPT_NO_VM, take_option },
 	{ OPTION_IMAGE, "[TPL=]IMAGE", "[pcocc] another boot image, for all templates or for TPL", 1, OPT_IMAGE, take_option },

@@ -8,12 +8,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static int places = -1; /* a file in memory with the node of each task, one a line, which srun reads as its SLURM_HOSTFILE */
+static int places = -1; /* a file in memory with the node of each task, one a line: srun's SLURM_HOSTFILE */
 
 /* Tells whether the user says where srun's tasks run, in its words or in its environment. */
 static bool is_placed(const struct words *typed, long tasks)
 {
-	static const char *const variables[] = { "SLURM_HOSTFILE", "SLURM_DISTRIBUTION", "SLURM_NTASKS_PER_NODE", "SLURM_HET_SIZE" };
+	static const char *const variables[] = { "SLURM_HOSTFILE", "SLURM_DISTRIBUTION", "SLURM_NTASKS_PER_NODE",
+						 "SLURM_HET_SIZE" };
 
 	for (size_t i = 0; i < sizeof(variables) / sizeof(*variables); i++)
 		if (getenv(variables[i]))

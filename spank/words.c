@@ -39,19 +39,25 @@ static const struct option own[] = {
 
 /* srun's others, of all releases from 22.05 to 26.05 (src/common/slurm_opt.c); strtok makes words of them. */
 static char with_value[] =
-	OPTION_IMAGE " " OPTION_MOUNT " " OPTION_USER_DATA " " OPTION_BOOT " accel-bind account acctg-freq autocomplete bb bbf "
-	"bcast-exclude begin chdir cluster cluster-constraint clusters comment constraint container container-id container-type "
-	"context core-spec cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline delay-boot dependency "
+	OPTION_IMAGE " " OPTION_MOUNT " " OPTION_USER_DATA " " OPTION_BOOT " accel-bind account acctg-freq "
+	"autocomplete bb bbf "
+	"bcast-exclude begin chdir cluster cluster-constraint clusters comment constraint container container-id "
+	"container-type "
+	"context core-spec cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline "
+	"delay-boot dependency "
 	"epilog error extra extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres "
-	"gres-flags hint ignore-signals input job-name licenses mail-type mail-user mcs-label mem mem-bind mem-per-cpu mem-per-gpu "
+	"gres-flags hint ignore-signals input job-name licenses mail-type mail-user mcs-label mem mem-bind "
+	"mem-per-cpu mem-per-gpu "
 	"mem-update mincpus mpi msg-timeout network open-mode output partition power prefer priority profile prolog qos "
-	"reservation resources runtime segment signal slurmd-debug sockets-per-node switches task-epilog task-prolog thread-spec "
+	"reservation resources runtime segment signal slurmd-debug sockets-per-node switches task-epilog "
+	"task-prolog thread-spec "
 	"threads threads-per-core time time-min tmp treewidth tres-bind tres-per-task uid wait wckey";
 static char with_optional_value[] =
 	"compress exclusive external-launcher immediate kill-on-bad-exit nice no-kill oom-kill-step overlap propagate pty "
 	"resv-ports send-libs x11";
 static char without_value[] =
-	OPTION_USER_DATA_FORCE " async consolidate-segments contiguous debugger-test disable-status exact help hold interactive label "
+	OPTION_USER_DATA_FORCE " async consolidate-segments contiguous debugger-test disable-status exact help "
+	"hold interactive label "
 	"no-allocate overcommit oversubscribe parsable preserve-env quiet quit-on-interrupt reboot spread-segments stepmgr "
 	"test-only unbuffered usage verbose version wait-for-children whole";
 static const char letters[] = "+A:B:C:D:EF:G:HI::J:K::L:M:N:OQS:T:VW:XZb:c:d:e:hi:k::lm:n:o:p:q:r:st:uvw:x:";
