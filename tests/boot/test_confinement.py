@@ -40,7 +40,9 @@ def test_vms_run_and_nothing_of_them_is_left(box: Box, cgroups: str) -> None:
         groups = [parse_step_group(qemu.read("cgroup"), cluster.job, step) for qemu in cluster.qemus().values()]
         assert len(groups) == 2 and (None in groups) == (cgroups == "disabled"), groups
         found = box.run("pcocc node check", user="root", node="n1").stdout
-        assert ("CgroupPlugin is disabled" in found or "ProctrackType is proctrack/linuxproc" in found) == (cgroups == "disabled"), found
+        assert ("CgroupPlugin is disabled" in found or "ProctrackType is proctrack/linuxproc" in found) == (
+            cgroups == "disabled"
+        ), found
     box.ensure_released(cluster.job, 20)
 
 

@@ -45,7 +45,10 @@ def test_vms_on_a_node_with_an_older_package_fail_with_its_name_and_version(box:
     older = f"echo '__version__ = \"0.0.9\"' >/run/older.py && mount --bind /run/older.py {place}"
     with box.changed(older, f"umount {place}", node="n2"):
         done = box.run("srun -N2 --pcocc-template=tiny:2 true")
-    assert told(done) == [f"pcocc: error: vm1 on n2: this node has pcocc 0.0.9, which is older than the {__version__} that boots these VMs"]
+    assert told(done) == [
+        f"pcocc: error: vm1 on n2: this node has pcocc 0.0.9, which is older than the {__version__} that boots"
+        " these VMs"
+    ]
 
 
 @pytest.fixture
@@ -83,7 +86,9 @@ def idle_node(box: Box) -> Iterator[str]:
     subprocess.run([ROOT / "tests/box", "kill", "--signal", "TERM", "--on", node, "slurmd"], check=True, capture_output=True)
     wait_for(lambda: not box.processes(rf"^{SERVICE} ", node), "the end of slurmd", 30)
     yield node
-    done = subprocess.run([ROOT / "tests/box", "restart", "slurmd", node], capture_output=True, text=True, timeout=limit(90), check=False)
+    done = subprocess.run(
+        [ROOT / "tests/box", "restart", "slurmd", node], capture_output=True, text=True, timeout=limit(90), check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -129,7 +129,10 @@ def ensure_running(count: int) -> None:
     for name in (LOGIN, *names):
         nodes.ensure_holder(name, _services(name))
     _render_policy()
-    slurm = _digest(STATE / "etc/slurm/slurm.conf", STATE / "etc/slurm/cgroup.conf", STATE / "etc/slurm/gres.conf", STATE / "etc/hosts")
+    slurm = _digest(
+        STATE / "etc/slurm/slurm.conf", STATE / "etc/slurm/cgroup.conf", STATE / "etc/slurm/gres.conf",
+        STATE / "etc/hosts",
+    )
     plugin = _digest(STATE / "etc/slurm/plugstack.conf", *sorted((PREFIX / "lib/slurm").glob("*.so")))
     rules = [STATE / "etc/slurm/job_submit.lua", STATE / "etc/pcocc/policy.lua"]
     policy = _digest(*rules, *sorted((PREFIX / "share/pcocc/lua").glob("*")))
