@@ -36,7 +36,7 @@ def remove() -> int:
     finish(folders, _SECONDS)
     _remove_guard()
     if not status:
-        _forget_all()
+        _forget_all(folders)
     return status
 
 
@@ -59,10 +59,10 @@ def _remove_guard() -> None:
     process.run(["nft", "-f", "-"], text=render_removal("inet", TUNNEL_TABLE), hint=NFT)
 
 
-def _forget_all() -> None:
-    """Delete root's own files, the accelerator's verdict among them; a directory that others have something in stays."""
+def _forget_all(folders: set[PurePath]) -> None:
+    """Delete root's own files, the accelerator's verdict among them, and our own in scratch; one that others have something in stays."""
     for path in Path(naming.STATE_DIR).iterdir():
         path.unlink(missing_ok=True)
-    for folder in (naming.STATE_DIR, naming.RUN_DIR):
+    for folder in (naming.STATE_DIR, naming.RUN_DIR, *(one for one in folders if one.name == naming.SCRATCH_NAME)):
         with contextlib.suppress(OSError):
             os.rmdir(folder)
