@@ -47,7 +47,9 @@ def test_one_that_is_stuck_is_ended_with_what_it_was_at(build: Path, missing: li
     assert not ended and 2000 <= took < 2000 * limit(5) and "took longer than it may, running nft\n" in said
 
 
-@pytest.mark.parametrize(("work", "missing"), [("sleep 0.5", ["pidfd"]), ("sleep 0.5", []), ("(sleep 0.25; sleep 0.25)", [])], ids=str)
+@pytest.mark.parametrize(
+    ("work", "missing"), [("sleep 0.5", ["pidfd"]), ("sleep 0.5", []), ("(sleep 0.25; sleep 0.25)", [])], ids=str
+)
 def test_one_that_has_cpu_time_now_and_then_is_slow_and_not_stuck(build: Path, work: str, missing: list[str]) -> None:
     """As where others take the CPUs: its own time counts, and that of what it has started."""
     ended, status, took, _said = be(build, f"for one in 1 2 3 4 5 6; do {work}; done", *missing)
