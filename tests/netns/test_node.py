@@ -126,7 +126,9 @@ def test_the_packages_removal_leaves_nothing_of_live_jobs_and_of_the_node(nodes:
     assert done.stderr == "pcocc: job 12 loses its VMs\npcocc: job 13 loses its VMs\n" and done.stdout == ""
     assert node.leftovers() == "" and node.run("nft", "list", "tables").stdout == ""
     assert node.run("cat", forwarding).stdout == "0\n"
-    assert "pcocc" not in node.run("ls", "/run", "/run/netns").stdout
+    assert "pcocc" not in node.run("ls", "/run", "/run/netns").stdout and node.run("ls", "/var/lib/pcocc/scratch").stdout == ""
+    node.helper("release", release(13))  # by the slurmstepd of a step that has ended with it
+    assert "pcocc" not in node.run("ls", "/run").stdout
     assert node.helper("remove", "").stderr == ""
 
 
