@@ -18,6 +18,9 @@ class Abilities(NamedTuple):
     lacks: Mapping[str, tuple[str, ...]] = {}
 
 
+PLAIN = Abilities()
+
+
 def encode_abilities(found: Abilities, key: list[object]) -> bytes:
     """Return the file's content; `key` is of JSON's types and tells which QEMU was asked, and with what accelerator."""
     return json.dumps({"key": key, "version": found.version, "has": sorted(found.has), "lacks": dict(found.lacks)}).encode()

@@ -10,6 +10,11 @@ VERDICT_FILE = "accel.json"  # in root's own directory on the node
 MAX_VERDICT = 64 * 1024  # bytes
 
 
+def identify(qemu: str, modified: int | None, size: int | None, has_kvm: bool) -> list[object]:
+    """Return what tells a QEMU on a node from another: its path, when it was modified, its size, and whether there is /dev/kvm."""
+    return [qemu, modified, size, has_kvm]
+
+
 class Verdict(NamedTuple):
     """`kind` is kvm or tcg, `why` a clause for people, `when` in seconds since 1970; `again`: it is to be tried once more."""
 

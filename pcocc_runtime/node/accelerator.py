@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.verdict import KVM_DEVICE, MAX_VERDICT, VERDICT_FILE, Verdict, decode_verdict, encode_verdict
+from pcocc_runtime.documents.verdict import (
+    KVM_DEVICE,
+    MAX_VERDICT,
+    VERDICT_FILE,
+    Verdict,
+    decode_verdict,
+    encode_verdict,
+    identify,
+)
 from pcocc_runtime.system import files, regular
 
 SETUP_SECONDS = 8.0  # that a user waits for a verdict on a busy node: the whole set-up has 30
 _CACHE = naming.STATE_DIR / VERDICT_FILE
+_ABILITIES = naming.STATE_DIR / "qemu.json"
 
 
 def find_accelerator(setting: str, qemu: PurePath, seconds: float = SETUP_SECONDS) -> Verdict:
@@ -31,9 +41,23 @@ def find_accelerator(setting: str, qemu: PurePath, seconds: float = SETUP_SECOND
     return found
 
 
+def read_abilities(qemu: PurePath, accel: str) -> bytes | None:
+    """Return what documents/abilities.py encodes of this QEMU, asked once and kept as the verdict is; None when it does not answer."""
+    key = [*_identity(qemu), accel]
+    kept = regular.read_start(_ABILITIES, MAX_VERDICT)
+    if kept is not None and kept.startswith(json.dumps({"key": key})[:-1].encode()):
+        return kept
+    from pcocc_runtime.node import abilities
+
+    found = abilities.ask(qemu, accel, key)
+    if found is not None:
+        files.replace_file(_ABILITIES, found)
+    return found
+
+
 def _identity(qemu: PurePath) -> list[object]:
     try:
         status = os.stat(qemu)
     except OSError:
-        return [str(qemu), None]
-    return [str(qemu), status.st_mtime_ns, status.st_size, os.path.exists(KVM_DEVICE)]
+        return identify(str(qemu), None, None, False)
+    return identify(str(qemu), status.st_mtime_ns, status.st_size, os.path.exists(KVM_DEVICE))

@@ -89,10 +89,13 @@ def _make(step: Claimant, plan: planner.Planner, offer: Offer) -> str:
         held = _hold(record, offer)
         with doing.doing("trying /dev/kvm"):
             chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
+            abilities = accelerator.read_abilities(PurePath(offer.qemu), chosen.kind)
         work = plan.hear_work(Held(held, chosen.kind, chosen.why))
         _make_directories(record)
         apply.make_networks(step.job, work.acts)
-        files.replace_file(naming.job_dir(step.job) / naming.NODE_FILE, work.node.encode(), 0o644)
+        for name, data in ((naming.NODE_FILE, work.node.encode()), ("qemu.json", abilities)):
+            if data is not None:
+                files.replace_file(naming.job_dir(step.job) / name, data, 0o644)
         _give_directories(step, record)
     return work.answer
 

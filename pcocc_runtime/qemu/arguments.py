@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pcocc_runtime.documents.abilities import PLAIN, Abilities
 from pcocc_runtime.documents.hardware import Topology
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.qemu.cpu import plan_caches, plan_cpu, plan_smp
@@ -90,6 +91,7 @@ class VmPlan:
     kvm_fd: int | None = None
     vendor: str = ""
     backing: Backing = ORDINARY
+    abilities: Abilities = PLAIN
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
@@ -134,12 +136,12 @@ def _accelerator(plan: VmPlan) -> list[str]:
 
 def _machine(plan: VmPlan) -> list[str]:
     vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""  # others have no such port
-    objects, memory, nodes = plan_memory(plan.memory, plan.topology, plan.backing, bool(plan.filesystems))
+    objects, memory, nodes = plan_memory(plan.memory, plan.topology, plan.backing, bool(plan.filesystems), plan.abilities.has)
     return [
         *objects,
-        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{plan_caches(plan.topology)}",
+        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{plan_caches(plan.topology, plan.abilities.has)}",
         "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor),
-        "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus), "modules"), "-m", f"size={plan.memory}M", *nodes,
+        "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus)), "-m", f"size={plan.memory}M", *nodes,
         "-rtc", "base=utc,driftfix=slew",
     ]  # fmt: skip
 

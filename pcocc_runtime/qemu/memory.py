@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
 from pcocc_runtime.cpulist import render_cpu_list
@@ -48,7 +49,7 @@ ORDINARY = Backing()
 _MOST_THREADS = 16  # that touch a node's pages at the same time
 
 
-def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool) -> tuple[list[str], str, list[str]]:
+def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool, has: Set[str]) -> tuple[list[str], str, list[str]]:
     """Return the options of memory backends, what -machine adds to them, and the options of NUMA nodes; `shared` with other processes.
 
     A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node needs none.
@@ -56,15 +57,16 @@ def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool) -
     lock = ["-overcommit", "mem-lock=on"] if backing.lock else []
     nodes = topology.nodes
     if len(nodes) < 2:
-        bound = f",host-nodes={nodes[0].host},policy=bind" if nodes else ""
+        bound = f",host-nodes={nodes[0].host},policy=bind" if nodes and "host-nodes" in has else ""
         if not bound and not shared and backing == Backing(lock=backing.lock):
             return lock, "", []
-        return [*lock, *_backend("ram", size, backing, shared, topology.shape.cpus, bound)], ",memory-backend=ram", []
+        threads = topology.shape.cpus if "prealloc-threads" in has else 0
+        return [*lock, *_backend("ram", size, backing, shared, threads, bound)], ",memory-backend=ram", []
     objects, words = lock, list[str]()
     for number, node in enumerate(nodes):
         if node.memory:
-            bound = f",host-nodes={node.host},policy=bind"
-            objects += _backend(f"ram{number}", node.memory, backing, shared, len(node.cpus), bound)
+            bound = f",host-nodes={node.host},policy=bind" if "host-nodes" in has else ""
+            objects += _backend(f"ram{number}", node.memory, backing, shared, len(node.cpus) if "prealloc-threads" in has else 0, bound)
         memory = f",memdev=ram{number}" if node.memory else ""
         last = node.cpus[-1] == topology.shape.cpus - 1
         cpus = [*node.cpus, *(range(topology.shape.cpus, topology.shape.most) if last else ())]  # those not plugged in
@@ -74,9 +76,10 @@ def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool) -
     return objects, "", words
 
 
-def _backend(name: str, size: int, backing: Backing, shared: bool, cpus: int, bound: str) -> list[str]:
+def _backend(name: str, size: int, backing: Backing, shared: bool, threads: int, bound: str) -> list[str]:
     kind = "memory-backend-memfd" if shared or backing.page else "memory-backend-ram"
     share = ",share=on" if shared or backing.page else ""
     huge = f",hugetlb=on,hugetlbsize={backing.page}K" if backing.page else ""
-    prealloc = f",prealloc=on,prealloc-threads={min(cpus, _MOST_THREADS)}" if backing.prealloc or backing.page else ""
+    parallel = f",prealloc-threads={min(threads, _MOST_THREADS)}" if threads else ""
+    prealloc = f",prealloc=on{parallel}" if backing.prealloc or backing.page else ""
     return ["-object", f"{kind},id={name},size={size}M{share}{huge}{bound}{prealloc}"]

@@ -26,11 +26,12 @@ from pcocc_runtime.documents.vm import VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
-from pcocc_runtime.qemu.cpu import plan_cpu
+from pcocc_runtime.qemu.cpu import ensure_model, plan_cpu
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
 from pcocc_runtime.system.hardware import read_own_cpus, read_part
 from pcocc_runtime.system.watch import start_watch
+from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.files import make_files, start_filesystems
 from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
@@ -85,7 +86,9 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
-    hardware = plan_hardware(task, node, group, read_part(read_own_cpus()))
+    abilities = find_abilities(task.job, group.qemu_bin or node.qemu, node.accel)
+    ensure_model(group.cpu_model, node.accel, abilities.lacks, group.template)
+    hardware = plan_hardware(task, node, group, read_part(read_own_cpus()), abilities)
     directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = start_filesystems(group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs")

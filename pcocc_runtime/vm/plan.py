@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.abilities import Abilities
 from pcocc_runtime.documents.cluster import Group
 from pcocc_runtime.documents.hardware import Part, Topology
 from pcocc_runtime.documents.node import NodeFacts
@@ -51,20 +52,21 @@ class Hardware(NamedTuple):
     topology: Topology
     memory: int
     backing: Backing
+    abilities: Abilities
 
 
-def plan_hardware(task: Task, node: NodeFacts, group: Group, part: Part) -> Hardware:
+def plan_hardware(task: Task, node: NodeFacts, group: Group, part: Part, abilities: Abilities) -> Hardware:
     """Return the guest's CPUs, NUMA nodes and memory; RequestError where nothing useful remains for it."""
     daemons = sum(mount.type == "virtiofs" for mount in group.mounts)
     memory = guest_memory(task.memory or group.memory or 512, node.accel, daemons)
     vcpus, why = count_vcpus(task, group), _find_obstacle(group)
     if why:
-        return Hardware(part, plan_flat(vcpus, why), memory, ORDINARY)
-    topology = plan_topology(part, task.cpus, group.emulator_cores, len(node.here.ranks) == 1, clusters=False)
+        return Hardware(part, plan_flat(vcpus, why), memory, ORDINARY, abilities)
+    topology = plan_topology(part, task.cpus, group.emulator_cores, len(node.here.ranks) == 1, clusters="modules" in abilities.has)
     topology = plan_nodes(part, topology, memory, ORDINARY.step)
     if len(topology.nodes) > 1:
         memory = sum(one.memory for one in topology.nodes)
-    return Hardware(part, topology, memory, ORDINARY)
+    return Hardware(part, topology, memory, ORDINARY, abilities)
 
 
 def _find_obstacle(group: Group) -> str:
@@ -92,6 +94,7 @@ def plan_vm(
         topology=hardware.topology,
         memory=hardware.memory,
         backing=hardware.backing,
+        abilities=hardware.abilities,
         vendor=hardware.part.vendor,
         disks=made.disks,
         seed=made.seed,
