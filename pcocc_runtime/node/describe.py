@@ -40,6 +40,8 @@ def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, he
         interfaces=describe_interfaces(plans, step, site.resource_sets),
         reach=describe_reach(plans, step, site.resource_sets),
         forwards=tuple(PortForward(one.rank, one.vm_port, one.host_port) for one in held.nat.forwards) if held.nat else (),
+        hugepages=site.hugepages,
+        cpu_model=site.cpu_model,
         kvm_expected=has_kvm and site.accel != "tcg",
     )
 

@@ -50,10 +50,31 @@ def read_own_cpus() -> set[int]:
     return os.sched_getaffinity(0)
 
 
-def read_free_pages(node: int | None, kibibytes: int, system: str = "/sys") -> int:
-    """Return how many huge pages of a size are free and not promised on a NUMA node, or on all of them together."""
+def read_free_pages(node: int | None, kibibytes: int, system: str = "/sys", proc: str = "/proc") -> int:
+    """Return how many huge pages of a size are free on a NUMA node, or on all of them, and this process's cgroups allow (hugetlb)."""
     base = f"{system}/devices/system/node/node{node}" if node is not None else f"{system}/kernel/mm"
-    return _number(_read(f"{base}/hugepages/hugepages-{kibibytes}kB/free_hugepages"))
+    free = _number(_read(f"{base}/hugepages/hugepages-{kibibytes}kB/free_hugepages"))
+    name = f"{kibibytes >> 20}GB" if kibibytes >> 20 else f"{kibibytes >> 10}MB"
+    for folder, limit, usage in _hugetlb_files(_read(f"{proc}/self/cgroup"), f"{system}/fs/cgroup", name):
+        most = _read(f"{folder}/{limit}")
+        if most.isdigit():
+            free = min(free, max(int(most) - _number(_read(f"{folder}/{usage}")), 0) // (kibibytes << 10))
+    return free
+
+
+def _hugetlb_files(text: str, root: str, name: str) -> list[tuple[str, str, str]]:
+    """Return directory, limit and usage of a hugetlb cgroup and of all above it; `text` is /proc/PID/cgroup (cgroups(7))."""
+    found = []
+    for line in text.splitlines():
+        _number_of, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "" or "hugetlb" in controllers.split(","):
+            base = f"{root}/hugetlb" if controllers else root
+            kinds = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+            names = (f"hugetlb.{name}.{kinds[0]}", f"hugetlb.{name}.{kinds[1]}")
+            parts = [part for part in path.split("/") if part]
+            found += [("/".join([base, *parts[:depth]]), *names) for depth in range(len(parts) + 1)]
+    return found
 
 
 def _between(inner: tuple[int, ...], middle: tuple[int, ...] | None, outer: tuple[int, ...], otherwise: tuple[int, ...]) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.cpu import ensure_model, plan_cpu
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
-from pcocc_runtime.system.hardware import read_own_cpus, read_part
+from pcocc_runtime.system.hardware import read_free_pages, read_own_cpus, read_part
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
@@ -87,8 +87,12 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
     abilities = find_abilities(task.job, group.qemu_bin or node.qemu, node.accel)
-    ensure_model(group.cpu_model, node.accel, abilities.lacks, group.template)
-    hardware = plan_hardware(task, node, group, read_part(read_own_cpus()), abilities)
+    ensure_model(group.cpu_model or node.cpu_model, node.accel, abilities.lacks, group.template)
+    hardware = plan_hardware(task, node, group, read_part(read_own_cpus()), abilities, read_free_pages)
+    if hardware.note:
+        tell(task, node, hardware.note)
+    if group.memory_lock:
+        allow_lock(hardware.memory, group.template)
     directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = start_filesystems(group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs")
@@ -142,6 +146,19 @@ def size_task(task: Task, group: Group) -> Task:
     from pcocc_runtime.vm import host_memory
 
     return replace(task, cpus=len(os.sched_getaffinity(0)), memory=task.memory or host_memory.read_memory_limit())
+
+
+def allow_lock(memory: int, template: str) -> None:
+    """Raise this process's limit of locked memory, which QEMU has after it, as far as it may; NodeError where that is too little."""
+    import resource
+
+    _soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if hard != resource.RLIM_INFINITY and hard >> 20 <= memory:
+        raise NodeError(
+            f"memory-lock of template {template!r} is for {memory} MiB and more, and a task may lock {hard >> 20} MiB here (RLIMIT_MEMLOCK)",
+            "the admins allow it with LimitMEMLOCK=infinity for slurmd, and PropagateResourceLimitsExcept=MEMLOCK in slurm.conf",
+        )
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
 
 
 def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTopology:

@@ -16,8 +16,9 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, VmPlan
 from pcocc_runtime.qemu.disks import Disk, machine_kind
-from pcocc_runtime.qemu.memory import ORDINARY, Backing, guest_memory
-from pcocc_runtime.qemu.topology import plan_flat, plan_nodes, plan_topology
+from pcocc_runtime.qemu.huge_pages import ReadFree, plan_pages
+from pcocc_runtime.qemu.memory import Backing, guest_memory
+from pcocc_runtime.qemu.topology import plan_flat, plan_topology
 
 _TAKEN = {f"{dash}{word}" for dash in ("-", "--") for word in ("smp", "numa", "m")}  # of the user's own, which QEMU would add to ours
 
@@ -46,27 +47,27 @@ class VmFiles:
 
 
 class Hardware(NamedTuple):
-    """A guest's piece of what its task holds, which is `part`; `memory` in MiB."""
+    """A guest's piece of what its task holds, which is `part`; `memory` in MiB, `note` for its user."""
 
     part: Part
     topology: Topology
     memory: int
     backing: Backing
     abilities: Abilities
+    note: str = ""
 
 
-def plan_hardware(task: Task, node: NodeFacts, group: Group, part: Part, abilities: Abilities) -> Hardware:
+def plan_hardware(task: Task, node: NodeFacts, group: Group, part: Part, abilities: Abilities, read_free: ReadFree) -> Hardware:
     """Return the guest's CPUs, NUMA nodes and memory; RequestError where nothing useful remains for it."""
     daemons = sum(mount.type == "virtiofs" for mount in group.mounts)
     memory = guest_memory(task.memory or group.memory or 512, node.accel, daemons)
     vcpus, why = count_vcpus(task, group), _find_obstacle(group)
-    if why:
-        return Hardware(part, plan_flat(vcpus, why), memory, ORDINARY, abilities)
-    topology = plan_topology(part, task.cpus, group.emulator_cores, len(node.here.ranks) == 1, clusters="modules" in abilities.has)
-    topology = plan_nodes(part, topology, memory, ORDINARY.step)
-    if len(topology.nodes) > 1:
-        memory = sum(one.memory for one in topology.nodes)
-    return Hardware(part, topology, memory, ORDINARY, abilities)
+    topology = plan_flat(vcpus, why) if why else plan_topology(
+        part, task.cpus, group.emulator_cores, len(node.here.ranks) == 1, clusters="modules" in abilities.has
+    )  # fmt: skip
+    pages = plan_pages(group.hugepages or node.hugepages, part, topology, memory, read_free, group.template)
+    backing = Backing(pages.size, group.memory_prealloc, group.memory_lock)
+    return Hardware(part, pages.topology, pages.memory, backing, abilities, pages.note)
 
 
 def _find_obstacle(group: Group) -> str:
@@ -107,7 +108,7 @@ def plan_vm(
         exports=tuple(Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),
         filesystems=filesystems,
         machine=group.machine,
-        cpu_model=group.cpu_model,
+        cpu_model=group.cpu_model or node.cpu_model,
         disk_model=group.disk_model,
         firmware=made.firmware,
         kernel=Kernel(group.kernel, group.initrd, group.append) if group.kernel else None,
