@@ -18,7 +18,7 @@ from pcocc_runtime.documents.verdict import (
 )
 from pcocc_runtime.system import files, regular
 
-SETUP_SECONDS = 8.0  # that a user waits for a verdict on a busy node: the whole set-up has 30
+SETUP_SECONDS = 8.0  # that a user waits for a verdict on a busy node
 _CACHE = naming.STATE_DIR / VERDICT_FILE
 _ABILITIES = naming.STATE_DIR / "qemu.json"
 

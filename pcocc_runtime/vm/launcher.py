@@ -19,6 +19,7 @@ from pcocc_runtime.documents.boot import Keys, decode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, VmTopology, encode_topology
+from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
@@ -122,7 +123,8 @@ def read_node(job: int) -> NodeFacts:
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
     """Make the VM's directory and what every attaching step of this node reads: key and addresses; return it and its watch."""
     base = naming.job_dir(task.job)
-    files.replace_file(base / "key", keys.user.encode())
+    files.replace_file(base / KEY_FILE, keys.user.encode())
+    files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
     login = accounts.read_account(os.getuid()).pw_name
     members = Members(
         networks=node.reach,

@@ -124,8 +124,7 @@ def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
     assert root["ssh_authorized_keys"] == ["ssh-ed25519 AAA u"]
     files = {entry["path"]: entry for entry in vendor["write_files"]}
     assert files["/etc/pcocc/hostfile"]["content"] == "vm0\nvm1\n"
-    assert files["/home/alice/.ssh/id_ed25519"]["content"] == keys.user
-    assert vendor["ssh_keys"]["ed25519_private"] == keys.host
+    assert (content["pcocc-user-key"], content["pcocc-host-key"]) == (keys.user, keys.host)
 
 
 @pytest.mark.parametrize("word", ["7", "*x", "%a", "yes", "#", "{", "a'b\"c", "i-1", "null", "1e3", "-", "a:", "é", "\U0001f600", "\x85", "a\\b"])
