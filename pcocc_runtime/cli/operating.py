@@ -1,4 +1,4 @@
-"""`pcocc reset`, `power`, `monitor`, `qmp`, `agent` and `dump`: what one does with a machine, by a step on its node."""
+"""`pcocc reset`, `power`, `monitor`, `qmp`, `agent`, `dump` and `topology`: what one does with a machine, by a step on its node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcocc_runtime import errors
-from pcocc_runtime.documents.verbs import AGENT_VERB, DUMP_VERB, MONITOR_VERB, POWER_VERB, QMP_VERB, RESET_VERB
+from pcocc_runtime.documents.verbs import AGENT_VERB, DUMP_VERB, MONITOR_VERB, POWER_VERB, QMP_VERB, RESET_VERB, TOPOLOGY_VERB
 
 JOB_HELP = "default: the job you are in, or your only one with running VMs"
 _ONE, _SEVERAL = "vm0, or vm0.JOB", "vm0, vm0.JOB, or several such as vm[0-3]"
@@ -68,6 +68,20 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
     _add_vms(parser, _SEVERAL)
     parser.add_argument("file", metavar="FILE", help="%%v in it stands for the VM's name")
     parser.set_defaults(run=lambda arguments: run(arguments, [DUMP_VERB, str(Path(arguments.file).absolute())]))
+
+
+def add_topology(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc topology`."""
+    parser.description = "Draws what VMs hold of their nodes, and their guests beside it: CPUs, caches, NUMA nodes, and where memory lies."
+    _add_vms(parser, _SEVERAL)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a VM does not run as it is planned")
+    parser.add_argument("--json", action="store_true", help="for programs, a line for each VM")
+    parser.set_defaults(run=_topology)
+
+
+def _topology(arguments: argparse.Namespace) -> int:
+    words = [word for word, given in (("--check", arguments.check), ("--json", arguments.json)) if given]
+    return run(arguments, [TOPOLOGY_VERB, *words])
 
 
 def _add_vms(parser: argparse.ArgumentParser, which: str) -> None:

@@ -108,7 +108,8 @@ class Topology:
 class VmTopology:
     """What `@topology` compares: the task's part of the host, the guest's piece, QEMU's pid and what else the launcher chose.
 
-    `page` is the size of the guest's pages in KiB on the host, 0 for ordinary ones; `cpu` is QEMU's -cpu.
+    `page` is the size of the guest's pages in KiB on the host, 0 for ordinary ones; `cpu` is QEMU's -cpu. `binds`: this
+    QEMU can bind memory to nodes.
     """
 
     pid: int
@@ -117,6 +118,7 @@ class VmTopology:
     page: int
     part: Part
     guest: Topology
+    binds: bool = True
 
 
 def encode_topology(found: VmTopology) -> bytes:

@@ -166,7 +166,7 @@ def allow_lock(memory: int, template: str) -> None:
 def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTopology:
     """Return what @topology compares with the QEMU that this process becomes."""
     cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor)
-    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology)
+    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology, "host-nodes" in plan.abilities.has)
 
 
 def describe_vm(

@@ -12,7 +12,7 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.vm_state import VmState, encode_state
 from pcocc_runtime.errors import PcoccError
-from pcocc_runtime.steps import agent, console_history, dump, log, monitor, power, qemu, qmp, reset, screenshot
+from pcocc_runtime.steps import agent, console_history, dump, log, monitor, power, qemu, qmp, reset, screenshot, topology
 from tests.waiting import wait_for
 
 JOB = 7
@@ -115,7 +115,7 @@ def test_a_prompt_obeys_until_quit(vm: Path, monkeypatch: pytest.MonkeyPatch, ca
     ("module", "words"),
     [
         (reset, ["x"]), (power, []), (power, ["on"]), (power, ["off", "0"]), (power, ["off", "1", "2"]), (qmp, []), (qmp, ["{"]), (qmp, ["[]"]),
-        (qmp, ['{"x": 1}']), (agent, []), (agent, ["info", "[1]"]), (agent, ["info", "{"]), (dump, ["relative"]), (dump, []),
+        (qmp, ['{"x": 1}']), (agent, []), (agent, ["info", "[1]"]), (agent, ["info", "{"]), (dump, ["relative"]), (dump, []), (topology, ["x"]),
         (screenshot, ["x"]), (log, ["--lines=x"]), (log, ["-1"]),
     ],
 )  # fmt: skip
