@@ -69,11 +69,17 @@ class Shape(NamedTuple):
 
 
 class GuestNode(NamedTuple):
-    """A NUMA node of the guest: the host's node that it is, its vCPUs, and its MiB."""
+    """A NUMA node of the guest: the host's node that it is, its vCPUs, and its MiB, all there or what fits (`strict` or not)."""
 
     host: int
     cpus: tuple[int, ...]
     memory: int = 0
+    strict: bool = True
+
+    @property
+    def policy(self) -> str:
+        """Return the policy of its memory as QEMU's backends have it."""
+        return f",host-nodes={self.host},policy={'bind' if self.strict else 'preferred'}"
 
 
 class Flattened(NamedTuple):

@@ -92,6 +92,7 @@ class VmPlan:
     vendor: str = ""
     backing: Backing = ORDINARY
     abilities: Abilities = PLAIN
+    aio: str | None = None
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
@@ -108,7 +109,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
         *_console(plan),
         *_firmware(plan),
         *_kernel(plan),
-        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed),
+        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed, plan.aio),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
         *slots.plan_bridge(fixed, movable),
         *[word for index, export in enumerate(plan.exports) for word in _export(index, export, next(places))],

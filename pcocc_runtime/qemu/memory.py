@@ -57,7 +57,7 @@ def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool, h
     lock = ["-overcommit", "mem-lock=on"] if backing.lock else []
     nodes = topology.nodes
     if len(nodes) < 2:
-        bound = f",host-nodes={nodes[0].host},policy=bind" if nodes and "host-nodes" in has else ""
+        bound = nodes[0].policy if nodes and "host-nodes" in has else ""
         if not bound and not shared and backing == Backing(lock=backing.lock):
             return lock, "", []
         threads = topology.shape.cpus if "prealloc-threads" in has else 0
@@ -65,7 +65,7 @@ def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool, h
     objects, words = lock, list[str]()
     for number, node in enumerate(nodes):
         if node.memory:
-            bound = f",host-nodes={node.host},policy=bind" if "host-nodes" in has else ""
+            bound = node.policy if "host-nodes" in has else ""
             objects += _backend(f"ram{number}", node.memory, backing, shared, len(node.cpus) if "prealloc-threads" in has else 0, bound)
         memory = f",memdev=ram{number}" if node.memory else ""
         last = node.cpus[-1] == topology.shape.cpus - 1

@@ -90,7 +90,7 @@ def _plan_place(planned: VmTopology, place: int) -> dict[str, int]:
 
 
 def _judge_memory(planned: VmTopology, seen: Observed) -> Iterator[str]:
-    bound = {f"bind:{node.host}": node for node in planned.guest.nodes if node.memory}
+    bound = {f"bind:{node.host}": node for node in planned.guest.nodes if node.memory and node.strict}
     for policy, node in bound.items() if planned.binds else ():
         lying = [one for one in seen.memory if one.policy == policy]
         if not lying:

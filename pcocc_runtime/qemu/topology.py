@@ -65,12 +65,22 @@ def plan_nodes(part: Part, topology: Topology, memory: int, step: int) -> Topolo
         why = "the task may use no memory of the NUMA nodes that its CPUs are on"
         unbound = (Flattened("node", why),) if len(part.nodes) > 1 and nodes else ()
         return replace(topology, flattened=(*topology.flattened, *unbound))
-    found = [GuestNode(node.number, places[node.number], size) for node, size in zip(nodes, _split(memory, weights, step), strict=True)]
+    shares = _split(memory, weights, step)
+    found = [GuestNode(node.number, places[node.number], size, _has_room(node, size)) for node, size in zip(nodes, shares, strict=True)]
     distances, more = _choose_distances(part, nodes)
+    more += tuple(
+        Flattened("memory", f"the host's node {one.host} has {node.memory} MiB, too few for {one.memory} of the guest's: the rest lies elsewhere")
+        for node, one in zip(nodes, found, strict=True) if not one.strict
+    )  # fmt: skip
     empty = [str(one.host) for one in found if not one.memory]
     if empty:
         more = (*more, Flattened("memory", f"the task holds none on node {' and '.join(empty)}"))
     return replace(topology, nodes=tuple(found), distances=distances, flattened=(*topology.flattened, *more))
+
+
+def _has_room(node: HostNode, size: int) -> bool:
+    """Tell whether a node has so many MiB, and some for the kernel: to bind more there would have the guest killed."""
+    return size <= node.memory - node.memory // 16
 
 
 def _choose_own(part: Part, count: int, sole: bool) -> list[HostCpu] | str:

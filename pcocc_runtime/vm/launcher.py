@@ -34,6 +34,7 @@ from pcocc_runtime.system.hardware import read_free_pages, read_own_cpus, read_p
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
+from pcocc_runtime.vm.async_io import find_aio
 from pcocc_runtime.vm.files import make_files, start_filesystems
 from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
 
@@ -98,7 +99,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = start_filesystems(group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs")
     ours, theirs = socket.socketpair()
-    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, theirs.fileno(), kvm_fd)
+    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, theirs.fileno(), kvm_fd, find_aio(abilities.has))
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
@@ -169,6 +170,12 @@ def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTo
     return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology, "host-nodes" in plan.abilities.has)
 
 
+def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:
+    """Return why the VM has its accelerator, and what CPU an emulated guest has for that."""
+    cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor).partition(",")[0]
+    return node.accel_why if plan.accel == "kvm" else f"{node.accel_why}; its CPU is QEMU's {cpu}"
+
+
 def describe_vm(
     task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath, watch: int
 ) -> VmFacts:
@@ -186,7 +193,7 @@ def describe_vm(
         timeout=node.boot_timeout,
         directory=str(directory),
         accel=node.accel,
-        accel_why=node.accel_why,
+        accel_why=explain_accelerator(node, plan),
         kvm_expected=node.kvm_expected,
         disks={disk_id(index): disk.path for index, disk in enumerate(plan.disks)},
         cpus=[*plan.topology.cpus],

@@ -82,7 +82,7 @@ def _find_obstacle(group: Group) -> str:
 
 def plan_vm(
     task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles, hardware: Hardware,
-    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None,
+    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None, aio: str | None = None,
 ) -> VmPlan:
     """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who opens no /dev/kvm."""
     interfaces = network_config.plan_interfaces(node, task.rank)
@@ -96,6 +96,7 @@ def plan_vm(
         memory=hardware.memory,
         backing=hardware.backing,
         abilities=hardware.abilities,
+        aio=aio,
         vendor=hardware.part.vendor,
         disks=made.disks,
         seed=made.seed,
