@@ -25,7 +25,7 @@ class Machine(NamedTuple):
     distances: tuple[tuple[int, ...], ...]
     die: tuple[str, ...] = ()
     cluster: tuple[str, ...] = ()
-    vendor: str = "GenuineIntel"
+    topoext: bool = False
     old: bool = False  # a kernel before 5.x: no *_cpus_list, and no file of the CPUs that are online
 
     @property
@@ -59,11 +59,11 @@ MACHINES = {
     # two sockets of 64 cores, 8 cores an L3 cache: nodes per socket 1, and 4
     "epyc-2-nodes": Machine(
         twice(128, 64), pairs(128), pairs(128), twice(128, 8), tuple((one, 256 * GIB) for one in twice(128, 64)), even(2, socket=1),
-        twice(128, 64), vendor="AuthenticAMD",
+        twice(128, 64), topoext=True,
     ),
     "epyc-8-nodes": Machine(
         twice(128, 64), pairs(128), pairs(128), twice(128, 8), tuple((one, 64 * GIB) for one in twice(128, 16)), even(8, socket=4),
-        twice(128, 64), vendor="AuthenticAMD",
+        twice(128, 64), topoext=True,
     ),
     # two sockets of 32 cores with sub-NUMA clusters: a socket's L3 cache belongs to all of its four nodes
     "xeon-snc4": Machine(
@@ -77,18 +77,18 @@ MACHINES = {
     # 72 cores of one thread, and the memory of a GPU as a node without CPUs
     "grace": Machine(
         ("0-71", "72-143"), runs(0, 144, 1), runs(0, 144, 1), ("0-71", "72-143"),
-        (("0-71", 240 * GIB), ("72-143", 240 * GIB), ("", 96 * GIB)), ((10, 40, 80), (40, 10, 80), (80, 80, 10)), vendor="",
+        (("0-71", 240 * GIB), ("72-143", 240 * GIB), ("", 96 * GIB)), ((10, 40, 80), (40, 10, 80), (80, 80, 10)),
     ),
     "kunpeng": Machine(
         ("0-63", "64-127"), runs(0, 128, 1), runs(0, 128, 1), runs(0, 128, 32), tuple((one, 128 * GIB) for one in runs(0, 128, 32)),
-        ((10, 16, 32, 33), (16, 10, 25, 32), (32, 25, 10, 16), (33, 32, 16, 10)), runs(0, 128, 1), runs(0, 128, 4), vendor="",
+        ((10, 16, 32, 33), (16, 10, 25, 32), (32, 25, 10, 16), (33, 32, 16, 10)), runs(0, 128, 1), runs(0, 128, 4),
     ),
     "opteron": Machine(
         runs(0, 64, 16), runs(0, 64, 2), runs(0, 64, 2), runs(0, 64, 8),
         tuple((one, 8 * GIB if place == 5 else 16 * GIB) for place, one in enumerate(runs(0, 64, 8))),
         ((10, 16, 16, 22, 16, 22, 16, 22), (16, 10, 22, 16, 16, 22, 22, 16), (16, 22, 10, 16, 16, 16, 16, 16), (22, 16, 16, 10, 16, 16, 22, 22),
          (16, 16, 16, 16, 10, 16, 16, 22), (22, 22, 16, 16, 16, 10, 22, 16), (16, 22, 16, 22, 16, 22, 10, 16), (22, 16, 16, 22, 22, 16, 16, 10)),
-        vendor="AuthenticAMD", old=True,
+        topoext=True, old=True,
     ),
     "xeon-dies": Machine(
         runs(0, 64, 16), runs(0, 64, 2), runs(0, 64, 2), runs(0, 64, 8), tuple((one, 256) for one in runs(0, 64, 4)), even(16, 20, 20),
@@ -131,7 +131,7 @@ def write_machine(machine: Machine, root: Path, mems: str | None = None) -> tupl
     (node / "online").write_text(f"0-{len(machine.nodes) - 1}\n")
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/status").write_text(f"Name:\tpython3\nMems_allowed_list:\t{mems or f'0-{len(machine.nodes) - 1}'}\n")
-    (root / "proc/cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {machine.vendor}\n" if machine.vendor else "processor\t: 0\nBogoMIPS\t: 200\n")
+    (root / "proc/cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {'topoext' if machine.topoext else 'vme'} sse\n")
     return f"{root}/sys", f"{root}/proc"
 
 

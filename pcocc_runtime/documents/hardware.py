@@ -44,12 +44,12 @@ class HostNode(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What a task holds: the CPUs it may run on, by number, all NUMA nodes of the host, by number, and how many CPUs are online."""
+    """What a task holds: the CPUs it may run on, by number, all NUMA nodes of the host, by number, how many CPUs are online, and a flag of theirs."""
 
     cpus: tuple[HostCpu, ...]
     nodes: tuple[HostNode, ...]
     online: int
-    vendor: str = ""
+    topoext: bool = False
 
 
 class Shape(NamedTuple):

@@ -61,7 +61,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class VmPlan:
-    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `vendor` that of the host's CPU."""
+    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `topoext` a flag of the host's CPU."""
 
     name: str
     uuid: str
@@ -89,7 +89,7 @@ class VmPlan:
     nic_model: str = "virtio-net-pci"
     custom_args: tuple[str, ...] = ()
     kvm_fd: int | None = None
-    vendor: str = ""
+    topoext: bool = False
     backing: Backing = ORDINARY
     abilities: Abilities = PLAIN
     aio: str | None = None
@@ -141,7 +141,7 @@ def _machine(plan: VmPlan) -> list[str]:
     return [
         *objects,
         "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{plan_caches(plan.topology, plan.abilities.has)}",
-        "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor),
+        "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext),
         "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus)), "-m", f"size={plan.memory}M", *nodes,
         "-rtc", "base=utc,driftfix=slew",
     ]  # fmt: skip

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 EMULATED = "max"  # all that QEMU emulates: x86-64-v3, which RHEL 10 and its like need, from QEMU 7.2 on
 
 
-def plan_cpu(accel: str, model: str | None, topology: Topology, vendor: str) -> str:
-    """Return the value of -cpu; `model` is the template's or the site's, and is passed on as it is, `vendor` the host's CPU's."""
+def plan_cpu(accel: str, model: str | None, topology: Topology, topoext: bool) -> str:
+    """Return the value of -cpu; `model` is the template's or the site's, and is passed on as it is."""
     if model is not None:
         return model
     shape, words = topology.shape, []
@@ -24,8 +24,8 @@ def plan_cpu(accel: str, model: str | None, topology: Topology, vendor: str) -> 
             words.append("vendor=GenuineIntel")  # AMD's has neither without topoext, which is not emulated
     else:
         words += _own(topology) if topology.cpus else []
-        if vendor in ("AuthenticAMD", "HygonGenuine") and (shape.threads > 1 or shape.dies > 1):
-            words.append("topoext=on")
+        if topoext and (shape.threads > 1 or shape.dies > 1):
+            words.append("topoext=on")  # by which AMD's CPUs tell both; `host` leaves it out
     if not topology.l3:
         words.append("l3-cache=off")
     return ",".join(["host" if accel == "kvm" else EMULATED, *words])

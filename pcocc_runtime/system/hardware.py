@@ -42,7 +42,7 @@ def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: st
             cpu, package[0], die[0], cluster[0], core[0], homes.get(cpu, 0), l2.get(cpu, core)[0],
             shared[0] if shared else None, len(shared),
         ))  # fmt: skip
-    return Part(tuple(found), tuple(node for node, _members in nodes), len(online), _read_vendor(proc))
+    return Part(tuple(found), tuple(node for node, _members in nodes), len(online), _read_topoext(proc))
 
 
 def read_own_cpus() -> set[int]:
@@ -155,10 +155,10 @@ def _read_policy() -> set[int] | None:
     return {place * 64 + bit for place, word in enumerate(mask) for bit in range(64) if word >> bit & 1}
 
 
-def _read_vendor(proc: str) -> str:
-    """Return the CPU's vendor as CPUID has it; the file is made as it is read, so only its first lines are."""
-    lines = _read(f"{proc}/cpuinfo", 512).splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+def _read_topoext(proc: str) -> bool:
+    """Tell whether the first CPU has AMD's flag topoext; the file is made as it is read, so no more of it is."""
+    lines = _read(f"{proc}/cpuinfo", 4096).splitlines()
+    return any(line.startswith("flags") and "topoext" in line.split() for line in lines)
 
 
 def _number(text: str) -> int:

@@ -166,13 +166,13 @@ def allow_lock(memory: int, template: str) -> None:
 
 def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTopology:
     """Return what @topology compares with the QEMU that this process becomes."""
-    cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor)
+    cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext)
     return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology, "host-nodes" in plan.abilities.has)
 
 
 def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:
     """Return why the VM has its accelerator, and what CPU an emulated guest has for that."""
-    cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor).partition(",")[0]
+    cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext).partition(",")[0]
     return node.accel_why if plan.accel == "kvm" else f"{node.accel_why}; its CPU is QEMU's {cpu}"
 
 

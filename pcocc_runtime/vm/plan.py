@@ -97,7 +97,7 @@ def plan_vm(
         backing=hardware.backing,
         abilities=hardware.abilities,
         aio=aio,
-        vendor=hardware.part.vendor,
+        topoext=hardware.part.topoext,
         disks=made.disks,
         seed=made.seed,
         qmp_fd=qmp_fd,

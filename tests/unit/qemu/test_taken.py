@@ -34,7 +34,7 @@ def start(topology: Topology, memory: int, has: frozenset[str]) -> list[dict[str
     objects, machine, nodes = plan_memory(memory, topology, Backing(), False, has)
     argv = [
         QEMU, "-nodefaults", "-display", "none", "-accel", "tcg", "-S", *objects, "-machine", f"q35{machine}{plan_caches(topology, has)}",
-        "-cpu", plan_cpu("tcg", None, topology, ""), "-smp", plan_smp(topology.shape, True), "-m", f"size={memory}M", *nodes, "-qmp", "stdio",
+        "-cpu", plan_cpu("tcg", None, topology, False), "-smp", plan_smp(topology.shape, True), "-m", f"size={memory}M", *nodes, "-qmp", "stdio",
     ]  # fmt: skip
     told = b"".join([render_command("qmp_capabilities"), render_command("query-cpus-fast", id="cpus"), render_command("quit")])
     done = subprocess.run(argv, input=told, capture_output=True, check=False)

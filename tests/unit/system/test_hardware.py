@@ -24,7 +24,7 @@ def test_lists_are_written_as_they_are_read() -> None:
 def test_a_cpu_is_in_its_groups(tmp_path: Path) -> None:
     part = read_part((130, 9), *write_machine(MACHINES["epyc-8-nodes"], tmp_path))
     assert part.cpus == ((9, 0, 0, 9, 9, 0, 9, 8, 16), (130, 0, 0, 2, 2, 0, 2, 0, 16))
-    assert (part.online, part.vendor, len(part.nodes)) == (256, "AuthenticAMD", 8)
+    assert (part.online, part.topoext, len(part.nodes)) == (256, True, 8)
     assert part.nodes[5] == (5, 32, 65536, True, (32, 32, 32, 32, 12, 10, 12, 12))
 
 
@@ -56,7 +56,7 @@ def test_what_sys_does_not_tell_is_left_out(tmp_path: Path, broken: str) -> None
 
 def test_nothing_there_is_no_error(tmp_path: Path) -> None:
     part = read_part((0, 1), str(tmp_path), str(tmp_path))
-    assert part.nodes == () and part.online == 2 and part.vendor == ""
+    assert part.nodes == () and part.online == 2 and not part.topoext
 
 
 def test_this_machine() -> None:

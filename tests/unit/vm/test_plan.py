@@ -19,7 +19,7 @@ from tests.unit.qemu.plans import PLAN
 
 PART = Part(
     tuple(HostCpu(cpu, cpu // 2 * 2, cpu // 2 * 2, cpu, cpu, cpu // 2, cpu, cpu // 2 * 2, 2) for cpu in range(4)),
-    (HostNode(0, 2, 4096, True, (10, 20)), HostNode(1, 2, 4096, True, (20, 10))), 8, "AuthenticAMD",
+    (HostNode(0, 2, 4096, True, (10, 20)), HostNode(1, 2, 4096, True, (20, 10))), 8, True,
 )  # fmt: skip
 TASK = Task(12, 0, 4, 1000, (), None, None)
 
