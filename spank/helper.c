@@ -43,7 +43,8 @@ static void reset_oom_score(void)
 		close(fd); /* else exec does */
 }
 
-/* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
+/* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that
+ * fails. */
 static void become_helper(const char *verb, int input, int output, int notes)
 {
 	char *const argv[] = { (char *)program, (char *)verb, NULL };
@@ -168,7 +169,8 @@ static void close_sockets(void)
 			close(fd);
 }
 
-/* Starts a helper without holding slurmd up: a process of its own waits for it and writes to slurmd's log when it fails. */
+/* Starts a helper without holding slurmd up: a process of its own waits for it and writes to slurmd's log when it
+ * fails. */
 void spawn_start_helper(void)
 {
 	struct helper_result result = { 0 };

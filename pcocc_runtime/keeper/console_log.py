@@ -1,4 +1,5 @@
-"""The last of what a guest has written to its serial console: a guest can write for ever, and what is kept of it is of limited size.
+"""The last of what a guest has written to its serial console: a guest can write for ever, and what is kept of
+it is of limited size.
 
 QEMU appends to a file. When that has half of the size, its content is put beside it, in place of what was
 there, and it is emptied.

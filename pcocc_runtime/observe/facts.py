@@ -72,7 +72,9 @@ class Answer:
     trouble: str | None = None
 
     def __post_init__(self) -> None:
-        vms, routed = self.node.vm_count, {one.index for one in self.node.networks if isinstance(one, RoutedFacts)}
+        vms, routed = self.node.vm_count, {
+            one.index for one in self.node.networks if isinstance(one, RoutedFacts)
+        }
         asked = {rank for one in self.reports for rank in (*one.tried, *one.lost, *one.narrow, *one.silent)}
         if not asked | {*self.states} <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
             raise ValueError("it names VMs or networks that the job does not have")
@@ -128,7 +130,9 @@ def parse_links(text: str) -> dict[str, Device]:
     for one in json.loads(text):
         received, sent = one["stats64"]["rx"], one["stats64"]["tx"]
         dropped = sum(way[key] for way in (received, sent) for key in ("dropped", "errors"))
-        found[one["ifname"]] = Device(one["mtu"], "UP" in one["flags"], received["bytes"], sent["bytes"], dropped)
+        found[one["ifname"]] = Device(
+            one["mtu"], "UP" in one["flags"], received["bytes"], sent["bytes"], dropped
+        )
     return found
 
 

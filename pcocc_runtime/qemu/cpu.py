@@ -1,4 +1,5 @@
-"""The guest's CPU in QEMU's words: what runs the task's CPUs at their speed with KVM, and the most that emulation has."""
+"""The guest's CPU in QEMU's words: what runs the task's CPUs at their speed with KVM, and the most that
+emulation has."""
 
 from __future__ import annotations
 
@@ -41,13 +42,15 @@ def _own(topology: Topology) -> list[str]:
 
 
 def ensure_model(model: str | None, accel: str, lacks: Mapping[str, tuple[str, ...]], template: str) -> None:
-    """Raise RequestError when the host's CPU lacks what a named model has: with KVM the guest would be given another CPU than that."""
+    """Raise RequestError when the host's CPU lacks what a named model has: with KVM the guest would be given
+    another CPU than that."""
     name, *words = (model or "").split(",")
     missing = [flag for flag in lacks.get(name, ()) if f"-{flag}" not in words and f"{flag}=off" not in words]
     if accel == "kvm" and missing:
         raise RequestError(
             f"the CPU here is no {name}, which template {template!r} asks for: it lacks {', '.join(missing)}",
-            f"leave out cpu-model, use nodes that have these, or take them away: {model},{','.join(f'-{flag}' for flag in missing)}",
+            "leave out cpu-model, use nodes that have these, or take them away: "
+            + ",".join([str(model), *(f"-{flag}" for flag in missing)]),
         )
 
 
@@ -57,7 +60,8 @@ def plan_smp(shape: Shape, own: bool) -> str:
         return f"cpus={shape.cpus}"
     dies = f",dies={shape.dies}" if shape.dies > 1 else ""
     clusters = f",modules={shape.clusters}" if shape.clusters > 1 else ""
-    return f"cpus={shape.cpus},sockets={shape.sockets}{dies}{clusters},cores={shape.cores},threads={shape.threads},maxcpus={shape.most}"
+    levels = f"sockets={shape.sockets}{dies}{clusters},cores={shape.cores},threads={shape.threads}"
+    return f"cpus={shape.cpus},{levels},maxcpus={shape.most}"
 
 
 def plan_caches(topology: Topology, has: Set[str]) -> str:

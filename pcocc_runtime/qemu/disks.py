@@ -1,4 +1,5 @@
-"""The disks of a VM in QEMU's words: a controller where the model needs one, the disks in order, the seed (qemu-system(1))."""
+"""The disks of a VM in QEMU's words: a controller where the model needs one, the disks in order, the seed
+(qemu-system(1))."""
 
 from __future__ import annotations
 
@@ -20,14 +21,20 @@ class Disk:
     locked: bool = True
 
 
-def plan_disks(model: str, machine: str, disks: tuple[Disk, ...], seed: str, aio: str | None = None) -> list[str]:
+def plan_disks(
+    model: str, machine: str, disks: tuple[Disk, ...], seed: str, aio: str | None = None
+) -> list[str]:
     """Return the options of all disks and of the cloud-init seed; the first disk is the one to boot from.
 
     `aio` is how QEMU reads and writes them, None for threads.
     """
     return [
         *(["-device", "virtio-scsi-pci,id=scsi"] if model == "virtio-scsi" else []),
-        *[word for index, disk in enumerate(disks) for word in _plan_disk(_device(model, machine, index), index, disk, aio)],
+        *[
+            word
+            for index, disk in enumerate(disks)
+            for word in _plan_disk(_device(model, machine, index), index, disk, aio)
+        ],
         "-drive", f"file={escape(seed)},format=raw,if=none,id=seed,readonly=on",
         "-device", f"{_device(model, machine, len(disks), 'cd')},drive=seed",
     ]  # fmt: skip
@@ -55,7 +62,8 @@ def _ide_ports(machine: str) -> list[str]:
 
 
 def machine_kind(machine: str) -> str:
-    """Return the name of the machine in a value of -machine, which may stand first or behind `type=`, and whose last counts."""
+    """Return the name of the machine in a value of -machine, which may stand first or behind `type=`, and
+    whose last counts."""
     first, *rest = machine.split(",")
     words = [first if "=" in first else f"type={first}", *rest]
     return next((word[5:] for word in reversed(words) if word.startswith("type=")), "")
@@ -79,8 +87,11 @@ def _plan_disk(device: str, index: int, disk: Disk, aio: str | None) -> list[str
     )
     boot = ",bootindex=1" if index == 0 else ""
     shared = ",share-rw=on" if disk.shared else ""
-    # the serial number tells a guest which is which: Linux probes SCSI disks at once, and sda may be any of them
-    return ["-drive", drive, "-device", f"{device},drive={disk_id(index)},serial={disk_id(index)}{boot}{shared}"]
+    # the serial number tells a guest which is which: Linux probes SCSI disks at once, and sda may be any of
+    # them
+    return [
+        "-drive", drive, "-device", f"{device},drive={disk_id(index)},serial={disk_id(index)}{boot}{shared}",
+    ]
 
 
 def escape(text: str) -> str:

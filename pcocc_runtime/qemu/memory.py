@@ -1,4 +1,5 @@
-"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that lies."""
+"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that
+lies."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def guest_memory(task: int, accel: str, daemons: int = 0) -> int:
 
 
 class Backing(NamedTuple):
-    """How the guest's memory is had of the host: KiB of a huge page, 0 for ordinary ones; taken before the guest begins; kept from swap."""
+    """How the guest's memory is had of the host: KiB of a huge page, 0 for ordinary ones; taken before the
+    guest begins; kept from swap."""
 
     page: int = 0
     prealloc: bool = False
@@ -49,10 +51,14 @@ ORDINARY = Backing()
 _MOST_THREADS = 16  # that touch a node's pages at the same time
 
 
-def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool, has: Set[str]) -> tuple[list[str], str, list[str]]:
-    """Return the options of memory backends, what -machine adds to them, and the options of NUMA nodes; `shared` with other processes.
+def plan_memory(
+    size: int, topology: Topology, backing: Backing, shared: bool, has: Set[str]
+) -> tuple[list[str], str, list[str]]:
+    """Return the options of memory backends, what -machine adds to them, and the options of NUMA nodes;
+    `shared` with other processes.
 
-    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node needs none.
+    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node
+    needs none.
     """
     lock = ["-overcommit", "mem-lock=on"] if backing.lock else []
     nodes = topology.nodes
@@ -66,13 +72,33 @@ def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool, h
     for number, node in enumerate(nodes):
         if node.memory:
             bound = node.policy if "host-nodes" in has else ""
-            objects += _backend(f"ram{number}", node.memory, backing, shared, len(node.cpus) if "prealloc-threads" in has else 0, bound)
+            objects += _backend(
+                f"ram{number}",
+                node.memory,
+                backing,
+                shared,
+                len(node.cpus) if "prealloc-threads" in has else 0,
+                bound,
+            )
         memory = f",memdev=ram{number}" if node.memory else ""
         last = node.cpus[-1] == topology.shape.cpus - 1
-        cpus = [*node.cpus, *(range(topology.shape.cpus, topology.shape.most) if last else ())]  # those not plugged in
-        words += ["-numa", ",".join([f"node,nodeid={number}{memory}", *(f"cpus={run}" for run in render_cpu_list(cpus).split(","))])]
+        cpus = [
+            *node.cpus,
+            *(range(topology.shape.cpus, topology.shape.most) if last else ()),
+        ]  # those not plugged in
+        words += [
+            "-numa",
+            ",".join(
+                [f"node,nodeid={number}{memory}", *(f"cpus={run}" for run in render_cpu_list(cpus).split(","))]
+            ),
+        ]
     for number, row in enumerate(topology.distances):
-        words += [word for other, value in enumerate(row) if other != number for word in ("-numa", f"dist,src={number},dst={other},val={value}")]
+        words += [
+            word
+            for other, value in enumerate(row)
+            if other != number
+            for word in ("-numa", f"dist,src={number},dst={other},val={value}")
+        ]
     return objects, "", words
 
 

@@ -1,4 +1,5 @@
-"""The operation `@topology`: what a VM holds of its node, and its guest's piece of it, as they are planned and as they run."""
+"""The operation `@topology`: what a VM holds of its node, and its guest's piece of it, as they are planned
+and as they run."""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ def _read_planned(directory: str, vm: str) -> VmTopology:
     try:
         return decode_topology(data or b"")
     except ValueError as error:
-        raise NodeError(f"{path} cannot be read: {error}", f"was pcocc changed since {vm} was booted? start a new job") from None
+        raise NodeError(
+            f"{path} cannot be read: {error}", f"was pcocc changed since {vm} was booted? start a new job"
+        ) from None
 
 
 def _observe(pid: int, vcpus: Any) -> Observed:

@@ -1,4 +1,4 @@
-"""What this VM's QEMU can do: as root's helper has left it in the job's directory, or asked here where that is of another QEMU."""
+"""What this VM's QEMU can do: asked once for a job on a node, and kept in the job's directory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import os
 import subprocess
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.abilities import ABILITIES_FILE, MAX_ABILITIES, Abilities, decode_abilities, encode_abilities
-from pcocc_runtime.documents.verdict import KVM_DEVICE, identify
+from pcocc_runtime.documents.abilities import (
+    ABILITIES_FILE,
+    MAX_ABILITIES,
+    PLAIN,
+    Abilities,
+    decode_abilities,
+    encode_abilities,
+)
+from pcocc_runtime.qemu.asking import parse_answers, plan_asking_argv, render_questions
 from pcocc_runtime.system import files, regular
 
-_OWN = "qemu-own.json"  # in the job's directory: of a template's qemu-bin
 _SECONDS = 30.0
 
 
@@ -19,26 +25,19 @@ def find_abilities(job: int, qemu: str, accel: str) -> Abilities:
     try:
         status = os.stat(qemu)
     except OSError:
-        return Abilities()  # its launcher will say so
-    key = [*identify(qemu, status.st_mtime_ns, status.st_size, os.path.exists(KVM_DEVICE)), accel]
-    directory = naming.job_dir(job)
-    for name in (ABILITIES_FILE, _OWN):
-        found = decode_abilities(regular.read_start(directory / name, MAX_ABILITIES), key)
-        if found is not None:
-            return found
-    found = _ask(qemu, accel)
-    if found is None:
-        return Abilities()
-    files.replace_file(directory / _OWN, encode_abilities(found, key))
-    return found
+        return PLAIN  # its launcher will say so
+    key: list[object] = [qemu, status.st_mtime_ns, status.st_size, accel]
+    place = naming.job_dir(job) / ABILITIES_FILE
+    found = decode_abilities(regular.read_start(place, MAX_ABILITIES), key)
+    if found is None and (found := _ask(qemu, accel)) is not None:
+        files.replace_file(place, encode_abilities(found, key))
+    return found or PLAIN
 
 
 def _ask(qemu: str, accel: str) -> Abilities | None:
-    from pcocc_runtime.qemu.asking import parse_answers, plan_asking_argv, render_questions
-
-    argv = plan_asking_argv(qemu, accel)
+    argv, said = plan_asking_argv(qemu, accel), render_questions()
     try:
-        done = subprocess.run(argv, input=render_questions(), capture_output=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(argv, input=said, capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return parse_answers(done.stdout.splitlines())

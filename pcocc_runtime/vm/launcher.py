@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.abilities import PLAIN
 from pcocc_runtime.documents.boot import Keys, decode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
@@ -36,11 +37,12 @@ from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.async_io import find_aio
 from pcocc_runtime.vm.files import make_files, start_filesystems
-from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
+from pcocc_runtime.vm.plan import Hardware, Task, needs_asking, plan_hardware, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
-# scancel -s sends these to every step of a job; QEMU inherits the mask (tried). See docs/decisions/004-sigterm.md.
+# scancel -s sends these to every step of a job; QEMU inherits the mask (tried). See
+# docs/decisions/004-sigterm.md.
 _MEANT_FOR_PROGRAMS = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 
 
@@ -64,7 +66,10 @@ def read_task(environ: dict[str, str]) -> Task:
     if wire.ENV_TAP_FDS not in environ:
         raise NodeError(
             "the pcocc plugin did not run for this task",
-            hint="plugstack.conf of this node must name pcocc.so, and slurmd be restarted after it was installed",
+            hint=(
+                "plugstack.conf of this node must name pcocc.so, and slurmd be restarted after it was"
+                " installed"
+            ),
         )
     cpus = int(environ.get("SLURM_CPUS_PER_TASK") or "1")
     fds = [int(word) for word in environ[wire.ENV_TAP_FDS].split(",") if word]
@@ -88,18 +93,26 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
-    abilities = find_abilities(task.job, group.qemu_bin or node.qemu, node.accel)
+    part = read_part(read_own_cpus())
+    abilities = PLAIN
+    if needs_asking(part, node, group):
+        abilities = find_abilities(task.job, group.qemu_bin or node.qemu, node.accel)
     ensure_model(group.cpu_model or node.cpu_model, node.accel, abilities.lacks, group.template)
-    hardware = plan_hardware(task, node, group, read_part(read_own_cpus()), abilities, read_free_pages)
+    hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
     if hardware.note:
         tell(task, node, hardware.note)
     if group.memory_lock:
         allow_lock(hardware.memory, group.template)
     directory, watch = make_vm_directory(task, node, cluster, keys)
-    made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
-    filesystems = start_filesystems(group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs")
+    made = make_files(
+        task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text)
+    )
+    filesystems = start_filesystems(
+        group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs"
+    )
     ours, theirs = socket.socketpair()
-    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, theirs.fileno(), kvm_fd, find_aio(abilities.has))
+    qmp, aio = theirs.fileno(), find_aio(abilities.has)
+    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, aio)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
@@ -107,7 +120,10 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
-    inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(), *([kvm_fd] if kvm_fd is not None else [])]
+    inherited = [
+        *task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(),
+        *([kvm_fd] if kvm_fd is not None else []),
+    ]
     become_qemu(task, argv, facts, ours, inherited)
 
 
@@ -122,7 +138,8 @@ def read_node(job: int) -> NodeFacts:
 
 
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
-    """Make the VM's directory and what every attaching step of this node reads: key and addresses; return it and its watch."""
+    """Make the VM's directory and what every attaching step of this node reads: key and addresses; return it
+    and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / KEY_FILE, keys.user.encode())
     files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
@@ -148,18 +165,23 @@ def size_task(task: Task, group: Group) -> Task:
         return task
     from pcocc_runtime.vm import host_memory
 
-    return replace(task, cpus=len(os.sched_getaffinity(0)), memory=task.memory or host_memory.read_memory_limit())
+    return replace(
+        task, cpus=len(os.sched_getaffinity(0)), memory=task.memory or host_memory.read_memory_limit()
+    )
 
 
 def allow_lock(memory: int, template: str) -> None:
-    """Raise this process's limit of locked memory, which QEMU has after it, as far as it may; NodeError where that is too little."""
+    """Raise this process's limit of locked memory, which QEMU has after it, as far as it may; NodeError where
+    that is too little."""
     import resource
 
     _soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if hard != resource.RLIM_INFINITY and hard >> 20 <= memory:
         raise NodeError(
-            f"memory-lock of template {template!r} is for {memory} MiB and more, and a task may lock {hard >> 20} MiB here (RLIMIT_MEMLOCK)",
-            "the admins allow it with LimitMEMLOCK=infinity for slurmd, and PropagateResourceLimitsExcept=MEMLOCK in slurm.conf",
+            f"memory-lock of template {template!r} is for {memory} MiB and more, and a task may lock "
+            f"{hard >> 20} MiB here (RLIMIT_MEMLOCK)",
+            "the admins allow it with LimitMEMLOCK=infinity for slurmd, and "
+            "PropagateResourceLimitsExcept=MEMLOCK in slurm.conf",
         )
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
 
@@ -167,7 +189,8 @@ def allow_lock(memory: int, template: str) -> None:
 def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTopology:
     """Return what @topology compares with the QEMU that this process becomes."""
     cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext)
-    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology, "host-nodes" in plan.abilities.has)
+    binds = "host-nodes" in plan.abilities.has
+    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology, binds)
 
 
 def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:
@@ -177,7 +200,8 @@ def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:
 
 
 def describe_vm(
-    task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath, watch: int
+    task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath,
+    watch: int
 ) -> VmFacts:
     """Return what the keeper needs to know."""
     return VmFacts(
@@ -206,15 +230,23 @@ def describe_vm(
     )
 
 
-def become_qemu(task: Task, argv: list[str], facts: VmFacts, qmp: socket.socket, inherited: list[int]) -> None:
+def become_qemu(
+    task: Task, argv: list[str], facts: VmFacts, qmp: socket.socket, inherited: list[int]
+) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to it.
+    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to
+    it.
     """
     if not os.access(argv[0], os.X_OK):
-        raise NodeError(f"{argv[0]} is not installed", hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml")
+        raise NodeError(
+            f"{argv[0]} is not installed",
+            hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml",
+        )
     keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
-    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set()))
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set())
+    )
     drop.die_with_parent()
     children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)
     qmp.close()

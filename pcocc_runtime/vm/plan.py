@@ -20,7 +20,8 @@ from pcocc_runtime.qemu.huge_pages import ReadFree, plan_pages
 from pcocc_runtime.qemu.memory import Backing, guest_memory
 from pcocc_runtime.qemu.topology import plan_flat, plan_topology
 
-_TAKEN = {f"{dash}{word}" for dash in ("-", "--") for word in ("smp", "numa", "m")}  # of the user's own, which QEMU would add to ours
+# of the user's own, which QEMU would add to ours
+_TAKEN = {f"{dash}{word}" for dash in ("-", "--") for word in ("smp", "numa", "m")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class VmFiles:
-    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as QEMU runs."""
+    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as
+    QEMU runs."""
 
     disks: tuple[Disk, ...]
     seed: str
@@ -57,7 +59,9 @@ class Hardware(NamedTuple):
     note: str = ""
 
 
-def plan_hardware(task: Task, node: NodeFacts, group: Group, part: Part, abilities: Abilities, read_free: ReadFree) -> Hardware:
+def plan_hardware(
+    task: Task, node: NodeFacts, group: Group, part: Part, abilities: Abilities, read_free: ReadFree
+) -> Hardware:
     """Return the guest's CPUs, NUMA nodes and memory; RequestError where nothing useful remains for it."""
     daemons = sum(mount.type == "virtiofs" for mount in group.mounts)
     memory = guest_memory(task.memory or group.memory or 512, node.accel, daemons)
@@ -68,6 +72,13 @@ def plan_hardware(task: Task, node: NodeFacts, group: Group, part: Part, abiliti
     pages = plan_pages(group.hugepages or node.hugepages, part, topology, memory, read_free, group.template)
     backing = Backing(pages.size, group.memory_prealloc, group.memory_lock)
     return Hardware(part, pages.topology, pages.memory, backing, abilities, pages.note)
+
+
+def needs_asking(part: Part, node: NodeFacts, group: Group) -> bool:
+    """Tell whether a VM could use what releases of QEMU differ in: to ask one takes a quarter of a second."""
+    named = (group.cpu_model or node.cpu_model) is not None and node.accel == "kvm"
+    pages = group.memory_prealloc or (group.hugepages or node.hugepages) != "off"
+    return named or pages or len(part.nodes) > 1 or any(cpu.cluster != cpu.core for cpu in part.cpus)
 
 
 def _find_obstacle(group: Group) -> str:
@@ -81,10 +92,19 @@ def _find_obstacle(group: Group) -> str:
 
 
 def plan_vm(
-    task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles, hardware: Hardware,
-    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None, aio: str | None = None,
+    task: Task,
+    node: NodeFacts,
+    group: Group,
+    directory: PurePath,
+    made: VmFiles,
+    hardware: Hardware,
+    filesystems: tuple[SharedFs, ...],
+    qmp_fd: int,
+    kvm_fd: int | None = None,
+    aio: str | None = None,
 ) -> VmPlan:
-    """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who opens no /dev/kvm."""
+    """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who
+    opens no /dev/kvm."""
     interfaces = network_config.plan_interfaces(node, task.rank)
     return VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",
@@ -124,7 +144,8 @@ def count_vcpus(task: Task, group: Group) -> int:
     """Return the number of the guest's CPUs: the task's, less what the template keeps for QEMU."""
     if group.emulator_cores >= task.cpus:
         raise RequestError(
-            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves none of the {task.cpus} CPUs to the guest",
+            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves none of the"
+            f" {task.cpus} CPUs to the guest",
             f"ask for more CPUs: -c {group.emulator_cores + 1}",
         )
     return task.cpus - group.emulator_cores

@@ -2,7 +2,8 @@
 
 They are milliseconds of CPU time, which other work changes least.
 
-`imports` is what a launcher would not import without it; `read`, `plan` and `keep` are the work: for all CPUs of this machine, and
+`imports` is what a launcher would not import without it; `read`, `plan` and `keep` are the work: for all CPUs of this machine,
+and
 for parts of others, whose files lie in a file system here, not in /sys, whose reads take three times as long.
 """
 
@@ -47,7 +48,10 @@ print(*(1000 * (after - before) for before, after in ((began, imported), (import
 def measure(cpus: str, system: str, proc: str) -> list[float]:
     """Return medians of imports, read, plan and keep."""
     code = _CODE.format(root=str(ROOT), cpus=cpus, system=system, proc=proc)
-    runs = [subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True).stdout.split() for _ in range(RUNS)]
+    runs = [
+        subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(RUNS)
+    ]
     return [statistics.median(map(float, column)) for column in zip(*runs, strict=True)]
 
 

@@ -52,7 +52,9 @@ COUNT = "tail -n1 $HOME/journal | cut -d' ' -f1"
 @pytest.fixture(scope="module")
 def image(box: Box) -> Iterator[str]:
     """Debian in a repository of alice's."""
-    subprocess.run([ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
+    subprocess.run(
+        [ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900
+    )
     box.run(["pcocc", "image", "delete", IMAGE])
     box.out(["pcocc", "image", "import", FILE, IMAGE], timeout=300)
     yield IMAGE
@@ -75,7 +77,10 @@ def exported(box: Box) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def lan(box: Box) -> Iterator[None]:
     """A bridge of the site on each node, with the site's DHCP server."""
-    dnsmasq = f"dnsmasq --conf-file=/dev/null --port=0 --interface=site0 --bind-interfaces {LEASES} --pid-file=/run/site-dnsmasq.pid"
+    dnsmasq = (
+        f"dnsmasq --conf-file=/dev/null --port=0 --interface=site0 --bind-interfaces {LEASES}"
+        " --pid-file=/run/site-dnsmasq.pid"
+    )
     do = f"ip link add site0 type bridge && ip addr add 192.168.77.1/24 dev site0 && ip link set site0 up && {dnsmasq}"
     undo = "kill $(cat /run/site-dnsmasq.pid); ip link delete site0"
     with box.changed(do, undo, "n1"), box.changed(do, undo, "n2"):
@@ -132,7 +137,10 @@ def test_a_command_in_debian_ends_as_it_does(debian: Cluster) -> None:
 
 def test_more_steps_than_a_connection_may_have_sessions(debian: Cluster) -> None:
     """OpenSSH's server takes ten of them (MaxSessions, sshd_config(5)); the others get connections of their own."""
-    words = ["--pcocc-vm=vm0", "-n1", "-w", debian.node_of("vm0"), "--overlap", "--mem=0", "sh", "-c", "echo on; read word; echo $word; exit 3"]
+    words = [
+        "--pcocc-vm=vm0", "-n1", "-w", debian.node_of("vm0"), "--overlap", "--mem=0", "sh", "-c",
+        "echo on; read word; echo $word; exit 3",
+    ]
     every = [debian.start(words) for _ in range(12)]
     assert all(one.stdout is not None and one.stdout.readline() == "on\n" for one in every)
     for number, one in enumerate(every):

@@ -1,4 +1,5 @@
-"""Guests that have the shape of a machine this one only pretends to be: QEMU takes the arguments, and Linux in the guest finds the shape."""
+"""Guests that have the shape of a machine this one only pretends to be: QEMU takes the arguments, and Linux in the
+guest finds the shape."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ LOOK = "; ".join([
     "cd /sys/devices/system/cpu",
     "for cpu in cpu[0-7]; do [ ! -d $cpu/topology ] ||"
     " echo $(cat $cpu/topology/physical_package_id $cpu/topology/core_cpus_list $cpu/cache/index3/shared_cpu_list); done",
-    "cd ../node", "echo $(cat node*/cpulist)", "echo $(cat node*/distance)", "grep -h MemTotal node*/meminfo | tr -dc '0-9\\n '", "cd /",
+    "cd ../node", "echo $(cat node*/cpulist)", "echo $(cat node*/distance)",
+    "grep -h MemTotal node*/meminfo | tr -dc '0-9\\n '", "cd /",
 ])  # fmt: skip
 
 
@@ -59,7 +61,9 @@ def test_memory_is_bound_where_the_task_holds_it(start: StartVm, tmp_path: Path)
     here = replace_nodes(part)
     vm = start(Group("t", 1, cpus=4, mounts=(Mount("d", DATA, "virtiofs"),)), part=here).boot()
     maps = Path(f"/proc/{vm.process.pid}/numa_maps").read_text()
-    assert [line.split()[1] for line in maps.splitlines() if "memory-backend-memfd" in line or "memfd" in line] == ["bind:0"]
+    assert [line.split()[1] for line in maps.splitlines() if "memory-backend-memfd" in line or "memfd" in line] == [
+        "bind:0"
+    ]
     assert vm.run("mkdir /d; mount -t virtiofs d /d; ls /d/log7") == "/d/log7\n"
 
 
@@ -87,14 +91,18 @@ def look(vm: Vm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     return status, capsys.readouterr().out
 
 
-def test_a_vm_that_runs_as_planned_passes(start: StartVm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_vm_that_runs_as_planned_passes(
+    start: StartVm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     cpus = sorted(os.sched_getaffinity(0))
     vm = start(Group("t", 1, cpus=len(cpus), memory_prealloc=True)).boot()
     status, text = look(vm, monkeypatch, capsys, "--check")
     assert status == 0 and text.splitlines()[-1] == "vm0: ok: it runs as it is planned", text
     tree = json.loads(look(vm, monkeypatch, capsys, "--json")[1])
     assert [one["allowed"] for one in tree["vcpus"]] == [[one["host"]["number"]] for one in tree["vcpus"]]
-    thread = next(task for task in Path(f"/proc/{vm.process.pid}/task").iterdir() if (task / "comm").read_text().startswith("CPU 0"))
+    thread = next(
+        task for task in Path(f"/proc/{vm.process.pid}/task").iterdir() if (task / "comm").read_text().startswith("CPU 0")
+    )
     os.sched_setaffinity(int(thread.name), cpus)
     status, text = look(vm, monkeypatch, capsys, "--check")
     assert status == 1 and f"vm0: FAILED: vCPU 0 may run on CPUs {render_cpu_list(cpus)}, and belongs on {cpus[0]}" in text

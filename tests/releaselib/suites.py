@@ -26,7 +26,8 @@ class RootError(ReleaseError):
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A release of Debian: its name, what it has, what else than its main archive is taken, and what of that (an apt preference)."""
+    """A release of Debian: its name, what it has, what else than its main archive is taken, and what of that (an apt
+    preference)."""
 
     name: str
     debian: str
@@ -77,7 +78,9 @@ class Place:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ReleaseError(f"{self.path} is in use by another command of tests/: wait for it, or name other roots by --roots DIR") from None
+            raise ReleaseError(
+                f"{self.path} is in use by another command of tests/: wait for it, or name other roots by --roots DIR"
+            ) from None
 
 
 def say(text: str) -> None:

@@ -42,7 +42,9 @@ def test_the_last_is_kept_and_no_more(tmp_path: Path) -> None:
         if not number % 100:
             log.tick()
             assert stored(tmp_path) <= SIZE + SIZE // 2
-            assert qemu.written.endswith(log.read_tail(SIZE // 4)) and len(log.read_tail(SIZE // 4)) == min(SIZE // 4, len(qemu.written))
+            assert qemu.written.endswith(log.read_tail(SIZE // 4)) and len(log.read_tail(SIZE // 4)) == min(
+                SIZE // 4, len(qemu.written)
+            )
     assert log.read_tail(10) == qemu.written[-10:]
 
 

@@ -39,7 +39,9 @@ def memory(found: Pages) -> list[int]:
         ("off", FLAT, 1001, free(), 0, []),
     ],
 )
-def test_pages_that_are_free(wish: str, topology: Topology, size: int, there: ReadFree, page: int, shares: list[int]) -> None:
+def test_pages_that_are_free(
+    wish: str, topology: Topology, size: int, there: ReadFree, page: int, shares: list[int]
+) -> None:
     found = plan_pages(wish, PART, topology, size, there, "t")
     assert (found.size, memory(found), found.note) == (page, shares, "")
     assert found.memory == (sum(shares) or (1000 if page else 1001))
@@ -48,7 +50,10 @@ def test_pages_that_are_free(wish: str, topology: Topology, size: int, there: Re
 def test_auto_falls_back_with_a_line() -> None:
     found = plan_pages("auto", PART, NUMA, 1001, free(n0_2M=250, n1_2M=249), "t")
     assert (found.size, memory(found)) == (0, [500, 500])
-    assert found.note == "no huge pages are used, but ordinary memory: NUMA node 1 has 249 free pages of 2M, and the guest needs 250"
+    assert (
+        found.note
+        == "no huge pages are used, but ordinary memory: NUMA node 1 has 249 free pages of 2M, and the guest needs 250"
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,9 +74,17 @@ def test_a_size_by_name_is_refused(wish: str, topology: Topology, size: int, sai
     ("cgroup", "files", "left"),
     [
         ("0::/a/b\n", {}, 40),
-        ("0::/a/b\n", {"a/hugetlb.2MB.max": "max", "a/b/hugetlb.2MB.max": str(30 << 21), "a/b/hugetlb.2MB.current": str(10 << 21)}, 20),
+        (
+            "0::/a/b\n",
+            {"a/hugetlb.2MB.max": "max", "a/b/hugetlb.2MB.max": str(30 << 21), "a/b/hugetlb.2MB.current": str(10 << 21)},
+            20,
+        ),
         ("0::/a/b\n", {"hugetlb.1GB.max": "0", "a/hugetlb.2MB.max": "0"}, 0),
-        ("9:hugetlb:/a\n0::/x\n", {"hugetlb/a/hugetlb.2MB.limit_in_bytes": str(5 << 21), "hugetlb/a/hugetlb.2MB.usage_in_bytes": "0"}, 5),
+        (
+            "9:hugetlb:/a\n0::/x\n",
+            {"hugetlb/a/hugetlb.2MB.limit_in_bytes": str(5 << 21), "hugetlb/a/hugetlb.2MB.usage_in_bytes": "0"},
+            5,
+        ),
         ("9:memory:/a\n0::/x\n", {"hugetlb/a/hugetlb.2MB.limit_in_bytes": "0"}, 40),
     ],
 )

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.documents.hardware import Flattened, GuestNode, HostCpu, HostNode, Part, Shape, Topology, VmTopology
+from pcocc_runtime.documents.hardware import (
+    Flattened,
+    GuestNode,
+    HostCpu,
+    HostNode,
+    Part,
+    Shape,
+    Topology,
+    VmTopology,
+)
 from pcocc_runtime.qemu.observed import (
     Lying,
     Observed,
@@ -18,19 +27,36 @@ from pcocc_runtime.qemu.observed import (
 )
 
 PART = Part(
-    tuple(HostCpu(cpu, cpu // 4 * 4, cpu // 4 * 4, cpu // 2 * 2, cpu // 2 * 2, cpu // 4, cpu // 2 * 2, cpu // 4 * 4, 4) for cpu in range(8)),
-    (HostNode(0, 4, 100, True, (10, 21)), HostNode(1, 4, 100, True, (21, 10))), 8,
-)  # fmt: skip
+    tuple(
+        HostCpu(cpu, cpu // 4 * 4, cpu // 4 * 4, cpu // 2 * 2, cpu // 2 * 2, cpu // 4, cpu // 2 * 2, cpu // 4 * 4, 4)
+        for cpu in range(8)
+    ),
+    (HostNode(0, 4, 100, True, (10, 21)), HostNode(1, 4, 100, True, (21, 10))),
+    8,
+)
 GUEST = Topology(
-    Shape(6, 2, 1, 1, 2, 2), (0, 1, 2, 3, 4, 5), (6, 7), (GuestNode(0, (0, 1, 2, 3), 200), GuestNode(1, (4, 5), 100)), ((10, 21), (21, 10)),
+    Shape(6, 2, 1, 1, 2, 2),
+    (0, 1, 2, 3, 4, 5),
+    (6, 7),
+    (GuestNode(0, (0, 1, 2, 3), 200), GuestNode(1, (4, 5), 100)),
+    ((10, 21), (21, 10)),
     flattened=(Flattened("l3", "why not"),),
-)  # fmt: skip
+)
 PLANNED = VmTopology(99, "kvm", "host", 2048, PART, GUEST)
 ANSWER: list[dict[str, Any]] = [
-    {"cpu-index": place, "thread-id": 100 + place,
-     "props": {"socket-id": place // 4, "die-id": 0, "core-id": place // 2 % 2, "thread-id": place % 2, "node-id": place // 4}}
+    {
+        "cpu-index": place,
+        "thread-id": 100 + place,
+        "props": {
+            "socket-id": place // 4,
+            "die-id": 0,
+            "core-id": place // 2 % 2,
+            "thread-id": place % 2,
+            "node-id": place // 4,
+        },
+    }
     for place in reversed(range(6))
-]  # fmt: skip
+]
 MAPS = """\
 7f00 bind:0 file=/memfd:memory-backend-memfd\\040(deleted) huge dirty=100 N0=100 kernelpagesize_kB=2048
 7f10 bind:1 file=/memfd:memory-backend-memfd\\040(deleted) huge dirty=50 N1=50 kernelpagesize_kB=2048
@@ -65,12 +91,17 @@ def moved(number: int, **changes: Any) -> Observed:
         (SEEN._replace(vcpus=SEEN.vcpus[:5]), "QEMU has 5 vCPUs, and 6 are planned"),
         (moved(3, allowed=(0, 1, 2, 3)), "vCPU 3 may run on CPUs 0-3, and belongs on 3"),
         (moved(3, allowed=()), "vCPU 3 may run on CPUs that are not known, and belongs on 3"),
-        (moved(2, place={**SEEN.vcpus[2].place, "core-id": 0, "socket-id": 1}), "vCPU 2 is not where it is planned: core-id is 0, socket-id is 1"),
+        (
+            moved(2, place={**SEEN.vcpus[2].place, "core-id": 0, "socket-id": 1}),
+            "vCPU 2 is not where it is planned: core-id is 0, socket-id is 1",
+        ),
         (moved(2, place={**SEEN.vcpus[2].place, "node-id": 1}), "vCPU 2 is on the guest's node 1, and belongs on 0"),
         (SEEN._replace(emulator=(0, 6)), "QEMU's own threads may run on CPUs 0,6, and belong on 6-7"),
         (SEEN._replace(memory=SEEN.memory[:1]), "no memory is bound to the host's node 1"),
-        (SEEN._replace(memory=(Lying("bind:0", 2048, {0: 150, 1: 50}), *SEEN.memory[1:])),
-         "50 MiB that are bound to the host's node 0 lie on node 1"),
+        (
+            SEEN._replace(memory=(Lying("bind:0", 2048, {0: 150, 1: 50}), *SEEN.memory[1:])),
+            "50 MiB that are bound to the host's node 0 lie on node 1",
+        ),
         (SEEN._replace(memory=(Lying("bind:0", 4, {0: 200}), Lying("bind:1", 4, {1: 100}))), "no memory is in pages of 2M"),
     ],
 )
@@ -97,6 +128,10 @@ def test_it_is_drawn_side_by_side() -> None:
 
 def test_programs_get_the_same() -> None:
     tree = render_tree("vm0", "n1", PLANNED, SEEN, ["x"])
-    assert tree["vcpus"][4]["host"]["number"] == 4 and tree["vcpus"][4]["guest"]["node-id"] == 1 and tree["vcpus"][4]["allowed"] == [4]
+    assert (
+        tree["vcpus"][4]["host"]["number"] == 4
+        and tree["vcpus"][4]["guest"]["node-id"] == 1
+        and tree["vcpus"][4]["allowed"] == [4]
+    )
     assert tree["nodes"][1] == {"host": 1, "cpus": [4, 5], "memory": 100} and tree["differences"] == ["x"]
     assert tree["memory"][0] == {"policy": "bind:0", "page": 2048, "nodes": {"0": 200}}

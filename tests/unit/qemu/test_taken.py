@@ -33,10 +33,29 @@ def start(topology: Topology, memory: int, has: frozenset[str]) -> list[dict[str
     """Start QEMU, paused, and return what it says of its vCPUs."""
     objects, machine, nodes = plan_memory(memory, topology, Backing(), False, has)
     argv = [
-        QEMU, "-nodefaults", "-display", "none", "-accel", "tcg", "-S", *objects, "-machine", f"q35{machine}{plan_caches(topology, has)}",
-        "-cpu", plan_cpu("tcg", None, topology, False), "-smp", plan_smp(topology.shape, True), "-m", f"size={memory}M", *nodes, "-qmp", "stdio",
-    ]  # fmt: skip
-    told = b"".join([render_command("qmp_capabilities"), render_command("query-cpus-fast", id="cpus"), render_command("quit")])
+        QEMU,
+        "-nodefaults",
+        "-display",
+        "none",
+        "-accel",
+        "tcg",
+        "-S",
+        *objects,
+        "-machine",
+        f"q35{machine}{plan_caches(topology, has)}",
+        "-cpu",
+        plan_cpu("tcg", None, topology, False),
+        "-smp",
+        plan_smp(topology.shape, True),
+        "-m",
+        f"size={memory}M",
+        *nodes,
+        "-qmp",
+        "stdio",
+    ]
+    told = b"".join(
+        [render_command("qmp_capabilities"), render_command("query-cpus-fast", id="cpus"), render_command("quit")]
+    )
     done = subprocess.run(argv, input=told, capture_output=True, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -47,13 +66,24 @@ def start(topology: Topology, memory: int, has: frozenset[str]) -> list[dict[str
 @pytest.mark.parametrize(
     ("name", "cpus", "mems"),
     [
-        ("epyc-8-nodes", "0-3,8-11,128-131,136-139", ""), ("epyc-8-nodes", "0-4,8-12,16", ""), ("epyc-8-nodes", "0-4,8-10,16", ""),
-        ("epyc-8-nodes", "0-1,16-17,32-33,48-49,64-65,80-81,96-97,112-113", ""), ("xeon-snc4", "0-2,64-65", ""), ("xeon-snc4", "2,64-65", ""),
-        ("hybrid", "", ""), ("offline", "", ""), ("kunpeng", "0-1,64-67,96", ""), ("xeon-dies", "", ""), ("opteron", "0-62", ""),
-        ("small", "0-2", ""), ("small-threads", "1-3", ""), ("eight", "", ""),
-        ("eight", "", "1"), ("eight", "", "0"),  # a node without memory, the first one or the last
+        ("epyc-8-nodes", "0-3,8-11,128-131,136-139", ""),
+        ("epyc-8-nodes", "0-4,8-12,16", ""),
+        ("epyc-8-nodes", "0-4,8-10,16", ""),
+        ("epyc-8-nodes", "0-1,16-17,32-33,48-49,64-65,80-81,96-97,112-113", ""),
+        ("xeon-snc4", "0-2,64-65", ""),
+        ("xeon-snc4", "2,64-65", ""),
+        ("hybrid", "", ""),
+        ("offline", "", ""),
+        ("kunpeng", "0-1,64-67,96", ""),
+        ("xeon-dies", "", ""),
+        ("opteron", "0-62", ""),
+        ("small", "0-2", ""),
+        ("small-threads", "1-3", ""),
+        ("eight", "", ""),
+        ("eight", "", "1"),
+        ("eight", "", "0"),  # a node without memory, the first one or the last
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_topology_is_taken(tmp_path: Path, has: frozenset[str], name: str, cpus: str, mems: str) -> None:
     own = parse_cpu_list(cpus) or MACHINES[name].cpus
     part = read_part(own, *write_machine(MACHINES[name], tmp_path, mems or None))

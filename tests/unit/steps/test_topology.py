@@ -29,7 +29,12 @@ from tests.waiting import wait_for
 
 SHAPE = Shape(7, 2, 1, 1, 2, 2)
 PART = Part(tuple(HostCpu(cpu, 0, 0, cpu, cpu, 0, cpu, 0, 8) for cpu in range(7)), (HostNode(0, 8, 100, True, (10,)),), 8)
-GUEST = Topology(SHAPE, tuple(range(7)), nodes=(GuestNode(0, (0, 1, 2, 3), 64), GuestNode(0, (4, 5, 6), 32)), distances=((10, 21), (21, 10)))
+GUEST = Topology(
+    SHAPE,
+    tuple(range(7)),
+    nodes=(GuestNode(0, (0, 1, 2, 3), 64), GuestNode(0, (4, 5, 6), 32)),
+    distances=((10, 21), (21, 10)),
+)
 
 
 @pytest.fixture
@@ -40,10 +45,28 @@ def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(naming, "job_dir", lambda _job: tmp_path)
     objects, _machine, nodes = plan_memory(96, GUEST, Backing(prealloc=True), False, {"host-nodes", "prealloc-threads"})
     argv = [
-        "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-S", "-cpu", "max,vendor=GenuineIntel",
-        "-m", "96", "-smp", plan_smp(SHAPE, True), *objects, *nodes,
-        "-chardev", f"socket,id=qmp,path={path}/qmp,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
-    ]  # fmt: skip
+        "qemu-system-x86_64",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-machine",
+        "q35",
+        "-accel",
+        "tcg",
+        "-S",
+        "-cpu",
+        "max,vendor=GenuineIntel",
+        "-m",
+        "96",
+        "-smp",
+        plan_smp(SHAPE, True),
+        *objects,
+        *nodes,
+        "-chardev",
+        f"socket,id=qmp,path={path}/qmp,server=on,wait=off",
+        "-mon",
+        "chardev=qmp,mode=control",
+    ]
     child = subprocess.Popen(argv)
     (path / TOPOLOGY_FILE).write_bytes(encode_topology(VmTopology(child.pid, "tcg", "max", 0, PART, GUEST)))
     wait_for(lambda: (path / "qmp").exists(), "QEMU's monitor")

@@ -11,7 +11,8 @@ from tests.machines import MACHINES, write_machine
 
 
 @pytest.mark.parametrize(("text", "numbers"), [
-    ("0-3,8", (0, 1, 2, 3, 8)), ("8,0-1", (0, 1, 8)), ("", ()), ("\n", ()), ("5", (5,)), ("0-x", ()), ("0-99999999", ()), ("-1", ()), ("3-1", ()),
+    ("0-3,8", (0, 1, 2, 3, 8)), ("8,0-1", (0, 1, 8)), ("", ()), ("\n", ()), ("5", (5,)), ("0-x", ()),
+    ("0-99999999", ()), ("-1", ()), ("3-1", ()),
 ])  # fmt: skip
 def test_lists(text: str, numbers: tuple[int, ...]) -> None:
     assert parse_cpu_list(text) == numbers
@@ -43,7 +44,9 @@ def test_the_memory_of_a_cpuset(tmp_path: Path) -> None:
 def test_what_sys_does_not_tell_is_left_out(tmp_path: Path, broken: str) -> None:
     system, proc = write_machine(MACHINES["small"], tmp_path)
     for path in sorted(Path(system).rglob("*")):
-        if path.is_file() and (broken in path.parts or broken == "everything" or (broken == "node" and "node" in path.name)):
+        if path.is_file() and (
+            broken in path.parts or broken == "everything" or (broken == "node" and "node" in path.name)
+        ):
             path.write_bytes(b"\xff nonsense")
     part = read_part(range(4), system, proc)
     assert [cpu.number for cpu in part.cpus] == [0, 1, 2, 3]
@@ -70,5 +73,7 @@ def test_free_huge_pages(tmp_path: Path) -> None:
     for path, pages in (("devices/system/node/node1", 12), ("kernel/mm", 40)):
         (tmp_path / path / "hugepages/hugepages-2048kB").mkdir(parents=True)
         (tmp_path / path / "hugepages/hugepages-2048kB/free_hugepages").write_text(f"{pages}\n")
-    found = [read_free_pages(node, size, str(tmp_path)) for node, size in ((1, 2048), (None, 2048), (0, 2048), (1, 1048576))]
+    found = [
+        read_free_pages(node, size, str(tmp_path)) for node, size in ((1, 2048), (None, 2048), (0, 2048), (1, 1048576))
+    ]
     assert found == [12, 40, 0, 0]

@@ -13,7 +13,7 @@ from pcocc_runtime.documents.node import NodeFacts, decode_node, encode_node
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.vm import launcher
-from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware
+from pcocc_runtime.vm.plan import Hardware, Task, needs_asking, plan_hardware
 from tests.fake_node import make_facts
 from tests.unit.qemu.plans import PLAN
 
@@ -24,7 +24,9 @@ PART = Part(
 TASK = Task(12, 0, 4, 1000, (), None, None)
 
 
-def hardware(group: Group, site: Site | None = None, task: Task = TASK, abilities: Abilities = PLAIN, vms: int = 1) -> Hardware:
+def hardware(
+    group: Group, site: Site | None = None, task: Task = TASK, abilities: Abilities = PLAIN, vms: int = 1
+) -> Hardware:
     """Return what is planned on a node that has no huge pages but 4096 of 2M on all nodes together, and on each."""
     node = make_facts({"default": ()}, {"default": vms}, site=site)
     return plan_hardware(task, node, group, PART, abilities, lambda _node, size: 4096 if size == 2048 else 0)
@@ -48,7 +50,12 @@ def test_a_guest_has_the_shape_of_its_part_and_its_memory() -> None:
 )
 def test_what_keeps_it_away(changes: dict[str, object], why: str) -> None:
     found = hardware(Group("t", 1, emulator_cores=1, **changes))  # type: ignore[arg-type]
-    assert (tuple(found.topology.shape), found.topology.cpus, found.topology.nodes, found.memory) == ((3, 1, 1, 1, 3, 1), (), (), 769)
+    assert (tuple(found.topology.shape), found.topology.cpus, found.topology.nodes, found.memory) == (
+        (3, 1, 1, 1, 3, 1),
+        (),
+        (),
+        769,
+    )
     assert [one.why for one in found.topology.flattened] == [why]
 
 
@@ -68,10 +75,22 @@ def test_the_template_counts_before_the_site(site: str, group: str | None, page:
 
 
 def test_huge_pages_that_are_not_there_are_refused_or_told() -> None:
-    with pytest.raises(RequestError, match="hugepages: 1G of template 't': the guest's memory is smaller than a page of 1G"):
+    with pytest.raises(
+        RequestError, match="hugepages: 1G of template 't': the guest's memory is smaller than a page of 1G"
+    ):
         hardware(Group("t", 1, hugepages="1G"))
     large = replace(TASK, memory=1 << 16)
     assert "NUMA node 0 has 4096 free pages of 2M" in hardware(Group("t", 1, hugepages="auto"), task=large).note
+
+
+def test_qemu_is_asked_only_where_the_answer_matters() -> None:
+    def asks(part: Part, group: Group, accel: str = "kvm") -> bool:
+        return needs_asking(part, replace(make_facts({"default": ()}, {"default": 1}), accel=accel), group)
+
+    plain = PART._replace(nodes=PART.nodes[:1])
+    assert asks(PART, Group("t", 1)) and not asks(plain, Group("t", 1)) and asks(plain, Group("t", 1, hugepages="auto"))
+    assert asks(plain, Group("t", 1, cpu_model="Haswell")) and not asks(plain, Group("t", 1, cpu_model="Haswell"), "tcg")
+    assert asks(plain._replace(cpus=tuple(cpu._replace(cluster=0) for cpu in PART.cpus)), Group("t", 1))
 
 
 def test_what_the_site_says_reaches_the_nodes() -> None:
@@ -88,7 +107,10 @@ def test_memory_that_may_not_be_locked_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(resource, "setrlimit", lambda _which, both: limits.append(both))
     launcher.allow_lock(60, "t")
     assert limits[-1] == (64 << 20, 64 << 20)
-    with pytest.raises(NodeError, match=r"memory-lock of template 't' is for 64 MiB and more, and a task may lock 64 MiB here \(RLIMIT_MEMLOCK\)"):
+    with pytest.raises(
+        NodeError,
+        match=r"memory-lock of template 't' is for 64 MiB and more, and a task may lock 64 MiB here \(RLIMIT_MEMLOCK\)",
+    ):
         launcher.allow_lock(64, "t")
 
 
