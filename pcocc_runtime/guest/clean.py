@@ -46,7 +46,7 @@ wipe() {{ [ -L "$1" ] || shred -n1 -zu "$1" 2>/dev/null || rm -f "$1"; }}
 for f; do
   case $f in
   */authorized_keys)
-    grep -v '{_OURS}$' "$f" >"$R/run/pcocc-keys"; cat "$R/run/pcocc-keys" >"$f"; rm -f "$R/run/pcocc-keys" ;;
+    grep -v '{_OURS}$' "$f" >"$aside.keys"; cat "$aside.keys" >"$f"; rm -f "$aside.keys" ;;
   etc/machine-id) : >"$f" ;;
   var/lib/cloud/*) find "$f" -type f | while IFS= read -r one; do wipe "$one"; done; rm -rf "$f" ;;
   *) wipe "$f" ;;

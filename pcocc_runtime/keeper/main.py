@@ -27,11 +27,11 @@ from pcocc_runtime.documents.vm_events import (
     encode_event,
 )
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
-from pcocc_runtime.keeper.console_log import ConsoleLog
+from pcocc_runtime.keeper.bounded_logs import BoundedLog, LogWatch
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.power_off import PowerOff
 from pcocc_runtime.keeper.save_guard import SaveGuard
-from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SharedSsh, SshProbe
+from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SSH_LOG, SharedSsh, SshProbe
 from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pcocc_runtime.qemu.qmp import Message
 
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for a SIGTERM that waits for QEMU
+LOG_SIZE = 1 << 16  # bytes kept of what programs complain of
 CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
 
 
@@ -86,7 +87,11 @@ class Keeper:
         self.paused = False
         self.started = time.monotonic()
         self.selector = selectors.DefaultSelector()
-        self.console = ConsoleLog(facts.console, facts.console_size)
+        self.console = BoundedLog(facts.console, facts.console_size)
+        self.logs = LogWatch([
+            self.console,
+            *(BoundedLog(path, LOG_SIZE) for path in (f"{facts.directory}/{SSH_LOG}", *facts.logs)),
+        ])
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
@@ -113,7 +118,7 @@ class Keeper:
             if self.power_off.is_watching():
                 self._watch_for_end()
             self.guard.tick()
-            self.console.tick()
+            self.logs.tick()
         if self.link:
             self.link.close()
         return 0
@@ -125,7 +130,7 @@ class Keeper:
             self._gone()  # it has ended before we began
 
     def _patience(self) -> float:
-        waits: list[float | None] = [self.console.patience()]
+        waits: list[float | None] = [self.logs.patience()]
         if self.power_off.is_watching() or self.guard.is_waiting():
             waits.append(SIGNAL_INTERVAL)
         if self.looking != "booting":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pcocc_runtime.documents.vm import VmFacts
 
+SSH_LOG = "ssh.log"  # in the VM's directory
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
 # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
 ASK_AGAIN = 0.15
@@ -90,7 +91,7 @@ class SharedSsh:
     ) -> None:
         directory = facts.directory
         self.selector, self.probe = selector, probe
-        self.control, self.log = f"{directory}/ssh", f"{directory}/ssh.log"
+        self.control, self.log = f"{directory}/ssh", f"{directory}/{SSH_LOG}"
         self.guest = (facts.user, facts.address, f"{os.path.dirname(directory)}/key", self.log)
         # it looks for sshd while probing, ssh logs in while opening
         self.state: Literal["down", "probing", "opening", "up"] = "down"

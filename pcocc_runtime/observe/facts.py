@@ -106,7 +106,7 @@ def decode_answers(lines: Iterable[str]) -> list[Answer | Failure]:
     parts: dict[int, list[str]] = {}
     for line in lines:
         words = line.split()
-        if len(words) == 3 and words[0] == _MARK and words[1].isascii() and words[1].isdigit():
+        if len(words) == 3 and words[0] == _MARK and words[1].isascii() and words[1].isdigit() and len(words[1]) < 10:
             parts.setdefault(int(words[1]), []).append(words[2])
     return [_decode("".join(part[:-1])) for _task, part in sorted(parts.items()) if part[-1] == "."]
 

@@ -90,9 +90,16 @@ def check_readable(group: Group) -> None:
                 user_files.read_start(path, 1, what)
 
 
-def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath, logs: str) -> tuple[SharedFs, ...]:
+def virtiofs_log(node: NodeFacts, rank: int, tag: str) -> str:
+    """Return the log of the virtiofsd that serves a VM one directory."""
+    return f"{node.scratch}/vm{rank}.virtiofs-{tag}.log"
+
+
+def start_filesystems(
+    mounts: tuple[Mount, ...], directory: PurePath, log_of: Callable[[str], str]
+) -> tuple[SharedFs, ...]:
     """Start a virtiofsd for each directory of that type; they end when the connections made here are closed.
-    `logs` begins their logs."""
+    `log_of` a tag is its log."""
     wanted = [mount for mount in mounts if mount.type == "virtiofs"]
     if not wanted:
         return ()
@@ -101,10 +108,7 @@ def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath, logs: str)
     program, sockets = virtiofs.find_program(), f"{directory}/virtiofs"
     return tuple(
         SharedFs(
-            tag,
-            virtiofs.start_server(
-                program, mount.path, mount.readonly, f"{sockets}-{tag}", f"{logs}-{tag}.log"
-            ),
+            tag, virtiofs.start_server(program, mount.path, mount.readonly, f"{sockets}-{tag}", log_of(tag))
         )
         for mount in wanted
         for tag in (mount.tag,)

@@ -36,7 +36,7 @@ from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.async_io import find_aio
-from pcocc_runtime.vm.files import make_files, start_filesystems
+from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
 from pcocc_runtime.vm.plan import Hardware, Task, needs_asking, plan_hardware, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
@@ -104,12 +104,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     if group.memory_lock:
         allow_lock(hardware.memory, group.template)
     directory, watch = make_vm_directory(task, node, cluster, keys)
-    made = make_files(
-        task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text)
-    )
-    filesystems = start_filesystems(
-        group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs"
-    )
+    made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
+    filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
     qmp, aio = theirs.fileno(), find_aio(abilities.has)
     plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, aio)
@@ -227,6 +223,7 @@ def describe_vm(
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
+        logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
     )
 
 

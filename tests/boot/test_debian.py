@@ -10,6 +10,7 @@ import pytest
 
 from tests.boot.box import HOME, ROOT, SHARED_NAME, Box
 from tests.boot.cluster import Cluster, make_cluster
+from tests.boot.keys import find_keys, image_file, log_in, read_keys
 from tests.waiting import limit
 
 # a list of each kind that pcocc's own vendor-data has, too
@@ -167,3 +168,37 @@ def test_a_journal_that_is_written_meanwhile_is_saved_whole(box: Box, debian: Cl
         again.srun("--pcocc-vm true", status=0, timeout=300)
         assert before <= int(again.vm(f"{home} {CHECK}")) <= after
         assert "recovery complete" not in again.vm("sudo dmesg | grep -i ext4 || true")
+
+
+IDENTITY = "cat /etc/machine-id; sudo cat /etc/ssh/ssh_host_ed25519_key.pub; cat /var/lib/cloud/data/instance-id"
+LINKS = (
+    "readlink ~/.ssh/id_ed25519; sudo readlink /root/.ssh/id_ed25519 /etc/ssh/ssh_host_ed25519_key; df --output=fstype"
+    " /run/pcocc-keys | tail -n1"
+)
+
+
+def test_a_debian_guest_is_saved_without_keys_and_clean(box: Box, debian: Cluster) -> None:
+    """Its keys are in memory; cleaned, it is a machine of its own when it boots, which lets nobody in who has the
+    former job's key."""
+    keys = read_keys(debian)
+    assert debian.vm(LINKS) == "/run/pcocc-keys/2001\n/run/pcocc-keys/0\n/run/pcocc-keys/host\ntmpfs"
+    assert debian.vm("cat ~/.ssh/id_ed25519") + "\n" == keys.user and log_in(debian, keys.user, "alice").stdout == "alice\n"
+    before = debian.vm(IDENTITY)
+    try:
+        for name, options in (("boottest-plain", []), ("boottest-clean", ["--clean"])):
+            done = debian.srun(["-n1", "--pcocc-vm=vm0", "@save", f"--dest={name}", *options], timeout=400)
+            assert done.returncode == 0, done.stderr
+            assert find_keys(image_file(box, name), keys) == []
+        assert debian.vm(IDENTITY) == before, "taken back"
+        options = ["--pcocc-image=boottest-clean", "-w", "n1", "--cpus-per-task=1"]
+        with make_cluster(box, "--pcocc-template=debian", *options, boot=False) as again:
+            again.srun("--pcocc-vm true", status=0, timeout=300)
+            after = again.vm(f"cloud-init status --wait >/dev/null; {IDENTITY}")
+            assert not {*before.splitlines()} & {*after.splitlines()} and len(after.splitlines()) == 3, after
+            for user in ("alice", "root", "debian"):
+                refused = log_in(again, keys.user, user)
+                assert refused.returncode == 255 and "Permission denied" in refused.stderr, refused.stderr
+            assert log_in(again, read_keys(again).user, "alice").stdout == "alice\n"
+    finally:
+        for name in ("boottest-plain", "boottest-clean"):
+            box.run(["pcocc", "image", "delete", name])

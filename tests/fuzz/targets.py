@@ -16,14 +16,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pcocc_runtime.cache import protocol
 from pcocc_runtime.cli.template_text import render_one
-from pcocc_runtime.documents import members, save, vm, vm_events, vm_state
+from pcocc_runtime.documents import disks, members, save, vm, vm_events, vm_state
 from pcocc_runtime.documents.boot_step import parse_boot_step
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
+from pcocc_runtime.documents.codec import render_document
+from pcocc_runtime.documents.node import decode_node, encode_node
+from pcocc_runtime.documents.verdict import decode_verdict
 from pcocc_runtime.errors import ConfigError, NodeError, RequestError
 from pcocc_runtime.guest.script import parse_mount_look
 from pcocc_runtime.images import formats, metadata, oci, qcow2, qcow2_tables, qemu_img_text, references
 from pcocc_runtime.networks.settings import find_network_notes, parse_networks
+from pcocc_runtime.observe.facts import _MARK, ANSWER_VERSION, Answer, Failure, _Sent, decode_answers
 from pcocc_runtime.qemu.qmp import Messages, parse_message
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.numbers import find_number_notes
@@ -37,6 +42,7 @@ from pcocc_runtime.submit.request import parse_request, parse_template
 from pcocc_runtime.submit.user_data_check import explain_in_file
 from pcocc_runtime.submit.user_data_parts import parse_user_data
 from pcocc_runtime.templates import inherit
+from tests.fake_node import make_facts
 from tests.fuzz.engine import Target
 from tests.lua.site import INTERPRETERS, ROOT, install_filter, write_policy
 
@@ -129,6 +135,25 @@ def run_keeper(data: bytes) -> None:
             decode(text)
         except ValueError:
             pass
+
+
+def run_answers(data: bytes) -> None:
+    """Read what a user's task tells root of networks, and what is left on nodes, or said by the image cache, for others."""
+    text = data.decode(errors="replace")
+    sent = base64.b64encode(zlib.compress(data, 1)).decode()
+    assert all(
+        isinstance(one, Answer | Failure)
+        for one in decode_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."])
+    )
+    for decode in (
+        lambda: decode_node(data, 1), lambda: protocol._parse_answer(data),
+        lambda: disks.parse_facts(parse_message(data), "vm0"),
+    ):
+        try:
+            decode()
+        except NodeError:
+            pass
+    decode_verdict(data)
 
 
 def run_helper(data: bytes) -> None:
@@ -236,6 +261,12 @@ _REQUESTS = (
     encode_cluster(Cluster((Group("tiny", 2, user_data="#cloud-config\n"),))).encode(),
     zlib.decompress(base64.b64decode(encode_cluster(Cluster((Group("tiny", 2, cpus=4),))))),
 )  # fmt: skip
+_ANSWERS = (
+    render_document(_Sent(Failure("no")), ANSWER_VERSION).encode(), b'{"state": "done", "message": "", "size": 5}',
+    b'{"disks": [["/x", null]], "image": "/i", "origin": "r:i@0", "scratch": "/s"}',
+    b'{"kind": "kvm", "why": "", "when": 1, "again": false, "key": [1]}',
+    encode_node(make_facts({"bare": ()}, {"bare": 1})), b"pcocc-network 0 eJw=\npcocc-network 0 .\n",
+)  # fmt: skip
 _FILTER = (
     b"_SLURM_SPANK_OPTION_pcocc_pcocc-template=tiny:3,big:2\0vm\0physics\0normal",
     b"PCOCC_SIZE=vms=2;cpus=4;memory=512;exclusive=1;sets=default:2",
@@ -259,8 +290,8 @@ TARGETS = {
         Target("oci", _OCI, run_oci, (), (b"null", b"[]", b"{}", b"sha256:", b'"size": -1', b'"platform": '), few=10000),
         Target("lines", _LINES, run_lines, (), (b"null", b"[]", b'"id": ', b"\xff", b'"return": '), few=10000),
         Target("keeper", _KEEPER, run_keeper, (), (b"null", b"[]", b"{}", b"@pcocc ", b'"event": '), few=10000),
-        Target("helper", _HELPER, run_helper, (NodeError,),
-               (b"end\n", b"layout ", b"sets ", b"-", b",", b"\xd9\xa3", b"\xc2\xb2"), few=20000),
+        Target("answers", _ANSWERS, run_answers, (), (b"null", b"[]", b"{}", b'"version": 1', b"\npcocc-network ", b" .\n", b"1e400"), few=5000),
+        Target("helper", _HELPER, run_helper, (NodeError,), (b"end\n", b"layout ", b"sets ", b"-", b",", b"\xd9\xa3", b"\xc2\xb2"), few=20000),
         Target("requests", _REQUESTS, run_request, (), (b":", b",", b"=", b"vm[", b"@", b"\xd9\xa3", b"null"), few=5000),
         Target("filter", _FILTER, run_filter, (),
                (b"\0", b"=", b";", b":", b",", b"vms=", b"sets=", b"nan", b"0x10", b"1e9"), few=10000),

@@ -317,3 +317,26 @@ def test_many_vms_with_many_networks_take_their_share_of_the_helpers_time(nodes:
     node.helper("release", release(12))
     assert taps == 64 + 576 and node.leftovers() == ""
     assert middle - begin < limit(10) and time.monotonic() - middle < limit(10)
+
+
+def test_a_jobs_part_of_run_is_its_own(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    """Its user fills it, and not the node's /run; it goes with the job, whatever of it is still open."""
+    node = nodes[0]
+    node.helper("setup", request(12, 0, stepd.pid))
+    user = "setpriv --reuid=2001 --regid=2001 --clear-groups"
+    for what in ("head -c 300M /dev/zero >/run/pcocc/12/fill", "cd /run/pcocc/12; seq 70000 | xargs touch"):
+        before = node.run("stat", "-f", "-c", "%a", "/run").stdout
+        done = node.run("sh", "-c", f"chown 2001:2001 /run/pcocc/12; {user} sh -c '{what}'", check=False)
+        assert "No space left" in done.stderr, done.stderr
+        assert int(before) - int(node.run("stat", "-f", "-c", "%a", "/run").stdout) < 1000
+        node.run("sh", "-c", "rm -rf /run/pcocc/12/*")
+    assert node.run("stat", "-c", "%a", "/run/pcocc/12").stdout == "700\n"
+    enter = ["nsenter", f"--target={node.holder.pid}", "--mount"]
+    with subprocess.Popen(
+        [*enter, "sh", "-c", "exec >/run/pcocc/12/open; echo open >&2; exec sleep 600"], stderr=subprocess.PIPE
+    ) as holder:
+        assert holder.stderr is not None and holder.stderr.readline() == b"open\n"
+        assert node.helper("release", release(12)).returncode == 0
+        holder.kill()
+    assert node.run("ls", "-A", "/run/pcocc").stdout == ".state\n"
+    assert "/run/pcocc/12" not in node.run("cat", "/proc/self/mountinfo").stdout

@@ -11,13 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-RUNTIME = ROOT / "pcocc_runtime"
-MODULES = {
-    ".".join(path.relative_to(RUNTIME).with_suffix("").parts): path
-    for path in RUNTIME.rglob("*.py")
-    if path.stem != "__init__"
-}
+from tests.unit.loading import MODULES, ROOT, RUNTIME, loaded, within
 
 # The floors, from the ground up. A room may use its own files and every floor below, but no other room of its own floor.
 GROUND = {path.stem for path in RUNTIME.glob("*.py")} - {"__init__"} | {"documents", "qemu", "settings"}
@@ -108,24 +102,6 @@ def test_acting_is_told_from_quiet() -> None:
     acting = acting_modules()
     assert "system.process" in acting and "networks.host" in acting and "site.site" in acting
     assert not {"naming", "networks.plan", "documents.cluster", "guest.seed", "templates.inherit"} & acting
-
-
-def loaded(code: str) -> list[str]:
-    """Return the modules of ours that a fresh interpreter has loaded after some code."""
-    tell = "import sys; print(*(name for name in sys.modules if name.startswith('pcocc_runtime.')))"
-    argv = [sys.executable, "-c", f"{code}\n{tell}"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
-    names = [name.removeprefix("pcocc_runtime.") for name in done.stdout.split()]
-    return sorted(name for name in names if name in MODULES)
-
-
-def within(verb: str) -> str:
-    """Return code that imports what root's helper does until it is in a verb's functions, and all that these import."""
-    tree = ast.parse(MODULES["node.main"].read_text())
-    bodies = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith(f"_{verb}")]
-    assert bodies
-    local = [ast.unparse(node) for body in bodies for node in ast.walk(body) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return "\n".join(["import pcocc_runtime.node.main", *local])
 
 
 @pytest.mark.parametrize(("verb", "most"), [("set_up", 2200), ("release", 1200), ("start", 2200), ("remove", 1500)])

@@ -49,7 +49,7 @@ def guest(tmp_path: Path) -> Path:
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
     (tmp_path / "var/lib/cloud/instance").symlink_to("/var/lib/cloud/instances/i-1")
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run/pcocc-keys").mkdir(parents=True)  # guest/keys.py
     return tmp_path
 
 
@@ -82,6 +82,7 @@ def test_what_is_linked_to_is_not_overwritten(guest: Path) -> None:
 
 def test_without_room_to_put_it_aside_nothing_is_touched(guest: Path) -> None:
     before = snapshot(guest)
+    (guest / "run/pcocc-keys").rmdir()
     (guest / "run").rmdir()
     (guest / "run").write_text("")
     done = subprocess.run(
@@ -89,5 +90,5 @@ def test_without_room_to_put_it_aside_nothing_is_touched(guest: Path) -> None:
     )
     assert done.returncode != 0
     (guest / "run").unlink()
-    (guest / "run").mkdir()
+    (guest / "run/pcocc-keys").mkdir(parents=True)
     assert snapshot(guest) == before

@@ -53,6 +53,7 @@ def test_a_long_answer_takes_several_lines_and_is_not_read_in_part() -> None:
     assert len(lines) > 5
     assert decode_answers(lines) == [sent]
     assert decode_answers(lines[:-1]) == []
+    assert decode_answers([f"pcocc-network {'9' * 5000} {word}" for word in ("x", ".")]) == [], "more digits than int() takes"
     assert refused(lines[:2] + lines[3:])
 
 
