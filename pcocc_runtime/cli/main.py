@@ -25,7 +25,15 @@ from pcocc_runtime.cli.looking import add_console, add_log, add_screenshot
 from pcocc_runtime.cli.nc import add_nc
 from pcocc_runtime.cli.network import add_network
 from pcocc_runtime.cli.node import add_node
-from pcocc_runtime.cli.operating import add_agent, add_dump, add_monitor, add_power, add_qmp, add_reset
+from pcocc_runtime.cli.operating import (
+    add_agent,
+    add_dump,
+    add_monitor,
+    add_power,
+    add_qmp,
+    add_reset,
+    add_topology,
+)
 from pcocc_runtime.cli.ps import add_ps
 from pcocc_runtime.cli.save import add_save
 from pcocc_runtime.cli.template import add_template
@@ -141,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     add_qmp(groups.add_parser("qmp", help="say a message of QMP to QEMU"))
     add_agent(groups.add_parser("agent", help="ask the agent of a guest"))
     add_dump(groups.add_parser("dump", help="write the memory of a VM for crash(8)"))
+    add_topology(groups.add_parser("topology", help="what VMs hold of their nodes, and their guests beside it"))
     add_network(groups.add_parser("network", help="the networks of a running job"))
     add_node(groups.add_parser("node", help="whether a node has what VMs need, for its administrator"))
     add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))

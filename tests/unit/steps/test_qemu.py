@@ -23,6 +23,7 @@ from pcocc_runtime.steps import (
     qmp,
     reset,
     screenshot,
+    topology,
 )
 from tests.waiting import wait_for
 
@@ -133,7 +134,7 @@ def test_a_prompt_obeys_until_quit(vm: Path, monkeypatch: pytest.MonkeyPatch, ca
         (reset, ["x"]), (power, []), (power, ["on"]), (power, ["off", "0"]), (power, ["off", "1", "2"]), (qmp, []),
         (qmp, ["{"]), (qmp, ["[]"]),
         (qmp, ['{"x": 1}']), (agent, []), (agent, ["info", "[1]"]), (agent, ["info", "{"]), (dump, ["relative"]),
-        (dump, []),
+        (dump, []), (topology, ["x"]),
         (screenshot, ["x"]), (log, ["--lines=x"]), (log, ["-1"]),
     ],
 )  # fmt: skip
