@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime import __version__
 from tests.boot.box import Box
 
 HERE = "kvm", "accelerator"  # depend on the machine below the box
@@ -179,24 +178,3 @@ def test_it_boots_a_guest_when_asked(box: Box) -> None:
     done = box.run("pcocc node check --boot=tiny --json", user="root", node="n1", timeout=300)
     [found] = [one for one in json.loads(done.stdout)["findings"] if one["point"] == "boot"]
     assert found["level"] == "ok" and "a VM of template tiny booted" in found["text"]
-
-
-def test_vms_on_a_node_without_the_package_fail_with_its_name(box: Box) -> None:
-    bare = "mount --bind /dev/null /etc/slurm/plugstack.conf && mount -t tmpfs none /opt/pcocc/libexec"
-    with box.changed(bare, "umount /etc/slurm/plugstack.conf /opt/pcocc/libexec", node="n2"):
-        done = box.run("srun -N2 --pcocc-template=tiny:2 true")
-    told = [line for line in done.stderr.splitlines() if line.startswith("pcocc: error:")]
-    assert done.returncode != 0 and told == [
-        "pcocc: error: pcocc is not installed on n2: there is no /opt/pcocc/libexec/pcocc/launch"
-    ]
-
-
-def test_vms_on_a_node_with_an_older_package_fail_with_its_name_and_version(box: Box) -> None:
-    place = "/opt/pcocc/lib/pcocc/pcocc_runtime/__init__.py"
-    older = f"echo '__version__ = \"0.0.9\"' >/run/older.py && mount --bind /run/older.py {place}"
-    with box.changed(older, f"umount {place}", node="n2"):
-        done = box.run("srun -N2 --pcocc-template=tiny:2 true")
-    told = [line for line in done.stderr.splitlines() if line.startswith("pcocc: error:")]
-    assert done.returncode != 0 and told == [
-        f"pcocc: error: vm1 on n2: this node has pcocc 0.0.9, which is older than the {__version__} that boots these VMs"
-    ]
