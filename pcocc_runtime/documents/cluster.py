@@ -71,6 +71,7 @@ class Group:
     emulator_cores: int = 0
     bind_vcpus: bool = True
     full_node: bool = False
+    on_power_off: str = "end"
     command_user: str | None = None
 
 

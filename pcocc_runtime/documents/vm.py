@@ -6,6 +6,8 @@ import json
 
 from pcocc_runtime.documents.record import Record, parse_record
 
+KEPT_FILE = "kept"  # in the directory of a VM that stays when its guest has powered off
+
 
 class VmFacts(Record):
     """A VM, and the descriptors that its keeper inherits.
@@ -16,7 +18,7 @@ class VmFacts(Record):
     power off, 0 when nobody asks it to. `disks` are their files by QEMU's names of them. `cpus` are those to
     be bound, 0 for none. `console` is the file that QEMU writes to what the guest says on its serial console,
     of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount, with their
-    types.
+    types. A VM to `keep` stays when its guest has powered off.
     """
 
     job: int
@@ -41,6 +43,7 @@ class VmFacts(Record):
     console: str
     console_size: int
     mounts: dict[str, str] = {}
+    keep: bool = False
 
 
 def encode_vm(facts: VmFacts) -> str:

@@ -84,7 +84,7 @@ def _read_state(job: int, rank: int) -> str:
         return f"unknown: {error}"
     if found.state == "ended":
         return f"{ENDED_STATE}{explain_end(found.reason)}"
-    return found.state if found.state == "up" else f"silent: no answer within {found.seconds:g} s"
+    return found.state if found.state != "silent" else f"silent: no answer within {found.seconds:g} s"
 
 
 def read_links() -> dict[str, Device]:

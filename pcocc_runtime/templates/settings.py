@@ -87,6 +87,7 @@ _ROWS = (
     TemplateSetting("emulator-cores", checks.integer(0, 4096), default=0, field="emulator_cores"),
     TemplateSetting("bind-vcpus", checks.boolean, default=True, field="bind_vcpus"),
     TemplateSetting("full-node", checks.boolean, default=False, field="full_node"),
+    TemplateSetting("on-power-off", checks.choice("end", "keep"), default="end", field="on_power_off"),
     TemplateSetting("firmware", checks.choice("bios", "uefi"), default="bios", field="firmware"),
     TemplateSetting("command-user", checks.pattern(values.USER, "a user name"), field="command_user"),
 )  # fmt: skip

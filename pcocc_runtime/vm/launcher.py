@@ -22,7 +22,7 @@ from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
-from pcocc_runtime.documents.vm import VmFacts, encode_vm
+from pcocc_runtime.documents.vm import KEPT_FILE, VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
@@ -92,6 +92,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
+    if group.on_power_off == "keep":
+        files.replace_file(directory / KEPT_FILE, b"")
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
     inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(), *([kvm_fd] if kvm_fd is not None else [])]
@@ -165,6 +167,7 @@ def describe_vm(
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
+        keep=group.on_power_off == "keep",
     )
 
 

@@ -59,7 +59,10 @@ def test_plain_ssh_gets_in_by_the_configuration(box: Box, cluster: Cluster, home
 
 def test_a_port_is_reached(box: Box, cluster: Cluster) -> None:
     job = str(cluster.job)
-    cluster.vm("mkdir -p /tmp/www; echo hello >/tmp/www/index.html; httpd -p 8080 -h /tmp/www", vms="vm3")
+    serve = "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; echo ready; exec httpd -f -p 8080 -h /tmp/www"
+    server = cluster.start(["--pcocc-vm=vm3", "sh", "-c", serve])
+    assert server.stdout and server.stdout.readline() == "ready\n"
+    wait_for(lambda: box.run(["pcocc", "nc", f"vm3.{job}", "8080"]).returncode == 0, "the server", 30)
     asked = box.run(["pcocc", "nc", f"vm3.{job}", "8080"], input="GET /index.html HTTP/1.0\r\n\r\n")
     assert asked.returncode == 0 and asked.stdout.endswith("hello\n"), asked.stderr
     forward = box.start(["pcocc", "forward", "-j", job, "vm3", "18080:8080"])
@@ -68,6 +71,8 @@ def test_a_port_is_reached(box: Box, cluster: Cluster) -> None:
     forward.terminate()
     box.finish(forward)
     assert found == "hello\n"
+    server.terminate()
+    box.finish(server)
     done = box.run(["pcocc", "nc", f"vm3.{job}", "9"])
     assert done.returncode == 1 and "nothing listens on port 9 of vm3 on n2" in done.stderr
 

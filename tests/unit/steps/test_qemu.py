@@ -114,7 +114,8 @@ def test_a_prompt_obeys_until_quit(vm: Path, monkeypatch: pytest.MonkeyPatch, ca
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (reset, ["x"]), (power, []), (power, ["on"]), (power, ["off", "0"]), (power, ["off", "1", "2"]), (qmp, []), (qmp, ["{"]), (qmp, ["[]"]),
+        (reset, ["x"]), (power, []),
+        (power, ["on", "1"]), (power, ["cycle", "--now"]), (power, ["off", "0"]), (power, ["off", "1", "2"]), (qmp, []), (qmp, ["{"]), (qmp, ["[]"]),
         (qmp, ['{"x": 1}']), (agent, []), (agent, ["info", "[1]"]), (agent, ["info", "{"]), (dump, ["relative"]), (dump, []),
         (screenshot, ["x"]), (log, ["--lines=x"]), (log, ["-1"]),
     ],
@@ -170,3 +171,12 @@ def test_a_console_is_read_on_when_its_file_was_emptied(job: Path) -> None:
     assert history.read_new() == b"unseen\nnew\n" and history.read_new() == b""
     real.unlink()
     assert history.has_ended() and history.read_new() == b""
+
+
+def test_only_a_vm_that_is_kept_is_powered_on(vm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for deed in (power.ON, power.CYCLE):
+        with pytest.raises(PcoccError, match="vm0 ends when it is powered off"):
+            power.operate(JOB, "vm0", power.check_words([deed]))
+    (vm / "kept").touch()
+    assert power.operate(JOB, "vm0", power.check_words(["on"])) == 0
+    assert capsys.readouterr().out == "vm0: is on\n"

@@ -103,7 +103,7 @@ EXAMPLES = {
     "mount-points": "{a: /usr}", "persistent-drives": "HERE/file", "remote-display": "vnc", "custom-args": "[-x]", "qemu-bin": "/q",
     "kernel": "{path: HERE/file, initrd: HERE/file, append: x}", "nic-model": "e1000", "machine-type": "pc", "cpu-model": "max",
     "disk-model": "ide", "disk-cache": "none", "emulator-cores": "1", "bind-vcpus": "false", "full-node": "true", "firmware": "uefi",
-    "command-user": "bob",
+    "on-power-off": "keep",     "command-user": "bob",
 }  # fmt: skip
 SPOKEN_OF = {"description", "inherits", "user-data-force"}  # where jobs are submitted, and nowhere else
 

@@ -72,7 +72,7 @@ def test_every_key_of_the_original_is_known() -> None:
     }
     assert values["user-data"] == {"packages": ["vim"]}
     assert values["kernel"] == {"path": "/boot/vmlinuz", "initrd": None, "append": None}
-    assert set(values) == set(SETTINGS) - {"memory", "firmware", "command-user", "user-data-force"}
+    assert set(values) == set(SETTINGS) - {"memory", "firmware", "command-user", "user-data-force", "on-power-off"}
 
 
 @pytest.mark.parametrize(
