@@ -11,6 +11,7 @@ from typing import NoReturn
 from pcocc_runtime import __version__, errors, terminal
 from pcocc_runtime.cli.common import complain
 from pcocc_runtime.cli.config import add_config
+from pcocc_runtime.cli.display import add_display
 from pcocc_runtime.cli.getting_in import add_ansible_inventory, add_forward, add_rsync, add_scp, add_ssh, add_ssh_config
 from pcocc_runtime.cli.image import add_parsers
 from pcocc_runtime.cli.looking import add_console, add_log, add_screenshot
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     add_console(groups.add_parser("console", help="the serial console of a VM"))
     add_log(groups.add_parser("log", help="what a VM has written to its serial console"))
     add_screenshot(groups.add_parser("screenshot", help="what the display of a VM shows"))
+    add_display(groups.add_parser("display", help="the display of a VM in a viewer"))
     add_reset(groups.add_parser("reset", help="reset VMs"))
     add_power(groups.add_parser("power", help="power VMs off"))
     add_monitor(groups.add_parser("monitor", help="QEMU's own monitor"))

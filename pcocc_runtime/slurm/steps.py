@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -12,7 +13,7 @@ from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
-from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number
+from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number, is_told_already
 from pcocc_runtime.system import drop, installed, run_as
 
 
@@ -187,16 +188,44 @@ def operation_environment(inside: bool = False) -> dict[str, str]:
 
 def run_vm_step(argv: list[str]) -> int:
     """Run such an srun with our input and output; return its exit status. Ctrl-C reaches it, too."""
-    try:
-        child = subprocess.Popen(argv, env=operation_environment())
-    except OSError as error:
-        raise NodeError(f"srun cannot be run here: {error.strerror}") from None
+    child = start_operation(argv)
     while True:
         try:
-            status = child.wait()
-            return status if status >= 0 else 128 - status
+            return child.wait()
         except KeyboardInterrupt:
             continue  # the terminal sends it to srun, too, which ends the step in order
+
+
+class StartedOperation:
+    """An srun of an operation, whose errors are passed on but for what the operation has told already."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._complaints = threading.Thread(target=self._pass_on, daemon=True)
+        self._complaints.start()
+
+    def wait(self, seconds: float | None = None) -> int:
+        """Return its exit status, as a shell tells it; subprocess.TimeoutExpired when it takes longer."""
+        status = self.process.wait(seconds)
+        self._complaints.join()
+        return status if status >= 0 else 128 - status
+
+    def _pass_on(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as stream:
+            for line in stream:
+                if not is_told_already(line.decode(errors="replace")):
+                    os.write(2, line)
+
+
+def start_operation(argv: list[str], inside: bool = False, apart: bool = False) -> StartedOperation:
+    """Start such an srun with our input and output, `apart` in a session of its own; NodeError when there is none."""
+    try:
+        return StartedOperation(
+            subprocess.Popen(argv, env=operation_environment(inside), stderr=subprocess.PIPE, start_new_session=apart)
+        )
+    except OSError as error:
+        raise NodeError(f"srun cannot be run here: {error.strerror}") from None
 
 
 def ask_vm_step(argv: list[str]) -> subprocess.CompletedProcess[str]:
@@ -210,11 +239,13 @@ def ask_vm_step(argv: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def read_vm_step(argv: list[str]) -> tuple[int, bytes]:
-    """Run such an srun to its end; return its exit status and what it has written, but for its errors, which are the caller's own."""
+    """Run such an srun to its end; return its exit status and what it has written, but for its errors, which are passed on."""
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=operation_environment(), check=False)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=operation_environment(), check=False)
     except OSError as error:
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None
+    said = [line for line in done.stderr.decode(errors="replace").splitlines(keepends=True) if not is_told_already(line)]
+    os.write(2, "".join(said).encode())
     return done.returncode if done.returncode >= 0 else 128 - done.returncode, done.stdout
 
 

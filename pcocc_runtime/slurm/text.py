@@ -119,6 +119,11 @@ def is_routine(line: str) -> bool:
     return is_step_end(line) or _ROUTINE.match(line) is not None
 
 
+def is_told_already(line: str) -> bool:
+    """Tell whether a line of srun's stderr only says that a task has failed: an operation has told why before."""
+    return re.match(r"srun: error: \S+: tasks? [0-9,-]+: Exited with exit code \d+\s*$", line) is not None
+
+
 def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
     """Return the nodes, as far as known, where lines of slurmstepd and srun say that a program is missing; None when it is not.
 

@@ -46,13 +46,13 @@ class SerialLine:
                 connection, _address = self.listener.accept()
             except OSError:
                 return
-            with connection:
+            with connection, contextlib.suppress(ConnectionResetError):  # it closed with something unread
                 while data := connection.recv(100):
                     self.write(data.upper(), connection)
 
     def write(self, data: bytes, connection: socket.socket | None = None) -> None:
         if connection:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(data)  # QEMU logs it after that
         with self.log.open("ab") as stream:
             stream.write(data)
@@ -77,6 +77,11 @@ class Terminal:
 
     def type(self, text: bytes) -> None:
         os.write(self.fd, text)
+
+    def close(self) -> None:
+        """End it, however it is."""
+        self.child.kill()
+        self.child.wait()
 
     def finish(self) -> int:
         status = self.child.wait(limit(20))
