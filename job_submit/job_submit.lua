@@ -9,6 +9,6 @@ function slurm_job_submit(job_desc, part_list, submit_uid)
     return pcocc.job_submit(job_desc, part_list, submit_uid)
 end
 
-function slurm_job_modify(_job_desc, _job_rec, _part_list, _modify_uid)
-    return slurm.SUCCESS
+function slurm_job_modify(job_desc, job_rec, part_list, modify_uid)
+    return pcocc.job_modify(job_desc, job_rec, part_list, modify_uid)
 end

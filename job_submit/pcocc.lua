@@ -6,6 +6,8 @@
 --         local rc = pcocc.job_submit(job_desc, part_list, submit_uid)
 --         if rc ~= slurm.SUCCESS then return rc end
 --         ... the site's own rules ...
+--     function slurm_job_modify(job_desc, job_rec, part_list, modify_uid)
+--         return pcocc.job_modify(job_desc, job_rec, part_list, modify_uid)
 --
 -- It gives the job one task for each VM, takes CPUs and memory from the templates where the user gave none, and refuses a job
 -- that contradicts this or that the site's policy forbids. It runs under slurmctld's locks, so it opens no file and starts no
@@ -13,6 +15,7 @@
 -- The policy is read once, when slurmctld loads the script; `pcocc config policy` writes it. Lua 5.1 to 5.4.
 
 local text = require("pcocc_text")
+local keys = require("pcocc_keys")
 
 local pcocc = {}
 
@@ -251,9 +254,45 @@ local policy, policy_problem
 -- Reads the policy once; the sample script calls this when slurmctld loads it.
 function pcocc.init()
     policy, policy_problem = pcocc.load_policy(pcocc.policy_file)
+    keys.forget()
     if not policy then
         slurm.log_error("pcocc: %s: write it anew with 'pcocc config policy'", policy_problem)
     end
+end
+
+-- Returns a refusal when a licence that somebody asks for is the key of a partition, which the filter gives out, or nil.
+local function check_licences(licences, pools)
+    if #licences > text.MAX_WORDS_TEXT then
+        return refusal("ERROR", "--licenses is longer than %d characters; name fewer", text.MAX_WORDS_TEXT)
+    end
+    local word = keys.find_typed(licences, pools)
+    if word then
+        return refusal("ESLURM_ACCESS_DENIED", "the licence '%s' is the key of a partition, which its cluster is given without asking: "
+            .. "leave it out", text.trim(word))
+    end
+end
+
+-- Gives the job the licences of a key for each of its networks with partitions, before those that the user asks for; returns a
+-- refusal when it cannot have them.
+function pcocc.give_keys(job_desc, request, size, rules, jobs)
+    local sets = find_sets(request, size, rules.templates or {}) or {}
+    local networks = keys.networks_of(sets, rules.set_partitions or {})
+    for _, network in ipairs(networks) do
+        local most = rules.partitions[network].max_vms
+        if request.total > most then
+            return refusal("ERROR", "%d VMs are asked for, a cluster on network '%s' can have %d", request.total, network, most)
+        end
+    end
+    if #networks == 0 then
+        return nil
+    end
+    local own = job_desc.licenses or ""
+    if string.find(own, "|", 1, true) then
+        return refusal("ERROR", "'|' in --licenses cannot stand beside the licence of a partition's key; name one licence")
+    end
+    local names = keys.choose(rules.partitions, networks, jobs)
+    names[#names + 1] = own ~= "" and own or nil
+    job_desc.licenses = table.concat(names, ",")
 end
 
 local function examine(job_desc, part_list, template, size_line)
@@ -279,27 +318,57 @@ local function examine(job_desc, part_list, template, size_line)
         pcocc.take_nodes(job_desc, request.total)
     end
     pcocc.size_job(job_desc, request.total, size.cpus or cpus, size.memory or memory)
+    return policy.partitions and pcocc.give_keys(job_desc, request, size, policy, slurm.jobs)
 end
 
--- Checks and sizes a job with a virtual cluster, and lets any other pass at once. Returns slurm.SUCCESS or an error code.
+local function know_policy()
+    if not policy and not policy_problem then
+        pcocc.init()
+    end
+    return policy or {}
+end
+
+local function tell(wrong)
+    slurm.log_user("%s", "pcocc: error: " .. wrong.text)
+    return wrong.code
+end
+
+-- Checks and sizes a job with a virtual cluster, and lets any other pass at once, unless it asks for the key of a partition.
+-- Returns slurm.SUCCESS or an error code.
 function pcocc.job_submit(job_desc, part_list, _submit_uid)
+    local licences = job_desc.licenses
+    local pools = licences and know_policy().partitions
+    local wrong = pools and check_licences(licences, pools)
+    if wrong then
+        return tell(wrong)
+    end
     local template, size_line, kept = text.find_request(job_desc.spank_job_env)
     if not template then
         return slurm.SUCCESS
     end
-    if not policy and not policy_problem then
-        pcocc.init()
-    end
-    local wrong = examine(job_desc, part_list, template, size_line)
+    know_policy()
+    wrong = examine(job_desc, part_list, template, size_line)
     if wrong then
-        slurm.log_user("%s", "pcocc: error: " .. wrong.text)
-        return wrong.code
+        return tell(wrong)
     end
     local comment = text.add_kept(job_desc.admin_comment, kept)
     if kept and comment then
         job_desc.admin_comment = comment
     end
     return slurm.SUCCESS
+end
+
+-- Keeps who changes a job from dropping the key that its VMs use, or taking one: slurmctld would give it to the next at once.
+function pcocc.job_modify(job_desc, job_rec, _part_list, _modify_uid)
+    local pools = job_desc.licenses and know_policy().partitions
+    if not pools then
+        return slurm.SUCCESS
+    end
+    if keys.find_typed(job_rec.licenses or "", pools) then
+        return tell(refusal("ESLURM_ACCESS_DENIED", "the licences of a job with a partition stay as they are: its VMs have the key"))
+    end
+    local wrong = check_licences(job_desc.licenses, pools)
+    return wrong and tell(wrong) or slurm.SUCCESS
 end
 
 return pcocc

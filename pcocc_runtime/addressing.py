@@ -100,6 +100,14 @@ def link_local_address(mac: str) -> IPv6Address:
     return IPv6Address(b"\xfe\x80" + bytes(6) + interface)
 
 
+def partition_guid(prefix: int, key: int, rank: int, port: int) -> int:
+    """Return a GUID of a VM in an InfiniBand partition: 16 bits of the site's prefix, 16 of key, 24 of rank, 8 of port.
+
+    Port 0 stands for the device itself: the GUIDs of a device and of its port must differ.
+    """
+    return prefix << 48 | key << 32 | rank << 8 | port
+
+
 def vxlan_vni(job: int) -> int:
     """Return the VNI (24 bits) of every network of the job; see `vxlan_port` for what tells networks apart."""
     return job & 0xFFFFFF

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from pcocc_runtime.cli.common import complain, confdir, say_notes
+from pcocc_runtime.cli.partitions import add_partitions, find_licence_notes
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import policy
@@ -27,6 +28,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     render = verbs.add_parser("policy", help="write the table that job_submit reads in slurmctld")
     render.add_argument("-o", "--output", metavar="FILE", help="default: policy.lua in the site's directory; '-' prints it")
     render.set_defaults(run=_config_policy)
+    add_partitions(verbs.add_parser("partitions", help="print the partitions that an InfiniBand fabric's subnet manager is told once"))
 
 
 def _config_check(_arguments: argparse.Namespace) -> int:
@@ -38,7 +40,7 @@ def _config_check(_arguments: argparse.Namespace) -> int:
     if directory == directories.SITE_DIR:
         _add_distrust(directory, problems)
     if not problems:
-        say_notes([*loaded.notes, *_stale_policy(directory, loaded)])
+        say_notes([*loaded.notes, *_stale_policy(directory, loaded), *find_licence_notes(loaded.site)])
         sys.stdout.write(
             f"{directory}: {count(len(loaded.templates), 'template')}, {count(len(loaded.site.all_sets), 'resource set')}, "
             f"{count(len(loaded.site.all_networks), 'network')}, no error\n"
@@ -80,4 +82,6 @@ def _config_policy(arguments: argparse.Namespace) -> int:
 
 
 def _policy_text(loaded: Everything) -> str:
-    return policy.render_policy(loaded.policy, loaded.site.max_vms, loaded.templates, loaded.site.default_set)
+    site = loaded.site
+    partitions = policy.describe_partitions(site.all_networks, site.all_sets)
+    return policy.render_policy(loaded.policy, site.max_vms, loaded.templates, site.default_set, partitions)

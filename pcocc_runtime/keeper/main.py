@@ -173,7 +173,7 @@ class Keeper:
         if "QMP" in message:
             self._greeted()
         elif message.get("id") == "cpus":
-            bind(self.facts.pid, [cpu["thread-id"] for cpu in message.get("return", ())], self.facts.emulator_cores)
+            bind(self.facts.pid, [cpu["thread-id"] for cpu in message.get("return", ())], self.facts.cpus, self.facts.emulator)
         elif name == "SHUTDOWN" and self.life == "runs":
             if self.facts.keep and data.get("reason") == "guest-shutdown" and not self.asked:
                 self._note_off()

@@ -69,17 +69,26 @@ class BridgedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class InfinibandNetwork:
-    """A partition of the fabric for each cluster; partition keys are 15 bits, without the membership bit."""
+    """A partition of the fabric for each cluster, of up to `max_vms` VMs; keys are 15 bits, without that of full members.
+
+    The key 0x2001 is a licence of Slurm, `license` and 2001. `guid_prefix` is the upper 16 bits of the VMs'
+    GUIDs, and `partitions_file`, of the subnet manager, tells one fabric from another.
+    """
 
     type: ClassVar[str] = "infiniband"
     name: str
     host_device: str
     min_pkey: int
     max_pkey: int
-    opensm_daemon: str
-    opensm_partition_cfg: str
-    opensm_partition_tpl: str
-    license: str | None = None
+    license: str = "pkey"
+    guid_prefix: int = 0xC2CC
+    max_vms: int = 256
+    partitions_file: str = "/etc/opensm/partitions.conf"
+
+    @property
+    def keys(self) -> range:
+        """Return the pool of partition keys."""
+        return range(self.min_pkey, self.max_pkey + 1)
 
 
 @dataclass(frozen=True, slots=True)

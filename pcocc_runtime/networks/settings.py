@@ -12,6 +12,7 @@ from typing import Any
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.networks import old_types
+from pcocc_runtime.networks.infiniband import INFINIBAND, build_infiniband
 from pcocc_runtime.networks.kinds import (
     TUNNEL_OVERHEAD,
     BridgedNetwork,
@@ -196,13 +197,6 @@ def _vlans(node: Node) -> tuple[Vlan, ...]:
     return vlans
 
 
-def _pkey(node: Node) -> int:
-    key = int(checks.pattern(r"0x[0-9a-fA-F]{1,4}", "a partition key such as 0x2000")(node), 16)
-    if not 1 <= key <= 0x7FFF:
-        raise node.error(f"{node.raw} is not between 0x1 and 0x7fff")
-    return key
-
-
 def _devices(node: Node) -> tuple[str, ...]:
     form = checks.pattern(r"([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]", "a PCI address such as 0000:81:00.0")
     addresses: tuple[str, ...] = checks.list_of(form)(node)
@@ -254,15 +248,6 @@ _BRIDGED = (
     Setting("vlans", _vlans),
     Setting("addresses", _addresses),
 )
-_INFINIBAND = (
-    Setting("host-device", _WORD, True),
-    Setting("min-pkey", _pkey, True),
-    Setting("max-pkey", _pkey, True),
-    Setting("license", _WORD),
-    Setting("opensm-daemon", checks.text, True),
-    Setting("opensm-partition-cfg", checks.absolute, True),
-    Setting("opensm-partition-tpl", checks.absolute, True),
-)
 _HOST_INFINIBAND = (Setting("host-device", _WORD, True),)
 _PCI = (Setting("host-device-addrs", _devices, True), Setting("host-driver", _WORD, True))
 
@@ -277,18 +262,11 @@ def _ethernet(name: str, values: dict[str, Any], _node: Node) -> EthernetNetwork
     return EthernetNetwork(name, **kept)
 
 
-def _infiniband(name: str, values: dict[str, Any], node: Node) -> InfinibandNetwork:
-    if values["min_pkey"] > values["max_pkey"]:
-        place = node.value["min-pkey"]
-        raise place.error(f"min-pkey {place.raw} is above max-pkey {node.value['max-pkey'].raw}")
-    return InfinibandNetwork(name, **values)
-
-
 Builder = Callable[[str, dict[str, Any], Node], Network]
 _TYPES: dict[str, tuple[tuple[Setting, ...], Builder]] = {
     "ethernet": (_ETHERNET, _ethernet),
     "bridged-ethernet": (_BRIDGED, lambda name, values, _node: BridgedNetwork(name, **values)),
-    "infiniband": (_INFINIBAND, _infiniband),
+    "infiniband": (INFINIBAND, build_infiniband),
     "host-infiniband": (_HOST_INFINIBAND, lambda name, values, _node: HostInfiniband(name, **values)),
     "genericpci": (_PCI, lambda name, values, _node: GenericPci(name, **values)),
 }
@@ -342,11 +320,15 @@ class _Range:
 def _find_overlaps(tree: Node, networks: Mapping[str, Network]) -> list[ConfigError]:
     """Return an error for each two ranges, of one network or of two, from which the same number could be taken."""
     ranges = [one for network in networks.values() for one in _ranges(network, tree.value[network.name])]
+    pairs = {
+        (first.node.path, second.node.path): (first, second)
+        for first, second in reversed([*combinations(ranges, 2)])  # of what two places take from one range, the first counts
+        if first.of == second.of and first.low <= second.high and second.low <= first.high
+    }
     return [
         second.node.error(f"{second.shown} overlap {first.shown} of {first.node.path} (line {first.node.line})",
                           f"two networks cannot take {second.of} from one range")
-        for first, second in combinations(ranges, 2)
-        if first.of == second.of and first.low <= second.high and second.low <= first.high
+        for first, second in reversed(pairs.values())
     ]  # fmt: skip
 
 
@@ -354,8 +336,8 @@ def _ranges(network: Network, node: Node) -> Iterator[_Range]:
     settings = (_part(node, "settings") or node).value
     if isinstance(network, InfinibandNetwork):
         shown = f"partition keys {network.min_pkey:#06x} to {network.max_pkey:#06x}"
-        of = f"partition keys of {network.opensm_partition_cfg}"
-        yield _Range(of, network.min_pkey, network.max_pkey, shown, settings["min-pkey"])
+        for of in (f"partition keys of {network.partitions_file}", f"GUIDs {network.guid_prefix:#06x}", f"licences {network.license}"):
+            yield _Range(of, network.min_pkey, network.max_pkey, shown, settings["min-pkey"])
     if isinstance(network, EthernetNetwork) and network.layer == "L3" and network.reverse_nat:
         for rule, place in zip(network.reverse_nat, _rule_nodes(settings["reverse-nat"]), strict=True):
             shown = f"host ports {rule.min_host_port} to {rule.max_host_port}"
@@ -370,9 +352,10 @@ def find_network_notes(tree: Node) -> list[str]:
         settings = _part(node, "settings")
         if kind and kind.raw in old_types.TYPES:
             notes += old_types.find_old_notes(kind, settings)
-        elif kind and settings and _ALIASES.get(kind.raw, kind.raw) == "ethernet":
+        elif kind and settings and (name := _ALIASES.get(kind.raw, kind.raw)) in _TYPES:
             layer = _part(settings, "network-layer")
-            notes += checks.find_setting_notes(settings, _NOTED_L2 if layer and layer.raw == "L2" else _ETHERNET)
+            is_l2 = name == "ethernet" and layer and layer.raw == "L2"
+            notes += checks.find_setting_notes(settings, _NOTED_L2 if is_l2 else _TYPES[name][0])
     return notes
 
 

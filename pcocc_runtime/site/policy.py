@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pcocc_runtime.networks.kinds import InfinibandNetwork, Network
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.tree import Node
@@ -45,9 +46,9 @@ def parse_policy(
 
 
 def render_policy(
-    policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None
+    policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None, partitions: Mapping[str, Any] | None = None
 ) -> str:
-    """Return the text of policy.lua."""
+    """Return the text of policy.lua; `partitions` is what `describe_partitions` says of the site's networks."""
     sets = {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()}
     table = {
         "max_vms": max_vms,
@@ -55,9 +56,26 @@ def render_policy(
         "templates": {name: _template_table(templates, name, default_set) for name in templates},
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
         "set_access": {name: table for name, table in sets.items() if table},
+        **(partitions or {}),
     }
     head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
     return f"{head}\nreturn {_render(table, 0)}\n"
+
+
+def describe_partitions(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, Any]:
+    """Return the pools of partition keys for job_submit, and which resource sets take a key of which; nothing where there is none."""
+    pools = {name: one for name, one in networks.items() if isinstance(one, InfinibandNetwork)}
+    if not pools:
+        return {}
+    return {
+        "partitions": {
+            name: {"license": one.license, "min_key": one.min_pkey, "max_key": one.max_pkey, "max_vms": one.max_vms}
+            for name, one in pools.items()
+        },
+        "set_partitions": {
+            name: found for name, one in sets.items() if (found := [network for network in one.networks if network in pools])
+        },
+    }
 
 
 def _access_table(access: Access) -> dict[str, Any]:

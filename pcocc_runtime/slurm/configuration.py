@@ -13,6 +13,12 @@ def parse_configuration(text: str) -> dict[str, str]:
     return {name: "" if value in ("(null)", "N/A", "n/a") else value for name, value in pairs}
 
 
+def parse_licences(text: str) -> dict[str, int]:
+    """Return how many there are of each licence of slurm.conf's Licenses, such as `matlab:10,pkey2000`."""
+    pairs = (part.strip().replace("*", ":").partition(":") for part in re.split("[,;]", text) if part.strip())
+    return {name: int(count) if count.isdecimal() else 1 for name, _, count in pairs}
+
+
 def parse_moment(text: str) -> str | None:
     """Return when slurmctld wrote its settings by its own clock, as YYYY-MM-DDTHH:MM:SS in the local time zone."""
     found = re.search(r"(?m)^Configuration data as of (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)$", text)

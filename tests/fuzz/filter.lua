@@ -13,7 +13,7 @@ for line in io.lines() do
         env[count], count = word, count + 1
     end
     stub.messages = {}
-    local job = stub.job({ spank_job_env = env, partition = env[1], account = env[2], qos = env[3] })
+    local job = stub.job({ spank_job_env = env, partition = env[1], account = env[2], qos = env[3], licenses = env[4] })
     local ok, problem = pcall(pcocc.job_submit, job, { vm = { flag_default = 1 } }, 1000)
     if ok and problem ~= 0 and #stub.messages == 0 then
         ok, problem = false, "refused without a word"

@@ -47,6 +47,11 @@ function inputs.mebibytes()
             found[#found + 1] = { "no request, " .. field .. " " .. shown, { spank_job_env = {}, [field] = fill(piece) }, true }
         end
     end
+    for _, piece in ipairs({ "a", ",", ":", "pkey0100,", "0100", "(", " " }) do
+        for _, env in ipairs({ {}, { [0] = OPTION .. "mpi" } }) do
+            found[#found + 1] = { "licenses " .. piece, { spank_job_env = env, licenses = fill(piece) }, false }
+        end
+    end
     for _, word in ipairs({ "", "a", "P", "PCOCC_TE", "PCOCC_SIZE", "_SLURM_S", string.sub(OPTION, 1, -2), string.rep("a", 1024), fill("a") }) do
         found[#found + 1] = { "many of " .. string.sub(word, 1, 50), { spank_job_env = entries(math.ceil(MEBIBYTE / (#word + 1)), word) }, true }
     end
@@ -66,6 +71,7 @@ function inputs.largest()
             found[#found + 1] = { string.sub(text, 1, 20) .. " " .. string.sub(size, 1, 20), { spank_job_env = env, partition = partitions, qos = partitions } }
         end
     end
+    found[#found + 1] = { "licences", { spank_job_env = { [0] = OPTION .. "two" }, licenses = several(256, "licence%08d") } }
     return found
 end
 

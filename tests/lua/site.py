@@ -13,10 +13,14 @@ INTERPRETERS = [name for name in ("lua5.1", "lua5.2", "lua5.3", "lua5.4", "luaji
 
 SITE = {
     "pcocc.yaml": "max-vms: 16\n",
-    "networks.yaml": "lan: {type: ethernet}\n",
+    "networks.yaml": "lan: {type: ethernet}\n"
+    "fabric: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x00fe', max-pkey: '0x0101', max-vms: 8}}\n"
+    "second: {type: ib, settings: {host-device: mlx5_1, min-pkey: '0x2000', max-pkey: '0x23e7', license: k, guid-prefix: '0xc2cd'}}\n",
     "resources.yaml": "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\n"
-    "own: {users: [alice, carol], groups: [physics], qos: [normal]}\nlab: {groups: [physics]}\n",
-    "templates.yaml": "tiny: {memory: 256M}\nbig: {cpus: 4, memory: 2G, resource-set: ib}\nwhole: {full-node: true}\n",
+    "own: {users: [alice, carol], groups: [physics], qos: [normal]}\nlab: {groups: [physics]}\nhpc: {networks: [lan, fabric]}\n"
+    "both: {networks: [second, fabric]}\nwide: {networks: [second]}\n",
+    "templates.yaml": "tiny: {memory: 256M}\nbig: {cpus: 4, memory: 2G, resource-set: ib}\nwhole: {full-node: true}\n"
+    "mpi: {resource-set: hpc}\ntwo: {resource-set: both}\nmany: {resource-set: wide}\n",
     "policy.yaml": "limits: [{accounts: [students], max-vms: 4}, {partitions: [vm], max-vms: 16}, {partitions: [debug], max-vms: 2}]\n"
     "templates: {big: {accounts: [physics]}}\n",
 }
@@ -29,13 +33,15 @@ def write_policy(directory: Path) -> Path:
     loaded = load_everything(str(directory))
     assert loaded.problems == ()
     path = directory / "policy.lua"
-    path.write_text(policy.render_policy(loaded.policy, loaded.site.max_vms, loaded.templates, loaded.site.default_set))
+    site = loaded.site
+    partitions = policy.describe_partitions(site.all_networks, site.all_sets)
+    path.write_text(policy.render_policy(loaded.policy, site.max_vms, loaded.templates, site.default_set, partitions))
     return path
 
 
 def install_filter(directory: Path) -> Path:
     """Put the filter there with the shared names filled in, as the build does; return the directory."""
-    for name in ("pcocc.lua", "pcocc_text.lua", "job_submit.lua"):
+    for name in ("pcocc.lua", "pcocc_text.lua", "pcocc_keys.lua", "job_submit.lua"):
         tables = sorted((ROOT / "pcocc_runtime/documents").glob("wire*.py"))
         (directory / name).write_text(run(sys.executable, ROOT / "spank/render_wire.py", *tables, ROOT / "job_submit" / name, "/opt/x"))
     return directory

@@ -14,7 +14,7 @@ slurm = {
 local FIELDS = {
     spank_job_env = true, num_tasks = true, cpus_per_task = true, min_cpus = true, min_nodes = true, max_nodes = true, ntasks_per_node = true,
     min_mem_per_cpu = true, min_mem_per_node = true, mem_per_tres = true, het_job_offset = true, account = true, qos = true,
-    default_account = true, default_qos = true, partition = true, user_name = true, shared = true, admin_comment = true,
+    default_account = true, default_qos = true, partition = true, user_name = true, shared = true, admin_comment = true, licenses = true,
 }
 
 -- Returns a job_desc as slurmctld makes it: numbers that are not set are NO_VAL, and an unknown field is a mistake.
@@ -29,7 +29,7 @@ function stub.job(given)
         __index = function(_, key) assert(FIELDS[key], key); return values[key] end,
         __newindex = function(_, key, value)
             assert(FIELDS[key] and key ~= "spank_job_env", key)
-            assert(key == "admin_comment" or value == math.floor(value) and value >= 0 and value < 4294967294, key)
+            assert(key == "admin_comment" or key == "licenses" or value == math.floor(value) and value >= 0 and value < 4294967294, key)
             values[key], written[key] = value, value
         end,
     }), written

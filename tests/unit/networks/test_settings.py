@@ -41,6 +41,7 @@ IB = (
     "type: infiniband, settings: {host-device: mlx5_0, min-pkey: %s, max-pkey: %s, opensm-daemon: opensm, "
     "opensm-partition-cfg: /a, opensm-partition-tpl: /b}"
 )
+POOL = "n: {type: ib, settings: {host-device: m, min-pkey: '0x2000', max-pkey: '0x20ff', %s}}"
 PCI = "n:\n  type: genericpci\n  settings: {host-device-addrs: [%s], host-driver: d}\n"
 
 
@@ -63,9 +64,7 @@ def test_every_type_has_its_class() -> None:
     assert only(BRIDGED % "mtu: 9000, vlans: [{vid: 5, type: native}]") == BridgedNetwork(
         "n", "br0", "t", 9000, (Vlan(5, "native"),)
     )
-    assert only("n: {%s}" % (IB % ("'0x2000'", "0x3000"))) == InfinibandNetwork(
-        "n", "mlx5_0", 0x2000, 0x3000, "opensm", "/a", "/b"
-    )
+    assert only("n: {%s}" % (IB % ("'0x2000'", "0x3000"))) == InfinibandNetwork("n", "mlx5_0", 0x2000, 0x3000, partitions_file="/a")
     assert only("n: {type: hostib, settings: {host-device: mlx5_0}}") == HostInfiniband("n", "mlx5_0")
     assert only(PCI % "'0000:3b:00.0', '3b:00.1'") == GenericPci("n", ("0000:3b:00.0", "3b:00.1"), "d")
 
@@ -168,7 +167,13 @@ OTHERS = [
     ("n: {type: bridged, settings: {host-bridge: a/b, tap-prefix: t}}", "host-bridge: expected letters"),
     ("n: {type: bridged, settings: {tap-prefix: t}}", "n.settings: host-bridge is missing"),
     ("n: {%s}" % (IB % ("0x3000", "0x2000")), "min-pkey: min-pkey 0x3000 is above max-pkey 0x2000"),
-    ("n: {%s}" % (IB % ("0x8001", "0x9000")), "min-pkey: 0x8001 is not between 0x1 and 0x7fff"),
+    ("n: {%s}" % (IB % ("0xa001", "0xa001")), "min-pkey: 0xa001 is not between 0x1 and 0x7ffe"),
+    ("n: {%s}" % (IB % ("0x0", "0x1")), "min-pkey: 0x0 is not between 0x1 and 0x7ffe"),
+    ("n: {%s}" % (IB % ("0x2000", "0x7fff")), "max-pkey: 0x7fff is the fabric's default partition"),
+    ("n: {%s}" % (IB % ("0x2000", "0xffff")), "max-pkey: 0xffff is the fabric's default partition"),
+    (POOL % "guid-prefix: '0xc1cc'", "guid-prefix: '0xc1cc' begins multicast addresses, which no port can have"),
+    (POOL % "guid-prefix: '0xc2c'", "guid-prefix: expected four hexadecimal digits"),
+    (POOL % "max-vms: 65536", "min-pkey: 256 keys for clusters of 65536 VMs are more than 8388608 GUIDs"),
     ("n: {%s}" % (IB % ("8192", "0x9000")), "min-pkey: expected a partition key such as 0x2000"),
     ("n: {type: host-infiniband}", "n.settings: host-device is missing"),
     (PCI % "", "host-device-addrs: the list is empty"),
@@ -220,13 +225,28 @@ def test_host_port_ranges_that_overlap_are_told_with_both_places() -> None:
     ]
 
 
-def test_partition_keys_overlap_only_in_one_fabric() -> None:
-    one, two = IB % ("0x2000", "0x2fff"), IB % ("0x2fff", "0x3fff")
-    assert parse(f"a: {{{one}}}\nb: {{{two}}}")[1] == [
+OTHER = "license: l, guid-prefix: '0xc2cd'"
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ("opensm-partition-cfg: /a", "partition keys of /a"),
+        (OTHER, None),
+        (f"{OTHER}, opensm-partition-cfg: /a", "partition keys of /a"),
+        ("license: l", "GUIDs 0xc2cc"),
+        ("guid-prefix: '0xc2cd'", "licences pkey"),
+    ],
+)
+def test_pools_overlap_in_keys_guids_or_licences(more: str, what: str | None) -> None:
+    problems: list[ConfigError] = []
+    text = "a: {%s}\nb: {type: ib, settings: {host-device: m, min-pkey: '0x2fff', max-pkey: '0x3fff', %s}}"
+    parse_networks(parse_yaml(text % (IB % ("0x2000", "0x2fff"), more), "networks.yaml"), problems)
+    said = (
         "networks.yaml:2: b.settings.min-pkey: partition keys 0x2fff to 0x3fff overlap partition keys 0x2000 to 0x2fff of "
         "a.settings.min-pkey (line 1)"
-    ]
-    assert parse(f"a: {{{one}}}\nb: {{{two.replace('/a', '/c')}}}")[1] == []
+    )
+    assert [(str(one), one.hint) for one in problems] == ([(said, f"two networks cannot take {what} from one range")] if what else [])
 
 
 def test_an_unknown_key_names_the_nearest_one_there_is() -> None:

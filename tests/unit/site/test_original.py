@@ -47,10 +47,9 @@ def test_the_university_is_told_what_it_no_longer_needs() -> None:
 def test_industry() -> None:
     site = read_site(SITES / "industry")
     assert site.networks["mgmt"] == EthernetNetwork("mgmt", mac_prefix="52:54:7a", allow_outbound=False, manage_ip_forward=False)
-    cfg = "/etc/opensm/partitions.conf"
-    assert site.all_networks["fabric"] == InfinibandNetwork(
-        "fabric", "mlx5_0", 0x2000, 0x3000, "opensm", cfg, f"{cfg}.tpl", "pkey"
-    )
+    assert site.all_networks["fabric"] == InfinibandNetwork("fabric", "mlx5_0", 0x2000, 0x3000)
+    notes = load_everything(str(SITES / "industry")).notes
+    assert [note.split(": ")[1] for note in notes if "fabric" in note] == ["fabric.settings.opensm-daemon", "fabric.settings.opensm-partition-tpl"]
     assert site.all_networks["node-hca"] == HostInfiniband("node-hca", "mlx5_1")
     assert site.all_networks["gpu"] == GenericPci("gpu", ("0000:3b:00.0", "0000:af:00.0"), "nvidia")
     assert set(site.resource_sets) == {"plain"}

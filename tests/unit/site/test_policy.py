@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.networks.kinds import EthernetNetwork, InfinibandNetwork
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.site import policy
 from pcocc_runtime.site.resource_sets import Access, ResourceSet
@@ -100,3 +101,14 @@ def test_no_text_can_leave_its_quotes(text: str) -> None:
     parts = inner.split("\\")
     data = parts[0].encode() + b"".join(bytes([int(part[:3])]) + part[3:].encode() for part in parts[1:])
     assert data.decode() == text
+
+
+def test_pools_of_partition_keys_are_for_the_filter() -> None:
+    pool = InfinibandNetwork("ib", "mlx5_0", 0x2000, 0x2003, max_vms=8)
+    networks = {"lan": EthernetNetwork("lan"), "ib": pool}
+    sets = {name: ResourceSet(name, found) for name, found in (("hpc", ("lan", "ib")), ("plain", ("lan",)))}
+    told = policy.describe_partitions(networks, sets)
+    lua = policy.render_policy(policy.Policy(), 1, {}, None, told)
+    assert '    partitions = {\n        ib = { license = "pkey", min_key = 8192, max_key = 8195, max_vms = 8 },\n    },\n' in lua
+    assert '    set_partitions = {\n        hpc = { "ib" },\n    },\n' in lua
+    assert policy.describe_partitions({"lan": EthernetNetwork("lan")}, sets) == {}
