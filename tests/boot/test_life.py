@@ -85,3 +85,23 @@ def test_a_new_configuration_and_a_drained_node_leave_vms_alone(box: Box, own: C
         assert box.out(["pcocc", "ssh", "-j", str(own.job), "vm1", "hostname"]) == "vm1"
     finally:
         box.out(["scontrol", "update", f"NodeName={node}", "State=RESUME"], user="root")
+
+
+def test_a_site_has_hooks(box: Box, home: Path) -> None:
+    log = home / "hooks"
+    hook = f'#!/bin/sh\\n[ ! -e {home}/refuse-$1 ] || {{ echo not today >&2; exit 1; }}\\ngrep -o "\\"point\\": \\"[a-z]*\\"" >>{log}\\n'
+    make = "".join(
+        f"mkdir -p /etc/pcocc/hooks/{point}.d; printf '{hook.replace('$1', point)}' >/etc/pcocc/hooks/{point}.d/10-test; "
+        f"chmod 755 /etc/pcocc/hooks/{point}.d/10-test; "
+        for point in ("submit", "boot", "end")
+    )
+    with box.changed(make, "rm -rf /etc/pcocc/hooks"):
+        for point in ("submit", "boot"):
+            (home / f"refuse-{point}").touch()
+            done = box.run(["srun", "--pcocc-template=tiny:1", "true"])
+            assert done.returncode != 0 and f"the site's hook /etc/pcocc/hooks/{point}.d/10-test refuses: not today" in done.stderr, done.stderr
+            (home / f"refuse-{point}").unlink()
+        log.unlink(missing_ok=True)
+        box.run(["srun", "--pcocc-template=tiny:1", "true"], status=0)
+        wait_for(lambda: log.read_text().count("point") == 3, "the last hook", 30)
+        assert log.read_text().split()[1::2] == ['"submit"', '"boot"', '"end"']
