@@ -19,7 +19,7 @@ from pcocc_runtime.cli.nc import add_nc
 from pcocc_runtime.cli.network import add_network
 from pcocc_runtime.cli.node import add_node
 from pcocc_runtime.cli.operating import add_agent, add_dump, add_monitor, add_power, add_qmp, add_reset
-from pcocc_runtime.cli.ps import add_ps
+from pcocc_runtime.cli.ps import add_ps, add_top
 from pcocc_runtime.cli.save import add_save
 from pcocc_runtime.cli.template import add_template
 
@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add_parsers(groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them"))
     add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
     add_ps(groups.add_parser("ps", help="the running virtual clusters and their VMs"))
+    add_top(groups.add_parser("top", help="what VMs use of CPU and memory"))
     add_ssh(groups.add_parser("ssh", help="log into a VM"))
     add_scp(groups.add_parser("scp", help="copy files from and to VMs"))
     add_rsync(groups.add_parser("rsync", help="copy what differs from and to VMs"))

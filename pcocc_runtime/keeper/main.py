@@ -214,7 +214,10 @@ class Keeper:
     def _begin_again(self) -> None:
         self.is_off = False
         self.looking, self.started = "booting", time.monotonic()
-        self._write(VmState("booting"))
+        try:
+            os.unlink(os.path.join(self.facts.directory, STATE_FILE))  # none while it boots
+        except OSError:
+            pass  # the job's directory is already being released
         if not self.facts.address:
             self._note_answer()
 

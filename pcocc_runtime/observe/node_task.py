@@ -26,6 +26,7 @@ from pcocc_runtime.observe.facts import (
     encode_answer,
     parse_links,
 )
+from pcocc_runtime.observe.usage import read_usage
 from pcocc_runtime.system import process, regular
 
 MOST_ASKED = 256  # VMs that one node asks in one network
@@ -57,7 +58,7 @@ def collect_facts(job: int, argv: Sequence[str]) -> Answer:
         raise RequestError(f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if argv[0] == SHOW:
-        return Answer(node, read_links(), read_states(node))
+        return Answer(node, read_links(), read_states(node), usage=read_usage(job, node.here.ranks))
     return check_networks(Answer(node, read_links(), {}), argv[1] if len(argv) > 1 else None)
 
 

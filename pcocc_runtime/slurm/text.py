@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pcocc_runtime.documents.wire import BOOT_STEP
 from pcocc_runtime.errors import NodeError, RequestError, one_line
@@ -160,8 +160,8 @@ class Running:
     gid: int
     nodes: int
     node_list: str
-    state: str = "RUNNING"
-    boot: str = ""
+    state: str = field(default="RUNNING", compare=False)
+    boot: str = field(default="", compare=False)
 
 
 _WAITS, _RUNS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"}, {"RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING"}

@@ -10,7 +10,6 @@ import pytest
 
 from tests.boot.box import HOME, Box
 from tests.boot.cluster import Cluster, make_cluster
-from tests.boot.test_own_templates import write_templates
 from tests.waiting import wait_for
 
 TEMPLATE = "mine: {inherits: tiny, on-power-off: keep, remote-display: vnc}\n"
@@ -20,8 +19,8 @@ TEMPLATE = "mine: {inherits: tiny, on-power-off: keep, remote-display: vnc}\n"
 def kept(box: Box) -> Iterator[Cluster]:
     """Two VMs that have a display, and that are kept when they power off."""
     home = HOME / "boottest-kept"
-    home.mkdir(exist_ok=True)
-    write_templates(home, TEMPLATE)
+    (home / ".pcocc").mkdir(parents=True, exist_ok=True)
+    (home / ".pcocc/templates.yaml").write_text(TEMPLATE)
     with make_cluster(box, "--pcocc-template=mine:2", "-N2", env={"PCOCC_USER_CONF_DIR": f"{home}/.pcocc"}) as found:
         yield found
     shutil.rmtree(home)

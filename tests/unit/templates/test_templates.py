@@ -154,6 +154,7 @@ EXAMPLES = {
     "emulator-cores": ("3", 3),
     "bind-vcpus": ("no", False),
     "full-node": ("yes", True),
+    "on-power-off": ("keep", "keep"),
     "user-data-force": ("true", True),
     "firmware": ("uefi", "uefi"),
     "command-user": ("John.Doe", "John.Doe"),
