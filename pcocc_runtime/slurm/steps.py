@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from pcocc_runtime.documents import wire, wire_steps
@@ -187,13 +189,38 @@ def operation_environment(inside: bool = False) -> dict[str, str]:
 
 
 def run_vm_step(argv: list[str]) -> int:
-    """Run such an srun with our input and output; return its exit status. Ctrl-C reaches it, too."""
-    child = start_operation(argv)
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            continue  # the terminal sends it to srun, too, which ends the step in order
+    """Run such an srun with our input and output; return its exit status. Ctrl-C reaches it, too, and what else ends us."""
+    with _passed_on() as heirs:
+        child = start_operation(argv)
+        heirs.append(child.process)
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue  # the terminal sends it to srun, too, which ends the step in order
+
+
+@contextlib.contextmanager
+def _passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Pass signals that would end us on to the processes in a list, whose end is ours."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    heirs: list[subprocess.Popen[bytes]] = []
+    if threading.current_thread() is not threading.main_thread():  # which alone has handlers of signals
+        yield heirs
+        return
+
+    def pass_on(number: int, _frame: object) -> None:
+        if not heirs:
+            raise SystemExit(128 + number)
+        for one in heirs:
+            one.send_signal(number)
+
+    before = [signal.signal(number, pass_on) for number in numbers]
+    try:
+        yield heirs
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 class StartedOperation:

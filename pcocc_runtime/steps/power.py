@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pcocc_runtime.documents.vm import KEPT_FILE
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.guest.shutdown import ask_agent
-from pcocc_runtime.steps.qemu import Monitor, QemuGone, find_end
+from pcocc_runtime.steps.qemu import Monitor, QemuGone, find_end, note_boot
 
 OFF, ON, CYCLE, NOW = "off", "on", "cycle", "--now"
 _SECONDS = 120
@@ -58,6 +58,7 @@ def operate(job: int, vm: str, wish: PowerWish) -> int:
                 sys.stdout.write(f"{vm}: is on\n")
                 return 0
             _power_on(monitor, vm)
+            note_boot(job)
     after = "" if wish.deed == ON else f" after {time.monotonic() - began:.1f} s"
     sys.stdout.write(f"{vm}: {OFF if wish.deed == OFF else ON}{after}\n")
     return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.members import MEMBERS_FILE
 from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state, explain_end
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
@@ -34,6 +36,12 @@ def find_end(directory: str) -> str | None:
     except (OSError, ValueError):
         return None
     return explain_end(found.reason) if found.state == "ended" else None
+
+
+def note_boot(job: int) -> None:
+    """Have steps be as patient with VMs as at their first boot: from the age of this file they know how long one may be silent."""
+    with contextlib.suppress(OSError):
+        os.utime(f"{naming.job_dir(job)}/{MEMBERS_FILE}")
 
 
 class QemuGone(NodeError):

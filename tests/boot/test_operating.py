@@ -87,7 +87,7 @@ def test_a_picture_of_a_display(box: Box, kept: Cluster, home: Path) -> None:
 
 def test_a_reset_guest_is_there_again(box: Box, kept: Cluster) -> None:
     job = str(kept.job)
-    kept.vm("echo before >/run/mark", vms="vm0")
+    kept.vm(["sudo", "sh", "-c", "echo before >/run/mark"], vms="vm0")
     assert box.out(["pcocc", "reset", "-j", job, "vm0"]) == "vm0: reset"
     wait_for(lambda: kept.srun(["--pcocc-vm=vm0", "test", "!", "-e", "/run/mark"]).returncode == 0, "the guest after its reset", 90)
 
