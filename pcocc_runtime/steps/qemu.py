@@ -69,7 +69,7 @@ class Monitor:
         except TimeoutError:
             raise RequestError(f"another operation on {self.vm} has its monitor", "try again when it is done") from None
         except FileNotFoundError:
-            raise NodeError(f"{self.vm} is not up yet", "try again in a moment") from None
+            raise NodeError(f"the QEMU of {self.vm} has not begun yet, or has just ended", "'pcocc ps -l' says which") from None
         except OSError:
             raise self._gone() from None
         self.command("qmp_capabilities")

@@ -64,7 +64,7 @@ def _ended() -> bool:
     try:
         qemu.Monitor(JOB, "vm0").close()
     except PcoccError as error:
-        assert "vm0 has ended" in str(error)
+        assert "vm0 has ended" in str(error) or "has just ended" in str(error)
         return True
     return False
 
