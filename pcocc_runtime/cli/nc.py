@@ -47,18 +47,23 @@ def run_stream(argv: list[str], inside: bool) -> int:
     from pcocc_runtime.slurm.steps import start_operation
 
     apart = not os.isatty(0)
-    child = start_operation(argv, inside, apart)
+    told: list[int] = []
+    waits = False
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def end(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
+        if waits:
+            raise KeyboardInterrupt
 
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, end)
+    child = start_operation(argv, inside, apart)
     while True:
         try:
-            return child.wait()
+            waits = True
+            return _end(child) if told else child.wait()
         except KeyboardInterrupt:
-            if not apart:
+            if not apart and not told:
                 continue  # the terminal tells srun, too
             return _end(child)
 

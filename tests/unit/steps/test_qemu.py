@@ -180,3 +180,37 @@ def test_only_a_vm_that_is_kept_is_powered_on(vm: Path, capsys: pytest.CaptureFi
     (vm / "kept").touch()
     assert power.operate(JOB, "vm0", power.check_words(["on"])) == 0
     assert capsys.readouterr().out == "vm0: is on\n"
+
+
+# writes x to the serial port and powers off by ACPI, as SeaBIOS has set it up on a q35 (its PM1a control is port 0x604)
+POWERS_OFF = bytes.fromhex("baf803 b078 ee ba0406 b80020 ef f4 ebfd".replace(" ", "")).ljust(510, b"\0") + b"\x55\xaa"
+
+
+def test_a_vm_that_is_kept_boots_again_in_the_same_qemu(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, disk, said = job / "vm0", job / "disk", job / "serial"
+    disk.write_bytes(POWERS_OFF.ljust(1 << 20, b"\0"))
+    (path / "kept").touch()
+    argv = [
+        "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "32", "-accel", "tcg", "-action", "shutdown=pause",
+        "-chardev", f"socket,id=qmp,path={path}/qmp,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+        "-drive", f"file={disk},format=raw,if=virtio,readonly=on", "-serial", f"file:{said}",
+    ]  # fmt: skip
+    child = subprocess.Popen(argv)
+    try:
+        wait_for(lambda: said.exists() and said.read_bytes() == b"x", "the guest to power off", 60)
+        wait_for(lambda: _status() == "shutdown", "QEMU to hear of it", 20)
+        assert power.operate(JOB, "vm0", power.check_words(["off"])) == 0
+        assert power.operate(JOB, "vm0", power.check_words(["on"])) == 0
+        wait_for(lambda: said.read_bytes() == b"xx", "the guest to boot again", 60)
+        wait_for(lambda: _status() == "shutdown", "QEMU to hear of it", 20)
+        assert power.operate(JOB, "vm0", power.check_words(["cycle"])) == 0
+        wait_for(lambda: said.read_bytes() == b"xxx", "the guest to boot once more", 60)
+        assert capsys.readouterr().out.startswith("vm0: is off\nvm0: on\nvm0: on after ") and child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _status() -> object:
+    with qemu.Monitor(JOB, "vm0") as monitor:
+        return monitor.command("query-status")["status"]
