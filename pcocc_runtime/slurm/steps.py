@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from pcocc_runtime.documents import wire, wire_steps
@@ -190,9 +190,9 @@ def operation_environment(inside: bool = False) -> dict[str, str]:
 
 def run_vm_step(argv: list[str]) -> int:
     """Run such an srun with our input and output; return its exit status. Ctrl-C reaches it, too, and what else ends us."""
-    with _passed_on() as heirs:
+    with _passed_on() as heir:
         child = start_operation(argv)
-        heirs.append(child.process)
+        heir(child.process)
         while True:
             try:
                 return child.wait()
@@ -201,23 +201,28 @@ def run_vm_step(argv: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Pass signals that would end us on to the processes in a list, whose end is ours."""
+def _passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Pass signals that would end us on to a process, whose end is ours; call what this yields with it."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     heirs: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # which alone has handlers of signals
-        yield heirs
+        yield heirs.append
         return
 
     def pass_on(number: int, _frame: object) -> None:
-        if not heirs:
-            raise SystemExit(128 + number)
+        early.append(number)
         for one in heirs:
             one.send_signal(number)
 
+    def inherit(process: subprocess.Popen[bytes]) -> None:
+        heirs.append(process)
+        for number in early:
+            process.send_signal(number)
+
     before = [signal.signal(number, pass_on) for number in numbers]
     try:
-        yield heirs
+        yield inherit
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
