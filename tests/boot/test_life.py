@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.box import Box
+from tests.boot.box import SHARED_NAME, Box
 from tests.boot.cluster import Cluster, make_cluster
 from tests.waiting import wait_for
 
@@ -17,7 +17,7 @@ SUSPENDED = 8.0  # seconds
 @pytest.fixture(scope="module")
 def own(box: Box) -> Iterator[Cluster]:
     """Two VMs on two nodes, for what is done to the whole job."""
-    with make_cluster(box, "--pcocc-template=tiny:2", "-N2") as found:
+    with make_cluster(box, "--pcocc-template=tiny:2", "-N2", name=SHARED_NAME) as found:
         yield found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.box import HOME, Box
+from tests.boot.box import HOME, SHARED_NAME, Box
 from tests.boot.cluster import Cluster, make_cluster
 from tests.waiting import wait_for
 
@@ -21,7 +21,7 @@ def kept(box: Box) -> Iterator[Cluster]:
     home = HOME / "boottest-kept"
     (home / ".pcocc").mkdir(parents=True, exist_ok=True)
     (home / ".pcocc/templates.yaml").write_text(TEMPLATE)
-    with make_cluster(box, "--pcocc-template=mine:2", "-N2", env={"PCOCC_USER_CONF_DIR": f"{home}/.pcocc"}) as found:
+    with make_cluster(box, "--pcocc-template=mine:2", "-N2", name=SHARED_NAME, env={"PCOCC_USER_CONF_DIR": f"{home}/.pcocc"}) as found:
         yield found
     shutil.rmtree(home)
 
@@ -31,10 +31,9 @@ def test_a_log_is_read_and_followed(box: Box, cluster: Cluster) -> None:
     assert "READY vm1" in box.out(["pcocc", "log", f"vm1.{job}"])
     lines = box.out(["pcocc", "log", "-j", job, "-n", "1000", "vm[0-1]"]).splitlines()
     assert any(line.startswith("vm0: READY vm0") for line in lines) and any(line.startswith("vm1: READY vm1") for line in lines)
-    follower = box.start(["pcocc", "log", "-j", job, "-f", "-n", "0", "vm1"])
-    assert follower.stdout
-    cluster.vm("echo one more >/dev/console", vms="vm1")
-    assert "one more" in follower.stdout.readline() + follower.stdout.readline()
+    follower = box.start(["pcocc", "log", "-j", job, "-f", "-n", "5", "vm1"])
+    cluster.vm(["sudo", "sh", "-c", "echo one more >/dev/console"], vms="vm1")
+    _read(follower, "one more")
     follower.terminate()
     box.finish(follower)
 
