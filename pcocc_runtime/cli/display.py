@@ -1,4 +1,4 @@
-"""`pcocc display`: the display of a VM at a unix socket here, of the user alone, and a viewer for it where there is one."""
+"""`pcocc display`: a VM's display at a unix socket here, of the user alone, and a viewer where there is one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ _KINDS = ("spice", "vnc")
 def add_display(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc display`."""
     parser.description = (
-        f"Opens a SPICE display of a VM in {VIEWER}; a VNC display, or where there is no viewer or no screen, it says at which socket of "
-        "yours other programs find it, until the command is interrupted. The VM's template must have a remote-display."
+        f"Opens a SPICE display of a VM in {VIEWER}; of a VNC display, or where there is no viewer or no screen, it "
+        "says at which socket of yours other programs find it, until the command is interrupted. The VM's template "
+        "must have a remote-display."
     )
     parser.add_argument("vm", metavar="VM", help="vm0, or vm0.JOB")
     parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
@@ -41,8 +42,14 @@ def _display(arguments: argparse.Namespace) -> int:
         return status
     kind = said.decode(errors="replace").strip()
     if kind not in _KINDS:
-        raise errors.NodeError(f"what the node of {vm.vm} says of its display cannot be read", "check that it has the same version of pcocc")
-    with tempfile.TemporaryDirectory(prefix="pcocc-display-") as directory, socket.socket(socket.AF_UNIX) as listener:
+        raise errors.NodeError(
+            f"what the node of {vm.vm} says of its display cannot be read",
+            "check that it has the same version of pcocc",
+        )
+    with (
+        tempfile.TemporaryDirectory(prefix="pcocc-display-") as directory,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
         path = Path(directory, f"{vm.vm}.{job}.{kind}")
         listener.bind(str(path))
         listener.listen(8)
@@ -61,7 +68,9 @@ def _start_viewer(uri: str) -> subprocess.Popen[bytes] | None:
 class Gate:
     """Gives each connection to a socket an srun of its own, until the viewer ends or the user interrupts it."""
 
-    def __init__(self, listener: socket.socket, argv: list[str], viewer: subprocess.Popen[bytes] | None) -> None:
+    def __init__(
+        self, listener: socket.socket, argv: list[str], viewer: subprocess.Popen[bytes] | None
+    ) -> None:
         self.listener, self.argv, self.viewer = listener, argv, viewer
         self.steps: list[subprocess.Popen[bytes]] = []
 
@@ -79,7 +88,13 @@ class Gate:
                     continue
                 with connection:
                     streams = connection.fileno()
-                    step = subprocess.Popen(self.argv, stdin=streams, stdout=streams, env=operation_environment(), start_new_session=True)
+                    step = subprocess.Popen(
+                        self.argv,
+                        stdin=streams,
+                        stdout=streams,
+                        env=operation_environment(),
+                        start_new_session=True,
+                    )
                     self.steps = [one for one in self.steps if one.poll() is None] + [step]
         except KeyboardInterrupt:
             pass

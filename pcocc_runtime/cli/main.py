@@ -1,4 +1,5 @@
-"""The `pcocc` command: the only place that prints and chooses exit codes (0 done, 1 refused or failed, 2 wrong usage)."""
+"""The `pcocc` command: the only place that prints and chooses exit codes (0 done, 1 refused or failed, 2
+wrong usage)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from pcocc_runtime import __version__, errors, terminal
 
 _OWN_OPTION = re.compile(r"-h|--help|-j.+|--job=.*", re.DOTALL)
 
-# each command's module in this room, the function there that adds its words, and its help; only the one that is typed is imported
+# each command's module in this room, the function there that adds its words, and its help;
+# only the module of the command that is typed is imported
 COMMANDS = {
     "template": ("template", "add_template", "the VM templates you can use"),
     "image": ("image", "add_parsers", "the images VMs boot from, and the repositories that keep them"),
@@ -99,7 +101,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return errors.EXIT_FAILURE
     except OSError as error:
-        return terminal.finish_output() or _complain(errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}"))
+        problem = errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")
+        return terminal.finish_output() or _complain(problem)
     except Exception as error:  # the outermost layer
         return _complain(terminal.confess(error))
 
@@ -117,7 +120,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, more = parser.parse_known_args(argv)
     if more:
         hint = arguments.explain(arguments, more) if "explain" in arguments else None
-        terminal.say(f"pcocc: error: unrecognized arguments: {' '.join(more)}\nhint: {hint or f'{parser.prog} --help'}\n")
+        terminal.say(
+            f"pcocc: error: unrecognized arguments: {' '.join(more)}\nhint:"
+            f" {hint or f'{parser.prog} --help'}\n"
+        )
         raise SystemExit(errors.EXIT_USAGE)
     return arguments
 
@@ -126,8 +132,8 @@ def _parser(typed: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of all commands, or of one that is typed: then the others have no words of their own."""
     parser = _Parser(
         prog="pcocc", description="Virtual clusters of VMs as ordinary Slurm jobs.",
-        epilog="Jobs are made with Slurm's own commands: sbatch --pcocc-template=TPL:N job.sh, then srun --pcocc-vm COMMAND "
-        "in it; their options are in 'sbatch --help' and 'srun --help'.",
+        epilog="Jobs are made with Slurm's own commands: sbatch --pcocc-template=TPL:N job.sh, then srun --pcocc-vm"
+        " COMMAND in it; their options are in 'sbatch --help' and 'srun --help'.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"pcocc {__version__}")
     groups = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -27,9 +27,17 @@ def add_ps(parser: argparse.ArgumentParser) -> None:
 
 def add_top(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcocc top`."""
-    parser.description = "Shows what your VMs use of CPU and memory, again and again, until it is interrupted; once where this is no terminal."
+    parser.description = (
+        "Shows what your VMs use of CPU and memory, again and again, until it is interrupted; "
+        "once where this is no terminal."
+    )
     parser.add_argument("-j", "--job", metavar="JOB", help="only this one")
-    parser.add_argument("-d", "--delay", metavar="SECONDS", help="between two looks, each of which is a step of every job; default: 5")
+    parser.add_argument(
+        "-d",
+        "--delay",
+        metavar="SECONDS",
+        help="between two looks, each of which is a step of every job; default: 5",
+    )
     parser.set_defaults(run=_top)
 
 

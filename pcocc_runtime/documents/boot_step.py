@@ -14,7 +14,8 @@ from pcocc_runtime.errors import NodeError
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """The job's user as this host's databases of users and groups have it; `name` is None for a uid without an entry."""
+    """The job's user as this host's databases of users and groups have it; `name` is None for a uid without
+    an entry."""
 
     uid: int
     name: str | None
@@ -100,7 +101,9 @@ def parse_boot_step(lines: Iterable[str]) -> BootStep:
         nodes.append(NodeLayout(name, parse_ranks(ranks)))
     sets = fields.get("sets", [""])[0]
     if not _SETS.fullmatch(sets):
-        raise NodeError(f"{sets!r} is not a list of resource sets", hint="--pcocc-boot is internal; use --pcocc-template")
+        raise NodeError(
+            f"{sets!r} is not a list of resource sets", hint="--pcocc-boot is internal; use --pcocc-template"
+        )
     return BootStep(
         job=parse_number(fields, "job", naming.MAX_JOB_ID),
         step=parse_number(fields, "step"),

@@ -19,7 +19,8 @@ class VmFacts(Record):
     vCPUs are bound to, in order, `emulator` those that QEMU's other threads are, each empty for none.
     `console` is the file that QEMU writes to what the guest says on its serial console,
     of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount, with their
-    types. A VM to `keep` stays when its guest has powered off.
+    types. `logs` are other files that grow with what the guest does. A VM to
+    `keep` stays when its guest has powered off.
     """
 
     job: int
@@ -45,6 +46,7 @@ class VmFacts(Record):
     console_size: int
     mounts: dict[str, str] = {}
     keep: bool = False
+    logs: list[str] = []
 
 
 def encode_vm(facts: VmFacts) -> str:

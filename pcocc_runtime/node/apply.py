@@ -43,16 +43,19 @@ def _carry_out(job: int, act: Act) -> None:
     elif act.kind == "dnsmasq":
         uid, user = naming.dnsmasq_uid(job), naming.DNSMASQ_USER
         conf = f"etc/{job}.dnsmasq{act.name}"  # which tells an admin whose it is
-        own = [("etc/passwd", f"root:x:0:0::/:\n{user}:x:{uid}:{uid}::/:\n"), ("etc/group", f"{user}:x:{uid}:\n"), (conf, act.text)]
+        passwd = f"root:x:0:0::/:\n{user}:x:{uid}:{uid}::/:\n"
+        own = [("etc/passwd", passwd), ("etc/group", f"{user}:x:{uid}:\n"), (conf, act.text)]
         words = ["dnsmasq", f"--conf-file=/{conf}", "--keep-in-foreground", "--pid-file", "--log-facility=-"]
-        confined.start_confined(words, own, bytes.fromhex(act.code), str(naming.STATE_DIR), b"started, version", "install the package dnsmasq-base")
+        code, hint = bytes.fromhex(act.code), "install the package dnsmasq-base"
+        confined.start_confined(words, own, code, str(naming.STATE_DIR), b"started, version", hint)
     elif act.kind in ("ip", "bridge"):
         try:
             process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)
         except NodeError as error:
             raise _explain(error) from None
     else:
-        raise NodeError(f"the planner of this node's networks asks for {act.kind!r}", hint="this is a bug in pcocc: please report it")
+        text = f"the planner of this node's networks asks for {act.kind!r}"
+        raise NodeError(text, hint="this is a bug in pcocc: please report it")
 
 
 def _explain(error: NodeError) -> NodeError:

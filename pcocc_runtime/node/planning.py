@@ -1,4 +1,5 @@
-"""What root's helper has planned by nobody: from the plugin's request and the site's files to acts, node.json and the answer."""
+"""What root's helper has planned by nobody: from the plugin's request and the site's files to acts, node.json
+and the answer."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started wi
 
 
 def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
-    """Offer, hear what root holds, and leave the work, for a request; without one, offer what the site has set and no more.
+    """Offer, hear what root holds, and leave the work, for a request; without one, offer what the site has
+    set and no more.
 
     ConfigError, RequestError and NodeError say why it cannot be; ChargeWanted: who the job is charged to must be known.
     """
@@ -36,31 +38,47 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
         site = read_site(confdir)
     scratch = str(PurePath(site.scratch, naming.SCRATCH_NAME))
     if not request:
-        answer.write(encode_line(Offer(scratch, site.accel, site.qemu, False, plan_port_ranges(site.networks.values()))))
+        answer.write(
+            encode_line(
+                Offer(scratch, site.accel, site.qemu, False, plan_port_ranges(site.networks.values()))
+            )
+        )
         return
     step = parse_boot_step(io.StringIO(request))
     with doing(f"asking this node's users and groups about uid {step.uid}"):
         ensure_admitted(step, site, read_rules(confdir))
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
     wishes = plan_port_wishes(plans)
-    busy = sorted(port for port in (ports.read_busy() if wishes else ()) if any(one.low <= port <= one.high for one in wishes))
-    answer.write(encode_line(Offer(scratch, site.accel, site.qemu, bool(find_ways_out(plans)), wishes, tuple(busy))))
+    busy = sorted(
+        port
+        for port in (ports.read_busy() if wishes else ())
+        if any(one.low <= port <= one.high for one in wishes)
+    )
+    answer.write(
+        encode_line(Offer(scratch, site.accel, site.qemu, bool(find_ways_out(plans)), wishes, tuple(busy)))
+    )
     answer.flush()
     with doing("looking up the names of the job's nodes"):
         facts = host.read_host(step, plans)  # may take its time, while root claims the node
     held = decode_held(question.readline(MAX_LINE + 1))
     made = acts.plan_acts(step.job, plans, held.nat, facts)
     node = encode_node(describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE))).decode()
-    kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""  # has the plugin hand it to who may not open it
+    # has the plugin hand it to who may not open it
+    kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""
     answer.write(encode_line(Work(made, node, acts.render_answer(step, plans, site.resource_sets) + kvm)))
 
 
 def ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
-    """Raise RequestError unless whoever runs the job may have its resource sets and that many VMs, and the sets go together."""
+    """Raise RequestError unless whoever runs the job may have its resource sets and that many VMs, and the
+    sets go together."""
     sets = [site.all_sets[name] for name, _count in step.sets if name in site.all_sets]
     admission.ensure_compatible(sets, site.all_networks)
     limits = admission.find_tight((VmLimit(site.max_vms), *rules.limits), step.vm_count)
-    sets += [replace(site.all_sets[name], access=access) for name, access in rules.sets if name in {one.name for one in sets}]
+    sets += [
+        replace(site.all_sets[name], access=access)
+        for name, access in rules.sets
+        if name in {one.name for one in sets}
+    ]
     if admission.needs_charge([*sets, *limits]):
         if step.place is None:
             raise ChargeWanted

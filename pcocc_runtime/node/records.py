@@ -1,6 +1,6 @@
 """Root's memory of the jobs on a node: what there is of each, and how it goes again.
 
-Of a record that another version wrote, or that is damaged, the parts count that can be read: a job is found by its number, too.
+Of a damaged record, or another version's, the parts count that can be read: a job is found by its number, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JOB = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Root's memory of a job on this node, written before anything else is made; None is what a damaged one does not tell."""
+    """Root's memory of a job on this node, written before all else; None is what a damaged one does not tell."""
 
     job: int
     step: int | None = None
@@ -64,8 +64,8 @@ def _decode(job: int, data: bytes) -> Record:
     ids = fields.get("stepd")
     pid, start = (_number(ids, key) if isinstance(ids, dict) else None for key in ("pid", "start"))
     stepd = None if pid is None or start is None else process.ProcessId(pid, start)
-    paths = (fields.get(key) for key in ("scratch", "group"))
-    scratch, group = (path if isinstance(path, str) and path.startswith("/") and "\0" not in path else None for path in paths)
+    paths = (str(fields.get(key)) for key in ("scratch", "group"))
+    scratch, group = (path if path.startswith("/") and "\0" not in path else None for path in paths)
     step, uid, heir = (_number(fields, key) for key in ("step", "uid", "heir"))
     return Record(job, step, uid, stepd, scratch, heir, group, fields.get("nat"))
 

@@ -56,7 +56,10 @@ class ReachReport:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a VM's QEMU has used: seconds of CPU and of time since it began, and its memory now in bytes; `limit` is 0 for none known."""
+    """What a VM's QEMU has used: seconds of CPU and of time since it began, and its memory now in bytes.
+
+    `limit` is the guest's memory, 0 where it is not known.
+    """
 
     cpu: float
     since: float
@@ -69,8 +72,8 @@ class Answer:
     """The whole answer of one node: its node.json, and the devices of the job's namespace by name.
 
     `states` says of each VM of the node, by rank, in words how far it is, and of VMs of other nodes which
-    have ended; `usage` is of those that run. `trouble` is why nothing could be asked, `dhcp` whether a DHCP server listens. ValueError when
-    it speaks of VMs or networks there are not.
+    have ended; `usage` is of those that run. `trouble` is why nothing could be asked, `dhcp` whether a DHCP
+    server listens. ValueError when it speaks of VMs or networks there are not.
     """
 
     kind: ClassVar[str] = "answer"
@@ -83,9 +86,12 @@ class Answer:
     usage: Mapping[int, Usage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        vms, routed = self.node.vm_count, {one.index for one in self.node.networks if isinstance(one, RoutedFacts)}
+        vms, routed = self.node.vm_count, {
+            one.index for one in self.node.networks if isinstance(one, RoutedFacts)
+        }
         asked = {rank for one in self.reports for rank in (*one.tried, *one.lost, *one.narrow, *one.silent)}
-        if not asked | {*self.states, *self.usage} <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
+        named = asked | {*self.states, *self.usage}
+        if not named <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
             raise ValueError("it names VMs or networks that the job does not have")
 
 
@@ -115,7 +121,7 @@ def decode_answers(lines: Iterable[str]) -> list[Answer | Failure]:
     parts: dict[int, list[str]] = {}
     for line in lines:
         words = line.split()
-        if len(words) == 3 and words[0] == _MARK and words[1].isascii() and words[1].isdigit():
+        if len(words) == 3 and words[0] == _MARK and words[1].isascii() and words[1].isdigit() and len(words[1]) < 10:
             parts.setdefault(int(words[1]), []).append(words[2])
     return [_decode("".join(part[:-1])) for _task, part in sorted(parts.items()) if part[-1] == "."]
 
@@ -139,7 +145,9 @@ def parse_links(text: str) -> dict[str, Device]:
     for one in json.loads(text):
         received, sent = one["stats64"]["rx"], one["stats64"]["tx"]
         dropped = sum(way[key] for way in (received, sent) for key in ("dropped", "errors"))
-        found[one["ifname"]] = Device(one["mtu"], "UP" in one["flags"], received["bytes"], sent["bytes"], dropped)
+        found[one["ifname"]] = Device(
+            one["mtu"], "UP" in one["flags"], received["bytes"], sent["bytes"], dropped
+        )
     return found
 
 

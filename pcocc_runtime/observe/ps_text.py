@@ -42,20 +42,33 @@ class ListedVm:
 
 
 def find_vms(job: str, nodes: Sequence[Answer]) -> list[ListedVm]:
-    """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another knows that they have ended."""
+    """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another
+    knows that they have ended."""
     by_name = {one.node.name: one for one in nodes}
     states = {rank: state for one in nodes for rank, state in one.states.items()}
     return sorted(
-        (_find_vm(job, rank, home.name, by_name.get(home.name), nodes[0], states) for home in nodes[0].node.nodes for rank in home.ranks),
+        (
+            _find_vm(job, rank, home.name, by_name.get(home.name), nodes[0], states)
+            for home in nodes[0].node.nodes
+            for rank in home.ranks
+        ),
         key=lambda vm: int(vm.name[2:]),
     )
 
 
-def _find_vm(job: str, rank: int, name: str, answer: Answer | None, other: Answer, states: Mapping[int, str]) -> ListedVm:
+def _find_vm(
+    job: str, rank: int, name: str, answer: Answer | None, other: Answer, states: Mapping[int, str]
+) -> ListedVm:
     address = address_of((answer or other).node.reach, rank) or ""
     state = answer.states.get(rank, "not started") if answer else states.get(rank, UNKNOWN)
-    ports = tuple((one.host_port, one.vm_port) for one in answer.node.forwards if one.rank == rank) if answer else ()
-    return ListedVm(job, naming.vm_name(rank), name, state, address, ports, answer.usage.get(rank) if answer else None)
+    ports = (
+        tuple((one.host_port, one.vm_port) for one in answer.node.forwards if one.rank == rank)
+        if answer
+        else ()
+    )
+    return ListedVm(
+        job, naming.vm_name(rank), name, state, address, ports, answer.usage.get(rank) if answer else None
+    )
 
 
 def render_clusters(every: Sequence[VirtualCluster]) -> str:
@@ -84,15 +97,27 @@ def render_json(clusters: Sequence[VirtualCluster], vms: Sequence[ListedVm] | No
 
 def _as_tree(vm: ListedVm) -> dict[str, Any]:
     forwards = [{"vm_port": port, "host_port": host} for host, port in vm.ports]
-    tree: dict[str, Any] = {"name": vm.name, "node": vm.node, "state": vm.state, "address": vm.address or None, "forwards": forwards}
+    tree: dict[str, Any] = {
+        "name": vm.name,
+        "node": vm.node,
+        "state": vm.state,
+        "address": vm.address or None,
+        "forwards": forwards,
+    }
     if vm.usage:
         used = vm.usage
-        tree |= {"cpu_seconds": used.cpu, "seconds": used.since, "memory_bytes": used.memory, "guest_memory_bytes": used.limit}
+        tree |= {
+            "cpu_seconds": used.cpu,
+            "seconds": used.since,
+            "memory_bytes": used.memory,
+            "guest_memory_bytes": used.limit,
+        }
     return tree
 
 
 def render_top(every: Sequence[ListedVm], before: Mapping[tuple[str, str], Usage]) -> str:
-    """Return a line for each VM with what it uses, of CPU since `before`, the usage of VMs by job and name, or since it began."""
+    """Return a line for each VM with what it uses; of CPU since `before`, the usage of VMs by job and name, or
+    since it began."""
     rows = [("JOB", "VM", "NODE", "UP", "CPU%", "MEMORY", "GUEST", "STATE")]
     for vm in every:
         used = vm.usage

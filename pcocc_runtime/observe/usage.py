@@ -1,4 +1,4 @@
-"""What the VMs of a job on this node use: read from /proc, where their QEMUs are processes of the job's user (proc(5))."""
+"""What the VMs of a job on this node use: from /proc, where their QEMUs are processes of the job's user (proc(5))."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ def _read(path: Path, proc: str) -> Usage:
     uptime = float(Path(proc, "uptime").read_text().split()[0])
     memory = re.search(r"(?m)^VmRSS:\s+(\d+) kB", (path / "status").read_text(errors="replace"))
     assert memory
-    return Usage(round(cpu, 2), round(max(uptime - int(fields[19]) / tick, 0.0), 2), int(memory[1]) * 1024, _read_limit(path))
+    return Usage(
+        round(cpu, 2),
+        round(max(uptime - int(fields[19]) / tick, 0.0), 2),
+        int(memory[1]) * 1024,
+        _read_limit(path),
+    )
 
 
 def _read_limit(path: Path) -> int:

@@ -1,4 +1,5 @@
-"""The operation `@display`: the task's input and output are a connection to the VM's display, which is a unix socket on its node."""
+"""The operation `@display`: the task's input and output are a connection to the VM's display, a unix socket on its
+node."""
 
 from __future__ import annotations
 
@@ -28,7 +29,10 @@ def operate(job: int, vm: str, which: bool) -> int:
     directory = vm_directory(job, vm)
     kind = next((kind for kind in KINDS if os.path.exists(f"{directory}/{kind}")), None)
     if kind is None:
-        raise NodeError(f"{vm} has no display", "give its template 'remote-display: vnc'; 'pcocc console' has its serial line")
+        raise NodeError(
+            f"{vm} has no display",
+            "give its template 'remote-display: vnc'; 'pcocc console' has its serial line",
+        )
     if which:
         write_all(1, f"{kind}\n".encode())
         return 0

@@ -44,7 +44,10 @@ def operate(job: int, vm: str, wish: PowerWish) -> int:
     began = time.monotonic()
     with Monitor(job, vm) as monitor:
         if wish.deed != OFF and not _is_kept(monitor):
-            raise RequestError(f"{vm} ends when it is powered off", "'on-power-off: keep' in its template keeps it; 'pcocc reset' resets it")
+            raise RequestError(
+                f"{vm} ends when it is powered off",
+                "'on-power-off: keep' in its template keeps it; 'pcocc reset' resets it",
+            )
         is_off = monitor.command("query-status").get("status") == _OFF_STATE
         if wish.deed != ON and not is_off:
             _power_off(monitor, vm, wish)
@@ -74,7 +77,10 @@ def _power_off(monitor: Monitor, vm: str, wish: PowerWish) -> None:
         return
     state = monitor.command("query-status").get("status")
     if state != "running":
-        raise NodeError(f"{vm} is stopped ({state}), so that its guest cannot power off", f"'pcocc power off --now {vm}' ends it")
+        raise NodeError(
+            f"{vm} is stopped ({state}), so that its guest cannot power off",
+            f"'pcocc power off --now {vm}' ends it",
+        )
     agent = ask_agent(f"{monitor.directory}/agent")  # not every guest hears ACPI
     try:
         monitor.command("system_powerdown")
@@ -97,7 +103,9 @@ def _await_end(monitor: Monitor, vm: str, seconds: int) -> None:
         if kept and monitor.command("query-status").get("status") == _OFF_STATE:
             return
         if not message and time.monotonic() > deadline:
-            raise NodeError(f"{vm} did not power off within {seconds} s", f"'pcocc power off --now {vm}' ends it at once")
+            raise NodeError(
+                f"{vm} did not power off within {seconds} s", f"'pcocc power off --now {vm}' ends it at once"
+            )
 
 
 def _power_on(monitor: Monitor, vm: str) -> None:

@@ -29,7 +29,10 @@ def test_ssh_is_the_users_own(box: Box, cluster: Cluster) -> None:
 
 def test_all_bytes_pass(box: Box, cluster: Cluster) -> None:
     job = str(cluster.job)
-    command = "head -c 3000000 /dev/urandom >{0}; pcocc ssh vm2.{1} 'cat >/tmp/in; cat /tmp/in; rm /tmp/in' <{0} | cmp - {0} && echo same; rm {0}"
+    command = (
+        "head -c 3000000 /dev/urandom >{0}; pcocc ssh vm2.{1} 'cat >/tmp/in; cat /tmp/in; rm /tmp/in' <{0} | cmp - {0}"
+        " && echo same; rm {0}"
+    )
     assert box.out(["sh", "-c", command.format("/home/alice/boottest-bytes", job)]) == "same"
 
 
@@ -59,14 +62,23 @@ def test_plain_ssh_gets_in_by_the_configuration(box: Box, cluster: Cluster, home
 
 def test_a_port_is_reached(box: Box, cluster: Cluster) -> None:
     job = str(cluster.job)
-    serve = "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; echo ready; exec httpd -f -p 8080 -h /tmp/www"
+    serve = (
+        "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; echo ready; exec httpd -f -p 8080 -h /tmp/www"
+    )
     server = cluster.start(["--pcocc-vm=vm3", "sh", "-c", serve])
     assert server.stdout and server.stdout.readline() == "ready\n"
     wait_for(lambda: box.run(["pcocc", "nc", f"vm3.{job}", "8080"]).returncode == 0, "the server", 30)
     asked = box.run(["pcocc", "nc", f"vm3.{job}", "8080"], input="GET /index.html HTTP/1.0\r\n\r\n")
     assert asked.returncode == 0 and asked.stdout.endswith("hello\n"), asked.stderr
     forward = box.start(["pcocc", "forward", "-j", job, "vm3", "18080:8080"])
-    python = ["python3", "-c", "import urllib.request; print(urllib.request.urlopen('http://localhost:18080/index.html').read().decode(), end='')"]
+    python = [
+        "python3",
+        "-c",
+        (
+            "import urllib.request; print(urllib.request.urlopen('http://localhost:18080/index.html').read().decode(),"
+            " end='')"
+        ),
+    ]
     found = wait_for(lambda: box.run(python).stdout, "the forwarded port", 30)
     forward.terminate()
     box.finish(forward)
@@ -88,10 +100,14 @@ def test_a_port_is_reached(box: Box, cluster: Cluster) -> None:
         ("scp vm0.{job}:a vm1.999999:b", "alice", 255, "one job at a time"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(box: Box, cluster: Cluster, words: str, user: str, status: int, said: str) -> None:
+def test_what_cannot_be_is_one_sentence(
+    box: Box, cluster: Cluster, words: str, user: str, status: int, said: str
+) -> None:
     done = box.run(["pcocc", *words.format(job=cluster.job).split()], user=user)
     lines = done.stderr.splitlines()
-    assert done.returncode == status and said.format(job=cluster.job) in lines[0] and len(lines) <= 2, done.stderr
+    assert done.returncode == status and said.format(job=cluster.job) in lines[0] and len(lines) <= 2, (
+        done.stderr
+    )
 
 
 def test_the_first_byte_comes_soon(box: Box, cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,5 +127,7 @@ def test_the_first_byte_comes_soon(box: Box, cluster: Cluster, capsys: pytest.Ca
     box.out(["pcocc", "ssh", "-o", known, f"vm0.{job}", "true"])
     whole = time.monotonic() - began
     with capsys.disabled():
-        print(f"\nsrun true {statistics.median(plain):.2f} s, first byte {statistics.median(ours):.2f} s, ssh true {whole:.2f} s")
+        print(
+            f"\nsrun true {statistics.median(plain):.2f} s, first byte {statistics.median(ours):.2f} s, ssh true {whole:.2f} s"
+        )
     assert statistics.median(ours) <= statistics.median(plain) + MORE_SECONDS

@@ -37,7 +37,15 @@ def test_a_requeued_job_has_fresh_vms(box: Box, home: Path) -> None:
         "#!/bin/sh\nsrun --pcocc-vm sh -c 'cat /mark 2>/dev/null; sudo touch /mark; hostname'\n"
         "touch run-${SLURM_RESTART_COUNT:-0}\n[ ${SLURM_RESTART_COUNT:-0} -gt 0 ] || sleep 600\n"
     )
-    options = ["--requeue", "--open-mode=append", "--parsable", "-N2", "--pcocc-template=tiny:2", f"--output={home}/out", str(script)]
+    options = [
+        "--requeue",
+        "--open-mode=append",
+        "--parsable",
+        "-N2",
+        "--pcocc-template=tiny:2",
+        f"--output={home}/out",
+        str(script),
+    ]
     job = box.out(["sbatch", *options], cwd=str(home))
     wait_for(lambda: (home / "run-0").exists(), "the first run", 120)
     box.out(["scontrol", "requeue", job])
@@ -89,7 +97,7 @@ def test_a_new_configuration_and_a_drained_node_leave_vms_alone(box: Box, own: C
 
 def test_a_site_has_hooks(box: Box, home: Path) -> None:
     log = home / "hooks"
-    hook = f'#!/bin/sh\\n[ ! -e {home}/refuse-$1 ] || {{ echo not today >&2; exit 1; }}\\ntr , : | cut -d: -f4 >>{log}\\n'
+    hook = f"#!/bin/sh\\n[ ! -e {home}/refuse-$1 ] || {{ echo not today >&2; exit 1; }}\\ntr , : | cut -d: -f4 >>{log}\\n"
     make = "".join(
         f"mkdir -p /etc/pcocc/hooks/{point}.d; printf '{hook.replace('$1', point)}' >/etc/pcocc/hooks/{point}.d/10-test; "
         f"chmod 755 /etc/pcocc/hooks/{point}.d/10-test; "
@@ -99,7 +107,10 @@ def test_a_site_has_hooks(box: Box, home: Path) -> None:
         for point in ("submit", "boot"):
             (home / f"refuse-{point}").touch()
             done = box.run(["srun", "--pcocc-template=tiny:1", "true"])
-            assert done.returncode != 0 and f"the site's hook /etc/pcocc/hooks/{point}.d/10-test refuses: not today" in done.stderr, done.stderr
+            assert (
+                done.returncode != 0
+                and f"the site's hook /etc/pcocc/hooks/{point}.d/10-test refuses: not today" in done.stderr
+            ), done.stderr
             (home / f"refuse-{point}").unlink()
         log.unlink(missing_ok=True)
         box.run(["srun", "--pcocc-template=tiny:1", "true"], status=0)

@@ -21,7 +21,9 @@ def kept(box: Box) -> Iterator[Cluster]:
     home = HOME / "boottest-kept"
     (home / ".pcocc").mkdir(parents=True, exist_ok=True)
     (home / ".pcocc/templates.yaml").write_text(TEMPLATE)
-    with make_cluster(box, "--pcocc-template=mine:2", "-N2", name=SHARED_NAME, env={"PCOCC_USER_CONF_DIR": f"{home}/.pcocc"}) as found:
+    with make_cluster(
+        box, "--pcocc-template=mine:2", "-N2", name=SHARED_NAME, env={"PCOCC_USER_CONF_DIR": f"{home}/.pcocc"}
+    ) as found:
         yield found
     shutil.rmtree(home)
 
@@ -30,7 +32,9 @@ def test_a_log_is_read_and_followed(box: Box, cluster: Cluster) -> None:
     job = str(cluster.job)
     assert "READY vm1" in box.out(["pcocc", "log", f"vm1.{job}"])
     lines = box.out(["pcocc", "log", "-j", job, "-n", "1000", "vm[0-1]"]).splitlines()
-    assert any(line.startswith("vm0: READY vm0") for line in lines) and any(line.startswith("vm1: READY vm1") for line in lines)
+    assert any(line.startswith("vm0: READY vm0") for line in lines) and any(
+        line.startswith("vm1: READY vm1") for line in lines
+    )
     follower = box.start(["pcocc", "log", "-j", job, "-f", "-n", "5", "vm1"])
     cluster.vm(["sudo", "sh", "-c", "echo one more >/dev/console"], vms="vm1")
     _read(follower, "one more")
@@ -39,7 +43,9 @@ def test_a_log_is_read_and_followed(box: Box, cluster: Cluster) -> None:
 
 
 def test_a_console_on_a_terminal(box: Box, cluster: Cluster) -> None:
-    console = box.start(["script", "-qfec", f"pcocc console vm1.{cluster.job}", "/dev/null"], env={"TERM": "dumb"})
+    console = box.start(
+        ["script", "-qfec", f"pcocc console vm1.{cluster.job}", "/dev/null"], env={"TERM": "dumb"}
+    )
     assert console.stdout and console.stdin
     seen = _read(console, "Ctrl-] leaves it")
     console.stdin.write("\recho con-$((40+2))\r")
@@ -64,7 +70,10 @@ def _read(process: object, text: str) -> str:
 
 def test_monitor_agent_and_memory(box: Box, cluster: Cluster) -> None:
     job, target = str(cluster.job), HOME / "boottest-dump"
-    assert [json.loads(line)["status"] for line in box.out(["pcocc", "qmp", "-j", job, "vm[0-3]", "query-status"]).splitlines()] == ["running"] * 4
+    assert [
+        json.loads(line)["status"]
+        for line in box.out(["pcocc", "qmp", "-j", job, "vm[0-3]", "query-status"]).splitlines()
+    ] == ["running"] * 4
     assert "VM status: running" in box.out(["pcocc", "monitor", f"vm2.{job}", "info", "status"])
     assert json.loads(box.out(["pcocc", "agent", "-j", job, "vm3", "ping"])) == {}
     done = box.run(["pcocc", "agent", "-j", job, "vm3", "nonsense"])
@@ -88,7 +97,11 @@ def test_a_reset_guest_is_there_again(box: Box, kept: Cluster) -> None:
     job = str(kept.job)
     kept.vm(["sudo", "sh", "-c", "echo before >/run/mark"], vms="vm0")
     assert box.out(["pcocc", "reset", "-j", job, "vm0"]) == "vm0: reset"
-    wait_for(lambda: kept.srun(["--pcocc-vm=vm0", "test", "!", "-e", "/run/mark"]).returncode == 0, "the guest after its reset", 90)
+    wait_for(
+        lambda: kept.srun(["--pcocc-vm=vm0", "test", "!", "-e", "/run/mark"]).returncode == 0,
+        "the guest after its reset",
+        90,
+    )
 
 
 def test_power_goes_off_and_on(box: Box, kept: Cluster) -> None:
@@ -100,7 +113,10 @@ def test_power_goes_off_and_on(box: Box, kept: Cluster) -> None:
     done = kept.srun("--pcocc-vm=vm1 true")
     assert done.returncode == 1 and "vm1 on n2 is powered off" in done.stderr, done.stderr
     assert kept.vm("hostname", vms="vm0") == "vm0"
-    assert box.out(["pcocc", "power", "on", "-j", job, "vm[0-1]"]).splitlines() in (["vm0: is on", "vm1: on"], ["vm1: on", "vm0: is on"])
+    assert box.out(["pcocc", "power", "on", "-j", job, "vm[0-1]"]).splitlines() in (
+        ["vm0: is on", "vm1: on"],
+        ["vm1: on", "vm0: is on"],
+    )
     assert kept.vm("hostname; cat /mark", vms="vm1", timeout=120) == "vm1\nkept"
     assert kept.qemus()["vm1"].pid == qemu.pid
     assert box.out(["pcocc", "power", "cycle", "-j", job, "vm1"]).startswith("vm1: on after ")
@@ -117,8 +133,12 @@ def test_a_vm_that_has_ended_says_so(box: Box) -> None:
         assert time.monotonic() - began < 30
         wait_for(lambda: "vm1" not in found.qemus(), "the end of vm1", 20)
         for words in ("reset", "console", "log", "monitor"):
-            done = box.run(["pcocc", words, "-j", job, "vm1", *(["info", "status"] if words == "monitor" else [])])
-            assert done.returncode == 1 and "vm1 has ended: it was stopped through its monitor" in done.stderr, (words, done.stderr)
+            done = box.run(
+                ["pcocc", words, "-j", job, "vm1", *(["info", "status"] if words == "monitor" else [])]
+            )
+            assert (
+                done.returncode == 1 and "vm1 has ended: it was stopped through its monitor" in done.stderr
+            ), (words, done.stderr)
         done = box.run(["pcocc", "ssh", "-j", job, "vm1", "true"])
         assert done.returncode == 255 and "vm1 on n1 has ended" in done.stderr
         assert box.out(["pcocc", "ssh", "-j", job, "vm0", "hostname"]) == "vm0"

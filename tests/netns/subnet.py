@@ -52,7 +52,8 @@ class Subnet:
         return {"SIM_HOST": host, "LD_PRELOAD": _LIBRARY, "OSM_CACHE_DIR": folder, "OSM_TMP_DIR": folder}
 
     def opensm(self, partitions: str) -> float:
-        """Start the subnet manager with a file of partitions; return how many seconds it took until all ports had their tables."""
+        """Start the subnet manager with a file of partitions; return how many seconds it took until all ports had their
+        tables."""
         self._file.write_text(partitions)
         inside = ["nsenter", f"--net={self._proc}/ns/net", "opensm", "-g", f"{self._guids[SM]:#x}", "-P", self._file]
         begin = time.monotonic()

@@ -18,7 +18,11 @@ FILE = "".join(f"{line}\n" for line in render_opensm([POOL]))
 CLOSED = "Default=0x7fff, ipoib : ALL=limited, SELF=full ;\n"
 OPEN = "Default=0x7fff, ipoib : ALL=full ;\n"
 CLUSTERS = (0x2000, 0x2003)
-VMS = {f"c{cluster}v{rank}": partition_guid(POOL.guid_prefix, key, rank, 0) for cluster, key in enumerate(CLUSTERS) for rank in (0, 100)}
+VMS = {
+    f"c{cluster}v{rank}": partition_guid(POOL.guid_prefix, key, rank, 0)
+    for cluster, key in enumerate(CLUSTERS)
+    for rank in (0, 100)
+}
 DEFAULT, FULL = 0x7FFF, 0x8000
 
 
@@ -63,7 +67,10 @@ def test_a_function_that_gets_a_guid_is_in_its_partition_without_a_word_to_the_s
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [("0xc2cc200000000001", "0xzzcc200000000001"), (" : 0xc2cc200000000001", " 0xc2cc200000000001"), ("0xc2cc200000006301 ;", "0xc2cc200000006301")],
+    [
+        ("0xc2cc200000000001", "0xzzcc200000000001"), (" : 0xc2cc200000000001", " 0xc2cc200000000001"),
+        ("0xc2cc200000006301 ;", "0xc2cc200000006301"),
+    ],
 )
 def test_for_a_fault_that_our_check_finds_opensm_opens_the_fabric(subnet: Subnet, right: str, wrong: str) -> None:
     text = CLOSED + FILE.replace(right, wrong, 1)

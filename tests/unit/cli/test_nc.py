@@ -19,7 +19,9 @@ RUN = (
 
 def start(script: str) -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
-    child = subprocess.Popen([sys.executable, "-c", RUN, str(ROOT), script], stdin=pipe, stdout=pipe, stderr=pipe)
+    child = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(ROOT), script], stdin=pipe, stdout=pipe, stderr=pipe
+    )
     assert child.stdout and child.stdout.readline() == b"begun\n"
     return child
 
@@ -53,7 +55,10 @@ def test_its_status_is_sruns() -> None:
     assert finish(child) == 5
 
 
-@pytest.mark.parametrize("words", [["vm0", "x"], ["vm0", "0"], ["vm0", "65536"], ["vm", "22"], ["root@vm0", "22"], ["vm[0-1]", "22"]])
+@pytest.mark.parametrize(
+    "words",
+    [["vm0", "x"], ["vm0", "0"], ["vm0", "65536"], ["vm", "22"], ["root@vm0", "22"], ["vm[0-1]", "22"]],
+)
 def test_what_is_no_port_of_a_vm(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["nc", "-j", "7", *words]) == 1
     assert "is not a" in capsys.readouterr().err

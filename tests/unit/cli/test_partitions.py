@@ -12,8 +12,17 @@ from pcocc_runtime.errors import NodeError
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        ("(null)", "slurm.conf lacks licences for the keys of network ib; add to it: Licenses=pkey2000,pkey2001,pkey2002,pkey2003"),
-        ("x,pkey2001,pkey2002", "slurm.conf lacks licences for the keys of network ib; add to it: Licenses=pkey2000,pkey2003"),
+        (
+            "(null)",
+            (
+                "slurm.conf lacks licences for the keys of network ib; add to it:"
+                " Licenses=pkey2000,pkey2001,pkey2002,pkey2003"
+            ),
+        ),
+        (
+            "x,pkey2001,pkey2002",
+            "slurm.conf lacks licences for the keys of network ib; add to it: Licenses=pkey2000,pkey2003",
+        ),
         (
             "pkey2000,pkey2001:2,pkey2002:1,pkey2003:0",
             "slurm.conf must have one of each licence of network ib, or clusters share a key: pkey2001,pkey2003",
@@ -43,7 +52,9 @@ def test_config_check_says_when_slurm_does_not_answer(
     assert "Slurm" not in capsys.readouterr().err
 
 
-def test_config_partitions_prints_what_it_then_finds_right(site: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_config_partitions_prints_what_it_then_finds_right(
+    site: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert cli.main(["config", "partitions"]) == 0
     text = capsys.readouterr().out
     assert text.count("0xc2cc") == 2 * 4 * 3

@@ -27,7 +27,9 @@ GREETING = b'{"QMP": {"version": {}}}\r\n'
 class Beside:
     """A keeper, and what it keeps."""
 
-    def __init__(self, directory: Path, pid: int | None = None, address: str = "", timeout: int = 300, keep: bool = False) -> None:
+    def __init__(
+        self, directory: Path, pid: int | None = None, address: str = "", timeout: int = 300, keep: bool = False
+    ) -> None:
         self.directory = directory
         directory.mkdir()
         self.qemu = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
@@ -36,11 +38,14 @@ class Beside:
         watch = start_watch(directory)
         with ours, socket.socket() as probe:
             facts = VmFacts(
-                7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout, str(directory), "tcg", "tests", True,
-                {"disk0": "/d"}, [], [], 0, str(directory / "agent"), str(directory / "console.log"), 1 << 20, keep=keep,
+                7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout,
+                str(directory), "tcg", "tests", True,
+                {"disk0": "/d"}, [], [], 0, str(directory / "agent"), str(directory / "console.log"), 1 << 20,
+                keep=keep,
             )  # fmt: skip
             self.process = subprocess.Popen(
-                [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True,
                 pass_fds=[facts.qmp, probe.fileno(), watch],
             )  # fmt: skip
         os.close(watch)
@@ -122,7 +127,11 @@ def test_an_end_that_was_told_is_not_changed_any_more(start: Start) -> None:
     keeper.qemu.kill()
     keeper.qemu.wait()
     assert keeper.process.wait(limit(20)) == 0
-    assert keeper.state() == VmState("ended", reason="guest-shutdown") and keeper.process.stdout and keeper.process.stdout.read() == ""
+    assert (
+        keeper.state() == VmState("ended", reason="guest-shutdown")
+        and keeper.process.stdout
+        and keeper.process.stdout.read() == ""
+    )
 
 
 def test_a_vm_to_keep_is_off_until_it_goes_on(start: Start) -> None:

@@ -22,7 +22,9 @@ def make_process(proc: Path, pid: int, words: list[str], start: int) -> None:
 def test_qemus_of_the_job_are_found(tmp_path: Path) -> None:
     (tmp_path / "uptime").write_text("100.5 1\n")
     (tmp_path / "self").mkdir()
-    make_process(tmp_path, 10, ["qemu", "-name", "guest=job7-vm1,debug-threads=on", "-m", "size=304M", "-x"], 60)
+    make_process(
+        tmp_path, 10, ["qemu", "-name", "guest=job7-vm1,debug-threads=on", "-m", "size=304M", "-x"], 60
+    )
     make_process(tmp_path, 11, ["qemu", "-name", "guest=job70-vm1,debug-threads=on"], 60)
     make_process(tmp_path, 12, ["qemu", "-name", "guest=job7-vm2,debug-threads=on"], 60)
     make_process(tmp_path, 13, ["sh"], 60)
@@ -37,7 +39,9 @@ def test_top_shows_cpu_since_the_last_look() -> None:
         ListedVm("7", "vm1", "n1", "up", "", (), Usage(30.0, 60.0, 300 << 20)),
         ListedVm("7", "vm2", "n2", "unknown", "", ()),
     ]
-    lines = render_top(vms, {("7", "vm0"): Usage(20.0, 3690.0, 0), ("7", "vm1"): Usage(99.0, 99.0, 0)}).splitlines()
+    lines = render_top(
+        vms, {("7", "vm0"): Usage(20.0, 3690.0, 0), ("7", "vm1"): Usage(99.0, 99.0, 0)}
+    ).splitlines()
     assert [line.split() for line in lines] == [
         ["JOB", "VM", "NODE", "UP", "CPU%", "MEMORY", "GUEST", "STATE"],
         ["7", "vm0", "n1", "1:01:40", "100", "300M", "256M", "up"],

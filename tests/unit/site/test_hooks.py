@@ -48,7 +48,10 @@ def test_hooks_run_in_the_order_of_their_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("echo of no interest >&2; printf 'no GPU\\033[2J today\\n' >&2; exit 3", "refuses: no GPU?[2J today"),
+        (
+            "echo of no interest >&2; printf 'no GPU\\033[2J today\\n' >&2; exit 3",
+            "refuses: no GPU?[2J today",
+        ),
         ("exit 3", "refuses: it ended with status 3"),
         ("sleep 60", "does not end within 1 s"),
     ],
@@ -56,7 +59,9 @@ def test_hooks_run_in_the_order_of_their_names(tmp_path: Path) -> None:
 def test_a_failure_names_the_hook(tmp_path: Path, text: str, said: str) -> None:
     path = write(tmp_path, "10-check", text)
     with pytest.raises(RequestError) as raised:
-        hooks.run_hooks(str(tmp_path), hooks.describe_cluster(hooks.SUBMIT, "alice", None, CLUSTER), seconds=1)
+        hooks.run_hooks(
+            str(tmp_path), hooks.describe_cluster(hooks.SUBMIT, "alice", None, CLUSTER), seconds=1
+        )
     assert f"the site's hook {path} {said}" in str(raised.value)
 
 

@@ -12,7 +12,18 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.vm_state import VmState, encode_state
 from pcocc_runtime.errors import PcoccError
-from pcocc_runtime.steps import agent, console_history, dump, log, monitor, power, qemu, qmp, reset, screenshot
+from pcocc_runtime.steps import (
+    agent,
+    console_history,
+    dump,
+    log,
+    monitor,
+    power,
+    qemu,
+    qmp,
+    reset,
+    screenshot,
+)
 from tests.waiting import wait_for
 
 JOB = 7
@@ -32,7 +43,8 @@ def vm(job: Path) -> Iterator[Path]:
     """The directory of vm0, whose QEMU has no guest and stands still."""
     path = job / "vm0"
     argv = [
-        "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "32", "-accel", "tcg", "-S", "-device", "VGA",
+        "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "32", "-accel", "tcg", "-S",
+        "-device", "VGA",
         "-chardev", f"socket,id=qmp,path={path}/qmp,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
         "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={path}/agent,server=on,wait=off",
         "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
@@ -49,7 +61,11 @@ def test_a_machine_obeys(vm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert qmp.operate(JOB, "vm0", qmp.check_words(["query-status"])) == 0
     assert monitor.operate(JOB, "vm0", monitor.check_words(["info", "status"])) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "vm0: reset" and '"status": "prelaunch"' in lines[1] and lines[2] == "VM status: paused (prelaunch)"
+    assert (
+        lines[0] == "vm0: reset"
+        and '"status": "prelaunch"' in lines[1]
+        and lines[2] == "VM status: paused (prelaunch)"
+    )
     with pytest.raises(PcoccError, match="refuses: The command nonsense has not been found"):
         qmp.operate(JOB, "vm0", {"execute": "nonsense"})
     with pytest.raises(PcoccError, match="runs no agent"):
@@ -75,11 +91,17 @@ def test_a_screenshot_is_a_picture(vm: Path, capfdbinary: pytest.CaptureFixture[
     assert not list(vm.glob("screen-*"))
 
 
-def test_a_dump_is_whole_or_not_there(vm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dump_is_whole_or_not_there(
+    vm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "dump of %v"
     assert dump.operate(JOB, "vm0", dump.check_words([str(target)])) == 0
     made = tmp_path / "dump of vm0"
-    assert made.read_bytes()[:4] == b"\x7fELF" and made.stat().st_size > 32 << 20 and str(made) in capsys.readouterr().out
+    assert (
+        made.read_bytes()[:4] == b"\x7fELF"
+        and made.stat().st_size > 32 << 20
+        and str(made) in capsys.readouterr().out
+    )
     made.unlink()
     with pytest.raises(PcoccError, match="No such file or directory"):
         dump.operate(JOB, "vm0", str(tmp_path / "none/file"))
@@ -96,26 +118,34 @@ def test_a_dump_is_whole_or_not_there(vm: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_one_at_a_time_has_the_monitor(vm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qemu, "TURN_SECONDS", 0.2)
-    with qemu.Monitor(JOB, "vm0"), pytest.raises(PcoccError, match="another operation on vm0 has its monitor"):
+    with (
+        qemu.Monitor(JOB, "vm0"),
+        pytest.raises(PcoccError, match="another operation on vm0 has its monitor"),
+    ):
         qemu.Monitor(JOB, "vm0")
     qemu.Monitor(JOB, "vm0").close()
 
 
-def test_a_prompt_obeys_until_quit(vm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prompt_obeys_until_quit(
+    vm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = iter(["info status", "", "bogus\x1b[2J", "quit", "info status"])
     monkeypatch.setattr("builtins.input", lambda _prompt: next(lines))
     monkeypatch.setattr(os, "isatty", lambda _fd: False)
     assert monitor.operate(JOB, "vm0", "") == 0
     said = capsys.readouterr().out
     assert said.count("VM status") == 1 and "unknown command" in said and "\x1b" not in said
-    assert {"info", "cont", "c", "system_reset"} <= set(monitor.command_names("info [x] -- show\nc|cont  -- resume\nsystem_reset -- x\n"))
+    assert {"info", "cont", "c", "system_reset"} <= set(
+        monitor.command_names("info [x] -- show\nc|cont  -- resume\nsystem_reset -- x\n")
+    )
 
 
 @pytest.mark.parametrize(
     ("module", "words"),
     [
         (reset, ["x"]), (power, []),
-        (power, ["on", "1"]), (power, ["cycle", "--now"]), (power, ["off", "0"]), (power, ["off", "1", "2"]), (qmp, []), (qmp, ["{"]), (qmp, ["[]"]),
+        (power, ["on", "1"]), (power, ["cycle", "--now"]), (power, ["off", "0"]), (power, ["off", "1", "2"]),
+        (qmp, []), (qmp, ["{"]), (qmp, ["[]"]),
         (qmp, ['{"x": 1}']), (agent, []), (agent, ["info", "[1]"]), (agent, ["info", "{"]), (dump, ["relative"]), (dump, []),
         (screenshot, ["x"]), (log, ["--lines=x"]), (log, ["-1"]),
     ],
@@ -142,7 +172,9 @@ def test_a_vm_that_has_ended_is_told_why(job: Path) -> None:
         log.operate(JOB, "vm0", log.LogWish(None, False))
 
 
-def test_a_log_has_the_last_lines_and_moves_no_cursor(job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_has_the_last_lines_and_moves_no_cursor(
+    job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = job / "vm0.console.log"
     real.write_bytes(b"two\r\n\x1b[2Jthree\r\nfo\xffur")
     (job / "vm0.console.log.old").write_bytes(b"zero\r\none\r\n")
@@ -183,15 +215,20 @@ def test_only_a_vm_that_is_kept_is_powered_on(vm: Path, capsys: pytest.CaptureFi
 
 
 # writes x to the serial port and powers off by ACPI, as SeaBIOS has set it up on a q35 (its PM1a control is port 0x604)
-POWERS_OFF = bytes.fromhex("baf803 b078 ee ba0406 b80020 ef f4 ebfd".replace(" ", "")).ljust(510, b"\0") + b"\x55\xaa"
+POWERS_OFF = (
+    bytes.fromhex("baf803 b078 ee ba0406 b80020 ef f4 ebfd".replace(" ", "")).ljust(510, b"\0") + b"\x55\xaa"
+)
 
 
-def test_a_vm_that_is_kept_boots_again_in_the_same_qemu(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_vm_that_is_kept_boots_again_in_the_same_qemu(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, disk, said = job / "vm0", job / "disk", job / "serial"
     disk.write_bytes(POWERS_OFF.ljust(1 << 20, b"\0"))
     (path / "kept").touch()
     argv = [
-        "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "32", "-accel", "tcg", "-action", "shutdown=pause",
+        "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "32", "-accel", "tcg",
+        "-action", "shutdown=pause",
         "-chardev", f"socket,id=qmp,path={path}/qmp,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
         "-drive", f"file={disk},format=raw,if=virtio,readonly=on", "-serial", f"file:{said}",
     ]  # fmt: skip
@@ -205,7 +242,10 @@ def test_a_vm_that_is_kept_boots_again_in_the_same_qemu(job: Path, capsys: pytes
         wait_for(lambda: _status() == "shutdown", "QEMU to hear of it", 20)
         assert power.operate(JOB, "vm0", power.check_words(["cycle"])) == 0
         wait_for(lambda: said.read_bytes() == b"xxx", "the guest to boot once more", 60)
-        assert capsys.readouterr().out.startswith("vm0: is off\nvm0: on\nvm0: on after ") and child.poll() is None
+        assert (
+            capsys.readouterr().out.startswith("vm0: is off\nvm0: on\nvm0: on after ")
+            and child.poll() is None
+        )
     finally:
         child.kill()
         child.wait()
