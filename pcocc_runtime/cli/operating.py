@@ -33,7 +33,10 @@ def add_reset(parser: argparse.ArgumentParser) -> None:
 
 def add_power(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `pcocc power`."""
-    parser.description = "A VM that is powered off has ended; its job goes on as long as others run."
+    parser.description = (
+        "A VM that is powered off has ended, and its job goes on as long as others run; "
+        "unless its template says 'on-power-off: keep'."
+    )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     off = verbs.add_parser("off", help="have the guests power off")
     _add_vms(off, _SEVERAL)
@@ -43,6 +46,15 @@ def add_power(parser: argparse.ArgumentParser) -> None:
         "--now", action="store_true", help="do not ask the guests: what they have not written to disk is lost"
     )
     off.set_defaults(run=_power_off)
+    on = verbs.add_parser("on", help="boot VMs again that their templates keep")
+    _add_vms(on, _SEVERAL)
+    on.set_defaults(run=lambda arguments: run(arguments, [POWER_VERB, "on"]))
+    cycle = verbs.add_parser("cycle", help="the one and then the other")
+    _add_vms(cycle, _SEVERAL)
+    cycle.add_argument(
+        "-t", "--time", metavar="SECONDS", help="how long a guest may take to power off; default: 120"
+    )
+    cycle.set_defaults(run=lambda arguments: run(arguments, [POWER_VERB, "cycle", *_given(arguments.time)]))
 
 
 def add_monitor(parser: argparse.ArgumentParser) -> None:

@@ -74,6 +74,7 @@ class Group:
     memory_prealloc: bool = False
     memory_lock: bool = False
     full_node: bool = False
+    on_power_off: str = "end"
     command_user: str | None = None
 
 

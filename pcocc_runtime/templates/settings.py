@@ -91,6 +91,7 @@ _ROWS = (
     TemplateSetting("memory-prealloc", checks.boolean, default=False, field="memory_prealloc"),
     TemplateSetting("memory-lock", checks.boolean, default=False, field="memory_lock"),
     TemplateSetting("full-node", checks.boolean, default=False, field="full_node"),
+    TemplateSetting("on-power-off", checks.choice("end", "keep"), default="end", field="on_power_off"),
     TemplateSetting("firmware", checks.choice("bios", "uefi"), default="bios", field="firmware"),
     TemplateSetting("command-user", checks.pattern(values.USER, "a user name"), field="command_user"),
 )  # fmt: skip

@@ -24,7 +24,7 @@ from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
-from pcocc_runtime.documents.vm import VmFacts, encode_vm
+from pcocc_runtime.documents.vm import KEPT_FILE, VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
@@ -113,6 +113,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
+    if group.on_power_off == "keep":
+        files.replace_file(directory / KEPT_FILE, b"")
     files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
@@ -223,6 +225,7 @@ def describe_vm(
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
+        keep=group.on_power_off == "keep",
         logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
     )
 

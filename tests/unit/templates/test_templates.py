@@ -72,7 +72,7 @@ def test_every_key_of_the_original_is_known() -> None:
     }
     assert values["user-data"] == {"packages": ["vim"]}
     assert values["kernel"] == {"path": "/boot/vmlinuz", "initrd": None, "append": None}
-    later = {"firmware", "command-user", "user-data-force", "hugepages", "memory-prealloc", "memory-lock"}
+    later = {"firmware", "command-user", "user-data-force", "hugepages", "memory-prealloc", "memory-lock", "on-power-off"}
     assert set(values) == set(SETTINGS) - {"memory"} - later
 
 
@@ -170,6 +170,7 @@ EXAMPLES = {
     "hugepages": ("off", "off"),
     "memory-prealloc": ("true", True),
     "memory-lock": ("true", True),
+    "on-power-off": ("keep", "keep"),
     "user-data-force": ("true", True),
     "firmware": ("uefi", "uefi"),
     "command-user": ("John.Doe", "John.Doe"),
