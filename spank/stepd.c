@@ -82,7 +82,7 @@ static const char *one_line(const char *name)
 	return name && !strpbrk(name, "\r\n") ? name : "";
 }
 
-/* Adds the job's account, partition and QOS as slurmctld has them; needed only when a resource set depends on them. */
+/* Adds the job's account, partition, QOS, licences and GRES as slurmctld has them; needed only when a resource set depends on them. */
 static int add_charge(struct text *text, uint32_t job)
 {
 	job_info_msg_t *jobs = NULL;
@@ -97,6 +97,14 @@ static int add_charge(struct text *text, uint32_t job)
 		found = 1;
 		text_add(text, "account %s\npartition %s\nqos %s\n", one_line(one->account), one_line(one->partition),
 			 one_line(one->qos));
+		text_add(text, "licenses %s\n", one_line(one->licenses)); /* not a choice of several: the filter has chosen */
+		hosts_t nodes = slurm_hostlist_create(one->nodes);
+		for (uint32_t place = 0; nodes && place < one->gres_detail_cnt; place++) {
+			char *name = slurm_hostlist_shift(nodes);
+			text_add(text, "gres %s %s\n", name ? name : "?", one_line(one->gres_detail_str[place]));
+			free(name);
+		}
+		slurm_hostlist_destroy(nodes);
 	}
 	slurm_free_job_info_msg(jobs);
 	return found ? 0 : -1;

@@ -45,6 +45,7 @@ INFINIBAND = (
     Setting("license", _WORD),
     Setting("guid-prefix", _guid_prefix),
     Setting("max-vms", checks.integer(1, MAX_RANK + 1)),
+    Setting("gres", checks.pattern(r"[A-Za-z]\w{0,31}(:[\w.-]{1,63})?", "the name of a GRES such as nic, or nic:mlx5 with a type")),
     Setting("opensm-daemon", checks.text, note=_NO_DAEMON),
     Setting("opensm-partition-cfg", checks.absolute),
     Setting("opensm-partition-tpl", checks.absolute, note=_NO_DAEMON),

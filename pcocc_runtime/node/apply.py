@@ -13,6 +13,7 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.removing import IPROUTE, NFT, remove_networks
 from pcocc_runtime.node.doing import doing
 from pcocc_runtime.node.reclaim import TABLES
+from pcocc_runtime.node.records import UNDO
 from pcocc_runtime.system import confined, files, namespaces, process, sysctl
 
 
@@ -40,6 +41,12 @@ def _carry_out(job: int, act: Act) -> None:
             files.replace_file(naming.STATE_DIR / f"{job}{TABLES}", act.text.encode())
     elif act.kind == "sysctl":
         sysctl.write(act.name, act.text)
+    elif act.kind == "keep":
+        files.replace_file(naming.STATE_DIR / f"{job}{UNDO}", act.text.encode())
+    elif act.kind == "own":
+        if os.stat(act.name).st_uid not in (0, int(act.text)):
+            raise NodeError(f"{act.name} of this node is another user's: a job that Slurm takes for ended has it", hint="try again later")
+        os.chown(act.name, int(act.text), -1)
     elif act.kind == "dnsmasq":
         uid, user = naming.dnsmasq_uid(job), naming.DNSMASQ_USER
         conf = f"etc/{job}.dnsmasq{act.name}"  # which tells an admin whose it is

@@ -21,6 +21,7 @@ from pcocc_runtime.node import removal
 from pcocc_runtime.system import files, process
 
 VERSION = 1
+UNDO = ".undo"  # of a job, what takes back the devices that it has of the host
 JOB = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
@@ -96,9 +97,20 @@ def release_job(record: Record) -> None:
         note(f"the record of job {record.job} cannot be read: what the job has is released by its number")
     clear_step(record)
     removing.remove_netns(record.job)
+    _undo(record.job)
     last = {".json": 1, ".lock": 2}
     for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
         path.unlink(missing_ok=True)
+
+
+def _undo(job: int) -> None:
+    """Take back the devices of the host that a job had: root's again, and of no network's."""
+    kept = Path(naming.STATE_DIR, f"{job}{UNDO}")
+    if kept.exists():
+        undo = json.loads(kept.read_bytes())
+        for path in filter(os.path.exists, undo["devices"]):
+            os.chown(path, 0, 0)
+        process.run(["ip", "-force", "-batch", "-"], text=undo["ip"], hint=removing.IPROUTE)
 
 
 def clear_step(record: Record) -> None:

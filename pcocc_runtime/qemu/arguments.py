@@ -85,11 +85,12 @@ class VmPlan:
     nic_model: str = "virtio-net-pci"
     custom_args: tuple[str, ...] = ()
     kvm_fd: int | None = None
+    functions: tuple[str, ...] = ()
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
     """Return the whole command line, program first."""
-    fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics), plan.display)
+    fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics) + len(plan.functions), plan.display)
     movable = len(plan.exports) + len(plan.filesystems) + 3  # those of _helpers
     places = slots.plan_addresses(fixed, movable)
     return [
@@ -103,6 +104,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
         *_kernel(plan),
         *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
+        *[word for address in plan.functions for word in ("-device", f"vfio-pci,host={address}")],
         *slots.plan_bridge(fixed, movable),
         *[word for index, export in enumerate(plan.exports) for word in _export(index, export, next(places))],
         *[word for index, shared in enumerate(plan.filesystems) for word in _filesystem(index, shared, next(places))],

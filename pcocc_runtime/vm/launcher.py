@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -90,6 +91,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
+    ensure_pinnable(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
@@ -164,6 +166,16 @@ def describe_vm(
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
     )
+
+
+def ensure_pinnable(plan: VmPlan) -> None:
+    """Let QEMU pin all of its guest's memory where it is given devices, as far as slurmd lets; NodeError when that is too little."""
+    most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    if plan.functions and most != resource.RLIM_INFINITY and most < plan.memory << 20:
+        message = f"a VM with devices must pin {plan.memory} MiB of memory on this node, where {most >> 20} are allowed"
+        raise NodeError(message, hint="set LimitMEMLOCK=infinity in slurmd.service")
+    if plan.functions:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))  # Slurm brings the lower limit of where the job was submitted
 
 
 def become_qemu(task: Task, argv: list[str], facts: VmFacts, qmp: socket.socket, inherited: list[int]) -> None:

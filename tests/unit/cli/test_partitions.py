@@ -8,6 +8,15 @@ import pytest
 from pcocc_runtime.cli import main as cli
 from pcocc_runtime.errors import NodeError
 
+POOL = "ib: {type: infiniband, settings: {host-device: m, min-pkey: '0x2000', max-pkey: '0x2003', max-vms: 3}}\n"
+
+
+@pytest.fixture
+def site(site: Path) -> Path:
+    """The same with a network of partitions."""
+    (site / "networks.yaml").write_text("lan: {type: ethernet}\n" + POOL)
+    return site
+
 
 @pytest.mark.parametrize(
     ("known", "said"),

@@ -1,6 +1,7 @@
 """node.json: whatever root's helper writes is read as it was, and anything else is refused in one sentence."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -49,6 +50,13 @@ def nodes(draw: st.DrawFn) -> NodeFacts:
 @given(nodes())
 def test_what_root_writes_is_read_as_it_was(node: NodeFacts) -> None:
     assert decode_node(encode_node(node), node.job) == node
+
+
+def test_functions_are_of_the_nodes_own_vms() -> None:
+    node = replace(make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS), functions={1: ("0000:81:00.2",), 0: ()})
+    assert decode_node(encode_node(node), node.job) == node
+    with pytest.raises(ValueError, match="a virtual function is of none of its VMs"):
+        replace(node, functions={2: ()})
 
 
 def test_each_network_is_of_its_kind() -> None:

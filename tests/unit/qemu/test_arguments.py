@@ -81,6 +81,12 @@ def test_virtiofs_shares_the_guests_memory() -> None:
     ]  # fmt: skip
 
 
+def test_functions_are_devices_on_the_root_bus() -> None:
+    words = plan_qemu_argv(replace(PLAN, functions=("0000:81:00.2", "0000:81:00.4")))
+    assert [word for word in words if "vfio" in word] == ["vfio-pci,host=0000:81:00.2", "vfio-pci,host=0000:81:00.4"]
+    assert words.index("vfio-pci,host=0000:81:00.2") > words.index("virtio-net-pci,netdev=net0,mac=52:54:00:00:00:00,host_mtu=1450,romfile=")
+
+
 def test_a_read_only_export_is_read_only_in_qemu() -> None:
     words = added(exports=(Export("t", "/a,b", True),))
     assert words == ["-fsdev", "local,id=fs0,path=/a,,b,security_model=none,multidevs=remap,readonly=on", "virtio-9p-pci,fsdev=fs0,mount_tag=t"]
