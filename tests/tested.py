@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from tests.releaselib.suites import PACKAGED, ROOT, SELECTION, SUITES, Suite
+from tests.stages import STAGES
 
 HOST = Suite("", "12", "22.05", "3.11", "7.2")  # the machine on which `make test` runs
 _HEAD = ("what runs", "Debian", "Slurm", "cgroup", "Python", "QEMU", "accelerator", "by")
@@ -14,9 +15,13 @@ _TEXT = """# What is tested on what
 
 A real cluster means: {cluster}.
 
-Continuous integration runs `make test`; the others are run by hand, and not all of them has passed yet: on 13, unit, lua, spank
-and parts of the real cluster; on sid, unit, lua and spank; of the packages, all but the
-upgrade and the removal under VMs that run; in the node machine, all but the failure of its power, and not in one run.
+Continuous integration, `.ci/run`, runs one after another:
+
+{stages}
+
+What cannot be had on a day, as without a mirror, or has no time left, it says not to have tried. The packages' tests are run by
+hand. Not all has passed yet: of the packages, all but the upgrade and the removal under VMs that run; in the node machine, all but
+the failure of its power, and not in one run.
 
 All of it runs on amd64. cgroup v1 and TCG, QEMU's emulation, are what the machine has on which these tests run; the accelerator
 is found out there as on any node (`accel: auto`).
@@ -35,7 +40,9 @@ def render() -> str:
     if (ROOT / "tests/node-machine").exists():
         rows.append(_row("packages on a whole node, under systemd", SUITES["trixie"], "tests/node-machine test", "v2", "KVM"))
     names = (PurePath(path).stem.removeprefix("test_").replace("_", " ") for path in SELECTION if path.endswith(".py"))
-    return _TEXT.format(table="\n".join(f"| {' | '.join(row)} |" for row in rows), cluster=", ".join(names))
+    stages = "\n".join(f"- `{one.name}`" + ("" if one.gates else ", whose failure is shown loudly, and stops nobody") for one in STAGES)
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _TEXT.format(table=table, cluster=", ".join(names), stages=stages)
 
 
 def _row(what: str, suite: Suite, command: str, cgroup: str = "v1", accelerator: str = "TCG") -> tuple[str, ...]:

@@ -20,6 +20,7 @@ def add_ps(parser: argparse.ArgumentParser) -> None:
         help="a line for each VM of your jobs: its node, address, state, and the ports of the node that lead to it",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--names", action="store_true", help="only the names of VMs, vmN.JOB, one per line")
     parser.set_defaults(run=_ps)
 
 
@@ -30,6 +31,9 @@ def _ps(arguments: argparse.Namespace) -> int:
 
     everybody = arguments.all or (arguments.job and not arguments.user)
     clusters = ps.list_clusters(None if everybody else arguments.user or accounts.user_name(), arguments.job)
+    if arguments.names:
+        sys.stdout.write("".join(f"vm{rank}.{one.job}\n" for one in clusters for rank in range(one.vms)))
+        return 0
     vms, silent = ps.list_vms(clusters) if arguments.long else (None, [])
     if arguments.json:
         sys.stdout.write(render_json(clusters, vms))

@@ -42,6 +42,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "int | None": lambda value: value is None or type(value) is int,
     "float": lambda value: type(value) in (int, float),
     "bool": lambda value: type(value) is bool,
+    "list[int]": lambda value: type(value) is list and all(type(one) is int for one in value),
     "list[str]": lambda value: type(value) is list and all(type(one) is str for one in value),
     "dict[str, str]": lambda value: type(value) is dict and all(type(one) is str for one in value.values()),
     "dict[str, Any]": lambda value: type(value) is dict,

@@ -13,8 +13,9 @@ class VmFacts(Record):
     `pid` is QEMU's; `qmp`, `probe` and `watch` are descriptors: a connection to QEMU, a TCP socket in the
     job's network namespace (None: nothing there can be reached), and the lock of system/watch.py. `address`
     is empty where the VM has none. `timeout` is how many seconds the guest has to answer, `grace` how many to
-    power off, 0 when nobody asks it to. `disks` are their files by QEMU's names of them. `cpus` are those to
-    be bound, 0 for none. `console` is the file that QEMU writes to what the guest says on its serial console,
+    power off, 0 when nobody asks it to. `disks` are their files by QEMU's names of them. `cpus` are those that
+    vCPUs are bound to, in order, `emulator` those that QEMU's other threads are, each empty for none.
+    `console` is the file that QEMU writes to what the guest says on its serial console,
     of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount, with their
     types.
     """
@@ -34,8 +35,8 @@ class VmFacts(Record):
     accel_why: str
     kvm_expected: bool
     disks: dict[str, str]
-    cpus: int
-    emulator_cores: int
+    cpus: list[int]
+    emulator: list[int]
     grace: int
     agent: str
     console: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -54,13 +55,20 @@ class Agent:
             if time.monotonic() > deadline:
                 raise _silent("it answers something else")
 
-    def _ask(self, command: str, seconds: float) -> int:
-        self._send(render_command(command))
+    def command(self, name: str, arguments: Mapping[str, Any] | None = None, seconds: float = FREEZE_SECONDS) -> Any:
+        """Return the agent's answer to a command; NodeError with its words when it refuses."""
+        self._send(render_command(name, arguments))
         answer: Any = parse_message(self._line(time.monotonic() + seconds))
-        if isinstance(answer, dict) and isinstance(answer.get("return"), int):
-            return int(answer["return"])
+        if isinstance(answer, dict) and "return" in answer:
+            return answer["return"]
         reason = answer["error"].get("desc") if isinstance(answer, dict) and isinstance(answer.get("error"), dict) else answer
         raise NodeError(f"the guest's agent refuses: {str(reason)[:200]}")
+
+    def _ask(self, command: str, seconds: float) -> int:
+        found = self.command(command, None, seconds)
+        if not isinstance(found, int):
+            raise NodeError(f"the guest's agent refuses: {str({'return': found})[:200]}")
+        return found
 
     def _send(self, line: bytes) -> None:
         try:

@@ -32,8 +32,7 @@ for f in {_CLOUD}; do [ -e "var/lib/cloud/$f" ] || [ -L "var/lib/cloud/$f" ] && 
 IFS='
 '
 for h in $(cut -d: -f6 etc/passwd | sort -u); do
-  h=${{h#/}}; f="${{h:-.}}/.ssh/id_ed25519"; g="${{h:-.}}/.ssh/authorized_keys"
-  [ -f "$f" ] && ssh-keygen -lf "$f" 2>/dev/null | grep -q '{_OURS} ' && set -- "$@" "$f"
+  h=${{h#/}}; g="${{h:-.}}/.ssh/authorized_keys"
   grep -qs '{_OURS}$' "$g" && set -- "$@" "$g"
 done
 unset IFS

@@ -16,6 +16,7 @@ from pcocc_runtime.documents.boot import KEY_COMMENT
 from pcocc_runtime.documents.boot import Keys as Keys
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.documents.reach import PORTFILE
+from pcocc_runtime.guest.keys import render_key_files, render_take_keys
 from pcocc_runtime.guest.network_config import Interface, render_network_config
 
 VOLUME_LABEL = "cidata"
@@ -65,6 +66,7 @@ def render_seed(
         "user-data": user_data if user_data is not None else _NO_USER_DATA,
         "vendor-data": render_vendor_data(vms, domain, login, keys, command_user, mounts, f"{job} {ports}" if ports else ""),
         "network-config": render_network_config(interfaces),
+        **render_key_files(keys),
     }
 
 
@@ -75,21 +77,15 @@ def render_vendor_data(
     """Return the cloud-config that makes the users, the keys, the host file and the mounts; `ports` is all of its file, if any."""
     names = [f"vm{rank}" for rank in range(vms)]
     known = f"vm*,*.{domain},10.* {keys.host_public}"
-    home = login.home.rstrip("/")
-    lines = ["#cloud-config", *_MERGE, "bootcmd:", *[f"- [sh, -c, {_quoted(command)}]" for command in _boot_commands(login, keys)]]
     other = command_user if command_user not in (None, "root", login.name) else None
+    users = ["root", *([login.name] if login.uid != 0 else []), *([other] if other else [])]
+    commands = [*([text] for text in _boot_commands(login, keys)), render_take_keys(keys, users)]
+    lines = ["#cloud-config", *_MERGE, "bootcmd:", *(f"- [sh, -c, {', '.join(map(_quoted, words))}]" for words in commands)]
     lines += _render_users(login, keys, other)
-    lines += ["ssh_keys:", "  ed25519_private: |", *_indented(keys.host, 4)]
-    lines += [f"  ed25519_public: {keys.host_public}", "write_files:"]
+    lines += ["ssh_deletekeys: false", "ssh_genkeytypes: [ed25519]", "write_files:"]  # for a guest that has not taken the job's
     lines += _render_file(HOSTFILE, "0644", "root:root", "\n".join(names) + "\n")
     lines += _render_file(PORTFILE, "0644", "root:root", ports + "\n") if ports else []
     lines += _render_file("/etc/ssh/ssh_known_hosts", "0644", "root:root", known + "\n")
-    owner = login.name  # with a group, cloud-init wants its name, which the node need not know
-    if login.uid != 0:
-        lines += _render_file(f"{home}/.ssh/id_ed25519", "0600", owner, keys.user, defer=True)
-    if other:
-        lines += _render_file(f"/home/{other}/.ssh/id_ed25519", "0600", other, keys.user, defer=True)
-    lines += _render_file("/root/.ssh/id_ed25519", "0600", "root:root", keys.user)
     lines += _render_mounts(mounts)
     return "\n".join(lines) + "\n"
 
@@ -163,10 +159,8 @@ def _access(mount: Mount) -> str:
     return "ro" if mount.readonly else "rw"
 
 
-def _render_file(path: str, permissions: str, owner: str, content: str, defer: bool = False) -> list[str]:
+def _render_file(path: str, permissions: str, owner: str, content: str) -> list[str]:
     lines = [f"- path: {_word(path)}", f'  permissions: "{permissions}"', f"  owner: {_word(owner)}"]
-    if defer:
-        lines.append("  defer: true")
     return [*lines, "  content: |", *_indented(content, 4)]
 
 

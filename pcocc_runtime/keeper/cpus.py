@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 
 
-def bind(pid: int, vcpus: list[int], emulator_cores: int) -> None:
-    """Give each vCPU's thread a CPU of its own, and QEMU's others the first `emulator_cores`.
+def bind(pid: int, vcpus: list[int], cpus: list[int], emulator: list[int]) -> None:
+    """Give each vCPU's thread the CPU that the launcher has planned for it, and QEMU's others those of `emulator`, if there are any.
 
-    Only where the task has exactly as many CPUs as that takes: where Slurm does not confine tasks they are shared.
+    Only where there is one for each, and the task may still run on all of them: `scontrol update` can take some away.
     """
     try:
-        own = sorted(os.sched_getaffinity(pid))
-        if len(own) != len(vcpus) + emulator_cores:
+        if len(cpus) != len(vcpus) or not {*cpus, *emulator} <= os.sched_getaffinity(pid):
             return
-        for thread in [int(name) for name in os.listdir(f"/proc/{pid}/task")] if emulator_cores else ():
-            os.sched_setaffinity(thread, own[:emulator_cores])
-        for thread, cpu in zip(vcpus, own[emulator_cores:], strict=True):
+        for thread in [int(name) for name in os.listdir(f"/proc/{pid}/task")] if emulator else ():
+            os.sched_setaffinity(thread, emulator)
+        for thread, cpu in zip(vcpus, cpus, strict=True):
             os.sched_setaffinity(thread, {cpu})
     except OSError:
         pass  # QEMU is gone, or a thread of it

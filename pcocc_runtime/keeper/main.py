@@ -172,7 +172,7 @@ class Keeper:
         if "QMP" in message:
             self._greeted()
         elif message.get("id") == "cpus":
-            bind(self.facts.pid, [cpu["thread-id"] for cpu in message.get("return", ())], self.facts.emulator_cores)
+            bind(self.facts.pid, [cpu["thread-id"] for cpu in message.get("return", ())], self.facts.cpus, self.facts.emulator)
         elif name == "SHUTDOWN" and self.life == "runs":
             self._shut_down(data.get("reason", "host-error"), data.get("guest", False))
         elif name == "GUEST_PANICKED" and self.life == "runs":

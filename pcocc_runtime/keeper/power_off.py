@@ -7,7 +7,7 @@ import socket
 import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
-from pcocc_runtime.qemu.qmp import RESET, render_command
+from pcocc_runtime.guest.shutdown import ask_agent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,16 +66,3 @@ def is_pending(pid: int, number: int) -> bool:
     except OSError:
         return False
     return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
-
-
-def ask_agent(path: str) -> socket.socket | None:
-    """Ask the guest agent to power the guest off, beside ACPI, which not every guest hears; the socket must stay open."""
-    agent = socket.socket(socket.AF_UNIX)
-    agent.setblocking(False)
-    try:
-        agent.connect(path)
-        agent.send(RESET + render_command("guest-shutdown"))  # what another client may have left half said ends there
-    except OSError:
-        agent.close()
-        return None
-    return agent

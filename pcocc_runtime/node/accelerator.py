@@ -9,7 +9,7 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents.verdict import KVM_DEVICE, MAX_VERDICT, VERDICT_FILE, Verdict, decode_verdict, encode_verdict
 from pcocc_runtime.system import files, regular
 
-SETUP_SECONDS = 8.0  # that a user waits for a verdict on a busy node: the whole set-up has 30
+SETUP_SECONDS = 8.0  # that a user waits for a verdict on a busy node
 _CACHE = naming.STATE_DIR / VERDICT_FILE
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pcocc_runtime.documents.hardware import Topology
 from pcocc_runtime.qemu import slots
+from pcocc_runtime.qemu.cpu import plan_caches, plan_cpu, plan_smp
 from pcocc_runtime.qemu.disks import Disk, escape, first_partition, machine_kind, plan_disks
+from pcocc_runtime.qemu.memory import ORDINARY, Backing, plan_memory
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 KVM_SET = 1  # the number that a descriptor of /dev/kvm has among QEMU's own
@@ -57,13 +60,13 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class VmPlan:
-    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB."""
+    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `vendor` that of the host's CPU."""
 
     name: str
     uuid: str
     qemu: str
     accel: str
-    cpus: int
+    topology: Topology
     memory: int
     seed: str
     qmp_fd: int
@@ -86,6 +89,8 @@ class VmPlan:
     custom_args: tuple[str, ...] = ()
     kvm_fd: int | None = None
     functions: tuple[str, ...] = ()
+    vendor: str = ""
+    backing: Backing = ORDINARY
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
@@ -130,18 +135,15 @@ def _accelerator(plan: VmPlan) -> list[str]:
 
 
 def _machine(plan: VmPlan) -> list[str]:
-    model = plan.cpu_model or ("host" if plan.accel == "kvm" else "qemu64")
     vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""  # others have no such port
-    shared = ",memory-backend=ram" if plan.filesystems else ""
+    objects, memory, nodes = plan_memory(plan.memory, plan.topology, plan.backing, bool(plan.filesystems))
     return [
-        *_shared_memory(plan),
-        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{shared}", "-cpu", model,
-        "-smp", f"cpus={plan.cpus}", "-m", f"size={plan.memory}M", "-rtc", "base=utc,driftfix=slew",
+        *objects,
+        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{plan_caches(plan.topology)}",
+        "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor),
+        "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus), "modules"), "-m", f"size={plan.memory}M", *nodes,
+        "-rtc", "base=utc,driftfix=slew",
     ]  # fmt: skip
-
-
-def _shared_memory(plan: VmPlan) -> list[str]:
-    return ["-object", f"memory-backend-memfd,id=ram,size={plan.memory}M,share=on"] if plan.filesystems else []
 
 
 def _monitors(plan: VmPlan) -> list[str]:

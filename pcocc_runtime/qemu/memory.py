@@ -1,7 +1,11 @@
-"""How much of a task's memory its guest gets: QEMU itself needs the rest."""
+"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that lies."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from pcocc_runtime.cpulist import render_cpu_list
+from pcocc_runtime.documents.hardware import Topology
 from pcocc_runtime.errors import RequestError
 
 # MiB QEMU 7.2 needs beside the guest's RAM, measured as the memory cgroup's peak: devices, threads, page
@@ -25,3 +29,54 @@ def guest_memory(task: int, accel: str, daemons: int = 0) -> int:
             hint=f"ask for more memory, for example --mem-per-cpu={overhead + 256}M",
         )
     return guest
+
+
+class Backing(NamedTuple):
+    """How the guest's memory is had of the host: KiB of a huge page, 0 for ordinary ones; taken before the guest begins; kept from swap."""
+
+    page: int = 0
+    prealloc: bool = False
+    lock: bool = False
+
+    @property
+    def step(self) -> int:
+        """Return MiB that a node's memory is a multiple of."""
+        return max(self.page >> 10, 2)
+
+
+ORDINARY = Backing()
+_MOST_THREADS = 16  # that touch a node's pages at the same time
+
+
+def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool) -> tuple[list[str], str, list[str]]:
+    """Return the options of memory backends, what -machine adds to them, and the options of NUMA nodes; `shared` with other processes.
+
+    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node needs none.
+    """
+    lock = ["-overcommit", "mem-lock=on"] if backing.lock else []
+    nodes = topology.nodes
+    if len(nodes) < 2:
+        bound = f",host-nodes={nodes[0].host},policy=bind" if nodes else ""
+        if not bound and not shared and backing == Backing(lock=backing.lock):
+            return lock, "", []
+        return [*lock, *_backend("ram", size, backing, shared, topology.shape.cpus, bound)], ",memory-backend=ram", []
+    objects, words = lock, list[str]()
+    for number, node in enumerate(nodes):
+        if node.memory:
+            bound = f",host-nodes={node.host},policy=bind"
+            objects += _backend(f"ram{number}", node.memory, backing, shared, len(node.cpus), bound)
+        memory = f",memdev=ram{number}" if node.memory else ""
+        last = node.cpus[-1] == topology.shape.cpus - 1
+        cpus = [*node.cpus, *(range(topology.shape.cpus, topology.shape.most) if last else ())]  # those not plugged in
+        words += ["-numa", ",".join([f"node,nodeid={number}{memory}", *(f"cpus={run}" for run in render_cpu_list(cpus).split(","))])]
+    for number, row in enumerate(topology.distances):
+        words += [word for other, value in enumerate(row) if other != number for word in ("-numa", f"dist,src={number},dst={other},val={value}")]
+    return objects, "", words
+
+
+def _backend(name: str, size: int, backing: Backing, shared: bool, cpus: int, bound: str) -> list[str]:
+    kind = "memory-backend-memfd" if shared or backing.page else "memory-backend-ram"
+    share = ",share=on" if shared or backing.page else ""
+    huge = f",hugetlb=on,hugetlbsize={backing.page}K" if backing.page else ""
+    prealloc = f",prealloc=on,prealloc-threads={min(cpus, _MOST_THREADS)}" if backing.prealloc or backing.page else ""
+    return ["-object", f"{kind},id={name},size={size}M{share}{huge}{bound}{prealloc}"]

@@ -34,12 +34,16 @@ MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """What a save is to do: the name of a new image, or None for a revision of the VM's own; the drive's number; and how."""
+    """What a save is to do: the name of a new image, or None for a revision of the VM's own; the drive's number; and how.
+
+    `clean` is for who calls: the guest has put aside what identifies it.
+    """
 
     dest: str | None = None
     drive: int = 0
     full: bool = False
     safe: bool = False
+    clean: bool = False
 
 
 @dataclass(frozen=True, slots=True)

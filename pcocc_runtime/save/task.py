@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from pcocc_runtime import errors, naming, terminal
 from pcocc_runtime.documents.verbs import SAVE_VERB
 from pcocc_runtime.images.repositories import load_own_repos
 from pcocc_runtime.images.sizes import render_size
+from pcocc_runtime.save import clean
 from pcocc_runtime.save.moment import read_vm
-from pcocc_runtime.save.options import add_options, one_name
+from pcocc_runtime.save.options import add_options, ensure_boot_disk, one_name
 from pcocc_runtime.save.save import SaveOptions, save_vm
 
 
@@ -31,12 +33,17 @@ def check_words(words: Sequence[str]) -> SaveOptions:
     asked = parser.parse_args(words)
     if asked.dest is not None and int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
         raise one_name(asked.dest)
-    return SaveOptions(asked.dest, asked.drive, asked.full, asked.safe)
+    ensure_boot_disk(asked.clean, asked.drive)
+    return SaveOptions(asked.dest, asked.drive, asked.full, asked.safe, asked.clean)
 
 
 def operate(job: int, vm: str, options: SaveOptions) -> int:
     """Save the VM, which runs on this node."""
     with terminal.Meter() as meter:
-        found, size = save_vm(read_vm(vm, Path(naming.job_dir(job) / vm)), options, load_own_repos(), meter.begin, meter.note)
+        it = read_vm(vm, Path(naming.job_dir(job) / vm))
+        with clean.put_aside(it, meter.note) if options.clean else contextlib.nullcontext():
+            found, size = save_vm(it, options, load_own_repos(), meter.begin, meter.note)
+        if not options.drive and os.environ.get("SLURM_PROCID") in (None, "0"):  # once for all VMs of the step
+            meter.note(clean.NOTE if options.clean else clean.KEPT)
     sys.stdout.write(f"saved {vm} as {found.reference} ({render_size(size)})\n")
     return 0

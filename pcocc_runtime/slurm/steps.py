@@ -16,15 +16,32 @@ from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number
 from pcocc_runtime.system import drop, installed, run_as
 
 
-def run_step(job: str, vms: str, words: Sequence[str]) -> int:
-    """Run an operation in VMs of one of the caller's jobs, with this process's input and output; return srun's status."""
+def find_own(job: str, deed: str = "use") -> Running:
+    """Return the running virtual cluster of one of the caller's jobs; RequestError says why there is none."""
     ensure_job_number(job)
-    if not re.fullmatch(r"vm(0|[1-9][0-9]*|\[[0-9,-]+\])(,vm(0|[1-9][0-9]*|\[[0-9,-]+\]))*", vms, re.ASCII):
-        raise RequestError(f"{vms[:80]!r} is not a set of VMs", "write vm0, or vm[0-3,7]")
     running = read_running(job)
     if os.geteuid() != running.uid:
-        raise RequestError(f"job {job} belongs to {running.user}, and only its owner can save its VMs")
-    return run_vm_step(operation_argv(running.job, vms, words))
+        raise RequestError(f"job {job} belongs to {running.user}, and only its owner can {deed} its VMs")
+    if running.state == "SUSPENDED":
+        raise RequestError(f"job {job} is suspended, and its VMs with it", f"'scontrol resume {running.job}' lets them go on")
+    return running
+
+
+def ensure_vm_set(vms: str) -> None:
+    """Raise RequestError unless a text is a set of VMs."""
+    if not re.fullmatch(r"vm(0|[1-9][0-9]*|\[[0-9,-]+\])(,vm(0|[1-9][0-9]*|\[[0-9,-]+\]))*", vms, re.ASCII):
+        raise RequestError(f"{vms[:80]!r} is not a set of VMs", "write vm0, or vm[0-3,7]")
+
+
+# how the task of such a step has srun's input and output: not its input, all as bytes, as on a terminal
+NO_INPUT, AS_BYTES, AS_TERMINAL = ("--input=none",), ("--unbuffered",), ("--pty",)
+
+
+def run_step(job: str, vms: str, words: Sequence[str], *, deed: str = "save", streams: Sequence[str] = NO_INPUT) -> int:
+    """Run an operation in VMs of one of the caller's jobs, with this process's input and output; return srun's status."""
+    ensure_job_number(job)
+    ensure_vm_set(vms)
+    return run_vm_step(operation_argv(find_own(job, deed).job, vms, words, streams=streams))
 
 
 LAUNCHER = f"{installed.LIBEXEC}/launch"
@@ -151,24 +168,27 @@ def _run_as_owner(running: Running, argv: Sequence[str]) -> tuple[str, str]:
     return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
-def operation_argv(job: int, vms: str, words: Sequence[str], node: str | None = None) -> list[str]:
+def operation_argv(
+    job: int, vms: str, words: Sequence[str], node: str | None = None, streams: Sequence[str] = NO_INPUT
+) -> list[str]:
     """Return the srun of an operation on VMs (a command that begins with '@'), one task for each; `node` is where to run it."""
     where = [f"--nodelist={node}", "--nodes=1", "--ntasks=1"] if node else []
     return [
-        "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where, "--input=none",
+        "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where, *streams,
         "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", "--quit-on-interrupt", f"--{wire_steps.OPTION_VM}={vms}", *words,
     ]  # fmt: skip
 
 
-def _operation_environment() -> dict[str, str]:
+def operation_environment(inside: bool = False) -> dict[str, str]:
+    """Return the environment of such an srun, whose tasks begin inside the job's network namespace or in the node's own network."""
     kept = {name: os.environ[name] for name in ("PCOCC_USER_CONF_DIR",) if name in os.environ}
-    return {**_clean_environment(), **kept}
+    return {**_clean_environment(), **kept, **({wire.ENV_STEP_INSIDE: "1"} if inside else {})}
 
 
 def run_vm_step(argv: list[str]) -> int:
     """Run such an srun with our input and output; return its exit status. Ctrl-C reaches it, too."""
     try:
-        child = subprocess.Popen(argv, env=_operation_environment())
+        child = subprocess.Popen(argv, env=operation_environment())
     except OSError as error:
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None
     while True:
@@ -179,9 +199,28 @@ def run_vm_step(argv: list[str]) -> int:
             continue  # the terminal sends it to srun, too, which ends the step in order
 
 
+def ask_vm_step(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run such an srun to its end, and return what it has written."""
+    try:
+        return subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=operation_environment(), check=False
+        )  # fmt: skip
+    except OSError as error:
+        raise NodeError(f"srun cannot be run here: {error.strerror}") from None
+
+
+def read_vm_step(argv: list[str]) -> tuple[int, bytes]:
+    """Run such an srun to its end; return its exit status and what it has written, but for its errors, which are the caller's own."""
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=operation_environment(), check=False)
+    except OSError as error:
+        raise NodeError(f"srun cannot be run here: {error.strerror}") from None
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode, done.stdout
+
+
 def become_vm_step(argv: list[str], inside: bool) -> NoReturn:
     """Replace this process by such an srun, whose tasks begin inside the job's network namespace or in the node's own network."""
     try:
-        os.execvpe(argv[0], argv, {**_operation_environment(), **({wire.ENV_STEP_INSIDE: "1"} if inside else {})})
+        os.execvpe(argv[0], argv, operation_environment(inside))
     except OSError as error:
         raise NodeError(f"srun cannot be run on {os.uname().nodename}: {error.strerror}") from None

@@ -144,7 +144,10 @@ def parse_launch_seconds(shown: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A job whose VMs run: its owner, and the nodes of its boot step, as a count and as Slurm writes a list."""
+    """A job whose VMs run: its owner, and the nodes of its boot step, as a count and as Slurm writes a list.
+
+    `boot` tells this boot step from every other, one of the same job before it was requeued, too.
+    """
 
     job: int
     user: str
@@ -152,6 +155,19 @@ class Running:
     gid: int
     nodes: int
     node_list: str
+    state: str = "RUNNING"
+    boot: str = ""
+
+
+_WAITS, _RUNS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"}, {"RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING"}
+
+
+def _not_running(job: str, state: str) -> RequestError:
+    if state in _WAITS:
+        return RequestError(f"job {job} has not started yet", f"'squeue --start -j {job}' says when it is expected to")
+    if state and state not in _RUNS:
+        return RequestError(f"job {job} has ended ({state.lower()})", "'pcocc ps' lists your running virtual clusters")
+    return RequestError(f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them")
 
 
 def parse_running(job: str, shown: str, steps: str) -> Running:
@@ -160,12 +176,16 @@ def parse_running(job: str, shown: str, steps: str) -> Running:
     if not owner or shown.strip().count("\n"):
         raise RequestError(f"{job} is not a single job", "write a task of a job array as JOB_TASK")
     boot = next((line for line in steps.splitlines() if field_of(line, "Name") == BOOT_STEP), None)
+    state = field_of(shown, "JobState")
     if boot is None:
-        raise RequestError(f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them")
+        raise _not_running(job, state)
     nodes, node_list = field_of(boot, "Nodes"), field_of(boot, "NodeList")
     if not nodes.isdigit() or not node_list:
         raise NodeError(f"scontrol does not say on which nodes the VMs of job {job} run", hint=boot[:200])
-    return Running(int(field_of(shown, "JobId")), owner[1], int(owner[2]), int(owner[3]), int(nodes), node_list)
+    begun = re.sub("[^0-9]", "", field_of(boot, "StartTime"))
+    return Running(
+        int(field_of(shown, "JobId")), owner[1], int(owner[2]), int(owner[3]), int(nodes), node_list, state, f"{field_of(boot, 'StepId')}-{begun}"
+    )
 
 
 def field_of(line: str, name: str, default: str = "") -> str:

@@ -10,25 +10,53 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from pcocc_runtime import errors
-from pcocc_runtime.documents.verbs import BATCH_VERB, NETWORK_VERB, SAVE_VERB
+from pcocc_runtime.documents.verbs import (
+    AGENT_VERB,
+    BATCH_VERB,
+    CONSOLE_VERB,
+    DUMP_VERB,
+    LOG_VERB,
+    LOGIN_VERB,
+    MONITOR_VERB,
+    NC_VERB,
+    NETWORK_VERB,
+    POWER_VERB,
+    QMP_VERB,
+    RESET_VERB,
+    SAVE_VERB,
+    SCREENSHOT_VERB,
+)
 from pcocc_runtime.documents.wire import ENV_STEP_INSIDE, ENV_VM_NAME
 
 
 class Operation(NamedTuple):
     """Where an operation runs and what does it: a module with `check_words`, which refuses wrong ones anywhere, and `operate`.
 
-    `inside` is the job's network namespace, instead of the node's own network; `on_node` is the node of the VM, instead of any.
+    `inside` is the job's network namespace, instead of the node's own network; `on_node` is the node of the VM,
+    instead of any. What `reads` has srun's input, and its output passes byte by byte.
     """
 
     module: str
     inside: bool = False
     on_node: bool = False
+    reads: bool = False
 
 
 OPERATIONS = {
+    AGENT_VERB: Operation("pcocc_runtime.steps.agent", on_node=True),
     BATCH_VERB: Operation("pcocc_runtime.steps.batch", inside=True),
+    CONSOLE_VERB: Operation("pcocc_runtime.steps.console", on_node=True, reads=True),
+    DUMP_VERB: Operation("pcocc_runtime.steps.dump", on_node=True),
+    LOG_VERB: Operation("pcocc_runtime.steps.log", on_node=True),
+    LOGIN_VERB: Operation("pcocc_runtime.steps.login"),
+    MONITOR_VERB: Operation("pcocc_runtime.steps.monitor", on_node=True, reads=True),
+    NC_VERB: Operation("pcocc_runtime.steps.nc", inside=True, reads=True),
     NETWORK_VERB: Operation("pcocc_runtime.observe.node_task", inside=True),
+    POWER_VERB: Operation("pcocc_runtime.steps.power", on_node=True),
+    QMP_VERB: Operation("pcocc_runtime.steps.qmp", on_node=True),
+    RESET_VERB: Operation("pcocc_runtime.steps.reset", on_node=True),
     SAVE_VERB: Operation("pcocc_runtime.save.task", on_node=True),
+    SCREENSHOT_VERB: Operation("pcocc_runtime.steps.screenshot", on_node=True, reads=True),
 }
 
 
@@ -79,9 +107,10 @@ def _move(operation: Operation, job: int, vm: str, argv: Sequence[str]) -> None:
     node = _find_node(job, vm) if operation.on_node else here
     if node == here and (not operation.inside or os.environ.get(ENV_STEP_INSIDE)):
         return
-    from pcocc_runtime.slurm.steps import become_vm_step, operation_argv
+    from pcocc_runtime.slurm.steps import AS_BYTES, AS_TERMINAL, NO_INPUT, become_vm_step, operation_argv
 
-    become_vm_step(operation_argv(job, vm, argv, node), operation.inside)
+    streams = NO_INPUT if not operation.reads else AS_TERMINAL if os.isatty(0) else AS_BYTES
+    become_vm_step(operation_argv(job, vm, argv, node, streams), operation.inside)
 
 
 def _find_node(job: int, vm: str) -> str:

@@ -19,6 +19,8 @@ from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot import Keys, decode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
+from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, VmTopology, encode_topology
+from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
@@ -26,12 +28,14 @@ from pcocc_runtime.documents.vm import VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
+from pcocc_runtime.qemu.cpu import plan_cpu
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
+from pcocc_runtime.system.hardware import read_own_cpus, read_part
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.files import make_files, start_filesystems
-from pcocc_runtime.vm.plan import Task, plan_vm
+from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
@@ -83,16 +87,18 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
+    hardware = plan_hardware(task, node, group, read_part(read_own_cpus()))
     directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = start_filesystems(group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs")
     ours, theirs = socket.socketpair()
-    plan = plan_vm(task, node, group, directory, made, filesystems, theirs.fileno(), kvm_fd)
+    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, theirs.fileno(), kvm_fd)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
     ensure_pinnable(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
+    files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
     inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(), *([kvm_fd] if kvm_fd is not None else [])]
@@ -112,7 +118,8 @@ def read_node(job: int) -> NodeFacts:
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
     """Make the VM's directory and what every attaching step of this node reads: key and addresses; return it and its watch."""
     base = naming.job_dir(task.job)
-    files.replace_file(base / "key", keys.user.encode())
+    files.replace_file(base / KEY_FILE, keys.user.encode())
+    files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
     login = accounts.read_account(os.getuid()).pw_name
     members = Members(
         networks=node.reach,
@@ -138,6 +145,12 @@ def size_task(task: Task, group: Group) -> Task:
     return replace(task, cpus=len(os.sched_getaffinity(0)), memory=task.memory or host_memory.read_memory_limit())
 
 
+def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTopology:
+    """Return what @topology compares with the QEMU that this process becomes."""
+    cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor)
+    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology)
+
+
 def describe_vm(
     task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath, watch: int
 ) -> VmFacts:
@@ -158,8 +171,8 @@ def describe_vm(
         accel_why=node.accel_why,
         kvm_expected=node.kvm_expected,
         disks={disk_id(index): disk.path for index, disk in enumerate(plan.disks)},
-        cpus=plan.cpus if group.bind_vcpus else 0,
-        emulator_cores=group.emulator_cores,
+        cpus=[*plan.topology.cpus],
+        emulator=[*plan.topology.emulator],
         grace=node.shutdown_grace if group.persistent else 0,
         agent=plan.agent_path,
         console=plan.console_log,

@@ -5,15 +5,20 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import NamedTuple
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.cluster import Group
+from pcocc_runtime.documents.hardware import Part, Topology
 from pcocc_runtime.documents.node import NodeFacts
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, VmPlan
-from pcocc_runtime.qemu.disks import Disk
-from pcocc_runtime.qemu.memory import guest_memory
+from pcocc_runtime.qemu.disks import Disk, machine_kind
+from pcocc_runtime.qemu.memory import ORDINARY, Backing, guest_memory
+from pcocc_runtime.qemu.topology import plan_flat, plan_nodes, plan_topology
+
+_TAKEN = {f"{dash}{word}" for dash in ("-", "--") for word in ("smp", "numa", "m")}  # of the user's own, which QEMU would add to ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +44,55 @@ class VmFiles:
     locks: tuple[int, ...]
 
 
+class Hardware(NamedTuple):
+    """A guest's piece of what its task holds, which is `part`; `memory` in MiB."""
+
+    part: Part
+    topology: Topology
+    memory: int
+    backing: Backing
+
+
+def plan_hardware(task: Task, node: NodeFacts, group: Group, part: Part) -> Hardware:
+    """Return the guest's CPUs, NUMA nodes and memory; RequestError where nothing useful remains for it."""
+    daemons = sum(mount.type == "virtiofs" for mount in group.mounts)
+    memory = guest_memory(task.memory or group.memory or 512, node.accel, daemons)
+    vcpus, why = count_vcpus(task, group), _find_obstacle(group)
+    if why:
+        return Hardware(part, plan_flat(vcpus, why), memory, ORDINARY)
+    topology = plan_topology(part, task.cpus, group.emulator_cores, len(node.here.ranks) == 1, clusters=False)
+    topology = plan_nodes(part, topology, memory, ORDINARY.step)
+    if len(topology.nodes) > 1:
+        memory = sum(one.memory for one in topology.nodes)
+    return Hardware(part, topology, memory, ORDINARY)
+
+
+def _find_obstacle(group: Group) -> str:
+    """Return why a template does not have the host's topology; nothing where it has."""
+    if not group.bind_vcpus:
+        return "bind-vcpus: false leaves the vCPUs to the kernel"
+    if not machine_kind(group.machine).startswith(("q35", "pc")):
+        return f"machine-type {group.machine} has no NUMA nodes and dies"
+    own = next((word for word in group.custom_args if word in _TAKEN), None)
+    return f"custom-args have {own}" if own else ""
+
+
 def plan_vm(
-    task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles,
+    task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles, hardware: Hardware,
     filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None,
 ) -> VmPlan:
     """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who opens no /dev/kvm."""
     interfaces = network_config.plan_interfaces(node, task.rank)
-    total = task.memory or group.memory or 512
     return VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",
         uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, f"pcocc-{task.job}-{task.rank}")),
         qemu=group.qemu_bin or node.qemu,
         accel=node.accel,
         kvm_fd=kvm_fd,
-        cpus=count_vcpus(task, group),
-        memory=guest_memory(total, node.accel, len(filesystems)),
+        topology=hardware.topology,
+        memory=hardware.memory,
+        backing=hardware.backing,
+        vendor=hardware.part.vendor,
         disks=made.disks,
         seed=made.seed,
         qmp_fd=qmp_fd,

@@ -2,8 +2,8 @@
 # build-tiny.sh OUT.qcow2: makes "tiny", a small bootable guest from Debian packages only, as a user would bring one.
 #
 # A disk with one ext4 partition and extlinux: Debian's cloud kernel, busybox, dropbear, qemu-guest-agent. Its init reads
-# a NoCloud seed (meta-data, user-data scripts, and vendor-data in the flat shape of pcocc_runtime/guest/seed.py), asks for an
-# address by DHCP on every interface and lets the seed's users in by ssh. The serial console is a root shell: for tests.
+# a NoCloud seed (meta-data, user-data scripts, and vendor-data in the flat shape of pcocc_runtime/guest/seed.py, whose bootcmd it runs
+# at each boot), asks for an address by DHCP on every interface and lets the seed's users in by ssh. The serial console is a root shell: for tests.
 # Run as root (loop mount, file owners) on a Debian host with extlinux, syslinux-common, cpio, kmod, e2fsprogs, fdisk, qemu-utils.
 set -euo pipefail
 
@@ -123,6 +123,7 @@ if [ -n "$seed" ]; then
     [ ! -e /run/seed/vendor-data ] || eval "$(awk -f /etc/vendor-data.awk /run/seed/vendor-data)"
     echo "$instance" >/var/lib/cloud/instance-id
   fi
+  [ ! -e /run/seed/vendor-data ] || eval "$(awk -f /etc/bootcmd.awk /run/seed/vendor-data)"
 fi
 if [ -n "$name" ]; then
   echo "$name" >/etc/hostname
@@ -131,8 +132,8 @@ if [ -n "$name" ]; then
 fi
 [ -s /etc/hostname ] && read -r name </etc/hostname
 echo "$name" >/proc/sys/kernel/hostname
-host_key=/etc/dropbear/dropbear_ed25519_host_key
-[ -e $host_key ] || dropbearkey -t ed25519 -f $host_key >/dev/null 2>&1
+host_key=/run/dropbear_host_key
+dropbearconvert openssh dropbear /run/pcocc-keys/host $host_key >/dev/null 2>&1 || dropbearkey -t ed25519 -f $host_key >/dev/null 2>&1
 dropbear -s -r $host_key
 
 modprobe -a virtio_console button evdev pvpanic-pci pvpanic-mmio qemu_fw_cfg virtio_balloon virtio_mem 2>/dev/null
@@ -202,7 +203,6 @@ function end_file(    directory, base, parents) {
   path = text = owned = ""
 }
 BEGIN { load("/etc/passwd", passwd); load("/etc/group", groups) }
-/^    / && block == "key" { host_key = host_key substr($0, 5) "\n"; next }
 /^    / && block == "file" { text = text substr($0, 5) "\n"; next }
 { block = "" }
 /^[^ -]/ { end_user(); end_file(); section = $1 }
@@ -216,17 +216,28 @@ section == "mounts:" && /^- \[/ {
   line = substr($0, 4, length($0) - 4); gsub(/"/, "", line); split(line, field, ", "); sub(/,nofail$/, "", field[4])
   print "mkdir -p " field[2] "; echo " quoted(field[1] " " field[2] " " field[3] " " field[4] " 0 0") " >>/etc/fstab; mount " field[2]
 }
-section == "ssh_keys:" && /^  ed25519_private: \|/ { block = "key" }
 section == "write_files:" && /^- path:/ { end_file(); path = scalar($0); mode = "644"; owner = "root:root" }
 section == "write_files:" && /^  permissions:/ { mode = scalar($0) }
 section == "write_files:" && /^  owner:/ { owner = scalar($0) }
 section == "write_files:" && /^  content: \|/ { block = "file" }
-END {
-  end_user(); end_file(); store("/etc/passwd", passwd); store("/etc/group", groups)
-  if (host_key != "") {
-    print "(umask 077; printf '%s' " quoted(host_key) " >/run/host_key)"
-    print "dropbearconvert openssh dropbear /run/host_key /etc/dropbear/dropbear_ed25519_host_key >/dev/null 2>&1; rm /run/host_key"
+END { end_user(); end_file(); store("/etc/passwd", passwd); store("/etc/group", groups) }
+EOF
+
+# --- its bootcmd, lists of quoted words, one a line, to shell commands
+cat >root/etc/bootcmd.awk <<'EOF'
+function quoted(text) { gsub(/'/, "'\\''", text); return "'" text "'" }
+function plain(text) {
+  gsub(/^"|"$/, "", text); gsub(/\\U00000022/, "\"", text); gsub(/\\U0000000a/, "\n", text); gsub(/\\U0000005c/, "\\\\", text)
+  return text
+}
+/^[^ -]/ { section = $1 }
+section == "bootcmd:" && /^- \[/ {
+  rest = substr($0, 4); command = ""
+  while (match(rest, /^("[^"]*"|[^],]+)/)) {
+    command = command " " quoted(plain(substr(rest, 1, RLENGTH)))
+    rest = substr(rest, RLENGTH + 1); sub(/^, */, "", rest)
   }
+  print command " </dev/null >/dev/null 2>&1"
 }
 EOF
 
@@ -253,7 +264,7 @@ cat >root/usr/bin/ssh <<'EOF'
 #!/bin/sh
 # OpenSSH's command line and files for dropbear's client, and never a question about host keys
 set -f
-key=$HOME/.ssh/id_ed25519 mine=$HOME/.ssh/id_dropbear known=$HOME/.ssh/known_hosts system=/etc/ssh/ssh_known_hosts
+key=$HOME/.ssh/id_ed25519 mine=/tmp/.id_dropbear.$(id -u) known=$HOME/.ssh/known_hosts system=/etc/ssh/ssh_known_hosts
 options=
 while [ $# -gt 0 ]; do
   case $1 in
@@ -270,6 +281,7 @@ done
 if [ -e "$key" ] && { [ ! -e "$mine" ] || [ "$key" -nt "$mine" ]; }; then
   dropbearconvert openssh dropbear "$key" "$mine.$$" >/dev/null 2>&1 && mv "$mine.$$" "$mine"
 fi
+[ ! -e "$mine" ] || options="$options -i $mine"
 trust="-y -y"
 if [ -e $system ]; then
   [ $system -nt "$known" ] && rm -f "$known" # another cluster's

@@ -26,7 +26,6 @@ _SETTLE = """
 systemctl is-system-running --wait >/dev/null || { systemctl --failed --plain --no-legend; exit 1; }
 udevadm settle
 test -e /dev/kvm || { echo no KVM in it; exit 1; }
-systemctl stop slurmd slurmctld
 sync
 """
 _LOGS = "journalctl --boot --no-pager; tail -n 100 /var/log/slurm/*.log"

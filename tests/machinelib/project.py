@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
+from tests.guide import Typed, find_difference, parse_page
 from tests.releaselib.cli import NO_ROOT
 from tests.releaselib.suites import KEPT, ROOT, RootError, say
 
@@ -16,6 +18,9 @@ _RELEASES = ROOT / "build/release"
 _SOURCES = ("pcocc_runtime", "spank", "job_submit", "libexec", "etc", "docs", "debian", "packaging", "meson.build", "meson_options.txt",
             "pyproject.toml")  # fmt: skip
 _PACKAGES = ("pcocc", "pcocc-slurm-plugin")
+PAGE = ROOT / "docs/admin.md"
+_START = "systemctl restart "  # how Slurm's start begins there
+_PATIENCE = 600  # seconds in which Slurm's daemons find each other
 
 
 def ensure_built(place: Place) -> bool:
@@ -47,7 +52,7 @@ def _build(log: Path) -> None:
                 say(line.removeprefix("release: ").rstrip())
                 error = line.removeprefix("release: error: ").rstrip()
     if building.returncode == NO_ROOT:
-        raise RootError(error)
+        raise RootError(error or f"what packages are built with cannot be installed: see {log}")
     if building.returncode:
         raise MachineError(f"the packages of this checkout cannot be built: see {log}")
 
@@ -58,18 +63,35 @@ def is_installed(place: Place) -> bool:
 
 
 def install(place: Place) -> None:
-    """Install what is built in a machine that has nothing of it, and wait until its node is idle."""
-    _unpack(place, place.path / "packages", "/root/packages")
+    """Type what docs/admin.md has for root, in a machine that has nothing of ours; each command must say what the page shows."""
+    _unpack(place, place.path / "packages", "/root/build/packages")
     _unpack(place, HERE / "site", "/root/site")
-    ssh.must_run(place, ["bash", "-s"], data=(HERE / "install").read_bytes())
+    for typed in parse_page(PAGE.read_text()):
+        if typed.as_root:
+            if typed.command.startswith(_START):
+                ssh.must_run(place, ["/root/site/before-slurm"])
+            _type(place, typed)
     (place.running / "made-of").write_text(_digest(place))
 
 
+def _type(place: Place, typed: Typed) -> None:
+    """Type a command of the page; what asks for the state of Slurm's nodes until that is as it should be."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        done = ssh.run(place, ["bash", "-c", f"cd /root; {typed.command}"])
+        wrong = f"ends with status {done.returncode}" if done.returncode else find_difference(typed.expected, done.stdout)
+        if wrong is None:
+            return
+        if time.monotonic() > end or not typed.command.startswith("sinfo "):
+            raise MachineError(f"{PAGE.name}, line {typed.line}, {typed.command!r}: {wrong}: {done.stdout}{done.stderr}")
+        time.sleep(1)
+
+
 def _digest(place: Place) -> str:
-    return digest_files([HERE / "install", HERE / "site"], (place.path / "packages/made-of").read_text(), (place.saved / "made-of").read_text())
+    return digest_files([PAGE, HERE / "site"], (place.path / "packages/made-of").read_text(), (place.saved / "made-of").read_text())
 
 
 def _unpack(place: Place, tree: Path, target: str) -> None:
     """Copy a directory of this host into the machine."""
     packed = subprocess.run(["tar", "--create", f"--directory={tree}", "."], stdout=subprocess.PIPE, check=True).stdout
-    ssh.must_run(place, ["sh", "-ec", f"mkdir {target}; tar --extract --no-same-owner --directory={target}"], data=packed)
+    ssh.must_run(place, ["sh", "-ec", f"mkdir -p {target}; tar --extract --no-same-owner --directory={target}"], data=packed)

@@ -108,6 +108,20 @@ class Job:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.rstrip("\n")
 
+    def log(self) -> str:
+        """Return what its script has said."""
+        return self.node.run(["cat", f"/home/alice/job{self.number}.log"]).stdout
+
+    def wait_for_qemus(self, count: int) -> dict[str, int]:
+        """Wait until the node is set up for the job, and return the process of each of its VMs, which boot from then on."""
+
+        def find() -> dict[str, int] | None:
+            found = self.node.qemus(self.number)
+            assert found or not self.node.is_over(self.number), self.log()
+            return found if len(found) == count else None
+
+        return wait_for(find, lambda: f"no VMs: {self.log()}", 120, 1) or {}
+
     def end(self) -> None:
         """End the job, and wait until nothing of it is left."""
         self.node.run(["scancel", str(self.number)], "alice")
@@ -115,18 +129,34 @@ class Job:
         self.node.wait_idle()
 
 
-def submit_cluster(node: Node, template: str) -> Job:
-    """Submit a batch job that boots its VMs and stays; return it when they are up."""
+def read_verdict(node: Node) -> Any:
+    """Return what the node has found out about KVM."""
+    return json.loads(node.read("/run/pcocc/.state/accel.json"))
+
+
+def accelerator(node: Node, pid: int) -> str:
+    """Return what a VM's QEMU was started with as its accelerator."""
+    words = node.read(f"/proc/{pid}/cmdline").split("\0")
+    return words[words.index("-accel") + 1]
+
+
+def submit(node: Node, template: str) -> Job:
+    """Submit a batch job that boots its VMs and stays; return it at once."""
     script = "#!/bin/bash\nexport -p >~/job$SLURM_JOB_ID.new\nsrun --pcocc-vm -l hostname >~/names || exit\n"
     script += "mv ~/job$SLURM_JOB_ID.new ~/job$SLURM_JOB_ID\nexec tail -f /dev/null\n"
     options = [f"--pcocc-template={template}", "--output=/home/alice/job%j.log", "--parsable"]
-    job = Job(node, int(node.out(["sbatch", *options], "alice", data=script.encode())))
+    return Job(node, int(node.out(["sbatch", *options], "alice", data=script.encode())))
+
+
+def submit_cluster(node: Node, template: str) -> Job:
+    """The same; return it when its VMs are up."""
+    job = submit(node, template)
 
     def is_up() -> bool:
         if node.run(["test", "-e", f"/home/alice/job{job.number}"]).returncode == 0:
             return True
-        assert not node.is_over(job.number), node.read(f"/home/alice/job{job.number}.log")
+        assert not node.is_over(job.number), job.log()
         return False
 
-    wait_for(is_up, lambda: f"no VMs: {node.run(['cat', f'/home/alice/job{job.number}.log']).stdout}", 300, 2)
+    wait_for(is_up, lambda: f"no VMs: {job.log()}", 300, 2)
     return job

@@ -3,7 +3,7 @@
 import json
 import re
 
-from tests.node.node import SYSTEMD_JOB, Job, Node
+from tests.node.node import SYSTEMD_JOB, Job, Node, accelerator, read_verdict
 
 
 def test_a_batch_job_has_a_cluster_of_vms(node: Node, cluster: Job) -> None:
@@ -12,13 +12,20 @@ def test_a_batch_job_has_a_cluster_of_vms(node: Node, cluster: Job) -> None:
     assert cluster.srun("--pcocc-vm=vm1", "sh", "-c", "exit 7").returncode == 7
 
 
-def test_auto_finds_kvm_good_and_uses_it(node: Node, cluster: Job) -> None:
-    found = json.loads(node.read("/run/pcocc/.state/accel.json"))
+def test_auto_finds_kvm_good_and_who_may_not_open_it_has_it_from_root(node: Node, cluster: Job) -> None:
+    """The node's users are not in the group of /dev/kvm (test_hardware.py)."""
+    found = read_verdict(node)
     assert found["kind"] == "kvm", found
     for pid in node.qemus(cluster.number).values():
-        words = node.read(f"/proc/{pid}/cmdline").split("\0")
-        assert any(re.match(r"kvm\b", words[at + 1]) for at, word in enumerate(words[:-1]) if word == "-accel"), words
+        assert accelerator(node, pid) == "kvm,device=/dev/fdset/1"
         assert "anon_inode:kvm-vm" in node.out(f"readlink /proc/{pid}/fd/*").split()
+
+
+def test_node_check_finds_nothing_wrong_on_a_node_after_the_admins_page(node: Node, cluster: Job) -> None:
+    told = json.loads(node.run("pcocc node check --json", status=0).stdout)
+    assert [one for one in told["findings"] if one["level"] == "FAILED"] == [], told
+    points = {one["point"]: one["text"] for one in told["findings"]}
+    assert points["accelerator"].startswith("kvm, since ") and "is loaded by slurmd" in points["plugin"]
 
 
 def test_each_qemu_is_in_the_cgroup_of_its_task_with_what_slurm_gave_it(node: Node, cluster: Job) -> None:

@@ -21,10 +21,10 @@ def test_it_has_two_numa_nodes_with_memory_and_huge_pages(node: Node) -> None:
     assert node.out(f"cat {pages}").split() == ["64", "64"]
 
 
-def test_kvm_is_there_for_its_group(node: Node) -> None:
-    assert node.out("stat -c '%F %G' /dev/kvm") == "character special file kvm"
+def test_kvm_is_there_and_only_its_group_may_open_it(node: Node) -> None:
+    assert node.out("stat -c '%F %U %G %a' /dev/kvm") == "character special file root kvm 660"
     assert "svm" in node.read("/proc/cpuinfo").split() and node.read("/sys/module/kvm_amd/parameters/npt") in ("1", "Y")
-    assert "kvm" in node.out("id -nG", "alice").split()
+    assert "kvm" not in node.out("id -nG", "alice").split() and node.run("test -w /dev/kvm", "alice").returncode == 1
 
 
 def test_functions_on_the_second_numa_node_are_iommu_groups_of_their_own(node: Node) -> None:

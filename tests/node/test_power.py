@@ -1,17 +1,28 @@
 """The machine's power fails with VMs in it: when it is back, nothing of them is left, and jobs run."""
 
-from tests.node.node import Job, Node, submit_cluster
+from tests.guide import find_difference, parse_page
+from tests.machinelib.project import PAGE
+from tests.node.node import Node, read_verdict, submit
 from tests.waiting import wait_for
 
 
-def test_after_a_power_failure_nothing_is_left_and_jobs_run(node: Node, cluster: Job) -> None:
-    assert len(node.qemus(cluster.number)) == 2 and node.out("ls /var/lib/pcocc/scratch/pcocc") == str(cluster.number)
+def test_after_a_power_failure_nothing_is_left_and_jobs_run(node: Node) -> None:
+    job = submit(node, "tiny:2")
+    job.wait_for_qemus(2)
+    assert node.out("ls /var/lib/pcocc/scratch/pcocc") == str(job.number)
     before = node.read("/proc/sys/kernel/random/boot_id")
     node.power_cycle()
     assert node.read("/proc/sys/kernel/random/boot_id") != before
-    wait_for(lambda: node.is_over(cluster.number), "the end of the job that ran", 240, 1)
+    wait_for(lambda: node.is_over(job.number), "the end of the job that ran", 240, 1)
     node.wait_idle(240)
     assert node.out("srun hostname", "bob") == "node"
-    again = submit_cluster(node, "tiny:1")
-    assert again.vm("hostname") == "vm0"
-    again.end()
+
+
+def test_what_a_user_types_on_the_admins_page_works(node: Node) -> None:
+    """After the power is back: with what root has typed there at the beginning, and its daemons as systemd starts them."""
+    typed = [one for one in parse_page(PAGE.read_text()) if not one.as_root]
+    assert typed
+    for one in typed:
+        done = node.run(["bash", "-c", one.command], "alice", status=0, timeout=600)
+        assert find_difference(one.expected, done.stdout) is None, done.stdout + done.stderr
+    assert read_verdict(node)["kind"] == "kvm"

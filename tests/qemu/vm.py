@@ -16,6 +16,7 @@ from pathlib import Path
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot import Keys, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
+from pcocc_runtime.documents.hardware import Part
 from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.site.site import Site
@@ -61,7 +62,7 @@ class Vm:
     """One VM: its QEMU is our child, its console a shell."""
 
     def __init__(self, data: Path, guest: Path, group: Group, job: int = 7, grace: int = 20, scratch_size: str = "",
-                 cache: ImageCache | None = None, served: bool = True) -> None:
+                 cache: ImageCache | None = None, served: bool = True, part: Part | None = None) -> None:
         self.job = job
         if group.image is None and group.kernel is None:
             kernel = "vmlinuz" if group.firmware == "uefi" else "vmlinux"  # UEFI starts PE files only
@@ -76,6 +77,7 @@ class Vm:
         environ = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
             wire.ENV_TAP_FDS: "", wire.ENV_TASK_MEMORY: "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
+            "PRETENDED": json.dumps(part) if part else "",
             "CACHE": f"image-cache: {{size: {cache.size >> 20}M, directory: {cache.directory}}}" if cache and served else "",
             wire.ENV_BOOT: encode_boot(encode_cluster(Cluster((group,))), keys),
         }  # fmt: skip

@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
     elif options.run:
         command = options.words
     else:
-        command = ["bash", "-c", _TESTS, "tests", *(options.words or ("-n", "2", "--no-loadscope-reorder", *SELECTION))]
+        command = ["bash", "-c", _TESTS, "tests", *(options.words or ("-n", "2", "--no-loadscope-reorder", "--durations=20", *SELECTION))]
     say(f"{suite.name}: starting its machine")
     status = machine.run(suite, place, command, os.environ)
     say(f"{suite.name}: ended with status {status}; its machine is gone")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.machinelib import cli, hardware, machine, root
+from tests.machinelib import cli, hardware, machine, project, root
 from tests.machinelib.place import MachineError, Place, digest_files
+from tests.releaselib.cli import NO_ROOT
+from tests.releaselib.suites import RootError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,3 +98,17 @@ def test_other_words_are_refused_with_the_usage(words: str, capsys: pytest.Captu
 )
 def test_the_closing_line_counts_what_pytest_reports(counts: str, said: str) -> None:
     assert cli.parse_report(f"<testsuites><testsuite {counts}></testsuite></testsuites>") == said
+
+
+@pytest.mark.parametrize("missing", [(cli, "ensure_root"), (project, "ensure_built")], ids=["root", "packages"])
+def test_what_cannot_be_had_here_is_one_sentence_and_a_status_of_its_own(
+    missing: tuple[object, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_arguments: object) -> bool:
+        raise RootError("the mirror is not reached")
+
+    for module, name in ((cli, "ensure_root"), (cli, "ensure_disk"), (machine, "ensure_saved"), (project, "ensure_built")):
+        monkeypatch.setattr(module, name, fail if (module, name) == missing else lambda *_arguments: False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert cli.main(["--dir", str(tmp_path / "machine"), "test"]) == NO_ROOT
+    assert capsys.readouterr().err == "node-machine: error: the mirror is not reached\n"

@@ -3,7 +3,9 @@
 import pytest
 
 from pcocc_runtime.cli import main as cli
-from pcocc_runtime.guest import clean
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.save import task
+from pcocc_runtime.save.save import SaveOptions
 from pcocc_runtime.slurm import steps
 
 
@@ -31,36 +33,25 @@ def test_a_line_that_makes_no_sense(
     assert said in lines[0] and lines[0].startswith("pcocc: error: ") and len(lines) <= 2
 
 
-CLEAN, RESTORE = clean.render_clean(), clean.render_restore()
-SAVE = ["@save", "--dest=n"]
-
-
 @pytest.mark.parametrize(
-    ("failing", "status", "ran", "said"),
+    ("words", "asked"),
     [
-        (None, 0, [CLEAN, SAVE, RESTORE], "note: the image has no ssh keys of the job or the host"),
-        ("clean", 1, [CLEAN, RESTORE], "vm0 cannot put aside what identifies it, so nothing is saved"),
-        ("save", 1, [CLEAN, SAVE, RESTORE], ""),
-        ("restore", 0, [CLEAN, SAVE, RESTORE], "vm0 has not taken back what was put aside: it is in /run/pcocc-clean.tar"),
+        (["vm0"], ["@save"]),
+        (["vm[0-3]", "--full", "--safe"], ["@save", "--full", "--safe"]),
+        (["vm0", "-d", "n", "--clean"], ["@save", "--dest=n", "--clean"]),
+        (["vm0", "-d", "n", "--drive=2"], ["@save", "--dest=n", "--drive=2"]),
     ],
 )
-def test_a_clean_save_takes_back_what_it_put_aside(
-    failing: str | None, status: int, ran: list[list[str]], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names, found = {"clean": CLEAN, "save": SAVE, "restore": RESTORE}, []
-
-    def run_step(job: str, vms: str, words: list[str]) -> int:
-        found.append(words)
-        return int(words == names.get(failing or ""))
-
-    monkeypatch.setattr(steps, "run_step", run_step)
-    assert cli.main(["save", "vm0", "-j", "7", "-d", "n", "--clean"]) == status
-    assert found == ran and said in capsys.readouterr().err
+def test_the_task_is_asked_for_the_same(words: list[str], asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[list[str]] = []
+    monkeypatch.setattr(steps, "run_step", lambda job, vms, words: found.append(words) or 7)
+    assert cli.main(["save", "-j", "7", *words]) == 7
+    assert found == [asked]
+    assert (wish := task.check_words(asked[1:])) == SaveOptions(wish.dest, wish.drive, *(f"--{one}" in words for one in ("full", "safe", "clean")))
 
 
-def test_a_save_says_what_the_image_has(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_persistent_drive_has_nothing_to_be_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "run_step", lambda job, vms, words: 0)
-    assert cli.main(["save", "vm0", "-j", "7"]) == 0
-    assert "note: the image has what identifies the VM: the job's ssh keys" in capsys.readouterr().err
-    assert cli.main(["save", "vm0", "-j", "7", "--drive=1", "-d", "n"]) == 0 and capsys.readouterr().err == ""
     assert cli.main(["save", "vm0", "-j", "7", "--drive=1", "--clean", "-d", "n"]) == 1
+    with pytest.raises(RequestError, match="about the boot disk"):
+        task.check_words(["--drive=1", "--clean", "-d", "n"])

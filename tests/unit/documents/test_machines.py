@@ -25,7 +25,7 @@ from pcocc_runtime.documents.vm_state import VmState, decode_state, encode_state
 from pcocc_runtime.qemu.qmp import Unreadable, parse_message
 
 FACTS = VmFacts(
-    12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", True, {"disk0": "/d"}, 2, 1, 20, "/a",
+    12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", True, {"disk0": "/d"}, [2, 3], [1], 20, "/a",
     "/s/vm3.console.log", 1 << 20,
 )  # fmt: skip
 MEMBERS = Members(

@@ -33,10 +33,10 @@ def guest(tmp_path: Path) -> Path:
     ours, own = ssh_keys.make_keys(f"{KEY_COMMENT}12"), ssh_keys.make_keys("alice@laptop")
     files = {
         "etc/machine-id": "0123\n", "etc/ssh/ssh_host_ed25519_key": ours.host, "etc/ssh/ssh_host_ed25519_key.pub": ours.host_public,
-        "etc/passwd": PASSWD, "ccc/my home/.ssh/id_ed25519": ours.user,
-        "etc/ssh/sshd_config": "x", "root/.ssh/id_ed25519": ours.user, "home/alice/.ssh/id_ed25519": ours.user,
+        "etc/passwd": PASSWD, "ccc/my home/.ssh/authorized_keys": f"{ours.user_public}\n",
+        "etc/ssh/sshd_config": "x",
         "home/bob/.ssh/id_ed25519": own.user, "home/alice/.ssh/authorized_keys": f"{own.user_public}\n{ours.user_public}\n",
-        "var/lib/cloud/instances/i-1/vendor-data.txt": ours.user, "var/lib/cloud/data/x": "x", "var/lib/cloud/scripts/per-boot/own": "x",
+        "var/lib/cloud/instances/i-1/vendor-data.txt": ours.user_public, "var/lib/cloud/data/x": "x", "var/lib/cloud/scripts/per-boot/own": "x",
         "var/log/cloud-init.log": ours.user_public, "home/alice/work": "work",
     }  # fmt: skip
     for name, text in files.items():
@@ -57,7 +57,7 @@ def test_what_identifies_a_machine_is_away_and_comes_back(guest: Path) -> None:
     files = {name for name in left if (guest / name).is_file() or (guest / name).is_symlink()}
     assert files == {
         "etc/machine-id", "etc/passwd", "etc/ssh/sshd_config", "home/bob/.ssh/id_ed25519", "home/alice/.ssh/authorized_keys",
-        "var/lib/cloud/scripts/per-boot/own", "home/alice/work",
+        "var/lib/cloud/scripts/per-boot/own", "home/alice/work", "ccc/my home/.ssh/authorized_keys",
     }  # fmt: skip
     assert (guest / "etc/machine-id").read_text() == ""
     assert (guest / "home/alice/.ssh/authorized_keys").read_text().endswith(" alice@laptop\n")

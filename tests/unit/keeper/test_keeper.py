@@ -37,7 +37,7 @@ class Beside:
         with ours, socket.socket() as probe:
             facts = VmFacts(
                 7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout, str(directory), "tcg", "tests", True,
-                {"disk0": "/d"}, 0, 0, 0, str(directory / "agent"), str(directory / "console.log"), 1 << 20,
+                {"disk0": "/d"}, [], [], 0, str(directory / "agent"), str(directory / "console.log"), 1 << 20,
             )  # fmt: skip
             self.process = subprocess.Popen(
                 [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

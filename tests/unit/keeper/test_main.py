@@ -36,16 +36,20 @@ def test_a_blocked_signal_is_seen_waiting(sleeper: subprocess.Popen[str]) -> Non
     assert not is_pending(sleeper.pid, signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("vcpus", "emulator_cores", "bound"), [(1, 0, False), (2, 0, True), (1, 1, True)])
-def test_cpus_are_bound_only_where_they_are_just_enough(
-    sleeper: subprocess.Popen[str], vcpus: int, emulator_cores: int, bound: bool
+@pytest.mark.parametrize(
+    ("vcpus", "planned", "emulator", "left"),
+    [(1, (0, 1), (), (0, 1)), (2, (1, 0), (), (0,)), (1, (1,), (0,), (1,)), (0, (), (0,), (0,)), (1, (99,), (), (0, 1)), (1, (0,), (99,), (0, 1))],
+)
+def test_threads_are_bound_as_planned_or_not_at_all(
+    sleeper: subprocess.Popen[str], vcpus: int, planned: tuple[int, ...], emulator: tuple[int, ...], left: tuple[int, ...]
 ) -> None:
     cpus = sorted(os.sched_getaffinity(0))
     assert len(cpus) > 1, "this test needs two CPUs"
+    numbers = {**dict(enumerate(cpus[:2])), 99: 1 << 12}  # of which the last was taken away since
     os.sched_setaffinity(sleeper.pid, cpus[:2])
-    bind(sleeper.pid, [sleeper.pid] * vcpus, emulator_cores)
-    assert os.sched_getaffinity(sleeper.pid) == ({cpus[1]} if bound else set(cpus[:2]))
-    bind(1 << 22, [1], 0)  # one that is gone
+    bind(sleeper.pid, [sleeper.pid] * vcpus, [numbers[one] for one in planned], [numbers[one] for one in emulator])
+    assert os.sched_getaffinity(sleeper.pid) == {numbers[one] for one in left}
+    bind(1 << 22, [1], [cpus[0]], [])  # one that is gone
 
 
 @pytest.mark.parametrize("before", [b"", b"up\n"])

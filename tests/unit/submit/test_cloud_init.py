@@ -157,7 +157,7 @@ def test_lists_of_the_user_follow_ours(tmp_path: Path, key: str, ours: list[str]
     found, _users = merge(tmp_path, f"{how}{key}: [{theirs}]\n")
     first = [one.get("path") or one["name"] if isinstance(one, dict) else one[0] for one in found[key][:-1]]  # type: ignore[index]
     assert first[: len(ours)] == ours and found[key][-1] == yaml.safe_load(theirs)
-    assert {"write_files", "users", "mounts", "bootcmd", "ssh_keys"} <= found.keys() and not {"merge_how", "merge_type"} & found.keys()
+    assert {"write_files", "users", "mounts", "bootcmd"} <= found.keys() and not {"merge_how", "merge_type"} & found.keys()
 
 
 def has_keys(directory: Path, user_data: str) -> bool:
@@ -171,9 +171,8 @@ def has_keys(directory: Path, user_data: str) -> bool:
 
 
 def test_single_values_are_the_users(tmp_path: Path) -> None:
-    found, _users = merge(tmp_path, "disable_root: true\ntimezone: UTC\nssh_keys: {ed25519_public: mine}\n")
-    assert (found["disable_root"], found["timezone"]) == (True, "UTC")
-    assert found["ssh_keys"]["ed25519_public"] == "mine" and found["ssh_keys"]["ed25519_private"] == KEYS.host  # type: ignore[call-overload]
+    found, _users = merge(tmp_path, "disable_root: true\ntimezone: UTC\nssh_deletekeys: true\n")
+    assert (found["disable_root"], found["timezone"], found["ssh_deletekeys"]) == (True, "UTC", True)
 
 
 def test_whoever_runs_commands_can_be_told_more_of(tmp_path: Path) -> None:

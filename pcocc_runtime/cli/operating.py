@@ -1,0 +1,120 @@
+"""`pcocc reset`, `power`, `monitor`, `qmp`, `agent` and `dump`: what one does with a machine, by a step on its node."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcocc_runtime import errors
+from pcocc_runtime.documents.verbs import AGENT_VERB, DUMP_VERB, MONITOR_VERB, POWER_VERB, QMP_VERB, RESET_VERB
+
+JOB_HELP = "default: the job you are in, or your only one with running VMs"
+_ONE, _SEVERAL = "vm0, or vm0.JOB", "vm0, vm0.JOB, or several such as vm[0-3]"
+
+
+def add_reset(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc reset`."""
+    parser.description = "Resets VMs, as their reset buttons would: their guests are not asked."
+    _add_vms(parser, _SEVERAL)
+    parser.set_defaults(run=lambda arguments: run(arguments, [RESET_VERB]))
+
+
+def add_power(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of `pcocc power`."""
+    parser.description = "A VM that is powered off has ended; its job goes on as long as others run."
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    off = verbs.add_parser("off", help="have the guests power off")
+    _add_vms(off, _SEVERAL)
+    how = off.add_mutually_exclusive_group()
+    how.add_argument("-t", "--time", metavar="SECONDS", help="how long a guest may take; default: 120")
+    how.add_argument("--now", action="store_true", help="do not ask the guests: what they have not written to disk is lost")
+    off.set_defaults(run=_power_off)
+
+
+def add_monitor(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc monitor`."""
+    parser.description = "Runs a command of QEMU's monitor, or shows a prompt for several, where Tab completes them and Ctrl-D leaves."
+    _add_vms(parser, _SEVERAL)
+    parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="such as 'info block'")
+    parser.set_defaults(run=_monitor)
+
+
+def add_qmp(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc qmp`."""
+    parser.description = "Says one message of QMP to the QEMU of VMs, and writes what each answers, as a line of JSON."
+    _add_vms(parser, _SEVERAL)
+    parser.add_argument("message", metavar="JSON", help="a message, or the name of a command such as query-status")
+    parser.set_defaults(run=lambda arguments: run(arguments, [QMP_VERB, arguments.message]))
+
+
+def add_agent(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc agent`."""
+    parser.description = "Asks the QEMU agents of guests, and writes what each answers, as a line of JSON."
+    _add_vms(parser, _SEVERAL)
+    parser.add_argument("command", metavar="COMMAND", help="such as info or guest-info, which lists the others")
+    parser.add_argument("values", metavar="JSON", nargs="?", help="its arguments, a mapping")
+    parser.set_defaults(run=lambda arguments: run(arguments, [AGENT_VERB, arguments.command, *_given(arguments.values)]))
+
+
+def add_dump(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc dump`."""
+    parser.description = (
+        "Writes the memory of a VM as an ELF file, for crash(8), on the VM's node: FILE should be in a directory that nodes share. "
+        "The VM stands still meanwhile, and then goes on."
+    )
+    _add_vms(parser, _SEVERAL)
+    parser.add_argument("file", metavar="FILE", help="%%v in it stands for the VM's name")
+    parser.set_defaults(run=lambda arguments: run(arguments, [DUMP_VERB, str(Path(arguments.file).absolute())]))
+
+
+def _add_vms(parser: argparse.ArgumentParser, which: str) -> None:
+    parser.add_argument("vms", metavar="VMS" if which == _SEVERAL else "VM", help=which)
+    parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
+
+
+def _given(text: str | None) -> list[str]:
+    return [] if text is None else [text]
+
+
+def _power_off(arguments: argparse.Namespace) -> int:
+    if arguments.now:
+        return run(arguments, [POWER_VERB, "off", "--now"])
+    return run(arguments, [POWER_VERB, "off", *_given(arguments.time)])
+
+
+def _monitor(arguments: argparse.Namespace) -> int:
+    if arguments.words:
+        return run(arguments, [MONITOR_VERB, *arguments.words])
+    return run_at_terminal(arguments.vms, arguments.job, [MONITOR_VERB])
+
+
+def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    """Run an operation in VMs; return its exit status, of several VMs the highest."""
+    from pcocc_runtime.cli.login import find_vms
+    from pcocc_runtime.slurm.steps import run_step
+
+    job, vms = find_vms(arguments.vms, arguments.job)
+    return run_step(job, vms, words, deed="use")
+
+
+def run_at_terminal(vms: str, typed: str | None, words: Sequence[str]) -> int:
+    """Run an operation that has this terminal, if there is one; the terminal is afterwards as it was, whatever becomes of srun."""
+    import termios
+
+    from pcocc_runtime.cli.login import find_vms
+    from pcocc_runtime.slurm.steps import AS_BYTES, AS_TERMINAL, run_step
+
+    job, found = find_vms(vms, typed)
+    if not (os.isatty(0) and os.isatty(1)):
+        return run_step(job, found, words, deed="use", streams=AS_BYTES)
+    if "[" in found or "," in found:
+        raise errors.RequestError(f"{found} are several VMs, and here is one terminal", "name one: vm0")
+    saved = termios.tcgetattr(0)
+    try:
+        return run_step(job, found, words, deed="use", streams=AS_TERMINAL)
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, saved)
+        sys.stdout.flush()

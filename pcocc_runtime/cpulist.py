@@ -1,0 +1,30 @@
+"""Lists of CPUs and NUMA nodes as Linux and QEMU write them: 0-3,8 (cpuset(7), "List format")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_MOST = 1 << 16  # CPUs that a list can speak of
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """Return the numbers of a list in order, none when it is not one."""
+    found: set[int] = set()
+    for word in text.strip().split(",") if text.strip() else ():
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", word.strip())
+        if match is None or int(match[2] or match[1]) >= _MOST:
+            return ()
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(sorted(found))
+
+
+def render_cpu_list(numbers: Iterable[int]) -> str:
+    """Return a list of numbers, runs of them shortened."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -1,0 +1,36 @@
+"""What a QEMU can do of what its releases differ in: asked once per node and QEMU, and kept (docs/decisions/039)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+ABILITIES_FILE = "qemu.json"  # root's for the site's QEMU; a job's own for another
+MAX_ABILITIES = 1 << 20  # bytes
+
+
+class Abilities(NamedTuple):
+    """`has` are names of options, see qemu/asking.py; `lacks` are the flags of each CPU model that host and accelerator have not."""
+
+    version: tuple[int, int] = (0, 0)
+    has: frozenset[str] = frozenset()
+    lacks: Mapping[str, tuple[str, ...]] = {}
+
+
+def encode_abilities(found: Abilities, key: list[object]) -> bytes:
+    """Return the file's content; `key` is of JSON's types and tells which QEMU was asked, and with what accelerator."""
+    return json.dumps({"key": key, "version": found.version, "has": sorted(found.has), "lacks": dict(found.lacks)}).encode()
+
+
+def decode_abilities(data: bytes | None, key: list[object]) -> Abilities | None:
+    """Return what is in the file; None where there is none, for another QEMU, and when it is damaged or another version's."""
+    try:
+        tree = json.loads(data or b"")
+        if tree["key"] != key:
+            return None
+        major, minor = map(int, tree["version"])
+        lacks = {str(model): tuple(map(str, flags)) for model, flags in tree["lacks"].items()}
+        return Abilities((major, minor), frozenset(map(str, tree["has"])), lacks)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None

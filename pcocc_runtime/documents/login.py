@@ -1,0 +1,35 @@
+"""What a login from outside a job needs of it: `@login` writes it on a node of the job, for `pcocc ssh` and its like."""
+
+from __future__ import annotations
+
+import json
+
+from pcocc_runtime.documents.members import Members, decode_members, encode_members
+from pcocc_runtime.documents.record import Record
+
+KEY_FILE, HOST_KEY_FILE = "key", "host_key.pub"  # in the job's directory on a node
+
+
+class Login(Record):
+    """The job's private key, the public host key of its VMs (empty where a node has not written it), and the cluster."""
+
+    key: str
+    host_key: str
+    members: Members
+
+
+def encode_login(login: Login) -> str:
+    """Return it as one line."""
+    return json.dumps({"key": login.key, "host_key": login.host_key, "members": encode_members(login.members).decode()}) + "\n"
+
+
+def decode_login(text: str) -> Login:
+    """Return what `encode_login` has encoded; ValueError with a sentence when it is not that."""
+    try:
+        tree = json.loads(text)
+        key, host_key, members = (tree[name] for name in ("key", "host_key", "members"))
+        if not all(type(one) is str for one in (key, host_key, members)) or not key.startswith("-----BEGIN "):
+            raise ValueError("it has no key")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"what a node says of logins into the job's VMs cannot be read: {error}") from None
+    return Login(key, host_key, decode_members(members))

@@ -1,0 +1,77 @@
+"""What is asked of a QEMU that its releases and builds differ in, as lines of its monitor (docs/interop/qmp-spec, qemu-qmp-ref)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pcocc_runtime.documents.abilities import Abilities
+from pcocc_runtime.qemu.qmp import parse_message, render_command
+
+ACCELERATORS = {"kvm": "kvm:tcg", "tcg": "tcg"}
+# a name in Abilities.has: the class or device whose property it is, and the property
+_PROPERTIES = {
+    "vq-mapping": ("virtio-blk-pci", "iothread-vq-mapping"),
+    "hugetlb": ("memory-backend-memfd", "hugetlb"),
+    "host-nodes": ("memory-backend-ram", "host-nodes"),
+    "prealloc-threads": ("memory-backend-ram", "prealloc-threads"),
+    "dedicated": ("max-x86_64-cpu", "kvm-hint-dedicated"),
+    "smp-cache": ("pc-q35-machine", "smp-cache"),
+}
+_MODULES, _IO_URING = "modules", "io_uring"
+
+
+def plan_asking_argv(qemu: str, accel: str) -> list[str]:
+    """Return the command line of a QEMU without a machine that answers on its standard streams."""
+    return [qemu, "-machine", f"none,accel={ACCELERATORS[accel]}", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio"]
+
+
+def render_questions() -> bytes:
+    """Return all that is asked, and that it is to end."""
+    kinds = dict.fromkeys(kind for kind, _name in _PROPERTIES.values())
+    lines = [
+        render_command("qmp_capabilities"),
+        render_command("query-cpu-definitions", id="models"),
+        render_command("query-command-line-options", {"option": "smp-opts"}, id="smp"),
+        render_command("query-qmp-schema", id="schema"),
+        *(render_command("qom-list-properties", {"typename": kind}, id=f"of {kind}") for kind in kinds),
+        render_command("quit"),
+    ]
+    return b"".join(lines)
+
+
+def parse_answers(lines: Iterable[bytes]) -> Abilities | None:
+    """Return what a QEMU has answered, None when it is none, or did not come to the end; what it does not know, it has not."""
+    answers: dict[str, Any] = {}
+    version: tuple[int, int] | None = None
+    for line in lines:
+        message = parse_message(line)
+        if not isinstance(message, dict):
+            continue
+        if "QMP" in message:
+            found = message["QMP"].get("version", {}).get("qemu", {})
+            version = (int(found.get("major", 0)), int(found.get("minor", 0)))
+        elif "id" in message:
+            answers[str(message["id"])] = message.get("return", [])
+    if version is None or "schema" not in answers:
+        return None
+    has = {name for name, (kind, wanted) in _PROPERTIES.items() if wanted in _names(answers.get(f"of {kind}", []))}
+    if any(_MODULES in _names(option.get("parameters", [])) for option in answers.get("smp", [])):
+        has.add(_MODULES)
+    if any(_IO_URING in one.get("values", []) for one in answers["schema"]):
+        has.add(_IO_URING)
+    return Abilities(version, frozenset(has), _find_lacks(answers.get("models", [])))
+
+
+def _names(listed: list[dict[str, Any]]) -> set[str]:
+    return {str(one.get("name")) for one in listed}
+
+
+def _find_lacks(models: list[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Return the flags that each model has and this host has not; properties that are no flags begin with a capital or say `type`."""
+    return {
+        str(one["name"]): tuple(sorted(flag for flag in flags if re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", flag) and flag != "type"))
+        for one in models
+        if (flags := one.get("unavailable-features"))
+    }

@@ -1,0 +1,65 @@
+"""The guest's CPU in QEMU's words: what runs the task's CPUs at their speed with KVM, and the most that emulation has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pcocc_runtime.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pcocc_runtime.documents.hardware import Shape, Topology
+
+EMULATED = "max"  # all that QEMU emulates: x86-64-v3, which RHEL 10 and its like need, from QEMU 7.2 on
+
+
+def plan_cpu(accel: str, model: str | None, topology: Topology, vendor: str) -> str:
+    """Return the value of -cpu; `model` is the template's or the site's, and is passed on as it is, `vendor` the host's CPU's."""
+    if model is not None:
+        return model
+    shape, words = topology.shape, []
+    if accel != "kvm":
+        if shape.threads > 1 or shape.dies > 1:
+            words.append("vendor=GenuineIntel")  # AMD's has neither without topoext, which is not emulated
+    else:
+        words += _own(topology) if topology.cpus else []
+        if vendor in ("AuthenticAMD", "HygonGenuine") and (shape.threads > 1 or shape.dies > 1):
+            words.append("topoext=on")
+    if not topology.l3:
+        words.append("l3-cache=off")
+    return ",".join(["host" if accel == "kvm" else EMULATED, *words])
+
+
+def _own(topology: Topology) -> list[str]:
+    """Return what makes a guest fast whose vCPUs have CPUs of their own, and no VM is moved to another node.
+
+    The hint has it spin and poll instead of halting for every lock. Without `migratable` it has the
+    invariant TSC. The host's caches are its own where it has all CPUs that share them.
+    """
+    return ["migratable=off", "kvm-hint-dedicated=on", *(["host-cache-info=on"] if topology.whole_l3 else [])]
+
+
+def ensure_model(model: str | None, accel: str, lacks: Mapping[str, tuple[str, ...]], template: str) -> None:
+    """Raise RequestError when the host's CPU lacks what a named model has: with KVM the guest would be given another CPU than that."""
+    name = (model or "").partition(",")[0]
+    if accel == "kvm" and lacks.get(name):
+        flags = ", ".join(lacks[name])
+        raise RequestError(
+            f"the CPU here is no {name}, which template {template!r} asks for: it lacks {flags}",
+            f"leave out cpu-model, use nodes that have these, or take them away: {name},{','.join(f'-{flag}' for flag in lacks[name])}",
+        )
+
+
+def plan_smp(shape: Shape, own: bool, cluster_word: str | None) -> str:
+    """Return the value of -smp; where no CPU is the task's own, QEMU counts one socket of cores."""
+    if not own:
+        return f"cpus={shape.cpus}"
+    dies = f",dies={shape.dies}" if shape.dies > 1 else ""
+    clusters = f",{cluster_word}={shape.clusters}" if cluster_word and shape.clusters > 1 else ""
+    return f"cpus={shape.cpus},sockets={shape.sockets}{dies}{clusters},cores={shape.cores},threads={shape.threads},maxcpus={shape.most}"
+
+
+def plan_caches(topology: Topology) -> str:
+    """Return what -machine is told of caches that cores share: by default QEMU has an L2 for each core."""
+    return ",smp-cache.0.cache=l2,smp-cache.0.topology=module" if topology.l2 else ""

@@ -1,0 +1,132 @@
+"""The operation `@console`: the serial console of a VM on the task's terminal: what was, what comes, and for one at a time the keyboard.
+
+Everybody reads the file that QEMU writes; who types has a connection to QEMU's serial line, too, which QEMU gives to
+one at a time: a lock in the VM's directory says whether it is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import termios
+import tty
+from collections.abc import Sequence
+from typing import Any
+
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.steps.console_history import ConsoleHistory
+from pcocc_runtime.steps.nc import write_all
+from pcocc_runtime.steps.qemu import find_end, vm_directory
+from pcocc_runtime.system.locks import try_flock
+
+DETACH, DETACH_NAME = b"\x1d", "Ctrl-]"
+WATCH = "--watch"
+_SECONDS = 0.05  # between two looks at the file, where nothing announces what comes
+_PIECE = 1 << 16
+_HISTORY = 1 << 16  # bytes of what was, at most
+
+
+def check_words(words: Sequence[str]) -> bool:
+    """Return whether only to watch."""
+    if list(words) not in ([], [WATCH]):
+        raise RequestError(f"@console takes {WATCH} or nothing", "this is what 'pcocc console' runs")
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
+        raise RequestError("a console is of one VM", "name one: vm0")
+    return bool(words)
+
+
+def operate(job: int, vm: str, watch: bool) -> int:
+    """Show the console until the VM ends, the input ends, or the key to detach is pressed."""
+    directory = vm_directory(job, vm)
+    line = None if watch else take_line(directory, vm)
+    how = f"{DETACH_NAME} leaves it" + ("" if line else ", and only watches")
+    os.write(2, f"console of {vm}: {how}{_size()}\r\n".encode())
+    saved = _become_raw()
+    try:
+        ended = Console(directory, line).run()
+    finally:
+        if saved:
+            termios.tcsetattr(0, termios.TCSANOW, saved)
+    os.write(2, f"\r\nconsole of {vm}: {'it has ended: ' + ended if ended else 'left'}\r\n".encode())
+    return 0
+
+
+def take_line(directory: str, vm: str) -> socket.socket | None:
+    """Return a connection to the serial line that nobody else has; None when somebody has, which is told."""
+    lock = os.open(f"{directory}/console.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not try_flock(lock):
+        os.close(lock)
+        os.write(2, f"pcocc: note: another console of {vm} has the keyboard, so this one watches\r\n".encode())
+        return None
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(f"{directory}/console")  # the lock stays until this process ends
+    return line
+
+
+def _size() -> str:
+    try:
+        columns, lines = os.get_terminal_size(1)
+    except OSError:
+        return ""
+    return f"; a serial line has no size, which 'stty rows {lines} cols {columns}' tells the guest" if lines else ""
+
+
+def _become_raw() -> list[Any] | None:
+    try:
+        saved = termios.tcgetattr(0)
+        tty.setraw(0, termios.TCSANOW)
+    except termios.error:
+        return None
+    return saved
+
+
+class Console:
+    """The console's two directions; `line` is None for who only watches."""
+
+    def __init__(self, directory: str, line: socket.socket | None) -> None:
+        self.directory, self.line = directory, line
+        self.history = ConsoleHistory(directory)
+
+    def run(self) -> str | None:
+        """Pass on both directions; return why the VM has ended, None when it was left."""
+        write_all(1, self.history.read_all()[-_HISTORY:])
+        while True:
+            watched: list[Any] = [0, *([self.line] if self.line else [])]
+            ready = select.select(watched, [], [], _SECONDS)[0]
+            if self.line in ready:
+                self._drain()
+            write_all(1, self.history.read_new())
+            if 0 in ready and self._type():
+                return None
+            ended = find_end(self.directory)
+            if ended is not None or self.history.has_ended():
+                write_all(1, self.history.read_new())
+                return ended or "its job has"
+
+    def _drain(self) -> None:
+        """Take what the line says, which is in the file, too: it tells at once that there is something."""
+        assert self.line
+        try:
+            gone = not self.line.recv(_PIECE)
+        except OSError:
+            gone = True
+        if gone:
+            self.line.close()
+            self.line = None
+
+    def _type(self) -> bool:
+        """Pass on what was typed; tell whether that was the key to detach, or the end of the terminal."""
+        try:
+            data = os.read(0, 4096)
+        except OSError:
+            data = b""
+        if not data:
+            return True
+        typed, key, _rest = data.partition(DETACH)
+        if self.line and typed:
+            try:
+                self.line.sendall(typed)
+            except OSError:
+                self.line = None
+        return bool(key)

@@ -1,0 +1,135 @@
+"""A connection to the monitor of a VM's QEMU, for an operation on the VM's node. QEMU lets in one at a time (docs/interop/qmp-spec)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state, explain_end
+from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
+
+TURN_SECONDS = 15.0  # another operation may be about to end
+ANSWER_SECONDS = 60.0
+
+
+def vm_directory(job: int, vm: str) -> str:
+    """Return the directory of a VM that runs on this node; NodeError when it does not, with the reason where that is known."""
+    directory = f"{naming.job_dir(job)}/{vm}"
+    if (reason := find_end(directory)) is not None:
+        raise NodeError(f"{vm} has ended: {reason}", "'pcocc ps -l' lists the VMs that run")
+    if not os.path.isdir(directory):
+        raise NodeError(f"{vm} does not run on this node", "'pcocc ps -l' lists the VMs and their nodes")
+    return directory
+
+
+def find_end(directory: str) -> str | None:
+    """Return why the VM of a directory has ended, None when nothing says that it has."""
+    try:
+        with open(f"{directory}/{STATE_FILE}") as stream:
+            found = decode_state(stream.read())
+    except (OSError, ValueError):
+        return None
+    return explain_end(found.reason) if found.state == "ended" else None
+
+
+class QemuGone(NodeError):
+    """QEMU has closed the connection: the VM has ended."""
+
+
+class Monitor:
+    """The connection; NodeError when there is none to be had, QemuGone when the VM ends meanwhile."""
+
+    def __init__(self, job: int, vm: str) -> None:
+        self.vm, self.directory = vm, vm_directory(job, vm)
+        self._messages, self._heard = Messages(), list[Any]()
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._meet()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _meet(self) -> None:
+        try:
+            self._socket.settimeout(TURN_SECONDS)
+            self._socket.connect(f"{self.directory}/qmp")
+            self.next(TURN_SECONDS)
+        except TimeoutError:
+            raise RequestError(f"another operation on {self.vm} has its monitor", "try again when it is done") from None
+        except FileNotFoundError:
+            raise NodeError(f"{self.vm} is not up yet", "try again in a moment") from None
+        except OSError:
+            raise self._gone() from None
+        self.command("qmp_capabilities")
+
+    def command(self, name: str, arguments: dict[str, Any] | None = None, seconds: float = ANSWER_SECONDS) -> Any:
+        """Return what QEMU answers; NodeError with its words when it refuses."""
+        return self.say({"execute": name, **({"arguments": arguments} if arguments else {})}, seconds)
+
+    def say(self, words: dict[str, Any], seconds: float = ANSWER_SECONDS) -> Any:
+        """Have QEMU obey a whole message of QMP; return its answer, NodeError with its words when it refuses."""
+        from json import dumps
+
+        self._send(dumps({**words, "id": "op"}).encode() + b"\n")
+        deadline = time.monotonic() + seconds
+        while True:
+            message = self._await(deadline)
+            if message.get("id") != "op":
+                continue  # an event
+            if "error" in message:
+                raise NodeError(f"the QEMU of {self.vm} refuses: {message['error'].get('desc')}")
+            return message.get("return")
+
+    def send_file(self, name: str, fd: int) -> None:
+        """Give QEMU a descriptor, under a name (QMP's getfd)."""
+        try:
+            socket.send_fds(self._socket, [render_command("getfd", {"fdname": name}, "op")], [fd])
+        except OSError:
+            raise self._gone() from None
+        if "error" in (answer := self._await(time.monotonic() + ANSWER_SECONDS)):
+            raise NodeError(f"the QEMU of {self.vm} refuses a file: {answer['error'].get('desc')}")
+
+    def next(self, seconds: float) -> dict[str, Any]:
+        """Return QEMU's next message; TimeoutError when there is none, QemuGone when it has ended."""
+        deadline = time.monotonic() + seconds
+        while not self._heard:
+            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                data = self._socket.recv(1 << 16)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise self._gone()
+            self._heard += [one for one in self._messages.feed(data) if not isinstance(one, Unreadable)]
+        found: dict[str, Any] = self._heard.pop(0)
+        return found
+
+    def _await(self, deadline: float) -> dict[str, Any]:
+        try:
+            return self.next(max(deadline - time.monotonic(), 0.001))
+        except TimeoutError:
+            raise NodeError(f"the QEMU of {self.vm} does not answer") from None
+
+    def _send(self, line: bytes) -> None:
+        try:
+            self._socket.sendall(line)
+        except OSError:
+            raise self._gone() from None
+
+    def _gone(self) -> QemuGone:
+        reason = find_end(self.directory)
+        return QemuGone(f"{self.vm} has ended" + (f": {reason}" if reason else ""))
+
+    def close(self) -> None:
+        """Let others in."""
+        self._socket.close()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()

@@ -1,0 +1,158 @@
+"""What this process holds of its node: the CPUs it may run on, how they are connected, and the NUMA nodes (sysfs-devices-system-cpu).
+
+Read for the CPUs of its own only, and once for each group of them: 128 cores take two or three milliseconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterable
+
+from pcocc_runtime.cpulist import parse_cpu_list
+from pcocc_runtime.documents.hardware import HostCpu, HostNode, Part
+from pcocc_runtime.system.libc import LIBC
+
+_CACHES = 8  # indexes to look at, at most
+_MPOL_BIND, _MPOL_LOCAL_MAX = 2, 1024  # linux/mempolicy.h; nodes that a mask has room for
+_SYS_GET_MEMPOLICY = 239  # x86-64
+
+
+def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: str = "/proc") -> Part:
+    """Return what a task that may run on these CPUs holds; what /sys does not tell, or tells absurdly, is left out."""
+    own = sorted(cpus)
+    nodes = _read_nodes(f"{system}/node", _read_mems(proc))
+    homes = {cpu: node.number for node, members in nodes for cpu in members}
+    online = parse_cpu_list(_read(f"{system}/cpu/online")) or tuple(own)
+    group = _Groups(f"{system}/cpu", own)
+    packages = group.read("topology/package_cpus_list", "topology/core_siblings_list")
+    cores = group.read("topology/core_cpus_list", "topology/thread_siblings_list")
+    dies = group.read("topology/die_cpus_list")
+    clusters = group.read("topology/cluster_cpus_list")
+    clustered = any(len(members) > len(cores.get(cpu, (cpu,))) for cpu, members in clusters.items())
+    l2, l3 = group.read_cache(2) if clustered else {}, group.read_cache(3)  # without clusters nobody asks who shares an L2
+    found = []
+    for cpu in own:
+        core = cores.get(cpu, (cpu,))
+        package = packages.get(cpu, core)
+        shared = l3.get(cpu, ())
+        cluster = _between(core, clusters.get(cpu), package, otherwise=core)
+        die = _between(cluster, dies.get(cpu), package, otherwise=package)
+        found.append(HostCpu(
+            cpu, package[0], die[0], cluster[0], core[0], homes.get(cpu, 0), l2.get(cpu, core)[0],
+            shared[0] if shared else None, len(shared),
+        ))  # fmt: skip
+    return Part(tuple(found), tuple(node for node, _members in nodes), len(online), _read_vendor(proc))
+
+
+def read_own_cpus() -> set[int]:
+    """Return the CPUs that this process may run on: its affinity, which is within its cgroup's cpuset, less those that are offline."""
+    return os.sched_getaffinity(0)
+
+
+def read_free_pages(node: int | None, kibibytes: int, system: str = "/sys") -> int:
+    """Return how many huge pages of a size are free and not promised on a NUMA node, or on all of them together."""
+    base = f"{system}/devices/system/node/node{node}" if node is not None else f"{system}/kernel/mm"
+    return _number(_read(f"{base}/hugepages/hugepages-{kibibytes}kB/free_hugepages"))
+
+
+def _between(inner: tuple[int, ...], middle: tuple[int, ...] | None, outer: tuple[int, ...], otherwise: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a level that holds the one below and is held by the one above; firmware tells dies of one CPU, too (Kunpeng 920)."""
+    return middle if middle is not None and {*inner} <= {*middle} <= {*outer} else otherwise
+
+
+class _Groups:
+    """Reads which CPUs belong together, once for each group."""
+
+    def __init__(self, base: str, own: list[int]) -> None:
+        self.base, self.own = base, own
+
+    def read(self, *names: str) -> dict[int, tuple[int, ...]]:
+        """Return the group of each CPU by the first of these files that it has."""
+        return self._read_all(lambda cpu: next((text for name in names if (text := _read(f"{self.base}/cpu{cpu}/{name}"))), ""))
+
+    def read_cache(self, level: int) -> dict[int, tuple[int, ...]]:
+        """Return who shares the data cache of this level with each CPU."""
+        found: dict[int, tuple[int, ...]] = {}
+        place = 0
+        while place < _CACHES:
+            one = f"{self.base}/cpu{self.own[0] if self.own else 0}/cache/index{place}"
+            kind = _read(f"{one}/level")
+            if not kind:
+                break
+            if kind == str(level) and _read(f"{one}/type") != "Instruction":
+                found = self.read(f"cache/index{place}/shared_cpu_list")
+            place += 1
+        return found
+
+    def _read_all(self, read: Callable[[int], str]) -> dict[int, tuple[int, ...]]:
+        found: dict[int, tuple[int, ...]] = {}
+        for cpu in self.own:
+            if cpu not in found:
+                members = parse_cpu_list(read(cpu))
+                if cpu in members:
+                    found |= dict.fromkeys(members, members)
+        return found
+
+
+def _read_nodes(base: str, usable: tuple[int, ...] | None) -> list[tuple[HostNode, tuple[int, ...]]]:
+    """Return the NUMA nodes by number, each with its CPUs."""
+    numbers = parse_cpu_list(_read(f"{base}/online"))
+    found = []
+    for number in numbers:
+        members = parse_cpu_list(_read(f"{base}/node{number}/cpulist"))
+        words = _read(f"{base}/node{number}/distance").split()
+        distances = tuple(int(word) for word in words if word.isdigit())
+        memory = _memory_of(_read(f"{base}/node{number}/meminfo"))
+        node = HostNode(number, len(members), memory, usable is None or number in usable, distances if len(distances) == len(numbers) else ())
+        found.append((node, members))
+    return found
+
+
+def _memory_of(text: str) -> int:
+    """Return MiB of a node's meminfo, whose lines begin with the node's name."""
+    line = next((line for line in text.splitlines() if "MemTotal:" in line), "")
+    return _number(line.partition("MemTotal:")[2].removesuffix("kB")) >> 10
+
+
+def _read_mems(proc: str) -> tuple[int, ...] | None:
+    """Return the nodes whose memory this process may use: of its cgroup's cpuset, and of a policy that Slurm's --mem-bind has set."""
+    lines = _read(f"{proc}/self/status", 16384).splitlines()
+    allowed = next((line.partition(":")[2] for line in lines if line.startswith("Mems_allowed_list:")), "")
+    found = parse_cpu_list(allowed)
+    bound = _read_policy() if proc == "/proc" else None
+    if bound is not None:
+        found = tuple(node for node in found if node in bound)
+    return found or None
+
+
+def _read_policy() -> set[int] | None:
+    """Return the nodes that this process's memory is bound to by get_mempolicy(2), None when by no such policy."""
+    mode, mask = ctypes.c_int(), (ctypes.c_ulong * (_MPOL_LOCAL_MAX // 64))()
+    if LIBC.syscall(_SYS_GET_MEMPOLICY, ctypes.byref(mode), mask, ctypes.c_ulong(_MPOL_LOCAL_MAX + 1), None, 0) or mode.value != _MPOL_BIND:
+        return None
+    return {place * 64 + bit for place, word in enumerate(mask) for bit in range(64) if word >> bit & 1}
+
+
+def _read_vendor(proc: str) -> str:
+    """Return the CPU's vendor as CPUID has it; the file is made as it is read, so only its first lines are."""
+    lines = _read(f"{proc}/cpuinfo", 512).splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+
+
+def _number(text: str) -> int:
+    return int(text) if text.strip().isdigit() else 0
+
+
+def _read(path: str, size: int = 65536) -> str:
+    """Return a small file of /sys or /proc, nothing when there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, size).decode(errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)

@@ -1,0 +1,57 @@
+"""A node that is busy when VMs start: root's helper ends in time, and a verdict on KVM for want of time is none."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.node.node import Node, accelerator, read_verdict, submit
+
+CONFIG, WRAPPER, BUSY = "/etc/pcocc/pcocc.yaml", "/srv/qemu", "/srv/busy"
+SPINNING = 4  # processes for each of the node's CPUs
+# the node's QEMU, whose probe of KVM gets nowhere while the file BUSY is there
+QEMU = f"""#!/bin/sh
+case $* in *" probe,"*) [ ! -e {BUSY} ] || exec sleep 60 ;; esac
+exec qemu-system-x86_64 "$@"
+"""
+
+
+@pytest.fixture
+def slow_probe(node: Node) -> Iterator[None]:
+    """A node too busy to try KVM, until BUSY is removed."""
+    kept = node.read(CONFIG)
+    node.write(WRAPPER, QEMU)
+    node.out(f"chmod 755 {WRAPPER}; touch {BUSY}")
+    node.write(CONFIG, f"{kept}\nqemu: {WRAPPER}\n")
+    yield
+    node.write(CONFIG, f"{kept}\n")
+    node.out(f"rm -f {BUSY} {WRAPPER}")
+
+
+def test_a_verdict_for_want_of_time_is_tried_again_when_the_next_vms_start(node: Node, slow_probe: None) -> None:
+    first = submit(node, "tiny:1")
+    [pid] = first.wait_for_qemus(1).values()
+    verdict = read_verdict(node)
+    assert verdict["kind"] == "tcg" and "too busy to try /dev/kvm" in verdict["why"], verdict
+    assert accelerator(node, pid).startswith("tcg")
+    first.end()
+    node.out(f"rm {BUSY}")
+    second = submit(node, "tiny:1")
+    [pid] = second.wait_for_qemus(1).values()
+    assert read_verdict(node)["kind"] == "kvm" and accelerator(node, pid).startswith("kvm")
+    second.end()
+
+
+@pytest.fixture
+def spinning(node: Node) -> Iterator[None]:
+    """Processes that want all of every CPU, each a unit of systemd's, as slurmd is: the scheduler prefers nobody."""
+    count = SPINNING * int(node.out("nproc"))
+    node.out(f"for one in $(seq {count}); do systemd-run --quiet --collect --unit=spinning$one sh -c 'while :; do :; done'; done")
+    yield
+    node.out("systemctl kill --signal=KILL 'spinning*'")
+
+
+def test_a_node_is_set_up_in_time_where_all_cpus_are_taken(node: Node, spinning: None) -> None:
+    job = submit(node, "tiny:1")
+    job.wait_for_qemus(1)
+    assert "took longer than it may" not in job.log()
+    job.end()
