@@ -83,6 +83,15 @@ class InterfaceFacts(NamedTuple):
     mac: str
 
 
+class FunctionFacts(NamedTuple):
+    """A virtual function that a VM has of the node's InfiniBand device: its PCI address, and its GUID in a network's partition."""
+
+    network: str
+    key: int
+    address: str
+    guid: str
+
+
 class Reach(NamedTuple):
     """A network by which VMs are reached, as `reach.address_of` reads it: its IPv4 prefix, and (first, last) ranks."""
 
@@ -105,7 +114,7 @@ class NodeFacts:
     `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this
     node's VMs by rank, eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are
     in seconds. `kvm_expected`: where guests are emulated all the same, somebody should know. `console_log` is
-    how many bytes are kept of what a VM says on its console. `functions` are the PCI addresses of what VMs have, by rank.
+    how many bytes are kept of what a VM says on its console. `functions` are those of VMs, by rank.
     """
 
     job: int
@@ -124,7 +133,7 @@ class NodeFacts:
     forwards: tuple[PortForward, ...]
     console_log: int = 1 << 20
     kvm_expected: bool = False
-    functions: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    functions: Mapping[int, tuple[FunctionFacts, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _ensure_layout(self)

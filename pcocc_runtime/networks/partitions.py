@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pcocc_runtime.addressing import partition_guid
 from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.node import FunctionFacts
 from pcocc_runtime.documents.work import Act
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.infiniband import parse_keys
@@ -174,7 +175,11 @@ def plan_partition_acts(partitions: Sequence[Partition], uid: int, acts: Sequenc
     return (kept, *(Act("own", False, str(uid), node) for node in nodes), *([joining] if place is None else []), *rest)
 
 
-def addresses_of(partitions: Iterable[Partition], ranks: Iterable[int]) -> dict[int, tuple[str, ...]]:
-    """Return the PCI addresses of VMs' functions by rank, in the order of the networks."""
-    found = list(_given(partitions))
-    return {rank: tuple(function.address for _one, owner, function in found if owner == rank) for rank in ranks}
+def describe_functions(partitions: Iterable[Partition]) -> dict[int, tuple[FunctionFacts, ...]]:
+    """Return what is told of the functions of VMs that have some, by rank, in the order of the networks."""
+    found: dict[int, tuple[FunctionFacts, ...]] = {}
+    for one, rank, function in _given(partitions):
+        digits = f"{partition_guid(one.spec.guid_prefix, one.key, rank, 1):016x}"
+        guid = ":".join(digits[place : place + 4] for place in range(0, 16, 4))  # as in /sys/class/infiniband
+        found[rank] = (*found.get(rank, ()), FunctionFacts(one.spec.name, one.key, function.address, guid))
+    return found

@@ -17,7 +17,7 @@ from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_nat
 from pcocc_runtime.networks import acts, host
 from pcocc_runtime.networks.host_functions import read_devices
 from pcocc_runtime.networks.kinds import InfinibandNetwork
-from pcocc_runtime.networks.partitions import Partition, addresses_of, find_partitions, plan_partition_acts, plan_partitions
+from pcocc_runtime.networks.partitions import Partition, describe_functions, find_partitions, plan_partition_acts, plan_partitions
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.doing import doing
@@ -56,7 +56,7 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     held = decode_held(question.readline(MAX_LINE + 1))
     made = plan_partition_acts(partitions, step.uid, acts.plan_acts(step.job, plans, held.nat, facts))
     facts_of_node = replace(
-        describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE)), functions=addresses_of(partitions, step.here.ranks)
+        describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE)), functions=describe_functions(partitions)
     )
     node = encode_node(facts_of_node).decode()
     kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""  # has the plugin hand it to who may not open it

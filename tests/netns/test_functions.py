@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pcocc_runtime.documents.node import FunctionFacts
 from pcocc_runtime.documents.wire import HELPER_CHARGE
 from tests.fake_functions import write_functions
 from tests.netns.fabric import HELPER, Node, release, request
@@ -109,7 +110,9 @@ def test_vms_get_their_functions_and_release_takes_them_back(node: NodeWithFunct
     assert node.said() == [*joining(1, 0), *joining(2, 1)]
     uid = int(text.partition("\nuid ")[2].partition("\n")[0])
     assert node.owners() == [0, uid, uid, 0]
-    assert node.facts(12).functions == {0: ("0000:81:00.2",), 1: ("0000:81:00.3",)}
+    assert node.facts(12).functions == {
+        rank: (FunctionFacts("ib", 0x2001, f"0000:81:00.{rank + 2}", f"c2cc:2001:0000:0{rank}01"),) for rank in (0, 1)
+    }
     assert done.stdout.splitlines()[:2] == ["tap 0 tap0n0", "tap 1 tap1n0"]
     assert node.ask("release", release(12)).returncode == 0
     assert node.said() == leaving(1, 2) and node.owners() == [0] * 4 and node.leftovers() == ""

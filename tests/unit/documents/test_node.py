@@ -13,6 +13,7 @@ from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import (
     MAX_NODE,
     BridgedFacts,
+    FunctionFacts,
     ImageCache,
     NodeFacts,
     RoutedFacts,
@@ -53,7 +54,8 @@ def test_what_root_writes_is_read_as_it_was(node: NodeFacts) -> None:
 
 
 def test_functions_are_of_the_nodes_own_vms() -> None:
-    node = replace(make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS), functions={1: ("0000:81:00.2",), 0: ()})
+    one = FunctionFacts("ib", 0x2001, "0000:81:00.2", "c2cc:2001:0000:0101")
+    node = replace(make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS), functions={1: (one,), 0: ()})
     assert decode_node(encode_node(node), node.job) == node
     with pytest.raises(ValueError, match="a virtual function is of none of its VMs"):
         replace(node, functions={2: ()})

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
+from pcocc_runtime.documents.node import FunctionFacts
 from pcocc_runtime.documents.work import Act
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.kinds import InfinibandNetwork
@@ -14,7 +15,7 @@ from pcocc_runtime.networks.partitions import (
     Device,
     Function,
     Partition,
-    addresses_of,
+    describe_functions,
     find_partitions,
     parse_gres,
     plan_partition_acts,
@@ -74,7 +75,10 @@ def test_places_of_a_gres(text: str, name: str, places: list[int]) -> None:
 def test_each_vm_of_a_node_has_a_function_of_what_slurm_gave() -> None:
     [found] = plan(step())
     assert found.key == 0x2001 and {rank: one.number for rank, one in found.functions.items()} == {1: 1, 3: 3}
-    assert addresses_of([found], (1, 2, 3)) == {1: ("0000:81:00.2",), 2: (), 3: ("0000:81:00.4",)}
+    assert describe_functions([found]) == {
+        1: (FunctionFacts("ib", 0x2001, "0000:81:00.2", "c2cc:2001:0000:0101"),),
+        3: (FunctionFacts("ib", 0x2001, "0000:81:00.4", "c2cc:2001:0000:0301"),),
+    }
 
 
 def test_two_networks_share_what_slurm_gave() -> None:
