@@ -25,6 +25,7 @@ def write_functions(sys: Path, count: int) -> Path:
         group = sys / f"kernel/iommu_groups/{21 + number}"
         (group / "devices" / one.name).mkdir(parents=True)
         one.mkdir()
+        (one / "numa_node").write_text("1\n")
         _link(one / "driver", driver)
         _link(one / "iommu_group", group)
         _link(device / f"virtfn{number}", one)

@@ -15,7 +15,7 @@ from pcocc_runtime.errors import RequestError
 
 def add_node(parser: argparse.ArgumentParser) -> None:
     """Add the verb of `pcocc node`."""
-    parser.description = "For root, on a node: it looks at everything that a job with VMs needs there, and changes nothing."
+    parser.description = "On a node: check, for root, looks at everything that a job with VMs needs there; nothing is changed."
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     check = verbs.add_parser("check", help="say of each point that it is right, or what is wrong and what mends it; exit status 1 if any is")
     check.add_argument("-a", "--all", action="store_true", help="every node of the cluster, by srun, and what differs between them")
@@ -24,6 +24,13 @@ def add_node(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--json", action="store_true", help="all of it, as JSON")
     check.set_defaults(run=_check)
+    verbs.add_parser("devices", help="the virtual functions that VMs may have, who has them, and their lines of gres.conf").set_defaults(run=_devices)
+
+
+def _devices(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.cli.devices import show_devices
+
+    return show_devices(arguments)
 
 
 def _check(arguments: argparse.Namespace) -> int:

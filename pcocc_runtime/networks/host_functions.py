@@ -41,4 +41,5 @@ def _read_function(path: Path) -> Function:
     driver = real / "driver"
     others = tuple(sorted(one.name for one in (group / "devices").iterdir() if one.name != real.name))
     number = int(path.name.removeprefix("virtfn"))
-    return Function(number, real.name, driver.resolve().name if driver.exists() else None, group.resolve().name, others)
+    numa = int((real / "numa_node").read_text())
+    return Function(number, real.name, driver.resolve().name if driver.exists() else None, group.resolve().name, others, numa)

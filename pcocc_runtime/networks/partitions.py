@@ -24,13 +24,14 @@ _NO_GUID = (1 << 64) - 1  # of a function that has none
 
 
 class Function(NamedTuple):
-    """A virtual function: its number, PCI address, driver and IOMMU group, and the other devices in that group."""
+    """A virtual function: its number, PCI address, driver, IOMMU group and the other devices in that, NUMA node (-1: not known)."""
 
     number: int
     address: str
     driver: str | None
     group: str
     others: tuple[str, ...]
+    numa: int = -1
 
 
 class Device(NamedTuple):
@@ -62,7 +63,7 @@ def find_partitions(step: BootStep, networks: Iterable[InfinibandNetwork], sets:
 def plan_partitions(step: BootStep, wanted: Mapping[InfinibandNetwork, list[int]], devices: Mapping[str, Device]) -> tuple[Partition, ...]:
     """Return the partitions of a step, whose licences and GRES slurmctld has told; NodeError when they are not as they must be."""
     assert step.place is not None
-    taken: dict[str, int] = {}
+    taken: set[tuple[str, int]] = set()
     found = []
     for spec, ranks in wanted.items():
         if step.vm_count > spec.max_vms:
@@ -98,16 +99,17 @@ def parse_gres(text: str, name: str) -> list[int]:
     return found
 
 
-def _take(spec: InfinibandNetwork, places: Sequence[int], count: int, taken: dict[str, int], node: str) -> list[int]:
-    """Return the next places of a GRES that no network before has taken."""
-    first = taken.get(spec.gres, 0)
-    if len(places) < first + count:
+def _take(spec: InfinibandNetwork, places: Sequence[int], count: int, taken: set[tuple[str, int]], node: str) -> list[int]:
+    """Return the next places of a GRES that no network before has taken on the same device."""
+    free = [place for place in places if (spec.host_device, place) not in taken]
+    needed = len(places) - len(free) + count
+    if len(free) < count:
         raise NodeError(
-            f"the job has {len(places)} devices of GRES {spec.gres} on {node}, its VMs there need {first + count}",
-            hint=f"ask for them: --gres={spec.gres}:{first + count}; gres.conf must have File= for them",
+            f"the job has {len(places)} devices of GRES {spec.gres} on {node}, its VMs there need {needed}",
+            hint=f"ask for them: --gres={spec.gres}:{needed}; gres.conf must have File= for them",
         )
-    taken[spec.gres] = first + count
-    return list(places[first : first + count])
+    taken |= {(spec.host_device, place) for place in free[:count]}
+    return free[:count]
 
 
 def _function(spec: InfinibandNetwork, device: Device, place: int, node: str) -> Function:
@@ -116,16 +118,24 @@ def _function(spec: InfinibandNetwork, device: Device, place: int, node: str) ->
             f"{spec.host_device} of {node} has {len(device.functions)} functions, Slurm gives the job its {place + 1}th",
             hint=f"gres.conf must have as many devices of GRES {spec.gres} as there are functions, in their order",
         )
-    one = device.functions[place]
-    shown = f"function {one.number} of {spec.host_device} on {node} ({one.address})"
+    fault = find_fault(device.functions[place], spec.host_device, node)
+    if fault:
+        raise fault
+    return device.functions[place]
+
+
+def find_fault(one: Function, device: str, node: str) -> NodeError | None:
+    """Return why a function of a node's device cannot be given to a VM, None when it can."""
+    shown = f"function {one.number} of {device} on {node} ({one.address})"
     if one.driver != DRIVER:
-        raise NodeError(f"{shown} is bound to {one.driver or 'no driver'} instead of {DRIVER}", hint="ask the admins to bind it before slurmd starts")
+        message = f"{shown} is bound to {one.driver or 'no driver'} instead of {DRIVER}"
+        return NodeError(message, hint="ask the admins to bind it before slurmd starts")
     if one.others:
-        raise NodeError(
+        return NodeError(
             f"{shown} is in one IOMMU group with {', '.join(one.others)}, and cannot be given to a VM alone",
             hint="ask the admins for another slot, or for ACS in the firmware's settings",
         )
-    return one
+    return None
 
 
 def _given(partitions: Iterable[Partition]) -> Iterator[tuple[Partition, int, Function]]:

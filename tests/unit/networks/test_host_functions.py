@@ -14,7 +14,7 @@ def test_functions_are_read_in_their_order(tmp_path: Path) -> None:
     write_functions(tmp_path, 11)
     found = read_devices(["mlx5_0"], tmp_path)
     assert found == {
-        "mlx5_0": Device("ib0", tuple(Function(number, f"0000:81:{(number + 1) // 8:02x}.{(number + 1) % 8}", "vfio-pci", str(21 + number), ())
+        "mlx5_0": Device("ib0", tuple(Function(number, f"0000:81:{(number + 1) // 8:02x}.{(number + 1) % 8}", "vfio-pci", str(21 + number), (), 1)
                                       for number in range(11)))
     }  # fmt: skip
 
