@@ -29,4 +29,6 @@ def write_functions(sys: Path, count: int) -> Path:
         _link(one / "driver", driver)
         _link(one / "iommu_group", group)
         _link(device / f"virtfn{number}", one)
+        (sys / "bus/pci/devices").mkdir(exist_ok=True)
+        _link(sys / "bus/pci/devices" / one.name, one)
     return device

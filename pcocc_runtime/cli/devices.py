@@ -6,27 +6,28 @@ import argparse
 import os
 import pwd
 import sys
-from collections.abc import Mapping, Sequence
 
 from pcocc_runtime.cli.common import complain, confdir
 from pcocc_runtime.cli.partitions import partitions_of
 from pcocc_runtime.errors import ConfigError, PcoccError
-from pcocc_runtime.networks.host_functions import read_devices
-from pcocc_runtime.networks.kinds import InfinibandNetwork
-from pcocc_runtime.networks.partitions import Device, device_node, find_fault
+from pcocc_runtime.networks.host_functions import ensure_bound, read_devices
+from pcocc_runtime.networks.partitions import Device, device_node, find_fault, render_gres
 from pcocc_runtime.site.site import read_site
 from pcocc_runtime.tables import columns
 
 _HEADS = ("DEVICE", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "USER")
 
 
-def show_devices(_arguments: argparse.Namespace) -> int:
+def show_devices(arguments: argparse.Namespace) -> int:
     """Print a row for each virtual function of this node, and the lines of gres.conf; complain of functions that VMs cannot have."""
     networks = partitions_of(read_site(confdir()))
     if not networks:
         message, hint = "there is no network of type infiniband", "see pcocc-networks.yaml(5)"
         return complain([ConfigError(message, f"{confdir()}/networks.yaml", hint=hint)])
-    devices = read_devices(dict.fromkeys(one.host_device for one in networks))
+    names = dict.fromkeys(one.host_device for one in networks)
+    if arguments.bind:
+        ensure_bound(names)
+    devices = read_devices(names)
     rows = [_HEADS, *(_row(name, device, place) for name, device in devices.items() for place in range(len(device.functions)))]
     sys.stdout.write(columns(rows))
     faults: list[PcoccError] = [
@@ -53,13 +54,3 @@ def _user_of(path: str) -> str:
         return pwd.getpwuid(uid).pw_name if uid else "-"
     except KeyError:
         return str(uid)
-
-
-def render_gres(networks: Sequence[InfinibandNetwork], devices: Mapping[str, Device]) -> list[str]:
-    """Return the line of gres.conf for each device, whose functions stand there in their order."""
-    lines = {}
-    for one in networks:
-        name, _, kind = one.gres.partition(":")
-        words = f"Name={name} Type={kind}" if kind else f"Name={name}"
-        lines[one.host_device] = f"{words} File={','.join(map(device_node, devices[one.host_device].functions))}"
-    return list(lines.values())

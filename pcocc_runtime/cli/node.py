@@ -15,7 +15,10 @@ from pcocc_runtime.errors import RequestError
 
 def add_node(parser: argparse.ArgumentParser) -> None:
     """Add the verb of `pcocc node`."""
-    parser.description = "On a node: check, for root, looks at everything that a job with VMs needs there; nothing is changed."
+    parser.description = (
+        "On a node: check, for root, looks at everything that a job with VMs needs there, and changes nothing; "
+        "devices shows those that VMs may have."
+    )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     check = verbs.add_parser("check", help="say of each point that it is right, or what is wrong and what mends it; exit status 1 if any is")
     check.add_argument("-a", "--all", action="store_true", help="every node of the cluster, by srun, and what differs between them")
@@ -24,7 +27,9 @@ def add_node(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--json", action="store_true", help="all of it, as JSON")
     check.set_defaults(run=_check)
-    verbs.add_parser("devices", help="the virtual functions that VMs may have, who has them, and their lines of gres.conf").set_defaults(run=_devices)
+    devices = verbs.add_parser("devices", help="the virtual functions that VMs may have, who has them, and their lines of gres.conf")
+    devices.add_argument("--bind", action="store_true", help="before slurmd starts: bind those without a driver to vfio-pci")
+    devices.set_defaults(run=_devices)
 
 
 def _devices(arguments: argparse.Namespace) -> int:

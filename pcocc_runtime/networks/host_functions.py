@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.partitions import Device, Function
+from pcocc_runtime.networks.partitions import DRIVER, Device, Function
 
 _IPOIB = "32"  # ARPHRD_INFINIBAND, linux/if_arp.h
 
@@ -15,6 +15,18 @@ _IPOIB = "32"  # ARPHRD_INFINIBAND, linux/if_arp.h
 def read_devices(names: Iterable[str], sys: Path = Path("/sys")) -> dict[str, Device]:
     """Return the devices of these names; NodeError when one is not there or has no functions."""
     return {name: _read_device(sys / "class/infiniband" / name / "device", name) for name in names}
+
+
+def ensure_bound(names: Iterable[str], sys: Path = Path("/sys")) -> None:
+    """Bind each function of these devices that has no driver to vfio-pci, and nothing else; one that has another is left alone.
+
+    Its own driver is told, and none of all devices of its kind (Documentation/ABI/testing/sysfs-bus-pci in the kernel).
+    """
+    for device in read_devices(names, sys).values():
+        for one in device.functions:
+            if one.driver is None:
+                (sys / "bus/pci/devices" / one.address / "driver_override").write_text(DRIVER)
+                (sys / "bus/pci/drivers_probe").write_text(one.address)
 
 
 def _read_device(path: Path, name: str) -> Device:

@@ -185,6 +185,16 @@ def plan_partition_acts(partitions: Sequence[Partition], uid: int, acts: Sequenc
     return (kept, *(Act("own", False, str(uid), node) for node in nodes), *([joining] if place is None else []), *rest)
 
 
+def render_gres(networks: Sequence[InfinibandNetwork], devices: Mapping[str, Device]) -> list[str]:
+    """Return the line of gres.conf for each device, whose functions stand there in their order."""
+    lines = {}
+    for one in networks:
+        name, _, kind = one.gres.partition(":")
+        words = f"Name={name} Type={kind}" if kind else f"Name={name}"
+        lines[one.host_device] = f"{words} File={','.join(map(device_node, devices[one.host_device].functions))}"
+    return list(lines.values())
+
+
 def describe_functions(partitions: Iterable[Partition]) -> dict[int, tuple[FunctionFacts, ...]]:
     """Return what is told of the functions of VMs that have some, by rank, in the order of the networks."""
     found: dict[int, tuple[FunctionFacts, ...]] = {}
