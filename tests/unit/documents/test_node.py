@@ -61,6 +61,13 @@ def test_functions_are_of_the_nodes_own_vms() -> None:
         replace(node, functions={2: ()})
 
 
+def test_what_was_written_before_there_were_functions_is_read() -> None:
+    node = make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS)
+    tree = json.loads(encode_node(node))
+    del tree["functions"]
+    assert decode_node(json.dumps(tree).encode(), node.job) == node
+
+
 def test_each_network_is_of_its_kind() -> None:
     node = make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS)
     assert [type(one) for one in node.networks] == [RoutedFacts, SegmentFacts, BridgedFacts, RoutedFacts]
