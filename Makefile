@@ -1,5 +1,5 @@
 # A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
-.PHONY: demo test quick fuzz releases machine bench deb rpm packages lint clean
+.PHONY: demo test quick fuzz faults releases machine bench deb rpm packages lint clean
 
 demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed
 	tests/prepare
@@ -16,6 +16,10 @@ quick: ## unit, lua and spank: a minute, no service of root's, nothing left on t
 fuzz: ## a million made-up inputs for each parser that meets foreign bytes: an hour or two, for the night
 	tests/prepare
 	build/venv/bin/python -m tests.fuzz
+
+faults: ## each fault of tests/faults done a hundred times to jobs on the box, and docs/faults.md written: for some nights (TIMES=1)
+	tests/prepare
+	build/venv/bin/python -m tests.faults --times $(or $(TIMES),100)
 
 releases: ## a selection of the tests on Slurm 24.11 (Debian 13) and 26.05 (sid), each in an isolated machine
 	tests/prepare

@@ -1,7 +1,7 @@
--- Chooses partition keys of InfiniBand for clusters. Each key is a licence of Slurm: slurmctld gives it to one job at a time and
--- takes it back when the last node is done with the job, so what is chosen here is never wrong; a job whose key is still held waits.
--- The policy has the pools, by the names of their networks: {license = "pkey", min_key = 8192, max_key = 8447, max_vms = 256}.
--- The work is bounded as in pcocc_text.lua. Lua 5.1 to 5.4.
+-- Chooses partition keys of InfiniBand for clusters. Each key is a licence of Slurm: slurmctld gives it to one job at
+-- a time and takes it back when the last node is done with the job, so what is chosen here is never wrong; a job
+-- whose key is still held waits. The policy has the pools, by the names of their networks: {license = "pkey", min_key
+-- = 8192, max_key = 8447, max_vms = 256}. The work is bounded as in pcocc_text.lua. Lua 5.1 to 5.4.
 
 local text = require("pcocc_text")
 
@@ -56,7 +56,8 @@ local function is_completing(state)
     return math.floor(state / COMPLETING) % 2 == 1
 end
 
--- Returns how many jobs have each text of licences, one that has ended counting little. This is all that is done for each job.
+-- Returns how many jobs have each text of licences, one that has ended counting little. This is all that is done for
+-- each job.
 local function count_jobs(jobs)
     local uses = {}
     for _, job in pairs(jobs) do
@@ -86,7 +87,8 @@ local function count_keys(jobs, pools, networks)
     return uses
 end
 
--- Returns the key of a network that the newest job has: what was given out last, as far as one can know after slurmctld's start.
+-- Returns the key of a network that the newest job has: what was given out last, as far as one can know after
+-- slurmctld's start.
 local function find_newest(jobs, pools, network)
     local last, newest = -1, nil
     for id, job in pairs(jobs) do
@@ -99,8 +101,9 @@ local function find_newest(jobs, pools, network)
     return newest
 end
 
--- By network: the keys that no job had when all were last looked at, in the order in which they are given out, and the last that was.
--- Nobody but the filter gives keys out, so that they stay free until then, and not every submission looks at all jobs.
+-- By network: the keys that no job had when all were last looked at, in the order in which they are given out, and
+-- the last that was. Nobody but the filter gives keys out, so that they stay free until then, and not every
+-- submission looks at all jobs.
 local free, chosen = {}, {}
 
 -- Forgets what was seen of jobs, which a new policy may read otherwise.

@@ -28,7 +28,8 @@ def bridged_mac(job: int, rank: int, network: int) -> str:
     id, 6 of network, 14 of rank.
     """
     bits = (job << 20) | (network << 14) | rank
-    first = (bits >> 40) << 2 | 0b10  # bit 0 clear: one station; bit 1 set: not a manufacturer's (IEEE 802, 8.2)
+    # bit 0 clear: one station; bit 1 set: not a manufacturer's (IEEE 802, 8.2)
+    first = (bits >> 40) << 2 | 0b10
     return bytes([first, *(bits & 0xFFFFFFFFFF).to_bytes(5, "big")]).hex(":")
 
 
@@ -71,7 +72,8 @@ def vm_address6(network: IPv6Network, rank: int) -> IPv6Address:
 
 
 def gateway_address6(network: IPv6Network) -> IPv6Address:
-    """Return the IPv6 address of the DNS server, the same on every node; routers are known by their link-local address."""
+    """Return the IPv6 address of the DNS server, the same on every node; routers are known by their
+    link-local address."""
     return network.network_address + 1
 
 

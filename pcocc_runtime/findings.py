@@ -1,4 +1,5 @@
-"""What a check has found: sentences that are right, worth knowing, or wrong, with what helps; all checks write them alike."""
+"""What a check has found: sentences that are right, worth knowing, or wrong, with what helps; all checks
+write them alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and numbers derived from (job id, network index, VM rank): the one place where they are made, with `addressing`.
+"""Names and numbers made of job id, network index and VM rank: here, and in `addressing`, and nowhere else.
 
 Nothing here is allocated or remembered: two nodes, or two attempts, compute the same. Two live jobs never
 meet because job ids are unique while alive and every name below is injective in the job id.
@@ -47,7 +47,7 @@ def job_dir(job: int) -> PurePosixPath:
 
 
 def dnsmasq_uid(job: int) -> int:
-    """Return the uid that the job's DHCP and DNS servers have on a node, of a range that accounts do not have (systemd's UIDS-GIDS)."""
+    """Return the uid of the job's DHCP and DNS servers on a node, which no account has (systemd's UIDS-GIDS)."""
     return 0xF0000000 + job
 
 

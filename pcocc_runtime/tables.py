@@ -8,7 +8,9 @@ from collections.abc import Sequence
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as lines, each column as wide as it must be."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
     return "".join(f"{line}\n" for line in lines)
 
 

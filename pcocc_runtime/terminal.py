@@ -42,7 +42,11 @@ class ProgressLine:
         if self.is_due():
             self._next = None if self._pause is None else time.monotonic() + self._pause
             self.shown = True
-            say(f"\r\033[K{text[:_LONGEST]}" if self.is_terminal else f"pcocc: {(elsewhere or text)[:_LONGEST]}\n")
+            say(
+                f"\r\033[K{text[:_LONGEST]}"
+                if self.is_terminal
+                else f"pcocc: {(elsewhere or text)[:_LONGEST]}\n"
+            )
 
     def clear(self) -> None:
         """Remove the line from the terminal, for example before a message; the next `show` writes it again."""
@@ -87,7 +91,11 @@ def _how_far(done: int, total: int, seconds: float) -> str:
 
 def _duration(seconds: float) -> str:
     minutes = int(seconds) // 60
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{int(seconds)} s"
+    return (
+        f"{minutes // 60} h {minutes % 60} min"
+        if minutes >= 60
+        else f"{minutes} min" if minutes else f"{int(seconds)} s"
+    )
 
 
 _NUMBERS = {"stdout": 1, "stderr": 2}
@@ -161,5 +169,6 @@ def confess(error: Exception) -> errors.PcoccError:
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters replaced, but for line ends and tabs: what a guest says cannot move a terminal's cursor."""
+    """Return `text` with control characters replaced, but for line ends and tabs: what a guest says cannot
+    move a terminal's cursor."""
     return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)

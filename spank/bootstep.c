@@ -13,7 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Seconds. A step's credential is valid for 120 (cred_expire of AuthInfo in slurm.conf): before that its tasks are started. */
+/* Seconds. A step's credential is valid for 120 (cred_expire of AuthInfo in slurm.conf): before that its tasks are
+ * started. */
 #define LONGEST_WAIT 90
 
 static const char program[] = PCOCC_LIBEXEC "/boot";
@@ -70,7 +71,8 @@ static void note_interruption(int number)
 	interruption = number;
 }
 
-/* srun waits for its signals in a thread, by sigwait(); the kernel prefers the main thread when that does not block them. */
+/* srun waits for its signals in a thread, by sigwait(); the kernel prefers the main thread when that does not
+ * block them. */
 struct attention {
 	struct sigaction interrupt, terminate;
 	sigset_t mask;

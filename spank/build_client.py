@@ -1,4 +1,5 @@
-"""Writes the C source of pcocc_client.so: cffi's embedding of the request check (https://cffi.readthedocs.io, Embedding)."""
+"""Writes the C source of pcocc_client.so: cffi's embedding of the request check (https://cffi.readthedocs.io,
+Embedding)."""
 
 import sys
 

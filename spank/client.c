@@ -26,7 +26,8 @@ static void refuse_space(const char *set)
 	exit(1);
 }
 
-/* Looks through the #SBATCH lines in front of a script's first command, of which sbatch only says that they are invalid. */
+/* Looks through the #SBATCH lines in front of a script's first command, of which sbatch only says that they are
+ * invalid. */
 static void check_script(const char *path)
 {
 	struct stat status;
@@ -59,7 +60,8 @@ static void check_command(bool local)
 		check_script(typed.command);
 }
 
-/* Tells whether this is an salloc that leaves the job to others, with the option or a beginning of it that salloc knows. */
+/* Tells whether this is an salloc that leaves the job to others, with the option or a beginning of it that salloc
+ * knows. */
 static bool leaves_job(void)
 {
 	for (char **word = typed.all; word && *word; word++) {
@@ -179,7 +181,8 @@ static void undo(uint32_t job, uint32_t step)
 		complete_job(job, 1);
 }
 
-/* Tells the step's tasks for how many seconds they wait for the job's namespace; `pcocc network` asks for less itself. */
+/* Tells the step's tasks for how many seconds they wait for the job's namespace; `pcocc network` asks for less
+ * itself. */
 static void set_patience(long left)
 {
 	char seconds[24];

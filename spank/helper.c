@@ -6,18 +6,20 @@
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-#define TIME_LIMIT_MS 30000 /* without being at anything new: where other processes take the CPUs, each step of a helper is slow */
-#define MOST_LIMITS 4 /* of these in all, whatever it is at */
+#define QUIET_LIMIT_MS 30000 /* without CPU time: it is stuck. Where others take the CPUs it is slow, and has some now and then */
+#define TIME_LIMIT_MS 300000 /* in all */
 #define NOT_FOUND 127 /* the exit status of a child that found no program, as in sh */
-#define START_LIMIT_MS 600000 /* at slurmd's start many jobs may have to be released, and nobody waits for that */
+#define START_LIMIT_MS 600000 /* at slurmd's start, for both: many jobs may have to be released, and nobody waits for that */
 
 static const char program[] = PCOCC_LIBEXEC "/node";
 static char *const clean_environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL };
@@ -43,7 +45,8 @@ static void reset_oom_score(void)
 		close(fd); /* else exec does */
 }
 
-/* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
+/* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that
+ * fails. */
 static void become_helper(const char *verb, int input, int output, int notes)
 {
 	char *const argv[] = { (char *)program, (char *)verb, NULL };
@@ -67,30 +70,48 @@ static void become_helper(const char *verb, int input, int output, int notes)
 	_exit(NOT_FOUND);
 }
 
-/* Tells whether the helper is at something else than before: it says so where its answer will be (node/doing.py). */
-static bool has_moved(int output, char *before, size_t size)
+/* Returns the CPU time in ns that a process has used; 0 when it has ended. */
+static long long cpu_time(pid_t pid)
 {
-	char now[256] = "";
+	struct timespec used = { 0 };
+	clockid_t clock;
 
-	if (pread(output, now, size - 1, 0) < 0 || !strcmp(now, before))
-		return false;
-	memcpy(before, now, size);
-	return true;
+	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &used))
+		return 0;
+	return used.tv_sec * 1000000000LL + used.tv_nsec;
 }
 
-/* Returns true when the helper ended by itself, within the limits in ms, and sets its exit status. */
-static bool wait_for_helper(pid_t child, int output, int limit, int *exit_status)
+/* Returns that of a helper and of those that it has started (proc(5): children). */
+static long long helper_time(pid_t helper)
 {
-	char before[256] = "";
+	char path[64], list[512] = "", *at = list, *next;
+	long long sum = cpu_time(helper);
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", helper, helper);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && read(fd, list, sizeof(list) - 1) > 0)
+		for (pid_t pid; (pid = (pid_t)strtol(at, &next, 10)) > 0; at = next)
+			sum += cpu_time(pid);
+	close(fd);
+	return sum;
+}
+
+/* Returns true when the helper ended by itself within the limits, in ms, and sets its exit status. */
+static bool wait_for_helper(pid_t child, int quiet_limit, int limit, int *exit_status)
+{
 	int status = 0;
 	int pidfd = (int)syscall(SYS_pidfd_open, child, 0); /* none before Linux 5.3, or when none is left: then we look ourselves */
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
 	int tick = pidfd < 0 ? 50 : 1000;
+	long long used = 0;
 	pid_t ended = 0;
 
-	for (int waited = 0, all = 0; !(ended = waitpid(child, &status, WNOHANG)) && waited < limit && all < MOST_LIMITS * limit; all += tick) {
+	for (int waited = 0, quiet = 0; !(ended = waitpid(child, &status, WNOHANG)); waited += tick) {
+		if (quiet >= quiet_limit || waited >= limit)
+			break;
 		poll(&end, pidfd >= 0, tick);
-		waited = has_moved(output, before, sizeof(before)) ? 0 : waited + tick;
+		long long before = used;
+		quiet = (used = helper_time(child)) == before ? quiet + tick : 0;
 	}
 	if (!ended)
 		kill(-child, SIGKILL);
@@ -140,13 +161,14 @@ static void log_notes(char *notes)
 
 void run_helper(const char *verb, const char *input, struct helper_result *result)
 {
-	int limit = strcmp(verb, HELPER_START) ? TIME_LIMIT_MS : START_LIMIT_MS;
+	bool waited_for = strcmp(verb, HELPER_START);
+	int quiet_limit = waited_for ? QUIET_LIMIT_MS : START_LIMIT_MS, limit = waited_for ? TIME_LIMIT_MS : START_LIMIT_MS;
 	int in = text_file(input), out = memfd_create("pcocc-helper", MFD_CLOEXEC), err = memfd_create("pcocc-helper", MFD_CLOEXEC);
 	pid_t child = in < 0 || out < 0 || err < 0 ? -1 : fork();
 
 	if (child == 0)
 		become_helper(verb, in, out, err);
-	result->ended = child > 0 && wait_for_helper(child, out, limit, &result->status);
+	result->ended = child > 0 && wait_for_helper(child, quiet_limit, limit, &result->status);
 	result->output = read_output(out);
 	char *notes = read_output(err);
 	if (!result->ended || result->status == NOT_FOUND || (result->status == 1 && !*result->output))
@@ -168,7 +190,8 @@ static void close_sockets(void)
 			close(fd);
 }
 
-/* Starts a helper without holding slurmd up: a process of its own waits for it and writes to slurmd's log when it fails. */
+/* Starts a helper without holding slurmd up: a process of its own waits for it and writes to slurmd's log when it
+ * fails. */
 void spawn_start_helper(void)
 {
 	struct helper_result result = { 0 };

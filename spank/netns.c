@@ -14,7 +14,8 @@
 
 #define NSFS_MAGIC 0x6e736673 /* linux/magic.h */
 
-/* Moves this thread into the job's namespace; unless `previous` is NULL, it becomes a descriptor of the former namespace. */
+/* Moves this thread into the job's namespace; unless `previous` is NULL, it becomes a descriptor of the former
+ * namespace. */
 int enter_netns(uint32_t job, int *previous)
 {
 	char path[64];

@@ -1,4 +1,5 @@
-/* A step in some of a job's VMs runs on the nodes of these VMs, where their shared ssh connections and their sockets are. */
+/* A step in some of a job's VMs runs on the nodes of these VMs, where their shared ssh connections and their
+ * sockets are. */
 #include "client.h"
 
 #include <stdio.h>
@@ -20,8 +21,9 @@ static bool is_placed(const struct words *typed, long tasks)
 	return typed->placed || (typed->tasks && strtol(typed->tasks, NULL, 10) != tasks);
 }
 
-/* Returns the name of each VM's node; the caller frees the names and the array. NULL when there is no need (the step is in all
- * VMs, and Slurm places it as it has placed them, or all are on one node), and when slurmctld does not answer. */
+/* Returns the name of each VM's node; the caller frees the names and the array. NULL when there is no need (the
+ * step is in all VMs, and Slurm places it as it has placed them, or all are on one node), and when slurmctld does
+ * not answer. */
 static char **read_nodes(uint32_t job, long tasks, long *vms)
 {
 	struct boot_step boot;
@@ -49,7 +51,8 @@ static char **read_nodes(uint32_t job, long tasks, long *vms)
 	return names;
 }
 
-/* Writes the node of each VM of a set in the order of the tasks. Returns the number of different nodes, 0 when one is unknown. */
+/* Writes the node of each VM of a set in the order of the tasks. Returns the number of different nodes, 0 when one
+ * is unknown. */
 static long write_places(hosts_t wanted, char *const *names, long vms)
 {
 	char *name = NULL;
@@ -67,7 +70,8 @@ static long write_places(hosts_t wanted, char *const *names, long vms)
 	return nodes;
 }
 
-/* Makes srun run the tasks on the nodes of their VMs; false when the user says where they run, or the nodes are not known. */
+/* Makes srun run the tasks on the nodes of their VMs; false when the user says where they run, or the nodes are
+ * not known. */
 bool place_tasks(uint32_t job, const char *set, long tasks, const struct words *typed)
 {
 	const char *nodes = target.other ? NULL : getenv("SLURM_JOB_NUM_NODES");

@@ -1,4 +1,5 @@
-/* What srun itself makes of a command, and its tasks in VMs must know: several programs, files it copies, what it exports. */
+/* What srun itself makes of a command, and its tasks in VMs must know: several programs, files it copies, what it
+ * exports. */
 #include "client.h"
 
 #include <ctype.h>
@@ -51,7 +52,8 @@ static const char *find_program(const char *line, const char *end)
 	return line < end ? line : NULL;
 }
 
-/* Returns srun's file of programs with the attach client in front of each; a line that ends with a backslash goes on in the next. */
+/* Returns srun's file of programs with the attach client in front of each; a line that ends with a backslash goes
+ * on in the next. */
 char *render_programs(const char *file)
 {
 	struct text text = { 0 };
@@ -70,7 +72,8 @@ char *render_programs(const char *file)
 	return text.data;
 }
 
-/* Has the tasks' own slurmstepd start the attach client, where the plugin cannot name it there: srun sends what it has read. */
+/* Has the tasks' own slurmstepd start the attach client, where the plugin cannot name it there: srun sends what it
+ * has read. */
 void rename_programs(spank_t sp)
 {
 	int count = 0;

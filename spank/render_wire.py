@@ -1,4 +1,5 @@
-"""Renders tables of names for who cannot import them: `render_wire.py TABLE.py...` prints wire.h, with `FILE SHARE` FILE.
+"""Renders tables of names for who cannot import them: `render_wire.py TABLE.py...` prints wire.h, with `FILE
+SHARE` FILE.
 
 In FILE, @ROW@ becomes what a Lua pattern matches that row's value by, @=ROW@ the value itself, and
 /opt/pcocc/share/pcocc where our own files are installed.
@@ -17,7 +18,10 @@ def read_rows(*paths: str) -> dict[str, str | int]:
 
 def render_header(rows: dict[str, str | int]) -> str:
     """Return wire.h."""
-    lines = [f"#define {name} {value}" if isinstance(value, int) else f'#define {name} "{value}"' for name, value in rows.items()]
+    lines = [
+        f"#define {name} {value}" if isinstance(value, int) else f'#define {name} "{value}"'
+        for name, value in rows.items()
+    ]
     return "\n".join(["/* rendered from pcocc_runtime/documents/wire*.py */", *lines, ""])
 
 

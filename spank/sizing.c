@@ -1,4 +1,5 @@
-/* How many tasks an srun has, and where: one for each VM. Variables tell srun, which reads them before it knows our options. */
+/* How many tasks an srun has, and where: one for each VM. Variables tell srun, which reads them before it knows
+ * our options. */
 #include "client.h"
 
 #include <stdio.h>
@@ -25,7 +26,8 @@ static long count_vms(const char *template)
 	return total;
 }
 
-/* Returns the number of VMs of the job that a VM step belongs to: from the environment, the boot step, or what was kept of the job. */
+/* Returns the number of VMs of the job that a VM step belongs to: from the environment, the boot step, or what was
+ * kept of the job. */
 long count_job_vms(void)
 {
 	struct boot_step boot;

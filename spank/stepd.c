@@ -1,4 +1,5 @@
-/* slurmstepd: root makes the job's networks once per node, opens the taps of each VM, and moves VM steps into the networks. */
+/* slurmstepd: root makes the job's networks once per node, opens the taps of each VM, and moves VM steps into the
+ * networks. */
 #include "pcocc.h"
 
 #include <errno.h>
@@ -14,7 +15,8 @@
 
 #define CONFLICT_WAIT_MS 20000
 
-/* How the set-up of this node went, for all its tasks. `output` names the taps of each VM, or is what the user reads. */
+/* How the set-up of this node went, for all its tasks. `output` names the taps of each VM, or is what the user
+ * reads. */
 static struct {
 	enum { SETUP_NONE, SETUP_DONE, SETUP_DUPLICATE, SETUP_FAILED } state;
 	char *output;
@@ -76,7 +78,8 @@ static void set_failure(const char *message)
 	setup.state = SETUP_FAILED;
 }
 
-/* Returns a name that slurmctld gave, or "" when it has line ends: where Slurm checks no accounts, users write anything. */
+/* Returns a name that slurmctld gave, or "" when it has line ends: where Slurm checks no accounts, users write
+ * anything. */
 static const char *one_line(const char *name)
 {
 	return name && !strpbrk(name, "\r\n") ? name : "";
@@ -124,7 +127,8 @@ static void note_answer(const struct helper_result *answer)
 	setup.state = status == 0 ? SETUP_DONE : status == HELPER_DUPLICATE ? SETUP_DUPLICATE : SETUP_FAILED;
 }
 
-/* Runs the set-up. Another boot step of this job that holds the node is killed when it is younger: the oldest has all nodes. */
+/* Runs the set-up. Another boot step of this job that holds the node is killed when it is younger: the oldest has
+ * all nodes. */
 static void run_setup(uint32_t job, struct text *request)
 {
 	bool charged = false;
@@ -153,8 +157,9 @@ static void run_setup(uint32_t job, struct text *request)
 	set_failure("another boot step of this job holds the node");
 }
 
-/* Root's part of the boot step on this node. From 23.02 on user_init must not ask slurmctld: slurmstepd holds a lock then that
- * each request needs. The step has no output yet here, so what the user is to read waits for stepd_task. */
+/* Root's part of the boot step on this node. From 23.02 on user_init must not ask slurmctld: slurmstepd holds a
+ * lock then that each request needs. The step has no output yet here, so what the user is to read waits for
+ * stepd_task. */
 int stepd_post_opt(spank_t sp)
 {
 	uint32_t job = 0, step = 0, index = 0;
@@ -259,7 +264,8 @@ static int vm_task_privileged(spank_t sp)
 	return 0;
 }
 
-/* An operation (steps/operations.py) begins in the node's own network, unless the srun that starts it asks for the job's. */
+/* An operation (steps/operations.py) begins in the node's own network, unless the srun that starts it asks for the
+ * job's. */
 static bool stays_outside(spank_t sp)
 {
 	char inside[8] = "";
@@ -280,7 +286,8 @@ int stepd_task_privileged(spank_t sp)
 	return in_vms && !stays_outside(sp) ? vm_task_privileged(sp) : 0;
 }
 
-/* Leaves the task's environment in a file in memory, as it is before prolog scripts change it: what they do is for the guest, too. */
+/* Leaves the task's environment in a file in memory, as it is before prolog scripts change it: what they do is for
+ * the guest, too. */
 static int keep_environment(spank_t sp)
 {
 	char **at = NULL, number[16];

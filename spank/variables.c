@@ -1,11 +1,13 @@
-/* Variables that users export in place of options, and variables that must not reach the jobs and steps that users start. */
+/* Variables that users export in place of options, and variables that must not reach the jobs and steps that users
+ * start. */
 #include "client.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* sbatch passes its options on to the commands of its job by the environment. Without these, only options typed here count. */
+/* sbatch passes its options on to the commands of its job by the environment. Without these, only options typed
+ * here count. */
 void forget_inherited_options(void)
 {
 	static const char prefix[] = "SLURM_SPANK__" SENT_OPTION;

@@ -76,7 +76,8 @@ static void fill_table(void)
 	add_options(next, without_value, no_argument);
 }
 
-/* An option that srun does not have is another plugin's; the next word is taken for its value, unless that is an option. */
+/* An option that srun does not have is another plugin's; the next word is taken for its value, unless that is an
+ * option. */
 static void pass_unknown(int count, char **words)
 {
 	const char *word = words[optind - 1];

@@ -27,7 +27,8 @@ def make_facts(
     ipv6: bool = True,
     first_port: int = 0,
 ) -> NodeFacts:
-    """Return the content of node.json for VMs of these resource sets, so many of each, on `name` of a layout (default: on one node).
+    """Return the content of node.json for VMs of these resource sets, so many of each, on `name` of a layout (default:
+    on one node).
 
     Ports below `first_port` are in use there.
     """

@@ -48,7 +48,8 @@ def _parse_box(lines: Sequence[str], first: int) -> Iterator[Typed]:
 
 
 def find_difference(expected: Sequence[str], said: str) -> str | None:
-    """Return the first expected line that was not said where it should be, or what was said beyond; None when all is as it should be."""
+    """Return the first expected line that was not said where it should be, or what was said beyond; None when all is as
+    it should be."""
     wanted, lines = (_order_tasks(_clean(text)) for text in (expected, said.splitlines()))
     position, anywhere = 0, False
     for line in wanted:

@@ -84,7 +84,10 @@ def render_report(outcomes: Sequence[Outcome], seconds: float) -> str:
     lines += [f"    {line}" for one in outcomes for line in one.made] or ["    nothing"]
     for one in outcomes:
         if one.verdict == "failed":
-            lines.append(f"!!! {one.stage.name} FAILED" + ("" if one.stage.gates else ", which stops nobody: look at it, and mend it"))
+            lines.append(
+                f"!!! {one.stage.name} FAILED"
+                + ("" if one.stage.gates else ", which stops nobody: look at it, and mend it")
+            )
         elif one.verdict == "not tried":
             lines.append(f"!!! {one.stage.name} WAS NOT TRIED: {one.closing}")
     return "\n".join(lines) + "\n"
@@ -114,7 +117,9 @@ def run_all(stages: Iterable[Stage], run: Callable[[Stage, float], Outcome], clo
 def run_stage(stage: Stage, seconds: float) -> Outcome:
     """Run a stage, and show what it says; it is ended, and has failed, after so many seconds."""
     begin, said, is_over = time.monotonic(), bytearray(), False
-    with subprocess.Popen(stage.argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        stage.argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
         try:
             is_over = _pass_on(process, said, begin + seconds)
         finally:

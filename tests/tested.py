@@ -20,8 +20,8 @@ Continuous integration, `.ci/run`, runs one after another:
 {stages}
 
 What cannot be had on a day, as without a mirror, or has no time left, it says not to have tried. The packages' tests are run by
-hand. Not all has passed yet: of the packages, all but the upgrade and the removal under VMs that run; in the node machine, all but
-the failure of its power, and not in one run.
+hand. Not all has passed yet: of the packages, all but the upgrade and the removal under VMs that run; in the node machine, all
+but the failure of its power, and not in one run.
 
 All of it runs on amd64. cgroup v1 and TCG, QEMU's emulation, are what the machine has on which these tests run; the accelerator
 is found out there as on any node (`accel: auto`).
@@ -40,7 +40,9 @@ def render() -> str:
     if (ROOT / "tests/node-machine").exists():
         rows.append(_row("packages on a whole node, under systemd", SUITES["trixie"], "tests/node-machine test", "v2", "KVM"))
     names = (PurePath(path).stem.removeprefix("test_").replace("_", " ") for path in SELECTION if path.endswith(".py"))
-    stages = "\n".join(f"- `{one.name}`" + ("" if one.gates else ", whose failure is shown loudly, and stops nobody") for one in STAGES)
+    stages = "\n".join(
+        f"- `{one.name}`" + ("" if one.gates else ", whose failure is shown loudly, and stops nobody") for one in STAGES
+    )
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return _TEXT.format(table=table, cluster=", ".join(names), stages=stages)
 

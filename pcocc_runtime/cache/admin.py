@@ -10,18 +10,22 @@ from pcocc_runtime.errors import RequestError
 
 
 def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]]:
-    """Return the cache's settings and its layers, the next one to be removed first; RequestError when there is no cache."""
+    """Return the cache's settings and its layers, the next one to be removed first; RequestError when there
+    is no cache."""
     found, store = _open(cache)
     with layer_store.as_owner(store):
         every = [
-            CachedLayer(path.name.partition(".")[0], taken, when, layer_store.is_used(path), "." not in path.name)
+            CachedLayer(
+                path.name.partition(".")[0], taken, when, layer_store.is_used(path), "." not in path.name
+            )
             for path, when, taken in layer_store.list_layers(store)
         ]
     return found, sorted(every, key=lambda one: (one.used, one.last_use))
 
 
 def clear_cache(cache: ImageCache | None) -> tuple[int, int, int]:
-    """Remove what no VM uses; return the layers removed, the bytes freed and the layers kept; RequestError for who may not."""
+    """Remove what no VM uses; return the layers removed, the bytes freed and the layers kept; RequestError
+    for who may not."""
     found, store = _open(cache)
     try:
         with layer_store.as_owner(store):
@@ -33,7 +37,9 @@ def clear_cache(cache: ImageCache | None) -> tuple[int, int, int]:
 
 def _open(cache: ImageCache | None) -> tuple[ImageCache, Store]:
     if cache is None:
-        raise RequestError("this site has no image cache", "set 'image-cache' in pcocc.yaml to have one: see pcocc.yaml(5)")
+        raise RequestError(
+            "this site has no image cache", "set 'image-cache' in pcocc.yaml to have one: see pcocc.yaml(5)"
+        )
     store = layer_store.public_store(cache.directory, cache.size)
     if not layer_store.is_trusted(store):
         hint = "image caches are on the nodes: run this there; see 'image-cache' in pcocc.yaml(5)"

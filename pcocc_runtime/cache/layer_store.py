@@ -1,8 +1,11 @@
-"""Whole layers in a directory on the node's own disk: each copied once, verified, and kept while somebody has it locked.
+"""Whole layers in a directory on the node's own disk: each copied once, verified, and kept while somebody has
+it locked.
 
     data/HH/HHHH...    a complete layer, its sha256 verified, named as in a repository (images/metadata.py)
-    .tmp/HHHH...       one that is being copied, locked by the process that copies it; with .UID, by the service for that user
-    private/           the same for layers that not everybody may read; only the owner can enter it; HHHH.SOURCE (sources.py)
+    .tmp/HHHH...       one that is being copied, locked by the process that copies it; with .UID, by the
+                       service for that user
+    private/           the same for layers that not everybody may read; only the owner can enter it;
+                       HHHH.SOURCE (sources.py)
 
 The locks are flocks (system/locks.py) on the layers themselves: the directory is local, a file that is open
 for reading can be locked exclusively, QEMU inherits a lock with its descriptor, and QEMU's own locks do not
@@ -25,7 +28,8 @@ from pcocc_runtime.images.sizes import render_size
 from pcocc_runtime.system import copy, locks, shared_locks
 
 STALL_SECONDS = 60.0  # for which another process's copy may not grow before we give it up
-_GRACE_SECONDS, _LEAST_RATE = 30.0, 1 << 20  # after which a copy is given up that has had fewer bytes a second
+# after which a copy is given up that has had fewer bytes a second
+_GRACE_SECONDS, _LEAST_RATE = 30.0, 1 << 20
 _TURN_SECONDS = 5.0  # for locks that are held during a few system calls
 _BLOCK = 512  # the unit of st_blocks (stat(2))
 
@@ -38,7 +42,8 @@ class NoRoom(NodeError):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A directory of layers, and how many bytes they may take together; a `modest` one takes no more than half of what is free.
+    """A directory of layers, and how many bytes they may take together; a `modest` one takes no more than
+    half of what is free.
 
     `suffix` ends the names in it. What is in the directory `beside` counts under the same limit. Copies are
     made for `user`, if that is not None: one user's never wait for another's, who could make his last or give
@@ -104,7 +109,8 @@ def _open(path: Path) -> int | None:
 
 
 def open_layer(store: Store, layer: str, size: int) -> int | None:
-    """Return a descriptor that keeps a layer of `size` bytes from being removed while it is open, None when there is none."""
+    """Return a descriptor that keeps a layer of `size` bytes from being removed while it is open, None when
+    there is none."""
     path = store.layer(layer)
     fd = _open(path)
     if fd is None:
@@ -138,7 +144,9 @@ def fill(store: Store, layer: str, source: int, watch: CopyState) -> None:
     if is_there(store, layer, size):
         return
     try:
-        for directory in (store.part(layer).parent, store.layer(layer).parent.parent, store.layer(layer).parent):
+        for directory in (
+            store.part(layer).parent, store.layer(layer).parent.parent, store.layer(layer).parent,
+        ):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(directory, 0o755)
         part = _lock_part(store, layer, size, watch)
@@ -150,7 +158,9 @@ def fill(store: Store, layer: str, source: int, watch: CopyState) -> None:
             with contextlib.suppress(OSError):  # it is not going to be read there again
                 os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        raise NoRoom(f"the image cache {store.path} cannot take layer {layer[:12]}: {error.strerror}") from None
+        raise NoRoom(
+            f"the image cache {store.path} cannot take layer {layer[:12]}: {error.strerror}"
+        ) from None
 
 
 def _lock_part(store: Store, layer: str, size: int, watch: CopyState) -> int | None:
@@ -191,25 +201,32 @@ def is_there(store: Store, layer: str, size: int) -> bool:
 
 
 def _await_lock(fd: int, path: Path, size: int, watch: CopyState) -> None:
-    """Wait for the lock of a file that another process copies to; not once it is a layer, which may be in use for long."""
+    """Wait for the lock of a file that another process copies to; not once it is a layer, which may be in use
+    for long."""
     seen, deadline, ensure_pace = -1, 0.0, _pace()
     while locks.is_at(fd, path) and not locks.try_flock(fd):
         if (grown := os.fstat(fd).st_blocks) != seen:
             seen, deadline = grown, time.monotonic() + STALL_SECONDS
         elif time.monotonic() > deadline:
-            raise NoRoom(f"another process has been copying layer {path.name[:12]} without progress for {STALL_SECONDS:g} s")
+            raise NoRoom(
+                f"another process has been copying layer {path.name[:12]} without progress for"
+                f" {STALL_SECONDS:g} s"
+            )
         ensure_pace(grown * _BLOCK)
         watch("waiting", size)
         time.sleep(0.05)  # waiting in the kernel could not be given a limit
 
 
 def _pace() -> Callable[[int], None]:
-    """Return a function that is told of a copy's bytes, and raises NoRoom once that goes too slowly to be waited for."""
+    """Return a function that is told of a copy's bytes, and raises NoRoom once that goes too slowly to be
+    waited for."""
     begin = time.monotonic()
 
     def ensure(done: int) -> None:
         if done < (time.monotonic() - begin - _GRACE_SECONDS) * _LEAST_RATE:
-            raise NoRoom(f"copying it goes too slowly: {render_size(done)} in {time.monotonic() - begin:.0f} s")
+            raise NoRoom(
+                f"copying it goes too slowly: {render_size(done)} in {time.monotonic() - begin:.0f} s"
+            )
 
     return ensure
 
@@ -272,7 +289,8 @@ def _list_parts(store: Store) -> Iterator[Path]:
 
 
 def _sweep_parts(store: Store, own: int) -> tuple[int, int]:
-    """Remove what killed copies left; return the bytes that the copies under way, ours too, will take, and the same user's others."""
+    """Remove what killed copies left; return the bytes that the copies under way, ours too, will take, and
+    the same user's others."""
     announced = users = 0
     for path in _list_parts(store):
         with contextlib.suppress(FileNotFoundError):
@@ -286,7 +304,8 @@ def _sweep_parts(store: Store, own: int) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def as_owner(store: Store) -> Iterator[None]:
-    """Let root run a block with only the rights of the directory's owner, who may have put links in it that lead elsewhere."""
+    """Let root run a block with only the rights of the directory's owner, who may have put links in it that
+    lead elsewhere."""
     info = os.lstat(store.path)
     before = os.geteuid(), os.getegid(), os.getgroups()
     if before[0] != 0 or info.st_uid == 0:
@@ -315,7 +334,8 @@ def is_used(path: Path) -> bool:
 
 
 def remove_all_unused(store: Store) -> tuple[int, int, int]:
-    """Remove all layers that nobody has locked, and what killed copies left; return layers removed, bytes freed, layers kept."""
+    """Remove all layers that nobody has locked, and what killed copies left; return layers removed, bytes
+    freed, layers kept."""
     removed = freed = kept = 0
     for path, _when, taken in list(list_layers(store)):
         if remove_unused(path):

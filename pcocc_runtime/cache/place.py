@@ -1,4 +1,5 @@
-"""Where a VM reads its image: each layer from the node's shared cache, from a copy for its job, or from the repository."""
+"""Where a VM reads its image: each layer from the node's shared cache, from a copy for its job, or from the
+repository."""
 
 from __future__ import annotations
 
@@ -134,7 +135,11 @@ class _LayerPlacer:
         found = None
         is_new = not os.path.lexists(self.shared.path)  # systemd creates it for the first request
         if is_new or layer_store.is_trusted(self.shared):
-            found = self._find_public(layer, source, size) if is_public(path) else self._find_private(layer, source)
+            found = (
+                self._find_public(layer, source, size)
+                if is_public(path)
+                else self._find_private(layer, source)
+            )
         return found or self._find_own(layer, source, size)
 
     def _find_public(self, layer: str, source: int, size: int) -> tuple[str, int] | None:
@@ -204,7 +209,9 @@ class _LayerPlacer:
     def _warn(self, reason: str) -> None:
         """Tell why a layer is not cached, once for all VMs of the job on this node."""
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.scratch / "uncached", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(
+                os.open(self.scratch / "uncached", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            )
             self.tell(f"the image is read from where it is stored, not from this node's disk: {reason}")
 
 
@@ -212,6 +219,8 @@ def is_public(path: str) -> bool:
     """Tell whether everybody may read a file, by its mode and the modes of all directories above it."""
     real = Path(os.path.realpath(path))
     try:
-        return bool(real.stat().st_mode & stat.S_IROTH) and all(one.stat().st_mode & stat.S_IXOTH for one in real.parents)
+        return bool(real.stat().st_mode & stat.S_IROTH) and all(
+            one.stat().st_mode & stat.S_IXOTH for one in real.parents
+        )
     except OSError:
         return False

@@ -23,7 +23,8 @@ from pcocc_runtime.errors import NodeError
 
 SOCKET = naming.RUN_DIR / "cache.socket"
 _BEAT = 0.5  # seconds between two lines
-_SILENCE = 120.0  # seconds without a word until the other side is given up; on a starved node the service took 30 to start
+# seconds without a word until the other side is given up; on a starved node the service took 30 to start
+_SILENCE = 120.0
 _FIRST = 30.0  # the same for a launcher that has connected and asks for nothing
 _BETWEEN = 300.0  # the same for a launcher that has a layer, and may copy others before it asks for the next
 _MAX_LINE = 4096
@@ -57,7 +58,8 @@ def send_request(sock: socket.socket, layer: str, source: int, private: bool = F
 
 
 def receive_states(sock: socket.socket) -> Any:
-    """Yield what the service says up to its final answer, whose "fd" is a descriptor or None; NodeError when it is silent."""
+    """Yield what the service says up to its final answer, whose "fd" is a descriptor or None; NodeError when
+    it is silent."""
     pending, held = b"", None
     while True:
         try:
@@ -90,7 +92,8 @@ def _parse_answer(line: bytes) -> dict[str, Any]:
 
 
 def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool, int] | None:
-    """Return the layer a launcher asks for, whether it is private, and the open source; None after the last; else NodeError."""
+    """Return the layer a launcher asks for, whether it is private, and the open source; None after the last;
+    else NodeError."""
     sock.settimeout(_FIRST if first else _BETWEEN)
     data, fds, _flags, _address = socket.recv_fds(sock, _MAX_LINE, 4)
     sock.settimeout(_SILENCE)
@@ -104,7 +107,10 @@ def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool,
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise NodeError("this is not a request for a layer") from None
     mode = os.fstat(fds[0]).st_mode
-    if not stat.S_ISREG(mode) or fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != os.O_RDONLY:
+    if (
+        not stat.S_ISREG(mode)
+        or fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != os.O_RDONLY
+    ):
         raise NodeError("the layer is not a file that is open for reading")
     if not private and not mode & stat.S_IROTH:
         raise NodeError("not everybody may read this layer")

@@ -1,4 +1,5 @@
-"""The service that copies layers into a node's image cache; systemd starts it for each VM, as a user that can do nothing else.
+"""The service that copies layers into a node's image cache; systemd starts it for each VM, as a user that can
+do nothing else.
 
 It opens no path that a user names: it is handed the open layer. A layer that everybody may read gets a path
 that everybody can open; any other is handed, open, to whoever shows that he can open the same source.
@@ -30,7 +31,9 @@ def main() -> int:
     try:
         user = protocol.read_user(sock)
         if not _take_turn(user):
-            teller.say("declined", message="its user has too many connections to the image cache of this node")
+            teller.say(
+                "declined", message="its user has too many connections to the image cache of this node"
+            )
             return 0
         first = True
         while _answer(sock, teller, user, first):
@@ -41,7 +44,8 @@ def main() -> int:
 
 
 def _take_turn(user: int) -> bool:
-    """Hold one of a user's turns for as long as this process lives; False when he has them all: the socket's are for everybody."""
+    """Hold one of a user's turns for as long as this process lives; False when he has them all: the socket's
+    are for everybody."""
     cache = read_image_cache()
     if cache is None:
         return True  # which is told to the first request
@@ -49,7 +53,9 @@ def _take_turn(user: int) -> bool:
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
     for number in range(_TURNS):
-        fd = os.open(f"{folder}/{user}.{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(
+            f"{folder}/{user}.{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         if locks.try_flock(fd):
             return True
         os.close(fd)
@@ -93,7 +99,8 @@ def _serve(layer: str, private: bool, source: int, teller: protocol.Teller, user
 
 
 def _fill(store: layer_store.Store, layer: str, source: int, teller: protocol.Teller) -> None:
-    """Copy the layer, and give up when nothing comes of it for a time: a user can let one of his read for ever (FUSE)."""
+    """Copy the layer, and give up when nothing comes of it for a time: a user can let one of his read for
+    ever (FUSE)."""
 
     def give_up(_number: int, _frame: object) -> None:
         raise layer_store.NoRoom(f"nothing could be read of layer {layer[:12]} for {_SILENT_SECONDS} s")
@@ -111,15 +118,22 @@ def _fill(store: layer_store.Store, layer: str, source: int, teller: protocol.Te
 
 
 def _keep_private(cache: ImageCache, layer: str, source: int, teller: protocol.Teller, user: int) -> None:
-    found = sources.find_source(source)  # before the copy: if the source changes meanwhile, its name changes, too
+    # before the copy: if the source changes meanwhile, its name changes, too
+    found = sources.find_source(source)
     if found is None:
-        teller.say("declined", message="its file system belongs to a user, who could pass off another file as this one")
+        teller.say(
+            "declined",
+            message="its file system belongs to a user, who could pass off another file as this one",
+        )
         return
     store = layer_store.private_store(cache.directory, cache.size, found, user)
     _fill(store, layer, source, teller)
     layer_store.touch(store, layer)
     copy = layer_store.open_layer(store, layer, os.fstat(source).st_size)
     if copy is None:
-        raise NodeError("the copy was removed at once to make room: the image cache is too small for the VMs that run here")
+        raise NodeError(
+            "the copy was removed at once to make room: the image cache is too small for the VMs that run"
+            " here"
+        )
     teller.say("done", copy)  # with its lock, which the launcher holds, and then QEMU
     os.close(copy)

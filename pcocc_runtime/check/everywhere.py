@@ -25,7 +25,9 @@ def ask_all(program: str, words: Sequence[str]) -> tuple[list[Report], dict[str,
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(pool.map(lambda place: _ask(place, [program, *words]), places))
     reports = [one for one in answers if isinstance(one, Report)]
-    return reports, {place.node: one for place, one in zip(places, answers, strict=True) if isinstance(one, str)}
+    return reports, {
+        place.node: one for place, one in zip(places, answers, strict=True) if isinstance(one, str)
+    }
 
 
 def _ask(place: Place, command: Sequence[str]) -> Report | str:
@@ -45,7 +47,8 @@ def _ask(place: Place, command: Sequence[str]) -> Report | str:
 
 
 def boot_guest(confdir: str, template: str) -> Point:
-    """Boot a VM of a template on this node (empty: the site's first with an image) as a job of root's; return how it went."""
+    """Boot a VM of a template on this node (empty: the site's first with an image) as a job of root's; return
+    how it went."""
     name = template or _find_template(confdir)
     node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
     partition = next((place.partition for place in list_places() if place.node == node), "")
@@ -54,10 +57,19 @@ def boot_guest(confdir: str, template: str) -> Point:
     done = run_on_node(node, [*options, f"--{OPTION_TEMPLATE}={name}", "true"])
     seconds = time.monotonic() - begin
     if done.returncode == 0:
-        return Point("boot", (Finding(WELL, f"a VM of template {name} booted and ran a command after {seconds:.0f} s"),))
-    told = [line for line in done.stderr.splitlines() if line.startswith("pcocc: error: ")] or done.stderr.splitlines() or ["srun said nothing"]
+        return Point(
+            "boot",
+            (Finding(WELL, f"a VM of template {name} booted and ran a command after {seconds:.0f} s"),),
+        )
+    told = (
+        [line for line in done.stderr.splitlines() if line.startswith("pcocc: error: ")]
+        or done.stderr.splitlines()
+        or ["srun said nothing"]
+    )
     text = f"a VM of template {name} did not boot: {one_line(told[0].removeprefix('pcocc: error: '))}"
-    return Point("boot", (Finding(FAILED, text, f"srun -w {node} --{OPTION_TEMPLATE}={name} true, and slurmd's log"),))
+    return Point(
+        "boot", (Finding(FAILED, text, f"srun -w {node} --{OPTION_TEMPLATE}={name} true, and slurmd's log"),)
+    )
 
 
 def _find_template(confdir: str) -> str:

@@ -13,8 +13,13 @@ from pcocc_runtime.tables import count
 GUARD = f"inet {TUNNEL_TABLE}"
 _MOST = 5  # names that a sentence has
 _RULES = {
-    "forward": (f"what VMs send out through {naming.HOST_UPLINKS}", (f'iifname "{naming.HOST_UPLINKS}"', f'oifname "{naming.HOST_UPLINKS}"')),
-    "input": (f"the tunnels between VMs, UDP ports {naming.TUNNEL_PORTS}", (f"udp dport {naming.TUNNEL_PORTS}",)),
+    "forward": (
+        f"what VMs send out through {naming.HOST_UPLINKS}",
+        (f'iifname "{naming.HOST_UPLINKS}"', f'oifname "{naming.HOST_UPLINKS}"'),
+    ),
+    "input": (
+        f"the tunnels between VMs, UDP ports {naming.TUNNEL_PORTS}", (f"udp dport {naming.TUNNEL_PORTS}",),
+    ),
 }
 
 
@@ -23,9 +28,12 @@ def judge_names(one: seen.Names) -> Iterator[Finding]:
     if not one.every:
         yield Finding(FAILED, "Slurm names no nodes", "scontrol ping")
     elif one.unknown:
-        some = ", ".join(one.unknown[:_MOST]) + (f" and {len(one.unknown) - _MOST} more" if len(one.unknown) > _MOST else "")
+        some = ", ".join(one.unknown[:_MOST]) + (
+            f" and {len(one.unknown) - _MOST} more" if len(one.unknown) > _MOST else ""
+        )
         yield Finding(
-            FAILED, f"no IPv4 address is known here for {some}", "each NodeName of slurm.conf must be in DNS or /etc/hosts: getent ahostsv4 NAME"
+            FAILED, f"no IPv4 address is known here for {some}",
+            "each NodeName of slurm.conf must be in DNS or /etc/hosts: getent ahostsv4 NAME"
         )
     else:
         yield Finding(WELL, f"the names of {count(len(one.every), 'node')} lead to addresses")
@@ -34,7 +42,10 @@ def judge_names(one: seen.Names) -> Iterator[Finding]:
 def judge_walls(one: seen.Walls) -> Iterator[Finding]:
     """Judge whether our rules stand, above all where something forwards."""
     if one.trouble:
-        yield Finding(FAILED, f"nft or ip cannot be used: {one.trouble}", "modprobe nf_tables; are the packages nftables and iproute2 installed?")
+        yield Finding(
+            FAILED, f"nft or ip cannot be used: {one.trouble}",
+            "modprobe nf_tables; are the packages nftables and iproute2 installed?",
+        )
         return
     bare = [job for job in one.jobs if f"inet {naming.host_table(job)}" not in one.tables]
     guarded = GUARD in one.tables and not one.unguarded
@@ -44,9 +55,15 @@ def judge_walls(one: seen.Walls) -> Iterator[Finding]:
             f"{one.mend}; if a firewall service runs 'nft flush ruleset', have it flush its own tables only",
         )  # fmt: skip
     if one.unguarded:
-        what = "this node forwards packets (net.ipv4.ip_forward)" if one.forwards else f"{', '.join(one.open)} forward packets"
+        what = (
+            "this node forwards packets (net.ipv4.ip_forward)"
+            if one.forwards
+            else f"{', '.join(one.open)} forward packets"
+        )
         risk = f", and {what}" if one.forwards or one.open else ""
-        yield Finding(FAILED, f"the rules of routing that keep what is forwarded from tunnels are gone{risk}", one.mend)
+        yield Finding(
+            FAILED, f"the rules of routing that keep what is forwarded from tunnels are gone{risk}", one.mend
+        )
     if bare:
         jobs = ",".join(map(str, bare[:_MOST]))
         yield Finding(
@@ -54,17 +71,29 @@ def judge_walls(one: seen.Walls) -> Iterator[Finding]:
             f"scancel {jobs.replace(',', ' ')}: nothing keeps their VMs from other machines",
         )  # fmt: skip
     if guarded and not bare:
-        yield Finding(WELL, f"the table {GUARD} stands" + (f", and those of {count(len(one.jobs), 'job')}" if one.jobs else ""))
+        yield Finding(
+            WELL,
+            f"the table {GUARD} stands"
+            + (f", and those of {count(len(one.jobs), 'job')}" if one.jobs else ""),
+        )
 
 
 def judge_filter(one: seen.Filter) -> Iterator[Finding]:
-    """Judge whether the site's own filter lets VMs' packets by; what it takes in, it may do so by rules that name addresses."""
+    """Judge whether the site's own filter lets VMs' packets by; what it takes in, it may do so by rules that
+    name addresses."""
     closed = [chain for chain in one.chains if chain.hook in _RULES and not chain.ours]
     for chain in closed:
         what, rules = _RULES[chain.hook]
         mend = "; ".join(f"nft insert rule {chain.place} {rule} accept" for rule in rules)
-        level, verb = (FAILED, "drops") if chain.hook == "forward" else (NOTE, "drops by its policy, and names nowhere,")
-        yield Finding(level, f"the site's chain {chain.place} {verb} {what}", f"{mend}; and the same where the site keeps its rules")
+        level, verb = (
+            (FAILED, "drops")
+            if chain.hook == "forward"
+            else (NOTE, "drops by its policy, and names nowhere,")
+        )
+        yield Finding(
+            level, f"the site's chain {chain.place} {verb} {what}",
+            f"{mend}; and the same where the site keeps its rules",
+        )
     if one.trouble:
         yield Finding(NOTE, f"the site's own filter cannot be looked at: {one.trouble}", "nft list ruleset")
     elif not closed:

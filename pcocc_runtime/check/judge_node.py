@@ -12,7 +12,10 @@ from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 from pcocc_runtime.qemu.version import TAKES_KVM_OPEN
 
 _SLOW = "about ten times slower than with KVM"
-_SHARED = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "fuse.ceph", "glusterfs", "fuse.glusterfs", "panfs")
+_SHARED = (
+    "nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "fuse.ceph", "glusterfs",
+    "fuse.glusterfs", "panfs",
+)
 _LEAST_FREE = 1 << 30  # bytes: a guest that writes a little
 _SKEW = 60.0  # seconds: munge refuses at 300, and certificates, leases and logs go wrong before
 
@@ -31,7 +34,10 @@ def judge_programs(one: seen.Programs) -> Iterator[Finding]:
     for program in missing:
         package = program.rpm if one.dnf else program.deb
         level = FAILED if program.needed else NOTE
-        yield Finding(level, f"the program {program.name} is not installed", f"{'dnf' if one.dnf else 'apt-get'} install {package}")
+        yield Finding(
+            level, f"the program {program.name} is not installed",
+            f"{'dnf' if one.dnf else 'apt-get'} install {package}",
+        )
     if not any(program.needed for program in missing):
         yield Finding(WELL, f"found: {', '.join(program.name for program in one.every if program.found)}")
 
@@ -39,9 +45,15 @@ def judge_programs(one: seen.Programs) -> Iterator[Finding]:
 def judge_tun(one: seen.Device) -> Iterator[Finding]:
     """Judge the device that taps are made with."""
     if one.mode is None:
-        yield Finding(FAILED, f"{one.path} is missing: no VM can have a network", "modprobe tun, and 'tun' in /etc/modules-load.d/pcocc.conf")
+        yield Finding(
+            FAILED, f"{one.path} is missing: no VM can have a network",
+            "modprobe tun, and 'tun' in /etc/modules-load.d/pcocc.conf",
+        )
     elif one.trouble:
-        yield Finding(FAILED, f"root cannot open {one.path}: {one.trouble}", "modprobe tun; in a container, give it the device 10:200")
+        yield Finding(
+            FAILED, f"root cannot open {one.path}: {one.trouble}",
+            "modprobe tun; in a container, give it the device 10:200",
+        )
     else:
         yield Finding(WELL, f"{one.path} opens")
 
@@ -49,7 +61,10 @@ def judge_tun(one: seen.Device) -> Iterator[Finding]:
 def judge_vhost(one: seen.Device) -> Iterator[Finding]:
     """Judge what makes networks of VMs quicker."""
     if one.mode is None:
-        yield Finding(NOTE, f"{one.path} is missing; pcocc does without it", "modprobe vhost_net, should your own custom-args ask for vhost=on")
+        yield Finding(
+            NOTE, f"{one.path} is missing; pcocc does without it",
+            "modprobe vhost_net, should your own custom-args ask for vhost=on",
+        )
     else:
         yield Finding(WELL, f"{one.path} is there")
 
@@ -58,7 +73,9 @@ def judge_kvm(one: seen.Accelerator) -> Iterator[Finding]:
     """Judge whether users' VMs can open /dev/kvm."""
     path, mode = one.device.path, one.device.mode
     if one.setting == "tcg":
-        yield Finding(NOTE, f"{path} is not used: accel is tcg in /etc/pcocc/pcocc.yaml, so VMs are emulated, {_SLOW}")
+        yield Finding(
+            NOTE, f"{path} is not used: accel is tcg in /etc/pcocc/pcocc.yaml, so VMs are emulated, {_SLOW}"
+        )
     elif mode is None:
         yield Finding(
             FAILED, f"the node has no {path}: VMs are emulated, {_SLOW}",
@@ -68,15 +85,20 @@ def judge_kvm(one: seen.Accelerator) -> Iterator[Finding]:
     elif mode & 0o006 == 0o006:
         yield Finding(WELL, f"{path} may be opened by everybody")
     elif mode & 0o060 != 0o060:
-        yield Finding(FAILED, f"{path} may be opened by root only (mode {mode & 0o777:o})", f"chgrp kvm {path} && chmod 660 {path}")
+        yield Finding(
+            FAILED, f"{path} may be opened by root only (mode {mode & 0o777:o})",
+            f"chgrp kvm {path} && chmod 660 {path}",
+        )
     elif one.qemu is not None and one.qemu >= TAKES_KVM_OPEN:
-        yield Finding(WELL, f"{path} may be opened by group {one.device.group}; root hands it to the VMs of others")
+        yield Finding(
+            WELL, f"{path} may be opened by group {one.device.group}; root hands it to the VMs of others"
+        )
     else:
         least = ".".join(map(str, TAKES_KVM_OPEN))
         yield Finding(
             FAILED, f"{path} may be opened by group {one.device.group} only: VMs of others are emulated, {_SLOW}",
-            f"usermod -aG {one.device.group} USER for each user, or chmod 666 {path} with a udev rule that keeps it so, "
-            f"or QEMU {least} or later, which takes it open from root",
+            f"usermod -aG {one.device.group} USER for each user, or chmod 666 {path} with a udev rule that keeps"
+            f" it so, or QEMU {least} or later, which takes it open from root",
         )  # fmt: skip
 
 
@@ -87,7 +109,10 @@ def judge_accelerator(one: seen.Accelerator) -> Iterator[Finding]:
         yield Finding(WELL, f"accel is {one.setting} in /etc/pcocc/pcocc.yaml: nothing is tried")
         return
     if verdict is None:
-        yield Finding(NOTE, "KVM was not tried yet with this QEMU: the next start of slurmd, or of VMs, does", "systemctl restart slurmd")
+        yield Finding(
+            NOTE, "KVM was not tried yet with this QEMU: the next start of slurmd, or of VMs, does",
+            "systemctl restart slurmd",
+        )
         return
     text = f"{verdict.kind}, since {_age(one.now - verdict.when)}: {verdict.why}"
     if verdict.kind == "kvm":
@@ -111,7 +136,8 @@ def _age(seconds: int) -> str:
 
 FORBIDDING = {  # sysctls: what forbids user namespaces, and what does not
     "kernel.unprivileged_userns_clone": ("0", "1"),  # Debian's kernels
-    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),  # Ubuntu's, from 23.10 on: made, but without any right inside
+    # Ubuntu's, from 23.10 on: made, but without any right inside
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
     "user.max_user_namespaces": ("0", "15000"),
 }
 
@@ -121,42 +147,65 @@ def judge_user_namespaces(one: seen.UserNamespaces) -> Iterator[Finding]:
     if not one.trouble:
         yield Finding(WELL, "users can make user namespaces")
         return
-    text = f"users cannot make user namespaces ({one.trouble}): directories over virtiofs cannot be had, over 9p they can"
+    text = (
+        f"users cannot make user namespaces ({one.trouble}): directories over virtiofs cannot be had, over 9p"
+        " they can"
+    )
     mends = [f"{name}={good}" for name, (bad, good) in FORBIDDING.items() if one.sysctls.get(name) == bad]
     if mends:
         yield Finding(FAILED, text, f"sysctl -w {' '.join(mends)}, and the same in /etc/sysctl.d/pcocc.conf")
     else:
-        yield Finding(FAILED, text, "look for what forbids it: sysctl -a | grep -e userns -e user_namespaces; aa-status; getenforce")
+        yield Finding(
+            FAILED, text,
+            "look for what forbids it: sysctl -a | grep -e userns -e user_namespaces; aa-status; getenforce",
+        )
 
 
 def judge_scratch(one: seen.Scratch) -> Iterator[Finding]:
     """Judge where VMs' disks are."""
     path = shlex.quote(one.path)
     if one.owner is None:
-        yield Finding(NOTE, f"scratch {one.path} is not there yet: the first job makes it, on whatever disk that is", f"mkdir -p {path}")
+        yield Finding(
+            NOTE, f"scratch {one.path} is not there yet: the first job makes it, on whatever disk that is",
+            f"mkdir -p {path}",
+        )
         return
     found = list(_judge_place(one, path))
     yield from found
     if all(finding.level != FAILED for finding in found):
-        yield Finding(WELL, f"scratch {one.path}: {_gib(one.free)} of {_gib(one.size)} free, {one.filesystem}")
+        yield Finding(
+            WELL, f"scratch {one.path}: {_gib(one.free)} of {_gib(one.size)} free, {one.filesystem}"
+        )
 
 
 def _judge_place(one: seen.Scratch, path: str) -> Iterator[Finding]:
     if one.owner != 0:
-        yield Finding(FAILED, f"scratch {one.path} belongs to uid {one.owner}, not to root", f"chown root {path}")
+        yield Finding(
+            FAILED, f"scratch {one.path} belongs to uid {one.owner}, not to root", f"chown root {path}"
+        )
     if one.mode & 0o022 and not one.mode & 0o1000:  # see system/trust.py
         yield Finding(FAILED, f"scratch {one.path} can be written by others than root", f"chmod 755 {path}")
     if not one.mode & 0o001:
-        yield Finding(FAILED, f"users cannot enter scratch {one.path} (mode {one.mode & 0o7777:o})", f"chmod 755 {path}")
+        yield Finding(
+            FAILED, f"users cannot enter scratch {one.path} (mode {one.mode & 0o7777:o})", f"chmod 755 {path}"
+        )
     if not one.writable:
-        yield Finding(FAILED, f"scratch {one.path} cannot be written", f"mount -o remount,rw \"$(findmnt -no TARGET -T {path})\"")
+        yield Finding(
+            FAILED, f"scratch {one.path} cannot be written",
+            f'mount -o remount,rw "$(findmnt -no TARGET -T {path})"',
+        )
     if one.filesystem in _SHARED:
         hint = "set scratch in /etc/pcocc/pcocc.yaml to a directory on each node's own disk"
         yield Finding(FAILED, f"scratch {one.path} is on {one.filesystem}, which nodes share", hint)
     if one.free < _LEAST_FREE:
-        yield Finding(FAILED, f"scratch {one.path} has {_gib(one.free)} free of {_gib(one.size)}", f"du -xhd1 {path} tells what takes it")
+        yield Finding(
+            FAILED, f"scratch {one.path} has {_gib(one.free)} free of {_gib(one.size)}",
+            f"du -xhd1 {path} tells what takes it",
+        )
     if one.filesystem in ("tmpfs", "ramfs"):
-        yield Finding(NOTE, f"scratch {one.path} is in memory ({one.filesystem}): what VMs write takes the node's", None)
+        yield Finding(
+            NOTE, f"scratch {one.path} is in memory ({one.filesystem}): what VMs write takes the node's", None
+        )
 
 
 def _gib(size: int) -> str:
@@ -173,7 +222,9 @@ def judge_cache(one: seen.Cache) -> Iterator[Finding]:
             f"install -d -o pcocc-cache -m 755 {shlex.quote(one.directory)}",
         )  # fmt: skip
     elif not one.answers:
-        yield Finding(FAILED, "the image cache's service does not answer", "systemctl enable --now pcocc-cache.socket")
+        yield Finding(
+            FAILED, "the image cache's service does not answer", "systemctl enable --now pcocc-cache.socket"
+        )
     else:
         yield Finding(WELL, f"the image cache {one.directory} is there, and its service answers")
 
@@ -182,10 +233,20 @@ def judge_clock(one: seen.Clock) -> Iterator[Finding]:
     """Judge the clock."""
     if one.ahead is not None and abs(one.ahead) > _SKEW:
         way = "ahead of" if one.ahead > 0 else "behind"
-        yield Finding(FAILED, f"the clock is {abs(one.ahead):.0f} s {way} slurmctld's", "systemctl restart chrony, or chronyc makestep")
+        yield Finding(
+            FAILED, f"the clock is {abs(one.ahead):.0f} s {way} slurmctld's",
+            "systemctl restart chrony, or chronyc makestep",
+        )
         return
-    known = "slurmctld's clock is not known" if one.ahead is None else f"the clock is within {_SKEW:.0f} s of slurmctld's"
+    known = (
+        "slurmctld's clock is not known"
+        if one.ahead is None
+        else f"the clock is within {_SKEW:.0f} s of slurmctld's"
+    )
     if one.kept:
         yield Finding(WELL, known)
     else:
-        yield Finding(NOTE, f"{known}, and the kernel knows of nothing that keeps it right", "apt-get install chrony (RHEL: dnf install chrony)")
+        yield Finding(
+            NOTE, f"{known}, and the kernel knows of nothing that keeps it right",
+            "apt-get install chrony (RHEL: dnf install chrony)",
+        )

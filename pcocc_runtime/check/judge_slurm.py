@@ -21,17 +21,32 @@ def judge_plugin(one: seen.Plugin) -> Iterator[Finding]:
 
 def _find_fault(one: seen.Plugin) -> Iterator[Finding]:
     """Yield what is wrong with the plugin, the first of it first."""
-    again = "install pcocc again, built with this Slurm's headers (the package for this release), then " + _RESTART
+    again = (
+        "install pcocc again, built with this Slurm's headers (the package for this release), then "
+        + _RESTART
+    )
     if one.named is None:
-        yield Finding(FAILED, f"{one.config} does not name pcocc.so", f"echo 'required {one.expected}' >>{one.config} && {_RESTART}")
+        yield Finding(
+            FAILED, f"{one.config} does not name pcocc.so",
+            f"echo 'required {one.expected}' >>{one.config} && {_RESTART}",
+        )
     elif one.built is None:
         yield Finding(FAILED, f"the plugin {one.named} cannot be opened: {one.trouble}", again)
     if one.slurmd is None:
-        yield Finding(FAILED, "slurmd does not run on this node", "systemctl start slurmd, and 'journalctl -u slurmd' says why")
+        yield Finding(
+            FAILED, "slurmd does not run on this node",
+            "systemctl start slurmd, and 'journalctl -u slurmd' says why",
+        )
     elif one.built != one.slurmd:
-        yield Finding(FAILED, f"{one.named} is built for Slurm {_release(one.built)}, and slurmd is {_release(one.slurmd)}", again)
+        yield Finding(
+            FAILED,
+            f"{one.named} is built for Slurm {_release(one.built)}, and slurmd is {_release(one.slurmd)}",
+            again,
+        )
     if one.version != one.runtime:
-        yield Finding(FAILED, f"{one.named} is of pcocc {one.version or '?'}, and the runtime of {one.runtime}", again)
+        yield Finding(
+            FAILED, f"{one.named} is of pcocc {one.version or '?'}, and the runtime of {one.runtime}", again
+        )
     if not one.loaded:
         yield Finding(FAILED, f"slurmd was started before {one.named} was named in {one.config}", _RESTART)
     if one.replaced:
@@ -45,7 +60,11 @@ def _release(release: tuple[int, int] | None) -> str:
 def judge_versions(one: seen.Versions) -> Iterator[Finding]:
     """Say what runs here."""
     if one.qemu_trouble:
-        yield Finding(FAILED, one.qemu_trouble, "apt-get install qemu-system-x86 (RHEL: dnf install qemu-kvm, and 'qemu' in /etc/pcocc/pcocc.yaml)")
+        yield Finding(
+            FAILED, one.qemu_trouble,
+            "apt-get install qemu-system-x86 (RHEL: dnf install qemu-kvm, and 'qemu' in"
+            " /etc/pcocc/pcocc.yaml)",
+        )
     else:
         yield Finding(WELL, f"pcocc {one.runtime}, Slurm {one.slurm or '?'}, QEMU {one.qemu}")
 
@@ -56,31 +75,48 @@ def judge_cgroups(one: seen.Cgroups) -> Iterator[Finding]:
     yield from found
     if not found:
         plugin = one.settings.get("CgroupPlugin") or "autodetect"
-        yield Finding(WELL, f"tasks are confined by cgroups ({plugin}; mounted: {' and '.join(sorted(one.mounted))})")
+        yield Finding(
+            WELL, f"tasks are confined by cgroups ({plugin}; mounted: {' and '.join(sorted(one.mounted))})"
+        )
 
 
 def _find_gaps(one: seen.Cgroups) -> Iterator[Finding]:
     plugin = one.settings.get("CgroupPlugin", "")
     if not one.mounted:
-        yield Finding(FAILED, "no cgroup hierarchy is mounted at /sys/fs/cgroup", "mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+        yield Finding(
+            FAILED, "no cgroup hierarchy is mounted at /sys/fs/cgroup",
+            "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+        )
     if plugin.endswith("v2") and "v1" in one.mounted:
         yield Finding(
             FAILED, "CgroupPlugin is cgroup/v2, and hierarchies of version 1 are mounted, which Slurm refuses",
-            "boot with systemd.unified_cgroup_hierarchy=1 and without controllers of version 1, or set CgroupPlugin=cgroup/v1",
+            "boot with systemd.unified_cgroup_hierarchy=1 and without controllers of version 1, or set"
+            " CgroupPlugin=cgroup/v1",
         )  # fmt: skip
     if not one.settings:
         return  # slurmctld is silent, which is told elsewhere
     if plugin == "disabled":
-        yield Finding(NOTE, "CgroupPlugin is disabled: nothing keeps a VM to its memory", "CgroupPlugin=autodetect in cgroup.conf")
+        yield Finding(
+            NOTE, "CgroupPlugin is disabled: nothing keeps a VM to its memory",
+            "CgroupPlugin=autodetect in cgroup.conf",
+        )
         return
     if one.settings.get("ProctrackType") != "proctrack/cgroup":
-        text = f"ProctrackType is {one.settings.get('ProctrackType') or 'not known'}: processes can get away from their job"
-        yield Finding(NOTE, text, "ProctrackType=proctrack/cgroup in slurm.conf, then restart slurmctld and all slurmd")
+        text = (
+            f"ProctrackType is {one.settings.get('ProctrackType') or 'not known'}: processes can get away"
+            " from their job"
+        )
+        yield Finding(
+            NOTE, text, "ProctrackType=proctrack/cgroup in slurm.conf, then restart slurmctld and all slurmd"
+        )
     if "task/cgroup" not in one.settings.get("TaskPlugin", ""):
         text = "TaskPlugin has no task/cgroup: VMs are not kept to their CPUs and memory"
         yield Finding(NOTE, text, "TaskPlugin=task/cgroup,task/affinity in slurm.conf")
     elif one.settings.get("ConstrainRAMSpace", "no") != "yes":
-        yield Finding(NOTE, "ConstrainRAMSpace is not yes: VMs are not kept to their memory", "ConstrainRAMSpace=yes in cgroup.conf")
+        yield Finding(
+            NOTE, "ConstrainRAMSpace is not yes: VMs are not kept to their memory",
+            "ConstrainRAMSpace=yes in cgroup.conf",
+        )
 
 
 def judge_grace(one: seen.Grace) -> Iterator[Finding]:
@@ -89,8 +125,13 @@ def judge_grace(one: seen.Grace) -> Iterator[Finding]:
         yield Finding(NOTE, "slurmctld does not say what KillWait is", "scontrol show config | grep KillWait")
     elif one.kill_wait <= one.shutdown_grace:
         yield Finding(
-            FAILED, f"KillWait is {one.kill_wait} s, and guests have {one.shutdown_grace} s to power off: Slurm kills them before",
-            f"KillWait={one.shutdown_grace + 10} in slurm.conf and 'scontrol reconfigure', or a lower shutdown-grace in /etc/pcocc/pcocc.yaml",
+            FAILED,
+            f"KillWait is {one.kill_wait} s, and guests have {one.shutdown_grace} s to power off: Slurm kills"
+            " them before",
+            f"KillWait={one.shutdown_grace + 10} in slurm.conf and 'scontrol reconfigure', or a lower"
+            " shutdown-grace in /etc/pcocc/pcocc.yaml",
         )  # fmt: skip
     else:
-        yield Finding(WELL, f"KillWait, {one.kill_wait} s, is longer than shutdown-grace, {one.shutdown_grace} s")
+        yield Finding(
+            WELL, f"KillWait, {one.kill_wait} s, is longer than shutdown-grace, {one.shutdown_grace} s"
+        )

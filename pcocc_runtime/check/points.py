@@ -20,7 +20,8 @@ from pcocc_runtime.slurm.configuration import parse_configuration, parse_seconds
 
 
 class Here(NamedTuple):
-    """What several points need: the site's settings as far as they are right, and what slurmctld says, empty when it is silent."""
+    """What several points need: the site's settings as far as they are right, and what slurmctld says, empty
+    when it is silent."""
 
     site: Site
     shown: str
@@ -37,24 +38,41 @@ class Row(NamedTuple):
 
 
 def _judge_controller(trouble: str) -> Iterable[Finding]:
-    yield Finding(FAILED, trouble, "scontrol ping; systemctl status slurmctld on its host") if trouble else Finding(WELL, "slurmctld answers")
+    yield (
+        Finding(FAILED, trouble, "scontrol ping; systemctl status slurmctld on its host")
+        if trouble
+        else Finding(WELL, "slurmctld answers")
+    )
 
 
 ROWS = (
-    Row("configuration", lambda _here: read_node.read_configuration(SITE_DIR), judge_node.judge_configuration),
+    Row(
+        "configuration", lambda _here: read_node.read_configuration(SITE_DIR), judge_node.judge_configuration
+    ),
     Row("programs", lambda _here: read_node.read_programs(), judge_node.judge_programs),
     Row("versions", lambda here: read_slurm.read_versions(here.site.qemu), judge_slurm.judge_versions),
     Row("controller", lambda here: here.trouble, _judge_controller),
     Row("plugin", lambda here: read_slurm.read_plugin(here.settings), judge_slurm.judge_plugin),
     Row("cgroups", lambda here: read_slurm.read_cgroups(here.settings), judge_slurm.judge_cgroups),
-    Row("kill-wait", lambda here: Grace(here.site.shutdown_grace, parse_seconds(here.settings, "KillWait")), judge_slurm.judge_grace),
+    Row(
+        "kill-wait", lambda here: Grace(here.site.shutdown_grace, parse_seconds(here.settings, "KillWait")),
+        judge_slurm.judge_grace,
+    ),
     Row("clock", lambda here: read_slurm.read_clock(here.shown), judge_node.judge_clock),
-    Row("kvm", lambda here: read_node.read_accelerator(here.site.accel, here.site.qemu), judge_node.judge_kvm),
-    Row("accelerator", lambda here: read_node.read_accelerator(here.site.accel, here.site.qemu), judge_node.judge_accelerator),
+    Row(
+        "kvm", lambda here: read_node.read_accelerator(here.site.accel, here.site.qemu), judge_node.judge_kvm
+    ),
+    Row(
+        "accelerator", lambda here: read_node.read_accelerator(here.site.accel, here.site.qemu),
+        judge_node.judge_accelerator,
+    ),
     Row("tun", lambda _here: read_node.read_device("/dev/net/tun"), judge_node.judge_tun),
     Row("vhost-net", lambda _here: read_node.read_device("/dev/vhost-net"), judge_node.judge_vhost),
     Row("user-namespaces", lambda _here: read_node.read_user_namespaces(), judge_node.judge_user_namespaces),
-    Row("names", lambda _here: read_network.read_names(tuple(place.node for place in list_places())), judge_network.judge_names),
+    Row(
+        "names", lambda _here: read_network.read_names(tuple(place.node for place in list_places())),
+        judge_network.judge_names,
+    ),
     Row("walls", lambda _here: read_network.read_walls(), judge_network.judge_walls),
     Row("site-filter", lambda _here: read_network.read_filter(), judge_network.judge_filter),
     Row("scratch", lambda here: read_node.read_scratch(here.site.scratch), judge_node.judge_scratch),
@@ -71,7 +89,10 @@ def check_node() -> Report:
         "pcocc": versions.runtime, "Slurm": versions.slurm or "?", "QEMU": versions.qemu or "none",
         "/etc/pcocc": read_node.read_configuration(SITE_DIR).digest,
     }  # fmt: skip
-    return Report(os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0], int(time.time()), same, points)
+    return Report(
+        os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0], int(time.time()), same,
+        points,
+    )
 
 
 def _read_here() -> Here:

@@ -20,7 +20,9 @@ def read_names(nodes: tuple[str, ...]) -> seen.Names:
     """Return which of the nodes' names lead to an address here."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = list(pool.map(resolve_host, nodes))
-    return seen.Names(nodes, tuple(name for name, address in zip(nodes, found, strict=True) if address is None))
+    return seen.Names(
+        nodes, tuple(name for name, address in zip(nodes, found, strict=True) if address is None)
+    )
 
 
 def read_walls() -> seen.Walls:
@@ -49,7 +51,13 @@ def _list_jobs() -> tuple[int, ...]:
     """Return the jobs that have a network namespace here."""
     prefix = naming.netns_path(1).name.removesuffix("1")
     names = os.listdir(naming.NETNS_DIR) if os.path.isdir(naming.NETNS_DIR) else []
-    return tuple(sorted(int(match[1]) for name in names if (match := re.fullmatch(rf"{re.escape(prefix)}([1-9][0-9]*)", name))))
+    return tuple(
+        sorted(
+            int(match[1])
+            for name in names
+            if (match := re.fullmatch(rf"{re.escape(prefix)}([1-9][0-9]*)", name))
+        )
+    )
 
 
 def read_filter() -> seen.Filter:

@@ -27,7 +27,8 @@ from pcocc_runtime.system import drop, process, regular, run_as, trust
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # of root's helper (spank/helper.c)
 _PROGRAMS = (  # name, package on Debian and on RHEL, and whether jobs fail without it
-    ("ip", "iproute2", "iproute", True), ("bridge", "iproute2", "iproute", True), ("nft", "nftables", "nftables", True),
+    ("ip", "iproute2", "iproute", True), ("bridge", "iproute2", "iproute", True),
+    ("nft", "nftables", "nftables", True),
     ("dnsmasq", "dnsmasq-base", "dnsmasq", True), ("ssh", "openssh-client", "openssh-clients", True),
     ("ssh-keygen", "openssh-client", "openssh", True), ("qemu-img", "qemu-utils", "qemu-img", True),
     ("ping", "iputils-ping", "iputils", False),
@@ -51,11 +52,17 @@ def read_configuration(confdir: str) -> seen.Configuration:
 
 def read_programs() -> seen.Programs:
     """Return which of the programs are there, in the path that root's helper has, and the library that srun opens."""
-    every = [seen.Program(name, deb, rpm, shutil.which(name, path=PATH) is not None, needed) for name, deb, rpm, needed in _PROGRAMS]
+    every = [
+        seen.Program(name, deb, rpm, shutil.which(name, path=PATH) is not None, needed)
+        for name, deb, rpm, needed in _PROGRAMS
+    ]
     library = str(sysconfig.get_config_var("INSTSONAME"))
     package = "libpython" + sysconfig.get_python_version()
     every.append(seen.Program(library, package, "python3-libs", _opens(library)))
-    return seen.Programs(tuple(every), dnf=shutil.which("apt-get", path=PATH) is None and shutil.which("dnf", path=PATH) is not None)
+    return seen.Programs(
+        tuple(every),
+        dnf=shutil.which("apt-get", path=PATH) is None and shutil.which("dnf", path=PATH) is not None,
+    )
 
 
 def _opens(library: str) -> bool:
@@ -99,12 +106,21 @@ def read_user_namespaces() -> seen.UserNamespaces:
     nobody = pwd.getpwnam("nobody")
     argv = ["unshare", "--user", "--map-root-user", "--mount", "true"]
     try:
-        done = run_as.run_as(drop.Rights(nobody.pw_uid, nobody.pw_gid), argv, {"PATH": PATH, "LANG": "C.UTF-8"}, seconds=_SECONDS)
-        trouble = "" if done.status == 0 else one_line(done.stderr.decode(errors="replace")) or f"exit status {done.status}"
+        done = run_as.run_as(
+            drop.Rights(nobody.pw_uid, nobody.pw_gid), argv, {"PATH": PATH, "LANG": "C.UTF-8"},
+            seconds=_SECONDS,
+        )
+        trouble = (
+            ""
+            if done.status == 0
+            else one_line(done.stderr.decode(errors="replace")) or f"exit status {done.status}"
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         trouble = one_line(str(error))
     values = {name: regular.read_start(PurePath("/proc/sys", *name.split(".")), 64) for name in FORBIDDING}
-    return seen.UserNamespaces(trouble, {name: value.decode().strip() for name, value in values.items() if value is not None})
+    return seen.UserNamespaces(
+        trouble, {name: value.decode().strip() for name, value in values.items() if value is not None}
+    )
 
 
 def read_scratch(path: str) -> seen.Scratch:
@@ -114,12 +130,11 @@ def read_scratch(path: str) -> seen.Scratch:
     except FileNotFoundError:
         return seen.Scratch(path, None, 0, "", False, 0, 0)
     return seen.Scratch(
-        path=path,
-        owner=status.st_uid,
-        mode=stat.S_IMODE(status.st_mode),
-        filesystem=process.run(["findmnt", "--noheadings", "--output", "FSTYPE", "--target", path], timeout=_SECONDS).split("\n")[0],
-        writable=os.access(path, os.W_OK),
-        free=space.f_bavail * space.f_frsize,
+        path=path, owner=status.st_uid, mode=stat.S_IMODE(status.st_mode),
+        filesystem=process.run(
+            ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", path], timeout=_SECONDS
+        ).split("\n")[0],
+        writable=os.access(path, os.W_OK), free=space.f_bavail * space.f_frsize,
         size=space.f_blocks * space.f_frsize,
     )
 
@@ -131,4 +146,7 @@ def read_cache(cache: ImageCache | None) -> seen.Cache:
     connection = protocol.connect()
     if connection is not None:
         connection.close()
-    return seen.Cache(cache.directory, layer_store.is_trusted(layer_store.public_store(cache.directory, cache.size)), connection is not None)
+    return seen.Cache(
+        cache.directory, layer_store.is_trusted(layer_store.public_store(cache.directory, cache.size)),
+        connection is not None,
+    )

@@ -22,15 +22,21 @@ _TIME_ERROR = 5  # what adjtimex(2) returns where nothing has set the clock for 
 
 def read_plugin(settings: Mapping[str, str]) -> seen.Plugin:
     """Return what is to be known of the plugin."""
-    config = settings.get("PlugStackConfig") or str(PurePath(settings.get("SLURM_CONF") or "/etc/slurm/slurm.conf").parent / "plugstack.conf")
+    config = settings.get("PlugStackConfig") or str(
+        PurePath(settings.get("SLURM_CONF") or "/etc/slurm/slurm.conf").parent / "plugstack.conf"
+    )
     named = next((path for path in _list_plugins(config) if PurePath(path).name == PLUGIN), None)
     folders = settings.get("PluginDir", "").split(":")
-    path = next((found for folder in folders if named and os.path.exists(found := str(PurePath(folder, named)))), named)
+    path = next(
+        (found for folder in folders if named and os.path.exists(found := str(PurePath(folder, named)))),
+        named,
+    )
     built, version, trouble = _open_plugin(path) if path else (None, None, "")
     loaded, replaced = _look_into_slurmd()
     return seen.Plugin(
-        config=config, named=path, expected=_find_expected(folders), runtime=__version__, built=built, version=version,
-        slurmd=parse_release(read_slurmd_version() or ""), loaded=loaded, replaced=replaced, trouble=trouble,
+        config=config, named=path, expected=_find_expected(folders), runtime=__version__, built=built,
+        version=version, slurmd=parse_release(read_slurmd_version() or ""), loaded=loaded, replaced=replaced,
+        trouble=trouble,
     )  # fmt: skip
 
 
@@ -82,7 +88,9 @@ def _look_into_slurmd() -> tuple[bool, bool]:
         except OSError:
             continue
         if mapped:
-            return True, any(not os.path.exists(path) or os.stat(path).st_ino != inode for inode, path in mapped)
+            return True, any(
+                not os.path.exists(path) or os.stat(path).st_ino != inode for inode, path in mapped
+            )
     return False, False
 
 
@@ -105,5 +113,6 @@ def read_clock(shown: str) -> seen.Clock:
     """Return what is to be known of the clock; `shown` is what `scontrol show config` has just said."""
     moment = parse_moment(shown)
     theirs = time.mktime(time.strptime(moment, "%Y-%m-%dT%H:%M:%S")) if moment else None
-    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))  # asks only: struct timex begins with modes = 0
+    # asks only: struct timex begins with modes = 0
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
     return seen.Clock(None if theirs is None else time.time() - theirs, state not in (-1, _TIME_ERROR))

@@ -24,7 +24,8 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A node, when it was looked at (seconds since 1970), what shall be the same on all nodes, and its points in their order."""
+    """A node, when it was looked at (seconds since 1970), what shall be the same on all nodes, and its points
+    in their order."""
 
     node: str
     when: int
@@ -40,7 +41,10 @@ class Report:
 def plan_report(report: Report) -> dict[str, Any]:
     """Return a report as JSON shows it."""
     rows = [{"point": point.name, **asdict(one)} for point in report.points for one in point.findings]
-    return {"node": report.node, "when": report.when, "ok": not report.failures, "versions": dict(report.same), "findings": rows}
+    return {
+        "node": report.node, "when": report.when, "ok": not report.failures, "versions": dict(report.same),
+        "findings": rows,
+    }
 
 
 def parse_report(text: str) -> Report:
@@ -52,9 +56,14 @@ def parse_report(text: str) -> Report:
             hint = row["hint"] and one_line(str(row["hint"]))
             if row["level"] not in (WELL, NOTE, FAILED):
                 raise ValueError("it has an unknown level")
-            points.setdefault(one_line(str(row["point"])), []).append(Finding(row["level"], one_line(str(row["text"])), hint))
+            points.setdefault(one_line(str(row["point"])), []).append(
+                Finding(row["level"], one_line(str(row["text"])), hint)
+            )
         same = {one_line(str(name)): one_line(str(value)) for name, value in tree["versions"].items()}
-        return Report(one_line(str(tree["node"])), int(tree["when"]), same, tuple(Point(name, tuple(one)) for name, one in points.items()))
+        return Report(
+            one_line(str(tree["node"])), int(tree["when"]), same,
+            tuple(Point(name, tuple(one)) for name, one in points.items()),
+        )
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it is no report of a node: {error}") from None
 
@@ -78,10 +87,22 @@ def compare(reports: Sequence[Report]) -> list[Finding]:
         for report in reports:
             nodes.setdefault(report.same.get(name, "?"), []).append(report.node)
         if len(nodes) > 1:
-            told = ", ".join(f"{value} on {_some(names)}" for value, names in sorted(nodes.items(), key=lambda one: -len(one[1])))
-            hint = "copy one /etc/pcocc to all nodes" if name.startswith("/") else f"install the same {name} on all nodes, then restart slurmd"
+            told = ", ".join(
+                f"{value} on {_some(names)}"
+                for value, names in sorted(nodes.items(), key=lambda one: -len(one[1]))
+            )
+            hint = (
+                "copy one /etc/pcocc to all nodes"
+                if name.startswith("/")
+                else f"install the same {name} on all nodes, then restart slurmd"
+            )
             found.append(Finding(FAILED, f"{name} is not the same everywhere: {told}", hint))
-    return found or [Finding(WELL, f"{', '.join(reports[0].same)} are the same on {count(len(reports), 'node')}")] if reports else []
+    return (
+        found
+        or [Finding(WELL, f"{', '.join(reports[0].same)} are the same on {count(len(reports), 'node')}")]
+        if reports
+        else []
+    )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -104,8 +125,14 @@ def render_reports(reports: Sequence[Report], silent: Mapping[str, str]) -> str:
     for report in reports:
         wrong = [one for point in report.points for one in _named(point) if one.level != WELL]
         lines += render_lines(Finding(one.level, f"{report.node}: {one.text}", one.hint) for one in wrong)
-    lines += render_lines(Finding(FAILED, f"{node}: {why}", "run 'pcocc node check' there") for node, why in sorted(silent.items()))
+    lines += render_lines(
+        Finding(FAILED, f"{node}: {why}", "run 'pcocc node check' there")
+        for node, why in sorted(silent.items())
+    )
     lines += render_lines(compare(reports))
     bad = sum(report.failures > 0 for report in reports) + len(silent)
     total = count(len(reports) + len(silent), "node")
-    return "\n".join([*lines, f"{total}: {count(bad, 'node') + ' with failures' if bad else 'no failure'}"]) + "\n"
+    return (
+        "\n".join([*lines, f"{total}: {count(bad, 'node') + ' with failures' if bad else 'no failure'}"])
+        + "\n"
+    )

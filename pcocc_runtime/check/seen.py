@@ -1,4 +1,5 @@
-"""What is seen of a node: plain values, read by reading.py and its neighbours, and judged without a look at the node again."""
+"""What is seen of a node: plain values, read by reading.py and its neighbours, and judged without a look at
+the node again."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from pcocc_runtime.documents.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """The plugin of Slurm: where `config` (plugstack.conf) `named` it, the release it was `built` for and its pcocc `version`.
+    """The plugin of Slurm: where `config` (plugstack.conf) `named` it, the release it was `built` for and its
+    pcocc `version`.
 
     `slurmd` is the release of the slurmd that runs, None for none; `loaded`: that one has the plugin open,
     and, where it is `replaced`, another file than is there now. `trouble` is why the file cannot be opened.
@@ -41,7 +43,8 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that root's helper or a VM starts, the packages that have it on Debian and on RHEL, and whether it is found."""
+    """A program that root's helper or a VM starts, the packages that have it on Debian and on RHEL, and
+    whether it is found."""
 
     name: str
     deb: str
@@ -70,7 +73,8 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """How this node runs guests: its setting `accel`, what was tried and came of it, and seconds since 1970 by its clock."""
+    """How this node runs guests: its setting `accel`, what was tried and came of it, and seconds since 1970
+    by its clock."""
 
     setting: str
     device: Device
@@ -115,7 +119,8 @@ class Walls:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain of the site's that drops what none of its rules takes: `place` is FAMILY TABLE NAME; `ours`: rules let our packets by."""
+    """A chain of the site's that drops what none of its rules takes: `place` is FAMILY TABLE NAME; `ours`:
+    rules let our packets by."""
 
     place: str
     hook: str
@@ -132,7 +137,8 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """The directory of VMs' disks: owner and mode bits (None: it is not there), type of its file system, bytes free and in all."""
+    """The directory of VMs' disks: owner and mode bits (None: it is not there), type of its file system,
+    bytes free and in all."""
 
     path: str
     owner: int | None
@@ -145,7 +151,8 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The image cache, None where the site has none: its directory is one that only its owner can write; its service answers."""
+    """The image cache, None where the site has none: its directory is one that only its owner can write; its
+    service answers."""
 
     directory: str | None
     trusted: bool = False
@@ -170,7 +177,8 @@ class Grace:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """How many seconds this node's clock is ahead of slurmctld's, None when that is not known; `kept`: something keeps it right."""
+    """How many seconds this node's clock is ahead of slurmctld's, None when that is not known; `kept`:
+    something keeps it right."""
 
     ahead: float | None
     kept: bool
@@ -178,7 +186,8 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What is wrong in /etc/pcocc, a sentence each with what helps, and a digest of it that other nodes are compared with."""
+    """What is wrong in /etc/pcocc, a sentence each with what helps, and a digest of it that other nodes are
+    compared with."""
 
     problems: tuple[tuple[str, str | None], ...]
     digest: str

@@ -10,7 +10,8 @@ from pcocc_runtime import naming
 from pcocc_runtime.check.seen import Chain
 from pcocc_runtime.networks.nft_guard import TUNNEL_TABLE
 
-_OURS = {"forward": naming.OWN_PREFIX, "input": str(naming.VXLAN_PORT_BASE)}  # what a rule names that lets our packets by
+# what a rule names that lets our packets by
+_OURS = {"forward": naming.OWN_PREFIX, "input": str(naming.VXLAN_PORT_BASE)}
 
 
 def parse_plugstack(text: str) -> list[tuple[str, str]]:
@@ -29,11 +30,14 @@ def parse_mapped(maps: str, name: str) -> list[tuple[int, str]]:
     """Return inode and path of what is mapped in a process under a file name, from /proc/PID/maps (proc(5))."""
     rows = (line.split(maxsplit=5) for line in maps.splitlines())
     paths = ((int(row[4]), row[5]) for row in rows if len(row) == 6)
-    return [(inode, path) for inode, path in paths if path.removesuffix(" (deleted)").rpartition("/")[2] == name]
+    return [
+        (inode, path) for inode, path in paths if path.removesuffix(" (deleted)").rpartition("/")[2] == name
+    ]
 
 
 def parse_hierarchies(mountinfo: str) -> frozenset[str]:
-    """Return which versions of cgroups are mounted: v2, and v1 where a hierarchy has controllers, from /proc/self/mountinfo."""
+    """Return which versions of cgroups are mounted: v2, and v1 where a hierarchy has controllers, from
+    /proc/self/mountinfo."""
     found = set()
     for line in mountinfo.splitlines():
         place, _, source = line.partition(" - ")
@@ -53,14 +57,18 @@ def parse_tables(text: str) -> tuple[str, ...]:
 
 
 def parse_chains(text: str) -> tuple[Chain, ...]:
-    """Return the site's chains that drop by their policy what is forwarded or comes in over IPv4, from `nft -j list ruleset`."""
+    """Return the site's chains that drop by their policy what is forwarded or comes in over IPv4, from `nft
+    -j list ruleset`."""
     rows = json.loads(text)["nftables"]
     chains = (row["chain"] for row in rows if "chain" in row)
     rules = [row["rule"] for row in rows if "rule" in row]
     return tuple(
         Chain(f"{one['family']} {one['table']} {one['name']}", one["hook"], _lets_ours(one, rules))
         for one in chains
-        if one.get("policy") == "drop" and one.get("hook") in _OURS and one["family"] in ("ip", "inet") and not _is_ours(one["table"])
+        if one.get("policy") == "drop"
+        and one.get("hook") in _OURS
+        and one["family"] in ("ip", "inet")
+        and not _is_ours(one["table"])
     )
 
 

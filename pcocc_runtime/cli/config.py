@@ -19,16 +19,22 @@ from pcocc_runtime.tables import count
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `pcocc config`."""
     parser.description = (
-        "The site's configuration is /etc/pcocc. PCOCC_SYSTEM_CONF_DIR names another directory, to check it before it is "
-        "installed; commands run by root ignore it."
+        "The site's configuration is /etc/pcocc. PCOCC_SYSTEM_CONF_DIR names another directory, to check it"
+        " before it is installed; commands run by root ignore it."
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     check = verbs.add_parser("check", help="report everything that is wrong in the site's files")
     check.set_defaults(run=_config_check)
     render = verbs.add_parser("policy", help="write the table that job_submit reads in slurmctld")
-    render.add_argument("-o", "--output", metavar="FILE", help="default: policy.lua in the site's directory; '-' prints it")
+    render.add_argument(
+        "-o", "--output", metavar="FILE", help="default: policy.lua in the site's directory; '-' prints it"
+    )
     render.set_defaults(run=_config_policy)
-    add_partitions(verbs.add_parser("partitions", help="print the partitions that an InfiniBand fabric's subnet manager is told once"))
+    add_partitions(
+        verbs.add_parser(
+            "partitions", help="print the partitions that an InfiniBand fabric's subnet manager is told once"
+        )
+    )
 
 
 def _config_check(_arguments: argparse.Namespace) -> int:
@@ -42,8 +48,9 @@ def _config_check(_arguments: argparse.Namespace) -> int:
     if not problems:
         say_notes([*loaded.notes, *_stale_policy(directory, loaded), *find_licence_notes(loaded.site)])
         sys.stdout.write(
-            f"{directory}: {count(len(loaded.templates), 'template')}, {count(len(loaded.site.all_sets), 'resource set')}, "
-            f"{count(len(loaded.site.all_networks), 'network')}, no error\n"
+            f"{directory}: {count(len(loaded.templates), 'template')},"
+            f" {count(len(loaded.site.all_sets), 'resource set')},"
+            f" {count(len(loaded.site.all_networks), 'network')}, no error\n"
         )
     return complain(problems)
 
@@ -77,7 +84,9 @@ def _config_policy(arguments: argparse.Namespace) -> int:
 
     path = Path(arguments.output or f"{directory}/policy.lua")
     files.replace_file(path, text.encode(), 0o644)
-    sys.stdout.write(f"{path} written; slurmctld reads it when job_submit.lua is touched, or at its next start\n")
+    sys.stdout.write(
+        f"{path} written; slurmctld reads it when job_submit.lua is touched, or at its next start\n"
+    )
     return 0
 
 

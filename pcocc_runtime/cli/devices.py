@@ -1,4 +1,4 @@
-"""`pcocc node devices`: the InfiniBand devices of a node that networks name, and what Slurm is told of their functions."""
+"""`pcocc node devices`: the InfiniBand devices of a node that networks name, and their lines of gres.conf."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _HEADS = ("DEVICE", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "USER")
 
 
 def show_devices(arguments: argparse.Namespace) -> int:
-    """Print a row for each virtual function of this node, and the lines of gres.conf; complain of functions that VMs cannot have."""
+    """Print a row for each virtual function of this node, and the lines of gres.conf.
+
+    Complain of functions that VMs cannot have.
+    """
     networks = partitions_of(read_site(confdir()))
     if not networks:
         message, hint = "there is no network of type infiniband", "see pcocc-networks.yaml(5)"
@@ -28,10 +31,20 @@ def show_devices(arguments: argparse.Namespace) -> int:
     if arguments.bind:
         ensure_bound(names)
     devices = read_devices(names)
-    rows = [_HEADS, *(_row(name, device, place) for name, device in devices.items() for place in range(len(device.functions)))]
+    rows = [
+        _HEADS,
+        *(
+            _row(name, device, place)
+            for name, device in devices.items()
+            for place in range(len(device.functions))
+        ),
+    ]
     sys.stdout.write(columns(rows))
     faults: list[PcoccError] = [
-        fault for name, device in devices.items() for one in device.functions if (fault := find_fault(one, name, os.uname().nodename))
+        fault
+        for name, device in devices.items()
+        for one in device.functions
+        if (fault := find_fault(one, name, os.uname().nodename))
     ]
     if not faults:
         sys.stdout.write("\ngres.conf:\n" + "".join(f"{line}\n" for line in render_gres(networks, devices)))
@@ -41,7 +54,15 @@ def show_devices(arguments: argparse.Namespace) -> int:
 def _row(name: str, device: Device, place: int) -> tuple[str, ...]:
     one = device.functions[place]
     numa = "-" if one.numa < 0 else str(one.numa)
-    return name, str(one.number), one.address, one.driver or "-", numa, device_node(one), _user_of(device_node(one))
+    return (
+        name,
+        str(one.number),
+        one.address,
+        one.driver or "-",
+        numa,
+        device_node(one),
+        _user_of(device_node(one)),
+    )
 
 
 def _user_of(path: str) -> str:

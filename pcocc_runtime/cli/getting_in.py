@@ -1,4 +1,5 @@
-"""`pcocc ssh`, `scp`, `rsync`, `forward`, `ssh-config` and `ansible-inventory`: the user's own OpenSSH in the VMs of a job."""
+"""`pcocc ssh`, `scp`, `rsync`, `forward`, `ssh-config` and `ansible-inventory`: the user's own OpenSSH in the
+VMs of a job."""
 
 from __future__ import annotations
 
@@ -20,30 +21,48 @@ _JOB_HELP = "default: the job you are in, or your only one with running VMs"
 
 def add_ssh(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc ssh`."""
-    _add_passing(parser, "ssh", _ssh, "[OPTION...] [USER@]VM[.JOB] [COMMAND]", "Logs into a VM with your own ssh")
+    _add_passing(
+        parser, "ssh", _ssh, "[OPTION...] [USER@]VM[.JOB] [COMMAND]", "Logs into a VM with your own ssh"
+    )
 
 
 def add_scp(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc scp`."""
-    _add_passing(parser, "scp", _scp, "[OPTION...] SOURCE... TARGET", "Copies files from and to VMs (VM:PATH) with your own scp")
+    _add_passing(
+        parser, "scp", _scp, "[OPTION...] SOURCE... TARGET",
+        "Copies files from and to VMs (VM:PATH) with your own scp",
+    )
 
 
 def add_rsync(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc rsync`."""
-    _add_passing(parser, "rsync", _rsync, "[OPTION...] SOURCE... TARGET", "Copies what differs from and to VMs (VM:PATH) with your own rsync")
+    _add_passing(
+        parser, "rsync", _rsync, "[OPTION...] SOURCE... TARGET",
+        "Copies what differs from and to VMs (VM:PATH) with your own rsync",
+    )
 
 
-def _add_passing(parser: argparse.ArgumentParser, name: str, run: Callable[[argparse.Namespace], int], words: str, what: str) -> None:
-    parser.description = f"{what}; all its options may follow. It goes through a step of the job: no network between here and there is used."
+def _add_passing(
+    parser: argparse.ArgumentParser, name: str, run: Callable[[argparse.Namespace], int], words: str,
+    what: str,
+) -> None:
+    parser.description = (
+        f"{what}; all its options may follow. It goes through a step of the job: no network between here and"
+        " there is used."
+    )
     parser.usage = f"pcocc {name} [-h] [-j JOB] {words}"
     parser.add_argument("-j", "--job", metavar="JOB", help=_JOB_HELP)
-    parser.add_argument("words", metavar="ARG", nargs=argparse.REMAINDER, help=f"as of {name}(1); a VM is vm0, or vm0.JOB")
+    parser.add_argument(
+        "words", metavar="ARG", nargs=argparse.REMAINDER, help=f"as of {name}(1); a VM is vm0, or vm0.JOB"
+    )
     parser.set_defaults(run=run, passes=True)
 
 
 def add_forward(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc forward`."""
-    parser.description = "Makes a port of this host, for programs on this host only, one of the VM, until it is interrupted."
+    parser.description = (
+        "Makes a port of this host, for programs on this host only, one of the VM, until it is interrupted."
+    )
     parser.add_argument("vm", metavar="VM", help="vm0, or vm0.JOB")
     parser.add_argument("ports", metavar="PORTS", help="LOCAL:PORT, or PORT for the same number")
     parser.add_argument("-j", "--job", metavar="JOB", help=_JOB_HELP)
@@ -53,8 +72,8 @@ def add_forward(parser: argparse.ArgumentParser) -> None:
 def add_ssh_config(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc ssh-config`."""
     parser.description = (
-        "Writes Host blocks for the VMs of a job, so that ssh, scp, sftp, rsync and whatever else reads ssh's configuration reach "
-        "them as vm0.JOB, and as vm0. They hold as long as the VMs run."
+        "Writes Host blocks for the VMs of a job, so that ssh, scp, sftp, rsync and whatever else reads ssh's"
+        " configuration reach them as vm0.JOB, and as vm0. They hold as long as the VMs run."
     )
     parser.add_argument("-j", "--job", metavar="JOB", help=_JOB_HELP)
     parser.set_defaults(run=_ssh_config)
@@ -78,11 +97,19 @@ def _ssh(arguments: argparse.Namespace) -> int:
     if vm is None or vm.path:
         return _usage(f"{words[index][:80]!r} is not a VM: write vm0, or vm0.JOB")
     if has_own_configuration(words[:index]):
-        return _usage("-F has another configuration take the place of pcocc's: include what 'pcocc ssh-config' writes in yours, and use ssh")
+        return _usage(
+            "-F has another configuration take the place of pcocc's: include what 'pcocc ssh-config' writes"
+            " in yours, and use ssh"
+        )
     found = _find_login(arguments.job, [vm.job])
     if isinstance(found, int):
         return found
-    return _checked(found, [vm.vm], lambda: _become(["ssh", "-F", found.config, *words[:index], vm.of_job(found.job), *words[index + 1 :]]))
+    return _checked(
+        found, [vm.vm],
+        lambda: _become(
+            ["ssh", "-F", found.config, *words[:index], vm.of_job(found.job), *words[index + 1 :]]
+        ),
+    )
 
 
 def _scp(arguments: argparse.Namespace) -> int:
@@ -90,7 +117,9 @@ def _scp(arguments: argparse.Namespace) -> int:
 
 
 def _rsync(arguments: argparse.Namespace) -> int:
-    return _copy(arguments, lambda found, words: ["rsync", "-e", f"ssh -F {shlex.quote(found.config)}", *words])
+    return _copy(
+        arguments, lambda found, words: ["rsync", "-e", f"ssh -F {shlex.quote(found.config)}", *words]
+    )
 
 
 def _copy(arguments: argparse.Namespace, plan: Callable[[LoginFiles, Sequence[str]], list[str]]) -> int:
@@ -103,7 +132,10 @@ def _copy(arguments: argparse.Namespace, plan: Callable[[LoginFiles, Sequence[st
     found = _find_login(arguments.job, [one.job for one in vms])
     if isinstance(found, int):
         return found
-    words = [one.of_job(found.job) if one and one.path else word for one, word in zip(names, arguments.words, strict=True)]
+    words = [
+        one.of_job(found.job) if one and one.path else word
+        for one, word in zip(names, arguments.words, strict=True)
+    ]
     return _checked(found, [one.vm for one in vms], lambda: _become(plan(found, words)))
 
 
@@ -114,13 +146,20 @@ def _forward(arguments: argparse.Namespace) -> int:
     local, colon, remote = arguments.ports.partition(":")
     ports = [local, remote if colon else local]
     if not all(port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536 for port in ports):
-        raise errors.RequestError(f"{arguments.ports!r} is not a pair of ports", "write LOCAL:PORT, such as 8080:80")
+        raise errors.RequestError(
+            f"{arguments.ports!r} is not a pair of ports", "write LOCAL:PORT, such as 8080:80"
+        )
     found = _find_login(arguments.job, [vm.job])
     if isinstance(found, int):
         return found
     found.ensure_vm(vm.vm)
-    terminal.say_note(f"port {ports[0]} of localhost leads to port {ports[1]} of {vm.vm} of job {found.job}, until Ctrl-C")
-    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none", "-L", f"localhost:{ports[0]}:localhost:{ports[1]}"]
+    terminal.say_note(
+        f"port {ports[0]} of localhost leads to port {ports[1]} of {vm.vm} of job {found.job}, until Ctrl-C"
+    )
+    options = [
+        "-N", "-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none", "-L",
+        f"localhost:{ports[0]}:localhost:{ports[1]}",
+    ]
     _become(["ssh", "-F", found.config, *options, vm.vm])
 
 
@@ -171,4 +210,6 @@ def _become(argv: Sequence[str]) -> NoReturn:
     try:
         os.execvp(argv[0], list(argv))
     except OSError as error:
-        raise errors.NodeError(f"{argv[0]} cannot be started on this host: {error.strerror}", f"install {argv[0]} here") from None
+        raise errors.NodeError(
+            f"{argv[0]} cannot be started on this host: {error.strerror}", f"install {argv[0]} here"
+        ) from None

@@ -41,10 +41,13 @@ _IMAGE = "[REPO:]NAME[@REV]; default: the first REPO that has it, the highest RE
 def add_parsers(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `pcocc image`."""
     parser.description = (
-        "Images are kept in repositories, as revisions made of layers. Repositories are named in repos.yaml in ~/.pcocc and in "
-        "/etc/pcocc, in order of priority; without those there is one in ~/.pcocc/images."
+        "Images are kept in repositories, as revisions made of layers. Repositories are named in repos.yaml in"
+        " ~/.pcocc and in /etc/pcocc, in order of priority; without those there is one in ~/.pcocc/images."
     )
-    parser.epilog = "Use an image with 'image: NAME' in a template, or --pcocc-image=NAME on the command line of srun or sbatch."
+    parser.epilog = (
+        "Use an image with 'image: NAME' in a template, or --pcocc-image=NAME on the command line of srun or"
+        " sbatch."
+    )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_readers(verbs.add_parser)
     _add_import(verbs.add_parser("import", help="make an image from a file, a URL or a container image"))
@@ -58,7 +61,9 @@ _Add = Callable[..., argparse.ArgumentParser]
 
 
 def _add_readers(add: _Add) -> None:
-    listing = add("list", help="a line for each image", description="Lists images, and with --json all their revisions.")
+    listing = add(
+        "list", help="a line for each image", description="Lists images, and with --json all their revisions."
+    )
     listing.add_argument("regex", metavar="REGEX", nargs="?", help="only images whose name matches")
     listing.add_argument("-R", "--repo", metavar="REPO", help="only images of this repository")
     form = listing.add_mutually_exclusive_group()
@@ -74,10 +79,11 @@ def _add_readers(add: _Add) -> None:
     show.add_argument("--json", action="store_true", help="the same as JSON")
     show.set_defaults(run=_show)
     verify = add(
-        "verify",
-        help="read images and report damage",
-        description="Reads all layers of the given images, or of "
-        "all images, compares their checksums and checks their tables. Exit status 1 when something is wrong.",
+        "verify", help="read images and report damage",
+        description=(
+            "Reads all layers of the given images, or of all images, compares their checksums and checks"
+            " their tables. Exit status 1 when something is wrong."
+        ),
     )
     verify.add_argument("images", metavar="IMAGE", nargs="*", help=_IMAGE)
     verify.add_argument("-R", "--repo", metavar="REPO", help="only images of this repository")
@@ -86,25 +92,39 @@ def _add_readers(add: _Add) -> None:
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "SOURCE is a file, '-' (stdin), a URL, or an OCI image with one disk in /disk (a containerDisk), as oci:DIR[:TAG], oci-archive:FILE[:TAG] "
-        "or docker://HOST/NAME:TAG (with skopeo). The format is detected from the content unless --format is given."
+        "SOURCE is a file, '-' (stdin), a URL, or an OCI image with one disk in /disk (a containerDisk), as"
+        " oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker://HOST/NAME:TAG (with skopeo). The format is"
+        " detected from the content unless --format is given."
     )
     parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; default: the first repository")
+    parser.add_argument(
+        "dest", metavar="NAME", help="the new image, as [REPO:]NAME; default: the first repository"
+    )
     parser.add_argument("-t", "--format", metavar="FORMAT", choices=formats.FORMATS, help=", ".join(formats.FORMATS))
-    parser.add_argument("--checksum", metavar="SUM", help="refuse the source if its checksum differs: sha256:HEX or sha512:HEX")
+    parser.add_argument(
+        "--checksum", metavar="SUM",
+        help="refuse the source if its checksum differs: sha256:HEX or sha512:HEX",
+    )
     parser.add_argument("-d", "--description", metavar="TEXT", default="", help="shown by 'pcocc image list'")
-    parser.add_argument("--compress", action="store_true", help="store it compressed: smaller, and slower to run from")
-    parser.add_argument("--update", action="store_true", help="add a revision if there is an image of this name")
+    parser.add_argument(
+        "--compress", action="store_true", help="store it compressed: smaller, and slower to run from"
+    )
+    parser.add_argument(
+        "--update", action="store_true", help="add a revision if there is an image of this name"
+    )
     parser.add_argument("--json", action="store_true", help="print what was stored as JSON")
     parser.set_defaults(run=_import, explain=_name_old_form)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Writes an image with all its layers to one file, which appears only when it is complete."
+    parser.description = (
+        "Writes an image with all its layers to one file, which appears only when it is complete."
+    )
     parser.add_argument("image", metavar="IMAGE", help=_IMAGE)
     parser.add_argument("dest", metavar="FILE", help="its suffix decides the format unless --format is given")
-    parser.add_argument("-t", "--format", metavar="FORMAT", choices=formats.FORMATS, help=", ".join(formats.FORMATS))
+    parser.add_argument(
+        "-t", "--format", metavar="FORMAT", choices=formats.FORMATS, help=", ".join(formats.FORMATS)
+    )
     parser.add_argument("--compress", action="store_true", help="compress a qcow2 or vmdk file")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     parser.set_defaults(run=_export)
@@ -117,22 +137,28 @@ def _add_writers(add: _Add) -> None:
         description="Copies the layers that the other repository does not have.",
     )
     copy.add_argument("image", metavar="IMAGE", help=_IMAGE)
-    copy.add_argument("dest", metavar="NAME", help="the new image, as [REPO:]NAME; default: the first repository")
+    copy.add_argument(
+        "dest", metavar="NAME", help="the new image, as [REPO:]NAME; default: the first repository"
+    )
     copy.set_defaults(run=_copy)
     resize = add(
-        "resize",
-        help="make a revision with a larger disk",
-        description="Makes a revision whose disk is larger; the guest grows its file systems itself, as cloud images do.",
+        "resize", help="make a revision with a larger disk",
+        description=(
+            "Makes a revision whose disk is larger; the guest grows its file systems itself, as cloud"
+            " images do."
+        ),
     )
-    resize._negative_number_matcher = re.compile(r"-[0-9]")  # -5G is a size, though a wrong one, and not an option
+    # -5G is a size, though a wrong one, and not an option
+    resize._negative_number_matcher = re.compile(r"-[0-9]")
     resize.add_argument("image", metavar="IMAGE", help=_IMAGE)
     resize.add_argument("size", metavar="SIZE", help="such as 20G, or +5G for that much more")
     resize.set_defaults(run=_resize)
     delete = add(
-        "delete",
-        help="delete a revision, or all of an image",
-        description="Layers that other images need are kept, and "
-        "so are, until a later gc, those that running VMs use. Jobs that wait for the image will not find it.",
+        "delete", help="delete a revision, or all of an image",
+        description=(
+            "Layers that other images need are kept, and so are, until a later gc, those that running VMs"
+            " use. Jobs that wait for the image will not find it."
+        ),
     )
     delete.add_argument(
         "image", metavar="IMAGE", help="[REPO:]NAME[@REV]; default: the first REPO, and all revisions"
@@ -145,7 +171,9 @@ def _add_repo(parser: argparse.ArgumentParser) -> None:
     listing = verbs.add_parser("list", help="a line for each repository, in order of priority")
     listing.add_argument("--json", action="store_true", help="the same as JSON")
     listing.set_defaults(run=_repo_list)
-    collect = verbs.add_parser("gc", help="remove layers that no image needs, and what interrupted commands left")
+    collect = verbs.add_parser(
+        "gc", help="remove layers that no image needs, and what interrupted commands left"
+    )
     collect.add_argument("repo", metavar="REPO", nargs="?", help="default: the first repository")
     collect.add_argument(
         "--grace",
@@ -158,12 +186,17 @@ def _add_repo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
-    parser.description = "The copies of image layers that this node keeps for all users, if 'image-cache' is set in pcocc.yaml."
+    parser.description = (
+        "The copies of image layers that this node keeps for all users, if 'image-cache' is set in"
+        " pcocc.yaml."
+    )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="list the layers, the one to be removed next at the top")
     listing.add_argument("--json", action="store_true", help="the same as JSON")
     listing.set_defaults(run=_cache_list)
-    clear = verbs.add_parser("clear", help="remove what no VM uses", description="Needs to be root, or the directory's owner.")
+    clear = verbs.add_parser(
+        "clear", help="remove what no VM uses", description="Needs to be root, or the directory's owner."
+    )
     clear.set_defaults(run=_cache_clear)
 
 
@@ -202,7 +235,9 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
-        raise RequestError(f"{text!r} is not a regular expression: {error}", "quote it from the shell") from None
+        raise RequestError(
+            f"{text!r} is not a regular expression: {error}", "quote it from the shell"
+        ) from None
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -210,7 +245,9 @@ def _show(arguments: argparse.Namespace) -> int:
     top, problems = images.find_image(reference, load_own_repos()), list[PcoccError]()
     found = [top]
     if reference.revision is None:
-        found = [one for one in images.read_images([top.repo], problems) if one.revision.name == top.revision.name]
+        found = [
+            one for one in images.read_images([top.repo], problems) if one.revision.name == top.revision.name
+        ]
     sizes = images.stored_sizes(found)
     if arguments.json:
         pairs = [(one.revision, _disk(one)) for one in found]
@@ -248,7 +285,9 @@ def _import(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     notes: list[str] = []
     with _interruptible(), terminal.Meter() as meter:
-        one = importing.import_image(arguments.source, target, load_own_repos(), wish, meter.begin, notes.append)
+        one = importing.import_image(
+            arguments.source, target, load_own_repos(), wish, meter.begin, notes.append
+        )
     say_notes(notes)
     if arguments.json:
         sys.stdout.write(render_images_json([(one.repo, one.revision)], {_key(one): _disk(one)}))
@@ -261,7 +300,10 @@ def _name_old_form(arguments: argparse.Namespace, more: Sequence[str]) -> str | 
     if arguments.source not in _KINDS or len(more) != 1:
         return None
     form = ["-t", arguments.format] if arguments.format else []
-    return f"pcocc 0.6 wanted the kind of image, now it is: {shlex.join(['pcocc', 'image', 'import', *form, arguments.dest, *more])}"
+    return (
+        "pcocc 0.6 wanted the kind of image, now it is:"
+        f" {shlex.join(['pcocc', 'image', 'import', *form, arguments.dest, *more])}"
+    )
 
 
 def _stored(one: Found) -> int:
@@ -276,7 +318,8 @@ def _export(arguments: argparse.Namespace) -> int:
     found = images.find_image(references.parse_reference(arguments.image), every)
     with _interruptible(), terminal.Meter() as meter:
         path = exporting.export_image(
-            found, arguments.dest, arguments.format, every, meter.begin, force=arguments.force, compress=arguments.compress
+            found, arguments.dest, arguments.format, every, meter.begin, force=arguments.force,
+            compress=arguments.compress
         )
     sys.stdout.write(f"{found.reference} written to {errors.one_line(str(path))}\n")
     return 0

@@ -85,12 +85,15 @@ def render_images_json(every: Sequence[Entry], disks: Mapping[tuple[str, str], S
 def _tree(repo: Repo, one: Revision, disk: ShownDisk) -> dict[str, Any]:
     return {
         "name": one.name, "revision": one.revision, "repo": repo.name, "kind": one.kind, "owner": one.owner,
-        "timestamp": one.timestamp, "description": one.description, "layers": list(one.layers), "path": disk[0],
+        "timestamp": one.timestamp, "description": one.description, "layers": list(one.layers),
+        "path": disk[0],
         "virtual_size": disk[1], "source": one.custom.get("source"),
     }  # fmt: skip
 
 
-def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, int | None], virtual: int | None) -> str:
+def render_image(
+    repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, int | None], virtual: int | None
+) -> str:
     """Return what there is to know of an image; `sizes` has the bytes of its layers, None for a missing one."""
     top = revisions[-1]
     rows = [("image", f"{repo.name}:{top.name}"), ("kind", one_line(top.kind))]
@@ -104,14 +107,21 @@ def render_image(repo: Repo, revisions: Sequence[Revision], sizes: Mapping[str, 
         stored = f"{render_size(sum(known))}" + (f", {lost} layers missing" if lost else "")
         table.append((str(one.revision), _date(one), one_line(one.owner), str(len(one.layers)), stored))
     layers = [("LAYER", "STORED", f"of revision {top.revision}, lowest first")]
-    layers += [(layer, "missing" if sizes[layer] is None else _size(sizes[layer]), "") for layer in top.layers]
+    layers += [
+        (layer, "missing" if sizes[layer] is None else _size(sizes[layer]), "") for layer in top.layers
+    ]
     return f"{columns(rows)}\n{columns(table)}\n{columns(layers)}"
 
 
-def render_image_json(repo: Repo, every: Sequence[tuple[Revision, ShownDisk]], sizes: Mapping[str, int | None]) -> str:
+def render_image_json(
+    repo: Repo, every: Sequence[tuple[Revision, ShownDisk]], sizes: Mapping[str, int | None]
+) -> str:
     """Return the revisions of an image with their layers as JSON; each is given with its disk."""
     trees = [
-        {**_tree(repo, one, disk), "layers": [{"sha256": layer, "stored": sizes[layer]} for layer in one.layers]}
+        {
+            **_tree(repo, one, disk),
+            "layers": [{"sha256": layer, "stored": sizes[layer]} for layer in one.layers],
+        }
         for one, disk in every
     ]
     return json.dumps(trees, indent=2) + "\n"
@@ -129,14 +139,17 @@ def render_repos(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
     """Return a line for each repository: its state, images, and bytes free."""
     table = [("NAME", "FROM", "STATE", "IMAGES", "FREE", "PATH")]
     for repo, state, images, free in rows:
-        table.append((repo.name, "site" if repo.is_site else "user", state, str(images), render_size(free), repo.path))
+        table.append(
+            (repo.name, "site" if repo.is_site else "user", state, str(images), render_size(free), repo.path)
+        )
     return columns(table)
 
 
 def render_repos_json(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
     """Return the repositories as JSON."""
     trees = [
-        {"name": repo.name, "from": "site" if repo.is_site else "user", "path": repo.path, "state": state, "images": images,
+        {"name": repo.name, "from": "site" if repo.is_site else "user", "path": repo.path, "state": state,
+         "images": images,
          "free": free}
         for repo, state, images, free in rows
     ]  # fmt: skip
@@ -146,10 +159,15 @@ def render_repos_json(rows: Sequence[tuple[Repo, str, int, int]]) -> str:
 def render_cache(directory: str, limit: int, every: Sequence[CachedLayer]) -> str:
     """Return a summary of a node's image cache, then a line for each layer."""
     taken = sum(one.stored for one in every)
-    head = f"{directory}: {count(len(every), 'layer')}, {render_size(taken)} of at most {render_size(limit)}\n"
+    head = (
+        f"{directory}: {count(len(every), 'layer')}, {render_size(taken)} of at most {render_size(limit)}\n"
+    )
     table = [("LAYER", "READERS", "STORED", "LAST USE")]
     table += [
-        (one.sha256, "all" if one.public else "some", render_size(one.stored), "now" if one.used else _minute(one.last_use))
+        (
+            one.sha256, "all" if one.public else "some", render_size(one.stored),
+            "now" if one.used else _minute(one.last_use),
+        )
         for one in every
     ]
     return f"{head}\n{columns(table)}" if every else head
@@ -157,7 +175,12 @@ def render_cache(directory: str, limit: int, every: Sequence[CachedLayer]) -> st
 
 def render_cache_json(directory: str, limit: int, every: Sequence[CachedLayer]) -> str:
     """Return a node's image cache as JSON: sizes in bytes, times in seconds since 1970."""
-    return json.dumps({"directory": directory, "size": limit, "layers": [asdict(one) for one in every]}, indent=2) + "\n"
+    return (
+        json.dumps(
+            {"directory": directory, "size": limit, "layers": [asdict(one) for one in every]}, indent=2
+        )
+        + "\n"
+    )
 
 
 def render_cleared(removed: int, freed: int, kept: int) -> str:

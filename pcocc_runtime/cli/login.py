@@ -1,4 +1,5 @@
-"""Which job a command means, and the files by which the user's own ssh gets into its VMs: of the user alone, as long as the job runs."""
+"""Which job a command means, and the files by which the user's own ssh gets into its VMs: of the user alone,
+as long as the job runs."""
 
 from __future__ import annotations
 
@@ -12,7 +13,14 @@ from typing import NamedTuple
 from pcocc_runtime import errors
 from pcocc_runtime.documents.login import Login, decode_login, encode_login
 from pcocc_runtime.documents.verbs import LOGIN_VERB
-from pcocc_runtime.guest.login import LoginPlan, VmName, parse_vm_name, render_config, render_hosts, render_known_hosts
+from pcocc_runtime.guest.login import (
+    LoginPlan,
+    VmName,
+    parse_vm_name,
+    render_config,
+    render_hosts,
+    render_known_hosts,
+)
 from pcocc_runtime.slurm.commands import list_running, read_settings
 from pcocc_runtime.slurm.steps import ask_vm_step, ensure_vm_set, find_own, operation_argv, run_network_step
 from pcocc_runtime.slurm.text import Running
@@ -22,7 +30,8 @@ _HOSTS_CONFIG = "/etc/ssh/ssh_config"
 
 
 class LoginFiles(NamedTuple):
-    """The files of a job's logins: `config` is a whole configuration for ssh -F, `hosts` its Host blocks, `login` the job's own."""
+    """The files of a job's logins: `config` is a whole configuration for ssh -F, `hosts` its Host blocks,
+    `login` the job's own."""
 
     job: int
     directory: Path
@@ -36,7 +45,10 @@ class LoginFiles(NamedTuple):
     @property
     def plan(self) -> LoginPlan:
         """Return what the configuration is made of."""
-        return LoginPlan(self.job, self.login.members, str(self.directory / "key"), str(self.directory / "known_hosts"), program())
+        return LoginPlan(
+            self.job, self.login.members, str(self.directory / "key"), str(self.directory / "known_hosts"),
+            program(),
+        )
 
     def hosts(self) -> str:
         """Return the Host blocks."""
@@ -46,7 +58,10 @@ class LoginFiles(NamedTuple):
         """Raise RequestError unless the job has a VM of that name."""
         count = self.login.members.vms
         if int(vm[2:]) >= count:
-            raise errors.RequestError(f"job {self.job} has no {vm}", f"its VMs are vm0 to vm{count - 1}" if count > 1 else "it has vm0 alone")
+            raise errors.RequestError(
+                f"job {self.job} has no {vm}",
+                f"its VMs are vm0 to vm{count - 1}" if count > 1 else "it has vm0 alone",
+            )
 
 
 def program() -> str:
@@ -55,10 +70,13 @@ def program() -> str:
 
 
 def find_job(typed: str | None, named: Sequence[str] = ()) -> str:
-    """Return the job that is meant: the one typed, or behind a VM's name, or around us, or the only one of the user's that has VMs."""
+    """Return the job that is meant: the one typed, or behind a VM's name, or around us, or the only one of
+    the user's that has VMs."""
     given = {job for job in (typed, *named) if job}
     if len(given) > 1:
-        raise errors.RequestError(f"one job at a time, not {' and '.join(sorted(given))}", "for several see 'pcocc ssh-config'")
+        raise errors.RequestError(
+            f"one job at a time, not {' and '.join(sorted(given))}", "for several see 'pcocc ssh-config'"
+        )
     if given:
         return given.pop()
     if around := os.environ.get("SLURM_JOB_ID"):
@@ -68,7 +86,10 @@ def find_job(typed: str | None, named: Sequence[str] = ()) -> str:
         raise errors.RequestError("you have no job with running VMs", "'squeue --me' lists your jobs")
     if len(every) > 1:
         jobs = ", ".join(one.label for one in every[:8]) + (", ..." if len(every) > 8 else "")
-        raise errors.RequestError(f"which job? VMs of yours run in {len(every)}: {jobs}", f"write -j {every[0].label}, or vm0.{every[0].label}")
+        raise errors.RequestError(
+            f"which job? VMs of yours run in {len(every)}: {jobs}",
+            f"write -j {every[0].label}, or vm0.{every[0].label}",
+        )
     return str(every[0].job)
 
 
@@ -87,9 +108,12 @@ def ensure_login(job: str) -> LoginFiles:
     files.ensure_directory(directory, 0o700)
     files.replace_file(directory / "key", login.key.encode())
     files.replace_file(directory / "known_hosts", render_known_hosts(login.host_key).encode())
-    files.replace_file(directory / "config", render_config(found.plan, [_users_config(), _HOSTS_CONFIG]).encode())
+    files.replace_file(
+        directory / "config", render_config(found.plan, [_users_config(), _HOSTS_CONFIG]).encode()
+    )
     files.replace_file(directory / "cluster", _cluster().encode())
-    files.replace_file(directory / "login", encode_login(login).encode())  # the last: what it stands for is there
+    # the last: what it stands for is there
+    files.replace_file(directory / "login", encode_login(login).encode())
     return found
 
 
@@ -100,7 +124,9 @@ def _base() -> Path:
         base.parent.mkdir(mode=0o755, exist_ok=True)
         files.ensure_directory(base, 0o700)
     except OSError as error:
-        raise errors.RequestError(f"{base}, where the keys of your jobs are kept, cannot be used: {error.strerror}") from None
+        raise errors.RequestError(
+            f"{base}, where the keys of your jobs are kept, cannot be used: {error.strerror}"
+        ) from None
     return base
 
 
@@ -116,7 +142,9 @@ def _ask(running: Running) -> Login:
         output, _complaint = run_network_step(running, [LOGIN_VERB])
     if not output:
         why = next((line for line in complaint.splitlines() if line.strip()), "srun ended without a message")
-        raise errors.NodeError(f"the key of job {running.job} cannot be had: {why.removeprefix('pcocc: error: ')}")
+        raise errors.NodeError(
+            f"the key of job {running.job} cannot be had: {why.removeprefix('pcocc: error: ')}"
+        )
     try:
         return decode_login(output.splitlines()[0])
     except ValueError as error:
@@ -148,7 +176,8 @@ def find_vm(name: str) -> VmName:
 
 
 def find_vms(vms: str, typed: str | None) -> tuple[str, str]:
-    """Return the job and the set of VMs that a command is for: vm0, vm0.JOB, or vm[0-3]; RequestError when it names none."""
+    """Return the job and the set of VMs that a command is for: vm0, vm0.JOB, or vm[0-3]; RequestError when it
+    names none."""
     name = parse_vm_name(vms)
     if name is None:
         ensure_vm_set(vms)

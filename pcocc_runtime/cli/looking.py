@@ -17,8 +17,8 @@ _PNG = b"\x89PNG\r\n"
 def add_console(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc console`."""
     parser.description = (
-        "Shows the serial console of a VM, what it has written before first, and passes on what is typed; Ctrl-] leaves it. "
-        "One at a time has the keyboard, others watch."
+        "Shows the serial console of a VM, what it has written before first, and passes on what is typed;"
+        " Ctrl-] leaves it. One at a time has the keyboard, others watch."
     )
     _add_vm(parser)
     parser.add_argument("-w", "--watch", action="store_true", help="leave the keyboard to others")
@@ -30,7 +30,9 @@ def add_log(parser: argparse.ArgumentParser) -> None:
     parser.description = "Writes what a VM has written to its serial console, as far as it is kept."
     parser.add_argument("vms", metavar="VMS", help="vm0, vm0.JOB, or several such as vm[0-3]")
     parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what it writes, until it ends")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on with what it writes, until it ends"
+    )
     parser.add_argument("-n", "--lines", metavar="LINES", help="only so many of the last")
     parser.set_defaults(run=_log)
 
@@ -49,14 +51,19 @@ def _add_vm(parser: argparse.ArgumentParser) -> None:
 
 
 def _console(arguments: argparse.Namespace) -> int:
-    return run_at_terminal(arguments.vm, arguments.job, [CONSOLE_VERB, *(["--watch"] if arguments.watch else [])])
+    return run_at_terminal(
+        arguments.vm, arguments.job, [CONSOLE_VERB, *(["--watch"] if arguments.watch else [])]
+    )
 
 
 def _log(arguments: argparse.Namespace) -> int:
     lines = arguments.lines
     if lines is not None and not (lines.isascii() and lines.isdigit() and len(lines) < 9):
         raise errors.RequestError(f"{lines!r} is not a number of lines", "write -n 20")
-    words = [LOG_VERB, *(["--follow"] if arguments.follow else []), *([f"--lines={lines}"] if lines is not None else [])]
+    words = [
+        LOG_VERB, *(["--follow"] if arguments.follow else []),
+        *([f"--lines={lines}"] if lines is not None else []),
+    ]
     return run(arguments, words)
 
 

@@ -1,4 +1,5 @@
-"""The `pcocc` command: the only place that prints and chooses exit codes (0 done, 1 refused or failed, 2 wrong usage)."""
+"""The `pcocc` command: the only place that prints and chooses exit codes (0 done, 1 refused or failed, 2
+wrong usage)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ from typing import NoReturn
 from pcocc_runtime import __version__, errors, terminal
 from pcocc_runtime.cli.common import complain
 from pcocc_runtime.cli.config import add_config
-from pcocc_runtime.cli.getting_in import add_ansible_inventory, add_forward, add_rsync, add_scp, add_ssh, add_ssh_config
+from pcocc_runtime.cli.getting_in import (
+    add_ansible_inventory,
+    add_forward,
+    add_rsync,
+    add_scp,
+    add_ssh,
+    add_ssh_config,
+)
 from pcocc_runtime.cli.image import add_parsers
 from pcocc_runtime.cli.looking import add_console, add_log, add_screenshot
 from pcocc_runtime.cli.nc import add_nc
@@ -80,7 +88,9 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return errors.EXIT_FAILURE
     except OSError as error:
-        return terminal.finish_output() or complain([errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")])
+        return terminal.finish_output() or complain(
+            [errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")]
+        )
     except Exception as error:  # the outermost layer
         return complain([terminal.confess(error)])
 
@@ -91,7 +101,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, more = parser.parse_known_args(argv)
     if more:
         hint = arguments.explain(arguments, more) if "explain" in arguments else None
-        terminal.say(f"pcocc: error: unrecognized arguments: {' '.join(more)}\nhint: {hint or f'{parser.prog} --help'}\n")
+        terminal.say(
+            f"pcocc: error: unrecognized arguments: {' '.join(more)}\nhint:"
+            f" {hint or f'{parser.prog} --help'}\n"
+        )
         raise SystemExit(errors.EXIT_USAGE)
     return arguments
 
@@ -99,13 +112,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="pcocc", description="Virtual clusters of VMs as ordinary Slurm jobs.",
-        epilog="Jobs are made with Slurm's own commands: sbatch --pcocc-template=TPL:N job.sh, then srun --pcocc-vm COMMAND "
-        "in it; their options are in 'sbatch --help' and 'srun --help'.",
+        epilog="Jobs are made with Slurm's own commands: sbatch --pcocc-template=TPL:N job.sh, then srun --pcocc-vm"
+        " COMMAND in it; their options are in 'sbatch --help' and 'srun --help'.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"pcocc {__version__}")
     groups = parser.add_subparsers(metavar="COMMAND", required=True)
     add_template(groups.add_parser("template", help="the VM templates you can use"))
-    add_parsers(groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them"))
+    add_parsers(
+        groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them")
+    )
     add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
     add_ps(groups.add_parser("ps", help="the running virtual clusters and their VMs"))
     add_ssh(groups.add_parser("ssh", help="log into a VM"))
@@ -113,7 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     add_rsync(groups.add_parser("rsync", help="copy what differs from and to VMs"))
     add_nc(groups.add_parser("nc", help="connect to a TCP port of a VM"))
     add_forward(groups.add_parser("forward", help="make a port of this host one of a VM"))
-    add_ssh_config(groups.add_parser("ssh-config", help="what ssh and other programs need to reach the VMs of a job"))
+    add_ssh_config(
+        groups.add_parser("ssh-config", help="what ssh and other programs need to reach the VMs of a job")
+    )
     add_ansible_inventory(groups.add_parser("ansible-inventory", help="the VMs of a job for Ansible"))
     add_console(groups.add_parser("console", help="the serial console of a VM"))
     add_log(groups.add_parser("log", help="what a VM has written to its serial console"))

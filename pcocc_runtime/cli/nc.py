@@ -1,4 +1,5 @@
-"""`pcocc nc`: a connection to a TCP port of a VM, through a step of its job; it is the ProxyCommand of `pcocc ssh`, too."""
+"""`pcocc nc`: a connection to a TCP port of a VM, through a step of its job; it is the ProxyCommand of `pcocc
+ssh`, too."""
 
 from __future__ import annotations
 
@@ -15,10 +16,15 @@ _LAST_SECONDS = 3.0  # for which an srun whose reader has gone may end in order
 
 def add_nc(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc nc`."""
-    parser.description = "Connects standard input and output to a TCP port of a VM, through a step of its job. The job must be yours."
+    parser.description = (
+        "Connects standard input and output to a TCP port of a VM, through a step of its job. The job must be"
+        " yours."
+    )
     parser.add_argument("vm", metavar="VM", help="vm0, or vm0.JOB")
     parser.add_argument("port", metavar="PORT", help="its number")
-    parser.add_argument("-j", "--job", metavar="JOB", help="default: the job you are in, or your only one with running VMs")
+    parser.add_argument(
+        "-j", "--job", metavar="JOB", help="default: the job you are in, or your only one with running VMs"
+    )
     parser.set_defaults(run=_nc)
 
 

@@ -23,14 +23,16 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     show = verbs.add_parser("show", help="draw nodes, VMs, interfaces, addresses, tunnels and counters")
     show.set_defaults(run=_show)
     check = verbs.add_parser(
-        "check", help="test whether VMs, names and other machines answer; exit status 1 when something is broken"
+        "check",
+        help="test whether VMs, names and other machines answer; exit status 1 when something is broken"
     )
     check.set_defaults(run=_check)
     for verb in (show, check):
         verb.add_argument("-j", "--job", metavar="JOB", help="default: the job you are in")
         verb.add_argument("--json", action="store_true", help="all of it, as JSON")
     check.add_argument(
-        "--outbound", metavar="HOST", help="HOST[:PORT] outside that VMs should reach; default: ping slurmctld's host"
+        "--outbound", metavar="HOST",
+        help="HOST[:PORT] outside that VMs should reach; default: ping slurmctld's host"
     )
 
 
@@ -55,7 +57,11 @@ def _check(arguments: argparse.Namespace) -> int:
     target = find_target(arguments.outbound)
     answers = ask_nodes(_job(arguments), [CHECK, *([target] if target else [])])
     job, found = answers.nodes[0].node.job, evaluate(answers.nodes, answers.silent, target)
-    _write(json.dumps(plan_findings(job, found), indent=2) + "\n" if arguments.json else render_findings(job, found))
+    _write(
+        json.dumps(plan_findings(job, found), indent=2) + "\n"
+        if arguments.json
+        else render_findings(job, found)
+    )
     _tell(answers)
     return errors.EXIT_FAILURE if failed(found) else 0
 

@@ -20,15 +20,29 @@ def add_node(parser: argparse.ArgumentParser) -> None:
         "devices shows those that VMs may have."
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    check = verbs.add_parser("check", help="say of each point that it is right, or what is wrong and what mends it; exit status 1 if any is")
-    check.add_argument("-a", "--all", action="store_true", help="every node of the cluster, by srun, and what differs between them")
+    check = verbs.add_parser(
+        "check",
+        help=(
+            "say of each point that it is right, or what is wrong and what mends it; exit status 1 if any is"
+        ),
+    )
     check.add_argument(
-        "-b", "--boot", metavar="TEMPLATE", nargs="?", const="", help="boot a VM too, of this template or of the site's first with an image"
+        "-a", "--all", action="store_true",
+        help="every node of the cluster, by srun, and what differs between them",
+    )
+    check.add_argument(
+        "-b", "--boot", metavar="TEMPLATE", nargs="?", const="",
+        help="boot a VM too, of this template or of the site's first with an image"
     )
     check.add_argument("--json", action="store_true", help="all of it, as JSON")
     check.set_defaults(run=_check)
-    devices = verbs.add_parser("devices", help="the virtual functions that VMs may have, who has them, and their lines of gres.conf")
-    devices.add_argument("--bind", action="store_true", help="before slurmd starts: bind those without a driver to vfio-pci")
+    devices = verbs.add_parser(
+        "devices",
+        help="the virtual functions that VMs may have, who has them, and their lines of gres.conf",
+    )
+    devices.add_argument(
+        "--bind", action="store_true", help="before slurmd starts: bind those without a driver to vfio-pci"
+    )
     devices.set_defaults(run=_devices)
 
 
@@ -52,7 +66,11 @@ def _check_here(arguments: argparse.Namespace) -> int:
     found = points.check_node()
     if arguments.boot is not None:
         found = replace(found, points=(*found.points, everywhere.boot_guest(SITE_DIR, arguments.boot)))
-    _write(json.dumps(report.plan_report(found), indent=2) + "\n" if arguments.json else report.render_report(found))
+    _write(
+        json.dumps(report.plan_report(found), indent=2) + "\n"
+        if arguments.json
+        else report.render_report(found)
+    )
     return errors.EXIT_FAILURE if found.failures else 0
 
 
@@ -62,7 +80,9 @@ def _check_all(arguments: argparse.Namespace) -> int:
     boot = [] if arguments.boot is None else [f"--boot={arguments.boot}" if arguments.boot else "--boot"]
     line = terminal.ProgressLine()
     line.show("asking all nodes")
-    reports, silent = everywhere.ask_all(str(Path(sys.argv[0]).absolute()), ["node", "check", "--json", *boot])
+    reports, silent = everywhere.ask_all(
+        str(Path(sys.argv[0]).absolute()), ["node", "check", "--json", *boot]
+    )
     line.clear()
     tree = report.plan_reports(reports, silent)
     _write(json.dumps(tree, indent=2) + "\n" if arguments.json else report.render_reports(reports, silent))

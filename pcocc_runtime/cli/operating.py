@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcocc_runtime import errors
-from pcocc_runtime.documents.verbs import AGENT_VERB, DUMP_VERB, MONITOR_VERB, POWER_VERB, QMP_VERB, RESET_VERB
+from pcocc_runtime.documents.verbs import (
+    AGENT_VERB,
+    DUMP_VERB,
+    MONITOR_VERB,
+    POWER_VERB,
+    QMP_VERB,
+    RESET_VERB,
+)
 
 JOB_HELP = "default: the job you are in, or your only one with running VMs"
 _ONE, _SEVERAL = "vm0, or vm0.JOB", "vm0, vm0.JOB, or several such as vm[0-3]"
@@ -30,13 +37,18 @@ def add_power(parser: argparse.ArgumentParser) -> None:
     _add_vms(off, _SEVERAL)
     how = off.add_mutually_exclusive_group()
     how.add_argument("-t", "--time", metavar="SECONDS", help="how long a guest may take; default: 120")
-    how.add_argument("--now", action="store_true", help="do not ask the guests: what they have not written to disk is lost")
+    how.add_argument(
+        "--now", action="store_true", help="do not ask the guests: what they have not written to disk is lost"
+    )
     off.set_defaults(run=_power_off)
 
 
 def add_monitor(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc monitor`."""
-    parser.description = "Runs a command of QEMU's monitor, or shows a prompt for several, where Tab completes them and Ctrl-D leaves."
+    parser.description = (
+        "Runs a command of QEMU's monitor, or shows a prompt for several, where Tab completes them and Ctrl-D"
+        " leaves."
+    )
     _add_vms(parser, _SEVERAL)
     parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="such as 'info block'")
     parser.set_defaults(run=_monitor)
@@ -44,9 +56,13 @@ def add_monitor(parser: argparse.ArgumentParser) -> None:
 
 def add_qmp(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc qmp`."""
-    parser.description = "Says one message of QMP to the QEMU of VMs, and writes what each answers, as a line of JSON."
+    parser.description = (
+        "Says one message of QMP to the QEMU of VMs, and writes what each answers, as a line of JSON."
+    )
     _add_vms(parser, _SEVERAL)
-    parser.add_argument("message", metavar="JSON", help="a message, or the name of a command such as query-status")
+    parser.add_argument(
+        "message", metavar="JSON", help="a message, or the name of a command such as query-status"
+    )
     parser.set_defaults(run=lambda arguments: run(arguments, [QMP_VERB, arguments.message]))
 
 
@@ -54,20 +70,26 @@ def add_agent(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc agent`."""
     parser.description = "Asks the QEMU agents of guests, and writes what each answers, as a line of JSON."
     _add_vms(parser, _SEVERAL)
-    parser.add_argument("command", metavar="COMMAND", help="such as info or guest-info, which lists the others")
+    parser.add_argument(
+        "command", metavar="COMMAND", help="such as info or guest-info, which lists the others"
+    )
     parser.add_argument("values", metavar="JSON", nargs="?", help="its arguments, a mapping")
-    parser.set_defaults(run=lambda arguments: run(arguments, [AGENT_VERB, arguments.command, *_given(arguments.values)]))
+    parser.set_defaults(
+        run=lambda arguments: run(arguments, [AGENT_VERB, arguments.command, *_given(arguments.values)])
+    )
 
 
 def add_dump(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc dump`."""
     parser.description = (
-        "Writes the memory of a VM as an ELF file, for crash(8), on the VM's node: FILE should be in a directory that nodes share. "
-        "The VM stands still meanwhile, and then goes on."
+        "Writes the memory of a VM as an ELF file, for crash(8), on the VM's node: FILE should be in a"
+        " directory that nodes share. The VM stands still meanwhile, and then goes on."
     )
     _add_vms(parser, _SEVERAL)
     parser.add_argument("file", metavar="FILE", help="%%v in it stands for the VM's name")
-    parser.set_defaults(run=lambda arguments: run(arguments, [DUMP_VERB, str(Path(arguments.file).absolute())]))
+    parser.set_defaults(
+        run=lambda arguments: run(arguments, [DUMP_VERB, str(Path(arguments.file).absolute())])
+    )
 
 
 def _add_vms(parser: argparse.ArgumentParser, which: str) -> None:
@@ -101,7 +123,8 @@ def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def run_at_terminal(vms: str, typed: str | None, words: Sequence[str]) -> int:
-    """Run an operation that has this terminal, if there is one; the terminal is afterwards as it was, whatever becomes of srun."""
+    """Run an operation that has this terminal, if there is one; the terminal is afterwards as it was,
+    whatever becomes of srun."""
     import termios
 
     from pcocc_runtime.cli.login import find_vms

@@ -1,4 +1,5 @@
-"""`pcocc config partitions`: what a fabric's subnet manager is told once, and the licences that Slurm has for its keys."""
+"""`pcocc config partitions`: what a fabric's subnet manager is told once, and the licences that Slurm has for
+its keys."""
 
 from __future__ import annotations
 
@@ -22,8 +23,14 @@ _FORMATS = {"opensm": render_opensm, "ufm": render_ufm}
 
 def add_partitions(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcocc config partitions`."""
-    parser.add_argument("--format", choices=_FORMATS, default="opensm", help="opensm (the default), or ufm for NVIDIA's UFM")
-    parser.add_argument("--check", metavar="FILE", help="say what is wrong in a file of partitions as it is installed, and print none")
+    parser.add_argument(
+        "--format", choices=_FORMATS, default="opensm", help="opensm (the default), or ufm for NVIDIA's UFM"
+    )
+    parser.add_argument(
+        "--check",
+        metavar="FILE",
+        help="say what is wrong in a file of partitions as it is installed, and print none",
+    )
     parser.set_defaults(run=_config_partitions)
 
 
@@ -59,7 +66,8 @@ def _check(path: str, networks: Sequence[InfinibandNetwork]) -> int:
 
 
 def find_licence_notes(site: Site) -> list[str]:
-    """Return what Slurm lacks so that the keys of the site's partitions can be given to jobs; it is asked where there are any."""
+    """Return what Slurm lacks so that the keys of the site's partitions can be given to jobs; it is asked
+    where there are any."""
     networks = partitions_of(site)
     if not networks:
         return []
@@ -72,8 +80,14 @@ def find_licence_notes(site: Site) -> list[str]:
         names = [licence_of(network, key) for key in network.keys]
         missing = ",".join(name for name in names if name not in known)
         if missing:
-            notes.append(f"slurm.conf lacks licences for the keys of network {network.name}; add to it: Licenses={missing}")
+            notes.append(
+                f"slurm.conf lacks licences for the keys of network {network.name}; add to it:"
+                f" Licenses={missing}"
+            )
         shared = ",".join(name for name in names if known.get(name, 1) != 1)
         if shared:
-            notes.append(f"slurm.conf must have one of each licence of network {network.name}, or clusters share a key: {shared}")
+            notes.append(
+                f"slurm.conf must have one of each licence of network {network.name}, or clusters share a"
+                f" key: {shared}"
+            )
     return notes

@@ -14,10 +14,13 @@ from pcocc_runtime.save.options import add_options, ensure_boot_disk, one_name
 def add_save(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcocc save`."""
     parser.description = (
-        "Saves the disk of a VM, which keeps running, as a revision of the image it runs from. Only what the VM "
-        "has changed since it booted is stored. A persistent drive is saved whole, as a new image. The VM's job must be yours."
+        "Saves the disk of a VM, which keeps running, as a revision of the image it runs from. Only what the"
+        " VM has changed since it booted is stored. A persistent drive is saved whole, as a new image. The"
+        " VM's job must be yours."
     )
-    parser.add_argument("vms", metavar="VMS", help="vm0, or several such as vm[0-3]; each makes its own revision")
+    parser.add_argument(
+        "vms", metavar="VMS", help="vm0, or several such as vm[0-3]; each makes its own revision"
+    )
     parser.add_argument("-j", "--job", metavar="JOB", help="default: the job you are in")
     add_options(parser)
     parser.set_defaults(run=_save)

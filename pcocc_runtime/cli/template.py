@@ -8,7 +8,13 @@ import sys
 
 from pcocc_runtime import errors
 from pcocc_runtime.cli.common import complain, confdir, load, say_notes
-from pcocc_runtime.cli.template_text import render_names, render_one, render_one_json, render_templates, render_templates_json
+from pcocc_runtime.cli.template_text import (
+    render_names,
+    render_one,
+    render_one_json,
+    render_templates,
+    render_templates_json,
+)
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.images import images
 from pcocc_runtime.images.repositories import load_repos, path_words
@@ -50,7 +56,9 @@ def _template_list(arguments: argparse.Namespace) -> int:
     if not arguments.names:
         for error in [*wrong, *unread]:
             add_new(error, told)
-    render = render_templates_json if arguments.json else render_names if arguments.names else render_templates
+    render = (
+        render_templates_json if arguments.json else render_names if arguments.names else render_templates
+    )
     sys.stdout.write(render(found))
     if not arguments.names:
         say_notes(_find_misnamed())
@@ -93,8 +101,11 @@ def _template_check(_arguments: argparse.Namespace) -> int:
     return complain(told)
 
 
-def _with_images(every: dict[str, Template], site: Site) -> tuple[dict[str, Template], list[errors.PcoccError]]:
-    """Return the templates, and the images, which are templates with a default resource set; and why some may be missing."""
+def _with_images(
+    every: dict[str, Template], site: Site
+) -> tuple[dict[str, Template], list[errors.PcoccError]]:
+    """Return the templates, and the images, which are templates with a default resource set; and why some may
+    be missing."""
     if site.default_set is None:
         return every, []
     words = path_words(os.environ, accounts.user_name(), os.path.expanduser("~"))

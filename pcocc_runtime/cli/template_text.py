@@ -82,7 +82,9 @@ def _show(value: Any) -> list[str]:
     if value is None or value in ((), {}, []):
         return ["none"]
     if isinstance(value, Mapping):
-        return [_cut(f"{name}: {_flow(item)}") for name, item in value.items() if item is not None] or ["none"]
+        return [_cut(f"{name}: {_flow(item)}") for name, item in value.items() if item is not None] or [
+            "none"
+        ]
     if isinstance(value, tuple):
         return [_cut(_flow(item)) for item in value]
     return [_cut(_flow(value))]
@@ -91,7 +93,9 @@ def _show(value: Any) -> list[str]:
 def _flow(value: Any) -> str:
     """Return a value as it is written in a template on one line; what is not set is left out."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items() if item is not None) + "}"
+        return (
+            "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items() if item is not None) + "}"
+        )
     if isinstance(value, tuple | list):
         return "[" + ", ".join(map(_flow, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else one_line(str(value))
@@ -104,11 +108,10 @@ def _cut(text: str) -> str:
 def _as_tree(one: Resolved) -> dict[str, Any]:
     node = one.template.node
     return {
-        "name": one.template.name,
-        "from": _owner(one),
-        "file": node.file,
-        "line": node.line,
-        "settings": {key: {"value": one.values[key], "inherited-from": _inherited(one, key)} for key in SETTINGS},
+        "name": one.template.name, "from": _owner(one), "file": node.file, "line": node.line,
+        "settings": {
+            key: {"value": one.values[key], "inherited-from": _inherited(one, key)} for key in SETTINGS
+        },
     }
 
 

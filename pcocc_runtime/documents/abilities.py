@@ -11,7 +11,8 @@ MAX_ABILITIES = 1 << 20  # bytes
 
 
 class Abilities(NamedTuple):
-    """`has` are names of options, see qemu/asking.py; `lacks` are the flags of each CPU model that host and accelerator have not."""
+    """`has` are names of options, see qemu/asking.py; `lacks` are the flags of each CPU model that host and
+    accelerator have not."""
 
     version: tuple[int, int] = (0, 0)
     has: frozenset[str] = frozenset()
@@ -20,11 +21,14 @@ class Abilities(NamedTuple):
 
 def encode_abilities(found: Abilities, key: list[object]) -> bytes:
     """Return the file's content; `key` is of JSON's types and tells which QEMU was asked, and with what accelerator."""
-    return json.dumps({"key": key, "version": found.version, "has": sorted(found.has), "lacks": dict(found.lacks)}).encode()
+    return json.dumps(
+        {"key": key, "version": found.version, "has": sorted(found.has), "lacks": dict(found.lacks)}
+    ).encode()
 
 
 def decode_abilities(data: bytes | None, key: list[object]) -> Abilities | None:
-    """Return what is in the file; None where there is none, for another QEMU, and when it is damaged or another version's."""
+    """Return what is in the file; None where there is none, for another QEMU, and when it is damaged or
+    another version's."""
     try:
         tree = json.loads(data or b"")
         if tree["key"] != key:

@@ -25,11 +25,14 @@ class Keys(Record):
 
 def encode_boot(cluster: str, keys: Keys, version: str = __version__) -> str:
     """Return one word for the environment of the boot step; `cluster` is the encoded cluster document."""
-    return base64.b64encode(zlib.compress(json.dumps({"version": version, "cluster": cluster, "keys": keys._asdict()}).encode())).decode()
+    return base64.b64encode(
+        zlib.compress(json.dumps({"version": version, "cluster": cluster, "keys": keys._asdict()}).encode())
+    ).decode()
 
 
 def decode_boot(text: str) -> tuple[str, Keys]:
-    """Return the encoded cluster document and the keys; NodeError where they come from a newer pcocc than this node has."""
+    """Return the encoded cluster document and the keys; NodeError where they come from a newer pcocc than
+    this node has."""
     try:
         tree = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
         _ensure_not_older(str(tree.get("version", __version__)))
@@ -42,10 +45,13 @@ def decode_boot(text: str) -> tuple[str, Keys]:
 
 
 def _ensure_not_older(version: str) -> None:
-    """Raise NodeError when this node's pcocc is older than that of who boots the VMs: it cannot know what is asked of it."""
+    """Raise NodeError when this node's pcocc is older than that of who boots the VMs: it cannot know what is
+    asked of it."""
     theirs, ours = (tuple(int(number) for number in one.split(".")) for one in (version, __version__))
     if ours < theirs:
         raise NodeError(
             f"this node has pcocc {__version__}, which is older than the {version} that boots these VMs",
-            hint="ask the admins to install the same version there; 'pcocc node check --all' names such nodes",
+            hint=(
+                "ask the admins to install the same version there; 'pcocc node check --all' names such nodes"
+            ),
         )

@@ -14,7 +14,8 @@ from pcocc_runtime.errors import NodeError
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """The job's user as this host's databases of users and groups have it; `name` is None for a uid without an entry."""
+    """The job's user as this host's databases of users and groups have it; `name` is None for a uid without
+    an entry."""
 
     uid: int
     name: str | None
@@ -28,7 +29,9 @@ _SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The account, partition and QOS that slurmctld has for a job, its licences, and its GRES: node and `gres_detail_str`.
+    """The account, partition and QOS that slurmctld has for a job, its licences, and its GRES.
+
+    Of a GRES it is the node and its `gres_detail_str`.
 
     A text is empty where the job has none.
     """
@@ -109,7 +112,9 @@ def parse_boot_step(lines: Iterable[str]) -> BootStep:
         nodes.append(NodeLayout(name, parse_ranks(ranks)))
     sets = fields.get("sets", [""])[0]
     if not _SETS.fullmatch(sets):
-        raise NodeError(f"{sets!r} is not a list of resource sets", hint="--pcocc-boot is internal; use --pcocc-template")
+        raise NodeError(
+            f"{sets!r} is not a list of resource sets", hint="--pcocc-boot is internal; use --pcocc-template"
+        )
     return BootStep(
         job=parse_number(fields, "job", naming.MAX_JOB_ID),
         step=parse_number(fields, "step"),

@@ -102,7 +102,8 @@ def encode_cluster(cluster: Cluster) -> str:
     text = base64.b64encode(zlib.compress(data, 9)).decode()
     if len(text) > MAX_ENCODED or len(data) > MAX_JSON:
         raise RequestError(
-            f"the description of this virtual cluster is {len(text) >> 10} KiB long, and at most {MAX_ENCODED >> 10} KiB are possible",
+            f"the description of this virtual cluster is {len(text) >> 10} KiB long, and at most"
+            f" {MAX_ENCODED >> 10} KiB are possible",
             hint="use a shorter user-data, one for all templates, or fewer VMs of templates with %{vm_rank}",
         )
     return text

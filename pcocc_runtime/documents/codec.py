@@ -1,4 +1,5 @@
-"""Documents as text, and back: frozen dataclasses as JSON, read so strictly that no field is missing, unknown or of another type.
+"""Documents as text, and back: frozen dataclasses as JSON, read so strictly that no field is missing, unknown
+or of another type.
 
 A dataclass is a mapping of its fields, without those that have their default, and with the `kind` of its
 class where a field can hold one of several. Numbers are whole, from 0 to 2**64 - 1.
@@ -19,9 +20,13 @@ _HIGHEST = 2**64 - 1
 _NETWORKS = (IPv4Network, IPv6Network)
 _PLAIN = (str, int, bool, NoneType)
 _SHAPES: dict[Any, type] = {  # what types are in JSON
-    **{one: one for one in _PLAIN}, tuple: list, frozenset: list, Mapping: dict, IPv4Network: str, IPv6Network: str,
+    **{one: one for one in _PLAIN}, tuple: list, frozenset: list, Mapping: dict, IPv4Network: str,
+    IPv6Network: str,
 }  # fmt: skip
-_WORDS = {str: "text", int: "a number", bool: "true or false", NoneType: "null", list: "a list", dict: "a mapping", float: "a fraction"}
+_WORDS = {
+    str: "text", int: "a number", bool: "true or false", NoneType: "null", list: "a list", dict: "a mapping",
+    float: "a fraction",
+}
 
 
 def render_document(value: object, version: int) -> str:
@@ -29,8 +34,11 @@ def render_document(value: object, version: int) -> str:
     return json.dumps({"version": version, **_plan_tree(value)}, separators=(",", ":"), sort_keys=True)
 
 
-def parse_document(kind: type[T], version: int, text: str | bytes, clean: Callable[[str], str] | None = None) -> T:
-    """Return the dataclass that a text was rendered from, each text in it as `clean` makes it; ValueError says what is wrong."""
+def parse_document(
+    kind: type[T], version: int, text: str | bytes, clean: Callable[[str], str] | None = None
+) -> T:
+    """Return the dataclass that a text was rendered from, each text in it as `clean` makes it; ValueError
+    says what is wrong."""
     try:
         tree = json.loads(text)
         tree = _clean(tree, clean) if clean else tree
@@ -89,11 +97,16 @@ def _build(hint: Any, tree: Any, place: str) -> Any:
     if hint in _NETWORKS:
         return hint(tree)
     if origin is Mapping:
-        return {_build_key(inner[0], key, place): _build(inner[1], one, _at(place, key)) for key, one in tree.items()}
+        return {
+            _build_key(inner[0], key, place): _build(inner[1], one, _at(place, key))
+            for key, one in tree.items()
+        }
     if origin is frozenset:
         return frozenset(_build_many(inner[0], tree, place))
     if origin is tuple:
-        return _build_many(inner[0], tree, place) if inner[-1] is Ellipsis else _build_each(inner, tree, place)
+        return (
+            _build_many(inner[0], tree, place) if inner[-1] is Ellipsis else _build_each(inner, tree, place)
+        )
     if is_dataclass(hint):
         return _build_dataclass(hint, tree, place)
     return hint(*_build_each(tuple(_hints(hint).values()), tree, place))  # a named tuple
@@ -120,7 +133,10 @@ def _build_many(hint: Any, tree: list[Any], place: str) -> tuple[Any, ...]:
 def _build_each(hints: tuple[Any, ...], tree: list[Any], place: str) -> tuple[Any, ...]:
     if len(tree) != len(hints):
         raise ValueError(f"{place} has {len(tree)} items, where {len(hints)} are expected")
-    return tuple(_build(hint, one, _at(place, number)) for number, (hint, one) in enumerate(zip(hints, tree, strict=True)))
+    return tuple(
+        _build(hint, one, _at(place, number))
+        for number, (hint, one) in enumerate(zip(hints, tree, strict=True))
+    )
 
 
 def _build_dataclass(kind: Any, tree: dict[str, Any], place: str) -> Any:
@@ -131,7 +147,11 @@ def _build_dataclass(kind: Any, tree: dict[str, Any], place: str) -> Any:
     missing = [one.name for one in known if one.name not in tree and one.default is one.default_factory is MISSING]
     if missing:
         raise ValueError(f"{_at(place, missing[0])} is missing")
-    return kind(**{name: _build(hints[name], one, _at(place, name)) for name, one in tree.items() if name in hints and name != "kind"})
+    return kind(**{
+        name: _build(hints[name], one, _at(place, name))
+        for name, one in tree.items()
+        if name in hints and name != "kind"
+    })
 
 
 def _build_key(hint: Any, key: str, place: str) -> Any:

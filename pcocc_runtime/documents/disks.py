@@ -30,7 +30,8 @@ class DiskFact:
 
 @dataclass(frozen=True, slots=True)
 class DiskFacts:
-    """The disks in QEMU's order; the image's path and name (REPO:NAME@REV), each None when it has none; the job's scratch."""
+    """The disks in QEMU's order; the image's path and name (REPO:NAME@REV), each None when it has none; the
+    job's scratch."""
 
     disks: tuple[DiskFact, ...]
     image: str | None
@@ -42,14 +43,18 @@ def render_facts(group: Group, disks: Sequence[Disk], scratch: str) -> bytes:
     """Return the content of the file; persistent drives are the last of `disks`."""
     modes = [None] * (len(disks) - len(group.persistent)) + [drive.mmp for drive in group.persistent]
     pairs = [[disk.path, mmp] for disk, mmp in zip(disks, modes, strict=True)]
-    return json.dumps({"disks": pairs, "image": group.image, "origin": group.origin, "scratch": scratch}).encode()
+    return json.dumps(
+        {"disks": pairs, "image": group.image, "origin": group.origin, "scratch": scratch}
+    ).encode()
 
 
 def parse_facts(tree: object, vm: str) -> DiskFacts:
     """Return the facts in the file's JSON; NodeError when it is not what `render_facts` wrote."""
     try:
         assert isinstance(tree, dict)
-        disks = tuple(DiskFact(_text(path), mmp if mmp is None else _text(mmp)) for path, mmp in tree["disks"])
+        disks = tuple(
+            DiskFact(_text(path), mmp if mmp is None else _text(mmp)) for path, mmp in tree["disks"]
+        )
         image, origin = (tree[key] if tree[key] is None else _text(tree[key]) for key in ("image", "origin"))
         return DiskFacts(disks, image, origin, _text(tree["scratch"]))
     except (AssertionError, KeyError, TypeError, ValueError):

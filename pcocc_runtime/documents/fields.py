@@ -23,6 +23,7 @@ def parse_fields(lines: Iterable[str]) -> dict[str, list[str]]:
 def parse_number(fields: dict[str, list[str]], key: str, highest: int = 0xFFFFFFFF) -> int:
     """Return one whole number of the request."""
     values = fields.get(key, [])
-    if len(values) != 1 or not (values[0].isascii() and values[0].isdigit() and len(values[0]) < 20) or int(values[0]) > highest:
-        raise NodeError(f"the plugin's request has no valid {key!r}", hint="install the same version of plugin and runtime")
-    return int(values[0])
+    text = values[0] if len(values) == 1 else ""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= highest):
+        raise NodeError(f"the plugin's request has no valid {key!r}", "install the same version of plugin and runtime")
+    return int(text)

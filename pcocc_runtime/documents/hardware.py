@@ -34,7 +34,8 @@ class HostCpu(NamedTuple):
 
 
 class HostNode(NamedTuple):
-    """A NUMA node: how many CPUs and MiB the host has there, whether the task may use its memory, and the distances to all nodes."""
+    """A NUMA node: how many CPUs and MiB the host has there, whether the task may use its memory, and the
+    distances to all nodes."""
 
     number: int
     cpus: int
@@ -44,7 +45,8 @@ class HostNode(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What a task holds: the CPUs it may run on, by number, all NUMA nodes of the host, by number, and how many CPUs are online."""
+    """What a task holds: the CPUs it may run on, by number, all NUMA nodes of the host, by number, and how
+    many CPUs are online."""
 
     cpus: tuple[HostCpu, ...]
     nodes: tuple[HostNode, ...]
@@ -106,7 +108,8 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class VmTopology:
-    """What `@topology` compares: the task's part of the host, the guest's piece, QEMU's pid and what else the launcher chose.
+    """What `@topology` compares: the task's part of the host, the guest's piece, QEMU's pid and what else the
+    launcher chose.
 
     `page` is the size of the guest's pages in KiB on the host, 0 for ordinary ones; `cpu` is QEMU's -cpu.
     """

@@ -1,4 +1,5 @@
-"""What a login from outside a job needs of it: `@login` writes it on a node of the job, for `pcocc ssh` and its like."""
+"""What a login from outside a job needs of it: `@login` writes it on a node of the job, for `pcocc ssh` and
+its like."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ KEY_FILE, HOST_KEY_FILE = "key", "host_key.pub"  # in the job's directory on a n
 
 
 class Login(Record):
-    """The job's private key, the public host key of its VMs (empty where a node has not written it), and the cluster."""
+    """The job's private key, the public host key of its VMs (empty where a node has not written it), and the
+    cluster."""
 
     key: str
     host_key: str
@@ -20,7 +22,12 @@ class Login(Record):
 
 def encode_login(login: Login) -> str:
     """Return it as one line."""
-    return json.dumps({"key": login.key, "host_key": login.host_key, "members": encode_members(login.members).decode()}) + "\n"
+    return (
+        json.dumps(
+            {"key": login.key, "host_key": login.host_key, "members": encode_members(login.members).decode()}
+        )
+        + "\n"
+    )
 
 
 def decode_login(text: str) -> Login:

@@ -1,4 +1,5 @@
-"""The job's virtual cluster as the steps on one of its nodes must know it: cluster.json, which this node's launchers write."""
+"""The job's virtual cluster as the steps on one of its nodes must know it: cluster.json, which this node's
+launchers write."""
 
 from __future__ import annotations
 
@@ -50,10 +51,14 @@ def decode_members(text: str) -> Members:
     try:
         tree = json.loads(text)
         return Members(
-            tuple((_prefix(prefix), tuple((_number(first), _number(last)) for first, last in every)) for prefix, every in tree["networks"]),
-            tuple((_number(rank), _number(inside), _number(outside)) for rank, inside, outside in tree["ports"]),
-            tuple((_number(count), _text(name)) for count, name in tree["users"]),
-            _number(tree["vms"]),
+            tuple(
+                (_prefix(prefix), tuple((_number(first), _number(last)) for first, last in every))
+                for prefix, every in tree["networks"]
+            ),
+            tuple(
+                (_number(rank), _number(inside), _number(outside)) for rank, inside, outside in tree["ports"]
+            ),
+            tuple((_number(count), _text(name)) for count, name in tree["users"]), _number(tree["vms"]),
             tuple((_text(name), tuple(map(_number, ranks))) for name, ranks in tree["nodes"]),
             _number(tree["boot_timeout"]),
         )
@@ -72,7 +77,9 @@ def _number(value: Any) -> int:
 
 def _prefix(value: Any) -> str:
     parts = _text(value).partition("/")[0].split(".")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 4 and int(part) < 256 for part in parts):
+    if len(parts) != 4 or not all(
+        part.isascii() and part.isdigit() and len(part) < 4 and int(part) < 256 for part in parts
+    ):
         raise ValueError(f"{value[:40]!r} is not an IPv4 prefix")
     return _text(value)
 

@@ -1,4 +1,5 @@
-"""node.json: what root's helper writes on a node for the launchers of a job's VMs and for `pcocc network` and `pcocc ps`.
+"""node.json: what root's helper writes on a node for the launchers of a job's VMs and for `pcocc network` and
+`pcocc ps`.
 
 It lies in the job's directory, which belongs to the job's user: whoever reads it has that user's rights and no others.
 """
@@ -22,7 +23,8 @@ MAX_NODE = 64 * 1024 * 1024  # bytes; 262,144 VMs take 2 MiB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NetworkFacts:
-    """What every network has: its place among the job's networks, the MTU in VMs, and the (first, last) ranks of its VMs."""
+    """What every network has: its place among the job's networks, the MTU in VMs, and the (first, last) ranks
+    of its VMs."""
 
     index: int
     name: str
@@ -84,7 +86,10 @@ class InterfaceFacts(NamedTuple):
 
 
 class FunctionFacts(NamedTuple):
-    """A virtual function that a VM has of the node's InfiniBand device: its PCI address, and its GUID in a network's partition."""
+    """A virtual function that a VM has of the node's InfiniBand device.
+
+    It has a PCI address, and a GUID in the partition of a network.
+    """
 
     network: str
     key: int
@@ -159,12 +164,20 @@ class NodeFacts:
 
     def ranks_on(self, network: NetworkFacts) -> tuple[int, ...]:
         """Return the ranks of this node's VMs that are on a network."""
-        return tuple(rank for rank in self.here.ranks if any(one.network == network.index for one in self.interfaces[rank]))
+        return tuple(
+            rank
+            for rank in self.here.ranks
+            if any(one.network == network.index for one in self.interfaces[rank])
+        )
 
 
 def _ensure_layout(node: NodeFacts) -> None:
     ranks = [rank for one in node.nodes for rank in one.ranks]
-    if node.job > naming.MAX_JOB_ID or len(ranks) > naming.MAX_RANK + 1 or sorted(ranks) != [*range(len(ranks))]:
+    if (
+        node.job > naming.MAX_JOB_ID
+        or len(ranks) > naming.MAX_RANK + 1
+        or sorted(ranks) != [*range(len(ranks))]
+    ):
         raise ValueError("its nodes' VMs are not numbered as those of a job")
     if [one.name for one in node.nodes].count(node.name) != 1:
         raise ValueError("it is not one of the job's nodes")
@@ -177,20 +190,26 @@ def _ensure_networks(node: NodeFacts) -> None:
     for one in node.networks:
         if not _are_runs(one.members, node.vm_count):
             raise ValueError(f"it is not clear which VMs are on network {one.name}")
-        if isinstance(one, RoutedFacts) and not addressing.room_for(one.addresses, node.vm_count, len(node.nodes)):
+        if isinstance(one, RoutedFacts) and not addressing.room_for(
+            one.addresses, node.vm_count, len(node.nodes)
+        ):
             raise ValueError(f"{one.addresses} is too small for the job")
 
 
 def _ensure_vms(node: NodeFacts) -> None:
     own, known = {*node.here.ranks}, {one.index for one in node.networks}
-    if {*node.interfaces} != own or not {one.network for every in node.interfaces.values() for one in every} <= known:
+    if {*node.interfaces} != own or not {
+        one.network for every in node.interfaces.values() for one in every
+    } <= known:
         raise ValueError("its interfaces do not match its VMs and networks")
     prefixes = {str(one.addresses) for one in node.networks if isinstance(one, RoutedFacts)}
     if not all(one.prefix in prefixes and _are_runs(one.members, node.vm_count) for one in node.reach):
         raise ValueError("it is not clear by which network a VM is reached")
     if not {*node.functions} <= own:
         raise ValueError("a virtual function is of none of its VMs")
-    if not all(one.rank in own and 0 < one.vm_port < 65536 and 0 < one.host_port < 65536 for one in node.forwards):
+    if not all(
+        one.rank in own and 0 < one.vm_port < 65536 and 0 < one.host_port < 65536 for one in node.forwards
+    ):
         raise ValueError("a forwarded port leads to none of its VMs")
 
 
@@ -212,7 +231,10 @@ def decode_node(data: bytes | None, job: int) -> NodeFacts:
     """
     path = naming.job_dir(job) / naming.NODE_FILE
     if data is None:
-        raise NodeError(f"the VMs of job {job} are not running on this node: there is no {path}", "look into slurmd's log here")
+        raise NodeError(
+            f"the VMs of job {job} are not running on this node: there is no {path}",
+            "look into slurmd's log here",
+        )
     try:
         if len(data) > MAX_NODE:
             raise ValueError(f"it is longer than {MAX_NODE >> 20} MiB")
@@ -221,5 +243,8 @@ def decode_node(data: bytes | None, job: int) -> NodeFacts:
             raise ValueError(f"it belongs to job {node.job}")
     except ValueError as error:
         why = one_line(str(error))[:200]
-        raise NodeError(f"{path} cannot be read: {why}", "was pcocc changed since the job's VMs were booted? start a new job") from None
+        raise NodeError(
+            f"{path} cannot be read: {why}",
+            "was pcocc changed since the job's VMs were booted? start a new job",
+        ) from None
     return node

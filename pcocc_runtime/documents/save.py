@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 SAVE_SOCKET, EXPORT_SOCKET = "save", "save.nbd"
 SAVE_OVERLAY, MERGE_JOB = "save-overlay", "save-merge"
-SAVE_FILTER, SAVE_VIEW = "save-filter", "save-view"  # between a drive and its guest, and what the drive was (save/drive.py)
+# between a drive and its guest, and what the drive was (save/drive.py)
+SAVE_FILTER, SAVE_VIEW = "save-filter", "save-view"
 MERGE_AGAIN = 10.0  # seconds until what failed, such as a merge on a full disk, is tried anew
 LONGEST_REQUEST = 1 << 16  # bytes
 
@@ -30,7 +31,8 @@ class Command(Record):
 
 
 class Frozen(Record):
-    """Saver: the guest's file systems are about to be frozen, and must be thawed should this process end; or they are thawed again."""
+    """Saver: the guest's file systems are about to be frozen, and must be thawed should this process end; or
+    they are thawed again."""
 
     frozen: bool
 
@@ -111,7 +113,9 @@ def encode_answer(answer: Answer) -> bytes:
         case Reply():
             return _line(answer.message)
         case Outcome():
-            return _line({"merged": True} if answer.error is None else {"merged": False, "error": answer.error})
+            return _line(
+                {"merged": True} if answer.error is None else {"merged": False, "error": answer.error}
+            )
 
 
 def decode_answer(message: Message | Unreadable) -> Answer:

@@ -1,4 +1,4 @@
-"""What a node knows of its accelerator: root's helper keeps it until the next boot or QEMU, `pcocc node check` shows it."""
+"""What a node knows of its accelerator, until it boots again or has another QEMU; `pcocc node check` shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_VERDICT = 64 * 1024  # bytes
 
 
 class Verdict(NamedTuple):
-    """`kind` is kvm or tcg, `why` a clause for people, `when` in seconds since 1970; `again`: it is to be tried once more."""
+    """`kind` is kvm or tcg, `why` a clause for people, `when` in seconds since 1970; `again`: try it once more."""
 
     kind: str
     why: str
@@ -25,12 +25,13 @@ def encode_verdict(verdict: Verdict, key: list[object]) -> bytes:
 
 
 def decode_verdict(data: bytes | None, key: list[object] | None = None) -> Verdict | None:
-    """Return what is in the file; None where there is none, for another key, and when it is damaged or another version's."""
+    """Return what the file says; None when it is missing, for another key, damaged, or of another version."""
     try:
         tree = json.loads(data or b"")
         found = Verdict(tree["kind"], tree["why"], tree["when"], tree["again"])
         same = key is None or tree["key"] == key
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
-    fits = found.kind in ("kvm", "tcg") and isinstance(found.why, str) and type(found.when) is int and type(found.again) is bool
+    types = (type(found.why), type(found.when), type(found.again))
+    fits = found.kind in ("kvm", "tcg") and types == (str, int, bool)
     return found if same and fits else None

@@ -17,7 +17,7 @@ class VmFacts(Record):
     vCPUs are bound to, in order, `emulator` those that QEMU's other threads are, each empty for none.
     `console` is the file that QEMU writes to what the guest says on its serial console,
     of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount, with their
-    types.
+    types. `logs` are other files that grow with what the guest does.
     """
 
     job: int
@@ -42,6 +42,7 @@ class VmFacts(Record):
     console: str
     console_size: int
     mounts: dict[str, str] = {}
+    logs: list[str] = []
 
 
 def encode_vm(facts: VmFacts) -> str:

@@ -40,7 +40,8 @@ class Silent(Record):
 
 
 class Unmounted(Record):
-    """The guest has not mounted an exported directory; `known` tells whether its kernel has that type of file system."""
+    """The guest has not mounted an exported directory; `known` tells whether its kernel has that type of file
+    system."""
 
     tag: str
     type: str
@@ -95,7 +96,8 @@ def encode_event(event: Event) -> str:
 
 
 def decode_event(line: str) -> Event | None:
-    """Return what a line that begins with PREFIX says, None when it is a newer keeper's; ValueError with a sentence for anything else."""
+    """Return what a line that begins with PREFIX says, None when it is a newer keeper's; ValueError with a
+    sentence for anything else."""
     try:
         tree = json.loads(line.removeprefix(PREFIX))
         if not isinstance(tree, dict) or not isinstance(tree.get("event"), str):

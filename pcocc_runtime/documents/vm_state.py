@@ -7,12 +7,14 @@ import json
 from pcocc_runtime.documents.record import Record, parse_record
 
 TOKEN = "PCOCC_TASK"
-# keeper to task: the connection stands, the VM has ended and (then) why; task to keeper: the command has left nothing
+# keeper to task: the connection stands, the VM has ended and (then) why; task to keeper: the command has left
+# nothing
 UP, ENDED, DONE = b"up\n", b"ended ", b"done\n"
 
 
 def task_token(job: str, step: str, task: str) -> str:
-    """Return the token that marks a task's processes in a guest; it ends in a dot, so that no token begins with another."""
+    """Return the token that marks a task's processes in a guest; it ends in a dot, so that no token begins
+    with another."""
     return f"{job}.{step}.{task}."
 
 
@@ -20,7 +22,8 @@ STATE_FILE = "state"  # not there while the VM boots
 
 
 class VmState(Record):
-    """A VM that is `up` since it answered after `seconds`, was `silent` for as many, or has `ended` for a `reason`, `asked` to or not."""
+    """A VM that is `up` since it answered after `seconds`, was `silent` for as many, or has `ended` for a
+    `reason`, `asked` to or not."""
 
     state: str
     seconds: float = 0
@@ -44,7 +47,8 @@ def decode_state(text: str) -> VmState:
         raise ValueError(f"the file with the VM's state cannot be read: {error}") from None
 
 
-# QEMU's ShutdownCause as of 7.2 (qapi/run-state.json): what a user reads; and the keeper's own word for an end without a cause
+# QEMU's ShutdownCause as of 7.2 (qapi/run-state.json): what a user reads; and the keeper's own word for an
+# end without a cause
 REASONS = {
     "guest-shutdown": "its guest powered it off",
     "guest-reset": "its guest reset it",

@@ -6,7 +6,7 @@ for it. More rows are in documents/wire_steps.py.
 
 from __future__ import annotations
 
-# what the checked request leaves with the job: for job_submit as JOB_*, in the job's environment with SLURM_SPANK_ before it
+# what the checked request leaves with the job: JOB_* for job_submit, in the job's environment with SLURM_SPANK_ before
 JOB_CLUSTER = "PCOCC_CLUSTER"  # the frozen cluster, documents/cluster.py
 JOB_TEMPLATE = "PCOCC_TEMPLATE"  # its canonical text
 JOB_SIZE = "PCOCC_SIZE"  # vms=2;cpus=1;memory=512;exclusive=0;sets=default:2
@@ -18,7 +18,7 @@ ENV_BATCH_VM = "SLURM_SPANK_" + JOB_BATCH_VM
 
 # from srun to the tasks of a VM step
 ENV_STEP_VMS = "SLURM_PCOCC_VMS"  # makes it one, and names its VMs
-ENV_STEP_INSIDE = "SLURM_PCOCC_INSIDE"  # has an operation begin in the job's network namespace, where other tasks always do
+ENV_STEP_INSIDE = "SLURM_PCOCC_INSIDE"  # has an operation begin in the job's network namespace, as all other tasks
 ENV_PATIENCE = "SLURM_PCOCC_PATIENCE"  # seconds its tasks wait for the job's namespace; 0 once the VMs have run
 ENV_VM_NAME = "PCOCC_VM_NAME"  # a task's VM, and the guest's own name
 

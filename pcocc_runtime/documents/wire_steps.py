@@ -1,4 +1,5 @@
-"""More rows of the table of shared names (documents/wire.py): those of jobs and steps that root's helper has nothing to do with.
+"""More rows of the table of shared names (documents/wire.py): those of jobs and steps that root's helper has
+nothing to do with.
 
 Imports nothing: it is on the way of every VM step.
 """
@@ -13,8 +14,10 @@ OPTION_IMAGE = "pcocc-image"
 OPTION_MOUNT = "pcocc-mount"
 OPTION_USER_DATA = "pcocc-user-data"
 OPTION_USER_DATA_FORCE = "pcocc-user-data-force"
-OPTION_BOOT = "pcocc-boot"  # internal: makes a step the boot step, its value names the resource sets of its VMs
-SENT_OPTION = "SLURM_SPANK_OPTION_pcocc_"  # before such a name where Slurm hands an option on: the plugin is called pcocc
+# internal: makes a step the boot step, its value names the resource sets of its VMs
+OPTION_BOOT = "pcocc-boot"
+# before such a name where Slurm hands an option on: the plugin is called pcocc
+SENT_OPTION = "SLURM_SPANK_OPTION_pcocc_"
 
 # what a user may export in place of an option
 VAR_TEMPLATE = "PCOCC_TEMPLATE"
@@ -24,21 +27,26 @@ VAR_MOUNT = "PCOCC_MOUNT"
 VAR_USER_DATA = "PCOCC_USER_DATA"
 VAR_USER_DATA_FORCE = "PCOCC_USER_DATA_FORCE"
 
-# salloc --no-shell: the name of a file of the user's that has the frozen cluster (spank/kept.c), as the filter gets it
+# salloc --no-shell: the name of a file of the user's that has the frozen cluster (spank/kept.c), as the
+# filter gets it
 JOB_KEPT = "PCOCC_KEPT"
 KEPT_LENGTH = 32  # hexadecimal digits of such a name
 KEPT_MARK = "pcocc-cluster="  # before it in the job's AdminComment
 
 # from srun to the tasks of a VM step
 ENV_STEP_EXPORT = "SLURM_PCOCC_EXPORT"  # what its user wrote as --export, or in a variable in place of it
-ENV_STEP_PROGRAMS = "SLURM_PCOCC_PROGRAMS"  # a --multi-prog step: srun itself has put the attach client in front of each program
-ENV_STEP_BCAST = "SLURM_PCOCC_BCAST"  # srun has copied the command's file to the nodes (--bcast): the VMs need it, too
+# a --multi-prog step: srun itself has put the attach client in front of each program
+ENV_STEP_PROGRAMS = "SLURM_PCOCC_PROGRAMS"
+# srun has copied the command's file to the nodes (--bcast): the VMs need it, too
+ENV_STEP_BCAST = "SLURM_PCOCC_BCAST"
 # JSON, for the step that runs a batch script in a VM: its variables, and names it shall not have
 ENV_BATCH_ENVIRON = "SLURM_PCOCC_BATCH_ENVIRON"
 
 # from the plugin to the attach client of a task
-ENV_FIRST_WORD = "SLURM_PCOCC_WORD"  # of the task's command, in whose place the client runs (Slurm before 23.11)
-ENV_BEFORE_FD = "SLURM_PCOCC_BEFORE"  # a descriptor: the environment before prolog scripts, as in /proc/PID/environ
+# of the task's command, in whose place the client runs (Slurm before 23.11)
+ENV_FIRST_WORD = "SLURM_PCOCC_WORD"
+# a descriptor: the environment before prolog scripts, as in /proc/PID/environ
+ENV_BEFORE_FD = "SLURM_PCOCC_BEFORE"
 
 # the starter of a boot step (vm/starter.py) and the srun that waits for it
 STATUS_FD = 3  # takes one of the words below and a line end

@@ -1,6 +1,6 @@
 """What root's helper and its planner, which has no rights, tell each other in lines of JSON over two pipes.
 
-The planner says what the job needs, hears what root holds for it, and leaves a list of acts, which node/apply.py carries out.
+The planner says what the job needs, hears what root holds for it, and leaves a list of acts for node/apply.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MAX_LINE = 64 * 1024 * 1024  # bytes; 64 VMs on a network of 1,023 peers take 0.
 
 
 class PortWish(NamedTuple):
-    """A port of a VM that is to be reached by a TCP port of this node between `low` and `high`, in the `network`-th network."""
+    """A VM's port in the `network`-th network, to which a TCP port of this node from `low` to `high` shall lead."""
 
     network: int
     name: str
@@ -25,7 +25,7 @@ class PortWish(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What the site has set for this node, and what the job needs of it: a way out of its namespace, and ports, none of `busy`."""
+    """What the site has set for this node, and what the job needs there: a way out, and ports that are not `busy`."""
 
     scratch: str
     accel: str
@@ -52,7 +52,7 @@ class Nat(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What root holds for the job on this node: its way out, and the accelerator of its VMs with a clause that says why."""
+    """What root holds for the job on this node: its way out, and the accelerator of its VMs, and why this one."""
 
     nat: Nat | None
     accel: str
@@ -63,9 +63,8 @@ class Act(NamedTuple):
     """One thing that root does for a job, `inside` its network namespace or in the host's.
 
     `kind` is nft, ip or bridge, with a batch of that program in `text`; sysctl, which gives the setting
-    `name` the value `text`; keep, which remembers in `text` what is to be undone when the job is released; own,
-    which gives the device `name` to the user `text`; or dnsmasq, which starts the `name`-th server with the configuration `text` and a
-    filter of its calls, `code` in hex.
+    `name` the value `text`; devices, for node/devices.py; or dnsmasq, which starts the `name`-th server with
+    the configuration `text` and a filter of its calls, `code` in hex.
     """
 
     kind: str
@@ -91,7 +90,8 @@ def encode_line(value: Offer | Held | Work) -> bytes:
 def decode_offer(line: bytes) -> Offer:
     """Return the planner's offer; NodeError when the line is none."""
     scratch, accel, qemu, way_out, ports, busy = load_line(line, 6)
-    return Offer(str(scratch), str(accel), str(qemu), way_out is True, tuple(PortWish(*one) for one in ports), tuple(busy))
+    wishes = tuple(PortWish(*one) for one in ports)
+    return Offer(str(scratch), str(accel), str(qemu), way_out is True, wishes, tuple(busy))
 
 
 def decode_nat(tree: Any) -> Nat | None:
@@ -112,5 +112,5 @@ def load_line(line: bytes, count: int) -> list[Any]:
     except (ValueError, RecursionError):
         tree = None
     if not isinstance(tree, list) or len(tree) != count:
-        raise NodeError("the process that plans this node's networks ended without a message", "look into slurmd's log for what it wrote")
+        raise NodeError("the process that plans this node's networks ended without a message", "look into slurmd's log")
     return tree

@@ -55,13 +55,19 @@ class Agent:
             if time.monotonic() > deadline:
                 raise _silent("it answers something else")
 
-    def command(self, name: str, arguments: Mapping[str, Any] | None = None, seconds: float = FREEZE_SECONDS) -> Any:
+    def command(
+        self, name: str, arguments: Mapping[str, Any] | None = None, seconds: float = FREEZE_SECONDS
+    ) -> Any:
         """Return the agent's answer to a command; NodeError with its words when it refuses."""
         self._send(render_command(name, arguments))
         answer: Any = parse_message(self._line(time.monotonic() + seconds))
         if isinstance(answer, dict) and "return" in answer:
             return answer["return"]
-        reason = answer["error"].get("desc") if isinstance(answer, dict) and isinstance(answer.get("error"), dict) else answer
+        reason = (
+            answer["error"].get("desc")
+            if isinstance(answer, dict) and isinstance(answer.get("error"), dict)
+            else answer
+        )
         raise NodeError(f"the guest's agent refuses: {str(reason)[:200]}")
 
     def _ask(self, command: str, seconds: float) -> int:
@@ -100,7 +106,9 @@ class Agent:
     def __enter__(self) -> Agent:
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

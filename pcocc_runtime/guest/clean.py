@@ -1,4 +1,5 @@
-"""The shell texts by which a guest puts aside what tells its machine from others, for the moment of a save, and takes it back.
+"""The shell texts by which a guest puts aside what tells its machine from others, for the moment of a save,
+and takes it back.
 
 What is put aside lies in /run, which is in no image. Files are overwritten before they go, and freed blocks
 discarded: what is deleted only would still be on the disk. POSIX sh; `R` is the root directory, for tests.
@@ -12,8 +13,10 @@ from pcocc_runtime.documents.boot import KEY_COMMENT
 
 ASIDE = "/run/pcocc-clean.tar"
 _OURS = f" {KEY_COMMENT}[0-9][0-9]*"
-_PATIENCE = 300  # seconds until the guest takes it back by itself: nobody might reach it any more, for lack of keys
-_CLOUD = "instance instances data sem"  # what `cloud-init clean` removes; scripts/ and seed/ may be the image's own
+# seconds until the guest takes it back by itself: nobody might reach it any more, for lack of keys
+_PATIENCE = 300
+# what `cloud-init clean` removes; scripts/ and seed/ may be the image's own
+_CLOUD = "instance instances data sem"
 _AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec sh -c "$1"; else exec sudo -n sh -c "$1"; fi'
 LEFT = "what programs have written elsewhere, such as logs, shell histories and the keys of other services"
 
@@ -21,11 +24,12 @@ _RESTORE = f"""\
 R=${{R:-}}; cd "$R/" && [ -e "$R{ASIDE}" ] || exit 0
 tar -xpf "$R{ASIDE}" && rm -f "$R{ASIDE}"
 """
+_LATER = shlex.quote(f"sleep {_PATIENCE}; {_RESTORE}")
 _CLEAN = f"""\
 umask 077; R=${{R:-}}; aside=$R{ASIDE}; cd "$R/" || exit 1
 set --
-for f in etc/machine-id var/lib/dbus/machine-id var/lib/systemd/random-seed etc/ssh/ssh_host_*key etc/ssh/ssh_host_*key.pub \\
-  var/log/cloud-init.log var/log/cloud-init-output.log; do
+for f in etc/machine-id var/lib/dbus/machine-id var/lib/systemd/random-seed etc/ssh/ssh_host_*key \\
+  etc/ssh/ssh_host_*key.pub var/log/cloud-init.log var/log/cloud-init-output.log; do
   [ -f "$f" ] && [ ! -L "$f" ] && set -- "$@" "$f"
 done
 for f in {_CLOUD}; do [ -e "var/lib/cloud/$f" ] || [ -L "var/lib/cloud/$f" ] && set -- "$@" "var/lib/cloud/$f"; done
@@ -37,12 +41,12 @@ for h in $(cut -d: -f6 etc/passwd | sort -u); do
 done
 unset IFS
 [ -e "$aside" ] || {{ tar -cpf "$aside.new" "$@" && mv "$aside.new" "$aside"; }} || exit 1
-[ "$R" ] || env -i PATH="$PATH" setsid sh -c {shlex.quote(f"sleep {_PATIENCE}; {_RESTORE}")} </dev/null >/dev/null 2>&1 &
+[ "$R" ] || env -i PATH="$PATH" setsid sh -c {_LATER} </dev/null >/dev/null 2>&1 &
 wipe() {{ [ -L "$1" ] || shred -n1 -zu "$1" 2>/dev/null || rm -f "$1"; }}
 for f; do
   case $f in
   */authorized_keys)
-    grep -v '{_OURS}$' "$f" >"$R/run/pcocc-keys"; cat "$R/run/pcocc-keys" >"$f"; rm -f "$R/run/pcocc-keys" ;;
+    grep -v '{_OURS}$' "$f" >"$aside.keys"; cat "$aside.keys" >"$f"; rm -f "$aside.keys" ;;
   etc/machine-id) : >"$f" ;;
   var/lib/cloud/*) find "$f" -type f | while IFS= read -r one; do wipe "$one"; done; rm -rf "$f" ;;
   *) wipe "$f" ;;

@@ -13,7 +13,9 @@ from pcocc_runtime.documents.record import Record
 from pcocc_runtime.documents.vm_state import TOKEN
 
 _PASSED = ("SLURM_", "SLURMD_", "PCOCC_")
-_KEPT_BACK = ("SLURM_SPANK_", "SLURM_RLIMIT_", "SLURM_PCOCC_", wire.ENV_TAP_FDS, wire.ENV_PROBE_FD, wire.ENV_BOOT)
+_KEPT_BACK = (
+    "SLURM_SPANK_", "SLURM_RLIMIT_", "SLURM_PCOCC_", wire.ENV_TAP_FDS, wire.ENV_PROBE_FD, wire.ENV_BOOT,
+)
 HOST_ONLY = frozenset(
     [
         "SLURM_CONF",
@@ -50,7 +52,8 @@ _USERS = "U"  # before a limit that --propagate names, Slurm writes that (slurms
 
 
 class GuestEnvironment(Record):
-    """What a command in a guest gets: variables, others unless the guest has them itself, names it does not get, and soft limits."""
+    """What a command in a guest gets: variables, others unless the guest has them itself, names it does not
+    get, and soft limits."""
 
     settings: dict[str, str]
     defaults: dict[str, str]
@@ -58,13 +61,26 @@ class GuestEnvironment(Record):
     limits: dict[str, str]  # by Slurm's names, such as STACK: bytes or a number, or `unlimited`
 
 
-def plan_environment(before: Mapping[str, str], now: Mapping[str, str], export: str | None) -> GuestEnvironment:
-    """Return what a task's command gets; `before` and `now` are its environment around the prolog scripts, `export` is srun's."""
+def plan_environment(
+    before: Mapping[str, str], now: Mapping[str, str], export: str | None
+) -> GuestEnvironment:
+    """Return what a task's command gets; `before` and `now` are its environment around the prolog scripts,
+    `export` is srun's."""
     named = set(_split_export(export or ""))
     changed = find_changes(before, now)
-    settings = {name: value for name, value in now.items() if _may_pass(name) and name.startswith(_PASSED) and name not in HOST_ONLY}
-    settings |= {name: value for name, value in now.items() if _may_pass(name) and (name in named or name in changed)}
-    others = {name: value for name, value in now.items() if _may_pass(name) and name not in settings and not _is_nodes(name)}
+    settings = {
+        name: value
+        for name, value in now.items()
+        if _may_pass(name) and name.startswith(_PASSED) and name not in HOST_ONLY
+    }
+    settings |= {
+        name: value for name, value in now.items() if _may_pass(name) and (name in named or name in changed)
+    }
+    others = {
+        name: value
+        for name, value in now.items()
+        if _may_pass(name) and name not in settings and not _is_nodes(name)
+    }
     return GuestEnvironment(
         settings,
         others if "all" in {name.lower() for name in named} else {},
@@ -83,13 +99,19 @@ def find_changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str,
 
 
 def plan_batch_environment(
-    environment: GuestEnvironment, script: Mapping[str, str], removed: Sequence[str], changed: Mapping[str, str]
+    environment: GuestEnvironment, script: Mapping[str, str], removed: Sequence[str],
+    changed: Mapping[str, str]
 ) -> GuestEnvironment:
-    """Return what a batch script in a guest gets: its own variables of Slurm, `script`, in place of those of the step that runs it.
+    """Return what a batch script in a guest gets: its own variables of Slurm, `script`, in place of those of
+    the step that runs it.
 
     `removed` is what prolog scripts took from it, and `changed` what those of the step have changed.
     """
-    others = {name: value for name, value in environment.settings.items() if not name.startswith("SLURM_") or name in changed}
+    others = {
+        name: value
+        for name, value in environment.settings.items()
+        if not name.startswith("SLURM_") or name in changed
+    }
     return environment._replace(settings={**script, **others}, removed=(*removed, *environment.removed))
 
 
@@ -102,7 +124,8 @@ def _is_nodes(name: str) -> bool:
 
 
 def _split_export(text: str) -> Iterator[str]:
-    """Yield the names in a text such as A,B=1,"C=2,3",ALL: Slurm's commas part it outside of quotes (env.c, find_quote_token)."""
+    """Yield the names in a text such as A,B=1,"C=2,3",ALL: Slurm's commas part it outside of quotes (env.c,
+    find_quote_token)."""
     for word in re.findall(r"""(?:[^,"']|"[^"]*"|'[^']*'|["'])+""", text):
         yield word.strip("\"'").partition("=")[0]
 

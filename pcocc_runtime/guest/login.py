@@ -1,4 +1,5 @@
-"""How the user's own OpenSSH reaches the VMs of a job from outside it: a configuration for ssh(1), and the names of VMs in command lines."""
+"""How the user's own OpenSSH reaches the VMs of a job from outside it: a configuration for ssh(1), and the
+names of VMs in command lines."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from typing import NamedTuple
 from pcocc_runtime.documents.members import Members
 
 _JOB = r"[0-9]{1,10}(?:_[0-9]{1,10})?"
-_VM = re.compile(rf"(?P<user>[^@:/\[\]]+@)?vm(?P<rank>0|[1-9][0-9]{{0,5}})(?:\.(?P<job>{_JOB}))?(?P<path>:.*)?", re.ASCII | re.DOTALL)
+_VM = re.compile(
+    rf"(?P<user>[^@:/\[\]]+@)?vm(?P<rank>0|[1-9][0-9]{{0,5}})(?:\.(?P<job>{_JOB}))?(?P<path>:.*)?",
+    re.ASCII | re.DOTALL,
+)
 _WITH_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"  # the options of ssh(1) that take a value
 
 
@@ -30,7 +34,9 @@ class VmName(NamedTuple):
 def parse_vm_name(word: str) -> VmName | None:
     """Return the VM that a word of a command line names, None when it names none."""
     found = _VM.fullmatch(word)
-    return found and VmName(found["user"] or "", f"vm{found['rank']}", found["job"] or "", found["path"] or "")
+    return found and VmName(
+        found["user"] or "", f"vm{found['rank']}", found["job"] or "", found["path"] or ""
+    )
 
 
 def parse_ssh_words(words: Sequence[str]) -> int | None:
@@ -84,7 +90,8 @@ def render_hosts(plan: LoginPlan) -> str:
 
 
 def render_config(plan: LoginPlan, others: Iterable[str]) -> str:
-    """Return a whole configuration: those blocks, and after them what `others`, the user's and the host's files, say."""
+    """Return a whole configuration: those blocks, and after them what `others`, the user's and the host's
+    files, say."""
     return render_hosts(plan) + "\nMatch all\n" + "".join(f'    Include "{path}"\n' for path in others)
 
 
@@ -98,7 +105,9 @@ def render_inventory(plan: LoginPlan, config: str) -> str:
     lines = [f"vm{rank}.{plan.job}" for rank in range(plan.members.vms)]
     options = f"-F {shlex.quote(config)}"
     common = f"ansible_ssh_common_args={_ini(options)}\nansible_ssh_transfer_method=piped\nansible_become_method=sudo\n"
-    return f"[job_{plan.job}]\n" + "".join(f"{line}\n" for line in lines) + f"\n[job_{plan.job}:vars]\n{common}"
+    return (
+        f"[job_{plan.job}]\n" + "".join(f"{line}\n" for line in lines) + f"\n[job_{plan.job}:vars]\n{common}"
+    )
 
 
 def _quote(path: str) -> str:

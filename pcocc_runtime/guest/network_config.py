@@ -37,7 +37,9 @@ class Interface:
 def plan_interfaces(node: NodeFacts, rank: int) -> tuple[Interface, ...]:
     """Return the interfaces of a VM of this node, in their order."""
     networks = {network.index: network for network in node.networks}
-    return tuple(_plan(place, one.mac, networks[one.network], rank) for place, one in enumerate(node.interfaces[rank]))
+    return tuple(
+        _plan(place, one.mac, networks[one.network], rank) for place, one in enumerate(node.interfaces[rank])
+    )
 
 
 def _plan(place: int, mac: str, network: NetworkFacts, rank: int) -> Interface:

@@ -18,15 +18,17 @@ from pcocc_runtime.documents.vm_state import TOKEN
 from pcocc_runtime.guest.environment import GuestEnvironment
 
 _SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
-# srun's limits as a shell's `ulimit -S` takes them: its letters, and the bytes of its unit. bash calls processes u, others p
+# srun's limits as a shell's `ulimit -S` takes them: its letters, and the bytes of its unit. bash calls
+# processes u, others p
 _LIMITS = {
-    "CPU": ("t", 1), "FSIZE": ("f", 512), "DATA": ("d", 1024), "STACK": ("s", 1024), "CORE": ("c", 512), "RSS": ("m", 1024),
-    "NPROC": ("up", 1), "NOFILE": ("n", 1), "MEMLOCK": ("l", 1024), "AS": ("v", 1024),
+    "CPU": ("t", 1), "FSIZE": ("f", 512), "DATA": ("d", 1024), "STACK": ("s", 1024), "CORE": ("c", 512),
+    "RSS": ("m", 1024), "NPROC": ("up", 1), "NOFILE": ("n", 1), "MEMLOCK": ("l", 1024), "AS": ("v", 1024),
 }  # fmt: skip
 
 
 def render_command(
-    argv: Sequence[str], environment: GuestEnvironment, directory: str, umask: int, token: str, guarded: bool, called: str = ""
+    argv: Sequence[str], environment: GuestEnvironment, directory: str, umask: int, token: str, guarded: bool,
+    called: str = ""
 ) -> str:
     """Return the text that a login shell in the guest runs: guard, directory, environment, command, exit status.
 
@@ -66,11 +68,15 @@ def _quote(word: str) -> str:
 def _render_environment(environment: GuestEnvironment) -> Iterator[str]:
     if environment.removed:
         yield f"unset {' '.join(sorted(set(environment.removed)))}"
-    yield f"export {' '.join(f'{name}={shlex.quote(value)}' for name, value in sorted(environment.settings.items()))}"
+    yield (
+        "export"
+        f" {' '.join(f'{name}={shlex.quote(value)}' for name, value in sorted(environment.settings.items()))}"
+    )
     for name, value in sorted(environment.defaults.items()):
         yield f'[ "${{{name}+x}}" ] || export {name}={shlex.quote(value)}'
     if "TMPDIR" in environment.settings or "TMPDIR" in environment.defaults:
-        yield '[ -w "$TMPDIR/" ] || mkdir -m 700 "$TMPDIR" 2>/dev/null || TMPDIR=/tmp'  # as slurmstepd does on a node
+        # as slurmstepd does on a node
+        yield '[ -w "$TMPDIR/" ] || mkdir -m 700 "$TMPDIR" 2>/dev/null || TMPDIR=/tmp'
     for name, value in sorted(environment.limits.items()):
         yield _render_limit(name, value)
 
@@ -79,7 +85,9 @@ def _render_limit(name: str, value: str) -> str:
     letters, unit = _LIMITS.get(name, ("", 1))
     number = value if value == "unlimited" else str(int(value) // unit)
     tries = [f"ulimit -S -{letter} {number} 2>/dev/null" for letter in letters]
-    return " || ".join([*tries, f'echo "pcocc: the limit {name} cannot be {value} in ${wire.ENV_VM_NAME}" >&2'])
+    return " || ".join(
+        [*tries, f'echo "pcocc: the limit {name} cannot be {value} in ${wire.ENV_VM_NAME}" >&2']
+    )
 
 
 # What a shell would say with the name of this text and a line of it: that there is no such command, or no
@@ -91,7 +99,8 @@ _p= _i=$IFS; IFS=:
 for _d in $PATH; do [ -x "${_d:-.}/$_c" ] && [ ! -d "${_d:-.}/$_c" ] && { _p=${_d:-.}/$_c; break; }; done; IFS=$_i;;
 esac
 if [ -z "$_p" ]; then
-case $_c in if|then|elif|else|fi|for|in|while|until|do|done|case|esac|'{'|'}'|'!') false;; *) command -v "$_c" >/dev/null 2>&1;; esac ||
+case $_c in if|then|elif|else|fi|for|in|while|until|do|done|case|esac|'{'|'}'|'!') false;;
+*) command -v "$_c" >/dev/null 2>&1;; esac ||
 { _e='not found' _s=127; }
 elif [ ! -e "$_p" ]; then _e='not found' _s=127
 elif [ -d "$_p" ]; then _e='is a directory' _s=126
@@ -122,8 +131,9 @@ _PORTS = (
 # moment cannot be read.
 _LAST = "read -r _x _x _x _x _l </proc/loadavg;"
 _REAP = (
-    f'{_LAST} [ $((_l - _b)) -eq 0 ] || [ $((_l - _b)) -eq 1 ] || '
-    f'{{ unset {TOKEN} LD_PRELOAD LD_LIBRARY_PATH; PATH=$_path; _f=; _k TERM; [ "$_f" ] || _k TERM; [ -z "$_f" ] || {{ sleep 0.1; _k KILL; }}; }}'
+    f"{_LAST} [ $((_l - _b)) -eq 0 ] || [ $((_l - _b)) -eq 1 ] || "
+    f'{{ unset {TOKEN} LD_PRELOAD LD_LIBRARY_PATH; PATH=$_path; _f=; _k TERM; [ "$_f" ] || _k TERM; [ -z'
+    ' "$_f" ] || { sleep 0.1; _k KILL; }; }'
 )
 
 
@@ -158,16 +168,19 @@ def _kill_loop(tokens: Sequence[str], signal: str) -> str:
 
 
 def render_mount_look(mounts: Mapping[str, str]) -> str:
-    """Return the text that names each tag of `mounts` (with its type) that is not mounted, a line each: `TAG` or, unknown to the kernel, `TAG !`."""
+    """Return the text that names each tag of `mounts` (with its type) that is not mounted, a line each: `TAG`
+    or, unknown to the kernel, `TAG !`."""
     words = " ".join(f"{tag}:{kind}" for tag, kind in mounts.items())
     return (
         "n='\n'; m=\"$n$(cut -d' ' -f1 /proc/mounts)$n\"; "
         f'for t in {words}; do case "$m" in *"$n${{t%:*}}$n"*) ;; *) '
-        'if grep -qw "${t#*:}" /proc/filesystems; then echo "${t%:*}"; else echo "${t%:*} !"; fi ;; esac; done'
+        'if grep -qw "${t#*:}" /proc/filesystems; then echo "${t%:*}"; else echo "${t%:*} !"; fi ;; esac;'
+        " done"
     )
 
 
 def parse_mount_look(text: str, mounts: Mapping[str, str]) -> list[tuple[str, str, bool]]:
-    """Return tag, type and whether the guest's kernel knows that type for each line of such a look, whatever a guest may say."""
+    """Return tag, type and whether the guest's kernel knows that type for each line of such a look, whatever
+    a guest may say."""
     lines = [line.partition(" ") for line in text.splitlines()]
     return [(tag, mounts[tag], rest != "!") for tag, _space, rest in lines if tag in mounts]

@@ -25,8 +25,12 @@ MOUNT_DIR = "/mnt"
 _MOUNT_OPTIONS = {"9p": "trans=virtio,version=9p2000.L,msize=262144,", "virtiofs": ""}
 # what cloud-init's mounts module takes for a disk, a partition or a cloud's own name for one (cc_mounts.py)
 _DISK_NAMES = re.compile(r"x?[shv]d[a-z][0-9]*|sr[0-9]+|ami|root|swap|(ephemeral|ebs).*|.*\..*")
-# what every YAML reader takes for just that text, in lists, too: names that begin with a letter, but for YAML's own words, and paths
-_PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)\Z)[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_-]*)?\Z|/[A-Za-z0-9_./-]*\Z")
+# what every YAML reader takes for just that text, in lists, too: names that begin with a letter, but for
+# YAML's own words, and paths
+_PLAIN = re.compile(
+    r"(?!(?i:y|n|yes|no|on|off|true|false|null)\Z)"
+    r"[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_-]*)?\Z|/[A-Za-z0-9_./-]*\Z"
+)
 _NO_USER_DATA = "#cloud-config\n{}\n"
 # Twice, because cloud-init takes merge_how out when it reads the part (handlers/cloud_config.py) and the
 # other, which it then keeps, when it merges the part under the user's (util.mergemanydict): 22.4 to 26.2. See
@@ -60,29 +64,39 @@ def render_seed(
     interfaces: Iterable[Interface] = (),
     ports: str = "",
 ) -> dict[str, str]:
-    """Return the seed's files by name; `ports` are those of its node that lead to the VM, as `addressing.render_ports` has them."""
+    """Return the seed's files by name; `ports` are those of its node that lead to the VM, as
+    `addressing.render_ports` has them."""
     return {
-        "meta-data": f"instance-id: {_word(instance_id or f'pcocc-{job}-vm{rank}')}\nlocal-hostname: vm{rank}\n",
+        "meta-data": (
+            f"instance-id: {_word(instance_id or f'pcocc-{job}-vm{rank}')}\nlocal-hostname: vm{rank}\n"
+        ),
         "user-data": user_data if user_data is not None else _NO_USER_DATA,
-        "vendor-data": render_vendor_data(vms, domain, login, keys, command_user, mounts, f"{job} {ports}" if ports else ""),
-        "network-config": render_network_config(interfaces),
-        **render_key_files(keys),
+        "vendor-data": render_vendor_data(
+            vms, domain, login, keys, command_user, mounts, f"{job} {ports}" if ports else ""
+        ),
+        "network-config": render_network_config(interfaces), **render_key_files(keys),
     }
 
 
 def render_vendor_data(
-    vms: int, domain: str, login: Login, keys: Keys, command_user: str | None = None, mounts: Iterable[Mount] = (),
+    vms: int, domain: str, login: Login, keys: Keys, command_user: str | None = None,
+    mounts: Iterable[Mount] = (),
     ports: str = "",
 ) -> str:
-    """Return the cloud-config that makes the users, the keys, the host file and the mounts; `ports` is all of its file, if any."""
+    """Return the cloud-config that makes the users, the keys, the host file and the mounts; `ports` is all of
+    its file, if any."""
     names = [f"vm{rank}" for rank in range(vms)]
     known = f"vm*,*.{domain},10.* {keys.host_public}"
     other = command_user if command_user not in (None, "root", login.name) else None
     users = ["root", *([login.name] if login.uid != 0 else []), *([other] if other else [])]
     commands = [*([text] for text in _boot_commands(login, keys)), render_take_keys(keys, users)]
-    lines = ["#cloud-config", *_MERGE, "bootcmd:", *(f"- [sh, -c, {', '.join(map(_quoted, words))}]" for words in commands)]
+    lines = [
+        "#cloud-config",
+        *_MERGE, "bootcmd:", *(f"- [sh, -c, {', '.join(map(_quoted, words))}]" for words in commands),
+    ]
     lines += _render_users(login, keys, other)
-    lines += ["ssh_deletekeys: false", "ssh_genkeytypes: [ed25519]", "write_files:"]  # for a guest that has not taken the job's
+    # for a guest that has not taken the job's
+    lines += ["ssh_deletekeys: false", "ssh_genkeytypes: [ed25519]", "write_files:"]
     lines += _render_file(HOSTFILE, "0644", "root:root", "\n".join(names) + "\n")
     lines += _render_file(PORTFILE, "0644", "root:root", ports + "\n") if ports else []
     lines += _render_file("/etc/ssh/ssh_known_hosts", "0644", "root:root", known + "\n")
@@ -91,12 +105,15 @@ def render_vendor_data(
 
 
 def _boot_commands(login: Login, keys: Keys) -> list[str]:
-    """Return what cloud-init's users module, which runs after bootcmd, cannot: choose a gid, or share a uid of the image's.
+    """Return what cloud-init's users module, which runs after bootcmd, cannot: choose a gid, or share a uid
+    of the image's.
 
     And it only adds keys: an image that was saved in a job has that job's, which must let nobody in any more.
     """
     name, gid, uid = shlex.quote(login.name), login.gid, login.uid
-    group = f"grep -q '^[^:]*:[^:]*:{gid}:' /etc/group || groupadd -g {gid} {name} || groupadd -g {gid} g{gid}"
+    group = (
+        f"grep -q '^[^:]*:[^:]*:{gid}:' /etc/group || groupadd -g {gid} {name} || groupadd -g {gid} g{gid}"
+    )
     user = f"id -u {name} >/dev/null 2>&1 || ! grep -q '^[^:]*:[^:]*:{uid}:' /etc/passwd"
     user += f" || useradd -o -m -u {uid} -g {gid} -d {shlex.quote(login.home)} -s /bin/sh {name}"
     group = f"{_forget_keys(keys)}; {group}"
@@ -104,12 +121,16 @@ def _boot_commands(login: Login, keys: Keys) -> list[str]:
 
 
 def _forget_keys(keys: Keys) -> str:
-    """Return the shell text that takes the keys of other jobs out of all accounts; it runs at each boot, so it keeps this job's."""
+    """Return the shell text that takes the keys of other jobs out of all accounts; it runs at each boot, so
+    it keeps this job's."""
     words = keys.user_public.split()  # its type, itself, and its comment
-    ours, mine = f"' {KEY_COMMENT}[0-9][0-9]*$'", shlex.quote(words[1] if len(words) > 1 else keys.user_public)
+    ours, mine = f"' {KEY_COMMENT}[0-9][0-9]*$'", shlex.quote(
+        words[1] if len(words) > 1 else keys.user_public
+    )
     return (
-        'cut -d: -f6 /etc/passwd | sort -u | while read -r h; do f="$h/.ssh/authorized_keys"; '
-        f'if grep -qs {ours} "$f"; then {{ grep -v {ours} "$f"; grep -F {mine} "$f"; :; }} >"$f.new" && cat "$f.new" >"$f"; rm -f "$f.new"; fi; done'
+        'cut -d: -f6 /etc/passwd | sort -u | while read -r h; do f="$h/.ssh/authorized_keys"; if grep -qs'
+        f' {ours} "$f"; then {{ grep -v {ours} "$f"; grep -F {mine} "$f"; :; }} >"$f.new" && cat "$f.new"'
+        ' >"$f"; rm -f "$f.new"; fi; done'
     )
 
 
@@ -148,7 +169,8 @@ def _render_mounts(mounts: Iterable[Mount]) -> list[str]:
     mounts = tuple(mounts)
     mounted = plan_guest_mounts(mounts)
     lines = [
-        f'- [{_word(mount.tag)}, {_word(f"{MOUNT_DIR}/{mount.tag}")}, {mount.type}, "{_MOUNT_OPTIONS[mount.type]}{_access(mount)},nofail", "0", "0"]'
+        f'- [{_word(mount.tag)}, {_word(f"{MOUNT_DIR}/{mount.tag}")}, {mount.type},'
+        f' "{_MOUNT_OPTIONS[mount.type]}{_access(mount)},nofail", "0", "0"]'
         for mount in mounts
         if mount.tag in mounted
     ]

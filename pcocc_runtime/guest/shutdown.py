@@ -8,12 +8,14 @@ from pcocc_runtime.qemu.qmp import RESET, render_command
 
 
 def ask_agent(path: str) -> socket.socket | None:
-    """Ask the guest agent to power the guest off, beside ACPI, which not every guest hears; the socket must stay open."""
+    """Ask the guest agent to power the guest off, beside ACPI, which not every guest hears; the socket must
+    stay open."""
     agent = socket.socket(socket.AF_UNIX)
     agent.setblocking(False)
     try:
         agent.connect(path)
-        agent.send(RESET + render_command("guest-shutdown"))  # what another client may have left half said ends there
+        # what another client may have left half said ends there
+        agent.send(RESET + render_command("guest-shutdown"))
     except OSError:
         agent.close()
         return None

@@ -26,7 +26,8 @@ _LONGEST_PAUSE = 0.5  # seconds between two tries: over NFS each one asks the se
 
 @contextlib.contextmanager
 def locked_path(path: Path, what: str) -> Iterator[None]:
-    """Hold the exclusive lock of a file that is never deleted; RequestError names the holder after LOCK_WAIT seconds."""
+    """Hold the exclusive lock of a file that is never deleted; RequestError names the holder after LOCK_WAIT
+    seconds."""
     fd = _open_lock(path)
     try:
         _wait_for_lock(fd, path, what)
@@ -40,7 +41,8 @@ def locked_path(path: Path, what: str) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open a lock file; a new one gets its mode at once, so that everybody can lock it who may write to its directory."""
+    """Open a lock file; a new one gets its mode at once, so that everybody can lock it who may write to its
+    directory."""
     umask = os.umask(0)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _lock_mode(path.parent))
@@ -80,7 +82,9 @@ def _nothing(_work: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_work(parent: Path, prefix: str, *, shared: bool, private: bool = True, rescue: Rescue = _nothing) -> Iterator[Work]:
+def open_work(
+    parent: Path, prefix: str, *, shared: bool, private: bool = True, rescue: Rescue = _nothing
+) -> Iterator[Work]:
     """Make a directory for work in progress in `parent`, which is held; it goes at the end of the block.
 
     If this process dies, a `sweep` removes it: a `shared` one by whoever may write to `parent`, any other by
@@ -112,11 +116,15 @@ def open_work(parent: Path, prefix: str, *, shared: bool, private: bool = True, 
 
 @contextlib.contextmanager
 def _make(parent: Path, name: str, lock: int, private: bool) -> Iterator[Path]:
-    """Make and hold a directory; RequestError when others put one of theirs, or one with something in it, in its place."""
+    """Make and hold a directory; RequestError when others put one of theirs, or one with something in it, in
+    its place."""
     placing.make_directory(parent / name, 0o700 if private else parent.stat().st_mode & 0o777)
     with held.hold_below(parent, name, links=False) as path:
         if path.stat().st_uid != os.fstat(lock).st_uid or os.listdir(path):
-            message = f"the work in {held.show(str(parent))} had to stop: somebody else has put a directory in the place of ours"
+            message = (
+                f"the work in {held.show(str(parent))} had to stop: somebody else has put a directory in the"
+                " place of ours"
+            )
             raise RequestError(message, f"see who may write there: ls -ld {held.show(str(parent))}")
         yield path
 
@@ -130,7 +138,8 @@ def _empty(work: Path) -> None:
 
 
 def _forget(parent: Path, name: str) -> bool:
-    """Remove a work directory, which is empty by now, its note, and its lock; return False when it is not, or is another's."""
+    """Remove a work directory, which is empty by now, its note, and its lock; return False when it is not, or
+    is another's."""
     for remove, end in ((os.rmdir, ""), (os.unlink, _NOTE), (os.unlink, _LOCK)):
         path = parent / f"{name}{end}"
         try:

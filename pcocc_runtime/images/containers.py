@@ -1,4 +1,5 @@
-"""Disks in OCI images: a KubeVirt containerDisk, or an artifact that is a disk (ORAS), in a layout, an archive or a registry."""
+"""Disks in OCI images: a KubeVirt containerDisk, or an artifact that is a disk (ORAS), in a layout, an
+archive or a registry."""
 
 from __future__ import annotations
 
@@ -56,18 +57,27 @@ def split_place(text: str) -> tuple[Path, str | None]:
     return Path(text[:end]), text[end + 1 :] or None
 
 
-def _find_manifest(directory: Path, text: bytes, tag: str | None, where: str, seen: set[str], depth: int = 0) -> Manifest | None:
+def _find_manifest(
+    directory: Path, text: bytes, tag: str | None, where: str, seen: set[str], depth: int = 0
+) -> Manifest | None:
     """Return the first manifest that an index leads to; None when those that fit are indexes that lead to none."""
     wrong: RequestError | None = None
     for blob in oci.choose_manifests(text, tag, os.uname().machine, where):
         if blob.digest in seen:
             continue
         seen.add(blob.digest)
-        document, place = oci_files.read_blob(directory, blob), f"blob {blob.digest} of {held.show(str(directory))}"
+        document, place = (
+            oci_files.read_blob(directory, blob),
+            f"blob {blob.digest} of {held.show(str(directory))}",
+        )
         if not oci.is_index(document, place):
             return oci.parse_manifest(document, place)
         try:
-            found = _find_manifest(directory, document, None, place, seen, depth + 1) if depth < _DEEPEST else None
+            found = (
+                _find_manifest(directory, document, None, place, seen, depth + 1)
+                if depth < _DEEPEST
+                else None
+            )
         except RequestError as error:
             wrong, found = wrong or error, None
         if found:
@@ -79,12 +89,16 @@ def _find_manifest(directory: Path, text: bytes, tag: str | None, where: str, se
 
 def choose_file(files: list[Blob], source: str) -> Blob:
     """Return the one file of an artifact that is a disk by its name; RequestError when that is not clear."""
-    named = [one for one in files if PurePosixPath(one.title).suffix.removeprefix(".").lower() in formats.SUFFIXES]
+    named = [
+        one for one in files if PurePosixPath(one.title).suffix.removeprefix(".").lower() in formats.SUFFIXES
+    ]
     chosen = files if len(files) == 1 else named
     if len(chosen) != 1:
         names = ", ".join(sorted(one.title or one.digest[:12] for one in chosen or files)[:5])
         hint = f"fetch them, and import one: oras pull {source.removeprefix('docker://')}"
-        raise RequestError(f"{source} has {len(chosen or files)} files, of which one must be the disk: {names}", hint)
+        raise RequestError(
+            f"{source} has {len(chosen or files)} files, of which one must be the disk: {names}", hint
+        )
     return chosen[0]
 
 
@@ -92,7 +106,9 @@ def _extract(directory: Path, manifest: Manifest, target: Path, source: str, pro
     folder = DiskFolder()
     for layer in manifest.layers:
         if not folder.is_closed:
-            oci_files.extract_disk(directory, layer, target, folder, progress(f"reading layer {layer.digest[:12]}"))
+            oci_files.extract_disk(
+                directory, layer, target, folder, progress(f"reading layer {layer.digest[:12]}")
+            )
     if len(folder.files) > 1:
         names = ", ".join(f"disk/{name}" for name in sorted(folder.files)[:5])
         hint = "a containerDisk has one disk: delete the others in its Dockerfile, or build it FROM scratch"

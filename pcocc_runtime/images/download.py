@@ -28,13 +28,17 @@ class _Follow(urllib.request.HTTPRedirectHandler):
         del headers["URI"]
         if headers.get("Location"):
             old = parse_url(req.full_url)
-            place = urljoin(old.asked, quote(headers["Location"], safe=string.punctuation, encoding="iso-8859-1"))
+            place = urljoin(
+                old.asked, quote(headers["Location"], safe=string.punctuation, encoding="iso-8859-1")
+            )
             scheme = urlsplit(place).scheme
             what = f"{old.shown} could not be fetched: the server redirects to {hide_secrets(place)}"
             if scheme not in SCHEMES:
                 raise RequestError(f"{what}, which is not on a web server", _HINT)
             if old.asked.startswith("https:") and scheme != "https":
-                raise RequestError(f"{what}, which is not encrypted", "download it yourself, and import the file")
+                raise RequestError(
+                    f"{what}, which is not encrypted", "download it yourself, and import the file"
+                )
             headers.replace_header("Location", parse_url(place).asked)
         return super().http_error_302(req, fp, code, msg, headers)
 
@@ -70,7 +74,9 @@ def fetch(url: Url, target: Path, watch: Advance, algorithm: str) -> tuple[int, 
 
 
 def _open(url: Url) -> Any:
-    request = urllib.request.Request(url.asked, headers={"User-Agent": "pcocc", "Accept-Encoding": "identity"})
+    request = urllib.request.Request(
+        url.asked, headers={"User-Agent": "pcocc", "Accept-Encoding": "identity"}
+    )
     if url.login:
         request.add_unredirected_header("Authorization", url.login)
     try:
@@ -80,10 +86,13 @@ def _open(url: Url) -> Any:
 
 
 def _read_length(url: Url, answer: Any) -> int:
-    """Return the length that the server announces, 0 when it announces none; RequestError when the answer is not the file."""
+    """Return the length that the server announces, 0 when it announces none; RequestError when the answer is
+    not the file."""
     what, told = f"{url.shown} could not be fetched: ", answer.headers.get("Content-Length") or "0"
     if answer.status != http.client.OK:
-        raise RequestError(f"{what}the server answers with status {answer.status}, which is not the whole file", _HINT)
+        raise RequestError(
+            f"{what}the server answers with status {answer.status}, which is not the whole file", _HINT
+        )
     if not (told.isascii() and told.isdecimal() and len(told) < 20):
         raise RequestError(f"{what}the server gives a length that makes no sense: {told[:80]!r}", _HINT)
     return int(told)
@@ -102,4 +111,6 @@ def _ensure_room(url: Url, target: Path, length: int) -> None:
 def _failed(url: Url, error: Exception) -> RequestError:
     reason = getattr(error, "reason", None) or error
     code = f"status {error.code}: " if isinstance(error, urllib.error.HTTPError) else ""
-    return RequestError(f"{url.shown} could not be fetched: {code}{getattr(reason, 'strerror', None) or reason}", _HINT)
+    return RequestError(
+        f"{url.shown} could not be fetched: {code}{getattr(reason, 'strerror', None) or reason}", _HINT
+    )

@@ -1,4 +1,5 @@
-"""What a file that is to be imported is, whether it is whole, and its repair where it was left open by whoever wrote it."""
+"""What a file that is to be imported is, whether it is whole, and its repair where it was left open by
+whoever wrote it."""
 
 from __future__ import annotations
 
@@ -15,10 +16,13 @@ from pcocc_runtime.system import copy, regular, user_files
 Note = Callable[[str], None]
 
 
-def examine(path: Path, form: str | None, label: str, work: Path, progress: Progress, note: Note) -> tuple[Path, str]:
+def examine(
+    path: Path, form: str | None, label: str, work: Path, progress: Progress, note: Note
+) -> tuple[Path, str]:
     """Return the image, which may be a repaired copy in `work`, and its format.
 
-    RequestError when it is not complete, is something else, or refers to other files. `note` is told what the user should know.
+    RequestError when it is not complete, is something else, or refers to other files. `note` is told what the
+    user should know.
     """
     head, tail, size = user_files.read_ends(str(path), formats.HEAD_SIZE, formats.TAIL_SIZE, "image")
     try:
@@ -26,7 +30,9 @@ def examine(path: Path, form: str | None, label: str, work: Path, progress: Prog
     except RequestError as error:
         what, cure = error.message, error.hint
         if head[257:262] == b"ustar":
-            kind, cure = oci_files.describe_archive(oci_files.read_names(path), label if path == Path(label) else "FILE")
+            kind, cure = oci_files.describe_archive(
+                oci_files.read_names(path), label if path == Path(label) else "FILE"
+            )
             what = f"the file is {kind}"
         raise RequestError(f"{label} cannot be imported: {what}", cure) from None
     formats.ensure_sound(found, head, tail, size, label)
@@ -34,7 +40,10 @@ def examine(path: Path, form: str | None, label: str, work: Path, progress: Prog
         with _reader(path) as read:
             formats.ensure_no_parent(read, label)
     if found == "raw" and form is None and magics.is_iso(head):
-        note(f"{label} is {magics.ISO}, and is stored as a raw disk: VMs boot from it only if it is made for disks, too")
+        note(
+            f"{label} is {magics.ISO}, and is stored as a raw disk: VMs boot from it only if it is made for"
+            " disks, too"
+        )
     if found == "qcow2" and qcow2.was_left_open(head):
         path = _repair(path, found, label, work, progress, note)
     damage = _find_damage(path, found)
@@ -68,5 +77,8 @@ def _repair(path: Path, form: str, label: str, work: Path, progress: Progress, n
         for done in copy.copy_extents(stream.fileno(), target.fileno(), 0, size):
             watch(done, size)
     qemu_img.repair(copied, form, label)
-    note(f"{label} was not closed by whoever wrote to it last: it is imported from a repaired copy, as after a power failure")
+    note(
+        f"{label} was not closed by whoever wrote to it last: it is imported from a repaired copy, as after a"
+        " power failure"
+    )
     return copied

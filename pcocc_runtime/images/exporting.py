@@ -24,7 +24,10 @@ def export_image(
 ) -> Path:  # fmt: skip
     """Write an image to a file outside all repositories, which appears when it is complete; return its path."""
     if target == "-":
-        raise RequestError("an image cannot be written to standard output", "name a file; write './-' for one that is called '-'")
+        raise RequestError(
+            "an image cannot be written to standard output",
+            "name a file; write './-' for one that is called '-'",
+        )
     images.ensure_disk(found)
     path = user_files.absolute_path(target)
     form = form or _form_of(path)
@@ -56,7 +59,10 @@ def _ensure_replaceable(path: Path, every: Sequence[Repo]) -> None:
     parent = os.path.realpath(path.parent)
     for repo in every:
         if Path(parent).is_relative_to(os.path.realpath(repo.path)):
-            raise RequestError(f"{path} is inside repository {repo.name!r}, where only pcocc may put files", "name another file")
+            raise RequestError(
+                f"{path} is inside repository {repo.name!r}, where only pcocc may put files",
+                "name another file",
+            )
 
 
 def _form_of(path: Path) -> str:

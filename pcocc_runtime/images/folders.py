@@ -19,9 +19,13 @@ def refuse_directory(path: str) -> None:
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
-        raise RequestError(f"image {path} is not a regular file, but a directory: {error.strerror}", f"see: ls -ld {path}") from None
+        raise RequestError(
+            f"image {path} is not a regular file, but a directory: {error.strerror}", f"see: ls -ld {path}"
+        ) from None
     what, words = _describe(path, names)
-    raise RequestError(f"image {path} is {f'a directory{what}' if what else 'not a regular file, but a directory'}", words)
+    raise RequestError(
+        f"image {path} is {f'a directory{what}' if what else 'not a regular file, but a directory'}", words
+    )
 
 
 def _describe(path: str, names: list[str]) -> tuple[str, str]:
@@ -31,7 +35,10 @@ def _describe(path: str, names: list[str]) -> tuple[str, str]:
     if "index.json" in names or "oci-layout" in names:
         return ", an OCI image layout", f"import it as one: {_import(f'oci:{path}')}"
     if "manifest.json" in names and "version" in names:
-        return ", as skopeo's dir: has it", f"make a layout of it: skopeo copy dir:{shlex.quote(path)} oci:DIR:image, and import oci:DIR"
+        return (
+            ", as skopeo's dir: has it",
+            f"make a layout of it: skopeo copy dir:{shlex.quote(path)} oci:DIR:image, and import oci:DIR",
+        )
     parts = [name for name in names if name.endswith(".hds")]
     if parts:
         disk = shlex.quote(os.path.join(path, parts[0]))

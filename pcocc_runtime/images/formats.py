@@ -49,20 +49,35 @@ def find_format(head: bytes, tail: bytes, path: str | None) -> str:
         return form
     kind = magics.find_kind(head, tail)
     if kind:
-        raw = "" if kind.is_packed else f"; add '--format raw' if it is a raw disk that only begins like {kind.what.partition(',')[0]}"
+        raw = (
+            ""
+            if kind.is_packed
+            else (
+                "; add '--format raw' if it is a raw disk that only begins like"
+                f" {kind.what.partition(',')[0]}"
+            )
+        )
         raise RequestError(f"the file is {kind.what}", f"{magics.cure_for(kind, path)}{raw}")
-    if path and re.search(r"-f[0-9]{3}\.vmdk\Z", path):  # VMware's name for it; its content is a part of the disk's
-        raise RequestError("the file is one extent of a VMDK image in several files, by its name", _extent_cure(path))
-    return "vpc" if b"conectix" in (head[:8], tail[-512:-504]) else "raw"  # a dynamic VHD has its footer at both ends
+    # VMware's name for it; its content is a part of the disk's
+    if path and re.search(r"-f[0-9]{3}\.vmdk\Z", path):
+        raise RequestError(
+            "the file is one extent of a VMDK image in several files, by its name", _extent_cure(path)
+        )
+    # a dynamic VHD has its footer at both ends
+    return "vpc" if b"conectix" in (head[:8], tail[-512:-504]) else "raw"
 
 
 def _extent_cure(path: str) -> str:
     whole = re.sub(r"(-[sf][0-9]{3})?(\.vmdk)?\Z", ".vmdk", path, count=1)
-    return f"convert its descriptor, the small file beside it: qemu-img convert -f vmdk -O qcow2 {shlex.quote(whole)} NEW.qcow2"
+    return (
+        "convert its descriptor, the small file beside it: qemu-img convert -f vmdk -O qcow2"
+        f" {shlex.quote(whole)} NEW.qcow2"
+    )
 
 
 def ensure_sound(form: str, head: bytes, tail: bytes, size: int, path: str) -> None:
-    """Raise RequestError unless a file of `size` bytes is a complete image of format `form` that needs no other file."""
+    """Raise RequestError unless a file of `size` bytes is a complete image of format `form` that needs no
+    other file."""
     if not size:
         raise _broken(path, form, "it is empty")
     if form == "qcow2":
@@ -74,7 +89,9 @@ def ensure_sound(form: str, head: bytes, tail: bytes, size: int, path: str) -> N
             )
     elif form == "raw":
         if size % 512:
-            reason = f"its {size} bytes are not a whole number of sectors: it was cut short, or it is not a disk"
+            reason = (
+                f"its {size} bytes are not a whole number of sectors: it was cut short, or it is not a disk"
+            )
             raise _broken(path, form, reason)
     elif form == "vmdk":
         _check_vmdk(head, path)
@@ -84,7 +101,8 @@ def ensure_sound(form: str, head: bytes, tail: bytes, size: int, path: str) -> N
         _check_vpc(tail, size, path)
     elif head[:8] != b"vhdxfile":
         raise _broken(path, form, "it does not begin like one")
-    elif size % (1 << 20):  # VHDX 1.0, 2.2: all objects are whole MiB; QEMU reads zeros where the last one is missing
+    elif size % (1 << 20):
+        # VHDX 1.0, 2.2: all objects are whole MiB; QEMU reads zeros where the last one is missing
         raise _broken(path, form, "it is cut short")
 
 
@@ -101,11 +119,16 @@ def _check_vmdk(head: bytes, path: str) -> None:
     if not text or at * 512 >= len(head):
         raise _broken(path, "vmdk", "its descriptor is out of place")
     if b"parentfilenamehint" in text.lower():
-        raise RequestError(f"image {path} has a parent, another VMDK image: it is only a part of a disk", _vmdk_cure(path))
+        raise RequestError(
+            f"image {path} has a parent, another VMDK image: it is only a part of a disk", _vmdk_cure(path)
+        )
 
 
 def _vmdk_cure(path: str) -> str:
-    return f"make it one file, where the others are: qemu-img convert -f vmdk -O qcow2 {shlex.quote(path)} NEW.qcow2"
+    return (
+        f"make it one file, where the others are: qemu-img convert -f vmdk -O qcow2 {shlex.quote(path)}"
+        " NEW.qcow2"
+    )
 
 
 def _check_vdi(head: bytes, path: str) -> None:
@@ -114,18 +137,29 @@ def _check_vdi(head: bytes, path: str) -> None:
     (kind,) = struct.unpack_from("<I", head.ljust(456, b"\0"), 76)
     link, parent = head[424:440], head[440:456]
     if kind == _VDI_DIFFERENCE or any(link) or any(parent):
-        clone = f"make a disk of both, where the machine is: VBoxManage clonemedium disk {shlex.quote(path)} NEW.vdi"
-        raise RequestError(f"image {path} has a parent, another VDI image: it is only a part of a disk", clone)
+        clone = (
+            f"make a disk of both, where the machine is: VBoxManage clonemedium disk {shlex.quote(path)}"
+            " NEW.vdi"
+        )
+        raise RequestError(
+            f"image {path} has a parent, another VDI image: it is only a part of a disk", clone
+        )
 
 
 def ensure_no_parent(read: vhdx.Read, path: str) -> None:
     """Raise RequestError when a VHDX image is the difference to another one; `read(at, length)` reads it."""
     if vhdx.has_parent(read):
-        raise RequestError(f"image {path} has a parent, another VHDX image: it is only a part of a disk", _merge_cure(path, "vhdx"))
+        raise RequestError(
+            f"image {path} has a parent, another VHDX image: it is only a part of a disk",
+            _merge_cure(path, "vhdx"),
+        )
 
 
 def _merge_cure(path: str, suffix: str) -> str:
-    return f"make a disk of both, with Hyper-V where they are: Convert-VHD -Path {shlex.quote(path)} -DestinationPath NEW.{suffix}"
+    return (
+        f"make a disk of both, with Hyper-V where they are: Convert-VHD -Path {shlex.quote(path)}"
+        f" -DestinationPath NEW.{suffix}"
+    )
 
 
 def _check_vpc(tail: bytes, size: int, path: str) -> None:
@@ -134,7 +168,10 @@ def _check_vpc(tail: bytes, size: int, path: str) -> None:
     (current,) = struct.unpack_from(">Q", tail, 48)
     (kind,) = struct.unpack_from(">I", tail, 60)
     if kind == _VHD_DIFFERENCING:
-        raise RequestError(f"image {path} has a parent, another VHD image: it is only a part of a disk", _merge_cure(path, "vhd"))
+        raise RequestError(
+            f"image {path} has a parent, another VHD image: it is only a part of a disk",
+            _merge_cure(path, "vhd"),
+        )
     if kind not in (_VHD_FIXED, _VHD_DYNAMIC):
         raise _broken(path, "vpc", f"it is of an unknown type, {kind}")
     if kind == _VHD_FIXED and size < current + 512:

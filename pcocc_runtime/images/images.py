@@ -43,7 +43,8 @@ def list_images(every: Sequence[Repo]) -> dict[str, Repo]:
 
 
 def list_names(every: Sequence[Repo], problems: list[PcoccError]) -> dict[str, str]:
-    """Return the name of every image and of its repository; the error of an unreadable repository goes to `problems`."""
+    """Return the name of every image and of its repository; the error of an unreadable repository goes to
+    `problems`."""
     found: dict[str, str] = {}
     for repo in every:
         try:
@@ -64,8 +65,14 @@ def find_image(reference: Reference, every: Sequence[Repo]) -> Found:
                 return Found(repo, repository.read_revision(repo, reference.name, wanted))
             others += [f"{repo.name}:{reference.name}@{revision}" for revision in revisions]
     if others:
-        raise RequestError(f"image {reference.name!r} has no revision {reference.revision}", f"it has {some(others)}")
-    place = f"in repository {reference.repo!r}" if reference.repo else f"in any repository ({some([r.name for r in every])})"
+        raise RequestError(
+            f"image {reference.name!r} has no revision {reference.revision}", f"it has {some(others)}"
+        )
+    place = (
+        f"in repository {reference.repo!r}"
+        if reference.repo
+        else f"in any repository ({some([r.name for r in every])})"
+    )
     raise RequestError(f"there is no image {reference.name!r} {place}", "see 'pcocc image list'")
 
 
@@ -75,7 +82,8 @@ def some(words: Sequence[str]) -> str:
 
 
 def find_boot_disk(text: str, every: Sequence[Repo]) -> tuple[str, str]:
-    """Return the path and the full reference of the disk that a reference names; RequestError when VMs cannot run from it."""
+    """Return the path and the full reference of the disk that a reference names; RequestError when VMs cannot
+    run from it."""
     found = find_image(references.parse_reference(text), every)
     ensure_disk(found)
     return str(found.path), found.reference
@@ -95,7 +103,8 @@ def read_images(every: Sequence[Repo], problems: list[PcoccError]) -> list[Found
 
 def read_size(found: Found) -> int | None:
     """Return the size in bytes of an image's disk, None when it cannot be read."""
-    known = found.revision.custom.get("disk")  # with the layer it is about: pcocc 0.7 copies it to revisions with another disk
+    # with the layer it is about: pcocc 0.7 copies it to revisions with another disk
+    known = found.revision.custom.get("disk")
     if isinstance(known, dict) and known.get("layer") == found.revision.layers[-1]:
         size = known.get("size")
         if type(size) is int and 0 < size < 1 << 63:  # a bool is an int too
@@ -124,7 +133,11 @@ def describe_repo(repo: Repo) -> tuple[Repo, str, int, int]:
         with repository.explained(repo):
             if not repository.is_created(repo):
                 return repo, "not created yet", 0, repository.read_free(repo)
-            state = "writable" if os.access(repository.work_parent(repo), os.W_OK, effective_ids=True) else "read-only"
+            state = (
+                "writable"
+                if os.access(repository.work_parent(repo), os.W_OK, effective_ids=True)
+                else "read-only"
+            )
             return repo, state, len(repository.list_entries(repo)), repository.read_free(repo)
     except PcoccError as error:
         return repo, f"error: {error.message}", 0, 0
@@ -135,12 +148,16 @@ def ensure_disk(found: Found) -> None:
     if found.revision.kind != "vm":
         raise RequestError(f"image {found.reference} is for containers, not for VMs")
     if len(found.revision.layers) > metadata.MAX_LAYERS:
-        raise RequestError(f"image {found.reference} has more than {metadata.MAX_LAYERS} layers", flatten_hint(found))
+        raise RequestError(
+            f"image {found.reference} has more than {metadata.MAX_LAYERS} layers", flatten_hint(found)
+        )
     below: Path | None = None
     for number, layer in enumerate(found.revision.layers):
         path = repository.layer_file(found.repo, layer)
         header = read_header(path, f"layer {number} of image {found.reference},")
-        backing = os.path.realpath(path.parent / header.backing_file) if header.backing_file is not None else None
+        backing = (
+            os.path.realpath(path.parent / header.backing_file) if header.backing_file is not None else None
+        )
         if backing != (os.path.realpath(below) if below else None):
             raise RequestError(
                 f"image {found.reference} is damaged: the backing file of {path} is not the layer below",

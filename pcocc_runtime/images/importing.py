@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import containers, download, examining, folders, qemu_img, references, repository, urls, writing
+from pcocc_runtime.images import (
+    containers,
+    download,
+    examining,
+    folders,
+    qemu_img,
+    references,
+    repository,
+    urls,
+    writing,
+)
 from pcocc_runtime.images.examining import Note
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
@@ -70,7 +80,10 @@ def _fetch(source: str, work: WorkDirectory, wish: ImportOptions, progress: Prog
         got = download.fetch(url, target, progress(f"fetching {label}"), wish.algorithm)[1]
     elif scheme in containers.SCHEMES and colon:
         if wish.checksum:
-            raise RequestError(f"--checksum cannot be used for {source}, whose parts have checksums of their own", "leave it out")
+            raise RequestError(
+                f"--checksum cannot be used for {source}, whose parts have checksums of their own",
+                "leave it out",
+            )
         return containers.fetch_disk(source, work.path, progress), source
     else:
         _ensure_path(source, scheme, rest)
@@ -78,7 +91,11 @@ def _fetch(source: str, work: WorkDirectory, wish: ImportOptions, progress: Prog
         folders.refuse_directory(str(path))
         user_files.read_start(str(path), 1, "image")
         with user_files.explaining(str(path), "image"):
-            got = copy.hash_file(path, progress("comparing its checksum"), wish.algorithm) if wish.checksum else ""
+            got = (
+                copy.hash_file(path, progress("comparing its checksum"), wish.algorithm)
+                if wish.checksum
+                else ""
+            )
         target, label = path, str(path)
     if wish.checksum and got != wish.checksum[1]:
         raise RequestError(
@@ -93,10 +110,13 @@ def _ensure_path(source: str, scheme: str, rest: str) -> None:
     if rest.startswith("//") and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         raise RequestError(
             f"{urls.hide_secrets(source)} cannot be imported: {scheme}:// is not known",
-            "write http://, https://, docker://, oci:DIR or oci-archive:FILE, the path of a file, or - for standard input",
+            "write http://, https://, docker://, oci:DIR or oci-archive:FILE, the path of a file, or - for standard"
+            " input",
         )
     if re.fullmatch(r"/dev/stdin|/(dev|proc/self)/fd/[0-9]+", source) or user_files.is_stream(source):
-        raise RequestError(f"image {source} is not a regular file", f"pipe it in: pcocc image import - NAME <{source}")
+        raise RequestError(
+            f"image {source} is not a regular file", f"pipe it in: pcocc image import - NAME <{source}"
+        )
 
 
 def _ensure_room(image: str, work: WorkDirectory, label: str, wish: ImportOptions) -> None:
@@ -105,6 +125,8 @@ def _ensure_room(image: str, work: WorkDirectory, label: str, wish: ImportOption
     needed, free = qemu_img.read_extent(image)[0], repository.read_free(work.repo)
     if needed > free:
         raise RequestError(
-            f"{label} needs {needed >> 20} MiB, and the file system of repository {work.repo.name!r} has room for {free >> 20}",
-            "use another repository, or add --compress; 'fallocate --dig-holes FILE' takes the zeros out of a raw file",
+            f"{label} needs {needed >> 20} MiB, and the file system of repository {work.repo.name!r} has room"
+            f" for {free >> 20}",
+            "use another repository, or add --compress; 'fallocate --dig-holes FILE' takes the zeros out of a"
+            " raw file",
         )

@@ -27,16 +27,19 @@ def may_be_in_use(path: Path) -> bool:
 
 
 def recall(path: Path) -> bool:
-    """Make NFSv4 clients report the locks that they keep to themselves under a delegation; tell whether that could be tried.
+    """Make NFSv4 clients report the locks that they keep to themselves under a delegation; tell whether that
+    could be tried.
 
-    The server calls a read delegation back when the file is changed, even if the change changes nothing (RFC 8881, 10.4.1).
+    The server calls a read delegation back when the file is changed, even if the change changes nothing (RFC
+    8881, 10.4.1).
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode))  # of the open file: the path may lead to another one by then
+        # of the open file: the path may lead to another one by then
+        os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode))
     except OSError:
         return False
     finally:

@@ -23,7 +23,8 @@ METADATA_VERSION = 2
 MAX_LAYERS = 16  # of one image: QEMU opens all of them
 MAX_META = 1 << 20  # bytes of a metadata file
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
-_ENTRY = re.compile(r"(?!\.)([A-Za-z0-9_.-]+)@([0-9]+)")  # pcocc 0.7 limits names only by the 255 bytes of a file's name
+# pcocc 0.7 limits names only by the 255 bytes of a file's name
+_ENTRY = re.compile(r"(?!\.)([A-Za-z0-9_.-]+)@([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ _KEYS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
 def render_revision(one: Revision) -> bytes:
     """Return the content of a revision's metadata file."""
     tree: dict[str, Any] = {
-        "name": one.name, "revision": one.revision, "kind": one.kind, "owner": one.owner, "timestamp": one.timestamp,
+        "name": one.name, "revision": one.revision, "kind": one.kind, "owner": one.owner,
+        "timestamp": one.timestamp,
         "data_blobs": list(one.blobs), "custom_meta": dict(one.custom),
     }  # fmt: skip
     if one.description:
@@ -124,4 +126,6 @@ def next_revision(revisions: Iterable[int]) -> int:
 
 
 def _damaged(where: str, reason: str) -> RequestError:
-    return RequestError(f"the metadata file {where} is damaged: {reason}", "delete that file, or restore it from a backup")
+    return RequestError(
+        f"the metadata file {where} is damaged: {reason}", "delete that file, or restore it from a backup"
+    )

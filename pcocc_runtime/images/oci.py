@@ -22,12 +22,18 @@ _REF_NAME, _CONTAINERD_NAME = "org.opencontainers.image.ref.name", "io.container
 _TITLE = "org.opencontainers.image.title"
 _ATTESTATION = "vnd.docker.reference.type"  # of what BuildKit adds to an index beside the images
 _SIGNATURE = re.compile(r"sha256-[0-9a-f]{64}(\.[a-z]+)?")  # a tag of cosign's, or of the referrers API
-_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+_INDEXES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.oci.artifact.manifest.v1+json",
 )  # fmt: skip
-_IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+_IMAGE_CONFIGS = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+)
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -55,7 +61,8 @@ class Manifest:
 
 
 def choose_manifests(text: bytes, tag: str | None, machine: str, where: str) -> tuple[Blob, ...]:
-    """Return the blobs that an index names for `tag` and this machine (uname -m), the one to take first: manifests, or indexes.
+    """Return the blobs that an index names for `tag` and this machine (uname -m), the one to take first:
+    manifests, or indexes.
 
     What is no image of a machine, such as an attestation, is passed over; what has an unknown platform comes last.
     """
@@ -68,13 +75,18 @@ def choose_manifests(text: bytes, tag: str | None, machine: str, where: str) -> 
     fitting = [one for one in entries if _fits(_get(one, "platform"), machine)]
     fitting = fitting or [one for one in entries if _get(one, "platform").get("architecture") == "unknown"]
     if not fitting:
-        wanted = f"no image {tag!r}" if tag is not None and not entries else f"no image for {machine}" if entries else "no image"
+        wanted = (
+            f"no image {tag!r}"
+            if tag is not None and not entries
+            else f"no image for {machine}" if entries else "no image"
+        )
         raise RequestError(f"{where} has {wanted}", _what_there_is(entries or every))
     tags = list(dict.fromkeys(_names(one)[0][:_MAX_TAG] for one in fitting if _names(one)))
     if len(tags) > 1 and tag is None:
         more = f" and {len(tags) - 10} more" if len(tags) > 10 else ""
         raise RequestError(
-            f"{where} has {len(tags)} images", f"name one of them: oci:DIR:TAG with TAG one of {', '.join(tags[:10])}{more}"
+            f"{where} has {len(tags)} images",
+            f"name one of them: oci:DIR:TAG with TAG one of {', '.join(tags[:10])}{more}"
         )
     return tuple(_blob(one, where) for one in fitting)
 
@@ -95,7 +107,11 @@ def _names(entry: Mapping[str, Any]) -> list[str]:
 def _what_there_is(entries: list[dict[str, Any]]) -> str | None:
     """Return the hint that says what an index has."""
     tags = [name for one in entries for name in _names(one)[:1]]
-    platforms = [f"{_get(one, 'platform').get('os')}/{_get(one, 'platform').get('architecture')}" for one in entries if one.get("platform")]
+    platforms = [
+        f"{_get(one, 'platform').get('os')}/{_get(one, 'platform').get('architecture')}"
+        for one in entries
+        if one.get("platform")
+    ]
     known = list(dict.fromkeys(word[:_MAX_TAG] for word in (*tags, *platforms)))
     return f"it has {', '.join(known[:10])}" if known else None
 
@@ -112,7 +128,9 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     layers = tuple(_blob(one, where) for one in _list(tree, "layers" if "layers" in tree else "blobs", where))
     if not layers:
         raise RequestError(f"{where} has no layer")
-    return Manifest(layers[::-1], _get(tree, "config").get("mediaType", _IMAGE_CONFIGS[0]) not in _IMAGE_CONFIGS)
+    return Manifest(
+        layers[::-1], _get(tree, "config").get("mediaType", _IMAGE_CONFIGS[0]) not in _IMAGE_CONFIGS
+    )
 
 
 class DiskFolder:
@@ -128,7 +146,11 @@ class DiskFolder:
     def take(self, name: str, is_directory: bool) -> str | None:
         """Take an entry of this layer; return its name in /disk when it is there, and no directory, in the end."""
         first, _, rest = posixpath.normpath(f"/{name}").lstrip("/").partition("/")
-        if (first == "disk" and not rest and not is_directory) or (first in (".wh.disk", _OPAQUE) and not rest) or (first, rest) == ("disk", _OPAQUE):
+        if (
+            (first == "disk" and not rest and not is_directory)
+            or (first in (".wh.disk", _OPAQUE) and not rest)
+            or (first, rest) == ("disk", _OPAQUE)
+        ):
             self._closes = True
             return None
         if first != "disk" or not rest or "/" in rest:
@@ -151,7 +173,10 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def _fits(platform: Mapping[str, Any], machine: str) -> bool:
-    return platform.get("architecture") in (None, _MACHINES.get(machine, machine)) and platform.get("os") in (None, "linux")
+    return platform.get("architecture") in (None, _MACHINES.get(machine, machine)) and platform.get("os") in (
+        None,
+        "linux",
+    )
 
 
 def _parse(text: bytes, where: str) -> Mapping[str, Any]:

@@ -1,4 +1,5 @@
-"""The files of an OCI image layout: documents, and the disk in a layer's tar archive; each is checked against its digest."""
+"""The files of an OCI image layout: documents, and the disk in a layer's tar archive; each is checked against
+its digest."""
 
 from __future__ import annotations
 
@@ -22,8 +23,10 @@ from pcocc_runtime.progress import Advance
 from pcocc_runtime.system import copy, held, programs, regular, user_files
 
 _MAX_HEADERS = 1 << 20  # bytes of tar headers between two members: tarfile holds them in memory
-_MAX_DISK = 1 << 44  # bytes of a disk, 16 TiB: a hole in a sparse member takes no room in the archive, but we read all of it
-_UNREADABLE = (ValueError, OverflowError, LookupError, TypeError, RecursionError)  # what tarfile raises for odd headers
+# bytes of a disk, 16 TiB: a hole in a sparse member takes no room in the archive, but we read all of it
+_MAX_DISK = 1 << 44
+# what tarfile raises for odd headers
+_UNREADABLE = (ValueError, OverflowError, LookupError, TypeError, RecursionError)
 
 
 def read_document(directory: Path, name: str) -> bytes:
@@ -33,7 +36,9 @@ def read_document(directory: Path, name: str) -> bytes:
             return stream.read(oci.MAX_DOCUMENT)
     except OSError as error:
         hint = "an OCI image layout is a directory with oci-layout, index.json and blobs/"
-        raise RequestError(f"{held.show(str(directory / name))} cannot be read: {error.strerror}", hint) from None
+        raise RequestError(
+            f"{held.show(str(directory / name))} cannot be read: {error.strerror}", hint
+        ) from None
 
 
 def read_blob(directory: Path, blob: Blob) -> bytes:
@@ -51,7 +56,11 @@ def is_file(directory: Path, blob: Blob, of_artifact: bool) -> bool:
     if formats.begins_like_disk(head):
         return True
     packed = _packing_of(head)
-    return of_artifact and head[257:262] != b"ustar" and not (packed and re.search(r"tar[+.][a-z]+\Z", blob.kind))
+    return (
+        of_artifact
+        and head[257:262] != b"ustar"
+        and not (packed and re.search(r"tar[+.][a-z]+\Z", blob.kind))
+    )
 
 
 def check_blob(directory: Path, blob: Blob, watch: Advance) -> Path:
@@ -74,7 +83,9 @@ def extract_disk(directory: Path, blob: Blob, target: Path, folder: DiskFolder, 
                     pass  # to the end, where gzip keeps a checksum of its own
             packed.read_rest()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RequestError(f"layer {blob.digest} of {place} is damaged: {error}", "fetch the image again") from None
+        raise RequestError(
+            f"layer {blob.digest} of {place} is damaged: {error}", "fetch the image again"
+        ) from None
     except _UNREADABLE:
         text = f"layer {blob.digest} of {place} is damaged: a header in its tar archive makes no sense"
         raise RequestError(text, "fetch the image again, or ask its maker to build it again") from None
@@ -101,7 +112,8 @@ def _members(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
     limited = _Limited(stream)
     with tarfile.open(fileobj=cast(IO[bytes], limited), mode="r|") as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # else they pile up, in an archive of nothing but headers
+            # else they pile up, in an archive of nothing but headers
+            archive.members.clear()  # type: ignore[attr-defined]
             limited.end = archive.offset + _MAX_HEADERS  # beyond where the next member's headers begin
             yield archive, member
 
@@ -114,7 +126,9 @@ def _extract(stream: IO[bytes], target: Path, folder: DiskFolder) -> None:
         if not member.isreg():
             raise RequestError(f"disk/{name} in the image is not a regular file")
         if member.size > _MAX_DISK:
-            raise RequestError(f"disk/{name} in the image is {member.size >> 40} TiB large, more than pcocc accepts")
+            raise RequestError(
+                f"disk/{name} in the image is {member.size >> 40} TiB large, more than pcocc accepts"
+            )
         content = archive.extractfile(member)
         if folder.files[0] == name and content:
             target.unlink(missing_ok=True)  # an archive may have a file twice: the last one counts
@@ -130,17 +144,23 @@ def unpack_archive(path: Path, directory: Path, watch: Advance) -> None:
     with raw:
         is_packed = os.pread(raw.fileno(), 2, 0) == b"\x1f\x8b"
         try:
-            for archive, member in _members(cast(IO[bytes], gzip.GzipFile(fileobj=raw) if is_packed else raw)):
+            for archive, member in _members(
+                cast(IO[bytes], gzip.GzipFile(fileobj=raw) if is_packed else raw)
+            ):
                 name = os.path.normpath(f"/{member.name}")[1:]
                 watch(raw.tell(), os.fstat(raw.fileno()).st_size)
                 names += [name] if len(names) < _MOST_NAMES else []
-                content = archive.extractfile(member) if member.isreg() and _LAYOUT_FILE.fullmatch(name) else None
+                content = (
+                    archive.extractfile(member) if member.isreg() and _LAYOUT_FILE.fullmatch(name) else None
+                )
                 if content:
                     (directory / name).parent.mkdir(parents=True, exist_ok=True)
                     (directory / name).unlink(missing_ok=True)
                     copy.copy_stream(content.read, directory / name, member.size, _unwatched)
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, *_UNREADABLE) as error:
-            raise RequestError(f"{path} is no tar archive of an OCI image layout: {error}", "see: tar -tf FILE") from None
+            raise RequestError(
+                f"{path} is no tar archive of an OCI image layout: {error}", "see: tar -tf FILE"
+            ) from None
     if not (directory / "index.json").exists():
         what, cure = describe_archive(names, str(path))
         raise RequestError(f"{path} is {what}, not one of an OCI image layout", cure)
@@ -166,14 +186,24 @@ def read_names(path: Path) -> list[str]:
 
 def describe_archive(names: Sequence[str], path: str) -> tuple[str, str]:
     """Return what a tar archive with these names is, and what to do with it."""
-    place, disks = shlex.quote(path), [name for name in names if PurePath(name).suffix[1:].lower() in formats.SUFFIXES]
+    place, disks = shlex.quote(path), [
+        name for name in names if PurePath(name).suffix[1:].lower() in formats.SUFFIXES
+    ]
     if "index.json" in names and "oci-layout" in names:
-        return "a tar archive of an OCI image layout", f"import it as one: pcocc image import oci-archive:{place} NAME"
+        return (
+            "a tar archive of an OCI image layout",
+            f"import it as one: pcocc image import oci-archive:{place} NAME",
+        )
     if "manifest.json" in names:
-        return "a tar archive of 'docker save'", f"make a layout of it: skopeo copy docker-archive:{place} oci:DIR:image, and import oci:DIR"
+        return (
+            "a tar archive of 'docker save'",
+            f"make a layout of it: skopeo copy docker-archive:{place} oci:DIR:image, and import oci:DIR",
+        )
     unpack = f"unpack it and import the disk inside: tar -xf {place}"
     if any(name.lower().endswith(".ovf") for name in names):
-        return "an OVA, a tar archive of a machine", unpack + (f"; pcocc image import {shlex.quote(disks[0])} NAME" if disks else "")
+        return "an OVA, a tar archive of a machine", unpack + (
+            f"; pcocc image import {shlex.quote(disks[0])} NAME" if disks else ""
+        )
     return "a tar archive, as an OVA is", unpack + (f" {shlex.quote(disks[0])}" if disks else "")
 
 
@@ -182,12 +212,21 @@ def _unwatched(_done: int, _total: int) -> None:
 
 
 def _packing_of(head: bytes) -> str:
-    return next((name for magic, name in ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")) if head.startswith(magic)), "")
+    return next(
+        (
+            name
+            for magic, name in ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+            if head.startswith(magic)
+        ),
+        "",
+    )
 
 
 def _damaged(directory: Path, blob: Blob) -> RequestError:
     reason = "its length or its checksum is wrong"
-    return RequestError(f"blob {blob.digest} of {held.show(str(directory))} is damaged: {reason}", "fetch the image again")
+    return RequestError(
+        f"blob {blob.digest} of {held.show(str(directory))} is damaged: {reason}", "fetch the image again"
+    )
 
 
 class _Checked:
@@ -198,7 +237,9 @@ class _Checked:
         try:
             self._stream = regular.open_regular(path)
         except OSError as error:
-            raise RequestError(f"{held.show(str(path))} cannot be read: {error.strerror}", "fetch the image again") from None
+            raise RequestError(
+                f"{held.show(str(path))} cannot be read: {error.strerror}", "fetch the image again"
+            ) from None
         if os.fstat(self._stream.fileno()).st_size != blob.size:
             self._stream.close()
             raise _damaged(directory, blob)
@@ -239,7 +280,8 @@ class _Checked:
 
 @contextmanager
 def _unpacked(packed: _Checked, blob: Blob, directory: Path) -> Iterator[Any]:
-    packing = _packing_of(packed.peek(4)) or blob.packing  # the content counts: media types of some builders are wrong
+    # the content counts: media types of some builders are wrong
+    packing = _packing_of(packed.peek(4)) or blob.packing
     if packing == "gzip":
         with gzip.GzipFile(fileobj=cast(Any, packed), mode="rb") as stream:
             yield stream
@@ -257,13 +299,21 @@ def _unpacked(packed: _Checked, blob: Blob, directory: Path) -> Iterator[Any]:
 def fetch_with_skopeo(reference: str, target: Path) -> None:
     """Copy an image from a registry into an OCI layout."""
     hint = "install skopeo, or fetch the image elsewhere and import it from oci:DIR"
-    status, said = programs.run_watched(["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint)
+    status, said = programs.run_watched(
+        ["skopeo", "copy", "--quiet", reference, f"oci:{target}:image"], hint=hint
+    )
     if status:
         text = held.show(_plain(said[-1])) if said else f"skopeo ended with status {status}"
-        full = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code).lower() in text.lower()), None)
+        full = next(
+            (code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code).lower() in text.lower()), None
+        )
         if full and held.show(str(target)) in text:
             raise OSError(full, os.strerror(full), str(target))
-        hint = "free space in the directory it was writing to" if full else "if the registry asks for a login: skopeo login"
+        hint = (
+            "free space in the directory it was writing to"
+            if full
+            else "if the registry asks for a login: skopeo login"
+        )
         raise RequestError(f"{reference} could not be fetched: {text}", hint)
 
 

@@ -17,7 +17,9 @@ _FEATURES = struct.Struct(">Q")
 _HEADER_LENGTH = struct.Struct(">I")
 _EXTENSION = struct.Struct(">II")  # its type, 0 for the last one, and its length without padding
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4
-_OTHERS = {b"KDMV": "a VMDK image", b"vhdxfile": "a VHDX image", b"conectix": "a VHD image", b"<<< ": "a VDI image"}
+_OTHERS = {
+    b"KDMV": "a VMDK image", b"vhdxfile": "a VHDX image", b"conectix": "a VHD image", b"<<< ": "a VDI image",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,9 @@ def parse_header(head: bytes, path: str) -> Header:
         raise _foreign(head, path)
     if len(head) < _HEADER.size:
         raise _damaged(path, "it is cut short")
-    _, version, name_at, name_length, bits, size, crypt, _l1_entries, l1_at, table_at, *_ = _HEADER.unpack_from(head)
+    _, version, name_at, name_length, bits, size, crypt, _l1_entries, l1_at, table_at, *_ = (
+        _HEADER.unpack_from(head)
+    )
     if version == 1:
         raise RequestError(f"image {path} is {magics.QCOW1.what}", magics.cure_for(magics.QCOW1, path))
     if version not in (2, 3):
@@ -56,7 +60,8 @@ def read_features(head: bytes) -> int:
 
 
 def was_left_open(head: bytes) -> bool:
-    """Tell whether whoever wrote the image last did not close it: counts of its clusters may be wrong, its data are not."""
+    """Tell whether whoever wrote the image last did not close it: counts of its clusters may be wrong, its
+    data are not."""
     return bool(read_features(head) & _DIRTY)
 
 
@@ -91,11 +96,15 @@ def _foreign(head: bytes, path: str) -> RequestError:
         return RequestError(f"image {path} is not a qcow2 file: it is empty", "name another file")
     known = magics.find_kind(head)
     if known:
-        return RequestError(f"image {path} is not a qcow2 file: it looks like {known.what}", magics.cure_for(known, path))
+        return RequestError(
+            f"image {path} is not a qcow2 file: it looks like {known.what}", magics.cure_for(known, path)
+        )
     kind = next((text for magic, text in _OTHERS.items() if head.startswith(magic)), None)
     kind = kind or ("a raw disk" if head[510:512] == b"\x55\xaa" else None)
     looks = f": it looks like {kind}" if kind else ""
-    return RequestError(f"image {path} is not a qcow2 file{looks}", f"import it: pcocc image import {shlex.quote(path)} NAME")
+    return RequestError(
+        f"image {path} is not a qcow2 file{looks}", f"import it: pcocc image import {shlex.quote(path)} NAME"
+    )
 
 
 def _damaged(path: str, reason: str) -> RequestError:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 from pcocc_runtime.images import qcow2
 
-_SHAPE = struct.Struct(">20xIQIIQ")  # cluster bits, size of the disk, encryption, number of L1 entries, offset of the L1 table
+# cluster bits, size of the disk, encryption, number of L1 entries, offset of the L1 table
+_SHAPE = struct.Struct(">20xIQIIQ")
 _OFFSET = (1 << 56) - (1 << 9)
 _COPIED, _COMPRESSED, _ZERO = 1 << 63, 1 << 62, 1
 _EXTENDED = 1 << 4  # a feature: each L2 entry has a bitmap of its cluster's 32 subclusters
@@ -18,7 +19,8 @@ _SUBCLUSTERS = 32
 
 
 def is_whole(head: bytes, size: int, read: Callable[[int, int], bytes]) -> bool:
-    """Tell whether a file of `size` bytes has all that its tables point to; `read(at, length)` reads it, `head` is its start.
+    """Tell whether a file of `size` bytes has all that its tables point to; `read(at, length)` reads it,
+    `head` is its start.
 
     QEMU must have accepted the image before, so that its tables have sensible lengths.
     """
@@ -40,14 +42,18 @@ def is_whole(head: bytes, size: int, read: Callable[[int, int], bytes]) -> bool:
 
 
 def _ends(table: bytes, bits: int, width: int, left: int, size: int) -> Iterator[int]:
-    """Yield where in the file the data of an L2 table end; most of those that are certainly within its `size` bytes are skipped.
+    """Yield where in the file the data of an L2 table end; most of those that are certainly within its `size`
+    bytes are skipped.
 
     `left` is the number of bytes from the table's first entry to the end of the disk.
     """
     words, step = struct.unpack(f">{len(table) // 8}Q", table), width // 8
-    last = _COPIED + size - (1 << bits)  # nearly all entries are at most this; there are 32 thousand for 2 GiB
+    # nearly all entries are at most this; there are 32 thousand for 2 GiB
+    last = _COPIED + size - (1 << bits)
     shift = 62 - (bits - 8)  # where the number of further sectors of compressed data begins
-    for index, entry in [(index, entry) for index, entry in enumerate(words[::step]) if entry and not _COPIED <= entry <= last]:
+    for index, entry in [
+        (index, entry) for index, entry in enumerate(words[::step]) if entry and not _COPIED <= entry <= last
+    ]:
         if entry & _COMPRESSED:
             first, more = entry & (1 << shift) - 1, (entry & _COMPRESSED - 1) >> shift
             yield (first & -512) + 512 * more + 1  # of the last sector at least one byte is used

@@ -16,7 +16,8 @@ from pcocc_runtime.system import held, process, programs
 
 
 def create_overlay(image: str | None, path: PurePath) -> str | None:
-    """Create an empty copy-on-write disk over a qcow2 image; this takes as long for a large image as for a small one."""
+    """Create an empty copy-on-write disk over a qcow2 image; this takes as long for a large image as for a
+    small one."""
     if image is None:
         return None
     if not os.access(image, os.R_OK):
@@ -40,7 +41,8 @@ def create_overlay(image: str | None, path: PurePath) -> str | None:
 
 _HINT = "install qemu-utils"
 _SYSTEM_ERRORS = {
-    "No space left on device": errno.ENOSPC, "Disk quota exceeded": errno.EDQUOT, "Read-only file system": errno.EROFS,
+    "No space left on device": errno.ENOSPC, "Disk quota exceeded": errno.EDQUOT,
+    "Read-only file system": errno.EROFS,
     "File too large": errno.EFBIG,
 }  # fmt: skip
 _LEAKS, _UNSUPPORTED = 3, 63  # exit statuses of check (qemu-img(1)); leaks only waste room
@@ -60,19 +62,26 @@ def chain(path: PurePath) -> str:
 
 
 def _file(path: PurePath) -> dict[str, str]:
-    if any("\udc80" <= char <= "\udcff" for char in str(path)):  # bytes that are not UTF-8 cannot be written in JSON
-        raise RequestError(f"the path {path} is not valid UTF-8, which QEMU requires", "rename that file or directory")
+    # bytes that are not UTF-8 cannot be written in JSON
+    if any("\udc80" <= char <= "\udcff" for char in str(path)):
+        raise RequestError(
+            f"the path {path} is not valid UTF-8, which QEMU requires", "rename that file or directory"
+        )
     return {"driver": "file", "filename": str(path)}
 
 
 def export(address: str, name: str) -> str:
     """Return qemu-img's name for a disk that a QEMU exports at a unix socket (NBD)."""
-    return "json:" + json.dumps({"driver": "nbd", "server": {"type": "unix", "path": address}, "export": name})
+    return "json:" + json.dumps(
+        {"driver": "nbd", "server": {"type": "unix", "path": address}, "export": name}
+    )
 
 
 def convert(image: str, form: str, target: PurePath, watch: Advance, *, compress: bool = False) -> None:
-    """Write the image (a name from `source`, `chain` or `export`) as a file of format `form`, on disk when this returns."""
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))  # nobody else's file
+    """Write the image (a name from `source`, `chain` or `export`) as a file of format `form`, on disk when
+    this returns."""
+    # nobody else's file
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
     options = [*(["-c"] if compress else []), *(["-o", "force_size=on"] if form == "vpc" else [])]
     _run(["qemu-img", "convert", "-p", "-t", "writeback", "-O", form, *options, image, str(target)], watch)
 
@@ -80,7 +89,10 @@ def convert(image: str, form: str, target: PurePath, watch: Advance, *, compress
 def create_above(backing: PurePath, size: int, target: PurePath, *, trusted: bool = False) -> None:
     """Create an empty layer of `size` bytes above a layer, which is not opened if it is trusted."""
     unseen = ["-u"] if trusted else []
-    _run(["qemu-img", "create", "-q", *unseen, "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(target), str(size)])
+    _run([
+        "qemu-img", "create", "-q", *unseen, "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(target),
+        str(size),
+    ])
 
 
 def create_empty(target: PurePath, size: int) -> None:
@@ -111,10 +123,14 @@ def has_unfinished_log(damage: str) -> bool:
 
 def repair(path: PurePath, form: str, label: str) -> None:
     """Finish in an image what whoever wrote to it last has not; RequestError when that cannot be done."""
-    status, said = programs.run_watched(["qemu-img", "check", "-q", "-r", "all", source(path, form)], hint=_HINT)
+    status, said = programs.run_watched(
+        ["qemu-img", "check", "-q", "-r", "all", source(path, form)], hint=_HINT
+    )
     if status not in (0, _LEAKS):
         text = held.show(clean_line(said[-1])) if said else f"exit status {status}"
-        raise RequestError(f"{label} was left open by whoever wrote to it last, and cannot be repaired: {text}", _OPEN_HINT)
+        raise RequestError(
+            f"{label} was left open by whoever wrote to it last, and cannot be repaired: {text}", _OPEN_HINT
+        )
 
 
 _OPEN_HINT = "open and close it with the program that wrote it, or restore it from a backup"
@@ -124,7 +140,9 @@ def _is_whole(path: PurePath, size: int) -> bool:
     """Tell whether a qcow2 image is complete; qemu-img map does not say where compressed data are."""
     with open(path, "rb", buffering=0) as stream:
         fd = stream.fileno()
-        return qcow2_tables.is_whole(os.pread(fd, qcow2.HEADER_SIZE, 0), size, lambda at, length: os.pread(fd, length, at))
+        return qcow2_tables.is_whole(
+            os.pread(fd, qcow2.HEADER_SIZE, 0), size, lambda at, length: os.pread(fd, length, at)
+        )
 
 
 def read_extent(image: str) -> tuple[int, int]:

@@ -9,15 +9,19 @@ PROGRESS_END = 10000  # what `parse_progress` returns at the end of the work
 
 
 def parse_extent(line: str) -> tuple[int, int] | None:
-    """Return the bytes of data in a line of `qemu-img map`, and where in the file they end, 0 when the line does not say.
+    """Return the bytes of data in a line of `qemu-img map`, and where in the file they end, 0 when the line
+    does not say.
 
-    It does not for compressed data, which take less of the file than their length. None when the line is not one of map's.
+    It does not for compressed data, which take less of the file than their length. None when the line is not
+    one of map's.
     """
     try:
         tree = json.loads(line.strip().lstrip("[").rstrip(",]"))
         if not tree["data"]:
             return 0, 0
-        return tree["length"], tree["offset"] + tree["length"] if "offset" in tree and not tree.get("compressed") else 0
+        return tree["length"], (
+            tree["offset"] + tree["length"] if "offset" in tree and not tree.get("compressed") else 0
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

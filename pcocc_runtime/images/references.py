@@ -14,13 +14,17 @@ from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.tree import Node
 
-_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,253}")  # what pcocc 0.7 allows: with @REV it must fit in a file's name
-_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # an image can be used as a template, so it is named like one
+# what pcocc 0.7 allows: with @REV it must fit in a file's name
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,253}")
+# an image can be used as a template, so it is named like one
+_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FORM = (
-    "write [REPO:]NAME[@REVISION], such as debian, site:debian or debian@2, where names have letters, digits, '_', '.' and '-' "
-    "and do not begin with '.'; see 'pcocc image list'"
+    "write [REPO:]NAME[@REVISION], such as debian, site:debian or debian@2, where names have letters, digits,"
+    " '_', '.' and '-' and do not begin with '.'; see 'pcocc image list'"
 )
-_SOURCE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://.*|(oci|oci-archive|docker-archive|docker-daemon|docker):.*", re.DOTALL)
+_SOURCE = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*)://.*|(oci|oci-archive|docker-archive|docker-daemon|docker):.*", re.DOTALL
+)
 DEFAULT_PATH = "%{homedir}/.pcocc/images"
 
 
@@ -64,15 +68,21 @@ def ensure_no_source(text: str) -> None:
     match = _SOURCE.fullmatch(text)
     if match:
         shown = hide_secrets(text) if match[1] else text
-        import_it = f"import it first: pcocc image import {shlex.quote(shown)} NAME, and then use the image NAME"
-        raise RequestError(f"{_short(shown)} is not an image in a repository, nor a file: VMs do not boot from it", import_it)
+        import_it = (
+            f"import it first: pcocc image import {shlex.quote(shown)} NAME, and then use the image NAME"
+        )
+        raise RequestError(
+            f"{_short(shown)} is not an image in a repository, nor a file: VMs do not boot from it", import_it
+        )
 
 
 def parse_new_reference(text: str) -> Reference:
     """Return the reference of an image to be created: a name that can be typed anywhere, without a revision."""
     reference = parse_reference(text)
     if reference.revision is not None:
-        raise RequestError(f"the revision of {_short(text)} cannot be chosen", f"write {text.partition('@')[0]}")
+        raise RequestError(
+            f"the revision of {_short(text)} cannot be chosen", f"write {text.partition('@')[0]}"
+        )
     if not _NEW_NAME.fullmatch(reference.name):
         raise RequestError(f"{_short(reference.name)} cannot name an image", checks.name_hint("image"))
     return reference
@@ -88,17 +98,24 @@ def _checked_repo(node: Node) -> dict[str, Any]:
 
 
 _REPO = (
-    Setting("name", checks.pattern(_NEW_NAME.pattern, "a name of letters, digits, '_', '.', '-', at most 64"), True),
+    Setting(
+        "name", checks.pattern(_NEW_NAME.pattern, "a name of letters, digits, '_', '.', '-', at most 64"),
+        True,
+    ),
     Setting("path", checks.text, True),
 )
 _REPOS = (
     Setting("repos", checks.optional(checks.list_of(_checked_repo))),
-    Setting("cache", checks.optional(checks.record((Setting("path", checks.text, True),)))),  # pcocc 0.7's, for containers
+    # pcocc 0.7's, for containers
+    Setting("cache", checks.optional(checks.record((Setting("path", checks.text, True),)))),
 )
 
 
-def parse_repos(tree: Node, is_site: bool, words: Mapping[str, str] | None, problems: Problems) -> tuple[Repo, ...]:
-    """Return the repositories of one file in order; `words` are the values of %{...}, None to accept those of any user."""
+def parse_repos(
+    tree: Node, is_site: bool, words: Mapping[str, str] | None, problems: Problems
+) -> tuple[Repo, ...]:
+    """Return the repositories of one file in order; `words` are the values of %{...}, None to accept those of
+    any user."""
     found: dict[str, Repo] = {}
     for one in checks.read_mapping(tree, _REPOS, problems).get("repos") or ():
         node, name = one["node"], one["name"]
@@ -113,15 +130,20 @@ def parse_repos(tree: Node, is_site: bool, words: Mapping[str, str] | None, prob
 
 
 _PATH_HINT = (
-    "begin it with '/', '~/' or '%{homedir}/'; you can use %{homedir}, %{user} and %{env:NAME} for variables that are set"
+    "begin it with '/', '~/' or '%{homedir}/'; you can use %{homedir}, %{user} and %{env:NAME} for variables"
+    " that are set"
 )
 
 
-def merge_repos(user: Sequence[Repo], site: Sequence[Repo], tree: Node, problems: Problems) -> tuple[Repo, ...]:
+def merge_repos(
+    user: Sequence[Repo], site: Sequence[Repo], tree: Node, problems: Problems
+) -> tuple[Repo, ...]:
     """Return all repositories in order of priority, the user's first; `tree` is the user's file."""
     taken = {repo.name for repo in site} & {repo.name for repo in user}
     for name in sorted(taken):
-        problems.append(tree.error(f"the site has a repository with the name {name!r}, too", "give yours another name"))
+        problems.append(
+            tree.error(f"the site has a repository with the name {name!r}, too", "give yours another name")
+        )
     return (*user, *(repo for repo in site if repo.name not in taken))
 
 
@@ -133,7 +155,11 @@ def expand_path(text: str, words: Mapping[str, str] | None) -> str | None:
     if text == "~" or text.startswith("~/"):
         text = f"%{{homedir}}{text[1:]}"
     used = _WORD.findall(text)
-    known = words if words is not None else {word: "/any" for word in used if re.fullmatch(r"homedir|user|env:.+", word)}
+    known = (
+        words
+        if words is not None
+        else {word: "/any" for word in used if re.fullmatch(r"homedir|user|env:.+", word)}
+    )
     if any(word not in known for word in used):
         return None
     return _WORD.sub(lambda match: known[match[1]], text)

@@ -27,7 +27,8 @@ class Freed:
 
 
 def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
-    """Delete a revision, or a whole image, from the named or the first repository, and the layers that only it needed."""
+    """Delete a revision, or a whole image, from the named or the first repository, and the layers that only
+    it needed."""
     repo = references.choose_repo(every, reference.repo)
     with repository.explained(repo, changing=True):
         if reference.name not in repository.list_entries(repo):
@@ -42,7 +43,8 @@ def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
                     f"it has {', '.join(map(str, revisions)) or 'none any more'}",
                 )
             layers = _layers_of(repo, reference.name, chosen)
-            for number in chosen:  # the highest last: until then the image's name means the same revision as before
+            # the highest last: until then the image's name means the same revision as before
+            for number in chosen:
                 repository.remove_revision(repo, reference.name, number)
             freed = Freed(revisions=len(chosen))
             _remove_layers(repo, freed, lambda layer, _changed: layer in layers)
@@ -69,7 +71,9 @@ def collect(repo: Repo, grace: float = GRACE) -> Freed:
 
 
 def _absent(reference: Reference, repo: Repo, every: Sequence[Repo]) -> RequestError:
-    elsewhere = [one for one in every if reference.repo is None and reference.name in images.list_images([one])]
+    elsewhere = [
+        one for one in every if reference.repo is None and reference.name in images.list_images([one])
+    ]
     hint = f"there is {elsewhere[0].name}:{reference.name}" if elsewhere else "see 'pcocc image list'"
     return RequestError(f"there is no image {reference.name!r} in repository {repo.name!r}", hint)
 
@@ -83,11 +87,16 @@ def _layers_of(repo: Repo, name: str, revisions: Sequence[int]) -> set[str]:
 
 
 def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], bool]) -> int:
-    """Remove those unneeded layers that `is_chosen` picks by sum and time of last change; return how many it does not pick."""
+    """Remove those unneeded layers that `is_chosen` picks by sum and time of last change; return how many it
+    does not pick."""
     problems = repository.find_unknown(repo)
-    needed = {layer for one in repository.read_all(repo, problems) for layer in one.layers} | repository.read_pins(repo)
+    needed = {
+        layer for one in repository.read_all(repo, problems) for layer in one.layers
+    } | repository.read_pins(repo)
     if problems:
-        freed.kept += (f"no layer was removed, because it is not known which ones are needed: {problems[0].message}",)
+        freed.kept += (
+            f"no layer was removed, because it is not known which ones are needed: {problems[0].message}",
+        )
         return 0
     others = used = 0
     unknown: list[OSError] = []
@@ -111,5 +120,7 @@ def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], b
         freed.kept += (f"{count(used, 'layer')} in use by running VMs, left for a later gc",)
     if unknown:
         reason = f"{unknown[0].filename}: {unknown[0].strerror}"
-        freed.kept += (f"{count(len(unknown), 'layer')} left, because you may not read or remove them: {reason}",)
+        freed.kept += (
+            f"{count(len(unknown), 'layer')} left, because you may not read or remove them: {reason}",
+        )
     return others

@@ -14,8 +14,11 @@ from pcocc_runtime.settings.tree import Node
 from pcocc_runtime.system import accounts
 
 
-def load_repos(confdir: str, user_dir: str | None, words: Mapping[str, str], problems: Problems) -> tuple[Repo, ...]:
-    """Return the repositories in order of priority: the user's, then the site's; one in ~/.pcocc when no file names any."""
+def load_repos(
+    confdir: str, user_dir: str | None, words: Mapping[str, str], problems: Problems
+) -> tuple[Repo, ...]:
+    """Return the repositories in order of priority: the user's, then the site's; one in ~/.pcocc when no file
+    names any."""
     site_tree = directories.read_tree(f"{confdir}/repos.yaml", problems)
     user_tree = directories.read_tree(f"{user_dir}/repos.yaml", problems) if user_dir else Node({}, "", 1, "")
     site = references.parse_repos(site_tree, True, words, problems)
@@ -36,7 +39,9 @@ def read_repos(confdir: str, user_dir: str | None, words: Mapping[str, str]) -> 
 
 def path_words(environ: Mapping[str, str], user: str, home: str) -> dict[str, str]:
     """Return the values of the %{...} words in paths of repositories."""
-    return {"user": user, "homedir": home, **{f"env:{name}": value for name, value in environ.items() if value}}
+    return {
+        "user": user, "homedir": home, **{f"env:{name}": value for name, value in environ.items() if value},
+    }
 
 
 def load_own_repos() -> tuple[Repo, ...]:

@@ -43,7 +43,9 @@ def explained(repo: Repo, *, changing: bool = False) -> Iterator[None]:
         if error.errno in _OWN:
             raise NodeError(f"the work in {place} had to stop: {error.strerror}", "see: ulimit -a") from None
         named = f"{error.filename}: " if error.filename else ""
-        raise RequestError(f"{place} cannot be read: {named}{error.strerror}", f"see: ls -ld {repo.path}") from None
+        raise RequestError(
+            f"{place} cannot be read: {named}{error.strerror}", f"see: ls -ld {repo.path}"
+        ) from None
 
 
 def lock_path(repo: Repo) -> Path:
@@ -94,7 +96,10 @@ def is_created(repo: Repo) -> bool:
         raise RequestError(f"repository {repo.name!r} ({repo.path}) {wrong}", hint)
     for part in _KEPT:
         if not os.path.isdir(f"{repo.path}/{part}"):
-            hint = f"put {part}/ back, from a backup or from where it was moved: pcocc changes nothing here without it"
+            hint = (
+                f"put {part}/ back, from a backup or from where it was moved: pcocc changes nothing here"
+                " without it"
+            )
             raise RequestError(f"repository {repo.name!r} ({repo.path}) lacks its directory {part}/", hint)
     return True
 
@@ -108,8 +113,8 @@ def _what_else_is_there(repo: Repo) -> RequestError | None:
             if os.listdir(f"{repo.path}/{part}"):
                 make = f"echo 'version: {metadata.METADATA_VERSION}' >{repo.path}/.config"
                 return RequestError(
-                    f"repository {repo.name!r} ({repo.path}) has no file .config, but its {part}/ is not empty",
-                    f"if it was copied, copy .config too; or make it: {make}",
+                    f"repository {repo.name!r} ({repo.path}) has no file .config, but its {part}/ is not"
+                    " empty", f"if it was copied, copy .config too; or make it: {make}",
                 )
     return None
 
@@ -134,7 +139,8 @@ def complete(repo: Repo) -> None:
     """Create what the repository lacks, .config last: without it, what a killed process created does not count."""
     with open_parts(repo) as root:
         is_new = not (root / ".config").exists()
-        for part in _PARTS if is_new else (".tmp",):  # a repository that has lost data/ or meta/ must not look like an empty one
+        # a repository that has lost data/ or meta/ must not look like an empty one
+        for part in _PARTS if is_new else (".tmp",):
             placing.make_like(root / part, root)
         if is_new:
             with held.hold_below(root, ".tmp") as work:
@@ -155,9 +161,12 @@ def list_entries(repo: Repo) -> dict[str, list[int]]:
 
 
 def find_unknown(repo: Repo) -> list[PcoccError]:
-    """Return an error for each file in meta/ that may be, or may have been, metadata, under a name that we do not know."""
+    """Return an error for each file in meta/ that may be, or may have been, metadata, under a name that we do
+    not know."""
     return [
-        RequestError(f"{repo.path}/meta/{filename} is not the name of an image's metadata", "move the file elsewhere")
+        RequestError(
+            f"{repo.path}/meta/{filename} is not the name of an image's metadata", "move the file elsewhere"
+        )
         for filename in sorted(os.listdir(Path(repo.path, "meta")))
         if not filename.startswith(".") and metadata.parse_entry(filename) is None
     ]
@@ -210,7 +219,8 @@ def refresh(repo: Repo) -> float:
 def _refresh(directory: Path) -> float:
     """Change a directory, which makes an NFS client list it anew; return the file server's time."""
     probe = directory / _PROBE
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a killed process's, or what others have put there
+    # a killed process's, or what others have put there
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
         probe.unlink()
     try:
         fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -241,8 +251,10 @@ def open_repo_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], by
 
 
 def has_layer(repo: Repo, layer: str) -> bool:
-    """Tell whether a layer is there now, whatever an NFS client has cached; it stays so while the repository's lock is held."""
-    with contextlib.suppress(OSError), open_parts(repo, "data", layer[:2]) as folder:  # another user's, or missing
+    """Tell whether a layer is there now, whatever an NFS client has cached; it stays so while the
+    repository's lock is held."""
+    # another user's, or missing
+    with contextlib.suppress(OSError), open_parts(repo, "data", layer[:2]) as folder:
         _refresh(folder)
     return layer_file(repo, layer).is_file()
 
@@ -272,7 +284,8 @@ def remove_probes(repo: Repo) -> None:
 
 
 def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None:
-    """Move a finished file, which is on disk already, to its place; a file of its length there is kept, unless `replace`.
+    """Move a finished file, which is on disk already, to its place; a file of its length there is kept,
+    unless `replace`.
 
     VMs that have the replaced file open go on with it; over NFS that is not certain.
     """
@@ -281,7 +294,7 @@ def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None
             return
         file.chmod(0o444)
         os.rename(file, folder / layer)
-        flush(folder)
+        held.flush(folder)
 
 
 @contextlib.contextmanager
@@ -296,13 +309,16 @@ def open_folder(repo: Repo, layer: str) -> Iterator[Path]:
 def put_revision(repo: Repo, one: Revision, work: Path) -> bool:
     """Write a revision's metadata; return False when another process has made that revision meanwhile."""
     draft = work / "meta"
-    held.create(draft, metadata.render_revision(one), stat.S_IMODE(os.stat(repo.path).st_mode) & 0o666 | 0o400)
+    held.create(
+        draft, metadata.render_revision(one), stat.S_IMODE(os.stat(repo.path).st_mode) & 0o666 | 0o400
+    )
     with open_parts(repo, "meta") as meta:
         target = meta / one.entry
         try:
             os.link(draft, target)
         except FileExistsError:
-            if not os.path.samestat(os.lstat(draft), os.lstat(target)):  # over NFS it may be our own request, repeated
+            # over NFS it may be our own request, repeated
+            if not os.path.samestat(os.lstat(draft), os.lstat(target)):
                 return False
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
@@ -310,7 +326,7 @@ def put_revision(repo: Repo, one: Revision, work: Path) -> bool:
             if os.path.lexists(target):  # without hard links, only the lock keeps writers apart
                 return False
             os.rename(draft, target)
-        flush(meta)
+        held.flush(meta)
     return True
 
 
@@ -371,15 +387,6 @@ def remove_foreign(repo: Repo, before: float) -> int:
 def find_missing(repo: Repo, layers: Sequence[str]) -> str | None:
     """Return the first of the layers that is missing, None when all are there."""
     return next((layer for layer in layers if not layer_file(repo, layer).is_file()), None)
-
-
-def flush(path: Path) -> None:
-    """Return when a file, or the names in a directory, are on disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def read_free(repo: Repo) -> int:

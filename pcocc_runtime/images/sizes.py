@@ -16,7 +16,9 @@ def parse_size(text: str, old: int) -> int:
     match = re.fullmatch(r"(\+?)([0-9]{1,15})([KMGT]?)(?:i?B)?", text, re.ASCII)
     size = int(match[2]) * _UNITS[match[3]] + (old if match[1] else 0) if match else 0
     if not size or size % 512 or size >= 1 << 53:
-        raise RequestError(f"{text[:80]!r} is not the size of a disk", "write 20G, 500M or 2T, or +5G for that much more")
+        raise RequestError(
+            f"{text[:80]!r} is not the size of a disk", "write 20G, 500M or 2T, or +5G for that much more"
+        )
     return size
 
 

@@ -10,12 +10,14 @@ from urllib.parse import quote, unquote, urlsplit
 from pcocc_runtime.errors import RequestError
 
 SCHEMES = ("http", "https")
-_MARKS = "!#$%&'()*+,/:;=?@[]~"  # what means something in a URL (RFC 3986); '%' because parts may be quoted already
+# what means something in a URL (RFC 3986); '%' because parts may be quoted already
+_MARKS = "!#$%&'()*+,/:;=?@[]~"
 
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An address as it is `asked` for, as it is `shown` (without name, password and query), and its Authorization header."""
+    """An address as it is `asked` for, as it is `shown` (without name, password and query), and its
+    Authorization header."""
 
     asked: str
     shown: str
@@ -36,7 +38,11 @@ def parse_url(text: str) -> Url:
         raise RequestError(wrong, "write http://HOST/PATH") from None
     query = f"?{_quote(parts.query)}" if parts.query else ""
     user, _colon, password = name.partition(":")
-    login = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode(errors="surrogateescape")).decode() if at else None
+    login = (
+        base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode(errors="surrogateescape")).decode()
+        if at
+        else None
+    )
     shown = f"{parts.scheme}://{_quote(place)}{_quote(parts.path)}"
     return Url(shown + query, shown, login and f"Basic {login}")
 

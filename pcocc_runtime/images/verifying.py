@@ -1,4 +1,5 @@
-"""Verifying: does each layer match the checksum in its name, are its tables right, is the layer below its backing file?"""
+"""Verifying: does each layer match the checksum in its name, are its tables right, is the layer below its
+backing file?"""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def _find_closed(found: Found) -> PcoccError | None:
         try:
             regular.open_regular(path).close()
         except PermissionError as error:
-            text = f"image {found.reference} cannot be verified: {path} cannot be read by you: {error.strerror}"
+            text = (
+                f"image {found.reference} cannot be verified: {path} cannot be read by you: {error.strerror}"
+            )
             return RequestError(text, f"see: ls -l {path}")
         except OSError:
             continue
@@ -65,7 +68,9 @@ def _check_layer(found: Found, layer: str, progress: Progress) -> PcoccError | N
         size = path.stat().st_size
         total = copy.hash_file(path, progress(f"reading layer {layer[:12]} of {found.reference}"))
         if total != layer:
-            return RequestError(f"the content of layer {path} does not match the checksum in its name: its sha256 is {total}")
+            return RequestError(
+                f"the content of layer {path} does not match the checksum in its name: its sha256 is {total}"
+            )
         damage = qemu_img.find_damage(path, "qcow2", size) if found.revision.kind == "vm" else None
     except OSError as error:
         return RequestError(f"layer {path} cannot be read: {error.strerror}")

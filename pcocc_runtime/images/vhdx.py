@@ -23,7 +23,9 @@ def has_parent(read: Read) -> bool:
     return False
 
 
-def _find(read: Read, at: int, magic: bytes, count_at: int, begin: int, form: str, wanted: bytes) -> Iterator[int]:
+def _find(
+    read: Read, at: int, magic: bytes, count_at: int, begin: int, form: str, wanted: bytes
+) -> Iterator[int]:
     """Yield where the entries of a table lead that have a name; each has 32 bytes."""
     head = read(at, begin)
     if len(head) < begin or not head.startswith(magic):

@@ -24,7 +24,8 @@ from pcocc_runtime.system.copy import copy_stream, hash_file
 
 @dataclass(frozen=True, slots=True)
 class WorkDirectory:
-    """A directory for files that are to become layers, its user's alone; gc keeps it, and the layers that `note` names."""
+    """A directory for files that are to become layers, its user's alone; gc keeps it, and the layers that
+    `note` names."""
 
     repo: Repo
     path: Path
@@ -41,7 +42,10 @@ def open_repo_work(repo: Repo) -> Iterator[WorkDirectory]:
             with lock_repository(repo):
                 repository.complete(repo)
         removal.sweep_repo(repo)
-        with repository.open_parts(repo, ".tmp") as parent, claims.open_work(parent, repository.WORK_PREFIX, shared=True) as work:
+        with (
+            repository.open_parts(repo, ".tmp") as parent,
+            claims.open_work(parent, repository.WORK_PREFIX, shared=True) as work,
+        ):
             yield WorkDirectory(repo, work.path, work.note)
 
 
@@ -70,7 +74,9 @@ def ensure_vms(repo: Repo, name: str) -> None:
     with repository.explained(repo), contextlib.suppress(FileNotFoundError):
         revisions = repository.list_entries(repo).get(name, [])
         if revisions and repository.read_revision(repo, name, revisions[-1]).kind != "vm":
-            raise RequestError(f"image {repo.name}:{name} is for containers, not for VMs", "choose another name")
+            raise RequestError(
+                f"image {repo.name}:{name} is for containers, not for VMs", "choose another name"
+            )
 
 
 def taken(repo: Repo, name: str) -> RequestError:
@@ -135,8 +141,8 @@ def fetch_layers(work: WorkDirectory, source: Found, progress: Progress) -> dict
             _length, digest = copy_stream(read, fetched[layer], size, progress(f"copying layer {layer[:12]}"))
         if digest != layer:
             raise RequestError(
-                f"image {source.reference} is damaged: the content of layer {layer} does not match the checksum in its name",
-                f"see 'pcocc image verify {source.reference}'",
+                f"image {source.reference} is damaged: the content of layer {layer} does not match the"
+                " checksum in its name", f"see 'pcocc image verify {source.reference}'",
             )
     return fetched
 
@@ -147,15 +153,19 @@ def _is_cut_short(repo: Repo, source: Repo, layer: str) -> bool:
     return here is None or (there is not None and here < there)
 
 
-def publish(work: WorkDirectory, one: Revision, files: Mapping[str, Path], *, new: bool, progress: Progress = silent) -> Revision:
+def publish(
+    work: WorkDirectory, one: Revision, files: Mapping[str, Path], *, new: bool, progress: Progress = silent
+) -> Revision:
     """Put `files` (by sha256), then the metadata, in place under the next free number; return what was stored.
 
     A layer that is there already is read, and replaced only if it is damaged: VMs may have it open.
     """
     damaged = set()
     for layer, path in files.items():  # before the lock: it may take long
-        repository.flush(path)
-        if repository.is_damaged(work.repo, layer, path.stat().st_size, progress(f"comparing layer {layer[:12]}")):
+        held.flush(path)
+        if repository.is_damaged(
+            work.repo, layer, path.stat().st_size, progress(f"comparing layer {layer[:12]}")
+        ):
             damaged.add(layer)
     with lock_repository(work.repo):
         repository.refresh(work.repo)
@@ -164,7 +174,9 @@ def publish(work: WorkDirectory, one: Revision, files: Mapping[str, Path], *, ne
             raise taken(work.repo, one.name)
         missing = repository.find_missing(work.repo, [layer for layer in one.layers if layer not in files])
         if missing:
-            raise RequestError(f"layer {missing} was removed from repository {work.repo.name!r} meanwhile", "try again")
+            raise RequestError(
+                f"layer {missing} was removed from repository {work.repo.name!r} meanwhile", "try again"
+            )
         for layer, path in files.items():
             repository.put_layer(work.repo, path, layer, layer in damaged)
         number = metadata.next_revision(revisions)

@@ -16,13 +16,22 @@ import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
 from pcocc_runtime.documents.vm import decode_vm
-from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, encode_event
+from pcocc_runtime.documents.vm_events import (
+    DiskError,
+    Ended,
+    Ready,
+    Silent,
+    Started,
+    StillOn,
+    Unmounted,
+    encode_event,
+)
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
-from pcocc_runtime.keeper.console_log import ConsoleLog
+from pcocc_runtime.keeper.bounded_logs import BoundedLog, LogWatch
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.power_off import PowerOff
 from pcocc_runtime.keeper.save_guard import SaveGuard
-from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SharedSsh, SshProbe
+from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SSH_LOG, SharedSsh, SshProbe
 from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
 
 if TYPE_CHECKING:
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
     from pcocc_runtime.qemu.qmp import Message
 
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for a SIGTERM that waits for QEMU
+LOG_SIZE = 1 << 16  # bytes kept of what programs complain of
 CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
 
 
@@ -41,7 +51,10 @@ def main() -> int:
     try:
         facts = decode_vm(sys.argv[1])
     except ValueError as error:
-        print(f"pcocc: error: {error}\nhint: check that this node has one version of pcocc only, and start a new job", file=sys.stderr)
+        print(
+            f"pcocc: error: {error}\nhint: check that this node has one version of pcocc only, and start a"
+            " new job", file=sys.stderr,
+        )
         return 1
     return Keeper(facts).run()
 
@@ -74,12 +87,15 @@ class Keeper:
         self.paused = False
         self.started = time.monotonic()
         self.selector = selectors.DefaultSelector()
-        self.console = ConsoleLog(facts.console, facts.console_size)
+        self.console = BoundedLog(facts.console, facts.console_size)
+        self.logs = LogWatch([self.console, *(BoundedLog(path, LOG_SIZE) for path in (f"{facts.directory}/{SSH_LOG}", *facts.logs))])
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
         if facts.probe is not None and facts.address:
-            self.link = SharedSsh(facts, self.selector, SshProbe(facts.probe, facts.address), self._tell_unmounted)
+            self.link = SharedSsh(
+                facts, self.selector, SshProbe(facts.probe, facts.address), self._tell_unmounted
+            )
         os.set_inheritable(facts.watch, False)  # not the ssh processes' that outlive a killed keeper
 
     def run(self) -> int:
@@ -99,7 +115,7 @@ class Keeper:
             if self.power_off.is_watching():
                 self._watch_for_end()
             self.guard.tick()
-            self.console.tick()
+            self.logs.tick()
         if self.link:
             self.link.close()
         return 0
@@ -111,13 +127,17 @@ class Keeper:
             self._gone()  # it has ended before we began
 
     def _patience(self) -> float:
-        waits: list[float | None] = [self.console.patience()]
+        waits: list[float | None] = [self.logs.patience()]
         if self.power_off.is_watching() or self.guard.is_waiting():
             waits.append(SIGNAL_INTERVAL)
         if self.looking != "booting":
             waits.append(self.link.patience() if self.link else None)
         else:
-            waits.append(PROBE_INTERVAL if self.link else max(self.started + self.facts.timeout - time.monotonic(), PROBE_INTERVAL))
+            waits.append(
+                PROBE_INTERVAL
+                if self.link
+                else max(self.started + self.facts.timeout - time.monotonic(), PROBE_INTERVAL)
+            )
         return min(wait for wait in waits if wait is not None)
 
     def _catch_signals(self) -> None:
@@ -172,7 +192,10 @@ class Keeper:
         if "QMP" in message:
             self._greeted()
         elif message.get("id") == "cpus":
-            bind(self.facts.pid, [cpu["thread-id"] for cpu in message.get("return", ())], self.facts.cpus, self.facts.emulator)
+            bind(
+                self.facts.pid, [cpu["thread-id"] for cpu in message.get("return", ())], self.facts.cpus,
+                self.facts.emulator,
+            )
         elif name == "SHUTDOWN" and self.life == "runs":
             self._shut_down(data.get("reason", "host-error"), data.get("guest", False))
         elif name == "GUEST_PANICKED" and self.life == "runs":
@@ -183,14 +206,19 @@ class Keeper:
             self.paused = False
 
     def _greeted(self) -> None:
-        emit(Started(self.facts.accel, self.facts.accel_why, self.facts.kvm_expected, self.name, self.facts.node))
+        emit(
+            Started(
+                self.facts.accel, self.facts.accel_why, self.facts.kvm_expected, self.name, self.facts.node
+            )
+        )
         if not self.facts.address and self.looking == "booting":
             self._note_answer()
         if self.facts.cpus:
             self._send("query-cpus-fast", id="cpus")
 
     def _shut_down(self, reason: str, waits: bool) -> None:
-        """Tell why a VM ends before its QEMU, which `waits` for us, does: Slurm kills us with the last task of the node."""
+        """Tell why a VM ends before its QEMU, which `waits` for us, does: Slurm kills us with the last task
+        of the node."""
         self.reason = reason
         self.asked = self.asked or reason == "host-signal"  # Slurm ends the step
         if waits:
@@ -199,8 +227,16 @@ class Keeper:
 
     def _tell_disk_error(self, data: dict[str, Any]) -> None:
         self.paused = True
-        what = "the file system of its disk is full" if data.get("nospace") else data.get("reason", "its disk failed")
-        emit(DiskError(what, self.facts.disks.get(data.get("device", ""), "its disk"), self.name, self.facts.node))
+        what = (
+            "the file system of its disk is full"
+            if data.get("nospace")
+            else data.get("reason", "its disk failed")
+        )
+        emit(
+            DiskError(
+                what, self.facts.disks.get(data.get("device", ""), "its disk"), self.name, self.facts.node
+            )
+        )
 
     def _tell_unmounted(self, tag: str, kind: str, known: bool) -> None:
         emit(Unmounted(tag, kind, known, self.name, self.facts.node))

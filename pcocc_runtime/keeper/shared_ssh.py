@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
     from pcocc_runtime.documents.vm import VmFacts
 
+SSH_LOG = "ssh.log"  # in the VM's directory
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
-ASK_AGAIN = 0.15  # seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
+# seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
+ASK_AGAIN = 0.15
 BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
-_OVER_IT = ("ControlMaster=no", "ProxyCommand=false", "LogLevel=ERROR")  # over the shared connection or not at all
+# over the shared connection or not at all
+_OVER_IT = ("ControlMaster=no", "ProxyCommand=false", "LogLevel=ERROR")
 _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 _TOKEN = re.compile(rb"[0-9]+\.[0-9]+\.[0-9]+\.\n")
-_INTERVAL = 0.02  # seconds between two looks whether ssh has made its control socket; nothing else announces it
+# seconds between two looks whether ssh has made its control socket; nothing else announces it
+_INTERVAL = 0.02
 _RETRY = 0.3  # seconds until a guest that let nobody in is asked again
 _SWEEP_DELAY = 1.0  # seconds after a task's end: by then its command has ended in order, or must be ended
 _LOOK_PATIENCE = 5.0  # seconds that tasks wait for what the guest says of its mounts
@@ -61,7 +65,10 @@ class SshProbe:
         try:
             return self.socket.recv(4, socket.MSG_PEEK) == b"SSH-" or self._again()
         except BlockingIOError:
-            return time.monotonic() - self.tried > (BANNER_SECONDS if self._is_connected() else ASK_AGAIN) and self._again()
+            return (
+                time.monotonic() - self.tried > (BANNER_SECONDS if self._is_connected() else ASK_AGAIN)
+                and self._again()
+            )
         except OSError:
             return self._again()
 
@@ -79,11 +86,12 @@ class SharedSsh:
     """The shared connection, its tasks, and what they left: driven by the keeper's selector and `turn`."""
 
     def __init__(
-        self, facts: VmFacts, selector: selectors.BaseSelector, probe: SshProbe, tell_unmounted: Callable[[str, str, bool], None]
+        self, facts: VmFacts, selector: selectors.BaseSelector, probe: SshProbe,
+        tell_unmounted: Callable[[str, str, bool], None]
     ) -> None:
         directory = facts.directory
         self.selector, self.probe = selector, probe
-        self.control, self.log = f"{directory}/ssh", f"{directory}/ssh.log"
+        self.control, self.log = f"{directory}/ssh", f"{directory}/{SSH_LOG}"
         self.guest = (facts.user, facts.address, f"{os.path.dirname(directory)}/key", self.log)
         # it looks for sshd while probing, ssh logs in while opening
         self.state: Literal["down", "probing", "opening", "up"] = "down"
@@ -127,9 +135,12 @@ class SharedSsh:
         """Have ssh log in over the connection on which sshd has just sent its banner."""
         self.probe.socket.setblocking(True)
         self.probe.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        options = ("ControlMaster=yes", "ProxyCommand=-", "LogLevel=ERROR")  # `-`: the connection is ssh's stdin and stdout
+        # `-`: the connection is ssh's stdin and stdout
+        options = ("ControlMaster=yes", "ProxyCommand=-", "LogLevel=ERROR")
         self.state = "opening"
-        self.master = self._start(ssh_argv(*self.guest, self.control, options, ("-N",)), self.probe.socket.fileno(), self._down)
+        self.master = self._start(
+            ssh_argv(*self.guest, self.control, options, ("-N",)), self.probe.socket.fileno(), self._down
+        )
         if not self.master:
             self._down(0)
 
@@ -244,13 +255,20 @@ class SharedSsh:
 
         self.sweeper = self._start(ssh_argv(*self.guest, self.control, _OVER_IT, (script,)), None, swept)
 
-    def _start(self, argv: list[str], stream: int | None, then: Callable[[int], None], output: int | None = None) -> int:
-        """Start an ssh on a stream, or with an output; `then` gets its exit status. Returns its pid, 0 if there is no ssh on this node."""
+    def _start(
+        self, argv: list[str], stream: int | None, then: Callable[[int], None], output: int | None = None
+    ) -> int:
+        """Start an ssh on a stream, or with an output; `then` gets its exit status. Returns its pid, 0 if
+        there is no ssh on this node."""
         null = os.open(os.devnull, os.O_RDWR)
-        source, target = (null if one is None else one for one in (stream, stream if output is None else output))
+        source, target = (
+            null if one is None else one for one in (stream, stream if output is None else output)
+        )
         ends = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, target, 1)]
         try:
-            pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=[*ends, (os.POSIX_SPAWN_DUP2, null, 2)])
+            pid = os.posix_spawnp(
+                argv[0], argv, os.environ, file_actions=[*ends, (os.POSIX_SPAWN_DUP2, null, 2)]
+            )
         except OSError:
             return 0
         finally:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from typing import Literal
 
 THAW_AGAIN = 1.0  # seconds until a guest whose agent was not reached is asked to thaw anew
-# RESET ends what the saver may have left half said; the answer to the first command tells which one is the second's
+# RESET ends what the saver may have left half said; the answer to the first command tells which one is the
+# second's
 _QUESTION = RESET + render_command("guest-sync-delimited", {"id": 1}) + render_command("guest-fsfreeze-thaw")
 
 
@@ -34,7 +35,8 @@ class Thaw:
         self.agent: socket.socket | None = None  # while asking or hearing
 
     def ask(self) -> None:
-        """Have the guest thaw; QEMU lets this connection in when the saver's has gone, and one of ours that still waits."""
+        """Have the guest thaw; QEMU lets this connection in when the saver's has gone, and one of ours that
+        still waits."""
         self._hang_up("idle")
         agent = socket.socket(socket.AF_UNIX)
         agent.setblocking(False)

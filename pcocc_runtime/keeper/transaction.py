@@ -52,7 +52,9 @@ class Transaction:
     over      all is as it was
     """
 
-    def __init__(self, saver: socket.socket, selector: selectors.BaseSelector, send: Send, thaw: Then, over: Then) -> None:
+    def __init__(
+        self, saver: socket.socket, selector: selectors.BaseSelector, send: Send, thaw: Then, over: Then
+    ) -> None:
         self.saver, self.selector, self.send, self.thaw, self.over = saver, selector, send, thaw, over
         self.step: Literal["open", "frozen", "looking", "merging", "removing", "waiting", "over"] = "open"
         self.again = 0.0
@@ -122,7 +124,8 @@ class Transaction:
             self.thaw()
         if self.layer:
             try:
-                os.unlink(self.layer)  # as a rule the saver has done so: QEMU needs no name of a file it has open
+                # as a rule the saver has done so: QEMU needs no name of a file it has open
+                os.unlink(self.layer)
             except OSError:
                 pass
         self._put_back()
@@ -137,7 +140,8 @@ class Transaction:
                 self._merge(base)
 
     def _look(self) -> None:
-        """Take away what reads a drive as it was; QEMU takes the commands in order, and refuses what is done already."""
+        """Take away what reads a drive as it was; QEMU takes the commands in order, and refuses what is done
+        already."""
         self.step = "looking"
         self.send("nbd-server-stop", None, "save-detach")
         self.send("blockdev-del", {"node-name": SAVE_VIEW}, "save-detach")
@@ -153,9 +157,12 @@ class Transaction:
         self._remove()
 
     def _merge(self, base: str) -> None:
-        """Put the second layer into the first, which must be named: QEMU would write to the lowest, the image itself."""
+        """Put the second layer into the first, which must be named: QEMU would write to the lowest, the image
+        itself."""
         self.step = "merging"
-        self.send("block-commit", {"job-id": MERGE_JOB, "device": SAVE_OVERLAY, "base-node": base}, "save-merge")
+        self.send(
+            "block-commit", {"job-id": MERGE_JOB, "device": SAVE_OVERLAY, "base-node": base}, "save-merge"
+        )
 
     def _follow_merge(self, event: str | None, data: dict[str, Any]) -> None:
         if event == "BLOCK_JOB_READY":

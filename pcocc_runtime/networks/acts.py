@@ -1,4 +1,5 @@
-"""A job's networks on a node as a list of acts: what root has nft, ip and bridge do, and which settings it gives the kernel.
+"""A job's networks on a node as a list of acts: what root has nft, ip and bridge do, and which settings it
+gives the kernel.
 
 The namespace is there, without any device but lo, and in the end the walls stand before anything can pass:
 those of the host's namespace before there is a tunnel, those of the job's before there is a tap.
@@ -13,20 +14,31 @@ from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.work import Act, Nat
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks import call_filter, dnsmasq, host_bridges, nft_guard, nft_inside, nft_outside, routes
+from pcocc_runtime.networks import (
+    call_filter,
+    dnsmasq,
+    host_bridges,
+    nft_guard,
+    nft_inside,
+    nft_outside,
+    routes,
+)
 from pcocc_runtime.networks.host_bridges import Bridge
 from pcocc_runtime.networks.plan import Bridged, NetworkPlan, Routed, Segment, find_ways_out, interfaces_of
 
 _BRIDGE_HOOKS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
 _RESERVED = "0xfff8"  # BR_GROUPFWD_RESTRICTED of net/bridge/br_private.h forbids the other three bits
 _ANY_GROUP = "0xfffd"  # of a port, LACP too; pause frames never pass (br_handle_frame in the kernel)
-_FLOOD = "00:00:00:00:00:00"  # a VXLAN entry for this address receives what has no entry of its own (bridge(8))
-_OWNER = 0  # of taps: whoever else lacks CAP_NET_ADMIN cannot attach to them, whatever the mode of /dev/net/tun
+# a VXLAN entry for this address receives what has no entry of its own (bridge(8))
+_FLOOD = "00:00:00:00:00:00"
+# of taps: whoever else lacks CAP_NET_ADMIN cannot attach to them, whatever the mode of /dev/net/tun
+_OWNER = 0
 
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the host is like: addresses of the job's other nodes by name, and its own as they see it; its bridges by name.
+    """What the host is like: addresses of the job's other nodes by name, and its own as they see it; its
+    bridges by name.
 
     `forwards`: it routes between all its interfaces; else `closed` are those whose packets it would not
     route. `rules` are those of its routing, as ip(8) shows them; `machine` is what uname(2) says.
@@ -44,7 +56,10 @@ class HostFacts:
 def plan_acts(job: int, plans: Sequence[NetworkPlan], held: Nat | None, host: HostFacts) -> tuple[Act, ...]:
     """Return all that makes a job's networks on a node; NodeError when the host is not fit for them."""
     made = tuple(plan for plan in plans if isinstance(plan, Routed) or plan.taps)
-    return (*_walls(job, made, held, host), *_outside(job, made, held, host), *_inside(job, made, held, host), *_servers(made, host.machine))
+    return (
+        *_walls(job, made, held, host), *_outside(job, made, held, host), *_inside(job, made, held, host),
+        *_servers(made, host.machine),
+    )
 
 
 def _ip(inside: bool, lines: Iterator[str]) -> Iterator[Act]:
@@ -62,16 +77,26 @@ def _walls(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Hos
     closed = host.closed if held else ()
     if closed and not all(plan.spec.manage_ip_forward for plan in find_ways_out(plans)):
         raise NodeError(
-            f"this node does not forward IPv4 packets that arrive on {', '.join(closed)}, and manage-ip-forward is false",
-            hint="set net.ipv4.ip_forward=1 on the node, or manage-ip-forward: true in /etc/pcocc/networks.yaml",
+            f"this node does not forward IPv4 packets that arrive on {', '.join(closed)}, and"
+            " manage-ip-forward is false",
+            hint=(
+                "set net.ipv4.ip_forward=1 on the node, or manage-ip-forward: true in"
+                " /etc/pcocc/networks.yaml"
+            ),
         )
-    yield Act("nft", False, nft_guard.render_guard() + nft_outside.render_host(job, plans, host.peers.values(), held))
-    yield from _ip(False, iter(nft_guard.render_rules(host.rules, None if host.forwards else closed).splitlines()))
+    yield Act(
+        "nft", False,
+        nft_guard.render_guard() + nft_outside.render_host(job, plans, host.peers.values(), held),
+    )
+    yield from _ip(
+        False, iter(nft_guard.render_rules(host.rules, None if host.forwards else closed).splitlines())
+    )
     yield from _set(False, "1", *(f"ipv4/conf/{name}/forwarding" for name in closed))
 
 
 def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -> Iterator[Act]:
-    """Yield what begins in the host's namespace: the ends there of pairs of devices, and the tunnels, whose sockets stay there."""
+    """Yield what begins in the host's namespace: the ends there of pairs of devices, and the tunnels, whose
+    sockets stay there."""
     netns, uplink = naming.netns_name(job), naming.uplink_name(job)
     bridged = [plan for plan in plans if isinstance(plan, Bridged)]
     yield from _set(True, "1", "ipv6/conf/default/disable_ipv6")  # ports of a bridge would speak up on it
@@ -80,16 +105,24 @@ def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: H
     lines = [_tunnel(plan, netns, host.source) for plan in plans if not isinstance(plan, Bridged)]
     if held:
         mtu = max(plan.spec.mtu for plan in plans)
-        lines.append(f"link add {uplink} mtu {mtu} type veth peer name {naming.UPLINK} mtu {mtu} netns {netns}")
-    lines += [line for plan in bridged for line in host_bridges.render_port(plan, netns, host.bridges[plan.spec.host_bridge])]
+        lines.append(
+            f"link add {uplink} mtu {mtu} type veth peer name {naming.UPLINK} mtu {mtu} netns {netns}"
+        )
+    lines += [
+        line
+        for plan in bridged
+        for line in host_bridges.render_port(plan, netns, host.bridges[plan.spec.host_bridge])
+    ]
     yield from _ip(False, iter(lines))
     vlans = "".join(host_bridges.render_vlans(plan, host.bridges[plan.spec.host_bridge]) for plan in bridged)
     if vlans:
         yield Act("bridge", False, vlans)
     yield from _set(False, "1", *(f"ipv6/conf/{plan.host_port}/disable_ipv6" for plan in bridged))
-    yield from _ip(False, (f"link set {plan.host_port} up" for plan in bridged))  # nothing passes before its VLANs are right
+    # nothing passes before its VLANs are right
+    yield from _ip(False, (f"link set {plan.host_port} up" for plan in bridged))
     if held:
-        local = ["ipv4/conf/{}/route_localnet"] if held.forwards else []  # 127.0.0.1:PORT of the node leads to a VM too
+        # 127.0.0.1:PORT of the node leads to a VM too
+        local = ["ipv4/conf/{}/route_localnet"] if held.forwards else []
         names = ["ipv6/conf/{}/disable_ipv6", "ipv4/conf/{}/forwarding", *local]
         yield from _set(False, "1", *(name.format(uplink) for name in names))
         here, _there = addressing.uplink_addresses(held.slot)
@@ -97,14 +130,21 @@ def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: H
 
 
 def _tunnel(plan: Routed | Segment, netns: str, source: str | None) -> str:
-    mac, learning = (f"address {plan.wire_mac} ", "nolearning") if isinstance(plan, Routed) else ("", "learning")
+    mac, learning = (
+        (f"address {plan.wire_mac} ", "nolearning") if isinstance(plan, Routed) else ("", "learning")
+    )
     local = f"local {source} " if source else ""
-    return f"link add {plan.wire} {mac}netns {netns} type vxlan id {plan.vni} dstport {plan.port} {local}{learning}"
+    return (
+        f"link add {plan.wire} {mac}netns {netns} type vxlan id {plan.vni} dstport {plan.port}"
+        f" {local}{learning}"
+    )
 
 
 def _inside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -> Iterator[Act]:
-    """Yield what is made in the job's namespace: walls first, then all devices, their settings, and ways to the peers."""
-    yield from _set(True, "0", *(f"bridge/{name}" for name in _BRIDGE_HOOKS))  # bridged frames are the bridge table's alone
+    """Yield what is made in the job's namespace: walls first, then all devices, their settings, and ways to
+    the peers."""
+    # bridged frames are the bridge table's alone
+    yield from _set(True, "0", *(f"bridge/{name}" for name in _BRIDGE_HOOKS))
     yield Act("nft", True, nft_inside.render_firewall(job, plans, held))
     yield from _ip(True, _devices(plans))
     for plan in plans:
@@ -134,7 +174,8 @@ def _devices(plans: tuple[NetworkPlan, ...]) -> Iterator[str]:
                 yield f"addr add {address}/{plan.prefix_length} dev {plan.bridge}"
             yield f"link set {plan.wire} mtu {plan.spec.mtu} up"
         else:
-            mtu = f" mtu {plan.spec.mtu}" if isinstance(plan, Segment) else ""  # that of a pair is its bridge's
+            # that of a pair is its bridge's
+            mtu = f" mtu {plan.spec.mtu}" if isinstance(plan, Segment) else ""
             yield f"link set {plan.wire}{mtu} master {plan.bridge} up"
         yield from _taps(plan)
         if isinstance(plan, Segment):
@@ -150,14 +191,18 @@ def _taps(plan: NetworkPlan) -> Iterator[str]:
 
 
 def _settings(plan: Routed) -> Iterator[Act]:
-    """Yield the kernel's settings for a bridge that answers for all VMs elsewhere, and a tunnel that routes to their nodes."""
+    """Yield the kernel's settings for a bridge that answers for all VMs elsewhere, and a tunnel that routes
+    to their nodes."""
     yield from _set(True, "1", f"ipv4/conf/{plan.bridge}/proxy_arp", f"ipv4/conf/{plan.bridge}/forwarding")
-    yield from _set(True, "0", f"ipv4/conf/{plan.bridge}/send_redirects", f"ipv4/neigh/{plan.bridge}/proxy_delay")
+    yield from _set(
+        True, "0", f"ipv4/conf/{plan.bridge}/send_redirects", f"ipv4/neigh/{plan.bridge}/proxy_delay"
+    )
     yield from _set(True, "1", f"ipv4/conf/{plan.wire}/forwarding")
     if plan.network6:
         yield from _set(True, "1", "ipv6/conf/all/forwarding")
         for name in (plan.bridge, plan.wire):
-            yield from _set(True, "1", f"ipv6/conf/{name}/addr_gen_mode")  # none: the addresses are given with the routes
+            # none: the addresses are given with the routes
+            yield from _set(True, "1", f"ipv6/conf/{name}/addr_gen_mode")
             yield from _set(True, "0", f"ipv6/conf/{name}/accept_dad", f"ipv6/conf/{name}/disable_ipv6")
 
 
@@ -179,5 +224,8 @@ def _servers(plans: tuple[NetworkPlan, ...], machine: str) -> Iterator[Act]:
 
 def render_answer(step: BootStep, plans: tuple[NetworkPlan, ...], sets: Mapping[str, tuple[str, ...]]) -> str:
     """Return what the plugin reads: the taps of each VM of this node, eth0's first."""
-    names = {rank: ",".join(tap.name for _plan, tap in interfaces_of(plans, step, sets, rank)) for rank in step.here.ranks}
+    names = {
+        rank: ",".join(tap.name for _plan, tap in interfaces_of(plans, step, sets, rank))
+        for rank in step.here.ranks
+    }
     return "".join(f"tap {rank} {taps}\n" for rank, taps in names.items())

@@ -14,15 +14,20 @@ from pcocc_runtime.networks.plan import Routed, RoutedTap
 
 LISTED = 2048  # VMs whose names are records
 _ALWAYS = (
-    "bind-interfaces", "except-interface=lo", "no-resolv", "no-hosts", "no-ping", "leasefile-ro", "dhcp-authoritative",
+    "bind-interfaces", "except-interface=lo", "no-resolv", "no-hosts", "no-ping", "leasefile-ro",
+    "dhcp-authoritative",
     "domain-needed",
 )  # fmt: skip
 
 
 def render_dnsmasq(plan: Routed, others: Iterable[Routed]) -> str:
-    """Return the configuration for `plan`; VMs that are on more networks find the names of `others` of their cluster too."""
+    """Return the configuration for `plan`; VMs that are on more networks find the names of `others` of their
+    cluster too."""
     user = naming.DNSMASQ_USER
-    lines = [*_ALWAYS, f"interface={plan.bridge}", f"user={user}", f"group={user}", f"listen-address={plan.gateway}"]
+    lines = [
+        *_ALWAYS, f"interface={plan.bridge}", f"user={user}", f"group={user}",
+        f"listen-address={plan.gateway}",
+    ]
     lines += [*_domain(plan), *_names((plan, *others)), *_leases(plan)]
     if plan.network6:
         lines += _leases6(plan)
@@ -95,17 +100,20 @@ def _names(plans: Iterable[Routed]) -> Iterator[str]:
             yield from _range(plan)
             continue
         known = named.setdefault(domain, set())
-        ranks = [rank for first, last in plan.members.runs for rank in range(first, last + 1) if rank not in known]
+        ranks = [
+            rank for first, last in plan.members.runs for rank in range(first, last + 1) if rank not in known
+        ]
         known.update(ranks)
         yield from (_record(plan, rank) for rank in ranks)
 
 
 def _range(plan: Routed) -> Iterator[str]:
-    """Yield ranges of names; dnsmasq takes an IPv6 one as a prefix only, so the names go on to the next power of two."""
-    net, last = plan.spec.int_network, plan.members.vms - 1
-    yield f"synth-domain={plan.spec.domain_name},{addressing.vm_address(net, 0)},{addressing.vm_address(net, last)},vm*"
+    """Yield ranges of names; dnsmasq takes an IPv6 one as a prefix only: it goes on to the next power of two."""
+    net, last, domain = plan.spec.int_network, plan.members.vms - 1, plan.spec.domain_name
+    yield f"synth-domain={domain},{addressing.vm_address(net, 0)},{addressing.vm_address(net, last)},vm*"
     if plan.network6:
-        yield f"synth-domain={plan.spec.domain_name},{addressing.vm_address6(plan.network6, 0)}/{128 - last.bit_length()},vm*"
+        prefix = f"{addressing.vm_address6(plan.network6, 0)}/{128 - last.bit_length()}"
+        yield f"synth-domain={domain},{prefix},vm*"
 
 
 def _record(plan: Routed, rank: int) -> str:

@@ -39,7 +39,8 @@ def forwards() -> bool:
 
 
 def _find_closed() -> list[str]:
-    """Return the host's interfaces whose packets it would not forward: replies to VMs arrive on any that has a route."""
+    """Return the host's interfaces whose packets it would not forward: replies to VMs arrive on any that has
+    a route."""
     if forwards():
         return []
     ours = naming.HOST_UPLINKS.rstrip("*")
@@ -52,7 +53,9 @@ def _read_bridges(step: BootStep, plans: tuple[NetworkPlan, ...]) -> dict[str, h
     used = [plan for plan in plans if isinstance(plan, Bridged) and plan.taps]
     if not used:
         return {}
-    shown = process.run(["ip", "-json", "-details", "link", "show", "type", "bridge"], hint="install the package iproute2")
+    shown = process.run(
+        ["ip", "-json", "-details", "link", "show", "type", "bridge"], hint="install the package iproute2"
+    )
     bridges = host_bridges.parse_bridges(shown)
     host_bridges.ensure_fit(used, bridges, step.here.name)
     return bridges

@@ -1,4 +1,5 @@
-"""How networks are attached to bridges of the host: what is there, what is wrong with it, and batches for ip(8) and bridge(8).
+"""How networks are attached to bridges of the host: what is there, what is wrong with it, and batches for
+ip(8) and bridge(8).
 
 One port for each job and network, whose other end is a port of the bridge in the job's namespace: so VMs' own
 devices stay in there, and the port on the host's bridge goes with the namespace.
@@ -30,7 +31,9 @@ def parse_bridges(text: str) -> dict[str, Bridge]:
     for link in json.loads(text or "[]"):
         data = link.get("linkinfo", {}).get("info_data", {})
         if link:
-            found[link["ifname"]] = Bridge(link["mtu"], bool(data.get("vlan_filtering")), data.get("vlan_default_pvid", 1))
+            found[link["ifname"]] = Bridge(
+                link["mtu"], bool(data.get("vlan_filtering")), data.get("vlan_default_pvid", 1)
+            )
     return found
 
 
@@ -51,7 +54,10 @@ def _ensure_fit(network: BridgedNetwork, bridge: Bridge | None, node: str) -> No
     if network.vlans and not bridge.filters_vlans:
         raise NodeError(
             f"bridge {name!r} of {node} does not filter VLANs, and network {network.name!r} has vlans",
-            hint=f"ask the admins for 'ip link set {name} type bridge vlan_filtering 1' there, or to remove vlans",
+            hint=(
+                f"ask the admins for 'ip link set {name} type bridge vlan_filtering 1' there, or to remove"
+                " vlans"
+            ),
         )
     if network.mtu > bridge.mtu:
         raise NodeError(
@@ -61,9 +67,13 @@ def _ensure_fit(network: BridgedNetwork, bridge: Bridge | None, node: str) -> No
 
 
 def render_port(plan: Bridged, netns: str, bridge: Bridge) -> tuple[str, str]:
-    """Return the ip(8) lines that make the pair of devices, still down; with the bridge's MTU, which else would follow it."""
+    """Return the ip(8) lines that make the pair of devices, still down; with the bridge's MTU, which else
+    would follow it."""
     return (
-        f"link add {plan.host_port} mtu {bridge.mtu} type veth peer name {plan.wire} mtu {bridge.mtu} netns {netns}",
+        (
+            f"link add {plan.host_port} mtu {bridge.mtu} type veth peer name {plan.wire} mtu {bridge.mtu}"
+            f" netns {netns}"
+        ),
         f"link set {plan.host_port} master {plan.spec.host_bridge}",
     )
 
@@ -75,4 +85,7 @@ def render_vlans(plan: Bridged, bridge: Bridge) -> str:
         return ""
     flags = {"native": " pvid untagged", "untagged": " untagged", "tagged": ""}
     lines = [f"vlan del dev {port} vid {bridge.default_vid}"] if bridge.default_vid else []
-    return "\n".join([*lines, *(f"vlan add dev {port} vid {vlan.vid}{flags[vlan.type]}" for vlan in vlans)]) + "\n"
+    return (
+        "\n".join([*lines, *(f"vlan add dev {port} vid {vlan.vid}{flags[vlan.type]}" for vlan in vlans)])
+        + "\n"
+    )

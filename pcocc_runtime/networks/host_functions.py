@@ -18,7 +18,7 @@ def read_devices(names: Iterable[str], sys: Path = Path("/sys")) -> dict[str, De
 
 
 def ensure_bound(names: Iterable[str], sys: Path = Path("/sys")) -> None:
-    """Bind each function of these devices that has no driver to vfio-pci, and nothing else; one that has another is left alone.
+    """Bind each function of these devices that has no driver to vfio-pci, and nothing else.
 
     Its own driver is told, and none of all devices of its kind (Documentation/ABI/testing/sysfs-bus-pci in the kernel).
     """
@@ -34,13 +34,18 @@ def _read_device(path: Path, name: str) -> Device:
     if not path.exists():
         hint = "see host-device in /etc/pcocc/networks.yaml, and 'ls /sys/class/infiniband'"
         raise NodeError(f"{here} has no InfiniBand device {name}", hint=hint)
-    found = [one.name for one in sorted((path / "net").glob("*")) if (one / "type").read_text().strip() == _IPOIB]
+    found = [
+        one.name for one in sorted((path / "net").glob("*")) if (one / "type").read_text().strip() == _IPOIB
+    ]
     if not found:
         message = f"{name} of {here} has no interface for IP, by which Linux sets GUIDs"
         raise NodeError(message, hint="ask the admins to load the kernel module ib_ipoib")
     functions = sorted(path.glob("virtfn*"), key=lambda one: int(one.name.removeprefix("virtfn")))
     if not functions:
-        raise NodeError(f"{name} of {here} has no virtual functions", hint="ask the admins to set its sriov_numvfs before slurmd starts")
+        raise NodeError(
+            f"{name} of {here} has no virtual functions",
+            hint="ask the admins to set its sriov_numvfs before slurmd starts",
+        )
     return Device(found[0], tuple(_read_function(one) for one in functions))
 
 
@@ -54,4 +59,11 @@ def _read_function(path: Path) -> Function:
     others = tuple(sorted(one.name for one in (group / "devices").iterdir() if one.name != real.name))
     number = int(path.name.removeprefix("virtfn"))
     numa = int((real / "numa_node").read_text())
-    return Function(number, real.name, driver.resolve().name if driver.exists() else None, group.resolve().name, others, numa)
+    return Function(
+        number,
+        real.name,
+        driver.resolve().name if driver.exists() else None,
+        group.resolve().name,
+        others,
+        numa,
+    )

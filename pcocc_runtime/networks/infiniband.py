@@ -1,4 +1,5 @@
-"""The settings of networks of type infiniband, checked: pools of partition keys, and the GUIDs and licences made of them."""
+"""The settings of networks of type infiniband, checked: pools of partition keys, and the GUIDs and licences
+made of them."""
 
 from __future__ import annotations
 
@@ -19,10 +20,14 @@ _FULL = 0x8000  # the bit by which a port's table tells full members
 def _pkey(node: Node) -> int:
     key = int(checks.pattern(r"0x[0-9a-fA-F]{1,4}", "a partition key such as 0x2000")(node), 16)
     if key in (DEFAULT_KEY, DEFAULT_KEY | _FULL):
-        raise node.error(f"{node.raw} is the fabric's default partition, which every port is in", "0x7ffe is the last key for clusters")
+        raise node.error(
+            f"{node.raw} is the fabric's default partition, which every port is in",
+            "0x7ffe is the last key for clusters",
+        )
     if key > _FULL:
         raise node.error(
-            f"{node.raw} is not between 0x1 and 0x7ffe", f"keys stand here without the bit of full members: {key & ~_FULL:#06x}"
+            f"{node.raw} is not between 0x1 and 0x7ffe",
+            f"keys stand here without the bit of full members: {key & ~_FULL:#06x}",
         )
     if not 1 <= key < DEFAULT_KEY:
         raise node.error(f"{node.raw} is not between 0x1 and 0x7ffe")
@@ -32,12 +37,17 @@ def _pkey(node: Node) -> int:
 def _guid_prefix(node: Node) -> int:
     prefix = int(checks.pattern(r"0x[0-9a-fA-F]{4}", "four hexadecimal digits such as 0xc2cc")(node), 16)
     if prefix >> 8 & 1:
-        raise node.error(f"{node.raw!r} begins multicast addresses, which no port can have", "the first byte must be even")
+        raise node.error(
+            f"{node.raw!r} begins multicast addresses, which no port can have", "the first byte must be even"
+        )
     return prefix
 
 
 _WORD = checks.pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", "a word of letters, digits, '_', '.' and '-'")
-_NO_DAEMON = "no longer needed: pcocc changes nothing at the subnet manager, 'pcocc config partitions' prints what is installed there once"
+_NO_DAEMON = (
+    "no longer needed: pcocc changes nothing at the subnet manager, 'pcocc config partitions' prints what is"
+    " installed there once"
+)
 INFINIBAND = (
     Setting("host-device", _WORD, True),
     Setting("min-pkey", _pkey, True),
@@ -45,7 +55,12 @@ INFINIBAND = (
     Setting("license", _WORD),
     Setting("guid-prefix", _guid_prefix),
     Setting("max-vms", checks.integer(1, MAX_RANK + 1)),
-    Setting("gres", checks.pattern(r"[A-Za-z]\w{0,31}(:[\w.-]{1,63})?", "the name of a GRES such as nic, or nic:mlx5 with a type")),
+    Setting(
+        "gres",
+        checks.pattern(
+            r"[A-Za-z]\w{0,31}(:[\w.-]{1,63})?", "the name of a GRES such as nic, or nic:mlx5 with a type"
+        ),
+    ),
     Setting("opensm-daemon", checks.text, note=_NO_DAEMON),
     Setting("opensm-partition-cfg", checks.absolute),
     Setting("opensm-partition-tpl", checks.absolute, note=_NO_DAEMON),

@@ -9,7 +9,9 @@ from pcocc_runtime.documents.work import Forward, Nat, PortWish
 from pcocc_runtime.errors import NodeError
 
 
-def choose_nat(wishes: Sequence[PortWish], old: Nat | None, others: Collection[Nat], is_free: Callable[[int], bool]) -> Nat:
+def choose_nat(
+    wishes: Sequence[PortWish], old: Nat | None, others: Collection[Nat], is_free: Callable[[int], bool]
+) -> Nat:
     """Return what the job shall hold beside `others` of this node; what it held before, where that still serves.
 
     `is_free` tells whether nothing on the host uses a TCP port. NodeError: all slots or a range of ports are taken.
@@ -33,7 +35,8 @@ def _choose_slot(taken: set[int]) -> int:
     for slot in range(naming.UPLINK_SLOTS):
         if slot not in taken:
             return slot
-    raise NodeError(f"{len(taken)} jobs of this node have a way out already", hint=f"look for leftovers in {naming.STATE_DIR}")
+    hint = f"look for leftovers in {naming.STATE_DIR}"
+    raise NodeError(f"{len(taken)} jobs of this node have a way out already", hint)
 
 
 def _choose_port(ports: range, taken: set[int], is_free: Callable[[int], bool], network: str) -> int:
@@ -41,6 +44,6 @@ def _choose_port(ports: range, taken: set[int], is_free: Callable[[int], bool], 
         if port not in taken and is_free(port):
             return port
     raise NodeError(
-        f"no port of this node is free for reverse-nat of network {network!r}: {ports[0]} to {ports[-1]} are all in use",
+        f"no port from {ports[0]} to {ports[-1]} is free on this node, for reverse-nat of network {network!r}",
         hint="run fewer VMs on a node, see there who holds ports (ss -ltnp), or have networks.yaml give more of them",
     )

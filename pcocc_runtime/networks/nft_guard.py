@@ -45,7 +45,7 @@ def render_guard() -> str:
 
 
 def render_rules(shown: str, narrow: Iterable[str] | None) -> str:
-    """Return an ip(8) batch that adds what is missing of our rules to those that `ip -json rule show` has shown; "" for nothing.
+    """Return an ip(8) batch that adds our rules that `ip -json rule show` has not shown; "" when none is missing.
 
     `narrow` names interfaces that route for us alone, since nobody else has asked: what comes in by them and
     is not for VMs goes nowhere, now and later; None: the host is a router anyway, and nothing is narrow any
@@ -60,7 +60,8 @@ def render_rules(shown: str, narrow: Iterable[str] | None) -> str:
     if narrow is None:
         lines += [f"rule del pref {_NARROW} iif {name}" for priority, name in there if priority == _NARROW]
     else:
-        lines += [f"rule add pref {_NARROW} iif {name} blackhole protocol kernel" for name in narrow if (_NARROW, name) not in there]
+        new = [name for name in narrow if (_NARROW, name) not in there]
+        lines += [f"rule add pref {_NARROW} iif {name} blackhole protocol kernel" for name in new]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -56,13 +56,16 @@ _CHAINS = """ chain from_vm {
   meta protocol arp iifname . arp saddr ether != @macs drop
  }
 """
-# Frames for 01:80:c2:00:00:0x are handed to the port they came by, past prerouting (br_handle_frame in the kernel).
+# Frames for 01:80:c2:00:00:0x are handed to the port they came by, past prerouting (br_handle_frame in the
+# kernel).
 _RESERVED = "ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop"
 
 
 def render_firewall(job: int, plans: tuple[NetworkPlan, ...], nat: Nat | None) -> str:
     """Return nft text that replaces both tables of the job's namespace; `nat` is None when nothing may leave it."""
-    return render_table("bridge", "pcocc", _render_bridge(plans)) + render_table("inet", "pcocc", _render_inet(job, plans, nat))
+    return render_table("bridge", "pcocc", _render_bridge(plans)) + render_table(
+        "inet", "pcocc", _render_inet(job, plans, nat)
+    )
 
 
 def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
@@ -75,31 +78,48 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
     site = [tap for plan in bridged for tap in plan.taps]
     known: list[Tap | RoutedTap] = [*taps, *site]
     both = [(tap, address) for tap in known for address in _addresses6(tap)]
-    ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [f'"{name}" : accept' for name in segment if name not in {tap.name for tap in site}]
+    ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [
+        f'"{name}" : accept' for name in segment if name not in {tap.name for tap in site}
+    ]
     ports += [f'"{tap.name}" : goto to_site{plan.index}' for plan in bridged for tap in plan.taps]
     four, six = "ifname . ether_addr . ipv4_addr", "ifname . ether_addr . ipv6_addr"
     parts = [
         render_set("map", "ports", "type ifname : verdict", ports),
         render_set("set", "macs", "type ifname . ether_addr", [f'"{tap.name}" . {tap.mac}' for tap in known]),
-        render_set("set", "sources", f"type {four}", [f'"{tap.name}" . {tap.mac} . {tap.address}' for tap in taps]),
-        render_set("set", "sources6", f"type {six}", [f'"{tap.name}" . {tap.mac} . {address}' for tap, address in both]),
-        render_set("set", "targets6", "typeof iifname . @th,64,128", [f'"{tap.name}" . {int(one):#x}' for tap, one in both]),
-        render_set("set", "flat", "type ifname", [f'"{name}"' for name in segment]),
-        _CHAINS,
-        *(f" chain to_site{plan.index} {{\n{''.join(f'  {rule}{chr(10)}' for rule in _to_site(plan))} }}\n" for plan in bridged),
+        render_set(
+            "set", "sources", f"type {four}", [f'"{tap.name}" . {tap.mac} . {tap.address}' for tap in taps]
+        ),
+        render_set(
+            "set", "sources6", f"type {six}",
+            [f'"{tap.name}" . {tap.mac} . {address}' for tap, address in both],
+        ),
+        render_set(
+            "set", "targets6", "typeof iifname . @th,64,128",
+            [f'"{tap.name}" . {int(one):#x}' for tap, one in both],
+        ),
+        render_set("set", "flat", "type ifname", [f'"{name}"' for name in segment]), _CHAINS,
+        *(
+            f" chain to_site{plan.index} {{\n{''.join(f'  {rule}{chr(10)}' for rule in _to_site(plan))} }}\n"
+            for plan in bridged
+        ),
         render_chain(
-            "prerouting", f"type filter hook prerouting priority {_ENTRY}; policy accept", ["iifname vmap @ports", "drop"]
+            "prerouting", f"type filter hook prerouting priority {_ENTRY}; policy accept",
+            ["iifname vmap @ports", "drop"],
         ),
     ]
     hooks = {"input": [_RESERVED]}
     if segment:  # the path of an L3 network is short: each rule is 1 % of a round trip between two nodes
         hooks = {"input": [_RESERVED, "iifname @flat drop"], "output": ["oifname @flat drop"]}
-    parts += [render_chain(hook, f"type filter hook {hook} priority 0; policy accept", rules) for hook, rules in hooks.items()]
+    parts += [
+        render_chain(hook, f"type filter hook {hook} priority 0; policy accept", rules)
+        for hook, rules in hooks.items()
+    ]
     return "".join(parts)
 
 
 def _to_site(plan: Bridged) -> list[str]:
-    """Return rules for frames to a bridge of the site: its switches are not a VM's to speak to, its MAC is, and maybe its addresses.
+    """Return rules for frames to a bridge of the site: its switches are not a VM's to speak to, its MAC is,
+    and maybe its addresses.
 
     In a tagged frame `meta protocol` is that of what the tag precedes; one that is another tag could hide anything.
     """
@@ -108,23 +128,29 @@ def _to_site(plan: Bridged) -> list[str]:
     four = ", ".join(str(one) for one in plan.spec.addresses if one.version == 4)
     six = [one for one in plan.spec.addresses if isinstance(one, IPv6Network)]
     listed = f"{{ 0.0.0.0, {four} }}" if four else "{ 0.0.0.0 }"
-    targets = [f"@th,64,{one.prefixlen} {int(one.network_address) >> 128 - one.prefixlen:#x} accept" if one.prefixlen else "accept" for one in six]
+    targets = [
+        (
+            f"@th,64,{one.prefixlen} {int(one.network_address) >> 128 - one.prefixlen:#x} accept"
+            if one.prefixlen
+            else "accept"
+        )
+        for one in six
+    ]
     return [
-        "jump to_site",
-        "meta protocol { 8021q, 8021ad } drop",
+        "jump to_site", "meta protocol { 8021q, 8021ad } drop",
         f"meta protocol arp arp saddr ip != {listed} drop",
         f"meta protocol arp arp saddr ip 0.0.0.0 arp daddr ip != {listed} drop",
-        f"meta protocol ip ip saddr != {listed} drop",
-        "meta protocol != ip6 accept",
+        f"meta protocol ip ip saddr != {listed} drop", "meta protocol != ip6 accept",
         "meta protocol ip6 frag nexthdr { 0, 43, 44, 51, 60, 135 } drop",
         "meta protocol ip6 icmpv6 type { nd-router-advert, nd-redirect } drop",
-        f"meta protocol ip6 ip6 saddr != {{ {', '.join(['::', *map(str, six)])} }} iifname . ether saddr . ip6 saddr != @sources6 drop",
+        (
+            f"meta protocol ip6 ip6 saddr != {{ {', '.join(['::', *map(str, six)])} }} iifname . ether saddr"
+            " . ip6 saddr != @sources6 drop"
+        ),
         "meta protocol ip6 meta l4proto != ipv6-icmp accept",
         "meta protocol ip6 icmpv6 type != { nd-neighbor-advert, nd-neighbor-solicit } accept",
         "meta protocol ip6 icmpv6 type nd-neighbor-solicit ip6 saddr != :: accept",
-        "iifname . @th,64,128 @targets6 accept",
-        *targets,
-        "drop",
+        "iifname . @th,64,128 @targets6 accept", *targets, "drop",
     ]
 
 
@@ -132,25 +158,36 @@ def _render_inet(job: int, plans: tuple[NetworkPlan, ...], nat: Nat | None) -> s
     routed = _routed(plans)
     services = [rule for plan in routed for rule in _services(plan)]
     chains = [
-        render_chain("untracked", "type filter hook prerouting priority raw; policy accept", _untracked(routed)),
         render_chain(
-            "input",
-            "type filter hook input priority filter; policy drop",
+            "untracked", "type filter hook prerouting priority raw; policy accept", _untracked(routed)
+        ),
+        render_chain(
+            "input", "type filter hook input priority filter; policy drop",
             ['iifname "lo" accept', "ct state established,related accept", *services],
         ),
-        render_chain("forward", "type filter hook forward priority filter; policy drop", _forwarded(plans, nat)),
+        render_chain(
+            "forward", "type filter hook forward priority filter; policy drop", _forwarded(plans, nat)
+        ),
     ]
     if nat:
-        chains += [render_chain("output", "type filter hook output priority filter; policy accept", _sent(job, routed))]
+        chains += [
+            render_chain(
+                "output", "type filter hook output priority filter; policy accept", _sent(job, routed)
+            )
+        ]
         chains += _render_translation(plans, nat)
     return "".join(chains)
 
 
 def _sent(job: int, routed: list[Routed]) -> list[str]:
-    """Return rules for what dnsmasq, which listens to VMs, sends out: questions to the site's servers, and nothing else."""
+    """Return rules for what dnsmasq, which listens to VMs, sends out: questions to the site's servers, and
+    nothing else."""
     out = f'oifname "{naming.UPLINK}" meta skuid {naming.dnsmasq_uid(job)}'
     servers = dict.fromkeys(str(server) for plan in routed if (server := find_server(plan)))
-    return [*(f"{out} ip daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept" for server in servers), f"{out} drop"]
+    return [
+        *(f"{out} ip daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept" for server in servers),
+        f"{out} drop",
+    ]
 
 
 def _services(plan: Routed) -> list[str]:
@@ -160,9 +197,11 @@ def _services(plan: Routed) -> list[str]:
         f"{here} ip daddr {{ {plan.gateway}, 255.255.255.255 }} udp dport 67 accept",
         f"{here} ip daddr {plan.gateway} meta l4proto {{ tcp, udp }} th dport 53 accept",
         f"{here} ip daddr {plan.gateway} icmp type echo-request accept",
-        f'iifname {{ "{plan.bridge}", "{plan.wire}" }} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept',
-        f"{here} icmpv6 type nd-router-solicit accept",
-        f"{here} ip6 daddr ff02::1:2 udp dport 547 accept",
+        (
+            f'iifname {{ "{plan.bridge}", "{plan.wire}" }} icmpv6 type {{ nd-neighbor-solicit,'
+            " nd-neighbor-advert } accept"
+        ),
+        f"{here} icmpv6 type nd-router-solicit accept", f"{here} ip6 daddr ff02::1:2 udp dport 547 accept",
     ]
     if plan.gateway6:
         rules += [
@@ -179,22 +218,30 @@ def _untracked(routed: list[Routed]) -> list[str]:
         net, own = plan.spec.int_network, (plan.gateway, plan.node_address)
         rules.append(f"ip saddr {net} ip daddr {net} ip daddr != {own[0]} ip daddr != {own[1]} notrack")
         if plan.network6:
-            rules.append(f"ip6 saddr {plan.network6} ip6 daddr {plan.network6} ip6 daddr != {plan.gateway6} notrack")
+            rules.append(
+                f"ip6 saddr {plan.network6} ip6 daddr {plan.network6} ip6 daddr != {plan.gateway6} notrack"
+            )
     return rules
 
 
 def _forwarded(plans: tuple[NetworkPlan, ...], nat: Nat | None) -> list[str]:
     routed = _routed(plans)
     ways = [(plan.bridge, plan.wire) for plan in routed]
-    rules = [f'iifname "{one}" oifname "{other}" accept' for pair in ways for one, other in (pair, pair[::-1])]
-    rules += [f'iifname "{plan.bridge}" oifname "{plan.bridge}" accept' for plan in plans]  # IPv6 on one node, and br_netfilter
+    rules = [
+        f'iifname "{one}" oifname "{other}" accept' for pair in ways for one, other in (pair, pair[::-1])
+    ]
+    # IPv6 on one node, and br_netfilter
+    rules += [f'iifname "{plan.bridge}" oifname "{plan.bridge}" accept' for plan in plans]
     if not nat:
         return rules
     rules += ["ct state established,related accept", f'iifname "{naming.UPLINK}" ct status dnat accept']
     rules.append(f'oifname "{naming.UPLINK}" ip daddr 169.254.0.0/16 reject with icmpx type admin-prohibited')
     for plan in routed:
         if plan.spec.allow_outbound:
-            rules.append(f'iifname "{plan.bridge}" oifname "{naming.UPLINK}" {_allowed(plan.spec.allow_outbound)}accept')
+            rules.append(
+                f'iifname "{plan.bridge}" oifname "{naming.UPLINK}"'
+                f" {_allowed(plan.spec.allow_outbound)}accept"
+            )
     rules.append(f'oifname "{naming.UPLINK}" reject with icmpx type admin-prohibited')
     return rules
 
@@ -211,11 +258,19 @@ def _render_translation(plans: tuple[NetworkPlan, ...], nat: Nat) -> list[str]:
     A source port below 1024 is never kept: to an NFS server it would mean the node's root.
     """
     addresses = {(plan.index, tap.rank): tap.address for plan in _routed(plans) for tap in plan.taps}
-    targets = [f"{one.host_port} : {addresses[one.network, one.rank]} . {one.vm_port}" for one in nat.forwards]
-    first = "tcp flags & (fin | syn | rst | ack) == syn"  # what is left of a connection of the slot's last job is no first
-    inward = [f'iifname "{naming.UPLINK}" {first} dnat ip to tcp dport map {{ {", ".join(targets)} }}'] if targets else []
+    targets = [
+        f"{one.host_port} : {addresses[one.network, one.rank]} . {one.vm_port}" for one in nat.forwards
+    ]
+    # what is left of a connection of the slot's last job is no first
+    first = "tcp flags & (fin | syn | rst | ack) == syn"
+    inward = (
+        [f'iifname "{naming.UPLINK}" {first} dnat ip to tcp dport map {{ {", ".join(targets)} }}']
+        if targets
+        else []
+    )
     _host, own = addressing.uplink_addresses(nat.slot)
-    shut = f'oifname "{naming.UPLINK}" ip saddr {own} ip saddr set {addressing.shut_address(own)}'  # see nft_outside
+    # see nft_outside
+    shut = f'oifname "{naming.UPLINK}" ip saddr {own} ip saddr set {addressing.shut_address(own)}'
     outward = [
         f'oifname "{naming.UPLINK}" meta l4proto {{ tcp, udp }} masquerade to :1024-65535',
         f'oifname "{naming.UPLINK}" masquerade',

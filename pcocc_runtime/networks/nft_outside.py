@@ -19,7 +19,10 @@ def render_host(job: int, plans: tuple[NetworkPlan, ...], peers: Iterable[str], 
     body = [render_set("set", "peers", "type ipv4_addr", dict.fromkeys(peers))]
     received = [rule for plan in plans if isinstance(plan, Routed | Segment) for rule in _tunnel(plan)]
     if nat:
-        received += [f'iifname "{naming.uplink_name(job)}" {rule}' for rule in ("ct state established,related accept", "drop")]
+        received += [
+            f'iifname "{naming.uplink_name(job)}" {rule}'
+            for rule in ("ct state established,related accept", "drop")
+        ]
     body.append(render_chain("input", f"type filter hook input {BEFORE_SITE}", received))
     if nat:
         body += [*_routed(job, nat), *_translated(job, nat)]
@@ -70,7 +73,9 @@ def _translated(job: int, nat: Nat) -> list[str]:
         outward.append(f'ip saddr 127.0.0.0/8 oifname "{mine}" masquerade')
         ports = ", ".join(str(one.host_port) for one in nat.forwards)
         first = "tcp flags & (fin | syn | rst | ack) == syn"
-        inward = [f"meta nfproto ipv4 tcp dport {{ {ports} }} {first} fib daddr type local dnat ip to {inside}"]
+        inward = [
+            f"meta nfproto ipv4 tcp dport {{ {ports} }} {first} fib daddr type local dnat ip to {inside}"
+        ]
     return [
         render_chain("inward", "type nat hook prerouting priority dstnat; policy accept",
                      [f'iifname != "{naming.HOST_UPLINKS}" {rule}' for rule in inward]),

@@ -1,4 +1,5 @@
-"""The types `nat` and `pv` of the first releases of pcocc, deprecated there, as the settings of type ethernet that they come to."""
+"""The types `nat` and `pv` of the first releases of pcocc, deprecated there, as the settings of type ethernet
+that they come to."""
 
 from __future__ import annotations
 
@@ -9,15 +10,22 @@ from pcocc_runtime.settings.tree import Node
 
 # what a setting is called now, None where nothing needs it any more (pcocc 0.7, DeprecatedNetworks.py)
 _NAT: dict[str, str | None] = {
-    "vm-network": "int-network", "mtu": "mtu", "domain-name": "domain-name", "dns-server": "dns-server", "ntp-server": "ntp-server",
-    "reverse-nat": "reverse-nat", "allow-outbound": "allow-outbound", "nat-network": None, "vm-network-gw": None, "vm-ip": None,
-    "vm-hwaddr": None, "bridge": None, "bridge-hwaddr": None, "tap-prefix": None,
+    "vm-network": "int-network", "mtu": "mtu", "domain-name": "domain-name", "dns-server": "dns-server",
+    "ntp-server": "ntp-server", "reverse-nat": "reverse-nat", "allow-outbound": "allow-outbound",
+    "nat-network": None, "vm-network-gw": None, "vm-ip": None, "vm-hwaddr": None, "bridge": None,
+    "bridge-hwaddr": None, "tap-prefix": None,
 }  # fmt: skip
-_PV: dict[str, str | None] = {"mac-prefix": "mac-prefix", "mtu": "mtu", "bridge-prefix": None, "tap-prefix": None, "host-if-suffix": None}
+_PV: dict[str, str | None] = {
+    "mac-prefix": "mac-prefix", "mtu": "mtu", "bridge-prefix": None, "tap-prefix": None,
+    "host-if-suffix": None,
+}
 _TABLES: Mapping[str, dict[str, str | None]] = {"nat": _NAT, "pv": _PV}
 TYPES = tuple(_TABLES)
 _MEANT = {
-    "nat": "type nat of the first releases is read as type ethernet: VMs have addresses of their own in vm-network, and reach each other",
+    "nat": (
+        "type nat of the first releases is read as type ethernet: VMs have addresses of their own in"
+        " vm-network, and reach each other"
+    ),
     "pv": "type pv of the first releases is read as type ethernet with network-layer: L2",
 }
 _LONGEST_PREFIX = 29  # of int-network: a VM of type nat needed one address only
@@ -59,5 +67,7 @@ def _translate(name: str, node: Node) -> dict[str, Node]:
 def find_old_notes(kind: Node, settings: Node | None) -> list[str]:
     """Return what an old type is read as, and a sentence for each setting that has no effect."""
     found = settings.value.items() if settings and isinstance(settings.value, dict) else ()
-    dropped = [child.error("no longer needed") for key, child in found if _TABLES[kind.raw].get(key, key) is None]
+    dropped = [
+        child.error("no longer needed") for key, child in found if _TABLES[kind.raw].get(key, key) is None
+    ]
     return [str(kind.error(_MEANT[kind.raw])), *map(str, dropped)]

@@ -1,4 +1,5 @@
-"""What the subnet manager of an InfiniBand fabric is told once: the partitions of every key of a pool, and who is in them.
+"""What the subnet manager of an InfiniBand fabric is told once: the partitions of every key of a pool, and
+who is in them.
 
 opensm reads a file (doc/partition-config.txt of its sources). It fails open: for one line that it cannot read it
 makes every port of the fabric a full member of the default partition and drops all others. So what is
@@ -28,14 +29,23 @@ def render_opensm(networks: Sequence[InfinibandNetwork]) -> Iterator[str]:
     """
     yield BEGIN
     for network in networks:
-        yield f"# network {network.name}: keys {network.min_pkey:#06x} to {network.max_pkey:#06x}, {network.max_vms} VMs each"
+        yield (
+            f"# network {network.name}: keys {network.min_pkey:#06x} to {network.max_pkey:#06x},"
+            f" {network.max_vms} VMs each"
+        )
         for key in network.keys:
             for some in _batches(network, key):
-                yield f"pcocc_{key:04x}={key:#06x}, ipoib, indx0, defmember=full : {', '.join(f'{one:#018x}' for one in some)} ;"
+                yield (
+                    f"pcocc_{key:04x}={key:#06x}, ipoib, indx0, defmember=full :"
+                    f" {', '.join(f'{one:#018x}' for one in some)} ;"
+                )
     for network in networks:
         for key in network.keys:
             for some in _batches(network, key):
-                yield f"Default={DEFAULT_KEY:#06x}, defmember=limited : {', '.join(f'{one:#018x}' for one in some)} ;"
+                yield (
+                    f"Default={DEFAULT_KEY:#06x}, defmember=limited :"
+                    f" {', '.join(f'{one:#018x}' for one in some)} ;"
+                )
     yield END
 
 
@@ -57,21 +67,34 @@ def render_ufm(networks: Iterable[InfinibandNetwork]) -> Iterator[str]:
         for key in network.keys:
             guids = [f"{one:016x}" for one in _guids(network, key)]
             for pkey, membership, first in ((key, "full", True), (DEFAULT_KEY, "limited", False)):
-                body = {"pkey": f"{pkey:#06x}", "guids": guids, "membership": membership, "index0": first, "ip_over_ib": True}
+                body = {
+                    "pkey": f"{pkey:#06x}",
+                    "guids": guids,
+                    "membership": membership,
+                    "index0": first,
+                    "ip_over_ib": True,
+                }
                 yield json.dumps(body)
 
 
-_FLAG = r"(?:indx0|ipoib|rate=\w+|mtu=\w+|sl=\w+|scope=\w+|Q_Key=\w+|TClass=\w+|FlowLabel=\w+|mgid=[\w:]+|defmember=(?:full|limited|both))"
+_FLAG = (
+    r"(?:indx0|ipoib|rate=\w+|mtu=\w+|sl=\w+|scope=\w+|Q_Key=\w+|TClass=\w+|FlowLabel=\w+|mgid=[\w:]+"
+    r"|defmember=(?:full|limited|both))"
+)
 _PORTS = "ALL|ALL_CAS|ALL_SWITCHES|ALL_ROUTERS|ALL_VCAS|SELF"
 _MEMBER = rf"(?:0x[0-9a-fA-F]{{1,16}}|{_PORTS})(?:\s*=\s*(?:full|limited|both))?"
 _STATEMENT = re.compile(
-    rf"\s*(?P<name>[\w.-]*)\s*(?:=\s*(?P<key>0x[0-9a-fA-F]{{1,4}}))?\s*(?:,\s*{_FLAG}\s*)*:\s*{_MEMBER}(?:\s*,\s*{_MEMBER})*\s*"
+    rf"\s*(?P<name>[\w.-]*)\s*(?:=\s*(?P<key>0x[0-9a-fA-F]{{1,4}}))?\s*(?:,\s*{_FLAG}\s*)*"
+    rf":\s*{_MEMBER}(?:\s*,\s*{_MEMBER})*\s*"
 )
 _OPENS = "opensm would drop every partition for it, and let all ports of the fabric reach each other"
 
 
-def find_faults(lines: Iterable[str], networks: Sequence[InfinibandNetwork], file: str) -> Iterator[ConfigError]:
-    """Yield what is wrong with an installed file of partitions: the first of pcocc's lines that is not as printed, and the site's.
+def find_faults(
+    lines: Iterable[str], networks: Sequence[InfinibandNetwork], file: str
+) -> Iterator[ConfigError]:
+    """Yield what is wrong with an installed file of partitions: the first of pcocc's lines that is not as
+    printed, and the site's.
 
     None is left out: the lines are those that `render_opensm` yields, once and whole.
     """
@@ -88,7 +111,12 @@ def find_faults(lines: Iterable[str], networks: Sequence[InfinibandNetwork], fil
             done, ours = (True, None) if wanted == END else (False, ours)
         elif text == BEGIN:
             if done:
-                yield ConfigError("pcocc's partitions begin a second time", file, number, hint="keep them once, behind the site's own lines")
+                yield ConfigError(
+                    "pcocc's partitions begin a second time",
+                    file,
+                    number,
+                    hint="keep them once, behind the site's own lines",
+                )
                 return
             yield from _find_open(before, file, first)
             before, ours = "", render_opensm(networks)
@@ -118,19 +146,34 @@ def _find_open(text: str, file: str, number: int) -> Iterator[ConfigError]:
         yield ConfigError(f"{text.strip()[:60]!r} has no ';' at its end", file, number, hint=_OPENS)
 
 
-def _find_wrong(text: str, networks: Sequence[InfinibandNetwork], behind: bool, file: str, number: int) -> Iterator[ConfigError]:
+def _find_wrong(
+    text: str, networks: Sequence[InfinibandNetwork], behind: bool, file: str, number: int
+) -> Iterator[ConfigError]:
     """Yield what is wrong with a line of the site's."""
     found = _STATEMENT.fullmatch(text)
     shown = f"{text.strip()[:60]!r}"
     if not found:
         yield ConfigError(f"{shown} is not a partition as opensm reads it", file, number, hint=_OPENS)
     elif found["key"] is None and found["name"] != "Default":
-        yield ConfigError(f"{shown} has no key, and opensm would choose one, of pcocc's perhaps", file, number, hint="give it a key")
+        yield ConfigError(
+            f"{shown} has no key, and opensm would choose one, of pcocc's perhaps",
+            file,
+            number,
+            hint="give it a key",
+        )
     else:
         key = int(found["key"] or hex(DEFAULT_KEY), 16) & DEFAULT_KEY
         owner = next((one.name for one in networks if key in one.keys), None)
         if owner is not None:
-            yield ConfigError(f"the key {key:#06x} is of the pool of network {owner!r}", file, number, hint="give this partition another key")
+            yield ConfigError(
+                f"the key {key:#06x} is of the pool of network {owner!r}",
+                file,
+                number,
+                hint="give this partition another key",
+            )
         elif key == DEFAULT_KEY and behind:
-            hint = "move it before pcocc's lines, or VMs may be full members and reach each other by the default key"
+            hint = (
+                "move it before pcocc's lines, or VMs may be full members and reach each other by the"
+                " default key"
+            )
             yield ConfigError(f"{shown} stands behind pcocc's lines", file, number, hint=hint)

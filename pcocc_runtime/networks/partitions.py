@@ -1,4 +1,4 @@
-"""The functions of InfiniBand devices that a job's VMs have on a node, and how they come into its partitions and leave them again.
+"""The functions of InfiniBand devices that a job's VMs have on a node, and how they join its partitions.
 
 A function that has a GUID of a partition is in it: the subnet manager knows all GUIDs. Only the host can give it one.
 """
@@ -24,7 +24,10 @@ _NO_GUID = (1 << 64) - 1  # of a function that has none
 
 
 class Function(NamedTuple):
-    """A virtual function: its number, PCI address, driver, IOMMU group and the other devices in that, NUMA node (-1: not known)."""
+    """A virtual function: number, PCI address, driver, IOMMU group and the other devices in it, NUMA node.
+
+    The last is -1 where it is not known.
+    """
 
     number: int
     address: str
@@ -35,7 +38,7 @@ class Function(NamedTuple):
 
 
 class Device(NamedTuple):
-    """An InfiniBand device of the node: its interface for IP, by which Linux sets the GUIDs of its functions, in their order."""
+    """An InfiniBand device: its interface for IP, by which Linux sets GUIDs, and its functions in their order."""
 
     interface: str
     functions: tuple[Function, ...]
@@ -51,7 +54,9 @@ class Partition:
     functions: Mapping[int, Function]
 
 
-def find_partitions(step: BootStep, networks: Iterable[InfinibandNetwork], sets: Mapping[str, tuple[str, ...]]) -> dict[InfinibandNetwork, list[int]]:
+def find_partitions(
+    step: BootStep, networks: Iterable[InfinibandNetwork], sets: Mapping[str, tuple[str, ...]]
+) -> dict[InfinibandNetwork, list[int]]:
     """Return the networks with partitions that VMs of the step are on, with the ranks of this node's VMs there."""
     used = {name for set_name, _count in step.sets for name in sets.get(set_name, ())}
     return {
@@ -60,17 +65,37 @@ def find_partitions(step: BootStep, networks: Iterable[InfinibandNetwork], sets:
     }  # fmt: skip
 
 
-def plan_partitions(step: BootStep, wanted: Mapping[InfinibandNetwork, list[int]], devices: Mapping[str, Device]) -> tuple[Partition, ...]:
-    """Return the partitions of a step, whose licences and GRES slurmctld has told; NodeError when they are not as they must be."""
+def plan_partitions(
+    step: BootStep, wanted: Mapping[InfinibandNetwork, list[int]], devices: Mapping[str, Device]
+) -> tuple[Partition, ...]:
+    """Return the partitions of a step, whose licences and GRES slurmctld has told.
+
+    NodeError when they are not as they must be.
+    """
     assert step.place is not None
     taken: set[tuple[str, int]] = set()
     found = []
     for spec, ranks in wanted.items():
         if step.vm_count > spec.max_vms:
-            raise NodeError(f"the job has {step.vm_count} VMs, a cluster on network {spec.name!r} can have {spec.max_vms}")
-        places = _take(spec, parse_gres(step.place.gres_on(step.here.name), spec.gres), len(ranks), taken, step.here.name) if ranks else []
+            raise NodeError(
+                f"the job has {step.vm_count} VMs, a cluster on network {spec.name!r} can have {spec.max_vms}"
+            )
+        places = (
+            _take(
+                spec,
+                parse_gres(step.place.gres_on(step.here.name), spec.gres),
+                len(ranks),
+                taken,
+                step.here.name,
+            )
+            if ranks
+            else []
+        )
         device = devices[spec.host_device]
-        functions = {rank: _function(spec, device, place, step.here.name) for rank, place in zip(ranks, places, strict=True)}
+        functions = {
+            rank: _function(spec, device, place, step.here.name)
+            for rank, place in zip(ranks, places, strict=True)
+        }
         found.append(Partition(spec, _find_key(spec, step.place.licences), device, functions))
     return tuple(found)
 
@@ -81,25 +106,31 @@ def _find_key(spec: InfinibandNetwork, licences: str) -> int:
         many = "several licences of keys" if keys else "no licence of a key"
         raise NodeError(
             f"the job has {many} of network {spec.name!r}, where it must have one",
-            hint="slurmctld's job_submit gives it: is it pcocc's, and does 'pcocc config check' find everything right there?",
+            hint="slurmctld's job_submit gives it: is it pcocc's, and is 'pcocc config check' content there?",
         )
     return keys[0]
 
 
 def parse_gres(text: str, name: str) -> list[int]:
-    """Return the places of a job's devices among those of a node, of `gres_detail_str` such as `nic:mlx5:2(IDX:0-1),gpu:1(IDX:3)`.
+    """Return the places of a job's devices among those of a node, of such as `nic:mlx5:2(IDX:0-1),gpu:1(IDX:3)`.
 
     `name` is that of a GRES, with its type or without. NodeError when the text has no places of it.
     """
     found: list[int] = []
     for words, places in re.findall(r"([^,()]+)\(([^()]*)\)", text):
         if f"{words}:".startswith(f"{name}:"):
-            ranges = re.findall(r"(\d{1,5})(?:-(\d{1,5}))?", places.removeprefix("IDX:")) if places.startswith("IDX:") else []
+            ranges = (
+                re.findall(r"(\d{1,5})(?:-(\d{1,5}))?", places.removeprefix("IDX:"))
+                if places.startswith("IDX:")
+                else []
+            )
             found += [place for first, last in ranges for place in range(int(first), int(last or first) + 1)]
     return found
 
 
-def _take(spec: InfinibandNetwork, places: Sequence[int], count: int, taken: set[tuple[str, int]], node: str) -> list[int]:
+def _take(
+    spec: InfinibandNetwork, places: Sequence[int], count: int, taken: set[tuple[str, int]], node: str
+) -> list[int]:
     """Return the next places of a GRES that no network before has taken on the same device."""
     free = [place for place in places if (spec.host_device, place) not in taken]
     needed = len(places) - len(free) + count
@@ -115,7 +146,8 @@ def _take(spec: InfinibandNetwork, places: Sequence[int], count: int, taken: set
 def _function(spec: InfinibandNetwork, device: Device, place: int, node: str) -> Function:
     if place >= len(device.functions):
         raise NodeError(
-            f"{spec.host_device} of {node} has {len(device.functions)} functions, Slurm gives the job its {place + 1}th",
+            f"{spec.host_device} of {node} has {len(device.functions)} functions, "
+            f"Slurm gives the job its {place + 1}th",
             hint=f"gres.conf must have as many devices of GRES {spec.gres} as there are functions, in their order",
         )
     fault = find_fault(device.functions[place], spec.host_device, node)
@@ -150,7 +182,8 @@ def device_node(function: Function) -> str:
 def render_joining(partitions: Iterable[Partition]) -> str:
     """Return the lines for ip(8) that put functions into their partitions: down, with their GUIDs, and up again."""
     return "".join(
-        _line(one, function, "state disable") + _guids(one, function, *(partition_guid(one.spec.guid_prefix, one.key, rank, port) for port in (0, 1)))
+        _line(one, function, "state disable")
+        + _guids(one, function, *(partition_guid(one.spec.guid_prefix, one.key, rank, port) for port in (0, 1)))
         + _line(one, function, "state auto")
         for one, rank, function in _given(partitions)
     )  # fmt: skip
@@ -158,7 +191,10 @@ def render_joining(partitions: Iterable[Partition]) -> str:
 
 def render_leaving(partitions: Iterable[Partition]) -> str:
     """Return the lines for ip(8) that take functions out of any partition."""
-    return "".join(_line(one, function, "state disable") + _guids(one, function, _NO_GUID, _NO_GUID) for one, _rank, function in _given(partitions))
+    return "".join(
+        _line(one, function, "state disable") + _guids(one, function, _NO_GUID, _NO_GUID)
+        for one, _rank, function in _given(partitions)
+    )
 
 
 def _guids(one: Partition, function: Function, node: int, port: int) -> str:
@@ -171,18 +207,18 @@ def _line(one: Partition, function: Function, what: str) -> str:
 
 
 def plan_partition_acts(partitions: Sequence[Partition], uid: int, acts: Sequence[Act]) -> tuple[Act, ...]:
-    """Return the acts for a job's networks with those for its partitions: first what undoes them is kept, whatever happens then.
+    """Return the acts for a job's networks with those for its partitions: what undoes them is kept first.
 
     ip(8) runs no more often than without them.
     """
     nodes = [device_node(function) for _one, _rank, function in _given(partitions)]
     if not nodes:
         return tuple(acts)
-    kept = Act("keep", False, json.dumps({"ip": render_leaving(partitions), "devices": nodes}))
+    given = json.dumps({"uid": uid, "devices": nodes, "ip": render_leaving(partitions)})
     place = next((place for place, act in enumerate(acts) if act.kind == "ip" and not act.inside), None)
     joining = Act("ip", False, render_joining(partitions) + (acts[place].text if place is not None else ""))
     rest = [joining if index == place else act for index, act in enumerate(acts)]
-    return (kept, *(Act("own", False, str(uid), node) for node in nodes), *([joining] if place is None else []), *rest)
+    return (Act("devices", False, given), *([joining] if place is None else []), *rest)
 
 
 def render_gres(networks: Sequence[InfinibandNetwork], devices: Mapping[str, Device]) -> list[str]:
@@ -191,7 +227,9 @@ def render_gres(networks: Sequence[InfinibandNetwork], devices: Mapping[str, Dev
     for one in networks:
         name, _, kind = one.gres.partition(":")
         words = f"Name={name} Type={kind}" if kind else f"Name={name}"
-        lines[one.host_device] = f"{words} File={','.join(map(device_node, devices[one.host_device].functions))}"
+        lines[one.host_device] = (
+            f"{words} File={','.join(map(device_node, devices[one.host_device].functions))}"
+        )
     return list(lines.values())
 
 

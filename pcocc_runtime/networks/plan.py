@@ -34,7 +34,8 @@ class RoutedTap(NamedTuple):
 
 
 class Membership(NamedTuple):
-    """Which VMs are on a network: the (first, last) ranks of `runs`, of `vms` in all; this is the `node`-th of the job's `nodes`."""
+    """Which VMs are on a network: the (first, last) ranks of `runs`, of `vms` in all; this is the `node`-th
+    of the job's `nodes`."""
 
     runs: tuple[tuple[int, int], ...]
     vms: int
@@ -64,7 +65,8 @@ class Membership(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ethernet:
-    """What passes on frames in the job's namespace: `bridge` has the taps of this node's VMs as ports, `wire` leads elsewhere."""
+    """What passes on frames in the job's namespace: `bridge` has the taps of this node's VMs as ports, `wire`
+    leads elsewhere."""
 
     index: int
     members: Membership
@@ -108,7 +110,8 @@ class Segment(_Ethernet):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridged(_Ethernet):
-    """A network on a bridge of the host: `wire` is the end in here of a pair of devices, `host_port` the one that is a port there."""
+    """A network on a bridge of the host: `wire` is the end in here of a pair of devices, `host_port` the one
+    that is a port there."""
 
     spec: BridgedNetwork
     taps: tuple[Tap, ...]
@@ -131,13 +134,17 @@ def plan_networks(
         if set_name not in sets:
             known = ", ".join(sorted(sets)) or "none"
             raise NodeError(
-                f"{step.here.name} knows no resource set {set_name!r}", hint=f"/etc/pcocc/resources.yaml has: {known}"
+                f"{step.here.name} knows no resource set {set_name!r}",
+                hint=f"/etc/pcocc/resources.yaml has: {known}"
             )
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
         raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
     return tuple(
-        _plan_network(step, specs[name], index, find_runs(step, {one for one, _count in step.sets if name in sets[one]}), ipv6)
+        _plan_network(
+            step, specs[name], index,
+            find_runs(step, {one for one, _count in step.sets if name in sets[one]}), ipv6,
+        )
         for index, name in enumerate(names)
     )
 
@@ -202,7 +209,10 @@ def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Membershi
 
 
 def _plan_segment(job: int, spec: EthernetNetwork, index: int, members: Membership) -> Segment:
-    taps = (Tap(addressing.tap_name(rank, index), rank, addressing.vm_mac(spec.mac_prefix, rank, index)) for rank in members.own)
+    taps = (
+        Tap(addressing.tap_name(rank, index), rank, addressing.vm_mac(spec.mac_prefix, rank, index))
+        for rank in members.own
+    )
     return Segment(
         index=index,
         spec=spec,
@@ -219,10 +229,14 @@ def _plan_segment(job: int, spec: EthernetNetwork, index: int, members: Membersh
 def _plan_bridged(job: int, spec: BridgedNetwork, index: int, members: Membership) -> Bridged:
     if members.vms > addressing.MAX_BRIDGED_RANK + 1:
         raise NodeError(
-            f"network {spec.name!r} is on a bridge of the site, where a job can have {addressing.MAX_BRIDGED_RANK + 1} VMs",
+            f"network {spec.name!r} is on a bridge of the site, where a job can have"
+            f" {addressing.MAX_BRIDGED_RANK + 1} VMs",
             hint="ask for fewer VMs, or use a template whose resource set has private networks only",
         )
-    taps = (Tap(addressing.tap_name(rank, index), rank, addressing.bridged_mac(job, rank, index)) for rank in members.own)
+    taps = (
+        Tap(addressing.tap_name(rank, index), rank, addressing.bridged_mac(job, rank, index))
+        for rank in members.own
+    )
     return Bridged(
         index=index,
         spec=spec,
@@ -245,11 +259,16 @@ def interfaces_of(
 
 def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
     """Return the networks of which something may pass between the job's namespace and the host's."""
-    return [plan for plan in plans if isinstance(plan, Routed) and (plan.spec.allow_outbound or plan.spec.reverse_nat)]
+    return [
+        plan
+        for plan in plans
+        if isinstance(plan, Routed) and (plan.spec.allow_outbound or plan.spec.reverse_nat)
+    ]
 
 
 def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
-    """Return the ports of this node's VMs that are to be reached through the node, in the order in which they are chosen."""
+    """Return the ports of this node's VMs that are to be reached through the node, in the order in which they
+    are chosen."""
     return tuple(
         PortWish(plan.index, plan.spec.name, tap.rank, rule.vm_port, rule.min_host_port, rule.max_host_port)
         for plan in find_ways_out(plans)

@@ -39,11 +39,11 @@ def remove_networks(job: int) -> None:
 
 
 def end_dnsmasq(job: int) -> None:
-    """End the servers in the job's namespace. Nothing is there when nothing was found twice in a row: one may fork while we look.
+    """End the servers in the job's namespace; they are gone when none was found twice in a row, for one may fork.
 
     The job's user is in the namespace too, and calls processes of his what he likes: those are not looked at.
     """
-    empty, owners = 0, {0, naming.dnsmasq_uid(job), pwd.getpwnam("nobody").pw_uid}  # nobody's were those of an earlier version
+    empty, owners = 0, {0, naming.dnsmasq_uid(job), pwd.getpwnam("nobody").pw_uid}  # nobody: pcocc 0.0's
     for _ in range(8):
         found = process.find_in_netns(naming.netns_path(job), "dnsmasq", owners)
         process.end(found)

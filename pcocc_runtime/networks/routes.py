@@ -24,21 +24,32 @@ def render_routes(plan: Routed) -> str:
     for index, peer in plan.members.peers():
         hop = str(addressing.node_address(net, index))
         way = f"via {hop} dev {plan.wire} onlink {source}"
-        lines.append(f"neigh replace {hop} lladdr {addressing.node_mac(index, plan.index)} dev {plan.wire} nud permanent")
+        lines.append(
+            f"neigh replace {hop} lladdr {addressing.node_mac(index, plan.index)} dev {plan.wire} nud"
+            " permanent"
+        )
         lines.append(f"route replace {hop} dev {plan.wire} scope link {source}")
-        lines += [f"route replace {prefix} {way}" for run in _runs(plan.members.ranks_of(peer)) for prefix in _prefixes(first, *run)]
+        lines += [
+            f"route replace {prefix} {way}"
+            for run in _runs(plan.members.ranks_of(peer))
+            for prefix in _prefixes(first, *run)
+        ]
     lines += _addresses6(plan)
     return "\n".join(lines) + "\n"
 
 
 def _addresses6(plan: Routed) -> Iterator[str]:
-    """Yield the IPv6 part of a network: the router's addresses, its VMs as dnsmasq must know them, and ways to the peers."""
+    """Yield the IPv6 part of a network: the router's addresses, its VMs as dnsmasq must know them, and ways
+    to the peers."""
     if not plan.network6:
         return
     yield f"addr replace {addressing.link_local_address(plan.bridge_mac)}/64 dev {plan.bridge} nodad"
     yield f"addr replace {plan.gateway6}/{plan.network6.prefixlen} dev {plan.bridge} nodad"
     for tap in plan.taps:  # dnsmasq waits 0.1 s for each DHCPv6 client whose MAC the kernel does not know
-        yield f"neigh replace {addressing.link_local_address(tap.mac)} lladdr {tap.mac} dev {plan.bridge} nud permanent"
+        yield (
+            f"neigh replace {addressing.link_local_address(tap.mac)} lladdr {tap.mac} dev {plan.bridge} nud"
+            " permanent"
+        )
     head = str(plan.network6.network_address).removesuffix("::")
     for index, peer in plan.members.peers():
         mac = addressing.node_mac(index, plan.index)
@@ -53,7 +64,8 @@ def _addresses6(plan: Routed) -> Iterator[str]:
 def render_forwarding(plan: Routed, addresses: Mapping[str, str]) -> str:
     """Return the bridge(8) batch that says behind which address each peer's tunnel is; `addresses` by node name."""
     lines = [
-        f"fdb replace {addressing.node_mac(index, plan.index)} dev {plan.wire} dst {addresses[peer.name]} self permanent"
+        f"fdb replace {addressing.node_mac(index, plan.index)} dev {plan.wire} dst {addresses[peer.name]}"
+        " self permanent"
         for index, peer in plan.members.peers()
     ]
     return "".join(f"{line}\n" for line in lines)

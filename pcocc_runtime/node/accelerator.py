@@ -1,4 +1,4 @@
-"""Which accelerator runs guests on this node: tried with a boot sector (probe.py), and remembered until reboot or a new QEMU."""
+"""Which accelerator this node's guests have: tried with a boot sector (probe.py), kept until reboot or a new QEMU."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 from pathlib import PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.verdict import KVM_DEVICE, MAX_VERDICT, VERDICT_FILE, Verdict, decode_verdict, encode_verdict
+from pcocc_runtime.documents import verdict
+from pcocc_runtime.documents.verdict import KVM_DEVICE, Verdict
 from pcocc_runtime.system import files, regular
 
 SETUP_SECONDS = 8.0  # that a user waits for a verdict on a busy node
-_CACHE = naming.STATE_DIR / VERDICT_FILE
+_CACHE = naming.STATE_DIR / verdict.VERDICT_FILE
 
 
 def find_accelerator(setting: str, qemu: PurePath, seconds: float = SETUP_SECONDS) -> Verdict:
@@ -21,13 +22,13 @@ def find_accelerator(setting: str, qemu: PurePath, seconds: float = SETUP_SECOND
     if setting != "auto":
         return Verdict(setting, f"accel: {setting} in /etc/pcocc/pcocc.yaml")
     key = _identity(qemu)
-    kept = decode_verdict(regular.read_start(_CACHE, MAX_VERDICT), key)
+    kept = verdict.decode_verdict(regular.read_start(_CACHE, verdict.MAX_VERDICT), key)
     if kept is not None and not kept.again:
         return kept
     from pcocc_runtime.node import probe  # which most set-ups do not need
 
     found = probe.try_kvm(qemu, KVM_DEVICE, seconds)
-    files.replace_file(_CACHE, encode_verdict(found, key))
+    files.replace_file(_CACHE, verdict.encode_verdict(found, key))
     return found
 
 

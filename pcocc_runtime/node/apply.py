@@ -13,7 +13,6 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.removing import IPROUTE, NFT, remove_networks
 from pcocc_runtime.node.doing import doing
 from pcocc_runtime.node.reclaim import TABLES
-from pcocc_runtime.node.records import UNDO
 from pcocc_runtime.system import confined, files, namespaces, process, sysctl
 
 
@@ -41,25 +40,26 @@ def _carry_out(job: int, act: Act) -> None:
             files.replace_file(naming.STATE_DIR / f"{job}{TABLES}", act.text.encode())
     elif act.kind == "sysctl":
         sysctl.write(act.name, act.text)
-    elif act.kind == "keep":
-        files.replace_file(naming.STATE_DIR / f"{job}{UNDO}", act.text.encode())
-    elif act.kind == "own":
-        if os.stat(act.name).st_uid not in (0, int(act.text)):
-            raise NodeError(f"{act.name} of this node is another user's: a job that Slurm takes for ended has it", hint="try again later")
-        os.chown(act.name, int(act.text), -1)
+    elif act.kind == "devices":
+        from pcocc_runtime.node import devices  # here: other jobs do not need it
+
+        devices.give(job, act.text)
     elif act.kind == "dnsmasq":
         uid, user = naming.dnsmasq_uid(job), naming.DNSMASQ_USER
         conf = f"etc/{job}.dnsmasq{act.name}"  # which tells an admin whose it is
-        own = [("etc/passwd", f"root:x:0:0::/:\n{user}:x:{uid}:{uid}::/:\n"), ("etc/group", f"{user}:x:{uid}:\n"), (conf, act.text)]
+        passwd = f"root:x:0:0::/:\n{user}:x:{uid}:{uid}::/:\n"
+        own = [("etc/passwd", passwd), ("etc/group", f"{user}:x:{uid}:\n"), (conf, act.text)]
         words = ["dnsmasq", f"--conf-file=/{conf}", "--keep-in-foreground", "--pid-file", "--log-facility=-"]
-        confined.start_confined(words, own, bytes.fromhex(act.code), str(naming.STATE_DIR), b"started, version", "install the package dnsmasq-base")
+        code, hint = bytes.fromhex(act.code), "install the package dnsmasq-base"
+        confined.start_confined(words, own, code, str(naming.STATE_DIR), b"started, version", hint)
     elif act.kind in ("ip", "bridge"):
         try:
             process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)
         except NodeError as error:
             raise _explain(error) from None
     else:
-        raise NodeError(f"the planner of this node's networks asks for {act.kind!r}", hint="this is a bug in pcocc: please report it")
+        text = f"the planner of this node's networks asks for {act.kind!r}"
+        raise NodeError(text, hint="this is a bug in pcocc: please report it")
 
 
 def _explain(error: NodeError) -> NodeError:

@@ -22,24 +22,23 @@ from pcocc_runtime.networks.plan import NetworkPlan, Routed, Segment, find_runs,
 from pcocc_runtime.site.site import Site
 
 
-def describe_node(step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, held: Held, has_kvm: bool) -> NodeFacts:
-    """Return what is known of a node, which has /dev/kvm or not, and the job's part on it; `held` is what root holds for the job."""
+def describe_node(
+    step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, held: Held, has_kvm: bool
+) -> NodeFacts:
+    """Return what is known of a node, which has /dev/kvm or not, and the job's part on it; `held` is what
+    root holds for the job."""
     return NodeFacts(
-        job=step.job,
-        name=step.here.name,
-        nodes=step.nodes,
-        accel=held.accel,
-        accel_why=held.accel_why,
-        qemu=site.qemu,
-        scratch=str(PurePath(site.scratch, naming.SCRATCH_NAME, str(step.job))),
-        cache=site.image_cache,
-        boot_timeout=site.boot_timeout,
-        shutdown_grace=site.shutdown_grace,
-        console_log=site.console_log,
-        networks=tuple(map(describe_network, plans)),
+        job=step.job, name=step.here.name, nodes=step.nodes, accel=held.accel, accel_why=held.accel_why,
+        qemu=site.qemu, scratch=str(PurePath(site.scratch, naming.SCRATCH_NAME, str(step.job))),
+        cache=site.image_cache, boot_timeout=site.boot_timeout, shutdown_grace=site.shutdown_grace,
+        console_log=site.console_log, networks=tuple(map(describe_network, plans)),
         interfaces=describe_interfaces(plans, step, site.resource_sets),
         reach=describe_reach(plans, step, site.resource_sets),
-        forwards=tuple(PortForward(one.rank, one.vm_port, one.host_port) for one in held.nat.forwards) if held.nat else (),
+        forwards=(
+            tuple(PortForward(one.rank, one.vm_port, one.host_port) for one in held.nat.forwards)
+            if held.nat
+            else ()
+        ),
         kvm_expected=has_kvm and site.accel != "tcg",
     )
 
@@ -68,12 +67,16 @@ def describe_interfaces(
 ) -> dict[int, tuple[InterfaceFacts, ...]]:
     """Return the interfaces of this node's VMs by rank, eth0 first."""
     return {
-        rank: tuple(InterfaceFacts(plan.index, tap.mac) for plan, tap in interfaces_of(plans, step, sets, rank))
+        rank: tuple(
+            InterfaceFacts(plan.index, tap.mac) for plan, tap in interfaces_of(plans, step, sets, rank)
+        )
         for rank in step.here.ranks
     }
 
 
-def describe_reach(plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]) -> tuple[Reach, ...]:
+def describe_reach(
+    plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
+) -> tuple[Reach, ...]:
     """Return by which networks VMs are reached: a VM by the first L3 network of its resource set."""
     prefixes = {plan.spec.name: str(plan.spec.int_network) for plan in plans if isinstance(plan, Routed)}
     firsts = {name: next((one for one in sets[name] if one in prefixes), None) for name, _count in step.sets}

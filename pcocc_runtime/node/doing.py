@@ -1,4 +1,4 @@
-"""What root's helper is at, on its standard output until there is an answer: the plugin tells it of one that takes too long."""
+"""What root's helper is at, on its standard output until it answers: the plugin reads it when it gives up waiting."""
 
 from __future__ import annotations
 

@@ -80,4 +80,4 @@ def _remove() -> int:
 def finish(folders: Iterable[PurePath], seconds: float) -> None:
     """Delete what was set aside in some folders, and say when that takes longer."""
     if not removal.finish(folders, seconds):
-        records.note("some of what ended jobs have left in their directories is still there, set aside; it is deleted later")
+        records.note("some files that ended jobs have left are set aside here; they are deleted later")

@@ -1,4 +1,4 @@
-"""Planning without rights: a child of root's helper, which is nobody before it reads the site's files and decides anything.
+"""Planning without rights: a child of root's helper, which is nobody before it reads any file of the site.
 
 YAML, the databases of users and groups, names of hosts and all texts for nft, ip and dnsmasq are its
 business. Root hears its offer, says what it holds for the job, and carries out the acts that the child leaves
@@ -23,7 +23,7 @@ from pcocc_runtime.system import drop
 
 
 class ChargeWanted(Exception):
-    """A resource set is for certain accounts, partitions or QOS, and the plugin has not asked slurmctld for the job's."""
+    """A resource set is for certain accounts, partitions or QOS, and the plugin has not told the job's yet."""
 
 
 class Planner:
@@ -89,7 +89,7 @@ def planning(request: str, confdir: str) -> Iterator[Planner]:
 
 
 def work_as_nobody(request: str, confdir: str, below: int, says: int) -> None:
-    """Give all rights up for good, and plan; other processes of nobody's, such as dnsmasq, cannot look into this one."""
+    """Give all rights up for good, and plan; other processes of nobody's cannot look into this one."""
     nobody = pwd.getpwnam("nobody")
     drop.become(drop.Rights(nobody.pw_uid, nobody.pw_gid))
     os.chdir("/")
@@ -107,5 +107,5 @@ def _plan(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) ->
     except PcoccError as error:
         answer.write(json.dumps({"message": error.message, "hint": error.hint, "where": error.where}).encode() + b"\n")
     except OSError as error:
-        tree = {"message": f"{os.uname().nodename}: {error}", "hint": "ask the admins to look at this node", "where": None}
-        answer.write(json.dumps(tree).encode() + b"\n")
+        message, hint = f"{os.uname().nodename}: {error}", "ask the admins to look at this node"
+        answer.write(json.dumps({"message": message, "hint": hint, "where": None}).encode() + b"\n")

@@ -1,4 +1,5 @@
-"""What root's helper has planned by nobody: from the plugin's request and the site's files to acts, node.json and the answer."""
+"""What root's helper has planned by nobody: from the plugin's request and the site's files to acts, node.json
+and the answer."""
 
 from __future__ import annotations
 
@@ -17,7 +18,13 @@ from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_nat
 from pcocc_runtime.networks import acts, host
 from pcocc_runtime.networks.host_functions import read_devices
 from pcocc_runtime.networks.kinds import InfinibandNetwork
-from pcocc_runtime.networks.partitions import Partition, describe_functions, find_partitions, plan_partition_acts, plan_partitions
+from pcocc_runtime.networks.partitions import (
+    Partition,
+    describe_functions,
+    find_partitions,
+    plan_partition_acts,
+    plan_partitions,
+)
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.doing import doing
@@ -31,7 +38,8 @@ _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started wi
 
 
 def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
-    """Offer, hear what root holds, and leave the work, for a request; without one, offer what the site has set and no more.
+    """Offer, hear what root holds, and leave the work, for a request; without one, offer what the site has
+    set and no more.
 
     ConfigError, RequestError and NodeError say why it cannot be; ChargeWanted: who the job is charged to must be known.
     """
@@ -39,7 +47,11 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
         site = read_site(confdir)
     scratch = str(PurePath(site.scratch, naming.SCRATCH_NAME))
     if not request:
-        answer.write(encode_line(Offer(scratch, site.accel, site.qemu, False, plan_port_ranges(site.networks.values()))))
+        answer.write(
+            encode_line(
+                Offer(scratch, site.accel, site.qemu, False, plan_port_ranges(site.networks.values()))
+            )
+        )
         return
     step = parse_boot_step(io.StringIO(request))
     with doing(f"asking this node's users and groups about uid {step.uid}"):
@@ -48,23 +60,34 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     site = without_partitions(site)
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
     wishes = plan_port_wishes(plans)
-    busy = sorted(port for port in (ports.read_busy() if wishes else ()) if any(one.low <= port <= one.high for one in wishes))
-    answer.write(encode_line(Offer(scratch, site.accel, site.qemu, bool(find_ways_out(plans)), wishes, tuple(busy))))
+    busy = sorted(
+        port
+        for port in (ports.read_busy() if wishes else ())
+        if any(one.low <= port <= one.high for one in wishes)
+    )
+    answer.write(
+        encode_line(Offer(scratch, site.accel, site.qemu, bool(find_ways_out(plans)), wishes, tuple(busy)))
+    )
     answer.flush()
     with doing("looking up the names of the job's nodes"):
         facts = host.read_host(step, plans)  # may take its time, while root claims the node
     held = decode_held(question.readline(MAX_LINE + 1))
     made = plan_partition_acts(partitions, step.uid, acts.plan_acts(step.job, plans, held.nat, facts))
-    facts_of_node = replace(
-        describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE)), functions=describe_functions(partitions)
+    told = replace(
+        describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE)),
+        functions=describe_functions(partitions),
     )
-    node = encode_node(facts_of_node).decode()
-    kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""  # has the plugin hand it to who may not open it
+    node = encode_node(told).decode()
+    # has the plugin hand it to who may not open it
+    kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""
     answer.write(encode_line(Work(made, node, acts.render_answer(step, plans, site.resource_sets) + kvm)))
 
 
 def find_step_partitions(step: BootStep, site: Site) -> tuple[Partition, ...]:
-    """Return the step's partitions with the functions of this node's VMs; ChargeWanted when slurmctld has not told the job's licences."""
+    """Return the step's partitions with the functions of this node's VMs.
+
+    ChargeWanted: slurmctld must tell the job's licences.
+    """
     pools = [one for one in site.all_networks.values() if isinstance(one, InfinibandNetwork)]
     wanted = find_partitions(step, pools, site.resource_sets)
     if wanted and step.place is None:
@@ -74,16 +97,24 @@ def find_step_partitions(step: BootStep, site: Site) -> tuple[Partition, ...]:
 
 def without_partitions(site: Site) -> Site:
     """Return the site with those networks of its resource sets only that have frames, and so interfaces of ours."""
-    sets = {name: tuple(one for one in networks if one in site.networks) for name, networks in site.resource_sets.items()}
+    sets = {
+        name: tuple(one for one in networks if one in site.networks)
+        for name, networks in site.resource_sets.items()
+    }
     return replace(site, resource_sets=sets)
 
 
 def ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
-    """Raise RequestError unless whoever runs the job may have its resource sets and that many VMs, and the sets go together."""
+    """Raise RequestError unless whoever runs the job may have its resource sets and that many VMs, and the
+    sets go together."""
     sets = [site.all_sets[name] for name, _count in step.sets if name in site.all_sets]
     admission.ensure_compatible(sets, site.all_networks)
     limits = admission.find_tight((VmLimit(site.max_vms), *rules.limits), step.vm_count)
-    sets += [replace(site.all_sets[name], access=access) for name, access in rules.sets if name in {one.name for one in sets}]
+    sets += [
+        replace(site.all_sets[name], access=access)
+        for name, access in rules.sets
+        if name in {one.name for one in sets}
+    ]
     if admission.needs_charge([*sets, *limits]):
         if step.place is None:
             raise ChargeWanted

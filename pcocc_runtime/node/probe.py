@@ -1,4 +1,5 @@
-"""A small guest that shows whether /dev/kvm runs guests: judged by its progress and the CPU time it takes, not by the clock.
+"""A small guest that shows whether /dev/kvm runs guests: judged by its progress and the CPU time it takes,
+not by the clock.
 
 That /dev/kvm opens, and even creates VMs, proves nothing: a nested hypervisor may emulate guest code at 0.25
 MB/s or stop on the first unusual instruction.
@@ -73,26 +74,38 @@ def try_kvm(qemu: PurePath, device: str, seconds: float) -> Verdict:
 
 
 def judge(seen: Seen, device: str, seconds: float) -> Verdict:
-    """Return what a probe that was looked at for `seconds` says: one that got nowhere for lack of CPU time says nothing."""
+    """Return what a probe that was looked at for `seconds` says: one that got nowhere for lack of CPU time
+    says nothing."""
     if _MARKER in seen.output:
         return Verdict("kvm", f"{device} ran a small guest")
     if seen.cpu > STEP_SECONDS:
-        return Verdict("tcg", f"{device} took {seen.cpu:.1f} s of CPU time for what takes milliseconds where KVM works")
+        return Verdict(
+            "tcg", f"{device} took {seen.cpu:.1f} s of CPU time for what takes milliseconds where KVM works"
+        )
     if seen.ended or _STOPPED in seen.said:
         lines = [line for line in seen.said.decode(errors="replace").splitlines() if line.strip()]
-        told = next((line for line in lines if _STOPPED.decode() in line), lines[-1] if lines else "QEMU ended without a word")
+        told = next(
+            (line for line in lines if _STOPPED.decode() in line),
+            lines[-1] if lines else "QEMU ended without a word",
+        )
         return Verdict("tcg", f"{device} could not run a small guest: {one_line(told)[:200]}")
     if seen.steps:
-        return Verdict("kvm", f"{device} ran {seen.steps} steps of a small guest within {seconds:g} s on a busy node")
-    why = f"the node was too busy to try {device} within {seconds:g} s; it is tried again when the next VMs start"
+        return Verdict(
+            "kvm", f"{device} ran {seen.steps} steps of a small guest within {seconds:g} s on a busy node"
+        )
+    why = (
+        f"the node was too busy to try {device} within {seconds:g} s; it is tried again when the next VMs"
+        " start"
+    )
     return Verdict("tcg", why, again=True)
 
 
 def _argv(qemu: PurePath) -> list[str]:
     return [
-        str(qemu), "-accel", "kvm", "-name", "probe,debug-threads=on", "-machine", "q35", "-m", "32", "-nodefaults",
-        "-display", "none", "-no-reboot", "-drive", f"file={_IMAGE},format=raw,if=none,id=probe,readonly=on",
-        "-device", "virtio-blk-pci,drive=probe", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+        str(qemu), "-accel", "kvm", "-name", "probe,debug-threads=on", "-machine", "q35", "-m", "32",
+        "-nodefaults", "-display", "none", "-no-reboot", "-drive",
+        f"file={_IMAGE},format=raw,if=none,id=probe,readonly=on", "-device", "virtio-blk-pci,drive=probe",
+        "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     ]  # fmt: skip
 
@@ -117,7 +130,8 @@ def _watch(child: subprocess.Popen[bytes], end: float) -> Seen:
 
 
 def _read(waiting: selectors.BaseSelector, texts: dict[IO[bytes], bytes]) -> None:
-    """Take what is there to be read, or comes within a moment, of streams that are no more waited for once they have ended."""
+    """Take what is there to be read, or comes within a moment, of streams that are no more waited for once
+    they have ended."""
     for key, _events in waiting.select(_LOOK_SECONDS):
         data = os.read(key.fd, 4096)
         texts[key.fileobj] = (texts[key.fileobj] + data)[:_MOST]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Jobs that have ended without a release: their slurmstepd was killed, or the node was started anew; and walls taken away."""
+"""Jobs that ended without a release, since their slurmstepd was killed or the node restarted; and lost nft tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLES = ".nft"  # of a job, the text of its tables in the host's namespace
 def reclaim(except_job: int | None = None, seconds: float = float("inf")) -> set[PurePath]:
     """Release every job on this node whose slurmstepd is gone, but those that another helper is at, for so long.
 
-    Returns the folders where something of them may have been set aside. What fails is told of, and left for the next time.
+    Returns the folders where something of them may have been set aside. What fails is told, and tried again later.
     """
     end, folders = time.monotonic() + seconds, {PurePath(naming.RUN_DIR)}
     for job in records.jobs_with(".json"):
@@ -64,7 +64,7 @@ def set_strays_aside(folder: PurePath) -> None:
 
 
 def _restore_tables() -> None:
-    """Make the nft tables of jobs that somebody has taken away, as `nft flush ruleset` does: without them VMs reach nothing outside."""
+    """Make nft tables of jobs anew that somebody deleted, as by `nft flush ruleset`: VMs reach out by them."""
     jobs = records.jobs_with(TABLES)
     there = process.run(["nft", "list", "tables"], hint=NFT).split() if jobs else ()
     for job in jobs:
@@ -73,4 +73,4 @@ def _restore_tables() -> None:
             with locks.locked_if_free(records.lock_of(job)) as free:
                 if free and os.path.exists(text):  # else it is being released, or set up
                     process.run(["nft", "-f", str(text)], hint=NFT)
-                    records.note(f"the nft tables of job {job} were gone, and are there again: what has flushed this node's ruleset?")
+                    records.note(f"the nft tables of job {job} were gone, and are there again: who runs 'nft flush'?")

@@ -1,6 +1,6 @@
 """Root's memory of the jobs on a node: what there is of each, and how it goes again.
 
-Of a record that another version wrote, or that is damaged, the parts count that can be read: a job is found by its number, too.
+Of a damaged record, or another version's, the parts count that can be read: a job is found by its number, too.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from pcocc_runtime.node import removal
 from pcocc_runtime.system import files, process
 
 VERSION = 1
-UNDO = ".undo"  # of a job, what takes back the devices that it has of the host
 JOB = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Root's memory of a job on this node, written before anything else is made; None is what a damaged one does not tell."""
+    """Root's memory of a job on this node, written before all else; None is what a damaged one does not tell."""
 
     job: int
     step: int | None = None
@@ -65,8 +64,8 @@ def _decode(job: int, data: bytes) -> Record:
     ids = fields.get("stepd")
     pid, start = (_number(ids, key) if isinstance(ids, dict) else None for key in ("pid", "start"))
     stepd = None if pid is None or start is None else process.ProcessId(pid, start)
-    paths = (fields.get(key) for key in ("scratch", "group"))
-    scratch, group = (path if isinstance(path, str) and path.startswith("/") and "\0" not in path else None for path in paths)
+    paths = (str(fields.get(key)) for key in ("scratch", "group"))
+    scratch, group = (path if path.startswith("/") and "\0" not in path else None for path in paths)
     step, uid, heir = (_number(fields, key) for key in ("step", "uid", "heir"))
     return Record(job, step, uid, stepd, scratch, heir, group, fields.get("nat"))
 
@@ -97,20 +96,13 @@ def release_job(record: Record) -> None:
         note(f"the record of job {record.job} cannot be read: what the job has is released by its number")
     clear_step(record)
     removing.remove_netns(record.job)
-    _undo(record.job)
+    if os.path.exists(naming.STATE_DIR / f"{record.job}.devices"):
+        from pcocc_runtime.node import devices  # here: other jobs do not need it
+
+        devices.take_back(record.job)
     last = {".json": 1, ".lock": 2}
     for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
         path.unlink(missing_ok=True)
-
-
-def _undo(job: int) -> None:
-    """Take back the devices of the host that a job had: root's again, and of no network's."""
-    kept = Path(naming.STATE_DIR, f"{job}{UNDO}")
-    if kept.exists():
-        undo = json.loads(kept.read_bytes())
-        for path in filter(os.path.exists, undo["devices"]):
-            os.chown(path, 0, 0)
-        process.run(["ip", "-force", "-batch", "-"], text=undo["ip"], hint=removing.IPROUTE)
 
 
 def clear_step(record: Record) -> None:

@@ -83,7 +83,7 @@ def _delete_all(asides: list[PurePath], end: float) -> None:
 
 
 def _delete(folder: int, name: str, seconds: float) -> None:
-    """Delete a directory in root's folder, where nobody can put another in its place; its owner does all but the last of it."""
+    """Delete a directory in root's folder, where it cannot be exchanged; all but the last is done as its owner."""
     try:
         top = os.open(name, _O_TOP, dir_fd=folder)
     except NotADirectoryError:
@@ -116,7 +116,7 @@ def close_all_but(kept: int) -> None:
 
 
 def _run_apart(work: Callable[[], None], seconds: float) -> bool:
-    """Do something in a child; return whether it was done, without an error and in time. One that hangs is left to itself."""
+    """Do something in a child; return whether that was done in time, and without an error. A hung one is left alone."""
     child = os.fork()
     if child == 0:
         status = 1

@@ -1,4 +1,4 @@
-"""Root's part of pcocc's removal from a node: the VMs end, and no namespace, table, setting or directory of ours stays."""
+"""Root's part when pcocc is removed: the VMs end, and no namespace, table, setting or directory of ours stays."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _end_job(job: int) -> set[PurePath]:
 
 
 def _remove_guard() -> None:
-    """Delete rules and table that stand, once nothing they hold back is let through: who forwards for us alone forwards no more."""
+    """Delete our rules and table, after what they hold back: who has forwarded for us alone does so no more."""
     shown = process.run(["ip", "-json", "rule", "show"], hint=IPROUTE)
     for name in list_narrow(shown):
         sysctl.write(f"ipv4/conf/{name}/forwarding", "0")
@@ -60,7 +60,7 @@ def _remove_guard() -> None:
 
 
 def _forget_all() -> None:
-    """Delete root's own files, the accelerator's verdict among them; a directory that others have something in stays."""
+    """Delete root's own files, such as the accelerator's verdict; a directory in which others have something stays."""
     for path in Path(naming.STATE_DIR).iterdir():
         path.unlink(missing_ok=True)
     for folder in (naming.STATE_DIR, naming.RUN_DIR):

@@ -18,11 +18,13 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat
 from pcocc_runtime.node import accelerator, apply, doing, planner, reclaim, records, removal
 from pcocc_runtime.node.records import Record
-from pcocc_runtime.system import files, locks, process, trust
+from pcocc_runtime.system import files, libc, locks, process, trust
 from pcocc_runtime.system.cgroups import parse_step_group
 
 _OTHERS_SECONDS = 5.0  # a set-up spends for jobs whose slurmstepd was killed
 _LEFT_SECONDS = 0.5  # and for what users have left in directories
+_NO_SETUID_NO_DEVICES = 2 | 4  # MS_NOSUID, MS_NODEV: sys/mount.h
+_LIMITS = "mode=700,size=256m,nr_inodes=65536"  # of a job's own part of /run; a VM takes half a MiB and 20 inodes of it
 
 
 class Claimant(NamedTuple):
@@ -43,15 +45,16 @@ class _Yield(Exception):
 
 
 def set_up(confdir: str) -> int:
-    """Make what the boot step on standard input needs here; print its taps, or the step that is in its way, for the plugin.
+    """Make what the boot step on standard input needs here; print its taps, or the step in its way, for the plugin.
 
     Returns 0, or the exit status that says what the plugin is to do.
     """
     request = sys.stdin.read(MAX_REQUEST + 1)
     if len(request) > MAX_REQUEST:
-        raise NodeError(f"the request of the plugin is longer than {MAX_REQUEST >> 20} MiB", hint="ask for fewer VMs or nodes")
+        raise NodeError(f"the plugin's request is longer than {MAX_REQUEST >> 20} MiB", "ask for fewer VMs or nodes")
     fields = parse_fields(request.splitlines())
-    step = Claimant(parse_number(fields, "job", naming.MAX_JOB_ID), *(parse_number(fields, key) for key in Claimant._fields[1:]))
+    job = parse_number(fields, "job", naming.MAX_JOB_ID)
+    step = Claimant(job, *(parse_number(fields, key) for key in Claimant._fields[1:]))
     process.leave_step(step.job, step.step)
     trust.ensure_root_only(confdir)
     records.ensure_state_directory()
@@ -92,8 +95,7 @@ def _make(step: Claimant, plan: planner.Planner, offer: Offer) -> str:
         work = plan.hear_work(Held(held, chosen.kind, chosen.why))
         _make_directories(record)
         apply.make_networks(step.job, work.acts)
-        files.replace_file(naming.job_dir(step.job) / naming.NODE_FILE, work.node.encode(), 0o644)
-        _give_directories(step, record)
+        _give_directories(step, record, work.node.encode())
     return work.answer
 
 
@@ -150,13 +152,23 @@ def _read_held(record: Record) -> Nat | None:
 
 
 def _make_directories(record: Record) -> None:
-    """Make the job's directories, root's for now; what an earlier try has left there is its user's already, and not gone into."""
+    """Make the job's directories, root's for now; what an earlier try left is its user's already: it is set aside."""
     for folder in records.folders_of(record):
         removal.set_aside(folder / str(record.job))
         os.mkdir(folder / str(record.job), 0o700)
 
 
-def _give_directories(step: Claimant, record: Record) -> None:
-    """Give the job's directories to its user: from here on root writes nothing into them."""
+def _give_directories(step: Claimant, record: Record, node: bytes) -> None:
+    """Give the job's directories to its user: from here on root writes nothing into them.
+
+    Where he could fill the node's /run, the job's part of that is a file system of its own. Mount namespaces that are there
+    already, such as that of a job container, do not see it: who is in one has the directory below, with all that this one has.
+    """
+    place = naming.job_dir(step.job)
+    files.replace_file(place / naming.NODE_FILE, node, 0o644)
     for folder in records.folders_of(record):
         os.chown(folder / str(step.job), step.uid, step.gid, follow_symlinks=False)
+    if os.stat(naming.RUN_DIR).st_dev == os.stat("/run").st_dev:
+        libc.mount("pcocc", place, _NO_SETUID_NO_DEVICES, "tmpfs", _LIMITS)
+        files.replace_file(place / naming.NODE_FILE, node, 0o644)
+        os.chown(place, step.uid, step.gid)

@@ -20,7 +20,8 @@ _PROBE_SECONDS = 60.0  # for a verdict on the accelerator: nobody waits for it
 def start() -> int:
     """Guard the tunnels first, whatever becomes of the rest; then take back what is of no job any more."""
     process.run(["nft", "-f", "-"], text=render_guard(), hint=NFT)
-    rules = render_rules(process.run(["ip", "-json", "rule", "show"], hint=IPROUTE), None if sysctl.read("ipv4/ip_forward") == "1" else ())
+    shown = process.run(["ip", "-json", "rule", "show"], hint=IPROUTE)
+    rules = render_rules(shown, None if sysctl.read("ipv4/ip_forward") == "1" else ())
     process.run(["ip", "-batch", "-"], text=rules, hint=IPROUTE)
     records.ensure_state_directory()
     finish(reclaim(), _SECONDS)
@@ -36,6 +37,6 @@ def start() -> int:
 
 
 def _reserve(ranges: list[str]) -> None:
-    """Have the kernel give none of these ports to who asks for any; who asks for a certain one gets it (ip-sysctl in the kernel)."""
+    """Keep the kernel from choosing these ports for programs that ask for any port (ip_local_reserved_ports)."""
     kept = sysctl.read(_RESERVED)
     sysctl.write(_RESERVED, ",".join([kept, *ranges] if kept else ranges))

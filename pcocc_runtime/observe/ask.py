@@ -18,7 +18,8 @@ _HINT = "'scontrol show job' and slurmd's log on the nodes say more"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The answers of a job's nodes, in their order; `silent` are the nodes without one, `failures` says why, as far as known."""
+    """The answers of a job's nodes, in their order; `silent` are the nodes without one, `failures` says why,
+    as far as known."""
 
     nodes: tuple[Answer, ...]
     silent: tuple[str, ...]
@@ -45,7 +46,10 @@ def gather_answers(output: str, complaint: str, job: int) -> Answers:
         why = failures[0] if failures else "srun ended without a message"
         raise NodeError(f"no node of job {job} answers: {why}", _HINT)
     if any(one.node.job != job or one.node.nodes != nodes[0].node.nodes for one in nodes):
-        raise NodeError(f"the nodes of job {job} describe it differently", "check that all nodes have the same version of pcocc")
+        raise NodeError(
+            f"the nodes of job {job} describe it differently",
+            "check that all nodes have the same version of pcocc",
+        )
     nodes.sort(key=lambda one: one.node.index)
     heard = {one.node.name for one in nodes}
     silent = tuple(one.name for one in nodes[0].node.nodes if one.name not in heard)
@@ -60,6 +64,7 @@ def find_target(typed: str | None) -> str | None:
     address = resolve_host(host) if host else None
     if address is None or (colon and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536)):
         raise RequestError(
-            f"--outbound={typed}: this host cannot be resolved", "write --outbound=HOST or --outbound=HOST:PORT, IPv4 only"
+            f"--outbound={typed}: this host cannot be resolved",
+            "write --outbound=HOST or --outbound=HOST:PORT, IPv4 only"
         )
     return f"{address}:{port}" if colon else address

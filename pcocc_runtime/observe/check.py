@@ -14,33 +14,57 @@ from pcocc_runtime.observe.facts import Answer, ReachReport
 
 _MOST_NAMES = 5  # wrong names told of one node
 _OUTWARD = (
-    "if other machines reach it: look at 'nft list ruleset' and 'sysctl net.ipv4.conf' on that node; if it answers none of the nodes, name "
-    "another with --outbound=HOST or HOST:PORT"
+    "if other machines reach it: look at 'nft list ruleset' and 'sysctl net.ipv4.conf' on that node; if it"
+    " answers none of the nodes, name another with --outbound=HOST or HOST:PORT"
 )
 
 
 def evaluate(nodes: Sequence[Answer], silent: Sequence[str], target: str | None) -> list[Finding]:
-    """Return what is right and what is not; `silent` nodes gave no answer, `target` is what the others tried to reach outside."""
+    """Return what is right and what is not; `silent` nodes gave no answer, `target` is what the others tried
+    to reach outside."""
     found = [
-        Finding(FAILED, f"{name} does not answer", f"see whether it is up with 'sinfo -n {name}', and slurmd's log there") for name in silent
+        Finding(
+            FAILED, f"{name} does not answer",
+            f"see whether it is up with 'sinfo -n {name}', and slurmd's log there",
+        )
+        for name in silent
     ]
-    found += [Finding(FAILED, f"{one.node.name}: its part could not be checked: {one.trouble}") for one in nodes if one.trouble]
+    found += [
+        Finding(FAILED, f"{one.node.name}: its part could not be checked: {one.trouble}")
+        for one in nodes
+        if one.trouble
+    ]
     every = {network.name: network for one in nodes for network in one.node.networks}
     for network in sorted(every.values(), key=lambda one: one.index):
         found += _check_devices(network, nodes)
-        asked = [(answer.node, one) for answer in nodes for one in answer.reports if one.network == network.index]
+        asked = [
+            (answer.node, one) for answer in nodes for one in answer.reports if one.network == network.index
+        ]
         if isinstance(network, RoutedFacts) and asked:
-            found += [*_check_reach(network, asked), *_check_names(network, asked), *_check_outbound(network, asked, target)]
+            found += [
+                *_check_reach(network, asked), *_check_names(network, asked),
+                *_check_outbound(network, asked, target),
+            ]
         elif not isinstance(network, RoutedFacts):
-            found.append(Finding(NOTE, f"{network.name}: pcocc gives no addresses on it, so only its devices were checked"))
+            found.append(
+                Finding(
+                    NOTE, f"{network.name}: pcocc gives no addresses on it, so only its devices were checked"
+                )
+            )
     return [*found, *_check_dhcp(nodes)]
 
 
 def _check_devices(network: NetworkFacts, nodes: Sequence[Answer]) -> list[Finding]:
     wrong = [
-        one for answer in nodes for share in answer.node.networks if share.name == network.name for one in _wrong_devices(answer, share)
+        one
+        for answer in nodes
+        for share in answer.node.networks
+        if share.name == network.name
+        for one in _wrong_devices(answer, share)
     ]
-    return wrong or [Finding(WELL, f"{network.name}: its devices are up on {_nodes(one.node.name for one in nodes)}")]
+    return wrong or [
+        Finding(WELL, f"{network.name}: its devices are up on {_nodes(one.node.name for one in nodes)}")
+    ]
 
 
 def _wrong_devices(answer: Answer, network: NetworkFacts) -> Iterator[Finding]:
@@ -48,7 +72,9 @@ def _wrong_devices(answer: Answer, network: NetworkFacts) -> Iterator[Finding]:
     names = [(addressing.bridge_name(network.index), "its bridge")]
     if not isinstance(network, BridgedFacts) and len(node.nodes) > 1:
         names.append((addressing.vxlan_name(network.index), "its tunnel"))
-    names += [(addressing.tap_name(rank, network.index), naming.vm_name(rank)) for rank in node.ranks_on(network)]
+    names += [
+        (addressing.tap_name(rank, network.index), naming.vm_name(rank)) for rank in node.ranks_on(network)
+    ]
     for name, what in names:
         link = answer.links.get(name)
         if link is None:
@@ -60,7 +86,8 @@ def _wrong_devices(answer: Answer, network: NetworkFacts) -> Iterator[Finding]:
         else:
             continue
         yield Finding(
-            FAILED, f"{network.name}: {name} ({what}) {state} on {node.name}", "slurmd's log there says how it was made"
+            FAILED, f"{network.name}: {name} ({what}) {state} on {node.name}",
+            "slurmd's log there says how it was made"
         )
 
 
@@ -70,7 +97,8 @@ def _check_reach(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachRep
     found = [
         Finding(
             FAILED,
-            f"{network.name}: {naming.vm_name(rank)} on {homes[rank]} ({network.address_of(rank)}) answers none of the nodes",
+            f"{network.name}: {naming.vm_name(rank)} on {homes[rank]} ({network.address_of(rank)}) answers"
+            " none of the nodes",
             "has it booted, with this interface configured by DHCP? its console tells: "
             f"{naming.job_dir(asked[0][0].job)}/{naming.vm_name(rank)}/console.log there",
         )
@@ -78,7 +106,9 @@ def _check_reach(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachRep
     ]
     for node, one in asked:
         for home in dict.fromkeys(homes[rank] for rank in sorted((one.lost | one.narrow) - dead)):
-            found += _check_path(network, node, one, home, {rank for rank in one.tried if homes[rank] == home} - dead)
+            found += _check_path(
+                network, node, one, home, {rank for rank in one.tried if homes[rank] == home} - dead
+            )
     quiet = sorted(frozenset().union(*(one.silent for _node, one in asked)))
     if quiet:
         found.append(
@@ -93,19 +123,33 @@ def _find_dead(asked: Sequence[tuple[NodeFacts, ReachReport]]) -> set[int]:
     return {rank for rank in tried if all(rank in one.lost for _node, one in asked if rank in one.tried)}
 
 
-def _check_path(network: RoutedFacts, node: NodeFacts, one: ReachReport, home: str, there: set[int]) -> Iterator[Finding]:
+def _check_path(
+    network: RoutedFacts, node: NodeFacts, one: ReachReport, home: str, there: set[int]
+) -> Iterator[Finding]:
     """Yield what is wrong on the path from one node to the VMs of another (or its own)."""
     lost, narrow = sorted(one.lost & there), sorted(one.narrow & there)
     outer = network.mtu + TUNNEL_OVERHEAD
     port = addressing.vxlan_port(node.job, network.index)
     if lost:
         whole = len(lost) == len(there)
-        hint = f"UDP port {port} must be open between {node.name} and {home}" if whole and home != node.name else None
-        yield Finding(FAILED, f"{network.name}: {node.name} does not reach {_vms(lost)} on {home}; other nodes do", hint)
+        hint = (
+            f"UDP port {port} must be open between {node.name} and {home}"
+            if whole and home != node.name
+            else None
+        )
+        yield Finding(
+            FAILED, f"{network.name}: {node.name} does not reach {_vms(lost)} on {home}; other nodes do", hint
+        )
     if narrow:
-        far = f"the network between {node.name} and {home} must pass {outer} bytes; lower 'mtu' in networks.yaml where it cannot"
+        far = (
+            f"the network between {node.name} and {home} must pass {outer} bytes; lower 'mtu' in"
+            " networks.yaml where it cannot"
+        )
         near = f"the interface in the VM must have MTU {network.mtu}, which DHCP tells it"
-        text = f"{network.name}: packets of {network.mtu} bytes do not get from {node.name} to {_vms(narrow)} on {home}; small ones do"
+        text = (
+            f"{network.name}: packets of {network.mtu} bytes do not get from {node.name} to {_vms(narrow)} on"
+            f" {home}; small ones do"
+        )
         yield Finding(FAILED, text, near if home == node.name else far)
 
 
@@ -114,7 +158,11 @@ def _all_well(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachReport
     most = max(len(one.tried) for _node, one in asked)
     part = f" ({most} asked from each)" if most < len(network.ranks) else ""
     names = _nodes(node.name for node, _one in asked)
-    return Finding(WELL, f"{network.name}: {_count(tried, 'VM')} answer from {names}{part}, packets of {network.mtu} bytes too")
+    return Finding(
+        WELL,
+        f"{network.name}: {_count(tried, 'VM')} answer from {names}{part}, packets of {network.mtu}"
+        " bytes too",
+    )
 
 
 def _check_names(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachReport]]) -> list[Finding]:
@@ -122,38 +170,64 @@ def _check_names(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachRep
     for node, one in asked:
         if one.deaf:
             text = f"{network.name}: the DNS server at {network.gateway} does not answer on {node.name}"
-            found.append(Finding(FAILED, text, "see in slurmd's log and with 'ps' whether dnsmasq runs there"))
-        found += [Finding(FAILED, f"{network.name}: on {node.name}, {wrong}") for wrong in one.wrong_names[:_MOST_NAMES]]
+            found.append(
+                Finding(FAILED, text, "see in slurmd's log and with 'ps' whether dnsmasq runs there")
+            )
+        found += [
+            Finding(FAILED, f"{network.name}: on {node.name}, {wrong}")
+            for wrong in one.wrong_names[:_MOST_NAMES]
+        ]
         if len(one.wrong_names) > _MOST_NAMES:
             found.append(
-                Finding(FAILED, f"{network.name}: on {node.name}, {len(one.wrong_names) - _MOST_NAMES} more names are wrong")
+                Finding(
+                    FAILED,
+                    f"{network.name}: on {node.name}, {len(one.wrong_names) - _MOST_NAMES} more names are"
+                    " wrong",
+                )
             )
     names = _nodes(node.name for node, _one in asked)
     return found or [Finding(WELL, f"{network.name}: DNS knows VMs by name and by address on {names}")]
 
 
-def _check_outbound(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachReport]], target: str | None) -> list[Finding]:
+def _check_outbound(
+    network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachReport]], target: str | None
+) -> list[Finding]:
     if not network.outbound:
         return [Finding(NOTE, f"{network.name}: allow-outbound is none, so nothing outside was tried")]
     if target is None:
         return [
-            Finding(NOTE, f"{network.name}: pcocc knows no machine outside that it could try", "name one with --outbound=HOST or HOST:PORT")
+            Finding(
+                NOTE, f"{network.name}: pcocc knows no machine outside that it could try",
+                "name one with --outbound=HOST or HOST:PORT",
+            )
         ]
     tried = [(node, one.outbound) for node, one in asked if one.outbound is not None]
     if not tried:
         return [Finding(NOTE, f"{network.name}: {target} is not in allow-outbound, so it was not tried")]
-    wrong = [Finding(FAILED, f"{network.name}: on {node.name}, {why}", _OUTWARD) for node, why in tried if why]
-    return wrong or [Finding(WELL, f"{network.name}: {target}, outside, answers {_nodes(node.name for node, _why in tried)}")]
+    wrong = [
+        Finding(FAILED, f"{network.name}: on {node.name}, {why}", _OUTWARD) for node, why in tried if why
+    ]
+    return wrong or [
+        Finding(
+            WELL, f"{network.name}: {target}, outside, answers {_nodes(node.name for node, _why in tried)}"
+        )
+    ]
 
 
 def _check_dhcp(nodes: Sequence[Answer]) -> list[Finding]:
     found = [
-        Finding(FAILED, f"no DHCP server listens on {one.node.name}", "see in slurmd's log why dnsmasq has ended there")
+        Finding(
+            FAILED, f"no DHCP server listens on {one.node.name}",
+            "see in slurmd's log why dnsmasq has ended there",
+        )
         for one in nodes
         if one.dhcp is False
     ]
     if not found and any(one.dhcp for one in nodes):
-        text = "a DHCP server listens on every node; only root could query it, but VMs that answer have their addresses from it"
+        text = (
+            "a DHCP server listens on every node; only root could query it, but VMs that answer have their"
+            " addresses from it"
+        )
         found.append(Finding(NOTE, text))
     return found
 

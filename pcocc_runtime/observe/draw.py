@@ -19,11 +19,11 @@ def plan_picture(nodes: Sequence[Answer], silent: Sequence[str]) -> dict[str, An
     first = nodes[0].node
     every = {network.name: network for one in nodes for network in one.node.networks}
     return {
-        "job": first.job,
-        "vms": first.vm_count,
-        "networks": [_plan_network(first.job, one) for one in sorted(every.values(), key=lambda one: one.index)],
-        "nodes": [_plan_node(one) for one in nodes],
-        "silent": list(silent),
+        "job": first.job, "vms": first.vm_count,
+        "networks": [
+            _plan_network(first.job, one) for one in sorted(every.values(), key=lambda one: one.index)
+        ],
+        "nodes": [_plan_node(one) for one in nodes], "silent": list(silent),
     }
 
 
@@ -32,22 +32,32 @@ def _plan_network(job: int, one: NetworkFacts) -> dict[str, Any]:
     if not isinstance(one, BridgedFacts):
         tree |= {"vni": addressing.vxlan_vni(job), "port": addressing.vxlan_port(job, one.index)}
     if isinstance(one, RoutedFacts):
-        outbound = one.outbound if isinstance(one.outbound, bool) else [str(allowed) for allowed in one.outbound]
-        tree |= {"addresses": str(one.addresses), "gateway": one.gateway, "domain": one.domain, "outbound": outbound}
+        outbound = (
+            one.outbound if isinstance(one.outbound, bool) else [str(allowed) for allowed in one.outbound]
+        )
+        tree |= {
+            "addresses": str(one.addresses), "gateway": one.gateway, "domain": one.domain,
+            "outbound": outbound,
+        }
     return tree
 
 
 def _plan_node(answer: Answer) -> dict[str, Any]:
     uplink = _plan_link(answer.links.get(UPLINK)) | {"device": UPLINK} if UPLINK in answer.links else None
     networks = [_plan_share(answer, one) for one in answer.node.networks]
-    return {"name": answer.node.name, "networks": networks, "uplink": uplink, "functions": _plan_functions(answer)}
+    return {
+        "name": answer.node.name, "networks": networks, "uplink": uplink, "functions": _plan_functions(answer),
+    }  # fmt: skip
 
 
 def _plan_functions(answer: Answer) -> list[dict[str, Any]]:
     """Return the virtual functions of a node's VMs, those of a network together."""
     every = [(rank, one) for rank, functions in sorted(answer.node.functions.items()) for one in functions]
     return [
-        {"network": one.network, "key": f"{one.key:#06x}", "vm": naming.vm_name(rank), "device": one.address, "guid": one.guid}
+        {
+            "network": one.network, "key": f"{one.key:#06x}", "vm": naming.vm_name(rank), "device": one.address,
+            "guid": one.guid,
+        }
         for rank, one in sorted(every, key=lambda pair: pair[1].network)
     ]
 
@@ -67,11 +77,19 @@ def _plan_share(answer: Answer, network: NetworkFacts) -> dict[str, Any]:
 
 
 def _plan_vm(answer: Answer, network: NetworkFacts, rank: int) -> dict[str, Any]:
-    tap, node, routed = addressing.tap_name(rank, network.index), answer.node, isinstance(network, RoutedFacts)
-    place, mac = next((place, one.mac) for place, one in enumerate(node.interfaces[rank]) if one.network == network.index)
+    tap, node, routed = (
+        addressing.tap_name(rank, network.index), answer.node, isinstance(network, RoutedFacts),
+    )
+    place, mac = next(
+        (place, one.mac) for place, one in enumerate(node.interfaces[rank]) if one.network == network.index
+    )
     state = _plan_link(answer.links.get(tap))
     state |= {"received": state["sent"], "sent": state["received"]}
-    forwards = [{"vm_port": one.vm_port, "host_port": one.host_port} for one in node.forwards if one.rank == rank and routed]
+    forwards = [
+        {"vm_port": one.vm_port, "host_port": one.host_port}
+        for one in node.forwards
+        if one.rank == rank and routed
+    ]
     return {
         "name": naming.vm_name(rank),
         "interface": f"eth{place}",
@@ -87,7 +105,10 @@ def _plan_link(link: Device | None) -> dict[str, Any]:
     if link is None:
         return {"state": "missing", "mtu": None, "received": None, "sent": None, "dropped": None}
     state = "up" if link.up else "down"
-    return {"state": state, "mtu": link.mtu, "received": link.received, "sent": link.sent, "dropped": link.dropped}
+    return {
+        "state": state, "mtu": link.mtu, "received": link.received, "sent": link.sent,
+        "dropped": link.dropped,
+    }
 
 
 def render_picture(picture: dict[str, Any]) -> str:
@@ -116,12 +137,14 @@ def _describe(one: dict[str, Any]) -> list[str]:
     if "addresses" in one:
         outbound = one["outbound"]
         reach = ("all" if outbound else "none") if isinstance(outbound, bool) else " ".join(outbound)
-        words += [one["addresses"], f"gateway {one['gateway']}", f"domain {one['domain']}", f"outbound {reach}"]
+        words += [
+            one["addresses"], f"gateway {one['gateway']}", f"domain {one['domain']}", f"outbound {reach}",
+        ]
     return words
 
 
 def _function_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return a line for each partition of a node, and for the function that each VM has in it: its GUID stands for a MAC."""
+    """Return a line for each partition of a node, and for the function of each VM in it, with its GUID."""
     rows: list[tuple[str, ...]] = []
     for one in node["functions"]:
         head = (f"|- {one['network']}", f"key {one['key']}")
@@ -156,7 +179,9 @@ def _node_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _row(label: str, leaf: dict[str, Any]) -> tuple[str, ...]:
     counters = (
-        [_amount(leaf["received"]), _amount(leaf["sent"]), str(leaf["dropped"])] if leaf["state"] == "up" else [leaf["state"]] * 3
+        [_amount(leaf["received"]), _amount(leaf["sent"]), str(leaf["dropped"])]
+        if leaf["state"] == "up"
+        else [leaf["state"]] * 3
     )
     ports = " ".join(f"{one['host_port']}>{one['vm_port']}" for one in leaf.get("forwards", ()))
     return (label, leaf["device"], leaf.get("address") or "", leaf.get("mac", ""), *counters, ports)
@@ -177,4 +202,6 @@ def _amount(number: int) -> str:
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     full = [[*row, *[""] * (len(_HEADS) - len(row))] for row in rows]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in full]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in full
+    ]

@@ -72,7 +72,9 @@ class Answer:
     trouble: str | None = None
 
     def __post_init__(self) -> None:
-        vms, routed = self.node.vm_count, {one.index for one in self.node.networks if isinstance(one, RoutedFacts)}
+        vms, routed = self.node.vm_count, {
+            one.index for one in self.node.networks if isinstance(one, RoutedFacts)
+        }
         asked = {rank for one in self.reports for rank in (*one.tried, *one.lost, *one.narrow, *one.silent)}
         if not asked | {*self.states} <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
             raise ValueError("it names VMs or networks that the job does not have")
@@ -104,7 +106,7 @@ def decode_answers(lines: Iterable[str]) -> list[Answer | Failure]:
     parts: dict[int, list[str]] = {}
     for line in lines:
         words = line.split()
-        if len(words) == 3 and words[0] == _MARK and words[1].isascii() and words[1].isdigit():
+        if len(words) == 3 and words[0] == _MARK and words[1].isascii() and words[1].isdigit() and len(words[1]) < 10:
             parts.setdefault(int(words[1]), []).append(words[2])
     return [_decode("".join(part[:-1])) for _task, part in sorted(parts.items()) if part[-1] == "."]
 
@@ -128,7 +130,9 @@ def parse_links(text: str) -> dict[str, Device]:
     for one in json.loads(text):
         received, sent = one["stats64"]["rx"], one["stats64"]["tx"]
         dropped = sum(way[key] for way in (received, sent) for key in ("dropped", "errors"))
-        found[one["ifname"]] = Device(one["mtu"], "UP" in one["flags"], received["bytes"], sent["bytes"], dropped)
+        found[one["ifname"]] = Device(
+            one["mtu"], "UP" in one["flags"], received["bytes"], sent["bytes"], dropped
+        )
     return found
 
 

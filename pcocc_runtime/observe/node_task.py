@@ -54,7 +54,9 @@ def operate(job: int, _vm: str, words: Sequence[str]) -> int:
 def collect_facts(job: int, argv: Sequence[str]) -> Answer:
     """Return this node's part of the job, the devices of its namespace, and who answers in its networks."""
     if argv[:1] not in ([SHOW], [CHECK]) or len(argv) > 2:
-        raise RequestError(f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs")
+        raise RequestError(
+            f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs"
+        )
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if argv[0] == SHOW:
         return Answer(node, read_links(), read_states(node))
@@ -62,9 +64,12 @@ def collect_facts(job: int, argv: Sequence[str]) -> Answer:
 
 
 def read_states(node: NodeFacts) -> dict[int, str]:
-    """Return how far each VM of the node is, from what its keeper has written, and which others this node was told to have ended."""
+    """Return how far each VM of the node is, from what its keeper has written, and which others this node was
+    told to have ended."""
     own = node.here.ranks
-    found = {int(path.name[2:]) for path in Path(naming.job_dir(node.job)).glob("vm*") if path.name[2:].isdecimal()}
+    found = {
+        int(path.name[2:]) for path in Path(naming.job_dir(node.job)).glob("vm*") if path.name[2:].isdecimal()
+    }
     states = {rank: _read_state(node.job, rank) for rank in sorted({*own, *found & {*range(node.vm_count)}})}
     return {rank: state for rank, state in states.items() if rank in own or state.startswith(ENDED_STATE)}
 
@@ -74,7 +79,8 @@ def _read_state(job: int, rank: int) -> str:
     from pcocc_runtime.system.watch import is_abandoned
 
     directory = Path(naming.job_dir(job) / naming.vm_name(rank))
-    abandoned = is_abandoned(directory)  # asked first: whoever has the watch may write, and end, between the two looks
+    # asked first: whoever has the watch may write, and end, between the two looks
+    abandoned = is_abandoned(directory)
     try:
         found = decode_state((directory / STATE_FILE).read_text())
     except FileNotFoundError:
@@ -94,7 +100,8 @@ def read_links() -> dict[str, Device]:
 
 
 def check_networks(answer: Answer, target: str | None) -> Answer:
-    """Return the answer with what VMs, names and the world outside say; what cannot be asked at all here is its trouble."""
+    """Return the answer with what VMs, names and the world outside say; what cannot be asked at all here is
+    its trouble."""
     from pcocc_runtime.observe import probes
 
     node = answer.node
@@ -114,7 +121,9 @@ def probe(node: NodeFacts, network: RoutedFacts, target: str | None) -> ReachRep
     heard = probes.find_all(tried, lambda rank: probes.ping(network.address_of(rank), network.mtu))
     unheard = set(tried) - heard
     narrow = probes.find_all(unheard, lambda rank: probes.ping(network.address_of(rank), _SMALL))
-    silent = probes.find_all(unheard - narrow, lambda rank: probes.answers_tcp(network.address_of(rank), _SSH))
+    silent = probes.find_all(
+        unheard - narrow, lambda rank: probes.answers_tcp(network.address_of(rank), _SSH)
+    )
     wrong = check_names(node, network)
     return ReachReport(
         network=network.index,
@@ -129,7 +138,8 @@ def probe(node: NodeFacts, network: RoutedFacts, target: str | None) -> ReachRep
 
 
 def check_names(node: NodeFacts, network: RoutedFacts) -> list[str] | None:
-    """Return a sentence for each name or address of this node's VMs, and of the first and last, that is wrong; None: no answer."""
+    """Return a sentence for each name or address of this node's VMs, and of the first and last, that is
+    wrong; None: no answer."""
     from pcocc_runtime.observe import probes, resolver
 
     ranks = sorted({*node.ranks_on(network), *network.ranks[:1], *network.ranks[-1:]})
@@ -138,7 +148,9 @@ def check_names(node: NodeFacts, network: RoutedFacts) -> list[str] | None:
     names = {name for name, _address in pairs}
 
     def ask(pair: tuple[str, str]) -> list[str] | None:
-        return (resolver.find_addresses if pair[0] in names else resolver.find_names)(network.gateway, pair[0])
+        return (resolver.find_addresses if pair[0] in names else resolver.find_names)(
+            network.gateway, pair[0]
+        )
 
     answers = probes.ask_all(questions, ask)
     if None in answers:
@@ -151,14 +163,17 @@ def check_names(node: NodeFacts, network: RoutedFacts) -> list[str] | None:
 
 
 def check_outbound(node: NodeFacts, network: RoutedFacts, target: str) -> str | None:
-    """Return why a target outside does not answer packets from the network, empty when it does, None when it need not."""
+    """Return why a target outside does not answer packets from the network, empty when it does, None when it
+    need not."""
     from ipaddress import IPv4Address
 
     from pcocc_runtime.observe import probes
 
     address, _, port = target.partition(":")
     allowed = network.outbound
-    if not allowed or (isinstance(allowed, tuple) and not any(IPv4Address(address) in one for one in allowed)):
+    if not allowed or (
+        isinstance(allowed, tuple) and not any(IPv4Address(address) in one for one in allowed)
+    ):
         return None
     source = str(addressing.node_address(network.addresses, node.index))
     if port:

@@ -32,7 +32,10 @@ def ping(address: str, size: int, source: str | None = None) -> bool:
         address,
     ]
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_SECONDS + 10, check=False)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_SECONDS + 10,
+            check=False,
+        )
     except FileNotFoundError:
         raise NodeError("the program ping is not installed", "install the package iputils-ping") from None
     except subprocess.TimeoutExpired:
@@ -45,7 +48,9 @@ def ping(address: str, size: int, source: str | None = None) -> bool:
 def answers_tcp(address: str, port: int, source: str | None = None) -> bool:
     """Tell whether a TCP port takes a connection."""
     try:
-        with socket.create_connection((address, port), timeout=PROBE_SECONDS, source_address=(source, 0) if source else None):
+        with socket.create_connection(
+            (address, port), timeout=PROBE_SECONDS, source_address=(source, 0) if source else None
+        ):
             return True
     except OSError:
         return False

@@ -18,29 +18,46 @@ _AT_ONCE = 8  # jobs that are asked, each with a step of its own
 
 
 def list_clusters(user: str | None, job: str | None) -> list[VirtualCluster]:
-    """Return the jobs whose VMs run, of a user or of all; RequestError when the one that is asked for is none of them."""
+    """Return the jobs whose VMs run, of a user or of all; RequestError when the one that is asked for is none
+    of them."""
     if job is not None:
         ensure_job_number(job)
-    unknown = next((name for name in (user or "").split(",") if name and not name.isdigit() and not accounts.user_exists(name)), None)
+    unknown = next(
+        (
+            name
+            for name in (user or "").split(",")
+            if name and not name.isdigit() and not accounts.user_exists(name)
+        ),
+        None,
+    )
     if unknown:
         raise RequestError(f"there is no user {unknown!r}", "'pcocc ps -a' lists the jobs of all users")
     every = list_running(user)
     if job is not None:
         every = tuple(one for one in every if job in (str(one.job), one.label, one.label.partition("_")[0]))
         if not every:
-            raise RequestError(f"job {job} has no running VMs", "the first 'srun --pcocc-vm' in a job boots its VMs; 'pcocc ps' lists yours")
-    return [VirtualCluster(one.label, one.name, one.user, one.partition, one.vms, one.used, one.nodes) for one in every]
+            raise RequestError(
+                f"job {job} has no running VMs",
+                "the first 'srun --pcocc-vm' in a job boots its VMs; 'pcocc ps' lists yours",
+            )
+    return [
+        VirtualCluster(one.label, one.name, one.user, one.partition, one.vms, one.used, one.nodes)
+        for one in every
+    ]
 
 
 def list_vms(clusters: Sequence[VirtualCluster]) -> tuple[list[ListedVm], list[str]]:
-    """Ask the nodes of these jobs for their VMs; return these, and a sentence for each job or node that does not answer.
+    """Ask the nodes of these jobs for their VMs; return these, and a sentence for each job or node that does
+    not answer.
 
     RequestError when one is somebody else's. A job that has ended meanwhile is left out.
     """
     caller = accounts.user_name()
     other = next((one for one in clusters if one.user != caller), None)
     if other and os.geteuid() != 0:
-        raise RequestError(f"job {other.job} is {other.user}'s, and only that user and root can look into it", "leave -l out")
+        raise RequestError(
+            f"job {other.job} is {other.user}'s, and only that user and root can look into it", "leave -l out"
+        )
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(zip(clusters, pool.map(_ask, clusters), strict=True))
     missing = any(silent for _cluster, (_vms, silent) in answers)

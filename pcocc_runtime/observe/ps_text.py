@@ -41,19 +41,30 @@ class ListedVm:
 
 
 def find_vms(job: str, nodes: Sequence[Answer]) -> list[ListedVm]:
-    """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another knows that they have ended."""
+    """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another
+    knows that they have ended."""
     by_name = {one.node.name: one for one in nodes}
     states = {rank: state for one in nodes for rank, state in one.states.items()}
     return sorted(
-        (_find_vm(job, rank, home.name, by_name.get(home.name), nodes[0], states) for home in nodes[0].node.nodes for rank in home.ranks),
+        (
+            _find_vm(job, rank, home.name, by_name.get(home.name), nodes[0], states)
+            for home in nodes[0].node.nodes
+            for rank in home.ranks
+        ),
         key=lambda vm: int(vm.name[2:]),
     )
 
 
-def _find_vm(job: str, rank: int, name: str, answer: Answer | None, other: Answer, states: Mapping[int, str]) -> ListedVm:
+def _find_vm(
+    job: str, rank: int, name: str, answer: Answer | None, other: Answer, states: Mapping[int, str]
+) -> ListedVm:
     address = address_of((answer or other).node.reach, rank) or ""
     state = answer.states.get(rank, "not started") if answer else states.get(rank, UNKNOWN)
-    ports = tuple((one.host_port, one.vm_port) for one in answer.node.forwards if one.rank == rank) if answer else ()
+    ports = (
+        tuple((one.host_port, one.vm_port) for one in answer.node.forwards if one.rank == rank)
+        if answer
+        else ()
+    )
     return ListedVm(job, naming.vm_name(rank), name, state, address, ports)
 
 
@@ -83,4 +94,7 @@ def render_json(clusters: Sequence[VirtualCluster], vms: Sequence[ListedVm] | No
 
 def _as_tree(vm: ListedVm) -> dict[str, Any]:
     forwards = [{"vm_port": port, "host_port": host} for host, port in vm.ports]
-    return {"name": vm.name, "node": vm.node, "state": vm.state, "address": vm.address or None, "forwards": forwards}
+    return {
+        "name": vm.name, "node": vm.node, "state": vm.state, "address": vm.address or None,
+        "forwards": forwards,
+    }

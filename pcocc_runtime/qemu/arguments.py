@@ -60,7 +60,8 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class VmPlan:
-    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `vendor` that of the host's CPU."""
+    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `vendor` that of
+    the host's CPU."""
 
     name: str
     uuid: str
@@ -99,23 +100,18 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
     movable = len(plan.exports) + len(plan.filesystems) + 3  # those of _helpers
     places = slots.plan_addresses(fixed, movable)
     return [
-        plan.qemu,
-        *_identity(plan),
-        *_accelerator(plan),
-        *_machine(plan),
-        *_monitors(plan),
-        *_console(plan),
-        *_firmware(plan),
-        *_kernel(plan),
-        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed),
+        plan.qemu, *_identity(plan), *_accelerator(plan), *_machine(plan), *_monitors(plan), *_console(plan),
+        *_firmware(plan), *_kernel(plan), *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
         *[word for address in plan.functions for word in ("-device", f"vfio-pci,host={address}")],
         *slots.plan_bridge(fixed, movable),
         *[word for index, export in enumerate(plan.exports) for word in _export(index, export, next(places))],
-        *[word for index, shared in enumerate(plan.filesystems) for word in _filesystem(index, shared, next(places))],
-        *_helpers(plan, places),
-        *_display(plan),
-        *plan.custom_args,
+        *[
+            word
+            for index, shared in enumerate(plan.filesystems)
+            for word in _filesystem(index, shared, next(places))
+        ],
+        *_helpers(plan, places), *_display(plan), *plan.custom_args,
     ]
 
 
@@ -135,13 +131,15 @@ def _accelerator(plan: VmPlan) -> list[str]:
 
 
 def _machine(plan: VmPlan) -> list[str]:
-    vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""  # others have no such port
+    # others have no such port
+    vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""
     objects, memory, nodes = plan_memory(plan.memory, plan.topology, plan.backing, bool(plan.filesystems))
     return [
         *objects,
         "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{plan_caches(plan.topology)}",
         "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor),
-        "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus), "modules"), "-m", f"size={plan.memory}M", *nodes,
+        "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus), "modules"), "-m",
+        f"size={plan.memory}M", *nodes,
         "-rtc", "base=utc,driftfix=slew",
     ]  # fmt: skip
 
@@ -149,12 +147,14 @@ def _machine(plan: VmPlan) -> list[str]:
 def _monitors(plan: VmPlan) -> list[str]:
     return [
         "-chardev", f"socket,id=keeper,fd={plan.qmp_fd}", "-mon", "chardev=keeper,mode=control",
-        "-chardev", f"socket,id=qmp,path={escape(plan.qmp_path)},server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+        "-chardev", f"socket,id=qmp,path={escape(plan.qmp_path)},server=on,wait=off",
+        "-mon", "chardev=qmp,mode=control",
     ]  # fmt: skip
 
 
 def _console(plan: VmPlan) -> list[str]:
-    console = f"socket,id=console,path={escape(plan.console_path)},server=on,wait=off,logfile={escape(plan.console_log)},logappend=on"
+    log = f"logfile={escape(plan.console_log)},logappend=on"
+    console = f"socket,id=console,path={escape(plan.console_path)},server=on,wait=off,{log}"
     return ["-chardev", console, "-serial", "chardev:console"]
 
 
@@ -171,7 +171,11 @@ def _kernel(plan: VmPlan) -> list[str]:
     kernel = plan.kernel
     if kernel is None:
         return []
-    append = kernel.append if kernel.append is not None else f"console=ttyS0 root={first_partition(plan.disk_model)}"
+    append = (
+        kernel.append
+        if kernel.append is not None
+        else f"console=ttyS0 root={first_partition(plan.disk_model)}"
+    )
     return ["-kernel", kernel.path, *(["-initrd", kernel.initrd] if kernel.initrd else []), "-append", append]
 
 
@@ -184,7 +188,8 @@ def _nic(plan: VmPlan, index: int, nic: Nic) -> list[str]:
 def _export(index: int, export: Export, place: str) -> list[str]:
     readonly = ",readonly=on" if export.readonly else ""
     return [
-        "-fsdev", f"local,id=fs{index},path={escape(export.path)},security_model=none,multidevs=remap{readonly}",
+        "-fsdev",
+        f"local,id=fs{index},path={escape(export.path)},security_model=none,multidevs=remap{readonly}",
         "-device", f"virtio-9p-pci,fsdev=fs{index},mount_tag={escape(export.tag)}{place}",
     ]  # fmt: skip
 
@@ -198,7 +203,8 @@ def _filesystem(index: int, shared: SharedFs, place: str) -> list[str]:
 
 def _helpers(plan: VmPlan, places: Iterator[str]) -> list[str]:
     return [
-        "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", f"virtio-rng-pci,rng=rng{next(places)}",
+        "-object", "rng-random,id=rng,filename=/dev/urandom", "-device",
+        f"virtio-rng-pci,rng=rng{next(places)}",
         "-device", f"virtio-serial-pci{next(places)}",
         "-chardev", f"socket,id=agent,path={escape(plan.agent_path)},server=on,wait=off",
         "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
@@ -210,10 +216,12 @@ def _display(plan: VmPlan) -> list[str]:
     if plan.display is None:
         return []
     path = escape(plan.display_path)
-    devices = ["-device", "VGA", "-device", "qemu-xhci", "-device", "usb-tablet"]  # the pointer goes where it is put
+    # the pointer goes where it is put
+    devices = ["-device", "VGA", "-device", "qemu-xhci", "-device", "usb-tablet"]
     if plan.display == "vnc":
         return [*devices, "-vnc", f"unix:{path}"]
     return [
         *devices, "-spice", f"unix=on,addr={path},disable-ticketing=on",
-        "-chardev", "spicevmc,id=vdagent,name=vdagent", "-device", "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
+        "-chardev", "spicevmc,id=vdagent,name=vdagent", "-device",
+        "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
     ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""What is asked of a QEMU that its releases and builds differ in, as lines of its monitor (docs/interop/qmp-spec, qemu-qmp-ref)."""
+"""What is asked of a QEMU that its releases and builds differ in, as lines of its monitor
+(docs/interop/qmp-spec, qemu-qmp-ref)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,10 @@ _MODULES, _IO_URING = "modules", "io_uring"
 
 def plan_asking_argv(qemu: str, accel: str) -> list[str]:
     """Return the command line of a QEMU without a machine that answers on its standard streams."""
-    return [qemu, "-machine", f"none,accel={ACCELERATORS[accel]}", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio"]
+    return [
+        qemu, "-machine", f"none,accel={ACCELERATORS[accel]}", "-nodefaults", "-no-user-config", "-display",
+        "none", "-qmp", "stdio",
+    ]
 
 
 def render_questions() -> bytes:
@@ -42,7 +46,8 @@ def render_questions() -> bytes:
 
 
 def parse_answers(lines: Iterable[bytes]) -> Abilities | None:
-    """Return what a QEMU has answered, None when it is none, or did not come to the end; what it does not know, it has not."""
+    """Return what a QEMU has answered, None when it is none, or did not come to the end; what it does not
+    know, it has not."""
     answers: dict[str, Any] = {}
     version: tuple[int, int] | None = None
     for line in lines:
@@ -56,7 +61,11 @@ def parse_answers(lines: Iterable[bytes]) -> Abilities | None:
             answers[str(message["id"])] = message.get("return", [])
     if version is None or "schema" not in answers:
         return None
-    has = {name for name, (kind, wanted) in _PROPERTIES.items() if wanted in _names(answers.get(f"of {kind}", []))}
+    has = {
+        name
+        for name, (kind, wanted) in _PROPERTIES.items()
+        if wanted in _names(answers.get(f"of {kind}", []))
+    }
     if any(_MODULES in _names(option.get("parameters", [])) for option in answers.get("smp", [])):
         has.add(_MODULES)
     if any(_IO_URING in one.get("values", []) for one in answers["schema"]):
@@ -69,9 +78,12 @@ def _names(listed: list[dict[str, Any]]) -> set[str]:
 
 
 def _find_lacks(models: list[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Return the flags that each model has and this host has not; properties that are no flags begin with a capital or say `type`."""
+    """Return the flags that each model has and this host has not; properties that are no flags begin with a
+    capital or say `type`."""
     return {
-        str(one["name"]): tuple(sorted(flag for flag in flags if re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", flag) and flag != "type"))
+        str(one["name"]): tuple(
+            sorted(flag for flag in flags if re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", flag) and flag != "type")
+        )
         for one in models
         if (flags := one.get("unavailable-features"))
     }

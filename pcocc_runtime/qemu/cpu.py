@@ -1,4 +1,5 @@
-"""The guest's CPU in QEMU's words: what runs the task's CPUs at their speed with KVM, and the most that emulation has."""
+"""The guest's CPU in QEMU's words: what runs the task's CPUs at their speed with KVM, and the most that
+emulation has."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ EMULATED = "max"  # all that QEMU emulates: x86-64-v3, which RHEL 10 and its lik
 
 
 def plan_cpu(accel: str, model: str | None, topology: Topology, vendor: str) -> str:
-    """Return the value of -cpu; `model` is the template's or the site's, and is passed on as it is, `vendor` the host's CPU's."""
+    """Return the value of -cpu; `model` is the template's or the site's, and is passed on as it is, `vendor`
+    the host's CPU's."""
     if model is not None:
         return model
     shape, words = topology.shape, []
@@ -41,13 +43,15 @@ def _own(topology: Topology) -> list[str]:
 
 
 def ensure_model(model: str | None, accel: str, lacks: Mapping[str, tuple[str, ...]], template: str) -> None:
-    """Raise RequestError when the host's CPU lacks what a named model has: with KVM the guest would be given another CPU than that."""
+    """Raise RequestError when the host's CPU lacks what a named model has: with KVM the guest would be given
+    another CPU than that."""
     name = (model or "").partition(",")[0]
     if accel == "kvm" and lacks.get(name):
         flags = ", ".join(lacks[name])
         raise RequestError(
             f"the CPU here is no {name}, which template {template!r} asks for: it lacks {flags}",
-            f"leave out cpu-model, use nodes that have these, or take them away: {name},{','.join(f'-{flag}' for flag in lacks[name])}",
+            "leave out cpu-model, use nodes that have these, or take them away:"
+            f" {name},{','.join(f'-{flag}' for flag in lacks[name])}",
         )
 
 
@@ -57,7 +61,8 @@ def plan_smp(shape: Shape, own: bool, cluster_word: str | None) -> str:
         return f"cpus={shape.cpus}"
     dies = f",dies={shape.dies}" if shape.dies > 1 else ""
     clusters = f",{cluster_word}={shape.clusters}" if cluster_word and shape.clusters > 1 else ""
-    return f"cpus={shape.cpus},sockets={shape.sockets}{dies}{clusters},cores={shape.cores},threads={shape.threads},maxcpus={shape.most}"
+    packages = f"sockets={shape.sockets}{dies}{clusters},cores={shape.cores},threads={shape.threads}"
+    return f"cpus={shape.cpus},{packages},maxcpus={shape.most}"
 
 
 def plan_caches(topology: Topology) -> str:

@@ -1,4 +1,5 @@
-"""The disks of a VM in QEMU's words: a controller where the model needs one, the disks in order, the seed (qemu-system(1))."""
+"""The disks of a VM in QEMU's words: a controller where the model needs one, the disks in order, the seed
+(qemu-system(1))."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def _ide_ports(machine: str) -> list[str]:
 
 
 def machine_kind(machine: str) -> str:
-    """Return the name of the machine in a value of -machine, which may stand first or behind `type=`, and whose last counts."""
+    """Return the name of the machine in a value of -machine, which may stand first or behind `type=`, and
+    whose last counts."""
     first, *rest = machine.split(",")
     words = [first if "=" in first else f"type={first}", *rest]
     return next((word[5:] for word in reversed(words) if word.startswith("type=")), "")
@@ -76,8 +78,11 @@ def _plan_disk(device: str, index: int, disk: Disk) -> list[str]:
     )
     boot = ",bootindex=1" if index == 0 else ""
     shared = ",share-rw=on" if disk.shared else ""
-    # the serial number tells a guest which is which: Linux probes SCSI disks at once, and sda may be any of them
-    return ["-drive", drive, "-device", f"{device},drive={disk_id(index)},serial={disk_id(index)}{boot}{shared}"]
+    # the serial number tells a guest which is which: Linux probes SCSI disks at once, and sda may be any of
+    # them
+    return [
+        "-drive", drive, "-device", f"{device},drive={disk_id(index)},serial={disk_id(index)}{boot}{shared}",
+    ]
 
 
 def escape(text: str) -> str:

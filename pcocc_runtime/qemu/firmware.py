@@ -8,7 +8,8 @@ from typing import Any
 
 from pcocc_runtime.qemu.disks import machine_kind
 
-_FAMILIES = {"q35": "pc-q35-", "pc": "pc-i440fx-"}  # QEMU's aliases, for machines the patterns name with their version
+# QEMU's aliases, for machines the patterns name with their version
+_FAMILIES = {"q35": "pc-q35-", "pc": "pc-i440fx-"}
 _UNWANTED = {"requires-smm", "enrolled-keys"}
 
 
@@ -28,7 +29,11 @@ def choose_uefi(descriptors: Iterable[dict[str, Any]], machine: str) -> tuple[st
 
 def _fits(one: dict[str, Any], machine: str) -> bool:
     mapping = one["mapping"]
-    if "uefi" not in one["interface-types"] or mapping["device"] != "flash" or mapping.get("mode", "split") != "split":
+    if (
+        "uefi" not in one["interface-types"]
+        or mapping["device"] != "flash"
+        or mapping.get("mode", "split") != "split"
+    ):
         return False
     if _UNWANTED & set(one["features"]):
         return False
@@ -37,6 +42,7 @@ def _fits(one: dict[str, Any], machine: str) -> bool:
     kind = machine_kind(machine)
     name = _FAMILIES.get(kind, kind)
     return any(
-        target["architecture"] == "x86_64" and any(fnmatchcase(name, pattern) for pattern in target["machines"])
+        target["architecture"] == "x86_64"
+        and any(fnmatchcase(name, pattern) for pattern in target["machines"])
         for target in one["targets"]
     )

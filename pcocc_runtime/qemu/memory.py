@@ -32,7 +32,8 @@ def guest_memory(task: int, accel: str, daemons: int = 0) -> int:
 
 
 class Backing(NamedTuple):
-    """How the guest's memory is had of the host: KiB of a huge page, 0 for ordinary ones; taken before the guest begins; kept from swap."""
+    """How the guest's memory is had of the host: KiB of a huge page, 0 for ordinary ones; taken before the
+    guest begins; kept from swap."""
 
     page: int = 0
     prealloc: bool = False
@@ -48,8 +49,11 @@ ORDINARY = Backing()
 _MOST_THREADS = 16  # that touch a node's pages at the same time
 
 
-def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool) -> tuple[list[str], str, list[str]]:
-    """Return the options of memory backends, what -machine adds to them, and the options of NUMA nodes; `shared` with other processes.
+def plan_memory(
+    size: int, topology: Topology, backing: Backing, shared: bool
+) -> tuple[list[str], str, list[str]]:
+    """Return the options of memory backends, what -machine adds to them, and the options of NUMA nodes;
+    `shared` with other processes.
 
     A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node needs none.
     """
@@ -59,7 +63,10 @@ def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool) -
         bound = f",host-nodes={nodes[0].host},policy=bind" if nodes else ""
         if not bound and not shared and backing == Backing(lock=backing.lock):
             return lock, "", []
-        return [*lock, *_backend("ram", size, backing, shared, topology.shape.cpus, bound)], ",memory-backend=ram", []
+        return (
+            [*lock, *_backend("ram", size, backing, shared, topology.shape.cpus, bound)],
+            ",memory-backend=ram", [],
+        )
     objects, words = lock, list[str]()
     for number, node in enumerate(nodes):
         if node.memory:
@@ -67,10 +74,21 @@ def plan_memory(size: int, topology: Topology, backing: Backing, shared: bool) -
             objects += _backend(f"ram{number}", node.memory, backing, shared, len(node.cpus), bound)
         memory = f",memdev=ram{number}" if node.memory else ""
         last = node.cpus[-1] == topology.shape.cpus - 1
-        cpus = [*node.cpus, *(range(topology.shape.cpus, topology.shape.most) if last else ())]  # those not plugged in
-        words += ["-numa", ",".join([f"node,nodeid={number}{memory}", *(f"cpus={run}" for run in render_cpu_list(cpus).split(","))])]
+        # those not plugged in
+        cpus = [*node.cpus, *(range(topology.shape.cpus, topology.shape.most) if last else ())]
+        words += [
+            "-numa",
+            ",".join([
+                f"node,nodeid={number}{memory}", *(f"cpus={run}" for run in render_cpu_list(cpus).split(",")),
+            ]),
+        ]
     for number, row in enumerate(topology.distances):
-        words += [word for other, value in enumerate(row) if other != number for word in ("-numa", f"dist,src={number},dst={other},val={value}")]
+        words += [
+            word
+            for other, value in enumerate(row)
+            if other != number
+            for word in ("-numa", f"dist,src={number},dst={other},val={value}")
+        ]
     return objects, "", words
 
 
@@ -78,5 +96,9 @@ def _backend(name: str, size: int, backing: Backing, shared: bool, cpus: int, bo
     kind = "memory-backend-memfd" if shared or backing.page else "memory-backend-ram"
     share = ",share=on" if shared or backing.page else ""
     huge = f",hugetlb=on,hugetlbsize={backing.page}K" if backing.page else ""
-    prealloc = f",prealloc=on,prealloc-threads={min(cpus, _MOST_THREADS)}" if backing.prealloc or backing.page else ""
+    prealloc = (
+        f",prealloc=on,prealloc-threads={min(cpus, _MOST_THREADS)}"
+        if backing.prealloc or backing.page
+        else ""
+    )
     return ["-object", f"{kind},id={name},size={size}M{share}{huge}{bound}{prealloc}"]

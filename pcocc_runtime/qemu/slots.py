@@ -1,4 +1,5 @@
-"""PCI slots: what QEMU puts on the root bus by itself, and what goes behind a bridge where that bus would not have room."""
+"""PCI slots: what QEMU puts on the root bus by itself, and what goes behind a bridge where that bus would not
+have room."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def needs_bridge(fixed: int, movable: int) -> bool:
 
 def plan_bridge(fixed: int, movable: int) -> list[str]:
     """Return the options of the bridge where one is needed."""
-    return ["-device", f"pci-bridge,id={_BRIDGE},chassis_nr=1,shpc=off"] if needs_bridge(fixed, movable) else []
+    return (
+        ["-device", f"pci-bridge,id={_BRIDGE},chassis_nr=1,shpc=off"] if needs_bridge(fixed, movable) else []
+    )
 
 
 def plan_addresses(fixed: int, movable: int) -> Iterator[str]:

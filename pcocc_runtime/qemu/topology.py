@@ -18,7 +18,8 @@ from pcocc_runtime.documents.hardware import Flattened, GuestNode, HostCpu, Host
 LEVELS = ("socket", "die", "cluster", "thread")  # that can be flattened: without threads each CPU is a core
 _COSTS = {"socket": 4, "die": 2, "cluster": 1, "thread": 8}  # what the guest's kernel loses with each
 _ORDER = sorted(
-    (dropped for count in range(5) for dropped in combinations(LEVELS, count)), key=lambda dropped: sum(_COSTS[one] for one in dropped)
+    (dropped for count in range(5) for dropped in combinations(LEVELS, count)),
+    key=lambda dropped: sum(_COSTS[one] for one in dropped)
 )
 _NEAR, _FAR = 10, 254  # distances of ACPI's SLIT: to itself, and the farthest that is not "unreachable"
 
@@ -37,35 +38,44 @@ def plan_topology(part: Part, count: int, emulator: int, sole: bool, clusters: b
     shape, ordered, flattened, group = _fit(rest, clusters)
     l3, more = _judge_l3(ordered, shape, group)
     return Topology(
-        shape=shape,
-        cpus=tuple(cpu.number for cpu in ordered),
-        emulator=tuple(cpu.number for cpu in kept),
+        shape=shape, cpus=tuple(cpu.number for cpu in ordered), emulator=tuple(cpu.number for cpu in kept),
         l3=l3,
-        l2=shape.clusters > 1 and _groups(ordered, lambda cpu: cpu.l2) == _groups(ordered, lambda cpu: cpu.cluster),
+        l2=shape.clusters > 1
+        and _groups(ordered, lambda cpu: cpu.l2) == _groups(ordered, lambda cpu: cpu.cluster),
         whole_l3=l3 and all(total == rest_of for total, rest_of in _l3_sizes(ordered)),
         flattened=(*flattened, *more),
     )
 
 
 def plan_flat(vcpus: int, why: str) -> Topology:
-    """Return the topology of a guest whose vCPUs have no CPUs of their own: one socket of cores, and memory wherever the kernel puts it."""
+    """Return the topology of a guest whose vCPUs have no CPUs of their own: one socket of cores, and memory
+    wherever the kernel puts it."""
     return Topology(Shape(vcpus, cores=vcpus), l3=True, flattened=(Flattened("all", why),))
 
 
 def plan_nodes(part: Part, topology: Topology, memory: int, step: int) -> Topology:
-    """Return the topology with a NUMA node for each of the host's that its vCPUs are on, and `memory` MiB, in multiples of `step`.
+    """Return the topology with a NUMA node for each of the host's that its vCPUs are on, and `memory` MiB, in
+    multiples of `step`.
 
     In the proportion of what the task holds there: its share of a node's CPUs, times the node's memory.
     """
     homes = {cpu.number: cpu.node for cpu in part.cpus}
     nodes = [node for node in part.nodes if node.number in {homes[cpu] for cpu in topology.cpus}]
-    places = {node.number: tuple(i for i, cpu in enumerate(topology.cpus) if homes[cpu] == node.number) for node in nodes}
-    weights = [len(places[node.number]) * node.memory // max(node.cpus, 1) if node.usable else 0 for node in nodes]
+    places = {
+        node.number: tuple(i for i, cpu in enumerate(topology.cpus) if homes[cpu] == node.number)
+        for node in nodes
+    }
+    weights = [
+        len(places[node.number]) * node.memory // max(node.cpus, 1) if node.usable else 0 for node in nodes
+    ]
     if len(part.nodes) < 2 or not any(weights):
         why = "the task may use no memory of the NUMA nodes that its CPUs are on"
         unbound = (Flattened("node", why),) if len(part.nodes) > 1 and nodes else ()
         return replace(topology, flattened=(*topology.flattened, *unbound))
-    found = [GuestNode(node.number, places[node.number], size) for node, size in zip(nodes, _split(memory, weights, step), strict=True)]
+    found = [
+        GuestNode(node.number, places[node.number], size)
+        for node, size in zip(nodes, _split(memory, weights, step), strict=True)
+    ]
     distances, more = _choose_distances(part, nodes)
     empty = [str(one.host) for one in found if not one.memory]
     if empty:
@@ -83,7 +93,9 @@ def _choose_own(part: Part, count: int, sole: bool) -> list[HostCpu] | str:
     return f"the task has {count} CPUs and may run on {held}, with others: none is its own"
 
 
-def _fit(own: Sequence[HostCpu], clusters: bool) -> tuple[Shape, list[HostCpu], list[Flattened], dict[str, Key]]:
+def _fit(
+    own: Sequence[HostCpu], clusters: bool
+) -> tuple[Shape, list[HostCpu], list[Flattened], dict[str, Key]]:
     """Return the shape that keeps the most levels, the CPUs in its order, and what was flattened."""
     flattened = []
     if not clusters and _matters(own, "cluster"):
@@ -96,27 +108,37 @@ def _fit(own: Sequence[HostCpu], clusters: bool) -> tuple[Shape, list[HostCpu], 
         shape = _measure(ordered, keys)
         if shape is not None:
             lost = [one for one in dropped if _matters(own, one) and (clusters or one != "cluster")]
-            return shape, ordered, [*flattened, *(Flattened(one, _explain(own, one)) for one in lost), *_name_finer_dies(own)], keys
+            return (
+                shape, ordered,
+                [*flattened, *(Flattened(one, _explain(own, one)) for one in lost), *_name_finer_dies(own)],
+                keys,
+            )
     raise AssertionError("one socket of cores holds any CPUs")
 
 
 def _die(cpu: HostCpu) -> object:
-    """Return what a die of the guest is: the CPUs that share an L3 cache within a die, which is what QEMU takes a die for."""
+    """Return what a die of the guest is: the CPUs that share an L3 cache within a die, which is what QEMU
+    takes a die for."""
     return cpu.die, cpu.l3
 
 
 def _keys(own: Sequence[HostCpu], dropped: Sequence[str]) -> dict[str, Key]:
-    """Return, from the outermost level inwards, the group of a CPU at each; a flattened level is one with its outer or inner one."""
+    """Return, from the outermost level inwards, the group of a CPU at each; a flattened level is one with its
+    outer or inner one."""
     package: Key = (lambda cpu: 0) if "socket" in dropped else (lambda cpu: cpu.package)
     core: Key = (lambda cpu: cpu.number) if "thread" in dropped else (lambda cpu: cpu.core)
     die: Key = package if "die" in dropped else (lambda cpu: (package(cpu), _die(cpu)))
-    cluster: Key = die if "cluster" in dropped or not _has_clusters(own) else (lambda cpu: (die(cpu), cpu.cluster))
+    cluster: Key = (
+        die if "cluster" in dropped or not _has_clusters(own) else (lambda cpu: (die(cpu), cpu.cluster))
+    )
     return {"socket": package, "die": die, "cluster": cluster, "core": core}
 
 
 def _has_clusters(own: Sequence[HostCpu]) -> bool:
     """Tell whether clusters hold more than a core each: elsewhere they are no level of their own."""
-    return any(len({cpu.core for cpu in own if cpu.cluster == one}) > 1 for one in {cpu.cluster for cpu in own})
+    return any(
+        len({cpu.core for cpu in own if cpu.cluster == one}) > 1 for one in {cpu.cluster for cpu in own}
+    )
 
 
 def _matters(own: Sequence[HostCpu], level: str) -> bool:
@@ -154,7 +176,10 @@ def _measure(ordered: Sequence[HostCpu], keys: dict[str, Key]) -> Shape | None:
         sizes.append(max(map(len, members.values())))
     threads, cores, clusters, dies = sizes
     shape = Shape(len(ordered), len({keys["socket"](cpu) for cpu in ordered}), dies, clusters, cores, threads)
-    spans = {"core": threads, "cluster": threads * cores, "die": threads * cores * clusters, "socket": threads * cores * clusters * dies}
+    spans = {
+        "core": threads, "cluster": threads * cores, "die": threads * cores * clusters,
+        "socket": threads * cores * clusters * dies,
+    }
     fits = all(_groups(ordered, key) == _cut(len(ordered), spans[level]) for level, key in keys.items())
     return shape if fits else None
 
@@ -172,31 +197,46 @@ def _cut(count: int, span: int) -> frozenset[frozenset[int]]:
 
 
 def _explain(own: Sequence[HostCpu], level: str) -> str:
-    """Return why QEMU cannot count a level: the groups have not all the same size, and the odd one cannot be the last."""
+    """Return why QEMU cannot count a level: the groups have not all the same size, and the odd one cannot be
+    the last."""
     keys: dict[str, Key] = {
-        "thread": lambda cpu: cpu.core, "cluster": lambda cpu: cpu.cluster, "die": _die, "socket": lambda cpu: cpu.package,
+        "thread": lambda cpu: cpu.core, "cluster": lambda cpu: cpu.cluster, "die": _die,
+        "socket": lambda cpu: cpu.package,
     }  # fmt: skip
     noun = {"thread": "cores", "cluster": "clusters", "die": "dies", "socket": "sockets"}[level]
     sizes = Counter(Counter(map(keys[level], own)).values())
-    said = " and ".join(f"{count} {noun} of {size} CPUs" for size, count in sorted(sizes.items(), reverse=True))
+    said = " and ".join(
+        f"{count} {noun} of {size} CPUs" for size, count in sorted(sizes.items(), reverse=True)
+    )
     return f"the task has {said}, and QEMU's are alike but for the last one"
 
 
 def _name_finer_dies(own: Sequence[HostCpu]) -> list[Flattened]:
     """Return the note that several L3 caches of a die are a die each."""
-    if len({cpu.die for cpu in own}) > len({cpu.package for cpu in own}) and len({_die(cpu) for cpu in own}) > len({cpu.die for cpu in own}):
+    if len({cpu.die for cpu in own}) > len({cpu.package for cpu in own}) and len(
+        {_die(cpu) for cpu in own}
+    ) > len({cpu.die for cpu in own}):
         return [Flattened("die", "a die of the host has several L3 caches, and each is a die of the guest")]
     return []
 
 
-def _judge_l3(ordered: Sequence[HostCpu], shape: Shape, keys: dict[str, Key]) -> tuple[bool, tuple[Flattened, ...]]:
-    """Tell whether the guest's dies share L3 caches as the host does: elsewhere it is shown none rather than a wrong one."""
+def _judge_l3(
+    ordered: Sequence[HostCpu], shape: Shape, keys: dict[str, Key]
+) -> tuple[bool, tuple[Flattened, ...]]:
+    """Tell whether the guest's dies share L3 caches as the host does: elsewhere it is shown none rather than
+    a wrong one."""
     dies = _cut(len(ordered), shape.threads * shape.cores * shape.clusters)
     if all(cpu.l3 is None for cpu in ordered):
         return False, ()
     if _groups(ordered, lambda cpu: cpu.l3 if cpu.l3 is not None else ("none", cpu.core)) == dies:
         return True, ()
-    return False, (Flattened("l3", "the dies that QEMU can show do not share the L3 caches as the host's CPUs do, so the guest has none"),)
+    return False, (
+        Flattened(
+            "l3",
+            "the dies that QEMU can show do not share the L3 caches as the host's CPUs do, so the guest has"
+            " none",
+        ),
+    )
 
 
 def _l3_sizes(ordered: Sequence[HostCpu]) -> list[tuple[int, int]]:
@@ -213,8 +253,11 @@ def _split(memory: int, weights: Sequence[int], step: int) -> list[int]:
     return shares
 
 
-def _choose_distances(part: Part, nodes: Sequence[HostNode]) -> tuple[tuple[tuple[int, ...], ...], tuple[Flattened, ...]]:
-    """Return the host's distances between nodes, none where there is one node or the host's are none that QEMU takes."""
+def _choose_distances(
+    part: Part, nodes: Sequence[HostNode]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[Flattened, ...]]:
+    """Return the host's distances between nodes, none where there is one node or the host's are none that
+    QEMU takes."""
     if len(nodes) < 2:
         return (), ()
     places = [part.nodes.index(node) for node in nodes]

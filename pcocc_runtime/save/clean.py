@@ -1,4 +1,5 @@
-"""What identifies a VM is put aside in its guest for the moment of a save, over the ssh connection that its keeper holds."""
+"""What identifies a VM is put aside in its guest for the moment of a save, over the ssh connection that its
+keeper holds."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ _UP_SECONDS = 30.0  # the connection stands since the guest has booted, unless i
 _SECONDS = 120.0  # files are overwritten, and free blocks discarded, by an emulated guest perhaps
 _OVER_IT = ("ControlMaster=no", "ProxyCommand=false", "LogLevel=ERROR")
 NOTE = f"the image has no ssh keys of the host, no machine-id and no state of cloud-init; it has {LEFT}"
-KEPT = "the image has what identifies the VM: ssh keys of the host, machine-id and cloud-init's state; --clean leaves these out"
+KEPT = (
+    "the image has what identifies the VM: ssh keys of the host, machine-id and cloud-init's state; --clean"
+    " leaves these out"
+)
 
 
 @contextlib.contextmanager
@@ -35,7 +39,10 @@ def put_aside(vm: SavedVm, note: Note) -> Iterator[None]:
             try:
                 _run(argv, render_restore(), "")
             except NodeError as error:
-                left = f"{vm.name} has not taken back what was put aside: it is in {ASIDE} there, as root: tar -C / -xpf {ASIDE}"
+                left = (
+                    f"{vm.name} has not taken back what was put aside: it is in {ASIDE} there, as root: tar"
+                    f" -C / -xpf {ASIDE}"
+                )
                 note(f"{left} ({one_line(str(error))})")
 
 
@@ -49,7 +56,10 @@ def _shared(vm: SavedVm) -> Iterator[list[str]]:
         raise NodeError(f"{vm.name} cannot be reached: {error}") from None
     address, user = address_of(members.networks, rank), members.find_user(rank)
     if address is None or user is None:
-        raise NodeError(f"{vm.name} has no L3 network, by which its guest could be asked to put anything aside", "leave out --clean")
+        raise NodeError(
+            f"{vm.name} has no L3 network, by which its guest could be asked to put anything aside",
+            "leave out --clean",
+        )
     token = task_token(*(os.environ[f"SLURM_{name}"] for name in ("JOB_ID", "STEP_ID", "PROCID")))
     with socket.socket(socket.AF_UNIX) as keeper:
         try:
@@ -59,8 +69,14 @@ def _shared(vm: SavedVm) -> Iterator[list[str]]:
             if not keeper.recv(64).startswith(UP):
                 raise NodeError(f"{vm.name} has ended")
         except OSError as error:
-            raise NodeError(f"{vm.name} does not let its user in: {error}", "try again when it answers, or leave out --clean") from None
-        yield ssh_argv(user, address, str(vm.directory.parent / "key"), "/dev/stderr", str(vm.directory / "ssh"), _OVER_IT, ())
+            raise NodeError(
+                f"{vm.name} does not let its user in: {error}",
+                "try again when it answers, or leave out --clean",
+            ) from None
+        yield ssh_argv(
+            user, address, str(vm.directory.parent / "key"), "/dev/stderr", str(vm.directory / "ssh"),
+            _OVER_IT, (),
+        )
         with contextlib.suppress(OSError):
             keeper.sendall(DONE)
 

@@ -1,4 +1,5 @@
-"""Copies a large local file: the kernel copies, while one thread computes the sum and another has it written to disk."""
+"""Copies a large local file: the kernel copies, while one thread computes the sum and another has it written
+to disk."""
 
 from __future__ import annotations
 
@@ -17,9 +18,11 @@ T = TypeVar("T")
 
 
 def copy_layer(
-    source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Advance, look: Callable[[], None], then: Callable[[], T]
+    source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Advance,
+    look: Callable[[], None], then: Callable[[], T]
 ) -> tuple[str, T]:
-    """Copy a file that nobody writes to a new one; return the sha256 of the copy, which is on disk, and what `then` returned.
+    """Copy a file that nobody writes to a new one; return the sha256 of the copy, which is on disk, and what
+    `then` returned.
 
     The copy's first `head_size` bytes are what `change_head` makes of them. Holes stay holes. `look` is
     called when all is in the copy, `then` when the file may change again.
@@ -87,7 +90,8 @@ class _Helpers:
         def run() -> None:
             try:
                 results.append(work(self._stop))
-            except Exception as error:  # raised by `pause`: else a result would be waited for that never comes
+            except Exception as error:
+                # raised by `pause`: else a result would be waited for that never comes
                 self._errors.append(error)
 
         self._threads.append(threading.Thread(target=run))
@@ -110,13 +114,16 @@ class _Helpers:
             raise
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         try:
             self.signals.hold()
         finally:
             self._stop.set()
             while self._threads:
-                self._threads.pop().join()  # and forget it: what a handler raises while a thread's object goes is lost
+                # and forget it: what a handler raises while a thread's object goes is lost
+                self._threads.pop().join()
             self.signals.hear()
         if _error is None:
             for error in self._errors:

@@ -17,24 +17,31 @@ from pcocc_runtime.save.link import SaverConnection
 from pcocc_runtime.save.moment import Note, SavedVm, find_disk, frozen, on_scratch
 from pcocc_runtime.save.nodes import plan_aside, plan_filter
 
-_OLDEST = (7, 1)  # QEMU's copy-before-write got on-cbw-error: an old block that cannot be kept is no error of the guest's
+# QEMU's copy-before-write got on-cbw-error: an old block that cannot be kept is no error of the guest's
+_OLDEST = (7, 1)
 _EXPORT = "drive"
 
 
-def copy_drive(vm: SavedVm, index: int, link: SaverConnection, layer: Path, safe: bool, progress: Progress, note: Note) -> None:
+def copy_drive(
+    vm: SavedVm, index: int, link: SaverConnection, layer: Path, safe: bool, progress: Progress, note: Note
+) -> None:
     """Write a drive as of one moment, which comes when file systems are frozen, to `layer`; it is on disk then."""
     ensure_able(link)
     address = str(vm.directory / EXPORT_SOCKET)
     keep_old_blocks(vm, index, link, safe, progress, note)
     link.command("nbd-server-start", addr={"type": "unix", "data": {"path": address}})
-    link.command("block-export-add", type="nbd", id="save-export", name=_EXPORT, writable=False, **{"node-name": SAVE_VIEW})
+    link.command(
+        "block-export-add", type="nbd", id="save-export", name=_EXPORT, writable=False,
+        **{"node-name": SAVE_VIEW},
+    )
     try:
         qemu_img.convert(qemu_img.export(address, _EXPORT), "qcow2", layer, progress(f"saving drive {index}"))
     except PcoccError as error:
         link.command("query-status")  # NodeError when the VM has ended
         raise NodeError(
             f"drive {index} of {vm.name} could not be read completely: {error.message}",
-            f"if the guest overwrote more during the save than fits into {vm.facts.scratch}, free space there or save when it writes less",
+            f"if the guest overwrote more during the save than fits into {vm.facts.scratch}, free space there"
+            " or save when it writes less",
         ) from None
 
 
@@ -42,10 +49,14 @@ def ensure_able(link: SaverConnection) -> None:
     """Raise RequestError when this QEMU cannot save drives without danger to them."""
     found = link.command("query-version")["qemu"]
     if (found["major"], found["minor"]) < _OLDEST:
-        raise RequestError(f"QEMU {found['major']}.{found['minor']} cannot save persistent drives", "QEMU 7.1 and later can")
+        raise RequestError(
+            f"QEMU {found['major']}.{found['minor']} cannot save persistent drives", "QEMU 7.1 and later can"
+        )
 
 
-def keep_old_blocks(vm: SavedVm, index: int, link: SaverConnection, safe: bool, progress: Progress, note: Note) -> None:
+def keep_old_blocks(
+    vm: SavedVm, index: int, link: SaverConnection, safe: bool, progress: Progress, note: Note
+) -> None:
     """Have QEMU keep aside what the guest overwrites of a drive, and show the drive as it is now."""
     shown = find_disk(link, index)
     node, size = shown["inserted"]["node-name"], shown["inserted"]["image"]["virtual-size"]

@@ -1,4 +1,5 @@
-"""A saver's connection to the keeper of a VM: commands for its QEMU, as long as it stands; its end puts everything back."""
+"""A saver's connection to the keeper of a VM: commands for its QEMU, as long as it stands; its end puts
+everything back."""
 
 from __future__ import annotations
 
@@ -7,7 +8,16 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pcocc_runtime.documents.save import Command, DeviceNode, Frozen, Layer, Outcome, Reply, decode_answer, encode_request
+from pcocc_runtime.documents.save import (
+    Command,
+    DeviceNode,
+    Frozen,
+    Layer,
+    Outcome,
+    Reply,
+    decode_answer,
+    encode_request,
+)
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.qemu.qmp import Messages
 
@@ -64,7 +74,8 @@ class SaverConnection:
         self._send(DeviceNode(device, node))
 
     def finish(self, seconds: float) -> str | None:
-        """Have everything put back; return why that has not come to an end, None when it has, or when the VM has ended."""
+        """Have everything put back; return why that has not come to an end, None when it has, or when the VM
+        has ended."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
             answer = self._next(seconds)
@@ -93,7 +104,8 @@ class SaverConnection:
             raise self._ended() from None
 
     def _next(self, seconds: float) -> Answer:
-        """Return what the keeper says next; TimeoutError, another OSError when it has ended, NodeError when it says nothing known."""
+        """Return what the keeper says next; TimeoutError, another OSError when it has ended, NodeError when
+        it says nothing known."""
         deadline = time.monotonic() + seconds
         while not self._heard:
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -112,5 +124,7 @@ class SaverConnection:
     def __enter__(self) -> SaverConnection:
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         self._socket.close()

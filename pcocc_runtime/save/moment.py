@@ -68,7 +68,10 @@ def frozen(vm: SavedVm, link: SaverConnection, safe: bool, note: Note) -> Iterat
     except NodeError as error:
         if safe:
             raise NodeError(f"the file systems of {vm.name} cannot be frozen: {error}", _AGENT_HINT) from None
-        note(f"the file systems of {vm.name} were not frozen, so what its programs had not yet written to disk is not saved: {error}")
+        note(
+            f"the file systems of {vm.name} were not frozen, so what its programs had not yet written to disk"
+            f" is not saved: {error}"
+        )
         yield
         return
     with agent:
@@ -79,7 +82,9 @@ def frozen(vm: SavedVm, link: SaverConnection, safe: bool, note: Note) -> Iterat
                 count = agent.freeze()
             except NodeError as error:
                 if safe:
-                    raise NodeError(f"the file systems of {vm.name} cannot be frozen: {error}", _AGENT_HINT) from None
+                    raise NodeError(
+                        f"the file systems of {vm.name} cannot be frozen: {error}", _AGENT_HINT
+                    ) from None
                 note(f"the file systems of {vm.name} were not frozen: {error}")
             yield
         finally:
@@ -96,14 +101,19 @@ def thaw(vm: SavedVm, agent: Agent) -> int:
     """Have the guest's file systems thawed; return how many were frozen."""
     try:
         return agent.thaw()
-    except NodeError as error:  # our connection ends with the word 'frozen', upon which the keeper sends this again
+    except NodeError as error:
+        # our connection ends with the word 'frozen', upon which the keeper sends this again
         raise NodeError(
             f"the file systems of {vm.name} may still be frozen, and nothing was saved: {error}",
-            "they are thawed as soon as the agent answers; 'fsfreeze --unfreeze' in the guest does it at once",
+            "they are thawed as soon as the agent answers; 'fsfreeze --unfreeze' in the guest does it at"
+            " once",
         ) from None
 
 
-_AGENT_HINT = "install qemu-guest-agent in the image, and have it run; without --safe the disk is saved as it would be after a power failure"
+_AGENT_HINT = (
+    "install qemu-guest-agent in the image, and have it run; without --safe the disk is saved as it would be"
+    " after a power failure"
+)
 
 
 def open_agent(vm: SavedVm, link: SaverConnection) -> Agent:

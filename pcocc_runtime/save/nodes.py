@@ -11,17 +11,24 @@ def plan_overlay(path: str, cache: dict[str, Any]) -> dict[str, Any]:
     """Return QEMU's options of the second layer, which is treated as the first."""
     flags = {"direct": cache["direct"], "no-flush": cache["no-flush"]}
     file = {"driver": "file", "filename": path, "cache": flags, "discard": "unmap"}
-    return {"driver": "qcow2", "node-name": SAVE_OVERLAY, "backing": None, "cache": flags, "discard": "unmap", "file": file}
+    return {
+        "driver": "qcow2", "node-name": SAVE_OVERLAY, "backing": None, "cache": flags, "discard": "unmap",
+        "file": file,
+    }
 
 
 def plan_aside(path: str) -> dict[str, Any]:
     """Return QEMU's options of the file of old blocks, which nobody needs after a crash."""
     cache = {"direct": False, "no-flush": True}
-    return {"driver": "qcow2", "node-name": SAVE_OVERLAY, "cache": cache, "file": {"driver": "file", "filename": path, "cache": cache}}
+    return {
+        "driver": "qcow2", "node-name": SAVE_OVERLAY, "cache": cache,
+        "file": {"driver": "file", "filename": path, "cache": cache},
+    }
 
 
 def plan_filter(node: str) -> dict[str, Any]:
-    """Return QEMU's options of what stands between the guest and the drive meanwhile; the guest meets no error of the copy's."""
+    """Return QEMU's options of what stands between the guest and the drive meanwhile; the guest meets no
+    error of the copy's."""
     return {
         "driver": "copy-before-write", "node-name": SAVE_FILTER, "file": node, "target": SAVE_OVERLAY,
         "on-cbw-error": "break-snapshot", "discard": "unmap",

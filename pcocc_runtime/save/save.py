@@ -34,7 +34,8 @@ MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """What a save is to do: the name of a new image, or None for a revision of the VM's own; the drive's number; and how.
+    """What a save is to do: the name of a new image, or None for a revision of the VM's own; the drive's
+    number; and how.
 
     `clean` is for who calls: the guest has put aside what identifies it.
     """
@@ -48,7 +49,8 @@ class SaveOptions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a save goes: `parent` is what the layer builds on, None when it is to stand alone; `origin` what it is the next of."""
+    """Where a save goes: `parent` is what the layer builds on, None when it is to stand alone; `origin` what
+    it is the next of."""
 
     repo: Repo
     name: str
@@ -61,7 +63,9 @@ class Target:
         return self.origin is None
 
 
-def save_vm(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], progress: Progress, note: Note) -> tuple[Found, int]:
+def save_vm(
+    vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], progress: Progress, note: Note
+) -> tuple[Found, int]:
     """Save a disk; return the revision that was made, and the bytes its layer takes."""
     ensure_savable(vm, wish, note)
     target = choose_target(vm, wish, every, note)
@@ -78,7 +82,10 @@ def save_vm(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], progress: Pro
                 take_snapshot(vm, link, wish.safe, progress, note)
                 digest, left = copy_disk(vm, target, layer, progress, lambda: link.finish(MERGE_SECONDS))
         if left:
-            note(f"the second layer of {vm.name}'s disk could not be merged yet, which is tried again every {MERGE_AGAIN:.0f} s: {left}")
+            note(
+                f"the second layer of {vm.name}'s disk could not be merged yet, which is tried again every"
+                f" {MERGE_AGAIN:.0f} s: {left}"
+            )
         size = layer.stat().st_blocks * 512
         model = target.origin or target.parent
         one = writing.add_revision(
@@ -104,13 +111,17 @@ def ensure_savable(vm: SavedVm, wish: SaveOptions, note: Note) -> None:
     """Raise RequestError unless the VM has the drive, and has it alone."""
     count, drive = len(vm.facts.disks), wish.drive
     if drive >= count:
-        raise RequestError(f"{vm.name} has no drive {drive}", f"its drives are 0 to {count - 1}" if count else "it has none")
+        raise RequestError(
+            f"{vm.name} has no drive {drive}", f"its drives are 0 to {count - 1}" if count else "it has none"
+        )
     shown = f"drive {drive} of {vm.name}, the persistent drive {vm.disk(drive)},"
     if vm.facts.disks[drive].mmp == "cluster":
         raise RequestError(f"{shown} is shared by VMs (mmp: cluster), and a save would miss what the others write",
                            "save it from a job in which one VM has it, with mmp: yes")  # fmt: skip
     if vm.facts.disks[drive].mmp == "no":
-        note(f"{shown} is not protected (mmp: no): if another VM writes to it now, the saved image is useless")
+        note(
+            f"{shown} is not protected (mmp: no): if another VM writes to it now, the saved image is useless"
+        )
 
 
 def choose_target(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], note: Note) -> Target:
@@ -125,16 +136,18 @@ def choose_target(vm: SavedVm, wish: SaveOptions, every: Sequence[Repo], note: N
         name, older = reference.name, None
     elif lasting:
         raise RequestError(
-            f"drive {wish.drive} of {vm.name} is the persistent drive {vm.disk(wish.drive)}, which belongs to no image",
-            "name the new image with -d NAME",
+            f"drive {wish.drive} of {vm.name} is the persistent drive {vm.disk(wish.drive)}, which belongs to"
+            " no image", "name the new image with -d NAME",
         )
     elif vm.facts.origin is None:
         raise RequestError(
-            f"{vm.name} runs from the file {vm.facts.image}, which is not in a repository", "name the new image with -d NAME"
+            f"{vm.name} runs from the file {vm.facts.image}, which is not in a repository",
+            "name the new image with -d NAME"
         )
     elif origin is None:
         raise RequestError(
-            f"image {vm.facts.origin}, which {vm.name} runs from, has been deleted or replaced", "save it as a new image: -d NAME"
+            f"image {vm.facts.origin}, which {vm.name} runs from, has been deleted or replaced",
+            "save it as a new image: -d NAME"
         )
     else:
         repo, name, older = origin.repo, origin.revision.name, origin
@@ -157,7 +170,8 @@ def find_origin(vm: SavedVm, every: Sequence[Repo]) -> Found | None:
 
 
 def find_layers(vm: SavedVm, every: Sequence[Repo]) -> Found:
-    """Return the image that a VM runs from, from its layers: they stay as long as VMs use them, when the image is deleted."""
+    """Return the image that a VM runs from, from its layers: they stay as long as VMs use them, when the
+    image is deleted."""
     reference = references.parse_reference(vm.facts.origin or "")
     repo = references.choose_repo(every, reference.repo)
     layers: list[str] = []
@@ -169,10 +183,12 @@ def find_layers(vm: SavedVm, every: Sequence[Repo]) -> Found:
             name = Path(backing).name if backing and len(layers) < metadata.MAX_LAYERS else None
     except PcoccError:
         raise RequestError(
-            f"image {reference}, which {vm.name} runs from, has been deleted, and its layers are gone from repository {repo.name!r}",
-            "save all of the disk: --full -d NAME",
+            f"image {reference}, which {vm.name} runs from, has been deleted, and its layers are gone from"
+            f" repository {repo.name!r}", "save all of the disk: --full -d NAME",
         ) from None
-    one = metadata.Revision(reference.name, reference.revision or 0, "vm", accounts.user_name(), 0, tuple(layers))
+    one = metadata.Revision(
+        reference.name, reference.revision or 0, "vm", accounts.user_name(), 0, tuple(layers)
+    )
     return Found(repo, one)
 
 
@@ -181,7 +197,9 @@ def ensure_room(vm: SavedVm, drive: int, work: WorkDirectory, target: Target) ->
     try:
         needed = vm.disk(drive).stat().st_blocks * 512
     except OSError as error:
-        raise NodeError(f"drive {drive} of {vm.name}, {vm.disk(drive)}, cannot be read: {error.strerror}") from None
+        raise NodeError(
+            f"drive {drive} of {vm.name}, {vm.disk(drive)}, cannot be read: {error.strerror}"
+        ) from None
     what = f"drive {drive} of {vm.name} holds" if is_lasting(vm, drive) else f"{vm.name} has written"
     ensure_free(what, needed, target.repo)
 
@@ -212,11 +230,16 @@ def take_snapshot(vm: SavedVm, link: SaverConnection, safe: bool, progress: Prog
         link.command("blockdev-snapshot", node=shown["node-name"], overlay=SAVE_OVERLAY)
 
 
-def copy_disk(vm: SavedVm, target: Target, layer: Path, progress: Progress, then: Callable[[], T]) -> tuple[str | None, T]:
-    """Write the disk, which does not change until `then`, as a layer; return its sum, if it is known, and what `then` returned."""
+def copy_disk(
+    vm: SavedVm, target: Target, layer: Path, progress: Progress, then: Callable[[], T]
+) -> tuple[str | None, T]:
+    """Write the disk, which does not change until `then`, as a layer; return its sum, if it is known, and
+    what `then` returned."""
     if target.parent is None:
         every = qemu_img.chain(vm.disk(0))
-        ensure_free(f"the disk of {vm.name}, with all layers, holds", qemu_img.read_extent(every)[0], target.repo)
+        ensure_free(
+            f"the disk of {vm.name}, with all layers, holds", qemu_img.read_extent(every)[0], target.repo
+        )
         qemu_img.convert(every, "qcow2", layer, progress("saving all of the disk"))
         return None, then()
     backing = metadata.backing_name(target.parent.revision.layers[-1])
@@ -225,7 +248,8 @@ def copy_disk(vm: SavedVm, target: Target, layer: Path, progress: Progress, then
         return qcow2.name_backing(head, backing, str(vm.disk(0)))
 
     return copy_layer(
-        vm.disk(0), layer, name_backing, qcow2.HEADER_SIZE, progress("saving"), lambda: ensure_whole(layer), then
+        vm.disk(0), layer, name_backing, qcow2.HEADER_SIZE, progress("saving"), lambda: ensure_whole(layer),
+        then
     )
 
 
@@ -233,4 +257,7 @@ def ensure_whole(layer: Path) -> None:
     """Raise NodeError when the tables of a layer that was just written are not right."""
     damage = qemu_img.find_damage(layer, "qcow2", layer.stat().st_size)
     if damage:
-        raise NodeError(f"the layer that was saved is damaged: {damage}", "look into the node's kernel log for errors of its disk")
+        raise NodeError(
+            f"the layer that was saved is damaged: {damage}",
+            "look into the node's kernel log for errors of its disk",
+        )

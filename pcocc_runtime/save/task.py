@@ -43,7 +43,8 @@ def operate(job: int, vm: str, options: SaveOptions) -> int:
         it = read_vm(vm, Path(naming.job_dir(job) / vm))
         with clean.put_aside(it, meter.note) if options.clean else contextlib.nullcontext():
             found, size = save_vm(it, options, load_own_repos(), meter.begin, meter.note)
-        if not options.drive and os.environ.get("SLURM_PROCID") in (None, "0"):  # once for all VMs of the step
+        # once for all VMs of the step
+        if not options.drive and os.environ.get("SLURM_PROCID") in (None, "0"):
             meter.note(clean.NOTE if options.clean else clean.KEPT)
     sys.stdout.write(f"saved {vm} as {found.reference} ({render_size(size)})\n")
     return 0

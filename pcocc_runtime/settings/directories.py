@@ -112,7 +112,9 @@ def find_misnamed(directory: str) -> list[str]:
             names = sorted(os.listdir(place))
         except OSError:  # whoever reads what is there tells that
             continue
-        told += [f"{place}/{name} is not read: name it {name[:-4]}.yaml" for name in names if name.endswith(".yml")]
+        told += [
+            f"{place}/{name} is not read: name it {name[:-4]}.yaml" for name in names if name.endswith(".yml")
+        ]
     return told
 
 

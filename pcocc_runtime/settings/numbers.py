@@ -22,10 +22,15 @@ def find_odd_numbers(node: Node, sixties: bool = False) -> Iterator[Node]:
     elif isinstance(node.value, tuple):
         for child in node.value:
             yield from find_odd_numbers(child, sixties)
-    elif isinstance(node.value, int) and (_OCTAL.fullmatch(node.raw) or (sixties and _SIXTIES.fullmatch(node.raw))):
+    elif isinstance(node.value, int) and (
+        _OCTAL.fullmatch(node.raw) or (sixties and _SIXTIES.fullmatch(node.raw))
+    ):
         yield node
 
 
 def find_number_notes(node: Node) -> list[str]:
     """Return a sentence with its place for each number of our own files that begins with 0."""
-    return [str(one.error(f"{one.raw} is the number {one.value} in YAML, because it begins with 0 ({HINT})")) for one in find_odd_numbers(node)]
+    return [
+        str(one.error(f"{one.raw} is the number {one.value} in YAML, because it begins with 0 ({HINT})"))
+        for one in find_odd_numbers(node)
+    ]

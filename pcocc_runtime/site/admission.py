@@ -59,8 +59,11 @@ def find_tight(limits: Sequence[VmLimit], vms: int) -> list[VmLimit]:
     return [one for one in limits if one.max_vms < vms]
 
 
-def ensure_few(limits: Sequence[VmLimit], vms: int, place: Charge | None, read_person: Callable[[], Person]) -> None:
-    """Raise RequestError when a job of so many VMs falls under one of these limits; without a place those for places are passed over."""
+def ensure_few(
+    limits: Sequence[VmLimit], vms: int, place: Charge | None, read_person: Callable[[], Person]
+) -> None:
+    """Raise RequestError when a job of so many VMs falls under one of these limits; without a place those for
+    places are passed over."""
     for one in find_tight(limits, vms):
         given = (place.account, place.partition, place.qos) if place else (None, None, None)
         lists = (one.access.accounts, one.access.partitions, one.access.qos)
@@ -75,7 +78,9 @@ def ensure_compatible(sets: Sequence[ResourceSet], networks: Mapping[str, Networ
     """Raise RequestError unless one virtual cluster can have the networks of all these sets."""
     names = list(dict.fromkeys(name for one in sets for name in one.networks))
     if len(names) > naming.MAX_NETWORKS:
-        message = f"these VMs have {len(names)} networks together, but a job can have {naming.MAX_NETWORKS} at most"
+        message = (
+            f"these VMs have {len(names)} networks together, but a job can have {naming.MAX_NETWORKS} at most"
+        )
         raise RequestError(message, "split the VMs over several jobs")
     pair = find_overlap(names, networks)
     if pair:

@@ -71,7 +71,11 @@ def load_everything(confdir: str) -> Everything:
         *directories.find_misnamed(confdir),
         *find_network_notes(directories.read_tree(f"{confdir}/networks.yaml", [])),
         *_find_strangers(site, f"{confdir}/resources.yaml"),
-        *(note for name in _FILES for note in find_number_notes(directories.read_tree(f"{confdir}/{name}.yaml", []))),
+        *(
+            note
+            for name in _FILES
+            for note in find_number_notes(directories.read_tree(f"{confdir}/{name}.yaml", []))
+        ),
         *(note for one in every.values() for note in find_number_notes(one.node)),
     ]
     return Everything(site, every, policy, tuple(problems), tuple(notes))

@@ -46,7 +46,8 @@ def parse_policy(
 
 
 def render_policy(
-    policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None, partitions: Mapping[str, Any] | None = None
+    policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None,
+    partitions: Mapping[str, Any] | None = None
 ) -> str:
     """Return the text of policy.lua; `partitions` is what `describe_partitions` says of the site's networks."""
     sets = {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()}
@@ -63,17 +64,23 @@ def render_policy(
 
 
 def describe_partitions(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, Any]:
-    """Return the pools of partition keys for job_submit, and which resource sets take a key of which; nothing where there is none."""
+    """Return the pools of partition keys for job_submit, and which resource sets take a key of which; nothing
+    where there is none."""
     pools = {name: one for name, one in networks.items() if isinstance(one, InfinibandNetwork)}
     if not pools:
         return {}
     return {
         "partitions": {
-            name: {"license": one.license, "min_key": one.min_pkey, "max_key": one.max_pkey, "max_vms": one.max_vms}
+            name: {
+                "license": one.license, "min_key": one.min_pkey, "max_key": one.max_pkey,
+                "max_vms": one.max_vms,
+            }
             for name, one in pools.items()
         },
         "set_partitions": {
-            name: found for name, one in sets.items() if (found := [network for network in one.networks if network in pools])
+            name: found
+            for name, one in sets.items()
+            if (found := [network for network in one.networks if network in pools])
         },
     }
 
@@ -121,5 +128,7 @@ _RESERVED = frozenset((
 
 def _quote(text: str) -> str:
     """Return a Lua string literal; what is not plain ASCII goes in as decimal escapes of its UTF-8 bytes."""
-    words = [chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in text.encode()]
+    words = [
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in text.encode()
+    ]
     return f'"{"".join(words)}"'

@@ -1,4 +1,5 @@
-"""policy.yaml as it is written: who may use what, and how many VMs a job may have. Root's planner reads it too, and no template."""
+"""policy.yaml as it is written: who may use what, and how many VMs a job may have. Root's planner reads it
+too, and no template."""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ from pcocc_runtime.system import process
 
 def read_job(job: int) -> JobFacts:
     """Return the facts of a job; NodeError when slurmctld does not answer."""
-    text = process.run(["scontrol", "show", "job", "--oneliner", str(job)], hint="is slurmctld up? try `scontrol ping`")
+    text = process.run(
+        ["scontrol", "show", "job", "--oneliner", str(job)], hint="is slurmctld up? try `scontrol ping`"
+    )
     return parse_job(job, text)
 
 
@@ -42,9 +44,14 @@ def read_boot_steps(job: int) -> tuple[Step, ...]:
 
 def is_step_whole(job: int, step: Step) -> bool | None:
     """Tell whether a step of the caller's job has its slurmstepd on all its nodes, None when Slurm does not say."""
-    argv = ["sstat", "--noheader", "--parsable2", "--pidformat", f"--jobs={job}.{step.name.rpartition('.')[2]}"]
+    argv = [
+        "sstat", "--noheader", "--parsable2", "--pidformat", f"--jobs={job}.{step.name.rpartition('.')[2]}",
+    ]
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return parse_presence(done.stdout, done.stderr)
@@ -64,11 +71,14 @@ def cancel_step_of(job: int, pid: int) -> None:
     """Cancel the boot step that the srun with this pid on this host started."""
     for step in read_boot_steps(job):
         if step.is_of(pid, os.uname().nodename):
-            subprocess.run(["scancel", "--quiet", step.name], check=False, stdin=subprocess.DEVNULL, capture_output=True)
+            subprocess.run(
+                ["scancel", "--quiet", step.name], check=False, stdin=subprocess.DEVNULL, capture_output=True
+            )
 
 
 def read_running(job: str) -> Running:
-    """Return what Slurm knows of a job and its boot step; RequestError when there is no such job or its VMs do not run."""
+    """Return what Slurm knows of a job and its boot step; RequestError when there is no such job or its VMs
+    do not run."""
     try:
         shown = process.run(["scontrol", "--oneliner", "show", "job", job])
         steps = process.run(["scontrol", "--oneliner", "show", "step", field_of(shown, "JobId", job)])
@@ -108,13 +118,17 @@ def resolve_host(name: str) -> str | None:
 
 
 def read_settings() -> str:
-    """Return all that slurmctld says of its settings, for configuration.py to parse; NodeError when it does not answer."""
+    """Return all that slurmctld says of its settings, for configuration.py to parse; NodeError when it does
+    not answer."""
     return process.run(["scontrol", "show", "config"], hint="is slurmctld up? try `scontrol ping`")
 
 
 def list_places() -> list[Place]:
     """Return the nodes of all partitions, each once; NodeError when slurmctld does not answer."""
-    shown = process.run(["sinfo", "--noheader", "--all", "--Node", "--format=%N %P"], hint="is slurmctld up? try `scontrol ping`")
+    shown = process.run(
+        ["sinfo", "--noheader", "--all", "--Node", "--format=%N %P"],
+        hint="is slurmctld up? try `scontrol ping`",
+    )
     return parse_places(shown)
 
 

@@ -23,7 +23,9 @@ def find_own(job: str, deed: str = "use") -> Running:
     if os.geteuid() != running.uid:
         raise RequestError(f"job {job} belongs to {running.user}, and only its owner can {deed} its VMs")
     if running.state == "SUSPENDED":
-        raise RequestError(f"job {job} is suspended, and its VMs with it", f"'scontrol resume {running.job}' lets them go on")
+        raise RequestError(
+            f"job {job} is suspended, and its VMs with it", f"'scontrol resume {running.job}' lets them go on"
+        )
     return running
 
 
@@ -37,8 +39,11 @@ def ensure_vm_set(vms: str) -> None:
 NO_INPUT, AS_BYTES, AS_TERMINAL = ("--input=none",), ("--unbuffered",), ("--pty",)
 
 
-def run_step(job: str, vms: str, words: Sequence[str], *, deed: str = "save", streams: Sequence[str] = NO_INPUT) -> int:
-    """Run an operation in VMs of one of the caller's jobs, with this process's input and output; return srun's status."""
+def run_step(
+    job: str, vms: str, words: Sequence[str], *, deed: str = "save", streams: Sequence[str] = NO_INPUT
+) -> int:
+    """Run an operation in VMs of one of the caller's jobs, with this process's input and output; return
+    srun's status."""
     ensure_job_number(job)
     ensure_vm_set(vms)
     return run_vm_step(operation_argv(find_own(job, deed).job, vms, words, streams=streams))
@@ -84,11 +89,13 @@ _NODE_MINUTES = 15  # the time limit of such a job
 def run_on_node(node: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a job of one task on a node, options of srun first, to its end; one that does not start soon is given up."""
     argv = [
-        "srun", f"--nodelist={node}", "--nodes=1", "--ntasks=1", f"--immediate={_ALLOCATE_SECONDS}", f"--time={_NODE_MINUTES}",
+        "srun", f"--nodelist={node}", "--nodes=1", "--ntasks=1", f"--immediate={_ALLOCATE_SECONDS}",
+        f"--time={_NODE_MINUTES}",
         "--job-name=pcocc-node-check", "--quiet", *words,
     ]  # fmt: skip
     return subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=_clean_environment(), cwd="/", check=False
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        env=_clean_environment(), cwd="/", check=False
     )  # fmt: skip
 
 
@@ -99,10 +106,13 @@ _SPREAD = (
 
 
 def spread_end(job: int, nodes: int, vm: str, reason: str) -> None:
-    """Leave a note of a VM's end on every node of its job, for steps that use the VM from there; does not wait for it."""
+    """Leave a note of a VM's end on every node of its job, for steps that use the VM from there; does not
+    wait for it."""
     argv = [
-        "srun", f"--jobid={job}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--mem=0",
-        "--job-name=pcocc-ended", "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/", "--quiet",
+        "srun", f"--jobid={job}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
+        "--mem=0",
+        "--job-name=pcocc-ended", "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none",
+        "--chdir=/", "--quiet",
         "sh", "-c", _SPREAD, "sh", str(job), vm, encode_state(VmState("ended", reason=reason)), STATE_FILE,
     ]  # fmt: skip
     _start(argv, {}, subprocess.DEVNULL)
@@ -118,9 +128,12 @@ def network_argv(running: Running, words: Sequence[str]) -> list[str]:
     A VM step names a VM, but the namespace is the job's; every cluster has a vm0. See `network_environment`.
     """
     return [
-        "srun", f"--jobid={running.job}", "--overlap", f"--nodes={running.nodes}", f"--nodelist={running.node_list}",
-        f"--ntasks={running.nodes}", "--ntasks-per-node=1", "--mem=0", "--time=10", "--job-name=pcocc-network",
-        "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/", "--quiet", "--quit-on-interrupt",
+        "srun", f"--jobid={running.job}", "--overlap", f"--nodes={running.nodes}",
+        f"--nodelist={running.node_list}",
+        f"--ntasks={running.nodes}", "--ntasks-per-node=1", "--mem=0", "--time=10",
+        "--job-name=pcocc-network",
+        "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/", "--quiet",
+        "--quit-on-interrupt",
         f"--{wire_steps.OPTION_VM}=vm0", *words,
     ]  # fmt: skip
 
@@ -129,30 +142,36 @@ _LOOK_SECONDS = "3"  # for which a node is given time to make the namespace, whi
 
 
 def network_environment(running: Running) -> dict[str, str]:
-    """Return the variables that make an srun typed anywhere one inside the job, for srun and for the plugin (spank/client.c).
+    """Return the variables that make an srun typed anywhere one inside the job, for srun and for the plugin
+    (spank/client.c).
 
     A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were
     still to come.
     """
     return {
-        "SLURM_JOB_ID": str(running.job), wire.ENV_TEMPLATE: "any:1", wire.ENV_PATIENCE: _LOOK_SECONDS, wire.ENV_STEP_INSIDE: "1",
+        "SLURM_JOB_ID": str(running.job), wire.ENV_TEMPLATE: "any:1", wire.ENV_PATIENCE: _LOOK_SECONDS,
+        wire.ENV_STEP_INSIDE: "1",
     }  # fmt: skip
 
 
 def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
-    """Run `network_argv` as the job's user, who may be another when root asks; return what it wrote to stdout and stderr."""
+    """Run `network_argv` as the job's user, who may be another when root asks; return what it wrote to stdout
+    and stderr."""
     argv = network_argv(running, words)
     if os.geteuid() == 0 and running.uid != 0:
         return _run_as_owner(running, argv)
     env = {**_clean_environment(), **network_environment(running)}
     done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=env, cwd="/", check=False
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=env, cwd="/",
+        check=False
     )  # fmt: skip
     return done.stdout, done.stderr
 
 
-_ROOTS = ("PATH", "LANG", "LC_ALL", "TZ", *sorted(_KEPT))  # what an srun needs of root's environment, and all it gets
-_ASK_SECONDS = 900.0  # the user may stop his own srun; root waits longer than for a busy slurmctld, not for ever
+# what an srun needs of root's environment, and all it gets
+_ROOTS = ("PATH", "LANG", "LC_ALL", "TZ", *sorted(_KEPT))
+# the user may stop his own srun; root waits longer than for a busy slurmctld, not for ever
+_ASK_SECONDS = 900.0
 
 
 def _run_as_owner(running: Running, argv: Sequence[str]) -> tuple[str, str]:
@@ -171,16 +190,20 @@ def _run_as_owner(running: Running, argv: Sequence[str]) -> tuple[str, str]:
 def operation_argv(
     job: int, vms: str, words: Sequence[str], node: str | None = None, streams: Sequence[str] = NO_INPUT
 ) -> list[str]:
-    """Return the srun of an operation on VMs (a command that begins with '@'), one task for each; `node` is where to run it."""
+    """Return the srun of an operation on VMs (a command that begins with '@'), one task for each; `node` is
+    where to run it."""
     where = [f"--nodelist={node}", "--nodes=1", "--ntasks=1"] if node else []
     return [
-        "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where, *streams,
-        "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", "--quit-on-interrupt", f"--{wire_steps.OPTION_VM}={vms}", *words,
+        "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where,
+        *streams,
+        "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--quiet", "--quit-on-interrupt",
+        f"--{wire_steps.OPTION_VM}={vms}", *words,
     ]  # fmt: skip
 
 
 def operation_environment(inside: bool = False) -> dict[str, str]:
-    """Return the environment of such an srun, whose tasks begin inside the job's network namespace or in the node's own network."""
+    """Return the environment of such an srun, whose tasks begin inside the job's network namespace or in the
+    node's own network."""
     kept = {name: os.environ[name] for name in ("PCOCC_USER_CONF_DIR",) if name in os.environ}
     return {**_clean_environment(), **kept, **({wire.ENV_STEP_INSIDE: "1"} if inside else {})}
 
@@ -203,23 +226,28 @@ def ask_vm_step(argv: list[str]) -> subprocess.CompletedProcess[str]:
     """Run such an srun to its end, and return what it has written."""
     try:
         return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=operation_environment(), check=False
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            env=operation_environment(), check=False
         )  # fmt: skip
     except OSError as error:
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None
 
 
 def read_vm_step(argv: list[str]) -> tuple[int, bytes]:
-    """Run such an srun to its end; return its exit status and what it has written, but for its errors, which are the caller's own."""
+    """Run such an srun to its end; return its exit status and what it has written, but for its errors, which
+    are the caller's own."""
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=operation_environment(), check=False)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=operation_environment(), check=False
+        )
     except OSError as error:
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None
     return done.returncode if done.returncode >= 0 else 128 - done.returncode, done.stdout
 
 
 def become_vm_step(argv: list[str], inside: bool) -> NoReturn:
-    """Replace this process by such an srun, whose tasks begin inside the job's network namespace or in the node's own network."""
+    """Replace this process by such an srun, whose tasks begin inside the job's network namespace or in the
+    node's own network."""
     try:
         os.execvpe(argv[0], argv, operation_environment(inside))
     except OSError as error:

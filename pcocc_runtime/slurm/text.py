@@ -13,7 +13,10 @@ from pcocc_runtime.errors import NodeError, RequestError, one_line
 def ensure_job_number(text: str) -> None:
     """Raise RequestError unless a text is the number of a job, or of a task of a job array as JOB_TASK."""
     if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", text):
-        raise RequestError(f"{text!r} is not the number of a job", "squeue shows the numbers; a task of a job array is JOB_TASK")
+        raise RequestError(
+            f"{text!r} is not the number of a job",
+            "squeue shows the numbers; a task of a job array is JOB_TASK",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,17 @@ def parse_job(job: int, text: str) -> JobFacts:
     """Parse one line of `scontrol show job -o`."""
     fields = dict(re.findall(r"(\S+?)=(\S*)", text))
     try:
-        nodes, cpus = int(fields["NumNodes"].partition("-")[0]), int(fields.get("CPUs/Task", "1").replace("N/A", "1"))
+        nodes, cpus = int(fields["NumNodes"].partition("-")[0]), int(
+            fields.get("CPUs/Task", "1").replace("N/A", "1")
+        )
     except (KeyError, ValueError):
-        raise NodeError(f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]) from None
-    return JobFacts(job, nodes, cpus, mebibytes(fields.get("MinMemoryCPU", "0")), mebibytes(fields.get("MinMemoryNode", "0")))
+        raise NodeError(
+            f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]
+        ) from None
+    return JobFacts(
+        job, nodes, cpus, mebibytes(fields.get("MinMemoryCPU", "0")),
+        mebibytes(fields.get("MinMemoryNode", "0")),
+    )
 
 
 def mebibytes(text: str) -> int:
@@ -73,7 +83,8 @@ def parse_steps(text: str) -> tuple[Step, ...]:
 
 
 def parse_presence(output: str, complaints: str) -> bool | None:
-    """Tell from what `sstat --pidformat` has written whether a step has its slurmstepd on all its nodes; None when it does not say.
+    """Tell from what `sstat --pidformat` has written whether a step has its slurmstepd on all its nodes; None
+    when it does not say.
 
     It writes a line for each node, but nothing at all when one of them knows no such step.
     """
@@ -94,8 +105,14 @@ class Killed:
 _STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
 _TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
 # what it says of a task or node that did not get as far as a VM
-_LOST = re.compile(r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create step|Node failure)")
-_ROUTINE = re.compile(r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit code \d+))")
+_LOST = re.compile(
+    r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create"
+    r" step|Node failure)"
+)
+_ROUTINE = re.compile(
+    r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit"
+    r" code \d+))"
+)
 
 
 def parse_killed(line: str) -> Killed | None:
@@ -120,7 +137,8 @@ def is_routine(line: str) -> bool:
 
 
 def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
-    """Return the nodes, as far as known, where lines of slurmstepd and srun say that a program is missing; None when it is not.
+    """Return the nodes, as far as known, where lines of slurmstepd and srun say that a program is missing;
+    None when it is not.
 
     The exit status of a task that could not be executed is its errno (2 is ENOENT).
     """
@@ -138,8 +156,11 @@ def parse_controller(shown: str) -> str | None:
 
 
 def parse_launch_seconds(shown: str) -> float:
-    """Return how long an srun waits for its nodes to begin with a step, a prolog included, from `scontrol show config`."""
-    return float(sum(int(one) for one in re.findall(r"(?m)^(?:BatchStartTimeout|MessageTimeout)\s*=\s*(\d+)", shown)))
+    """Return how long an srun waits for its nodes to begin with a step, a prolog included, from `scontrol
+    show config`."""
+    return float(
+        sum(int(one) for one in re.findall(r"(?m)^(?:BatchStartTimeout|MessageTimeout)\s*=\s*(\d+)", shown))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +180,23 @@ class Running:
     boot: str = ""
 
 
-_WAITS, _RUNS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"}, {"RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING"}
+_WAITS, _RUNS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"}, {
+    "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING",
+}
 
 
 def _not_running(job: str, state: str) -> RequestError:
     if state in _WAITS:
-        return RequestError(f"job {job} has not started yet", f"'squeue --start -j {job}' says when it is expected to")
+        return RequestError(
+            f"job {job} has not started yet", f"'squeue --start -j {job}' says when it is expected to"
+        )
     if state and state not in _RUNS:
-        return RequestError(f"job {job} has ended ({state.lower()})", "'pcocc ps' lists your running virtual clusters")
-    return RequestError(f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them")
+        return RequestError(
+            f"job {job} has ended ({state.lower()})", "'pcocc ps' lists your running virtual clusters"
+        )
+    return RequestError(
+        f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them"
+    )
 
 
 def parse_running(job: str, shown: str, steps: str) -> Running:
@@ -184,7 +213,8 @@ def parse_running(job: str, shown: str, steps: str) -> Running:
         raise NodeError(f"scontrol does not say on which nodes the VMs of job {job} run", hint=boot[:200])
     begun = re.sub("[^0-9]", "", field_of(boot, "StartTime"))
     return Running(
-        int(field_of(shown, "JobId")), owner[1], int(owner[2]), int(owner[3]), int(nodes), node_list, state, f"{field_of(boot, 'StepId')}-{begun}"
+        int(field_of(shown, "JobId")), owner[1], int(owner[2]), int(owner[3]), int(nodes), node_list, state,
+        f"{field_of(boot, 'StepId')}-{begun}"
     )
 
 
@@ -196,7 +226,8 @@ def field_of(line: str, name: str, default: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A running job with a boot step, as squeue(1) writes its parts; `used` is its run time, `label` JOB_TASK for an array's."""
+    """A running job with a boot step, as squeue(1) writes its parts; `used` is its run time, `label` JOB_TASK
+    for an array's."""
 
     job: int
     label: str
@@ -209,9 +240,12 @@ class Listed:
 
 
 def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
-    """Parse squeue's lines of jobs and of steps; a line without `mark` belongs to a name, of which only the first line counts."""
+    """Parse squeue's lines of jobs and of steps; a line without `mark` belongs to a name, of which only the
+    first line counts."""
     boots: dict[str, tuple[int, str]] = {}
-    for label, tasks, nodes in re.findall(rf"(?m)^{mark}\|([^|.\n]+)\.\d+\|(\d+)\|([^|\n]*)\|{BOOT_STEP}$", steps):
+    for label, tasks, nodes in re.findall(
+        rf"(?m)^{mark}\|([^|.\n]+)\.\d+\|(\d+)\|([^|\n]*)\|{BOOT_STEP}$", steps
+    ):
         boots.setdefault(label, (int(tasks), one_line(nodes)))
     found = []
     for row in re.findall(rf"(?m)^{mark}\|(\d+)" + r"\|([^|\n]*)" * 4 + r"\|(.*)$", jobs):

@@ -17,7 +17,9 @@ _HINT = "install qemu-guest-agent in the image, and have it run"
 def check_words(words: Sequence[str]) -> tuple[str, dict[str, Any] | None]:
     """Return the command and its arguments; `guest-` need not be written."""
     if not 1 <= len(words) <= 2:
-        raise RequestError("@agent takes a command and its arguments as JSON", "such as 'pcocc agent vm0 info'")
+        raise RequestError(
+            "@agent takes a command and its arguments as JSON", "such as 'pcocc agent vm0 info'"
+        )
     name = words[0] if words[0].startswith("guest-") else f"guest-{words[0]}"
     if len(words) == 1:
         return name, None
@@ -26,7 +28,9 @@ def check_words(words: Sequence[str]) -> tuple[str, dict[str, Any] | None]:
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        raise RequestError(f"{words[1][:80]!r} is not a mapping in JSON", """write such as '{"path": "/etc/hostname"}'""")
+        raise RequestError(
+            f"{words[1][:80]!r} is not a mapping in JSON", """write such as '{"path": "/etc/hostname"}'"""
+        )
     return name, arguments
 
 

@@ -1,6 +1,7 @@
 """The batch script in a VM: sbatch's own task becomes an srun, whose task, an operation, runs the script there.
 
-The script's variables of Slurm are those of its job, as on a node: that srun takes them along, and has none of them itself.
+The script's variables of Slurm are those of its job, as on a node: that srun takes them along, and has none
+of them itself.
 """
 
 from __future__ import annotations
@@ -17,20 +18,30 @@ from pcocc_runtime.steps.environment import take_environment_before
 from pcocc_runtime.steps.session import run_command
 
 # what that srun needs of them: a user's wishes for his own steps, such as SLURM_LABELIO, are not for it
-_FOR_SRUN = ("SLURM_JOB_ID", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_EXPORT_ENV", wire.ENV_CLUSTER, wire.ENV_TEMPLATE)
+_FOR_SRUN = (
+    "SLURM_JOB_ID", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_EXPORT_ENV", wire.ENV_CLUSTER,
+    wire.ENV_TEMPLATE,
+)
 _OF_A_SCRIPT = "ENVIRONMENT"  # Slurm says BATCH there
 
 
 def become_batch(vm: str, argv: Sequence[str]) -> int:
     """Turn the batch task into an srun that runs the batch script in a VM (and boots the cluster before)."""
     words = [
-        "srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={os.environ['SLURMD_NODENAME']}", f"--{wire_steps.OPTION_VM}={vm}",
+        "srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={os.environ['SLURMD_NODENAME']}",
+        f"--{wire_steps.OPTION_VM}={vm}",
         "--mem=0", "--job-name=pcocc-batch", "--quiet", BATCH_VERB, *argv,
     ]  # fmt: skip
     found = plan_environment(take_environment_before(), os.environ, None)
-    mine = {name: value for name, value in os.environ.items() if name in found.settings or name == _OF_A_SCRIPT}
+    mine = {
+        name: value for name, value in os.environ.items() if name in found.settings or name == _OF_A_SCRIPT
+    }
     mine.pop(wire.ENV_VM_NAME, None)
-    environ = {name: value for name, value in os.environ.items() if name in _FOR_SRUN or not name.startswith(("SLURM_", "SRUN_", "PCOCC_"))}
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _FOR_SRUN or not name.startswith(("SLURM_", "SRUN_", "PCOCC_"))
+    }
     environ |= {wire.ENV_STEP_INSIDE: "1", wire_steps.ENV_BATCH_ENVIRON: json.dumps([mine, found.removed])}
     try:
         os.execvpe(words[0], words, environ)

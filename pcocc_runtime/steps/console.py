@@ -1,4 +1,5 @@
-"""The operation `@console`: the serial console of a VM on the task's terminal: what was, what comes, and for one at a time the keyboard.
+"""The operation `@console`: the serial console of a VM on the task's terminal: what was, what comes, and for
+one at a time the keyboard.
 
 Everybody reads the file that QEMU writes; who types has a connection to QEMU's serial line, too, which QEMU gives to
 one at a time: a lock in the VM's directory says whether it is taken.
@@ -57,7 +58,9 @@ def take_line(directory: str, vm: str) -> socket.socket | None:
     lock = os.open(f"{directory}/console.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if not try_flock(lock):
         os.close(lock)
-        os.write(2, f"pcocc: note: another console of {vm} has the keyboard, so this one watches\r\n".encode())
+        os.write(
+            2, f"pcocc: note: another console of {vm} has the keyboard, so this one watches\r\n".encode()
+        )
         return None
     line = socket.socket(socket.AF_UNIX)
     line.connect(f"{directory}/console")  # the lock stays until this process ends
@@ -69,7 +72,11 @@ def _size() -> str:
         columns, lines = os.get_terminal_size(1)
     except OSError:
         return ""
-    return f"; a serial line has no size, which 'stty rows {lines} cols {columns}' tells the guest" if lines else ""
+    return (
+        f"; a serial line has no size, which 'stty rows {lines} cols {columns}' tells the guest"
+        if lines
+        else ""
+    )
 
 
 def _become_raw() -> list[Any] | None:

@@ -1,13 +1,15 @@
 """What a guest has written to its serial console, and goes on writing: read from the file that QEMU appends to.
 
-The VM's keeper (keeper/console_log.py) puts that file's content aside, into FILE.old, when it has grown, and empties it.
+The VM's keeper (keeper/console_log.py) puts that file's content aside, into FILE.old, when it has grown, and
+empties it.
 """
 
 from __future__ import annotations
 
 import os
 
-_KNOWN = 256  # bytes of what was read last, by which the place to go on is found in the file that was put aside
+# bytes of what was read last, by which the place to go on is found in the file that was put aside
+_KNOWN = 256
 
 
 class ConsoleHistory:
@@ -54,7 +56,8 @@ class ConsoleHistory:
 
 
 def _find_end(old: bytes, last: bytes) -> int:
-    """Return where what was read last ends in the file that was put aside, which may begin within it; its end when it is not there."""
+    """Return where what was read last ends in the file that was put aside, which may begin within it; its end
+    when it is not there."""
     if (place := old.rfind(last)) >= 0:
         return place + len(last)
     return next((count for count in range(len(last) - 1, 0, -1) if old.startswith(last[-count:])), len(old))

@@ -1,4 +1,5 @@
-"""The operation `@dump`: the memory of a VM as an ELF file, which crash(8) reads. The VM stands still meanwhile, and then goes on."""
+"""The operation `@dump`: the memory of a VM as an ELF file, which crash(8) reads. The VM stands still
+meanwhile, and then goes on."""
 
 from __future__ import annotations
 
@@ -19,9 +20,13 @@ _LOOK_SECONDS = 0.5
 def check_words(words: Sequence[str]) -> str:
     """Return the file's absolute path; several VMs make no file of one name."""
     if len(words) != 1 or not words[0].startswith("/"):
-        raise RequestError("@dump takes the absolute path of a file", "this is what 'pcocc dump vmN FILE' runs")
+        raise RequestError(
+            "@dump takes the absolute path of a file", "this is what 'pcocc dump vmN FILE' runs"
+        )
     if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1 and "%v" not in words[0]:
-        raise RequestError("several VMs cannot be dumped into one file", "write %v in its name, which is the VM's")
+        raise RequestError(
+            "several VMs cannot be dumped into one file", "write %v in its name, which is the VM's"
+        )
     return words[0]
 
 
@@ -63,4 +68,6 @@ def _dump(monitor: Monitor, fd: int) -> None:
             if state.get("status") == "completed":
                 return
             if state.get("status") == "failed":
-                raise NodeError(f"the memory of {monitor.vm} could not be written", "is the file system full?")
+                raise NodeError(
+                    f"the memory of {monitor.vm} could not be written", "is the file system full?"
+                )

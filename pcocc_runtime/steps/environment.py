@@ -15,4 +15,8 @@ def take_environment_before() -> dict[str, str]:
     with open(int(number), "rb") as stream:
         stream.seek(0)
         words = stream.read().split(b"\0")
-    return {os.fsdecode(name): os.fsdecode(value) for name, _equals, value in (word.partition(b"=") for word in words) if name}
+    return {
+        os.fsdecode(name): os.fsdecode(value)
+        for name, _equals, value in (word.partition(b"=") for word in words)
+        if name
+    }

@@ -35,7 +35,10 @@ def check_words(words: Sequence[str]) -> LogWish:
         elif word.startswith(LINES) and count.isascii() and count.isdigit() and len(count) < 9:
             lines = int(count)
         else:
-            raise RequestError(f"@log does not know {word[:80]!r}", f"it knows {FOLLOW} and {LINES}N; this is what 'pcocc log' runs")
+            raise RequestError(
+                f"@log does not know {word[:80]!r}",
+                f"it knows {FOLLOW} and {LINES}N; this is what 'pcocc log' runs",
+            )
     return LogWish(lines, follow)
 
 
@@ -68,7 +71,10 @@ def operate(job: int, vm: str, wish: LogWish) -> int:
     directory = f"{naming.job_dir(job)}/{vm}"
     if not os.path.lexists(f"{directory}/console.log"):
         reason = find_end(directory)
-        raise NodeError(f"{vm} has ended: {reason}" if reason else f"{vm} does not run on this node", "'pcocc ps -l' lists the VMs")
+        raise NodeError(
+            f"{vm} has ended: {reason}" if reason else f"{vm} does not run on this node",
+            "'pcocc ps -l' lists the VMs",
+        )
     history, printer = ConsoleHistory(directory), Printer(vm)
     printer.feed(history.read_all(), wish.lines)
     while wish.follow and find_end(directory) is None and not history.has_ended():

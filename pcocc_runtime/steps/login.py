@@ -27,7 +27,9 @@ def operate(job: int, _vm: str, _words: None) -> int:
             raise FileNotFoundError
         key = (directory / KEY_FILE).read_text()
     except FileNotFoundError:
-        raise NodeError(f"the VMs of job {job} are not running on this node", "they have ended, or are still to be booted") from None
+        raise NodeError(
+            f"the VMs of job {job} are not running on this node", "they have ended, or are still to be booted"
+        ) from None
     except ValueError as error:
         raise NodeError(str(error), "check that all nodes have the same version of pcocc") from None
     try:

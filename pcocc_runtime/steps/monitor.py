@@ -16,12 +16,15 @@ PROMPT = "(qemu) "
 def check_words(words: Sequence[str]) -> str:
     """Return the command, an empty text for a prompt, which is for one VM."""
     if not words and int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
-        raise RequestError("several monitors cannot be typed into at once", "name one VM, or write the command")
+        raise RequestError(
+            "several monitors cannot be typed into at once", "name one VM, or write the command"
+        )
     return " ".join(words)
 
 
 def operate(job: int, vm: str, command: str) -> int:
-    """Have the command obeyed; from a prompt every one, until the input ends or says quit, which ends the prompt only."""
+    """Have the command obeyed; from a prompt every one, until the input ends or says quit, which ends the
+    prompt only."""
     if command:
         with Monitor(job, vm) as monitor:
             text = ask(monitor, command)
@@ -64,8 +67,14 @@ def _prompt(job: int, vm: str) -> int:
 
 
 def command_names(text: str) -> list[str]:
-    """Return the commands in the monitor's own help: each line begins with one, or with two of the same meaning (a|b)."""
-    return sorted({name for line in text.splitlines() for name in line.partition(" ")[0].split("|") if name and name[0].isalpha()})
+    """Return the commands in the monitor's own help: each line begins with one, or with two of the same
+    meaning (a|b)."""
+    return sorted({
+        name
+        for line in text.splitlines()
+        for name in line.partition(" ")[0].split("|")
+        if name and name[0].isalpha()
+    })
 
 
 def _complete(text: str) -> None:

@@ -1,4 +1,5 @@
-"""The operation `@nc`: the task's input and output are a connection to a TCP port of the VM, made inside the job's namespace."""
+"""The operation `@nc`: the task's input and output are a connection to a TCP port of the VM, made inside the
+job's namespace."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def check_words(words: Sequence[str]) -> int:
     """Return the port; RequestError when it is none, or there are tasks for several VMs."""
     text = words[0] if len(words) == 1 else ""
     if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
-        raise RequestError("@nc takes the number of a port, 1 to 65535", "this is what 'pcocc nc vmN PORT' runs")
+        raise RequestError(
+            "@nc takes the number of a port, 1 to 65535", "this is what 'pcocc nc vmN PORT' runs"
+        )
     if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
         raise RequestError("a connection is to one VM", "name one: vm0")
     return int(text)
@@ -60,7 +63,9 @@ def connect(vm: StepVm, port: int) -> socket.socket:
         raise NodeError(f"nothing listens on port {port} of {where}") from None
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise NodeError(f"port {port} of {where} cannot be reached: {why}", "'pcocc ps -l' says whether it still boots") from None
+        raise NodeError(
+            f"port {port} of {where} cannot be reached: {why}", "'pcocc ps -l' says whether it still boots"
+        ) from None
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

@@ -1,4 +1,5 @@
-"""Operations on VMs: commands that begin with '@'. A row and its module make one; this runs it where it belongs, as the task."""
+"""Operations on VMs: commands that begin with '@'. A row and its module make one; this runs it where it
+belongs, as the task."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from pcocc_runtime.documents.wire import ENV_STEP_INSIDE, ENV_VM_NAME
 
 
 class Operation(NamedTuple):
-    """Where an operation runs and what does it: a module with `check_words`, which refuses wrong ones anywhere, and `operate`.
+    """Where an operation runs and what does it: a module with `check_words`, which refuses wrong ones
+    anywhere, and `operate`.
 
     `inside` is the job's network namespace, instead of the node's own network; `on_node` is the node of the VM,
     instead of any. What `reads` has srun's input, and its output passes byte by byte.
@@ -122,7 +124,9 @@ def _find_node(job: int, vm: str) -> str:
     except ValueError as error:
         raise errors.NodeError(str(error), "check that all nodes have the same version of pcocc") from None
     if members is None:
-        raise errors.NodeError(f"the VMs of job {job} are not running on this node", "they have ended, or are still to be booted")
+        raise errors.NodeError(
+            f"the VMs of job {job} are not running on this node", "they have ended, or are still to be booted"
+        )
     node = members.find_node(int(vm[2:]))
     if node is None:
         raise errors.NodeError(f"the node of {vm} is not known")

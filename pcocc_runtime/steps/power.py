@@ -25,7 +25,9 @@ class PowerWish(NamedTuple):
 def check_words(words: Sequence[str]) -> PowerWish:
     """Return what is wanted: `off`, and `--now` or the seconds that the guest has."""
     if words[:1] != [OFF] or len(words) > 2:
-        raise RequestError("@power takes the word off, and --now or a number of seconds", "this is what 'pcocc power' runs")
+        raise RequestError(
+            "@power takes the word off, and --now or a number of seconds", "this is what 'pcocc power' runs"
+        )
     more = words[1] if len(words) > 1 else str(_SECONDS)
     if more != NOW and not (more.isascii() and more.isdigit() and 0 < int(more[:9]) <= 86400):
         raise RequestError(f"{more!r} is not a number of seconds", "write 1 to 86400")
@@ -41,7 +43,10 @@ def operate(job: int, vm: str, wish: PowerWish) -> int:
         else:
             state = monitor.command("query-status").get("status")
             if state != "running":
-                raise NodeError(f"{vm} is stopped ({state}), so that its guest cannot power off", f"'pcocc power off --now {vm}' ends it")
+                raise NodeError(
+                    f"{vm} is stopped ({state}), so that its guest cannot power off",
+                    f"'pcocc power off --now {vm}' ends it",
+                )
             agent = ask_agent(f"{monitor.directory}/agent")  # not every guest hears ACPI
             try:
                 monitor.command("system_powerdown")
@@ -62,4 +67,7 @@ def _await_end(monitor: Monitor, vm: str, seconds: int) -> None:
             return
         except TimeoutError:
             if time.monotonic() > deadline:
-                raise NodeError(f"{vm} did not power off within {seconds} s", f"'pcocc power off --now {vm}' ends it at once") from None
+                raise NodeError(
+                    f"{vm} did not power off within {seconds} s",
+                    f"'pcocc power off --now {vm}' ends it at once",
+                ) from None

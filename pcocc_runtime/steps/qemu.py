@@ -1,4 +1,5 @@
-"""A connection to the monitor of a VM's QEMU, for an operation on the VM's node. QEMU lets in one at a time (docs/interop/qmp-spec)."""
+"""A connection to the monitor of a VM's QEMU, for an operation on the VM's node. QEMU lets in one at a time
+(docs/interop/qmp-spec)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ ANSWER_SECONDS = 60.0
 
 
 def vm_directory(job: int, vm: str) -> str:
-    """Return the directory of a VM that runs on this node; NodeError when it does not, with the reason where that is known."""
+    """Return the directory of a VM that runs on this node; NodeError when it does not, with the reason where
+    that is known."""
     directory = f"{naming.job_dir(job)}/{vm}"
     if (reason := find_end(directory)) is not None:
         raise NodeError(f"{vm} has ended: {reason}", "'pcocc ps -l' lists the VMs that run")
@@ -59,14 +61,18 @@ class Monitor:
             self._socket.connect(f"{self.directory}/qmp")
             self.next(TURN_SECONDS)
         except TimeoutError:
-            raise RequestError(f"another operation on {self.vm} has its monitor", "try again when it is done") from None
+            raise RequestError(
+                f"another operation on {self.vm} has its monitor", "try again when it is done"
+            ) from None
         except FileNotFoundError:
             raise NodeError(f"{self.vm} is not up yet", "try again in a moment") from None
         except OSError:
             raise self._gone() from None
         self.command("qmp_capabilities")
 
-    def command(self, name: str, arguments: dict[str, Any] | None = None, seconds: float = ANSWER_SECONDS) -> Any:
+    def command(
+        self, name: str, arguments: dict[str, Any] | None = None, seconds: float = ANSWER_SECONDS
+    ) -> Any:
         """Return what QEMU answers; NodeError with its words when it refuses."""
         return self.say({"execute": name, **({"arguments": arguments} if arguments else {})}, seconds)
 

@@ -21,7 +21,9 @@ def check_words(words: Sequence[str]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict) or not isinstance(message.get("execute"), str):
-        raise RequestError("that is no command of QMP", """write query-status, or '{"execute": "query-status"}'""")
+        raise RequestError(
+            "that is no command of QMP", """write query-status, or '{"execute": "query-status"}'"""
+        )
     return message
 
 

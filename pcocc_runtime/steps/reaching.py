@@ -11,7 +11,15 @@ from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.members import MEMBERS_FILE
 from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.documents.record import TYPE_CHECKING
-from pcocc_runtime.documents.vm_state import DONE, ENDED, STATE_FILE, UP, decode_state, explain_end, task_token
+from pcocc_runtime.documents.vm_state import (
+    DONE,
+    ENDED,
+    STATE_FILE,
+    UP,
+    decode_state,
+    explain_end,
+    task_token,
+)
 
 if TYPE_CHECKING:
     from pcocc_runtime.documents.members import Members
@@ -23,7 +31,8 @@ _MAX_COMPLAINT = 4096  # bytes
 
 
 def read_complaint(path: str) -> str:
-    """Return what an ssh has written, the end of it, in letters that move no cursor: some of it is the guest's own words."""
+    """Return what an ssh has written, the end of it, in letters that move no cursor: some of it is the
+    guest's own words."""
     try:
         with open(path, "rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _MAX_COMPLAINT))
@@ -40,8 +49,9 @@ class AttachError(Exception):
 def cut_off(vm: str) -> AttachError:
     """Return the error for a job that has nothing left on this node."""
     return AttachError(
-        f"pcocc: error: {vm} cannot be reached from {os.environ.get('SLURMD_NODENAME', 'this node')}: the job's VMs there have ended\n"
-        "hint: the srun that booted the VMs has told why, and 'pcocc ps -l' does; start the step on the VMs that are left, or a new job"
+        f"pcocc: error: {vm} cannot be reached from {os.environ.get('SLURMD_NODENAME', 'this node')}: the"
+        " job's VMs there have ended\nhint: the srun that booted the VMs has told why, and 'pcocc ps -l'"
+        " does; start the step on the VMs that are left, or a new job"
     )
 
 
@@ -87,7 +97,8 @@ class StepVm:
         return explain_end(found.reason) if found.state == "ended" else None
 
     def patience(self) -> float:
-        """Return for how many seconds it may stay silent: what its boot has left, and a little for one that is long up."""
+        """Return for how many seconds it may stay silent: what its boot has left, and a little for one that
+        is long up."""
         try:
             age = time.time() - os.stat(f"{self.job_directory}/{MEMBERS_FILE}").st_mtime
         except FileNotFoundError:
@@ -96,7 +107,8 @@ class StepVm:
 
 
 class KeeperLine:
-    """A task's connection to its VM's keeper, open as long as the task lives: then what it left in the guest is ended."""
+    """A task's connection to its VM's keeper, open as long as the task lives: then what it left in the guest
+    is ended."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -174,12 +186,14 @@ class Approach:
                 return SharedLogin(self.line, f"{self.vm.directory}/ssh")
             self.line.connection.close()
             self.line = None
-        elif os.environ.get(wire.ENV_PATIENCE) != "0":  # it may still boot; the plugin knows when all VMs have answered
+        elif os.environ.get(wire.ENV_PATIENCE) != "0":
+            # it may still boot; the plugin knows when all VMs have answered
             self._await_sshd()
         return OwnLogin()
 
     def _await_keeper(self, line: KeeperLine) -> bool:
-        """Wait until the keeper's connection to the guest stands, which the VM's steps share; False when it will not."""
+        """Wait until the keeper's connection to the guest stands, which the VM's steps share; False when it
+        will not."""
         while not line.speaks(0.5):
             self.raise_if_over(self._keepers_complaint() or "nothing listens on its ssh port")
         up = line.is_up()
@@ -200,12 +214,16 @@ class Approach:
         return self.vm.read_end() or (self.line.find_end() if self.line else None)
 
     def raise_if_gone(self) -> None:
-        """Raise unless the VM answers: a guest that powers off closes its connections first; word of its end comes a moment later."""
+        """Raise unless the VM answers: a guest that powers off closes its connections first; word of its end
+        comes a moment later."""
         last = time.monotonic() + LAST_SECONDS
         while self.find_end() is not None or not self.vm.answers():
             self.raise_if_ended()
             if time.monotonic() > last:
-                raise AttachError(f"pcocc: error: {self.vm.name} on {self.vm.node} closed the connection and no longer answers")
+                raise AttachError(
+                    f"pcocc: error: {self.vm.name} on {self.vm.node} closed the connection and no longer"
+                    " answers"
+                )
             time.sleep(0.1)  # the keeper writes a file, which nothing announces
 
     def raise_if_over(self, why: str) -> None:
@@ -215,7 +233,9 @@ class Approach:
         self.raise_if_ended()
         if time.monotonic() > self.deadline:
             where = f"{self.vm.name} on {self.vm.node}"
-            raise AttachError(f"pcocc: error: {where} did not let its user in within {self.limit:.0f} s: {why}")
+            raise AttachError(
+                f"pcocc: error: {where} did not let its user in within {self.limit:.0f} s: {why}"
+            )
 
     def raise_if_ended(self) -> None:
         """Raise when the VM, or all of the job on this node, has ended."""
@@ -227,7 +247,8 @@ class Approach:
 
 
 def meet_keeper(vm: StepVm) -> KeeperLine | None:
-    """Tell the VM's keeper about this task: when it ends, what it left in the guest is ended. None: there is no keeper."""
+    """Tell the VM's keeper about this task: when it ends, what it left in the guest is ended. None: there is
+    no keeper."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(f"{vm.directory}/attach")

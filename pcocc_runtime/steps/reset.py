@@ -22,6 +22,8 @@ def operate(job: int, vm: str, _words: None) -> int:
     with Monitor(job, vm) as monitor:
         state = monitor.command("query-status").get("status")
         monitor.command("system_reset")
-    note = f", but it is stopped ({state}): 'pcocc monitor {vm} cont' lets it go on" if state in _STOPPED else ""
+    note = (
+        f", but it is stopped ({state}): 'pcocc monitor {vm} cont' lets it go on" if state in _STOPPED else ""
+    )
     sys.stdout.write(f"{vm}: reset{note}\n")
     return 0

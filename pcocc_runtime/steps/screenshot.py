@@ -29,7 +29,10 @@ def operate(job: int, vm: str, _words: None) -> int:
                 data = stream.read()
         except NodeError as error:
             if "no console" in error.message.lower() or "There is no console" in error.message:
-                raise NodeError(f"{vm} has no display", "give its template 'display: vnc'; 'pcocc console' has its serial line") from None
+                raise NodeError(
+                    f"{vm} has no display",
+                    "give its template 'display: vnc'; 'pcocc console' has its serial line",
+                ) from None
             raise
         finally:
             with contextlib.suppress(OSError):

@@ -38,14 +38,17 @@ __all__ = ["AttachError", "Session", "find_members", "read_cluster"]
 BOOT_SECONDS = 300.0
 LONGEST_COMMAND = 7000  # bytes; dropbear refuses command lines over 9000
 # what ssh says before a command could begin, and only then: trying again cannot run it twice
-_NOT_YET = ("Permission denied", "port 22", "kex_exchange_identification", "banner exchange", "System is booting")
+_NOT_YET = (
+    "Permission denied", "port 22", "kex_exchange_identification", "banner exchange", "System is booting",
+)
 
 # ssh made the job's host key known; a shared connection refused one session more, and ssh made one of its own
 _NO_COMPLAINTS = ("Warning: Permanently added", "mux_client_request_session: ", "ControlSocket ")
 
 
 def run_command(argv: Sequence[str], script: bool = False) -> int:
-    """Be the task: run a command, or a script of this node's, in the VM named in the environment; return its exit status."""
+    """Be the task: run a command, or a script of this node's, in the VM named in the environment; return its
+    exit status."""
     vm = os.environ.get(wire.ENV_VM_NAME, "")
     try:
         return Session(vm, read_cluster(vm)).run(argv, script)
@@ -64,16 +67,21 @@ def read_cluster(vm: str) -> Members:
                 raise cut_off(vm)
             time.sleep(0.05)  # another srun of the job is booting it; nothing announces the file
     except ValueError as error:
-        raise AttachError(f"pcocc: error: {vm} cannot be reached: {error}\nhint: check that all nodes have the same version of pcocc") from None
+        raise AttachError(
+            f"pcocc: error: {vm} cannot be reached: {error}\nhint: check that all nodes have the same version"
+            " of pcocc"
+        ) from None
     return members
 
 
 def find_members(directory: str) -> Members | None:
-    """Return what a node's launchers wrote about a job's cluster, None when they have not; ValueError when it cannot be read."""
+    """Return what a node's launchers wrote about a job's cluster, None when they have not; ValueError when it
+    cannot be read."""
     try:
         with open(f"{directory}/{MEMBERS_FILE}") as stream:
             return decode_members(stream.read())
-    except (FileNotFoundError, PermissionError):  # root makes the directory, and gives it away when all else is there
+    except (FileNotFoundError, PermissionError):
+        # root makes the directory, and gives it away when all else is there
         return None
 
 
@@ -135,7 +143,9 @@ class GuestCommand:
         environment = plan_environment(before, os.environ, os.environ.get(wire_steps.ENV_STEP_EXPORT))
         if wire_steps.ENV_BATCH_ENVIRON in os.environ:
             script, removed = json.loads(os.environ[wire_steps.ENV_BATCH_ENVIRON])
-            environment = plan_batch_environment(environment, script, removed, find_changes(before, os.environ))
+            environment = plan_batch_environment(
+                environment, script, removed, find_changes(before, os.environ)
+            )
         ours = {
             wire.ENV_VM_NAME: vm.name,
             "PCOCC_VM_RANK": str(vm.rank),
@@ -149,7 +159,9 @@ class GuestCommand:
         umask = os.umask(0)
         os.umask(umask)
         environment = self._environment()
-        script = render_command(argv, environment, os.getcwd(), umask, self.vm.token, guarded=self.login.guarded, called=called)
+        script = render_command(
+            argv, environment, os.getcwd(), umask, self.vm.token, guarded=self.login.guarded, called=called
+        )
         return script if len(os.fsencode(script)) <= LONGEST_COMMAND else self._stage(script, "command")
 
     def _stage_batch(self, argv: Sequence[str]) -> list[str]:
@@ -157,11 +169,14 @@ class GuestCommand:
             with open(argv[0], errors="surrogateescape") as stream:
                 text = stream.read()
         except OSError as error:
-            raise AttachError(f"pcocc: error: the batch script cannot be read on this node: {error}") from None
+            raise AttachError(
+                f"pcocc: error: the batch script cannot be read on this node: {error}"
+            ) from None
         return [self._stage(text, "slurm_script", call=False), *argv[1:]]
 
     def _stage(self, text: str, name: str, call: bool = True) -> str:
-        """Put a text into the guest as a private executable file; return its path, or the words that run and delete it."""
+        """Put a text into the guest as a private executable file; return its path, or the words that run and
+        delete it."""
         path = f"/tmp/pcocc-{self.vm.token}-{name}"
         text = f"rm -f {path}\n{text}" if call else text
         command = f"umask 077; rm -f {path}; cat >{path} && chmod 700 {path}"
@@ -186,15 +201,20 @@ class GuestCommand:
             while status := self._ssh(command, os.open(path, os.O_RDONLY | os.O_CLOEXEC)):
                 complaint = self.take_complaint()
                 if status != 255:
-                    raise AttachError(f"pcocc: error: {path}, the file of --bcast, cannot be written in {self.vm.name}")
+                    raise AttachError(
+                        f"pcocc: error: {path}, the file of --bcast, cannot be written in {self.vm.name}"
+                    )
                 self.reach.raise_if_over(complaint or "its connection ends at once")
                 time.sleep(0.3)  # as in _run_script
         except OSError as error:
-            raise AttachError(f"pcocc: error: the file of --bcast cannot be read on this node: {error}") from None
+            raise AttachError(
+                f"pcocc: error: the file of --bcast cannot be read on this node: {error}"
+            ) from None
         return [path, *argv[1:]]
 
     def _ssh(self, script: str, source: int | None = None) -> int:
-        """Run one ssh, which reads from a descriptor of its own or from the task's input; signals go to the command in the guest."""
+        """Run one ssh, which reads from a descriptor of its own or from the task's input; signals go to the
+        command in the guest."""
         argv = self._ssh_argv(script, terminal=source is None and os.isatty(0))
         child = os.fork()
         if child == 0:
@@ -241,7 +261,9 @@ class GuestCommand:
 
     def take_complaint(self) -> str:
         """Return what ssh has written into its log, and delete that: the next one begins with nothing."""
-        lines = [line for line in read_complaint(self.log).splitlines() if not line.startswith(_NO_COMPLAINTS)]
+        lines = [
+            line for line in read_complaint(self.log).splitlines() if not line.startswith(_NO_COMPLAINTS)
+        ]
         try:
             os.unlink(self.log)
         except FileNotFoundError:

@@ -6,13 +6,14 @@ import os
 import signal
 
 FORWARDED = (
-    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT,
-    signal.SIGABRT, signal.SIGURG, signal.SIGXCPU, signal.SIGTSTP, signal.SIGCONT,
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+    signal.SIGQUIT, signal.SIGABRT, signal.SIGURG, signal.SIGXCPU, signal.SIGTSTP, signal.SIGCONT,
 )  # fmt: skip
 
 
 class Signals:
-    """Caught from now on; `arrived` are those that were not yet passed on, and `wakeup` can be read when there may be more."""
+    """Caught from now on; `arrived` are those that were not yet passed on, and `wakeup` can be read when
+    there may be more."""
 
     def __init__(self) -> None:
         self.arrived: list[int] = []
@@ -32,7 +33,8 @@ class Signals:
         names = []
         while self.arrived:
             number = self.arrived.pop(0)
-            if number != signal.SIGCONT or self.stopped:  # scancel sends one before each SIGTERM, which few need
+            # scancel sends one before each SIGTERM, which few need
+            if number != signal.SIGCONT or self.stopped:
                 names.append(signal.Signals(number).name.removeprefix("SIG"))
             self.stopped = number == signal.SIGTSTP or (self.stopped and number != signal.SIGCONT)
         return names

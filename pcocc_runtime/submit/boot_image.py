@@ -50,7 +50,10 @@ def look_at_image(submission: Submission, entry: Entry) -> tuple[str, str | None
 def _check_image(path: str, top: str, depth: int) -> None:
     """Refuse an image that QEMU could not open, or that leads it to something else than local files."""
     if depth > _MAX_CHAIN:
-        hint = f"qemu-img info --backing-chain {top} lists them; qemu-img convert -O qcow2 {top} NEW.qcow2 makes one file"
+        hint = (
+            f"qemu-img info --backing-chain {top} lists them; qemu-img convert -O qcow2 {top} NEW.qcow2 makes"
+            " one file"
+        )
         raise RequestError(f"image {top} has more than {_MAX_CHAIN} backing files", hint)
     header = qcow2.parse_header(user_files.read_start(path, qcow2.HEADER_SIZE, "image"), path)
     if header.backing_file is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pcocc_runtime.settings import checks
-from pcocc_runtime.submit.cloud_users import Names, find_lockout
+from pcocc_runtime.submit.cloud_users import Identities, find_lockout
 from pcocc_runtime.submit.fault import YAML_HINT, Fault
 
 HEADER = "#cloud-config"
@@ -21,6 +21,7 @@ _LISTS: dict[str, tuple[tuple[type, ...], str]] = {
 }
 _STAGES = ("cloud_init_modules", "cloud_config_modules", "cloud_final_modules")
 _NEEDED_MODULES = ("users_groups", "ssh")
+_ROOT = Identities()
 
 
 def parse_cloud_config(text: str) -> tuple[Any, Fault | None]:
@@ -33,7 +34,8 @@ def parse_cloud_config(text: str) -> tuple[Any, Fault | None]:
         return None, Fault(_explain(error, text), _hint(error))
     except ValueError as error:  # a date such as 2001-99-99
         return None, Fault(f"it is not valid YAML: {error}", "put that value in quotes")
-    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:  # PyYAML's, of values such as !!timestamp x
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        # PyYAML's, of values such as !!timestamp x
         return None, Fault(f"it is not valid YAML: {error}", YAML_HINT)
     except RecursionError:
         return None, Fault("its lists and mappings are nested too deeply", YAML_HINT)
@@ -47,19 +49,29 @@ def _explain(error: Any, text: str) -> str:
     """Return what PyYAML finds wrong in a sentence; it says where by a mark, or for a character by its position."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     line = mark.line if mark else text.count("\n", 0, getattr(error, "position", 0))
-    said = [getattr(error, name, None) for name in ("context", "problem")] if mark else str(error).splitlines()[:1]
+    said = (
+        [getattr(error, name, None) for name in ("context", "problem")]
+        if mark
+        else str(error).splitlines()[:1]
+    )
     return f"it is not valid YAML in line {line + 1}: {' '.join(filter(None, said))}"
 
 
 def _hint(error: Any) -> str:
     if "could not determine a constructor for the tag" in str(error):
-        return "put that value in quotes, or leave its tag, the word that begins with '!', out: cloud-init knows YAML's own only"
+        return (
+            "put that value in quotes, or leave its tag, the word that begins with '!', out: cloud-init knows"
+            " YAML's own only"
+        )
     if "unacceptable character #xdc" in str(error):  # half a surrogate pair: a byte that was no UTF-8
-        return "encode that part of the MIME message as base64: cloud-init reads letters that are not ASCII wrong otherwise"
+        return (
+            "encode that part of the MIME message as base64: cloud-init reads letters that are not ASCII"
+            " wrong otherwise"
+        )
     return YAML_HINT
 
 
-def find_merge_obstacle(tree: object, names: Names = Names()) -> Fault | None:  # noqa: B008  (it cannot be changed)
+def find_merge_obstacle(tree: object, names: Identities = _ROOT) -> Fault | None:
     """Return why no command could run in a VM with this cloud-config, None when one can (docs/decisions/015)."""
     if not isinstance(tree, dict):
         return None
@@ -74,7 +86,9 @@ def find_merge_obstacle(tree: object, names: Names = Names()) -> Fault | None:  
         hint = "write a name, in quotes if it looks like a number, or a mapping such as {name: alice}"
         return Fault(message, hint, ("users", wrong))
     if not _takes_vendor_data(tree.get("vendor_data", {})):
-        message = "keeps cloud-init from reading pcocc's own settings, without which no command can run in the VM"
+        message = (
+            "keeps cloud-init from reading pcocc's own settings, without which no command can run in the VM"
+        )
         hint = "leave vendor_data out: where the file and pcocc set the same value, the file's counts"
         return Fault(message, hint, ("vendor_data",))
     return _find_other_obstacle(tree) or find_lockout(tree, names)
@@ -82,18 +96,30 @@ def find_merge_obstacle(tree: object, names: Names = Names()) -> Fault | None:  
 
 def _find_other_obstacle(tree: Mapping[Any, Any]) -> Fault | None:
     if not isinstance(tree.get("ssh_keys", {}), dict):
-        message = "must be a mapping: cloud-init would delete the VM's host keys and make none, and no command could run in the VM"
+        message = (
+            "must be a mapping: cloud-init would delete the VM's host keys and make none, and no command"
+            " could run in the VM"
+        )
         return Fault(message, "leave it out, or write keys, such as {rsa_private: ...}", ("ssh_keys",))
     for key, (kinds, needs) in _LISTS.items():
         value = tree.get(key, [])
-        wrong = [index for index, one in enumerate(value) if not isinstance(one, kinds)] if isinstance(value, list) else []
+        wrong = (
+            [index for index, one in enumerate(value) if not isinstance(one, kinds)]
+            if isinstance(value, list)
+            else []
+        )
         if wrong or not (isinstance(value, list) or (key == "runcmd" and value is None)):
             keys: tuple[str | int, ...] = (key, *wrong[:1])
             message = f"cannot be run: cloud-init fails on it, and would do nothing of {key}"
             return Fault(message, f"{key} must be a list of {needs}", keys)
     named = {stage: tree[stage] for stage in _STAGES if stage in tree}
     if _STAGES[0] in named:
-        entries = [one[0] if isinstance(one, list) and one else one for stage in named.values() if isinstance(stage, list) for one in stage]
+        entries = [
+            one[0] if isinstance(one, list) and one else one
+            for stage in named.values()
+            if isinstance(stage, list)
+            for one in stage
+        ]
         missing = {*_NEEDED_MODULES} - {str(one).replace("-", "_") for one in entries}
         if missing:
             message = f"leaves out the module {min(missing)}, without which no command can run in the VM"

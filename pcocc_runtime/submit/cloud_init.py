@@ -33,7 +33,8 @@ def _ask(program: str, text: str) -> str | None:
 
 
 def _name_key(program: str, text: str, found: re.Match[str]) -> str:
-    """Return what is wrong with an entry of a list, by the key without which it would be right: each is tried in one question."""
+    """Return what is wrong with an entry of a list, by the key without which it would be right: each is tried
+    in one question."""
     import yaml
 
     key, number = found[1], int(found[2])
@@ -57,7 +58,8 @@ def _run(program: str, text: str) -> str | None:
             path = Path(directory, "user-data")
             path.write_text(text, encoding="utf-8")
             done = subprocess.run(
-                [program, "schema", "--config-file", str(path)], stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+                [program, "schema", "--config-file", str(path)], stdin=subprocess.DEVNULL,
+                capture_output=True, encoding="utf-8",
                 errors="replace", timeout=CHECK_SECONDS, check=False,
             )  # fmt: skip
     except OSError:

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 from pcocc_runtime.submit.fault import Fault
 
 _OURS = "the job's key"
-_NO_HOME, _NEED_HOME = ("no_create_home", "system"), ("ssh_authorized_keys", "ssh_import_id", "ssh_redirect_user")
+_NO_HOME, _NEED_HOME = ("no_create_home", "system"), (
+    "ssh_authorized_keys", "ssh_import_id", "ssh_redirect_user",
+)
 
 
-class Names(NamedTuple):
+class Identities(NamedTuple):
     """Who submits, and the guest's user that commands run as where that is another."""
 
     login: str = "root"
@@ -36,8 +38,9 @@ class _Failure(Exception):
         self.keys = keys
 
 
-def find_lockout(tree: Mapping[Any, Any], names: Names, default: str = "") -> Fault | None:
-    """Return why nobody could reach the user that commands run as; `users` of the tree is a list of what can be a user, or missing.
+def find_lockout(tree: Mapping[Any, Any], names: Identities, default: str = "") -> Fault | None:
+    """Return why nobody could reach the user that commands run as; `users` of the tree is a list of what can
+    be a user, or missing.
 
     `default` is what the image's own user is called, if it matters.
     """
@@ -45,12 +48,15 @@ def find_lockout(tree: Mapping[Any, Any], names: Names, default: str = "") -> Fa
         try:
             _make_all(tree, names, default, newest)
         except _Failure as error:
-            hint = f"leave that out: {names.target} gets the job's key from pcocc, which commands need to run in the VM"
+            hint = (
+                f"leave that out: {names.target} gets the job's key from pcocc, which commands need to run in"
+                " the VM"
+            )
             return Fault(str(error), hint, error.keys)
     return None
 
 
-def _make_all(tree: Mapping[Any, Any], names: Names, default: str, newest: bool) -> None:
+def _make_all(tree: Mapping[Any, Any], names: Identities, default: str, newest: bool) -> None:
     """Make all users as cloud-init would until the one commands run as is made; _Failure when he cannot be reached."""
     _check_groups(tree.get("groups", []))
     users = _gather(tree, names, default, newest)
@@ -59,16 +65,22 @@ def _make_all(tree: Mapping[Any, Any], names: Names, default: str, newest: bool)
         reason = _find_reason(config, name)
         keys = _blame(tree, name if reason else target, default)
         if reason:
-            whom = f"would not make {name!r}" if name == target else f"would make neither {name!r} nor {target!r}, who follows"
+            whom = (
+                f"would not make {name!r}"
+                if name == target
+                else f"would make neither {name!r} nor {target!r}, who follows"
+            )
             raise _Failure(f"{reason}: cloud-init {whom}, whom commands run as in the VM", keys)
         if name == target:
             if "snapuser" in config or config.get("ssh_authorized_keys") != [_OURS]:
-                raise _Failure(f"gives {target!r}, whom commands run as in the VM, other ssh keys than the job's", keys)
+                raise _Failure(
+                    f"gives {target!r}, whom commands run as in the VM, other ssh keys than the job's", keys
+                )
             return
     raise _Failure(f"leaves {target!r} out, whom commands run as in the VM", _blame(tree, target, default))
 
 
-def _gather(tree: Mapping[Any, Any], names: Names, default: str, newest: bool) -> dict[str, dict[str, Any]]:
+def _gather(tree: Mapping[Any, Any], names: Identities, default: str, newest: bool) -> dict[str, dict[str, Any]]:
     """Return the users by name, in the order in which they are made (normalize_users_groups)."""
     old = _old_user(tree)
     image = _first_wins([old, {"name": default}])
@@ -92,7 +104,10 @@ def _gather(tree: Mapping[Any, Any], names: Names, default: str, newest: bool) -
         own = users.pop(name, {})
         groups = [own.get("groups", []), image.pop("groups", [])]
         if not all(map(_are_groups, groups)):
-            raise _Failure("groups must be a list of names: cloud-init would make no user otherwise", _blame(tree, name, default))
+            raise _Failure(
+                "groups must be a list of names: cloud-init would make no user otherwise",
+                _blame(tree, name, default),
+            )
         own["groups"] = ",".join({word for one in groups for word in _words(one)})
         users[name] = _first_wins([own, config, image] if newest else [image, config, own])
     return users
@@ -103,12 +118,13 @@ def _old_user(tree: Mapping[Any, Any]) -> dict[str, Any]:
     return {"name": old} if isinstance(old, str) and old else dict(old) if isinstance(old, dict) else {}
 
 
-def _ours(names: Names) -> list[dict[str, Any]]:
+def _ours(names: Identities) -> list[dict[str, Any]]:
     """Return our own users, as guest/seed.py writes them."""
     keys: dict[str, Any] = {"ssh_authorized_keys": [_OURS]}
     ours: list[dict[str, Any]] = [{"name": "root", **keys}]
     if names.login != "root":
-        ours.append({"name": names.login, "uid": 1, "primary_group": "1", "gecos": "", "homedir": "/", "shell": "/bin/sh",
+        ours.append({"name": names.login, "uid": 1, "primary_group": "1", "gecos": "", "homedir": "/",
+                     "shell": "/bin/sh",
                      "sudo": "ALL", "lock_passwd": True, **keys})  # fmt: skip
     if names.command_user not in (None, "root", names.login):
         ours.append({"name": names.command_user, "sudo": "ALL", "lock_passwd": False, **keys})
@@ -116,7 +132,8 @@ def _ours(names: Names) -> list[dict[str, Any]]:
 
 
 def _first_wins(configs: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
-    """Return mappings put together; the first that sets a key has the say, unless one says how it is merged (mergemanydict)."""
+    """Return mappings put together; the first that sets a key has the say, unless one says how it is merged
+    (mergemanydict)."""
     merged: dict[Any, Any] = {}
     for config in configs:
         how = str(config.get("merge_how", config.get("merge_type", "")))
@@ -136,7 +153,9 @@ def _words(value: Any) -> list[Any]:
 
 def _find_reason(config: Mapping[str, Any], name: Any) -> str | None:
     """Return why cloud-init fails on a user (cc_users_groups.handle, Distro.add_user)."""
-    homeless, homely = [key for key in _NO_HOME if config.get(key)], [key for key in _NEED_HOME if config.get(key)]
+    homeless, homely = [key for key in _NO_HOME if config.get(key)], [
+        key for key in _NEED_HOME if config.get(key)
+    ]
     if homeless and homely:
         return f"{homeless[0]} does not go with ssh keys"
     redirect = config.get("ssh_redirect_user")
@@ -144,9 +163,14 @@ def _find_reason(config: Mapping[str, Any], name: Any) -> str | None:
         return "ssh_redirect_user does not go with ssh keys"
     if redirect and redirect is not True and redirect != "default":
         return "ssh_redirect_user must be true, false or default"
-    if config.get("groups") and not _are_groups(config["groups"]) and name != "root":  # who exists already, and gets none
+    # who exists already, and gets none
+    if config.get("groups") and not _are_groups(config["groups"]) and name != "root":
         return "groups must be a list of names"
-    return None if isinstance(name, str) and all(isinstance(key, str) for key in config) else "its name, or a key of it, is no text"
+    return (
+        None
+        if isinstance(name, str) and all(isinstance(key, str) for key in config)
+        else "its name, or a key of it, is no text"
+    )
 
 
 def _are_groups(value: Any) -> bool:
@@ -154,11 +178,13 @@ def _are_groups(value: Any) -> bool:
 
 
 def _check_groups(groups: Any) -> None:
-    """Raise _Failure for groups that cloud-init fails on (_normalize_groups, Distro.create_group), before it has made any user."""
+    """Raise _Failure for groups that cloud-init fails on (_normalize_groups, Distro.create_group), before it
+    has made any user."""
     entries = groups if isinstance(groups, list) else [groups]
     for index, entry in enumerate(entries):
         right = isinstance(entry, str) or (
-            isinstance(entry, dict) and all(isinstance(key, str) and _are_members(value) for key, value in entry.items())
+            isinstance(entry, dict)
+            and all(isinstance(key, str) and _are_members(value) for key, value in entry.items())
         )
         if not right:
             message = "is no group that cloud-init can make, and it would make no user either"
@@ -175,7 +201,11 @@ def _blame(tree: Mapping[Any, Any], name: Any, default: str) -> tuple[str | int,
     """Return the keys that lead to what a user writes of somebody, the last that he writes."""
     aliases = {name, "default"} if name == default else {name}
     users = tree.get("users") or []
-    found = [index for index, one in enumerate(users) if isinstance(one, dict) and one.get("name", "default") in aliases]
+    found = [
+        index
+        for index, one in enumerate(users)
+        if isinstance(one, dict) and one.get("name", "default") in aliases
+    ]
     old = _old_user(tree)
     if old and old.get("name", default) == name:
         return ("user",)

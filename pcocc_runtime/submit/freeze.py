@@ -27,8 +27,11 @@ MAX_SETS = 1024  # what root's helper accepts
 _THOROUGH = 4  # of the VMs with a user-data each, so many are shown to cloud-init: each takes half a second
 
 
-def freeze(request: Request, site: Site, every: Mapping[str, Template], caller: Caller, notes: list[str]) -> Cluster:
-    """Return the cluster a request comes to, and add to `notes` what is good to know; RequestError or ConfigError when it cannot be had."""
+def freeze(
+    request: Request, site: Site, every: Mapping[str, Template], caller: Caller, notes: list[str]
+) -> Cluster:
+    """Return the cluster a request comes to, and add to `notes` what is good to know; RequestError or
+    ConfigError when it cannot be had."""
     if request.vm_count > site.max_vms:
         asked, most = request.vm_count, site.max_vms
         message = f"{asked} VMs are asked for, but a job of this site can have {most} at most"
@@ -40,7 +43,9 @@ def freeze(request: Request, site: Site, every: Mapping[str, Template], caller: 
         chosen = inherit.resolve(every, part.template, site.default_set)
         inherit.check_sizes(chosen)
         own = [one for one in (chosen.template, *chosen.sources.values()) if not one.is_site]
-        notes += dict.fromkeys(note for one in own for note in find_number_notes(one.node) if note not in notes)
+        notes += dict.fromkeys(
+            note for one in own for note in find_number_notes(one.node) if note not in notes
+        )
         resource_set = _choose_set(chosen, site)
         for one, filling in _split(part, chosen, caller, sum(group.count for group in groups)):
             submission = Submission(one, request, site, caller, filling, user_data, path, notes)

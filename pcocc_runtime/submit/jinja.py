@@ -1,4 +1,5 @@
-"""What a jinja template may come to, as far as that can be told where nobody renders it: on the host of whoever submits."""
+"""What a jinja template may come to, as far as that can be told where nobody renders it: on the host of
+whoever submits."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from typing import NamedTuple
 from pcocc_runtime.submit.fault import Fault
 
 UNKNOWN = "pcocc_jinja_value"  # stands where an expression does
-_HEAD = re.compile(r"##\s*template:(.*)", re.IGNORECASE)  # cloudinit/templater.py, which looks at the very first line only
+# cloudinit/templater.py, which looks at the very first line only
+_HEAD = re.compile(r"##\s*template:(.*)", re.IGNORECASE)
 _MARK = re.compile(r"\{\{.*?\}\}|\{#.*?#\}|\{%[-+]?\s*raw\s*[-+]?%\}(?P<raw>.*?)\{%[-+]?\s*endraw\s*[-+]?%\}"
                    r"|\{%[-+]?\s*(?P<word>\w*).*?%\}", re.DOTALL)  # fmt: skip
 _BLOCKS = frozenset(["if", "for", "block", "macro", "filter", "call", "with", "autoescape"])
@@ -30,15 +32,22 @@ def find_head_fault(text: str) -> Fault | None:
     found = _HEAD.match(text.split("\n", 1)[0])
     if found and found[1].strip().lower() == "jinja":
         return None
-    message = "has more than '## template: jinja' in its first line" if found else "has lines before '## template: jinja'"
-    return Fault(f"{message}, and cloud-init would not render it", "make '## template: jinja' all of its first line")
+    message = (
+        "has more than '## template: jinja' in its first line"
+        if found
+        else "has lines before '## template: jinja'"
+    )
+    return Fault(
+        f"{message}, and cloud-init would not render it", "make '## template: jinja' all of its first line"
+    )
 
 
 def render_template(text: str) -> Rendered:
     """Return what a template may come to, without its first line."""
     body = "\n" + text.partition("\n")[2]
     likely, other = list[str](), list[str]()
-    choices, at = list[str](), 0  # of each condition that we are under, which choice the text is: "if", "elif" or "else"
+    # of each condition that we are under, which choice the text is: "if", "elif" or "else"
+    choices, at = list[str](), 0
 
     def add(piece: str) -> None:
         blank = "\n" * piece.count("\n")

@@ -1,4 +1,5 @@
-"""All that is to be told of a user-data, in whatever form cloud-init reads it: what refuses it, and what is good to know."""
+"""All that is to be told of a user-data, in whatever form cloud-init reads it: what refuses it, and what is
+good to know."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pcocc_runtime.settings.numbers import HINT, find_odd_numbers
 from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
 from pcocc_runtime.submit import jinja
 from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config
-from pcocc_runtime.submit.cloud_users import Names, find_lockout
+from pcocc_runtime.submit.cloud_users import Identities, find_lockout
 from pcocc_runtime.submit.fault import Fault
 from pcocc_runtime.submit.unhandled import find_miss
 from pcocc_runtime.submit.user_data_parts import (
@@ -52,7 +53,7 @@ class Config(NamedTuple):
 INVALID = "is not a valid cloud-config: "
 
 
-def judge_user_data(text: str, names: Names) -> list[Told]:
+def judge_user_data(text: str, names: Identities) -> list[Told]:
     """Return all that is to be told of a user-data, what refuses it first."""
     try:
         parts = parse_parts(text)
@@ -63,7 +64,11 @@ def judge_user_data(text: str, names: Names) -> list[Told]:
     for part in parts:
         told += _take(part, likely, other, free)
     if not parts and text.strip():
-        form, hint = ("a MIME message", "look at its boundary") if is_mime(text) else ("an archive", "begin each part with '- |'")
+        form, hint = (
+            ("a MIME message", "look at its boundary")
+            if is_mime(text)
+            else ("an archive", "begin each part with '- |'")
+        )
         fault = Fault(f"is {form} without a part, and cloud-init would find nothing in it", hint)
         told.append(Told(fault, _WHOLE, is_mime(text) and "cloud-config" in text.lower()))
     told += _find_obstacles(likely, other, names)
@@ -81,8 +86,13 @@ def _take(part: Part, likely: Config, other: Config, free: bool) -> Iterator[Tol
     elif part.type == JINJA:
         yield from _take_template(part, likely, other)
     elif part.type in INCLUDES:
-        message = "is fetched by the guest (#include): pcocc cannot look at it, and without it cloud-init lets no command in"
-        yield Told(Fault(message, "a cloud-config in it must leave users a list, and vendor_data alone"), part, False)
+        message = (
+            "is fetched by the guest (#include): pcocc cannot look at it, and without it cloud-init lets no"
+            " command in"
+        )
+        yield Told(
+            Fault(message, "a cloud-config in it must leave users a list, and vendor_data alone"), part, False
+        )
     elif part.type not in HANDLED and part.text.strip() and not free:
         miss = find_miss(part.text)
         yield Told(miss.fault, part, miss.meant)
@@ -120,11 +130,15 @@ def _read(part: Part, text: str) -> tuple[Node | None, list[Told]]:
 
 def _find_numbers(tree: Node, part: Part) -> Iterator[Told]:
     for node in find_odd_numbers(tree, sixties=True):
-        yield Told(Fault(f"{node.path} is {node.raw}, which is the number {node.value} in YAML", HINT), part, False, node.line)
+        yield Told(
+            Fault(f"{node.path} is {node.raw}, which is the number {node.value} in YAML", HINT), part, False,
+            node.line,
+        )
 
 
 def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:
-    """Put a part under those that follow, as the handler of cloud-configs does: the last that sets a key has the say."""
+    """Put a part under those that follow, as the handler of cloud-configs does: the last that sets a key has
+    the say."""
     how = part.merges or any(key in tree for key in ("merge_how", "merge_type"))
     for key, value in tree.items():
         if how and key in config.tree and config.tree[key] != value:
@@ -137,13 +151,17 @@ def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:
 
 
 def _take_patch(part: Part, configs: list[Config]) -> Iterator[Told]:
-    """Apply a JSON patch (RFC 6902) as far as it sets keys of the top; of others that pcocc cares for nothing is sure any more."""
+    """Apply a JSON patch (RFC 6902) as far as it sets keys of the top; of others that pcocc cares for nothing
+    is sure any more."""
     try:
         patch = json.loads(part.text.lstrip()[len("#cloud-config-jsonp") :])
         steps = [(one["op"], one["path"], one.get("value")) for one in patch]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         message = "is no JSON patch, and cloud-init would leave it out"
-        yield Told(Fault(message, "write a list such as [{\"op\": \"add\", \"path\": \"/packages\", \"value\": [\"vim\"]}]"), part, True)
+        yield Told(
+            Fault(message, 'write a list such as [{"op": "add", "path": "/packages", "value": ["vim"]}]'),
+            part, True,
+        )
         return
     for operation, path, value in steps:
         key, slash, _rest = str(path).removeprefix("/").partition("/")
@@ -157,7 +175,10 @@ def _take_patch(part: Part, configs: list[Config]) -> Iterator[Told]:
                 config.tree[key] = value
                 config.unsure.discard(key)
     if "users" in configs[0].unsure:
-        yield Told(Fault("changes users inside: pcocc cannot tell what comes of it", "set all of /users"), part, False)
+        yield Told(
+            Fault("changes users inside: pcocc cannot tell what comes of it", "set all of /users"), part,
+            False,
+        )
 
 
 def _take_template(part: Part, likely: Config, other: Config) -> Iterator[Told]:
@@ -170,20 +191,27 @@ def _take_template(part: Part, likely: Config, other: Config) -> Iterator[Told]:
     if kind == CONFIG:
         for text, config in ((rendered.likely, likely), (rendered.other, other)):
             found = list(_take_config(part, text, [config]))
-            yield from ([] if config is other else found if rendered.exact else [one._replace(refuses=False) for one in found])
+            yield from (
+                []
+                if config is other
+                else found if rendered.exact else [one._replace(refuses=False) for one in found]
+            )
     elif kind not in HANDLED and rendered.likely.strip():
         miss = find_miss(rendered.likely)
         yield Told(miss.fault, part, miss.meant and rendered.exact)
 
 
-def _find_obstacles(likely: Config, other: Config, names: Names) -> Iterator[Told]:
+def _find_obstacles(likely: Config, other: Config, names: Identities) -> Iterator[Told]:
     """Yield why no command could run in the VM; it refuses where that is so whatever a template comes to."""
     fault = find_merge_obstacle(likely.tree, names)
     if fault:
         key = fault.keys[0]
         value = likely.tree.get(key)
         known = key not in likely.unsure and not (isinstance(value, str) and jinja.UNKNOWN in value)
-        yield Told(fault, likely.sources.get(key, _WHOLE), known and find_merge_obstacle(other.tree, names) is not None)
+        yield Told(
+            fault, likely.sources.get(key, _WHOLE),
+            known and find_merge_obstacle(other.tree, names) is not None,
+        )
     elif fault := find_merge_obstacle(other.tree, names):
         yield Told(fault, other.sources.get(fault.keys[0], _WHOLE), False)
     elif names.command_user and (fault := find_lockout(likely.tree, names, names.command_user)):

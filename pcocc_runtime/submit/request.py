@@ -16,7 +16,9 @@ from pcocc_runtime.templates.values import TAG
 _FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
 _MOUNT_FORM = "write --pcocc-mount=TAG=PATH[,type=9p|virtiofs][,readonly]"
 _SET_FORM = "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2"
-_NEEDY = {"images": "image", "mounts": "mount", "user_data": "user-data", "user_data_force": "user-data-force"}
+_NEEDY = {
+    "images": "image", "mounts": "mount", "user_data": "user-data", "user_data_force": "user-data-force",
+}
 MAX_TEXT = 16 * 1024
 _MOST_NOTES, _LONGEST_NOTE = 8, 600
 
@@ -50,7 +52,10 @@ def parse_request(text: str) -> Request:
     """Return the request that the plugin hands over as JSON."""
     tree: dict[str, Any] = json.loads(text)
     if tree.get("template") == "":
-        raise RequestError("--pcocc-template has no value", "name a template, as --pcocc-template=NAME:2; 'pcocc template list' says which there are")
+        raise RequestError(
+            "--pcocc-template has no value",
+            "name a template, as --pcocc-template=NAME:2; 'pcocc template list' says which there are",
+        )
     if not tree.get("template"):
         option = next((name for key, name in _NEEDY.items() if tree.get(key)), "vm")
         raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
@@ -96,7 +101,8 @@ def render_template(parts: tuple[Part, ...]) -> str:
 
 
 def render_answer(parts: tuple[Part, ...], cluster: Cluster, notes: Sequence[str] = ()) -> str:
-    """Return what the plugin passes on, in lines of 'key value'; all tasks have the largest VM's size. Each note is a line to tell."""
+    """Return what the plugin passes on, in lines of 'key value'; all tasks have the largest VM's size. Each
+    note is a line to tell."""
     lines = {
         "cluster": encode_cluster(cluster),
         "vms": cluster.vm_count,

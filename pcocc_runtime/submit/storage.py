@@ -83,6 +83,8 @@ def refuse_double_use(groups: Iterable[Group]) -> None:
         if len(uses) > 1 and any(drive.mmp == "yes" for _template, drive in uses):
             template, first = uses[0]
             raise RequestError(
-                f"{len(uses)} VMs would write the drive {first.path} of template {template!r}, but only one VM may",
-                "give each VM its own drive with %{vm_rank} in the path, or ask for one VM; 'mmp: cluster' lets several in",
+                f"{len(uses)} VMs would write the drive {first.path} of template {template!r}, but only one"
+                " VM may",
+                "give each VM its own drive with %{vm_rank} in the path, or ask for one VM; 'mmp: cluster'"
+                " lets several in",
             )

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from pcocc_runtime.submit.submission import Caller
 
 
-def check_own(site: Site, every: Mapping[str, Template], caller: Caller, problems: Problems, notes: list[str]) -> None:
-    """Add to `problems` what a job with one of the caller's own templates would be refused for, to `notes` what is good to know."""
+def check_own(
+    site: Site, every: Mapping[str, Template], caller: Caller, problems: Problems, notes: list[str]
+) -> None:
+    """Add to `problems` what a job with one of the caller's own templates would be refused for, to `notes`
+    what is good to know."""
     from pcocc_runtime.submit import freeze  # only `template check` pays for it
 
     for one in every.values():

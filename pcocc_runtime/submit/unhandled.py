@@ -1,4 +1,5 @@
-"""Texts that no handler of cloud-init takes: what they were meant to be, and what keeps cloud-init from knowing them."""
+"""Texts that no handler of cloud-init takes: what they were meant to be, and what keeps cloud-init from
+knowing them."""
 
 from __future__ import annotations
 
@@ -9,20 +10,31 @@ from typing import NamedTuple
 
 from pcocc_runtime.submit.cloud_config import HEADER, parse_cloud_config
 from pcocc_runtime.submit.fault import Fault
-from pcocc_runtime.submit.user_data_parts import ARCHIVE, CONFIG, JSON_PATCH, Broken, is_mime, parse_parts, type_of, unpack
+from pcocc_runtime.submit.user_data_parts import (
+    ARCHIVE,
+    CONFIG,
+    JSON_PATCH,
+    Broken,
+    is_mime,
+    parse_parts,
+    type_of,
+    unpack,
+)
 
 _BOM = "\ufeff"
 # keys that are cloud-init's and hardly another reader's: a mapping that has one was meant as a cloud-config
 _TELLTALE = frozenset({
-    "apt", "bootcmd", "ca_certs", "chpasswd", "cloud_config_modules", "cloud_final_modules", "cloud_init_modules", "disable_root",
-    "disk_setup", "fs_setup", "growpart", "manage_etc_hosts", "ntp", "package_reboot_if_required", "package_update", "package_upgrade",
-    "packages", "power_state", "preserve_hostname", "resize_rootfs", "runcmd", "ssh_authorized_keys", "ssh_deletekeys",
-    "ssh_import_id", "ssh_pwauth", "users", "write_files", "yum_repos",
+    "apt", "bootcmd", "ca_certs", "chpasswd", "cloud_config_modules", "cloud_final_modules",
+    "cloud_init_modules", "disable_root", "disk_setup", "fs_setup", "growpart", "manage_etc_hosts", "ntp",
+    "package_reboot_if_required", "package_update", "package_upgrade", "packages", "power_state",
+    "preserve_hostname", "resize_rootfs", "runcmd", "ssh_authorized_keys", "ssh_deletekeys", "ssh_import_id",
+    "ssh_pwauth", "users", "write_files", "yum_repos",
 })  # fmt: skip
 # keys that are cloud-init's, and others' too: a mapping that has no other was meant as one
 _COMMON = frozenset({
-    "ansible", "chef", "device_aliases", "final_message", "fqdn", "groups", "hostname", "keyboard", "landscape", "locale", "mounts",
-    "output", "password", "phone_home", "puppet", "rsyslog", "salt_minion", "snap", "swap", "timezone", "user", "vendor_data", "zypper",
+    "ansible", "chef", "device_aliases", "final_message", "fqdn", "groups", "hostname", "keyboard",
+    "landscape", "locale", "mounts", "output", "password", "phone_home", "puppet", "rsyslog", "salt_minion",
+    "snap", "swap", "timezone", "user", "vendor_data", "zypper",
 })  # fmt: skip
 _OTHERS = frozenset({"ignition", "variant", "machine", "apiVersion"})  # Ignition, Butane, Talos, Kubernetes
 _EXACT = re.compile(r"#cloud-config", re.IGNORECASE)
@@ -47,7 +59,10 @@ def find_miss(text: str) -> Miss:
         message = f"does not begin with {HEADER}: the guest's cloud-init would ignore it"
         return Miss(Fault(message, hint or f"make {HEADER} its first line, with nothing before it"), True)
     start = text.lstrip().split("\n", 1)[0][:40]
-    message = f"is nothing that cloud-init knows, and a guest with cloud-init would ignore it: it begins with {start!r}"
+    message = (
+        "is nothing that cloud-init knows, and a guest with cloud-init would ignore it: it begins with"
+        f" {start!r}"
+    )
     return Miss(Fault(message, hint or f"cloud-init knows what begins with {HEADER}, #! and the like"), False)
 
 
@@ -61,7 +76,10 @@ def _find_cause(text: str) -> str | None:
     if lines and _NEAR_JINJA.match(lines[0]):
         return "make '## template: jinja', written like that, its first line"
     if _MIME_PART.search(text):
-        return "a MIME message begins with the lines 'MIME-Version: 1.0' and 'Content-Type: multipart/mixed; boundary=...'"
+        return (
+            "a MIME message begins with the lines 'MIME-Version: 1.0' and 'Content-Type: multipart/mixed;"
+            " boundary=...'"
+        )
     for line in lines:
         if not _EXACT.match(line) and (found := _NEAR.fullmatch(line)):
             header = f"{HEADER}-{found[1].lower()}" if found[1] else HEADER
@@ -108,6 +126,8 @@ def _decode(text: str) -> str:
 def _is_config(text: str) -> bool:
     """Tell whether a text that was decoded has a cloud-config in it."""
     try:
-        return any(part.type in (CONFIG, ARCHIVE, JSON_PATCH) for part in parse_parts(text)) or (not is_mime(text) and _is_meant(text))
+        return any(part.type in (CONFIG, ARCHIVE, JSON_PATCH) for part in parse_parts(text)) or (
+            not is_mime(text) and _is_meant(text)
+        )
     except Broken:
         return True

@@ -16,8 +16,10 @@ def add_typed_user_data(submission: Submission, row: TemplateSetting, entries: l
 
 
 def look_at_user_data(submission: Submission, entry: Entry) -> str:
-    """Return the text of user-data: that of a file, or of a mapping as a cloud-config; what is to be told of it is, or refuses it."""
-    from pcocc_runtime.submit import cloud_config, user_data_check  # 10 ms that jobs without user-data need not pay
+    """Return the text of user-data: that of a file, or of a mapping as a cloud-config; what is to be told of
+    it is, or refuses it."""
+    # 10 ms that jobs without user-data need not pay
+    from pcocc_runtime.submit import cloud_config, user_data_check
 
     if isinstance(entry.value, str):
         path = submission.user_data_path if entry.is_typed else entry.value
@@ -33,4 +35,6 @@ def read_user_data(path: str) -> str:
     """Return the text of a user-data file."""
     from pcocc_runtime.submit.user_data_parts import parse_user_data  # as above
 
-    return parse_user_data(user_files.read_start(path, MAX_USER_DATA + 1, "user-data file"), f"user-data file {path}")
+    return parse_user_data(
+        user_files.read_start(path, MAX_USER_DATA + 1, "user-data file"), f"user-data file {path}"
+    )

@@ -11,7 +11,7 @@ from pcocc_runtime.errors import ConfigError, PcoccError, RequestError
 from pcocc_runtime.settings.tree import Node, parse_yaml
 from pcocc_runtime.submit import cloud_init, jinja
 from pcocc_runtime.submit.cloud_config import with_plain_header
-from pcocc_runtime.submit.cloud_users import Names
+from pcocc_runtime.submit.cloud_users import Identities
 from pcocc_runtime.submit.fault import Fault
 from pcocc_runtime.submit.judging import Told, judge_user_data
 from pcocc_runtime.submit.submission import Submission
@@ -26,21 +26,30 @@ _judge = cache(judge_user_data)  # the VMs of a job often have the same text
 
 def check_file(submission: Submission, text: str, path: str) -> None:
     """Tell what is to be told of the user-data of a file; RequestError when it is refused."""
-    told = _judge_thoroughly(text, _names_of(submission), submission.filling.thorough, f"see: cloud-init schema --config-file {path}")
+    told = _judge_thoroughly(
+        text, _names_of(submission), submission.filling.thorough,
+        f"see: cloud-init schema --config-file {path}",
+    )
     _tell(submission, told, lambda one: explain_in_file(path, one))
 
 
 def check_mapping(submission: Submission, text: str, place: Node) -> None:
-    """Tell what is to be told of a cloud-config that stands at a place in a template; ConfigError when it is refused."""
-    told = _judge_thoroughly(text, _names_of(submission), True, "see cloud-init's documentation of that module")
-    _tell(submission, told, lambda one: place.at(one.fault.keys).error(one.says + one.fault.message, one.fault.hint))
+    """Tell what is to be told of a cloud-config that stands at a place in a template; ConfigError when it is
+    refused."""
+    told = _judge_thoroughly(
+        text, _names_of(submission), True, "see cloud-init's documentation of that module"
+    )
+    _tell(
+        submission, told,
+        lambda one: place.at(one.fault.keys).error(one.says + one.fault.message, one.fault.hint),
+    )
 
 
-def _names_of(submission: Submission) -> Names:
-    return Names(submission.caller.user, submission.filling.chosen.values["command-user"])
+def _names_of(submission: Submission) -> Identities:
+    return Identities(submission.caller.user, submission.filling.chosen.values["command-user"])
 
 
-def _judge_thoroughly(text: str, names: Names, thorough: bool, hint: str) -> list[Told]:
+def _judge_thoroughly(text: str, names: Identities, thorough: bool, hint: str) -> list[Told]:
     found = list(_judge(text, names))
     if thorough and not any(one.refuses for one in found):
         found += _find_schema_errors(text, hint)
@@ -59,7 +68,8 @@ def _tell(submission: Submission, found: list[Told], explain: Callable[[Told], P
 
 
 def _find_schema_errors(text: str, hint: str) -> Iterator[Told]:
-    """Yield what the cloud-init of this host says of a user-data; of the guest's own, another release, it proves nothing."""
+    """Yield what the cloud-init of this host says of a user-data; of the guest's own, another release, it
+    proves nothing."""
     for part in [one for one in parse_parts(text) if one.type == CONFIG][:_SHOWN]:
         problem = cloud_init.find_schema_error(with_plain_header(part.text))
         if problem:

@@ -1,4 +1,5 @@
-"""The parts that cloud-init makes of user-data before a handler of its sees them (cloudinit/user_data.py and handlers/__init__.py)."""
+"""The parts that cloud-init makes of user-data before a handler of its sees them (cloudinit/user_data.py and
+handlers/__init__.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from pcocc_runtime.templates.values import MAX_USER_DATA
 if TYPE_CHECKING:
     from email.message import Message
 
-CONFIG, JSON_PATCH, JINJA, ARCHIVE = "text/cloud-config", "text/cloud-config-jsonp", "text/jinja2", "text/cloud-config-archive"
+CONFIG, JSON_PATCH, JINJA, ARCHIVE = (
+    "text/cloud-config", "text/cloud-config-jsonp", "text/jinja2", "text/cloud-config-archive",
+)
 INCLUDES = ("text/x-include-url", "text/x-include-once-url")
 PART_HANDLER = "text/part-handler"
 HANDLED = frozenset({
@@ -36,16 +39,23 @@ _BEGINNINGS = {
     "#include": "text/x-include-url",
     "#!": "text/x-shellscript",
 }
-_UNNAMED = ("text/plain", "text/x-not-multipart", "text/x-shellscript")  # of these the text says what they are
+# of these the text says what they are
+_UNNAMED = ("text/plain", "text/x-not-multipart", "text/x-shellscript")
 _GZIPPED = frozenset(
     f"application/{name}"
-    for name in ("gzip", "gzip-compressed", "gzipped", "x-compress", "x-compressed", "x-gunzip", "x-gzip", "x-gzip-compressed")
+    for name in (
+        "gzip", "gzip-compressed", "gzipped", "x-compress", "x-compressed", "x-gunzip", "x-gzip",
+        "x-gzip-compressed",
+    )
 )
 _MIME_HEAD = 4096  # bytes in which cloud-init looks for the mark of a MIME message
 _GZIP, _WIDE = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")  # how gzip's format begins, and UTF-16
 _MOST_UNPACKED = 4 << 20
 _MOST_PARTS = 256
-_KEYS_OF_ENTRIES = {"content", "filename", "type", "launch-index", "content-disposition", "number-attachments", "content-type"}
+_KEYS_OF_ENTRIES = {
+    "content", "filename", "type", "launch-index", "content-disposition", "number-attachments",
+    "content-type",
+}
 
 
 class Part(NamedTuple):
@@ -73,7 +83,8 @@ class Broken(Exception):
 
 
 def type_of(text: str, default: str = "") -> str:
-    """Return the content type that the beginning of a text tells, as cloud-init does (handlers.type_from_starts_with)."""
+    """Return the content type that the beginning of a text tells, as cloud-init does
+    (handlers.type_from_starts_with)."""
     start = text.lstrip()[:32].lower()
     return next((kind for word, kind in _BEGINNINGS.items() if start.startswith(word)), default)
 
@@ -96,7 +107,8 @@ def unpack(data: bytes) -> bytes:
 
 
 def parse_user_data(data: bytes, what: str) -> str:
-    """Return the text of user-data, which cloud-init unpacks as we do; RequestError when it is too large, or no text."""
+    """Return the text of user-data, which cloud-init unpacks as we do; RequestError when it is too large, or
+    no text."""
     if data.startswith(_GZIP) and len(data) <= MAX_USER_DATA:
         try:
             data = unpack(data)
@@ -108,7 +120,11 @@ def parse_user_data(data: bytes, what: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        hint = "save it as UTF-8" if data.startswith(_WIDE) else "binary user-data cannot be used; gzip's format and MIME can"
+        hint = (
+            "save it as UTF-8"
+            if data.startswith(_WIDE)
+            else "binary user-data cannot be used; gzip's format and MIME can"
+        )
         raise RequestError(f"{what} is not UTF-8 text (byte {error.start})", hint) from None
 
 
@@ -118,7 +134,9 @@ def parse_parts(text: str) -> list[Part]:
         return [*_open(Part(type_of(text, "text/x-not-multipart"), text), text)]
     import email  # 20 ms
 
-    leaves = [one for one in email.message_from_string(text).walk() if one.get_content_maintype() != "multipart"]
+    leaves = [
+        one for one in email.message_from_string(text).walk() if one.get_content_maintype() != "multipart"
+    ]
     if len(leaves) > _MOST_PARTS:
         raise Broken(Fault(f"it has more than {_MOST_PARTS} parts", "use fewer parts"))
     parts = list[Part]()
@@ -137,7 +155,9 @@ def _read_leaf(leaf: Message, name: str, whole: str) -> Part:
             data = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else payload
             payload, kind = unpack(data).decode(), "text/plain"
         except ValueError as error:
-            message = f"{name or 'it'} cannot be unpacked: {error}".replace("codec can't decode", "cannot decode")
+            message = f"{name or 'it'} cannot be unpacked: {error}".replace(
+                "codec can't decode", "cannot decode"
+            )
             raise Broken(Fault(message, "pack it with gzip, and encode it as base64")) from None
     text = payload if isinstance(payload, str) else payload.decode("utf-8", "surrogateescape")
     if kind in _UNNAMED:
@@ -166,12 +186,21 @@ def _open(part: Part, whole: str) -> Iterator[Part]:
         tree = parse_yaml(part.text, "", [])
         entries = yaml.safe_load(part.text)
         entries = [] if entries is None else entries
-    except (ConfigError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
-        said = error.message if isinstance(error, ConfigError) else (str(error).splitlines() or [type(error).__name__])[0]
+    except (
+        ConfigError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError,
+        RecursionError,
+    ) as error:
+        said = (
+            error.message
+            if isinstance(error, ConfigError)
+            else (str(error).splitlines() or [type(error).__name__])[0]
+        )
         yield part._replace(fault=Fault(f"as an archive it is not valid YAML: {said}", YAML_HINT))
         return
     if not isinstance(entries, list | set):
-        yield part._replace(fault=Fault("as an archive it must be a list of texts and mappings", "begin each part with '- |'"))
+        yield part._replace(
+            fault=Fault("as an archive it must be a list of texts and mappings", "begin each part with '- |'")
+        )
         return
     for number, entry in enumerate(entries, 1):
         found = _read_entry(entry, f"{part.name}, entry {number}".removeprefix(", "))
@@ -182,7 +211,8 @@ def _open(part: Part, whole: str) -> Iterator[Part]:
 
 
 def _read_entry(entry: Any, name: str) -> Part | None:
-    """Return the part that an entry of an archive is; None for what cloud-init passes over, Broken for what it fails on."""
+    """Return the part that an entry of an archive is; None for what cloud-init passes over, Broken for what
+    it fails on."""
     if isinstance(entry, str):
         entry = {"content": entry}
     if not isinstance(entry, dict):
@@ -190,11 +220,19 @@ def _read_entry(entry: Any, name: str) -> Part | None:
     content, kind = entry.get("content", ""), entry.get("type")
     if isinstance(content, bytes):
         content = content.decode("utf-8", "surrogateescape")
-    others = [value for key, value in entry.items() if isinstance(key, str) and key.lower() not in _KEYS_OF_ENTRIES]
-    right = isinstance(content, str) and isinstance(kind or "", str) and all(isinstance(one, str | None) for one in others)
+    others = [
+        value for key, value in entry.items() if isinstance(key, str) and key.lower() not in _KEYS_OF_ENTRIES
+    ]
+    right = (
+        isinstance(content, str)
+        and isinstance(kind or "", str)
+        and all(isinstance(one, str | None) for one in others)
+    )
     if not right or not all(isinstance(key, str) for key in entry) or (kind and "/" not in kind):
         message = f"{name} is none that cloud-init can read, and it would read none of the others either"
-        raise Broken(Fault(message, "write its content as text, such as {type: text/cloud-config, content: '...'}"))
+        raise Broken(
+            Fault(message, "write its content as text, such as {type: text/cloud-config, content: '...'}")
+        )
     merges = any(str(key).lower() in ("merge-type", "x-merge-type") for key in entry)
     file = f"{name} ({entry['filename']})" if entry.get("filename") else name
     return Part(kind or type_of(content, CONFIG), content, file, None, merges)

@@ -25,7 +25,9 @@ def read_person(uid: int, gid: int) -> Person:
     except KeyError:
         return Person(uid, None)
     numbers = {gid, *os.getgrouplist(entry.pw_name, entry.pw_gid)}
-    return Person(uid, entry.pw_name, frozenset(name for number in numbers if (name := _group_name(number)) is not None))
+    return Person(
+        uid, entry.pw_name, frozenset(name for number in numbers if (name := _group_name(number)) is not None)
+    )
 
 
 def read_person_here() -> Person:
@@ -34,7 +36,8 @@ def read_person_here() -> Person:
 
 
 def read_home() -> tuple[str, str | None]:
-    """Return the name and the home directory of who runs this process; the uid and None where this host has no such account."""
+    """Return the name and the home directory of who runs this process; the uid and None where this host has
+    no such account."""
     uid = os.getuid()
     try:
         entry = pwd.getpwuid(uid)
@@ -48,8 +51,10 @@ def read_account(uid: int) -> pwd.struct_passwd:
     try:
         return pwd.getpwuid(uid)
     except KeyError:
-        raise NodeError(f"this node knows no user with uid {uid}",
-                        f"its sssd or LDAP client must know the site's users, see there: getent passwd {uid}") from None
+        raise NodeError(
+            f"this node knows no user with uid {uid}",
+            f"its sssd or LDAP client must know the site's users, see there: getent passwd {uid}",
+        ) from None
 
 
 def _group_name(gid: int) -> str | None:

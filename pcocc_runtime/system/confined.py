@@ -23,12 +23,14 @@ _MS_PRIVATE, _MS_BIND, _MS_MOVE = 1 << 14 | 1 << 18, 4096 | 1 << 14, 8192  # lin
 _MS_READ = 1 | 2 | 32 | 4096  # MS_RDONLY, MS_NOSUID, MS_REMOUNT, MS_BIND
 _DEVICES = ("dev/null", "dev/urandom")
 _TOPS = ("/usr", "/lib", "/lib64", "/bin", "/sbin")
-_KEPT = (6, 7, 10, 12, 13)  # SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN, NET_RAW: what dnsmasq insists on while it is root
+_KEPT = (6, 7, 10, 12, 13)  # SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN, NET_RAW: dnsmasq insists on them
 _SECCOMP, _BOUNDING_DROP, _NO_NEW_PRIVS = 22, 24, 38  # PR_ of linux/prctl.h
 
 
-def start_confined(argv: Sequence[str], files: Iterable[tuple[str, str]], code: bytes, root: str, ready: bytes, hint: str) -> bytes:
-    """Start a program that stays, with a filter of its calls (seccomp(2)) and these files (path, text) in its root, mounted at `root`.
+def start_confined(
+    argv: Sequence[str], files: Iterable[tuple[str, str]], code: bytes, root: str, ready: bytes, hint: str
+) -> bytes:
+    """Start a program that stays, its calls filtered by `code` (seccomp(2)), these files (path, text) in its root.
 
     Returns what it has said once it says `ready`; NodeError with that when it ends instead.
     """
@@ -56,12 +58,13 @@ def start_confined(argv: Sequence[str], files: Iterable[tuple[str, str]], code: 
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if ready not in said:
-        raise NodeError(f"{argv[0]} failed on {os.uname().nodename}: {said.decode(errors='replace').strip()}", hint=hint)
+        text = said.decode(errors="replace").strip()
+        raise NodeError(f"{argv[0]} failed on {os.uname().nodename}: {text}", hint=hint)
     return said
 
 
 def _make_root(root: str, files: Iterable[tuple[str, str]]) -> None:
-    """Give this process, which has mounts of its own, a root in memory with the host's programs and libraries, and nothing else of it."""
+    """Give this process, which has mounts of its own, a root in memory with no more than programs and libraries."""
     mount("none", "/", _MS_PRIVATE)
     mount("none", root, 0, "tmpfs", "mode=755,size=16m")
     os.chdir(root)

@@ -19,12 +19,14 @@ from pcocc_runtime.system import regular
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-LONGEST = 64 << 40  # bytes: only qcow2 and raw disks can be larger, and a stream of zeros would never fill a file system
+# bytes: only qcow2 and raw disks can be larger, and a stream of zeros would never fill a file system
+LONGEST = 64 << 40
 _PIECE = 1 << 20  # bytes read at once
 _EXTENT = 16 << 20  # bytes that the kernel copies at once
 _FLUSH = 1 << 28  # bytes after which they are written to disk
 _ZERO = bytes(_PIECE)
-_CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY)  # copy_file_range(2)
+# copy_file_range(2)
+_CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY)
 
 
 def begin_sum(algorithm: str = "sha256") -> _Hash:
@@ -70,7 +72,8 @@ def read_sparse(fd: int, size: int) -> Iterator[bytes]:
 
 
 def copy_stream(
-    read: Callable[[int], bytes], target: PurePath, total: int, watch: Advance, algorithm: str = "sha256", longest: int = LONGEST
+    read: Callable[[int], bytes], target: PurePath, total: int, watch: Advance, algorithm: str = "sha256",
+    longest: int = LONGEST
 ) -> tuple[int, str]:
     """Write what `read(size)` gives, until it gives nothing, to a new file; return its length and sum.
 
@@ -91,7 +94,8 @@ def copy_stream(
 
 
 def copy_pieces(
-    pieces: Iterable[bytes], target: int, watch: Callable[[int], None], algorithm: str = "sha256", *, flush: bool = False
+    pieces: Iterable[bytes], target: int, watch: Callable[[int], None], algorithm: str = "sha256", *,
+    flush: bool = False
 ) -> tuple[int, str]:
     """Write pieces one after the other to an empty file, with holes for those of zeros; return its length and sum.
 
@@ -119,7 +123,8 @@ def _write_all(fd: int, piece: bytes, at: int) -> None:
 
 
 def copy_extents(source: int, target: int, at: int, size: int) -> Iterator[int]:
-    """Copy what is no hole, from a place on, between open files of the same size; yields, again and again, how far it is."""
+    """Copy what is no hole, from a place on, between open files of the same size; yields, again and again,
+    how far it is."""
     while at < size:
         at, end = find_data(source, at, size)
         while at < end:

@@ -1,4 +1,5 @@
-"""What this process holds of its node: the CPUs it may run on, how they are connected, and the NUMA nodes (sysfs-devices-system-cpu).
+"""What this process holds of its node: the CPUs it may run on, how they are connected, and the NUMA nodes
+(sysfs-devices-system-cpu).
 
 Read for the CPUs of its own only, and once for each group of them: 128 cores take two or three milliseconds.
 """
@@ -30,7 +31,8 @@ def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: st
     dies = group.read("topology/die_cpus_list")
     clusters = group.read("topology/cluster_cpus_list")
     clustered = any(len(members) > len(cores.get(cpu, (cpu,))) for cpu, members in clusters.items())
-    l2, l3 = group.read_cache(2) if clustered else {}, group.read_cache(3)  # without clusters nobody asks who shares an L2
+    # without clusters nobody asks who shares an L2
+    l2, l3 = group.read_cache(2) if clustered else {}, group.read_cache(3)
     found = []
     for cpu in own:
         core = cores.get(cpu, (cpu,))
@@ -46,7 +48,8 @@ def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: st
 
 
 def read_own_cpus() -> set[int]:
-    """Return the CPUs that this process may run on: its affinity, which is within its cgroup's cpuset, less those that are offline."""
+    """Return the CPUs that this process may run on: its affinity, which is within its cgroup's cpuset, less
+    those that are offline."""
     return os.sched_getaffinity(0)
 
 
@@ -56,8 +59,11 @@ def read_free_pages(node: int | None, kibibytes: int, system: str = "/sys") -> i
     return _number(_read(f"{base}/hugepages/hugepages-{kibibytes}kB/free_hugepages"))
 
 
-def _between(inner: tuple[int, ...], middle: tuple[int, ...] | None, outer: tuple[int, ...], otherwise: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a level that holds the one below and is held by the one above; firmware tells dies of one CPU, too (Kunpeng 920)."""
+def _between(
+    inner: tuple[int, ...], middle: tuple[int, ...] | None, outer: tuple[int, ...], otherwise: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return a level that holds the one below and is held by the one above; firmware tells dies of one CPU,
+    too (Kunpeng 920)."""
     return middle if middle is not None and {*inner} <= {*middle} <= {*outer} else otherwise
 
 
@@ -69,7 +75,9 @@ class _Groups:
 
     def read(self, *names: str) -> dict[int, tuple[int, ...]]:
         """Return the group of each CPU by the first of these files that it has."""
-        return self._read_all(lambda cpu: next((text for name in names if (text := _read(f"{self.base}/cpu{cpu}/{name}"))), ""))
+        return self._read_all(
+            lambda cpu: next((text for name in names if (text := _read(f"{self.base}/cpu{cpu}/{name}"))), "")
+        )
 
     def read_cache(self, level: int) -> dict[int, tuple[int, ...]]:
         """Return who shares the data cache of this level with each CPU."""
@@ -104,7 +112,10 @@ def _read_nodes(base: str, usable: tuple[int, ...] | None) -> list[tuple[HostNod
         words = _read(f"{base}/node{number}/distance").split()
         distances = tuple(int(word) for word in words if word.isdigit())
         memory = _memory_of(_read(f"{base}/node{number}/meminfo"))
-        node = HostNode(number, len(members), memory, usable is None or number in usable, distances if len(distances) == len(numbers) else ())
+        node = HostNode(
+            number, len(members), memory, usable is None or number in usable,
+            distances if len(distances) == len(numbers) else (),
+        )
         found.append((node, members))
     return found
 
@@ -116,7 +127,8 @@ def _memory_of(text: str) -> int:
 
 
 def _read_mems(proc: str) -> tuple[int, ...] | None:
-    """Return the nodes whose memory this process may use: of its cgroup's cpuset, and of a policy that Slurm's --mem-bind has set."""
+    """Return the nodes whose memory this process may use: of its cgroup's cpuset, and of a policy that
+    Slurm's --mem-bind has set."""
     lines = _read(f"{proc}/self/status", 16384).splitlines()
     allowed = next((line.partition(":")[2] for line in lines if line.startswith("Mems_allowed_list:")), "")
     found = parse_cpu_list(allowed)
@@ -129,7 +141,12 @@ def _read_mems(proc: str) -> tuple[int, ...] | None:
 def _read_policy() -> set[int] | None:
     """Return the nodes that this process's memory is bound to by get_mempolicy(2), None when by no such policy."""
     mode, mask = ctypes.c_int(), (ctypes.c_ulong * (_MPOL_LOCAL_MAX // 64))()
-    if LIBC.syscall(_SYS_GET_MEMPOLICY, ctypes.byref(mode), mask, ctypes.c_ulong(_MPOL_LOCAL_MAX + 1), None, 0) or mode.value != _MPOL_BIND:
+    if (
+        LIBC.syscall(
+            _SYS_GET_MEMPOLICY, ctypes.byref(mode), mask, ctypes.c_ulong(_MPOL_LOCAL_MAX + 1), None, 0
+        )
+        or mode.value != _MPOL_BIND
+    ):
         return None
     return {place * 64 + bit for place, word in enumerate(mask) for bit in range(64) if word >> bit & 1}
 

@@ -1,6 +1,8 @@
-"""Directories held open: a path below one leads into that very directory, whatever others rename or put in its way meanwhile.
+"""Directories held open: a path below one leads into that very directory, whatever others rename or put in
+its way meanwhile.
 
-The path is one of proc(5), /proc/self/fd/N, and so means the same to a child that is given the descriptor (`descriptors`).
+The path is one of proc(5), /proc/self/fd/N, and so means the same to a child that is given the descriptor
+(`descriptors`).
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ def hold(path: PurePath) -> Iterator[Path]:
 def hold_below(parent: Path, name: str, *, links: bool = True) -> Iterator[Path]:
     """Hold a directory in one that others may write to; OSError when they have put something else there.
 
-    With `links` a symbolic link of root's or of our own is followed: anybody else's may lead to what only we may change or read.
+    With `links` a symbolic link of root's or of our own is followed: anybody else's may lead to what only we
+    may change or read.
     """
     fd = os.open(parent / name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -36,8 +39,13 @@ def hold_below(parent: Path, name: str, *, links: bool = True) -> Iterator[Path]
         if stat.S_ISLNK(info.st_mode):
             if not links or info.st_uid not in (0, os.geteuid()):
                 where = show(str(parent / name))
-                raise OSError(errno.ELOOP, f"it is a symbolic link of uid {info.st_uid}, which is not followed", where)
-            fd, link = os.open(parent / os.readlink("", dir_fd=fd), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), fd
+                raise OSError(
+                    errno.ELOOP, f"it is a symbolic link of uid {info.st_uid}, which is not followed", where
+                )
+            fd, link = (
+                os.open(parent / os.readlink("", dir_fd=fd), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
+                fd,
+            )
             os.close(link)
         elif not stat.S_ISDIR(info.st_mode):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), show(str(parent / name)))
@@ -73,12 +81,14 @@ def _where(path: str) -> str:
 
 
 def descriptors(*texts: str) -> list[int]:
-    """Return the descriptors of the held directories that paths in these texts begin with, for a child that is given them."""
+    """Return the descriptors of the held directories that paths in these texts begin with, for a child that
+    is given them."""
     return sorted({int(match[1]) for text in texts for match in _HELD.finditer(text)})
 
 
 def create(path: Path, data: bytes, mode: int) -> None:
-    """Write a new file with this mode in a held directory, on disk when this returns; what has its name goes, and is not followed."""
+    """Write a new file with this mode in a held directory, on disk when this returns; what has its name goes,
+    and is not followed."""
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as stream:
@@ -86,3 +96,12 @@ def create(path: Path, data: bytes, mode: int) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(fd)
+
+
+def flush(path: Path) -> None:
+    """Return when a file, or the names in a directory, are on disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,4 +1,5 @@
-"""Where pcocc's own files are: here in a default installation, and where meson was told to put them in the module it installs."""
+"""Where pcocc's own files are: here in a default installation, and where meson was told to put them in the
+module it installs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
 
 def forget(directories: Iterable[PurePath]) -> list[int]:
-    """Give this process, a child that ends soon, a mount namespace of its own with nothing mounted; OSError when it cannot be had.
+    """Give this process, a child that ends soon, a mount namespace with nothing mounted; OSError when that fails.
 
     Returns directories, open: no path leads from them into a mount. (One opened before leads into the mounts
     of then.) So they can be renamed and removed, and what other namespaces have mounted on them goes too
@@ -37,7 +37,7 @@ def forget(directories: Iterable[PurePath]) -> list[int]:
 
 
 def _plan_detaching(mounts: list[list[bytes]]) -> list[bytes]:
-    """Return what to detach, of lines of /proc/PID/mountinfo (proc(5)): the root with all on it, or all but a bare root."""
+    """Return what to detach, of lines of /proc/PID/mountinfo (proc(5)): the whole root, or all but a bare one."""
     bare = any(one[0] == one[1] for one in mounts if one[4] == b"/")
     paths = [re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), one[4]) for one in mounts]
     return [path for path in paths if path != b"/"] if bare else [b"/"]

@@ -15,7 +15,7 @@ _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 0x100000  # linux/mount.h
 
 @contextlib.contextmanager
 def inside(path: PurePath) -> Iterator[None]:
-    """Let the block run in the network namespace mounted at `path`, and so what it starts; OSError when there is none."""
+    """Let the block, and what it starts, run in the network namespace mounted at `path`; OSError without one."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -32,7 +32,7 @@ def inside(path: PurePath) -> Iterator[None]:
 
 
 def create(path: PurePath) -> None:
-    """Make a network namespace that is mounted at `path`, which does not exist, as `ip netns add` does; OSError when it cannot be.
+    """Make a network namespace mounted at `path`, which does not exist, as `ip netns add` does; OSError if it fails.
 
     In this process alone: what would be done by another might come to its end after this one was killed.
     """
@@ -51,7 +51,7 @@ def create(path: PurePath) -> None:
 
 
 def _share(directory: PurePath) -> None:
-    """Let what is mounted below a directory be seen, and later be unmounted, in every mount namespace that came of this one."""
+    """Let mounts below a directory be seen, and later be unmounted, in every mount namespace made from this one."""
     try:
         mount("", directory, _MS_SHARED | _MS_REC)
     except OSError:  # it is no mount point yet

@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def read_busy() -> frozenset[int]:
-    """Return the TCP ports that a socket of the calling thread's network namespace uses, at whatever address (proc(5), /proc/net/tcp)."""
+    """Return the TCP ports that a socket of the calling thread's network namespace uses, at whatever address
+    (proc(5), /proc/net/tcp)."""
     found: set[int] = set()
     for name in ("tcp", "tcp6"):  # the latter is not there in a kernel without IPv6
         path = Path("/proc/thread-self/net", name)

@@ -27,13 +27,14 @@ class ProcessId:
 
 
 def run(
-    argv: Sequence[str], *, text: str | None = None, timeout: float = 30, env: Mapping[str, str] | None = None, hint: str | None = None
+    argv: Sequence[str], *, text: str | None = None, timeout: float = 30,
+    env: Mapping[str, str] | None = None, hint: str | None = None,
 ) -> str:
     """Run a program to its end and return its stdout; NodeError carries what it said when it fails."""
     try:
         done = subprocess.run(
-            argv, input=text, stdin=subprocess.DEVNULL if text is None else None, capture_output=True, text=True, errors="replace",
-            timeout=timeout, env=None if env is None else dict(env), check=False,
+            argv, input=text, stdin=subprocess.DEVNULL if text is None else None, capture_output=True, text=True,
+            errors="replace", timeout=timeout, env=None if env is None else dict(env), check=False,
         )  # fmt: skip
     except OSError as error:
         raise explain_start(argv, error, hint) from None
@@ -80,7 +81,7 @@ def kill(process: ProcessId) -> None:
 
 
 def end(processes: Iterable[ProcessId], seconds: float = GONE_SECONDS) -> None:
-    """Kill these processes and see them gone; in one time for all of them, since a user can make his hang in the kernel."""
+    """Kill these processes and see them gone; all within one time, since a user can make his hang in the kernel."""
     every, last = list(processes), time.monotonic() + seconds
     for one in every:
         kill(one)
@@ -100,27 +101,32 @@ def _with_pidfd(process: ProcessId, act: Callable[[int], object]) -> None:
 
 
 def find_in_netns(path: PurePath, name: str, owners: Collection[int]) -> list[ProcessId]:
-    """Return this host's processes of a name, as comm has it, of these users and in the network namespace mounted at `path`."""
+    """Return this host's processes of a name (comm) and of these users in the network namespace mounted at `path`."""
     inside = os.stat(path)
-    return _find("comm", lambda text, at: text == f"{name}\n" and os.path.samestat(inside, os.stat(f"{at}/ns/net")), owners)
+
+    def is_wanted(text: str, at: str) -> bool:
+        return text == f"{name}\n" and os.path.samestat(inside, os.stat(f"{at}/ns/net"))
+
+    return _find("comm", is_wanted, owners)
 
 
 def find_in_cgroup(part: str, uid: int | None = None) -> list[ProcessId]:
-    """Return this host's processes, of a user or of all, whose cgroup path (v1 or v2) contains `part`, such as /job_7/step_0/."""
+    """Return this host's processes, of a user or of all, with such a `part` in their cgroup's path: /job_7/step_0/."""
     return _find("cgroup", lambda text, at: part in text.replace("\n", "/\n"), None if uid is None else {uid})
 
 
 def find_slurmstepds(job: int) -> list[ProcessId]:
-    """Return the slurmstepds of a job's steps on this host, which call themselves `slurmstepd: [JOB.STEP]`; only root's count."""
+    """Return root's slurmstepds of a job's steps on this host; they call themselves `slurmstepd: [JOB.STEP]`."""
     return _find("cmdline", lambda text, at: text.startswith(f"slurmstepd: [{job}."), {0})
 
 
 def _find(file: str, is_wanted: Callable[[str, str], bool], owners: Collection[int] | None) -> list[ProcessId]:
-    """Return this host's processes (same UTS namespace), but not this one, of which that is so; `owners` are real uids."""
+    """Return other processes of this host (of this UTS namespace) of which that is so; `owners` are real uids."""
     found, host = [], os.stat("/proc/self/ns/uts")
     for at in (f"/proc/{name}" for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()):
         try:
-            known = is_wanted(Path(at, file).read_text(errors="replace"), at) and os.path.samestat(host, os.stat(f"{at}/ns/uts"))
+            text = Path(at, file).read_text(errors="replace")
+            known = is_wanted(text, at) and os.path.samestat(host, os.stat(f"{at}/ns/uts"))
             if known and (owners is None or read_owner(int(at[6:])) in owners):
                 found.append(find_process(int(at[6:])))
         except OSError:
@@ -134,7 +140,7 @@ def read_owner(pid: int) -> int:
 
 
 def leave_step(job: int, step: int, top: str = "/sys/fs/cgroup") -> None:
-    """Go, with cgroup v2, where Slurm has what is of no job: in a step's cgroup the job's memory limit is this process's, too."""
+    """Leave the step's cgroup, of version 2, for Slurm's own: a job's memory limit would count this process, too."""
     if group := parse_step_group(Path("/proc/self/cgroup").read_text(), job, step):
         with suppress(FileNotFoundError):  # v1: slurmstepd is not in the job's memory cgroup when it needs us
             Path(f"{top}{PurePath(group).parents[1]}/system/cgroup.procs").write_text("0")

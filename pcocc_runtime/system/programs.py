@@ -27,7 +27,8 @@ def run_watched(
     """
     try:
         child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_parent,
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
             pass_fds=held.descriptors(*argv),
         )  # fmt: skip
     except OSError as error:
@@ -54,7 +55,8 @@ def run_watched(
 
 @contextmanager
 def open_filter(argv: Sequence[str], source: IO[bytes], hint: str) -> Iterator[IO[bytes]]:
-    """Yield the output of a program that reads `source`; when it was read to its end, NodeError says why the program failed.
+    """Yield the output of a program that reads `source`; when it was read to its end, NodeError says why the
+    program failed.
 
     The program is killed when the block ends with an error, and with this process.
     """

@@ -1,4 +1,5 @@
-"""What a node's QEMU packages say they installed: JSON descriptors of firmware and vhost-user programs (QEMU: docs/interop)."""
+"""What a node's QEMU packages say they installed: JSON descriptors of firmware and vhost-user programs (QEMU:
+docs/interop)."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ import json
 import os
 from typing import Any
 
-DIRECTORIES = ("/etc/qemu", "/usr/share/qemu")  # a file in the first one hides a file of the same name in the second
+# a file in the first one hides a file of the same name in the second
+DIRECTORIES = ("/etc/qemu", "/usr/share/qemu")
 
 
 def read_descriptors(kind: str) -> list[dict[str, Any]]:
-    """Return the descriptors of a kind (firmware, vhost-user) in order of file name; an empty file hides one of the same name."""
+    """Return the descriptors of a kind (firmware, vhost-user) in order of file name; an empty file hides one
+    of the same name."""
     found: dict[str, str] = {}
     for directory in reversed(DIRECTORIES):
         try:

@@ -24,7 +24,9 @@ class Finished(NamedTuple):
     stderr: bytes
 
 
-def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, seconds: float, most: int = 1 << 26) -> Finished:
+def run_as(
+    rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, seconds: float, most: int = 1 << 26
+) -> Finished:
     """Run a program as `started_as` does, and return what it has left.
 
     OSError when it cannot be started; subprocess.TimeoutExpired when it runs for longer or writes more than
@@ -39,14 +41,18 @@ def run_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str], *, secon
 
 
 @contextlib.contextmanager
-def started_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program as a user in a session of its own, with this environment and nothing else; the block reads what it writes.
+def started_as(
+    rights: Rights, argv: Sequence[str], env: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program as a user in a session of its own, with this environment and nothing else; the block
+    reads what it writes.
 
     It is ended with the block. What interrupts this process ends it too, by the SIGINT that it cannot get
     from the terminal any more. OSError when it cannot be started.
     """
     child = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env), cwd="/", close_fds=True,
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env),
+        cwd="/", close_fds=True,
         start_new_session=True, preexec_fn=lambda: _begin(rights),
     )  # fmt: skip
     assert child.stdout and child.stderr
@@ -58,12 +64,14 @@ def started_as(rights: Rights, argv: Sequence[str], env: Mapping[str, str]) -> I
 
 
 def _begin(rights: Rights) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background command ignores it, and what it starts would
+    # a shell's background command ignores it, and what it starts would
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     become(rights)
 
 
 def _collect(streams: tuple[IO[bytes], IO[bytes]], most: int, end: float) -> tuple[bytes, bytes] | None:
-    """Return all that is written to two pipes; None when that is too much, or not all by `end` of the monotonic clock."""
+    """Return all that is written to two pipes; None when that is too much, or not all by `end` of the
+    monotonic clock."""
     found = {stream: bytearray() for stream in streams}
     with selectors.DefaultSelector() as waiting:
         for stream in streams:

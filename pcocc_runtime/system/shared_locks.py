@@ -3,7 +3,8 @@
     flock    flock(2), on a whole file, in `locks`.
     lockf    fcntl(2) F_SETLK, here on a whole file. Belongs to the process: children do not have it, and closing any
              descriptor of the file drops it. NFS servers keep it for all clients (flock(2) is turned into it there).
-    range    fcntl(2) F_OFD_SETLK, on some bytes. Belongs to the open file, as with flock, and reaches other hosts as lockf
+    range    fcntl(2) F_OFD_SETLK, on some bytes. Belongs to the open file, as with flock, and reaches other
+             hosts as lockf
              does. QEMU's own image locks are of this kind.
 
 lockf and range meet each other, flock meets neither (on local file systems). The kernel drops all of them
@@ -34,7 +35,8 @@ def try_lockf(fd: int) -> bool:
     """Take the exclusive lockf of a file that is open for writing, if no other process has it."""
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # which of the two is the system's choice (fcntl(2), EAGAIN or EACCES)
+    except (BlockingIOError, PermissionError):
+        # which of the two is the system's choice (fcntl(2), EAGAIN or EACCES)
         return False
     return True
 
@@ -58,7 +60,8 @@ def _set_range(fd: int, kind: int, first: int) -> bool:
 
 
 def find_locked(fd: int, first: int, length: int) -> int | None:
-    """Return the first of these bytes that another open file has locked, as lockf or as range; None when there is none."""
+    """Return the first of these bytes that another open file has locked, as lockf or as range; None when
+    there is none."""
     return _find(fd, fcntl.F_OFD_GETLK, first, length)
 
 
@@ -74,7 +77,8 @@ def _find(fd: int, command: int, first: int, length: int) -> int | None:
 
 
 def wait_until(attempt: Callable[[], bool], seconds: float, longest_pause: float = 2 * _FIRST_PAUSE) -> bool:
-    """Try to lock again and again for so many seconds, and tell whether it was done: the kernel would wait without a limit."""
+    """Try to lock again and again for so many seconds, and tell whether it was done: the kernel would wait
+    without a limit."""
     deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
     while not attempt():
         if time.monotonic() > deadline:

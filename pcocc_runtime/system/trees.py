@@ -27,7 +27,7 @@ def empty(top: int) -> None:
 
 
 def _scan(parent: int, name: str) -> Iterator[str]:
-    """Yield the names in a directory as they are read, however many there are; none when it is no directory that may be read."""
+    """Yield the names in a directory as they are read, however many; none when it cannot be read as a directory."""
     try:
         fd = os.open(name, DIRECTORY, dir_fd=parent)
     except OSError:

@@ -38,8 +38,12 @@ def _ensure_root_file(path: str, info: os.stat_result) -> None:
         raise ConfigError("can be written by others than root", path, hint=f"chmod go-w {path}")
 
 
+def _is_closed(mode: int, *, sticky: bool) -> bool:
+    return not mode & 0o022 or (sticky and mode & stat.S_ISVTX != 0)
+
+
 def make_root_only(path: str) -> str:
-    """Make a directory, and those above it, unless they are there, and return it without links; it holds for as long as it is there.
+    """Make a directory and those above it, unless they are there; return its path without links, which stays right.
 
     ConfigError unless each of them is a directory, or a link, that nobody but root can have put there or can
     replace: to those above the last others may add, with a sticky bit (chmod(2)).
@@ -53,7 +57,7 @@ def make_root_only(path: str) -> str:
         if stat.S_ISLNK(info.st_mode) and info.st_uid == 0:
             os.stat(one)  # OSError for links in a circle
             names += reversed(PurePath(os.readlink(one)).parts)  # join() begins anew at a "/"
-        elif not stat.S_ISDIR(info.st_mode) or info.st_uid != 0 or (info.st_mode & 0o022 and not (names and info.st_mode & stat.S_ISVTX)):
+        elif not (stat.S_ISDIR(info.st_mode) and info.st_uid == 0 and _is_closed(info.st_mode, sticky=bool(names))):
             wrong = "must be a directory of root's in which nobody else can make or replace what is root's"
             raise ConfigError(wrong, one, hint="make it so, or have another 'scratch' in /etc/pcocc/pcocc.yaml")
         else:

@@ -23,14 +23,17 @@ def explaining(path: str, what: str) -> Iterator[None]:
 
 
 def read_start(path: str, size: int, what: str) -> bytes:
-    """Return the first `size` bytes of a regular file; RequestError, which calls it `what`, says why that cannot be done."""
+    """Return the first `size` bytes of a regular file; RequestError, which calls it `what`, says why that
+    cannot be done."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise RequestError(f"{what} {path} is not a regular file", "name a file, not a directory or device")
+            raise RequestError(
+                f"{what} {path} is not a regular file", "name a file, not a directory or device"
+            )
         return _read_all(fd, size)
     except OSError as error:
         raise RequestError(f"{what} {path} cannot be read: {error.strerror}") from error
@@ -57,7 +60,9 @@ def read_stdin(size: int) -> bytes:
             raise RequestError(reason, "pipe the file to this command")
         return data
     except OSError as error:
-        raise RequestError(f"standard input cannot be read: {error.strerror}", "pipe the file to this command") from None
+        raise RequestError(
+            f"standard input cannot be read: {error.strerror}", "pipe the file to this command"
+        ) from None
 
 
 def _read_all(fd: int, size: int) -> bytes:
@@ -105,7 +110,8 @@ def exists(path: str) -> bool:
 
 
 def find_last_revision(path: str) -> str | None:
-    """Return the newest disk in a directory of pcocc 0.7, which kept an image as `image`, then `image-rev1` and so on."""
+    """Return the newest disk in a directory of pcocc 0.7, which kept an image as `image`, then `image-rev1`
+    and so on."""
     try:
         names = os.listdir(path)
     except OSError:

@@ -1,4 +1,5 @@
-"""Who will tell more of a VM: its launcher, and then its keeper, hold a lock on a file in its directory as long as they live.
+"""Who will tell more of a VM: its launcher, and then its keeper, hold a lock on a file in its directory as
+long as they live.
 
 The lock (flock(2)) belongs to the open file, so it goes on with the descriptor from the launcher to the
 keeper it starts; QEMU does not get it. The kernel drops it, however they end: what is written about the VM is

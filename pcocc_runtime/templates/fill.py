@@ -93,7 +93,8 @@ class Filling:
     def image(self, key: str, text: str, item: Item = None) -> str:
         """Return the name or the absolute path of an image."""
         full = self.text(key, text, item)
-        if "/" in full and not full.startswith("/") and "://" not in full:  # submit/boot_image.py says what to do with a URL
+        # submit/boot_image.py says what to do with a URL
+        if "/" in full and not full.startswith("/") and "://" not in full:
             hint = "begin it with '/' or '~/', or name an image"
             raise self.wrong(key, f"{full!r} is not an absolute path", hint, item)
         return full

@@ -89,7 +89,9 @@ def find_own(problems: Sequence[ConfigError], name: str, every: Mapping[str, Tem
     while name in every and name not in names:
         names.append(name)
         name = every[name].values.get("inherits") or ""
-    return [one for one in problems if one.key is None or any(f"{one.key}.".startswith(f"{n}.") for n in names)]
+    return [
+        one for one in problems if one.key is None or any(f"{one.key}.".startswith(f"{n}.") for n in names)
+    ]
 
 
 def check_sizes(chosen: Resolved) -> None:

@@ -52,7 +52,8 @@ _ROWS = (
         "user-data", values.user_data, field="user_data", fill=Filling.path_of_text, look="user-data",
         noun="user-data file", option="user-data",
     ),
-    TemplateSetting("user-data-force", checks.boolean, default=False),  # submit/submission.py has it with the option
+    # submit/submission.py has it with the option
+    TemplateSetting("user-data-force", checks.boolean, default=False),
     TemplateSetting(
         "instance-id", checks.pattern(r"\S{1,128}", "a word"), field="instance_id", fill=Filling.text,
     ),

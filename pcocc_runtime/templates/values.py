@@ -42,7 +42,9 @@ def user_data(node: Node) -> Any:
     if isinstance(node.value, str) and ("\n" in node.value or node.value.startswith("#")):
         hint = "write the text into a file, and its path here"
         if not node.value.startswith("#!"):
-            hint += "; or leave out the '|' and the line #cloud-config, so that its keys stand below user-data"
+            hint += (
+                "; or leave out the '|' and the line #cloud-config, so that its keys stand below user-data"
+            )
         raise node.error("is a text in place of a path of a file, or of the keys of a cloud-config", hint)
     return path(node)
 

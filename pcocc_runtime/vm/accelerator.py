@@ -13,7 +13,8 @@ from pcocc_runtime.system import accounts, process
 
 
 def choose_accelerator(node: NodeFacts, qemu: str, handed: int | None) -> tuple[NodeFacts, int | None]:
-    """Return the node with the accelerator that `qemu` can use, and root's descriptor of /dev/kvm, `handed`, where it takes that.
+    """Return the node with the accelerator that `qemu` can use, and root's descriptor of /dev/kvm, `handed`,
+    where it takes that.
 
     NodeError when that QEMU cannot be run.
     """
@@ -35,6 +36,7 @@ def _explain() -> str:
         group = "kvm"
     least = ".".join(map(str, TAKES_KVM_OPEN))
     return (
-        f"you may not open {KVM_DEVICE}, and QEMU takes it open from root from {least} on only; "
-        f"the admins give it to you there by 'usermod -aG {group} {accounts.user_name()}', or to all by 'chmod 666 {KVM_DEVICE}'"
+        f"you may not open {KVM_DEVICE}, and QEMU takes it open from root from {least} on only; the admins"
+        f" give it to you there by 'usermod -aG {group} {accounts.user_name()}', or to all by 'chmod 666"
+        f" {KVM_DEVICE}'"
     )

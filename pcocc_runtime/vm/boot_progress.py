@@ -22,7 +22,11 @@ class LineReader:
         """Read once and hand over whole lines; false at the end."""
         data = os.read(self.fd, 65536)
         for line in self.lines.feed(data):
-            self.handle(f"(a line of more than {self.lines.longest} bytes)" if line is None else line.decode(errors="replace"))
+            self.handle(
+                f"(a line of more than {self.lines.longest} bytes)"
+                if line is None
+                else line.decode(errors="replace")
+            )
         if not data and (rest := self.lines.take_rest()):
             self.handle(rest.decode(errors="replace"))
         return bool(data)
@@ -47,7 +51,10 @@ class BootProgress:
         if elapsed < QUIET_SECONDS or (self.shown and not self.terminal):
             return
         noun = "VM" if self.vms == 1 else "VMs"
-        text = f"pcocc: booting {self.vms} {noun}{self.accel}: {started} started, {ready} answering, {elapsed:.0f} s"
+        text = (
+            f"pcocc: booting {self.vms} {noun}{self.accel}: {started} started, {ready} answering,"
+            f" {elapsed:.0f} s"
+        )
         if not self.terminal:
             text = f"pcocc: booting {self.vms} {noun}{self.accel}\n"
         self._write(("\r\x1b[K" if self.terminal else "") + text)

@@ -51,7 +51,10 @@ def _lock(fd: int, path: str, mmp: str, job: int) -> None:
     shared_locks.unlock_range(fd, _TURN)
     if holder is not None:
         whose = f"of job {holder}" if holder != job else "of this job"
-        raise NodeError(f"the drive {path} is in use by a VM {whose}", "end that VM first, or let several VMs share the drive with 'mmp: cluster'")
+        raise NodeError(
+            f"the drive {path} is in use by a VM {whose}",
+            "end that VM first, or let several VMs share the drive with 'mmp: cluster'",
+        )
 
 
 def _await_turn(fd: int, path: str) -> None:

@@ -29,7 +29,8 @@ def make_files(
     job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
     tell: Callable[[str], None],
 ) -> VmFiles:
-    """Make all files of a VM; RequestError or NodeError says which is impossible here, `tell` gets notes for the user."""
+    """Make all files of a VM; RequestError or NodeError says which is impossible here, `tell` gets notes for
+    the user."""
     group = cluster.group_of(rank)
     check_readable(group)
     locked = [_lock(drive, job) for drive in group.persistent]
@@ -39,7 +40,9 @@ def make_files(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = error.filename or f"{node.scratch} or {directory}"
-        raise NodeError(f"the file system of {where} is full", "free space there, or use other nodes") from None
+        raise NodeError(
+            f"the file system of {where} is full", "free space there, or use other nodes"
+        ) from None
     return replace(
         made,
         disks=made.disks + tuple(disk for disk, _fd in locked),
@@ -87,8 +90,13 @@ def check_readable(group: Group) -> None:
                 user_files.read_start(path, 1, what)
 
 
-def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath, logs: str) -> tuple[SharedFs, ...]:
-    """Start a virtiofsd for each directory of that type; they end when the connections made here are closed. `logs` begins their logs."""
+def virtiofs_log(node: NodeFacts, rank: int, tag: str) -> str:
+    """Return the log of the virtiofsd that serves a VM one directory."""
+    return f"{node.scratch}/vm{rank}.virtiofs-{tag}.log"
+
+
+def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath, log_of: Callable[[str], str]) -> tuple[SharedFs, ...]:
+    """Start a virtiofsd for each directory of that type; they end when the connections made here are closed. `log_of` a tag is its log."""
     wanted = [mount for mount in mounts if mount.type == "virtiofs"]
     if not wanted:
         return ()
@@ -96,7 +104,7 @@ def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath, logs: str)
 
     program, sockets = virtiofs.find_program(), f"{directory}/virtiofs"
     return tuple(
-        SharedFs(tag, virtiofs.start_server(program, mount.path, mount.readonly, f"{sockets}-{tag}", f"{logs}-{tag}.log"))
+        SharedFs(tag, virtiofs.start_server(program, mount.path, mount.readonly, f"{sockets}-{tag}", log_of(tag)))
         for mount in wanted
         for tag in (mount.tag,)
     )
@@ -106,7 +114,10 @@ def _lock(drive: Drive, job: int) -> tuple[Disk, int | None]:
     from pcocc_runtime.vm import drive_locks
 
     fd = drive_locks.lock_drive(drive.path, drive.mmp, job)
-    return Disk(drive.path, drive.format, drive.cache, shared=drive.mmp != "yes", locked=drive.mmp != "no"), fd
+    return (
+        Disk(drive.path, drive.format, drive.cache, shared=drive.mmp != "yes", locked=drive.mmp != "no"),
+        fd,
+    )
 
 
 def _copy_firmware(group: Group, path: PurePath) -> Uefi:
@@ -116,8 +127,8 @@ def _copy_firmware(group: Group, path: PurePath) -> Uefi:
     found = firmware.choose_uefi(qemu_descriptors.read_descriptors("firmware"), group.machine)
     if found is None:
         raise NodeError(
-            f"template {group.template!r} needs UEFI, and this node has no UEFI firmware for machine {group.machine}",
-            "install the package ovmf (edk2-ovmf) on the node",
+            f"template {group.template!r} needs UEFI, and this node has no UEFI firmware for machine"
+            f" {group.machine}", "install the package ovmf (edk2-ovmf) on the node",
         )
     code, template = found
     with open(template, "rb") as stream:

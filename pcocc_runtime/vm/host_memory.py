@@ -20,12 +20,15 @@ def _read_total() -> int:
 
 
 def limit_files(text: str) -> list[str]:
-    """Return the limit files of a memory cgroup and all above it, in version 1 or 2; `text` is /proc/PID/cgroup (cgroups(7))."""
+    """Return the limit files of a memory cgroup and all above it, in version 1 or 2; `text` is
+    /proc/PID/cgroup (cgroups(7))."""
     files = []
     for line in text.splitlines():
         _number, controllers, path = line.split(":", 2)
         if controllers == "" or "memory" in controllers.split(","):
-            base, name = (f"{_ROOT}/memory", "memory.limit_in_bytes") if controllers else (_ROOT, "memory.max")
+            base, name = (
+                (f"{_ROOT}/memory", "memory.limit_in_bytes") if controllers else (_ROOT, "memory.max")
+            )
             parts = [part for part in path.split("/") if part]
             files += ["/".join([base, *parts[:depth], name]) for depth in range(len(parts) + 1)]
     return files

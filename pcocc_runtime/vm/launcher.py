@@ -34,12 +34,13 @@ from pcocc_runtime.system import accounts, children, drop, files, installed, reg
 from pcocc_runtime.system.hardware import read_own_cpus, read_part
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.accelerator import choose_accelerator
-from pcocc_runtime.vm.files import make_files, start_filesystems
+from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
 from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
-# scancel -s sends these to every step of a job; QEMU inherits the mask (tried). See docs/decisions/004-sigterm.md.
+# scancel -s sends these to every step of a job; QEMU inherits the mask (tried). See
+# docs/decisions/004-sigterm.md.
 _MEANT_FOR_PROGRAMS = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 
 
@@ -63,7 +64,10 @@ def read_task(environ: dict[str, str]) -> Task:
     if wire.ENV_TAP_FDS not in environ:
         raise NodeError(
             "the pcocc plugin did not run for this task",
-            hint="plugstack.conf of this node must name pcocc.so, and slurmd be restarted after it was installed",
+            hint=(
+                "plugstack.conf of this node must name pcocc.so, and slurmd be restarted after it was"
+                " installed"
+            ),
         )
     cpus = int(environ.get("SLURM_CPUS_PER_TASK") or "1")
     fds = [int(word) for word in environ[wire.ENV_TAP_FDS].split(",") if word]
@@ -90,7 +94,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     hardware = plan_hardware(task, node, group, read_part(read_own_cpus()))
     directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
-    filesystems = start_filesystems(group.mounts, directory, f"{node.scratch}/{naming.vm_name(task.rank)}.virtiofs")
+    filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
     plan = plan_vm(task, node, group, directory, made, hardware, filesystems, theirs.fileno(), kvm_fd)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
@@ -101,7 +105,10 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
-    inherited = [*task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(), *([kvm_fd] if kvm_fd is not None else [])]
+    inherited = [
+        *task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(),
+        *([kvm_fd] if kvm_fd is not None else []),
+    ]
     become_qemu(task, argv, facts, ours, inherited)
 
 
@@ -116,7 +123,8 @@ def read_node(job: int) -> NodeFacts:
 
 
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
-    """Make the VM's directory and what every attaching step of this node reads: key and addresses; return it and its watch."""
+    """Make the VM's directory and what every attaching step of this node reads: key and addresses; return it
+    and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / KEY_FILE, keys.user.encode())
     files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
@@ -142,7 +150,9 @@ def size_task(task: Task, group: Group) -> Task:
         return task
     from pcocc_runtime.vm import host_memory
 
-    return replace(task, cpus=len(os.sched_getaffinity(0)), memory=task.memory or host_memory.read_memory_limit())
+    return replace(
+        task, cpus=len(os.sched_getaffinity(0)), memory=task.memory or host_memory.read_memory_limit()
+    )
 
 
 def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTopology:
@@ -152,7 +162,8 @@ def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTo
 
 
 def describe_vm(
-    task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath, watch: int
+    task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath,
+    watch: int
 ) -> VmFacts:
     """Return what the keeper needs to know."""
     return VmFacts(
@@ -178,28 +189,40 @@ def describe_vm(
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
+        logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
     )
 
 
 def ensure_pinnable(plan: VmPlan) -> None:
-    """Let QEMU pin all of its guest's memory where it is given devices, as far as slurmd lets; NodeError when that is too little."""
+    """Let QEMU pin all of its guest's memory where it is given devices, as far as slurmd lets.
+
+    NodeError when that is too little.
+    """
     most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     if plan.functions and most != resource.RLIM_INFINITY and most < plan.memory << 20:
         message = f"a VM with devices must pin {plan.memory} MiB of memory on this node, where {most >> 20} are allowed"
         raise NodeError(message, hint="set LimitMEMLOCK=infinity in slurmd.service")
     if plan.functions:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))  # Slurm brings the lower limit of where the job was submitted
+        # Slurm brings the lower limit of where the job was submitted
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
 
 
-def become_qemu(task: Task, argv: list[str], facts: VmFacts, qmp: socket.socket, inherited: list[int]) -> None:
+def become_qemu(
+    task: Task, argv: list[str], facts: VmFacts, qmp: socket.socket, inherited: list[int]
+) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
     SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to it.
     """
     if not os.access(argv[0], os.X_OK):
-        raise NodeError(f"{argv[0]} is not installed", hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml")
+        raise NodeError(
+            f"{argv[0]} is not installed",
+            hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml",
+        )
     keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
-    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set()))
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set())
+    )
     drop.die_with_parent()
     children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)
     qmp.close()

@@ -18,7 +18,8 @@ from pcocc_runtime.qemu.disks import Disk, machine_kind
 from pcocc_runtime.qemu.memory import ORDINARY, Backing, guest_memory
 from pcocc_runtime.qemu.topology import plan_flat, plan_nodes, plan_topology
 
-_TAKEN = {f"{dash}{word}" for dash in ("-", "--") for word in ("smp", "numa", "m")}  # of the user's own, which QEMU would add to ours
+# of the user's own, which QEMU would add to ours
+_TAKEN = {f"{dash}{word}" for dash in ("-", "--") for word in ("smp", "numa", "m")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class VmFiles:
-    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as QEMU runs."""
+    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as
+    QEMU runs."""
 
     disks: tuple[Disk, ...]
     seed: str
@@ -81,7 +83,8 @@ def plan_vm(
     task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles, hardware: Hardware,
     filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None,
 ) -> VmPlan:
-    """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who opens no /dev/kvm."""
+    """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who
+    opens no /dev/kvm."""
     interfaces = network_config.plan_interfaces(node, task.rank)
     return VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",
@@ -120,7 +123,7 @@ def count_vcpus(task: Task, group: Group) -> int:
     """Return the number of the guest's CPUs: the task's, less what the template keeps for QEMU."""
     if group.emulator_cores >= task.cpus:
         raise RequestError(
-            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves none of the {task.cpus} CPUs to the guest",
-            f"ask for more CPUs: -c {group.emulator_cores + 1}",
+            f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves none of the"
+            f" {task.cpus} CPUs to the guest", f"ask for more CPUs: -c {group.emulator_cores + 1}",
         )
     return task.cpus - group.emulator_cores

@@ -19,12 +19,29 @@ from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import KEY_COMMENT, encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import decode_cluster, sets_text
-from pcocc_runtime.documents.vm_events import PREFIX, DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, decode_event
+from pcocc_runtime.documents.vm_events import (
+    PREFIX,
+    DiskError,
+    Ended,
+    Ready,
+    Silent,
+    Started,
+    StillOn,
+    Unmounted,
+    decode_event,
+)
 from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
 from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
-from pcocc_runtime.slurm.text import Killed, find_nodes_without, is_loss, is_routine, is_step_end, parse_killed
+from pcocc_runtime.slurm.text import (
+    Killed,
+    find_nodes_without,
+    is_loss,
+    is_routine,
+    is_step_end,
+    parse_killed,
+)
 from pcocc_runtime.terminal import printable
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
@@ -126,11 +143,15 @@ class BootWatch:
         if self.state != "booting":
             return
         if nodes := stepds.find_delay(self.alive):
-            self._tell(f"pcocc: the VMs' slurmstepd has not started yet on {nodes}, or has ended at once\n"
-                       f"hint: Slurm's prolog may still run there; slurmd's log on {nodes} says more")  # fmt: skip
+            self._tell(
+                f"pcocc: the VMs' slurmstepd has not started yet on {nodes}, or has ended at once\n"
+                f"hint: Slurm's prolog may still run there; slurmd's log on {nodes} says more"
+            )
         if nodes := stepds.find_end(self.alive):
-            self._tell(f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
-                       f"hint: slurmd's log on {nodes} says why; try again, or leave it out with --exclude")  # fmt: skip
+            self._tell(
+                f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
+                f"hint: slurmd's log on {nodes} says why; try again, or leave it out with --exclude"
+            )
             self._report(wire_steps.BOOT_FAILED)  # the step itself may take Slurm a minute to end
             self._cancel()
 
@@ -165,8 +186,9 @@ class BootWatch:
                 )
             case StillOn():
                 self._tell(
-                    f"pcocc: error: {event.vm} on {event.node} did not power off in time and was ended\n"
-                    "hint: check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must suffice, and KillWait of slurm.conf be longer"
+                    f"pcocc: error: {event.vm} on {event.node} did not power off in time and was ended\nhint:"
+                    " check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must suffice, and KillWait"
+                    " of slurm.conf be longer"
                 )
             case Ended():
                 self._note_end(event)
@@ -175,7 +197,10 @@ class BootWatch:
         """Tell once of VMs that are emulated where they should not be; the others of a job are as slow."""
         if event.accel == "tcg" and event.kvm_expected and not self.is_slow:
             self.is_slow = True
-            self._tell(f"pcocc: note: {event.vm} on {event.node} is emulated, about ten times slower than with KVM: {event.why}")
+            self._tell(
+                f"pcocc: note: {event.vm} on {event.node} is emulated, about ten times slower than with KVM:"
+                f" {event.why}"
+            )
         self.progress.name_accelerator(event.accel)
 
     def _note_ready(self, event: Ready) -> None:
@@ -189,13 +214,15 @@ class BootWatch:
         if event.vm not in self.started:
             self._fail(
                 f"pcocc: error: the QEMU of {event.vm} on {event.node} did not begin within {event.seconds} s\n"
-                "hint: a file that it opens may hang: look at the file systems of its disks, and into the node's kernel log"
+                "hint: a file that it opens may hang: look at the file systems of its disks, and into the node's"
+                " kernel log"
             )
             return
         tail = "".join(f"\n  {event.vm} console| {line}" for line in event.console)
         self._fail(
-            f"pcocc: error: {event.vm} on {event.node} did not answer on its ssh port within {event.seconds} s\n"
-            f"hint: the image must run sshd and cloud-init; the last lines of its console are:{tail or ' (none)'}"
+            f"pcocc: error: {event.vm} on {event.node} did not answer on its ssh port within {event.seconds}"
+            " s\nhint: the image must run sshd and cloud-init; the last lines of its console"
+            f" are:{tail or ' (none)'}"
         )
 
     def _tell_unmounted(self, event: Unmounted) -> None:
@@ -207,7 +234,10 @@ class BootWatch:
         options = " -o trans=virtio" if event.type == "9p" else ""
         cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM does, or says why not"
         if not event.known:
-            cure = f"its kernel has no {event.type}: give the directory type={other} in --pcocc-mount, or 'type: {other}' in the template"
+            cure = (
+                f"its kernel has no {event.type}: give the directory type={other} in --pcocc-mount, or 'type:"
+                f" {other}' in the template"
+            )
         self._tell(f"pcocc: note: {event.vm} on {event.node} has not mounted {event.tag}: {cure}")
 
     def _note_end(self, event: Ended) -> None:
@@ -298,6 +328,12 @@ def _explain_missing(lines: list[str]) -> list[str]:
     if nodes is None:
         return []
     return [
-        f"pcocc: error: pcocc is not installed on {', '.join(sorted(nodes)) or 'a node of the job'}: there is no {LAUNCHER}",
-        f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such nodes",
+        (
+            f"pcocc: error: pcocc is not installed on {', '.join(sorted(nodes)) or 'a node of the job'}:"
+            f" there is no {LAUNCHER}"
+        ),
+        (
+            f"hint: ask the admins to install pcocc {__version__} there; 'pcocc node check --all' names such"
+            " nodes"
+        ),
     ]

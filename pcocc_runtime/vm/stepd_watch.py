@@ -1,4 +1,5 @@
-"""Whether the boot step's slurmstepds are there: an srun whose tasks have not begun waits ten minutes for one that has died."""
+"""Whether the boot step's slurmstepds are there: an srun whose tasks have not begun waits ten minutes for one
+that has died."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class StepdWatch:
         self.nodes: list[str] = []
         # when Slurm knew the step first, and how long a node may take to begin with it
         self.begin, self.launch_seconds = 0.0, 0.0
-        self.was_whole, self.missing = False, 0  # whether all were there once, and how often one was not, lately
+        # whether all were there once, and how often one was not, lately
+        self.was_whole, self.missing = False, 0
         self.told = False
         self._over = threading.Event()
         threading.Thread(target=self._look_on, daemon=True).start()
@@ -40,7 +42,9 @@ class StepdWatch:
                 continue  # slurmctld is too busy to answer: that says nothing of the nodes
 
     def _look(self) -> None:
-        step = next((step for step in read_boot_steps(self.job) if step.is_of(self.pid, os.uname().nodename)), None)
+        step = next(
+            (step for step in read_boot_steps(self.job) if step.is_of(self.pid, os.uname().nodename)), None
+        )
         if step is None:
             return
         if not self.nodes:
@@ -60,7 +64,8 @@ class StepdWatch:
         return self._name(alive) if self.missing > 1 and (self.was_whole or late) else None
 
     def find_delay(self, alive: Collection[str]) -> str | None:
-        """Return, once, the nodes that take long to begin with the step: a prolog runs there, or slurmstepd has ended at once."""
+        """Return, once, the nodes that take long to begin with the step: a prolog runs there, or slurmstepd
+        has ended at once."""
         if self.told or self.was_whole or self.missing < 2 or time.monotonic() < self.begin + LATE_SECONDS:
             return None
         self.told = True

@@ -23,12 +23,15 @@ from pcocc_runtime.system import children, qemu_descriptors
 from pcocc_runtime.system.libc import LIBC, mount, require
 
 _HINT = "install virtiofsd on the node (Debian 12: qemu-system-common), or export with type 9p"
-_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x20000, 0x8000000, 0x10000000, 0x40000000  # linux/sched.h
+# linux/sched.h
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x20000, 0x8000000, 0x10000000, 0x40000000
 _MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000  # linux/mount.h
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 38, 22, 47, 2  # linux/prctl.h
-_CAPABILITIES = 41  # CAP_LAST_CAP + 1 of Linux 5.9 and later; a kernel with fewer refuses the others, which is no loss
-_ID_CALLS = (105, 106, 113, 114, 116, 117, 119)  # x86-64: setuid setgid setreuid setregid setgroups setresuid setresgid
+# CAP_LAST_CAP + 1 of Linux 5.9 and later; a kernel with fewer refuses the others, which is no loss
+_CAPABILITIES = 41
+# x86-64: setuid setgid setreuid setregid setgroups setresuid setresgid
+_ID_CALLS = (105, 106, 113, 114, 116, 117, 119)
 
 
 def find_program() -> str:
@@ -46,7 +49,8 @@ def read_capabilities(program: str) -> str:
 
 
 def start_server(program: str, source: str, readonly: bool, base: str, log: str) -> int:
-    """Start virtiofsd for a directory and return the descriptor of a connection to it; `log` is where it logs, which a guest can make it do."""
+    """Start virtiofsd for a directory and return the descriptor of a connection to it; `log` is where it
+    logs, which a guest can make it do."""
     listener = socket.socket(socket.AF_UNIX)
     client = socket.socket(socket.AF_UNIX)
     try:
@@ -76,7 +80,8 @@ def _spawn(argv: Sequence[str], listener: int, source: str, readonly: bool, log:
                 os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
                 os.dup2(2, 1)
                 _confine(source, readonly)
-                signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # a guest that powers off still writes
+                # a guest that powers off still writes
+                signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 os.execve(argv[0], list(argv), {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
         except OSError as error:
             os.write(writer, str(error).encode())
@@ -87,8 +92,10 @@ def _spawn(argv: Sequence[str], listener: int, source: str, readonly: bool, log:
     with open(reader, "rb") as stream:
         problem = stream.read().decode(errors="replace")
     if problem:
-        raise NodeError(f"virtiofsd cannot be started on {os.uname().nodename}: {problem}",
-                        "it needs unprivileged user namespaces (sysctl user.max_user_namespaces); type 9p needs none")
+        raise NodeError(
+            f"virtiofsd cannot be started on {os.uname().nodename}: {problem}",
+            "it needs unprivileged user namespaces (sysctl user.max_user_namespaces); type 9p needs none",
+        )
 
 
 def _confine(source: str, readonly: bool) -> None:
@@ -102,8 +109,12 @@ def _confine(source: str, readonly: bool) -> None:
     if readonly:
         mount(source, source, _MS_BIND | _MS_REC)
         attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
-        require(f"mount {source} read-only",
-                LIBC.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(source), _AT_RECURSIVE, attributes, len(attributes)))
+        require(
+            f"mount {source} read-only",
+            LIBC.syscall(
+                _SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(source), _AT_RECURSIVE, attributes, len(attributes)
+            ),
+        )
     _keep_capabilities()
     _ignore_identity_changes()
 
@@ -114,7 +125,9 @@ def _keep_capabilities() -> None:
     data = ctypes.create_string_buffer(24)
     require("capget", LIBC.capget(header, data))
     low = struct.unpack("=IIIIII", data.raw)
-    require("capset", LIBC.capset(header, struct.pack("=IIIIII", low[0], low[1], low[1], low[3], low[4], low[4])))
+    require(
+        "capset", LIBC.capset(header, struct.pack("=IIIIII", low[0], low[1], low[1], low[3], low[4], low[4]))
+    )
     for capability in range(_CAPABILITIES):
         LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, ctypes.c_ulong(capability), 0, 0)
 
@@ -123,7 +136,8 @@ def _ignore_identity_changes() -> None:
     """Have the kernel answer 0 to calls that change ids, and do nothing (seccomp(2), SECCOMP_RET_ERRNO with 0)."""
     load, equal, give = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
     count = len(_ID_CALLS)
-    program = [(load, 0, 0, 4), (equal, 1, 0, 0xC000003E), (give, 0, 0, 0x7FFF0000), (load, 0, 0, 0)]  # other ABIs pass
+    # other ABIs pass
+    program = [(load, 0, 0, 4), (equal, 1, 0, 0xC000003E), (give, 0, 0, 0x7FFF0000), (load, 0, 0, 0)]
     program += [(equal, count - index, 0, number) for index, number in enumerate(_ID_CALLS)]
     program += [(give, 0, 0, 0x7FFF0000), (give, 0, 0, 0x00050000)]  # ALLOW, ERRNO 0
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))

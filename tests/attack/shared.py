@@ -81,12 +81,18 @@ class Ours(NamedTuple):
             attack()
             return 0
 
-        assert children.wait(children.start_as(BOB, run, self.directory / "bob", [GROUP])) == 0, (self.directory / "bob").read_text()
+        assert children.wait(children.start_as(BOB, run, self.directory / "bob", [GROUP])) == 0, (
+            self.directory / "bob"
+        ).read_text()
 
 
 def work() -> Path:
     """Return Alice's work directory, seen from the repository."""
-    (found,) = (path for path in Path(".tmp").iterdir() if path.name.startswith(".work-") and path.suffix not in (".lock", ".note"))
+    (found,) = (
+        path
+        for path in Path(".tmp").iterdir()
+        if path.name.startswith(".work-") and path.suffix not in (".lock", ".note")
+    )
     return found
 
 
@@ -170,4 +176,3 @@ def at(patch: pytest.MonkeyPatch, place: Any, name: str, moment: Moment) -> None
         return original(*arguments, **more)
 
     patch.setattr(place, name, act)
-

@@ -27,7 +27,10 @@ def node() -> Iterator[Node]:
     with tempfile.TemporaryDirectory(dir="/root") as directory:
         node = Node(Path(directory), "one")
         try:
-            node.run("sh", "-ec", "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up")
+            node.run(
+                "sh", "-ec",
+                "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up",
+            )
             yield node
         finally:
             node.close()
@@ -154,7 +157,10 @@ def test_what_is_in_the_steps_cgroup_ends_with_it_whatever_slurm_calls_that(node
     groups = [top / name / "step_0" / part for part in ("slurm", "user/task_0")]
     for group in groups:
         group.mkdir(parents=True)
-    run = f"setpriv --reuid={ALICE} --regid={ALICE} --clear-groups sleep 600 >/dev/null 2>&1 & echo $! | tee {groups[1]}/cgroup.procs"
+    run = (
+        f"setpriv --reuid={ALICE} --regid={ALICE} --clear-groups sleep 600 >/dev/null 2>&1 & echo $! | tee"
+        f" {groups[1]}/cgroup.procs"
+    )
     task = int(node.run("sh", "-ec", run).stdout)
     try:
         with subprocess.Popen(["sleep", "600"]) as slurmstepd:

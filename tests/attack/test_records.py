@@ -55,9 +55,12 @@ class Here:
     def left(self) -> set[str]:
         """Return all that is left of jobs."""
         state = self.run / ".state"
-        return {str(path.relative_to(self.run.parent)) for folder in (self.run, self.scratch, state) for path in folder.iterdir()} - {
-            "run/.state",
-            "run/.state/accel.json",
+        return {
+            str(path.relative_to(self.run.parent))
+            for folder in (self.run, self.scratch, state)
+            for path in folder.iterdir()
+        } - {
+            "run/.state", "run/.state/accel.json",
         }
 
 
@@ -103,7 +106,9 @@ def alices_job(monkeypatch: pytest.MonkeyPatch, *folders: Path, does: str = "") 
 
 @pytest.mark.parametrize("does", [DEEP, MANY, SHUT], ids=["deep", "many", "shut"])
 @pytest.mark.parametrize("verb", ["setup", "start", "release"])
-def test_what_a_user_leaves_is_nobody_elses(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int, verb: str, does: str) -> None:
+def test_what_a_user_leaves_is_nobody_elses(
+    here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int, verb: str, does: str
+) -> None:
     alices_job(monkeypatch, here.run, here.scratch, does=does)
     assert helper(monkeypatch, verb, {"setup": request_of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]) == 0
     assert not {"run/12", "scratch/pcocc/12", "run/.state/12.json"} & here.left()
@@ -130,7 +135,7 @@ def test_little_time_is_enough_for_everything_but_the_files(
     capsys.readouterr()
     assert helper(monkeypatch, "release", release(13)) == 0
     assert here.left() == {"run/.aside", "scratch/pcocc/.aside"}
-    told = "pcocc: some of what ended jobs have left in their directories is still there, set aside; it is deleted later\n"
+    told = "pcocc: some files that ended jobs have left are set aside here; they are deleted later\n"
     assert capsys.readouterr().err == told
     monkeypatch.setattr(removal, "finish", real)
     assert helper(monkeypatch, "start", "") == 0 and here.left() == set()
@@ -195,7 +200,9 @@ def test_its_job_stays_while_it_runs(here: Here, monkeypatch: pytest.MonkeyPatch
     assert "remove_networks 12" not in here.asked
 
 
-def test_of_one_that_tells_nothing_any_slurmstepd_of_the_job_speaks(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
+def test_of_one_that_tells_nothing_any_slurmstepd_of_the_job_speaks(
+    here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int
+) -> None:
     assert helper(monkeypatch, "setup", request_of(ALICE, 12, stepd)) == 0
     break_record(here.record(12), "empty")
     monkeypatch.setattr(records.process, "find_slurmstepds", lambda job: [stepd] if job == 12 else [])
@@ -305,7 +312,9 @@ def test_start_runs_nothing_that_another_than_root_names(here: Here, monkeypatch
     assert helper(monkeypatch, "start", "") == 0 and os.listdir(ran) == ["it"]  # as it was
 
 
-def test_what_is_known_of_the_accelerator_may_be_another_versions(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
+def test_what_is_known_of_the_accelerator_may_be_another_versions(
+    here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int
+) -> None:
     (here.confdir / "pcocc.yaml").write_text(f"accel: auto\nqemu: /bin/false\nscratch: {here.site}\n")
     assert helper(monkeypatch, "start", "") == 0
     kept = json.loads((here.run / ".state/accel.json").read_text())
@@ -314,7 +323,9 @@ def test_what_is_known_of_the_accelerator_may_be_another_versions(here: Here, mo
         assert helper(monkeypatch, "setup", request_of(BOB, 13, stepd)) == 0
 
 
-def test_root_writes_into_a_directory_only_before_it_is_the_users(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
+def test_root_writes_into_a_directory_only_before_it_is_the_users(
+    here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int
+) -> None:
     """A set-up that is done again finds what the first one gave to Alice, with what she has put there since."""
     precious = here.run.parent / "precious"
     precious.write_text("precious")
@@ -346,7 +357,10 @@ def test_root_writes_into_a_directory_only_before_it_is_the_users(here: Here, mo
     assert precious.read_text() == "precious"
 
 
-@pytest.mark.parametrize("error", [OSError("no"), NodeError("no"), ValueError("no"), KeyError("no"), RecursionError(), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [OSError("no"), NodeError("no"), ValueError("no"), KeyError("no"), RecursionError(), KeyboardInterrupt()],
+    ids=repr,
+)
 def test_a_set_up_that_fails_leaves_nothing(
     here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int, error: BaseException
 ) -> None:

@@ -64,7 +64,9 @@ def attacked(ours: Ours, patch: pytest.MonkeyPatch, place: object, name: str, at
 
 @BOTH
 @pytest.mark.parametrize("trick", [plant, swap])
-def test_a_link_in_the_place_of_a_layer(ours: Ours, monkeypatch: pytest.MonkeyPatch, armed: bool, trick: Callable[..., Callable[[], None]]) -> None:
+def test_a_link_in_the_place_of_a_layer(
+    ours: Ours, monkeypatch: pytest.MonkeyPatch, armed: bool, trick: Callable[..., Callable[[], None]]
+) -> None:
     if not armed:
         disarm(monkeypatch)
     with attacked(ours, monkeypatch, qemu_img, "convert", trick("layer", ours.precious)):
@@ -82,7 +84,10 @@ def test_a_link_in_the_place_of_a_source_publishes_what_it_leads_to(
     secret = write_raw(ours.home / "secret", seed=7)
     os.chown(secret, ALICE, ALICE)
     secret.chmod(0o600)
-    with attacked(ours, monkeypatch, qemu_img, "read_extent", trick("source", secret)), open(ours.directory / "a.raw", "rb") as stream:
+    with (
+        attacked(ours, monkeypatch, qemu_img, "read_extent", trick("source", secret)),
+        open(ours.directory / "a.raw", "rb") as stream,
+    ):
         saved = os.dup(0)
         os.dup2(stream.fileno(), 0)
         ours.alice("import", "-", "a")
@@ -163,7 +168,9 @@ def test_the_work_of_pcocc_0_7_is_not_looked_for_behind_a_link(ours: Ours, monke
 
 
 @BOTH
-def test_what_a_dead_gc_put_aside_is_not_looked_for_behind_a_link(ours: Ours, monkeypatch: pytest.MonkeyPatch, armed: bool) -> None:
+def test_what_a_dead_gc_put_aside_is_not_looked_for_behind_a_link(
+    ours: Ours, monkeypatch: pytest.MonkeyPatch, armed: bool
+) -> None:
     """Alice's own repository has private layers, with names such as a gc puts back."""
     filled(ours)
     write_raw(ours.directory / "b.raw", seed=5).chmod(0o644)
@@ -278,7 +285,9 @@ def test_only_its_user_enters_a_work_directory_and_all_see_what_it_pins(ours: Ou
 
     seen.touch()
     os.chown(seen, ALICE, ALICE)
-    assert children.wait(children.start_as(ALICE, look, ours.directory / "alice", [GROUP])) == 0, (ours.directory / "alice").read_text()
+    assert children.wait(children.start_as(ALICE, look, ours.directory / "alice", [GROUP])) == 0, (
+        ours.directory / "alice"
+    ).read_text()
     assert seen.read_text() == "700 True"
 
 

@@ -98,7 +98,10 @@ def test_root_asks_without_its_terminal_environment_and_descriptors(programs: Pa
         os.close(leaked)
     assert (saw["terminal"], typed, saw["session"], saw["fds"]) == (False, "", True, [])
     assert saw["uids"] == [ALICE] * 3 and saw["groups"] == [ALICE] and saw["privileges"] == ["1"]
-    asked = {"SLURM_JOB_ID", "SLURM_SPANK_PCOCC_TEMPLATE", "SLURM_PCOCC_PATIENCE", "SLURM_PCOCC_INSIDE", "USER", "LOGNAME", "HOME", "PATH"}
+    asked = {
+        "SLURM_JOB_ID", "SLURM_SPANK_PCOCC_TEMPLATE", "SLURM_PCOCC_PATIENCE", "SLURM_PCOCC_INSIDE", "USER", "LOGNAME",
+        "HOME", "PATH",
+    }
     assert set(saw["env"]) - {"LANG", "LC_ALL", "TZ", "LC_CTYPE"} == asked  # a Python adds the last one
 
 
@@ -128,7 +131,8 @@ def test_what_root_reads_has_an_end() -> None:
 
 @pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
 def test_an_interrupt_reaches_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: Any) -> None:
-    """It has a session of its own, so Ctrl-C at root's terminal is passed on; also by who ignores it, as a background command does."""
+    """It has a session of its own, so Ctrl-C at root's terminal is passed on; also by who ignores it, as a background
+    command does."""
 
     def interrupted(streams: tuple[IO[bytes], IO[bytes]], _most: int, _end: float) -> None:
         assert streams[0].readline() == b"ready\n"
@@ -200,7 +204,9 @@ def test_root_in_a_users_cache_is_not_his(attack: Callable[[int], None], tmp_pat
 
 
 def test_the_probe_of_the_accelerator_has_nothing_of_roots(programs: Path) -> None:
-    (programs / "qemu").write_text(LOOK.replace("print(json.dumps(sees))", f"open('{programs}/told/saw', 'w').write(json.dumps(sees))"))
+    (programs / "qemu").write_text(
+        LOOK.replace("print(json.dumps(sees))", f"open('{programs}/told/saw', 'w').write(json.dumps(sees))")
+    )
     (programs / "qemu").chmod(0o755)
     (programs / "told").mkdir()
     (programs / "told").chmod(0o777)

@@ -78,7 +78,8 @@ from pcocc_runtime.networks import call_filter
 from pcocc_runtime.system import confined
 try:
     filter = call_filter.plan_filter(os.uname().machine)
-    print(confined.start_confined([{PYTHON!r}, "-IS", "/etc/code.py"], [("etc/code.py", code)], filter, "/mnt", b"!", "").decode())
+    argv, files = [{PYTHON!r}, "-IS", "/etc/code.py"], [("etc/code.py", code)]
+    print(confined.start_confined(argv, files, filter, "/mnt", b"!", "").decode())
 finally:
     os.kill(victim, 9)
 """
@@ -124,7 +125,10 @@ def node() -> Iterator[Node]:
     with tempfile.TemporaryDirectory(dir="/root") as directory:
         node = Node(Path(directory), "one")
         try:
-            node.run("sh", "-ec", "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up")
+            node.run(
+                "sh", "-ec",
+                "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up",
+            )
             yield node
         finally:
             node.close()

@@ -58,4 +58,5 @@ def measure_reads(home: Path, layer: Path) -> Figure:
     finally:
         subprocess.run(["umount", "-l", mounted], check=True)
     return Figure("16 VMs of one image on a node, with `image-cache`: read of it from its file system",
-                  f"{read:.3f} of its bytes", "counted at the block device, with the file system's own blocks", "at most once each")  # fmt: skip
+                  f"{read:.3f} of its bytes", "counted at the block device, with the file system's own blocks",
+                  "at most once each")  # fmt: skip

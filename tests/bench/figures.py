@@ -44,7 +44,10 @@ def write(
     """Replace a table in SPECIFICATION.md, or add it under its title."""
     begin, end = f"<!-- {table}: begin -->", f"<!-- {table}: end -->"
     rows = [f"| {one.what} | {one.value} | {one.baseline} | {one.asked} |" for one in figures]
-    block = "\n".join([begin, f"Measured {date} {machine}.", "", "| what | measured | beside it | asked |", "|---|---|---|---|", *rows, end])
+    block = "\n".join([
+        begin, f"Measured {date} {machine}.", "", "| what | measured | beside it | asked |", "|---|---|---|---|", *rows,
+        end,
+    ])
     text = SPECIFICATION.read_text()
     if begin not in text:
         text = f"{text.rstrip()}\n\n## {title}\n\n{begin}{end}\n"

@@ -60,7 +60,12 @@ def measure_overlay(home: Path, rounds: int) -> list[Figure]:
             start = time.monotonic()
             qemu_img.create_overlay(str(image), home / f"{name}-{number}.ours")
             ours.append(time.monotonic() - start)
-            theirs.append(seconds("qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", home / f"{name}-{number}.theirs"))
+            theirs.append(
+                seconds(
+                    "qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2",
+                    home / f"{name}-{number}.theirs",
+                )
+            )
         found[name] = median(ours), median(theirs)
     (ours100, theirs100), (ours1, _theirs1) = found["100G"], found["1G"]
     what = f"boot disk over an image of 100 GB, median of {10 * rounds}"
@@ -129,7 +134,12 @@ def measure_import(home: Path, rounds: int) -> list[Figure]:
     each = sorted(one[0] / other[0] for one, other in zip(ours, theirs, strict=True))
     value = f"ratio {wall:.2f} of all together ({', '.join(f'{one:.2f}' for one in each)}), of CPU seconds {cpu:.2f}"
     baseline = "`qemu-img convert` with the same options, and `hashlib` over what it made"
-    return [Figure(f"import of a raw file of {SIZE >> 30} GiB of noise, {len(each)} runs in turns", value, baseline, "at most 1.1")]
+    return [
+        Figure(
+            f"import of a raw file of {SIZE >> 30} GiB of noise, {len(each)} runs in turns", value, baseline,
+            "at most 1.1",
+        )
+    ]
 
 
 ALL: dict[str, Callable[[Path, int], list[Figure]]] = {
@@ -140,7 +150,10 @@ ALL: dict[str, Callable[[Path, int], list[Figure]]] = {
 def main() -> None:
     """Measure in a home of its own on the disk of the temporary directory."""
     parser = argparse.ArgumentParser(description="Measure, and print a line for each figure.")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is repeated (lists three times, overlays ten times as often)")
+    parser.add_argument(
+        "--rounds", type=int, default=5,
+        help="how often each is repeated (lists three times, overlays ten times as often)",
+    )
     parser.add_argument("--write", action="store_true", help="put the table into SPECIFICATION.md")
     arguments = parser.parse_args()
     found = []

@@ -1,4 +1,5 @@
-"""Networks of a job in namespaces: `python -m tests.bench.netns [NAME...]`, as root. Each figure is printed beside its baseline of the same run.
+"""Networks of a job in namespaces: `python -m tests.bench.netns [NAME...]`, as root. Each figure is printed beside its
+baseline of the same run.
 
 Baselines are made with plain ip(8) and bridge(8), without filters. Nothing here fails on a clock.
 """
@@ -185,13 +186,19 @@ def measure_dhcp(directory: Path, rounds: int) -> None:
     node = Node(directory, "dhcp")
     stepd = subprocess.Popen(["sleep", "600"])
     try:
-        lines = [f"job {JOB}", "step 0", "uid 65534", "gid 65534", f"stepd {stepd.pid}", "index 0", f"layout 127.0.0.1 0-{OWN - 1}"]
+        lines = [
+            f"job {JOB}", "step 0", "uid 65534", "gid 65534", f"stepd {stepd.pid}", "index 0",
+            f"layout 127.0.0.1 0-{OWN - 1}",
+        ]
         node.helper("setup", "\n".join([*lines, f"sets default:{OWN}", "end", ""]))
         guests = [Guest(node, JOB, rank) for rank in range(OWN)]
         ask = "busybox udhcpc -f -q -n -t 5 -T 1 -i eth0 -s /bin/true >/dev/null 2>&1"
         script = "".join(f"ip netns exec {guest.name} {ask} & pids=\"$pids $!\"\n" for guest in guests)
         walls = [timed(lambda: node.run("sh", "-ec", script + "for pid in $pids; do wait $pid; done"))[0] for _ in range(rounds)]
-        print(f"DHCP, {OWN} clients at once: all served in {statistics.median(walls):.2f} s, {max(walls):.2f} at most (promise 3)", flush=True)
+        print(
+            f"DHCP, {OWN} clients at once: all served in {statistics.median(walls):.2f} s, {max(walls):.2f} at most"
+            " (promise 3)", flush=True,
+        )
     finally:
         stepd.kill()
         stepd.wait()

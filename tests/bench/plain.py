@@ -35,7 +35,9 @@ def measure(box: Box, rounds: int) -> list[Figure]:
     empty.write_text(text + "\n")
     empty.chmod(0o644)
     try:
-        mine, bare = alternate(box, rounds, [(("srun", "-n1", "true"), {}), (("srun", "-n1", "true"), {"SLURM_CONF": str(empty)})])
+        mine, bare = alternate(
+            box, rounds, [(("srun", "-n1", "true"), {}), (("srun", "-n1", "true"), {"SLURM_CONF": str(empty)})]
+        )
     finally:
         empty.unlink()
     ratio = median([a / b for a, b in zip(mine, bare, strict=True)])
@@ -59,7 +61,8 @@ def measure_attach(box: Box, rounds: int) -> list[Figure]:
     more = median(vm) - median(plain) - median(ssh)
     return [
         Figure(
-            f"`srun --pcocc-vm true` on a running VM, {rounds} rounds", f"{more * 1e3:+.0f} ms ({median(vm) * 1e3:.0f} ms in all)",
+            f"`srun --pcocc-vm true` on a running VM, {rounds} rounds",
+            f"{more * 1e3:+.0f} ms ({median(vm) * 1e3:.0f} ms in all)",
             f"plain step {median(plain) * 1e3:.0f} ms, and ssh by hand {median(ssh) * 1e3:.0f} ms", "+60 ms",
         )
     ]  # fmt: skip

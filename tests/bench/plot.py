@@ -1,4 +1,5 @@
-"""A plot as SVG text, by the standard library: what is measured against one size, each quantity in a panel of its own from zero."""
+"""A plot as SVG text, by the standard library: what is measured against one size, each quantity in a panel of its own
+from zero."""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ def _panel(caption: str, points: Sequence[tuple[float, float]], top: int) -> lis
     widest, highest = max(x for x, _y in points), 1.1 * max(y for _x, y in points)
     bottom = top + HEIGHT
     placed = [(LEFT + WIDTH * x / widest, bottom - HEIGHT * y / highest) for x, y in points]
-    parts = [f'<path d="M{LEFT} {top}V{bottom}H{LEFT + WIDTH}"/>', f'<text x="{LEFT + 8}" y="{top + 10}">{escape(caption)}</text>']
+    parts = [
+        f'<path d="M{LEFT} {top}V{bottom}H{LEFT + WIDTH}"/>',
+        f'<text x="{LEFT + 8}" y="{top + 10}">{escape(caption)}</text>',
+    ]
     parts.append(f'<path class="line" d="M{" L".join(f"{x:.1f} {y:.1f}" for x, y in placed)}"/>')
     for part in range(5):
         x, y = LEFT + WIDTH * part / 4, bottom - HEIGHT * part / 4.4

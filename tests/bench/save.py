@@ -62,9 +62,9 @@ def main() -> None:
                 (data / "copy").unlink()
             ratios = [one / other for one, other in zip(saves, copies, strict=True)]
             print(
-                f"save of {disk.stat().st_size >> 20} MiB: {statistics.median(saves):.2f} s, a copy of the file until it is on disk: "
-                f"{statistics.median(copies):.2f} s, ratio {statistics.median(ratios):.2f} (promise 1.3), "
-                f"{', '.join(f'{one:.2f}/{other:.2f}' for one, other in zip(saves, copies, strict=True))}"
+                f"save of {disk.stat().st_size >> 20} MiB: {statistics.median(saves):.2f} s, a copy of the file until"
+                f" it is on disk: {statistics.median(copies):.2f} s, ratio {statistics.median(ratios):.2f} (promise"
+                f" 1.3), {', '.join(f'{one:.2f}/{other:.2f}' for one, other in zip(saves, copies, strict=True))}"
             )
         finally:
             vm.close()

@@ -59,6 +59,9 @@ def measure_node(box: Box, rounds: int) -> list[Figure]:
         qemus = events.find(_QEMU)
         cpus.append(sum(map(_cpu_to_exec, qemus)) / len(qemus))
     return [
-        Figure("root's helper for 8 VMs on a node", f"{median(walls):.2f} s wall", f"{helpers} process per node", "0.5 s, 1 process"),
+        Figure(
+            "root's helper for 8 VMs on a node", f"{median(walls):.2f} s wall", f"{helpers} process per node",
+            "0.5 s, 1 process",
+        ),
         Figure("CPU of a VM's task until QEMU's exec", f"{median(cpus):.2f} s", "8 VMs on a node", "0.35 s"),
     ]

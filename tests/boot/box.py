@@ -108,13 +108,13 @@ class Box:
             return done.returncode == 0 and not done.stdout  # a squeue that was killed says nothing, too
 
         wait_for(is_over, f"the end of job {job}", seconds)
-        return int(re.search(r"ExitCode=(\d+)", self.out(f"scontrol -o show job {job}", user="root")).group(1))  # type: ignore[union-attr]
+        return int(re.search(r"ExitCode=(\d+)", self.out(f"scontrol -o show job {job}", user="root")).group(1))
 
     def start(self, argv: str | Sequence[str], **more: object) -> subprocess.Popen[str]:
         """Start a command with pipes."""
         self.history.append(f"started: {argv}")
         pipe = subprocess.PIPE
-        child = subprocess.Popen(self.argv(argv, **more), stdin=pipe, stdout=pipe, stderr=pipe, text=True)  # type: ignore[arg-type]
+        child = subprocess.Popen(self.argv(argv, **more), stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         self.started.append(child)
         return child
 
@@ -185,13 +185,16 @@ class Box:
 
     def job_count(self) -> int:
         """Return the number of the next job: it grows with each that is made."""
-        return int(re.search(r"(?m)^NEXT_JOB_ID\s*=\s*(\d+)", self.out("scontrol show config", user="root")).group(1))  # type: ignore[union-attr]
+        return int(re.search(r"(?m)^NEXT_JOB_ID\s*=\s*(\d+)", self.out("scontrol show config", user="root")).group(1))
 
     def leftovers(self, job: int) -> list[str]:
         """Return what of a job is still on the nodes."""
         found = [f"{one.node}: {one.words}" for one in self.processes(rf"guest=job{job}-|{job}\.dnsmasq|boot {job}$")]
         for node in NODES:
-            for path in (f"/run/pcocc/{job}", f"/run/pcocc/.state/{job}.json", f"/run/netns/pcocc-{job}", f"/var/lib/pcocc/scratch/pcocc/{job}"):
+            for path in (
+                f"/run/pcocc/{job}", f"/run/pcocc/.state/{job}.json", f"/run/netns/pcocc-{job}",
+                f"/var/lib/pcocc/scratch/pcocc/{job}",
+            ):
                 found += [f"{node}: {path}"] if os.path.lexists(self.root(node, path)) else []
         return found
 

@@ -60,7 +60,9 @@ class Cluster:
 
 
 @contextmanager
-def make_cluster(box: Box, *options: str, boot: bool = True, name: str = JOB_NAME, env: dict[str, str] | None = None) -> Iterator[Cluster]:
+def make_cluster(
+    box: Box, *options: str, boot: bool = True, name: str = JOB_NAME, env: dict[str, str] | None = None
+) -> Iterator[Cluster]:
     """Allocate a job, boot its VMs, and give it back at the end."""
     path = HOME / f".boottest-{uuid.uuid4().hex}"
     command = f"env -0 >{path}.new; mv {path}.new {path}; exec cat"

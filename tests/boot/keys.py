@@ -1,10 +1,10 @@
-"""The ssh keys of a job as an attacker keeps them: copied while it runs, looked for in images, and tried at VMs of another job."""
+"""The ssh keys of a job as an attacker keeps them: copied while it runs, looked for in images, and tried at VMs of
+another job."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -25,7 +25,9 @@ def read_keys(cluster: Cluster, node: str = "n1") -> Keys:
     """Return the private keys of a job, of which its seed has the host's."""
     directory = cluster.box.root(node, f"/run/pcocc/{cluster.job}")
     [seed] = directory.glob("vm*/seed.iso")
-    found = re.findall(rb"-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]*-----END OPENSSH PRIVATE KEY-----\n", seed.read_bytes())
+    found = re.findall(
+        rb"-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]*-----END OPENSSH PRIVATE KEY-----\n", seed.read_bytes()
+    )
     user = (directory / "key").read_text()
     [host] = {one.decode() for one in found} - {user}
     return Keys(user, host)
@@ -49,7 +51,6 @@ def image_file(box: Box, name: str) -> Path:
 def log_in(cluster: Cluster, key: str, user: str) -> Done:
     """Try a key at vm0 of a job, from inside its network."""
     box, node = cluster.box, cluster.node_of("vm0")
-    address = cluster.vm("hostname -i").split()[0]
     options = "-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes -o ConnectTimeout=20"
-    script = f'f=$(mktemp); cat >$f; ssh {options} -i $f {shlex.quote(user)}@{address} id -un; s=$?; rm $f; exit $s'
+    script = f'f=$(mktemp); cat >$f; ssh {options} -i $f {user}@10.200.0.1 id -un; s=$?; rm $f; exit $s'
     return box.run(["nsenter", f"--net=/run/netns/pcocc-{cluster.job}", "sh", "-c", script], user="root", node=node, input=key)

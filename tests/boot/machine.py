@@ -46,7 +46,10 @@ class Machine:
 
     def __init__(self, log: Path) -> None:
         self.log = log
-        argv = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--cgroup"]
+        argv = [
+            "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc",
+            "--cgroup",
+        ]
         with log.open("w") as stream:
             self.process = subprocess.Popen([*argv, "sh", "-c", _SETUP], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
 
@@ -73,6 +76,11 @@ class Machine:
 
     def run(self, *argv: str, uid: int = 0, groups: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
         """Run a program there as a user."""
-        user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"]
+        user = [
+            "setpriv", f"--reuid={uid}", f"--regid={uid}",
+            f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups",
+        ]
         inside = ["nsenter", f"--target={self.init}", "--mount", "--pid", "--root", "--wd=/", *(user if uid else [])]
-        return subprocess.run([*inside, *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit(60), check=False)
+        return subprocess.run(
+            [*inside, *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit(60), check=False
+        )

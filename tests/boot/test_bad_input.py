@@ -115,9 +115,14 @@ def test_user_data_that_cannot_be_read_is_refused(box: Box, files: Path, name: s
 
 def test_user_data_that_shuts_the_user_out_is_refused_and_what_is_odd_is_noted(box: Box, files: Path) -> None:
     (files / "ud").write_text("#cloud-config\nuser: {name: alice, ssh_authorized_keys: [mine]}\n")
-    run_refused(box, f"srun --pcocc-template=tiny --pcocc-user-data={files}/ud true", "ud:2: user: gives 'alice'", "--pcocc-user-data-force")
+    run_refused(
+        box, f"srun --pcocc-template=tiny --pcocc-user-data={files}/ud true", "ud:2: user: gives 'alice'",
+        "--pcocc-user-data-force",
+    )
     done = box.run(f"sbatch --hold --wrap=true --pcocc-template=tiny --pcocc-user-data={files}/ud --pcocc-user-data-force")
-    assert done.returncode == 0 and "pcocc: note: user-data file" in done.stderr and "pcocc: error" not in done.stderr, done.stderr
+    assert (
+        done.returncode == 0 and "pcocc: note: user-data file" in done.stderr and "pcocc: error" not in done.stderr
+    ), done.stderr
     box.run(f"scancel {done.stdout.split()[-1]}")
     # a key that cloud-init knows: of others, newer releases have a note of their own
     (files / "ud").write_text("#cloud-config\napt_pipelining: 1\napt_pipelining: 010\n")
@@ -126,7 +131,10 @@ def test_user_data_that_shuts_the_user_out_is_refused_and_what_is_odd_is_noted(b
     assert done.stderr.count("pcocc: note: ") == 2 and "apt_pipelining is set twice" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("mount", ["", "data", "data=", "=/tmp", "data=relative", "data=/nonesuch", "data=/tmp,wrong", "a/b=/tmp", "x=/tmp,type=nfs"])
+@pytest.mark.parametrize(
+    "mount",
+    ["", "data", "data=", "=/tmp", "data=relative", "data=/nonesuch", "data=/tmp,wrong", "a/b=/tmp", "x=/tmp,type=nfs"],
+)
 def test_a_wrong_mount_is_refused(box: Box, mount: str) -> None:
     run_refused(box, ["srun", "--pcocc-template=tiny", f"--pcocc-mount={mount}", "true"])
 

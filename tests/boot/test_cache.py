@@ -19,8 +19,14 @@ ENVIRON = {"PCOCC_USER_CONF_DIR": f"{SHARED}/conf"}
 @pytest.fixture
 def cached(box: Box) -> Iterator[str]:
     """A site with image caches, and the name of an image that everybody may read."""
-    do = f"mkdir -p {SHARED}/conf; chmod 755 {SHARED}; printf 'repos: [{{name: shared, path: {SHARED}/repo}}]\\n' >{SHARED}/conf/repos.yaml; "
-    do += f"chown -R alice: {SHARED}; cp -p {CONFIG} {SHARED}/saved; printf 'image-cache: {{size: 4G, directory: {CACHE}}}\\n' >>{CONFIG}"
+    do = (
+        f"mkdir -p {SHARED}/conf; chmod 755 {SHARED}; printf 'repos: [{{name: shared, path: {SHARED}/repo}}]\\n'"
+        f" >{SHARED}/conf/repos.yaml; "
+    )
+    do += (
+        f"chown -R alice: {SHARED}; cp -p {CONFIG} {SHARED}/saved; printf 'image-cache: {{size: 4G, directory:"
+        f" {CACHE}}}\\n' >>{CONFIG}"
+    )
     with box.changed(do, f"cp -p {SHARED}/saved {CONFIG}; rm -rf {SHARED}", node="n1"):
         box.run(["pcocc", "image", "import", f"{STATE}/images/tiny.qcow2", "copied"], env=ENVIRON, status=0)
         yield "copied"
@@ -51,7 +57,9 @@ def test_all_jobs_share_a_copy_where_the_service_runs(box: Box, cached: str) -> 
     with box.changed(do, f"kill $(cat /run/cache.pid); rm -rf {CACHE} {SOCKET} /run/cache.pid", node="n1"):
         seen = []
         for _ in range(2):
-            with make_cluster(box, "--pcocc-template=tiny", "-N1", "-wn1", f"--pcocc-image=shared:{cached}", env=ENVIRON) as cluster:
+            with make_cluster(
+                box, "--pcocc-template=tiny", "-N1", "-wn1", f"--pcocc-image=shared:{cached}", env=ENVIRON
+            ) as cluster:
                 [used] = wait_for(lambda: layers_of(box, cluster.job), "QEMU")
                 seen.append({(path, box.root("n1", path).stat().st_ino) for path in used})
         assert seen[0] == seen[1] and len(seen[0]) == 1 and all(path.startswith(f"{CACHE}/data/") for path, _inode in seen[0])

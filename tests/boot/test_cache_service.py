@@ -77,7 +77,10 @@ def test_systemd_starts_it_for_those_who_may_read(machine: Machine, image: Found
     assert seen[0] == seen[1] and len(seen[0]) == 2
     (private,) = machine.path("/var/cache/pcocc/private/data").glob("*/*")
     assert private.name.startswith(top) and [path.name for path in machine.path("/var/cache/pcocc/data").glob("*/*")] == [base]
-    owner = machine.run("stat", "-c", "%U %a", "/var/cache/pcocc", "/var/cache/pcocc/private", f"/var/cache/pcocc/data/{base[:2]}/{base}")
+    owner = machine.run(
+        "stat", "-c", "%U %a", "/var/cache/pcocc", "/var/cache/pcocc/private",
+        f"/var/cache/pcocc/data/{base[:2]}/{base}",
+    )
     assert owner.stdout == "pcocc-cache 755\npcocc-cache 700\npcocc-cache 444\n"
     refused = launch(machine, image, CAROL)
     assert refused.returncode == 1 and "cannot be read here: Permission denied" in refused.stderr

@@ -47,5 +47,9 @@ def test_nor_is_roots_helper_when_it_sets_up_and_releases(box: Box) -> None:
         seen = box.root("n1", SEEN)
         lines = seen.read_text().splitlines()
         seen.unlink()
-    memory = [path for _number, names, path in (line.split(":", 2) for line in lines) if names == "" or "memory" in names.split(",")]
+    memory = [
+        path
+        for _number, names, path in (line.split(":", 2) for line in lines)
+        if names == "" or "memory" in names.split(",")
+    ]
     assert len(memory) > 1 and not [path for path in memory if f"/job_{job}/" in f"{path}/" or "/step_" in path], memory

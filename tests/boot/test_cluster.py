@@ -147,7 +147,7 @@ def test_the_boot_step_has_a_telling_name(cluster: Cluster) -> None:
 def test_nothing_of_ours_waits_in_the_job_beside_a_vm_but_its_keeper(cluster: Cluster) -> None:
     for node in NODES:
         found = cluster.box.processes(rf"libexec/pcocc/.*\b{cluster.job}\b", node)
-        assert [re.search(r"libexec/pcocc/(\w+)", one.words).group(1) for one in found] == ["keeper"] * 2  # type: ignore[union-attr]
+        assert [re.search(r"libexec/pcocc/(\w+)", one.words).group(1) for one in found] == ["keeper"] * 2
 
 
 def test_two_first_steps_at_once_end_with_one_set_of_vms(box: Box) -> None:

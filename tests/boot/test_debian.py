@@ -10,6 +10,7 @@ import pytest
 
 from tests.boot.box import HOME, ROOT, SHARED_NAME, Box
 from tests.boot.cluster import Cluster, make_cluster
+from tests.boot.keys import find_keys, image_file, log_in, read_keys
 from tests.waiting import limit
 
 # a list of each kind that pcocc's own vendor-data has, too
@@ -52,7 +53,9 @@ COUNT = "tail -n1 $HOME/journal | cut -d' ' -f1"
 @pytest.fixture(scope="module")
 def image(box: Box) -> Iterator[str]:
     """Debian in a repository of alice's."""
-    subprocess.run([ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
+    subprocess.run(
+        [ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900
+    )
     box.run(["pcocc", "image", "delete", IMAGE])
     box.out(["pcocc", "image", "import", FILE, IMAGE], timeout=300)
     yield IMAGE
@@ -75,7 +78,10 @@ def exported(box: Box) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def lan(box: Box) -> Iterator[None]:
     """A bridge of the site on each node, with the site's DHCP server."""
-    dnsmasq = f"dnsmasq --conf-file=/dev/null --port=0 --interface=site0 --bind-interfaces {LEASES} --pid-file=/run/site-dnsmasq.pid"
+    dnsmasq = (
+        f"dnsmasq --conf-file=/dev/null --port=0 --interface=site0 --bind-interfaces {LEASES}"
+        " --pid-file=/run/site-dnsmasq.pid"
+    )
     do = f"ip link add site0 type bridge && ip addr add 192.168.77.1/24 dev site0 && ip link set site0 up && {dnsmasq}"
     undo = "kill $(cat /run/site-dnsmasq.pid); ip link delete site0"
     with box.changed(do, undo, "n1"), box.changed(do, undo, "n2"):
@@ -132,7 +138,10 @@ def test_a_command_in_debian_ends_as_it_does(debian: Cluster) -> None:
 
 def test_more_steps_than_a_connection_may_have_sessions(debian: Cluster) -> None:
     """OpenSSH's server takes ten of them (MaxSessions, sshd_config(5)); the others get connections of their own."""
-    words = ["--pcocc-vm=vm0", "-n1", "-w", debian.node_of("vm0"), "--overlap", "--mem=0", "sh", "-c", "echo on; read word; echo $word; exit 3"]
+    words = [
+        "--pcocc-vm=vm0", "-n1", "-w", debian.node_of("vm0"), "--overlap", "--mem=0", "sh", "-c",
+        "echo on; read word; echo $word; exit 3",
+    ]
     every = [debian.start(words) for _ in range(12)]
     assert all(one.stdout is not None and one.stdout.readline() == "on\n" for one in every)
     for number, one in enumerate(every):
@@ -159,3 +168,33 @@ def test_a_journal_that_is_written_meanwhile_is_saved_whole(box: Box, debian: Cl
         again.srun("--pcocc-vm true", status=0, timeout=300)
         assert before <= int(again.vm(f"{home} {CHECK}")) <= after
         assert "recovery complete" not in again.vm("sudo dmesg | grep -i ext4 || true")
+
+
+IDENTITY = "cat /etc/machine-id; sudo cat /etc/ssh/ssh_host_ed25519_key.pub; cat /var/lib/cloud/data/instance-id"
+LINKS = "readlink ~/.ssh/id_ed25519; sudo readlink /root/.ssh/id_ed25519 /etc/ssh/ssh_host_ed25519_key; df --output=fstype /run/pcocc-keys | tail -n1"
+
+
+def test_a_debian_guest_is_saved_without_keys_and_clean(box: Box, debian: Cluster) -> None:
+    """Its keys are in memory; cleaned, it is a machine of its own when it boots, which lets nobody in who has the former job's key."""
+    keys = read_keys(debian)
+    assert debian.vm(LINKS) == "/run/pcocc-keys/2001\n/run/pcocc-keys/0\n/run/pcocc-keys/host\ntmpfs"
+    assert debian.vm("cat ~/.ssh/id_ed25519") + "\n" == keys.user and log_in(debian, keys.user, "alice").stdout == "alice\n"
+    before = debian.vm(IDENTITY)
+    try:
+        for name, options in (("boottest-plain", []), ("boottest-clean", ["--clean"])):
+            done = debian.srun(["-n1", "--pcocc-vm=vm0", "@save", f"--dest={name}", *options], timeout=400)
+            assert done.returncode == 0, done.stderr
+            assert find_keys(image_file(box, name), keys) == []
+        assert debian.vm(IDENTITY) == before, "taken back"
+        options = ["--pcocc-image=boottest-clean", "-w", "n1", "--cpus-per-task=1"]
+        with make_cluster(box, "--pcocc-template=debian", *options, boot=False) as again:
+            again.srun("--pcocc-vm true", status=0, timeout=300)
+            after = again.vm(f"cloud-init status --wait >/dev/null; {IDENTITY}")
+            assert not {*before.splitlines()} & {*after.splitlines()} and len(after.splitlines()) == 3, after
+            for user in ("alice", "root", "debian"):
+                refused = log_in(again, keys.user, user)
+                assert refused.returncode == 255 and "Permission denied" in refused.stderr, refused.stderr
+            assert log_in(again, read_keys(again).user, "alice").stdout == "alice\n"
+    finally:
+        for name in ("boottest-plain", "boottest-clean"):
+            box.run(["pcocc", "image", "delete", name])

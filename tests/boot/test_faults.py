@@ -135,7 +135,8 @@ def test_a_daemon_restarts_under_a_running_cluster(cluster: Cluster, daemon: str
     before = cluster.boot_step(), {name: one.pid for name, one in cluster.qemus().items()}
     waiting = wait_in_vm(cluster, "vm0")
     restart(*(["slurmctld"] if daemon == "slurmctld" else ["slurmd", "n1"]))
-    # for a minute after its start, slurmctld tells overlapping steps that the nodes are busy, also without us; srun asks ever less often
+    # for a minute after its start, slurmctld tells overlapping steps that the nodes are busy, also without us; srun
+    # asks ever less often
     words = "--pcocc-vm=vm[0-3] --overlap --mem=0 --immediate=2 hostname"
     done = wait_for(lambda: (found := cluster.srun(words)).returncode == 0 and found, "a step after the restart", 180)
     assert sorted(done.stdout.split()) == ["vm0", "vm1", "vm2", "vm3"]
@@ -152,7 +153,8 @@ MISSING = {
     "a working nft": ("mount --bind /bin/false /usr/sbin/nft", "umount /usr/sbin/nft", "nft"),
     "dnsmasq": ("mount --bind /dev/null /usr/sbin/dnsmasq", "umount /usr/sbin/dnsmasq", "dnsmasq"),
     "room for disks": (
-        "mkdir -p /var/lib/pcocc/scratch; mount -t tmpfs -o size=16k none /var/lib/pcocc/scratch", "umount /var/lib/pcocc/scratch", "vm1",
+        "mkdir -p /var/lib/pcocc/scratch; mount -t tmpfs -o size=16k none /var/lib/pcocc/scratch",
+        "umount /var/lib/pcocc/scratch", "vm1",
     ),
 }  # fmt: skip
 
@@ -176,7 +178,9 @@ def test_a_scratch_that_fills_up_is_told(box: Box) -> None:
         script = "dd if=/dev/urandom of=$HOME/fill bs=1M count=30 && sync && echo written"
         try:
             step = f"srun -w n2 --pcocc-template=tiny sh -c '{script}' 2>{path}"
-            done = box.run(["sh", "-c", f"{step} & while kill -0 $! && ! grep -q full {path}; do sleep 0.2; done; kill $!; wait $!"])
+            done = box.run([
+                "sh", "-c", f"{step} & while kill -0 $! && ! grep -q full {path}; do sleep 0.2; done; kill $!; wait $!",
+            ])
             text = path.read_text()
         finally:
             path.unlink(missing_ok=True)

@@ -29,7 +29,10 @@ def test_ssh_is_the_users_own(box: Box, cluster: Cluster) -> None:
 
 def test_all_bytes_pass(box: Box, cluster: Cluster) -> None:
     job = str(cluster.job)
-    command = "head -c 3000000 /dev/urandom >{0}; pcocc ssh vm2.{1} 'cat >/tmp/in; cat /tmp/in; rm /tmp/in' <{0} | cmp - {0} && echo same; rm {0}"
+    command = (
+        "head -c 3000000 /dev/urandom >{0}; pcocc ssh vm2.{1} 'cat >/tmp/in; cat /tmp/in; rm /tmp/in' <{0} | cmp - {0}"
+        " && echo same; rm {0}"
+    )
     assert box.out(["sh", "-c", command.format("/home/alice/boottest-bytes", job)]) == "same"
 
 
@@ -63,7 +66,13 @@ def test_a_port_is_reached(box: Box, cluster: Cluster) -> None:
     asked = box.run(["pcocc", "nc", f"vm3.{job}", "8080"], input="GET /index.html HTTP/1.0\r\n\r\n")
     assert asked.returncode == 0 and asked.stdout.endswith("hello\n"), asked.stderr
     forward = box.start(["pcocc", "forward", "-j", job, "vm3", "18080:8080"])
-    python = ["python3", "-c", "import urllib.request; print(urllib.request.urlopen('http://localhost:18080/index.html').read().decode(), end='')"]
+    python = [
+        "python3", "-c",
+        (
+            "import urllib.request; print(urllib.request.urlopen('http://localhost:18080/index.html').read().decode(),"
+            " end='')"
+        ),
+    ]
     found = wait_for(lambda: box.run(python).stdout, "the forwarded port", 30)
     forward.terminate()
     box.finish(forward)

@@ -17,7 +17,10 @@ FETCHED = "debian-12-genericcloud-amd64.qcow2"  # what the reader of first-vm.md
 @pytest.mark.parametrize("page", ["first-vm.md", "cloud-config.md", "directories.md", "steps.md"])
 def test_what_the_guide_says_is_so(box: Box, home: Path, page: str) -> None:
     if page == "cloud-config.md":
-        subprocess.run([ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
+        subprocess.run(
+            [ROOT / "tests/box", "image", "debian"], check=True, stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=900,
+        )
     shutil.copy(STATE / "images/tiny.qcow2", home / FETCHED)  # here it is a smaller one
     shutil.chown(home / FETCHED, "alice", "alice")
     for typed in parse_page((GUIDE / page).read_text()):

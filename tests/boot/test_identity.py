@@ -60,7 +60,10 @@ def test_the_variables_of_the_cluster_are_there(variables: dict[str, str]) -> No
 
 
 def test_each_task_knows_its_vm(cluster: Cluster) -> None:
-    done = cluster.srun(["--pcocc-vm=vm[1,3]", "-n2", "-l", "sh", "-c", "echo $SLURM_PROCID $PCOCC_VM_NAME $PCOCC_VM_RANK $(hostname)"], status=0)
+    done = cluster.srun(
+        ["--pcocc-vm=vm[1,3]", "-n2", "-l", "sh", "-c", "echo $SLURM_PROCID $PCOCC_VM_NAME $PCOCC_VM_RANK $(hostname)"],
+        status=0,
+    )
     assert sorted(done.stdout.splitlines()) == ["0: 0 vm1 1 vm1", "1: 1 vm3 3 vm3"]
 
 

@@ -85,7 +85,10 @@ def test_a_vm_with_two_interfaces_is_reached_at_its_first(box: Box) -> None:
         assert cluster.vm("echo $SSH_CONNECTION | cut -d' ' -f3", "vm1") == "10.201.0.2"
         node = cluster.node_of("vm1")
         for where in ("n1", "n2"):
-            done = cluster.srun(["--overlap", "--pcocc-vm=vm1", "-w", where, "-n1", "-N1", "sh", "-c", "echo $PCOCC_HOST_PORTS"], status=0)
+            done = cluster.srun(
+                ["--overlap", "--pcocc-vm=vm1", "-w", where, "-n1", "-N1", "sh", "-c", "echo $PCOCC_HOST_PORTS"],
+                status=0,
+            )
             # another job may have the first of the range
             assert re.fullmatch(rf"22={node}:60\d{{3}}\n", done.stdout), f"typed on {where}"
         assert cluster.vm("echo $PCOCC_HOST_PORTS") == ""

@@ -35,7 +35,9 @@ def fabric(box: Box) -> Iterator[str]:
 
 
 def submit(box: Box, user: str, *words: str) -> int:
-    return int(box.out(["sbatch", "--parsable", "-N1", "--mem=64M", *words, "--wrap", "sleep 600"], user=user))
+    return int(
+        box.out(["sbatch", "--parsable", "-N1", "--mem=64M", *words, "--wrap", "sleep 600"], user=user)
+    )
 
 
 def read(box: Box, job: int, field: str) -> str:
@@ -56,7 +58,10 @@ def clusters(box: Box) -> Iterator[list[int]]:
 
 
 def test_config_check_says_what_to_add_and_nothing_when_it_is_there(box: Box, fabric: str) -> None:
-    assert "slurm.conf lacks licences for the keys of network ib; add to it: Licenses=pkey2000,pkey2001,pkey2002\n" in fabric
+    assert (
+        "slurm.conf lacks licences for the keys of network ib; add to it: Licenses=pkey2000,pkey2001,pkey2002\n"
+        in fabric
+    )
     assert "icence" not in box.run("/opt/pcocc/bin/pcocc config check", user="root", status=0).stderr
 
 
@@ -65,8 +70,14 @@ def test_two_clusters_have_two_keys_and_a_fourth_waits(box: Box, clusters: list[
     assert first != second and {first, second} < KEYS
     more = [submit(box, "alice", "--pcocc-template=fabric") for _ in range(2)]
     try:
-        wait_for(lambda: "RUNNING" in [read(box, job, "JobState") for job in more], "the third key is not given out")
-        wait_for(lambda: "Licenses" in [read(box, job, "Reason") for job in more], "the fourth job does not wait for a key")
+        wait_for(
+            lambda: "RUNNING" in [read(box, job, "JobState") for job in more],
+            "the third key is not given out",
+        )
+        wait_for(
+            lambda: "Licenses" in [read(box, job, "Reason") for job in more],
+            "the fourth job does not wait for a key",
+        )
     finally:
         box.run(["scancel", *map(str, more)], user="root")
 
@@ -90,4 +101,6 @@ def test_nobody_asks_for_a_key(box: Box, more: list[str]) -> None:
 
 def test_a_node_without_the_device_says_so(box: Box, clusters: list[int]) -> None:
     done = box.run(["srun", f"--jobid={clusters[0]}", "--overlap", "-n1", "--pcocc-vm", "true"])
-    assert done.returncode != 0 and re.search(r"pcocc: error: n\d has no InfiniBand device mlx5_0\n", done.stderr), done.stderr
+    assert done.returncode != 0 and re.search(
+        r"pcocc: error: n\d has no InfiniBand device mlx5_0\n", done.stderr
+    ), done.stderr

@@ -32,7 +32,11 @@ def test_each_vm_is_listed_with_its_node_ports_and_end(box: Box) -> None:
         done = box.run(f"pcocc ps -l -j {cluster.job}", user="bob")
         assert done.returncode == 1 and "alice's" in done.stderr and "Traceback" not in done.stderr
     done = box.run(f"pcocc ps -j {cluster.job}")
-    assert done.returncode == 1 and f"job {cluster.job} has no running VMs" in done.stderr and done.stderr.count("pcocc: error:") == 1
+    assert (
+        done.returncode == 1
+        and f"job {cluster.job} has no running VMs" in done.stderr
+        and done.stderr.count("pcocc: error:") == 1
+    )
 
 
 def test_names_with_line_ends_are_nobody_elses(box: Box, cluster: Cluster) -> None:
@@ -43,7 +47,9 @@ def test_names_with_line_ends_are_nobody_elses(box: Box, cluster: Cluster) -> No
     try:
         wait_for(lambda: "pcocc-vms" in box.out(["squeue", "-h", "-s", "-j", job, "-o", "%j"]), "the step")
         found = {one["job"]: one for one in json.loads(box.out("pcocc ps --all --json", user="bob"))}
-        assert (found[str(cluster.job)]["user"], found[str(cluster.job)]["vms"], found[str(cluster.job)]["nodes"]) == ("alice", 4, "n[1-2]")
+        assert (found[str(cluster.job)]["user"], found[str(cluster.job)]["vms"], found[str(cluster.job)]["nodes"]) == (
+            "alice", 4, "n[1-2]",
+        )
         assert found[job]["name"] == "x" and set(found) >= {job, str(cluster.job)}
     finally:
         box.run(["scancel", job], status=0)

@@ -17,10 +17,14 @@ def guest_processes(cluster: Cluster, word: str, vm: str = "vm0") -> str:
     return cluster.srun([f"--pcocc-vm={vm}", "--overlap", "pgrep", "-f", "-a", f"[{word[0]}]{word[1:]}"]).stdout
 
 
-def start_marked(cluster: Cluster, script: str, vm: str = "vm0", options: tuple[str, ...] = ()) -> tuple[subprocess.Popen[str], str]:
+def start_marked(
+    cluster: Cluster, script: str, vm: str = "vm0", options: tuple[str, ...] = ()
+) -> tuple[subprocess.Popen[str], str]:
     """Start a script in a VM that says `ready` when it has begun; return its srun and a word that marks its processes."""
     word = f"mark{uuid.uuid4().hex[:12]}"
-    script = f"sleep 1000 {word} 2>/dev/null & {script}".replace(f"sleep 1000 {word}", f"sh -c 'while :; do sleep 5; done' {word}")
+    script = f"sleep 1000 {word} 2>/dev/null & {script}".replace(
+        f"sleep 1000 {word}", f"sh -c 'while :; do sleep 5; done' {word}"
+    )
     started = cluster.start([f"--pcocc-vm={vm}", *options, "sh", "-c", script, word])
     assert started.stdout is not None
     line = started.stdout.readline()
@@ -113,7 +117,9 @@ def test_ctrl_c_ends_the_command_and_its_children(cluster: Cluster) -> None:
 
 
 def test_children_that_a_command_leaves_behind_end_with_the_step(cluster: Cluster) -> None:
-    started, word = start_marked(cluster, "setsid sh -c 'while :; do sleep 5; done' $0 >/dev/null 2>&1 </dev/null & echo ready; exit 0")
+    started, word = start_marked(
+        cluster, "setsid sh -c 'while :; do sleep 5; done' $0 >/dev/null 2>&1 </dev/null & echo ready; exit 0"
+    )
     assert cluster.box.finish(started).returncode == 0
     assert guest_processes(cluster, word) == ""
 
@@ -149,7 +155,9 @@ def test_a_killed_task_leaves_no_process_in_the_guest(cluster: Cluster) -> None:
 def test_many_steps_share_the_connection_of_a_vm(cluster: Cluster) -> None:
     every = [start_marked(cluster, "echo ready; read line; echo $line", "vm0", ("-w", "n1", "--overlap"))[0] for _ in range(4)]
     assert len(ssh_clients(cluster, "ControlMaster=yes")) == 1
-    assert [finish_with(cluster.box, one, f"{number}\n").stdout for number, one in enumerate(every)] == ["0\n", "1\n", "2\n", "3\n"]
+    assert [finish_with(cluster.box, one, f"{number}\n").stdout for number, one in enumerate(every)] == [
+        "0\n", "1\n", "2\n", "3\n",
+    ]
 
 
 def test_without_its_keeper_a_vm_runs_commands_and_nothing_is_left(box: Box) -> None:

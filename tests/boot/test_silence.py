@@ -16,7 +16,10 @@ from tests.waiting import limit, wait_closely, wait_for
 
 SECONDS = 10  # from its end to a sentence on the user's terminal
 SLOW = "/run/slow-nft"
-STOP = f"mkfifo {SLOW}.gate; printf '#!/bin/sh\\nexec cat {SLOW}.gate\\n' >{SLOW}; chmod +x {SLOW}; mount --bind {SLOW} /usr/sbin/nft"
+STOP = (
+    f"mkfifo {SLOW}.gate; printf '#!/bin/sh\\nexec cat {SLOW}.gate\\n' >{SLOW}; chmod +x {SLOW}; mount --bind {SLOW}"
+    " /usr/sbin/nft"
+)
 GO_ON = f"umount /usr/sbin/nft; timeout 1 sh -c ': >{SLOW}.gate'; rm {SLOW} {SLOW}.gate"
 PLUGIN = """
 #include <signal.h>

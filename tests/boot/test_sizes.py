@@ -45,7 +45,10 @@ def test_the_guest_sees_that_memory(sized: Cluster) -> None:
 
 def test_a_vm_that_uses_all_its_memory_stays_within_its_task(sized: Cluster) -> None:
     qemu = sized.qemus()["vm0"]
-    sized.vm("dd if=/dev/zero of=/dev/shm/fill bs=1M count=2000 2>/dev/null; for i in 1 2; do cat /dev/shm/fill >/dev/null; done; rm /dev/shm/fill")
+    sized.vm(
+        "dd if=/dev/zero of=/dev/shm/fill bs=1M count=2000 2>/dev/null; for i in 1 2; do cat /dev/shm/fill >/dev/null;"
+        " done; rm /dev/shm/fill"
+    )
     assert qemu.alive() and sized.vm(["hostname"]) == "vm0"
     limit = 1000 << 20
     directory = Path(qemu.cgroup("memory")).parents[0]

@@ -1,4 +1,5 @@
-"""What Slurm does of its own for a step it does for one in VMs, too: srun's options, prologs, programs, files, the job's variables."""
+"""What Slurm does of its own for a step it does for one in VMs, too: srun's options, prologs, programs, files, the
+job's variables."""
 
 from __future__ import annotations
 
@@ -33,7 +34,10 @@ def no_files() -> Iterator[None]:
 
 # --- options, as getopt reads them
 
-SCRIPT = "#!/bin/sh\n#SBATCH {}\nsrun -J name -l --pcocc-v hostname -n3 --pcocc-vm=vm0\nsrun -n1 -- echo --pcocc-vm=vm7 --no-pcocc-vm\n"
+SCRIPT = (
+    "#!/bin/sh\n#SBATCH {}\nsrun -J name -l --pcocc-v hostname -n3 --pcocc-vm=vm0\nsrun -n1 -- echo --pcocc-vm=vm7"
+    " --no-pcocc-vm\n"
+)
 
 
 @pytest.mark.parametrize("written", ["--pcocc-template=tiny:2", "--pcocc-temp tiny:2", "--job-name=x --pcocc-t=tiny:2"])
@@ -48,16 +52,23 @@ def test_salloc_reads_its_own_options_only(box: Box) -> None:
     inner = "echo --pcocc-template=tiny:3; srun --pcocc-vm=vm[0-1] -n 2 -- echo --pcocc-vm=vm0"
     done = box.run(["salloc", "--quiet", "--pcocc-temp=tiny:2", "--", "sh", "-c", inner, "--pcocc-template=tiny:9"], status=0)
     assert done.stdout == "--pcocc-template=tiny:3\n" + "--pcocc-vm=vm0\n" * 2
-    done = box.run(["salloc", "--quiet", "sh", "-c", "echo $SLURM_SPANK_PCOCC_TEMPLATE-none $0", "--pcocc-template=tiny:9"], status=0)
+    done = box.run(
+        ["salloc", "--quiet", "sh", "-c", "echo $SLURM_SPANK_PCOCC_TEMPLATE-none $0", "--pcocc-template=tiny:9"],
+        status=0,
+    )
     assert done.stdout == "-none --pcocc-template=tiny:9\n"
 
 
-@pytest.mark.parametrize("words", [["--pcocc-vm", "vm0", "hostname"], ["--pcocc-v", "vm[0-1]", "hostname"], ["-n1", "--pcocc-vm", "vm2"]])
+@pytest.mark.parametrize(
+    "words", [["--pcocc-vm", "vm0", "hostname"], ["--pcocc-v", "vm[0-1]", "hostname"], ["-n1", "--pcocc-vm", "vm2"]]
+)
 def test_vms_behind_a_space_are_told(cluster: Cluster, words: list[str]) -> None:
     done = cluster.srun(words)
     named = next(word for word in words if word.startswith("vm"))
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(f"pcocc: error: --pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm={named}\nhint: ")
+    assert done.stderr.startswith(
+        f"pcocc: error: --pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm={named}\nhint: "
+    )
 
 
 def test_vms_behind_a_space_are_told_of_a_script(box: Box) -> None:
@@ -69,7 +80,10 @@ def test_vms_behind_a_space_are_told_of_a_script(box: Box) -> None:
     assert box.job_count() == before
 
 
-@pytest.mark.parametrize("line", ["srun --pcocc-template= hostname", "sbatch --pcocc-template= --wrap=hostname", "salloc --pcocc-template= true"])
+@pytest.mark.parametrize(
+    "line",
+    ["srun --pcocc-template= hostname", "sbatch --pcocc-template= --wrap=hostname", "salloc --pcocc-template= true"],
+)
 def test_an_empty_template_is_told(box: Box, line: str) -> None:
     before = box.job_count()
     done = box.run(line)
@@ -97,7 +111,9 @@ def test_each_task_runs_its_own_program(cluster: Cluster) -> None:
 
 def test_a_variable_may_say_that_there_are_programs(cluster: Cluster) -> None:
     put("programs", "0 hostname\n1 sh -c 'exit 0'\n", 0o644)
-    done = cluster.box.run("srun -l --pcocc-vm=vm[2-3] boottest-programs", env={**cluster.environ, "SLURM_SRUN_MULTI": "yes"}, status=0)
+    done = cluster.box.run(
+        "srun -l --pcocc-vm=vm[2-3] boottest-programs", env={**cluster.environ, "SLURM_SRUN_MULTI": "yes"}, status=0
+    )
     assert done.stdout == "0: vm2\n"
 
 
@@ -164,7 +180,12 @@ def test_the_sites_scripts_of_tasks_run(cluster: Cluster, site_scripts: None) ->
     assert str(said).splitlines() == ["prolog of 0 on n2", f"by a prolog|new|gone|gone|/tmp/of-{cluster.job}|vm3"]
     wait_for(lambda: (HOME / "boottest-epilog.out").exists(), "the site's epilog")
     script = put("batch.sh", f"#!/bin/sh\n{SAY}\n")
-    assert cluster.box.submit(["-J", JOB_NAME, "-o", f"{HOME}/boottest-batch.out", "--pcocc-template=tiny", "--pcocc-vm", str(script)]) == 0
+    assert (
+        cluster.box.submit(
+            ["-J", JOB_NAME, "-o", f"{HOME}/boottest-batch.out", "--pcocc-template=tiny", "--pcocc-vm", str(script)]
+        )
+        == 0
+    )
     told = (HOME / "boottest-batch.out").read_text()
     assert re.search(r"(?m)^by a prolog\|new\|gone\|gone\|/tmp/of-\d+\|vm0$", told), told
 
@@ -172,13 +193,19 @@ def test_the_sites_scripts_of_tasks_run(cluster: Cluster, site_scripts: None) ->
 # --- the environment
 
 SHOW = 'echo "$FOO|$BAR|$PCOCC_OWN|$SLURM_JOB_ID|$PCOCC_VM_NAME|$HOME|$PATH"'
-EXPORTS = ["NONE", "NIL", "FOO", "FOO=5,BAR", "BAR='x,y'", "'BAR=x,y'", "ALL", "ALL,FOO=5", "ALL,NEW=1", "NOTHERE", "PATH=/bin:/odd"]
+EXPORTS = [
+    "NONE", "NIL", "FOO", "FOO=5,BAR", "BAR='x,y'", "'BAR=x,y'", "ALL", "ALL,FOO=5", "ALL,NEW=1", "NOTHERE",
+    "PATH=/bin:/odd",
+]
 
 
 @pytest.mark.parametrize("how", ["option", "variable"])
 @pytest.mark.parametrize("export", EXPORTS)
 def test_what_is_exported_reaches_the_command_as_on_a_node(cluster: Cluster, export: str, how: str) -> None:
-    env = {**cluster.environ, "FOO": "1", "BAR": "2,3", "PCOCC_OWN": "own", **({"SLURM_EXPORT_ENV": export} if how == "variable" else {})}
+    env = {
+        **cluster.environ, "FOO": "1", "BAR": "2,3", "PCOCC_OWN": "own",
+        **({"SLURM_EXPORT_ENV": export} if how == "variable" else {}),
+    }
     words = ["srun", "-n1", *([f"--export={export}"] if how == "option" else [])]
     there, here = (
         cluster.box.out([*words, *where, "/bin/sh", "-c", SHOW], env=env).split("|") for where in (["--pcocc-vm=vm0"], ["-N1"])
@@ -188,7 +215,9 @@ def test_what_is_exported_reaches_the_command_as_on_a_node(cluster: Cluster, exp
 
 
 def test_without_a_word_nothing_is_exported_but_slurms_and_ours(cluster: Cluster) -> None:
-    done = cluster.box.run(["srun", "--pcocc-vm=vm0", "sh", "-c", SHOW], env={**cluster.environ, "FOO": "1", "PCOCC_OWN": "own"}, status=0)
+    done = cluster.box.run(
+        ["srun", "--pcocc-vm=vm0", "sh", "-c", SHOW], env={**cluster.environ, "FOO": "1", "PCOCC_OWN": "own"}, status=0
+    )
     assert done.stdout.split("|")[:3] == ["", "", "own"]
 
 
@@ -205,14 +234,21 @@ def test_a_batch_script_has_its_jobs_variables(box: Box) -> None:
     script, found = put("env.sh", "#!/bin/sh\nenv\n"), []
     for words in ([], ["--pcocc-vm"]):
         out = HOME / f"boottest-env{len(words)}.out"
-        line = ["-J", JOB_NAME, "-o", str(out), "-N2", "--pcocc-template=tiny:2", *words, "--export=FOO=1,PCOCC_OWN=2", str(script)]
+        line = [
+            "-J", JOB_NAME, "-o", str(out), "-N2", "--pcocc-template=tiny:2", *words, "--export=FOO=1,PCOCC_OWN=2",
+            str(script),
+        ]
         assert box.submit(line) == 0
         pairs = [line.partition("=") for line in out.read_text().splitlines() if not line.startswith("pcocc:")]
         found.append({name: value for name, _equals, value in pairs})
     here, there = found
     assert there["SLURM_JOB_NAME"] == JOB_NAME and there["SLURM_NTASKS"] == there["SLURM_NPROCS"] == "2"
     assert (there["SLURM_TASKS_PER_NODE"], there["SLURM_NNODES"], there["ENVIRONMENT"]) == ("1(x2)", "2", "BATCH")
-    slurms = {name for name in here if name.startswith(("SLURM", "PCOCC", "FOO", "ENVIRONMENT")) and not name.startswith("SLURM_SPANK_")}
+    slurms = {
+        name
+        for name in here
+        if name.startswith(("SLURM", "PCOCC", "FOO", "ENVIRONMENT")) and not name.startswith("SLURM_SPANK_")
+    }
     assert slurms - set(there) <= HOST_ONLY
     ours = {"PCOCC_VM_NAME", "PCOCC_VM_RANK", "PCOCC_NODELIST", "PCOCC_HOSTFILE", "PCOCC_HOST_PORTS", "PCOCC_TASK"}
     assert {name for name in there if name.startswith(("SLURM", "PCOCC"))} - slurms <= ours
@@ -221,9 +257,17 @@ def test_a_batch_script_has_its_jobs_variables(box: Box) -> None:
 
 def test_tasks_of_an_array_know_themselves(box: Box) -> None:
     script = put("array.sh", "#!/bin/sh\nsrun --pcocc-vm sh -c 'echo $SLURM_ARRAY_TASK_ID $SLURM_ARRAY_JOB_ID $(hostname)'\n")
-    job = box.out(["sbatch", "--parsable", "-J", JOB_NAME, "--array=4-5", "-o", f"{HOME}/boottest-%a.out", "--pcocc-template=tiny", str(script)])
-    wait_for(lambda: not box.out(["squeue", "-h", "-j", job, "-t", "running,pending,completing"], user="root"), "the array's end", 180)
-    assert [(HOME / f"boottest-{task}.out").read_text().splitlines()[-1] for task in (4, 5)] == [f"{task} {job} vm0" for task in (4, 5)]
+    job = box.out([
+        "sbatch", "--parsable", "-J", JOB_NAME, "--array=4-5", "-o", f"{HOME}/boottest-%a.out", "--pcocc-template=tiny",
+        str(script),
+    ])
+    wait_for(
+        lambda: not box.out(["squeue", "-h", "-j", job, "-t", "running,pending,completing"], user="root"),
+        "the array's end", 180,
+    )
+    assert [(HOME / f"boottest-{task}.out").read_text().splitlines()[-1] for task in (4, 5)] == [
+        f"{task} {job} vm0" for task in (4, 5)
+    ]
 
 
 # --- a job that nobody is in
@@ -281,7 +325,12 @@ def test_a_command_that_a_guest_lacks_is_told_as_by_a_shell(cluster: Cluster, co
 
 def test_a_script_whose_interpreter_a_guest_lacks_is_told(box: Box) -> None:
     script = put("bash.sh", "#!/bin/bash\necho never\n")
-    assert box.submit(["-J", JOB_NAME, "-o", f"{HOME}/boottest-bash.out", "--pcocc-template=tiny", "--pcocc-vm", str(script)]) == 127
+    assert (
+        box.submit(
+            ["-J", JOB_NAME, "-o", f"{HOME}/boottest-bash.out", "--pcocc-template=tiny", "--pcocc-vm", str(script)]
+        )
+        == 127
+    )
     assert "slurm_script: bad interpreter /bin/bash: not found in vm0\n" in (HOME / "boottest-bash.out").read_text()
 
 

@@ -83,7 +83,10 @@ def test_what_is_written_to_a_lasting_drive_is_there_in_the_next_job(box: Box, t
         if ENDS[how]:
             box.run(["sh", "-ec", ENDS[how], str(cluster.job)], status=0)
             wait_for(lambda: not cluster.qemus(), "the end of the VM", 60)
-    done = box.run(["srun", "-w", "n1", "--pcocc-template=lasting", "head", "-c", "80", "/dev/vdb"], env=templates, status=0, timeout=120)
+    done = box.run(
+        ["srun", "-w", "n1", "--pcocc-template=lasting", "head", "-c", "80", "/dev/vdb"], env=templates, status=0,
+        timeout=120,
+    )
     assert done.stdout.startswith(f"kept over {how}.")
 
 
@@ -117,4 +120,6 @@ def test_a_directory_that_the_guest_cannot_mount_is_told_once_with_its_cure(box:
     mounts = [f"--pcocc-mount=old={shelf}/work", f"--pcocc-mount=new={shelf}/work,type=virtiofs"]
     done = box.run(["srun", "--pcocc-template=tiny:2", *mounts, "true"], status=0, timeout=120)
     notes = [line for line in done.stderr.splitlines() if "has not mounted" in line]
-    assert len(notes) == 1 and "has not mounted old: its kernel has no 9p: give the directory type=virtiofs" in notes[0], done.stderr
+    assert (
+        len(notes) == 1 and "has not mounted old: its kernel has no 9p: give the directory type=virtiofs" in notes[0]
+    ), done.stderr

@@ -13,7 +13,9 @@ CONNECT = "import socket,sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])
 def ensure_denied(done: Done) -> None:
     """Check that the kernel or Slurm said no."""
     assert done.returncode != 0
-    assert any(word in done.stderr for word in ("ermission denied", "not permitted", "Invalid job id", "Access/permission")), done.stderr
+    assert any(
+        word in done.stderr for word in ("ermission denied", "not permitted", "Invalid job id", "Access/permission")
+    ), done.stderr
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -37,7 +39,9 @@ def test_another_user_reaches_no_disk(cluster: Cluster) -> None:
 
 
 def test_another_user_sees_no_environment_of_a_vm(cluster: Cluster) -> None:
-    for one in cluster.box.processes(rf"guest=job{cluster.job}-|keeper .\"job\": {cluster.job}|boot {cluster.job}$|--jobid={cluster.job} "):
+    for one in cluster.box.processes(
+        rf"guest=job{cluster.job}-|keeper .\"job\": {cluster.job}|boot {cluster.job}$|--jobid={cluster.job} "
+    ):
         for name in ("environ", "maps"):
             ensure_denied(cluster.box.run(["cat", f"/proc/{one.pid}/{name}"], user="bob", node=one.node))
 
@@ -70,7 +74,9 @@ def test_another_user_attaches_to_no_job(cluster: Cluster, words: list[str]) -> 
 
 
 def test_another_user_with_the_owners_variables_attaches_to_no_job(cluster: Cluster) -> None:
-    done = cluster.box.run("srun --overlap --pcocc-vm=vm0 hostname", user="bob", env={**cluster.environ, "USER": "bob"}, timeout=60)
+    done = cluster.box.run(
+        "srun --overlap --pcocc-vm=vm0 hostname", user="bob", env={**cluster.environ, "USER": "bob"}, timeout=60
+    )
     assert done.returncode != 0 and "vm0" not in done.stdout
 
 
@@ -102,13 +108,18 @@ def test_a_forged_boot_step_is_told_what_is_wrong(box: Box, sets: str) -> None:
 
 
 def test_a_boot_step_by_hand_is_the_users_own_task(box: Box) -> None:
-    done = box.run(["srun", "-n1", "--pcocc-boot=default:1", "sh", "-c", "id -u; id -G; grep CapEff /proc/self/status"], timeout=60)
+    done = box.run(
+        ["srun", "-n1", "--pcocc-boot=default:1", "sh", "-c", "id -u; id -G; grep CapEff /proc/self/status"], timeout=60
+    )
     if done.returncode == 0:
         assert done.stdout.split() == ["2001", "2001", "CapEff:", "0000000000000000"]
 
 
 def test_forged_variables_of_a_vm_step_leave_a_plain_step_plain(box: Box) -> None:
-    done = box.run("srun -n1 hostname", env={"SLURM_PCOCC_VMS": "vm0", "PCOCC_VM_NAME": "vm0", "PCOCC_TAP_FDS": "0,1,2"}, timeout=60)
+    done = box.run(
+        "srun -n1 hostname", env={"SLURM_PCOCC_VMS": "vm0", "PCOCC_VM_NAME": "vm0", "PCOCC_TAP_FDS": "0,1,2"},
+        timeout=60,
+    )
     assert done.returncode == 0 and done.stdout.strip() in NODES
 
 
@@ -144,7 +155,10 @@ def test_a_user_with_his_own_configuration_meets_the_sites_limit(box: Box) -> No
         (directory / path.name).write_text(path.read_text().replace("max-vms: 64", "max-vms: 4096"))
     try:
         before = box.jobs("all")
-        done = box.run("srun --pcocc-template=tiny:65 --overcommit -N2 hostname", env={"PCOCC_SYSTEM_CONF_DIR": str(directory)}, timeout=60)
+        done = box.run(
+            "srun --pcocc-template=tiny:65 --overcommit -N2 hostname", env={"PCOCC_SYSTEM_CONF_DIR": str(directory)},
+            timeout=60,
+        )
         assert done.returncode != 0 and "64" in done.stderr, done.stderr
         assert box.jobs("all") == before
     finally:

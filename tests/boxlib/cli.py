@@ -33,6 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="build, install and start what is missing")
     up.add_argument("--nodes", type=int, help="number of nodes (2, or as many as there are)")
     up.add_argument("--cpus", type=int, help="CPUs that each node pretends to have (4)")
+    up.add_argument("--cgroups", choices=cluster.CONFINEMENTS, default="all",
+                    help="what Slurm confines tasks to: CPUs and memory (all), devices too, or nothing (disabled)")  # fmt: skip
     up.add_argument("--no-build", action="store_true", help="take the installed project as it is")
     up.set_defaults(function=run_up)
     down = commands.add_parser("down", help="remove all of it, except the cache of images and the installed project")
@@ -77,7 +79,7 @@ def run_up(options: argparse.Namespace) -> int:
     for name in state.node_names(before)[count:]:
         nodes.remove_node(name)
     state.write_box(box | {"nodes": count})
-    cluster.ensure_config(count, box["cpus"])
+    cluster.ensure_config(count, box["cpus"], options.cgroups)
     cluster.ensure_running(count)
     return 0
 

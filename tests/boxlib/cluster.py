@@ -18,7 +18,7 @@ from boxlib.state import ETC, LOGIN, PREFIX, STATE, USERS, BoxError
 
 SLURMCTLD_PORT = 16817
 _PARTS = ("etc/slurm", "etc/pcocc", "log", "run", "nodes", "cache", "images", "slurmctld", "munge/run", "munge/key", "munge/var")
-_PARTS = ("etc/slurm", "etc/pcocc", "log", "run", "nodes", "cache", "images", "slurmctld", "munge/run", "munge/key", "munge/var")
+CONFINEMENTS = ("all", "devices", "disabled")  # CPUs and memory; devices, too, of which the nodes count one; nothing
 SITE_FILES = ("pcocc.yaml", "networks.yaml", "resources.yaml", "templates.yaml")
 
 
@@ -67,18 +67,20 @@ def _ensure_user(user: str, uid: int, made: list[str]) -> None:
         made.append(f"user {user}")
 
 
-def ensure_config(count: int, cpus: int) -> None:
-    """Write the configuration of Slurm and pcocc that all nodes share."""
+def ensure_config(count: int, cpus: int, cgroups: str) -> None:
+    """Write the configuration of Slurm and pcocc that all nodes share; `cgroups` is one of CONFINEMENTS."""
     names = state.node_names(count)
     nodelist = f"n[1-{count}]" if count > 1 else "n1"
     addresses = f"10.77.0.[11-{10 + count}]" if count > 1 else "10.77.0.11"
     values = {"state": STATE, "login": state.address(LOGIN), "port": SLURMCTLD_PORT}
     values |= {"nodes": nodelist, "addresses": addresses, "cpus": cpus}
     # Slurm 22.05 cannot put a node's jobs below a namespace of cgroup v2: there they are not confined
-    confined = bool(nodes.controllers())
+    confined = bool(nodes.controllers()) and cgroups != "disabled"
     values |= {"proctrack": "proctrack/cgroup" if confined else "proctrack/linuxproc"}
     values |= {"task": "task/cgroup,task/affinity" if confined else "task/affinity"}
-    for name in ("slurm.conf", "cgroup.conf"):
+    values |= {"plugin": "disabled" if cgroups == "disabled" and _can_disable() else "cgroup/v1"}
+    values |= {"devices": "yes" if cgroups == "devices" else "no"}
+    for name in ("slurm.conf", "cgroup.conf", "gres.conf"):
         state.write_if_changed(STATE / "etc/slurm" / name, (ETC / name).read_text().format_map(values))
     state.write_if_changed(STATE / "etc/slurm/job_submit.lua", (ETC / "job_submit.lua").read_text())
     plugin = PREFIX / "lib/slurm/pcocc.so"
@@ -92,6 +94,12 @@ def ensure_config(count: int, cpus: int) -> None:
     services = re.sub(r"(?m)^hosts:.*$", "hosts: files", Path("/etc/nsswitch.conf").read_text())
     (STATE / "etc/nsswitch.conf").write_text(services)
     (STATE / "etc/resolv.conf").write_text("")
+
+
+def _can_disable() -> bool:
+    """Tell whether this Slurm knows CgroupPlugin=disabled: from 24.05 on; before, what does without cgroups asks for none."""
+    shown = subprocess.run(["/usr/sbin/slurmd", "-V"], capture_output=True, text=True, check=True).stdout
+    return [int(number) for number in re.findall(r"\d+", shown)[:2]] >= [24, 5]
 
 
 def _services(name: str) -> dict[str, list[str]]:
@@ -121,7 +129,10 @@ def ensure_running(count: int) -> None:
     for name in (LOGIN, *names):
         nodes.ensure_holder(name, _services(name))
     _render_policy()
-    slurm = _digest(STATE / "etc/slurm/slurm.conf", STATE / "etc/slurm/cgroup.conf", STATE / "etc/hosts")
+    slurm = _digest(
+        STATE / "etc/slurm/slurm.conf", STATE / "etc/slurm/cgroup.conf", STATE / "etc/slurm/gres.conf",
+        STATE / "etc/hosts",
+    )
     plugin = _digest(STATE / "etc/slurm/plugstack.conf", *sorted((PREFIX / "lib/slurm").glob("*.so")))
     rules = [STATE / "etc/slurm/job_submit.lua", STATE / "etc/pcocc/policy.lua"]
     policy = _digest(*rules, *sorted((PREFIX / "share/pcocc/lua").glob("*")))

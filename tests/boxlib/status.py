@@ -57,7 +57,11 @@ def _is_box_users(name: str, root: Path, path: str) -> bool:
 def _tables(name: str) -> list[str]:
     """Return a node's packet filters of jobs; the guard, `table inet pcocc`, stays."""
     argv = ["nsenter", f"--net=/proc/{state.holder_of(name)}/ns/net", "nft", "list", "tables"]
-    return [line for line in subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines() if "pcocc-" in line]
+    return [
+        line
+        for line in subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+        if "pcocc-" in line
+    ]
 
 
 def _interfaces(name: str) -> list[str]:
@@ -116,4 +120,3 @@ def _names() -> list[str]:
 def find_processes(name: str, pattern: str) -> dict[int, str]:
     """Return the processes of a node or of the login side whose command line matches a regular expression."""
     return {pid: words for pid, words in state.processes_of(name).items() if re.search(pattern, words) and pid != os.getpid()}
-

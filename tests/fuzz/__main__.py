@@ -16,9 +16,14 @@ from tests.fuzz.targets import TARGETS
 def main() -> int:
     """Run what was asked for, on all CPUs; return 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET", help=f"of {', '.join(TARGETS)}; default: all")
+    parser.add_argument(
+        "targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET", help=f"of {', '.join(TARGETS)}; default: all"
+    )
     parser.add_argument("--count", type=int, default=1_000_000, help="inputs for each (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=int(time.strftime("%Y%m%d")), help="another number makes other inputs (default: the date)")
+    parser.add_argument(
+        "--seed", type=int, default=int(time.strftime("%Y%m%d")),
+        help="another number makes other inputs (default: the date)",
+    )
     asked = parser.parse_args()
     found = [name for name in asked.targets or TARGETS if not _run(TARGETS[name], asked.seed, asked.count)]
     return 1 if found else 0
@@ -38,7 +43,10 @@ def _run(target: Target, seed: int, count: int) -> bool:
     for number, end in enumerate(ends):
         if end < 0:
             (index,) = struct.unpack_from("Q", places, 8 * number)
-            print(f"{target.name}: input {index} of seed {seed} ended it by signal {-end}\n  {make_input(target, seed, index)[:2000]!r}")
+            print(
+                f"{target.name}: input {index} of seed {seed} ended it by signal {-end}\n "
+                f" {make_input(target, seed, index)[:2000]!r}"
+            )
     said = "no fault" if not any(ends) else "FAULTS"
     print(f"{target.name}: {count} inputs of seed {seed} in {time.monotonic() - begin:.0f} s: {said}", flush=True)
     return not any(ends)

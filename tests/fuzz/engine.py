@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 SECONDS = 20  # of one input; none takes a hundredth of that, so that only a hang is told
 _NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 62, (1 << 63) - 1, (1 << 64) - 1]
-_WORDS = [b"", b"\0", b"\n", b"\r\n", b" ", b"\xff", b"\xc3\xa9", b"\xef\xbb\xbf", b"-1", b"9" * 20, b"9" * 5000, b"1e999", b"%s", b"../", b"NaN",
+_WORDS = [b"", b"\0", b"\n", b"\r\n", b" ", b"\xff", b"\xc3\xa9", b"\xef\xbb\xbf", b"-1", b"9" * 20, b"9" * 5000, b"1e999",
+          b"%s", b"../", b"NaN",
           b"[" * 200, b"{" * 200, b"\xf0\x9f\x90\xa7", b"\xed\xa0\x80"]  # fmt: skip
 
 
@@ -89,7 +90,8 @@ def _watched() -> Iterator[None]:
 
 
 def fuzz(target: Target, seed: int, indices: range, note: Callable[[int], None] = lambda _index: None) -> None:
-    """Feed a target with inputs; Found for the first that it neither takes nor refuses. `note` is told each before it is tried."""
+    """Feed a target with inputs; Found for the first that it neither takes nor refuses. `note` is told each before it
+    is tried."""
     with _watched():
         for index in indices:
             data = make_input(target, seed, index)

@@ -1,4 +1,5 @@
-"""The parsers that meet foreign bytes: of users, of guests, of images that somebody else has made, and of those who talk to root."""
+"""The parsers that meet foreign bytes: of users, of guests, of images that somebody else has made, and of those who
+talk to root."""
 
 from __future__ import annotations
 
@@ -15,14 +16,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pcocc_runtime.cache import protocol
 from pcocc_runtime.cli.template_text import render_one
-from pcocc_runtime.documents import members, save, vm, vm_events, vm_state
+from pcocc_runtime.documents import disks, members, save, vm, vm_events, vm_state
 from pcocc_runtime.documents.boot_step import parse_boot_step
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
+from pcocc_runtime.documents.codec import render_document
+from pcocc_runtime.documents.node import decode_node, encode_node
+from pcocc_runtime.documents.verdict import decode_verdict
 from pcocc_runtime.errors import ConfigError, NodeError, RequestError
 from pcocc_runtime.guest.script import parse_mount_look
 from pcocc_runtime.images import formats, metadata, oci, qcow2, qcow2_tables, qemu_img_text, references
 from pcocc_runtime.networks.settings import find_network_notes, parse_networks
+from pcocc_runtime.observe.facts import _MARK, ANSWER_VERSION, Answer, Failure, _Sent, decode_answers
 from pcocc_runtime.qemu.qmp import Messages, parse_message
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.numbers import find_number_notes
@@ -30,12 +36,13 @@ from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.site.policy import parse_policy
 from pcocc_runtime.site.resource_sets import parse_resources
 from pcocc_runtime.site.settings import PCOCC
-from pcocc_runtime.submit.cloud_users import Names
+from pcocc_runtime.submit.cloud_users import Identities
 from pcocc_runtime.submit.judging import judge_user_data
 from pcocc_runtime.submit.request import parse_request, parse_template
 from pcocc_runtime.submit.user_data_check import explain_in_file
 from pcocc_runtime.submit.user_data_parts import parse_user_data
 from pcocc_runtime.templates import inherit
+from tests.fake_node import make_facts
 from tests.fuzz.engine import Target
 from tests.lua.site import INTERPRETERS, ROOT, install_filter, write_policy
 
@@ -61,7 +68,7 @@ def run_settings(data: bytes) -> None:
 
 def run_user_data(data: bytes) -> None:
     """Judge user-data, and make the sentences about it."""
-    for told in judge_user_data(parse_user_data(data, "user-data file f"), Names("alice", "debian")):
+    for told in judge_user_data(parse_user_data(data, "user-data file f"), Identities("alice", "debian")):
         error = explain_in_file("f", told)
         assert error.message and error.hint is not None
 
@@ -92,7 +99,8 @@ def _refused(action: Callable[[], object]) -> bool:
 def run_oci(data: bytes) -> None:
     """Read a document of an OCI layout, and what is said of an image in a repository."""
     for read in (
-        lambda: oci.choose_manifests(data, "latest", "x86_64", "index"), lambda: oci.choose_manifests(data, None, "x86_64", "index"),
+        lambda: oci.choose_manifests(data, "latest", "x86_64", "index"),
+        lambda: oci.choose_manifests(data, None, "x86_64", "index"),
         lambda: oci.parse_manifest(data, "manifest"), lambda: oci.is_index(data, "index"),
         lambda: metadata.parse_revision(data.decode(errors="replace"), "a@0", "a@0"),
     ):  # fmt: skip
@@ -129,6 +137,19 @@ def run_keeper(data: bytes) -> None:
             pass
 
 
+def run_answers(data: bytes) -> None:
+    """Read what a user's task tells root of networks, and what is left on nodes, or said by the image cache, for others."""
+    text = data.decode(errors="replace")
+    sent = base64.b64encode(zlib.compress(data, 1)).decode()
+    assert all(isinstance(one, Answer | Failure) for one in decode_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."]))
+    for decode in (lambda: decode_node(data, 1), lambda: protocol._parse_answer(data), lambda: disks.parse_facts(parse_message(data), "vm0")):
+        try:
+            decode()
+        except NodeError:
+            pass
+    decode_verdict(data)
+
+
 def run_helper(data: bytes) -> None:
     """Read a request to root's helper."""
     parse_boot_step(data.decode(errors="surrogateescape").splitlines())
@@ -141,7 +162,7 @@ def run_request(data: bytes) -> None:
     _refused(lambda: references.parse_reference(text))
     options = {"template": "a:2", "images": [text], "mounts": [text], "vm": text, "user_data": text}
     for name in options:
-        _refused(lambda name=name: parse_request(json.dumps({"template": "a:2", "images": [], name: options[name]})))  # type: ignore[misc]
+        _refused(lambda name=name: parse_request(json.dumps({"template": "a:2", "images": [], name: options[name]})))
     _refused(lambda: decode_cluster(text))
     _refused(lambda: decode_cluster(base64.b64encode(zlib.compress(data, 1)).decode()))
 
@@ -150,7 +171,10 @@ def run_request(data: bytes) -> None:
 def _filter() -> subprocess.Popen[bytes]:
     with tempfile.TemporaryDirectory(prefix="pcocc-fuzz-") as place:
         directory = Path(place)
-        argv = [INTERPRETERS[0], str(ROOT / "tests/fuzz/filter.lua"), str(install_filter(directory)), str(write_policy(directory))]
+        argv = [
+            INTERPRETERS[0], str(ROOT / "tests/fuzz/filter.lua"), str(install_filter(directory)),
+            str(write_policy(directory)),
+        ]
         lua = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         _submit(lua, _FILTER[0])  # with its first job it reads its policy
     return lua
@@ -170,7 +194,8 @@ def _submit(lua: subprocess.Popen[bytes], data: bytes) -> None:
 
 
 _MIME = (
-    b"Content-Type: multipart/mixed; boundary=\"b\"\nMIME-Version: 1.0\n\n--b\nContent-Type: text/cloud-config; charset=\"utf-8\"\n"
+    b"Content-Type: multipart/mixed; boundary=\"b\"\nMIME-Version: 1.0\n\n"
+    b"--b\nContent-Type: text/cloud-config; charset=\"utf-8\"\n"
     b"Content-Transfer-Encoding: base64\nContent-Disposition: attachment; filename=\"a\"\n\n"
     + base64.encodebytes(b"users: [default]\n") + b"\n--b\nContent-Type: application/gzip\nContent-Transfer-Encoding: base64\n\n"
     + base64.encodebytes(gzip.compress(b"#cloud-config\nruncmd: [a]\n", mtime=0)) + b"\n--b--\n"
@@ -180,17 +205,23 @@ _CONFIG = (
     b"write_files:\n- path: /x\n  permissions: 0644\n  content: |\n    y\n"
 )
 _USER_DATA = (
-    _CONFIG, _MIME, b"## template: jinja\n" + _CONFIG + b"{% if x %}\nuser: {name: {{ y }}}\n{% else %}\n{# z #}{% raw %}a{% endraw %}{% endif %}\n",
-    b"#cloud-config-archive\n- |\n  #cloud-config\n  a: 1\n- {type: text/cloud-config, content: 'users: []', filename: x}\n- '#!/bin/sh'\n",
+    _CONFIG, _MIME,
+    b"## template: jinja\n" + _CONFIG + b"{% if x %}\nuser: {name: {{ y }}}\n{% else %}\n"
+    b"{# z #}{% raw %}a{% endraw %}{% endif %}\n",
+    b"#cloud-config-archive\n- |\n  #cloud-config\n  a: 1\n"
+    b"- {type: text/cloud-config, content: 'users: []', filename: x}\n- '#!/bin/sh'\n",
     b'#cloud-config-jsonp\n[{"op": "add", "path": "/users/-", "value": "x"}, {"op": "replace", "path": "/users", "value": []}]\n',
     b"#include\nhttp://a/b\n", b"# cloud-config\npackages: [vim]\n", base64.encodebytes(_CONFIG), gzip.compress(_CONFIG, mtime=0),
-    b"#cloud-config\na: &a [1, *b]\nb: !!set {x}\n<<: {c: 010}\nvendor_data: {enabled: no}\ngroups: {a: [b]}\nmerge_how: dict(replace)+list()\n",
+    b"#cloud-config\na: &a [1, *b]\nb: !!set {x}\n<<: {c: 010}\n"
+    b"vendor_data: {enabled: no}\ngroups: {a: [b]}\nmerge_how: dict(replace)+list()\n",
 )  # fmt: skip
 _QCOW2 = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0x200, 8, 16, 1 << 30, 0, 2, 0x300, 0x10000, 1, 0, 0, 0, 0, 0, 4, 104)
 _IMAGES = (
     _QCOW2.ljust(0x200, b"\0") + b"base.img".ljust(0x100, b"\0") + struct.pack(">QQ", 1 << 63 | 0x400, 0) + bytes(0x1000),
-    b"KDMV" + struct.pack("<IIQQQQ", 1, 3, 1 << 21, 128, 1, 20) + bytes(468) + b"# Disk DescriptorFile\nparentCID=ffffffff\n".ljust(1024, b"\0"),
-    b"vhdxfile" + bytes(1016), b"regi\0\0\0\0\1" + bytes(7) + uuid.UUID("8B7CA206-4790-4B9A-B8FE-575F050F886E").bytes_le + bytes(512),
+    b"KDMV" + struct.pack("<IIQQQQ", 1, 3, 1 << 21, 128, 1,
+                          20) + bytes(468) + b"# Disk DescriptorFile\nparentCID=ffffffff\n".ljust(1024, b"\0"),
+    b"vhdxfile" + bytes(1016),
+    b"regi\0\0\0\0\1" + bytes(7) + uuid.UUID("8B7CA206-4790-4B9A-B8FE-575F050F886E").bytes_le + bytes(512),
     bytes(64) + b"\x7f\x10\xda\xbe" + bytes(956),
     bytes(1024) + b"conectix" + bytes(40) + struct.pack(">QII", 1024, 0, 2) + bytes(448),
     b"\x1f\x8b" + bytes(600), bytes(257) + b"ustar" + bytes(600),
@@ -203,12 +234,14 @@ _OCI = (
     json.dumps({"name": "a", "revision": 0, "kind": "vm", "owner": "alice", "timestamp": 1.0, "data_blobs": ["0" * 64]}).encode(),
 )  # fmt: skip
 _LINES = (
-    b'{"QMP": {"version": {"qemu": {"major": 7}}}}\r\n{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}\r\n',
+    b'{"QMP": {"version": {"qemu": {"major": 7}}}}\r\n'
+    b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}\r\n',
     b'{"return": [{"cpu-index": 0, "thread-id": 7}], "id": "cpus"}\n\xff{"return": 17}\n{"error": {"class": "X", "desc": "y"}}\n',
     save.encode_request(save.Command("query-block", {})), b"12 % \r  (34.00/100%)\r", b"data\na !\n",
 )  # fmt: skip
 _KEEPER = (
-    vm_events.encode_event(vm_events.Ready(1.5, "vm0", "n1")).encode(), vm_events.encode_event(vm_events.Silent(3, ["x"], "vm0", "n1")).encode(),
+    vm_events.encode_event(vm_events.Ready(1.5, "vm0", "n1")).encode(),
+    vm_events.encode_event(vm_events.Silent(3, ["x"], "vm0", "n1")).encode(),
     vm_events.encode_event(vm_events.Unmounted("a", "9p", False, "vm0", "n1")).encode(),
     vm_state.encode_state(vm_state.VmState("ended", reason="killed")).encode(),
     members.encode_members(members.Members((("10.200.0.0/16", ((0, 2),)),), (), ((2, "alice"),), 2, (("n1", "0-1"),), 300)),
@@ -222,24 +255,39 @@ _REQUESTS = (
     encode_cluster(Cluster((Group("tiny", 2, user_data="#cloud-config\n"),))).encode(),
     zlib.decompress(base64.b64decode(encode_cluster(Cluster((Group("tiny", 2, cpus=4),))))),
 )  # fmt: skip
+_ANSWERS = (
+    render_document(_Sent(Failure("no")), ANSWER_VERSION).encode(), b'{"state": "done", "message": "", "size": 5}',
+    b'{"disks": [["/x", null]], "image": "/i", "origin": "r:i@0", "scratch": "/s"}',
+    b'{"kind": "kvm", "why": "", "when": 1, "again": false, "key": [1]}',
+    encode_node(make_facts({"bare": ()}, {"bare": 1})), b"pcocc-network 0 eJw=\npcocc-network 0 .\n",
+)  # fmt: skip
 _FILTER = (
-    b"_SLURM_SPANK_OPTION_pcocc_pcocc-template=tiny:3,big:2\0vm\0physics\0normal", b"PCOCC_SIZE=vms=2;cpus=4;memory=512;exclusive=1;sets=default:2",
-    b"_SLURM_SPANK_OPTION_pcocc_pcocc-template=tiny\0PCOCC_SIZE=vms=1;cpus=1;memory=0;exclusive=0;sets=default:1,ib:2\0PCOCC_TEMPLATE=tiny:1",
+    b"_SLURM_SPANK_OPTION_pcocc_pcocc-template=tiny:3,big:2\0vm\0physics\0normal",
+    b"PCOCC_SIZE=vms=2;cpus=4;memory=512;exclusive=1;sets=default:2",
+    b"_SLURM_SPANK_OPTION_pcocc_pcocc-template=tiny\0"
+    b"PCOCC_SIZE=vms=1;cpus=1;memory=0;exclusive=0;sets=default:1,ib:2\0PCOCC_TEMPLATE=tiny:1",
 )  # fmt: skip
 TARGETS = {
     one.name: one
     for one in (
-        Target("settings", _samples("etc/pcocc/*.yaml", "tests/data/original/*/*.yaml", "tests/boxlib/etc/*.yaml"), run_settings, (ConfigError,),
-               (b"&a ", b"*a", b"<<: ", b"!!set ", b"!x ", b"- ", b": ", b"~", b"010", b"%{user}", b"inherits: ", b"null"), few=1000),
+        Target("settings", _samples("etc/pcocc/*.yaml", "tests/data/original/*/*.yaml", "tests/boxlib/etc/*.yaml"),
+               run_settings, (ConfigError,),
+               (b"&a ", b"*a", b"<<: ", b"!!set ", b"!x ", b"- ", b": ", b"~", b"010", b"%{user}", b"inherits: ", b"null"),
+               few=1000),
         Target("user-data", _USER_DATA, run_user_data, (RequestError,), (
-            b"#cloud-config\n", b"users: ", b"user: ", b"name: alice", b"- |\n  ", b"{% if x %}", b"{% endif %}", b"{{", b"MIME-Version: 1.0\n",
-            b"&a ", b"*a", b"<<: ", b"!!set ", b"!!timestamp ", b"!!binary ", b"ssh-authorized-keys: [x]", b"merge_how: ", b"groups: "), few=1000),
-        Target("images", _IMAGES, run_image, (RequestError,), (b"QFI\xfb", b"KDMV", b"conectix", b"parentFileNameHint"), few=20000),
+            b"#cloud-config\n", b"users: ", b"user: ", b"name: alice", b"- |\n  ", b"{% if x %}", b"{% endif %}", b"{{",
+            b"MIME-Version: 1.0\n",
+            b"&a ", b"*a", b"<<: ", b"!!set ", b"!!timestamp ", b"!!binary ", b"ssh-authorized-keys: [x]", b"merge_how: ",
+            b"groups: "), few=1000),
+        Target("images", _IMAGES, run_image, (RequestError,), (b"QFI\xfb", b"KDMV", b"conectix", b"parentFileNameHint"),
+               few=20000),
         Target("oci", _OCI, run_oci, (), (b"null", b"[]", b"{}", b"sha256:", b'"size": -1', b'"platform": '), few=10000),
         Target("lines", _LINES, run_lines, (), (b"null", b"[]", b'"id": ', b"\xff", b'"return": '), few=10000),
         Target("keeper", _KEEPER, run_keeper, (), (b"null", b"[]", b"{}", b"@pcocc ", b'"event": '), few=10000),
+        Target("answers", _ANSWERS, run_answers, (), (b"null", b"[]", b"{}", b'"version": 1', b"\npcocc-network ", b" .\n", b"1e400"), few=5000),
         Target("helper", _HELPER, run_helper, (NodeError,), (b"end\n", b"layout ", b"sets ", b"-", b",", b"\xd9\xa3", b"\xc2\xb2"), few=20000),
         Target("requests", _REQUESTS, run_request, (), (b":", b",", b"=", b"vm[", b"@", b"\xd9\xa3", b"null"), few=5000),
-        Target("filter", _FILTER, run_filter, (), (b"\0", b"=", b";", b":", b",", b"vms=", b"sets=", b"nan", b"0x10", b"1e9"), few=10000),
+        Target("filter", _FILTER, run_filter, (),
+               (b"\0", b"=", b";", b":", b",", b"vms=", b"sets=", b"nan", b"0x10", b"1e9"), few=10000),
     )
 }  # fmt: skip

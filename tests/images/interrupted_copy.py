@@ -1,4 +1,5 @@
-"""Copies of a layer that a signal ends at any moment: prints what was seen of each, `python -IS interrupted_copy.py DIR TIMES`."""
+"""Copies of a layer that a signal ends at any moment: prints what was seen of each, `python -IS interrupted_copy.py DIR
+TIMES`."""
 
 from __future__ import annotations
 

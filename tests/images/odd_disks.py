@@ -1,4 +1,5 @@
-"""Disk images that programs left open, that need others, or that are none: made by QEMU where it makes them, else byte by byte."""
+"""Disk images that programs left open, that need others, or that are none: made by QEMU where it makes them, else byte
+by byte."""
 
 from __future__ import annotations
 

@@ -111,7 +111,9 @@ def check(argv: list[str], before: dict[str, str], after: dict[str, str], repo: 
     assert stored == layers, step
 
 
-@pytest.mark.parametrize("argv", [["image", "export", "--force", "a", "out.raw"], ["config", "policy", "-o", "out.raw"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "argv", [["image", "export", "--force", "a", "out.raw"], ["config", "policy", "-o", "out.raw"]], ids=" ".join
+)
 def test_a_file_that_is_replaced_is_the_old_one_or_the_new_one(pcocc: Pcocc, world: Path, argv: list[str]) -> None:
     path = world / "out.raw"
     assert children.wait(children.start(lambda: cli.main(argv))) == 0
@@ -152,7 +154,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv("PCOCC_USER_CONF_DIR", f"{directory}/none")
         for seed, image in enumerate(("keep", "gone")):
             make_disk(directory / image, seed=seed)
-            assert children.as_user(OWNER, lambda image=image: cli.main(["image", "import", f"{name}/{image}", image])) == 0  # type: ignore[misc]
+            assert children.as_user(OWNER, lambda image=image: cli.main(["image", "import", f"{name}/{image}", image])) == 0
         (directory / "ours/meta/gone@0").unlink()
         yield directory
 
@@ -226,7 +228,10 @@ def test_qemu_img_ends_with_the_command(pcocc: Pcocc, repo: Repo, tmp_path: Path
     finally:
         os.environ["PATH"] = os.environ["PATH"].partition(":")[2]
     converter = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
-    wait_closely(lambda: not converter.exists() or converter.read_text().rpartition(")")[2].split()[0] == "Z", "the converter's end")
+    wait_closely(
+        lambda: not converter.exists() or converter.read_text().rpartition(")")[2].split()[0] == "Z",
+        "the converter's end",
+    )
     assert bool(leftovers(repo)) == (number == signal.SIGKILL) and listing(repo) == {}
     pcocc("image", "import", "slow.raw", "a")
     assert leftovers(repo) == []

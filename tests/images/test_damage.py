@@ -129,7 +129,10 @@ def test_odd_things_in_meta_and_data_are_passed_over(pcocc: Pcocc, repo: Repo, b
 def test_nothing_is_done_in_a_repository_that_has_lost_a_part(pcocc: Pcocc, repo: Repo, base: Found, part: str) -> None:
     shutil.move(Path(repo.path, part), Path(repo.path, "away"))
     before = sorted(os.listdir(repo.path))
-    for argv in (["repo", "gc", "--grace", "0"], ["import", "../base.qcow2", "new"], ["list"], ["show", "base"], ["delete", "base"]):
+    for argv in (
+        ["repo", "gc", "--grace", "0"], ["import", "../base.qcow2", "new"], ["list"], ["show", "base"],
+        ["delete", "base"],
+    ):
         assert f"lacks its directory {part}/" in pcocc("image", *argv, ok=False).err
     assert f"error: repository 'user' ({repo.path}) lacks its directory {part}/" in pcocc("image", "repo", "list").out
     assert sorted(os.listdir(repo.path)) == before
@@ -232,12 +235,16 @@ def attempt(pcocc: Pcocc, repo: Repo, directory: Path, *argv: str) -> None:
 
 odd = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("sha256:" + "0" * 64) | st.just("../../etc/passwd"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["digest", "size", "mediaType", "platform"]), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["digest", "size", "mediaType", "platform"]),
+                                                                inner),
 )  # fmt: skip
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
-@given(st.integers(0, 2), st.dictionaries(st.sampled_from(["manifests", "layers", "config", "annotations"]), odd), st.integers(0, 400))
+@given(
+    st.integers(0, 2), st.dictionaries(st.sampled_from(["manifests", "layers", "config", "annotations"]), odd),
+    st.integers(0, 400),
+)
 def test_any_document_of_a_container_image_is_read_or_refused(
     pcocc: Pcocc, repo: Repo, tmp_path: Path, which: int, changed: dict[str, Any], cut: int
 ) -> None:
@@ -257,7 +264,10 @@ def test_any_document_of_a_container_image_is_read_or_refused(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(part=st.sampled_from(["meta", "data", ".config", "top"]), at=st.integers(0, 2000), value=st.binary(min_size=1, max_size=9), cut=st.booleans())
+@given(
+    part=st.sampled_from(["meta", "data", ".config", "top"]), at=st.integers(0, 2000),
+    value=st.binary(min_size=1, max_size=9), cut=st.booleans(),
+)
 def test_any_damage_to_a_repository_is_told(
     pcocc: Pcocc, repo: Repo, base: Found, tmp_path: Path, part: str, at: int, value: bytes, cut: bool
 ) -> None:
@@ -268,7 +278,10 @@ def test_any_damage_to_a_repository_is_told(
     path.chmod(0o644)
     path.write_bytes(before[:at] if cut else before[:at] + value + before[at + len(value) :])
     try:
-        for argv in (["list"], ["show", "base"], ["verify"], ["export", "--force", "base", "out.raw"], ["repo", "list"], ["list", "--json"]):
+        for argv in (
+            ["list"], ["show", "base"], ["verify"], ["export", "--force", "base", "out.raw"], ["repo", "list"],
+            ["list", "--json"],
+        ):
             attempt(pcocc, repo, tmp_path, *argv)
         if part in ("data", "top") and path.read_bytes() != before:
             pcocc("image", "verify", ok=False)

@@ -100,7 +100,9 @@ def test_a_read_only_file_system_is_read(pcocc: Pcocc, crowded: Repo, small: Pat
     pcocc("image", "export", "a", "out.qcow2")
     pcocc("image", "copy", "a", "site:a")
     boot, _name = images.find_boot_disk("small:a", [crowded])  # and VMs run from it
-    assert qemu_img.create_overlay(boot, tmp_path / "overlay.qcow2") and content(tmp_path / "overlay.qcow2") == content(Path(boot))
+    assert qemu_img.create_overlay(boot, tmp_path / "overlay.qcow2") and content(tmp_path / "overlay.qcow2") == content(
+        Path(boot)
+    )
     assert "read-only" in pcocc("image", "repo", "list").out
     for argv in (["import", "a.qcow2", "b"], ["copy", "a", "b"], ["delete", "a"], ["resize", "a", "2M"], ["repo", "gc"]):
         assert "cannot be changed by you: Read-only file system" in pcocc("image", *argv, ok=False).err

@@ -14,7 +14,19 @@ from pcocc_runtime.images import qemu_img as qemu_image
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.system import copy
-from tests.images.disks import TEXT, Ran, as_stdin, content, disk, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
+from tests.images.disks import (
+    TEXT,
+    Ran,
+    as_stdin,
+    content,
+    disk,
+    leftovers,
+    listing,
+    make_disk,
+    qemu_img,
+    raw_sum,
+    write_raw,
+)
 
 Pcocc = Callable[..., Ran]
 
@@ -166,7 +178,11 @@ def test_a_containers_image_gets_no_disk(pcocc: Pcocc, repo: Repo, base: Found) 
     meta = Path(repo.path, "meta/base@0")
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "kind": "ctr"}))
     before = listing(repo)
-    assert "image user:base is for containers, not for VMs" in pcocc("image", "import", "--update", "base.qcow2", "base", ok=False).err
+    assert (
+        "image user:base is for containers, not for VMs" in pcocc(
+            "image", "import", "--update", "base.qcow2", "base", ok=False
+        ).err
+    )
     assert listing(repo) == before
 
 
@@ -236,7 +252,9 @@ def test_a_wrong_name_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, name:
 WRONG = ["a/b", "../a", "..", "a\nb", "x" * 300, "", "a@1x", "a@-1", "nowhere:a", "user:", "user:../a", "a@99999999999"]
 
 
-@pytest.mark.parametrize("argv", ["show {}", "export {} x.raw", "copy {} b", "copy base {}", "resize {} 2M", "delete {}", "verify {}"])
+@pytest.mark.parametrize(
+    "argv", ["show {}", "export {} x.raw", "copy {} b", "copy base {}", "resize {} 2M", "delete {}", "verify {}"]
+)
 def test_a_wrong_name_is_refused_by_every_verb(pcocc: Pcocc, repo: Repo, base: Found, argv: str) -> None:
     before = listing(repo)
     for name in WRONG:
@@ -265,7 +283,10 @@ def test_an_export_replaces_files_only(pcocc: Pcocc, repo: Repo, other: Repo, ba
     Path("link.raw").symlink_to("base.qcow2")
     before = (listing(repo), listing(other))
     inside = [str(base.path), f"{other.path}/data/new", os.path.relpath(base.path), f"{repo.path}/meta/x@0"]
-    for name, said in (("fifo.raw", "is not a regular file"), ("link.raw", "is a symbolic link"), *((one, "is inside repository") for one in inside)):
+    for name, said in (
+        ("fifo.raw", "is not a regular file"), ("link.raw", "is a symbolic link"),
+        *((one, "is inside repository") for one in inside),
+    ):
         assert said in pcocc("image", "export", "--force", "-t", "raw", "base", name, ok=False).err
         assert said in pcocc("image", "export", "-t", "raw", "base", name, ok=False).err
     assert (listing(repo), listing(other)) == before and not list(tmp_path.rglob(".pcocc-export*"))

@@ -26,7 +26,9 @@ def test_a_copy_that_a_signal_ends_leaves_no_thread_and_no_signal_blocked(tmp_pa
 
 
 @pytest.mark.parametrize(("name", "error"), [("pread", MemoryError()), ("fdatasync", OSError(5, "Input/output error"))])
-def test_what_goes_wrong_in_a_thread_ends_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
+def test_what_goes_wrong_in_a_thread_ends_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
     def fail(*_arguments: object) -> None:
         raise error
 

@@ -46,7 +46,9 @@ LOW, HIGH = 1, 0  # which disk
         [[("disk/sub/other", LOW), ("etc/.wh.x", b""), ("disk/new", HIGH)], [("etc/.wh..wh..opq", b"")]],
     ],
 )
-def test_layers_are_one_file_system(pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes], layers: list[list[tuple[str, Any]]]) -> None:
+def test_layers_are_one_file_system(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes], layers: list[list[tuple[str, Any]]]
+) -> None:
     made: list[Members] = [[(name, disks[what] if isinstance(what, int) else what) for name, what in one] for one in layers]
     write_layout(tmp_path / "oci", [layer(one) for one in made])
     pcocc("image", "import", "oci:oci", "a")
@@ -63,7 +65,9 @@ def test_layers_are_one_file_system(pcocc: Pcocc, repo: Repo, tmp_path: Path, di
         ([["disk/a", "disk/c"], ["disk/b", "disk/.wh.c"]], "has more than one file in /disk: disk/a, disk/b"),
     ],
 )
-def test_what_layers_leave_is_counted_in_the_end(pcocc: Pcocc, repo: Repo, tmp_path: Path, layers: list[list[str]], said: str) -> None:
+def test_what_layers_leave_is_counted_in_the_end(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, layers: list[list[str]], said: str
+) -> None:
     write_layout(tmp_path / "oci", [layer([(name, name.encode().ljust(512)) for name in one]) for one in layers])
     assert said in pcocc("image", "import", "oci:oci", "a", ok=False).err
     assert listing(repo) == {} and leftovers(repo) == []
@@ -98,7 +102,10 @@ def manifests(disks: list[bytes]) -> tuple[dict[str, Any], dict[str, Any], dict[
         found.append(manifest)
     statement = b'{"_type": "https://in-toto.io/Statement/v0.1"}'
     blobs[hashlib.sha256(statement).hexdigest()] = statement
-    in_toto = {"mediaType": "application/vnd.in-toto+json", "digest": f"sha256:{hashlib.sha256(statement).hexdigest()}", "size": len(statement)}
+    in_toto = {
+        "mediaType": "application/vnd.in-toto+json", "digest": f"sha256:{hashlib.sha256(statement).hexdigest()}",
+        "size": len(statement),
+    }
     return found[0], found[1], {**found[0], "layers": [in_toto]}, blobs
 
 
@@ -109,7 +116,10 @@ AMD, ARM = {"architecture": "amd64", "os": "linux"}, {"architecture": "arm64", "
 
 def indexes(right: dict[str, Any], wrong: dict[str, Any], proof: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return lists of descriptors in which the right one is to be found."""
-    many = {"mediaType": INDEX, "manifests": [{"data": wrong, "platform": ARM}, {"data": proof, **ATTESTED}, {"data": right, "platform": AMD}]}
+    many = {
+        "mediaType": INDEX,
+        "manifests": [{"data": wrong, "platform": ARM}, {"data": proof, **ATTESTED}, {"data": right, "platform": AMD}],
+    }
     return {
         "an attestation first": [{"data": proof, **ATTESTED}, {"data": right, "platform": AMD}],
         "an attestation without its platform": [{"data": proof, "annotations": ATTESTED["annotations"]}, {"data": right}],
@@ -122,16 +132,20 @@ def indexes(right: dict[str, Any], wrong: dict[str, Any], proof: dict[str, Any])
         "an index that does not say so": [{"data": many, "mediaType": ""}],
         "an index that leads to none first": [{"data": {**many, "manifests": many["manifests"][:2]}}, {"data": right}],
         "something else first": [{"data": wrong, "mediaType": "application/vnd.example.thing"}, {"data": right}],
-        "a signature beside": [{"data": right, "annotations": {REF: "v1"}}, {"data": proof, "annotations": {REF: f"sha256-{'0' * 64}.sig"}}],
+        "a signature beside": [{"data": right, "annotations": {REF: "v1"}},
+                               {"data": proof, "annotations": {REF: f"sha256-{'0' * 64}.sig"}}],
         "one without a tag": [{"data": right, "annotations": {REF: "v1"}}, {"data": wrong}],
         "one tag for two platforms": [
-            {"data": wrong, "platform": ARM, "annotations": {REF: "v1"}}, {"data": right, "platform": AMD, "annotations": {REF: "v1"}},
+            {"data": wrong, "platform": ARM, "annotations": {REF: "v1"}},
+            {"data": right, "platform": AMD, "annotations": {REF: "v1"}},
         ],
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", sorted(indexes({}, {}, {})))
-def test_an_index_is_resolved_as_the_specification_says(pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes], case: str) -> None:
+def test_an_index_is_resolved_as_the_specification_says(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes], case: str
+) -> None:
     right, wrong, proof, blobs = manifests(disks)
     write_index(tmp_path / "oci", indexes(right, wrong, proof)[case], blobs)
     pcocc("image", "import", "oci:oci", "a")
@@ -150,9 +164,14 @@ TAGS = ["v1", "docker.io/library/vm:12", "quay.io:5000/a/b:1", "quay.io/a/b@sha2
 
 @pytest.mark.parametrize("tag", TAGS)
 @pytest.mark.parametrize("folder", ["oci", "o:c", "with:many:colons"])
-def test_a_tag_may_have_colons_and_slashes(pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes], tag: str, folder: str) -> None:
+def test_a_tag_may_have_colons_and_slashes(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes], tag: str, folder: str
+) -> None:
     right, wrong, _proof, blobs = manifests(disks)
-    write_index(tmp_path / folder, [{"data": wrong, "annotations": {REF: "other"}}, {"data": right, "annotations": {REF: tag}}], blobs)
+    write_index(
+        tmp_path / folder, [{"data": wrong, "annotations": {REF: "other"}}, {"data": right, "annotations": {REF: tag}}],
+        blobs,
+    )
     pcocc("image", "import", f"oci:{folder}:{tag}", "a")
     pcocc("image", "import", f"oci:{tmp_path}/{folder}:{tag}", "b")
     assert content(disk(repo, "a")) == content(disk(repo, "b")) == raw_sum()
@@ -160,10 +179,15 @@ def test_a_tag_may_have_colons_and_slashes(pcocc: Pcocc, repo: Repo, tmp_path: P
     assert "index.json has 2 images\nhint: name one of them" in pcocc("image", "import", f"oci:{folder}", "c", ok=False).err
 
 
-def test_a_tag_is_known_by_its_end_and_by_the_name_of_containerd(pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes]) -> None:
+def test_a_tag_is_known_by_its_end_and_by_the_name_of_containerd(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes]
+) -> None:
     right, wrong, _proof, blobs = manifests(disks)
     named = {REF: "12", "io.containerd.image.name": "docker.io/library/vm:12"}
-    write_index(tmp_path / "oci", [{"data": wrong, "annotations": {REF: "quay.io/x:11"}}, {"data": right, "annotations": named}], blobs)
+    write_index(
+        tmp_path / "oci",
+        [{"data": wrong, "annotations": {REF: "quay.io/x:11"}}, {"data": right, "annotations": named}], blobs,
+    )
     pcocc("image", "import", "oci:oci:docker.io/library/vm:12", "a")
     assert content(disk(repo, "a")) == raw_sum()
     pcocc("image", "import", "oci:oci:11", "b")
@@ -178,7 +202,9 @@ def test_a_place_is_split_where_something_is(tmp_path: Path, monkeypatch: pytest
         "a": ("a", None), "a:b": ("a:b", None), "a:b:c/d:e": ("a:b", "c/d:e"), "a:x:y": ("a", "x:y"),
         "no:x/y:z": ("no", "x/y:z"), "no": ("no", None),
     }  # fmt: skip
-    assert {text: containers.split_place(text) for text in split} == {text: (Path(path), tag) for text, (path, tag) in split.items()}
+    assert {text: containers.split_place(text) for text in split} == {
+        text: (Path(path), tag) for text, (path, tag) in split.items()
+    }
 
 
 @pytest.mark.parametrize("how", ["tar", "gz", "skopeo"])
@@ -196,17 +222,25 @@ def test_an_archive_of_a_layout_is_imported(pcocc: Pcocc, repo: Repo, tmp_path: 
 
 
 def test_an_archive_leads_nowhere_else(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
-    for number, files in enumerate(({"../../x": b"", "index.json": b"{}"}, {"blobs/sha256/../../../x": b""}, {"manifest.json": b"[]"})):
+    for number, files in enumerate(
+        ({"../../x": b"", "index.json": b"{}"}, {"blobs/sha256/../../../x": b""}, {"manifest.json": b"[]"})
+    ):
         tar_of(tmp_path / f"{number}.tar", files)
         pcocc("image", "import", f"oci-archive:{number}.tar", "a", ok=False)
-    assert "a tar archive of 'docker save', not one of an OCI image layout" in pcocc("image", "import", "oci-archive:2.tar", "a", ok=False).err
+    assert (
+        "a tar archive of 'docker save', not one of an OCI image layout" in pcocc(
+            "image", "import", "oci-archive:2.tar", "a", ok=False
+        ).err
+    )
     (tmp_path / "text").write_text("no archive" * 200)
     assert "is no tar archive of an OCI image layout" in pcocc("image", "import", "oci-archive:text", "a", ok=False).err
     assert "nowhere cannot be read" in pcocc("image", "import", "oci-archive:nowhere", "a", ok=False).err
     assert leftovers(repo) == [] and not list(tmp_path.rglob("x"))
 
 
-def artifact(directory: Path, files: dict[str, bytes], kind: str = "application/vnd.oci.image.layer.v1.tar", **manifest: Any) -> None:
+def artifact(
+    directory: Path, files: dict[str, bytes], kind: str = "application/vnd.oci.image.layer.v1.tar", **manifest: Any
+) -> None:
     """Write a layout of an artifact as oras push makes it."""
     blobs = {hashlib.sha256(data).hexdigest(): data for data in [b"{}", *files.values()]}
 
@@ -215,7 +249,10 @@ def artifact(directory: Path, files: dict[str, bytes], kind: str = "application/
 
     layers = [entry(data, kind, annotations={"org.opencontainers.image.title": name}) for name, data in files.items()]
     config = entry(b"{}", "application/vnd.oci.empty.v1+json")
-    tree = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.unknown.artifact.v1", "config": config, "layers": layers}
+    tree = {
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.unknown.artifact.v1",
+        "config": config, "layers": layers,
+    }
     write_index(directory, [{"data": {**tree, **manifest}}], blobs)
 
 
@@ -246,7 +283,9 @@ def test_a_disk_is_known_in_an_image_too(pcocc: Pcocc, repo: Repo, tmp_path: Pat
         ({"d.qcow2.gz": pack(b"x" * 512, "gzip")}, "the file is compressed with gzip"),
     ],
 )
-def test_an_artifact_whose_disk_is_not_clear_is_refused(pcocc: Pcocc, repo: Repo, tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+def test_an_artifact_whose_disk_is_not_clear_is_refused(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, files: dict[str, bytes], said: str
+) -> None:
     artifact(tmp_path / "oci", files)
     assert said in pcocc("image", "import", "oci:oci", "a", ok=False).err
     assert listing(repo) == {} and leftovers(repo) == []

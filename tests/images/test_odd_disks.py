@@ -13,7 +13,18 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import magics, qcow2, references
 from pcocc_runtime.images.references import Repo
 from tests.images import odd_disks
-from tests.images.disks import Ran, as_stdin, content, disk, leftovers, listing, make_disk, qemu_img, raw_sum, write_raw
+from tests.images.disks import (
+    Ran,
+    as_stdin,
+    content,
+    disk,
+    leftovers,
+    listing,
+    make_disk,
+    qemu_img,
+    raw_sum,
+    write_raw,
+)
 
 Pcocc = Callable[..., Ran]
 OPEN = "was not closed by whoever wrote to it last: it is imported from a repaired copy"
@@ -42,7 +53,11 @@ def test_what_was_left_open_and_cannot_be_repaired_is_told(pcocc: Pcocc, repo: R
     data = bytearray(source.read_bytes())
     data[40:48] = (1 << 40).to_bytes(8, "big")  # where the L1 table is
     source.write_bytes(data)
-    assert "open was left open by whoever wrote to it last, and cannot be repaired: " in pcocc("image", "import", "open", "a", ok=False).err
+    assert (
+        "open was left open by whoever wrote to it last, and cannot be repaired: " in pcocc(
+            "image", "import", "open", "a", ok=False
+        ).err
+    )
     assert listing(repo) == {} and leftovers(repo) == []
 
 
@@ -104,9 +119,12 @@ def test_a_disk_of_another_format_is_named_and_the_cure_works(
 
 NAMED = [
     (b"hsqs", 0, "a squashfs file system"), (b"WithouFreSpacExt", 0, "a Parallels disk"), (b"QED\0", 0, "a QED image"),
-    (b"VMA\0", 0, "a backup of Proxmox VE"), (b"HdrS", 514, "a Linux kernel"), (b"<!DOCTYPE html>", 0, "a text, such as the page"),
-    (b"\x7fELF", 0, "a program"), (b"\x3a\xff\x26\xed", 0, "a sparse image of Android"), (b"koly", -512, "a disk image of macOS"),
-    (b"\xe2\xe1\xf5\xe0", 1024, "an EROFS file system"), (b"version https://git-lfs.github.com", 0, "a pointer of Git LFS"),
+    (b"VMA\0", 0, "a backup of Proxmox VE"), (b"HdrS", 514, "a Linux kernel"),
+    (b"<!DOCTYPE html>", 0, "a text, such as the page"),
+    (b"\x7fELF", 0, "a program"), (b"\x3a\xff\x26\xed", 0, "a sparse image of Android"),
+    (b"koly", -512, "a disk image of macOS"),
+    (b"\xe2\xe1\xf5\xe0", 1024, "an EROFS file system"),
+    (b"version https://git-lfs.github.com", 0, "a pointer of Git LFS"),
 ]  # fmt: skip
 
 
@@ -128,7 +146,10 @@ def test_what_has_a_known_magic_is_not_stored_in_silence(
 def test_a_sif_is_named(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     odd_disks.sif(tmp_path / "a.sif")
     said = pcocc("image", "import", "a.sif", "a", ok=False).err
-    assert "the file is a SIF image, a container of Apptainer or Singularity" in said and "Run it in a VM that has Apptainer" in said
+    assert (
+        "the file is a SIF image, a container of Apptainer or Singularity" in said
+        and "Run it in a VM that has Apptainer" in said
+    )
 
 
 def test_an_iso_is_stored_and_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
@@ -141,13 +162,24 @@ def test_an_iso_is_stored_and_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("files", "name", "hint"),
     [
-        ({"a.ovf": b"<?xml", "a-disk1.vmdk": b"KDMV"}, "an OVA, a tar archive of a machine", "tar -xf {}; pcocc image import a-disk1.vmdk NAME"),
-        ({"oci-layout": b"{}", "index.json": b"{}"}, "a tar archive of an OCI image layout", "pcocc image import oci-archive:{} NAME"),
-        ({"manifest.json": b"[]", "x/layer.tar": b""}, "a tar archive of 'docker save'", "skopeo copy docker-archive:{} oci:DIR:image"),
+        (
+            {"a.ovf": b"<?xml", "a-disk1.vmdk": b"KDMV"}, "an OVA, a tar archive of a machine",
+            "tar -xf {}; pcocc image import a-disk1.vmdk NAME",
+        ),
+        (
+            {"oci-layout": b"{}", "index.json": b"{}"}, "a tar archive of an OCI image layout",
+            "pcocc image import oci-archive:{} NAME",
+        ),
+        (
+            {"manifest.json": b"[]", "x/layer.tar": b""}, "a tar archive of 'docker save'",
+            "skopeo copy docker-archive:{} oci:DIR:image",
+        ),
         ({"deep/disk.qcow2": b""}, "a tar archive, as an OVA is", "tar -xf {} deep/disk.qcow2"),
     ],
 )
-def test_an_archive_is_named_by_what_is_in_it(pcocc: Pcocc, tmp_path: Path, files: dict[str, bytes], name: str, hint: str) -> None:
+def test_an_archive_is_named_by_what_is_in_it(
+    pcocc: Pcocc, tmp_path: Path, files: dict[str, bytes], name: str, hint: str
+) -> None:
     odd_disks.tar_of(tmp_path / "a.tar", files)
     said = pcocc("image", "import", "a.tar", "a", ok=False).err
     assert f"the file is {name}\n" in said and hint.format(tmp_path / "a.tar") in said
@@ -174,8 +206,10 @@ def folders(tmp_path: Path) -> list[tuple[str, str]]:
     """Make directories of all kinds; return their names and what is to be told."""
     for name in ("old", "layout", "dir", "hdd", "one", "many", "none"):
         (tmp_path / name).mkdir()
-    for name in ("old/image", "old/image-rev1", "layout/oci-layout", "layout/index.json", "dir/manifest.json", "dir/version", "hdd/x.hds",
-                 "one/a.qcow2", "many/a.qcow2", "many/b.vmdk"):
+    for name in (
+        "old/image", "old/image-rev1", "layout/oci-layout", "layout/index.json", "dir/manifest.json", "dir/version",
+        "hdd/x.hds", "one/a.qcow2", "many/a.qcow2", "many/b.vmdk",
+    ):
         (tmp_path / name).touch()
     return [
         ("old", "as pcocc 0.7 kept images\nhint: import its disk: pcocc image import {}/image-rev1 NAME"),
@@ -193,11 +227,17 @@ def test_a_directory_says_how_to_import_what_is_in_it(pcocc: Pcocc, tmp_path: Pa
         assert said.format(tmp_path / name) in pcocc("image", "import", name, "a", ok=False).err
 
 
-@pytest.mark.parametrize("text", ["docker://quay.io/a/b:1", "https://u:secret@h/x.qcow2?secret", "oci:some/dir:1", "oci-archive:/a.tar", "s3://b/c"])
+@pytest.mark.parametrize(
+    "text",
+    ["docker://quay.io/a/b:1", "https://u:secret@h/x.qcow2?secret", "oci:some/dir:1", "oci-archive:/a.tar", "s3://b/c"],
+)
 def test_a_source_is_not_an_image_yet(text: str) -> None:
     with pytest.raises(RequestError, match="is not an image in a repository, nor a file") as caught:
         references.parse_reference(text)
-    assert str(caught.value.hint).startswith("import it first: pcocc image import ") and "secret" not in f"{caught.value}{caught.value.hint}"
+    assert (
+        str(caught.value.hint).startswith("import it first: pcocc image import ")
+        and "secret" not in f"{caught.value}{caught.value.hint}"
+    )
 
 
 def test_the_refusal_of_a_name_lists_the_characters() -> None:

@@ -16,7 +16,19 @@ from pytest_mock import MockerFixture
 from pcocc_runtime.images import images, metadata, removing, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
-from tests.images.disks import Ran, content, find, leftovers, listing, make_disk, patched, qemu_img, raw_sum, save, spoil
+from tests.images.disks import (
+    Ran,
+    content,
+    find,
+    leftovers,
+    listing,
+    make_disk,
+    patched,
+    qemu_img,
+    raw_sum,
+    save,
+    spoil,
+)
 
 Pcocc = Callable[..., Ran]
 
@@ -221,7 +233,10 @@ def test_a_size_that_makes_no_sense_is_read_from_the_disk(pcocc: Pcocc, repo: Re
     meta = json.loads(path.read_text())
     meta["custom_meta"]["disk"]["size"] = size
     path.write_text(json.dumps(meta))
-    assert "  1M  " in pcocc("image", "list").out and json.loads(pcocc("image", "list", "--json").out)[0]["virtual_size"] == 1 << 20
+    assert (
+        "  1M  " in pcocc("image", "list").out
+        and json.loads(pcocc("image", "list", "--json").out)[0]["virtual_size"] == 1 << 20
+    )
 
 
 @pytest.mark.parametrize("how", ["flip", "cut"])

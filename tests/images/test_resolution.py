@@ -48,7 +48,9 @@ def disk(answer: tuple[int, str]) -> Path:
 
 
 def test_what_a_vm_runs_from_is_known_by_its_full_name(ask: Ask, tmp_path: Path) -> None:
-    assert [group_of(ask(image)).origin for image in ("debian", "debian@0", "site:debian")] == ["user:debian@1", "user:debian@0", "site:debian@0"]
+    assert [group_of(ask(image)).origin for image in ("debian", "debian@0", "site:debian")] == [
+        "user:debian@1", "user:debian@0", "site:debian@0",
+    ]
     assert group_of(ask(f"{tmp_path}/0.qcow2")).origin is None
 
 
@@ -87,7 +89,12 @@ def test_what_is_frozen_stays_and_runs(ask: Ask, pcocc: Pcocc, repo: Repo, tmp_p
 )
 def test_what_cannot_be_had_is_refused(ask: Ask, image: str, said: str) -> None:
     for answer in (ask(image), ask("/nowhere", image)):
-        assert answer[0] == wire_steps.CHECK_REFUSED and said in answer[1] and "hint: " in answer[1] and answer[1].count("\n") == 1
+        assert (
+            answer[0] == wire_steps.CHECK_REFUSED
+            and said in answer[1]
+            and "hint: " in answer[1]
+            and answer[1].count("\n") == 1
+        )
 
 
 def test_a_damaged_image_is_refused(ask: Ask, pcocc: Pcocc, repo: Repo) -> None:

@@ -119,7 +119,9 @@ def test_a_lock_that_is_held_is_waited_for_and_its_holder_named(
 
 
 @pytest.mark.parametrize(("stale", "swept"), [(["lstat"], 0), (["lstat", "fstat"], 1)])
-def test_work_that_ends_on_another_host_is_no_failure(tmp_path: Path, mocker: MockerFixture, stale: list[str], swept: int) -> None:
+def test_work_that_ends_on_another_host_is_no_failure(
+    tmp_path: Path, mocker: MockerFixture, stale: list[str], swept: int
+) -> None:
     """An NFS client may still know the name of what is gone (seen on NFS 4.2, Linux 6.1), or even its state."""
     lock = tmp_path / ".work-elsewhere-7-00.lock"
     lock.touch()
@@ -293,7 +295,10 @@ def test_two_users_save_to_one_image_at_the_same_time(site: Path) -> None:
     shared.chmod(0o2770)
     (site / "etc/repos.yaml").write_text(f"repos: [{{name: ours, path: {shared}}}, {{name: site, path: {site}/images}}]")
     repo = Repo("ours", str(shared))
-    overlays = {uid: [make_disk(site / f"{uid}-{turn}.qcow2", seed=uid + turn) for turn in range(4)] for uid in (NOBODY, SOMEBODY)}
+    overlays = {
+        uid: [make_disk(site / f"{uid}-{turn}.qcow2", seed=uid + turn) for turn in range(4)]
+        for uid in (NOBODY, SOMEBODY)
+    }
 
     def work(uid: int) -> int:
         os.environ["HOME"] = str(site / str(uid))
@@ -305,7 +310,7 @@ def test_two_users_save_to_one_image_at_the_same_time(site: Path) -> None:
                 return status
         return cli.main(["image", "repo", "gc", "--grace", "0"]) or cli.main(["image", "verify"])
 
-    crew = [children.start_as(uid, lambda uid=uid: work(uid), site / f"out{uid}", [group]) for uid in (NOBODY, SOMEBODY)]  # type: ignore[misc]
+    crew = [children.start_as(uid, lambda uid=uid: work(uid), site / f"out{uid}", [group]) for uid in (NOBODY, SOMEBODY)]
     assert [children.wait(child) for child in crew] == [0, 0], [(site / f"out{uid}").read_text() for uid in (NOBODY, SOMEBODY)]
     found = images.read_images([repo], problems := [])
     assert problems == [] and [one.revision.revision for one in found] == list(range(16))

@@ -88,7 +88,8 @@ def test_repositories_are_listed_in_order(pcocc: Pcocc, repo: Repo) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["list", "show", "import", "export", "copy", "delete", "resize", "verify", "repo list", "repo gc", "repo", "cache list",
+    "verb",
+    ["list", "show", "import", "export", "copy", "delete", "resize", "verify", "repo list", "repo gc", "repo", "cache list",
              "cache clear", "cache", ""]
 )
 def test_every_verb_explains_itself(pcocc: Pcocc, verb: str) -> None:
@@ -113,8 +114,8 @@ def test_wrong_usage_has_a_status_of_its_own(pcocc: Pcocc, argv: list[str]) -> N
 def test_long_work_is_shown_on_a_terminal() -> None:
     main, terminal = os.openpty()
     code = (
-        "import time; from pcocc_runtime import terminal as p; p.QUIET_SECONDS = 0\nwith p.Meter() as m:\n w = m.begin('reading')\n"
-        " w(1, 4)\n time.sleep(.3); w(2, 4)"
+        "import time; from pcocc_runtime import terminal as p; p.QUIET_SECONDS = 0\nwith p.Meter() as m:\n w ="
+        " m.begin('reading')\n w(1, 4)\n time.sleep(.3); w(2, 4)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stderr=terminal, cwd=ROOT)
     os.close(terminal)
@@ -151,7 +152,8 @@ def test_verify_looks_in_the_repository_that_is_named(pcocc: Pcocc) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "status"), [(">/dev/full", 1), (">/dev/full 2>&-", 1), (">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("2>/dev/full", 0)]
+    ("outputs", "status"),
+    [(">/dev/full", 1), (">/dev/full 2>&-", 1), (">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("2>/dev/full", 0)]
 )
 def test_work_is_done_although_nobody_can_be_told(pcocc: Pcocc, tmp_path: Path, outputs: str, status: int) -> None:
     make_disk(tmp_path / "a.qcow2")

@@ -44,13 +44,28 @@ def test_a_url_without_a_length_is_fetched(pcocc: Pcocc, repo: Repo, tmp_path: P
         ((404, {}, b""), "could not be fetched: status 404: Not Found"),
         ((200, {"Content-Length": "5000000"}, b"x" * 4096), "could not be fetched: "),
         ((200, {"Content-Length": str(1 << 60)}, b""), "and the file system of"),
-        ((200, {"Content-Length": "many"}, b""), "could not be fetched: the server gives a length that makes no sense: 'many'"),
-        ((206, {"Content-Range": "bytes 0-511/1024"}, b"x" * 512), "could not be fetched: the server answers with status 206, which is not"),
-        ((302, {"Location": "file:///etc/passwd"}, b""), "redirects to file:///etc/passwd, which is not on a web server"),
-        ((302, {"Location": "ftp://u:secret@127.0.0.1:1/x?secret"}, b""), "redirects to ftp://127.0.0.1:1/x, which is not on a web server"),
+        (
+            (200, {"Content-Length": "many"}, b""),
+            "could not be fetched: the server gives a length that makes no sense: 'many'",
+        ),
+        (
+            (206, {"Content-Range": "bytes 0-511/1024"}, b"x" * 512),
+            "could not be fetched: the server answers with status 206, which is not",
+        ),
+        (
+            (302, {"Location": "file:///etc/passwd"}, b""),
+            "redirects to file:///etc/passwd, which is not on a web server",
+        ),
+        (
+            (302, {"Location": "ftp://u:secret@127.0.0.1:1/x?secret"}, b""),
+            "redirects to ftp://127.0.0.1:1/x, which is not on a web server",
+        ),
         ((302, {}, b""), "could not be fetched: status 302"),
         ((302, {"Location": "/a"}, b""), "could not be fetched: "),
-        ((200, {}, b"<html>not found</html>"), "is not a sound raw image: its 22 bytes are not a whole number of sectors"),
+        (
+            (200, {}, b"<html>not found</html>"),
+            "is not a sound raw image: its 22 bytes are not a whole number of sectors",
+        ),
     ],
 )
 def test_what_a_server_does_wrong_is_told(pcocc: Pcocc, repo: Repo, answer: Any, said: str) -> None:
@@ -66,7 +81,10 @@ LOGIN = "Basic dTpwQHc="  # of u and p@w
 def test_a_login_is_sent_to_its_own_server_and_told_to_nobody(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     data = make_disk(tmp_path / "a.qcow2").read_bytes()
     with serve({"/b": (200, {}, data)}) as other:
-        pages = {f"/a {LOGIN}": (302, {"Location": "/b?k=secret"}, b""), f"/b?k=secret {LOGIN}": (302, {"Location": f"http://{other}/b"}, b"")}
+        pages = {
+            f"/a {LOGIN}": (302, {"Location": "/b?k=secret"}, b""),
+            f"/b?k=secret {LOGIN}": (302, {"Location": f"http://{other}/b"}, b""),
+        }
         with serve(pages) as host:
             pcocc("image", "import", f"http://u:p%40w@{host}/a", "a")
             said = pcocc("image", "import", f"HTTP://u:p%40x@{host}/a?secret", "b", ok=False).err
@@ -273,7 +291,9 @@ def test_without_zstd_that_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path, mon
 
 @pytest.mark.parametrize("packing", ["gzip", "zstd"])
 @pytest.mark.parametrize("spoiled", [b"", b"x" * 9000, "cut", "tail"])
-def test_a_layer_that_cannot_be_unpacked_is_told(pcocc: Pcocc, repo: Repo, tmp_path: Path, packing: str, spoiled: bytes | str) -> None:
+def test_a_layer_that_cannot_be_unpacked_is_told(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, packing: str, spoiled: bytes | str
+) -> None:
     whole = layer([("disk/a", write_raw(tmp_path / "raw").read_bytes())], packing)
     data = {"cut": whole[: len(whole) // 2], "tail": whole[:-3]}[spoiled] if isinstance(spoiled, str) else spoiled
     write_layout(tmp_path / "oci", [data], packing)  # with the sum that it has
@@ -305,7 +325,9 @@ def test_a_full_repository_is_not_a_matter_of_logins(pcocc: Pcocc, repo: Repo, t
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "pcocc-test", repo.path], check=True)
     try:
         with serve(registry("vm/debian", "12", blobs, manifest)) as host:
-            (tmp_path / "home/.config/containers/registries.conf").write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
+            (tmp_path / "home/.config/containers/registries.conf").write_text(
+                f'[[registry]]\nlocation = "{host}"\ninsecure = true\n'
+            )
             said = pcocc("image", "import", f"docker://{host}/vm/debian:12", "a", ok=False).err
         assert f"repository 'user' ({repo.path}) is full: No space left on device" in said and leftovers(repo) == []
     finally:

@@ -13,16 +13,24 @@ INTERPRETERS = [name for name in ("lua5.1", "lua5.2", "lua5.3", "lua5.4", "luaji
 
 SITE = {
     "pcocc.yaml": "max-vms: 16\n",
-    "networks.yaml": "lan: {type: ethernet}\n"
-    "fabric: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x00fe', max-pkey: '0x0101', max-vms: 8}}\n"
-    "second: {type: ib, settings: {host-device: mlx5_1, min-pkey: '0x2000', max-pkey: '0x23e7', license: k, guid-prefix: '0xc2cd'}}\n",
-    "resources.yaml": "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\n"
-    "own: {users: [alice, carol], groups: [physics], qos: [normal]}\nlab: {groups: [physics]}\nhpc: {networks: [lan, fabric]}\n"
-    "both: {networks: [second, fabric]}\nwide: {networks: [second]}\n",
-    "templates.yaml": "tiny: {memory: 256M}\nbig: {cpus: 4, memory: 2G, resource-set: ib}\nwhole: {full-node: true}\n"
-    "mpi: {resource-set: hpc}\ntwo: {resource-set: both}\nmany: {resource-set: wide}\n",
-    "policy.yaml": "limits: [{accounts: [students], max-vms: 4}, {partitions: [vm], max-vms: 16}, {partitions: [debug], max-vms: 2}]\n"
-    "templates: {big: {accounts: [physics]}}\n",
+    "networks.yaml": (
+        "lan: {type: ethernet}\nfabric: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x00fe',"
+        " max-pkey: '0x0101', max-vms: 8}}\nsecond: {type: ib, settings: {host-device: mlx5_1, min-pkey: '0x2000',"
+        " max-pkey: '0x23e7', license: k, guid-prefix: '0xc2cd'}}\n"
+    ),
+    "resources.yaml": (
+        "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\nown: {users: [alice,"
+        " carol], groups: [physics], qos: [normal]}\nlab: {groups: [physics]}\nhpc: {networks: [lan, fabric]}\nboth:"
+        " {networks: [second, fabric]}\nwide: {networks: [second]}\n"
+    ),
+    "templates.yaml": (
+        "tiny: {memory: 256M}\nbig: {cpus: 4, memory: 2G, resource-set: ib}\nwhole: {full-node: true}\n"
+        "mpi: {resource-set: hpc}\ntwo: {resource-set: both}\nmany: {resource-set: wide}\n"
+    ),
+    "policy.yaml": (
+        "limits: [{accounts: [students], max-vms: 4}, {partitions: [vm], max-vms: 16}, {partitions: [debug], max-vms:"
+        " 2}]\ntemplates: {big: {accounts: [physics]}}\n"
+    ),
 }
 
 
@@ -43,7 +51,9 @@ def install_filter(directory: Path) -> Path:
     """Put the filter there with the shared names filled in, as the build does; return the directory."""
     for name in ("pcocc.lua", "pcocc_text.lua", "pcocc_keys.lua", "job_submit.lua"):
         tables = sorted((ROOT / "pcocc_runtime/documents").glob("wire*.py"))
-        (directory / name).write_text(run(sys.executable, ROOT / "spank/render_wire.py", *tables, ROOT / "job_submit" / name, "/opt/x"))
+        (directory / name).write_text(
+            run(sys.executable, ROOT / "spank/render_wire.py", *tables, ROOT / "job_submit" / name, "/opt/x")
+        )
     return directory
 
 

@@ -34,7 +34,9 @@ def test_keys_of_partitions(interpreter: str, filter_dir: Path, policy_file: Pat
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
 def test_the_filter_does_not_load_as_it_is_in_the_sources(interpreter: str) -> None:
-    done = subprocess.run([interpreter, ROOT / "job_submit/pcocc_text.lua"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [interpreter, ROOT / "job_submit/pcocc_text.lua"], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1 and "pcocc_text.lua is not installed" in done.stderr
 
 

@@ -66,7 +66,9 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="tests/node-machine", usage=_USAGE, description="A compute node in a virtual machine.",
                                      epilog=_EPILOG, formatter_class=shape, allow_abbrev=False)  # fmt: skip
-    parser.add_argument("--dir", type=Path, metavar="DIR", default=ROOT / "build/machine", help="where it is kept (build/machine)")
+    parser.add_argument(
+        "--dir", type=Path, metavar="DIR", default=ROOT / "build/machine", help="where it is kept (build/machine)"
+    )
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help=", ".join(_COMMANDS))
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -155,12 +157,19 @@ def run_tests(options: argparse.Namespace) -> int:
     place, start = options.place, time.monotonic()
     place.lock()
     machine.stop(place)
-    words = options.words if any(word.partition("::")[0].startswith(_TESTS) for word in options.words) else [_TESTS, *options.words]
+    words = (
+        options.words
+        if any(word.partition("::")[0].startswith(_TESTS) for word in options.words)
+        else [_TESTS, *options.words]
+    )
     report = place.path / "tests.xml"
     report.unlink(missing_ok=True)
     try:
         made = _up(place)
-        argv = [ROOT / "build/venv/bin/python", "-m", "pytest", f"--junit-xml={report}", "--durations=20", "--timeout=3600", *words]
+        argv = [
+            ROOT / "build/venv/bin/python", "-m", "pytest", f"--junit-xml={report}", "--durations=20", "--timeout=3600",
+            *words,
+        ]
         done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "PCOCC_NODE_MACHINE": str(place.path)}, check=False)
     finally:
         machine.stop(place)
@@ -172,7 +181,9 @@ def run_tests(options: argparse.Namespace) -> int:
 def parse_report(text: str) -> str:
     """Return how many tests passed, failed and were passed over, of pytest's report in XML."""
     suites = list(ElementTree.fromstring(text).iter("testsuite"))
-    total, failed, errors, skipped = (sum(int(one.get(key, "0")) for one in suites) for key in ("tests", "failures", "errors", "skipped"))
+    total, failed, errors, skipped = (
+        sum(int(one.get(key, "0")) for one in suites) for key in ("tests", "failures", "errors", "skipped")
+    )
     parts = [f"{total - failed - errors - skipped} tests passed", f"{failed + errors} failed" if failed + errors else "",
              f"{skipped} skipped" if skipped else ""]  # fmt: skip
     return ", ".join(part for part in parts if part)

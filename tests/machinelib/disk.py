@@ -44,7 +44,8 @@ def ensure_disk(place: Place) -> bool:
     _make_initrd(tree, version, new / "initrd")
     with (new / "disk.ext4").open("xb") as stream:
         stream.truncate(MEGABYTES << 20)
-    _run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^metadata_csum", "-m", "0", "-E", "root_owner=0:0,lazy_itable_init=1",
+    _run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^metadata_csum", "-m", "0", "-E",
+         "root_owner=0:0,lazy_itable_init=1",
          "-d", tree, new / "disk.ext4")  # fmt: skip
     _remove(tree)
     (new / "made-of").write_text(wanted)
@@ -111,7 +112,11 @@ def _make_initrd(tree: Path, version: str, file: Path) -> None:
     names = []
     for path in _find_modules(tree, version):
         packed = path.read_bytes()
-        data = subprocess.run(["xz", "-dc"], input=packed, stdout=subprocess.PIPE, check=True).stdout if path.suffix == ".xz" else packed
+        data = (
+            subprocess.run(["xz", "-dc"], input=packed, stdout=subprocess.PIPE, check=True).stdout
+            if path.suffix == ".xz"
+            else packed
+        )
         names.append(path.name.removesuffix(".xz"))
         (base / "modules" / names[-1]).write_bytes(data)
     (base / "init").write_text(_INIT.format(modules=" ".join(names)))
@@ -137,7 +142,9 @@ def _remove(path: Path) -> None:
 
 def _run(*argv: str | Path) -> str:
     """Run a program and return what it said; MachineError with its last words when it fails."""
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
         said: Sequence[str] = done.stdout.strip().splitlines()
         raise MachineError(f"{Path(argv[0]).name} failed: {said[-1] if said else 'it said nothing'} ({' '.join(map(str, argv))})")

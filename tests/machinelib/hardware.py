@@ -10,8 +10,8 @@ from __future__ import annotations
 CPUS, MEGABYTES = 4, 4096
 FILES, SOCKETS = "/machine", "/sockets"  # where QEMU, in the root directory, finds the place and its sockets
 _KERNEL = (
-    "root=/dev/vda rw console=ttyS0 quiet mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 audit=0 panic=-1 net.ifnames=0"
-    " intel_iommu=on iommu=nopt systemd.show_status=0 fsck.mode=skip udev.event_timeout=1800"
+    "root=/dev/vda rw console=ttyS0 quiet mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 audit=0"
+    " panic=-1 net.ifnames=0 intel_iommu=on iommu=nopt systemd.show_status=0 fsck.mode=skip udev.event_timeout=1800"
 )
 
 
@@ -22,7 +22,10 @@ def render_argv() -> list[str]:
     boot = ["-kernel", f"{FILES}/disk/vmlinux", "-initrd", f"{FILES}/disk/initrd", "-append", _KERNEL]
     doors = ["-chardev", f"file,id=console,path={FILES}/running/console,append=on", "-serial", "chardev:console"]
     doors += ["-chardev", f"socket,id=qmp,path={SOCKETS}/qmp,server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
-    first = ["qemu-system-x86_64", "-name", "pcocc-node-machine,debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none"]
+    first = [
+        "qemu-system-x86_64", "-name", "pcocc-node-machine,debug-threads=on", "-nodefaults", "-no-user-config",
+        "-display", "none",
+    ]
     return [*first, *cpu, *_memory(), *boot, *doors, *_own_devices(), *_second_complex()]
 
 
@@ -41,7 +44,8 @@ def _own_devices() -> list[str]:
     """Return what the node itself uses, on the first root complex; nothing of it reaches beyond this host's loopback."""
     disk = f"file={FILES}/running/disk.qcow2,format=qcow2,if=none,id=disk,cache=unsafe,discard=unmap"
     network = "user,id=own,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"
-    return ["-device", "intel-iommu,intremap=on", "-device", "virtio-rng-pci", "-drive", disk, "-device", "virtio-blk-pci,drive=disk",
+    return ["-device", "intel-iommu,intremap=on", "-device", "virtio-rng-pci", "-drive", disk, "-device",
+            "virtio-blk-pci,drive=disk",
             "-netdev", network, "-device", "virtio-net-pci,netdev=own,mac=52:54:00:00:02:15,romfile="]  # fmt: skip
 
 

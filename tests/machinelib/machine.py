@@ -46,7 +46,9 @@ def ensure_saved(place: Place) -> bool:
         if done.returncode:
             log = place.path / "boot.log"
             log.write_text(ssh.run(place, ["sh", "-c", _LOGS]).stdout)
-            raise MachineError(f"the machine has booted, and is not well: {done.stdout.strip() or done.stderr.strip()}; see {log}")
+            raise MachineError(
+                f"the machine has booted, and is not well: {done.stdout.strip() or done.stderr.strip()}; see {log}"
+            )
         _save(place)
     finally:
         stop(place)
@@ -117,9 +119,13 @@ def _start(place: Place, *more: str) -> None:
     place.sockets.mkdir(mode=0o700)
     daemon = ["-daemonize", "-pidfile", f"{hardware.FILES}/running/qemu.pid", "-D", f"{hardware.FILES}/running/log"]
     argv = _inside(place, *hardware.render_argv(), *daemon, *more)
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode:
-        raise MachineError(f"the machine's QEMU does not start: {done.stderr.strip() or (place.running / 'log').read_text().strip()}")
+        raise MachineError(
+            f"the machine's QEMU does not start: {done.stderr.strip() or (place.running / 'log').read_text().strip()}"
+        )
     pid = int((place.running / "qemu.pid").read_text())
     (place.running / "pid").write_text(f"{pid} {start_time(pid)}")
     with Monitor(place.sockets / "qmp") as monitor:

@@ -59,7 +59,8 @@ class Place:
 
 
 def digest_files(paths: Iterable[Path], *words: str) -> str:
-    """Return the hash of words, and of files with their names, modes, and what links say; directories stand for what is in them."""
+    """Return the hash of words, and of files with their names, modes, and what links say; directories stand for what is
+    in them."""
     found = hashlib.sha256("\0".join(words).encode())
     for top in paths:
         for path in sorted([top, *top.rglob("*")] if top.is_dir() else [top]):

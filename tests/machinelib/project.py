@@ -15,7 +15,8 @@ from .place import HERE, MachineError, Place, digest_files, read_record
 from .root import SUITE
 
 _RELEASES = ROOT / "build/release"
-_SOURCES = ("pcocc_runtime", "spank", "job_submit", "libexec", "etc", "docs", "debian", "packaging", "meson.build", "meson_options.txt",
+_SOURCES = ("pcocc_runtime", "spank", "job_submit", "libexec", "etc", "docs", "debian", "packaging", "meson.build",
+            "meson_options.txt",
             "pyproject.toml")  # fmt: skip
 _PACKAGES = ("pcocc", "pcocc-slurm-plugin")
 PAGE = ROOT / "docs/admin.md"
@@ -88,7 +89,9 @@ def _type(place: Place, typed: Typed) -> None:
 
 
 def _digest(place: Place) -> str:
-    return digest_files([PAGE, HERE / "site"], (place.path / "packages/made-of").read_text(), (place.saved / "made-of").read_text())
+    return digest_files(
+        [PAGE, HERE / "site"], (place.path / "packages/made-of").read_text(), (place.saved / "made-of").read_text()
+    )
 
 
 def _unpack(place: Place, tree: Path, target: str) -> None:

@@ -34,7 +34,9 @@ def run(place: Place, argv: Sequence[str], user: str = "root", data: bytes | Non
     """Run a command to its end; `data` is its standard input."""
     words = [*render_argv(place, user), shlex.join(argv)]
     done = subprocess.run(words, input=data or b"", capture_output=True, timeout=timeout, check=False)
-    return subprocess.CompletedProcess(argv, done.returncode, *(text.decode(errors="replace") for text in (done.stdout, done.stderr)))
+    return subprocess.CompletedProcess(
+        argv, done.returncode, *(text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    )
 
 
 def must_run(place: Place, argv: Sequence[str], user: str = "root", data: bytes | None = None) -> str:
@@ -50,7 +52,9 @@ def open_masters(place: Place) -> None:
     """Open a connection for each user, which those that follow share."""
     for user in ("root", *USERS):
         words = render_argv(place, user, "-M", "-N", "-f")
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+        )
         if done.returncode:
             raise MachineError(f"the machine does not let {user} in: {done.stderr.strip()}")
 

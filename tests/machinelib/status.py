@@ -24,7 +24,10 @@ def show(place: Place) -> bool:
     if pid is None:
         print("the machine is down")
         return False
-    print(f"process {pid}, {machine.read_resident(pid)} MiB; ssh on port {ssh.read_port(place)}; console in {place.running}/console")
+    print(
+        f"process {pid}, {machine.read_resident(pid)} MiB; ssh on port {ssh.read_port(place)}; console in"
+        f" {place.running}/console"
+    )
     states = ssh.must_run(place, ["sh", "-c", f"systemctl is-active {' '.join(DAEMONS)} || :"]).split()
     for daemon, state in zip(DAEMONS, states, strict=True):
         print(f"{daemon}: {state}")

@@ -170,7 +170,8 @@ def connect(one: Node, two: Node) -> None:
 def request(
     job: int, index: int, stepd: int, step: int = 0, sets: str = "default:4", nodes: tuple[str, ...] = ("192.0.2.1", "192.0.2.2")
 ) -> str:
-    """Return a set-up request for VMs on nodes, two on each, as the plugin's C writes it (spank/stepd.c): it parses to just that."""
+    """Return a set-up request for VMs on nodes, two on each, as the plugin's C writes it (spank/stepd.c): it parses to
+    just that."""
     lines = [f"job {job}", f"step {step}", "uid 65534", "gid 65534", f"stepd {stepd}", f"index {index}"]
     lines += [f"layout {node} {2 * number}-{2 * number + 1}" for number, node in enumerate(nodes)]
     lines += [f"sets {sets}", "end"]
@@ -200,8 +201,14 @@ class Guest:
         self.tap = f"tap{rank}n{network}"
         node.run("ip", "netns", "add", self.name)
         groups = f"groups=$(ip -d link show {self.tap} 2>/dev/null | sed -n 's/.* group_fwd_mask \\([0-9a-fx]*\\) .*/\\1/p')"
-        replace = f"ip link del {self.tap} 2>/dev/null; ip link add {self.tap} type veth peer name eth0 address {self.mac} netns {self.name}"
-        bridge = f"ip link set {self.tap} master br{network} up mtu 1450 && ip link set {self.tap} type bridge_slave group_fwd_mask ${{groups:-0}}"
+        replace = (
+            f"ip link del {self.tap} 2>/dev/null; ip link add {self.tap} type veth peer name eth0 address {self.mac}"
+            f" netns {self.name}"
+        )
+        bridge = (
+            f"ip link set {self.tap} master br{network} up mtu 1450 && ip link set {self.tap} type bridge_slave"
+            " group_fwd_mask ${groups:-0}"
+        )
         node.in_job(job, "sh", "-c", f"{groups}; {replace} && {bridge}")
         self.run("sh", "-c", "ip link set lo up; ip link set eth0 up mtu 1450")
 
@@ -225,6 +232,9 @@ class Guest:
         base = f"/run/dhclient-{self.name}"
         take = '#!/bin/sh\n[ -z "$new_ip6_address" ] || ip -6 addr replace $new_ip6_address/$new_ip6_prefixlen dev $interface\n'
         self.node.run("sh", "-c", f"printf '%b' \"$0\" > {base}.sh; chmod 755 {base}.sh", take.replace("\n", "\\n"))
-        link, own = (f"until ip -6 addr show dev eth0 scope {scope} -tentative | grep -q inet6; do sleep 0.05; done" for scope in ("link", "global"))
+        link, own = (
+            f"until ip -6 addr show dev eth0 scope {scope} -tentative | grep -q inet6; do sleep 0.05; done"
+            for scope in ("link", "global")
+        )
         client = f"dhclient -6 -1 -sf {base}.sh -lf {base}.leases -pf {base}.pid -cf /dev/null eth0; kill $(cat {base}.pid)"
         self.run("timeout", "20", "sh", "-c", f"{link}; {client}; {own}")

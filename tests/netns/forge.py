@@ -124,7 +124,12 @@ FLAT: dict[str, Callable[[], Packet]] = {
 }
 TO_NODE: dict[str, Callable[[], Packet]] = {
     # a frame for this group is handed to the port itself, past the bridge's filters of forwarded frames
-    "reserved-group": lambda: Ether(src=MY_MAC, dst="01:80:c2:00:00:02") / IP(src=ME, dst=NODE) / UDP(sport=7, dport=7778) / Raw(b"reserved-group"),
+    "reserved-group": (
+        lambda: Ether(src=MY_MAC, dst="01:80:c2:00:00:02")
+        / IP(src=ME, dst=NODE)
+        / UDP(sport=7, dport=7778)
+        / Raw(b"reserved-group")
+    ),
 }
 FRAMES = {**HONEST, **FORGED, **FLAT, **TO_NODE}
 

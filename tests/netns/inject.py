@@ -14,7 +14,9 @@ WAYS = ("plain", "mapped", "corked", "segments", "connected")
 def packet(name: bytes, mac: str, address: str) -> bytes:
     """Return an Ethernet frame with an IPv4 UDP packet, from an address outside of every cluster."""
     udp = struct.pack(">HHHH", 7, 7777, 8 + len(name), 0) + name
-    header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, bytes([198, 51, 100, 7]), socket.inet_aton(address))
+    header = struct.pack(
+        ">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, bytes([198, 51, 100, 7]), socket.inet_aton(address)
+    )
     total = sum(struct.unpack(">10H", header))
     total = (total & 0xFFFF) + (total >> 16)
     checked = header[:10] + struct.pack(">H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + header[12:]

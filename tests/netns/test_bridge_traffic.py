@@ -1,4 +1,5 @@
-"""The site's own traffic over a bridge of a node: nothing of ours drops it, with br_netfilter, which has nft judge it, or without."""
+"""The site's own traffic over a bridge of a node: nothing of ours drops it, with br_netfilter, which has nft judge it,
+or without."""
 
 import subprocess
 import tempfile
@@ -28,7 +29,8 @@ AS_IT_WAS = """table inet before {
 
 @pytest.fixture(params=["0", "1"], ids=["bridge alone", "br_netfilter"])
 def site(request: pytest.FixtureRequest) -> Iterator[tuple[Node, bool]]:
-    """A node that is no router, with two machines of the site's on a bridge of it, by which it has a route; and whether nft sees them."""
+    """A node that is no router, with two machines of the site's on a bridge of it, by which it has a route; and whether
+    nft sees them."""
     with tempfile.TemporaryDirectory(dir="/root") as directory:
         node = Node(Path(directory), "one")
         try:

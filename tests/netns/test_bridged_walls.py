@@ -16,7 +16,9 @@ from tests.netns.steal import ADDRESSES, FRAMES, HONEST, MACS, SERVERS_MAC
 JOB, ONE = 12, "192.0.2.1"
 NETWORKS = """
 free: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: free}}
-given: {type: bridged-ethernet, settings: {host-bridge: lan0, tap-prefix: given, addresses: [198.51.100.8/29, 203.0.113.7, "2001:db8:0:1::/64"]}}
+given:
+  type: bridged-ethernet
+  settings: {host-bridge: lan0, tap-prefix: given, addresses: [198.51.100.8/29, 203.0.113.7, "2001:db8:0:1::/64"]}
 """
 
 

@@ -34,7 +34,8 @@ def set_up(node: Node, job: int, stepd: int) -> subprocess.CompletedProcess[str]
 
 
 def reached(vm: Guest, node: Node, out: Node) -> list[str]:
-    """Return what a VM reaches of the world and of its node, and whether another machine reaches it; each answers at once or never."""
+    """Return what a VM reaches of the world and of its node, and whether another machine reaches it; each answers at
+    once or never."""
     with answering(out, 80), answering(node, 80), answering(node, 22, netns=vm.name):
         found = [*ask(vm, f"tcp,{OUT},80", f"udp,{OUT},80", f"tcp,{ONE},80", f"udp,{ONE},80", "tcp,169.254.64.0,80")]
         return sorted(found) + [f"in {one}" for one in ask(out, "tcp,192.0.2.1,60222")]
@@ -67,7 +68,8 @@ def test_without_the_walls_there_is_no_way(hosts: tuple[Node, Node, int], flush:
 
 
 def test_what_forwards_without_the_true_address_being_hidden_goes_on(hosts: tuple[Node, Node, int]) -> None:
-    """As it was: the job's end sends from its own address, and once the tables are gone the node forwards and takes what comes."""
+    """As it was: the job's end sends from its own address, and once the tables are gone the node forwards and takes
+    what comes."""
     node, out, stepd = hosts
     set_up(node, 21, stepd)
     vm = Guest(node, 21, 0)

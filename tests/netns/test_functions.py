@@ -1,4 +1,7 @@
-"""Root's helper gives virtual functions to VMs and takes them back: with a /sys made up, and an ip(8) that notes what it cannot do here."""
+"""Root's helper gives virtual functions to VMs and takes them back.
+
+/sys is made up, and ip(8) notes what it cannot do here.
+"""
 
 import json
 import subprocess
@@ -45,7 +48,9 @@ class NodeWithFunctions(Node):
         self.run("sh", "-ec", script)
         self.configure({"lan": "{}"}, {"hpc": ["lan", "ib"]})
         with (self.confdir / "networks.yaml").open("a") as file:
-            file.write("ib: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x2000', max-pkey: '0x2003'}}\n")
+            file.write(
+                "ib: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x2000', max-pkey: '0x2003'}}\n"
+            )
 
     def ask(self, verb: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run root's helper with the ip(8) that takes notes."""
@@ -61,7 +66,12 @@ class NodeWithFunctions(Node):
 
     def owners(self) -> list[int]:
         """Return who has the functions' files."""
-        return [int(one) for one in self.run("stat", "-c", "%u", *(f"/dev/vfio/{group}" for group in range(21, 25))).stdout.split()]
+        return [
+            int(one)
+            for one in self.run(
+                "stat", "-c", "%u", *(f"/dev/vfio/{group}" for group in range(21, 25))
+            ).stdout.split()
+        ]
 
 
 @pytest.fixture
@@ -101,7 +111,9 @@ def leaving(*functions: int) -> list[str]:
     return [f"link set dev ib0 vf {function} {what}" for function in functions for what in words]
 
 
-def test_vms_get_their_functions_and_release_takes_them_back(node: NodeWithFunctions, stepd: "subprocess.Popen[bytes]") -> None:
+def test_vms_get_their_functions_and_release_takes_them_back(
+    node: NodeWithFunctions, stepd: "subprocess.Popen[bytes]"
+) -> None:
     text = told(12, stepd.pid)
     asked = node.ask("setup", text.replace(PLACE, "sets"))
     assert asked.returncode == HELPER_CHARGE and node.said() == []
@@ -111,7 +123,8 @@ def test_vms_get_their_functions_and_release_takes_them_back(node: NodeWithFunct
     uid = int(text.partition("\nuid ")[2].partition("\n")[0])
     assert node.owners() == [0, uid, uid, 0]
     assert node.facts(12).functions == {
-        rank: (FunctionFacts("ib", 0x2001, f"0000:81:00.{rank + 2}", f"c2cc:2001:0000:0{rank}01"),) for rank in (0, 1)
+        rank: (FunctionFacts("ib", 0x2001, f"0000:81:00.{rank + 2}", f"c2cc:2001:0000:0{rank}01"),)
+        for rank in (0, 1)
     }
     assert done.stdout.splitlines()[:2] == ["tap 0 tap0n0", "tap 1 tap1n0"]
     assert node.ask("release", release(12)).returncode == 0
@@ -119,7 +132,9 @@ def test_vms_get_their_functions_and_release_takes_them_back(node: NodeWithFunct
 
 
 @pytest.mark.parametrize("verb", ["start", "setup"])
-def test_what_a_killed_slurmstepd_leaves_is_taken_back(node: NodeWithFunctions, stepd: "subprocess.Popen[bytes]", verb: str) -> None:
+def test_what_a_killed_slurmstepd_leaves_is_taken_back(
+    node: NodeWithFunctions, stepd: "subprocess.Popen[bytes]", verb: str
+) -> None:
     with subprocess.Popen(["sleep", "600"]) as dead:
         assert node.ask("setup", told(11, dead.pid)).returncode == 0
         dead.kill()
@@ -133,11 +148,16 @@ def test_what_a_killed_slurmstepd_leaves_is_taken_back(node: NodeWithFunctions, 
     assert node.owners() == [0] * 4 and node.leftovers() == ""
 
 
-def test_functions_that_cannot_be_taken_back_are_kept_in_mind(node: NodeWithFunctions, stepd: "subprocess.Popen[bytes]") -> None:
+def test_functions_that_cannot_be_taken_back_are_kept_in_mind(
+    node: NodeWithFunctions, stepd: "subprocess.Popen[bytes]"
+) -> None:
     assert node.ask("setup", told(12, stepd.pid)).returncode == 0
     (node.folder / "refuse").touch()
     assert node.ask("release", release(12)).returncode == 1
-    assert json.loads(node.run("cat", "/run/pcocc/.state/12.undo").stdout)["devices"] == ["/dev/vfio/22", "/dev/vfio/23"]
+    assert json.loads(node.run("cat", "/run/pcocc/.state/12.devices").stdout)["devices"] == [
+        "/dev/vfio/22",
+        "/dev/vfio/23",
+    ]
     stepd.kill()
     stepd.wait()
     (node.folder / "refuse").unlink()
@@ -145,10 +165,13 @@ def test_functions_that_cannot_be_taken_back_are_kept_in_mind(node: NodeWithFunc
     assert node.leftovers() == ""
 
 
-def test_what_another_user_has_is_not_given_away(node: NodeWithFunctions, stepd: "subprocess.Popen[bytes]") -> None:
+def test_what_another_user_has_is_not_given_away(
+    node: NodeWithFunctions, stepd: "subprocess.Popen[bytes]"
+) -> None:
     node.run("chown", "4242", "/dev/vfio/23")
     done = node.ask("setup", told(12, stepd.pid))
     assert done.returncode == 1 and "/dev/vfio/23 of this node is another user's" in done.stdout
+    assert node.said() == [] and node.owners() == [0, 0, 4242, 0] and node.leftovers() == ""
 
 
 def test_ip_knows_the_words_that_it_is_told(node: NodeWithFunctions) -> None:

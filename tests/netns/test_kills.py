@@ -38,7 +38,10 @@ def node() -> Iterator[Node]:
         try:
             (node.confdir / "networks.yaml").write_text(NETWORKS.replace("WAY", REVERSE_NAT))
             (node.confdir / "resources.yaml").write_text("default: {networks: [inward, flat, site], default: true}\n")
-            node.run("sh", "-ec", "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up")
+            node.run(
+                "sh", "-ec",
+                "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up",
+            )
             node.run("sh", "-ec", "ip link add lan0 type bridge; ip link set lan0 up")
             yield node
         finally:

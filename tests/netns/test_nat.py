@@ -19,10 +19,12 @@ from tests.netns.lan import NOBODY, PYTHON, answering, ask, join, started
 
 ONE, TWO, OUT, FAR = "192.0.2.1", "192.0.2.2", "192.0.2.9", "192.0.2.10"
 NETWORKS = {
-    "open": "{int-network: 10.200.0.0/16}",
-    "shut": "{int-network: 10.201.0.0/16, allow-outbound: none}",
+    "open": "{int-network: 10.200.0.0/16}", "shut": "{int-network: 10.201.0.0/16, allow-outbound: none}",
     "some": f"{{int-network: 10.202.0.0/16, allow-outbound: [{FAR}/32, 203.0.113.0/24, 203.0.113.128/25]}}",
-    "inward": "{int-network: 10.203.0.0/16, allow-outbound: none, reverse-nat: {vm-port: 22, min-host-port: 60222, max-host-port: 60225}}",
+    "inward": (
+        "{int-network: 10.203.0.0/16, allow-outbound: none, reverse-nat: {vm-port: 22, min-host-port: 60222,"
+        " max-host-port: 60225}}"
+    ),
     "kept": "{int-network: 10.204.0.0/16, manage-ip-forward: false}",
 }
 SETS = {**{name: [name] for name in NETWORKS}, "both": ["shut", "some"]}
@@ -164,7 +166,11 @@ def test_a_vm_in_two_networks_has_the_policy_of_each(site: Site) -> None:
     with answering(site.hosts[FAR], 80):
         assert ask(some, f"tcp,{FAR},80")
         assert not ask(shut, f"tcp,{FAR},80")
-        with changed(site.node, "inet pcocc", lambda text: text.replace("policy drop", "policy accept").replace("reject", "accept #"), 23):
+        with changed(
+            site.node, "inet pcocc",
+            lambda text: text.replace("policy drop", "policy accept").replace("reject", "accept #"),
+            23,
+        ):
             assert ask(shut, f"tcp,{FAR},80")
 
 
@@ -253,7 +259,9 @@ def test_a_range_used_up_is_a_sentence_and_leaves_nothing(site: Site) -> None:
     before = site.node.leftovers()
     done = site.set_up(28, "inward:2", check=False)
     assert done.returncode == 1
-    assert done.stdout.startswith("pcocc: error: no port of this node is free for reverse-nat of network 'inward': 60222 to 60225")
+    assert done.stdout.startswith(
+        "pcocc: error: no port of this node is free for reverse-nat of network 'inward': 60222 to 60225"
+    )
     assert site.node.leftovers() == before
     site.node.helper("release", release(26))
     site.set_up(28, "inward:2")
@@ -261,7 +269,10 @@ def test_a_range_used_up_is_a_sentence_and_leaves_nothing(site: Site) -> None:
 
 
 def test_a_tunnels_port_held_by_a_user_is_a_sentence_and_leaves_nothing(site: Site) -> None:
-    holder = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 24832)); print('ready', flush=True); s.recv(9)"
+    holder = (
+        "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 24832)); print('ready', flush=True);"
+        " s.recv(9)"
+    )
     with started(site.node, *NOBODY, PYTHON, "-c", holder):
         done = site.set_up(26, "inward:2", check=False)
         assert done.returncode == 1 and done.stderr == ""
@@ -278,7 +289,10 @@ def test_setting_up_again_keeps_ports_and_addresses(site: Site) -> None:
 
 
 def test_the_sites_own_tables_are_left_alone(site: Site) -> None:
-    text = "table inet site {\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n\t\tcounter accept\n\t}\n}\n"
+    text = (
+        "table inet site {\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy"
+        " accept;\n\t\tcounter accept\n\t}\n}\n"
+    )
     (site.node.confdir / "site.nft").write_text(text)
     site.node.run("nft", "-f", "/etc/pcocc/site.nft")
     site.set_up(21, "open:2")
@@ -302,7 +316,11 @@ def test_a_site_may_forbid_what_we_allow(site: Site) -> None:
 
 def test_a_node_forwards_for_its_vms_only(site: Site) -> None:
     """A node that was no router: machines of its LAN do not reach its other interfaces through it."""
-    site.node.run("sh", "-c", "ip netns add behind; ip link add to0 type veth peer name eth0 netns behind; ip addr add 203.0.113.1/24 dev to0")
+    site.node.run(
+        "sh", "-c",
+        "ip netns add behind; ip link add to0 type veth peer name eth0 netns behind; ip addr add 203.0.113.1/24"
+        " dev to0",
+    )
     site.node.run("sh", "-c", "ip link set to0 up; ip -n behind addr add 203.0.113.2/24 dev eth0; ip -n behind link set eth0 up")
     site.node.run("ip", "-n", "behind", "route", "add", "default", "via", "203.0.113.1")
     site.out.run("ip", "route", "replace", "203.0.113.0/24", "via", ONE)

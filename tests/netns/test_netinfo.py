@@ -113,7 +113,8 @@ def test_a_blocked_tunnel_is_told_from_dead_vms(job: Pair) -> None:
     start_guests(job, 0, 1, 2, 3)
     job[0].run(
         "nft",
-        "add table ip site; add chain ip site in { type filter hook input priority 0; }; add rule ip site in udp dport 24832 drop",
+        "add table ip site; add chain ip site in { type filter hook input priority 0; }; add rule ip site in udp dport"
+        " 24832 drop",
     )
     assert check(job)[0] == [
         "default: 192.0.2.1 does not reach vm[2-3] on 192.0.2.2; other nodes do",
@@ -200,7 +201,9 @@ def test_a_network_without_addresses_is_looked_at(nodes: Pair) -> None:
         facts = ask(nodes, "check")
     found = evaluate(facts, [], None)
     assert "pv: vx1 (its tunnel) is down on 192.0.2.2" in [one.text for one in found if one.level == FAILED]
-    assert [[one.network for one in answer.node.interfaces[rank]] for answer, rank in zip(facts, (0, 3), strict=True)] == [[0, 1]] * 2
+    assert [
+        [one.network for one in answer.node.interfaces[rank]] for answer, rank in zip(facts, (0, 3), strict=True)
+    ] == [[0, 1]] * 2
     assert facts[0].node.networks[1].mtu == 8950
 
 

@@ -72,7 +72,10 @@ def test_two_jobs_with_the_same_addresses_never_meet(nodes: Pair, stepd: subproc
 def test_a_ping_needs_no_capability_in_the_jobs_namespace(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
     """That of Debian 13 has none on its file; a new network namespace lets no group ping."""
     set_up(nodes, stepd)
-    nodes[0].in_job(12, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "ping", "-c1", "-W1", "10.200.255.254")
+    nodes[0].in_job(
+        12, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "ping", "-c1", "-W1",
+        "10.200.255.254",
+    )
 
 
 def test_release_leaves_nothing_and_may_run_twice(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
@@ -140,11 +143,15 @@ def test_a_job_that_cannot_be_released_is_told_of_and_holds_up_no_other(nodes: P
 def test_disks_left_by_a_reboot_are_deleted_at_slurmd_start_and_nothing_of_others(
     nodes: Pair, stepd: subprocess.Popen[bytes]
 ) -> None:
-    """In the site's scratch others have directories too, some with the names of jobs: of a prolog's, or of what has no such name."""
+    """In the site's scratch others have directories too, some with the names of jobs: of a prolog's, or of what has no
+    such name."""
     set_up(nodes, stepd)
     others = ("98", "99/of-a-prolog", "12", "\N{SUPERSCRIPT TWO}", "mine")
     own = "pcocc/99"
-    nodes[0].run("sh", "-ec", 'cd /var/lib/pcocc/scratch; for one; do mkdir -p "$one"; touch "$one/file"; done', "sh", *others, own)
+    nodes[0].run(
+        "sh", "-ec", 'cd /var/lib/pcocc/scratch; for one; do mkdir -p "$one"; touch "$one/file"; done', "sh", *others,
+        own,
+    )
     nodes[0].helper("start", "")
     assert nodes[0].run("ls", "/var/lib/pcocc/scratch/pcocc").stdout.split() == ["12"]
     nodes[0].helper("release", release(12))
@@ -221,7 +228,10 @@ def test_a_resource_set_for_others_is_refused_by_root_too(
 @pytest.mark.parametrize("access", ["users: [root, nobody]", "groups: [nogroup]", "users: [nobody], groups: [laboratory]"])
 def test_a_resource_set_is_had_by_those_it_is_for(nodes: Pair, stepd: subprocess.Popen[bytes], access: str) -> None:
     node = nodes[0]
-    node.run("sh", "-ec", "(cat /etc/group; echo laboratory:x:4242:daemon,nobody) > /run/group; mount --bind /run/group /etc/group")
+    node.run(
+        "sh", "-ec",
+        "(cat /etc/group; echo laboratory:x:4242:daemon,nobody) > /run/group; mount --bind /run/group /etc/group",
+    )
     (node.confdir / "resources.yaml").write_text(f"default: {{networks: [default], {access}}}\n")
     assert node.helper("setup", request(12, 0, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
 
@@ -232,7 +242,10 @@ def test_a_set_for_an_account_is_judged_by_slurmctlds_word_never_without(nodes: 
     text = request(12, 0, stepd.pid)
     asked = node.helper("setup", text, check=False)
     assert (asked.returncode, asked.stdout, node.leftovers()) == (5, "", "")
-    for place, said in (("account x\npartition vm\nqos \n", "account 'x'"), ("account physics\npartition main\nqos \n", "partition 'main'")):
+    for place, said in (
+        ("account x\npartition vm\nqos \n", "account 'x'"),
+        ("account physics\npartition main\nqos \n", "partition 'main'"),
+    ):
         refused = node.helper("setup", text.replace("sets", f"{place}sets"), check=False)
         assert refused.returncode == 1 and refused.stdout.startswith(f"pcocc: error: resource set 'default' is not for {said}")
         assert node.leftovers() == ""
@@ -259,10 +272,18 @@ def test_how_many_vms_and_whose_is_judged_by_root_too(nodes: Pair, stepd: subpro
         assert node.helper("setup", text, check=False).returncode == 5  # slurmctld is asked
         text = text.replace("sets", "account students\npartition vm\nqos \nsets")
     done = node.helper("setup", text, check=False)
-    said = "resource set 'default' is not for account 'students'" if "set" in where else "4 VMs are asked for, this job can have 3"
+    said = (
+        "resource set 'default' is not for account 'students'"
+        if "set" in where
+        else "4 VMs are asked for, this job can have 3"
+    )
     assert done.returncode == 1 and done.stdout.startswith(f"pcocc: error: {said}")
     assert node.leftovers() == ""
-    allowed = text.replace("students", "physics") if "account" in where else request(12, 0, stepd.pid, sets="default:2", nodes=("192.0.2.1",))
+    allowed = (
+        text.replace("students", "physics")
+        if "account" in where
+        else request(12, 0, stepd.pid, sets="default:2", nodes=("192.0.2.1",))
+    )
     assert node.helper("setup", allowed).returncode == 0
 
 
@@ -282,11 +303,38 @@ def test_slurmds_start_reserves_ports_beside_those_of_the_site(nodes: Pair) -> N
 def test_many_vms_with_many_networks_take_their_share_of_the_helpers_time(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
     """576 taps; it has 30 s (spank/helper.c), which nine networks with two VMs each must not come near to either."""
     node, names = nodes[0], [f"n{number}" for number in range(9)]
-    node.configure({name: f"{{int-network: 10.{number}.0.0/16, domain-name: {name}.x}}" for number, name in enumerate(names, 1)}, {"all": names})
-    lines = ["job 12", "step 0", "uid 65534", "gid 65534", f"stepd {stepd.pid}", "index 0", "layout 192.0.2.1 0-63", "sets all:64", "end", ""]
+    node.configure(
+        {name: f"{{int-network: 10.{number}.0.0/16, domain-name: {name}.x}}" for number, name in enumerate(names, 1)},
+        {"all": names},
+    )
+    lines = [
+        "job 12", "step 0", "uid 65534", "gid 65534", f"stepd {stepd.pid}", "index 0", "layout 192.0.2.1 0-63",
+        "sets all:64", "end", "",
+    ]
     begin = time.monotonic()
     taps = node.helper("setup", "\n".join(lines)).stdout.count("tap")
     middle = time.monotonic()
     node.helper("release", release(12))
     assert taps == 64 + 576 and node.leftovers() == ""
     assert middle - begin < limit(10) and time.monotonic() - middle < limit(10)
+
+
+def test_a_jobs_part_of_run_is_its_own(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    """Its user fills it, and not the node's /run; it goes with the job, whatever of it is still open."""
+    node = nodes[0]
+    node.helper("setup", request(12, 0, stepd.pid))
+    user = "setpriv --reuid=2001 --regid=2001 --clear-groups"
+    for what in ("head -c 300M /dev/zero >/run/pcocc/12/fill", "cd /run/pcocc/12; seq 70000 | xargs touch"):
+        before = node.run("stat", "-f", "-c", "%a", "/run").stdout
+        done = node.run("sh", "-c", f"chown 2001:2001 /run/pcocc/12; {user} sh -c '{what}'", check=False)
+        assert "No space left" in done.stderr, done.stderr
+        assert int(before) - int(node.run("stat", "-f", "-c", "%a", "/run").stdout) < 1000
+        node.run("sh", "-c", "rm -rf /run/pcocc/12/*")
+    assert node.run("stat", "-c", "%a", "/run/pcocc/12").stdout == "700\n"
+    enter = ["nsenter", f"--target={node.holder.pid}", "--mount"]
+    with subprocess.Popen([*enter, "sh", "-c", "exec >/run/pcocc/12/open; echo open >&2; exec sleep 600"], stderr=subprocess.PIPE) as holder:
+        assert holder.stderr is not None and holder.stderr.readline() == b"open\n"
+        assert node.helper("release", release(12)).returncode == 0
+        holder.kill()
+    assert node.run("ls", "-A", "/run/pcocc").stdout == ".state\n"
+    assert "/run/pcocc/12" not in node.run("cat", "/proc/self/mountinfo").stdout

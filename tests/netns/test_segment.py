@@ -38,7 +38,10 @@ def test_a_vm_serves_dhcp_to_the_others(wire: tuple[Guest, Guest]) -> None:
     server, client = wire
     server.run("ip", "addr", "add", "172.31.0.1/24", "dev", "eth0")
     words = ["nsenter", f"--target={server.node.holder.pid}", "--net", "--mount", "ip", "netns", "exec", server.name, "dnsmasq"]
-    options = ["-k", "--port=0", "--dhcp-range=172.31.0.50,172.31.0.60", "--leasefile-ro", "--user=root", "--pid-file=", "-C/dev/null"]
+    options = [
+        "-k", "--port=0", "--dhcp-range=172.31.0.50,172.31.0.60", "--leasefile-ro", "--user=root", "--pid-file=",
+        "-C/dev/null",
+    ]
     with subprocess.Popen([*words, *options], stderr=subprocess.DEVNULL) as dnsmasq:
         try:
             assert "ip=172.31.0.5" in client.dhcp() or "ip=172.31.0.60" in client.dhcp()

@@ -35,7 +35,10 @@ def all_nodes() -> Iterator[tuple[Node, Node]]:
                 with (node.confdir / "networks.yaml").open("a") as file:
                     file.write(SITE)
                 node.run("sh", "-c", "ip link add lan0 type bridge; ip link set lan0 up; ip netns add site")
-            machine = f"ip link add site0 type veth peer name eth0 address {SITES_MAC} netns site; ip link set site0 master lan0 up"
+            machine = (
+                f"ip link add site0 type veth peer name eth0 address {SITES_MAC} netns site; ip link set site0 master"
+                " lan0 up"
+            )
             pair[0].run("sh", "-c", f"{machine}; ip -n site link set eth0 up; ip -n site addr add 198.51.100.1/24 dev eth0")
             yield pair
         finally:

@@ -14,7 +14,10 @@ from tests.netns.lan import join
 JOB = 12
 SITE_DNS = "192.0.2.9"
 NETWORKS = {
-    "lan": f"{{dns-server: {SITE_DNS}, domain-name: cluster.example, dns-search: [a.example, b.example], ntp-server: 192.0.2.123, mtu: 1400}}",
+    "lan": (
+        f"{{dns-server: {SITE_DNS}, domain-name: cluster.example, dns-search: [a.example, b.example], ntp-server:"
+        " 192.0.2.123, mtu: 1400}"
+    ),
     "second": "{int-network: 10.201.0.0/16, domain-name: second.example, mac-prefix: '52:54:01'}",
     "shut": f"{{int-network: 10.202.0.0/16, dns-server: {SITE_DNS}, allow-outbound: none}}",
 }
@@ -169,7 +172,10 @@ def test_every_node_reaches_a_vm_on_each_of_its_networks(said: str, nodes: tuple
 @pytest.mark.parametrize("address", ["10.200.0.4", VM6[3]])
 def test_packets_between_vms_of_two_nodes_are_not_tracked(nodes: tuple[Node, Node], vm0: Guest, said: str, address: str) -> None:
     """Both ways, on both nodes: a table of the test counts what connection tracking knows of them."""
-    counting = "add table inet seen; delete table inet seen; table inet seen { chain forward { type filter hook forward priority 0; "
+    counting = (
+        "add table inet seen; delete table inet seen; table inet seen { chain forward { type filter hook forward"
+        " priority 0; "
+    )
     counting += "ct state untracked counter; ct state != untracked counter; }; }"
     for node in nodes:
         node.in_job(JOB, "nft", counting)

@@ -65,7 +65,12 @@ def test_an_honest_frame_passes(heard: tuple[set[str], set[str]], name: str) -> 
 
 
 SERVICES = (22, 111, 2049, 5353, 7777)
-QUESTIONS = [f"{kind},{address},{port}" for kind in ("tcp", "udp") for address in (GATEWAY, NODE, "169.254.64.1") for port in SERVICES]
+QUESTIONS = [
+    f"{kind},{address},{port}"
+    for kind in ("tcp", "udp")
+    for address in (GATEWAY, NODE, "169.254.64.1")
+    for port in SERVICES
+]
 
 
 def test_a_vm_reaches_nothing_of_its_node_but_dhcp_dns_and_ping(pair: tuple[Node, Guest, Guest]) -> None:

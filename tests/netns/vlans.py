@@ -82,7 +82,9 @@ def vms(node: Node) -> Iterator[dict[tuple[int, str], str]]:
             for job in JOBS:
                 node.helper("release", release(job))
             stepd.kill()
-        assert [line.split("@")[0] for line in node.run("ip", "-br", "link", "show", "master", "lan0").stdout.splitlines()] == ["site0"]
+        assert [
+            line.split("@")[0] for line in node.run("ip", "-br", "link", "show", "master", "lan0").stdout.splitlines()
+        ] == ["site0"]
 
 
 def arrived(frames: list[str]) -> dict[int | str, int | str]:

@@ -87,7 +87,9 @@ class Node:
         """Take the machine's power away and give it back; wait until it is up."""
         self.history.append("power cycle")
         machine.power_cycle(self.place)
-        assert self.run("systemctl is-system-running --wait", timeout=machine.BOOT_PATIENCE).stdout == "running\n", self.out("systemctl --failed")
+        assert (
+            self.run("systemctl is-system-running --wait", timeout=machine.BOOT_PATIENCE).stdout == "running\n"
+        ), self.out("systemctl --failed")
 
 
 @dataclass(frozen=True)

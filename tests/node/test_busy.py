@@ -7,7 +7,6 @@ import pytest
 from tests.node.node import Node, accelerator, read_verdict, submit
 
 CONFIG, WRAPPER, BUSY = "/etc/pcocc/pcocc.yaml", "/srv/qemu", "/srv/busy"
-SPINNING = 4  # processes for each of the node's CPUs
 # the node's QEMU, whose probe of KVM gets nowhere while the file BUSY is there
 QEMU = f"""#!/bin/sh
 case $* in *" probe,"*) [ ! -e {BUSY} ] || exec sleep 60 ;; esac
@@ -43,8 +42,8 @@ def test_a_verdict_for_want_of_time_is_tried_again_when_the_next_vms_start(node:
 
 @pytest.fixture
 def spinning(node: Node) -> Iterator[None]:
-    """Processes that want all of every CPU, each a unit of systemd's, as slurmd is: the scheduler prefers nobody."""
-    count = SPINNING * int(node.out("nproc"))
+    """A process for each CPU that wants all of it, each a unit of systemd's, as slurmd is: the scheduler prefers nobody."""
+    count = int(node.out("nproc"))
     node.out(f"for one in $(seq {count}); do systemd-run --quiet --collect --unit=spinning$one sh -c 'while :; do :; done'; done")
     yield
     node.out("systemctl kill --signal=KILL 'spinning*'")

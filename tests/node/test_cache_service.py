@@ -42,7 +42,10 @@ def layer(node: Node) -> Iterator[str]:
 def launch(node: Node, path: str, *users: str) -> list[dict[str, list[str]]]:
     """Be launchers of users' at the same time; return what each was told and where its layers are."""
     node.out("rm -f /srv/said.*")
-    ways = " & ".join(f"setpriv --reuid={user} --regid={user} --init-groups python3 -I /srv/launcher.py {path} >/srv/said.{user}" for user in users)
+    ways = " & ".join(
+        f"setpriv --reuid={user} --regid={user} --init-groups python3 -I /srv/launcher.py {path} >/srv/said.{user}"
+        for user in users
+    )
     node.out(f"({ways} & wait)")
     return [json.loads(node.read(f"/srv/said.{user}")) for user in users]
 
@@ -56,7 +59,10 @@ def test_vms_run_from_a_copy_that_is_the_services(node: Node, cluster: Job) -> N
     layers = set(node.out(f"ls {CACHE}/data/*/*").split())
     for pid in node.qemus(cluster.number).values():
         assert layers & set(node.out(f"readlink /proc/{pid}/fd/*").split())
-    assert node.out(f"stat -c '%U %a' {CACHE} {' '.join(layers)}").split("\n") == ["pcocc-cache 755", *["pcocc-cache 444"] * len(layers)]
+    assert node.out(f"stat -c '%U %a' {CACHE} {' '.join(layers)}").split("\n") == [
+        "pcocc-cache 755",
+        *["pcocc-cache 444"] * len(layers),
+    ]
     for path in layers:
         assert node.out(f"sha256sum {path}").split()[0] == path.rpartition("/")[2]
 

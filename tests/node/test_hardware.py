@@ -38,7 +38,10 @@ def test_functions_on_the_second_numa_node_are_iommu_groups_of_their_own(node: N
         assert len(set(groups)) == 3 and [node.out(f"ls {group}/devices").count(":") for group in groups] == [2, 2, 2]
         assert {node.read(f"{one}/numa_node") for one in functions} == {"1"}
         path = functions[1]
-        node.out(f"modprobe vfio-pci; echo vfio-pci >{path}/driver_override; echo {path.rpartition('/')[2]} >/sys/bus/pci/drivers_probe")
+        node.out(
+            f"modprobe vfio-pci; echo vfio-pci >{path}/driver_override; echo {path.rpartition('/')[2]}"
+            " >/sys/bus/pci/drivers_probe"
+        )
         assert node.out(f"test -c /dev/vfio/{groups[1].rpartition('/')[2]}; readlink {path}/driver").endswith("/vfio-pci")
     finally:
         node.out(f"echo 0 >{device}/sriov_numvfs")

@@ -22,7 +22,8 @@ command -v lintian >/dev/null || apt-get -qq install --yes lintian >/dev/null
 lintian --allow-root --fail-on none build/packages/*.changes >build/packages/lintian 2>&1
 """
 _CONFIGURE = """
-printf '%s\\n' ClusterName=one SlurmctldHost=$(hostname) "$(slurmd -C | head -n 1)" "PartitionName=main Nodes=ALL" >/etc/slurm/slurm.conf
+printf '%s\\n' ClusterName=one SlurmctldHost=$(hostname) \\
+    "$(slurmd -C | head -n 1)" "PartitionName=main Nodes=ALL" >/etc/slurm/slurm.conf
 """
 
 
@@ -36,12 +37,16 @@ def suite(request: pytest.FixtureRequest) -> Suite:
 def built(suite: Suite) -> Built:
     """Its packages, built in the machine that the release's other tests run in."""
     done = subprocess.run(
-        [ROOT / "tests/release", suite.name, "--run", "bash", "-ec", _BUILD], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        [ROOT / "tests/release", suite.name, "--run", "bash", "-ec", _BUILD], stdin=subprocess.DEVNULL,
+        capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found = ROOT / "build/release" / suite.name / "root" / KEPT[1:] / "packages"
-    rpms = {re.split(r"-\d", path.name)[0]: [path.with_name(f"{path.name}.{what}") for what in ("files", "requires")] for path in found.glob("*.rpm")}
+    rpms = {
+        re.split(r"-\d", path.name)[0]: [path.with_name(f"{path.name}.{what}") for what in ("files", "requires")]
+        for path in found.glob("*.rpm")
+    }
     return Built(
         {path.name.partition("_")[0]: path for path in found.glob("*.deb")},
         (found / "lintian").read_text(),

@@ -1,4 +1,5 @@
-"""A release's packages, and a machine of tests/release that has its Slurm and nothing of ours, on a layer that ends with the tests."""
+"""A release's packages, and a machine of tests/release that has its Slurm and nothing of ours, on a layer that ends
+with the tests."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ class Machine:
         """Run a script of bash as root; what it says on either stream is one text."""
         argv = [sys.executable, "-c", _RUN, self.suite.name, str(self.place.path), "bash", "-uc", script]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.run(argv, cwd=ROOT, text=True, timeout=limit(seconds), check=False, **pipes)  # type: ignore[call-overload, no-any-return]
+        return subprocess.run(argv, cwd=ROOT, text=True, timeout=limit(seconds), check=False, **pipes)
 
     def run(self, script: str, seconds: float = 120) -> str:
         """Run a script that ends with its first failure, which it must not have; return what it has said."""

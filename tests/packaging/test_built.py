@@ -12,7 +12,9 @@ pytestmark = pytest.mark.packages
 
 
 def field(built: Built, package: str, name: str) -> str:
-    return subprocess.run(["dpkg-deb", "--field", built.files[package], name], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["dpkg-deb", "--field", built.files[package], name], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_lintian_finds_nothing_wrong(built: Built) -> None:
@@ -23,7 +25,10 @@ def test_lintian_finds_nothing_wrong(built: Built) -> None:
 def test_the_plugin_is_for_one_release_of_slurm(suite: Suite, built: Built) -> None:
     major, minor = suite.slurm.split(".")
     depends = field(built, "pcocc-slurm-plugin", "Depends").split(", ")
-    assert {f"slurm-wlm-basic-plugins (>= {suite.slurm})", f"slurm-wlm-basic-plugins (<< {major}.{int(minor) + 1:02}~)"} <= {*depends}
+    assert {
+        f"slurm-wlm-basic-plugins (>= {suite.slurm})",
+        f"slurm-wlm-basic-plugins (<< {major}.{int(minor) + 1:02}~)",
+    } <= {*depends}
     assert f"pcocc (= {field(built, 'pcocc', 'Version')})" in depends
 
 

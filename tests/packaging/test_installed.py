@@ -10,10 +10,11 @@ OPTIONS = ("--pcocc-template=", "--pcocc-vm", "--no-pcocc-vm", "--pcocc-image=",
 SITE_FILES = ("networks", "pcocc", "policy", "repos", "resources", "templates")
 LINK = "/etc/slurm/plugstack.conf.d/pcocc.conf"
 PLACES = (
-    "/usr/bin/pcocc", "/usr/lib/pcocc/pcocc_runtime/node/main.py", "/usr/libexec/pcocc/node", "/usr/share/pcocc/probe.img",
-    "/usr/share/pcocc/lua/job_submit.lua", "/usr/share/pcocc/plugstack.conf", "/usr/share/man/man1/pcocc.1.gz",
-    "/usr/share/man/man5/pcocc-resources.yaml.5.gz", "/usr/share/bash-completion/completions/pcocc", "/usr/lib/sysusers.d/pcocc-cache.conf",
-    "/usr/lib/tmpfiles.d/pcocc.conf", "/usr/lib/systemd/system/pcocc-cache.socket", "/usr/lib/systemd/system/pcocc-cache@.service",
+    "/usr/bin/pcocc", "/usr/lib/pcocc/pcocc_runtime/node/main.py", "/usr/libexec/pcocc/node",
+    "/usr/share/pcocc/probe.img", "/usr/share/pcocc/lua/job_submit.lua", "/usr/share/pcocc/plugstack.conf",
+    "/usr/share/man/man1/pcocc.1.gz", "/usr/share/man/man5/pcocc-resources.yaml.5.gz",
+    "/usr/share/bash-completion/completions/pcocc", "/usr/lib/sysusers.d/pcocc-cache.conf", "/usr/lib/tmpfiles.d/pcocc.conf",
+    "/usr/lib/systemd/system/pcocc-cache.socket", "/usr/lib/systemd/system/pcocc-cache@.service",
     "/usr/lib/x86_64-linux-gnu/slurm-wlm/pcocc.so", "/usr/lib/x86_64-linux-gnu/slurm-wlm/pcocc_client.so",
     "/usr/share/doc/pcocc/admin.md", "/usr/share/doc/pcocc/guide/first-vm.md",
 )  # fmt: skip
@@ -71,7 +72,10 @@ def test_the_filter_loads_in_lua(installed: Machine) -> None:
 def test_root_can_make_and_release_a_jobs_networks(installed: Machine) -> None:
     """What root starts is there: nft, ip, bridge, dnsmasq; and a removal leaves nothing of a job that runs."""
     request = "job 7\\nstep 0\\nuid 65534\\ngid 65534\\nstepd $$\\nindex 0\\nlayout localhost 0-0\\nsets default:1\\nend\\n"
-    left = "{ ip -brief link | grep -v -e ^lo -e ^eth0; ip netns; nft list tables; ls /run/pcocc 2>&1; pgrep -a dnsmasq; } || true"
+    left = (
+        "{ ip -brief link | grep -v -e ^lo -e ^eth0; ip netns; nft list tables; ls /run/pcocc 2>&1; pgrep -a dnsmasq; }"
+        " || true"
+    )
     node = "/usr/libexec/pcocc/node"
     said = installed.run(f'printf "{request}" | {node} setup; {node} start; nft list tables; {node} remove; echo ==; {left}')
     before, _mark, after = said.partition("==\n")
@@ -81,7 +85,10 @@ def test_root_can_make_and_release_a_jobs_networks(installed: Machine) -> None:
 
 
 def test_configuring_twice_changes_nothing(installed: Machine) -> None:
-    look = f"ls -lR --time-style=+ /etc/pcocc /etc/slurm /usr/lib/pcocc | grep -v '^total'; readlink {LINK}; getent passwd pcocc-cache"
+    look = (
+        f"ls -lR --time-style=+ /etc/pcocc /etc/slurm /usr/lib/pcocc | grep -v '^total'; readlink {LINK}; getent passwd"
+        " pcocc-cache"
+    )
     dpkg = "DPKG_MAINTSCRIPT_PACKAGE=$package DPKG_MAINTSCRIPT_NAME=postinst"
     again = f"for package in pcocc pcocc-slurm-plugin; do {dpkg} /var/lib/dpkg/info/$package.postinst configure ''; done"
     before, _mark, after = installed.run(f"{look}; echo ==; {again} >/dev/null; {look}").partition("==\n")
@@ -89,7 +96,10 @@ def test_configuring_twice_changes_nothing(installed: Machine) -> None:
 
 
 def test_what_the_admin_took_away_stays_away(installed: Machine) -> None:
-    installed.run(f"echo 'max-vms: 3' >/etc/pcocc/pcocc.yaml; rm {LINK}; apt-get -qq install --yes --reinstall /srv/files/pcocc*_*.deb")
+    installed.run(
+        f"echo 'max-vms: 3' >/etc/pcocc/pcocc.yaml; rm {LINK}; apt-get -qq install --yes --reinstall"
+        " /srv/files/pcocc*_*.deb"
+    )
     assert installed.run(f"cat /etc/pcocc/pcocc.yaml; ls {LINK} 2>&1 || true") == (
         f"max-vms: 3\nls: cannot access '{LINK}': No such file or directory\n"
     )
@@ -109,7 +119,9 @@ def test_a_removal_leaves_jobs_without_us_working(installed: Machine) -> None:
 def test_a_purge_leaves_nothing_of_ours(installed: Machine) -> None:
     installed.run("pcocc config policy; touch /var/lib/pcocc/scratch/x; mkdir -p /var/cache/pcocc/layers")
     installed.run("apt-get -qq purge --yes 'pcocc*'")
-    found = installed.run("find /etc /usr /var /run /opt /srv -xdev -name '*pcocc*' -not -path '/srv/files/*' -not -path '/usr/src/*'").split()
+    found = installed.run(
+        "find /etc /usr /var /run /opt /srv -xdev -name '*pcocc*' -not -path '/srv/files/*' -not -path '/usr/src/*'"
+    ).split()
     assert [path for path in found if path not in ("/usr/src/pcocc", "/var/lib/pcocc-build")] == []
 
 

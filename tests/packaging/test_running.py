@@ -35,7 +35,9 @@ def make_next(package: Path, tree: Path, target: Path) -> None:
     control = tree / "DEBIAN/control"
     (version,) = (line for line in control.read_text().splitlines() if line.startswith("Version: "))
     number = version.removeprefix("Version: ")
-    control.write_text(control.read_text().replace(version, f"Version: {_NEXT}").replace(f"pcocc (= {number})", f"pcocc (= {_NEXT})"))
+    control.write_text(
+        control.read_text().replace(version, f"Version: {_NEXT}").replace(f"pcocc (= {number})", f"pcocc (= {_NEXT})")
+    )
     launcher = tree / "usr/lib/pcocc/pcocc_runtime/vm/launcher.py"
     if launcher.exists():
         launcher.write_text(f"{launcher.read_text()}\nopen({_MARK!r}, 'w').close()\n")
@@ -53,7 +55,11 @@ def test_vms_outlive_an_upgrade_and_new_jobs_have_the_new_version(node: Machine)
     end_job two
     show_left
     """
-    said = [line for line in node.run(script, seconds=600).splitlines() if line.startswith(("one: ", "two: ", "ls: ", "alice", "left: "))]
+    said = [
+        line
+        for line in node.run(script, seconds=600).splitlines()
+        if line.startswith(("one: ", "two: ", "ls: ", "alice", "left: "))
+    ]
     missing = f"ls: cannot access '{_MARK}': No such file or directory"
     assert said == ["one: vm0", missing, "two: vm0", "alice", "one: still vm0", "two: still vm0", "left: table inet pcocc"]
 
@@ -68,6 +74,9 @@ def test_a_removal_ends_the_vms_and_leaves_nothing(node: Machine) -> None:
     as_alice srun echo plain jobs run
     """
     said = node.run(script, seconds=600).splitlines()
-    gone = [f"ls: cannot access '{path}': No such file or directory" for path in ("/run/pcocc", "/etc/slurm/plugstack.conf.d/pcocc.conf")]
+    gone = [
+        f"ls: cannot access '{path}': No such file or directory"
+        for path in ("/run/pcocc", "/etc/slurm/plugstack.conf.d/pcocc.conf")
+    ]
     assert "one: vm0" in said and "pcocc: job 1 loses its VMs" in said and "left: " in said and {*gone} <= {*said}
     assert said[-1] == "plain jobs run"

@@ -8,7 +8,10 @@ from typing import Any
 from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.save.link import SaverConnection
 
-_STEPS = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree", "fcntl.lockf"}
+_STEPS = {
+    "open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree",
+    "fcntl.lockf",
+}
 
 
 def die_at(step: int) -> None:

@@ -39,7 +39,8 @@ class Home:
         self.user, self.site = Repo("user", str(data / "repo")), Repo("site", str(data / "site"))
         (data / "etc").mkdir()
         (data / "etc/repos.yaml").write_text(
-            f"repos:\n- {{name: user, path: {DATA}/repo}}\n- {{name: site, path: {DATA}/site}}\n- {{name: small, path: {DATA}/small/repo}}\n"
+            f"repos:\n- {{name: user, path: {DATA}/repo}}\n- {{name: site, path: {DATA}/site}}\n- {{name: small, path:"
+            f" {DATA}/small/repo}}\n"
         )
         (data / "home").mkdir()
         self.add(self.user, "base")
@@ -109,7 +110,9 @@ def hold_copies(data: Path, verb: str = "convert") -> tuple[Path, Path]:
     there, go = data / "home/there", data / "go"
     (data / "bin").mkdir()
     held = f"while ! [ -e {DATA}/go ]; do sleep 0.02; done"
-    (data / "bin/qemu-img").write_text(f'#!/bin/sh\n[ "$1" != {verb} ] || {{ : >{DATA}/home/there; {held}; }}\nexec /usr/bin/qemu-img "$@"\n')
+    (data / "bin/qemu-img").write_text(
+        f'#!/bin/sh\n[ "$1" != {verb} ] || {{ : >{DATA}/home/there; {held}; }}\nexec /usr/bin/qemu-img "$@"\n'
+    )
     (data / "bin/qemu-img").chmod(0o755)
     return there, go
 
@@ -124,8 +127,8 @@ def start_save(vm: Vm, *words: str, log: str = "saver", die_at: int | None = Non
     if die_at is not None:
         environ["DIE_AT"] = str(die_at)
     argv = [
-        "nsenter", f"--target={vm.process.pid}", "--mount", "--wd=/", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups",
-        "/usr/bin/python3", "-IS", f"{SOURCE}/tests/qemu/launcher.py", "attach", "@save", *words,
+        "nsenter", f"--target={vm.process.pid}", "--mount", "--wd=/", "setpriv", f"--reuid={USER}", f"--regid={USER}",
+        "--init-groups", "/usr/bin/python3", "-IS", f"{SOURCE}/tests/qemu/launcher.py", "attach", "@save", *words,
     ]  # fmt: skip
     with (vm.log.parent / log).open("w") as stream:
         return subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
@@ -156,7 +159,10 @@ def ask_qemu(vm: Vm, command: str, **arguments: Any) -> Any:
 
 def wait_for_monitor(vm: Vm) -> None:
     """Wait for a QEMU that nobody talks to."""
-    wait_for(lambda: vm.process.poll() is not None or any(event["event"] == "started" for event in vm.events()), vm.said, 60, 0.05)
+    wait_for(
+        lambda: vm.process.poll() is not None or any(event["event"] == "started" for event in vm.events()), vm.said, 60,
+        0.05,
+    )
     assert vm.process.poll() is None, vm.said()
 
 

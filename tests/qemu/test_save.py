@@ -57,7 +57,11 @@ def test_a_save_makes_a_new_image_in_any_repository(start: StartVm, home: Home, 
 
 def test_a_full_save_needs_no_other_layer(start: StartVm, home: Home) -> None:
     meta = Path(home.user.path, "meta/base@0")
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), "description": "mine", "custom_meta": {"source": "https://x/y", "a": 1}}))
+    meta.write_text(
+        json.dumps(
+            {**json.loads(meta.read_text()), "description": "mine", "custom_meta": {"source": "https://x/y", "a": 1}}
+        )
+    )
     vm = start(home.shell()).boot()
     vm.run("printf first >/dev/vda; sync")
     save(vm, "--full")

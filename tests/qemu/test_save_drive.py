@@ -31,7 +31,10 @@ def read_drive(path: Path, form: str, at: int, size: int) -> bytes:
 def fill(vm: Vm, mebibytes: int) -> None:
     """Have the guest write one random MiB again and again to its second disk."""
     copy = "dd if=/r of=/dev/vdb bs=1M seek=$n conv=notrunc 2>/dev/null"
-    vm.run(f"dd if=/dev/urandom of=/r bs=1M count=1 2>/dev/null; n=0; while [ $n -lt {mebibytes} ]; do {copy}; n=$((n+1)); done; sync", 60)
+    vm.run(
+        f"dd if=/dev/urandom of=/r bs=1M count=1 2>/dev/null; n=0; while [ $n -lt {mebibytes} ]; do {copy}; n=$((n+1));"
+        " done; sync", 60,
+    )
 
 
 @pytest.mark.parametrize(("model", "form"), [("virtio", "raw"), ("virtio-scsi", "qcow2"), ("ide", "raw")])
@@ -49,7 +52,10 @@ def test_a_drive_is_saved_as_it_was_at_one_moment(start: StartVm, home: Home, mo
     go.touch()
     assert child.wait(limit(60)) == 0, (home.data / "saver").read_text()
     said = (home.data / "saver").read_text()
-    assert said.splitlines()[-1].startswith("saved vm0 as user:kept@0 (") and "note: the file systems of vm0 were not frozen" in said
+    assert (
+        said.splitlines()[-1].startswith("saved vm0 as user:kept@0 (")
+        and "note: the file systems of vm0 were not frozen" in said
+    )
     found = home.find("kept")
     disk = saving.read_disk(found.path)
     assert disk[:8] == b"before" + bytes([7, 7]) and disk[MEBIBYTE:] == bytes(63 * MEBIBYTE)
@@ -67,7 +73,10 @@ def test_a_drive_is_saved_as_it_was_at_one_moment(start: StartVm, home: Home, mo
 def test_a_save_while_the_guest_writes_misses_nothing_of_before_and_has_nothing_of_after(start: StartVm, home: Home) -> None:
     vm = start(home.shell(persistent=(make_drive(home),))).boot()
     fill(vm, 60)
-    writer = "n=0; while :; do n=$((n+1)); printf %08d $n | dd of=/dev/vdb bs=512 seek=$((n*64)) conv=fsync 2>/dev/null; echo $n >/n; done"
+    writer = (
+        "n=0; while :; do n=$((n+1)); printf %08d $n | dd of=/dev/vdb bs=512 seek=$((n*64)) conv=fsync 2>/dev/null;"
+        " echo $n >/n; done"
+    )
     vm.run(f": >/n; echo '{writer}' >/w.sh; sh /w.sh >/dev/null 2>&1 &")
     wait_closely(lambda: int(vm.run("cat /n").strip() or 0) > 5)
     before = int(vm.run("cat /n"))
@@ -85,7 +94,11 @@ def test_what_cannot_be_saved_is_said(start: StartVm, home: Home) -> None:
     vm = start(home.shell(persistent=(drive,)))
     saving.wait_for_monitor(vm)
     said = save(vm, "--drive=1", status=1)
-    assert f"drive 1 of vm0 is the persistent drive {DATA}/drive, which belongs to no image\nhint: name the new image with -d NAME" in said
+    assert (
+        f"drive 1 of vm0 is the persistent drive {DATA}/drive, which belongs to no image\nhint: name the new image with"
+        " -d NAME"
+        in said
+    )
     assert "vm0 has no drive 2\nhint: its drives are 0 to 1" in save(vm, "--drive", "2", status=1)
     assert "has an image 'base' already" in save(vm, "--drive=1", "-d", "base", status=1)
     assert "cannot be frozen: its guest runs no agent" in save(vm, "--drive=1", "-d", "new", "--safe", status=1)
@@ -115,7 +128,12 @@ def test_a_full_scratch_ends_the_save_and_not_the_guest(start: StartVm, home: Ho
     assert "error: drive 1 of vm0 could not be read completely: " in said and f"than fits into {DATA}/scratch/pcocc/7" in said
     assert "Traceback" not in said and list(home.revisions()) == ["user:base@0"] and home.leftovers() == []
     wait_closely(lambda: saving.left_behind(vm) == [])
-    assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vdb bs=1M skip=47 count=1 2>/dev/null | cmp - /r && echo same") == "same\n"
+    assert (
+        vm.run(
+            "echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vdb bs=1M skip=47 count=1 2>/dev/null | cmp - /r && echo same"
+        )
+        == "same\n"
+    )
     assert "disk-error" not in [event["event"] for event in vm.events()]
 
 
@@ -124,7 +142,9 @@ def test_a_full_repository(start: StartVm, home: Home) -> None:
     vm = start(home.shell(persistent=(make_drive(home),))).boot()
     inside(vm.process.pid, "mount", "-t", "tmpfs", "-o", "size=20m,mode=777", "none", f"{DATA}/small")
     fill(vm, 40)
-    assert "drive 1 of vm0 holds 40 MiB, and repository 'small' has room for" in save(vm, "-d", "small:new", "--drive=1", status=1)
+    assert "drive 1 of vm0 holds 40 MiB, and repository 'small' has room for" in save(
+        vm, "-d", "small:new", "--drive=1", status=1
+    )
     assert saving.left_behind(vm) == []
 
 

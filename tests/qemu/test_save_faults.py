@@ -137,7 +137,10 @@ class Saver:
     def put_layer(self, vm: Vm, scratch: Path) -> None:
         """Put a second layer upon the disk."""
         path = scratch / "vm0.qcow2.save"
-        inside(vm.process.pid, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "vm0.qcow2", "-F", "qcow2", str(path), str(LARGE))
+        inside(
+            vm.process.pid, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "vm0.qcow2", "-F", "qcow2",
+            str(path), str(LARGE),
+        )
         inside(vm.process.pid, "chown", "daemon:", str(path))
         [disk] = [one for one in saving.ask_qemu(vm, "query-block") if one["device"] == "disk0"]
         file = {"driver": "file", "filename": str(path)}
@@ -163,8 +166,17 @@ def test_a_merge_without_room_is_done_when_there_is_some(start: StartVm, home: H
     assert answer["merged"] is False and "No space left" in str(answer["error"])
     assert vm.run("dd if=/dev/vda bs=1M count=24 2>/dev/null | md5sum | cmp - /sum && echo same") == "same\n"
     inside(vm.process.pid, "mount", "-o", "remount,size=100m", str(scratch))
-    wait_closely(lambda: saving.ask_qemu(vm, "query-named-block-nodes") and "save-overlay" not in str(saving.ask_qemu(vm, "query-block")))
-    assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=24 2>/dev/null | md5sum | cmp - /sum && echo same") == "same\n"
+    wait_closely(
+        lambda: saving.ask_qemu(vm, "query-named-block-nodes")
+        and "save-overlay" not in str(saving.ask_qemu(vm, "query-block"))
+    )
+    assert (
+        vm.run(
+            "echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=24 2>/dev/null | md5sum | cmp - /sum && echo"
+            " same"
+        )
+        == "same\n"
+    )
     save(vm)
 
 
@@ -189,12 +201,20 @@ class TestWithAgent:
         """A VM that boots tiny from the repository."""
         home.add(home.user, "tiny", guest / "tiny.qcow2")
         vm: Vm = start(home.group("user:tiny@0")).boot(b"READY vm0")
-        wait_closely(lambda: any(one["label"] == "agent" and one["frontend-open"] for one in saving.ask_qemu(vm, "query-chardev")), "the agent", 60)
+        wait_closely(
+            lambda: any(
+                one["label"] == "agent" and one["frontend-open"] for one in saving.ask_qemu(vm, "query-chardev")
+            ),
+            "the agent", 60,
+        )
         return vm
 
     def test_a_journal_that_is_written_meanwhile_is_saved_whole(self, vm: Vm, start: StartVm, home: Home) -> None:
         """Each record has the sum of those before: what is saved is a prefix of what was written, and has all written before."""
-        writer = "n=0; s=0; while :; do n=$((n+1)); s=$(echo $s $n | md5sum | head -c32); echo $n $s >>/j; [ $((n%20)) = 0 ] && sync; done"
+        writer = (
+            "n=0; s=0; while :; do n=$((n+1)); s=$(echo $s $n | md5sum | head -c32); echo $n $s >>/j; [ $((n%20)) = 0 ]"
+            " && sync; done"
+        )
         vm.run(f": >/j; echo '{writer}' >/w.sh; sh /w.sh >/dev/null 2>&1 &")
         count = "tail -n1 /j | cut -d' ' -f1"
         wait_closely(lambda: int(vm.run(count).strip() or 0) > 30)

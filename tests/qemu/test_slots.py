@@ -25,12 +25,17 @@ def read_devices(directory: Path, plan: VmPlan) -> list[dict[str, Any]]:
     """Start QEMU, paused, and return what it says of the devices on the root bus."""
     (directory / "seed").write_bytes(bytes(4096))
     ours, theirs = socket.socketpair()
-    paths = {key: str(directory / key) for key in ("seed", "qmp_path", "console_path", "console_log", "agent_path", "display_path")}
+    paths = {
+        key: str(directory / key)
+        for key in ("seed", "qmp_path", "console_path", "console_log", "agent_path", "display_path")
+    }
     argv = plan_qemu_argv(replace(plan, qmp_fd=theirs.fileno(), **paths))  # type: ignore[arg-type]
     argv = [f"hubport,id={word[7:].partition(',')[0]},hubid=0" if word.startswith("tap,id=") else word for word in argv]
     with ours, theirs:
         ours.sendall(b"".join(b'{"execute": "%s"}' % word for word in (b"qmp_capabilities", b"query-pci", b"quit")))
-        done = subprocess.run([*argv, "-S"], pass_fds=[theirs.fileno()], capture_output=True, text=True, check=False, timeout=limit(60))
+        done = subprocess.run(
+            [*argv, "-S"], pass_fds=[theirs.fileno()], capture_output=True, text=True, check=False, timeout=limit(60)
+        )
         theirs.close()
         assert done.returncode == 0, done.stderr
         lines = [json.loads(line) for line in ours.makefile()]

@@ -1,4 +1,5 @@
-"""Guests that have the shape of a machine this one only pretends to be: QEMU takes the arguments, and Linux in the guest finds the shape."""
+"""Guests that have the shape of a machine this one only pretends to be: QEMU takes the arguments, and Linux in the
+guest finds the shape."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ LOOK = "; ".join([
     "cd /sys/devices/system/cpu",
     "for cpu in cpu[0-7]; do [ ! -d $cpu/topology ] ||"
     " echo $(cat $cpu/topology/physical_package_id $cpu/topology/core_cpus_list $cpu/cache/index3/shared_cpu_list); done",
-    "cd ../node", "echo $(cat node*/cpulist)", "echo $(cat node*/distance)", "grep -h MemTotal node*/meminfo | tr -dc '0-9\\n '", "cd /",
+    "cd ../node", "echo $(cat node*/cpulist)", "echo $(cat node*/distance)",
+    "grep -h MemTotal node*/meminfo | tr -dc '0-9\\n '", "cd /",
 ])  # fmt: skip
 
 

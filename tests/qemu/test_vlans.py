@@ -29,13 +29,21 @@ poweroff -f
 
 
 def test_a_port_is_in_its_vlans_and_in_no_other_with_debians_kernel(guest: Path) -> None:
-    argv = ["qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-machine", "q35", "-accel", "tcg", "-cpu", "max"]
-    argv += ["-m", "1024", "-serial", "stdio", "-kernel", str(guest / "vmlinux"), "-initrd", str(guest / "initrd-net"), "-append", APPEND]
+    argv = [
+        "qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-machine", "q35", "-accel", "tcg",
+        "-cpu", "max",
+    ]
+    argv += [
+        "-m", "1024", "-serial", "stdio", "-kernel", str(guest / "vmlinux"), "-initrd", str(guest / "initrd-net"),
+        "-append", APPEND,
+    ]
     argv += ["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"]
     argv += ["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]
     script = SCRIPT.format(root=ROOT, python=sys.executable)
     log = b""
-    with subprocess.Popen(["timeout", SECONDS, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as qemu:
+    with subprocess.Popen(
+        ["timeout", SECONDS, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as qemu:
         assert qemu.stdin and qemu.stdout
         while PROMPT not in log and (more := os.read(qemu.stdout.fileno(), 65536)):  # what comes before nobody reads there
             log += more

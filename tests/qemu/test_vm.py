@@ -45,13 +45,23 @@ def test_a_directory_is_the_users_inside_and_outside(start: StartVm, tmp_path: P
     root = "0:0" if kind == "9p" else "65534:65534"  # virtiofsd knows nobody but the user
     assert vm.run("cat /rw/mine/old; stat -c %u:%g /rw/mine/old /rw/mine") == f"old\n{root}\n1:1\n"
     me = "su me -c"
-    assert vm.run(f"{me} 'echo new >/rw/mine/new; mkdir /rw/mine/d; ln -s x /rw/mine/l; mv /rw/mine/new /rw/mine/d; cat /rw/mine/d/new'") == "new\n"
+    assert (
+        vm.run(
+            f"{me} 'echo new >/rw/mine/new; mkdir /rw/mine/d; ln -s x /rw/mine/l; mv /rw/mine/new /rw/mine/d; cat"
+            " /rw/mine/d/new'"
+        )
+        == "new\n"
+    )
     assert vm.run("echo root >/rw/mine/root; stat -c %u /rw/mine/d/new; echo $?").splitlines()[:1] == ["1"]
     assert vm.run(f"{me} 'echo g >/rw/group/g'; echo $?") == "0\n"
     assert "denied" in vm.run("ls /rw/foreign; echo x >/rw/foreign/x") and not (tmp_path / "foreign/x").exists()
-    for command in ("echo x >/ro/mine/x", "rm /ro/mine/old", "mount -o remount,rw /ro; mkdir /ro/mine/y", "chmod 777 /ro/mine/old"):
+    for command in (
+        "echo x >/ro/mine/x", "rm /ro/mine/old", "mount -o remount,rw /ro; mkdir /ro/mine/y", "chmod 777 /ro/mine/old",
+    ):
         assert "Read-only" in vm.run(command), command
-    assert {path.name: path.lstat().st_uid for path in (tmp_path / "mine").rglob("*")} == {"old": 0, "d": 1, "new": 1, "l": 1, "root": 1}
+    assert {path.name: path.lstat().st_uid for path in (tmp_path / "mine").rglob("*")} == {
+        "old": 0, "d": 1, "new": 1, "l": 1, "root": 1,
+    }
     assert (tmp_path / "group/g").stat().st_uid == 1
     vm.process.kill()
     vm.wait()
@@ -66,7 +76,10 @@ def test_directories_are_mounted_and_the_command_user_is_there_after_the_boot(st
     vm = start(Group("t", 1, image=f"{GUEST}/tiny.qcow2", mounts=mounts, command_user="worker"))
     vm.boot(b"READY vm0")
     assert vm.run("cat /mnt/data/file") == "content\n" and "Read-only" in vm.run("echo x >/mnt/kept/x")
-    assert vm.run("id -un worker; stat -c %U /home/worker/.ssh/authorized_keys /home/worker/.ssh/id_ed25519") == "worker\nworker\nworker\n"
+    assert (
+        vm.run("id -un worker; stat -c %U /home/worker/.ssh/authorized_keys /home/worker/.ssh/id_ed25519")
+        == "worker\nworker\nworker\n"
+    )
 
 
 def virtiofsd_of(data: Path) -> list[str]:
@@ -117,7 +130,8 @@ def test_a_killed_vm_leaves_no_lock(start: StartVm, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "job", "works"),
-    [("cluster", "cluster", 7, True), ("cluster", "cluster", 8, False), ("cluster", "yes", 7, False), ("yes", "cluster", 7, False),
+    [("cluster", "cluster", 7, True), ("cluster", "cluster", 8, False), ("cluster", "yes", 7, False),
+     ("yes", "cluster", 7, False),
      ("no", "no", 8, True)],
 )  # fmt: skip
 def test_who_may_share_a_drive(start: StartVm, tmp_path: Path, first: str, second: str, job: int, works: bool) -> None:
@@ -156,7 +170,8 @@ def test_a_vm_is_watched_until_its_keeper_is_killed_and_not_by_its_qemu(start: S
 
 def test_a_full_scratch_stops_the_vm_with_a_word(start: StartVm, tmp_path: Path) -> None:
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "image", "64M"], check=True)
-    group = Group("t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND, disk_cache="none")
+    group = Group("t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND,
+                  disk_cache="none")
     vm = start(replace(group, persistent=(Drive(make_drive(tmp_path)),)), scratch_size="6m").boot()
     assert vm.console is not None
     vm.console.sendall(b"dd if=/dev/urandom of=/dev/vda bs=1M count=32\n")
@@ -169,17 +184,30 @@ def test_a_full_scratch_stops_the_vm_with_a_word(start: StartVm, tmp_path: Path)
 
 def test_what_was_stopped_by_a_full_scratch_goes_on_with_nothing_lost(start: StartVm, tmp_path: Path) -> None:
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "image", "64M"], check=True)
-    group = Group("t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND, disk_cache="none")
+    group = Group(
+        "t", 1, image=f"{DATA}/image", kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND,
+        disk_cache="none",
+    )
     vm = start(group, scratch_size="6m").boot()
     assert vm.console is not None
-    vm.console.sendall(b"dd if=/dev/urandom of=/noise bs=1M count=16; md5sum </noise >/sum; dd if=/noise of=/dev/vda bs=1M; sync\n")
+    vm.console.sendall(
+        b"dd if=/dev/urandom of=/noise bs=1M count=16; md5sum </noise >/sum; dd if=/noise of=/dev/vda bs=1M; sync\n"
+    )
     wait_closely(lambda: any(event["event"] == "disk-error" for event in vm.events()), vm.said, 60)
-    subprocess.run(["nsenter", f"--target={vm.process.pid}", "--mount", "mount", "-o", "remount,size=64m", f"{DATA}/scratch/pcocc/7"], check=True)
+    subprocess.run(
+        [
+            "nsenter", f"--target={vm.process.pid}", "--mount", "mount", "-o", "remount,size=64m",
+            f"{DATA}/scratch/pcocc/7",
+        ],
+        check=True,
+    )
     with socket.socket(socket.AF_UNIX) as monitor:
         monitor.connect(str(vm.directory / "qmp"))
         monitor.sendall(b'{"execute": "qmp_capabilities"}{"execute": "cont"}')
         vm._read_to(PROMPT, 60)
-    assert vm.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=16 2>/dev/null | md5sum | cmp - /sum && echo same").endswith("same\n")
+    assert vm.run(
+        "echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=16 2>/dev/null | md5sum | cmp - /sum && echo same"
+    ).endswith("same\n")
     with open(f"/proc/{vm.process.pid}/root{DATA}/scratch/pcocc/7/vm0.qcow2", "rb") as overlay:
         vm.terminate()
         vm.wait()
@@ -229,7 +257,8 @@ def test_cpus_kept_for_qemu_are_not_the_guests(start: StartVm) -> None:
     vm = start(Group("t", 1, cpus=len(cpus), emulator_cores=1)).boot()
     assert vm.run("grep -c ^processor /proc/cpuinfo") == f"{len(cpus) - 1}\n"
     threads = {
-        (path / "comm").read_text().strip(): os.sched_getaffinity(int(path.name)) for path in Path(f"/proc/{vm.process.pid}/task").iterdir()
+        (path / "comm").read_text().strip(): os.sched_getaffinity(int(path.name))
+        for path in Path(f"/proc/{vm.process.pid}/task").iterdir()
     }
     vcpus = {name: own for name, own in threads.items() if name.startswith("CPU ")}
     assert [vcpus[name] for name in sorted(vcpus)] == [{cpu} for cpu in cpus[1:]]
@@ -240,7 +269,8 @@ def test_cpus_kept_for_qemu_are_not_the_guests(start: StartVm) -> None:
     ("group", "said"),
     [
         (Group("t", 1, mounts=(Mount("d", f"{DATA}/gone"),)), f"mount 'd': directory {DATA}/gone cannot be read: No such file"),
-        (Group("t", 1, mounts=(Mount("d", f"{DATA}/private", "virtiofs"),)), f"directory {DATA}/private cannot be read: Permission denied"),
+        (Group("t", 1, mounts=(Mount("d", f"{DATA}/private", "virtiofs"),)),
+         f"directory {DATA}/private cannot be read: Permission denied"),
         (Group("t", 1, kernel=f"{DATA}/gone"), f"kernel {DATA}/gone cannot be read: No such file"),
         (Group("t", 1, persistent=(Drive(f"{DATA}/gone"),)), f"the drive {DATA}/gone cannot be written here: No such file"),
         (Group("t", 1, emulator_cores=1), "emulator-cores: 1 of template 't' leaves none of the 1 CPUs to the guest"),

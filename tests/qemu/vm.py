@@ -1,4 +1,5 @@
-"""VMs started by the real launcher as an ordinary user, in a mount namespace with a /run/pcocc of its own; no Slurm, no network."""
+"""VMs started by the real launcher as an ordinary user, in a mount namespace with a /run/pcocc of its own; no Slurm, no
+network."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ if [ -n "$CACHE" ]; then
   mkdir /run/pcocc/etc
   printf '%s\n' "$CACHE" >/run/pcocc/etc/pcocc.yaml
   setpriv --pdeathsig KILL systemd-socket-activate --accept --inetd -l /run/pcocc/cache.socket \\
-    setpriv --reuid={KEEPS_IMAGES} --regid={KEEPS_IMAGES} --clear-groups /usr/bin/python3 -IS {SOURCE}/tests/qemu/launcher.py cache \\
+    setpriv --reuid={KEEPS_IMAGES} --regid={KEEPS_IMAGES} --clear-groups \\
+    /usr/bin/python3 -IS {SOURCE}/tests/qemu/launcher.py cache \\
     >/run/pcocc/journal 2>&1 &
   echo $! >{DATA}/listener$SLURM_JOB_ID
   while ! [ -S /run/pcocc/cache.socket ]; do sleep 0.01; done
@@ -75,7 +77,8 @@ class Vm:
         facts = encode_node(make_facts({"bare": ()}, {"bare": 1}, layout={"here": (0,)}, job=job, site=site)).decode()
         keys = Keys("key", "key", "key", "key")
         environ = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0",
+            "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
             wire.ENV_TAP_FDS: "", wire.ENV_TASK_MEMORY: "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
             "PRETENDED": json.dumps(part) if part else "",
             "CACHE": f"image-cache: {{size: {cache.size >> 20}M, directory: {cache.directory}}}" if cache and served else "",

@@ -11,7 +11,10 @@ from pathlib import Path
 from .suites import ReleaseError
 
 TOP = Path("/sys/fs/cgroup")
-_GENERIC = {"rw", "ro", "relatime", "noatime", "nosuid", "nodev", "noexec", "xattr", "clone_children", "nsdelegate", "memory_recursiveprot"}
+_GENERIC = {
+    "rw", "ro", "relatime", "noatime", "nosuid", "nodev", "noexec", "xattr", "clone_children", "nsdelegate",
+    "memory_recursiveprot",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,9 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
         prog="tests/release", usage="tests/release [--roots DIR] SUITE [--fresh] [--shell | --run COMMAND... | PYTEST ARGS...]\n"
         "       tests/release [--roots DIR] --clean", description="Runs the tests on another release of Debian.", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)  # fmt: skip
-    parser.add_argument("--roots", type=Path, metavar="DIR", default=ROOT / "build/release", help="where the roots are (build/release)")
+    parser.add_argument(
+        "--roots", type=Path, metavar="DIR", default=ROOT / "build/release", help="where the roots are (build/release)"
+    )
     parser.add_argument("--clean", action="store_true", help="remove all roots")
     parser.add_argument("--fresh", action="store_true", help="make the root anew: what a release has today")
     parser.add_argument("--shell", action="store_true", help="run a shell in place of the tests")
@@ -85,7 +87,10 @@ def _run(options: argparse.Namespace) -> int:
     elif options.run:
         command = options.words
     else:
-        command = ["bash", "-c", _TESTS, "tests", *(options.words or ("-n", "2", "--no-loadscope-reorder", "--durations=20", *SELECTION))]
+        command = [
+            "bash", "-c", _TESTS, "tests",
+            *(options.words or ("-n", "2", "--no-loadscope-reorder", "--durations=20", *SELECTION)),
+        ]
     say(f"{suite.name}: starting its machine")
     status = machine.run(suite, place, command, os.environ)
     say(f"{suite.name}: ended with status {status}; its machine is gone")

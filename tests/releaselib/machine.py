@@ -25,7 +25,8 @@ _PATIENCE = 30  # seconds in which an interrupted command may end by itself
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 # with the modes that distributions give them; of each what this machine has
 _DEVICES = {**dict.fromkeys(("null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun"), 0o666),
-            **dict.fromkeys(("kvm", "vhost-net", "vhost-vsock", "loop-control", *(f"loop{number}" for number in range(8))), 0o660)}  # fmt: skip
+            **dict.fromkeys(("kvm", "vhost-net", "vhost-vsock", "loop-control", *(f"loop{number}" for number in range(8))),
+                            0o660)}  # fmt: skip
 
 
 def run(suite: Suite, place: Place, command: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -120,7 +121,9 @@ def _render_outside(groups: Sequence[Path], inside: str, environ: Mapping[str, s
     first = ["env", "-i", *(f"{key}={value}" for key, value in environ.items()), "/usr/bin/python3", "-IS"]
     program = [*first, f"{INSIDE}/tests/releaselib/init.py", INSIDE, *command]
     lines = [f"echo $$ >{shlex.quote(str(group))}/cgroup.procs" for group in groups]
-    return "\n".join([*lines, shlex.join(["exec", "unshare", *_NAMESPACES, "bash", "-ec", f"{inside}\nexec {shlex.join(program)}"])])
+    return "\n".join(
+        [*lines, shlex.join(["exec", "unshare", *_NAMESPACES, "bash", "-ec", f"{inside}\nexec {shlex.join(program)}"])]
+    )
 
 
 def _render_inside(suite: Suite, root: Path, hierarchies: Sequence[Hierarchy], certificates: Sequence[Path]) -> str:
@@ -132,7 +135,10 @@ def _render_inside(suite: Suite, root: Path, hierarchies: Sequence[Hierarchy], c
     lines += [f"mkdir -p .{INSIDE}", f"mount --bind {shlex.quote(str(ROOT))} .{INSIDE}", f"mount --bind .{KEPT} .{INSIDE}/build"]
     for path in certificates:
         at = shlex.quote(f".{path}")
-        lines += [f"mkdir -p {shlex.quote(f'.{path.parent}')}", f"touch {at}", f"mount --bind -o ro {shlex.quote(str(path))} {at}"]
+        lines += [
+            f"mkdir -p {shlex.quote(f'.{path.parent}')}", f"touch {at}",
+            f"mount --bind -o ro {shlex.quote(str(path))} {at}",
+        ]
     # as systemd does
     lines += [f"hostname {suite.name}", "ip link set lo up", "echo 0 2147483647 >proc/sys/net/ipv4/ping_group_range"]
     lines += ["mkdir -p .old", "pivot_root . .old", "cd /", "umount -l /.old", "rmdir /.old"]
@@ -158,5 +164,8 @@ def _device_nodes() -> list[str]:
             kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
             lines.append(f"mknod -m {mode:o} dev/{name} {kind} {os.major(found.st_rdev)} {os.minor(found.st_rdev)}")
     lines += ["mount -t devpts -o newinstance,ptmxmode=666,mode=620,gid=5 devpts dev/pts", "ln -s pts/ptmx dev/ptmx"]
-    lines += ["ln -s /proc/self/fd dev/fd", *(f"ln -s fd/{number} dev/{name}" for number, name in enumerate(("stdin", "stdout", "stderr")))]
+    lines += [
+        "ln -s /proc/self/fd dev/fd",
+        *(f"ln -s fd/{number} dev/{name}" for number, name in enumerate(("stdin", "stdout", "stderr"))),
+    ]
     return [*lines, "mount -t tmpfs -o mode=1777 shm dev/shm"]

@@ -59,7 +59,11 @@ def read_pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 def plan_pip_settings(settings: Mapping[str, str]) -> dict[str, str]:
     """Return what holds in the machine, too: directories of this one are not there."""
-    kept = {key: " ".join(word for word in settings[key].split() if not word.startswith(_LOCAL)) for key in _PIP_WAYS if key in settings}
+    kept = {
+        key: " ".join(word for word in settings[key].split() if not word.startswith(_LOCAL))
+        for key in _PIP_WAYS
+        if key in settings
+    }
     named = {key: settings[key] for key in _PIP_FILES_NAMED if key in settings}
     return {key: value for key, value in {**kept, **named}.items() if value}
 

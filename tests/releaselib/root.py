@@ -49,7 +49,10 @@ def render_argv(suite: Suite, mirror: str, apt_options: Sequence[str]) -> list[s
     """Return the command that makes the root as `new` in the current directory."""
     sources = "\n".join(f"deb {mirror} {name} main" for name in (suite.name, *suite.also))
     pins = f'printf %s {shlex.quote(suite.pins)} >"$1/etc/apt/preferences.d/release"'
-    copies = f'mkdir -p "$1{INSIDE}/tests" "$1{KEPT}" && cp {shlex.join(str(ROOT / path) for path in _MAKERS)} "$1{INSIDE}/tests/"'
+    copies = (
+        f'mkdir -p "$1{INSIDE}/tests" "$1{KEPT}" && cp {shlex.join(str(ROOT / path) for path in _MAKERS)}'
+        f' "$1{INSIDE}/tests/"'
+    )
     packages = f'chroot "$1" {INSIDE}/tests/prepare --packages && chroot "$1" apt-get clean'
     group = 'chroot "$1" groupadd --system --force kvm'  # udev makes it, and there is none
     aptopts = ['APT::Install-Recommends "false"', 'Acquire::Languages "none"', *apt_options]
@@ -78,7 +81,10 @@ def _make(name: str, place: Place, argv: Sequence[str]) -> None:
     """Run mmdebstrap in namespaces of its own: what it mounts and starts ends with it, and it with this process."""
     if shutil.which("mmdebstrap") is None:
         raise ReleaseError("there is no mmdebstrap on this machine: run tests/prepare")
-    alone = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]
+    alone = [
+        "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+        "--propagation=private",
+    ]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with place.log.open("w") as log, subprocess.Popen([*alone, *argv], cwd=place.path, text=True, **pipes) as making:
         try:

@@ -13,7 +13,8 @@ INSIDE = "/usr/src/pcocc"  # the checkout, in the machine
 KEPT = "/var/lib/pcocc-build"  # what is the checkout's build/ there: each release's own
 # what a release is tried on when nothing is named: build, plugin, the main job, its streams and signals, and that nothing is left
 SELECTION = ("tests/unit", "tests/lua", "tests/spank", *(f"tests/boot/test_{name}.py" for name in (
-    "cluster", "streams", "signals", "bad_input", "faults", "silence", "cgroups", "network")))  # fmt: skip
+    "cluster", "streams", "signals", "bad_input", "faults", "silence", "versions", "cgroups", "confinement",
+    "network")))  # fmt: skip
 
 
 class ReleaseError(Exception):
@@ -26,7 +27,8 @@ class RootError(ReleaseError):
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A release of Debian: its name, what it has, what else than its main archive is taken, and what of that (an apt preference)."""
+    """A release of Debian: its name, what it has, what else than its main archive is taken, and what of that (an apt
+    preference)."""
 
     name: str
     debian: str
@@ -77,7 +79,9 @@ class Place:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ReleaseError(f"{self.path} is in use by another command of tests/: wait for it, or name other roots by --roots DIR") from None
+            raise ReleaseError(
+                f"{self.path} is in use by another command of tests/: wait for it, or name other roots by --roots DIR"
+            ) from None
 
 
 def say(text: str) -> None:

@@ -12,7 +12,10 @@ def test_notes_are_told_and_nothing_else_is(tmp_path: Path) -> None:
     run("meson", "setup", str(tmp_path / "meson"))
     flags = ["-D_GNU_SOURCE", f"-I{tmp_path}/meson", f"-I{ROOT}/spank", "-Wall", "-Wextra", "-Werror"]
     run("cc", *flags, "-o", f"{tmp_path}/notes", f"{ROOT}/tests/spank/notes.c", f"{ROOT}/spank/text.c")
-    for notes, told in (("", ""), ("note user-data file x: note y\nnote \n", "pcocc: note: user-data file x: note y\npcocc: note: \n")):
+    for notes, told in (
+        ("", ""),
+        ("note user-data file x: note y\nnote \n", "pcocc: note: user-data file x: note y\npcocc: note: \n"),
+    ):
         done = subprocess.run([tmp_path / "notes"], input=ANSWER + notes, capture_output=True, text=True, check=True)
         assert done.stderr == told
         assert done.stdout.splitlines() == [

@@ -12,7 +12,8 @@ from tests.spank.building import ROOT, run
 
 EXPORTED = {
     "plugin_name", "plugin_type", "plugin_version", "spank_plugin_version", "pcocc_version", "slurm_spank_init",
-    "slurm_spank_init_post_opt", "slurm_spank_local_user_init", "slurm_spank_task_init_privileged", "slurm_spank_task_init", "slurm_spank_exit",
+    "slurm_spank_init_post_opt", "slurm_spank_local_user_init", "slurm_spank_task_init_privileged",
+    "slurm_spank_task_init", "slurm_spank_exit",
 }  # fmt: skip
 
 
@@ -98,7 +99,10 @@ def test_everything_installed_is_readable_by_every_user(installed: Path) -> None
 def test_it_tells_what_it_is_built_for_and_its_version(installed: Path, tmp_path: Path) -> None:
     """As `pcocc node check` asks it."""
     source = tmp_path / "number.c"
-    source.write_text('#include <stdio.h>\n#include <slurm/slurm.h>\nint main(void) { return printf("%d", SLURM_VERSION_NUMBER) < 0; }\n')
+    source.write_text(
+        '#include <stdio.h>\n#include <slurm/slurm.h>\nint main(void) { return printf("%d", SLURM_VERSION_NUMBER) <'
+        " 0; }\n"
+    )
     run("cc", "-o", str(tmp_path / "number"), str(source))
     number = int(run(str(tmp_path / "number")))
     built, version, trouble = read_slurm._open_plugin(str(installed / "lib/slurm/pcocc.so"))

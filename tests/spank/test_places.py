@@ -18,7 +18,9 @@ print(steps.LAUNCHER, launcher.KEEPER[0], probe._IMAGE)
 
 
 def test_the_runtime_finds_its_own_files(installed: Path) -> None:
-    done = subprocess.run([sys.executable, "-IS", "-c", LOOK, str(installed / "lib/pcocc")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", LOOK, str(installed / "lib/pcocc")], capture_output=True, text=True, check=True
+    )
     launch, keeper, probe = map(Path, done.stdout.split())
     assert (launch, keeper) == (installed / "libexec/pcocc/launch", installed / "libexec/pcocc/keeper")
     for program in (launch, keeper):
@@ -30,10 +32,13 @@ def test_the_directories_of_a_distribution_are_options(tmp_path: Path) -> None:
     run("meson", "setup", str(tmp_path), "--prefix=/usr", "--libexecdir=lib", "--libdir=lib64", "--bindir=/usr/sbin")
     places = json.loads(run("meson", "introspect", "--installed", str(tmp_path)))
     assert {
-        "/usr/lib/pcocc/keeper", "/usr/lib/pcocc/pcocc_runtime/system/installed.py", "/usr/share/pcocc/probe.img", "/usr/sbin/pcocc",
-        "/usr/share/pcocc/lua/pcocc.lua", "/usr/lib64/slurm/pcocc.so", "/usr/lib64/slurm/pcocc_client.so",
+        "/usr/lib/pcocc/keeper", "/usr/lib/pcocc/pcocc_runtime/system/installed.py", "/usr/share/pcocc/probe.img",
+        "/usr/sbin/pcocc", "/usr/share/pcocc/lua/pcocc.lua", "/usr/lib64/slurm/pcocc.so", "/usr/lib64/slurm/pcocc_client.so",
     } <= set(places.values())  # fmt: skip
-    written = {name: (tmp_path / name).read_text() for name in ("installed.py", "job_submit.lua", "completion", "config.h", "keeper")}
+    written = {
+        name: (tmp_path / name).read_text()
+        for name in ("installed.py", "job_submit.lua", "completion", "config.h", "keeper")
+    }
     assert 'LIBEXEC = "/usr/lib/pcocc"' in written["installed.py"] and 'SHARE = "/usr/share/pcocc"' in written["installed.py"]
     assert "/usr/share/pcocc/lua/?.lua" in written["job_submit.lua"] and "/usr/sbin/pcocc" in written["completion"]
     assert '"/usr/lib/pcocc"' in written["config.h"] and '"/usr/lib64/slurm/pcocc_client.so"' in written["config.h"]
@@ -42,7 +47,10 @@ def test_the_directories_of_a_distribution_are_options(tmp_path: Path) -> None:
 
 def test_where_slurm_and_the_distribution_have_theirs_is_an_option(tmp_path: Path) -> None:
     libraries = ("/usr/lib/python3/dist-packages", "/srv/more")
-    run("meson", "setup", str(tmp_path), "--prefix=/usr", "-Dslurm-plugins=/srv/slurm", f"-Dpython-libraries={','.join(libraries)}")
+    run(
+        "meson", "setup", str(tmp_path), "--prefix=/usr", "-Dslurm-plugins=/srv/slurm",
+        f"-Dpython-libraries={','.join(libraries)}",
+    )
     places = json.loads(run("meson", "introspect", "--installed", str(tmp_path))).values()
     assert {"/srv/slurm/pcocc.so", "/srv/slurm/pcocc_client.so", "/usr/share/pcocc/plugstack.conf"} <= {*places}
     assert (tmp_path / "plugstack.conf").read_text().splitlines()[-1] == "required /srv/slurm/pcocc.so"

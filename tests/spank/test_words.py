@@ -134,8 +134,9 @@ def test_the_options_of_this_srun_are_known_with_their_values(build: Path) -> No
 @pytest.mark.parametrize(
     ("line", "vm"),
     [
-        ("srun --container-image=x --pcocc-vm cmd", ""), ("srun --of-a-plugin x --pcocc-vm cmd", ""), ("srun --of-a-plugin --pcocc-vm cmd", ""),
-        ("srun --of-a-plugin=x cmd --pcocc-vm", None), ("srun --of-a-plugin x cmd --pcocc-vm", None), ("srun --of-a-plugin -- --pcocc-vm", None),
+        ("srun --container-image=x --pcocc-vm cmd", ""), ("srun --of-a-plugin x --pcocc-vm cmd", ""),
+        ("srun --of-a-plugin --pcocc-vm cmd", ""), ("srun --of-a-plugin=x cmd --pcocc-vm", None),
+        ("srun --of-a-plugin x cmd --pcocc-vm", None), ("srun --of-a-plugin -- --pcocc-vm", None),
     ],
 )  # fmt: skip
 def test_an_option_of_another_plugin_may_have_a_value(build: Path, line: str, vm: str | None) -> None:
@@ -210,11 +211,14 @@ def test_a_number_of_tasks_that_salloc_was_given_stays(build: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "environ", "other"),
     [
-        ("srun --jobid=7 cmd", OUTSIDE, 7), ("srun --jobid=7 cmd", IN_JOB, 7), ("srun --jobid=5 cmd", IN_JOB, 0), ("srun cmd", IN_JOB, 0),
-        ("srun cmd --jobid=7", OUTSIDE, 0), ("srun cmd --jobid=7", IN_JOB, 0), ("srun --jobid=x cmd", OUTSIDE, 0),
+        ("srun --jobid=7 cmd", OUTSIDE, 7), ("srun --jobid=7 cmd", IN_JOB, 7), ("srun --jobid=5 cmd", IN_JOB, 0),
+        ("srun cmd", IN_JOB, 0), ("srun cmd --jobid=7", OUTSIDE, 0), ("srun cmd --jobid=7", IN_JOB, 0),
+        ("srun --jobid=x cmd", OUTSIDE, 0),
     ],
 )  # fmt: skip
-def test_the_job_of_a_step_is_the_one_in_front_of_the_command(build: Path, line: str, environ: dict[str, str], other: int) -> None:
+def test_the_job_of_a_step_is_the_one_in_front_of_the_command(
+    build: Path, line: str, environ: dict[str, str], other: int
+) -> None:
     found = read(build, line, **environ)
     assert (found["in_job"], found["other"]) == (int(bool(other or environ)), other)
 
@@ -222,11 +226,13 @@ def test_the_job_of_a_step_is_the_one_in_front_of_the_command(build: Path, line:
 @pytest.mark.parametrize(
     ("line", "places"),
     [
-        ("srun --pcocc-vm=vm3 cmd", "n2 "), ("srun --pcocc-vm=vm[1-2] cmd", "n1 n2 "), ("srun -n1 --pcocc-vm=vm3 cmd -N2 -w n1", "n2 "),
-        ("srun -lu -J w --pcocc-vm=vm0 cmd -n 5", "n1 "), ("srun --mem 0 --pcocc-vm=vm0 cmd", "n1 "), ("srun --pcocc-vm=vm[0-3] cmd", None),
-        ("srun --pcocc-vm cmd", None), ("srun -n2 --pcocc-vm=vm3 cmd", None), ("srun -w n1 --pcocc-vm=vm3 cmd", None),
-        ("srun -N1 --pcocc-vm=vm3 cmd", None), ("srun --pcocc-vm=vm9 cmd", None), ("srun -lm block --pcocc-vm=vm3 cmd", None),
-        ("srun --jobid=7 --pcocc-vm=vm3 cmd", "n2 "), ("srun --jobid=5 --pcocc-vm=vm3 cmd", "n2 "), ("srun cmd --pcocc-vm=vm3", None),
+        ("srun --pcocc-vm=vm3 cmd", "n2 "), ("srun --pcocc-vm=vm[1-2] cmd", "n1 n2 "),
+        ("srun -n1 --pcocc-vm=vm3 cmd -N2 -w n1", "n2 "), ("srun -lu -J w --pcocc-vm=vm0 cmd -n 5", "n1 "),
+        ("srun --mem 0 --pcocc-vm=vm0 cmd", "n1 "), ("srun --pcocc-vm=vm[0-3] cmd", None), ("srun --pcocc-vm cmd", None),
+        ("srun -n2 --pcocc-vm=vm3 cmd", None), ("srun -w n1 --pcocc-vm=vm3 cmd", None),
+        ("srun -N1 --pcocc-vm=vm3 cmd", None), ("srun --pcocc-vm=vm9 cmd", None),
+        ("srun -lm block --pcocc-vm=vm3 cmd", None), ("srun --jobid=7 --pcocc-vm=vm3 cmd", "n2 "),
+        ("srun --jobid=5 --pcocc-vm=vm3 cmd", "n2 "), ("srun cmd --pcocc-vm=vm3", None),
     ],
 )  # fmt: skip
 def test_a_step_goes_where_its_vms_are(build: Path, line: str, places: str | None) -> None:
@@ -252,9 +258,12 @@ def test_who_says_where_in_a_variable_is_left_alone(build: Path, name: str) -> N
     [
         ("srun --pcocc-vm cmd a", {"command": "cmd"}), ("srun --pcocc-vm vm0 cmd", {"command": "vm0"}),
         ("srun -n2 -- cmd", {"command": "cmd"}), ("srun", {}),
-        ("srun --export=A,B=1 cmd", {"command": "cmd", "export": "A,B=1"}), ("srun --export ALL cmd", {"command": "cmd", "export": "ALL"}),
-        ("srun --exp NONE cmd --export=ALL", {"command": "cmd", "export": "NONE"}), ("srun --multi-prog conf", {"command": "conf", "programs": "1"}),
-        ("srun --bcast cmd", {"command": "cmd", "bcast": "1"}), ("srun --bcast=/tmp/x cmd", {"command": "cmd", "bcast": "1"}),
+        ("srun --export=A,B=1 cmd", {"command": "cmd", "export": "A,B=1"}),
+        ("srun --export ALL cmd", {"command": "cmd", "export": "ALL"}),
+        ("srun --exp NONE cmd --export=ALL", {"command": "cmd", "export": "NONE"}),
+        ("srun --multi-prog conf", {"command": "conf", "programs": "1"}),
+        ("srun --bcast cmd", {"command": "cmd", "bcast": "1"}),
+        ("srun --bcast=/tmp/x cmd", {"command": "cmd", "bcast": "1"}),
         ("srun cmd --multi-prog --bcast", {"command": "cmd"}), ("srun --bcast-exclude=/x cmd", {"command": "cmd"}),
     ],
 )  # fmt: skip
@@ -267,7 +276,8 @@ def test_a_client_is_in_front_of_each_program(build: Path) -> None:
     attach = "/opt/pcocc/libexec/pcocc/attach"
     lines = ["# all of them", "", "0-1  ./server %t", "  2,3\t/bin/sh -c \\", "'echo %o'", "*", "4 a \\", "b \\", "c", "5 d"]
     wanted = [
-        *lines[:2], f"0-1  {attach} ./server %t", f"  2,3\t{attach} /bin/sh -c \\", "'echo %o'", "*", f"4 {attach} a \\", "b \\", "c",
+        *lines[:2], f"0-1  {attach} ./server %t", f"  2,3\t{attach} /bin/sh -c \\", "'echo %o'", "*",
+        f"4 {attach} a \\", "b \\", "c",
         f"5 {attach} d",
     ]  # fmt: skip
     for end in ("", "\n"):

@@ -38,7 +38,9 @@ def test_a_page_is_right_shell_and_yaml(page: Path) -> None:
 
 def test_every_page_is_in_the_contents() -> None:
     listed = re.findall(r"\]\(([a-z-]+\.md)\)", (GUIDE / "README.md").read_text())
-    assert listed == ["first-vm.md", "cloud-config.md", "directories.md", "steps.md"] and {page.name for page in PAGES} == set(listed)
+    assert listed == ["first-vm.md", "cloud-config.md", "directories.md", "steps.md"] and {
+        page.name for page in PAGES
+    } == set(listed)
 
 
 PAGE = """text
@@ -60,7 +62,9 @@ not typed
 
 
 def test_boxes_become_commands() -> None:
-    assert parse_page(PAGE) == [Typed("cat >x <<'EOF'\na:\n\n  b\nEOF", (), 3), Typed("echo 1", ("1",), 8), Typed("id -u", ("0",), 10, True)]
+    assert parse_page(PAGE) == [
+        Typed("cat >x <<'EOF'\na:\n\n  b\nEOF", (), 3), Typed("echo 1", ("1",), 8), Typed("id -u", ("0",), 10, True),
+    ]
     with pytest.raises(ValueError, match="line 2: a box begins"):
         parse_page("```console\nx\n```\n")
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-RUNTIME = ROOT / "pcocc_runtime"
-MODULES = {".".join(path.relative_to(RUNTIME).with_suffix("").parts): path for path in RUNTIME.rglob("*.py") if path.stem != "__init__"}
+from tests.unit.loading import MODULES, ROOT, RUNTIME, loaded, within
 
 # The floors, from the ground up. A room may use its own files and every floor below, but no other room of its own floor.
 GROUND = {path.stem for path in RUNTIME.glob("*.py")} - {"__init__"} | {"documents", "qemu", "settings"}
@@ -27,7 +25,8 @@ BEYOND_THE_COMMAND = {"node", "keeper"}  # the rooms that cli/ may not import
 
 DOORS = {"pycdlib": "vm.iso", "dns": "observe.resolver"}  # one importer each
 ACTING = {
-    "os", "socket", "subprocess", "select", "selectors", "time", "shutil", "tempfile", "fcntl", "ctypes", "signal", "random", "threading",
+    "os", "socket", "subprocess", "select", "selectors", "time", "shutil", "tempfile", "fcntl", "ctypes", "signal",
+    "random", "threading",
 }  # fmt: skip
 QUIET_PREFIXES = ("parse_", "plan_", "render_")
 
@@ -105,24 +104,6 @@ def test_acting_is_told_from_quiet() -> None:
     assert not {"naming", "networks.plan", "documents.cluster", "guest.seed", "templates.inherit"} & acting
 
 
-def loaded(code: str) -> list[str]:
-    """Return the modules of ours that a fresh interpreter has loaded after some code."""
-    tell = "import sys; print(*(name for name in sys.modules if name.startswith('pcocc_runtime.')))"
-    argv = [sys.executable, "-c", f"{code}\n{tell}"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
-    names = [name.removeprefix("pcocc_runtime.") for name in done.stdout.split()]
-    return sorted(name for name in names if name in MODULES)
-
-
-def within(verb: str) -> str:
-    """Return code that imports what root's helper does until it is in a verb's functions, and all that these import."""
-    tree = ast.parse(MODULES["node.main"].read_text())
-    bodies = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith(f"_{verb}")]
-    assert bodies
-    local = [ast.unparse(node) for body in bodies for node in ast.walk(body) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return "\n".join(["import pcocc_runtime.node.main", *local])
-
-
 @pytest.mark.parametrize(("verb", "most"), [("set_up", 2200), ("release", 1200), ("start", 2200), ("remove", 1500)])
 def test_what_root_reads_can_be_read_in_one_sitting(verb: str, most: int, capsys: pytest.CaptureFixture[str]) -> None:
     code = within(verb)
@@ -148,7 +129,12 @@ def test_who_runs_as_long_as_a_vm_imports_nothing_of_ours_later(module: str) -> 
     """An upgrade of the package may have put other modules in the place of those that it began with."""
     names = loaded(f"import pcocc_runtime.{module}")
     assert module in names
-    functions = [node for name in names for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.FunctionDef)]
+    functions = [
+        node
+        for name in names
+        for node in ast.walk(ast.parse(MODULES[name].read_text()))
+        if isinstance(node, ast.FunctionDef)
+    ]
     imports = [ast.unparse(node) for one in functions for node in ast.walk(one) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert [line for line in imports if "pcocc_runtime" in line] == []
 
@@ -163,7 +149,9 @@ def sources() -> list[Path]:
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_sizes(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= 400
+    lines, most = text.splitlines(), 130 if path.is_relative_to(ROOT / "tests") else 120
+    assert len(lines) <= 400
+    assert [f"{number}: {line}" for number, line in enumerate(lines, 1) if len(line) > most] == []
     if path.suffix == ".py":
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):

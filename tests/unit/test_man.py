@@ -120,7 +120,7 @@ def test_the_synopsis_has_every_command() -> None:
 
 
 def test_the_options_page_has_every_option_of_the_plugin() -> None:
-    said = [re.match(r"Fl ([a-z-]+)", item)[1] for _heading, item, _body in read_items("pcocc-options.7", "Fl")]  # type: ignore[index]
+    said = [re.match(r"Fl ([a-z-]+)", item)[1] for _heading, item, _body in read_items("pcocc-options.7", "Fl")]
     assert sorted(said) == sorted(OPTIONS)
 
 

@@ -45,7 +45,11 @@ def test_the_packages_depend_on_the_projects_libraries() -> None:
 
 def test_a_node_gets_the_programs_that_errors_name() -> None:
     """`hint: install the package NAME` of the runtime names what its package has brought."""
-    hints = {name for path in (ROOT / "pcocc_runtime").rglob("*.py") for name in re.findall(r"install the package ([a-z0-9-]+)", path.read_text())}
+    hints = {
+        name
+        for path in (ROOT / "pcocc_runtime").rglob("*.py")
+        for name in re.findall(r"install the package ([a-z0-9-]+)", path.read_text())
+    }
     assert {"dnsmasq-base", "iproute2", "nftables"} <= hints
     assert [name for name in hints if f"\n {name}" not in CONTROL] == []
 

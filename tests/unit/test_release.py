@@ -20,7 +20,9 @@ cgroup /elsewhere/memory cgroup rw,memory 0 0
 
 
 def test_each_hierarchy_is_mounted_again_as_it_is_here() -> None:
-    assert [(str(one.path), one.kind, one.options) for one in cgroups.parse_hierarchies(SYSTEMD)] == [("/sys/fs/cgroup", "cgroup2", "")]
+    assert [(str(one.path), one.kind, one.options) for one in cgroups.parse_hierarchies(SYSTEMD)] == [
+        ("/sys/fs/cgroup", "cgroup2", "")
+    ]
     assert [(one.path.name, one.kind, one.options) for one in cgroups.parse_hierarchies(VERSION_1)] == [
         ("unified", "cgroup2", ""), ("systemd", "cgroup", "none,name=systemd"), ("cpu,cpuacct", "cgroup", "cpu,cpuacct"),
     ]  # fmt: skip

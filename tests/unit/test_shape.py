@@ -27,11 +27,17 @@ def read_imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
 def test_no_file_imports_from_a_test_file(path: Path) -> None:
     """What tests share is in modules of its own, or a fixture of conftest.py: else one file's tests change with another's."""
-    tests = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in FILES if file.name.startswith(("test_", "conftest"))}
+    tests = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in FILES
+        if file.name.startswith(("test_", "conftest"))
+    }
     assert tests.isdisjoint(read_imports(path))
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name.startswith("test_")], ids=lambda path: str(path.relative_to(TESTS)))
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.name.startswith("test_")], ids=lambda path: str(path.relative_to(TESTS))
+)
 def test_no_test_leaves_anything_for_another(path: Path) -> None:
     """A test that sets a global name, or calls another test, is right only in one order."""
     tree = ast.parse(path.read_text())

@@ -1,4 +1,5 @@
-"""What `pcocc` does when its output is closed, full or of another encoding, at Ctrl-C, and when it is wrong itself; its progress line."""
+"""What `pcocc` does when its output is closed, full or of another encoding, at Ctrl-C, and when it is wrong itself; its
+progress line."""
 
 import json
 import os
@@ -22,7 +23,9 @@ COMMAND = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime.cl
 def environ(tmp_path: Path) -> dict[str, str]:
     """The environment of a user with a template and two images."""
     (tmp_path / ".pcocc").mkdir()
-    (tmp_path / ".pcocc/templates.yaml").write_text("mine: {description: prix € naïve, user-data: {a: 2020-01-01, b: !!binary aGk=}}\n")
+    (tmp_path / ".pcocc/templates.yaml").write_text(
+        "mine: {description: prix € naïve, user-data: {a: 2020-01-01, b: !!binary aGk=}}\n"
+    )
     write_images(tmp_path / ".pcocc/images", "alma", "alpine")
     return {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
 
@@ -31,7 +34,10 @@ def run(environ: dict[str, str], line: str, code: str = "") -> subprocess.Comple
     """Run a line of shell in which $p is pcocc."""
     script = f"p() {{ {sys.executable} -c \"$CODE\" \"$@\"; }}\n{line}"
     env = {**environ, "CODE": f"{COMMAND}{code}sys.exit(cli.main())"}
-    return subprocess.run(["bash", "-c", script], env=env, cwd=environ["HOME"], capture_output=True, text=True, check=False, timeout=limit(60))
+    return subprocess.run(
+        ["bash", "-c", script], env=env, cwd=environ["HOME"], capture_output=True, text=True, check=False,
+        timeout=limit(60),
+    )
 
 
 FULL = "pcocc: error: standard output cannot be written: No space left on device\n"
@@ -60,7 +66,11 @@ def test_output_that_goes_nowhere_is_one_sentence(environ: dict[str, str], line:
 @pytest.mark.parametrize("words", ["template list", "image list", "image repo list", "image --help", "--version"])
 def test_a_reader_that_has_gone_is_no_error(environ: dict[str, str], words: str) -> None:
     """It goes before anything is written: the FIFO that is read first ends with it."""
-    done = run(environ, f"mkfifo gone; {{ read -r _ <gone; p {words}; echo ${{PIPESTATUS[0]}} >status; }} | {{ exec <&-; echo >gone; }}; cat status")
+    done = run(
+        environ,
+        f"mkfifo gone; {{ read -r _ <gone; p {words}; echo ${{PIPESTATUS[0]}} >status; }} | {{ exec <&-; echo >gone;"
+        " }; cat status",
+    )
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
@@ -96,7 +106,10 @@ def test_a_fault_of_ours_is_one_sentence(environ: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("words", ["template check", "image import disk.qcow2 new", "image export alma disk.qcow2"])
 def test_a_working_directory_that_is_gone_is_told(environ: dict[str, str], words: str) -> None:
-    done = run(environ, f"mkdir gone; cd gone; rmdir ../gone; p {words}", "from pcocc_runtime.images import images; images.ensure_disk = print; ")
+    done = run(
+        environ, f"mkdir gone; cd gone; rmdir ../gone; p {words}",
+        "from pcocc_runtime.images import images; images.ensure_disk = print; ",
+    )
     assert done.returncode == 1 and done.stderr.splitlines()[-2:] == [
         "pcocc: error: the working directory is gone: No such file or directory",
         "hint: change to another one, such as with: cd",
@@ -105,7 +118,9 @@ def test_a_working_directory_that_is_gone_is_told(environ: dict[str, str], words
 
 def test_ctrl_c_ends_a_command_while_it_starts(tmp_path: Path) -> None:
     (tmp_path / "pcocc_runtime/cli").mkdir(parents=True)
-    (tmp_path / "pcocc_runtime/cli/main.py").write_text("import sys, signal\nsys.stdout.write('x')\nsys.stdout.flush()\nsignal.pause()\n")
+    (tmp_path / "pcocc_runtime/cli/main.py").write_text(
+        "import sys, signal\nsys.stdout.write('x')\nsys.stdout.flush()\nsignal.pause()\n"
+    )
     program = tmp_path / "pcocc"
     program.write_text((ROOT / "libexec/pcocc.in").read_text().replace("@path@", str(tmp_path)).replace("@libraries@", ""))
     hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # these tests may run in the background, where it is ignored
@@ -139,7 +154,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return one
 
 
-def test_a_line_is_rewritten_on_a_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_is_rewritten_on_a_terminal(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     line = terminal.ProgressLine()
     line.show("1 started")
@@ -168,7 +185,9 @@ def test_a_line_is_said_once_elsewhere_or_now_and_then(
     assert capsys.readouterr().err == "pcocc: booting\n" * times
 
 
-def test_a_note_does_not_stand_on_the_line_of_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_note_does_not_stand_on_the_line_of_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(terminal, "QUIET_SECONDS", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with terminal.Meter() as meter:

@@ -23,7 +23,9 @@ def find_here() -> Suite | None:
 
 def find_version(package: str) -> str | None:
     """Return the first two numbers of an installed package's version."""
-    shown = subprocess.run(["dpkg-query", "--show", "--showformat=${Version}", package], capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${Version}", package], capture_output=True, text=True, check=False
+    )
     found = re.match(r"(?:\d+:)?(\d+\.\d+)", shown.stdout)
     return found[1] if found else None
 

@@ -15,7 +15,19 @@ import pytest
 from pcocc_runtime.cache import layer_store, protocol
 from pcocc_runtime.images.references import Repo
 from tests.images import children
-from tests.images.cachenode import ALICE, BOB, MEBIBYTE, SERVICE, Node, add, count_reads, hold, layers, make_disk_file, store
+from tests.images.cachenode import (
+    ALICE,
+    BOB,
+    MEBIBYTE,
+    SERVICE,
+    Node,
+    add,
+    count_reads,
+    hold,
+    layers,
+    make_disk_file,
+    store,
+)
 from tests.images.disks import content, make_disk, patched, raw_sum, save, spoil
 from tests.waiting import wait_closely
 
@@ -95,7 +107,10 @@ def test_a_damaged_layer_is_refused(node: Node, site: Repo) -> None:
     base = add(site, "base")
     spoil(base.path, 300_000)
     assert children.wait(node.start(base.path, here=2)) == 1
-    assert "is damaged: its content does not match the checksum in its name" in node.said() and "hint: 'pcocc image verify'" in node.said()
+    assert (
+        "is damaged: its content does not match the checksum in its name" in node.said()
+        and "hint: 'pcocc image verify'" in node.said()
+    )
     node.start_service()
     assert children.wait(node.start(base.path)) == 1
     assert "is damaged: its content does not match the checksum in its name" in node.said() and node.said().count("\n") == 1
@@ -112,7 +127,11 @@ def test_a_killed_copy_is_done_again(node: Node, site: Repo, served: bool) -> No
         if served:
             node.start_service()
         child = node.start(base.path, here=2)
-        wait_closely(lambda: any(part.stat().st_blocks and part.stat().st_mtime_ns > begin for part in parts.glob("*")))  # noqa: B023
+
+        def is_written(begin: int = begin) -> bool:
+            return any(one.st_blocks and one.st_mtime_ns > begin for one in map(Path.stat, parts.glob("*")))
+
+        wait_closely(is_written)
         if served:
             kill_children(node)
             os.unlink(protocol.SOCKET)

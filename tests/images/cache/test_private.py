@@ -44,7 +44,9 @@ def test_who_may_read_a_source_shares_its_copy(node: Node, site: Repo) -> None:
     node.launch(top.path, run=summed)
     assert node.said() == patched(1) and node.cached() == layers(base) and node.private() == layers(top) - layers(base)
     [copy] = node.cache.glob("private/data/*/*")
-    assert (copy.stat().st_uid, copy.stat().st_mode & 0o777, (node.cache / "private").stat().st_mode & 0o777) == (SERVICE, 0o444, 0o700)
+    assert (copy.stat().st_uid, copy.stat().st_mode & 0o777, (node.cache / "private").stat().st_mode & 0o777) == (
+        SERVICE, 0o444, 0o700,
+    )
     before = copy.stat().st_ino
     for job, who in ((8, {}), (9, {"uid": BOB, "groups": (GROUP,)})):
         node.launch(top.path, job=job, run=summed, **who)

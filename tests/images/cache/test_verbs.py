@@ -34,7 +34,7 @@ def command(pcocc: Pcocc, node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def filled(node: Node, site: object) -> list[Found]:
     """Three layers that are kept, the last used one first; of the second a VM runs."""
     node.start_service()
-    every = [add(site, f"i{seed}", seed=seed, size=4 * MEBIBYTE, used=4 * MEBIBYTE) for seed in range(3)]  # type: ignore[arg-type]
+    every = [add(site, f"i{seed}", seed=seed, size=4 * MEBIBYTE, used=4 * MEBIBYTE) for seed in range(3)]
     for age, one in enumerate(every):
         node.launch(one.path, job=10 + age)
         times = time.time() - 86400 * (1 + age)

@@ -15,15 +15,22 @@ from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 KVM = seen.Device("/dev/kvm", 0o666, "kvm")
 ACCELERATOR = seen.Accelerator("auto", KVM, (7, 2), Verdict("kvm", "/dev/kvm ran a small guest", 1000), 1000 + 3 * 86400 + 5)
 PLUGIN = seen.Plugin(
-    "/etc/slurm/plugstack.conf", "/p/pcocc.so", "/p/pcocc.so", "0.1.0", built=(24, 11), version="0.1.0", slurmd=(24, 11), loaded=True,
+    "/etc/slurm/plugstack.conf", "/p/pcocc.so", "/p/pcocc.so", "0.1.0", built=(24, 11), version="0.1.0",
+    slurmd=(24, 11), loaded=True,
 )  # fmt: skip
 SCRATCH = seen.Scratch("/scratch", 0, 0o755, "ext4", True, 20 << 30, 100 << 30)
 WALLS = seen.Walls(False, (), ("inet pcocc", "inet pcocc-7"), (7,), "/l/node start")
 CGROUPS = seen.Cgroups(
-    {"CgroupPlugin": "cgroup/v2", "ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/affinity,task/cgroup", "ConstrainRAMSpace": "yes"},
+    {
+        "CgroupPlugin": "cgroup/v2", "ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/affinity,task/cgroup",
+        "ConstrainRAMSpace": "yes",
+    },
     frozenset({"v2"}),
 )
-PROGRAMS = seen.Programs((seen.Program("nft", "nftables", "nft-rpm", True), seen.Program("ping", "iputils-ping", "iputils", True, needed=False)))
+PROGRAMS = seen.Programs((
+    seen.Program("nft", "nftables", "nft-rpm", True),
+    seen.Program("ping", "iputils-ping", "iputils", True, needed=False),
+))
 USERS = seen.UserNamespaces("", {"user.max_user_namespaces": "15000"})
 
 
@@ -43,7 +50,8 @@ def of_verdict(verdict: Verdict | None, setting: str = "auto") -> seen.Accelerat
 CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]] = [
     # who judges, what is seen, the level, words of the sentence, and of what mends it
     (judge_node.judge_configuration, seen.Configuration((), "d"), WELL, "only root can write it", None),
-    (judge_node.judge_configuration, seen.Configuration((("pcocc.yaml:3: wrong", None),), "d"), FAILED, "pcocc.yaml:3: wrong", "pcocc config check"),
+    (judge_node.judge_configuration, seen.Configuration((("pcocc.yaml:3: wrong", None),), "d"), FAILED,
+     "pcocc.yaml:3: wrong", "pcocc config check"),
     (judge_node.judge_configuration, seen.Configuration((("x", "chmod go-w x"),), "d"), FAILED, "x", "chmod go-w x"),
     (judge_node.judge_programs, PROGRAMS, WELL, "found: nft, ping", None),
     (judge_node.judge_programs, missing(0), FAILED, "the program nft is not installed", "apt-get install nftables"),
@@ -51,17 +59,20 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_node.judge_programs, missing(1), NOTE, "the program ping is not installed", "apt-get install iputils-ping"),
     (judge_node.judge_tun, seen.Device("/dev/net/tun", 0o600), WELL, "/dev/net/tun opens", None),
     (judge_node.judge_tun, seen.Device("/dev/net/tun", None), FAILED, "no VM can have a network", "modprobe tun"),
-    (judge_node.judge_tun, seen.Device("/dev/net/tun", 0o600, trouble="No such device"), FAILED, "No such device", "modprobe tun"),
+    (judge_node.judge_tun, seen.Device("/dev/net/tun", 0o600, trouble="No such device"), FAILED, "No such device",
+     "modprobe tun"),
     (judge_node.judge_vhost, seen.Device("/dev/vhost-net", 0o600), WELL, "is there", None),
     (judge_node.judge_vhost, seen.Device("/dev/vhost-net", None), NOTE, "is missing", "modprobe vhost_net"),
     (judge_node.judge_kvm, of_kvm(0o666), WELL, "opened by everybody", None),
     (judge_node.judge_kvm, of_kvm(0o660, (8, 2)), WELL, "root hands it to the VMs of others", None),
     (judge_node.judge_kvm, of_kvm(0o660), FAILED, "by group kvm only: VMs of others are emulated", "usermod -aG kvm USER"),
     (judge_node.judge_kvm, of_kvm(0o600, (10, 0)), FAILED, "by root only (mode 600)", "chgrp kvm /dev/kvm && chmod 660 /dev/kvm"),
-    (judge_node.judge_kvm, of_kvm(None), FAILED, "has no /dev/kvm: VMs are emulated, about ten times slower", "modprobe kvm_intel"),
+    (judge_node.judge_kvm, of_kvm(None), FAILED, "has no /dev/kvm: VMs are emulated, about ten times slower",
+     "modprobe kvm_intel"),
     (judge_node.judge_kvm, of_kvm(None, setting="tcg"), NOTE, "accel is tcg", None),
     (judge_node.judge_accelerator, ACCELERATOR, WELL, "kvm, since 3 d: /dev/kvm ran a small guest", None),
-    (judge_node.judge_accelerator, of_verdict(Verdict("tcg", "too slow", ACCELERATOR.now - 7300)), FAILED, "tcg, since 2 h: too slow",
+    (judge_node.judge_accelerator, of_verdict(Verdict("tcg", "too slow", ACCELERATOR.now - 7300)), FAILED,
+     "tcg, since 2 h: too slow",
      "rm /run/pcocc/.state/accel.json && systemctl restart slurmd"),
     (judge_node.judge_accelerator, of_verdict(Verdict("tcg", "busy", ACCELERATOR.now, True)), FAILED, "tcg, since 0 s: busy",
      "systemctl restart slurmd"),
@@ -70,7 +81,8 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_node.judge_user_namespaces, USERS, WELL, "can make user namespaces", None),
     (judge_node.judge_user_namespaces, seen.UserNamespaces("no", {"user.max_user_namespaces": "0"}), FAILED, "(no)",
      "sysctl -w user.max_user_namespaces=15000"),
-    (judge_node.judge_user_namespaces, seen.UserNamespaces("no", {"kernel.apparmor_restrict_unprivileged_userns": "1"}), FAILED, "(no)",
+    (judge_node.judge_user_namespaces, seen.UserNamespaces("no", {"kernel.apparmor_restrict_unprivileged_userns": "1"}),
+     FAILED, "(no)",
      "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
     (judge_node.judge_user_namespaces, seen.UserNamespaces("no", {"kernel.unprivileged_userns_clone": "0"}), FAILED, "(no)",
      "sysctl -w kernel.unprivileged_userns_clone=1"),
@@ -86,8 +98,10 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_node.judge_scratch, replace(SCRATCH, filesystem="tmpfs"), NOTE, "in memory (tmpfs)", None),
     (judge_node.judge_cache, seen.Cache(None), WELL, "no image cache", None),
     (judge_node.judge_cache, seen.Cache("/c", True, True), WELL, "its service answers", None),
-    (judge_node.judge_cache, seen.Cache("/c", False, True), FAILED, "only its owner can write", "install -d -o pcocc-cache -m 755 /c"),
-    (judge_node.judge_cache, seen.Cache("/c", True, False), FAILED, "does not answer", "systemctl enable --now pcocc-cache.socket"),
+    (judge_node.judge_cache, seen.Cache("/c", False, True), FAILED, "only its owner can write",
+     "install -d -o pcocc-cache -m 755 /c"),
+    (judge_node.judge_cache, seen.Cache("/c", True, False), FAILED, "does not answer",
+     "systemctl enable --now pcocc-cache.socket"),
     (judge_node.judge_clock, seen.Clock(-1.0, True), WELL, "within 60 s of slurmctld's", None),
     (judge_node.judge_clock, seen.Clock(90.0, True), FAILED, "90 s ahead of slurmctld's", "systemctl restart chrony"),
     (judge_node.judge_clock, seen.Clock(-90.0, False), FAILED, "90 s behind slurmctld's", "systemctl restart chrony"),
@@ -98,7 +112,8 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_network.judge_names, seen.Names(tuple("abcdefgh"), tuple("abcdefgh")), FAILED, "a, b, c, d, e and 3 more", "getent"),
     (judge_network.judge_names, seen.Names((), ()), FAILED, "names no nodes", "scontrol ping"),
     (judge_network.judge_walls, WALLS, WELL, "the table inet pcocc stands, and those of 1 job", None),
-    (judge_network.judge_walls, replace(WALLS, tables=("inet pcocc",)), FAILED, "the walls of 1 job with VMs here are gone: 7", "scancel 7"),
+    (judge_network.judge_walls, replace(WALLS, tables=("inet pcocc",)), FAILED,
+     "the walls of 1 job with VMs here are gone: 7", "scancel 7"),
     (judge_network.judge_walls, replace(WALLS, unguarded=True), FAILED, "rules of routing that keep", "/l/node start"),
     (judge_network.judge_walls, replace(WALLS, unguarded=True, forwards=True), FAILED, "net.ipv4.ip_forward", "/l/node start"),
     (judge_network.judge_walls, replace(WALLS, unguarded=True, open=("eth0",)), FAILED, "eth0 forward packets", "/l/node start"),
@@ -106,30 +121,44 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_network.judge_walls, replace(WALLS, trouble="no"), FAILED, "cannot be used: no", "modprobe nf_tables"),
     (judge_network.judge_filter, seen.Filter(()), WELL, "drops nothing of VMs'", None),
     (judge_network.judge_filter, seen.Filter((seen.Chain("ip filter FORWARD", "forward", True),)), WELL, "drops nothing", None),
-    (judge_network.judge_filter, seen.Filter((seen.Chain("ip filter FORWARD", "forward", False),)), FAILED, "chain ip filter FORWARD drops",
+    (judge_network.judge_filter, seen.Filter((seen.Chain("ip filter FORWARD", "forward", False),)), FAILED,
+     "chain ip filter FORWARD drops",
      'nft insert rule ip filter FORWARD iifname "pcn*" accept; nft insert rule ip filter FORWARD oifname "pcn*" accept'),
-    (judge_network.judge_filter, seen.Filter((seen.Chain("inet f in", "input", False),)), NOTE, "24832-25087", "udp dport 24832-25087 accept"),
+    (judge_network.judge_filter, seen.Filter((seen.Chain("inet f in", "input", False),)), NOTE, "24832-25087",
+     "udp dport 24832-25087 accept"),
     (judge_network.judge_filter, seen.Filter((), "no JSON"), NOTE, "no JSON", "nft list ruleset"),
     (judge_slurm.judge_plugin, PLUGIN, WELL, "/p/pcocc.so, built for Slurm 24.11, is loaded by slurmd", None),
     (judge_slurm.judge_plugin, replace(PLUGIN, named=None), FAILED, "does not name pcocc.so",
      "echo 'required /p/pcocc.so' >>/etc/slurm/plugstack.conf && systemctl restart slurmd"),
-    (judge_slurm.judge_plugin, replace(PLUGIN, built=None, trouble="no such file"), FAILED, "cannot be opened: no such file", "install pcocc again"),
-    (judge_slurm.judge_plugin, replace(PLUGIN, built=(22, 5)), FAILED, "built for Slurm 22.05, and slurmd is 24.11", "install pcocc again"),
+    (judge_slurm.judge_plugin, replace(PLUGIN, built=None, trouble="no such file"), FAILED, "cannot be opened: no such file",
+     "install pcocc again"),
+    (judge_slurm.judge_plugin, replace(PLUGIN, built=(22, 5)), FAILED, "built for Slurm 22.05, and slurmd is 24.11",
+     "install pcocc again"),
     (judge_slurm.judge_plugin, replace(PLUGIN, slurmd=None), FAILED, "slurmd does not run", "systemctl start slurmd"),
-    (judge_slurm.judge_plugin, replace(PLUGIN, version="0.0.9"), FAILED, "of pcocc 0.0.9, and the runtime of 0.1.0", "install pcocc again"),
+    (judge_slurm.judge_plugin, replace(PLUGIN, version="0.0.9"), FAILED, "of pcocc 0.0.9, and the runtime of 0.1.0",
+     "install pcocc again"),
     (judge_slurm.judge_plugin, replace(PLUGIN, version=None), FAILED, "of pcocc ?", "install pcocc again"),
-    (judge_slurm.judge_plugin, replace(PLUGIN, loaded=False), FAILED, "was started before /p/pcocc.so was named", "systemctl restart slurmd"),
-    (judge_slurm.judge_plugin, replace(PLUGIN, replaced=True), NOTE, "before /p/pcocc.so was replaced", "systemctl restart slurmd"),
-    (judge_slurm.judge_versions, seen.Versions("0.1.0", "24.11.5", "10.0.2"), WELL, "pcocc 0.1.0, Slurm 24.11.5, QEMU 10.0.2", None),
-    (judge_slurm.judge_versions, seen.Versions("0.1.0", "", "", "qemu is not installed"), FAILED, "qemu is not installed", "qemu-system-x86"),
+    (judge_slurm.judge_plugin, replace(PLUGIN, loaded=False), FAILED, "was started before /p/pcocc.so was named",
+     "systemctl restart slurmd"),
+    (judge_slurm.judge_plugin, replace(PLUGIN, replaced=True), NOTE, "before /p/pcocc.so was replaced",
+     "systemctl restart slurmd"),
+    (judge_slurm.judge_versions, seen.Versions("0.1.0", "24.11.5", "10.0.2"), WELL,
+     "pcocc 0.1.0, Slurm 24.11.5, QEMU 10.0.2", None),
+    (judge_slurm.judge_versions, seen.Versions("0.1.0", "", "", "qemu is not installed"), FAILED, "qemu is not installed",
+     "qemu-system-x86"),
     (judge_slurm.judge_cgroups, CGROUPS, WELL, "confined by cgroups (cgroup/v2; mounted: v2)", None),
     (judge_slurm.judge_cgroups, replace(CGROUPS, mounted=frozenset()), FAILED, "no cgroup hierarchy", "mount -t cgroup2"),
-    (judge_slurm.judge_cgroups, replace(CGROUPS, mounted=frozenset({"v1", "v2"})), FAILED, "which Slurm refuses", "CgroupPlugin=cgroup/v1"),
-    (judge_slurm.judge_cgroups, replace(CGROUPS, settings={"CgroupPlugin": "disabled"}), NOTE, "disabled", "CgroupPlugin=autodetect"),
-    (judge_slurm.judge_cgroups, replace(CGROUPS, settings={**CGROUPS.settings, "ProctrackType": "proctrack/linuxproc"}), NOTE, "linuxproc",
+    (judge_slurm.judge_cgroups, replace(CGROUPS, mounted=frozenset({"v1", "v2"})), FAILED, "which Slurm refuses",
+     "CgroupPlugin=cgroup/v1"),
+    (judge_slurm.judge_cgroups, replace(CGROUPS, settings={"CgroupPlugin": "disabled"}), NOTE, "disabled",
+     "CgroupPlugin=autodetect"),
+    (judge_slurm.judge_cgroups, replace(CGROUPS, settings={**CGROUPS.settings, "ProctrackType": "proctrack/linuxproc"}),
+     NOTE, "linuxproc",
      "ProctrackType=proctrack/cgroup"),
-    (judge_slurm.judge_cgroups, replace(CGROUPS, settings={**CGROUPS.settings, "TaskPlugin": "task/none"}), NOTE, "no task/cgroup", "TaskPlugin="),
-    (judge_slurm.judge_cgroups, replace(CGROUPS, settings={**CGROUPS.settings, "ConstrainRAMSpace": "no"}), NOTE, "kept to their memory",
+    (judge_slurm.judge_cgroups, replace(CGROUPS, settings={**CGROUPS.settings, "TaskPlugin": "task/none"}), NOTE,
+     "no task/cgroup", "TaskPlugin="),
+    (judge_slurm.judge_cgroups, replace(CGROUPS, settings={**CGROUPS.settings, "ConstrainRAMSpace": "no"}), NOTE,
+     "kept to their memory",
      "ConstrainRAMSpace=yes"),
     (judge_slurm.judge_grace, seen.Grace(20, 30), WELL, "30 s, is longer than shutdown-grace, 20 s", None),
     (judge_slurm.judge_grace, seen.Grace(30, 30), FAILED, "KillWait is 30 s, and guests have 30 s", "KillWait=40 in slurm.conf"),
@@ -137,8 +166,12 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("judge", "one", "level", "words", "mend"), CASES, ids=[f"{case[0].__name__}: {case[3]}"[6:70] for case in CASES])
-def test_what_is_seen_is_judged(judge: Callable[[Any], Iterable[Finding]], one: Any, level: str, words: str, mend: str | None) -> None:
+@pytest.mark.parametrize(
+    ("judge", "one", "level", "words", "mend"), CASES, ids=[f"{case[0].__name__}: {case[3]}"[6:70] for case in CASES]
+)
+def test_what_is_seen_is_judged(
+    judge: Callable[[Any], Iterable[Finding]], one: Any, level: str, words: str, mend: str | None
+) -> None:
     found = list(judge(one))
     assert [finding.level for finding in found if finding.level == level and words in finding.text] == [level], found
     finding = next(finding for finding in found if words in finding.text)
@@ -151,7 +184,16 @@ def test_what_is_seen_is_judged(judge: Callable[[Any], Iterable[Finding]], one: 
 
 def test_one_fault_of_the_plugin_is_told_at_a_time() -> None:
     """The first of them explains the others: a node without slurmd has no plugin loaded."""
-    assert len(list(judge_slurm.judge_plugin(replace(PLUGIN, named=None, built=None, slurmd=None, version=None, loaded=False)))) == 1
+    assert (
+        len(
+            list(
+                judge_slurm.judge_plugin(
+                    replace(PLUGIN, named=None, built=None, slurmd=None, version=None, loaded=False)
+                )
+            )
+        )
+        == 1
+    )
 
 
 def test_a_silent_slurmctld_is_told_once() -> None:

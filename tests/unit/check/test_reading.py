@@ -16,7 +16,10 @@ from pcocc_runtime.findings import FAILED
 from pcocc_runtime.slurm.configuration import parse_configuration
 
 CONFIG = "Configuration data as of 2026-11-29T23:20:00\nKillWait                = 30 sec\nPlugStackConfig         = {plugstack}\n"
-SLURMD = "Active Steps             = NONE\nHostname                 = n1\nSlurmd PID               = 4711\nVersion                  = 22.05.8\n"
+SLURMD = (
+    "Active Steps             = NONE\nHostname                 = n1\nSlurmd PID               = 4711\nVersion          "
+    "        = 22.05.8\n"
+)
 
 
 class Fakes:
@@ -75,7 +78,9 @@ def test_versions(fakes: Fakes) -> None:
     fakes.say("qemu", "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright")
     assert read_slurm.read_versions(f"{fakes.folder}/qemu").qemu == "10.0.2"
     missing = read_slurm.read_versions("/nowhere/qemu")
-    assert (missing.runtime, missing.slurm, missing.qemu) == (__version__, "22.05.8", "") and "/nowhere/qemu" in missing.qemu_trouble
+    assert (missing.runtime, missing.slurm, missing.qemu) == (
+        __version__, "22.05.8", "",
+    ) and "/nowhere/qemu" in missing.qemu_trouble
 
 
 def test_walls(fakes: Fakes) -> None:
@@ -85,7 +90,10 @@ def test_walls(fakes: Fakes) -> None:
     fakes.say("ip", json.dumps([{"priority": 24832 + number, "iif": "lo"} for number in range(4)]))
     assert not read_network.read_walls().unguarded
     fakes.add("nft", "echo 'Operation not permitted' >&2; exit 1")
-    assert "Operation not permitted" in read_network.read_walls().trouble and "Operation not permitted" in read_network.read_filter().trouble
+    assert (
+        "Operation not permitted" in read_network.read_walls().trouble
+        and "Operation not permitted" in read_network.read_filter().trouble
+    )
     fakes.say("nft", "no JSON")
     assert read_network.read_filter().trouble
 
@@ -98,7 +106,11 @@ def test_names() -> None:
 def test_scratch(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     found = read_node.read_scratch(str(tmp_path))
-    assert (found.owner, found.mode, found.writable) == (os.getuid(), 0o750, True) and found.filesystem and 0 < found.free < found.size
+    assert (
+        (found.owner, found.mode, found.writable) == (os.getuid(), 0o750, True)
+        and found.filesystem
+        and 0 < found.free < found.size
+    )
     assert read_node.read_scratch(str(tmp_path / "none")).owner is None
 
 
@@ -130,7 +142,8 @@ def test_what_cannot_be_looked_at_fails_that_point_alone(fakes: Fakes) -> None:
 
 
 @pytest.mark.parametrize(("script", "why"), [
-    ("echo 'slurmstepd: error: execve(): /p/pcocc: No such file or directory' >&2; exit 2", "pcocc is not installed there (/p/pcocc)"),
+    ("echo 'slurmstepd: error: execve(): /p/pcocc: No such file or directory' >&2; exit 2",
+     "pcocc is not installed there (/p/pcocc)"),
     ("echo 'srun: error: Unable to allocate resources: Requested nodes are busy' >&2; exit 1", "Requested nodes are busy"),
     ("exit 3", "srun ended with status 3 without a word"),
     ("echo '{\"node\": 7}'", "its pcocc is another version"),

@@ -19,7 +19,10 @@ from pcocc_runtime.check.report import (
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 
 SAME = {"pcocc": "0.1.0", "Slurm": "24.11.5", "QEMU": "10.0.2", "/etc/pcocc": "abc"}
-GOOD = Report("n1", 1000, SAME, (Point("tun", (Finding(WELL, "it opens"),)), Point("clock", (Finding(NOTE, "nobody keeps it", "keep it"),))))
+GOOD = Report(
+    "n1", 1000, SAME,
+    (Point("tun", (Finding(WELL, "it opens"),)), Point("clock", (Finding(NOTE, "nobody keeps it", "keep it"),))),
+)
 BAD = Report("n2", 1000, SAME, (Point("tun", (Finding(FAILED, "it is missing", "modprobe tun"),)),))
 
 
@@ -28,7 +31,8 @@ def test_a_report_comes_as_it_was_sent(report: Report) -> None:
     assert parse_report(json.dumps(plan_report(report))) == report
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "[" * 9000, json.dumps({**plan_report(GOOD), "findings": [{"level": "great"}]}),
+@pytest.mark.parametrize("text",
+                         ["", "[]", "{}", "null", "[" * 9000, json.dumps({**plan_report(GOOD), "findings": [{"level": "great"}]}),
                                   json.dumps({**plan_report(GOOD), "versions": 3})])  # fmt: skip
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
@@ -51,11 +55,12 @@ def test_of_many_nodes_what_is_wrong_and_what_differs_is_shown() -> None:
     other = replace(BAD, same={**SAME, "QEMU": "7.2.22", "/etc/pcocc": "def"})
     lines = render_reports([GOOD, other], {"n3": "it is down"}).splitlines()
     assert lines == [
-        "note    n1: clock: nobody keeps it", "        hint: keep it", "FAILED  n2: tun: it is missing", "        hint: modprobe tun",
-        "FAILED  n3: it is down", "        hint: run 'pcocc node check' there",
+        "note    n1: clock: nobody keeps it", "        hint: keep it", "FAILED  n2: tun: it is missing",
+        "        hint: modprobe tun", "FAILED  n3: it is down", "        hint: run 'pcocc node check' there",
         "FAILED  QEMU is not the same everywhere: 10.0.2 on n1, 7.2.22 on n2",
         "        hint: install the same QEMU on all nodes, then restart slurmd",
-        "FAILED  /etc/pcocc is not the same everywhere: abc on n1, def on n2", "        hint: copy one /etc/pcocc to all nodes",
+        "FAILED  /etc/pcocc is not the same everywhere: abc on n1, def on n2",
+        "        hint: copy one /etc/pcocc to all nodes",
         "3 nodes: 2 nodes with failures",
     ]  # fmt: skip
 
@@ -72,7 +77,8 @@ def test_many_nodes_are_named_in_part() -> None:
     assert "0.1.0 on n2, n3, n4, n5, n6, n7, n8, n9 and 30 more, 0.0.9 on n1" in found.text
 
 
-@pytest.mark.parametrize(("reports", "silent", "ok"), [([GOOD], {}, True), ([GOOD, BAD], {}, False), ([GOOD], {"n2": "down"}, False),
+@pytest.mark.parametrize(("reports", "silent", "ok"),
+                         [([GOOD], {}, True), ([GOOD, BAD], {}, False), ([GOOD], {"n2": "down"}, False),
                                                        ([GOOD, replace(GOOD, same={})], {}, False)])  # fmt: skip
 def test_all_must_be_well(reports: list[Report], silent: dict[str, str], ok: bool) -> None:
     assert plan_reports(reports, silent)["ok"] is ok

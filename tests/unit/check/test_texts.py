@@ -6,7 +6,14 @@ import pytest
 
 from pcocc_runtime.check import texts
 from pcocc_runtime.check.seen import Chain
-from pcocc_runtime.slurm.configuration import Place, parse_configuration, parse_moment, parse_places, parse_release, parse_seconds
+from pcocc_runtime.slurm.configuration import (
+    Place,
+    parse_configuration,
+    parse_moment,
+    parse_places,
+    parse_release,
+    parse_seconds,
+)
 
 CONFIG = """Configuration data as of 2026-11-29T23:20:00
 AccountingStorageBackupHost = (null)
@@ -26,8 +33,14 @@ Slurmctld(primary) at ctl is UP
 
 def test_slurms_settings() -> None:
     settings = parse_configuration(CONFIG)
-    assert settings["PlugStackConfig"] == "" and settings["ConstrainRAMSpace"] == "yes" and settings["SlurmctldHost[0]"] == "ctl(10.0.0.1)"
-    assert (parse_seconds(settings, "KillWait"), parse_seconds(settings, "PluginDir"), parse_seconds({}, "KillWait")) == (30, None, None)
+    assert (
+        settings["PlugStackConfig"] == ""
+        and settings["ConstrainRAMSpace"] == "yes"
+        and settings["SlurmctldHost[0]"] == "ctl(10.0.0.1)"
+    )
+    assert (
+        parse_seconds(settings, "KillWait"), parse_seconds(settings, "PluginDir"), parse_seconds({}, "KillWait"),
+    ) == (30, None, None)
     assert (parse_moment(CONFIG), parse_moment("")) == ("2026-11-29T23:20:00", None)
 
 
@@ -35,14 +48,22 @@ def test_nodes_are_taken_once_and_by_their_first_partition() -> None:
     assert parse_places("n1 main*\nn2 main*\nn1 gpu\n\nn3 \n") == [Place("n1", "main"), Place("n2", "main"), Place("n3", "")]
 
 
-@pytest.mark.parametrize(("text", "release"), [("slurm 22.05.8", (22, 5)), ("24.11.5-Debian", (24, 11)), ("slurm-wlm 26.05.5", (26, 5)), ("?", None)])
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [("slurm 22.05.8", (22, 5)), ("24.11.5-Debian", (24, 11)), ("slurm-wlm 26.05.5", (26, 5)), ("?", None)],
+)
 def test_releases(text: str, release: tuple[int, int] | None) -> None:
     assert parse_release(text) == release
 
 
 def test_plugstack() -> None:
-    text = "# required commented.so\nrequired /opt/pcocc/lib/slurm/pcocc.so # ours\noptional other.so a=b\ninclude plugstack.conf.d/*\nrequired\n"
-    assert texts.parse_plugstack(text) == [("plugin", "/opt/pcocc/lib/slurm/pcocc.so"), ("plugin", "other.so"), ("include", "plugstack.conf.d/*")]
+    text = (
+        "# required commented.so\nrequired /opt/pcocc/lib/slurm/pcocc.so # ours\noptional other.so a=b\ninclude"
+        " plugstack.conf.d/*\nrequired\n"
+    )
+    assert texts.parse_plugstack(text) == [
+        ("plugin", "/opt/pcocc/lib/slurm/pcocc.so"), ("plugin", "other.so"), ("include", "plugstack.conf.d/*"),
+    ]
 
 
 def test_what_slurmd_has_mapped() -> None:
@@ -56,7 +77,8 @@ def test_what_slurmd_has_mapped() -> None:
 @pytest.mark.parametrize(("rows", "found"), [
     (["/sys/fs/cgroup rw - cgroup2 cgroup2 rw"], {"v2"}),
     (["/sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"], {"v1"}),
-    (["/sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw", "/sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd"], {"v2"}),
+    (["/sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw", "/sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd"],
+     {"v2"}),
     (["/sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw", "/sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"], {"v1", "v2"}),
     (["/mnt rw - cgroup2 cgroup2 rw", ""], set()),
 ])  # fmt: skip
@@ -65,7 +87,9 @@ def test_mounted_hierarchies(rows: list[str], found: set[str]) -> None:
 
 
 def test_tables() -> None:
-    assert texts.parse_tables("table ip filter\ntable inet pcocc\ntable inet pcocc-7\n") == ("ip filter", "inet pcocc", "inet pcocc-7")
+    assert texts.parse_tables("table ip filter\ntable inet pcocc\ntable inet pcocc-7\n") == (
+        "ip filter", "inet pcocc", "inet pcocc-7",
+    )
 
 
 def ruleset(*rows: dict[str, object]) -> str:
@@ -81,11 +105,13 @@ def chain(table: str = "filter", hook: str = "forward", policy: str = "drop", fa
     ([chain(hook="input", family="inet")], [Chain("inet filter C", "input", False)]),
     ([chain(policy="accept"), chain(hook="output"), chain(family="ip6"), chain(table="pcocc"), chain(table="pcocc-12")], []),
     ([{"chain": {"family": "ip", "table": "filter", "name": "plain"}}], []),
-    ([chain(), {"rule": {"family": "ip", "table": "filter", "chain": "other", "expr": [{"match": {"right": "pcn*"}}, {"accept": None}]}}],
+    ([chain(),
+      {"rule": {"family": "ip", "table": "filter", "chain": "other", "expr": [{"match": {"right": "pcn*"}}, {"accept": None}]}}],
      [Chain("ip filter C", "forward", True)]),
     ([chain(), {"rule": {"family": "ip", "table": "nat", "chain": "C", "expr": [{"match": {"right": "pcn*"}}]}}],
      [Chain("ip filter C", "forward", False)]),
-    ([chain(hook="input"), {"rule": {"family": "ip", "table": "filter", "chain": "C", "expr": [{"match": {"right": {"range": [24832, 25087]}}}]}}],
+    ([chain(hook="input"),
+      {"rule": {"family": "ip", "table": "filter", "chain": "C", "expr": [{"match": {"right": {"range": [24832, 25087]}}}]}}],
      [Chain("ip filter C", "input", True)]),
 ])  # fmt: skip
 def test_chains_of_the_site(rows: list[dict[str, object]], found: list[Chain]) -> None:

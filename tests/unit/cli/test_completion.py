@@ -51,7 +51,9 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     squeue.chmod(0o755)
     (directory / "file.one").touch()
     write_images(directory / ".pcocc/images", "alma", "alpine")
-    (directory / ".pcocc/repos.yaml").write_text("repos: [{name: work, path: ~/.pcocc/images}, {name: private, path: ~/private}]\n")
+    (directory / ".pcocc/repos.yaml").write_text(
+        "repos: [{name: work, path: ~/.pcocc/images}, {name: private, path: ~/private}]\n"
+    )
     (directory / "gpu").mkdir()
     return {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(directory), "TERM": "dumb"}
 

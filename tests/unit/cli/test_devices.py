@@ -19,12 +19,16 @@ def device(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of a device with three functions, which networks.yaml names."""
     (site / "networks.yaml").write_text(f"lan: {{type: ethernet}}\n{POOL}")
     found = write_functions(tmp_path / "sys", 3)
-    monkeypatch.setattr(devices, "read_devices", lambda names: host_functions.read_devices(names, tmp_path / "sys"))
+    monkeypatch.setattr(
+        devices, "read_devices", lambda names: host_functions.read_devices(names, tmp_path / "sys")
+    )
     monkeypatch.setattr(devices, "_user_of", lambda path: "alice" if path.endswith("22") else "-")
     return found
 
 
-def test_functions_are_shown_with_their_lines_for_slurm(device: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_functions_are_shown_with_their_lines_for_slurm(
+    device: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["node", "devices"]) == 0
     out, err = capsys.readouterr()
     assert err == "" and [line.split() for line in out.splitlines()] == [
@@ -38,11 +42,15 @@ def test_functions_are_shown_with_their_lines_for_slurm(device: Path, capsys: py
     ]
 
 
-def test_a_function_that_cannot_be_given_away_is_told(device: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_function_that_cannot_be_given_away_is_told(
+    device: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (device / "virtfn1/driver").unlink()
     assert cli.main(["node", "devices"]) == 1
     out, err = capsys.readouterr()
-    assert "gres.conf" not in out and ["mlx5_0", "1", "0000:81:00.2", "-"] in [line.split()[:4] for line in out.splitlines()]
+    assert "gres.conf" not in out and ["mlx5_0", "1", "0000:81:00.2", "-"] in [
+        line.split()[:4] for line in out.splitlines()
+    ]
     assert "(0000:81:00.2) is bound to no driver instead of vfio-pci\n" in err
 
 
@@ -55,4 +63,7 @@ def test_who_may_open_a_file_has_the_function(tmp_path: Path) -> None:
     path = tmp_path / "21"
     path.touch()
     mine = pwd.getpwuid(os.getuid()).pw_name
-    assert devices._user_of(str(path)) == ("-" if os.getuid() == 0 else mine) and devices._user_of(str(tmp_path / "22")) == "-"
+    assert (
+        devices._user_of(str(path)) == ("-" if os.getuid() == 0 else mine)
+        and devices._user_of(str(tmp_path / "22")) == "-"
+    )

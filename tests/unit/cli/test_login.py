@@ -33,7 +33,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr(login, "list_running", lambda _user: (listed(12), listed(13)))
-    monkeypatch.setattr(login, "find_own", lambda job: Running(int(job), "alice", os.geteuid(), 0, 1, "n1", "RUNNING", f"{job}.0-2026"))
+    monkeypatch.setattr(
+        login, "find_own", lambda job: Running(int(job), "alice", os.geteuid(), 0, 1, "n1", "RUNNING", f"{job}.0-2026")
+    )
     monkeypatch.setattr(login, "ask_vm_step", ask)
     monkeypatch.setattr(login, "read_settings", lambda: "ClusterName             = box\n")
     return steps
@@ -87,7 +89,9 @@ def test_a_job_that_does_not_tell_is_asked_everywhere(asked: list[list[str]], mo
         login.ensure_login("13")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"key": 1, "host_key": "", "members": ""}', '{"key": "x", "host_key": "", "members": ""}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"key": 1, "host_key": "", "members": ""}', '{"key": "x", "host_key": "", "members": ""}']
+)
 def test_what_is_no_login(text: str) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         decode_login(text)
@@ -102,7 +106,9 @@ def test_what_is_no_login(text: str) -> None:
         ("rsync --job=12 -a vm1:x .", "rsync -e ssh -F CONFIG -a vm1:x ."),
     ],
 )
-def test_options_are_passed_on(asked: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, argv: str) -> None:
+def test_options_are_passed_on(
+    asked: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, argv: str
+) -> None:
     became: list[list[str]] = []
     monkeypatch.setattr(getting_in, "_become", lambda argv: became.append(list(argv)) or 0)
     assert cli.main(words.split()) == 0
@@ -123,6 +129,8 @@ def test_options_are_passed_on(asked: list[list[str]], tmp_path: Path, monkeypat
         ("scp vm0.12:a vm0.13:b", "one job at a time"),
     ],
 )
-def test_what_cannot_be_is_said_with_the_status_of_ssh(asked: list[list[str]], capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+def test_what_cannot_be_is_said_with_the_status_of_ssh(
+    asked: list[list[str]], capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
     assert cli.main(words.split()) == 255
     assert said in capsys.readouterr().err.splitlines()[0]

@@ -76,7 +76,9 @@ def test_a_wrong_value_hides_no_other(site: Path, capsys: pytest.CaptureFixture[
 
 def test_check_tells_what_a_job_would_be_refused_for(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (site / "pcocc.yaml").write_text("users-may-set: {custom-args: [], host-paths: [/nowhere], qemu-bin: []}\n")
-    (site / "resources.yaml").write_text("default: {networks: [lan], default: true}\nlab: {users: [nosuchuser]}\nfast: {networks: [ib]}\nbare: {}\n")
+    (site / "resources.yaml").write_text(
+        "default: {networks: [lan], default: true}\nlab: {users: [nosuchuser]}\nfast: {networks: [ib]}\nbare: {}\n"
+    )
     (site / "templates.yaml").write_text("tiny: {custom-args: [-x], mount-points: {a: /nowhere}}\nfast: {resource-set: fast}\n")
     user = site.parent / "user/templates.yaml"
     user.write_text("""\
@@ -100,7 +102,8 @@ net: {resource-set: fast}
         ["5", "bad.mount-points.b"], ["6", "bad.qemu-bin"], ["7", "bad.image"], ["8", "bad.user-data"], ["9", "bad.kernel"],
     ]  # fmt: skip
     assert [line for line in errors if str(user) not in line] == [
-        f"pcocc: error: {site}/templates.yaml:1: tiny.mount-points.a: mount 'a': directory /nowhere cannot be read: No such file or directory"
+        f"pcocc: error: {site}/templates.yaml:1: tiny.mount-points.a: mount 'a': directory /nowhere cannot be read: No"
+        " such file or directory"
     ]
 
 
@@ -156,12 +159,17 @@ def test_an_image_is_no_parent(site: Path, capsys: pytest.CaptureFixture[str], m
     assert cli.main(["template", "list"]) == 0
 
 
-def test_images_that_may_be_missing_are_told(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_may_be_missing_are_told(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(site.parent))
     repos = site.parent / "user/repos.yaml"
     (site.parent / "plain").write_text("")
     key = f"{repos}:1: repos[0].pathh: unknown setting"
-    for text, said in (("repos: [{name: user, pathh: /x}]", key), (f"repos: [{{name: user, path: {site.parent}/plain}}]", "/plain is not an image")):
+    for text, said in (
+        ("repos: [{name: user, pathh: /x}]", key),
+        (f"repos: [{{name: user, path: {site.parent}/plain}}]", "/plain is not an image"),
+    ):
         repos.write_text(text)
         for verb in ("list", "check"):
             assert cli.main(["template", verb]) == 1
@@ -261,7 +269,9 @@ def test_config_check_notes_names_that_nobody_has(site: Path, capsys: pytest.Cap
     ]
 
 
-def test_only_unprivileged_users_can_check_another_directory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_unprivileged_users_can_check_another_directory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     me = os.geteuid()
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
@@ -278,7 +288,9 @@ def test_only_unprivileged_users_can_check_another_directory(monkeypatch: pytest
         assert f"{directory}/networks.yaml:1: lan.type: expected one of ethernet," in capsys.readouterr().err
 
 
-def test_a_configuration_that_is_not_there_is_not_right(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_that_is_not_there_is_not_right(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pcocc_runtime.settings.directories.site_dir", lambda environ, uid: str(site / "typo"))
     assert cli.main(["config", "check"]) == 1
     assert capsys.readouterr().err.startswith(f"pcocc: error: {site}/typo: is not a directory\nhint: ")
@@ -331,7 +343,11 @@ def test_help_says_what_a_command_does(verb: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         cli.main(["image", verb, "--help"])
     usage, sentence, *_ = capsys.readouterr().out.split("\n\n")
-    assert usage.startswith("usage: ") and re.match(r"[A-Z][^:]*\b", sentence) and not sentence.startswith(("positional", "options"))
+    assert (
+        usage.startswith("usage: ")
+        and re.match(r"[A-Z][^:]*\b", sentence)
+        and not sentence.startswith(("positional", "options"))
+    )
 
 
 def test_files_that_are_not_read_for_their_suffix_are_told(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

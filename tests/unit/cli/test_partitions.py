@@ -8,7 +8,9 @@ import pytest
 from pcocc_runtime.cli import main as cli
 from pcocc_runtime.errors import NodeError
 
-POOL = "ib: {type: infiniband, settings: {host-device: m, min-pkey: '0x2000', max-pkey: '0x2003', max-vms: 3}}\n"
+POOL = (
+    "ib: {type: infiniband, settings: {host-device: m, min-pkey: '0x2000', max-pkey: '0x2003', max-vms: 3}}\n"
+)
 
 
 @pytest.fixture
@@ -21,8 +23,17 @@ def site(site: Path) -> Path:
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        ("(null)", "slurm.conf lacks licences for the keys of network ib; add to it: Licenses=pkey2000,pkey2001,pkey2002,pkey2003"),
-        ("x,pkey2001,pkey2002", "slurm.conf lacks licences for the keys of network ib; add to it: Licenses=pkey2000,pkey2003"),
+        (
+            "(null)",
+            (
+                "slurm.conf lacks licences for the keys of network ib; add to it:"
+                " Licenses=pkey2000,pkey2001,pkey2002,pkey2003"
+            ),
+        ),
+        (
+            "x,pkey2001,pkey2002",
+            "slurm.conf lacks licences for the keys of network ib; add to it: Licenses=pkey2000,pkey2003",
+        ),
         (
             "pkey2000,pkey2001:2,pkey2002:1,pkey2003:0",
             "slurm.conf must have one of each licence of network ib, or clusters share a key: pkey2001,pkey2003",
@@ -46,13 +57,20 @@ def test_config_check_says_when_slurm_does_not_answer(
 
     monkeypatch.setattr("pcocc_runtime.cli.partitions.read_settings", fail)
     assert cli.main(["config", "check"]) == 0
-    assert "whether Slurm has the licences of InfiniBand's keys: scontrol failed: no\n" in capsys.readouterr().err
-    (site / "networks.yaml").write_text("lan: {type: ethernet}\nib: {type: ethernet, settings: {network-layer: L2}}\n")
+    assert (
+        "whether Slurm has the licences of InfiniBand's keys: scontrol failed: no\n"
+        in capsys.readouterr().err
+    )
+    (site / "networks.yaml").write_text(
+        "lan: {type: ethernet}\nib: {type: ethernet, settings: {network-layer: L2}}\n"
+    )
     assert cli.main(["config", "check"]) == 0
     assert "Slurm" not in capsys.readouterr().err
 
 
-def test_config_partitions_prints_what_it_then_finds_right(site: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_config_partitions_prints_what_it_then_finds_right(
+    site: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert cli.main(["config", "partitions"]) == 0
     text = capsys.readouterr().out
     assert text.count("0xc2cc") == 2 * 4 * 3
@@ -64,12 +82,18 @@ def test_config_partitions_prints_what_it_then_finds_right(site: Path, capsys: p
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"pcocc: error: {tmp_path}/p:3: 'pcocc_2000=0x2000, ipoib, ")
     assert cli.main(["config", "partitions", "--format", "ufm"]) == 0
-    assert [json.loads(line)["pkey"] for line in capsys.readouterr().out.splitlines()][::2] == [f"0x200{key}" for key in range(4)]
+    assert [json.loads(line)["pkey"] for line in capsys.readouterr().out.splitlines()][::2] == [
+        f"0x200{key}" for key in range(4)
+    ]
 
 
 def test_config_partitions_wants_a_network_and_a_file(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "partitions", "--check", str(site / "none")]) == 1
-    assert capsys.readouterr().err == f"pcocc: error: {site}/none: cannot be read: No such file or directory\n"
-    (site / "networks.yaml").write_text("lan: {type: ethernet}\nib: {type: ethernet, settings: {network-layer: L2}}\n")
+    assert (
+        capsys.readouterr().err == f"pcocc: error: {site}/none: cannot be read: No such file or directory\n"
+    )
+    (site / "networks.yaml").write_text(
+        "lan: {type: ethernet}\nib: {type: ethernet, settings: {network-layer: L2}}\n"
+    )
     assert cli.main(["config", "partitions"]) == 1
     assert f"{site}/networks.yaml: there is no network of type infiniband\n" in capsys.readouterr().err

@@ -47,7 +47,9 @@ def test_the_task_is_asked_for_the_same(words: list[str], asked: list[str], monk
     monkeypatch.setattr(steps, "run_step", lambda job, vms, words: found.append(words) or 7)
     assert cli.main(["save", "-j", "7", *words]) == 7
     assert found == [asked]
-    assert (wish := task.check_words(asked[1:])) == SaveOptions(wish.dest, wish.drive, *(f"--{one}" in words for one in ("full", "safe", "clean")))
+    assert (wish := task.check_words(asked[1:])) == SaveOptions(
+        wish.dest, wish.drive, *(f"--{one}" in words for one in ("full", "safe", "clean"))
+    )
 
 
 def test_a_persistent_drive_has_nothing_to_be_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime.documents.cluster import Cluster, Drive, Group, Mount, decode_cluster, encode_cluster, sets_text
+from pcocc_runtime.documents.cluster import (
+    Cluster,
+    Drive,
+    Group,
+    Mount,
+    decode_cluster,
+    encode_cluster,
+    sets_text,
+)
 from pcocc_runtime.errors import RequestError
 
 words = st.text(max_size=20)

@@ -25,19 +25,25 @@ from pcocc_runtime.documents.vm_state import VmState, decode_state, encode_state
 from pcocc_runtime.qemu.qmp import Unreadable, parse_message
 
 FACTS = VmFacts(
-    12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", True, {"disk0": "/d"}, [2, 3], [1], 20, "/a",
+    12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", True, {"disk0": "/d"},
+    [2, 3], [1], 20, "/a",
     "/s/vm3.console.log", 1 << 20,
 )  # fmt: skip
 MEMBERS = Members(
-    (("10.200.0.0/16", ((0, 1), (3, 3))),), ((0, 22, 60222),), ((2, "alice"), (2, "worker")), 4, (("n1", (0, 1)), ("n2", (2, 3))), 300
+    (("10.200.0.0/16", ((0, 1), (3, 3))),), ((0, 22, 60222),), ((2, "alice"), (2, "worker")), 4,
+    (("n1", (0, 1)), ("n2", (2, 3))), 300
 )
 EVENTS: dict[str, Any] = {
-    '{"event":"started","accel":"tcg","why":"w","kvm_expected":true,"vm":"vm0","node":"n1"}': Started("tcg", "w", True, "vm0", "n1"),
+    '{"event":"started","accel":"tcg","why":"w","kvm_expected":true,"vm":"vm0","node":"n1"}': Started(
+        "tcg", "w", True, "vm0", "n1"
+    ),
     '{"event":"ready","seconds":3.25,"vm":"vm0","node":"n1"}': Ready(3.25, "vm0", "n1"),
     '{"event":"silent","seconds":300,"console":["a","b"],"vm":"vm0","node":"n1"}': Silent(300, ["a", "b"], "vm0", "n1"),
     '{"event":"disk-error","reason":"r","disk":"d","vm":"vm0","node":"n1"}': DiskError("r", "d", "vm0", "n1"),
     '{"event":"still-on","vm":"vm0","node":"n1"}': StillOn("vm0", "n1"),
-    '{"event":"ended","reason":"r","text":"t","asked":false,"vm":"vm0","node":"n1"}': Ended("r", "t", False, "vm0", "n1"),
+    '{"event":"ended","reason":"r","text":"t","asked":false,"vm":"vm0","node":"n1"}': Ended(
+        "r", "t", False, "vm0", "n1"
+    ),
 }
 REQUESTS: dict[bytes, Any] = {
     b'{"execute": "query-block", "arguments": {}}\n': save.Command("query-block"),
@@ -57,7 +63,11 @@ ANSWERS: dict[bytes, Any] = {
 
 def ensure_refused(decode: Any, good: str, changes: dict[str, Any]) -> None:
     """Check that a document is refused in one sentence when it is cut, no mapping, or has another value somewhere."""
-    texts = [good[:-2], "", "3", "[]", "[" * 100_000, *(json.dumps({**json.loads(good), key: value}) for key, value in changes.items())]
+    texts = [
+        good[:-2], "", "3", "[]",
+        "[" * 100_000,
+        *(json.dumps({**json.loads(good), key: value}) for key, value in changes.items()),
+    ]
     for key in changes:
         texts.append(json.dumps({name: value for name, value in json.loads(good).items() if name != key}))
     for text in texts:
@@ -92,8 +102,13 @@ def test_members_are_read_as_they_were_written(counts: list[int]) -> None:
 
 
 def test_damaged_members_are_one_sentence() -> None:
-    wrong: list[Any] = [{"networks": one} for one in (None, 3, [["10.0.0.0/8"]], [["10.0.0/8", []]], [["10.0.0.256/8", []]], [[3, []]])]
-    wrong += [{"ports": [[1, 2]]}, {"ports": [[1, 2, "3"]]}, {"users": [["x", 2]]}, {"vms": "4"}, {"nodes": [["n1", 3]]}, {"nodes": [["n1", ["0"]]]}]
+    wrong: list[Any] = [
+        {"networks": one} for one in (None, 3, [["10.0.0.0/8"]], [["10.0.0/8", []]], [["10.0.0.256/8", []]], [[3, []]])
+    ]
+    wrong += [
+        {"ports": [[1, 2]]}, {"ports": [[1, 2, "3"]]}, {"users": [["x", 2]]}, {"vms": "4"}, {"nodes": [["n1", 3]]},
+        {"nodes": [["n1", ["0"]]]},
+    ]
     for change in [*wrong, {"boot_timeout": None}]:
         ensure_refused(decode_members, encode_members(MEMBERS).decode(), change)
 
@@ -106,7 +121,9 @@ def test_an_event_is_a_line_and_is_read_as_it_was_written(line: str) -> None:
     assert found == event and type(found) is type(event)
 
 
-@pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"event": 3}', '{"event": "ready", "vm": "vm0", "node": "n1"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "x", "[]", "{}", '{"event": 3}', '{"event": "ready", "vm": "vm0", "node": "n1"}', "[" * 100_000]
+)
 def test_a_damaged_event_is_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="a VM's keeper sent what cannot be read") as error:
         decode_event(PREFIX + text)
@@ -127,7 +144,8 @@ def test_a_savers_words_are_lines_and_are_read_as_they_were_said(line: bytes) ->
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"x", b"3", b"{}", b'{"execute": 3}', b'{"execute": "x", "arguments": []}', b'{"frozen": 1}', b'{"layer": null}', b'{"drive": 3}',
+    [b"", b"x", b"3", b"{}", b'{"execute": 3}', b'{"execute": "x", "arguments": []}', b'{"frozen": 1}', b'{"layer": null}',
+     b'{"drive": 3}',
      b'{"drive": ["a"]}', b'{"drive": ["a", "b", "c"]}', b'{"drive": ["a", 3]}', b'{"drive": "ab"}'],
 )  # fmt: skip
 def test_what_no_saver_says_is_refused(line: bytes) -> None:
@@ -150,4 +168,6 @@ def test_what_no_keeper_answers_is_refused(message: Any) -> None:
 
 
 def test_why_a_command_failed_is_known_whatever_its_form() -> None:
-    assert [save.Reply(one).error for one in ({"return": {}}, {"error": {"desc": "no"}}, {"error": {}}, {"error": "x"})] == [None, "no", "None", "x"]
+    assert [
+        save.Reply(one).error for one in ({"return": {}}, {"error": {"desc": "no"}}, {"error": {}}, {"error": "x"})
+    ] == [None, "no", "None", "x"]

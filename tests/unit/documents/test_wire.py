@@ -36,7 +36,12 @@ def read_strings(path: Path) -> Iterator[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.JoinedStr):
                 yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in inner and node.value not in docstrings:
+            elif (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and node not in inner
+                and node.value not in docstrings
+            ):
                 yield node.value
         return
     comment = {".lua": r"--[^\n]*", ".in": r"#[^\n]*"}.get(path.suffix, r"/\*[\s\S]*?\*/")
@@ -57,8 +62,9 @@ def test_no_source_spells_a_shared_name_itself(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("PCOCC_VM_NAME", {"PCOCC_VM_NAME"}), ("PCOCC_VM_NAMES", set()), ("--pcocc-vm=vm0", {"pcocc-vm"}), ("pcocc-vms", {"pcocc-vms"}),
-        ("write --pcocc-vm=vm0", set()), ("d=/run/pcocc/$1; true", {"/run/pcocc"}), ("/run/netns/pcocc-%u", {"/run/netns/pcocc-"}),
+        ("PCOCC_VM_NAME", {"PCOCC_VM_NAME"}), ("PCOCC_VM_NAMES", set()), ("--pcocc-vm=vm0", {"pcocc-vm"}),
+        ("pcocc-vms", {"pcocc-vms"}), ("write --pcocc-vm=vm0", set()), ("d=/run/pcocc/$1; true", {"/run/pcocc"}),
+        ("/run/netns/pcocc-%u", {"/run/netns/pcocc-"}),
         ("--no-pcocc-vm", {"no-pcocc-vm"}), ("SLURM_SPANK_PCOCC_*", set()),
     ],
 )  # fmt: skip
@@ -79,7 +85,9 @@ def test_the_search_reads_every_language(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_is_used(name: str) -> None:
     users = [path for path in SOURCES if re.search(rf"\b{name}\b", path.read_text())]
-    assert users or any(re.search(rf"\b{name}\b", line.partition("=")[2]) for table in TABLES for line in table.read_text().splitlines())
+    assert users or any(
+        re.search(rf"\b{name}\b", line.partition("=")[2]) for table in TABLES for line in table.read_text().splitlines()
+    )
 
 
 def test_the_header_has_every_row() -> None:
@@ -90,7 +98,10 @@ def test_the_header_has_every_row() -> None:
 
 
 def test_an_unknown_row_stops_the_build() -> None:
-    assert RENDER["render_filter"](ROWS, '"@OPTION_NO_VM@ @RUN_DIR@" /opt/pcocc/share/pcocc/x', "/p") == '"no%-pcocc%-vm %/run%/pcocc" /p/x'
+    assert (
+        RENDER["render_filter"](ROWS, '"@OPTION_NO_VM@ @RUN_DIR@" /opt/pcocc/share/pcocc/x', "/p")
+        == '"no%-pcocc%-vm %/run%/pcocc" /p/x'
+    )
     with pytest.raises(KeyError):
         RENDER["render_filter"](ROWS, "@NO_SUCH_ROW@", "/p")
 

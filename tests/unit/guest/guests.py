@@ -8,11 +8,16 @@ from tests.fake_node import make_facts
 
 NETWORKS = (
     EthernetNetwork("first"),
-    EthernetNetwork("second", int_network=IPv4Network("10.201.0.0/24"), mtu=8950, domain_name="other.example", dns_search=("site.example",)),
-    BridgedNetwork("site", host_bridge="lan0", tap_prefix="site"),
-    EthernetNetwork("flat", layer="L2", mtu=1500),
+    EthernetNetwork(
+        "second", int_network=IPv4Network("10.201.0.0/24"), mtu=8950, domain_name="other.example",
+        dns_search=("site.example",),
+    ),
+    BridgedNetwork("site", host_bridge="lan0", tap_prefix="site"), EthernetNetwork("flat", layer="L2", mtu=1500),
 )
 SETS = {"one": ("first",), "all": ("first", "second", "site", "flat"), "none": ()}
 NODE = make_facts(SETS, {"one": 1, "all": 1, "none": 1}, NETWORKS)
-KEYS = seed.Keys("-----BEGIN A-----\nx\n-----END A-----\n", "ssh-ed25519 AAA u", "-----BEGIN B-----\ny\n-----END B-----\n", "ssh-ed25519 BBB h")
+KEYS = seed.Keys(
+    "-----BEGIN A-----\nx\n-----END A-----\n", "ssh-ed25519 AAA u", "-----BEGIN B-----\ny\n-----END B-----\n",
+    "ssh-ed25519 BBB h",
+)
 ALICE = seed.Login("alice", 2001, 2002, "/home/alice")

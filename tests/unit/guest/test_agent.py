@@ -94,7 +94,10 @@ def test_a_line_that_was_too_long_does_not_keep_a_guest_frozen(serve: Serve) -> 
         assert guest.thaw() == 1
 
 
-@pytest.mark.parametrize(("answer", "said"), [(b'{"return": 0}\n' * 100, "it answers something else"), (b"x" * 100, "it sent a line without an end")])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(b'{"return": 0}\n' * 100, "it answers something else"), (b"x" * 100, "it sent a line without an end")],
+)
 def test_an_agent_that_talks_on_and_on_is_not_listened_to_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str
 ) -> None:

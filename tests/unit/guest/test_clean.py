@@ -19,7 +19,9 @@ def run(words: list[str], root: Path) -> int:
 
 def snapshot(root: Path) -> dict[str, object]:
     return {
-        str(path.relative_to(root)): (path.lstat().st_mode, os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes())
+        str(path.relative_to(root)): (
+            path.lstat().st_mode, os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes(),
+        )
         for path in root.rglob("*")
     }
 
@@ -32,11 +34,14 @@ def guest(tmp_path: Path) -> Path:
     """A guest's root directory."""
     ours, own = ssh_keys.make_keys(f"{KEY_COMMENT}12"), ssh_keys.make_keys("alice@laptop")
     files = {
-        "etc/machine-id": "0123\n", "etc/ssh/ssh_host_ed25519_key": ours.host, "etc/ssh/ssh_host_ed25519_key.pub": ours.host_public,
+        "etc/machine-id": "0123\n", "etc/ssh/ssh_host_ed25519_key": ours.host,
+        "etc/ssh/ssh_host_ed25519_key.pub": ours.host_public,
         "etc/passwd": PASSWD, "ccc/my home/.ssh/authorized_keys": f"{ours.user_public}\n",
         "etc/ssh/sshd_config": "x",
-        "home/bob/.ssh/id_ed25519": own.user, "home/alice/.ssh/authorized_keys": f"{own.user_public}\n{ours.user_public}\n",
-        "var/lib/cloud/instances/i-1/vendor-data.txt": ours.user_public, "var/lib/cloud/data/x": "x", "var/lib/cloud/scripts/per-boot/own": "x",
+        "home/bob/.ssh/id_ed25519": own.user,
+        "home/alice/.ssh/authorized_keys": f"{own.user_public}\n{ours.user_public}\n",
+        "var/lib/cloud/instances/i-1/vendor-data.txt": ours.user_public, "var/lib/cloud/data/x": "x",
+        "var/lib/cloud/scripts/per-boot/own": "x",
         "var/log/cloud-init.log": ours.user_public, "home/alice/work": "work",
     }  # fmt: skip
     for name, text in files.items():
@@ -44,7 +49,7 @@ def guest(tmp_path: Path) -> Path:
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
     (tmp_path / "var/lib/cloud/instance").symlink_to("/var/lib/cloud/instances/i-1")
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run/pcocc-keys").mkdir(parents=True)  # guest/keys.py
     return tmp_path
 
 
@@ -77,10 +82,13 @@ def test_what_is_linked_to_is_not_overwritten(guest: Path) -> None:
 
 def test_without_room_to_put_it_aside_nothing_is_touched(guest: Path) -> None:
     before = snapshot(guest)
+    (guest / "run/pcocc-keys").rmdir()
     (guest / "run").rmdir()
     (guest / "run").write_text("")
-    done = subprocess.run(clean.render_clean(), env={**os.environ, "R": str(guest)}, capture_output=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        clean.render_clean(), env={**os.environ, "R": str(guest)}, capture_output=True, stdin=subprocess.DEVNULL
+    )
     assert done.returncode != 0
     (guest / "run").unlink()
-    (guest / "run").mkdir()
+    (guest / "run/pcocc-keys").mkdir(parents=True)
     assert snapshot(guest) == before

@@ -3,7 +3,12 @@
 import pytest
 
 from pcocc_runtime.documents.vm_state import TOKEN
-from pcocc_runtime.guest.environment import GuestEnvironment, find_changes, plan_batch_environment, plan_environment
+from pcocc_runtime.guest.environment import (
+    GuestEnvironment,
+    find_changes,
+    plan_batch_environment,
+    plan_environment,
+)
 
 HERE = {"HOME": "/h", "PATH": "/p", "FOO": "1", "BAR": "b,c", "SLURM_JOB_ID": "12", "PCOCC_X": "2", "PCOCC_VM": "vm1"}
 
@@ -17,15 +22,17 @@ def test_only_what_a_guest_may_use_is_passed() -> None:
         "SLURM_CONF": "/x", "SLURM_SPANK_PCOCC_CLUSTER": "z", "SLURM_PCOCC_VMS": "vm0", "PCOCC_BOOT": "s", TOKEN: "1.1.1.",
         "SLURM_BAD-NAME": "", "SLURM_\u00e9": "",
     }  # fmt: skip
-    assert plan({**HERE, **hidden, "SLURMD_NODENAME": "n1"}) == ({"SLURM_JOB_ID": "12", "PCOCC_X": "2", "SLURMD_NODENAME": "n1"}, {}, (), {})
+    assert plan({**HERE, **hidden, "SLURMD_NODENAME": "n1"}) == (
+        {"SLURM_JOB_ID": "12", "PCOCC_X": "2", "SLURMD_NODENAME": "n1"}, {}, (), {},
+    )
 
 
 @pytest.mark.parametrize(
     ("export", "named"),
     [
-        (None, {}), ("NONE", {}), ("NIL", {}), ("", {}), ("FOO", {"FOO"}), ("FOO=1,BAR", {"FOO", "BAR"}), ("FOO,NOTHERE", {"FOO"}),
-        ("BAR='b,c',FOO", {"FOO", "BAR"}), ('"BAR=b,c"', {"BAR"}), ("'BAR=FOO,c'", {"BAR"}), ("PATH=/p", {"PATH"}), ("PCOCC_VM", {"PCOCC_VM"}),
-        ("SLURM_SPANK_X", {}), (TOKEN, {}),
+        (None, {}), ("NONE", {}), ("NIL", {}), ("", {}), ("FOO", {"FOO"}), ("FOO=1,BAR", {"FOO", "BAR"}),
+        ("FOO,NOTHERE", {"FOO"}), ("BAR='b,c',FOO", {"FOO", "BAR"}), ('"BAR=b,c"', {"BAR"}), ("'BAR=FOO,c'", {"BAR"}),
+        ("PATH=/p", {"PATH"}), ("PCOCC_VM", {"PCOCC_VM"}), ("SLURM_SPANK_X", {}), (TOKEN, {}),
     ],
 )  # fmt: skip
 def test_what_is_named_is_exported(export: str | None, named: set[str]) -> None:

@@ -76,7 +76,10 @@ def test_keys_are_in_memory_and_links_on_the_disk(guest: Path, shell: str, run: 
 
 
 def test_a_user_who_is_made_later_gets_the_key_then(guest: Path) -> None:
-    started = boot(guest, then="echo ready; read word; cat /home/alice/.ssh/id_ed25519; stat -Lc '%a %u %g' /home/alice/.ssh/id_ed25519")
+    started = boot(
+        guest,
+        then="echo ready; read word; cat /home/alice/.ssh/id_ed25519; stat -Lc '%a %u %g' /home/alice/.ssh/id_ed25519",
+    )
     assert started.stdout is not None and started.stdout.readline() == "ready\n"
     (guest / "home/alice/.ssh").mkdir(mode=0o700)
     with (guest / "etc/passwd").open("a") as passwd:

@@ -24,7 +24,7 @@ from tests.waiting import limit, wait_for
 
 
 def run(script: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=limit(20), check=False, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=limit(20), check=False, **options)
 
 
 STEPS = itertools.count()
@@ -154,8 +154,10 @@ def run_in(shell: str, script: str, **options: object) -> subprocess.CompletedPr
 def programs(tmp_path: Path) -> Path:
     """A directory of programs, good and bad, which is the last of PATH."""
     texts = {
-        "good": "#!/bin/sh\necho good $1\n", "odd": "#!/nonesuch/bash -e\n", "spaced": "#! /bin/sh -e\necho spaced\n", "dos": "#!/bin/sh\r\necho\r\n",
-        "spaced-odd": "#!  /nonesuch/bash\n", "one-line": "#!/bin/sh", "binary": "\x7fELF\0\0", "no-interpreter": "echo plain\n", "private": "x",
+        "good": "#!/bin/sh\necho good $1\n", "odd": "#!/nonesuch/bash -e\n", "spaced": "#! /bin/sh -e\necho spaced\n",
+        "dos": "#!/bin/sh\r\necho\r\n",
+        "spaced-odd": "#!  /nonesuch/bash\n", "one-line": "#!/bin/sh", "binary": "\x7fELF\0\0",
+        "no-interpreter": "echo plain\n", "private": "x",
     }  # fmt: skip
     for name, text in texts.items():
         (tmp_path / name).write_text(text, newline="")
@@ -168,17 +170,22 @@ def programs(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("command", "status", "said"),
     [
-        ("nonesuch", 127, "nonesuch: not found in vm0"), ("./nonesuch", 127, "./nonesuch: not found in vm0"), ("", 127, ": not found in vm0"),
-        ("/nonesuch/x y", 127, "/nonesuch/x y: not found in vm0"), ("./directory", 126, "./directory: is a directory in vm0"),
+        ("nonesuch", 127, "nonesuch: not found in vm0"), ("./nonesuch", 127, "./nonesuch: not found in vm0"),
+        ("", 127, ": not found in vm0"),
+        ("/nonesuch/x y", 127, "/nonesuch/x y: not found in vm0"),
+        ("./directory", 126, "./directory: is a directory in vm0"),
         ("./private", 126, "./private: permission denied in vm0"), ("if", 127, "if: not found in vm0"),
         ("!", 127, "!: not found in vm0"), ("A=1", 127, "A=1: not found in vm0"),
         ("./odd", 127, "./odd: bad interpreter /nonesuch/bash: not found in vm0"),
         ("odd", 127, "odd: bad interpreter /nonesuch/bash: not found in vm0"),
-        ("./spaced-odd", 127, "./spaced-odd: bad interpreter /nonesuch/bash: not found in vm0"), ("it's", 127, "it's: not found in vm0"),
+        ("./spaced-odd", 127, "./spaced-odd: bad interpreter /nonesuch/bash: not found in vm0"),
+        ("it's", 127, "it's: not found in vm0"),
         ("./dos", 127, "./dos: bad interpreter /bin/sh, with a carriage return behind it: its lines end as in Windows in vm0"),
     ],
 )  # fmt: skip
-def test_a_command_that_cannot_run_is_told_without_this_text(programs: Path, shell: str, command: str, status: int, said: str) -> None:
+def test_a_command_that_cannot_run_is_told_without_this_text(
+    programs: Path, shell: str, command: str, status: int, said: str
+) -> None:
     path = f"{os.environ['PATH']}:{programs}"
     script = render_command([command, "x"], with_settings(PATH=path), str(programs), 0o022, "1.3.0.", guarded=False)
     done = run_in(shell, script)
@@ -188,7 +195,8 @@ def test_a_command_that_cannot_run_is_told_without_this_text(programs: Path, she
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(
     ("command", "said"),
-    [("./good", "good x"), ("good", "good x"), ("./spaced", "spaced"), ("./one-line", ""), ("./no-interpreter", "plain"), ("echo", "x"),
+    [("./good", "good x"), ("good", "good x"), ("./spaced", "spaced"), ("./one-line", ""), ("./no-interpreter", "plain"),
+     ("echo", "x"),
      ("/bin/echo", "x"), ("printf", "x")],
 )  # fmt: skip
 def test_a_command_that_can_run_does(programs: Path, shell: str, command: str, said: str) -> None:
@@ -200,7 +208,12 @@ def test_a_command_that_can_run_does(programs: Path, shell: str, command: str, s
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_program_whose_loader_is_missing_is_not_told_with_this_text(programs: Path, shell: str) -> None:
     done = run_in(shell, render_command(["./binary"], with_settings(), str(programs), 0o022, "1.3.2.", guarded=False))
-    assert done.returncode in (126, 127) and "./binary" in done.stderr and "/proc/self/fd" not in done.stderr and "line" not in done.stderr
+    assert (
+        done.returncode in (126, 127)
+        and "./binary" in done.stderr
+        and "/proc/self/fd" not in done.stderr
+        and "line" not in done.stderr
+    )
 
 
 def test_a_script_is_called_by_its_own_name(programs: Path) -> None:
@@ -211,16 +224,22 @@ def test_a_script_is_called_by_its_own_name(programs: Path) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_environment_of_the_command_is_as_planned(tmp_path: Path, shell: str) -> None:
     environment = GuestEnvironment(
-        {"PCOCC_VM_NAME": "vm0", "A": "a 'b'\n$c", "TMPDIR": f"{tmp_path}/new"}, {"HOME": "/elsewhere", "B": "b"}, ("GONE", "NEVER"), {}
+        {"PCOCC_VM_NAME": "vm0", "A": "a 'b'\n$c", "TMPDIR": f"{tmp_path}/new"}, {"HOME": "/elsewhere", "B": "b"},
+        ("GONE", "NEVER"), {}
     )
-    script = render_command(["sh", "-c", 'echo "$A|$HOME|$B|${GONE-none}"; ls -ld $TMPDIR'], environment, "/", 0o022, "1.4.0.", guarded=False)
+    script = render_command(
+        ["sh", "-c", 'echo "$A|$HOME|$B|${GONE-none}"; ls -ld $TMPDIR'], environment, "/", 0o022, "1.4.0.",
+        guarded=False,
+    )
     done = run_in(shell, script, env={"PATH": os.environ["PATH"], "HOME": "/here", "GONE": "x"})
     first, second, third = done.stdout.splitlines()
     assert (first, second, done.stderr) == ("a 'b'", "$c|/here|b|none", "") and third.startswith("drwx------")
 
 
 def test_a_directory_for_files_that_the_guest_cannot_have_is_tmp() -> None:
-    script = render_command(["sh", "-c", "echo $TMPDIR"], with_settings(TMPDIR="/nonesuch/x"), "/", 0o022, "1.4.1.", guarded=False)
+    script = render_command(
+        ["sh", "-c", "echo $TMPDIR"], with_settings(TMPDIR="/nonesuch/x"), "/", 0o022, "1.4.1.", guarded=False
+    )
     assert run(script).stdout == "/tmp\n"
 
 
@@ -228,7 +247,10 @@ def test_a_directory_for_files_that_the_guest_cannot_have_is_tmp() -> None:
 def test_limits_are_the_commands(shell: str) -> None:
     limits = {"STACK": str(4 << 20), "NOFILE": "100", "CORE": "0", "CPU": "3600"}
     environment = GuestEnvironment({"PCOCC_VM_NAME": "vm0"}, {}, (), limits)
-    code = "import resource as r; print([r.getrlimit(n)[0] for n in (r.RLIMIT_STACK, r.RLIMIT_NOFILE, r.RLIMIT_CORE, r.RLIMIT_CPU)])"
+    code = (
+        "import resource as r; print([r.getrlimit(n)[0] for n in (r.RLIMIT_STACK, r.RLIMIT_NOFILE, r.RLIMIT_CORE,"
+        " r.RLIMIT_CPU)])"
+    )
     done = run_in(shell, render_command(["python3", "-c", code], environment, "/", 0o022, "1.5.0.", guarded=False))
     assert (done.stdout, done.stderr) == (f"[{4 << 20}, 100, 0, 3600]\n", "")
 
@@ -240,7 +262,10 @@ def test_a_limit_that_the_guest_does_not_allow_is_told() -> None:
 
 
 def test_what_a_command_leaves_is_ended_whatever_its_path_is() -> None:
-    leaving = ["/bin/sh", "-c", "/usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & /usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & exit 5"]
+    leaving = [
+        "/bin/sh", "-c",
+        "/usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & /usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & exit 5",
+    ]
     done = run(render_command(leaving, with_settings(PATH="/nonesuch"), "/", 0o022, "8.8.9.", guarded=False))
     assert done.returncode == 5 and not carriers("8.8.9.")
 
@@ -251,4 +276,7 @@ def test_what_is_not_mounted_is_named_and_whether_the_kernel_could(shell: str) -
     mounts = {"proc": "proc", "pro.": "proc", "fast": "no-such-type"}
     said = subprocess.run([shell, "-c", render_mount_look(mounts)], capture_output=True, text=True, check=True).stdout
     assert parse_mount_look(said, mounts) == [("pro.", "proc", True), ("fast", "no-such-type", False)]
-    assert parse_mount_look("a\n\nproc proc\x1b\nfast !\nother\n", mounts) == [("proc", "proc", True), ("fast", "no-such-type", False)]
+    assert parse_mount_look("a\n\nproc proc\x1b\nfast !\nother\n", mounts) == [
+        ("proc", "proc", True),
+        ("fast", "no-such-type", False),
+    ]

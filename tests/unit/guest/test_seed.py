@@ -79,7 +79,10 @@ def test_a_node_without_ipv6_gives_no_such_address() -> None:
 def test_an_address_of_the_other_family_goes_beside_the_first() -> None:
     one = Interface("eth0", "52:54:00:00:00:00", 1450, (Subnet("10.0.0.1/8", "10.0.0.2"), Subnet("fd00::1/64")))
     subnets = yaml.safe_load(network_config.render_network_config([one]))["config"][0]["subnets"]
-    assert subnets == [{"type": "static", "address": "10.0.0.1/8", "gateway": "10.0.0.2"}, {"type": "static6", "address": "fd00::1/64"}]
+    assert subnets == [
+        {"type": "static", "address": "10.0.0.1/8", "gateway": "10.0.0.2"},
+        {"type": "static6", "address": "fd00::1/64"},
+    ]
 
 
 def vendor(**options: object) -> dict[str, object]:
@@ -116,7 +119,7 @@ def test_a_tag_that_cloud_init_takes_for_a_disk_is_left_to_the_user(tag: str) ->
 def test_the_user_that_commands_run_as_can_log_in_and_on(name: str | None, users: list[str]) -> None:
     found = vendor(command_user=name)
     assert [user["name"] for user in found["users"]] == users  # type: ignore[index,attr-defined]
-    assert all(user["ssh_authorized_keys"] == ["ssh-ed25519 AAA u"] for user in found["users"])  # type: ignore[index,attr-defined]
+    assert all(user["ssh_authorized_keys"] == ["ssh-ed25519 AAA u"] for user in found["users"])
     assert found["bootcmd"][-1][4:] == users, "they get the job's key"  # type: ignore[index]
 
 
@@ -136,11 +139,16 @@ def test_every_line_is_flat_enough_for_small_guests() -> None:
     assert all(re.match(r"#cloud-config$|[a-z_]+:( |$)|- |  [a-z0-9_]+:|    ", line) for line in text.splitlines())
 
 
-ODD = ["yes", "No", "on", "OFF", "true", "False", "null", "010", "0x10", "1_0", "1e3", "0b1", "1:30", "y", "N", "_1", "-", "=", "<<", "~", "01234567",
+ODD = ["yes", "No", "on", "OFF", "true", "False", "null", "010", "0x10", "1_0", "1e3", "0b1", "1:30", "y", "N", "_1", "-",
+       "=", "<<", "~", "01234567",
        "DOM\\x", "a'b", 'a"b', "*x", "a@b.c", "\udc80", "\x85", "\U0001f600"]  # fmt: skip
-accounts = st.sampled_from(ODD) | st.text(st.characters(blacklist_characters=":\n\0/"), min_size=1, max_size=12).filter("root".__ne__)
+accounts = st.sampled_from(ODD) | st.text(st.characters(blacklist_characters=":\n\0/"), min_size=1, max_size=12).filter(
+    "root".__ne__
+)
 tags = st.sampled_from(["yes", "no", "010", "0x10", "1_0", "null", "_1", "0o7", "1e3", "0"]) | st.from_regex(TAG, fullmatch=True)
-others = st.sampled_from(["yes", "Null", "john.doe", "_1", "a..", "on"]) | st.from_regex(USER, fullmatch=True).filter("root".__ne__)
+others = st.sampled_from(["yes", "Null", "john.doe", "_1", "a..", "on"]) | st.from_regex(USER, fullmatch=True).filter(
+    "root".__ne__
+)
 
 
 @given(accounts, accounts, tags, others)
@@ -174,7 +182,9 @@ def test_an_image_that_has_the_users_numbers_gets_the_user(tmp_path: Path, passw
     """The real useradd and groupadd, with a passwd and a group of the test's own."""
     for name in ("etc/default", "etc/skel", "home"):
         (tmp_path / name).mkdir(parents=True)
-    for name, text in (("passwd", passwd), ("group", group), ("nsswitch.conf", "passwd: files\ngroup: files\n"), ("login.defs", "")):
+    for name, text in (
+        ("passwd", passwd), ("group", group), ("nsswitch.conf", "passwd: files\ngroup: files\n"), ("login.defs", ""),
+    ):
         (tmp_path / "etc" / name).write_text(text)
     commands = [command[2] for command in vendor()["bootcmd"][:2]]  # type: ignore[index]
     argv = ["unshare", "-m", "sh", "-c", IN_A_GUEST, "sh", str(tmp_path), *commands]

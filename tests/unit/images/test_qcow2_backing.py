@@ -31,7 +31,8 @@ def test_a_backing_file_gets_another_name_and_nothing_else_changes(version: int,
 
 @pytest.mark.parametrize(
     "head",
-    [header(b"old", size=150), header(b"old", extensions=struct.pack(">II", 7, 1 << 31)), header(b"")[:8] + bytes(8) + header(b"")[16:]],
+    [header(b"old", size=150), header(b"old", extensions=struct.pack(">II", 7, 1 << 31)),
+     header(b"")[:8] + bytes(8) + header(b"")[16:]],
     ids=["no room", "an extension too long", "no backing file"],
 )  # fmt: skip
 def test_a_header_without_room_is_refused(head: bytes) -> None:

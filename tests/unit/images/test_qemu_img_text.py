@@ -8,7 +8,8 @@ from pcocc_runtime.images import qemu_img_text
 @pytest.mark.parametrize(
     ("line", "extent"),
     [
-        ('[{ "start": 0, "length": 512, "depth": 0, "present": true, "zero": false, "data": true, "offset": 327680},', (512, 328192)),
+        ('[{ "start": 0, "length": 512, "depth": 0, "present": true, "zero": false, "data": true, "offset": 327680},',
+         (512, 328192)),
         ('{ "start": 0, "length": 512, "depth": 0, "present": true, "zero": false, "data": true, "compressed": false, '
          '"offset": 327680},', (512, 328192)),
         ('{ "start": 0, "length": 512, "depth": 0, "present": true, "zero": false, "data": true}]', (512, 0)),
@@ -27,7 +28,9 @@ def test_a_line_of_brackets_alone_is_none_of_maps() -> None:
     assert qemu_img_text.parse_extent('{"data": ' + "[" * 100_000) is None
 
 
-@pytest.mark.parametrize(("line", "done"), [("(0.00/100%)", 0), ("(12.34/100%)", 1234), ("(100.00/100%)", 10000), ("100%", None), ("", None)])
+@pytest.mark.parametrize(
+    ("line", "done"), [("(0.00/100%)", 0), ("(12.34/100%)", 1234), ("(100.00/100%)", 10000), ("100%", None), ("", None)]
+)
 def test_progress_is_told_from_complaints(line: str, done: int | None) -> None:
     assert qemu_img_text.parse_progress(line) == done
 
@@ -35,7 +38,10 @@ def test_progress_is_told_from_complaints(line: str, done: int | None) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("qemu-img: Could not open 'json:{\"driver\": \"vmdk\"}': invalid VMDK image descriptor", "invalid VMDK image descriptor"),
+        (
+            'qemu-img: Could not open \'json:{"driver": "vmdk"}\': invalid VMDK image descriptor',
+            "invalid VMDK image descriptor",
+        ),
         ("qemu-img: error while writing: No space left on device", "error while writing: No space left on device"),
     ],
 )

@@ -36,11 +36,13 @@ class Beside:
         watch = start_watch(directory)
         with ours, socket.socket() as probe:
             facts = VmFacts(
-                7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout, str(directory), "tcg", "tests", True,
+                7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout,
+                str(directory), "tcg", "tests", True,
                 {"disk0": "/d"}, [], [], 0, str(directory / "agent"), str(directory / "console.log"), 1 << 20,
             )  # fmt: skip
             self.process = subprocess.Popen(
-                [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True,
                 pass_fds=[facts.qmp, probe.fileno(), watch],
             )  # fmt: skip
         os.close(watch)
@@ -122,7 +124,11 @@ def test_an_end_that_was_told_is_not_changed_any_more(start: Start) -> None:
     keeper.qemu.kill()
     keeper.qemu.wait()
     assert keeper.process.wait(limit(20)) == 0
-    assert keeper.state() == VmState("ended", reason="guest-shutdown") and keeper.process.stdout and keeper.process.stdout.read() == ""
+    assert (
+        keeper.state() == VmState("ended", reason="guest-shutdown")
+        and keeper.process.stdout
+        and keeper.process.stdout.read() == ""
+    )
 
 
 def test_what_qemu_never_says_does_not_end_the_keeper(start: Start) -> None:

@@ -38,7 +38,10 @@ def test_a_blocked_signal_is_seen_waiting(sleeper: subprocess.Popen[str]) -> Non
 
 @pytest.mark.parametrize(
     ("vcpus", "planned", "emulator", "left"),
-    [(1, (0, 1), (), (0, 1)), (2, (1, 0), (), (0,)), (1, (1,), (0,), (1,)), (0, (), (0,), (0,)), (1, (99,), (), (0, 1)), (1, (0,), (99,), (0, 1))],
+    [
+        (1, (0, 1), (), (0, 1)), (2, (1, 0), (), (0,)), (1, (1,), (0,), (1,)), (0, (), (0,), (0,)),
+        (1, (99,), (), (0, 1)), (1, (0,), (99,), (0, 1)),
+    ],
 )
 def test_threads_are_bound_as_planned_or_not_at_all(
     sleeper: subprocess.Popen[str], vcpus: int, planned: tuple[int, ...], emulator: tuple[int, ...], left: tuple[int, ...]

@@ -40,8 +40,10 @@ class Guest:
 
     def __init__(self, directory: Path, mounts: dict[str, str]) -> None:
         facts = VmFacts(
-            job=7, rank=0, node="n1", pid=1, qmp=0, probe=None, watch=0, address="10.0.0.1", user="alice", timeout=300, directory=str(directory),
-            accel="tcg", accel_why="", disks={}, cpus=[], emulator=[], grace=0, agent="/a", console="/c", console_size=0,
+            job=7, rank=0, node="n1", pid=1, qmp=0, probe=None, watch=0, address="10.0.0.1", user="alice", timeout=300,
+            directory=str(directory),
+            accel="tcg", accel_why="", disks={}, cpus=[], emulator=[], grace=0, agent="/a", console="/c",
+            console_size=0,
             kvm_expected=False, mounts=mounts,
         )  # fmt: skip
         self.told: list[tuple[str, str, bool]] = []
@@ -103,7 +105,9 @@ def test_without_mounts_nothing_is_asked(ssh: list[Guest], tmp_path: Path, monke
     ssh[0].run_until_up()
 
 
-def test_a_guest_that_does_not_say_keeps_no_task_waiting(ssh: list[Guest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_does_not_say_keeps_no_task_waiting(
+    ssh: list[Guest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shared_ssh, "render_mount_look", lambda _mounts: f"while [ -e {tmp_path}/ssh ]; do sleep 0.1; done")
     monkeypatch.setattr(shared_ssh, "_LOOK_PATIENCE", 0.1)
     ssh.append(Guest(tmp_path / "vm0", {"data": "9p"}))

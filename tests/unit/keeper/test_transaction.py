@@ -109,7 +109,10 @@ def test_a_second_layer_is_merged_and_removed(save: Save) -> None:
     arguments = {"job-id": "save-merge", "device": "save-overlay", "base-node": "base0"}
     assert save.transaction.step == "merging" and save.asked == [("block-commit", arguments, "save-merge")]
     save.commands()
-    for message in ({"id": "save-merge", "return": {}}, {"event": "BLOCK_JOB_COMPLETED", "data": {"device": "another"}}, {"event": "STOP"}):
+    for message in (
+        {"id": "save-merge", "return": {}}, {"event": "BLOCK_JOB_COMPLETED", "data": {"device": "another"}},
+        {"event": "STOP"},
+    ):
         save.transaction.take(message)  # type: ignore[arg-type]
     assert save.commands() == [] and save.transaction.step == "merging"
     save.transaction.take({"event": "BLOCK_JOB_READY", "data": {"device": "save-merge"}})
@@ -156,7 +159,9 @@ def test_a_drive_is_given_back_to_its_device_unless_it_has_it(save: Save, filter
     assert save.asked[:-2] == (given if filtered else []) and save.transaction.step == "removing"
 
 
-@pytest.mark.parametrize(("words", "thaws"), [(b'{"frozen": true}\n', 1), (b'{"frozen": true}\n{"frozen": false}\n', 0), (b"", 0)])
+@pytest.mark.parametrize(
+    ("words", "thaws"), [(b'{"frozen": true}\n', 1), (b'{"frozen": true}\n{"frozen": false}\n', 0), (b"", 0)]
+)
 def test_a_guest_is_thawed_that_its_saver_has_left_frozen(save: Save, words: bytes, thaws: int) -> None:
     save.say(words)
     assert save.transaction.step == ("frozen" if thaws else "open")

@@ -28,7 +28,10 @@ def link(name: str, mtu: int, **data: int) -> dict[str, object]:
 
 def test_bridges_are_as_ip_tells_them() -> None:
     text = json.dumps([link("lan0", 9000, vlan_filtering=1, vlan_default_pvid=7), {}, link("lan1", 1500, vlan_filtering=0)])
-    assert host_bridges.parse_bridges(text) == {"lan0": host_bridges.Bridge(9000, True, 7), "lan1": host_bridges.Bridge(1500, False, 1)}
+    assert host_bridges.parse_bridges(text) == {
+        "lan0": host_bridges.Bridge(9000, True, 7),
+        "lan1": host_bridges.Bridge(1500, False, 1),
+    }
     assert host_bridges.parse_bridges("") == {}
 
 

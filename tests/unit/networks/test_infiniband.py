@@ -17,7 +17,9 @@ def test_a_guid_is_made_of_prefix_key_and_rank() -> None:
 
 def test_no_two_vms_share_a_guid() -> None:
     found = {partition_guid(prefix, key, rank, port)
-             for prefix in (0, 0xC2CC, 0xFEFF) for key in (1, 0x2000, 0x7FFE) for rank in (0, 1, 0x100, MAX_RANK) for port in (0, 1)}  # fmt: skip
+             for prefix in (0, 0xC2CC, 0xFEFF) for key in (1, 0x2000, 0x7FFE) for rank in (0, 1, 0x100,
+                                                                                           MAX_RANK) for port in (0,
+                                                                                                                  1)}  # fmt: skip
     assert len(found) == 3 * 3 * 4 * 2 and max(found) < 1 << 64
 
 

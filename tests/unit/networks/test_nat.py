@@ -72,7 +72,7 @@ def test_two_ranges_for_one_port_of_a_vm_give_two_ports() -> None:
 
 
 def test_a_range_used_up_says_which() -> None:
-    with pytest.raises(NodeError, match="reverse-nat of network 'inward': 100 to 103"):
+    with pytest.raises(NodeError, match="no port from 100 to 103 is free on this node, for reverse-nat of network 'inward'"):
         choose(plan(INWARD), None, [], lambda port: port < 101)
 
 
@@ -115,7 +115,10 @@ def rules(text: str) -> int:
 def test_rules_do_not_grow_with_vms_or_peers() -> None:
     few, many = plan(SHUT), plan(SHUT, 64)
     assert rules(nft_inside.render_firewall(12, few, None)) == rules(nft_inside.render_firewall(12, many, None))
-    one, thousand = (nft_outside.render_host(12, few, [f"192.0.{n >> 8}.{n & 255}" for n in range(count)], None) for count in (1, 1023))
+    one, thousand = (
+        nft_outside.render_host(12, few, [f"192.0.{n >> 8}.{n & 255}" for n in range(count)], None)
+        for count in (1, 1023)
+    )
     assert rules(one) == rules(thousand)
 
 

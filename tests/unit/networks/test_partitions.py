@@ -25,7 +25,12 @@ from pcocc_runtime.networks.partitions import (
 )
 
 IB = InfinibandNetwork("ib", "mlx5_0", 0x2000, 0x2003)
-DEVICE = Device("ib0", tuple(Function(number, f"0000:81:00.{number + 1}", "vfio-pci", str(21 + number), ()) for number in range(4)))
+DEVICE = Device(
+    "ib0",
+    tuple(
+        Function(number, f"0000:81:00.{number + 1}", "vfio-pci", str(21 + number), ()) for number in range(4)
+    ),
+)
 SETS = {"hpc": ("ib",), "plain": (), "two": ("ib", "other")}
 OTHER = replace(IB, name="other", min_pkey=0x3000, max_pkey=0x3003)
 REQUEST = """job 12
@@ -47,7 +52,11 @@ end
 """
 
 
-def step(sets: str = "hpc:2,plain:1,hpc:1", licences: str = "pkey2001:1,matlab:1", gres: str = "gpu:1(IDX:0),nic:mlx5:2(IDX:1,3)") -> BootStep:
+def step(
+    sets: str = "hpc:2,plain:1,hpc:1",
+    licences: str = "pkey2001:1,matlab:1",
+    gres: str = "gpu:1(IDX:0),nic:mlx5:2(IDX:1,3)",
+) -> BootStep:
     return parse_boot_step(io.StringIO(REQUEST.format(sets=sets, licences=licences, gres=gres)))
 
 
@@ -94,21 +103,45 @@ def test_a_step_without_such_networks_has_no_partition() -> None:
     assert found.functions == {}
 
 
-BOUND = DEVICE._replace(functions=(DEVICE.functions[0], DEVICE.functions[1]._replace(driver="mlx5_core"), *DEVICE.functions[2:]))
-SHARED = DEVICE._replace(functions=(DEVICE.functions[0], DEVICE.functions[1]._replace(others=("0000:82:00.0",)), *DEVICE.functions[2:]))
+BOUND = DEVICE._replace(
+    functions=(DEVICE.functions[0], DEVICE.functions[1]._replace(driver="mlx5_core"), *DEVICE.functions[2:])
+)
+SHARED = DEVICE._replace(
+    functions=(
+        DEVICE.functions[0],
+        DEVICE.functions[1]._replace(others=("0000:82:00.0",)),
+        *DEVICE.functions[2:],
+    )
+)
 
 
 @pytest.mark.parametrize(
     ("one", "device", "said"),
     [
-        (step(licences="matlab:1"), DEVICE, "the job has no licence of a key of network 'ib', where it must have one"),
-        (step(licences="pkey2001,pkey2002"), DEVICE, "the job has several licences of keys of network 'ib', where it must have one"),
+        (
+            step(licences="matlab:1"),
+            DEVICE,
+            "the job has no licence of a key of network 'ib', where it must have one",
+        ),
+        (
+            step(licences="pkey2001,pkey2002"),
+            DEVICE,
+            "the job has several licences of keys of network 'ib', where it must have one",
+        ),
         (step(licences="pkey2004"), DEVICE, "the job has no licence of a key of network 'ib'"),
         (step(gres="nic:1(IDX:1)"), DEVICE, "the job has 1 devices of GRES nic on n2, its VMs there need 2"),
         (step(gres="nic:2"), DEVICE, "the job has 0 devices of GRES nic on n2, its VMs there need 2"),
         (step(gres="nic:2(IDX:3-4)"), DEVICE, "mlx5_0 of n2 has 4 functions, Slurm gives the job its 5th"),
-        (step(), BOUND, "function 1 of mlx5_0 on n2 (0000:81:00.2) is bound to mlx5_core instead of vfio-pci"),
-        (step(), SHARED, "function 1 of mlx5_0 on n2 (0000:81:00.2) is in one IOMMU group with 0000:82:00.0, and cannot be given to a VM alone"),
+        (
+            step(),
+            BOUND,
+            "function 1 of mlx5_0 on n2 (0000:81:00.2) is bound to mlx5_core instead of vfio-pci",
+        ),
+        (
+            step(),
+            SHARED,
+            "function 1 of mlx5_0 on n2 (0000:81:00.2) is in one IOMMU group with 0000:82:00.0, and cannot be given",
+        ),
     ],
 )
 def test_what_is_not_as_it_must_be_is_told(one: BootStep, device: Device, said: str) -> None:
@@ -138,15 +171,24 @@ def test_a_function_is_down_while_its_guids_change() -> None:
     assert render_joining(found) == JOIN
     none = "ff:ff:ff:ff:ff:ff:ff:ff"
     assert render_leaving(found) == "".join(
-        f"link set dev ib0 vf {number} {what}\n" for number in (1, 3) for what in ("state disable", f"node_guid {none}", f"port_guid {none}")
+        f"link set dev ib0 vf {number} {what}\n"
+        for number in (1, 3)
+        for what in ("state disable", f"node_guid {none}", f"port_guid {none}")
     )
 
 
 def test_what_undoes_it_is_kept_first_and_ip_runs_no_more_often() -> None:
-    acts = [Act("nft", False, "x"), Act("ip", True, "inside\n"), Act("ip", False, "outside\n"), Act("ip", False, "more\n")]
-    kept, *rest = plan_partition_acts(plan(step()), 2001, acts)
-    assert (kept.kind, json.loads(kept.text)) == ("keep", {"ip": render_leaving(plan(step())), "devices": ["/dev/vfio/22", "/dev/vfio/24"]})
-    owned = [Act("own", False, "2001", "/dev/vfio/22"), Act("own", False, "2001", "/dev/vfio/24")]
-    assert rest == [*owned, acts[0], acts[1], Act("ip", False, JOIN + "outside\n"), acts[3]]
-    assert plan_partition_acts(plan(step()), 2001, acts[:2])[1:] == (*owned, Act("ip", False, JOIN), *acts[:2])
+    acts = [
+        Act("nft", False, "x"),
+        Act("ip", True, "inside\n"),
+        Act("ip", False, "outside\n"),
+        Act("ip", False, "more\n"),
+    ]
+    given, *rest = plan_partition_acts(plan(step()), 2001, acts)
+    assert (given.kind, json.loads(given.text)) == (
+        "devices",
+        {"uid": 2001, "devices": ["/dev/vfio/22", "/dev/vfio/24"], "ip": render_leaving(plan(step()))},
+    )
+    assert rest == [acts[0], acts[1], Act("ip", False, JOIN + "outside\n"), acts[3]]
+    assert plan_partition_acts(plan(step()), 2001, acts[:2])[1:] == (Act("ip", False, JOIN), *acts[:2])
     assert plan_partition_acts((), 2001, acts) == tuple(acts)

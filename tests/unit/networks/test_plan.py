@@ -127,7 +127,10 @@ def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
     assert (content["pcocc-user-key"], content["pcocc-host-key"]) == (keys.user, keys.host)
 
 
-@pytest.mark.parametrize("word", ["7", "*x", "%a", "yes", "#", "{", "a'b\"c", "i-1", "null", "1e3", "-", "a:", "é", "\U0001f600", "\x85", "a\\b"])
+@pytest.mark.parametrize(
+    "word",
+    ["7", "*x", "%a", "yes", "#", "{", "a'b\"c", "i-1", "null", "1e3", "-", "a:", "é", "\U0001f600", "\x85", "a\\b"],
+)
 def test_an_instance_id_is_the_text_it_was(word: str) -> None:
     found = seed.render_seed(job=1, rank=0, vms=1, domain="d", login=seed.Login("a", 1, 1, "/a"), keys=seed.Keys("", "", "", ""),
                              user_data=None, instance_id=word)  # fmt: skip

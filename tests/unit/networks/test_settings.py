@@ -64,7 +64,9 @@ def test_every_type_has_its_class() -> None:
     assert only(BRIDGED % "mtu: 9000, vlans: [{vid: 5, type: native}]") == BridgedNetwork(
         "n", "br0", "t", 9000, (Vlan(5, "native"),)
     )
-    assert only("n: {%s}" % (IB % ("'0x2000'", "0x3000"))) == InfinibandNetwork("n", "mlx5_0", 0x2000, 0x3000, partitions_file="/a")
+    assert only("n: {%s}" % (IB % ("'0x2000'", "0x3000"))) == InfinibandNetwork(
+        "n", "mlx5_0", 0x2000, 0x3000, partitions_file="/a"
+    )
     assert only("n: {type: hostib, settings: {host-device: mlx5_0}}") == HostInfiniband("n", "mlx5_0")
     assert only(PCI % "'0000:3b:00.0', '3b:00.1'") == GenericPci("n", ("0000:3b:00.0", "3b:00.1"), "d")
 
@@ -246,7 +248,9 @@ def test_pools_overlap_in_keys_guids_or_licences(more: str, what: str | None) ->
         "networks.yaml:2: b.settings.min-pkey: partition keys 0x2fff to 0x3fff overlap partition keys 0x2000 to 0x2fff of "
         "a.settings.min-pkey (line 1)"
     )
-    assert [(str(one), one.hint) for one in problems] == ([(said, f"two networks cannot take {what} from one range")] if what else [])
+    assert [(str(one), one.hint) for one in problems] == (
+        [(said, f"two networks cannot take {what} from one range")] if what else []
+    )
 
 
 def test_an_unknown_key_names_the_nearest_one_there_is() -> None:
@@ -300,7 +304,10 @@ def test_addresses_of_a_bridged_network() -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("[192.0.2.7/24]", "write 192.0.2.0/24"), ("[]", "the list is empty"), ("[lan]", "a network or an address"), ("192.0.2.0/24", "a list")],
+    [
+        ("[192.0.2.7/24]", "write 192.0.2.0/24"), ("[]", "the list is empty"), ("[lan]", "a network or an address"),
+        ("192.0.2.0/24", "a list"),
+    ],
 )
 def test_addresses_that_are_none_are_told(text: str, said: str) -> None:
     problems: list[ConfigError] = []
@@ -331,7 +338,8 @@ private:
   settings: {mac-prefix: "52:54:00:01", bridge-prefix: pvbr, tap-prefix: pv-, mtu: 9000, host-if-suffix: "-ib0"}
 tiny:
   type: nat
-  settings: {vm-network: 192.168.1.0/30, nat-network: 10.1.0.0/16, vm-network-gw: 192.168.1.1, vm-ip: 192.168.1.2, bridge: b, tap-prefix: t}
+  settings: {vm-network: 192.168.1.0/30, nat-network: 10.1.0.0/16, vm-network-gw: 192.168.1.1,
+             vm-ip: 192.168.1.2, bridge: b, tap-prefix: t}
 """
 
 

@@ -61,7 +61,10 @@ def test_a_probe_is_watched_until_it_is_plain_what_it_shows(
 
 def test_its_firmware_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """On an emulated CPU that waits for one of its host's, as in tests/node-machine, that counts as CPU time."""
-    script = f"{CPU}\nimport time\nwhile time.process_time() < 0.5: pass\nprint('{DONE.decode().strip()}', flush=True)\ntime.sleep(600)"
+    script = (
+        f"{CPU}\nimport time\nwhile time.process_time() < 0.5: pass\nprint('{DONE.decode().strip()}',"
+        " flush=True)\ntime.sleep(600)"
+    )
     monkeypatch.setattr(probe, "STEP_SECONDS", 0.1)
     monkeypatch.setattr(run_as, "started_as", lambda *_words: started(script))
     assert probe.try_kvm(PurePath("/bin/true"), "/dev/null", limit(60)).kind == "kvm"
@@ -72,7 +75,10 @@ def test_a_probe_that_waits_for_a_cpu_is_not_judged_by_the_clock(
     printed: str, kind: str, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its guest gets no CPU time, which a sleep stands for: what it has done so far counts, or nothing."""
-    script = f"{CPU}\nprint('{printed}', end='', flush=True)\nopen('/proc/self/comm', 'w').write('ready')\nimport time; time.sleep(600)"
+    script = (
+        f"{CPU}\nprint('{printed}', end='', flush=True)\nopen('/proc/self/comm', 'w').write('ready')\nimport time;"
+        " time.sleep(600)"
+    )
     monkeypatch.setattr(run_as, "started_as", lambda *_words: begun(script))
     verdict = probe.try_kvm(PurePath("/bin/true"), "/dev/null", 0.5)
     assert (verdict.kind, verdict.again) == (kind, again)
@@ -118,7 +124,9 @@ def test_a_verdict_that_time_did_not_suffice_for_is_tried_again(tried: list[Verd
     assert [accelerator.find_accelerator("auto", qemu).why for _time in range(3)] == ["busy", "works", "works"]
 
 
-@pytest.mark.parametrize("damaged", [b"", b"{}", b"[]", b"{", b'{"kind": "vax"}', b"[" * 9000, b'{"key": [], "kind": "kvm", "why": "w"}'])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"{}", b"[]", b"{", b'{"kind": "vax"}', b"[" * 9000, b'{"key": [], "kind": "kvm", "why": "w"}']
+)
 def test_what_cannot_be_read_is_tried_again(damaged: bytes, tried: list[Verdict], tmp_path: Path) -> None:
     (tmp_path / "accel.json").write_bytes(damaged)
     tried.append(Verdict("kvm", "works", 8))

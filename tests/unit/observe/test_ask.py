@@ -88,7 +88,8 @@ def test_one_step_asks_all_nodes(fake: Slurm, monkeypatch: pytest.MonkeyPatch) -
     assert typed[-4:] == ["--pcocc-vm=vm0", "@netinfo", "check", "192.0.2.1"]
     variables = {line for line in typed if line.startswith(("SLURM_", "PCOCC_"))}
     assert variables == {
-        "SLURM_CONF=/etc/some/slurm.conf", "SLURM_JOB_ID=12", "SLURM_SPANK_PCOCC_TEMPLATE=any:1", "SLURM_PCOCC_PATIENCE=3", "SLURM_PCOCC_INSIDE=1",
+        "SLURM_CONF=/etc/some/slurm.conf", "SLURM_JOB_ID=12", "SLURM_SPANK_PCOCC_TEMPLATE=any:1",
+        "SLURM_PCOCC_PATIENCE=3", "SLURM_PCOCC_INSIDE=1",
     }  # fmt: skip
 
 
@@ -177,7 +178,7 @@ def test_a_target_outside_is_an_address(fake: Slurm) -> None:
 def test_array_tasks_are_jobs_of_their_own() -> None:
     shown = JOB.format(user="a", uid=1, gid=2).replace("JobId=12 ", "JobId=15 ArrayJobId=12 ArrayTaskId=3 ")
     found = parse_running("12_3", shown, STEP.format(name="pcocc-vms"))
-    assert found == Running(15, "a", 1, 2, 2, "n[1-2]")
+    assert found == Running(15, "a", 1, 2, 2, "n[1-2]", boot="12.0-20260101000000")
 
 
 def test_the_commands_print_and_their_status_says_whether_all_is_well(fake: Slurm, capsys: pytest.CaptureFixture[str]) -> None:

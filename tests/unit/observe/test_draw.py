@@ -96,8 +96,9 @@ def test_the_same_is_there_as_json() -> None:
     }  # fmt: skip
     vm = picture["nodes"][1]["networks"][0]["vms"][1]
     assert vm == {
-        "name": "vm3", "interface": "eth3", "address": "10.200.0.4", "mac": "52:54:00:00:00:03", "device": "tap3n0", "state": "up",
-        "mtu": 1450, "received": 999, "sent": 2051, "dropped": 3, "forwards": [{"vm_port": 22, "host_port": 61225}],
+        "name": "vm3", "interface": "eth3", "address": "10.200.0.4", "mac": "52:54:00:00:00:03", "device": "tap3n0",
+        "state": "up", "mtu": 1450, "received": 999, "sent": 2051, "dropped": 3,
+        "forwards": [{"vm_port": 22, "host_port": 61225}],
     }  # fmt: skip
     assert "tunnel" not in picture["nodes"][0]["networks"][2]
 

@@ -14,15 +14,25 @@ from hypothesis import strategies as st
 
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import evaluate, render_findings
-from pcocc_runtime.observe.facts import Answer, Device, Failure, choose_targets, decode_answers, encode_answer, parse_links
+from pcocc_runtime.observe.facts import (
+    Answer,
+    Device,
+    Failure,
+    choose_targets,
+    decode_answers,
+    encode_answer,
+    parse_links,
+)
 from pcocc_runtime.observe.ps_text import find_vms, render_vms
 from tests.unit.observe import netjob
 
 ANSWERS = [
     netjob.answer(1, states={0: "up", 1: "ended: it was closed"}, reports=(netjob.GOOD,), dhcp=True),
-    netjob.answer(2, reports=(replace(netjob.GOOD, lost=frozenset({3, 1}), wrong_names=("x is not known",), outbound=None),), dhcp=False),
-    netjob.answer(2, trouble="ping cannot be used"),
-    Failure("n1: the VMs of job 12 do not run on this node"),
+    netjob.answer(
+        2, reports=(replace(netjob.GOOD, lost=frozenset({3, 1}), wrong_names=("x is not known",), outbound=None),),
+        dhcp=False,
+    ),
+    netjob.answer(2, trouble="ping cannot be used"), Failure("n1: the VMs of job 12 do not run on this node"),
 ]
 
 
@@ -43,6 +53,7 @@ def test_a_long_answer_takes_several_lines_and_is_not_read_in_part() -> None:
     assert len(lines) > 5
     assert decode_answers(lines) == [sent]
     assert decode_answers(lines[:-1]) == []
+    assert decode_answers([f"pcocc-network {'9' * 5000} {word}" for word in ("x", ".")]) == [], "more digits than int() takes"
     assert refused(lines[:2] + lines[3:])
 
 
@@ -50,7 +61,10 @@ def refused(lines: list[str]) -> str:
     """Return the sentence for an answer that cannot be read."""
     [found] = decode_answers(lines)
     assert isinstance(found, Failure)
-    assert found.sentence.startswith("a node's answer about the networks cannot be read: ") and "the same version" in found.sentence
+    assert (
+        found.sentence.startswith("a node's answer about the networks cannot be read: ")
+        and "the same version" in found.sentence
+    )
     return found.sentence
 
 
@@ -100,7 +114,10 @@ def test_an_answer_is_not_read_deeper_than_there_is_stack() -> None:
         assert refused(pack_text('{"version":1,"content":' + "[" * depth + "]" * depth + "}"))
 
 
-@pytest.mark.parametrize("tree", [None, 5, [], "error", {}, {"version": 1}, {"version": 1, "content": {}}, {"version": 1, "content": {"kind": "x"}}])
+@pytest.mark.parametrize(
+    "tree",
+    [None, 5, [], "error", {}, {"version": 1}, {"version": 1, "content": {}}, {"version": 1, "content": {"kind": "x"}}],
+)
 def test_what_is_no_answer_is_refused(tree: Any) -> None:
     refused(pack(tree))
 
@@ -137,7 +154,10 @@ def test_what_is_wrong_with_an_answer_is_said(path: tuple[Any, ...], value: Any,
     assert f": {said};" in refused(forged(path, value))
 
 
-ODD = [None, True, -1, 1 << 18, 1 << 40, 10**400, 1e400, float("nan"), "", "x", "9" * 5000, "255.255.255.255/32", [], [7], {}, {"x": 7}]
+ODD = [
+    None, True, -1, 1 << 18, 1 << 40, 10**400, 1e400, float("nan"), "", "x", "9" * 5000, "255.255.255.255/32", [], [7],
+    {}, {"x": 7},
+]
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -61,13 +61,17 @@ def test_names_are_asked_at_once(dns: Dns, changed: dict[str, list[str] | None],
 def test_states_are_what_keepers_wrote_and_ends_are_told_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(naming, "job_dir", lambda job: tmp_path)
     wrote = {
-        0: VmState("ended", 3.2, "guest-shutdown"), 1: VmState("up", 2), 4: VmState("ended", reason="killed"), 6: VmState("up", 1),
-        7: VmState("ended", reason="as no one knows"), 8: VmState("silent", 300),
+        0: VmState("ended", 3.2, "guest-shutdown"), 1: VmState("up", 2), 4: VmState("ended", reason="killed"),
+        6: VmState("up", 1), 7: VmState("ended", reason="as no one knows"), 8: VmState("silent", 300),
     }  # fmt: skip
     for rank, state in wrote.items():
         (tmp_path / f"vm{rank}").mkdir()
         (tmp_path / f"vm{rank}/state").write_text(encode_state(state))
-    for name, text in {"vm2/console.log": "", "vm5/state": '{"sta', "vm9/state": '{"state": "up", "seconds": "x"}', "vmx/state": "{}"}.items():
+    for name, text in {
+        "vm2/console.log": "",
+        "vm5/state": '{"sta',
+        "vm9/state": '{"state": "up", "seconds": "x"}', "vmx/state": "{}",
+    }.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
     layout = {"n1": (0, 1, 2, 3, 8, 9), "n2": (4, 5, 6, 7)}

@@ -26,13 +26,16 @@ DISKS = (Disk("/b.qcow2"), Disk("/d", "raw", "none", True, True), Disk("/e", "ra
     [
         ("virtio", "q35", ["virtio-blk-pci,drive=disk0,bootindex=1", "virtio-blk-pci,drive=disk1,share-rw=on",
                            "virtio-blk-pci,drive=disk2,share-rw=on", "virtio-blk-pci,drive=seed"]),
-        ("virtio-scsi", "pc", ["virtio-scsi-pci,id=scsi", "scsi-hd,bus=scsi.0,drive=disk0,bootindex=1", "scsi-hd,bus=scsi.0,drive=disk1,share-rw=on",
+        ("virtio-scsi", "pc",
+         ["virtio-scsi-pci,id=scsi", "scsi-hd,bus=scsi.0,drive=disk0,bootindex=1", "scsi-hd,bus=scsi.0,drive=disk1,share-rw=on",
                                "scsi-hd,bus=scsi.0,drive=disk2,share-rw=on", "scsi-cd,bus=scsi.0,drive=seed"]),
         ("ide", "q35", ["ide-hd,bus=ide.0,drive=disk0,bootindex=1", "ide-hd,bus=ide.1,drive=disk1,share-rw=on",
                         "ide-hd,bus=ide.2,drive=disk2,share-rw=on", "ide-cd,bus=ide.3,drive=seed"]),
-        ("ide", "pc-i440fx-7.2", ["ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=1", "ide-hd,bus=ide.0,unit=1,drive=disk1,share-rw=on",
+        ("ide", "pc-i440fx-7.2",
+         ["ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=1", "ide-hd,bus=ide.0,unit=1,drive=disk1,share-rw=on",
                                   "ide-hd,bus=ide.1,unit=0,drive=disk2,share-rw=on", "ide-cd,bus=ide.1,unit=1,drive=seed"]),
-        ("ide", "usb=off,type=pc", ["ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=1", "ide-hd,bus=ide.0,unit=1,drive=disk1,share-rw=on",
+        ("ide", "usb=off,type=pc",
+         ["ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=1", "ide-hd,bus=ide.0,unit=1,drive=disk1,share-rw=on",
                                     "ide-hd,bus=ide.1,unit=0,drive=disk2,share-rw=on", "ide-cd,bus=ide.1,unit=1,drive=seed"]),
     ],
 )  # fmt: skip
@@ -84,12 +87,16 @@ def test_virtiofs_shares_the_guests_memory() -> None:
 def test_functions_are_devices_on_the_root_bus() -> None:
     words = plan_qemu_argv(replace(PLAN, functions=("0000:81:00.2", "0000:81:00.4")))
     assert [word for word in words if "vfio" in word] == ["vfio-pci,host=0000:81:00.2", "vfio-pci,host=0000:81:00.4"]
-    assert words.index("vfio-pci,host=0000:81:00.2") > words.index("virtio-net-pci,netdev=net0,mac=52:54:00:00:00:00,host_mtu=1450,romfile=")
+    nic = next(place for place, word in enumerate(words) if word.startswith("virtio-net-pci"))
+    assert words.index("vfio-pci,host=0000:81:00.2") > nic
 
 
 def test_a_read_only_export_is_read_only_in_qemu() -> None:
     words = added(exports=(Export("t", "/a,b", True),))
-    assert words == ["-fsdev", "local,id=fs0,path=/a,,b,security_model=none,multidevs=remap,readonly=on", "virtio-9p-pci,fsdev=fs0,mount_tag=t"]
+    assert words == [
+        "-fsdev", "local,id=fs0,path=/a,,b,security_model=none,multidevs=remap,readonly=on",
+        "virtio-9p-pci,fsdev=fs0,mount_tag=t",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -128,8 +135,10 @@ def descriptor(name: str, **changes: object) -> dict[str, object]:
 
 def test_firmware_is_chosen_by_what_its_packages_say() -> None:
     others = [
-        {}, {"mapping": 5}, descriptor("smm", features=["requires-smm"]), descriptor("keys", features=["enrolled-keys"]),
-        descriptor("bios", **{"interface-types": ["bios"]}), descriptor("arm", targets=[{"architecture": "aarch64", "machines": ["virt-*"]}]),
+        {}, {"mapping": 5}, descriptor("smm", features=["requires-smm"]),
+        descriptor("keys", features=["enrolled-keys"]),
+        descriptor("bios", **{"interface-types": ["bios"]}),
+        descriptor("arm", targets=[{"architecture": "aarch64", "machines": ["virt-*"]}]),
     ]  # fmt: skip
     found = [*others, descriptor("first"), descriptor("second")]
     assert firmware.choose_uefi(found, "q35") == ("/first.code", "/first.vars")  # type: ignore[arg-type]

@@ -55,7 +55,9 @@ def test_what_has_not_ended_can_be_taken_at_the_end() -> None:
     assert reader.feed(b"one\ntw") == [b"one"] and reader.take_rest() == b"tw" and reader.take_rest() == b""
 
 
-@pytest.mark.parametrize("line", [b"", b" ", b"x", b"3", b"[]", b'"a"', b"null", b'{"a": 1', b"\xff{}", b"[" * 100_000, b"1" * 5000])
+@pytest.mark.parametrize(
+    "line", [b"", b" ", b"x", b"3", b"[]", b'"a"', b"null", b'{"a": 1', b"\xff{}", b"[" * 100_000, b"1" * 5000]
+)
 def test_what_is_no_message_is_said(line: bytes) -> None:
     found = parse_message(line)
     assert isinstance(found, Unreadable) and str(found).startswith("a line that is not ")

@@ -20,7 +20,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("machines")
 
 
-def plan(written: Path, name: str, cpus: str, count: int = 0, emulator: int = 0, sole: bool = True, clusters: bool = False) -> Topology:
+def plan(
+    written: Path, name: str, cpus: str, count: int = 0, emulator: int = 0, sole: bool = True, clusters: bool = False
+) -> Topology:
     """Return the topology of a VM with 8 GiB in a task that may run on these CPUs of a machine, all without any."""
     root = written / name
     system, proc = (f"{root}/sys", f"{root}/proc") if root.exists() else write_machine(MACHINES[name], root)
@@ -62,7 +64,10 @@ def plan(written: Path, name: str, cpus: str, count: int = 0, emulator: int = 0,
         ("eight", "", (8, 2, 1, 1, 2, 2), (0, 4, 1, 5), [2048, 6144], []),
     ],
 )  # fmt: skip
-def test_machines(written: Path, name: str, cpus: str, shape: tuple[int, ...], first: tuple[int, ...], nodes: list[int], flat: list[str]) -> None:
+def test_machines(
+    written: Path, name: str, cpus: str, shape: tuple[int, ...], first: tuple[int, ...], nodes: list[int],
+    flat: list[str],
+) -> None:
     found = plan(written, name, cpus)
     assert (tuple(found.shape), found.cpus[:4]) == (shape, first[:4])
     assert [node.memory for node in found.nodes] == nodes
@@ -73,11 +78,14 @@ def test_machines(written: Path, name: str, cpus: str, shape: tuple[int, ...], f
 def test_nodes_have_the_hosts_distances(written: Path) -> None:
     found = plan(written, "kunpeng", "0-1,64-67,96")
     assert found.distances == ((10, 32, 33), (32, 10, 16), (33, 16, 10))
-    assert [(node.host, [found.cpus[place] for place in node.cpus]) for node in found.nodes] == [(0, [0, 1]), (2, [64, 65, 66, 67]), (3, [96])]
+    assert [(node.host, [found.cpus[place] for place in node.cpus]) for node in found.nodes] == [
+        (0, [0, 1]), (2, [64, 65, 66, 67]), (3, [96]),
+    ]
 
 
 @pytest.mark.parametrize(("name", "shape", "flat"), [
-    ("kunpeng", (128, 2, 2, 8, 4, 1), []), ("hybrid", (20, 1, 1, 1, 20, 1), ["cluster", "thread"]), ("xeon-snc4", (128, 2, 1, 1, 32, 2), []),
+    ("kunpeng", (128, 2, 2, 8, 4, 1), []), ("hybrid", (20, 1, 1, 1, 20, 1), ["cluster", "thread"]),
+    ("xeon-snc4", (128, 2, 1, 1, 32, 2), []),
 ])  # fmt: skip
 def test_a_qemu_that_has_clusters_shows_them(written: Path, name: str, shape: tuple[int, ...], flat: list[str]) -> None:
     found = plan(written, name, "", clusters=True)
@@ -177,7 +185,8 @@ def differing(part: Part, found: Topology, names: Sequence[str]) -> set[str]:
     spans = {"thread": shape.threads, "cluster": shape.threads * shape.cores, "die": shape.threads * shape.cores * shape.clusters,
              "socket": shape.most // shape.sockets}  # fmt: skip
     keys: dict[str, Callable[[HostCpu], object]] = {
-        "thread": lambda cpu: cpu.core, "cluster": lambda cpu: cpu.cluster, "die": lambda cpu: (cpu.die, cpu.l3), "socket": lambda cpu: cpu.package,
+        "thread": lambda cpu: cpu.core, "cluster": lambda cpu: cpu.cluster, "die": lambda cpu: (cpu.die, cpu.l3),
+        "socket": lambda cpu: cpu.package,
     }  # fmt: skip
 
     def host(name: str) -> set[frozenset[int]]:
@@ -201,7 +210,10 @@ def test_a_guest_is_its_part_of_the_host_or_the_plan_says_why_not(seed: int) -> 
     assert all(one.why for one in found.flattened)
     cpus = {cpu.number: cpu for cpu in part.cpus}
     span = found.shape.threads * found.shape.cores * found.shape.clusters
-    assert found.l3 == (together(len(part.cpus), lambda place: cpus[found.cpus[place]].l3) == together(len(part.cpus), lambda place: place // span))
+    assert found.l3 == (
+        together(len(part.cpus), lambda place: cpus[found.cpus[place]].l3)
+        == together(len(part.cpus), lambda place: place // span)
+    )
     assert found.l3 or "l3" in said
     memory = source.randint(64, 4096) * 2
     whole = plan_nodes(part, found, memory, 2)
@@ -219,7 +231,10 @@ def test_nothing_is_flattened_that_fits() -> None:
         places = itertools.product(range(sockets), range(dies), range(clusters), range(cores), range(threads))
         cpus = []
         for number, here in enumerate(places):
-            base = [number - number % span for span in (dies * clusters * cores * threads, clusters * cores * threads, cores * threads, threads)]
+            base = [
+                number - number % span
+                for span in (dies * clusters * cores * threads, clusters * cores * threads, cores * threads, threads)
+            ]
             cpus.append(HostCpu(number, *base, 0, base[2], base[1], clusters * cores * threads))
             assert here
         part = Part(tuple(cpus), (HostNode(0, len(cpus), 64, True, (10,)),), len(cpus))

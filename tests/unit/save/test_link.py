@@ -53,7 +53,10 @@ def test_a_command_has_qemus_answer(serve: Serve) -> None:
 
 
 def test_a_refusal_and_a_merge_that_failed_are_told(serve: Serve) -> None:
-    words = (GO, b'{"id": "save", "error": {"class": "GenericError", "desc": "no node"}}\n', b'{"merged": false, "error": "full"}\n')
+    words = (
+        GO, b'{"id": "save", "error": {"class": "GenericError", "desc": "no node"}}\n',
+        b'{"merged": false, "error": "full"}\n',
+    )
     with SaverConnection(serve(*words), "vm0") as saver:
         with pytest.raises(NodeError, match="the QEMU of vm0 refuses x: no node"):
             saver.command("x")

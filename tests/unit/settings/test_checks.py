@@ -27,13 +27,17 @@ def test_a_dataclass_is_a_table() -> None:
     assert problems == [] and Kettle(**checks.as_fields(values)) == Kettle(2, True)
     checks.read_mapping(parse_yaml("{is-on: 3, age: 1, is_on: no}", "f"), checks.table_of(Kettle), problems)
     assert [str(one) for one in problems] == [
-        "f:1: is-on: expected true or false, found a whole number '3'", "f:1: age: unknown setting", "f:1: is_on: unknown setting",
+        "f:1: is-on: expected true or false, found a whole number '3'", "f:1: age: unknown setting",
+        "f:1: is_on: unknown setting",
         "f:1: litres is missing",
     ]  # fmt: skip
 
 
 def test_a_bare_tilde_names_its_cure(ask: Ask, tmp_path: Path) -> None:
-    rows = {"mount-points: {home: ~}": "home", "persistent-drives: [~]": "persistent-drives[0]", "mount-points: {h: {path: ~}}": "h.path"}
+    rows = {
+        "mount-points: {home: ~}": "home", "persistent-drives: [~]": "persistent-drives[0]",
+        "mount-points: {h: {path: ~}}": "h.path",
+    }
     for text, key in rows.items():
         user_template(tmp_path, f"mine: {{inherits: tiny, {text}}}\n")
         said = refused(ask("mine"))

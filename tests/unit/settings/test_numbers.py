@@ -21,7 +21,8 @@ def test_octal_numbers_are_found_with_their_places() -> None:
 
 def test_a_note_says_what_yaml_reads() -> None:
     assert find_number_notes(parse_yaml("a:\n  b: 010\n", "f")) == [
-        "f:2: a.b: 010 is the number 8 in YAML, because it begins with 0 (write the number that is meant, or put it in quotes if it is text)"
+        "f:2: a.b: 010 is the number 8 in YAML, because it begins with 0 (write the number that is meant, or put it in"
+        " quotes if it is text)"
     ]
 
 
@@ -31,7 +32,9 @@ def test_they_are_noted_at_submission_and_by_both_checks(
     user_template(tmp_path, "a: {inherits: tiny, cpus: 010}\nmine:\n  inherits: a\n  memory: 0512\n")
     answer = ask("mine")
     assert frozen(answer).groups[0].cpus == 8 and frozen(answer).groups[0].memory == 512
-    assert "templates.yaml:1: a.cpus: 010 is the number 8" in noted(answer) and "templates.yaml:4: mine.memory: 0512 is" in noted(answer)
+    assert "templates.yaml:1: a.cpus: 010 is the number 8" in noted(
+        answer
+    ) and "templates.yaml:4: mine.memory: 0512 is" in noted(answer)
     assert cli.main(["template", "check"]) == 0
     assert "note: " in (said := capsys.readouterr().err) and "a.cpus: 010 is the number 8" in said
     (tmp_path / "etc/pcocc.yaml").write_text("max-vms: 0100\n")

@@ -40,8 +40,7 @@ def test_a_value_is_found_by_its_keys_and_a_missing_one_where_it_would_stand() -
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("a: b: c\n", "f:1: not valid YAML"),
-        ("a:\n\t- b\n", "f:2: not valid YAML"),
+        ("a: b: c\n", "f:1: not valid YAML"), ("a:\n\t- b\n", "f:2: not valid YAML"),
         ("a: {b\n", "f:2: not valid YAML"),
         ("a: 1\nb: 2\na: 3\n", "f:3: a: set twice, first in line 1"),
         ("a:\n  [1]: 2\n", "f:2: a: a list or mapping cannot be a key"),
@@ -49,23 +48,17 @@ def test_a_value_is_found_by_its_keys_and_a_missing_one_where_it_would_stand() -
         ("a: !!python/object:os.system {}\nb: !thing 2\n", "f:2: b: '2' is not a valid !thing"),
         ("a: é\n\nb: \x07\n", "f:3: not valid YAML: control characters"),
         ("a: é\n\nb: \x1b[1m\n", "f:3: not valid YAML: control characters"),
-        ("a: 1\nb: \0\n", "f:2: not valid YAML: control characters"),
-        ("a: 1\n---\nb: 2\n", "f:2: not valid YAML"),
+        ("a: 1\nb: \0\n", "f:2: not valid YAML: control characters"), ("a: 1\n---\nb: 2\n", "f:2: not valid YAML"),
         ("\na: 2020-13-45\n", "f:2: a: '2020-13-45' is not a valid timestamp: month must be in 1..12"),
         ("2020-13-45\n", "f:1: '2020-13-45' is not a valid timestamp"),
         *[
             (f"a: {text}\n", f"f:1: a: {said}")
             for text, said in [
-                ("!!int x", "'x' is not a valid int: invalid literal"),
-                ("!!int ''", "'' is not a valid int"),
-                ("!!float ''", "'' is not a valid float"),
-                ("!!bool x", "'x' is not a valid bool"),
-                ("!!timestamp x", "'x' is not a valid timestamp"),
-                ("!!binary é", "'é' is not a valid binary"),
-                ("!!set x", "'x' is not a valid set"),
-                ("!!seq x", "'x' is not a valid seq"),
-                ("1:" + "00:" * 200 + "00.5", "'1:00:"),
-                ("9" * 5000, "'999"),
+                ("!!int x", "'x' is not a valid int: invalid literal"), ("!!int ''", "'' is not a valid int"),
+                ("!!float ''", "'' is not a valid float"), ("!!bool x", "'x' is not a valid bool"),
+                ("!!timestamp x", "'x' is not a valid timestamp"), ("!!binary é", "'é' is not a valid binary"),
+                ("!!set x", "'x' is not a valid set"), ("!!seq x", "'x' is not a valid seq"),
+                ("1:" + "00:" * 200 + "00.5", "'1:00:"), ("9" * 5000, "'999"),
             ]
         ],
         ("a: {<<: 5}\n", "f:1: a: '<<' takes a mapping or a list of mappings"),
@@ -74,15 +67,24 @@ def test_a_value_is_found_by_its_keys_and_a_missing_one_where_it_would_stand() -
             (text, f"f:{line}: lists and mappings are nested more than 100 levels deep")
             for line, text in [
                 (2, "m:\n  " + "{a: " * 20000),
-                (3, "\nm:\n  " + "- " * 100000),
-                (1, "? " * 50000 + "x"),
-                (1, "m: " + "[" * 100 + "]" * 100),
+                (3, "\nm:\n  " + "- " * 100000), (1, "? " * 50000 + "x"), (1, "m: " + "[" * 100 + "]" * 100),
                 (101, "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 6000))),
-                (1, "{a0: &a0 {x: 1}, " + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}}}, " for n in range(1, 300)) + "<<: *a299}"),
+                (
+                    1,
+                    "{a0: &a0 {x: 1}, "
+                    + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}}}, " for n in range(1, 300))
+                    + "<<: *a299}",
+                ),
             ]
         ],
-        ("a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)), "f:19: a18: aliases make this larger"),
-        ("a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}, k{n}: 1}}\n" for n in range(1, 600)), "f:448: a447: '<<' keys copy"),
+        (
+            "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)),
+            "f:19: a18: aliases make this larger",
+        ),
+        (
+            "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}, k{n}: 1}}\n" for n in range(1, 600)),
+            "f:448: a447: '<<' keys copy",
+        ),
     ],
 )
 def test_what_is_wrong_has_a_place(text: str, place: str) -> None:

@@ -64,7 +64,10 @@ HERE = Charge("physics", "vm", "normal")
 
 @pytest.mark.parametrize(
     "sets",
-    [restricted(), restricted(users=("bob",)), restricted(accounts=("chemistry", "physics"), partitions=("vm",), qos=("normal", "high"))],
+    [
+        restricted(), restricted(users=("bob",)),
+        restricted(accounts=("chemistry", "physics"), partitions=("vm",), qos=("normal", "high")),
+    ],
 )
 def test_a_job_of_the_right_place_is_admitted(sets: list[ResourceSet]) -> None:
     admission.ensure_charged(sets, HERE)
@@ -73,10 +76,19 @@ def test_a_job_of_the_right_place_is_admitted(sets: list[ResourceSet]) -> None:
 @pytest.mark.parametrize(
     ("place", "sets", "said"),
     [
-        (HERE, restricted(accounts=("chemistry",)), "resource set 'gpu' is not for account 'physics'; it is for: chemistry"),
-        (HERE, restricted(accounts=("physics",), partitions=("gpu",)), "resource set 'gpu' is not for partition 'vm'; it is for: gpu"),
+        (
+            HERE, restricted(accounts=("chemistry",)),
+            "resource set 'gpu' is not for account 'physics'; it is for: chemistry",
+        ),
+        (
+            HERE, restricted(accounts=("physics",), partitions=("gpu",)),
+            "resource set 'gpu' is not for partition 'vm'; it is for: gpu",
+        ),
         (HERE, restricted(qos=("high",)), "resource set 'gpu' is not for QOS 'normal'; it is for: high"),
-        (Charge("", "vm", ""), restricted(accounts=("physics",)), "resource set 'gpu' is not for jobs without account; it is for: physics"),
+        (
+            Charge("", "vm", ""), restricted(accounts=("physics",)),
+            "resource set 'gpu' is not for jobs without account; it is for: physics",
+        ),
     ],
 )
 def test_a_job_of_another_place_is_refused(place: Charge, sets: list[ResourceSet], said: str) -> None:

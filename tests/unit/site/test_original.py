@@ -49,7 +49,10 @@ def test_industry() -> None:
     assert site.networks["mgmt"] == EthernetNetwork("mgmt", mac_prefix="52:54:7a", allow_outbound=False, manage_ip_forward=False)
     assert site.all_networks["fabric"] == InfinibandNetwork("fabric", "mlx5_0", 0x2000, 0x3000)
     notes = load_everything(str(SITES / "industry")).notes
-    assert [note.split(": ")[1] for note in notes if "fabric" in note] == ["fabric.settings.opensm-daemon", "fabric.settings.opensm-partition-tpl"]
+    assert [note.split(": ")[1] for note in notes if "fabric" in note] == [
+        "fabric.settings.opensm-daemon",
+        "fabric.settings.opensm-partition-tpl",
+    ]
     assert site.all_networks["node-hca"] == HostInfiniband("node-hca", "mlx5_1")
     assert site.all_networks["gpu"] == GenericPci("gpu", ("0000:3b:00.0", "0000:af:00.0"), "nvidia")
     assert set(site.resource_sets) == {"plain", "hpc"}

@@ -61,7 +61,10 @@ def test_the_policy_becomes_lua() -> None:
 
 
 def test_groups_are_not_slurmctlds() -> None:
-    sets = {"lab": ResourceSet("lab", (), False, Access(groups=("g",))), "both": ResourceSet("both", (), False, Access(("u",), ("g",)))}
+    sets = {
+        "lab": ResourceSet("lab", (), False, Access(groups=("g",))),
+        "both": ResourceSet("both", (), False, Access(("u",), ("g",))),
+    }
     found = policy.parse_policy(parse_yaml("", "policy.yaml"), {}, sets, [])
     lua = policy.render_policy(found, 1, {}, None)
     assert 'set_access = {\n        both = { users = { "u" } },\n    },\n' in lua and "lab" not in lua

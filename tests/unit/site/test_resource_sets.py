@@ -20,7 +20,7 @@ pci: {type: genericpci, settings: {host-device-addrs: ["0000:01:00.0"], host-dri
 EVERY = parse_networks(parse_yaml(NETWORKS, "networks.yaml"), [])
 
 
-def parse(text: str, broken: set[str] | None = frozenset()) -> tuple[dict[str, ResourceSet], list[str]]:  # type: ignore[assignment]
+def parse(text: str, broken: set[str] | None = frozenset()) -> tuple[dict[str, ResourceSet], list[str]]:
     problems: list[ConfigError] = []
     found = parse_resources(parse_yaml(text, "resources.yaml"), EVERY, problems, broken)
     return found, [str(problem) for problem in problems]
@@ -44,7 +44,10 @@ def test_resource_sets_list_networks_in_order() -> None:
     [
         ("a: {networks: [lan, nope]}", "resources.yaml:1: a.networks[1]: there is no network 'nope'"),
         ("a:\n  networks:\n  - lan\n  - lan", "resources.yaml:4: a.networks[1]: network 'lan' is listed twice"),
-        ("a: {default: true}\nb: {default: true}", "resources.yaml:2: b.default: 'a' is the default already, and there can be only one"),
+        (
+            "a: {default: true}\nb: {default: true}",
+            "resources.yaml:2: b.default: 'a' is the default already, and there can be only one",
+        ),
         ("a: {networks: lan}", "resources.yaml:1: a.networks: expected a list, found text 'lan'"),
         ("a: {networks: [5]}", "resources.yaml:1: a.networks[0]: expected text, found a whole number '5'"),
         ("a: {network: [lan]}", "resources.yaml:1: a.network: unknown setting"),
@@ -53,13 +56,17 @@ def test_resource_sets_list_networks_in_order() -> None:
         ("- a", "resources.yaml:1: expected a mapping of resource set names, found a list"),
         (
             "a: {networks: [lan, pv, same]}",
-            "resources.yaml:1: a.networks[2]: network 'same' (10.200.0.0/16) overlaps 'lan' (10.200.0.0/16), so no virtual cluster "
-            "can have both",
+            (
+                "resources.yaml:1: a.networks[2]: network 'same' (10.200.0.0/16) overlaps 'lan' (10.200.0.0/16), so no"
+                " virtual cluster can have both"
+            ),
         ),
         (
             "a: {resources: {networks: [wide, apart, lan]}}",
-            "resources.yaml:1: a.resources.networks[2]: network 'lan' (10.200.0.0/16) overlaps 'wide' (10.128.0.0/9), so no virtual "
-            "cluster can have both",
+            (
+                "resources.yaml:1: a.resources.networks[2]: network 'lan' (10.200.0.0/16) overlaps 'wide'"
+                " (10.128.0.0/9), so no virtual cluster can have both"
+            ),
         ),
     ],
 )

@@ -70,7 +70,10 @@ def test_a_sample_has_a_line_for_every_setting_there_is(name: str) -> None:
     assert find_unnamed(name, NAMES[name]) == []
 
 
-@pytest.mark.parametrize(("name", "key"), [("pcocc", "users-may-set"), ("policy", "limits"), ("policy", "templates"), ("policy", "resource-sets")])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("pcocc", "users-may-set"), ("policy", "limits"), ("policy", "templates"), ("policy", "resource-sets")],
+)
 def test_the_commented_parts_of_a_sample_are_right(tmp_path: Path, name: str, key: str) -> None:
     for path in SAMPLES.glob("*.yaml"):
         (tmp_path / path.name).write_text(path.read_text())
@@ -124,12 +127,18 @@ def test_the_commented_template_is_right_and_says_the_defaults() -> None:
     found = inherit.parse_templates(parse_yaml(text, "sample"), True, problems)["example"]
     assert problems == []
     shown = {key: SETTINGS[key].default if value is None else value for key, value in found.values.items()}
-    assert {key for key in shown if shown[key] != SETTINGS[key].default} == {"inherits", "user-data", "mount-points", "persistent-drives"}
+    assert {key for key in shown if shown[key] != SETTINGS[key].default} == {
+        "inherits", "user-data", "mount-points", "persistent-drives",
+    }
 
 
 def test_the_repositories_sample_says_the_default_and_its_comments_are_right() -> None:
     text = (SAMPLES / "repos.yaml").read_text()
-    both = text.replace("# - name: site", "- name: site").replace("  #   path: /srv", "    path: /srv").replace("# cache:\n#", "cache:\n")
+    both = (
+        text.replace("# - name: site", "- name: site")
+        .replace("  #   path: /srv", "    path: /srv")
+        .replace("# cache:\n#", "cache:\n")
+    )
     problems: list[ConfigError] = []
     found = references.parse_repos(parse_yaml(both, "sample"), True, {"homedir": "/home/a"}, problems)
     assert problems == [] and [(one.name, one.path) for one in found] == [

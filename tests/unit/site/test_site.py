@@ -41,9 +41,15 @@ def test_only_what_can_be_built_is_offered_to_the_node(tmp_path: Path) -> None:
         ("pcocc", "\nqemu: bin/qemu\n", "pcocc.yaml:2: qemu: 'bin/qemu' is not an absolute path"),
         ("pcocc", "max-vm: 3\n", "pcocc.yaml:1: max-vm: unknown setting"),
         ("pcocc", "image-cache: {directory: /c}\n", "pcocc.yaml:1: image-cache: size is missing"),
-        ("pcocc", "image-cache: {size: 50}\n", "pcocc.yaml:1: image-cache.size: expected an amount of disk space such as 50G or 1T, found a"),
+        (
+            "pcocc", "image-cache: {size: 50}\n",
+            "pcocc.yaml:1: image-cache.size: expected an amount of disk space such as 50G or 1T, found a",
+        ),
         ("pcocc", "image-cache: {size: 0G}\n", "pcocc.yaml:1: image-cache.size: expected an amount of disk space"),
-        ("pcocc", "image-cache: {size: 1G, directory: c}\n", "pcocc.yaml:1: image-cache.directory: 'c' is not an absolute path"),
+        (
+            "pcocc", "image-cache: {size: 1G, directory: c}\n",
+            "pcocc.yaml:1: image-cache.directory: 'c' is not an absolute path",
+        ),
         ("pcocc", "image-cache:\n", "pcocc.yaml:1: image-cache: expected a mapping, found nothing"),
         ("pcocc", "[]\n", "pcocc.yaml:1: expected a mapping, found a list"),
         ("networks", "lan: {type: ethernet\n", "networks.yaml:2: not valid YAML"),
@@ -105,10 +111,12 @@ def test_templates_come_from_both_directories_and_their_drop_ins(tmp_path: Path)
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda path: path.write_text(""), "is not a directory"),
-        (os.mkfifo, "is not a directory"),
+        (lambda path: path.write_text(""), "is not a directory"), (os.mkfifo, "is not a directory"),
         (lambda path: path.symlink_to("gone"), "is a link to something that does not exist"),
-        (lambda path: (path.mkdir(), (path / "a.yaml").symlink_to("gone")), "/a.yaml: is a link to something that does not exist"),
+        (
+            lambda path: (path.mkdir(), (path / "a.yaml").symlink_to("gone")),
+            "/a.yaml: is a link to something that does not exist",
+        ),
         (lambda path: (path.mkdir(), (path / "a.yaml").mkdir()), "/a.yaml: is not a regular file"),
     ],
 )
@@ -132,7 +140,10 @@ def test_a_directory_that_the_environment_names_must_exist(tmp_path: Path, name:
         with pytest.raises(ConfigError) as caught:
             find = directories.user_dir if "USER" in variable else lambda environ: directories.site_dir(environ, 1000)
             find({variable: str(tmp_path / name), "HOME": "/home/a"})
-        assert (str(caught.value), caught.value.hint) == (f"{tmp_path}/{name}: is not a directory", f"the environment variable {variable} names it")
+        assert (str(caught.value), caught.value.hint) == (
+            f"{tmp_path}/{name}: is not a directory",
+            f"the environment variable {variable} names it",
+        )
 
 
 def test_the_environment_leads_users_elsewhere_and_never_root() -> None:
@@ -145,9 +156,17 @@ def test_the_environment_leads_users_elsewhere_and_never_root() -> None:
     assert directories.user_dir({}) is None
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(["/x", "%{homedir}/x", "ethernet", "lan"])
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=9)
+    | st.sampled_from(["/x", "%{homedir}/x", "ethernet", "lan"])
+)
 keys = st.text(max_size=5) | st.sampled_from(
-    ["name", "path", "repos", "cache", "networks", "default", "users", "type", "settings", "mtu", "accel", "users-may-set", "host-paths", "inherits",
+    ["name", "path", "repos", "cache", "networks", "default", "users", "type", "settings", "mtu", "accel", "users-may-set",
+     "host-paths", "inherits",
      "image", "accounts", "allow", "deny", "max-vms", "resource-set", "reverse-nat", "int-network", "a", "b"]
 )  # fmt: skip
 trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12)

@@ -67,7 +67,9 @@ def test_a_boot_step_has_a_name_for_scancel_and_the_srun_that_made_it(sample: Sa
 
 def test_a_job_that_runs_vms_is_its_owners(sample: Sample) -> None:
     running = parse_running(str(sample.job), sample["job"], sample["steps"])
-    assert (running.job, running.user, running.uid, running.gid, running.nodes, running.node_list) == (sample.job, "alice", 2001, 2001, 2, "n[1-2]")
+    assert (running.job, running.user, running.uid, running.gid, running.nodes, running.node_list) == (
+        sample.job, "alice", 2001, 2001, 2, "n[1-2]",
+    )
     assert parse_running(f"{sample.array}_3", sample["array-job"], sample["array-steps"]).job == sample.task
 
 
@@ -97,7 +99,10 @@ def test_a_step_is_whole_when_sstat_names_its_nodes(sample: Sample) -> None:
     assert parse_presence(sample["sstat"], "") is True
     assert parse_presence("", sample["sstat-none"]) is None  # Slurm knows no such step, which says nothing of nodes
     assert parse_presence("", "") is False
-    silent = "sstat: error: slurm_job_step_stat: there was an error with the request to n2 rc = Communication connection failure\n"
+    silent = (
+        "sstat: error: slurm_job_step_stat: there was an error with the request to n2 rc = Communication connection"
+        " failure\n"
+    )
     assert parse_presence("", silent) is None
 
 

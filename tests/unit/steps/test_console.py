@@ -65,7 +65,8 @@ class Terminal:
         self.fd, self.end = pty.openpty()
         self.before = termios.tcgetattr(self.end)
         self.child = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(job), *words], cwd=ROOT, stdin=self.end, stdout=self.end, stderr=self.end, start_new_session=True
+            [sys.executable, "-c", RUN, str(job), *words], cwd=ROOT, stdin=self.end, stdout=self.end, stderr=self.end,
+            start_new_session=True
         )
         self.seen = b""
 

@@ -97,7 +97,9 @@ def test_an_operation_that_is_where_it_belongs_runs(said: list[str], monkeypatch
     assert run_operation(["@at"]) == 3
     monkeypatch.setenv(wire.ENV_STEP_INSIDE, "1")
     assert run_operation(["@in"]) == run_operation(["@both"]) == 3
-    assert [call for call in said if call != "check"] == ["operate 7 vm1 a b", "operate 7 vm2 ", "operate 7 vm2 ", "operate 7 vm2 "]
+    assert [call for call in said if call != "check"] == [
+        "operate 7 vm1 a b", "operate 7 vm2 ", "operate 7 vm2 ", "operate 7 vm2 ",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,9 @@ def test_what_goes_wrong_is_a_sentence(said: list[str], capsys: pytest.CaptureFi
     assert capsys.readouterr().err.startswith(text)
 
 
-def test_a_job_that_is_not_here_is_told(said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_is_not_here_is_told(
+    said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert run_operation(["@at"]) == 1
     assert "the VMs of job 8 are not running on this node" in capsys.readouterr().err
@@ -204,13 +208,19 @@ def test_a_task_is_an_operation_a_command_or_a_batch_script(
 
 def test_a_command_pays_for_no_operation() -> None:
     code = "import sys, pcocc_runtime.steps.main; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-ISc", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-ISc", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"],
+                          capture_output=True, text=True)
     loaded = set(done.stdout.split())
     assert "pcocc_runtime.steps.session" in loaded
-    assert loaded.isdisjoint({"argparse", "dataclasses", "subprocess", "pathlib", "pcocc_runtime.errors", "pcocc_runtime.steps.operations"})
+    assert loaded.isdisjoint(
+        {"argparse", "dataclasses", "subprocess", "pathlib", "pcocc_runtime.errors", "pcocc_runtime.steps.operations"}
+    )
 
 
 def test_naming_the_operations_loads_none() -> None:
     code = "import sys, pcocc_runtime.steps.operations; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-ISc", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-ISc", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"], capture_output=True,
+        text=True,
+    )
     assert {row.module for row in OPERATIONS.values()}.isdisjoint(done.stdout.split()) and done.returncode == 0

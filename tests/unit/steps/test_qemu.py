@@ -12,7 +12,18 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.vm_state import VmState, encode_state
 from pcocc_runtime.errors import PcoccError
-from pcocc_runtime.steps import agent, console_history, dump, log, monitor, power, qemu, qmp, reset, screenshot
+from pcocc_runtime.steps import (
+    agent,
+    console_history,
+    dump,
+    log,
+    monitor,
+    power,
+    qemu,
+    qmp,
+    reset,
+    screenshot,
+)
 from tests.waiting import wait_for
 
 JOB = 7
@@ -32,7 +43,8 @@ def vm(job: Path) -> Iterator[Path]:
     """The directory of vm0, whose QEMU has no guest and stands still."""
     path = job / "vm0"
     argv = [
-        "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "32", "-accel", "tcg", "-S", "-device", "VGA",
+        "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "32", "-accel", "tcg", "-S",
+        "-device", "VGA",
         "-chardev", f"socket,id=qmp,path={path}/qmp,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
         "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={path}/agent,server=on,wait=off",
         "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
@@ -75,7 +87,9 @@ def test_a_screenshot_is_a_picture(vm: Path, capfdbinary: pytest.CaptureFixture[
     assert not list(vm.glob("screen-*"))
 
 
-def test_a_dump_is_whole_or_not_there(vm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dump_is_whole_or_not_there(
+    vm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "dump of %v"
     assert dump.operate(JOB, "vm0", dump.check_words([str(target)])) == 0
     made = tmp_path / "dump of vm0"
@@ -108,14 +122,18 @@ def test_a_prompt_obeys_until_quit(vm: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert monitor.operate(JOB, "vm0", "") == 0
     said = capsys.readouterr().out
     assert said.count("VM status") == 1 and "unknown command" in said and "\x1b" not in said
-    assert {"info", "cont", "c", "system_reset"} <= set(monitor.command_names("info [x] -- show\nc|cont  -- resume\nsystem_reset -- x\n"))
+    assert {"info", "cont", "c", "system_reset"} <= set(
+        monitor.command_names("info [x] -- show\nc|cont  -- resume\nsystem_reset -- x\n")
+    )
 
 
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (reset, ["x"]), (power, []), (power, ["on"]), (power, ["off", "0"]), (power, ["off", "1", "2"]), (qmp, []), (qmp, ["{"]), (qmp, ["[]"]),
-        (qmp, ['{"x": 1}']), (agent, []), (agent, ["info", "[1]"]), (agent, ["info", "{"]), (dump, ["relative"]), (dump, []),
+        (reset, ["x"]), (power, []), (power, ["on"]), (power, ["off", "0"]), (power, ["off", "1", "2"]), (qmp, []),
+        (qmp, ["{"]), (qmp, ["[]"]),
+        (qmp, ['{"x": 1}']), (agent, []), (agent, ["info", "[1]"]), (agent, ["info", "{"]), (dump, ["relative"]),
+        (dump, []),
         (screenshot, ["x"]), (log, ["--lines=x"]), (log, ["-1"]),
     ],
 )  # fmt: skip
@@ -141,7 +159,9 @@ def test_a_vm_that_has_ended_is_told_why(job: Path) -> None:
         log.operate(JOB, "vm0", log.LogWish(None, False))
 
 
-def test_a_log_has_the_last_lines_and_moves_no_cursor(job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_has_the_last_lines_and_moves_no_cursor(
+    job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = job / "vm0.console.log"
     real.write_bytes(b"two\r\n\x1b[2Jthree\r\nfo\xffur")
     (job / "vm0.console.log.old").write_bytes(b"zero\r\none\r\n")

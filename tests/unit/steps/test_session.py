@@ -22,7 +22,9 @@ from pcocc_runtime.steps.session import GuestCommand, Session, find_members, rea
 from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[3]
-MEMBERS = Members((("127.0.0.0/8", ((0, 1), (3, 9))),), (), ((2, "alice"), (2, "worker")), 4, (("n1", (0, 1)), ("n2", (2, 3))), 300)
+MEMBERS = Members(
+    (("127.0.0.0/8", ((0, 1), (3, 9))),), (), ((2, "alice"), (2, "worker")), 4, (("n1", (0, 1)), ("n2", (2, 3))), 300
+)
 
 
 class NoSignals:
@@ -101,7 +103,10 @@ def test_a_damaged_cluster_is_one_sentence_for_steps_and_for_operations(director
 
 def test_an_operation_knows_where_its_vm_is(directory: Path) -> None:
     assert [operations._find_node(12, vm) for vm in ("vm1", "vm3")] == ["n1", "n2"]
-    for job, vm, said in ((12, "vm4", "the node of vm4 is not known"), (13, "vm1", "the VMs of job 13 are not running on this node")):
+    for job, vm, said in (
+        (12, "vm4", "the node of vm4 is not known"),
+        (13, "vm1", "the VMs of job 13 are not running on this node"),
+    ):
         with pytest.raises(NodeError, match=said):
             operations._find_node(job, vm)
 
@@ -179,7 +184,10 @@ def test_a_vm_is_not_waited_for_too_long(vm: StepVm, reach: ToVm, directory: Pat
         way.find_login()
 
 
-@pytest.mark.parametrize(("state", "end"), [(VmState("up", 3), None), (VmState("ended", reason="killed"), "its QEMU was killed"), (None, None)])
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [(VmState("up", 3), None), (VmState("ended", reason="killed"), "its QEMU was killed"), (None, None)],
+)
 def test_an_end_is_what_is_written(vm: StepVm, reach: ToVm, state: VmState | None, end: str | None) -> None:
     if state:
         Path(vm.directory, "state").write_text(encode_state(state))
@@ -194,9 +202,10 @@ def test_a_complaint_is_taken_once(vm: StepVm, reach: ToVm) -> None:
 
 def test_signals_arrive_by_name_and_are_taken_once() -> None:
     program = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pcocc_runtime.steps.signals import Signals\ncaught = Signals()\n"
-        "os.kill(os.getpid(), 10); print(caught.have_ended(), caught.take(), caught.take())\n"
-        "os.kill(os.getpid(), 15); print(caught.have_ended(), caught.take(), len(os.read(caught.wakeup, 9)))"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pcocc_runtime.steps.signals import Signals\ncaught ="
+        " Signals()\nos.kill(os.getpid(), 10); print(caught.have_ended(), caught.take(),"
+        " caught.take())\nos.kill(os.getpid(), 15); print(caught.have_ended(), caught.take(),"
+        " len(os.read(caught.wakeup, 9)))"
     )
     argv = [sys.executable, "-IS", "-c", program]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {15})  # as slurmstepd may leave it

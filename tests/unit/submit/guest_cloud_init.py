@@ -44,7 +44,11 @@ class Warnings(logging.Handler):
 class Other(handlers.Handler):
     """Takes the types of user-data that would run something."""
 
-    prefixes = ["#!", "#cloud-boothook", "text/x-shellscript-per-boot", "text/x-shellscript-per-instance", "text/x-shellscript-per-once"]
+    prefixes = [
+        "#!",
+        "#cloud-boothook",
+        "text/x-shellscript-per-boot", "text/x-shellscript-per-instance", "text/x-shellscript-per-once",
+    ]
 
     def __init__(self) -> None:
         handlers.Handler.__init__(self, PER_INSTANCE, version=3)
@@ -77,7 +81,10 @@ def run_handlers(message: object, paths: helpers.Paths, name: str, excluded: lis
     for one in [*every, JinjaTemplatePartHandler(paths, sub_handlers=every)]:
         found.register(one, overwrite=False)
         handlers.call_begin(one, None, PER_INSTANCE)
-    data = {"handlers": found, "handlerdir": paths.cloud_dir, "data": None, "frequency": PER_INSTANCE, "handlercount": 0, "excluded": excluded}
+    data = {
+        "handlers": found, "handlerdir": paths.cloud_dir, "data": None, "frequency": PER_INSTANCE, "handlercount": 0,
+        "excluded": excluded,
+    }
     handlers.walk(message, handlers.walker_callback, data)
     handlers.call_end(config, None, PER_INSTANCE)
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from pcocc_runtime.documents.cluster import Mount
-from pcocc_runtime.guest import network_config, seed
+from pcocc_runtime.guest import seed
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.submit import cloud_init
 from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config, with_plain_header
 from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
-from tests.unit.guest.guests import ALICE, KEYS, NODE
+from tests.unit.guest.guests import ALICE, KEYS
 
 ROOT = Path(__file__).resolve().parents[3]
 INVALID = " is not a valid cloud-config: "
@@ -56,15 +56,29 @@ def test_what_the_schema_does_not_know_is_noted_in_a_sentence(ask: Ask, tmp_path
         ("#cloud-config\n- a\n", INVALID + "it must be a mapping, not a list"),
         ("#cloud-config\nhello\n", INVALID + "it must be a mapping, not text"),
         ("\n\n  #Cloud-Config\nno\n", INVALID + "it must be a mapping, not true or false"),
-        ("#cloud-config\nx: é\na: \x07\n", INVALID + "it is not valid YAML in line 3: unacceptable character #x0007: special characters"),
-        ("#cloud-config\na: 1\n---\nb: 1\n", INVALID + "it is not valid YAML in line 3: expected a single document in the stream but found another"),
+        (
+            "#cloud-config\nx: é\na: \x07\n",
+            INVALID + "it is not valid YAML in line 3: unacceptable character #x0007: special characters",
+        ),
+        (
+            "#cloud-config\na: 1\n---\nb: 1\n",
+            INVALID + "it is not valid YAML in line 3: expected a single document in the stream but found another",
+        ),
         ("#cloud-config\na: 2001-99-99\n", INVALID + "it is not valid YAML: month must be in 1..12"),
-        ("#cloud-config\na: 1\nb: !x y\n", INVALID + "it is not valid YAML in line 3: could not determine a constructor for the tag '!x'"),
-        ("#cloud-config\na: {[c]: d}\n", INVALID + "it is not valid YAML in line 2: while constructing a mapping found unhashable key"),
+        (
+            "#cloud-config\na: 1\nb: !x y\n",
+            INVALID + "it is not valid YAML in line 3: could not determine a constructor for the tag '!x'",
+        ),
+        (
+            "#cloud-config\na: {[c]: d}\n",
+            INVALID + "it is not valid YAML in line 2: while constructing a mapping found unhashable key",
+        ),
         ("#cloud-config\n" + "[" * 9999, INVALID + "its lists and mappings are nested too deeply"),
     ],
 )
-def test_what_is_no_mapping_is_refused_without_cloud_init(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+def test_what_is_no_mapping_is_refused_without_cloud_init(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     path = tmp_path / "ud"
     path.write_text(text)
@@ -72,18 +86,29 @@ def test_what_is_no_mapping_is_refused_without_cloud_init(ask: Ask, tmp_path: Pa
     assert f"user-data file {path}{said}" in answer and "\nhint: " in answer
 
 
-@pytest.mark.parametrize("text", ["#cloud-config", "#cloud-config\n# nothing\n", "#cloud-config\nnull\n", "#cloud-config\na: !!binary aGk=\n"])
-def test_what_says_nothing_passes_without_cloud_init(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["#cloud-config", "#cloud-config\n# nothing\n", "#cloud-config\nnull\n", "#cloud-config\na: !!binary aGk=\n"],
+)
+def test_what_says_nothing_passes_without_cloud_init(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "ud").write_text(text)
     answer = ask(user_data="ud")
     assert frozen(answer).groups[0].user_data == text and noted(answer) == ""
 
 
-@pytest.mark.parametrize("head", ["#cloud-config # mine\n", "#cloud-config-x\n", "\n \n#cloud-config\n", "#CLOUD-CONFIG\n", " #Cloud-config \r\n"])
+@pytest.mark.parametrize(
+    "head",
+    ["#cloud-config # mine\n", "#cloud-config-x\n", "\n \n#cloud-config\n", "#CLOUD-CONFIG\n", " #Cloud-config \r\n"],
+)
 def test_every_header_that_cloud_init_takes_is_checked(ask: Ask, tmp_path: Path, head: str) -> None:
     kinds = "from cloudinit import handlers; import sys; print(handlers.type_from_starts_with(sys.argv[1]))"
-    assert subprocess.run(["/usr/bin/python3", "-c", kinds, head], check=True, capture_output=True, text=True).stdout == "text/cloud-config\n"
+    assert (
+        subprocess.run(["/usr/bin/python3", "-c", kinds, head], check=True, capture_output=True, text=True).stdout
+        == "text/cloud-config\n"
+    )
     (tmp_path / "ud").write_text(f"{head}packages: vim\n", newline="")
     assert "packages: 'vim' is not of type 'array'" in noted(ask(user_data="ud"))
     (tmp_path / "ud").write_text(f"{head}users: bob\n", newline="")
@@ -96,18 +121,30 @@ def test_lines_are_counted_as_in_the_file() -> None:
     assert with_plain_header("\n\n#CLOUD-config # x\na: 1\n").splitlines() == ["#cloud-config # x", "", "", "a: 1"]
 
 
-@pytest.mark.parametrize("text", ["packages: [vim]\n", "# cloud-config\nruncmd: [a]\nx: 1\n", "\ufeff#cloud-config\nusers: []\n", "---\nusers: []\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "packages: [vim]\n",
+        "# cloud-config\nruncmd: [a]\nx: 1\n",
+        "\ufeff#cloud-config\nusers: []\n",
+        "---\nusers: []\n",
+    ],
+)
 def test_a_cloud_config_that_no_guest_would_know_is_refused(ask: Ask, tmp_path: Path, text: str) -> None:
     (tmp_path / "ud").write_text(text)
-    assert f"user-data file {tmp_path}/ud does not begin with #cloud-config: the guest's cloud-init would ignore it\nhint: " in refused(
-        ask(user_data="ud")
+    assert (
+        f"user-data file {tmp_path}/ud does not begin with #cloud-config: the guest's cloud-init would ignore"
+        " it\nhint: "
+        in refused(ask(user_data="ud"))
     )
 
 
 TALOS = "version: v1alpha1\nmachine: {type: worker, network: {}}\ncluster: {}\n"
 MIME = "Content-Type: multipart/mixed; boundary=x\nMIME-Version: 1.0\nusers: a\n"
-OTHERS = ["#!/bin/sh\nexit 0\n", "#include\nhttp://a/b\n", "## template: jinja\n#cloud-config\n{{ x }}\n", "", "#cloud-config-archive\n- '#!x'\n",
-          '{"ignition": {"version": "3.0.0"}, "users": []}', "#ps1_sysnative\nusers: x\n", "rem cmd\nusers\n", "hello", TALOS, MIME,
+OTHERS = ["#!/bin/sh\nexit 0\n", "#include\nhttp://a/b\n", "## template: jinja\n#cloud-config\n{{ x }}\n", "",
+          "#cloud-config-archive\n- '#!x'\n",
+          '{"ignition": {"version": "3.0.0"}, "users": []}', "#ps1_sysnative\nusers: x\n", "rem cmd\nusers\n", "hello",
+          TALOS, MIME,
           "#Cloud-Config-JSONP\n[]\n", "- users\n", "a: [\n"]  # fmt: skip
 
 
@@ -134,7 +171,7 @@ def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str,
     """Return the configuration and the users that cloud-init makes of a cloud-config of the user's beside our vendor-data."""
     directory.mkdir(exist_ok=True)
     (directory / "user-data").write_text(f"#cloud-config\n{user_data}")
-    text = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, mounts=[Mount("data", "/x", "virtiofs")], **options)  # type: ignore[arg-type]
+    text = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, mounts=[Mount("data", "/x", "virtiofs")], **options)
     (directory / "vendor-data").write_text(text)
     argv = ["/usr/bin/python3", Path(__file__).with_name("merge_cloud_config.py"), directory]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
@@ -155,7 +192,7 @@ def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str,
 def test_lists_of_the_user_follow_ours(tmp_path: Path, key: str, ours: list[str], theirs: str, how: str) -> None:
     """Ours first: files with the same path are the user's, and `[TAG]` takes a mount back, as cloud-init documents it."""
     found, _users = merge(tmp_path, f"{how}{key}: [{theirs}]\n")
-    first = [one.get("path") or one["name"] if isinstance(one, dict) else one[0] for one in found[key][:-1]]  # type: ignore[index]
+    first = [one.get("path") or one["name"] if isinstance(one, dict) else one[0] for one in found[key][:-1]]
     assert first[: len(ours)] == ours and found[key][-1] == yaml.safe_load(theirs)
     assert {"write_files", "users", "mounts", "bootcmd"} <= found.keys() and not {"merge_how", "merge_type"} & found.keys()
 
@@ -177,7 +214,9 @@ def test_single_values_are_the_users(tmp_path: Path) -> None:
 
 def test_whoever_runs_commands_can_be_told_more_of(tmp_path: Path) -> None:
     """Commands reach him whatever the user says of him: uid and keys are ours, what we do not set is added."""
-    _found, users = merge(tmp_path, "users: [default, {name: alice, uid: 7, groups: [video], ssh_authorized_keys: [mine]}, {name: bob}]\n")
+    _found, users = merge(
+        tmp_path, "users: [default, {name: alice, uid: 7, groups: [video], ssh_authorized_keys: [mine]}, {name: bob}]\n"
+    )
     assert sorted(users) == ["alice", "bob", "debian", "root"] and users["debian"]["default"] is True
     assert {key: users["alice"][key] for key in ("uid", "groups", "ssh_authorized_keys")} == {
         "uid": ALICE.uid, "groups": ["video"], "ssh_authorized_keys": [KEYS.user_public],
@@ -187,39 +226,6 @@ def test_whoever_runs_commands_can_be_told_more_of(tmp_path: Path) -> None:
 def test_the_images_own_user_stays_reachable(tmp_path: Path) -> None:
     _found, users = merge(tmp_path, "users: [default]\n", command_user="debian")
     assert users["debian"]["ssh_authorized_keys"] == [KEYS.user_public] and users["debian"]["shell"] == "/bin/bash"
-
-
-def convert(directory: Path, kind: str) -> dict[str, str]:
-    """Return the files that cloud-init configures vm1's interfaces with, by path, for a distribution's way of doing that."""
-    (directory / "net").write_text(network_config.render_network_config(network_config.plan_interfaces(NODE, 1)))
-    argv = ["cloud-init", "devel", "net-convert", "-p", "net", "-k", "yaml", "-d", "out", "-D", "debian", "-O", kind]
-    subprocess.run(argv, cwd=directory, check=True, capture_output=True)
-    return {str(path.relative_to(directory / "out")): path.read_text() for path in (directory / "out").rglob("*") if path.is_file()}
-
-
-def test_addresses_reach_netplan(tmp_path: Path) -> None:
-    (text,) = convert(tmp_path, "netplan").values()
-    found = yaml.safe_load(text)["network"]["ethernets"]
-    assert found["eth0"]["addresses"] == ["10.200.0.2/16", "fd70:636f:0:300::4:1/128"]
-    assert "10.200.255.254" in (found["eth0"].get("gateway4"), *(  # or, of later ones, a route
-        route["via"] for route in found["eth0"].get("routes", []) if route["to"] in ("default", "0.0.0.0/0")))  # fmt: skip
-    assert found["eth0"]["nameservers"] == {"addresses": ["10.200.255.254"], "search": ["vcluster"]}
-    assert found["eth0"]["mtu"] == 1450 and found["eth0"]["match"] == {"macaddress": "52:54:00:00:00:01"}
-    assert found["eth1"]["addresses"] == ["10.201.0.2/24", "fd70:636f:0:301::4:1/128"]
-    assert [name for name, one in found.items() if "dhcp4" in one] == ["eth2"], "only the site's own network is asked"
-
-
-@pytest.mark.parametrize(
-    ("kind", "path", "lines"),
-    [
-        ("eni", "etc/network/interfaces.d/50-cloud-init", ["iface eth0 inet static", "address 10.200.0.2/16", "gateway 10.200.255.254"]),
-        ("networkd", "etc/systemd/network/10-cloud-init-eth0.network", ["DHCP=no", "Address=10.200.0.2/16", "Gateway=10.200.255.254"]),
-        ("network-manager", "etc/NetworkManager/system-connections/cloud-init-eth0.nmconnection", ["method=manual", "address1=10.200.0.2/16"]),
-    ],
-)
-def test_addresses_reach_every_other_way(tmp_path: Path, kind: str, path: str, lines: list[str]) -> None:
-    text = convert(tmp_path, kind)[path]
-    assert [line for line in lines if not re.search(rf"(?m)^\s*{re.escape(line)}$", text)] == []
 
 
 SHUT_OUT = [
@@ -250,7 +256,10 @@ def test_users_that_would_shut_out_whoever_runs_commands_are_refused(
     assert f"templates.yaml:3: mine.user-data: user-data file {tmp_path}/home/ud:{line}: {said}" in refused(ask("mine"))
     monkeypatch.setenv("PATH", "/nowhere")  # cloud-init need not be installed
     users = users.replace("\n", "\n    ")
-    user_template(tmp_path, f"mine:\n  inherits: tiny\n  user-data:\n    packages: []\n    users: {users}\nchild: {{inherits: mine}}\n")
+    user_template(
+        tmp_path,
+        f"mine:\n  inherits: tiny\n  user-data:\n    packages: []\n    users: {users}\nchild: {{inherits: mine}}\n",
+    )
     for template in ("mine", "child"):
         text = refused(ask(template))
         assert f"templates.yaml:{line + 3}: mine.user-data.{said}" in text and "\nhint: " in text
@@ -258,7 +267,8 @@ def test_users_that_would_shut_out_whoever_runs_commands_are_refused(
 
 @pytest.mark.parametrize(
     "users",
-    ["[alice]", "[default]", "[alice, {name: bob}]", "[default, {name: alice, groups: [video]}]", "['alice,root']", "[[bob, alice]]", "[[7]]",
+    ["[alice]", "[default]", "[alice, {name: bob}]", "[default, {name: alice, groups: [video]}]", "['alice,root']",
+     "[[bob, alice]]", "[[7]]",
      "[{name: 7}]", "[{}]", "[{name: null}]", "[]"],
 )  # fmt: skip
 def test_users_that_are_added_to_ours_pass(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: str) -> None:
@@ -271,7 +281,9 @@ def test_users_that_are_added_to_ours_pass(ask: Ask, tmp_path: Path, monkeypatch
 
 def test_a_user_whose_settings_are_no_words_shuts_all_out_of_a_file_only(ask: Ask, tmp_path: Path) -> None:
     """A template's keys are text, whatever they look like."""
-    assert not has_keys(tmp_path, "users: [{7: bob}]\n") and has_keys(tmp_path / "template", "users: [{'7': bob}]\n"), "as cloud-init has it"
+    assert not has_keys(tmp_path, "users: [{7: bob}]\n") and has_keys(
+        tmp_path / "template", "users: [{'7': bob}]\n"
+    ), "as cloud-init has it"
     (tmp_path / "ud").write_text("#cloud-config\nusers: [{7: bob}]\n")
     assert f"{tmp_path}/ud:2: users[0]: is no user that cloud-init can make" in refused(ask(user_data="ud"))
     found = find_merge_obstacle(parse_yaml("users: [{7: bob}]", "t").plain())
@@ -279,7 +291,10 @@ def test_a_user_whose_settings_are_no_words_shuts_all_out_of_a_file_only(ask: As
 
 
 def test_users_that_the_yaml_of_a_template_brings_from_elsewhere_are_told_where_they_stand(ask: Ask, tmp_path: Path) -> None:
-    user_template(tmp_path, "a: {inherits: tiny, user-data: &data {users: bob}}\nmine:\n  inherits: tiny\n  user-data:\n    <<: *data\n")
+    user_template(
+        tmp_path,
+        "a: {inherits: tiny, user-data: &data {users: bob}}\nmine:\n  inherits: tiny\n  user-data:\n    <<: *data\n",
+    )
     assert "templates.yaml:1: mine.user-data.users: must be a list" in refused(ask("mine"))
 
 
@@ -300,7 +315,9 @@ def test_other_encodings_of_the_locale_change_nothing(tmp_path: Path) -> None:
     (tmp_path / "cloud-init").chmod(0o755)
     code = "from pcocc_runtime.submit.cloud_init import _ask; print(ascii(_ask('cloud-init', '# \\xe9')))"
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run([sys.executable, "-X", "utf8=0", "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
     assert (done.stdout, done.stderr) == ("'\\xe9'\n", "")
 
 
@@ -323,7 +340,10 @@ def test_user_data_that_turns_vendor_data_off_is_known(tmp_path: Path, value: st
 
 
 def test_user_data_that_turns_vendor_data_off_is_refused(ask: Ask, tmp_path: Path) -> None:
-    said = "vendor_data: keeps cloud-init from reading pcocc's own settings, without which no command can run in the VM\nhint: leave vendor_data out"
+    said = (
+        "vendor_data: keeps cloud-init from reading pcocc's own settings, without which no command can run in the"
+        " VM\nhint: leave vendor_data out"
+    )
     (tmp_path / "ud").write_text("#cloud-config\nvendor_data: {enabled: false}\n")
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data:\n    vendor_data: {enabled: false}\n")
     assert f"user-data file {tmp_path}/ud:2: {said}" in refused(ask(user_data="ud"))

@@ -1,4 +1,5 @@
-"""Whether whoever commands run as can be reached, as we tell it of a cloud-config and as cloud-init's own module of users has it."""
+"""Whether whoever commands run as can be reached, as we tell it of a cloud-config and as cloud-init's own module of
+users has it."""
 
 import random
 from typing import Any
@@ -6,15 +7,16 @@ from typing import Any
 import pytest
 import yaml
 
-from pcocc_runtime.submit.cloud_users import Names
+from pcocc_runtime.submit.cloud_users import Identities
 from pcocc_runtime.submit.judging import judge_user_data
 from tests.unit.submit.asking import ask_cloud_init, lets_in
 
 NAMES = ["alice", "root", "bob", "default", "debian", "7", 7, None, "carol"]
 SETTINGS: dict[str, list[Any]] = {
-    "ssh_authorized_keys": [["x"]], "ssh-authorized-keys": [["x"]], "ssh_import_id": [["gh:x"]], "ssh_redirect_user": [True, False, "default", "x"],
-    "ssh-redirect-user": [True], "no_create_home": [True], "no-create-home": [True], "system": [True, False],
-    "groups": [["a"], "a,b", 7, [7], {"a": None}], "uid": [7], "snapuser": ["x@y"], "sudo": ["a", ["a"]], "lock_passwd": [False], "shell": ["/bin/x"],
+    "ssh_authorized_keys": [["x"]], "ssh-authorized-keys": [["x"]], "ssh_import_id": [["gh:x"]],
+    "ssh_redirect_user": [True, False, "default", "x"], "ssh-redirect-user": [True], "no_create_home": [True],
+    "no-create-home": [True], "system": [True, False], "groups": [["a"], "a,b", 7, [7], {"a": None}], "uid": [7],
+    "snapuser": ["x@y"], "sudo": ["a", ["a"]], "lock_passwd": [False], "shell": ["/bin/x"],
     "merge_how": ["dict(replace)+list()+str()", "list(append)+dict(no_replace)"], "passwd": ["x"],
 }  # fmt: skip
 GROUPS = ["a,b", ["a"], {"a": ["bob"]}, 7, [7], {"a": None}, [{"a": "bob"}], {"a": [7]}, None, {7: ["a"]}]
@@ -43,7 +45,7 @@ def make_tree(dice: random.Random) -> dict[str, Any]:
 @pytest.mark.parametrize("command_user", [None, "debian", "root"])
 def test_whoever_is_shut_out_is_told_and_nobody_else(command_user: str | None) -> None:
     """Releases differ in what the old key `user` does, so that what shuts somebody out in any of them is refused."""
-    dice, names = random.Random(command_user), Names("alice", command_user)
+    dice, names = random.Random(command_user), Identities("alice", command_user)
     texts = [f"#cloud-config\n{yaml.safe_dump(make_tree(dice), sort_keys=False)}" for _ in range(150)]
     shut_out = 0
     for text, guest in zip(texts, ask_cloud_init(texts, command_user), strict=True):

@@ -28,9 +28,14 @@ def limit(directory: Path, text: str) -> None:
     (directory / "etc/pcocc.yaml").write_text(f"max-vms: 64\nusers-may-set: {text}\n")
 
 
-@given(st.text(max_size=40) | st.lists(st.sampled_from(["%{", "}", "user", "env:A", "vm_rank", "~", "/", "{"]), max_size=8).map("".join))
+@given(
+    st.text(max_size=40)
+    | st.lists(st.sampled_from(["%{", "}", "user", "env:A", "vm_rank", "~", "/", "{"]), max_size=8).map("".join)
+)
 def test_any_text_is_filled_in_or_refused_with_its_place(text: str) -> None:
-    one = Resolved(Template("t", {"image": text}, Node({"image": Node(text, "f", 2, "t.image")}, "f", 1, "t")), {"image": text}, {})
+    one = Resolved(
+        Template("t", {"image": text}, Node({"image": Node(text, "f", 2, "t.image")}, "f", 1, "t")), {"image": text}, {}
+    )
     filling = Filling(one, {"user": "alice", "homedir": "/home/alice"}, {"A": "a"}, "/")
     try:
         assert "%{user}" not in filling.text("image", text)
@@ -42,7 +47,11 @@ def test_a_rank_gives_each_vm_a_group_of_its_own(ask: Ask, tmp_path: Path) -> No
     for rank in (1, 2):
         (tmp_path / f"d{rank}").mkdir()
     mounts = f"{{d: '{tmp_path}/d%{{vm_rank}}'}}"
-    user_template(tmp_path, f"mine: {{inherits: tiny, mount-points: {mounts}, instance-id: 'i-%{{vm_rank}}', custom-args: [-x, '%{{vm_rank}}']}}")
+    user_template(
+        tmp_path,
+        f"mine: {{inherits: tiny, mount-points: {mounts}, instance-id: 'i-%{{vm_rank}}', custom-args: [-x,"
+        " '%{vm_rank}']}",
+    )
     groups = frozen(ask("tiny,mine:2,big")).groups
     assert [(group.template, group.count) for group in groups] == [("tiny", 1), ("mine", 1), ("mine", 1), ("big", 1)]
     assert [group.mounts for group in groups[1:3]] == [(Mount("d", f"{tmp_path}/d1"),), (Mount("d", f"{tmp_path}/d2"),)]
@@ -53,7 +62,10 @@ def test_a_rank_gives_each_vm_a_group_of_its_own(ask: Ask, tmp_path: Path) -> No
 
 def test_a_thousand_vms_that_all_differ_can_travel(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "etc/pcocc.yaml").write_text("max-vms: 1024\n")
-    user_template(tmp_path, "mine: {inherits: tiny, custom-args: [-smbios, 'type=1,serial=%{vm_rank}'], user-data: {packages: [a, b]}}")
+    user_template(
+        tmp_path,
+        "mine: {inherits: tiny, custom-args: [-smbios, 'type=1,serial=%{vm_rank}'], user-data: {packages: [a, b]}}",
+    )
     groups = frozen(ask("mine:1024")).groups
     assert len(groups) == 1024 and groups[1023].custom_args[1] == "type=1,serial=1023"
 
@@ -77,7 +89,10 @@ mine:
 
 
 def test_the_rest_of_a_template_is_carried(ask: Ask, tmp_path: Path) -> None:
-    settings = "firmware: uefi, remote-display: vnc, emulator-cores: 1, bind-vcpus: false, command-user: root, disk-model: virtio-scsi"
+    settings = (
+        "firmware: uefi, remote-display: vnc, emulator-cores: 1, bind-vcpus: false, command-user: root, disk-model:"
+        " virtio-scsi"
+    )
     user_template(tmp_path, f"mine: {{inherits: big, {settings}}}\nwhole: {{inherits: big, full-node: true}}")
     group = frozen(ask("mine")).groups[0]
     assert (group.firmware, group.display, group.emulator_cores, group.bind_vcpus) == ("uefi", "vnc", 1, False)
@@ -101,7 +116,9 @@ def test_a_vm_may_boot_without_an_image(ask: Ask, tmp_path: Path, setting: str) 
         ("{format: qcow2, mmp: cluster}", "qcow2", "drive DRIVE is a qcow2 file, which several VMs cannot write at once"),
     ],
 )  # fmt: skip
-def test_a_drive_that_cannot_be_used_is_refused(ask: Ask, tmp_path: Path, options: str, content: bytes | str | None, said: str) -> None:
+def test_a_drive_that_cannot_be_used_is_refused(
+    ask: Ask, tmp_path: Path, options: str, content: bytes | str | None, said: str
+) -> None:
     drive = tmp_path / "drive"
     if content == "qcow2":
         write_image(drive)
@@ -133,7 +150,9 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("inherited", [False, True])
 @pytest.mark.parametrize(("setting", "said"), UNUSABLE)
-def test_what_a_template_names_is_refused_with_its_place(ask: Ask, tmp_path: Path, setting: str, said: str, inherited: bool) -> None:
+def test_what_a_template_names_is_refused_with_its_place(
+    ask: Ask, tmp_path: Path, setting: str, said: str, inherited: bool
+) -> None:
     make_drive(tmp_path / "file")
     setting, said = (text.replace("GONE", "/gone/x").replace("HERE", str(tmp_path)) for text in (setting, said))
     user_template(tmp_path, f"a: {{inherits: tiny}}\nmine: {{inherits: tiny, {setting}}}\nchild: {{inherits: mine}}")
@@ -155,9 +174,14 @@ def test_more_devices_than_a_machine_has_slots_are_refused(ask: Ask, tmp_path: P
     names = [f"n{number}" for number in range(20)]
     subnets = {name: f"10.{number}.0.0/16" for number, name in enumerate(names)}
     (tmp_path / "etc/networks.yaml").write_text(
-        "".join(f"{name}: {{type: ethernet, settings: {{network-layer: L2, int-network: {net}}}}}\n" for name, net in subnets.items())
+        "".join(
+            f"{name}: {{type: ethernet, settings: {{network-layer: L2, int-network: {net}}}}}\n"
+            for name, net in subnets.items()
+        )
     )
-    (tmp_path / "etc/resources.yaml").write_text(f"default: {{networks: [{', '.join(names)}], default: true}}\nbare: {{}}\nfast: {{}}\n")
+    (tmp_path / "etc/resources.yaml").write_text(
+        f"default: {{networks: [{', '.join(names)}], default: true}}\nbare: {{}}\nfast: {{}}\n"
+    )
     for number in range(9):
         make_drive(tmp_path / f"d{number}")
 
@@ -168,18 +192,27 @@ def test_more_devices_than_a_machine_has_slots_are_refused(ask: Ask, tmp_path: P
 
     assert submit(7)[0] == submit(9, ", disk-model: virtio-scsi")[0] == 1
     text = refused(submit(9))
-    assert "a VM of template 'mine' would need 31 PCI slots for 10 disks and 20 networks, but it has 29" in text and "virtio-scsi" in text
+    assert (
+        "a VM of template 'mine' would need 31 PCI slots for 10 disks and 20 networks, but it has 29" in text
+        and "virtio-scsi" in text
+    )
     assert "would need 30 PCI slots" in refused(submit(6, ", remote-display: vnc"))
     assert cli.main(["template", "check"]) == 1
     assert "templates.yaml:1: mine.persistent-drives: a VM of template 'mine' would need 30 PCI slots" in capsys.readouterr().err
 
 
 def test_a_vm_has_a_limit_of_mounts(ask: Ask, tmp_path: Path) -> None:
-    user_template(tmp_path, f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(128))}}}")
+    user_template(
+        tmp_path,
+        f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(128))}}}",
+    )
     assert len(frozen(ask("mine", mounts=["t7=/bin"])).groups[0].mounts) == 128
     said = "129 directories are too many for a VM, which can have 128"
     assert refused(ask("mine", mounts=["u=/usr"])).startswith(f"pcocc: error: {said}")
-    user_template(tmp_path, f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(129))}}}")
+    user_template(
+        tmp_path,
+        f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(129))}}}",
+    )
     assert f"templates.yaml:3: mine.mount-points: {said}" in refused(ask("mine"))
 
 
@@ -188,7 +221,10 @@ def test_a_drive_is_named_once_in_a_vm(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("drive")
     for other in (drive, f"{tmp_path}/home/../drive", tmp_path / "link"):
         for options in ("null", "{mmp: cluster}"):
-            user_template(tmp_path, f"mine:\n  inherits: tiny\n  persistent-drives:\n  - {drive}: {options}\n  - {other}: {options}")
+            user_template(
+                tmp_path,
+                f"mine:\n  inherits: tiny\n  persistent-drives:\n  - {drive}: {options}\n  - {other}: {options}",
+            )
             text = refused(ask("mine"))
             assert f"templates.yaml:5: mine.persistent-drives[1].{other}: drive {other} is " in text
             assert ("listed twice" if other == drive else f"the same file as drive {drive}") in text
@@ -197,7 +233,10 @@ def test_a_drive_is_named_once_in_a_vm(ask: Ask, tmp_path: Path) -> None:
 def test_a_drive_is_known_by_its_links(ask: Ask, tmp_path: Path) -> None:
     drive = make_drive(tmp_path / "drive")
     (tmp_path / "link").symlink_to("drive")
-    user_template(tmp_path, f"a: {{inherits: tiny, persistent-drives: {drive}}}\nb: {{inherits: tiny, persistent-drives: {tmp_path}/link}}")
+    user_template(
+        tmp_path,
+        f"a: {{inherits: tiny, persistent-drives: {drive}}}\nb: {{inherits: tiny, persistent-drives: {tmp_path}/link}}",
+    )
     assert f"2 VMs would write the drive {drive} of template 'a'" in refused(ask("a,b"))
 
 
@@ -213,8 +252,8 @@ def test_a_drive_for_one_vm_is_not_given_to_two(ask: Ask, tmp_path: Path) -> Non
         make_drive(tmp_path / f"drive{rank}")
     user_template(
         tmp_path,
-        f"one: {{inherits: tiny, persistent-drives: [{drive}]}}\nall: {{inherits: tiny, persistent-drives: [{{{drive}: {{mmp: cluster}}}}]}}\n"
-        f"each: {{inherits: tiny, persistent-drives: ['{drive}%{{vm_rank}}']}}",
+        f"one: {{inherits: tiny, persistent-drives: [{drive}]}}\nall: {{inherits: tiny, persistent-drives: [{{{drive}:"
+        f" {{mmp: cluster}}}}]}}\neach: {{inherits: tiny, persistent-drives: ['{drive}%{{vm_rank}}']}}",
     )
     assert ask("one")[0] == ask("all:2")[0] == ask("each:2")[0] == 1
     for template in ("one:2", "one,all", "all,one"):
@@ -222,7 +261,8 @@ def test_a_drive_for_one_vm_is_not_given_to_two(ask: Ask, tmp_path: Path) -> Non
 
 
 LIMITED = [
-    ("custom-args: [-device, '-*']", "custom-args: [-device, usb-ehci]", "mine.custom-args[1]: this site does not let users set 'usb-ehci' here"),
+    ("custom-args: [-device, '-*']", "custom-args: [-device, usb-ehci]",
+     "mine.custom-args[1]: this site does not let users set 'usb-ehci' here"),
     ("custom-args: []", "custom-args: [x]", "does not let users set 'x' here"),
     ("qemu-bin: [/opt/*]", "qemu-bin: /opt/../bin/sh", "does not let users set '/usr/bin/"),
     ("kernel: [/boot/*]", "kernel: /proc/version", "mine.kernel: this site does not let users set '/proc/version' here"),
@@ -236,7 +276,9 @@ LIMITED = [
 
 
 @pytest.mark.parametrize(("rule", "setting", "said"), LIMITED)
-def test_a_site_limits_what_users_set(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, setting: str, said: str) -> None:
+def test_a_site_limits_what_users_set(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, setting: str, said: str
+) -> None:
     (tmp_path / "home/link").symlink_to("/usr")
     (tmp_path / "home/x").mkdir()
     make_drive(tmp_path / "home/k")
@@ -270,7 +312,9 @@ def test_what_a_site_allows_is_taken(ask: Ask, tmp_path: Path, rule: str, settin
 
 def test_what_is_typed_is_limited_and_what_the_site_sets_is_not(ask: Ask, tmp_path: Path) -> None:
     text = (tmp_path / "etc/templates.yaml").read_text()
-    (tmp_path / "etc/templates.yaml").write_text(f"{text}sites: {{inherits: tiny, mount-points: {{a: /usr}}, custom-args: [-x]}}\n")
+    (tmp_path / "etc/templates.yaml").write_text(
+        f"{text}sites: {{inherits: tiny, mount-points: {{a: /usr}}, custom-args: [-x]}}\n"
+    )
     limit(tmp_path, "{host-paths: [/nowhere], custom-args: []}")
     assert frozen(ask("sites")).groups[0].mounts == (Mount("a", "/usr"),)
     assert "mount 'b': directory /usr may not be given" in refused(ask("sites", mounts=["b=/usr"]))

@@ -99,11 +99,11 @@ def test_a_made_up_row_is_missed_in_the_man_page_and_the_sample(tmp_path: Path) 
 
 
 EXAMPLES = {
-    "image": "HERE/other.qcow2", "resource-set": "bare", "cpus": "2", "memory": "1G", "user-data": "HERE/file", "instance-id": "x",
-    "mount-points": "{a: /usr}", "persistent-drives": "HERE/file", "remote-display": "vnc", "custom-args": "[-x]", "qemu-bin": "/q",
-    "kernel": "{path: HERE/file, initrd: HERE/file, append: x}", "nic-model": "e1000", "machine-type": "pc", "cpu-model": "max",
-    "disk-model": "ide", "disk-cache": "none", "emulator-cores": "1", "bind-vcpus": "false", "full-node": "true", "firmware": "uefi",
-    "command-user": "bob",
+    "image": "HERE/other.qcow2", "resource-set": "bare", "cpus": "2", "memory": "1G", "user-data": "HERE/file",
+    "instance-id": "x", "mount-points": "{a: /usr}", "persistent-drives": "HERE/file", "remote-display": "vnc",
+    "custom-args": "[-x]", "qemu-bin": "/q", "kernel": "{path: HERE/file, initrd: HERE/file, append: x}",
+    "nic-model": "e1000", "machine-type": "pc", "cpu-model": "max", "disk-model": "ide", "disk-cache": "none",
+    "emulator-cores": "1", "bind-vcpus": "false", "full-node": "true", "firmware": "uefi", "command-user": "bob",
 }  # fmt: skip
 SPOKEN_OF = {"description", "inherits", "user-data-force"}  # where jobs are submitted, and nowhere else
 

@@ -79,7 +79,8 @@ def test_a_check_that_cannot_be_made_refuses_nothing(monkeypatch: pytest.MonkeyP
 
 
 def test_the_key_is_named_for_which_an_entry_is_wrong(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """22.4 says of an entry only that no form of it fits: asked about it without each of its keys, it tells which was not known."""
+    """22.4 says of an entry only that no form of it fits: asked about it without each of its keys, it tells which was
+    not known."""
     program = install_cloud_init(tmp_path, monkeypatch, "", 1).parent / "bin/cloud-init"
     wrong = "{x} is not valid under any of the given schemas"
     program.write_text(

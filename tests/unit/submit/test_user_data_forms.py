@@ -76,7 +76,8 @@ REFUSED = [
     (JINJA + CONFIG + "users: {% if v1 %}bob{% else %}eve{% endif %}\n", "users: must be a list, not text"),
     (JINJA + CONFIG + SHUT, "ud:3: user: gives 'alice'"),
     (ARCHIVE + "- |\n  #cloud-config\n  a: 1\n  users: bob\n", "ud:5, entry 1: users: must be a list, not text"),
-    (ARCHIVE + "- {content: '#!/bin/sh'}\n- type: text/cloud-config\n  content: |\n    users: bob\n", "ud:5, entry 2: users: must be a list"),
+    (ARCHIVE + "- {content: '#!/bin/sh'}\n- type: text/cloud-config\n  content: |\n    users: bob\n",
+     "ud:5, entry 2: users: must be a list"),
     (ARCHIVE + f"- {json.dumps(SHUT)}\n", "entry 1: user: gives 'alice'"),
     (ARCHIVE + "a: [\n", "as an archive it is not valid YAML"),
     (ARCHIVE + "a: b\n", "as an archive it must be a list"),
@@ -88,14 +89,16 @@ REFUSED = [
     (ARCHIVE + "- {content: x, type: cloud-config}\n", "entry 1 is none that cloud-init can read"),
     (ARCHIVE + "- a: [\n", "as an archive it is not valid YAML"),
     (mime(("cloud-config", LOSING)), "users: must be a list, not text"),
-    (mime(("x-shellscript", "#!/bin/sh\n"), ("cloud-config", "packages: [a]\nusers: bob\n")), ", part 2: users: must be a list, not text"),
+    (mime(("x-shellscript", "#!/bin/sh\n"), ("cloud-config", "packages: [a]\nusers: bob\n")),
+     ", part 2: users: must be a list, not text"),
     (mime(("plain", LOSING)), "users: must be a list, not text"),
     (mime(("jinja2", JINJA + LOSING)), "users: must be a list, not text"),
     (mime(("cloud-config-archive", ARCHIVE + f"- {json.dumps(LOSING)}\n")), "entry 1: users: must be a list"),
     (mime(("cloud-config", "a: [\n"), ("cloud-config", GOOD)), "part 1, is not a valid cloud-config"),
     (mime(("cloud-config", SHUT)), "user: gives 'alice'"),
     (mime(("cloud-config", GOOD), ("cloud-config", "users: bob\n")), ", part 2: users: must be a list"),
-    (mime(("cloud-config-jsonp", '#cloud-config-jsonp\n[{"op": "add", "path": "/users", "value": "bob"}]')), "users: must be a list, not text"),
+    (mime(("cloud-config-jsonp", '#cloud-config-jsonp\n[{"op": "add", "path": "/users", "value": "bob"}]')),
+     "users: must be a list, not text"),
     ("#cloud-config-jsonp\n[{]\n", "is no JSON patch"),
     (CONFIG + SHUT, "ud:2: user: gives 'alice', whom commands run as in the VM, other ssh keys than the job's"),
     (CONFIG + "users: [default, {name: alice, ssh-authorized-keys: [mine]}]\n", "ud:2: users[1]: gives 'alice'"),
@@ -138,19 +141,26 @@ NOTED = [
 ]  # fmt: skip
 # of each nothing is said: cloud-init runs it
 SILENT = [
-    "", GOOD, "\n \n" + GOOD, GOOD.upper().replace("PACKAGES: [VIM]\nUSERS: [DEFAULT, {NAME: BOB}]", "a: 1"), "#!/bin/sh\n", JINJA + GOOD,
-    JINJA + CONFIG + "users: {% if x %}[default]{% else %}[alice]{% endif %}\n", JINJA + "#!/bin/sh\necho {{ v1.local_hostname }}\n",
-    JINJA + CONFIG + "{# users: bob #}\nruncmd: [['{{ v1.local_hostname }}']]\n", JINJA + CONFIG + "{% raw %}\na: '{{ x }}'\n{% endraw %}\n",
+    "", GOOD, "\n \n" + GOOD, GOOD.upper().replace("PACKAGES: [VIM]\nUSERS: [DEFAULT, {NAME: BOB}]", "a: 1"),
+    "#!/bin/sh\n", JINJA + GOOD,
+    JINJA + CONFIG + "users: {% if x %}[default]{% else %}[alice]{% endif %}\n",
+    JINJA + "#!/bin/sh\necho {{ v1.local_hostname }}\n",
+    JINJA + CONFIG + "{# users: bob #}\nruncmd: [['{{ v1.local_hostname }}']]\n",
+    JINJA + CONFIG + "{% raw %}\na: '{{ x }}'\n{% endraw %}\n",
     ARCHIVE + "- |\n  #cloud-config\n  users: [default]\n- '#!/bin/sh'\n- {content: 'a: 1'}\n",
-    mime(("cloud-config", "packages: [a]\n"), ("x-shellscript", "#!/bin/sh\n")), mime(("cloud-config", "users: bob\n"), ("cloud-config", GOOD)),
+    mime(("cloud-config", "packages: [a]\n"), ("x-shellscript", "#!/bin/sh\n")),
+    mime(("cloud-config", "users: bob\n"), ("cloud-config", GOOD)),
     mime(("cloud-config", "users: [bob]\n"), ("cloud-config", "users: [eve]\nmerge_how: list(append)+dict(recurse_list)\n")),
     ARCHIVE + "- {content: 'a: 1', 'type:x': null, merge-type: list()}\n", "#cloud-boothook\necho\n",
-    "#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/a\", \"value\": \"bob\"}]\n", mime(("cloud-config", "a: é\n")),
-    CONFIG + "users: []\n", CONFIG + "users: [{name: bob, sudo: [a, b]}]\n", CONFIG + "users: [{name: bob, ssh-authorized-keys: [x]}]\n",
+    "#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/a\", \"value\": \"bob\"}]\n",
+    mime(("cloud-config", "a: é\n")),
+    CONFIG + "users: []\n", CONFIG + "users: [{name: bob, sudo: [a, b]}]\n",
+    CONFIG + "users: [{name: bob, ssh-authorized-keys: [x]}]\n",
     CONFIG + "write_files: [{path: /x, permissions: 0644}]\n", CONFIG + "disable_root: 0\n", CONFIG + "ssh_pwauth: 1\n",
-    CONFIG + "brand_new_key: 1\n", CONFIG + "packages: [{apt: [vim]}]\n", CONFIG + "runcmd:\n", CONFIG + "runcmd: [a, [b, 7], null]\n",
-    CONFIG + "user: {name: bob, ssh_authorized_keys: [x]}\n", CONFIG + "user: alice\n", CONFIG + "groups: {a: [bob]}\n",
-    CONFIG + "write_files: [{content: no path}]\n", CONFIG + "packages: vim\n", CONFIG + "vendor_data: {enabled: on}\n",
+    CONFIG + "brand_new_key: 1\n", CONFIG + "packages: [{apt: [vim]}]\n", CONFIG + "runcmd:\n",
+    CONFIG + "runcmd: [a, [b, 7], null]\n", CONFIG + "user: {name: bob, ssh_authorized_keys: [x]}\n",
+    CONFIG + "user: alice\n", CONFIG + "groups: {a: [bob]}\n", CONFIG + "write_files: [{content: no path}]\n",
+    CONFIG + "packages: vim\n", CONFIG + "vendor_data: {enabled: on}\n",
 ]  # fmt: skip
 
 
@@ -166,7 +176,11 @@ def test_what_the_guest_could_not_run_is_refused_unless_it_is_forced(ask: Ask, t
         assert is_left_out(guest) or not lets_in(guest) or "boundary" in words, (text, guest)
         (tmp_path / "ud").write_text(text, newline="")
         said = refused(ask(user_data="ud"))
-        assert f"user-data file {tmp_path}/ud" in said and words in said and "; --pcocc-user-data-force passes it on as it is" in said, (text, said)
+        assert (
+            f"user-data file {tmp_path}/ud" in said
+            and words in said
+            and "; --pcocc-user-data-force passes it on as it is" in said
+        ), (text, said)
         forced = ask(user_data="ud", user_data_force=True)
         assert frozen(forced).groups[0].user_data == text and words in noted(forced), (text, forced)
 
@@ -181,7 +195,9 @@ def test_what_is_good_to_know_is_noted(ask: Ask, tmp_path: Path) -> None:
 
 def test_nothing_is_said_of_what_the_guest_runs(ask: Ask, tmp_path: Path) -> None:
     for text, guest in zip(SILENT, ask_cloud_init(SILENT), strict=True):
-        assert lets_in(guest) and not guest["raised"] and not any(line.startswith("Unhandled") for line in guest["warned"]), (text, guest)
+        assert (
+            lets_in(guest) and not guest["raised"] and not any(line.startswith("Unhandled") for line in guest["warned"])
+        ), (text, guest)
         (tmp_path / "ud").write_text(text, newline="")
         answer = ask(user_data="ud")
         assert noted(answer) == "" and frozen(answer).groups[0].user_data == text, (text, answer)
@@ -248,6 +264,9 @@ def test_the_same_note_is_said_once_and_few_of_many(ask: Ask, tmp_path: Path) ->
 def test_a_text_in_place_of_its_path_names_its_cure(ask: Ask, tmp_path: Path) -> None:
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: |\n    #cloud-config\n    packages: [vim]\n")
     said = refused(ask("mine"))
-    assert "templates.yaml:3: mine.user-data: is a text in place of a path" in said and "leave out the '|' and the line #cloud-config" in said
+    assert (
+        "templates.yaml:3: mine.user-data: is a text in place of a path" in said
+        and "leave out the '|' and the line #cloud-config" in said
+    )
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: |\n    #!/bin/sh\n    exit 0\n")
     assert refused(ask("mine")).endswith("\nhint: write the text into a file, and its path here")

@@ -65,7 +65,9 @@ def test_a_slurm_within_a_step_of_another_has_its_own() -> None:
 
 
 @pytest.mark.parametrize("form", [form for form, group in GROUPS.items() if group])
-def test_roots_helper_leaves_the_job_where_slurm_has_a_place_for_it(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_roots_helper_leaves_the_job_where_slurm_has_a_place_for_it(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     group = GROUPS[form]
     assert group is not None
     monkeypatch.setattr(process, "parse_step_group", lambda text, job, step: group)
@@ -77,8 +79,13 @@ def test_roots_helper_leaves_the_job_where_slurm_has_a_place_for_it(form: str, t
 
 
 LIMITS = {
-    "v1": ["/sys/fs/cgroup/memory/slurm/uid_1000/job_5/step_0/task_1/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"],
-    "v2": ["/sys/fs/cgroup/system.slice/slurmstepd.scope/job_5/step_0/user/task_1/memory.max", "/sys/fs/cgroup/memory.max"],
+    "v1": [
+        "/sys/fs/cgroup/memory/slurm/uid_1000/job_5/step_0/task_1/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ],
+    "v2": [
+        "/sys/fs/cgroup/system.slice/slurmstepd.scope/job_5/step_0/user/task_1/memory.max", "/sys/fs/cgroup/memory.max",
+    ],
     "v2-sluid": ["/sys/fs/cgroup/system.slice/slurmstepd.scope/sE51M8M62PTY00/step_0/user/task_1/memory.max"],
     "v2-nodes": ["/sys/fs/cgroup/system.slice/n1_slurmstepd.scope/job_5/step_0/user/memory.max"],
     "disabled": ["/sys/fs/cgroup/system.slice/slurmd.service/memory.max"],

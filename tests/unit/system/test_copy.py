@@ -67,7 +67,9 @@ def test_a_file_that_is_all_hole_is_copied(tmp_path: Path, make: Copy) -> None:
 
 
 @pytest.mark.parametrize("make", [by_pieces, by_extents])
-def test_a_file_system_without_holes_or_copies_of_its_own_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Copy) -> None:
+def test_a_file_system_without_holes_or_copies_of_its_own_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Copy
+) -> None:
     def refuse(*_arguments: object) -> int:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
@@ -113,4 +115,7 @@ def test_a_sum_is_of_regular_files(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="it is not a regular file"):
         copy.hash_file(tmp_path / "fifo", lambda done, total: None)
     (tmp_path / "file").write_bytes(b"x" * (MEBIBYTE + 1))
-    assert copy.hash_file(tmp_path / "file", lambda done, total: None, "sha512") == hashlib.sha512(b"x" * (MEBIBYTE + 1)).hexdigest()
+    assert (
+        copy.hash_file(tmp_path / "file", lambda done, total: None, "sha512")
+        == hashlib.sha512(b"x" * (MEBIBYTE + 1)).hexdigest()
+    )

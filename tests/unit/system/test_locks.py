@@ -56,7 +56,9 @@ def test_lockf_belongs_to_the_process(opened: Callable[[], int]) -> None:
     one, other = opened(), opened()
     assert shared_locks.try_lockf(one) and shared_locks.try_lockf(other)
     assert not in_child(lambda: shared_locks.try_lockf(one))
-    assert shared_locks.find_locked_by_others(other, 0, 1) is None and in_child(lambda: shared_locks.find_locked_by_others(other, 0, 1) == 0)
+    assert shared_locks.find_locked_by_others(other, 0, 1) is None and in_child(
+        lambda: shared_locks.find_locked_by_others(other, 0, 1) == 0
+    )
     assert locks.try_flock(other)  # which does not meet it
     assert not shared_locks.try_range(other, 5)  # which does, even of the same process
 
@@ -83,7 +85,9 @@ def test_a_file_that_was_deleted_or_replaced_is_told(path: Path, opened: Callabl
     assert not locks.is_at(fd, path)
 
 
-def test_a_file_that_another_nfs_client_deleted_is_gone(path: Path, opened: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_another_nfs_client_deleted_is_gone(
+    path: Path, opened: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_fd: int) -> os.stat_result:
         raise OSError(number, os.strerror(number))
 

@@ -11,7 +11,8 @@ def test_descriptors_come_in_order_and_the_admins_win(tmp_path: Path, monkeypatc
     for name in ("etc", "usr"):
         (tmp_path / name / "firmware").mkdir(parents=True)
     monkeypatch.setattr(qemu_descriptors, "DIRECTORIES", (str(tmp_path / "etc"), str(tmp_path / "usr")))
-    for path, text in (("usr/firmware/30-a.json", '{"a": 1}'), ("usr/firmware/20-b.json", '{"b": 1}'), ("usr/firmware/40-c.json", '{"c": 1}'),
+    for path, text in (("usr/firmware/30-a.json", '{"a": 1}'), ("usr/firmware/20-b.json", '{"b": 1}'),
+                       ("usr/firmware/40-c.json", '{"c": 1}'),
                        ("etc/firmware/20-b.json", '{"b": 2}'), ("etc/firmware/40-c.json", ""), ("usr/firmware/50-d.json", "[]"),
                        ("usr/firmware/README", "{}")):  # fmt: skip
         (tmp_path / path).write_text(text)

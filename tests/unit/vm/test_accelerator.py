@@ -47,7 +47,9 @@ def test_root_hands_it_over(node: NodeFacts, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("version", "handed"), [("7.2.22", 7), ("10.0.2", None)])
-def test_where_it_cannot_the_command_that_opens_it_is_named(version: str, handed: int | None, node: NodeFacts, tmp_path: Path) -> None:
+def test_where_it_cannot_the_command_that_opens_it_is_named(
+    version: str, handed: int | None, node: NodeFacts, tmp_path: Path
+) -> None:
     found, fd = choose_accelerator(node, qemu_of(tmp_path, version), handed)
     assert (found.accel, fd) == ("tcg", None)
     assert "usermod -aG root " in found.accel_why and f"chmod 666 {tmp_path}/kvm" in found.accel_why

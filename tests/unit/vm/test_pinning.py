@@ -31,7 +31,9 @@ def test_what_slurmd_lets_is_used(monkeypatch: pytest.MonkeyPatch, most: int) ->
 
 def test_too_little_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found = limits(monkeypatch, (PLAN.memory << 20) - 1)
-    with pytest.raises(NodeError, match="a VM with devices must pin 300 MiB of memory on this node, where 299 are allowed"):
+    with pytest.raises(
+        NodeError, match="a VM with devices must pin 300 MiB of memory on this node, where 299 are allowed"
+    ):
         ensure_pinnable(WITH)
     ensure_pinnable(PLAN)
     assert found == []

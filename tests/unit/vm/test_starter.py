@@ -14,7 +14,16 @@ import pytest
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire_steps
-from pcocc_runtime.documents.vm_events import DiskError, Ended, Ready, Silent, Started, StillOn, Unmounted, encode_event
+from pcocc_runtime.documents.vm_events import (
+    DiskError,
+    Ended,
+    Ready,
+    Silent,
+    Started,
+    StillOn,
+    Unmounted,
+    encode_event,
+)
 from pcocc_runtime.slurm.steps import LAUNCHER
 from pcocc_runtime.vm import boot_progress, starter
 from pcocc_runtime.vm.starter import BootWatch
@@ -90,7 +99,9 @@ def boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Boot]:
     report = starter.report
     made = Boot(BootWatch(7, 2, 2), status, tmp_path)
     monkeypatch.setattr(starter, "cancel_step_of", lambda job, pid: (made.cancelled.append(job), made.note(CANCELLED)))
-    monkeypatch.setattr(starter, "spread_end", lambda job, nodes, vm, reason: (made.spread.append((vm, reason)), made.note(SPREAD)))
+    monkeypatch.setattr(
+        starter, "spread_end", lambda job, nodes, vm, reason: (made.spread.append((vm, reason)), made.note(SPREAD))
+    )
     monkeypatch.setattr(starter, "report", lambda word: (report(word), made.note(REPORTED)))
     yield made
     for pipe in (pipe for child in children for pipe in (child.stdout, child.stderr) if pipe):
@@ -136,7 +147,8 @@ def test_a_vm_that_stays_silent_ends_the_boot_with_its_console(boot: Boot, said:
     assert boot.cancelled == [7] and boot.watch.state == "failing"
     assert said().splitlines() == [
         "pcocc: error: vm0 on n1 did not answer on its ssh port within 300 s",
-        "hint: the image must run sshd and cloud-init; the last lines of its console are:", "  vm0 console| one", "  vm0 console| two",
+        "hint: the image must run sshd and cloud-init; the last lines of its console are:", "  vm0 console| one",
+        "  vm0 console| two",
     ]  # fmt: skip
 
 
@@ -182,13 +194,24 @@ def test_the_end_of_the_job_is_no_news(boot: Boot, said: Said) -> None:
 
 
 def test_what_is_wrong_with_a_running_vm_is_told(boot: Boot, said: Said) -> None:
-    assert boot.run(*UP, DiskError("it is full", "/d", "vm0", "n1"), StillOn("vm1", "n1"), "from qemu", "@pcocc nonsense") == "ready"
+    assert (
+        boot.run(*UP, DiskError("it is full", "/d", "vm0", "n1"), StillOn("vm1", "n1"), "from qemu", "@pcocc nonsense")
+        == "ready"
+    )
     lines = said().splitlines()
-    assert lines[0] == "pcocc: error: vm0 on n1 is stopped: it is full (/d)" and lines[2].startswith("pcocc: error: vm1 on n1 did not power off")
-    assert lines[4] == "from qemu" and lines[5].startswith("pcocc: error: a VM's keeper sent what cannot be read (") and len(lines) == 6
+    assert lines[0] == "pcocc: error: vm0 on n1 is stopped: it is full (/d)" and lines[2].startswith(
+        "pcocc: error: vm1 on n1 did not power off"
+    )
+    assert (
+        lines[4] == "from qemu"
+        and lines[5].startswith("pcocc: error: a VM's keeper sent what cannot be read (")
+        and len(lines) == 6
+    )
 
 
-def test_a_node_that_has_lost_the_step_is_told_and_nobody_waits_for_its_end(boot: Boot, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_has_lost_the_step_is_told_and_nobody_waits_for_its_end(
+    boot: Boot, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Stepds, "ended", "n1 n2")
     assert boot.run(UP[0], CANCELLED, "srun: error: it takes a minute", status=137) == "failed"
     assert said() == (
@@ -199,7 +222,10 @@ def test_a_node_that_has_lost_the_step_is_told_and_nobody_waits_for_its_end(boot
 
 
 def test_a_node_that_takes_long_to_begin_is_told_and_waited_for(boot: Boot, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stepds, "find_delay", lambda self, alive: None if (boot.directory / LATE).exists() else (boot.note(LATE), "n2")[1])
+    monkeypatch.setattr(
+        Stepds, "find_delay",
+        lambda self, alive: None if (boot.directory / LATE).exists() else (boot.note(LATE), "n2")[1],
+    )
     assert boot.run(LATE, *UP) == "ready" and boot.cancelled == []
     assert said().startswith("pcocc: the VMs' slurmstepd has not started yet on n2, or has ended at once\nhint: ")
 
@@ -229,7 +255,11 @@ def test_a_line_without_end_is_not_kept() -> None:
 
 
 def test_emulation_where_kvm_was_expected_is_told_of_once(boot: Boot, said: Said) -> None:
-    slow = [event for vm in ("vm0", "vm1") for event in (Started("tcg", "it may not be opened", True, vm, "n1"), Ready(1, vm, "n1"))]
+    slow = [
+        event
+        for vm in ("vm0", "vm1")
+        for event in (Started("tcg", "it may not be opened", True, vm, "n1"), Ready(1, vm, "n1"))
+    ]
     assert boot.run(*slow) == wire_steps.BOOT_READY
     assert said() == "pcocc: note: vm0 on n1 is emulated, about ten times slower than with KVM: it may not be opened\n"
 

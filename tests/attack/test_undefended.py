@@ -1,0 +1,27 @@
+"""Attacks that have no twin beside them which succeeds: here they do, each against the code without its defence."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.attack.undefended import DEFENCES, VARIABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", DEFENCES)
+def test_without_its_defence_each_attack_succeeds(name: str) -> None:
+    attacks, harmless = DEFENCES[name].attacks, DEFENCES[name].harmless
+    options = ["-q", "-rA", "--tb=no", "-p", "no:cacheprovider", "-p", "tests.attack.undefended"]
+    argv = [sys.executable, "-m", "pytest", *options, *(one.removesuffix("[*]") for one in attacks)]
+    environ = {**os.environ, VARIABLE: name}
+    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    outcomes = re.findall(r"(?m)^(PASSED|FAILED|ERROR) (tests/\S+?::\w+(?:\[.*?\])?)(?: - |$)", done.stdout)
+    succeeded = {attack for outcome, attack in outcomes if outcome == "FAILED"}
+    stopped = {attack for outcome, attack in outcomes if outcome == "PASSED"} - succeeded
+    assert {one for one in attacks if not one.endswith("[*]")} <= succeeded | stopped, done.stdout + done.stderr
+    assert len(stopped) == harmless and succeeded, f"defended by something else: {stopped}\n{done.stdout}"

@@ -1,0 +1,60 @@
+"""Defences, and the code that was there before them: a plugin of pytest's, by which a session of tests has the latter."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from pcocc_runtime.guest import seed
+from pcocc_runtime.node import records, removal
+from pcocc_runtime.system import trust
+
+VARIABLE = "PCOCC_UNDEFENDED"
+
+
+class Defence(NamedTuple):
+    """What is taken away: a function of a module, what was there before, and the attacks that succeed then, as pytest names them.
+
+    `[*]` stands for all cases of a test, of which some are `harmless`.
+    """
+
+    module: Any
+    function: str
+    before: Callable[..., Any]
+    attacks: tuple[str, ...]
+    harmless: int = 0
+
+
+def _make(path: str) -> str:
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+_REFUSED = "tests/attack/test_scratch.py::test_what_a_user_has_put_there_first_is_refused"
+_STOPS = "tests/attack/test_records.py::test_it_stops_nobody_else"
+_LETS_IN = "tests/unit/guest/test_seed.py::test_an_image_that_was_saved_lets_no_other_job_in"
+DEFENCES = {
+    "owners of scratch": Defence(trust, "make_root_only", _make, (
+        *(f"{_REFUSED}[{where}-{what}]" for where in ("pcocc", "deep/pcocc") for what in ("directory", "link", "file", "fifo", "way")),
+        *(f"tests/attack/test_scratch.py::test_a_scratch_where_others_may_replace_ours_is_refused[{mode}]" for mode in (0o777, 0o775, 0o2770)),
+        "tests/attack/test_scratch.py::test_nor_may_it_belong_to_another",
+    )),
+    "records that tell little": Defence(records, "_decode", lambda job, data: records.Record(**json.loads(data)), tuple(
+        f"{_STOPS}[setup-{how}]" for how in ("empty", "cut", "no text", "a list", "deep", "types", "wrong stepd", "newer")
+    )),
+    "closed descriptors": Defence(removal, "close_all_but", lambda kept: None, (
+        "tests/attack/test_leftovers.py::test_no_descriptor_goes_along",
+    )),
+    "keys of former jobs": Defence(seed, "_forget_keys", lambda keys: "true", (f"{_LETS_IN}[*]",), harmless=1),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def undefended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the defence away that the environment names."""
+    one = DEFENCES[os.environ[VARIABLE]]
+    monkeypatch.setattr(one.module, one.function, one.before)

@@ -1,0 +1,66 @@
+"""What came of the faults: kept from run to run, and written into docs/faults.md."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from typing import Any
+
+from tests.boot.box import ROOT
+from tests.faults.table import FAULTS, Fault
+
+KEPT, PAGE = ROOT / "build/faults.json", ROOT / "docs/faults.md"
+HEAD = """# What breaks, and what is left of it
+
+`make faults` does each of these to jobs with VMs on the box (two nodes of a Slurm cluster on one machine, a guest that boots in seconds),
+a hundred times each: for the night. `build/venv/bin/python -m tests.faults --only NAME --times N` does one. `tests/faults/table.py` says
+how, and what must be true at once. After each time nothing of a job may be left on any node, no node may be drained or down, and a later
+job with VMs on both nodes must work.
+
+This page is written by the campaign. `times` and `well` count what was really run, in all since the fault last changed; `seconds` is
+the longest time that one took with its job and the look at the box afterwards.
+
+"""
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """Return what is known of each fault."""
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(KEPT.read_text())
+        return found
+    except FileNotFoundError:
+        return {}
+
+
+def forget(names: Iterable[str]) -> None:
+    """Forget what came of these."""
+    KEPT.write_text(json.dumps({name: one for name, one in read().items() if name not in set(names)}))
+
+
+def add(one: Fault, seconds: float, problem: str) -> None:
+    """Add a run of a fault, and write the page."""
+    known = read()
+    before = known.get(one.name, {"times": 0, "well": 0, "seconds": 0, "problem": ""})
+    known[one.name] = {
+        "times": before["times"] + 1, "well": before["well"] + (not problem), "seconds": max(before["seconds"], round(seconds)),
+        "problem": problem.splitlines()[0][:200] if problem else before["problem"],
+    }  # fmt: skip
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(json.dumps(known, indent=1))
+    PAGE.write_text(render(known))
+
+
+def render(known: dict[str, dict[str, Any]]) -> str:
+    """Return the page."""
+    version = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=False).stdout.strip()
+    rows = ["| fault | when | at once | times | well | seconds |", "|---|---|---|---|---|---|"]
+    for one in FAULTS:
+        found = known.get(one.name)
+        counts = f"{found['times']} | {found['well']} | {found['seconds']}" if found else "0 | - | -"
+        rows.append(f"| `{one.name}`: {one.what} | {one.when} | {one.after} | {counts} |")
+    wrong = [f"- `{name}`: {one['problem']}" for name, one in known.items() if one["well"] < one["times"]]
+    where = f"Last run with {version} on Linux {platform.release()}.\n"
+    missing = "\nNot on the box, which has the clock and the disks of its host: a jump of the clock, a disk that fails.\n"
+    return "\n".join([HEAD + where, *rows, *(["", "Not well:", "", *wrong] if wrong else [])]) + "\n" + missing

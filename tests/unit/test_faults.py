@@ -1,0 +1,31 @@
+"""The table of faults, and the page that the campaign writes of it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import results
+from tests.faults.table import FAULTS
+
+
+def test_there_are_thirty_and_the_page_has_each() -> None:
+    names = [one.name for one in FAULTS]
+    assert len(names) >= 30 and len(set(names)) == len(names)
+    page = results.PAGE.read_text()
+    assert [name for name in names if f"| `{name}`: " not in page] == []
+
+
+def test_runs_add_up_and_what_was_not_well_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "KEPT", tmp_path / "faults.json")
+    monkeypatch.setattr(results, "PAGE", tmp_path / "faults.md")
+    one, other = FAULTS[:2]
+    results.add(one, 12.4, "")
+    results.add(one, 70.0, "AssertionError: of job 3 is left: x\nmore")
+    results.add(other, 3, "")
+    page = (tmp_path / "faults.md").read_text()
+    assert f"| `{one.name}`: {one.what} | {one.when} | {one.after} | 2 | 1 | 70 |" in page
+    assert f"- `{one.name}`: AssertionError: of job 3 is left: x\n" in page
+    results.forget([one.name])
+    results.add(other, 2, "")
+    page = (tmp_path / "faults.md").read_text()
+    assert f"| {one.after} | 0 | - | - |" in page and "| 2 | 2 | 3 |" in page and "Not well" not in page
