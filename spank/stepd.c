@@ -85,7 +85,7 @@ static const char *one_line(const char *name)
 	return name && !strpbrk(name, "\r\n") ? name : "";
 }
 
-/* Adds the job's account, partition, QOS, licences and GRES as slurmctld has them; needed only when a resource set depends on them. */
+/* Adds what slurmctld has of the job; needed only when a resource set depends on it. */
 static int add_charge(struct text *text, uint32_t job)
 {
 	job_info_msg_t *jobs = NULL;
