@@ -95,8 +95,11 @@ def virtiofs_log(node: NodeFacts, rank: int, tag: str) -> str:
     return f"{node.scratch}/vm{rank}.virtiofs-{tag}.log"
 
 
-def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath, log_of: Callable[[str], str]) -> tuple[SharedFs, ...]:
-    """Start a virtiofsd for each directory of that type; they end when the connections made here are closed. `log_of` a tag is its log."""
+def start_filesystems(
+    mounts: tuple[Mount, ...], directory: PurePath, log_of: Callable[[str], str]
+) -> tuple[SharedFs, ...]:
+    """Start a virtiofsd for each directory of that type; they end when the connections made here are closed.
+    `log_of` a tag is its log."""
     wanted = [mount for mount in mounts if mount.type == "virtiofs"]
     if not wanted:
         return ()
@@ -104,7 +107,9 @@ def start_filesystems(mounts: tuple[Mount, ...], directory: PurePath, log_of: Ca
 
     program, sockets = virtiofs.find_program(), f"{directory}/virtiofs"
     return tuple(
-        SharedFs(tag, virtiofs.start_server(program, mount.path, mount.readonly, f"{sockets}-{tag}", log_of(tag)))
+        SharedFs(
+            tag, virtiofs.start_server(program, mount.path, mount.readonly, f"{sockets}-{tag}", log_of(tag))
+        )
         for mount in wanted
         for tag in (mount.tag,)
     )

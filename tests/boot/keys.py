@@ -51,6 +51,9 @@ def image_file(box: Box, name: str) -> Path:
 def log_in(cluster: Cluster, key: str, user: str) -> Done:
     """Try a key at vm0 of a job, from inside its network."""
     box, node = cluster.box, cluster.node_of("vm0")
-    options = "-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes -o ConnectTimeout=20"
+    options = (
+        "-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o"
+        " IdentitiesOnly=yes -o ConnectTimeout=20"
+    )
     script = f'f=$(mktemp); cat >$f; ssh {options} -i $f {user}@10.200.0.1 id -un; s=$?; rm $f; exit $s'
     return box.run(["nsenter", f"--net=/run/netns/pcocc-{cluster.job}", "sh", "-c", script], user="root", node=node, input=key)

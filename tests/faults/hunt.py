@@ -70,7 +70,10 @@ chmod +x {real}.sh; mount --bind {real}.sh {program}
 def helper_killed(box: Box, verb: str, program: str, node: str) -> Iterator[None]:
     """Have root's helper killed in the block, once, when it starts a program."""
     real, done = "/run/fault-program", "/run/fault-done"
-    with box.changed(_TRAP.format(program=program, real=real, done=done, verb=verb), f"umount {program}; rm -rf {real} {real}.sh", node):
+    with box.changed(
+        _TRAP.format(program=program, real=real, done=done, verb=verb), f"umount {program}; rm -rf {real} {real}.sh",
+        node,
+    ):
         yield
         seen = os.path.exists(box.root(node, f"{done}/once"))
     box.run(["rm", "-rf", done], user="root", node=node)

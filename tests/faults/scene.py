@@ -77,13 +77,16 @@ def restart(*words: str) -> None:
 
 
 def ensure_well(box: Box) -> None:
-    """Check what must be true after each fault: nothing is left, no node is drained or down, and a later job on both nodes works."""
+    """Check what must be true after each fault: nothing is left, no node is drained or down, and a later job on both
+    nodes works."""
     for job in box.jobs():
         wait_for(lambda job=job: job not in box.jobs(), f"the end of job {job}", 30)
     box.run(["srun", *TWO, "true"], timeout=240, status=0)
     states = set(box.node_states().split())
     assert not states & {"drained", "draining", "down", "down*", "drained*"}, states
-    done = subprocess.run([ROOT / "tests/box", "status", "--wait", str(int(limit(20)))], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [ROOT / "tests/box", "status", "--wait", str(int(limit(20)))], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -115,8 +118,14 @@ def cached(box: Box, prepare: str = "", undo: str = "") -> Iterator[str]:
     """Nodes that copy images to their own disks by the service of a cache, on n1, and an image that everybody may read."""
     conf = "/etc/pcocc/pcocc.yaml"
     with imported(box) as name:
-        do = f"cp -p {conf} /run/kept.yaml; printf 'image-cache: {{size: 1G, directory: {CACHE}}}\\n' >>{conf}; mkdir -p {CACHE}; "
-        do += f"{prepare or ':'}; chown nobody: {CACHE} || :; systemd-socket-activate --accept --inetd -l {SOCKET} {_DAEMON} >/dev/null 2>&1 & "
+        do = (
+            f"cp -p {conf} /run/kept.yaml; printf 'image-cache: {{size: 1G, directory: {CACHE}}}\\n' >>{conf}; mkdir -p"
+            f" {CACHE}; "
+        )
+        do += (
+            f"{prepare or ':'}; chown nobody: {CACHE} || :; systemd-socket-activate --accept --inetd -l {SOCKET}"
+            f" {_DAEMON} >/dev/null 2>&1 & "
+        )
         do += f"echo $! >/run/cache.pid; while ! [ -S {SOCKET} ]; do sleep 0.1; done; chmod 666 {SOCKET}"
         after = f"kill $(cat /run/cache.pid); {undo or ':'}; rm -rf {CACHE} {SOCKET} /run/cache.pid; cp -p /run/kept.yaml {conf}"
         with box.changed(do, after, "n1"):

@@ -167,7 +167,11 @@ def image_import_killed(box: Box) -> None:
 def _save_killed(box: Box, seen: str, kill: str = SAVE) -> None:
     with scene.booted(box) as cluster:
         node = cluster.node_of("vm1")
-        before = cluster.vm("dd if=/dev/urandom of=mark bs=64k count=64 2>/dev/null; sync; md5sum <mark", "vm1") if seen != "@" else ""
+        before = (
+            cluster.vm("dd if=/dev/urandom of=mark bs=64k count=64 2>/dev/null; sync; md5sum <mark", "vm1")
+            if seen != "@"
+            else ""
+        )
         saver = box.start(["pcocc", "save", "-j", str(cluster.job), "-d", scene.IMAGE, "--full", "vm1"])
         if seen != "@":
             hunt.kill_when_seen(seen, node, number=0)
@@ -224,7 +228,13 @@ def scratch_full(box: Box) -> None:
     with box.changed(*scene.small(scene.SCRATCH, "12m"), "n2"):
         step = f"srun -w n2 --pcocc-template=tiny sh -c '{fill}' 2>{told}"
         try:
-            box.run(["sh", "-c", f"{step} & while kill -0 $! && ! grep -q full {told}; do sleep 0.2; done; kill $!; wait $!"], timeout=240)
+            box.run(
+                [
+                    "sh", "-c",
+                    f"{step} & while kill -0 $! && ! grep -q full {told}; do sleep 0.2; done; kill $!; wait $!",
+                ],
+                timeout=240,
+            )
             assert "full" in told.read_text()
         finally:
             told.unlink(missing_ok=True)
@@ -262,7 +272,10 @@ def cache_full(box: Box) -> None:
 
 @fault("the image cache read-only", "before it copies", "VMs boot from the image itself")
 def cache_read_only(box: Box) -> None:
-    with scene.cached(box, f"mount --bind {scene.CACHE} {scene.CACHE}; mount -o remount,bind,ro {scene.CACHE}", f"umount -l {scene.CACHE}") as name:
+    with scene.cached(
+        box, f"mount --bind {scene.CACHE} {scene.CACHE}; mount -o remount,bind,ro {scene.CACHE}",
+        f"umount -l {scene.CACHE}",
+    ) as name:
         scene.boot_works(box, f"--pcocc-image={name}")
 
 

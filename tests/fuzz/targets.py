@@ -141,8 +141,14 @@ def run_answers(data: bytes) -> None:
     """Read what a user's task tells root of networks, and what is left on nodes, or said by the image cache, for others."""
     text = data.decode(errors="replace")
     sent = base64.b64encode(zlib.compress(data, 1)).decode()
-    assert all(isinstance(one, Answer | Failure) for one in decode_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."]))
-    for decode in (lambda: decode_node(data, 1), lambda: protocol._parse_answer(data), lambda: disks.parse_facts(parse_message(data), "vm0")):
+    assert all(
+        isinstance(one, Answer | Failure)
+        for one in decode_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."])
+    )
+    for decode in (
+        lambda: decode_node(data, 1), lambda: protocol._parse_answer(data),
+        lambda: disks.parse_facts(parse_message(data), "vm0"),
+    ):
         try:
             decode()
         except NodeError:

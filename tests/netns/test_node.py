@@ -332,7 +332,9 @@ def test_a_jobs_part_of_run_is_its_own(nodes: Pair, stepd: subprocess.Popen[byte
         node.run("sh", "-c", "rm -rf /run/pcocc/12/*")
     assert node.run("stat", "-c", "%a", "/run/pcocc/12").stdout == "700\n"
     enter = ["nsenter", f"--target={node.holder.pid}", "--mount"]
-    with subprocess.Popen([*enter, "sh", "-c", "exec >/run/pcocc/12/open; echo open >&2; exec sleep 600"], stderr=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [*enter, "sh", "-c", "exec >/run/pcocc/12/open; echo open >&2; exec sleep 600"], stderr=subprocess.PIPE
+    ) as holder:
         assert holder.stderr is not None and holder.stderr.readline() == b"open\n"
         assert node.helper("release", release(12)).returncode == 0
         holder.kill()

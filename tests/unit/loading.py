@@ -9,7 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / "pcocc_runtime"
-MODULES = {".".join(path.relative_to(RUNTIME).with_suffix("").parts): path for path in RUNTIME.rglob("*.py") if path.stem != "__init__"}
+MODULES = {
+    ".".join(path.relative_to(RUNTIME).with_suffix("").parts): path
+    for path in RUNTIME.rglob("*.py")
+    if path.stem != "__init__"
+}
 
 
 def loaded(code: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""What docs/trust.md says of root, against the code: the programs that are started with root's rights, and where each wall is attacked."""
+"""What docs/trust.md says of root, against the code: the programs that are started with root's rights, and where each
+wall is attacked."""
 
 import ast
 import re
@@ -6,7 +7,10 @@ import re
 from tests.unit.loading import MODULES, ROOT, loaded, within
 
 TRUST = (ROOT / "docs/trust.md").read_text()
-STARTERS = {"run", "start_confined", "Popen", "check_output", "execv", "execve", "execvp", "execvpe", "posix_spawn", "posix_spawnp", "started_as"}
+STARTERS = {
+    "run", "start_confined", "Popen", "check_output", "execv", "execve", "execvp", "execvpe", "posix_spawn",
+    "posix_spawnp", "started_as",
+}
 # who starts what its caller names: the callers are what counts
 PASS_ON = {"system.process", "system.confined", "system.run_as", "system.programs", "system.children"}
 
@@ -14,7 +18,11 @@ PASS_ON = {"system.process", "system.confined", "system.run_as", "system.program
 def started_by(module: str) -> set[str]:
     """Return the programs that a module starts, `?` for one that the code does not name."""
     tree = ast.parse(MODULES[module].read_text())
-    names = {one.targets[0].id: one.value for one in ast.walk(tree) if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name)}
+    names = {
+        one.targets[0].id: one.value
+        for one in ast.walk(tree)
+        if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name)
+    }
     found = set()
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
