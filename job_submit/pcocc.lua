@@ -270,8 +270,8 @@ local function check_licences(licences, pools)
     end
     local word = keys.find_typed(licences, pools)
     if word then
-        return refusal("ESLURM_ACCESS_DENIED", "the licence '%s' is the key of a partition, which its cluster is given without asking: "
-            .. "leave it out", text.trim(word))
+        local form = "the licence '%s' is the key of a partition, which its cluster is given without asking: leave it out"
+        return refusal("ESLURM_ACCESS_DENIED", form, text.trim(word))
     end
 end
 
@@ -283,7 +283,8 @@ function pcocc.give_keys(job_desc, request, size, rules, jobs)
     for _, network in ipairs(networks) do
         local most = rules.partitions[network].max_vms
         if request.total > most then
-            return refusal("ERROR", "%d VMs are asked for, a cluster on network '%s' can have %d", request.total, network, most)
+            local form = "%d VMs are asked for, a cluster on network '%s' can have %d"
+            return refusal("ERROR", form, request.total, network, most)
         end
     end
     if #networks == 0 then
@@ -291,7 +292,7 @@ function pcocc.give_keys(job_desc, request, size, rules, jobs)
     end
     local own = job_desc.licenses or ""
     if string.find(own, "|", 1, true) then
-        return refusal("ERROR", "'|' in --licenses cannot stand beside the licence of a partition's key; name one licence")
+        return refusal("ERROR", "'|' in --licenses cannot stand beside the licence of a partition; name one licence")
     end
     local names = keys.choose(rules.partitions, networks, jobs)
     names[#names + 1] = own ~= "" and own or nil
@@ -336,8 +337,8 @@ local function tell(wrong)
     return wrong.code
 end
 
--- Checks and sizes a job with a virtual cluster, and lets any other pass at once, unless it asks for the key of a
--- partition. Returns slurm.SUCCESS or an error code.
+-- Checks and sizes a job with a virtual cluster; lets any other pass at once, unless it asks for a partition's key.
+-- Returns slurm.SUCCESS or an error code.
 function pcocc.job_submit(job_desc, part_list, _submit_uid)
     local licences = job_desc.licenses
     local pools = licences and know_policy().partitions
@@ -369,7 +370,8 @@ function pcocc.job_modify(job_desc, job_rec, _part_list, _modify_uid)
         return slurm.SUCCESS
     end
     if keys.find_typed(job_rec.licenses or "", pools) then
-        return tell(refusal("ESLURM_ACCESS_DENIED", "the licences of a job with a partition stay as they are: its VMs have the key"))
+        local why = "the licences of a job with a partition stay as they are: its VMs have the key"
+        return tell(refusal("ESLURM_ACCESS_DENIED", why))
     end
     local wrong = check_licences(job_desc.licenses, pools)
     return wrong and tell(wrong) or slurm.SUCCESS

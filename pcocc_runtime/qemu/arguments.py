@@ -91,6 +91,7 @@ class VmPlan:
     custom_args: tuple[str, ...] = ()
     kvm_fd: int | None = None
     topoext: bool = False
+    functions: tuple[str, ...] = ()
     backing: Backing = ORDINARY
     abilities: Abilities = PLAIN
     aio: str | None = None
@@ -98,7 +99,7 @@ class VmPlan:
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
     """Return the whole command line, program first."""
-    fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics), plan.display)
+    fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics) + len(plan.functions), plan.display)
     movable = len(plan.exports) + len(plan.filesystems) + 3  # those of _helpers
     places = slots.plan_addresses(fixed, movable)
     return [
@@ -106,6 +107,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
         *_firmware(plan), *_kernel(plan),
         *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed, plan.aio),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
+        *[word for address in plan.functions for word in ("-device", f"vfio-pci,host={address}")],
         *slots.plan_bridge(fixed, movable),
         *[word for index, export in enumerate(plan.exports) for word in _export(index, export, next(places))],
         *[

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -112,6 +113,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
+    ensure_pinnable(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
     if group.on_power_off == "keep":
         files.replace_file(directory / KEPT_FILE, b"")
@@ -228,6 +230,20 @@ def describe_vm(
         keep=group.on_power_off == "keep",
         logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
     )
+
+
+def ensure_pinnable(plan: VmPlan) -> None:
+    """Let QEMU pin all of its guest's memory where it is given devices, as far as slurmd lets.
+
+    NodeError when that is too little.
+    """
+    most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    if plan.functions and most != resource.RLIM_INFINITY and most < plan.memory << 20:
+        message = f"a VM with devices must pin {plan.memory} MiB of memory on this node, where {most >> 20} are allowed"
+        raise NodeError(message, hint="set LimitMEMLOCK=infinity in slurmd.service")
+    if plan.functions:
+        # Slurm brings the lower limit of where the job was submitted
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
 
 
 def become_qemu(

@@ -137,6 +137,7 @@ def plan_vm(
         display_path=str(directory / (group.display or "")),
         nic_model=group.nic_model,
         custom_args=group.custom_args,
+        functions=tuple(one.address for one in node.functions.get(task.rank, ())),
     )
 
 

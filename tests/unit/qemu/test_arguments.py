@@ -91,6 +91,13 @@ def test_virtiofs_shares_the_guests_memory() -> None:
     ]  # fmt: skip
 
 
+def test_functions_are_devices_on_the_root_bus() -> None:
+    words = plan_qemu_argv(replace(PLAN, functions=("0000:81:00.2", "0000:81:00.4")))
+    assert [word for word in words if "vfio" in word] == ["vfio-pci,host=0000:81:00.2", "vfio-pci,host=0000:81:00.4"]
+    nic = next(place for place, word in enumerate(words) if word.startswith("virtio-net-pci"))
+    assert words.index("vfio-pci,host=0000:81:00.2") > nic
+
+
 def test_a_read_only_export_is_read_only_in_qemu() -> None:
     words = added(exports=(Export("t", "/a,b", True),))
     assert words == [
