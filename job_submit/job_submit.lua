@@ -1,5 +1,5 @@
--- A job_submit.lua for a site that has none: link or copy it to /etc/slurm/job_submit.lua and set JobSubmitPlugins=lua in
--- slurm.conf. A site that has one calls pcocc.job_submit() in it in the same way.
+-- A job_submit.lua for a site that has none: link or copy it to /etc/slurm/job_submit.lua and set
+-- JobSubmitPlugins=lua in slurm.conf. A site that has one calls pcocc.job_submit() in it in the same way.
 
 package.path = "/opt/pcocc/share/pcocc/lua/?.lua;" .. package.path
 local pcocc = require("pcocc")

@@ -9,10 +9,10 @@
 --     function slurm_job_modify(job_desc, job_rec, part_list, modify_uid)
 --         return pcocc.job_modify(job_desc, job_rec, part_list, modify_uid)
 --
--- It gives the job one task for each VM, takes CPUs and memory from the templates where the user gave none, and refuses a job
--- that contradicts this or that the site's policy forbids. It runs under slurmctld's locks, so it opens no file and starts no
--- process for a job; pcocc_text.lua reads what the submitter wrote, within bounds.
--- The policy is read once, when slurmctld loads the script; `pcocc config policy` writes it. Lua 5.1 to 5.4.
+-- It gives the job one task for each VM, takes CPUs and memory from the templates where the user gave none, and
+-- refuses a job that contradicts this or that the site's policy forbids. It runs under slurmctld's locks, so it opens
+-- no file and starts no process for a job; pcocc_text.lua reads what the submitter wrote, within bounds. The policy
+-- is read once, when slurmctld loads the script; `pcocc config policy` writes it. Lua 5.1 to 5.4.
 
 local text = require("pcocc_text")
 local keys = require("pcocc_keys")
@@ -28,7 +28,8 @@ local function refusal(code, text, ...)
     return { code = slurm[code] or slurm.ERROR, text = string.format(text, ...) }
 end
 
--- Tells whether a field is set. Slurm has a "not set" value for each width of field; that of 64 bits arrives rounded to a double.
+-- Tells whether a field is set. Slurm has a "not set" value for each width of field; that of 64 bits arrives rounded
+-- to a double.
 local function is_set(value)
     if type(value) ~= "number" or value == 0 then
         return false
@@ -36,8 +37,8 @@ local function is_set(value)
     return value ~= slurm.NO_VAL and value ~= slurm.NO_VAL16 and value < 4294967294
 end
 
--- Returns the largest number of CPUs and the largest memory (MiB) that these templates set, 0 when none sets one, and whether one
--- of them wants whole nodes.
+-- Returns the largest number of CPUs and the largest memory (MiB) that these templates set, 0 when none sets one, and
+-- whether one of them wants whole nodes.
 local function template_size(names, templates)
     local cpus, memory, exclusive = 0, 0, false
     for _, name in ipairs(names) do
@@ -60,7 +61,8 @@ end
 local KINDS = { "users", "accounts", "partitions", "qos" }
 local NOUNS = { users = "user", accounts = "account", partitions = "partition", qos = "QOS" }
 
--- Returns the job's user, account, partitions and QOS as lists, or nil and a refusal; Slurm's default where the user named none.
+-- Returns the job's user, account, partitions and QOS as lists, or nil and a refusal; Slurm's default where the user
+-- named none.
 local function describe_job(job_desc, part_list)
     local job, texts = {}, {
         users = job_desc.user_name,
@@ -260,7 +262,8 @@ function pcocc.init()
     end
 end
 
--- Returns a refusal when a licence that somebody asks for is the key of a partition, which the filter gives out, or nil.
+-- Returns a refusal when a licence that somebody asks for is the key of a partition, which the filter gives out, or
+-- nil.
 local function check_licences(licences, pools)
     if #licences > text.MAX_WORDS_TEXT then
         return refusal("ERROR", "--licenses is longer than %d characters; name fewer", text.MAX_WORDS_TEXT)
@@ -272,8 +275,8 @@ local function check_licences(licences, pools)
     end
 end
 
--- Gives the job the licences of a key for each of its networks with partitions, before those that the user asks for; returns a
--- refusal when it cannot have them.
+-- Gives the job the licences of a key for each of its networks with partitions, before those that the user asks for;
+-- returns a refusal when it cannot have them.
 function pcocc.give_keys(job_desc, request, size, rules, jobs)
     local sets = find_sets(request, size, rules.templates or {}) or {}
     local networks = keys.networks_of(sets, rules.set_partitions or {})
@@ -333,8 +336,8 @@ local function tell(wrong)
     return wrong.code
 end
 
--- Checks and sizes a job with a virtual cluster, and lets any other pass at once, unless it asks for the key of a partition.
--- Returns slurm.SUCCESS or an error code.
+-- Checks and sizes a job with a virtual cluster, and lets any other pass at once, unless it asks for the key of a
+-- partition. Returns slurm.SUCCESS or an error code.
 function pcocc.job_submit(job_desc, part_list, _submit_uid)
     local licences = job_desc.licenses
     local pools = licences and know_policy().partitions
@@ -358,7 +361,8 @@ function pcocc.job_submit(job_desc, part_list, _submit_uid)
     return slurm.SUCCESS
 end
 
--- Keeps who changes a job from dropping the key that its VMs use, or taking one: slurmctld would give it to the next at once.
+-- Keeps who changes a job from dropping the key that its VMs use, or taking one: slurmctld would give it to the next
+-- at once.
 function pcocc.job_modify(job_desc, job_rec, _part_list, _modify_uid)
     local pools = job_desc.licenses and know_policy().partitions
     if not pools then

@@ -1,6 +1,6 @@
--- Reads what the submitter of a job wrote. All users wait for slurmctld meanwhile, so the work is bounded: a length is checked
--- before any pattern is tried, a pattern reads a text once from one end to the other, and a loop ends at a limit however long its
--- text is. tests/lua/bounds.lua counts the work. Lua 5.1 to 5.4.
+-- Reads what the submitter of a job wrote. All users wait for slurmctld meanwhile, so the work is bounded: a length
+-- is checked before any pattern is tried, a pattern reads a text once from one end to the other, and a loop ends at a
+-- limit however long its text is. tests/lua/bounds.lua counts the work. Lua 5.1 to 5.4.
 
 local text = {}
 
@@ -24,8 +24,8 @@ function text.trim(line)
     return (string.gsub(string.sub(line, 1, MAX_SHOWN), "%c", "?"))
 end
 
--- The beginnings of our strings, found by their first eight characters. The build replaces the names between @ by rows of
--- documents/wire*.py.
+-- The beginnings of our strings, found by their first eight characters. The build replaces the names between @ by
+-- rows of documents/wire*.py.
 local BEGINNINGS = {}
 for beginning, kind in pairs({
     ["_@=SENT_OPTION@@=OPTION_TEMPLATE@="] = "typed",
@@ -38,9 +38,9 @@ for beginning, kind in pairs({
     BEGINNINGS[string.sub(beginning, 1, 8)] = { kind = kind, text = beginning }
 end
 
--- Returns the template text, the size line and the name of what is kept, among the strings that SPANK plugins send with a job, nil for
--- one that is missing. One that is too long is cut, but stays too long. Strings after the first MAX_ENTRIES are ignored: plugins send
--- fewer, and a user who forges so many could as well leave ours out.
+-- Returns the template text, the size line and the name of what is kept, among the strings that SPANK plugins send
+-- with a job, nil for one that is missing. One that is too long is cut, but stays too long. Strings after the first
+-- MAX_ENTRIES are ignored: plugins send fewer, and a user who forges so many could as well leave ours out.
 function text.find_request(spank_env)
     if type(spank_env) ~= "table" then
         return nil
@@ -59,7 +59,8 @@ function text.find_request(spank_env)
     return found.typed or found.canonical, found.size, found.kept
 end
 
--- Returns the job's AdminComment with the name of the file that keeps its cluster, or the comment alone where the name is none.
+-- Returns the job's AdminComment with the name of the file that keeps its cluster, or the comment alone where the
+-- name is none.
 function text.add_kept(comment, kept)
     if not kept or #kept ~= KEPT_LENGTH or not string.match(kept, "^%x+$") then
         return comment
@@ -129,14 +130,15 @@ function text.parse_template(line)
     return { names = names, total = total }
 end
 
--- Returns a number, `most` when it is larger; nil unless the text is digits only: "inf" and "1e300" must not reach a C integer.
+-- Returns a number, `most` when it is larger; nil unless the text is digits only: "inf" and "1e300" must not reach a
+-- C integer.
 local function to_number(digits, most)
     local number = digits and #digits <= MAX_DIGITS and string.match(digits, "^%d+$") and tonumber(digits)
     return number and math.min(number, most) or nil
 end
 
--- Returns the sizes in a line such as vms=2;cpus=1;memory=512;sets=default:2, or nil and what is wrong with it. The user may have
--- forged all of them.
+-- Returns the sizes in a line such as vms=2;cpus=1;memory=512;sets=default:2, or nil and what is wrong with it. The
+-- user may have forged all of them.
 function text.parse_size(line)
     local size, keys = {}, 0
     for key, value in string.gmatch(#line <= MAX_TEXT and line .. ";" or string.rep(";", MAX_KEYS + 1), "([^;=]*)=?([^;]*);") do

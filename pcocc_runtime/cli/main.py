@@ -40,6 +40,7 @@ COMMANDS = {
     "qmp": ("operating", "add_qmp", "say a message of QMP to QEMU"),
     "agent": ("operating", "add_agent", "ask the agent of a guest"),
     "dump": ("operating", "add_dump", "write the memory of a VM for crash(8)"),
+    "topology": ("operating", "add_topology", "what VMs hold of their nodes, and their guests beside it"),
     "network": ("network", "add_network", "the networks of a running job"),
     "node": ("node", "add_node", "whether a node has what VMs need, for its administrator"),
     "config": ("config", "add_config", "the site's configuration, for its administrator"),

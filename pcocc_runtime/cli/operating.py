@@ -1,4 +1,5 @@
-"""`pcocc reset`, `power`, `monitor`, `qmp`, `agent` and `dump`: what one does with a machine, by a step on its node."""
+"""`pcocc reset`, `power`, `monitor`, `qmp`, `agent`, `dump` and `topology`: what one does with a machine, by
+a step on its node."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from pcocc_runtime.documents.verbs import (
     POWER_VERB,
     QMP_VERB,
     RESET_VERB,
+    TOPOLOGY_VERB,
 )
 
 JOB_HELP = "default: the job you are in, or your only one with running VMs"
@@ -102,6 +104,23 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(
         run=lambda arguments: run(arguments, [DUMP_VERB, str(Path(arguments.file).absolute())])
     )
+
+
+def add_topology(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc topology`."""
+    parser.description = (
+        "Draws what VMs hold of their nodes, and their guests beside it: CPUs, caches, NUMA nodes, and where "
+        "memory lies."
+    )
+    _add_vms(parser, _SEVERAL)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a VM does not run as it is planned")
+    parser.add_argument("--json", action="store_true", help="for programs, a line for each VM")
+    parser.set_defaults(run=_topology)
+
+
+def _topology(arguments: argparse.Namespace) -> int:
+    words = [word for word, given in (("--check", arguments.check), ("--json", arguments.json)) if given]
+    return run(arguments, [TOPOLOGY_VERB, *words])
 
 
 def _add_vms(parser: argparse.ArgumentParser, which: str) -> None:

@@ -107,7 +107,8 @@ class NodeFacts:
     `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this
     node's VMs by rank, eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are
     in seconds. `kvm_expected`: where guests are emulated all the same, somebody should know. `console_log` is
-    how many bytes are kept of what a VM says on its console.
+    how many bytes are kept of what a VM says on its console. `hugepages` and `cpu_model` are for templates
+    that say nothing of them.
     """
 
     job: int
@@ -126,6 +127,8 @@ class NodeFacts:
     forwards: tuple[PortForward, ...]
     console_log: int = 1 << 20
     kvm_expected: bool = False
+    hugepages: str = "off"
+    cpu_model: str | None = None
 
     def __post_init__(self) -> None:
         _ensure_layout(self)

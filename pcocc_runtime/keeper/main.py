@@ -89,10 +89,8 @@ class Keeper:
         self.started = time.monotonic()
         self.selector = selectors.DefaultSelector()
         self.console = BoundedLog(facts.console, facts.console_size)
-        self.logs = LogWatch([
-            self.console,
-            *(BoundedLog(path, LOG_SIZE) for path in (f"{facts.directory}/{SSH_LOG}", *facts.logs)),
-        ])
+        others = (f"{facts.directory}/{SSH_LOG}", *facts.logs)
+        self.logs = LogWatch([self.console, *(BoundedLog(path, LOG_SIZE) for path in others)])
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by

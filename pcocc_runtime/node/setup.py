@@ -161,8 +161,8 @@ def _make_directories(record: Record) -> None:
 def _give_directories(step: Claimant, record: Record, node: bytes) -> None:
     """Give the job's directories to its user: from here on root writes nothing into them.
 
-    Where he could fill the node's /run, the job's part of that is a file system of its own. Mount namespaces that are there
-    already, such as that of a job container, do not see it: who is in one has the directory below, with all that this one has.
+    Where he could fill the node's /run, the job's part of that is a file system of its own. Mount namespaces
+    that are there already, such as a job container's, do not see it: there the directory below has all of it.
     """
     place = naming.job_dir(step.job)
     files.replace_file(place / naming.NODE_FILE, node, 0o644)

@@ -27,6 +27,7 @@ from pcocc_runtime.documents.verbs import (
     RESET_VERB,
     SAVE_VERB,
     SCREENSHOT_VERB,
+    TOPOLOGY_VERB,
 )
 from pcocc_runtime.documents.wire import ENV_STEP_INSIDE, ENV_VM_NAME
 
@@ -61,6 +62,7 @@ OPERATIONS = {
     RESET_VERB: Operation("pcocc_runtime.steps.reset", on_node=True),
     SAVE_VERB: Operation("pcocc_runtime.save.task", on_node=True),
     SCREENSHOT_VERB: Operation("pcocc_runtime.steps.screenshot", on_node=True, reads=True),
+    TOPOLOGY_VERB: Operation("pcocc_runtime.steps.topology", on_node=True),
 }
 
 

@@ -51,6 +51,13 @@ def test_disks_by_model(model: str, machine: str, devices: list[str]) -> None:
     ]
 
 
+def test_disks_are_read_and_written_as_the_node_can() -> None:
+    words = plan_disks("virtio", "q35", DISKS, "/seed", "io_uring")
+    drives = [after for word, after in itertools.pairwise(words) if word == "-drive"]
+    assert ["aio=io_uring" in drive.split(",") for drive in drives] == [True, True, True, False]  # the seed is read once
+    assert drives[2].endswith(",aio=io_uring,file.locking=off")
+
+
 def test_ide_has_few_ports() -> None:
     found = [most_disks(*names) for names in (("ide", "q35"), ("ide", "pc"), ("ide", "pc-q35-7.2"), ("virtio", "q35"))]
     assert found == [5, 3, 5, 16]

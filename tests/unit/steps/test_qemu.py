@@ -23,6 +23,7 @@ from pcocc_runtime.steps import (
     qmp,
     reset,
     screenshot,
+    topology,
 )
 from tests.waiting import wait_for
 
@@ -147,6 +148,7 @@ def test_a_prompt_obeys_until_quit(
         (power, ["on", "1"]), (power, ["cycle", "--now"]), (power, ["off", "0"]), (power, ["off", "1", "2"]),
         (qmp, []), (qmp, ["{"]), (qmp, ["[]"]),
         (qmp, ['{"x": 1}']), (agent, []), (agent, ["info", "[1]"]), (agent, ["info", "{"]), (dump, ["relative"]), (dump, []),
+        (topology, ["x"]),
         (screenshot, ["x"]), (log, ["--lines=x"]), (log, ["-1"]),
     ],
 )  # fmt: skip
