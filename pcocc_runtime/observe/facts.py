@@ -56,13 +56,13 @@ class ReachReport:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a VM's QEMU has used: seconds of CPU and of time since it began, and its memory now in bytes.
+    """What a VM's QEMU has used: milliseconds of CPU and of time since it began, and its memory now in bytes.
 
     `limit` is the guest's memory, 0 where it is not known.
     """
 
-    cpu: float
-    since: float
+    cpu: int
+    since: int
     memory: int
     limit: int = 0
 

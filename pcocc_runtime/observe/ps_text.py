@@ -107,8 +107,8 @@ def _as_tree(vm: ListedVm) -> dict[str, Any]:
     if vm.usage:
         used = vm.usage
         tree |= {
-            "cpu_seconds": used.cpu,
-            "seconds": used.since,
+            "cpu_seconds": used.cpu / 1000,
+            "seconds": used.since / 1000,
             "memory_bytes": used.memory,
             "guest_memory_bytes": used.limit,
         }
@@ -126,13 +126,13 @@ def render_top(every: Sequence[ListedVm], before: Mapping[tuple[str, str], Usage
             continue
         last = before.get((vm.job, vm.name))
         last = last if last and last.since < used.since else Usage(0, 0, 0)
-        share = 100 * (used.cpu - last.cpu) / max(used.since - last.since, 0.01)
+        share = 100 * (used.cpu - last.cpu) / max(used.since - last.since, 1)
         sizes = (f"{used.memory >> 20}M", f"{used.limit >> 20}M" if used.limit else "-")
-        rows.append((vm.job, vm.name, vm.node, _duration(used.since), f"{share:.0f}", *sizes, vm.state))
+        rows.append((vm.job, vm.name, vm.node, _duration(used.since // 1000), f"{share:.0f}", *sizes, vm.state))
     return columns(rows)
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
+def _duration(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

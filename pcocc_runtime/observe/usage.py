@@ -36,16 +36,12 @@ def _find_rank(path: Path, wanted: dict[bytes, int]) -> int | None:
 def _read(path: Path, proc: str) -> Usage:
     tick = os.sysconf("SC_CLK_TCK")
     fields = (path / "stat").read_text(errors="replace").rpartition(")")[2].split()
-    cpu = (int(fields[11]) + int(fields[12])) / tick  # utime, stime
+    cpu = 1000 * (int(fields[11]) + int(fields[12])) // tick  # utime, stime
     uptime = float(Path(proc, "uptime").read_text().split()[0])
     memory = re.search(r"(?m)^VmRSS:\s+(\d+) kB", (path / "status").read_text(errors="replace"))
     assert memory
-    return Usage(
-        round(cpu, 2),
-        round(max(uptime - int(fields[19]) / tick, 0.0), 2),
-        int(memory[1]) * 1024,
-        _read_limit(path),
-    )
+    since = max(round(1000 * (uptime - int(fields[19]) / tick)), 0)
+    return Usage(cpu, since, int(memory[1]) * 1024, _read_limit(path))
 
 
 def _read_limit(path: Path) -> int:

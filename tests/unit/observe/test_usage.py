@@ -1,11 +1,13 @@
 """What VMs use, from a made-up /proc, and how it is shown."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from pcocc_runtime.observe.facts import Usage
+from pcocc_runtime.observe.facts import Usage, decode_answers, encode_answer
 from pcocc_runtime.observe.ps_text import ListedVm, render_top
 from pcocc_runtime.observe.usage import read_usage
+from tests.unit.observe import netjob
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -30,17 +32,17 @@ def test_qemus_of_the_job_are_found(tmp_path: Path) -> None:
     make_process(tmp_path, 13, ["sh"], 60)
     make_process(tmp_path, 14, ["grep", "-name", "guest=job7-vm3,"], 60)
     (tmp_path / "14/stat").unlink()
-    assert read_usage(7, (0, 1, 3), str(tmp_path)) == {1: Usage(5.0, 40.5, 2 << 20, 304 << 20)}
+    assert read_usage(7, (0, 1, 3), str(tmp_path)) == {1: Usage(5000, 40500, 2 << 20, 304 << 20)}
 
 
 def test_top_shows_cpu_since_the_last_look() -> None:
     vms = [
-        ListedVm("7", "vm0", "n1", "up", "", (), Usage(30.0, 3700.0, 300 << 20, 256 << 20)),
-        ListedVm("7", "vm1", "n1", "up", "", (), Usage(30.0, 60.0, 300 << 20)),
+        ListedVm("7", "vm0", "n1", "up", "", (), Usage(30000, 3700000, 300 << 20, 256 << 20)),
+        ListedVm("7", "vm1", "n1", "up", "", (), Usage(30000, 60000, 300 << 20)),
         ListedVm("7", "vm2", "n2", "unknown", "", ()),
     ]
     lines = render_top(
-        vms, {("7", "vm0"): Usage(20.0, 3690.0, 0), ("7", "vm1"): Usage(99.0, 99.0, 0)}
+        vms, {("7", "vm0"): Usage(20000, 3690000, 0), ("7", "vm1"): Usage(99000, 99000, 0)}
     ).splitlines()
     assert [line.split() for line in lines] == [
         ["JOB", "VM", "NODE", "UP", "CPU%", "MEMORY", "GUEST", "STATE"],
@@ -48,3 +50,9 @@ def test_top_shows_cpu_since_the_last_look() -> None:
         ["7", "vm1", "n1", "1:00", "50", "300M", "-", "up"],
         ["7", "vm2", "n2", "-", "-", "-", "-", "unknown"],
     ]
+
+
+def test_usage_comes_with_a_nodes_answer() -> None:
+    used = {rank: Usage(1, 2, 3 << 40, 4) for rank in netjob.answer(1).node.here.ranks}
+    sent = replace(netjob.answer(1), usage=used)
+    assert used and decode_answers(encode_answer(1, sent)) == [sent]
