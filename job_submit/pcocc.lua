@@ -73,8 +73,7 @@ local function describe_job(job_desc, part_list)
     for _, kind in ipairs(KINDS) do
         job[kind] = text.split(texts[kind] or "")
         if not job[kind] then
-            return nil, refusal("ERROR", "the job's %s is a list of more than %d words or %d characters; name fewer",
-                NOUNS[kind],
+            return nil, refusal("ERROR", "the job's %s is a list of more than %d words or %d characters; name fewer", NOUNS[kind],
                 text.MAX_WORDS, text.MAX_WORDS_TEXT)
         end
     end
@@ -176,22 +175,18 @@ end
 -- Returns a refusal when the user's own sizes contradict one task per VM, or nil.
 function pcocc.check_conflict(job_desc, vms)
     if is_set(job_desc.het_job_offset) or job_desc.het_job_offset == 0 then
-        return refusal("ERROR",
-            "a heterogeneous job cannot have a virtual cluster; submit the parts as jobs of their own")
+        return refusal("ERROR", "a heterogeneous job cannot have a virtual cluster; submit the parts as jobs of their own")
     end
     local tasks, per_node = job_desc.num_tasks, job_desc.ntasks_per_node
     local least, most = job_desc.min_nodes, job_desc.max_nodes
     if is_set(tasks) and tasks ~= vms and not is_derived(tasks, per_node, least) then
-        return refusal("ERROR",
-            "-n says %d, --pcocc-template says %d VMs: each VM is one task; leave -n out", tasks, vms)
+        return refusal("ERROR", "-n says %d, --pcocc-template says %d VMs: each VM is one task; leave -n out", tasks, vms)
     end
     if is_set(least) and least > vms then
-        return refusal("ESLURM_INVALID_NODE_COUNT",
-            "-N says %d, --pcocc-template says %d VMs: each node needs a VM", least, vms)
+        return refusal("ESLURM_INVALID_NODE_COUNT", "-N says %d, --pcocc-template says %d VMs: each node needs a VM", least, vms)
     end
     if is_set(per_node) and is_set(most) and per_node * most < vms then
-        return refusal("ESLURM_INVALID_NODE_COUNT",
-            "%d VMs do not fit on %d nodes with --ntasks-per-node=%d", vms, most,
+        return refusal("ESLURM_INVALID_NODE_COUNT", "%d VMs do not fit on %d nodes with --ntasks-per-node=%d", vms, most,
             per_node)
     end
 end
@@ -200,12 +195,10 @@ end
 function pcocc.check_exclusive(job_desc, vms)
     local per_node, most = job_desc.ntasks_per_node, job_desc.max_nodes
     if is_set(per_node) and per_node ~= 1 then
-        return refusal("ERROR",
-            "--ntasks-per-node says %d, and each of these VMs takes a whole node: leave it out", per_node)
+        return refusal("ERROR", "--ntasks-per-node says %d, and each of these VMs takes a whole node: leave it out", per_node)
     end
     if is_set(most) and most < vms then
-        return refusal("ESLURM_INVALID_NODE_COUNT",
-            "-N says %d, and each of %d VMs takes a whole node: leave -N out", most, vms)
+        return refusal("ESLURM_INVALID_NODE_COUNT", "-N says %d, and each of %d VMs takes a whole node: leave -N out", most, vms)
     end
 end
 
@@ -277,9 +270,8 @@ local function check_licences(licences, pools)
     end
     local word = keys.find_typed(licences, pools)
     if word then
-        return refusal("ESLURM_ACCESS_DENIED",
-            "the licence '%s' is the key of a partition, which its cluster is given without asking: "
-            .. "leave it out", text.trim(word))
+        local form = "the licence '%s' is the key of a partition, which its cluster is given without asking: leave it out"
+        return refusal("ESLURM_ACCESS_DENIED", form, text.trim(word))
     end
 end
 
@@ -291,8 +283,8 @@ function pcocc.give_keys(job_desc, request, size, rules, jobs)
     for _, network in ipairs(networks) do
         local most = rules.partitions[network].max_vms
         if request.total > most then
-            return refusal("ERROR",
-                "%d VMs are asked for, a cluster on network '%s' can have %d", request.total, network, most)
+            local form = "%d VMs are asked for, a cluster on network '%s' can have %d"
+            return refusal("ERROR", form, request.total, network, most)
         end
     end
     if #networks == 0 then
@@ -300,8 +292,7 @@ function pcocc.give_keys(job_desc, request, size, rules, jobs)
     end
     local own = job_desc.licenses or ""
     if string.find(own, "|", 1, true) then
-        return refusal("ERROR",
-                "'|' in --licenses cannot stand beside the licence of a partition's key; name one licence")
+        return refusal("ERROR", "'|' in --licenses cannot stand beside the licence of a partition; name one licence")
     end
     local names = keys.choose(rules.partitions, networks, jobs)
     names[#names + 1] = own ~= "" and own or nil
@@ -346,8 +337,8 @@ local function tell(wrong)
     return wrong.code
 end
 
--- Checks and sizes a job with a virtual cluster, and lets any other pass at once, unless it asks for the key of a
--- partition. Returns slurm.SUCCESS or an error code.
+-- Checks and sizes a job with a virtual cluster; lets any other pass at once, unless it asks for a partition's key.
+-- Returns slurm.SUCCESS or an error code.
 function pcocc.job_submit(job_desc, part_list, _submit_uid)
     local licences = job_desc.licenses
     local pools = licences and know_policy().partitions
@@ -379,8 +370,8 @@ function pcocc.job_modify(job_desc, job_rec, _part_list, _modify_uid)
         return slurm.SUCCESS
     end
     if keys.find_typed(job_rec.licenses or "", pools) then
-        return tell(refusal("ESLURM_ACCESS_DENIED",
-            "the licences of a job with a partition stay as they are: its VMs have the key"))
+        local why = "the licences of a job with a partition stay as they are: its VMs have the key"
+        return tell(refusal("ESLURM_ACCESS_DENIED", why))
     end
     local wrong = check_licences(job_desc.licenses, pools)
     return wrong and tell(wrong) or slurm.SUCCESS

@@ -18,8 +18,8 @@ local function find_key(word, pools)
     local digits = string.sub(name, -4)
     local key = string.match(digits, "^[0-9a-f]+$") and #digits == 4 and tonumber(digits, 16)
     for network, pool in pairs(key and pools or {}) do
-        if key >= pool.min_key and key <= pool.max_key and #name == #pool.license + 4
-            and string.sub(name, 1, -5) == pool.license then
+        local is_named = #name == #pool.license + 4 and string.sub(name, 1, -5) == pool.license
+        if is_named and key >= pool.min_key and key <= pool.max_key then
             return network, key
         end
     end

@@ -68,9 +68,9 @@ static inline void kill_step(uint32_t job, uint32_t step, uint16_t signal_number
 static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 {
 #if HAVE_JOB_BY_ID
-	return slurm_load_job(jobs, id_of_step(job, NO_VAL), SHOW_ALL);
+	return slurm_load_job(jobs, id_of_step(job, NO_VAL), SHOW_ALL | SHOW_DETAIL);
 #else
-	return slurm_load_job(jobs, job, SHOW_ALL);
+	return slurm_load_job(jobs, job, SHOW_ALL | SHOW_DETAIL);
 #endif
 }
 

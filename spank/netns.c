@@ -53,10 +53,8 @@ int open_tap(const char *name)
 	struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
 	int fd = open("/dev/net/tun", O_RDWR);
 
-	if (fd < 0)
-		return -1;
 	strncpy(request.ifr_name, name, IFNAMSIZ - 1);
-	if (ioctl(fd, TUNSETIFF, &request)) {
+	if (fd >= 0 && ioctl(fd, TUNSETIFF, &request)) {
 		close(fd);
 		return -1;
 	}

@@ -82,7 +82,7 @@ static const char *one_line(const char *name)
 	return name && !strpbrk(name, "\r\n") ? name : "";
 }
 
-/* Adds the job's account, partition and QOS as slurmctld has them; needed only when a resource set depends on them. */
+/* Adds what slurmctld has of the job; needed only when a resource set depends on it. */
 static int add_charge(struct text *text, uint32_t job)
 {
 	job_info_msg_t *jobs = NULL;
@@ -95,8 +95,13 @@ static int add_charge(struct text *text, uint32_t job)
 		if (one->job_id != job)
 			continue;
 		found = 1;
-		text_add(text, "account %s\npartition %s\nqos %s\n", one_line(one->account), one_line(one->partition),
-			 one_line(one->qos));
+		text_add(text, "account %s\npartition %s\nqos %s\nlicenses %s\n", one_line(one->account), one_line(one->partition),
+			 one_line(one->qos), one_line(one->licenses)); /* not a choice of licences: the filter has chosen */
+		hosts_t nodes = slurm_hostlist_create(one->nodes);
+		char *name = NULL;
+		for (uint32_t i = 0; nodes && i < one->gres_detail_cnt && (name = slurm_hostlist_shift(nodes)); i++, free(name))
+			text_add(text, "gres %s %s\n", name, one_line(one->gres_detail_str[i]));
+		slurm_hostlist_destroy(nodes);
 	}
 	slurm_free_job_info_msg(jobs);
 	return found ? 0 : -1;
@@ -113,13 +118,10 @@ static void ask_helper(const struct text *request, struct helper_result *answer)
 
 static void note_answer(const struct helper_result *answer)
 {
+	int status = answer->ended ? answer->status : -1;
+
 	setup.output = answer->output;
-	if (answer->ended && answer->status == 0)
-		setup.state = SETUP_DONE;
-	else if (answer->ended && answer->status == HELPER_DUPLICATE)
-		setup.state = SETUP_DUPLICATE;
-	else
-		setup.state = SETUP_FAILED;
+	setup.state = status == 0 ? SETUP_DONE : status == HELPER_DUPLICATE ? SETUP_DUPLICATE : SETUP_FAILED;
 }
 
 /* Runs the set-up. Another boot step of this job that holds the node is killed when it is younger: the oldest has all nodes. */

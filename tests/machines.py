@@ -1,4 +1,5 @@
-"""Machines as their /sys describes them, in short: real ones, whose groups of CPUs are as their owners or vendors published them.
+"""Machines as their /sys describes them, in short: real ones, whose groups of CPUs are as their owners or vendors published
+them.
 
 Kunpeng 920, the hybrid Core, the Opteron, Xeons with dies and with offline CPUs are those of hwloc's public test
 topologies; the others follow the tuning guides of AMD, Intel and NVIDIA and what Linux makes of such CPUs.
@@ -25,7 +26,7 @@ class Machine(NamedTuple):
     distances: tuple[tuple[int, ...], ...]
     die: tuple[str, ...] = ()
     cluster: tuple[str, ...] = ()
-    vendor: str = "GenuineIntel"
+    topoext: bool = False
     old: bool = False  # a kernel before 5.x: no *_cpus_list, and no file of the CPUs that are online
 
     @property
@@ -52,82 +53,142 @@ def twice(cores: int, size: int) -> tuple[str, ...]:
 def even(count: int, near: int = 12, far: int = 32, socket: int = 0) -> tuple[tuple[int, ...], ...]:
     """Return distances of nodes, `socket` of which are in one socket."""
     socket = socket or count
-    return tuple(tuple(10 if i == j else near if i // socket == j // socket else far for j in range(count)) for i in range(count))
+    return tuple(
+        tuple(10 if i == j else near if i // socket == j // socket else far for j in range(count)) for i in range(count)
+    )
 
 
 MACHINES = {
     # two sockets of 64 cores, 8 cores an L3 cache: nodes per socket 1, and 4
     "epyc-2-nodes": Machine(
-        twice(128, 64), pairs(128), pairs(128), twice(128, 8), tuple((one, 256 * GIB) for one in twice(128, 64)),
+        twice(128, 64),
+        pairs(128),
+        pairs(128),
+        twice(128, 8),
+        tuple((one, 256 * GIB) for one in twice(128, 64)),
         even(2, socket=1),
-        twice(128, 64), vendor="AuthenticAMD",
+        twice(128, 64),
+        topoext=True,
     ),
     "epyc-8-nodes": Machine(
-        twice(128, 64), pairs(128), pairs(128), twice(128, 8), tuple((one, 64 * GIB) for one in twice(128, 16)),
+        twice(128, 64),
+        pairs(128),
+        pairs(128),
+        twice(128, 8),
+        tuple((one, 64 * GIB) for one in twice(128, 16)),
         even(8, socket=4),
-        twice(128, 64), vendor="AuthenticAMD",
+        twice(128, 64),
+        topoext=True,
     ),
     # two sockets of 32 cores with sub-NUMA clusters: a socket's L3 cache belongs to all of its four nodes
     "xeon-snc4": Machine(
-        twice(64, 32), pairs(64), pairs(64), twice(64, 32), tuple((one, 64 * GIB) for one in twice(64, 8)),
-        even(8, 12, 21, 4), twice(64, 32),
+        twice(64, 32),
+        pairs(64),
+        pairs(64),
+        twice(64, 32),
+        tuple((one, 64 * GIB) for one in twice(64, 8)),
+        even(8, 12, 21, 4),
+        twice(64, 32),
         pairs(64),
     ),
     "hybrid": Machine(
-        ("0-19",), (*runs(0, 12, 2), *runs(12, 20, 1)), (*runs(0, 12, 2), "12-15", "16-19"), ("0-19",), (("0-19", 31728),),
-        ((10,),), ("0-19",),
+        ("0-19",),
+        (*runs(0, 12, 2), *runs(12, 20, 1)),
+        (*runs(0, 12, 2), "12-15", "16-19"),
+        ("0-19",),
+        (("0-19", 31728),),
+        ((10,),),
+        ("0-19",),
         (*runs(0, 12, 2), "12-15", "16-19"),
     ),
     # 72 cores of one thread, and the memory of a GPU as a node without CPUs
     "grace": Machine(
-        ("0-71", "72-143"), runs(0, 144, 1), runs(0, 144, 1), ("0-71", "72-143"),
-        (("0-71", 240 * GIB), ("72-143", 240 * GIB), ("", 96 * GIB)), ((10, 40, 80), (40, 10, 80), (80, 80, 10)), vendor="",
+        ("0-71", "72-143"),
+        runs(0, 144, 1),
+        runs(0, 144, 1),
+        ("0-71", "72-143"),
+        (("0-71", 240 * GIB), ("72-143", 240 * GIB), ("", 96 * GIB)),
+        ((10, 40, 80), (40, 10, 80), (80, 80, 10)),
     ),
     "kunpeng": Machine(
-        ("0-63", "64-127"), runs(0, 128, 1), runs(0, 128, 1), runs(0, 128, 32),
+        ("0-63", "64-127"),
+        runs(0, 128, 1),
+        runs(0, 128, 1),
+        runs(0, 128, 32),
         tuple((one, 128 * GIB) for one in runs(0, 128, 32)),
-        ((10, 16, 32, 33), (16, 10, 25, 32), (32, 25, 10, 16), (33, 32, 16, 10)), runs(0, 128, 1), runs(0, 128, 4), vendor="",
+        ((10, 16, 32, 33), (16, 10, 25, 32), (32, 25, 10, 16), (33, 32, 16, 10)),
+        runs(0, 128, 1),
+        runs(0, 128, 4),
     ),
     "opteron": Machine(
-        runs(0, 64, 16), runs(0, 64, 2), runs(0, 64, 2), runs(0, 64, 8),
+        runs(0, 64, 16),
+        runs(0, 64, 2),
+        runs(0, 64, 2),
+        runs(0, 64, 8),
         tuple((one, 8 * GIB if place == 5 else 16 * GIB) for place, one in enumerate(runs(0, 64, 8))),
-        ((10, 16, 16, 22, 16, 22, 16, 22), (16, 10, 22, 16, 16, 22, 22, 16), (16, 22, 10, 16, 16, 16, 16, 16),
-         (22, 16, 16, 10, 16, 16, 22, 22),
-         (16, 16, 16, 16, 10, 16, 16, 22), (22, 22, 16, 16, 16, 10, 22, 16), (16, 22, 16, 22, 16, 22, 10, 16),
-         (22, 16, 16, 22, 22, 16, 16, 10)),
-        vendor="AuthenticAMD", old=True,
+        (
+            (10, 16, 16, 22, 16, 22, 16, 22),
+            (16, 10, 22, 16, 16, 22, 22, 16),
+            (16, 22, 10, 16, 16, 16, 16, 16),
+            (22, 16, 16, 10, 16, 16, 22, 22),
+            (16, 16, 16, 16, 10, 16, 16, 22),
+            (22, 22, 16, 16, 16, 10, 22, 16),
+            (16, 22, 16, 22, 16, 22, 10, 16),
+            (22, 16, 16, 22, 22, 16, 16, 10),
+        ),
+        topoext=True,
+        old=True,
     ),
     "xeon-dies": Machine(
-        runs(0, 64, 16), runs(0, 64, 2), runs(0, 64, 2), runs(0, 64, 8), tuple((one, 256) for one in runs(0, 64, 4)),
+        runs(0, 64, 16),
+        runs(0, 64, 2),
+        runs(0, 64, 2),
+        runs(0, 64, 8),
+        tuple((one, 256) for one in runs(0, 64, 4)),
         even(16, 20, 20),
         runs(0, 64, 8),
     ),
     "offline": Machine(
-        ("0,4,8,12", "1,9", "3,7,11,15", "6,10"), ("0,8", "4,12", "1,9", "3,11", "7,15", "6", "10"),
-        ("0,8", "4,12", "1,9", "3,11", "7,15", "6", "10"), ("0,4,8,12", "1,9", "3,7,11,15", "6,10"), (("0-15", 16379),),
-        ((10,),), old=True,
+        ("0,4,8,12", "1,9", "3,7,11,15", "6,10"),
+        ("0,8", "4,12", "1,9", "3,11", "7,15", "6", "10"),
+        ("0,8", "4,12", "1,9", "3,11", "7,15", "6", "10"),
+        ("0,4,8,12", "1,9", "3,7,11,15", "6,10"),
+        (("0-15", 16379),),
+        ((10,),),
+        old=True,
     ),
     # what tests/node-machine is: two sockets of two cores, or of one with two threads
-    "small": Machine(("0-1", "2-3"), runs(0, 4, 1), runs(0, 4, 1), ("0-1", "2-3"), (("0-1", 2 * GIB), ("2-3", 2 * GIB)),
-                     even(2, far=21, socket=1)),
+    "small": Machine(
+        ("0-1", "2-3"),
+        runs(0, 4, 1),
+        runs(0, 4, 1),
+        ("0-1", "2-3"),
+        (("0-1", 2 * GIB), ("2-3", 2 * GIB)),
+        even(2, far=21, socket=1),
+    ),
     "small-threads": Machine(*[("0-1", "2-3")] * 4, (("0-1", 2 * GIB), ("2-3", 2 * GIB)), even(2, far=21, socket=1)),
-    "eight": Machine(twice(4, 2), pairs(4), pairs(4), twice(4, 2), (("0-1,4-5", 2 * GIB), ("2-3,6-7", 6 * GIB)),
-                     even(2, far=21, socket=1)),
-}  # fmt: skip
+    "eight": Machine(
+        twice(4, 2), pairs(4), pairs(4), twice(4, 2), (("0-1,4-5", 2 * GIB), ("2-3,6-7", 6 * GIB)), even(2, far=21, socket=1)
+    ),
+}
 
 
 def write_machine(machine: Machine, root: Path, mems: str | None = None) -> tuple[str, str]:
-    """Write the files of a machine, for a process that may use the memory of `mems`; return what stands for
-    /sys/devices/system and /proc."""
+    """Write the files of a machine, for a process that may use the memory of `mems`; return what stands for /sys/devices/system
+    and /proc."""
     cpu, node = root / "sys/cpu", root / "sys/node"
     old = machine.old
-    levels = {"core_siblings_list" if old else "package_cpus_list": machine.package,
-              "thread_siblings_list" if old else "core_cpus_list": machine.core,
-              "die_cpus_list": machine.die, "cluster_cpus_list": machine.cluster}  # fmt: skip
+    levels = {
+        "core_siblings_list" if old else "package_cpus_list": machine.package,
+        "thread_siblings_list" if old else "core_cpus_list": machine.core,
+        "die_cpus_list": machine.die,
+        "cluster_cpus_list": machine.cluster,
+    }
     for name, groups in levels.items():
         _write_groups(cpu, f"topology/{name}", groups)
-    for index, (level, kind, groups) in enumerate(((1, "Data", machine.core), (1, "Instruction", machine.core),
-                                                   (2, "Unified", machine.l2), (3, "Unified", machine.l3))):  # fmt: skip
+    for index, (level, kind, groups) in enumerate(
+        ((1, "Data", machine.core), (1, "Instruction", machine.core), (2, "Unified", machine.l2), (3, "Unified", machine.l3))
+    ):
         _write_groups(cpu, f"cache/index{index}/shared_cpu_list", groups)
         for one in machine.cpus if groups else ():
             (cpu / f"cpu{one}/cache/index{index}/level").write_text(f"{level}\n")
@@ -143,9 +204,7 @@ def write_machine(machine: Machine, root: Path, mems: str | None = None) -> tupl
     (node / "online").write_text(f"0-{len(machine.nodes) - 1}\n")
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/status").write_text(f"Name:\tpython3\nMems_allowed_list:\t{mems or f'0-{len(machine.nodes) - 1}'}\n")
-    (root / "proc/cpuinfo").write_text(
-        f"processor\t: 0\nvendor_id\t: {machine.vendor}\n" if machine.vendor else "processor\t: 0\nBogoMIPS\t: 200\n"
-    )
+    (root / "proc/cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {'topoext' if machine.topoext else 'vme'} sse\n")
     return f"{root}/sys", f"{root}/proc"
 
 

@@ -29,7 +29,10 @@ def add_ssh(parser: argparse.ArgumentParser) -> None:
 def add_scp(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc scp`."""
     _add_passing(
-        parser, "scp", _scp, "[OPTION...] SOURCE... TARGET",
+        parser,
+        "scp",
+        _scp,
+        "[OPTION...] SOURCE... TARGET",
         "Copies files from and to VMs (VM:PATH) with your own scp",
     )
 
@@ -37,13 +40,19 @@ def add_scp(parser: argparse.ArgumentParser) -> None:
 def add_rsync(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc rsync`."""
     _add_passing(
-        parser, "rsync", _rsync, "[OPTION...] SOURCE... TARGET",
+        parser,
+        "rsync",
+        _rsync,
+        "[OPTION...] SOURCE... TARGET",
         "Copies what differs from and to VMs (VM:PATH) with your own rsync",
     )
 
 
 def _add_passing(
-    parser: argparse.ArgumentParser, name: str, run: Callable[[argparse.Namespace], int], words: str,
+    parser: argparse.ArgumentParser,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    words: str,
     what: str,
 ) -> None:
     parser.description = (
@@ -105,7 +114,8 @@ def _ssh(arguments: argparse.Namespace) -> int:
     if isinstance(found, int):
         return found
     return _checked(
-        found, [vm.vm],
+        found,
+        [vm.vm],
         lambda: _become(
             ["ssh", "-F", found.config, *words[:index], vm.of_job(found.job), *words[index + 1 :]]
         ),
@@ -157,7 +167,12 @@ def _forward(arguments: argparse.Namespace) -> int:
         f"port {ports[0]} of localhost leads to port {ports[1]} of {vm.vm} of job {found.job}, until Ctrl-C"
     )
     options = [
-        "-N", "-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none", "-L",
+        "-N",
+        "-o",
+        "ExitOnForwardFailure=yes",
+        "-o",
+        "ControlPath=none",
+        "-L",
         f"localhost:{ports[0]}:localhost:{ports[1]}",
     ]
     _become(["ssh", "-F", found.config, *options, vm.vm])

@@ -61,7 +61,8 @@ def _log(arguments: argparse.Namespace) -> int:
     if lines is not None and not (lines.isascii() and lines.isdigit() and len(lines) < 9):
         raise errors.RequestError(f"{lines!r} is not a number of lines", "write -n 20")
     words = [
-        LOG_VERB, *(["--follow"] if arguments.follow else []),
+        LOG_VERB,
+        *(["--follow"] if arguments.follow else []),
         *([f"--lines={lines}"] if lines is not None else []),
     ]
     return run(arguments, words)

@@ -4,33 +4,47 @@ wrong usage)."""
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pcocc_runtime import __version__, errors, terminal
-from pcocc_runtime.cli.common import complain
-from pcocc_runtime.cli.config import add_config
-from pcocc_runtime.cli.getting_in import (
-    add_ansible_inventory,
-    add_forward,
-    add_rsync,
-    add_scp,
-    add_ssh,
-    add_ssh_config,
-)
-from pcocc_runtime.cli.image import add_parsers
-from pcocc_runtime.cli.looking import add_console, add_log, add_screenshot
-from pcocc_runtime.cli.nc import add_nc
-from pcocc_runtime.cli.network import add_network
-from pcocc_runtime.cli.node import add_node
-from pcocc_runtime.cli.operating import add_agent, add_dump, add_monitor, add_power, add_qmp, add_reset
-from pcocc_runtime.cli.ps import add_ps
-from pcocc_runtime.cli.save import add_save
-from pcocc_runtime.cli.template import add_template
 
 _OWN_OPTION = re.compile(r"-h|--help|-j.+|--job=.*", re.DOTALL)
+
+# each command's module in this room, the function there that adds its words, and its help;
+# only the module of the command that is typed is imported
+COMMANDS = {
+    "template": ("template", "add_template", "the VM templates you can use"),
+    "image": ("image", "add_parsers", "the images VMs boot from, and the repositories that keep them"),
+    "save": ("save", "add_save", "save the disk of a running VM as an image"),
+    "ps": ("ps", "add_ps", "the running virtual clusters and their VMs"),
+    "top": ("ps", "add_top", "what VMs use of CPU and memory"),
+    "ssh": ("getting_in", "add_ssh", "log into a VM"),
+    "scp": ("getting_in", "add_scp", "copy files from and to VMs"),
+    "rsync": ("getting_in", "add_rsync", "copy what differs from and to VMs"),
+    "nc": ("nc", "add_nc", "connect to a TCP port of a VM"),
+    "forward": ("getting_in", "add_forward", "make a port of this host one of a VM"),
+    "ssh-config": ("getting_in", "add_ssh_config", "what ssh and other programs need to reach the VMs of a job"),
+    "ansible-inventory": ("getting_in", "add_ansible_inventory", "the VMs of a job for Ansible"),
+    "console": ("looking", "add_console", "the serial console of a VM"),
+    "log": ("looking", "add_log", "what a VM has written to its serial console"),
+    "screenshot": ("looking", "add_screenshot", "what the display of a VM shows"),
+    "display": ("display", "add_display", "the display of a VM in a viewer"),
+    "reset": ("operating", "add_reset", "reset VMs"),
+    "power": ("operating", "add_power", "power VMs off"),
+    "monitor": ("operating", "add_monitor", "QEMU's own monitor"),
+    "qmp": ("operating", "add_qmp", "say a message of QMP to QEMU"),
+    "agent": ("operating", "add_agent", "ask the agent of a guest"),
+    "dump": ("operating", "add_dump", "write the memory of a VM for crash(8)"),
+    "topology": ("operating", "add_topology", "what VMs hold of their nodes, and their guests beside it"),
+    "network": ("network", "add_network", "the networks of a running job"),
+    "node": ("node", "add_node", "whether a node has what VMs need, for its administrator"),
+    "config": ("config", "add_config", "the site's configuration, for its administrator"),
+}
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -84,20 +98,26 @@ def _run(argv: Sequence[str] | None) -> int:
         run: Command = arguments.run
         return run(arguments)
     except errors.PcoccError as error:
-        return complain([error])
+        return _complain(error)
     except BrokenPipeError:
         return errors.EXIT_FAILURE
     except OSError as error:
-        return terminal.finish_output() or complain(
-            [errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")]
-        )
+        problem = errors.PcoccError(f"{error.filename or 'pcocc'}: {error.strerror}")
+        return terminal.finish_output() or _complain(problem)
     except Exception as error:  # the outermost layer
-        return complain([terminal.confess(error)])
+        return _complain(terminal.confess(error))
+
+
+def _complain(problem: errors.PcoccError) -> int:
+    sys.stdout.flush()
+    terminal.say_error(problem)
+    return errors.EXIT_FAILURE
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the arguments; a verb may have its own hint for words that are too many (`explain`)."""
-    parser = _parser()
+    words = sys.argv[1:] if argv is None else argv
+    parser = _parser(words[0] if words and words[0] in COMMANDS else None)
     arguments, more = parser.parse_known_args(argv)
     if more:
         hint = arguments.explain(arguments, more) if "explain" in arguments else None
@@ -109,7 +129,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(typed: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all commands, or of one that is typed: then the others have no words of their own."""
     parser = _Parser(
         prog="pcocc", description="Virtual clusters of VMs as ordinary Slurm jobs.",
         epilog="Jobs are made with Slurm's own commands: sbatch --pcocc-template=TPL:N job.sh, then srun --pcocc-vm"
@@ -117,31 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"pcocc {__version__}")
     groups = parser.add_subparsers(metavar="COMMAND", required=True)
-    add_template(groups.add_parser("template", help="the VM templates you can use"))
-    add_parsers(
-        groups.add_parser("image", help="the images VMs boot from, and the repositories that keep them")
-    )
-    add_save(groups.add_parser("save", help="save the disk of a running VM as an image"))
-    add_ps(groups.add_parser("ps", help="the running virtual clusters and their VMs"))
-    add_ssh(groups.add_parser("ssh", help="log into a VM"))
-    add_scp(groups.add_parser("scp", help="copy files from and to VMs"))
-    add_rsync(groups.add_parser("rsync", help="copy what differs from and to VMs"))
-    add_nc(groups.add_parser("nc", help="connect to a TCP port of a VM"))
-    add_forward(groups.add_parser("forward", help="make a port of this host one of a VM"))
-    add_ssh_config(
-        groups.add_parser("ssh-config", help="what ssh and other programs need to reach the VMs of a job")
-    )
-    add_ansible_inventory(groups.add_parser("ansible-inventory", help="the VMs of a job for Ansible"))
-    add_console(groups.add_parser("console", help="the serial console of a VM"))
-    add_log(groups.add_parser("log", help="what a VM has written to its serial console"))
-    add_screenshot(groups.add_parser("screenshot", help="what the display of a VM shows"))
-    add_reset(groups.add_parser("reset", help="reset VMs"))
-    add_power(groups.add_parser("power", help="power VMs off"))
-    add_monitor(groups.add_parser("monitor", help="QEMU's own monitor"))
-    add_qmp(groups.add_parser("qmp", help="say a message of QMP to QEMU"))
-    add_agent(groups.add_parser("agent", help="ask the agent of a guest"))
-    add_dump(groups.add_parser("dump", help="write the memory of a VM for crash(8)"))
-    add_network(groups.add_parser("network", help="the networks of a running job"))
-    add_node(groups.add_parser("node", help="whether a node has what VMs need, for its administrator"))
-    add_config(groups.add_parser("config", help="the site's configuration, for its administrator"))
+    for name, (module, function, text) in COMMANDS.items():
+        one = groups.add_parser(name, help=text)
+        if typed in (None, name):
+            getattr(importlib.import_module(f"pcocc_runtime.cli.{module}"), function)(one)
     return parser

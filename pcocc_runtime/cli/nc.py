@@ -8,8 +8,12 @@ import os
 import signal
 import subprocess
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from pcocc_runtime import errors
+
+if TYPE_CHECKING:
+    from pcocc_runtime.slurm.steps import StartedOperation
 
 _LAST_SECONDS = 3.0  # for which an srun whose reader has gone may end in order
 
@@ -46,34 +50,35 @@ def run_stream(argv: list[str], inside: bool) -> int:
     ssh hangs up on its ProxyCommand as soon as it has read all: srun, which would complain of that, is in a session
     of its own and ends with its input. A terminal is left to it alone.
     """
-    from pcocc_runtime.slurm.steps import operation_environment
+    from pcocc_runtime.slurm.steps import start_operation
 
     apart = not os.isatty(0)
-    try:
-        child = subprocess.Popen(argv, env=operation_environment(inside), start_new_session=apart)
-    except OSError as error:
-        raise errors.NodeError(f"srun cannot be run here: {error.strerror}") from None
+    told: list[int] = []
+    waits = False
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def end(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
+        if waits:
+            raise KeyboardInterrupt
 
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, end)
+    child = start_operation(argv, inside, apart)
     while True:
         try:
-            status = child.wait()
-            return status if status >= 0 else 128 - status
+            waits = True
+            return _end(child) if told else child.wait()
         except KeyboardInterrupt:
-            if not apart:
+            if not apart and not told:
                 continue  # the terminal tells srun, too
             return _end(child)
 
 
-def _end(child: subprocess.Popen[bytes]) -> int:
+def _end(child: StartedOperation) -> int:
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     try:
         return child.wait(_LAST_SECONDS)
     except subprocess.TimeoutExpired:
-        child.terminate()
+        child.process.terminate()
         return 128 + signal.SIGTERM

@@ -16,7 +16,8 @@ from pcocc_runtime.errors import RequestError
 def add_node(parser: argparse.ArgumentParser) -> None:
     """Add the verb of `pcocc node`."""
     parser.description = (
-        "For root, on a node: it looks at everything that a job with VMs needs there, and changes nothing."
+        "On a node: check, for root, looks at everything that a job with VMs needs there, and changes nothing; "
+        "devices shows those that VMs may have."
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     check = verbs.add_parser(
@@ -35,6 +36,20 @@ def add_node(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--json", action="store_true", help="all of it, as JSON")
     check.set_defaults(run=_check)
+    devices = verbs.add_parser(
+        "devices",
+        help="the virtual functions that VMs may have, who has them, and their lines of gres.conf",
+    )
+    devices.add_argument(
+        "--bind", action="store_true", help="before slurmd starts: bind those without a driver to vfio-pci"
+    )
+    devices.set_defaults(run=_devices)
+
+
+def _devices(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.cli.devices import show_devices
+
+    return show_devices(arguments)
 
 
 def _check(arguments: argparse.Namespace) -> int:

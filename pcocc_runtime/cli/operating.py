@@ -1,4 +1,5 @@
-"""`pcocc reset`, `power`, `monitor`, `qmp`, `agent` and `dump`: what one does with a machine, by a step on its node."""
+"""`pcocc reset`, `power`, `monitor`, `qmp`, `agent`, `dump` and `topology`: what one does with a machine, by
+a step on its node."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from pcocc_runtime.documents.verbs import (
     POWER_VERB,
     QMP_VERB,
     RESET_VERB,
+    TOPOLOGY_VERB,
 )
 
 JOB_HELP = "default: the job you are in, or your only one with running VMs"
@@ -31,7 +33,10 @@ def add_reset(parser: argparse.ArgumentParser) -> None:
 
 def add_power(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `pcocc power`."""
-    parser.description = "A VM that is powered off has ended; its job goes on as long as others run."
+    parser.description = (
+        "A VM that is powered off has ended, and its job goes on as long as others run; "
+        "unless its template says 'on-power-off: keep'."
+    )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     off = verbs.add_parser("off", help="have the guests power off")
     _add_vms(off, _SEVERAL)
@@ -41,6 +46,15 @@ def add_power(parser: argparse.ArgumentParser) -> None:
         "--now", action="store_true", help="do not ask the guests: what they have not written to disk is lost"
     )
     off.set_defaults(run=_power_off)
+    on = verbs.add_parser("on", help="boot VMs again that their templates keep")
+    _add_vms(on, _SEVERAL)
+    on.set_defaults(run=lambda arguments: run(arguments, [POWER_VERB, "on"]))
+    cycle = verbs.add_parser("cycle", help="the one and then the other")
+    _add_vms(cycle, _SEVERAL)
+    cycle.add_argument(
+        "-t", "--time", metavar="SECONDS", help="how long a guest may take to power off; default: 120"
+    )
+    cycle.set_defaults(run=lambda arguments: run(arguments, [POWER_VERB, "cycle", *_given(arguments.time)]))
 
 
 def add_monitor(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +104,23 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(
         run=lambda arguments: run(arguments, [DUMP_VERB, str(Path(arguments.file).absolute())])
     )
+
+
+def add_topology(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc topology`."""
+    parser.description = (
+        "Draws what VMs hold of their nodes, and their guests beside it: CPUs, caches, NUMA nodes, and where "
+        "memory lies."
+    )
+    _add_vms(parser, _SEVERAL)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a VM does not run as it is planned")
+    parser.add_argument("--json", action="store_true", help="for programs, a line for each VM")
+    parser.set_defaults(run=_topology)
+
+
+def _topology(arguments: argparse.Namespace) -> int:
+    words = [word for word, given in (("--check", arguments.check), ("--json", arguments.json)) if given]
+    return run(arguments, [TOPOLOGY_VERB, *words])
 
 
 def _add_vms(parser: argparse.ArgumentParser, which: str) -> None:

@@ -27,7 +27,8 @@ def add_partitions(parser: argparse.ArgumentParser) -> None:
         "--format", choices=_FORMATS, default="opensm", help="opensm (the default), or ufm for NVIDIA's UFM"
     )
     parser.add_argument(
-        "--check", metavar="FILE",
+        "--check",
+        metavar="FILE",
         help="say what is wrong in a file of partitions as it is installed, and print none",
     )
     parser.set_defaults(run=_config_partitions)

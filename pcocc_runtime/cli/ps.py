@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
 from pcocc_runtime import errors, terminal  # the rest only where it is used: every `pcocc` imports this
 
@@ -22,6 +23,45 @@ def add_ps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     parser.add_argument("--names", action="store_true", help="only the names of VMs, vmN.JOB, one per line")
     parser.set_defaults(run=_ps)
+
+
+def add_top(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `pcocc top`."""
+    parser.description = (
+        "Shows what your VMs use of CPU and memory, again and again, until it is interrupted; "
+        "once where this is no terminal."
+    )
+    parser.add_argument("-j", "--job", metavar="JOB", help="only this one")
+    parser.add_argument(
+        "-d",
+        "--delay",
+        metavar="SECONDS",
+        help="between two looks, each of which is a step of every job; default: 5",
+    )
+    parser.set_defaults(run=_top)
+
+
+def _top(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.observe import ps
+    from pcocc_runtime.observe.facts import Usage
+    from pcocc_runtime.observe.ps_text import render_top
+    from pcocc_runtime.system import accounts
+
+    delay = arguments.delay or "5"
+    if not (delay.isascii() and delay.isdigit() and 0 < int(delay[:6]) <= 3600):
+        raise errors.RequestError(f"{delay!r} is not a number of seconds", "write 1 to 3600")
+    before: dict[tuple[str, str], Usage] = {}
+    while True:
+        vms, silent = ps.list_vms(ps.list_clusters(accounts.user_name(), arguments.job))
+        text = render_top(vms, before)
+        sys.stdout.write(f"\033[H\033[2J{text}" if sys.stdout.isatty() else text)
+        sys.stdout.flush()
+        for line in silent:
+            terminal.say_error(errors.PcoccError(line))
+        if not sys.stdout.isatty():
+            return errors.EXIT_FAILURE if silent else 0
+        before = {(vm.job, vm.name): vm.usage for vm in vms if vm.usage}
+        time.sleep(int(delay))
 
 
 def _ps(arguments: argparse.Namespace) -> int:

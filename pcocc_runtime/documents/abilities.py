@@ -1,4 +1,5 @@
-"""What a QEMU can do of what its releases differ in: asked once per node and QEMU, and kept (docs/decisions/039)."""
+"""What a QEMU can do of what its releases differ in: asked once for a job on a node, and kept
+(docs/decisions/039)."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-ABILITIES_FILE = "qemu.json"  # root's for the site's QEMU; a job's own for another
+ABILITIES_FILE = "abilities.json"  # in a job's directory
 MAX_ABILITIES = 1 << 20  # bytes
 
 
@@ -19,8 +20,12 @@ class Abilities(NamedTuple):
     lacks: Mapping[str, tuple[str, ...]] = {}
 
 
+PLAIN = Abilities()
+
+
 def encode_abilities(found: Abilities, key: list[object]) -> bytes:
-    """Return the file's content; `key` is of JSON's types and tells which QEMU was asked, and with what accelerator."""
+    """Return the file's content; `key` is of JSON's types and tells which QEMU was asked, and with what
+    accelerator."""
     return json.dumps(
         {"key": key, "version": found.version, "has": sorted(found.has), "lacks": dict(found.lacks)}
     ).encode()

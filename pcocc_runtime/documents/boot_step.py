@@ -29,11 +29,22 @@ _SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The account, partition and QOS that slurmctld has for a job; a text is empty where the job has none."""
+    """The account, partition and QOS that slurmctld has for a job, its licences, and its GRES.
+
+    Of a GRES it is the node and its `gres_detail_str`.
+
+    A text is empty where the job has none.
+    """
 
     account: str
     partition: str
     qos: str
+    licences: str = ""
+    gres: tuple[str, ...] = ()
+
+    def gres_on(self, node: str) -> str:
+        """Return the job's GRES on a node, with their places among the node's."""
+        return next((text for name, _, text in (line.partition(" ") for line in self.gres) if name == node), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +137,5 @@ def _parse_place(fields: dict[str, list[str]]) -> Charge | None:
             "the plugin's request names only some of the job's account, partition and QOS",
             hint="install the same version of plugin and runtime",
         )
-    return Charge(*(one[0] for one in values))
+    account, partition, qos = (one[0] for one in values)
+    return Charge(account, partition, qos, fields.get("licenses", [""])[0], tuple(fields.get("gres", ())))

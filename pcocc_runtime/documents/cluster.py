@@ -70,7 +70,11 @@ class Group:
     display: str | None = None
     emulator_cores: int = 0
     bind_vcpus: bool = True
+    hugepages: str | None = None
+    memory_prealloc: bool = False
+    memory_lock: bool = False
     full_node: bool = False
+    on_power_off: str = "end"
     command_user: str | None = None
 
 

@@ -144,7 +144,7 @@ def _build_dataclass(kind: Any, tree: dict[str, Any], place: str) -> Any:
     unknown = set(tree) - {one.name for one in known} - ({"kind"} if hasattr(kind, "kind") else set())
     if unknown:
         raise ValueError(f"{_at(place, min(unknown))} is unknown")
-    missing = [one.name for one in known if one.name not in tree and one.default is MISSING]
+    missing = [one.name for one in known if one.name not in tree and one.default is one.default_factory is MISSING]
     if missing:
         raise ValueError(f"{_at(place, missing[0])} is missing")
     return kind(**{

@@ -1,4 +1,5 @@
-"""What a task holds of its node's hardware, and the piece of it that its VM is: topology.json in the VM's directory.
+"""What a task holds of its node's hardware, and the piece of it that its VM is: topology.json in the VM's
+directory.
 
 The launcher writes it before it becomes QEMU; the operation @topology compares it with what runs.
 """
@@ -45,13 +46,13 @@ class HostNode(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What a task holds: the CPUs it may run on, by number, all NUMA nodes of the host, by number, and how
-    many CPUs are online."""
+    """What a task holds: the CPUs it may run on, by number, all NUMA nodes of the host, by number, how many
+    CPUs are online, and a flag of theirs."""
 
     cpus: tuple[HostCpu, ...]
     nodes: tuple[HostNode, ...]
     online: int
-    vendor: str = ""
+    topoext: bool = False
 
 
 class Shape(NamedTuple):
@@ -71,11 +72,18 @@ class Shape(NamedTuple):
 
 
 class GuestNode(NamedTuple):
-    """A NUMA node of the guest: the host's node that it is, its vCPUs, and its MiB."""
+    """A NUMA node of the guest: the host's node that it is, its vCPUs, and its MiB, all there or what fits
+    (`strict` or not)."""
 
     host: int
     cpus: tuple[int, ...]
     memory: int = 0
+    strict: bool = True
+
+    @property
+    def policy(self) -> str:
+        """Return the policy of its memory as QEMU's backends have it."""
+        return f",host-nodes={self.host},policy={'bind' if self.strict else 'preferred'}"
 
 
 class Flattened(NamedTuple):
@@ -112,6 +120,8 @@ class VmTopology:
     launcher chose.
 
     `page` is the size of the guest's pages in KiB on the host, 0 for ordinary ones; `cpu` is QEMU's -cpu.
+    `binds`: this
+    QEMU can bind memory to nodes.
     """
 
     pid: int
@@ -120,6 +130,7 @@ class VmTopology:
     page: int
     part: Part
     guest: Topology
+    binds: bool = True
 
 
 def encode_topology(found: VmTopology) -> bytes:

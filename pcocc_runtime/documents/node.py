@@ -7,7 +7,7 @@ It lies in the job's directory, which belongs to the job's user: whoever reads i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar, NamedTuple
 
@@ -85,6 +85,18 @@ class InterfaceFacts(NamedTuple):
     mac: str
 
 
+class FunctionFacts(NamedTuple):
+    """A virtual function that a VM has of the node's InfiniBand device.
+
+    It has a PCI address, and a GUID in the partition of a network.
+    """
+
+    network: str
+    key: int
+    address: str
+    guid: str
+
+
 class Reach(NamedTuple):
     """A network by which VMs are reached, as `reach.address_of` reads it: its IPv4 prefix, and (first, last) ranks."""
 
@@ -107,7 +119,9 @@ class NodeFacts:
     `name` is one of `nodes`, which are all nodes of the job with their VMs. `interfaces` are those of this
     node's VMs by rank, eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are
     in seconds. `kvm_expected`: where guests are emulated all the same, somebody should know. `console_log` is
-    how many bytes are kept of what a VM says on its console.
+    how many bytes are kept of what a VM says on its console. `hugepages` and `cpu_model` are for templates
+    that say nothing of them; `functions` are those of
+    VMs, by rank.
     """
 
     job: int
@@ -126,6 +140,9 @@ class NodeFacts:
     forwards: tuple[PortForward, ...]
     console_log: int = 1 << 20
     kvm_expected: bool = False
+    hugepages: str = "off"
+    cpu_model: str | None = None
+    functions: Mapping[int, tuple[FunctionFacts, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _ensure_layout(self)
@@ -192,6 +209,8 @@ def _ensure_vms(node: NodeFacts) -> None:
     prefixes = {str(one.addresses) for one in node.networks if isinstance(one, RoutedFacts)}
     if not all(one.prefix in prefixes and _are_runs(one.members, node.vm_count) for one in node.reach):
         raise ValueError("it is not clear by which network a VM is reached")
+    if not {*node.functions} <= own:
+        raise ValueError("a virtual function is of none of its VMs")
     if not all(
         one.rank in own and 0 < one.vm_port < 65536 and 0 < one.host_port < 65536 for one in node.forwards
     ):

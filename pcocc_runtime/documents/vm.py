@@ -6,6 +6,8 @@ import json
 
 from pcocc_runtime.documents.record import Record, parse_record
 
+KEPT_FILE = "kept"  # in the directory of a VM that stays when its guest has powered off
+
 
 class VmFacts(Record):
     """A VM, and the descriptors that its keeper inherits.
@@ -17,7 +19,8 @@ class VmFacts(Record):
     vCPUs are bound to, in order, `emulator` those that QEMU's other threads are, each empty for none.
     `console` is the file that QEMU writes to what the guest says on its serial console,
     of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount, with their
-    types. `logs` are other files that grow with what the guest does.
+    types. `logs` are other files that grow with what the guest does. A VM to
+    `keep` stays when its guest has powered off.
     """
 
     job: int
@@ -42,6 +45,7 @@ class VmFacts(Record):
     console: str
     console_size: int
     mounts: dict[str, str] = {}
+    keep: bool = False
     logs: list[str] = []
 
 

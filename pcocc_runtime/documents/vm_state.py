@@ -23,7 +23,10 @@ STATE_FILE = "state"  # not there while the VM boots
 
 class VmState(Record):
     """A VM that is `up` since it answered after `seconds`, was `silent` for as many, or has `ended` for a
-    `reason`, `asked` to or not."""
+    `reason`, `asked` to or not.
+
+    One that is `off` was powered off by its guest, and can be powered on again.
+    """
 
     state: str
     seconds: float = 0
@@ -40,7 +43,7 @@ def decode_state(text: str) -> VmState:
     """Return the state that a file holds; ValueError with a sentence when it holds none."""
     try:
         found = parse_record(VmState, json.loads(text))
-        if found.state not in ("up", "silent", "ended"):
+        if found.state not in ("up", "silent", "ended", "off"):
             raise ValueError("it is not a known state")
         return found
     except (ValueError, RecursionError) as error:

@@ -1,5 +1,4 @@
-"""The last of what a guest has written, or has had written, into a log: it can for ever, and what is kept of
-it is of limited size.
+"""The last of what a guest has written, or has had written, into a log: it can for ever, and what is kept is bounded.
 
 Other programs append to the files: QEMU what the guest says on its serial console, ssh and virtiofsd what they
 have to complain of. When one has half of its size, its content is put beside it, in place of what was there,
@@ -34,8 +33,9 @@ class BoundedLog:
             if size > self._half:
                 self._set_aside(size)
                 self._seen = 0
-        except OSError:
-            # it is not there yet, its directory is being released, or full: then it does not grow
+        except (
+            OSError
+        ):  # it is not there yet, its directory is being released, or full: then it does not grow
             return False
         return grown
 

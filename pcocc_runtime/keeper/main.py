@@ -84,14 +84,13 @@ class Keeper:
         self.life: Literal["runs", "told", "gone"] = "runs"
         self.reason = "killed"  # why it ends
         self.asked = False  # that was wanted
-        self.paused = False
+        self.paused = False  # its guest cannot power off
+        self.is_off = False
         self.started = time.monotonic()
         self.selector = selectors.DefaultSelector()
         self.console = BoundedLog(facts.console, facts.console_size)
-        self.logs = LogWatch([
-            self.console,
-            *(BoundedLog(path, LOG_SIZE) for path in (f"{facts.directory}/{SSH_LOG}", *facts.logs)),
-        ])
+        others = (f"{facts.directory}/{SSH_LOG}", *facts.logs)
+        self.logs = LogWatch([self.console, *(BoundedLog(path, LOG_SIZE) for path in others)])
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
@@ -200,13 +199,18 @@ class Keeper:
                 self.facts.emulator,
             )
         elif name == "SHUTDOWN" and self.life == "runs":
-            self._shut_down(data.get("reason", "host-error"), data.get("guest", False))
+            if self.facts.keep and data.get("reason") == "guest-shutdown" and not self.asked:
+                self._note_off()
+            else:
+                self._shut_down(data.get("reason", "host-error"), data.get("guest", False))
         elif name == "GUEST_PANICKED" and self.life == "runs":
             self._shut_down("guest-panic", True)
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
             self._tell_disk_error(data)
         elif name == "RESUME":
             self.paused = False
+            if self.is_off:
+                self._begin_again()
 
     def _greeted(self) -> None:
         emit(
@@ -227,6 +231,25 @@ class Keeper:
         if waits:
             self._tell_end()
             self._send("quit")
+
+    def _note_off(self) -> None:
+        """Leave the VM as it is, to be powered on again (steps/power.py); nobody is at its shared connection's
+        other end."""
+        self.is_off = self.paused = True
+        self.looking = "given up"
+        self._write(VmState("off"))
+        if self.link:
+            self.link.close()
+
+    def _begin_again(self) -> None:
+        self.is_off = False
+        self.looking, self.started = "booting", time.monotonic()
+        try:
+            os.unlink(os.path.join(self.facts.directory, STATE_FILE))  # none while it boots
+        except OSError:
+            pass  # the job's directory is already being released
+        if not self.facts.address:
+            self._note_answer()
 
     def _tell_disk_error(self, data: dict[str, Any]) -> None:
         self.paused = True

@@ -27,7 +27,7 @@ def _pkey(node: Node) -> int:
     if key > _FULL:
         raise node.error(
             f"{node.raw} is not between 0x1 and 0x7ffe",
-            f"keys stand here without the bit of full members: {key & ~_FULL:#06x}"
+            f"keys stand here without the bit of full members: {key & ~_FULL:#06x}",
         )
     if not 1 <= key < DEFAULT_KEY:
         raise node.error(f"{node.raw} is not between 0x1 and 0x7ffe")
@@ -55,6 +55,12 @@ INFINIBAND = (
     Setting("license", _WORD),
     Setting("guid-prefix", _guid_prefix),
     Setting("max-vms", checks.integer(1, MAX_RANK + 1)),
+    Setting(
+        "gres",
+        checks.pattern(
+            r"[A-Za-z]\w{0,31}(:[\w.-]{1,63})?", "the name of a GRES such as nic, or nic:mlx5 with a type"
+        ),
+    ),
     Setting("opensm-daemon", checks.text, note=_NO_DAEMON),
     Setting("opensm-partition-cfg", checks.absolute),
     Setting("opensm-partition-tpl", checks.absolute, note=_NO_DAEMON),

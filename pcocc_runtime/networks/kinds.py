@@ -74,6 +74,7 @@ class InfinibandNetwork:
 
     The key 0x2001 is a licence of Slurm, `license` and 2001. `guid_prefix` is the upper 16 bits of the VMs'
     GUIDs, and `partitions_file`, of the subnet manager, tells one fabric from another.
+    `gres` is what Slurm calls the functions of `host_device`, perhaps with a type.
     """
 
     type: ClassVar[str] = "infiniband"
@@ -84,6 +85,7 @@ class InfinibandNetwork:
     license: str = "pkey"
     guid_prefix: int = 0xC2CC
     max_vms: int = 256
+    gres: str = "nic"
     partitions_file: str = "/etc/opensm/partitions.conf"
 
     @property
@@ -111,5 +113,5 @@ class GenericPci:
     host_driver: str
 
 
-BuildableNetwork = EthernetNetwork | BridgedNetwork
+BuildableNetwork = EthernetNetwork | BridgedNetwork  # of frames, in the job's namespace
 Network = BuildableNetwork | InfinibandNetwork | HostInfiniband | GenericPci

@@ -69,7 +69,10 @@ def render_ufm(networks: Iterable[InfinibandNetwork]) -> Iterator[str]:
             for pkey, membership, first in ((key, "full", True), (DEFAULT_KEY, "limited", False)):
                 body = {
                     "pkey": f"{pkey:#06x}",
-                    "guids": guids, "membership": membership, "index0": first, "ip_over_ib": True,
+                    "guids": guids,
+                    "membership": membership,
+                    "index0": first,
+                    "ip_over_ib": True,
                 }
                 yield json.dumps(body)
 
@@ -109,7 +112,9 @@ def find_faults(
         elif text == BEGIN:
             if done:
                 yield ConfigError(
-                    "pcocc's partitions begin a second time", file, number,
+                    "pcocc's partitions begin a second time",
+                    file,
+                    number,
                     hint="keep them once, behind the site's own lines",
                 )
                 return
@@ -151,7 +156,9 @@ def _find_wrong(
         yield ConfigError(f"{shown} is not a partition as opensm reads it", file, number, hint=_OPENS)
     elif found["key"] is None and found["name"] != "Default":
         yield ConfigError(
-            f"{shown} has no key, and opensm would choose one, of pcocc's perhaps", file, number,
+            f"{shown} has no key, and opensm would choose one, of pcocc's perhaps",
+            file,
+            number,
             hint="give it a key",
         )
     else:
@@ -160,7 +167,9 @@ def _find_wrong(
         if owner is not None:
             yield ConfigError(
                 f"the key {key:#06x} is of the pool of network {owner!r}",
-                file, number, hint="give this partition another key",
+                file,
+                number,
+                hint="give this partition another key",
             )
         elif key == DEFAULT_KEY and behind:
             hint = (

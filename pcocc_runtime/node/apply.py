@@ -40,6 +40,10 @@ def _carry_out(job: int, act: Act) -> None:
             files.replace_file(naming.STATE_DIR / f"{job}{TABLES}", act.text.encode())
     elif act.kind == "sysctl":
         sysctl.write(act.name, act.text)
+    elif act.kind == "devices":
+        from pcocc_runtime.node import devices  # here: other jobs do not need it
+
+        devices.give(job, act.text)
     elif act.kind == "dnsmasq":
         uid, user = naming.dnsmasq_uid(job), naming.DNSMASQ_USER
         conf = f"etc/{job}.dnsmasq{act.name}"  # which tells an admin whose it is

@@ -39,6 +39,7 @@ def describe_node(
             if held.nat
             else ()
         ),
+        hugepages=site.hugepages, cpu_model=site.cpu_model,
         kvm_expected=has_kvm and site.accel != "tcg",
     )
 

@@ -51,6 +51,8 @@ def _release() -> int:
     job = parse_number(fields, "job", naming.MAX_JOB_ID)
     step = parse_number(fields, "step")
     process.leave_step(job, step)
+    if not os.path.isdir(naming.STATE_DIR):
+        return 0  # the package goes, has released all, and this is the end of a step that it has ended
     records.ensure_state_directory()
     with locks.locked(records.lock_of(job)):
         record = records.read_record(job)

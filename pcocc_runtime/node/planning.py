@@ -16,6 +16,15 @@ from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.verdict import KVM_DEVICE
 from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_nat, encode_line, load_line
 from pcocc_runtime.networks import acts, host
+from pcocc_runtime.networks.host_functions import read_devices
+from pcocc_runtime.networks.kinds import InfinibandNetwork
+from pcocc_runtime.networks.partitions import (
+    Partition,
+    describe_functions,
+    find_partitions,
+    plan_partition_acts,
+    plan_partitions,
+)
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.doing import doing
@@ -47,6 +56,8 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     step = parse_boot_step(io.StringIO(request))
     with doing(f"asking this node's users and groups about uid {step.uid}"):
         ensure_admitted(step, site, read_rules(confdir))
+    partitions = find_step_partitions(step, site)
+    site = without_partitions(site)
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
     wishes = plan_port_wishes(plans)
     busy = sorted(
@@ -61,11 +72,36 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     with doing("looking up the names of the job's nodes"):
         facts = host.read_host(step, plans)  # may take its time, while root claims the node
     held = decode_held(question.readline(MAX_LINE + 1))
-    made = acts.plan_acts(step.job, plans, held.nat, facts)
-    node = encode_node(describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE))).decode()
+    made = plan_partition_acts(partitions, step.uid, acts.plan_acts(step.job, plans, held.nat, facts))
+    told = replace(
+        describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE)),
+        functions=describe_functions(partitions),
+    )
+    node = encode_node(told).decode()
     # has the plugin hand it to who may not open it
     kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""
     answer.write(encode_line(Work(made, node, acts.render_answer(step, plans, site.resource_sets) + kvm)))
+
+
+def find_step_partitions(step: BootStep, site: Site) -> tuple[Partition, ...]:
+    """Return the step's partitions with the functions of this node's VMs.
+
+    ChargeWanted: slurmctld must tell the job's licences.
+    """
+    pools = [one for one in site.all_networks.values() if isinstance(one, InfinibandNetwork)]
+    wanted = find_partitions(step, pools, site.resource_sets)
+    if wanted and step.place is None:
+        raise ChargeWanted
+    return plan_partitions(step, wanted, read_devices({one.host_device for one in wanted})) if wanted else ()
+
+
+def without_partitions(site: Site) -> Site:
+    """Return the site with those networks of its resource sets only that have frames, and so interfaces of ours."""
+    sets = {
+        name: tuple(one for one in networks if one in site.networks)
+        for name, networks in site.resource_sets.items()
+    }
+    return replace(site, resource_sets=sets)
 
 
 def ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:

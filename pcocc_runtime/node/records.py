@@ -96,6 +96,10 @@ def release_job(record: Record) -> None:
         note(f"the record of job {record.job} cannot be read: what the job has is released by its number")
     clear_step(record)
     removing.remove_netns(record.job)
+    if os.path.exists(naming.STATE_DIR / f"{record.job}.devices"):
+        from pcocc_runtime.node import devices  # here: other jobs do not need it
+
+        devices.take_back(record.job)
     last = {".json": 1, ".lock": 2}
     for path in sorted(Path(naming.STATE_DIR).glob(f"{record.job}.*"), key=lambda path: last.get(path.suffix, 0)):
         path.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ def remove() -> int:
     finish(folders, _SECONDS)
     _remove_guard()
     if not status:
-        _forget_all()
+        _forget_all(folders)
     return status
 
 
@@ -59,10 +59,10 @@ def _remove_guard() -> None:
     process.run(["nft", "-f", "-"], text=render_removal("inet", TUNNEL_TABLE), hint=NFT)
 
 
-def _forget_all() -> None:
-    """Delete root's own files, such as the accelerator's verdict; a directory in which others have something stays."""
+def _forget_all(folders: set[PurePath]) -> None:
+    """Delete root's own files, and our own directory in scratch; one in which others have something stays."""
     for path in Path(naming.STATE_DIR).iterdir():
         path.unlink(missing_ok=True)
-    for folder in (naming.STATE_DIR, naming.RUN_DIR):
+    for folder in (naming.STATE_DIR, naming.RUN_DIR, *(one for one in folders if one.name == naming.SCRATCH_NAME)):
         with contextlib.suppress(OSError):
             os.rmdir(folder)

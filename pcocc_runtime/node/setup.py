@@ -162,7 +162,7 @@ def _give_directories(step: Claimant, record: Record, node: bytes) -> None:
     """Give the job's directories to its user: from here on root writes nothing into them.
 
     Where he could fill the node's /run, the job's part of that is a file system of its own. Mount namespaces
-    that are there already, such as a job container's, do not see it, but the directory below, with the same in it.
+    that are there already, such as a job container's, do not see it: there the directory below has all of it.
     """
     place = naming.job_dir(step.job)
     files.replace_file(place / naming.NODE_FILE, node, 0o644)

@@ -44,10 +44,22 @@ def _plan_network(job: int, one: NetworkFacts) -> dict[str, Any]:
 
 def _plan_node(answer: Answer) -> dict[str, Any]:
     uplink = _plan_link(answer.links.get(UPLINK)) | {"device": UPLINK} if UPLINK in answer.links else None
+    networks = [_plan_share(answer, one) for one in answer.node.networks]
     return {
-        "name": answer.node.name, "networks": [_plan_share(answer, one) for one in answer.node.networks],
-        "uplink": uplink,
-    }
+        "name": answer.node.name, "networks": networks, "uplink": uplink, "functions": _plan_functions(answer),
+    }  # fmt: skip
+
+
+def _plan_functions(answer: Answer) -> list[dict[str, Any]]:
+    """Return the virtual functions of a node's VMs, those of a network together."""
+    every = [(rank, one) for rank, functions in sorted(answer.node.functions.items()) for one in functions]
+    return [
+        {
+            "network": one.network, "key": f"{one.key:#06x}", "vm": naming.vm_name(rank), "device": one.address,
+            "guid": one.guid,
+        }
+        for rank, one in sorted(every, key=lambda pair: pair[1].network)
+    ]
 
 
 def _plan_share(answer: Answer, network: NetworkFacts) -> dict[str, Any]:
@@ -131,8 +143,18 @@ def _describe(one: dict[str, Any]) -> list[str]:
     return words
 
 
+def _function_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a line for each partition of a node, and for the function of each VM in it, with its GUID."""
+    rows: list[tuple[str, ...]] = []
+    for one in node["functions"]:
+        head = (f"|- {one['network']}", f"key {one['key']}")
+        rows += [] if head in rows else [head]
+        rows.append((f"|  |- {one['vm']}", one["device"], "", one["guid"]))
+    return rows
+
+
 def _node_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [(node["name"],)]
+    rows: list[tuple[str, ...]] = [(node["name"],), *_function_rows(node)]
     branches = [*node["networks"], *([None] if node["uplink"] else [])]
     for place, share in enumerate(branches):
         corner, bar = ("`- ", "   ") if place == len(branches) - 1 else ("|- ", "|  ")

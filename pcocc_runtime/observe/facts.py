@@ -9,7 +9,7 @@ import base64
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pcocc_runtime.documents.codec import parse_document, render_document
@@ -55,12 +55,25 @@ class ReachReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a VM's QEMU has used: milliseconds of CPU and of time since it began, and its memory now in bytes.
+
+    `limit` is the guest's memory, 0 where it is not known.
+    """
+
+    cpu: int
+    since: int
+    memory: int
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The whole answer of one node: its node.json, and the devices of the job's namespace by name.
 
     `states` says of each VM of the node, by rank, in words how far it is, and of VMs of other nodes which
-    have ended. `trouble` is why nothing could be asked, `dhcp` whether a DHCP server listens. ValueError when
-    it speaks of VMs or networks there are not.
+    have ended; `usage` is of those that run. `trouble` is why nothing could be asked, `dhcp` whether a DHCP
+    server listens. ValueError when it speaks of VMs or networks there are not.
     """
 
     kind: ClassVar[str] = "answer"
@@ -70,13 +83,15 @@ class Answer:
     reports: tuple[ReachReport, ...] = ()
     dhcp: bool | None = None
     trouble: str | None = None
+    usage: Mapping[int, Usage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         vms, routed = self.node.vm_count, {
             one.index for one in self.node.networks if isinstance(one, RoutedFacts)
         }
         asked = {rank for one in self.reports for rank in (*one.tried, *one.lost, *one.narrow, *one.silent)}
-        if not asked | {*self.states} <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
+        named = asked | {*self.states, *self.usage}
+        if not named <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
             raise ValueError("it names VMs or networks that the job does not have")
 
 

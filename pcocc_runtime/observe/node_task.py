@@ -26,6 +26,7 @@ from pcocc_runtime.observe.facts import (
     encode_answer,
     parse_links,
 )
+from pcocc_runtime.observe.usage import read_usage
 from pcocc_runtime.system import process, regular
 
 MOST_ASKED = 256  # VMs that one node asks in one network
@@ -59,7 +60,7 @@ def collect_facts(job: int, argv: Sequence[str]) -> Answer:
         )
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if argv[0] == SHOW:
-        return Answer(node, read_links(), read_states(node))
+        return Answer(node, read_links(), read_states(node), usage=read_usage(job, node.here.ranks))
     return check_networks(Answer(node, read_links(), {}), argv[1] if len(argv) > 1 else None)
 
 
@@ -90,7 +91,7 @@ def _read_state(job: int, rank: int) -> str:
         return f"unknown: {error}"
     if found.state == "ended":
         return f"{ENDED_STATE}{explain_end(found.reason)}"
-    return found.state if found.state == "up" else f"silent: no answer within {found.seconds:g} s"
+    return found.state if found.state != "silent" else f"silent: no answer within {found.seconds:g} s"
 
 
 def read_links() -> dict[str, Device]:

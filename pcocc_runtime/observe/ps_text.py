@@ -9,7 +9,7 @@ from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.reach import address_of
-from pcocc_runtime.observe.facts import Answer
+from pcocc_runtime.observe.facts import Answer, Usage
 from pcocc_runtime.tables import columns
 
 UNKNOWN = "unknown"
@@ -38,6 +38,7 @@ class ListedVm:
     state: str
     address: str
     ports: tuple[tuple[int, int], ...]
+    usage: Usage | None = None
 
 
 def find_vms(job: str, nodes: Sequence[Answer]) -> list[ListedVm]:
@@ -65,7 +66,9 @@ def _find_vm(
         if answer
         else ()
     )
-    return ListedVm(job, naming.vm_name(rank), name, state, address, ports)
+    return ListedVm(
+        job, naming.vm_name(rank), name, state, address, ports, answer.usage.get(rank) if answer else None
+    )
 
 
 def render_clusters(every: Sequence[VirtualCluster]) -> str:
@@ -94,7 +97,42 @@ def render_json(clusters: Sequence[VirtualCluster], vms: Sequence[ListedVm] | No
 
 def _as_tree(vm: ListedVm) -> dict[str, Any]:
     forwards = [{"vm_port": port, "host_port": host} for host, port in vm.ports]
-    return {
-        "name": vm.name, "node": vm.node, "state": vm.state, "address": vm.address or None,
+    tree: dict[str, Any] = {
+        "name": vm.name,
+        "node": vm.node,
+        "state": vm.state,
+        "address": vm.address or None,
         "forwards": forwards,
     }
+    if vm.usage:
+        used = vm.usage
+        tree |= {
+            "cpu_seconds": used.cpu / 1000,
+            "seconds": used.since / 1000,
+            "memory_bytes": used.memory,
+            "guest_memory_bytes": used.limit,
+        }
+    return tree
+
+
+def render_top(every: Sequence[ListedVm], before: Mapping[tuple[str, str], Usage]) -> str:
+    """Return a line for each VM with what it uses; of CPU since `before`, the usage of VMs by job and name, or
+    since it began."""
+    rows = [("JOB", "VM", "NODE", "UP", "CPU%", "MEMORY", "GUEST", "STATE")]
+    for vm in every:
+        used = vm.usage
+        if used is None:
+            rows.append((vm.job, vm.name, vm.node, "-", "-", "-", "-", vm.state))
+            continue
+        last = before.get((vm.job, vm.name))
+        last = last if last and last.since < used.since else Usage(0, 0, 0)
+        share = 100 * (used.cpu - last.cpu) / max(used.since - last.since, 1)
+        sizes = (f"{used.memory >> 20}M", f"{used.limit >> 20}M" if used.limit else "-")
+        rows.append((vm.job, vm.name, vm.node, _duration(used.since // 1000), f"{share:.0f}", *sizes, vm.state))
+    return columns(rows)
+
+
+def _duration(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pcocc_runtime.documents.abilities import PLAIN, Abilities
 from pcocc_runtime.documents.hardware import Topology
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.qemu.cpu import plan_caches, plan_cpu, plan_smp
@@ -60,7 +61,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class VmPlan:
-    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `vendor` that of
+    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `topoext` a flag of
     the host's CPU."""
 
     name: str
@@ -89,19 +90,24 @@ class VmPlan:
     nic_model: str = "virtio-net-pci"
     custom_args: tuple[str, ...] = ()
     kvm_fd: int | None = None
-    vendor: str = ""
+    topoext: bool = False
+    functions: tuple[str, ...] = ()
     backing: Backing = ORDINARY
+    abilities: Abilities = PLAIN
+    aio: str | None = None
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
     """Return the whole command line, program first."""
-    fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics), plan.display)
+    fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics) + len(plan.functions), plan.display)
     movable = len(plan.exports) + len(plan.filesystems) + 3  # those of _helpers
     places = slots.plan_addresses(fixed, movable)
     return [
         plan.qemu, *_identity(plan), *_accelerator(plan), *_machine(plan), *_monitors(plan), *_console(plan),
-        *_firmware(plan), *_kernel(plan), *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed),
+        *_firmware(plan), *_kernel(plan),
+        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed, plan.aio),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
+        *[word for address in plan.functions for word in ("-device", f"vfio-pci,host={address}")],
         *slots.plan_bridge(fixed, movable),
         *[word for index, export in enumerate(plan.exports) for word in _export(index, export, next(places))],
         *[
@@ -131,13 +137,14 @@ def _accelerator(plan: VmPlan) -> list[str]:
 def _machine(plan: VmPlan) -> list[str]:
     # others have no such port
     vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""
-    objects, memory, nodes = plan_memory(plan.memory, plan.topology, plan.backing, bool(plan.filesystems))
+    has, shared = plan.abilities.has, bool(plan.filesystems)
+    objects, memory, nodes = plan_memory(plan.memory, plan.topology, plan.backing, shared, has)
+    caches = plan_caches(plan.topology, has)
     return [
         *objects,
-        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{plan_caches(plan.topology)}",
-        "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor),
-        "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus), "modules"), "-m",
-        f"size={plan.memory}M", *nodes,
+        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{caches}",
+        "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext),
+        "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus)), "-m", f"size={plan.memory}M", *nodes,
         "-rtc", "base=utc,driftfix=slew",
     ]  # fmt: skip
 

@@ -26,8 +26,15 @@ _MODULES, _IO_URING = "modules", "io_uring"
 def plan_asking_argv(qemu: str, accel: str) -> list[str]:
     """Return the command line of a QEMU without a machine that answers on its standard streams."""
     return [
-        qemu, "-machine", f"none,accel={ACCELERATORS[accel]}", "-nodefaults", "-no-user-config", "-display",
-        "none", "-qmp", "stdio",
+        qemu,
+        "-machine",
+        f"none,accel={ACCELERATORS[accel]}",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-qmp",
+        "stdio",
     ]
 
 
@@ -62,9 +69,7 @@ def parse_answers(lines: Iterable[bytes]) -> Abilities | None:
     if version is None or "schema" not in answers:
         return None
     has = {
-        name
-        for name, (kind, wanted) in _PROPERTIES.items()
-        if wanted in _names(answers.get(f"of {kind}", []))
+        name for name, (kind, wanted) in _PROPERTIES.items() if wanted in _names(answers.get(f"of {kind}", []))
     }
     if any(_MODULES in _names(option.get("parameters", [])) for option in answers.get("smp", [])):
         has.add(_MODULES)

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 from pcocc_runtime.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Set
 
     from pcocc_runtime.documents.hardware import Shape, Topology
 
 EMULATED = "max"  # all that QEMU emulates: x86-64-v3, which RHEL 10 and its like need, from QEMU 7.2 on
 
 
-def plan_cpu(accel: str, model: str | None, topology: Topology, vendor: str) -> str:
-    """Return the value of -cpu; `model` is the template's or the site's, and is passed on as it is, `vendor`
-    the host's CPU's."""
+def plan_cpu(accel: str, model: str | None, topology: Topology, topoext: bool) -> str:
+    """Return the value of -cpu; `model` is the template's or the site's, and is passed on as it is."""
     if model is not None:
         return model
     shape, words = topology.shape, []
@@ -26,8 +25,8 @@ def plan_cpu(accel: str, model: str | None, topology: Topology, vendor: str) -> 
             words.append("vendor=GenuineIntel")  # AMD's has neither without topoext, which is not emulated
     else:
         words += _own(topology) if topology.cpus else []
-        if vendor in ("AuthenticAMD", "HygonGenuine") and (shape.threads > 1 or shape.dies > 1):
-            words.append("topoext=on")
+        if topoext and (shape.threads > 1 or shape.dies > 1):
+            words.append("topoext=on")  # by which AMD's CPUs tell both; `host` leaves it out
     if not topology.l3:
         words.append("l3-cache=off")
     return ",".join(["host" if accel == "kvm" else EMULATED, *words])
@@ -45,26 +44,26 @@ def _own(topology: Topology) -> list[str]:
 def ensure_model(model: str | None, accel: str, lacks: Mapping[str, tuple[str, ...]], template: str) -> None:
     """Raise RequestError when the host's CPU lacks what a named model has: with KVM the guest would be given
     another CPU than that."""
-    name = (model or "").partition(",")[0]
-    if accel == "kvm" and lacks.get(name):
-        flags = ", ".join(lacks[name])
+    name, *words = (model or "").split(",")
+    missing = [flag for flag in lacks.get(name, ()) if f"-{flag}" not in words and f"{flag}=off" not in words]
+    if accel == "kvm" and missing:
         raise RequestError(
-            f"the CPU here is no {name}, which template {template!r} asks for: it lacks {flags}",
-            "leave out cpu-model, use nodes that have these, or take them away:"
-            f" {name},{','.join(f'-{flag}' for flag in lacks[name])}",
+            f"the CPU here is no {name}, which template {template!r} asks for: it lacks {', '.join(missing)}",
+            "leave out cpu-model, use nodes that have these, or take them away: "
+            + ",".join([str(model), *(f"-{flag}" for flag in missing)]),
         )
 
 
-def plan_smp(shape: Shape, own: bool, cluster_word: str | None) -> str:
+def plan_smp(shape: Shape, own: bool) -> str:
     """Return the value of -smp; where no CPU is the task's own, QEMU counts one socket of cores."""
     if not own:
         return f"cpus={shape.cpus}"
     dies = f",dies={shape.dies}" if shape.dies > 1 else ""
-    clusters = f",{cluster_word}={shape.clusters}" if cluster_word and shape.clusters > 1 else ""
-    packages = f"sockets={shape.sockets}{dies}{clusters},cores={shape.cores},threads={shape.threads}"
-    return f"cpus={shape.cpus},{packages},maxcpus={shape.most}"
+    clusters = f",modules={shape.clusters}" if shape.clusters > 1 else ""
+    levels = f"sockets={shape.sockets}{dies}{clusters},cores={shape.cores},threads={shape.threads}"
+    return f"cpus={shape.cpus},{levels},maxcpus={shape.most}"
 
 
-def plan_caches(topology: Topology) -> str:
+def plan_caches(topology: Topology, has: Set[str]) -> str:
     """Return what -machine is told of caches that cores share: by default QEMU has an L2 for each core."""
-    return ",smp-cache.0.cache=l2,smp-cache.0.topology=module" if topology.l2 else ""
+    return ",smp-cache.0.cache=l2,smp-cache.0.topology=module" if topology.l2 and "smp-cache" in has else ""

@@ -21,11 +21,20 @@ class Disk:
     locked: bool = True
 
 
-def plan_disks(model: str, machine: str, disks: tuple[Disk, ...], seed: str) -> list[str]:
-    """Return the options of all disks and of the cloud-init seed; the first disk is the one to boot from."""
+def plan_disks(
+    model: str, machine: str, disks: tuple[Disk, ...], seed: str, aio: str | None = None
+) -> list[str]:
+    """Return the options of all disks and of the cloud-init seed; the first disk is the one to boot from.
+
+    `aio` is how QEMU reads and writes them, None for threads.
+    """
     return [
         *(["-device", "virtio-scsi-pci,id=scsi"] if model == "virtio-scsi" else []),
-        *[word for index, disk in enumerate(disks) for word in _plan_disk(_device(model, machine, index), index, disk)],
+        *[
+            word
+            for index, disk in enumerate(disks)
+            for word in _plan_disk(_device(model, machine, index), index, disk, aio)
+        ],
         "-drive", f"file={escape(seed)},format=raw,if=none,id=seed,readonly=on",
         "-device", f"{_device(model, machine, len(disks), 'cd')},drive=seed",
     ]  # fmt: skip
@@ -70,11 +79,11 @@ def first_partition(model: str) -> str:
     return _FIRST_PARTITIONS[model]
 
 
-def _plan_disk(device: str, index: int, disk: Disk) -> list[str]:
+def _plan_disk(device: str, index: int, disk: Disk, aio: str | None) -> list[str]:
     # a full file system stops the VM: the guest would take an error for a broken disk
     drive = (
         f"file={escape(disk.path)},format={disk.format},if=none,id={disk_id(index)},cache={disk.cache},discard=unmap,"
-        f"werror=stop,rerror=stop{'' if disk.locked else ',file.locking=off'}"
+        f"werror=stop,rerror=stop{f',aio={aio}' if aio else ''}{'' if disk.locked else ',file.locking=off'}"
     )
     boot = ",bootindex=1" if index == 0 else ""
     shared = ",share-rw=on" if disk.shared else ""

@@ -1,7 +1,9 @@
-"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that lies."""
+"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that
+lies."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
 from pcocc_runtime.cpulist import render_cpu_list
@@ -50,37 +52,45 @@ _MOST_THREADS = 16  # that touch a node's pages at the same time
 
 
 def plan_memory(
-    size: int, topology: Topology, backing: Backing, shared: bool
+    size: int, topology: Topology, backing: Backing, shared: bool, has: Set[str]
 ) -> tuple[list[str], str, list[str]]:
     """Return the options of memory backends, what -machine adds to them, and the options of NUMA nodes;
     `shared` with other processes.
 
-    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node needs none.
+    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node
+    needs none.
     """
     lock = ["-overcommit", "mem-lock=on"] if backing.lock else []
     nodes = topology.nodes
     if len(nodes) < 2:
-        bound = f",host-nodes={nodes[0].host},policy=bind" if nodes else ""
+        bound = nodes[0].policy if nodes and "host-nodes" in has else ""
         if not bound and not shared and backing == Backing(lock=backing.lock):
             return lock, "", []
-        return (
-            [*lock, *_backend("ram", size, backing, shared, topology.shape.cpus, bound)],
-            ",memory-backend=ram", [],
-        )
+        threads = topology.shape.cpus if "prealloc-threads" in has else 0
+        return [*lock, *_backend("ram", size, backing, shared, threads, bound)], ",memory-backend=ram", []
     objects, words = lock, list[str]()
     for number, node in enumerate(nodes):
         if node.memory:
-            bound = f",host-nodes={node.host},policy=bind"
-            objects += _backend(f"ram{number}", node.memory, backing, shared, len(node.cpus), bound)
+            bound = node.policy if "host-nodes" in has else ""
+            objects += _backend(
+                f"ram{number}",
+                node.memory,
+                backing,
+                shared,
+                len(node.cpus) if "prealloc-threads" in has else 0,
+                bound,
+            )
         memory = f",memdev=ram{number}" if node.memory else ""
         last = node.cpus[-1] == topology.shape.cpus - 1
-        # those not plugged in
-        cpus = [*node.cpus, *(range(topology.shape.cpus, topology.shape.most) if last else ())]
+        cpus = [
+            *node.cpus,
+            *(range(topology.shape.cpus, topology.shape.most) if last else ()),
+        ]  # those not plugged in
         words += [
             "-numa",
-            ",".join([
-                f"node,nodeid={number}{memory}", *(f"cpus={run}" for run in render_cpu_list(cpus).split(",")),
-            ]),
+            ",".join(
+                [f"node,nodeid={number}{memory}", *(f"cpus={run}" for run in render_cpu_list(cpus).split(","))]
+            ),
         ]
     for number, row in enumerate(topology.distances):
         words += [
@@ -92,13 +102,10 @@ def plan_memory(
     return objects, "", words
 
 
-def _backend(name: str, size: int, backing: Backing, shared: bool, cpus: int, bound: str) -> list[str]:
+def _backend(name: str, size: int, backing: Backing, shared: bool, threads: int, bound: str) -> list[str]:
     kind = "memory-backend-memfd" if shared or backing.page else "memory-backend-ram"
     share = ",share=on" if shared or backing.page else ""
     huge = f",hugetlb=on,hugetlbsize={backing.page}K" if backing.page else ""
-    prealloc = (
-        f",prealloc=on,prealloc-threads={min(cpus, _MOST_THREADS)}"
-        if backing.prealloc or backing.page
-        else ""
-    )
+    parallel = f",prealloc-threads={min(threads, _MOST_THREADS)}" if threads else ""
+    prealloc = f",prealloc=on{parallel}" if backing.prealloc or backing.page else ""
     return ["-object", f"{kind},id={name},size={size}M{share}{huge}{bound}{prealloc}"]

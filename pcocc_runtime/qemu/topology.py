@@ -19,7 +19,7 @@ LEVELS = ("socket", "die", "cluster", "thread")  # that can be flattened: withou
 _COSTS = {"socket": 4, "die": 2, "cluster": 1, "thread": 8}  # what the guest's kernel loses with each
 _ORDER = sorted(
     (dropped for count in range(5) for dropped in combinations(LEVELS, count)),
-    key=lambda dropped: sum(_COSTS[one] for one in dropped)
+    key=lambda dropped: sum(_COSTS[one] for one in dropped),
 )
 _NEAR, _FAR = 10, 254  # distances of ACPI's SLIT: to itself, and the farthest that is not "unreachable"
 
@@ -38,7 +38,9 @@ def plan_topology(part: Part, count: int, emulator: int, sole: bool, clusters: b
     shape, ordered, flattened, group = _fit(rest, clusters)
     l3, more = _judge_l3(ordered, shape, group)
     return Topology(
-        shape=shape, cpus=tuple(cpu.number for cpu in ordered), emulator=tuple(cpu.number for cpu in kept),
+        shape=shape,
+        cpus=tuple(cpu.number for cpu in ordered),
+        emulator=tuple(cpu.number for cpu in kept),
         l3=l3,
         l2=shape.clusters > 1
         and _groups(ordered, lambda cpu: cpu.l2) == _groups(ordered, lambda cpu: cpu.cluster),
@@ -72,15 +74,31 @@ def plan_nodes(part: Part, topology: Topology, memory: int, step: int) -> Topolo
         why = "the task may use no memory of the NUMA nodes that its CPUs are on"
         unbound = (Flattened("node", why),) if len(part.nodes) > 1 and nodes else ()
         return replace(topology, flattened=(*topology.flattened, *unbound))
+    shares = _split(memory, weights, step)
     found = [
-        GuestNode(node.number, places[node.number], size)
-        for node, size in zip(nodes, _split(memory, weights, step), strict=True)
+        GuestNode(node.number, places[node.number], size, _has_room(node, size))
+        for node, size in zip(nodes, shares, strict=True)
     ]
     distances, more = _choose_distances(part, nodes)
+    more += tuple(
+        Flattened(
+            "memory",
+            f"the host's node {one.host} has {node.memory} MiB, too few for {one.memory} of the guest's: "
+            "the rest lies elsewhere",
+        )
+        for node, one in zip(nodes, found, strict=True)
+        if not one.strict
+    )
     empty = [str(one.host) for one in found if not one.memory]
     if empty:
         more = (*more, Flattened("memory", f"the task holds none on node {' and '.join(empty)}"))
     return replace(topology, nodes=tuple(found), distances=distances, flattened=(*topology.flattened, *more))
+
+
+def _has_room(node: HostNode, size: int) -> bool:
+    """Tell whether a node has so many MiB, and some for the kernel: to bind more there would have the guest
+    killed."""
+    return size <= node.memory - node.memory // 16
 
 
 def _choose_own(part: Part, count: int, sole: bool) -> list[HostCpu] | str:
@@ -109,7 +127,8 @@ def _fit(
         if shape is not None:
             lost = [one for one in dropped if _matters(own, one) and (clusters or one != "cluster")]
             return (
-                shape, ordered,
+                shape,
+                ordered,
                 [*flattened, *(Flattened(one, _explain(own, one)) for one in lost), *_name_finer_dies(own)],
                 keys,
             )
@@ -136,9 +155,7 @@ def _keys(own: Sequence[HostCpu], dropped: Sequence[str]) -> dict[str, Key]:
 
 def _has_clusters(own: Sequence[HostCpu]) -> bool:
     """Tell whether clusters hold more than a core each: elsewhere they are no level of their own."""
-    return any(
-        len({cpu.core for cpu in own if cpu.cluster == one}) > 1 for one in {cpu.cluster for cpu in own}
-    )
+    return any(len({cpu.core for cpu in own if cpu.cluster == one}) > 1 for one in {cpu.cluster for cpu in own})
 
 
 def _matters(own: Sequence[HostCpu], level: str) -> bool:
@@ -177,7 +194,9 @@ def _measure(ordered: Sequence[HostCpu], keys: dict[str, Key]) -> Shape | None:
     threads, cores, clusters, dies = sizes
     shape = Shape(len(ordered), len({keys["socket"](cpu) for cpu in ordered}), dies, clusters, cores, threads)
     spans = {
-        "core": threads, "cluster": threads * cores, "die": threads * cores * clusters,
+        "core": threads,
+        "cluster": threads * cores,
+        "die": threads * cores * clusters,
         "socket": threads * cores * clusters * dies,
     }
     fits = all(_groups(ordered, key) == _cut(len(ordered), spans[level]) for level, key in keys.items())
@@ -200,14 +219,14 @@ def _explain(own: Sequence[HostCpu], level: str) -> str:
     """Return why QEMU cannot count a level: the groups have not all the same size, and the odd one cannot be
     the last."""
     keys: dict[str, Key] = {
-        "thread": lambda cpu: cpu.core, "cluster": lambda cpu: cpu.cluster, "die": _die,
+        "thread": lambda cpu: cpu.core,
+        "cluster": lambda cpu: cpu.cluster,
+        "die": _die,
         "socket": lambda cpu: cpu.package,
-    }  # fmt: skip
+    }
     noun = {"thread": "cores", "cluster": "clusters", "die": "dies", "socket": "sockets"}[level]
     sizes = Counter(Counter(map(keys[level], own)).values())
-    said = " and ".join(
-        f"{count} {noun} of {size} CPUs" for size, count in sorted(sizes.items(), reverse=True)
-    )
+    said = " and ".join(f"{count} {noun} of {size} CPUs" for size, count in sorted(sizes.items(), reverse=True))
     return f"the task has {said}, and QEMU's are alike but for the last one"
 
 
@@ -233,8 +252,7 @@ def _judge_l3(
     return False, (
         Flattened(
             "l3",
-            "the dies that QEMU can show do not share the L3 caches as the host's CPUs do, so the guest has"
-            " none",
+            "the dies that QEMU can show do not share the L3 caches as the host's CPUs do, so the guest has none",
         ),
     )
 
@@ -246,7 +264,8 @@ def _l3_sizes(ordered: Sequence[HostCpu]) -> list[tuple[int, int]]:
 
 
 def _split(memory: int, weights: Sequence[int], step: int) -> list[int]:
-    """Return shares of memory in proportion to weights, in multiples of `step`; what is left goes to the largest."""
+    """Return shares of memory in proportion to weights, in multiples of `step`; what is left goes to the
+    largest."""
     total = sum(weights)
     shares = [memory * weight // total // step * step for weight in weights]
     shares[weights.index(max(weights))] += (memory - sum(shares)) // step * step

@@ -74,8 +74,13 @@ def _shared(vm: SavedVm) -> Iterator[list[str]]:
                 "try again when it answers, or leave out --clean",
             ) from None
         yield ssh_argv(
-            user, address, str(vm.directory.parent / "key"), "/dev/stderr", str(vm.directory / "ssh"),
-            _OVER_IT, (),
+            user,
+            address,
+            str(vm.directory.parent / "key"),
+            "/dev/stderr",
+            str(vm.directory / "ssh"),
+            _OVER_IT,
+            (),
         )
         with contextlib.suppress(OSError):
             keeper.sendall(DONE)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_origin, get_type_hints
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings.tree import Node
 
+CPU_MODEL = r"[A-Za-z0-9._=,+-]{1,256}"
 Check = Callable[[Node], Any]
 Problems = list[ConfigError]
 
@@ -47,6 +48,11 @@ def table_of(kind: type) -> tuple[Setting, ...]:
 def as_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the checked values of such a mapping by the names of its fields."""
     return {key.replace("-", "_"): value for key, value in values.items()}
+
+
+def page_size(node: Node) -> str:
+    """Check for the pages that guests' memory is made of; YAML takes off for false."""
+    return "off" if node.value is False else str(choice("off", "auto", "2M", "1G")(node))
 
 
 class Several(ConfigError):

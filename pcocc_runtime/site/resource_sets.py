@@ -8,7 +8,7 @@ from itertools import combinations
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import ConfigError
-from pcocc_runtime.networks.kinds import BuildableNetwork, EthernetNetwork, Network
+from pcocc_runtime.networks.kinds import BuildableNetwork, EthernetNetwork, InfinibandNetwork, Network
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.tree import Node
@@ -128,7 +128,7 @@ def find_obstacle(one: ResourceSet, networks: Mapping[str, Network]) -> str | No
     """Return why VMs cannot have this resource set yet, as the end of a sentence; None when they can."""
     for name in one.networks:
         network = networks.get(name)
-        if not isinstance(network, BuildableNetwork):
+        if not isinstance(network, BuildableNetwork | InfinibandNetwork):
             kind = f"of type {network.type}" if network else "unknown"
             return f"network {name!r} is {kind}, which is not supported yet"
     return None

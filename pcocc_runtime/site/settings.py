@@ -34,6 +34,8 @@ class SiteSettings:
     boot_timeout: Annotated[int, checks.integer(1, 86400)] = 300
     shutdown_grace: Annotated[int, checks.integer(0, 3600)] = 20  # below the default of Slurm's KillWait
     console_log: Annotated[int, checks.space] = 1 << 20
+    hugepages: Annotated[str, checks.page_size] = "off"
+    cpu_model: Annotated[str | None, checks.pattern(checks.CPU_MODEL, "a QEMU CPU model")] = None
     image_cache: Annotated[ImageCache | None, _image_cache] = None
     users_may_set: Annotated[Limits, parse_limits] = field(default_factory=Limits)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
-from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number
+from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number, is_told_already
 from pcocc_runtime.system import drop, installed, run_as
 
 
@@ -209,17 +212,78 @@ def operation_environment(inside: bool = False) -> dict[str, str]:
 
 
 def run_vm_step(argv: list[str]) -> int:
-    """Run such an srun with our input and output; return its exit status. Ctrl-C reaches it, too."""
+    """Run such an srun with our input and output; return its exit status. Ctrl-C reaches it, too, and what else
+    ends us."""
+    with _passed_on() as heir:
+        child = start_operation(argv)
+        heir(child.process)
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue  # the terminal sends it to srun, too, which ends the step in order
+
+
+@contextlib.contextmanager
+def _passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Pass signals that would end us on to a process, whose end is ours; call what this yields with it."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    heirs: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which alone has handlers of signals
+        yield heirs.append
+        return
+
+    def pass_on(number: int, _frame: object) -> None:
+        early.append(number)
+        for one in heirs:
+            one.send_signal(number)
+
+    def inherit(process: subprocess.Popen[bytes]) -> None:
+        heirs.append(process)
+        for number in early:
+            process.send_signal(number)
+
+    before = [signal.signal(number, pass_on) for number in numbers]
     try:
-        child = subprocess.Popen(argv, env=operation_environment())
+        yield inherit
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+class StartedOperation:
+    """An srun of an operation, whose errors are passed on but for what the operation has told already."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._complaints = threading.Thread(target=self._pass_on, daemon=True)
+        self._complaints.start()
+
+    def wait(self, seconds: float | None = None) -> int:
+        """Return its exit status, as a shell tells it; subprocess.TimeoutExpired when it takes longer."""
+        status = self.process.wait(seconds)
+        self._complaints.join()
+        return status if status >= 0 else 128 - status
+
+    def _pass_on(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as stream:
+            for line in stream:
+                if not is_told_already(line.decode(errors="replace")):
+                    os.write(2, line)
+
+
+def start_operation(argv: list[str], inside: bool = False, apart: bool = False) -> StartedOperation:
+    """Start such an srun with our input and output, `apart` in a session of its own; NodeError when there is none."""
+    try:
+        return StartedOperation(
+            subprocess.Popen(
+                argv, env=operation_environment(inside), stderr=subprocess.PIPE, start_new_session=apart
+            )
+        )
     except OSError as error:
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None
-    while True:
-        try:
-            status = child.wait()
-            return status if status >= 0 else 128 - status
-        except KeyboardInterrupt:
-            continue  # the terminal sends it to srun, too, which ends the step in order
 
 
 def ask_vm_step(argv: list[str]) -> subprocess.CompletedProcess[str]:
@@ -234,14 +298,20 @@ def ask_vm_step(argv: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def read_vm_step(argv: list[str]) -> tuple[int, bytes]:
-    """Run such an srun to its end; return its exit status and what it has written, but for its errors, which
-    are the caller's own."""
+    """Run such an srun to its end; return its exit status and what it has written, but for its errors, which are
+    passed on."""
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=operation_environment(), check=False
+            argv, stdin=subprocess.DEVNULL, capture_output=True, env=operation_environment(), check=False
         )
     except OSError as error:
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None
+    said = [
+        line
+        for line in done.stderr.decode(errors="replace").splitlines(keepends=True)
+        if not is_told_already(line)
+    ]
+    os.write(2, "".join(said).encode())
     return done.returncode if done.returncode >= 0 else 128 - done.returncode, done.stdout
 
 

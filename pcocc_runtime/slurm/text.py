@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pcocc_runtime.documents.wire import BOOT_STEP
 from pcocc_runtime.errors import NodeError, RequestError, one_line
@@ -136,6 +136,11 @@ def is_routine(line: str) -> bool:
     return is_step_end(line) or _ROUTINE.match(line) is not None
 
 
+def is_told_already(line: str) -> bool:
+    """Tell whether a line of srun's stderr only says that a task has failed: an operation has told why before."""
+    return re.match(r"srun: error: \S+: tasks? [0-9,-]+: Exited with exit code \d+\s*$", line) is not None
+
+
 def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
     """Return the nodes, as far as known, where lines of slurmstepd and srun say that a program is missing;
     None when it is not.
@@ -176,8 +181,8 @@ class Running:
     gid: int
     nodes: int
     node_list: str
-    state: str = "RUNNING"
-    boot: str = ""
+    state: str = field(default="RUNNING", compare=False)
+    boot: str = field(default="", compare=False)
 
 
 _WAITS, _RUNS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"}, {

@@ -69,12 +69,14 @@ def _prompt(job: int, vm: str) -> int:
 def command_names(text: str) -> list[str]:
     """Return the commands in the monitor's own help: each line begins with one, or with two of the same
     meaning (a|b)."""
-    return sorted({
-        name
-        for line in text.splitlines()
-        for name in line.partition(" ")[0].split("|")
-        if name and name[0].isalpha()
-    })
+    return sorted(
+        {
+            name
+            for line in text.splitlines()
+            for name in line.partition(" ")[0].split("|")
+            if name and name[0].isalpha()
+        }
+    )
 
 
 def _complete(text: str) -> None:

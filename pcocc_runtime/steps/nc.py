@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.steps.reaching import AttachError, StepVm, job_directory
@@ -37,19 +37,30 @@ def operate(_job: int, name: str, port: int) -> int:
     except AttachError as error:
         os.write(2, f"{error}\n".encode())
         return 1
+
+    def raise_if_ended() -> None:
+        if (reason := vm.read_end()) is not None or not os.path.isdir(vm.job_directory):
+            raise NodeError(f"{name} on {vm.node} has ended" + (f": {reason}" if reason else ""))
+
     with connect(vm, port) as connection:
-        threading.Thread(target=pass_on, args=(connection,), daemon=True).start()
-        while True:
-            if select.select([connection], [], [], _LOOK_SECONDS)[0]:
-                try:
-                    data = connection.recv(_PIECE)
-                except ConnectionResetError:
-                    raise NodeError(f"{name} has broken the connection to its port {port}") from None
-                if not data:
-                    return 0
-                write_all(1, data)
-            elif (reason := vm.read_end()) is not None or not os.path.isdir(vm.job_directory):
-                raise NodeError(f"{name} on {vm.node} has ended" + (f": {reason}" if reason else ""))
+        carry(connection, raise_if_ended)
+    return 0
+
+
+def carry(connection: socket.socket, raise_if_ended: Callable[[], None]) -> None:
+    """Pass on bytes between the task's streams and a connection until its other side closes it."""
+    threading.Thread(target=pass_on, args=(connection,), daemon=True).start()
+    while True:
+        if not select.select([connection], [], [], _LOOK_SECONDS)[0]:
+            raise_if_ended()
+            continue
+        try:
+            data = connection.recv(_PIECE)
+        except ConnectionResetError:
+            raise NodeError("the VM has broken the connection") from None
+        if not data:
+            return
+        write_all(1, data)
 
 
 def connect(vm: StepVm, port: int) -> socket.socket:

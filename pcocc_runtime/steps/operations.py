@@ -15,6 +15,7 @@ from pcocc_runtime.documents.verbs import (
     AGENT_VERB,
     BATCH_VERB,
     CONSOLE_VERB,
+    DISPLAY_VERB,
     DUMP_VERB,
     LOG_VERB,
     LOGIN_VERB,
@@ -26,6 +27,7 @@ from pcocc_runtime.documents.verbs import (
     RESET_VERB,
     SAVE_VERB,
     SCREENSHOT_VERB,
+    TOPOLOGY_VERB,
 )
 from pcocc_runtime.documents.wire import ENV_STEP_INSIDE, ENV_VM_NAME
 
@@ -48,6 +50,7 @@ OPERATIONS = {
     AGENT_VERB: Operation("pcocc_runtime.steps.agent", on_node=True),
     BATCH_VERB: Operation("pcocc_runtime.steps.batch", inside=True),
     CONSOLE_VERB: Operation("pcocc_runtime.steps.console", on_node=True, reads=True),
+    DISPLAY_VERB: Operation("pcocc_runtime.steps.display", on_node=True, reads=True),
     DUMP_VERB: Operation("pcocc_runtime.steps.dump", on_node=True),
     LOG_VERB: Operation("pcocc_runtime.steps.log", on_node=True),
     LOGIN_VERB: Operation("pcocc_runtime.steps.login"),
@@ -59,6 +62,7 @@ OPERATIONS = {
     RESET_VERB: Operation("pcocc_runtime.steps.reset", on_node=True),
     SAVE_VERB: Operation("pcocc_runtime.save.task", on_node=True),
     SCREENSHOT_VERB: Operation("pcocc_runtime.steps.screenshot", on_node=True, reads=True),
+    TOPOLOGY_VERB: Operation("pcocc_runtime.steps.topology", on_node=True),
 }
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.members import MEMBERS_FILE
 from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state, explain_end
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
@@ -38,6 +40,13 @@ def find_end(directory: str) -> str | None:
     return explain_end(found.reason) if found.state == "ended" else None
 
 
+def note_boot(job: int) -> None:
+    """Have steps be as patient with VMs as at their first boot: by the age of this file they know how long one
+    may be silent."""
+    with contextlib.suppress(OSError):
+        os.utime(f"{naming.job_dir(job)}/{MEMBERS_FILE}")
+
+
 class QemuGone(NodeError):
     """QEMU has closed the connection: the VM has ended."""
 
@@ -65,7 +74,9 @@ class Monitor:
                 f"another operation on {self.vm} has its monitor", "try again when it is done"
             ) from None
         except FileNotFoundError:
-            raise NodeError(f"{self.vm} is not up yet", "try again in a moment") from None
+            raise NodeError(
+                f"the QEMU of {self.vm} has not begun yet, or has just ended", "'pcocc ps -l' says which"
+            ) from None
         except OSError:
             raise self._gone() from None
         self.command("qmp_capabilities")

@@ -94,6 +94,11 @@ class StepVm:
                 found = decode_state(stream.read())
         except (OSError, ValueError):
             return None
+        if found.state == "off":
+            raise AttachError(
+                f"pcocc: error: {self.name} on {self.node} is powered off\n"
+                f"hint: 'pcocc power on {self.name}' boots it again"
+            )
         return explain_end(found.reason) if found.state == "ended" else None
 
     def patience(self) -> float:

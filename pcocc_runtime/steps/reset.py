@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.steps.qemu import Monitor
+from pcocc_runtime.steps.qemu import Monitor, note_boot
 
 _STOPPED = ("io-error", "paused", "watchdog")  # QEMU: RunState, in which a reset guest does not go on
 
@@ -22,6 +22,7 @@ def operate(job: int, vm: str, _words: None) -> int:
     with Monitor(job, vm) as monitor:
         state = monitor.command("query-status").get("status")
         monitor.command("system_reset")
+        note_boot(job)
     note = (
         f", but it is stopped ({state}): 'pcocc monitor {vm} cont' lets it go on" if state in _STOPPED else ""
     )

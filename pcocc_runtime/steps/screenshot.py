@@ -31,7 +31,7 @@ def operate(job: int, vm: str, _words: None) -> int:
             if "no console" in error.message.lower() or "There is no console" in error.message:
                 raise NodeError(
                     f"{vm} has no display",
-                    "give its template 'display: vnc'; 'pcocc console' has its serial line",
+                    "give its template 'remote-display: vnc'; 'pcocc console' has its serial line",
                 ) from None
             raise
         finally:

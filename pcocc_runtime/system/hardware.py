@@ -20,7 +20,8 @@ _SYS_GET_MEMPOLICY = 239  # x86-64
 
 
 def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: str = "/proc") -> Part:
-    """Return what a task that may run on these CPUs holds; what /sys does not tell, or tells absurdly, is left out."""
+    """Return what a task that may run on these CPUs holds; what /sys does not tell, or tells absurdly, is
+    left out."""
     own = sorted(cpus)
     nodes = _read_nodes(f"{system}/node", _read_mems(proc))
     homes = {cpu: node.number for node, members in nodes for cpu in members}
@@ -44,7 +45,7 @@ def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: st
             cpu, package[0], die[0], cluster[0], core[0], homes.get(cpu, 0), l2.get(cpu, core)[0],
             shared[0] if shared else None, len(shared),
         ))  # fmt: skip
-    return Part(tuple(found), tuple(node for node, _members in nodes), len(online), _read_vendor(proc))
+    return Part(tuple(found), tuple(node for node, _members in nodes), len(online), _read_topoext(proc))
 
 
 def read_own_cpus() -> set[int]:
@@ -53,10 +54,33 @@ def read_own_cpus() -> set[int]:
     return os.sched_getaffinity(0)
 
 
-def read_free_pages(node: int | None, kibibytes: int, system: str = "/sys") -> int:
-    """Return how many huge pages of a size are free and not promised on a NUMA node, or on all of them together."""
+def read_free_pages(node: int | None, kibibytes: int, system: str = "/sys", proc: str = "/proc") -> int:
+    """Return how many huge pages of a size are free on a NUMA node, or on all of them, and this process's
+    cgroups allow (hugetlb)."""
     base = f"{system}/devices/system/node/node{node}" if node is not None else f"{system}/kernel/mm"
-    return _number(_read(f"{base}/hugepages/hugepages-{kibibytes}kB/free_hugepages"))
+    free = _number(_read(f"{base}/hugepages/hugepages-{kibibytes}kB/free_hugepages"))
+    name = f"{kibibytes >> 20}GB" if kibibytes >> 20 else f"{kibibytes >> 10}MB"
+    for folder, limit, usage in _hugetlb_files(_read(f"{proc}/self/cgroup"), f"{system}/fs/cgroup", name):
+        most = _read(f"{folder}/{limit}")
+        if most.isdigit():
+            free = min(free, max(int(most) - _number(_read(f"{folder}/{usage}")), 0) // (kibibytes << 10))
+    return free
+
+
+def _hugetlb_files(text: str, root: str, name: str) -> list[tuple[str, str, str]]:
+    """Return directory, limit and usage of a hugetlb cgroup and of all above it; `text` is /proc/PID/cgroup
+    (cgroups(7))."""
+    found = []
+    for line in text.splitlines():
+        _number_of, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "" or "hugetlb" in controllers.split(","):
+            base = f"{root}/hugetlb" if controllers else root
+            kinds = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+            names = (f"hugetlb.{name}.{kinds[0]}", f"hugetlb.{name}.{kinds[1]}")
+            parts = [part for part in path.split("/") if part]
+            found += [("/".join([base, *parts[:depth]]), *names) for depth in range(len(parts) + 1)]
+    return found
 
 
 def _between(
@@ -113,7 +137,10 @@ def _read_nodes(base: str, usable: tuple[int, ...] | None) -> list[tuple[HostNod
         distances = tuple(int(word) for word in words if word.isdigit())
         memory = _memory_of(_read(f"{base}/node{number}/meminfo"))
         node = HostNode(
-            number, len(members), memory, usable is None or number in usable,
+            number,
+            len(members),
+            memory,
+            usable is None or number in usable,
             distances if len(distances) == len(numbers) else (),
         )
         found.append((node, members))
@@ -139,22 +166,22 @@ def _read_mems(proc: str) -> tuple[int, ...] | None:
 
 
 def _read_policy() -> set[int] | None:
-    """Return the nodes that this process's memory is bound to by get_mempolicy(2), None when by no such policy."""
+    """Return the nodes that this process's memory is bound to by get_mempolicy(2), None when by no such
+    policy."""
     mode, mask = ctypes.c_int(), (ctypes.c_ulong * (_MPOL_LOCAL_MAX // 64))()
     if (
-        LIBC.syscall(
-            _SYS_GET_MEMPOLICY, ctypes.byref(mode), mask, ctypes.c_ulong(_MPOL_LOCAL_MAX + 1), None, 0
-        )
+        LIBC.syscall(_SYS_GET_MEMPOLICY, ctypes.byref(mode), mask, ctypes.c_ulong(_MPOL_LOCAL_MAX + 1), None, 0)
         or mode.value != _MPOL_BIND
     ):
         return None
     return {place * 64 + bit for place, word in enumerate(mask) for bit in range(64) if word >> bit & 1}
 
 
-def _read_vendor(proc: str) -> str:
-    """Return the CPU's vendor as CPUID has it; the file is made as it is read, so only its first lines are."""
-    lines = _read(f"{proc}/cpuinfo", 512).splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+def _read_topoext(proc: str) -> bool:
+    """Tell whether the first CPU has AMD's flag topoext; the file is made as it is read, so no more of it
+    is."""
+    lines = _read(f"{proc}/cpuinfo", 4096).splitlines()
+    return any(line.startswith("flags") and "topoext" in line.split() for line in lines)
 
 
 def _number(text: str) -> int:

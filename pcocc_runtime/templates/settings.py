@@ -79,7 +79,7 @@ _ROWS = (
     ),
     TemplateSetting("machine-type", values.machine, default="q35", field="machine"),
     TemplateSetting(
-        "cpu-model", checks.pattern(r"[A-Za-z0-9._=,+-]{1,256}", "a QEMU CPU model"), field="cpu_model",
+        "cpu-model", checks.pattern(checks.CPU_MODEL, "a QEMU CPU model"), field="cpu_model",
     ),
     TemplateSetting(
         "disk-model", checks.choice("virtio", "virtio-scsi", "ide"), default="virtio", field="disk_model",
@@ -87,7 +87,11 @@ _ROWS = (
     TemplateSetting("disk-cache", _CACHES, default="unsafe", field="disk_cache"),
     TemplateSetting("emulator-cores", checks.integer(0, 4096), default=0, field="emulator_cores"),
     TemplateSetting("bind-vcpus", checks.boolean, default=True, field="bind_vcpus"),
+    TemplateSetting("hugepages", checks.page_size, field="hugepages"),
+    TemplateSetting("memory-prealloc", checks.boolean, default=False, field="memory_prealloc"),
+    TemplateSetting("memory-lock", checks.boolean, default=False, field="memory_lock"),
     TemplateSetting("full-node", checks.boolean, default=False, field="full_node"),
+    TemplateSetting("on-power-off", checks.choice("end", "keep"), default="end", field="on_power_off"),
     TemplateSetting("firmware", checks.choice("bios", "uefi"), default="bios", field="firmware"),
     TemplateSetting("command-user", checks.pattern(values.USER, "a user name"), field="command_user"),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.abilities import PLAIN
 from pcocc_runtime.documents.boot import Keys, decode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
@@ -23,18 +25,20 @@ from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.reach import address_of
-from pcocc_runtime.documents.vm import VmFacts, encode_vm
+from pcocc_runtime.documents.vm import KEPT_FILE, VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
 from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
-from pcocc_runtime.qemu.cpu import plan_cpu
+from pcocc_runtime.qemu.cpu import ensure_model, plan_cpu
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
-from pcocc_runtime.system.hardware import read_own_cpus, read_part
+from pcocc_runtime.system.hardware import read_free_pages, read_own_cpus, read_part
 from pcocc_runtime.system.watch import start_watch
+from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
+from pcocc_runtime.vm.async_io import find_aio
 from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
-from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
+from pcocc_runtime.vm.plan import Hardware, Task, needs_asking, plan_hardware, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
@@ -90,16 +94,29 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
-    hardware = plan_hardware(task, node, group, read_part(read_own_cpus()))
+    part = read_part(read_own_cpus())
+    abilities = PLAIN
+    if needs_asking(part, node, group):
+        abilities = find_abilities(task.job, group.qemu_bin or node.qemu, node.accel)
+    ensure_model(group.cpu_model or node.cpu_model, node.accel, abilities.lacks, group.template)
+    hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
+    if hardware.note:
+        tell(task, node, hardware.note)
+    if group.memory_lock:
+        allow_lock(hardware.memory, group.template)
     directory, watch = make_vm_directory(task, node, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
-    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, theirs.fileno(), kvm_fd)
+    qmp, aio = theirs.fileno(), find_aio(abilities.has)
+    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, aio)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
+    ensure_pinnable(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
+    if group.on_power_off == "keep":
+        files.replace_file(directory / KEPT_FILE, b"")
     files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
@@ -153,10 +170,33 @@ def size_task(task: Task, group: Group) -> Task:
     )
 
 
+def allow_lock(memory: int, template: str) -> None:
+    """Raise this process's limit of locked memory, which QEMU has after it, as far as it may; NodeError where
+    that is too little."""
+    import resource
+
+    _soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if hard != resource.RLIM_INFINITY and hard >> 20 <= memory:
+        raise NodeError(
+            f"memory-lock of template {template!r} is for {memory} MiB and more, and a task may lock "
+            f"{hard >> 20} MiB here (RLIMIT_MEMLOCK)",
+            "the admins allow it with LimitMEMLOCK=infinity for slurmd, and "
+            "PropagateResourceLimitsExcept=MEMLOCK in slurm.conf",
+        )
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+
+
 def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTopology:
     """Return what @topology compares with the QEMU that this process becomes."""
-    cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.vendor)
-    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology)
+    cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext)
+    binds = "host-nodes" in plan.abilities.has
+    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology, binds)
+
+
+def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:
+    """Return why the VM has its accelerator, and what CPU an emulated guest has for that."""
+    cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext).partition(",")[0]
+    return node.accel_why if plan.accel == "kvm" else f"{node.accel_why}; its CPU is QEMU's {cpu}"
 
 
 def describe_vm(
@@ -177,7 +217,7 @@ def describe_vm(
         timeout=node.boot_timeout,
         directory=str(directory),
         accel=node.accel,
-        accel_why=node.accel_why,
+        accel_why=explain_accelerator(node, plan),
         kvm_expected=node.kvm_expected,
         disks={disk_id(index): disk.path for index, disk in enumerate(plan.disks)},
         cpus=[*plan.topology.cpus],
@@ -187,8 +227,23 @@ def describe_vm(
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
+        keep=group.on_power_off == "keep",
         logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
     )
+
+
+def ensure_pinnable(plan: VmPlan) -> None:
+    """Let QEMU pin all of its guest's memory where it is given devices, as far as slurmd lets.
+
+    NodeError when that is too little.
+    """
+    most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    if plan.functions and most != resource.RLIM_INFINITY and most < plan.memory << 20:
+        message = f"a VM with devices must pin {plan.memory} MiB of memory on this node, where {most >> 20} are allowed"
+        raise NodeError(message, hint="set LimitMEMLOCK=infinity in slurmd.service")
+    if plan.functions:
+        # Slurm brings the lower limit of where the job was submitted
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
 
 
 def become_qemu(
@@ -196,7 +251,8 @@ def become_qemu(
 ) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to it.
+    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to
+    it.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(

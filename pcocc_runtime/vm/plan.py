@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.abilities import Abilities
 from pcocc_runtime.documents.cluster import Group
 from pcocc_runtime.documents.hardware import Part, Topology
 from pcocc_runtime.documents.node import NodeFacts
@@ -15,8 +16,9 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, VmPlan
 from pcocc_runtime.qemu.disks import Disk, machine_kind
-from pcocc_runtime.qemu.memory import ORDINARY, Backing, guest_memory
-from pcocc_runtime.qemu.topology import plan_flat, plan_nodes, plan_topology
+from pcocc_runtime.qemu.huge_pages import ReadFree, plan_pages
+from pcocc_runtime.qemu.memory import Backing, guest_memory
+from pcocc_runtime.qemu.topology import plan_flat, plan_topology
 
 # of the user's own, which QEMU would add to ours
 _TAKEN = {f"{dash}{word}" for dash in ("-", "--") for word in ("smp", "numa", "m")}
@@ -47,26 +49,36 @@ class VmFiles:
 
 
 class Hardware(NamedTuple):
-    """A guest's piece of what its task holds, which is `part`; `memory` in MiB."""
+    """A guest's piece of what its task holds, which is `part`; `memory` in MiB, `note` for its user."""
 
     part: Part
     topology: Topology
     memory: int
     backing: Backing
+    abilities: Abilities
+    note: str = ""
 
 
-def plan_hardware(task: Task, node: NodeFacts, group: Group, part: Part) -> Hardware:
+def plan_hardware(
+    task: Task, node: NodeFacts, group: Group, part: Part, abilities: Abilities, read_free: ReadFree
+) -> Hardware:
     """Return the guest's CPUs, NUMA nodes and memory; RequestError where nothing useful remains for it."""
     daemons = sum(mount.type == "virtiofs" for mount in group.mounts)
     memory = guest_memory(task.memory or group.memory or 512, node.accel, daemons)
     vcpus, why = count_vcpus(task, group), _find_obstacle(group)
-    if why:
-        return Hardware(part, plan_flat(vcpus, why), memory, ORDINARY)
-    topology = plan_topology(part, task.cpus, group.emulator_cores, len(node.here.ranks) == 1, clusters=False)
-    topology = plan_nodes(part, topology, memory, ORDINARY.step)
-    if len(topology.nodes) > 1:
-        memory = sum(one.memory for one in topology.nodes)
-    return Hardware(part, topology, memory, ORDINARY)
+    topology = plan_flat(vcpus, why) if why else plan_topology(
+        part, task.cpus, group.emulator_cores, len(node.here.ranks) == 1, clusters="modules" in abilities.has
+    )  # fmt: skip
+    pages = plan_pages(group.hugepages or node.hugepages, part, topology, memory, read_free, group.template)
+    backing = Backing(pages.size, group.memory_prealloc, group.memory_lock)
+    return Hardware(part, pages.topology, pages.memory, backing, abilities, pages.note)
+
+
+def needs_asking(part: Part, node: NodeFacts, group: Group) -> bool:
+    """Tell whether a VM could use what releases of QEMU differ in: to ask one takes a quarter of a second."""
+    named = (group.cpu_model or node.cpu_model) is not None and node.accel == "kvm"
+    pages = group.memory_prealloc or (group.hugepages or node.hugepages) != "off"
+    return named or pages or len(part.nodes) > 1 or any(cpu.cluster != cpu.core for cpu in part.cpus)
 
 
 def _find_obstacle(group: Group) -> str:
@@ -80,8 +92,16 @@ def _find_obstacle(group: Group) -> str:
 
 
 def plan_vm(
-    task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles, hardware: Hardware,
-    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None,
+    task: Task,
+    node: NodeFacts,
+    group: Group,
+    directory: PurePath,
+    made: VmFiles,
+    hardware: Hardware,
+    filesystems: tuple[SharedFs, ...],
+    qmp_fd: int,
+    kvm_fd: int | None = None,
+    aio: str | None = None,
 ) -> VmPlan:
     """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who
     opens no /dev/kvm."""
@@ -95,7 +115,9 @@ def plan_vm(
         topology=hardware.topology,
         memory=hardware.memory,
         backing=hardware.backing,
-        vendor=hardware.part.vendor,
+        abilities=hardware.abilities,
+        aio=aio,
+        topoext=hardware.part.topoext,
         disks=made.disks,
         seed=made.seed,
         qmp_fd=qmp_fd,
@@ -107,7 +129,7 @@ def plan_vm(
         exports=tuple(Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),
         filesystems=filesystems,
         machine=group.machine,
-        cpu_model=group.cpu_model,
+        cpu_model=group.cpu_model or node.cpu_model,
         disk_model=group.disk_model,
         firmware=made.firmware,
         kernel=Kernel(group.kernel, group.initrd, group.append) if group.kernel else None,
@@ -115,6 +137,7 @@ def plan_vm(
         display_path=str(directory / (group.display or "")),
         nic_model=group.nic_model,
         custom_args=group.custom_args,
+        functions=tuple(one.address for one in node.functions.get(task.rank, ())),
     )
 
 
@@ -123,6 +146,7 @@ def count_vcpus(task: Task, group: Group) -> int:
     if group.emulator_cores >= task.cpus:
         raise RequestError(
             f"emulator-cores: {group.emulator_cores} of template {group.template!r} leaves none of the"
-            f" {task.cpus} CPUs to the guest", f"ask for more CPUs: -c {group.emulator_cores + 1}",
+            f" {task.cpus} CPUs to the guest",
+            f"ask for more CPUs: -c {group.emulator_cores + 1}",
         )
     return task.cpus - group.emulator_cores

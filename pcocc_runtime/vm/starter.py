@@ -12,7 +12,8 @@ import selectors
 import stat
 import sys
 import time
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
@@ -32,6 +33,8 @@ from pcocc_runtime.documents.vm_events import (
 )
 from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
+from pcocc_runtime.settings import directories
+from pcocc_runtime.site import hooks
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
 from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
 from pcocc_runtime.slurm.text import (
@@ -42,6 +45,7 @@ from pcocc_runtime.slurm.text import (
     is_step_end,
     parse_killed,
 )
+from pcocc_runtime.system import accounts
 from pcocc_runtime.terminal import printable
 from pcocc_runtime.vm import ssh_keys
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
@@ -62,6 +66,8 @@ def main() -> int:
             )
         cluster = decode_cluster(cluster_text)
         facts = read_job(job)
+        confdir, user = directories.site_dir(os.environ, os.geteuid()), accounts.user_name()
+        hooks.run_hooks(confdir, hooks.describe_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
         environment = {
@@ -69,11 +75,23 @@ def main() -> int:
             wire.ENV_TASK_MEMORY: str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)
-        return BootWatch(job, cluster.vm_count, facts.nodes).run(argv, environment)
+        watch = BootWatch(job, cluster.vm_count, facts.nodes)
+        status = watch.run(argv, environment)
+        if watch.has_run():
+            run_end_hooks(confdir, hooks.describe_cluster(hooks.END, user, job, cluster))
+        return status
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
         report(wire_steps.BOOT_FAILED)
         return 1
+
+
+def run_end_hooks(confdir: str, description: Mapping[str, Any]) -> None:
+    """Run them; nothing can be refused any more, so that a failure is told only."""
+    try:
+        hooks.run_hooks(confdir, description)
+    except PcoccError as error:
+        print(render(error), file=sys.stderr, flush=True)
 
 
 def report(word: str) -> None:
@@ -154,6 +172,10 @@ class BootWatch:
             )
             self._report(wire_steps.BOOT_FAILED)  # the step itself may take Slurm a minute to end
             self._cancel()
+
+    def has_run(self) -> bool:
+        """Tell whether all VMs have answered."""
+        return len(self.ready) == self.vms
 
     def _has_answered(self) -> bool:
         return self.state in ("up", "ending")

@@ -19,9 +19,13 @@ def test_without_its_defence_each_attack_succeeds(name: str) -> None:
     options = ["-q", "-rA", "--tb=no", "-p", "no:cacheprovider", "-p", "tests.attack.undefended"]
     argv = [sys.executable, "-m", "pytest", *options, *(one.removesuffix("[*]") for one in attacks)]
     environ = {**os.environ, VARIABLE: name}
-    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        argv, cwd=ROOT, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
     outcomes = re.findall(r"(?m)^(PASSED|FAILED|ERROR) (tests/\S+?::\w+(?:\[.*?\])?)(?: - |$)", done.stdout)
     succeeded = {attack for outcome, attack in outcomes if outcome == "FAILED"}
     stopped = {attack for outcome, attack in outcomes if outcome == "PASSED"} - succeeded
-    assert {one for one in attacks if not one.endswith("[*]")} <= succeeded | stopped, done.stdout + done.stderr
+    assert {one for one in attacks if not one.endswith("[*]")} <= succeeded | stopped, (
+        done.stdout + done.stderr
+    )
     assert len(stopped) == harmless and succeeded, f"defended by something else: {stopped}\n{done.stdout}"

@@ -35,14 +35,14 @@ def _make(path: str) -> str:
 
 
 _REFUSED = "tests/attack/test_scratch.py::test_what_a_user_has_put_there_first_is_refused"
+_PLANTED = ("directory", "link", "file", "fifo", "way")
+_REPLACE = "tests/attack/test_scratch.py::test_a_scratch_where_others_may_replace_ours_is_refused"
 _STOPS = "tests/attack/test_records.py::test_it_stops_nobody_else"
 _LETS_IN = "tests/unit/guest/test_seed.py::test_an_image_that_was_saved_lets_no_other_job_in"
 DEFENCES = {
     "owners of scratch": Defence(trust, "make_root_only", _make, (
-        *(f"{_REFUSED}[{where}-{what}]" for where in ("pcocc", "deep/pcocc") for what in ("directory", "link", "file",
-                                                                                          "fifo", "way")),
-        *(f"tests/attack/test_scratch.py::test_a_scratch_where_others_may_replace_ours_is_refused[{mode}]"
-          for mode in (0o777, 0o775, 0o2770)),
+        *(f"{_REFUSED}[{where}-{what}]" for where in ("pcocc", "deep/pcocc") for what in _PLANTED),
+        *(f"{_REPLACE}[{mode}]" for mode in (0o777, 0o775, 0o2770)),
         "tests/attack/test_scratch.py::test_nor_may_it_belong_to_another",
     )),
     "records that tell little": Defence(records, "_decode", lambda job, data: records.Record(**json.loads(data)), tuple(

@@ -26,7 +26,8 @@ def read_keys(cluster: Cluster, node: str = "n1") -> Keys:
     directory = cluster.box.root(node, f"/run/pcocc/{cluster.job}")
     [seed] = directory.glob("vm*/seed.iso")
     found = re.findall(
-        rb"-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]*-----END OPENSSH PRIVATE KEY-----\n", seed.read_bytes()
+        rb"-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]*-----END OPENSSH PRIVATE KEY-----\n",
+        seed.read_bytes(),
     )
     user = (directory / "key").read_text()
     [host] = {one.decode() for one in found} - {user}
@@ -40,7 +41,9 @@ def find_keys(disk: Path, keys: Keys) -> list[str]:
         subprocess.run(["qemu-img", "convert", "-O", "raw", disk, raw], check=True)
         lines = [line for key in keys for line in key.splitlines()[1:-1] if len(line) > 40]
         assert lines
-        return [line for line in lines if subprocess.run(["grep", "-qaF", line, raw], check=False).returncode == 0]
+        return [
+            line for line in lines if subprocess.run(["grep", "-qaF", line, raw], check=False).returncode == 0
+        ]
 
 
 def image_file(box: Box, name: str) -> Path:
@@ -51,9 +54,12 @@ def image_file(box: Box, name: str) -> Path:
 def log_in(cluster: Cluster, key: str, user: str) -> Done:
     """Try a key at vm0 of a job, from inside its network."""
     box, node = cluster.box, cluster.node_of("vm0")
-    options = (
-        "-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o"
-        " IdentitiesOnly=yes -o ConnectTimeout=20"
+    options = "-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    options += " -o IdentitiesOnly=yes -o ConnectTimeout=20"
+    script = f"f=$(mktemp); cat >$f; ssh {options} -i $f {user}@10.200.0.1 id -un; s=$?; rm $f; exit $s"
+    return box.run(
+        ["nsenter", f"--net=/run/netns/pcocc-{cluster.job}", "sh", "-c", script],
+        user="root",
+        node=node,
+        input=key,
     )
-    script = f'f=$(mktemp); cat >$f; ssh {options} -i $f {user}@10.200.0.1 id -un; s=$?; rm $f; exit $s'
-    return box.run(["nsenter", f"--net=/run/netns/pcocc-{cluster.job}", "sh", "-c", script], user="root", node=node, input=key)

@@ -12,19 +12,33 @@ SIZE = 1 << 20  # bytes kept of a console
 def test_neither_a_guests_console_nor_its_user_fills_a_node(box: Box) -> None:
     with make_cluster(box, "--pcocc-template=tiny", "-w", "n1") as cluster:
         scratch = box.root("n1", f"/var/lib/pcocc/scratch/pcocc/{cluster.job}")
-        running = cluster.start([
-            "-n1", "--pcocc-vm=vm0", "sh", "-c",
-            "trap 'exit 0' TERM; exec yes 'a guest that says this for ever' >/dev/ttyS0",
-        ])
+        running = cluster.start(
+            [
+                "-n1",
+                "--pcocc-vm=vm0",
+                "sh",
+                "-c",
+                "trap 'exit 0' TERM; exec yes 'a guest that says this for ever' >/dev/ttyS0",
+            ]
+        )
         wait_for((scratch / "vm0.console.log.old").exists, "the first turn of the log", 120)
         first = (scratch / "vm0.console.log.old").stat().st_mtime_ns
-        wait_for(lambda: (scratch / "vm0.console.log.old").stat().st_mtime_ns != first, "the second turn of the log", 120)
-        assert sum(path.stat().st_size for path in scratch.glob("vm0.console.log*")) < 4 * SIZE, "looked at each second"
+        wait_for(
+            lambda: (scratch / "vm0.console.log.old").stat().st_mtime_ns != first,
+            "the second turn of the log",
+            120,
+        )
+        assert sum(path.stat().st_size for path in scratch.glob("vm0.console.log*")) < 4 * SIZE, (
+            "looked at each second"
+        )
         box.interrupt(running)
         cluster.vm("echo; echo these are the last words >/dev/ttyS0")
         kept = wait_for(
-            lambda: [path for path in scratch.glob("vm0.console.log*") if b"the last words" in path.read_bytes()],
-            "the last words", 20,
+            lambda: [
+                path for path in scratch.glob("vm0.console.log*") if b"the last words" in path.read_bytes()
+            ],
+            "the last words",
+            20,
         )
         assert all(path.stat().st_size <= SIZE for path in kept)
 
@@ -38,5 +52,7 @@ def test_neither_a_guests_console_nor_its_user_fills_a_node(box: Box) -> None:
         assert before - free() < 1000, "blocks of the node's own /run"
         assert box.run(["touch", f"/run/pcocc/{cluster.job}/one-more"], node="n1").returncode != 0
         assert cluster.vm("hostname") == "vm0"
-        box.run("srun -w n1 --pcocc-template=tiny true", user="bob", status=0, timeout=180)  # everybody else's jobs go on
+        box.run(
+            "srun -w n1 --pcocc-template=tiny true", user="bob", status=0, timeout=180
+        )  # everybody else's jobs go on
     box.ensure_released(cluster.job)

@@ -15,7 +15,7 @@ from tests.boot.cluster import make_cluster
 from tests.waiting import limit, wait_for
 
 pytestmark = pytest.mark.alone  # its daemons start anew with another configuration
-COUNTED = "/dev/full"  # which is the gauge of tests/boxlib/etc/gres.conf
+COUNTED = "/dev/full"  # which stands for a GPU in tests/boxlib/etc/gres.conf
 
 
 def configure(*words: str) -> None:
@@ -58,7 +58,7 @@ def test_a_killed_slurmstepd_takes_its_vms_along(box: Box, cgroups: str) -> None
 
 @pytest.mark.parametrize("cgroups", ["devices"], indirect=True)
 def test_a_vm_may_open_the_devices_that_its_job_has(box: Box, cgroups: str) -> None:
-    for gres, allowed in (([], False), (["--gres=gauge:1"], True)):
+    for gres, allowed in (([], False), (["--gres=gpu:1"], True)):
         with make_cluster(box, "--pcocc-template=tiny", "-wn1", *gres) as cluster:
             assert cluster.vm("hostname") == "vm0"
             step = cluster.srun(["-n1", "--overlap", "--mem=0", "sh", "-c", f": <{COUNTED}"])

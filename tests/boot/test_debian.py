@@ -171,15 +171,12 @@ def test_a_journal_that_is_written_meanwhile_is_saved_whole(box: Box, debian: Cl
 
 
 IDENTITY = "cat /etc/machine-id; sudo cat /etc/ssh/ssh_host_ed25519_key.pub; cat /var/lib/cloud/data/instance-id"
-LINKS = (
-    "readlink ~/.ssh/id_ed25519; sudo readlink /root/.ssh/id_ed25519 /etc/ssh/ssh_host_ed25519_key; df --output=fstype"
-    " /run/pcocc-keys | tail -n1"
-)
+LINKS = "readlink ~/.ssh/id_ed25519; sudo readlink /root/.ssh/id_ed25519 /etc/ssh/ssh_host_ed25519_key; "
+LINKS += "df --output=fstype /run/pcocc-keys | tail -n1"
 
 
 def test_a_debian_guest_is_saved_without_keys_and_clean(box: Box, debian: Cluster) -> None:
-    """Its keys are in memory; cleaned, it is a machine of its own when it boots, which lets nobody in who has the
-    former job's key."""
+    """Its keys are in memory; cleaned, it is a machine of its own when it boots, and lets nobody in with the former job's key."""
     keys = read_keys(debian)
     assert debian.vm(LINKS) == "/run/pcocc-keys/2001\n/run/pcocc-keys/0\n/run/pcocc-keys/host\ntmpfs"
     assert debian.vm("cat ~/.ssh/id_ed25519") + "\n" == keys.user and log_in(debian, keys.user, "alice").stdout == "alice\n"

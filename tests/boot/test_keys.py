@@ -20,7 +20,9 @@ def saved(box: Box) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("options", [[], ["--clean"]], ids=["plain", "clean"])
-def test_a_saved_image_has_no_private_key_and_lets_its_former_job_not_in(box: Box, saved: str, options: list[str]) -> None:
+def test_a_saved_image_has_no_private_key_and_lets_its_former_job_not_in(
+    box: Box, saved: str, options: list[str]
+) -> None:
     with make_cluster(box, "--pcocc-template=tiny", "-w", "n1") as cluster:
         keys = read_keys(cluster)
         assert log_in(cluster, keys.user, "alice").stdout == "alice\n", "this job's own key"

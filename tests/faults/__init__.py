@@ -1,2 +1,1 @@
-"""The fault campaign: what breaks in a Slurm cluster, done to a job with VMs on the box, and looked at afterwards
-(`make faults`)."""
+"""The fault campaign (`make faults`): what breaks in a cluster, done to a job with VMs on the box, and looked at afterwards."""

@@ -24,7 +24,9 @@ def main() -> int:
     names = [one.name for one in FAULTS]
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--times", type=int, default=1, help="how often each fault is done")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help="these faults")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="NAME", help="these faults"
+    )
     parser.add_argument("--anew", action="store_true", help="forget what came of these faults before")
     parser.add_argument("--list", action="store_true", help="tell what there is")
     options = parser.parse_args()
@@ -55,7 +57,10 @@ def run(faults: Iterable[Fault], times: int) -> int:
             problem = try_fault(one)
             failed += bool(problem)
             results.add(one, time.monotonic() - begin, problem)
-            print(f"{turn + 1}/{times} {one.name}: {problem or 'well'} ({time.monotonic() - begin:.0f} s)", flush=True)
+            print(
+                f"{turn + 1}/{times} {one.name}: {problem or 'well'} ({time.monotonic() - begin:.0f} s)",
+                flush=True,
+            )
     return 1 if failed else 0
 
 
@@ -80,7 +85,11 @@ def try_fault(one: Fault) -> str:
 
 def recover(box: Box) -> None:
     """Have a box again in which nothing runs, for the next fault."""
-    for words in ("scancel --signal=KILL --user=alice", "scancel --user=alice", "scontrol update nodename=n[1-2] state=resume"):
+    for words in (
+        "scancel --signal=KILL --user=alice",
+        "scancel --user=alice",
+        "scontrol update nodename=n[1-2] state=resume",
+    ):
         box.run(words, user="root")
     subprocess.run([ROOT / "tests/box", "status", "--wait", "60"], stdout=subprocess.DEVNULL, check=False)
 

@@ -26,7 +26,10 @@ def find(pattern: str, node: str) -> int | None:
             if not name.isdigit() or int(name) == os.getpid() or os.readlink(f"/proc/{name}/ns/uts") != mine:
                 continue
             words = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if re.search(pattern, words) and b"Z" not in Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2][:3]:
+            if (
+                re.search(pattern, words)
+                and b"Z" not in Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2][:3]
+            ):
                 return int(name)
         except OSError:
             continue
@@ -71,7 +74,8 @@ def helper_killed(box: Box, verb: str, program: str, node: str) -> Iterator[None
     """Have root's helper killed in the block, once, when it starts a program."""
     real, done = "/run/fault-program", "/run/fault-done"
     with box.changed(
-        _TRAP.format(program=program, real=real, done=done, verb=verb), f"umount {program}; rm -rf {real} {real}.sh",
+        _TRAP.format(program=program, real=real, done=done, verb=verb),
+        f"umount {program}; rm -rf {real} {real}.sh",
         node,
     ):
         yield
@@ -103,5 +107,7 @@ def power_off(node: str) -> None:
 
 def power_on() -> None:
     """Start the nodes that are off."""
-    done = subprocess.run([ROOT / "tests/box", "up"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [ROOT / "tests/box", "up"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,12 +15,12 @@ KEPT, PAGE = ROOT / "build/faults.json", ROOT / "docs/faults.md"
 HEAD = """# What breaks, and what is left of it
 
 `make faults` does each of these to jobs with VMs on the box (two nodes of a Slurm cluster on one machine, a guest that boots in
-seconds), a hundred times each: for the night. `build/venv/bin/python -m tests.faults --only NAME --times N` does one.
-`tests/faults/table.py` says how, and what must be true at once. After each time nothing of a job may be left on any node, no
-node may be drained or down, and a later job with VMs on both nodes must work.
+seconds), a hundred times each: for some nights. `build/venv/bin/python -m tests.faults --only NAME --times N` does one.
+`tests/faults/table.py` says how, and what must be true at once. After each time nothing of a job may be left on any node, no node
+may be drained or down, and a later job with VMs on both nodes must work.
 
-This page is written by the campaign. `times` and `well` count what was really run, in all since the fault last changed;
-`seconds` is the longest time that one took with its job and the look at the box afterwards.
+This page is written by the campaign. `times` and `well` count what was really run, in all since the fault last changed; `seconds`
+is the longest time that one took with its job and the look at the box afterwards.
 
 """
 
@@ -63,4 +63,6 @@ def render(known: dict[str, dict[str, Any]]) -> str:
     wrong = [f"- `{name}`: {one['problem']}" for name, one in known.items() if one["well"] < one["times"]]
     where = f"Last run with {version} on Linux {platform.release()}.\n"
     missing = "\nNot on the box, which has the clock and the disks of its host: a jump of the clock, a disk that fails.\n"
-    return "\n".join([HEAD + where, *rows, *(["", "Not well:", "", *wrong] if wrong else [])]) + "\n" + missing
+    return (
+        "\n".join([HEAD + where, *rows, *(["", "Not well:", "", *wrong] if wrong else [])]) + "\n" + missing
+    )

@@ -57,7 +57,11 @@ def boot_works(box: Box, *options: str) -> None:
 
 def stepds(box: Box, step: str, node: str) -> list[Process]:
     """Return the slurmstepds of a step."""
-    return wait_for(lambda: box.processes(rf"^slurmstepd: \[{step}\]".replace(".", "[.]"), node), f"the slurmstepd of {step}", 30)
+    return wait_for(
+        lambda: box.processes(rf"^slurmstepd: \[{step}\]".replace(".", "[.]"), node),
+        f"the slurmstepd of {step}",
+        30,
+    )
 
 
 def small(path: str, size: str) -> tuple[str, str]:
@@ -67,25 +71,36 @@ def small(path: str, size: str) -> tuple[str, str]:
 
 def read_only(path: str) -> tuple[str, str]:
     """Return the commands that make what is under a directory read-only."""
-    return f"mkdir -p {path}; mount --bind {path} {path}; mount -o remount,bind,ro {path}", f"umount -l {path}"
+    return (
+        f"mkdir -p {path}; mount --bind {path} {path}; mount -o remount,bind,ro {path}",
+        f"umount -l {path}",
+    )
 
 
 def restart(*words: str) -> None:
     """Restart a daemon of the box."""
-    done = subprocess.run([ROOT / "tests/box", "restart", *words], capture_output=True, text=True, timeout=limit(90), check=False)
+    done = subprocess.run(
+        [ROOT / "tests/box", "restart", *words],
+        capture_output=True,
+        text=True,
+        timeout=limit(90),
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def ensure_well(box: Box) -> None:
-    """Check what must be true after each fault: nothing is left, no node is drained or down, and a later job on both
-    nodes works."""
+    """Check what must be true after each fault: nothing is left, no node drained or down, and a later job on both nodes works."""
     for job in box.jobs():
         wait_for(lambda job=job: job not in box.jobs(), f"the end of job {job}", 30)
     box.run(["srun", *TWO, "true"], timeout=240, status=0)
     states = set(box.node_states().split())
     assert not states & {"drained", "draining", "down", "down*", "drained*"}, states
     done = subprocess.run(
-        [ROOT / "tests/box", "status", "--wait", str(int(limit(20)))], capture_output=True, text=True, check=False
+        [ROOT / "tests/box", "status", "--wait", str(int(limit(20)))],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -98,7 +113,9 @@ CACHE, SOCKET = "/var/lib/pcocc/images", f"{OWN}/cache.socket"
 @contextlib.contextmanager
 def imported(box: Box) -> Iterator[str]:
     """The tiny image in alice's repository."""
-    box.run(["pcocc", "image", "import", "/var/lib/pcocc-box/images/tiny.qcow2", IMAGE], status=0, timeout=180)
+    box.run(
+        ["pcocc", "image", "import", "/var/lib/pcocc-box/images/tiny.qcow2", IMAGE], status=0, timeout=180
+    )
     try:
         yield IMAGE
     finally:
@@ -118,14 +135,10 @@ def cached(box: Box, prepare: str = "", undo: str = "") -> Iterator[str]:
     """Nodes that copy images to their own disks by the service of a cache, on n1, and an image that everybody may read."""
     conf = "/etc/pcocc/pcocc.yaml"
     with imported(box) as name:
-        do = (
-            f"cp -p {conf} /run/kept.yaml; printf 'image-cache: {{size: 1G, directory: {CACHE}}}\\n' >>{conf}; mkdir -p"
-            f" {CACHE}; "
-        )
-        do += (
-            f"{prepare or ':'}; chown nobody: {CACHE} || :; systemd-socket-activate --accept --inetd -l {SOCKET}"
-            f" {_DAEMON} >/dev/null 2>&1 & "
-        )
+        do = f"cp -p {conf} /run/kept.yaml; mkdir -p {CACHE}; "
+        do += f"printf 'image-cache: {{size: 1G, directory: {CACHE}}}\\n' >>{conf}; "
+        do += f"{prepare or ':'}; chown nobody: {CACHE} || :; "
+        do += f"systemd-socket-activate --accept --inetd -l {SOCKET} {_DAEMON} >/dev/null 2>&1 & "
         do += f"echo $! >/run/cache.pid; while ! [ -S {SOCKET} ]; do sleep 0.1; done; chmod 666 {SOCKET}"
         after = f"kill $(cat /run/cache.pid); {undo or ':'}; rm -rf {CACHE} {SOCKET} /run/cache.pid; cp -p /run/kept.yaml {conf}"
         with box.changed(do, after, "n1"):

@@ -12,7 +12,11 @@ from tests.faults import hunt, scene
 from tests.waiting import wait_for
 
 Play = Callable[[Box], None]
-LAUNCH, KEEPER, SAVE = r"libexec/pcocc/launch", r"libexec/pcocc/keeper", r"libexec/pcocc/attach (@save )?--dest="
+LAUNCH, KEEPER, SAVE = (
+    r"libexec/pcocc/launch",
+    r"libexec/pcocc/keeper",
+    r"libexec/pcocc/attach (@save )?--dest=",
+)
 
 
 class Fault(NamedTuple):
@@ -150,7 +154,9 @@ def virtiofsd_killed(box: Box) -> None:
         hunt.kill_when_seen(r"virtiofsd .*", "n2")
 
 
-@fault("the copier of an image cache killed", "as it copies", "the VM boots from another copy, or from the image")
+@fault(
+    "the copier of an image cache killed", "as it copies", "the VM boots from another copy, or from the image"
+)
 def cache_copier_killed(box: Box) -> None:
     with scene.cached(box) as name, hunt.hunted(r"libexec/pcocc/cache", "n1"):
         scene.boot_works(box, f"--pcocc-image={name}")
@@ -230,7 +236,8 @@ def scratch_full(box: Box) -> None:
         try:
             box.run(
                 [
-                    "sh", "-c",
+                    "sh",
+                    "-c",
                     f"{step} & while kill -0 $! && ! grep -q full {told}; do sleep 0.2; done; kill $!; wait $!",
                 ],
                 timeout=240,
@@ -260,20 +267,27 @@ def repository_read_only(box: Box) -> None:
 def _save_refused(box: Box, do: str, undo: str) -> None:
     with scene.booted(box) as cluster:
         with box.changed(f"{do}; chown alice: {scene.IMAGES} 2>/dev/null || :", undo, cluster.node_of("vm1")):
-            scene.told(box.run(["pcocc", "save", "-j", str(cluster.job), "-d", scene.IMAGE, "--full", "vm1"], timeout=180))
+            scene.told(
+                box.run(
+                    ["pcocc", "save", "-j", str(cluster.job), "-d", scene.IMAGE, "--full", "vm1"], timeout=180
+                )
+            )
         cluster.vm("true", "vm1")
 
 
 @fault("the image cache full", "before it copies", "VMs boot from the image itself")
 def cache_full(box: Box) -> None:
-    with scene.cached(box, f"mount -t tmpfs -o mode=755,size=1m cache {scene.CACHE}", f"umount -l {scene.CACHE}") as name:
+    with scene.cached(
+        box, f"mount -t tmpfs -o mode=755,size=1m cache {scene.CACHE}", f"umount -l {scene.CACHE}"
+    ) as name:
         scene.boot_works(box, f"--pcocc-image={name}")
 
 
 @fault("the image cache read-only", "before it copies", "VMs boot from the image itself")
 def cache_read_only(box: Box) -> None:
     with scene.cached(
-        box, f"mount --bind {scene.CACHE} {scene.CACHE}; mount -o remount,bind,ro {scene.CACHE}",
+        box,
+        f"mount --bind {scene.CACHE} {scene.CACHE}; mount -o remount,bind,ro {scene.CACHE}",
         f"umount -l {scene.CACHE}",
     ) as name:
         scene.boot_works(box, f"--pcocc-image={name}")

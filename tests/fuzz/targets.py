@@ -141,14 +141,11 @@ def run_answers(data: bytes) -> None:
     """Read what a user's task tells root of networks, and what is left on nodes, or said by the image cache, for others."""
     text = data.decode(errors="replace")
     sent = base64.b64encode(zlib.compress(data, 1)).decode()
-    assert all(
-        isinstance(one, Answer | Failure)
-        for one in decode_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."])
-    )
+    found = decode_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."])
+    assert all(isinstance(one, Answer | Failure) for one in found)
     for decode in (
-        lambda: decode_node(data, 1), lambda: protocol._parse_answer(data),
-        lambda: disks.parse_facts(parse_message(data), "vm0"),
-    ):
+        lambda: decode_node(data, 1), lambda: protocol._parse_answer(data), lambda: disks.parse_facts(parse_message(data), "vm0"),
+    ):  # fmt: skip
         try:
             decode()
         except NodeError:
@@ -290,10 +287,10 @@ TARGETS = {
         Target("oci", _OCI, run_oci, (), (b"null", b"[]", b"{}", b"sha256:", b'"size": -1', b'"platform": '), few=10000),
         Target("lines", _LINES, run_lines, (), (b"null", b"[]", b'"id": ', b"\xff", b'"return": '), few=10000),
         Target("keeper", _KEEPER, run_keeper, (), (b"null", b"[]", b"{}", b"@pcocc ", b'"event": '), few=10000),
-        Target("answers", _ANSWERS, run_answers, (),
-               (b"null", b"[]", b"{}", b'"version": 1', b"\npcocc-network ", b" .\n", b"1e400"), few=5000),
-        Target("helper", _HELPER, run_helper, (NodeError,),
-               (b"end\n", b"layout ", b"sets ", b"-", b",", b"\xd9\xa3", b"\xc2\xb2"), few=20000),
+        Target("answers", _ANSWERS, run_answers, (), (
+            b"null", b"[]", b"{}", b'"version": 1', b"\npcocc-network ", b" .\n", b"1e400"), few=5000),
+        Target("helper", _HELPER, run_helper, (NodeError,), (
+            b"end\n", b"layout ", b"sets ", b"-", b",", b"\xd9\xa3", b"\xc2\xb2"), few=20000),
         Target("requests", _REQUESTS, run_request, (), (b":", b",", b"=", b"vm[", b"@", b"\xd9\xa3", b"null"), few=5000),
         Target("filter", _FILTER, run_filter, (),
                (b"\0", b"=", b";", b":", b",", b"vms=", b"sets=", b"nan", b"0x10", b"1e9"), few=10000),

@@ -107,6 +107,8 @@ def _ensure_kept(place: Place, fresh: bool) -> list[str]:
         packages = beside.submit(ensure, "packages", lambda: project.ensure_built(place))
         ensure("root", lambda: ensure_root(place, fresh))
         ensure("disk", lambda: ensure_disk(place))
+        if packages.done():
+            packages.result()  # before the longest part: without packages it is for nothing
         ensure("saved machine", lambda: machine.ensure_saved(place))
         packages.result()
     return made

@@ -23,11 +23,22 @@ class Subnet:
     """The fabric of a subnet manager, two hosts and some VMs, given with their devices' GUIDs; `opensm` is to be called first."""
 
     def __init__(self, directory: Path, vms: dict[str, int]) -> None:
-        self.directory, self._file, self._log = directory, directory / "partitions.conf", directory / "opensm.log"
-        devices = {SM: 0x100000, **{name: 0x101000 + 0x1000 * place for place, name in enumerate(HOSTS)}, **vms}
+        self.directory, self._file, self._log = (
+            directory,
+            directory / "partitions.conf",
+            directory / "opensm.log",
+        )
+        devices = {
+            SM: 0x100000,
+            **{name: 0x101000 + 0x1000 * place for place, name in enumerate(HOSTS)},
+            **vms,
+        }
         ports = "".join(f'[{port}]\t"{name}"[1]\n' for port, name in enumerate(devices, 1))
         text = f'switchguid=0x5000\nSwitch\t36 "switch"\n{ports}\n'
-        text += "".join(_DEVICE.format(guid=guid, name=name, port=port) for port, (name, guid) in enumerate(devices.items(), 1))
+        text += "".join(
+            _DEVICE.format(guid=guid, name=name, port=port)
+            for port, (name, guid) in enumerate(devices.items(), 1)
+        )
         (directory / "net").write_text(text)
         self._guids = {name: guid + 1 for name, guid in devices.items()}  # as ibsim numbers a device's ports
         (directory / "opensm.conf").write_text("force_log_flush TRUE\nlog_flags 0x03\n")
@@ -41,7 +52,9 @@ class Subnet:
         apart = os.readlink(self._proc / "ns/net") != os.readlink("/proc/self/ns/net")
         return apart and "@" in (self._proc / "net/unix").read_text()
 
-    def _start(self, argv: list[str], environment: dict[str, str], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    def _start(
+        self, argv: list[str], environment: dict[str, str], stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
         with (self.directory / "output").open("ab") as output:
             return subprocess.Popen(
                 argv, stdin=stdin, stdout=output, stderr=output, cwd=self.directory, env={**os.environ, **environment}
@@ -55,16 +68,30 @@ class Subnet:
         """Start the subnet manager with a file of partitions; return how many seconds it took until all ports had their
         tables."""
         self._file.write_text(partitions)
-        inside = ["nsenter", f"--net={self._proc}/ns/net", "opensm", "-g", f"{self._guids[SM]:#x}", "-P", self._file]
+        inside = [
+            "nsenter",
+            f"--net={self._proc}/ns/net",
+            "opensm",
+            "-g",
+            f"{self._guids[SM]:#x}",
+            "-P",
+            self._file,
+        ]
         begin = time.monotonic()
         argv = [*map(str, inside), "-f", str(self._log), "-F", "opensm.conf", "-s", "2", "-e"]
         self._processes.append(self._start(argv, self._place(SM)))
-        wait_closely(lambda: self._log.exists() and "SUBNET UP" in self._log.read_text(errors="replace"), self.log)
+        wait_closely(
+            lambda: self._log.exists() and "SUBNET UP" in self._log.read_text(errors="replace"), self.log
+        )
         return time.monotonic() - begin
 
     def log(self) -> str:
         """Return what the subnet manager has written."""
-        return self._log.read_text(errors="replace") if self._log.exists() else (self.directory / "output").read_text()
+        return (
+            self._log.read_text(errors="replace")
+            if self._log.exists()
+            else (self.directory / "output").read_text()
+        )
 
     def close(self) -> None:
         """End all of it."""
@@ -75,7 +102,9 @@ class Subnet:
     def _ask(self, host: str, *argv: str) -> subprocess.CompletedProcess[str]:
         inside = ["nsenter", f"--net={self._proc}/ns/net", *argv]
         environment = {**os.environ, **self._place(host)}
-        return subprocess.run(inside, capture_output=True, text=True, env=environment, timeout=limit(10), check=False)
+        return subprocess.run(
+            inside, capture_output=True, text=True, env=environment, timeout=limit(10), check=False
+        )
 
     def keys(self, name: str) -> list[int]:
         """Return the table of a port, in order, with the bit of full members."""

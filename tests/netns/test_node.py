@@ -126,7 +126,9 @@ def test_the_packages_removal_leaves_nothing_of_live_jobs_and_of_the_node(nodes:
     assert done.stderr == "pcocc: job 12 loses its VMs\npcocc: job 13 loses its VMs\n" and done.stdout == ""
     assert node.leftovers() == "" and node.run("nft", "list", "tables").stdout == ""
     assert node.run("cat", forwarding).stdout == "0\n"
-    assert "pcocc" not in node.run("ls", "/run", "/run/netns").stdout
+    assert "pcocc" not in node.run("ls", "/run", "/run/netns").stdout and node.run("ls", "/var/lib/pcocc/scratch").stdout == ""
+    node.helper("release", release(13))  # by the slurmstepd of a step that has ended with it
+    assert "pcocc" not in node.run("ls", "/run").stdout
     assert node.helper("remove", "").stderr == ""
 
 
@@ -332,9 +334,8 @@ def test_a_jobs_part_of_run_is_its_own(nodes: Pair, stepd: subprocess.Popen[byte
         node.run("sh", "-c", "rm -rf /run/pcocc/12/*")
     assert node.run("stat", "-c", "%a", "/run/pcocc/12").stdout == "700\n"
     enter = ["nsenter", f"--target={node.holder.pid}", "--mount"]
-    with subprocess.Popen(
-        [*enter, "sh", "-c", "exec >/run/pcocc/12/open; echo open >&2; exec sleep 600"], stderr=subprocess.PIPE
-    ) as holder:
+    opened = [*enter, "sh", "-c", "exec >/run/pcocc/12/open; echo open >&2; exec sleep 600"]
+    with subprocess.Popen(opened, stderr=subprocess.PIPE) as holder:
         assert holder.stderr is not None and holder.stderr.readline() == b"open\n"
         assert node.helper("release", release(12)).returncode == 0
         holder.kill()

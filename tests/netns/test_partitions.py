@@ -52,11 +52,17 @@ def test_a_vm_has_its_clusters_key_and_is_limited_in_the_default(subnet: Subnet,
 def test_there_are_ways_within_a_cluster_and_nowhere_else(subnet: Subnet) -> None:
     subnet.opensm(CLOSED + FILE)
     ports = (*VMS, *HOSTS)
-    found = {(one, other) for one, other in product(ports, ports) if one != other and subnet.reaches(one, other)}
-    assert found == {(one, other) for one, other in product(VMS, VMS) if one != other and key_of(one) == key_of(other)}
+    found = {
+        (one, other) for one, other in product(ports, ports) if one != other and subnet.reaches(one, other)
+    }
+    assert found == {
+        (one, other) for one, other in product(VMS, VMS) if one != other and key_of(one) == key_of(other)
+    }
 
 
-def test_a_function_that_gets_a_guid_is_in_its_partition_without_a_word_to_the_subnet_manager(subnet: Subnet) -> None:
+def test_a_function_that_gets_a_guid_is_in_its_partition_without_a_word_to_the_subnet_manager(
+    subnet: Subnet,
+) -> None:
     subnet.opensm(CLOSED + FILE)
     subnet.give("c0v100", partition_guid(POOL.guid_prefix, 0x2003, 7, 0))
     wait_closely(lambda: subnet.keys("c0v100") == [0x2003 | FULL, DEFAULT], subnet.log)
@@ -68,12 +74,17 @@ def test_a_function_that_gets_a_guid_is_in_its_partition_without_a_word_to_the_s
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("0xc2cc200000000001", "0xzzcc200000000001"), (" : 0xc2cc200000000001", " 0xc2cc200000000001"),
+        ("0xc2cc200000000001", "0xzzcc200000000001"),
+        (" : 0xc2cc200000000001", " 0xc2cc200000000001"),
         ("0xc2cc200000006301 ;", "0xc2cc200000006301"),
     ],
 )
-def test_for_a_fault_that_our_check_finds_opensm_opens_the_fabric(subnet: Subnet, right: str, wrong: str) -> None:
+def test_for_a_fault_that_our_check_finds_opensm_opens_the_fabric(
+    subnet: Subnet, right: str, wrong: str
+) -> None:
     text = CLOSED + FILE.replace(right, wrong, 1)
     assert [*find_faults(text.splitlines(), [POOL], "f")]
     subnet.opensm(text)
-    assert {name: subnet.keys(name) for name in (*VMS, *HOSTS)} == {name: [DEFAULT | FULL] for name in (*VMS, *HOSTS)}
+    assert {name: subnet.keys(name) for name in (*VMS, *HOSTS)} == {
+        name: [DEFAULT | FULL] for name in (*VMS, *HOSTS)
+    }

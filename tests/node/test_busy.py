@@ -34,10 +34,16 @@ def test_a_verdict_for_want_of_time_is_tried_again_when_the_next_vms_start(node:
     assert accelerator(node, pid).startswith("tcg")
     first.end()
     node.out(f"rm {BUSY}")
-    second = submit(node, "tiny:1")
-    [pid] = second.wait_for_qemus(1).values()
-    assert read_verdict(node)["kind"] == "kvm" and accelerator(node, pid).startswith("kvm")
-    second.end()
+    for _attempt in range(5):  # where the host is busy itself, the next one may show nothing either
+        before, job = verdict["when"], submit(node, "tiny:1")
+        [pid] = job.wait_for_qemus(1).values()
+        verdict, used = read_verdict(node), accelerator(node, pid)
+        job.end()
+        assert verdict["when"] > before and used.startswith(verdict["kind"]), (verdict, used)
+        if verdict["kind"] == "kvm":
+            break
+        assert verdict["again"]
+    assert verdict["kind"] == "kvm"
 
 
 @pytest.fixture

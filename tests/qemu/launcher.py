@@ -19,8 +19,9 @@ def pretend(text: str) -> None:
 
     from pcocc_runtime.documents.hardware import HostCpu, HostNode, Part
 
-    cpus, nodes, online, vendor = json.loads(text)
-    part = Part(tuple(HostCpu(*one) for one in cpus), tuple(HostNode(*one[:-1], tuple(one[-1])) for one in nodes), online, vendor)
+    cpus, nodes, online, topoext = json.loads(text)
+    homes = tuple(HostNode(*one[:-1], tuple(one[-1])) for one in nodes)
+    part = Part(tuple(HostCpu(*one) for one in cpus), homes, online, topoext)
     plan = launcher.plan_hardware
 
     def plan_here(*arguments: Any) -> Any:

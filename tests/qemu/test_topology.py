@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from pcocc_runtime import naming
 from pcocc_runtime.cpulist import render_cpu_list
 from pcocc_runtime.documents.cluster import Group, Mount
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, Part, decode_topology, encode_topology
+from pcocc_runtime.steps import topology
 from pcocc_runtime.system.hardware import read_part
 from tests.machines import MACHINES, write_machine
-from tests.qemu.vm import DATA, StartVm
+from tests.qemu.vm import DATA, StartVm, Vm
 
 LOOK = "; ".join([
     "cd /sys/devices/system/cpu",
@@ -59,7 +61,9 @@ def test_memory_is_bound_where_the_task_holds_it(start: StartVm, tmp_path: Path)
     here = replace_nodes(part)
     vm = start(Group("t", 1, cpus=4, mounts=(Mount("d", DATA, "virtiofs"),)), part=here).boot()
     maps = Path(f"/proc/{vm.process.pid}/numa_maps").read_text()
-    assert [line.split()[1] for line in maps.splitlines() if "memory-backend-memfd" in line or "memfd" in line] == ["bind:0"]
+    assert [line.split()[1] for line in maps.splitlines() if "memory-backend-memfd" in line or "memfd" in line] == [
+        "bind:0"
+    ]
     assert vm.run("mkdir /d; mount -t virtiofs d /d; ls /d/log7") == "/d/log7\n"
 
 
@@ -78,3 +82,53 @@ def test_what_the_launcher_has_planned_is_kept_beside_the_vm(start: StartVm) -> 
     assert argv[argv.index("-smp") + 1].startswith(f"cpus={len(cpus)},sockets=")
     assert vm.run("cat /sys/devices/system/cpu/online") == f"{render_cpu_list(range(len(cpus)))}\n"
     assert replace(kept, pid=0) != kept
+
+
+def look(vm: Vm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Return what @topology says of a VM, and its exit status."""
+    monkeypatch.setattr(naming, "job_dir", lambda _job: vm.directory.parent)
+    status = topology.operate(vm.job, "vm0", topology.check_words(words))
+    return status, capsys.readouterr().out
+
+
+def test_a_vm_that_runs_as_planned_passes(
+    start: StartVm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    vm = start(Group("t", 1, cpus=len(cpus), memory_prealloc=True)).boot()
+    status, text = look(vm, monkeypatch, capsys, "--check")
+    assert status == 0 and text.splitlines()[-1] == "vm0: ok: it runs as it is planned", text
+    tree = json.loads(look(vm, monkeypatch, capsys, "--json")[1])
+    assert [one["allowed"] for one in tree["vcpus"]] == [[one["host"]["number"]] for one in tree["vcpus"]]
+    thread = next(
+        task for task in Path(f"/proc/{vm.process.pid}/task").iterdir() if (task / "comm").read_text().startswith("CPU 0")
+    )
+    os.sched_setaffinity(int(thread.name), cpus)
+    status, text = look(vm, monkeypatch, capsys, "--check")
+    assert status == 1 and f"vm0: FAILED: vCPU 0 may run on CPUs {render_cpu_list(cpus)}, and belongs on {cpus[0]}" in text
+
+
+def test_pretended_cpus_are_drawn_and_told(
+    start: StartVm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vm = start(Group("t", 1, cpus=8), part=pretend(tmp_path, "eight", range(8))).boot()
+    status, text = look(vm, monkeypatch, capsys, "--check")
+    told = [line for line in text.splitlines() if "FAILED" in line]
+    assert status == 1 and len(told) == 8 and all("may run on CPUs" in line for line in told)  # there are no such CPUs here
+    assert "node 1: 216 MiB of the host's node 0" in text.splitlines()
+    assert look(vm, monkeypatch, capsys)[0] == 0
+
+
+@pytest.mark.parametrize(("group", "said"), [
+    (Group("t", 1, hugepages="1G"), "hugepages: 1G of template 't': the guest's memory is smaller than a page of 1G"),
+    (Group("t", 1, hugepages="2M"), "free pages of 2M, and the guest needs 144"),
+])  # fmt: skip
+def test_huge_pages_that_there_are_not(start: StartVm, group: Group, said: str) -> None:
+    vm = start(group)
+    assert vm.wait() == 1
+    assert said in vm.said().splitlines()[0] and len(vm.said().splitlines()) == 2
+
+
+def test_auto_takes_what_there_is_and_says_so(start: StartVm) -> None:
+    vm = start(Group("t", 1, hugepages="auto")).boot()
+    assert "pcocc: vm0 on here: no huge pages are used, but ordinary memory: " in vm.said()

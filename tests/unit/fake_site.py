@@ -12,8 +12,7 @@ Ask = Callable[..., tuple[int, str]]
 
 FILES = {
     "pcocc.yaml": "max-vms: 64\n",
-    "networks.yaml": "lan: {type: ethernet}\nib:\n  type: infiniband\n  settings: {host-device: m, min-pkey: '0x2000', "
-    "max-pkey: '0x2003', max-vms: 3}\n",
+    "networks.yaml": "lan: {type: ethernet}\nib:\n  type: host-infiniband\n  settings: {host-device: m}\n",
     "resources.yaml": "default: {networks: [lan], default: true}\nfast: {networks: [lan, ib]}\nbare: {}\n",
     "templates.yaml": "tiny: {image: IMAGE, memory: 256M}\nbig: {inherits: tiny, cpus: 4, memory: 2G, resource-set: bare}\n"
     "fast: {inherits: tiny, resource-set: fast}\nempty: {}\n",

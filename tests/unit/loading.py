@@ -28,7 +28,14 @@ def loaded(code: str) -> list[str]:
 def within(verb: str) -> str:
     """Return code that imports what root's helper does until it is in a verb's functions, and all that these import."""
     tree = ast.parse(MODULES["node.main"].read_text())
-    bodies = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith(f"_{verb}")]
+    bodies = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith(f"_{verb}")
+    ]
     assert bodies
-    local = [ast.unparse(node) for body in bodies for node in ast.walk(body) if isinstance(node, ast.Import | ast.ImportFrom)]
+    local = [
+        ast.unparse(node)
+        for body in bodies
+        for node in ast.walk(body)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     return "\n".join(["import pcocc_runtime.node.main", *local])

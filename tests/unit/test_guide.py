@@ -23,7 +23,9 @@ def test_a_page_is_right_shell_and_yaml(page: Path) -> None:
     found = parse_page(page.read_text())
     assert len(found) >= 6
     for typed in found:
-        done = subprocess.run(["bash", "-n"], input=typed.command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-n"], input=typed.command, capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stderr) == (0, ""), typed
         assert set(re.findall(r"--(pcocc-[a-z-]+)", typed.command)) <= OPTIONS, typed
         for name, text in re.findall(r">(\S+)\.yaml <<'EOF'\n(.*)\nEOF$", typed.command, re.DOTALL):
@@ -38,7 +40,7 @@ def test_a_page_is_right_shell_and_yaml(page: Path) -> None:
 
 def test_every_page_is_in_the_contents() -> None:
     listed = re.findall(r"\]\(([a-z-]+\.md)\)", (GUIDE / "README.md").read_text())
-    assert listed == ["first-vm.md", "cloud-config.md", "directories.md", "steps.md"] and {
+    assert listed == ["first-vm.md", "cloud-config.md", "directories.md", "steps.md", "day.md"] and {
         page.name for page in PAGES
     } == set(listed)
 
@@ -63,7 +65,9 @@ not typed
 
 def test_boxes_become_commands() -> None:
     assert parse_page(PAGE) == [
-        Typed("cat >x <<'EOF'\na:\n\n  b\nEOF", (), 3), Typed("echo 1", ("1",), 8), Typed("id -u", ("0",), 10, True),
+        Typed("cat >x <<'EOF'\na:\n\n  b\nEOF", (), 3),
+        Typed("echo 1", ("1",), 8),
+        Typed("id -u", ("0",), 10, True),
     ]
     with pytest.raises(ValueError, match="line 2: a box begins"):
         parse_page("```console\nx\n```\n")

@@ -149,7 +149,7 @@ def sources() -> list[Path]:
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_sizes(path: Path) -> None:
     text = path.read_text()
-    lines, most = text.splitlines(), 120 if path.is_relative_to(RUNTIME) or path.suffix == ".lua" else 130
+    lines, most = text.splitlines(), 120 if path.is_relative_to(RUNTIME) else 130
     assert len(lines) <= 400
     assert [f"{number}: {line}" for number, line in enumerate(lines, 1) if len(line) > most] == []
     if path.suffix == ".py":

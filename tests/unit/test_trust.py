@@ -1,5 +1,4 @@
-"""What docs/trust.md says of root, against the code: the programs that are started with root's rights, and where each
-wall is attacked."""
+"""What docs/trust.md says of root, against the code: the programs started with root's rights, and where walls are attacked."""
 
 import ast
 import re
@@ -8,8 +7,17 @@ from tests.unit.loading import MODULES, ROOT, loaded, within
 
 TRUST = (ROOT / "docs/trust.md").read_text()
 STARTERS = {
-    "run", "start_confined", "Popen", "check_output", "execv", "execve", "execvp", "execvpe", "posix_spawn",
-    "posix_spawnp", "started_as",
+    "run",
+    "start_confined",
+    "Popen",
+    "check_output",
+    "execv",
+    "execve",
+    "execvp",
+    "execvpe",
+    "posix_spawn",
+    "posix_spawnp",
+    "started_as",
 }
 # who starts what its caller names: the callers are what counts
 PASS_ON = {"system.process", "system.confined", "system.run_as", "system.programs", "system.children"}
@@ -25,18 +33,32 @@ def started_by(module: str) -> set[str]:
     }
     found = set()
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
+        name = (
+            call.func.attr
+            if isinstance(call.func, ast.Attribute)
+            else call.func.id
+            if isinstance(call.func, ast.Name)
+            else ""
+        )
         if name not in STARTERS or not call.args:
             continue
         words: ast.expr | None = call.args[1] if name == "started_as" else call.args[0]
         words = names.get(words.id) if isinstance(words, ast.Name) else words
         first = words.elts[0] if isinstance(words, ast.List | ast.Tuple) and words.elts else None
-        found.add(str(first.value) if isinstance(first, ast.Constant) else ast.unparse(first) if first is not None else "?")
+        found.add(
+            str(first.value)
+            if isinstance(first, ast.Constant)
+            else ast.unparse(first)
+            if first is not None
+            else "?"
+        )
     return found
 
 
 def test_the_programs_that_root_starts_are_the_ones_it_names() -> None:
-    modules = {name for verb in ("set_up", "release", "start", "remove") for name in loaded(within(verb))} | {"node.probe"}
+    modules = {name for verb in ("set_up", "release", "start", "remove") for name in loaded(within(verb))} | {
+        "node.probe"
+    }
     found: dict[str, set[str]] = {}
     for module in modules - PASS_ON:
         for program in started_by(module):
@@ -44,7 +66,10 @@ def test_the_programs_that_root_starts_are_the_ones_it_names() -> None:
     sentence = re.search(r"Programs it starts as root: (.*?), found in", TRUST).group(1)  # type: ignore[union-attr]
     named = set(re.findall(r"`([a-z]+)`", sentence))
     # the kind of an act is looked at before it is a program's name
-    assert found.pop("act.kind", None) == {"node.apply"} and 'act.kind in ("ip", "bridge")' in MODULES["node.apply"].read_text()
+    assert (
+        found.pop("act.kind", None) == {"node.apply"}
+        and 'act.kind in ("ip", "bridge")' in MODULES["node.apply"].read_text()
+    )
     assert named == set(found) - {"?", "str(qemu)"} | {"bridge"}, found
     assert found.get("?", set()) | found.get("str(qemu)", set()) <= {"node.probe"}, "QEMU, as nobody"
 

@@ -13,7 +13,9 @@ from pcocc_runtime.documents.members import Members
 from pcocc_runtime.errors import PcoccError
 from pcocc_runtime.slurm.text import Listed, Running
 
-MEMBERS = Members(networks=(), ports=(), users=((2, "alice"),), vms=2, nodes=(("n1", (0, 1)),), boot_timeout=300)
+MEMBERS = Members(
+    networks=(), ports=(), users=((2, "alice"),), vms=2, nodes=(("n1", (0, 1)),), boot_timeout=300
+)
 LOGIN = Login("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "ssh-ed25519 AAAA", MEMBERS)
 
 
@@ -34,7 +36,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr(login, "list_running", lambda _user: (listed(12), listed(13)))
     monkeypatch.setattr(
-        login, "find_own", lambda job: Running(int(job), "alice", os.geteuid(), 0, 1, "n1", "RUNNING", f"{job}.0-2026")
+        login,
+        "find_own",
+        lambda job: Running(int(job), "alice", os.geteuid(), 0, 1, "n1", "RUNNING", f"{job}.0-2026"),
     )
     monkeypatch.setattr(login, "ask_vm_step", ask)
     monkeypatch.setattr(login, "read_settings", lambda: "ClusterName             = box\n")
@@ -43,8 +47,14 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
 def test_the_job_that_is_meant(asked: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     assert login.find_job("7") == login.find_job("7", ["7", ""]) == login.find_job(None, ["7"]) == "7"
-    assert login.find_vms("vm0.7", None) == ("7", "vm0") and login.find_vms("vm[0-3]", "7") == ("7", "vm[0-3]")
-    for typed, named, said in [("7", ["8"], "one job at a time"), (None, [], "VMs of yours run in 2: 12, 13")]:
+    assert login.find_vms("vm0.7", None) == ("7", "vm0") and login.find_vms("vm[0-3]", "7") == (
+        "7",
+        "vm[0-3]",
+    )
+    for typed, named, said in [
+        ("7", ["8"], "one job at a time"),
+        (None, [], "VMs of yours run in 2: 12, 13"),
+    ]:
         with pytest.raises(PcoccError, match=said):
             login.find_job(typed, named)
     monkeypatch.setattr(login, "list_running", lambda _user: (listed(12),))
@@ -70,27 +80,42 @@ def test_a_key_is_asked_for_once_and_kept_private(asked: list[list[str]], tmp_pa
     assert login.ensure_login("12").login == found.login == LOGIN and len(asked) == 1 and "@login" in asked[0]
     kept = tmp_path / ".pcocc/logins/12.0-2026"
     assert {path.name for path in kept.iterdir()} == {"key", "known_hosts", "config", "cluster", "login"}
-    assert {path.stat().st_mode & 0o777 for path in kept.iterdir()} == {0o600} and kept.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in kept.iterdir()} == {
+        0o600
+    } and kept.stat().st_mode & 0o777 == 0o700
     assert (kept / "key").read_text() == LOGIN.key and not old.exists() and other.exists()
     found.ensure_vm("vm1")
     with pytest.raises(PcoccError, match="job 12 has no vm2"):
         found.ensure_vm("vm2")
 
 
-def test_a_job_that_does_not_tell_is_asked_everywhere(asked: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_does_not_tell_is_asked_everywhere(
+    asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def silent(argv: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(argv, 1, "", "pcocc: error: the VMs of job 12 are not running on this node\n")
+        return subprocess.CompletedProcess(
+            argv, 1, "", "pcocc: error: the VMs of job 12 are not running on this node\n"
+        )
 
     monkeypatch.setattr(login, "ask_vm_step", silent)
     monkeypatch.setattr(login, "run_network_step", lambda _running, _words: (encode_login(LOGIN), ""))
     assert login.ensure_login("12").login == LOGIN
     monkeypatch.setattr(login, "run_network_step", lambda _running, _words: ("", "x"))
-    with pytest.raises(PcoccError, match="the key of job 13 cannot be had: the VMs of job 12 are not running"):
+    with pytest.raises(
+        PcoccError, match="the key of job 13 cannot be had: the VMs of job 12 are not running"
+    ):
         login.ensure_login("13")
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"key": 1, "host_key": "", "members": ""}', '{"key": "x", "host_key": "", "members": ""}']
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"key": 1, "host_key": "", "members": ""}',
+        '{"key": "x", "host_key": "", "members": ""}',
+    ],
 )
 def test_what_is_no_login(text: str) -> None:
     with pytest.raises(ValueError, match="cannot be read"):

@@ -8,6 +8,17 @@ import pytest
 from pcocc_runtime.cli import main as cli
 from pcocc_runtime.errors import NodeError
 
+POOL = (
+    "ib: {type: infiniband, settings: {host-device: m, min-pkey: '0x2000', max-pkey: '0x2003', max-vms: 3}}\n"
+)
+
+
+@pytest.fixture
+def site(site: Path) -> Path:
+    """The same with a network of partitions."""
+    (site / "networks.yaml").write_text("lan: {type: ethernet}\n" + POOL)
+    return site
+
 
 @pytest.mark.parametrize(
     ("known", "said"),
@@ -46,8 +57,13 @@ def test_config_check_says_when_slurm_does_not_answer(
 
     monkeypatch.setattr("pcocc_runtime.cli.partitions.read_settings", fail)
     assert cli.main(["config", "check"]) == 0
-    assert "whether Slurm has the licences of InfiniBand's keys: scontrol failed: no\n" in capsys.readouterr().err
-    (site / "networks.yaml").write_text("lan: {type: ethernet}\nib: {type: ethernet, settings: {network-layer: L2}}\n")
+    assert (
+        "whether Slurm has the licences of InfiniBand's keys: scontrol failed: no\n"
+        in capsys.readouterr().err
+    )
+    (site / "networks.yaml").write_text(
+        "lan: {type: ethernet}\nib: {type: ethernet, settings: {network-layer: L2}}\n"
+    )
     assert cli.main(["config", "check"]) == 0
     assert "Slurm" not in capsys.readouterr().err
 
@@ -66,12 +82,18 @@ def test_config_partitions_prints_what_it_then_finds_right(
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"pcocc: error: {tmp_path}/p:3: 'pcocc_2000=0x2000, ipoib, ")
     assert cli.main(["config", "partitions", "--format", "ufm"]) == 0
-    assert [json.loads(line)["pkey"] for line in capsys.readouterr().out.splitlines()][::2] == [f"0x200{key}" for key in range(4)]
+    assert [json.loads(line)["pkey"] for line in capsys.readouterr().out.splitlines()][::2] == [
+        f"0x200{key}" for key in range(4)
+    ]
 
 
 def test_config_partitions_wants_a_network_and_a_file(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "partitions", "--check", str(site / "none")]) == 1
-    assert capsys.readouterr().err == f"pcocc: error: {site}/none: cannot be read: No such file or directory\n"
-    (site / "networks.yaml").write_text("lan: {type: ethernet}\nib: {type: ethernet, settings: {network-layer: L2}}\n")
+    assert (
+        capsys.readouterr().err == f"pcocc: error: {site}/none: cannot be read: No such file or directory\n"
+    )
+    (site / "networks.yaml").write_text(
+        "lan: {type: ethernet}\nib: {type: ethernet, settings: {network-layer: L2}}\n"
+    )
     assert cli.main(["config", "partitions"]) == 1
     assert f"{site}/networks.yaml: there is no network of type infiniband\n" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pcocc_runtime.documents.boot_step import parse_boot_step
+from pcocc_runtime.documents.boot_step import Charge, parse_boot_step
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.errors import NodeError
 
@@ -51,3 +51,10 @@ def test_what_is_not_of_its_form_is_refused(old: str, new: str) -> None:
     assert old in REQUEST
     with pytest.raises(NodeError):
         parse_boot_step(REQUEST.replace(old, new).splitlines())
+
+
+def test_what_slurmctld_tells_of_a_job_is_read() -> None:
+    told = "account a b\npartition p\nqos \nlicenses pkey2001:1,x\ngres n1 nic:1(IDX:0)\ngres n2 gpu:1(IDX:1)\nsets"
+    place = parse_boot_step(REQUEST.replace("sets", told).splitlines()).place
+    assert place == Charge("a b", "p", "", "pkey2001:1,x", ("n1 nic:1(IDX:0)", "n2 gpu:1(IDX:1)"))
+    assert [place.gres_on(name) for name in ("n1", "n2", "n3")] == ["nic:1(IDX:0)", "gpu:1(IDX:1)", ""]

@@ -83,7 +83,7 @@ def test_the_keeper_reads_what_the_launcher_tells_it() -> None:
 
 
 def test_a_state_is_read_as_it_was_written() -> None:
-    for state in (VmState("up", 3.2), VmState("silent", 300), VmState("ended", reason="killed", asked=True)):
+    for state in (VmState("up", 3.2), VmState("silent", 300), VmState("ended", reason="killed", asked=True), VmState("off")):
         assert decode_state(encode_state(state)) == state
     text = encode_state(VmState("up", 1))
     ensure_refused(decode_state, text, {"state": "booting"})

@@ -1,6 +1,7 @@
 """node.json: whatever root's helper writes is read as it was, and anything else is refused in one sentence."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -12,6 +13,7 @@ from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import (
     MAX_NODE,
     BridgedFacts,
+    FunctionFacts,
     ImageCache,
     NodeFacts,
     RoutedFacts,
@@ -49,6 +51,21 @@ def nodes(draw: st.DrawFn) -> NodeFacts:
 @given(nodes())
 def test_what_root_writes_is_read_as_it_was(node: NodeFacts) -> None:
     assert decode_node(encode_node(node), node.job) == node
+
+
+def test_functions_are_of_the_nodes_own_vms() -> None:
+    one = FunctionFacts("ib", 0x2001, "0000:81:00.2", "c2cc:2001:0000:0101")
+    node = replace(make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS), functions={1: (one,), 0: ()})
+    assert decode_node(encode_node(node), node.job) == node
+    with pytest.raises(ValueError, match="a virtual function is of none of its VMs"):
+        replace(node, functions={2: ()})
+
+
+def test_what_was_written_before_there_were_functions_is_read() -> None:
+    node = make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS)
+    tree = json.loads(encode_node(node))
+    del tree["functions"]
+    assert decode_node(json.dumps(tree).encode(), node.job) == node
 
 
 def test_each_network_is_of_its_kind() -> None:

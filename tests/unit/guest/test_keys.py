@@ -47,8 +47,22 @@ def guest(tmp_path: Path) -> Path:
 def boot(guest: Path, shell: str = "sh", run: str = "", then: str = "") -> subprocess.Popen[str]:
     """Start what bootcmd runs, and a command after it, and wait for both."""
     text, *words = keys.render_take_keys(KEYS, USERS)
-    argv = ["unshare", "--mount", "sh", "-c", IN_A_GUEST, "sh", str(guest), run, shell, f"{text}\n{then}", *words]
-    started = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    argv = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        IN_A_GUEST,
+        "sh",
+        str(guest),
+        run,
+        shell,
+        f"{text}\n{then}",
+        *words,
+    ]
+    started = subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     return started
 
 
@@ -67,12 +81,23 @@ cat host; stat -f -c %T .; ls"""
 @pytest.mark.parametrize("run", ["tmpfs", "disk"])
 def test_keys_are_in_memory_and_links_on_the_disk(guest: Path, shell: str, run: str) -> None:
     said = end(boot(guest, shell, run, SHOW))
-    assert "600 0 '/run/pcocc-keys/0'\n" in said and "'/root/.ssh/id_ed25519' -> '/run/pcocc-keys/0'\n" in said
+    assert (
+        "600 0 '/run/pcocc-keys/0'\n" in said and "'/root/.ssh/id_ed25519' -> '/run/pcocc-keys/0'\n" in said
+    )
     assert said.endswith(f"{KEYS.host}tmpfs\n0\nhost\nuser\n"), said
-    assert os.readlink(guest / HOST) == "/run/pcocc-keys/host" and (guest / f"{HOST}.pub").read_text() == f"{KEYS.host_public}\n"
+    assert (
+        os.readlink(guest / HOST) == "/run/pcocc-keys/host"
+        and (guest / f"{HOST}.pub").read_text() == f"{KEYS.host_public}\n"
+    )
     assert not (guest / "etc/ssh/ssh_host_rsa_key").exists(), "of the image, as cloud-init would delete it"
-    on_disk = [path for path in guest.rglob("*") if path.is_file() and not path.is_symlink() and path.parent.name != "seed"]
-    assert on_disk and not any(b"PRIVATE" in path.read_bytes() or KEYS.user in path.read_text() for path in on_disk)
+    on_disk = [
+        path
+        for path in guest.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.parent.name != "seed"
+    ]
+    assert on_disk and not any(
+        b"PRIVATE" in path.read_bytes() or KEYS.user in path.read_text() for path in on_disk
+    )
 
 
 def test_a_user_who_is_made_later_gets_the_key_then(guest: Path) -> None:
@@ -103,7 +128,9 @@ def test_a_boot_after_the_first_leaves_the_hosts_keys_alone(guest: Path) -> None
         ("ssh_deletekeys: false\n", {"ssh_host_rsa_key", "ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"}),
     ],
 )
-def test_what_the_users_cloud_config_says_of_host_keys_goes_before(guest: Path, config: str, left: set[str]) -> None:
+def test_what_the_users_cloud_config_says_of_host_keys_goes_before(
+    guest: Path, config: str, left: set[str]
+) -> None:
     (guest / "var/lib/cloud/instance/cloud-config.txt").write_text(f"#cloud-config\n{config}")
     end(boot(guest, then="kill $!"))
     assert {path.name for path in (guest / "etc/ssh").iterdir()} == left
@@ -114,10 +141,14 @@ def test_a_guest_that_does_not_find_its_seed_makes_host_keys_itself(guest: Path)
     started = boot(guest)
     started.communicate("", timeout=60)
     assert started.returncode == 1
-    assert (guest / HOST).read_text() == "the image's\n", "cloud-init's to replace: its own cannot be linked to"
+    assert (guest / HOST).read_text() == "the image's\n", (
+        "cloud-init's to replace: its own cannot be linked to"
+    )
 
 
 def test_no_text_that_cloud_init_keeps_has_a_private_key() -> None:
-    found = seed.render_seed(job=7, rank=0, vms=1, domain="d", login=ALICE, keys=KEYS, user_data=None, command_user="debian")
+    found = seed.render_seed(
+        job=7, rank=0, vms=1, domain="d", login=ALICE, keys=KEYS, user_data=None, command_user="debian"
+    )
     private = {name for name, text in found.items() if "BEGIN" in text}
     assert private == {"pcocc-user-key", "pcocc-host-key"}

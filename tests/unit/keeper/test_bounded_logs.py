@@ -50,7 +50,10 @@ def test_much_at_once_is_cut(tmp_path: Path) -> None:
 def test_an_idle_guest_is_looked_at_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    watch, qemu = LogWatch([BoundedLog(str(tmp_path / name), SIZE) for name in ("none", "log")]), Qemu(tmp_path / "log")
+    watch, qemu = (
+        LogWatch([BoundedLog(str(tmp_path / name), SIZE) for name in ("none", "log")]),
+        Qemu(tmp_path / "log"),
+    )
     waits = []
     for _look in range(4):
         now[0] += watch.patience()

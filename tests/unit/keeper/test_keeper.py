@@ -27,7 +27,9 @@ GREETING = b'{"QMP": {"version": {}}}\r\n'
 class Beside:
     """A keeper, and what it keeps."""
 
-    def __init__(self, directory: Path, pid: int | None = None, address: str = "", timeout: int = 300) -> None:
+    def __init__(
+        self, directory: Path, pid: int | None = None, address: str = "", timeout: int = 300, keep: bool = False
+    ) -> None:
         self.directory = directory
         directory.mkdir()
         self.qemu = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
@@ -39,6 +41,7 @@ class Beside:
                 7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout,
                 str(directory), "tcg", "tests", True,
                 {"disk0": "/d"}, [], [], 0, str(directory / "agent"), str(directory / "console.log"), 1 << 20,
+                keep=keep,
             )  # fmt: skip
             self.process = subprocess.Popen(
                 [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE,
@@ -129,6 +132,35 @@ def test_an_end_that_was_told_is_not_changed_any_more(start: Start) -> None:
         and keeper.process.stdout
         and keeper.process.stdout.read() == ""
     )
+
+
+def test_a_vm_to_keep_is_off_until_it_goes_on(start: Start) -> None:
+    keeper = start(keep=True)
+    keeper.commands(1)
+    keeper.qmp.sendall(GREETING)
+    assert [keeper.event()["event"] for _ in range(2)] == ["started", "ready"]
+    keeper.qmp.sendall(b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}\r\n')
+    wait_closely(lambda: keeper.state() == VmState("off"))
+    keeper.qmp.sendall(b'{"event": "RESET"}\r\n{"event": "RESUME"}\r\n')
+    assert keeper.event()["event"] == "ready"
+    assert (keeper.state() or VmState("")).state == "up"
+    keeper.qmp.sendall(b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-panic"}}\r\n')
+    event = keeper.event()
+    assert (event["event"], event["reason"], keeper.commands(1)) == ("ended", "guest-panic", ["quit"])
+
+
+def test_a_vm_that_is_off_ends_at_once_when_slurm_ends_it(start: Start) -> None:
+    keeper = start(keep=True)
+    keeper.commands(1)
+    keeper.qmp.sendall(GREETING + b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}\r\n')
+    wait_closely(lambda: keeper.state() == VmState("off"))
+    keeper.process.terminate()
+    assert keeper.commands(1) == ["quit"]
+    keeper.qmp.sendall(b'{"event": "SHUTDOWN", "data": {"guest": false, "reason": "host-qmp-quit"}}\r\n')
+    keeper.qemu.kill()
+    keeper.qemu.wait()
+    assert keeper.process.wait(limit(20)) == 0
+    assert keeper.state() == VmState("ended", reason="host-qmp-quit", asked=True)
 
 
 def test_what_qemu_never_says_does_not_end_the_keeper(start: Start) -> None:

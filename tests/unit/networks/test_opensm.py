@@ -12,7 +12,9 @@ FEW = InfinibandNetwork("few", "mlx5_1", 1, 1, "k", 0xFEFE, 2)
 NETWORKS = (IB, FEW)
 SITE = [
     "# the site's own",
-    "Default=0x7fff, ipoib :", "  ALL=limited, SELF=full;", "storage=0x1000,mtu=5,rate=12 : 0x1=full, 0x2 ;",
+    "Default=0x7fff, ipoib :",
+    "  ALL=limited, SELF=full;",
+    "storage=0x1000,mtu=5,rate=12 : 0x1=full, 0x2 ;",
 ]
 OURS = [*render_opensm(NETWORKS)]
 
@@ -37,8 +39,18 @@ def test_the_lines_for_opensm() -> None:
     assert [line.count("0xc2cc2000") for line in members] == [100, 2] and members[1].endswith(
         ": 0xc2cc200000006401, 0xc2cc200000006501 ;"
     )
-    limited = [guid for line in OURS if line.startswith("Default") for guid in line.partition(": ")[2].rstrip(" ;").split(", ")]
-    full = [guid for line in OURS if line.startswith("pcocc") for guid in line.partition(": ")[2].rstrip(" ;").split(", ")]
+    limited = [
+        guid
+        for line in OURS
+        if line.startswith("Default")
+        for guid in line.partition(": ")[2].rstrip(" ;").split(", ")
+    ]
+    full = [
+        guid
+        for line in OURS
+        if line.startswith("pcocc")
+        for guid in line.partition(": ")[2].rstrip(" ;").split(", ")
+    ]
     assert limited == full and len({*full}) == 2 * 102 + 2
 
 
@@ -46,7 +58,10 @@ def test_the_requests_to_ufm() -> None:
     bodies = [json.loads(line) for line in render_ufm(NETWORKS)]
     assert bodies[-2:] == [
         {
-            "pkey": key, "guids": ["fefe000100000001", "fefe000100000101"], "membership": member, "index0": first,
+            "pkey": key,
+            "guids": ["fefe000100000001", "fefe000100000101"],
+            "membership": member,
+            "index0": first,
             "ip_over_ib": True,
         }
         for key, member, first in (("0x0001", "full", True), ("0x7fff", "limited", False))
@@ -62,7 +77,11 @@ def test_a_right_file_has_no_fault() -> None:
 def test_a_fault_in_any_line_is_found(number: int) -> None:
     line = OURS[number]
     others = {
-        line[:-1], line.replace("0x", "0xz"), line.replace(",", "", 1), f"{line} x", line.replace("limited", "full"),
+        line[:-1],
+        line.replace("0x", "0xz"),
+        line.replace(",", "", 1),
+        f"{line} x",
+        line.replace("limited", "full"),
         "",
     } - {line}
     for other in others:
@@ -83,8 +102,16 @@ def test_a_fault_in_any_line_is_found(number: int) -> None:
         (["a=0x2001 : ALL ;"], [], "f:1: the key 0x2001 is of the pool of network 'ib'"),
         (["a=0xa001 : ALL ;"], [], "f:1: the key 0x2001 is of the pool of network 'ib'"),
         ([], ["a=0x8001 : ALL ;"], f"f:{len(OURS) + 1}: the key 0x0001 is of the pool of network 'few'"),
-        ([], ["Default=0xffff : ALL=full ;"], f"f:{len(OURS) + 1}: 'Default=0xffff : ALL=full' stands behind pcocc's lines"),
-        ([], ["Default : ALL=full ;"], f"f:{len(OURS) + 1}: 'Default : ALL=full' stands behind pcocc's lines"),
+        (
+            [],
+            ["Default=0xffff : ALL=full ;"],
+            f"f:{len(OURS) + 1}: 'Default=0xffff : ALL=full' stands behind pcocc's lines",
+        ),
+        (
+            [],
+            ["Default : ALL=full ;"],
+            f"f:{len(OURS) + 1}: 'Default : ALL=full' stands behind pcocc's lines",
+        ),
         ([], ["a=0x1000"], f"f:{len(OURS) + 1}: 'a=0x1000' has no ';' at its end"),
     ],
 )

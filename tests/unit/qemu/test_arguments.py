@@ -51,6 +51,13 @@ def test_disks_by_model(model: str, machine: str, devices: list[str]) -> None:
     ]
 
 
+def test_disks_are_read_and_written_as_the_node_can() -> None:
+    words = plan_disks("virtio", "q35", DISKS, "/seed", "io_uring")
+    drives = [after for word, after in itertools.pairwise(words) if word == "-drive"]
+    assert ["aio=io_uring" in drive.split(",") for drive in drives] == [True, True, True, False]  # the seed is read once
+    assert drives[2].endswith(",aio=io_uring,file.locking=off")
+
+
 def test_ide_has_few_ports() -> None:
     found = [most_disks(*names) for names in (("ide", "q35"), ("ide", "pc"), ("ide", "pc-q35-7.2"), ("virtio", "q35"))]
     assert found == [5, 3, 5, 16]
@@ -82,6 +89,13 @@ def test_virtiofs_shares_the_guests_memory() -> None:
         "memory-backend-memfd,id=ram,size=300M,share=on", "q35,vmport=off,dump-guest-core=off,memory-backend=ram",
         "socket,id=virtiofs0,fd=7", "vhost-user-fs-pci,chardev=virtiofs0,tag=data",
     ]  # fmt: skip
+
+
+def test_functions_are_devices_on_the_root_bus() -> None:
+    words = plan_qemu_argv(replace(PLAN, functions=("0000:81:00.2", "0000:81:00.4")))
+    assert [word for word in words if "vfio" in word] == ["vfio-pci,host=0000:81:00.2", "vfio-pci,host=0000:81:00.4"]
+    nic = next(place for place, word in enumerate(words) if word.startswith("virtio-net-pci"))
+    assert words.index("vfio-pci,host=0000:81:00.2") > nic
 
 
 def test_a_read_only_export_is_read_only_in_qemu() -> None:

@@ -65,13 +65,12 @@ def plan(
     ],
 )  # fmt: skip
 def test_machines(
-    written: Path, name: str, cpus: str, shape: tuple[int, ...], first: tuple[int, ...], nodes: list[int],
-    flat: list[str],
+    written: Path, name: str, cpus: str, shape: tuple[int, ...], first: tuple[int, ...], nodes: list[int], flat: list[str]
 ) -> None:
     found = plan(written, name, cpus)
     assert (tuple(found.shape), found.cpus[:4]) == (shape, first[:4])
     assert [node.memory for node in found.nodes] == nodes
-    assert [one.level for one in found.flattened] == flat
+    assert [one.level for one in found.flattened if one.level != "memory"] == flat
     assert found.l3 == ("l3" not in flat)
 
 
@@ -79,7 +78,9 @@ def test_nodes_have_the_hosts_distances(written: Path) -> None:
     found = plan(written, "kunpeng", "0-1,64-67,96")
     assert found.distances == ((10, 32, 33), (32, 10, 16), (33, 16, 10))
     assert [(node.host, [found.cpus[place] for place in node.cpus]) for node in found.nodes] == [
-        (0, [0, 1]), (2, [64, 65, 66, 67]), (3, [96]),
+        (0, [0, 1]),
+        (2, [64, 65, 66, 67]),
+        (3, [96]),
     ]
 
 
@@ -107,10 +108,12 @@ def test_clusters_of_efficient_cores_share_their_l2(written: Path) -> None:
         ("1,3", 2, False, (1, 3), ""),
     ],
 )  # fmt: skip
-def test_which_cpus_are_the_tasks_own(written: Path, cpus: str, count: int, sole: bool, own: tuple[int, ...], why: str) -> None:
+def test_which_cpus_are_the_tasks_own(
+    written: Path, cpus: str, count: int, sole: bool, own: tuple[int, ...], why: str
+) -> None:
     found = plan(written, "small", cpus, count, sole=sole)
     assert found.cpus == own
-    assert [one.why for one in found.flattened] == [why] * bool(why)
+    assert [one.why for one in found.flattened if one.level != "memory"] == [why] * bool(why)
     if not own:
         assert tuple(found.shape) == (count, 1, 1, 1, count, 1) and not found.nodes
 
@@ -123,6 +126,19 @@ def test_three_cpus_of_two_cores_are_a_core_and_a_thread(written: Path) -> None:
 def test_cpus_kept_for_qemu_come_first(written: Path) -> None:
     found = plan(written, "eight", "", emulator=2)
     assert (found.emulator, found.cpus, tuple(found.shape)) == ((0, 4), (2, 6, 3, 7, 1, 5), (6, 2, 1, 1, 2, 2))
+
+
+def test_more_memory_than_a_node_has_is_not_bound_there(written: Path) -> None:
+    found = plan(written, "eight", "0-3")  # 2 GiB of 8 are of a node that has no more
+    assert [(node.memory, node.strict) for node in found.nodes] == [(2048, False), (6144, False)]
+    assert (
+        found.flattened[0].why == "the host's node 0 has 2048 MiB, too few for 2048 of the guest's: the rest lies elsewhere"
+    )
+    assert found.nodes[0].policy == ",host-nodes=0,policy=preferred"
+    assert [node.policy for node in plan(written, "grace", "70-73").nodes] == [
+        ",host-nodes=0,policy=bind",
+        ",host-nodes=1,policy=bind",
+    ]
 
 
 def test_memory_lies_where_the_task_may_have_it(tmp_path: Path) -> None:
@@ -140,7 +156,7 @@ def test_memory_lies_where_the_task_may_have_it(tmp_path: Path) -> None:
 def test_distances_that_no_firmware_has_are_left_out(row: tuple[int, ...]) -> None:
     cpus = tuple(HostCpu(cpu, cpu, cpu, cpu, cpu, cpu, cpu, cpu, 1) for cpu in (0, 1))
     part = Part(cpus, (HostNode(0, 1, 64, True, row), HostNode(1, 1, 64, True, (20, 10))), 2)
-    found = plan_nodes(part, plan_topology(part, 2, 0, True, False), 128, 2)
+    found = plan_nodes(part, plan_topology(part, 2, 0, True, False), 64, 2)
     assert len(found.nodes) == 2 and not found.distances and [one.level for one in found.flattened] == ["distance"]
 
 
@@ -176,7 +192,9 @@ def make_part(source: random.Random) -> Part:
 
 def together(count: int, key: Callable[[int], object]) -> set[frozenset[int]]:
     """Return which of so many vCPUs have the same key."""
-    return {frozenset(place for place in range(count) if key(place) == one) for one in {key(place) for place in range(count)}}
+    return {
+        frozenset(place for place in range(count) if key(place) == one) for one in {key(place) for place in range(count)}
+    }
 
 
 def differing(part: Part, found: Topology, names: Sequence[str]) -> set[str]:
@@ -204,7 +222,9 @@ def test_a_guest_is_its_part_of_the_host_or_the_plan_says_why_not(seed: int) -> 
     part = make_part(source)
     clusters = source.random() < 0.5
     found = plan_topology(part, len(part.cpus), 0, True, clusters)
-    assert sorted(found.cpus) == [cpu.number for cpu in part.cpus] and found.shape.cpus == len(part.cpus) <= found.shape.most
+    assert (
+        sorted(found.cpus) == [cpu.number for cpu in part.cpus] and found.shape.cpus == len(part.cpus) <= found.shape.most
+    )
     said = {one.level for one in found.flattened}
     assert differing(part, found, ("socket", "die", "cluster", "thread")) <= said
     assert all(one.why for one in found.flattened)

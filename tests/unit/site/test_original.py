@@ -55,9 +55,9 @@ def test_industry() -> None:
     ]
     assert site.all_networks["node-hca"] == HostInfiniband("node-hca", "mlx5_1")
     assert site.all_networks["gpu"] == GenericPci("gpu", ("0000:3b:00.0", "0000:af:00.0"), "nvidia")
-    assert set(site.resource_sets) == {"plain"}
+    assert set(site.resource_sets) == {"plain", "hpc"}
     refused = {name for name, one in site.all_sets.items() if find_obstacle(one, site.all_networks)}
-    assert refused == {"hpc", "host-hpc", "gpu"}
+    assert refused == {"host-hpc", "gpu"}
 
 
 def test_the_laboratory() -> None:

@@ -46,13 +46,13 @@ class SerialLine:
                 connection, _address = self.listener.accept()
             except OSError:
                 return
-            with connection:
+            with connection, contextlib.suppress(ConnectionResetError):  # it closed with something unread
                 while data := connection.recv(100):
                     self.write(data.upper(), connection)
 
     def write(self, data: bytes, connection: socket.socket | None = None) -> None:
         if connection:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(data)  # QEMU logs it after that
         with self.log.open("ab") as stream:
             stream.write(data)
@@ -65,8 +65,12 @@ class Terminal:
         self.fd, self.end = pty.openpty()
         self.before = termios.tcgetattr(self.end)
         self.child = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(job), *words], cwd=ROOT, stdin=self.end, stdout=self.end, stderr=self.end,
-            start_new_session=True
+            [sys.executable, "-c", RUN, str(job), *words],
+            cwd=ROOT,
+            stdin=self.end,
+            stdout=self.end,
+            stderr=self.end,
+            start_new_session=True,
         )
         self.seen = b""
 
@@ -78,6 +82,11 @@ class Terminal:
 
     def type(self, text: bytes) -> None:
         os.write(self.fd, text)
+
+    def close(self) -> None:
+        """End it, however it is."""
+        self.child.kill()
+        self.child.wait()
 
     def finish(self) -> int:
         status = self.child.wait(limit(20))

@@ -18,7 +18,11 @@ from tests.waiting import limit
 ROOT = Path(__file__).resolve().parents[3]
 # vm0 of this job has the address 127.0.0.1
 MEMBERS = Members(
-    networks=(("127.0.0.0/8", ((0, 0),)),), ports=(), users=((1, "alice"),), vms=1, nodes=(("n1", (0,)),),
+    networks=(("127.0.0.0/8", ((0, 0),)),),
+    ports=(),
+    users=((1, "alice"),),
+    vms=1,
+    nodes=(("n1", (0,)),),
     boot_timeout=300,
 )
 
@@ -36,8 +40,13 @@ def run(job: Path, port: int, data: bytes) -> tuple[int, bytes, str]:
         "SLURMD_NODENAME": "n1", "SLURM_PCOCC_INSIDE": "1",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", code, "@nc", str(port)], cwd=ROOT, env=env, input=data, capture_output=True,
-        timeout=limit(60), check=False
+        [sys.executable, "-c", code, "@nc", str(port)],
+        cwd=ROOT,
+        env=env,
+        input=data,
+        capture_output=True,
+        timeout=limit(60),
+        check=False,
     )
     return done.returncode, done.stdout, done.stderr.decode()
 

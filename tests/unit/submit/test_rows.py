@@ -104,6 +104,8 @@ EXAMPLES = {
     "custom-args": "[-x]", "qemu-bin": "/q", "kernel": "{path: HERE/file, initrd: HERE/file, append: x}",
     "nic-model": "e1000", "machine-type": "pc", "cpu-model": "max", "disk-model": "ide", "disk-cache": "none",
     "emulator-cores": "1", "bind-vcpus": "false", "full-node": "true", "firmware": "uefi", "command-user": "bob",
+    "hugepages": "auto", "memory-prealloc": "true", "memory-lock": "true",
+    "on-power-off": "keep",
 }  # fmt: skip
 SPOKEN_OF = {"description", "inherits", "user-data-force"}  # where jobs are submitted, and nowhere else
 

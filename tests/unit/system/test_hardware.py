@@ -25,7 +25,7 @@ def test_lists_are_written_as_they_are_read() -> None:
 def test_a_cpu_is_in_its_groups(tmp_path: Path) -> None:
     part = read_part((130, 9), *write_machine(MACHINES["epyc-8-nodes"], tmp_path))
     assert part.cpus == ((9, 0, 0, 9, 9, 0, 9, 8, 16), (130, 0, 0, 2, 2, 0, 2, 0, 16))
-    assert (part.online, part.vendor, len(part.nodes)) == (256, "AuthenticAMD", 8)
+    assert (part.online, part.topoext, len(part.nodes)) == (256, True, 8)
     assert part.nodes[5] == (5, 32, 65536, True, (32, 32, 32, 32, 12, 10, 12, 12))
 
 
@@ -44,7 +44,9 @@ def test_the_memory_of_a_cpuset(tmp_path: Path) -> None:
 def test_what_sys_does_not_tell_is_left_out(tmp_path: Path, broken: str) -> None:
     system, proc = write_machine(MACHINES["small"], tmp_path)
     for path in sorted(Path(system).rglob("*")):
-        if path.is_file() and (broken in path.parts or broken == "everything" or (broken == "node" and "node" in path.name)):
+        if path.is_file() and (
+            broken in path.parts or broken == "everything" or (broken == "node" and "node" in path.name)
+        ):
             path.write_bytes(b"\xff nonsense")
     part = read_part(range(4), system, proc)
     assert [cpu.number for cpu in part.cpus] == [0, 1, 2, 3]
@@ -57,7 +59,7 @@ def test_what_sys_does_not_tell_is_left_out(tmp_path: Path, broken: str) -> None
 
 def test_nothing_there_is_no_error(tmp_path: Path) -> None:
     part = read_part((0, 1), str(tmp_path), str(tmp_path))
-    assert part.nodes == () and part.online == 2 and part.vendor == ""
+    assert part.nodes == () and part.online == 2 and not part.topoext
 
 
 def test_this_machine() -> None:
@@ -71,5 +73,7 @@ def test_free_huge_pages(tmp_path: Path) -> None:
     for path, pages in (("devices/system/node/node1", 12), ("kernel/mm", 40)):
         (tmp_path / path / "hugepages/hugepages-2048kB").mkdir(parents=True)
         (tmp_path / path / "hugepages/hugepages-2048kB/free_hugepages").write_text(f"{pages}\n")
-    found = [read_free_pages(node, size, str(tmp_path)) for node, size in ((1, 2048), (None, 2048), (0, 2048), (1, 1048576))]
+    found = [
+        read_free_pages(node, size, str(tmp_path)) for node, size in ((1, 2048), (None, 2048), (0, 2048), (1, 1048576))
+    ]
     assert found == [12, 40, 0, 0]

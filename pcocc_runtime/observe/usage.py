@@ -1,0 +1,51 @@
+"""What the VMs of a job on this node use: from /proc, where their QEMUs are processes of the job's user (proc(5))."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pcocc_runtime import naming
+from pcocc_runtime.observe.facts import Usage
+
+_PROC = "/proc"
+
+
+def read_usage(job: int, ranks: tuple[int, ...], proc: str = _PROC) -> dict[int, Usage]:
+    """Return what each VM of the job that runs here uses, by its rank."""
+    wanted = {f"guest=job{job}-{naming.vm_name(rank)}".encode(): rank for rank in ranks}
+    found = {}
+    for path in Path(proc).iterdir():
+        if path.name.isdecimal() and (rank := _find_rank(path, wanted)) is not None:
+            try:
+                found[rank] = _read(path, proc)
+            except (OSError, ValueError, AttributeError):
+                continue  # it has ended meanwhile
+    return found
+
+
+def _find_rank(path: Path, wanted: dict[bytes, int]) -> int | None:
+    try:
+        words = (path / "cmdline").read_bytes().split(b"\0", 3)
+    except OSError:
+        return None
+    return wanted.get(words[2].partition(b",")[0]) if len(words) > 2 and words[1] == b"-name" else None
+
+
+def _read(path: Path, proc: str) -> Usage:
+    tick = os.sysconf("SC_CLK_TCK")
+    fields = (path / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    cpu = 1000 * (int(fields[11]) + int(fields[12])) // tick  # utime, stime
+    uptime = float(Path(proc, "uptime").read_text().split()[0])
+    memory = re.search(r"(?m)^VmRSS:\s+(\d+) kB", (path / "status").read_text(errors="replace"))
+    assert memory
+    since = max(round(1000 * (uptime - int(fields[19]) / tick)), 0)
+    return Usage(cpu, since, int(memory[1]) * 1024, _read_limit(path))
+
+
+def _read_limit(path: Path) -> int:
+    """Return the guest's own memory, as QEMU's command line says it."""
+    words = (path / "cmdline").read_bytes().split(b"\0")
+    size = re.match(rb"size=(\d+)M", words[words.index(b"-m") + 1]) if b"-m" in words[:-1] else None
+    return int(size[1]) << 20 if size else 0

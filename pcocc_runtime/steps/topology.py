@@ -1,0 +1,82 @@
+"""The operation `@topology`: what a VM holds of its node, and its guest's piece of it, as they are planned
+and as they run."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pcocc_runtime.documents.hardware import MAX_TOPOLOGY, TOPOLOGY_FILE, VmTopology, decode_topology
+from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.qemu.observed import (
+    Observed,
+    find_differences,
+    parse_allowed,
+    parse_numa_maps,
+    parse_vcpus,
+    render_text,
+    render_tree,
+)
+from pcocc_runtime.steps.qemu import Monitor
+from pcocc_runtime.system import regular
+
+CHECK, JSON = "--check", "--json"
+
+
+class TopologyWish(NamedTuple):
+    """What is wanted: exit status 1 on a difference, and JSON."""
+
+    check: bool = False
+    json: bool = False
+
+
+def check_words(words: Sequence[str]) -> TopologyWish:
+    """Return what is wanted."""
+    if not {*words} <= {CHECK, JSON}:
+        raise RequestError(f"@topology takes {CHECK} and {JSON}", "this is what 'pcocc topology' runs")
+    return TopologyWish(CHECK in words, JSON in words)
+
+
+def operate(job: int, vm: str, wish: TopologyWish) -> int:
+    """Show it; with `check` tell each difference, and fail where there is one."""
+    with Monitor(job, vm) as monitor:
+        planned = _read_planned(monitor.directory, vm)
+        seen = _observe(planned.pid, monitor.command("query-cpus-fast"))
+    node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+    differences = find_differences(planned, seen)
+    if wish.json:
+        sys.stdout.write(json.dumps(render_tree(vm, node, planned, seen, differences)) + "\n")
+    else:
+        sys.stdout.write(render_text(vm, node, planned, seen))
+        sys.stdout.write("".join(f"{vm}: FAILED: {one}\n" for one in differences))
+        if wish.check and not differences:
+            sys.stdout.write(f"{vm}: ok: it runs as it is planned\n")
+    return int(wish.check and bool(differences))
+
+
+def _read_planned(directory: str, vm: str) -> VmTopology:
+    path = Path(directory, TOPOLOGY_FILE)
+    data = regular.read_start(path, MAX_TOPOLOGY)
+    try:
+        return decode_topology(data or b"")
+    except ValueError as error:
+        raise NodeError(
+            f"{path} cannot be read: {error}", f"was pcocc changed since {vm} was booted? start a new job"
+        ) from None
+
+
+def _observe(pid: int, vcpus: Any) -> Observed:
+    """Return what QEMU's process tells: a thread that has ended meanwhile is left out."""
+    allowed = {}
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            allowed[int(thread)] = parse_allowed(Path(f"/proc/{pid}/task/{thread}/status").read_text())
+        except OSError:
+            continue
+    maps = Path(f"/proc/{pid}/numa_maps")
+    memory = parse_numa_maps(maps.read_text()) if maps.exists() else ()  # a kernel without NUMA has none
+    return Observed(parse_vcpus(vcpus, allowed), memory, allowed.get(pid, ()))

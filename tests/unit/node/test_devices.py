@@ -1,0 +1,50 @@
+"""Root gives devices away and takes them back; tests/netns/test_functions.py has the whole helper do it."""
+
+import json
+import os
+from pathlib import Path, PurePath
+
+import pytest
+
+from pcocc_runtime import naming
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.node import devices
+from pcocc_runtime.system import process
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is done to files and told to ip(8), in order; root's directory is a temporary one."""
+    found: list[object] = []
+    (tmp_path / ".state").mkdir()
+    monkeypatch.setattr(naming, "STATE_DIR", PurePath(tmp_path / ".state"))
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: found.append((path, uid, gid)))
+    monkeypatch.setattr(process, "run", lambda argv, text, hint: found.append((*argv, text)))
+    return found
+
+
+def wish(tmp_path: Path, uid: int) -> str:
+    for name in ("21", "22"):
+        (tmp_path / name).touch()
+    return json.dumps({"uid": uid, "devices": [f"{tmp_path}/21", f"{tmp_path}/22"], "ip": "down\n"})
+
+
+def test_what_is_given_is_taken_back(tmp_path: Path, told: list[object]) -> None:
+    text = wish(tmp_path, os.getuid())
+    devices.give(12, text)
+    assert told == [(f"{tmp_path}/{name}", os.getuid(), -1) for name in ("21", "22")]
+    assert (tmp_path / ".state/12.devices").read_text() == text
+    told.clear()
+    (tmp_path / "21").unlink()  # bound to another driver meanwhile
+    devices.take_back(12)
+    assert told == [(f"{tmp_path}/22", 0, 0), ("ip", "-force", "-batch", "-", "down\n")]
+
+
+def test_of_another_users_nothing_is_touched(tmp_path: Path, told: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = wish(tmp_path, 4243)
+    real = os.stat_result((0o600, 0, 0, 1, 4242, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(devices.os, "stat", lambda path: real)
+    with pytest.raises(NodeError, match="21 of this node is another user's"):
+        devices.give(12, text)
+    monkeypatch.undo()
+    assert told == [] and not (tmp_path / ".state/12.devices").exists()
