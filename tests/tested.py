@@ -21,8 +21,8 @@ Continuous integration, `.ci/run`, runs one after another:
 
 What cannot be had on a day, as without a mirror, or has no time left, it says not to have tried. The packages' tests are run by
 hand. Not all has passed yet: on 13 all has, but not in one run; on sid unit, lua, spank, versions and confinement; of the
-packages, all but the upgrade and the removal under VMs that run; in the node machine, all but the failure of its power, and not
-in one run.
+packages, the upgrade under VMs that run on 12 alone, the removal under VMs on 13 alone, and not in one run; in the node
+machine, all but the failure of its power, and not in one run.
 
 All of it runs on amd64. cgroup v1 and TCG, QEMU's emulation, are what the machine has on which these tests run; the accelerator
 is found out there as on any node (`accel: auto`).
