@@ -74,10 +74,9 @@ static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 #endif
 }
 
-/* Makes a task run a program, given by its path, with the task's own command as arguments. From 23.11 on Slurm
- * does that after this hook has returned; before, the program takes the place of the command's first word, and
- * finds that in ENV_FIRST_WORD. Of a step of several programs (--multi-prog) these releases show no task's words
- * here: their srun has put the program in front of all (programs.c). */
+/* Makes a task run a program, given by its path, with the task's own command as arguments. From 23.11 on Slurm does that
+ * after this hook has returned; before, the program takes the place of the command's first word, and finds that in
+ * ENV_FIRST_WORD. Of a step of several programs (--multi-prog) these releases show none: their srun renames all (programs.c). */
 static inline int prepend_program(spank_t sp, const char *path)
 {
 #if HAVE_SPANK_PREPEND_TASK_ARGV

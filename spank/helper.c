@@ -36,15 +36,6 @@ static int text_file(const char *text)
 	return fd;
 }
 
-/* slurmstepd is exempt from the OOM killer; its children must not be. */
-static void reset_oom_score(void)
-{
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-	if (fd >= 0 && write(fd, "0", 1) >= 0)
-		close(fd); /* else exec does */
-}
-
 /* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
 static void become_helper(const char *verb, int input, int output, int notes)
 {
@@ -53,9 +44,9 @@ static void become_helper(const char *verb, int input, int output, int notes)
 
 	if (syscall(SYS_setresuid, 0, 0, 0) || syscall(SYS_setgroups, 0, NULL) || syscall(SYS_setresgid, 0, 0, 0))
 		_exit(126);
-	reset_oom_score();
+	int oom = open("/proc/self/oom_score_adj", O_WRONLY); /* slurmstepd is exempt from the OOM killer; its children must not be */
 	setsid();
-	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(notes, 2) < 0 || chdir("/"))
+	if ((oom >= 0 && write(oom, "0", 1) < 0) || dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(notes, 2) < 0 || chdir("/"))
 		_exit(126);
 	if (syscall(SYS_close_range, 3U, ~0U, 0U)) /* a kernel before 5.9 */
 		for (long fd = sysconf(_SC_OPEN_MAX) - 1; fd > 2; fd--)
@@ -140,13 +131,11 @@ static void explain_failure(struct helper_result *result)
 
 	gethostname(host, sizeof(host) - 1);
 	if (result->ended && result->status == NOT_FOUND)
-		text_add(&text, "pcocc: error: the pcocc runtime is not installed on %s (%s)\n"
-			       "hint: ask the admins to install it there\n",
+		text_add(&text, "pcocc: error: the pcocc runtime is not installed on %s (%s)\nhint: ask the admins to install it there\n",
 			 host, program);
 	else
 		text_add(&text, "pcocc: error: the network helper of %s %s%s\n"
-			       "hint: ask the admins to look into slurmd's log, and at its load\n",
-			 host, result->ended ? "has failed" : "was killed or took longer than it may, ",
+			 "hint: ask the admins to look into slurmd's log, and at its load\n", host, result->ended ? "has failed" : "was killed or took longer than it may, ",
 			 result->ended ? "" : *result->output ? result->output : "before it began");
 	free(result->output);
 	result->output = text.data;

@@ -12,16 +12,14 @@ static int take_option(int which, const char *value, int remote);
 
 static struct spank_option table[] = {
 	{ OPTION_TEMPLATE, "TPL[:N][,TPL[:N]...]",
-	  "[pcocc] boot a virtual cluster of N VMs (default 1) of each template TPL for this job", 1, OPT_TEMPLATE,
-	  take_option },
+	  "[pcocc] boot a virtual cluster of N VMs (default 1) of each template TPL for this job", 1, OPT_TEMPLATE, take_option },
 	{ OPTION_VM, "VMS",
-	  "[pcocc] run this step's tasks (sbatch: the batch script) in the job's VMs; VMS is a set such as "
-	  "vm[0-3,7], default all",
+	  "[pcocc] run this step's tasks (sbatch: the batch script) in the job's VMs; VMS is a set such as vm[0-3,7], default all",
 	  2, OPT_VM, take_option },
 	{ OPTION_NO_VM, NULL, "[pcocc] run on the hosts although --pcocc-template is given", 0, OPT_NO_VM, take_option },
 	{ OPTION_IMAGE, "[TPL=]IMAGE", "[pcocc] another boot image, for all templates or for TPL", 1, OPT_IMAGE, take_option },
-	{ OPTION_MOUNT, "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export one more host directory to the VMs", 1,
-	  OPT_MOUNT, take_option },
+	{ OPTION_MOUNT, "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export one more host directory to the VMs", 1, OPT_MOUNT,
+	  take_option },
 	{ OPTION_USER_DATA, "FILE", "[pcocc] other cloud-init user-data for this job's VMs", 1, OPT_USER_DATA, take_option },
 	{ OPTION_USER_DATA_FORCE, NULL, "[pcocc] pass user-data on that would be refused", 0, OPT_FORCE, take_option },
 	{ OPTION_BOOT, "SETS", "[pcocc] internal: marks the step that boots the VMs", 1, OPT_BOOT, take_option },
@@ -41,36 +39,22 @@ static void add_value(const char **values, size_t *count, const char *value)
 
 static int take_option(int which, const char *value, int remote)
 {
+	static const char **const texts[] = { [OPT_TEMPLATE] = &options.template, [OPT_VM] = &options.vm,
+					      [OPT_USER_DATA] = &options.user_data, [OPT_BOOT] = &options.boot };
 	(void)remote;
 	const char *kept = strdup(value ? value : "");
 	if (!kept)
 		return -1;
-	switch (which) {
-	case OPT_TEMPLATE:
-		options.template = kept;
-		break;
-	case OPT_VM:
-		options.vm = kept;
-		break;
-	case OPT_NO_VM:
-		options.no_vm = true;
-		break;
-	case OPT_IMAGE:
+	if (which == OPT_IMAGE)
 		add_value(options.images, &options.image_count, kept);
-		break;
-	case OPT_MOUNT:
+	else if (which == OPT_MOUNT)
 		add_value(options.mounts, &options.mount_count, kept);
-		break;
-	case OPT_USER_DATA:
-		options.user_data = kept;
-		break;
-	case OPT_FORCE:
+	else if (which == OPT_NO_VM)
+		options.no_vm = true;
+	else if (which == OPT_FORCE)
 		options.user_data_force = true;
-		break;
-	case OPT_BOOT:
-		options.boot = kept;
-		break;
-	}
+	else
+		*texts[which] = kept;
 	return 0;
 }
 

@@ -165,8 +165,7 @@ int stepd_post_opt(spank_t sp)
 	if (!options.boot)
 		return 0;
 	if (spank_get_item(sp, S_JOB_ID, &job) || spank_get_item(sp, S_JOB_STEPID, &step) ||
-	    spank_get_item(sp, S_JOB_NODEID, &index) || spank_get_item(sp, S_JOB_UID, &uid) ||
-	    spank_get_item(sp, S_JOB_GID, &gid))
+	    spank_get_item(sp, S_JOB_NODEID, &index) || spank_get_item(sp, S_JOB_UID, &uid) || spank_get_item(sp, S_JOB_GID, &gid))
 		set_failure("slurmstepd does not know its own job");
 	else if (!is_sets(options.boot))
 		set_failure("--pcocc-boot is internal, use --pcocc-template");
@@ -281,8 +280,7 @@ int stepd_task_privileged(spank_t sp)
 	return in_vms && !stays_outside(sp) ? vm_task_privileged(sp) : 0;
 }
 
-/* Leaves the task's environment in a file in memory, as it is before prolog scripts change it: what they do is for
- * the guest, too. */
+/* Leaves the task's environment in memory, as it is before prolog scripts change it: what they do is for the guest, too. */
 static int keep_environment(spank_t sp)
 {
 	char **at = NULL, number[16];
@@ -304,8 +302,7 @@ static int run_attach(spank_t sp, const char *vm)
 	if (access(attach, X_OK) == 0 && spank_setenv(sp, ENV_VM_NAME, vm, 1) == 0 && keep_environment(sp) == 0 &&
 	    prepend_program(sp, attach) == 0)
 		return 0;
-	complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", attach,
-		 strerror(errno));
+	complain("ask the admins to install the pcocc runtime there", "%s cannot be started on this node: %s", attach, strerror(errno));
 	return -1;
 }
 
