@@ -135,7 +135,8 @@ static void explain_failure(struct helper_result *result)
 			 host, program);
 	else
 		text_add(&text, "pcocc: error: the network helper of %s %s%s\n"
-			 "hint: ask the admins to look into slurmd's log, and at its load\n", host, result->ended ? "has failed" : "was killed or took longer than it may, ",
+			 "hint: ask the admins to look into slurmd's log, and at its load\n",
+			 host, result->ended ? "has failed" : "was killed or took longer than it may, ",
 			 result->ended ? "" : *result->output ? result->output : "before it began");
 	free(result->output);
 	result->output = text.data;
