@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 Advance = Callable[[int, int], None]  # what is done and what there is to do, in any unit; 0 to do: not known
 Progress = Callable[[str], Advance]  # begins a phase
+Note = Callable[[str], None]  # tells what is good to know, in a sentence
 
 
 def silent(_phase: str) -> Advance:

@@ -18,7 +18,7 @@ def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]
             CachedLayer(
                 path.name.partition(".")[0], taken, when, layer_store.is_used(path), "." not in path.name
             )
-            for path, when, taken in layer_store.list_layers(store)
+            for path, when, taken in layer_store.list_cached_layers(store)
         ]
     return found, sorted(every, key=lambda one: (one.used, one.last_use))
 

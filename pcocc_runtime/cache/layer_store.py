@@ -264,7 +264,7 @@ def _make_room(store: Store, size: int, part: int) -> None:
     announced, own = _sweep_parts(store, part)
     if own and own + size > store.size // 2:
         raise NoRoom("copies for the same user are under way, which take half of the image cache")
-    kept = sorted(list_layers(store), key=lambda one: one[1])
+    kept = sorted(list_cached_layers(store), key=lambda one: one[1])
     used = announced + sum(taken for _path, _when, taken in kept)
     for path, _when, taken in kept:
         if used <= store.size and _has_free(store, size):
@@ -276,7 +276,7 @@ def _make_room(store: Store, size: int, part: int) -> None:
         raise NoRoom(f"the image cache {store.path} has no room for {wanted}: the rest of it is in use")
 
 
-def list_layers(store: Store) -> Iterator[tuple[Path, float, int]]:
+def list_cached_layers(store: Store) -> Iterator[tuple[Path, float, int]]:
     """Yield each layer with its last use and the bytes it takes."""
     for path in (path for root in store.roots for path in root.glob("data/??/*")):
         with contextlib.suppress(FileNotFoundError):
@@ -337,7 +337,7 @@ def remove_all_unused(store: Store) -> tuple[int, int, int]:
     """Remove all layers that nobody has locked, and what killed copies left; return layers removed, bytes
     freed, layers kept."""
     removed = freed = kept = 0
-    for path, _when, taken in list(list_layers(store)):
+    for path, _when, taken in list(list_cached_layers(store)):
         if remove_unused(path):
             removed, freed = removed + 1, freed + taken
         elif path.exists():

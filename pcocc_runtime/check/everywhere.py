@@ -19,7 +19,7 @@ from pcocc_runtime.templates.load import load_templates
 _AT_ONCE = 32  # nodes that are asked at the same time
 
 
-def ask_all(program: str, words: Sequence[str]) -> tuple[list[Report], dict[str, str]]:
+def run_on_nodes(program: str, words: Sequence[str]) -> tuple[list[Report], dict[str, str]]:
     """Run `program` with these words on every node; return the reports in order, and why other nodes have none."""
     places = list_places()
     with ThreadPoolExecutor(_AT_ONCE) as pool:

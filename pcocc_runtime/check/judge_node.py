@@ -42,7 +42,7 @@ def judge_programs(one: seen.Programs) -> Iterator[Finding]:
         yield Finding(WELL, f"found: {', '.join(program.name for program in one.every if program.found)}")
 
 
-def judge_tun(one: seen.Device) -> Iterator[Finding]:
+def judge_tun(one: seen.DeviceFile) -> Iterator[Finding]:
     """Judge the device that taps are made with."""
     if one.mode is None:
         yield Finding(
@@ -58,7 +58,7 @@ def judge_tun(one: seen.Device) -> Iterator[Finding]:
         yield Finding(WELL, f"{one.path} opens")
 
 
-def judge_vhost(one: seen.Device) -> Iterator[Finding]:
+def judge_vhost(one: seen.DeviceFile) -> Iterator[Finding]:
     """Judge what makes networks of VMs quicker."""
     if one.mode is None:
         yield Finding(

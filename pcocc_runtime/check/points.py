@@ -70,7 +70,7 @@ ROWS = (
     Row("vhost-net", lambda _here: read_node.read_device("/dev/vhost-net"), judge_node.judge_vhost),
     Row("user-namespaces", lambda _here: read_node.read_user_namespaces(), judge_node.judge_user_namespaces),
     Row(
-        "names", lambda _here: read_network.read_names(tuple(place.node for place in list_places())),
+        "names", lambda _here: read_network.read_host_names(tuple(place.node for place in list_places())),
         judge_network.judge_names,
     ),
     Row("walls", lambda _here: read_network.read_walls(), judge_network.judge_walls),

@@ -16,7 +16,7 @@ from pcocc_runtime.system import installed, process, sysctl
 _AT_ONCE = 32  # names that are asked for
 
 
-def read_names(nodes: tuple[str, ...]) -> seen.Names:
+def read_host_names(nodes: tuple[str, ...]) -> seen.Names:
     """Return which of the nodes' names lead to an address here."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = list(pool.map(resolve_host, nodes))

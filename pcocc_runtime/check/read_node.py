@@ -72,23 +72,23 @@ def _opens(library: str) -> bool:
         return False
 
 
-def read_device(path: str) -> seen.Device:
+def read_device(path: str) -> seen.DeviceFile:
     """Return what is to be known of a character device."""
     try:
         status = os.stat(path)
     except OSError:
-        return seen.Device(path, None)
+        return seen.DeviceFile(path, None)
     try:
         group = grp.getgrgid(status.st_gid).gr_name
     except KeyError:
         group = str(status.st_gid)
     if not stat.S_ISCHR(status.st_mode):
-        return seen.Device(path, stat.S_IMODE(status.st_mode), group, "it is no device")
+        return seen.DeviceFile(path, stat.S_IMODE(status.st_mode), group, "it is no device")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:
-        return seen.Device(path, stat.S_IMODE(status.st_mode), group, error.strerror or "it cannot be opened")
-    return seen.Device(path, stat.S_IMODE(status.st_mode), group)
+        return seen.DeviceFile(path, stat.S_IMODE(status.st_mode), group, error.strerror or "it cannot be opened")
+    return seen.DeviceFile(path, stat.S_IMODE(status.st_mode), group)
 
 
 def read_accelerator(setting: str, qemu: str) -> seen.Accelerator:

@@ -62,7 +62,7 @@ class Programs:
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class DeviceFile:
     """A device in /dev: its mode bits, None when it is not there, its group, and why root cannot open it."""
 
     path: str
@@ -77,7 +77,7 @@ class Accelerator:
     by its clock."""
 
     setting: str
-    device: Device
+    device: DeviceFile
     qemu: tuple[int, int] | None
     verdict: Verdict | None
     now: int

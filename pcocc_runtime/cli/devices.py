@@ -11,7 +11,7 @@ from pcocc_runtime.cli.common import complain, confdir
 from pcocc_runtime.cli.partitions import partitions_of
 from pcocc_runtime.errors import ConfigError, PcoccError
 from pcocc_runtime.networks.host_functions import ensure_bound, read_devices
-from pcocc_runtime.networks.partitions import Device, device_node, find_fault, render_gres
+from pcocc_runtime.networks.partitions import Hca, device_node, find_fault, render_gres
 from pcocc_runtime.site.site import read_site
 from pcocc_runtime.tables import columns
 
@@ -51,7 +51,7 @@ def show_devices(arguments: argparse.Namespace) -> int:
     return complain(faults)
 
 
-def _row(name: str, device: Device, place: int) -> tuple[str, ...]:
+def _row(name: str, device: Hca, place: int) -> tuple[str, ...]:
     one = device.functions[place]
     numa = "-" if one.numa < 0 else str(one.numa)
     return (

@@ -33,10 +33,10 @@ def add_display(parser: argparse.ArgumentParser) -> None:
 
 def _display(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.cli.login import find_job, find_vm
-    from pcocc_runtime.slurm.steps import AS_BYTES, find_own, operation_argv, read_vm_step
+    from pcocc_runtime.slurm.steps import AS_BYTES, find_own_job, operation_argv, read_vm_step
 
     vm = find_vm(arguments.vm)
-    job = find_own(find_job(arguments.job, [vm.job])).job
+    job = find_own_job(find_job(arguments.job, [vm.job])).job
     status, said = read_vm_step(operation_argv(job, vm.vm, [DISPLAY_VERB, "--which"]))
     if status:
         return status

@@ -15,7 +15,7 @@ from pcocc_runtime import errors, terminal
 if TYPE_CHECKING:
     from pcocc_runtime.cli.login import LoginFiles
 
-FAILED = 255  # as ssh's own: other statuses are the command's
+SSH_FAILED = 255  # as ssh's own: other statuses are the command's
 _JOB_HELP = "default: the job you are in, or your only one with running VMs"
 
 
@@ -202,7 +202,7 @@ def _find_login(job: str | None, named: Sequence[str]) -> LoginFiles | int:
         return ensure_login(find_job(job, named))
     except errors.PcoccError as error:
         terminal.say_error(error)
-        return FAILED
+        return SSH_FAILED
 
 
 def _checked(found: LoginFiles, vms: Sequence[str], go: Callable[[], int]) -> int:
@@ -212,12 +212,12 @@ def _checked(found: LoginFiles, vms: Sequence[str], go: Callable[[], int]) -> in
         return go()
     except errors.PcoccError as error:
         terminal.say_error(error)
-        return FAILED
+        return SSH_FAILED
 
 
 def _usage(text: str) -> int:
     terminal.say(f"pcocc: error: {text}\n")
-    return FAILED
+    return SSH_FAILED
 
 
 def _become(argv: Sequence[str]) -> NoReturn:

@@ -15,11 +15,11 @@ from pcocc_runtime.images.references import Repo
 from pcocc_runtime.images.sizes import render_size
 from pcocc_runtime.tables import columns, count
 
-Entry = tuple[Repo, Revision]
+_Entry = tuple[Repo, Revision]
 ShownDisk = tuple[str, int | None]  # its path, and its size in bytes as a VM sees it
 
 
-def render_images(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
+def render_images(every: Sequence[_Entry], sizes: Mapping[tuple[str, str], int | None]) -> str:
     """Return a line for each image of each repository; NAME is what to type, with REPO: when another one comes first.
 
     `sizes` are the disks' sizes in bytes by repository and entry.
@@ -35,7 +35,7 @@ def render_images(every: Sequence[Entry], sizes: Mapping[tuple[str, str], int | 
     return columns(rows)
 
 
-def names_to_type(every: Sequence[Entry]) -> list[str]:
+def names_to_type(every: Sequence[_Entry]) -> list[str]:
     """Return what to type for each image: its name, with REPO: when an earlier repository has an image of that name."""
     taken: set[str] = set()
     names = []
@@ -46,7 +46,7 @@ def names_to_type(every: Sequence[Entry]) -> list[str]:
     return names
 
 
-def _grouped(every: Sequence[Entry]) -> list[tuple[Repo, list[Revision]]]:
+def _grouped(every: Sequence[_Entry]) -> list[tuple[Repo, list[Revision]]]:
     groups: dict[tuple[str, str], tuple[Repo, list[Revision]]] = {}
     for repo, one in every:
         groups.setdefault((repo.name, one.name), (repo, []))[1].append(one)
@@ -77,7 +77,7 @@ def _minute(when: float) -> str:
     return datetime.fromtimestamp(when).strftime("%Y-%m-%d %H:%M")
 
 
-def render_images_json(every: Sequence[Entry], disks: Mapping[tuple[str, str], ShownDisk]) -> str:
+def render_images_json(every: Sequence[_Entry], disks: Mapping[tuple[str, str], ShownDisk]) -> str:
     """Return all revisions as JSON; `disks` has their disks by repository and entry."""
     return json.dumps([_tree(repo, one, disks[repo.name, one.entry]) for repo, one in every], indent=2) + "\n"
 

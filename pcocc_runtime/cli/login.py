@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pcocc_runtime import errors
-from pcocc_runtime.documents.login import Login, decode_login, encode_login
+from pcocc_runtime.documents.login import Credentials, decode_credentials, encode_credentials
 from pcocc_runtime.documents.verbs import LOGIN_VERB
 from pcocc_runtime.guest.login import (
     LoginPlan,
@@ -22,7 +22,13 @@ from pcocc_runtime.guest.login import (
     render_known_hosts,
 )
 from pcocc_runtime.slurm.commands import list_running, read_settings
-from pcocc_runtime.slurm.steps import ask_vm_step, ensure_vm_set, find_own, operation_argv, run_network_step
+from pcocc_runtime.slurm.steps import (
+    ask_vm_step,
+    ensure_vm_set,
+    find_own_job,
+    operation_argv,
+    run_network_step,
+)
 from pcocc_runtime.slurm.text import Running
 from pcocc_runtime.system import accounts, files, tree_removal
 
@@ -35,7 +41,7 @@ class LoginFiles(NamedTuple):
 
     job: int
     directory: Path
-    login: Login
+    login: Credentials
 
     @property
     def config(self) -> str:
@@ -98,11 +104,11 @@ def find_job(typed: str | None, named: Sequence[str] = ()) -> str:
 
 def ensure_login(job: str) -> LoginFiles:
     """Return the files of a job's logins, which are asked of the job when they are not there."""
-    running = find_own(job)
+    running = find_own_job(job)
     base = _base()
     directory = base / running.boot
     try:
-        return LoginFiles(running.job, directory, decode_login((directory / "login").read_text()))
+        return LoginFiles(running.job, directory, decode_credentials((directory / "login").read_text()))
     except FileNotFoundError:
         pass
     login = _ask(running)
@@ -116,7 +122,7 @@ def ensure_login(job: str) -> LoginFiles:
     )
     files.replace_file(directory / "cluster", _cluster().encode())
     # the last: what it stands for is there
-    files.replace_file(directory / "login", encode_login(login).encode())
+    files.replace_file(directory / "login", encode_credentials(login).encode())
     return found
 
 
@@ -137,7 +143,7 @@ def _users_config() -> str:
     return os.path.expanduser("~/.ssh/config")
 
 
-def _ask(running: Running) -> Login:
+def _ask(running: Running) -> Credentials:
     """Ask vm0's node, and where vm0 has ended every node of the job."""
     done = ask_vm_step(operation_argv(running.job, "vm0", [LOGIN_VERB]))
     output, complaint = done.stdout, done.stderr
@@ -149,7 +155,7 @@ def _ask(running: Running) -> Login:
             f"the key of job {running.job} cannot be had: {why.removeprefix('pcocc: error: ')}"
         )
     try:
-        return decode_login(output.splitlines()[0])
+        return decode_credentials(output.splitlines()[0])
     except ValueError as error:
         raise errors.NodeError(str(error), "check that all nodes have the same version of pcocc") from None
 

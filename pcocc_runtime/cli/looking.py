@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pcocc_runtime import errors, terminal
-from pcocc_runtime.cli.operating import JOB_HELP, run, run_at_terminal
+from pcocc_runtime.cli.operating import JOB_HELP, run_at_terminal, run_in_vms
 from pcocc_runtime.documents.verbs import CONSOLE_VERB, LOG_VERB, SCREENSHOT_VERB
 
 _PNG = b"\x89PNG\r\n"
@@ -65,16 +65,16 @@ def _log(arguments: argparse.Namespace) -> int:
         *(["--follow"] if arguments.follow else []),
         *([f"--lines={lines}"] if lines is not None else []),
     ]
-    return run(arguments, words)
+    return run_in_vms(arguments, words)
 
 
 def _screenshot(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.cli.login import find_job, find_vm
-    from pcocc_runtime.slurm.steps import AS_BYTES, find_own, operation_argv, read_vm_step
+    from pcocc_runtime.slurm.steps import AS_BYTES, find_own_job, operation_argv, read_vm_step
     from pcocc_runtime.system import files
 
     vm = find_vm(arguments.vm)
-    job = find_own(find_job(arguments.job, [vm.job])).job
+    job = find_own_job(find_job(arguments.job, [vm.job])).job
     status, data = read_vm_step(operation_argv(job, vm.vm, [SCREENSHOT_VERB], streams=AS_BYTES))
     if status:
         return status

@@ -46,7 +46,7 @@ COMMANDS = {
     "config": ("config", "add_config", "the site's configuration, for its administrator"),
 }
 
-Command = Callable[[argparse.Namespace], int]
+_Command = Callable[[argparse.Namespace], int]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,7 +95,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # which libexec/pcocc.in sets for the start
             signal.signal(signal.SIGINT, signal.default_int_handler)
         arguments = _parse(argv)
-        run: Command = arguments.run
+        run: _Command = arguments.run
         return run(arguments)
     except errors.PcoccError as error:
         return _complain(error)

@@ -35,12 +35,12 @@ def add_nc(parser: argparse.ArgumentParser) -> None:
 def _nc(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.cli.login import find_job, find_vm
     from pcocc_runtime.documents.verbs import NC_VERB
-    from pcocc_runtime.slurm.steps import AS_BYTES, find_own, operation_argv
+    from pcocc_runtime.slurm.steps import AS_BYTES, find_own_job, operation_argv
 
     vm, port = find_vm(arguments.vm), arguments.port
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
         raise errors.RequestError(f"{port!r} is not a port", "a port is a number from 1 to 65535")
-    job = find_own(find_job(arguments.job, [vm.job])).job
+    job = find_own_job(find_job(arguments.job, [vm.job])).job
     return run_stream(operation_argv(job, vm.vm, [NC_VERB, port], streams=AS_BYTES), inside=True)
 
 

@@ -80,7 +80,7 @@ def _check_all(arguments: argparse.Namespace) -> int:
     boot = [] if arguments.boot is None else [f"--boot={arguments.boot}" if arguments.boot else "--boot"]
     line = terminal.ProgressLine()
     line.show("asking all nodes")
-    reports, silent = everywhere.ask_all(
+    reports, silent = everywhere.run_on_nodes(
         str(Path(sys.argv[0]).absolute()), ["node", "check", "--json", *boot]
     )
     line.clear()

@@ -28,7 +28,7 @@ def add_reset(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc reset`."""
     parser.description = "Resets VMs, as their reset buttons would: their guests are not asked."
     _add_vms(parser, _SEVERAL)
-    parser.set_defaults(run=lambda arguments: run(arguments, [RESET_VERB]))
+    parser.set_defaults(run=lambda arguments: run_in_vms(arguments, [RESET_VERB]))
 
 
 def add_power(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +48,13 @@ def add_power(parser: argparse.ArgumentParser) -> None:
     off.set_defaults(run=_power_off)
     on = verbs.add_parser("on", help="boot VMs again that their templates keep")
     _add_vms(on, _SEVERAL)
-    on.set_defaults(run=lambda arguments: run(arguments, [POWER_VERB, "on"]))
+    on.set_defaults(run=lambda arguments: run_in_vms(arguments, [POWER_VERB, "on"]))
     cycle = verbs.add_parser("cycle", help="the one and then the other")
     _add_vms(cycle, _SEVERAL)
     cycle.add_argument(
         "-t", "--time", metavar="SECONDS", help="how long a guest may take to power off; default: 120"
     )
-    cycle.set_defaults(run=lambda arguments: run(arguments, [POWER_VERB, "cycle", *_given(arguments.time)]))
+    cycle.set_defaults(run=lambda arguments: run_in_vms(arguments, [POWER_VERB, "cycle", *_given(arguments.time)]))
 
 
 def add_monitor(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +77,7 @@ def add_qmp(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "message", metavar="JSON", help="a message, or the name of a command such as query-status"
     )
-    parser.set_defaults(run=lambda arguments: run(arguments, [QMP_VERB, arguments.message]))
+    parser.set_defaults(run=lambda arguments: run_in_vms(arguments, [QMP_VERB, arguments.message]))
 
 
 def add_agent(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +89,7 @@ def add_agent(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("values", metavar="JSON", nargs="?", help="its arguments, a mapping")
     parser.set_defaults(
-        run=lambda arguments: run(arguments, [AGENT_VERB, arguments.command, *_given(arguments.values)])
+        run=lambda arguments: run_in_vms(arguments, [AGENT_VERB, arguments.command, *_given(arguments.values)])
     )
 
 
@@ -102,7 +102,7 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
     _add_vms(parser, _SEVERAL)
     parser.add_argument("file", metavar="FILE", help="%%v in it stands for the VM's name")
     parser.set_defaults(
-        run=lambda arguments: run(arguments, [DUMP_VERB, str(Path(arguments.file).absolute())])
+        run=lambda arguments: run_in_vms(arguments, [DUMP_VERB, str(Path(arguments.file).absolute())])
     )
 
 
@@ -120,7 +120,7 @@ def add_topology(parser: argparse.ArgumentParser) -> None:
 
 def _topology(arguments: argparse.Namespace) -> int:
     words = [word for word, given in (("--check", arguments.check), ("--json", arguments.json)) if given]
-    return run(arguments, [TOPOLOGY_VERB, *words])
+    return run_in_vms(arguments, [TOPOLOGY_VERB, *words])
 
 
 def _add_vms(parser: argparse.ArgumentParser, which: str) -> None:
@@ -134,17 +134,17 @@ def _given(text: str | None) -> list[str]:
 
 def _power_off(arguments: argparse.Namespace) -> int:
     if arguments.now:
-        return run(arguments, [POWER_VERB, "off", "--now"])
-    return run(arguments, [POWER_VERB, "off", *_given(arguments.time)])
+        return run_in_vms(arguments, [POWER_VERB, "off", "--now"])
+    return run_in_vms(arguments, [POWER_VERB, "off", *_given(arguments.time)])
 
 
 def _monitor(arguments: argparse.Namespace) -> int:
     if arguments.words:
-        return run(arguments, [MONITOR_VERB, *arguments.words])
+        return run_in_vms(arguments, [MONITOR_VERB, *arguments.words])
     return run_at_terminal(arguments.vms, arguments.job, [MONITOR_VERB])
 
 
-def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+def run_in_vms(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     """Run an operation in VMs; return its exit status, of several VMs the highest."""
     from pcocc_runtime.cli.login import find_vms
     from pcocc_runtime.slurm.steps import run_step

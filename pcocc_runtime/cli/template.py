@@ -78,9 +78,9 @@ def _template_show(arguments: argparse.Namespace) -> int:
         inherit.ensure_known(every, arguments.name, unread)
         one = inherit.resolve(every, arguments.name, site.default_set)
     except errors.PcoccError as error:
-        return complain([*inherit.find_own(problems, arguments.name, every), error])
+        return complain([*inherit.find_own_problems(problems, arguments.name, every), error])
     sys.stdout.write(render_one_json(one) if arguments.json else render_one(one))
-    return complain(inherit.find_own(problems, arguments.name, every))
+    return complain(inherit.find_own_problems(problems, arguments.name, every))
 
 
 def _template_check(_arguments: argparse.Namespace) -> int:

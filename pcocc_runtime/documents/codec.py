@@ -15,7 +15,7 @@ from ipaddress import IPv4Network, IPv6Network
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _HIGHEST = 2**64 - 1
 _NETWORKS = (IPv4Network, IPv6Network)
 _PLAIN = (str, int, bool, NoneType)
@@ -35,8 +35,8 @@ def render_document(value: object, version: int) -> str:
 
 
 def parse_document(
-    kind: type[T], version: int, text: str | bytes, clean: Callable[[str], str] | None = None
-) -> T:
+    kind: type[_T], version: int, text: str | bytes, clean: Callable[[str], str] | None = None
+) -> _T:
     """Return the dataclass that a text was rendered from, each text in it as `clean` makes it; ValueError
     says what is wrong."""
     try:
@@ -49,7 +49,7 @@ def parse_document(
     found = tree.pop("version")
     if type(found) is not int or found != version:
         raise ValueError(f"it has version {str(found)[:20]}, and this pcocc reads version {version}")
-    document: T = _build(kind, tree, "")
+    document: _T = _build(kind, tree, "")
     return document
 
 

@@ -45,7 +45,7 @@ class HostNode(NamedTuple):
     distances: tuple[int, ...]
 
 
-class Part(NamedTuple):
+class Allocation(NamedTuple):
     """What a task holds: the CPUs it may run on, by number, all NUMA nodes of the host, by number, how many
     CPUs are online, and a flag of theirs."""
 
@@ -128,7 +128,7 @@ class VmTopology:
     accel: str
     cpu: str
     page: int
-    part: Part
+    part: Allocation
     guest: Topology
     binds: bool = True
 

@@ -11,7 +11,7 @@ from pcocc_runtime.documents.record import Record
 KEY_FILE, HOST_KEY_FILE = "key", "host_key.pub"  # in the job's directory on a node
 
 
-class Login(Record):
+class Credentials(Record):
     """The job's private key, the public host key of its VMs (empty where a node has not written it), and the
     cluster."""
 
@@ -20,7 +20,7 @@ class Login(Record):
     members: Members
 
 
-def encode_login(login: Login) -> str:
+def encode_credentials(login: Credentials) -> str:
     """Return it as one line."""
     return (
         json.dumps(
@@ -30,7 +30,7 @@ def encode_login(login: Login) -> str:
     )
 
 
-def decode_login(text: str) -> Login:
+def decode_credentials(text: str) -> Credentials:
     """Return what `encode_login` has encoded; ValueError with a sentence when it is not that."""
     try:
         tree = json.loads(text)
@@ -39,4 +39,4 @@ def decode_login(text: str) -> Login:
             raise ValueError("it has no key")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"what a node says of logins into the job's VMs cannot be read: {error}") from None
-    return Login(key, host_key, decode_members(members))
+    return Credentials(key, host_key, decode_members(members))

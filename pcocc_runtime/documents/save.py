@@ -73,13 +73,13 @@ class Outcome(Record):
 
 
 if TYPE_CHECKING:
-    Request = Command | Frozen | Layer | DeviceNode
-    Answer = Go | Reply | Outcome
+    SaverRequest = Command | Frozen | Layer | DeviceNode
+    KeeperAnswer = Go | Reply | Outcome
 
 NOT_A_COMMAND = Reply({"error": {"desc": "not a command"}})
 
 
-def encode_request(request: Request) -> bytes:
+def encode_request(request: SaverRequest) -> bytes:
     """Return a saver's message as a line."""
     match request:
         case Command():
@@ -90,7 +90,7 @@ def encode_request(request: Request) -> bytes:
             return _line(request._asdict())
 
 
-def decode_request(message: Message | Unreadable) -> Request:
+def decode_request(message: Message | Unreadable) -> SaverRequest:
     """Return a saver's message; ValueError when the line is none."""
     if isinstance(message, Unreadable):
         raise message
@@ -105,7 +105,7 @@ def decode_request(message: Message | Unreadable) -> Request:
     return parse_record(Command, message)
 
 
-def encode_answer(answer: Answer) -> bytes:
+def encode_answer(answer: KeeperAnswer) -> bytes:
     """Return a keeper's message as a line."""
     match answer:
         case Go():
@@ -118,7 +118,7 @@ def encode_answer(answer: Answer) -> bytes:
             )
 
 
-def decode_answer(message: Message | Unreadable) -> Answer:
+def decode_answer(message: Message | Unreadable) -> KeeperAnswer:
     """Return a keeper's message; ValueError when the line is none."""
     if isinstance(message, Unreadable):
         raise message

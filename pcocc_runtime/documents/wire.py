@@ -32,7 +32,7 @@ ENV_KVM_FD = "PCOCC_KVM_FD"  # /dev/kvm, opened by root for who may not; negativ
 BOOT_STEP = "pcocc-vms"  # the boot step's name in Slurm
 EXIT_DUPLICATE = 75  # of its task where the job has another boot step
 
-RUN_DIR = "/run/pcocc"
+RUN_PATH = "/run/pcocc"
 NETNS_PATH = "/run/netns/pcocc-"  # and the number of the job
 
 # root's helper on a node (node/main.py): its verbs, and exit statuses the plugin acts on

@@ -11,7 +11,7 @@ import shlex
 
 from pcocc_runtime.documents.boot import KEY_COMMENT
 
-ASIDE = "/run/pcocc-clean.tar"
+CLEAN_ARCHIVE = "/run/pcocc-clean.tar"
 _OURS = f" {KEY_COMMENT}[0-9][0-9]*"
 # seconds until the guest takes it back by itself: nobody might reach it any more, for lack of keys
 _PATIENCE = 300
@@ -21,12 +21,12 @@ _AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec sh -c "$1"; else exec sudo -n sh -c
 LEFT = "what programs have written elsewhere, such as logs, shell histories and the keys of other services"
 
 _RESTORE = f"""\
-R=${{R:-}}; cd "$R/" && [ -e "$R{ASIDE}" ] || exit 0
-tar -xpf "$R{ASIDE}" && rm -f "$R{ASIDE}"
+R=${{R:-}}; cd "$R/" && [ -e "$R{CLEAN_ARCHIVE}" ] || exit 0
+tar -xpf "$R{CLEAN_ARCHIVE}" && rm -f "$R{CLEAN_ARCHIVE}"
 """
 _LATER = shlex.quote(f"sleep {_PATIENCE}; {_RESTORE}")
 _CLEAN = f"""\
-umask 077; R=${{R:-}}; aside=$R{ASIDE}; cd "$R/" || exit 1
+umask 077; R=${{R:-}}; aside=$R{CLEAN_ARCHIVE}; cd "$R/" || exit 1
 set --
 for f in etc/machine-id var/lib/dbus/machine-id var/lib/systemd/random-seed etc/ssh/ssh_host_*key \\
   etc/ssh/ssh_host_*key.pub var/log/cloud-init.log var/log/cloud-init-output.log; do

@@ -26,7 +26,7 @@ _LIMITS = {
 }  # fmt: skip
 
 
-def render_command(
+def render_script(
     argv: Sequence[str], environment: GuestEnvironment, directory: str, umask: int, token: str, guarded: bool,
     called: str = ""
 ) -> str:

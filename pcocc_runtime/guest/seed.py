@@ -39,7 +39,7 @@ _MERGE = [f"{key}: list(prepend)+dict(no_replace,recurse_list)" for key in ("mer
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class JobUser:
     """The user of the job as the guest shall know it."""
 
     name: str
@@ -55,7 +55,7 @@ def render_seed(
     rank: int,
     vms: int,
     domain: str,
-    login: Login,
+    login: JobUser,
     keys: Keys,
     user_data: str | None,
     instance_id: str | None = None,
@@ -79,7 +79,7 @@ def render_seed(
 
 
 def render_vendor_data(
-    vms: int, domain: str, login: Login, keys: Keys, command_user: str | None = None,
+    vms: int, domain: str, login: JobUser, keys: Keys, command_user: str | None = None,
     mounts: Iterable[Mount] = (),
     ports: str = "",
 ) -> str:
@@ -104,7 +104,7 @@ def render_vendor_data(
     return "\n".join(lines) + "\n"
 
 
-def _boot_commands(login: Login, keys: Keys) -> list[str]:
+def _boot_commands(login: JobUser, keys: Keys) -> list[str]:
     """Return what cloud-init's users module, which runs after bootcmd, cannot: choose a gid, or share a uid
     of the image's.
 
@@ -134,7 +134,7 @@ def _forget_keys(keys: Keys) -> str:
     )
 
 
-def _render_users(login: Login, keys: Keys, other: str | None) -> list[str]:
+def _render_users(login: JobUser, keys: Keys, other: str | None) -> list[str]:
     # root comes first: cloud-init makes none of those that follow a user whom it cannot make
     lines = ["users:", "- name: root", f"  ssh_authorized_keys: [{keys.user_public}]"]
     if login.uid != 0:

@@ -70,7 +70,7 @@ def _prefix(prefix: str) -> str:
     return f"{prefix}{os.uname().nodename}-{os.getpid()}-"
 
 
-class Work(NamedTuple):
+class HeldDirectory(NamedTuple):
     """A directory for work in progress, held open, and a file beside it for what others may know of it."""
 
     path: Path
@@ -84,7 +84,7 @@ def _nothing(_work: Path) -> None:
 @contextlib.contextmanager
 def open_work(
     parent: Path, prefix: str, *, shared: bool, private: bool = True, rescue: Rescue = _nothing
-) -> Iterator[Work]:
+) -> Iterator[HeldDirectory]:
     """Make a directory for work in progress in `parent`, which is held; it goes at the end of the block.
 
     If this process dies, a `sweep` removes it: a `shared` one by whoever may write to `parent`, any other by
@@ -103,7 +103,7 @@ def open_work(
                     _adopt_mode(fd, parent)
                 with _make(parent, name, fd, private) as path:
                     try:
-                        yield Work(path, parent / f"{name}{_NOTE}")
+                        yield HeldDirectory(path, parent / f"{name}{_NOTE}")
                     finally:
                         rescue(path)
                         _empty(path)

@@ -13,7 +13,7 @@ from pcocc_runtime.images.oci import Blob, DiskFolder, Manifest
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.system import held, user_files
 
-SCHEMES = ("oci", "oci-archive", "docker")
+PREFIXES = ("oci", "oci-archive", "docker")
 _DEEPEST = 4  # indexes in indexes
 _NO_DISK = "KubeVirt's user guide explains how to make one"
 

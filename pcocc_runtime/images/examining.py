@@ -4,16 +4,14 @@ whoever wrote it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import formats, magics, oci_files, qcow2, qemu_img, vhdx
-from pcocc_runtime.progress import Progress
+from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.system import copy, regular, user_files
-
-Note = Callable[[str], None]
 
 
 def examine(
@@ -31,7 +29,7 @@ def examine(
         what, cure = error.message, error.hint
         if head[257:262] == b"ustar":
             kind, cure = oci_files.describe_archive(
-                oci_files.read_names(path), label if path == Path(label) else "FILE"
+                oci_files.read_archive_names(path), label if path == Path(label) else "FILE"
             )
             what = f"the file is {kind}"
         raise RequestError(f"{label} cannot be imported: {what}", cure) from None

@@ -173,4 +173,4 @@ def flatten_hint(found: Found) -> str:
 
 def read_header(path: Path, what: str) -> qcow2.Header:
     """Return the header of a qcow2 file that the caller may read."""
-    return qcow2.parse_header(user_files.read_start(str(path), qcow2.HEADER_SIZE, what), str(path))
+    return qcow2.parse_header(user_files.read_user_start(str(path), qcow2.HEADER_SIZE, what), str(path))

@@ -19,11 +19,10 @@ from pcocc_runtime.images import (
     urls,
     writing,
 )
-from pcocc_runtime.images.examining import Note
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Reference, Repo
 from pcocc_runtime.images.writing import WorkDirectory
-from pcocc_runtime.progress import Progress
+from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.system import copy, user_files
 
 
@@ -78,7 +77,7 @@ def _fetch(source: str, work: WorkDirectory, wish: ImportOptions, progress: Prog
         url = urls.parse_url(source)
         label = url.shown
         got = download.fetch(url, target, progress(f"fetching {label}"), wish.algorithm)[1]
-    elif scheme in containers.SCHEMES and colon:
+    elif scheme in containers.PREFIXES and colon:
         if wish.checksum:
             raise RequestError(
                 f"--checksum cannot be used for {source}, whose parts have checksums of their own",
@@ -89,7 +88,7 @@ def _fetch(source: str, work: WorkDirectory, wish: ImportOptions, progress: Prog
         _ensure_path(source, scheme, rest)
         path = user_files.absolute_path(source)
         folders.refuse_directory(str(path))
-        user_files.read_start(str(path), 1, "image")
+        user_files.read_user_start(str(path), 1, "image")
         with user_files.explaining(str(path), "image"):
             got = (
                 copy.hash_file(path, progress("comparing its checksum"), wish.algorithm)

@@ -170,7 +170,7 @@ _LAYOUT_FILE = re.compile(r"oci-layout|index\.json|blobs/sha256/[0-9a-f]{64}")
 _MOST_NAMES = 1000  # of an archive, which tell what it is
 
 
-def read_names(path: Path) -> list[str]:
+def read_archive_names(path: Path) -> list[str]:
     """Return the first names in a tar archive, none when it cannot be read."""
     names: list[str] = []
     try:

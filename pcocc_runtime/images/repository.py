@@ -145,7 +145,7 @@ def complete(repo: Repo) -> None:
         if is_new:
             with held.hold_below(root, ".tmp") as work:
                 mode = stat.S_IMODE(root.stat().st_mode) & 0o666
-                held.create(work / ".config", f"version: {metadata.METADATA_VERSION}\n".encode(), mode)
+                held.create_file(work / ".config", f"version: {metadata.METADATA_VERSION}\n".encode(), mode)
                 os.rename(work / ".config", root / ".config")
 
 
@@ -309,7 +309,7 @@ def open_folder(repo: Repo, layer: str) -> Iterator[Path]:
 def put_revision(repo: Repo, one: Revision, work: Path) -> bool:
     """Write a revision's metadata; return False when another process has made that revision meanwhile."""
     draft = work / "meta"
-    held.create(
+    held.create_file(
         draft, metadata.render_revision(one), stat.S_IMODE(os.stat(repo.path).st_mode) & 0o666 | 0o400
     )
     with open_parts(repo, "meta") as meta:

@@ -57,7 +57,7 @@ def lock_repository(repo: Repo) -> contextlib.AbstractContextManager[None]:
 def pin(work: WorkDirectory, layers: Sequence[str]) -> list[str]:
     """Keep these layers from gc while `work` is open; return those that the repository lacks."""
     with lock_repository(work.repo):
-        held.create(work.path / "pins", "".join(f"{layer}\n" for layer in layers).encode(), 0o644)
+        held.create_file(work.path / "pins", "".join(f"{layer}\n" for layer in layers).encode(), 0o644)
         os.rename(work.path / "pins", work.note)
         return [layer for layer in layers if not repository.has_layer(work.repo, layer)]
 

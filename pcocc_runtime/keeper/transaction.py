@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal
 
-    from pcocc_runtime.documents.save import Answer, Request
+    from pcocc_runtime.documents.save import KeeperAnswer, SaverRequest
     from pcocc_runtime.qemu.qmp import Message, Unreadable
 
     # a command of QEMU's, its arguments, what its answer is marked with
@@ -106,7 +106,7 @@ class Transaction:
         except ValueError:
             self._tell(NOT_A_COMMAND)
 
-    def _obey(self, request: Request) -> None:
+    def _obey(self, request: SaverRequest) -> None:
         match request:
             case Frozen():
                 self.step = "frozen" if request.frozen else "open"
@@ -197,7 +197,7 @@ class Transaction:
         self._tell(Outcome(error))
         self.saver.close()
 
-    def _tell(self, answer: Answer) -> None:
+    def _tell(self, answer: KeeperAnswer) -> None:
         try:
             self.saver.send(encode_answer(answer))
         except OSError:

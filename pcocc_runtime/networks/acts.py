@@ -219,10 +219,10 @@ def _servers(plans: tuple[NetworkPlan, ...], machine: str) -> Iterator[Act]:
     routed = [plan for plan in plans if isinstance(plan, Routed)]
     for plan in routed:
         text = dnsmasq.render_dnsmasq(plan, [other for other in routed if other is not plan])
-        yield Act("dnsmasq", True, text, str(plan.index), call_filter.plan_filter(machine).hex())
+        yield Act("dnsmasq", True, text, str(plan.index), call_filter.plan_call_filter(machine).hex())
 
 
-def render_answer(step: BootStep, plans: tuple[NetworkPlan, ...], sets: Mapping[str, tuple[str, ...]]) -> str:
+def render_taps(step: BootStep, plans: tuple[NetworkPlan, ...], sets: Mapping[str, tuple[str, ...]]) -> str:
     """Return what the plugin reads: the taps of each VM of this node, eth0's first."""
     names = {
         rank: ",".join(tap.name for _plan, tap in interfaces_of(plans, step, sets, rank))

@@ -25,7 +25,7 @@ _CALLS = {
 }
 
 
-def plan_filter(machine: str) -> bytes:
+def plan_call_filter(machine: str) -> bytes:
     """Return the filter for a machine as uname(2) calls it; KeyError for one that is not known.
 
     Who gives root up keeps no capability, since nothing is done of what asks for that; and no namespace is

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.partitions import DRIVER, Device, Function
+from pcocc_runtime.networks.partitions import DRIVER, Function, Hca
 
 _IPOIB = "32"  # ARPHRD_INFINIBAND, linux/if_arp.h
 
 
-def read_devices(names: Iterable[str], sys: Path = Path("/sys")) -> dict[str, Device]:
+def read_devices(names: Iterable[str], sys: Path = Path("/sys")) -> dict[str, Hca]:
     """Return the devices of these names; NodeError when one is not there or has no functions."""
     return {name: _read_device(sys / "class/infiniband" / name / "device", name) for name in names}
 
@@ -29,7 +29,7 @@ def ensure_bound(names: Iterable[str], sys: Path = Path("/sys")) -> None:
                 (sys / "bus/pci/drivers_probe").write_text(one.address)
 
 
-def _read_device(path: Path, name: str) -> Device:
+def _read_device(path: Path, name: str) -> Hca:
     here = os.uname().nodename
     if not path.exists():
         hint = "see host-device in /etc/pcocc/networks.yaml, and 'ls /sys/class/infiniband'"
@@ -46,7 +46,7 @@ def _read_device(path: Path, name: str) -> Device:
             f"{name} of {here} has no virtual functions",
             hint="ask the admins to set its sriov_numvfs before slurmd starts",
         )
-    return Device(found[0], tuple(_read_function(one) for one in functions))
+    return Hca(found[0], tuple(_read_function(one) for one in functions))
 
 
 def _read_function(path: Path) -> Function:

@@ -18,7 +18,7 @@ from pcocc_runtime.networks.infiniband import DEFAULT_KEY
 from pcocc_runtime.networks.kinds import InfinibandNetwork
 
 _A_LINE = 100  # GUIDs, of what opensm reads at a time: 4,095 characters
-BEGIN, END = "# pcocc's partitions begin", "# pcocc's partitions end"
+_BEGIN, _END = "# pcocc's partitions begin", "# pcocc's partitions end"
 
 
 def render_opensm(networks: Sequence[InfinibandNetwork]) -> Iterator[str]:
@@ -27,7 +27,7 @@ def render_opensm(networks: Sequence[InfinibandNetwork]) -> Iterator[str]:
     A key's VMs are full members of it, which stands first in their tables, and limited ones of the default
     partition whatever the lines before say.
     """
-    yield BEGIN
+    yield _BEGIN
     for network in networks:
         yield (
             f"# network {network.name}: keys {network.min_pkey:#06x} to {network.max_pkey:#06x},"
@@ -46,7 +46,7 @@ def render_opensm(networks: Sequence[InfinibandNetwork]) -> Iterator[str]:
                     f"Default={DEFAULT_KEY:#06x}, defmember=limited :"
                     f" {', '.join(f'{one:#018x}' for one in some)} ;"
                 )
-    yield END
+    yield _END
 
 
 def _guids(network: InfinibandNetwork, key: int) -> Iterator[int]:
@@ -108,8 +108,8 @@ def find_faults(
             if text != wanted:
                 yield _changed(file, number, text)
                 return
-            done, ours = (True, None) if wanted == END else (False, ours)
-        elif text == BEGIN:
+            done, ours = (True, None) if wanted == _END else (False, ours)
+        elif text == _BEGIN:
             if done:
                 yield ConfigError(
                     "pcocc's partitions begin a second time",

@@ -37,7 +37,7 @@ class Function(NamedTuple):
     numa: int = -1
 
 
-class Device(NamedTuple):
+class Hca(NamedTuple):
     """An InfiniBand device: its interface for IP, by which Linux sets GUIDs, and its functions in their order."""
 
     interface: str
@@ -50,7 +50,7 @@ class Partition:
 
     spec: InfinibandNetwork
     key: int
-    device: Device
+    device: Hca
     functions: Mapping[int, Function]
 
 
@@ -66,7 +66,7 @@ def find_partitions(
 
 
 def plan_partitions(
-    step: BootStep, wanted: Mapping[InfinibandNetwork, list[int]], devices: Mapping[str, Device]
+    step: BootStep, wanted: Mapping[InfinibandNetwork, list[int]], devices: Mapping[str, Hca]
 ) -> tuple[Partition, ...]:
     """Return the partitions of a step, whose licences and GRES slurmctld has told.
 
@@ -143,7 +143,7 @@ def _take(
     return free[:count]
 
 
-def _function(spec: InfinibandNetwork, device: Device, place: int, node: str) -> Function:
+def _function(spec: InfinibandNetwork, device: Hca, place: int, node: str) -> Function:
     if place >= len(device.functions):
         raise NodeError(
             f"{spec.host_device} of {node} has {len(device.functions)} functions, "
@@ -221,7 +221,7 @@ def plan_partition_acts(partitions: Sequence[Partition], uid: int, acts: Sequenc
     return (Act("devices", False, given), *([joining] if place is None else []), *rest)
 
 
-def render_gres(networks: Sequence[InfinibandNetwork], devices: Mapping[str, Device]) -> list[str]:
+def render_gres(networks: Sequence[InfinibandNetwork], devices: Mapping[str, Hca]) -> list[str]:
     """Return the line of gres.conf for each device, whose functions stand there in their order."""
     lines = {}
     for one in networks:

@@ -99,7 +99,7 @@ _OUTER = (
 def parse_networks(tree: Node, problems: Problems) -> dict[str, Network]:
     """Return the networks of networks.yaml by name, those that are right in themselves."""
     found: dict[str, Network] = {}
-    for name, node in checks.read_names(tree, "network", problems).items():
+    for name, node in checks.read_named(tree, "network", problems).items():
         network = _parse_network(name, node, problems)
         if network:
             found[name] = network

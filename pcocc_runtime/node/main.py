@@ -59,11 +59,11 @@ def _release() -> int:
         if record is None:
             records.remove_half_records()
             Path(records.lock_of(job)).unlink(missing_ok=True)
-        elif record.heir == step and record.stepd is not None and records.is_alive(record):
+        elif record.heir == step and record.stepd is not None and records.has_stepd(record):
             records.write_record(replace(record, heir=None))  # the heir has died first
         elif step in (record.step, record.heir) or record.step is None:
             (records.clear_step if step == record.step and record.heir is not None else records.release_job)(record)
-    finish(records.folders_of(record or Record(job)), _RELEASE_SECONDS)
+    finish_removal(records.folders_of(record or Record(job)), _RELEASE_SECONDS)
     return 0
 
 
@@ -79,7 +79,7 @@ def _remove() -> int:
     return remove()
 
 
-def finish(folders: Iterable[PurePath], seconds: float) -> None:
+def finish_removal(folders: Iterable[PurePath], seconds: float) -> None:
     """Delete what was set aside in some folders, and say when that takes longer."""
     if not removal.finish(folders, seconds):
         records.note("some files that ended jobs have left are set aside here; they are deleted later")

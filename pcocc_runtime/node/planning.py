@@ -55,7 +55,7 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
         return
     step = parse_boot_step(io.StringIO(request))
     with doing(f"asking this node's users and groups about uid {step.uid}"):
-        ensure_admitted(step, site, read_rules(confdir))
+        _ensure_admitted(step, site, read_rules(confdir))
     partitions = find_step_partitions(step, site)
     site = without_partitions(site)
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
@@ -80,7 +80,7 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     node = encode_node(told).decode()
     # has the plugin hand it to who may not open it
     kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""
-    answer.write(encode_line(Work(made, node, acts.render_answer(step, plans, site.resource_sets) + kvm)))
+    answer.write(encode_line(Work(made, node, acts.render_taps(step, plans, site.resource_sets) + kvm)))
 
 
 def find_step_partitions(step: BootStep, site: Site) -> tuple[Partition, ...]:
@@ -104,7 +104,7 @@ def without_partitions(site: Site) -> Site:
     return replace(site, resource_sets=sets)
 
 
-def ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
+def _ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
     """Raise RequestError unless whoever runs the job may have its resource sets and that many VMs, and the
     sets go together."""
     sets = [site.all_sets[name] for name, _count in step.sets if name in site.all_sets]

@@ -37,11 +37,11 @@ def reclaim(except_job: int | None = None, seconds: float = float("inf")) -> set
 
 def _reclaim_job(job: int) -> set[PurePath]:
     record = records.read_record(job)
-    if record is None or records.is_alive(record):
+    if record is None or records.has_stepd(record):
         return set()
     with locks.locked_if_free(records.lock_of(job)) as free:
         record = records.read_record(job)
-        if not free or record is None or records.is_alive(record):
+        if not free or record is None or records.has_stepd(record):
             return set()
         records.release_job(record)
     return set(records.folders_of(record))

@@ -80,7 +80,7 @@ def write_record(record: Record) -> None:
     files.replace_file(naming.STATE_DIR / f"{record.job}.json", json.dumps(asdict(record)).encode())
 
 
-def is_alive(record: Record) -> bool:
+def has_stepd(record: Record) -> bool:
     """Tell whether the slurmstepd of a record still runs; when that is not known, whether any of its job does."""
     return bool(process.find_slurmstepds(record.job)) if record.stepd is None else process.is_alive(record.stepd)
 

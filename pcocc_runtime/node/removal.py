@@ -21,7 +21,7 @@ from pathlib import PurePath
 
 from pcocc_runtime.system import drop, files, mounts, trees
 
-ASIDE = ".aside"
+SET_ASIDE = ".aside"
 _O_TOP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_SECONDS = 5.0  # for what takes microseconds, on a busy node
 _DEAD_SECONDS = 0.5  # a killed process may hang in the kernel, for as long as its user likes
@@ -33,8 +33,8 @@ def set_aside(path: PurePath) -> None:
     OSError says that it is still there.
     """
     while _has(path.parent, path.name):  # again when another helper has just removed the folder, empty as it was
-        files.ensure_directory(path.parent / ASIDE, 0o700, 0, 0)
-        name = f"{ASIDE}/{path.name}.{os.urandom(8).hex()}"
+        files.ensure_directory(path.parent / SET_ASIDE, 0o700, 0, 0)
+        name = f"{SET_ASIDE}/{path.name}.{os.urandom(8).hex()}"
         try:
             os.rename(path, path.parent / name)
         except FileNotFoundError:
@@ -60,7 +60,7 @@ def _rename_bare(path: PurePath, name: str) -> None:
 
 def finish(folders: Iterable[PurePath], seconds: float) -> bool:
     """Delete what was set aside in some folders, as far as it goes in a time; return whether all is gone."""
-    asides = [folder / ASIDE for folder in folders if os.path.isdir(folder / ASIDE)]
+    asides = [folder / SET_ASIDE for folder in folders if os.path.isdir(folder / SET_ASIDE)]
     if asides:
         end = time.monotonic() + seconds
         with contextlib.suppress(OSError):  # no process can be had now: that is for the next helper, too

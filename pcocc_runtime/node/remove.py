@@ -12,7 +12,7 @@ from pcocc_runtime.networks.nft_guard import TUNNEL_TABLE, list_narrow, render_r
 from pcocc_runtime.networks.nft_text import render_removal
 from pcocc_runtime.networks.removing import IPROUTE, NFT
 from pcocc_runtime.node import reclaim, records
-from pcocc_runtime.node.main import finish
+from pcocc_runtime.node.main import finish_removal
 from pcocc_runtime.system import locks, process, sysctl
 
 _SECONDS = 20.0  # for what users have left in directories
@@ -33,7 +33,7 @@ def remove() -> int:
             records.note(f"job {job} cannot be released: {error}")
             status = 1
     reclaim.set_strays_aside(naming.RUN_DIR)
-    finish(folders, _SECONDS)
+    finish_removal(folders, _SECONDS)
     _remove_guard()
     if not status:
         _forget_all(folders)

@@ -8,7 +8,7 @@ from pcocc_runtime import naming
 from pcocc_runtime.networks.nft_guard import render_guard, render_rules
 from pcocc_runtime.networks.removing import IPROUTE, NFT
 from pcocc_runtime.node import accelerator, planner, records
-from pcocc_runtime.node.main import CONFIG_DIR, finish
+from pcocc_runtime.node.main import CONFIG_DIR, finish_removal
 from pcocc_runtime.node.reclaim import reclaim, set_strays_aside
 from pcocc_runtime.system import process, sysctl, trust
 
@@ -24,7 +24,7 @@ def start() -> int:
     rules = render_rules(shown, None if sysctl.read("ipv4/ip_forward") == "1" else ())
     process.run(["ip", "-batch", "-"], text=rules, hint=IPROUTE)
     records.ensure_state_directory()
-    finish(reclaim(), _SECONDS)
+    finish_removal(reclaim(), _SECONDS)
     trust.ensure_root_only(CONFIG_DIR)
     with planner.planning("", CONFIG_DIR) as plan:
         offer = plan.hear_offer()
@@ -32,7 +32,7 @@ def start() -> int:
     accelerator.find_accelerator(offer.accel, PurePath(offer.qemu), _PROBE_SECONDS)
     scratch = PurePath(trust.make_root_only(offer.scratch))
     set_strays_aside(scratch)
-    finish([scratch], _SECONDS)
+    finish_removal([scratch], _SECONDS)
     return 0
 
 

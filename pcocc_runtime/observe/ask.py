@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pcocc_runtime.documents.verbs import NETWORK_VERB
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.observe.facts import Answer, Failure, decode_answers
+from pcocc_runtime.observe.facts import Failure, NodeAnswer, decode_node_answers
 from pcocc_runtime.slurm.commands import read_controller, read_running, resolve_host
 from pcocc_runtime.slurm.steps import run_network_step
 from pcocc_runtime.slurm.text import ensure_job_number
@@ -21,7 +21,7 @@ class Answers:
     """The answers of a job's nodes, in their order; `silent` are the nodes without one, `failures` says why,
     as far as known."""
 
-    nodes: tuple[Answer, ...]
+    nodes: tuple[NodeAnswer, ...]
     silent: tuple[str, ...]
     failures: tuple[str, ...]
 
@@ -39,8 +39,8 @@ def ask_nodes(job: str, words: Sequence[str]) -> Answers:
 def gather_answers(output: str, complaint: str, job: int) -> Answers:
     """Return what is in the output of the step; `complaint` is what srun wrote to stderr."""
     failures = [line for line in complaint.splitlines() if line.strip()]
-    sent = decode_answers(output.splitlines())
-    nodes = [one for one in sent if isinstance(one, Answer)]
+    sent = decode_node_answers(output.splitlines())
+    nodes = [one for one in sent if isinstance(one, NodeAnswer)]
     failures += [one.sentence for one in sent if isinstance(one, Failure)]
     if not nodes:
         why = failures[0] if failures else "srun ended without a message"

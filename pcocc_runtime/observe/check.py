@@ -10,7 +10,7 @@ from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, NodeFacts, RoutedFacts
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding, failed, render_lines
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
-from pcocc_runtime.observe.facts import Answer, ReachReport
+from pcocc_runtime.observe.facts import NodeAnswer, ReachReport
 
 _MOST_NAMES = 5  # wrong names told of one node
 _OUTWARD = (
@@ -19,7 +19,7 @@ _OUTWARD = (
 )
 
 
-def evaluate(nodes: Sequence[Answer], silent: Sequence[str], target: str | None) -> list[Finding]:
+def evaluate(nodes: Sequence[NodeAnswer], silent: Sequence[str], target: str | None) -> list[Finding]:
     """Return what is right and what is not; `silent` nodes gave no answer, `target` is what the others tried
     to reach outside."""
     found = [
@@ -54,7 +54,7 @@ def evaluate(nodes: Sequence[Answer], silent: Sequence[str], target: str | None)
     return [*found, *_check_dhcp(nodes)]
 
 
-def _check_devices(network: NetworkFacts, nodes: Sequence[Answer]) -> list[Finding]:
+def _check_devices(network: NetworkFacts, nodes: Sequence[NodeAnswer]) -> list[Finding]:
     wrong = [
         one
         for answer in nodes
@@ -67,7 +67,7 @@ def _check_devices(network: NetworkFacts, nodes: Sequence[Answer]) -> list[Findi
     ]
 
 
-def _wrong_devices(answer: Answer, network: NetworkFacts) -> Iterator[Finding]:
+def _wrong_devices(answer: NodeAnswer, network: NetworkFacts) -> Iterator[Finding]:
     node = answer.node
     names = [(addressing.bridge_name(network.index), "its bridge")]
     if not isinstance(network, BridgedFacts) and len(node.nodes) > 1:
@@ -214,7 +214,7 @@ def _check_outbound(
     ]
 
 
-def _check_dhcp(nodes: Sequence[Answer]) -> list[Finding]:
+def _check_dhcp(nodes: Sequence[NodeAnswer]) -> list[Finding]:
     found = [
         Finding(
             FAILED, f"no DHCP server listens on {one.node.name}",

@@ -8,13 +8,13 @@ from typing import Any
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, RoutedFacts
 from pcocc_runtime.naming import UPLINK
-from pcocc_runtime.observe.facts import Answer, Device
+from pcocc_runtime.observe.facts import Device, NodeAnswer
 
 _HEADS = ("", "DEVICE", "ADDRESS", "MAC", "RECEIVED", "SENT", "DROPPED", "REACHED BY")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def plan_picture(nodes: Sequence[Answer], silent: Sequence[str]) -> dict[str, Any]:
+def plan_picture(nodes: Sequence[NodeAnswer], silent: Sequence[str]) -> dict[str, Any]:
     """Return all that is known, as JSON shows it; counters are the VM's: what its tap has sent, the VM has received."""
     first = nodes[0].node
     every = {network.name: network for one in nodes for network in one.node.networks}
@@ -42,7 +42,7 @@ def _plan_network(job: int, one: NetworkFacts) -> dict[str, Any]:
     return tree
 
 
-def _plan_node(answer: Answer) -> dict[str, Any]:
+def _plan_node(answer: NodeAnswer) -> dict[str, Any]:
     uplink = _plan_link(answer.links.get(UPLINK)) | {"device": UPLINK} if UPLINK in answer.links else None
     networks = [_plan_share(answer, one) for one in answer.node.networks]
     return {
@@ -50,7 +50,7 @@ def _plan_node(answer: Answer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plan_functions(answer: Answer) -> list[dict[str, Any]]:
+def _plan_functions(answer: NodeAnswer) -> list[dict[str, Any]]:
     """Return the virtual functions of a node's VMs, those of a network together."""
     every = [(rank, one) for rank, functions in sorted(answer.node.functions.items()) for one in functions]
     return [
@@ -62,7 +62,7 @@ def _plan_functions(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-def _plan_share(answer: Answer, network: NetworkFacts) -> dict[str, Any]:
+def _plan_share(answer: NodeAnswer, network: NetworkFacts) -> dict[str, Any]:
     bridge, tunnel = addressing.bridge_name(network.index), addressing.vxlan_name(network.index)
     tree: dict[str, Any] = {
         "name": network.name,
@@ -76,7 +76,7 @@ def _plan_share(answer: Answer, network: NetworkFacts) -> dict[str, Any]:
     return tree
 
 
-def _plan_vm(answer: Answer, network: NetworkFacts, rank: int) -> dict[str, Any]:
+def _plan_vm(answer: NodeAnswer, network: NetworkFacts, rank: int) -> dict[str, Any]:
     tap, node, routed = (
         addressing.tap_name(rank, network.index), answer.node, isinstance(network, RoutedFacts),
     )

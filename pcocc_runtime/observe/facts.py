@@ -68,7 +68,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class NodeAnswer:
     """The whole answer of one node: its node.json, and the devices of the job's namespace by name.
 
     `states` says of each VM of the node, by rank, in words how far it is, and of VMs of other nodes which
@@ -105,10 +105,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    content: Answer | Failure
+    content: NodeAnswer | Failure
 
 
-def encode_answer(task: int, content: Answer | Failure) -> Iterator[str]:
+def encode_node_answer(task: int, content: NodeAnswer | Failure) -> Iterator[str]:
     """Yield the lines that carry a task's answer, none so long that srun would break it."""
     text = base64.b64encode(zlib.compress(render_document(_Sent(content), ANSWER_VERSION).encode())).decode()
     for start in range(0, len(text), _WIDTH):
@@ -116,7 +116,7 @@ def encode_answer(task: int, content: Answer | Failure) -> Iterator[str]:
     yield f"{_MARK} {task} ."
 
 
-def decode_answers(lines: Iterable[str]) -> list[Answer | Failure]:
+def decode_node_answers(lines: Iterable[str]) -> list[NodeAnswer | Failure]:
     """Return the whole answer of each task, in the order of the tasks; lines of other programs are ignored."""
     parts: dict[int, list[str]] = {}
     for line in lines:
@@ -126,7 +126,7 @@ def decode_answers(lines: Iterable[str]) -> list[Answer | Failure]:
     return [_decode("".join(part[:-1])) for _task, part in sorted(parts.items()) if part[-1] == "."]
 
 
-def _decode(text: str) -> Answer | Failure:
+def _decode(text: str) -> NodeAnswer | Failure:
     try:
         data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), _MAX_JSON)
         return parse_document(_Sent, ANSWER_VERSION, data, clean=_clean).content

@@ -18,12 +18,12 @@ from pcocc_runtime.observe.facts import (
     CHECK,
     ENDED_STATE,
     SHOW,
-    Answer,
     Device,
     Failure,
+    NodeAnswer,
     ReachReport,
     choose_targets,
-    encode_answer,
+    encode_node_answer,
     parse_links,
 )
 from pcocc_runtime.observe.usage import read_usage
@@ -42,17 +42,17 @@ def check_words(words: Sequence[str]) -> Sequence[str]:
 def operate(job: int, _vm: str, words: Sequence[str]) -> int:
     """Send what this node knows; a failure is sent too, to be shown beside the other nodes' answers."""
     task = int(os.environ.get("SLURM_PROCID", "0"))
-    content: Answer | Failure
+    content: NodeAnswer | Failure
     try:
         content = collect_facts(job, words)
     except (PcoccError, OSError) as error:
         content = Failure(f"{os.environ.get('SLURMD_NODENAME') or os.uname().nodename}: {error}")
-    for line in encode_answer(task, content):
+    for line in encode_node_answer(task, content):
         os.write(1, f"{line}\n".encode())
     return 0
 
 
-def collect_facts(job: int, argv: Sequence[str]) -> Answer:
+def collect_facts(job: int, argv: Sequence[str]) -> NodeAnswer:
     """Return this node's part of the job, the devices of its namespace, and who answers in its networks."""
     if argv[:1] not in ([SHOW], [CHECK]) or len(argv) > 2:
         raise RequestError(
@@ -60,8 +60,8 @@ def collect_facts(job: int, argv: Sequence[str]) -> Answer:
         )
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if argv[0] == SHOW:
-        return Answer(node, read_links(), read_states(node), usage=read_usage(job, node.here.ranks))
-    return check_networks(Answer(node, read_links(), {}), argv[1] if len(argv) > 1 else None)
+        return NodeAnswer(node, read_links(), read_states(node), usage=read_usage(job, node.here.ranks))
+    return check_networks(NodeAnswer(node, read_links(), {}), argv[1] if len(argv) > 1 else None)
 
 
 def read_states(node: NodeFacts) -> dict[int, str]:
@@ -100,7 +100,7 @@ def read_links() -> dict[str, Device]:
     return parse_links(text)
 
 
-def check_networks(answer: Answer, target: str | None) -> Answer:
+def check_networks(answer: NodeAnswer, target: str | None) -> NodeAnswer:
     """Return the answer with what VMs, names and the world outside say; what cannot be asked at all here is
     its trouble."""
     from pcocc_runtime.observe import probes

@@ -14,8 +14,8 @@ from pcocc_runtime.errors import NodeError
 PROBE_SECONDS = 1
 AT_ONCE = 32
 _HEADERS = 28  # of an ICMP echo in IPv4: what `ping -s` does not count
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 def ping(address: str, size: int, source: str | None = None) -> bool:
@@ -56,13 +56,13 @@ def answers_tcp(address: str, port: int, source: str | None = None) -> bool:
         return False
 
 
-def find_all(items: Iterable[Item], condition: Callable[[Item], bool]) -> set[Item]:
+def find_all(items: Iterable[_Item], condition: Callable[[_Item], bool]) -> set[_Item]:
     """Return the items for which a slow condition is true; many are tried at once."""
     every = list(items)
     return {item for item, true in zip(every, ask_all(every, condition), strict=True) if true}
 
 
-def ask_all(items: Sequence[Item], question: Callable[[Item], Answer]) -> list[Answer]:
+def ask_all(items: Sequence[_Item], question: Callable[[_Item], _Found]) -> list[_Found]:
     """Return the result of a slow function for each of the items; many run at once."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(question, items))

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.observe.ask import ask_nodes
 from pcocc_runtime.observe.facts import SHOW
-from pcocc_runtime.observe.ps_text import UNKNOWN, ListedVm, VirtualCluster, find_vms
+from pcocc_runtime.observe.ps_text import UNKNOWN, ListedVm, VirtualCluster, plan_vms
 from pcocc_runtime.slurm.commands import list_running
 from pcocc_runtime.slurm.text import ensure_job_number
 from pcocc_runtime.system import accounts
@@ -71,6 +71,6 @@ def _ask(cluster: VirtualCluster) -> tuple[list[ListedVm], list[str]]:
         answers = ask_nodes(cluster.job, [SHOW])
     except PcoccError as error:
         return [], [f"job {cluster.job}: {error.message}"]
-    vms = find_vms(cluster.job, answers.nodes)  # a node whose VMs have all ended has nothing of the job
+    vms = plan_vms(cluster.job, answers.nodes)  # a node whose VMs have all ended has nothing of the job
     missing = [name for name in answers.silent if any(vm.node == name and vm.state == UNKNOWN for vm in vms)]
     return vms, [f"job {cluster.job}: no answer from {name}" for name in missing]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.reach import address_of
-from pcocc_runtime.observe.facts import Answer, Usage
+from pcocc_runtime.observe.facts import NodeAnswer, Usage
 from pcocc_runtime.tables import columns
 
 UNKNOWN = "unknown"
@@ -41,7 +41,7 @@ class ListedVm:
     usage: Usage | None = None
 
 
-def find_vms(job: str, nodes: Sequence[Answer]) -> list[ListedVm]:
+def plan_vms(job: str, nodes: Sequence[NodeAnswer]) -> list[ListedVm]:
     """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another
     knows that they have ended."""
     by_name = {one.node.name: one for one in nodes}
@@ -57,7 +57,7 @@ def find_vms(job: str, nodes: Sequence[Answer]) -> list[ListedVm]:
 
 
 def _find_vm(
-    job: str, rank: int, name: str, answer: Answer | None, other: Answer, states: Mapping[int, str]
+    job: str, rank: int, name: str, answer: NodeAnswer | None, other: NodeAnswer, states: Mapping[int, str]
 ) -> ListedVm:
     address = address_of((answer or other).node.reach, rank) or ""
     state = answer.states.get(rank, "not started") if answer else states.get(rank, UNKNOWN)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pcocc_runtime.documents.hardware import Part, Topology
+from pcocc_runtime.documents.hardware import Allocation, Topology
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.qemu.memory import ORDINARY
 from pcocc_runtime.qemu.topology import plan_nodes
@@ -28,7 +28,7 @@ class Pages(NamedTuple):
 
 
 def plan_pages(
-    wish: str, part: Part, topology: Topology, memory: int, read_free: ReadFree, template: str
+    wish: str, part: Allocation, topology: Topology, memory: int, read_free: ReadFree, template: str
 ) -> Pages:
     """Return the pages of a guest of `memory` MiB; RequestError when a size that is asked for by name cannot
     be had."""
@@ -52,7 +52,7 @@ def plan_pages(
     return ordinary._replace(note=f"no huge pages are used, but ordinary memory: {short}")
 
 
-def _divide(part: Part, topology: Topology, memory: int, page: int) -> Pages:
+def _divide(part: Allocation, topology: Topology, memory: int, page: int) -> Pages:
     step = max(page >> 10, ORDINARY.step)
     found = plan_nodes(part, topology, memory, step) if topology.cpus else topology
     if len(found.nodes) > 1:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Message = dict[str, Any]
 
-LONGEST = 1 << 20  # bytes of a line; what QEMU says of a disk and of each layer below it is some 1,500
+LONGEST_LINE = 1 << 20  # bytes of a line; what QEMU says of a disk and of each layer below it is some 1,500
 RESET = b"\xff"  # makes an agent forget what was left half said; begins its answer to guest-sync-delimited
 
 
@@ -30,7 +30,7 @@ class TooLong(Unreadable):
 class Lines:
     """Cuts what arrives in pieces into lines; of one that is longer than `longest` bytes nothing is kept."""
 
-    def __init__(self, longest: int = LONGEST) -> None:
+    def __init__(self, longest: int = LONGEST_LINE) -> None:
         self.longest = longest
         self._rest = b""
         self._skips = False  # the line under way is too long, which has been said
@@ -60,7 +60,7 @@ class Lines:
 class Messages:
     """The same for lines of JSON, each a mapping."""
 
-    def __init__(self, longest: int = LONGEST) -> None:
+    def __init__(self, longest: int = LONGEST_LINE) -> None:
         self._lines = Lines(longest)
 
     def feed(self, data: bytes) -> list[Message | Unreadable]:

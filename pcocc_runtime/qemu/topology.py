@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 
-from pcocc_runtime.documents.hardware import Flattened, GuestNode, HostCpu, HostNode, Part, Shape, Topology
+from pcocc_runtime.documents.hardware import (
+    Allocation,
+    Flattened,
+    GuestNode,
+    HostCpu,
+    HostNode,
+    Shape,
+    Topology,
+)
 
 LEVELS = ("socket", "die", "cluster", "thread")  # that can be flattened: without threads each CPU is a core
 _COSTS = {"socket": 4, "die": 2, "cluster": 1, "thread": 8}  # what the guest's kernel loses with each
@@ -26,7 +34,7 @@ _NEAR, _FAR = 10, 254  # distances of ACPI's SLIT: to itself, and the farthest t
 Key = Callable[[HostCpu], object]
 
 
-def plan_topology(part: Part, count: int, emulator: int, sole: bool, clusters: bool) -> Topology:
+def plan_topology(part: Allocation, count: int, emulator: int, sole: bool, clusters: bool) -> Topology:
     """Return the topology of a guest that gets all but `emulator` of its task's `count` CPUs.
 
     `sole`: no other VM of the job is on the node. `clusters`: QEMU has a level between dies and cores.
@@ -55,7 +63,7 @@ def plan_flat(vcpus: int, why: str) -> Topology:
     return Topology(Shape(vcpus, cores=vcpus), l3=True, flattened=(Flattened("all", why),))
 
 
-def plan_nodes(part: Part, topology: Topology, memory: int, step: int) -> Topology:
+def plan_nodes(part: Allocation, topology: Topology, memory: int, step: int) -> Topology:
     """Return the topology with a NUMA node for each of the host's that its vCPUs are on, and `memory` MiB, in
     multiples of `step`.
 
@@ -101,7 +109,7 @@ def _has_room(node: HostNode, size: int) -> bool:
     return size <= node.memory - node.memory // 16
 
 
-def _choose_own(part: Part, count: int, sole: bool) -> list[HostCpu] | str:
+def _choose_own(part: Allocation, count: int, sole: bool) -> list[HostCpu] | str:
     """Return which CPUs are the task's own, in order, or why none is."""
     held = len(part.cpus)
     if held == count or (held > count and sole and held < part.online):
@@ -273,7 +281,7 @@ def _split(memory: int, weights: Sequence[int], step: int) -> list[int]:
 
 
 def _choose_distances(
-    part: Part, nodes: Sequence[HostNode]
+    part: Allocation, nodes: Sequence[HostNode]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Flattened, ...]]:
     """Return the host's distances between nodes, none where there is one node or the host's are none that
     QEMU takes."""

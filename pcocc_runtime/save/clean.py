@@ -13,15 +13,16 @@ from pcocc_runtime.documents.members import MEMBERS_FILE, decode_members
 from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.documents.vm_state import DONE, UP, task_token
 from pcocc_runtime.errors import NodeError, one_line
-from pcocc_runtime.guest.clean import ASIDE, LEFT, render_clean, render_restore
+from pcocc_runtime.guest.clean import CLEAN_ARCHIVE, LEFT, render_clean, render_restore
 from pcocc_runtime.guest.ssh import ssh_argv
-from pcocc_runtime.save.moment import Note, SavedVm
+from pcocc_runtime.progress import Note
+from pcocc_runtime.save.moment import SavedVm
 from pcocc_runtime.system import process
 
 _UP_SECONDS = 30.0  # the connection stands since the guest has booted, unless it was lost a moment ago
 _SECONDS = 120.0  # files are overwritten, and free blocks discarded, by an emulated guest perhaps
 _OVER_IT = ("ControlMaster=no", "ProxyCommand=false", "LogLevel=ERROR")
-NOTE = f"the image has no ssh keys of the host, no machine-id and no state of cloud-init; it has {LEFT}"
+CLEANED = f"the image has no ssh keys of the host, no machine-id and no state of cloud-init; it has {LEFT}"
 KEPT = (
     "the image has what identifies the VM: ssh keys of the host, machine-id and cloud-init's state; --clean"
     " leaves these out"
@@ -40,8 +41,8 @@ def put_aside(vm: SavedVm, note: Note) -> Iterator[None]:
                 _run(argv, render_restore(), "")
             except NodeError as error:
                 left = (
-                    f"{vm.name} has not taken back what was put aside: it is in {ASIDE} there, as root: tar"
-                    f" -C / -xpf {ASIDE}"
+                    f"{vm.name} has not taken back what was put aside: it is in {CLEAN_ARCHIVE} there, as root: tar"
+                    f" -C / -xpf {CLEAN_ARCHIVE}"
                 )
                 note(f"{left} ({one_line(str(error))})")
 

@@ -14,13 +14,13 @@ from typing import TypeVar
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.system.copy import begin_sum, copy_extents, read_pieces
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def copy_layer(
     source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Advance,
-    look: Callable[[], None], then: Callable[[], T]
-) -> tuple[str, T]:
+    look: Callable[[], None], then: Callable[[], _T]
+) -> tuple[str, _T]:
     """Copy a file that nobody writes to a new one; return the sha256 of the copy, which is on disk, and what
     `then` returned.
 

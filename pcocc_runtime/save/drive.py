@@ -12,9 +12,9 @@ from pathlib import Path
 from pcocc_runtime.documents.save import EXPORT_SOCKET, SAVE_FILTER, SAVE_VIEW
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import qemu_img
-from pcocc_runtime.progress import Progress
+from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.save.moment import Note, SavedVm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.moment import SavedVm, find_disk, frozen, on_scratch
 from pcocc_runtime.save.nodes import plan_aside, plan_filter
 
 # QEMU's copy-before-write got on-cbw-error: an old block that cannot be kept is no error of the guest's

@@ -22,10 +22,10 @@ from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.qemu.qmp import Messages
 
 if TYPE_CHECKING:
-    from pcocc_runtime.documents.save import Answer, Request
+    from pcocc_runtime.documents.save import KeeperAnswer, SaverRequest
     from pcocc_runtime.qemu.qmp import Message, Unreadable
 
-TURN_SECONDS = 5.0  # another save may be about to end
+_TURN_SECONDS = 5.0  # another save may be about to end
 REPLY_SECONDS = 60.0  # a disk may have much to flush before it can be put under another
 
 
@@ -38,9 +38,9 @@ class SaverConnection:
         self._heard: list[Message | Unreadable] = []
         self._socket = socket.socket(socket.AF_UNIX)
         try:
-            self._socket.settimeout(TURN_SECONDS)
+            self._socket.settimeout(_TURN_SECONDS)
             self._socket.connect(path)
-            self._next(TURN_SECONDS)
+            self._next(_TURN_SECONDS)
         except TimeoutError:
             self._socket.close()
             raise RequestError(f"another save of {vm} is in progress", "try again when it is done") from None
@@ -97,13 +97,13 @@ class SaverConnection:
             raise NodeError(f"the keeper of {self.vm} answered {command.execute} by {answer}")
         return answer
 
-    def _send(self, request: Request) -> None:
+    def _send(self, request: SaverRequest) -> None:
         try:
             self._socket.sendall(encode_request(request))
         except OSError:
             raise self._ended() from None
 
-    def _next(self, seconds: float) -> Answer:
+    def _next(self, seconds: float) -> KeeperAnswer:
         """Return what the keeper says next; TimeoutError, another OSError when it has ended, NodeError when
         it says nothing known."""
         deadline = time.monotonic() + seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ from typing import Any
 from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.guest.agent import Agent
+from pcocc_runtime.progress import Note
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.save.link import SaverConnection
 from pcocc_runtime.system import regular
-
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

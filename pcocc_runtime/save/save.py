@@ -19,15 +19,15 @@ from pcocc_runtime.images import images, metadata, qcow2, qemu_img, references, 
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.images.writing import WorkDirectory
-from pcocc_runtime.progress import Progress
+from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.save.copy import copy_layer
 from pcocc_runtime.save.drive import copy_drive
 from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.save.moment import Note, SavedVm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.moment import SavedVm, find_disk, frozen, on_scratch
 from pcocc_runtime.save.nodes import plan_overlay
 from pcocc_runtime.system import accounts
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on after that
 
@@ -231,8 +231,8 @@ def take_snapshot(vm: SavedVm, link: SaverConnection, safe: bool, progress: Prog
 
 
 def copy_disk(
-    vm: SavedVm, target: Target, layer: Path, progress: Progress, then: Callable[[], T]
-) -> tuple[str | None, T]:
+    vm: SavedVm, target: Target, layer: Path, progress: Progress, then: Callable[[], _T]
+) -> tuple[str | None, _T]:
     """Write the disk, which does not change until `then`, as a layer; return its sum, if it is known, and
     what `then` returned."""
     if target.parent is None:

@@ -45,6 +45,6 @@ def operate(job: int, vm: str, options: SaveOptions) -> int:
             found, size = save_vm(it, options, load_own_repos(), meter.begin, meter.note)
         # once for all VMs of the step
         if not options.drive and os.environ.get("SLURM_PROCID") in (None, "0"):
-            meter.note(clean.NOTE if options.clean else clean.KEPT)
+            meter.note(clean.CLEANED if options.clean else clean.KEPT)
     sys.stdout.write(f"saved {vm} as {found.reference} ({render_size(size)})\n")
     return 0

@@ -115,7 +115,7 @@ def read_mapping(node: Node, table: Sequence[Setting], problems: Problems) -> di
     return values
 
 
-def read_names(node: Node, what: str, problems: Problems) -> Mapping[str, Node]:
+def read_named(node: Node, what: str, problems: Problems) -> Mapping[str, Node]:
     """Return the entries of a file that maps names to definitions; a wrong name is a problem."""
     if not isinstance(node.value, dict):
         problems.append(mismatch(node, f"a mapping of {what} names"))

@@ -69,7 +69,7 @@ def parse_resources(
     Nothing is said of networks in `broken`, whose own definition is wrong, and of none at all if that is None.
     """
     found: dict[str, ResourceSet] = {}
-    for name, node in checks.read_names(tree, "resource set", problems).items():
+    for name, node in checks.read_named(tree, "resource set", problems).items():
         if node.value is None:
             node = Node({}, node.file, node.line, node.path)
         values = checks.read_mapping(node, _RESOURCE_SET, problems)

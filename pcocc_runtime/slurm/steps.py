@@ -19,7 +19,7 @@ from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number, is_to
 from pcocc_runtime.system import drop, installed, run_as
 
 
-def find_own(job: str, deed: str = "use") -> Running:
+def find_own_job(job: str, deed: str = "use") -> Running:
     """Return the running virtual cluster of one of the caller's jobs; RequestError says why there is none."""
     ensure_job_number(job)
     running = read_running(job)
@@ -49,7 +49,7 @@ def run_step(
     srun's status."""
     ensure_job_number(job)
     ensure_vm_set(vms)
-    return run_vm_step(operation_argv(find_own(job, deed).job, vms, words, streams=streams))
+    return run_vm_step(operation_argv(find_own_job(job, deed).job, vms, words, streams=streams))
 
 
 LAUNCHER = f"{installed.LIBEXEC}/launch"
@@ -103,7 +103,7 @@ def run_on_node(node: str, words: Sequence[str]) -> subprocess.CompletedProcess[
 
 
 _SPREAD = (
-    f"d={wire.RUN_DIR}/$1/$2; "
+    f"d={wire.RUN_PATH}/$1/$2; "
     '[ -d ${d%/*} ] || exit 0; mkdir -p $d; printf %s "$3" >$d/$4.new && mv $d/$4.new $d/$4'
 )
 

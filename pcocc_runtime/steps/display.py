@@ -11,7 +11,7 @@ from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.steps.nc import carry, write_all
 from pcocc_runtime.steps.qemu import find_end, vm_directory
 
-KINDS = ("spice", "vnc")
+PROTOCOLS = ("spice", "vnc")
 WHICH = "--which"
 
 
@@ -27,7 +27,7 @@ def check_words(words: Sequence[str]) -> bool:
 def operate(job: int, vm: str, which: bool) -> int:
     """Write which kind it is, or connect to it and pass on bytes until it is closed."""
     directory = vm_directory(job, vm)
-    kind = next((kind for kind in KINDS if os.path.exists(f"{directory}/{kind}")), None)
+    kind = next((kind for kind in PROTOCOLS if os.path.exists(f"{directory}/{kind}")), None)
     if kind is None:
         raise NodeError(
             f"{vm} has no display",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE, Login, encode_login
+from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE, Credentials, encode_credentials
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.steps.session import find_members
 
@@ -36,5 +36,5 @@ def operate(job: int, _vm: str, _words: None) -> int:
         host_key = (directory / HOST_KEY_FILE).read_text()
     except FileNotFoundError:
         host_key = ""  # an older launcher's
-    sys.stdout.write(encode_login(Login(key, host_key.strip(), members)))
+    sys.stdout.write(encode_credentials(Credentials(key, host_key.strip(), members)))
     return 0

@@ -42,7 +42,7 @@ def operate(_job: int, name: str, port: int) -> int:
         if (reason := vm.read_end()) is not None or not os.path.isdir(vm.job_directory):
             raise NodeError(f"{name} on {vm.node} has ended" + (f": {reason}" if reason else ""))
 
-    with connect(vm, port) as connection:
+    with connect_to_port(vm, port) as connection:
         carry(connection, raise_if_ended)
     return 0
 
@@ -63,7 +63,7 @@ def carry(connection: socket.socket, raise_if_ended: Callable[[], None]) -> None
         write_all(1, data)
 
 
-def connect(vm: StepVm, port: int) -> socket.socket:
+def connect_to_port(vm: StepVm, port: int) -> socket.socket:
     """Return a connection to a port of the VM; NodeError says why there is none."""
     where = f"{vm.name} on {vm.node}"
     if (reason := vm.read_end()) is not None:

@@ -15,7 +15,7 @@ from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state, explain_e
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
 
-TURN_SECONDS = 15.0  # another operation may be about to end
+_TURN_SECONDS = 15.0  # another operation may be about to end
 ANSWER_SECONDS = 60.0
 
 
@@ -66,9 +66,9 @@ class Monitor:
 
     def _meet(self) -> None:
         try:
-            self._socket.settimeout(TURN_SECONDS)
+            self._socket.settimeout(_TURN_SECONDS)
             self._socket.connect(f"{self.directory}/qmp")
-            self.next(TURN_SECONDS)
+            self.next(_TURN_SECONDS)
         except TimeoutError:
             raise RequestError(
                 f"another operation on {self.vm} has its monitor", "try again when it is done"

@@ -57,7 +57,7 @@ def cut_off(vm: str) -> AttachError:
 
 def job_directory() -> str:
     """Return where what this node knows of the step's job is."""
-    return f"{wire.RUN_DIR}/{os.environ['SLURM_JOB_ID']}"
+    return f"{wire.RUN_PATH}/{os.environ['SLURM_JOB_ID']}"
 
 
 class StepVm:

@@ -20,7 +20,7 @@ from pcocc_runtime.documents.members import MEMBERS_FILE, decode_members
 from pcocc_runtime.documents.reach import render_ports
 from pcocc_runtime.documents.record import TYPE_CHECKING
 from pcocc_runtime.guest.environment import find_changes, plan_batch_environment, plan_environment
-from pcocc_runtime.guest.script import render_command, render_signal
+from pcocc_runtime.guest.script import render_script, render_signal
 from pcocc_runtime.guest.ssh import ssh_argv
 from pcocc_runtime.steps.environment import take_environment_before
 from pcocc_runtime.steps.reaching import Approach, AttachError, StepVm, cut_off, job_directory, read_complaint
@@ -159,7 +159,7 @@ class GuestCommand:
         umask = os.umask(0)
         os.umask(umask)
         environment = self._environment()
-        script = render_command(
+        script = render_script(
             argv, environment, os.getcwd(), umask, self.vm.token, guarded=self.login.guarded, called=called
         )
         return script if len(os.fsencode(script)) <= LONGEST_COMMAND else self._stage(script, "command")

@@ -24,7 +24,7 @@ from pcocc_runtime.qemu.observed import (
 from pcocc_runtime.steps.qemu import Monitor
 from pcocc_runtime.system import regular
 
-CHECK, JSON = "--check", "--json"
+_CHECK, _JSON = "--check", "--json"
 
 
 class TopologyWish(NamedTuple):
@@ -36,9 +36,9 @@ class TopologyWish(NamedTuple):
 
 def check_words(words: Sequence[str]) -> TopologyWish:
     """Return what is wanted."""
-    if not {*words} <= {CHECK, JSON}:
-        raise RequestError(f"@topology takes {CHECK} and {JSON}", "this is what 'pcocc topology' runs")
-    return TopologyWish(CHECK in words, JSON in words)
+    if not {*words} <= {_CHECK, _JSON}:
+        raise RequestError(f"@topology takes {_CHECK} and {_JSON}", "this is what 'pcocc topology' runs")
+    return TopologyWish(_CHECK in words, _JSON in words)
 
 
 def operate(job: int, vm: str, wish: TopologyWish) -> int:

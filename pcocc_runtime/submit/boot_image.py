@@ -55,8 +55,8 @@ def _check_image(path: str, top: str, depth: int) -> None:
             " one file"
         )
         raise RequestError(f"image {top} has more than {_MAX_CHAIN} backing files", hint)
-    header = qcow2.parse_header(user_files.read_start(path, qcow2.HEADER_SIZE, "image"), path)
+    header = qcow2.parse_header(user_files.read_user_start(path, qcow2.HEADER_SIZE, "image"), path)
     if header.backing_file is not None:
         below = os.path.join(os.path.dirname(path), header.backing_file)
-        if user_files.read_start(below, 4, f"the backing file of image {path},")[:4] == b"QFI\xfb":
+        if user_files.read_user_start(below, 4, f"the backing file of image {path},")[:4] == b"QFI\xfb":
             _check_image(below, top, depth + 1)

@@ -63,7 +63,7 @@ def _carry(submission: Submission, entry: Entry) -> Any:
 
 def look_at_file(_submission: Submission, entry: Entry) -> Any:
     """Return the path of a file, which the user must be able to read."""
-    user_files.read_start(entry.value, 1, entry.noun)
+    user_files.read_user_start(entry.value, 1, entry.noun)
     return entry.value
 
 

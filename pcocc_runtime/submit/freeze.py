@@ -15,7 +15,7 @@ from pcocc_runtime.site.resource_sets import find_obstacle
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.submit import storage
 from pcocc_runtime.submit.choose import choose
-from pcocc_runtime.submit.request import Part, Request
+from pcocc_runtime.submit.request import Request, RequestPart
 from pcocc_runtime.submit.submission import Caller, Submission
 from pcocc_runtime.submit.user_data import read_user_data
 from pcocc_runtime.templates import inherit
@@ -80,7 +80,7 @@ def find_problems(chosen: Resolved, site: Site, caller: Caller, notes: list[str]
     nics = len(site.resource_sets.get(values["resource-set"], ()))
     model, display = values["disk-model"], values["remote-display"]
     attempt("persistent-drives", lambda: _ensure_slots(name, model, disks, nics, display))
-    part = Part(name, 1)
+    part = RequestPart(name, 1)
     for row in SETTINGS.values():
         value = values[row.name]
         if row.is_filled and value != row.default:
@@ -90,11 +90,11 @@ def find_problems(chosen: Resolved, site: Site, caller: Caller, notes: list[str]
     return found
 
 
-def _split(part: Part, chosen: Resolved, caller: Caller, first: int) -> list[tuple[Part, Filling]]:
+def _split(part: RequestPart, chosen: Resolved, caller: Caller, first: int) -> list[tuple[RequestPart, Filling]]:
     """Return the VMs of a part as they are made alike: one by one from rank `first` when texts speak of it."""
     if not inherit.needs_rank(chosen):
         return [(part, _fill_for(chosen, caller))]
-    one, ranks = Part(part.template, 1), range(first, first + part.count)
+    one, ranks = RequestPart(part.template, 1), range(first, first + part.count)
     return [(one, _fill_for(chosen, caller, rank, first)) for rank in ranks]
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pcocc_runtime.submit.fault import Fault
 
-UNKNOWN = "pcocc_jinja_value"  # stands where an expression does
+STAND_IN = "pcocc_jinja_value"  # stands where an expression does
 # cloudinit/templater.py, which looks at the very first line only
 _HEAD = re.compile(r"##\s*template:(.*)", re.IGNORECASE)
 _MARK = re.compile(r"\{\{.*?\}\}|\{#.*?#\}|\{%[-+]?\s*raw\s*[-+]?%\}(?P<raw>.*?)\{%[-+]?\s*endraw\s*[-+]?%\}"
@@ -42,7 +42,7 @@ def find_head_fault(text: str) -> Fault | None:
     )
 
 
-def render_template(text: str) -> Rendered:
+def render_jinja(text: str) -> Rendered:
     """Return what a template may come to, without its first line."""
     body = "\n" + text.partition("\n")[2]
     likely, other = list[str](), list[str]()
@@ -66,6 +66,6 @@ def render_template(text: str) -> Rendered:
         if found["raw"] is not None:
             add(found["raw"])
         else:
-            add((UNKNOWN if found[0].startswith("{{") else "") + "\n" * found[0].count("\n"))
+            add((STAND_IN if found[0].startswith("{{") else "") + "\n" * found[0].count("\n"))
     add(body[at:])
     return Rendered("".join(likely), "".join(other), not at)

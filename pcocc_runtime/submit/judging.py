@@ -186,7 +186,7 @@ def _take_template(part: Part, likely: Config, other: Config) -> Iterator[Told]:
     if fault:
         yield Told(fault, part, True)
         return
-    rendered = jinja.render_template(part.text)
+    rendered = jinja.render_jinja(part.text)
     kind = type_of(rendered.likely)
     if kind == CONFIG:
         for text, config in ((rendered.likely, likely), (rendered.other, other)):
@@ -207,7 +207,7 @@ def _find_obstacles(likely: Config, other: Config, names: Identities) -> Iterato
     if fault:
         key = fault.keys[0]
         value = likely.tree.get(key)
-        known = key not in likely.unsure and not (isinstance(value, str) and jinja.UNKNOWN in value)
+        known = key not in likely.unsure and not (isinstance(value, str) and jinja.STAND_IN in value)
         yield Told(
             fault, likely.sources.get(key, _WHOLE),
             known and find_merge_obstacle(other.tree, names) is not None,

@@ -24,7 +24,7 @@ _MOST_NOTES, _LONGEST_NOTE = 8, 600
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RequestPart:
     """Some VMs of one template."""
 
     template: str
@@ -35,7 +35,7 @@ class Part:
 class Request:
     """The options of one command; an image belongs to a template, or to all when its first member is None."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[RequestPart, ...]
     images: tuple[tuple[str | None, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
     user_data: str | None = None
@@ -70,18 +70,18 @@ def parse_request(text: str) -> Request:
     )
 
 
-def parse_template(text: str) -> tuple[Part, ...]:
+def parse_template(text: str) -> tuple[RequestPart, ...]:
     """Return the parts of a --pcocc-template value in order."""
     if len(text) > MAX_TEXT:
         raise RequestError(f"--pcocc-template is longer than {MAX_TEXT} characters", _FORM)
     return tuple(_parse_part(word, text) for word in text.split(","))
 
 
-def _parse_part(word: str, text: str) -> Part:
+def _parse_part(word: str, text: str) -> RequestPart:
     name, colon, count = word.partition(":")
     if not is_template_name(name):
         raise RequestError(f"{name!r} in --pcocc-template={text} is not the name of a template", _FORM)
-    return Part(name, _parse_count(count, name) if colon else 1)
+    return RequestPart(name, _parse_count(count, name) if colon else 1)
 
 
 def _parse_count(count: str, name: str) -> int:
@@ -95,12 +95,12 @@ def _parse_count(count: str, name: str) -> int:
     return number
 
 
-def render_template(parts: tuple[Part, ...]) -> str:
+def render_template(parts: tuple[RequestPart, ...]) -> str:
     """Return the canonical text of the parts."""
     return ",".join(f"{part.template}:{part.count}" for part in parts)
 
 
-def render_answer(parts: tuple[Part, ...], cluster: Cluster, notes: Sequence[str] = ()) -> str:
+def render_answer(parts: tuple[RequestPart, ...], cluster: Cluster, notes: Sequence[str] = ()) -> str:
     """Return what the plugin passes on, in lines of 'key value'; all tasks have the largest VM's size. Each
     note is a line to tell."""
     lines = {
@@ -118,7 +118,7 @@ def render_answer(parts: tuple[Part, ...], cluster: Cluster, notes: Sequence[str
     return "".join(f"{key} {value}\n" for key, value in [*lines.items(), *(("note", text) for text in told)])
 
 
-def parse_image(text: str, parts: tuple[Part, ...]) -> tuple[str | None, str]:
+def parse_image(text: str, parts: tuple[RequestPart, ...]) -> tuple[str | None, str]:
     """Return (template or None, image) of a --pcocc-image value; a path may contain '='."""
     name, equals, image = text.partition("=")
     if not equals or ("/" in name and name not in [part.template for part in parts]):

@@ -60,7 +60,7 @@ def _refuse_again(path: str, seen: dict[str, str]) -> None:
 
 
 def _check_drive(drive: Drive) -> None:
-    head = user_files.read_start(drive.path, qcow2.HEADER_SIZE, "drive")
+    head = user_files.read_user_start(drive.path, qcow2.HEADER_SIZE, "drive")
     user_files.ensure_writable(drive.path, "drive")
     if drive.format == "qcow2":
         qcow2.parse_header(head, drive.path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pcocc_runtime.errors import PcoccError
-from pcocc_runtime.submit.request import Part, Request
+from pcocc_runtime.submit.request import Request, RequestPart
 from pcocc_runtime.templates.fill import Filling
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Caller:
 class Submission:
     """The VMs of one group: what is asked for, by whom, at which site, and the texts of their template."""
 
-    part: Part
+    part: RequestPart
     request: Request
     site: Site
     caller: Caller

@@ -36,5 +36,5 @@ def read_user_data(path: str) -> str:
     from pcocc_runtime.submit.user_data_parts import parse_user_data  # as above
 
     return parse_user_data(
-        user_files.read_start(path, MAX_USER_DATA + 1, "user-data file"), f"user-data file {path}"
+        user_files.read_user_start(path, MAX_USER_DATA + 1, "user-data file"), f"user-data file {path}"
     )

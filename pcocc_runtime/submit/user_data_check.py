@@ -92,7 +92,7 @@ def explain_in_file(path: str, told: Told) -> RequestError:
 
 def _find_place(part: Part, fault: Fault) -> tuple[int | None, str]:
     """Return the line and the path of what keys lead to in a part, as far as it can be read."""
-    text = jinja.render_template(part.text).likely if part.type == JINJA else part.text
+    text = jinja.render_jinja(part.text).likely if part.type == JINJA else part.text
     try:
         place = parse_yaml("\n" * (part.line or 0) + text, "", []).at(fault.keys)
     except ConfigError:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 # bytes: only qcow2 and raw disks can be larger, and a stream of zeros would never fill a file system
-LONGEST = 64 << 40
+LONGEST_FILE = 64 << 40
 _PIECE = 1 << 20  # bytes read at once
 _EXTENT = 16 << 20  # bytes that the kernel copies at once
 _FLUSH = 1 << 28  # bytes after which they are written to disk
@@ -73,7 +73,7 @@ def read_sparse(fd: int, size: int) -> Iterator[bytes]:
 
 def copy_stream(
     read: Callable[[int], bytes], target: PurePath, total: int, watch: Advance, algorithm: str = "sha256",
-    longest: int = LONGEST
+    longest: int = LONGEST_FILE
 ) -> tuple[int, str]:
     """Write what `read(size)` gives, until it gives nothing, to a new file; return its length and sum.
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from pcocc_runtime.cpulist import parse_cpu_list
-from pcocc_runtime.documents.hardware import HostCpu, HostNode, Part
+from pcocc_runtime.documents.hardware import Allocation, HostCpu, HostNode
 from pcocc_runtime.system.libc import LIBC
 
 _CACHES = 8  # indexes to look at, at most
@@ -19,7 +19,7 @@ _MPOL_BIND, _MPOL_LOCAL_MAX = 2, 1024  # linux/mempolicy.h; nodes that a mask ha
 _SYS_GET_MEMPOLICY = 239  # x86-64
 
 
-def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: str = "/proc") -> Part:
+def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: str = "/proc") -> Allocation:
     """Return what a task that may run on these CPUs holds; what /sys does not tell, or tells absurdly, is
     left out."""
     own = sorted(cpus)
@@ -45,7 +45,7 @@ def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: st
             cpu, package[0], die[0], cluster[0], core[0], homes.get(cpu, 0), l2.get(cpu, core)[0],
             shared[0] if shared else None, len(shared),
         ))  # fmt: skip
-    return Part(tuple(found), tuple(node for node, _members in nodes), len(online), _read_topoext(proc))
+    return Allocation(tuple(found), tuple(node for node, _members in nodes), len(online), _read_topoext(proc))
 
 
 def read_own_cpus() -> set[int]:

@@ -86,7 +86,7 @@ def descriptors(*texts: str) -> list[int]:
     return sorted({int(match[1]) for text in texts for match in _HELD.finditer(text)})
 
 
-def create(path: Path, data: bytes, mode: int) -> None:
+def create_file(path: Path, data: bytes, mode: int) -> None:
     """Write a new file with this mode in a held directory, on disk when this returns; what has its name goes,
     and is not followed."""
     path.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ def explaining(path: str, what: str) -> Iterator[None]:
         raise RequestError(f"{what} {path} cannot be read: {error.strerror}", _hint(error, path)) from None
 
 
-def read_start(path: str, size: int, what: str) -> bytes:
+def read_user_start(path: str, size: int, what: str) -> bytes:
     """Return the first `size` bytes of a regular file; RequestError, which calls it `what`, says why that
     cannot be done."""
     try:
@@ -43,7 +43,7 @@ def read_start(path: str, size: int, what: str) -> bytes:
 
 def read_ends(path: str, head: int, tail: int, what: str) -> tuple[bytes, bytes, int]:
     """Return the first and the last bytes of a regular file, and its size."""
-    start = read_start(path, head, what)
+    start = read_user_start(path, head, what)
     with explaining(path, what), open(path, "rb", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
         return start, os.pread(stream.fileno(), tail, max(size - tail, 0)), size

@@ -18,7 +18,7 @@ def parse_templates(tree: Node, is_site: bool, problems: Problems) -> dict[str, 
     """Return the templates of one file by name."""
     found: dict[str, Template] = {}
     table = yaml_table()
-    for name, node in checks.read_names(tree, "template", problems).items():
+    for name, node in checks.read_named(tree, "template", problems).items():
         if node.value is None:
             node = Node({}, node.file, node.line, node.path)
         found[name] = Template(name, checks.read_mapping(node, table, problems), node, is_site)
@@ -83,7 +83,7 @@ def needs_rank(chosen: Resolved) -> bool:
     return any(has_rank(chosen.values[row.name]) for row in SETTINGS.values() if row.is_filled)
 
 
-def find_own(problems: Sequence[ConfigError], name: str, every: Mapping[str, Template]) -> list[ConfigError]:
+def find_own_problems(problems: Sequence[ConfigError], name: str, every: Mapping[str, Template]) -> list[ConfigError]:
     """Return the problems of a template and of those it inherits from, and those of whole files."""
     names: list[str] = []
     while name in every and name not in names:

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from pcocc_runtime.errors import one_line
 from pcocc_runtime.qemu.qmp import Lines
-
-QUIET_SECONDS = 2.0  # a progress line only for what takes longer
+from pcocc_runtime.terminal import ProgressLine, say
 
 
 class LineReader:
@@ -37,8 +36,7 @@ class BootProgress:
 
     def __init__(self, vms: int) -> None:
         self.vms, self.begin = vms, time.monotonic()
-        self.terminal = os.isatty(2)
-        self.shown = False
+        self.line = ProgressLine()
         self.accel = ""
 
     def name_accelerator(self, accel: str) -> None:
@@ -47,33 +45,17 @@ class BootProgress:
 
     def show(self, started: int, ready: int) -> None:
         """Show how far the boot is, if it has taken long enough."""
+        booting = f"booting {self.vms} {'VM' if self.vms == 1 else 'VMs'}{self.accel}"
         elapsed = time.monotonic() - self.begin
-        if elapsed < QUIET_SECONDS or (self.shown and not self.terminal):
-            return
-        noun = "VM" if self.vms == 1 else "VMs"
-        text = (
-            f"pcocc: booting {self.vms} {noun}{self.accel}: {started} started, {ready} answering,"
-            f" {elapsed:.0f} s"
-        )
-        if not self.terminal:
-            text = f"pcocc: booting {self.vms} {noun}{self.accel}\n"
-        self._write(("\r\x1b[K" if self.terminal else "") + text)
-        self.shown = True
+        self.line.show(f"pcocc: {booting}: {started} started, {ready} answering, {elapsed:.0f} s", booting)
 
     def clear(self) -> None:
         """Make room for a message."""
-        if self.shown and self.terminal:
-            self._write("\r\x1b[K")
+        self.line.clear()
 
     def done(self, seconds: float) -> None:
         """End the line."""
-        if self.shown:
+        if self.line.shown:
             self.clear()
             noun = "VM answers" if self.vms == 1 else "VMs answer"
-            self._write(f"pcocc: {self.vms} {noun} after {seconds:.1f} s\n")
-
-    def _write(self, text: str) -> None:
-        try:
-            os.write(2, text.encode())
-        except OSError:
-            pass
+            say(f"pcocc: {self.vms} {noun} after {seconds:.1f} s\n")

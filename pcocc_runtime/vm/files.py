@@ -87,7 +87,7 @@ def check_readable(group: Group) -> None:
             user_files.ensure_directory_readable(mount.path, f"mount {mount.tag!r}: directory")
         for what, path in (("kernel", group.kernel), ("initrd", group.initrd)):
             if path:
-                user_files.read_start(path, 1, what)
+                user_files.read_user_start(path, 1, what)
 
 
 def virtiofs_log(node: NodeFacts, rank: int, tag: str) -> str:
@@ -151,7 +151,7 @@ def _write_seed(
         rank=rank,
         vms=cluster.vm_count,
         domain=next((one.search[0] for one in interfaces if one.search), "vcluster"),
-        login=seed.Login(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_gecos),
+        login=seed.JobUser(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_gecos),
         keys=keys,
         user_data=group.user_data,
         instance_id=group.instance_id,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pcocc_runtime import naming
 from pcocc_runtime.documents.abilities import Abilities
 from pcocc_runtime.documents.cluster import Group
-from pcocc_runtime.documents.hardware import Part, Topology
+from pcocc_runtime.documents.hardware import Allocation, Topology
 from pcocc_runtime.documents.node import NodeFacts
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config
@@ -51,7 +51,7 @@ class VmFiles:
 class Hardware(NamedTuple):
     """A guest's piece of what its task holds, which is `part`; `memory` in MiB, `note` for its user."""
 
-    part: Part
+    part: Allocation
     topology: Topology
     memory: int
     backing: Backing
@@ -60,7 +60,7 @@ class Hardware(NamedTuple):
 
 
 def plan_hardware(
-    task: Task, node: NodeFacts, group: Group, part: Part, abilities: Abilities, read_free: ReadFree
+    task: Task, node: NodeFacts, group: Group, part: Allocation, abilities: Abilities, read_free: ReadFree
 ) -> Hardware:
     """Return the guest's CPUs, NUMA nodes and memory; RequestError where nothing useful remains for it."""
     daemons = sum(mount.type == "virtiofs" for mount in group.mounts)
@@ -74,7 +74,7 @@ def plan_hardware(
     return Hardware(part, pages.topology, pages.memory, backing, abilities, pages.note)
 
 
-def needs_asking(part: Part, node: NodeFacts, group: Group) -> bool:
+def needs_asking(part: Allocation, node: NodeFacts, group: Group) -> bool:
     """Tell whether a VM could use what releases of QEMU differ in: to ask one takes a quarter of a second."""
     named = (group.cpu_model or node.cpu_model) is not None and node.accel == "kvm"
     pages = group.memory_prealloc or (group.hugepages or node.hugepages) != "off"

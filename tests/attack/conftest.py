@@ -20,5 +20,5 @@ def folder() -> Iterator[Path]:
         (Path(name) / "12").mkdir(mode=0o700)
         os.chown(Path(name) / "12", ALICE, ALICE)
         yield Path(name)
-        for left in (removal.ASIDE, "12"):
+        for left in (removal.SET_ASIDE, "12"):
             tree_removal.remove_tree(Path(name, left))

@@ -159,7 +159,7 @@ def disarm(patch: pytest.MonkeyPatch) -> None:
         qemu_img._run(["qemu-img", "convert", "-O", form, image, str(target)])
 
     for module, name, old in (
-        (held, "hold", hold), (held, "hold_below", hold_below), (held, "create", create), (claims, "_make", make),
+        (held, "hold", hold), (held, "hold_below", hold_below), (held, "create_file", create), (claims, "_make", make),
         (claims, "_empty", tree_removal.remove_tree), (in_use, "recall", recall), (repository, "_refresh", refresh),
         (qemu_img, "convert", convert),
     ):  # fmt: skip

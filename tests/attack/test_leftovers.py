@@ -35,8 +35,8 @@ def test_a_tree_is_out_of_the_way_at_once_and_gone_soon(folder: Path, attack: Ca
     before = len(os.listdir("/etc")) // 2  # others change something there meanwhile, as useradd does
     plant(folder, attack)
     removal.set_aside(folder / "12")
-    assert os.listdir(folder) == [removal.ASIDE]
-    assert (folder / removal.ASIDE).stat().st_mode & 0o777 == 0o700
+    assert os.listdir(folder) == [removal.SET_ASIDE]
+    assert (folder / removal.SET_ASIDE).stat().st_mode & 0o777 == 0o700
     assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
     removal.set_aside(folder / "12")  # may be done twice
     assert removal.finish([folder], 1) and len(os.listdir("/etc")) > before and Path("/etc/passwd").exists()
@@ -51,12 +51,12 @@ def test_once_a_deep_tree_stopped_root(folder: Path) -> None:
 def test_many_files_take_their_share_of_time_only(folder: Path) -> None:
     plant(folder, lambda: [Path(f"{number:05}").touch() for number in range(30000)])
     removal.set_aside(folder / "12")
-    assert os.listdir(folder) == [removal.ASIDE]
+    assert os.listdir(folder) == [removal.SET_ASIDE]
     left = None
     for _helper in range(1000):
         if removal.finish([folder], 0.05):
             break
-        (only,) = (folder / removal.ASIDE).iterdir()
+        (only,) = (folder / removal.SET_ASIDE).iterdir()
         assert left is None or len(os.listdir(only)) <= left
         left = len(os.listdir(only))
     assert os.listdir(folder) == []
@@ -89,7 +89,7 @@ def start_as_alice(folder: Path, script: str) -> subprocess.Popen[bytes]:
 def test_a_process_that_changes_the_tree_meanwhile_only_keeps_it(folder: Path) -> None:
     with start_as_alice(folder, SWAP) as attacker:
         removal.set_aside(folder / "12")
-        assert os.listdir(folder) == [removal.ASIDE]
+        assert os.listdir(folder) == [removal.SET_ASIDE]
         begin = time.monotonic()
         removal.finish([folder], 0.5)
         assert time.monotonic() - begin < limit(10)
@@ -142,7 +142,7 @@ def test_the_user_stops_the_process_that_deletes_his_files(folder: Path, monkeyp
         if "13" not in left:
             break
         removal.finish([folder], 1)
-        left = sorted(path.name[:2] for path in (folder / removal.ASIDE).iterdir())
+        left = sorted(path.name[:2] for path in (folder / removal.SET_ASIDE).iterdir())
     assert left == ["12"]
     assert process.find_in_cgroup("/", ALICE) == []  # it was given up, and killed
     monkeypatch.setattr(trees, "empty", real)
@@ -184,18 +184,18 @@ def test_roots_folder_cannot_be_made_by_somebody_else(folder: Path) -> None:
     """Where a site's scratch can be written to by all (mode 1777), a user may be first to take the name."""
     (folder / "precious").mkdir()
     (folder / "precious/file").touch()
-    (folder / removal.ASIDE).symlink_to("precious")
+    (folder / removal.SET_ASIDE).symlink_to("precious")
     with pytest.raises(OSError, match=r"\.aside"):
         removal.set_aside(folder / "12")
     assert not removal.finish([folder], limit(60)) and (folder / "precious/file").exists()
-    (folder / removal.ASIDE).unlink()
-    (folder / removal.ASIDE).mkdir()
-    os.chown(folder / removal.ASIDE, BOB, BOB)
-    os.link(folder / "precious/file", folder / removal.ASIDE / "file")
+    (folder / removal.SET_ASIDE).unlink()
+    (folder / removal.SET_ASIDE).mkdir()
+    os.chown(folder / removal.SET_ASIDE, BOB, BOB)
+    os.link(folder / "precious/file", folder / removal.SET_ASIDE / "file")
     removal.finish([folder], limit(60))
-    assert (folder / removal.ASIDE / "file").exists()
+    assert (folder / removal.SET_ASIDE / "file").exists()
     removal.set_aside(folder / "12")
-    assert (folder / removal.ASIDE).stat().st_uid == 0
+    assert (folder / removal.SET_ASIDE).stat().st_uid == 0
     assert removal.finish([folder], limit(60)) and (folder / "precious/file").exists()
     tree_removal.remove_tree(folder / "precious")
 
@@ -206,7 +206,7 @@ def test_files_of_another_user_stay_and_hold_up_nobody(folder: Path) -> None:
     assert as_user(BOB, lambda: os.makedirs(folder / "12/shared/bobs/own"))
     removal.set_aside(folder / "12")
     assert not removal.finish([folder], limit(60))
-    assert os.listdir(folder) == [removal.ASIDE]
+    assert os.listdir(folder) == [removal.SET_ASIDE]
 
 
 def test_a_file_of_roots_in_a_users_directory_goes_too(folder: Path) -> None:

@@ -30,7 +30,7 @@ def test_what_a_user_has_mounted_holds_nothing(folder: Path, where: str, kind: s
             with pytest.raises(PermissionError):
                 shutil.rmtree(job)  # as root did
         removal.set_aside(job)
-        assert os.listdir(folder) == [removal.ASIDE]
+        assert os.listdir(folder) == [removal.SET_ASIDE]
         assert removal.finish([folder], limit(2)) and os.listdir(folder) == []
         assert str(folder) not in Path("/proc/self/mountinfo").read_text()
         if kind == "fuse":
@@ -73,7 +73,7 @@ def test_where_mounts_stay_nothing_is_deleted(folder: Path, monkeypatch: pytest.
     plant(folder, lambda: os.makedirs("d/d/d"))
     removal.set_aside(folder / "12")
     assert not removal.finish([folder], 5)
-    assert [path.name for path in (folder / removal.ASIDE).glob("*/*")] == ["d"]
+    assert [path.name for path in (folder / removal.SET_ASIDE).glob("*/*")] == ["d"]
 
 
 def test_a_deletion_that_hangs_is_left_to_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

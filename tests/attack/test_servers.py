@@ -116,7 +116,7 @@ def test_what_does_not_begin_is_told_and_leaves_nothing() -> None:
     before = os.listdir("/mnt")
     for words, said in ((["nosuch"], "No such file"), ([PYTHON, "-c", "print('no'); exit(1)"], "no")):
         with pytest.raises(NodeError, match=said):
-            confined.start_confined(words, [], call_filter.plan_filter(os.uname().machine), "/mnt", b"never", "install it")
+            confined.start_confined(words, [], call_filter.plan_call_filter(os.uname().machine), "/mnt", b"never", "install it")
     assert os.listdir("/mnt") == before
 
 

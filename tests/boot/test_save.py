@@ -1,6 +1,6 @@
 """`pcocc save` in a real job; of a guest that writes meanwhile, see test_debian.py."""
 
-from pcocc_runtime.observe.facts import Answer, decode_answers
+from pcocc_runtime.observe.facts import NodeAnswer, decode_node_answers
 from tests.boot.box import HOME, Box
 from tests.boot.cluster import Cluster
 
@@ -41,8 +41,8 @@ def test_an_operation_that_is_typed_goes_where_it_belongs(box: Box, cluster: Clu
     box.run(["pcocc", "image", "delete", "boottest-typed"])
     assert done.returncode == 0 and "saved vm3 as user:boottest-typed@0" in done.stdout, done.stderr
     done = cluster.srun("--pcocc-vm=vm3 @netinfo show", status=0)
-    [answer] = decode_answers(done.stdout.splitlines())
-    assert isinstance(answer, Answer) and answer.node.name == "n2" and "tap3n0" in answer.links, done.stderr
+    [answer] = decode_node_answers(done.stdout.splitlines())
+    assert isinstance(answer, NodeAnswer) and answer.node.name == "n2" and "tap3n0" in answer.links, done.stderr
 
 
 def test_another_users_vms_are_not_saved(cluster: Cluster) -> None:

@@ -28,7 +28,7 @@ from pcocc_runtime.errors import ConfigError, NodeError, RequestError
 from pcocc_runtime.guest.script import parse_mount_look
 from pcocc_runtime.images import formats, metadata, oci, qcow2, qcow2_tables, qemu_img_text, references
 from pcocc_runtime.networks.settings import find_network_notes, parse_networks
-from pcocc_runtime.observe.facts import _MARK, ANSWER_VERSION, Answer, Failure, _Sent, decode_answers
+from pcocc_runtime.observe.facts import _MARK, ANSWER_VERSION, Failure, NodeAnswer, _Sent, decode_node_answers
 from pcocc_runtime.qemu.qmp import Messages, parse_message
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.numbers import find_number_notes
@@ -141,8 +141,8 @@ def run_answers(data: bytes) -> None:
     """Read what a user's task tells root of networks, and what is left on nodes, or said by the image cache, for others."""
     text = data.decode(errors="replace")
     sent = base64.b64encode(zlib.compress(data, 1)).decode()
-    found = decode_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."])
-    assert all(isinstance(one, Answer | Failure) for one in found)
+    found = decode_node_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."])
+    assert all(isinstance(one, NodeAnswer | Failure) for one in found)
     for decode in (
         lambda: decode_node(data, 1), lambda: protocol._parse_answer(data), lambda: disks.parse_facts(parse_message(data), "vm0"),
     ):  # fmt: skip

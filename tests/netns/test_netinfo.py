@@ -15,7 +15,7 @@ from pcocc_runtime.documents import wire
 from pcocc_runtime.findings import FAILED, Finding
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import evaluate
-from pcocc_runtime.observe.facts import Answer, Failure, decode_answers
+from pcocc_runtime.observe.facts import Failure, NodeAnswer, decode_node_answers
 from tests.netns.fabric import ROOT, Guest, Node, request
 from tests.netns.lan import NOBODY, answering
 
@@ -65,9 +65,9 @@ def send(node: Node, task: int, *words: str, job: int = 12) -> list[str]:
     return done.stdout.splitlines()
 
 
-def ask(nodes: Sequence[Node], *words: str) -> list[Answer]:
-    sent = decode_answers(line for task, node in enumerate(nodes) for line in send(node, task, *words))
-    found = [one for one in sent if isinstance(one, Answer)]
+def ask(nodes: Sequence[Node], *words: str) -> list[NodeAnswer]:
+    sent = decode_node_answers(line for task, node in enumerate(nodes) for line in send(node, task, *words))
+    found = [one for one in sent if isinstance(one, NodeAnswer)]
     assert len(found) == len(nodes), sent
     return found
 
@@ -239,7 +239,7 @@ def test_a_network_on_a_bridge_of_the_site_is_not_asked_for_a_tunnel(nodes: Pair
     ],
 )
 def test_a_node_that_cannot_answer_sends_why(job: Pair, words: tuple[str, ...], number: int, said: str) -> None:
-    [one] = decode_answers(send(job[0], 0, *words, job=number))
+    [one] = decode_node_answers(send(job[0], 0, *words, job=number))
     assert isinstance(one, Failure) and said in one.sentence
 
 

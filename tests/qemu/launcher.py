@@ -17,11 +17,11 @@ def pretend(text: str) -> None:
     from dataclasses import replace
     from typing import Any
 
-    from pcocc_runtime.documents.hardware import HostCpu, HostNode, Part
+    from pcocc_runtime.documents.hardware import Allocation, HostCpu, HostNode
 
     cpus, nodes, online, topoext = json.loads(text)
     homes = tuple(HostNode(*one[:-1], tuple(one[-1])) for one in nodes)
-    part = Part(tuple(HostCpu(*one) for one in cpus), homes, online, topoext)
+    part = Allocation(tuple(HostCpu(*one) for one in cpus), homes, online, topoext)
     plan = launcher.plan_hardware
 
     def plan_here(*arguments: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from pcocc_runtime import naming
 from pcocc_runtime.cpulist import render_cpu_list
 from pcocc_runtime.documents.cluster import Group, Mount
-from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, Part, decode_topology, encode_topology
+from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, Allocation, decode_topology, encode_topology
 from pcocc_runtime.steps import topology
 from pcocc_runtime.system.hardware import read_part
 from tests.machines import MACHINES, write_machine
@@ -28,7 +28,7 @@ LOOK = "; ".join([
 ])  # fmt: skip
 
 
-def pretend(directory: Path, name: str, cpus: range) -> Part:
+def pretend(directory: Path, name: str, cpus: range) -> Allocation:
     """Return the part of a machine that a task would hold there, with its memory on the nodes that this machine has."""
     system, proc = write_machine(MACHINES[name], directory / "machine")
     return read_part(cpus, system, proc)
@@ -67,7 +67,7 @@ def test_memory_is_bound_where_the_task_holds_it(start: StartVm, tmp_path: Path)
     assert vm.run("mkdir /d; mount -t virtiofs d /d; ls /d/log7") == "/d/log7\n"
 
 
-def replace_nodes(part: Part) -> Part:
+def replace_nodes(part: Allocation) -> Allocation:
     """Return the part with all of its CPUs on node 0."""
     return part._replace(cpus=tuple(cpu._replace(node=0) for cpu in part.cpus))
 

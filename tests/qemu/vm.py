@@ -17,7 +17,7 @@ from pathlib import Path
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot import Keys, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
-from pcocc_runtime.documents.hardware import Part
+from pcocc_runtime.documents.hardware import Allocation
 from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.site.site import Site
@@ -64,7 +64,7 @@ class Vm:
     """One VM: its QEMU is our child, its console a shell."""
 
     def __init__(self, data: Path, guest: Path, group: Group, job: int = 7, grace: int = 20, scratch_size: str = "",
-                 cache: ImageCache | None = None, served: bool = True, part: Part | None = None) -> None:
+                 cache: ImageCache | None = None, served: bool = True, part: Allocation | None = None) -> None:
         self.job = job
         if group.image is None and group.kernel is None:
             kernel = "vmlinuz" if group.firmware == "uefi" else "vmlinux"  # UEFI starts PE files only

@@ -28,6 +28,8 @@ ACTING = {
     "os", "socket", "subprocess", "select", "selectors", "time", "shutil", "tempfile", "fcntl", "ctypes", "signal",
     "random", "threading",
 }  # fmt: skip
+# a program's beginning, and what steps/operations.py calls in the module of every operation
+EACH_MODULES_OWN = {"main", "check_words", "operate"}
 QUIET_PREFIXES = ("parse_", "plan_", "render_")
 
 
@@ -137,6 +139,29 @@ def test_who_runs_as_long_as_a_vm_imports_nothing_of_ours_later(module: str) -> 
     ]
     imports = [ast.unparse(node) for one in functions for node in ast.walk(one) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert [line for line in imports if "pcocc_runtime" in line] == []
+
+
+def public_names(body: list[ast.stmt]) -> set[str]:
+    """Return the classes, functions and values without an underscore that the statements define."""
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+        elif isinstance(node, ast.If):
+            found |= public_names(node.body)
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_a_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for name in public_names(ast.parse(path.read_text()).body) - EACH_MODULES_OWN:
+            homes.setdefault(name, []).append(module)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+    assert homes["Group"] == ["documents.cluster"] and homes["Send"] == ["keeper.transaction"]
 
 
 def sources() -> list[Path]:

@@ -12,7 +12,7 @@ from pcocc_runtime.check import judge_network, judge_node, judge_slurm, seen
 from pcocc_runtime.documents.verdict import Verdict
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 
-KVM = seen.Device("/dev/kvm", 0o666, "kvm")
+KVM = seen.DeviceFile("/dev/kvm", 0o666, "kvm")
 ACCELERATOR = seen.Accelerator("auto", KVM, (7, 2), Verdict("kvm", "/dev/kvm ran a small guest", 1000), 1000 + 3 * 86400 + 5)
 PLUGIN = seen.Plugin(
     "/etc/slurm/plugstack.conf", "/p/pcocc.so", "/p/pcocc.so", "0.1.0", built=(24, 11), version="0.1.0",
@@ -57,12 +57,12 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_node.judge_programs, missing(0), FAILED, "the program nft is not installed", "apt-get install nftables"),
     (judge_node.judge_programs, missing(0, dnf=True), FAILED, "the program nft is not installed", "dnf install nft-rpm"),
     (judge_node.judge_programs, missing(1), NOTE, "the program ping is not installed", "apt-get install iputils-ping"),
-    (judge_node.judge_tun, seen.Device("/dev/net/tun", 0o600), WELL, "/dev/net/tun opens", None),
-    (judge_node.judge_tun, seen.Device("/dev/net/tun", None), FAILED, "no VM can have a network", "modprobe tun"),
-    (judge_node.judge_tun, seen.Device("/dev/net/tun", 0o600, trouble="No such device"), FAILED, "No such device",
+    (judge_node.judge_tun, seen.DeviceFile("/dev/net/tun", 0o600), WELL, "/dev/net/tun opens", None),
+    (judge_node.judge_tun, seen.DeviceFile("/dev/net/tun", None), FAILED, "no VM can have a network", "modprobe tun"),
+    (judge_node.judge_tun, seen.DeviceFile("/dev/net/tun", 0o600, trouble="No such device"), FAILED, "No such device",
      "modprobe tun"),
-    (judge_node.judge_vhost, seen.Device("/dev/vhost-net", 0o600), WELL, "is there", None),
-    (judge_node.judge_vhost, seen.Device("/dev/vhost-net", None), NOTE, "is missing", "modprobe vhost_net"),
+    (judge_node.judge_vhost, seen.DeviceFile("/dev/vhost-net", 0o600), WELL, "is there", None),
+    (judge_node.judge_vhost, seen.DeviceFile("/dev/vhost-net", None), NOTE, "is missing", "modprobe vhost_net"),
     (judge_node.judge_kvm, of_kvm(0o666), WELL, "opened by everybody", None),
     (judge_node.judge_kvm, of_kvm(0o660, (8, 2)), WELL, "root hands it to the VMs of others", None),
     (judge_node.judge_kvm, of_kvm(0o660), FAILED, "by group kvm only: VMs of others are emulated", "usermod -aG kvm USER"),

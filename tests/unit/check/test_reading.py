@@ -99,7 +99,7 @@ def test_walls(fakes: Fakes) -> None:
 
 
 def test_names() -> None:
-    found = read_network.read_names(("localhost", "no-such-node.invalid"))
+    found = read_network.read_host_names(("localhost", "no-such-node.invalid"))
     assert found.unknown == ("no-such-node.invalid",)
 
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_looked_at_fails_that_point_alone(fakes: Fakes) -> None:
 def test_a_node_that_has_no_report_says_why(script: str, why: str, fakes: Fakes) -> None:
     fakes.say("sinfo", "n1 main*")
     fakes.add("srun", script)
-    reports, silent = everywhere.ask_all("/p/pcocc", ["node", "check", "--json"])
+    reports, silent = everywhere.run_on_nodes("/p/pcocc", ["node", "check", "--json"])
     assert reports == [] and why in silent["n1"]
 
 
@@ -159,7 +159,7 @@ def test_every_node_is_asked_in_a_partition_of_its_own(fakes: Fakes) -> None:
     fakes.say("sinfo", "n1 main*\nn2 gpu")
     fakes.add("srun", """for word; do case $word in --nodelist=*) node=${word#*=};; --partition=*) part=${word#*=};; esac; done
 echo '{"node": "'$node'", "when": 7, "versions": {"part": "'$part'"}, "findings": []}'; exit 1""")
-    reports, silent = everywhere.ask_all("/p/pcocc", ["node", "check", "--json"])
+    reports, silent = everywhere.run_on_nodes("/p/pcocc", ["node", "check", "--json"])
     assert reports == [Report("n1", 7, {"part": "main"}, ()), Report("n2", 7, {"part": "gpu"}, ())] and silent == {}
 
 

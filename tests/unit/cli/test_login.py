@@ -8,7 +8,7 @@ import pytest
 
 from pcocc_runtime.cli import getting_in, login
 from pcocc_runtime.cli import main as cli
-from pcocc_runtime.documents.login import Login, decode_login, encode_login
+from pcocc_runtime.documents.login import Credentials, decode_credentials, encode_credentials
 from pcocc_runtime.documents.members import Members
 from pcocc_runtime.errors import PcoccError
 from pcocc_runtime.slurm.text import Listed, Running
@@ -16,7 +16,7 @@ from pcocc_runtime.slurm.text import Listed, Running
 MEMBERS = Members(
     networks=(), ports=(), users=((2, "alice"),), vms=2, nodes=(("n1", (0, 1)),), boot_timeout=300
 )
-LOGIN = Login("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "ssh-ed25519 AAAA", MEMBERS)
+LOGIN = Credentials("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "ssh-ed25519 AAAA", MEMBERS)
 
 
 def listed(job: int) -> Listed:
@@ -30,7 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
     def ask(argv: list[str]) -> subprocess.CompletedProcess[str]:
         steps.append(argv)
-        return subprocess.CompletedProcess(argv, 0, encode_login(LOGIN), "")
+        return subprocess.CompletedProcess(argv, 0, encode_credentials(LOGIN), "")
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
@@ -98,7 +98,7 @@ def test_a_job_that_does_not_tell_is_asked_everywhere(
         )
 
     monkeypatch.setattr(login, "ask_vm_step", silent)
-    monkeypatch.setattr(login, "run_network_step", lambda _running, _words: (encode_login(LOGIN), ""))
+    monkeypatch.setattr(login, "run_network_step", lambda _running, _words: (encode_credentials(LOGIN), ""))
     assert login.ensure_login("12").login == LOGIN
     monkeypatch.setattr(login, "run_network_step", lambda _running, _words: ("", "x"))
     with pytest.raises(
@@ -119,7 +119,7 @@ def test_a_job_that_does_not_tell_is_asked_everywhere(
 )
 def test_what_is_no_login(text: str) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        decode_login(text)
+        decode_credentials(text)
 
 
 @pytest.mark.parametrize(

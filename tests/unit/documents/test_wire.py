@@ -99,7 +99,7 @@ def test_the_header_has_every_row() -> None:
 
 def test_an_unknown_row_stops_the_build() -> None:
     assert (
-        RENDER["render_filter"](ROWS, '"@OPTION_NO_VM@ @RUN_DIR@" /opt/pcocc/share/pcocc/x', "/p")
+        RENDER["render_filter"](ROWS, '"@OPTION_NO_VM@ @RUN_PATH@" /opt/pcocc/share/pcocc/x', "/p")
         == '"no%-pcocc%-vm %/run%/pcocc" /p/x'
     )
     with pytest.raises(KeyError):

@@ -20,4 +20,4 @@ KEYS = seed.Keys(
     "-----BEGIN A-----\nx\n-----END A-----\n", "ssh-ed25519 AAA u", "-----BEGIN B-----\ny\n-----END B-----\n",
     "ssh-ed25519 BBB h",
 )
-ALICE = seed.Login("alice", 2001, 2002, "/home/alice")
+ALICE = seed.JobUser("alice", 2001, 2002, "/home/alice")

@@ -13,7 +13,7 @@ import pytest
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.guest import agent
 from pcocc_runtime.guest.agent import Agent
-from pcocc_runtime.qemu.qmp import LONGEST
+from pcocc_runtime.qemu.qmp import LONGEST_LINE
 from tests.waiting import limit
 
 Answer = Callable[[dict[str, object]], bytes]
@@ -72,7 +72,7 @@ def test_file_systems_are_frozen_and_thawed(serve: Serve) -> None:
         (b"[" * 100_000 + b"\n", "the guest's agent refuses: a line that is not JSON"),
         (b"3\n", "the guest's agent refuses: a line that is not a mapping"),
         (b'{"return": "2"}\n', "the guest's agent refuses: {'return': '2'}"),
-        (b"x" * (LONGEST + 1), f"the guest's agent does not answer: it sent a line of more than {LONGEST} bytes"),
+        (b"x" * (LONGEST_LINE + 1), f"the guest's agent does not answer: it sent a line of more than {LONGEST_LINE} bytes"),
     ],
 )
 def test_what_an_agent_says_else_is_one_sentence(serve: Serve, answer: bytes, said: str) -> None:
@@ -83,7 +83,7 @@ def test_what_an_agent_says_else_is_one_sentence(serve: Serve, answer: bytes, sa
 
 
 def test_a_line_that_was_too_long_does_not_keep_a_guest_frozen(serve: Serve) -> None:
-    answers = iter([b"x" * (LONGEST + 1), b'{"return": 1}\n'])
+    answers = iter([b"x" * (LONGEST_LINE + 1), b'{"return": 1}\n'])
 
     def answer(command: dict[str, object]) -> bytes:
         return b"\n" + synchronised(b"")(command) if "arguments" in command else next(answers)

@@ -56,7 +56,7 @@ def guest(tmp_path: Path) -> Path:
 def test_what_identifies_a_machine_is_away_and_comes_back(guest: Path) -> None:
     before = snapshot(guest)
     assert run(clean.render_clean(), guest) == 0
-    aside = guest / clean.ASIDE.lstrip("/")
+    aside = guest / clean.CLEAN_ARCHIVE.lstrip("/")
     assert aside.stat().st_mode & 0o777 == 0o600
     left = {name: facts for name, facts in snapshot(guest).items() if not name.startswith("run/")}
     files = {name for name in left if (guest / name).is_file() or (guest / name).is_symlink()}

@@ -15,8 +15,8 @@ from pcocc_runtime.guest.environment import GuestEnvironment
 from pcocc_runtime.guest.script import (
     _PORTS,
     parse_mount_look,
-    render_command,
     render_mount_look,
+    render_script,
     render_signal,
     render_sweep,
 )
@@ -32,7 +32,7 @@ STEPS = itertools.count()
 
 def render(argv: list[str], token: str = "", guarded: bool = True, **environ: str) -> str:
     token = token or task_token(str(os.getpid()), str(next(STEPS)), "0")  # guards look for a while after the end
-    return render_command(argv, with_settings(**environ), "/tmp", 0o027, token, guarded)
+    return render_script(argv, with_settings(**environ), "/tmp", 0o027, token, guarded)
 
 
 def with_settings(**settings: str) -> GuestEnvironment:
@@ -76,7 +76,7 @@ def test_a_guest_knows_its_ports_where_the_tasks_node_does_not(
 
 
 def test_a_missing_directory_is_no_error() -> None:
-    script = render_command(["pwd"], with_settings(), "/does/not/exist", 0o022, "1.2.4.", guarded=False)
+    script = render_script(["pwd"], with_settings(), "/does/not/exist", 0o022, "1.2.4.", guarded=False)
     assert run(script, env={**os.environ, "HOME": "/"}).stdout == "/\n"
 
 
@@ -88,7 +88,7 @@ def test_streams_stay_apart_and_stdin_is_the_commands() -> None:
 def test_a_signal_reaches_the_command_and_its_children_only(tmp_path: Path) -> None:
     script = "trap 'echo caught; exit 3' USR1; : > started; while :; do sleep 0.05; done"
     task = subprocess.Popen(
-        ["/bin/sh", "-c", render_command(["sh", "-c", script], with_settings(), str(tmp_path), 0o022, "7.7.7.", guarded=True)],
+        ["/bin/sh", "-c", render_script(["sh", "-c", script], with_settings(), str(tmp_path), 0o022, "7.7.7.", guarded=True)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -187,7 +187,7 @@ def test_a_command_that_cannot_run_is_told_without_this_text(
     programs: Path, shell: str, command: str, status: int, said: str
 ) -> None:
     path = f"{os.environ['PATH']}:{programs}"
-    script = render_command([command, "x"], with_settings(PATH=path), str(programs), 0o022, "1.3.0.", guarded=False)
+    script = render_script([command, "x"], with_settings(PATH=path), str(programs), 0o022, "1.3.0.", guarded=False)
     done = run_in(shell, script)
     assert (done.returncode, done.stderr, done.stdout) == (status, f"{said}\n", "")
 
@@ -201,13 +201,13 @@ def test_a_command_that_cannot_run_is_told_without_this_text(
 )  # fmt: skip
 def test_a_command_that_can_run_does(programs: Path, shell: str, command: str, said: str) -> None:
     path = f"{os.environ['PATH']}:{programs}"
-    done = run_in(shell, render_command([command, "x"], with_settings(PATH=path), str(programs), 0o022, "1.3.1.", guarded=False))
+    done = run_in(shell, render_script([command, "x"], with_settings(PATH=path), str(programs), 0o022, "1.3.1.", guarded=False))
     assert (done.returncode, done.stderr, done.stdout.strip()) == (0, "", said)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_program_whose_loader_is_missing_is_not_told_with_this_text(programs: Path, shell: str) -> None:
-    done = run_in(shell, render_command(["./binary"], with_settings(), str(programs), 0o022, "1.3.2.", guarded=False))
+    done = run_in(shell, render_script(["./binary"], with_settings(), str(programs), 0o022, "1.3.2.", guarded=False))
     assert (
         done.returncode in (126, 127)
         and "./binary" in done.stderr
@@ -217,7 +217,7 @@ def test_a_program_whose_loader_is_missing_is_not_told_with_this_text(programs: 
 
 
 def test_a_script_is_called_by_its_own_name(programs: Path) -> None:
-    script = render_command([f"{programs}/odd"], with_settings(), "/", 0o022, "1.3.3.", guarded=False, called="slurm_script")
+    script = render_script([f"{programs}/odd"], with_settings(), "/", 0o022, "1.3.3.", guarded=False, called="slurm_script")
     assert run(script).stderr == "slurm_script: bad interpreter /nonesuch/bash: not found in vm0\n"
 
 
@@ -227,7 +227,7 @@ def test_the_environment_of_the_command_is_as_planned(tmp_path: Path, shell: str
         {"PCOCC_VM_NAME": "vm0", "A": "a 'b'\n$c", "TMPDIR": f"{tmp_path}/new"}, {"HOME": "/elsewhere", "B": "b"},
         ("GONE", "NEVER"), {}
     )
-    script = render_command(
+    script = render_script(
         ["sh", "-c", 'echo "$A|$HOME|$B|${GONE-none}"; ls -ld $TMPDIR'], environment, "/", 0o022, "1.4.0.",
         guarded=False,
     )
@@ -237,7 +237,7 @@ def test_the_environment_of_the_command_is_as_planned(tmp_path: Path, shell: str
 
 
 def test_a_directory_for_files_that_the_guest_cannot_have_is_tmp() -> None:
-    script = render_command(
+    script = render_script(
         ["sh", "-c", "echo $TMPDIR"], with_settings(TMPDIR="/nonesuch/x"), "/", 0o022, "1.4.1.", guarded=False
     )
     assert run(script).stdout == "/tmp\n"
@@ -251,13 +251,13 @@ def test_limits_are_the_commands(shell: str) -> None:
         "import resource as r; print([r.getrlimit(n)[0] for n in (r.RLIMIT_STACK, r.RLIMIT_NOFILE, r.RLIMIT_CORE,"
         " r.RLIMIT_CPU)])"
     )
-    done = run_in(shell, render_command(["python3", "-c", code], environment, "/", 0o022, "1.5.0.", guarded=False))
+    done = run_in(shell, render_script(["python3", "-c", code], environment, "/", 0o022, "1.5.0.", guarded=False))
     assert (done.stdout, done.stderr) == (f"[{4 << 20}, 100, 0, 3600]\n", "")
 
 
 def test_a_limit_that_the_guest_does_not_allow_is_told() -> None:
     environment = GuestEnvironment({"PCOCC_VM_NAME": "vm0"}, {}, (), {"NOFILE": str(1 << 40)})
-    done = run(render_command(["echo", "on"], environment, "/", 0o022, "1.5.1.", guarded=False))
+    done = run(render_script(["echo", "on"], environment, "/", 0o022, "1.5.1.", guarded=False))
     assert (done.stdout, done.stderr) == ("on\n", f"pcocc: the limit NOFILE cannot be {1 << 40} in vm0\n")
 
 
@@ -266,7 +266,7 @@ def test_what_a_command_leaves_is_ended_whatever_its_path_is() -> None:
         "/bin/sh", "-c",
         "/usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & /usr/bin/setsid /bin/sleep 985 >/dev/null 2>&1 & exit 5",
     ]
-    done = run(render_command(leaving, with_settings(PATH="/nonesuch"), "/", 0o022, "8.8.9.", guarded=False))
+    done = run(render_script(leaving, with_settings(PATH="/nonesuch"), "/", 0o022, "8.8.9.", guarded=False))
     assert done.returncode == 5 and not carriers("8.8.9.")
 
 

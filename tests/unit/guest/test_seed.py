@@ -153,7 +153,7 @@ others = st.sampled_from(["yes", "Null", "john.doe", "_1", "a..", "on"]) | st.fr
 
 @given(accounts, accounts, tags, others)
 def test_whatever_a_name_is_the_guest_reads_that_name(name: str, home: str, tag: str, other: str) -> None:
-    login = seed.Login(name, 2001, 2002, f"/home/{home}", name)
+    login = seed.JobUser(name, 2001, 2002, f"/home/{home}", name)
     found = yaml.safe_load(seed.render_vendor_data(1, "vcluster", login, KEYS, other, [Mount(tag, "/x")]))
     assert [user["name"] for user in found["users"]] == list(dict.fromkeys(["root", name, other]))
     assert found["users"][1]["homedir"] == f"/home/{home}"

@@ -12,8 +12,8 @@ from pcocc_runtime.documents.work import Act
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.kinds import InfinibandNetwork
 from pcocc_runtime.networks.partitions import (
-    Device,
     Function,
+    Hca,
     Partition,
     describe_functions,
     find_partitions,
@@ -25,7 +25,7 @@ from pcocc_runtime.networks.partitions import (
 )
 
 IB = InfinibandNetwork("ib", "mlx5_0", 0x2000, 0x2003)
-DEVICE = Device(
+DEVICE = Hca(
     "ib0",
     tuple(
         Function(number, f"0000:81:00.{number + 1}", "vfio-pci", str(21 + number), ()) for number in range(4)
@@ -60,7 +60,7 @@ def step(
     return parse_boot_step(io.StringIO(REQUEST.format(sets=sets, licences=licences, gres=gres)))
 
 
-def plan(one: BootStep, device: Device = DEVICE, *networks: InfinibandNetwork) -> tuple[Partition, ...]:
+def plan(one: BootStep, device: Hca = DEVICE, *networks: InfinibandNetwork) -> tuple[Partition, ...]:
     return plan_partitions(one, find_partitions(one, networks or (IB,), SETS), {"mlx5_0": device})
 
 
@@ -144,7 +144,7 @@ SHARED = DEVICE._replace(
         ),
     ],
 )
-def test_what_is_not_as_it_must_be_is_told(one: BootStep, device: Device, said: str) -> None:
+def test_what_is_not_as_it_must_be_is_told(one: BootStep, device: Hca, said: str) -> None:
     with pytest.raises(NodeError) as told:
         plan(one, device)
     assert str(told.value).startswith(said)

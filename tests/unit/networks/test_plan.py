@@ -113,7 +113,7 @@ def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
         "ssh-ed25519 BBB h",
     )
     content = seed.render_seed(
-        job=12, rank=1, vms=2, domain="vcluster", login=seed.Login("alice", 2001, 2002, "/home/alice", 'A "quoted": name'),
+        job=12, rank=1, vms=2, domain="vcluster", login=seed.JobUser("alice", 2001, 2002, "/home/alice", 'A "quoted": name'),
         keys=keys, user_data="#!/bin/sh\necho mine\n",
     )  # fmt: skip
     assert content["user-data"] == "#!/bin/sh\necho mine\n"
@@ -132,8 +132,8 @@ def test_the_seed_is_right_yaml_and_leaves_user_data_alone() -> None:
     ["7", "*x", "%a", "yes", "#", "{", "a'b\"c", "i-1", "null", "1e3", "-", "a:", "é", "\U0001f600", "\x85", "a\\b"],
 )
 def test_an_instance_id_is_the_text_it_was(word: str) -> None:
-    found = seed.render_seed(job=1, rank=0, vms=1, domain="d", login=seed.Login("a", 1, 1, "/a"), keys=seed.Keys("", "", "", ""),
-                             user_data=None, instance_id=word)  # fmt: skip
+    user, keys = seed.JobUser("a", 1, 1, "/a"), seed.Keys("", "", "", "")
+    found = seed.render_seed(job=1, rank=0, vms=1, domain="d", login=user, keys=keys, user_data=None, instance_id=word)
     assert yaml.safe_load(found["meta-data"]) == {"instance-id": word, "local-hostname": "vm0"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pcocc_runtime.documents.node import NodeFacts
 from pcocc_runtime.networks.kinds import BridgedNetwork, BuildableNetwork, EthernetNetwork, ReverseNat
-from pcocc_runtime.observe.facts import Answer, Device, ReachReport
+from pcocc_runtime.observe.facts import Device, NodeAnswer, ReachReport
 from tests.fake_node import make_facts
 
 LAN = EthernetNetwork("lan", reverse_nat=(ReverseNat(22, 61222, 61225),))
@@ -28,11 +28,11 @@ def facts(number: int, lan: EthernetNetwork = LAN, job: int = 12) -> NodeFacts:
     return make_facts(sets, {"most": 3, "last": 1}, networks, LAYOUT, f"n{number}", job, first_port=61220 + 2 * number)
 
 
-def answer(number: int, **changed: Any) -> Answer:
+def answer(number: int, **changed: Any) -> NodeAnswer:
     """Return what n1 or n2 sends."""
     node = facts(number)
     links = {"lo": device(65536), "br0": device(), "vx0": device(received=5 << 20), "uplink": device(1500, 10, 20)}
     links |= {f"tap{rank}n0": device(received=2048 + rank, sent=999, dropped=rank) for rank in node.here.ranks}
     links |= {"br1": device(8950), "vx1": device(8950), "br2": device(1500), "br3": device(), "vx3": device()}
     links |= {"tap3n1": device(8950), "tap3n2": device(1500), "tap3n3": device()} if number == 2 else {}
-    return replace(Answer(node, links, {}), **changed)
+    return replace(NodeAnswer(node, links, {}), **changed)

@@ -13,7 +13,7 @@ import pytest
 from pcocc_runtime.cli import main as cli
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.observe.ask import ask_nodes, find_target
-from pcocc_runtime.observe.facts import Answer, Failure, encode_answer
+from pcocc_runtime.observe.facts import Failure, NodeAnswer, encode_node_answer
 from pcocc_runtime.slurm.text import Running, parse_running
 from tests.unit.observe import netjob
 
@@ -58,8 +58,8 @@ class Slurm:
         for name, text in texts.items():
             (self.here / name).write_text(text)
 
-    def answer(self, *sent: Answer | Failure) -> None:
-        self.say(output="".join(f"{line}\n" for task, one in enumerate(sent) for line in encode_answer(task, one)))
+    def answer(self, *sent: NodeAnswer | Failure) -> None:
+        self.say(output="".join(f"{line}\n" for task, one in enumerate(sent) for line in encode_node_answer(task, one)))
 
     def typed(self) -> list[str]:
         """Return srun's uid, environment and arguments, a line each."""

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import evaluate, render_findings
 from pcocc_runtime.observe.facts import (
-    Answer,
     Device,
     Failure,
+    NodeAnswer,
     choose_targets,
-    decode_answers,
-    encode_answer,
+    decode_node_answers,
+    encode_node_answer,
     parse_links,
 )
-from pcocc_runtime.observe.ps_text import find_vms, render_vms
+from pcocc_runtime.observe.ps_text import plan_vms, render_vms
 from tests.unit.observe import netjob
 
 ANSWERS = [
@@ -37,29 +37,30 @@ ANSWERS = [
 
 
 @given(st.lists(st.sampled_from(ANSWERS), max_size=4), st.randoms())
-def test_what_tasks_send_arrives_however_their_lines_are_mixed(sent: list[Answer | Failure], chance: Any) -> None:
-    queues = [list(encode_answer(task, one)) for task, one in enumerate(sent)]
+def test_what_tasks_send_arrives_however_their_lines_are_mixed(sent: list[NodeAnswer | Failure], chance: Any) -> None:
+    queues = [list(encode_node_answer(task, one)) for task, one in enumerate(sent)]
     lines = ["srun: a word of its own", "pcocc-network x y", ""]
     assert all(len(line) < 1000 for queue in queues for line in queue)
     while any(queues):
         lines.append(chance.choice([queue for queue in queues if queue]).pop(0))
-    assert decode_answers(lines) == sent
+    assert decode_node_answers(lines) == sent
 
 
 def test_a_long_answer_takes_several_lines_and_is_not_read_in_part() -> None:
     noise = {f"x{hash((1, number))}": netjob.device() for number in range(1000)}
     sent = netjob.answer(1, links=noise)
-    lines = list(encode_answer(3, sent))
+    lines = list(encode_node_answer(3, sent))
     assert len(lines) > 5
-    assert decode_answers(lines) == [sent]
-    assert decode_answers(lines[:-1]) == []
-    assert decode_answers([f"pcocc-network {'9' * 5000} {word}" for word in ("x", ".")]) == [], "more digits than int() takes"
+    assert decode_node_answers(lines) == [sent]
+    assert decode_node_answers(lines[:-1]) == []
+    many = [f"pcocc-network {'9' * 5000} {word}" for word in ("x", ".")]
+    assert decode_node_answers(many) == [], "more digits than int() takes"
     assert refused(lines[:2] + lines[3:])
 
 
 def refused(lines: list[str]) -> str:
     """Return the sentence for an answer that cannot be read."""
-    [found] = decode_answers(lines)
+    [found] = decode_node_answers(lines)
     assert isinstance(found, Failure)
     assert (
         found.sentence.startswith("a node's answer about the networks cannot be read: ")
@@ -69,14 +70,15 @@ def refused(lines: list[str]) -> str:
 
 
 def test_one_damaged_answer_spoils_none_of_the_others() -> None:
-    whole, other = (list(encode_answer(task, netjob.answer(task))) for task in (1, 2))
-    [broken, found] = decode_answers([*whole[1:], *other])
+    whole, other = (list(encode_node_answer(task, netjob.answer(task))) for task in (1, 2))
+    [broken, found] = decode_node_answers([*whole[1:], *other])
     assert isinstance(broken, Failure) and found == netjob.answer(2)
 
 
-def unpack(sent: Answer | Failure) -> Any:
+def unpack(sent: NodeAnswer | Failure) -> Any:
     """Return the JSON that is sent."""
-    return json.loads(zlib.decompress(base64.b64decode("".join(line.split()[2] for line in list(encode_answer(0, sent))[:-1]))))
+    *lines, _end = encode_node_answer(0, sent)
+    return json.loads(zlib.decompress(base64.b64decode("".join(line.split()[2] for line in lines))))
 
 
 def pack(tree: Any) -> list[str]:
@@ -90,7 +92,7 @@ def pack_text(text: str) -> list[str]:
 
 def test_what_a_forger_sends_is_made_like_the_real_thing() -> None:
     for sent in ANSWERS:
-        assert decode_answers(pack(unpack(sent))) == [sent]
+        assert decode_node_answers(pack(unpack(sent))) == [sent]
 
 
 def forged(path: tuple[Any, ...], value: Any) -> list[str]:
@@ -170,25 +172,25 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 @pytest.mark.parametrize("path", [*places(FORGED)], ids=lambda path: ".".join(map(str, path)))
 def test_whatever_the_jobs_user_forges_is_shown_or_refused(path: tuple[Any, ...]) -> None:
     for odd in [*ODD, KeyError]:
-        [found] = decode_answers(forged(path, odd))
+        [found] = decode_node_answers(forged(path, odd))
         if isinstance(found, Failure):
             assert found.sentence
             continue
         picture = draw.plan_picture([found], [])
         draw.render_picture(picture)
         render_findings(found.node.job, evaluate([found], [], None))
-        render_vms(find_vms("12", [found]))
+        render_vms(plan_vms("12", [found]))
         json.dumps(picture)
 
 
 def test_nothing_that_is_sent_reaches_a_terminal_as_it_is() -> None:
     tree = unpack(netjob.answer(2, trouble="\x1b[31mred", states={2: "booting\x1b[2J"}, links={"a\nb": netjob.device()}))
     tree["content"]["node"]["networks"][0]["domain"] = "a\nb\x07" + "x" * 600
-    [found] = decode_answers(pack(tree))
-    assert isinstance(found, Answer)
+    [found] = decode_node_answers(pack(tree))
+    assert isinstance(found, NodeAnswer)
     assert (found.trouble, found.states, [*found.links]) == ("?[31mred", {2: "booting?[2J"}, ["a b"])
     assert found.node.networks[0].domain == "a b?" + "x" * 496
-    [failed] = decode_answers(encode_answer(0, Failure("n1\x1b[2J: " + "x" * 600)))
+    [failed] = decode_node_answers(encode_node_answer(0, Failure("n1\x1b[2J: " + "x" * 600)))
     assert failed == Failure("n1?[2J: " + "x" * 492)
 
 

@@ -14,7 +14,7 @@ from pcocc_runtime.documents.node import NodeFacts, RoutedFacts
 from pcocc_runtime.documents.vm_state import VmState, encode_state
 from pcocc_runtime.networks.kinds import EthernetNetwork
 from pcocc_runtime.observe import node_task, probes, resolver
-from pcocc_runtime.observe.facts import Answer, ReachReport
+from pcocc_runtime.observe.facts import NodeAnswer, ReachReport
 from pcocc_runtime.system.watch import start_watch
 from tests.fake_node import make_facts
 from tests.unit.observe import netjob
@@ -109,5 +109,5 @@ def test_networks_are_probed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     node = make_facts({"all": ("one", "flat", "two")}, {"all": 4}, networks)
     monkeypatch.setattr(node_task, "probe", probe)
     monkeypatch.setattr(probes, "listens_udp", lambda port: True)
-    found = node_task.check_networks(Answer(node, {}, {}), None)
+    found = node_task.check_networks(NodeAnswer(node, {}, {}), None)
     assert ([one.network for one in found.reports], found.dhcp) == ([0, 2], True)

@@ -10,7 +10,7 @@ import pytest
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.observe import ps
 from pcocc_runtime.observe.ask import Answers
-from pcocc_runtime.observe.ps_text import VirtualCluster, find_vms, render_clusters, render_json, render_vms
+from pcocc_runtime.observe.ps_text import VirtualCluster, plan_vms, render_clusters, render_json, render_vms
 from pcocc_runtime.slurm.text import parse_listed
 from tests.unit.observe import netjob
 
@@ -129,7 +129,7 @@ def test_only_root_asks_the_nodes_of_others(squeue: Path, monkeypatch: pytest.Mo
 
 
 def test_each_vm_has_a_line() -> None:
-    lines = render_vms(find_vms("12", NODES)).splitlines()
+    lines = render_vms(plan_vms("12", NODES)).splitlines()
     assert lines[0].split() == ["JOB", "VM", "NODE", "ADDRESS", "REACHED", "BY", "STATE"]
     assert lines[1].split() == ["12", "vm0", "n1", "10.200.0.1", "n1:61222>22", "up"]
     assert lines[2].endswith("ended: its guest powered it off")
@@ -139,7 +139,7 @@ def test_each_vm_has_a_line() -> None:
 
 
 def test_vms_of_a_silent_node_are_listed() -> None:
-    vms = find_vms("12", NODES[:1])
+    vms = plan_vms("12", NODES[:1])
     assert [(vm.name, vm.node, vm.address, vm.state) for vm in vms[2:]] == [
         ("vm2", "n2", "10.200.0.3", "unknown"), ("vm3", "n2", "10.201.0.4", "unknown"),
     ]  # fmt: skip
@@ -160,7 +160,7 @@ def test_json_has_the_same() -> None:
     cluster = VirtualCluster("12", "x", "alice", "main", 4, "0:10", "n[1-2]")
     [bare] = json.loads(render_json([cluster], None))
     assert bare["vms"] == 4 and "vm_list" not in bare
-    [full] = json.loads(render_json([cluster], find_vms("12", NODES)))
+    [full] = json.loads(render_json([cluster], plan_vms("12", NODES)))
     assert full["vm_list"][0] == {
         "name": "vm0", "node": "n1", "state": "up", "address": "10.200.0.1", "forwards": [{"vm_port": 22, "host_port": 61222}],
     }  # fmt: skip

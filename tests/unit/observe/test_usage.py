@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pcocc_runtime.observe.facts import Usage, decode_answers, encode_answer
+from pcocc_runtime.observe.facts import Usage, decode_node_answers, encode_node_answer
 from pcocc_runtime.observe.ps_text import ListedVm, render_top
 from pcocc_runtime.observe.usage import read_usage
 from tests.unit.observe import netjob
@@ -55,4 +55,4 @@ def test_top_shows_cpu_since_the_last_look() -> None:
 def test_usage_comes_with_a_nodes_answer() -> None:
     used = {rank: Usage(1, 2, 3 << 40, 4) for rank in netjob.answer(1).node.here.ranks}
     sent = replace(netjob.answer(1), usage=used)
-    assert used and decode_answers(encode_answer(1, sent)) == [sent]
+    assert used and decode_node_answers(encode_node_answer(1, sent)) == [sent]

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime.documents.hardware import HostCpu, HostNode, Part, Topology
+from pcocc_runtime.documents.hardware import Allocation, HostCpu, HostNode, Topology
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.qemu.huge_pages import Pages, ReadFree, plan_pages
 from pcocc_runtime.qemu.topology import plan_flat, plan_topology
 from pcocc_runtime.system.hardware import read_free_pages
 
-PART = Part(
+PART = Allocation(
     tuple(HostCpu(cpu, cpu, cpu, cpu, cpu, cpu, cpu, cpu, 1) for cpu in (0, 1)),
     (HostNode(0, 1, 4096, True, (10, 20)), HostNode(1, 1, 4096, True, (20, 10))), 2,
 )  # fmt: skip

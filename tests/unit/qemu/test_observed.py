@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from pcocc_runtime.documents.hardware import (
+    Allocation,
     Flattened,
     GuestNode,
     HostCpu,
     HostNode,
-    Part,
     Shape,
     Topology,
     VmTopology,
@@ -26,7 +26,7 @@ from pcocc_runtime.qemu.observed import (
     render_tree,
 )
 
-PART = Part(
+PART = Allocation(
     tuple(
         HostCpu(cpu, cpu // 4 * 4, cpu // 4 * 4, cpu // 2 * 2, cpu // 2 * 2, cpu // 4, cpu // 2 * 2, cpu // 4 * 4, 4)
         for cpu in range(8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.cpulist import parse_cpu_list
-from pcocc_runtime.documents.hardware import HostCpu, HostNode, Part, Topology
+from pcocc_runtime.documents.hardware import Allocation, HostCpu, HostNode, Topology
 from pcocc_runtime.qemu.topology import plan_nodes, plan_topology
 from pcocc_runtime.system.hardware import read_part
 from tests.machines import MACHINES, write_machine
@@ -155,12 +155,12 @@ def test_memory_lies_where_the_task_may_have_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", [(), (10, 10), (10, 255), (11, 20)])
 def test_distances_that_no_firmware_has_are_left_out(row: tuple[int, ...]) -> None:
     cpus = tuple(HostCpu(cpu, cpu, cpu, cpu, cpu, cpu, cpu, cpu, 1) for cpu in (0, 1))
-    part = Part(cpus, (HostNode(0, 1, 64, True, row), HostNode(1, 1, 64, True, (20, 10))), 2)
+    part = Allocation(cpus, (HostNode(0, 1, 64, True, row), HostNode(1, 1, 64, True, (20, 10))), 2)
     found = plan_nodes(part, plan_topology(part, 2, 0, True, False), 64, 2)
     assert len(found.nodes) == 2 and not found.distances and [one.level for one in found.flattened] == ["distance"]
 
 
-def make_part(source: random.Random) -> Part:
+def make_part(source: random.Random) -> Allocation:
     """Return a part, of any size and scatter, of any machine: its groups are nested, and of any sizes."""
     cpus: list[HostCpu] = []
     spread = source.choice([(1, 1), (2, 2), (1, 3), (1, 4)])
@@ -187,7 +187,7 @@ def make_part(source: random.Random) -> Part:
     own = source.sample(found, source.randint(1, len(found))) if source.random() < 0.7 else found
     homes = tuple(HostNode(node, sum(cpu.node == node for cpu in found), source.choice([0, 64, 96]) * 64, True,
                            tuple(10 if one == node else 20 for one in range(nodes))) for node in range(nodes))  # fmt: skip
-    return Part(tuple(sorted(own)), homes, len(found))
+    return Allocation(tuple(sorted(own)), homes, len(found))
 
 
 def together(count: int, key: Callable[[int], object]) -> set[frozenset[int]]:
@@ -197,7 +197,7 @@ def together(count: int, key: Callable[[int], object]) -> set[frozenset[int]]:
     }
 
 
-def differing(part: Part, found: Topology, names: Sequence[str]) -> set[str]:
+def differing(part: Allocation, found: Topology, names: Sequence[str]) -> set[str]:
     """Return the levels at which guest and host are not isomorphic: that of a vCPU, as QEMU counts, against that of its CPU."""
     cpus, shape, count = {cpu.number: cpu for cpu in part.cpus}, found.shape, found.shape.cpus
     spans = {"thread": shape.threads, "cluster": shape.threads * shape.cores, "die": shape.threads * shape.cores * shape.clusters,
@@ -257,7 +257,7 @@ def test_nothing_is_flattened_that_fits() -> None:
             ]
             cpus.append(HostCpu(number, *base, 0, base[2], base[1], clusters * cores * threads))
             assert here
-        part = Part(tuple(cpus), (HostNode(0, len(cpus), 64, True, (10,)),), len(cpus))
+        part = Allocation(tuple(cpus), (HostNode(0, len(cpus), 64, True, (10,)),), len(cpus))
         found = plan_topology(part, len(cpus), 0, True, True)
         assert tuple(found.shape) == (len(cpus), sockets, dies, clusters, cores, threads) and not found.flattened
         assert found.whole_l3 and found.l2 == (clusters > 1)

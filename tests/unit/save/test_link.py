@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
-from pcocc_runtime.qemu.qmp import LONGEST
+from pcocc_runtime.qemu.qmp import LONGEST_LINE
 from pcocc_runtime.save import link
 from pcocc_runtime.save.link import SaverConnection
 from tests.waiting import limit
@@ -68,7 +68,7 @@ def test_a_refusal_and_a_merge_that_failed_are_told(serve: Serve) -> None:
     [
         ([GO, b"nonsense\n"], "the answer of vm0's keeper cannot be read: a line that is not JSON"),
         ([GO, b"{}\n"], "the answer of vm0's keeper cannot be read: a line that is not an answer"),
-        ([GO, b"x" * (LONGEST + 1)], "the answer of vm0's keeper cannot be read: a line that is too long"),
+        ([GO, b"x" * (LONGEST_LINE + 1)], "the answer of vm0's keeper cannot be read: a line that is too long"),
         ([GO, GO], "the keeper of vm0 answered x by Go"),
         ([GO], "vm0 has ended"),
         ([b"nonsense\n"], "the answer of vm0's keeper cannot be read: a line that is not JSON"),
@@ -83,7 +83,7 @@ def test_a_keeper_that_says_something_else_ends_the_save_with_a_sentence(serve: 
 
 
 def test_a_keeper_that_says_nothing_has_another_save(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(link, "_TURN_SECONDS", 0.01)
     with pytest.raises(RequestError, match="another save of vm0 is in progress"):
         SaverConnection(serve(b""), "vm0")
 

@@ -118,7 +118,7 @@ def test_a_dump_is_whole_or_not_there(
 
 
 def test_one_at_a_time_has_the_monitor(vm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qemu, "TURN_SECONDS", 0.2)
+    monkeypatch.setattr(qemu, "_TURN_SECONDS", 0.2)
     with (
         qemu.Monitor(JOB, "vm0"),
         pytest.raises(PcoccError, match="another operation on vm0 has its monitor"),

@@ -12,10 +12,10 @@ from pcocc_runtime import naming
 from pcocc_runtime.cpulist import render_cpu_list
 from pcocc_runtime.documents.hardware import (
     TOPOLOGY_FILE,
+    Allocation,
     GuestNode,
     HostCpu,
     HostNode,
-    Part,
     Shape,
     Topology,
     VmTopology,
@@ -28,7 +28,7 @@ from pcocc_runtime.steps import topology
 from tests.waiting import wait_for
 
 SHAPE = Shape(7, 2, 1, 1, 2, 2)
-PART = Part(tuple(HostCpu(cpu, 0, 0, cpu, cpu, 0, cpu, 0, 8) for cpu in range(7)), (HostNode(0, 8, 100, True, (10,)),), 8)
+PART = Allocation(tuple(HostCpu(cpu, 0, 0, cpu, cpu, 0, cpu, 0, 8) for cpu in range(7)), (HostNode(0, 8, 100, True, (10,)),), 8)
 GUEST = Topology(
     SHAPE,
     tuple(range(7)),

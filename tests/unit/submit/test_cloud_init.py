@@ -161,8 +161,10 @@ def test_a_mistake_is_told_at_submission(ask: Ask, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command_user", [None, "root", "debian"])
 @pytest.mark.parametrize("mounts", [(), (Mount("data", "/x", "9p", True), Mount("fast", "/y", "virtiofs"))])
-@pytest.mark.parametrize("login", [ALICE, seed.Login("root", 0, 0, "/root"), seed.Login("b-2", 70000, 70001, "/h/b", 'B "2": x')])
-def test_cloud_init_takes_what_we_tell_it(login: seed.Login, mounts: tuple[Mount, ...], command_user: str | None) -> None:
+@pytest.mark.parametrize(
+    "login", [ALICE, seed.JobUser("root", 0, 0, "/root"), seed.JobUser("b-2", 70000, 70001, "/h/b", 'B "2": x')]
+)
+def test_cloud_init_takes_what_we_tell_it(login: seed.JobUser, mounts: tuple[Mount, ...], command_user: str | None) -> None:
     text = seed.render_vendor_data(3, "vcluster", login, KEYS, command_user, mounts)
     assert cloud_init.find_schema_error(text) is None
 

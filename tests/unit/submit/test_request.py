@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.submit.request import (
-    Part,
     Request,
+    RequestPart,
     parse_image,
     parse_mount,
     parse_mounts,
@@ -21,7 +21,7 @@ from pcocc_runtime.submit.request import (
 )
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
-parts = st.lists(st.builds(Part, names, st.integers(1, 10**15)), min_size=1, max_size=5).map(tuple)
+parts = st.lists(st.builds(RequestPart, names, st.integers(1, 10**15)), min_size=1, max_size=5).map(tuple)
 
 
 def ask(**options: object) -> str:
@@ -30,7 +30,7 @@ def ask(**options: object) -> str:
 
 
 @given(parts)
-def test_the_canonical_text_parses_to_the_same(wanted: tuple[Part, ...]) -> None:
+def test_the_canonical_text_parses_to_the_same(wanted: tuple[RequestPart, ...]) -> None:
     assert parse_template(render_template(wanted)) == wanted
 
 
@@ -44,7 +44,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 
 
 def test_a_count_is_one_when_left_out() -> None:
-    assert parse_template("debian:2,gpu,debian:01") == (Part("debian", 2), Part("gpu", 1), Part("debian", 1))
+    assert parse_template("debian:2,gpu,debian:01") == (RequestPart("debian", 2), RequestPart("gpu", 1), RequestPart("debian", 1))
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_a_count_beyond_all_numbers_is_told_as_typed() -> None:
     ],
 )
 def test_an_image_may_name_its_template(text: str, image: tuple[str | None, str]) -> None:
-    assert parse_image(text, (Part("tiny", 1), Part("a/b", 1))) == image
+    assert parse_image(text, (RequestPart("tiny", 1), RequestPart("a/b", 1))) == image
 
 
 def test_a_template_may_have_slashes() -> None:
-    assert parse_template("site/big:2,tiny") == (Part("site/big", 2), Part("tiny", 1))
+    assert parse_template("site/big:2,tiny") == (RequestPart("site/big", 2), RequestPart("tiny", 1))
     for wrong in ("/big", "a//b c", "./a"):
         with pytest.raises(RequestError, match="is not the name of a template"):
             parse_template(wrong)
@@ -100,7 +100,7 @@ def test_a_template_may_have_slashes() -> None:
 @pytest.mark.parametrize("text", ["other=/a", "tiny=", ""])
 def test_a_wrong_image_option_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="--pcocc-image="):
-        parse_image(text, (Part("tiny", 1),))
+        parse_image(text, (RequestPart("tiny", 1),))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_request_carries_all_options() -> None:
     text = ask(template="a:2,b", images=["b=/b"], mounts=["t=/t"], user_data="u", vm="vm1")
     found = parse_request(text)
     assert found == Request(
-        (Part("a", 2), Part("b", 1)), (("b", "/b"),), (Mount("t", "/t"),), "u", "vm1"
+        (RequestPart("a", 2), RequestPart("b", 1)), (("b", "/b"),), (Mount("t", "/t"),), "u", "vm1"
     )
     assert found.vm_count == 3
 

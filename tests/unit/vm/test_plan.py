@@ -8,7 +8,7 @@ import pytest
 
 from pcocc_runtime.documents.abilities import PLAIN, Abilities
 from pcocc_runtime.documents.cluster import Group, Mount
-from pcocc_runtime.documents.hardware import HostCpu, HostNode, Part
+from pcocc_runtime.documents.hardware import Allocation, HostCpu, HostNode
 from pcocc_runtime.documents.node import NodeFacts, decode_node, encode_node
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.site.site import Site
@@ -17,7 +17,7 @@ from pcocc_runtime.vm.plan import Hardware, Task, needs_asking, plan_hardware
 from tests.fake_node import make_facts
 from tests.unit.qemu.plans import PLAN
 
-PART = Part(
+PART = Allocation(
     tuple(HostCpu(cpu, cpu // 2 * 2, cpu // 2 * 2, cpu, cpu, cpu // 2, cpu, cpu // 2 * 2, 2) for cpu in range(4)),
     (HostNode(0, 2, 4096, True, (10, 20)), HostNode(1, 2, 4096, True, (20, 10))), 8, True,
 )  # fmt: skip
@@ -84,7 +84,7 @@ def test_huge_pages_that_are_not_there_are_refused_or_told() -> None:
 
 
 def test_qemu_is_asked_only_where_the_answer_matters() -> None:
-    def asks(part: Part, group: Group, accel: str = "kvm") -> bool:
+    def asks(part: Allocation, group: Group, accel: str = "kvm") -> bool:
         return needs_asking(part, replace(make_facts({"default": ()}, {"default": 1}), accel=accel), group)
 
     plain = PART._replace(nodes=PART.nodes[:1])
