@@ -2,9 +2,7 @@
 #ifndef PCOCC_COMPAT_H
 #define PCOCC_COMPAT_H
 
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <slurm/slurm.h>
 #include <slurm/spank.h>
@@ -74,9 +72,12 @@ static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 #endif
 }
 
+/* Before 23.11 srun itself renames the programs of a step of several (programs.c). */
+enum { SRUN_RENAMES_PROGRAMS = !HAVE_SPANK_PREPEND_TASK_ARGV };
+
 /* Makes a task run a program, given by its path, with the task's own command as arguments. From 23.11 on Slurm does that
  * after this hook has returned; before, the program takes the place of the command's first word, and finds that in
- * ENV_FIRST_WORD. Of a step of several programs (--multi-prog) these releases show none: their srun renames all (programs.c). */
+ * ENV_FIRST_WORD. Of a step of several programs (--multi-prog) these releases show none. */
 static inline int prepend_program(spank_t sp, const char *path)
 {
 #if HAVE_SPANK_PREPEND_TASK_ARGV

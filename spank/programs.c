@@ -35,7 +35,7 @@ void name_wishes(const struct words *typed)
 
 	set_or_unset(ENV_STEP_EXPORT, typed->exported ? typed->exported : variable);
 	set_or_unset(ENV_STEP_BCAST, typed->bcast || getenv("SLURM_BCAST") ? "1" : NULL);
-	set_or_unset(ENV_STEP_PROGRAMS, !HAVE_SPANK_PREPEND_TASK_ARGV && has_programs(typed) ? "1" : NULL);
+	set_or_unset(ENV_STEP_PROGRAMS, SRUN_RENAMES_PROGRAMS && has_programs(typed) ? "1" : NULL);
 }
 
 /* Returns where the program of a line `RANKS PROGRAM WORDS` of srun(1)'s file begins; NULL where there is none. */

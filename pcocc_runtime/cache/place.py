@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pcocc_runtime.cache import layer_store, protocol
 from pcocc_runtime.cache.layer_store import Store
@@ -154,11 +154,11 @@ class _LayerPlacer:
     def _find_private(self, layer: str, source: int) -> tuple[str, int] | None:
         """Return a copy that has no path but this process's descriptor: this process will become QEMU."""
         answer = self._ask(layer, source, True)
-        if answer is None or answer["fd"] is None:
+        if answer is None or answer.fd is None:
             return None
-        return f"/proc/{os.getpid()}/fd/{answer['fd']}", answer["fd"]
+        return f"/proc/{os.getpid()}/fd/{answer.fd}", answer.fd
 
-    def _ask(self, layer: str, source: int, private: bool) -> dict[str, Any] | None:
+    def _ask(self, layer: str, source: int, private: bool) -> protocol.LayerState | None:
         """Have the service cache a layer; return its final answer, None when there is no service or it declines."""
         self.asked = self.asked or protocol.connect()
         if self.asked is None:
@@ -181,17 +181,17 @@ class _LayerPlacer:
             fd = layer_store.open_layer(self.own, layer, size)
         return None if fd is None else (str(self.own.layer(layer)), fd)
 
-    def _await(self, asked: socket.socket, layer: str) -> dict[str, Any] | None:
+    def _await(self, asked: socket.socket, layer: str) -> protocol.LayerState | None:
         watch = self._watch(layer)
         for answer in protocol.receive_states(asked):
-            if answer["state"] == "damaged":
-                raise RequestError(answer["message"], answer["hint"])
-            if answer["state"] == "failed":
-                raise NodeError(answer["message"])
-            if answer["state"] in ("done", "declined"):
-                last: dict[str, Any] = answer
-                return last if answer["state"] == "done" else None
-            watch(answer["state"], answer["size"])
+            match answer.state:
+                case "damaged":
+                    raise RequestError(answer.message, answer.hint)
+                case "failed":
+                    raise NodeError(answer.message)
+                case "done" | "declined":
+                    return answer if answer.state == "done" else None
+            watch(answer.state, answer.size)
         return None
 
     def _watch(self, layer: str) -> layer_store.CopyState:

@@ -16,10 +16,15 @@ import socket
 import stat
 import struct
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.qemu.qmp import Messages, TooLong, Unreadable
+
+if TYPE_CHECKING:
+    from pcocc_runtime.qemu.qmp import Message
 
 SOCKET = naming.RUN_DIR / "cache.socket"
 _BEAT = 0.5  # seconds between two lines
@@ -27,7 +32,18 @@ _BEAT = 0.5  # seconds between two lines
 _SILENCE = 120.0
 _FIRST = 30.0  # the same for a launcher that has connected and asks for nothing
 _BETWEEN = 300.0  # the same for a launcher that has a layer, and may copy others before it asks for the next
-_MAX_LINE = 4096
+_MAX_LINE = 4096  # bytes of a request
+_LONGEST_STATE = 1 << 16  # bytes of an answer
+
+
+class LayerState(NamedTuple):
+    """How far a layer is: a state named above, bytes so far, and why it has not come; `fd` is a private one's copy."""
+
+    state: str
+    size: int = 0
+    message: str = ""
+    hint: str | None = None
+    fd: int | None = None
 
 
 def connect() -> socket.socket | None:
@@ -57,10 +73,9 @@ def send_request(sock: socket.socket, layer: str, source: int, private: bool = F
         raise NodeError(f"the image cache does not answer: {error.strerror or error}") from None
 
 
-def receive_states(sock: socket.socket) -> Any:
-    """Yield what the service says up to its final answer, whose "fd" is a descriptor or None; NodeError when
-    it is silent."""
-    pending, held = b"", None
+def receive_states(sock: socket.socket) -> Iterator[LayerState]:
+    """Yield what the service says, up to its final answer; NodeError when it is silent."""
+    lines, held = Messages(_LONGEST_STATE), None
     while True:
         try:
             data, fds, _flags, _address = socket.recv_fds(sock, 65536, 1)
@@ -69,26 +84,24 @@ def receive_states(sock: socket.socket) -> Any:
         if not data:
             raise NodeError("the image cache ended the connection without an answer")
         held = fds[0] if fds else held
-        *lines, pending = (pending + data).split(b"\n")
-        for line in lines:
-            answer = _parse_answer(line)
-            yield {**answer, "fd": held}
-            if answer["state"] not in ("waiting", "copying"):
+        for message in lines.feed(data):
+            state = decode_layer_state(message)._replace(fd=held)
+            yield state
+            if state.state not in ("waiting", "copying"):
                 return
-        if len(pending) > _MAX_LINE:
-            raise NodeError("the image cache sends a line without an end")
 
 
-def _parse_answer(line: bytes) -> dict[str, Any]:
-    """Return an answer of the service's: what it is not sure to say, is not believed."""
-    try:
-        tree = json.loads(line)
-        texts = [tree.get(key, "") for key in ("state", "message", "hint")]
-        if not all(isinstance(text, str) for text in texts) or type(tree.get("size", 0)) is not int:
-            raise ValueError
-    except (ValueError, AttributeError, RecursionError):
-        raise NodeError("what the image cache answers cannot be read") from None
-    return {"state": "failed", "message": "", "hint": None, "size": 0, **tree}
+def decode_layer_state(message: Message | Unreadable) -> LayerState:
+    """Return what a line of the service's says; NodeError when it is none: somebody may have taken it over."""
+    if isinstance(message, TooLong):
+        raise NodeError("the image cache sends a line without an end")
+    if not isinstance(message, Unreadable):
+        get = message.get
+        found = LayerState(get("state", "failed"), get("size", 0), get("message", ""), get("hint"))
+        texts = (found.state, found.message, found.hint or "")
+        if all(isinstance(one, str) for one in texts) and type(found.size) is int:
+            return found
+    raise NodeError("what the image cache answers cannot be read")
 
 
 def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool, int] | None:
@@ -128,11 +141,13 @@ class Teller:
         """Tell a state, at most twice a second."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _BEAT
-            self.say(state, size=size)
+            self.say(LayerState(state, size))
 
-    def say(self, state: str, *fds: int, **fields: Any) -> None:
-        """Send one line, and descriptors with it."""
+    def say(self, state: LayerState) -> None:
+        """Send one line, and a descriptor with it."""
+        fields = {key: value for key, value in state._replace(fd=None)._asdict().items() if value}
+        fds = () if state.fd is None else (state.fd,)
         try:
-            socket.send_fds(self._sock, [json.dumps({"state": state, **fields}).encode() + b"\n"], fds)
+            socket.send_fds(self._sock, [json.dumps(fields).encode() + b"\n"], fds)
         except OSError:
             pass

@@ -14,6 +14,7 @@ import socket
 import sys
 
 from pcocc_runtime.cache import layer_store, protocol, sources
+from pcocc_runtime.cache.protocol import LayerState
 from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.site.settings import read_image_cache
@@ -31,9 +32,8 @@ def main() -> int:
     try:
         user = protocol.read_user(sock)
         if not _take_turn(user):
-            teller.say(
-                "declined", message="its user has too many connections to the image cache of this node"
-            )
+            reason = "its user has too many connections to the image cache of this node"
+            teller.say(LayerState("declined", message=reason))
             return 0
         first = True
         while _answer(sock, teller, user, first):
@@ -70,15 +70,15 @@ def _answer(sock: socket.socket, teller: protocol.Teller, user: int, first: bool
             return False
         _serve(*request, teller, user)
     except RequestError as error:
-        teller.say("damaged", message=error.message, hint=error.hint)
+        teller.say(LayerState("damaged", message=error.message, hint=error.hint))
     except PcoccError as error:
         print(error, file=sys.stderr)
-        teller.say("failed", message=error.message)
+        teller.say(LayerState("failed", message=error.message))
     except TimeoutError:
         raise
     except OSError as error:
         print(error, file=sys.stderr)
-        teller.say("failed", message=f"the image cache: {error.strerror or error}")
+        teller.say(LayerState("failed", message=f"the image cache: {error.strerror or error}"))
     return True
 
 
@@ -93,7 +93,7 @@ def _serve(layer: str, private: bool, source: int, teller: protocol.Teller, user
             store = layer_store.public_store(cache.directory, cache.size, user)
             _fill(store, layer, source, teller)
             layer_store.touch(store, layer)
-            teller.say("done")
+            teller.say(LayerState("done"))
     finally:
         os.close(source)
 
@@ -121,10 +121,8 @@ def _keep_private(cache: ImageCache, layer: str, source: int, teller: protocol.T
     # before the copy: if the source changes meanwhile, its name changes, too
     found = sources.find_source(source)
     if found is None:
-        teller.say(
-            "declined",
-            message="its file system belongs to a user, who could pass off another file as this one",
-        )
+        reason = "its file system belongs to a user, who could pass off another file as this one"
+        teller.say(LayerState("declined", message=reason))
         return
     store = layer_store.private_store(cache.directory, cache.size, found, user)
     _fill(store, layer, source, teller)
@@ -132,8 +130,7 @@ def _keep_private(cache: ImageCache, layer: str, source: int, teller: protocol.T
     copy = layer_store.open_layer(store, layer, os.fstat(source).st_size)
     if copy is None:
         raise NodeError(
-            "the copy was removed at once to make room: the image cache is too small for the VMs that run"
-            " here"
+            "the copy was removed at once to make room: the image cache is too small for the VMs that run here"
         )
-    teller.say("done", copy)  # with its lock, which the launcher holds, and then QEMU
+    teller.say(LayerState("done", fd=copy))  # with its lock, which the launcher holds, and then QEMU
     os.close(copy)

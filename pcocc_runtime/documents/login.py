@@ -31,7 +31,7 @@ def encode_credentials(login: Credentials) -> str:
 
 
 def decode_credentials(text: str) -> Credentials:
-    """Return what `encode_login` has encoded; ValueError with a sentence when it is not that."""
+    """Return what `encode_credentials` has encoded; ValueError with a sentence when it is not that."""
     try:
         tree = json.loads(text)
         key, host_key, members = (tree[name] for name in ("key", "host_key", "members"))

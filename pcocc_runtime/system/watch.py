@@ -8,9 +8,10 @@ the last that will be, when nobody has it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import PurePath
+
+from pcocc_runtime.system.locks import try_flock
 
 _FILE = "watch"
 
@@ -19,7 +20,7 @@ def start_watch(directory: PurePath) -> int:
     """Make the file of a VM, and return the descriptor that holds the lock."""
     path = directory / _FILE
     fd = os.open(f"{path}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    try_flock(fd)  # the file is new: nobody else has it
     os.rename(f"{path}.new", path)  # so that the file is never there without its lock
     return fd
 
@@ -31,9 +32,6 @@ def is_abandoned(directory: PurePath) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_flock(fd, shared=True)
     finally:
         os.close(fd)
-    return True

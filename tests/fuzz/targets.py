@@ -144,7 +144,8 @@ def run_answers(data: bytes) -> None:
     found = decode_node_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."])
     assert all(isinstance(one, NodeAnswer | Failure) for one in found)
     for decode in (
-        lambda: decode_node(data, 1), lambda: protocol._parse_answer(data), lambda: disks.parse_facts(parse_message(data), "vm0"),
+        lambda: decode_node(data, 1), lambda: protocol.decode_layer_state(parse_message(data)),
+        lambda: disks.parse_facts(parse_message(data), "vm0"),
     ):  # fmt: skip
         try:
             decode()

@@ -4,6 +4,7 @@ All of it is computed from the code: a new module is in its room's place, and ju
 """
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -91,6 +92,11 @@ def test_a_room_imports_what_it_may(module: str) -> None:
 def test_each_dangerous_library_has_one_importer() -> None:
     for library, door in DOORS.items():
         assert [module for module in MODULES if library in imports(module)[1]] == [door]
+
+
+def test_locks_are_taken_in_one_place() -> None:
+    takers = {module for module, path in MODULES.items() if re.search(r"fcntl\.(flock|lockf)\(|_OFD_", path.read_text())}
+    assert takers == {"system.locks", "system.shared_locks"}, "flock, and those that hosts see of each other"
 
 
 @pytest.mark.parametrize("module", sorted(acting_modules()))

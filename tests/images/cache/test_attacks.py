@@ -47,7 +47,7 @@ def ask(layer: str, source: Path) -> str:
     with sock, source.open("rb") as file:
         try:
             protocol.send_request(sock, layer, file.fileno())
-            return str([one["state"] for one in protocol.receive_states(sock)][-1])
+            return str([one.state for one in protocol.receive_states(sock)][-1])
         except NodeError:
             return "gone"
 

@@ -84,7 +84,7 @@ def test_a_forged_request_puts_nothing_in_the_cache(node: Node, site: Repo) -> N
         assert asked is not None
         with asked:
             protocol.send_request(asked, layer, fd)  # type: ignore[arg-type]
-            return str(list(protocol.receive_states(asked))[-1])
+            return list(protocol.receive_states(asked))[-1].message
 
     def open_as(flags: int, path: Path = forged) -> int:
         return os.open(path, flags | os.O_NONBLOCK)

@@ -110,7 +110,7 @@ def test_another_file_of_the_same_content_gives_its_own_copy(node: Node, site: R
     with asked:
         protocol.send_request(asked, layer, os.open(mine, os.O_RDONLY), private=True)
         last = list(protocol.receive_states(asked))[-1]
-    assert last["state"] == "damaged" and last["fd"] is None
+    assert last.state == "damaged" and last.fd is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """What a launcher hears from the service that caches layers."""
 
+import os
 import socket
+import tempfile
 
 import pytest
 
@@ -28,3 +30,28 @@ def test_an_answer_that_is_none_is_told(sent: bytes, said: str) -> None:
         with pytest.raises(NodeError, match=said):
             for _answer in protocol.receive_states(ours):
                 pass
+
+
+def test_a_state_arrives_as_it_was_said() -> None:
+    ours, theirs = socket.socketpair()
+    said = [
+        protocol.LayerState("waiting"),
+        protocol.LayerState("copying", 1 << 40),
+        protocol.LayerState("damaged", 0, "it is not the layer", "fetch it again"),
+    ]
+    with ours, theirs:
+        for state in said:
+            protocol.Teller(theirs).say(state)
+        assert list(protocol.receive_states(ours)) == said
+
+
+def test_a_copy_comes_with_its_state() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, tempfile.TemporaryFile() as copy:
+        protocol.Teller(theirs).say(protocol.LayerState("done", fd=copy.fileno()))
+        (state,) = protocol.receive_states(ours)
+        assert state.fd is not None
+        try:
+            assert os.path.samestat(os.fstat(state.fd), os.fstat(copy.fileno()))
+        finally:
+            os.close(state.fd)

@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     monkeypatch.setattr(login, "list_running", lambda _user: (listed(12), listed(13)))
     monkeypatch.setattr(
         login,
-        "find_own",
+        "find_own_job",
         lambda job: Running(int(job), "alice", os.geteuid(), 0, 1, "n1", "RUNNING", f"{job}.0-2026"),
     )
     monkeypatch.setattr(login, "ask_vm_step", ask)
