@@ -1,5 +1,5 @@
 # A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
-.PHONY: demo test quick fuzz faults releases machine bench deb rpm packages lint clean
+.PHONY: demo test quick fuzz faults releases machine bench settings deb rpm packages lint clean
 
 demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed
 	tests/prepare
@@ -35,6 +35,10 @@ bench: ## the figures of SPECIFICATION.md, as ratios against named baselines
 	build/venv/bin/python tests/bench/measure.py
 	build/venv/bin/python tests/bench/images.py
 	build/venv/bin/python tests/bench/save.py
+
+settings: ## the lines of documents/cluster.py that the rows of templates/settings.py come to, written anew
+	tests/prepare
+	build/venv/bin/python -m tests.settings
 
 deb: ## Debian packages for the release and the Slurm of this machine, in build/packages
 	packaging/build deb

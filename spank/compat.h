@@ -7,8 +7,8 @@
 #include <slurm/slurm.h>
 #include <slurm/spank.h>
 
-#include "config.h"
-#include "wire.h"
+#include "config.h" /* HAVE_*, PCOCC_LIBEXEC, PCOCC_CLIENT_OBJECT, PCOCC_LIBPYTHON (made by meson) */
+#include "wire.h" /* names shared with Lua and Python (rendered from pcocc_runtime/documents/wire*.py) */
 
 /* From 23.11 on hostlist_t is a struct; before, it was a pointer to it. */
 typedef __typeof__(slurm_hostlist_create(NULL)) hosts_t;

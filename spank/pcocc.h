@@ -8,8 +8,6 @@
 #include <sys/types.h>
 
 #include "compat.h"
-#include "config.h" /* PCOCC_LIBEXEC, PCOCC_CLIENT_OBJECT, PCOCC_LIBPYTHON (made by meson) */
-#include "wire.h" /* names shared with Lua and Python (rendered from pcocc_runtime/documents/wire*.py) */
 
 #define MAX_REPEAT 64 /* how often --pcocc-image and --pcocc-mount may be given */
 #define MAX_PATIENCE 60 /* seconds that a VM step's task waits for the job's namespace at most */

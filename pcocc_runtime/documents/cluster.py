@@ -42,32 +42,32 @@ class Drive:
 class Group:
     """VMs made from the same template; `memory` is that of the task in MiB, 0 for Slurm's default.
 
-    A setting that nodes read has a field here, and its row in templates/settings.py names that field.
+    `origin` names the revision that `image` is of, REPO:NAME@REV; None for a plain file.
     """
 
     template: str
     count: int
-    image: str | None = None
-    origin: str | None = None  # what names the image's revision, REPO:NAME@REV; None for a plain file
     resource_set: str = "default"
+    # rendered from templates/settings.py by `make settings`
+    image: str | None = None
+    origin: str | None = None
     cpus: int = 1
     memory: int = 0
     user_data: str | None = None
     instance_id: str | None = None
     mounts: tuple[Mount, ...] = ()
     persistent: tuple[Drive, ...] = ()
-    nic_model: str = "virtio-net-pci"
-    machine: str = "q35"
-    cpu_model: str | None = None
-    disk_model: str = "virtio"
-    disk_cache: str = "unsafe"
+    display: str | None = None
     custom_args: tuple[str, ...] = ()
     qemu_bin: str | None = None
     kernel: str | None = None
     initrd: str | None = None
     append: str | None = None
-    firmware: str = "bios"
-    display: str | None = None
+    nic_model: str = "virtio-net-pci"
+    machine: str = "q35"
+    cpu_model: str | None = None
+    disk_model: str = "virtio"
+    disk_cache: str = "unsafe"
     emulator_cores: int = 0
     bind_vcpus: bool = True
     hugepages: str | None = None
@@ -75,7 +75,9 @@ class Group:
     memory_lock: bool = False
     full_node: bool = False
     on_power_off: str = "end"
+    firmware: str = "bios"
     command_user: str | None = None
+    # end
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ class TemplateSetting(Setting):
     inherited: bool = True
     show: Callable[[Any], str] | None = None  # how `pcocc template show` writes it, where not as it is
     field: str | tuple[str, ...] | None = None  # of the document's Group; None where the nodes do not read it
+    carried: str = ""  # the type of that field, where it is not the default's, nor `str | None` with none
     fill: Fill | None = None  # fills in `~` and %{...}
     look: Look | None = None  # what kind of thing it names: submit/choose.py looks at it
     noun: str = ""  # what that is called in a sentence; {item} is its key

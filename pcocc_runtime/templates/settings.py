@@ -1,6 +1,7 @@
 """The settings of templates.yaml, a row each: all that decides one stands or is named here.
 
-See docs/decisions/019. A new setting is a row here, its text in the man page, and its line in the sample.
+See docs/decisions/019. A new setting is a row here, its text in the man page, and its line in the sample; then
+`make settings` writes the field that carries it to the nodes.
 """
 
 from __future__ import annotations
@@ -59,17 +60,18 @@ _ROWS = (
     ),
     TemplateSetting(
         "mount-points", values.mounts(values.path_or_record(_MOUNT)), default={}, field="mounts",
-        fill=Filling.path_inside, look="directory", noun="mount {item!r}: directory", limit=_HOST_PATHS,
-        option="mount", each=True,
+        carried="tuple[Mount, ...]", fill=Filling.path_inside, look="directory", noun="mount {item!r}: directory",
+        limit=_HOST_PATHS, option="mount", each=True,
     ),
     TemplateSetting(
-        "persistent-drives", values.drives(_DRIVE), default=(), field="persistent", fill=Filling.path_inside,
-        look="drive", noun="drive", limit=_HOST_PATHS, each=True, places=values.places_of_drives,
+        "persistent-drives", values.drives(_DRIVE), default=(), field="persistent",
+        carried="tuple[Drive, ...]", fill=Filling.path_inside, look="drive", noun="drive", limit=_HOST_PATHS,
+        each=True, places=values.places_of_drives,
     ),
     TemplateSetting("remote-display", checks.choice("vnc", "spice"), field="display"),
     TemplateSetting(
-        "custom-args", checks.list_of(checks.prose), default=(), field="custom_args", fill=Filling.text,
-        limit=Limit("custom-args", "text"), each=True,
+        "custom-args", checks.list_of(checks.prose), default=(), field="custom_args",
+        carried="tuple[str, ...]", fill=Filling.text, limit=Limit("custom-args", "text"), each=True,
     ),
     TemplateSetting("qemu-bin", values.path, field="qemu_bin", fill=Filling.path, limit=Limit("qemu-bin")),
     TemplateSetting("kernel", values.path_or_record(_KERNEL), parts=_KERNEL),

@@ -18,6 +18,7 @@ from pcocc_runtime.templates import values
 from pcocc_runtime.templates.fill import Filling
 from pcocc_runtime.templates.row import Limit, TemplateSetting
 from pcocc_runtime.templates.settings import SETTINGS
+from tests.settings import CLUSTER, fields_of, render_cluster, type_of
 from tests.unit.fake_site import Ask, frozen, refused, user_template, write_image
 from tests.unit.man_pages import known_settings, read_settings
 from tests.unit.site.samples import find_unnamed
@@ -25,7 +26,9 @@ from tests.unit.site.samples import find_unnamed
 ROM = TemplateSetting(
     "rom", values.path, default="/etc/passwd", field="rom", fill=Filling.path, look="file", noun="ROM", limit=Limit("roms"),
 )  # fmt: skip
-FANS = TemplateSetting("fans", checks.list_of(checks.integer(1, 9)), default=(), field="fans", each=True)
+FANS = TemplateSetting(
+    "fans", checks.list_of(checks.integer(1, 9)), default=(), field="fans", carried="tuple[int, ...]", each=True
+)
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Add two rows to the table, and to the document the lines by which the nodes would read them."""
     for one in (ROM, FANS):
         monkeypatch.setitem(SETTINGS, one.name, one)
-    lines = [("rom", "str", "/etc/passwd"), ("fans", "tuple[str, ...]", ())]
+    lines = [(str(one.field), type_of(one), one.default) for one in (ROM, FANS)]
     wider = dataclasses.make_dataclass("Group", lines, bases=(Group,), frozen=True, slots=True)
     for module in (freeze, cluster):
         monkeypatch.setattr(module, "Group", wider)
@@ -92,6 +95,13 @@ def test_a_made_up_row_is_limited_by_the_site(ask: Ask, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("made_up")
+def test_a_made_up_row_has_its_line_in_the_document() -> None:
+    text = CLUSTER.read_text()
+    lines = ['    rom: str = "/etc/passwd"\n', "    fans: tuple[int, ...] = ()\n"]
+    assert [line for line in render_cluster(text).splitlines(keepends=True) if line not in text] == lines
+
+
+@pytest.mark.usefixtures("made_up")
 def test_a_made_up_row_is_missed_in_the_man_page_and_the_sample(tmp_path: Path) -> None:
     assert known_settings(tmp_path, "template") - set(read_settings("template")) == {"rom", "fans"}
     assert find_unnamed("templates", SETTINGS) == ["rom", "fans"]
@@ -110,17 +120,11 @@ EXAMPLES = {
 SPOKEN_OF = {"description", "inherits", "user-data-force"}  # where jobs are submitted, and nowhere else
 
 
-def fields_of(one: TemplateSetting) -> list[str]:
-    names = [one.field] if isinstance(one.field, str) else [*(one.field or ())]
-    return [*names, *(name for part in one.parts for name in fields_of(part))]
-
-
 def test_every_setting_is_carried_in_a_field_of_its_own() -> None:
     carried = [name for one in SETTINGS.values() for name in fields_of(one)]
-    known = {field.name for field in dataclasses.fields(Group)}
-    missing = [f"{name}: TYPE = {one.default!r}" for one in SETTINGS.values() for name in fields_of(one) if name not in known]
-    assert missing == [], "lines that documents/cluster.Group needs, where the nodes read these settings"
-    assert sorted([*carried, "template", "count", "resource_set"]) == sorted(known)
+    text = CLUSTER.read_text()
+    assert text == render_cluster(text), "documents/cluster.py is not what the rows come to: run 'make settings'"
+    assert [field.name for field in dataclasses.fields(Group)] == ["template", "count", "resource_set", *carried]
     assert {name for name, one in SETTINGS.items() if not fields_of(one)} == {"resource-set", *SPOKEN_OF}
 
 
