@@ -162,7 +162,7 @@ def test_a_template_inside_a_job_is_refused(cluster: Cluster) -> None:
 
 def test_an_unknown_vm_operation_is_refused(cluster: Cluster) -> None:
     done = cluster.srun("--pcocc-vm=vm0 @nonesuch")
-    ensure_refused(done, "@nonesuch", "@netinfo, @save")
+    ensure_refused(done, "@nonesuch", "@reset, @save")
 
 
 def test_a_vm_of_the_batch_script_that_does_not_exist_is_refused(box: Box) -> None:

@@ -260,7 +260,7 @@ def test_a_range_used_up_is_a_sentence_and_leaves_nothing(site: Site) -> None:
     done = site.set_up(28, "inward:2", check=False)
     assert done.returncode == 1
     assert done.stdout.startswith(
-        "pcocc: error: no port of this node is free for reverse-nat of network 'inward': 60222 to 60225"
+        "pcocc: error: no port from 60222 to 60225 is free on this node, for reverse-nat of network 'inward'\n"
     )
     assert site.node.leftovers() == before
     site.node.helper("release", release(26))
