@@ -63,8 +63,8 @@ class Act(NamedTuple):
     """One thing that root does for a job, `inside` its network namespace or in the host's.
 
     `kind` is nft, ip or bridge, with a batch of that program in `text`; sysctl, which gives the setting
-    `name` the value `text`; devices, for node/devices.py; or dnsmasq, which starts the `name`-th server with
-    the configuration `text` and a filter of its calls, `code` in hex.
+    `name` the value `text`; devices, with a document of documents/devices.py; or dnsmasq, which starts
+    the `name`-th server with the configuration `text` and a filter of its calls, `code` in hex.
     """
 
     kind: str

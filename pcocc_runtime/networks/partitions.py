@@ -5,7 +5,6 @@ A function that has a GUID of a partition is in it: the subnet manager knows all
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from pcocc_runtime.addressing import partition_guid
 from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.devices import GivenDevices, encode_devices
 from pcocc_runtime.documents.node import FunctionFacts
 from pcocc_runtime.documents.work import Act
 from pcocc_runtime.errors import NodeError
@@ -214,7 +214,7 @@ def plan_partition_acts(partitions: Sequence[Partition], uid: int, acts: Sequenc
     nodes = [device_node(function) for _one, _rank, function in _given(partitions)]
     if not nodes:
         return tuple(acts)
-    given = json.dumps({"uid": uid, "devices": nodes, "ip": render_leaving(partitions)})
+    given = encode_devices(GivenDevices(uid, nodes, render_leaving(partitions)))
     place = next((place for place, act in enumerate(acts) if act.kind == "ip" and not act.inside), None)
     joining = Act("ip", False, render_joining(partitions) + (acts[place].text if place is not None else ""))
     rest = [joining if index == place else act for index, act in enumerate(acts)]

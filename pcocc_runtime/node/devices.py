@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.devices import decode_devices
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.removing import IPROUTE
 from pcocc_runtime.system import files, process
 
 
 def give(job: int, text: str) -> None:
-    """Give the `devices` of a text in JSON to the user `uid`, once the text is kept for `take_back`.
+    """Give devices to a job's user, once the document that names them is kept for `take_back`.
 
     NodeError, and nothing is done, when one is another user's.
     """
-    wish = json.loads(text)
-    for path in wish["devices"]:
-        if os.stat(path).st_uid not in (0, wish["uid"]):
+    given = decode_devices(text)
+    for path in given.devices:
+        if os.stat(path).st_uid not in (0, given.uid):
             message = f"{path} of this node is another user's: a job that Slurm takes for ended has it"
             raise NodeError(message, hint="try again later")
     files.replace_file(naming.STATE_DIR / f"{job}.devices", text.encode())
-    for path in wish["devices"]:
-        os.chown(path, wish["uid"], -1)
+    for path in given.devices:
+        os.chown(path, given.uid, -1)
 
 
 def take_back(job: int) -> None:
-    """Take back what `give` has given: the devices are root's again, and `ip` of that text takes them off networks."""
-    kept = json.loads(Path(naming.STATE_DIR, f"{job}.devices").read_bytes())
-    for path in filter(os.path.exists, kept["devices"]):
+    """Take back what `give` has given: the devices are root's again, and on no network."""
+    kept = decode_devices(Path(naming.STATE_DIR, f"{job}.devices").read_bytes())
+    for path in filter(os.path.exists, kept.devices):
         os.chown(path, 0, 0)
-    process.run(["ip", "-force", "-batch", "-"], text=kept["ip"], hint=IPROUTE)
+    process.run(["ip", "-force", "-batch", "-"], text=kept.ip, hint=IPROUTE)

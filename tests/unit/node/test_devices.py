@@ -1,12 +1,12 @@
 """Root gives devices away and takes them back; tests/netns/test_functions.py has the whole helper do it."""
 
-import json
 import os
 from pathlib import Path, PurePath
 
 import pytest
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.devices import GivenDevices, encode_devices
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.node import devices
 from pcocc_runtime.system import process
@@ -26,7 +26,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def wish(tmp_path: Path, uid: int) -> str:
     for name in ("21", "22"):
         (tmp_path / name).touch()
-    return json.dumps({"uid": uid, "devices": [f"{tmp_path}/21", f"{tmp_path}/22"], "ip": "down\n"})
+    return encode_devices(GivenDevices(uid, [f"{tmp_path}/21", f"{tmp_path}/22"], "down\n"))
 
 
 def test_what_is_given_is_taken_back(tmp_path: Path, told: list[object]) -> None:
@@ -48,3 +48,10 @@ def test_of_another_users_nothing_is_touched(tmp_path: Path, told: list[object],
         devices.give(12, text)
     monkeypatch.undo()
     assert told == [] and not (tmp_path / ".state/12.devices").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"uid": 1, "devices": [2], "ip": ""}', '{"uid": 1, "ip": ""}', "[" * 100_000])
+def test_what_is_none_is_told(told: list[object], text: str) -> None:
+    with pytest.raises(NodeError, match="cannot be read"):
+        devices.give(12, text)
+    assert told == []
