@@ -47,8 +47,10 @@ def _ask(place: Place, command: Sequence[str]) -> Report | str:
 
 
 def boot_guest(confdir: str, template: str) -> Point:
-    """Boot a VM of a template on this node (empty: the site's first with an image) as a job of root's; return
-    how it went."""
+    """Boot a VM of a template on this node as a job of root's; return how it went.
+
+    `template` is empty for the site's first with an image.
+    """
     name = template or _find_template(confdir)
     node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
     partition = next((place.partition for place in list_places() if place.node == node), "")

@@ -79,8 +79,7 @@ def judge_walls(one: seen.Walls) -> Iterator[Finding]:
 
 
 def judge_filter(one: seen.Filter) -> Iterator[Finding]:
-    """Judge whether the site's own filter lets VMs' packets by; what it takes in, it may do so by rules that
-    name addresses."""
+    """Judge whether the site's own filter lets VMs' packets by, maybe by rules that name addresses."""
     closed = [chain for chain in one.chains if chain.hook in _RULES and not chain.ours]
     for chain in closed:
         what, rules = _RULES[chain.hook]

@@ -20,8 +20,7 @@ from pcocc_runtime.slurm.configuration import parse_configuration, parse_seconds
 
 
 class Here(NamedTuple):
-    """What several points need: the site's settings as far as they are right, and what slurmctld says, empty
-    when it is silent."""
+    """What several points need: the site's settings as far as they are right, and what slurmctld says."""
 
     site: Site
     shown: str

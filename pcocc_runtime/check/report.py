@@ -24,8 +24,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A node, when it was looked at (seconds since 1970), what shall be the same on all nodes, and its points
-    in their order."""
+    """A node's points in order, when it was looked at (seconds since 1970), and what nodes must agree on."""
 
     node: str
     when: int

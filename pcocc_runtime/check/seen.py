@@ -1,5 +1,4 @@
-"""What is seen of a node: plain values, read by reading.py and its neighbours, and judged without a look at
-the node again."""
+"""What is seen of a node: plain values. The read_ modules of this room make them, the judges need no more."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that root's helper or a VM starts, the packages that have it on Debian and on RHEL, and
-    whether it is found."""
+    """A program that root's helper or a VM starts, its packages on Debian and RHEL, and whether it is there."""
 
     name: str
     deb: str
@@ -73,8 +71,7 @@ class DeviceFile:
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """How this node runs guests: its setting `accel`, what was tried and came of it, and seconds since 1970
-    by its clock."""
+    """How this node runs guests: its setting `accel`, what came of trying, and when (seconds since 1970)."""
 
     setting: str
     device: DeviceFile
@@ -119,8 +116,10 @@ class Walls:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain of the site's that drops what none of its rules takes: `place` is FAMILY TABLE NAME; `ours`:
-    rules let our packets by."""
+    """A chain of the site's that drops what none of its rules takes: `place` is FAMILY TABLE NAME.
+
+    `ours`: it has rules that let our packets by.
+    """
 
     place: str
     hook: str
@@ -137,8 +136,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """The directory of VMs' disks: owner and mode bits (None: it is not there), type of its file system,
-    bytes free and in all."""
+    """The directory of VMs' disks: owner, mode bits (None: not there), file system, bytes free and in all."""
 
     path: str
     owner: int | None
@@ -151,8 +149,7 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The image cache, None where the site has none: its directory is one that only its owner can write; its
-    service answers."""
+    """The image cache, None where the site has none: only its owner can write to it, and its service answers."""
 
     directory: str | None
     trusted: bool = False
@@ -177,8 +174,10 @@ class Grace:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """How many seconds this node's clock is ahead of slurmctld's, None when that is not known; `kept`:
-    something keeps it right."""
+    """How many seconds this node's clock is ahead of slurmctld's, None when that is not known.
+
+    `kept`: something keeps it right.
+    """
 
     ahead: float | None
     kept: bool
@@ -186,8 +185,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What is wrong in /etc/pcocc, a sentence each with what helps, and a digest of it that other nodes are
-    compared with."""
+    """What is wrong in /etc/pcocc, a sentence each with what helps, and a digest to compare nodes by."""
 
     problems: tuple[tuple[str, str | None], ...]
     digest: str

@@ -36,8 +36,7 @@ def parse_mapped(maps: str, name: str) -> list[tuple[int, str]]:
 
 
 def parse_hierarchies(mountinfo: str) -> frozenset[str]:
-    """Return which versions of cgroups are mounted: v2, and v1 where a hierarchy has controllers, from
-    /proc/self/mountinfo."""
+    """Return the mounted versions of cgroups, by /proc/self/mountinfo: v1 only where it has controllers."""
     found = set()
     for line in mountinfo.splitlines():
         place, _, source = line.partition(" - ")
@@ -57,8 +56,7 @@ def parse_tables(text: str) -> tuple[str, ...]:
 
 
 def parse_chains(text: str) -> tuple[Chain, ...]:
-    """Return the site's chains that drop by their policy what is forwarded or comes in over IPv4, from `nft
-    -j list ruleset`."""
+    """Return the site's chains whose policy drops forwarded or incoming IPv4, from `nft -j list ruleset`."""
     rows = json.loads(text)["nftables"]
     chains = (row["chain"] for row in rows if "chain" in row)
     rules = [row["rule"] for row in rows if "rule" in row]

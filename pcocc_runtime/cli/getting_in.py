@@ -1,5 +1,4 @@
-"""`pcocc ssh`, `scp`, `rsync`, `forward`, `ssh-config` and `ansible-inventory`: the user's own OpenSSH in the
-VMs of a job."""
+"""`pcocc ssh`, `scp`, `rsync`, `forward`, `ssh-config`, `ansible-inventory`: the user's own OpenSSH into VMs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Which job a command means, and the files by which the user's own ssh gets into its VMs: of the user alone,
-as long as the job runs."""
+"""Which job a command means, and the private files by which the user's own ssh gets into its VMs."""
 
 from __future__ import annotations
 
@@ -36,8 +35,7 @@ _HOSTS_CONFIG = "/etc/ssh/ssh_config"
 
 
 class LoginFiles(NamedTuple):
-    """The files of a job's logins: `config` is a whole configuration for ssh -F, `hosts` its Host blocks,
-    `login` the job's own."""
+    """The files of a job's logins: `config` is for ssh -F, `hosts` its Host blocks, `login` the job's own."""
 
     job: int
     directory: Path
@@ -79,8 +77,7 @@ def program() -> str:
 
 
 def find_job(typed: str | None, named: Sequence[str] = ()) -> str:
-    """Return the job that is meant: the one typed, or behind a VM's name, or around us, or the only one of
-    the user's that has VMs."""
+    """Return the job that is typed, or named behind a VM, or around us, or the user's only one that has VMs."""
     given = {job for job in (typed, *named) if job}
     if len(given) > 1:
         raise errors.RequestError(
@@ -185,8 +182,7 @@ def find_vm(name: str) -> VmName:
 
 
 def find_vms(vms: str, typed: str | None) -> tuple[str, str]:
-    """Return the job and the set of VMs that a command is for: vm0, vm0.JOB, or vm[0-3]; RequestError when it
-    names none."""
+    """Return the job and the VMs that vm0, vm0.JOB or vm[0-3] stands for; RequestError when it names none."""
     name = parse_vm_name(vms)
     if name is None:
         ensure_vm_set(vms)

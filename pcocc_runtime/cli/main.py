@@ -1,5 +1,4 @@
-"""The `pcocc` command: the only place that prints and chooses exit codes (0 done, 1 refused or failed, 2
-wrong usage)."""
+"""The `pcocc` command: it alone prints, and chooses exit codes (0 done, 1 refused or failed, 2 wrong usage)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`pcocc nc`: a connection to a TCP port of a VM, through a step of its job; it is the ProxyCommand of `pcocc
-ssh`, too."""
+"""`pcocc nc`: a connection to a TCP port of a VM, by a step of its job; ProxyCommand of `pcocc ssh`, too."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`pcocc reset`, `power`, `monitor`, `qmp`, `agent`, `dump` and `topology`: what one does with a machine, by
-a step on its node."""
+"""`pcocc reset`, `power`, `monitor`, `qmp`, `agent`, `dump`, `topology`: operations on VMs, as steps."""
 
 from __future__ import annotations
 
@@ -154,8 +153,7 @@ def run_in_vms(arguments: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def run_at_terminal(vms: str, typed: str | None, words: Sequence[str]) -> int:
-    """Run an operation that has this terminal, if there is one; the terminal is afterwards as it was,
-    whatever becomes of srun."""
+    """Run an operation that has this terminal, if there is one; afterwards the terminal is as it was before."""
     import termios
 
     from pcocc_runtime.cli.login import find_vms

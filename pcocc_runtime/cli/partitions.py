@@ -1,5 +1,4 @@
-"""`pcocc config partitions`: what a fabric's subnet manager is told once, and the licences that Slurm has for
-its keys."""
+"""`pcocc config partitions`: what the subnet manager is told once, and Slurm's licences for the keys."""
 
 from __future__ import annotations
 
@@ -66,8 +65,7 @@ def _check(path: str, networks: Sequence[InfinibandNetwork]) -> int:
 
 
 def find_licence_notes(site: Site) -> list[str]:
-    """Return what Slurm lacks so that the keys of the site's partitions can be given to jobs; it is asked
-    where there are any."""
+    """Return what Slurm lacks to give jobs the keys of partitions; it is asked only where there are any."""
     networks = partitions_of(site)
     if not networks:
         return []

@@ -104,8 +104,7 @@ def _template_check(_arguments: argparse.Namespace) -> int:
 def _with_images(
     every: dict[str, Template], site: Site
 ) -> tuple[dict[str, Template], list[errors.PcoccError]]:
-    """Return the templates, and the images, which are templates with a default resource set; and why some may
-    be missing."""
+    """Return the templates, those that images are by themselves included, and why some may be missing."""
     if site.default_set is None:
         return every, []
     words = path_words(os.environ, accounts.user_name(), os.path.expanduser("~"))

@@ -1,5 +1,4 @@
-"""A job's networks on a node as a list of acts: what root has nft, ip and bridge do, and which settings it
-gives the kernel.
+"""A job's networks on a node as a list of acts: what root has nft, ip, bridge and the kernel do.
 
 The namespace is there, without any device but lo, and in the end the walls stand before anything can pass:
 those of the host's namespace before there is a tunnel, those of the job's before there is a tap.
@@ -37,8 +36,7 @@ _OWNER = 0
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the host is like: addresses of the job's other nodes by name, and its own as they see it; its
-    bridges by name.
+    """What the host is like: addresses of the job's nodes by name, its own as they see it, its bridges by name.
 
     `forwards`: it routes between all its interfaces; else `closed` are those whose packets it would not
     route. `rules` are those of its routing, as ip(8) shows them; `machine` is what uname(2) says.
@@ -95,8 +93,7 @@ def _walls(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Hos
 
 
 def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -> Iterator[Act]:
-    """Yield what begins in the host's namespace: the ends there of pairs of devices, and the tunnels, whose
-    sockets stay there."""
+    """Yield what begins in the host's namespace: one end of each pair of devices, and the tunnels' sockets."""
     netns, uplink = naming.netns_name(job), naming.uplink_name(job)
     bridged = [plan for plan in plans if isinstance(plan, Bridged)]
     yield from _set(True, "1", "ipv6/conf/default/disable_ipv6")  # ports of a bridge would speak up on it
@@ -141,8 +138,7 @@ def _tunnel(plan: Routed | Segment, netns: str, source: str | None) -> str:
 
 
 def _inside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -> Iterator[Act]:
-    """Yield what is made in the job's namespace: walls first, then all devices, their settings, and ways to
-    the peers."""
+    """Yield what is made in the job's namespace: walls, then devices, their settings, and ways to the peers."""
     # bridged frames are the bridge table's alone
     yield from _set(True, "0", *(f"bridge/{name}" for name in _BRIDGE_HOOKS))
     yield Act("nft", True, nft_inside.render_firewall(job, plans, held))
@@ -191,8 +187,7 @@ def _taps(plan: NetworkPlan) -> Iterator[str]:
 
 
 def _settings(plan: Routed) -> Iterator[Act]:
-    """Yield the kernel's settings for a bridge that answers for all VMs elsewhere, and a tunnel that routes
-    to their nodes."""
+    """Yield settings: the bridge answers for all VMs elsewhere, and the tunnel routes to their nodes."""
     yield from _set(True, "1", f"ipv4/conf/{plan.bridge}/proxy_arp", f"ipv4/conf/{plan.bridge}/forwarding")
     yield from _set(
         True, "0", f"ipv4/conf/{plan.bridge}/send_redirects", f"ipv4/neigh/{plan.bridge}/proxy_delay"

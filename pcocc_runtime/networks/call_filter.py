@@ -1,5 +1,4 @@
-"""Which of the kernel's calls a server that guests talk to may make: a filter of seccomp(2), as the kernel
-reads it (bpf)."""
+"""Which system calls a server that guests talk to may make: a filter of seccomp(2), as bpf."""
 
 from __future__ import annotations
 

@@ -21,8 +21,7 @@ _ALWAYS = (
 
 
 def render_dnsmasq(plan: Routed, others: Iterable[Routed]) -> str:
-    """Return the configuration for `plan`; VMs that are on more networks find the names of `others` of their
-    cluster too."""
+    """Return the configuration for `plan`; VMs that are on `others` too find the names there as well."""
     user = naming.DNSMASQ_USER
     lines = [
         *_ALWAYS, f"interface={plan.bridge}", f"user={user}", f"group={user}",

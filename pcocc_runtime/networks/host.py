@@ -39,8 +39,7 @@ def forwards() -> bool:
 
 
 def _find_closed() -> list[str]:
-    """Return the host's interfaces whose packets it would not forward: replies to VMs arrive on any that has
-    a route."""
+    """Return the host's interfaces whose packets it would not forward: replies to VMs may arrive on any."""
     if forwards():
         return []
     ours = naming.HOST_UPLINKS.rstrip("*")

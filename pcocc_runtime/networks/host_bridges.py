@@ -1,5 +1,4 @@
-"""How networks are attached to bridges of the host: what is there, what is wrong with it, and batches for
-ip(8) and bridge(8).
+"""Networks on bridges of the host: what is there, what is wrong with it, and text for ip(8) and bridge(8).
 
 One port for each job and network, whose other end is a port of the bridge in the job's namespace: so VMs' own
 devices stay in there, and the port on the host's bridge goes with the namespace.
@@ -67,8 +66,10 @@ def _ensure_fit(network: BridgedNetwork, bridge: Bridge | None, node: str) -> No
 
 
 def render_port(plan: Bridged, netns: str, bridge: Bridge) -> tuple[str, str]:
-    """Return the ip(8) lines that make the pair of devices, still down; with the bridge's MTU, which else
-    would follow it."""
+    """Return the ip(8) lines that make the pair of devices, still down.
+
+    It gets the bridge's MTU: else the bridge would take the pair's.
+    """
     return (
         (
             f"link add {plan.host_port} mtu {bridge.mtu} type veth peer name {plan.wire} mtu {bridge.mtu}"

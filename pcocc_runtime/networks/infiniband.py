@@ -1,5 +1,4 @@
-"""The settings of networks of type infiniband, checked: pools of partition keys, and the GUIDs and licences
-made of them."""
+"""The settings of networks of type infiniband, checked, and the GUIDs and licences that their keys come to."""
 
 from __future__ import annotations
 

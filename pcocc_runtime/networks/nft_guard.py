@@ -1,6 +1,6 @@
-"""The standing guard of all tunnels, in the host's namespace as long as the node runs: nft text for what
-processes send, and rules of routing (ip-rule(8)) for what the node forwards.
+"""The standing guard of all tunnels, in the host's namespace as long as the node runs.
 
+nft text for what processes send, and rules of routing (ip-rule(8)) for what the node forwards.
 Routing, because it never sees what enters and leaves by the same bridge, which nft does where br_netfilter is
 loaded; and because `nft flush ruleset` leaves it.
 """

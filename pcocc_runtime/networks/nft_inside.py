@@ -118,9 +118,9 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
 
 
 def _to_site(plan: Bridged) -> list[str]:
-    """Return rules for frames to a bridge of the site: its switches are not a VM's to speak to, its MAC is,
-    and maybe its addresses.
+    """Return rules for frames to a bridge of the site: from the VM's own MAC, and never to the switches.
 
+    Where the site names addresses, from those alone.
     In a tagged frame `meta protocol` is that of what the tag precedes; one that is another tag could hide anything.
     """
     if not plan.spec.addresses:
@@ -180,8 +180,7 @@ def _render_inet(job: int, plans: tuple[NetworkPlan, ...], nat: Nat | None) -> s
 
 
 def _sent(job: int, routed: list[Routed]) -> list[str]:
-    """Return rules for what dnsmasq, which listens to VMs, sends out: questions to the site's servers, and
-    nothing else."""
+    """Return rules for what dnsmasq, which listens to VMs, sends out: questions to the site's servers only."""
     out = f'oifname "{naming.UPLINK}" meta skuid {naming.dnsmasq_uid(job)}'
     servers = dict.fromkeys(str(server) for plan in routed if (server := find_server(plan)))
     return [

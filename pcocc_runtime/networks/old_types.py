@@ -1,5 +1,4 @@
-"""The types `nat` and `pv` of the first releases of pcocc, deprecated there, as the settings of type ethernet
-that they come to."""
+"""The types `nat` and `pv` of pcocc's first releases, deprecated there, read as settings of type ethernet."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the subnet manager of an InfiniBand fabric is told once: the partitions of every key of a pool, and
-who is in them.
+"""What an InfiniBand fabric's subnet manager is told once: a partition for every key of a pool, and its members.
 
 opensm reads a file (doc/partition-config.txt of its sources). It fails open: for one line that it cannot read it
 makes every port of the fabric a full member of the default partition and drops all others. So what is
@@ -93,8 +92,7 @@ _OPENS = "opensm would drop every partition for it, and let all ports of the fab
 def find_faults(
     lines: Iterable[str], networks: Sequence[InfinibandNetwork], file: str
 ) -> Iterator[ConfigError]:
-    """Yield what is wrong with an installed file of partitions: the first of pcocc's lines that is not as
-    printed, and the site's.
+    """Yield what is wrong in an installed file of partitions: pcocc's first changed line, and the site's lines.
 
     None is left out: the lines are those that `render_opensm` yields, once and whole.
     """

@@ -34,8 +34,7 @@ class RoutedTap(NamedTuple):
 
 
 class Membership(NamedTuple):
-    """Which VMs are on a network: the (first, last) ranks of `runs`, of `vms` in all; this is the `node`-th
-    of the job's `nodes`."""
+    """Which VMs are on a network: the (first, last) ranks of `runs`, `vms` in all, on node `node` of `nodes`."""
 
     runs: tuple[tuple[int, int], ...]
     vms: int
@@ -65,8 +64,7 @@ class Membership(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ethernet:
-    """What passes on frames in the job's namespace: `bridge` has the taps of this node's VMs as ports, `wire`
-    leads elsewhere."""
+    """What passes frames on in the job's namespace: `bridge` has the VMs' taps, `wire` leads elsewhere."""
 
     index: int
     members: Membership
@@ -110,8 +108,7 @@ class Segment(_Ethernet):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridged(_Ethernet):
-    """A network on a bridge of the host: `wire` is the end in here of a pair of devices, `host_port` the one
-    that is a port there."""
+    """A network on a bridge of the host: of a pair of devices `wire` is in here, `host_port` a port there."""
 
     spec: BridgedNetwork
     taps: tuple[Tap, ...]
@@ -267,8 +264,7 @@ def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
 
 
 def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
-    """Return the ports of this node's VMs that are to be reached through the node, in the order in which they
-    are chosen."""
+    """Return the ports of this node's VMs that the node shall lead to, in the order in which they are chosen."""
     return tuple(
         PortWish(plan.index, plan.spec.name, tap.rank, rule.vm_port, rule.min_host_port, rule.max_host_port)
         for plan in find_ways_out(plans)

@@ -39,8 +39,7 @@ def render_routes(plan: Routed) -> str:
 
 
 def _addresses6(plan: Routed) -> Iterator[str]:
-    """Yield the IPv6 part of a network: the router's addresses, its VMs as dnsmasq must know them, and ways
-    to the peers."""
+    """Yield the IPv6 part of a network: the router's addresses, its VMs for dnsmasq, and ways to the peers."""
     if not plan.network6:
         return
     yield f"addr replace {addressing.link_local_address(plan.bridge_mac)}/64 dev {plan.bridge} nodad"

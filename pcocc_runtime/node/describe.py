@@ -25,8 +25,7 @@ from pcocc_runtime.site.site import Site
 def describe_node(
     step: BootStep, plans: tuple[NetworkPlan, ...], site: Site, held: Held, has_kvm: bool
 ) -> NodeFacts:
-    """Return what is known of a node, which has /dev/kvm or not, and the job's part on it; `held` is what
-    root holds for the job."""
+    """Return what node.json says: of the node, the job's part on it, and what root holds for the job."""
     return NodeFacts(
         job=step.job, name=step.here.name, nodes=step.nodes, accel=held.accel, accel_why=held.accel_why,
         qemu=site.qemu, scratch=str(PurePath(site.scratch, naming.SCRATCH_NAME, str(step.job))),

@@ -1,5 +1,4 @@
-"""What root's helper has planned by nobody: from the plugin's request and the site's files to acts, node.json
-and the answer."""
+"""What nobody plans for root's helper: from request and site's files to acts, node.json and the answer."""
 
 from __future__ import annotations
 
@@ -38,8 +37,7 @@ _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started wi
 
 
 def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
-    """Offer, hear what root holds, and leave the work, for a request; without one, offer what the site has
-    set and no more.
+    """Offer, hear what root holds, and leave the work; without a request, offer what the site has set, no more.
 
     ConfigError, RequestError and NodeError say why it cannot be; ChargeWanted: who the job is charged to must be known.
     """
@@ -105,8 +103,7 @@ def without_partitions(site: Site) -> Site:
 
 
 def _ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
-    """Raise RequestError unless whoever runs the job may have its resource sets and that many VMs, and the
-    sets go together."""
+    """Raise RequestError unless the user may have these sets and so many VMs, and the sets fit together."""
     sets = [site.all_sets[name] for name, _count in step.sets if name in site.all_sets]
     admission.ensure_compatible(sets, site.all_networks)
     limits = admission.find_tight((VmLimit(site.max_vms), *rules.limits), step.vm_count)

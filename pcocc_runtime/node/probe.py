@@ -1,5 +1,4 @@
-"""A small guest that shows whether /dev/kvm runs guests: judged by its progress and the CPU time it takes,
-not by the clock.
+"""A small guest that shows whether /dev/kvm runs guests, by its progress and its CPU time, not by the clock.
 
 That /dev/kvm opens, and even creates VMs, proves nothing: a nested hypervisor may emulate guest code at 0.25
 MB/s or stop on the first unusual instruction.
@@ -74,8 +73,7 @@ def try_kvm(qemu: PurePath, device: str, seconds: float) -> Verdict:
 
 
 def judge(seen: Seen, device: str, seconds: float) -> Verdict:
-    """Return what a probe that was looked at for `seconds` says: one that got nowhere for lack of CPU time
-    says nothing."""
+    """Return what a probe says after `seconds`: nothing yet, when it got no further for lack of CPU time."""
     if _MARKER in seen.output:
         return Verdict("kvm", f"{device} ran a small guest")
     if seen.cpu > STEP_SECONDS:
@@ -130,8 +128,7 @@ def _watch(child: subprocess.Popen[bytes], end: float) -> Seen:
 
 
 def _read(waiting: selectors.BaseSelector, texts: dict[IO[bytes], bytes]) -> None:
-    """Take what is there to be read, or comes within a moment, of streams that are no more waited for once
-    they have ended."""
+    """Take what is there to read, or comes within a moment; streams that have ended are no more waited for."""
     for key, _events in waiting.select(_LOOK_SECONDS):
         data = os.read(key.fd, 4096)
         texts[key.fileobj] = (texts[key.fileobj] + data)[:_MOST]  # type: ignore[index]

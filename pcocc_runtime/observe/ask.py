@@ -18,8 +18,7 @@ _HINT = "'scontrol show job' and slurmd's log on the nodes say more"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The answers of a job's nodes, in their order; `silent` are the nodes without one, `failures` says why,
-    as far as known."""
+    """The answers of a job's nodes in their order; `silent` nodes have none, `failures` says why where known."""
 
     nodes: tuple[NodeAnswer, ...]
     silent: tuple[str, ...]

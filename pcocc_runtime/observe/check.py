@@ -20,8 +20,7 @@ _OUTWARD = (
 
 
 def evaluate(nodes: Sequence[NodeAnswer], silent: Sequence[str], target: str | None) -> list[Finding]:
-    """Return what is right and what is not; `silent` nodes gave no answer, `target` is what the others tried
-    to reach outside."""
+    """Return what is right and what is not; `silent` nodes gave no answer, `target` is outside the cluster."""
     found = [
         Finding(
             FAILED, f"{name} does not answer",

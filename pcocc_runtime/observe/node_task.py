@@ -65,8 +65,7 @@ def collect_facts(job: int, argv: Sequence[str]) -> NodeAnswer:
 
 
 def read_states(node: NodeFacts) -> dict[int, str]:
-    """Return how far each VM of the node is, from what its keeper has written, and which others this node was
-    told to have ended."""
+    """Return how far each VM of the node is, by its keeper's words, and which others are known to have ended."""
     own = node.here.ranks
     found = {
         int(path.name[2:]) for path in Path(naming.job_dir(node.job)).glob("vm*") if path.name[2:].isdecimal()
@@ -101,8 +100,7 @@ def read_links() -> dict[str, Device]:
 
 
 def check_networks(answer: NodeAnswer, target: str | None) -> NodeAnswer:
-    """Return the answer with what VMs, names and the world outside say; what cannot be asked at all here is
-    its trouble."""
+    """Return the answer with what VMs, names and the world outside say, or with why they cannot be asked here."""
     from pcocc_runtime.observe import probes
 
     node = answer.node
@@ -139,8 +137,7 @@ def probe(node: NodeFacts, network: RoutedFacts, target: str | None) -> ReachRep
 
 
 def check_names(node: NodeFacts, network: RoutedFacts) -> list[str] | None:
-    """Return a sentence for each name or address of this node's VMs, and of the first and last, that is
-    wrong; None: no answer."""
+    """Return a sentence for each wrong name or address of this node's VMs; None where DNS does not answer."""
     from pcocc_runtime.observe import probes, resolver
 
     ranks = sorted({*node.ranks_on(network), *network.ranks[:1], *network.ranks[-1:]})
@@ -164,8 +161,7 @@ def check_names(node: NodeFacts, network: RoutedFacts) -> list[str] | None:
 
 
 def check_outbound(node: NodeFacts, network: RoutedFacts, target: str) -> str | None:
-    """Return why a target outside does not answer packets from the network, empty when it does, None when it
-    need not."""
+    """Return why a target outside does not answer: empty when it does, None when it need not."""
     from ipaddress import IPv4Address
 
     from pcocc_runtime.observe import probes

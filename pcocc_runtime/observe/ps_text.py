@@ -42,8 +42,7 @@ class ListedVm:
 
 
 def plan_vms(job: str, nodes: Sequence[NodeAnswer]) -> list[ListedVm]:
-    """Return the VMs of all nodes of a job; those of silent nodes have the state UNKNOWN, unless another
-    knows that they have ended."""
+    """Return a job's VMs on all nodes; those of silent nodes are UNKNOWN, unless another knows their end."""
     by_name = {one.node.name: one for one in nodes}
     states = {rank: state for one in nodes for rank, state in one.states.items()}
     return sorted(
@@ -116,8 +115,7 @@ def _as_tree(vm: ListedVm) -> dict[str, Any]:
 
 
 def render_top(every: Sequence[ListedVm], before: Mapping[tuple[str, str], Usage]) -> str:
-    """Return a line for each VM with what it uses; of CPU since `before`, the usage of VMs by job and name, or
-    since it began."""
+    """Return a line for each VM with what it uses: of CPU since `before`, by job and name, or since it began."""
     rows = [("JOB", "VM", "NODE", "UP", "CPU%", "MEMORY", "GUEST", "STATE")]
     for vm in every:
         used = vm.usage

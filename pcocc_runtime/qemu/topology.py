@@ -58,14 +58,12 @@ def plan_topology(part: Allocation, count: int, emulator: int, sole: bool, clust
 
 
 def plan_flat(vcpus: int, why: str) -> Topology:
-    """Return the topology of a guest whose vCPUs have no CPUs of their own: one socket of cores, and memory
-    wherever the kernel puts it."""
+    """Return the topology of a guest without CPUs of its own: one socket, memory where the kernel puts it."""
     return Topology(Shape(vcpus, cores=vcpus), l3=True, flattened=(Flattened("all", why),))
 
 
 def plan_nodes(part: Allocation, topology: Topology, memory: int, step: int) -> Topology:
-    """Return the topology with a NUMA node for each of the host's that its vCPUs are on, and `memory` MiB, in
-    multiples of `step`.
+    """Return the topology with a NUMA node for each host node of its vCPUs; `memory` MiB, in steps of `step`.
 
     In the proportion of what the task holds there: its share of a node's CPUs, times the node's memory.
     """
@@ -104,8 +102,7 @@ def plan_nodes(part: Allocation, topology: Topology, memory: int, step: int) -> 
 
 
 def _has_room(node: HostNode, size: int) -> bool:
-    """Tell whether a node has so many MiB, and some for the kernel: to bind more there would have the guest
-    killed."""
+    """Tell whether a node has so many MiB and some to spare: a guest bound to more than it has would be killed."""
     return size <= node.memory - node.memory // 16
 
 
@@ -144,14 +141,12 @@ def _fit(
 
 
 def _die(cpu: HostCpu) -> object:
-    """Return what a die of the guest is: the CPUs that share an L3 cache within a die, which is what QEMU
-    takes a die for."""
+    """Return the CPUs that share an L3 cache within a die: that is what QEMU takes a die for."""
     return cpu.die, cpu.l3
 
 
 def _keys(own: Sequence[HostCpu], dropped: Sequence[str]) -> dict[str, Key]:
-    """Return, from the outermost level inwards, the group of a CPU at each; a flattened level is one with its
-    outer or inner one."""
+    """Return a CPU's group at each level, outermost first; a flattened one is one with the next."""
     package: Key = (lambda cpu: 0) if "socket" in dropped else (lambda cpu: cpu.package)
     core: Key = (lambda cpu: cpu.number) if "thread" in dropped else (lambda cpu: cpu.core)
     die: Key = package if "die" in dropped else (lambda cpu: (package(cpu), _die(cpu)))
@@ -224,8 +219,7 @@ def _cut(count: int, span: int) -> frozenset[frozenset[int]]:
 
 
 def _explain(own: Sequence[HostCpu], level: str) -> str:
-    """Return why QEMU cannot count a level: the groups have not all the same size, and the odd one cannot be
-    the last."""
+    """Return why QEMU cannot count a level: its groups differ in size, and the odd one cannot be the last."""
     keys: dict[str, Key] = {
         "thread": lambda cpu: cpu.core,
         "cluster": lambda cpu: cpu.cluster,
@@ -250,8 +244,7 @@ def _name_finer_dies(own: Sequence[HostCpu]) -> list[Flattened]:
 def _judge_l3(
     ordered: Sequence[HostCpu], shape: Shape, keys: dict[str, Key]
 ) -> tuple[bool, tuple[Flattened, ...]]:
-    """Tell whether the guest's dies share L3 caches as the host does: elsewhere it is shown none rather than
-    a wrong one."""
+    """Tell whether the guest's dies share L3 caches as the host's do: no L3 is shown rather than a wrong one."""
     dies = _cut(len(ordered), shape.threads * shape.cores * shape.clusters)
     if all(cpu.l3 is None for cpu in ordered):
         return False, ()
@@ -272,8 +265,7 @@ def _l3_sizes(ordered: Sequence[HostCpu]) -> list[tuple[int, int]]:
 
 
 def _split(memory: int, weights: Sequence[int], step: int) -> list[int]:
-    """Return shares of memory in proportion to weights, in multiples of `step`; what is left goes to the
-    largest."""
+    """Return shares of memory by weight, in multiples of `step`; what is left goes to the largest."""
     total = sum(weights)
     shares = [memory * weight // total // step * step for weight in weights]
     shares[weights.index(max(weights))] += (memory - sum(shares)) // step * step
@@ -283,8 +275,7 @@ def _split(memory: int, weights: Sequence[int], step: int) -> list[int]:
 def _choose_distances(
     part: Allocation, nodes: Sequence[HostNode]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Flattened, ...]]:
-    """Return the host's distances between nodes, none where there is one node or the host's are none that
-    QEMU takes."""
+    """Return the host's distances between nodes; none for one node, or where QEMU would not take them."""
     if len(nodes) < 2:
         return (), ()
     places = [part.nodes.index(node) for node in nodes]

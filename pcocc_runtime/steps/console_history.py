@@ -56,8 +56,7 @@ class ConsoleHistory:
 
 
 def _find_end(old: bytes, last: bytes) -> int:
-    """Return where what was read last ends in the file that was put aside, which may begin within it; its end
-    when it is not there."""
+    """Return where the part already read ends in the file put aside; its end when that part is not there."""
     if (place := old.rfind(last)) >= 0:
         return place + len(last)
     return next((count for count in range(len(last) - 1, 0, -1) if old.startswith(last[-count:])), len(old))

@@ -1,5 +1,4 @@
-"""The operation `@display`: the task's input and output are a connection to the VM's display, a unix socket on its
-node."""
+"""The operation `@display`: the task's input and output become a connection to the VM's display."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The operation `@dump`: the memory of a VM as an ELF file, which crash(8) reads. The VM stands still
-meanwhile, and then goes on."""
+"""The operation `@dump`: a VM's memory as an ELF file, which crash(8) reads. The VM stands still meanwhile."""
 
 from __future__ import annotations
 

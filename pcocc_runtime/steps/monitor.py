@@ -23,8 +23,7 @@ def check_words(words: Sequence[str]) -> str:
 
 
 def operate(job: int, vm: str, command: str) -> int:
-    """Have the command obeyed; from a prompt every one, until the input ends or says quit, which ends the
-    prompt only."""
+    """Obey the command, or lines at a prompt until the input ends or says quit, which ends the prompt only."""
     if command:
         with Monitor(job, vm) as monitor:
             text = ask(monitor, command)
@@ -67,8 +66,7 @@ def _prompt(job: int, vm: str) -> int:
 
 
 def command_names(text: str) -> list[str]:
-    """Return the commands in the monitor's own help: each line begins with one, or with two of the same
-    meaning (a|b)."""
+    """Return the commands in the monitor's own help: a line begins with one, or with two names of one (a|b)."""
     return sorted(
         {
             name

@@ -1,5 +1,4 @@
-"""The operation `@nc`: the task's input and output are a connection to a TCP port of the VM, made inside the
-job's namespace."""
+"""The operation `@nc`: the task's input and output become a connection to a TCP port of the VM."""
 
 from __future__ import annotations
 

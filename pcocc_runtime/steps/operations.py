@@ -1,5 +1,4 @@
-"""Operations on VMs: commands that begin with '@'. A row and its module make one; this runs it where it
-belongs, as the task."""
+"""Operations on VMs, commands that begin with '@': a row and its module make one, and here it is run."""
 
 from __future__ import annotations
 
@@ -33,8 +32,7 @@ from pcocc_runtime.documents.wire import ENV_STEP_INSIDE, ENV_VM_NAME
 
 
 class Operation(NamedTuple):
-    """Where an operation runs and what does it: a module with `check_words`, which refuses wrong ones
-    anywhere, and `operate`.
+    """Where an operation runs, and the module that does it: by `check_words`, which may refuse, and `operate`.
 
     `inside` is the job's network namespace, instead of the node's own network; `on_node` is the node of the VM,
     instead of any. What `reads` has srun's input, and its output passes byte by byte.

@@ -1,5 +1,4 @@
-"""A connection to the monitor of a VM's QEMU, for an operation on the VM's node. QEMU lets in one at a time
-(docs/interop/qmp-spec)."""
+"""A connection to the monitor of a QEMU on this node, which lets in one at a time (docs/interop/qmp-spec)."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ ANSWER_SECONDS = 60.0
 
 
 def vm_directory(job: int, vm: str) -> str:
-    """Return the directory of a VM that runs on this node; NodeError when it does not, with the reason where
-    that is known."""
+    """Return the directory of a VM that runs on this node; NodeError, with the reason if known, when not."""
     directory = f"{naming.job_dir(job)}/{vm}"
     if (reason := find_end(directory)) is not None:
         raise NodeError(f"{vm} has ended: {reason}", "'pcocc ps -l' lists the VMs that run")
@@ -41,8 +39,7 @@ def find_end(directory: str) -> str | None:
 
 
 def note_boot(job: int) -> None:
-    """Have steps be as patient with VMs as at their first boot: by the age of this file they know how long one
-    may be silent."""
+    """Have steps be as patient with VMs as at their first boot, which they tell by the age of this file."""
     with contextlib.suppress(OSError):
         os.utime(f"{naming.job_dir(job)}/{MEMBERS_FILE}")
 

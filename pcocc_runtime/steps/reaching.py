@@ -31,8 +31,7 @@ _MAX_COMPLAINT = 4096  # bytes
 
 
 def read_complaint(path: str) -> str:
-    """Return what an ssh has written, the end of it, in letters that move no cursor: some of it is the
-    guest's own words."""
+    """Return the end of what an ssh has written, as text that moves no cursor: some of it is the guest's own."""
     try:
         with open(path, "rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _MAX_COMPLAINT))
@@ -102,8 +101,7 @@ class StepVm:
         return explain_end(found.reason) if found.state == "ended" else None
 
     def patience(self) -> float:
-        """Return for how many seconds it may stay silent: what its boot has left, and a little for one that
-        is long up."""
+        """Return for how many seconds the VM may stay silent: what its boot has left, or a little."""
         try:
             age = time.time() - os.stat(f"{self.job_directory}/{MEMBERS_FILE}").st_mtime
         except FileNotFoundError:
@@ -112,8 +110,7 @@ class StepVm:
 
 
 class KeeperLine:
-    """A task's connection to its VM's keeper, open as long as the task lives: then what it left in the guest
-    is ended."""
+    """A task's connection to its VM's keeper: when the task ends, what it left in the guest is ended, too."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -197,8 +194,7 @@ class Approach:
         return OwnLogin()
 
     def _await_keeper(self, line: KeeperLine) -> bool:
-        """Wait until the keeper's connection to the guest stands, which the VM's steps share; False when it
-        will not."""
+        """Wait for the connection to the guest that the VM's steps share; False when it will not come."""
         while not line.speaks(0.5):
             self.raise_if_over(self._keepers_complaint() or "nothing listens on its ssh port")
         up = line.is_up()
@@ -219,8 +215,7 @@ class Approach:
         return self.vm.read_end() or (self.line.find_end() if self.line else None)
 
     def raise_if_gone(self) -> None:
-        """Raise unless the VM answers: a guest that powers off closes its connections first; word of its end
-        comes a moment later."""
+        """Raise unless the VM answers: word of its end comes a moment after the end of its connections."""
         last = time.monotonic() + LAST_SECONDS
         while self.find_end() is not None or not self.vm.answers():
             self.raise_if_ended()
@@ -252,8 +247,7 @@ class Approach:
 
 
 def meet_keeper(vm: StepVm) -> KeeperLine | None:
-    """Tell the VM's keeper about this task: when it ends, what it left in the guest is ended. None: there is
-    no keeper."""
+    """Tell the VM's keeper about this task, so that it ends what the task leaves; None: there is no keeper."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(f"{vm.directory}/attach")

@@ -47,8 +47,7 @@ _NO_COMPLAINTS = ("Warning: Permanently added", "mux_client_request_session: ", 
 
 
 def run_command(argv: Sequence[str], script: bool = False) -> int:
-    """Be the task: run a command, or a script of this node's, in the VM named in the environment; return its
-    exit status."""
+    """Be the task: run a command, or this node's script, in the VM of the environment; return its status."""
     vm = os.environ.get(wire.ENV_VM_NAME, "")
     try:
         return Session(vm, read_cluster(vm)).run(argv, script)
@@ -75,8 +74,7 @@ def read_cluster(vm: str) -> Members:
 
 
 def find_members(directory: str) -> Members | None:
-    """Return what a node's launchers wrote about a job's cluster, None when they have not; ValueError when it
-    cannot be read."""
+    """Return what launchers wrote about a job's cluster, None before that; ValueError when it cannot be read."""
     try:
         with open(f"{directory}/{MEMBERS_FILE}") as stream:
             return decode_members(stream.read())
@@ -175,8 +173,7 @@ class GuestCommand:
         return [self._stage(text, "slurm_script", call=False), *argv[1:]]
 
     def _stage(self, text: str, name: str, call: bool = True) -> str:
-        """Put a text into the guest as a private executable file; return its path, or the words that run and
-        delete it."""
+        """Put a text into the guest as a private file; return its path, or the words that run and delete it."""
         path = f"/tmp/pcocc-{self.vm.token}-{name}"
         text = f"rm -f {path}\n{text}" if call else text
         command = f"umask 077; rm -f {path}; cat >{path} && chmod 700 {path}"
@@ -213,8 +210,7 @@ class GuestCommand:
         return [path, *argv[1:]]
 
     def _ssh(self, script: str, source: int | None = None) -> int:
-        """Run one ssh, which reads from a descriptor of its own or from the task's input; signals go to the
-        command in the guest."""
+        """Run an ssh that reads from `source`, else the task's input; its command in the guest gets the signals."""
         argv = self._ssh_argv(script, terminal=source is None and os.isatty(0))
         child = os.fork()
         if child == 0:

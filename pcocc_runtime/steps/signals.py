@@ -12,8 +12,7 @@ FORWARDED = (
 
 
 class Signals:
-    """Caught from now on; `arrived` are those that were not yet passed on, and `wakeup` can be read when
-    there may be more."""
+    """Signals caught from now on: `arrived` are not passed on yet, `wakeup` is readable when there may be more."""
 
     def __init__(self) -> None:
         self.arrived: list[int] = []

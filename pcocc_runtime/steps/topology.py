@@ -1,5 +1,4 @@
-"""The operation `@topology`: what a VM holds of its node, and its guest's piece of it, as they are planned
-and as they run."""
+"""The operation `@topology`: what a VM holds of its node, and what its guest sees, planned and found."""
 
 from __future__ import annotations
 

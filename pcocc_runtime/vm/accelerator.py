@@ -13,8 +13,7 @@ from pcocc_runtime.system import accounts, process
 
 
 def choose_accelerator(node: NodeFacts, qemu: str, handed: int | None) -> tuple[NodeFacts, int | None]:
-    """Return the node with the accelerator that `qemu` can use, and root's descriptor of /dev/kvm, `handed`,
-    where it takes that.
+    """Return the node with the accelerator that `qemu` can use, and root's /dev/kvm where that is it.
 
     NodeError when that QEMU cannot be run.
     """

@@ -14,8 +14,7 @@ _PARAMETERS = 120  # bytes of struct io_uring_params (linux/io_uring.h)
 
 
 def find_aio(has: Set[str]) -> str | None:
-    """Return io_uring, where QEMU is built with it and the kernel gives this user a ring as QEMU needs it,
-    else None.
+    """Return io_uring where QEMU has it and the kernel gives this user such a ring, else None.
 
     A sysctl (kernel.io_uring_disabled), a filter or too little lockable memory may forbid it; to ask takes a
     tenth of a millisecond.

@@ -29,8 +29,7 @@ def make_files(
     job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
     tell: Callable[[str], None],
 ) -> VmFiles:
-    """Make all files of a VM; RequestError or NodeError says which is impossible here, `tell` gets notes for
-    the user."""
+    """Make all files of a VM, and `tell` notes for the user; RequestError or NodeError when one is impossible."""
     group = cluster.group_of(rank)
     check_readable(group)
     locked = [_lock(drive, job) for drive in group.persistent]
@@ -98,8 +97,7 @@ def virtiofs_log(node: NodeFacts, rank: int, tag: str) -> str:
 def start_filesystems(
     mounts: tuple[Mount, ...], directory: PurePath, log_of: Callable[[str], str]
 ) -> tuple[SharedFs, ...]:
-    """Start a virtiofsd for each directory of that type; they end when the connections made here are closed.
-    `log_of` a tag is its log."""
+    """Start a virtiofsd for each such directory, with the log `log_of` it; it ends with its connection."""
     wanted = [mount for mount in mounts if mount.type == "virtiofs"]
     if not wanted:
         return ()

@@ -138,8 +138,7 @@ def read_node(job: int) -> NodeFacts:
 
 
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
-    """Make the VM's directory and what every attaching step of this node reads: key and addresses; return it
-    and its watch."""
+    """Make the VM's directory, and the key and addresses that every step here reads; return it and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / KEY_FILE, keys.user.encode())
     files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
@@ -171,8 +170,7 @@ def size_task(task: Task, group: Group) -> Task:
 
 
 def allow_lock(memory: int, template: str) -> None:
-    """Raise this process's limit of locked memory, which QEMU has after it, as far as it may; NodeError where
-    that is too little."""
+    """Raise the limit of locked memory, which QEMU inherits; NodeError when too little is allowed."""
     import resource
 
     _soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)

@@ -39,8 +39,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class VmFiles:
-    """Disks in their order, the seed, UEFI's files; `locks` are descriptors that must stay open as long as
-    QEMU runs."""
+    """Disks in their order, the seed, UEFI's files; `locks` are descriptors to stay open as long as QEMU runs."""
 
     disks: tuple[Disk, ...]
     seed: str
@@ -103,8 +102,7 @@ def plan_vm(
     kvm_fd: int | None = None,
     aio: str | None = None,
 ) -> VmPlan:
-    """Combine the task, the node's findings and the template into the plan of one QEMU; `kvm_fd` is for who
-    opens no /dev/kvm."""
+    """Combine task, node's findings and template into the plan of one QEMU; `kvm_fd`: /dev/kvm, opened by root."""
     interfaces = network_config.plan_interfaces(node, task.rank)
     return VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",

@@ -1,5 +1,4 @@
-"""Whether the boot step's slurmstepds are there: an srun whose tasks have not begun waits ten minutes for one
-that has died."""
+"""Whether the boot step's slurmstepds live: srun waits ten minutes for one that has died early."""
 
 from __future__ import annotations
 
@@ -64,8 +63,7 @@ class StepdWatch:
         return self._name(alive) if self.missing > 1 and (self.was_whole or late) else None
 
     def find_delay(self, alive: Collection[str]) -> str | None:
-        """Return, once, the nodes that take long to begin with the step: a prolog runs there, or slurmstepd
-        has ended at once."""
+        """Return, once, the nodes that take long to begin: in a prolog, or slurmstepd has ended at once."""
         if self.told or self.was_whole or self.missing < 2 or time.monotonic() < self.begin + LATE_SECONDS:
             return None
         self.told = True

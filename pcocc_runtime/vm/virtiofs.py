@@ -49,8 +49,10 @@ def read_capabilities(program: str) -> str:
 
 
 def start_server(program: str, source: str, readonly: bool, base: str, log: str) -> int:
-    """Start virtiofsd for a directory and return the descriptor of a connection to it; `log` is where it
-    logs, which a guest can make it do."""
+    """Start virtiofsd for a directory and return the descriptor of a connection to it.
+
+    `log` is where it logs, which a guest can make it do.
+    """
     listener = socket.socket(socket.AF_UNIX)
     client = socket.socket(socket.AF_UNIX)
     try:
