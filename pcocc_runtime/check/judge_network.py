@@ -55,11 +55,8 @@ def judge_walls(one: seen.Walls) -> Iterator[Finding]:
             f"{one.mend}; if a firewall service runs 'nft flush ruleset', have it flush its own tables only",
         )  # fmt: skip
     if one.unguarded:
-        what = (
-            "this node forwards packets (net.ipv4.ip_forward)"
-            if one.forwards
-            else f"{', '.join(one.open)} forward packets"
-        )
+        some = f"{', '.join(one.open)} forward packets"
+        what = "this node forwards packets (net.ipv4.ip_forward)" if one.forwards else some
         risk = f", and {what}" if one.forwards or one.open else ""
         yield Finding(
             FAILED, f"the rules of routing that keep what is forwarded from tunnels are gone{risk}", one.mend

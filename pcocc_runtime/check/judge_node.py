@@ -238,11 +238,9 @@ def judge_clock(one: seen.Clock) -> Iterator[Finding]:
             "systemctl restart chrony, or chronyc makestep",
         )
         return
-    known = (
-        "slurmctld's clock is not known"
-        if one.ahead is None
-        else f"the clock is within {_SKEW:.0f} s of slurmctld's"
-    )
+    known = f"the clock is within {_SKEW:.0f} s of slurmctld's"
+    if one.ahead is None:
+        known = "slurmctld's clock is not known"
     if one.kept:
         yield Finding(WELL, known)
     else:

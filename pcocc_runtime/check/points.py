@@ -37,11 +37,10 @@ class Row(NamedTuple):
 
 
 def _judge_controller(trouble: str) -> Iterable[Finding]:
-    yield (
-        Finding(FAILED, trouble, "scontrol ping; systemctl status slurmctld on its host")
-        if trouble
-        else Finding(WELL, "slurmctld answers")
-    )
+    if trouble:
+        yield Finding(FAILED, trouble, "scontrol ping; systemctl status slurmctld on its host")
+    else:
+        yield Finding(WELL, "slurmctld answers")
 
 
 ROWS = (

@@ -86,22 +86,16 @@ def compare(reports: Sequence[Report]) -> list[Finding]:
         for report in reports:
             nodes.setdefault(report.same.get(name, "?"), []).append(report.node)
         if len(nodes) > 1:
-            told = ", ".join(
-                f"{value} on {_some(names)}"
-                for value, names in sorted(nodes.items(), key=lambda one: -len(one[1]))
-            )
-            hint = (
-                "copy one /etc/pcocc to all nodes"
-                if name.startswith("/")
-                else f"install the same {name} on all nodes, then restart slurmd"
-            )
+            common_first = sorted(nodes.items(), key=lambda one: -len(one[1]))
+            told = ", ".join(f"{value} on {_some(names)}" for value, names in common_first)
+            hint = f"install the same {name} on all nodes, then restart slurmd"
+            if name.startswith("/"):
+                hint = "copy one /etc/pcocc to all nodes"
             found.append(Finding(FAILED, f"{name} is not the same everywhere: {told}", hint))
-    return (
-        found
-        or [Finding(WELL, f"{', '.join(reports[0].same)} are the same on {count(len(reports), 'node')}")]
-        if reports
-        else []
-    )
+    if reports and not found:
+        same = ", ".join(reports[0].same)
+        return [Finding(WELL, f"{same} are the same on {count(len(reports), 'node')}")]
+    return found
 
 
 def _some(names: Sequence[str]) -> str:

@@ -55,12 +55,7 @@ def _row(name: str, device: Hca, place: int) -> tuple[str, ...]:
     one = device.functions[place]
     numa = "-" if one.numa < 0 else str(one.numa)
     return (
-        name,
-        str(one.number),
-        one.address,
-        one.driver or "-",
-        numa,
-        device_node(one),
+        name, str(one.number), one.address, one.driver or "-", numa, device_node(one),
         _user_of(device_node(one)),
     )
 

@@ -28,10 +28,7 @@ def add_ssh(parser: argparse.ArgumentParser) -> None:
 def add_scp(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc scp`."""
     _add_passing(
-        parser,
-        "scp",
-        _scp,
-        "[OPTION...] SOURCE... TARGET",
+        parser, "scp", _scp, "[OPTION...] SOURCE... TARGET",
         "Copies files from and to VMs (VM:PATH) with your own scp",
     )
 
@@ -39,20 +36,14 @@ def add_scp(parser: argparse.ArgumentParser) -> None:
 def add_rsync(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc rsync`."""
     _add_passing(
-        parser,
-        "rsync",
-        _rsync,
-        "[OPTION...] SOURCE... TARGET",
+        parser, "rsync", _rsync, "[OPTION...] SOURCE... TARGET",
         "Copies what differs from and to VMs (VM:PATH) with your own rsync",
     )
 
 
 def _add_passing(
-    parser: argparse.ArgumentParser,
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    words: str,
-    what: str,
+    parser: argparse.ArgumentParser, name: str, run: Callable[[argparse.Namespace], int], words: str,
+    what: str
 ) -> None:
     parser.description = (
         f"{what}; all its options may follow. It goes through a step of the job: no network between here and"
@@ -166,12 +157,7 @@ def _forward(arguments: argparse.Namespace) -> int:
         f"port {ports[0]} of localhost leads to port {ports[1]} of {vm.vm} of job {found.job}, until Ctrl-C"
     )
     options = [
-        "-N",
-        "-o",
-        "ExitOnForwardFailure=yes",
-        "-o",
-        "ControlPath=none",
-        "-L",
+        "-N", "-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none", "-L",
         f"localhost:{ports[0]}:localhost:{ports[1]}",
     ]
     _become(["ssh", "-F", found.config, *options, vm.vm])

@@ -50,10 +50,7 @@ class LoginFiles(NamedTuple):
     def plan(self) -> LoginPlan:
         """Return what the configuration is made of."""
         return LoginPlan(
-            self.job,
-            self.login.members,
-            str(self.directory / "key"),
-            str(self.directory / "known_hosts"),
+            self.job, self.login.members, str(self.directory / "key"), str(self.directory / "known_hosts"),
             program(),
         )
 

@@ -66,11 +66,10 @@ def _check_here(arguments: argparse.Namespace) -> int:
     found = points.check_node()
     if arguments.boot is not None:
         found = replace(found, points=(*found.points, everywhere.boot_guest(SITE_DIR, arguments.boot)))
-    _write(
-        json.dumps(report.plan_report(found), indent=2) + "\n"
-        if arguments.json
-        else report.render_report(found)
-    )
+    if arguments.json:
+        _write(json.dumps(report.plan_report(found), indent=2) + "\n")
+    else:
+        _write(report.render_report(found))
     return errors.EXIT_FAILURE if found.failures else 0
 
 

@@ -33,9 +33,7 @@ def add_top(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-j", "--job", metavar="JOB", help="only this one")
     parser.add_argument(
-        "-d",
-        "--delay",
-        metavar="SECONDS",
+        "-d", "--delay", metavar="SECONDS",
         help="between two looks, each of which is a step of every job; default: 5",
     )
     parser.set_defaults(run=_top)

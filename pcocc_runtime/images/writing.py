@@ -163,9 +163,8 @@ def publish(
     damaged = set()
     for layer, path in files.items():  # before the lock: it may take long
         held.flush(path)
-        if repository.is_damaged(
-            work.repo, layer, path.stat().st_size, progress(f"comparing layer {layer[:12]}")
-        ):
+        watch = progress(f"comparing layer {layer[:12]}")
+        if repository.is_damaged(work.repo, layer, path.stat().st_size, watch):
             damaged.add(layer)
     with lock_repository(work.repo):
         repository.refresh(work.repo)

@@ -134,12 +134,10 @@ class Keeper:
             waits.append(SIGNAL_INTERVAL)
         if self.looking != "booting":
             waits.append(self.link.patience() if self.link else None)
+        elif self.link:
+            waits.append(PROBE_INTERVAL)
         else:
-            waits.append(
-                PROBE_INTERVAL
-                if self.link
-                else max(self.started + self.facts.timeout - time.monotonic(), PROBE_INTERVAL)
-            )
+            waits.append(max(self.started + self.facts.timeout - time.monotonic(), PROBE_INTERVAL))
         return min(wait for wait in waits if wait is not None)
 
     def _catch_signals(self) -> None:
@@ -253,16 +251,10 @@ class Keeper:
 
     def _tell_disk_error(self, data: dict[str, Any]) -> None:
         self.paused = True
-        what = (
-            "the file system of its disk is full"
-            if data.get("nospace")
-            else data.get("reason", "its disk failed")
-        )
-        emit(
-            DiskError(
-                what, self.facts.disks.get(data.get("device", ""), "its disk"), self.name, self.facts.node
-            )
-        )
+        full = "the file system of its disk is full"
+        what = full if data.get("nospace") else data.get("reason", "its disk failed")
+        file = self.facts.disks.get(data.get("device", ""), "its disk")
+        emit(DiskError(what, file, self.name, self.facts.node))
 
     def _tell_unmounted(self, tag: str, kind: str, known: bool) -> None:
         emit(Unmounted(tag, kind, known, self.name, self.facts.node))

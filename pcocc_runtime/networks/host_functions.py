@@ -60,10 +60,6 @@ def _read_function(path: Path) -> Function:
     number = int(path.name.removeprefix("virtfn"))
     numa = int((real / "numa_node").read_text())
     return Function(
-        number,
-        real.name,
-        driver.resolve().name if driver.exists() else None,
-        group.resolve().name,
-        others,
+        number, real.name, driver.resolve().name if driver.exists() else None, group.resolve().name, others,
         numa,
     )

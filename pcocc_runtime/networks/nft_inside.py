@@ -128,14 +128,8 @@ def _to_site(plan: Bridged) -> list[str]:
     four = ", ".join(str(one) for one in plan.spec.addresses if one.version == 4)
     six = [one for one in plan.spec.addresses if isinstance(one, IPv6Network)]
     listed = f"{{ 0.0.0.0, {four} }}" if four else "{ 0.0.0.0 }"
-    targets = [
-        (
-            f"@th,64,{one.prefixlen} {int(one.network_address) >> 128 - one.prefixlen:#x} accept"
-            if one.prefixlen
-            else "accept"
-        )
-        for one in six
-    ]
+    heads = [(one.prefixlen, int(one.network_address) >> 128 - one.prefixlen) for one in six]
+    targets = [f"@th,64,{length} {head:#x} accept" if length else "accept" for length, head in heads]
     return [
         "jump to_site", "meta protocol { 8021q, 8021ad } drop",
         f"meta protocol arp arp saddr ip != {listed} drop",
@@ -262,11 +256,9 @@ def _render_translation(plans: tuple[NetworkPlan, ...], nat: Nat) -> list[str]:
     ]
     # what is left of a connection of the slot's last job is no first
     first = "tcp flags & (fin | syn | rst | ack) == syn"
-    inward = (
-        [f'iifname "{naming.UPLINK}" {first} dnat ip to tcp dport map {{ {", ".join(targets)} }}']
-        if targets
-        else []
-    )
+    inward = []
+    if targets:
+        inward = [f'iifname "{naming.UPLINK}" {first} dnat ip to tcp dport map {{ {", ".join(targets)} }}']
     _host, own = addressing.uplink_addresses(nat.slot)
     # see nft_outside
     shut = f'oifname "{naming.UPLINK}" ip saddr {own} ip saddr set {addressing.shut_address(own)}'

@@ -44,12 +44,10 @@ def _routed(job: int, nat: Nat) -> list[str]:
     mine = naming.uplink_name(job)
     _host, inside = addressing.uplink_addresses(nat.slot)
     rules = [
-        f'iifname "{mine}" meta nfproto ipv6 drop',
-        f'iifname "{mine}" ip saddr != {inside} drop',
+        f'iifname "{mine}" meta nfproto ipv6 drop', f'iifname "{mine}" ip saddr != {inside} drop',
         f'iifname "{mine}" oifname "{naming.HOST_UPLINKS}" drop',
         f'iifname "{mine}" ip daddr 169.254.0.0/16 drop',
-        f'oifname "{mine}" ct state established,related accept',
-        f'oifname "{mine}" ct status dnat accept',
+        f'oifname "{mine}" ct state established,related accept', f'oifname "{mine}" ct status dnat accept',
         f'oifname "{mine}" drop',
     ]
     enter = f'iifname "{mine}" ip saddr {addressing.shut_address(inside)} ip saddr set {inside}'

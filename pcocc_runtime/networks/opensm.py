@@ -110,9 +110,7 @@ def find_faults(
         elif text == _BEGIN:
             if done:
                 yield ConfigError(
-                    "pcocc's partitions begin a second time",
-                    file,
-                    number,
+                    "pcocc's partitions begin a second time", file, number,
                     hint="keep them once, behind the site's own lines",
                 )
                 return
@@ -154,9 +152,7 @@ def _find_wrong(
         yield ConfigError(f"{shown} is not a partition as opensm reads it", file, number, hint=_OPENS)
     elif found["key"] is None and found["name"] != "Default":
         yield ConfigError(
-            f"{shown} has no key, and opensm would choose one, of pcocc's perhaps",
-            file,
-            number,
+            f"{shown} has no key, and opensm would choose one, of pcocc's perhaps", file, number,
             hint="give it a key",
         )
     else:
@@ -164,9 +160,7 @@ def _find_wrong(
         owner = next((one.name for one in networks if key in one.keys), None)
         if owner is not None:
             yield ConfigError(
-                f"the key {key:#06x} is of the pool of network {owner!r}",
-                file,
-                number,
+                f"the key {key:#06x} is of the pool of network {owner!r}", file, number,
                 hint="give this partition another key",
             )
         elif key == DEFAULT_KEY and behind:

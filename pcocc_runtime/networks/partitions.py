@@ -80,22 +80,11 @@ def plan_partitions(
             raise NodeError(
                 f"the job has {step.vm_count} VMs, a cluster on network {spec.name!r} can have {spec.max_vms}"
             )
-        places = (
-            _take(
-                spec,
-                parse_gres(step.place.gres_on(step.here.name), spec.gres),
-                len(ranks),
-                taken,
-                step.here.name,
-            )
-            if ranks
-            else []
-        )
-        device = devices[spec.host_device]
-        functions = {
-            rank: _function(spec, device, place, step.here.name)
-            for rank, place in zip(ranks, places, strict=True)
-        }
+        device, node, places = devices[spec.host_device], step.here.name, list[int]()
+        if ranks:
+            places = _take(spec, parse_gres(step.place.gres_on(node), spec.gres), len(ranks), taken, node)
+        given = zip(ranks, places, strict=True)
+        functions = {rank: _function(spec, device, place, node) for rank, place in given}
         found.append(Partition(spec, _find_key(spec, step.place.licences), device, functions))
     return tuple(found)
 
@@ -119,11 +108,8 @@ def parse_gres(text: str, name: str) -> list[int]:
     found: list[int] = []
     for words, places in re.findall(r"([^,()]+)\(([^()]*)\)", text):
         if f"{words}:".startswith(f"{name}:"):
-            ranges = (
-                re.findall(r"(\d{1,5})(?:-(\d{1,5}))?", places.removeprefix("IDX:"))
-                if places.startswith("IDX:")
-                else []
-            )
+            listed = places.removeprefix("IDX:") if places.startswith("IDX:") else ""
+            ranges = re.findall(r"(\d{1,5})(?:-(\d{1,5}))?", listed)
             found += [place for first, last in ranges for place in range(int(first), int(last or first) + 1)]
     return found
 

@@ -120,10 +120,8 @@ NetworkPlan = Routed | Segment | Bridged
 
 
 def plan_networks(
-    step: BootStep,
-    specs: Mapping[str, BuildableNetwork],
-    sets: Mapping[str, tuple[str, ...]],
-    ipv6: bool = True,
+    step: BootStep, specs: Mapping[str, BuildableNetwork], sets: Mapping[str, tuple[str, ...]],
+    ipv6: bool = True
 ) -> tuple[NetworkPlan, ...]:
     """Return the plans of the networks that VMs of this step name, in the order in which they are first named."""
     names: list[str] = []
@@ -179,9 +177,7 @@ def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Membershi
     net6 = addressing.cluster_network6(job, index) if ipv6 else None
     taps = (
         RoutedTap(
-            addressing.tap_name(rank, index),
-            rank,
-            addressing.vm_mac(spec.mac_prefix, rank, index),
+            addressing.tap_name(rank, index), rank, addressing.vm_mac(spec.mac_prefix, rank, index),
             str(addressing.vm_address(net, rank)),
             str(addressing.vm_address6(net6, rank)) if net6 else None,
         )

@@ -43,7 +43,7 @@ def end_dnsmasq(job: int) -> None:
 
     The job's user is in the namespace too, and calls processes of his what he likes: those are not looked at.
     """
-    empty, owners = 0, {0, naming.dnsmasq_uid(job), pwd.getpwnam("nobody").pw_uid}  # nobody: pcocc 0.0's
+    empty, owners = 0, {0, naming.dnsmasq_uid(job), pwd.getpwnam("nobody").pw_uid}  # nobody: an earlier version's
     for _ in range(8):
         found = process.find_in_netns(naming.netns_path(job), "dnsmasq", owners)
         process.end(found)

@@ -62,10 +62,8 @@ _NOTED_L2 = tuple(
 )
 _BRIDGED = (
     Setting("host-bridge", valid.interface(addressing.MAX_INTERFACE_NAME), True),
-    Setting("tap-prefix", valid.tap_prefix, True),
-    Setting("mtu", checks.integer(1280, 65535)),
-    Setting("vlans", valid.vlans),
-    Setting("addresses", valid.addresses),
+    Setting("tap-prefix", valid.tap_prefix, True), Setting("mtu", checks.integer(1280, 65535)),
+    Setting("vlans", valid.vlans), Setting("addresses", valid.addresses),
 )
 _HOST_INFINIBAND = (Setting("host-device", _WORD, True),)
 _PCI = (Setting("host-device-addrs", valid.devices, True), Setting("host-driver", _WORD, True))

@@ -28,11 +28,8 @@ def evaluate(nodes: Sequence[NodeAnswer], silent: Sequence[str], target: str | N
         )
         for name in silent
     ]
-    found += [
-        Finding(FAILED, f"{one.node.name}: its part could not be checked: {one.trouble}")
-        for one in nodes
-        if one.trouble
-    ]
+    troubled = (one for one in nodes if one.trouble)
+    found += [Finding(FAILED, f"{one.node.name}: its part could not be checked: {one.trouble}") for one in troubled]
     every = {network.name: network for one in nodes for network in one.node.networks}
     for network in sorted(every.values(), key=lambda one: one.index):
         found += _check_devices(network, nodes)
@@ -214,14 +211,9 @@ def _check_outbound(
 
 
 def _check_dhcp(nodes: Sequence[NodeAnswer]) -> list[Finding]:
-    found = [
-        Finding(
-            FAILED, f"no DHCP server listens on {one.node.name}",
-            "see in slurmd's log why dnsmasq has ended there",
-        )
-        for one in nodes
-        if one.dhcp is False
-    ]
+    hint = "see in slurmd's log why dnsmasq has ended there"
+    bare = [one.node.name for one in nodes if one.dhcp is False]
+    found = [Finding(FAILED, f"no DHCP server listens on {name}", hint) for name in bare]
     if not found and any(one.dhcp for one in nodes):
         text = (
             "a DHCP server listens on every node; only root could query it, but VMs that answer have their"

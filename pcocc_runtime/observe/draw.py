@@ -163,11 +163,8 @@ def _node_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
             continue
         rows.append(
             (
-                f"{corner}{share['name']}",
-                share["bridge"]["device"],
-                share["bridge"].get("address", ""),
-                "",
-                *_state(share["bridge"]),
+                f"{corner}{share['name']}", share["bridge"]["device"], share["bridge"].get("address", ""),
+                "", *_state(share["bridge"]),
             )
         )
         leaves = [(f"{vm['name']} {vm['interface']}", vm) for vm in share["vms"]]
@@ -178,11 +175,9 @@ def _node_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _row(label: str, leaf: dict[str, Any]) -> tuple[str, ...]:
-    counters = (
-        [_amount(leaf["received"]), _amount(leaf["sent"]), str(leaf["dropped"])]
-        if leaf["state"] == "up"
-        else [leaf["state"]] * 3
-    )
+    counters = [leaf["state"]] * 3
+    if leaf["state"] == "up":
+        counters = [_amount(leaf["received"]), _amount(leaf["sent"]), str(leaf["dropped"])]
     ports = " ".join(f"{one['host_port']}>{one['vm_port']}" for one in leaf.get("forwards", ()))
     return (label, leaf["device"], leaf.get("address") or "", leaf.get("mac", ""), *counters, ports)
 

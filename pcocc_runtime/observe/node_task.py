@@ -168,9 +168,9 @@ def check_outbound(node: NodeFacts, network: RoutedFacts, target: str) -> str | 
 
     address, _, port = target.partition(":")
     allowed = network.outbound
-    if not allowed or (
-        isinstance(allowed, tuple) and not any(IPv4Address(address) in one for one in allowed)
-    ):
+    if isinstance(allowed, tuple):
+        allowed = any(IPv4Address(address) in one for one in allowed)
+    if not allowed:
         return None
     source = str(addressing.node_address(network.addresses, node.index))
     if port:

@@ -21,15 +21,8 @@ _Found = TypeVar("_Found")
 def ping(address: str, size: int, source: str | None = None) -> bool:
     """Tell whether an unfragmented packet of `size` bytes is answered; NodeError when ping cannot be used here."""
     argv = [
-        "ping",
-        "-n",
-        "-q",
-        "-c1",
-        f"-W{PROBE_SECONDS}",
-        "-Mdo",
-        f"-s{size - _HEADERS}",
-        *(["-I", source] if source else []),
-        address,
+        "ping", "-n", "-q", "-c1", f"-W{PROBE_SECONDS}", "-Mdo", f"-s{size - _HEADERS}",
+        *(["-I", source] if source else []), address,
     ]
     try:
         done = subprocess.run(

@@ -58,16 +58,12 @@ def plan_vms(job: str, nodes: Sequence[NodeAnswer]) -> list[ListedVm]:
 def _find_vm(
     job: str, rank: int, name: str, answer: NodeAnswer | None, other: NodeAnswer, states: Mapping[int, str]
 ) -> ListedVm:
-    address = address_of((answer or other).node.reach, rank) or ""
-    state = answer.states.get(rank, "not started") if answer else states.get(rank, UNKNOWN)
-    ports = (
-        tuple((one.host_port, one.vm_port) for one in answer.node.forwards if one.rank == rank)
-        if answer
-        else ()
-    )
-    return ListedVm(
-        job, naming.vm_name(rank), name, state, address, ports, answer.usage.get(rank) if answer else None
-    )
+    vm, address = naming.vm_name(rank), address_of((answer or other).node.reach, rank) or ""
+    if answer is None:
+        return ListedVm(job, vm, name, states.get(rank, UNKNOWN), address, (), None)
+    state = answer.states.get(rank, "not started")
+    ports = tuple((one.host_port, one.vm_port) for one in answer.node.forwards if one.rank == rank)
+    return ListedVm(job, vm, name, state, address, ports, answer.usage.get(rank))
 
 
 def render_clusters(every: Sequence[VirtualCluster]) -> str:

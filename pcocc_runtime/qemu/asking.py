@@ -26,15 +26,8 @@ _MODULES, _IO_URING = "modules", "io_uring"
 def plan_asking_argv(qemu: str, accel: str) -> list[str]:
     """Return the command line of a QEMU without a machine that answers on its standard streams."""
     return [
-        qemu,
-        "-machine",
-        f"none,accel={ACCELERATORS[accel]}",
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-qmp",
-        "stdio",
+        qemu, "-machine", f"none,accel={ACCELERATORS[accel]}", "-nodefaults", "-no-user-config", "-display",
+        "none", "-qmp", "stdio",
     ]
 
 

@@ -73,12 +73,8 @@ def plan_memory(
         if node.memory:
             bound = node.policy if "host-nodes" in has else ""
             objects += _backend(
-                f"ram{number}",
-                node.memory,
-                backing,
-                shared,
-                len(node.cpus) if "prealloc-threads" in has else 0,
-                bound,
+                f"ram{number}", node.memory, backing, shared,
+                len(node.cpus) if "prealloc-threads" in has else 0, bound,
             )
         memory = f",memdev=ram{number}" if node.memory else ""
         last = node.cpus[-1] == topology.shape.cpus - 1
@@ -86,19 +82,12 @@ def plan_memory(
             *node.cpus,
             *(range(topology.shape.cpus, topology.shape.most) if last else ()),
         ]  # those not plugged in
-        words += [
-            "-numa",
-            ",".join(
-                [f"node,nodeid={number}{memory}", *(f"cpus={run}" for run in render_cpu_list(cpus).split(","))]
-            ),
-        ]
+        runs = (f",cpus={run}" for run in render_cpu_list(cpus).split(","))
+        words += ["-numa", f"node,nodeid={number}{memory}{''.join(runs)}"]
     for number, row in enumerate(topology.distances):
-        words += [
-            word
-            for other, value in enumerate(row)
-            if other != number
-            for word in ("-numa", f"dist,src={number},dst={other},val={value}")
-        ]
+        for other, value in enumerate(row):
+            if other != number:
+                words += ["-numa", f"dist,src={number},dst={other},val={value}"]
     return objects, "", words
 
 

@@ -12,11 +12,7 @@ from pcocc_runtime.documents.hardware import HostCpu, VmTopology
 from pcocc_runtime.tables import columns
 
 _LEVELS = (
-    "socket-id",
-    "die-id",
-    "module-id",
-    "core-id",
-    "thread-id",
+    "socket-id", "die-id", "module-id", "core-id", "thread-id",
 )  # QEMU's names, from the outermost (qemu-qmp-ref, query-cpus-fast)
 
 
@@ -99,19 +95,16 @@ def _judge_cpus(planned: VmTopology, seen: Observed) -> Iterator[str]:
         if guest.cpus and vcpu.allowed != (guest.cpus[place],):
             where = render_cpu_list(vcpu.allowed) or "that are not known"
             yield f"vCPU {place} may run on CPUs {where}, and belongs on {guest.cpus[place]}"
-        wrong = (
-            [name for name, value in _plan_place(planned, place).items() if vcpu.place.get(name, 0) != value]
-            if guest.cpus
-            else []
-        )
+        wanted = _plan_place(planned, place).items() if guest.cpus else ()
+        wrong = [name for name, value in wanted if vcpu.place.get(name, 0) != value]
         if wrong:
             found = ", ".join(f"{name} is {vcpu.place.get(name)}" for name in wrong)
             yield f"vCPU {place} is not where it is planned: {found}"
         if len(guest.nodes) > 1 and vcpu.place.get("node-id") != nodes[place]:
             yield f"vCPU {place} is on the guest's node {vcpu.place.get('node-id')}, and belongs on {nodes[place]}"
     if guest.emulator and seen.emulator != guest.emulator:
-        where, wanted = render_cpu_list(seen.emulator), render_cpu_list(guest.emulator)
-        yield f"QEMU's own threads may run on CPUs {where}, and belong on {wanted}"
+        where, own = render_cpu_list(seen.emulator), render_cpu_list(guest.emulator)
+        yield f"QEMU's own threads may run on CPUs {where}, and belong on {own}"
 
 
 def _plan_place(planned: VmTopology, place: int) -> dict[str, int]:

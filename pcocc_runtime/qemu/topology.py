@@ -234,9 +234,8 @@ def _explain(own: Sequence[HostCpu], level: str) -> str:
 
 def _name_finer_dies(own: Sequence[HostCpu]) -> list[Flattened]:
     """Return the note that several L3 caches of a die are a die each."""
-    if len({cpu.die for cpu in own}) > len({cpu.package for cpu in own}) and len(
-        {_die(cpu) for cpu in own}
-    ) > len({cpu.die for cpu in own}):
+    packages, dies = {cpu.package for cpu in own}, {cpu.die for cpu in own}
+    if len(packages) < len(dies) < len({_die(cpu) for cpu in own}):
         return [Flattened("die", "a die of the host has several L3 caches, and each is a die of the guest")]
     return []
 

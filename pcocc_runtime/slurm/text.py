@@ -38,9 +38,8 @@ def parse_job(job: int, text: str) -> JobFacts:
     """Parse one line of `scontrol show job -o`."""
     fields = dict(re.findall(r"(\S+?)=(\S*)", text))
     try:
-        nodes, cpus = int(fields["NumNodes"].partition("-")[0]), int(
-            fields.get("CPUs/Task", "1").replace("N/A", "1")
-        )
+        nodes = int(fields["NumNodes"].partition("-")[0])
+        cpus = int(fields.get("CPUs/Task", "1").replace("N/A", "1"))
     except (KeyError, ValueError):
         raise NodeError(
             f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]
@@ -185,9 +184,8 @@ class Running:
     boot: str = field(default="", compare=False)
 
 
-_WAITS, _RUNS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"}, {
-    "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING",
-}
+_WAITS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+_RUNS = {"RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING"}
 
 
 def _not_running(job: str, state: str) -> RequestError:

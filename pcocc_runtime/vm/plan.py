@@ -91,16 +91,8 @@ def _find_obstacle(group: Group) -> str:
 
 
 def plan_vm(
-    task: Task,
-    node: NodeFacts,
-    group: Group,
-    directory: PurePath,
-    made: VmFiles,
-    hardware: Hardware,
-    filesystems: tuple[SharedFs, ...],
-    qmp_fd: int,
-    kvm_fd: int | None = None,
-    aio: str | None = None,
+    task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles, hardware: Hardware,
+    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None, aio: str | None = None
 ) -> VmPlan:
     """Combine task, node's findings and template into the plan of one QEMU; `kvm_fd`: /dev/kvm, opened by root."""
     interfaces = network_config.plan_interfaces(node, task.rank)
