@@ -12,15 +12,8 @@ SIZE = 1 << 20  # bytes kept of a console
 def test_neither_a_guests_console_nor_its_user_fills_a_node(box: Box) -> None:
     with make_cluster(box, "--pcocc-template=tiny", "-w", "n1") as cluster:
         scratch = box.root("n1", f"/var/lib/pcocc/scratch/pcocc/{cluster.job}")
-        running = cluster.start(
-            [
-                "-n1",
-                "--pcocc-vm=vm0",
-                "sh",
-                "-c",
-                "trap 'exit 0' TERM; exec yes 'a guest that says this for ever' >/dev/ttyS0",
-            ]
-        )
+        endless = "exec yes 'a guest that says this for ever' >/dev/ttyS0"
+        running = cluster.start(["-n1", "--pcocc-vm=vm0", "sudo", "sh", "-c", endless])
         wait_for((scratch / "vm0.console.log.old").exists, "the first turn of the log", 120)
         first = (scratch / "vm0.console.log.old").stat().st_mtime_ns
         wait_for(
@@ -32,7 +25,7 @@ def test_neither_a_guests_console_nor_its_user_fills_a_node(box: Box) -> None:
             "looked at each second"
         )
         box.interrupt(running)
-        cluster.vm("echo; echo these are the last words >/dev/ttyS0")
+        cluster.vm(["sudo", "sh", "-c", "echo; echo these are the last words >/dev/ttyS0"])
         kept = wait_for(
             lambda: [
                 path for path in scratch.glob("vm0.console.log*") if b"the last words" in path.read_bytes()
