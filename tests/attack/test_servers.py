@@ -77,7 +77,7 @@ CONFINED = f"""
 from pcocc_runtime.networks import call_filter
 from pcocc_runtime.system import confined
 try:
-    filter = call_filter.plan_filter(os.uname().machine)
+    filter = call_filter.plan_call_filter(os.uname().machine)
     argv, files = [{PYTHON!r}, "-IS", "/etc/code.py"], [("etc/code.py", code)]
     print(confined.start_confined(argv, files, filter, "/mnt", b"!", "").decode())
 finally:
