@@ -16,7 +16,7 @@ from typing import Literal
 from tests.releaselib.cli import NO_ROOT
 from tests.releaselib.suites import ROOT
 
-LIMIT = 86  # minutes after which a machine of continuous integration, which ends at 90, has nothing to run any more
+LIMIT = 60  # minutes after which nothing runs any more: what has not begun is told
 _PATIENCE = 60  # seconds in which a stage that is ended may put away what it has made
 _MADE = re.compile(r"\S+: .*\bmade\b.* in \d+ s$|installing Debian packages|making the Python environment")
 _CLOSING = re.compile(r"^=+ (.*\b(?:passed|failed|errors?|deselected|no tests ran)\b.* in .*?) =+$")
@@ -40,12 +40,12 @@ class Stage:
         return " ".join(self.argv)
 
 
-# those that stop nobody last: what comes before them has the time it needs
+# Those after the first stop nobody yet: each has been seen to pass in parts, not from its beginning to its end (docs/tested.md).
 STAGES = (
-    Stage(("make", "test"), 35, first=True),
-    Stage(("tests/release", "trixie"), 16),
-    Stage(("tests/node-machine", "test"), 25),
-    Stage(("tests/release", "sid"), 16, gates=False),
+    Stage(("make", "test"), 45, first=True),
+    Stage(("tests/release", "trixie"), 18, gates=False),
+    Stage(("tests/node-machine", "test"), 25, gates=False),
+    Stage(("tests/release", "sid"), 18, gates=False),
 )
 
 

@@ -23,7 +23,8 @@ FIRST, GATE, OTHER = Stage(("make", "test"), 30, first=True), Stage(("gate",), 2
 
 def test_it_runs_the_command_of_the_readme_first_and_what_stops_nobody_last() -> None:
     assert STAGES[0].argv == ("make", "test") and re.search(r"(?m)^ +make test ", (ROOT / "README.md").read_text())
-    assert [stage.gates for stage in STAGES] == [True, True, True, False]
+    gates = [stage.gates for stage in STAGES]
+    assert gates[0] and gates == sorted(gates, reverse=True)
     assert "tests.stages" in (ROOT / ".ci/run").read_text()
 
 
