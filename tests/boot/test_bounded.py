@@ -44,8 +44,9 @@ def test_neither_a_guests_console_nor_its_user_fills_a_node(box: Box) -> None:
         assert re.search("No space left", done.stderr), done.stderr
         assert before - free() < 1000, "blocks of the node's own /run"
         assert box.run(["touch", f"/run/pcocc/{cluster.job}/one-more"], node="n1").returncode != 0
+        box.run("srun -w n1 --pcocc-template=tiny true", user="bob", status=0, timeout=180)  # everybody else's go on
+        own = cluster.srun("--pcocc-vm=vm0 hostname")
+        assert own.returncode != 0 and "No space left" in own.stderr, own.stderr
+        box.run(["sh", "-c", f"cd /run/pcocc/{cluster.job}; rm fill; seq 70000 | xargs rm -f"], node="n1", status=0)
         assert cluster.vm("hostname") == "vm0"
-        box.run(
-            "srun -w n1 --pcocc-template=tiny true", user="bob", status=0, timeout=180
-        )  # everybody else's jobs go on
     box.ensure_released(cluster.job)
