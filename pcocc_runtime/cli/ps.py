@@ -59,7 +59,7 @@ def _top(arguments: argparse.Namespace) -> int:
         if not sys.stdout.isatty():
             return errors.EXIT_FAILURE if silent else 0
         before = {(vm.job, vm.name): vm.usage for vm in vms if vm.usage}
-        time.sleep(int(delay))
+        time.sleep(int(delay))  # until the next picture, as top(1)
 
 
 def _ps(arguments: argparse.Namespace) -> int:

@@ -90,8 +90,7 @@ class _Helpers:
         def run() -> None:
             try:
                 results.append(work(self._stop))
-            except Exception as error:
-                # raised by `pause`: else a result would be waited for that never comes
+            except Exception as error:  # raised by `pause`: else a result would be waited for that never comes
                 self._errors.append(error)
 
         self._threads.append(threading.Thread(target=run))

@@ -78,7 +78,7 @@ def operate(job: int, vm: str, wish: LogWish) -> int:
     history, printer = ConsoleHistory(directory), Printer(vm)
     printer.feed(history.read_all(), wish.lines)
     while wish.follow and find_end(directory) is None and not history.has_ended():
-        time.sleep(_SECONDS)
+        time.sleep(_SECONDS)  # QEMU writes the file, and nothing announces that it has
         printer.feed(history.read_new())
     if wish.follow:
         printer.feed(history.read_new())
