@@ -193,12 +193,12 @@ def test_a_full_scratch_is_not_taken_for_the_repository(start: StartVm, home: Ho
     save(vm)
 
 
-@pytest.mark.usefixtures("tiny")
 def find_notes(said: str) -> list[str]:
     """Return what a save noted beside what it always does."""
     return [line for line in said.splitlines() if "note:" in line and KEPT not in line]
 
 
+@pytest.mark.usefixtures("tiny")
 class TestWithAgent:
     """The real agent in a guest with a real file system."""
 
