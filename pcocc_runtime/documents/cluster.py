@@ -15,6 +15,7 @@ from pcocc_runtime.errors import RequestError
 CLUSTER_VERSION = 1
 MAX_ENCODED = 120 * 1024  # Linux takes no environment string over 128 KiB (MAX_ARG_STRLEN, execve(2))
 MAX_JSON = 8 * 1024 * 1024
+MAX_USER_DATA = 64 * 1024
 ARRAY_TASK = "%a"  # in paths that were typed: the number of the array's task, as in sbatch(1)'s patterns
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pcocc_runtime.documents.cluster import ARRAY_TASK, Cluster, Group, Mount
 from pcocc_runtime.errors import RequestError
 
-Read = Callable[[str], str]
+ReadText = Callable[[str], str]
 Exists = Callable[[str], bool]
 
 
-def fill_array_task(cluster: Cluster, task: int | None, exists: Exists, read: Read) -> Cluster:
+def fill_array_task(cluster: Cluster, task: int | None, exists: Exists, read: ReadText) -> Cluster:
     """Return the cluster with the task's number in place of `%a`, and with user-data that is a task's own.
 
     A directory whose own name has `%a` is meant as it is. RequestError where the job is no task of an array.
@@ -20,7 +20,7 @@ def fill_array_task(cluster: Cluster, task: int | None, exists: Exists, read: Re
     return replace(cluster, groups=tuple(_fill_group(group, task, exists, read) for group in cluster.groups))
 
 
-def _fill_group(group: Group, task: int | None, exists: Exists, read: Read) -> Group:
+def _fill_group(group: Group, task: int | None, exists: Exists, read: ReadText) -> Group:
     mounts = tuple(_fill_mount(mount, task, exists) for mount in group.mounts)
     if group.task_user_data is None:
         return group if mounts == group.mounts else replace(group, mounts=mounts)

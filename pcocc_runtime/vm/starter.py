@@ -67,7 +67,7 @@ def main() -> int:
                 hint="submit it with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
             )
         facts = read_job(job)
-        cluster = read_cluster(cluster_text, facts)
+        cluster = read_filled_cluster(cluster_text, facts)
         confdir, user = directories.site_dir(os.environ, os.geteuid()), accounts.user_name()
         hooks.run_hooks(confdir, hooks.describe_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
@@ -88,7 +88,7 @@ def main() -> int:
         return 1
 
 
-def read_cluster(text: str, facts: JobFacts) -> Cluster:
+def read_filled_cluster(text: str, facts: JobFacts) -> Cluster:
     """Return the frozen cluster with what only a job that runs can say: the task of an array that it is."""
     return fill_array_task(
         decode_cluster(text), facts.array_task, user_files.exists, user_data.read_task_user_data

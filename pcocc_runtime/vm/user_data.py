@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from pcocc_runtime.documents.cluster import MAX_USER_DATA
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.system import user_files
 
 
 def read_task_user_data(path: str) -> str:
     """Return the text of the file; RequestError when it is none, or too large."""
-    from pcocc_runtime.templates.values import MAX_USER_DATA  # which most jobs need not import
-
     what = f"user-data file {path}"
     data = user_files.read_user_start(path, MAX_USER_DATA + 1, "user-data file")
     if len(data) > MAX_USER_DATA:

@@ -26,7 +26,7 @@ def test_each_task_of_an_array_has_a_cluster_of_its_own(box: Box, home: Path) ->
     for task in (1, 2):
         (home / f"in-{task}").mkdir()
         (home / f"in-{task}/which").write_text(f"directory {task}\n")
-    mount = f"--pcocc-mount=own={home}/in-%a"
+    mount = f"--pcocc-mount=own={home}/in-%a,type=virtiofs"
     options = ["--array=1-2", "--parsable", "--pcocc-template=tiny:1", mount, f"--output={home}/%a.out", wrap]
     job = int(box.out(["sbatch", *options], cwd=str(home)))
     wait_for(lambda: not box.run(["squeue", "-h", "-j", str(job)]).stdout, f"the end of job {job}", 240)

@@ -12,7 +12,7 @@ from pcocc_runtime.vm.user_data import read_task_user_data
 
 
 def read(directory: Path, group: Group, task: int | None) -> Group:
-    [found] = starter.read_cluster(encode_cluster(Cluster((group,))), JobFacts(7, 1, 1, 0, 0, task)).groups
+    [found] = starter.read_filled_cluster(encode_cluster(Cluster((group,))), JobFacts(7, 1, 1, 0, 0, task)).groups
     return decode_cluster(encode_cluster(Cluster((found,)))).groups[0]
 
 
@@ -29,7 +29,7 @@ def test_paths_have_the_number_of_the_task(tmp_path: Path) -> None:
 
 
 def test_a_job_that_is_no_task_has_no_such_number(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="--pcocc-mount=a: /x/%a has %a, .* this job is none"):
+    with pytest.raises(RequestError, match=r"--pcocc-mount=a: /x/%a has %a, .* this job is none"):
         read(tmp_path, Group("t", 1, mounts=(Mount("a", "/x/%a"),)), None)
     with pytest.raises(RequestError, match="--pcocc-user-data: /x/%a has %a"):
         read(tmp_path, Group("t", 1, task_user_data="/x/%a"), None)
