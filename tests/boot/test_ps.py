@@ -40,6 +40,13 @@ def test_each_vm_is_listed_with_its_node_ports_and_end(box: Box) -> None:
     )
 
 
+def test_where_slurm_keeps_no_accounting_usage_says_so(box: Box, cluster: Cluster) -> None:
+    """As in this box, which has no slurmdbd."""
+    done = box.run(f"pcocc usage {cluster.job}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("pcocc: error: this site's Slurm keeps no accounting"), done.stderr
+
+
 def test_names_with_line_ends_are_nobody_elses(box: Box, cluster: Cluster) -> None:
     forged = f"x\n{cluster.job}|{cluster.job}|bob|main|0:01|forged\n{cluster.job} {cluster.job} bob main 0:01 forged"
     step = f"pcocc-vms\n{cluster.job}.1|99|n9|pcocc-vms\nStepId={cluster.job}.1 NodeList=n9 Tasks=99 Name=pcocc-vms"
