@@ -16,9 +16,8 @@ def add_usage(parser: argparse.ArgumentParser) -> None:
 
 
 def _usage(arguments: argparse.Namespace) -> int:
-    from pcocc_runtime.slurm.commands import (
-        read_usage_of,  # only where it is used: every `pcocc` imports this
-    )
+    from pcocc_runtime.cli.usage_text import render_usage  # only where it is used: every `pcocc` imports this
+    from pcocc_runtime.slurm.commands import read_usage_of
 
     sys.stdout.write(render_usage(read_usage_of(arguments.job)))
     return 0
