@@ -6,7 +6,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_SECOND_BOX = ("debian", "guide", "silence")  # of tests/boot, about half of its time: see tests/boxlib/second.py
+_SECOND_BOX = ("debian", "guide")  # of tests/boot, nearly half of its time: see tests/boxlib/second.py
 
 
 class ByDirectory(LoadScopeScheduling):
