@@ -31,7 +31,7 @@ def clear_cache(cache: ImageCache | None) -> tuple[int, int, int]:
         with layer_store.as_owner(store):
             return layer_store.remove_all_unused(store)
     except PermissionError:
-        wrong = f"the image cache {found.directory} cannot be cleared by you"
+        wrong = f"you may not clear the image cache {found.directory}"
         raise RequestError(wrong, "only its owner and root can clear it") from None
 
 

@@ -27,10 +27,10 @@ from pcocc_runtime.images import metadata
 from pcocc_runtime.images.sizes import render_size
 from pcocc_runtime.system import copy, locks, shared_locks
 
-STALL_SECONDS = 60.0  # for which another process's copy may not grow before we give it up
-# after which a copy is given up that has had fewer bytes a second
+STALL_SECONDS = 60.0  # another process's copy that has not grown for so long is given up
+# after the first seconds, a copy slower than so many bytes a second is given up
 _GRACE_SECONDS, _LEAST_RATE = 30.0, 1 << 20
-_TURN_SECONDS = 5.0  # for locks that are held during a few system calls
+_TURN_SECONDS = 5.0  # the wait for locks that are held during a few system calls
 _BLOCK = 512  # the unit of st_blocks (stat(2))
 
 CopyState = Callable[[str, int], None]  # "copying" or "waiting", and the bytes there are to copy
@@ -42,12 +42,11 @@ class NoRoom(NodeError):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A directory of layers, and how many bytes they may take together; a `modest` one takes no more than
-    half of what is free.
+    """A directory of layers that may take `size` bytes together; if `modest`, no more than half of what is free.
 
-    `suffix` ends the names in it. What is in the directory `beside` counts under the same limit. Copies are
-    made for `user`, if that is not None: one user's never wait for another's, who could make his last or give
-    it another content.
+    The names in it end in `suffix`. What is in the directory `beside` counts towards the same limit. Unless
+    `user` is None, copies are made for that user and never wait for another user's copy, which its owner
+    could delay or give another content.
     """
 
     path: str
@@ -225,7 +224,7 @@ def _pace() -> Callable[[int], None]:
     def ensure(done: int) -> None:
         if done < (time.monotonic() - begin - _GRACE_SECONDS) * _LEAST_RATE:
             raise NoRoom(
-                f"copying it goes too slowly: {render_size(done)} in {time.monotonic() - begin:.0f} s"
+                f"copying it is too slow: {render_size(done)} in {time.monotonic() - begin:.0f} s"
             )
 
     return ensure
@@ -260,10 +259,10 @@ def _make_room(store: Store, size: int, part: int) -> None:
     """Remove the least recently used layers until `size` more bytes fit; layers in use stay."""
     if size > store.size:
         wanted, limit = render_size(size), render_size(store.size)
-        raise NoRoom(f"it has a layer of {wanted}, and the whole image cache has {limit}")
+        raise NoRoom(f"its layer of {wanted} is larger than the whole image cache ({limit})")
     announced, own = _sweep_parts(store, part)
     if own and own + size > store.size // 2:
-        raise NoRoom("copies for the same user are under way, which take half of the image cache")
+        raise NoRoom("other copies under way for the same user take half of the image cache already")
     kept = sorted(list_cached_layers(store), key=lambda one: one[1])
     used = announced + sum(taken for _path, _when, taken in kept)
     for path, _when, taken in kept:

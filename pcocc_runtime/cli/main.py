@@ -24,9 +24,9 @@ COMMANDS = {
     "top": ("ps", "add_top", "what VMs use of CPU and memory"),
     "ssh": ("getting_in", "add_ssh", "log into a VM"),
     "scp": ("getting_in", "add_scp", "copy files from and to VMs"),
-    "rsync": ("getting_in", "add_rsync", "copy what differs from and to VMs"),
+    "rsync": ("getting_in", "add_rsync", "copy files that differ from and to VMs"),
     "nc": ("nc", "add_nc", "connect to a TCP port of a VM"),
-    "forward": ("getting_in", "add_forward", "make a port of this host one of a VM"),
+    "forward": ("getting_in", "add_forward", "forward a port of this host to a VM"),
     "ssh-config": ("getting_in", "add_ssh_config", "what ssh and other programs need to reach the VMs of a job"),
     "ansible-inventory": ("getting_in", "add_ansible_inventory", "the VMs of a job for Ansible"),
     "console": ("looking", "add_console", "the serial console of a VM"),
@@ -36,10 +36,10 @@ COMMANDS = {
     "reset": ("operating", "add_reset", "reset VMs"),
     "power": ("operating", "add_power", "power VMs off"),
     "monitor": ("operating", "add_monitor", "QEMU's own monitor"),
-    "qmp": ("operating", "add_qmp", "say a message of QMP to QEMU"),
-    "agent": ("operating", "add_agent", "ask the agent of a guest"),
+    "qmp": ("operating", "add_qmp", "send a QMP message to QEMU"),
+    "agent": ("operating", "add_agent", "send a command to the agent of a guest"),
     "dump": ("operating", "add_dump", "write the memory of a VM for crash(8)"),
-    "topology": ("operating", "add_topology", "what VMs hold of their nodes, and their guests beside it"),
+    "topology": ("operating", "add_topology", "the CPUs and memory that VMs hold, beside what guests see"),
     "network": ("network", "add_network", "the networks of a running job"),
     "node": ("node", "add_node", "whether a node has what VMs need, for its administrator"),
     "config": ("config", "add_config", "the site's configuration, for its administrator"),
@@ -51,7 +51,8 @@ _Command = Callable[[argparse.Namespace], int]
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors read like all others.
 
-    A verb that `passes` words on to another program has its own options first: whatever follows them is the other's.
+    A verb that `passes` words on to another program has its own options first: whatever follows them is the
+    other's.
     """
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]

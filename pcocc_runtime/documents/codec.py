@@ -87,7 +87,7 @@ def _build(hint: Any, tree: Any, place: str) -> Any:
     if origin in (Union, UnionType):
         found = next((one for one in inner if _find_misfit(one, tree) is None), None)
         if found is None:
-            raise ValueError(f"{place} has none of the types that it may have")
+            raise ValueError(f"{place} is not of a type that it may have")
         return _build(found, tree, place)
     misfit = _find_misfit(hint, tree)
     if misfit:

@@ -120,8 +120,7 @@ class VmTopology:
     launcher chose.
 
     `page` is the size of the guest's pages in KiB on the host, 0 for ordinary ones; `cpu` is QEMU's -cpu.
-    `binds`: this
-    QEMU can bind memory to nodes.
+    `binds`: this QEMU can bind memory to nodes.
     """
 
     pid: int

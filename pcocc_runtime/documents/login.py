@@ -38,5 +38,5 @@ def decode_credentials(text: str) -> Credentials:
         if not all(type(one) is str for one in (key, host_key, members)) or not key.startswith("-----BEGIN "):
             raise ValueError("it has no key")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"what a node says of logins into the job's VMs cannot be read: {error}") from None
+        raise ValueError(f"a node's answer about logins into the job's VMs cannot be read: {error}") from None
     return Credentials(key, host_key, decode_members(members))

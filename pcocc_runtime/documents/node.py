@@ -1,7 +1,8 @@
 """node.json: what root's helper writes on a node for the launchers of a job's VMs and for `pcocc network` and
 `pcocc ps`.
 
-It lies in the job's directory, which belongs to the job's user: whoever reads it has that user's rights and no others.
+It lies in the job's directory, which belongs to the job's user: whoever reads it has that user's rights and
+no others.
 """
 
 from __future__ import annotations
@@ -120,8 +121,7 @@ class NodeFacts:
     node's VMs by rank, eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are
     in seconds. `kvm_expected`: where guests are emulated all the same, somebody should know. `console_log` is
     how many bytes are kept of what a VM says on its console. `hugepages` and `cpu_model` are for templates
-    that say nothing of them; `functions` are those of
-    VMs, by rank.
+    that say nothing of them; `functions` are those of VMs, by rank.
     """
 
     job: int

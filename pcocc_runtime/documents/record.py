@@ -10,7 +10,7 @@ from collections import namedtuple
 
 __all__ = ["TYPE_CHECKING", "Record", "parse_record"]
 
-TYPE_CHECKING = False  # mypy takes any variable of this name for true
+TYPE_CHECKING = False  # mypy takes a variable of this name to be true
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NamedTuple, TypeVar

@@ -1,9 +1,9 @@
 """The shell text by which a guest takes the job's private keys from its seed into memory: on its disk, and so
 in a saved image, they never are.
 
-They are files of their own beside user-data and vendor-data, which cloud-init keeps on the disk in several copies.
-POSIX sh, run by cloud-init's bootcmd at each boot, before sshd starts; users whom cloud-init makes after that
-are waited for in the background, for five minutes.
+They are files of their own beside user-data and vendor-data, which cloud-init keeps on the disk in several
+copies. POSIX sh, run by cloud-init's bootcmd at each boot, before sshd starts; users whom cloud-init makes
+after that are waited for in the background, for five minutes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The operation `@console`: a VM's serial console on the task's terminal, and the keyboard for one at a time.
 
-Everybody reads the file that QEMU writes; who types has a connection to QEMU's serial line, too, which QEMU gives to
-one at a time: a lock in the VM's directory says whether it is taken.
+Everybody reads the file that QEMU writes; who types has a connection to QEMU's serial line, too, which QEMU
+gives to one at a time: a lock in the VM's directory says whether it is taken.
 """
 
 from __future__ import annotations
