@@ -143,8 +143,7 @@ def tap_name(rank: int, network: int) -> str:
 def bridged_port(prefix: str, job: int, network: int) -> str:
     """Return the name, among the host's interfaces, of the job's port on a bridge of the host (at most 15 characters).
 
-    The last eight are the job id in base 36, with leading zeros, and the network's index, so no two jobs
-    share a name.
+    The last eight are the job id in base 36, with leading zeros, and the network's index, so no two jobs share a name.
     """
     digits = ""
     for _place in range(6):

@@ -51,8 +51,7 @@ _Command = Callable[[argparse.Namespace], int]
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors read like all others.
 
-    A verb that `passes` words on to another program has its own options first: whatever follows them is the
-    other's.
+    A verb that `passes` words on to another program has its own options first: whatever follows them is the other's.
     """
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]

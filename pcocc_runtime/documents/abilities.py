@@ -1,5 +1,4 @@
-"""What a QEMU can do of what its releases differ in: asked once for a job on a node, and kept
-(docs/decisions/039)."""
+"""What a QEMU can do of what its releases differ in: asked once for a job on a node, and kept (docs/decisions/039)."""
 
 from __future__ import annotations
 
@@ -24,8 +23,7 @@ PLAIN = Abilities()
 
 
 def encode_abilities(found: Abilities, key: list[object]) -> bytes:
-    """Return the file's content; `key` is of JSON's types and tells which QEMU was asked, and with what
-    accelerator."""
+    """Return the file's content; `key` is of JSON's types and tells which QEMU was asked, and with what accelerator."""
     return json.dumps(
         {"key": key, "version": found.version, "has": sorted(found.has), "lacks": dict(found.lacks)}
     ).encode()

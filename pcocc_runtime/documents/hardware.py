@@ -1,5 +1,4 @@
-"""What a task holds of its node's hardware, and the piece of it that its VM is: topology.json in the VM's
-directory.
+"""What a task holds of its node's hardware, and the piece of it that its VM is: topology.json in the VM's directory.
 
 The launcher writes it before it becomes QEMU; the operation @topology compares it with what runs.
 """

@@ -1,8 +1,7 @@
 """node.json: what root's helper writes on a node for the launchers of a job's VMs and for `pcocc network` and
 `pcocc ps`.
 
-It lies in the job's directory, which belongs to the job's user: whoever reads it has that user's rights and
-no others.
+It lies in the job's directory, which belongs to the job's user: whoever reads it has that user's rights and no others.
 """
 
 from __future__ import annotations

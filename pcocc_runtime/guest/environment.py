@@ -1,7 +1,6 @@
 """Which variables a command in a guest gets: a guest has an environment of its own, and a task's speaks of its node.
 
-Slurm's variables and pcocc's are passed on, what prolog scripts have changed, and what the user names by
-`--export`.
+Slurm's variables and pcocc's are passed on, what prolog scripts have changed, and what the user names by `--export`.
 """
 
 from __future__ import annotations

@@ -92,8 +92,7 @@ def render_hosts(plan: LoginPlan) -> str:
 def render_config(plan: LoginPlan, others: Iterable[str]) -> str:
     """Return a whole configuration: those blocks, then what `others`, the user's and the host's files, say.
 
-    A path to include is a pattern of glob(7), and newer releases of ssh put values for `%` in it: `?` is any
-    character.
+    A path to include is a pattern of glob(7), and newer releases of ssh put values for `%` in it: `?` is any character.
     """
     included = (re.sub(r'[][%*\\"]', "?", path) for path in others)
     return render_hosts(plan) + "\nMatch all\n" + "".join(f'    Include "{path}"\n' for path in included)

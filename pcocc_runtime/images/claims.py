@@ -166,8 +166,7 @@ def _claim(fd: int, lock: Path) -> bool:
 def sweep(parent: Path, prefix: str, rescue: Rescue = _nothing) -> int:
     """Remove the work directories whose process has ended, on whatever host it ran; return how many there were.
 
-    `parent` is held. Another user's directory can be removed only when it is empty: its files are that user's
-    alone.
+    `parent` is held. Another user's directory can be removed only when it is empty: its files are that user's alone.
     """
     count = 0
     for name in os.listdir(parent):

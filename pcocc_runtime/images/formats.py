@@ -1,7 +1,6 @@
 """What kind of disk image a file is, told by its own bytes, and whether it is complete and needs no other file.
 
-Layouts: QEMU docs/interop/qcow2.txt; VMware Virtual Disk Format 5.0; Microsoft VHD 1.0 and VHDX 1.0; QEMU
-block/vdi.c.
+Layouts: QEMU docs/interop/qcow2.txt; VMware Virtual Disk Format 5.0; Microsoft VHD 1.0 and VHDX 1.0; QEMU block/vdi.c.
 """
 
 from __future__ import annotations

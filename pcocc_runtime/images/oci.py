@@ -64,8 +64,7 @@ def choose_manifests(text: bytes, tag: str | None, machine: str, where: str) -> 
     """Return the blobs that an index names for `tag` and this machine (uname -m), the one to take first:
     manifests, or indexes.
 
-    What is no image of a machine, such as an attestation, is passed over; what has an unknown platform comes
-    last.
+    What is no image of a machine, such as an attestation, is passed over; what has an unknown platform comes last.
     """
     every = [one for one in _list(_parse(text, where), "manifests", where) if isinstance(one, dict)]
     entries = [one for one in every if _may_be_image(one, tag)]

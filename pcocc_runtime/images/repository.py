@@ -1,7 +1,6 @@
 """The files of an image repository: read by anybody at any time, changed one atomic step at a time.
 
-Whoever changes something holds the repository's lock (`lock_path`, claims.py) from the look that decides to
-the change.
+Whoever changes something holds the repository's lock (`lock_path`, claims.py) from the look that decides to the change.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ def bind(pid: int, vcpus: list[int], cpus: list[int], emulator: list[int]) -> No
     """Give each vCPU's thread the CPU that the launcher has planned for it, and QEMU's others those of
     `emulator`, if there are any.
 
-    Only where there is one for each, and the task may still run on all of them: `scontrol update` can take
-    some away.
+    Only where there is one for each, and the task may still run on all of them: `scontrol update` can take some away.
     """
     try:
         if len(cpus) != len(vcpus) or not {*cpus, *emulator} <= os.sched_getaffinity(pid):

@@ -20,8 +20,7 @@ def read_devices(names: Iterable[str], sys: Path = Path("/sys")) -> dict[str, Hc
 def ensure_bound(names: Iterable[str], sys: Path = Path("/sys")) -> None:
     """Bind each function of these devices that has no driver to vfio-pci, and nothing else.
 
-    Its own driver is told, and none of all devices of its kind (Documentation/ABI/testing/sysfs-bus-pci in
-    the kernel).
+    Its own driver is told, and none of all devices of its kind (Documentation/ABI/testing/sysfs-bus-pci in the kernel).
     """
     for device in read_devices(names, sys).values():
         for one in device.functions:

@@ -14,8 +14,7 @@ def choose_nat(
 ) -> Nat:
     """Return what the job shall hold beside `others` of this node; what it held before, where that still serves.
 
-    `is_free` tells whether nothing on the host uses a TCP port. NodeError: all slots or a range of ports are
-    taken.
+    `is_free` tells whether nothing on the host uses a TCP port. NodeError: all slots or a range of ports are taken.
     """
     held = list(old.forwards if old else ())
     taken = {forward.host_port for one in (*others, *([old] if old else [])) for forward in one.forwards}

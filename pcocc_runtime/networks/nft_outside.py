@@ -60,8 +60,7 @@ def _routed(job: int, nat: Nat) -> list[str]:
 def _translated(job: int, nat: Nat) -> list[str]:
     """Return the chains that hide the job behind the node's address and lead its host ports in.
 
-    Only the first packet of a connection is translated (SYN), so that no connection of the host is ever taken
-    over.
+    Only the first packet of a connection is translated (SYN), so that no connection of the host is ever taken over.
     """
     _host, inside = addressing.uplink_addresses(nat.slot)
     mine = naming.uplink_name(job)

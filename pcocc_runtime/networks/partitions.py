@@ -1,7 +1,6 @@
 """The functions of InfiniBand devices that a job's VMs have on a node, and how they join its partitions.
 
-A function that has a GUID of a partition is in it: the subnet manager knows all GUIDs. Only the host can give
-it one.
+A function that has a GUID of a partition is in it: the subnet manager knows all GUIDs. Only the host can give it one.
 """
 
 from __future__ import annotations

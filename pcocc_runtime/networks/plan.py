@@ -77,8 +77,7 @@ class _Ethernet:
 class Routed(_Ethernet):
     """An L3 network: the job's nodes route its packets, and `wire` is a tunnel of theirs, with a MAC for each node.
 
-    The bridge, whose MAC is the same on every node, has `gateway`, `node_address` and, where there is IPv6,
-    `gateway6`.
+    The bridge, whose MAC is the same on every node, has `gateway`, `node_address` and, where there is IPv6, `gateway6`.
     """
 
     spec: EthernetNetwork

@@ -39,8 +39,7 @@ _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started wi
 def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
     """Offer, hear what root holds, and leave the work; without a request, offer what the site has set, no more.
 
-    ConfigError, RequestError and NodeError say why it cannot be; ChargeWanted: who the job is charged to must
-    be known.
+    ConfigError, RequestError and NodeError say why it cannot be; ChargeWanted: who the job is charged to must be known.
     """
     with doing("reading /etc/pcocc"):
         site = read_site(confdir)

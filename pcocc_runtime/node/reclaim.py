@@ -18,8 +18,7 @@ TABLES = ".nft"  # of a job, the text of its tables in the host's namespace
 def reclaim(except_job: int | None = None, seconds: float = float("inf")) -> set[PurePath]:
     """Release every job on this node whose slurmstepd is gone, but those that another helper is at, for so long.
 
-    Returns the folders where something of them may have been set aside. What fails is told, and tried again
-    later.
+    Returns the folders where something of them may have been set aside. What fails is told, and tried again later.
     """
     end, folders = time.monotonic() + seconds, {PurePath(naming.RUN_DIR)}
     for job in records.jobs_with(".json"):

@@ -1,7 +1,6 @@
 """What the nodes of a job know about its networks, and the lines of a step's output that carry it.
 
-The job's user could have made any of it: it is checked for its form, and made printable, before anybody is
-shown it.
+The job's user could have made any of it: it is checked for its form, and made printable, before anybody is shown it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The task of `pcocc network`: what a node knows of the job's networks, asked as the job's user inside its namespace.
 
-A VM step whose command is `@netinfo show` or `@netinfo check [ADDRESS[:PORT]]`; each task sends one answer
-(see facts).
+A VM step whose command is `@netinfo show` or `@netinfo check [ADDRESS[:PORT]]`; each task sends one answer (see facts).
 """
 
 from __future__ import annotations

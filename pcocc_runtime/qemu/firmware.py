@@ -16,8 +16,7 @@ _UNWANTED = {"requires-smm", "enrolled-keys"}
 def choose_uefi(descriptors: Iterable[dict[str, Any]], machine: str) -> tuple[str, str] | None:
     """Return the paths of code and empty variables of the first fitting firmware, None when there is none.
 
-    Secure boot needs a machine with SMM and keys that most guests were not signed for: such firmware is
-    passed over.
+    Secure boot needs a machine with SMM and keys that most guests were not signed for: such firmware is passed over.
     """
     for one in descriptors:
         try:

@@ -30,8 +30,7 @@ class Pages(NamedTuple):
 def plan_pages(
     wish: str, part: Allocation, topology: Topology, memory: int, read_free: ReadFree, template: str
 ) -> Pages:
-    """Return the pages of a guest of `memory` MiB; RequestError when a size that is asked for by name cannot
-    be had."""
+    """Return the pages of a guest of `memory` MiB; RequestError when a size that is asked for by name cannot be had."""
     ordinary = _divide(part, topology, memory, 0)
     if wish == "off":
         return ordinary
@@ -62,8 +61,7 @@ def _divide(part: Allocation, topology: Topology, memory: int, page: int) -> Pag
 
 
 def _find_shortage(name: str, found: Pages, read_free: ReadFree) -> str:
-    """Return which node has too few pages, and how many are free, in a clause; nothing when all have
-    enough."""
+    """Return which node has too few pages, and how many are free, in a clause; nothing when all have enough."""
     if not found.memory:
         return f"the guest's memory is smaller than a page of {name}"
     places: list[tuple[int | None, int]] = [(node.host, node.memory) for node in found.topology.nodes] or [

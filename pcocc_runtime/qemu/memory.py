@@ -1,5 +1,4 @@
-"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that
-lies."""
+"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that lies."""
 
 from __future__ import annotations
 
@@ -57,8 +56,7 @@ def plan_memory(
     """Return the options of memory backends, what -machine adds to them, and the options of NUMA nodes;
     `shared` with other processes.
 
-    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node
-    needs none.
+    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node needs none.
     """
     lock = ["-overcommit", "mem-lock=on"] if backing.lock else []
     nodes = topology.nodes

@@ -1,5 +1,4 @@
-"""A running QEMU against the topology that was planned for it: what the operation @topology shows and
-judges."""
+"""A running QEMU against the topology that was planned for it: what the operation @topology shows and judges."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ _HEADER = (
 
 
 class Vcpu(NamedTuple):
-    """A vCPU as QEMU has it: its thread, its place by QEMU's names of the levels, and the host's CPUs it may
-    run on."""
+    """A vCPU as QEMU has it: its thread, its place by QEMU's names of the levels, and the host's CPUs it may run on."""
 
     thread: int
     place: Mapping[str, int]

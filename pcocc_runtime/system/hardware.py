@@ -20,8 +20,7 @@ _SYS_GET_MEMPOLICY = 239  # x86-64
 
 
 def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: str = "/proc") -> Allocation:
-    """Return what a task that may run on these CPUs holds; what /sys does not tell, or tells absurdly, is
-    left out."""
+    """Return what a task that may run on these CPUs holds; what /sys does not tell, or tells absurdly, is left out."""
     own = sorted(cpus)
     nodes = _read_nodes(f"{system}/node", _read_mems(proc))
     homes = {cpu: node.number for node, members in nodes for cpu in members}
@@ -166,8 +165,7 @@ def _read_mems(proc: str) -> tuple[int, ...] | None:
 
 
 def _read_policy() -> set[int] | None:
-    """Return the nodes that this process's memory is bound to by get_mempolicy(2), None when by no such
-    policy."""
+    """Return the nodes that this process's memory is bound to by get_mempolicy(2), None when by no such policy."""
     mode, mask = ctypes.c_int(), (ctypes.c_ulong * (_MPOL_LOCAL_MAX // 64))()
     if (
         LIBC.syscall(_SYS_GET_MEMPOLICY, ctypes.byref(mode), mask, ctypes.c_ulong(_MPOL_LOCAL_MAX + 1), None, 0)
@@ -178,8 +176,7 @@ def _read_policy() -> set[int] | None:
 
 
 def _read_topoext(proc: str) -> bool:
-    """Tell whether the first CPU has AMD's flag topoext; the file is made as it is read, so no more of it
-    is."""
+    """Tell whether the first CPU has AMD's flag topoext; the file is made as it is read, so no more of it is."""
     lines = _read(f"{proc}/cpuinfo", 4096).splitlines()
     return any(line.startswith("flags") and "topoext" in line.split() for line in lines)
 

@@ -1,7 +1,6 @@
 """Locks of one host's processes: flock(2), on a whole file. `shared_locks` has the others, and tells all apart.
 
-It belongs to the open file: it goes on with the descriptor through fork and exec, until the last of its
-holders ends.
+It belongs to the open file: it goes on with the descriptor through fork and exec, until the last of its holders ends.
 """
 
 from __future__ import annotations

@@ -249,8 +249,7 @@ def become_qemu(
 ) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to
-    it.
+    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to it.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(
