@@ -1,5 +1,4 @@
-"""Whole layers in a directory on the node's own disk: each copied once, verified, and kept while somebody has
-it locked.
+"""Whole layers in a directory on the node's own disk: copied once, verified, kept while somebody locks them.
 
     data/HH/HHHH...    a complete layer, its sha256 verified, named as in a repository (images/metadata.py)
     .tmp/HHHH...       one that is being copied, locked by the process that copies it; with .UID, by the
@@ -108,8 +107,7 @@ def _open(path: Path) -> int | None:
 
 
 def open_layer(store: Store, layer: str, size: int) -> int | None:
-    """Return a descriptor that keeps a layer of `size` bytes from being removed while it is open, None when
-    there is none."""
+    """Return a descriptor that keeps a layer of `size` bytes while it is open, None when there is no such layer."""
     path = store.layer(layer)
     fd = _open(path)
     if fd is None:
@@ -200,8 +198,7 @@ def is_there(store: Store, layer: str, size: int) -> bool:
 
 
 def _await_lock(fd: int, path: Path, size: int, watch: CopyState) -> None:
-    """Wait for the lock of a file that another process copies to; not once it is a layer, which may be in use
-    for long."""
+    """Wait for the lock of a file that another process copies to, until it is a complete layer."""
     seen, deadline, ensure_pace = -1, 0.0, _pace()
     while locks.is_at(fd, path) and not locks.try_flock(fd):
         if (grown := os.fstat(fd).st_blocks) != seen:
@@ -217,8 +214,7 @@ def _await_lock(fd: int, path: Path, size: int, watch: CopyState) -> None:
 
 
 def _pace() -> Callable[[int], None]:
-    """Return a function that is told of a copy's bytes, and raises NoRoom once that goes too slowly to be
-    waited for."""
+    """Return a function that takes a copy's bytes so far and raises NoRoom when they grow too slowly."""
     begin = time.monotonic()
 
     def ensure(done: int) -> None:
@@ -288,8 +284,7 @@ def _list_parts(store: Store) -> Iterator[Path]:
 
 
 def _sweep_parts(store: Store, own: int) -> tuple[int, int]:
-    """Remove what killed copies left; return the bytes that the copies under way, ours too, will take, and
-    the same user's others."""
+    """Remove what killed copies left; return the bytes that copies under way will take, and this user's other ones."""
     announced = users = 0
     for path in _list_parts(store):
         with contextlib.suppress(FileNotFoundError):
@@ -303,8 +298,7 @@ def _sweep_parts(store: Store, own: int) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def as_owner(store: Store) -> Iterator[None]:
-    """Let root run a block with only the rights of the directory's owner, who may have put links in it that
-    lead elsewhere."""
+    """Let root run a block with only the owner's rights: the owner may have put links in the directory."""
     info = os.lstat(store.path)
     before = os.geteuid(), os.getegid(), os.getgroups()
     if before[0] != 0 or info.st_uid == 0:
@@ -333,8 +327,7 @@ def is_used(path: Path) -> bool:
 
 
 def remove_all_unused(store: Store) -> tuple[int, int, int]:
-    """Remove all layers that nobody has locked, and what killed copies left; return layers removed, bytes
-    freed, layers kept."""
+    """Remove all unlocked layers and what killed copies left; return layers removed, bytes freed, layers kept."""
     removed = freed = kept = 0
     for path, _when, taken in list(list_cached_layers(store)):
         if remove_unused(path):

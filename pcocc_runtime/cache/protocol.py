@@ -105,8 +105,7 @@ def decode_layer_state(message: Message | Unreadable) -> LayerState:
 
 
 def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool, int] | None:
-    """Return the layer a launcher asks for, whether it is private, and the open source; None after the last;
-    else NodeError."""
+    """Return the layer a launcher asks for, whether it is private, and its open source; None after the last one."""
     sock.settimeout(_FIRST if first else _BETWEEN)
     data, fds, _flags, _address = socket.recv_fds(sock, _MAX_LINE, 4)
     sock.settimeout(_SILENCE)

@@ -14,8 +14,7 @@ from pcocc_runtime.errors import NodeError
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """The job's user as this host's databases of users and groups have it; `name` is None for a uid without
-    an entry."""
+    """The job's user as this host's user and group databases have it; `name` is None for a uid without an entry."""
 
     uid: int
     name: str | None

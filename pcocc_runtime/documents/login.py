@@ -1,5 +1,4 @@
-"""What a login from outside a job needs of it: `@login` writes it on a node of the job, for `pcocc ssh` and
-its like."""
+"""What a login from outside needs of a job: `@login` writes it on a node, for `pcocc ssh` and the like."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ KEY_FILE, HOST_KEY_FILE = "key", "host_key.pub"  # in the job's directory on a n
 
 
 class Credentials(Record):
-    """The job's private key, the public host key of its VMs (empty where a node has not written it), and the
-    cluster."""
+    """The job's private key, its VMs' public host key (empty where a node has not written it), and the cluster."""
 
     key: str
     host_key: str

@@ -50,8 +50,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 def parse_record(kind: type[R], tree: object) -> R:
-    """Return a record from JSON's mapping of its fields, others ignored; ValueError says which one is missing
-    or of another type."""
+    """Return a record from a mapping, whose other keys are ignored; ValueError names a missing or mistyped field."""
     if not isinstance(tree, dict):
         raise ValueError("it is not a mapping")
     values = {**kind._field_defaults, **tree}

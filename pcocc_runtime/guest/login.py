@@ -1,5 +1,4 @@
-"""How the user's own OpenSSH reaches the VMs of a job from outside it: a configuration for ssh(1), and the
-names of VMs in command lines."""
+"""How the user's own OpenSSH reaches a job's VMs from outside: a configuration, and VM names in command lines."""
 
 from __future__ import annotations
 

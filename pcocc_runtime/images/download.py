@@ -86,8 +86,7 @@ def _open(url: Url) -> Any:
 
 
 def _read_length(url: Url, answer: Any) -> int:
-    """Return the length that the server announces, 0 when it announces none; RequestError when the answer is
-    not the file."""
+    """Return the length that the server announces, 0 for none; RequestError when it does not answer with the file."""
     what, told = f"{url.shown} could not be fetched: ", answer.headers.get("Content-Length") or "0"
     if answer.status != http.client.OK:
         raise RequestError(

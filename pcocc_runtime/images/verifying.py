@@ -1,5 +1,4 @@
-"""Verifying: does each layer match the checksum in its name, are its tables right, is the layer below its
-backing file?"""
+"""Verifying: each layer's content against the checksum in its name, its tables, and its backing file."""
 
 from __future__ import annotations
 

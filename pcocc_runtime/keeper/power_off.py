@@ -33,8 +33,7 @@ class PowerOff:
         return self.facts.grace > 0 and self.step != "forced"
 
     def is_wanted(self) -> bool:
-        """Tell whether Slurm has ended the VM: its SIGTERM goes to QEMU, which has it blocked when its guest
-        must power off first."""
+        """Tell whether Slurm ends the VM: its SIGTERM waits, blocked, in a QEMU whose guest must power off first."""
         return self.step == "on" and is_pending(self.facts.pid, signal.SIGTERM)
 
     def is_late(self) -> bool:

@@ -34,8 +34,7 @@ class Thaw:
         self.agent: socket.socket | None = None  # while asking or hearing
 
     def ask(self) -> None:
-        """Have the guest thaw; QEMU lets this connection in when the saver's has gone, and one of ours that
-        still waits."""
+        """Have the guest thaw; QEMU lets us in once the saver's connection, or an earlier one of ours, has gone."""
         self._hang_up("idle")
         agent = socket.socket(socket.AF_UNIX)
         agent.setblocking(False)

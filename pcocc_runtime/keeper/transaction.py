@@ -138,8 +138,7 @@ class Transaction:
                 self._merge(base)
 
     def _look(self) -> None:
-        """Take away what reads a drive as it was; QEMU takes the commands in order, and refuses what is done
-        already."""
+        """Take away what reads a drive's old state; QEMU takes commands in order, and refuses what is done already."""
         self.step = "looking"
         self.send("nbd-server-stop", None, "save-detach")
         self.send("blockdev-del", {"node-name": SAVE_VIEW}, "save-detach")
@@ -155,8 +154,7 @@ class Transaction:
         self._remove()
 
     def _merge(self, base: str) -> None:
-        """Put the second layer into the first, which must be named: QEMU would write to the lowest, the image
-        itself."""
+        """Merge the second layer into the first, which must be named: else QEMU would write to the image itself."""
         self.step = "merging"
         self.send(
             "block-commit", {"job-id": MERGE_JOB, "device": SAVE_OVERLAY, "base-node": base}, "save-merge"

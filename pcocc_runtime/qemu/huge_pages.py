@@ -1,5 +1,4 @@
-"""Which pages of the host the guest's memory is made of: huge ones where the site or the template wants them
-and enough are free."""
+"""Which pages of the host guest memory is made of: huge ones if site or template want them and enough are free."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ ReadFree = Callable[
 
 
 class Pages(NamedTuple):
-    """The size of a page in KiB, 0 for ordinary ones; the topology with its nodes; the guest's MiB; what to
-    tell its user."""
+    """KiB of a page, 0 for ordinary ones; the topology with its nodes; the guest's MiB; what to tell its user."""
 
     size: int
     topology: Topology

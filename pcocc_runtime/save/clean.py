@@ -1,5 +1,4 @@
-"""What identifies a VM is put aside in its guest for the moment of a save, over the ssh connection that its
-keeper holds."""
+"""Puts aside what identifies a VM in its guest during a save, over the ssh connection that its keeper holds."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a node's QEMU packages say they installed: JSON descriptors of firmware and vhost-user programs (QEMU:
-docs/interop)."""
+"""JSON descriptors that QEMU packages install, of firmware and vhost-user programs (QEMU: docs/interop)."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ DIRECTORIES = ("/etc/qemu", "/usr/share/qemu")
 
 
 def read_descriptors(kind: str) -> list[dict[str, Any]]:
-    """Return the descriptors of a kind (firmware, vhost-user) in order of file name; an empty file hides one
-    of the same name."""
+    """Return the descriptors of a kind (firmware, vhost-user) by file name; an empty file hides one of its name."""
     found: dict[str, str] = {}
     for directory in reversed(DIRECTORIES):
         try:
