@@ -36,7 +36,7 @@ def render_document(value: object, version: int) -> str:
 def parse_document(
     kind: type[_T], version: int, text: str | bytes, clean: Callable[[str], str] | None = None
 ) -> _T:
-    """Return the dataclass that a text was rendered from, its texts as `clean` makes them; ValueError when it is wrong."""
+    """Return the dataclass that a text was rendered from, its texts passed through `clean`; ValueError if none."""
     try:
         tree = json.loads(text)
         tree = _clean(tree, clean) if clean else tree

@@ -93,7 +93,7 @@ def _read_length(url: Url, answer: Any) -> int:
             f"{what}the server answers with status {answer.status}, which is not the whole file", _HINT
         )
     if not (told.isascii() and told.isdecimal() and len(told) < 20):
-        raise RequestError(f"{what}the server gives a length that makes no sense: {told[:80]!r}", _HINT)
+        raise RequestError(f"{what}the server announces an invalid length: {told[:80]!r}", _HINT)
     return int(told)
 
 

@@ -39,7 +39,7 @@ def explained(repo: Repo, *, changing: bool = False) -> Iterator[None]:
             raise RequestError(f"{place} is full: {error.strerror}", hint) from None
         if changing and error.errno in _CLOSED:
             hint = "use a repository of your own: see 'pcocc image repo list'"
-            raise RequestError(f"{place} cannot be changed by you: {error.strerror}", hint) from None
+            raise RequestError(f"you may not change {place}: {error.strerror}", hint) from None
         if error.errno in _OWN:
             raise NodeError(f"the work in {place} had to stop: {error.strerror}", "see: ulimit -a") from None
         named = f"{error.filename}: " if error.filename else ""

@@ -44,7 +44,7 @@ def _find_closed(found: Found) -> PcoccError | None:
             regular.open_regular(path).close()
         except PermissionError as error:
             text = (
-                f"image {found.reference} cannot be verified: {path} cannot be read by you: {error.strerror}"
+                f"image {found.reference} cannot be verified: you may not read {path}: {error.strerror}"
             )
             return RequestError(text, f"see: ls -l {path}")
         except OSError:

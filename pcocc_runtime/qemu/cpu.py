@@ -46,8 +46,8 @@ def ensure_model(model: str | None, accel: str, lacks: Mapping[str, tuple[str, .
     missing = [flag for flag in lacks.get(name, ()) if f"-{flag}" not in words and f"{flag}=off" not in words]
     if accel == "kvm" and missing:
         raise RequestError(
-            f"the CPU here is no {name}, which template {template!r} asks for: it lacks {', '.join(missing)}",
-            "leave out cpu-model, use nodes that have these, or take them away: "
+            f"this node's CPU is not {name}, which template {template!r} asks for: it lacks {', '.join(missing)}",
+            "leave out cpu-model, use nodes whose CPUs have that, or write without it: cpu-model: "
             + ",".join([str(model), *(f"-{flag}" for flag in missing)]),
         )
 

@@ -81,7 +81,7 @@ def save_vm(
                 digest, left = copy_disk(vm, target, layer, progress, lambda: link.finish(MERGE_SECONDS))
         if left:
             note(
-                f"the second layer of {vm.name}'s disk could not be merged yet, which is tried again every"
+                f"the second layer of {vm.name}'s disk could not be merged yet; this is tried again every"
                 f" {MERGE_AGAIN:.0f} s: {left}"
             )
         size = layer.stat().st_blocks * 512

@@ -182,7 +182,7 @@ def _run_as_owner(running: Running, argv: Sequence[str]) -> tuple[str, str]:
     except OSError as error:
         raise NodeError(f"srun cannot be run here as {running.user}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise NodeError(f"the nodes of job {running.job} give no answer that comes to an end") from None
+        raise NodeError(f"the nodes of job {running.job} have not answered completely") from None
     return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 

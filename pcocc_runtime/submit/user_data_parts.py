@@ -225,7 +225,7 @@ def _read_entry(entry: Any, name: str) -> Part | None:
         and all(isinstance(one, str | None) for one in others)
     )
     if not right or not all(isinstance(key, str) for key in entry) or (kind and "/" not in kind):
-        message = f"{name} is none that cloud-init can read, and it would read none of the others either"
+        message = f"{name} cannot be read by cloud-init, which would then read none of the others either"
         raise Broken(
             Fault(message, "write its content as text, such as {type: text/cloud-config, content: '...'}")
         )

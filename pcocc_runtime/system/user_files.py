@@ -86,7 +86,7 @@ def ensure_directory_readable(path: str, what: str) -> None:
 def ensure_writable(path: str, what: str) -> None:
     """Raise RequestError unless the user may write a file."""
     if not os.access(path, os.W_OK, effective_ids=True):
-        raise RequestError(f"{what} {path} cannot be written by you", f"see: ls -l {path}")
+        raise RequestError(f"you may not write {what} {path}", f"see: ls -l {path}")
 
 
 def working_directory() -> str:

@@ -252,7 +252,7 @@ class BootWatch:
         self.unmounted.add(event.tag)
         other = "virtiofs" if event.type == "9p" else "9p"
         options = " -o trans=virtio" if event.type == "9p" else ""
-        cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM does, or says why not"
+        cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM mounts it, or says why not"
         if not event.known:
             cure = (
                 f"its kernel has no {event.type}: give the directory type={other} in --pcocc-mount, or 'type:"
