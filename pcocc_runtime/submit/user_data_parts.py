@@ -6,10 +6,10 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pcocc_runtime.documents.cluster import MAX_USER_DATA
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.submit.fault import YAML_HINT, Fault
-from pcocc_runtime.templates.values import MAX_USER_DATA
 
 if TYPE_CHECKING:
     from email.message import Message
