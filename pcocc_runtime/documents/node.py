@@ -121,7 +121,7 @@ class NodeFacts:
     in seconds. `kvm_expected`: where guests are emulated all the same, somebody should know. `console_log` is
     how many bytes are kept of what a VM says on its console. `hugepages` and `cpu_model` are for templates
     that say nothing of them; `functions` are those of
-    VMs, by rank.
+    VMs, by rank. `has` is what the node's QEMU can do (qemu/asking.py), None where it has not said.
     """
 
     job: int
@@ -143,6 +143,7 @@ class NodeFacts:
     hugepages: str = "off"
     cpu_model: str | None = None
     functions: Mapping[int, tuple[FunctionFacts, ...]] = field(default_factory=dict)
+    has: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _ensure_layout(self)
