@@ -20,9 +20,9 @@ Continuous integration, `.ci/run`, runs one after another:
 {stages}
 
 What cannot be had on a day, as without a mirror, or has no time left, it says not to have tried. The packages' tests are run by
-hand: of them all has passed, one of 40 tests by itself. Not all of the rest has passed in one run yet: on 13 all but one test has,
-whose fault is mended since; on sid all but three, of which two are, and but for networks. In the node machine all has passed but
-the failure of its power and how Slurm confines tasks, and not in one run.
+hand: all of them have passed, one of 40 by itself. Not all of the rest has passed in one run yet. On 13 all but one test has,
+whose fault is mended since; on sid all but three, of which two are, and but for networks. In the node machine all has passed,
+not in one run, but for the failure of its power and for how Slurm confines tasks.
 
 All of it runs on amd64. cgroup v1 and TCG, QEMU's emulation, are what the machine has on which these tests run; the accelerator
 is found out there as on any node (`accel: auto`).
