@@ -22,6 +22,7 @@ COMMANDS = {
     "save": ("save", "add_save", "save the disk of a running VM as an image"),
     "ps": ("ps", "add_ps", "the running virtual clusters and their VMs"),
     "top": ("ps", "add_top", "what VMs use of CPU and memory"),
+    "usage": ("usage", "add_usage", "what the VMs of a job have used, also when it has ended"),
     "ssh": ("getting_in", "add_ssh", "log into a VM"),
     "scp": ("getting_in", "add_scp", "copy files from and to VMs"),
     "rsync": ("getting_in", "add_rsync", "copy files that differ from and to VMs"),

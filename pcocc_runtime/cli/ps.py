@@ -18,7 +18,8 @@ def add_ps(parser: argparse.ArgumentParser) -> None:
     whose.add_argument("-u", "--user", metavar="USER", help="the jobs of this user")
     parser.add_argument(
         "-l", "--long", action="store_true",
-        help="a line for each VM of your jobs: its node, address, state, and the ports of the node that lead to it",
+        help="a line for each VM of your jobs: its node, address, the ports of the node that lead to it, what it"
+        " uses, its image, and since when it is in which state",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     parser.add_argument("--names", action="store_true", help="only the names of VMs, vmN.JOB, one per line")

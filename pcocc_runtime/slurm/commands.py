@@ -7,12 +7,14 @@ import socket
 import subprocess
 
 from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.slurm.accounting import SACCT_FIELDS, VmsUsage, parse_usage
 from pcocc_runtime.slurm.configuration import Place, parse_places
 from pcocc_runtime.slurm.text import (
     JobFacts,
     Listed,
     Running,
     Step,
+    ensure_job_number,
     field_of,
     parse_controller,
     parse_job,
@@ -137,3 +139,24 @@ def read_slurmd_version() -> str | None:
     except NodeError:
         return None
     return parse_slurmd_version(shown)
+
+
+def read_usage_of(job: str) -> tuple[VmsUsage, ...]:
+    """Return what each boot of a job's VMs has used; RequestError when Slurm has recorded none."""
+    ensure_job_number(job)
+    argv = ["sacct", "--noheader", "--parsable2", "--duplicates", f"--jobs={job}"]
+    try:
+        found = parse_usage(process.run([*argv, f"--format={','.join(SACCT_FIELDS)}"], hint="is slurmdbd up?"))
+    except NodeError as error:
+        if "accounting storage is disabled" not in error.message:
+            raise
+        raise RequestError(
+            "this site's Slurm keeps no accounting, which tells what VMs have used (AccountingStorageType)",
+            "'pcocc top' and 'pcocc ps -l' show what they use while they run",
+        ) from None
+    if not found:
+        raise RequestError(
+            f"Slurm's accounting has no VMs of job {job}",
+            f"see 'sacct -j {job}': it may show its owner alone a job, and a job whose VMs never booted has none",
+        )
+    return found

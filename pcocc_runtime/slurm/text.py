@@ -21,13 +21,17 @@ def ensure_job_number(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """A running job as scontrol(1) shows it, memory in MiB; one of the memories is 0, both when Slurm limits none."""
+    """A running job as scontrol(1) shows it, memory in MiB; one of the memories is 0, both when Slurm limits none.
+
+    `array_task` is None for a job that is no task of an array.
+    """
 
     job: int
     nodes: int
     cpus_per_task: int
     memory_per_cpu: int
     memory_per_node: int
+    array_task: int | None = None
 
     def task_memory(self, tasks: int) -> int:
         """Return the memory of one of `tasks` tasks in MiB, 0 for no limit."""
@@ -44,9 +48,10 @@ def parse_job(job: int, text: str) -> JobFacts:
         raise NodeError(
             f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]
         ) from None
+    task = fields.get("ArrayTaskId", "")
     return JobFacts(
         job, nodes, cpus, mebibytes(fields.get("MinMemoryCPU", "0")),
-        mebibytes(fields.get("MinMemoryNode", "0")),
+        mebibytes(fields.get("MinMemoryNode", "0")), int(task) if task.isdecimal() else None,
     )
 
 

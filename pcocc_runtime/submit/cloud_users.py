@@ -55,6 +55,18 @@ def find_lockout(tree: Mapping[Any, Any], names: Identities, default: str = "") 
     return None
 
 
+def find_unmade(tree: Mapping[Any, Any], names: Identities, default: str = "") -> Fault | None:
+    """Return why cloud-init would not make one of the users of a tree where the one commands run as is made."""
+    users = _gather(tree, names, default, False)
+    for name, config in users.items():
+        reason = _find_reason(config, name)
+        if reason:
+            message = f"{reason}: cloud-init would make neither {name!r} nor who follows"
+            hint = "write a name in quotes if it looks like a number, and only what cloud-init knows of users"
+            return Fault(message, hint, _blame(tree, name, default))
+    return None
+
+
 def _make_all(tree: Mapping[Any, Any], names: Identities, default: str, newest: bool) -> None:
     """Make all users as cloud-init would until the one commands run as is made; _Failure when he cannot be reached."""
     _check_groups(tree.get("groups", []))

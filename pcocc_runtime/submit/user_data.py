@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pcocc_runtime.documents.cluster import MAX_USER_DATA
 from pcocc_runtime.submit.entry import Entry
 from pcocc_runtime.submit.submission import Submission
 from pcocc_runtime.system import user_files
 from pcocc_runtime.templates.row import TemplateSetting
-from pcocc_runtime.templates.values import MAX_USER_DATA
 
 
 def add_typed_user_data(submission: Submission, row: TemplateSetting, entries: list[Entry]) -> list[Entry]:
