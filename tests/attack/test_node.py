@@ -22,20 +22,6 @@ from tests.waiting import limit
 RUN, SCRATCH = "/run/pcocc", "/var/lib/pcocc/scratch/pcocc"
 
 
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with tempfile.TemporaryDirectory(dir="/root") as directory:
-        node = Node(Path(directory), "one")
-        try:
-            node.run(
-                "sh", "-ec",
-                "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up",
-            )
-            yield node
-        finally:
-            node.close()
-
-
 def helper(node: Node, verb: str, text: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """Run root's helper after some lines of Python that change it."""
     return node.run(HELPER[0], HELPER[1], f"{before}\n{HELPER[2]}", verb, text=text, check=False)
