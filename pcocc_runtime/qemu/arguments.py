@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pcocc_runtime.documents.abilities import PLAIN, Abilities
 from pcocc_runtime.documents.hardware import Topology
+from pcocc_runtime.documents.queues import Queue
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.qemu.asking import KVM_SET
 from pcocc_runtime.qemu.cpu import plan_caches, plan_cpu, plan_smp
@@ -26,9 +27,9 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A network interface: an open tap and the MAC the guest sees."""
+    """A network interface: the open queues of a tap, and the MAC the guest sees."""
 
-    fd: int
+    queues: tuple[Queue, ...]
     mac: str
     mtu: int
 
@@ -194,8 +195,13 @@ def _kernel(plan: VmPlan) -> list[str]:
 
 def _nic(plan: VmPlan, index: int, nic: Nic) -> list[str]:
     mtu = f",host_mtu={nic.mtu}" if plan.nic_model.startswith("virtio") else ""
-    return ["-netdev", f"tap,id=net{index},fd={nic.fd}",
-            "-device", f"{plan.nic_model},netdev=net{index},mac={nic.mac}{mtu},romfile="]  # fmt: skip
+    count = len(nic.queues)
+    # two vectors each, and two of the device's
+    plural, many = ("s", f",mq=on,vectors={2 * count + 2}") if count > 1 else ("", "")
+    taps, vhosts = ":".join(str(one.tap) for one in nic.queues), [str(one.vhost) for one in nic.queues if one.vhost]
+    vhost = f",vhost=on,vhostfd{plural}={':'.join(vhosts)}" if vhosts else ""
+    return ["-netdev", f"tap,id=net{index},fd{plural}={taps}{vhost}",
+            "-device", f"{plan.nic_model},netdev=net{index},mac={nic.mac}{mtu}{many},romfile="]  # fmt: skip
 
 
 def _export(index: int, export: Export, place: str) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from pcocc_runtime.documents.queues import Queue
 from pcocc_runtime.qemu import firmware
-from pcocc_runtime.qemu.arguments import Export, Kernel, SharedFs, Uefi, plan_qemu_argv
+from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk, DiskIo, machine_kind, most_disks, plan_disks, plan_io
 from tests.unit.qemu.plans import PLAN
 
@@ -129,6 +130,21 @@ def test_virtiofs_shares_the_guests_memory() -> None:
         "memory-backend-memfd,id=ram,size=300M,share=on", "q35,vmport=off,dump-guest-core=off,memory-backend=ram",
         "socket,id=virtiofs0,fd=7", "vhost-user-fs-pci,chardev=virtiofs0,tag=data",
     ]  # fmt: skip
+
+
+def test_an_interface_has_a_queue_for_each_descriptor() -> None:
+    """With the kernel's part of each (vhost) where that is handed over, too; vectors are two a queue and two more."""
+    def words(*queues: Queue, model: str = "virtio-net-pci") -> list[str]:
+        return added(nics=(Nic(queues, "m", 1450),), nic_model=model)
+
+    assert words(Queue(7)) == ["tap,id=net0,fd=7", "virtio-net-pci,netdev=net0,mac=m,host_mtu=1450,romfile="]
+    assert words(Queue(7, 8))[0] == "tap,id=net0,fd=7,vhost=on,vhostfd=8"
+    assert words(Queue(7, 8), Queue(9, 10)) == [
+        "tap,id=net0,fds=7:9,vhost=on,vhostfds=8:10",
+        "virtio-net-pci,netdev=net0,mac=m,host_mtu=1450,mq=on,vectors=6,romfile=",
+    ]
+    assert words(Queue(7), Queue(9))[0] == "tap,id=net0,fds=7:9"
+    assert words(Queue(7), model="e1000") == ["tap,id=net0,fd=7", "e1000,netdev=net0,mac=m,romfile="]
 
 
 def test_functions_are_devices_on_the_root_bus() -> None:
