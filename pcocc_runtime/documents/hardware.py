@@ -120,8 +120,7 @@ class VmTopology:
     launcher chose.
 
     `page` is the size of the guest's pages in KiB on the host, 0 for ordinary ones; `cpu` is QEMU's -cpu.
-    `binds`: this
-    QEMU can bind memory to nodes.
+    `binds`: this QEMU can bind memory to nodes. `devices` has a line for each disk and interface.
     """
 
     pid: int
@@ -131,6 +130,7 @@ class VmTopology:
     part: Allocation
     guest: Topology
     binds: bool = True
+    devices: tuple[str, ...] = ()
 
 
 def encode_topology(found: VmTopology) -> bytes:

@@ -15,6 +15,7 @@ from pcocc_runtime.qemu.disks import (
     ONE_QUEUE,
     Disk,
     DiskIo,
+    disk_id,
     escape,
     first_partition,
     machine_kind,
@@ -244,3 +245,18 @@ def _display(plan: VmPlan) -> list[str]:
         "-chardev", "spicevmc,id=vdagent,name=vdagent", "-device",
         "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
     ]  # fmt: skip
+
+
+def describe_devices(plan: VmPlan) -> tuple[str, ...]:
+    """Return a line for each disk and interface: its queues, and who serves them."""
+    threads = [plan.io.threads_of(disk) if plan.disk_model == "virtio" else 0 for disk in plan.disks]
+    queues = plan.io.queues if plan.disk_model != "ide" else 1
+    disks = (
+        f"{disk_id(place)}: {queues} queues, {count} threads of its own, {plan.io.way_of(disk)}"
+        for place, (disk, count) in enumerate(zip(plan.disks, threads, strict=True))
+    )
+    nics = (
+        f"eth{place}: {len(nic.queues)} queues, {'the kernel (vhost)' if nic.queues[0].vhost else 'QEMU itself'}"
+        for place, nic in enumerate(plan.nics)
+    )
+    return (*disks, *nics)

@@ -28,7 +28,7 @@ from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.documents.vm import KEPT_FILE, VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
-from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
+from pcocc_runtime.qemu.arguments import VmPlan, describe_devices, plan_qemu_argv
 from pcocc_runtime.qemu.cpu import ensure_model, plan_cpu
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
@@ -200,7 +200,8 @@ def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTo
     """Return what @topology compares with the QEMU that this process becomes."""
     cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext)
     binds = "host-nodes" in plan.abilities.has
-    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology, binds)
+    page, devices = plan.backing.page, describe_devices(plan)
+    return VmTopology(os.getpid(), node.accel, cpu, page, hardware.part, plan.topology, binds, devices)
 
 
 def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from pcocc_runtime.documents.queues import Queue
 from pcocc_runtime.qemu import firmware
-from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, plan_qemu_argv
+from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, describe_devices, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk, DiskIo, machine_kind, most_disks, plan_disks, plan_io
 from tests.unit.qemu.plans import PLAN
 
@@ -209,3 +209,12 @@ def test_firmware_is_chosen_by_what_its_packages_say() -> None:
     assert firmware.choose_uefi(found, "smm=off,type=pc") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
     assert firmware.choose_uefi(found, "microvm") is None  # type: ignore[arg-type]
     assert firmware.choose_uefi(others, "q35") is None  # type: ignore[arg-type]
+
+
+def test_devices_are_told_with_who_serves_them() -> None:
+    nics = (Nic((Queue(5, 6), Queue(7, 8)), "m", 1450), Nic((Queue(9),), "m", 1450))
+    plan = replace(PLAN, io=DiskIo(("io_uring",), 2), nics=nics)
+    assert describe_devices(plan) == (
+        "disk0: 2 queues, 1 threads of its own, io_uring", "eth0: 2 queues, the kernel (vhost)", "eth1: 1 queues, QEMU itself",
+    )  # fmt: skip
+    assert describe_devices(replace(plan, disk_model="ide"))[0] == "disk0: 1 queues, 0 threads of its own, io_uring"
