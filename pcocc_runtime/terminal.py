@@ -42,11 +42,8 @@ class ProgressLine:
         if self.is_due():
             self._next = None if self._pause is None else time.monotonic() + self._pause
             self.shown = True
-            say(
-                f"\r\033[K{text[:_LONGEST]}"
-                if self.is_terminal
-                else f"pcocc: {(elsewhere or text)[:_LONGEST]}\n"
-            )
+            line = errors.one_line(text if self.is_terminal else elsewhere or text)[:_LONGEST]
+            say(f"\r\033[K{line}" if self.is_terminal else f"pcocc: {line}\n")
 
     def clear(self) -> None:
         """Remove the line from the terminal, for example before a message; the next `show` writes it again."""
@@ -169,6 +166,5 @@ def confess(error: Exception) -> errors.PcoccError:
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters replaced, but for line ends and tabs: what a guest says cannot
-    move a terminal's cursor."""
+    """Return `text` without control characters but line ends and tabs, so that a guest cannot move the cursor."""
     return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)

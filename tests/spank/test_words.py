@@ -209,6 +209,18 @@ def test_a_number_of_tasks_that_salloc_was_given_stays(build: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "leaves"),
+    [
+        ("salloc --pcocc-template=tiny --no-shell", True), ("salloc --no-sh --pcocc-template=tiny", True),
+        ("salloc -n2 cmd", False),
+        ("salloc --pcocc-template=tiny cmd --no-shell", False), ("salloc -n2 -- cmd --no-shell", False), ("salloc --no-", False),
+    ],
+)  # fmt: skip
+def test_a_job_is_left_by_an_option_and_not_by_a_word_of_the_command(build: Path, line: str, leaves: bool) -> None:
+    assert ("leaves_job" in read(build, line)) == leaves
+
+
+@pytest.mark.parametrize(
     ("line", "environ", "other"),
     [
         ("srun --jobid=7 cmd", OUTSIDE, 7), ("srun --jobid=7 cmd", IN_JOB, 7), ("srun --jobid=5 cmd", IN_JOB, 0),
@@ -221,6 +233,19 @@ def test_the_job_of_a_step_is_the_one_in_front_of_the_command(
 ) -> None:
     found = read(build, line, **environ)
     assert (found["in_job"], found["other"]) == (int(bool(other or environ)), other)
+
+
+@pytest.mark.parametrize(
+    ("line", "environ", "vms"),
+    [
+        ("srun --pcocc-vm cmd", OUTSIDE, 0), ("srun --jobid=x --pcocc-vm cmd", OUTSIDE, 0),
+        ("srun --pcocc-vm cmd", {"SLURM_JOB_ID": ""}, 0), ("srun --jobid=7 --pcocc-vm cmd", OUTSIDE, 6),
+        ("srun --pcocc-vm cmd", {"SLURM_JOB_ID": "7"}, 6),
+    ],
+)  # fmt: skip
+def test_outside_of_jobs_the_vms_of_others_are_nobodys(build: Path, line: str, environ: dict[str, str], vms: int) -> None:
+    """Slurm lists the steps of all jobs to who asks for those of job 0."""
+    assert read(build, line, **{"BOOT": "6:2", "KEPT": "tiny:6", **environ})["vms"] == vms
 
 
 @pytest.mark.parametrize(
