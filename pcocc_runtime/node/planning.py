@@ -72,6 +72,7 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     with doing("looking up the names of the job's nodes"):
         facts = host.read_host(step, plans)  # may take its time, while root claims the node
     held = decode_held(question.readline(MAX_LINE + 1))
+    facts = replace(facts, queues=site.network_queues > 1)
     has, kept = ask_own(site.qemu, held.abilities)
     made = plan_partition_acts(partitions, step.uid, (*kept, *acts.plan_acts(step.job, plans, held.nat, facts)))
     told = replace(
@@ -79,9 +80,8 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
         functions=describe_functions(partitions), has=has,
     )
     node = encode_node(told).decode()
-    # has the plugin hand it to who may not open it
-    kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""
-    answer.write(encode_line(Work(made, node, acts.render_taps(step, plans, site.resource_sets) + kvm)))
+    devices = acts.render_devices(held.accel, site.network_queues, site.vhost_net)
+    answer.write(encode_line(Work(made, node, acts.render_taps(step, plans, site.resource_sets) + devices)))
 
 
 def find_step_partitions(step: BootStep, site: Site) -> tuple[Partition, ...]:

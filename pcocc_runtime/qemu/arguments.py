@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pcocc_runtime.documents.abilities import PLAIN, Abilities
 from pcocc_runtime.documents.hardware import Topology
+from pcocc_runtime.documents.queues import Queue
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.qemu.asking import KVM_SET
 from pcocc_runtime.qemu.cpu import plan_caches, plan_cpu, plan_smp
@@ -14,6 +15,7 @@ from pcocc_runtime.qemu.disks import (
     ONE_QUEUE,
     Disk,
     DiskIo,
+    disk_id,
     escape,
     first_partition,
     machine_kind,
@@ -26,9 +28,9 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A network interface: an open tap and the MAC the guest sees."""
+    """A network interface: the open queues of a tap, and the MAC the guest sees."""
 
-    fd: int
+    queues: tuple[Queue, ...]
     mac: str
     mtu: int
 
@@ -193,8 +195,13 @@ def _kernel(plan: VmPlan) -> list[str]:
 
 def _nic(plan: VmPlan, index: int, nic: Nic) -> list[str]:
     mtu = f",host_mtu={nic.mtu}" if plan.nic_model.startswith("virtio") else ""
-    return ["-netdev", f"tap,id=net{index},fd={nic.fd}",
-            "-device", f"{plan.nic_model},netdev=net{index},mac={nic.mac}{mtu},romfile="]  # fmt: skip
+    count = len(nic.queues)
+    # two vectors each, and two of the device's
+    plural, many = ("s", f",mq=on,vectors={2 * count + 2}") if count > 1 else ("", "")
+    taps, vhosts = ":".join(str(one.tap) for one in nic.queues), [str(one.vhost) for one in nic.queues if one.vhost]
+    vhost = f",vhost=on,vhostfd{plural}={':'.join(vhosts)}" if vhosts else ""
+    return ["-netdev", f"tap,id=net{index},fd{plural}={taps}{vhost}",
+            "-device", f"{plan.nic_model},netdev=net{index},mac={nic.mac}{mtu}{many},romfile="]  # fmt: skip
 
 
 def _export(index: int, export: Export, place: str) -> list[str]:
@@ -237,3 +244,18 @@ def _display(plan: VmPlan) -> list[str]:
         "-chardev", "spicevmc,id=vdagent,name=vdagent", "-device",
         "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
     ]  # fmt: skip
+
+
+def describe_devices(plan: VmPlan) -> tuple[str, ...]:
+    """Return a line for each disk and interface: its queues, and who serves them."""
+    threads = [plan.io.threads_of(disk) if plan.disk_model == "virtio" else 0 for disk in plan.disks]
+    queues = plan.io.queues if plan.disk_model != "ide" else 1
+    disks = (
+        f"{disk_id(place)}: {queues} queues, {count} threads of its own, {plan.io.way_of(disk)}"
+        for place, (disk, count) in enumerate(zip(plan.disks, threads, strict=True))
+    )
+    nics = (
+        f"eth{place}: {len(nic.queues)} queues, {'the kernel (vhost)' if nic.queues[0].vhost else 'QEMU itself'}"
+        for place, nic in enumerate(plan.nics)
+    )
+    return (*disks, *nics)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from pcocc_runtime.cpulist import parse_cpu_list
 from pcocc_runtime.documents.hardware import Allocation, HostCpu, HostNode
@@ -78,6 +79,7 @@ def _hugetlb_files(text: str, root: str, name: str) -> list[tuple[str, str, str]
     return found
 
 
+@cache  # asked of each CPU of a group
 def _between(
     inner: tuple[int, ...], middle: tuple[int, ...] | None, outer: tuple[int, ...], otherwise: tuple[int, ...]
 ) -> tuple[int, ...]:

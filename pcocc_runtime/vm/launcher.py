@@ -23,11 +23,12 @@ from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, VmTopology, encode_t
 from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
+from pcocc_runtime.documents.queues import parse_interfaces
 from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.documents.vm import KEPT_FILE, VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
-from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
+from pcocc_runtime.qemu.arguments import VmPlan, describe_devices, plan_qemu_argv
 from pcocc_runtime.qemu.cpu import ensure_model, plan_cpu
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
@@ -37,6 +38,7 @@ from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.async_io import find_ways
 from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
+from pcocc_runtime.vm.interfaces import find_descriptors, plan_queues
 from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
@@ -72,14 +74,13 @@ def read_task(environ: dict[str, str]) -> Task:
             ),
         )
     cpus = int(environ.get("SLURM_CPUS_PER_TASK") or "1")
-    fds = [int(word) for word in environ[wire.ENV_TAP_FDS].split(",") if word]
     probe, kvm = (environ.get(name, "") for name in (wire.ENV_PROBE_FD, wire.ENV_KVM_FD))
     return Task(
         job=int(environ["SLURM_JOB_ID"]),
         rank=int(environ["SLURM_PROCID"]),
         cpus=cpus,
         memory=int(environ.get(wire.ENV_TASK_MEMORY) or "0"),
-        tap_fds=tuple(fds),
+        interfaces=parse_interfaces(environ[wire.ENV_TAP_FDS]),
         probe_fd=int(probe) if probe else None,
         kvm_fd=int(kvm) if kvm.isdigit() else None,
     )
@@ -100,6 +101,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
     if hardware.note:
         tell(task, node, hardware.note)
+    task = take_queues(task, node, group.nic_model, hardware.topology.shape.cpus)
     if group.memory_lock:
         allow_lock(hardware.memory, group.template)
     directory, watch = make_vm_directory(task, node, cluster, keys)
@@ -119,7 +121,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
     inherited = [
-        *task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(),
+        *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
+        *(one.fd for one in filesystems), theirs.fileno(),
         *([kvm_fd] if kvm_fd is not None else []),
     ]
     become_qemu(task, argv, facts, ours, inherited)
@@ -167,6 +170,17 @@ def size_task(task: Task, group: Group) -> Task:
     )
 
 
+def take_queues(task: Task, node: NodeFacts, model: str, vcpus: int) -> Task:
+    """Return the task with the queues that its guest uses; the kernel would send packets to others, too."""
+    used = plan_queues(task.interfaces, vcpus, model, node.accel)
+    for fd in used.left:
+        os.close(fd)
+    if used.refused:
+        why = os.strerror(used.refused)
+        tell(task, node, f"/dev/vhost-net cannot be opened ({why}): QEMU carries the packets, which is slower")
+    return replace(task, interfaces=used.interfaces)
+
+
 def allow_lock(memory: int, template: str) -> None:
     """Raise the limit of locked memory, which QEMU inherits; NodeError when too little is allowed."""
     import resource
@@ -186,7 +200,8 @@ def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTo
     """Return what @topology compares with the QEMU that this process becomes."""
     cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext)
     binds = "host-nodes" in plan.abilities.has
-    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology, binds)
+    page, devices = plan.backing.page, describe_devices(plan)
+    return VmTopology(os.getpid(), node.accel, cpu, page, hardware.part, plan.topology, binds, devices)
 
 
 def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:

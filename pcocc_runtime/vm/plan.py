@@ -12,6 +12,7 @@ from pcocc_runtime.documents.abilities import Abilities
 from pcocc_runtime.documents.cluster import Group
 from pcocc_runtime.documents.hardware import Allocation, Topology
 from pcocc_runtime.documents.node import NodeFacts
+from pcocc_runtime.documents.queues import Queue
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, VmPlan
@@ -32,7 +33,7 @@ class Task:
     rank: int
     cpus: int
     memory: int
-    tap_fds: tuple[int, ...]
+    interfaces: tuple[tuple[Queue, ...], ...]
     probe_fd: int | None
     kvm_fd: int | None
 
@@ -109,7 +110,7 @@ def plan_vm(
         console_path=str(directory / "console"),
         console_log=str(PurePath(node.scratch, f"{naming.vm_name(task.rank)}.console.log")),
         agent_path=str(directory / "agent"),
-        nics=tuple(Nic(fd, one.mac, one.mtu) for fd, one in zip(task.tap_fds, interfaces, strict=True)),
+        nics=tuple(Nic(queues, one.mac, one.mtu) for queues, one in zip(task.interfaces, interfaces, strict=True)),
         exports=tuple(Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),
         filesystems=filesystems,
         machine=group.machine,

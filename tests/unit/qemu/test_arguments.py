@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from pcocc_runtime.qemu.arguments import Export, Kernel, SharedFs, Uefi, plan_qemu_argv
+from pcocc_runtime.documents.queues import Queue
+from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, describe_devices, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk, DiskIo, machine_kind, most_disks, plan_disks, plan_io
 from tests.unit.qemu.plans import PLAN
 
@@ -130,6 +131,21 @@ def test_virtiofs_shares_the_guests_memory() -> None:
     ]  # fmt: skip
 
 
+def test_an_interface_has_a_queue_for_each_descriptor() -> None:
+    """With the kernel's part of each (vhost) where that is handed over, too; vectors are two a queue and two more."""
+    def words(*queues: Queue, model: str = "virtio-net-pci") -> list[str]:
+        return added(nics=(Nic(queues, "m", 1450),), nic_model=model)
+
+    assert words(Queue(7)) == ["tap,id=net0,fd=7", "virtio-net-pci,netdev=net0,mac=m,host_mtu=1450,romfile="]
+    assert words(Queue(7, 8))[0] == "tap,id=net0,fd=7,vhost=on,vhostfd=8"
+    assert words(Queue(7, 8), Queue(9, 10)) == [
+        "tap,id=net0,fds=7:9,vhost=on,vhostfds=8:10",
+        "virtio-net-pci,netdev=net0,mac=m,host_mtu=1450,mq=on,vectors=6,romfile=",
+    ]
+    assert words(Queue(7), Queue(9))[0] == "tap,id=net0,fds=7:9"
+    assert words(Queue(7), model="e1000") == ["tap,id=net0,fd=7", "e1000,netdev=net0,mac=m,romfile="]
+
+
 def test_functions_are_devices_on_the_root_bus() -> None:
     words = plan_qemu_argv(replace(PLAN, functions=("0000:81:00.2", "0000:81:00.4")))
     assert [word for word in words if "vfio" in word] == ["vfio-pci,host=0000:81:00.2", "vfio-pci,host=0000:81:00.4"]
@@ -170,3 +186,12 @@ def test_many_mounts_are_behind_a_bridge() -> None:
         "virtio-rng-pci,rng=rng,bus=more,multifunction=on,addr=3.4", "virtio-serial-pci,bus=more,multifunction=on,addr=3.5",
         "virtserialport,chardev=agent,name=org.qemu.guest_agent.0", "pvpanic-pci,bus=more,multifunction=on,addr=3.6",
     ]  # fmt: skip
+
+
+def test_devices_are_told_with_who_serves_them() -> None:
+    nics = (Nic((Queue(5, 6), Queue(7, 8)), "m", 1450), Nic((Queue(9),), "m", 1450))
+    plan = replace(PLAN, io=DiskIo(("io_uring",), 2), nics=nics)
+    assert describe_devices(plan) == (
+        "disk0: 2 queues, 1 threads of its own, io_uring", "eth0: 2 queues, the kernel (vhost)", "eth1: 1 queues, QEMU itself",
+    )  # fmt: skip
+    assert describe_devices(replace(plan, disk_model="ide"))[0] == "disk0: 1 queues, 0 threads of its own, io_uring"
