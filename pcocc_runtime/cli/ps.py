@@ -18,7 +18,8 @@ def add_ps(parser: argparse.ArgumentParser) -> None:
     whose.add_argument("-u", "--user", metavar="USER", help="the jobs of this user")
     parser.add_argument(
         "-l", "--long", action="store_true",
-        help="a line for each VM of your jobs: its node, address, state, and the ports of the node that lead to it",
+        help="a line for each VM of your jobs: its node, address, the ports of the node that lead to it, what it"
+        " uses, its image, and since when it is in which state",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     parser.add_argument("--names", action="store_true", help="only the names of VMs, vmN.JOB, one per line")
@@ -28,13 +29,13 @@ def add_ps(parser: argparse.ArgumentParser) -> None:
 def add_top(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcocc top`."""
     parser.description = (
-        "Shows what your VMs use of CPU and memory, again and again, until it is interrupted; "
-        "once where this is no terminal."
+        "Shows the CPU time and memory that your VMs use, again and again, until it is interrupted; "
+        "only once if the output is not a terminal."
     )
     parser.add_argument("-j", "--job", metavar="JOB", help="only this one")
     parser.add_argument(
         "-d", "--delay", metavar="SECONDS",
-        help="between two looks, each of which is a step of every job; default: 5",
+        help="time between two updates, each of which runs a step in every job; default: 5",
     )
     parser.set_defaults(run=_top)
 

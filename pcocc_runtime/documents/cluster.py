@@ -15,6 +15,8 @@ from pcocc_runtime.errors import RequestError
 CLUSTER_VERSION = 1
 MAX_ENCODED = 120 * 1024  # Linux takes no environment string over 128 KiB (MAX_ARG_STRLEN, execve(2))
 MAX_JSON = 8 * 1024 * 1024
+MAX_USER_DATA = 64 * 1024
+ARRAY_TASK = "%a"  # in paths that were typed: the number of the array's task, as in sbatch(1)'s patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,14 @@ class Drive:
 class Group:
     """VMs made from the same template; `memory` is that of the task in MiB, 0 for Slurm's default.
 
-    `origin` names the revision that `image` is of, REPO:NAME@REV; None for a plain file.
+    `origin` names the revision that `image` is of, REPO:NAME@REV; None for a plain file. `task_user_data` is the
+    path of a user-data file of each task of an array, which is read when that boots.
     """
 
     template: str
     count: int
     resource_set: str = "default"
+    task_user_data: str | None = None
     # rendered from templates/settings.py by `make settings`
     image: str | None = None
     origin: str | None = None

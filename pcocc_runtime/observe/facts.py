@@ -58,13 +58,14 @@ class ReachReport:
 class Usage:
     """What a VM's QEMU has used: milliseconds of CPU and of time since it began, and its memory now in bytes.
 
-    `limit` is the guest's memory, 0 where it is not known.
+    `limit` is the guest's memory, `cpus` the number of its CPUs, 0 where they are not known.
     """
 
     cpu: int
     since: int
     memory: int
     limit: int = 0
+    cpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class NodeAnswer:
     """The whole answer of one node: its node.json, and the devices of the job's namespace by name.
 
     `states` says of each VM of the node, by rank, in words how far it is, and of VMs of other nodes which
-    have ended; `usage` is of those that run. `trouble` is why nothing could be asked, `dhcp` whether a DHCP
+    have ended, and `since` when, in seconds of the epoch; `usage` is of those that run, `images` what the
+    node's have booted from. `trouble` is why nothing could be asked, `dhcp` whether a DHCP
     server listens. ValueError when it speaks of VMs or networks there are not.
     """
 
@@ -84,13 +86,15 @@ class NodeAnswer:
     dhcp: bool | None = None
     trouble: str | None = None
     usage: Mapping[int, Usage] = field(default_factory=dict)
+    since: Mapping[int, int] = field(default_factory=dict)
+    images: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         vms, routed = self.node.vm_count, {
             one.index for one in self.node.networks if isinstance(one, RoutedFacts)
         }
         asked = {rank for one in self.reports for rank in (*one.tried, *one.lost, *one.narrow, *one.silent)}
-        named = asked | {*self.states, *self.usage}
+        named = asked | {*self.states, *self.usage, *self.since, *self.images}
         if not named <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
             raise ValueError("it names VMs or networks that the job does not have")
 

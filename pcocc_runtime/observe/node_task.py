@@ -6,11 +6,12 @@ A VM step whose command is `@netinfo show` or `@netinfo check [ADDRESS[:PORT]]`;
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pcocc_runtime import addressing, naming
+from pcocc_runtime.documents.disks import DISKS_FILE, parse_facts
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, RoutedFacts, decode_node
 from pcocc_runtime.documents.verbs import NETWORK_VERB
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
@@ -60,7 +61,11 @@ def collect_facts(job: int, argv: Sequence[str]) -> NodeAnswer:
         )
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if argv[0] == SHOW:
-        return NodeAnswer(node, read_links(), read_states(node), usage=read_usage(job, node.here.ranks))
+        states, own = read_states(node), node.here.ranks
+        return NodeAnswer(
+            node, read_links(), states, usage=read_usage(job, own), since=read_since(job, states),
+            images=read_boot_images(job, own),
+        )  # fmt: skip
     return check_networks(NodeAnswer(node, read_links(), {}), argv[1] if len(argv) > 1 else None)
 
 
@@ -91,6 +96,35 @@ def _read_state(job: int, rank: int) -> str:
     if found.state == "ended":
         return f"{ENDED_STATE}{explain_end(found.reason)}"
     return found.state if found.state != "silent" else f"silent: no answer within {found.seconds:g} s"
+
+
+def read_since(job: int, ranks: Iterable[int]) -> dict[int, int]:
+    """Return since when each VM is as it is, in seconds of the epoch: by the file that tells, or by its boot's."""
+    from pcocc_runtime.documents.vm_state import STATE_FILE
+
+    found = {}
+    for rank in ranks:
+        directory = Path(naming.job_dir(job) / naming.vm_name(rank))
+        for path in (directory / STATE_FILE, directory / DISKS_FILE):
+            try:
+                found[rank] = int(path.stat().st_mtime)
+                break
+            except OSError:
+                continue  # it boots, or has not begun to
+    return found
+
+
+def read_boot_images(job: int, ranks: Iterable[int]) -> dict[int, str]:
+    """Return what each VM of the node has booted from, an image's name or path, where its launcher says so."""
+    found = {}
+    for rank in ranks:
+        vm = naming.vm_name(rank)
+        try:
+            facts = parse_facts(regular.read_json(naming.job_dir(job) / vm / DISKS_FILE), vm)
+        except (PcoccError, OSError):
+            continue
+        found[rank] = facts.origin or facts.image or ""
+    return {rank: image for rank, image in found.items() if image}
 
 
 def read_links() -> dict[str, Device]:

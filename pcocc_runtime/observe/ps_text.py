@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from pcocc_runtime import naming
@@ -13,6 +14,7 @@ from pcocc_runtime.observe.facts import NodeAnswer, Usage
 from pcocc_runtime.tables import columns
 
 UNKNOWN = "unknown"
+_LAST_TIME = 1 << 36  # seconds of the epoch that no clock will show, and datetime takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,10 @@ class VirtualCluster:
 
 @dataclass(frozen=True, slots=True)
 class ListedVm:
-    """A VM of a job; `address` is the one that it is reached by, `ports` lead to it: (node's port, VM's port)."""
+    """A VM of a job; `address` is the one that it is reached by, `ports` lead to it: (node's port, VM's port).
+
+    `since` is when its state came, in seconds of the epoch, 0 where it is not known.
+    """
 
     job: str
     name: str
@@ -39,12 +44,15 @@ class ListedVm:
     address: str
     ports: tuple[tuple[int, int], ...]
     usage: Usage | None = None
+    since: int = 0
+    image: str = ""
 
 
 def plan_vms(job: str, nodes: Sequence[NodeAnswer]) -> list[ListedVm]:
     """Return a job's VMs on all nodes; those of silent nodes are UNKNOWN, unless another knows their end."""
     by_name = {one.node.name: one for one in nodes}
-    states = {rank: state for one in nodes for rank, state in one.states.items()}
+    ends = [{rank: (one.states[rank], one.since.get(rank, 0)) for rank in one.states} for one in nodes]
+    states = {rank: end for one in ends for rank, end in one.items()}
     return sorted(
         (
             _find_vm(job, rank, home.name, by_name.get(home.name), nodes[0], states)
@@ -56,14 +64,17 @@ def plan_vms(job: str, nodes: Sequence[NodeAnswer]) -> list[ListedVm]:
 
 
 def _find_vm(
-    job: str, rank: int, name: str, answer: NodeAnswer | None, other: NodeAnswer, states: Mapping[int, str]
+    job: str, rank: int, name: str, answer: NodeAnswer | None, other: NodeAnswer,
+    states: Mapping[int, tuple[str, int]],
 ) -> ListedVm:
     vm, address = naming.vm_name(rank), address_of((answer or other).node.reach, rank) or ""
     if answer is None:
-        return ListedVm(job, vm, name, states.get(rank, UNKNOWN), address, (), None)
+        state, since = states.get(rank, (UNKNOWN, 0))
+        return ListedVm(job, vm, name, state, address, (), None, since)
     state = answer.states.get(rank, "not started")
     ports = tuple((one.host_port, one.vm_port) for one in answer.node.forwards if one.rank == rank)
-    return ListedVm(job, vm, name, state, address, ports, answer.usage.get(rank))
+    since, image = answer.since.get(rank, 0), answer.images.get(rank, "")
+    return ListedVm(job, vm, name, state, address, ports, answer.usage.get(rank), since, image)
 
 
 def render_clusters(every: Sequence[VirtualCluster]) -> str:
@@ -75,11 +86,29 @@ def render_clusters(every: Sequence[VirtualCluster]) -> str:
 
 def render_vms(every: Sequence[ListedVm]) -> str:
     """Return a line for each VM."""
-    rows = [("JOB", "VM", "NODE", "ADDRESS", "REACHED BY", "STATE")]
+    rows = [("JOB", "VM", "NODE", "ADDRESS", "REACHED BY", "CPU%", "MEMORY", "IMAGE", "SINCE", "STATE")]
     for one in every:
         reached = " ".join(f"{one.node}:{host}>{port}" for host, port in one.ports)
-        rows.append((one.job, one.name, one.node, one.address or "-", reached or "-", one.state))
+        used = _render_usage(one.usage)
+        rows.append((
+            one.job, one.name, one.node, one.address or "-", reached or "-", *used, one.image or "-",
+            _render_time(one.since), one.state,
+        ))  # fmt: skip
     return columns(rows)
+
+
+def _render_usage(used: Usage | None) -> tuple[str, str]:
+    """Return what a VM has used of its CPUs since it began, a CPU counting 100, and what it uses of its memory."""
+    if used is None:
+        return "-", "-"
+    share = f"{100 * used.cpu / max(used.since, 1):.0f}"
+    limits = (f"/{100 * used.cpus}" if used.cpus else "", f"/{used.limit >> 20}M" if used.limit else "")
+    return share + limits[0], f"{used.memory >> 20}M{limits[1]}"
+
+
+def _render_time(seconds: int) -> str:
+    """Return a time as Slurm writes it, in this host's zone."""
+    return datetime.fromtimestamp(seconds).isoformat() if 0 < seconds < _LAST_TIME else "-"
 
 
 def render_json(clusters: Sequence[VirtualCluster], vms: Sequence[ListedVm] | None) -> str:
@@ -98,6 +127,8 @@ def _as_tree(vm: ListedVm) -> dict[str, Any]:
         "state": vm.state,
         "address": vm.address or None,
         "forwards": forwards,
+        "image": vm.image or None,
+        "since": vm.since or None,
     }
     if vm.usage:
         used = vm.usage
@@ -106,6 +137,7 @@ def _as_tree(vm: ListedVm) -> dict[str, Any]:
             "seconds": used.since / 1000,
             "memory_bytes": used.memory,
             "guest_memory_bytes": used.limit,
+            "cpus": used.cpus,
         }
     return tree
 

@@ -41,11 +41,12 @@ def _read(path: Path, proc: str) -> Usage:
     memory = re.search(r"(?m)^VmRSS:\s+(\d+) kB", (path / "status").read_text(errors="replace"))
     assert memory
     since = max(round(1000 * (uptime - int(fields[19]) / tick)), 0)
-    return Usage(cpu, since, int(memory[1]) * 1024, _read_limit(path))
-
-
-def _read_limit(path: Path) -> int:
-    """Return the guest's own memory, as QEMU's command line says it."""
     words = (path / "cmdline").read_bytes().split(b"\0")
-    size = re.match(rb"size=(\d+)M", words[words.index(b"-m") + 1]) if b"-m" in words[:-1] else None
-    return int(size[1]) << 20 if size else 0
+    limit, cpus = _find_number(words, b"-m", rb"size=(\d+)M"), _find_number(words, b"-smp", rb"cpus=(\d+)")
+    return Usage(cpu, since, int(memory[1]) * 1024, limit << 20, cpus)
+
+
+def _find_number(words: list[bytes], option: bytes, form: bytes) -> int:
+    """Return a number of the guest's own, as QEMU's command line says it, 0 where it does not."""
+    found = re.match(form, words[words.index(option) + 1]) if option in words[:-1] else None
+    return int(found[1]) if found else 0

@@ -61,8 +61,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class VmPlan:
-    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `topoext` a flag of
-    the host's CPU."""
+    """All that decides one VM's QEMU: paths on the node, `memory` in MiB, `topoext` a flag of the host's CPU."""
 
     name: str
     uuid: str

@@ -7,12 +7,14 @@ import socket
 import subprocess
 
 from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.slurm.accounting import SACCT_FIELDS, VmsUsage, parse_usage
 from pcocc_runtime.slurm.configuration import Place, parse_places
 from pcocc_runtime.slurm.text import (
     JobFacts,
     Listed,
     Running,
     Step,
+    ensure_job_number,
     field_of,
     parse_controller,
     parse_job,
@@ -77,8 +79,7 @@ def cancel_step_of(job: int, pid: int) -> None:
 
 
 def read_running(job: str) -> Running:
-    """Return what Slurm knows of a job and its boot step; RequestError when there is no such job or its VMs
-    do not run."""
+    """Return what Slurm knows of a job and its boot step; RequestError without such a job or running VMs."""
     try:
         shown = process.run(["scontrol", "--oneliner", "show", "job", job])
         steps = process.run(["scontrol", "--oneliner", "show", "step", field_of(shown, "JobId", job)])
@@ -118,8 +119,7 @@ def resolve_host(name: str) -> str | None:
 
 
 def read_settings() -> str:
-    """Return all that slurmctld says of its settings, for configuration.py to parse; NodeError when it does
-    not answer."""
+    """Return slurmctld's settings as text, for configuration.py to parse; NodeError when it does not answer."""
     return process.run(["scontrol", "show", "config"], hint="is slurmctld up? try `scontrol ping`")
 
 
@@ -139,3 +139,24 @@ def read_slurmd_version() -> str | None:
     except NodeError:
         return None
     return parse_slurmd_version(shown)
+
+
+def read_usage_of(job: str) -> tuple[VmsUsage, ...]:
+    """Return what each boot of a job's VMs has used; RequestError when Slurm has recorded none."""
+    ensure_job_number(job)
+    argv = ["sacct", "--noheader", "--parsable2", "--duplicates", f"--jobs={job}"]
+    try:
+        found = parse_usage(process.run([*argv, f"--format={','.join(SACCT_FIELDS)}"], hint="is slurmdbd up?"))
+    except NodeError as error:
+        if "accounting storage is disabled" not in error.message:
+            raise
+        raise RequestError(
+            "this site's Slurm keeps no accounting, which tells what VMs have used (AccountingStorageType)",
+            "'pcocc top' and 'pcocc ps -l' show what they use while they run",
+        ) from None
+    if not found:
+        raise RequestError(
+            f"Slurm's accounting has no VMs of job {job}",
+            f"see 'sacct -j {job}': it may show its owner alone a job, and a job whose VMs never booted has none",
+        )
+    return found

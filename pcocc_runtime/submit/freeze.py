@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
-from pcocc_runtime.documents.cluster import Cluster, Group, sets_text
+from pcocc_runtime.documents.cluster import ARRAY_TASK, Cluster, Group, sets_text
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.settings import checks
@@ -18,6 +19,7 @@ from pcocc_runtime.submit.choose import choose
 from pcocc_runtime.submit.request import Request, RequestPart
 from pcocc_runtime.submit.submission import Caller, Submission
 from pcocc_runtime.submit.user_data import read_user_data
+from pcocc_runtime.system import user_files
 from pcocc_runtime.templates import inherit
 from pcocc_runtime.templates.fill import Filling, has_rank, typed_path
 from pcocc_runtime.templates.settings import SETTINGS
@@ -30,14 +32,14 @@ _THOROUGH = 4  # of the VMs with a user-data each, so many are shown to cloud-in
 def freeze(
     request: Request, site: Site, every: Mapping[str, Template], caller: Caller, notes: list[str]
 ) -> Cluster:
-    """Return the cluster a request comes to, and add to `notes` what is good to know; RequestError or
-    ConfigError when it cannot be had."""
+    """Return the cluster of a request, adding to `notes`; RequestError or ConfigError when it is not possible."""
     if request.vm_count > site.max_vms:
         asked, most = request.vm_count, site.max_vms
         message = f"{asked} VMs are asked for, but a job of this site can have {most} at most"
         raise RequestError(message, "ask for fewer VMs, or split the work over several jobs")
     path = typed_path(request.user_data, caller.directory, caller.home) if request.user_data else ""
-    user_data = read_user_data(path) if path else None
+    of_task = path if ARRAY_TASK in path and not user_files.exists(path) else None
+    user_data = read_user_data(path) if path and not of_task else None
     groups: list[Group] = []
     for part in request.parts:
         chosen = inherit.resolve(every, part.template, site.default_set)
@@ -49,7 +51,8 @@ def freeze(
         resource_set = _choose_set(chosen, site)
         for one, filling in _split(part, chosen, caller, sum(group.count for group in groups)):
             submission = Submission(one, request, site, caller, filling, user_data, path, notes)
-            groups.append(_freeze_group(submission, resource_set))
+            group = _freeze_group(submission, resource_set)
+            groups.append(replace(group, user_data=None, task_user_data=of_task) if of_task else group)
     storage.refuse_double_use(groups)
     for group in groups:
         disks = len(group.persistent) + (group.image is not None)

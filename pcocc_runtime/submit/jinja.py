@@ -1,5 +1,4 @@
-"""What a jinja template may come to, as far as that can be told where nobody renders it: on the host of
-whoever submits."""
+"""What a jinja template may become, as far as the host of who submits can tell without rendering it."""
 
 from __future__ import annotations
 

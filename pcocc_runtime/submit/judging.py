@@ -1,5 +1,4 @@
-"""All that is to be told of a user-data, in whatever form cloud-init reads it: what refuses it, and what is
-good to know."""
+"""All that is to be told about user-data in any form that cloud-init reads: what refuses it, what to know."""
 
 from __future__ import annotations
 
@@ -145,8 +144,7 @@ def _find_numbers(tree: Node, part: Part) -> Iterator[Told]:
 
 
 def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:
-    """Put a part under those that follow, as the handler of cloud-configs does: the last that sets a key has
-    the say."""
+    """Merge a part under those that follow it, as the cloud-config handler does: the last to set a key wins."""
     how = part.merges or any(key in tree for key in ("merge_how", "merge_type"))
     for key, value in tree.items():
         if how and key in config.tree and config.tree[key] != value:
@@ -159,7 +157,7 @@ def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:
 
 
 def _take_patch(part: Part, configs: list[Config]) -> Iterator[Told]:
-    """Apply a JSON patch to what the cloud-configs before it come to, as far as that is sure."""
+    """Apply a JSON patch (RFC 6902) to what the cloud-configs before it come to, as far as that is sure."""
     try:
         steps = json_patch.parse_patch(part.text.lstrip()[len("#cloud-config-jsonp") :])
     except json_patch.NotPatch as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pcocc_runtime.documents.cluster import Drive, Group, Mount
+from pcocc_runtime.documents.cluster import ARRAY_TASK, Drive, Group, Mount
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import qcow2
 from pcocc_runtime.qemu.slots import MOST_MOUNTS
@@ -32,8 +32,11 @@ def add_typed_mounts(submission: Submission, row: TemplateSetting, entries: list
 def look_at_directory(_submission: Submission, entry: Entry) -> Mount:
     """Return the mount of a directory, which the user must be able to read."""
     mount = Mount(str(entry.item), **entry.value)
+    known = mount.path
+    if entry.is_typed and ARRAY_TASK in known and not user_files.exists(known):
+        known = known.partition(ARRAY_TASK)[0].rpartition("/")[0] or "/"  # a task's own may be made later
     try:
-        user_files.ensure_directory_readable(mount.path, entry.noun)
+        user_files.ensure_directory_readable(known, entry.noun)
     except RequestError as error:
         _path, comma, option = mount.path.rpartition(",")
         if entry.is_typed and comma and "/" not in option and not user_files.exists(mount.path):

@@ -1,5 +1,4 @@
-"""The parts that cloud-init makes of user-data before a handler of its sees them (cloudinit/user_data.py and
-handlers/__init__.py)."""
+"""The parts that cloud-init makes of user-data before its handlers see them (user_data.py, handlers/__init__.py)."""
 
 from __future__ import annotations
 
@@ -7,10 +6,10 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pcocc_runtime.documents.cluster import MAX_USER_DATA
 from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.submit.fault import YAML_HINT, Fault
-from pcocc_runtime.templates.values import MAX_USER_DATA
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -83,8 +82,7 @@ class Broken(Exception):
 
 
 def type_of(text: str, default: str = "") -> str:
-    """Return the content type that the beginning of a text tells, as cloud-init does
-    (handlers.type_from_starts_with)."""
+    """Return the content type that a text's beginning tells, as cloud-init does (handlers.type_from_starts_with)."""
     start = text.lstrip()[:32].lower()
     return next((kind for word, kind in _BEGINNINGS.items() if start.startswith(word)), default)
 
@@ -107,8 +105,7 @@ def unpack(data: bytes) -> bytes:
 
 
 def parse_user_data(data: bytes, what: str) -> str:
-    """Return the text of user-data, which cloud-init unpacks as we do; RequestError when it is too large, or
-    no text."""
+    """Return the text of user-data, unpacked as cloud-init does; RequestError when it is too large, or no text."""
     if data.startswith(_GZIP) and len(data) <= MAX_USER_DATA:
         try:
             data = unpack(data)
@@ -211,8 +208,7 @@ def _open(part: Part, whole: str) -> Iterator[Part]:
 
 
 def _read_entry(entry: Any, name: str) -> Part | None:
-    """Return the part that an entry of an archive is; None for what cloud-init passes over, Broken for what
-    it fails on."""
+    """Return an archive entry's part; None for what cloud-init passes over, Broken for what it fails on."""
     if isinstance(entry, str):
         entry = {"content": entry}
     if not isinstance(entry, dict):
@@ -229,7 +225,7 @@ def _read_entry(entry: Any, name: str) -> Part | None:
         and all(isinstance(one, str | None) for one in others)
     )
     if not right or not all(isinstance(key, str) for key in entry) or (kind and "/" not in kind):
-        message = f"{name} is none that cloud-init can read, and it would read none of the others either"
+        message = f"{name} cannot be read by cloud-init, which would then read none of the others either"
         raise Broken(
             Fault(message, "write its content as text, such as {type: text/cloud-config, content: '...'}")
         )

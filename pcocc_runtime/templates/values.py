@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pcocc_runtime.documents.cluster import MAX_USER_DATA
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Check
 from pcocc_runtime.settings.tree import Node
 from pcocc_runtime.templates.row import TemplateSetting
 
-MAX_USER_DATA = 64 * 1024
 TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}"  # the 9p mount tag and virtiofs tag have at most 31 and 36 bytes
 USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"  # as useradd makes them in images
 

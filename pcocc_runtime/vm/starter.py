@@ -19,7 +19,7 @@ from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import KEY_COMMENT, encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
-from pcocc_runtime.documents.cluster import decode_cluster, sets_text
+from pcocc_runtime.documents.cluster import Cluster, decode_cluster, encode_cluster, sets_text
 from pcocc_runtime.documents.vm_events import (
     PREFIX,
     DiskError,
@@ -38,6 +38,7 @@ from pcocc_runtime.site import hooks
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
 from pcocc_runtime.slurm.steps import LAUNCHER, boot_argv, spread_end, start_step
 from pcocc_runtime.slurm.text import (
+    JobFacts,
     Killed,
     find_nodes_without,
     is_loss,
@@ -45,9 +46,10 @@ from pcocc_runtime.slurm.text import (
     is_step_end,
     parse_killed,
 )
-from pcocc_runtime.system import accounts
+from pcocc_runtime.system import accounts, user_files
 from pcocc_runtime.terminal import printable
-from pcocc_runtime.vm import ssh_keys
+from pcocc_runtime.vm import ssh_keys, user_data
+from pcocc_runtime.vm.array_task import fill_array_task
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
 
@@ -64,14 +66,14 @@ def main() -> int:
                 f"job {job} has no virtual cluster",
                 hint="submit it with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
             )
-        cluster = decode_cluster(cluster_text)
         facts = read_job(job)
+        cluster = read_filled_cluster(cluster_text, facts)
         confdir, user = directories.site_dir(os.environ, os.geteuid()), accounts.user_name()
         hooks.run_hooks(confdir, hooks.describe_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
         environment = {
-            wire.ENV_BOOT: encode_boot(cluster_text, ssh_keys.make_keys(f"{KEY_COMMENT}{job}")),
+            wire.ENV_BOOT: encode_boot(encode_cluster(cluster), ssh_keys.make_keys(f"{KEY_COMMENT}{job}")),
             wire.ENV_TASK_MEMORY: str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)
@@ -84,6 +86,13 @@ def main() -> int:
         print(render(error), file=sys.stderr, flush=True)
         report(wire_steps.BOOT_FAILED)
         return 1
+
+
+def read_filled_cluster(text: str, facts: JobFacts) -> Cluster:
+    """Return the frozen cluster with what only a job that runs can say: the task of an array that it is."""
+    return fill_array_task(
+        decode_cluster(text), facts.array_task, user_files.exists, user_data.read_task_user_data
+    )
 
 
 def run_end_hooks(confdir: str, description: Mapping[str, Any]) -> None:
@@ -105,12 +114,10 @@ def report(word: str) -> None:
 class BootWatch:
     """The boot step as seen through its srun's output.
 
-    booting  until all VMs answer
-    losing   a task has ended, and what it says of that is still awaited, since `lost`
-    failing  a VM cannot be had: we have cancelled the step
-    cut off  the step ends before all VMs answered, by Slurm's word
-    up       all VMs have answered, which was reported
-    ending   the step ends after that, by Slurm's word
+    booting  until all VMs answer losing   a task has ended, and what it says of that is still awaited, since
+    `lost` failing  a VM cannot be had: we have cancelled the step cut off  the step ends before all VMs
+    answered, by Slurm's word up       all VMs have answered, which was reported ending   the step ends after
+    that, by Slurm's word
     """
 
     def __init__(self, job: int, vms: int, nodes: int) -> None:
@@ -254,7 +261,7 @@ class BootWatch:
         self.unmounted.add(event.tag)
         other = "virtiofs" if event.type == "9p" else "9p"
         options = " -o trans=virtio" if event.type == "9p" else ""
-        cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM does, or says why not"
+        cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM mounts it, or says why not"
         if not event.known:
             cure = (
                 f"its kernel has no {event.type}: give the directory type={other} in --pcocc-mount, or 'type:"

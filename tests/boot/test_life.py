@@ -22,13 +22,17 @@ def own(box: Box) -> Iterator[Cluster]:
 
 
 def test_each_task_of_an_array_has_a_cluster_of_its_own(box: Box, home: Path) -> None:
-    wrap = "--wrap=srun --pcocc-vm sh -c 'hostname; ip -o -4 addr show eth0'"
-    options = ["--array=1-2", "--parsable", "--pcocc-template=tiny:1", f"--output={home}/%a.out", wrap]
+    wrap = "--wrap=srun --pcocc-vm sh -c 'hostname; ip -o -4 addr show eth0; cat /mnt/own/which'"
+    for task in (1, 2):
+        (home / f"in-{task}").mkdir()
+        (home / f"in-{task}/which").write_text(f"directory {task}\n")
+    mount = f"--pcocc-mount=own={home}/in-%a,type=virtiofs"
+    options = ["--array=1-2", "--parsable", "--pcocc-template=tiny:1", mount, f"--output={home}/%a.out", wrap]
     job = int(box.out(["sbatch", *options], cwd=str(home)))
     wait_for(lambda: not box.run(["squeue", "-h", "-j", str(job)]).stdout, f"the end of job {job}", 240)
     for task in (1, 2):
         text = (home / f"{task}.out").read_text()
-        assert re.search(r"(?m)^vm0$", text) and "eth0" in text, text
+        assert re.search(r"(?m)^vm0$", text) and "eth0" in text and f"directory {task}\n" in text, text
 
 
 def test_a_requeued_job_has_fresh_vms(box: Box, home: Path) -> None:

@@ -23,7 +23,8 @@ def test_each_vm_is_listed_with_its_node_ports_and_end(box: Box) -> None:
     with make_cluster(box, "--pcocc-template=tiny:1,twin:1", "-N2") as cluster:
         rows = [line.split() for line in box.out(f"pcocc ps -l -j {cluster.job}").splitlines()]
         assert [row[1:4] for row in rows[1:]] == [["vm0", "n1", "10.200.0.1"], ["vm1", "n2", "10.201.0.2"]]
-        assert rows[1][4:] == ["-", "up"] and rows[2][5] == "up"
+        assert rows[1][4] == "-" and rows[1][9:] == rows[2][9:] == ["up"]
+        assert re.fullmatch(r"\d+/\d00 \d+M/\d+M \S+ 20\d\d-\S+", " ".join(rows[1][5:9])) and "tiny" in rows[1][7]
         assert re.fullmatch(r"n2:60\d{3}>22", rows[2][4])  # a free one of the network's range: another job may have the first
         cluster.srun(["--overlap", "--pcocc-vm=vm1", "sudo", "poweroff"])
         cluster.srun(["--overlap", "--pcocc-vm=vm1", "true"])  # ends when the VM has
@@ -37,6 +38,13 @@ def test_each_vm_is_listed_with_its_node_ports_and_end(box: Box) -> None:
         and f"job {cluster.job} has no running VMs" in done.stderr
         and done.stderr.count("pcocc: error:") == 1
     )
+
+
+def test_where_slurm_keeps_no_accounting_usage_says_so(box: Box, cluster: Cluster) -> None:
+    """As in this box, which has no slurmdbd."""
+    done = box.run(f"pcocc usage {cluster.job}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("pcocc: error: this site's Slurm keeps no accounting"), done.stderr
 
 
 def test_names_with_line_ends_are_nobody_elses(box: Box, cluster: Cluster) -> None:

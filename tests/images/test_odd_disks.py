@@ -287,6 +287,6 @@ def test_the_refusal_of_a_name_lists_the_characters() -> None:
 
 def test_the_form_of_pcocc_0_6_is_told(pcocc: Pcocc, tmp_path: Path) -> None:
     said = pcocc("image", "import", "-t", "raw", "vm", "my disk", "b", ok=False).err
-    assert said.endswith("hint: pcocc 0.6 wanted the kind of image, now it is: pcocc image import -t raw 'my disk' b\n")
+    assert said.endswith("hint: pcocc 0.6 took the kind of image first; now write: pcocc image import -t raw 'my disk' b\n")
     assert "hint: pcocc --help" in pcocc("image", "import", "a", "b", "c", ok=False).err
     assert qemu_img("--version")

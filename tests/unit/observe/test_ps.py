@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.observe import ps
 from pcocc_runtime.observe.ask import Answers
+from pcocc_runtime.observe.facts import Usage
 from pcocc_runtime.observe.ps_text import VirtualCluster, plan_vms, render_clusters, render_json, render_vms
 from pcocc_runtime.slurm.text import parse_listed
 from tests.unit.observe import netjob
@@ -130,12 +132,27 @@ def test_only_root_asks_the_nodes_of_others(squeue: Path, monkeypatch: pytest.Mo
 
 def test_each_vm_has_a_line() -> None:
     lines = render_vms(plan_vms("12", NODES)).splitlines()
-    assert lines[0].split() == ["JOB", "VM", "NODE", "ADDRESS", "REACHED", "BY", "STATE"]
-    assert lines[1].split() == ["12", "vm0", "n1", "10.200.0.1", "n1:61222>22", "up"]
+    assert lines[0].split() == ["JOB", "VM", "NODE", "ADDRESS", "REACHED", "BY", "CPU%", "MEMORY", "IMAGE", "SINCE", "STATE"]
+    assert lines[1].split() == ["12", "vm0", "n1", "10.200.0.1", "n1:61222>22", "-", "-", "-", "-", "up"]
     assert lines[2].endswith("ended: its guest powered it off")
     assert lines[3].split()[:3] == ["12", "vm2", "n2"] and lines[3].endswith("booting")
     assert lines[4].split()[3] == "10.201.0.4", "of the network that its resource set has first"
     assert lines[4].endswith("not started")
+
+
+def test_a_line_tells_what_a_vm_uses_its_image_and_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC-1")
+    time.tzset()
+    used = {0: Usage(5000, 10000, 300 << 20, 448 << 20, 2), 1: Usage(1, 10000, 5 << 20)}
+    states, since = {0: "up", 1: "booting", 2: "ended: x"}, {0: 86400, 1: 1 << 40, 2: 60}
+    one = netjob.answer(1, states=states, usage=used, since=since, images={0: "site:tiny@2"})
+    vms = plan_vms("12", [one])
+    rows = [line.split() for line in render_vms(vms).splitlines()]
+    assert rows[1][5:] == ["50/200", "300M/448M", "site:tiny@2", "1970-01-02T01:00:00", "up"]
+    assert rows[2][5:] == ["0", "5M", "-", "-", "booting"], "a node may say anything"
+    assert rows[3][5:] == ["-", "-", "-", "1970-01-01T01:01:00", "ended:", "x"], "which another node knows"
+    [tree] = json.loads(render_json([VirtualCluster("12", "x", "alice", "main", 4, "0:10", "n[1-2]")], vms))
+    assert [tree["vm_list"][0][key] for key in ("image", "since", "cpus")] == ["site:tiny@2", 86400, 2]
 
 
 def test_vms_of_a_silent_node_are_listed() -> None:
@@ -163,6 +180,7 @@ def test_json_has_the_same() -> None:
     [full] = json.loads(render_json([cluster], plan_vms("12", NODES)))
     assert full["vm_list"][0] == {
         "name": "vm0", "node": "n1", "state": "up", "address": "10.200.0.1", "forwards": [{"vm_port": 22, "host_port": 61222}],
+        "image": None, "since": None,
     }  # fmt: skip
 
 

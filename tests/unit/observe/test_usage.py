@@ -1,9 +1,14 @@
 """What VMs use, from a made-up /proc, and how it is shown."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from pcocc_runtime import naming
+from pcocc_runtime.observe import node_task
 from pcocc_runtime.observe.facts import Usage, decode_node_answers, encode_node_answer
 from pcocc_runtime.observe.ps_text import ListedVm, render_top
 from pcocc_runtime.observe.usage import read_usage
@@ -25,14 +30,27 @@ def test_qemus_of_the_job_are_found(tmp_path: Path) -> None:
     (tmp_path / "uptime").write_text("100.5 1\n")
     (tmp_path / "self").mkdir()
     make_process(
-        tmp_path, 10, ["qemu", "-name", "guest=job7-vm1,debug-threads=on", "-m", "size=304M", "-x"], 60
+        tmp_path, 10, ["qemu", "-name", "guest=job7-vm1,debug-threads=on", "-m", "size=304M", "-smp", "cpus=2,sockets=1"], 60
     )
     make_process(tmp_path, 11, ["qemu", "-name", "guest=job70-vm1,debug-threads=on"], 60)
     make_process(tmp_path, 12, ["qemu", "-name", "guest=job7-vm2,debug-threads=on"], 60)
     make_process(tmp_path, 13, ["sh"], 60)
     make_process(tmp_path, 14, ["grep", "-name", "guest=job7-vm3,"], 60)
     (tmp_path / "14/stat").unlink()
-    assert read_usage(7, (0, 1, 3), str(tmp_path)) == {1: Usage(5000, 40500, 2 << 20, 304 << 20)}
+    assert read_usage(7, (0, 1, 3), str(tmp_path)) == {1: Usage(5000, 40500, 2 << 20, 304 << 20, 2)}
+
+
+def test_a_vm_is_what_its_launcher_and_keeper_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "job_dir", lambda job: tmp_path)
+    for rank, image in enumerate(("site:tiny@2", None, 7)):
+        (tmp_path / f"vm{rank}").mkdir()
+        tree = {"disks": [], "image": "/x/tiny", "origin": image, "scratch": "/tmp"}
+        (tmp_path / f"vm{rank}/disks.json").write_text(json.dumps(tree))
+        os.utime(tmp_path / f"vm{rank}/disks.json", (1000, 1000))
+    (tmp_path / "vm1/state").write_text("")
+    os.utime(tmp_path / "vm1/state", (2000, 2000))
+    assert node_task.read_boot_images(7, range(4)) == {0: "site:tiny@2", 1: "/x/tiny"}
+    assert node_task.read_since(7, range(4)) == {0: 1000, 1: 2000, 2: 1000}
 
 
 def test_top_shows_cpu_since_the_last_look() -> None:

@@ -56,6 +56,7 @@ def test_a_job_has_nodes_cpus_and_memory(sample: Sample) -> None:
     facts = parse_job(sample.job, sample["job"])
     assert (facts.job, facts.nodes, facts.cpus_per_task, facts.task_memory(2)) == (sample.job, 2, 1, 512)
     assert parse_job(sample.task, sample["array-job"]).nodes == 1
+    assert (facts.array_task, parse_job(sample.task, sample["array-job"]).array_task) == (None, 3)
 
 
 def test_a_boot_step_has_a_name_for_scancel_and_the_srun_that_made_it(sample: Sample) -> None:

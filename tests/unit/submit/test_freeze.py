@@ -170,6 +170,19 @@ def test_what_is_typed_keeps_the_words_of_its_option(ask: Ask, tmp_path: Path) -
     assert frozen(ask("mine", mounts=["a=/usr"], **options)).groups[0].mounts == (Mount("a", "/usr"),)
 
 
+def test_a_path_of_an_arrays_task_is_looked_at_as_far_as_it_is_known(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "own-%a").write_text("#!/bin/sh")
+    group = frozen(ask("tiny", mounts=["a=data/in-%a/x"], user_data="ud-%a")).groups[0]
+    assert group.mounts == (Mount("a", f"{tmp_path}/data/in-%a/x"),)
+    assert (group.task_user_data, group.user_data) == (f"{tmp_path}/ud-%a", None)
+    group = frozen(ask("tiny", user_data="own-%a")).groups[0]
+    assert (group.task_user_data, group.user_data) == (None, "#!/bin/sh")
+    assert refused(ask("tiny", mounts=["a=gone/%a"])).startswith(f"pcocc: error: mount 'a': directory {tmp_path}/gone cannot")
+    user_template(tmp_path, "mine: {inherits: tiny, mount-points: {a: '/usr/%a'}}")
+    assert "mine.mount-points.a: mount 'a': directory /usr/%a cannot be read" in refused(ask("mine"))
+
+
 def test_more_devices_than_a_machine_has_slots_are_refused(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"n{number}" for number in range(20)]
     subnets = {name: f"10.{number}.0.0/16" for number, name in enumerate(names)}

@@ -1,0 +1,44 @@
+"""What `%a` stands for in the paths of a job array: known when a task's VMs boot, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pcocc_runtime.documents.cluster import ARRAY_TASK, Cluster, Group, Mount
+from pcocc_runtime.documents.wire_steps import OPTION_MOUNT, OPTION_USER_DATA
+from pcocc_runtime.errors import RequestError
+
+ReadText = Callable[[str], str]
+Exists = Callable[[str], bool]
+
+
+def fill_array_task(cluster: Cluster, task: int | None, exists: Exists, read: ReadText) -> Cluster:
+    """Return the cluster with the task's number in place of `%a`, and with user-data that is a task's own.
+
+    A directory whose own name has `%a` is meant as it is. RequestError where the job is no task of an array.
+    """
+    return replace(cluster, groups=tuple(_fill_group(group, task, exists, read) for group in cluster.groups))
+
+
+def _fill_group(group: Group, task: int | None, exists: Exists, read: ReadText) -> Group:
+    mounts = tuple(_fill_mount(mount, task, exists) for mount in group.mounts)
+    if group.task_user_data is None:
+        return group if mounts == group.mounts else replace(group, mounts=mounts)
+    path = _fill(group.task_user_data, task, f"--{OPTION_USER_DATA}")
+    return replace(group, mounts=mounts, user_data=read(path), task_user_data=None)
+
+
+def _fill_mount(mount: Mount, task: int | None, exists: Exists) -> Mount:
+    if ARRAY_TASK not in mount.path or exists(mount.path):
+        return mount
+    return replace(mount, path=_fill(mount.path, task, f"--{OPTION_MOUNT}={mount.tag}"))
+
+
+def _fill(path: str, task: int | None, option: str) -> str:
+    if task is None:
+        raise RequestError(
+            f"{option}: {path} has {ARRAY_TASK}, the number of an array's task, and this job is none",
+            "submit it with --array, or write the path as it is",
+        )
+    return path.replace(ARRAY_TASK, str(task))
