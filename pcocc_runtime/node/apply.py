@@ -40,6 +40,8 @@ def _carry_out(job: int, act: Act) -> None:
             files.replace_file(naming.STATE_DIR / f"{job}{TABLES}", act.text.encode())
     elif act.kind == "sysctl":
         sysctl.write(act.name, act.text)
+    elif act.kind == "keep":
+        files.replace_file(naming.STATE_DIR / naming.ABILITIES_FILE, act.text.encode())
     elif act.kind == "devices":
         from pcocc_runtime.node import devices  # here: other jobs do not need it
 

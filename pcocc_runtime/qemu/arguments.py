@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from pcocc_runtime.documents.abilities import PLAIN, Abilities
 from pcocc_runtime.documents.hardware import Topology
 from pcocc_runtime.qemu import slots
+from pcocc_runtime.qemu.asking import KVM_SET
 from pcocc_runtime.qemu.cpu import plan_caches, plan_cpu, plan_smp
-from pcocc_runtime.qemu.disks import Disk, escape, first_partition, machine_kind, plan_disks
+from pcocc_runtime.qemu.disks import (
+    ONE_QUEUE,
+    Disk,
+    DiskIo,
+    escape,
+    first_partition,
+    machine_kind,
+    plan_disks,
+)
 from pcocc_runtime.qemu.memory import ORDINARY, Backing, plan_memory
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-KVM_SET = 1  # the number that a descriptor of /dev/kvm has among QEMU's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ class VmPlan:
     functions: tuple[str, ...] = ()
     backing: Backing = ORDINARY
     abilities: Abilities = PLAIN
-    aio: str | None = None
+    io: DiskIo = ONE_QUEUE
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
@@ -104,7 +112,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
     return [
         plan.qemu, *_identity(plan), *_accelerator(plan), *_machine(plan), *_monitors(plan), *_console(plan),
         *_firmware(plan), *_kernel(plan),
-        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed, plan.aio),
+        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed, plan.io),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
         *[word for address in plan.functions for word in ("-device", f"vfio-pci,host={address}")],
         *slots.plan_bridge(fixed, movable),

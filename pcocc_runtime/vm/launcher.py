@@ -16,7 +16,6 @@ from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.abilities import PLAIN
 from pcocc_runtime.documents.boot import Keys, decode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
@@ -36,9 +35,9 @@ from pcocc_runtime.system.hardware import read_free_pages, read_own_cpus, read_p
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
-from pcocc_runtime.vm.async_io import find_aio
+from pcocc_runtime.vm.async_io import find_ways
 from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
-from pcocc_runtime.vm.plan import Hardware, Task, needs_asking, plan_hardware, plan_vm
+from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
@@ -95,10 +94,9 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
     part = read_part(read_own_cpus())
-    abilities = PLAIN
-    if needs_asking(part, node, group):
-        abilities = find_abilities(task.job, group.qemu_bin or node.qemu, node.accel)
-    ensure_model(group.cpu_model or node.cpu_model, node.accel, abilities.lacks, group.template)
+    model = group.cpu_model or node.cpu_model
+    abilities = find_abilities(node, group.qemu_bin or node.qemu, model, kvm_fd)
+    ensure_model(model, node.accel, abilities.lacks, group.template)
     hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
     if hardware.note:
         tell(task, node, hardware.note)
@@ -108,8 +106,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
     filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
-    qmp, aio = theirs.fileno(), find_aio(abilities.has)
-    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, aio)
+    qmp, ways = theirs.fileno(), find_ways(abilities.has)
+    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, ways)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)

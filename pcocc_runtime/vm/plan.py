@@ -15,7 +15,7 @@ from pcocc_runtime.documents.node import NodeFacts
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, VmPlan
-from pcocc_runtime.qemu.disks import Disk, machine_kind
+from pcocc_runtime.qemu.disks import Disk, machine_kind, plan_io
 from pcocc_runtime.qemu.huge_pages import ReadFree, plan_pages
 from pcocc_runtime.qemu.memory import Backing, guest_memory
 from pcocc_runtime.qemu.topology import plan_flat, plan_topology
@@ -73,13 +73,6 @@ def plan_hardware(
     return Hardware(part, pages.topology, pages.memory, backing, abilities, pages.note)
 
 
-def needs_asking(part: Allocation, node: NodeFacts, group: Group) -> bool:
-    """Tell whether a VM could use what releases of QEMU differ in: to ask one takes a quarter of a second."""
-    named = (group.cpu_model or node.cpu_model) is not None and node.accel == "kvm"
-    pages = group.memory_prealloc or (group.hugepages or node.hugepages) != "off"
-    return named or pages or len(part.nodes) > 1 or any(cpu.cluster != cpu.core for cpu in part.cpus)
-
-
 def _find_obstacle(group: Group) -> str:
     """Return why a template does not have the host's topology; nothing where it has."""
     if not group.bind_vcpus:
@@ -92,9 +85,10 @@ def _find_obstacle(group: Group) -> str:
 
 def plan_vm(
     task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles, hardware: Hardware,
-    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None, aio: str | None = None
+    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None, ways: tuple[str, ...] = ()
 ) -> VmPlan:
-    """Combine task, node's findings and template into the plan of one QEMU; `kvm_fd`: /dev/kvm, opened by root."""
+    """Combine task, node's findings and template into the plan of one QEMU; `kvm_fd`: /dev/kvm, opened by root;
+    `ways`: of reading and writing disks, the best first."""
     interfaces = network_config.plan_interfaces(node, task.rank)
     return VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",
@@ -106,7 +100,7 @@ def plan_vm(
         memory=hardware.memory,
         backing=hardware.backing,
         abilities=hardware.abilities,
-        aio=aio,
+        io=plan_io(hardware.topology.shape.cpus, ways, hardware.abilities.has),
         topoext=hardware.part.topoext,
         disks=made.disks,
         seed=made.seed,

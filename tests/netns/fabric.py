@@ -103,7 +103,7 @@ class Node:
         tables = self.run("nft", "list", "tables").stdout.splitlines()
         found += [table for table in tables if "pcocc" in table and table != "table inet pcocc"]  # the guard stays
         servers = [f"dnsmasq of {job}" for job, _pid in self.servers()]
-        return "\n".join([line for line in found if line and line not in (".state", "accel.json")] + servers)
+        return "\n".join([line for line in found if line and line not in (".state", "accel.json", "abilities.json")] + servers)
 
     def servers(self, job: int | None = None) -> list[tuple[int, int]]:
         """Return job and process of each live dnsmasq that root's helpers have started here, of one job or of all."""
