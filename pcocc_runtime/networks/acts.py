@@ -89,9 +89,8 @@ def _walls(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Hos
         "nft", False,
         nft_guard.render_guard() + nft_outside.render_host(job, plans, host.peers.values(), held),
     )
-    yield from _ip(
-        False, iter(nft_guard.render_rules(host.rules, None if host.forwards else closed).splitlines())
-    )
+    for line, done in nft_guard.plan_rules(host.rules, None if host.forwards else closed):
+        yield Act("ip", False, line, done)
     yield from _set(False, "1", *(f"ipv4/conf/{name}/forwarding" for name in closed))
 
 
