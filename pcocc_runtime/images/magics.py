@@ -74,7 +74,10 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"\xff\6\0\0sNaPpY", _packed("snappy", "snzip -dc {} >DISK")),
     (0, b"PK\5\6", _packed("zip", "unzip {}")), (0, b"PK\7\x08", _packed("zip", "unzip {}")),
     (0, b"xar!", _packed("xar", "xar -xf {}")),
-    (0, b"vhdsfile", Kind("a set of VHDX images (.vhds)", "export the machine with Hyper-V, and import the .vhdx it makes")),
+    (
+        0, b"vhdsfile",
+        Kind("a set of VHDX images (.vhds)", "export the machine with Hyper-V, and import the .vhdx it makes"),
+    ),
     (0, b"COWD", _converted("a VMDK image of version 3", "vmdk")),
     (0, b"# Disk DescriptorFile", VMDK_DESCRIPTOR),
     (0, b"WithoutFreeSpace", _PARALLELS), (0, b"WithouFreSpacExt", _PARALLELS),
