@@ -63,10 +63,9 @@ class Held(NamedTuple):
 class Act(NamedTuple):
     """One thing that root does for a job, `inside` its network namespace or in the host's.
 
-    `kind` is nft, ip or bridge, with a batch of that program in `text`, and in `name` what the kernel answers
-    where another job has just done it; sysctl: `name` gets the value `text`; devices, with a document of
-    documents/devices.py; keep, of what the next Held says; or dnsmasq: the `name`-th server with the
-    configuration `text` and a filter `code` in hex.
+    `kind`: nft, ip or bridge, with its batch in `text`, and in `name` the answer where another job was faster;
+    sysctl: `name` gets the value `text`; devices, with a document of documents/devices.py; keep: what the next
+    Held says; dnsmasq: the `name`-th server, with the configuration `text` and a filter `code` in hex.
     """
 
     kind: str

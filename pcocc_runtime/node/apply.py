@@ -61,7 +61,7 @@ def _carry_out(job: int, act: Act) -> None:
 
 
 def run_batch(act: Act) -> None:
-    """Run ip or bridge; an address in use is, for a tunnel, its UDP port, and any user can hold one."""
+    """Run ip or bridge; a tunnel's address in use is its UDP port, which any user can hold."""
     try:
         process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)
     except NodeError as error:
