@@ -35,7 +35,7 @@ def alice(node: Node, code: str) -> None:
 def alices_job(node: Node, code: str | None = None) -> None:
     """Set up Alice's job 12, have her do something in both its directories, and kill its slurmstepd."""
     with subprocess.Popen(["sleep", "600"]) as stepd:
-        assert node.helper("setup", request_of(ALICE, 12, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
+        assert node.helper("setup", request_of(ALICE, 12, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\nqueues 8\n"
         for folder in (RUN, SCRATCH) if code else ():
             alice(node, f"import os, time\nos.chdir('{folder}/12')\n{code}")
         stepd.kill()
@@ -65,7 +65,7 @@ def test_what_a_user_leaves_is_nobody_elses(node: Node, stepd: int, verb: str, n
     alices_job(node, LEFT[name])
     text = {"setup": request_of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]
     done = helper(node, verb, text)
-    assert (done.returncode, done.stdout) == (0, "tap 0 tap0n0\ntap 1 tap1n0\n" if verb == "setup" else "")
+    assert (done.returncode, done.stdout) == (0, "tap 0 tap0n0\ntap 1 tap1n0\nqueues 8\n" if verb == "setup" else "")
     assert not {"12", "pcocc-12"} & set(node.leftovers().split())
     if verb == "setup":
         node.helper("release", release(13))
