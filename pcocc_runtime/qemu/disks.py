@@ -55,7 +55,7 @@ def plan_io(vcpus: int, ways: tuple[str, ...], has: Set[str]) -> DiskIo:
 
     A queue for each vCPU, so that none waits for another's lock; a thread for four of them where QEMU can give
     queues of a disk to several (from 9.0 on), else one a disk. Before, persistent drives have none: QEMU 7.2
-    aborts (tried) when a drive in a thread is given back to its device after a save.
+    was gone (seen once) when one in a thread had been given back to its device after a save.
     """
     queues, several = min(vcpus, _MOST_QUEUES), "vq-mapping" in has
     return DiskIo(ways, queues, min(max(queues // 4, 1), _MOST_THREADS) if several else 1, several)
