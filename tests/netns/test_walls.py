@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pcocc_runtime import addressing
 from pcocc_runtime.documents.boot_step import parse_boot_step
 from pcocc_runtime.networks import nft_inside
 from pcocc_runtime.networks.kinds import EthernetNetwork
@@ -168,12 +167,13 @@ def test_nobody_attaches_to_a_vms_tap(pair: tuple[Node, Guest, Guest]) -> None:
     """A VM step is in there as the job's user: even to the owner a tap is handed open, for one task; only root can attach."""
     node, _vm, _other = pair
     node.in_job(12, "ip", "tuntap", "add", "tap9n0", "mode", "tap", "vnet_hdr")
-    queued = addressing.tap_name(0, 0)  # one of the job's own, with several queues
+    node.in_job(12, "ip", "tuntap", "add", "tap7n0", "mode", "tap", "user", "0", "vnet_hdr", "multi_queue")  # as root makes them
     try:
-        for name, flags in (("tap9n0", "5002"), ("tap8n0", "5002"), (queued, "5102")):
+        for name, flags in (("tap9n0", "5002"), ("tap8n0", "5002"), ("tap7n0", "5102")):
             attempt = node.in_job(12, *NOBODY, PYTHON, "-c", ATTACH, name, flags, check=False)
             assert attempt.returncode != 0 and "PermissionError" in attempt.stderr
-        for name, flags in (("tap9n0", "5002"), (queued, "5102")):
+        for name, flags in (("tap9n0", "5002"), ("tap7n0", "5102")):
             assert node.in_job(12, PYTHON, "-c", ATTACH, name, flags).stdout == "attached\n"
     finally:
         node.in_job(12, "ip", "link", "del", "tap9n0")
+        node.in_job(12, "ip", "link", "del", "tap7n0")
