@@ -21,9 +21,10 @@ _QUESTION = RESET + render_command("guest-sync-delimited", {"id": 1}) + render_c
 class Thaw:
     """Asks one guest.
 
-    idle     it has nothing to thaw asking   it was asked, and has not begun to answer hearing  it has
-    answered the first command: its next line is about the thaw waiting  it could not be asked, or has hung
-    up: asked again in a while
+    idle     it has nothing to thaw
+    asking   it was asked, and has not begun to answer
+    hearing  it has answered the first command: its next line is about the thaw
+    waiting  it could not be asked, or has hung up: asked again in a while
     """
 
     def __init__(self, path: str, selector: selectors.BaseSelector) -> None:
