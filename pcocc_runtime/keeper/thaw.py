@@ -7,15 +7,13 @@ import socket
 import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
-from pcocc_runtime.qemu.qmp import RESET, Lines, render_command
+from pcocc_runtime.qemu.qmp import RESET, Lines, parse_message, render_command
 
 if TYPE_CHECKING:
     from typing import Literal
 
 THAW_AGAIN = 1.0  # seconds until a guest whose agent was not reached is asked to thaw anew
-# RESET ends what the saver may have left half said; the answer to the first command tells which one is the
-# second's
-_QUESTION = RESET + render_command("guest-sync-delimited", {"id": 1}) + render_command("guest-fsfreeze-thaw")
+_FIRST = 1 << 32  # numbers of questions: savers' are below
 
 
 class Thaw:
@@ -23,7 +21,7 @@ class Thaw:
 
     idle     it has nothing to thaw
     asking   it was asked, and has not begun to answer
-    hearing  it has answered the first command: its next line is about the thaw
+    hearing  it has answered the question's first command: its next line is about the thaw
     waiting  it could not be asked, or has hung up: asked again in a while
     """
 
@@ -31,6 +29,7 @@ class Thaw:
         self.path, self.selector = path, selector
         self.step: Literal["idle", "asking", "hearing", "waiting"] = "idle"
         self.again = 0.0
+        self.number = _FIRST  # of the question
         self.lines = Lines()
         self.agent: socket.socket | None = None  # while asking or hearing
 
@@ -41,13 +40,22 @@ class Thaw:
         agent.setblocking(False)
         try:
             agent.connect(self.path)
-            agent.send(_QUESTION)
+            agent.send(self._question())
         except OSError:  # as many wait there as QEMU lets wait
             agent.close()
             self._wait()
             return
         self.agent, self.lines, self.step = agent, Lines(), "asking"
         self.selector.register(agent, selectors.EVENT_READ, self._hear)
+
+    def _question(self) -> bytes:
+        """Return the next question. RESET ends what the saver may have left half said, of which the agent then complains.
+
+        The agent's answer to the first command has the question's number, unlike answers that the saver did not wait for:
+        who hung up at one of those would leave the agent trying to answer nobody, and the guest frozen.
+        """
+        self.number += 1
+        return RESET + render_command("guest-sync-delimited", {"id": self.number}) + render_command("guest-fsfreeze-thaw")
 
     def tick(self) -> None:
         """Do what is due; called at least once a second while it waits."""
@@ -64,11 +72,11 @@ class Thaw:
         except OSError:
             data = b""
         for line in self.lines.feed(data):
-            if line is not None and RESET in line:
-                self.step = "hearing"
-            elif self.step == "hearing":
+            if self.step == "hearing":
                 self._hang_up("idle")
                 return
+            if line is not None and parse_message(line.rpartition(RESET)[2]) == {"return": self.number}:
+                self.step = "hearing"
         if not data:
             self._wait()
 
