@@ -211,6 +211,9 @@ class Guest:
         )
         node.in_job(job, "sh", "-c", f"{groups}; {replace} && {bridge}")
         self.run("sh", "-c", "ip link set lo up; ip link set eth0 up mtu 1450")
+        # a busy kernel hears of a cable later than we: until then the bridge forwards nothing to it or from it
+        forwarding = f"until bridge link show dev {self.tap} | grep -q 'state forwarding'; do sleep 0.01; done"
+        node.in_job(job, "timeout", f"{limit(20):.0f}", "sh", "-c", forwarding)
 
     def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program in the guest."""
