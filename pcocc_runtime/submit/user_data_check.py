@@ -8,14 +8,15 @@ from functools import cache
 
 from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.errors import ConfigError, PcoccError, RequestError
+from pcocc_runtime.guest import jinja
+from pcocc_runtime.guest.cloud_config import with_plain_header
+from pcocc_runtime.guest.cloud_users import Identities
+from pcocc_runtime.guest.user_data_fault import Fault
+from pcocc_runtime.guest.user_data_judging import Told, judge_user_data
+from pcocc_runtime.guest.user_data_parts import CONFIG, JINJA, Part, parse_parts
 from pcocc_runtime.settings.tree import Node, parse_yaml
-from pcocc_runtime.submit import cloud_init, jinja
-from pcocc_runtime.submit.cloud_config import with_plain_header
-from pcocc_runtime.submit.cloud_users import Identities
-from pcocc_runtime.submit.fault import Fault
-from pcocc_runtime.submit.judging import Told, judge_user_data
+from pcocc_runtime.submit import cloud_init
 from pcocc_runtime.submit.submission import Submission
-from pcocc_runtime.submit.user_data_parts import CONFIG, JINJA, Part, parse_parts
 
 _SHOWN = 4  # of a user-data with many cloud-configs, so many are shown to cloud-init
 _SENTENCE = re.compile(r"(is|does|has|changes) ")  # its subject is the file

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pcocc_runtime.documents.cluster import MAX_USER_DATA
 from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.guest.user_data_fault import YAML_HINT, Fault
 from pcocc_runtime.settings.tree import parse_yaml
-from pcocc_runtime.submit.fault import YAML_HINT, Fault
 
 if TYPE_CHECKING:
     from email.message import Message
