@@ -33,8 +33,6 @@ def look_at_user_data(submission: Submission, entry: Entry) -> str:
 
 def read_user_data(path: str) -> str:
     """Return the text of a user-data file."""
-    from pcocc_runtime.guest.user_data_parts import parse_user_data  # as above
+    from pcocc_runtime.guest.user_data import parse_user_data  # as above
 
-    return parse_user_data(
-        user_files.read_user_start(path, MAX_USER_DATA + 1, "user-data file"), f"user-data file {path}"
-    )
+    return parse_user_data(user_files.read_user_start(path, MAX_USER_DATA + 1, "user-data file"), path)
