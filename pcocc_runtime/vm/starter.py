@@ -12,14 +12,14 @@ import selectors
 import stat
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import KEY_COMMENT, encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster, sets_text
+from pcocc_runtime.documents.hook import HookCluster, plan_hook_cluster
 from pcocc_runtime.documents.vm_events import (
     PREFIX,
     DiskError,
@@ -73,7 +73,7 @@ def main() -> int:
         cluster = read_filled_cluster(cluster_text, facts, user, notes)
         for note in notes:
             say_note(note)
-        hooks.run_hooks(confdir, hooks.describe_cluster(hooks.BOOT, user, job, cluster))
+        hooks.run_hooks(confdir, plan_hook_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
         environment = {
@@ -84,7 +84,7 @@ def main() -> int:
         watch = BootWatch(job, cluster.vm_count, facts.nodes)
         status = watch.run(argv, environment)
         if watch.has_run():
-            run_end_hooks(confdir, hooks.describe_cluster(hooks.END, user, job, cluster))
+            run_end_hooks(confdir, plan_hook_cluster(hooks.END, user, job, cluster))
         return status
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
@@ -102,10 +102,10 @@ def read_filled_cluster(text: str, facts: JobFacts, user: str, notes: list[str])
     return fill_array_task(decode_cluster(text), facts.array_task, user_files.exists, read)
 
 
-def run_end_hooks(confdir: str, description: Mapping[str, Any]) -> None:
+def run_end_hooks(confdir: str, cluster: HookCluster) -> None:
     """Run them; nothing can be refused any more, so that a failure is told only."""
     try:
-        hooks.run_hooks(confdir, description)
+        hooks.run_hooks(confdir, cluster)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
 
