@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pcocc_runtime.documents.save import Go, Outcome, Reply, encode_answer
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.qemu.qmp import LONGEST_LINE
 from pcocc_runtime.save import link
@@ -44,18 +45,19 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         assert not thread.is_alive()
 
 
-GO = b'{"go": true}\n'
+GO = encode_answer(Go())
 
 
 def test_a_command_has_qemus_answer(serve: Serve) -> None:
-    with SaverConnection(serve(GO, b'{"return": [1], "id": "save"}\n', b'{"merged": true}\n'), "vm0") as saver:
+    words = (GO, encode_answer(Reply({"return": [1], "id": "save"})), encode_answer(Outcome(None)))
+    with SaverConnection(serve(*words), "vm0") as saver:
         assert saver.command("query-block") == [1] and saver.finish(limit(5)) is None
 
 
 def test_a_refusal_and_a_merge_that_failed_are_told(serve: Serve) -> None:
     words = (
-        GO, b'{"id": "save", "error": {"class": "GenericError", "desc": "no node"}}\n',
-        b'{"merged": false, "error": "full"}\n',
+        GO, encode_answer(Reply({"id": "save", "error": {"class": "GenericError", "desc": "no node"}})),
+        encode_answer(Outcome("full")),
     )
     with SaverConnection(serve(*words), "vm0") as saver:
         with pytest.raises(NodeError, match="the QEMU of vm0 refuses x: no node"):
