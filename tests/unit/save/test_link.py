@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.qemu.qmp import LONGEST_LINE
 from pcocc_runtime.save import link
 from pcocc_runtime.save.link import SaverConnection
+from tests.unit.serving import serving
 from tests.waiting import limit
 
 Serve = Callable[..., str]
@@ -22,27 +23,18 @@ Serve = Callable[..., str]
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Return a function that starts a keeper, which says one thing at the start and one to each line, and returns its path."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "save"))
-    listener.listen()
-    threads: list[threading.Thread] = []
 
     def start(*answers: bytes) -> str:
-        def run() -> None:
-            with listener.accept()[0] as saver, saver.makefile("rb") as lines:
+        def talk(saver: socket.socket) -> None:
+            with saver.makefile("rb") as lines:
                 for answer in answers:
                     saver.sendall(answer)
                     lines.readline()
 
-        threads.append(threading.Thread(target=run))
-        threads[0].start()
-        return str(tmp_path / "save")
+        return started.enter_context(serving(tmp_path / "save", talk))
 
-    yield start
-    listener.close()
-    for thread in threads:
-        thread.join(limit(20))
-        assert not thread.is_alive()
+    with contextlib.ExitStack() as started:
+        yield start
 
 
 GO = encode_answer(Go())

@@ -219,17 +219,15 @@ def test_more_devices_than_a_machine_has_slots_are_refused(ask: Ask, tmp_path: P
 
 
 def test_a_vm_has_a_limit_of_mounts(ask: Ask, tmp_path: Path) -> None:
-    user_template(
-        tmp_path,
-        f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(128))}}}",
-    )
+    def mount(count: int) -> None:
+        points = ", ".join(f"t{number}: /usr" for number in range(count))
+        user_template(tmp_path, f"mine:\n  inherits: tiny\n  mount-points: {{{points}}}")
+
+    mount(128)
     assert len(frozen(ask("mine", mounts=["t7=/bin"])).groups[0].mounts) == 128
     said = "129 directories are too many for a VM, which can have 128"
     assert refused(ask("mine", mounts=["u=/usr"])).startswith(f"pcocc: error: {said}")
-    user_template(
-        tmp_path,
-        f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(129))}}}",
-    )
+    mount(129)
     assert f"templates.yaml:3: mine.mount-points: {said}" in refused(ask("mine"))
 
 
