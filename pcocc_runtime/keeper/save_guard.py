@@ -6,8 +6,8 @@ the VM as it is. However it ends, the kernel closes the connection, and what it 
 disk it was put upon, or what kept a drive's old blocks is taken away. See docs/decisions/012-save.md.
 Resident: imports little.
 
-What they say to each other is documents/save.py: the keeper a Go when the saver may begin; the saver Commands
-for QEMU, each answered by a Reply, and beside them Frozen, Layer and DeviceNode; the keeper an Outcome after
+What they say to each other is documents/save.py: the keeper a Go when the saver may begin; the saver QemuCommands
+for QEMU, each answered by a Reply, and beside them Frozen, ScratchFile and DeviceNode; the keeper an Outcome after
 the saver has closed its side.
 """
 
