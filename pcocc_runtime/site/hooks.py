@@ -24,7 +24,7 @@ HOOK_SECONDS = 60
 
 
 def describe_cluster(point: str, user: str, job: int | None, cluster: Cluster) -> dict[str, Any]:
-    """Return what a hook gets, for JSON: a VM has what its template and the user's options came to.
+    """Return what a hook gets, for JSON: each VM as its template and the user's options make it.
 
     Memory is in MiB, 0 for Slurm's default.
     """
@@ -54,7 +54,7 @@ def list_hooks(confdir: str, point: str) -> list[Path]:
 
 
 def run_hooks(confdir: str, description: Mapping[str, Any], seconds: float = HOOK_SECONDS) -> None:
-    """Run the hooks of a point one after another; RequestError names the first that fails, with its last words."""
+    """Run the hooks of a point one after another; RequestError names the first that fails, with its last line."""
     text = json.dumps(description) + "\n"
     for path in list_hooks(confdir, str(description["point"])):
         try:

@@ -1,4 +1,4 @@
-"""What is to be told of the user-data of a job: sentences with the places of what cloud-init would do."""
+"""What there is to tell about a job's user-data, as sentences: what cloud-init would do, and because of which line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pcocc_runtime.submit.judging import Told, judge_user_data
 from pcocc_runtime.submit.submission import Submission
 from pcocc_runtime.submit.user_data_parts import CONFIG, JINJA, Part, parse_parts
 
-_SHOWN = 4  # of a user-data with many cloud-configs, so many are shown to cloud-init
-_SENTENCE = re.compile(r"(is|does|has|changes) ")  # its subject is the file
+_SHOWN = 4  # cloud-configs of one user-data that are shown to cloud-init, if it has many
+_SENTENCE = re.compile(r"(is|does|has|changes|begins|takes|turns) ")  # its subject is the file
 _NO_TEXT = re.compile(r"([0-9.]+|True|False) is not of type 'string'")
 _QUOTES = "put that value in quotes: YAML takes a bare 0644 for a number, and a bare yes for true"
 _judge = cache(judge_user_data)  # the VMs of a job often have the same text
 
 
 def check_file(submission: Submission, text: str, path: str) -> None:
-    """Tell what is to be told of the user-data of a file; RequestError when it is refused."""
+    """Note what there is to tell about a file of user-data; RequestError when it is refused."""
     told = _judge_thoroughly(
         text, _names_of(submission), submission.filling.thorough,
         f"see: cloud-init schema --config-file {path}",
@@ -34,7 +34,7 @@ def check_file(submission: Submission, text: str, path: str) -> None:
 
 
 def check_mapping(submission: Submission, text: str, place: Node) -> None:
-    """Tell what must be told about the cloud-config in a template's setting; ConfigError when it is refused."""
+    """Note what there is to tell about the cloud-config in a template's setting; ConfigError when it is refused."""
     told = _judge_thoroughly(
         text, _names_of(submission), True, "see cloud-init's documentation of that module"
     )
@@ -56,7 +56,7 @@ def _judge_thoroughly(text: str, names: Identities, thorough: bool, hint: str) -
 
 
 def _tell(submission: Submission, found: list[Told], explain: Callable[[Told], PcoccError]) -> None:
-    """Raise what refuses a user-data, and note the rest; all of it is noted when the user wants it all the same."""
+    """Raise the first reason to refuse user-data, and note the rest; when the user forces it, note everything."""
     for one in found:
         error = explain(one)
         if one.refuses and not submission.forces_user_data:
