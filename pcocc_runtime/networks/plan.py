@@ -24,7 +24,7 @@ class Tap(NamedTuple):
 
 
 class RoutedTap(NamedTuple):
-    """The same in a network whose addresses are ours; `address6` is None on a node without IPv6."""
+    """A VM's interface in a network where pcocc gives out addresses; `address6` is None on a node without IPv6."""
 
     name: str
     rank: int
@@ -34,7 +34,7 @@ class RoutedTap(NamedTuple):
 
 
 class Membership(NamedTuple):
-    """Which VMs are on a network: the (first, last) ranks of `runs`, `vms` in all, on node `node` of `nodes`."""
+    """Which VMs are on a network: runs of (first, last) ranks, of `vms` VMs in all; we are node `node` of `nodes`."""
 
     runs: tuple[tuple[int, int], ...]
     vms: int
@@ -64,7 +64,7 @@ class Membership(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ethernet:
-    """What passes frames on in the job's namespace: `bridge` has the VMs' taps, `wire` leads elsewhere."""
+    """What passes frames on in the job's namespace: `bridge` connects the VMs' taps, `wire` leads out of the node."""
 
     index: int
     members: Membership
@@ -75,9 +75,9 @@ class _Ethernet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed(_Ethernet):
-    """An L3 network: the job's nodes route its packets, and `wire` is a tunnel of theirs, with a MAC for each node.
+    """An L3 network: the job's nodes route its packets, through the tunnel `wire`, where each node has its own MAC.
 
-    The bridge, whose MAC is the same on every node, has `gateway`, `node_address` and, where there is IPv6, `gateway6`.
+    The bridge has the same MAC on every node, and the addresses `gateway`, `node_address` and, with IPv6, `gateway6`.
     """
 
     spec: EthernetNetwork
@@ -98,7 +98,7 @@ class Routed(_Ethernet):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment(_Ethernet):
-    """An L2 network: `wire` is a tunnel that passes any frame on to the job's other nodes, and no address is ours."""
+    """An L2 network: the tunnel `wire` passes any frame on to the job's other nodes, and pcocc gives out no address."""
 
     spec: EthernetNetwork
     taps: tuple[Tap, ...]
@@ -108,14 +108,14 @@ class Segment(_Ethernet):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridged(_Ethernet):
-    """A network on a bridge of the host: of a pair of devices `wire` is in here, `host_port` a port there."""
+    """A network on a bridge of the host: `wire` in the job's namespace is a pair with `host_port`, a port of it."""
 
     spec: BridgedNetwork
     taps: tuple[Tap, ...]
     host_port: str
 
 
-# what has no frames, such as a partition of InfiniBand, is a class of its own beside these
+# of networks that pass Ethernet frames; InfiniBand's are in partitions.py
 NetworkPlan = Routed | Segment | Bridged
 
 
@@ -134,7 +134,7 @@ def plan_networks(
             )
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
-        raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
+        raise NodeError(f"the step runs {step.vm_count} VMs, but the request names another number")
     return tuple(
         _plan_network(
             step, specs[name], index,
@@ -251,7 +251,7 @@ def interfaces_of(
 
 
 def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
-    """Return the networks of which something may pass between the job's namespace and the host's."""
+    """Return the networks with packets that may pass between the job's namespace and the host's."""
     return [
         plan
         for plan in plans
@@ -260,7 +260,7 @@ def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
 
 
 def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
-    """Return the ports of this node's VMs that the node shall lead to, in the order in which they are chosen."""
+    """Return the ports of this node's VMs that host ports shall lead to, in the order in which these are chosen."""
     return tuple(
         PortWish(plan.index, plan.spec.name, tap.rank, rule.vm_port, rule.min_host_port, rule.max_host_port)
         for plan in find_ways_out(plans)
@@ -270,7 +270,7 @@ def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
 
 
 def plan_port_ranges(networks: Iterable[BuildableNetwork]) -> tuple[PortWish, ...]:
-    """Return the ranges of a node's ports that lead to VMs of some networks, as a wish each."""
+    """Return the ranges of host ports that lead to VMs of some networks, one wish for each range."""
     return tuple(
         PortWish(0, network.name, 0, rule.vm_port, rule.min_host_port, rule.max_host_port)
         for network in networks

@@ -162,7 +162,7 @@ NOTED = [
     ("#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/users/-\", \"value\": \"bob\"}]\n",
      "cannot be applied, and cloud-init would leave all of it out: there is no /users"),
     ("#cloud-config-jsonp\n[{\"op\": \"remove\", \"path\": \"/users\"}]\n", "there is no /users"),
-    ("#cloud-config-jsonp\n[{\"op\": \"test\", \"path\": \"\", \"value\": 1}]\n", "the whole document is not the value that a test step"),
+    ("#cloud-config-jsonp\n[{\"op\": \"test\", \"path\": \"\", \"value\": 1}]\n", "the whole document is not the value"),
     ("#cloud-config packages: [vim]\n", "has no setting in it, and cloud-init would find nothing to do"),
     (mime(("cloud-config", "#!/bin/sh\n")), "has no setting in it"),
     (mime(("upstart-job", "hello")), "which cloud-init does not know"),
