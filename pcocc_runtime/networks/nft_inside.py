@@ -69,7 +69,7 @@ def render_firewall(job: int, plans: tuple[NetworkPlan, ...], nat: Nat | None) -
 
 
 def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
-    """Return the table for frames: those of L3 networks are checked, those of L2 ones pass except to and from the node."""
+    """Return the table for frames: L3 networks' are checked, L2 ones' pass except to and from the node."""
     routed = _routed(plans)
     flat = [plan for plan in plans if not isinstance(plan, Routed)]
     taps = [tap for plan in routed for tap in plan.taps]
