@@ -12,7 +12,7 @@ from pcocc_runtime.qemu.qmp import RESET, Lines, parse_message, render_command
 if TYPE_CHECKING:
     from typing import Literal
 
-THAW_AGAIN = 1.0  # seconds until a guest whose agent was not reached is asked to thaw anew
+THAW_AGAIN = 1.0  # seconds until a guest whose agent was not reached is asked again to thaw
 _FIRST = 1 << 32  # numbers of questions: savers' are below
 
 
@@ -41,7 +41,7 @@ class Thaw:
         try:
             agent.connect(self.path)
             agent.send(self._question())
-        except OSError:  # as many wait there as QEMU lets wait
+        except OSError:  # among other reasons, QEMU lets only so many wait
             agent.close()
             self._wait()
             return

@@ -8,7 +8,7 @@ from pcocc_runtime.documents.save import SAVE_FILTER, SAVE_OVERLAY
 
 
 def plan_overlay(path: str, cache: dict[str, Any]) -> dict[str, Any]:
-    """Return QEMU's options of the second layer, which is treated as the first."""
+    """Return QEMU's options of the second layer, which has the same cache settings as the first."""
     flags = {"direct": cache["direct"], "no-flush": cache["no-flush"]}
     file = {"driver": "file", "filename": path, "cache": flags, "discard": "unmap"}
     return {

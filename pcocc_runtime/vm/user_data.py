@@ -1,4 +1,4 @@
-"""User-data that is an array task's own: read when its VMs boot, as nobody knew its name before."""
+"""The user-data of a single array task: read when its VMs boot, because its name is not known before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pcocc_runtime.system import user_files
 
 
 def read_task_user_data(path: str) -> str:
-    """Return the text of the file; RequestError when it is none, or too large."""
+    """Return the text of the file; RequestError when it is not text, or too large."""
     what = f"user-data file {path}"
     data = user_files.read_user_start(path, MAX_USER_DATA + 1, "user-data file")
     if len(data) > MAX_USER_DATA:
