@@ -143,7 +143,7 @@ function pcocc.check_policy(policy, request, size, job)
         end
     end
     if request.total > limit then
-        return refusal("ESLURM_ACCOUNTING_POLICY", "%d VMs are asked for, this job can have %d", request.total, limit)
+        return refusal("ESLURM_ACCOUNTING_POLICY", "%d VMs are asked for, but this job can have %d at most", request.total, limit)
     end
     for _, name in ipairs(request.names) do
         local denied = check_access("template", name, (policy.template_access or {})[name], job)
@@ -283,7 +283,7 @@ function pcocc.give_keys(job_desc, request, size, rules, jobs)
     for _, network in ipairs(networks) do
         local most = rules.partitions[network].max_vms
         if request.total > most then
-            local form = "%d VMs are asked for, a cluster on network '%s' can have %d"
+            local form = "%d VMs are asked for, but a cluster on network '%s' can have %d at most"
             return refusal("ERROR", form, request.total, network, most)
         end
     end

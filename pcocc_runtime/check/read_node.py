@@ -83,7 +83,7 @@ def read_device_file(path: str) -> seen.DeviceFile:
     except KeyError:
         group = str(status.st_gid)
     if not stat.S_ISCHR(status.st_mode):
-        return seen.DeviceFile(path, stat.S_IMODE(status.st_mode), group, "it is no device")
+        return seen.DeviceFile(path, stat.S_IMODE(status.st_mode), group, "it is not a device")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What files are called whose first bytes say that they are no disk that pcocc reads, and how to get a disk from each.
+"""Kinds of files that pcocc cannot read as disks, told by their first bytes, and how to get a disk from each.
 
 Sources: file(1)'s magic; QEMU's block/*.c; Parallels' disk format (docs/interop/parallels.txt); Sylabs' SIF;
 kernel documentation.
@@ -48,7 +48,7 @@ _CONTAINER = Kind(
 )
 _TAR = Kind("a tar archive, as an OVA is", "unpack it and import the disk inside: tar -xf {}")
 _PAGE = Kind(
-    "a text, such as the page of a web server that says what is wrong",
+    "a text, such as a web server's page about an error",
     "look into it: head {}; and download the image again",
 )
 _LUKS = Kind(
@@ -56,11 +56,11 @@ _LUKS = Kind(
     "make a decrypted copy of it: cryptsetup open {} NAME, then dd from /dev/mapper/NAME",
 )
 _RESTORE, _STATE = "restore it to a disk, and import that", "import the disk of that machine: a state has none"
-_BOOTED = Kind("a program that firmware starts", "it is no disk: build one with a boot loader from it")
+_BOOTED = Kind("a program that firmware starts", "it is not a disk: build one with a boot loader from it")
 _SCRIPT, _PICTURE = _other("a script"), _other("a picture")
 _KERNEL = Kind("a Linux kernel", "use it as 'kernel: {{path: {}}}' in a template")
 _CPIO = Kind("a cpio archive, as an initrd is", "with a kernel it is 'kernel: {{path: ..., initrd: {}}}' in a template")
-_TEXT = Kind("a text", "look into it: head {}; a disk image is no text")
+_TEXT = Kind("a text", "look into it: head {}; a disk image is not text")
 _PARALLELS = _converted("a Parallels disk (.hds)", "parallels")
 VMDK_DESCRIPTOR = _converted("the descriptor of a VMDK image whose data are in other files", "vmdk")
 QCOW1 = _converted("a qcow image of version 1", "qcow")
@@ -78,7 +78,7 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"\x1f\x9d", _packed("compress", "zcat {} >DISK")), (0, b"Rar!\x1a\7", _packed("rar", "unrar x {}")),
     (0, b"QED\0", _converted("a QED image", "qed")),
     (0, b"\x5d\0\0\x80\0", _packed("lzma", "lzma -dc {} >DISK")),
-    # a frame that is skipped, as pzstd writes in front
+    # a frame to be skipped, which pzstd writes first
     *((0, bytes([number]) + b"\x2a\x4d\x18", _ZSTD) for number in range(0x50, 0x60)),
     (0, b"\x02\x21\x4c\x18", _LZ4),
     (0, b"LRZI", _packed("lrzip", "lrzip -d -o DISK {}")), (0, b"MSCF\0\0\0\0", _packed("cabinet", "cabextract {}")),
@@ -138,7 +138,7 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"#!", _SCRIPT),
     (0, b"%PDF-", _other("a PDF document")),
 )
-_WHOLE = 1 << 16  # bytes that callers read: what is shorter is all of the file
+_WHOLE = 1 << 16  # bytes that callers read: a shorter head is the whole file
 _DESCRIPTOR = re.compile(rb"\s*(#[^\n]*\n\s*)*version\s*=\s*[123]\s")  # block/vmdk.c, vmdk_probe
 _PRINTED = bytes({*b"\t\n\r\f", *range(0x20, 0x7F)})
 _PAGES = (b"<!doctype", b"<html", b"<?xml")
@@ -156,14 +156,14 @@ def find_kind(head: bytes, tail: bytes = b"") -> Kind | None:
         return _BOOTED
     if _is_old_tar(head):
         return _TAR
-    # of another length it is no disk in any case, and is told so
+    # with another length it cannot be a disk, and `ensure_sound` says so
     if len(head) % 512 == 0 and _is_page(head):
         return _PAGE
     return _DMG if tail[-512:-508] == b"koly" else None
 
 
 def _is_text(head: bytes) -> bool:
-    """Tell whether a file is all text, of a length that a disk can have: another length is told."""
+    """Tell whether a file is all text, of a length that a disk can have: `ensure_sound` refuses other lengths."""
     return 0 < len(head) < _WHOLE and len(head) % 512 == 0 and not head.translate(None, _PRINTED) and not _is_page(head)
 
 
@@ -178,7 +178,7 @@ def _is_efi(head: bytes) -> bool:
 
 
 def _is_old_tar(head: bytes) -> bool:
-    """Tell whether a file begins with a header of tar before POSIX, which only its sum tells (tar(5))."""
+    """Tell whether a file begins with a header of tar before POSIX, which only its checksum shows (tar(5))."""
     digits = head[148:156].strip(b" \0")
     if len(head) < 512 or not head[0] or not digits.isdigit() or not head[124:136].strip(b" \0").isdigit():
         return False

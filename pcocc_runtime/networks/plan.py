@@ -24,7 +24,7 @@ class Tap(NamedTuple):
 
 
 class RoutedTap(NamedTuple):
-    """The same in a network whose addresses are ours; `address6` is None on a node without IPv6."""
+    """A VM's interface in a network where pcocc gives out addresses; `address6` is None on a node without IPv6."""
 
     name: str
     rank: int
@@ -34,7 +34,7 @@ class RoutedTap(NamedTuple):
 
 
 class Membership(NamedTuple):
-    """Which VMs are on a network: the (first, last) ranks of `runs`, `vms` in all, on node `node` of `nodes`."""
+    """Which VMs are on a network: runs of (first, last) ranks, of `vms` VMs in all; we are node `node` of `nodes`."""
 
     runs: tuple[tuple[int, int], ...]
     vms: int
@@ -66,7 +66,7 @@ class Membership(NamedTuple):
 class _Ethernet:
     """The `index`-th network of a job on this node: what passes frames on in the job's namespace.
 
-    The bridge has the VMs' taps, and of each class a `wire` leads elsewhere.
+    The bridge connects the VMs' taps, and the `wire` of each class below leads out of the namespace.
     """
 
     job: int
@@ -146,14 +146,14 @@ class Routed(_Private):
 
 @dataclass(frozen=True, slots=True)
 class Segment(_Private):
-    """An L2 network: the tunnel passes any frame on, and no address is ours."""
+    """An L2 network: the tunnel passes any frame on, and pcocc gives out no address."""
 
     taps: tuple[Tap, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Bridged(_Ethernet):
-    """A network on a bridge of the host: of a pair of devices `wire` is in here, `host_port` a port there."""
+    """A network on a bridge of the host: `wire` in the job's namespace is a pair with `host_port`, a port of it."""
 
     spec: BridgedNetwork
     taps: tuple[Tap, ...]
@@ -169,7 +169,7 @@ class Bridged(_Ethernet):
         return addressing.bridged_port(self.spec.tap_prefix, self.job, self.index)
 
 
-# what has no frames, such as a partition of InfiniBand, is a class of its own beside these
+# of networks that pass Ethernet frames; InfiniBand's are in partitions.py
 NetworkPlan = Routed | Segment | Bridged
 
 
@@ -188,7 +188,7 @@ def plan_networks(
             )
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
-        raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
+        raise NodeError(f"the step runs {step.vm_count} VMs, but the request names another number")
     return tuple(
         _plan_network(
             step, specs[name], index,
@@ -266,7 +266,7 @@ def interfaces_of(
 
 
 def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
-    """Return the networks of which something may pass between the job's namespace and the host's."""
+    """Return the networks with packets that may pass between the job's namespace and the host's."""
     return [
         plan
         for plan in plans
@@ -275,7 +275,7 @@ def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
 
 
 def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
-    """Return the ports of this node's VMs that the node shall lead to, in the order in which they are chosen."""
+    """Return the ports of this node's VMs that host ports shall lead to, in the order in which these are chosen."""
     return tuple(
         PortWish(plan.index, plan.spec.name, tap.rank, rule.vm_port, rule.min_host_port, rule.max_host_port)
         for plan in find_ways_out(plans)
@@ -285,7 +285,7 @@ def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
 
 
 def plan_port_ranges(networks: Iterable[BuildableNetwork]) -> tuple[PortWish, ...]:
-    """Return the ranges of a node's ports that lead to VMs of some networks, as a wish each."""
+    """Return the ranges of host ports that lead to VMs of some networks, one wish for each range."""
     return tuple(
         PortWish(0, network.name, 0, rule.vm_port, rule.min_host_port, rule.max_host_port)
         for network in networks

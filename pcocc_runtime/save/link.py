@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pcocc_runtime.qemu.qmp import Message, Unreadable
 
 _TURN_SECONDS = 5.0  # another save may be about to end
-REPLY_SECONDS = 60.0  # a disk may have much to flush before it can be put under another
+REPLY_SECONDS = 60.0  # a disk may have much to flush before another layer can be put upon it
 
 
 class SaverConnection:
@@ -61,7 +61,7 @@ class SaverConnection:
         return answer.message.get("return")
 
     def tell_frozen(self, frozen: bool) -> None:
-        """Have the guest's file systems thawed if this process ends before it says that they are."""
+        """Have the guest's file systems thawed should this process end before it says that they are."""
         self._send(Frozen(frozen))
 
     def tell_layer(self, path: str) -> None:
@@ -69,11 +69,11 @@ class SaverConnection:
         self._send(ScratchFile(path))
 
     def tell_drive(self, device: str, node: str) -> None:
-        """Have a device of QEMU's use this block node alone when this process has ended."""
+        """Have a device of QEMU's use this block node again, without a filter, when this process has ended."""
         self._send(DeviceNode(device, node))
 
     def finish(self, seconds: float) -> str | None:
-        """Have everything put back; return why that could not be done, None when it is, or when the VM has ended."""
+        """Have everything undone; return why that could not be done, None when it is done or the VM has ended."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
             answer = self._next(seconds)

@@ -1,4 +1,4 @@
-"""A VM that is saved, and the moment it is saved as of: its guest's file systems frozen while its disk is put aside."""
+"""A VM that is saved, and the moment of its saved state: file systems are frozen while its disk is put aside."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_disk(link: SaverConnection, index: int) -> QemuDisk:
 
 @contextlib.contextmanager
 def on_scratch(vm: SavedVm) -> Iterator[None]:
-    """Tell an error of the file system in the block as one of scratch: else the repository would be blamed."""
+    """Report a file system's error in the block as one of scratch: otherwise the repository would be blamed."""
     try:
         yield
     except OSError as error:
@@ -60,7 +60,7 @@ def on_scratch(vm: SavedVm) -> Iterator[None]:
 
 @contextlib.contextmanager
 def frozen(vm: SavedVm, link: SaverConnection, safe: bool, note: Note) -> Iterator[None]:
-    """Have the guest's file systems frozen in the block, if its agent does that; with `safe`, NodeError if not."""
+    """Have the guest's file systems frozen during the block, if its agent can; with `safe`, NodeError if not."""
     try:
         agent = open_agent(vm, link)
     except NodeError as error:
@@ -100,7 +100,7 @@ def thaw(vm: SavedVm, agent: Agent) -> int:
     try:
         return agent.thaw()
     except NodeError as error:
-        # our connection ends with the word 'frozen', upon which the keeper sends this again
+        # our connection ends while `Frozen` holds, so that the keeper asks the agent again
         raise NodeError(
             f"the file systems of {vm.name} may still be frozen, and nothing was saved: {error}",
             "they are thawed as soon as the agent answers; 'fsfreeze --unfreeze' in the guest does it at"

@@ -36,7 +36,7 @@ def parse_disk(answer: list[Message], disk: str) -> QemuDisk | None:
 
 
 def plan_overlay(path: str, disk: QemuDisk) -> Message:
-    """Return QEMU's options of the second layer, which is treated as the first."""
+    """Return QEMU's options of the second layer, which has the same cache settings as the first."""
     flags = {"direct": disk.direct, "no-flush": disk.no_flush}
     file = {"driver": "file", "filename": path, "cache": flags, "discard": "unmap"}
     return {

@@ -31,7 +31,7 @@ def list_hooks(confdir: str, point: str) -> list[Path]:
 
 
 def run_hooks(confdir: str, cluster: HookCluster, seconds: float = HOOK_SECONDS) -> None:
-    """Run the hooks of a point one after another; RequestError names the first that fails, with its last words."""
+    """Run the hooks of a point one after another; RequestError names the first that fails, with its last line."""
     text = encode_hook_cluster(cluster)
     for path in list_hooks(confdir, cluster.point):
         try:

@@ -26,7 +26,7 @@ from pcocc_runtime.templates.settings import SETTINGS
 from pcocc_runtime.templates.template import Resolved, Template
 
 MAX_SETS = 1024  # what root's helper accepts
-_THOROUGH = 4  # of the VMs with a user-data each, so many are shown to cloud-init: each takes half a second
+_THOROUGH = 4  # VMs whose own user-data is shown to cloud-init, which takes half a second for each
 
 
 def freeze(
@@ -97,7 +97,7 @@ def find_problems(chosen: Resolved, site: Site, caller: Caller, notes: list[str]
 
 
 def _split(part: RequestPart, chosen: Resolved, caller: Caller, first: int) -> list[tuple[RequestPart, Filling]]:
-    """Return the VMs of a part as they are made alike: one by one from rank `first` when texts speak of it."""
+    """Return the VMs of a part in groups of equal ones: each alone, from rank `first`, when texts name the rank."""
     if not inherit.needs_rank(chosen):
         return [(part, _fill_for(chosen, caller))]
     one, ranks = RequestPart(part.template, 1), range(first, first + part.count)
@@ -113,7 +113,7 @@ def _freeze_group(submission: Submission, resource_set: str) -> Group:
 
 def _ensure_slots(template: str, disk_model: str, disks: int, nics: int, display: str | None) -> None:
     """Raise RequestError when QEMU would have more devices than its PCI bus has slots."""
-    needed, most = slots.count_fixed(disk_model, disks, nics, display), slots.SLOTS - 1  # one for a bridge
+    needed, most = slots.count_fixed(disk_model, disks, nics, display), slots.SLOTS - 1  # a bridge takes one
     if needed > most:
         needs = f"{needed} PCI slots for {disks} disks and {nics} networks"
         hint = "use fewer of them, or 'disk-model: virtio-scsi', with which all disks share one slot"

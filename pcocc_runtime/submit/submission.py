@@ -40,7 +40,7 @@ class Submission:
     user_data: str | None = None  # the text of the file that was typed
     user_data_path: str = ""  # and its path
     notes: list[str] = field(default_factory=list)  # what is good to know, and refuses nothing
-    drives: dict[str, str] = field(default_factory=dict)  # what named each drive so far, by its real path
+    drives: dict[str, str] = field(default_factory=dict)  # the drives so far: real path to the path they were named by
 
     @property
     def forces_user_data(self) -> bool:

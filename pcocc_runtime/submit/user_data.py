@@ -16,7 +16,7 @@ def add_typed_user_data(submission: Submission, row: TemplateSetting, entries: l
 
 
 def look_at_user_data(submission: Submission, entry: Entry) -> str:
-    """Return the text of user-data, from a file or a mapping (cloud-config); tell or refuse what must be told."""
+    """Return the text of user-data, from a file or a mapping (cloud-config); what is wrong is noted or refused."""
     # 10 ms that jobs without user-data need not pay
     from pcocc_runtime.guest import cloud_config
     from pcocc_runtime.submit import user_data_check

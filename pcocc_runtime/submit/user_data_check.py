@@ -1,4 +1,4 @@
-"""What is to be told of the user-data of a job: sentences with the places of what cloud-init would do."""
+"""What there is to tell about a job's user-data, as sentences: what cloud-init would do, and because of which line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pcocc_runtime.settings.tree import Node
 from pcocc_runtime.submit import cloud_init
 from pcocc_runtime.submit.submission import Submission
 
-_SHOWN = 4  # of a user-data with many cloud-configs, so many are shown to cloud-init
+_SHOWN = 4  # cloud-configs of one user-data that are shown to cloud-init, if it has many
 _NO_TEXT = re.compile(r"([0-9.]+|True|False) is not of type 'string'")
 _QUOTES = "put that value in quotes: YAML takes a bare 0644 for a number, and a bare yes for true"
 _judge = cache(judge_user_data)  # the VMs of a job often have the same text
 
 
 def check_file(submission: Submission, text: str, path: str) -> None:
-    """Tell what is to be told of the user-data of a file; RequestError when it is refused."""
+    """Note what there is to tell about a file of user-data; RequestError when it is refused."""
     told = _judge_thoroughly(
         text, _names_of(submission), submission.filling.thorough,
         f"see: cloud-init schema --config-file {path}",
@@ -34,7 +34,7 @@ def check_file(submission: Submission, text: str, path: str) -> None:
 
 
 def check_mapping(submission: Submission, text: str, place: Node) -> None:
-    """Tell what must be told about the cloud-config in a template's setting; ConfigError when it is refused."""
+    """Note what there is to tell about the cloud-config in a template's setting; ConfigError when it is refused."""
     told = _judge_thoroughly(
         text, _names_of(submission), True, "see cloud-init's documentation of that module"
     )

@@ -54,7 +54,7 @@ from pcocc_runtime.vm.array_task import fill_array_task
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
 
-LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
+LAST_WORDS = 1.0  # seconds: a task's output may arrive later than Slurm's message that the task has ended
 
 
 def main() -> int:
@@ -93,7 +93,7 @@ def main() -> int:
 
 
 def read_filled_cluster(text: str, facts: JobFacts, user: str, notes: list[str]) -> Cluster:
-    """Return the frozen cluster with what only a job that runs can say: the task of an array that it is."""
+    """Return the frozen cluster with what only the running job knows filled in: its number in a job array."""
 
     def read(path: str, group: Group) -> str:
         names = Identities(user, group.command_user)
@@ -103,7 +103,7 @@ def read_filled_cluster(text: str, facts: JobFacts, user: str, notes: list[str])
 
 
 def run_end_hooks(confdir: str, cluster: HookCluster) -> None:
-    """Run them; nothing can be refused any more, so that a failure is told only."""
+    """Run the hooks of the end; nothing can be refused any more, so a failure is only reported."""
     try:
         hooks.run_hooks(confdir, cluster)
     except PcoccError as error:
@@ -122,11 +122,11 @@ class BootWatch:
     """The boot step as seen through its srun's output.
 
     booting  until all VMs answer
-    losing   a task has ended, and what it says of that is still awaited, since `lost`
-    failing  a VM cannot be had: we have cancelled the step
-    cut off  the step ends before all VMs answered, by Slurm's word
+    losing   a task has ended (at `lost`), and its own words about that are still awaited
+    failing  a VM cannot start: we have cancelled the step
+    cut off  Slurm says that the step ends, before all VMs have answered
     up       all VMs have answered, which was reported
-    ending   the step ends after that, by Slurm's word
+    ending   Slurm says that the step ends, after that
     """
 
     def __init__(self, job: int, vms: int, nodes: int) -> None:
@@ -135,7 +135,7 @@ class BootWatch:
         self.started: set[str] = set()
         self.ready: set[str] = set()
         self.ended: set[str] = set()
-        self.alive: set[str] = set()  # nodes that VMs have been heard of from
+        self.alive: set[str] = set()  # nodes from which a VM has been heard
         self.reported = False
         self.said: list[str] = []
         self.is_slow = False
@@ -173,7 +173,7 @@ class BootWatch:
         return self._end(child.wait())
 
     def _look_at_nodes(self, stepds: StepdWatch) -> None:
-        """Tell what srun does not: that a node has lost its part of the step, or does not begin with it."""
+        """Tell the user what srun does not: that a node has lost its part of the step, or does not begin with it."""
         if self.state != "booting":
             return
         if nodes := stepds.find_delay(self.alive):
@@ -184,7 +184,7 @@ class BootWatch:
         if nodes := stepds.find_end(self.alive):
             self._tell(
                 f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
-                f"hint: slurmd's log on {nodes} says why; try again, or leave it out with --exclude"
+                f"hint: slurmd's log on {nodes} says why; try again, or avoid that node with --exclude"
             )
             self._report(wire_steps.BOOT_FAILED)  # the step itself may take Slurm a minute to end
             self._cancel()
@@ -225,14 +225,14 @@ class BootWatch:
             case StillOn():
                 self._tell(
                     f"pcocc: error: {event.vm} on {event.node} did not power off in time and was ended\nhint:"
-                    " check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must suffice, and KillWait"
-                    " of slurm.conf be longer"
+                    " check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must be long enough, and KillWait"
+                    " of slurm.conf longer than that"
                 )
             case Ended():
                 self._note_end(event)
 
     def _note_accelerator(self, event: Started) -> None:
-        """Tell once of VMs that are emulated where they should not be; the others of a job are as slow."""
+        """Tell once that a VM is emulated where KVM was expected; the job's other VMs are mostly as slow."""
         if event.accel == "tcg" and event.kvm_expected and not self.is_slow:
             self.is_slow = True
             self._tell(
@@ -251,9 +251,9 @@ class BootWatch:
     def _tell_silent(self, event: Silent) -> None:
         if event.vm not in self.started:
             self._fail(
-                f"pcocc: error: the QEMU of {event.vm} on {event.node} did not begin within {event.seconds} s\n"
-                "hint: a file that it opens may hang: look at the file systems of its disks, and into the node's"
-                " kernel log"
+                f"pcocc: error: the QEMU of {event.vm} on {event.node} did not start within {event.seconds} s\n"
+                "hint: it may hang at a file that it opens: look at the file systems of its disks, and into the"
+                " node's kernel log"
             )
             return
         tail = "".join(f"\n  {event.vm} console| {line}" for line in event.console)
@@ -264,7 +264,7 @@ class BootWatch:
         )
 
     def _tell_unmounted(self, event: Unmounted) -> None:
-        """Tell of a directory once, however many VMs have not mounted it: they have mostly the same kernel."""
+        """Tell once of a directory that is not mounted, for however many VMs: most have the same kernel."""
         if event.tag in self.unmounted:
             return
         self.unmounted.add(event.tag)
@@ -291,7 +291,7 @@ class BootWatch:
         spread_end(self.job, self.nodes, event.vm, event.reason)
 
     def _hear_srun(self, line: str) -> None:
-        """Take a line of srun's own complaints, and of what its tasks complain of."""
+        """Take a line of srun's stderr: a complaint of srun's own, or of one of its tasks."""
         if is_step_end(line):
             self.state = "ending" if self._has_answered() else "cut off"
         if killed := parse_killed(line):
@@ -304,7 +304,7 @@ class BootWatch:
             self._tell(line)
 
     def _note_killed(self, killed: Killed) -> None:
-        """Tell of VMs whose keeper could not: the last one of a node is killed together with its QEMU."""
+        """Report the end of VMs whose keeper cannot: that of a node's last VM is killed together with its QEMU."""
         for rank in () if self.state in ("cut off", "ending") else parse_ranks(killed.tasks):
             self._note_end(Ended("killed", explain_end("killed"), False, f"vm{rank}", killed.node))
 
@@ -345,7 +345,7 @@ class BootWatch:
             pass
 
     def _parent_left(self) -> None:
-        """Let go of a pipe that a reader of the finished srun's output may be waiting on; files and terminals stay."""
+        """Close inherited pipes, whose end a reader of the finished srun's output may wait for; files stay open."""
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for fd in (1, 2):
             mode = os.fstat(fd).st_mode
@@ -355,13 +355,13 @@ class BootWatch:
 
 
 def _without_echoes(lines: list[str]) -> list[str]:
-    """Drop what srun adds when a task that has already explained itself ends."""
+    """Return the lines without those that srun adds when a task ends that has explained itself already."""
     own = [line for line in lines if line.startswith(("pcocc:", "hint:", "  vm"))]
     return list(dict.fromkeys(own or lines))
 
 
 def _explain_missing(lines: list[str]) -> list[str]:
-    """Return what to say of nodes where pcocc is not installed; nothing when there are none."""
+    """Return the lines to tell about nodes where pcocc is not installed; none if there is no such node."""
     nodes = find_nodes_without(LAUNCHER, lines)
     if nodes is None:
         return []

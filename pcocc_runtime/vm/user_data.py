@@ -1,4 +1,4 @@
-"""User-data that is an array task's own: read and judged when its VMs boot, as nobody knew its name before."""
+"""The user-data of a single array task: read and judged when its VMs boot, because its name is not known before."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ for _, case in ipairs({
 end
 
 test("many parts cannot overflow Slurm's fields", function()
-    refused("499999999999501 VMs are asked for, this job can have 65536", string.rep("a:999999999999,", 500) .. "a")
+    refused("499999999999501 VMs are asked for, but this job can have 65536 at most", string.rep("a:999999999999,", 500) .. "a")
 end)
 
 test("a forged size reaches no C integer unchecked", function()
@@ -202,22 +202,22 @@ test("the site's templates size a job that says nothing", function()
 end)
 
 test("more VMs than the site or a rule allows are refused", function()
-    equal(refused("17 VMs are asked for, this job can have 16", "tiny:17", {}, nil, policy_file), 2050)
+    equal(refused("17 VMs are asked for, but this job can have 16 at most", "tiny:17", {}, nil, policy_file), 2050)
     equal(submit("tiny:16", {}, nil, policy_file), 0)
 end)
 
 test("the smallest rule counts", function()
-    refused("5 VMs are asked for, this job can have 4", "tiny:4,tiny", { account = "students" }, nil, policy_file)
+    refused("5 VMs are asked for, but this job can have 4 at most", "tiny:4,tiny", { account = "students" }, nil, policy_file)
     equal(submit("tiny:4", { account = "students" }, nil, policy_file), 0)
 end)
 
 test("a rule for one of several partitions counts", function()
-    refused("3 VMs are asked for, this job can have 2", "tiny:3", { partition = "other,debug" }, nil, policy_file)
+    refused("3 VMs are asked for, but this job can have 2 at most", "tiny:3", { partition = "other,debug" }, nil, policy_file)
     equal(submit("tiny:3", { partition = "other" }, nil, policy_file), 0)
 end)
 
 test("the default account counts when none is given", function()
-    refused("5 VMs are asked for, this job can have 4", "tiny:5", { default_account = "students" }, nil, policy_file)
+    refused("5 VMs are asked for, but this job can have 4 at most", "tiny:5", { default_account = "students" }, nil, policy_file)
 end)
 
 test("a template for others is refused", function()

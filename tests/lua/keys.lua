@@ -93,7 +93,7 @@ end)
 
 test("a cluster is no larger than its partition", function()
     equal(submit(fresh(), "mpi:9"), slurm.ERROR)
-    said("9 VMs are asked for, a cluster on network 'fabric' can have 8")
+    said("9 VMs are asked for, but a cluster on network 'fabric' can have 8 at most")
 end)
 
 local function modify(has, asked)

@@ -118,7 +118,7 @@ def test_devices(tmp_path: Path) -> None:
     assert read_node.read_device_file("/dev/null").trouble == ""
     assert read_node.read_device_file(str(tmp_path / "none")).mode is None
     (tmp_path / "file").touch()
-    assert read_node.read_device_file(str(tmp_path / "file")).trouble == "it is no device"
+    assert read_node.read_device_file(str(tmp_path / "file")).trouble == "it is not a device"
 
 
 def test_configuration(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_paths_have_the_number_of_the_task(tmp_path: Path) -> None:
 
 
 def test_a_job_that_is_no_task_has_no_such_number(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"--pcocc-mount=a: /x/%a has %a, .* this job is none"):
+    with pytest.raises(RequestError, match=r"--pcocc-mount=a: /x/%a has %a, .* this job is not one"):
         read(tmp_path, Group("t", 1, mounts=(Mount("a", "/x/%a"),)), None)
     with pytest.raises(RequestError, match="--pcocc-user-data: /x/%a has %a"):
         read(tmp_path, Group("t", 1, task_user_data="/x/%a"), None)
