@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pcocc_runtime.cache import protocol
 from pcocc_runtime.cli.template_text import render_one
 from pcocc_runtime.documents import disks, members, save, vm, vm_events, vm_state
 from pcocc_runtime.documents.boot_step import parse_boot_step
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
 from pcocc_runtime.documents.codec import render_document
+from pcocc_runtime.documents.layer import decode_layer_request, decode_layer_state
 from pcocc_runtime.documents.node import decode_node, encode_node
 from pcocc_runtime.documents.verdict import decode_verdict
 from pcocc_runtime.errors import ConfigError, NodeError, RequestError
@@ -143,7 +143,7 @@ def run_answers(data: bytes) -> None:
     found = decode_node_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."])
     assert all(isinstance(one, NodeAnswer | Failure) for one in found)
     for decode in (
-        lambda: decode_node(data, 1), lambda: protocol.decode_layer_state(parse_message(data)),
+        lambda: decode_node(data, 1), lambda: decode_layer_state(parse_message(data)), lambda: decode_layer_request(data),
         lambda: disks.parse_facts(parse_message(data), "vm0"),
     ):  # fmt: skip
         try:
