@@ -124,7 +124,7 @@ test("nodes that are fewer than VMs that take whole ones are refused", function(
 end)
 
 test("tasks that share a node are refused where VMs take whole ones", function()
-    refused("--ntasks-per-node says 3, and each of these VMs", "tiny:3", { ntasks_per_node = 3 }, "exclusive=1")
+    refused("--ntasks-per-node says 3, but each of these VMs", "tiny:3", { ntasks_per_node = 3 }, "exclusive=1")
 end)
 
 test("a conflict is refused with both numbers", function()
@@ -259,7 +259,7 @@ test("groups are left to the nodes", function()
 end)
 
 test("a template nobody knows is refused where sets are restricted", function()
-    refused("the resource sets of these templates are not known", "mine", {}, "vms=1;cpus=1;memory=0", policy_file)
+    refused("the site's policy file does not know the resource sets of these templates", "mine", {}, "vms=1;cpus=1;memory=0", policy_file)
 end)
 
 test("a damaged policy refuses, a missing one does not", function()
