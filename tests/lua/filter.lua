@@ -120,7 +120,7 @@ test("a VM that wants whole nodes gets them", function()
 end)
 
 test("nodes that are fewer than VMs that take whole ones are refused", function()
-    refused("-N says 2, and each of 3 VMs takes a whole node", "tiny:3", { max_nodes = 2 }, "exclusive=1")
+    refused("-N says 2, but each of 3 VMs takes a whole node", "tiny:3", { max_nodes = 2 }, "exclusive=1")
 end)
 
 test("tasks that share a node are refused where VMs take whole ones", function()
@@ -128,7 +128,7 @@ test("tasks that share a node are refused where VMs take whole ones", function()
 end)
 
 test("a conflict is refused with both numbers", function()
-    refused("-n says 2, --pcocc-template says 3 VMs", "tiny:3", { num_tasks = 2 })
+    refused("-n says 2, but --pcocc-template says 3 VMs", "tiny:3", { num_tasks = 2 })
 end)
 
 test("tasks that sbatch derived from --ntasks-per-node are no conflict", function()
@@ -153,7 +153,7 @@ test("an equal -n is none", function()
 end)
 
 test("more nodes than VMs are refused", function()
-    equal(refused("-N says 4, --pcocc-template says 3 VMs", "tiny:3", { min_nodes = 4 }), 2006)
+    equal(refused("-N says 4, but --pcocc-template says 3 VMs", "tiny:3", { min_nodes = 4 }), 2006)
 end)
 
 test("VMs that fit on no allowed nodes are refused", function()
