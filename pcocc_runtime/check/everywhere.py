@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from pcocc_runtime.check.report import Point, Report, parse_report
+from pcocc_runtime.documents.node_report import Point, Report, decode_report
 from pcocc_runtime.documents.wire_steps import OPTION_TEMPLATE
 from pcocc_runtime.errors import RequestError, one_line
 from pcocc_runtime.findings import FAILED, WELL, Finding
@@ -36,7 +36,7 @@ def _ask(place: Place, command: Sequence[str]) -> Report | str:
     done = run_on_node(place.node, [*options, "--mpi=none", "--input=none", "--chdir=/", *command])
     if done.stdout.lstrip().startswith("{"):
         try:
-            return parse_report(done.stdout)
+            return decode_report(done.stdout)
         except ValueError as error:
             return f"its pcocc is of another version: {error}"
     said = done.stderr.strip()

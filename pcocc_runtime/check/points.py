@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pcocc_runtime.check import judge_network, judge_node, judge_slurm, read_network, read_node, read_slurm
-from pcocc_runtime.check.report import Point, Report
 from pcocc_runtime.check.seen import Grace
+from pcocc_runtime.documents.node_report import Point, Report
 from pcocc_runtime.errors import NodeError, PcoccError, one_line
 from pcocc_runtime.findings import FAILED, WELL, Finding
 from pcocc_runtime.settings.directories import SITE_DIR

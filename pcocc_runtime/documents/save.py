@@ -11,8 +11,6 @@ from pcocc_runtime.documents.record import TYPE_CHECKING, Record, parse_record
 from pcocc_runtime.qemu.qmp import Unreadable, render_command
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pcocc_runtime.qemu.qmp import Message
 
 SAVE_SOCKET, EXPORT_SOCKET = "save", "save.nbd"
@@ -24,10 +22,10 @@ LONGEST_REQUEST = 1 << 16  # bytes
 
 
 class Command(Record):
-    """Saver: have QEMU do this; answered by a Reply."""
+    """Saver: have QEMU do this; answered by a Reply. The `arguments` are QEMU's own JSON, which it alone reads."""
 
     execute: str
-    arguments: dict[str, Any] = {}
+    arguments: Message = {}
 
 
 class Frozen(Record):
@@ -54,9 +52,9 @@ class Go(Record):
 
 
 class Reply(Record):
-    """Keeper: QEMU's answer to a command, or why the command was not passed on."""
+    """Keeper: QEMU's answer to a command, in its own JSON, or why the command was not passed on."""
 
-    message: dict[str, Any]
+    message: Message
 
     @property
     def error(self) -> str | None:

@@ -35,7 +35,7 @@ from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SSH_LOG, SharedSsh, 
 from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
 
 if TYPE_CHECKING:
-    from typing import Any, Literal
+    from typing import Literal
 
     from pcocc_runtime.documents.vm import VmFacts
     from pcocc_runtime.documents.vm_events import Event
@@ -166,7 +166,7 @@ class Keeper:
             emit(StillOn(self.name, self.facts.node))
             self.power_off.force()
 
-    def _send(self, command: str, arguments: dict[str, Any] | None = None, id: str | None = None) -> None:
+    def _send(self, command: str, arguments: Message | None = None, id: str | None = None) -> None:
         try:
             self.qmp.send(render_command(command, arguments, id))
         except OSError:
@@ -247,7 +247,7 @@ class Keeper:
         if not self.facts.address:
             self._note_answer()
 
-    def _tell_disk_error(self, data: dict[str, Any]) -> None:
+    def _tell_disk_error(self, data: Message) -> None:
         self.paused = True
         full = "the file system of its disk is full"
         what = full if data.get("nospace") else data.get("reason", "its disk failed")

@@ -30,13 +30,13 @@ from pcocc_runtime.qemu.qmp import Messages, TooLong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Literal
+    from typing import Literal
 
     from pcocc_runtime.documents.save import KeeperAnswer, SaverRequest
     from pcocc_runtime.qemu.qmp import Message, Unreadable
 
     # a command of QEMU's, its arguments, what its answer is marked with
-    Send = Callable[[str, dict[str, Any] | None, str | None], None]
+    Send = Callable[[str, Message | None, str | None], None]
     Then = Callable[[], None]
 
 
@@ -146,7 +146,7 @@ class Transaction:
         self.send("blockdev-del", {"node-name": SAVE_VIEW}, "save-detach")
         self.send("query-block", None, "save-look")
 
-    def _give_back(self, devices: list[dict[str, Any]]) -> None:
+    def _give_back(self, devices: list[Message]) -> None:
         """Give the drive back to its device, without the filter; not if it has it: QEMU 7.2 would abort then."""
         assert isinstance(self.changed, DeviceNode)
         if any(one.get("inserted", {}).get("node-name") == SAVE_FILTER for one in devices):
@@ -162,7 +162,7 @@ class Transaction:
             "block-commit", {"job-id": MERGE_JOB, "device": SAVE_OVERLAY, "base-node": base}, "save-merge"
         )
 
-    def _follow_merge(self, event: str | None, data: dict[str, Any]) -> None:
+    def _follow_merge(self, event: str | None, data: Message) -> None:
         if event == "BLOCK_JOB_READY":
             self.send("job-complete", {"id": MERGE_JOB}, "save-complete")
         elif event == "BLOCK_JOB_CANCELLED":

@@ -33,9 +33,9 @@ def set_aside(path: PurePath) -> None:
     OSError says that it is still there.
     """
     while _has(path.parent, path.name):  # again if another helper has just removed the empty folder
-        files.ensure_directory(path.parent / SET_ASIDE, 0o700, 0, 0)
         name = f"{SET_ASIDE}/{path.name}.{os.urandom(8).hex()}"
         try:
+            files.ensure_directory(path.parent / SET_ASIDE, 0o700, 0, 0)
             os.rename(path, path.parent / name)
         except FileNotFoundError:
             continue

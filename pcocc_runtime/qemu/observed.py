@@ -8,6 +8,13 @@ from typing import Any, NamedTuple
 
 from pcocc_runtime.cpulist import parse_cpu_list, render_cpu_list
 from pcocc_runtime.documents.hardware import HostCpu, VmTopology
+from pcocc_runtime.documents.topology_answer import (
+    Lying,
+    OtherThread,
+    ShownNode,
+    ShownVcpu,
+    TopologyAnswer,
+)
 from pcocc_runtime.tables import columns
 
 _LEVELS = (
@@ -26,21 +33,6 @@ class Vcpu(NamedTuple):
 
     thread: int
     place: Mapping[str, int]
-    allowed: tuple[int, ...]
-
-
-class Lying(NamedTuple):
-    """MiB of QEMU's memory by host node, for one policy, such as `bind:0`, and one page size in KiB."""
-
-    policy: str
-    page: int
-    nodes: Mapping[int, int]
-
-
-class OtherThread(NamedTuple):
-    """A thread of QEMU's that is not a vCPU's: its name, such as `IO disk0-0`, and the CPUs it may run on."""
-
-    name: str
     allowed: tuple[int, ...]
 
 
@@ -185,41 +177,21 @@ def _size(page: int) -> str:
     return f"{page >> 20}G" if page >> 20 else f"{page >> 10}M" if page >> 10 else f"{page}K"
 
 
-def render_tree(
+def plan_topology_answer(
     vm: str, node: str, planned: VmTopology, seen: Observed, differences: Sequence[str]
-) -> dict[str, Any]:
-    """Return the same as JSON's types."""
+) -> TopologyAnswer:
+    """Return the same for programs."""
     guest, cpus = planned.guest, {cpu.number: cpu for cpu in planned.part.cpus}
-    return {
-        "vm": vm,
-        "node": node,
-        "accel": planned.accel,
-        "cpu": planned.cpu,
-        "shape": guest.shape._asdict(),
-        "vcpus": [
-            {
-                "guest": dict(one.place),
-                "host": cpus[guest.cpus[place]]._asdict() if guest.cpus else None,
-                "allowed": list(one.allowed),
-            }
+    return TopologyAnswer(
+        vm, node, planned.accel, planned.cpu, guest.shape,
+        tuple(
+            ShownVcpu(one.place, cpus[guest.cpus[place]] if guest.cpus else None, one.allowed)
             for place, one in enumerate(seen.vcpus)
-        ],
-        "nodes": [{"host": one.host, "cpus": list(one.cpus), "memory": one.memory} for one in guest.nodes],
-        "distances": [list(row) for row in guest.distances],
-        "memory": [
-            {
-                "policy": one.policy,
-                "page": one.page,
-                "nodes": {str(key): value for key, value in one.nodes.items()},
-            }
-            for one in seen.memory
-        ],
-        "emulator": list(seen.emulator),
-        "devices": list(planned.devices),
-        "threads": [{"name": one.name, "allowed": list(one.allowed)} for one in seen.others],
-        "flattened": [one._asdict() for one in guest.flattened],
-        "differences": list(differences),
-    }
+        ),
+        tuple(ShownNode(one.host, one.cpus, one.memory) for one in guest.nodes),
+        guest.distances, seen.memory, seen.emulator, planned.devices, seen.others, guest.flattened,
+        tuple(differences),
+    )
 
 
 def parse_allowed(status: str) -> tuple[int, ...]:

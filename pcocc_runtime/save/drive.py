@@ -14,7 +14,7 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import qemu_img
 from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.save.moment import SavedVm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.moment import SavedVm, frozen, on_scratch, read_disk
 from pcocc_runtime.save.nodes import plan_aside, plan_filter
 
 # since then copy-before-write has on-cbw-error: when an old block cannot be kept, the guest gets no error
@@ -58,19 +58,18 @@ def keep_old_blocks(
     vm: SavedVm, index: int, link: SaverConnection, safe: bool, progress: Progress, note: Note
 ) -> None:
     """Have QEMU keep what the guest overwrites on a drive, and show the drive as it is now."""
-    shown = find_disk(link, index)
-    node, size = shown["inserted"]["node-name"], shown["inserted"]["image"]["virtual-size"]
+    shown = read_disk(link, index)
     aside = Path(vm.facts.scratch, f"{vm.name}.old")
-    link.tell_drive(shown["qdev"], node)
+    link.tell_drive(shown.device, shown.node)
     link.tell_layer(str(aside))
     try:
         with on_scratch(vm):
-            qemu_img.create_empty(aside, size)
+            qemu_img.create_empty(aside, shown.size)
         link.command("blockdev-add", **plan_aside(str(aside)))
-        link.command("blockdev-add", **plan_filter(node))
+        link.command("blockdev-add", **plan_filter(shown.node))
     finally:
         aside.unlink(missing_ok=True)  # QEMU has it open, and nothing is left of it when QEMU closes it
     progress("freezing the guest's file systems")(0, 0)
     with frozen(vm, link, safe, note):
-        link.command("qom-set", path=shown["qdev"], property="drive", value=SAVE_FILTER)
+        link.command("qom-set", path=shown.device, property="drive", value=SAVE_FILTER)
     link.command("blockdev-add", driver="snapshot-access", file=SAVE_FILTER, **{"node-name": SAVE_VIEW})

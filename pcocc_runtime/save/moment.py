@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
 from pcocc_runtime.errors import NodeError
@@ -14,6 +13,7 @@ from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.progress import Note
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.save.link import SaverConnection
+from pcocc_runtime.save.nodes import QemuDisk, parse_disk
 from pcocc_runtime.system import regular
 
 
@@ -37,13 +37,12 @@ def read_vm(name: str, directory: Path) -> SavedVm:
     return SavedVm(name, directory, parse_facts(regular.read_json(directory / DISKS_FILE), name))
 
 
-def find_disk(link: SaverConnection, index: int) -> dict[str, Any]:
-    """Return what QEMU says of a disk (query-block)."""
-    for one in link.command("query-block"):
-        if one["device"] == disk_id(index) and one.get("inserted"):
-            found: dict[str, Any] = one
-            return found
-    raise NodeError(f"{link.vm}'s QEMU has no disk {disk_id(index)}")
+def read_disk(link: SaverConnection, index: int) -> QemuDisk:
+    """Return what QEMU says of a disk."""
+    found = parse_disk(link.command("query-block"), disk_id(index))
+    if found is None:
+        raise NodeError(f"{link.vm}'s QEMU has no disk {disk_id(index)}")
+    return found
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.save.copy import copy_layer
 from pcocc_runtime.save.drive import copy_drive
 from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.save.moment import SavedVm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.moment import SavedVm, frozen, on_scratch, read_disk
 from pcocc_runtime.save.nodes import plan_overlay
 from pcocc_runtime.system import accounts
 
@@ -213,18 +213,18 @@ def ensure_free(what: str, needed: int, repo: Repo) -> None:
 
 def take_snapshot(vm: SavedVm, link: SaverConnection, safe: bool, progress: Progress, note: Note) -> None:
     """Put a second layer upon the disk; the disk itself does not change any more from then on."""
-    disk, shown = vm.disk(0), find_disk(link, 0)["inserted"]
+    disk, shown = vm.disk(0), read_disk(link, 0)
     overlay = disk.with_name(disk.name + ".save")
     link.tell_layer(str(overlay))
     try:
         with on_scratch(vm):
-            qemu_img.create_above(disk, shown["image"]["virtual-size"], overlay, trusted=True)
-        link.command("blockdev-add", **plan_overlay(str(overlay), shown["cache"]))
+            qemu_img.create_above(disk, shown.size, overlay, trusted=True)
+        link.command("blockdev-add", **plan_overlay(str(overlay), shown))
     finally:
         overlay.unlink(missing_ok=True)  # QEMU has it open, and nothing is left of it when QEMU closes it
     progress("freezing the guest's file systems")(0, 0)
     with frozen(vm, link, safe, note):
-        link.command("blockdev-snapshot", node=shown["node-name"], overlay=SAVE_OVERLAY)
+        link.command("blockdev-snapshot", node=shown.node, overlay=SAVE_OVERLAY)
 
 
 def copy_disk(

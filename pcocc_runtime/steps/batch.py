@@ -6,12 +6,12 @@ by them itself.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 
 from pcocc_runtime.documents import wire, wire_steps
+from pcocc_runtime.documents.batch_environment import BatchEnvironment, encode_batch_environment
 from pcocc_runtime.documents.verbs import BATCH_VERB
 from pcocc_runtime.guest.environment import plan_environment
 from pcocc_runtime.steps.environment import take_environment_before
@@ -42,7 +42,8 @@ def become_batch(vm: str, argv: Sequence[str]) -> int:
         for name, value in os.environ.items()
         if name in _FOR_SRUN or not name.startswith(("SLURM_", "SRUN_", "PCOCC_"))
     }
-    environ |= {wire.ENV_STEP_INSIDE: "1", wire_steps.ENV_BATCH_ENVIRON: json.dumps([mine, found.removed])}
+    handed = encode_batch_environment(BatchEnvironment(mine, list(found.removed)))
+    environ |= {wire.ENV_STEP_INSIDE: "1", wire_steps.ENV_BATCH_ENVIRON: handed}
     try:
         os.execvpe(words[0], words, environ)
     except OSError as error:

@@ -6,7 +6,6 @@ every `srun --pcocc-vm` waits for that. How the VM is reached is in steps/reachi
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shlex
@@ -15,6 +14,7 @@ import sys
 import time
 
 from pcocc_runtime.documents import wire, wire_steps
+from pcocc_runtime.documents.batch_environment import decode_batch_environment
 from pcocc_runtime.documents.members import MEMBERS_FILE, decode_members
 from pcocc_runtime.documents.reach import render_ports
 from pcocc_runtime.documents.record import TYPE_CHECKING
@@ -28,6 +28,7 @@ from pcocc_runtime.steps.signals import Signals, ignore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pcocc_runtime.documents.batch_environment import BatchEnvironment
     from pcocc_runtime.documents.members import Members
     from pcocc_runtime.guest.environment import GuestEnvironment
     from pcocc_runtime.steps.reaching import Login
@@ -139,10 +140,9 @@ class GuestCommand:
         before, vm, vms = take_environment_before(), self.vm, self.vm.members.vms
         environment = plan_environment(before, os.environ, os.environ.get(wire_steps.ENV_STEP_EXPORT))
         if wire_steps.ENV_BATCH_ENVIRON in os.environ:
-            script, removed = json.loads(os.environ[wire_steps.ENV_BATCH_ENVIRON])
-            environment = plan_batch_environment(
-                environment, script, removed, find_changes(before, os.environ)
-            )
+            script = _read_batch_environment(os.environ[wire_steps.ENV_BATCH_ENVIRON])
+            changes = find_changes(before, os.environ)
+            environment = plan_batch_environment(environment, script.settings, script.removed, changes)
         ours = {
             wire.ENV_VM_NAME: vm.name,
             "PCOCC_VM_RANK": str(vm.rank),
@@ -272,6 +272,13 @@ def _file_of(text: str) -> int:
         stream.write(text.encode(errors="surrogateescape"))
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def _read_batch_environment(text: str) -> BatchEnvironment:
+    try:
+        return decode_batch_environment(text)
+    except ValueError as error:
+        raise AttachError(f"pcocc: error: {error}") from None
 
 
 def exec_ssh(argv: Sequence[str], stdin: int | None) -> None:

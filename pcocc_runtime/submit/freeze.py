@@ -39,7 +39,7 @@ def freeze(
         raise RequestError(message, "ask for fewer VMs, or split the work over several jobs")
     path = typed_path(request.user_data, caller.directory, caller.home) if request.user_data else ""
     of_task = path if ARRAY_TASK in path and not user_files.exists(path) else None
-    user_data = read_user_data(path) if path and not of_task else None
+    user_data = ("" if of_task else read_user_data(path)) if path else None
     groups: list[Group] = []
     for part in request.parts:
         chosen = inherit.resolve(every, part.template, site.default_set)
@@ -52,7 +52,10 @@ def freeze(
         for one, filling in _split(part, chosen, caller, sum(group.count for group in groups)):
             submission = Submission(one, request, site, caller, filling, user_data, path, notes)
             group = _freeze_group(submission, resource_set)
-            groups.append(replace(group, user_data=None, task_user_data=of_task) if of_task else group)
+            if of_task:
+                forced = submission.forces_user_data
+                group = replace(group, user_data=None, task_user_data=of_task, task_user_data_forced=forced)
+            groups.append(group)
     storage.refuse_double_use(groups)
     for group in groups:
         disks = len(group.persistent) + (group.image is not None)

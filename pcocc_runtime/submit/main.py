@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pcocc_runtime import errors
 from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.cluster import Cluster
+from pcocc_runtime.documents.hook import plan_hook_cluster
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import admission, hooks
 from pcocc_runtime.site.check import load_site_and_templates
@@ -51,7 +52,7 @@ def _answer(request_json: str) -> str:
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
     _ensure_admitted(cluster, site, every)
-    hooks.run_hooks(directory, hooks.describe_cluster(hooks.SUBMIT, caller.user, None, cluster))
+    hooks.run_hooks(directory, plan_hook_cluster(hooks.SUBMIT, caller.user, None, cluster))
     return render_answer(asked.parts, cluster, notes)
 
 

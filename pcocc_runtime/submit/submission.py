@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pcocc_runtime.errors import PcoccError
 from pcocc_runtime.submit.request import Request, RequestPart
 from pcocc_runtime.templates.fill import Filling
 
@@ -47,9 +46,3 @@ class Submission:
     def forces_user_data(self) -> bool:
         """Tell whether user-data is passed on whatever is wrong with it."""
         return self.request.user_data_force or bool(self.filling.chosen.values["user-data-force"])
-
-    def note(self, error: PcoccError) -> None:
-        """Keep a sentence to tell, once."""
-        text = f"{error} ({error.hint})" if error.hint else str(error)
-        if text not in self.notes:
-            self.notes.append(text)

@@ -9,7 +9,7 @@ from pcocc_runtime.documents.cluster import ARRAY_TASK, Cluster, Group, Mount
 from pcocc_runtime.documents.wire_steps import OPTION_MOUNT, OPTION_USER_DATA
 from pcocc_runtime.errors import RequestError
 
-ReadText = Callable[[str], str]
+ReadText = Callable[[str, Group], str]
 Exists = Callable[[str], bool]
 
 
@@ -26,7 +26,7 @@ def _fill_group(group: Group, task: int | None, exists: Exists, read: ReadText) 
     if group.task_user_data is None:
         return group if mounts == group.mounts else replace(group, mounts=mounts)
     path = _fill(group.task_user_data, task, f"--{OPTION_USER_DATA}")
-    return replace(group, mounts=mounts, user_data=read(path), task_user_data=None)
+    return replace(group, mounts=mounts, user_data=read(path, group), task_user_data=None)
 
 
 def _fill_mount(mount: Mount, task: int | None, exists: Exists) -> Mount:

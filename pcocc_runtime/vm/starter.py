@@ -12,14 +12,14 @@ import selectors
 import stat
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import KEY_COMMENT, encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
-from pcocc_runtime.documents.cluster import Cluster, decode_cluster, encode_cluster, sets_text
+from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster, sets_text
+from pcocc_runtime.documents.hook import HookCluster, plan_hook_cluster
 from pcocc_runtime.documents.vm_events import (
     PREFIX,
     DiskError,
@@ -33,6 +33,7 @@ from pcocc_runtime.documents.vm_events import (
 )
 from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
+from pcocc_runtime.guest.cloud_users import Identities
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import hooks
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
@@ -47,7 +48,7 @@ from pcocc_runtime.slurm.text import (
     parse_killed,
 )
 from pcocc_runtime.system import accounts, user_files
-from pcocc_runtime.terminal import printable
+from pcocc_runtime.terminal import printable, say_note
 from pcocc_runtime.vm import ssh_keys, user_data
 from pcocc_runtime.vm.array_task import fill_array_task
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
@@ -67,9 +68,12 @@ def main() -> int:
                 hint="submit it with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
             )
         facts = read_job(job)
-        cluster = read_filled_cluster(cluster_text, facts)
         confdir, user = directories.site_dir(os.environ, os.geteuid()), accounts.user_name()
-        hooks.run_hooks(confdir, hooks.describe_cluster(hooks.BOOT, user, job, cluster))
+        notes = list[str]()
+        cluster = read_filled_cluster(cluster_text, facts, user, notes)
+        for note in notes:
+            say_note(note)
+        hooks.run_hooks(confdir, plan_hook_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
         environment = {
@@ -80,7 +84,7 @@ def main() -> int:
         watch = BootWatch(job, cluster.vm_count, facts.nodes)
         status = watch.run(argv, environment)
         if watch.has_run():
-            run_end_hooks(confdir, hooks.describe_cluster(hooks.END, user, job, cluster))
+            run_end_hooks(confdir, plan_hook_cluster(hooks.END, user, job, cluster))
         return status
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
@@ -88,17 +92,20 @@ def main() -> int:
         return 1
 
 
-def read_filled_cluster(text: str, facts: JobFacts) -> Cluster:
-    """Return the frozen cluster, with what only the running job knows filled in: its number in a job array."""
-    return fill_array_task(
-        decode_cluster(text), facts.array_task, user_files.exists, user_data.read_task_user_data
-    )
+def read_filled_cluster(text: str, facts: JobFacts, user: str, notes: list[str]) -> Cluster:
+    """Return the frozen cluster with what only the running job knows filled in: its number in a job array."""
+
+    def read(path: str, group: Group) -> str:
+        names = Identities(user, group.command_user)
+        return user_data.read_task_user_data(path, names, group.task_user_data_forced, notes)
+
+    return fill_array_task(decode_cluster(text), facts.array_task, user_files.exists, read)
 
 
-def run_end_hooks(confdir: str, description: Mapping[str, Any]) -> None:
+def run_end_hooks(confdir: str, cluster: HookCluster) -> None:
     """Run the hooks of the end; nothing can be refused any more, so a failure is only reported."""
     try:
-        hooks.run_hooks(confdir, description)
+        hooks.run_hooks(confdir, cluster)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
 

@@ -25,7 +25,10 @@ from pcocc_runtime.documents.codec import render_document
 from pcocc_runtime.documents.node import decode_node, encode_node
 from pcocc_runtime.documents.verdict import decode_verdict
 from pcocc_runtime.errors import ConfigError, NodeError, RequestError
+from pcocc_runtime.guest.cloud_users import Identities
 from pcocc_runtime.guest.script import parse_mount_look
+from pcocc_runtime.guest.user_data import explain_in_file, parse_user_data
+from pcocc_runtime.guest.user_data_judging import judge_user_data
 from pcocc_runtime.images import formats, metadata, oci, qcow2, qcow2_tables, qemu_img_text, references
 from pcocc_runtime.networks.settings import find_network_notes, parse_networks
 from pcocc_runtime.observe.facts import _MARK, ANSWER_VERSION, Failure, NodeAnswer, _Sent, decode_node_answers
@@ -36,11 +39,7 @@ from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.site.policy import parse_policy
 from pcocc_runtime.site.resource_sets import parse_resources
 from pcocc_runtime.site.settings import PCOCC
-from pcocc_runtime.submit.cloud_users import Identities
-from pcocc_runtime.submit.judging import judge_user_data
 from pcocc_runtime.submit.request import parse_request, parse_template
-from pcocc_runtime.submit.user_data_check import explain_in_file
-from pcocc_runtime.submit.user_data_parts import parse_user_data
 from pcocc_runtime.templates import inherit
 from tests.fake_node import make_facts
 from tests.fuzz.engine import Target
@@ -68,7 +67,7 @@ def run_settings(data: bytes) -> None:
 
 def run_user_data(data: bytes) -> None:
     """Judge user-data, and make the sentences about it."""
-    for told in judge_user_data(parse_user_data(data, "user-data file f"), Identities("alice", "debian")):
+    for told in judge_user_data(parse_user_data(data, "f"), Identities("alice", "debian")):
         error = explain_in_file("f", told)
         assert error.message and error.hint is not None
 

@@ -1,5 +1,6 @@
 """What runs against what was planned: each difference is a sentence, and none is made up."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,16 +16,15 @@ from pcocc_runtime.documents.hardware import (
     Topology,
     VmTopology,
 )
+from pcocc_runtime.documents.topology_answer import Lying, OtherThread, encode_topology_answer
 from pcocc_runtime.qemu.observed import (
-    Lying,
     Observed,
-    OtherThread,
     find_differences,
     parse_allowed,
     parse_numa_maps,
     parse_vcpus,
+    plan_topology_answer,
     render_text,
-    render_tree,
 )
 
 PART = Allocation(
@@ -134,7 +134,9 @@ def test_it_is_drawn_side_by_side() -> None:
 
 
 def test_programs_get_the_same() -> None:
-    tree = render_tree("vm0", "n1", PLANNED, SEEN, ["x"])
+    text = encode_topology_answer(plan_topology_answer("vm0", "n1", PLANNED, SEEN, ["x"]))
+    tree = json.loads(text)
+    assert text.count("\n") == 1
     assert (
         tree["vcpus"][4]["host"]["number"] == 4
         and tree["vcpus"][4]["guest"]["node-id"] == 1

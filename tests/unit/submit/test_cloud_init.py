@@ -11,9 +11,9 @@ import yaml
 
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.guest import seed
+from pcocc_runtime.guest.cloud_config import find_merge_obstacle, parse_cloud_config, with_plain_header
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.submit import cloud_init
-from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config, with_plain_header
 from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
 from tests.unit.guest.guests import ALICE, KEYS
 
@@ -175,7 +175,7 @@ def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str,
     (directory / "user-data").write_text(f"#cloud-config\n{user_data}")
     text = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, mounts=[Mount("data", "/x", "virtiofs")], **options)
     (directory / "vendor-data").write_text(text)
-    argv = ["/usr/bin/python3", Path(__file__).with_name("merge_cloud_config.py"), directory]
+    argv = ["/usr/bin/python3", ROOT / "tests/unit/guest/merge_cloud_config.py", directory]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
     return found["config"], found["users"]

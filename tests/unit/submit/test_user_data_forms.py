@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
-from tests.unit.submit.asking import ask_cloud_init, lets_in
+from tests.unit.guest.asking import ask_cloud_init, lets_in
 
 CONFIG = "#cloud-config\n"
 JINJA = "## template: jinja\n"

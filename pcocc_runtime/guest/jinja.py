@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from pcocc_runtime.submit.fault import Fault
+from pcocc_runtime.guest.user_data_fault import Fault
 
 STAND_IN = "pcocc_jinja_value"  # put in place of an expression
 # cloudinit/templater.py, which looks at the very first line only

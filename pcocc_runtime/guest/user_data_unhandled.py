@@ -7,9 +7,9 @@ import binascii
 import re
 from typing import NamedTuple
 
-from pcocc_runtime.submit.cloud_config import HEADER, parse_cloud_config
-from pcocc_runtime.submit.fault import Fault
-from pcocc_runtime.submit.user_data_parts import (
+from pcocc_runtime.guest.cloud_config import HEADER, parse_cloud_config
+from pcocc_runtime.guest.user_data_fault import Fault
+from pcocc_runtime.guest.user_data_parts import (
     ARCHIVE,
     CONFIG,
     JSON_PATCH,

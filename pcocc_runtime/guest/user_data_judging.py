@@ -7,15 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pcocc_runtime.errors import ConfigError
-from pcocc_runtime.settings.numbers import HINT, find_odd_numbers
-from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
-from pcocc_runtime.submit import jinja, json_patch
-from pcocc_runtime.submit.cloud_config import HEADER, find_merge_obstacle, parse_cloud_config
-from pcocc_runtime.submit.cloud_settings import find_merger_fault
-from pcocc_runtime.submit.cloud_users import Identities, find_lockout, find_unmade
-from pcocc_runtime.submit.fault import Fault
-from pcocc_runtime.submit.unhandled import find_miss
-from pcocc_runtime.submit.user_data_parts import (
+from pcocc_runtime.guest import jinja, json_patch
+from pcocc_runtime.guest.cloud_config import HEADER, find_merge_obstacle, parse_cloud_config
+from pcocc_runtime.guest.cloud_settings import find_merger_fault
+from pcocc_runtime.guest.cloud_users import Identities, find_lockout, find_unmade
+from pcocc_runtime.guest.user_data_fault import Fault
+from pcocc_runtime.guest.user_data_parts import (
     CONFIG,
     HANDLED,
     INCLUDES,
@@ -28,6 +25,9 @@ from pcocc_runtime.submit.user_data_parts import (
     parse_parts,
     type_of,
 )
+from pcocc_runtime.guest.user_data_unhandled import find_miss
+from pcocc_runtime.settings.numbers import HINT, find_odd_numbers
+from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
 
 _WHOLE = Part("", "")
 _EMPTY = re.compile(r"\s*(#cloud-config\S*[ \t]*(#.*)?\r?(\n|\Z)|\Z)", re.IGNORECASE)  # hardly meant to say more

@@ -6,10 +6,9 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pcocc_runtime.documents.cluster import MAX_USER_DATA
-from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.guest.user_data_fault import YAML_HINT, Fault
 from pcocc_runtime.settings.tree import parse_yaml
-from pcocc_runtime.submit.fault import YAML_HINT, Fault
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -48,7 +47,6 @@ _GZIPPED = frozenset(
     )
 )
 _MIME_HEAD = 4096  # bytes in which cloud-init looks for the mark of a MIME message
-_GZIP, _WIDE = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")  # how gzip's format begins, and UTF-16
 _MOST_UNPACKED = 4 << 20
 _MOST_PARTS = 256
 _KEYS_OF_ENTRIES = {
@@ -102,27 +100,6 @@ def unpack(data: bytes) -> bytes:
     if not machine.eof and not machine.unconsumed_tail and len(found) < _MOST_UNPACKED:
         raise ValueError("it is cut short")
     return found
-
-
-def parse_user_data(data: bytes, what: str) -> str:
-    """Return the text of user-data, unpacked as cloud-init does; RequestError when it is too large, or not text."""
-    if data.startswith(_GZIP) and len(data) <= MAX_USER_DATA:
-        try:
-            data = unpack(data)
-        except ValueError as error:
-            raise RequestError(f"{what} is packed by gzip, and damaged: {error}", "pack it again") from None
-    if len(data) > MAX_USER_DATA:
-        hint = "let it fetch the rest, for example with cloud-init's '#include'"
-        raise RequestError(f"{what} is larger than {MAX_USER_DATA >> 10} KiB", hint)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        hint = (
-            "save it as UTF-8"
-            if data.startswith(_WIDE)
-            else "binary user-data cannot be used; gzip's format and MIME can"
-        )
-        raise RequestError(f"{what} is not UTF-8 text (byte {error.start})", hint) from None
 
 
 def parse_parts(text: str) -> list[Part]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pcocc_runtime.submit.fault import Fault
+from pcocc_runtime.guest.user_data_fault import Fault
 
 _OURS = "the job's key"
 _NO_HOME, _NEED_HOME = ("no_create_home", "system"), (

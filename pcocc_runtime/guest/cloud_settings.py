@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pcocc_runtime.guest.jinja import STAND_IN
+from pcocc_runtime.guest.user_data_fault import Fault
+from pcocc_runtime.guest.user_data_parts import unpack
 from pcocc_runtime.settings import checks
-from pcocc_runtime.submit.fault import Fault
-from pcocc_runtime.submit.jinja import STAND_IN
-from pcocc_runtime.submit.user_data_parts import unpack
 
 _MERGERS = ("dict", "list", "str")  # cloudinit/mergers/m_*.py
 _MERGER = re.compile(r"([a-z_][a-z0-9_]*)\((.*?)\)$")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pcocc_runtime.guest.cloud_settings import find_file_fault
+from pcocc_runtime.guest.cloud_users import Identities, find_lockout
+from pcocc_runtime.guest.user_data_fault import YAML_HINT, Fault
 from pcocc_runtime.settings import checks
-from pcocc_runtime.submit.cloud_settings import find_file_fault
-from pcocc_runtime.submit.cloud_users import Identities, find_lockout
-from pcocc_runtime.submit.fault import YAML_HINT, Fault
 
 HEADER = "#cloud-config"
 # lists to which pcocc adds entries of its own: for one wrong entry, a module of cloud-init fails on the whole
