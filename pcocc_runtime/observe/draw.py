@@ -15,7 +15,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def plan_picture(nodes: Sequence[NodeAnswer], silent: Sequence[str]) -> dict[str, Any]:
-    """Return all that is known, as JSON shows it; counters are the VM's: what its tap has sent, the VM has received."""
+    """Return all that is known, as JSON shows it; counters are the VM's: it has received what its tap has sent."""
     first = nodes[0].node
     every = {network.name: network for one in nodes for network in one.node.networks}
     return {

@@ -70,7 +70,7 @@ def collect_facts(job: int, argv: Sequence[str]) -> NodeAnswer:
 
 
 def read_states(node: NodeFacts) -> dict[int, str]:
-    """Return how far each VM of the node is, by its keeper's words, and which others are known to have ended."""
+    """Return the state of each VM of the node, as its keeper has written it, and of others that have ended."""
     own = node.here.ranks
     found = {
         int(path.name[2:]) for path in Path(naming.job_dir(node.job)).glob("vm*") if path.name[2:].isdecimal()
@@ -84,7 +84,7 @@ def _read_state(job: int, rank: int) -> str:
     from pcocc_runtime.system.watch import is_abandoned
 
     directory = Path(naming.job_dir(job) / naming.vm_name(rank))
-    # asked first: whoever has the watch may write, and end, between the two looks
+    # asked first: between the two looks, whoever has the watch may write the state and end
     abandoned = is_abandoned(directory)
     try:
         found = decode_state((directory / STATE_FILE).read_text())
@@ -99,7 +99,7 @@ def _read_state(job: int, rank: int) -> str:
 
 
 def read_since(job: int, ranks: Iterable[int]) -> dict[int, int]:
-    """Return since when each VM is as it is, in seconds of the epoch: by the file that tells, or by its boot's."""
+    """Return since when each VM has its state, in seconds of the epoch: when its file, or its boot's, was written."""
     from pcocc_runtime.documents.vm_state import STATE_FILE
 
     found = {}
@@ -115,7 +115,7 @@ def read_since(job: int, ranks: Iterable[int]) -> dict[int, int]:
 
 
 def read_boot_images(job: int, ranks: Iterable[int]) -> dict[int, str]:
-    """Return what each VM of the node has booted from, an image's name or path, where its launcher says so."""
+    """Return what each VM of the node has booted from, an image's name or path, if its launcher has written it."""
     found = {}
     for rank in ranks:
         vm = naming.vm_name(rank)
@@ -134,7 +134,7 @@ def read_links() -> dict[str, NetDevice]:
 
 
 def check_networks(answer: NodeAnswer, target: str | None) -> NodeAnswer:
-    """Return the answer with what VMs, names and the world outside say, or with why they cannot be asked here."""
+    """Return the answer with what was found of VMs, names and the world outside, or why nothing can be asked here."""
     from pcocc_runtime.observe import probes
 
     node = answer.node
@@ -188,14 +188,14 @@ def check_names(node: NodeFacts, network: RoutedFacts) -> list[str] | None:
     if None in answers:
         return None
     return [
-        f"{asked} is {' and '.join(answer or ()) or 'not known'}, it should be {wanted}"
+        f"{asked} is {' and '.join(answer or ()) or 'not known'}, but should be {wanted}"
         for (asked, wanted), answer in zip(questions, answers, strict=True)
         if answer != [wanted]
     ]
 
 
 def check_outbound(node: NodeFacts, network: RoutedFacts, target: str) -> str | None:
-    """Return why a target outside does not answer: empty when it does, None when it need not."""
+    """Return why a target outside does not answer; empty when it does, None when VMs may not reach it."""
     from ipaddress import IPv4Address
 
     from pcocc_runtime.observe import probes

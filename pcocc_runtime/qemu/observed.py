@@ -1,4 +1,4 @@
-"""A running QEMU against the topology that was planned for it: what the operation @topology shows and judges."""
+"""A running QEMU compared with the topology planned for it: what the operation @topology shows and judges."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ class Vcpu(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What runs: vCPUs in order, the memory of QEMU, the CPUs that QEMU's first thread may run on, and its other
-    threads."""
+    """What runs: the vCPUs in order, QEMU's memory, the CPUs of its first thread, and its other threads."""
 
     vcpus: tuple[Vcpu, ...]
     memory: tuple[Lying, ...]
@@ -57,7 +56,7 @@ def parse_vcpus(
 
 
 def parse_numa_maps(text: str) -> tuple[Lying, ...]:
-    """Return where memory lies, by policy and page size, from /proc/PID/numa_maps (numa(7)), if a MiB or more."""
+    """Return where memory lies, by policy and page size, from /proc/PID/numa_maps (numa(7)), in whole MiB."""
     found: dict[tuple[str, int], dict[int, int]] = {}
     for line in text.splitlines():
         _address, policy, *words = [*line.split(), ""]
@@ -85,31 +84,31 @@ def find_differences(planned: VmTopology, seen: Observed) -> list[str]:
 def _judge_cpus(planned: VmTopology, seen: Observed) -> Iterator[str]:
     guest = planned.guest
     if len(seen.vcpus) != guest.shape.cpus:
-        yield f"QEMU has {len(seen.vcpus)} vCPUs, and {guest.shape.cpus} are planned"
+        yield f"QEMU has {len(seen.vcpus)} vCPUs, but {guest.shape.cpus} are planned"
         return
     nodes = {place: number for number, node in enumerate(guest.nodes) for place in node.cpus}
     for place, vcpu in enumerate(seen.vcpus):
         if guest.cpus and vcpu.allowed != (guest.cpus[place],):
             where = render_cpu_list(vcpu.allowed) or "that are not known"
-            yield f"vCPU {place} may run on CPUs {where}, and belongs on {guest.cpus[place]}"
+            yield f"vCPU {place} may run on CPUs {where}, but belongs on {guest.cpus[place]}"
         wanted = _plan_place(planned, place).items() if guest.cpus else ()
         wrong = [name for name, value in wanted if vcpu.place.get(name, 0) != value]
         if wrong:
             found = ", ".join(f"{name} is {vcpu.place.get(name)}" for name in wrong)
             yield f"vCPU {place} is not where it is planned: {found}"
         if len(guest.nodes) > 1 and vcpu.place.get("node-id") != nodes[place]:
-            yield f"vCPU {place} is on the guest's node {vcpu.place.get('node-id')}, and belongs on {nodes[place]}"
+            yield f"vCPU {place} is on the guest's node {vcpu.place.get('node-id')}, but belongs on {nodes[place]}"
     if guest.emulator and seen.emulator != guest.emulator:
         where, own = render_cpu_list(seen.emulator), render_cpu_list(guest.emulator)
-        yield f"QEMU's own threads may run on CPUs {where}, and belong on {own}"
+        yield f"QEMU's own threads may run on CPUs {where}, but belong on {own}"
     for one in seen.others if guest.emulator else ():
         if not {*one.allowed} <= {*guest.emulator}:
             where, own = render_cpu_list(one.allowed) or "that are not known", render_cpu_list(guest.emulator)
-            yield f"QEMU's thread {one.name!r} may run on CPUs {where}, and belongs on {own}"
+            yield f"QEMU's thread {one.name!r} may run on CPUs {where}, but belongs on {own}"
 
 
 def _plan_place(planned: VmTopology, place: int) -> dict[str, int]:
-    """Return where QEMU counts a vCPU to be."""
+    """Return a vCPU's place on each level, as QEMU numbers them."""
     shape = planned.guest.shape
     found, rest = dict[str, int](), place
     for name, size in zip(
@@ -134,7 +133,7 @@ def _judge_memory(planned: VmTopology, seen: Observed) -> Iterator[str]:
 
 
 def render_text(vm: str, node: str, planned: VmTopology, seen: Observed) -> str:
-    """Return host part and guest side by side."""
+    """Return the host's part and the guest side by side, as text."""
     guest, cpus = planned.guest, {cpu.number: cpu for cpu in planned.part.cpus}
     lines = [f"{vm} on {node}: {guest.shape.cpus} CPUs, {planned.accel}, -cpu {planned.cpu}\n\n"]
     rows: list[tuple[str, ...]] = [_HEADER]

@@ -41,7 +41,7 @@ def check_words(words: Sequence[str]) -> TopologyWish:
 
 
 def operate(job: int, vm: str, wish: TopologyWish) -> int:
-    """Show it; with `check` tell each difference, and fail where there is one."""
+    """Show it with each difference; with `check`, fail when there is one."""
     with Monitor(job, vm) as monitor:
         planned = _read_planned(monitor.directory, vm)
         seen = _observe(planned.pid, monitor.command("query-cpus-fast"))
@@ -70,7 +70,7 @@ def _read_planned(directory: str, vm: str) -> VmTopology:
 
 
 def _observe(pid: int, vcpus: Any) -> Observed:
-    """Return what QEMU's process tells: a thread that has ended meanwhile is left out."""
+    """Return what /proc says about QEMU; a thread that has ended meanwhile is left out."""
     allowed, names = {}, {}
     for thread in os.listdir(f"/proc/{pid}/task"):
         try:

@@ -120,15 +120,15 @@ test("a VM that wants whole nodes gets them", function()
 end)
 
 test("nodes that are fewer than VMs that take whole ones are refused", function()
-    refused("-N says 2, and each of 3 VMs takes a whole node", "tiny:3", { max_nodes = 2 }, "exclusive=1")
+    refused("-N says 2, but each of 3 VMs takes a whole node", "tiny:3", { max_nodes = 2 }, "exclusive=1")
 end)
 
 test("tasks that share a node are refused where VMs take whole ones", function()
-    refused("--ntasks-per-node says 3, and each of these VMs", "tiny:3", { ntasks_per_node = 3 }, "exclusive=1")
+    refused("--ntasks-per-node says 3, but each of these VMs", "tiny:3", { ntasks_per_node = 3 }, "exclusive=1")
 end)
 
 test("a conflict is refused with both numbers", function()
-    refused("-n says 2, --pcocc-template says 3 VMs", "tiny:3", { num_tasks = 2 })
+    refused("-n says 2, but --pcocc-template says 3 VMs", "tiny:3", { num_tasks = 2 })
 end)
 
 test("tasks that sbatch derived from --ntasks-per-node are no conflict", function()
@@ -153,7 +153,7 @@ test("an equal -n is none", function()
 end)
 
 test("more nodes than VMs are refused", function()
-    equal(refused("-N says 4, --pcocc-template says 3 VMs", "tiny:3", { min_nodes = 4 }), 2006)
+    equal(refused("-N says 4, but --pcocc-template says 3 VMs", "tiny:3", { min_nodes = 4 }), 2006)
 end)
 
 test("VMs that fit on no allowed nodes are refused", function()
@@ -259,7 +259,7 @@ test("groups are left to the nodes", function()
 end)
 
 test("a template nobody knows is refused where sets are restricted", function()
-    refused("the resource sets of these templates are not known", "mine", {}, "vms=1;cpus=1;memory=0", policy_file)
+    refused("the site's policy file does not know the resource sets of these templates", "mine", {}, "vms=1;cpus=1;memory=0", policy_file)
 end)
 
 test("a damaged policy refuses, a missing one does not", function()

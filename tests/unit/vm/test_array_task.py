@@ -83,7 +83,7 @@ def test_what_a_submission_notes_is_noted_once(ask: Ask, tmp_path: Path, text: s
 def test_the_guests_user_that_commands_run_as_counts(tmp_path: Path) -> None:
     group = of_task(tmp_path, b"#cloud-config\nusers: [{name: bob, ssh_redirect_user: true}]\n")
     assert read(tmp_path, group, 3).user_data
-    with pytest.raises(RequestError, match="cloud-init would not make 'bob', whom commands run as in the VM"):
+    with pytest.raises(RequestError, match="cloud-init would not make 'bob', the user that commands run as in the VM"):
         read(tmp_path, replace(group, command_user="bob"), 3)
 
 
