@@ -219,5 +219,7 @@ def _doubt_keys(entry: dict[str, Any], name: str) -> Fault | None:
     odd = next((key for key in entry if key.lower() not in _KEYS_OF_ENTRIES and not _HEADER.fullmatch(key)), None)
     if odd is None:
         return None
-    message = f"{name} has the key {odd!r}: where cloud-init runs on Python 3.14 or newer, it reads nothing of the archive"
+    message = (
+        f"{name} has the key {odd!r}: where cloud-init runs on Python 3.14 or newer, it reads nothing of the archive"
+    )
     return Fault(message, "use printable ASCII without spaces and colons in keys, or leave that one out")
