@@ -58,28 +58,17 @@ def even(count: int, near: int = 12, far: int = 32, socket: int = 0) -> tuple[tu
     )
 
 
+def epyc(node: int, memory: int, distances: tuple[tuple[int, ...], ...]) -> Machine:
+    """Return two sockets of 64 cores, 8 cores an L3 cache, and nodes of so many cores and so much memory."""
+    memories = tuple((one, memory) for one in twice(128, node))
+    return Machine(
+        twice(128, 64), pairs(128), pairs(128), twice(128, 8), memories, distances, twice(128, 64), topoext=True
+    )
+
+
 MACHINES = {
-    # two sockets of 64 cores, 8 cores an L3 cache: nodes per socket 1, and 4
-    "epyc-2-nodes": Machine(
-        twice(128, 64),
-        pairs(128),
-        pairs(128),
-        twice(128, 8),
-        tuple((one, 256 * GIB) for one in twice(128, 64)),
-        even(2, socket=1),
-        twice(128, 64),
-        topoext=True,
-    ),
-    "epyc-8-nodes": Machine(
-        twice(128, 64),
-        pairs(128),
-        pairs(128),
-        twice(128, 8),
-        tuple((one, 64 * GIB) for one in twice(128, 16)),
-        even(8, socket=4),
-        twice(128, 64),
-        topoext=True,
-    ),
+    "epyc-2-nodes": epyc(64, 256 * GIB, even(2, socket=1)),
+    "epyc-8-nodes": epyc(16, 64 * GIB, even(8, socket=4)),
     # two sockets of 32 cores with sub-NUMA clusters: a socket's L3 cache belongs to all of its four nodes
     "xeon-snc4": Machine(
         twice(64, 32),
