@@ -72,7 +72,7 @@ def _opens(library: str) -> bool:
         return False
 
 
-def read_device(path: str) -> seen.DeviceFile:
+def read_device_file(path: str) -> seen.DeviceFile:
     """Return what is to be known of a character device."""
     try:
         status = os.stat(path)
@@ -98,7 +98,7 @@ def read_accelerator(setting: str, qemu: str) -> seen.Accelerator:
     except NodeError:
         version = None
     kept = decode_verdict(regular.read_start(naming.STATE_DIR / VERDICT_FILE, MAX_VERDICT))
-    return seen.Accelerator(setting, read_device(KVM_DEVICE), version, kept, int(time.time()))
+    return seen.Accelerator(setting, read_device_file(KVM_DEVICE), version, kept, int(time.time()))
 
 
 def read_user_namespaces() -> seen.UserNamespaces:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pcocc_runtime.documents.node_report import ManyReports, Point, Report
+from pcocc_runtime.documents.node_report import CheckedPoint, ManyReports, NodeReport
 from pcocc_runtime.findings import FAILED, WELL, Finding, render_lines
 from pcocc_runtime.tables import count
 
 _MOST = 8  # nodes that a sentence names
 
 
-def render_report(report: Report) -> str:
+def render_report(report: NodeReport) -> str:
     """Return a line for each finding, and a last one that sums up."""
     lines = [line for point in report.points for line in render_lines(_named(point))]
     many = report.failures
     return "\n".join([*lines, f"{report.node}: {count(many, 'failure') if many else 'no failure'}"]) + "\n"
 
 
-def _named(point: Point) -> list[Finding]:
+def _named(point: CheckedPoint) -> list[Finding]:
     return [Finding(one.level, f"{point.name}: {one.text}", one.hint) for one in point.findings]
 
 
-def compare(reports: Sequence[Report]) -> list[Finding]:
+def compare(reports: Sequence[NodeReport]) -> list[Finding]:
     """Return a failure for each thing that is not the same on all nodes, and one line when all are."""
     found = []
     for name in dict.fromkeys(name for report in reports for name in report.same):

@@ -11,7 +11,7 @@ from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding, failed
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CheckedPoint:
     """A point's name, and what was found."""
 
     name: str
@@ -19,13 +19,13 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class NodeReport:
     """A node's points in order, when it was looked at (seconds since 1970), and what nodes must agree on."""
 
     node: str
     when: int
     same: Mapping[str, str]
-    points: tuple[Point, ...]
+    points: tuple[CheckedPoint, ...]
 
     @property
     def failures(self) -> int:
@@ -37,7 +37,7 @@ class Report:
 class ManyReports:
     """The reports of many nodes, the nodes that did not answer, and why, and what is not the same everywhere."""
 
-    reports: Sequence[Report]
+    reports: Sequence[NodeReport]
     silent: Mapping[str, str]
     unequal: Sequence[Finding]
 
@@ -47,7 +47,7 @@ class ManyReports:
         return not self.silent and not failed(self.unequal) and not any(one.failures for one in self.reports)
 
 
-def encode_report(report: Report) -> str:
+def encode_report(report: NodeReport) -> str:
     """Return a report as JSON."""
     return json.dumps(_tree(report), indent=2) + "\n"
 
@@ -61,7 +61,7 @@ def encode_reports(many: ManyReports) -> str:
     return json.dumps(tree, indent=2) + "\n"
 
 
-def _tree(report: Report) -> dict[str, object]:
+def _tree(report: NodeReport) -> dict[str, object]:
     rows = [{"point": point.name, **asdict(one)} for point in report.points for one in point.findings]
     return {
         "node": report.node, "when": report.when, "ok": not report.failures, "versions": dict(report.same),
@@ -69,7 +69,7 @@ def _tree(report: Report) -> dict[str, object]:
     }
 
 
-def decode_report(text: str) -> Report:
+def decode_report(text: str) -> NodeReport:
     """Return what `encode_report` has encoded, each text in one line; ValueError when it is nothing of that kind."""
     try:
         tree = json.loads(text)
@@ -82,9 +82,9 @@ def decode_report(text: str) -> Report:
                 Finding(row["level"], one_line(str(row["text"])), hint)
             )
         same = {one_line(str(name)): one_line(str(value)) for name, value in tree["versions"].items()}
-        return Report(
+        return NodeReport(
             one_line(str(tree["node"])), int(tree["when"]), same,
-            tuple(Point(name, tuple(one)) for name, one in points.items()),
+            tuple(CheckedPoint(name, tuple(one)) for name, one in points.items()),
         )
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it is not the report of a node: {error}") from None

@@ -21,7 +21,7 @@ MERGE_AGAIN = 10.0  # seconds until what failed, such as a merge on a full disk,
 LONGEST_REQUEST = 1 << 16  # bytes
 
 
-class Command(Record):
+class QemuCommand(Record):
     """Saver: have QEMU do this; answered by a Reply. The `arguments` are QEMU's own JSON, which it alone reads."""
 
     execute: str
@@ -34,7 +34,7 @@ class Frozen(Record):
     frozen: bool
 
 
-class Layer(Record):
+class ScratchFile(Record):
     """Saver: remove this file when the save is over."""
 
     layer: str
@@ -70,7 +70,7 @@ class Outcome(Record):
 
 
 if TYPE_CHECKING:
-    SaverRequest = Command | Frozen | Layer | DeviceNode
+    SaverRequest = QemuCommand | Frozen | ScratchFile | DeviceNode
     KeeperAnswer = Go | Reply | Outcome
 
 NOT_A_COMMAND = Reply({"error": {"desc": "not a command"}})
@@ -79,7 +79,7 @@ NOT_A_COMMAND = Reply({"error": {"desc": "not a command"}})
 def encode_request(request: SaverRequest) -> bytes:
     """Return a saver's message as a line."""
     match request:
-        case Command():
+        case QemuCommand():
             return render_command(request.execute, request.arguments)
         case DeviceNode():
             return _line({"drive": list(request)})
@@ -94,12 +94,12 @@ def decode_request(message: Message | Unreadable) -> SaverRequest:
     if "frozen" in message:
         return parse_record(Frozen, message)
     if "layer" in message:
-        return parse_record(Layer, message)
+        return parse_record(ScratchFile, message)
     if "drive" in message:
         if not isinstance(message["drive"], list):
             raise ValueError("drive is not a list")
         return parse_record(DeviceNode, dict(zip(("device", "node"), message["drive"], strict=True)))
-    return parse_record(Command, message)
+    return parse_record(QemuCommand, message)
 
 
 def encode_answer(answer: KeeperAnswer) -> bytes:

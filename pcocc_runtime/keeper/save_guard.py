@@ -6,8 +6,8 @@ the VM as it is. However it ends, the kernel closes the connection, and what it 
 disk below it, or the file that kept a drive's old blocks is removed. See docs/decisions/012-save.md.
 The keeper is resident, so this imports little.
 
-Their messages are in documents/save.py. The keeper sends Go when the saver may begin; the saver sends Commands
-for QEMU, each answered by a Reply, and also Frozen, Layer and DeviceNode; the keeper sends an Outcome after the
+Their messages are in documents/save.py. The keeper sends Go when the saver may begin; the saver sends QemuCommands
+for QEMU, each answered by a Reply, and also Frozen, ScratchFile and DeviceNode; the keeper sends an Outcome after the
 saver has closed its side.
 """
 

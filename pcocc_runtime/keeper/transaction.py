@@ -16,13 +16,13 @@ from pcocc_runtime.documents.save import (
     SAVE_FILTER,
     SAVE_OVERLAY,
     SAVE_VIEW,
-    Command,
     DeviceNode,
     Frozen,
     Go,
-    Layer,
     Outcome,
+    QemuCommand,
     Reply,
+    ScratchFile,
     decode_request,
     encode_answer,
 )
@@ -110,11 +110,11 @@ class Transaction:
         match request:
             case Frozen():
                 self.step = "frozen" if request.frozen else "open"
-            case Layer():
+            case ScratchFile():
                 self.layer = request.layer
             case DeviceNode():
                 self.changed = request
-            case Command():
+            case QemuCommand():
                 if request.execute == "blockdev-snapshot":
                     self.changed = _node_of(request)
                 self.send(request.execute, request.arguments, "save")
@@ -202,7 +202,7 @@ class Transaction:
             pass  # it is gone, and its end will be read; or it was told the outcome before
 
 
-def _node_of(snapshot: Command) -> str:
+def _node_of(snapshot: QemuCommand) -> str:
     if "node" not in snapshot.arguments:
         raise ValueError("it names no node")
     return str(snapshot.arguments["node"])

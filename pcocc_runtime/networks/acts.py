@@ -87,7 +87,7 @@ def _walls(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Hos
         )
     yield Act(
         "nft", False,
-        nft_guard.render_guard() + nft_outside.render_host(job, plans, host.peers.values(), held),
+        nft_guard.render_guard() + nft_outside.render_host_table(job, plans, host.peers.values(), held),
     )
     for line, done in nft_guard.plan_rules(host.rules, None if host.forwards else closed):
         yield Act("ip", False, line, done)
@@ -110,7 +110,7 @@ def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: H
     lines += [
         line
         for plan in bridged
-        for line in host_bridges.render_port(plan, netns, host.bridges[plan.spec.host_bridge])
+        for line in host_bridges.render_bridge_port(plan, netns, host.bridges[plan.spec.host_bridge])
     ]
     yield from _ip(False, iter(lines))
     vlans = "".join(host_bridges.render_vlans(plan, host.bridges[plan.spec.host_bridge]) for plan in bridged)

@@ -65,7 +65,7 @@ def _ensure_fit(network: BridgedNetwork, bridge: Bridge | None, node: str) -> No
         )
 
 
-def render_port(plan: Bridged, netns: str, bridge: Bridge) -> tuple[str, str]:
+def render_bridge_port(plan: Bridged, netns: str, bridge: Bridge) -> tuple[str, str]:
     """Return the ip(8) lines that make the pair of devices, still down.
 
     The pair gets the bridge's MTU: otherwise the bridge would take the pair's.

@@ -14,7 +14,7 @@ from pcocc_runtime.networks.nft_text import render_chain, render_set, render_tab
 from pcocc_runtime.networks.plan import NetworkPlan, Routed, Segment
 
 
-def render_host(job: int, plans: tuple[NetworkPlan, ...], peers: Iterable[str], nat: Nat | None) -> str:
+def render_host_table(job: int, plans: tuple[NetworkPlan, ...], peers: Iterable[str], nat: Nat | None) -> str:
     """Return text that replaces the job's table; `peers` are the addresses of its other nodes."""
     body = [render_set("set", "peers", "type ipv4_addr", dict.fromkeys(peers))]
     received = [rule for plan in plans if isinstance(plan, Routed | Segment) for rule in _tunnel(plan)]

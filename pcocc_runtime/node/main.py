@@ -17,7 +17,7 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents.fields import parse_fields, parse_number
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.node import records, removal
-from pcocc_runtime.node.records import Record
+from pcocc_runtime.node.records import JobRecord
 from pcocc_runtime.system import locks, process
 
 CONFIG_DIR = "/etc/pcocc"
@@ -63,7 +63,7 @@ def _release() -> int:
             records.write_record(replace(record, heir=None))  # the step that was to take over has ended first
         elif step in (record.step, record.heir) or record.step is None:
             (records.clear_step if step == record.step and record.heir is not None else records.release_job)(record)
-    finish_removal(records.folders_of(record or Record(job)), _RELEASE_SECONDS)
+    finish_removal(records.folders_of(record or JobRecord(job)), _RELEASE_SECONDS)
     return 0
 
 

@@ -25,7 +25,7 @@ JOB = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class JobRecord:
     """Root's record of a job on this node, written before all else; None is what a damaged one does not tell."""
 
     job: int
@@ -44,7 +44,7 @@ def note(text: str) -> None:
     print(f"pcocc: {one_line(text)}", file=sys.stderr, flush=True)
 
 
-def read_record(job: int) -> Record | None:
+def read_record(job: int) -> JobRecord | None:
     """Return root's record of a job on this node, None when it has none."""
     try:
         data = Path(naming.STATE_DIR, f"{job}.json").read_bytes()
@@ -55,7 +55,7 @@ def read_record(job: int) -> Record | None:
     return _decode(job, data)
 
 
-def _decode(job: int, data: bytes) -> Record:
+def _decode(job: int, data: bytes) -> JobRecord:
     try:
         raw = json.loads(data)
     except (ValueError, RecursionError):
@@ -67,7 +67,7 @@ def _decode(job: int, data: bytes) -> Record:
     paths = (str(fields.get(key)) for key in ("scratch", "group"))
     scratch, group = (path if path.startswith("/") and "\0" not in path else None for path in paths)
     step, uid, heir = (_number(fields, key) for key in ("step", "uid", "heir"))
-    return Record(job, step, uid, stepd, scratch, heir, group, fields.get("nat"))
+    return JobRecord(job, step, uid, stepd, scratch, heir, group, fields.get("nat"))
 
 
 def _number(fields: dict[str, Any], key: str) -> int | None:
@@ -75,12 +75,12 @@ def _number(fields: dict[str, Any], key: str) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def write_record(record: Record) -> None:
+def write_record(record: JobRecord) -> None:
     """Replace root's record of a job on this node."""
     files.replace_file(naming.STATE_DIR / f"{record.job}.json", json.dumps(asdict(record)).encode())
 
 
-def has_stepd(record: Record) -> bool:
+def has_stepd(record: JobRecord) -> bool:
     """Tell whether the slurmstepd of a record still runs; when that is not known, whether any of its job does."""
     return bool(process.find_slurmstepds(record.job)) if record.stepd is None else process.is_alive(record.stepd)
 
@@ -90,7 +90,7 @@ def remove_half_records() -> None:
     files.remove_unfinished(naming.STATE_DIR, lambda pid: process.find_process(pid) is None)
 
 
-def release_job(record: Record) -> None:
+def release_job(record: JobRecord) -> None:
     """End and delete everything of a job on this node; the record goes last, so that a kill in between leaves it."""
     if record.stepd is None:
         note(f"the record of job {record.job} cannot be read: only what its number tells is released")
@@ -105,7 +105,7 @@ def release_job(record: Record) -> None:
         path.unlink(missing_ok=True)
 
 
-def clear_step(record: Record) -> None:
+def clear_step(record: JobRecord) -> None:
     """End and set aside what a boot step has made, except the job's namespace: VM steps may wait in it for the next."""
     if record.group is not None and record.uid is not None:
         process.end(one for one in process.find_in_cgroup(f"{record.group}/", record.uid) if one != record.stepd)
@@ -113,7 +113,7 @@ def clear_step(record: Record) -> None:
     removing.remove_networks(record.job)
 
 
-def folders_of(record: Record) -> list[PurePath]:
+def folders_of(record: JobRecord) -> list[PurePath]:
     """Return where a job has a directory of its own."""
     return [PurePath(folder) for folder in (naming.RUN_DIR, record.scratch) if folder]
 

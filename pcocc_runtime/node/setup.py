@@ -111,7 +111,7 @@ def _undone_on_failure(job: int) -> Iterator[None]:
         raise
 
 
-def _claim(step: Claimant, scratch: str) -> records.Record:
+def _claim(step: Claimant, scratch: str) -> records.JobRecord:
     """Take the node for this boot step; of two live ones, the older (the lower step id) gets it on every node."""
     old = records.read_record(step.job)
     if old is not None and old.step not in (None, step.step) and old.stepd is not None and process.is_alive(old.stepd):
@@ -126,12 +126,12 @@ def _claim(step: Claimant, scratch: str) -> records.Record:
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
     group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.job, step.step)
-    record = records.Record(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
+    record = records.JobRecord(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
     records.write_record(record)
     return record
 
 
-def _hold(record: records.Record, offer: Offer) -> Nat | None:
+def _hold(record: records.JobRecord, offer: Offer) -> Nat | None:
     """Choose a way out of the job's namespace that no other job of this node holds, and record it."""
     if not offer.way_out:
         return _read_held(record)
@@ -143,7 +143,7 @@ def _hold(record: records.Record, offer: Offer) -> Nat | None:
     return found
 
 
-def _read_held(record: records.Record) -> Nat | None:
+def _read_held(record: records.JobRecord) -> Nat | None:
     """Return what a job holds of the node; None also when its record, perhaps of another version, does not say."""
     try:
         return decode_nat(record.nat)
@@ -151,14 +151,14 @@ def _read_held(record: records.Record) -> Nat | None:
         return None
 
 
-def _make_directories(record: records.Record) -> None:
+def _make_directories(record: records.JobRecord) -> None:
     """Make the job's directories, owned by root for now; what an earlier try has given to the user is set aside."""
     for folder in records.folders_of(record):
         removal.set_aside(folder / str(record.job))
         os.mkdir(folder / str(record.job), 0o700)
 
 
-def _give_directories(step: Claimant, record: records.Record, node: bytes) -> None:
+def _give_directories(step: Claimant, record: records.JobRecord, node: bytes) -> None:
     """Give the job's directories to its user: from here on root writes nothing into them.
 
     Where the user could fill the node's /run, the job's part of it is a file system of its own. Mount namespaces

@@ -25,7 +25,7 @@ _MAX_TEXT = 500  # characters of one text
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class NetDevice:
     """A network device as its namespace counts it; bytes and packets are since it was made."""
 
     mtu: int
@@ -80,7 +80,7 @@ class NodeAnswer:
 
     kind: ClassVar[str] = "answer"
     node: NodeFacts
-    links: Mapping[str, Device]
+    links: Mapping[str, NetDevice]
     states: Mapping[int, str]
     reports: tuple[ReachReport, ...] = ()
     dhcp: bool | None = None
@@ -143,19 +143,19 @@ def _clean(text: str) -> str:
     return one_line(text)[:_MAX_TEXT]
 
 
-def parse_links(text: str) -> dict[str, Device]:
+def parse_links(text: str) -> dict[str, NetDevice]:
     """Return each device's state and counters, from what `ip -json -statistics link show` prints."""
     found = {}
     for one in json.loads(text):
         received, sent = one["stats64"]["rx"], one["stats64"]["tx"]
         dropped = sum(way[key] for way in (received, sent) for key in ("dropped", "errors"))
-        found[one["ifname"]] = Device(
+        found[one["ifname"]] = NetDevice(
             one["mtu"], "UP" in one["flags"], received["bytes"], sent["bytes"], dropped
         )
     return found
 
 
-def choose_targets(members: Sequence[int], own: Sequence[int], most: int) -> tuple[int, ...]:
+def choose_asked(members: Sequence[int], own: Sequence[int], most: int) -> tuple[int, ...]:
     """Return the VMs a node asks: all, or its own and others evenly spread, `most` in all."""
     if len(members) <= most:
         return tuple(members)

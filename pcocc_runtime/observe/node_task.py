@@ -19,11 +19,11 @@ from pcocc_runtime.observe.facts import (
     CHECK,
     ENDED_STATE,
     SHOW,
-    Device,
     Failure,
+    NetDevice,
     NodeAnswer,
     ReachReport,
-    choose_targets,
+    choose_asked,
     encode_node_answer,
     parse_links,
 )
@@ -127,7 +127,7 @@ def read_boot_images(job: int, ranks: Iterable[int]) -> dict[int, str]:
     return {rank: image for rank, image in found.items() if image}
 
 
-def read_links() -> dict[str, Device]:
+def read_links() -> dict[str, NetDevice]:
     """Return the devices of the namespace this process is in, by name."""
     text = process.run(["ip", "-json", "-statistics", "link", "show"], hint="install the package iproute2")
     return parse_links(text)
@@ -150,7 +150,7 @@ def probe(node: NodeFacts, network: RoutedFacts, target: str | None) -> ReachRep
     """Return what VMs, DNS server and a target outside answer in one network."""
     from pcocc_runtime.observe import probes
 
-    tried = choose_targets(network.ranks, node.ranks_on(network), MOST_ASKED)
+    tried = choose_asked(network.ranks, node.ranks_on(network), MOST_ASKED)
     heard = probes.find_all(tried, lambda rank: probes.ping(network.address_of(rank), network.mtu))
     unheard = set(tried) - heard
     narrow = probes.find_all(unheard, lambda rank: probes.ping(network.address_of(rank), _SMALL))

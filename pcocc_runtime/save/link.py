@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pcocc_runtime.documents.save import (
-    Command,
     DeviceNode,
     Frozen,
-    Layer,
     Outcome,
+    QemuCommand,
     Reply,
+    ScratchFile,
     decode_answer,
     encode_request,
 )
@@ -55,7 +55,7 @@ class SaverConnection:
 
     def command(self, name: str, /, **arguments: Any) -> Any:
         """Return what QEMU answers; NodeError when it refuses."""
-        answer = self._talk(Command(name, arguments))
+        answer = self._talk(QemuCommand(name, arguments))
         if answer.error is not None:
             raise NodeError(f"the QEMU of {self.vm} refuses {name}: {answer.error}")
         return answer.message.get("return")
@@ -66,7 +66,7 @@ class SaverConnection:
 
     def tell_layer(self, path: str) -> None:
         """Have a file removed if this process does not do so."""
-        self._send(Layer(path))
+        self._send(ScratchFile(path))
 
     def tell_drive(self, device: str, node: str) -> None:
         """Have a device of QEMU's use this block node again, without a filter, when this process has ended."""
@@ -83,7 +83,7 @@ class SaverConnection:
             return None
         return answer.error if isinstance(answer, Outcome) else f"its keeper answers {answer}"
 
-    def _talk(self, command: Command) -> Reply:
+    def _talk(self, command: QemuCommand) -> Reply:
         self._send(command)
         try:
             answer = self._next(REPLY_SECONDS)

@@ -59,7 +59,7 @@ def parse_request(text: str) -> Request:
     if not tree.get("template"):
         option = next((name for key, name in _NEEDY.items() if tree.get(key)), "vm")
         raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
-    parts = parse_template(tree["template"])
+    parts = parse_request_parts(tree["template"])
     return Request(
         parts,
         tuple(parse_image(image, parts) for image in tree.get("images") or ()),
@@ -70,7 +70,7 @@ def parse_request(text: str) -> Request:
     )
 
 
-def parse_template(text: str) -> tuple[RequestPart, ...]:
+def parse_request_parts(text: str) -> tuple[RequestPart, ...]:
     """Return the parts of a --pcocc-template value in order."""
     if len(text) > MAX_TEXT:
         raise RequestError(f"--pcocc-template is longer than {MAX_TEXT} characters", _FORM)
@@ -95,7 +95,7 @@ def _parse_count(count: str, name: str) -> int:
     return number
 
 
-def render_template(parts: tuple[RequestPart, ...]) -> str:
+def render_request_parts(parts: tuple[RequestPart, ...]) -> str:
     """Return the canonical text of the parts."""
     return ",".join(f"{part.template}:{part.count}" for part in parts)
 
@@ -108,7 +108,7 @@ def render_answer(parts: tuple[RequestPart, ...], cluster: Cluster, notes: Seque
         "cpus": max(group.cpus for group in cluster.groups),
         "memory": max(group.memory for group in cluster.groups),
         "exclusive": int(any(group.full_node for group in cluster.groups)),
-        "template": render_template(parts),
+        "template": render_request_parts(parts),
         "sets": sets_text(cluster),
     }
     told = [one_line(note)[:_LONGEST_NOTE] for note in notes[:_MOST_NOTES]]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pcocc_runtime.documents.save import Command, Frozen, encode_request
+from pcocc_runtime.documents.save import Frozen, QemuCommand, encode_request
 from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.images import removing
 from pcocc_runtime.save.clean import KEPT
@@ -139,7 +139,7 @@ class Saver:
 
     def command(self, execute: str, **arguments: object) -> dict[str, object]:
         """Return QEMU's answer."""
-        self.say(Command(execute, arguments))
+        self.say(QemuCommand(execute, arguments))
         answer: dict[str, object] = json.loads(self.stream.readline())
         return answer
 

@@ -8,9 +8,9 @@ import pytest
 from pcocc_runtime.check.points import ROWS
 from pcocc_runtime.check.report import compare, render_report, render_reports
 from pcocc_runtime.documents.node_report import (
+    CheckedPoint,
     ManyReports,
-    Point,
-    Report,
+    NodeReport,
     decode_report,
     encode_report,
     encode_reports,
@@ -18,20 +18,20 @@ from pcocc_runtime.documents.node_report import (
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 
 SAME = {"pcocc": "0.1.0", "Slurm": "24.11.5", "QEMU": "10.0.2", "/etc/pcocc": "abc"}
-GOOD = Report(
+GOOD = NodeReport(
     "n1", 1000, SAME,
-    (Point("tun", (Finding(WELL, "it opens"),)), Point("clock", (Finding(NOTE, "nobody keeps it", "keep it"),))),
+    (CheckedPoint("tun", (Finding(WELL, "it opens"),)), CheckedPoint("clock", (Finding(NOTE, "nobody keeps it", "keep it"),))),
 )
-BAD = Report("n2", 1000, SAME, (Point("tun", (Finding(FAILED, "it is missing", "modprobe tun"),)),))
+BAD = NodeReport("n2", 1000, SAME, (CheckedPoint("tun", (Finding(FAILED, "it is missing", "modprobe tun"),)),))
 TREE = json.loads(encode_report(GOOD))
 
 
-def many(reports: list[Report], silent: dict[str, str]) -> ManyReports:
+def many(reports: list[NodeReport], silent: dict[str, str]) -> ManyReports:
     return ManyReports(reports, silent, compare(reports))
 
 
 @pytest.mark.parametrize("report", [GOOD, BAD])
-def test_a_report_comes_as_it_was_sent(report: Report) -> None:
+def test_a_report_comes_as_it_was_sent(report: NodeReport) -> None:
     assert decode_report(encode_report(report)) == report
 
 
@@ -83,7 +83,7 @@ def test_many_nodes_are_named_in_part() -> None:
 @pytest.mark.parametrize(("reports", "silent", "ok"),
                          [([GOOD], {}, True), ([GOOD, BAD], {}, False), ([GOOD], {"n2": "down"}, False),
                                                        ([GOOD, replace(GOOD, same={})], {}, False)])  # fmt: skip
-def test_all_must_be_well(reports: list[Report], silent: dict[str, str], ok: bool) -> None:
+def test_all_must_be_well(reports: list[NodeReport], silent: dict[str, str], ok: bool) -> None:
     assert many(reports, silent).is_well is ok
     tree = json.loads(encode_reports(many(reports, silent)))
     assert tree["ok"] is ok and tree["silent"] == silent

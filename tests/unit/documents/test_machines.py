@@ -51,10 +51,10 @@ EVENTS: dict[str, Any] = {
     ),
 }
 REQUESTS: dict[bytes, Any] = {
-    b'{"execute": "query-block", "arguments": {}}\n': save.Command("query-block"),
-    b'{"execute": "x", "arguments": {"a": 1}}\n': save.Command("x", {"a": 1}),
+    b'{"execute": "query-block", "arguments": {}}\n': save.QemuCommand("query-block"),
+    b'{"execute": "x", "arguments": {"a": 1}}\n': save.QemuCommand("x", {"a": 1}),
     b'{"frozen": true}\n': save.Frozen(True),
-    b'{"layer": "/s/x"}\n': save.Layer("/s/x"),
+    b'{"layer": "/s/x"}\n': save.ScratchFile("/s/x"),
     b'{"drive": ["/machine/x", "disk1"]}\n': save.DeviceNode("/machine/x", "disk1"),
 }
 ANSWERS: dict[bytes, Any] = {

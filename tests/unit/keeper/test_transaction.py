@@ -14,9 +14,9 @@ import pytest
 from pcocc_runtime.documents.save import (
     LONGEST_REQUEST,
     SAVE_OVERLAY,
-    Command,
     DeviceNode,
     Frozen,
+    QemuCommand,
     encode_request,
 )
 from pcocc_runtime.keeper.transaction import Transaction
@@ -84,7 +84,7 @@ def save() -> Iterator[Save]:
 
 
 def test_a_savers_commands_are_qemus_and_their_answers_come_back(save: Save) -> None:
-    save.say(encode_request(Command("query-block")))
+    save.say(encode_request(QemuCommand("query-block")))
     assert save.asked == [("query-block", {}, "save")]
     reply = {"return": [], "id": "save"}
     save.transaction.take(reply)
@@ -108,7 +108,7 @@ def test_a_save_that_changed_nothing_is_over_when_its_layer_is_gone(save: Save, 
 
 
 def snapshot(save: Save) -> None:
-    save.say(encode_request(Command("blockdev-snapshot", {"node": "base0", "overlay": SAVE_OVERLAY})))
+    save.say(encode_request(QemuCommand("blockdev-snapshot", {"node": "base0", "overlay": SAVE_OVERLAY})))
     save.commands()
 
 

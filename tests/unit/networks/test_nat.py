@@ -116,7 +116,7 @@ def test_rules_do_not_grow_with_vms_or_peers() -> None:
     few, many = plan(SHUT), plan(SHUT, 64)
     assert rules(nft_inside.render_firewall(12, few, None)) == rules(nft_inside.render_firewall(12, many, None))
     one, thousand = (
-        nft_outside.render_host(12, few, [f"192.0.{n >> 8}.{n & 255}" for n in range(count)], None)
+        nft_outside.render_host_table(12, few, [f"192.0.{n >> 8}.{n & 255}" for n in range(count)], None)
         for count in (1, 1023)
     )
     assert rules(one) == rules(thousand)

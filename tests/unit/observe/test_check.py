@@ -8,7 +8,7 @@ import pytest
 
 from pcocc_runtime.findings import Finding, failed
 from pcocc_runtime.observe.check import evaluate, plan_findings, render_findings
-from pcocc_runtime.observe.facts import Device
+from pcocc_runtime.observe.facts import NetDevice
 from tests.unit.observe import netjob
 
 TARGET = "192.0.2.1"
@@ -135,7 +135,7 @@ def test_what_is_outside_is_tried_only_where_it_may_be_reached(
         ("tap3n2", netjob.device(1400), "site: tap3n2 (vm3) has MTU 1400, not 1500 on n2"),
     ],
 )
-def test_devices_are_looked_at(device: str, changed: Device | None, failure: str) -> None:
+def test_devices_are_looked_at(device: str, changed: NetDevice | None, failure: str) -> None:
     well, other = netjob.answer(1), netjob.answer(2)
     links = {name: one for name, one in other.links.items() if name != device} | ({device: changed} if changed else {})
     assert said(evaluate([well, replace(other, links=links)], [], None), "FAILED") == [failure]
