@@ -19,17 +19,18 @@ Continuous integration, `.ci/run`, runs these stages one after another:
 
 {stages}
 
-A stage that cannot run on a day (no mirror can be reached, or no time is left) is reported as not tried. The packages' tests are run by
-hand: all of them have passed, one of the 40 only when it ran alone. The other suites have not yet passed in one run. On 13 all tests
-but one have passed, and its fault is mended since. On sid all but three and those of networks have passed, and two of the three faults
-are mended since. In the node machine all tests have passed, though not in one run, except those of a power failure and of how
-Slurm confines tasks.
+A stage that cannot run on a day (no mirror can be reached, or no time is left) is reported as not tried. The
+packages' tests are run by hand: all of them have passed, one of the 40 only when it ran alone. The other suites have
+not yet passed in one run. On 13 all tests but one have passed, and its fault is mended since. On sid all but three
+and those of networks have passed, and two of the three faults are mended since. In the node machine all tests have
+passed, though not in one run, except those of a power failure and of how Slurm confines tasks.
 
-All tests run on amd64. The machine on which they run has cgroup v1, and no usable KVM: so QEMU emulates (TCG), as on any such node
-(`accel: auto`).
+All tests run on amd64. The machine on which they run has cgroup v1, and no usable KVM: so QEMU emulates (TCG), as on
+any such node (`accel: auto`).
 
-Only from reading, without a test, we expect these to work: Slurm 23.02, 23.11, 25.05 and 25.11, of which no release of Debian has a
-package; SchedMD's own packages of Slurm; Ubuntu 24.04. For RHEL and its relatives see the top of [pcocc.spec](../packaging/pcocc.spec).
+Only from reading, without a test, we expect these to work: Slurm 23.02, 23.11, 25.05 and 25.11, of which no release
+of Debian has a package; SchedMD's own packages of Slurm; Ubuntu 24.04. For RHEL and its relatives see the top of
+[pcocc.spec](../packaging/pcocc.spec).
 """
 
 

@@ -14,13 +14,14 @@ from tests.faults.table import FAULTS, Fault
 KEPT, PAGE = ROOT / "build/faults.json", ROOT / "docs/faults.md"
 HEAD = """# What may break, and what holds even then
 
-`make faults` causes each of these faults a hundred times in jobs with VMs on the box (two nodes of a Slurm cluster on one machine, a
-guest that boots in seconds), which takes some nights. `build/venv/bin/python -m tests.faults --only NAME --times N` causes one.
-`tests/faults/table.py` says how, and what must be true at once; `told` means that the user's terminal names the fault. After each
-time nothing of a job may be left on any node, no node may be drained or down, and a later job with VMs on both nodes must work.
+`make faults` causes each of these faults a hundred times in jobs with VMs on the box (two nodes of a Slurm cluster on
+one machine, a guest that boots in seconds), which takes some nights. `build/venv/bin/python -m tests.faults --only
+NAME --times N` causes one. `tests/faults/table.py` says how, and what must be true at once; `told` means that the
+user's terminal names the fault. After each time nothing of a job may be left on any node, no node may be drained or
+down, and a later job with VMs on both nodes must work.
 
-The command writes this page. `times` counts the runs since the fault last changed, `well` those that ended as they must; `seconds`
-is the longest that one took, with its job and the check of the box afterwards.
+The command writes this page. `times` counts the runs since the fault last changed, `well` those that ended as they
+must; `seconds` is the longest that one took, with its job and the check of the box afterwards.
 
 """
 
