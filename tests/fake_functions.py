@@ -1,5 +1,6 @@
 """A tree like /sys of a node with an InfiniBand device and its virtual functions, all bound to vfio-pci."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -44,3 +45,21 @@ def write_pci(one: Path, kind: str, group: int, sys: Path, driver: str = "vfio-p
 def write_card(sys: Path, address: str, kind: str, group: int, driver: str = "vfio-pci", numa: int = 0) -> Path:
     """Write a device of this address on a bus of its own."""
     return write_pci(sys / f"devices/pci{address[:7]}/{address}", kind, group, sys, driver, numa)
+
+
+def answer(sys: Path, path: Path, text: str) -> None:
+    """Do to the tree what Linux does when a text is written to a file of /sys about drivers; OSError as it has them."""
+    devices, drivers = sys / "bus/pci/devices", sys / "bus/pci/drivers"
+    if path.name == "driver_override":
+        with path.open("w") as file:
+            file.write(text)
+    elif path.name == "unbind":
+        if (devices / text / "driver").resolve() != path.parent.resolve():
+            raise OSError(errno.ENODEV, "No such device", str(path))
+        (devices / text / "driver").unlink()
+    elif path == sys / "bus/pci/drivers_probe":
+        one, wanted = devices / text, devices / text / "driver_override"
+        if not (one / "driver").exists() and wanted.exists() and (drivers / wanted.read_text()).exists():
+            _link(one.resolve() / "driver", drivers / wanted.read_text())
+    else:
+        raise OSError(errno.EACCES, "Permission denied", str(path))

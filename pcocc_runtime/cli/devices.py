@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pcocc_runtime.cli.common import complain, confdir
 from pcocc_runtime.errors import ConfigError, PcoccError
+from pcocc_runtime.networks.binding import ensure_bound
 from pcocc_runtime.networks.functions import (
     Function,
     Stock,
@@ -19,7 +20,7 @@ from pcocc_runtime.networks.functions import (
     find_twice,
     render_gres,
 )
-from pcocc_runtime.networks.host_functions import ensure_bound, read_devices, read_stocks
+from pcocc_runtime.networks.host_functions import read_devices, read_stocks
 from pcocc_runtime.networks.kinds import FunctionNetwork, GenericPci
 from pcocc_runtime.networks.partitions import Hca
 from pcocc_runtime.site.site import Site, read_site
@@ -40,7 +41,7 @@ def show_devices(arguments: argparse.Namespace) -> int:
     hcas = _read_hcas(networks, faults)
     stocks = _read(networks, site, hcas)
     if arguments.bind:
-        ensure_bound((function for stock in stocks for function in stock.functions), SYS)
+        faults += ensure_bound(stocks, SYS)
         stocks = _read(networks, site, _read_hcas(networks, []))
     rows = [_HEADS, *(_row(stock, one) for stock in stocks for one in stock.functions)]
     sys.stdout.write(columns(rows))

@@ -29,12 +29,13 @@ class Function(NamedTuple):
 class Stock(NamedTuple):
     """What a node has of a GRES, or of one type of it, in the order in which gres.conf has it.
 
-    `name` is that of the device that they are functions of, or of the GRES itself.
+    `name` is that of the device that they are functions of, or of the GRES itself. `host_driver` is the node's own.
     """
 
     name: str
     gres: str
     functions: tuple[Function, ...]
+    host_driver: str | None = None
 
 
 def stock_of(network: FunctionNetwork) -> str:

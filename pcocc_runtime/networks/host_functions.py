@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.functions import DRIVER, Function, Stock, stock_of
+from pcocc_runtime.networks.functions import Function, Stock, stock_of
 from pcocc_runtime.networks.kinds import DevicePool, FunctionNetwork, GenericPci
 from pcocc_runtime.networks.partitions import Hca
 
@@ -42,10 +42,10 @@ def read_stocks(
     for one in networks:
         name = stock_of(one)
         if isinstance(one, GenericPci):
-            found[name] = Stock(name, one.gres, _read_pool(one.pool, every, places))
+            found[name] = Stock(name, one.gres, _read_pool(one.pool, every, places), one.host_driver)
         elif one.host_device in hcas:
             found.setdefault(name, Stock(name, one.gres, hcas[one.host_device].functions))
-    more = (Stock(one.gres, one.gres, _read_pool(one, every, places)) for one in pools)
+    more = (Stock(one.gres, one.gres, _read_pool(one, every, places), one.host_driver) for one in pools)
     return (*found.values(), *more)
 
 
@@ -63,17 +63,6 @@ def full_address(text: str) -> str:
 
 def _kind_of(path: Path) -> str:
     return ":".join((path / name).read_text().strip().removeprefix("0x") for name in ("vendor", "device"))
-
-
-def ensure_bound(functions: Iterable[Function], sys: Path = Path("/sys")) -> None:
-    """Bind each of these functions that has no driver to vfio-pci, and nothing else.
-
-    Its own driver is told, and none of all devices of its kind (Documentation/ABI/testing/sysfs-bus-pci in the kernel).
-    """
-    for one in functions:
-        if one.driver is None:
-            (sys / "bus/pci/devices" / one.address / "driver_override").write_text(DRIVER)
-            (sys / "bus/pci/drivers_probe").write_text(one.address)
 
 
 def _read_device(place: Path, name: str) -> Hca:

@@ -6,7 +6,7 @@ import pytest
 
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.functions import Function
-from pcocc_runtime.networks.host_functions import ensure_bound, read_devices, read_others, read_stocks
+from pcocc_runtime.networks.host_functions import read_devices, read_others, read_stocks
 from pcocc_runtime.networks.kinds import DevicePool, GenericPci, HostInfiniband
 from tests.fake_functions import write_card, write_functions
 
@@ -50,15 +50,6 @@ def test_what_is_missing_is_told(tmp_path: Path, broken: str, said: str) -> None
     subprocess.run(["sh", "-ec", broken], cwd=tmp_path, check=True)
     with pytest.raises(NodeError, match=said):
         read_devices(["mlx5_0"], tmp_path)
-
-
-def test_only_a_function_without_a_driver_is_bound(tmp_path: Path) -> None:
-    path = write_functions(tmp_path, 3)
-    (path / "virtfn1/driver").unlink()
-    ensure_bound(read_devices(["mlx5_0"], tmp_path)["mlx5_0"].functions, tmp_path)
-    assert (path / "virtfn1/driver_override").read_text() == "vfio-pci"
-    assert (tmp_path / "bus/pci/drivers_probe").read_text() == "0000:81:00.2"
-    assert [(path / f"virtfn{number}/driver_override").exists() for number in range(3)] == [False, True, False]
 
 
 GPU, DISK = "10de:20b2", "144d:a80a"
