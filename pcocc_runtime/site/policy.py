@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pcocc_runtime.networks.kinds import InfinibandNetwork, Network
+from pcocc_runtime.networks.kinds import FunctionNetwork, InfinibandNetwork, Network
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.tree import Node
@@ -47,9 +47,9 @@ def parse_policy(
 
 def render_policy(
     policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None,
-    partitions: Mapping[str, Any] | None = None
+    more: Mapping[str, Any] | None = None
 ) -> str:
-    """Return the text of policy.lua; `partitions` is what `describe_partitions` says of the site's networks."""
+    """Return the text of policy.lua; `more` is what `describe_networks` says of the site's networks and devices."""
     sets = {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()}
     table = {
         "max_vms": max_vms,
@@ -57,14 +57,29 @@ def render_policy(
         "templates": {name: _template_table(templates, name, default_set) for name in templates},
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
         "set_access": {name: table for name, table in sets.items() if table},
-        **(partitions or {}),
+        **(more or {}),
     }
     head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
     return f"{head}\nreturn {_render(table, 0)}\n"
 
 
-def describe_partitions(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, Any]:
-    """Return for job_submit the pools of partition keys, and which resource sets take one; empty without any."""
+def describe_networks(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, Any]:
+    """Return for job_submit what networks and devices of resource sets ask of it; empty where they ask nothing."""
+    devices = {name: found for name, one in sets.items() if (found := _count_devices(one, networks))}
+    return {**_describe_partitions(networks, sets), **({"set_devices": devices} if devices else {})}
+
+
+def _count_devices(one: ResourceSet, networks: Mapping[str, Network]) -> dict[str, int]:
+    """Return how many of which GRES a VM of a resource set needs."""
+    found = dict(one.devices)
+    for network in map(networks.__getitem__, one.networks):
+        if isinstance(network, FunctionNetwork):
+            found[network.gres] = found.get(network.gres, 0) + 1
+    return found
+
+
+def _describe_partitions(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, Any]:
+    """Return the pools of partition keys, and which resource sets take one."""
     pools = {name: one for name, one in networks.items() if isinstance(one, InfinibandNetwork)}
     if not pools:
         return {}
