@@ -79,7 +79,7 @@ def _find_uses(device: Path, sys: Path) -> Iterator[str]:
 
 
 def _is_held(name: str) -> bool:
-    """Tell whether somebody has claimed a disk or a partition of it: a file system, swap, LVM, RAID (open(2), O_EXCL)."""
+    """Tell whether somebody has claimed a disk or a part of it: a file system, swap, LVM, RAID (open(2), O_EXCL)."""
     try:
         os.close(os.open(f"/dev/{name.replace('!', '/')}", os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
