@@ -118,7 +118,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
         *_firmware(plan), *_kernel(plan),
         *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed, plan.io),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
-        *passing.words,
+        *passing.plain,
         *slots.plan_bridge(fixed, movable),
         *[word for index, export in enumerate(plan.exports) for word in _export(index, export, next(places))],
         *[
@@ -126,7 +126,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
             for index, shared in enumerate(plan.filesystems)
             for word in _filesystem(index, shared, next(places))
         ],
-        *_helpers(plan, places), *_display(plan), *plan.custom_args,
+        *_helpers(plan, places), *_display(plan), *plan.custom_args, *passing.behind,
     ]
 
 

@@ -19,9 +19,13 @@ class PassedFunction(NamedTuple):
 
 
 class Passing(NamedTuple):
-    """The words of QEMU's command line for functions, and how many slots they take on the root bus."""
+    """The words of QEMU's command line for functions, and how many slots they take on the root bus.
 
-    words: tuple[str, ...]
+    Those `behind` expanders must be the last of all: QEMU puts later devices that name no bus on the newest expander.
+    """
+
+    plain: tuple[str, ...]
+    behind: tuple[str, ...]
     slots: int
 
 
@@ -32,19 +36,19 @@ def plan_passing(functions: Sequence[PassedFunction], nodes: Sequence[GuestNode]
     places = {one.host: place for place, one in enumerate(nodes)}
     if len(nodes) < 2 or not machine_kind(machine).startswith("q35"):
         places = {}
-    near = [(places[one.numa], one) for one in functions if one.numa is not None and one.numa in places]
+    near = {place: [one for one in functions if one.numa == host] for host, place in places.items()}
     words, bus, port = list[str](), _FIRST_BUS, 0
-    expanders = sorted({place for place, _one in near})
-    for place in expanders:
-        words += ["-device", f"pxb-pcie,id=near{place},bus=pcie.0,bus_nr={bus},numa_node={place}"]
-        for one in (one for of, one in near if of == place):
+    for place, some in near.items():
+        if some:
+            words += ["-device", f"pxb-pcie,id=near{place},bus=pcie.0,bus_nr={bus},numa_node={place}"]
+        for one in some:
             port += 1
             words += ["-device", f"pcie-root-port,id=port{port},bus=near{place},chassis={port}"]
             words += _pass(one, f",bus=port{port}")
-            bus += 1
-        bus += 1
-    others = [one for one in functions if one not in [each for _place, each in near]]
-    return Passing((*words, *(word for one in others for word in _pass(one))), len(expanders) + len(others))
+        bus += len(some) + 1
+    others = [one for one in functions if one.numa not in places]
+    plain = [word for one in others for word in _pass(one)]
+    return Passing(tuple(plain), tuple(words), len(others) + sum(map(bool, near.values())))
 
 
 def _pass(one: PassedFunction, bus: str = "") -> list[str]:
