@@ -12,7 +12,7 @@ from pcocc_runtime.qemu.qmp import RESET, Lines, parse_message, render_command
 if TYPE_CHECKING:
     from typing import Literal
 
-THAW_AGAIN = 1.0  # seconds until a guest whose agent was not reached is asked to thaw anew
+THAW_AGAIN = 1.0  # seconds until a guest whose agent was not reached is asked again to thaw
 _FIRST = 1 << 32  # numbers of questions: savers' are below
 
 
@@ -41,7 +41,7 @@ class Thaw:
         try:
             agent.connect(self.path)
             agent.send(self._question())
-        except OSError:  # as many wait there as QEMU lets wait
+        except OSError:  # among other reasons, QEMU lets only so many wait
             agent.close()
             self._wait()
             return
@@ -49,13 +49,14 @@ class Thaw:
         self.selector.register(agent, selectors.EVENT_READ, self._hear)
 
     def _question(self) -> bytes:
-        """Return the next question. RESET ends what the saver may have left half said, of which the agent then complains.
+        """Return the next question; RESET ends a command that the saver may have left unfinished.
 
-        The agent's answer to the first command has the question's number, unlike answers that the saver did not wait for:
-        who hung up at one of those would leave the agent trying to answer nobody, and the guest frozen.
+        The answer to the first command has the question's number, which tells it from late answers to the saver.
+        Hanging up at one of those would leave the agent trying to answer nobody, and the guest frozen.
         """
         self.number += 1
-        return RESET + render_command("guest-sync-delimited", {"id": self.number}) + render_command("guest-fsfreeze-thaw")
+        first = render_command("guest-sync-delimited", {"id": self.number})
+        return RESET + first + render_command("guest-fsfreeze-thaw")
 
     def tick(self) -> None:
         """Do what is due; called at least once a second while it waits."""

@@ -106,8 +106,8 @@ def _take(
     for place in places:
         if place >= len(shelf):
             size = sum(one.name == wish.stock for one, _function in shelf)
-            message = f"{wish.stock} of {node} has {size} functions, Slurm gives the job its {place + 1}th"
-            raise NodeError(message, hint=order)
+            given = f"Slurm gives the job function number {place + 1} of {wish.stock} of {node}"
+            raise NodeError(f"{given}, which has only {size}", hint=order)
         found, function = shelf[place]
         if ":" in wish.gres and found.gres != wish.gres:
             message = f"Slurm takes {function.address} of {node}, which is {found.gres}, for {wish.gres}"
@@ -117,7 +117,7 @@ def _take(
     if len(free) < count:
         needed = len(own) - len(free) + count
         raise NodeError(
-            f"the job has {len(own)} devices of GRES {wish.gres} on {node}, its VMs there need {needed}",
+            f"the job has {len(own)} devices of GRES {wish.gres} on {node}, but its VMs there need {needed}",
             hint=f"ask for them: --gres={wish.gres}:{needed}; gres.conf must have File= for them",
         )
     taken |= {(kind, place) for place in free[:count]}
@@ -143,7 +143,7 @@ def find_fault(one: Function, device: str, node: str) -> NodeError | None:
         return NodeError(message, hint="ask the admins to bind it before slurmd starts")
     if one.others:
         return NodeError(
-            f"{shown} is in one IOMMU group with {', '.join(one.others)}, and cannot be given to a VM alone",
+            f"{shown} is in one IOMMU group with {', '.join(one.others)}, and cannot be given to a VM without them",
             hint="ask the admins for another slot, or for ACS in the firmware's settings",
         )
     return None

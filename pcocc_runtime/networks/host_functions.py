@@ -74,13 +74,13 @@ def _read_device(place: Path, name: str) -> Hca:
         one.name for one in sorted((path / "net").glob("*")) if (one / "type").read_text().strip() == _IPOIB
     ]
     if not found:
-        message = f"{name} of {here} has no interface for IP, by which Linux sets GUIDs"
+        message = f"{name} of {here} has no interface for IP, which Linux needs to set GUIDs"
         raise NodeError(message, hint="ask the admins to load the kernel module ib_ipoib")
     functions = sorted(path.glob("virtfn*"), key=lambda one: int(one.name.removeprefix("virtfn")))
     if not functions:
         raise NodeError(
             f"{name} of {here} has no virtual functions",
-            hint="ask the admins to set its sriov_numvfs before slurmd starts",
+            hint="ask the admins to set sriov_numvfs of the device before slurmd starts",
         )
     guid = int((place / "node_guid").read_text().replace(":", ""), 16)
     numbers = [int(one.name.removeprefix("virtfn")) for one in functions]

@@ -1,6 +1,7 @@
 """The partitions of InfiniBand that a job's VMs are in, and how functions of a node join them.
 
-A function that has a GUID of a partition is in it: the subnet manager knows all GUIDs. Only the host can give it one.
+A function is in a partition when it has one of the GUIDs that the subnet manager knows for it, and only the host
+can set a function's GUID.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Hca(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A network's partition on this node: its key, its device, and which function of it a VM has, by rank."""
+    """A network's partition on this node: its key, its device, and the device's functions by the rank of their VM."""
 
     spec: InfinibandNetwork
     key: int
@@ -42,14 +43,14 @@ def plan_partitions(
 ) -> tuple[Partition, ...]:
     """Return the partitions of a step, whose licences slurmctld has told, with the functions that VMs here have.
 
-    NodeError when they are not as they must be.
+    NodeError when these do not suffice.
     """
     assert step.place is not None
     given, found = tuple(given), []
     for spec in used:
         if step.vm_count > spec.max_vms:
             raise NodeError(
-                f"the job has {step.vm_count} VMs, a cluster on network {spec.name!r} can have {spec.max_vms}"
+                f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}"
             )
         functions = {one.rank: one.function for one in given if one.source == spec.name}
         found.append(Partition(spec, _find_key(spec, step.place.licences), devices[spec.host_device], functions))
@@ -61,8 +62,8 @@ def _find_key(spec: InfinibandNetwork, licences: str) -> int:
     if len(keys) != 1:
         many = "several licences of keys" if keys else "no licence of a key"
         raise NodeError(
-            f"the job has {many} of network {spec.name!r}, where it must have one",
-            hint="slurmctld's job_submit gives it: see that it loads pcocc's filter; run 'pcocc config check' there",
+            f"the job has {many} of network {spec.name!r}, but must have exactly one",
+            hint="pcocc's filter adds it in slurmctld's job_submit.lua: is it loaded? run 'pcocc config check' there",
         )
     return keys[0]
 

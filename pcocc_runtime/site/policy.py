@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 from pcocc_runtime.networks.kinds import FunctionNetwork, InfinibandNetwork, Network
 from pcocc_runtime.settings import checks
@@ -15,6 +16,8 @@ from pcocc_runtime.site.resource_sets import ANYBODY, Access, ResourceSet
 from pcocc_runtime.site.rules import KINDS, POLICY, VmLimit
 from pcocc_runtime.templates.inherit import resolve
 from pcocc_runtime.templates.template import Template
+
+_Lua: TypeAlias = "bool | int | str | Sequence[_Lua] | Mapping[str, _Lua]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,39 +50,25 @@ def parse_policy(
 
 def render_policy(
     policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None,
-    more: Mapping[str, Any] | None = None
+    networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]
 ) -> str:
-    """Return the text of policy.lua; `more` is what `describe_networks` says of the site's networks and devices."""
-    sets = {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()}
-    table = {
+    """Return the text of policy.lua, the document that job_submit/pcocc.lua reads."""
+    access = {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()}
+    table: dict[str, _Lua] = {
         "max_vms": max_vms,
         "limits": [{**_access_table(limit.access), "max_vms": limit.max_vms} for limit in policy.limits],
         "templates": {name: _template_table(templates, name, default_set) for name in templates},
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
-        "set_access": {name: table for name, table in sets.items() if table},
-        **(more or {}),
+        "set_access": {name: table for name, table in access.items() if table},
+        **_partition_tables(networks, sets),
+        **_device_table(networks, sets),
     }
     head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
     return f"{head}\nreturn {_render(table, 0)}\n"
 
 
-def describe_networks(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, Any]:
-    """Return for job_submit what networks and devices of resource sets ask of it; empty where they ask nothing."""
-    devices = {name: found for name, one in sets.items() if (found := _count_devices(one, networks))}
-    return {**_describe_partitions(networks, sets), **({"set_devices": devices} if devices else {})}
-
-
-def _count_devices(one: ResourceSet, networks: Mapping[str, Network]) -> dict[str, int]:
-    """Return how many of which GRES a VM of a resource set needs."""
-    found = dict(one.devices)
-    for network in map(networks.__getitem__, one.networks):
-        if isinstance(network, FunctionNetwork):
-            found[network.gres] = found.get(network.gres, 0) + 1
-    return found
-
-
-def _describe_partitions(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, Any]:
-    """Return the pools of partition keys, and which resource sets take one."""
+def _partition_tables(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, _Lua]:
+    """Return the pools of partition keys, and which resource sets take one; nothing without any."""
     pools = {name: one for name, one in networks.items() if isinstance(one, InfinibandNetwork)}
     if not pools:
         return {}
@@ -99,17 +88,31 @@ def _describe_partitions(networks: Mapping[str, Network], sets: Mapping[str, Res
     }
 
 
-def _access_table(access: Access) -> dict[str, Any]:
+def _device_table(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, _Lua]:
+    """Return how many devices of which GRES a VM of each resource set needs; nothing without any."""
+    found = {name: counts for name, one in sets.items() if (counts := _count_devices(one, networks))}
+    return {"set_devices": found} if found else {}
+
+
+def _count_devices(one: ResourceSet, networks: Mapping[str, Network]) -> dict[str, _Lua]:
+    counts = Counter(dict(one.devices))
+    for network in (networks[name] for name in one.networks):
+        if isinstance(network, FunctionNetwork):
+            counts[network.gres] += 1
+    return {**counts}
+
+
+def _access_table(access: Access) -> dict[str, _Lua]:
     return {kind: list(getattr(access, kind)) for kind in KINDS if getattr(access, kind)}
 
 
-def _template_table(templates: Mapping[str, Template], name: str, default_set: str | None) -> dict[str, Any]:
+def _template_table(templates: Mapping[str, Template], name: str, default_set: str | None) -> dict[str, _Lua]:
     values = resolve(templates, name, default_set).values
     table = {"cpus": values["cpus"], "memory": values["memory"], "resource_set": values["resource-set"] or ""}
     return {**table, "full_node": True} if values["full-node"] else table
 
 
-def _render(value: Any, depth: int) -> str:
+def _render(value: _Lua, depth: int) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

@@ -76,7 +76,7 @@ def test_two_devices_with_one_gres_are_told_apart() -> None:
     second = Stock("mlx5_1", "nic", functions(0x82, 2, 60))
     told, stocks = "nic:3(IDX:0,4-5)", (HCA, second)
     assert given(told, wish(HCA, 0), wish(second, 0, 1), stocks=stocks) == [(0, "81:00.0"), (0, "82:00.0"), (1, "82:00.1")]
-    with pytest.raises(NodeError, match="the job has 1 devices of GRES nic on n2, its VMs there need 2"):
+    with pytest.raises(NodeError, match="the job has 1 devices of GRES nic on n2, but its VMs there need 2"):
         given(told, wish(HCA, 0, 1), stocks=stocks)
 
 
@@ -87,10 +87,10 @@ def changed(**fields: object) -> tuple[Stock, ...]:
 @pytest.mark.parametrize(
     ("told", "one", "stocks", "said"),
     [
-        ("nic:1(IDX:1)", wish(HCA, 1, 3), STOCKS, "the job has 1 devices of GRES nic on n2, its VMs there need 2"),
-        ("nic:2", wish(HCA, 1, 3), STOCKS, "the job has 0 devices of GRES nic on n2, its VMs there need 2"),
-        ("", wish(A100, 1), STOCKS, "the job has 0 devices of GRES gpu:a100 on n2, its VMs there need 1"),
-        ("nic:2(IDX:3-4)", wish(HCA, 1, 3), STOCKS, "mlx5_0 of n2 has 4 functions, Slurm gives the job its 5th"),
+        ("nic:1(IDX:1)", wish(HCA, 1, 3), STOCKS, "the job has 1 devices of GRES nic on n2, but its VMs there need 2"),
+        ("nic:2", wish(HCA, 1, 3), STOCKS, "the job has 0 devices of GRES nic on n2, but its VMs there need 2"),
+        ("", wish(A100, 1), STOCKS, "the job has 0 devices of GRES gpu:a100 on n2, but its VMs there need 1"),
+        ("nic:2(IDX:3-4)", wish(HCA, 1, 3), STOCKS, "Slurm gives the job function number 5 of mlx5_0 of n2, which has only 4"),
         ("gpu:a100:1(IDX:4)", wish(A100, 1), STOCKS, "Slurm takes 0000:af:00.0 of n2, which is gpu:h100, for gpu:a100"),
         (
             "nic:1(IDX:1)", wish(HCA, 1), changed(driver="mlx5_core"),

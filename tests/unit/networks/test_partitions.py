@@ -80,8 +80,8 @@ def test_two_networks_have_two_keys() -> None:
 @pytest.mark.parametrize(
     ("licences", "said"),
     [
-        ("matlab:1", "the job has no licence of a key of network 'ib', where it must have one"),
-        ("pkey2001,pkey2002", "the job has several licences of keys of network 'ib', where it must have one"),
+        ("matlab:1", "the job has no licence of a key of network 'ib', but must have exactly one"),
+        ("pkey2001,pkey2002", "the job has several licences of keys of network 'ib', but must have exactly one"),
         ("pkey2004", "the job has no licence of a key of network 'ib'"),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_job_without_one_key_is_told(licences: str, said: str) -> None:
 
 
 def test_a_cluster_is_no_larger_than_its_partition() -> None:
-    with pytest.raises(NodeError, match="the job has 4 VMs, a cluster on network 'ib' can have 3"):
+    with pytest.raises(NodeError, match="the job has 4 VMs, but a cluster on network 'ib' can have only 3"):
         plan(step(), replace(IB, max_vms=3))
 
 
