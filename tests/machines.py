@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pcocc_runtime.cpulist import parse_cpu_list
+from pcocc_runtime.documents.hardware import Allocation
+from pcocc_runtime.system.hardware import read_part
 
 GIB = 1024
 
@@ -203,3 +205,9 @@ def _write_groups(cpu: Path, name: str, groups: tuple[str, ...]) -> None:
             path = cpu / f"cpu{one}/{name}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{group}\n\0")  # the kernel of the Kunpeng ended its files so
+
+
+def pretend(directory: Path, name: str, cpus: range) -> Allocation:
+    """Return the part of a machine that a task would hold there, with its memory on the nodes that this machine has."""
+    system, proc = write_machine(MACHINES[name], directory / "machine")
+    return read_part(cpus, system, proc)

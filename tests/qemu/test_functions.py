@@ -10,7 +10,7 @@ from pathlib import Path
 from pcocc_runtime.documents.cluster import Group
 from pcocc_runtime.documents.hardware import GuestNode
 from pcocc_runtime.qemu.functions import PassedFunction, plan_passing
-from tests.qemu.test_topology import pretend
+from tests.machines import pretend
 from tests.qemu.vm import StartVm
 
 # the emulated cards, 8086:10d3, by the nodes that Linux says they are on

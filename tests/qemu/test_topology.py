@@ -15,8 +15,7 @@ from pcocc_runtime.cpulist import render_cpu_list
 from pcocc_runtime.documents.cluster import Group, Mount
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, Allocation, decode_topology, encode_topology
 from pcocc_runtime.steps import topology
-from pcocc_runtime.system.hardware import read_part
-from tests.machines import MACHINES, write_machine
+from tests.machines import pretend
 from tests.qemu.vm import DATA, StartVm, Vm
 
 LOOK = "; ".join([
@@ -26,12 +25,6 @@ LOOK = "; ".join([
     "cd ../node", "echo $(cat node*/cpulist)", "echo $(cat node*/distance)",
     "grep -h MemTotal node*/meminfo | tr -dc '0-9\\n '", "cd /",
 ])  # fmt: skip
-
-
-def pretend(directory: Path, name: str, cpus: range) -> Allocation:
-    """Return the part of a machine that a task would hold there, with its memory on the nodes that this machine has."""
-    system, proc = write_machine(MACHINES[name], directory / "machine")
-    return read_part(cpus, system, proc)
 
 
 @pytest.mark.parametrize(
