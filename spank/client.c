@@ -151,7 +151,7 @@ int client_post_opt(spank_t sp)
 		}
 		if (options.vm)
 			spank_job_control_setenv(sp, JOB_BATCH_VM, *options.vm ? options.vm : "vm0", 1);
-		if (options.template && leaves_job(&typed) && !strcmp(program_invocation_short_name, "salloc"))
+		if (options.template && typed.no_shell && !strcmp(program_invocation_short_name, "salloc"))
 			keep_cluster(sp);
 		drop_variables();
 		return 0;

@@ -12,15 +12,14 @@ struct words {
 	const char *tasks;
 	const char *exported; /* --export */
 	const char *command; /* its first word */
-	char **all; /* the whole line's words, of read_own_words() */
 	bool no_vm;
+	bool no_shell; /* salloc leaves its job to others */
 	bool bcast;
 	bool programs; /* --multi-prog */
 	bool placed; /* the user says where the tasks run, or how many run on a node */
 };
 void read_words(int count, char **words, struct words *found);
 void read_own_words(struct words *found); /* once in a process */
-bool leaves_job(const struct words *typed);
 
 /* sizing.c */
 struct target {

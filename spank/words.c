@@ -7,13 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OTHER = 1, TEMPLATE, VM, NO_VM, JOB, TASKS, PLACING, EXPORT, BCAST, PROGRAMS };
+enum { OTHER = 1, TEMPLATE, VM, NO_VM, NO_SHELL, JOB, TASKS, PLACING, EXPORT, BCAST, PROGRAMS };
 
 /* Options that matter here. The others are listed below, to find out where the command begins. */
 static const struct option own[] = {
 	{ OPTION_TEMPLATE, required_argument, NULL, TEMPLATE },
 	{ OPTION_VM, optional_argument, NULL, VM },
 	{ OPTION_NO_VM, no_argument, NULL, NO_VM },
+	{ "no-shell", no_argument, NULL, NO_SHELL }, /* salloc's */
 	{ "jobid", required_argument, NULL, JOB },
 	{ "ntasks", required_argument, NULL, TASKS },
 	{ "export", required_argument, NULL, EXPORT },
@@ -104,6 +105,9 @@ static void note(struct words *found, int option, const char *value)
 	case NO_VM:
 		found->no_vm = true;
 		break;
+	case NO_SHELL:
+		found->no_shell = true;
+		break;
 	case JOB:
 		found->job = value;
 		break;
@@ -165,17 +169,4 @@ void read_own_words(struct words *found)
 		words[count++] = at;
 	words[count] = NULL;
 	read_words(count, words, found);
-	found->all = words;
-}
-
-/* Tells whether salloc leaves its job to others (--no-shell, or a beginning of it that salloc accepts); the words of a
- * command are not salloc's options. */
-bool leaves_job(const struct words *typed)
-{
-	for (char **word = typed->all; word && *word && *word != typed->command; word++) {
-		size_t length = strlen(*word);
-		if (length >= strlen("--no-s") && !strncmp(*word, "--no-shell", length))
-			return true;
-	}
-	return false;
 }

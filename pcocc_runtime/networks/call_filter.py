@@ -8,12 +8,9 @@ from collections.abc import Sequence
 _KEEPCAPS = 8  # PR_SET_KEEPCAPS, linux/prctl.h
 _ANY_NEW = 0x7E020000  # the flags of clone(2) that make namespaces: linux/sched.h
 _FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
-_DENIED = (
-    "ptrace unshare setns mount bpf keyctl add_key request_key perf_event_open process_vm_readv"
-    " process_vm_writev userfaultfd io_uring_setup"
-)
-# by machine: AUDIT_ARCH of linux/audit.h; the numbers of capset, prctl, clone, socket, and of what is denied,
-# in its order
+# by machine: AUDIT_ARCH of linux/audit.h; the numbers of capset, prctl, clone, socket, and of the calls that are
+# refused: ptrace unshare setns mount bpf keyctl add_key request_key perf_event_open process_vm_readv
+# process_vm_writev userfaultfd io_uring_setup
 _CALLS = {
     "x86_64": (
         0xC000003E, 126, 157, 56, 41, (101, 272, 308, 165, 321, 250, 248, 249, 298, 310, 311, 323, 425),
