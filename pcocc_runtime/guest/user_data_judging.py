@@ -78,6 +78,8 @@ def judge_user_data(text: str, names: Identities) -> list[Told]:
 
 def _take(part: Part, likely: Config, other: Config, free: bool) -> Iterator[Told]:
     """Merge a part into the cloud-configs before it; yield what there is to tell about it."""
+    if part.doubt:
+        yield Told(part.doubt, part, False)
     if part.fault:
         yield Told(part.fault, part, True)
     elif part.type == CONFIG:

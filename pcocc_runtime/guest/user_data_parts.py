@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,6 +47,7 @@ _GZIPPED = frozenset(
         "x-gzip-compressed",
     )
 )
+_HEADER = re.compile("[!-9;-~]+")  # RFC 5322, 2.2
 _MIME_HEAD = 4096  # bytes in which cloud-init looks for the mark of a MIME message
 _MOST_UNPACKED = 4 << 20
 _MOST_PARTS = 256
@@ -60,7 +62,7 @@ class Part(NamedTuple):
 
     `name` is empty for a part that is the whole user-data; `line` is the number of lines before it in the
     file, None where the file has it encoded; `merges` is its header about merging; `fault` says why
-    cloud-init leaves it out.
+    cloud-init leaves it out, `doubt` why some guests' would.
     """
 
     type: str
@@ -69,6 +71,7 @@ class Part(NamedTuple):
     line: int | None = 0
     merges: str = ""
     fault: Fault | None = None
+    doubt: Fault | None = None
 
 
 class Broken(Exception):
@@ -208,4 +211,13 @@ def _read_entry(entry: Any, name: str) -> Part | None:
         )
     merges = next((value for key, value in entry.items() if key.lower() in ("merge-type", "x-merge-type")), None)
     file = f"{name} ({entry['filename']})" if entry.get("filename") else name
-    return Part(kind or type_of(content, CONFIG), content, file, None, merges or "")
+    return Part(kind or type_of(content, CONFIG), content, file, None, merges or "", None, _doubt_keys(entry, name))
+
+
+def _doubt_keys(entry: dict[str, Any], name: str) -> Fault | None:
+    """Return a note if a key of an entry cannot be the name of a header, as which email.message uses it."""
+    odd = next((key for key in entry if key.lower() not in _KEYS_OF_ENTRIES and not _HEADER.fullmatch(key)), None)
+    if odd is None:
+        return None
+    message = f"{name} has the key {odd!r}: with Python 3.14 or newer cloud-init reads nothing of the archive"
+    return Fault(message, "use printable ASCII without spaces and colons in keys, or leave that one out")

@@ -14,7 +14,7 @@ from pcocc_runtime.documents.abilities import decode_abilities, encode_abilities
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.verdict import KVM_DEVICE
-from pcocc_runtime.documents.work import MAX_LINE, Act, Held, Offer, Work, decode_nat, encode_line, load_line
+from pcocc_runtime.documents.work import MAX_LINE, Act, Offer, Work, decode_held, encode_line
 from pcocc_runtime.networks import acts, host
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes
 from pcocc_runtime.networks.step_functions import describe_functions, plan_function_acts
@@ -118,9 +118,3 @@ def _ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
     person = functools.cache(lambda: accounts.read_person(step.uid, step.gid))
     admission.ensure_admitted(sets, person)
     admission.ensure_few(limits, step.vm_count, step.place, person)
-
-
-def decode_held(line: bytes) -> Held:
-    """Return what root holds; NodeError when the line does not say it."""
-    nat, *words = load_line(line, len(Held._fields))
-    return Held(decode_nat(nat), *map(str, words))

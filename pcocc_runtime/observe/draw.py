@@ -7,8 +7,8 @@ from typing import Any
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, RoutedFacts
+from pcocc_runtime.documents.node_answer import NetDevice, NodeAnswer
 from pcocc_runtime.naming import UPLINK
-from pcocc_runtime.observe.facts import NetDevice, NodeAnswer
 
 _HEADS = ("", "DEVICE", "ADDRESS", "MAC", "RECEIVED", "SENT", "DROPPED", "REACHED BY")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")

@@ -138,6 +138,9 @@ REFUSED = [
 ]  # fmt: skip
 # each is passed on with a note of these words: it runs, or is nothing for cloud-init and was not meant for it
 NOTED = [
+    (ARCHIVE + "- {content: 'a: 1', 'type:x': null}\n", "has the key 'type:x'"),
+    (ARCHIVE + "- {content: 'a: 1', 'my key': 7y}\n", "has the key 'my key'"),
+    (ARCHIVE + "- {content: 'a: 1', 'schlüssel': y}\n", "has the key 'schlüssel'"),
     ("hello\n", "begins with 'hello'"),
     ('{"ignition": {"version": "3.0.0"}, "users": []}', "which cloud-init does not know"),
     ("version: v1alpha1\nmachine: {type: worker}\n", "which cloud-init does not know"),
@@ -182,7 +185,7 @@ SILENT = [
     mime(("cloud-config", "packages: [a]\n"), ("x-shellscript", "#!/bin/sh\n")),
     mime(("cloud-config", "users: bob\n"), ("cloud-config", GOOD)),
     mime(("cloud-config", "users: [bob]\n"), ("cloud-config", "users: [eve]\nmerge_how: list(append)+dict(recurse_list)\n")),
-    ARCHIVE + "- {content: 'a: 1', 'type:x': null, merge-type: list()}\n", "#cloud-boothook\necho\n",
+    ARCHIVE + "- {content: 'a: 1', x-type: null, merge-type: list()}\n", "#cloud-boothook\necho\n",
     "#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/a\", \"value\": \"bob\"}]\n",
     mime(("cloud-config", "users: [bob]\na: {b: [1, 2]}\n"), ("cloud-config-jsonp", "#cloud-config-jsonp\n" + json.dumps([
         {"op": "add", "path": "/users/-", "value": "eve"}, {"op": "test", "path": "/a/b/1", "value": 2},
