@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from pathlib import Path
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.devices import decode_devices
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.removing import IPROUTE
+from pcocc_runtime.node import records
 from pcocc_runtime.system import files, process
 
 
@@ -25,6 +28,15 @@ def give(job: int, text: str) -> None:
     files.replace_file(naming.STATE_DIR / f"{job}.devices", text.encode())
     for path in given.devices:
         os.chown(path, given.uid, -1)
+    _allow_pinning(job)
+
+
+def _allow_pinning(job: int) -> None:
+    """Let the job's tasks on this node lock memory: VFIO pins all of a guest's. Their cgroup bounds what they have."""
+    record = records.read_record(job)
+    if record and record.stepd:
+        with contextlib.suppress(PermissionError):  # root of a container perhaps: the launcher tells what is missing
+            resource.prlimit(record.stepd.pid, resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
 
 
 def take_back(job: int) -> None:

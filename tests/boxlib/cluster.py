@@ -103,7 +103,7 @@ def _describe_node(name: str, cpus: int, confined: bool) -> str:
     """
     spared = 1 if confined and int(name.removeprefix("n")) % 2 == 0 else 0
     size = f"CPUs={cpus + spared}{' CpuSpecList=0' * spared} RealMemory=8000"
-    return f"NodeName={name} NodeAddr={state.address(name)} {size} Gres=gpu:1 State=UNKNOWN"
+    return f"NodeName={name} NodeAddr={state.address(name)} {size} Gres=gpu:1,nic:4 State=UNKNOWN"
 
 
 def _can_disable() -> bool:

@@ -93,6 +93,8 @@ def _mount_script(name: str) -> str:
     lines += [f"mount --bind {STATE}/munge/run /run/munge"]
     lines += [f"mount --bind {STATE}/etc/{part} /etc/{part}" for part in ("slurm", "pcocc")]
     lines += [f"mount --bind {STATE}/etc/{file} /etc/{file}" for file in ("hosts", "nsswitch.conf")]
+    if name != LOGIN:  # what gres.conf counts: no driver has them
+        lines += ["mkdir /run/functions", "for one in 61 62 63 64; do mknod -m 600 /run/functions/$one c 240 $one; done"]
     if name != LOGIN and Path("/dev/kvm").exists():
         device = os.stat("/dev/kvm").st_rdev
         lines += [f"mknod -m 666 /run/.kvm c {os.major(device)} {os.minor(device)}", "mount --bind /run/.kvm /dev/kvm"]

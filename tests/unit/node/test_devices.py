@@ -1,6 +1,7 @@
 """Root gives devices away and takes them back; tests/netns/test_functions.py has the whole helper do it."""
 
 import os
+import resource
 from pathlib import Path, PurePath
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from pcocc_runtime import naming
 from pcocc_runtime.documents.devices import GivenDevices, encode_devices
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.node import devices
+from pcocc_runtime.node import devices, records
 from pcocc_runtime.system import process
+from pcocc_runtime.system.process import ProcessId
 
 
 @pytest.fixture
@@ -45,6 +47,22 @@ def test_of_devices_that_are_on_no_fabric_ip_is_told_nothing(tmp_path: Path, tol
     devices.give(12, encode_devices(GivenDevices(os.getuid(), [f"{tmp_path}/21"], "")))
     devices.take_back(12)
     assert told == [(f"{tmp_path}/21", os.getuid(), -1), (f"{tmp_path}/21", 0, 0)]
+
+
+def test_who_has_devices_may_pin_memory(tmp_path: Path, told: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[object, ...]] = []
+
+    def allow(*words: object) -> None:
+        found.append(words)
+        raise PermissionError  # of root in a container
+
+    monkeypatch.setattr(devices.resource, "prlimit", allow)
+    text = wish(tmp_path, os.getuid())
+    devices.give(12, text)
+    assert found == []
+    records.write_record(records.JobRecord(12, 0, os.getuid(), ProcessId(4242, 1)))
+    devices.give(12, text)
+    assert found == [(4242, resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))]
 
 
 def test_of_another_users_nothing_is_touched(tmp_path: Path, told: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
