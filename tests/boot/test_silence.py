@@ -81,6 +81,8 @@ def test_a_slurmstepd_that_is_killed_while_root_sets_up_is_told(box: Box) -> Non
 def test_a_slurmstepd_that_is_killed_while_guests_boot_is_told(box: Box) -> None:
     started, job = start(box)
     wait_for(lambda: len(box.qemus(job)) == 2, "two QEMUs", 90)
+    for qemu in box.qemus(job).values():
+        box.kill(qemu, signal.SIGSTOP)  # or one that is quick would be up before its slurmstepd is found
     begin = time.monotonic()
     for stepd in box.processes(rf"^slurmstepd: \[{job}\.", "n2"):
         box.kill(stepd, signal.SIGKILL)
