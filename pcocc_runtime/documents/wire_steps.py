@@ -14,6 +14,7 @@ OPTION_IMAGE = "pcocc-image"
 OPTION_MOUNT = "pcocc-mount"
 OPTION_USER_DATA = "pcocc-user-data"
 OPTION_USER_DATA_FORCE = "pcocc-user-data-force"
+OPTION_RESTART = "pcocc-restart"
 # internal: makes a step the boot step, its value names the resource sets of its VMs
 OPTION_BOOT = "pcocc-boot"
 # before such a name where Slurm hands an option on: the plugin is called pcocc

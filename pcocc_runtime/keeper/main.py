@@ -29,6 +29,7 @@ from pcocc_runtime.documents.vm_events import (
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
 from pcocc_runtime.keeper.bounded_logs import BoundedLog, LogWatch
 from pcocc_runtime.keeper.cpus import bind
+from pcocc_runtime.keeper.pause_guard import PAUSE_AGAIN, PauseGuard
 from pcocc_runtime.keeper.power_off import PowerOff
 from pcocc_runtime.keeper.save_guard import SaveGuard
 from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SSH_LOG, SharedSsh, SshProbe
@@ -93,6 +94,7 @@ class Keeper:
         self.logs = LogWatch([self.console, *(BoundedLog(path, LOG_SIZE) for path in others)])
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
+        self.pause = PauseGuard(facts.directory, self.selector, self._send)
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
         if facts.probe is not None and facts.address:
             self.link = SharedSsh(
@@ -117,6 +119,7 @@ class Keeper:
             if self.power_off.is_watching():
                 self._watch_for_end()
             self.guard.tick()
+            self.pause.tick()
             self.logs.tick()
         if self.link:
             self.link.close()
@@ -130,6 +133,8 @@ class Keeper:
 
     def _patience(self) -> float:
         waits: list[float | None] = [self.logs.patience()]
+        if self.pause.is_waiting():
+            waits.append(PAUSE_AGAIN)
         if self.power_off.is_watching() or self.guard.is_waiting():
             waits.append(SIGNAL_INTERVAL)
         if self.looking != "booting":
@@ -188,6 +193,7 @@ class Keeper:
 
     def _take(self, message: Message) -> None:
         self.guard.take(message)
+        self.pause.take(message)
         name, data = message.get("event"), message.get("data", {})
         if "QMP" in message:
             self._greeted()

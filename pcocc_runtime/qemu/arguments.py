@@ -62,7 +62,7 @@ class Kernel:
 @dataclass(frozen=True, slots=True)
 class VmPlan:
     """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `topoext` a flag of
-    the host's CPU."""
+    the host's CPU, `incoming` a descriptor of the memory that it goes on from."""
 
     name: str
     uuid: str
@@ -95,6 +95,7 @@ class VmPlan:
     backing: Backing = ORDINARY
     abilities: Abilities = PLAIN
     aio: str | None = None
+    incoming: int | None = None
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
@@ -116,6 +117,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
             for word in _filesystem(index, shared, next(places))
         ],
         *_helpers(plan, places), *_display(plan), *plan.custom_args,
+        *([] if plan.incoming is None else ["-incoming", f"fd:{plan.incoming}"]),
     ]
 
 

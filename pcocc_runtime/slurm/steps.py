@@ -286,6 +286,19 @@ def start_operation(argv: list[str], inside: bool = False, apart: bool = False) 
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None
 
 
+def start_conversation(argv: list[str]) -> StartedOperation:
+    """Start such an srun with pipes for what is said to its tasks and what they say; NodeError when there is none."""
+    try:
+        return StartedOperation(
+            subprocess.Popen(
+                argv, env=operation_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, start_new_session=True
+            )
+        )  # fmt: skip
+    except OSError as error:
+        raise NodeError(f"srun cannot be run here: {error.strerror}") from None
+
+
 def ask_vm_step(argv: list[str]) -> subprocess.CompletedProcess[str]:
     """Run such an srun to its end, and return what it has written."""
     try:

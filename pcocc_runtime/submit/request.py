@@ -70,6 +70,23 @@ def parse_request(text: str) -> Request:
     )
 
 
+def find_restart(text: str) -> str | None:
+    """Return the directory of the checkpoint that a request goes on from, None when it is of another kind.
+
+    RequestError when it asks for anything else beside it.
+    """
+    tree: dict[str, Any] = json.loads(text)
+    if not tree.get("restart"):
+        return None
+    other = next((name for key, name in {"template": "template", **_NEEDY}.items() if tree.get(key)), None)
+    if other:
+        raise RequestError(
+            f"--pcocc-restart and --pcocc-{other} exclude each other",
+            "what goes on from a checkpoint is as it was; leave one of them out",
+        )
+    return str(tree["restart"])
+
+
 def parse_template(text: str) -> tuple[RequestPart, ...]:
     """Return the parts of a --pcocc-template value in order."""
     if len(text) > MAX_TEXT:

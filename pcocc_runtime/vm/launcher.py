@@ -13,11 +13,12 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.abilities import PLAIN
-from pcocc_runtime.documents.boot import Keys, decode_boot
+from pcocc_runtime.documents.abilities import PLAIN, Abilities
+from pcocc_runtime.documents.boot import BOOT_FILE, Keys, decode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, VmTopology, encode_topology
@@ -39,6 +40,9 @@ from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.async_io import find_aio
 from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
 from pcocc_runtime.vm.plan import Hardware, Task, needs_asking, plan_hardware, plan_vm
+
+if TYPE_CHECKING:
+    from pcocc_runtime.vm.restart import Restart
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
@@ -96,7 +100,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
     part = read_part(read_own_cpus())
     abilities = PLAIN
-    if needs_asking(part, node, group):
+    restart = find_restart(cluster, task.rank)
+    if restart is not None or needs_asking(part, node, group):
         abilities = find_abilities(task.job, group.qemu_bin or node.qemu, node.accel)
     ensure_model(group.cpu_model or node.cpu_model, node.accel, abilities.lacks, group.template)
     hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
@@ -104,15 +109,19 @@ def launch(task: Task, environ: dict[str, str]) -> None:
         tell(task, node, hardware.note)
     if group.memory_lock:
         allow_lock(hardware.memory, group.template)
-    directory, watch = make_vm_directory(task, node, cluster, keys)
-    made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
+    directory, watch = make_vm_directory(task, node, cluster, keys, environ[wire.ENV_BOOT])
+    made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text), restart)
     filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
     qmp, aio = theirs.fileno(), find_aio(abilities.has)
     plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, aio)
+    if restart is not None:
+        plan = replace(plan, uuid=restart.record.uuid, incoming=restart.memory)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
+    if restart is not None:
+        ensure_as_stored(restart, abilities, plan.accel, argv)
     ensure_pinnable(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
     if group.on_power_off == "keep":
@@ -122,9 +131,25 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     facts = describe_vm(task, node, group, plan, ours, directory, watch)
     inherited = [
         *task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(),
-        *([kvm_fd] if kvm_fd is not None else []),
+        *([kvm_fd] if kvm_fd is not None else []), *([restart.memory] if restart is not None else []),
     ]
     become_qemu(task, argv, facts, ours, inherited)
+
+
+def find_restart(cluster: Cluster, rank: int) -> Restart | None:
+    """Return a VM's part of the checkpoint that the cluster goes on from, None where it boots."""
+    if cluster.restart is None:
+        return None
+    from pcocc_runtime.vm.restart import open_restart
+
+    return open_restart(Path(cluster.restart), rank)
+
+
+def ensure_as_stored(restart: Restart, abilities: Abilities, accel: str, argv: list[str]) -> None:
+    """Raise RequestError unless this QEMU would be the VM that was stored."""
+    from pcocc_runtime.vm.restart import ensure_same
+
+    ensure_same(restart, abilities.version, accel, argv)
 
 
 def tell(task: Task, node: NodeFacts, text: str) -> None:
@@ -137,10 +162,13 @@ def read_node(job: int) -> NodeFacts:
     return decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
 
 
-def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
+def make_vm_directory(
+    task: Task, node: NodeFacts, cluster: Cluster, keys: Keys, boot: str
+) -> tuple[PurePath, int]:
     """Make the VM's directory, and the key and addresses that every step here reads; return it and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / KEY_FILE, keys.user.encode())
+    files.replace_file(base / BOOT_FILE, boot.encode())
     files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
     login = accounts.read_account(os.getuid()).pw_name
     members = Members(

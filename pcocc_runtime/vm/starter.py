@@ -13,11 +13,12 @@ import stat
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
-from pcocc_runtime.documents.boot import KEY_COMMENT, encode_boot
+from pcocc_runtime.documents.boot import KEY_COMMENT, Keys, encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import Cluster, decode_cluster, encode_cluster, sets_text
 from pcocc_runtime.documents.vm_events import (
@@ -73,7 +74,7 @@ def main() -> int:
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
         environment = {
-            wire.ENV_BOOT: encode_boot(encode_cluster(cluster), ssh_keys.make_keys(f"{KEY_COMMENT}{job}")),
+            wire.ENV_BOOT: encode_boot(encode_cluster(cluster), choose_keys(job, cluster)),
             wire.ENV_TASK_MEMORY: str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)
@@ -93,6 +94,15 @@ def read_filled_cluster(text: str, facts: JobFacts) -> Cluster:
     return fill_array_task(
         decode_cluster(text), facts.array_task, user_files.exists, user_data.read_task_user_data
     )
+
+
+def choose_keys(job: int, cluster: Cluster) -> Keys:
+    """Return the keys of the job: new ones, or those that the guests of a checkpoint know."""
+    if cluster.restart is None:
+        return ssh_keys.make_keys(f"{KEY_COMMENT}{job}")
+    from pcocc_runtime.vm.restart import read_boot_copy
+
+    return read_boot_copy(Path(cluster.restart))[1]
 
 
 def run_end_hooks(confdir: str, description: Mapping[str, Any]) -> None:

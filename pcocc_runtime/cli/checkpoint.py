@@ -1,0 +1,177 @@
+"""`pcocc checkpoint`: all VMs of a job stand still at one moment, and are stored in a directory that appears whole."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pcocc_runtime import errors, terminal
+from pcocc_runtime.documents.checkpoint import (
+    BOOT_COPY,
+    END,
+    GO_ON,
+    PAUSED,
+    STORE,
+    STORED,
+    WHOLE_FILE,
+    Checkpoint,
+    StoredFile,
+    encode_checkpoint,
+)
+from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
+from pcocc_runtime.system import files, tree_removal
+from pcocc_runtime.system.copy import hash_file
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc checkpoint`."""
+    parser.description = (
+        "Stores the memory, devices and disks of all VMs of a job as of one moment, from which"
+        " 'sbatch --pcocc-restart=DIR' goes on. They stand still meanwhile. DIR must be on a file system that nodes"
+        " share; a checkpoint that is there already is replaced when the new one is whole."
+    )
+    parser.add_argument("-j", "--job", metavar="JOB", help="default: the job you are in, or your only one with running VMs")
+    parser.add_argument("--stop", action="store_true", help="end the VMs when they are stored, and cancel the job")
+    parser.add_argument("directory", metavar="DIR", help="the checkpoint's, which is made")
+    parser.set_defaults(run=_checkpoint)
+
+
+def _checkpoint(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.cli.login import find_job
+    from pcocc_runtime.slurm.commands import cancel_job
+    from pcocc_runtime.slurm.steps import find_own_job
+
+    target = Path(arguments.directory).absolute()
+    _ensure_replaceable(target)
+    running = find_own_job(find_job(arguments.job), "store")
+    vms = running.tasks
+    begun = time.monotonic()
+    with _unfinished(target) as place, _Step(running.job, vms, place) as step:
+        step.await_all(PAUSED)
+        step.say(STORE)
+        step.await_all(STORED)
+        _seal(place, running.job, vms)
+        _replace(place, target)
+        step.say(END if arguments.stop else GO_ON)
+        step.finish()
+    if arguments.stop:
+        cancel_job(running.job)
+    sys.stdout.write(f"stored {vms} VMs in {target} ({time.monotonic() - begun:.1f} s)\n")
+    return 0
+
+
+def _ensure_replaceable(target: Path) -> None:
+    """Raise RequestError unless the directory is free, empty, or an older checkpoint."""
+    try:
+        names = {one.name for one in target.iterdir()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise errors.RequestError(f"{target} cannot be read: {error.strerror}", "name another directory") from None
+    if names and WHOLE_FILE not in names:
+        raise errors.RequestError(f"{target} has files that are no checkpoint", "name a directory that is empty, or new")
+
+
+@contextlib.contextmanager
+def _unfinished(target: Path) -> Iterator[Path]:
+    """Give a directory beside the target that is gone after the block, unless it has become the target."""
+    place = target.with_name(f".{target.name}.part-{os.uname().nodename}-{os.getpid()}")
+    try:
+        place.mkdir(mode=0o700)
+    except OSError as error:
+        raise errors.RequestError(f"{target.parent} cannot be written: {error.strerror}", "name another directory") from None
+    try:
+        yield place
+    finally:
+        if place.exists():
+            tree_removal.remove_tree(place)
+
+
+def _seal(place: Path, job: int, vms: int) -> None:
+    """Write what makes a directory a checkpoint, when all else is in it and on disk."""
+    names = [BOOT_COPY, *(f"vm{rank}.json" for rank in range(vms))]
+    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, _quiet)) for name in names]
+    files.replace_file(place / WHOLE_FILE, encode_checkpoint(Checkpoint(job, int(time.time()), vms, tuple(found))))
+    _flush(place)
+
+
+def _quiet(_done: int, _total: int) -> None:
+    pass
+
+
+def _replace(place: Path, target: Path) -> None:
+    """Have the new checkpoint under the target's name, and the older one gone."""
+    from pcocc_runtime.system.exchange import exchange
+
+    if target.exists():
+        exchange(place, target)  # what is now at `place` is the older one
+    else:
+        place.rename(target)
+    _flush(target.parent)
+
+
+def _flush(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _Step:
+    """The step of a task for each VM: all hear what we say, and each answers by a line."""
+
+    def __init__(self, job: int, vms: int, place: Path) -> None:
+        from pcocc_runtime.slurm.steps import AS_BYTES, operation_argv, start_conversation
+
+        names = f"vm[0-{vms - 1}]" if vms > 1 else "vm0"
+        argv = operation_argv(job, names, [CHECKPOINT_VERB, str(place)], streams=(*AS_BYTES, "--kill-on-bad-exit=1"))
+        self.names = {f"vm{rank}" for rank in range(vms)}
+        self.started = start_conversation(argv)
+        self.process: subprocess.Popen[bytes] = self.started.process
+
+    def say(self, line: str) -> None:
+        """Say a line to all tasks."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+
+    def await_all(self, word: str) -> None:
+        """Wait until each VM's task has said a word; NodeError when the step ends before."""
+        assert self.process.stdout is not None
+        waits = set(self.names)
+        while waits:
+            line = self.process.stdout.readline()
+            if not line:
+                self.started.wait()
+                raise errors.NodeError(
+                    f"{terminal.printable(', '.join(sorted(waits, key=lambda name: int(name[2:]))))} could not be stored",
+                    "the VMs go on; an older checkpoint is as it was",
+                )
+            said, _, name = line.decode(errors="replace").strip().partition(" ")
+            if said == word:
+                waits.discard(name)
+
+    def finish(self) -> None:
+        """Wait for the step's end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        if self.started.wait():
+            raise errors.NodeError("the checkpoint is whole, but not all of its VMs' tasks ended well")
+
+    def __enter__(self) -> _Step:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for stream in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                assert stream is not None
+                stream.close()
+        with contextlib.suppress(KeyboardInterrupt):
+            self.started.wait()

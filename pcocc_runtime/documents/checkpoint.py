@@ -1,0 +1,115 @@
+"""A checkpoint as it lies in its directory: what each VM was, and the sums of the files that hold it.
+
+`boot` is what the boot step was given, the frozen cluster and the job's keys; `vmN.json` is a VM's record beside
+its memory `vmN.memory`, its layer `vmN.disk`, its seed `vmN.seed`, its UEFI variables `vmN.vars`. All are the
+user's own, as are the rights of whoever reads them, so everything is checked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+
+from pcocc_runtime.documents.codec import parse_document, render_document
+from pcocc_runtime.errors import RequestError
+
+CHECKPOINT_VERSION = 1
+BOOT_COPY = "boot"
+WHOLE_FILE = "checkpoint.json"  # written last: without it a directory is no checkpoint
+PAUSE_SOCKET = "pause"  # keeper/pause_guard.py, in a VM's directory
+MEMORY, DISK, SEED, VARIABLES = "memory", "disk", "seed", "vars"
+# between a VM's task and who waits for all of them (cli/checkpoint.py): lines of its output and of its input
+PAUSED, STORED, STORE, GO_ON, END = "paused", "stored", "store", "go on", "end"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a checkpoint: its name there, its bytes, their sha256."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFile:
+    """A file outside of the checkpoint that it needs as it was."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class VmCheckpoint:
+    """A VM: its QEMU's version, the words of its command line that its memory depends on, and its files by kind.
+
+    `image` is what its layer lies on, `drives` are its persistent ones in their order.
+    """
+
+    rank: int
+    job: int
+    uuid: str
+    qemu: str
+    accel: str
+    words: tuple[tuple[str, str], ...]
+    files: Mapping[str, StoredFile]
+    image: SeenFile | None = None
+    origin: str | None = None
+    drives: tuple[SeenFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A whole checkpoint: of which job, when (seconds of the epoch), the sums of `boot` and of each VM's record."""
+
+    job: int
+    made: int
+    vms: int
+    files: tuple[StoredFile, ...]
+
+
+def encode_vm_checkpoint(vm: VmCheckpoint) -> bytes:
+    """Return the content of a VM's record."""
+    return render_document(vm, CHECKPOINT_VERSION).encode()
+
+
+def decode_vm_checkpoint(data: bytes, path: str) -> VmCheckpoint:
+    """Return a VM's record; RequestError when it is none."""
+    try:
+        return parse_document(VmCheckpoint, CHECKPOINT_VERSION, data)
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
+
+
+def encode_checkpoint(found: Checkpoint) -> bytes:
+    """Return the content of `checkpoint.json`: a line with the sum of the rest, which nothing else has."""
+    data = render_document(found, CHECKPOINT_VERSION).encode()
+    return f"{sha256(data).hexdigest()}\n".encode() + data
+
+
+def decode_checkpoint(data: bytes, path: str) -> Checkpoint:
+    """Return what `checkpoint.json` says; RequestError when it is none."""
+    sum_line, _, data = data.partition(b"\n")
+    if sum_line != sha256(data).hexdigest().encode():
+        raise damaged(path, "its content is not what was stored")
+    try:
+        return parse_document(Checkpoint, CHECKPOINT_VERSION, data)
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
+
+
+def damaged(path: str, why: str) -> RequestError:
+    """Return the refusal of a checkpoint that is not as it was made."""
+    return RequestError(f"the checkpoint's file {path} is damaged: {why}", "use another checkpoint")
+
+
+# the options that decide what is in a guest's memory, and where: all that follows them is compared
+_COMPARED = ("-machine", "-cpu", "-smp", "-m", "-numa", "-device", "-global")
+
+
+def plan_words(argv: list[str]) -> tuple[tuple[str, str], ...]:
+    """Return those words of QEMU's command line that a guest's memory and devices depend on."""
+    return tuple((name, value) for name, value in pairwise(argv) if name in _COMPARED)

@@ -1,0 +1,175 @@
+"""A VM that goes on from a checkpoint: its stored files, looked at before it runs, and what must be as it was."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents.boot import Keys, decode_boot
+from pcocc_runtime.documents.checkpoint import (
+    BOOT_COPY,
+    DISK,
+    MEMORY,
+    SEED,
+    VARIABLES,
+    WHOLE_FILE,
+    Checkpoint,
+    SeenFile,
+    StoredFile,
+    VmCheckpoint,
+    damaged,
+    decode_checkpoint,
+    decode_vm_checkpoint,
+    plan_words,
+)
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.images import qemu_img
+from pcocc_runtime.system import regular
+from pcocc_runtime.system.copy import begin_sum, copy_stream, read_pieces
+
+_LONGEST = 1 << 24  # bytes of a record
+_OTHER = "use another node, or start the job anew without --pcocc-restart"
+_NOUNS = {
+    "-machine": "the machine", "-cpu": "the CPU model", "-smp": "the number and places of CPUs",
+    "-m": "the memory", "-numa": "the NUMA nodes", "-global": "a property of devices",
+}  # fmt: skip
+
+
+class Restart(NamedTuple):
+    """A VM of a checkpoint, and its memory, open for QEMU to read from its beginning."""
+
+    directory: Path
+    record: VmCheckpoint
+    memory: int
+
+
+def read_checkpoint(directory: Path) -> Checkpoint:
+    """Return what a checkpoint's directory holds; RequestError when it is none."""
+    try:
+        data = regular.read_start(directory / WHOLE_FILE, _LONGEST)
+    except OSError as error:
+        raise RequestError(f"the checkpoint {directory} cannot be read: {error.strerror}", f"see: ls -l {directory}") from None
+    if data is None:
+        raise RequestError(f"{directory} is no checkpoint: it has no {WHOLE_FILE}", "'pcocc checkpoint DIR' makes one")
+    return decode_checkpoint(data, str(directory / WHOLE_FILE))
+
+
+def read_boot_copy(directory: Path) -> tuple[str, Keys]:
+    """Return the encoded cluster of a checkpoint, and the keys that its guests know."""
+    return decode_boot(_read_small(directory, read_checkpoint(directory), BOOT_COPY).decode(errors="replace"))
+
+
+def open_restart(directory: Path, rank: int) -> Restart:
+    """Return a VM's part of a checkpoint; RequestError unless its memory is as it was stored."""
+    name = naming.vm_name(rank)
+    path = f"{name}.json"
+    record = decode_vm_checkpoint(_read_small(directory, read_checkpoint(directory), path), str(directory / path))
+    if record.rank != rank or MEMORY not in record.files:
+        raise damaged(str(directory / path), f"it is not that of {name}")
+    one = record.files[MEMORY]
+    fd = os.open(_path_of(directory, one), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        machine = begin_sum()
+        for piece in read_pieces(fd):
+            machine.update(piece)
+        _ensure(directory, one, os.fstat(fd).st_size, machine.hexdigest())
+        return Restart(directory, record, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def take_disk(restart: Restart, image: str | None, path: PurePath) -> str | None:
+    """Make the VM's layer of the stored one, on the image wherever that is on this node; None where it has none."""
+    ensure_seen(restart.record.image, "the image")
+    if DISK not in restart.record.files:
+        return None
+    _take(restart, DISK, path)
+    if image is not None:
+        qemu_img.rename_backing(path, image)
+    return str(path)
+
+
+def take_seed(restart: Restart, path: PurePath) -> str:
+    """Make the VM's seed of the stored one."""
+    _take(restart, SEED, path)
+    return str(path)
+
+
+def take_variables(restart: Restart, path: PurePath) -> str:
+    """Make the UEFI variables of the stored ones."""
+    _take(restart, VARIABLES, path)
+    return str(path)
+
+
+def ensure_drives(restart: Restart) -> None:
+    """Raise RequestError when a persistent drive was written to since."""
+    for drive in restart.record.drives:
+        ensure_seen(drive, "the persistent drive")
+
+
+def ensure_seen(seen: SeenFile | None, noun: str) -> None:
+    """Raise RequestError unless a file is as it was at the time of the checkpoint."""
+    if seen is None:
+        return
+    try:
+        status = os.stat(seen.path)
+    except OSError as error:
+        raise RequestError(f"{noun} {seen.path} of the checkpoint cannot be read: {error.strerror}", _OTHER) from None
+    if (status.st_size, status.st_mtime_ns) != (seen.size, seen.mtime_ns):
+        raise RequestError(
+            f"{noun} {seen.path} has changed since the checkpoint was made",
+            "the memory of the VMs knows it as it was: bring that back, or start the job anew",
+        )
+
+
+def ensure_same(restart: Restart, version: tuple[int, int], accel: str, argv: Sequence[str]) -> None:
+    """Raise RequestError, with a sentence for what differs, unless this QEMU would be the VM that was stored."""
+    record, vm = restart.record, naming.vm_name(restart.record.rank)
+    here = ".".join(map(str, version))
+    if record.qemu != here:
+        raise RequestError(f"{vm} was stored by QEMU {record.qemu}, and this node has {here}", _OTHER)
+    if record.accel != accel:
+        raise RequestError(f"{vm} was stored with the accelerator {record.accel}, and this node has {accel}", _OTHER)
+    words = plan_words(list(argv))
+    for (name, was), (other, now) in zip(record.words, words, strict=False):
+        if (name, was) != (other, now):
+            noun = _NOUNS.get(name, "a device") if name == other else "a device"
+            raise RequestError(f"{noun} of {vm} was {was!r} when it was stored, and would be {now!r} now", _OTHER)
+    if len(record.words) != len(words):
+        raise RequestError(f"{vm} had {len(record.words)} devices and parts, and would have {len(words)} now", _OTHER)
+
+
+def _take(restart: Restart, kind: str, target: PurePath) -> None:
+    if kind not in restart.record.files:
+        raise damaged(f"{naming.vm_name(restart.record.rank)}.json", f"it names no {kind}")
+    one = restart.record.files[kind]
+    Path(target).unlink(missing_ok=True)
+    with open(_path_of(restart.directory, one), "rb", buffering=0) as stream:
+        size, digest = copy_stream(stream.read, target, one.size, lambda done, total: None)
+    _ensure(restart.directory, one, size, digest)
+
+
+def _path_of(directory: Path, one: StoredFile) -> Path:
+    if "/" in one.name or one.name.startswith("."):
+        raise damaged(str(directory), f"it names the file {one.name[:80]!r}")
+    return directory / one.name
+
+
+def _read_small(directory: Path, whole: Checkpoint, name: str) -> bytes:
+    one = next((one for one in whole.files if one.name == name), None)
+    data = regular.read_start(directory / name, _LONGEST)
+    if one is None or data is None:
+        raise damaged(str(directory / name), "it is missing")
+    machine = begin_sum()
+    machine.update(data)
+    _ensure(directory, one, len(data), machine.hexdigest())
+    return data
+
+
+def _ensure(directory: Path, one: StoredFile, size: int, digest: str) -> None:
+    if (size, digest) != (one.size, one.sha256):
+        raise damaged(str(directory / one.name), "its content is not what was stored")

@@ -1,0 +1,175 @@
+"""A VM is stored, and goes on in another job: its memory, its disk, and what is not as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.documents.checkpoint import Checkpoint, StoredFile, encode_checkpoint
+from pcocc_runtime.system.copy import hash_file
+from tests.qemu.saving import Home, start_task
+from tests.qemu.vm import DATA, StartVm, Vm
+from tests.waiting import limit, wait_closely
+
+
+class Storing:
+    """The task of `@checkpoint` for one VM, whose input and output are ours."""
+
+    def __init__(self, vm: Vm, name: str = "checkpoint") -> None:
+        self.place = vm.log.parent / name
+        self.place.mkdir(mode=0o700)
+        os.chown(self.place, 1, 1)
+        self.child = start_task(vm, "@checkpoint", f"{DATA}/{name}")
+
+    def hear(self) -> str:
+        """Return the next line that it says."""
+        assert self.child.stdout is not None
+        return self.child.stdout.readline().decode().strip()
+
+    def say(self, line: str) -> None:
+        """Say a line to it."""
+        assert self.child.stdin is not None
+        self.child.stdin.write(line.encode() + b"\n")
+        self.child.stdin.flush()
+
+    def store(self, last: str = "go on") -> Path:
+        """Have the VM stored whole, as `pcocc checkpoint` does; return the directory."""
+        assert self.hear() == "paused vm0", self.explain()
+        self.say("store")
+        assert self.hear() == "stored vm0", self.explain()
+        seal(self.place)
+        self.say(last)
+        assert self.end() == 0, self.explain()
+        return self.place
+
+    def end(self) -> int:
+        """Wait for its end; return its exit status."""
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        return self.child.wait(limit(60))
+
+    def explain(self) -> str:
+        """Return what it complains of."""
+        assert self.child.stderr is not None
+        self.child.kill()
+        self.child.wait()
+        return self.child.stderr.read().decode()
+
+
+def seal(place: Path) -> None:
+    """Write what makes a directory a checkpoint."""
+    files = [StoredFile(one.name, one.stat().st_size, hash_file(one, lambda done, total: None))
+             for one in sorted(place.iterdir()) if one.suffix == ".json" or one.name == "boot"]
+    (place / "checkpoint.json").write_bytes(encode_checkpoint(Checkpoint(7, 1, 1, tuple(files))))
+
+
+def status(vm: Vm) -> str:
+    """Return QEMU's word for how its guest is."""
+    with socket.socket(socket.AF_UNIX) as monitor:
+        monitor.connect(str(vm.directory / "qmp"))
+        stream = monitor.makefile("rw")
+        stream.readline()
+        for name in ("qmp_capabilities", "query-status"):
+            stream.write(json.dumps({"execute": name}) + "\n")
+            stream.flush()
+            answer = json.loads(stream.readline())
+        return str(answer["return"]["status"])
+
+
+@pytest.fixture
+def storing(start: StartVm, home: Home) -> Iterator[Callable[[Vm], Storing]]:
+    """Return a function that begins to store a VM; its pipes are closed after the test."""
+    begun: list[Storing] = []
+
+    def begin(vm: Vm) -> Storing:
+        begun.append(Storing(vm, f"checkpoint{len(begun)}"))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.child.kill()
+        one.child.wait()
+        for stream in (one.child.stdin, one.child.stdout, one.child.stderr):
+            assert stream is not None
+            stream.close()
+
+
+Begin = Callable[[Vm], Storing]
+MARK = "mark=in-memory; printf on-disk | dd of=/dev/vda; sync; (while :; do echo >>/count; sleep 0.1; done) & true"
+
+
+def read_count(vm: Vm) -> int:
+    return int(vm.run("wc -l </count"))
+
+
+def test_a_vm_goes_on_in_another_job(start: StartVm, home: Home, storing: Begin) -> None:
+    group = home.shell()
+    vm = start(group).boot()
+    vm.run(MARK)
+    place = storing(vm).store()
+    assert vm.run("echo $mark") == "in-memory\n", "it has gone on"
+    vm.run("printf LATER-1 | dd of=/dev/vda; sync; mark=later")
+    vm.close()
+    other = start(group, job=8, restart=f"{DATA}/{place.name}")
+    other.connect()
+    count = read_count(other)
+    assert other.run("echo $mark; head -c7 /dev/vda") == "in-memory\non-disk" and count > 0
+    wait_closely(lambda: read_count(other) > count, "its processes to go on")
+    again = storing(other).store("end")
+    assert other.wait() == 0, "told to end, it has not gone on"
+    third = start(group, job=9, restart=f"{DATA}/{again.name}")
+    third.connect()
+    assert third.run("echo $mark") == "in-memory\n" and read_count(third) > count
+
+
+@pytest.mark.parametrize("moment", ["paused", "stored"])
+@pytest.mark.parametrize("how", ["killed", "cut off"])
+def test_a_vm_goes_on_when_its_checkpoint_is_cut_off(start: StartVm, home: Home, storing: Begin, moment: str, how: str) -> None:
+    vm = start(home.shell()).boot()
+    vm.run(MARK)
+    one = storing(vm)
+    assert one.hear() == "paused vm0"
+    assert status(vm) == "paused"
+    if moment == "stored":
+        one.say("store")
+        assert one.hear() == "stored vm0"
+    if how == "killed":
+        one.child.kill()
+        one.child.wait()
+    else:
+        assert one.end() == 1 and one.child.stderr
+        assert b"pcocc: error: the checkpoint was cut off" in one.child.stderr.read()
+    assert vm.run("echo $mark") == "in-memory\n"
+    count = read_count(vm)
+    wait_closely(lambda: read_count(vm) > count, "its processes to go on")
+    assert storing(vm).store().is_dir(), "nothing is in another one's way"
+
+
+def test_what_is_not_as_it_was_is_a_sentence(start: StartVm, home: Home, storing: Begin) -> None:
+    group = home.shell()
+    vm = start(group).boot()
+    place = storing(vm).store("end")
+    vm.wait()
+    for number, (changed, said) in enumerate((
+        ({"machine": "pc"}, "the machine of vm0 was"),
+        ({"cpus": 2}, "the number and places of CPUs of vm0 was"),
+        ({"nic_model": "e1000", "display": "vnc"}, "a device of vm0 was"),
+    )):
+        other = start(replace(group, **changed), job=20 + number, restart=f"{DATA}/{place.name}")
+        assert other.wait(60) == 1
+        assert said in other.said() and other.said().count("pcocc: error:") == 1 and "hint:" in other.said()
+    memory = place / "vm0.memory"
+    with memory.open("r+b") as stream:
+        stream.seek(memory.stat().st_size // 2)
+        byte = stream.read(1)
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte[0] ^ 1]))
+    other = start(group, job=30, restart=f"{DATA}/{place.name}")
+    assert other.wait(60) == 1
+    assert "vm0.memory is damaged: its content is not what was stored" in other.said()

@@ -1,0 +1,122 @@
+"""A stored VM is looked at, byte by byte, before it goes on."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.documents.boot import Keys, encode_boot
+from pcocc_runtime.documents.checkpoint import (
+    Checkpoint,
+    SeenFile,
+    StoredFile,
+    VmCheckpoint,
+    encode_checkpoint,
+    encode_vm_checkpoint,
+)
+from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
+from pcocc_runtime.errors import PcoccError, RequestError
+from pcocc_runtime.submit.restart import read_cluster_of
+from pcocc_runtime.system.copy import hash_file
+from pcocc_runtime.vm import restart as stored
+
+WORDS = (("-machine", "q35"), ("-cpu", "max"), ("-m", "size=256M"), ("-device", "virtio-rng-pci"))
+ARGV = ["qemu", "-uuid", "u", *(word for pair in WORDS for word in pair)]
+
+
+def put(place: Path, name: str, data: bytes) -> StoredFile:
+    (place / name).write_bytes(data)
+    return StoredFile(name, len(data), hash_file(place / name, lambda done, total: None))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint of one VM, with small files, and a drive beside it."""
+    place, noise = tmp_path / "it", random.Random(7)
+    place.mkdir()
+    (tmp_path / "drive").write_bytes(b"drive")
+    status = (tmp_path / "drive").stat()
+    drive = SeenFile(str(tmp_path / "drive"), status.st_size, status.st_mtime_ns)
+    kinds = {kind: put(place, f"vm0.{kind}", noise.randbytes(3000)) for kind in ("memory", "disk", "seed", "vars")}
+    record = VmCheckpoint(0, 7, "u", "7.2", "tcg", WORDS, kinds, drives=(drive,))
+    boot = encode_boot(encode_cluster(Cluster((Group("tiny", 1),))), Keys("a", "b", "c", "d"))
+    files = (put(place, "boot", boot.encode()), put(place, "vm0.json", encode_vm_checkpoint(record)))
+    (place / "checkpoint.json").write_bytes(encode_checkpoint(Checkpoint(7, 1, 1, files)))
+    return place
+
+
+def take_all(place: Path, target: Path) -> None:
+    """Do with a checkpoint all that comes before a VM runs."""
+    read_cluster_of(str(place))
+    stored.read_boot_copy(place)
+    found = stored.open_restart(place, 0)
+    os.close(found.memory)
+    stored.ensure_drives(found)
+    stored.ensure_same(found, (7, 2), "tcg", ARGV)
+    for number, take in enumerate((stored.take_seed, stored.take_variables)):
+        take(found, target / f"taken{number}")
+    stored.take_disk(found, None, target / "disk")
+
+
+def test_what_was_stored_is_taken(checkpoint: Path, tmp_path: Path) -> None:
+    take_all(checkpoint, tmp_path)
+    assert (tmp_path / "disk").read_bytes() == (checkpoint / "vm0.disk").read_bytes()
+    cluster = read_cluster_of(str(checkpoint))
+    assert (cluster.vm_count, cluster.restart) == (1, str(checkpoint))
+
+
+def test_a_thousand_flipped_bytes_are_found_before_a_vm_runs(checkpoint: Path, tmp_path: Path) -> None:
+    noise, files = random.Random(1), sorted(checkpoint.iterdir())
+    for number in range(1000):
+        path = files[number % len(files)]
+        whole = path.read_bytes()
+        at = noise.randrange(len(whole))
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << noise.randrange(8)]) + whole[at + 1 :])
+        with pytest.raises(RequestError, match="is damaged: ") as caught:
+            take_all(checkpoint, tmp_path)
+        assert caught.value.hint and len(files) == 7
+        path.write_bytes(whole)
+    take_all(checkpoint, tmp_path)
+
+
+def test_files_cut_short_or_gone_are_found(checkpoint: Path, tmp_path: Path) -> None:
+    for path in sorted(checkpoint.iterdir()):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        with pytest.raises(RequestError, match="is damaged: "):
+            take_all(checkpoint, tmp_path)
+        path.unlink()
+        with pytest.raises((PcoccError, OSError), match=path.name):
+            take_all(checkpoint, tmp_path)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("version", "accel", "argv", "said"),
+    [
+        ((9, 2), "tcg", ARGV, "vm0 was stored by QEMU 7.2, and this node has 9.2"),
+        ((7, 2), "kvm", ARGV, "vm0 was stored with the accelerator tcg, and this node has kvm"),
+        ((7, 2), "tcg", [word.replace("q35", "pc") for word in ARGV], "the machine of vm0 was 'q35' .* would be 'pc' now"),
+        ((7, 2), "tcg", [word.replace("max", "qemu64") for word in ARGV], "the CPU model of vm0 was 'max'"),
+        ((7, 2), "tcg", [word.replace("256", "512") for word in ARGV], "the memory of vm0 was 'size=256M'"),
+        ((7, 2), "tcg", [*ARGV, "-device", "x"], "vm0 had 4 devices and parts, and would have 5 now"),
+        ((7, 2), "tcg", [*ARGV[:-1], "x"], "a device of vm0 was 'virtio-rng-pci'"),
+    ],
+)
+def test_each_mismatch_is_a_sentence(checkpoint: Path, version: tuple[int, int], accel: str, argv: list[str], said: str) -> None:
+    found = stored.open_restart(checkpoint, 0)
+    os.close(found.memory)
+    with pytest.raises(RequestError, match=said):
+        stored.ensure_same(found, version, accel, argv)
+
+
+def test_a_drive_that_was_written_since_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "drive").write_bytes(b"other")
+    with pytest.raises(RequestError, match=r"the persistent drive .* has changed since the checkpoint was made"):
+        take_all(checkpoint, tmp_path)
+
+
+def test_another_directory_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is no checkpoint"):
+        stored.read_checkpoint(tmp_path)
