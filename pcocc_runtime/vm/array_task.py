@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pcocc_runtime.documents.cluster import ARRAY_TASK, Cluster, Group, Mount
+from pcocc_runtime.documents.wire_steps import OPTION_MOUNT, OPTION_USER_DATA
 from pcocc_runtime.errors import RequestError
 
 ReadText = Callable[[str], str]
@@ -24,14 +25,14 @@ def _fill_group(group: Group, task: int | None, exists: Exists, read: ReadText) 
     mounts = tuple(_fill_mount(mount, task, exists) for mount in group.mounts)
     if group.task_user_data is None:
         return group if mounts == group.mounts else replace(group, mounts=mounts)
-    path = _fill(group.task_user_data, task, "--pcocc-user-data")
+    path = _fill(group.task_user_data, task, f"--{OPTION_USER_DATA}")
     return replace(group, mounts=mounts, user_data=read(path), task_user_data=None)
 
 
 def _fill_mount(mount: Mount, task: int | None, exists: Exists) -> Mount:
     if ARRAY_TASK not in mount.path or exists(mount.path):
         return mount
-    return replace(mount, path=_fill(mount.path, task, f"--pcocc-mount={mount.tag}"))
+    return replace(mount, path=_fill(mount.path, task, f"--{OPTION_MOUNT}={mount.tag}"))
 
 
 def _fill(path: str, task: int | None, option: str) -> str:
