@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pcocc_runtime import errors, terminal
+from pcocc_runtime import errors
+from pcocc_runtime.cli.operating import JOB_HELP
 from pcocc_runtime.documents.checkpoint import (
     BOOT_COPY,
-    END,
+    END_IT,
     GO_ON,
     PAUSED,
     STORE,
@@ -36,7 +37,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         " 'sbatch --pcocc-restart=DIR' goes on. They stand still meanwhile. DIR must be on a file system that nodes"
         " share; a checkpoint that is there already is replaced when the new one is whole."
     )
-    parser.add_argument("-j", "--job", metavar="JOB", help="default: the job you are in, or your only one with running VMs")
+    parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
     parser.add_argument("--stop", action="store_true", help="end the VMs when they are stored, and cancel the job")
     parser.add_argument("directory", metavar="DIR", help="the checkpoint's, which is made")
     parser.set_defaults(run=_checkpoint)
@@ -58,7 +59,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         step.await_all(STORED)
         _seal(place, running.job, vms)
         _replace(place, target)
-        step.say(END if arguments.stop else GO_ON)
+        step.say(END_IT if arguments.stop else GO_ON)
         step.finish()
     if arguments.stop:
         cancel_job(running.job)
@@ -75,7 +76,8 @@ def _ensure_replaceable(target: Path) -> None:
     except OSError as error:
         raise errors.RequestError(f"{target} cannot be read: {error.strerror}", "name another directory") from None
     if names and WHOLE_FILE not in names:
-        raise errors.RequestError(f"{target} has files that are no checkpoint", "name a directory that is empty, or new")
+        hint = "name a directory that is empty, or new"
+        raise errors.RequestError(f"{target} has files that are no checkpoint", hint)
 
 
 @contextlib.contextmanager
@@ -85,7 +87,8 @@ def _unfinished(target: Path) -> Iterator[Path]:
     try:
         place.mkdir(mode=0o700)
     except OSError as error:
-        raise errors.RequestError(f"{target.parent} cannot be written: {error.strerror}", "name another directory") from None
+        message = f"{target.parent} cannot be written: {error.strerror}"
+        raise errors.RequestError(message, "name another directory") from None
     try:
         yield place
     finally:
@@ -107,10 +110,10 @@ def _quiet(_done: int, _total: int) -> None:
 
 def _replace(place: Path, target: Path) -> None:
     """Have the new checkpoint under the target's name, and the older one gone."""
-    from pcocc_runtime.system.exchange import exchange
+    from pcocc_runtime.system.exchange import exchange_names
 
     if target.exists():
-        exchange(place, target)  # what is now at `place` is the older one
+        exchange_names(place, target)  # what is now at `place` is the older one
     else:
         place.rename(target)
     _flush(target.parent)
@@ -150,8 +153,9 @@ class _Step:
             line = self.process.stdout.readline()
             if not line:
                 self.started.wait()
+                names = ", ".join(sorted(waits, key=lambda name: int(name[2:])))
                 raise errors.NodeError(
-                    f"{terminal.printable(', '.join(sorted(waits, key=lambda name: int(name[2:]))))} could not be stored",
+                    f"{names} could not be stored",
                     "the VMs go on; an older checkpoint is as it was",
                 )
             said, _, name = line.decode(errors="replace").strip().partition(" ")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import pairwise
 
 from pcocc_runtime.documents.codec import parse_document, render_document
@@ -21,7 +20,7 @@ WHOLE_FILE = "checkpoint.json"  # written last: without it a directory is no che
 PAUSE_SOCKET = "pause"  # keeper/pause_guard.py, in a VM's directory
 MEMORY, DISK, SEED, VARIABLES = "memory", "disk", "seed", "vars"
 # between a VM's task and who waits for all of them (cli/checkpoint.py): lines of its output and of its input
-PAUSED, STORED, STORE, GO_ON, END = "paused", "stored", "store", "go on", "end"
+PAUSED, STORED, STORE, GO_ON, END_IT = "paused", "stored", "store", "go on", "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +86,24 @@ def decode_vm_checkpoint(data: bytes, path: str) -> VmCheckpoint:
 def encode_checkpoint(found: Checkpoint) -> bytes:
     """Return the content of `checkpoint.json`: a line with the sum of the rest, which nothing else has."""
     data = render_document(found, CHECKPOINT_VERSION).encode()
-    return f"{sha256(data).hexdigest()}\n".encode() + data
+    return f"{_sum_of(data)}\n".encode() + data
 
 
 def decode_checkpoint(data: bytes, path: str) -> Checkpoint:
     """Return what `checkpoint.json` says; RequestError when it is none."""
     sum_line, _, data = data.partition(b"\n")
-    if sum_line != sha256(data).hexdigest().encode():
+    if sum_line != _sum_of(data).encode():
         raise damaged(path, "its content is not what was stored")
     try:
         return parse_document(Checkpoint, CHECKPOINT_VERSION, data)
     except ValueError as error:
         raise damaged(path, str(error)) from None
+
+
+def _sum_of(data: bytes) -> str:
+    from hashlib import sha256  # 5 ms that a job without a checkpoint need not pay
+
+    return sha256(data).hexdigest()
 
 
 def damaged(path: str, why: str) -> RequestError:

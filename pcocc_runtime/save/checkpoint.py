@@ -22,7 +22,7 @@ from pcocc_runtime.documents.boot import BOOT_FILE
 from pcocc_runtime.documents.checkpoint import (
     BOOT_COPY,
     DISK,
-    END,
+    END_IT,
     GO_ON,
     MEMORY,
     PAUSE_SOCKET,
@@ -67,7 +67,7 @@ def operate(job: int, name: str, place: Path) -> int:
             record = _store(job, vm, argv, place, monitor)
             files.replace_file(place / f"{name}.json", encode_vm_checkpoint(record))
             _say(f"{STORED} {name}")
-            if _await(GO_ON, END) == END:
+            if _await(GO_ON, END_IT) == END_IT:
                 monitor.end()
     return 0
 

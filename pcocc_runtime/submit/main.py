@@ -16,7 +16,7 @@ from pcocc_runtime.submit import freeze, restart
 from pcocc_runtime.submit.request import (
     Request,
     RequestPart,
-    find_restart,
+    find_checkpoint,
     parse_request,
     parse_vms,
     render_answer,
@@ -43,7 +43,7 @@ def check_request(request_json: str) -> tuple[int, str]:
 
 
 def _answer(request_json: str) -> str:
-    if typed := find_restart(request_json):
+    if typed := find_checkpoint(request_json):
         return _answer_restart(typed)
     asked = parse_request(request_json)
     if asked.vms:

@@ -70,7 +70,7 @@ def parse_request(text: str) -> Request:
     )
 
 
-def find_restart(text: str) -> str | None:
+def find_checkpoint(text: str) -> str | None:
     """Return the directory of the checkpoint that a request goes on from, None when it is of another kind.
 
     RequestError when it asks for anything else beside it.

@@ -39,7 +39,8 @@ def find_sets(cluster: Cluster, site: Site) -> list[ResourceSet]:
     """Return the resource sets of a cluster; RequestError when the site has one of them no longer."""
     names = list(dict.fromkeys(group.resource_set for group in cluster.groups))
     for name in names:
-        why = "is no longer there" if name not in site.all_sets else find_obstacle(site.all_sets[name], site.all_networks)
+        known = site.all_sets.get(name)
+        why = find_obstacle(known, site.all_networks) if known else "it is no longer there"
         if why:
             raise RequestError(
                 f"resource set {name!r} of the checkpoint cannot be used: {why}", "see 'pcocc template list'"

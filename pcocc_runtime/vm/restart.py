@@ -8,29 +8,23 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from pcocc_runtime import naming
-from pcocc_runtime.documents.boot import Keys, decode_boot
 from pcocc_runtime.documents.checkpoint import (
-    BOOT_COPY,
     DISK,
     MEMORY,
     SEED,
     VARIABLES,
-    WHOLE_FILE,
-    Checkpoint,
     SeenFile,
     StoredFile,
     VmCheckpoint,
     damaged,
-    decode_checkpoint,
     decode_vm_checkpoint,
     plan_words,
 )
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import qemu_img
-from pcocc_runtime.system import regular
 from pcocc_runtime.system.copy import begin_sum, copy_stream, read_pieces
+from pcocc_runtime.vm.stored import ensure_content, read_checkpoint, read_small
 
-_LONGEST = 1 << 24  # bytes of a record
 _OTHER = "use another node, or start the job anew without --pcocc-restart"
 _NOUNS = {
     "-machine": "the machine", "-cpu": "the CPU model", "-smp": "the number and places of CPUs",
@@ -46,27 +40,11 @@ class Restart(NamedTuple):
     memory: int
 
 
-def read_checkpoint(directory: Path) -> Checkpoint:
-    """Return what a checkpoint's directory holds; RequestError when it is none."""
-    try:
-        data = regular.read_start(directory / WHOLE_FILE, _LONGEST)
-    except OSError as error:
-        raise RequestError(f"the checkpoint {directory} cannot be read: {error.strerror}", f"see: ls -l {directory}") from None
-    if data is None:
-        raise RequestError(f"{directory} is no checkpoint: it has no {WHOLE_FILE}", "'pcocc checkpoint DIR' makes one")
-    return decode_checkpoint(data, str(directory / WHOLE_FILE))
-
-
-def read_boot_copy(directory: Path) -> tuple[str, Keys]:
-    """Return the encoded cluster of a checkpoint, and the keys that its guests know."""
-    return decode_boot(_read_small(directory, read_checkpoint(directory), BOOT_COPY).decode(errors="replace"))
-
-
 def open_restart(directory: Path, rank: int) -> Restart:
     """Return a VM's part of a checkpoint; RequestError unless its memory is as it was stored."""
     name = naming.vm_name(rank)
     path = f"{name}.json"
-    record = decode_vm_checkpoint(_read_small(directory, read_checkpoint(directory), path), str(directory / path))
+    record = decode_vm_checkpoint(read_small(directory, read_checkpoint(directory), path), str(directory / path))
     if record.rank != rank or MEMORY not in record.files:
         raise damaged(str(directory / path), f"it is not that of {name}")
     one = record.files[MEMORY]
@@ -75,7 +53,7 @@ def open_restart(directory: Path, rank: int) -> Restart:
         machine = begin_sum()
         for piece in read_pieces(fd):
             machine.update(piece)
-        _ensure(directory, one, os.fstat(fd).st_size, machine.hexdigest())
+        ensure_content(directory, one, os.fstat(fd).st_size, machine.hexdigest())
         return Restart(directory, record, fd)
     except BaseException:
         os.close(fd)
@@ -150,26 +128,10 @@ def _take(restart: Restart, kind: str, target: PurePath) -> None:
     Path(target).unlink(missing_ok=True)
     with open(_path_of(restart.directory, one), "rb", buffering=0) as stream:
         size, digest = copy_stream(stream.read, target, one.size, lambda done, total: None)
-    _ensure(restart.directory, one, size, digest)
+    ensure_content(restart.directory, one, size, digest)
 
 
 def _path_of(directory: Path, one: StoredFile) -> Path:
     if "/" in one.name or one.name.startswith("."):
         raise damaged(str(directory), f"it names the file {one.name[:80]!r}")
     return directory / one.name
-
-
-def _read_small(directory: Path, whole: Checkpoint, name: str) -> bytes:
-    one = next((one for one in whole.files if one.name == name), None)
-    data = regular.read_start(directory / name, _LONGEST)
-    if one is None or data is None:
-        raise damaged(str(directory / name), "it is missing")
-    machine = begin_sum()
-    machine.update(data)
-    _ensure(directory, one, len(data), machine.hexdigest())
-    return data
-
-
-def _ensure(directory: Path, one: StoredFile, size: int, digest: str) -> None:
-    if (size, digest) != (one.size, one.sha256):
-        raise damaged(str(directory / one.name), "its content is not what was stored")

@@ -53,6 +53,7 @@ from pcocc_runtime.vm import ssh_keys, user_data
 from pcocc_runtime.vm.array_task import fill_array_task
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
+from pcocc_runtime.vm.stored import read_boot_copy
 
 LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
 
@@ -100,8 +101,6 @@ def choose_keys(job: int, cluster: Cluster) -> Keys:
     """Return the keys of the job: new ones, or those that the guests of a checkpoint know."""
     if cluster.restart is None:
         return ssh_keys.make_keys(f"{KEY_COMMENT}{job}")
-    from pcocc_runtime.vm.restart import read_boot_copy
-
     return read_boot_copy(Path(cluster.restart))[1]
 
 

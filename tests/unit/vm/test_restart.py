@@ -20,6 +20,7 @@ from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.submit.restart import read_cluster_of
 from pcocc_runtime.system.copy import hash_file
 from pcocc_runtime.vm import restart as stored
+from pcocc_runtime.vm.stored import read_boot_copy, read_checkpoint
 
 WORDS = (("-machine", "q35"), ("-cpu", "max"), ("-m", "size=256M"), ("-device", "virtio-rng-pci"))
 ARGV = ["qemu", "-uuid", "u", *(word for pair in WORDS for word in pair)]
@@ -49,7 +50,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def take_all(place: Path, target: Path) -> None:
     """Do with a checkpoint all that comes before a VM runs."""
     read_cluster_of(str(place))
-    stored.read_boot_copy(place)
+    read_boot_copy(place)
     found = stored.open_restart(place, 0)
     os.close(found.memory)
     stored.ensure_drives(found)
@@ -119,4 +120,4 @@ def test_a_drive_that_was_written_since_is_refused(checkpoint: Path, tmp_path: P
 
 def test_another_directory_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is no checkpoint"):
-        stored.read_checkpoint(tmp_path)
+        read_checkpoint(tmp_path)
