@@ -24,9 +24,7 @@ def node_mac(index: int, network: int) -> str:
 
 
 def bridged_mac(job: int, rank: int, network: int) -> str:
-    """Return the MAC of a VM's interface on a segment that jobs share: locally administered, 26 bits of job
-    id, 6 of network, 14 of rank.
-    """
+    """Return the MAC of a VM on a segment that jobs share: locally administered, 26 bits job, 6 network, 14 rank."""
     bits = (job << 20) | (network << 14) | rank
     # bit 0 clear: one station; bit 1 set: not a manufacturer's (IEEE 802, 8.2)
     first = (bits >> 40) << 2 | 0b10
@@ -59,9 +57,7 @@ def node_address(network: IPv4Network, index: int) -> IPv4Address:
 
 
 def cluster_network6(job: int, network: int) -> IPv6Network:
-    """Return the IPv6 prefix of a network of the job: unique local (RFC 4193), the last 32 bits
-    those of the job id and the network's index.
-    """
+    """Return the IPv6 prefix of a job's network: unique local (RFC 4193), its last 32 bits from job id and index."""
     bits = 0xFD70_636F << 32 | job << 6 | network
     return IPv6Network((bits << 64, 64))
 
@@ -72,8 +68,7 @@ def vm_address6(network: IPv6Network, rank: int) -> IPv6Address:
 
 
 def gateway_address6(network: IPv6Network) -> IPv6Address:
-    """Return the IPv6 address of the DNS server, the same on every node; routers are known by their
-    link-local address."""
+    """Return the IPv6 address of the DNS server, the same on every node; routers have link-local ones."""
     return network.network_address + 1
 
 
@@ -89,9 +84,7 @@ def uplink_addresses(slot: int) -> tuple[IPv4Address, IPv4Address]:
 
 
 def shut_address(address: IPv4Address) -> IPv4Address:
-    """Return what an uplink's address is on its way to the host: one of multicast, from which no host takes a
-    packet (RFC 1122, 3.2.1.3), whatever its settings are, and another for each.
-    """
+    """Return a multicast address in place of an uplink's: no host takes a packet from it (RFC 1122, 3.2.1.3)."""
     return IPv4Address(int(address) & 0x0FFFFFFF | 0xE0000000)
 
 

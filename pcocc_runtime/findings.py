@@ -1,5 +1,4 @@
-"""What a check has found: sentences that are right, worth knowing, or wrong, with what helps; all checks
-write them alike."""
+"""What a check has found: sentences that something is right, worth knowing or wrong, with what helps."""
 
 from __future__ import annotations
 

@@ -169,6 +169,5 @@ def confess(error: Exception) -> errors.PcoccError:
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters replaced, but for line ends and tabs: what a guest says cannot
-    move a terminal's cursor."""
+    """Return `text` without control characters but line ends and tabs, so that a guest cannot move the cursor."""
     return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)

@@ -21,8 +21,8 @@ static bool is_set(const char *word)
 
 static void refuse_space(const char *set)
 {
-	complain("without a value it means all VMs, for sbatch vm0, and the next word is the command; a program of such a "
-		 "name is run by its path",
+	complain("without a value it means all VMs (for sbatch vm0), and the next word is the command; to run a program of such "
+		 "a name, write its path",
 		 "--pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm=%s", set);
 	exit(1);
 }
@@ -150,7 +150,7 @@ int client_post_opt(spank_t sp)
 		return 0;
 	take_variables(!target.in_job);
 	if (target.in_job && options.template) {
-		complain("leave --pcocc-template away here, and use --pcocc-vm to run in the VMs of this job",
+		complain("leave --pcocc-template out here, and use --pcocc-vm to run in the VMs of this job",
 			 "--pcocc-template makes a new job, and this command runs inside job %s",
 			 getenv("SLURM_JOB_ID") ? getenv("SLURM_JOB_ID") : "(--jobid)");
 		exit(1);
@@ -227,7 +227,7 @@ int client_local_user(spank_t sp)
 		return 0;
 	if (spank_get_item(sp, S_JOB_ID, &job) != ESPANK_SUCCESS ||
 	    spank_get_item(sp, S_JOB_STEPID, &step) != ESPANK_SUCCESS) {
-		complain("report this fault", "srun does not know its job in this hook");
+		complain("please report it", "srun does not know its own job: this is a bug in pcocc");
 		return -1;
 	}
 	rename_programs(sp);

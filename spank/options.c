@@ -21,7 +21,7 @@ static struct spank_option table[] = {
 	{ OPTION_MOUNT, "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export one more host directory to the VMs", 1, OPT_MOUNT,
 	  take_option },
 	{ OPTION_USER_DATA, "FILE", "[pcocc] other cloud-init user-data for this job's VMs", 1, OPT_USER_DATA, take_option },
-	{ OPTION_USER_DATA_FORCE, NULL, "[pcocc] pass user-data on that would be refused", 0, OPT_FORCE, take_option },
+	{ OPTION_USER_DATA_FORCE, NULL, "[pcocc] pass on user-data that pcocc would refuse", 0, OPT_FORCE, take_option },
 	{ OPTION_RESTART, "DIR", "[pcocc] go on from a checkpoint that 'pcocc checkpoint DIR' has made", 1, OPT_RESTART, take_option },
 	{ OPTION_BOOT, "SETS", "[pcocc] internal: marks the step that boots the VMs", 1, OPT_BOOT, take_option },
 };

@@ -27,13 +27,15 @@ static long count_vms(const char *template)
 }
 
 /* Returns the number of VMs of the job that a VM step belongs to: from the environment, the boot step, or what was
- * kept of the job. */
+ * kept of the job; 0 outside of jobs. */
 long count_job_vms(void)
 {
 	struct boot_step boot;
 
 	if (getenv(ENV_TEMPLATE))
 		return count_vms(getenv(ENV_TEMPLATE));
+	if (!target.job) /* which slurmctld takes for all jobs, and others' VMs would be this one's */
+		return 0;
 	if (find_boot_step(target.job, &boot) && boot.running)
 		return boot.vms;
 	return recall_cluster(target.job) ? count_vms(getenv(ENV_TEMPLATE)) : 0;

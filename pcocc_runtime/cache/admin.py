@@ -10,8 +10,7 @@ from pcocc_runtime.errors import RequestError
 
 
 def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]]:
-    """Return the cache's settings and its layers, the next one to be removed first; RequestError when there
-    is no cache."""
+    """Return the cache's settings and its layers, the next to be removed first; RequestError without a cache."""
     found, store = _open(cache)
     with layer_store.as_owner(store):
         every = [
@@ -24,14 +23,13 @@ def list_cached(cache: ImageCache | None) -> tuple[ImageCache, list[CachedLayer]
 
 
 def clear_cache(cache: ImageCache | None) -> tuple[int, int, int]:
-    """Remove what no VM uses; return the layers removed, the bytes freed and the layers kept; RequestError
-    for who may not."""
+    """Remove what no VM uses; return layers removed, bytes freed, layers kept; RequestError for who may not."""
     found, store = _open(cache)
     try:
         with layer_store.as_owner(store):
             return layer_store.remove_all_unused(store)
     except PermissionError:
-        wrong = f"the image cache {found.directory} cannot be cleared by you"
+        wrong = f"you may not clear the image cache {found.directory}"
         raise RequestError(wrong, "only its owner and root can clear it") from None
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CachedLayer:
-    """A cached layer: the bytes it takes, when it was last used, whether a VM uses it now, and whether
-    everybody may read it."""
+    """A cached layer: its bytes, when it was last used, whether a VM uses it, whether everybody may read it."""
 
     sha256: str
     stored: int

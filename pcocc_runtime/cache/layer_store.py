@@ -1,5 +1,4 @@
-"""Whole layers in a directory on the node's own disk: each copied once, verified, and kept while somebody has
-it locked.
+"""Whole layers in a directory on the node's own disk: copied once, verified, kept while somebody locks them.
 
     data/HH/HHHH...    a complete layer, its sha256 verified, named as in a repository (images/metadata.py)
     .tmp/HHHH...       one that is being copied, locked by the process that copies it; with .UID, by the
@@ -27,10 +26,10 @@ from pcocc_runtime.images import metadata
 from pcocc_runtime.images.sizes import render_size
 from pcocc_runtime.system import copy, locks, shared_locks
 
-STALL_SECONDS = 60.0  # for which another process's copy may not grow before we give it up
-# after which a copy is given up that has had fewer bytes a second
+STALL_SECONDS = 60.0  # another process's copy that has not grown for so long is given up
+# after the first seconds, a copy slower than so many bytes a second is given up
 _GRACE_SECONDS, _LEAST_RATE = 30.0, 1 << 20
-_TURN_SECONDS = 5.0  # for locks that are held during a few system calls
+_TURN_SECONDS = 5.0  # the wait for locks that are held during a few system calls
 _BLOCK = 512  # the unit of st_blocks (stat(2))
 
 CopyState = Callable[[str, int], None]  # "copying" or "waiting", and the bytes there are to copy
@@ -42,12 +41,11 @@ class NoRoom(NodeError):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A directory of layers, and how many bytes they may take together; a `modest` one takes no more than
-    half of what is free.
+    """A directory of layers that may take `size` bytes together; if `modest`, no more than half of what is free.
 
-    `suffix` ends the names in it. What is in the directory `beside` counts under the same limit. Copies are
-    made for `user`, if that is not None: one user's never wait for another's, who could make his last or give
-    it another content.
+    The names in it end in `suffix`. What is in the directory `beside` counts towards the same limit. Unless
+    `user` is None, copies are made for that user and never wait for another user's copy, which its owner
+    could delay or give another content.
     """
 
     path: str
@@ -109,8 +107,7 @@ def _open(path: Path) -> int | None:
 
 
 def open_layer(store: Store, layer: str, size: int) -> int | None:
-    """Return a descriptor that keeps a layer of `size` bytes from being removed while it is open, None when
-    there is none."""
+    """Return a descriptor that keeps a layer of `size` bytes while it is open, None when there is no such layer."""
     path = store.layer(layer)
     fd = _open(path)
     if fd is None:
@@ -201,8 +198,7 @@ def is_there(store: Store, layer: str, size: int) -> bool:
 
 
 def _await_lock(fd: int, path: Path, size: int, watch: CopyState) -> None:
-    """Wait for the lock of a file that another process copies to; not once it is a layer, which may be in use
-    for long."""
+    """Wait for the lock of a file that another process copies to, until it is a complete layer."""
     seen, deadline, ensure_pace = -1, 0.0, _pace()
     while locks.is_at(fd, path) and not locks.try_flock(fd):
         if (grown := os.fstat(fd).st_blocks) != seen:
@@ -218,14 +214,13 @@ def _await_lock(fd: int, path: Path, size: int, watch: CopyState) -> None:
 
 
 def _pace() -> Callable[[int], None]:
-    """Return a function that is told of a copy's bytes, and raises NoRoom once that goes too slowly to be
-    waited for."""
+    """Return a function that takes a copy's bytes so far and raises NoRoom when they grow too slowly."""
     begin = time.monotonic()
 
     def ensure(done: int) -> None:
         if done < (time.monotonic() - begin - _GRACE_SECONDS) * _LEAST_RATE:
             raise NoRoom(
-                f"copying it goes too slowly: {render_size(done)} in {time.monotonic() - begin:.0f} s"
+                f"copying it is too slow: {render_size(done)} in {time.monotonic() - begin:.0f} s"
             )
 
     return ensure
@@ -260,10 +255,10 @@ def _make_room(store: Store, size: int, part: int) -> None:
     """Remove the least recently used layers until `size` more bytes fit; layers in use stay."""
     if size > store.size:
         wanted, limit = render_size(size), render_size(store.size)
-        raise NoRoom(f"it has a layer of {wanted}, and the whole image cache has {limit}")
+        raise NoRoom(f"its layer of {wanted} is larger than the whole image cache ({limit})")
     announced, own = _sweep_parts(store, part)
     if own and own + size > store.size // 2:
-        raise NoRoom("copies for the same user are under way, which take half of the image cache")
+        raise NoRoom("other copies under way for the same user take half of the image cache already")
     kept = sorted(list_cached_layers(store), key=lambda one: one[1])
     used = announced + sum(taken for _path, _when, taken in kept)
     for path, _when, taken in kept:
@@ -289,8 +284,7 @@ def _list_parts(store: Store) -> Iterator[Path]:
 
 
 def _sweep_parts(store: Store, own: int) -> tuple[int, int]:
-    """Remove what killed copies left; return the bytes that the copies under way, ours too, will take, and
-    the same user's others."""
+    """Remove what killed copies left; return the bytes that copies under way will take, and this user's other ones."""
     announced = users = 0
     for path in _list_parts(store):
         with contextlib.suppress(FileNotFoundError):
@@ -304,8 +298,7 @@ def _sweep_parts(store: Store, own: int) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def as_owner(store: Store) -> Iterator[None]:
-    """Let root run a block with only the rights of the directory's owner, who may have put links in it that
-    lead elsewhere."""
+    """Let root run a block with only the owner's rights: the owner may have put links in the directory."""
     info = os.lstat(store.path)
     before = os.geteuid(), os.getegid(), os.getgroups()
     if before[0] != 0 or info.st_uid == 0:
@@ -334,8 +327,7 @@ def is_used(path: Path) -> bool:
 
 
 def remove_all_unused(store: Store) -> tuple[int, int, int]:
-    """Remove all layers that nobody has locked, and what killed copies left; return layers removed, bytes
-    freed, layers kept."""
+    """Remove all unlocked layers and what killed copies left; return layers removed, bytes freed, layers kept."""
     removed = freed = kept = 0
     for path, _when, taken in list(list_cached_layers(store)):
         if remove_unused(path):

@@ -1,5 +1,4 @@
-"""Where a VM reads its image: each layer from the node's shared cache, from a copy for its job, or from the
-repository."""
+"""Where a VM reads each layer of its image: the node's shared cache, a copy for its job, or the repository."""
 
 from __future__ import annotations
 

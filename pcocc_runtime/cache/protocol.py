@@ -92,7 +92,7 @@ def receive_states(sock: socket.socket) -> Iterator[LayerState]:
 
 
 def decode_layer_state(message: Message | Unreadable) -> LayerState:
-    """Return what a line of the service's says; NodeError when it is none: somebody may have taken it over."""
+    """Return what a line from the service says; NodeError when it is malformed: the service cannot be trusted."""
     if isinstance(message, TooLong):
         raise NodeError("the image cache sends a line without an end")
     if not isinstance(message, Unreadable):
@@ -101,12 +101,11 @@ def decode_layer_state(message: Message | Unreadable) -> LayerState:
         texts = (found.state, found.message, found.hint or "")
         if all(isinstance(one, str) for one in texts) and type(found.size) is int:
             return found
-    raise NodeError("what the image cache answers cannot be read")
+    raise NodeError("the answer of the image cache cannot be read")
 
 
 def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool, int] | None:
-    """Return the layer a launcher asks for, whether it is private, and the open source; None after the last;
-    else NodeError."""
+    """Return the layer a launcher asks for, whether it is private, and its open source; None after the last one."""
     sock.settimeout(_FIRST if first else _BETWEEN)
     data, fds, _flags, _address = socket.recv_fds(sock, _MAX_LINE, 4)
     sock.settimeout(_SILENCE)

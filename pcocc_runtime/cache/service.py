@@ -1,5 +1,4 @@
-"""The service that copies layers into a node's image cache; systemd starts it for each VM, as a user that can
-do nothing else.
+"""The service that copies layers into a node's image cache: systemd starts it for each VM, with an own user's rights.
 
 It opens no path that a user names: it is handed the open layer. A layer that everybody may read gets a path
 that everybody can open; any other is handed, open, to whoever shows that he can open the same source.
@@ -44,8 +43,7 @@ def main() -> int:
 
 
 def _take_turn(user: int) -> bool:
-    """Hold one of a user's turns for as long as this process lives; False when he has them all: the socket's
-    are for everybody."""
+    """Hold one of a user's turns while this process lives; False when all are taken: others need the socket, too."""
     cache = read_image_cache()
     if cache is None:
         return True  # which is told to the first request
@@ -99,8 +97,7 @@ def _serve(layer: str, private: bool, source: int, teller: protocol.Teller, user
 
 
 def _fill(store: layer_store.Store, layer: str, source: int, teller: protocol.Teller) -> None:
-    """Copy the layer, and give up when nothing comes of it for a time: a user can let one of his read for
-    ever (FUSE)."""
+    """Copy the layer, and give up when nothing is read for a time: a user's file can block for ever (FUSE)."""
 
     def give_up(_number: int, _frame: object) -> None:
         raise layer_store.NoRoom(f"nothing could be read of layer {layer[:12]} for {_SILENT_SECONDS} s")

@@ -22,8 +22,7 @@ def find_source(fd: int, mounts: str = MOUNTS) -> str | None:
 
 
 def is_mounted_by_root(device: int, mountinfo: str) -> bool:
-    """Tell whether a device is mounted (proc(5), /proc/PID/mountinfo), and never as a user's FUSE
-    (mount.fuse(8), user_id)."""
+    """Tell whether a device is mounted (proc(5), mountinfo), and nowhere by a user's FUSE (mount.fuse(8), user_id)."""
     wanted, found = f"{os.major(device)}:{os.minor(device)}", False
     for line in mountinfo.splitlines():
         fields = line.split()

@@ -38,12 +38,12 @@ def _ask(place: Place, command: Sequence[str]) -> Report | str:
         try:
             return parse_report(done.stdout)
         except ValueError as error:
-            return f"its pcocc is another version: {error}"
+            return f"its pcocc is of another version: {error}"
     said = done.stderr.strip()
     if "execve" in said and "No such file" in said:
         return f"pcocc is not installed there ({command[0]})"
     lines = [line for line in said.splitlines() if line.strip()]
-    return one_line(lines[-1]) if lines else f"srun ended with status {done.returncode} without a word"
+    return one_line(lines[-1]) if lines else f"srun ended with status {done.returncode} without a message"
 
 
 def boot_guest(confdir: str, template: str) -> Point:

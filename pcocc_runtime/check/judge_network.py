@@ -26,7 +26,7 @@ _RULES = {
 def judge_names(one: seen.Names) -> Iterator[Finding]:
     """Judge whether nodes find each other."""
     if not one.every:
-        yield Finding(FAILED, "Slurm names no nodes", "scontrol ping")
+        yield Finding(FAILED, "Slurm lists no nodes", "scontrol ping")
     elif one.unknown:
         some = ", ".join(one.unknown[:_MOST]) + (
             f" and {len(one.unknown) - _MOST} more" if len(one.unknown) > _MOST else ""
@@ -36,7 +36,7 @@ def judge_names(one: seen.Names) -> Iterator[Finding]:
             "each NodeName of slurm.conf must be in DNS or /etc/hosts: getent ahostsv4 NAME"
         )
     else:
-        yield Finding(WELL, f"the names of {count(len(one.every), 'node')} lead to addresses")
+        yield Finding(WELL, f"the names of {count(len(one.every), 'node')} have an IPv4 address here")
 
 
 def judge_walls(one: seen.Walls) -> Iterator[Finding]:
@@ -51,7 +51,7 @@ def judge_walls(one: seen.Walls) -> Iterator[Finding]:
     guarded = GUARD in one.tables and not one.unguarded
     if GUARD not in one.tables:
         yield Finding(
-            FAILED, f"the table {GUARD}, which keeps processes from tunnels, is gone",
+            FAILED, f"nft's table {GUARD}, which keeps processes from sending into tunnels, is missing",
             f"{one.mend}; if a firewall service runs 'nft flush ruleset', have it flush its own tables only",
         )  # fmt: skip
     if one.unguarded:
@@ -59,18 +59,18 @@ def judge_walls(one: seen.Walls) -> Iterator[Finding]:
         what = "this node forwards packets (net.ipv4.ip_forward)" if one.forwards else some
         risk = f", and {what}" if one.forwards or one.open else ""
         yield Finding(
-            FAILED, f"the rules of routing that keep what is forwarded from tunnels are gone{risk}", one.mend
+            FAILED, f"the routing rules that keep forwarded packets out of tunnels are missing{risk}", one.mend
         )
     if bare:
         jobs = ",".join(map(str, bare[:_MOST]))
         yield Finding(
-            FAILED, f"the walls of {count(len(bare), 'job')} with VMs here are gone: {jobs}",
-            f"scancel {jobs.replace(',', ' ')}: nothing keeps their VMs from other machines",
+            FAILED, f"the firewall of {count(len(bare), 'job')} with VMs here is missing: {jobs}",
+            f"scancel {jobs.replace(',', ' ')}: nothing keeps their VMs away from other machines",
         )  # fmt: skip
     if guarded and not bare:
         yield Finding(
             WELL,
-            f"the table {GUARD} stands"
+            f"nft's table {GUARD} is there"
             + (f", and those of {count(len(one.jobs), 'job')}" if one.jobs else ""),
         )
 
@@ -84,13 +84,13 @@ def judge_filter(one: seen.Filter) -> Iterator[Finding]:
         level, verb = (
             (FAILED, "drops")
             if chain.hook == "forward"
-            else (NOTE, "drops by its policy, and names nowhere,")
+            else (NOTE, "drops by its policy, and no rule of it allows,")
         )
         yield Finding(
             level, f"the site's chain {chain.place} {verb} {what}",
             f"{mend}; and the same where the site keeps its rules",
         )
     if one.trouble:
-        yield Finding(NOTE, f"the site's own filter cannot be looked at: {one.trouble}", "nft list ruleset")
+        yield Finding(NOTE, f"the site's own firewall rules cannot be read: {one.trouble}", "nft list ruleset")
     elif not closed:
-        yield Finding(WELL, "the site's own filter drops nothing of VMs' by its policy")
+        yield Finding(WELL, "the site's own firewall drops none of the VMs' packets by its policy")

@@ -98,19 +98,19 @@ def judge_kvm(one: seen.Accelerator) -> Iterator[Finding]:
         yield Finding(
             FAILED, f"{path} may be opened by group {one.device.group} only: VMs of others are emulated, {_SLOW}",
             f"usermod -aG {one.device.group} USER for each user, or chmod 666 {path} with a udev rule that keeps"
-            f" it so, or QEMU {least} or later, which takes it open from root",
+            f" it so, or a QEMU from {least} on, to which root can hand it open",
         )  # fmt: skip
 
 
 def judge_accelerator(one: seen.Accelerator) -> Iterator[Finding]:
-    """Judge what came of the try of KVM, and say how old that is."""
+    """Judge what came of trying KVM, and say how old that is."""
     verdict = one.verdict
     if one.setting != "auto":
         yield Finding(WELL, f"accel is {one.setting} in /etc/pcocc/pcocc.yaml: nothing is tried")
         return
     if verdict is None:
         yield Finding(
-            NOTE, "KVM was not tried yet with this QEMU: the next start of slurmd, or of VMs, does",
+            NOTE, "KVM has not been tried with this QEMU yet: the next start of slurmd tries it, or that of VMs",
             "systemctl restart slurmd",
         )
         return
@@ -118,7 +118,7 @@ def judge_accelerator(one: seen.Accelerator) -> Iterator[Finding]:
     if verdict.kind == "kvm":
         yield Finding(WELL, text)
     elif verdict.again:
-        yield Finding(FAILED, text, "systemctl restart slurmd tries it with more time")
+        yield Finding(FAILED, text, "'systemctl restart slurmd' tries again, with more time")
     else:
         yield Finding(
             FAILED, text,
@@ -148,8 +148,8 @@ def judge_user_namespaces(one: seen.UserNamespaces) -> Iterator[Finding]:
         yield Finding(WELL, "users can make user namespaces")
         return
     text = (
-        f"users cannot make user namespaces ({one.trouble}): directories over virtiofs cannot be had, over 9p"
-        " they can"
+        f"users cannot make user namespaces ({one.trouble}): directories can be exported over 9p, but"
+        " not over virtiofs"
     )
     mends = [f"{name}={good}" for name, (bad, good) in FORBIDDING.items() if one.sysctls.get(name) == bad]
     if mends:
@@ -166,7 +166,7 @@ def judge_scratch(one: seen.Scratch) -> Iterator[Finding]:
     path = shlex.quote(one.path)
     if one.owner is None:
         yield Finding(
-            NOTE, f"scratch {one.path} is not there yet: the first job makes it, on whatever disk that is",
+            NOTE, f"scratch {one.path} is not there yet: the first job makes it, on the disk that its path leads to",
             f"mkdir -p {path}",
         )
         return
@@ -200,11 +200,11 @@ def _judge_place(one: seen.Scratch, path: str) -> Iterator[Finding]:
     if one.free < _LEAST_FREE:
         yield Finding(
             FAILED, f"scratch {one.path} has {_gib(one.free)} free of {_gib(one.size)}",
-            f"du -xhd1 {path} tells what takes it",
+            f"du -xhd1 {path} shows what takes the room",
         )
     if one.filesystem in ("tmpfs", "ramfs"):
         yield Finding(
-            NOTE, f"scratch {one.path} is in memory ({one.filesystem}): what VMs write takes the node's", None
+            NOTE, f"scratch {one.path} is in memory ({one.filesystem}): what VMs write takes memory of the node", None
         )
 
 
@@ -245,6 +245,6 @@ def judge_clock(one: seen.Clock) -> Iterator[Finding]:
         yield Finding(WELL, known)
     else:
         yield Finding(
-            NOTE, f"{known}, and the kernel knows of nothing that keeps it right",
+            NOTE, f"{known}, and the kernel knows of no program that keeps it right",
             "apt-get install chrony (RHEL: dnf install chrony)",
         )

@@ -97,7 +97,7 @@ def _find_gaps(one: seen.Cgroups) -> Iterator[Finding]:
         return  # slurmctld is silent, which is told elsewhere
     if plugin == "disabled":
         yield Finding(
-            NOTE, "CgroupPlugin is disabled: nothing keeps a VM to its memory",
+            NOTE, "CgroupPlugin is disabled: nothing limits the memory of a VM",
             "CgroupPlugin=autodetect in cgroup.conf",
         )
         return
@@ -127,7 +127,7 @@ def judge_grace(one: seen.Grace) -> Iterator[Finding]:
         yield Finding(
             FAILED,
             f"KillWait is {one.kill_wait} s, and guests have {one.shutdown_grace} s to power off: Slurm kills"
-            " them before",
+            " them before that",
             f"KillWait={one.shutdown_grace + 10} in slurm.conf and 'scontrol reconfigure', or a lower"
             " shutdown-grace in /etc/pcocc/pcocc.yaml",
         )  # fmt: skip

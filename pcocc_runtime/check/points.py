@@ -109,5 +109,5 @@ def _look_at(row: Row, here: Here) -> Iterable[Finding]:
     except PcoccError as error:
         found = [Finding(FAILED, str(error), error.hint)]
     except OSError as error:
-        found = [Finding(FAILED, f"this cannot be looked at: {error}")]
+        found = [Finding(FAILED, f"this could not be checked: {error}")]
     return [replace(one, text=one_line(one.text)) for one in found]

@@ -64,7 +64,7 @@ def parse_report(text: str) -> Report:
             tuple(Point(name, tuple(one)) for name, one in points.items()),
         )
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"it is no report of a node: {error}") from None
+        raise ValueError(f"it is not the report of a node: {error}") from None
 
 
 def render_report(report: Report) -> str:

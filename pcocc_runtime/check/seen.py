@@ -10,8 +10,7 @@ from pcocc_runtime.documents.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """The plugin of Slurm: where `config` (plugstack.conf) `named` it, the release it was `built` for and its
-    pcocc `version`.
+    """Slurm's plugin: where `config` (plugstack.conf) `named` it, the release it was `built` for, its pcocc `version`.
 
     `slurmd` is the release of the slurmd that runs, None for none; `loaded`: that one has the plugin open,
     and, where it is `replaced`, another file than is there now. `trouble` is why the file cannot be opened.

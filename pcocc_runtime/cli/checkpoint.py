@@ -134,7 +134,9 @@ class _Step:
         from pcocc_runtime.slurm.steps import AS_BYTES, operation_argv, start_conversation
 
         names = f"vm[0-{vms - 1}]" if vms > 1 else "vm0"
-        argv = operation_argv(job, names, [CHECKPOINT_VERB, str(place)], streams=(*AS_BYTES, "--kill-on-bad-exit=1"))
+        argv = operation_argv(job, names, [CHECKPOINT_VERB, str(place)], streams=AS_BYTES)
+        # a task that fails ends all: their VMs go on then
+        argv = [word.replace("--kill-on-bad-exit=0", "--kill-on-bad-exit=1") for word in argv]
         self.names = {f"vm{rank}" for rank in range(vms)}
         self.started = start_conversation(argv)
         self.process: subprocess.Popen[bytes] = self.started.process

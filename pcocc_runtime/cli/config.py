@@ -32,7 +32,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     render.set_defaults(run=_config_policy)
     add_partitions(
         verbs.add_parser(
-            "partitions", help="print the partitions that an InfiniBand fabric's subnet manager is told once"
+            "partitions", help="print the partitions that an InfiniBand fabric's subnet manager must be given once"
         )
     )
 

@@ -19,10 +19,7 @@ _HEADS = ("DEVICE", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "USER")
 
 
 def show_devices(arguments: argparse.Namespace) -> int:
-    """Print a row for each virtual function of this node, and the lines of gres.conf.
-
-    Complain of functions that VMs cannot have.
-    """
+    """Print this node's virtual functions and its lines of gres.conf; complain of functions that VMs cannot have."""
     networks = partitions_of(read_site(confdir()))
     if not networks:
         message, hint = "there is no network of type infiniband", "see pcocc-networks.yaml(5)"

@@ -1,4 +1,4 @@
-"""`pcocc display`: a VM's display at a unix socket here, of the user alone, and a viewer where there is one."""
+"""`pcocc display`: a VM's display at a unix socket that only its user can open, and in a viewer if there is one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _KINDS = ("spice", "vnc")
 def add_display(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc display`."""
     parser.description = (
-        f"Opens a SPICE display of a VM in {VIEWER}; of a VNC display, or where there is no viewer or no screen, it "
-        "says at which socket of yours other programs find it, until the command is interrupted. The VM's template "
-        "must have a remote-display."
+        f"Opens the SPICE display of a VM in {VIEWER}. For a VNC display, or where there is no viewer or no screen, it "
+        "prints the path of a socket where your other programs find the display, until the command is interrupted. "
+        "The VM's template must set remote-display."
     )
     parser.add_argument("vm", metavar="VM", help="vm0, or vm0.JOB")
     parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
@@ -43,7 +43,7 @@ def _display(arguments: argparse.Namespace) -> int:
     kind = said.decode(errors="replace").strip()
     if kind not in _KINDS:
         raise errors.NodeError(
-            f"what the node of {vm.vm} says of its display cannot be read",
+            f"the answer of {vm.vm}'s node about its display cannot be read",
             "check that it has the same version of pcocc",
         )
     with (

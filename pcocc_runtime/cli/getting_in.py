@@ -14,7 +14,7 @@ from pcocc_runtime import errors, terminal
 if TYPE_CHECKING:
     from pcocc_runtime.cli.login import LoginFiles
 
-SSH_FAILED = 255  # as ssh's own: other statuses are the command's
+SSH_FAILED = 255  # ssh's own status for its errors: any other is the command's
 _JOB_HELP = "default: the job you are in, or your only one with running VMs"
 
 
@@ -37,7 +37,7 @@ def add_rsync(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc rsync`."""
     _add_passing(
         parser, "rsync", _rsync, "[OPTION...] SOURCE... TARGET",
-        "Copies what differs from and to VMs (VM:PATH) with your own rsync",
+        "Copies files that differ from and to VMs (VM:PATH) with your own rsync",
     )
 
 
@@ -46,13 +46,13 @@ def _add_passing(
     what: str
 ) -> None:
     parser.description = (
-        f"{what}; all its options may follow. It goes through a step of the job: no network between here and"
-        " there is used."
+        f"{what}; all its options may follow. The connection is a step of the job: this host needs no"
+        " network route to the VM."
     )
     parser.usage = f"pcocc {name} [-h] [-j JOB] {words}"
     parser.add_argument("-j", "--job", metavar="JOB", help=_JOB_HELP)
     parser.add_argument(
-        "words", metavar="ARG", nargs=argparse.REMAINDER, help=f"as of {name}(1); a VM is vm0, or vm0.JOB"
+        "words", metavar="ARG", nargs=argparse.REMAINDER, help=f"as in {name}(1); a VM is vm0, or vm0.JOB"
     )
     parser.set_defaults(run=run, passes=True)
 
@@ -60,7 +60,7 @@ def _add_passing(
 def add_forward(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc forward`."""
     parser.description = (
-        "Makes a port of this host, for programs on this host only, one of the VM, until it is interrupted."
+        "Forwards a port of this host, for programs on this host only, to a port of the VM, until it is interrupted."
     )
     parser.add_argument("vm", metavar="VM", help="vm0, or vm0.JOB")
     parser.add_argument("ports", metavar="PORTS", help="LOCAL:PORT, or PORT for the same number")
@@ -97,7 +97,7 @@ def _ssh(arguments: argparse.Namespace) -> int:
         return _usage(f"{words[index][:80]!r} is not a VM: write vm0, or vm0.JOB")
     if has_own_configuration(words[:index]):
         return _usage(
-            "-F has another configuration take the place of pcocc's: include what 'pcocc ssh-config' writes"
+            "-F would replace the configuration that pcocc makes: include what 'pcocc ssh-config' writes"
             " in yours, and use ssh"
         )
     found = _find_login(arguments.job, [vm.job])

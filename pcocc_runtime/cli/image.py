@@ -301,7 +301,7 @@ def _name_old_form(arguments: argparse.Namespace, more: Sequence[str]) -> str | 
         return None
     form = ["-t", arguments.format] if arguments.format else []
     return (
-        "pcocc 0.6 wanted the kind of image, now it is:"
+        "pcocc 0.6 took the kind of image first; now write:"
         f" {shlex.join(['pcocc', 'image', 'import', *form, arguments.dest, *more])}"
     )
 

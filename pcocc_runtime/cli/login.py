@@ -1,4 +1,4 @@
-"""Which job a command means, and the private files by which the user's own ssh gets into its VMs."""
+"""Which job a command means, and the private files by which the user's own ssh logs into its VMs."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def ensure_login(job: str) -> LoginFiles:
         directory / "config", render_config(found.plan, [_users_config(), _HOSTS_CONFIG]).encode()
     )
     files.replace_file(directory / "cluster", _cluster().encode())
-    # the last: what it stands for is there
+    # written last: when it is there, the others are, too
     files.replace_file(directory / "login", encode_credentials(login).encode())
     return found
 
@@ -146,7 +146,7 @@ def _ask(running: Running) -> Credentials:
     if not output:
         why = next((line for line in complaint.splitlines() if line.strip()), "srun ended without a message")
         raise errors.NodeError(
-            f"the key of job {running.job} cannot be had: {why.removeprefix('pcocc: error: ')}"
+            f"the ssh key of job {running.job} cannot be fetched: {why.removeprefix('pcocc: error: ')}"
         )
     try:
         return decode_credentials(output.splitlines()[0])

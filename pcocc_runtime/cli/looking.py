@@ -17,11 +17,11 @@ _PNG = b"\x89PNG\r\n"
 def add_console(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc console`."""
     parser.description = (
-        "Shows the serial console of a VM, what it has written before first, and passes on what is typed;"
-        " Ctrl-] leaves it. One at a time has the keyboard, others watch."
+        "Shows the serial console of a VM, beginning with what it wrote before, and sends it what you type;"
+        " Ctrl-] leaves it. Only one at a time can type; others watch."
     )
     _add_vm(parser)
-    parser.add_argument("-w", "--watch", action="store_true", help="leave the keyboard to others")
+    parser.add_argument("-w", "--watch", action="store_true", help="only watch: what you type is not sent")
     parser.set_defaults(run=_console)
 
 
@@ -31,9 +31,9 @@ def add_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vms", metavar="VMS", help="vm0, vm0.JOB, or several such as vm[0-3]")
     parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
     parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on with what it writes, until it ends"
+        "-f", "--follow", action="store_true", help="go on with what the VM writes, until it ends"
     )
-    parser.add_argument("-n", "--lines", metavar="LINES", help="only so many of the last")
+    parser.add_argument("-n", "--lines", metavar="LINES", help="only the last LINES lines")
     parser.set_defaults(run=_log)
 
 
@@ -79,13 +79,13 @@ def _screenshot(arguments: argparse.Namespace) -> int:
     if status:
         return status
     if not data.startswith(_PNG):
-        raise errors.NodeError(f"what came of the display of {vm.vm} is no picture", "try again")
+        raise errors.NodeError(f"what arrived as the screenshot of {vm.vm} is not a PNG", "try again")
     if arguments.file == "-":
         if os.isatty(1):
-            raise errors.RequestError("a picture is nothing for a terminal", "write the name of a file")
+            raise errors.RequestError("a picture cannot be written to a terminal", "write the name of a file")
         sys.stdout.buffer.write(data)
         return 0
     path = Path(arguments.file or f"{vm.vm}.{job}.png")
     files.replace_file(path, data, 0o644)
-    terminal.say_note(f"{path} has what {vm.vm} shows")
+    terminal.say_note(f"screenshot of {vm.vm} written to {path}")
     return 0

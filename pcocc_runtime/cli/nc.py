@@ -46,8 +46,8 @@ def _nc(arguments: argparse.Namespace) -> int:
 def run_stream(argv: list[str], inside: bool) -> int:
     """Run such an srun with our input and output to its end.
 
-    ssh hangs up on its ProxyCommand as soon as it has read all: srun, which would complain of that, is in a session
-    of its own and ends with its input. A terminal is left to it alone.
+    ssh hangs up on its ProxyCommand as soon as it has read all: srun, which would complain of that, is in a
+    session of its own and ends with its input. A terminal is left to it alone.
     """
     from pcocc_runtime.slurm.steps import start_operation
 

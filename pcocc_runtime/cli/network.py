@@ -79,6 +79,6 @@ def _write(text: str) -> None:
 
 
 def _tell(answers: Answers) -> None:
-    """Pass on what srun and the nodes said, when nodes are missing; otherwise it is of no interest."""
+    """Pass on what srun and the nodes said, but only when nodes are missing."""
     for line in answers.failures if answers.silent else ():
         terminal.say_note(line)

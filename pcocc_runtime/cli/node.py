@@ -23,16 +23,16 @@ def add_node(parser: argparse.ArgumentParser) -> None:
     check = verbs.add_parser(
         "check",
         help=(
-            "say of each point that it is right, or what is wrong and what mends it; exit status 1 if any is"
+            "say of each point that it is right, or what is wrong and what mends it; exit status 1 if any is wrong"
         ),
     )
     check.add_argument(
         "-a", "--all", action="store_true",
-        help="every node of the cluster, by srun, and what differs between them",
+        help="check every node of the cluster, by srun, and say what differs between them",
     )
     check.add_argument(
         "-b", "--boot", metavar="TEMPLATE", nargs="?", const="",
-        help="boot a VM too, of this template or of the site's first with an image"
+        help="also boot a VM of this template; without a name, of the site's first template that has an image"
     )
     check.add_argument("--json", action="store_true", help="all of it, as JSON")
     check.set_defaults(run=_check)

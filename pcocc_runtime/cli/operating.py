@@ -25,7 +25,7 @@ _ONE, _SEVERAL = "vm0, or vm0.JOB", "vm0, vm0.JOB, or several such as vm[0-3]"
 
 def add_reset(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc reset`."""
-    parser.description = "Resets VMs, as their reset buttons would: their guests are not asked."
+    parser.description = "Resets VMs, as a reset button would: their guests are not asked."
     _add_vms(parser, _SEVERAL)
     parser.set_defaults(run=lambda arguments: run_in_vms(arguments, [RESET_VERB]))
 
@@ -33,8 +33,8 @@ def add_reset(parser: argparse.ArgumentParser) -> None:
 def add_power(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `pcocc power`."""
     parser.description = (
-        "A VM that is powered off has ended, and its job goes on as long as others run; "
-        "unless its template says 'on-power-off: keep'."
+        "A VM that is powered off ends, and its job goes on as long as other VMs run. "
+        "If its template says 'on-power-off: keep', it can be powered on again."
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     off = verbs.add_parser("off", help="have the guests power off")
@@ -45,10 +45,10 @@ def add_power(parser: argparse.ArgumentParser) -> None:
         "--now", action="store_true", help="do not ask the guests: what they have not written to disk is lost"
     )
     off.set_defaults(run=_power_off)
-    on = verbs.add_parser("on", help="boot VMs again that their templates keep")
+    on = verbs.add_parser("on", help="boot VMs again that were powered off and kept ('on-power-off: keep')")
     _add_vms(on, _SEVERAL)
     on.set_defaults(run=lambda arguments: run_in_vms(arguments, [POWER_VERB, "on"]))
-    cycle = verbs.add_parser("cycle", help="the one and then the other")
+    cycle = verbs.add_parser("cycle", help="power VMs off, then on again")
     _add_vms(cycle, _SEVERAL)
     cycle.add_argument(
         "-t", "--time", metavar="SECONDS", help="how long a guest may take to power off; default: 120"
@@ -70,7 +70,7 @@ def add_monitor(parser: argparse.ArgumentParser) -> None:
 def add_qmp(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc qmp`."""
     parser.description = (
-        "Says one message of QMP to the QEMU of VMs, and writes what each answers, as a line of JSON."
+        "Sends one QMP message to the QEMU of each VM, and writes each answer as a line of JSON."
     )
     _add_vms(parser, _SEVERAL)
     parser.add_argument(
@@ -81,7 +81,7 @@ def add_qmp(parser: argparse.ArgumentParser) -> None:
 
 def add_agent(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc agent`."""
-    parser.description = "Asks the QEMU agents of guests, and writes what each answers, as a line of JSON."
+    parser.description = "Sends a command to the QEMU agent of each guest, and writes each answer as a line of JSON."
     _add_vms(parser, _SEVERAL)
     parser.add_argument(
         "command", metavar="COMMAND", help="such as info or guest-info, which lists the others"
@@ -96,7 +96,7 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc dump`."""
     parser.description = (
         "Writes the memory of a VM as an ELF file, for crash(8), on the VM's node: FILE should be in a"
-        " directory that nodes share. The VM stands still meanwhile, and then goes on."
+        " directory that nodes share. The VM is paused meanwhile."
     )
     _add_vms(parser, _SEVERAL)
     parser.add_argument("file", metavar="FILE", help="%%v in it stands for the VM's name")
@@ -108,12 +108,12 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
 def add_topology(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc topology`."""
     parser.description = (
-        "Draws what VMs hold of their nodes, and their guests beside it: CPUs, caches, NUMA nodes, and where "
+        "Shows what VMs hold on their nodes beside what their guests see: CPUs, caches, NUMA nodes, and where "
         "memory lies."
     )
     _add_vms(parser, _SEVERAL)
-    parser.add_argument("--check", action="store_true", help="exit 1 where a VM does not run as it is planned")
-    parser.add_argument("--json", action="store_true", help="for programs, a line for each VM")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if a VM does not run as planned")
+    parser.add_argument("--json", action="store_true", help="as JSON, one line for each VM")
     parser.set_defaults(run=_topology)
 
 
@@ -153,7 +153,7 @@ def run_in_vms(arguments: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def run_at_terminal(vms: str, typed: str | None, words: Sequence[str]) -> int:
-    """Run an operation that has this terminal, if there is one; afterwards the terminal is as it was before."""
+    """Run an operation that uses this terminal, if there is one; put its settings back afterwards."""
     import termios
 
     from pcocc_runtime.cli.login import find_vms
@@ -163,7 +163,7 @@ def run_at_terminal(vms: str, typed: str | None, words: Sequence[str]) -> int:
     if not (os.isatty(0) and os.isatty(1)):
         return run_step(job, found, words, deed="use", streams=AS_BYTES)
     if "[" in found or "," in found:
-        raise errors.RequestError(f"{found} are several VMs, and here is one terminal", "name one: vm0")
+        raise errors.RequestError(f"{found} are several VMs, but one terminal can show only one", "name one: vm0")
     saved = termios.tcgetattr(0)
     try:
         return run_step(job, found, words, deed="use", streams=AS_TERMINAL)

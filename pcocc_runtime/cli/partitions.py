@@ -1,4 +1,4 @@
-"""`pcocc config partitions`: what the subnet manager is told once, and Slurm's licences for the keys."""
+"""`pcocc config partitions`: what the subnet manager must be given once, and Slurm's licences for the keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_partitions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         metavar="FILE",
-        help="say what is wrong in a file of partitions as it is installed, and print none",
+        help="check an installed file of partitions instead of printing one",
     )
     parser.set_defaults(run=_config_partitions)
 

@@ -29,13 +29,13 @@ def add_ps(parser: argparse.ArgumentParser) -> None:
 def add_top(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcocc top`."""
     parser.description = (
-        "Shows what your VMs use of CPU and memory, again and again, until it is interrupted; "
-        "once where this is no terminal."
+        "Shows the CPU time and memory that your VMs use, again and again, until it is interrupted; "
+        "only once if the output is not a terminal."
     )
     parser.add_argument("-j", "--job", metavar="JOB", help="only this one")
     parser.add_argument(
         "-d", "--delay", metavar="SECONDS",
-        help="between two looks, each of which is a step of every job; default: 5",
+        help="time between two updates, each of which runs a step in every job; default: 5",
     )
     parser.set_defaults(run=_top)
 

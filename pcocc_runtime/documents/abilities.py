@@ -1,5 +1,4 @@
-"""What a QEMU can do of what its releases differ in: asked once for a job on a node, and kept
-(docs/decisions/039)."""
+"""What a QEMU can do of what its releases differ in: asked once for a job on a node, and kept (docs/decisions/039)."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ MAX_ABILITIES = 1 << 20  # bytes
 
 
 class Abilities(NamedTuple):
-    """`has` are names of options, see qemu/asking.py; `lacks` are the flags of each CPU model that host and
-    accelerator have not."""
+    """What a QEMU `has`: names of options (qemu/asking.py); `lacks`: each CPU model's flags that do not work here."""
 
     version: tuple[int, int] = (0, 0)
     has: frozenset[str] = frozenset()
@@ -24,16 +22,14 @@ PLAIN = Abilities()
 
 
 def encode_abilities(found: Abilities, key: list[object]) -> bytes:
-    """Return the file's content; `key` is of JSON's types and tells which QEMU was asked, and with what
-    accelerator."""
+    """Return the file's content; `key` is of JSON's types and tells which QEMU was asked, and with what accelerator."""
     return json.dumps(
         {"key": key, "version": found.version, "has": sorted(found.has), "lacks": dict(found.lacks)}
     ).encode()
 
 
 def decode_abilities(data: bytes | None, key: list[object]) -> Abilities | None:
-    """Return what is in the file; None where there is none, for another QEMU, and when it is damaged or
-    another version's."""
+    """Return what is in the file; None when it is missing, damaged, for another QEMU or of another version."""
     try:
         tree = json.loads(data or b"")
         if tree["key"] != key:

@@ -32,8 +32,7 @@ def encode_boot(cluster: str, keys: Keys, version: str = __version__) -> str:
 
 
 def decode_boot(text: str) -> tuple[str, Keys]:
-    """Return the encoded cluster document and the keys; NodeError where they come from a newer pcocc than
-    this node has."""
+    """Return the encoded cluster document and the keys; NodeError when a newer pcocc than this node's wrote them."""
     try:
         tree = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
         _ensure_not_older(str(tree.get("version", __version__)))
@@ -46,8 +45,7 @@ def decode_boot(text: str) -> tuple[str, Keys]:
 
 
 def _ensure_not_older(version: str) -> None:
-    """Raise NodeError when this node's pcocc is older than that of who boots the VMs: it cannot know what is
-    asked of it."""
+    """Raise NodeError when this node's pcocc is older than the one that boots the VMs, and may not understand it."""
     theirs, ours = (tuple(int(number) for number in one.split(".")) for one in (version, __version__))
     if ours < theirs:
         raise NodeError(

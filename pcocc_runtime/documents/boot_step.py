@@ -14,8 +14,7 @@ from pcocc_runtime.errors import NodeError
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """The job's user as this host's databases of users and groups have it; `name` is None for a uid without
-    an entry."""
+    """The job's user as this host's user and group databases have it; `name` is None for a uid without an entry."""
 
     uid: int
     name: str | None
@@ -29,12 +28,7 @@ _SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The account, partition and QOS that slurmctld has for a job, its licences, and its GRES.
-
-    Of a GRES it is the node and its `gres_detail_str`.
-
-    A text is empty where the job has none.
-    """
+    """What slurmctld has for a job: account, partition, QOS, licences, and for each node its `gres_detail_str`."""
 
     account: str
     partition: str

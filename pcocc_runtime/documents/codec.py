@@ -1,5 +1,4 @@
-"""Documents as text, and back: frozen dataclasses as JSON, read so strictly that no field is missing, unknown
-or of another type.
+"""Frozen dataclasses as JSON text, and back: read so strictly that no field is missing, unknown or mistyped.
 
 A dataclass is a mapping of its fields, without those that have their default, and with the `kind` of its
 class where a field can hold one of several. Numbers are whole, from 0 to 2**64 - 1.
@@ -37,8 +36,7 @@ def render_document(value: object, version: int) -> str:
 def parse_document(
     kind: type[_T], version: int, text: str | bytes, clean: Callable[[str], str] | None = None
 ) -> _T:
-    """Return the dataclass that a text was rendered from, each text in it as `clean` makes it; ValueError
-    says what is wrong."""
+    """Return the dataclass that a text was rendered from, its texts passed through `clean`; ValueError if none."""
     try:
         tree = json.loads(text)
         tree = _clean(tree, clean) if clean else tree
@@ -87,7 +85,7 @@ def _build(hint: Any, tree: Any, place: str) -> Any:
     if origin in (Union, UnionType):
         found = next((one for one in inner if _find_misfit(one, tree) is None), None)
         if found is None:
-            raise ValueError(f"{place} has none of the types that it may have")
+            raise ValueError(f"{place} is not of a type that it may have")
         return _build(found, tree, place)
     misfit = _find_misfit(hint, tree)
     if misfit:

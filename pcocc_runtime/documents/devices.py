@@ -26,4 +26,4 @@ def decode_devices(text: str | bytes) -> GivenDevices:
     try:
         return parse_record(GivenDevices, json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise NodeError(f"what is kept of a job's devices cannot be read: {error}") from None
+        raise NodeError(f"the record of a job's devices cannot be read: {error}") from None

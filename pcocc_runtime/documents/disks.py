@@ -30,8 +30,7 @@ class DiskFact:
 
 @dataclass(frozen=True, slots=True)
 class DiskFacts:
-    """The disks in QEMU's order; the image's path and name (REPO:NAME@REV), each None when it has none; the
-    job's scratch."""
+    """The disks in QEMU's order; the image's path and name (REPO:NAME@REV), None without; the job's scratch."""
 
     disks: tuple[DiskFact, ...]
     image: str | None

@@ -1,5 +1,4 @@
-"""What a task holds of its node's hardware, and the piece of it that its VM is: topology.json in the VM's
-directory.
+"""What a task holds of its node's hardware, and the piece of it that its VM is: topology.json in the VM's directory.
 
 The launcher writes it before it becomes QEMU; the operation @topology compares it with what runs.
 """
@@ -35,8 +34,7 @@ class HostCpu(NamedTuple):
 
 
 class HostNode(NamedTuple):
-    """A NUMA node: how many CPUs and MiB the host has there, whether the task may use its memory, and the
-    distances to all nodes."""
+    """A NUMA node: its CPUs and MiB on the host, whether the task may use its memory, distances to all nodes."""
 
     number: int
     cpus: int
@@ -46,8 +44,7 @@ class HostNode(NamedTuple):
 
 
 class Allocation(NamedTuple):
-    """What a task holds: the CPUs it may run on, by number, all NUMA nodes of the host, by number, how many
-    CPUs are online, and a flag of theirs."""
+    """What a task holds: its CPUs and all NUMA nodes of the host by number, CPUs online, and one CPU flag."""
 
     cpus: tuple[HostCpu, ...]
     nodes: tuple[HostNode, ...]
@@ -72,8 +69,7 @@ class Shape(NamedTuple):
 
 
 class GuestNode(NamedTuple):
-    """A NUMA node of the guest: the host's node that it is, its vCPUs, and its MiB, all there or what fits
-    (`strict` or not)."""
+    """A NUMA node of the guest: its host node, its vCPUs, its MiB; `strict`: all of them there, or what fits."""
 
     host: int
     cpus: tuple[int, ...]
@@ -116,12 +112,10 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class VmTopology:
-    """What `@topology` compares: the task's part of the host, the guest's piece, QEMU's pid and what else the
-    launcher chose.
+    """What `@topology` compares: the task's part of the host, the guest's part, QEMU's pid, the launcher's choices.
 
     `page` is the size of the guest's pages in KiB on the host, 0 for ordinary ones; `cpu` is QEMU's -cpu.
-    `binds`: this
-    QEMU can bind memory to nodes.
+    `binds`: this QEMU can bind memory to nodes.
     """
 
     pid: int

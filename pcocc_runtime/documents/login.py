@@ -1,5 +1,4 @@
-"""What a login from outside a job needs of it: `@login` writes it on a node of the job, for `pcocc ssh` and
-its like."""
+"""What a login from outside needs of a job: `@login` writes it on a node, for `pcocc ssh` and the like."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ KEY_FILE, HOST_KEY_FILE = "key", "host_key.pub"  # in the job's directory on a n
 
 
 class Credentials(Record):
-    """The job's private key, the public host key of its VMs (empty where a node has not written it), and the
-    cluster."""
+    """The job's private key, its VMs' public host key (empty where a node has not written it), and the cluster."""
 
     key: str
     host_key: str
@@ -38,5 +36,5 @@ def decode_credentials(text: str) -> Credentials:
         if not all(type(one) is str for one in (key, host_key, members)) or not key.startswith("-----BEGIN "):
             raise ValueError("it has no key")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"what a node says of logins into the job's VMs cannot be read: {error}") from None
+        raise ValueError(f"a node's answer about logins into the job's VMs cannot be read: {error}") from None
     return Credentials(key, host_key, decode_members(members))

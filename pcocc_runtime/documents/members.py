@@ -1,5 +1,4 @@
-"""The job's virtual cluster as the steps on one of its nodes must know it: cluster.json, which this node's
-launchers write."""
+"""cluster.json: a job's virtual cluster as steps on one node must know it; that node's launchers write it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""node.json: what root's helper writes on a node for the launchers of a job's VMs and for `pcocc network` and
-`pcocc ps`.
+"""node.json: what root's helper writes on a node for its VMs' launchers, `pcocc network` and `pcocc ps`.
 
 It lies in the job's directory, which belongs to the job's user: whoever reads it has that user's rights and no others.
 """
@@ -23,8 +22,7 @@ MAX_NODE = 64 * 1024 * 1024  # bytes; 262,144 VMs take 2 MiB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NetworkFacts:
-    """What every network has: its place among the job's networks, the MTU in VMs, and the (first, last) ranks
-    of its VMs."""
+    """What every network has: its place among the job's, the MTU in VMs, and the (first, last) ranks of its VMs."""
 
     index: int
     name: str
@@ -120,8 +118,7 @@ class NodeFacts:
     node's VMs by rank, eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are
     in seconds. `kvm_expected`: where guests are emulated all the same, somebody should know. `console_log` is
     how many bytes are kept of what a VM says on its console. `hugepages` and `cpu_model` are for templates
-    that say nothing of them; `functions` are those of
-    VMs, by rank.
+    that say nothing of them; `functions` are those of VMs, by rank.
     """
 
     job: int

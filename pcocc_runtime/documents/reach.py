@@ -8,8 +8,7 @@ PORTFILE = "/etc/pcocc/host-ports"  # in a guest: `JOB PORTS`, see `render_ports
 
 
 def address_of(networks: Sequence[tuple[str, Sequence[tuple[int, int]]]], rank: int) -> str | None:
-    """Return a VM's address in the one of the networks (`IPv4 prefix, [[first, last rank], ...]`) that it is
-    reached by.
+    """Return a VM's address in the first of the networks (`IPv4 prefix, [[first, last rank], ...]`) that it is in.
 
     They are those of `netplan.describe_reach`, the address that of `naming.vm_address`; None when the VM is
     in none of them.

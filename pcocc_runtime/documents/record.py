@@ -10,7 +10,7 @@ from collections import namedtuple
 
 __all__ = ["TYPE_CHECKING", "Record", "parse_record"]
 
-TYPE_CHECKING = False  # mypy takes any variable of this name for true
+TYPE_CHECKING = False  # mypy takes a variable of this name to be true
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NamedTuple, TypeVar
@@ -50,8 +50,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 def parse_record(kind: type[R], tree: object) -> R:
-    """Return a record from JSON's mapping of its fields, others ignored; ValueError says which one is missing
-    or of another type."""
+    """Return a record from a mapping, whose other keys are ignored; ValueError names a missing or mistyped field."""
     if not isinstance(tree, dict):
         raise ValueError("it is not a mapping")
     values = {**kind._field_defaults, **tree}

@@ -31,8 +31,7 @@ class Command(Record):
 
 
 class Frozen(Record):
-    """Saver: the guest's file systems are about to be frozen, and must be thawed should this process end; or
-    they are thawed again."""
+    """Saver: the guest's file systems are about to be frozen and must be thawed if this process ends; or are thawed."""
 
     frozen: bool
 

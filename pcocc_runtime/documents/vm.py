@@ -15,12 +15,11 @@ class VmFacts(Record):
     `pid` is QEMU's; `qmp`, `probe` and `watch` are descriptors: a connection to QEMU, a TCP socket in the
     job's network namespace (None: nothing there can be reached), and the lock of system/watch.py. `address`
     is empty where the VM has none. `timeout` is how many seconds the guest has to answer, `grace` how many to
-    power off, 0 when nobody asks it to. `disks` are their files by QEMU's names of them. `cpus` are those that
-    vCPUs are bound to, in order, `emulator` those that QEMU's other threads are, each empty for none.
-    `console` is the file that QEMU writes to what the guest says on its serial console,
-    of which `console_size` bytes are kept. `mounts` are the tags that the guest is to mount, with their
-    types. `logs` are other files that grow with what the guest does. A VM to
-    `keep` stays when its guest has powered off.
+    power off, 0 when nobody asks it to. `disks` are their files by QEMU's names of them. `cpus` are those
+    that vCPUs are bound to, in order; `emulator` those for QEMU's other threads; each is empty for none. QEMU
+    writes the guest's serial console to the file `console`, of which `console_size` bytes are kept. `mounts`
+    are the tags that the guest is to mount, with their types. `logs` are other files that grow with what the
+    guest does. A VM to `keep` stays when its guest has powered off.
     """
 
     job: int

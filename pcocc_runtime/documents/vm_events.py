@@ -40,8 +40,7 @@ class Silent(Record):
 
 
 class Unmounted(Record):
-    """The guest has not mounted an exported directory; `known` tells whether its kernel has that type of file
-    system."""
+    """The guest has not mounted an exported directory; `known`: its kernel has that type of file system."""
 
     tag: str
     type: str
@@ -96,8 +95,7 @@ def encode_event(event: Event) -> str:
 
 
 def decode_event(line: str) -> Event | None:
-    """Return what a line that begins with PREFIX says, None when it is a newer keeper's; ValueError with a
-    sentence for anything else."""
+    """Return the event in a line that begins with PREFIX; None for an unknown (newer) one, ValueError for no event."""
     try:
         tree = json.loads(line.removeprefix(PREFIX))
         if not isinstance(tree, dict) or not isinstance(tree.get("event"), str):

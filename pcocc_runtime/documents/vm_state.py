@@ -13,8 +13,7 @@ UP, ENDED, DONE = b"up\n", b"ended ", b"done\n"
 
 
 def task_token(job: str, step: str, task: str) -> str:
-    """Return the token that marks a task's processes in a guest; it ends in a dot, so that no token begins
-    with another."""
+    """Return the token that marks a task's processes in a guest; it ends in a dot, so no token begins with another."""
     return f"{job}.{step}.{task}."
 
 
@@ -22,8 +21,7 @@ STATE_FILE = "state"  # not there while the VM boots
 
 
 class VmState(Record):
-    """A VM that is `up` since it answered after `seconds`, was `silent` for as many, or has `ended` for a
-    `reason`, `asked` to or not.
+    """A VM that is `up` (after `seconds`), was `silent` for `seconds`, or has `ended` for a `reason`, `asked` or not.
 
     One that is `off` was powered off by its guest, and can be powered on again.
     """

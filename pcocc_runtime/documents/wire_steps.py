@@ -1,5 +1,4 @@
-"""More rows of the table of shared names (documents/wire.py): those of jobs and steps that root's helper has
-nothing to do with.
+"""Shared names (documents/wire.py) of jobs and steps, with which root's helper has nothing to do.
 
 Imports nothing: it is on the way of every VM step.
 """

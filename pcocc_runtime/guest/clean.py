@@ -1,5 +1,4 @@
-"""The shell texts by which a guest puts aside what tells its machine from others, for the moment of a save,
-and takes it back.
+"""The shell texts by which a guest puts aside what identifies its machine during a save, and takes it back.
 
 What is put aside lies in /run, which is in no image. Files are overwritten before they go, and freed blocks
 discarded: what is deleted only would still be on the disk. POSIX sh; `R` is the root directory, for tests.

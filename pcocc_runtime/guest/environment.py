@@ -52,8 +52,7 @@ _USERS = "U"  # before a limit that --propagate names, Slurm writes that (slurms
 
 
 class GuestEnvironment(Record):
-    """What a command in a guest gets: variables, others unless the guest has them itself, names it does not
-    get, and soft limits."""
+    """What a guest's command gets: variables, defaults where the guest has none, names removed, and soft limits."""
 
     settings: dict[str, str]
     defaults: dict[str, str]
@@ -64,8 +63,7 @@ class GuestEnvironment(Record):
 def plan_environment(
     before: Mapping[str, str], now: Mapping[str, str], export: str | None
 ) -> GuestEnvironment:
-    """Return what a task's command gets; `before` and `now` are its environment around the prolog scripts,
-    `export` is srun's."""
+    """Return what a task's command gets; `before` and `now`: its environment around prologs; `export`: srun's."""
     named = set(_split_export(export or ""))
     changed = find_changes(before, now)
     settings = {
@@ -102,8 +100,7 @@ def plan_batch_environment(
     environment: GuestEnvironment, script: Mapping[str, str], removed: Sequence[str],
     changed: Mapping[str, str]
 ) -> GuestEnvironment:
-    """Return what a batch script in a guest gets: its own variables of Slurm, `script`, in place of those of
-    the step that runs it.
+    """Return what a batch script in a guest gets: its own Slurm variables, `script`, instead of its step's.
 
     `removed` is what prolog scripts took from it, and `changed` what those of the step have changed.
     """
@@ -124,8 +121,7 @@ def _is_nodes(name: str) -> bool:
 
 
 def _split_export(text: str) -> Iterator[str]:
-    """Yield the names in a text such as A,B=1,"C=2,3",ALL: Slurm's commas part it outside of quotes (env.c,
-    find_quote_token)."""
+    """Yield the names in a text such as A,B=1,"C=2,3",ALL: commas in quotes do not count (env.c, find_quote_token)."""
     for word in re.findall(r"""(?:[^,"']|"[^"]*"|'[^']*'|["'])+""", text):
         yield word.strip("\"'").partition("=")[0]
 

@@ -1,9 +1,8 @@
-"""The shell text by which a guest takes the job's private keys from its seed into memory: on its disk, and so
-in a saved image, they never are.
+"""The shell text by which a guest takes the job's private keys from its seed into memory, never to its disk.
 
-They are files of their own beside user-data and vendor-data, which cloud-init keeps on the disk in several copies.
-POSIX sh, run by cloud-init's bootcmd at each boot, before sshd starts; users whom cloud-init makes after that
-are waited for in the background, for five minutes.
+They are files of their own beside user-data and vendor-data, which cloud-init keeps on the disk in several
+copies. POSIX sh, run by cloud-init's bootcmd at each boot, before sshd starts; users whom cloud-init makes
+after that are waited for in the background, for five minutes.
 """
 
 from __future__ import annotations
@@ -60,6 +59,5 @@ def render_key_files(keys: Keys) -> dict[str, str]:
 
 
 def render_take_keys(keys: Keys, users: Sequence[str]) -> list[str]:
-    """Return the text, and its words, with which a shell takes the keys, for sshd and for users, some of whom
-    are not there yet."""
+    """Return the shell text, and its words, that takes the keys for sshd and for users, who may not exist yet."""
     return [_TAKE + _TAKE_HOST + _TAKE_USERS, keys.host_public, *users]

@@ -1,5 +1,4 @@
-"""How the user's own OpenSSH reaches the VMs of a job from outside it: a configuration for ssh(1), and the
-names of VMs in command lines."""
+"""How the user's own OpenSSH reaches a job's VMs from outside: a configuration, and VM names in command lines."""
 
 from __future__ import annotations
 
@@ -92,8 +91,7 @@ def render_hosts(plan: LoginPlan) -> str:
 def render_config(plan: LoginPlan, others: Iterable[str]) -> str:
     """Return a whole configuration: those blocks, then what `others`, the user's and the host's files, say.
 
-    A path to include is a pattern of glob(7), and newer releases of ssh put values for `%` in it: `?` is any
-    character.
+    A path to include is a pattern of glob(7), and newer releases of ssh put values for `%` in it: `?` is any character.
     """
     included = (re.sub(r'[][%*\\"]', "?", path) for path in others)
     return render_hosts(plan) + "\nMatch all\n" + "".join(f'    Include "{path}"\n' for path in included)

@@ -168,8 +168,7 @@ def _kill_loop(tokens: Sequence[str], signal: str) -> str:
 
 
 def render_mount_look(mounts: Mapping[str, str]) -> str:
-    """Return the text that names each tag of `mounts` (with its type) that is not mounted, a line each: `TAG`
-    or, unknown to the kernel, `TAG !`."""
+    """Return the text that prints each of the `mounts` not mounted: `TAG`, or `TAG !` if its type is unknown."""
     words = " ".join(f"{tag}:{kind}" for tag, kind in mounts.items())
     return (
         "n='\n'; m=\"$n$(cut -d' ' -f1 /proc/mounts)$n\"; "
@@ -180,7 +179,6 @@ def render_mount_look(mounts: Mapping[str, str]) -> str:
 
 
 def parse_mount_look(text: str, mounts: Mapping[str, str]) -> list[tuple[str, str, bool]]:
-    """Return tag, type and whether the guest's kernel knows that type for each line of such a look, whatever
-    a guest may say."""
+    """Return (tag, type, whether the guest's kernel knows that type) for each valid line that such a look printed."""
     lines = [line.partition(" ") for line in text.splitlines()]
     return [(tag, mounts[tag], rest != "!") for tag, _space, rest in lines if tag in mounts]

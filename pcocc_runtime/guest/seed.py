@@ -64,8 +64,7 @@ def render_seed(
     interfaces: Iterable[Interface] = (),
     ports: str = "",
 ) -> dict[str, str]:
-    """Return the seed's files by name; `ports` are those of its node that lead to the VM, as
-    `addressing.render_ports` has them."""
+    """Return the seed's files by name; `ports` are the node's that lead to the VM (documents/reach.render_ports)."""
     return {
         "meta-data": (
             f"instance-id: {_word(instance_id or f'pcocc-{job}-vm{rank}')}\nlocal-hostname: vm{rank}\n"
@@ -83,8 +82,7 @@ def render_vendor_data(
     mounts: Iterable[Mount] = (),
     ports: str = "",
 ) -> str:
-    """Return the cloud-config that makes the users, the keys, the host file and the mounts; `ports` is all of
-    its file, if any."""
+    """Return the cloud-config that makes users, keys, the ports file (if `ports` is not empty) and mounts."""
     names = [f"vm{rank}" for rank in range(vms)]
     known = f"vm*,*.{domain},10.* {keys.host_public}"
     other = command_user if command_user not in (None, "root", login.name) else None
@@ -105,8 +103,7 @@ def render_vendor_data(
 
 
 def _boot_commands(login: JobUser, keys: Keys) -> list[str]:
-    """Return what cloud-init's users module, which runs after bootcmd, cannot: choose a gid, or share a uid
-    of the image's.
+    """Return the commands for what cloud-init's users module cannot do: choose a gid, or share an image user's uid.
 
     And it only adds keys: an image that was saved in a job has that job's, which must let nobody in any more.
     """
@@ -121,8 +118,7 @@ def _boot_commands(login: JobUser, keys: Keys) -> list[str]:
 
 
 def _forget_keys(keys: Keys) -> str:
-    """Return the shell text that takes the keys of other jobs out of all accounts; it runs at each boot, so
-    it keeps this job's."""
+    """Return the shell text that removes other jobs' keys from all accounts at each boot, and keeps this job's."""
     words = keys.user_public.split()  # its type, itself, and its comment
     ours, mine = f"' {KEY_COMMENT}[0-9][0-9]*$'", shlex.quote(
         words[1] if len(words) > 1 else keys.user_public

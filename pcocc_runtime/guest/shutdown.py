@@ -8,8 +8,7 @@ from pcocc_runtime.qemu.qmp import RESET, render_command
 
 
 def ask_agent(path: str) -> socket.socket | None:
-    """Ask the guest agent to power the guest off, beside ACPI, which not every guest hears; the socket must
-    stay open."""
+    """Ask the agent to power the guest off, beside ACPI, which not all guests obey; the socket must stay open."""
     agent = socket.socket(socket.AF_UNIX)
     agent.setblocking(False)
     try:

@@ -1,5 +1,4 @@
-"""OpenSSH's arguments to reach a VM of one's own job: by the job's key, without the user's configuration
-(ssh_config(5))."""
+"""OpenSSH's arguments to reach a VM of one's own job by the job's key, without the user's ssh_config(5)."""
 
 from __future__ import annotations
 

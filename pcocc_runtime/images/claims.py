@@ -26,8 +26,7 @@ _LONGEST_PAUSE = 0.5  # seconds between two tries: over NFS each one asks the se
 
 @contextlib.contextmanager
 def locked_path(path: Path, what: str) -> Iterator[None]:
-    """Hold the exclusive lock of a file that is never deleted; RequestError names the holder after LOCK_WAIT
-    seconds."""
+    """Hold the exclusive lock of a file never deleted; after LOCK_WAIT seconds RequestError names the holder."""
     fd = _open_lock(path)
     try:
         _wait_for_lock(fd, path, what)
@@ -41,8 +40,7 @@ def locked_path(path: Path, what: str) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open a lock file; a new one gets its mode at once, so that everybody can lock it who may write to its
-    directory."""
+    """Open a lock file; a new one gets at once a mode that lets all lock it who may write to its directory."""
     umask = os.umask(0)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _lock_mode(path.parent))
@@ -116,8 +114,7 @@ def open_work(
 
 @contextlib.contextmanager
 def _make(parent: Path, name: str, lock: int, private: bool) -> Iterator[Path]:
-    """Make and hold a directory; RequestError when others put one of theirs, or one with something in it, in
-    its place."""
+    """Make and hold a directory; RequestError when others have put another one, or a filled one, in its place."""
     placing.make_directory(parent / name, 0o700 if private else parent.stat().st_mode & 0o777)
     with held.hold_below(parent, name, links=False) as path:
         if path.stat().st_uid != os.fstat(lock).st_uid or os.listdir(path):
@@ -138,8 +135,7 @@ def _empty(work: Path) -> None:
 
 
 def _forget(parent: Path, name: str) -> bool:
-    """Remove a work directory, which is empty by now, its note, and its lock; return False when it is not, or
-    is another's."""
+    """Remove an emptied work directory, its note and its lock; False when it is not empty, or another user's."""
     for remove, end in ((os.rmdir, ""), (os.unlink, _NOTE), (os.unlink, _LOCK)):
         path = parent / f"{name}{end}"
         try:

@@ -1,5 +1,4 @@
-"""Disks in OCI images: a KubeVirt containerDisk, or an artifact that is a disk (ORAS), in a layout, an
-archive or a registry."""
+"""Disks in OCI images (a containerDisk, or an ORAS artifact), in a layout, an archive or a registry."""
 
 from __future__ import annotations
 

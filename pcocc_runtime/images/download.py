@@ -86,15 +86,14 @@ def _open(url: Url) -> Any:
 
 
 def _read_length(url: Url, answer: Any) -> int:
-    """Return the length that the server announces, 0 when it announces none; RequestError when the answer is
-    not the file."""
+    """Return the length that the server announces, 0 for none; RequestError when it does not answer with the file."""
     what, told = f"{url.shown} could not be fetched: ", answer.headers.get("Content-Length") or "0"
     if answer.status != http.client.OK:
         raise RequestError(
             f"{what}the server answers with status {answer.status}, which is not the whole file", _HINT
         )
     if not (told.isascii() and told.isdecimal() and len(told) < 20):
-        raise RequestError(f"{what}the server gives a length that makes no sense: {told[:80]!r}", _HINT)
+        raise RequestError(f"{what}the server announces an invalid length: {told[:80]!r}", _HINT)
     return int(told)
 
 

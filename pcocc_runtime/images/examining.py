@@ -1,5 +1,4 @@
-"""What a file that is to be imported is, whether it is whole, and its repair where it was left open by
-whoever wrote it."""
+"""What a file to import is, whether it is complete, and the repair of one that its writer left open."""
 
 from __future__ import annotations
 

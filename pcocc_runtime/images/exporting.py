@@ -55,7 +55,7 @@ def _ensure_replaceable(path: Path, every: Sequence[Repo]) -> None:
     """Raise RequestError when the path is that of a device, a pipe or a link, or lies in a repository."""
     if os.path.lexists(path) and not path.is_dir() and (path.is_symlink() or not path.is_file()):
         what = "a symbolic link" if path.is_symlink() else "not a regular file"
-        raise RequestError(f"{path} is {what}, and would be replaced by one", "name another file")
+        raise RequestError(f"{path} is {what}, and writing there would replace it", "name another file")
     parent = os.path.realpath(path.parent)
     for repo in every:
         if Path(parent).is_relative_to(os.path.realpath(repo.path)):

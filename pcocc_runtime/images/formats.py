@@ -76,8 +76,7 @@ def _extent_cure(path: str) -> str:
 
 
 def ensure_sound(form: str, head: bytes, tail: bytes, size: int, path: str) -> None:
-    """Raise RequestError unless a file of `size` bytes is a complete image of format `form` that needs no
-    other file."""
+    """Raise RequestError unless a file of `size` bytes is a complete `form` image that needs no other file."""
     if not size:
         raise _broken(path, form, "it is empty")
     if form == "qcow2":

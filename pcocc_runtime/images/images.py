@@ -43,8 +43,7 @@ def list_images(every: Sequence[Repo]) -> dict[str, Repo]:
 
 
 def list_names(every: Sequence[Repo], problems: list[PcoccError]) -> dict[str, str]:
-    """Return the name of every image and of its repository; the error of an unreadable repository goes to
-    `problems`."""
+    """Return the names of all images and their repositories; errors of unreadable repositories go to `problems`."""
     found: dict[str, str] = {}
     for repo in every:
         try:
@@ -82,8 +81,7 @@ def some(words: Sequence[str]) -> str:
 
 
 def find_boot_disk(text: str, every: Sequence[Repo]) -> tuple[str, str]:
-    """Return the path and the full reference of the disk that a reference names; RequestError when VMs cannot
-    run from it."""
+    """Return path and full reference of the disk that a reference names; RequestError when VMs cannot run from it."""
     found = find_image(references.parse_reference(text), every)
     ensure_disk(found)
     return str(found.path), found.reference

@@ -27,8 +27,7 @@ def may_be_in_use(path: Path) -> bool:
 
 
 def recall(path: Path) -> bool:
-    """Make NFSv4 clients report the locks that they keep to themselves under a delegation; tell whether that
-    could be tried.
+    """Make NFSv4 clients report locks that they keep to themselves (delegation); False when that cannot be tried.
 
     The server calls a read delegation back when the file is changed, even if the change changes nothing (RFC
     8881, 10.4.1).

@@ -6,6 +6,7 @@ kernel documentation.
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import NamedTuple
 
@@ -40,7 +41,15 @@ _PAGE = Kind(
     "a text, such as the page of a web server that says what is wrong",
     "look into it: head {}; and download the image again",
 )
+_LUKS = Kind(
+    "a LUKS container",
+    "make a decrypted copy of it: cryptsetup open {} NAME, then dd from /dev/mapper/NAME",
+)
+_RESTORE, _STATE = "restore it to a disk, and import that", "import the disk of that machine: a state has none"
+_BOOTED = Kind("a program that firmware starts", "it is no disk: build one with a boot loader from it")
 _SCRIPT = Kind("a script", "name the disk image")
+_CPIO = Kind("a cpio archive, as an initrd is", "with a kernel it is 'kernel: {{path: ..., initrd: {}}}' in a template")
+_TEXT = Kind("a text", "look into it: head {}; a disk image is no text")
 _PARALLELS = _converted("a Parallels disk (.hds)", "parallels")
 VMDK_DESCRIPTOR = _converted("the descriptor of a VMDK image whose data are in other files", "vmdk")
 QCOW1 = _converted("a qcow image of version 1", "qcow")
@@ -57,18 +66,23 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"\x89LZO\0", _packed("lzop", "lzop -dc {} >DISK")),
     (0, b"\x1f\x9d", _packed("compress", "zcat {} >DISK")), (0, b"Rar!\x1a\7", _packed("rar", "unrar x {}")),
     (0, b"QED\0", _converted("a QED image", "qed")),
+    (0, b"\x5d\0\0\x80\0", _packed("lzma", "lzma -dc {} >DISK")),
+    # a frame that is skipped, as pzstd writes in front
+    *((0, bytes([number]) + b"\x2a\x4d\x18", _packed("zstd", "zstd -dc {} >DISK")) for number in range(0x50, 0x60)),
+    (0, b"\x02\x21\x4c\x18", _packed("lz4", "lz4 -dc {} >DISK")),
+    (0, b"LRZI", _packed("lrzip", "lrzip -d -o DISK {}")), (0, b"MSCF\0\0\0\0", _packed("cabinet", "cabextract {}")),
+    (0, b"\xff\6\0\0sNaPpY", _packed("snappy", "snzip -dc {} >DISK")),
+    (0, b"PK\5\6", _packed("zip", "unzip {}")), (0, b"PK\7\x08", _packed("zip", "unzip {}")),
+    (0, b"xar!", _packed("xar", "xar -xf {}")),
+    (0, b"vhdsfile", Kind("a set of VHDX images (.vhds)", "export the machine with Hyper-V, and import the .vhdx it makes")),
     (0, b"COWD", _converted("a VMDK image of version 3", "vmdk")),
     (0, b"# Disk DescriptorFile", VMDK_DESCRIPTOR),
     (0, b"WithoutFreeSpace", _PARALLELS), (0, b"WithouFreSpacExt", _PARALLELS),
     (0, b"Bochs Virtual HD Image", _converted("a Bochs disk", "bochs")),
     (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", _converted("a cloop image", "cloop")),
-    (
-        0, b"LUKS\xba\xbe",
-        Kind(
-            "a LUKS container",
-            "make a decrypted copy of it: cryptsetup open {} NAME, then dd from /dev/mapper/NAME",
-        ),
-    ),
+    (0, b"LUKS\xba\xbe", _LUKS),
+    (0, b"SKUL\xba\xbe", _LUKS),
+    (3, b"-FVE-FS-", Kind("a disk of BitLocker", "make a decrypted copy of it: cryptsetup bitlkOpen {} NAME, then dd")),
     (
         0, b"VMA\0",
         Kind(
@@ -85,13 +99,22 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"sqsh", Kind("a squashfs file system", _ROOT)), (32, b"SIF_MAGIC", _CONTAINER),
     (1024, b"\xe2\xe1\xf5\xe0", Kind("an EROFS file system", _ROOT)),
     (0, b"\x45\x3d\xcd\x28", Kind("a cramfs file system", _ROOT)), (257, b"ustar", _TAR),
-    (
-        0, b"070701",
-        Kind(
-            "a cpio archive, as an initrd is",
-            "with a kernel it is 'kernel: {{path: ..., initrd: {}}}' in a template",
-        ),
-    ),
+    *((0, magic, _CPIO) for magic in (b"070701", b"070702", b"070707")),
+    (0, b"-rom1fs-", Kind("a romfs file system", _ROOT)), (0, b"UBI#\1", Kind("an image of flash memory (UBI)", _ROOT)),
+    (0, b"partclone-image", Kind("a backup of partclone, as Clonezilla makes", _RESTORE)),
+    (0, b"FsArCh_", Kind("a backup of fsarchiver", _RESTORE)),
+    (0, b"btrfs-stream\0", Kind("a stream of btrfs send", _RESTORE)),
+    (8, b"\xac\xcb\xba\xf5\2\0\0\0", Kind("a stream of zfs send", _RESTORE)),
+    (0, b"AFF10\r\n", Kind("a forensic image (AFF)", "unpack it first: affconvert -r {}")),
+    (0, b"QEVM\0\0\0\3", Kind("the state of a machine of QEMU", _STATE)),
+    (0, b"LibvirtQemudSave", Kind("the state of a machine of libvirt", _STATE)),
+    (0, b"\xd2\xbe\xd2\xbe", Kind("the state of a machine of VMware", _STATE)),
+    (0, b"ANDROID!", _BOOTED), (0, b"\x27\x05\x19\x56", _BOOTED),
+    (56, b"ARM\x64", Kind("a Linux kernel", "use it as 'kernel: {{path: {}}}' in a template")),
+    (0, b"SQLite format 3\0", Kind("a database", "name the disk image")),
+    (0, b"\x89PNG\r\n\x1a\n", Kind("a picture", "name the disk image")),
+    (0, b"\xff\xd8\xff", Kind("a picture", "name the disk image")),
+    (0, b"d8:announce", Kind("a torrent, not the file itself", "fetch what it names with a BitTorrent client")),
     (0, b"!<arch>\n", Kind("an archive, as a Debian package is", "name the disk image")),
     (0, b"\xed\xab\xee\xdb", Kind("an RPM package", "name the disk image")),
     (0, b"\x7fELF", Kind("a program", "name the disk image")),
@@ -103,6 +126,9 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"#!", _SCRIPT),
     (0, b"%PDF-", Kind("a PDF document", "name the disk image")),
 )
+_WHOLE = 1 << 16  # bytes that callers read: what is shorter is all of the file
+_DESCRIPTOR = re.compile(rb"\s*(#[^\n]*\n\s*)*version\s*=\s*[123]\s")  # block/vmdk.c, vmdk_probe
+_PRINTED = bytes({*b"\t\n\r\f", *range(0x20, 0x7F)})
 _PAGES = (b"<!doctype", b"<html", b"<?xml")
 _DMG = _converted("a disk image of macOS (DMG)", "dmg")
 
@@ -112,10 +138,39 @@ def find_kind(head: bytes, tail: bytes = b"") -> Kind | None:
     for at, magic, kind in _KINDS:
         if head.startswith(magic, at):
             return kind
+    if _is_text(head):
+        return VMDK_DESCRIPTOR if _DESCRIPTOR.match(head) else _TEXT
+    if _is_efi(head):
+        return _BOOTED
+    if _is_old_tar(head):
+        return _TAR
     # of another length it is no disk in any case, and is told so
-    if len(head) % 512 == 0 and head[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):
+    if len(head) % 512 == 0 and _is_page(head):
         return _PAGE
     return _DMG if tail[-512:-508] == b"koly" else None
+
+
+def _is_text(head: bytes) -> bool:
+    """Tell whether a file is all text, of a length that a disk can have: another length is told."""
+    return 0 < len(head) < _WHOLE and len(head) % 512 == 0 and not head.translate(None, _PRINTED) and not _is_page(head)
+
+
+def _is_page(head: bytes) -> bool:
+    return head[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES)
+
+
+def _is_efi(head: bytes) -> bool:
+    """Tell whether a file is a program for EFI firmware, as a kernel with its initrd in one file is (PE/COFF, 2)."""
+    at = int.from_bytes(head[60:64], "little")
+    return head[:2] == b"MZ" and head[at : at + 4] == b"PE\0\0"
+
+
+def _is_old_tar(head: bytes) -> bool:
+    """Tell whether a file begins with a header of tar before POSIX, which only its sum tells (tar(5))."""
+    digits = head[148:156].strip(b" \0")
+    if len(head) < 512 or not head[0] or not digits.isdigit() or not head[124:136].strip(b" \0").isdigit():
+        return False
+    return int(digits, 16) == int(f"{sum(head[:148]) + 8 * 32 + sum(head[156:512]):o}", 16)
 
 
 def is_iso(head: bytes) -> bool:

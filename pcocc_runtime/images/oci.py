@@ -61,8 +61,7 @@ class Manifest:
 
 
 def choose_manifests(text: bytes, tag: str | None, machine: str, where: str) -> tuple[Blob, ...]:
-    """Return the blobs that an index names for `tag` and this machine (uname -m), the one to take first:
-    manifests, or indexes.
+    """Return the manifests or indexes that an index names for `tag` and this machine (uname -m), the best first.
 
     What is no image of a machine, such as an attestation, is passed over; what has an unknown platform comes last.
     """

@@ -1,5 +1,4 @@
-"""The files of an OCI image layout: documents, and the disk in a layer's tar archive; each is checked against
-its digest."""
+"""The files of an OCI image layout, each checked against its digest: documents, and the disk in a layer's tar."""
 
 from __future__ import annotations
 

@@ -24,8 +24,7 @@ def make_directory(path: PurePath, mode: int) -> None:
 
 
 def place_file(file: PurePath, path: PurePath, replace: bool) -> None:
-    """Give a finished file of the same file system its final path; FileExistsError when that exists and is
-    not to be replaced."""
+    """Give a finished file its final path on the same file system; FileExistsError when it exists, unless `replace`."""
     if not replace:
         try:
             os.link(file, path)

@@ -60,8 +60,7 @@ def read_features(head: bytes) -> int:
 
 
 def was_left_open(head: bytes) -> bool:
-    """Tell whether whoever wrote the image last did not close it: counts of its clusters may be wrong, its
-    data are not."""
+    """Tell whether the image's last writer did not close it: cluster counts may be wrong then, data are not."""
     return bool(read_features(head) & _DIRTY)
 
 

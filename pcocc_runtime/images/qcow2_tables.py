@@ -19,8 +19,7 @@ _SUBCLUSTERS = 32
 
 
 def is_whole(head: bytes, size: int, read: Callable[[int, int], bytes]) -> bool:
-    """Tell whether a file of `size` bytes has all that its tables point to; `read(at, length)` reads it,
-    `head` is its start.
+    """Tell whether a file of `size` bytes has all that its tables point to; `read(at, length)` reads it from `head` on.
 
     QEMU must have accepted the image before, so that its tables have sensible lengths.
     """
@@ -42,8 +41,7 @@ def is_whole(head: bytes, size: int, read: Callable[[int, int], bytes]) -> bool:
 
 
 def _ends(table: bytes, bits: int, width: int, left: int, size: int) -> Iterator[int]:
-    """Yield where in the file the data of an L2 table end; most of those that are certainly within its `size`
-    bytes are skipped.
+    """Yield where in the file an L2 table's data end, without most of those certainly below `size` bytes.
 
     `left` is the number of bytes from the table's first entry to the end of the disk.
     """

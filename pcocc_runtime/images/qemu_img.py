@@ -16,8 +16,7 @@ from pcocc_runtime.system import held, process, programs
 
 
 def create_overlay(image: str | None, path: PurePath) -> str | None:
-    """Create an empty copy-on-write disk over a qcow2 image; this takes as long for a large image as for a
-    small one."""
+    """Create an empty copy-on-write disk over a qcow2 image, as fast for a large image as for a small one."""
     if image is None:
         return None
     if not os.access(image, os.R_OK):
@@ -78,8 +77,7 @@ def export(address: str, name: str) -> str:
 
 
 def convert(image: str, form: str, target: PurePath, watch: Advance, *, compress: bool = False) -> None:
-    """Write the image (a name from `source`, `chain` or `export`) as a file of format `form`, on disk when
-    this returns."""
+    """Write an image (named by `source`, `chain` or `export`) as a `form` file, on disk when this returns."""
     # nobody else's file
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
     options = [*(["-c"] if compress else []), *(["-o", "force_size=on"] if form == "vpc" else [])]

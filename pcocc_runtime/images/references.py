@@ -114,8 +114,7 @@ _REPOS = (
 def parse_repos(
     tree: Node, is_site: bool, words: Mapping[str, str] | None, problems: Problems
 ) -> tuple[Repo, ...]:
-    """Return the repositories of one file in order; `words` are the values of %{...}, None to accept those of
-    any user."""
+    """Return one file's repositories in order; `words` are the values of %{...}, None to accept any user's."""
     found: dict[str, Repo] = {}
     for one in checks.read_mapping(tree, _REPOS, problems).get("repos") or ():
         node, name = one["node"], one["name"]

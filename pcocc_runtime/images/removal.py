@@ -34,8 +34,7 @@ def remove_unused_layer(repo: Repo, layer: str) -> bool:
 
 
 def _remove_aside(repo: Repo, layer: str) -> bool:
-    """Delete a layer that is moved aside for that, where others of the repository can put it back; False when
-    it is in use."""
+    """Delete a layer after moving it aside, where others can put it back; False when it is in use."""
     rescue = functools.partial(_put_back, repo)
     with (
         repository.open_parts(repo, ".tmp") as parent, repository.open_folder(repo, layer) as folder,
@@ -51,8 +50,7 @@ def _remove_aside(repo: Repo, layer: str) -> bool:
 
 
 def sweep_repo(repo: Repo) -> int:
-    """Remove the work directories whose process has ended, after the layers in them were put back; return how
-    many there were."""
+    """Remove work directories whose process has ended, their layers put back first; return how many there were."""
     with repository.open_parts(repo, ".tmp") as parent:
         return claims.sweep(parent, repository.WORK_PREFIX, functools.partial(_put_back, repo))
 

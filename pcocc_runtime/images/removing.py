@@ -27,8 +27,7 @@ class Freed:
 
 
 def delete_image(reference: Reference, every: Sequence[Repo]) -> Freed:
-    """Delete a revision, or a whole image, from the named or the first repository, and the layers that only
-    it needed."""
+    """Delete a revision or a whole image from the named or first repository, and layers that only it needed."""
     repo = references.choose_repo(every, reference.repo)
     with repository.explained(repo, changing=True):
         if reference.name not in repository.list_entries(repo):
@@ -87,8 +86,7 @@ def _layers_of(repo: Repo, name: str, revisions: Sequence[int]) -> set[str]:
 
 
 def _remove_layers(repo: Repo, freed: Freed, is_chosen: Callable[[str, float], bool]) -> int:
-    """Remove those unneeded layers that `is_chosen` picks by sum and time of last change; return how many it
-    does not pick."""
+    """Remove unneeded layers that `is_chosen` picks by sum and time of change; return how many it leaves."""
     problems = repository.find_unknown(repo)
     needed = {
         layer for one in repository.read_all(repo, problems) for layer in one.layers

@@ -17,8 +17,7 @@ from pcocc_runtime.system import accounts
 def load_repos(
     confdir: str, user_dir: str | None, words: Mapping[str, str], problems: Problems
 ) -> tuple[Repo, ...]:
-    """Return the repositories in order of priority: the user's, then the site's; one in ~/.pcocc when no file
-    names any."""
+    """Return the repositories by priority: the user's, then the site's; one in ~/.pcocc when no file names any."""
     site_tree = directories.read_tree(f"{confdir}/repos.yaml", problems)
     user_tree = directories.read_tree(f"{user_dir}/repos.yaml", problems) if user_dir else Node({}, "", 1, "")
     site = references.parse_repos(site_tree, True, words, problems)

@@ -39,7 +39,7 @@ def explained(repo: Repo, *, changing: bool = False) -> Iterator[None]:
             raise RequestError(f"{place} is full: {error.strerror}", hint) from None
         if changing and error.errno in _CLOSED:
             hint = "use a repository of your own: see 'pcocc image repo list'"
-            raise RequestError(f"{place} cannot be changed by you: {error.strerror}", hint) from None
+            raise RequestError(f"you may not change {place}: {error.strerror}", hint) from None
         if error.errno in _OWN:
             raise NodeError(f"the work in {place} had to stop: {error.strerror}", "see: ulimit -a") from None
         named = f"{error.filename}: " if error.filename else ""
@@ -161,8 +161,7 @@ def list_entries(repo: Repo) -> dict[str, list[int]]:
 
 
 def find_unknown(repo: Repo) -> list[PcoccError]:
-    """Return an error for each file in meta/ that may be, or may have been, metadata, under a name that we do
-    not know."""
+    """Return an error for each file in meta/ that may be metadata, or may have been, under an unknown name."""
     return [
         RequestError(
             f"{repo.path}/meta/{filename} is not the name of an image's metadata", "move the file elsewhere"
@@ -251,8 +250,7 @@ def open_repo_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], by
 
 
 def has_layer(repo: Repo, layer: str) -> bool:
-    """Tell whether a layer is there now, whatever an NFS client has cached; it stays so while the
-    repository's lock is held."""
+    """Tell whether a layer is there, whatever an NFS client has cached; true as long as the repository is locked."""
     # another user's, or missing
     with contextlib.suppress(OSError), open_parts(repo, "data", layer[:2]) as folder:
         _refresh(folder)
@@ -284,8 +282,7 @@ def remove_probes(repo: Repo) -> None:
 
 
 def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None:
-    """Move a finished file, which is on disk already, to its place; a file of its length there is kept,
-    unless `replace`.
+    """Move a finished file, already on disk, to its place; one of its length there is kept, unless `replace`.
 
     VMs that have the replaced file open go on with it; over NFS that is not certain.
     """

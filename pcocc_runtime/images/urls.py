@@ -16,8 +16,7 @@ _MARKS = "!#$%&'()*+,/:;=?@[]~"
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An address as it is `asked` for, as it is `shown` (without name, password and query), and its
-    Authorization header."""
+    """An address as `asked` for, as `shown` (without name, password and query), and its Authorization header."""
 
     asked: str
     shown: str

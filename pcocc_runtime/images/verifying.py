@@ -1,5 +1,4 @@
-"""Verifying: does each layer match the checksum in its name, are its tables right, is the layer below its
-backing file?"""
+"""Verifying: each layer's content against the checksum in its name, its tables, and its backing file."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ def _find_closed(found: Found) -> PcoccError | None:
             regular.open_regular(path).close()
         except PermissionError as error:
             text = (
-                f"image {found.reference} cannot be verified: {path} cannot be read by you: {error.strerror}"
+                f"image {found.reference} cannot be verified: you may not read {path}: {error.strerror}"
             )
             return RequestError(text, f"see: ls -l {path}")
         except OSError:

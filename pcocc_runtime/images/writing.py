@@ -24,8 +24,7 @@ from pcocc_runtime.system.copy import copy_stream, hash_file
 
 @dataclass(frozen=True, slots=True)
 class WorkDirectory:
-    """A directory for files that are to become layers, its user's alone; gc keeps it, and the layers that
-    `note` names."""
+    """A directory, its user's alone, for files that become layers; gc keeps it and the layers that `note` names."""
 
     repo: Repo
     path: Path

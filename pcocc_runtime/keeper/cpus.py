@@ -6,8 +6,7 @@ import os
 
 
 def bind(pid: int, vcpus: list[int], cpus: list[int], emulator: list[int]) -> None:
-    """Give each vCPU's thread the CPU that the launcher has planned for it, and QEMU's others those of
-    `emulator`, if there are any.
+    """Give each vCPU's thread the CPU planned for it by the launcher, and QEMU's others those of `emulator`, if any.
 
     Only where there is one for each, and the task may still run on all of them: `scontrol update` can take some away.
     """

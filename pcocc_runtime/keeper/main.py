@@ -228,8 +228,7 @@ class Keeper:
             self._send("query-cpus-fast", id="cpus")
 
     def _shut_down(self, reason: str, waits: bool) -> None:
-        """Tell why a VM ends before its QEMU, which `waits` for us, does: Slurm kills us with the last task
-        of the node."""
+        """Tell why a VM ends before its QEMU ends, which `waits` for us: Slurm kills us with the node's last task."""
         self.reason = reason
         self.asked = self.asked or reason == "host-signal"  # Slurm ends the step
         if waits:
@@ -237,8 +236,7 @@ class Keeper:
             self._send("quit")
 
     def _note_off(self) -> None:
-        """Leave the VM as it is, to be powered on again (steps/power.py); nobody is at its shared connection's
-        other end."""
+        """Leave the VM as it is, to be powered on again (steps/power.py); its shared connection leads nowhere now."""
         self.is_off = self.paused = True
         self.looking = "given up"
         self._write(VmState("off"))

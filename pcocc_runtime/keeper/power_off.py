@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 class PowerOff:
     """Asks once a guest that writes to lasting drives (its VM has a `grace`), else QEMU, by `send`.
 
-    on      nobody has asked
-    asked   the guest is powering off, until `last_call`
-    forced  its time is over
+    on      nobody has asked asked   the guest is powering off, until `last_call` forced  its time is over
     """
 
     def __init__(self, facts: VmFacts, send: Callable[[str], None]) -> None:
@@ -35,8 +33,7 @@ class PowerOff:
         return self.facts.grace > 0 and self.step != "forced"
 
     def is_wanted(self) -> bool:
-        """Tell whether Slurm has ended the VM: its SIGTERM goes to QEMU, which has it blocked when its guest
-        must power off first."""
+        """Tell whether Slurm ends the VM: its SIGTERM waits, blocked, in a QEMU whose guest must power off first."""
         return self.step == "on" and is_pending(self.facts.pid, signal.SIGTERM)
 
     def is_late(self) -> bool:

@@ -258,8 +258,7 @@ class SharedSsh:
     def _start(
         self, argv: list[str], stream: int | None, then: Callable[[int], None], output: int | None = None
     ) -> int:
-        """Start an ssh on a stream, or with an output; `then` gets its exit status. Returns its pid, 0 if
-        there is no ssh on this node."""
+        """Start an ssh on a stream or with an output; `then` gets its exit status. Returns its pid, 0 if none."""
         null = os.open(os.devnull, os.O_RDWR)
         source, target = (
             null if one is None else one for one in (stream, stream if output is None else output)

@@ -21,10 +21,9 @@ _QUESTION = RESET + render_command("guest-sync-delimited", {"id": 1}) + render_c
 class Thaw:
     """Asks one guest.
 
-    idle     it has nothing to thaw
-    asking   it was asked, and has not begun to answer
-    hearing  it has answered the first command: its next line is about the thaw
-    waiting  it could not be asked, or has hung up: asked again in a while
+    idle     it has nothing to thaw asking   it was asked, and has not begun to answer hearing  it has
+    answered the first command: its next line is about the thaw waiting  it could not be asked, or has hung
+    up: asked again in a while
     """
 
     def __init__(self, path: str, selector: selectors.BaseSelector) -> None:
@@ -35,8 +34,7 @@ class Thaw:
         self.agent: socket.socket | None = None  # while asking or hearing
 
     def ask(self) -> None:
-        """Have the guest thaw; QEMU lets this connection in when the saver's has gone, and one of ours that
-        still waits."""
+        """Have the guest thaw; QEMU lets us in once the saver's connection, or an earlier one of ours, has gone."""
         self._hang_up("idle")
         agent = socket.socket(socket.AF_UNIX)
         agent.setblocking(False)

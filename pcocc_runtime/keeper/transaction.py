@@ -43,13 +43,11 @@ if TYPE_CHECKING:
 class Transaction:
     """A save from its saver's first word until all is as it was; then it calls `over`.
 
-    open      the saver is there: it copies, and what it wants of QEMU is passed on
-    frozen    the same, and the guest's file systems are, or are being, frozen
-    looking   the saver has gone; what showed its drive is taken away, and QEMU asked what the device has now
-    merging   the saver has gone; the second layer goes into the one it was put upon
-    removing  the second layer, or the file of old blocks, goes out of QEMU
-    waiting   QEMU could not put it back: tried again at `again`
-    over      all is as it was
+    open      the saver is there: it copies, and what it wants of QEMU is passed on frozen    the same, and
+    the guest's file systems are, or are being, frozen looking   the saver has gone; what showed its drive is
+    taken away, and QEMU asked what the device has now merging   the saver has gone; the second layer goes
+    into the one it was put upon removing  the second layer, or the file of old blocks, goes out of QEMU
+    waiting   QEMU could not put it back: tried again at `again` over      all is as it was
     """
 
     def __init__(
@@ -140,8 +138,7 @@ class Transaction:
                 self._merge(base)
 
     def _look(self) -> None:
-        """Take away what reads a drive as it was; QEMU takes the commands in order, and refuses what is done
-        already."""
+        """Take away what reads a drive's old state; QEMU takes commands in order, and refuses what is done already."""
         self.step = "looking"
         self.send("nbd-server-stop", None, "save-detach")
         self.send("blockdev-del", {"node-name": SAVE_VIEW}, "save-detach")
@@ -157,8 +154,7 @@ class Transaction:
         self._remove()
 
     def _merge(self, base: str) -> None:
-        """Put the second layer into the first, which must be named: QEMU would write to the lowest, the image
-        itself."""
+        """Merge the second layer into the first, which must be named: else QEMU would write to the image itself."""
         self.step = "merging"
         self.send(
             "block-commit", {"job-id": MERGE_JOB, "device": SAVE_OVERLAY, "base-node": base}, "save-merge"

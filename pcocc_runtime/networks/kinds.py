@@ -72,8 +72,8 @@ class InfinibandNetwork:
     """A partition of the fabric for each cluster, of up to `max_vms` VMs; keys are without the full-member bit.
 
     The key 0x2001 is a licence of Slurm, `license` and 2001. `guid_prefix` is the upper 16 bits of the VMs'
-    GUIDs, and `partitions_file`, of the subnet manager, tells one fabric from another.
-    `gres` is what Slurm calls the functions of `host_device`, perhaps with a type.
+    GUIDs, and `partitions_file`, of the subnet manager, tells one fabric from another. `gres` is what Slurm
+    calls the functions of `host_device`, perhaps with a type.
     """
 
     type: ClassVar[str] = "infiniband"

@@ -36,7 +36,7 @@ def _choose_slot(taken: set[int]) -> int:
         if slot not in taken:
             return slot
     hint = f"look for leftovers in {naming.STATE_DIR}"
-    raise NodeError(f"{len(taken)} jobs of this node have a way out already", hint)
+    raise NodeError(f"{len(taken)} jobs with a way out run on this node, and it has room for no more", hint)
 
 
 def _choose_port(ports: range, taken: set[int], is_free: Callable[[int], bool], network: str) -> int:
@@ -45,5 +45,5 @@ def _choose_port(ports: range, taken: set[int], is_free: Callable[[int], bool], 
             return port
     raise NodeError(
         f"no port from {ports[0]} to {ports[-1]} is free on this node, for reverse-nat of network {network!r}",
-        hint="run fewer VMs on a node, see there who holds ports (ss -ltnp), or have networks.yaml give more of them",
+        hint="run fewer VMs per node, see who holds ports there (ss -ltnp), or widen the range in networks.yaml",
     )

@@ -120,8 +120,8 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
 def _to_site(plan: Bridged) -> list[str]:
     """Return rules for frames to a bridge of the site: from the VM's own MAC, and never to the switches.
 
-    Where the site names addresses, from those alone.
-    In a tagged frame `meta protocol` is that of what the tag precedes; one that is another tag could hide anything.
+    Where the site names addresses, from those alone. In a tagged frame `meta protocol` is that of what the
+    tag precedes; one that is another tag could hide anything.
     """
     if not plan.spec.addresses:
         return ["jump to_site", "accept"]

@@ -95,7 +95,7 @@ def _find_key(spec: InfinibandNetwork, licences: str) -> int:
         many = "several licences of keys" if keys else "no licence of a key"
         raise NodeError(
             f"the job has {many} of network {spec.name!r}, where it must have one",
-            hint="slurmctld's job_submit gives it: is it pcocc's, and is 'pcocc config check' content there?",
+            hint="slurmctld's job_submit gives it: see that it loads pcocc's filter; run 'pcocc config check' there",
         )
     return keys[0]
 

@@ -20,7 +20,7 @@ def give(job: int, text: str) -> None:
     given = decode_devices(text)
     for path in given.devices:
         if os.stat(path).st_uid not in (0, given.uid):
-            message = f"{path} of this node is another user's: a job that Slurm takes for ended has it"
+            message = f"{path} of this node belongs to another user, whose job has ended for Slurm, but still has it"
             raise NodeError(message, hint="try again later")
     files.replace_file(naming.STATE_DIR / f"{job}.devices", text.encode())
     for path in given.devices:

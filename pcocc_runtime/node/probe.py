@@ -84,7 +84,7 @@ def judge(seen: Seen, device: str, seconds: float) -> Verdict:
         lines = [line for line in seen.said.decode(errors="replace").splitlines() if line.strip()]
         told = next(
             (line for line in lines if _STOPPED.decode() in line),
-            lines[-1] if lines else "QEMU ended without a word",
+            lines[-1] if lines else "QEMU ended without a message",
         )
         return Verdict("tcg", f"{device} could not run a small guest: {one_line(told)[:200]}")
     if seen.steps:

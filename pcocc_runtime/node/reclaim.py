@@ -73,4 +73,4 @@ def _restore_tables() -> None:
             with locks.locked_if_free(records.lock_of(job)) as free:
                 if free and os.path.exists(text):  # else it is being released, or set up
                     process.run(["nft", "-f", str(text)], hint=NFT)
-                    records.note(f"the nft tables of job {job} were gone, and are there again: who runs 'nft flush'?")
+                    records.note(f"nft tables of job {job} were missing, and are there again; who runs 'nft flush'?")

@@ -93,7 +93,7 @@ def remove_half_records() -> None:
 def release_job(record: Record) -> None:
     """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
     if record.stepd is None:
-        note(f"the record of job {record.job} cannot be read: what the job has is released by its number")
+        note(f"the record of job {record.job} cannot be read: only what its number tells is released")
     clear_step(record)
     removing.remove_netns(record.job)
     if os.path.exists(naming.STATE_DIR / f"{record.job}.devices"):

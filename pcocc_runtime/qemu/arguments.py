@@ -61,8 +61,10 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class VmPlan:
-    """All that decides one VM's QEMU; paths are on the node, `memory` is the guest's in MiB, `topoext` a flag of
-    the host's CPU, `incoming` a descriptor of the memory that it goes on from."""
+    """All that decides one VM's QEMU: paths on the node, `memory` in MiB, `topoext` a flag of the host's CPU.
+
+    `incoming` is a descriptor of the memory that it goes on from, None where it boots.
+    """
 
     name: str
     uuid: str

@@ -1,5 +1,4 @@
-"""What is asked of a QEMU that its releases and builds differ in, as lines of its monitor
-(docs/interop/qmp-spec, qemu-qmp-ref)."""
+"""What QEMU is asked about what its releases and builds differ in, as QMP lines (docs/interop/qemu-qmp-ref)."""
 
 from __future__ import annotations
 
@@ -46,8 +45,7 @@ def render_questions() -> bytes:
 
 
 def parse_answers(lines: Iterable[bytes]) -> Abilities | None:
-    """Return what a QEMU has answered, None when it is none, or did not come to the end; what it does not
-    know, it has not."""
+    """Return what a QEMU has answered, None when it did not answer to the end; what it does not know, it lacks."""
     answers: dict[str, Any] = {}
     version: tuple[int, int] | None = None
     for line in lines:
@@ -76,8 +74,7 @@ def _names(listed: list[dict[str, Any]]) -> set[str]:
 
 
 def _find_lacks(models: list[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Return the flags that each model has and this host has not; properties that are no flags begin with a
-    capital or say `type`."""
+    """Return the flags that each model has and this host lacks, without `type` and properties in capitals."""
     return {
         str(one["name"]): tuple(
             sorted(flag for flag in flags if re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", flag) and flag != "type")

@@ -1,5 +1,4 @@
-"""The guest's CPU in QEMU's words: what runs the task's CPUs at their speed with KVM, and the most that
-emulation has."""
+"""The guest's CPU in QEMU's words: the host's own with KVM, and the best that emulation has without it."""
 
 from __future__ import annotations
 
@@ -42,14 +41,13 @@ def _own(topology: Topology) -> list[str]:
 
 
 def ensure_model(model: str | None, accel: str, lacks: Mapping[str, tuple[str, ...]], template: str) -> None:
-    """Raise RequestError when the host's CPU lacks what a named model has: with KVM the guest would be given
-    another CPU than that."""
+    """Raise RequestError when the host lacks flags of a named model: KVM would give the guest another CPU."""
     name, *words = (model or "").split(",")
     missing = [flag for flag in lacks.get(name, ()) if f"-{flag}" not in words and f"{flag}=off" not in words]
     if accel == "kvm" and missing:
         raise RequestError(
-            f"the CPU here is no {name}, which template {template!r} asks for: it lacks {', '.join(missing)}",
-            "leave out cpu-model, use nodes that have these, or take them away: "
+            f"this node's CPU is not {name}, which template {template!r} asks for: it lacks {', '.join(missing)}",
+            "leave out cpu-model, use nodes whose CPUs have that, or write without it: cpu-model: "
             + ",".join([str(model), *(f"-{flag}" for flag in missing)]),
         )
 

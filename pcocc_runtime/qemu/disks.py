@@ -1,5 +1,4 @@
-"""The disks of a VM in QEMU's words: a controller where the model needs one, the disks in order, the seed
-(qemu-system(1))."""
+"""The disks of a VM in QEMU's words: controllers where the model needs them, disks in order, the seed."""
 
 from __future__ import annotations
 
@@ -62,8 +61,7 @@ def _ide_ports(machine: str) -> list[str]:
 
 
 def machine_kind(machine: str) -> str:
-    """Return the name of the machine in a value of -machine, which may stand first or behind `type=`, and
-    whose last counts."""
+    """Return the machine's name in a value of -machine: it stands first or behind `type=`, and the last one counts."""
     first, *rest = machine.split(",")
     words = [first if "=" in first else f"type={first}", *rest]
     return next((word[5:] for word in reversed(words) if word.startswith("type=")), "")

@@ -1,5 +1,4 @@
-"""Which pages of the host the guest's memory is made of: huge ones where the site or the template wants them
-and enough are free."""
+"""Which pages of the host guest memory is made of: huge ones if site or template want them and enough are free."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ ReadFree = Callable[
 
 
 class Pages(NamedTuple):
-    """The size of a page in KiB, 0 for ordinary ones; the topology with its nodes; the guest's MiB; what to
-    tell its user."""
+    """KiB of a page, 0 for ordinary ones; the topology with its nodes; the guest's MiB; what to tell its user."""
 
     size: int
     topology: Topology
@@ -30,8 +28,7 @@ class Pages(NamedTuple):
 def plan_pages(
     wish: str, part: Allocation, topology: Topology, memory: int, read_free: ReadFree, template: str
 ) -> Pages:
-    """Return the pages of a guest of `memory` MiB; RequestError when a size that is asked for by name cannot
-    be had."""
+    """Return the pages of a guest of `memory` MiB; RequestError when a size that is asked for by name cannot be had."""
     ordinary = _divide(part, topology, memory, 0)
     if wish == "off":
         return ordinary
@@ -62,8 +59,7 @@ def _divide(part: Allocation, topology: Topology, memory: int, page: int) -> Pag
 
 
 def _find_shortage(name: str, found: Pages, read_free: ReadFree) -> str:
-    """Return which node has too few pages, and how many are free, in a clause; nothing when all have
-    enough."""
+    """Return which node has too few pages, and how many are free, in a clause; nothing when all have enough."""
     if not found.memory:
         return f"the guest's memory is smaller than a page of {name}"
     places: list[tuple[int | None, int]] = [(node.host, node.memory) for node in found.topology.nodes] or [

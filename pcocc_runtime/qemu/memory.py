@@ -1,5 +1,4 @@
-"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that
-lies."""
+"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that lies."""
 
 from __future__ import annotations
 
@@ -34,8 +33,7 @@ def guest_memory(task: int, accel: str, daemons: int = 0) -> int:
 
 
 class Backing(NamedTuple):
-    """How the guest's memory is had of the host: KiB of a huge page, 0 for ordinary ones; taken before the
-    guest begins; kept from swap."""
+    """How the host gives guest memory: KiB of a huge page, or 0; taken before the guest begins; kept from swap."""
 
     page: int = 0
     prealloc: bool = False
@@ -54,11 +52,9 @@ _MOST_THREADS = 16  # that touch a node's pages at the same time
 def plan_memory(
     size: int, topology: Topology, backing: Backing, shared: bool, has: Set[str]
 ) -> tuple[list[str], str, list[str]]:
-    """Return the options of memory backends, what -machine adds to them, and the options of NUMA nodes;
-    `shared` with other processes.
+    """Return the options of memory backends, of -machine and of NUMA nodes; `shared` with other processes.
 
-    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node
-    needs none.
+    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node needs none.
     """
     lock = ["-overcommit", "mem-lock=on"] if backing.lock else []
     nodes = topology.nodes

@@ -1,5 +1,4 @@
-"""A running QEMU against the topology that was planned for it: what the operation @topology shows and
-judges."""
+"""A running QEMU against the topology that was planned for it: what the operation @topology shows and judges."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ _HEADER = (
 
 
 class Vcpu(NamedTuple):
-    """A vCPU as QEMU has it: its thread, its place by QEMU's names of the levels, and the host's CPUs it may
-    run on."""
+    """A vCPU as QEMU has it: its thread, its place by QEMU's names of the levels, and the host's CPUs it may run on."""
 
     thread: int
     place: Mapping[str, int]
@@ -32,8 +30,7 @@ class Vcpu(NamedTuple):
 
 
 class Lying(NamedTuple):
-    """MiB of QEMU's memory under a policy such as `bind:0`, in pages of so many KiB, by the host's node that
-    they lie on."""
+    """MiB of QEMU's memory by the host node they lie on, under a policy such as `bind:0`, in pages of so many KiB."""
 
     policy: str
     page: int
@@ -59,8 +56,7 @@ def parse_vcpus(
 
 
 def parse_numa_maps(text: str) -> tuple[Lying, ...]:
-    """Return where memory lies, by policy and size of page, of /proc/PID/numa_maps (numa(7)): parts of less
-    than a MiB are left out."""
+    """Return where memory lies, by policy and page size, from /proc/PID/numa_maps (numa(7)), if a MiB or more."""
     found: dict[tuple[str, int], dict[int, int]] = {}
     for line in text.splitlines():
         _address, policy, *words = [*line.split(), ""]

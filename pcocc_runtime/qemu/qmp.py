@@ -36,8 +36,7 @@ class Lines:
         self._skips = False  # the line under way is too long, which has been said
 
     def feed(self, data: bytes) -> list[bytes | None]:
-        """Return the lines that end in `data`, without their ends; in place of each that is too long None, as
-        soon as it is."""
+        """Return the lines that end in `data`, without their ends; None for one as soon as it is too long."""
         *ended, self._rest = (self._rest + data).split(b"\n")
         found: list[bytes | None] = []
         for line in ended:

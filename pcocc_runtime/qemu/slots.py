@@ -1,5 +1,4 @@
-"""PCI slots: what QEMU puts on the root bus by itself, and what goes behind a bridge where that bus would not
-have room."""
+"""PCI slots: what QEMU itself puts on the root bus, and what goes behind a bridge for lack of room there."""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 
 def plan_virtiofsd_argv(program: str, source: str, fd: int, capabilities: str) -> list[str]:
-    """Return the command line that serves a directory at a listening socket; `capabilities` is what
-    --print-capabilities said.
+    """Return the argv that serves a directory at a listening socket; `capabilities` is --print-capabilities' output.
 
     The one in Rust says "separate-options" (its main.rs); the one in C takes -o with commas, and escapes them.
     """

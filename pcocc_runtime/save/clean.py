@@ -1,5 +1,4 @@
-"""What identifies a VM is put aside in its guest for the moment of a save, over the ssh connection that its
-keeper holds."""
+"""Puts aside what identifies a VM in its guest during a save, over the ssh connection that its keeper holds."""
 
 from __future__ import annotations
 
@@ -41,8 +40,8 @@ def put_aside(vm: SavedVm, note: Note) -> Iterator[None]:
                 _run(argv, render_restore(), "")
             except NodeError as error:
                 left = (
-                    f"{vm.name} has not taken back what was put aside: it is in {CLEAN_ARCHIVE} there, as root: tar"
-                    f" -C / -xpf {CLEAN_ARCHIVE}"
+                    f"{vm.name} has not restored what was put aside for the save; do it there, as root: tar -C /"
+                    f" -xpf {CLEAN_ARCHIVE}"
                 )
                 note(f"{left} ({one_line(str(error))})")
 

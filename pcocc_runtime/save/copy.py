@@ -1,5 +1,4 @@
-"""Copies a large local file: the kernel copies, while one thread computes the sum and another has it written
-to disk."""
+"""Copies a large local file: the kernel copies, one thread computes the sum, another has it written to disk."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ def copy_layer(
     source: Path, target: Path, change_head: Callable[[bytes], bytes], head_size: int, watch: Advance,
     look: Callable[[], None], then: Callable[[], _T]
 ) -> tuple[str, _T]:
-    """Copy a file that nobody writes to a new one; return the sha256 of the copy, which is on disk, and what
-    `then` returned.
+    """Copy a file that nobody writes; return the sha256 of the copy, which is on disk, and what `then` returned.
 
     The copy's first `head_size` bytes are what `change_head` makes of them. Holes stay holes. `look` is
     called when all is in the copy, `then` when the file may change again.

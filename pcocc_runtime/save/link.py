@@ -1,5 +1,4 @@
-"""A saver's connection to the keeper of a VM: commands for its QEMU, as long as it stands; its end puts
-everything back."""
+"""A saver's connection to a VM's keeper, which passes commands to QEMU; its end puts everything back."""
 
 from __future__ import annotations
 
@@ -74,8 +73,7 @@ class SaverConnection:
         self._send(DeviceNode(device, node))
 
     def finish(self, seconds: float) -> str | None:
-        """Have everything put back; return why that has not come to an end, None when it has, or when the VM
-        has ended."""
+        """Have everything put back; return why that could not be done, None when it is, or when the VM has ended."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
             answer = self._next(seconds)
@@ -104,8 +102,7 @@ class SaverConnection:
             raise self._ended() from None
 
     def _next(self, seconds: float) -> KeeperAnswer:
-        """Return what the keeper says next; TimeoutError, another OSError when it has ended, NodeError when
-        it says nothing known."""
+        """Return the keeper's next message; TimeoutError, OSError when it has ended, NodeError for an unknown one."""
         deadline = time.monotonic() + seconds
         while not self._heard:
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))

@@ -27,8 +27,7 @@ def plan_aside(path: str) -> dict[str, Any]:
 
 
 def plan_filter(node: str) -> dict[str, Any]:
-    """Return QEMU's options of what stands between the guest and the drive meanwhile; the guest meets no
-    error of the copy's."""
+    """Return QEMU's options of the filter between guest and drive, which keeps the copy's errors from the guest."""
     return {
         "driver": "copy-before-write", "node-name": SAVE_FILTER, "file": node, "target": SAVE_OVERLAY,
         "on-cbw-error": "break-snapshot", "discard": "unmap",

@@ -34,8 +34,7 @@ MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """What a save is to do: the name of a new image, or None for a revision of the VM's own; the drive's
-    number; and how.
+    """What to save, and how: the name of a new image, None for a revision of the VM's own; the drive's number.
 
     `clean` is for who calls: the guest has put aside what identifies it.
     """
@@ -49,8 +48,7 @@ class SaveOptions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a save goes: `parent` is what the layer builds on, None when it is to stand alone; `origin` what
-    it is the next of."""
+    """Where a save goes: `parent` is the image below, None for none; `origin` the one whose next revision it is."""
 
     repo: Repo
     name: str
@@ -83,7 +81,7 @@ def save_vm(
                 digest, left = copy_disk(vm, target, layer, progress, lambda: link.finish(MERGE_SECONDS))
         if left:
             note(
-                f"the second layer of {vm.name}'s disk could not be merged yet, which is tried again every"
+                f"the second layer of {vm.name}'s disk could not be merged yet; this is tried again every"
                 f" {MERGE_AGAIN:.0f} s: {left}"
             )
         size = layer.stat().st_blocks * 512
@@ -170,8 +168,7 @@ def find_origin(vm: SavedVm, every: Sequence[Repo]) -> Found | None:
 
 
 def find_layers(vm: SavedVm, every: Sequence[Repo]) -> Found:
-    """Return the image that a VM runs from, from its layers: they stay as long as VMs use them, when the
-    image is deleted."""
+    """Return the image that a VM runs from, from its layers: VMs keep these even when the image is deleted."""
     reference = references.parse_reference(vm.facts.origin or "")
     repo = references.choose_repo(every, reference.repo)
     layers: list[str] = []
@@ -233,8 +230,7 @@ def take_snapshot(vm: SavedVm, link: SaverConnection, safe: bool, progress: Prog
 def copy_disk(
     vm: SavedVm, target: Target, layer: Path, progress: Progress, then: Callable[[], _T]
 ) -> tuple[str | None, _T]:
-    """Write the disk, which does not change until `then`, as a layer; return its sum, if it is known, and
-    what `then` returned."""
+    """Write the disk, unchanged until `then`, as a layer; return its sum, if known, and what `then` returned."""
     if target.parent is None:
         every = qemu_img.chain(vm.disk(0))
         ensure_free(

@@ -132,8 +132,7 @@ def is_name(text: str) -> bool:
 
 
 def is_template_name(text: str) -> bool:
-    """Tell whether a text follows the rule for names of templates, which may have slashes, as in files of the
-    original."""
+    """Tell whether a text may name a template: slashes are allowed, as in files of the original pcocc."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}", text) is not None
 
 

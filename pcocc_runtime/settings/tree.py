@@ -163,7 +163,7 @@ class _Converter:
         depth = max((one.depth for one in children), default=0) + 1
         self._refuse_too_deep(depth, line)
         if size > self._most:
-            message = "aliases make this larger than can be read"
+            message = "aliases make this too large to be read"
             raise TooMuch(message, self._file, line, path or None, _WRITE_OUT)
         return Node(value, self._file, line, path, "", size, depth)
 

@@ -62,8 +62,7 @@ def find_tight(limits: Sequence[VmLimit], vms: int) -> list[VmLimit]:
 def ensure_few(
     limits: Sequence[VmLimit], vms: int, place: Charge | None, read_person: Callable[[], Person]
 ) -> None:
-    """Raise RequestError when a job of so many VMs falls under one of these limits; without a place those for
-    places are passed over."""
+    """Raise RequestError when a job of so many VMs exceeds a limit; limits of places count only with a place."""
     for one in find_tight(limits, vms):
         given = (place.account, place.partition, place.qos) if place else (None, None, None)
         lists = (one.access.accounts, one.access.partitions, one.access.qos)

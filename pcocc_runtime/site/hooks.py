@@ -41,8 +41,7 @@ def describe_cluster(point: str, user: str, job: int | None, cluster: Cluster) -
 
 
 def list_hooks(confdir: str, point: str) -> list[Path]:
-    """Return the programs of a point in the order of their names; what cannot be executed, or begins with a
-    dot, is none."""
+    """Return a point's programs in order of name, without those that begin with a dot or cannot be executed."""
     try:
         found = sorted(Path(confdir, FOLDER, f"{point}.d").iterdir())
     except OSError:
@@ -55,8 +54,7 @@ def list_hooks(confdir: str, point: str) -> list[Path]:
 
 
 def run_hooks(confdir: str, description: Mapping[str, Any], seconds: float = HOOK_SECONDS) -> None:
-    """Run the hooks of a point to their ends, one after another; RequestError names the first that fails, with
-    its last words."""
+    """Run the hooks of a point one after another; RequestError names the first that fails, with its last words."""
     text = json.dumps(description) + "\n"
     for path in list_hooks(confdir, str(description["point"])):
         try:

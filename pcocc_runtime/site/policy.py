@@ -64,8 +64,7 @@ def render_policy(
 
 
 def describe_partitions(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, Any]:
-    """Return the pools of partition keys for job_submit, and which resource sets take a key of which; nothing
-    where there is none."""
+    """Return for job_submit the pools of partition keys, and which resource sets take one; empty without any."""
     pools = {name: one for name, one in networks.items() if isinstance(one, InfinibandNetwork)}
     if not pools:
         return {}

@@ -1,5 +1,4 @@
-"""policy.yaml as it is written: who may use what, and how many VMs a job may have. Root's planner reads it
-too, and no template."""
+"""policy.yaml: who may use what, and how many VMs a job may have; root's planner reads it, and no template."""
 
 from __future__ import annotations
 

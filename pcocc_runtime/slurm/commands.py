@@ -84,8 +84,7 @@ def cancel_job(job: int) -> None:
 
 
 def read_running(job: str) -> Running:
-    """Return what Slurm knows of a job and its boot step; RequestError when there is no such job or its VMs
-    do not run."""
+    """Return what Slurm knows of a job and its boot step; RequestError without such a job or running VMs."""
     try:
         shown = process.run(["scontrol", "--oneliner", "show", "job", job])
         steps = process.run(["scontrol", "--oneliner", "show", "step", field_of(shown, "JobId", job)])
@@ -125,8 +124,7 @@ def resolve_host(name: str) -> str | None:
 
 
 def read_settings() -> str:
-    """Return all that slurmctld says of its settings, for configuration.py to parse; NodeError when it does
-    not answer."""
+    """Return slurmctld's settings as text, for configuration.py to parse; NodeError when it does not answer."""
     return process.run(["scontrol", "show", "config"], hint="is slurmctld up? try `scontrol ping`")
 
 

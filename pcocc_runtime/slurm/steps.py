@@ -45,8 +45,7 @@ NO_INPUT, AS_BYTES, AS_TERMINAL = ("--input=none",), ("--unbuffered",), ("--pty"
 def run_step(
     job: str, vms: str, words: Sequence[str], *, deed: str = "save", streams: Sequence[str] = NO_INPUT
 ) -> int:
-    """Run an operation in VMs of one of the caller's jobs, with this process's input and output; return
-    srun's status."""
+    """Run an operation in VMs of a job of the caller's, with our input and output; return srun's status."""
     ensure_job_number(job)
     ensure_vm_set(vms)
     return run_vm_step(operation_argv(find_own_job(job, deed).job, vms, words, streams=streams))
@@ -109,8 +108,7 @@ _SPREAD = (
 
 
 def spread_end(job: int, nodes: int, vm: str, reason: str) -> None:
-    """Leave a note of a VM's end on every node of its job, for steps that use the VM from there; does not
-    wait for it."""
+    """Leave a note of a VM's end on every node of its job, for steps that use it from there; does not wait."""
     argv = [
         "srun", f"--jobid={job}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
         "--mem=0",
@@ -145,8 +143,7 @@ _LOOK_SECONDS = "3"  # for which a node is given time to make the namespace, whi
 
 
 def network_environment(running: Running) -> dict[str, str]:
-    """Return the variables that make an srun typed anywhere one inside the job, for srun and for the plugin
-    (spank/client.c).
+    """Return the variables by which srun and the plugin (spank/client.c) act in the job, wherever srun is typed.
 
     A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were
     still to come.
@@ -158,8 +155,7 @@ def network_environment(running: Running) -> dict[str, str]:
 
 
 def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
-    """Run `network_argv` as the job's user, who may be another when root asks; return what it wrote to stdout
-    and stderr."""
+    """Run `network_argv` as the job's user, who may be another when root asks; return its stdout and stderr."""
     argv = network_argv(running, words)
     if os.geteuid() == 0 and running.uid != 0:
         return _run_as_owner(running, argv)
@@ -186,15 +182,14 @@ def _run_as_owner(running: Running, argv: Sequence[str]) -> tuple[str, str]:
     except OSError as error:
         raise NodeError(f"srun cannot be run here as {running.user}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise NodeError(f"the nodes of job {running.job} give no answer that comes to an end") from None
+        raise NodeError(f"the nodes of job {running.job} have not answered completely") from None
     return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
 def operation_argv(
     job: int, vms: str, words: Sequence[str], node: str | None = None, streams: Sequence[str] = NO_INPUT
 ) -> list[str]:
-    """Return the srun of an operation on VMs (a command that begins with '@'), one task for each; `node` is
-    where to run it."""
+    """Return an srun for an operation on VMs (a command beginning with '@'), a task for each; on `node`, if given."""
     where = [f"--nodelist={node}", "--nodes=1", "--ntasks=1"] if node else []
     return [
         "srun", f"--jobid={job}", "--overlap", "--mem=0", f"--job-name=pcocc-{words[0].lstrip('@')}", *where,
@@ -205,15 +200,13 @@ def operation_argv(
 
 
 def operation_environment(inside: bool = False) -> dict[str, str]:
-    """Return the environment of such an srun, whose tasks begin inside the job's network namespace or in the
-    node's own network."""
+    """Return that srun's environment: its tasks begin in the job's network namespace, or in the node's network."""
     kept = {name: os.environ[name] for name in ("PCOCC_USER_CONF_DIR",) if name in os.environ}
     return {**_clean_environment(), **kept, **({wire.ENV_STEP_INSIDE: "1"} if inside else {})}
 
 
 def run_vm_step(argv: list[str]) -> int:
-    """Run such an srun with our input and output; return its exit status. Ctrl-C reaches it, too, and what else
-    ends us."""
+    """Run that srun with our input and output; return its exit status. Signals that end us reach it, too."""
     with _passed_on() as heir:
         child = start_operation(argv)
         heir(child.process)
@@ -311,8 +304,7 @@ def ask_vm_step(argv: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def read_vm_step(argv: list[str]) -> tuple[int, bytes]:
-    """Run such an srun to its end; return its exit status and what it has written, but for its errors, which are
-    passed on."""
+    """Run that srun to its end; return its exit status and its output; its errors are passed on."""
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, env=operation_environment(), check=False
@@ -329,8 +321,7 @@ def read_vm_step(argv: list[str]) -> tuple[int, bytes]:
 
 
 def become_vm_step(argv: list[str], inside: bool) -> NoReturn:
-    """Replace this process by such an srun, whose tasks begin inside the job's network namespace or in the
-    node's own network."""
+    """Become that srun; its tasks begin in the job's network namespace, or in the node's own network."""
     try:
         os.execvpe(argv[0], argv, operation_environment(inside))
     except OSError as error:

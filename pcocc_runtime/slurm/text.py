@@ -87,8 +87,7 @@ def parse_steps(text: str) -> tuple[Step, ...]:
 
 
 def parse_presence(output: str, complaints: str) -> bool | None:
-    """Tell from what `sstat --pidformat` has written whether a step has its slurmstepd on all its nodes; None
-    when it does not say.
+    """Tell from the output of `sstat --pidformat` whether a step runs on all its nodes; None when it does not say.
 
     It writes a line for each node, but nothing at all when one of them knows no such step.
     """
@@ -146,8 +145,7 @@ def is_told_already(line: str) -> bool:
 
 
 def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
-    """Return the nodes, as far as known, where lines of slurmstepd and srun say that a program is missing;
-    None when it is not.
+    """Return the nodes, if known, where slurmstepd's and srun's lines say a program is missing; None if none do.
 
     The exit status of a task that could not be executed is its errno (2 is ENOENT).
     """
@@ -165,8 +163,7 @@ def parse_controller(shown: str) -> str | None:
 
 
 def parse_launch_seconds(shown: str) -> float:
-    """Return how long an srun waits for its nodes to begin with a step, a prolog included, from `scontrol
-    show config`."""
+    """Return how long an srun waits for its nodes to begin a step, prolog included, from `scontrol show config`."""
     return float(
         sum(int(one) for one in re.findall(r"(?m)^(?:BatchStartTimeout|MessageTimeout)\s*=\s*(\d+)", shown))
     )
@@ -236,8 +233,7 @@ def field_of(line: str, name: str, default: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A running job with a boot step, as squeue(1) writes its parts; `used` is its run time, `label` JOB_TASK
-    for an array's."""
+    """A running job with a boot step, as squeue(1) shows it; `used`: its run time, `label`: JOB_TASK for an array's."""
 
     job: int
     label: str
@@ -250,8 +246,7 @@ class Listed:
 
 
 def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
-    """Parse squeue's lines of jobs and of steps; a line without `mark` belongs to a name, of which only the
-    first line counts."""
+    """Parse squeue's lines of jobs and steps; one without `mark` continues a name, of which the first line counts."""
     boots: dict[str, tuple[int, str]] = {}
     for label, tasks, nodes in re.findall(
         rf"(?m)^{mark}\|([^|.\n]+)\.\d+\|(\d+)\|([^|\n]*)\|{BOOT_STEP}$", steps

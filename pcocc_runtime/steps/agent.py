@@ -43,7 +43,7 @@ def operate(job: int, vm: str, wanted: tuple[str, dict[str, Any] | None]) -> int
     if not ports.get("agent"):
         raise NodeError(f"the guest of {vm} runs no agent", _HINT)
     if state != "running":
-        raise NodeError(f"{vm} is stopped ({state}), so that its agent cannot answer")
+        raise NodeError(f"{vm} is stopped ({state}), so its agent cannot answer")
     try:
         with Agent(f"{directory}/agent") as agent:
             answer = agent.command(*wanted)

@@ -1,7 +1,7 @@
 """The operation `@console`: a VM's serial console on the task's terminal, and the keyboard for one at a time.
 
-Everybody reads the file that QEMU writes; who types has a connection to QEMU's serial line, too, which QEMU gives to
-one at a time: a lock in the VM's directory says whether it is taken.
+Everybody reads the file that QEMU writes; who types has a connection to QEMU's serial line, too, which QEMU
+gives to one at a time: a lock in the VM's directory says whether it is taken.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_words(words: Sequence[str]) -> bool:
     if list(words) not in ([], [WATCH]):
         raise RequestError(f"@console takes {WATCH} or nothing", "this is what 'pcocc console' runs")
     if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
-        raise RequestError("a console is of one VM", "name one: vm0")
+        raise RequestError("a console shows one VM only", "name one: vm0")
     return bool(words)
 
 
@@ -72,7 +72,7 @@ def _size() -> str:
     except OSError:
         return ""
     return (
-        f"; a serial line has no size, which 'stty rows {lines} cols {columns}' tells the guest"
+        f"; its size is unknown to the guest: type 'stty rows {lines} cols {columns}' there"
         if lines
         else ""
     )

@@ -19,7 +19,7 @@ def check_words(words: Sequence[str]) -> bool:
     if list(words) not in ([], [WHICH]):
         raise RequestError(f"@display takes {WHICH} or nothing", "this is what 'pcocc display' runs")
     if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
-        raise RequestError("a display is of one VM", "name one: vm0")
+        raise RequestError("a display shows one VM only", "name one: vm0")
     return bool(words)
 
 

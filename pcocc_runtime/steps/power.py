@@ -78,7 +78,7 @@ def _power_off(monitor: Monitor, vm: str, wish: PowerWish) -> None:
     state = monitor.command("query-status").get("status")
     if state != "running":
         raise NodeError(
-            f"{vm} is stopped ({state}), so that its guest cannot power off",
+            f"{vm} is stopped ({state}), so its guest cannot power off",
             f"'pcocc power off --now {vm}' ends it",
         )
     agent = ask_agent(f"{monitor.directory}/agent")  # not every guest hears ACPI

@@ -22,7 +22,7 @@ def check_words(words: Sequence[str]) -> dict[str, Any]:
         message = None
     if not isinstance(message, dict) or not isinstance(message.get("execute"), str):
         raise RequestError(
-            "that is no command of QMP", """write query-status, or '{"execute": "query-status"}'"""
+            "this is not a QMP command", """write query-status, or '{"execute": "query-status"}'"""
         )
     return message
 

@@ -16,7 +16,7 @@ def check_words(words: Sequence[str]) -> None:
     if words:
         raise RequestError("@screenshot takes no words", "this is what 'pcocc screenshot vmN' runs")
     if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
-        raise RequestError("a picture is of one VM", "name one: vm0")
+        raise RequestError("a screenshot shows one VM only", "name one: vm0")
 
 
 def operate(job: int, vm: str, _words: None) -> int:

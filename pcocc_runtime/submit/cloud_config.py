@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pcocc_runtime.settings import checks
+from pcocc_runtime.submit.cloud_settings import find_file_fault
 from pcocc_runtime.submit.cloud_users import Identities, find_lockout
 from pcocc_runtime.submit.fault import YAML_HINT, Fault
 
@@ -113,6 +114,8 @@ def _find_other_obstacle(tree: Mapping[Any, Any]) -> Fault | None:
             message = f"cannot be run: cloud-init fails on it, and would do nothing of {key}"
             return Fault(message, f"{key} must be a list of {needs}", keys)
     named = {stage: tree[stage] for stage in _STAGES if stage in tree}
+    if fault := find_file_fault(tree.get("write_files", [])):
+        return fault
     if _STAGES[0] in named:
         entries = [
             one[0] if isinstance(one, list) and one else one

@@ -33,8 +33,7 @@ def _ask(program: str, text: str) -> str | None:
 
 
 def _name_key(program: str, text: str, found: re.Match[str]) -> str:
-    """Return what is wrong with an entry of a list, by the key without which it would be right: each is tried
-    in one question."""
+    """Return what is wrong with an entry of a list, and name the key at fault by leaving out each in one question."""
     import yaml
 
     key, number = found[1], int(found[2])

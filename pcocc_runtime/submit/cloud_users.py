@@ -39,8 +39,7 @@ class _Failure(Exception):
 
 
 def find_lockout(tree: Mapping[Any, Any], names: Identities, default: str = "") -> Fault | None:
-    """Return why nobody could reach the user that commands run as; `users` of the tree is a list of what can
-    be a user, or missing.
+    """Return why nobody could log in as the user that commands run as; the tree's `users` is a list, or missing.
 
     `default` is what the image's own user is called, if it matters.
     """
@@ -53,6 +52,18 @@ def find_lockout(tree: Mapping[Any, Any], names: Identities, default: str = "") 
                 " the VM"
             )
             return Fault(str(error), hint, error.keys)
+    return None
+
+
+def find_unmade(tree: Mapping[Any, Any], names: Identities, default: str = "") -> Fault | None:
+    """Return why cloud-init would not make one of the users of a tree where the one commands run as is made."""
+    users = _gather(tree, names, default, False)
+    for name, config in users.items():
+        reason = _find_reason(config, name)
+        if reason:
+            message = f"{reason}: cloud-init would make neither {name!r} nor who follows"
+            hint = "write a name in quotes if it looks like a number, and only what cloud-init knows of users"
+            return Fault(message, hint, _blame(tree, name, default))
     return None
 
 
@@ -132,8 +143,7 @@ def _ours(names: Identities) -> list[dict[str, Any]]:
 
 
 def _first_wins(configs: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
-    """Return mappings put together; the first that sets a key has the say, unless one says how it is merged
-    (mergemanydict)."""
+    """Return merged mappings: the first that sets a key counts, unless one says how to merge it (mergemanydict)."""
     merged: dict[Any, Any] = {}
     for config in configs:
         how = str(config.get("merge_how", config.get("merge_type", "")))
@@ -178,8 +188,7 @@ def _are_groups(value: Any) -> bool:
 
 
 def _check_groups(groups: Any) -> None:
-    """Raise _Failure for groups that cloud-init fails on (_normalize_groups, Distro.create_group), before it
-    has made any user."""
+    """Raise _Failure for groups on which cloud-init fails (_normalize_groups, create_group) before it makes a user."""
     entries = groups if isinstance(groups, list) else [groups]
     for index, entry in enumerate(entries):
         right = isinstance(entry, str) or (

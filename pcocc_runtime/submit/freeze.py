@@ -32,8 +32,7 @@ _THOROUGH = 4  # of the VMs with a user-data each, so many are shown to cloud-in
 def freeze(
     request: Request, site: Site, every: Mapping[str, Template], caller: Caller, notes: list[str]
 ) -> Cluster:
-    """Return the cluster a request comes to, and add to `notes` what is good to know; RequestError or
-    ConfigError when it cannot be had."""
+    """Return the cluster of a request, adding to `notes`; RequestError or ConfigError when it is not possible."""
     if request.vm_count > site.max_vms:
         asked, most = request.vm_count, site.max_vms
         message = f"{asked} VMs are asked for, but a job of this site can have {most} at most"

@@ -1,5 +1,4 @@
-"""What a jinja template may come to, as far as that can be told where nobody renders it: on the host of
-whoever submits."""
+"""What a jinja template may become, as far as the host of who submits can tell without rendering it."""
 
 from __future__ import annotations
 
@@ -14,6 +13,8 @@ _HEAD = re.compile(r"##\s*template:(.*)", re.IGNORECASE)
 _MARK = re.compile(r"\{\{.*?\}\}|\{#.*?#\}|\{%[-+]?\s*raw\s*[-+]?%\}(?P<raw>.*?)\{%[-+]?\s*endraw\s*[-+]?%\}"
                    r"|\{%[-+]?\s*(?P<word>\w*).*?%\}", re.DOTALL)  # fmt: skip
 _BLOCKS = frozenset(["if", "for", "block", "macro", "filter", "call", "with", "autoescape"])
+_OTHER_FILES = frozenset(["include", "import", "from", "extends"])  # of which cloud-init has none
+_BARE = re.compile(r"\{%[-+]?\s*(if|elif|for|set)\s*[-+]?%\}")
 
 
 class Rendered(NamedTuple):
@@ -40,6 +41,33 @@ def find_head_fault(text: str) -> Fault | None:
     return Fault(
         f"{message}, and cloud-init would not render it", "make '## template: jinja' all of its first line"
     )
+
+
+def find_syntax_fault(text: str) -> Fault | None:
+    """Return why jinja would not read a template, as far as its tags tell that."""
+    opened = list[str]()
+    hint = "look at its tags, as Jinja's documentation of templates has them"
+    for found in _MARK.finditer(text):
+        word, line = found["word"] or "", text.count("\n", 0, found.start()) + 1
+        if word in _OTHER_FILES:
+            return Fault(f"takes another template in line {line}, and cloud-init has none: {found[0][:40]}", hint)
+        ends = word.removeprefix("end") if word.startswith("end") and word[3:] in _BLOCKS else ""
+        wrong = (
+            _BARE.match(found[0])
+            or (ends and opened[-1:] != [ends])
+            or (word == "elif" and opened[-1:] != ["if"])
+            or (word == "else" and opened[-1:] not in (["if"], ["for"]))
+        )
+        if wrong:
+            tag = " ".join(found[0].split())[:40]
+            return Fault(f"has a tag in line {line} that jinja cannot read there, {tag}, and is left out", hint)
+        if ends:
+            opened.pop()
+        elif word in _BLOCKS:
+            opened.append(word)
+    if opened:
+        return Fault(f"has a {{% {opened[-1]} %}} without {{% end{opened[-1]} %}}, and is left out", hint)
+    return None
 
 
 def render_jinja(text: str) -> Rendered:

@@ -1,18 +1,18 @@
-"""All that is to be told of a user-data, in whatever form cloud-init reads it: what refuses it, and what is
-good to know."""
+"""All that is to be told about user-data in any form that cloud-init reads: what refuses it, what to know."""
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings.numbers import HINT, find_odd_numbers
 from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
-from pcocc_runtime.submit import jinja
-from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config
-from pcocc_runtime.submit.cloud_users import Identities, find_lockout
+from pcocc_runtime.submit import jinja, json_patch
+from pcocc_runtime.submit.cloud_config import HEADER, find_merge_obstacle, parse_cloud_config
+from pcocc_runtime.submit.cloud_settings import find_merger_fault
+from pcocc_runtime.submit.cloud_users import Identities, find_lockout, find_unmade
 from pcocc_runtime.submit.fault import Fault
 from pcocc_runtime.submit.unhandled import find_miss
 from pcocc_runtime.submit.user_data_parts import (
@@ -30,6 +30,7 @@ from pcocc_runtime.submit.user_data_parts import (
 )
 
 _WHOLE = Part("", "")
+_EMPTY = re.compile(r"\s*(#cloud-config\S*[ \t]*(#.*)?\r?(\n|\Z)|\Z)", re.IGNORECASE)  # and hardly meant to have more
 
 
 class Told(NamedTuple):
@@ -108,6 +109,12 @@ def _take_config(part: Part, text: str, configs: list[Config]) -> Iterator[Told]
     if fault:
         yield Told(fault, part, True, None, INVALID)
         return
+    if fault := find_merger_fault(value or {}, part.merges):
+        yield Told(fault, part, True)
+        return
+    if value is None and not _EMPTY.match(text):
+        message = "has no setting in it, and cloud-init would find nothing to do"
+        yield Told(Fault(message, f"write settings below the line {HEADER}"), part, False)
     yield from found
     yield from (_find_numbers(tree, part) if tree else ())
     for config in configs:
@@ -137,8 +144,7 @@ def _find_numbers(tree: Node, part: Part) -> Iterator[Told]:
 
 
 def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:
-    """Put a part under those that follow, as the handler of cloud-configs does: the last that sets a key has
-    the say."""
+    """Merge a part under those that follow it, as the cloud-config handler does: the last to set a key wins."""
     how = part.merges or any(key in tree for key in ("merge_how", "merge_type"))
     for key, value in tree.items():
         if how and key in config.tree and config.tree[key] != value:
@@ -151,38 +157,40 @@ def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:
 
 
 def _take_patch(part: Part, configs: list[Config]) -> Iterator[Told]:
-    """Apply a JSON patch (RFC 6902) as far as it sets keys of the top; of others that pcocc cares for nothing
-    is sure any more."""
+    """Apply a JSON patch (RFC 6902) to what the cloud-configs before it come to, as far as that is sure."""
     try:
-        patch = json.loads(part.text.lstrip()[len("#cloud-config-jsonp") :])
-        steps = [(one["op"], one["path"], one.get("value")) for one in patch]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        message = "is no JSON patch, and cloud-init would leave it out"
-        yield Told(
-            Fault(message, 'write a list such as [{"op": "add", "path": "/packages", "value": ["vim"]}]'),
-            part, True,
-        )
+        steps = json_patch.parse_patch(part.text.lstrip()[len("#cloud-config-jsonp") :])
+    except json_patch.NotPatch as error:
+        message = f"is no JSON patch, and cloud-init would leave it out: {error}"
+        hint = 'write a list such as [{"op": "add", "path": "/packages", "value": ["vim"]}]'
+        yield Told(Fault(message, hint), part, True)
         return
-    for operation, path, value in steps:
-        key, slash, _rest = str(path).removeprefix("/").partition("/")
-        for config in configs:
-            config.sources[key] = part
-            if slash or operation not in ("add", "replace", "remove"):
-                config.unsure.add(key)
-            elif operation == "remove":
-                config.tree.pop(key, None)
-            else:
-                config.tree[key] = value
-                config.unsure.discard(key)
-    if "users" in configs[0].unsure:
-        yield Told(
-            Fault("changes users inside: pcocc cannot tell what comes of it", "set all of /users"), part,
-            False,
-        )
+    for config in configs:
+        try:
+            tree = json_patch.apply_patch(config.tree, steps)
+        except json_patch.NotApplied as error:
+            if config.unsure:
+                config.unsure.update(step.place[0] for step in steps if step.place)
+            elif config is configs[0]:
+                message = f"cannot be applied, and cloud-init would leave all of it out: {error}"
+                yield Told(Fault(message, "a patch changes what the parts before it have"), part, False)
+            continue
+        if not isinstance(tree, dict):
+            yield Told(Fault("leaves no mapping, which a cloud-config must be", "change its keys"), part, True)
+            return
+        config.unsure.difference_update(step.place[0] for step in steps if len(step.place) == 1)
+        changed = [key for key, value in tree.items() if key not in config.tree or config.tree[key] != value]
+        config.sources.update(dict.fromkeys(changed, part))
+        config.tree.clear()
+        config.tree.update(tree)
 
 
 def _take_template(part: Part, likely: Config, other: Config) -> Iterator[Told]:
     fault = jinja.find_head_fault(part.text)
+    if fault:
+        yield Told(fault, part, True)
+        return
+    fault = jinja.find_syntax_fault(part.text)
     if fault:
         yield Told(fault, part, True)
         return
@@ -196,6 +204,9 @@ def _take_template(part: Part, likely: Config, other: Config) -> Iterator[Told]:
                 if config is other
                 else found if rendered.exact else [one._replace(refuses=False) for one in found]
             )
+    elif kind in (JINJA, JSON_PATCH):
+        message = "is a template of what cloud-init takes from no template, and it would leave it out"
+        yield Told(Fault(message, f"begin its second line with {HEADER} or #!"), part, rendered.exact)
     elif kind not in HANDLED and rendered.likely.strip():
         miss = find_miss(rendered.likely)
         yield Told(miss.fault, part, miss.meant and rendered.exact)
@@ -217,3 +228,5 @@ def _find_obstacles(likely: Config, other: Config, names: Identities) -> Iterato
     elif names.command_user and (fault := find_lockout(likely.tree, names, names.command_user)):
         message = f"{fault.message}, if the image's own user is {names.command_user}"
         yield Told(fault._replace(message=message), likely.sources.get(fault.keys[0], _WHOLE), False)
+    elif fault := find_unmade(likely.tree, names):
+        yield Told(fault, likely.sources.get(fault.keys[0], _WHOLE), False)

@@ -118,8 +118,7 @@ def render_template(parts: tuple[RequestPart, ...]) -> str:
 
 
 def render_answer(parts: tuple[RequestPart, ...], cluster: Cluster, notes: Sequence[str] = ()) -> str:
-    """Return what the plugin passes on, in lines of 'key value'; all tasks have the largest VM's size. Each
-    note is a line to tell."""
+    """Return the plugin's 'key value' lines: all tasks have the largest VM's size; each note is a line to tell."""
     lines = {
         "cluster": encode_cluster(cluster),
         "vms": cluster.vm_count,

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def check_own(
     site: Site, every: Mapping[str, Template], caller: Caller, problems: Problems, notes: list[str]
 ) -> None:
-    """Add to `problems` what a job with one of the caller's own templates would be refused for, to `notes`
-    what is good to know."""
+    """Add to `problems` why jobs with one of the caller's templates would be refused, and to `notes` what to know."""
     from pcocc_runtime.submit import freeze  # only `template check` pays for it
 
     for one in every.values():

@@ -1,5 +1,4 @@
-"""Texts that no handler of cloud-init takes: what they were meant to be, and what keeps cloud-init from
-knowing them."""
+"""Texts that no handler of cloud-init takes: what they were meant to be, and why cloud-init does not know them."""
 
 from __future__ import annotations
 

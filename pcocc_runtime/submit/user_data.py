@@ -16,8 +16,7 @@ def add_typed_user_data(submission: Submission, row: TemplateSetting, entries: l
 
 
 def look_at_user_data(submission: Submission, entry: Entry) -> str:
-    """Return the text of user-data: that of a file, or of a mapping as a cloud-config; what is to be told of
-    it is, or refuses it."""
+    """Return the text of user-data, from a file or a mapping (cloud-config); tell or refuse what must be told."""
     # 10 ms that jobs without user-data need not pay
     from pcocc_runtime.submit import cloud_config, user_data_check
 

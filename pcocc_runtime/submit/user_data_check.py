@@ -34,8 +34,7 @@ def check_file(submission: Submission, text: str, path: str) -> None:
 
 
 def check_mapping(submission: Submission, text: str, place: Node) -> None:
-    """Tell what is to be told of a cloud-config that stands at a place in a template; ConfigError when it is
-    refused."""
+    """Tell what must be told about the cloud-config in a template's setting; ConfigError when it is refused."""
     told = _judge_thoroughly(
         text, _names_of(submission), True, "see cloud-init's documentation of that module"
     )
@@ -68,8 +67,7 @@ def _tell(submission: Submission, found: list[Told], explain: Callable[[Told], P
 
 
 def _find_schema_errors(text: str, hint: str) -> Iterator[Told]:
-    """Yield what the cloud-init of this host says of a user-data; of the guest's own, another release, it
-    proves nothing."""
+    """Yield what this host's cloud-init says of user-data; the guest's may be another release and say otherwise."""
     for part in [one for one in parse_parts(text) if one.type == CONFIG][:_SHOWN]:
         problem = cloud_init.find_schema_error(with_plain_header(part.text))
         if problem:

@@ -1,5 +1,4 @@
-"""The parts that cloud-init makes of user-data before a handler of its sees them (cloudinit/user_data.py and
-handlers/__init__.py)."""
+"""The parts that cloud-init makes of user-data before its handlers see them (user_data.py, handlers/__init__.py)."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ CONFIG, JSON_PATCH, JINJA, ARCHIVE = (
 INCLUDES = ("text/x-include-url", "text/x-include-once-url")
 PART_HANDLER = "text/part-handler"
 HANDLED = frozenset({
-    CONFIG, JSON_PATCH, JINJA, PART_HANDLER, "text/x-shellscript", "text/cloud-boothook", "text/upstart-job",
+    CONFIG, JSON_PATCH, JINJA, PART_HANDLER, "text/x-shellscript", "text/cloud-boothook",
     "text/x-shellscript-per-boot", "text/x-shellscript-per-instance", "text/x-shellscript-per-once",
 })  # fmt: skip
 # how a text of each type begins, the longer first (handlers.INCLUSION_TYPES_MAP)
@@ -62,7 +61,7 @@ class Part(NamedTuple):
     """A piece of user-data as a handler is given it.
 
     `name` is empty where it is all of the user-data; `line` counts the lines of the file before its first,
-    None where the file has it in another form; `merges` tells that a header says how it is merged, `fault`
+    None where the file has it in another form; `merges` is what a header says of how it is merged, `fault`
     why cloud-init leaves it out.
     """
 
@@ -70,7 +69,7 @@ class Part(NamedTuple):
     text: str
     name: str = ""
     line: int | None = 0
-    merges: bool = False
+    merges: str = ""
     fault: Fault | None = None
 
 
@@ -83,8 +82,7 @@ class Broken(Exception):
 
 
 def type_of(text: str, default: str = "") -> str:
-    """Return the content type that the beginning of a text tells, as cloud-init does
-    (handlers.type_from_starts_with)."""
+    """Return the content type that a text's beginning tells, as cloud-init does (handlers.type_from_starts_with)."""
     start = text.lstrip()[:32].lower()
     return next((kind for word, kind in _BEGINNINGS.items() if start.startswith(word)), default)
 
@@ -107,8 +105,7 @@ def unpack(data: bytes) -> bytes:
 
 
 def parse_user_data(data: bytes, what: str) -> str:
-    """Return the text of user-data, which cloud-init unpacks as we do; RequestError when it is too large, or
-    no text."""
+    """Return the text of user-data, unpacked as cloud-init does; RequestError when it is too large, or no text."""
     if data.startswith(_GZIP) and len(data) <= MAX_USER_DATA:
         try:
             data = unpack(data)
@@ -164,7 +161,7 @@ def _read_leaf(leaf: Message, name: str, whole: str) -> Part:
         kind = type_of(text, kind)
     at = whole.find(text) if text else -1
     line = whole.count("\n", 0, at) if at >= 0 else None
-    return Part(kind, text, name, line, "Merge-Type" in leaf or "X-Merge-Type" in leaf)
+    return Part(kind, text, name, line, str(leaf.get("Merge-Type") or leaf.get("X-Merge-Type") or ""))
 
 
 def _decode(leaf: Message) -> str | bytes:
@@ -211,8 +208,7 @@ def _open(part: Part, whole: str) -> Iterator[Part]:
 
 
 def _read_entry(entry: Any, name: str) -> Part | None:
-    """Return the part that an entry of an archive is; None for what cloud-init passes over, Broken for what
-    it fails on."""
+    """Return an archive entry's part; None for what cloud-init passes over, Broken for what it fails on."""
     if isinstance(entry, str):
         entry = {"content": entry}
     if not isinstance(entry, dict):
@@ -229,10 +225,10 @@ def _read_entry(entry: Any, name: str) -> Part | None:
         and all(isinstance(one, str | None) for one in others)
     )
     if not right or not all(isinstance(key, str) for key in entry) or (kind and "/" not in kind):
-        message = f"{name} is none that cloud-init can read, and it would read none of the others either"
+        message = f"{name} cannot be read by cloud-init, which would then read none of the others either"
         raise Broken(
             Fault(message, "write its content as text, such as {type: text/cloud-config, content: '...'}")
         )
-    merges = any(str(key).lower() in ("merge-type", "x-merge-type") for key in entry)
+    merges = next((value for key, value in entry.items() if key.lower() in ("merge-type", "x-merge-type")), None)
     file = f"{name} ({entry['filename']})" if entry.get("filename") else name
-    return Part(kind or type_of(content, CONFIG), content, file, None, merges)
+    return Part(kind or type_of(content, CONFIG), content, file, None, merges or "")

@@ -10,8 +10,7 @@ _GREETING_SECONDS = 5
 
 
 def start_keeper(argv: Sequence[str], keep: Iterable[int], after: int) -> None:
-    """Start the keeper as a grandchild, so that QEMU never has a child to reap; it inherits only the
-    descriptors `keep`.
+    """Start the keeper as a grandchild, so that QEMU has no child to reap; it inherits only the descriptors `keep`.
 
     It starts when `after` can be read, which is when QEMU sends its greeting: until then a Python would only
     take the CPU from QEMUs.

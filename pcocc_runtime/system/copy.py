@@ -123,8 +123,7 @@ def _write_all(fd: int, piece: bytes, at: int) -> None:
 
 
 def copy_extents(source: int, target: int, at: int, size: int) -> Iterator[int]:
-    """Copy what is no hole, from a place on, between open files of the same size; yields, again and again,
-    how far it is."""
+    """Copy what is no hole, from a place on, between open files of one size; yield how far it is, again and again."""
     while at < size:
         at, end = find_data(source, at, size)
         while at < end:

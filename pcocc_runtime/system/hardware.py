@@ -1,5 +1,4 @@
-"""What this process holds of its node: the CPUs it may run on, how they are connected, and the NUMA nodes
-(sysfs-devices-system-cpu).
+"""What this process holds of its node: its CPUs, how they are connected, and the NUMA nodes (sysfs).
 
 Read for the CPUs of its own only, and once for each group of them: 128 cores take two or three milliseconds.
 """
@@ -20,8 +19,7 @@ _SYS_GET_MEMPOLICY = 239  # x86-64
 
 
 def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: str = "/proc") -> Allocation:
-    """Return what a task that may run on these CPUs holds; what /sys does not tell, or tells absurdly, is
-    left out."""
+    """Return what a task that may run on these CPUs holds; what /sys does not tell, or tells absurdly, is left out."""
     own = sorted(cpus)
     nodes = _read_nodes(f"{system}/node", _read_mems(proc))
     homes = {cpu: node.number for node, members in nodes for cpu in members}
@@ -49,14 +47,12 @@ def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: st
 
 
 def read_own_cpus() -> set[int]:
-    """Return the CPUs that this process may run on: its affinity, which is within its cgroup's cpuset, less
-    those that are offline."""
+    """Return the CPUs that this process may run on: its affinity, within its cgroup's cpuset, without offline ones."""
     return os.sched_getaffinity(0)
 
 
 def read_free_pages(node: int | None, kibibytes: int, system: str = "/sys", proc: str = "/proc") -> int:
-    """Return how many huge pages of a size are free on a NUMA node, or on all of them, and this process's
-    cgroups allow (hugetlb)."""
+    """Return how many free huge pages of a size, on one NUMA node or all, this process's cgroups allow (hugetlb)."""
     base = f"{system}/devices/system/node/node{node}" if node is not None else f"{system}/kernel/mm"
     free = _number(_read(f"{base}/hugepages/hugepages-{kibibytes}kB/free_hugepages"))
     name = f"{kibibytes >> 20}GB" if kibibytes >> 20 else f"{kibibytes >> 10}MB"
@@ -68,8 +64,7 @@ def read_free_pages(node: int | None, kibibytes: int, system: str = "/sys", proc
 
 
 def _hugetlb_files(text: str, root: str, name: str) -> list[tuple[str, str, str]]:
-    """Return directory, limit and usage of a hugetlb cgroup and of all above it; `text` is /proc/PID/cgroup
-    (cgroups(7))."""
+    """Return (directory, limit, usage) of a hugetlb cgroup and those above; `text` is /proc/PID/cgroup (cgroups(7))."""
     found = []
     for line in text.splitlines():
         _number_of, _, rest = line.partition(":")
@@ -86,8 +81,7 @@ def _hugetlb_files(text: str, root: str, name: str) -> list[tuple[str, str, str]
 def _between(
     inner: tuple[int, ...], middle: tuple[int, ...] | None, outer: tuple[int, ...], otherwise: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Return a level that holds the one below and is held by the one above; firmware tells dies of one CPU,
-    too (Kunpeng 920)."""
+    """Return a level that lies between two others; firmware may tell dies of one CPU each, too (Kunpeng 920)."""
     return middle if middle is not None and {*inner} <= {*middle} <= {*outer} else otherwise
 
 
@@ -154,8 +148,7 @@ def _memory_of(text: str) -> int:
 
 
 def _read_mems(proc: str) -> tuple[int, ...] | None:
-    """Return the nodes whose memory this process may use: of its cgroup's cpuset, and of a policy that
-    Slurm's --mem-bind has set."""
+    """Return the nodes whose memory this process may use: its cgroup's cpuset and Slurm's --mem-bind decide."""
     lines = _read(f"{proc}/self/status", 16384).splitlines()
     allowed = next((line.partition(":")[2] for line in lines if line.startswith("Mems_allowed_list:")), "")
     found = parse_cpu_list(allowed)
@@ -166,8 +159,7 @@ def _read_mems(proc: str) -> tuple[int, ...] | None:
 
 
 def _read_policy() -> set[int] | None:
-    """Return the nodes that this process's memory is bound to by get_mempolicy(2), None when by no such
-    policy."""
+    """Return the nodes that this process's memory is bound to by get_mempolicy(2), None when by no such policy."""
     mode, mask = ctypes.c_int(), (ctypes.c_ulong * (_MPOL_LOCAL_MAX // 64))()
     if (
         LIBC.syscall(_SYS_GET_MEMPOLICY, ctypes.byref(mode), mask, ctypes.c_ulong(_MPOL_LOCAL_MAX + 1), None, 0)
@@ -178,8 +170,7 @@ def _read_policy() -> set[int] | None:
 
 
 def _read_topoext(proc: str) -> bool:
-    """Tell whether the first CPU has AMD's flag topoext; the file is made as it is read, so no more of it
-    is."""
+    """Tell whether the first CPU has AMD's flag topoext; the file is made as it is read, so no more of it is."""
     lines = _read(f"{proc}/cpuinfo", 4096).splitlines()
     return any(line.startswith("flags") and "topoext" in line.split() for line in lines)
 

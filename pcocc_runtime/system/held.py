@@ -1,5 +1,4 @@
-"""Directories held open: a path below one leads into that very directory, whatever others rename or put in
-its way meanwhile.
+"""Directories held open: a path below one stays in that very directory, whatever others rename meanwhile.
 
 The path is one of proc(5), /proc/self/fd/N, and so means the same to a child that is given the descriptor
 (`descriptors`).
@@ -81,14 +80,12 @@ def _where(path: str) -> str:
 
 
 def descriptors(*texts: str) -> list[int]:
-    """Return the descriptors of the held directories that paths in these texts begin with, for a child that
-    is given them."""
+    """Return the descriptors of held directories that paths in these texts begin with, to give to a child."""
     return sorted({int(match[1]) for text in texts for match in _HELD.finditer(text)})
 
 
 def create_file(path: Path, data: bytes, mode: int) -> None:
-    """Write a new file with this mode in a held directory, on disk when this returns; what has its name goes,
-    and is not followed."""
+    """Write a new file with this mode in a held directory, on disk on return; replaces, never follows, a link."""
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as stream:

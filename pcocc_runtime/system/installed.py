@@ -1,5 +1,4 @@
-"""Where pcocc's own files are: here in a default installation, and where meson was told to put them in the
-module it installs."""
+"""Where pcocc's own files are: the default installation, unless meson writes another into the installed module."""
 
 from __future__ import annotations
 

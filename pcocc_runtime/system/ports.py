@@ -6,8 +6,7 @@ from pathlib import Path
 
 
 def read_busy() -> frozenset[int]:
-    """Return the TCP ports that a socket of the calling thread's network namespace uses, at whatever address
-    (proc(5), /proc/net/tcp)."""
+    """Return the TCP ports in use in the calling thread's network namespace, at any address (/proc/net/tcp)."""
     found: set[int] = set()
     for name in ("tcp", "tcp6"):  # the latter is not there in a kernel without IPv6
         path = Path("/proc/thread-self/net", name)

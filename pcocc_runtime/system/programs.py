@@ -55,8 +55,7 @@ def run_watched(
 
 @contextmanager
 def open_filter(argv: Sequence[str], source: IO[bytes], hint: str) -> Iterator[IO[bytes]]:
-    """Yield the output of a program that reads `source`; when it was read to its end, NodeError says why the
-    program failed.
+    """Yield the output of a program that reads `source`; at its end NodeError says why the program failed, if so.
 
     The program is killed when the block ends with an error, and with this process.
     """

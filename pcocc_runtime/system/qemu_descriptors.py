@@ -1,19 +1,15 @@
-"""What a node's QEMU packages say they installed: JSON descriptors of firmware and vhost-user programs (QEMU:
-docs/interop)."""
+"""The descriptors that QEMU packages install, of firmware and vhost-user programs (QEMU: docs/interop)."""
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any
 
 # a file in the first one hides a file of the same name in the second
 DIRECTORIES = ("/etc/qemu", "/usr/share/qemu")
 
 
-def read_descriptors(kind: str) -> list[dict[str, Any]]:
-    """Return the descriptors of a kind (firmware, vhost-user) in order of file name; an empty file hides one
-    of the same name."""
+def read_descriptors(kind: str) -> list[bytes]:
+    """Return the files of a kind (firmware, vhost-user) by name; an empty one hides one of the same name."""
     found: dict[str, str] = {}
     for directory in reversed(DIRECTORIES):
         try:
@@ -21,13 +17,12 @@ def read_descriptors(kind: str) -> list[dict[str, Any]]:
         except OSError:
             continue
         found |= {name: f"{directory}/{kind}/{name}" for name in names}
-    return [tree for _name, path in sorted(found.items()) if (tree := _read(path)) is not None]
+    return [text for _name, path in sorted(found.items()) if (text := _read(path))]
 
 
-def _read(path: str) -> dict[str, Any] | None:
+def _read(path: str) -> bytes:
     try:
-        with open(path) as stream:
-            tree = json.load(stream)
-    except (OSError, ValueError):
-        return None
-    return tree if isinstance(tree, dict) else None
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError:
+        return b""

@@ -44,8 +44,7 @@ def run_as(
 def started_as(
     rights: Rights, argv: Sequence[str], env: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program as a user in a session of its own, with this environment and nothing else; the block
-    reads what it writes.
+    """Run a program as a user, in its own session, with this environment only; the block reads its output.
 
     It is ended with the block. What interrupts this process ends it too, by the SIGINT that it cannot get
     from the terminal any more. OSError when it cannot be started.
@@ -70,8 +69,7 @@ def _begin(rights: Rights) -> None:
 
 
 def _collect(streams: tuple[IO[bytes], IO[bytes]], most: int, end: float) -> tuple[bytes, bytes] | None:
-    """Return all that is written to two pipes; None when that is too much, or not all by `end` of the
-    monotonic clock."""
+    """Return all that two pipes give; None when it is too much, or not complete by `end` (monotonic clock)."""
     found = {stream: bytearray() for stream in streams}
     with selectors.DefaultSelector() as waiting:
         for stream in streams:

@@ -60,8 +60,7 @@ def _set_range(fd: int, kind: int, first: int) -> bool:
 
 
 def find_locked(fd: int, first: int, length: int) -> int | None:
-    """Return the first of these bytes that another open file has locked, as lockf or as range; None when
-    there is none."""
+    """Return the first of these bytes that another open file has locked, by lockf or OFD; None when there is none."""
     return _find(fd, fcntl.F_OFD_GETLK, first, length)
 
 
@@ -77,8 +76,7 @@ def _find(fd: int, command: int, first: int, length: int) -> int | None:
 
 
 def wait_until(attempt: Callable[[], bool], seconds: float, longest_pause: float = 2 * _FIRST_PAUSE) -> bool:
-    """Try to lock again and again for so many seconds, and tell whether it was done: the kernel would wait
-    without a limit."""
+    """Try a lock again and again for so many seconds; tell whether it was had. The kernel would wait for ever."""
     deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
     while not attempt():
         if time.monotonic() > deadline:

@@ -58,7 +58,7 @@ def make_root_only(path: str) -> str:
             os.stat(one)  # OSError for links in a circle
             names += reversed(PurePath(os.readlink(one)).parts)  # join() begins anew at a "/"
         elif not (stat.S_ISDIR(info.st_mode) and info.st_uid == 0 and _is_closed(info.st_mode, sticky=bool(names))):
-            wrong = "must be a directory of root's in which nobody else can make or replace what is root's"
+            wrong = "must be a directory owned by root in which nobody else can create or replace root's files"
             raise ConfigError(wrong, one, hint="make it so, or have another 'scratch' in /etc/pcocc/pcocc.yaml")
         else:
             here = os.path.realpath(one)  # such as a/.., in directories known by now

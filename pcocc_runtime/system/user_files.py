@@ -23,8 +23,7 @@ def explaining(path: str, what: str) -> Iterator[None]:
 
 
 def read_user_start(path: str, size: int, what: str) -> bytes:
-    """Return the first `size` bytes of a regular file; RequestError, which calls it `what`, says why that
-    cannot be done."""
+    """Return a regular file's first `size` bytes; RequestError, which calls it `what`, when it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -87,7 +86,7 @@ def ensure_directory_readable(path: str, what: str) -> None:
 def ensure_writable(path: str, what: str) -> None:
     """Raise RequestError unless the user may write a file."""
     if not os.access(path, os.W_OK, effective_ids=True):
-        raise RequestError(f"{what} {path} cannot be written by you", f"see: ls -l {path}")
+        raise RequestError(f"you may not write {what} {path}", f"see: ls -l {path}")
 
 
 def working_directory() -> str:
@@ -110,8 +109,7 @@ def exists(path: str) -> bool:
 
 
 def find_last_revision(path: str) -> str | None:
-    """Return the newest disk in a directory of pcocc 0.7, which kept an image as `image`, then `image-rev1`
-    and so on."""
+    """Return the newest disk in an image directory of pcocc 0.7: `image`, then `image-rev1` and so on."""
     try:
         names = os.listdir(path)
     except OSError:

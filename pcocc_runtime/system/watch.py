@@ -1,5 +1,4 @@
-"""Who will tell more of a VM: its launcher, and then its keeper, hold a lock on a file in its directory as
-long as they live.
+"""Who still writes about a VM: its launcher, then its keeper, lock a file in its directory while they live.
 
 The lock (flock(2)) belongs to the open file, so it goes on with the descriptor from the launcher to the
 keeper it starts; QEMU does not get it. The kernel drops it, however they end: what is written about the VM is

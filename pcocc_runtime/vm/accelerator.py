@@ -35,7 +35,7 @@ def _explain() -> str:
         group = "kvm"
     least = ".".join(map(str, TAKES_KVM_OPEN))
     return (
-        f"you may not open {KVM_DEVICE}, and QEMU takes it open from root from {least} on only; the admins"
-        f" give it to you there by 'usermod -aG {group} {accounts.user_name()}', or to all by 'chmod 666"
+        f"you may not open {KVM_DEVICE}, and root can hand it open only to QEMU {least} and later; the admins"
+        f" allow you to by 'usermod -aG {group} {accounts.user_name()}' there, or everybody by 'chmod 666"
         f" {KVM_DEVICE}'"
     )

@@ -152,19 +152,19 @@ def _lock(drive: Drive, job: int) -> tuple[Disk, int | None]:
 
 
 def _copy_firmware(group: Group, path: PurePath) -> Uefi:
-    from pcocc_runtime.qemu import firmware
+    from pcocc_runtime.qemu import descriptors, firmware
     from pcocc_runtime.system import qemu_descriptors
 
-    found = firmware.choose_uefi(qemu_descriptors.read_descriptors("firmware"), group.machine)
+    known = map(descriptors.parse_uefi, qemu_descriptors.read_descriptors("firmware"))
+    found = firmware.choose_uefi(filter(None, known), group.machine)
     if found is None:
         raise NodeError(
             f"template {group.template!r} needs UEFI, and this node has no UEFI firmware for machine"
             f" {group.machine}", "install the package ovmf (edk2-ovmf) on the node",
         )
-    code, template = found
-    with open(template, "rb") as stream:
+    with open(found.variables, "rb") as stream:
         files.replace_file(path, stream.read())
-    return Uefi(code, str(path))
+    return Uefi(found.code, str(path))
 
 
 def _write_seed(

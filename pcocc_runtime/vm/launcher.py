@@ -204,7 +204,7 @@ def allow_lock(memory: int, template: str) -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if hard != resource.RLIM_INFINITY and hard >> 20 <= memory:
         raise NodeError(
-            f"memory-lock of template {template!r} is for {memory} MiB and more, and a task may lock "
+            f"memory-lock of template {template!r} needs {memory} MiB or more, and a task may lock only "
             f"{hard >> 20} MiB here (RLIMIT_MEMLOCK)",
             "the admins allow it with LimitMEMLOCK=infinity for slurmd, and "
             "PropagateResourceLimitsExcept=MEMLOCK in slurm.conf",
@@ -277,8 +277,7 @@ def become_qemu(
 ) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to
-    it.
+    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to it.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(

@@ -123,12 +123,10 @@ def report(word: str) -> None:
 class BootWatch:
     """The boot step as seen through its srun's output.
 
-    booting  until all VMs answer
-    losing   a task has ended, and what it says of that is still awaited, since `lost`
-    failing  a VM cannot be had: we have cancelled the step
-    cut off  the step ends before all VMs answered, by Slurm's word
-    up       all VMs have answered, which was reported
-    ending   the step ends after that, by Slurm's word
+    booting  until all VMs answer losing   a task has ended, and what it says of that is still awaited, since
+    `lost` failing  a VM cannot be had: we have cancelled the step cut off  the step ends before all VMs
+    answered, by Slurm's word up       all VMs have answered, which was reported ending   the step ends after
+    that, by Slurm's word
     """
 
     def __init__(self, job: int, vms: int, nodes: int) -> None:
@@ -272,7 +270,7 @@ class BootWatch:
         self.unmounted.add(event.tag)
         other = "virtiofs" if event.type == "9p" else "9p"
         options = " -o trans=virtio" if event.type == "9p" else ""
-        cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM does, or says why not"
+        cure = f"'mount -t {event.type}{options} {event.tag} DIRECTORY' in the VM mounts it, or says why not"
         if not event.known:
             cure = (
                 f"its kernel has no {event.type}: give the directory type={other} in --pcocc-mount, or 'type:"

@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Sequence
 
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.qemu.descriptors import parse_vhost_user
 from pcocc_runtime.qemu.virtiofsd import plan_virtiofsd_argv
 from pcocc_runtime.system import children, qemu_descriptors
 from pcocc_runtime.system.libc import LIBC, mount, require
@@ -36,9 +37,9 @@ _ID_CALLS = (105, 106, 113, 114, 116, 117, 119)
 
 def find_program() -> str:
     """Return the path of virtiofsd; NodeError when it is not installed."""
-    for one in qemu_descriptors.read_descriptors("vhost-user"):
-        if one.get("type") == "fs" and os.access(str(one.get("binary")), os.X_OK):
-            return str(one["binary"])
+    for one in map(parse_vhost_user, qemu_descriptors.read_descriptors("vhost-user")):
+        if one is not None and one.kind == "fs" and os.access(one.binary, os.X_OK):
+            return one.binary
     raise NodeError(f"virtiofsd is not installed on {os.uname().nodename}", _HINT)
 
 

@@ -157,7 +157,7 @@ def break_record(path: Path, how: str) -> None:
 
 UNKNOWN = ["empty", "cut", "no text", "a list", "deep", "older", "types", "wrong stepd"]
 KNOWN = ["newer", "without scratch", "wrong nat", "wrong scratch"]  # whose slurmstepd is known from them
-NOTE = "pcocc: the record of job 12 cannot be read: what the job has is released by its number\n"
+NOTE = "pcocc: the record of job 12 cannot be read: only what its number tells is released\n"
 
 
 @pytest.mark.parametrize("how", [*UNKNOWN, *KNOWN])
@@ -276,7 +276,7 @@ def test_a_job_has_no_disk_where_others_could_put_things(
     assert as_user(ALICE, lambda: (here.scratch.mkdir(), (here.scratch / "13").mkdir()))
     assert helper(monkeypatch, "setup", request_of(BOB, 13, stepd)) == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"pcocc: error: {here.scratch}: must be a directory of root's") and said[1].startswith("hint: ")
+    assert said[0].startswith(f"pcocc: error: {here.scratch}: must be a directory owned by root") and said[1].startswith("hint: ")
     assert helper(monkeypatch, "start", "") == 1 and (here.scratch / "13").exists()
     assert not here.record(13).exists() and not (here.run / "13").exists()
     here.scratch.rename(here.site / "away")

@@ -117,7 +117,7 @@ def test_a_stopped_srun_holds_root_up_for_a_time_only(programs: Path, monkeypatc
     (programs / "srun").write_text("#!/bin/sh\ntrap '' INT\nkill -STOP $$\n")
     monkeypatch.setattr(steps, "_ASK_SECONDS", 0.2)
     monkeypatch.setattr(run_as, "_END_SECONDS", 0.2)
-    with pytest.raises(NodeError, match="the nodes of job 12 give no answer that comes to an end"):
+    with pytest.raises(NodeError, match="the nodes of job 12 have not answered completely"):
         steps.run_network_step(STEP, ["@network"])
 
 

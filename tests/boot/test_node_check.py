@@ -57,7 +57,8 @@ def test_a_node_that_works_has_no_failure_of_its_own(box: Box) -> None:
     assert failures(points) == {}
     assert "is loaded by slurmd" in points["plugin"][0]["text"]
     assert "within 60 s of slurmctld's" in points["clock"][0]["text"]
-    assert "lead to addresses" in points["names"][0]["text"] and "the table inet pcocc stands" in points["walls"][0]["text"]
+    assert "have an IPv4 address" in points["names"][0]["text"]
+    assert "nft's table inet pcocc is there" in points["walls"][0]["text"]
     assert points["scratch"][0]["text"].startswith(f"scratch {SCRATCH}: ")
     assert {"tcg", "kvm"} & {points["accelerator"][0]["text"].partition(",")[0]} and "since" in points["accelerator"][0]["text"]
 
@@ -77,7 +78,7 @@ def test_only_root_is_let(box: Box) -> None:
 def test_flushed_walls(box: Box) -> None:
     with box.changed("nft flush ruleset", "/opt/pcocc/libexec/pcocc/node start", node="n1"):
         text, mend = failure(box, "walls")
-        assert text.startswith("the table inet pcocc, which keeps processes from tunnels, is gone")
+        assert text.startswith("nft's table inet pcocc, which keeps processes from sending into tunnels, is missing")
         box.run(["sh", "-c", mend.partition(";")[0]], user="root", node="n1", status=0)
         assert failures(check(box)) == {}
 
@@ -88,7 +89,7 @@ def test_flushed_rules_of_routing(box: Box) -> None:
         "ip rule flush && ip rule add pref 32766 lookup main && ip rule add pref 32767 lookup default", mend, node="n1"
     ):
         text, told = failure(box, "walls")
-        assert text.startswith("the rules of routing that keep what is forwarded from tunnels are gone") and told == mend
+        assert text.startswith("the routing rules that keep forwarded packets out of tunnels are missing") and told == mend
         box.run(mend, user="root", node="n1", status=0)
         assert failures(check(box)) == {}
 
@@ -146,7 +147,7 @@ def test_user_namespaces_that_are_forbidden(box: Box) -> None:
     """A program that fails stands for a kernel that refuses: its sysctls cannot be changed in every machine that tests run in."""
     with box.changed("mount --bind /bin/false /usr/bin/unshare", "umount /usr/bin/unshare", node="n1"):
         text, mend = failure(box, "user-namespaces")
-        assert "(exit status 1): directories over virtiofs cannot be had" in text and "aa-status" in mend
+        assert "(exit status 1): directories can be exported over 9p, but not over virtiofs" in text and "aa-status" in mend
 
 
 def test_configuration_that_others_can_write(box: Box) -> None:

@@ -117,6 +117,7 @@ def test_a_disk_of_another_format_is_named_and_the_cure_works(
     assert content(disk(repo, "a")) == raw_sum()
 
 
+OLD_TAR = b"disk.img".ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"00000001000\0" + b"00000000000\0" + b"006145\0 0"
 NAMED = [
     (b"hsqs", 0, "a squashfs file system"), (b"WithouFreSpacExt", 0, "a Parallels disk"), (b"QED\0", 0, "a QED image"),
     (b"VMA\0", 0, "a backup of Proxmox VE"), (b"HdrS", 514, "a Linux kernel"),
@@ -125,6 +126,13 @@ NAMED = [
     (b"koly", -512, "a disk image of macOS"),
     (b"\xe2\xe1\xf5\xe0", 1024, "an EROFS file system"),
     (b"version https://git-lfs.github.com", 0, "a pointer of Git LFS"),
+    (b"SKUL\xba\xbe", 0, "a LUKS container"), (b"-FVE-FS-", 3, "a disk of BitLocker"), (b"070707", 0, "a cpio archive"),
+    (b"partclone-image", 0, "a backup of partclone"), (b"btrfs-stream\0", 0, "a stream of btrfs send"),
+    (b"\xac\xcb\xba\xf5\2\0\0\0", 8, "a stream of zfs send"), (b"QEVM\0\0\0\3", 0, "the state of a machine of QEMU"),
+    (b"LibvirtQemudSave", 0, "the state of a machine of libvirt"), (b"ANDROID!", 0, "a program that firmware starts"),
+    (b"MZ".ljust(60, b"\0") + b"\x80\0\0\0" + bytes(64) + b"PE\0\0", 0, "a program that firmware starts"),
+    (b"ARM\x64", 56, "a Linux kernel"), (b"vhdsfile", 0, "a set of VHDX images"), (b"-rom1fs-", 0, "a romfs file system"),
+    (OLD_TAR, 0, "a tar archive"),
 ]  # fmt: skip
 
 
@@ -141,6 +149,36 @@ def test_what_has_a_known_magic_is_not_stored_in_silence(
     assert listing(repo) == {}
     pcocc("image", "import", "--format", "raw", "odd", "a")
     assert content(disk(repo, "a")) == hashlib.sha256(data).hexdigest()
+
+
+TEXTS = [
+    (b"# VMware's\nversion=1\nCID=fffffffe\n", "the descriptor of a VMDK image"), (b"404 Not Found\n", "a text"),
+    (b"\r\n# Disk DescriptorFile\r\nversion=1\r\n", "the descriptor of a VMDK image"), (b'{"error": 7}', "a text"),
+]
+
+
+@pytest.mark.parametrize(("begin", "name"), TEXTS)
+def test_a_text_is_not_stored_in_silence(pcocc: Pcocc, repo: Repo, tmp_path: Path, begin: bytes, name: str) -> None:
+    (tmp_path / "odd").write_bytes(begin.ljust(1024, b" "))
+    assert f"odd cannot be imported: the file is {name}" in pcocc("image", "import", "odd", "a", ok=False).err
+    assert listing(repo) == {}
+    (tmp_path / "odd").write_bytes(begin.ljust(1024, b" ").ljust(1 << 20, b"\0"))
+    pcocc("image", "import", "odd", "a")  # a disk may begin with a text
+
+
+PACKED = [(b"\x5d\0\0\x80\0", "lzma"), (b"\x50\x2a\x4d\x18\4\0\0\0", "zstd"), (b"\x02\x21\x4c\x18", "lz4"), (b"PK\7\x08", "zip"),
+          (b"LRZI", "lrzip"), (b"MSCF\0\0\0\0", "cabinet"), (b"\xff\6\0\0sNaPpY", "snappy"), (b"xar!", "xar")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("magic", "packer"), PACKED)
+def test_what_is_packed_is_told_whatever_its_length(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, magic: bytes, packer: str
+) -> None:
+    for size in (1 << 20, 1000003):
+        (tmp_path / "odd").write_bytes(magic.ljust(size, b"x"))
+        said = pcocc("image", "import", "odd", "a", ok=False).err
+        assert f"the file is compressed with {packer}" in said and "raw" not in said, said
+    assert listing(repo) == {}
 
 
 def test_a_sif_is_named(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
@@ -249,6 +287,6 @@ def test_the_refusal_of_a_name_lists_the_characters() -> None:
 
 def test_the_form_of_pcocc_0_6_is_told(pcocc: Pcocc, tmp_path: Path) -> None:
     said = pcocc("image", "import", "-t", "raw", "vm", "my disk", "b", ok=False).err
-    assert said.endswith("hint: pcocc 0.6 wanted the kind of image, now it is: pcocc image import -t raw 'my disk' b\n")
+    assert said.endswith("hint: pcocc 0.6 took the kind of image first; now write: pcocc image import -t raw 'my disk' b\n")
     assert "hint: pcocc --help" in pcocc("image", "import", "a", "b", "c", ok=False).err
     assert qemu_img("--version")

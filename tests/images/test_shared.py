@@ -206,7 +206,7 @@ def test_users_read_the_sites_images_and_cannot_change_them(site: Path) -> None:
         ["repo", "gc", "site"],
     ):
         status, text = user_runs(site, NOBODY, *argv)
-        assert status == 1 and "repository 'site'" in text and "cannot be changed by you: Permission denied" in text
+        assert status == 1 and "repository 'site'" in text and "you may not change" in text and ": Permission denied" in text
     assert listing(Repo("site", str(site / "images"))) == before
     assert user_runs(site, NOBODY, "show", "a")[0] == 0 and not children.as_user(
         NOBODY, lambda: os.access(site / "images/.lock", os.R_OK)
@@ -220,7 +220,7 @@ def test_a_layer_that_another_may_not_read_is_not_called_damaged(site: Path) -> 
     layer.chmod(0o400)
     status, text = user_runs(site, NOBODY, "verify")
     assert status == 1 and "damaged" not in text and "delete" not in text
-    assert f"image site:a@0 cannot be verified: {layer} cannot be read by you: Permission denied" in text
+    assert f"image site:a@0 cannot be verified: you may not read {layer}: Permission denied" in text
 
 
 def test_what_is_exported_to_a_public_directory_is_nobody_elses_to_change(site: Path, mocker: MockerFixture) -> None:

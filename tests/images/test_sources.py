@@ -46,7 +46,7 @@ def test_a_url_without_a_length_is_fetched(pcocc: Pcocc, repo: Repo, tmp_path: P
         ((200, {"Content-Length": str(1 << 60)}, b""), "and the file system of"),
         (
             (200, {"Content-Length": "many"}, b""),
-            "could not be fetched: the server gives a length that makes no sense: 'many'",
+            "could not be fetched: the server announces an invalid length: 'many'",
         ),
         (
             (206, {"Content-Range": "bytes 0-511/1024"}, b"x" * 512),

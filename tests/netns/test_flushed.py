@@ -58,7 +58,7 @@ def test_without_the_walls_there_is_no_way(hosts: tuple[Node, Node, int], flush:
         node.run("nft", "delete table inet pcocc-21")
     for verb in ("setup", "start"):  # the next job, of anybody, and slurmd's next start notice
         done = set_up(node, 22, stepd) if verb == "setup" else node.helper("start", "")
-        assert "the nft tables of job 21 were gone, and are there again" in done.stderr
+        assert "nft tables of job 21 were missing, and are there again" in done.stderr
         assert reached(vm, node, out) == OPEN
         node.run("nft", "delete table inet pcocc-21")
     node.helper("release", release(21))

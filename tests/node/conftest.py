@@ -46,20 +46,29 @@ class _Shared:
             self.job = submit_cluster(self.node, "tiny:2")
         return self.job
 
+    def end(self) -> None:
+        if self.job is not None and not self.node.is_over(self.job.number):
+            self.job.end()
+
 
 @pytest.fixture(scope="session")
 def shared(node: Node) -> Iterator[_Shared]:
     """What keeps the VMs."""
     one = _Shared(node)
     yield one
-    if one.job is not None and not node.is_over(one.job.number):
-        one.job.end()
+    one.end()
 
 
 @pytest.fixture
 def cluster(shared: _Shared) -> Job:
     """A job of alice's with two VMs that are up."""
     return shared.ensure()
+
+
+@pytest.fixture
+def unshared(shared: _Shared) -> None:
+    """No job with the VMs that tests share, until one asks for them again."""
+    shared.end()
 
 
 @pytest.fixture(autouse=True)

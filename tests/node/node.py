@@ -142,17 +142,17 @@ def accelerator(node: Node, pid: int) -> str:
     return words[words.index("-accel") + 1]
 
 
-def submit(node: Node, template: str) -> Job:
-    """Submit a batch job that boots its VMs and stays; return it at once."""
+def submit(node: Node, template: str, *more: str) -> Job:
+    """Submit a batch job that boots its VMs and stays, with more options of sbatch; return it at once."""
     script = "#!/bin/bash\nexport -p >~/job$SLURM_JOB_ID.new\nsrun --pcocc-vm -l hostname >~/names || exit\n"
     script += "mv ~/job$SLURM_JOB_ID.new ~/job$SLURM_JOB_ID\nexec tail -f /dev/null\n"
-    options = [f"--pcocc-template={template}", "--output=/home/alice/job%j.log", "--parsable"]
+    options = [f"--pcocc-template={template}", "--output=/home/alice/job%j.log", "--parsable", *more]
     return Job(node, int(node.out(["sbatch", *options], "alice", data=script.encode())))
 
 
-def submit_cluster(node: Node, template: str) -> Job:
+def submit_cluster(node: Node, template: str, *more: str) -> Job:
     """The same; return it when its VMs are up."""
-    job = submit(node, template)
+    job = submit(node, template, *more)
 
     def is_up() -> bool:
         if node.run(["test", "-e", f"/home/alice/job{job.number}"]).returncode == 0:

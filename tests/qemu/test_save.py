@@ -154,7 +154,7 @@ def test_a_repository_that_cannot_be_written(start: StartVm, home: Home, how: st
         inside(vm.process.pid, "mount", "--bind", site, site)
         inside(vm.process.pid, "mount", "-o", "remount,bind,ro", site)
     said = save(vm, status=1)
-    assert f"repository 'site' ({site}) cannot be changed by you" in said
+    assert f"you may not change repository 'site' ({site})" in said
     assert saving.left_behind(vm) == []
     save(vm, "-d", "mine")
     assert len(home.find("user:mine").revision.layers) == 2

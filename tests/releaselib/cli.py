@@ -14,7 +14,9 @@ from .root import ensure_root, remove_root
 from .suites import INSIDE, ROOT, SELECTION, SUITES, Place, ReleaseError, RootError, say
 
 _OWN_ERROR, NO_ROOT = 125, 75
-_TESTS = 'tests/prepare && exec build/venv/bin/python -m pytest "$@"'
+_UNPREPARED = "release: error: what the tests need cannot be installed in the machine"
+# what bash runs in the machine, with pytest's words
+TESTS = f'tests/prepare || {{ echo "{_UNPREPARED}" >&2; exit {NO_ROOT}; }}; exec build/venv/bin/python -m pytest "$@"'
 _EPILOG = f"""
 A release is Debian's, with its Slurm, QEMU and Python:
 
@@ -30,7 +32,8 @@ its own, and it ends with the tests. Run as root, beside whatever else runs here
     tests/release sid --fresh --run tests/box up
     tests/release --clean                                 # removes the roots
 
-The exit status is the command's; {NO_ROOT} when the root cannot be made, {_OWN_ERROR} for another error of this command.
+The exit status is the command's; {NO_ROOT} when the root, or what the tests need in it, cannot be had; {_OWN_ERROR} for
+another error of this command.
 """
 
 
@@ -88,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
         command = options.words
     else:
         command = [
-            "bash", "-c", _TESTS, "tests",
+            "bash", "-c", TESTS, "tests",
             *(options.words or ("-n", "2", "--no-loadscope-reorder", "--durations=20", *SELECTION)),
         ]
     say(f"{suite.name}: starting its machine")

@@ -108,6 +108,6 @@ int main(void)
 		}
 		print("places", places);
 	}
-	printf("\"in_job\": %d, \"other\": %u}\n", target.in_job, target.other);
+	printf("\"in_job\": %d, \"other\": %u, \"vms\": %ld}\n", target.in_job, target.other, count_job_vms());
 	return 0;
 }

@@ -224,6 +224,19 @@ def test_the_job_of_a_step_is_the_one_in_front_of_the_command(
 
 
 @pytest.mark.parametrize(
+    ("line", "environ", "vms"),
+    [
+        ("srun --pcocc-vm cmd", OUTSIDE, 0), ("srun --jobid=x --pcocc-vm cmd", OUTSIDE, 0),
+        ("srun --pcocc-vm cmd", {"SLURM_JOB_ID": ""}, 0), ("srun --jobid=7 --pcocc-vm cmd", OUTSIDE, 6),
+        ("srun --pcocc-vm cmd", {"SLURM_JOB_ID": "7"}, 6),
+    ],
+)  # fmt: skip
+def test_outside_of_jobs_the_vms_of_others_are_nobodys(build: Path, line: str, environ: dict[str, str], vms: int) -> None:
+    """Slurm lists the steps of all jobs to who asks for those of job 0."""
+    assert read(build, line, **{"BOOT": "6:2", "KEPT": "tiny:6", **environ})["vms"] == vms
+
+
+@pytest.mark.parametrize(
     ("line", "places"),
     [
         ("srun --pcocc-vm=vm3 cmd", "n2 "), ("srun --pcocc-vm=vm[1-2] cmd", "n1 n2 "),

@@ -1,11 +1,12 @@
 """The quiet half of tests/release: what it takes from this machine, and what it makes of a release."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.releaselib import cgroups, outside
-from tests.releaselib.cli import parse_options
+from tests.releaselib.cli import NO_ROOT, TESTS, parse_options
 from tests.releaselib.root import render_argv
 from tests.releaselib.suites import SELECTION, SUITES
 
@@ -77,6 +78,16 @@ def test_other_words_are_refused_with_the_usage(words: str, capsys: pytest.Captu
     with pytest.raises(SystemExit, match="2"):
         parse_options(words.split())
     assert "usage: tests/release" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("prepared", "tested", "status"), [(1, 0, NO_ROOT), (0, 1, 1), (0, 0, 0)])
+def test_where_the_tests_needs_cannot_be_had_nothing_has_failed(tmp_path: Path, prepared: int, tested: int, status: int) -> None:
+    for path, code in (("tests/prepare", prepared), ("build/venv/bin/python", tested)):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / path).chmod(0o755)
+    done = subprocess.run(["bash", "-c", TESTS, "tests", "-q"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, "error: " in done.stderr) == (status, bool(prepared))
 
 
 def test_what_a_release_is_tried_on_is_there() -> None:

@@ -8,7 +8,18 @@ import pytest
 from tests import stages
 from tests.releaselib.cli import NO_ROOT
 from tests.releaselib.suites import ROOT
-from tests.stages import LIMIT, STAGES, Outcome, Stage, decide, parse_outcome, plan_start, run_all, run_stage
+from tests.stages import (
+    END,
+    LIMIT,
+    STAGES,
+    Outcome,
+    Stage,
+    decide,
+    parse_outcome,
+    plan_start,
+    run_all,
+    run_stage,
+)
 
 RELEASE = """release: trixie: making its root, 2 to 5 minutes: there is none
 release: trixie: made its root anew in 190 s
@@ -83,7 +94,7 @@ def test_the_last_stage_has_what_the_others_have_left(capsys: pytest.CaptureFixt
     moments = iter([0.0, 0.0, 40 * 60, (LIMIT - 19) * 60, LIMIT * 60])
     given = []
     run_all((FIRST, GATE, OTHER), lambda stage, left: given.append(left) or Outcome(stage, "passed"), lambda: next(moments))
-    assert given == [LIMIT * 60, (LIMIT - 40) * 60]
+    assert given == [END * 60, (END - 40) * 60]
     assert "!!! other WAS NOT TRIED: 19 minutes are left, and it may take 20" in capsys.readouterr().out
 
 

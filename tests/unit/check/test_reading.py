@@ -145,8 +145,8 @@ def test_what_cannot_be_looked_at_fails_that_point_alone(fakes: Fakes) -> None:
     ("echo 'slurmstepd: error: execve(): /p/pcocc: No such file or directory' >&2; exit 2",
      "pcocc is not installed there (/p/pcocc)"),
     ("echo 'srun: error: Unable to allocate resources: Requested nodes are busy' >&2; exit 1", "Requested nodes are busy"),
-    ("exit 3", "srun ended with status 3 without a word"),
-    ("echo '{\"node\": 7}'", "its pcocc is another version"),
+    ("exit 3", "srun ended with status 3 without a message"),
+    ("echo '{\"node\": 7}'", "its pcocc is of another version"),
 ])  # fmt: skip
 def test_a_node_that_has_no_report_says_why(script: str, why: str, fakes: Fakes) -> None:
     fakes.say("sinfo", "n1 main*")

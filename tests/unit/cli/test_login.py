@@ -102,7 +102,7 @@ def test_a_job_that_does_not_tell_is_asked_everywhere(
     assert login.ensure_login("12").login == LOGIN
     monkeypatch.setattr(login, "run_network_step", lambda _running, _words: ("", "x"))
     with pytest.raises(
-        PcoccError, match="the key of job 13 cannot be had: the VMs of job 12 are not running"
+        PcoccError, match="the ssh key of job 13 cannot be fetched: the VMs of job 12 are not running"
     ):
         login.ensure_login("13")
 
@@ -147,7 +147,7 @@ def test_options_are_passed_on(
         ("ssh -j 12", "a VM is missing"),
         ("ssh host", "'host' is not a VM"),
         ("ssh vm0:x", "'vm0:x' is not a VM"),
-        ("ssh -F mine vm0", "-F has another configuration"),
+        ("ssh -F mine vm0", "-F would replace the configuration"),
         ("ssh -j 12 vm7", "job 12 has no vm7"),
         ("ssh vm0", "which job? VMs of yours run in 2"),
         ("scp a b", "no VM is named"),

@@ -27,7 +27,7 @@ CPU = "open('/proc/self/comm', 'w').write('CPU 0/KVM')"  # as the thread is call
     (Seen(b".....", b"", 4.1, False), "tcg", False, "took 4.1 s of CPU time"),
     (Seen(b"", b"KVM internal error. Suberror: 1\nEAX=0\n", 0.1, False), "tcg", False, "KVM internal error. Suberror: 1"),
     (Seen(b"", b"qemu: no\nqemu: failed to initialize kvm: Permission denied\n", 0.0, True), "tcg", False, "Permission denied"),
-    (Seen(b"...", b"", 0.1, True), "tcg", False, "QEMU ended without a word"),
+    (Seen(b"...", b"", 0.1, True), "tcg", False, "QEMU ended without a message"),
 ])  # fmt: skip
 def test_a_verdict(seen: Seen, kind: str, again: bool, told: str) -> None:
     verdict = probe.judge(seen, "/dev/kvm", 8)

@@ -224,7 +224,7 @@ def test_clusters_share_an_l2_where_qemu_can_say_so() -> None:
 def test_a_model_that_the_host_lacks_is_refused_with_its_flags() -> None:
     lacks = {"Icelake-Server": ("avx512f", "pku")}
     with pytest.raises(
-        RequestError, match="the CPU here is no Icelake-Server, which template 't' asks for: it lacks avx512f, pku"
+        RequestError, match="this node's CPU is not Icelake-Server, which template 't' asks for: it lacks avx512f, pku"
     ) as caught:
         ensure_model("Icelake-Server,-tsx", "kvm", lacks, "t")
     assert "Icelake-Server,-tsx,-avx512f,-pku" in (caught.value.hint or "")

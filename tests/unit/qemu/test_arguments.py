@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from pcocc_runtime.qemu import firmware
 from pcocc_runtime.qemu.arguments import Export, Kernel, SharedFs, Uefi, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk, machine_kind, most_disks, plan_disks
 from tests.unit.qemu.plans import PLAN
@@ -131,25 +130,3 @@ def test_many_mounts_are_behind_a_bridge() -> None:
         "virtio-rng-pci,rng=rng,bus=more,multifunction=on,addr=3.4", "virtio-serial-pci,bus=more,multifunction=on,addr=3.5",
         "virtserialport,chardev=agent,name=org.qemu.guest_agent.0", "pvpanic-pci,bus=more,multifunction=on,addr=3.6",
     ]  # fmt: skip
-
-
-def descriptor(name: str, **changes: object) -> dict[str, object]:
-    mapping = {"device": "flash", "executable": {"filename": f"/{name}.code", "format": "raw"},
-               "nvram-template": {"filename": f"/{name}.vars", "format": "raw"}}  # fmt: skip
-    targets = [{"architecture": "x86_64", "machines": ["pc-i440fx-*", "pc-q35-*"]}]
-    return {"interface-types": ["uefi"], "mapping": mapping, "targets": targets, "features": [], **changes}
-
-
-def test_firmware_is_chosen_by_what_its_packages_say() -> None:
-    others = [
-        {}, {"mapping": 5}, descriptor("smm", features=["requires-smm"]),
-        descriptor("keys", features=["enrolled-keys"]),
-        descriptor("bios", **{"interface-types": ["bios"]}),
-        descriptor("arm", targets=[{"architecture": "aarch64", "machines": ["virt-*"]}]),
-    ]  # fmt: skip
-    found = [*others, descriptor("first"), descriptor("second")]
-    assert firmware.choose_uefi(found, "q35") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
-    assert firmware.choose_uefi(found, "pc-q35-6.2,smm=off") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
-    assert firmware.choose_uefi(found, "smm=off,type=pc") == ("/first.code", "/first.vars")  # type: ignore[arg-type]
-    assert firmware.choose_uefi(found, "microvm") is None  # type: ignore[arg-type]
-    assert firmware.choose_uefi(others, "q35") is None  # type: ignore[arg-type]

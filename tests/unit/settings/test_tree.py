@@ -79,7 +79,7 @@ def test_a_value_is_found_by_its_keys_and_a_missing_one_where_it_would_stand() -
         ],
         (
             "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)),
-            "f:19: a18: aliases make this larger",
+            "f:19: a18: aliases make this too large",
         ),
         (
             "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}, k{n}: 1}}\n" for n in range(1, 600)),

@@ -71,7 +71,7 @@ def test_a_machine_obeys(vm: Path, capsys: pytest.CaptureFixture[str]) -> None:
         qmp.operate(JOB, "vm0", {"execute": "nonsense"})
     with pytest.raises(PcoccError, match="runs no agent"):
         agent.operate(JOB, "vm0", agent.check_words(["info"]))
-    with pytest.raises(PcoccError, match=r"is stopped \(prelaunch\), so that its guest cannot power off"):
+    with pytest.raises(PcoccError, match=r"is stopped \(prelaunch\), so its guest cannot power off"):
         power.operate(JOB, "vm0", power.check_words(["off"]))
     assert power.operate(JOB, "vm0", power.check_words(["off", "--now"])) == 0
     wait_for(lambda: _ended(), "the end of QEMU")

@@ -153,7 +153,8 @@ def find_failures(config: dict[str, object]) -> list[str]:
     cloud = types.SimpleNamespace(distro=types.SimpleNamespace(default_owner="root:root"))
     more = [LOG] if "log" in inspect.signature(cc_write_files.handle).parameters else []
     try:
-        with mock.patch("cloudinit.util.write_file"), mock.patch("cloudinit.util.chownbyname"):
+        encode = mock.Mock(side_effect=lambda _path, content, **_more: util.encode_text(content))  # as it begins
+        with mock.patch("cloudinit.util.write_file", encode), mock.patch("cloudinit.util.chownbyname"):
             cc_write_files.handle("write_files", config, cloud, *more, [])
     except Exception:
         failed.append("write_files")

@@ -304,7 +304,7 @@ def test_users_that_the_yaml_of_a_template_brings_from_elsewhere_are_told_where_
     ("text", "said"),
     [
         ("a:\n  " + "- " * 20000, "lists and mappings are nested more than 100 levels deep"),
-        ("b0: &b0 [x, x]\n" + "".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)), "aliases make this larger"),
+        ("b0: &b0 [x, x]\n" + "".join(f"b{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)), "aliases make this too"),
     ],
 )
 def test_a_cloud_config_that_would_take_all_memory_is_refused(ask: Ask, tmp_path: Path, text: str, said: str) -> None:

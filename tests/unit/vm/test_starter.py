@@ -280,7 +280,7 @@ def test_a_directory_that_guests_have_not_mounted_is_told_once(boot: Boot, capfd
     assert [line for line in capfd.readouterr().err.splitlines() if "note" in line] == [
         "pcocc: note: vm0 on n1 has not mounted data: its kernel has no 9p: give the directory type=virtiofs in --pcocc-mount, "
         "or 'type: virtiofs' in the template",
-        "pcocc: note: vm0 on n1 has not mounted fast: 'mount -t virtiofs fast DIRECTORY' in the VM does, or says why not",
+        "pcocc: note: vm0 on n1 has not mounted fast: 'mount -t virtiofs fast DIRECTORY' in the VM mounts it, or says why not",
     ]
 
 

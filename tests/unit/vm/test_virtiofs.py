@@ -12,7 +12,7 @@ from pcocc_runtime.vm import virtiofs
 def test_a_missing_virtiofsd_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         qemu_descriptors, "read_descriptors",
-        lambda kind: [{"type": "fs", "binary": "/gone"}, {"type": "gpu", "binary": "/bin/sh"}],
+        lambda kind: [b'{"type": "fs", "binary": "/gone"}', b'{"type": "gpu", "binary": "/bin/sh"}', b"{"],
     )
     with pytest.raises(NodeError, match="virtiofsd is not installed"):
         virtiofs.find_program()

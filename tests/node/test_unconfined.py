@@ -1,0 +1,46 @@
+"""A site whose Slurm makes no cgroups: VMs run, under slurmd's own unit of systemd, and nothing of them is left."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.node.node import Node, accelerator, submit_cluster
+from tests.waiting import wait_for
+
+SLURM, CGROUP = "/etc/slurm/slurm.conf", "/etc/slurm/cgroup.conf"
+SETTINGS = "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/affinity\n"
+
+
+def restart(node: Node) -> None:
+    """Restart Slurm's daemons, and wait until they have found each other."""
+    node.out("systemctl restart slurmctld slurmd")
+    wait_for(lambda: node.run("sinfo --noheader --format=%T").stdout == "idle\n", "the node's state", 120, 1)
+
+
+@pytest.fixture
+def no_cgroups(node: Node, unshared: None) -> Iterator[None]:
+    """A node with CgroupPlugin=disabled."""
+    kept = {path: node.read(path) for path in (SLURM, CGROUP)}
+    node.write(SLURM, re.sub("(?m)^(ProctrackType|TaskPlugin)=.*\n", "", f"{kept[SLURM]}\n") + SETTINGS)
+    node.write(CGROUP, f"{kept[CGROUP]}\nCgroupPlugin=disabled\n")
+    restart(node)
+    yield
+    for path, text in kept.items():
+        node.write(path, f"{text}\n")
+    restart(node)
+
+
+def test_vms_run_without_cgroups_and_outlive_slurmd(node: Node, no_cgroups: None) -> None:
+    job = submit_cluster(node, "tiny:1")
+    qemus = node.qemus(job.number)
+    [pid] = qemus.values()
+    assert node.read(f"/proc/{pid}/cgroup") == "0::/system.slice/slurmd.service"
+    assert accelerator(node, pid).startswith("kvm")
+    told = json.loads(node.out("pcocc node check --json"))
+    assert any("CgroupPlugin is disabled" in one["text"] for one in told["findings"] if one["point"] == "cgroups"), told
+    node.out("systemctl restart slurmd")
+    wait_for(lambda: node.node_state() == "mixed", node.node_state, 120, 1)
+    assert node.qemus(job.number) == qemus and job.vm("hostname") == "vm0"
+    job.end()
