@@ -25,6 +25,7 @@ UPLINK_SLOTS = UPLINK_NETWORK.num_addresses // 2
 HOST_UPLINKS = f"{OWN_PREFIX}*"  # the host's ends of all jobs, as nft writes a prefix
 RUN_DIR = PurePosixPath(wire.RUN_PATH)
 STATE_DIR = RUN_DIR / ".state"
+ABILITIES_FILE = "abilities.json"  # in a job's directory, and in root's: what its QEMU can do
 SCRATCH_NAME = "pcocc"  # our own directory in the site's scratch: others may have theirs beside it
 NODE_FILE = "node.json"  # in a job's directory: what its launchers are told of the node
 NETNS_DIR = PurePosixPath(wire.NETNS_PATH).parent

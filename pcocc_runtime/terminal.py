@@ -42,11 +42,8 @@ class ProgressLine:
         if self.is_due():
             self._next = None if self._pause is None else time.monotonic() + self._pause
             self.shown = True
-            say(
-                f"\r\033[K{text[:_LONGEST]}"
-                if self.is_terminal
-                else f"pcocc: {(elsewhere or text)[:_LONGEST]}\n"
-            )
+            line = errors.one_line(text if self.is_terminal else elsewhere or text)[:_LONGEST]
+            say(f"\r\033[K{line}" if self.is_terminal else f"pcocc: {line}\n")
 
     def clear(self) -> None:
         """Remove the line from the terminal, for example before a message; the next `show` writes it again."""

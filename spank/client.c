@@ -61,18 +61,6 @@ static void check_command(bool local)
 		check_script(typed.command);
 }
 
-/* Tells whether this is an salloc that leaves the job to others, with the option or a beginning of it that salloc
- * knows. */
-static bool leaves_job(void)
-{
-	for (char **word = typed.all; word && *word; word++) {
-		size_t length = strlen(*word);
-		if (length >= strlen("--no-s") && !strncmp(*word, "--no-shell", length))
-			return !strcmp(program_invocation_short_name, "salloc");
-	}
-	return false;
-}
-
 void client_init(spank_t sp)
 {
 	(void)sp;
@@ -169,7 +157,7 @@ int client_post_opt(spank_t sp)
 		}
 		if (options.vm)
 			spank_job_control_setenv(sp, JOB_BATCH_VM, *options.vm ? options.vm : "vm0", 1);
-		if (options.template && leaves_job())
+		if (options.template && leaves_job(&typed) && !strcmp(program_invocation_short_name, "salloc"))
 			keep_cluster(sp);
 		drop_variables();
 		return 0;

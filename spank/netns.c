@@ -47,10 +47,10 @@ void leave_netns(int previous)
 	close(previous);
 }
 
-/* Opens a tap of the current namespace; the descriptor stays open over exec. */
-int open_tap(const char *name)
+/* Opens a tap of the current namespace, or one queue of it; the descriptor stays open over exec. */
+int open_tap(const char *name, bool queued)
 {
-	struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
+	struct ifreq request = { .ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (queued ? IFF_MULTI_QUEUE : 0)) };
 	int fd = open("/dev/net/tun", O_RDWR);
 
 	strncpy(request.ifr_name, name, IFNAMSIZ - 1);

@@ -55,7 +55,7 @@ void spawn_start_helper(void);
 /* netns.c */
 int enter_netns(uint32_t job, int *previous);
 void leave_netns(int previous);
-int open_tap(const char *name);
+int open_tap(const char *name, bool queued);
 
 /* text.c */
 struct text {

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CONFLICT_WAIT_MS 20000
@@ -20,12 +19,6 @@ static struct {
 	char *output;
 } setup;
 static bool unreachable; /* the job has no network on this node any more */
-
-static void pause_ms(long ms)
-{
-	struct timespec wait = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
-	nanosleep(&wait, NULL);
-}
 
 static bool is_sets(const char *text)
 {
@@ -148,7 +141,7 @@ static void run_setup(uint32_t job, struct text *request)
 		}
 		free(answer.output);
 		kill_step(job, other, SIGKILL);
-		pause_ms(200);
+		usleep(200000);
 	}
 	set_failure("another boot step of this job holds the node");
 }
@@ -182,12 +175,17 @@ int stepd_post_opt(spank_t sp)
 	return 0; /* a failure here would drain the node: the tasks report it */
 }
 
-/* Opens the taps of a VM and adds their descriptors as `5,6`. */
-static int open_taps(uint32_t rank, struct text *fds)
+/* Opens each tap of a VM for as many queues as it has CPUs and the site allows, and /dev/vhost-net for each queue where the
+ * helper says so; adds their descriptors as `5/7:6/8,9/11:10/12`, or an errno below zero in the second's place. */
+static int open_taps(spank_t sp, uint32_t rank, struct text *fds)
 {
 	char key[32];
 	size_t length = 0;
+	const char *limit = find_line(setup.output, "queues", &length), *vhost = find_line(setup.output, "vhost", &length);
+	long queues = limit ? strtol(limit, NULL, 10) : 1, cpus = 0;
 
+	if (spank_getenv(sp, "SLURM_CPUS_PER_TASK", key, sizeof(key)) == ESPANK_SUCCESS && (cpus = strtol(key, NULL, 10)) > 0)
+		queues = cpus < queues ? cpus : queues;
 	snprintf(key, sizeof(key), "tap %u", rank);
 	const char *names = find_line(setup.output, key, &length);
 	if (!names)
@@ -197,10 +195,13 @@ static int open_taps(uint32_t rank, struct text *fds)
 		char name[16] = "";
 		length = strcspn(names, ",\n");
 		memcpy(name, names, length < 15 ? length : 15);
-		int fd = open_tap(name);
-		if (fd < 0)
-			return -1;
-		text_add(fds, fds->length ? ",%d" : "%d", fd);
+		for (long i = 0; i < queues; i++) {
+			int fd = open_tap(name, limit), host = vhost ? open("/dev/vhost-net", O_RDWR) : -1;
+			if (fd < 0)
+				return -1;
+			text_add(fds, "%s%d", i ? ":" : fds->length ? "," : "", fd);
+			text_add(fds, vhost ? "/%d" : "", host < 0 ? -errno : host);
+		}
 	}
 	return 0;
 }
@@ -219,7 +220,7 @@ static int boot_task_privileged(spank_t sp)
 		set_failure("the job's network namespace is gone");
 		return 0;
 	}
-	int failed = open_taps(rank, &fds);
+	int failed = open_taps(sp, rank, &fds);
 	int reason = errno;
 	int sock = socket(AF_INET, SOCK_STREAM, 0); /* it stays in this namespace: by it the keeper reaches the guest */
 	leave_netns(host);
@@ -254,7 +255,7 @@ static int vm_task_privileged(spank_t sp)
 			unreachable = true; /* stepd_task tells the user, as it knows the VM and Slurm adds no message there */
 			return 0;
 		}
-		pause_ms(50);
+		usleep(50000);
 	}
 	return 0;
 }

@@ -167,3 +167,15 @@ void read_own_words(struct words *found)
 	read_words(count, words, found);
 	found->all = words;
 }
+
+/* Tells whether salloc leaves its job to others, by the option or a beginning of it that salloc knows; the words of a
+ * command are not salloc's. */
+bool leaves_job(const struct words *typed)
+{
+	for (char **word = typed->all; word && *word && *word != typed->command; word++) {
+		size_t length = strlen(*word);
+		if (length >= strlen("--no-s") && !strncmp(*word, "--no-shell", length))
+			return true;
+	}
+	return false;
+}

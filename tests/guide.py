@@ -15,6 +15,7 @@ from pathlib import Path
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs/guide"
 _BOX = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_WAITED = re.compile(r"srun: (Job \d+ step creation temporarily disabled, retrying|Step created for )")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,6 @@ def _order_tasks(lines: Sequence[str]) -> list[str]:
 
 
 def _clean(lines: Sequence[str]) -> list[str]:
-    """Return lines as they are compared: columns may be of any width."""
-    kept = [" ".join(line.split()) for line in lines if not line.startswith("pcocc: ")]
+    """Return lines as they are compared: columns may be of any width, and srun may have to wait for the step before to end."""
+    kept = [" ".join(line.split()) for line in lines if not line.startswith("pcocc: ") and not _WAITED.match(line)]
     return [line for line in kept if line]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pcocc_runtime import naming
 from pcocc_runtime.check import seen, texts
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.nft_guard import render_rules
+from pcocc_runtime.networks.nft_guard import plan_rules
 from pcocc_runtime.slurm.commands import resolve_host
 from pcocc_runtime.system import installed, process, sysctl
 
@@ -29,11 +29,12 @@ def read_walls() -> seen.Walls:
     """Return what forwards here, and which tables stand."""
     names = [name for name in sysctl.list_routing_interfaces() if not name.startswith(naming.OWN_PREFIX)]
     tables: tuple[str, ...] = ()
-    trouble, wanted = "", ""
+    trouble, unguarded = "", False
     forwards = sysctl.read("ipv4/ip_forward") == "1"
     try:
         tables = texts.parse_tables(process.run(["nft", "list", "tables"]))
-        wanted = render_rules(process.run(["ip", "-json", "rule", "show"]), None if forwards else ())
+        missing = plan_rules(process.run(["ip", "-json", "rule", "show"]), None if forwards else ())
+        unguarded = any(line.startswith("rule add") for line, _done in missing)
     except (NodeError, ValueError) as error:
         trouble = str(error)
     return seen.Walls(
@@ -42,7 +43,7 @@ def read_walls() -> seen.Walls:
         tables=tables,
         jobs=_list_jobs(),
         mend=f"{installed.LIBEXEC}/node start",
-        unguarded="rule add" in wanted,
+        unguarded=unguarded,
         trouble=trouble,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import os
 import subprocess
 import sys
@@ -11,21 +12,27 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pcocc_runtime import errors
+from pcocc_runtime import errors, terminal
+from pcocc_runtime.cli.common import interruptible
 from pcocc_runtime.cli.operating import JOB_HELP
 from pcocc_runtime.documents.checkpoint import (
     BOOT_COPY,
     END_IT,
+    FAR,
     GO_ON,
+    KEEP_IT,
     PAUSED,
+    STAY,
     STORE,
     STORED,
+    SUMMED,
     WHOLE_FILE,
     Checkpoint,
     StoredFile,
     encode_checkpoint,
 )
 from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
+from pcocc_runtime.progress import Advance
 from pcocc_runtime.system import files, tree_removal
 from pcocc_runtime.system.copy import hash_file
 
@@ -52,18 +59,25 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     _ensure_replaceable(target)
     running = find_own_job(find_job(arguments.job), "store")
     vms = running.tasks
-    begun = time.monotonic()
-    with _unfinished(target) as place, _Step(running.job, vms, place) as step:
+    with (
+        interruptible(), terminal.Meter() as meter, _unfinished(target) as place,
+        _Step(running.job, vms, place) as step,
+    ):
         step.await_all(PAUSED)
+        begun = time.monotonic()
         step.say(STORE)
-        step.await_all(STORED)
+        step.await_all(STORED, meter.begin("storing the VMs, which stand still"))
+        step.say(STAY if arguments.stop else GO_ON)
+        still = time.monotonic() - begun
+        step.await_all(SUMMED, meter.begin("computing sums"))
         _seal(place, running.job, vms)
         _replace(place, target)
-        step.say(END_IT if arguments.stop else GO_ON)
+        step.say(END_IT if arguments.stop else KEEP_IT)
         step.finish()
     if arguments.stop:
         cancel_job(running.job)
-    sys.stdout.write(f"stored {vms} VMs in {target} ({time.monotonic() - begun:.1f} s)\n")
+    ended = f"job {running.job} is cancelled" if arguments.stop else f"they stood still for {still:.1f} s"
+    sys.stdout.write(f"stored {vms} {'VM' if vms == 1 else 'VMs'} in {target}; {ended}\n")
     return 0
 
 
@@ -82,8 +96,15 @@ def _ensure_replaceable(target: Path) -> None:
 
 @contextlib.contextmanager
 def _unfinished(target: Path) -> Iterator[Path]:
-    """Give a directory beside the target that is gone after the block, unless it has become the target."""
-    place = target.with_name(f".{target.name}.part-{os.uname().nodename}-{os.getpid()}")
+    """Give a directory beside the target that is gone after the block, unless it has become the target.
+
+    What killed commands have left of such on this host goes, too.
+    """
+    begin = f".{target.name}.part-{os.uname().nodename}-"
+    for old in target.parent.glob(f"{glob.escape(begin)}*"):
+        if not Path("/proc", old.name.removeprefix(begin)).exists():
+            tree_removal.remove_tree(old)
+    place = target.with_name(f"{begin}{os.getpid()}")
     try:
         place.mkdir(mode=0o700)
     except OSError as error:
@@ -99,12 +120,14 @@ def _unfinished(target: Path) -> Iterator[Path]:
 def _seal(place: Path, job: int, vms: int) -> None:
     """Write what makes a directory a checkpoint, when all else is in it and on disk."""
     names = [BOOT_COPY, *(f"vm{rank}.json" for rank in range(vms))]
-    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, _quiet)) for name in names]
+    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, _unwatched)) for name in names]
     files.replace_file(place / WHOLE_FILE, encode_checkpoint(Checkpoint(job, int(time.time()), vms, tuple(found))))
+    for name in (*names, WHOLE_FILE):
+        _flush(place / name)
     _flush(place)
 
 
-def _quiet(_done: int, _total: int) -> None:
+def _unwatched(_done: int, _total: int) -> None:
     pass
 
 
@@ -119,8 +142,8 @@ def _replace(place: Path, target: Path) -> None:
     _flush(target.parent)
 
 
-def _flush(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -144,25 +167,28 @@ class _Step:
     def say(self, line: str) -> None:
         """Say a line to all tasks."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n".encode())
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and what waits for its answer says so
+            self.process.stdin.write(f"{line}\n".encode())
+            self.process.stdin.flush()
 
-    def await_all(self, word: str) -> None:
+    def await_all(self, word: str, advance: Advance = _unwatched) -> None:
         """Wait until each VM's task has said a word; NodeError when the step ends before."""
         assert self.process.stdout is not None
-        waits = set(self.names)
+        waits, far = set(self.names), dict[str, tuple[int, int]]()
         while waits:
             line = self.process.stdout.readline()
             if not line:
                 self.started.wait()
-                names = ", ".join(sorted(waits, key=lambda name: int(name[2:])))
-                raise errors.NodeError(
-                    f"{names} could not be stored",
-                    "the VMs go on; an older checkpoint is as it was",
-                )
-            said, _, name = line.decode(errors="replace").strip().partition(" ")
+                if self.started.has_complained:
+                    raise SystemExit(errors.EXIT_FAILURE)
+                message = f"{_name(waits)} could not be stored: the step ended before"
+                raise errors.NodeError(message, "the VMs go on, and an older checkpoint is as it was")
+            said, name, *more = (*line.decode(errors="replace").split(), "", "")
             if said == word:
                 waits.discard(name)
+            elif said == FAR:
+                far[name] = (int(more[0]), int(more[1]))
+                advance(sum(done for done, _all in far.values()), sum(total for _done, total in far.values()))
 
     def finish(self) -> None:
         """Wait for the step's end."""
@@ -181,3 +207,8 @@ class _Step:
                 stream.close()
         with contextlib.suppress(KeyboardInterrupt):
             self.started.wait()
+
+
+def _name(vms: set[str]) -> str:
+    found = sorted(vms, key=lambda name: int(name[2:]))
+    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-ABILITIES_FILE = "abilities.json"  # in a job's directory
 MAX_ABILITIES = 1 << 20  # bytes
 
 

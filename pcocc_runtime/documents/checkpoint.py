@@ -7,7 +7,7 @@ user's own, as are the rights of whoever reads them, so everything is checked ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,10 +17,12 @@ from pcocc_runtime.errors import RequestError
 CHECKPOINT_VERSION = 1
 BOOT_COPY = "boot"
 WHOLE_FILE = "checkpoint.json"  # written last: without it a directory is no checkpoint
-PAUSE_SOCKET = "pause"  # keeper/pause_guard.py, in a VM's directory
 MEMORY, DISK, SEED, VARIABLES = "memory", "disk", "seed", "vars"
-# between a VM's task and who waits for all of them (cli/checkpoint.py): lines of its output and of its input
-PAUSED, STORED, STORE, GO_ON, END_IT = "paused", "stored", "store", "go on", "end"
+# what a VM's task (steps/checkpoint.py) says in lines, before the VM's name, to who waits for all (cli/checkpoint.py)
+PAUSED, STORED, SUMMED = "paused", "stored", "summed"
+FAR = "far"  # how far it is: bytes done and to do follow the name
+# and what it is told, a line each: one word for all tasks
+STORE, GO_ON, STAY, KEEP_IT, END_IT = "store", "go on", "stay", "keep", "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class SeenFile:
 class VmCheckpoint:
     """A VM: its QEMU's version, the words of its command line that its memory depends on, and its files by kind.
 
-    `image` is what its layer lies on, `drives` are its persistent ones in their order.
+    `cpu` is the host's where the guest sees that, else empty. `image` is what its layer lies on, `drives` are its
+    persistent ones in their order.
     """
 
     rank: int
@@ -53,6 +56,7 @@ class VmCheckpoint:
     uuid: str
     qemu: str
     accel: str
+    cpu: str
     words: tuple[tuple[str, str], ...]
     files: Mapping[str, StoredFile]
     image: SeenFile | None = None
@@ -115,6 +119,11 @@ def damaged(path: str, why: str) -> RequestError:
 _COMPARED = ("-machine", "-cpu", "-smp", "-m", "-numa", "-device", "-global")
 
 
-def plan_words(argv: list[str]) -> tuple[tuple[str, str], ...]:
+def plan_words(argv: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return those words of QEMU's command line that a guest's memory and devices depend on."""
     return tuple((name, value) for name, value in pairwise(argv) if name in _COMPARED)
+
+
+def is_hosts_cpu(words: Sequence[tuple[str, str]]) -> bool:
+    """Tell whether the guest sees the host's own CPU."""
+    return any(name == "-cpu" and value.partition(",")[0] == "host" for name, value in words)

@@ -115,7 +115,7 @@ class VmTopology:
     """What `@topology` compares: the task's part of the host, the guest's part, QEMU's pid, the launcher's choices.
 
     `page` is the size of the guest's pages in KiB on the host, 0 for ordinary ones; `cpu` is QEMU's -cpu.
-    `binds`: this QEMU can bind memory to nodes.
+    `binds`: this QEMU can bind memory to nodes. `devices` has a line for each disk and interface.
     """
 
     pid: int
@@ -125,6 +125,7 @@ class VmTopology:
     part: Allocation
     guest: Topology
     binds: bool = True
+    devices: tuple[str, ...] = ()
 
 
 def encode_topology(found: VmTopology) -> bytes:

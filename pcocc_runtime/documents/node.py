@@ -118,7 +118,8 @@ class NodeFacts:
     node's VMs by rank, eth0 first; `forwards` lead to them. `scratch` is the job's own directory. Times are
     in seconds. `kvm_expected`: where guests are emulated all the same, somebody should know. `console_log` is
     how many bytes are kept of what a VM says on its console. `hugepages` and `cpu_model` are for templates
-    that say nothing of them; `functions` are those of VMs, by rank.
+    that say nothing of them; `functions` are those of VMs, by rank. `has` is what the node's QEMU can do
+    (qemu/asking.py), None where it has not said.
     """
 
     job: int
@@ -140,6 +141,7 @@ class NodeFacts:
     hugepages: str = "off"
     cpu_model: str | None = None
     functions: Mapping[int, tuple[FunctionFacts, ...]] = field(default_factory=dict)
+    has: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _ensure_layout(self)

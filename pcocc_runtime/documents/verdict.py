@@ -11,7 +11,7 @@ MAX_VERDICT = 64 * 1024  # bytes
 
 
 class Verdict(NamedTuple):
-    """`kind` is kvm or tcg, `why` a clause for people, `when` in seconds since 1970; `again`: try it once more."""
+    """`kind` is kvm or tcg, `why` a clause for people, `when` in seconds since 1970; `again`: try it again."""
 
     kind: str
     why: str
@@ -20,7 +20,7 @@ class Verdict(NamedTuple):
 
 
 def encode_verdict(verdict: Verdict, key: list[object]) -> bytes:
-    """Return the file's content; `key` is of JSON's types and tells what was tried: it holds for nothing else."""
+    """Return the file's content; `key` is of JSON's types and tells what was tried: it holds for that alone."""
     return json.dumps({"key": key, **verdict._asdict()}).encode()
 
 

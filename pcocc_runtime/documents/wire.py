@@ -25,7 +25,7 @@ ENV_VM_NAME = "PCOCC_VM_NAME"  # a task's VM, and the guest's own name
 # to a task of the boot step: from its starter, and from the plugin
 ENV_BOOT = "PCOCC_BOOT"  # documents/boot.py
 ENV_TASK_MEMORY = "PCOCC_TASK_MEMORY"  # MiB, 0 for no limit
-ENV_TAP_FDS = "PCOCC_TAP_FDS"  # descriptors: 5,6
+ENV_TAP_FDS = "PCOCC_TAP_FDS"  # descriptors: 5,6 (documents/queues.py)
 ENV_PROBE_FD = "PCOCC_PROBE_FD"  # a socket in the job's namespace
 ENV_KVM_FD = "PCOCC_KVM_FD"  # /dev/kvm, opened by root for who may not; negative where it is not to be used
 

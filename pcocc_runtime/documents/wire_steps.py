@@ -26,6 +26,7 @@ VAR_IMAGE = "PCOCC_IMAGE"
 VAR_MOUNT = "PCOCC_MOUNT"
 VAR_USER_DATA = "PCOCC_USER_DATA"
 VAR_USER_DATA_FORCE = "PCOCC_USER_DATA_FORCE"
+VAR_RESTART = "PCOCC_RESTART"
 
 # salloc --no-shell: the name of a file of the user's that has the frozen cluster (spank/kept.c), as the
 # filter gets it

@@ -52,19 +52,20 @@ class Nat(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What root holds for the job on this node: its way out, and the accelerator of its VMs, and why this one."""
+    """What root holds on this node: the job's way out, its VMs' accelerator and why, what QEMU has said it can do."""
 
     nat: Nat | None
     accel: str
     accel_why: str
+    abilities: str = ""
 
 
 class Act(NamedTuple):
     """One thing that root does for a job, `inside` its network namespace or in the host's.
 
-    `kind` is nft, ip or bridge, with a batch of that program in `text`; sysctl, which gives the setting
-    `name` the value `text`; devices, with a document of documents/devices.py; or dnsmasq, which starts
-    the `name`-th server with the configuration `text` and a filter of its calls, `code` in hex.
+    `kind`: nft, ip or bridge, with its batch in `text`, and in `name` the answer where another job was faster;
+    sysctl: `name` gets the value `text`; devices, with a document of documents/devices.py; keep: what the next
+    Held says; dnsmasq: the `name`-th server, with the configuration `text` and a filter `code` in hex.
     """
 
     kind: str

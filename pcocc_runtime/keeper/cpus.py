@@ -6,16 +6,28 @@ import os
 
 
 def bind(pid: int, vcpus: list[int], cpus: list[int], emulator: list[int]) -> None:
-    """Give each vCPU's thread the CPU planned for it by the launcher, and QEMU's others those of `emulator`, if any.
+    """Give each vCPU's thread the CPU that the launcher has planned for it, and QEMU's others those of
+    `emulator`, if there are any: its main thread, those of disks, and the kernel's for its networks (vhost).
 
-    Only where there is one for each, and the task may still run on all of them: `scontrol update` can take some away.
+    Without such CPUs they keep all of the task's, so that they disturb no vCPU more than another. Only where
+    there is one for each, and the task may still run on all of them: `scontrol update` can take some away.
     """
     try:
         if len(cpus) != len(vcpus) or not {*cpus, *emulator} <= os.sched_getaffinity(pid):
             return
-        for thread in [int(name) for name in os.listdir(f"/proc/{pid}/task")] if emulator else ():
-            os.sched_setaffinity(thread, emulator)
+        done: set[int] = set()
+        while emulator and (new := {int(name) for name in os.listdir(f"/proc/{pid}/task")} - done):
+            for thread in new:  # what one starts before it is moved is found by the next look
+                _move(thread, emulator)
+            done |= new
         for thread, cpu in zip(vcpus, cpus, strict=True):
             os.sched_setaffinity(thread, {cpu})
     except OSError:
-        pass  # QEMU is gone, or a thread of it
+        pass  # QEMU is gone, or a thread of a vCPU
+
+
+def _move(thread: int, cpus: list[int]) -> None:
+    try:
+        os.sched_setaffinity(thread, cpus)
+    except ProcessLookupError:
+        pass  # one that reads and writes disks ends when it has nothing to do

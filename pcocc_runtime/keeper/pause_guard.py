@@ -1,6 +1,6 @@
 """The keeper's part in a checkpoint: a VM stands still as long as somebody is connected to a socket, and not longer.
 
-Whoever stores a VM (save/checkpoint.py) connects to the socket `pause` in its directory. The keeper stops the
+Whoever stores a VM (steps/checkpoint.py) connects to the socket `pause` in its directory. The keeper stops the
 guest's CPUs and says `paused`, or why it cannot. However that process ends, the kernel closes the connection,
 and the VM goes on; a stored VM that is to end is told to by its monitor before. Resident: imports little.
 """
@@ -14,15 +14,16 @@ import socket
 import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
+from pcocc_runtime.documents.save import PAUSE_SOCKET
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Literal
 
     from pcocc_runtime.keeper.transaction import Send
     from pcocc_runtime.qemu.qmp import Message
 
 PAUSE_AGAIN = 0.2  # seconds until a QEMU that was still storing is told again to go on
-_SOCKET = "pause"
 
 
 class PauseGuard:
@@ -35,14 +36,16 @@ class PauseGuard:
     resuming  the connection has ended; QEMU is told to go on until it does
     """
 
-    def __init__(self, directory: str, selector: selectors.BaseSelector, send: Send) -> None:
-        self.selector, self.send = selector, send
+    def __init__(
+        self, directory: str, selector: selectors.BaseSelector, send: Send, then: Callable[[], None]
+    ) -> None:
+        self.selector, self.send, self.then = selector, send, then  # `then`: when it goes on
         self.step: Literal["idle", "looking", "pausing", "paused", "resuming"] = "idle"
         self.again = 0.0
         self.holder: socket.socket | None = None
         self.listener = socket.socket(socket.AF_UNIX)
         try:
-            self.listener.bind(os.path.join(directory, _SOCKET))
+            self.listener.bind(os.path.join(directory, PAUSE_SOCKET))
             self.listener.listen(4)
             self.listener.setblocking(False)
             selector.register(self.listener, selectors.EVENT_READ, self._accept)
@@ -69,11 +72,12 @@ class PauseGuard:
         elif identity == "pause-stop" and self.step == "pausing":
             self.step = "paused"
             self._tell({"paused": True})
-        elif identity == "pause-status" and self.step == "resuming":
-            self.step = "idle" if isinstance(answer, dict) and answer.get("running") else "resuming"
+        elif identity == "pause-status" and self.step == "resuming" and _runs(answer):
+            self.step = "idle"
+            self.then()
 
     def _look(self, status: Message) -> None:
-        if status.get("running"):
+        if _runs(status):
             self.step = "pausing"
             self.send("stop", None, "pause-stop")
             return
@@ -119,3 +123,7 @@ class PauseGuard:
             self.holder.send(json.dumps(words).encode() + b"\n")
         except OSError:
             pass  # it is gone, and its end will be read
+
+
+def _runs(status: object) -> bool:
+    return isinstance(status, dict) and bool(status.get("running"))

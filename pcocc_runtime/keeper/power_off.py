@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class PowerOff:
     """Asks once a guest that writes to lasting drives (its VM has a `grace`), else QEMU, by `send`.
 
-    on      nobody has asked asked   the guest is powering off, until `last_call` forced  its time is over
+    on      nobody has asked
+    asked   the guest is powering off, until `last_call`
+    forced  its time is over
     """
 
     def __init__(self, facts: VmFacts, send: Callable[[str], None]) -> None:

@@ -43,11 +43,13 @@ if TYPE_CHECKING:
 class Transaction:
     """A save from its saver's first word until all is as it was; then it calls `over`.
 
-    open      the saver is there: it copies, and what it wants of QEMU is passed on frozen    the same, and
-    the guest's file systems are, or are being, frozen looking   the saver has gone; what showed its drive is
-    taken away, and QEMU asked what the device has now merging   the saver has gone; the second layer goes
-    into the one it was put upon removing  the second layer, or the file of old blocks, goes out of QEMU
-    waiting   QEMU could not put it back: tried again at `again` over      all is as it was
+    open      the saver is there: it copies, and what it wants of QEMU is passed on
+    frozen    the same, and the guest's file systems are, or are being, frozen
+    looking   the saver has gone; what showed its drive is taken away, and QEMU asked what the device has now
+    merging   the saver has gone; the second layer goes into the one it was put upon
+    removing  the second layer, or the file of old blocks, goes out of QEMU
+    waiting   QEMU could not put it back: tried again at `again`
+    over      all is as it was
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.verdict import KVM_DEVICE
 from pcocc_runtime.documents.work import Act, Nat
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import (
@@ -38,8 +39,9 @@ _OWNER = 0
 class HostFacts:
     """What the host is like: addresses of the job's nodes by name, its own as they see it, its bridges by name.
 
-    `forwards`: it routes between all its interfaces; else `closed` are those whose packets it would not
-    route. `rules` are those of its routing, as ip(8) shows them; `machine` is what uname(2) says.
+    Taps have several queues where it has `queues`. `forwards`: it routes between all its interfaces; else
+    `closed` are those whose packets it would not route. `rules` are those of its routing, as ip(8) shows
+    them; `machine` is what uname(2) says.
     """
 
     forwards: bool = True
@@ -49,6 +51,7 @@ class HostFacts:
     rules: str = ""
     machine: str = "x86_64"
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
+    queues: bool = False
 
 
 def plan_acts(job: int, plans: Sequence[NetworkPlan], held: Nat | None, host: HostFacts) -> tuple[Act, ...]:
@@ -86,9 +89,8 @@ def _walls(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Hos
         "nft", False,
         nft_guard.render_guard() + nft_outside.render_host(job, plans, host.peers.values(), held),
     )
-    yield from _ip(
-        False, iter(nft_guard.render_rules(host.rules, None if host.forwards else closed).splitlines())
-    )
+    for line, done in nft_guard.plan_rules(host.rules, None if host.forwards else closed):
+        yield Act("ip", False, line, done)
     yield from _set(False, "1", *(f"ipv4/conf/{name}/forwarding" for name in closed))
 
 
@@ -142,7 +144,7 @@ def _inside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Ho
     # bridged frames are the bridge table's alone
     yield from _set(True, "0", *(f"bridge/{name}" for name in _BRIDGE_HOOKS))
     yield Act("nft", True, nft_inside.render_firewall(job, plans, held))
-    yield from _ip(True, _devices(plans))
+    yield from _ip(True, _devices(plans, host.queues))
     for plan in plans:
         if isinstance(plan, Routed):
             yield from _settings(plan)
@@ -159,7 +161,7 @@ def _inside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Ho
         yield Act("ip", True, text)
 
 
-def _devices(plans: tuple[NetworkPlan, ...]) -> Iterator[str]:
+def _devices(plans: tuple[NetworkPlan, ...], queues: bool) -> Iterator[str]:
     yield "link set lo up"  # dnsmasq and ping to oneself want it
     for plan in plans:
         group = f" group_fwd_mask {_RESERVED}" if isinstance(plan, Segment) else ""
@@ -173,14 +175,14 @@ def _devices(plans: tuple[NetworkPlan, ...]) -> Iterator[str]:
             # that of a pair is its bridge's
             mtu = f" mtu {plan.spec.mtu}" if isinstance(plan, Segment) else ""
             yield f"link set {plan.wire}{mtu} master {plan.bridge} up"
-        yield from _taps(plan)
+        yield from _taps(plan, " multi_queue" if queues else "")
         if isinstance(plan, Segment):
             yield f"link set {plan.wire} type bridge_slave group_fwd_mask {_ANY_GROUP}"
 
 
-def _taps(plan: NetworkPlan) -> Iterator[str]:
+def _taps(plan: NetworkPlan, queues: str) -> Iterator[str]:
     for tap in plan.taps:
-        yield f"tuntap add dev {tap.name} mode tap user {_OWNER} vnet_hdr"
+        yield f"tuntap add dev {tap.name} mode tap user {_OWNER} vnet_hdr{queues}"
         yield f"link set {tap.name} mtu {plan.spec.mtu} master {plan.bridge} up"
         if isinstance(plan, Segment):
             yield f"link set {tap.name} type bridge_slave group_fwd_mask {_ANY_GROUP}"
@@ -224,3 +226,13 @@ def render_taps(step: BootStep, plans: tuple[NetworkPlan, ...], sets: Mapping[st
         for rank in step.here.ranks
     }
     return "".join(f"tap {rank} {taps}\n" for rank, taps in names.items())
+
+
+def render_devices(accel: str, queues: int, vhost: bool) -> str:
+    """Return what the plugin reads: of how many queues a tap may be opened, and which devices it hands over.
+
+    An emulated guest is no faster with /dev/vhost-net.
+    """
+    several = f"queues {queues}\n" if queues > 1 else ""
+    kvm = f"kvm {KVM_DEVICE}\n" if accel == "kvm" else ""
+    return several + kvm + ("vhost /dev/vhost-net\n" if accel == "kvm" and vhost else "")

@@ -44,25 +44,27 @@ def render_guard() -> str:
     return text
 
 
-def render_rules(shown: str, narrow: Iterable[str] | None) -> str:
-    """Return an ip(8) batch that adds our rules that `ip -json rule show` has not shown; "" when none is missing.
+def plan_rules(shown: str, narrow: Iterable[str] | None) -> list[tuple[str, str]]:
+    """Return lines for ip(8) that add those of our rules that `ip -json rule show` has not shown.
 
     `narrow` names interfaces that route for us alone, since nobody else has asked: what comes in by them and
     is not for VMs goes nowhere, now and later; None: the host is a router anyway, and nothing is narrow any
-    more. They are `protocol kernel` since systemd-networkd removes all others that it has not made.
+    more. They are `protocol kernel` since systemd-networkd removes all others that it has not made. Two jobs may
+    find the same rules missing at once, and both add them: with each is what the kernel then answers, no error.
     """
     there = [(one.get("priority"), one.get("iif")) for one in json.loads(shown or "[]")]
-    lines = [
-        f"rule add pref {number} {rule} protocol kernel"
+    new = [
+        f"{number} {rule}"
         for number, rule in enumerate(_RULES, _FIRST)
         if number not in [priority for priority, _name in there]
     ]
-    if narrow is None:
-        lines += [f"rule del pref {_NARROW} iif {name}" for priority, name in there if priority == _NARROW]
-    else:
-        new = [name for name in narrow if (_NARROW, name) not in there]
-        lines += [f"rule add pref {_NARROW} iif {name} blackhole protocol kernel" for name in new]
-    return "".join(f"{line}\n" for line in lines)
+    if narrow is not None:
+        new += [f"{_NARROW} iif {name} blackhole" for name in narrow if (_NARROW, name) not in there]
+    gone = [name for priority, name in there if priority == _NARROW and narrow is None]
+    return [
+        *((f"rule add pref {rule} protocol kernel\n", "File exists") for rule in new),
+        *((f"rule del pref {_NARROW} iif {name}\n", "No such file") for name in gone),
+    ]
 
 
 def list_narrow(shown: str) -> list[str]:

@@ -40,6 +40,8 @@ def _carry_out(job: int, act: Act) -> None:
             files.replace_file(naming.STATE_DIR / f"{job}{TABLES}", act.text.encode())
     elif act.kind == "sysctl":
         sysctl.write(act.name, act.text)
+    elif act.kind == "keep":
+        files.replace_file(naming.STATE_DIR / naming.ABILITIES_FILE, act.text.encode())
     elif act.kind == "devices":
         from pcocc_runtime.node import devices  # here: other jobs do not need it
 
@@ -53,18 +55,19 @@ def _carry_out(job: int, act: Act) -> None:
         code, hint = bytes.fromhex(act.code), "install the package dnsmasq-base"
         confined.start_confined(words, own, code, str(naming.STATE_DIR), b"started, version", hint)
     elif act.kind in ("ip", "bridge"):
-        try:
-            process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)
-        except NodeError as error:
-            raise _explain(error) from None
+        run_batch(act)
     else:
-        text = f"the planner of this node's networks asks for {act.kind!r}"
-        raise NodeError(text, hint="this is a bug in pcocc: please report it")
+        raise NodeError(f"the planner asks for {act.kind!r}", hint="this is a bug in pcocc: please report it")
 
 
-def _explain(error: NodeError) -> NodeError:
-    """Say what to do about an address in use, which for a tunnel is its UDP port: any user can hold one."""
-    if "Address already in use" not in error.message:
-        return error
-    text = f"{os.uname().nodename} cannot build the job's networks: Address already in use"
-    return NodeError(text, hint=f"see who holds UDP ports of {naming.TUNNEL_PORTS}: ss -lunp")
+def run_batch(act: Act) -> None:
+    """Run ip or bridge; a tunnel's address in use is its UDP port, which any user can hold."""
+    try:
+        process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)
+    except NodeError as error:
+        if act.name and act.name in error.message:
+            return
+        if "Address already in use" not in error.message:
+            raise
+        text = f"{os.uname().nodename} cannot build the job's networks: Address already in use"
+        raise NodeError(text, hint=f"see who holds UDP ports of {naming.TUNNEL_PORTS}: ss -lunp") from None

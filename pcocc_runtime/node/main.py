@@ -56,8 +56,8 @@ def _release() -> int:
     records.ensure_state_directory()
     with locks.locked(records.lock_of(job)):
         record = records.read_record(job)
+        records.remove_half_records()
         if record is None:
-            records.remove_half_records()
             Path(records.lock_of(job)).unlink(missing_ok=True)
         elif record.heir == step and record.stepd is not None and records.has_stepd(record):
             records.write_record(replace(record, heir=None))  # the heir has died first

@@ -104,8 +104,7 @@ def _plan(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) ->
         work_out(request, confdir, question, answer)
     except ChargeWanted:
         answer.write(b'{"charge": true}\n')
-    except PcoccError as error:
-        answer.write(json.dumps({"message": error.message, "hint": error.hint, "where": error.where}).encode() + b"\n")
-    except OSError as error:
-        message, hint = f"{os.uname().nodename}: {error}", "ask the admins to look at this node"
-        answer.write(json.dumps({"message": message, "hint": hint, "where": None}).encode() + b"\n")
+    except (PcoccError, OSError) as error:
+        hint = "ask the admins to look at this node"
+        told = error if isinstance(error, PcoccError) else NodeError(f"{os.uname().nodename}: {error}", hint)
+        answer.write(json.dumps({"message": told.message, "hint": told.hint, "where": told.where}).encode() + b"\n")

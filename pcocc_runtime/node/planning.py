@@ -10,10 +10,11 @@ from pathlib import PurePath
 from typing import IO
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.abilities import decode_abilities, encode_abilities
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.verdict import KVM_DEVICE
-from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_nat, encode_line, load_line
+from pcocc_runtime.documents.work import MAX_LINE, Act, Held, Offer, Work, decode_nat, encode_line, load_line
 from pcocc_runtime.networks import acts, host
 from pcocc_runtime.networks.host_functions import read_devices
 from pcocc_runtime.networks.kinds import InfinibandNetwork
@@ -32,6 +33,7 @@ from pcocc_runtime.site import admission
 from pcocc_runtime.site.rules import Rules, VmLimit
 from pcocc_runtime.site.site import Site, read_rules, read_site
 from pcocc_runtime.system import accounts, ports, sysctl
+from pcocc_runtime.system.qemu_abilities import ask_qemu, identify
 
 _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started with ipv6.disable=1
 
@@ -70,15 +72,16 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     with doing("looking up the names of the job's nodes"):
         facts = host.read_host(step, plans)  # may take its time, while root claims the node
     held = decode_held(question.readline(MAX_LINE + 1))
-    made = plan_partition_acts(partitions, step.uid, acts.plan_acts(step.job, plans, held.nat, facts))
+    facts = replace(facts, queues=site.network_queues > 1)
+    has, kept = ask_own(site.qemu, held.abilities)
+    made = plan_partition_acts(partitions, step.uid, (*kept, *acts.plan_acts(step.job, plans, held.nat, facts)))
     told = replace(
         describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE)),
-        functions=describe_functions(partitions),
+        functions=describe_functions(partitions), has=has,
     )
     node = encode_node(told).decode()
-    # has the plugin hand it to who may not open it
-    kvm = f"kvm {KVM_DEVICE}\n" if held.accel == "kvm" else ""
-    answer.write(encode_line(Work(made, node, acts.render_taps(step, plans, site.resource_sets) + kvm)))
+    devices = acts.render_devices(held.accel, site.network_queues, site.vhost_net)
+    answer.write(encode_line(Work(made, node, acts.render_taps(step, plans, site.resource_sets) + devices)))
 
 
 def find_step_partitions(step: BootStep, site: Site) -> tuple[Partition, ...]:
@@ -91,6 +94,22 @@ def find_step_partitions(step: BootStep, site: Site) -> tuple[Partition, ...]:
     if wanted and step.place is None:
         raise ChargeWanted
     return plan_partitions(step, wanted, read_devices({one.host_device for one in wanted})) if wanted else ()
+
+
+def ask_own(qemu: str, kept: str) -> tuple[tuple[str, ...] | None, tuple[Act, ...]]:
+    """Return what the node's QEMU can do, and what has root keep it where `kept`, an earlier answer, is not this
+    QEMU's; None when it does not say."""
+    key = identify(qemu, "tcg")
+    if key is None:
+        return None, ()
+    known = decode_abilities(kept.encode(), key)
+    if known is not None:
+        return tuple(sorted(known.has)), ()
+    with doing(f"asking {qemu} what it can do"):
+        found = ask_qemu(qemu, "tcg")
+    if found is None:
+        return None, ()
+    return tuple(sorted(found.has)), (Act("keep", False, encode_abilities(found, key).decode()),)
 
 
 def without_partitions(site: Site) -> Site:
@@ -123,5 +142,5 @@ def _ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
 
 def decode_held(line: bytes) -> Held:
     """Return what root holds; NodeError when the line does not say it."""
-    nat, accel, why = load_line(line, 3)
-    return Held(decode_nat(nat), str(accel), str(why))
+    nat, *words = load_line(line, len(Held._fields))
+    return Held(decode_nat(nat), *map(str, words))

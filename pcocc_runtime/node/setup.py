@@ -17,8 +17,7 @@ from pcocc_runtime.documents.work import Held, Nat, Offer, decode_nat
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat
 from pcocc_runtime.node import accelerator, apply, doing, planner, reclaim, records, removal
-from pcocc_runtime.node.records import Record
-from pcocc_runtime.system import files, libc, locks, process, trust
+from pcocc_runtime.system import files, libc, locks, process, regular, trust
 from pcocc_runtime.system.cgroups import parse_step_group
 
 _OTHERS_SECONDS = 5.0  # a set-up spends for jobs whose slurmstepd was killed
@@ -92,7 +91,8 @@ def _make(step: Claimant, plan: planner.Planner, offer: Offer) -> str:
         held = _hold(record, offer)
         with doing.doing("trying /dev/kvm"):
             chosen = accelerator.find_accelerator(offer.accel, PurePath(offer.qemu))
-        work = plan.hear_work(Held(held, chosen.kind, chosen.why))
+        kept = regular.read_start(naming.STATE_DIR / naming.ABILITIES_FILE, 1 << 20) or b""
+        work = plan.hear_work(Held(held, chosen.kind, chosen.why, kept.decode(errors="replace")))
         _make_directories(record)
         apply.make_networks(step.job, work.acts)
         _give_directories(step, record, work.node.encode())
@@ -111,7 +111,7 @@ def _undone_on_failure(job: int) -> Iterator[None]:
         raise
 
 
-def _claim(step: Claimant, scratch: str) -> Record:
+def _claim(step: Claimant, scratch: str) -> records.Record:
     """Take the node for this boot step; of two live ones the older, that is the lower step id, has it on every node."""
     old = records.read_record(step.job)
     if old is not None and old.step not in (None, step.step) and old.stepd is not None and process.is_alive(old.stepd):
@@ -126,12 +126,12 @@ def _claim(step: Claimant, scratch: str) -> Record:
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
     group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.job, step.step)
-    record = Record(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
+    record = records.Record(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
     records.write_record(record)
     return record
 
 
-def _hold(record: Record, offer: Offer) -> Nat | None:
+def _hold(record: records.Record, offer: Offer) -> Nat | None:
     """Choose the job's way out of its namespace among what no other job of this node holds, and record it."""
     if not offer.way_out:
         return _read_held(record)
@@ -143,7 +143,7 @@ def _hold(record: Record, offer: Offer) -> Nat | None:
     return found
 
 
-def _read_held(record: Record) -> Nat | None:
+def _read_held(record: records.Record) -> Nat | None:
     """Return what a job holds of the node; None also when its record, of another version perhaps, does not tell."""
     try:
         return decode_nat(record.nat)
@@ -151,14 +151,14 @@ def _read_held(record: Record) -> Nat | None:
         return None
 
 
-def _make_directories(record: Record) -> None:
+def _make_directories(record: records.Record) -> None:
     """Make the job's directories, root's for now; what an earlier try left is its user's already: it is set aside."""
     for folder in records.folders_of(record):
         removal.set_aside(folder / str(record.job))
         os.mkdir(folder / str(record.job), 0o700)
 
 
-def _give_directories(step: Claimant, record: Record, node: bytes) -> None:
+def _give_directories(step: Claimant, record: records.Record, node: bytes) -> None:
     """Give the job's directories to its user: from here on root writes nothing into them.
 
     Where he could fill the node's /run, the job's part of that is a file system of its own. Mount namespaces

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from pcocc_runtime import naming
-from pcocc_runtime.networks.nft_guard import render_guard, render_rules
+from pcocc_runtime.documents.work import Act
+from pcocc_runtime.networks.nft_guard import plan_rules, render_guard
 from pcocc_runtime.networks.removing import IPROUTE, NFT
-from pcocc_runtime.node import accelerator, planner, records
+from pcocc_runtime.node import accelerator, apply, planner, records
 from pcocc_runtime.node.main import CONFIG_DIR, finish_removal
 from pcocc_runtime.node.reclaim import reclaim, set_strays_aside
 from pcocc_runtime.system import process, sysctl, trust
@@ -21,8 +22,8 @@ def start() -> int:
     """Guard the tunnels first, whatever becomes of the rest; then take back what is of no job any more."""
     process.run(["nft", "-f", "-"], text=render_guard(), hint=NFT)
     shown = process.run(["ip", "-json", "rule", "show"], hint=IPROUTE)
-    rules = render_rules(shown, None if sysctl.read("ipv4/ip_forward") == "1" else ())
-    process.run(["ip", "-batch", "-"], text=rules, hint=IPROUTE)
+    for line, done in plan_rules(shown, None if sysctl.read("ipv4/ip_forward") == "1" else ()):
+        apply.run_batch(Act("ip", False, line, done))
     records.ensure_state_directory()
     finish_removal(reclaim(), _SECONDS)
     trust.ensure_root_only(CONFIG_DIR)

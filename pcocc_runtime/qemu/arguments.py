@@ -7,20 +7,30 @@ from dataclasses import dataclass
 
 from pcocc_runtime.documents.abilities import PLAIN, Abilities
 from pcocc_runtime.documents.hardware import Topology
+from pcocc_runtime.documents.queues import Queue
 from pcocc_runtime.qemu import slots
+from pcocc_runtime.qemu.asking import KVM_SET
 from pcocc_runtime.qemu.cpu import plan_caches, plan_cpu, plan_smp
-from pcocc_runtime.qemu.disks import Disk, escape, first_partition, machine_kind, plan_disks
+from pcocc_runtime.qemu.disks import (
+    ONE_QUEUE,
+    Disk,
+    DiskIo,
+    disk_id,
+    escape,
+    first_partition,
+    machine_kind,
+    plan_disks,
+)
 from pcocc_runtime.qemu.memory import ORDINARY, Backing, plan_memory
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-KVM_SET = 1  # the number that a descriptor of /dev/kvm has among QEMU's own
 
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A network interface: an open tap and the MAC the guest sees."""
+    """A network interface: the open queues of a tap, and the MAC the guest sees."""
 
-    fd: int
+    queues: tuple[Queue, ...]
     mac: str
     mtu: int
 
@@ -63,7 +73,7 @@ class Kernel:
 class VmPlan:
     """All that decides one VM's QEMU: paths on the node, `memory` in MiB, `topoext` a flag of the host's CPU.
 
-    `incoming` is a descriptor of the memory that it goes on from, None where it boots.
+    One that is `incoming` does not boot: its keeper tells it the memory that it goes on from.
     """
 
     name: str
@@ -96,8 +106,8 @@ class VmPlan:
     functions: tuple[str, ...] = ()
     backing: Backing = ORDINARY
     abilities: Abilities = PLAIN
-    aio: str | None = None
-    incoming: int | None = None
+    io: DiskIo = ONE_QUEUE
+    incoming: bool = False
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
@@ -108,7 +118,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
     return [
         plan.qemu, *_identity(plan), *_accelerator(plan), *_machine(plan), *_monitors(plan), *_console(plan),
         *_firmware(plan), *_kernel(plan),
-        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed, plan.aio),
+        *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed, plan.io),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
         *[word for address in plan.functions for word in ("-device", f"vfio-pci,host={address}")],
         *slots.plan_bridge(fixed, movable),
@@ -119,7 +129,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
             for word in _filesystem(index, shared, next(places))
         ],
         *_helpers(plan, places), *_display(plan), *plan.custom_args,
-        *([] if plan.incoming is None else ["-incoming", f"fd:{plan.incoming}"]),
+        *(["-incoming", "defer"] if plan.incoming else []),
     ]
 
 
@@ -190,8 +200,13 @@ def _kernel(plan: VmPlan) -> list[str]:
 
 def _nic(plan: VmPlan, index: int, nic: Nic) -> list[str]:
     mtu = f",host_mtu={nic.mtu}" if plan.nic_model.startswith("virtio") else ""
-    return ["-netdev", f"tap,id=net{index},fd={nic.fd}",
-            "-device", f"{plan.nic_model},netdev=net{index},mac={nic.mac}{mtu},romfile="]  # fmt: skip
+    count = len(nic.queues)
+    # two vectors each, and two of the device's
+    plural, many = ("s", f",mq=on,vectors={2 * count + 2}") if count > 1 else ("", "")
+    taps, vhosts = ":".join(str(one.tap) for one in nic.queues), [str(one.vhost) for one in nic.queues if one.vhost]
+    vhost = f",vhost=on,vhostfd{plural}={':'.join(vhosts)}" if vhosts else ""
+    return ["-netdev", f"tap,id=net{index},fd{plural}={taps}{vhost}",
+            "-device", f"{plan.nic_model},netdev=net{index},mac={nic.mac}{mtu}{many},romfile="]  # fmt: skip
 
 
 def _export(index: int, export: Export, place: str) -> list[str]:
@@ -234,3 +249,18 @@ def _display(plan: VmPlan) -> list[str]:
         "-chardev", "spicevmc,id=vdagent,name=vdagent", "-device",
         "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
     ]  # fmt: skip
+
+
+def describe_devices(plan: VmPlan) -> tuple[str, ...]:
+    """Return a line for each disk and interface: its queues, and who serves them."""
+    threads = [plan.io.threads_of(disk) if plan.disk_model == "virtio" else 0 for disk in plan.disks]
+    queues = plan.io.queues if plan.disk_model != "ide" else 1
+    disks = (
+        f"{disk_id(place)}: {queues} queues, {count} threads of its own, {plan.io.way_of(disk)}"
+        for place, (disk, count) in enumerate(zip(plan.disks, threads, strict=True))
+    )
+    nics = (
+        f"eth{place}: {len(nic.queues)} queues, {'the kernel (vhost)' if nic.queues[0].vhost else 'QEMU itself'}"
+        for place, nic in enumerate(plan.nics)
+    )
+    return (*disks, *nics)

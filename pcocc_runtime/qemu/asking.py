@@ -9,6 +9,7 @@ from typing import Any
 from pcocc_runtime.documents.abilities import Abilities
 from pcocc_runtime.qemu.qmp import parse_message, render_command
 
+KVM_SET = 1  # the number that a descriptor of /dev/kvm has among QEMU's own
 ACCELERATORS = {"kvm": "kvm:tcg", "tcg": "tcg"}
 # a name in Abilities.has: the class or device whose property it is, and the property
 _PROPERTIES = {
@@ -19,26 +20,32 @@ _PROPERTIES = {
     "dedicated": ("max-x86_64-cpu", "kvm-hint-dedicated"),
     "smp-cache": ("pc-q35-machine", "smp-cache"),
 }
-_MODULES, _IO_URING = "modules", "io_uring"
+_MODULES, _END = "modules", "end"
+_AIO = ("io_uring", "native")  # how QEMU may read and write disks: it tries each
 
 
-def plan_asking_argv(qemu: str, accel: str) -> list[str]:
-    """Return the command line of a QEMU without a machine that answers on its standard streams."""
-    return [
-        qemu, "-machine", f"none,accel={ACCELERATORS[accel]}", "-nodefaults", "-no-user-config", "-display",
-        "none", "-qmp", "stdio",
-    ]
+def plan_asking_argv(qemu: str, accel: str, kvm_fd: int | None = None) -> list[str]:
+    """Return the command line of a QEMU without a machine that answers on its standard streams; `kvm_fd`: its
+    /dev/kvm."""
+    accelerator = ["-machine", f"none,accel={ACCELERATORS[accel]}"]
+    if accel == "kvm" and kvm_fd is not None:
+        accelerator = [
+            "-add-fd", f"fd={kvm_fd},set={KVM_SET}", "-machine", "none", "-accel", f"kvm,device=/dev/fdset/{KVM_SET}",
+        ]
+    return [qemu, *accelerator, "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio"]
 
 
-def render_questions() -> bytes:
-    """Return all that is asked, and that it is to end."""
+def render_questions(file: str) -> bytes:
+    """Return all that is asked, and that it is to end; `file` is one that is there to be read."""
     kinds = dict.fromkeys(kind for kind, _name in _PROPERTIES.values())
+    tried = {"driver": "file", "filename": file, "read-only": True, "locking": "off", "cache": {"direct": True}}
     lines = [
         render_command("qmp_capabilities"),
         render_command("query-cpu-definitions", id="models"),
         render_command("query-command-line-options", {"option": "smp-opts"}, id="smp"),
-        render_command("query-qmp-schema", id="schema"),
         *(render_command("qom-list-properties", {"typename": kind}, id=f"of {kind}") for kind in kinds),
+        *(render_command("blockdev-add", {**tried, "node-name": aio, "aio": aio}, id=f"by {aio}") for aio in _AIO),
+        render_command("query-version", id=_END),
         render_command("quit"),
     ]
     return b"".join(lines)
@@ -55,17 +62,16 @@ def parse_answers(lines: Iterable[bytes]) -> Abilities | None:
         if "QMP" in message:
             found = message["QMP"].get("version", {}).get("qemu", {})
             version = (int(found.get("major", 0)), int(found.get("minor", 0)))
-        elif "id" in message:
-            answers[str(message["id"])] = message.get("return", [])
-    if version is None or "schema" not in answers:
+        elif "id" in message and "return" in message:
+            answers[str(message["id"])] = message["return"]
+    if version is None or _END not in answers:
         return None
     has = {
         name for name, (kind, wanted) in _PROPERTIES.items() if wanted in _names(answers.get(f"of {kind}", []))
     }
     if any(_MODULES in _names(option.get("parameters", [])) for option in answers.get("smp", [])):
         has.add(_MODULES)
-    if any(_IO_URING in one.get("values", []) for one in answers["schema"]):
-        has.add(_IO_URING)
+    has |= {aio for aio in _AIO if f"by {aio}" in answers}
     return Abilities(version, frozenset(has), _find_lacks(answers.get("models", [])))
 
 

@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _IDE_PORTS = {False: [f"bus=ide.{port}" for port in range(6)],  # q35: AHCI
               True: [f"bus=ide.{unit // 2},unit={unit % 2}" for unit in range(4)]}  # pc: two PIIX channels
+_DIRECT = ("none", "directsync")  # values of cache that leave the host's out (O_DIRECT)
+_MOST_QUEUES = 256  # of the 1,024 of a device
+_MOST_THREADS = 4  # of a disk: more wait for the disk itself
 _FIRST_PARTITIONS = {"virtio": "/dev/vda1", "virtio-scsi": "/dev/sda1", "ide": "/dev/sda1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk image; `shared` with other VMs that write it too, `locked` against any other QEMU."""
+    """A disk image; `shared` with other VMs that write it too, `locked` against any other QEMU; a drive is
+    `persistent`, and all else goes with its VM."""
 
     path: str
     format: str = "qcow2"
     cache: str = "unsafe"
     shared: bool = False
     locked: bool = True
+    persistent: bool = False
 
 
-def plan_disks(
-    model: str, machine: str, disks: tuple[Disk, ...], seed: str, aio: str | None = None
-) -> list[str]:
-    """Return the options of all disks and of the cloud-init seed; the first disk is the one to boot from.
+class DiskIo(NamedTuple):
+    """How QEMU reads and writes disks: the ways that were tried and work here, the best first, so many queues
+    of each disk, and so many threads that serve them; `all_disks`: persistent drives, too."""
 
-    `aio` is how QEMU reads and writes them, None for threads.
+    ways: tuple[str, ...] = ()
+    queues: int = 1
+    threads: int = 1
+    all_disks: bool = False
+
+    def threads_of(self, disk: Disk) -> int:
+        """Return how many threads of its own a disk has."""
+        return self.threads if self.all_disks or not disk.persistent else 0
+
+    def way_of(self, disk: Disk) -> str:
+        """Return the value of aio: the kernel's own (`native`) waits where the host's cache is used."""
+        fit = (one for one in self.ways if one != "native" or disk.cache in _DIRECT)
+        return next(fit, "threads")
+
+
+ONE_QUEUE = DiskIo()
+
+
+def plan_io(vcpus: int, ways: tuple[str, ...], has: Set[str]) -> DiskIo:
+    """Return how the disks of a VM are read and written; `has` is what its QEMU can do.
+
+    A queue for each vCPU, so that none waits for another's lock; a thread for four of them where QEMU can give
+    queues of a disk to several (from 9.0 on), else one a disk. Before, persistent drives have none: QEMU 7.2
+    was gone (seen once) when one in a thread had been given back to its device after a save.
     """
+    queues, several = min(vcpus, _MOST_QUEUES), "vq-mapping" in has
+    return DiskIo(ways, queues, min(max(queues // 4, 1), _MOST_THREADS) if several else 1, several)
+
+
+def plan_disks(model: str, machine: str, disks: tuple[Disk, ...], seed: str, io: DiskIo) -> list[str]:
+    """Return the options of all disks and of the cloud-init seed; the first disk is the one to boot from."""
     return [
-        *(["-device", "virtio-scsi-pci,id=scsi"] if model == "virtio-scsi" else []),
-        *[
-            word
-            for index, disk in enumerate(disks)
-            for word in _plan_disk(_device(model, machine, index), index, disk, aio)
-        ],
+        *(_plan_controller(all(map(io.threads_of, disks)), io) if model == "virtio-scsi" else []),
+        *[word for index, disk in enumerate(disks) for word in _plan_disk(model, machine, index, disk, io)],
         "-drive", f"file={escape(seed)},format=raw,if=none,id=seed,readonly=on",
         "-device", f"{_device(model, machine, len(disks), 'cd')},drive=seed",
     ]  # fmt: skip
@@ -77,19 +109,41 @@ def first_partition(model: str) -> str:
     return _FIRST_PARTITIONS[model]
 
 
-def _plan_disk(device: str, index: int, disk: Disk, aio: str | None) -> list[str]:
+def _plan_controller(threaded: bool, io: DiskIo) -> list[str]:
+    """Return the one controller of SCSI disks, with a thread of its own where all of them may have one."""
+    device = f"virtio-scsi-pci,id=scsi,num_queues={io.queues}"
+    if not threaded:
+        return ["-device", device]
+    return ["-object", "iothread,id=scsi-0", "-device", f"{device},iothread=scsi-0"]
+
+
+def _plan_disk(model: str, machine: str, index: int, disk: Disk, io: DiskIo) -> list[str]:
     # a full file system stops the VM: the guest would take an error for a broken disk
     drive = (
         f"file={escape(disk.path)},format={disk.format},if=none,id={disk_id(index)},cache={disk.cache},discard=unmap,"
-        f"werror=stop,rerror=stop{f',aio={aio}' if aio else ''}{'' if disk.locked else ',file.locking=off'}"
+        f"detect-zeroes=unmap,werror=stop,rerror=stop,aio={io.way_of(disk)}"
+        f"{'' if disk.locked else ',file.locking=off'}"
     )
-    boot = ",bootindex=1" if index == 0 else ""
-    shared = ",share-rw=on" if disk.shared else ""
     # the serial number tells a guest which is which: Linux probes SCSI disks at once, and sda may be any of
     # them
-    return [
-        "-drive", drive, "-device", f"{device},drive={disk_id(index)},serial={disk_id(index)}{boot}{shared}",
-    ]
+    device, *more = _device(model, machine, index).split(",")
+    words: dict[str, object] = {"drive": disk_id(index), "serial": disk_id(index)}
+    words |= {"bootindex": 1} if index == 0 else {}
+    words |= {"share-rw": True} if disk.shared else {}
+    if model != "virtio":
+        return ["-drive", drive, "-device", ",".join([device, *more, *_render_words(words)])]
+    threads = [f"{disk_id(index)}-{number}" for number in range(io.threads_of(disk))]
+    made = [word for name in threads for word in ("-object", f"iothread,id={name}")]
+    words["num-queues"] = io.queues
+    if len(threads) < 2:
+        words |= {"iothread": threads[0]} if threads else {}
+        return [*made, "-drive", drive, "-device", ",".join([device, *_render_words(words)])]
+    words["iothread-vq-mapping"] = [{"iothread": name} for name in threads]  # queues in turn
+    return [*made, "-drive", drive, "-device", json.dumps({"driver": device, **words})]
+
+
+def _render_words(words: dict[str, object]) -> list[str]:
+    return [f"{name}={'on' if value is True else value}" for name, value in words.items()]
 
 
 def escape(text: str) -> str:

@@ -37,12 +37,21 @@ class Lying(NamedTuple):
     nodes: Mapping[int, int]
 
 
+class OtherThread(NamedTuple):
+    """A thread of QEMU's that is no vCPU's, by the name it has, such as `IO disk0-0`, and the CPUs it may run on."""
+
+    name: str
+    allowed: tuple[int, ...]
+
+
 class Observed(NamedTuple):
-    """What runs: vCPUs in order, the memory of QEMU, and the CPUs that QEMU's first thread may run on."""
+    """What runs: vCPUs in order, the memory of QEMU, the CPUs that QEMU's first thread may run on, and its other
+    threads."""
 
     vcpus: tuple[Vcpu, ...]
     memory: tuple[Lying, ...]
     emulator: tuple[int, ...]
+    others: tuple[OtherThread, ...] = ()
 
 
 def parse_vcpus(
@@ -101,6 +110,10 @@ def _judge_cpus(planned: VmTopology, seen: Observed) -> Iterator[str]:
     if guest.emulator and seen.emulator != guest.emulator:
         where, own = render_cpu_list(seen.emulator), render_cpu_list(guest.emulator)
         yield f"QEMU's own threads may run on CPUs {where}, and belong on {own}"
+    for one in seen.others if guest.emulator else ():
+        if not {*one.allowed} <= {*guest.emulator}:
+            where, own = render_cpu_list(one.allowed) or "that are not known", render_cpu_list(guest.emulator)
+            yield f"QEMU's thread {one.name!r} may run on CPUs {where}, and belongs on {own}"
 
 
 def _plan_place(planned: VmTopology, place: int) -> dict[str, int]:
@@ -148,6 +161,9 @@ def render_text(vm: str, node: str, planned: VmTopology, seen: Observed) -> str:
         for number, one in enumerate(guest.nodes)
     ]
     lines += [f"{one.policy}, pages of {_size(one.page)}: {_render_lying(one)}\n" for one in seen.memory]
+    lines += [f"{one}\n" for one in planned.devices]
+    threads = [OtherThread("QEMU's main thread", seen.emulator), *dict.fromkeys(seen.others)]
+    lines += [f"{one.name} may run on {render_cpu_list(one.allowed)}\n" for one in threads]
     lines += [f"not as on the host: {one.level}: {one.why}\n" for one in guest.flattened]
     return "".join(lines)
 
@@ -200,6 +216,8 @@ def render_tree(
             for one in seen.memory
         ],
         "emulator": list(seen.emulator),
+        "devices": list(planned.devices),
+        "threads": [{"name": one.name, "allowed": list(one.allowed)} for one in seen.others],
         "flattened": [one._asdict() for one in guest.flattened],
         "differences": list(differences),
     }

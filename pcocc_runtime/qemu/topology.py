@@ -158,7 +158,7 @@ def _keys(own: Sequence[HostCpu], dropped: Sequence[str]) -> dict[str, Key]:
 
 def _has_clusters(own: Sequence[HostCpu]) -> bool:
     """Tell whether clusters hold more than a core each: elsewhere they are no level of their own."""
-    return any(len({cpu.core for cpu in own if cpu.cluster == one}) > 1 for one in {cpu.cluster for cpu in own})
+    return len({(cpu.cluster, cpu.core) for cpu in own}) > len({cpu.cluster for cpu in own})
 
 
 def _matters(own: Sequence[HostCpu], level: str) -> bool:

@@ -48,7 +48,13 @@ def members(node: Node) -> tuple[str, ...]:
     return names
 
 
-_NETWORKS = Setting("networks", checks.list_of(checks.text))
+def network_names(node: Node) -> tuple[str, ...]:
+    """Check for a list of networks; one with nothing in it is empty, as for pcocc 0.7."""
+    names: tuple[str, ...] = () if node.value is None else checks.list_of(checks.text)(node)
+    return names
+
+
+_NETWORKS = Setting("networks", network_names)
 _RESOURCE_SET = (
     _NETWORKS,
     Setting("default", checks.boolean),

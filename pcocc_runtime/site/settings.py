@@ -36,6 +36,8 @@ class SiteSettings:
     console_log: Annotated[int, checks.space] = 1 << 20
     hugepages: Annotated[str, checks.page_size] = "off"
     cpu_model: Annotated[str | None, checks.pattern(checks.CPU_MODEL, "a QEMU CPU model")] = None
+    network_queues: Annotated[int, checks.integer(1, 256)] = 8
+    vhost_net: Annotated[bool, checks.boolean] = True
     image_cache: Annotated[ImageCache | None, _image_cache] = None
     users_may_set: Annotated[Limits, parse_limits] = field(default_factory=Limits)
 

@@ -250,6 +250,7 @@ class StartedOperation:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
+        self.has_complained = False  # known after `wait`
         self._complaints = threading.Thread(target=self._pass_on, daemon=True)
         self._complaints.start()
 
@@ -264,6 +265,7 @@ class StartedOperation:
         with self.process.stderr as stream:
             for line in stream:
                 if not is_told_already(line.decode(errors="replace")):
+                    self.has_complained = True
                     os.write(2, line)
 
 

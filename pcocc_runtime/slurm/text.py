@@ -39,8 +39,9 @@ class JobFacts:
 
 
 def parse_job(job: int, text: str) -> JobFacts:
-    """Parse one line of `scontrol show job -o`."""
-    fields = dict(re.findall(r"(\S+?)=(\S*)", text))
+    """Parse `scontrol show job -o`; the number of an array is that of one of its tasks, too, and shows all."""
+    line = next((one for one in text.splitlines() if field_of(one, "JobId") == str(job)), text)
+    fields = dict(re.findall(r"(\S+?)=(\S*)", line))
     try:
         nodes = int(fields["NumNodes"].partition("-")[0])
         cpus = int(fields.get("CPUs/Task", "1").replace("N/A", "1"))

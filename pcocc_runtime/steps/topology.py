@@ -13,6 +13,7 @@ from pcocc_runtime.documents.hardware import MAX_TOPOLOGY, TOPOLOGY_FILE, VmTopo
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.qemu.observed import (
     Observed,
+    OtherThread,
     find_differences,
     parse_allowed,
     parse_numa_maps,
@@ -70,12 +71,16 @@ def _read_planned(directory: str, vm: str) -> VmTopology:
 
 def _observe(pid: int, vcpus: Any) -> Observed:
     """Return what QEMU's process tells: a thread that has ended meanwhile is left out."""
-    allowed = {}
+    allowed, names = {}, {}
     for thread in os.listdir(f"/proc/{pid}/task"):
         try:
+            names[int(thread)] = Path(f"/proc/{pid}/task/{thread}/comm").read_text().rstrip("\n")
             allowed[int(thread)] = parse_allowed(Path(f"/proc/{pid}/task/{thread}/status").read_text())
         except OSError:
             continue
     maps = Path(f"/proc/{pid}/numa_maps")
     memory = parse_numa_maps(maps.read_text()) if maps.exists() else ()  # a kernel without NUMA has none
-    return Observed(parse_vcpus(vcpus, allowed), memory, allowed.get(pid, ()))
+    found = parse_vcpus(vcpus, allowed)
+    known = {pid, *(one.thread for one in found)}
+    others = sorted(OtherThread(names[one], where) for one, where in allowed.items() if one not in known)
+    return Observed(found, memory, allowed.get(pid, ()), tuple(others))

@@ -16,7 +16,8 @@ from pcocc_runtime.submit import freeze, restart
 from pcocc_runtime.submit.request import (
     Request,
     RequestPart,
-    find_checkpoint,
+    RestartRequest,
+    find_restart,
     parse_request,
     parse_vms,
     render_answer,
@@ -43,8 +44,8 @@ def check_request(request_json: str) -> tuple[int, str]:
 
 
 def _answer(request_json: str) -> str:
-    if typed := find_checkpoint(request_json):
-        return _answer_restart(typed)
+    if wanted := find_restart(request_json):
+        return _answer_restart(wanted)
     asked = parse_request(request_json)
     if asked.vms:
         parse_vms(asked.vms, asked.vm_count)
@@ -65,14 +66,17 @@ def _answer(request_json: str) -> str:
     return render_answer(asked.parts, cluster, notes)
 
 
-def _answer_restart(typed: str) -> str:
+def _answer_restart(wanted: RestartRequest) -> str:
     """Return the answer for a job that goes on from a checkpoint: its cluster is the one that was stored."""
     problems: list[errors.ConfigError] = []
     directory = directories.site_dir(os.environ, os.geteuid())
     site, _every = load_site_and_templates(directory, directories.user_dir(os.environ), problems)
     if problems:
         raise problems[0]
-    cluster = restart.read_cluster_of(typed_path(typed, user_files.working_directory(), os.environ.get("HOME", "/")))
+    place = typed_path(wanted.directory, user_files.working_directory(), os.environ.get("HOME", "/"))
+    cluster = restart.read_cluster_of(place)
+    if wanted.vms:
+        parse_vms(wanted.vms, cluster.vm_count)
     sets = restart.find_sets(cluster, site)
     admission.ensure_compatible(sets, site.all_networks)
     admission.ensure_admitted(sets, accounts.read_person_here)

@@ -70,8 +70,16 @@ def parse_request(text: str) -> Request:
     )
 
 
-def find_checkpoint(text: str) -> str | None:
-    """Return the directory of the checkpoint that a request goes on from, None when it is of another kind.
+@dataclass(frozen=True, slots=True)
+class RestartRequest:
+    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None."""
+
+    directory: str
+    vms: str | None
+
+
+def find_restart(text: str) -> RestartRequest | None:
+    """Return what is asked of a request that goes on from a checkpoint, None when it is of another kind.
 
     RequestError when it asks for anything else beside it.
     """
@@ -84,7 +92,7 @@ def find_checkpoint(text: str) -> str | None:
             f"--pcocc-restart and --pcocc-{other} exclude each other",
             "what goes on from a checkpoint is as it was; leave one of them out",
         )
-    return str(tree["restart"])
+    return RestartRequest(str(tree["restart"]), tree.get("vm") or None)
 
 
 def parse_template(text: str) -> tuple[RequestPart, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from pcocc_runtime.cpulist import parse_cpu_list
 from pcocc_runtime.documents.hardware import Allocation, HostCpu, HostNode
@@ -78,6 +79,7 @@ def _hugetlb_files(text: str, root: str, name: str) -> list[tuple[str, str, str]
     return found
 
 
+@cache  # asked of each CPU of a group
 def _between(
     inner: tuple[int, ...], middle: tuple[int, ...] | None, outer: tuple[int, ...], otherwise: tuple[int, ...]
 ) -> tuple[int, ...]:
@@ -173,6 +175,12 @@ def _read_topoext(proc: str) -> bool:
     """Tell whether the first CPU has AMD's flag topoext; the file is made as it is read, so no more of it is."""
     lines = _read(f"{proc}/cpuinfo", 4096).splitlines()
     return any(line.startswith("flags") and "topoext" in line.split() for line in lines)
+
+
+def read_cpu_name(proc: str = "/proc") -> str:
+    """Return what the kernel calls the host's CPU, empty where it does not say."""
+    lines = _read(f"{proc}/cpuinfo").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _number(text: str) -> int:

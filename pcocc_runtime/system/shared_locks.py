@@ -4,8 +4,7 @@
     lockf    fcntl(2) F_SETLK, here on a whole file. Belongs to the process: children do not have it, and closing any
              descriptor of the file drops it. NFS servers keep it for all clients (flock(2) is turned into it there).
     range    fcntl(2) F_OFD_SETLK, on some bytes. Belongs to the open file, as with flock, and reaches other
-             hosts as lockf
-             does. QEMU's own image locks are of this kind.
+             hosts as lockf does. QEMU's own image locks are of this kind.
 
 lockf and range meet each other, flock meets neither (on local file systems). The kernel drops all of them
 when their holder ends, however it ends.

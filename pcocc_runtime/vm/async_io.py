@@ -1,4 +1,4 @@
-"""How QEMU reads and writes disks here: by io_uring where it may, tried rather than guessed."""
+"""How QEMU can read and write disks here without a thread that waits for each request: tried rather than guessed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ from collections.abc import Set
 from pcocc_runtime.system.libc import LIBC
 
 _SYS_IO_URING_SETUP = 425  # on all architectures
+_SYS_IO_SETUP, _SYS_IO_DESTROY = 206, 207  # x86-64
 _ENTRIES = 128  # as many as QEMU asks for (block/io_uring.c)
+_EVENTS = 1024  # the same (block/linux-aio.c)
 _PARAMETERS = 120  # bytes of struct io_uring_params (linux/io_uring.h)
 
 
-def find_aio(has: Set[str]) -> str | None:
-    """Return io_uring where QEMU has it and the kernel gives this user such a ring, else None.
+def find_ways(has: Set[str]) -> tuple[str, ...]:
+    """Return which values of aio QEMU and the kernel have for this user, the best first; there are always threads.
 
-    A sysctl (kernel.io_uring_disabled), a filter or too little lockable memory may forbid it; to ask takes a
-    tenth of a millisecond.
+    A sysctl (kernel.io_uring_disabled, fs.aio-max-nr), a filter or too little lockable memory may forbid one;
+    to ask takes a tenth of a millisecond.
     """
-    if "io_uring" not in has:
-        return None
+    tries = {"io_uring": _has_ring, "native": _has_context}
+    return tuple(way for way, works in tries.items() if way in has and works())
+
+
+def _has_ring() -> bool:
     ring = LIBC.syscall(_SYS_IO_URING_SETUP, _ENTRIES, ctypes.create_string_buffer(_PARAMETERS))
-    if ring < 0:
-        return None
-    os.close(ring)
-    return "io_uring"
+    if ring >= 0:
+        os.close(ring)
+    return bool(ring >= 0)
+
+
+def _has_context() -> bool:
+    context = ctypes.c_ulong(0)
+    if LIBC.syscall(_SYS_IO_SETUP, _EVENTS, ctypes.byref(context)):
+        return False
+    LIBC.syscall(_SYS_IO_DESTROY, context)
+    return True

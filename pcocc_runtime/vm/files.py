@@ -146,7 +146,7 @@ def _lock(drive: Drive, job: int) -> tuple[Disk, int | None]:
 
     fd = drive_locks.lock_drive(drive.path, drive.mmp, job)
     return (
-        Disk(drive.path, drive.format, drive.cache, shared=drive.mmp != "yes", locked=drive.mmp != "no"),
+        Disk(drive.path, drive.format, drive.cache, drive.mmp != "yes", drive.mmp != "no", persistent=True),
         fd,
     )
 

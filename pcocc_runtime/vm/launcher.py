@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.abilities import PLAIN, Abilities
-from pcocc_runtime.documents.boot import BOOT_FILE, Keys, decode_boot
-from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
+from pcocc_runtime.documents.boot import BOOT_FILE, Keys, decode_boot, encode_boot
+from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, VmTopology, encode_topology
 from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
+from pcocc_runtime.documents.queues import parse_interfaces
 from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.documents.vm import KEPT_FILE, VmFacts, encode_vm
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
-from pcocc_runtime.qemu.arguments import VmPlan, plan_qemu_argv
+from pcocc_runtime.qemu.arguments import VmPlan, describe_devices, plan_qemu_argv
 from pcocc_runtime.qemu.cpu import ensure_model, plan_cpu
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
@@ -37,9 +37,10 @@ from pcocc_runtime.system.hardware import read_free_pages, read_own_cpus, read_p
 from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
-from pcocc_runtime.vm.async_io import find_aio
+from pcocc_runtime.vm.async_io import find_ways
 from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
-from pcocc_runtime.vm.plan import Hardware, Task, needs_asking, plan_hardware, plan_vm
+from pcocc_runtime.vm.interfaces import find_descriptors, plan_queues
+from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
 
 if TYPE_CHECKING:
     from pcocc_runtime.vm.restart import Restart
@@ -77,14 +78,13 @@ def read_task(environ: dict[str, str]) -> Task:
             ),
         )
     cpus = int(environ.get("SLURM_CPUS_PER_TASK") or "1")
-    fds = [int(word) for word in environ[wire.ENV_TAP_FDS].split(",") if word]
     probe, kvm = (environ.get(name, "") for name in (wire.ENV_PROBE_FD, wire.ENV_KVM_FD))
     return Task(
         job=int(environ["SLURM_JOB_ID"]),
         rank=int(environ["SLURM_PROCID"]),
         cpus=cpus,
         memory=int(environ.get(wire.ENV_TASK_MEMORY) or "0"),
-        tap_fds=tuple(fds),
+        interfaces=parse_interfaces(environ[wire.ENV_TAP_FDS]),
         probe_fd=int(probe) if probe else None,
         kvm_fd=int(kvm) if kvm.isdigit() else None,
     )
@@ -99,57 +99,53 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
     part = read_part(read_own_cpus())
-    abilities = PLAIN
-    restart = find_restart(cluster, task.rank)
-    if restart is not None or needs_asking(part, node, group):
-        abilities = find_abilities(task.job, group.qemu_bin or node.qemu, node.accel)
-    ensure_model(group.cpu_model or node.cpu_model, node.accel, abilities.lacks, group.template)
+    model = group.cpu_model or node.cpu_model
+    abilities = find_abilities(node, group.qemu_bin or node.qemu, model, kvm_fd)
+    ensure_model(model, node.accel, abilities.lacks, group.template)
+    restart = find_stored_vm(cluster, task.rank, group.qemu_bin or node.qemu, node.accel)
     hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
     if hardware.note:
         tell(task, node, hardware.note)
+    task = take_queues(task, node, group.nic_model, hardware.topology.shape.cpus)
     if group.memory_lock:
         allow_lock(hardware.memory, group.template)
-    directory, watch = make_vm_directory(task, node, cluster, keys, environ[wire.ENV_BOOT])
+    directory, watch = make_vm_directory(task, node, cluster, keys)
+    if task.rank == 0:
+        keep_boot(task, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text), restart)
     filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
-    qmp, aio = theirs.fileno(), find_aio(abilities.has)
-    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, aio)
+    qmp, ways = theirs.fileno(), find_ways(abilities.has)
+    plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, ways)
     if restart is not None:
-        plan = replace(plan, uuid=restart.record.uuid, incoming=restart.memory)
+        plan = replace(plan, uuid=restart.record.uuid, incoming=True)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
     if restart is not None:
-        ensure_as_stored(restart, abilities, plan.accel, argv)
+        restart.ensure_same(argv)
     ensure_pinnable(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
     if group.on_power_off == "keep":
         files.replace_file(directory / KEPT_FILE, b"")
     files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
-    facts = describe_vm(task, node, group, plan, ours, directory, watch)
+    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
     inherited = [
-        *task.tap_fds, *made.locks, *(one.fd for one in filesystems), theirs.fileno(),
+        *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
+        *(one.fd for one in filesystems), theirs.fileno(),
         *([kvm_fd] if kvm_fd is not None else []), *([restart.memory] if restart is not None else []),
     ]
     become_qemu(task, argv, facts, ours, inherited)
 
 
-def find_restart(cluster: Cluster, rank: int) -> Restart | None:
+def find_stored_vm(cluster: Cluster, rank: int, qemu: str, accel: str) -> Restart | None:
     """Return a VM's part of the checkpoint that the cluster goes on from, None where it boots."""
     if cluster.restart is None:
         return None
     from pcocc_runtime.vm.restart import open_restart
 
-    return open_restart(Path(cluster.restart), rank)
-
-
-def ensure_as_stored(restart: Restart, abilities: Abilities, accel: str, argv: list[str]) -> None:
-    """Raise RequestError unless this QEMU would be the VM that was stored."""
-    from pcocc_runtime.vm.restart import ensure_same
-
-    ensure_same(restart, abilities.version, accel, argv)
+    return open_restart(Path(cluster.restart), rank, qemu, accel)
 
 
 def tell(task: Task, node: NodeFacts, text: str) -> None:
@@ -162,13 +158,20 @@ def read_node(job: int) -> NodeFacts:
     return decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
 
 
-def make_vm_directory(
-    task: Task, node: NodeFacts, cluster: Cluster, keys: Keys, boot: str
-) -> tuple[PurePath, int]:
+def keep_boot(task: Task, cluster: Cluster, keys: Keys) -> None:
+    """Keep what a checkpoint has of the job: with the sizes of its tasks, whatever was typed beside the template."""
+    sized = tuple(
+        group if group.full_node else replace(group, cpus=task.cpus, memory=task.memory or group.memory)
+        for group in cluster.groups
+    )
+    boot = encode_boot(encode_cluster(Cluster(sized)), keys)
+    files.replace_file(naming.job_dir(task.job) / BOOT_FILE, boot.encode())
+
+
+def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
     """Make the VM's directory, and the key and addresses that every step here reads; return it and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / KEY_FILE, keys.user.encode())
-    files.replace_file(base / BOOT_FILE, boot.encode())
     files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
     login = accounts.read_account(os.getuid()).pw_name
     members = Members(
@@ -197,6 +200,17 @@ def size_task(task: Task, group: Group) -> Task:
     )
 
 
+def take_queues(task: Task, node: NodeFacts, model: str, vcpus: int) -> Task:
+    """Return the task with the queues that its guest uses; the kernel would send packets to others, too."""
+    used = plan_queues(task.interfaces, vcpus, model, node.accel)
+    for fd in used.left:
+        os.close(fd)
+    if used.refused:
+        why = os.strerror(used.refused)
+        tell(task, node, f"/dev/vhost-net cannot be opened ({why}): QEMU carries the packets, which is slower")
+    return replace(task, interfaces=used.interfaces)
+
+
 def allow_lock(memory: int, template: str) -> None:
     """Raise the limit of locked memory, which QEMU inherits; NodeError when too little is allowed."""
     import resource
@@ -216,7 +230,8 @@ def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTo
     """Return what @topology compares with the QEMU that this process becomes."""
     cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext)
     binds = "host-nodes" in plan.abilities.has
-    return VmTopology(os.getpid(), node.accel, cpu, plan.backing.page, hardware.part, plan.topology, binds)
+    page, devices = plan.backing.page, describe_devices(plan)
+    return VmTopology(os.getpid(), node.accel, cpu, page, hardware.part, plan.topology, binds, devices)
 
 
 def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:
@@ -227,7 +242,7 @@ def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:
 
 def describe_vm(
     task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath,
-    watch: int
+    watch: int, restart: Restart | None
 ) -> VmFacts:
     """Return what the keeper needs to know."""
     return VmFacts(
@@ -255,6 +270,7 @@ def describe_vm(
         mounts=seed.plan_guest_mounts(group.mounts),
         keep=group.on_power_off == "keep",
         logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
+        incoming=restart.memory if restart else None,
     )
 
 

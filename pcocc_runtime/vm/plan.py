@@ -12,10 +12,11 @@ from pcocc_runtime.documents.abilities import Abilities
 from pcocc_runtime.documents.cluster import Group
 from pcocc_runtime.documents.hardware import Allocation, Topology
 from pcocc_runtime.documents.node import NodeFacts
+from pcocc_runtime.documents.queues import Queue
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, VmPlan
-from pcocc_runtime.qemu.disks import Disk, machine_kind
+from pcocc_runtime.qemu.disks import Disk, machine_kind, plan_io
 from pcocc_runtime.qemu.huge_pages import ReadFree, plan_pages
 from pcocc_runtime.qemu.memory import Backing, guest_memory
 from pcocc_runtime.qemu.topology import plan_flat, plan_topology
@@ -32,7 +33,7 @@ class Task:
     rank: int
     cpus: int
     memory: int
-    tap_fds: tuple[int, ...]
+    interfaces: tuple[tuple[Queue, ...], ...]
     probe_fd: int | None
     kvm_fd: int | None
 
@@ -73,13 +74,6 @@ def plan_hardware(
     return Hardware(part, pages.topology, pages.memory, backing, abilities, pages.note)
 
 
-def needs_asking(part: Allocation, node: NodeFacts, group: Group) -> bool:
-    """Tell whether a VM could use what releases of QEMU differ in: to ask one takes a quarter of a second."""
-    named = (group.cpu_model or node.cpu_model) is not None and node.accel == "kvm"
-    pages = group.memory_prealloc or (group.hugepages or node.hugepages) != "off"
-    return named or pages or len(part.nodes) > 1 or any(cpu.cluster != cpu.core for cpu in part.cpus)
-
-
 def _find_obstacle(group: Group) -> str:
     """Return why a template does not have the host's topology; nothing where it has."""
     if not group.bind_vcpus:
@@ -92,9 +86,10 @@ def _find_obstacle(group: Group) -> str:
 
 def plan_vm(
     task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles, hardware: Hardware,
-    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None, aio: str | None = None
+    filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None, ways: tuple[str, ...] = ()
 ) -> VmPlan:
-    """Combine task, node's findings and template into the plan of one QEMU; `kvm_fd`: /dev/kvm, opened by root."""
+    """Combine task, node's findings and template into the plan of one QEMU; `kvm_fd`: /dev/kvm, opened by root;
+    `ways`: of reading and writing disks, the best first."""
     interfaces = network_config.plan_interfaces(node, task.rank)
     return VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",
@@ -106,7 +101,7 @@ def plan_vm(
         memory=hardware.memory,
         backing=hardware.backing,
         abilities=hardware.abilities,
-        aio=aio,
+        io=plan_io(hardware.topology.shape.cpus, ways, hardware.abilities.has),
         topoext=hardware.part.topoext,
         disks=made.disks,
         seed=made.seed,
@@ -115,7 +110,7 @@ def plan_vm(
         console_path=str(directory / "console"),
         console_log=str(PurePath(node.scratch, f"{naming.vm_name(task.rank)}.console.log")),
         agent_path=str(directory / "agent"),
-        nics=tuple(Nic(fd, one.mac, one.mtu) for fd, one in zip(task.tap_fds, interfaces, strict=True)),
+        nics=tuple(Nic(queues, one.mac, one.mtu) for queues, one in zip(task.interfaces, interfaces, strict=True)),
         exports=tuple(Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),
         filesystems=filesystems,
         machine=group.machine,

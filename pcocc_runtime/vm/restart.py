@@ -22,6 +22,8 @@ from pcocc_runtime.documents.checkpoint import (
 )
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import qemu_img
+from pcocc_runtime.qemu.version import parse_version
+from pcocc_runtime.system import hardware, process
 from pcocc_runtime.system.copy import begin_sum, copy_stream, read_pieces
 from pcocc_runtime.vm.stored import ensure_content, read_checkpoint, read_small
 
@@ -39,16 +41,29 @@ class Restart(NamedTuple):
     record: VmCheckpoint
     memory: int
 
+    def ensure_same(self, argv: Sequence[str]) -> None:
+        """Raise RequestError, with a sentence for what differs, unless this QEMU would be the VM that was stored."""
+        vm = naming.vm_name(self.record.rank)
+        words = plan_words(argv)
+        for (name, was), (other, now) in zip(self.record.words, words, strict=False):
+            if (name, was) != (other, now):
+                noun = _NOUNS.get(name, "a device") if name == other else "a device"
+                raise RequestError(f"{noun} of {vm} was {was!r} when it was stored, and would be {now!r} now", _OTHER)
+        if len(self.record.words) != len(words):
+            counts = f"{len(self.record.words)} devices and parts, and would have {len(words)} now"
+            raise RequestError(f"{vm} had {counts}", _OTHER)
 
-def open_restart(directory: Path, rank: int) -> Restart:
-    """Return a VM's part of a checkpoint; RequestError unless its memory is as it was stored."""
+
+def open_restart(directory: Path, rank: int, qemu: str, accel: str) -> Restart:
+    """Return a VM's part of a checkpoint; RequestError unless its memory is as it was, and `qemu` can read it."""
     name = naming.vm_name(rank)
     path = f"{name}.json"
     record = decode_vm_checkpoint(read_small(directory, read_checkpoint(directory), path), str(directory / path))
     if record.rank != rank or MEMORY not in record.files:
         raise damaged(str(directory / path), f"it is not that of {name}")
+    _ensure_readable(record, name, qemu, accel)
     one = record.files[MEMORY]
-    fd = os.open(_path_of(directory, one), os.O_RDONLY | os.O_CLOEXEC)
+    fd = _open(directory, one)
     try:
         machine = begin_sum()
         for piece in read_pieces(fd):
@@ -58,6 +73,17 @@ def open_restart(directory: Path, rank: int) -> Restart:
     except BaseException:
         os.close(fd)
         raise
+
+
+def _ensure_readable(record: VmCheckpoint, vm: str, qemu: str, accel: str) -> None:
+    version = parse_version(process.run([qemu, "--version"]))
+    here = ".".join(map(str, version or ("?",)))
+    if record.qemu != here:
+        raise RequestError(f"{vm} was stored by QEMU {record.qemu}, and this node has {here}", _OTHER)
+    if record.accel != accel:
+        raise RequestError(f"{vm} was stored with the accelerator {record.accel}, and this node has {accel}", _OTHER)
+    if record.cpu and record.cpu != (cpu := hardware.read_cpu_name()):
+        raise RequestError(f"{vm} was stored on a CPU {record.cpu!r}, and this node has {cpu!r}", _OTHER)
 
 
 def take_disk(restart: Restart, image: str | None, path: PurePath) -> str | None:
@@ -104,34 +130,20 @@ def ensure_seen(seen: SeenFile | None, noun: str) -> None:
         )
 
 
-def ensure_same(restart: Restart, version: tuple[int, int], accel: str, argv: Sequence[str]) -> None:
-    """Raise RequestError, with a sentence for what differs, unless this QEMU would be the VM that was stored."""
-    record, vm = restart.record, naming.vm_name(restart.record.rank)
-    here = ".".join(map(str, version))
-    if record.qemu != here:
-        raise RequestError(f"{vm} was stored by QEMU {record.qemu}, and this node has {here}", _OTHER)
-    if record.accel != accel:
-        raise RequestError(f"{vm} was stored with the accelerator {record.accel}, and this node has {accel}", _OTHER)
-    words = plan_words(list(argv))
-    for (name, was), (other, now) in zip(record.words, words, strict=False):
-        if (name, was) != (other, now):
-            noun = _NOUNS.get(name, "a device") if name == other else "a device"
-            raise RequestError(f"{noun} of {vm} was {was!r} when it was stored, and would be {now!r} now", _OTHER)
-    if len(record.words) != len(words):
-        raise RequestError(f"{vm} had {len(record.words)} devices and parts, and would have {len(words)} now", _OTHER)
-
-
 def _take(restart: Restart, kind: str, target: PurePath) -> None:
     if kind not in restart.record.files:
         raise damaged(f"{naming.vm_name(restart.record.rank)}.json", f"it names no {kind}")
     one = restart.record.files[kind]
     Path(target).unlink(missing_ok=True)
-    with open(_path_of(restart.directory, one), "rb", buffering=0) as stream:
+    with open(_open(restart.directory, one), "rb", buffering=0) as stream:
         size, digest = copy_stream(stream.read, target, one.size, lambda done, total: None)
     ensure_content(restart.directory, one, size, digest)
 
 
-def _path_of(directory: Path, one: StoredFile) -> Path:
+def _open(directory: Path, one: StoredFile) -> int:
     if "/" in one.name or one.name.startswith("."):
         raise damaged(str(directory), f"it names the file {one.name[:80]!r}")
-    return directory / one.name
+    try:
+        return os.open(directory / one.name, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise damaged(str(directory / one.name), error.strerror or "it cannot be opened") from None

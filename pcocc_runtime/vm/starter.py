@@ -123,10 +123,12 @@ def report(word: str) -> None:
 class BootWatch:
     """The boot step as seen through its srun's output.
 
-    booting  until all VMs answer losing   a task has ended, and what it says of that is still awaited, since
-    `lost` failing  a VM cannot be had: we have cancelled the step cut off  the step ends before all VMs
-    answered, by Slurm's word up       all VMs have answered, which was reported ending   the step ends after
-    that, by Slurm's word
+    booting  until all VMs answer
+    losing   a task has ended, and what it says of that is still awaited, since `lost`
+    failing  a VM cannot be had: we have cancelled the step
+    cut off  the step ends before all VMs answered, by Slurm's word
+    up       all VMs have answered, which was reported
+    ending   the step ends after that, by Slurm's word
     """
 
     def __init__(self, job: int, vms: int, nodes: int) -> None:

@@ -1,4 +1,4 @@
-"""A directory of root's for each test, with a job's in it that is Alice's."""
+"""A directory of root's for each test, with a job's in it that is Alice's; and a node with an address."""
 
 import os
 import tempfile
@@ -10,6 +10,7 @@ import pytest
 from pcocc_runtime.node import removal
 from pcocc_runtime.system import tree_removal
 from tests.attack.user import ALICE
+from tests.netns.fabric import Node
 
 
 @pytest.fixture
@@ -22,3 +23,18 @@ def folder() -> Iterator[Path]:
         yield Path(name)
         for left in (removal.SET_ASIDE, "12"):
             tree_removal.remove_tree(Path(name, left))
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node in namespaces of its own, with an address on eth0."""
+    with tempfile.TemporaryDirectory(dir="/root") as directory:
+        node = Node(Path(directory), "one")
+        try:
+            node.run(
+                "sh", "-ec",
+                "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up",
+            )
+            yield node
+        finally:
+            node.close()

@@ -22,20 +22,6 @@ from tests.waiting import limit
 RUN, SCRATCH = "/run/pcocc", "/var/lib/pcocc/scratch/pcocc"
 
 
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with tempfile.TemporaryDirectory(dir="/root") as directory:
-        node = Node(Path(directory), "one")
-        try:
-            node.run(
-                "sh", "-ec",
-                "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up",
-            )
-            yield node
-        finally:
-            node.close()
-
-
 def helper(node: Node, verb: str, text: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """Run root's helper after some lines of Python that change it."""
     return node.run(HELPER[0], HELPER[1], f"{before}\n{HELPER[2]}", verb, text=text, check=False)
@@ -49,7 +35,7 @@ def alice(node: Node, code: str) -> None:
 def alices_job(node: Node, code: str | None = None) -> None:
     """Set up Alice's job 12, have her do something in both its directories, and kill its slurmstepd."""
     with subprocess.Popen(["sleep", "600"]) as stepd:
-        assert node.helper("setup", request_of(ALICE, 12, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
+        assert node.helper("setup", request_of(ALICE, 12, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\nqueues 8\n"
         for folder in (RUN, SCRATCH) if code else ():
             alice(node, f"import os, time\nos.chdir('{folder}/12')\n{code}")
         stepd.kill()
@@ -79,7 +65,7 @@ def test_what_a_user_leaves_is_nobody_elses(node: Node, stepd: int, verb: str, n
     alices_job(node, LEFT[name])
     text = {"setup": request_of(BOB, 13, stepd), "start": "", "release": release(12)}[verb]
     done = helper(node, verb, text)
-    assert (done.returncode, done.stdout) == (0, "tap 0 tap0n0\ntap 1 tap1n0\n" if verb == "setup" else "")
+    assert (done.returncode, done.stdout) == (0, "tap 0 tap0n0\ntap 1 tap1n0\nqueues 8\n" if verb == "setup" else "")
     assert not {"12", "pcocc-12"} & set(node.leftovers().split())
     if verb == "setup":
         node.helper("release", release(13))

@@ -62,7 +62,7 @@ def test_what_a_user_has_put_there_first_is_refused(scratch: Path, what: str, wh
     plant: Callable[[Path], object] = PLANTED[what]
     assert as_user(ALICE, lambda: plant(planted))
     before = sorted(os.listdir("/etc"))
-    with pytest.raises(ConfigError, match="must be a directory of root's") as caught:
+    with pytest.raises(ConfigError, match="must be a directory owned by root") as caught:
         trust.make_root_only(f"{scratch}/{where}")
     assert str(caught.value).startswith(str(scratch)) and caught.value.hint
     assert planted.lstat().st_uid == ALICE and sorted(os.listdir("/etc")) == before
@@ -78,20 +78,20 @@ def test_once_it_was_taken_over_with_all_that_was_in_it(scratch: Path) -> None:
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o2770])
 def test_a_scratch_where_others_may_replace_ours_is_refused(scratch: Path, mode: int) -> None:
     scratch.chmod(mode)
-    with pytest.raises(ConfigError, match="must be a directory of root's"):
+    with pytest.raises(ConfigError, match="must be a directory owned by root"):
         trust.make_root_only(f"{scratch}/pcocc")
 
 
 def test_nor_may_it_belong_to_another(scratch: Path) -> None:
     os.chown(scratch, BOB, BOB)
     scratch.chmod(0o1755)
-    with pytest.raises(ConfigError, match="must be a directory of root's"):
+    with pytest.raises(ConfigError, match="must be a directory owned by root"):
         trust.make_root_only(f"{scratch}/pcocc")
     scratch.chmod(0o755)
     os.chown(scratch, 0, 0)
     (scratch / "pcocc").mkdir()
     (scratch / "pcocc").chmod(0o1777)  # where a user would be first to make SCRATCH/pcocc/JOB
-    with pytest.raises(ConfigError, match="must be a directory of root's"):
+    with pytest.raises(ConfigError, match="must be a directory owned by root"):
         trust.make_root_only(f"{scratch}/pcocc")
 
 

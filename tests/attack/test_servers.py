@@ -7,8 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -118,20 +116,6 @@ def test_what_does_not_begin_is_told_and_leaves_nothing() -> None:
         with pytest.raises(NodeError, match=said):
             confined.start_confined(words, [], call_filter.plan_call_filter(os.uname().machine), "/mnt", b"never", "install it")
     assert os.listdir("/mnt") == before
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with tempfile.TemporaryDirectory(dir="/root") as directory:
-        node = Node(Path(directory), "one")
-        try:
-            node.run(
-                "sh", "-ec",
-                "ip link add eth0 type veth peer name eth1; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up",
-            )
-            yield node
-        finally:
-            node.close()
 
 
 def test_each_job_has_servers_of_its_own_uid_without_a_right(node: Node) -> None:

@@ -71,15 +71,14 @@ def ensure_config(count: int, cpus: int, cgroups: str) -> None:
     """Write the configuration of Slurm and pcocc that all nodes share; `cgroups` is one of CONFINEMENTS."""
     names = state.node_names(count)
     nodelist = f"n[1-{count}]" if count > 1 else "n1"
-    addresses = f"10.77.0.[11-{10 + count}]" if count > 1 else "10.77.0.11"
     values = {"state": STATE, "login": state.address(LOGIN), "port": SLURMCTLD_PORT}
-    values |= {"nodes": nodelist, "addresses": addresses, "cpus": cpus}
     # Slurm 22.05 cannot put a node's jobs below a namespace of cgroup v2: there they are not confined
     confined = bool(nodes.controllers()) and cgroups != "disabled"
     values |= {"proctrack": "proctrack/cgroup" if confined else "proctrack/linuxproc"}
     values |= {"task": "task/cgroup,task/affinity" if confined else "task/affinity"}
     values |= {"plugin": "disabled" if cgroups == "disabled" and _can_disable() else "cgroup/v1"}
     values |= {"devices": "yes" if cgroups == "devices" else "no"}
+    values |= {"nodes": nodelist, "node_lines": "\n".join(_describe_node(name, cpus, confined) for name in names)}
     for name in ("slurm.conf", "cgroup.conf", "gres.conf"):
         state.write_if_changed(STATE / "etc/slurm" / name, (ETC / name).read_text().format_map(values))
     state.write_if_changed(STATE / "etc/slurm/job_submit.lua", (ETC / "job_submit.lua").read_text())
@@ -94,6 +93,17 @@ def ensure_config(count: int, cpus: int, cgroups: str) -> None:
     services = re.sub(r"(?m)^hosts:.*$", "hosts: files", Path("/etc/nsswitch.conf").read_text())
     (STATE / "etc/nsswitch.conf").write_text(services)
     (STATE / "etc/resolv.conf").write_text("")
+
+
+def _describe_node(name: str, cpus: int, confined: bool) -> str:
+    """Return a node's line of slurm.conf.
+
+    Slurm gives out a node's first CPUs first, and all nodes have the CPUs of one machine: every other node keeps a first one
+    from jobs, or all guests with one CPU would run on the same, and the machine's others idle.
+    """
+    spared = 1 if confined and int(name.removeprefix("n")) % 2 == 0 else 0
+    size = f"CPUs={cpus + spared}{' CpuSpecList=0' * spared} RealMemory=8000"
+    return f"NodeName={name} NodeAddr={state.address(name)} {size} Gres=gpu:1 State=UNKNOWN"
 
 
 def _can_disable() -> bool:

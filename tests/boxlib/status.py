@@ -13,7 +13,7 @@ from boxlib import cluster, state
 from boxlib.state import LOGIN, STATE, USERS
 
 _OURS = re.compile(r"qemu-system|dnsmasq|virtiofsd|/pcocc/|pcocc_runtime|pcocc-vm|^ssh |bin/pcocc")
-_KEPT = {".state", "accel.json"}
+_KEPT = {".state", "accel.json", "abilities.json"}
 
 
 def find_leftovers(name: str) -> list[str]:

@@ -97,6 +97,18 @@ def resume(pid: int) -> None:
     os.kill(pid, signal.SIGCONT)
 
 
+@contextlib.contextmanager
+def clock_jumped(seconds: float) -> Iterator[None]:
+    """Have the clock of this machine, which all nodes of the box share, jump for the block; all else here is told the
+    wrong time meanwhile, so that the block is to be short."""
+    real, begin = time.time(), time.monotonic()
+    time.clock_settime(time.CLOCK_REALTIME, real + seconds)
+    try:
+        yield
+    finally:
+        time.clock_settime(time.CLOCK_REALTIME, real + time.monotonic() - begin)
+
+
 def power_off(node: str) -> None:
     """Take a node's power away: all its processes end at once, with its namespaces, and with them what was in memory."""
     sys.path.insert(0, str(ROOT / "tests"))

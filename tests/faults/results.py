@@ -61,8 +61,8 @@ def render(known: dict[str, dict[str, Any]]) -> str:
         counts = f"{found['times']} | {found['well']} | {found['seconds']}" if found else "0 | - | -"
         rows.append(f"| `{one.name}`: {one.what} | {one.when} | {one.after} | {counts} |")
     wrong = [f"- `{name}`: {one['problem']}" for name, one in known.items() if one["well"] < one["times"]]
-    where = f"Last run with {version} on Linux {platform.release()}.\n"
-    missing = "\nNot on the box, which has the clock and the disks of its host: a jump of the clock, a disk that fails.\n"
+    where = f"Last run with {version} on Linux {platform.release()}.\n" if known else "None of it has been run yet.\n"
+    missing = "\nNot on the box, which has its host's disks: a disk that fails. Its nodes share one clock, and jump together.\n"
     return (
         "\n".join([HEAD + where, *rows, *(["", "Not well:", "", *wrong] if wrong else [])]) + "\n" + missing
     )

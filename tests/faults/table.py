@@ -329,6 +329,46 @@ def _restarted(box: Box, *words: str) -> None:
         assert {name: one.pid for name, one in cluster.qemus().items()} == before
 
 
+@fault("the clock jumps by four minutes, and back", "while VMs run", "they are the same VMs, and steps work")
+def clock_jumped(box: Box) -> None:
+    _jumped(box, 240)
+
+
+@fault("the clock jumps back by four minutes, and forward", "while VMs run", "they are the same VMs, and steps work")
+def clock_jumped_back(box: Box) -> None:
+    _jumped(box, -240)
+
+
+def _jumped(box: Box, seconds: float) -> None:
+    """Let the clock jump for some seconds, by less than the five minutes that munge allows a message."""
+    with scene.booted(box) as cluster:
+        before = {name: one.pid for name, one in cluster.qemus().items()}
+        with hunt.clock_jumped(seconds):
+            time.sleep(4)  # the fault itself
+        words = "--pcocc-vm=vm[0-1] --overlap --mem=0 --immediate=2 true"
+        wait_for(lambda: cluster.srun(words).returncode == 0, "a step after the jump", 180)
+        assert {name: one.pid for name, one in cluster.qemus().items()} == before
+
+
+@fault("the clock jumps by seven minutes, and back", "while VMs run", "the job can be cancelled")
+def clock_jumped_far(box: Box) -> None:
+    with scene.booted(box) as cluster:
+        with hunt.clock_jumped(420):  # by more than munge's five minutes
+            time.sleep(4)  # the fault itself
+        box.run(["scancel", str(cluster.job)], user="root")
+    wait_for(lambda: not set(box.node_states().split()) & {"down", "down*", "unknown"}, "the nodes", 120)
+
+
+@fault("the clock jumps by four minutes, and back", "while VMs boot", "they boot, and steps work")
+def clock_jumped_at_boot(box: Box) -> None:
+    with scene.booting(box) as (started, job):
+        scene.wait_for_qemus(box, job)
+        with hunt.clock_jumped(240):
+            time.sleep(4)  # the fault itself
+        done = box.finish(started, 240)
+        assert done.returncode == 0, done.stderr
+
+
 @fault("the controller does not answer for a minute", "as a job with VMs ends", "the job ends")
 def controller_lost(box: Box) -> None:
     with scene.booted(box) as cluster:

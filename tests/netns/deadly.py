@@ -147,6 +147,7 @@ def see() -> set[str]:
     """Return what there is on this node of what a job can have."""
     folders = naming.NETNS_DIR, naming.RUN_DIR, naming.STATE_DIR, Path("/var/lib/pcocc/scratch/pcocc")
     found = {f"{folder}/{name}" for folder in folders for name in os.listdir(folder)}
+    found.discard(f"{naming.STATE_DIR}/{naming.ABILITIES_FILE}")  # the node's
     found |= {f"device {line.split(':')[0].strip()}" for line in Path("/proc/net/dev").read_text().splitlines()[2:]}
     found |= set(subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout.splitlines())
     own = naming.dnsmasq_uid(12), naming.dnsmasq_uid(13)

@@ -1,7 +1,11 @@
-"""Runs in a guest: print in hex each frame that arrives on eth0, until one carries the word END (standard library only)."""
+"""Runs in a guest: print in hex each frame that arrives on eth0, until one carries the word END (standard library only).
+
+Usage: ear.py SECONDS, how long to wait for each frame.
+"""
 
 import socket
 import struct
+import sys
 
 SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 1 << 4  # linux/if_packet.h
 
@@ -20,7 +24,7 @@ def hear(wire: socket.socket) -> bytes:
 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
     wire.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
     wire.bind(("eth0", 0))
-    wire.settimeout(20)
+    wire.settimeout(float(sys.argv[1]))
     print("ready", flush=True)
     frame = b""
     while b"END" not in frame:

@@ -103,7 +103,7 @@ class Node:
         tables = self.run("nft", "list", "tables").stdout.splitlines()
         found += [table for table in tables if "pcocc" in table and table != "table inet pcocc"]  # the guard stays
         servers = [f"dnsmasq of {job}" for job, _pid in self.servers()]
-        return "\n".join([line for line in found if line and line not in (".state", "accel.json")] + servers)
+        return "\n".join([line for line in found if line and line not in (".state", "accel.json", "abilities.json")] + servers)
 
     def servers(self, job: int | None = None) -> list[tuple[int, int]]:
         """Return job and process of each live dnsmasq that root's helpers have started here, of one job or of all."""
@@ -211,6 +211,9 @@ class Guest:
         )
         node.in_job(job, "sh", "-c", f"{groups}; {replace} && {bridge}")
         self.run("sh", "-c", "ip link set lo up; ip link set eth0 up mtu 1450")
+        # a busy kernel hears of a cable later than we: until then the bridge forwards nothing to it or from it
+        forwarding = f"until bridge link show dev {self.tap} | grep -q 'state forwarding'; do sleep 0.01; done"
+        node.in_job(job, "timeout", f"{limit(20):.0f}", "sh", "-c", forwarding)
 
     def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program in the guest."""

@@ -3,11 +3,9 @@
 Usage: forge.py NETWORK_NAME...; frames are named in FRAMES. Frames go to everybody, so that no forwarding table matters.
 """
 
-import os
 import sys
 from collections.abc import Callable
 
-from scapy.config import conf
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dhcp6 import DHCP6_Advertise
 from scapy.layers.inet import IP, UDP, fragment
@@ -25,7 +23,9 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrHopByHop,
 )  # fmt: skip
 from scapy.layers.l2 import ARP, LLC, STP, Dot1Q, Dot3, Ether
-from scapy.packet import Packet, Padding, Raw
+from scapy.packet import Packet, Raw
+
+from tests.netns.frames import send_frames
 
 ALL, ALL6 = "ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01"
 ME, OTHER, GATEWAY, NODE = "10.200.0.1", "10.200.0.2", "10.200.255.254", "10.200.255.253"
@@ -134,14 +134,5 @@ TO_NODE: dict[str, Callable[[], Packet]] = {
 FRAMES = {**HONEST, **FORGED, **FLAT, **TO_NODE}
 
 
-def main() -> None:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one CPU: frames arrive in the order in which they are sent
-    conf.verb = 0
-    wire = conf.L2socket(iface="eth0")
-    for name in sys.argv[1:]:
-        wire.send(FRAMES[name]() / Padding(f"<{name}>".encode()))
-    wire.send(ip() / Raw(b"END"))
-
-
 if __name__ == "__main__":
-    main()
+    send_frames(FRAMES, sys.argv[1:], ip())

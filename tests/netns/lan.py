@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.netns.fabric import Guest, Node
+from tests.waiting import limit
 
 HERE = Path(__file__).parent
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -46,11 +47,13 @@ def listening(guest: Guest) -> AbstractContextManager[list[str]]:
 def heard_in(node: Node, netns: str) -> Iterator[list[str]]:
     """Collect the frames that reach the eth0 of a namespace on a node, in hex, until one that carries END."""
     heard: list[str] = []
-    with started(node, "ip", "netns", "exec", netns, PYTHON, "-IS", str(HERE / "ear.py")) as ear:
+    with started(node, "ip", "netns", "exec", netns, PYTHON, "-IS", str(HERE / "ear.py"), str(limit(20))) as ear:
         yield heard
         assert ear.stdout
         heard += ear.stdout.read().split()
-    assert heard and b"END".hex() in heard[-1], "the honest last frame did not arrive"
+        if not heard or b"END".hex() not in heard[-1]:
+            ports = node.run("sh", "-c", "bridge link; nft list ruleset").stdout
+            raise AssertionError(f"the honest last frame did not arrive in {limit(20):.0f} s; before it {heard}\n{ports}")
 
 
 def say(guest: Guest, destination: str, rest: str, text: str) -> None:

@@ -3,16 +3,16 @@
 Usage: steal.py NAME...; `ME` is an address that the site gives its VMs, `SERVER` one of its server's.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scapy.config import conf
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
-from scapy.packet import Packet, Padding, Raw
+from scapy.packet import Packet, Raw
+
+from tests.netns.frames import send_frames
 
 ME, SERVER, ALL, ALL6 = "198.51.100.9", "198.51.100.1", "ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01"
 ME6, SERVER6 = "2001:db8:0:1::9", "2001:db8::1"
@@ -82,14 +82,5 @@ ADDRESSES: dict[str, Callable[[], Packet]] = {  # refused where the site gives a
 FRAMES = {**HONEST, **MACS, **ADDRESSES}
 
 
-def main() -> None:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one CPU: frames arrive in the order in which they are sent
-    conf.verb = 0
-    wire = conf.L2socket(iface="eth0")
-    for name in sys.argv[1:]:
-        wire.send(FRAMES[name]() / Padding(f"<{name}>".encode()))
-    wire.send(ip() / Raw(b"END"))
-
-
 if __name__ == "__main__":
-    main()
+    send_frames(FRAMES, sys.argv[1:], ip())

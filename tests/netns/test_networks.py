@@ -25,7 +25,7 @@ def cluster(nodes: Pair) -> Iterator[Pair]:
             node.configure(NETWORKS, {"default": ["front"], "all": ["front", "back", "wire"], "other": ["back"]})
             done = node.helper("setup", request(12, index, stepd.pid, sets="default:1,all:2,other:1"))
             taps = [["tap 0 tap0n0", "tap 1 tap1n0,tap1n1,tap1n2"], ["tap 2 tap2n0,tap2n1,tap2n2", "tap 3 tap3n1"]]
-            assert done.stdout.splitlines() == taps[index]
+            assert done.stdout.splitlines() == [*taps[index], "queues 8"]
         yield nodes
     finally:
         stepd.kill()

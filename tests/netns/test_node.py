@@ -1,6 +1,8 @@
 """Root's node helper against a real kernel: what it makes works, and all of it goes again."""
 
+import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -24,7 +26,8 @@ def stepd() -> Iterator[subprocess.Popen[bytes]]:
 def set_up(nodes: Pair, stepd: subprocess.Popen[bytes], job: int = 12) -> None:
     for index, node in enumerate(nodes):
         done = node.helper("setup", request(job, index, stepd.pid))
-        assert done.stdout.splitlines() == [f"tap {rank} tap{rank}n0" for rank in (2 * index, 2 * index + 1)]
+        taps = [f"tap {rank} tap{rank}n0" for rank in (2 * index, 2 * index + 1)]
+        assert done.stdout.splitlines() == [*taps, "queues 8"]
 
 
 def test_vms_of_two_nodes_reach_each_other_by_name(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
@@ -112,6 +115,31 @@ def test_a_live_job_is_left_alone_at_slurmd_start(nodes: Pair, stepd: subprocess
     nodes[0].helper("start", "")
     guest = Guest(nodes[0], 12, 0)
     assert "ip=10.200.0.1" in guest.dhcp()
+
+
+_GUARD_TWICE = """
+import sys
+from pcocc_runtime.documents.work import Act
+from pcocc_runtime.networks.nft_guard import plan_rules
+from pcocc_runtime.node.apply import run_batch
+for line, done in plan_rules(*eval(sys.argv[1])):
+    run_batch(Act("ip", False, line, done))
+"""
+
+
+def test_jobs_that_find_the_same_rules_missing_all_add_them(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
+    """As two tasks of an array do that begin at once, and each has seen the rules before the other's were there."""
+    node = nodes[0]
+    for _job in range(2):
+        node.run(sys.executable, "-c", _GUARD_TWICE, "('[]', ['eth0'])")
+    shown = node.run("ip", "-json", "rule", "show").stdout
+    assert "eth0" in [one.get("iif") for one in json.loads(shown)] and len(json.loads(shown)) == 8
+    for _job in range(2):  # and when the host has become a router
+        node.run(sys.executable, "-c", _GUARD_TWICE, repr((shown, None)))
+    assert "eth0" not in node.run("ip", "rule", "show").stdout
+    set_up(nodes, stepd)
+    bad = _GUARD_TWICE.replace("False, line,", 'False, "rule add pref x\\n",')
+    assert "NodeError" in node.run(sys.executable, "-c", bad, "('[]', None)", check=False).stderr
 
 
 def test_the_packages_removal_leaves_nothing_of_live_jobs_and_of_the_node(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
@@ -235,7 +263,7 @@ def test_a_resource_set_is_had_by_those_it_is_for(nodes: Pair, stepd: subprocess
         "(cat /etc/group; echo laboratory:x:4242:daemon,nobody) > /run/group; mount --bind /run/group /etc/group",
     )
     (node.confdir / "resources.yaml").write_text(f"default: {{networks: [default], {access}}}\n")
-    assert node.helper("setup", request(12, 0, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
+    assert node.helper("setup", request(12, 0, stepd.pid)).stdout == "tap 0 tap0n0\ntap 1 tap1n0\nqueues 8\n"
 
 
 def test_a_set_for_an_account_is_judged_by_slurmctlds_word_never_without(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
@@ -254,7 +282,7 @@ def test_a_set_for_an_account_is_judged_by_slurmctlds_word_never_without(nodes: 
     cut = node.helper("setup", text.replace("sets", "account physics\nsets"), check=False)
     assert cut.returncode == 1 and "plugin" in cut.stdout
     admitted = node.helper("setup", text.replace("sets", "account physics\npartition vm\nqos \nsets"))
-    assert admitted.stdout == "tap 0 tap0n0\ntap 1 tap1n0\n"
+    assert admitted.stdout == "tap 0 tap0n0\ntap 1 tap1n0\nqueues 8\n"
 
 
 @pytest.mark.parametrize("where", ["max-vms", "limit", "limit of an account", "resource set of an account"])

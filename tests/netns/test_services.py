@@ -151,7 +151,7 @@ def test_the_services_are_the_same_on_the_other_node(said: str, vm3: Guest) -> N
 def test_interfaces_are_in_the_order_of_the_resource_set(nodes: tuple[Node, Node]) -> None:
     done = nodes[1].helper("setup", request(14, 1, nodes[1].stepd(JOB), sets="plain:3,both:1"))
     nodes[1].helper("release", release(14))
-    assert done.stdout.splitlines() == ["tap 2 tap2n0", "tap 3 tap3n1,tap3n0"]
+    assert done.stdout.splitlines() == ["tap 2 tap2n0", "tap 3 tap3n1,tap3n0", "queues 8"]
 
 
 def test_the_second_network_is_whole_and_knows_the_firsts_names(said: str, second: Guest) -> None:

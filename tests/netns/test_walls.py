@@ -158,7 +158,7 @@ def without(node: Node, table: str, job: int = 12) -> Iterator[None]:
 ATTACH = """
 import fcntl, struct, sys
 with open("/dev/net/tun", "r+b", buffering=0) as tun:
-    fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", sys.argv[1].encode(), 0x5002))
+    fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", sys.argv[1].encode(), int(sys.argv[2], 16)))
 print("attached")
 """
 
@@ -167,10 +167,13 @@ def test_nobody_attaches_to_a_vms_tap(pair: tuple[Node, Guest, Guest]) -> None:
     """A VM step is in there as the job's user: even to the owner a tap is handed open, for one task; only root can attach."""
     node, _vm, _other = pair
     node.in_job(12, "ip", "tuntap", "add", "tap9n0", "mode", "tap", "vnet_hdr")
+    node.in_job(12, "ip", "tuntap", "add", "tap7n0", "mode", "tap", "user", "0", "vnet_hdr", "multi_queue")  # as root makes them
     try:
-        for name in ("tap9n0", "tap8n0"):
-            attempt = node.in_job(12, *NOBODY, PYTHON, "-c", ATTACH, name, check=False)
+        for name, flags in (("tap9n0", "5002"), ("tap8n0", "5002"), ("tap7n0", "5102")):
+            attempt = node.in_job(12, *NOBODY, PYTHON, "-c", ATTACH, name, flags, check=False)
             assert attempt.returncode != 0 and "PermissionError" in attempt.stderr
-        assert node.in_job(12, PYTHON, "-c", ATTACH, "tap9n0").stdout == "attached\n"
+        for name, flags in (("tap9n0", "5002"), ("tap7n0", "5102")):
+            assert node.in_job(12, PYTHON, "-c", ATTACH, name, flags).stdout == "attached\n"
     finally:
         node.in_job(12, "ip", "link", "del", "tap9n0")
+        node.in_job(12, "ip", "link", "del", "tap7n0")

@@ -58,7 +58,7 @@ end_job() { # NAME
 show_left() { # what there is of ours: nothing of ours, after a moment that Slurm needs to end a step
   for _ in {1..600}; do
     left=$(ip netns; nft list tables; ip -brief link show type veth; pgrep -a 'qemu|dnsmasq' || true
-           ls -A /run/pcocc /var/lib/pcocc/scratch 2>/dev/null | grep -v -e : -e '^$' -e '^.state$' -e accel.json || true)
+           ls -A /run/pcocc /var/lib/pcocc/scratch 2>/dev/null | grep -v -e : -e '^$' -e '^.state$' -e accel.json -e abilities.json || true)
     [[ ${left:-table inet pcocc} != "table inet pcocc" ]] || break
     sleep 0.2
   done

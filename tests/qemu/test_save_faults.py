@@ -260,6 +260,18 @@ class TestWithAgent:
         assert saver.finish() == {"merged": True}
         wait_closely(lambda: "done" in vm.run("ls /run/t"))
 
+    def test_answers_that_the_saver_did_not_wait_for_are_not_the_keepers(self, vm: Vm) -> None:
+        saver = Saver(vm)
+        saver.stream.write('{"frozen": true}\n')
+        saver.stream.flush()
+        with Agent(str(vm.directory / "agent")) as agent:
+            assert agent.freeze() > 0
+            vm.run("kill -STOP $(pidof qemu-ga)")
+            agent._send(b'{"execute": "guest-sync-delimited", "arguments": {"id": 7}}\n')
+        assert saver.finish() == {"merged": True}
+        vm.run("kill -CONT $(pidof qemu-ga)")
+        assert vm.run("echo x >/x; sync; cat /x") == "x\n"
+
     def test_a_guest_is_thawed_whatever_becomes_of_the_saver(self, vm: Vm, home: Home) -> None:
         step = 0
         while (status := saving.start_save(vm, "--safe", die_at=step).wait(limit(60))) != 0:

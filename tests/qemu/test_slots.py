@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pcocc_runtime.documents.cluster import Drive, Group, Mount
+from pcocc_runtime.documents.queues import Queue
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.qemu.arguments import Export, Nic, VmPlan, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk
@@ -46,7 +47,7 @@ def read_devices(directory: Path, plan: VmPlan) -> list[dict[str, Any]]:
 def make_plan(machine: str, disks: int, nics: int, mounts: int, display: str | None) -> VmPlan:
     return replace(
         PLAN, machine=machine, display=display, disks=(Disk("null-co://", "raw"),) * disks,
-        nics=tuple(Nic(0, f"52:54:00:00:00:{number:02x}", 1450) for number in range(nics)),
+        nics=tuple(Nic((Queue(0),), f"52:54:00:00:00:{number:02x}", 1450) for number in range(nics)),
         exports=tuple(Export(f"t{number}", "/usr", True) for number in range(mounts)),
     )  # fmt: skip
 

@@ -87,6 +87,7 @@ int main(void)
 	print("export", typed.exported);
 	print("command", typed.command);
 	print("bcast", typed.bcast ? "1" : NULL);
+	print("leaves_job", leaves_job(&typed) ? "1" : NULL);
 	print("programs", typed.programs ? "1" : NULL);
 	forget_inherited_options();
 	for (char **at = environ; *at; at++)

@@ -209,6 +209,18 @@ def test_a_number_of_tasks_that_salloc_was_given_stays(build: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "leaves"),
+    [
+        ("salloc --pcocc-template=tiny --no-shell", True), ("salloc --no-sh --pcocc-template=tiny", True),
+        ("salloc -n2 cmd", False),
+        ("salloc --pcocc-template=tiny cmd --no-shell", False), ("salloc -n2 -- cmd --no-shell", False), ("salloc --no-", False),
+    ],
+)  # fmt: skip
+def test_a_job_is_left_by_an_option_and_not_by_a_word_of_the_command(build: Path, line: str, leaves: bool) -> None:
+    assert ("leaves_job" in read(build, line)) == leaves
+
+
+@pytest.mark.parametrize(
     ("line", "environ", "other"),
     [
         ("srun --jobid=7 cmd", OUTSIDE, 7), ("srun --jobid=7 cmd", IN_JOB, 7), ("srun --jobid=5 cmd", IN_JOB, 0),

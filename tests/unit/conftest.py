@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from pcocc_runtime.submit import cloud_init
 from pcocc_runtime.submit import main as client
 from tests.unit.fake_site import Ask, write_site
+from tests.waiting import limit
 
 settings.register_profile("pcocc", deadline=None)  # a busy machine is no fault of what is tested
 settings.load_profile("pcocc")
+cloud_init.CHECK_SECONDS = int(limit(cloud_init.CHECK_SECONDS))  # after which nothing more is asked of cloud-init
 
 
 @pytest.fixture

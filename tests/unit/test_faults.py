@@ -19,10 +19,12 @@ def test_runs_add_up_and_what_was_not_well_is_told(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(results, "KEPT", tmp_path / "faults.json")
     monkeypatch.setattr(results, "PAGE", tmp_path / "faults.md")
     one, other = FAULTS[:2]
+    assert "None of it has been run yet." in results.render({}) and "Last run" not in results.render({})
     results.add(one, 12.4, "")
     results.add(one, 70.0, "AssertionError: of job 3 is left: x\nmore")
     results.add(other, 3, "")
     page = (tmp_path / "faults.md").read_text()
+    assert "Last run with " in page
     assert f"| `{one.name}`: {one.what} | {one.when} | {one.after} | 2 | 1 | 70 |" in page
     assert f"- `{one.name}`: AssertionError: of job 3 is left: x\n" in page
     results.forget([one.name])

@@ -112,7 +112,7 @@ def test_a_copy_that_is_too_slow_is_given_up(root: Path, site: Repo, monkeypatch
         monkeypatch.setattr(layer_store.time, "monotonic", lambda: now[0])
         with base.path.open("rb") as source:
             if slow:
-                with pytest.raises(layer_store.NoRoom, match="too slowly"):
+                with pytest.raises(layer_store.NoRoom, match="too slow"):
                     layer_store.fill(store, layer, source.fileno(), watch)
                 assert list(Path(store.path).glob(".tmp/*")) == []
             else:

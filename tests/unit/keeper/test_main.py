@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,25 @@ def test_threads_are_bound_as_planned_or_not_at_all(
     bind(sleeper.pid, [sleeper.pid] * vcpus, [numbers[one] for one in planned], [numbers[one] for one in emulator])
     assert os.sched_getaffinity(sleeper.pid) == {numbers[one] for one in left}
     bind(1 << 22, [1], [cpus[0]], [])  # one that is gone
+
+
+def test_threads_that_come_or_go_meanwhile_keep_no_vcpu_from_its_place(
+    sleeper: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as those that read and write disks: one has ended by its turn, and one appears at the second look."""
+    one, other = sorted(os.sched_getaffinity(0))[:2]
+    looks = [[str(sleeper.pid), str(1 << 22)], [str(sleeper.pid), "7"], [str(sleeper.pid), "7"]]
+    moved, move = list[int](), os.sched_setaffinity
+    monkeypatch.setattr(os, "listdir", lambda _path: looks.pop(0))
+
+    def note(thread: int, cpus: Collection[int]) -> None:
+        moved.append(thread)
+        if thread != 7:
+            move(thread, cpus)
+
+    monkeypatch.setattr(os, "sched_setaffinity", note)
+    bind(sleeper.pid, [sleeper.pid], [one], [other])
+    assert os.sched_getaffinity(sleeper.pid) == {one} and moved[-1] == sleeper.pid and {7, 1 << 22} <= {*moved}
 
 
 @pytest.mark.parametrize("before", [b"", b"up\n"])

@@ -13,8 +13,20 @@ import pytest
 from pcocc_runtime.documents.save import SAVE_SOCKET
 from pcocc_runtime.keeper.save_guard import SaveGuard
 
-WORDS = b'\xff{"execute": "guest-sync-delimited", "arguments": {"id": 1}}\n{"execute": "guest-fsfreeze-thaw"}\n'
-ANSWERS = b'{"return": 3}\n\xff{"return": 1}\n{"return": 3}\n'
+ASKED = 1 << 32  # and one more for each question
+
+
+def words(number: int = 1) -> bytes:
+    """Return a question."""
+    first = b'\xff{"execute": "guest-sync-delimited", "arguments": {"id": %d}}\n' % (ASKED + number)
+    return first + b'{"execute": "guest-fsfreeze-thaw"}\n'
+
+
+def answers(number: int = 1) -> bytes:
+    """Return what comes then, after answers that a saver did not wait for and a complaint about the question's first byte."""
+    complaint = b'{"error": {"class": "GenericError", "desc": "JSON parse error, stray"}}\n'
+    return b'{"return": 3}\n\xff{"return": 1}\n' + complaint + b'\xff{"return": %d}\n{"return": 3}\n' % (ASKED + number)
+
 
 
 class Keeper:
@@ -67,12 +79,12 @@ def agent(tmp_path: Path) -> Iterator[socket.socket]:
 def test_a_guest_is_asked_to_thaw_until_it_has_answered(keeper: Keeper, agent: socket.socket) -> None:
     keeper.freeze_and_die()
     with agent.accept()[0] as asked:
-        assert asked.recv(4096) == WORDS
-        for end in range(1, len(ANSWERS)):
-            asked.send(ANSWERS[end - 1 : end])
+        assert asked.recv(4096) == words()
+        for end in range(1, len(answers())):
+            asked.send(answers()[end - 1 : end])
             keeper.turn()
             assert keeper.guard.thaw.step in ("asking", "hearing")
-        asked.send(ANSWERS[-1:])
+        asked.send(answers()[-1:])
         keeper.turn()
         assert keeper.guard.thaw.step == "idle" and not keeper.guard.is_waiting() and asked.recv(1) == b""
 
@@ -81,16 +93,19 @@ def test_a_second_saver_killed_before_the_first_ones_thaw_is_answered(keeper: Ke
     keeper.freeze_and_die()
     with agent.accept()[0] as first:
         keeper.freeze_and_die()
-        assert first.recv(4096) == WORDS and first.recv(1) == b"", "it makes room for the one that comes next"
+        assert first.recv(4096) == words() and first.recv(1) == b"", "it makes room for the one that comes next"
     with agent.accept()[0] as second:
-        assert second.recv(4096) == WORDS
-        second.send(ANSWERS)
+        assert second.recv(4096) == words(2)
+        second.send(answers())
+        keeper.turn()
+        assert keeper.guard.thaw.step == "asking", "these were for the one before"
+        second.send(answers(2))
         keeper.turn()
         assert keeper.guard.thaw.step == "idle" and not keeper.guard.is_waiting()
 
 
 def test_who_is_not_let_in_asks_again(keeper: Keeper, agent: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pcocc_runtime.keeper.thaw.THAW_AGAIN", -1)
+    monkeypatch.setattr("pcocc_runtime.keeper.agent_call.CALL_AGAIN", -1)
     others = [socket.socket(socket.AF_UNIX) for _ in range(2)]
     for other in others:
         other.connect(str(keeper.directory / "agent"))
@@ -101,7 +116,7 @@ def test_who_is_not_let_in_asks_again(keeper: Keeper, agent: socket.socket, monk
         other.close()
     keeper.turn()
     with agent.accept()[0] as asked:
-        assert asked.recv(4096) == WORDS and not keeper.guard.is_waiting()
+        assert asked.recv(4096) == words() and not keeper.guard.is_waiting()
     keeper.turn()
     with agent.accept()[0] as again:  # the other has hung up without an answer
-        assert again.recv(4096) == WORDS
+        assert again.recv(4096) == words(2)

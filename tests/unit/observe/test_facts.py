@@ -133,7 +133,7 @@ def test_what_is_no_answer_is_refused(tree: Any) -> None:
         ((*NODE, "surprise"), 1, "content.node.surprise is unknown"),
         ((*NODE, "networks"), 5, "content.node.networks is a number, where a list is expected"),
         ((*NODE, "networks", 0, "kind"), "bridged", "content.node.networks.0.addresses is unknown"),
-        ((*NODE, "networks", 0, "kind"), "L4", "content.node.networks.0 has none of the types that it may have"),
+        ((*NODE, "networks", 0, "kind"), "L4", "content.node.networks.0 is not of a type that it may have"),
         ((*NODE, "networks", 0, "addresses"), "10.200.0.0/30", "10.200.0.0/30 is too small for the job"),
         ((*NODE, "networks", 0, "members"), [[0, 1 << 40]], "it is not clear which VMs are on network lan"),
         ((*NODE, "networks", 1, "index"), 0, "its networks are not numbered as those of a job"),

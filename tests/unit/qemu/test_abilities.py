@@ -17,11 +17,13 @@ from pcocc_runtime.documents.abilities import (
 )
 from pcocc_runtime.documents.hardware import GuestNode, Shape, Topology
 from pcocc_runtime.errors import RequestError
+from pcocc_runtime.node import planning
 from pcocc_runtime.qemu.arguments import SharedFs, plan_qemu_argv
 from pcocc_runtime.qemu.asking import parse_answers, plan_asking_argv, render_questions
 from pcocc_runtime.qemu.cpu import ensure_model
 from pcocc_runtime.qemu.memory import Backing
 from pcocc_runtime.vm import abilities as own
+from tests.fake_node import make_facts
 from tests.unit.qemu.plans import PLAN
 
 SHAPE = Shape(8, 2, 2, 1, 1, 2)
@@ -31,6 +33,7 @@ NUMA = Topology(
     nodes=(GuestNode(0, (0, 1, 2, 3), 100), GuestNode(3, (4, 5, 6, 7), 200)),
     distances=((10, 21), (22, 10)),
 )
+NODE = make_facts({"default": ()}, {"default": 1}, job=7)
 BINDS = Abilities((9, 2), frozenset({"host-nodes", "prealloc-threads"}))
 
 
@@ -43,7 +46,7 @@ def answers(version: tuple[int, int], **extra: Any) -> list[bytes]:
             {"name": "Icelake-Server", "unavailable-features": ["avx512f", "type", "pku", "CPUID.07H"]},
         ],
         "smp": [{"option": "smp-opts", "parameters": [{"name": "dies"}]}],
-        "schema": [{"meta-type": "enum", "values": ["threads", "native"]}],
+        "end": {"qemu": {}},
     }
     lines: list[Any] = [
         {"QMP": {"version": {"qemu": {"major": version[0], "minor": version[1], "micro": 0}}}},
@@ -53,6 +56,7 @@ def answers(version: tuple[int, int], **extra: Any) -> list[bytes]:
     return [json.dumps(line).encode() for line in lines] + [
         b"noise",
         b'{"error": {"class": "DeviceNotFound", "desc": "?"}, "id": "of x"}',
+        b'{"error": {"class": "GenericError", "desc": "Parameter aio does not accept value"}, "id": "by io_uring"}',
     ]
 
 
@@ -67,8 +71,9 @@ def test_a_new_one_has() -> None:
         answers(
             (10, 0),
             smp=[{"option": "smp-opts", "parameters": [{"name": "modules"}]}],
-            schema=[{"values": ["native", "io_uring"]}],
             **{
+                "by native": {},
+                "by io_uring": {},
                 "of virtio-blk-pci": [{"name": "iothread-vq-mapping"}],
                 "of pc-q35-machine": [{"name": "smp-cache"}],
                 "of memory-backend-ram": [{"name": "host-nodes"}, {"name": "prealloc-threads"}],
@@ -76,7 +81,7 @@ def test_a_new_one_has() -> None:
         )
     )
     assert found is not None and found.version == (10, 0)
-    assert found.has == {"modules", "io_uring", "vq-mapping", "smp-cache", "host-nodes", "prealloc-threads"}
+    assert found.has == {"modules", "io_uring", "native", "vq-mapping", "smp-cache", "host-nodes", "prealloc-threads"}
 
 
 @pytest.mark.parametrize("lines", [[], [b"not QEMU"], answers((9, 0))[:3]])
@@ -99,11 +104,11 @@ def test_this_machines_qemu_is_asked_once_for_a_job(tmp_path: Path, monkeypatch:
     qemu.chmod(0o755)
     monkeypatch.setattr(naming, "RUN_DIR", tmp_path)
     (tmp_path / "7").mkdir()
-    found = own.find_abilities(7, str(qemu), "tcg")
-    assert found.version >= (6, 2) and "host-nodes" in found.has
-    assert own.find_abilities(7, str(qemu), "tcg") == found and (tmp_path / "asked").read_text() == "\n"
+    found = own.find_abilities(NODE, str(qemu), None)
+    assert found.version >= (6, 2) and {"host-nodes", "native"} <= found.has
+    assert own.find_abilities(NODE, str(qemu), None) == found and (tmp_path / "asked").read_text() == "\n"
     qemu.touch()
-    assert own.find_abilities(7, str(qemu), "tcg") == found and (tmp_path / "asked").read_text() == "\n\n"
+    assert own.find_abilities(NODE, str(qemu), None) == found and (tmp_path / "asked").read_text() == "\n\n"
 
 
 def test_a_program_that_is_no_qemu_can_do_nothing_special(
@@ -111,12 +116,42 @@ def test_a_program_that_is_no_qemu_can_do_nothing_special(
 ) -> None:
     monkeypatch.setattr(naming, "RUN_DIR", tmp_path)
     (tmp_path / "7").mkdir()
-    assert own.find_abilities(7, "/bin/true", "kvm") == PLAIN
-    assert own.find_abilities(7, str(tmp_path / "gone"), "kvm") == PLAIN
+    assert own.find_abilities(NODE, "/bin/true", "Haswell") == PLAIN
+    assert own.find_abilities(NODE, str(tmp_path / "gone"), None) == PLAIN
+
+
+def test_what_the_node_tells_of_its_qemu_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """But what a CPU model lacks: nobody, who asks for the node, may not open /dev/kvm."""
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(own, "ask_qemu", lambda *words: asked.append(words))
+    monkeypatch.setattr(naming, "RUN_DIR", tmp_path)
+    (tmp_path / "7").mkdir()
+    told = replace(NODE, accel="kvm", has=("io_uring", "native"))
+    assert own.find_abilities(told, told.qemu, None, 9).has == {"io_uring", "native"} and asked == []
+    own.find_abilities(told, told.qemu, "Haswell", 9)
+    own.find_abilities(replace(told, accel="tcg"), told.qemu, "Haswell")
+    own.find_abilities(told, "/bin/true", None)
+    assert asked == [(told.qemu, "kvm", 9), ("/bin/true", "tcg", None)]
+
+
+def test_a_nodes_qemu_is_asked_once_and_root_keeps_what_it_says(tmp_path: Path) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text(f'#!/bin/sh\necho >>{tmp_path}/asked\nexec /usr/bin/qemu-system-x86_64 "$@"\n')
+    qemu.chmod(0o755)
+    has, (kept,) = planning.ask_own(str(qemu), "damaged")
+    assert has is not None and "host-nodes" in has and (kept.kind, kept.inside) == ("keep", False)
+    assert planning.ask_own(str(qemu), kept.text) == (has, ())
+    assert (tmp_path / "asked").read_text() == "\n"
+    qemu.touch()
+    assert planning.ask_own(str(qemu), kept.text)[0] == has and (tmp_path / "asked").read_text() == "\n\n"
+    assert planning.ask_own("/bin/true", kept.text) == planning.ask_own(str(tmp_path / "no"), "") == (None, ())
 
 
 def test_questions_end_with_quit_and_need_no_machine() -> None:
-    assert json.loads(render_questions().splitlines()[-1]) == {"execute": "quit"}
+    assert json.loads(render_questions("/q").splitlines()[-1]) == {"execute": "quit"}
+    assert plan_asking_argv("/q", "kvm", 9)[1:7] == [
+        "-add-fd", "fd=9,set=1", "-machine", "none", "-accel", "kvm,device=/dev/fdset/1",
+    ]  # fmt: skip
     assert plan_asking_argv("/q", "kvm")[:3] == ["/q", "-machine", "none,accel=kvm:tcg"]
 
 

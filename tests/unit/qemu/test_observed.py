@@ -18,6 +18,7 @@ from pcocc_runtime.documents.hardware import (
 from pcocc_runtime.qemu.observed import (
     Lying,
     Observed,
+    OtherThread,
     find_differences,
     parse_allowed,
     parse_numa_maps,
@@ -97,6 +98,8 @@ def moved(number: int, **changes: Any) -> Observed:
         ),
         (moved(2, place={**SEEN.vcpus[2].place, "node-id": 1}), "vCPU 2 is on the guest's node 1, and belongs on 0"),
         (SEEN._replace(emulator=(0, 6)), "QEMU's own threads may run on CPUs 0,6, and belong on 6-7"),
+        (SEEN._replace(others=(OtherThread("IO disk0-0", (6,)), OtherThread("vhost-99", (5, 6)))),
+         "QEMU's thread 'vhost-99' may run on CPUs 5-6, and belongs on 6-7"),
         (SEEN._replace(memory=SEEN.memory[:1]), "no memory is bound to the host's node 1"),
         (
             SEEN._replace(memory=(Lying("bind:0", 2048, {0: 150, 1: 50}), *SEEN.memory[1:])),
@@ -114,14 +117,18 @@ def test_a_qemu_that_cannot_bind_is_not_asked_to() -> None:
 
 
 def test_it_is_drawn_side_by_side() -> None:
-    text = render_text("vm0", "n1", PLANNED, SEEN)
+    seen = SEEN._replace(others=(OtherThread("IO disk0-0", (6, 7)), OtherThread("worker", (6, 7))) * 2)
+    text = render_text("vm0", "n1", replace(PLANNED, devices=("eth0: 2 queues, QEMU itself",)), seen)
     lines = text.splitlines()
     assert lines[0] == "vm0 on n1: 6 CPUs, kvm, -cpu host"
     drawn = [" ".join(line.split()) for line in lines]
     assert drawn[2] == "vCPU socket die core thread node | CPU socket die core node L3 | may run on"
     assert drawn[7] == "4 1 0 0 0 1 | 4 4 4 4 1 4 | 4"
     assert "node 0: 200 MiB of the host's node 0" in lines and "bind:1, pages of 2M: 100 MiB on node 1" in lines
-    assert lines[-1] == "not as on the host: l3: why not"
+    assert lines[-5:] == [
+        "eth0: 2 queues, QEMU itself", "QEMU's main thread may run on 6-7", "IO disk0-0 may run on 6-7", "worker may run on 6-7",
+        "not as on the host: l3: why not",
+    ]  # fmt: skip
     flat = VmTopology(99, "tcg", "max", 0, PART, Topology(Shape(6, cores=6)))
     assert render_text("vm0", "n1", flat, SEEN).splitlines()[3].split()[7:13] == ["any", *"-----"]
 

@@ -23,7 +23,7 @@ QEMU = "/usr/bin/qemu-system-x86_64"
 
 @pytest.fixture(scope="module")
 def has() -> frozenset[str]:
-    asked = subprocess.run(plan_asking_argv(QEMU, "tcg"), input=render_questions(), capture_output=True, check=True)
+    asked = subprocess.run(plan_asking_argv(QEMU, "tcg"), input=render_questions(QEMU), capture_output=True, check=True)
     found = parse_answers(asked.stdout.splitlines())
     assert found is not None
     return found.has

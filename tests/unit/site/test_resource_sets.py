@@ -26,6 +26,11 @@ def parse(text: str, broken: set[str] | None = frozenset()) -> tuple[dict[str, R
     return found, [str(problem) for problem in problems]
 
 
+def test_networks_with_nothing_behind_them_are_none() -> None:
+    found, problems = parse("a:\n networks:\nb: {resources: {networks: ~}}\n")
+    assert problems == [] and [one.networks for one in found.values()] == [(), ()]
+
+
 def test_resource_sets_list_networks_in_order() -> None:
     found, problems = parse(
         "a: {networks: [pv, lan], default: True}\nb: {resources: {networks: [pv]}}\nc: {users: [x], qos: [y]}\nd:\n"

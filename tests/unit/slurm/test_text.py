@@ -74,6 +74,12 @@ def test_a_job_that_runs_vms_is_its_owners(sample: Sample) -> None:
     assert parse_running(f"{sample.array}_3", sample["array-job"], sample["array-steps"]).job == sample.task
 
 
+def test_the_task_that_has_its_arrays_number_is_itself(sample: Sample) -> None:
+    lines = sample["array-whole"].splitlines()
+    assert len(lines) == 2 and parse_job(sample.array, sample["array-whole"]).array_task == 4
+    assert parse_job(sample.task, "\n".join(reversed(lines))).array_task == 3
+
+
 def test_an_array_and_a_heterogeneous_job_are_not_single_jobs(sample: Sample) -> None:
     for name in ("array-whole", "het-job"):
         with pytest.raises(RequestError, match="is not a single job"):

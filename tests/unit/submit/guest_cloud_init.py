@@ -19,6 +19,7 @@ import types
 from pathlib import Path
 from unittest import mock
 
+from cloud_source import Source
 from cloudinit import distros, handlers, helpers, stages, user_data, util
 from cloudinit.config import cc_users_groups, cc_write_files
 from cloudinit.handlers.cloud_config import CloudConfigPartHandler
@@ -55,22 +56,6 @@ class Other(handlers.Handler):
 
     def handle_part(self, *_args: object) -> None:
         pass
-
-
-class Source:
-    """A data source that has its name and vendor-data."""
-
-    def get_instance_id(self) -> str:
-        return "i"
-
-    def get_config_obj(self) -> dict[str, object]:
-        return {}
-
-    def get_vendordata_raw(self) -> str:
-        return "some"
-
-    def get_vendordata(self) -> str:
-        return "some"
 
 
 def run_handlers(message: object, paths: helpers.Paths, name: str, excluded: list[str]) -> None:

@@ -11,6 +11,7 @@ import sys
 import types
 from pathlib import Path
 
+from cloud_source import Source
 from cloudinit import handlers, helpers, stages
 from cloudinit.distros import ug_util
 from cloudinit.handlers.cloud_config import CloudConfigPartHandler
@@ -18,22 +19,6 @@ from cloudinit.settings import CFG_BUILTIN, PER_INSTANCE
 
 IMAGE = {"users": ["default"], "disable_root": True}
 DEFAULT_USER = {"name": "debian", "lock_passwd": True, "groups": ["adm"], "shell": "/bin/bash"}
-
-
-class Source:
-    """A data source that has its name only."""
-
-    def get_instance_id(self) -> str:
-        return "i"
-
-    def get_config_obj(self) -> dict[str, object]:
-        return {}
-
-    def get_vendordata_raw(self) -> str:
-        return "some"
-
-    def get_vendordata(self) -> str:
-        return "some"
 
 
 class Distro:

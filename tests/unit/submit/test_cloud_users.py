@@ -45,13 +45,14 @@ def make_tree(dice: random.Random) -> dict[str, Any]:
 @pytest.mark.parametrize("command_user", [None, "debian", "root"])
 def test_whoever_is_shut_out_is_told_and_nobody_else(command_user: str | None) -> None:
     """Releases differ in what the old key `user` does, so that what shuts somebody out in any of them is refused."""
-    dice, names = random.Random(command_user), Identities("alice", command_user)
+    dice, names = random.Random(str(command_user)), Identities("alice", command_user)
     texts = [f"#cloud-config\n{yaml.safe_dump(make_tree(dice), sort_keys=False)}" for _ in range(150)]
     shut_out = 0
     for text, guest in zip(texts, ask_cloud_init(texts, command_user), strict=True):
         told, lost = judge_user_data(text, names), not lets_in(guest, names.target)
         refuses = any(one.refuses for one in told)
-        likely = command_user == "debian" and bool(told)  # the image's own user may be called like that
+        # what is wrong with the image's own user is told, and no more: pcocc does not know what he is called
+        likely = "debian" in (command_user or text) and bool(told)
         assert not lost or refuses or likely, (text, guest)
         assert lost or not refuses or "user:" in text, (text, guest, told)
         shut_out += lost

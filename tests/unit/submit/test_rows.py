@@ -124,7 +124,8 @@ def test_every_setting_is_carried_in_a_field_of_its_own() -> None:
     carried = [name for one in SETTINGS.values() for name in fields_of(one)]
     text = CLUSTER.read_text()
     assert text == render_cluster(text), "documents/cluster.py is not what the rows come to: run 'make settings'"
-    assert [field.name for field in dataclasses.fields(Group)] == ["template", "count", "resource_set", *carried]
+    own = ["template", "count", "resource_set", "task_user_data"]
+    assert [field.name for field in dataclasses.fields(Group)] == [*own, *carried]
     assert {name for name, one in SETTINGS.items() if not fields_of(one)} == {"resource-set", *SPOKEN_OF}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pcocc_runtime.qemu.arguments import SANDBOX
 from pcocc_runtime.qemu.asking import parse_answers, plan_asking_argv, render_questions
-from pcocc_runtime.qemu.disks import Disk, plan_disks
+from pcocc_runtime.qemu.disks import Disk, plan_disks, plan_io
 from pcocc_runtime.qemu.qmp import render_command
 from pcocc_runtime.vm import async_io
 
@@ -16,31 +16,33 @@ QEMU = "/usr/bin/qemu-system-x86_64"
 
 
 def test_a_qemu_without_it_gets_threads() -> None:
-    assert async_io.find_aio(set()) is None
+    assert async_io.find_ways(set()) == ()
+    assert async_io.find_ways({"native"}) == ("native",)
 
 
-def test_where_the_kernel_gives_no_ring_there_are_threads() -> None:
+def test_where_the_kernel_gives_no_ring_there_is_its_older_way() -> None:
     """A process without a descriptor to spare is given none."""
     few = "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))"
-    code = f"import resource; from pcocc_runtime.vm.async_io import find_aio; {few}; print(find_aio({{'io_uring'}}))"
+    look = "print(find_ways({'io_uring', 'native'}))"
+    code = f"import resource; from pcocc_runtime.vm.async_io import find_ways; {few}; {look}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "None\n"
+    assert done.stdout == "('native',)\n"
 
 
 def test_what_is_found_is_what_qemu_takes(tmp_path: Path) -> None:
     """In the sandbox that VMs have, with the disks that they have."""
-    asked = subprocess.run(plan_asking_argv(QEMU, "tcg"), input=render_questions(), capture_output=True, check=True)
+    asked = subprocess.run(plan_asking_argv(QEMU, "tcg"), input=render_questions(QEMU), capture_output=True, check=True)
     abilities = parse_answers(asked.stdout.splitlines())
     assert abilities is not None
     before = len(os.listdir("/proc/self/fd"))
-    aio = async_io.find_aio(abilities.has)
+    ways = async_io.find_ways(abilities.has)
     assert len(os.listdir("/proc/self/fd")) == before
     (tmp_path / "seed").write_bytes(bytes(4096))
-    disks = tuple(Disk(str(tmp_path / cache), "raw", cache) for cache in ("unsafe", "writeback"))
+    disks = tuple(Disk(str(tmp_path / cache), "raw", cache) for cache in ("unsafe", "writeback", "none"))
     for disk in disks:
         Path(disk.path).write_bytes(bytes(1 << 20))
     argv = [QEMU, "-nodefaults", "-display", "none", "-machine", "q35", "-S", "-sandbox", SANDBOX, "-qmp", "stdio",
-            *plan_disks("virtio", "q35", disks, str(tmp_path / "seed"), aio)]  # fmt: skip
+            *plan_disks("virtio", "q35", disks, str(tmp_path / "seed"), plan_io(1, ways, abilities.has))]  # fmt: skip
     write = {"command-line": 'qemu-io disk0 "write -P 7 0 4k"'}
     told = [render_command("qmp_capabilities"), render_command("human-monitor-command", write), render_command("quit")]
     done = subprocess.run(argv, input=b"".join(told), capture_output=True, check=False)

@@ -13,7 +13,7 @@ from pcocc_runtime.documents.node import NodeFacts, decode_node, encode_node
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.vm import launcher
-from pcocc_runtime.vm.plan import Hardware, Task, needs_asking, plan_hardware
+from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware
 from tests.fake_node import make_facts
 from tests.unit.qemu.plans import PLAN
 
@@ -81,16 +81,6 @@ def test_huge_pages_that_are_not_there_are_refused_or_told() -> None:
         hardware(Group("t", 1, hugepages="1G"))
     large = replace(TASK, memory=1 << 16)
     assert "NUMA node 0 has 4096 free pages of 2M" in hardware(Group("t", 1, hugepages="auto"), task=large).note
-
-
-def test_qemu_is_asked_only_where_the_answer_matters() -> None:
-    def asks(part: Allocation, group: Group, accel: str = "kvm") -> bool:
-        return needs_asking(part, replace(make_facts({"default": ()}, {"default": 1}), accel=accel), group)
-
-    plain = PART._replace(nodes=PART.nodes[:1])
-    assert asks(PART, Group("t", 1)) and not asks(plain, Group("t", 1)) and asks(plain, Group("t", 1, hugepages="auto"))
-    assert asks(plain, Group("t", 1, cpu_model="Haswell")) and not asks(plain, Group("t", 1, cpu_model="Haswell"), "tcg")
-    assert asks(plain._replace(cpus=tuple(cpu._replace(cluster=0) for cpu in PART.cpus)), Group("t", 1))
 
 
 def test_what_the_site_says_reaches_the_nodes() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from pcocc_runtime.documents.checkpoint import (
     SeenFile,
     StoredFile,
     VmCheckpoint,
+    decode_vm_checkpoint,
     encode_checkpoint,
     encode_vm_checkpoint,
 )
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.submit.restart import read_cluster_of
+from pcocc_runtime.system import hardware, process
 from pcocc_runtime.system.copy import hash_file
 from pcocc_runtime.vm import restart as stored
 from pcocc_runtime.vm.stored import read_boot_copy, read_checkpoint
@@ -32,7 +35,7 @@ def put(place: Path, name: str, data: bytes) -> StoredFile:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint of one VM, with small files, and a drive beside it."""
     place, noise = tmp_path / "it", random.Random(7)
     place.mkdir()
@@ -40,21 +43,26 @@ def checkpoint(tmp_path: Path) -> Path:
     status = (tmp_path / "drive").stat()
     drive = SeenFile(str(tmp_path / "drive"), status.st_size, status.st_mtime_ns)
     kinds = {kind: put(place, f"vm0.{kind}", noise.randbytes(3000)) for kind in ("memory", "disk", "seed", "vars")}
-    record = VmCheckpoint(0, 7, "u", "7.2", "tcg", WORDS, kinds, drives=(drive,))
-    boot = encode_boot(encode_cluster(Cluster((Group("tiny", 1),))), Keys("a", "b", "c", "d"))
-    files = (put(place, "boot", boot.encode()), put(place, "vm0.json", encode_vm_checkpoint(record)))
-    (place / "checkpoint.json").write_bytes(encode_checkpoint(Checkpoint(7, 1, 1, files)))
+    record = VmCheckpoint(0, 7, "u", "7.2", "tcg", "", WORDS, kinds, drives=(drive,))
+    monkeypatch.setattr(process, "run", lambda _argv: "QEMU emulator version 7.2.22 (Debian)")
+    put_record(place, record)
     return place
+
+
+def put_record(place: Path, record: VmCheckpoint) -> None:
+    boot = encode_boot(encode_cluster(Cluster((Group("tiny", 1),))), Keys("a", "b", "c", "d"))
+    found = (put(place, "boot", boot.encode()), put(place, "vm0.json", encode_vm_checkpoint(record)))
+    (place / "checkpoint.json").write_bytes(encode_checkpoint(Checkpoint(7, 1, 1, found)))
 
 
 def take_all(place: Path, target: Path) -> None:
     """Do with a checkpoint all that comes before a VM runs."""
     read_cluster_of(str(place))
     read_boot_copy(place)
-    found = stored.open_restart(place, 0)
+    found = stored.open_restart(place, 0, "qemu", "tcg")
     os.close(found.memory)
     stored.ensure_drives(found)
-    stored.ensure_same(found, (7, 2), "tcg", ARGV)
+    found.ensure_same(ARGV)
     for number, take in enumerate((stored.take_seed, stored.take_variables)):
         take(found, target / f"taken{number}")
     stored.take_disk(found, None, target / "disk")
@@ -96,20 +104,31 @@ def test_files_cut_short_or_gone_are_found(checkpoint: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("version", "accel", "argv", "said"),
     [
-        ((9, 2), "tcg", ARGV, "vm0 was stored by QEMU 7.2, and this node has 9.2"),
-        ((7, 2), "kvm", ARGV, "vm0 was stored with the accelerator tcg, and this node has kvm"),
-        ((7, 2), "tcg", [word.replace("q35", "pc") for word in ARGV], "the machine of vm0 was 'q35' .* would be 'pc' now"),
-        ((7, 2), "tcg", [word.replace("max", "qemu64") for word in ARGV], "the CPU model of vm0 was 'max'"),
-        ((7, 2), "tcg", [word.replace("256", "512") for word in ARGV], "the memory of vm0 was 'size=256M'"),
-        ((7, 2), "tcg", [*ARGV, "-device", "x"], "vm0 had 4 devices and parts, and would have 5 now"),
-        ((7, 2), "tcg", [*ARGV[:-1], "x"], "a device of vm0 was 'virtio-rng-pci'"),
+        ("9.2", "tcg", ARGV, "vm0 was stored by QEMU 7.2, and this node has 9.2"),
+        ("7.2", "kvm", ARGV, "vm0 was stored with the accelerator tcg, and this node has kvm"),
+        ("7.2", "tcg", [word.replace("q35", "pc") for word in ARGV], "the machine of vm0 was 'q35' .* would be 'pc' now"),
+        ("7.2", "tcg", [word.replace("max", "qemu64") for word in ARGV], "the CPU model of vm0 was 'max'"),
+        ("7.2", "tcg", [word.replace("256", "512") for word in ARGV], "the memory of vm0 was 'size=256M'"),
+        ("7.2", "tcg", [*ARGV, "-device", "x"], "vm0 had 4 devices and parts, and would have 5 now"),
+        ("7.2", "tcg", [*ARGV[:-1], "x"], "a device of vm0 was 'virtio-rng-pci'"),
     ],
 )
-def test_each_mismatch_is_a_sentence(checkpoint: Path, version: tuple[int, int], accel: str, argv: list[str], said: str) -> None:
-    found = stored.open_restart(checkpoint, 0)
-    os.close(found.memory)
+def test_each_mismatch_is_a_sentence(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, version: str, accel: str, argv: list[str], said: str
+) -> None:
+    monkeypatch.setattr(process, "run", lambda _argv: f"QEMU emulator version {version}.0")
     with pytest.raises(RequestError, match=said):
-        stored.ensure_same(found, version, accel, argv)
+        found = stored.open_restart(checkpoint, 0, "qemu", accel)
+        os.close(found.memory)
+        found.ensure_same(argv)
+
+
+def test_a_guest_that_sees_its_hosts_cpu_needs_the_same(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = decode_vm_checkpoint((checkpoint / "vm0.json").read_bytes(), "it")
+    put_record(checkpoint, replace(record, cpu="A CPU @ 2 GHz"))
+    monkeypatch.setattr(hardware, "read_cpu_name", lambda: "Another")
+    with pytest.raises(RequestError, match="vm0 was stored on a CPU 'A CPU @ 2 GHz', and this node has 'Another'"):
+        stored.open_restart(checkpoint, 0, "qemu", "tcg")
 
 
 def test_a_drive_that_was_written_since_is_refused(checkpoint: Path, tmp_path: Path) -> None:

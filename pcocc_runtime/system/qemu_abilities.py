@@ -1,0 +1,33 @@
+"""What a QEMU can do, asked of itself: by nobody for a node, and by users where that does not tell enough."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from pcocc_runtime.documents.abilities import Abilities
+from pcocc_runtime.qemu.asking import parse_answers, plan_asking_argv, render_questions
+
+_SECONDS = 20.0  # it takes a quarter of a second
+
+
+def identify(qemu: str, accel: str) -> list[object] | None:
+    """Return what tells whom answers are of, for encode_abilities; None where there is no such program."""
+    try:
+        status = os.stat(qemu)
+    except OSError:
+        return None
+    return [qemu, status.st_mtime_ns, status.st_size, accel]
+
+
+def ask_qemu(qemu: str, accel: str, kvm_fd: int | None = None) -> Abilities | None:
+    """Return what `qemu` can do with an accelerator, None when it does not say; `kvm_fd`: an open /dev/kvm."""
+    argv = plan_asking_argv(qemu, accel, kvm_fd)
+    handed = () if kvm_fd is None else (kvm_fd,)
+    try:
+        done = subprocess.run(
+            argv, input=render_questions(qemu), capture_output=True, timeout=_SECONDS, check=False, pass_fds=handed
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return parse_answers(done.stdout.splitlines())
