@@ -42,7 +42,9 @@ void take_variables(bool with_template)
 		return;
 	if (!options.template && !options.restart && spank_context() == S_CTX_ALLOCATOR)
 		options.restart = read_variable(VAR_RESTART);
-	if (!options.template && !options.restart)
+	if (options.restart) /* the others are for jobs that boot */
+		return;
+	if (!options.template)
 		options.template = read_variable(VAR_TEMPLATE);
 	if (!options.image_count && (options.images[0] = read_variable(VAR_IMAGE)))
 		options.image_count = 1;

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pcocc_runtime import errors, terminal
@@ -17,6 +18,7 @@ from pcocc_runtime.cli.common import interruptible
 from pcocc_runtime.cli.operating import JOB_HELP
 from pcocc_runtime.documents.checkpoint import (
     BOOT_COPY,
+    CURRENT,
     END_IT,
     FAR,
     GO_ON,
@@ -55,13 +57,13 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.slurm.commands import cancel_job
     from pcocc_runtime.slurm.steps import find_own_job
 
-    target = Path(arguments.directory).absolute()
+    target = Path(os.path.realpath(arguments.directory))
     _ensure_replaceable(target)
     running = find_own_job(find_job(arguments.job), "store")
     vms = running.tasks
     with (
-        interruptible(), terminal.Meter() as meter, _unfinished(target) as place,
-        _Step(running.job, vms, place) as step,
+        interruptible(), terminal.Meter() as meter, _unfinished(target) as made,
+        _Step(running.job, vms, made.place) as step,
     ):
         step.await_all(PAUSED)
         begun = time.monotonic()
@@ -70,8 +72,8 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         step.say(STAY if arguments.stop else GO_ON)
         still = time.monotonic() - begun
         step.await_all(SUMMED, meter.begin("computing sums"))
-        _seal(place, running.job, vms)
-        _replace(place, target)
+        _seal(made.place, running.job, vms)
+        made.publish()
         step.say(END_IT if arguments.stop else KEEP_IT)
         step.finish()
     if arguments.stop:
@@ -84,37 +86,79 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
 def _ensure_replaceable(target: Path) -> None:
     """Raise RequestError unless the directory is free, empty, or an older checkpoint."""
     try:
-        names = {one.name for one in target.iterdir()}
+        names = {one.name for one in target.iterdir() if not one.name.startswith(".")}
     except FileNotFoundError:
         return
     except OSError as error:
         raise errors.RequestError(f"{target} cannot be read: {error.strerror}", "name another directory") from None
-    if names and WHOLE_FILE not in names:
+    if names - {CURRENT}:
         hint = "name a directory that is empty, or new"
         raise errors.RequestError(f"{target} has files that are no checkpoint", hint)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a checkpoint is made: `place` in `base`, which is the target, or becomes it when there is none."""
+
+    target: Path
+    base: Path
+    place: Path
+
+    def publish(self) -> None:
+        """Have the target lead to it, and to an older one no more, which goes."""
+        link = self.base / CURRENT
+        older = self.base / os.readlink(link) if link.is_symlink() else None
+        new = self.base / f"{self.place.name}.link"
+        new.symlink_to(self.place.name)
+        new.rename(link)
+        _flush(self.base)
+        if self.base != self.target:
+            self.base.rename(self.target)
+            _flush(self.target.parent)
+        elif older is not None:
+            tree_removal.remove_tree(older)
+
+    def remove(self) -> None:
+        """Remove what is not published."""
+        tree_removal.remove_tree(self.place if self.base == self.target else self.base)
+        Path(f"{self.place}.link").unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def _unfinished(target: Path) -> Iterator[Path]:
-    """Give a directory beside the target that is gone after the block, unless it has become the target.
+def _unfinished(target: Path) -> Iterator[_Place]:
+    """Give a place for a checkpoint that is gone after the block, unless it has been published.
 
     What killed commands have left of such on this host goes, too.
     """
-    begin = f".{target.name}.part-{os.uname().nodename}-"
-    for old in target.parent.glob(f"{glob.escape(begin)}*"):
-        if not Path("/proc", old.name.removeprefix(begin)).exists():
+    host = os.uname().nodename
+    here, beside = f".{host}-", f".{target.name}.part-{host}-"
+    for begin, old in [
+        *((here, one) for one in target.glob(f"{glob.escape(here)}*")),
+        *((beside, one) for one in target.parent.glob(f"{glob.escape(beside)}*")),
+    ]:
+        if _is_left(old, old.name.removeprefix(begin), target / CURRENT):
             tree_removal.remove_tree(old)
-    place = target.with_name(f"{begin}{os.getpid()}")
+    base = target if target.is_dir() else target.with_name(f"{beside}{os.getpid()}")
+    made = _Place(target, base, base / f"{here}{os.getpid()}-{time.time_ns()}")
     try:
-        place.mkdir(mode=0o700)
+        if base != target:
+            base.mkdir(mode=0o700)
+        made.place.mkdir(mode=0o700)
     except OSError as error:
-        message = f"{target.parent} cannot be written: {error.strerror}"
+        message = f"{base.parent if base != target else target} cannot be written: {error.strerror}"
         raise errors.RequestError(message, "name another directory") from None
     try:
-        yield place
-    finally:
-        if place.exists():
-            tree_removal.remove_tree(place)
+        yield made
+    except BaseException:
+        if os.path.realpath(target / CURRENT) != os.path.realpath(made.place):
+            made.remove()
+        raise
+
+
+def _is_left(path: Path, rest: str, current: Path) -> bool:
+    """Tell whether a killed command has left this; `rest` of its name begins with that command's pid."""
+    used = current.is_symlink() and os.readlink(current) == path.name
+    return not used and not Path("/proc", rest.partition("-")[0].partition(".")[0]).exists()
 
 
 def _seal(place: Path, job: int, vms: int) -> None:
@@ -129,17 +173,6 @@ def _seal(place: Path, job: int, vms: int) -> None:
 
 def _unwatched(_done: int, _total: int) -> None:
     pass
-
-
-def _replace(place: Path, target: Path) -> None:
-    """Have the new checkpoint under the target's name, and the older one gone."""
-    from pcocc_runtime.system.exchange import exchange_names
-
-    if target.exists():
-        exchange_names(place, target)  # what is now at `place` is the older one
-    else:
-        place.rename(target)
-    _flush(target.parent)
 
 
 def _flush(path: Path) -> None:

@@ -1,8 +1,9 @@
 """A checkpoint as it lies in its directory: what each VM was, and the sums of the files that hold it.
 
-`boot` is what the boot step was given, the frozen cluster and the job's keys; `vmN.json` is a VM's record beside
-its memory `vmN.memory`, its layer `vmN.disk`, its seed `vmN.seed`, its UEFI variables `vmN.vars`. All are the
-user's own, as are the rights of whoever reads them, so everything is checked again.
+The link `current` in the directory a user names leads to one beside it that is whole, so that another can take its
+place at once. There, `boot` is what the boot step was given, the frozen cluster and the job's keys; `vmN.json` is a
+VM's record beside its memory `vmN.memory`, its layer `vmN.disk`, its seed `vmN.seed`, its UEFI variables `vmN.vars`.
+All are the user's own, as are the rights of whoever reads them, so everything is checked again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pcocc_runtime.documents.codec import parse_document, render_document
 from pcocc_runtime.errors import RequestError
 
 CHECKPOINT_VERSION = 1
+CURRENT = "current"
 BOOT_COPY = "boot"
 WHOLE_FILE = "checkpoint.json"  # written last: without it a directory is no checkpoint
 MEMORY, DISK, SEED, VARIABLES = "memory", "disk", "seed", "vars"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pcocc_runtime.documents.boot import decode_boot
-from pcocc_runtime.documents.checkpoint import BOOT_COPY, WHOLE_FILE, damaged, decode_checkpoint
+from pcocc_runtime.documents.checkpoint import BOOT_COPY, CURRENT, WHOLE_FILE, damaged, decode_checkpoint
 from pcocc_runtime.documents.cluster import Cluster, decode_cluster
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.site.resource_sets import find_obstacle
@@ -22,16 +23,19 @@ _LONGEST = 1 << 24  # bytes of such a file
 
 def read_cluster_of(directory: str) -> Cluster:
     """Return the cluster of the checkpoint in a directory, which it is to go on from; RequestError when it cannot."""
-    data = user_files.read_user_start(f"{directory}/{WHOLE_FILE}", _LONGEST, "the checkpoint's file")
-    whole = decode_checkpoint(data, f"{directory}/{WHOLE_FILE}")
-    boot = user_files.read_user_start(f"{directory}/{BOOT_COPY}", _LONGEST, "the checkpoint's file")
+    place = f"{directory}/{CURRENT}"
+    if not os.path.lexists(place):
+        raise RequestError(f"{directory} is no checkpoint: it has no {CURRENT}", "'pcocc checkpoint DIR' makes one")
+    data = user_files.read_user_start(f"{place}/{WHOLE_FILE}", _LONGEST, "the checkpoint's file")
+    whole = decode_checkpoint(data, f"{place}/{WHOLE_FILE}")
+    boot = user_files.read_user_start(f"{place}/{BOOT_COPY}", _LONGEST, "the checkpoint's file")
     machine = begin_sum()
     machine.update(boot)
     if (BOOT_COPY, machine.hexdigest()) not in {(one.name, one.sha256) for one in whole.files}:
-        raise damaged(f"{directory}/{BOOT_COPY}", "its content is not what was stored")
+        raise damaged(f"{place}/{BOOT_COPY}", "its content is not what was stored")
     cluster = decode_cluster(decode_boot(boot.decode(errors="replace"))[0])
     if cluster.vm_count != whole.vms:
-        raise damaged(f"{directory}/{WHOLE_FILE}", "it has another number of VMs")
+        raise damaged(f"{place}/{WHOLE_FILE}", "it has another number of VMs")
     return replace(cluster, restart=directory)
 
 

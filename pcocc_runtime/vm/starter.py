@@ -13,7 +13,6 @@ import stat
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pcocc_runtime import __version__
@@ -53,7 +52,7 @@ from pcocc_runtime.vm import ssh_keys, user_data
 from pcocc_runtime.vm.array_task import fill_array_task
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
-from pcocc_runtime.vm.stored import read_boot_copy
+from pcocc_runtime.vm.stored import find_stored
 
 LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
 
@@ -74,8 +73,9 @@ def main() -> int:
         hooks.run_hooks(confdir, hooks.describe_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
+        cluster, keys = choose_keys(job, cluster)
         environment = {
-            wire.ENV_BOOT: encode_boot(encode_cluster(cluster), choose_keys(job, cluster)),
+            wire.ENV_BOOT: encode_boot(encode_cluster(cluster), keys),
             wire.ENV_TASK_MEMORY: str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)
@@ -97,11 +97,11 @@ def read_filled_cluster(text: str, facts: JobFacts) -> Cluster:
     )
 
 
-def choose_keys(job: int, cluster: Cluster) -> Keys:
-    """Return the keys of the job: new ones, or those that the guests of a checkpoint know."""
+def choose_keys(job: int, cluster: Cluster) -> tuple[Cluster, Keys]:
+    """Return the cluster and the keys of its job: new ones, or those that the guests of its checkpoint know."""
     if cluster.restart is None:
-        return ssh_keys.make_keys(f"{KEY_COMMENT}{job}")
-    return read_boot_copy(Path(cluster.restart))[1]
+        return cluster, ssh_keys.make_keys(f"{KEY_COMMENT}{job}")
+    return find_stored(cluster.restart, cluster)
 
 
 def run_end_hooks(confdir: str, description: Mapping[str, Any]) -> None:

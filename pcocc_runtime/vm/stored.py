@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 from pcocc_runtime.documents.boot import Keys, decode_boot
 from pcocc_runtime.documents.checkpoint import (
     BOOT_COPY,
+    CURRENT,
     WHOLE_FILE,
     Checkpoint,
     StoredFile,
     damaged,
     decode_checkpoint,
 )
+from pcocc_runtime.documents.cluster import Cluster, decode_cluster
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.system import regular
 from pcocc_runtime.system.copy import begin_sum
@@ -33,9 +37,17 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     return decode_checkpoint(data, str(directory / WHOLE_FILE))
 
 
-def read_boot_copy(directory: Path) -> tuple[str, Keys]:
-    """Return the encoded cluster of a checkpoint, and the keys that its guests know."""
-    return decode_boot(read_small(directory, read_checkpoint(directory), BOOT_COPY).decode(errors="replace"))
+def find_stored(directory: str, cluster: Cluster) -> tuple[Cluster, Keys]:
+    """Return the cluster, with the place of what `directory` leads to now, and the keys that its guests know.
+
+    RequestError when another cluster has been stored there since the job was submitted.
+    """
+    place = Path(os.path.realpath(Path(directory, CURRENT)))
+    boot = read_small(place, read_checkpoint(place), BOOT_COPY).decode(errors="replace")
+    encoded, keys = decode_boot(boot)
+    if decode_cluster(encoded) != replace(cluster, restart=None):
+        raise RequestError(f"the checkpoint in {directory} is one of another cluster by now", "submit the job anew")
+    return replace(cluster, restart=str(place)), keys
 
 
 def read_small(directory: Path, whole: Checkpoint, name: str) -> bytes:

@@ -23,7 +23,7 @@ from pcocc_runtime.submit.restart import read_cluster_of
 from pcocc_runtime.system import hardware, process
 from pcocc_runtime.system.copy import hash_file
 from pcocc_runtime.vm import restart as stored
-from pcocc_runtime.vm.stored import read_boot_copy, read_checkpoint
+from pcocc_runtime.vm.stored import find_stored, read_checkpoint
 
 WORDS = (("-machine", "q35"), ("-cpu", "max"), ("-m", "size=256M"), ("-device", "virtio-rng-pci"))
 ARGV = ["qemu", "-uuid", "u", *(word for pair in WORDS for word in pair)]
@@ -37,8 +37,9 @@ def put(place: Path, name: str, data: bytes) -> StoredFile:
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint of one VM, with small files, and a drive beside it."""
-    place, noise = tmp_path / "it", random.Random(7)
-    place.mkdir()
+    place, noise = tmp_path / "it/.here", random.Random(7)
+    place.mkdir(parents=True)
+    (tmp_path / "it/current").symlink_to(".here")
     (tmp_path / "drive").write_bytes(b"drive")
     status = (tmp_path / "drive").stat()
     drive = SeenFile(str(tmp_path / "drive"), status.st_size, status.st_mtime_ns)
@@ -57,8 +58,8 @@ def put_record(place: Path, record: VmCheckpoint) -> None:
 
 def take_all(place: Path, target: Path) -> None:
     """Do with a checkpoint all that comes before a VM runs."""
-    read_cluster_of(str(place))
-    read_boot_copy(place)
+    cluster = read_cluster_of(str(place.parent))
+    assert find_stored(str(place.parent), cluster)[0].restart == str(place)
     found = stored.open_restart(place, 0, "qemu", "tcg")
     os.close(found.memory)
     stored.ensure_drives(found)
@@ -71,8 +72,8 @@ def take_all(place: Path, target: Path) -> None:
 def test_what_was_stored_is_taken(checkpoint: Path, tmp_path: Path) -> None:
     take_all(checkpoint, tmp_path)
     assert (tmp_path / "disk").read_bytes() == (checkpoint / "vm0.disk").read_bytes()
-    cluster = read_cluster_of(str(checkpoint))
-    assert (cluster.vm_count, cluster.restart) == (1, str(checkpoint))
+    cluster = read_cluster_of(str(checkpoint.parent))
+    assert (cluster.vm_count, cluster.restart) == (1, str(checkpoint.parent))
 
 
 def test_a_thousand_flipped_bytes_are_found_before_a_vm_runs(checkpoint: Path, tmp_path: Path) -> None:
@@ -137,6 +138,14 @@ def test_a_drive_that_was_written_since_is_refused(checkpoint: Path, tmp_path: P
         take_all(checkpoint, tmp_path)
 
 
+def test_another_cluster_stored_since_is_refused(checkpoint: Path) -> None:
+    cluster = read_cluster_of(str(checkpoint.parent))
+    with pytest.raises(RequestError, match="is one of another cluster by now"):
+        find_stored(str(checkpoint.parent), replace(cluster, groups=(Group("tiny", 2),)))
+
+
 def test_another_directory_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is no checkpoint: it has no current"):
+        read_cluster_of(str(tmp_path))
     with pytest.raises(RequestError, match="is no checkpoint"):
         read_checkpoint(tmp_path)
