@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
+from pcocc_runtime.qemu.memory_file import is_mapped_source, plan_capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,16 +15,15 @@ if TYPE_CHECKING:
 class GoingOn:
     """One such VM. QEMU leaves its guest as it was stored, which is stopped; it ends when it cannot read the memory."""
 
-    def __init__(self, incoming: int, send: Send, then: Callable[[], None]) -> None:
-        self.incoming, self.send, self.then = incoming, send, then
+    def __init__(self, source: str, send: Send, then: Callable[[], None]) -> None:
+        self.source, self.send, self.then = source, send, then
         self.reads = False  # else a migration is a checkpoint that is made
 
     def begin(self) -> None:
         """Have QEMU read the memory: an open file that it has inherited."""
         self.reads = True
-        events = [{"capability": "events", "state": True}]
-        self.send("migrate-set-capabilities", {"capabilities": events}, None)
-        self.send("migrate-incoming", {"uri": f"fd:{self.incoming}"}, "going-on-begin")
+        self.send("migrate-set-capabilities", plan_capabilities(is_mapped_source(self.source)), None)
+        self.send("migrate-incoming", {"uri": self.source}, "going-on-begin")
 
     def take(self, message: Message) -> None:
         """Take a message of QEMU's; what is about something else changes nothing."""

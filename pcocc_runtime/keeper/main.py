@@ -99,7 +99,7 @@ class Keeper:
         self.clock = GuestClock(facts.agent, self.selector, self._send)
         self.pause = PauseGuard(facts.directory, self.selector, self._send, self.clock.set)
         self.going_on: GoingOn | None = None  # None: it boots
-        if facts.incoming is not None:
+        if facts.incoming:
             self.going_on = GoingOn(facts.incoming, self._send, self._go_on)
         self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
         if facts.probe is not None and facts.address:

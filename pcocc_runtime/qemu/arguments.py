@@ -73,7 +73,7 @@ class Kernel:
 class VmPlan:
     """All that decides one VM's QEMU: paths on the node, `memory` in MiB, `topoext` a flag of the host's CPU.
 
-    One that is `incoming` does not boot: its keeper tells it the memory that it goes on from.
+    `incoming` are the options of one that does not boot, but goes on from stored memory.
     """
 
     name: str
@@ -107,7 +107,7 @@ class VmPlan:
     backing: Backing = ORDINARY
     abilities: Abilities = PLAIN
     io: DiskIo = ONE_QUEUE
-    incoming: bool = False
+    incoming: tuple[str, ...] = ()
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
@@ -129,7 +129,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
             for word in _filesystem(index, shared, next(places))
         ],
         *_helpers(plan, places), *_display(plan), *plan.custom_args,
-        *(["-incoming", "defer"] if plan.incoming else []),
+        *plan.incoming,
     ]
 
 

@@ -47,6 +47,7 @@ from pcocc_runtime.documents.node import MAX_NODE, BridgedFacts, decode_node
 from pcocc_runtime.documents.save import PAUSE_SOCKET
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.progress import Advance
+from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
 from pcocc_runtime.steps.qemu import Monitor, QemuGone
 from pcocc_runtime.system import files, hardware, regular
 from pcocc_runtime.system.copy import copy_extents, hash_file
@@ -54,7 +55,6 @@ from pcocc_runtime.system.copy import copy_extents, hash_file
 _PAUSE_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 _TELL_SECONDS = 1.0  # between two words about how far it is
-_FAST = 1 << 50  # bytes a second: QEMU's own bound is meant for networks
 _HINDRANCES = {"vfio-pci": "a device of its node", "vhost-user-fs-pci": "a directory over virtiofs"}
 
 
@@ -155,9 +155,10 @@ def _store(
 ) -> tuple[VmCheckpoint, dict[str, Path]]:
     """Store what changes as soon as the VM goes on; return its record without files, and the files by kind."""
     vm, words = monitor.vm, plan_words(argv)
-    version = monitor.command("query-version")["qemu"]
+    told = monitor.command("query-version")["qemu"]
+    version = (int(told["major"]), int(told["minor"]))
     found = {MEMORY: place / f"{vm}.{MEMORY}"}
-    _store_memory(monitor, found[MEMORY])
+    _store_memory(monitor, found[MEMORY], has_mapped_memory(version))
     layer = next((Path(one.path) for one in disks.disks if one.mmp is None), None)
     variables = Path(disks.scratch, f"{vm}.vars.fd")
     for kind, path in ((DISK, layer), (SEED, Path(monitor.directory, "seed.iso")), (VARIABLES, variables)):
@@ -170,7 +171,7 @@ def _store(
         rank=int(vm[2:]),
         job=job,
         uuid=argv[argv.index("-uuid") + 1],
-        qemu=f"{version['major']}.{version['minor']}",
+        qemu=".".join(map(str, version)),
         accel=argv[argv.index("-accel") + 1].partition(",")[0],
         cpu=hardware.read_cpu_name() if is_hosts_cpu(words) else "",
         words=words,
@@ -187,17 +188,27 @@ def _see(path: Path) -> SeenFile:
     return SeenFile(str(path), status.st_size, status.st_mtime_ns)
 
 
-def _store_memory(monitor: Monitor, path: Path) -> None:
+def _store_memory(monitor: Monitor, path: Path, mapped: bool) -> None:
     """Have QEMU write memory and devices; its disks are written out, and let go, before it is done."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    parameters, take, arguments = plan_writing(mapped)
+    monitor.command("migrate-set-capabilities", plan_capabilities(mapped))
+    monitor.command("migrate-set-parameters", parameters)
+    # QEMU opens a descriptor of its own for writing only if that is what it may be used for
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        monitor.command("migrate-set-parameters", {"max-bandwidth": _FAST})
-        events = [{"capability": "events", "state": True}]
-        monitor.command("migrate-set-capabilities", {"capabilities": events})
-        monitor.send_file("checkpoint", fd)
+        taken = monitor.say({"execute": take, "arguments": arguments}, fd=fd)
     finally:
         os.close(fd)
-    monitor.command("migrate", {"uri": "fd:checkpoint"})
+    try:
+        monitor.command("migrate", {"uri": plan_target(taken)})
+        _follow(monitor)
+    finally:
+        if taken:
+            monitor.command("remove-fd", taken)
+
+
+def _follow(monitor: Monitor) -> None:
+    """Wait until QEMU has written all; NodeError when it cannot."""
     advance = _meter(monitor.vm)
     while (state := monitor.command("query-migrate")).get("status") != "completed":
         if state.get("status") in ("failed", "cancelled", "cancelling"):

@@ -118,7 +118,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     qmp, ways = theirs.fileno(), find_ways(abilities.has)
     plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, ways)
     if restart is not None:
-        plan = replace(plan, uuid=restart.record.uuid, incoming=True)
+        plan = replace(plan, uuid=restart.record.uuid, incoming=restart.options)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
@@ -270,7 +270,7 @@ def describe_vm(
         mounts=seed.plan_guest_mounts(group.mounts),
         keep=group.on_power_off == "keep",
         logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
-        incoming=restart.memory if restart else None,
+        incoming=restart.source if restart else "",
     )
 
 

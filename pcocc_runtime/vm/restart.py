@@ -22,6 +22,7 @@ from pcocc_runtime.documents.checkpoint import (
 )
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import qemu_img
+from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_reading
 from pcocc_runtime.qemu.version import parse_version
 from pcocc_runtime.system import hardware, process
 from pcocc_runtime.system.copy import begin_sum, copy_stream, read_pieces
@@ -35,11 +36,13 @@ _NOUNS = {
 
 
 class Restart(NamedTuple):
-    """A VM of a checkpoint, and its memory, open for QEMU to read from its beginning."""
+    """A VM of a checkpoint, and its memory, open for QEMU to read: by these options, and as what it calls it."""
 
     directory: Path
     record: VmCheckpoint
     memory: int
+    options: tuple[str, ...]
+    source: str
 
     def ensure_same(self, argv: Sequence[str]) -> None:
         """Raise RequestError, with a sentence for what differs, unless this QEMU would be the VM that was stored."""
@@ -61,7 +64,7 @@ def open_restart(directory: Path, rank: int, qemu: str, accel: str) -> Restart:
     record = decode_vm_checkpoint(read_small(directory, read_checkpoint(directory), path), str(directory / path))
     if record.rank != rank or MEMORY not in record.files:
         raise damaged(str(directory / path), f"it is not that of {name}")
-    _ensure_readable(record, name, qemu, accel)
+    version = _ensure_readable(record, name, qemu, accel)
     one = record.files[MEMORY]
     fd = _open(directory, one)
     try:
@@ -69,21 +72,23 @@ def open_restart(directory: Path, rank: int, qemu: str, accel: str) -> Restart:
         for piece in read_pieces(fd):
             machine.update(piece)
         ensure_content(directory, one, os.fstat(fd).st_size, machine.hexdigest())
-        return Restart(directory, record, fd)
+        return Restart(directory, record, fd, *plan_reading(fd, has_mapped_memory(version)))
     except BaseException:
         os.close(fd)
         raise
 
 
-def _ensure_readable(record: VmCheckpoint, vm: str, qemu: str, accel: str) -> None:
-    version = parse_version(process.run([qemu, "--version"]))
-    here = ".".join(map(str, version or ("?",)))
+def _ensure_readable(record: VmCheckpoint, vm: str, qemu: str, accel: str) -> tuple[int, int]:
+    """Return the version of the node's QEMU."""
+    version = parse_version(process.run([qemu, "--version"])) or (0, 0)
+    here = ".".join(map(str, version))
     if record.qemu != here:
         raise RequestError(f"{vm} was stored by QEMU {record.qemu}, and this node has {here}", _OTHER)
     if record.accel != accel:
         raise RequestError(f"{vm} was stored with the accelerator {record.accel}, and this node has {accel}", _OTHER)
     if record.cpu and record.cpu != (cpu := hardware.read_cpu_name()):
         raise RequestError(f"{vm} was stored on a CPU {record.cpu!r}, and this node has {cpu!r}", _OTHER)
+    return version
 
 
 def take_disk(restart: Restart, image: str | None, path: PurePath) -> str | None:

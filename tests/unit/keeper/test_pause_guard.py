@@ -107,7 +107,7 @@ def test_a_vm_that_does_not_run_is_left_as_it_is(keeper: Keeper) -> None:
 def test_a_stored_vm_goes_on_once_when_its_memory_is_there() -> None:
     sent: list[tuple[str, dict[str, Any] | None, str | None]] = []
     went: list[str] = []
-    one = GoingOn(9, lambda *words: sent.append(words), lambda: went.append("on"))
+    one = GoingOn("fd:9", lambda *words: sent.append(words), lambda: went.append("on"))
     one.begin()
     assert [command for command, *_rest in sent] == ["migrate-set-capabilities", "migrate-incoming"]
     assert sent[1][1] == {"uri": "fd:9"}
@@ -123,7 +123,7 @@ def test_a_stored_vm_goes_on_once_when_its_memory_is_there() -> None:
 
 def test_a_qemu_that_refuses_the_memory_ends() -> None:
     sent: list[str] = []
-    one = GoingOn(9, lambda command, *_rest: sent.append(command), lambda: None)
+    one = GoingOn("file:/dev/fdset/2", lambda command, *_rest: sent.append(command), lambda: None)
     one.begin()
     one.take({"id": "going-on-begin", "error": {"desc": "no"}})
     assert sent[-1] == "quit"
