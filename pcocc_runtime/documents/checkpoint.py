@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pcocc_runtime.documents.codec import parse_document, render_document
+from pcocc_runtime.documents.hardware import Topology
 from pcocc_runtime.errors import RequestError
 
 CHECKPOINT_VERSION = 1
@@ -59,6 +60,7 @@ class VmCheckpoint:
     qemu: str
     accel: str
     cpu: str
+    topology: Topology
     words: tuple[tuple[str, str], ...]
     files: Mapping[str, StoredFile]
     image: SeenFile | None = None

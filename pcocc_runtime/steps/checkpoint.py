@@ -43,6 +43,7 @@ from pcocc_runtime.documents.checkpoint import (
     plan_words,
 )
 from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
+from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, decode_topology
 from pcocc_runtime.documents.node import MAX_NODE, BridgedFacts, decode_node
 from pcocc_runtime.documents.save import PAUSE_SOCKET
 from pcocc_runtime.errors import NodeError, RequestError
@@ -174,6 +175,7 @@ def _store(
         qemu=".".join(map(str, version)),
         accel=argv[argv.index("-accel") + 1].partition(",")[0],
         cpu=hardware.read_cpu_name() if is_hosts_cpu(words) else "",
+        topology=decode_topology(Path(monitor.directory, TOPOLOGY_FILE).read_bytes()).guest,
         words=words,
         files={},
         image=_see(Path(disks.image)) if disks.image else None,

@@ -104,6 +104,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     ensure_model(model, node.accel, abilities.lacks, group.template)
     restart = find_stored_vm(cluster, task.rank, group.qemu_bin or node.qemu, node.accel)
     hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
+    if restart is not None:
+        hardware = restart.keep_shape(hardware)
     if hardware.note:
         tell(task, node, hardware.note)
     task = take_queues(task, node, group.nic_model, hardware.topology.shape.cpus)

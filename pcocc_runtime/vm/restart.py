@@ -23,12 +23,15 @@ from pcocc_runtime.documents.checkpoint import (
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import qemu_img
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_reading
+from pcocc_runtime.qemu.stored_topology import keep_shape
 from pcocc_runtime.qemu.version import parse_version
 from pcocc_runtime.system import hardware, process
 from pcocc_runtime.system.copy import begin_sum, copy_stream, read_pieces
+from pcocc_runtime.vm.plan import Hardware
 from pcocc_runtime.vm.stored import ensure_content, read_checkpoint, read_small
 
 _OTHER = "use another node, or start the job anew without --pcocc-restart"
+_SIZES = "leave out options of sbatch about CPUs and memory: the checkpoint has the sizes"
 _NOUNS = {
     "-machine": "the machine", "-cpu": "the CPU model", "-smp": "the number and places of CPUs",
     "-m": "the memory", "-numa": "the NUMA nodes", "-global": "a property of devices",
@@ -44,6 +47,16 @@ class Restart(NamedTuple):
     options: tuple[str, ...]
     source: str
 
+    def keep_shape(self, hardware: Hardware) -> Hardware:
+        """Return the guest's hardware as it was, on what its task has now; RequestError when that is another size."""
+        was, now = self.record.topology.shape.cpus, hardware.topology.shape.cpus
+        if was != now:
+            vm = naming.vm_name(self.record.rank)
+            raise RequestError(f"the CPUs of {vm} were {was} when it was stored, and would be {now} now", _SIZES)
+        found = keep_shape(self.record.topology, hardware.topology)
+        memory = sum(node.memory for node in found.nodes) if len(found.nodes) > 1 else hardware.memory
+        return hardware._replace(topology=found, memory=memory)
+
     def ensure_same(self, argv: Sequence[str]) -> None:
         """Raise RequestError, with a sentence for what differs, unless this QEMU would be the VM that was stored."""
         vm = naming.vm_name(self.record.rank)
@@ -51,7 +64,8 @@ class Restart(NamedTuple):
         for (name, was), (other, now) in zip(self.record.words, words, strict=False):
             if (name, was) != (other, now):
                 noun = _NOUNS.get(name, "a device") if name == other else "a device"
-                raise RequestError(f"{noun} of {vm} was {was!r} when it was stored, and would be {now!r} now", _OTHER)
+                hint = _SIZES if name == "-m" else _OTHER
+                raise RequestError(f"{noun} of {vm} was {was!r} when it was stored, and would be {now!r} now", hint)
         if len(self.record.words) != len(words):
             counts = f"{len(self.record.words)} devices and parts, and would have {len(words)} now"
             raise RequestError(f"{vm} had {counts}", _OTHER)

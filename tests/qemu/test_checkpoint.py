@@ -158,7 +158,7 @@ def test_what_is_not_as_it_was_is_a_sentence(start: StartVm, home: Home, storing
     vm.wait()
     for number, (changed, said) in enumerate((
         ({"machine": "pc"}, "the machine of vm0 was"),
-        ({"cpus": 2}, "the number and places of CPUs of vm0 was"),
+        ({"cpus": 2}, "the CPUs of vm0 were 1 when it was stored, and would be 2 now"),
         ({"nic_model": "e1000", "display": "vnc"}, "a device of vm0 was"),
     )):
         other = start(replace(group, **changed), job=20 + number, restart=f"{DATA}/{place.name}")

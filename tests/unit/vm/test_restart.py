@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pcocc_runtime.documents.abilities import PLAIN
 from pcocc_runtime.documents.boot import Keys, encode_boot
 from pcocc_runtime.documents.checkpoint import (
     Checkpoint,
@@ -18,11 +19,15 @@ from pcocc_runtime.documents.checkpoint import (
     encode_vm_checkpoint,
 )
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
+from pcocc_runtime.documents.hardware import Allocation, GuestNode, Shape, Topology
 from pcocc_runtime.errors import PcoccError, RequestError
+from pcocc_runtime.qemu.cpu import plan_smp
+from pcocc_runtime.qemu.memory import ORDINARY, plan_memory
 from pcocc_runtime.submit.restart import read_cluster_of
 from pcocc_runtime.system import hardware, process
 from pcocc_runtime.system.copy import hash_file
 from pcocc_runtime.vm import restart as stored
+from pcocc_runtime.vm.plan import Hardware
 from pcocc_runtime.vm.stored import find_stored, read_checkpoint
 
 WORDS = (("-machine", "q35"), ("-cpu", "max"), ("-m", "size=256M"), ("-device", "virtio-rng-pci"))
@@ -44,7 +49,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     status = (tmp_path / "drive").stat()
     drive = SeenFile(str(tmp_path / "drive"), status.st_size, status.st_mtime_ns)
     kinds = {kind: put(place, f"vm0.{kind}", noise.randbytes(3000)) for kind in ("memory", "disk", "seed", "vars")}
-    record = VmCheckpoint(0, 7, "u", "7.2", "tcg", "", WORDS, kinds, drives=(drive,))
+    record = VmCheckpoint(0, 7, "u", "7.2", "tcg", "", Topology(Shape(1)), WORDS, kinds, drives=(drive,))
     monkeypatch.setattr(process, "run", lambda _argv: "QEMU emulator version 7.2.22 (Debian)")
     put_record(place, record)
     return place
@@ -130,6 +135,28 @@ def test_a_guest_that_sees_its_hosts_cpu_needs_the_same(checkpoint: Path, monkey
     monkeypatch.setattr(hardware, "read_cpu_name", lambda: "Another")
     with pytest.raises(RequestError, match="vm0 was stored on a CPU 'A CPU @ 2 GHz', and this node has 'Another'"):
         stored.open_restart(checkpoint, 0, "qemu", "tcg")
+
+
+def test_a_guest_keeps_its_shape_on_other_cpus(checkpoint: Path) -> None:
+    was = Topology(
+        Shape(4, sockets=2, cores=2), cpus=(0, 1, 8, 9), nodes=(GuestNode(0, (0, 1), 128), GuestNode(1, (2, 3), 126)),
+        distances=((10, 21), (21, 10)),
+    )  # fmt: skip
+    here = Topology(Shape(4, cores=4), cpus=(4, 5, 6, 7), emulator=(3,))
+    record = decode_vm_checkpoint((checkpoint / "vm0.json").read_bytes(), "it")
+    put_record(checkpoint, replace(record, topology=was))
+    found = stored.open_restart(checkpoint, 0, "qemu", "tcg")
+    os.close(found.memory)
+    kept = found.keep_shape(Hardware(Allocation((), (), 8), here, 256, ORDINARY, PLAIN))
+    assert (kept.topology.shape, kept.topology.cpus, kept.topology.emulator) == (was.shape, (4, 5, 6, 7), (3,))
+    assert kept.memory == 254
+    with pytest.raises(RequestError, match="the CPUs of vm0 were 4 when it was stored, and would be 1 now"):
+        found.keep_shape(Hardware(Allocation((), (), 8), Topology(Shape(1)), 256, ORDINARY, PLAIN))
+    assert plan_smp(kept.topology.shape, bool(kept.topology.cpus)) == plan_smp(was.shape, own=True)
+    words = [plan_memory(254, one, ORDINARY, shared=False, has={"host-nodes"})[2] for one in (was, kept.topology)]
+    assert words[0] == words[1] and len(words[0]) > 4, "what the guest sees"
+    objects = plan_memory(254, kept.topology, ORDINARY, shared=False, has={"host-nodes"})[0]
+    assert objects[1].endswith("host-nodes=0,policy=preferred") and objects[3].endswith("host-nodes=0,policy=preferred")
 
 
 def test_a_drive_that_was_written_since_is_refused(checkpoint: Path, tmp_path: Path) -> None:
