@@ -123,6 +123,10 @@ class Vm:
         """Run a command in the guest's shell and return what it printed."""
         assert self.console is not None
         self.console.sendall(command.encode() + b"\n")
+        return self.read(seconds)
+
+    def read(self, seconds: float = 30) -> str:
+        """Return what a command that was typed has printed, when its shell asks for the next."""
         return self._read_to(PROMPT, seconds)
 
     def wait(self, seconds: float = 30) -> int:
