@@ -158,7 +158,7 @@ def _machine(plan: VmPlan) -> list[str]:
         *objects,
         "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{caches}",
         "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext),
-        "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus)), "-m", f"size={plan.memory}M", *nodes,
+        "-smp", plan_smp(plan.topology), "-m", f"size={plan.memory}M", *nodes,
         "-rtc", "base=utc,driftfix=slew",
     ]  # fmt: skip
 

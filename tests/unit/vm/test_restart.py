@@ -152,7 +152,8 @@ def test_a_guest_keeps_its_shape_on_other_cpus(checkpoint: Path) -> None:
     assert kept.memory == 254
     with pytest.raises(RequestError, match="the CPUs of vm0 were 4 when it was stored, and would be 1 now"):
         found.keep_shape(Hardware(Allocation((), (), 8), Topology(Shape(1)), 256, ORDINARY, PLAIN))
-    assert plan_smp(kept.topology.shape, bool(kept.topology.cpus)) == plan_smp(was.shape, own=True)
+    shared = found.keep_shape(Hardware(Allocation((), (), 8), Topology(Shape(4, cores=4)), 256, ORDINARY, PLAIN)).topology
+    assert shared.cpus == () and {plan_smp(one) for one in (was, kept.topology, shared)} == {plan_smp(was)}
     words = [plan_memory(254, one, ORDINARY, shared=False, has={"host-nodes"})[2] for one in (was, kept.topology)]
     assert words[0] == words[1] and len(words[0]) > 4, "what the guest sees"
     objects = plan_memory(254, kept.topology, ORDINARY, shared=False, has={"host-nodes"})[0]
