@@ -12,8 +12,9 @@ from tests.boot.cluster import Cluster, make_cluster
 from tests.waiting import wait_for
 
 # a connection between the two VMs that counts, as long as it lives; on vm1 its last number is in a file of memory
+# (a busybox whose input ends hangs up)
 _ALONE = "env -i PATH=$PATH setsid sh -c '%s' </dev/null >/dev/null 2>&1 &"  # which no step's end takes along
-_LISTEN = _ALONE % "nc -l -p 7777 | while read n; do echo $n >/tmp/count; done" + " sleep 1"
+_LISTEN = _ALONE % "tail -f /dev/null | nc -l -p 7777 | while read n; do echo $n >/tmp/count; done" + " sleep 1"
 _COUNT = _ALONE % "n=0; while echo $n; do n=$((n+1)); sleep 0.1; done | nc vm1 7777" + " echo kept >/tmp/mark"
 _WRITE = "echo on-disk | sudo tee /written >/dev/null; sync"
 _LATE = 2  # seconds that a guest's clock may be off
@@ -36,14 +37,22 @@ def ensure_in_time(cluster: Cluster) -> None:
     wait_for(lambda: lag() < _LATE, "the time", 20)
 
 
+def ensure_counting(cluster: Cluster) -> None:
+    """Fail unless the connection between the VMs lives."""
+    first = int(cluster.vm("cat /tmp/count", vms="vm1"))
+    wait_for(lambda: int(cluster.vm("cat /tmp/count", vms="vm1")) > first, "the connection to go on", 10)
+
+
 def test_a_cluster_goes_on_in_another_job(box: Box, home: Path) -> None:
     place = home / "stored"
     with make_cluster(box, "--pcocc-template=tiny:2", "-N2") as cluster:
         cluster.vm(_LISTEN, vms="vm1")
         cluster.vm(_COUNT)
         wait_for(lambda: cluster.vm("cat /tmp/count || true", vms="vm1"), "the count")
+        ensure_counting(cluster)
         assert store(cluster, place).startswith(f"stored 2 VMs in {place}; they stood still for ")
         assert cluster.vm("cat /tmp/mark") == "kept", "it goes on"
+        ensure_counting(cluster)
         ensure_in_time(cluster)
         cluster.vm(_WRITE, vms="vm1")
         older = os.readlink(place / "current")
@@ -58,8 +67,7 @@ def test_a_cluster_goes_on_in_another_job(box: Box, home: Path) -> None:
         assert other.vm("cat /tmp/mark; hostname").split() == ["kept", "vm0"]
         ensure_in_time(other)
         assert other.vm("cat /written", vms="vm1") == "on-disk"
-        first = int(other.vm("cat /tmp/count", vms="vm1"))
-        wait_for(lambda: int(other.vm("cat /tmp/count", vms="vm1")) > first, "the connection to go on")
+        ensure_counting(other)
 
 
 def test_a_checkpoint_that_is_killed_leaves_cluster_and_older_one(box: Box, home: Path) -> None:
