@@ -9,10 +9,10 @@
 --     function slurm_job_modify(job_desc, job_rec, part_list, modify_uid)
 --         return pcocc.job_modify(job_desc, job_rec, part_list, modify_uid)
 --
--- It gives the job one task for each VM, takes CPUs and memory from the templates where the user gave none, and
--- refuses a job that contradicts this or that the site's policy forbids. It runs under slurmctld's locks, so it opens
--- no file and starts no process for a job; pcocc_text.lua reads what the submitter wrote, within bounds. The policy
--- is read once, when slurmctld loads the script; `pcocc config policy` writes it. Lua 5.1 to 5.4.
+-- It gives the job one task for each VM, takes CPUs and memory from the templates if the user named none, and refuses
+-- a job that contradicts this, or that the site's policy forbids. It runs under slurmctld's locks, so it opens no file
+-- and starts no process for a job; pcocc_text.lua reads what the submitter wrote, within bounds. The policy is read
+-- once, when slurmctld loads the script; `pcocc config policy` writes it. Lua 5.1 to 5.4.
 
 local text = require("pcocc_text")
 local keys = require("pcocc_keys")
@@ -28,8 +28,8 @@ local function refusal(code, text, ...)
     return { code = slurm[code] or slurm.ERROR, text = string.format(text, ...) }
 end
 
--- Tells whether a field is set. Slurm has a "not set" value for each width of field; that of 64 bits arrives rounded
--- to a double.
+-- Tells whether a field is set. Slurm has a "not set" value for each width of field; the one of 64 bits arrives here
+-- rounded to a double.
 local function is_set(value)
     if type(value) ~= "number" or value == 0 then
         return false
@@ -61,8 +61,8 @@ end
 local KINDS = { "users", "accounts", "partitions", "qos" }
 local NOUNS = { users = "user", accounts = "account", partitions = "partition", qos = "QOS" }
 
--- Returns the job's user, account, partitions and QOS as lists, or nil and a refusal; Slurm's default where the user
--- named none.
+-- Returns the job's user, account, partitions and QOS as lists, or nil and a refusal; what the user did not name is
+-- Slurm's default.
 local function describe_job(job_desc, part_list)
     local job, texts = {}, {
         users = job_desc.user_name,
@@ -103,7 +103,7 @@ local function has_one(list, words)
     return false
 end
 
--- Returns the first kind (users, accounts, ...) for which a rule has a list without the job's words, or nil.
+-- Returns the first kind (users, accounts, ...) of which a rule has a list that does not admit the job, or nil.
 local function find_bar(rule, job, has)
     for _, kind in ipairs(KINDS) do
         if rule[kind] and #rule[kind] > 0 and not has(rule[kind], job[kind]) then
@@ -143,7 +143,7 @@ function pcocc.check_policy(policy, request, size, job)
         end
     end
     if request.total > limit then
-        return refusal("ESLURM_ACCOUNTING_POLICY", "%d VMs are asked for, this job can have %d", request.total, limit)
+        return refusal("ESLURM_ACCOUNTING_POLICY", "%d VMs are asked for, but this job can have %d at most", request.total, limit)
     end
     for _, name in ipairs(request.names) do
         local denied = check_access("template", name, (policy.template_access or {})[name], job)
@@ -157,7 +157,7 @@ function pcocc.check_policy(policy, request, size, job)
     end
     local sets = find_sets(request, size, policy.templates or {})
     if not sets then
-        return refusal("ESLURM_ACCESS_DENIED", "the resource sets of these templates are not known to the controller")
+        return refusal("ESLURM_ACCESS_DENIED", "the site's policy file does not know the resource sets of these templates")
     end
     for _, name in ipairs(sets) do
         local denied = check_access("resource set", name, rules[name], job)
@@ -167,7 +167,7 @@ function pcocc.check_policy(policy, request, size, job)
     end
 end
 
--- Returns whether sbatch made up the number of tasks itself, from --ntasks-per-node and -N.
+-- Returns whether sbatch has computed the number of tasks itself, from --ntasks-per-node and -N.
 local function is_derived(tasks, per_node, nodes)
     return is_set(per_node) and tasks == per_node * (is_set(nodes) and nodes or 1)
 end
@@ -180,10 +180,11 @@ function pcocc.check_conflict(job_desc, vms)
     local tasks, per_node = job_desc.num_tasks, job_desc.ntasks_per_node
     local least, most = job_desc.min_nodes, job_desc.max_nodes
     if is_set(tasks) and tasks ~= vms and not is_derived(tasks, per_node, least) then
-        return refusal("ERROR", "-n says %d, --pcocc-template says %d VMs: each VM is one task; leave -n out", tasks, vms)
+        return refusal("ERROR", "-n says %d, but --pcocc-template says %d VMs: each VM is one task; leave -n out", tasks, vms)
     end
     if is_set(least) and least > vms then
-        return refusal("ESLURM_INVALID_NODE_COUNT", "-N says %d, --pcocc-template says %d VMs: each node needs a VM", least, vms)
+        return refusal("ESLURM_INVALID_NODE_COUNT", "-N says %d, but --pcocc-template says %d VMs: each node needs a VM",
+            least, vms)
     end
     if is_set(per_node) and is_set(most) and per_node * most < vms then
         return refusal("ESLURM_INVALID_NODE_COUNT", "%d VMs do not fit on %d nodes with --ntasks-per-node=%d", vms, most,
@@ -195,14 +196,14 @@ end
 function pcocc.check_exclusive(job_desc, vms)
     local per_node, most = job_desc.ntasks_per_node, job_desc.max_nodes
     if is_set(per_node) and per_node ~= 1 then
-        return refusal("ERROR", "--ntasks-per-node says %d, and each of these VMs takes a whole node: leave it out", per_node)
+        return refusal("ERROR", "--ntasks-per-node says %d, but each of these VMs takes a whole node: leave it out", per_node)
     end
     if is_set(most) and most < vms then
-        return refusal("ESLURM_INVALID_NODE_COUNT", "-N says %d, and each of %d VMs takes a whole node: leave -N out", most, vms)
+        return refusal("ESLURM_INVALID_NODE_COUNT", "-N says %d, but each of %d VMs takes a whole node: leave -N out", most, vms)
     end
 end
 
--- Gives each VM a whole node of its own, as --exclusive, --mem=0 and --ntasks-per-node=1 would.
+-- Gives each VM a whole node, as --exclusive, --mem=0 and --ntasks-per-node=1 would.
 function pcocc.take_nodes(job_desc, vms)
     job_desc.shared = 0
     job_desc.ntasks_per_node = 1
@@ -218,7 +219,7 @@ function pcocc.size_job(job_desc, vms, cpus, memory)
     if not is_set(job_desc.cpus_per_task) and cpus > 1 then
         job_desc.cpus_per_task = cpus
     end
-    -- sbatch computed this with its own number of tasks, and slurmctld would believe it
+    -- sbatch has computed this from its own number of tasks, and slurmctld would trust it
     job_desc.min_cpus = vms * (is_set(job_desc.cpus_per_task) and job_desc.cpus_per_task or 1)
     local given = job_desc.min_mem_per_cpu or job_desc.min_mem_per_node or job_desc.mem_per_tres
     if not given and memory > 0 then
@@ -262,28 +263,28 @@ function pcocc.init()
     end
 end
 
--- Returns a refusal when a licence that somebody asks for is the key of a partition, which the filter gives out, or
--- nil.
+-- Returns a refusal when a licence that somebody asks for is the key of a partition, which only the filter gives out,
+-- or nil.
 local function check_licences(licences, pools)
     if #licences > text.MAX_WORDS_TEXT then
         return refusal("ERROR", "--licenses is longer than %d characters; name fewer", text.MAX_WORDS_TEXT)
     end
     local word = keys.find_typed(licences, pools)
     if word then
-        local form = "the licence '%s' is the key of a partition, which its cluster is given without asking: leave it out"
+        local form = "the licence '%s' is the key of a partition, which pcocc itself gives to a cluster: leave it out"
         return refusal("ESLURM_ACCESS_DENIED", form, text.trim(word))
     end
 end
 
--- Gives the job the licences of a key for each of its networks with partitions, before those that the user asks for;
--- returns a refusal when it cannot have them.
+-- Gives the job the licence of a key for each of its networks with partitions, before the licences that the user asks
+-- for; returns a refusal when it cannot have them.
 function pcocc.give_keys(job_desc, request, size, rules, jobs)
     local sets = find_sets(request, size, rules.templates or {}) or {}
     local networks = keys.networks_of(sets, rules.set_partitions or {})
     for _, network in ipairs(networks) do
         local most = rules.partitions[network].max_vms
         if request.total > most then
-            local form = "%d VMs are asked for, a cluster on network '%s' can have %d"
+            local form = "%d VMs are asked for, but a cluster on network '%s' can have %d at most"
             return refusal("ERROR", form, request.total, network, most)
         end
     end
@@ -292,7 +293,7 @@ function pcocc.give_keys(job_desc, request, size, rules, jobs)
     end
     local own = job_desc.licenses or ""
     if string.find(own, "|", 1, true) then
-        return refusal("ERROR", "'|' in --licenses cannot stand beside the licence of a partition; name one licence")
+        return refusal("ERROR", "this job gets the licence of a partition, so --licenses cannot have '|'; name one licence")
     end
     local names = keys.choose(rules.partitions, networks, jobs)
     names[#names + 1] = own ~= "" and own or nil
@@ -337,7 +338,7 @@ local function tell(wrong)
     return wrong.code
 end
 
--- Checks and sizes a job with a virtual cluster; lets any other pass at once, unless it asks for a partition's key.
+-- Checks and sizes a job with a virtual cluster. Any other job passes at once, unless it asks for a partition's key.
 -- Returns slurm.SUCCESS or an error code.
 function pcocc.job_submit(job_desc, part_list, _submit_uid)
     local licences = job_desc.licenses
@@ -362,15 +363,15 @@ function pcocc.job_submit(job_desc, part_list, _submit_uid)
     return slurm.SUCCESS
 end
 
--- Keeps who changes a job from dropping the key that its VMs use, or taking one: slurmctld would give it to the next
--- at once.
+-- Lets nobody who changes a job drop the key that its VMs use, which slurmctld would give to the next job at once, or
+-- take a key.
 function pcocc.job_modify(job_desc, job_rec, _part_list, _modify_uid)
     local pools = job_desc.licenses and know_policy().partitions
     if not pools then
         return slurm.SUCCESS
     end
     if keys.find_typed(job_rec.licenses or "", pools) then
-        local why = "the licences of a job with a partition stay as they are: its VMs have the key"
+        local why = "the licences of a job with a partition cannot be changed: its VMs use the key"
         return tell(refusal("ESLURM_ACCESS_DENIED", why))
     end
     local wrong = check_licences(job_desc.licenses, pools)

@@ -1,7 +1,7 @@
 -- Chooses partition keys of InfiniBand for clusters. Each key is a licence of Slurm: slurmctld gives it to one job at
--- a time and takes it back when the last node is done with the job, so what is chosen here is never wrong; a job
--- whose key is still held waits. The policy has the pools, by the names of their networks: {license = "pkey", min_key
--- = 8192, max_key = 8447, max_vms = 256}. The work is bounded as in pcocc_text.lua. Lua 5.1 to 5.4.
+-- a time and takes it back when the last node is done with the job. So a choice is never wrong: a job whose key is
+-- still held just waits. The policy has the pools, by the names of their networks: {license = "pkey", min_key = 8192,
+-- max_key = 8447, max_vms = 256}. The work is bounded as in pcocc_text.lua. Lua 5.1 to 5.4.
 
 local text = require("pcocc_text")
 
@@ -9,10 +9,10 @@ local keys = {}
 
 local SHOWN = 512 -- characters of a job's licences that are looked at: the filter puts its own first
 local MOST_KNOWN = 20000 -- texts whose keys are remembered
-local LIVE = 1000 -- of how many jobs that have ended one that has not takes the place
+local LIVE = 1000 -- the weight of a job that has not ended; one that has ended counts 1
 local BASE, COMPLETING, ENDED = 256, 32768, 3 -- of job_state: slurm.h, enum job_states and JOB_COMPLETING
 
--- Returns the network and the key that a licence such as pkey2001:1 is, or nil.
+-- Returns the network and the key that a licence such as pkey2001:1 stands for, or nil.
 local function find_key(word, pools)
     local name = string.match(word, "^[^:*@%(]*")
     local digits = string.sub(name, -4)
@@ -57,8 +57,8 @@ local function is_completing(state)
     return math.floor(state / COMPLETING) % 2 == 1
 end
 
--- Returns how many jobs have each text of licences, one that has ended counting little. This is all that is done for
--- each job.
+-- Returns how many jobs have each text of licences; a job that has ended counts little. Nothing else is done for each
+-- job.
 local function count_jobs(jobs)
     local uses = {}
     for _, job in pairs(jobs) do
@@ -88,8 +88,8 @@ local function count_keys(jobs, pools, networks)
     return uses
 end
 
--- Returns the key of a network that the newest job has: what was given out last, as far as one can know after
--- slurmctld's start.
+-- Returns the key of a network that the newest job has: after slurmctld's start, this is the best guess at the key
+-- that was given out last.
 local function find_newest(jobs, pools, network)
     local last, newest = -1, nil
     for id, job in pairs(jobs) do
@@ -102,17 +102,18 @@ local function find_newest(jobs, pools, network)
     return newest
 end
 
--- By network: the keys that no job had when all were last looked at, in the order in which they are given out, and
--- the last that was. Nobody but the filter gives keys out, so that they stay free until then, and not every
--- submission looks at all jobs.
+-- By network: the keys that no job had when all jobs were last looked at, in the order in which they are given out,
+-- and the key given out last. Only the filter gives keys out, so the others stay free, and not every submission must
+-- look at all jobs.
 local free, chosen = {}, {}
 
--- Forgets what was seen of jobs, which a new policy may read otherwise.
+-- Forgets what was seen of jobs, because a new policy may change its meaning.
 function keys.forget()
     known, count, free = {}, 0, {}
 end
 
--- Returns the keys of a pool that no job has, or the one that the fewest have, in a ring that begins behind the last.
+-- Returns the keys of a pool that no job has, in a ring that begins after `last`; without any, the one that the fewest
+-- jobs have.
 local function find_free(pool, of, last)
     local size, found, best = pool.max_key - pool.min_key + 1, {}, nil
     for step = 1, size do
@@ -126,7 +127,7 @@ local function find_free(pool, of, last)
     return #found > 0 and found or { best }
 end
 
--- Returns the licences of a key of each network, those that have been free for the longest time.
+-- Returns a licence for each network: the key that has been free for the longest time.
 function keys.choose(pools, networks, jobs)
     jobs = jobs or {}
     local uses, names = nil, {}

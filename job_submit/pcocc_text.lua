@@ -1,11 +1,11 @@
--- Reads what the submitter of a job wrote. All users wait for slurmctld meanwhile, so the work is bounded: a length
--- is checked before any pattern is tried, a pattern reads a text once from one end to the other, and a loop ends at a
--- limit however long its text is. tests/lua/bounds.lua counts the work. Lua 5.1 to 5.4.
+-- Reads what the submitter of a job wrote. slurmctld serves nobody else meanwhile, so the work is bounded: a length is
+-- checked before any pattern is tried, a pattern reads a text only once from one end to the other, and a loop ends at
+-- a limit however long its text is. tests/lua/bounds.lua counts the work. Lua 5.1 to 5.4.
 
 local text = {}
 
 local FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
-local MAX_ENTRIES = 512 -- strings, of all SPANK plugins together, that are searched for ours
+local MAX_ENTRIES = 512 -- strings of all SPANK plugins together, among which ours are looked for
 local MAX_TEXT = 32768 -- characters of one of our strings: srun takes 16384 of a template text, and adds some :1
 local MAX_NAME = 64 -- characters, of a template
 local MAX_PARTS = 512 -- of a template text
@@ -38,9 +38,9 @@ for beginning, kind in pairs({
     BEGINNINGS[string.sub(beginning, 1, 8)] = { kind = kind, text = beginning }
 end
 
--- Returns the template text, the size line and the name of what is kept, among the strings that SPANK plugins send
--- with a job, nil for one that is missing. One that is too long is cut, but stays too long. Strings after the first
--- MAX_ENTRIES are ignored: plugins send fewer, and a user who forges so many could as well leave ours out.
+-- Returns the template text, the size line and the name of the kept file from the strings that SPANK plugins send with
+-- a job, nil for each that is missing. A text that is too long is cut, but is still too long for its reader. Strings
+-- after the first MAX_ENTRIES are ignored: plugins send fewer, and a user who forges so many could also leave ours out.
 function text.find_request(spank_env)
     if type(spank_env) ~= "table" then
         return nil
@@ -59,8 +59,8 @@ function text.find_request(spank_env)
     return found.typed or found.canonical, found.size, found.kept
 end
 
--- Returns the job's AdminComment with the name of the file that keeps its cluster, or the comment alone where the
--- name is none.
+-- Returns the job's AdminComment with the name of the file that keeps its cluster added, or the comment alone when that
+-- is not a name.
 function text.add_kept(comment, kept)
     if not kept or #kept ~= KEPT_LENGTH or not string.match(kept, "^%x+$") then
         return comment
@@ -68,7 +68,7 @@ function text.add_kept(comment, kept)
     return (comment and comment ~= "" and comment .. " " or "") .. "@=KEPT_MARK@" .. kept
 end
 
--- Adds a word to a list unless it is there already; list[word] tells that.
+-- Adds a word to a list unless it is there already, which list[word] tells.
 function text.add(list, word)
     if not list[word] then
         list[#list + 1], list[word] = word, true

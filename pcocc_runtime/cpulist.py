@@ -9,7 +9,7 @@ _MOST = 1 << 16  # CPUs that a list can speak of
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """Return the numbers of a list in order, none when it is not one."""
+    """Return the numbers of a list in order; no numbers when the text is not such a list."""
     found: set[int] = set()
     for word in text.strip().split(",") if text.strip() else ():
         match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", word.strip())
@@ -20,7 +20,7 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
 
 
 def render_cpu_list(numbers: Iterable[int]) -> str:
-    """Return a list of numbers, runs of them shortened."""
+    """Return numbers as such a list, runs written as first-last."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and runs[-1][1] == number - 1:

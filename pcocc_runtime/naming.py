@@ -1,7 +1,7 @@
 """Names and numbers made of job id, network index and VM rank: here, and in `addressing`, and nowhere else.
 
 Nothing here is allocated or remembered: two nodes, or two attempts, compute the same. Two live jobs never
-meet because job ids are unique while alive and every name below is injective in the job id.
+share a name: a job id is unique while its job lives, and different ids make different names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ABILITIES_FILE = "abilities.json"  # in a job's directory, and in root's: what i
 SCRATCH_NAME = "pcocc"  # our own directory in the site's scratch: others may have theirs beside it
 NODE_FILE = "node.json"  # in a job's directory: what its launchers are told of the node
 NETNS_DIR = PurePosixPath(wire.NETNS_PATH).parent
-DNSMASQ_USER = "pcocc"  # as dnsmasq knows the uid of its own that it has, once it has bound its ports
+DNSMASQ_USER = "pcocc"  # what dnsmasq's own /etc/passwd calls the uid that it changes to, `dnsmasq_uid`
 
 
 def netns_name(job: int) -> str:

@@ -1,10 +1,10 @@
-"""How long work reports its progress: the verbs name each phase, and the command line decides what to show."""
+"""How work that takes long reports its progress: it names each phase, and the command line decides what to show."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-Advance = Callable[[int, int], None]  # what is done and what there is to do, in any unit; 0 to do: not known
+Advance = Callable[[int, int], None]  # what is done, and the total, in any unit; a total of 0 is not known
 Progress = Callable[[str], Advance]  # begins a phase
 Note = Callable[[str], None]  # tells what is good to know, in a sentence
 

@@ -128,7 +128,7 @@ def say_note(text: str) -> None:
 
 
 def finish_output() -> int:
-    """Flush standard output; return 1 when that fails, which is told unless the reader has gone."""
+    """Flush standard output; return 1 when that fails; the failure is reported unless the reader has gone."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -166,5 +166,5 @@ def confess(error: Exception) -> errors.PcoccError:
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters but line ends and tabs, so that a guest cannot move the cursor."""
+    """Return `text` with only line ends and tabs as control characters, so that a guest cannot move the cursor."""
     return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)

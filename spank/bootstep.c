@@ -13,8 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Seconds. A step's credential is valid for 120 (cred_expire of AuthInfo in slurm.conf): before that its tasks are
- * started. */
+/* Seconds. A step's credential is valid for 120 (cred_expire of AuthInfo in slurm.conf), and its tasks must start
+ * before that. */
 #define LONGEST_WAIT 90
 
 static const char program[] = PCOCC_LIBEXEC "/boot";
@@ -36,7 +36,7 @@ bool find_boot_step(uint32_t job, struct boot_step *found)
 	return true;
 }
 
-/* Called in the forked child: becomes a process that outlives this srun. Returns only when that fails. */
+/* Called in the forked child: becomes a process that outlives this srun. It never returns. */
 static void become_starter(uint32_t job, int status, int parent)
 {
 	char number[16];
@@ -71,7 +71,7 @@ static void note_interruption(int number)
 	interruption = number;
 }
 
-/* srun waits for its signals in a thread, by sigwait(); the kernel prefers the main thread when that does not
+/* srun waits for its signals in a thread, by sigwait(); the kernel gives them to the main thread if that does not
  * block them. */
 struct attention {
 	struct sigaction interrupt, terminate;
@@ -141,7 +141,7 @@ enum boot_outcome start_boot_step(uint32_t job)
 {
 	int status[2], parent[2];
 
-	/* the starter sees the end of this srun in `parent`: its write end is open here only */
+	/* the starter sees in `parent` when this srun ends, which alone has its write end open */
 	if (pipe2(status, O_CLOEXEC) || pipe2(parent, O_CLOEXEC)) {
 		complain("this host has too many open files", "the VMs cannot be booted: %s", strerror(errno));
 		return VMS_FAILED;

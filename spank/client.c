@@ -11,7 +11,7 @@
 #define BOOT_PATIENCE (MAX_PATIENCE / 2) /* seconds; a boot step makes the namespaces in its first one or two */
 
 static bool vm_mode; /* this srun's tasks run in VMs */
-static struct words typed; /* in front of its command */
+static struct words typed; /* what the user typed before the command */
 
 /* Tells whether a word is written as a set of VMs. */
 static bool is_set(const char *word)
@@ -21,13 +21,13 @@ static bool is_set(const char *word)
 
 static void refuse_space(const char *set)
 {
-	complain("without a value it means all VMs (for sbatch vm0), and the next word is the command; to run a program of such "
-		 "a name, write its path",
-		 "--pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm=%s", set);
+	complain("without a value it means all VMs (for sbatch vm0), and the next word is the command; to run a program of that "
+		 "name, write its path",
+		 "--pcocc-vm takes its VMs after an equals sign: write --pcocc-vm=%s", set);
 	exit(1);
 }
 
-/* Looks through the #SBATCH lines in front of a script's first command, of which sbatch only says that they are
+/* Looks for that mistake in the #SBATCH lines before a script's first command; sbatch itself would only call them
  * invalid. */
 static void check_script(const char *path)
 {
@@ -50,7 +50,7 @@ static void check_script(const char *path)
 		fclose(file);
 }
 
-/* --pcocc-vm has a value or none: of `--pcocc-vm vm0 cmd` Slurm makes the command `vm0 cmd`, or the script vm0. */
+/* A value of --pcocc-vm follows '=': in `--pcocc-vm vm0 cmd` Slurm takes `vm0 cmd` for the command, or vm0 for the script. */
 static void check_command(bool local)
 {
 	if (!typed.command)
@@ -119,12 +119,12 @@ static bool mark_vm_step(void)
 	if (vms > 0)
 		return name_vms(options.vm, vms);
 	if (target.other)
-		complain("the first srun --pcocc-vm inside the job boots them; one with --jobid does where salloc --no-shell "
-			 "made the job",
+		complain("the first srun --pcocc-vm inside the job boots them; for a job of salloc --no-shell, the first one with "
+			 "--jobid does",
 			 "no VMs of job %u run", target.other);
 	else
 		complain("submit the job with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
-			 "--pcocc-vm needs a job with VMs, and this one has none");
+			 "--pcocc-vm needs a job with VMs, but this one has none");
 	return false;
 }
 
@@ -139,7 +139,7 @@ int client_post_opt(spank_t sp)
 	take_variables(!target.in_job);
 	if (target.in_job && options.template) {
 		complain("leave --pcocc-template out here, and use --pcocc-vm to run in the VMs of this job",
-			 "--pcocc-template makes a new job, and this command runs inside job %s",
+			 "--pcocc-template makes a new job, but this command runs inside job %s",
 			 getenv("SLURM_JOB_ID") ? getenv("SLURM_JOB_ID") : "(--jobid)");
 		exit(1);
 	}
@@ -179,8 +179,7 @@ static void undo(uint32_t job, uint32_t step)
 		complete_job(job, 1);
 }
 
-/* Tells the step's tasks for how many seconds they wait for the job's namespace; `pcocc network` asks for less
- * itself. */
+/* Tells the step's tasks how many seconds to wait for the job's namespace; `pcocc network` itself asks for fewer. */
 static void set_patience(long left)
 {
 	char seconds[24];
@@ -202,7 +201,7 @@ static bool ensure_vms(uint32_t job)
 		return false;
 	}
 	enum boot_outcome outcome = boot.running ? VMS_BOOT : start_boot_step(job);
-	/* a namespace that is missing long after the boot will not appear any more */
+	/* a namespace that is missing long after the boot will not appear */
 	set_patience(outcome == VMS_RUN ? 0 : BOOT_PATIENCE - (boot.running ? boot.age : 0));
 	return outcome != VMS_FAILED;
 }

@@ -24,9 +24,9 @@ bool leaves_job(const struct words *typed);
 
 /* sizing.c */
 struct target {
-	bool in_job; /* srun makes a step of a job: of the one it runs in, or of the one --jobid names */
-	uint32_t job; /* which that is */
-	uint32_t other; /* the job that --jobid names, when it is not the one srun runs in; else 0 */
+	bool in_job; /* srun makes a step of a job that exists: the one it runs in, or the one that --jobid names */
+	uint32_t job; /* that job */
+	uint32_t other; /* the same, if it is not the one that srun runs in; else 0 */
 };
 extern struct target target;
 void find_target(const struct words *typed);

@@ -1,4 +1,4 @@
-/* What differs between Slurm 22.05 and 26.05, as types and functions that are the same for all; checks in meson.build choose. */
+/* Differences between Slurm 22.05 and 26.05, hidden by types and functions that are the same for all; meson.build checks them. */
 #ifndef PCOCC_COMPAT_H
 #define PCOCC_COMPAT_H
 
@@ -75,9 +75,9 @@ static inline int load_job(uint32_t job, job_info_msg_t **jobs)
 /* Before 23.11 srun itself renames the programs of a step of several (programs.c). */
 enum { SRUN_RENAMES_PROGRAMS = !HAVE_SPANK_PREPEND_TASK_ARGV };
 
-/* Makes a task run a program, given by its path, with the task's own command as arguments. From 23.11 on Slurm does that
- * after this hook has returned; before, the program takes the place of the command's first word, and finds that in
- * ENV_FIRST_WORD. Of a step of several programs (--multi-prog) these releases show none. */
+/* Makes a task run a program, given by its path, with the task's own command as arguments. From 23.11 on, Slurm does that
+ * after this hook has returned. In earlier releases, the program replaces the command's first word, and finds that word in
+ * ENV_FIRST_WORD; they do not show the programs of a step that has several (--multi-prog). */
 static inline int prepend_program(spank_t sp, const char *path)
 {
 #if HAVE_SPANK_PREPEND_TASK_ARGV

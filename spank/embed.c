@@ -8,7 +8,7 @@
 typedef int check_function(const char *request, char *answer, size_t size);
 
 /* Starts the interpreter before cffi would, so that it ignores the user's PYTHON* variables and finds our
- * packages, cffi's own backend among them. It reads these global variables when it starts. */
+ * packages, and cffi's own backend. It reads these global variables when it starts. */
 static int start_python(void *python)
 {
 	void (*initialize)(int) = (void (*)(int))dlsym(python, "Py_InitializeEx");
@@ -28,8 +28,8 @@ static int start_python(void *python)
 	return run("import sys; sys.path[:] = ['" PCOCC_PYTHON_PATH "', *sys.path, " PCOCC_PYTHON_LIBRARIES "]", NULL);
 }
 
-/* With CHECK_PASSED the answer is lines `key value`, with CHECK_REFUSED text for stderr, with CHECK_BROKEN what
- * could not run. */
+/* With CHECK_PASSED the answer is lines `key value`, with CHECK_REFUSED a text for stderr, with CHECK_BROKEN the
+ * reason why the check could not run. */
 int embed_check(const char *request, char *answer, size_t size)
 {
 	/* Slurm opens plugins with local symbols, but Python's C extensions need libpython's symbols to be global

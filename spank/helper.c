@@ -1,4 +1,4 @@
-/* The only place that starts a process as root: libexec/pcocc/node, which gets nothing from the user but its stdin. */
+/* The only place that starts a process as root: libexec/pcocc/node, whose stdin is all that it gets from the user. */
 #include "pcocc.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define QUIET_LIMIT_MS 30000 /* without CPU time: it is stuck. Where others take the CPUs it is slow, and has some */
+#define QUIET_LIMIT_MS 30000 /* without any CPU time: then it is stuck. On a busy node it is slow, but gets some */
 #define TIME_LIMIT_MS 300000 /* in all */
 #define NOT_FOUND 127 /* the exit status of a child that found no program, as in sh */
 #define START_LIMIT_MS 600000 /* at slurmd's start, for both: many jobs may have to be released, and nobody waits */
@@ -36,7 +36,7 @@ static int text_file(const char *text)
 	return fd;
 }
 
-/* Called in the forked child, and slurmstepd has threads: only async-signal-safe calls. Returns only when that fails. */
+/* Called in the forked child. slurmstepd has threads, so only async-signal-safe calls are allowed. It never returns. */
 static void become_helper(const char *verb, int input, int output, int notes)
 {
 	char *const argv[] = { (char *)program, (char *)verb, NULL };
@@ -71,7 +71,7 @@ static long long cpu_time(pid_t pid)
 	return used.tv_sec * 1000000000LL + used.tv_nsec;
 }
 
-/* Returns that of a helper and of those that it has started (proc(5): children). */
+/* Returns the CPU time of a helper and of the processes that it has started (proc(5): children). */
 static long long helper_time(pid_t helper)
 {
 	char path[64], list[512] = "", *at = list, *next;
@@ -90,7 +90,7 @@ static long long helper_time(pid_t helper)
 static bool wait_for_helper(pid_t child, int quiet_limit, int limit, int *exit_status)
 {
 	int status = 0;
-	int pidfd = (int)syscall(SYS_pidfd_open, child, 0); /* none before Linux 5.3, or when none is left: we look then */
+	int pidfd = (int)syscall(SYS_pidfd_open, child, 0); /* -1 before Linux 5.3, or without descriptors: then we poll */
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
 	int tick = pidfd < 0 ? 50 : 1000;
 	long long used = 0;
@@ -123,7 +123,7 @@ static char *read_output(int fd)
 	return data;
 }
 
-/* What the helper has printed when it is killed is what it was at (node/doing.py). */
+/* When the helper is killed, its output says what it was doing (node/doing.py). */
 static void explain_failure(struct helper_result *result)
 {
 	struct text text = { 0 };
@@ -135,7 +135,7 @@ static void explain_failure(struct helper_result *result)
 			 host, program);
 	else
 		text_add(&text, "pcocc: error: the network helper of %s %s%s\n"
-			 "hint: ask the admins to look into slurmd's log, and at its load\n",
+			 "hint: ask the admins to look into slurmd's log there, and at the node's load\n",
 			 host, result->ended ? "has failed" : "was killed or took longer than it may, ",
 			 result->ended ? "" : *result->output ? result->output : "before it began");
 	free(result->output);
@@ -172,7 +172,7 @@ void run_helper(const char *verb, const char *input, struct helper_result *resul
 	close(err);
 }
 
-/* A process that may outlive slurmd must not hold the port at which the next slurmd listens. */
+/* Closes sockets: a process that outlives slurmd must not hold the port that the next slurmd listens on. */
 static void close_sockets(void)
 {
 	struct stat status;

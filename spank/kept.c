@@ -1,6 +1,6 @@
-/* The cluster of a job that nobody has in his environment (salloc --no-shell): a file of the user's keeps it for srun.
+/* The cluster of a job that is in no command's environment (salloc --no-shell): a file of the user keeps it for srun.
  *
- * The file is called by a random word, which the filter leaves in the job's AdminComment; see docs/decisions/023. */
+ * The file's name is a random word, which the filter puts into the job's AdminComment; see docs/decisions/023. */
 #include "client.h"
 
 #include <dirent.h>
@@ -14,10 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KEPT_DAYS 100 /* after their last use; jobs end before */
+#define KEPT_DAYS 100 /* after a file's last use; jobs end before that */
 #define LONGEST (512 * 1024)
 
-/* Opens the directory of these files, made where it is wanted and missing; -1 and errno when that cannot be. */
+/* Opens the directory of these files, and makes it if `make` is true; returns -1 with errno when that fails. */
 static int open_directory(bool make)
 {
 	const char *own = read_variable("PCOCC_USER_CONF_DIR"), *home = read_variable("HOME");
@@ -80,13 +80,13 @@ void keep_cluster(spank_t sp)
 		spank_job_control_setenv(sp, JOB_KEPT, word, 1);
 		remove_old(directory);
 	} else
-		complain("srun --jobid cannot boot the VMs of this job; make it with 'sbatch', or salloc without --no-shell",
-			 "the job's VMs cannot be noted in ~/.pcocc/jobs: %s", strerror(errno));
+		complain("srun --jobid cannot boot the VMs of this job; use sbatch, or salloc without --no-shell",
+			 "the job's VMs cannot be recorded in ~/.pcocc/jobs: %s", strerror(errno));
 	if (directory >= 0)
 		close(directory);
 }
 
-/* Returns the word in an AdminComment, which may be others' as well; NULL when there is none. */
+/* Returns our word in an AdminComment, which may also have texts of others; NULL when it is not there. */
 static const char *find_word(char *comment)
 {
 	char *at = comment ? strstr(comment, KEPT_MARK) : NULL;
@@ -97,7 +97,7 @@ static const char *find_word(char *comment)
 	return is_word(at) ? at : NULL;
 }
 
-/* Puts what a file has into the environment, where a job's own commands find it. */
+/* Puts the content of a file into the environment, where commands inside a job have it from Slurm. */
 static bool read_file(const char *word)
 {
 	int directory = open_directory(false);
@@ -120,7 +120,7 @@ static bool read_file(const char *word)
 	return cluster != NULL;
 }
 
-/* Makes the cluster of a job known to this srun; false when nobody has kept it. */
+/* Makes the cluster of a job known to this srun; returns false when it was not kept. */
 bool recall_cluster(uint32_t job)
 {
 	job_info_msg_t *jobs = NULL;

@@ -1,4 +1,4 @@
-/* The job's network namespace and its taps: system calls that root makes in a task's own process. */
+/* The job's network namespace and its taps: system calls that are made as root in a task's own process. */
 #include "pcocc.h"
 
 #include <errno.h>
@@ -43,7 +43,7 @@ int enter_netns(uint32_t job, int *previous)
 void leave_netns(int previous)
 {
 	if (setns(previous, CLONE_NEWNET))
-		_exit(1); /* a task must never go on in a namespace it was not meant for */
+		_exit(1); /* a task must never go on in the wrong namespace */
 	close(previous);
 }
 

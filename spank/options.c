@@ -28,7 +28,7 @@ static struct spank_option table[] = {
 
 #define TABLE_LENGTH (sizeof(table) / sizeof(table[0]))
 
-/* Slurm may call back twice with the same value, which is kept once. */
+/* Slurm may call back twice with the same value: it is kept once. */
 static void add_value(const char **values, size_t *count, const char *value)
 {
 	for (size_t i = 0; i < *count; i++)

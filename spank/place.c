@@ -1,5 +1,5 @@
-/* A step in some of a job's VMs runs on the nodes of these VMs, where their shared ssh connections and their
- * sockets are. */
+/* Places a step that runs in some of a job's VMs on the nodes of these VMs: their shared ssh connections and sockets
+ * are there. */
 #include "client.h"
 
 #include <stdio.h>
@@ -22,9 +22,9 @@ static bool is_placed(const struct words *typed, long tasks)
 	return typed->placed || (typed->tasks && strtol(typed->tasks, NULL, 10) != tasks);
 }
 
-/* Returns the name of each VM's node; the caller frees the names and the array. NULL when there is no need (the
- * step is in all VMs, and Slurm places it as it has placed them, or all are on one node), and when slurmctld does
- * not answer. */
+/* Returns the name of each VM's node; the caller frees the names and the array. NULL when they are not needed (for
+ * a step in all VMs, which Slurm places as it has placed these, or when all are on one node), and when slurmctld
+ * does not answer. */
 static char **read_nodes(uint32_t job, long tasks, long *vms)
 {
 	struct boot_step boot;
@@ -65,14 +65,14 @@ static long write_places(hosts_t wanted, char *const *names, long vms)
 		free(name);
 		if (rank < 0 || rank >= vms || !names[rank] || dprintf(places, "%s\n", names[rank]) < 0)
 			return 0;
-		nodes += strcmp(last, names[rank]) != 0; /* ranks rise, and a node's are together */
+		nodes += strcmp(last, names[rank]) != 0; /* ranks rise, and those of a node are together */
 		last = names[rank];
 	}
 	return nodes;
 }
 
-/* Makes srun run the tasks on the nodes of their VMs; false when the user says where they run, or the nodes are
- * not known. */
+/* Makes srun run the tasks on the nodes of their VMs; returns false when the user says where they run, or when the
+ * nodes are not known. */
 bool place_tasks(uint32_t job, const char *set, long tasks, const struct words *typed)
 {
 	const char *nodes = target.other ? NULL : getenv("SLURM_JOB_NUM_NODES");

@@ -1,5 +1,5 @@
-/* What srun itself makes of a command, and its tasks in VMs must know: several programs, files it copies, what it
- * exports. */
+/* What srun itself does with a command, as far as tasks in VMs must know it: several programs, files that it copies,
+ * variables that it exports. */
 #include "client.h"
 
 #include <ctype.h>
@@ -9,7 +9,7 @@
 
 #define ATTACH PCOCC_LIBEXEC "/attach "
 
-/* Tells whether a variable in place of an option without a value sets it, as srun takes it. */
+/* Tells whether the variable that stands for an option without a value turns it on, by srun's rules. */
 static bool is_yes(const char *value)
 {
 	return value && (!*value || !strcasecmp(value, "yes") || strtol(value, NULL, 10) != 0);
@@ -28,7 +28,7 @@ static void set_or_unset(const char *name, const char *value)
 		unsetenv(name);
 }
 
-/* Leaves in the step's environment how srun was told to treat its command. */
+/* Notes in the step's environment how srun was told to treat its command. */
 void name_wishes(const struct words *typed)
 {
 	const char *variable = getenv("SRUN_EXPORT_ENV") ? getenv("SRUN_EXPORT_ENV") : getenv("SLURM_EXPORT_ENV");
@@ -72,8 +72,8 @@ char *render_programs(const char *file)
 	return text.data;
 }
 
-/* Has the tasks' own slurmstepd start the attach client, where the plugin cannot name it there: srun sends what it
- * has read. */
+/* Has the tasks' own slurmstepd start the attach client, for releases where the plugin cannot name it there: srun
+ * sends them the file of programs as it is then. */
 void rename_programs(spank_t sp)
 {
 	int count = 0;

@@ -1,4 +1,4 @@
-/* Checks a request before anything is submitted, and puts what the job needs of it into its environment. */
+/* Checks a request before anything is submitted, and puts what the job needs into the job's environment. */
 #include "client.h"
 
 #include <stdio.h>
@@ -88,7 +88,7 @@ static void publish(spank_t sp, const char *answer)
 	free(size);
 }
 
-/* Tells the user what the check found good to know. */
+/* Shows the user the notes of the check. */
 static void tell_notes(const char *answer)
 {
 	static const char key[] = "note ";
@@ -98,7 +98,7 @@ static void tell_notes(const char *answer)
 			fprintf(stderr, "pcocc: note: %.*s\n", (int)strcspn(at + sizeof(key) - 1, "\n"), at + sizeof(key) - 1);
 }
 
-/* Returns true when the request can be met; else the user has been told why not. */
+/* Returns true when the request can be met; otherwise the user has been told why not. */
 bool check_request(spank_t sp)
 {
 	char *request = render_request();

@@ -1,5 +1,5 @@
-/* How many tasks an srun has, and where: one for each VM. Variables tell srun, which reads them before it knows
- * our options. */
+/* How many tasks an srun has, and where: one for each VM. srun is told by variables, because it reads these before
+ * it knows our options. */
 #include "client.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 struct target target;
 
-/* Returns the number of VMs of `TPL[:N],...`, or 0 when the text has another form, which the request's check tells. */
+/* Returns the number of VMs of `TPL[:N],...`, or 0 for a text of another form, which the request's check will refuse. */
 static long count_vms(const char *template)
 {
 	long total = 0;
@@ -26,15 +26,15 @@ static long count_vms(const char *template)
 	return total;
 }
 
-/* Returns the number of VMs of the job that a VM step belongs to: from the environment, the boot step, or what was
- * kept of the job; 0 outside of jobs. */
+/* Returns the number of VMs of the job that a VM step belongs to: from the environment, from the boot step, or from
+ * the file that was kept for the job; 0 outside of jobs. */
 long count_job_vms(void)
 {
 	struct boot_step boot;
 
 	if (getenv(ENV_TEMPLATE))
 		return count_vms(getenv(ENV_TEMPLATE));
-	if (!target.job) /* which slurmctld takes for all jobs, and others' VMs would be this one's */
+	if (!target.job) /* for slurmctld, 0 means all jobs: other jobs' VMs would be taken for this one's */
 		return 0;
 	if (find_boot_step(target.job, &boot) && boot.running)
 		return boot.vms;

@@ -1,4 +1,4 @@
-/* slurmstepd: root makes the job's networks once per node, opens the taps of each VM, and moves VM steps into the networks. */
+/* slurmstepd: root makes the job's networks once per node, opens the taps of each VM, and moves VM steps into its namespace. */
 #include "pcocc.h"
 
 #include <errno.h>
@@ -13,7 +13,7 @@
 
 #define CONFLICT_WAIT_MS 20000
 
-/* How the set-up of this node went, for all its tasks. `output` names the taps of each VM, or is what the user reads. */
+/* How the set-up of this node went, for all its tasks. `output` names the taps of each VM, or is the error for the user. */
 static struct {
 	enum { SETUP_NONE, SETUP_DONE, SETUP_DUPLICATE, SETUP_FAILED } state;
 	char *output;
@@ -69,7 +69,7 @@ static void set_failure(const char *message)
 	setup.state = SETUP_FAILED;
 }
 
-/* Returns a name that slurmctld gave, or "" when it has line ends: where Slurm checks no accounts, users write anything. */
+/* Returns a name that slurmctld gave, or "" when it has line ends: users may name any account if Slurm does not check them. */
 static const char *one_line(const char *name)
 {
 	return name && !strpbrk(name, "\r\n") ? name : "";
@@ -89,7 +89,7 @@ static int add_charge(struct text *text, uint32_t job)
 			continue;
 		found = 1;
 		text_add(text, "account %s\npartition %s\nqos %s\nlicenses %s\n", one_line(one->account), one_line(one->partition),
-			 one_line(one->qos), one_line(one->licenses)); /* not a choice of licences: the filter has chosen */
+			 one_line(one->qos), one_line(one->licenses)); /* no alternatives ('|') among them: the filter has chosen */
 		hosts_t nodes = slurm_hostlist_create(one->nodes);
 		char *name = NULL;
 		for (uint32_t i = 0; nodes && i < one->gres_detail_cnt && (name = slurm_hostlist_shift(nodes)); i++, free(name))
@@ -117,7 +117,7 @@ static void note_answer(const struct helper_result *answer)
 	setup.state = status == 0 ? SETUP_DONE : status == HELPER_DUPLICATE ? SETUP_DUPLICATE : SETUP_FAILED;
 }
 
-/* Runs the set-up. Another boot step of this job that holds the node is killed when it is younger: the oldest has all nodes. */
+/* Runs the set-up. A younger boot step of this job that holds the node is killed: the oldest one gets all nodes. */
 static void run_setup(uint32_t job, struct text *request)
 {
 	bool charged = false;
@@ -147,7 +147,7 @@ static void run_setup(uint32_t job, struct text *request)
 }
 
 /* Root's part of the boot step on this node. From 23.02 on user_init must not ask slurmctld: slurmstepd holds a lock then that
- * each request needs. The step has no output yet here, so what the user is to read waits for stepd_task. */
+ * each request needs. The step has no output yet here, so stepd_task shows errors to the user later. */
 int stepd_post_opt(spank_t sp)
 {
 	uint32_t job = 0, step = 0, index = 0;
@@ -176,7 +176,7 @@ int stepd_post_opt(spank_t sp)
 }
 
 /* Opens each tap of a VM for as many queues as it has CPUs and the site allows, and /dev/vhost-net for each queue where the
- * helper says so; adds their descriptors as `5/7:6/8,9/11:10/12`, or an errno below zero in the second's place. */
+ * helper says so; adds their descriptors as `5/7:6/8,9/11:10/12`, with a negative errno where /dev/vhost-net cannot be opened. */
 static int open_taps(spank_t sp, uint32_t rank, struct text *fds)
 {
 	char key[32];
@@ -222,7 +222,7 @@ static int boot_task_privileged(spank_t sp)
 	}
 	int failed = open_taps(sp, rank, &fds);
 	int reason = errno;
-	int sock = socket(AF_INET, SOCK_STREAM, 0); /* it stays in this namespace: by it the keeper reaches the guest */
+	int sock = socket(AF_INET, SOCK_STREAM, 0); /* it stays in this namespace: the keeper reaches the guest by it */
 	leave_netns(host);
 	if (failed || sock < 0) {
 		char message[128];
@@ -233,13 +233,13 @@ static int boot_task_privileged(spank_t sp)
 		spank_setenv(sp, ENV_TAP_FDS, fds.data, 1);
 		spank_setenv(sp, ENV_PROBE_FD, probe, 1);
 		snprintf(kvm, sizeof(kvm), "%d", find_line(setup.output, "kvm", &length) ? open("/dev/kvm", O_RDWR) : -1);
-		spank_setenv(sp, ENV_KVM_FD, kvm, 1); /* whoever may run VMs here gets it, and for them */
+		spank_setenv(sp, ENV_KVM_FD, kvm, 1); /* users may open /dev/kvm or not: whoever may run VMs here gets it, for these */
 	}
 	free(fds.data);
 	return 0;
 }
 
-/* Waits for the job's namespace, which a boot step that has just been started is about to make. */
+/* Waits for the job's namespace: a boot step that has just started will make it soon. */
 static int vm_task_privileged(spank_t sp)
 {
 	uint32_t job = 0;
@@ -281,7 +281,7 @@ int stepd_task_privileged(spank_t sp)
 	return in_vms && !stays_outside(sp) ? vm_task_privileged(sp) : 0;
 }
 
-/* Leaves the task's environment in memory, as it is before prolog scripts change it: what they do is for the guest, too. */
+/* Keeps the task's environment in memory before prolog scripts change it: their changes are made in the guest, too. */
 static int keep_environment(spank_t sp)
 {
 	char **at = NULL, number[16];
@@ -351,7 +351,7 @@ int stepd_task(spank_t sp)
 	if (unreachable) {
 		char node[256] = "this node";
 		gethostname(node, sizeof(node) - 1);
-		complain("the srun that booted the VMs has told why; start the step on the VMs that are left, or a new job",
+		complain("the srun that booted the VMs has said why; start the step on the VMs that are left, or a new job",
 			 "%s cannot be reached from %s: the job's VMs there have ended", vm, node);
 		_exit(1);
 	}

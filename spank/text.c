@@ -1,4 +1,4 @@
-/* Growing strings, and errors as the user reads them. */
+/* Strings that grow, and error messages for the user. */
 #include "pcocc.h"
 
 #include <stdarg.h>

@@ -6,8 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* sbatch passes its options on to the commands of its job by the environment. Without these, only options typed
- * here count. */
+/* sbatch passes its options on to the commands of its job by the environment. They are removed, so that only options
+ * typed here count. */
 void forget_inherited_options(void)
 {
 	static const char prefix[] = "SLURM_SPANK__" SENT_OPTION;
@@ -18,7 +18,7 @@ void forget_inherited_options(void)
 			continue;
 		}
 		char *name = strndup(*at, strcspn(*at, "="));
-		unsetenv(name); /* what follows moves up */
+		unsetenv(name); /* the variables after it move up */
 		free(name);
 	}
 }
@@ -31,7 +31,7 @@ const char *read_variable(const char *name)
 	return value && *value ? strdup(value) : NULL;
 }
 
-/* Options on the command line win over variables; that of the template counts only where a job is made. */
+/* Options on the command line win over variables; those for a new cluster count only where a job is made. */
 void take_variables(bool with_template)
 {
 	if (!options.vm && !options.no_vm)
@@ -62,7 +62,7 @@ static void drop(const char *const *names, size_t count)
 		unsetenv(names[i]);
 }
 
-/* Without this, commands in the job would take what sbatch or salloc has used as a request of their own. */
+/* Without this, commands in the job would take the variables that sbatch or salloc has used for requests of their own. */
 void drop_variables(void)
 {
 	static const char *const names[] = {
@@ -80,7 +80,7 @@ void drop_job_variables(void)
 	drop(names, sizeof(names) / sizeof(*names));
 }
 
-/* What an srun around this one has left for its own tasks. */
+/* Drops what an srun around this one has set for its own tasks. */
 void drop_step_variables(void)
 {
 	static const char *const names[] = {

@@ -1,4 +1,4 @@
-/* What was typed behind `srun`, read before srun does, and as srun does: by getopt_long over the same options. */
+/* Reads what was typed after `srun` before srun does, and in the same way: by getopt_long with the same options. */
 #include "client.h"
 
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 
 enum { OTHER = 1, TEMPLATE, VM, NO_VM, JOB, TASKS, PLACING, EXPORT, BCAST, PROGRAMS };
 
-/* Options that matter here. The others are listed to find out where the command begins. */
+/* Options that matter here. The others are listed below, to find out where the command begins. */
 static const struct option own[] = {
 	{ OPTION_TEMPLATE, required_argument, NULL, TEMPLATE },
 	{ OPTION_VM, optional_argument, NULL, VM },
@@ -37,7 +37,7 @@ static const struct option own[] = {
 	{ "use-min-nodes", no_argument, NULL, PLACING },
 };
 
-/* srun's others, of all releases from 22.05 to 26.05 (src/common/slurm_opt.c); strtok makes words of them. */
+/* srun's other options, of all releases from 22.05 to 26.05 (src/common/slurm_opt.c); strtok splits them. */
 static char with_value[] =
 	OPTION_IMAGE " " OPTION_MOUNT " " OPTION_USER_DATA " " OPTION_BOOT " accel-bind account acctg-freq "
 	"autocomplete bb bbf "
@@ -82,8 +82,8 @@ static void fill_table(void)
 	add_options(next, without_value, no_argument);
 }
 
-/* An option that srun does not have is another plugin's; the next word is taken for its value, unless that is an
- * option. */
+/* An option that srun does not have is another plugin's; the next word is taken for its value, unless it looks like
+ * an option. */
 static void pass_unknown(int count, char **words)
 {
 	const char *word = words[optind - 1];
@@ -139,7 +139,7 @@ void read_words(int count, char **words, struct words *found)
 
 	*found = (struct words){ 0 };
 	fill_table();
-	opterr = optind = 0; /* 0: it begins anew, as srun has it do after us */
+	opterr = optind = 0; /* 0: getopt begins anew, as it will for srun after us */
 	while ((option = getopt_long(count, words, letters, table, NULL)) != -1) {
 		if (option == '?')
 			pass_unknown(count, words);
@@ -168,8 +168,8 @@ void read_own_words(struct words *found)
 	found->all = words;
 }
 
-/* Tells whether salloc leaves its job to others, by the option or a beginning of it that salloc knows; the words of a
- * command are not salloc's. */
+/* Tells whether salloc leaves its job to others (--no-shell, or a beginning of it that salloc accepts); the words of a
+ * command are not salloc's options. */
 bool leaves_job(const struct words *typed)
 {
 	for (char **word = typed->all; word && *word && *word != typed->command; word++) {

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.releaselib.cli import NO_ROOT
+from tests.releaselib.command import NO_ROOT
 from tests.releaselib.suites import ROOT
 
 LIMIT = 60  # minutes in which all is to be over: what would not be is not begun, and told

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pcocc_runtime.cache import layer_store, protocol
 from pcocc_runtime.cache.layer_store import Store
+from pcocc_runtime.documents.layer import LayerState
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images import in_use, metadata, qcow2
 from pcocc_runtime.images.sizes import render_size
@@ -157,7 +158,7 @@ class _LayerPlacer:
             return None
         return f"/proc/{os.getpid()}/fd/{answer.fd}", answer.fd
 
-    def _ask(self, layer: str, source: int, private: bool) -> protocol.LayerState | None:
+    def _ask(self, layer: str, source: int, private: bool) -> LayerState | None:
         """Have the service cache a layer; return its final answer, None when there is no service or it declines."""
         self.asked = self.asked or protocol.connect()
         if self.asked is None:
@@ -180,7 +181,7 @@ class _LayerPlacer:
             fd = layer_store.open_layer(self.own, layer, size)
         return None if fd is None else (str(self.own.layer(layer)), fd)
 
-    def _await(self, asked: socket.socket, layer: str) -> protocol.LayerState | None:
+    def _await(self, asked: socket.socket, layer: str) -> LayerState | None:
         watch = self._watch(layer)
         for answer in protocol.receive_states(asked):
             match answer.state:

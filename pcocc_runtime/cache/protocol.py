@@ -1,30 +1,31 @@
 """What a launcher and the service that caches layers for all users of a node say to each other.
 
-One connection serves several layers, one after the other. The launcher sends `{"layer": SHA256, "private":
-BOOL}` with the open source. The service answers with lines `{"state": "waiting" | "copying", "size": BYTES}`,
-at least every second, and finally `{"state": "done" | "declined" | "damaged" | "failed", "message": TEXT}`.
+One connection serves several layers, one after the other. The launcher sends a LayerRequest with the open
+source. The service answers with a LayerState at least every second, up to a final one (documents/layer.py).
 With the `done` of a private layer comes its open copy, which has no path that the launcher could open.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import re
 import socket
 import stat
 import struct
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.layer import (
+    LayerRequest,
+    LayerState,
+    decode_layer_request,
+    decode_layer_state,
+    encode_layer_request,
+    encode_layer_state,
+)
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.qemu.qmp import Messages, TooLong, Unreadable
-
-if TYPE_CHECKING:
-    from pcocc_runtime.qemu.qmp import Message
+from pcocc_runtime.qemu.qmp import Messages
 
 SOCKET = naming.RUN_DIR / "cache.socket"
 _BEAT = 0.5  # seconds between two lines
@@ -34,16 +35,6 @@ _FIRST = 30.0  # the same for a launcher that has connected and asks for nothing
 _BETWEEN = 300.0  # the same for a launcher that has a layer, and may copy others before it asks for the next
 _MAX_LINE = 4096  # bytes of a request
 _LONGEST_STATE = 1 << 16  # bytes of an answer
-
-
-class LayerState(NamedTuple):
-    """How far a layer is: a state named above, bytes so far, and why it has not come; `fd` is a private one's copy."""
-
-    state: str
-    size: int = 0
-    message: str = ""
-    hint: str | None = None
-    fd: int | None = None
 
 
 def connect() -> socket.socket | None:
@@ -68,7 +59,7 @@ def read_user(sock: socket.socket) -> int:
 def send_request(sock: socket.socket, layer: str, source: int, private: bool = False) -> None:
     """Ask for a layer to be cached and noted as used; a `private` one is for whoever can open this very source."""
     try:
-        socket.send_fds(sock, [json.dumps({"layer": layer, "private": private}).encode() + b"\n"], [source])
+        socket.send_fds(sock, [encode_layer_request(LayerRequest(layer, private))], [source])
     except OSError as error:
         raise NodeError(f"the image cache does not answer: {error.strerror or error}") from None
 
@@ -87,21 +78,8 @@ def receive_states(sock: socket.socket) -> Iterator[LayerState]:
         for message in lines.feed(data):
             state = decode_layer_state(message)._replace(fd=held)
             yield state
-            if state.state not in ("waiting", "copying"):
+            if state.is_final:
                 return
-
-
-def decode_layer_state(message: Message | Unreadable) -> LayerState:
-    """Return what a line from the service says; NodeError when it is malformed: the service cannot be trusted."""
-    if isinstance(message, TooLong):
-        raise NodeError("the image cache sends a line without an end")
-    if not isinstance(message, Unreadable):
-        get = message.get
-        found = LayerState(get("state", "failed"), get("size", 0), get("message", ""), get("hint"))
-        texts = (found.state, found.message, found.hint or "")
-        if all(isinstance(one, str) for one in texts) and type(found.size) is int:
-            return found
-    raise NodeError("the answer of the image cache cannot be read")
 
 
 def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool, int] | None:
@@ -111,22 +89,18 @@ def receive_request(sock: socket.socket, first: bool = True) -> tuple[str, bool,
     sock.settimeout(_SILENCE)
     if not data:
         return None
-    try:
-        tree = json.loads(data)
-        layer, private = tree["layer"], tree.get("private", False)
-        if len(fds) != 1 or not re.fullmatch(r"[0-9a-f]{64}", layer) or not isinstance(private, bool):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise NodeError("this is not a request for a layer") from None
+    request = decode_layer_request(data)
+    if len(fds) != 1:
+        raise NodeError("this is not a request for a layer")
     mode = os.fstat(fds[0]).st_mode
     if (
         not stat.S_ISREG(mode)
         or fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != os.O_RDONLY
     ):
         raise NodeError("the layer is not a file that is open for reading")
-    if not private and not mode & stat.S_IROTH:
+    if not request.private and not mode & stat.S_IROTH:
         raise NodeError("not everybody may read this layer")
-    return layer, private, fds[0]
+    return *request, fds[0]
 
 
 class Teller:
@@ -144,9 +118,8 @@ class Teller:
 
     def say(self, state: LayerState) -> None:
         """Send one line, and a descriptor with it."""
-        fields = {key: value for key, value in state._replace(fd=None)._asdict().items() if value}
         fds = () if state.fd is None else (state.fd,)
         try:
-            socket.send_fds(self._sock, [json.dumps(fields).encode() + b"\n"], fds)
+            socket.send_fds(self._sock, [encode_layer_state(state)], fds)
         except OSError:
             pass

@@ -13,8 +13,8 @@ import socket
 import sys
 
 from pcocc_runtime.cache import layer_store, protocol, sources
-from pcocc_runtime.cache.protocol import LayerState
 from pcocc_runtime.documents.image_cache import ImageCache
+from pcocc_runtime.documents.layer import LayerState
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.site.settings import read_image_cache
 from pcocc_runtime.system import locks

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pcocc_runtime.check import judge_network, judge_node, judge_slurm, read_network, read_node, read_slurm
-from pcocc_runtime.check.report import Point, Report
 from pcocc_runtime.check.seen import Grace
+from pcocc_runtime.documents.node_report import CheckedPoint, NodeReport
 from pcocc_runtime.errors import NodeError, PcoccError, one_line
 from pcocc_runtime.findings import FAILED, WELL, Finding
 from pcocc_runtime.settings.directories import SITE_DIR
@@ -64,8 +64,8 @@ ROWS = (
         "accelerator", lambda here: read_node.read_accelerator(here.site.accel, here.site.qemu),
         judge_node.judge_accelerator,
     ),
-    Row("tun", lambda _here: read_node.read_device("/dev/net/tun"), judge_node.judge_tun),
-    Row("vhost-net", lambda _here: read_node.read_device("/dev/vhost-net"), judge_node.judge_vhost),
+    Row("tun", lambda _here: read_node.read_device_file("/dev/net/tun"), judge_node.judge_tun),
+    Row("vhost-net", lambda _here: read_node.read_device_file("/dev/vhost-net"), judge_node.judge_vhost),
     Row("user-namespaces", lambda _here: read_node.read_user_namespaces(), judge_node.judge_user_namespaces),
     Row(
         "names", lambda _here: read_network.read_host_names(tuple(place.node for place in list_places())),
@@ -78,16 +78,16 @@ ROWS = (
 )
 
 
-def check_node() -> Report:
+def check_node() -> NodeReport:
     """Look at all points of this node, one after the other."""
     here = _read_here()
-    points = tuple(Point(row.name, tuple(_look_at(row, here))) for row in ROWS)
+    points = tuple(CheckedPoint(row.name, tuple(_look_at(row, here))) for row in ROWS)
     versions = read_slurm.read_versions(here.site.qemu)
     same = {
         "pcocc": versions.runtime, "Slurm": versions.slurm or "?", "QEMU": versions.qemu or "none",
         "/etc/pcocc": read_node.read_configuration(SITE_DIR).digest,
     }  # fmt: skip
-    return Report(
+    return NodeReport(
         os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0], int(time.time()), same,
         points,
     )

@@ -72,7 +72,7 @@ def _opens(library: str) -> bool:
         return False
 
 
-def read_device(path: str) -> seen.DeviceFile:
+def read_device_file(path: str) -> seen.DeviceFile:
     """Return what is to be known of a character device."""
     try:
         status = os.stat(path)
@@ -83,7 +83,7 @@ def read_device(path: str) -> seen.DeviceFile:
     except KeyError:
         group = str(status.st_gid)
     if not stat.S_ISCHR(status.st_mode):
-        return seen.DeviceFile(path, stat.S_IMODE(status.st_mode), group, "it is no device")
+        return seen.DeviceFile(path, stat.S_IMODE(status.st_mode), group, "it is not a device")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:
@@ -98,7 +98,7 @@ def read_accelerator(setting: str, qemu: str) -> seen.Accelerator:
     except NodeError:
         version = None
     kept = decode_verdict(regular.read_start(naming.STATE_DIR / VERDICT_FILE, MAX_VERDICT))
-    return seen.Accelerator(setting, read_device(KVM_DEVICE), version, kept, int(time.time()))
+    return seen.Accelerator(setting, read_device_file(KVM_DEVICE), version, kept, int(time.time()))
 
 
 def read_user_namespaces() -> seen.UserNamespaces:

@@ -92,5 +92,6 @@ def _config_policy(arguments: argparse.Namespace) -> int:
 
 def _policy_text(loaded: Everything) -> str:
     site = loaded.site
-    partitions = policy.describe_partitions(site.all_networks, site.all_sets)
-    return policy.render_policy(loaded.policy, site.max_vms, loaded.templates, site.default_set, partitions)
+    return policy.render_policy(
+        loaded.policy, site.max_vms, loaded.templates, site.default_set, site.all_networks, site.all_sets
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from dataclasses import replace
@@ -60,21 +59,20 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _check_here(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.check import everywhere, points, read_node, report
+    from pcocc_runtime.documents.node_report import encode_report
     from pcocc_runtime.settings.directories import SITE_DIR
 
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{read_node.PATH}"
     found = points.check_node()
     if arguments.boot is not None:
         found = replace(found, points=(*found.points, everywhere.boot_guest(SITE_DIR, arguments.boot)))
-    if arguments.json:
-        _write(json.dumps(report.plan_report(found), indent=2) + "\n")
-    else:
-        _write(report.render_report(found))
+    _write(encode_report(found) if arguments.json else report.render_report(found))
     return errors.EXIT_FAILURE if found.failures else 0
 
 
 def _check_all(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.check import everywhere, report
+    from pcocc_runtime.documents.node_report import ManyReports, encode_reports
 
     boot = [] if arguments.boot is None else [f"--boot={arguments.boot}" if arguments.boot else "--boot"]
     line = terminal.ProgressLine()
@@ -83,9 +81,9 @@ def _check_all(arguments: argparse.Namespace) -> int:
         str(Path(sys.argv[0]).absolute()), ["node", "check", "--json", *boot]
     )
     line.clear()
-    tree = report.plan_reports(reports, silent)
-    _write(json.dumps(tree, indent=2) + "\n" if arguments.json else report.render_reports(reports, silent))
-    return 0 if tree["ok"] else errors.EXIT_FAILURE
+    many = ManyReports(reports, silent, report.compare(reports))
+    _write(encode_reports(many) if arguments.json else report.render_reports(many))
+    return 0 if many.is_well else errors.EXIT_FAILURE
 
 
 def _write(text: str) -> None:

@@ -45,13 +45,15 @@ class Group:
     """VMs made from the same template; `memory` is that of the task in MiB, 0 for Slurm's default.
 
     `origin` names the revision that `image` is of, REPO:NAME@REV; None for a plain file. `task_user_data` is the
-    path of a user-data file of each task of an array, which is read when that boots.
+    path of a user-data file of each task of an array, which is read when that boots; `task_user_data_forced`: it is
+    passed on whatever is wrong with it.
     """
 
     template: str
     count: int
     resource_set: str = "default"
     task_user_data: str | None = None
+    task_user_data_forced: bool = False
     # rendered from templates/settings.py by `make settings`
     image: str | None = None
     origin: str | None = None

@@ -11,8 +11,6 @@ from pcocc_runtime.documents.record import TYPE_CHECKING, Record, parse_record
 from pcocc_runtime.qemu.qmp import Unreadable, render_command
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pcocc_runtime.qemu.qmp import Message
 
 SAVE_SOCKET, EXPORT_SOCKET = "save", "save.nbd"
@@ -24,11 +22,11 @@ MERGE_AGAIN = 10.0  # seconds until what failed, such as a merge on a full disk,
 LONGEST_REQUEST = 1 << 16  # bytes
 
 
-class Command(Record):
-    """Saver: have QEMU do this; answered by a Reply."""
+class QemuCommand(Record):
+    """Saver: have QEMU do this; answered by a Reply. The `arguments` are QEMU's own JSON, which it alone reads."""
 
     execute: str
-    arguments: dict[str, Any] = {}
+    arguments: Message = {}
 
 
 class Frozen(Record):
@@ -37,7 +35,7 @@ class Frozen(Record):
     frozen: bool
 
 
-class Layer(Record):
+class ScratchFile(Record):
     """Saver: remove this file when the save is over."""
 
     layer: str
@@ -55,9 +53,9 @@ class Go(Record):
 
 
 class Reply(Record):
-    """Keeper: QEMU's answer to a command, or why the command was not passed on."""
+    """Keeper: QEMU's answer to a command, in its own JSON, or why the command was not passed on."""
 
-    message: dict[str, Any]
+    message: Message
 
     @property
     def error(self) -> str | None:
@@ -73,7 +71,7 @@ class Outcome(Record):
 
 
 if TYPE_CHECKING:
-    SaverRequest = Command | Frozen | Layer | DeviceNode
+    SaverRequest = QemuCommand | Frozen | ScratchFile | DeviceNode
     KeeperAnswer = Go | Reply | Outcome
 
 NOT_A_COMMAND = Reply({"error": {"desc": "not a command"}})
@@ -82,7 +80,7 @@ NOT_A_COMMAND = Reply({"error": {"desc": "not a command"}})
 def encode_request(request: SaverRequest) -> bytes:
     """Return a saver's message as a line."""
     match request:
-        case Command():
+        case QemuCommand():
             return render_command(request.execute, request.arguments)
         case DeviceNode():
             return _line({"drive": list(request)})
@@ -97,12 +95,12 @@ def decode_request(message: Message | Unreadable) -> SaverRequest:
     if "frozen" in message:
         return parse_record(Frozen, message)
     if "layer" in message:
-        return parse_record(Layer, message)
+        return parse_record(ScratchFile, message)
     if "drive" in message:
         if not isinstance(message["drive"], list):
             raise ValueError("drive is not a list")
         return parse_record(DeviceNode, dict(zip(("device", "node"), message["drive"], strict=True)))
-    return parse_record(Command, message)
+    return parse_record(QemuCommand, message)
 
 
 def encode_answer(answer: KeeperAnswer) -> bytes:

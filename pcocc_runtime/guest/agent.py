@@ -12,8 +12,8 @@ from typing import Any
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.qemu.qmp import RESET, Lines, parse_message, render_command
 
-AGENT_SECONDS = 5.0  # an agent that runs answers at once; an emulated guest takes its time
-FREEZE_SECONDS = 30.0  # what is not yet written has to reach the disk
+AGENT_SECONDS = 5.0  # an agent that runs answers at once, but later in an emulated guest
+FREEZE_SECONDS = 30.0  # data that are not yet written have to reach the disk first
 
 
 class Agent:
@@ -39,12 +39,12 @@ class Agent:
         return self._ask("guest-fsfreeze-freeze", FREEZE_SECONDS)
 
     def thaw(self) -> int:
-        """Thaw them; return how many were frozen. Works whatever became of the command before."""
+        """Thaw them; return how many were frozen. It works even if the command before has failed or timed out."""
         self._synchronise()
         return self._ask("guest-fsfreeze-thaw", FREEZE_SECONDS)
 
     def _synchronise(self) -> None:
-        """Find the place in the stream where answers to us begin."""
+        """Find the place in the stream where the answers to us begin."""
         number = int.from_bytes(os.urandom(4), "big")
         deadline = time.monotonic() + AGENT_SECONDS
         self._send(RESET + render_command("guest-sync-delimited", {"id": number}))

@@ -1,7 +1,7 @@
-"""The shell texts by which a guest puts aside what identifies its machine during a save, and takes it back.
+"""The shell texts by which a guest puts aside what identifies its machine during a save, and restores it.
 
-What is put aside lies in /run, which is in no image. Files are overwritten before they go, and freed blocks
-discarded: what is deleted only would still be on the disk. POSIX sh; `R` is the root directory, for tests.
+What is put aside lies in /run, which is in no image. Files are overwritten before they are deleted, and freed
+blocks discarded: otherwise their content would still be on the disk. POSIX sh; `R` is the root directory, for tests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pcocc_runtime.documents.boot import KEY_COMMENT
 
 CLEAN_ARCHIVE = "/run/pcocc-clean.tar"
 _OURS = f" {KEY_COMMENT}[0-9][0-9]*"
-# seconds until the guest takes it back by itself: nobody might reach it any more, for lack of keys
+# seconds until the guest restores it by itself: without its keys, nobody may be able to log in any more
 _PATIENCE = 300
 # what `cloud-init clean` removes; scripts/ and seed/ may be the image's own
 _CLOUD = "instance instances data sem"
@@ -61,5 +61,5 @@ def render_clean() -> list[str]:
 
 
 def render_restore() -> list[str]:
-    """Return the command that takes it back; nothing happens when nothing was put aside."""
+    """Return the command that restores it; nothing happens when nothing was put aside."""
     return ["sh", "-c", _AS_ROOT, "sh", _RESTORE]

@@ -1,6 +1,6 @@
-"""Which variables a command in a guest gets: a guest has an environment of its own, and a task's speaks of its node.
+"""Which variables a command in a guest gets: the guest has its own environment, and a task's is about its node.
 
-Slurm's variables and pcocc's are passed on, what prolog scripts have changed, and what the user names by `--export`.
+Passed on are variables of Slurm and pcocc, those that prolog scripts have changed, and those named by `--export`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ HOST_ONLY = frozenset(
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _NO_LIMIT = str(2**64 - 1)  # as Slurm writes RLIM_INFINITY
-_USERS = "U"  # before a limit that --propagate names, Slurm writes that (slurmstepd/ulimits.c)
+_USERS = "U"  # Slurm writes this before a limit that --propagate names (slurmstepd/ulimits.c)
 
 
 class GuestEnvironment(Record):
@@ -64,7 +64,10 @@ class GuestEnvironment(Record):
 def plan_environment(
     before: Mapping[str, str], now: Mapping[str, str], export: str | None
 ) -> GuestEnvironment:
-    """Return what a task's command gets; `before` and `now`: its environment around prologs; `export`: srun's."""
+    """Return what a task's command gets.
+
+    `before` and `now` are the task's environment before and after prolog scripts, `export` srun's --export.
+    """
     named = set(_split_export(export or ""))
     changed = find_changes(before, now)
     settings = {
@@ -93,7 +96,7 @@ def plan_environment(
 
 
 def find_changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that have a value now which they had not before."""
+    """Return the variables that have another value now than before."""
     return {name: value for name, value in now.items() if before.get(name) != value}
 
 
@@ -103,7 +106,7 @@ def plan_batch_environment(
 ) -> GuestEnvironment:
     """Return what a batch script in a guest gets: its own Slurm variables, `script`, instead of its step's.
 
-    `removed` is what prolog scripts took from it, and `changed` what those of the step have changed.
+    `removed` names variables that prolog scripts took from it; `changed` are those that the step's have changed.
     """
     others = {
         name: value

@@ -1,8 +1,8 @@
 """The shell text by which a guest takes the job's private keys from its seed into memory, never to its disk.
 
-They are files of their own beside user-data and vendor-data, which cloud-init keeps on the disk in several
-copies. POSIX sh, run by cloud-init's bootcmd at each boot, before sshd starts; users whom cloud-init makes
-after that are waited for in the background, for five minutes.
+They are files of their own, beside user-data and vendor-data: cloud-init keeps several copies of those on the
+disk. POSIX sh, run by cloud-init's bootcmd at each boot, before sshd starts; it waits in the background, for
+five minutes, for users that cloud-init makes after that.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ done 2>/dev/null
 cp $k/seed/{_USER_KEY} $k/user; cp $k/seed/{_HOST_KEY} $k/host; umount $k/seed; rmdir $k/seed
 [ -e $k/user ] || exit 1
 """
-# What cloud-init's ssh module would do at an instance's first boot, for it would delete the link, too.
-# What the user's own cloud-config says of such keys, which cloud-init has written down by then, goes before.
+# At an instance's first boot this does what cloud-init's ssh module would do, for that would also delete the link.
+# The user's own cloud-config about such keys, which cloud-init has stored by then, has priority.
 _TAKE_HOST = f"""\
 chcon -t sshd_key_t $k/host 2>/dev/null
 if [ -d {_HOST.rpartition("/")[0]} ] && [ ! -e {_STATE}/sem/config_ssh ]; then
@@ -36,7 +36,7 @@ if [ -d {_HOST.rpartition("/")[0]} ] && [ ! -e {_STATE}/sem/config_ssh ]; then
     {{ ln -sf $k/host {_HOST}; (umask 022; echo "$0" >{_HOST}.pub); }}
 fi
 """
-# One look at all users who are still to be served; it starts no process for one who is not there yet.
+# Looks once at all users without a key; it starts no process for a user who does not exist yet.
 _LOOK = 'c=$#; while [ $c -gt 0 ]; do c=$((c-1)); seek "$1" && place || set -- "$@" "$1"; shift; done'
 _TAKE_USERS = f"""\
 seek() {{ while IFS=: read -r a _b u g _c h _s; do [ "$a" != "$1" ] || return 0; done </etc/passwd
@@ -59,5 +59,5 @@ def render_key_files(keys: Keys) -> dict[str, str]:
 
 
 def render_take_keys(keys: Keys, users: Sequence[str]) -> list[str]:
-    """Return the shell text, and its words, that takes the keys for sshd and for users, who may not exist yet."""
+    """Return the shell text that takes the keys for sshd and for users, who may not exist yet, and its arguments."""
     return [_TAKE + _TAKE_HOST + _TAKE_USERS, keys.host_public, *users]

@@ -18,7 +18,7 @@ _WITH_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"  # the options of ssh(1) that take a valu
 
 
 class VmName(NamedTuple):
-    """A VM as a user writes it: [USER@]vmN[.JOB][:PATH]; what is not written is empty."""
+    """A VM as a user writes it: [USER@]vmN[.JOB][:PATH]; a missing part is empty."""
 
     user: str
     vm: str
@@ -53,7 +53,7 @@ def parse_ssh_words(words: Sequence[str]) -> int | None:
 
 
 def has_own_configuration(words: Iterable[str]) -> bool:
-    """Tell whether the options before a destination name a configuration file, which would take the place of ours."""
+    """Tell whether the options before a destination name a configuration file, which would replace ours."""
     return any(re.fullmatch(r"-[1246AaCfGgKkMNnqsTtVvXxYy]*F.*", word) for word in words)
 
 
@@ -91,14 +91,14 @@ def render_hosts(plan: LoginPlan) -> str:
 def render_config(plan: LoginPlan, others: Iterable[str]) -> str:
     """Return a whole configuration: those blocks, then what `others`, the user's and the host's files, say.
 
-    A path to include is a pattern of glob(7), and newer releases of ssh put values for `%` in it: `?` is any character.
+    ssh takes a path to include as a pattern (glob(7)), and newer releases fill in `%`: special characters become `?`.
     """
     included = (re.sub(r'[][%*\\"]', "?", path) for path in others)
     return render_hosts(plan) + "\nMatch all\n" + "".join(f'    Include "{path}"\n' for path in included)
 
 
 def render_known_hosts(host_key: str) -> str:
-    """Return the content of a known_hosts file for VMs that have all the same host key."""
+    """Return the content of a known_hosts file for VMs that all have the same host key."""
     return f"vm* {host_key}\n" if host_key else ""
 
 

@@ -48,7 +48,7 @@ def _plan(place: int, mac: str, network: NetworkFacts, rank: int) -> Interface:
         return Interface(name, mac, network.mtu, is_bare=isinstance(network, SegmentFacts))
     gateway = network.gateway if place == 0 else None  # as with DHCP, where the first interface's route wins
     subnets = [Subnet(f"{network.address_of(rank)}/{network.addresses.prefixlen}", gateway)]
-    if network.addresses6:  # the way to all others comes with router advertisements
+    if network.addresses6:  # routes to all other addresses come with router advertisements
         subnets.append(Subnet(f"{addressing.vm_address6(network.addresses6, rank)}/128"))
     search = (network.domain, *network.search)
     return Interface(name, mac, network.mtu, tuple(subnets), False, (network.gateway,), search)

@@ -1,10 +1,10 @@
 """The shell text that runs a command in a guest: POSIX sh, nothing installed there, and nothing left behind.
 
-Every process of a task carries the task's token in its environment; by it they are found and signalled. What
-the command leaves running is ended after it. When the session is cut off before, the VM's keeper sees to
-that; where the task has no keeper beside it, a guard in the guest does, which watches the sshd process of the
-session. Guard and outer shell do not carry the token: /proc/PID/environ shows what a process was started
-with.
+Every process of a task carries the task's token in its environment, by which they are found and signalled. What
+the command leaves running is ended after it. If the session is cut off before, the VM's keeper ends it; where
+no keeper runs beside the task, a guard in the guest does, which watches the sshd process of the session. The
+guard and the outer shell do not carry the token: /proc/PID/environ shows the environment that a process was
+started with.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def _render_limit(name: str, value: str) -> str:
     )
 
 
-# What a shell would say with the name of this text and a line of it: that there is no such command, or no
-# interpreter for it. Built-ins alone: see below. `read -n` spares a look at all of a program's first "line",
-# and dash does not have it.
+# Says that there is no such command, or no interpreter for it: a shell would name this text and a line of it.
+# Only built-ins are used: see below. `read -n` avoids reading a binary up to its first line end; dash does not
+# have it.
 _LOOK = r"""_w= _p=$_c _e=
 case $_c in */*);; *)
 _p= _i=$IFS; IFS=:
@@ -118,17 +118,17 @@ esac
 fi
 [ -z "$_e" ] || { echo "$_n: $_e in $VM" >&2; exit $_s; }""".replace("$VM", f"${wire.ENV_VM_NAME}")
 
-# A task on another node than its VM's does not know them; the VM does, from its seed: `JOB PORTS`. An image
-# that was saved with that file has the number of another job in it. Shell built-ins alone: see below.
+# A task that is not on its VM's node does not know the ports; the VM does, from its seed: `JOB PORTS`. In an image
+# that was saved with that file, it has the number of another job. Only shell built-ins are used: see below.
 _PORTS = (
     f'[ "${{PCOCC_HOST_PORTS-x}}" ] || [ ! -r {PORTFILE} ] || '
     f'{{ read -r _j PCOCC_HOST_PORTS <{PORTFILE}; [ "$_j" = "$SLURM_JOB_ID" ] || PCOCC_HOST_PORTS=; }}'
 )
 
-# The last pid that was given (proc(5), loadavg): if since then only the command itself got one, it can have
-# left nothing. A look at all processes takes 60 ms in an emulated guest. With the token its own grep would be
-# found. A second look when the first finds nothing: the environment of a process that executes a program this
-# moment cannot be read.
+# The last pid that was given out (proc(5), loadavg): if only the command itself got one since, it has left no
+# process, and the look at all of them is spared, which takes 60 ms in an emulated guest. The token is unset, or
+# our own grep would be found. If the first look finds nothing, there is a second one: the environment of a
+# process cannot be read while it executes a program.
 _LAST = "read -r _x _x _x _x _l </proc/loadavg;"
 _REAP = (
     f"{_LAST} [ $((_l - _b)) -eq 0 ] || [ $((_l - _b)) -eq 1 ] || "
@@ -159,7 +159,7 @@ def render_sweep(tokens: Sequence[str]) -> str:
 
 
 def _kill_loop(tokens: Sequence[str], signal: str) -> str:
-    # one grep for all: a process each takes seconds in an emulated guest; busybox's -F stops at the first NUL
+    # one grep for all: one for each process takes seconds in an emulated guest; busybox's -F stops at the first NUL
     marks = " ".join(f"-e '{TOKEN}={token.replace('.', '[.]')}'" for token in tokens)
     return (
         f"for p in $(grep -ls {marks} /proc/[0-9]*/environ 2>/dev/null); do "

@@ -25,16 +25,15 @@ MOUNT_DIR = "/mnt"
 _MOUNT_OPTIONS = {"9p": "trans=virtio,version=9p2000.L,msize=262144,", "virtiofs": ""}
 # what cloud-init's mounts module takes for a disk, a partition or a cloud's own name for one (cc_mounts.py)
 _DISK_NAMES = re.compile(r"x?[shv]d[a-z][0-9]*|sr[0-9]+|ami|root|swap|(ephemeral|ebs).*|.*\..*")
-# what every YAML reader takes for just that text, in lists, too: names that begin with a letter, but for
-# YAML's own words, and paths
+# texts that every YAML reader takes as they are, also in lists: names that begin with a letter, except YAML's
+# own words, and paths
 _PLAIN = re.compile(
     r"(?!(?i:y|n|yes|no|on|off|true|false|null)\Z)"
     r"[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_-]*)?\Z|/[A-Za-z0-9_./-]*\Z"
 )
 _NO_USER_DATA = "#cloud-config\n{}\n"
-# Twice, because cloud-init takes merge_how out when it reads the part (handlers/cloud_config.py) and the
-# other, which it then keeps, when it merges the part under the user's (util.mergemanydict): 22.4 to 26.2. See
-# docs/decisions/015.
+# Twice: cloud-init removes and follows merge_how when it reads the part (handlers/cloud_config.py), and follows
+# merge_type when it merges the part under the user's (util.mergemanydict); 22.4 to 26.2. See docs/decisions/015.
 _MERGE = [f"{key}: list(prepend)+dict(no_replace,recurse_list)" for key in ("merge_how", "merge_type")]
 
 
@@ -64,7 +63,7 @@ def render_seed(
     interfaces: Iterable[Interface] = (),
     ports: str = "",
 ) -> dict[str, str]:
-    """Return the seed's files by name; `ports` are the node's that lead to the VM (documents/reach.render_ports)."""
+    """Return the seed's files by name; `ports` lists the node's ports that lead to the VM (reach.render_ports)."""
     return {
         "meta-data": (
             f"instance-id: {_word(instance_id or f'pcocc-{job}-vm{rank}')}\nlocal-hostname: vm{rank}\n"
@@ -93,7 +92,7 @@ def render_vendor_data(
         *_MERGE, "bootcmd:", *(f"- [sh, -c, {', '.join(map(_quoted, words))}]" for words in commands),
     ]
     lines += _render_users(login, keys, other)
-    # for a guest that has not taken the job's
+    # the key types are for a guest that has not taken the job's host key
     lines += ["ssh_deletekeys: false", "ssh_genkeytypes: [ed25519]", "write_files:"]
     lines += _render_file(HOSTFILE, "0644", "root:root", "\n".join(names) + "\n")
     lines += _render_file(PORTFILE, "0644", "root:root", ports + "\n") if ports else []
@@ -105,7 +104,7 @@ def render_vendor_data(
 def _boot_commands(login: JobUser, keys: Keys) -> list[str]:
     """Return the commands for what cloud-init's users module cannot do: choose a gid, or share an image user's uid.
 
-    And it only adds keys: an image that was saved in a job has that job's, which must let nobody in any more.
+    They also remove keys, which cloud-init only adds: an image saved in another job still has that job's key.
     """
     name, gid, uid = shlex.quote(login.name), login.gid, login.uid
     group = (
@@ -131,7 +130,7 @@ def _forget_keys(keys: Keys) -> str:
 
 
 def _render_users(login: JobUser, keys: Keys, other: str | None) -> list[str]:
-    # root comes first: cloud-init makes none of those that follow a user whom it cannot make
+    # root comes first: when cloud-init cannot make a user, it makes none of those that follow
     lines = ["users:", "- name: root", f"  ssh_authorized_keys: [{keys.user_public}]"]
     if login.uid != 0:
         lines += [
@@ -145,7 +144,7 @@ def _render_users(login: JobUser, keys: Keys, other: str | None) -> list[str]:
             "  lock_passwd: true",
             f"  ssh_authorized_keys: [{keys.user_public}]",
         ]
-    if other:  # one of the image's, or new; the image's keeps its shell, which cloud-init 26 would change
+    if other:  # the image's user, or a new one; no shell is named, because cloud-init 26 would change the image's
         lines += [
             f"- name: {_word(other)}",
             "  sudo: ALL=(ALL) NOPASSWD:ALL",
@@ -161,7 +160,7 @@ def plan_guest_mounts(mounts: Iterable[Mount]) -> dict[str, str]:
 
 
 def _render_mounts(mounts: Iterable[Mount]) -> list[str]:
-    """Return fstab entries by tag; `[TAG]` in the user's own `mounts`, which follow, takes one back."""
+    """Return fstab entries by tag; the user's own `mounts` come later, where `[TAG]` alone cancels an entry."""
     mounts = tuple(mounts)
     mounted = plan_guest_mounts(mounts)
     lines = [
@@ -187,7 +186,7 @@ def _indented(text: str, width: int) -> list[str]:
 
 
 def _word(text: str) -> str:
-    """Return a word as YAML takes it for text: 7 would be a number, yes a truth, and *x somebody else's value."""
+    """Return a word in a form that YAML reads as text: a bare 7 would be a number, yes a boolean, *x an alias."""
     return text if _PLAIN.match(text) else _quoted(text)
 
 

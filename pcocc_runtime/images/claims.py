@@ -20,17 +20,17 @@ from pcocc_runtime.system import held, locks, shared_locks, trees
 
 Rescue = Callable[[Path], None]  # moves out of a work directory what must not be deleted with it
 LOCK_WAIT = 60.0  # seconds; a repository's lock is held for a few file operations only
-_LOCK, _NOTE = ".lock", ".note"  # end the names of what stands beside a work directory
+_LOCK, _NOTE = ".lock", ".note"  # end the names of the files beside a work directory
 _LONGEST_PAUSE = 0.5  # seconds between two tries: over NFS each one asks the server
 
 
 @contextlib.contextmanager
 def locked_path(path: Path, what: str) -> Iterator[None]:
-    """Hold the exclusive lock of a file never deleted; after LOCK_WAIT seconds RequestError names the holder."""
+    """Hold the exclusive lock of a lasting file; RequestError after LOCK_WAIT seconds, which names the holder."""
     fd = _open_lock(path)
     try:
         _wait_for_lock(fd, path, what)
-        if os.fstat(fd).st_nlink == 1:  # else others may have made it another name of a file of ours
+        if os.fstat(fd).st_nlink == 1:  # else others may have linked a file of ours to this name
             with contextlib.suppress(OSError):  # only a note for others, and the disk may be full
                 os.truncate(fd, 0)
                 os.pwrite(fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
@@ -40,7 +40,7 @@ def locked_path(path: Path, what: str) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open a lock file; a new one gets at once a mode that lets all lock it who may write to its directory."""
+    """Open a lock file; a new one can be locked at once by all who may write to its directory."""
     umask = os.umask(0)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _lock_mode(path.parent))
@@ -83,10 +83,10 @@ def _nothing(_work: Path) -> None:
 def open_work(
     parent: Path, prefix: str, *, shared: bool, private: bool = True, rescue: Rescue = _nothing
 ) -> Iterator[HeldDirectory]:
-    """Make a directory for work in progress in `parent`, which is held; it goes at the end of the block.
+    """Make a directory for work in progress in `parent`, which is held; it is deleted at the end of the block.
 
-    If this process dies, a `sweep` removes it: a `shared` one by whoever may write to `parent`, any other by
-    its own user, as in /tmp. Only a directory that is not `private` can be written to by the former: what
+    If this process dies, a `sweep` deletes it: a `shared` one by whoever may write to `parent`, any other only
+    by its own user, as in /tmp. If it is not `private`, whoever may write to `parent` can write into it: what
     others put there must be harmless.
     """
     while True:
@@ -193,7 +193,7 @@ def _sweep_one(parent: Path, name: str, rescue: Rescue) -> bool:
 
 @contextlib.contextmanager
 def _held_alone(parent: Path, name: str) -> Iterator[Path]:
-    """Hold a directory that may have been replaced; a link there is no directory."""
+    """Hold a directory that may have been replaced; a link in its place does not count as a directory."""
     try:
         with held.hold_below(parent, name, links=False) as path:
             yield path
@@ -202,7 +202,7 @@ def _held_alone(parent: Path, name: str) -> Iterator[Path]:
 
 
 def list_notes(parent: Path, prefix: str) -> list[Path]:
-    """Return the notes beside work directories; after a `sweep`, all of them are of living processes."""
+    """Return the notes beside work directories; after a `sweep`, all of them belong to living processes."""
     return [parent / name for name in os.listdir(parent) if name.startswith(prefix) and name.endswith(_NOTE)]
 
 

@@ -51,7 +51,7 @@ def split_place(text: str) -> tuple[Path, str | None]:
     """Return the path and the tag of PATH[:TAG]; both may have colons, and the longest path that exists is meant."""
     ends = [len(text), *(match.start() for match in reversed([*re.finditer(":", text)]))]
     end = next((end for end in ends if os.path.exists(text[:end])), None)
-    if end is None:  # none does: the message names the shortest
+    if end is None:  # no path exists: the message names the shortest
         end = ends[-1]
     return Path(text[:end]), text[end + 1 :] or None
 
@@ -59,7 +59,7 @@ def split_place(text: str) -> tuple[Path, str | None]:
 def _find_manifest(
     directory: Path, text: bytes, tag: str | None, where: str, seen: set[str], depth: int = 0
 ) -> Manifest | None:
-    """Return the first manifest that an index leads to; None when those that fit are indexes that lead to none."""
+    """Return the first manifest that an index leads to; None when all that fits in it are indexes without one."""
     wrong: RequestError | None = None
     for blob in oci.choose_manifests(text, tag, os.uname().machine, where):
         if blob.digest in seen:
@@ -96,7 +96,7 @@ def choose_file(files: list[Blob], source: str) -> Blob:
         names = ", ".join(sorted(one.title or one.digest[:12] for one in chosen or files)[:5])
         hint = f"fetch them, and import one: oras pull {source.removeprefix('docker://')}"
         raise RequestError(
-            f"{source} has {len(chosen or files)} files, of which one must be the disk: {names}", hint
+            f"{source} has {len(chosen or files)} files, and it is not clear which is the disk: {names}", hint
         )
     return chosen[0]
 

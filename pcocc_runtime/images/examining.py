@@ -38,8 +38,8 @@ def examine(
             formats.ensure_no_parent(read, label)
     if found == "raw" and form is None and magics.is_iso(head):
         note(
-            f"{label} is {magics.ISO}, and is stored as a raw disk: VMs boot from it only if it is made for"
-            " disks, too"
+            f"{label} is {magics.ISO}, and is stored as a raw disk: VMs boot from it only if it can be written to"
+            " a disk, too"
         )
     if found == "qcow2" and qcow2.was_left_open(head):
         path = _repair(path, found, label, work, progress, note)

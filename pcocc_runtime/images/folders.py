@@ -9,7 +9,7 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import formats
 from pcocc_runtime.system import user_files
 
-_MOST = 5  # disks that are told
+_MOST = 5  # disks that the message names
 
 
 def refuse_directory(path: str) -> None:

@@ -40,7 +40,7 @@ def begins_like_disk(head: bytes) -> bool:
 
 
 def find_format(head: bytes, tail: bytes, path: str | None) -> str:
-    """Return the format of an image from its first and last bytes; RequestError when it is certainly none that we read.
+    """Return the format of an image from its first and last bytes; RequestError when pcocc surely cannot read it.
 
     `path` is where the user has the file, if anywhere.
     """

@@ -101,7 +101,7 @@ def read_images(every: Sequence[Repo], problems: list[PcoccError]) -> list[Found
 
 def read_size(found: Found) -> int | None:
     """Return the size in bytes of an image's disk, None when it cannot be read."""
-    # with the layer it is about: pcocc 0.7 copies it to revisions with another disk
+    # it names its layer, because pcocc 0.7 copies it to revisions with another disk
     known = found.revision.custom.get("disk")
     if isinstance(known, dict) and known.get("layer") == found.revision.layers[-1]:
         size = known.get("size")

@@ -1,4 +1,4 @@
-"""What files are called whose first bytes say that they are no disk that pcocc reads, and how to get a disk from each.
+"""Kinds of files that pcocc cannot read as disks, told by their first bytes, and how to get a disk from each.
 
 Sources: file(1)'s magic; QEMU's block/*.c; Parallels' disk format (docs/interop/parallels.txt); Sylabs' SIF;
 kernel documentation.
@@ -27,10 +27,20 @@ def _converted(what: str, driver: str) -> Kind:
     return Kind(what, f"convert it: qemu-img convert -f {driver} -O qcow2 {{}} NEW.qcow2")
 
 
-_ROOT = (
-    "no VM boots from it; export a directory with its content (--pcocc-mount), or build a disk with a boot"
-    " loader from it"
-)
+def _tree(what: str) -> Kind:
+    return Kind(
+        what,
+        "no VM boots from it; export a directory with its content (--pcocc-mount), or build a disk with a boot"
+        " loader from it",
+    )
+
+
+def _other(what: str) -> Kind:
+    return Kind(what, "name the disk image")
+
+
+_ZIP, _ZSTD = _packed("zip", "unzip {}"), _packed("zstd", "zstd -dc {} >DISK")
+_LZ4 = _packed("lz4", "lz4 -dc {} >DISK")
 _CONTAINER = Kind(
     "a SIF image, a container of Apptainer or Singularity",
     "no VM boots from it: it has no kernel. Run it in a VM that has Apptainer: --pcocc-mount=TAG=DIRECTORY"
@@ -38,7 +48,7 @@ _CONTAINER = Kind(
 )
 _TAR = Kind("a tar archive, as an OVA is", "unpack it and import the disk inside: tar -xf {}")
 _PAGE = Kind(
-    "a text, such as the page of a web server that says what is wrong",
+    "a text, such as a web server's page about an error",
     "look into it: head {}; and download the image again",
 )
 _LUKS = Kind(
@@ -46,10 +56,11 @@ _LUKS = Kind(
     "make a decrypted copy of it: cryptsetup open {} NAME, then dd from /dev/mapper/NAME",
 )
 _RESTORE, _STATE = "restore it to a disk, and import that", "import the disk of that machine: a state has none"
-_BOOTED = Kind("a program that firmware starts", "it is no disk: build one with a boot loader from it")
-_SCRIPT = Kind("a script", "name the disk image")
+_BOOTED = Kind("a program that firmware starts", "it is not a disk: build one with a boot loader from it")
+_SCRIPT, _PICTURE = _other("a script"), _other("a picture")
+_KERNEL = Kind("a Linux kernel", "use it as 'kernel: {{path: {}}}' in a template")
 _CPIO = Kind("a cpio archive, as an initrd is", "with a kernel it is 'kernel: {{path: ..., initrd: {}}}' in a template")
-_TEXT = Kind("a text", "look into it: head {}; a disk image is no text")
+_TEXT = Kind("a text", "look into it: head {}; a disk image is not text")
 _PARALLELS = _converted("a Parallels disk (.hds)", "parallels")
 VMDK_DESCRIPTOR = _converted("the descriptor of a VMDK image whose data are in other files", "vmdk")
 QCOW1 = _converted("a qcow image of version 1", "qcow")
@@ -58,21 +69,21 @@ ISO = "an ISO 9660 image, as of a CD"
 _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what it says
     (0, b"\x1f\x8b", _packed("gzip", "gzip -dc {} >DISK")),
     (0, b"\xfd7zXZ\0", _packed("xz", "xz -dc {} >DISK")),
-    (0, b"\x28\xb5\x2f\xfd", _packed("zstd", "zstd -dc {} >DISK")),
-    (0, b"BZh", _packed("bzip2", "bzip2 -dc {} >DISK")), (0, b"PK\3\4", _packed("zip", "unzip {}")),
+    (0, b"\x28\xb5\x2f\xfd", _ZSTD),
+    (0, b"BZh", _packed("bzip2", "bzip2 -dc {} >DISK")), (0, b"PK\3\4", _ZIP),
     (0, b"7z\xbc\xaf\x27\x1c", _packed("7-zip", "7z x {}")),
-    (0, b"\x04\x22\x4d\x18", _packed("lz4", "lz4 -dc {} >DISK")),
+    (0, b"\x04\x22\x4d\x18", _LZ4),
     (0, b"LZIP", _packed("lzip", "lzip -dc {} >DISK")),
     (0, b"\x89LZO\0", _packed("lzop", "lzop -dc {} >DISK")),
     (0, b"\x1f\x9d", _packed("compress", "zcat {} >DISK")), (0, b"Rar!\x1a\7", _packed("rar", "unrar x {}")),
     (0, b"QED\0", _converted("a QED image", "qed")),
     (0, b"\x5d\0\0\x80\0", _packed("lzma", "lzma -dc {} >DISK")),
-    # a frame that is skipped, as pzstd writes in front
-    *((0, bytes([number]) + b"\x2a\x4d\x18", _packed("zstd", "zstd -dc {} >DISK")) for number in range(0x50, 0x60)),
-    (0, b"\x02\x21\x4c\x18", _packed("lz4", "lz4 -dc {} >DISK")),
+    # a frame to be skipped, which pzstd writes first
+    *((0, bytes([number]) + b"\x2a\x4d\x18", _ZSTD) for number in range(0x50, 0x60)),
+    (0, b"\x02\x21\x4c\x18", _LZ4),
     (0, b"LRZI", _packed("lrzip", "lrzip -d -o DISK {}")), (0, b"MSCF\0\0\0\0", _packed("cabinet", "cabextract {}")),
     (0, b"\xff\6\0\0sNaPpY", _packed("snappy", "snzip -dc {} >DISK")),
-    (0, b"PK\5\6", _packed("zip", "unzip {}")), (0, b"PK\7\x08", _packed("zip", "unzip {}")),
+    (0, b"PK\5\6", _ZIP), (0, b"PK\7\x08", _ZIP),
     (0, b"xar!", _packed("xar", "xar -xf {}")),
     (0, b"vhdsfile",
      Kind("a set of VHDX images (.vhds)", "export the machine with Hyper-V, and import the .vhdx it makes")),
@@ -96,12 +107,12 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
         0, b"MSWIM\0\0\0",
         Kind("an image of Windows' installer (WIM)", "install it to a disk, and import that"),
     ),
-    (0, b"hsqs", Kind("a squashfs file system, as container and live images are", _ROOT)),
-    (0, b"sqsh", Kind("a squashfs file system", _ROOT)), (32, b"SIF_MAGIC", _CONTAINER),
-    (1024, b"\xe2\xe1\xf5\xe0", Kind("an EROFS file system", _ROOT)),
-    (0, b"\x45\x3d\xcd\x28", Kind("a cramfs file system", _ROOT)), (257, b"ustar", _TAR),
+    (0, b"hsqs", _tree("a squashfs file system, as container and live images are")),
+    (0, b"sqsh", _tree("a squashfs file system")), (32, b"SIF_MAGIC", _CONTAINER),
+    (1024, b"\xe2\xe1\xf5\xe0", _tree("an EROFS file system")),
+    (0, b"\x45\x3d\xcd\x28", _tree("a cramfs file system")), (257, b"ustar", _TAR),
     *((0, magic, _CPIO) for magic in (b"070701", b"070702", b"070707")),
-    (0, b"-rom1fs-", Kind("a romfs file system", _ROOT)), (0, b"UBI#\1", Kind("an image of flash memory (UBI)", _ROOT)),
+    (0, b"-rom1fs-", _tree("a romfs file system")), (0, b"UBI#\1", _tree("an image of flash memory (UBI)")),
     (0, b"partclone-image", Kind("a backup of partclone, as Clonezilla makes", _RESTORE)),
     (0, b"FsArCh_", Kind("a backup of fsarchiver", _RESTORE)),
     (0, b"btrfs-stream\0", Kind("a stream of btrfs send", _RESTORE)),
@@ -111,23 +122,23 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"LibvirtQemudSave", Kind("the state of a machine of libvirt", _STATE)),
     (0, b"\xd2\xbe\xd2\xbe", Kind("the state of a machine of VMware", _STATE)),
     (0, b"ANDROID!", _BOOTED), (0, b"\x27\x05\x19\x56", _BOOTED),
-    (56, b"ARM\x64", Kind("a Linux kernel", "use it as 'kernel: {{path: {}}}' in a template")),
-    (0, b"SQLite format 3\0", Kind("a database", "name the disk image")),
-    (0, b"\x89PNG\r\n\x1a\n", Kind("a picture", "name the disk image")),
-    (0, b"\xff\xd8\xff", Kind("a picture", "name the disk image")),
+    (56, b"ARM\x64", _KERNEL),
+    (0, b"SQLite format 3\0", _other("a database")),
+    (0, b"\x89PNG\r\n\x1a\n", _PICTURE),
+    (0, b"\xff\xd8\xff", _PICTURE),
     (0, b"d8:announce", Kind("a torrent, not the file itself", "fetch what it names with a BitTorrent client")),
-    (0, b"!<arch>\n", Kind("an archive, as a Debian package is", "name the disk image")),
-    (0, b"\xed\xab\xee\xdb", Kind("an RPM package", "name the disk image")),
-    (0, b"\x7fELF", Kind("a program", "name the disk image")),
-    (514, b"HdrS", Kind("a Linux kernel", "use it as 'kernel: {{path: {}}}' in a template")),
+    (0, b"!<arch>\n", _other("an archive, as a Debian package is")),
+    (0, b"\xed\xab\xee\xdb", _other("an RPM package")),
+    (0, b"\x7fELF", _other("a program")),
+    (514, b"HdrS", _KERNEL),
     (
         0, b"version https://git-lfs",
         Kind("a pointer of Git LFS, not the file itself", "fetch it in the repository: git lfs pull"),
     ),
     (0, b"#!", _SCRIPT),
-    (0, b"%PDF-", Kind("a PDF document", "name the disk image")),
+    (0, b"%PDF-", _other("a PDF document")),
 )
-_WHOLE = 1 << 16  # bytes that callers read: what is shorter is all of the file
+_WHOLE = 1 << 16  # bytes that callers read: a shorter head is the whole file
 _DESCRIPTOR = re.compile(rb"\s*(#[^\n]*\n\s*)*version\s*=\s*[123]\s")  # block/vmdk.c, vmdk_probe
 _PRINTED = bytes({*b"\t\n\r\f", *range(0x20, 0x7F)})
 _PAGES = (b"<!doctype", b"<html", b"<?xml")
@@ -145,14 +156,14 @@ def find_kind(head: bytes, tail: bytes = b"") -> Kind | None:
         return _BOOTED
     if _is_old_tar(head):
         return _TAR
-    # of another length it is no disk in any case, and is told so
+    # with another length it cannot be a disk, and `ensure_sound` says so
     if len(head) % 512 == 0 and _is_page(head):
         return _PAGE
     return _DMG if tail[-512:-508] == b"koly" else None
 
 
 def _is_text(head: bytes) -> bool:
-    """Tell whether a file is all text, of a length that a disk can have: another length is told."""
+    """Tell whether a file is all text, of a length that a disk can have: `ensure_sound` refuses other lengths."""
     return 0 < len(head) < _WHOLE and len(head) % 512 == 0 and not head.translate(None, _PRINTED) and not _is_page(head)
 
 
@@ -167,7 +178,7 @@ def _is_efi(head: bytes) -> bool:
 
 
 def _is_old_tar(head: bytes) -> bool:
-    """Tell whether a file begins with a header of tar before POSIX, which only its sum tells (tar(5))."""
+    """Tell whether a file begins with a header of tar before POSIX, which only its checksum shows (tar(5))."""
     digits = head[148:156].strip(b" \0")
     if len(head) < 512 or not head[0] or not digits.isdigit() or not head[124:136].strip(b" \0").isdigit():
         return False

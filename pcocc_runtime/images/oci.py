@@ -20,7 +20,7 @@ MAX_DOCUMENT = 4 << 20  # bytes: what registries accept as a manifest
 _MAX_TAG = 128  # distribution-spec, Pulling manifests
 _REF_NAME, _CONTAINERD_NAME = "org.opencontainers.image.ref.name", "io.containerd.image.name"
 _TITLE = "org.opencontainers.image.title"
-_ATTESTATION = "vnd.docker.reference.type"  # of what BuildKit adds to an index beside the images
+_ATTESTATION = "vnd.docker.reference.type"  # marks attestations, which BuildKit adds to an index
 _SIGNATURE = re.compile(r"sha256-[0-9a-f]{64}(\.[a-z]+)?")  # a tag of cosign's, or of the referrers API
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -63,7 +63,7 @@ class Manifest:
 def choose_manifests(text: bytes, tag: str | None, machine: str, where: str) -> tuple[Blob, ...]:
     """Return the manifests or indexes that an index names for `tag` and this machine (uname -m), the best first.
 
-    What is no image of a machine, such as an attestation, is passed over; what has an unknown platform comes last.
+    Entries that are not images, such as attestations, are left out; those of an unknown platform count if none fits.
     """
     every = [one for one in _list(_parse(text, where), "manifests", where) if isinstance(one, dict)]
     entries = [one for one in every if _may_be_image(one, tag)]
@@ -133,17 +133,17 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
 
 
 class DiskFolder:
-    """What is in /disk when all layers lie upon each other; they are told the top one first (layer.md, Whiteouts)."""
+    """What is in /disk when all layers are stacked; they are taken from the top one down (layer.md, Whiteouts)."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
-        self.is_closed = False  # nothing of lower layers is to be seen
+        self.is_closed = False  # nothing of lower layers can be seen
         self._hidden: set[str] = set()
         self._told: set[str] = set()
         self._closes = False
 
     def take(self, name: str, is_directory: bool) -> str | None:
-        """Take an entry of this layer; return its name in /disk when it is there, and no directory, in the end."""
+        """Take an entry of this layer; return its name in /disk if it is a file that can be seen there."""
         first, _, rest = posixpath.normpath(f"/{name}").lstrip("/").partition("/")
         if (
             (first == "disk" and not rest and not is_directory)
@@ -162,7 +162,7 @@ class DiskFolder:
         return rest
 
     def end_layer(self) -> None:
-        """Go on with the layer below: what this one has, or says to be deleted, hides what is there."""
+        """Go on with the layer below; names that this layer has, or deletes, cannot be seen there."""
         self._hidden |= self._told
         self.is_closed |= self._closes
 

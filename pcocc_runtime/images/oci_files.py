@@ -72,7 +72,7 @@ def check_blob(directory: Path, blob: Blob, watch: Advance) -> Path:
 
 
 def extract_disk(directory: Path, blob: Blob, target: Path, folder: DiskFolder, watch: Advance) -> None:
-    """Tell `folder` what a layer has in /disk, and write the first file that is there in the end to `target`."""
+    """Tell `folder` what a layer has in /disk, and write the first file that can be seen there to `target`."""
     place = held.show(str(directory))
     try:
         with _Checked(directory, blob, watch) as packed:
@@ -158,7 +158,7 @@ def unpack_archive(path: Path, directory: Path, watch: Advance) -> None:
                     copy.copy_stream(content.read, directory / name, member.size, _unwatched)
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, *_UNREADABLE) as error:
             raise RequestError(
-                f"{path} is no tar archive of an OCI image layout: {error}", "see: tar -tf FILE"
+                f"{path} is not a tar archive of an OCI image layout: {error}", "see: tar -tf FILE"
             ) from None
     if not (directory / "index.json").exists():
         what, cure = describe_archive(names, str(path))
@@ -166,7 +166,7 @@ def unpack_archive(path: Path, directory: Path, watch: Advance) -> None:
 
 
 _LAYOUT_FILE = re.compile(r"oci-layout|index\.json|blobs/sha256/[0-9a-f]{64}")
-_MOST_NAMES = 1000  # of an archive, which tell what it is
+_MOST_NAMES = 1000  # names of an archive that are looked at to tell what it is
 
 
 def read_archive_names(path: Path) -> list[str]:

@@ -90,7 +90,7 @@ def _backing_file(head: bytes, at: int, length: int, path: str) -> str | None:
 
 
 def _foreign(head: bytes, path: str) -> RequestError:
-    """Return what to say of a file that is no qcow2 image: how to make one of it, if it is a disk."""
+    """Return the error for a file that is not a qcow2 image, with the way to make one from it if it is a disk."""
     if not head:
         return RequestError(f"image {path} is not a qcow2 file: it is empty", "name another file")
     known = magics.find_kind(head)
@@ -111,7 +111,7 @@ def _damaged(path: str, reason: str) -> RequestError:
 
 
 def name_backing(head: bytes, name: str, path: str) -> bytes:
-    """Return the first cluster of an image with its backing file renamed, the name being where QEMU puts it."""
+    """Return the first cluster of an image with its backing file renamed; the name stands where QEMU puts it."""
     at, length = _HEADER.unpack_from(head)[2:4]
     encoded, begin = name.encode(), _end_of_extensions(head)
     if not at or begin is None or begin + len(encoded) > len(head) or len(encoded) > 1023:

@@ -54,7 +54,7 @@ def _ends(table: bytes, bits: int, width: int, left: int, size: int) -> Iterator
     ]:
         if entry & _COMPRESSED:
             first, more = entry & (1 << shift) - 1, (entry & _COMPRESSED - 1) >> shift
-            yield (first & -512) + 512 * more + 1  # of the last sector at least one byte is used
+            yield (first & -512) + 512 * more + 1  # at least one byte of the last sector is used
             continue
         length = _used(words[index * step + 1], bits) if step == 2 else 0 if entry & _ZERO else 1 << bits
         length = min(length, left - (index << bits))

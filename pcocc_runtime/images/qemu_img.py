@@ -78,7 +78,7 @@ def export(address: str, name: str) -> str:
 
 def convert(image: str, form: str, target: PurePath, watch: Advance, *, compress: bool = False) -> None:
     """Write an image (named by `source`, `chain` or `export`) as a `form` file, on disk when this returns."""
-    # nobody else's file
+    # O_EXCL: not a file that others have put there
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
     options = [*(["-c"] if compress else []), *(["-o", "force_size=on"] if form == "vpc" else [])]
     _run(["qemu-img", "convert", "-p", "-t", "writeback", "-O", form, *options, image, str(target)], watch)
@@ -120,7 +120,7 @@ def has_unfinished_log(damage: str) -> bool:
 
 
 def repair(path: PurePath, form: str, label: str) -> None:
-    """Finish in an image what whoever wrote to it last has not; RequestError when that cannot be done."""
+    """Finish what the last writer of an image has left unfinished; RequestError when that cannot be done."""
     status, said = programs.run_watched(
         ["qemu-img", "check", "-q", "-r", "all", source(path, form)], hint=_HINT
     )

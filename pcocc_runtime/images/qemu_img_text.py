@@ -11,8 +11,8 @@ PROGRESS_END = 10000  # what `parse_progress` returns at the end of the work
 def parse_extent(line: str) -> tuple[int, int] | None:
     """Return the bytes of data in a line of `qemu-img map` and where they end in the file, 0 where it does not say.
 
-    It does not for compressed data, which take less of the file than their length. None when the line is not
-    one of map's.
+    It does not say that for compressed data, which take less of the file than their length. None when the line
+    is not one of map's.
     """
     try:
         tree = json.loads(line.strip().lstrip("[").rstrip(",]"))

@@ -39,7 +39,7 @@ class Repo:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a user calls an image; without `repo` the first repository that has it, without `revision` the highest."""
+    """What a user calls an image; no `repo` means the first repository that has it, no `revision` the highest."""
 
     name: str
     repo: str | None = None
@@ -64,7 +64,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def ensure_no_source(text: str) -> None:
-    """Raise RequestError for what can be imported as an image, and is none yet: a URL, or an image of containers."""
+    """Raise RequestError for a URL or a container image, which must be imported before VMs can boot from it."""
     match = _SOURCE.fullmatch(text)
     if match:
         shown = hide_secrets(text) if match[1] else text
@@ -72,7 +72,7 @@ def ensure_no_source(text: str) -> None:
             f"import it first: pcocc image import {shlex.quote(shown)} NAME, and then use the image NAME"
         )
         raise RequestError(
-            f"{_short(shown)} is not an image in a repository, nor a file: VMs do not boot from it", import_it
+            f"{_short(shown)} is neither an image in a repository nor a file: VMs cannot boot from it", import_it
         )
 
 

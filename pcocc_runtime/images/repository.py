@@ -1,6 +1,6 @@
 """The files of an image repository: read by anybody at any time, changed one atomic step at a time.
 
-Whoever changes something holds the repository's lock (`lock_path`, claims.py) from the look that decides to the change.
+Whoever changes something holds the repository's lock (`lock_path`, claims.py) while deciding and changing.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def list_entries(repo: Repo) -> dict[str, list[int]]:
 
 
 def find_unknown(repo: Repo) -> list[PcoccError]:
-    """Return an error for each file in meta/ that may be metadata, or may have been, under an unknown name."""
+    """Return an error for each file in meta/ that may be metadata but does not have the name of one."""
     return [
         RequestError(
             f"{repo.path}/meta/{filename} is not the name of an image's metadata", "move the file elsewhere"
@@ -250,7 +250,7 @@ def open_repo_layer(repo: Repo, layer: str) -> Iterator[tuple[Callable[[int], by
 
 
 def has_layer(repo: Repo, layer: str) -> bool:
-    """Tell whether a layer is there, whatever an NFS client has cached; true as long as the repository is locked."""
+    """Tell whether a layer is there, whatever an NFS client has cached; under the lock, the answer stays right."""
     # another user's, or missing
     with contextlib.suppress(OSError), open_parts(repo, "data", layer[:2]) as folder:
         _refresh(folder)
@@ -282,7 +282,7 @@ def remove_probes(repo: Repo) -> None:
 
 
 def put_layer(repo: Repo, file: Path, layer: str, replace: bool = False) -> None:
-    """Move a finished file, already on disk, to its place; one of its length there is kept, unless `replace`.
+    """Move a finished file, already on disk, to its place; unless `replace`, a file of that length there is kept.
 
     VMs that have the replaced file open go on with it; over NFS that is not certain.
     """
@@ -367,7 +367,7 @@ def read_pins(repo: Repo) -> set[str]:
 
 
 def remove_foreign(repo: Repo, before: float) -> int:
-    """Remove what pcocc 0.7 left in .tmp before a time, and no QEMU has open; return how many there were."""
+    """Remove what pcocc 0.7 left in .tmp before a time, unless a QEMU has it open; return how many there were."""
     count = 0
     with open_parts(repo, ".tmp") as parent:
         for name in os.listdir(parent):

@@ -15,7 +15,7 @@ _MOST = 2047  # entries of a table, sections 2.2.3 and 2.6.1
 
 
 def has_parent(read: Read) -> bool:
-    """Tell whether the image has a parent; False also when its tables are damaged, which QEMU tells."""
+    """Tell whether the image has a parent; False also when its tables are damaged, which QEMU reports."""
     for place in _find(read, _REGIONS, b"regi", 8, 16, "<16sQ", _METADATA):
         for offset in _find(read, place, b"metadata", 10, 32, "<16sI", _FILE_PARAMETERS):
             flags = read(place + offset + 4, 4)
@@ -26,7 +26,7 @@ def has_parent(read: Read) -> bool:
 def _find(
     read: Read, at: int, magic: bytes, count_at: int, begin: int, form: str, wanted: bytes
 ) -> Iterator[int]:
-    """Yield where the entries of a table lead that have a name; each has 32 bytes."""
+    """Yield the offset in each entry of a table that has the wanted name; an entry has 32 bytes."""
     head = read(at, begin)
     if len(head) < begin or not head.startswith(magic):
         return

@@ -24,7 +24,7 @@ from pcocc_runtime.system.copy import copy_stream, hash_file
 
 @dataclass(frozen=True, slots=True)
 class WorkDirectory:
-    """A directory, its user's alone, for files that become layers; gc keeps it and the layers that `note` names."""
+    """A user's own directory for files that become layers; gc keeps it, and the layers that `note` names."""
 
     repo: Repo
     path: Path
@@ -124,7 +124,7 @@ def ensure_layers_left(parent: Found) -> None:
     """Raise RequestError when an image has as many layers as it can have."""
     count = len(parent.revision.blobs)
     if count >= metadata.MAX_LAYERS:
-        message = f"image {parent.reference} has {count} layers, an image can have {metadata.MAX_LAYERS}"
+        message = f"image {parent.reference} has {count} layers, and an image can have {metadata.MAX_LAYERS} at most"
         raise RequestError(message, flatten_hint(parent))
 
 
@@ -201,7 +201,7 @@ def resize_image(found: Found, change: str, progress: Progress) -> Found:
     if size == old:
         raise RequestError(f"image {found.reference} has {render_size(old)} already", "give a larger size")
     if size > qcow2.MAX_SIZE:
-        raise RequestError(f"{change} is too large: a disk can have {render_size(qcow2.MAX_SIZE)}")
+        raise RequestError(f"{change} is too large: a disk can have {render_size(qcow2.MAX_SIZE)} at most")
     if size < old:
         raise RequestError(
             f"image {found.reference} has {render_size(old)}, and a disk cannot be made smaller",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
-CALL_AGAIN = 1.0  # seconds until an agent that was not reached is asked anew
+CALL_AGAIN = 1.0  # seconds until an agent that was not reached is asked again
 _FIRST = 1 << 32  # numbers of questions: savers' are below
 
 
@@ -42,7 +42,7 @@ class AgentCall:
         try:
             agent.connect(self.path)
             agent.send(self._question())
-        except OSError:  # as many wait there as QEMU lets wait
+        except OSError:  # among other reasons, QEMU lets only so many wait
             agent.close()
             self._wait()
             return
@@ -50,10 +50,10 @@ class AgentCall:
         self.selector.register(agent, selectors.EVENT_READ, self._hear)
 
     def _question(self) -> bytes:
-        """Return the next question. RESET ends what a saver may have left half said, of which the agent then complains.
+        """Return the next question; RESET ends a command that a saver may have left unfinished.
 
-        The agent's answer to the first command has the question's number, unlike answers that a saver did not wait
-        for: who hung up at one of those would leave the agent trying to answer nobody, and a guest frozen.
+        The answer to the first command has the question's number, which tells it from late answers to a saver.
+        Hanging up at one of those would leave the agent trying to answer nobody, and a guest frozen.
         """
         self.number += 1
         return RESET + render_command("guest-sync-delimited", {"id": self.number}) + self.render()

@@ -1,8 +1,8 @@
-"""The last of what a guest has written, or has had written, into a log: it can for ever, and what is kept is bounded.
+"""Bounds the logs that a guest can fill without end: only the last part of each is kept.
 
-Other programs append to the files: QEMU what the guest says on its serial console, ssh and virtiofsd what they
-have to complain of. When one has half of its size, its content is put beside it, in place of what was there,
-and it is emptied.
+Other programs append to the files: QEMU what the guest says on its serial console, ssh and virtiofsd their
+complaints. When a file has reached half of the size to keep, its content replaces that of a second file beside
+it, and it is emptied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class BoundedLog:
         self.path, self._half, self._seen = path, size // 2, 0
 
     def has_grown(self) -> bool:
-        """Take a look, and cut the file where it is too long; tell whether it is another one than at the last look."""
+        """Look at the file, and cut it if it is too long; tell whether its size has changed since the last look."""
         try:
             size = os.stat(self.path).st_size
             grown, self._seen = size != self._seen, size

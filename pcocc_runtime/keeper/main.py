@@ -38,7 +38,7 @@ from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SSH_LOG, SharedSsh, 
 from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
 
 if TYPE_CHECKING:
-    from typing import Any, Literal
+    from typing import Literal
 
     from pcocc_runtime.documents.vm import VmFacts
     from pcocc_runtime.documents.vm_events import Event
@@ -74,7 +74,7 @@ class Keeper:
     """One VM's QMP connection, process and readiness, driven by one selector.
 
     The guest is `booting` until it is `answering`, or `given up`: no longer looked for. A VM without an
-    address answers when its QEMU does. The VM `runs` until its end is `told`, and its QEMU `gone`.
+    address counts as answering when its QEMU answers. The VM `runs` until its end is `told`, then its QEMU is `gone`.
     """
 
     def __init__(self, facts: VmFacts) -> None:
@@ -85,9 +85,9 @@ class Keeper:
         self.messages = Messages()
         self.looking: Literal["booting", "answering", "given up"] = "booting"
         self.life: Literal["runs", "told", "gone"] = "runs"
-        self.reason = "killed"  # why it ends
-        self.asked = False  # that was wanted
-        self.paused = False  # its guest cannot power off
+        self.reason = "killed"  # why the VM ends
+        self.asked = False  # somebody wanted its end
+        self.paused = False  # the guest does not run, so it cannot power off
         self.is_off = False
         self.started = time.monotonic()
         self.selector = selectors.DefaultSelector()
@@ -101,12 +101,12 @@ class Keeper:
         self.going_on: GoingOn | None = None  # None: it boots
         if facts.incoming:
             self.going_on = GoingOn(facts.incoming, self._send, self._go_on)
-        self.link: SharedSsh | None = None  # None: no address, or no socket to reach it by
+        self.link: SharedSsh | None = None  # None: the VM has no address, or the keeper no socket to reach it
         if facts.probe is not None and facts.address:
             self.link = SharedSsh(
                 facts, self.selector, SshProbe(facts.probe, facts.address), self._tell_unmounted
             )
-        os.set_inheritable(facts.watch, False)  # not the ssh processes' that outlive a killed keeper
+        os.set_inheritable(facts.watch, False)  # not for ssh processes, which may outlive a killed keeper
 
     def run(self) -> int:
         """Wait for whatever comes first until QEMU has ended."""
@@ -157,7 +157,7 @@ class Keeper:
         signal.set_wakeup_fd(writer)
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)  # meant for programs; a VM's own are told by its VM steps
+            signal.signal(number, signal.SIG_IGN)  # meant for programs: VM steps pass them on to those in the VM
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
         def stop() -> None:
@@ -178,7 +178,7 @@ class Keeper:
             emit(StillOn(self.name, self.facts.node))
             self.power_off.force()
 
-    def _send(self, command: str, arguments: dict[str, Any] | None = None, id: str | None = None) -> None:
+    def _send(self, command: str, arguments: Message | None = None, id: str | None = None) -> None:
         try:
             self.qmp.send(render_command(command, arguments, id))
         except OSError:
@@ -243,7 +243,7 @@ class Keeper:
             self._note_answer()
 
     def _shut_down(self, reason: str, waits: bool) -> None:
-        """Tell why a VM ends before its QEMU ends, which `waits` for us: Slurm kills us with the node's last task."""
+        """Tell why a VM ends while its QEMU still runs, if that `waits`: Slurm kills us with the node's last task."""
         self.reason = reason
         self.asked = self.asked or reason == "host-signal"  # Slurm ends the step
         if waits:
@@ -251,7 +251,7 @@ class Keeper:
             self._send("quit")
 
     def _note_off(self) -> None:
-        """Leave the VM as it is, to be powered on again (steps/power.py); its shared connection leads nowhere now."""
+        """Leave the VM as it is, to be powered on again (steps/power.py), and close its dead shared connection."""
         self.is_off = self.paused = True
         self.looking = "given up"
         self._write(VmState("off"))
@@ -268,7 +268,7 @@ class Keeper:
         if not self.facts.address:
             self._note_answer()
 
-    def _tell_disk_error(self, data: dict[str, Any]) -> None:
+    def _tell_disk_error(self, data: Message) -> None:
         self.paused = True
         full = "the file system of its disk is full"
         what = full if data.get("nospace") else data.get("reason", "its disk failed")
@@ -279,7 +279,7 @@ class Keeper:
         emit(Unmounted(tag, kind, known, self.name, self.facts.node))
 
     def _look(self) -> None:
-        """Take a look for the guest, while its time lasts."""
+        """Look whether the guest answers, until its time is over."""
         if self.link and self.link.probe.answers():
             self._note_answer()
             self.link.open()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PowerOff:
-    """Asks once a guest that writes to lasting drives (its VM has a `grace`), else QEMU, by `send`.
+    """Asks a guest to power off, once, if it writes to lasting drives (its VM has a `grace`); else tells QEMU to quit.
 
     on      nobody has asked
     asked   the guest is powering off, until `last_call`
@@ -31,11 +31,11 @@ class PowerOff:
         self.agent: socket.socket | None = None  # open as long as the guest has to read from it
 
     def is_watching(self) -> bool:
-        """Tell whether `is_wanted` and `is_late` are to be asked now and then."""
+        """Tell whether `is_wanted` and `is_late` must be asked now and then."""
         return self.facts.grace > 0 and self.step != "forced"
 
     def is_wanted(self) -> bool:
-        """Tell whether Slurm ends the VM: its SIGTERM waits, blocked, in a QEMU whose guest must power off first."""
+        """Tell whether Slurm ends the VM: its SIGTERM is pending in QEMU, blocked as the guest must power off first."""
         return self.step == "on" and is_pending(self.facts.pid, signal.SIGTERM)
 
     def is_late(self) -> bool:

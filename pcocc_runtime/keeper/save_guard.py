@@ -1,14 +1,14 @@
-"""The keeper's part in a save: lets savers in, one at a time, and has everything put back once each is gone.
+"""The keeper's part in a save: lets savers in, one at a time, and has everything put back when one is gone.
 
 A saver (save/link.py) connects to the socket `save` in the VM's directory and stays connected while it needs
 the VM as it is. However it ends, the kernel closes the connection, and what it left is undone
 (keeper/transaction.py): file systems are thawed, the layer that took the guest's writes is merged into the
-disk it was put upon, or what kept a drive's old blocks is taken away. See docs/decisions/012-save.md.
-Resident: imports little.
+disk below it, or the file that kept a drive's old blocks is removed. See docs/decisions/012-save.md.
+The keeper is resident, so this imports little.
 
-What they say to each other is documents/save.py: the keeper a Go when the saver may begin; the saver Commands
-for QEMU, each answered by a Reply, and beside them Frozen, Layer and DeviceNode; the keeper an Outcome after
-the saver has closed its side.
+Their messages are in documents/save.py. The keeper sends Go when the saver may begin; the saver sends QemuCommands
+for QEMU, each answered by a Reply, and also Frozen, ScratchFile and DeviceNode; the keeper sends an Outcome after the
+saver has closed its side.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SaveGuard:
         self.thaw.tick()
 
     def is_waiting(self) -> bool:
-        """Tell whether something is to be done at a certain time."""
+        """Tell whether something must be done at a certain time, by `tick`."""
         return self.thaw.step == "waiting" or (self.current is not None and self.current.step == "waiting")
 
     def take(self, message: Message) -> None:

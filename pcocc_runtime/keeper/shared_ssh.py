@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 SSH_LOG = "ssh.log"  # in the VM's directory
 PROBE_INTERVAL = 0.1  # seconds between two looks for the guest's sshd
-# seconds until sshd is asked anew: a first packet that nobody heard is repeated by TCP after a second only
+# seconds until sshd is asked again: TCP itself repeats a first packet without an answer only after a second
 ASK_AGAIN = 0.15
 BANNER_SECONDS = 5.0  # sshd starts a process before it speaks, which takes long in an emulated guest
-# over the shared connection or not at all
+# use the shared connection, or fail
 _OVER_IT = ("ControlMaster=no", "ProxyCommand=false", "LogLevel=ERROR")
 _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 _TOKEN = re.compile(rb"[0-9]+\.[0-9]+\.[0-9]+\.\n")
-# seconds between two looks whether ssh has made its control socket; nothing else announces it
+# seconds between two looks whether ssh has made its control socket: nothing announces that
 _INTERVAL = 0.02
-_RETRY = 0.3  # seconds until a guest that let nobody in is asked again
-_SWEEP_DELAY = 1.0  # seconds after a task's end: by then its command has ended in order, or must be ended
+_RETRY = 0.3  # seconds until a guest that refused the login is asked again
+_SWEEP_DELAY = 1.0  # seconds after a task's end: a command that has not ended in order by then is ended
 _LOOK_PATIENCE = 5.0  # seconds that tasks wait for what the guest says of its mounts
 _LONGEST_LOOK = 65536  # bytes that it may say, which a pipe holds
-_SWEEP_PATIENCE = 60.0  # seconds for which a guest that answers no more is asked again for a sweep's sake
+_SWEEP_PATIENCE = 60.0  # seconds of asking a guest that no longer answers, to end what tasks left
 
 
 class SshProbe:
@@ -54,14 +54,14 @@ class SshProbe:
         self.reset()
 
     def reset(self) -> None:
-        """Take the socket back to unconnected, also out of SYN_SENT: connect(2) with AF_UNSPEC."""
+        """Make the socket unconnected again, also in state SYN_SENT: connect(2) with AF_UNSPEC."""
         import ctypes
 
         self.socket.setblocking(False)
         ctypes.CDLL(None).connect(self.socket.fileno(), bytes(16), 16)
 
     def answers(self) -> bool:
-        """Take one look, never waiting; true once sshd has sent its banner, which stays to be read."""
+        """Look once, without waiting; true once sshd has sent its banner, which is left to be read."""
         try:
             return self.socket.recv(4, socket.MSG_PEEK) == b"SSH-" or self._again()
         except BlockingIOError:
@@ -93,12 +93,12 @@ class SharedSsh:
         self.selector, self.probe = selector, probe
         self.control, self.log = f"{directory}/ssh", f"{directory}/{SSH_LOG}"
         self.guest = (facts.user, facts.address, f"{os.path.dirname(directory)}/key", self.log)
-        # it looks for sshd while probing, ssh logs in while opening
+        # probing: we look for sshd; opening: ssh logs in
         self.state: Literal["down", "probing", "opening", "up"] = "down"
         self.master = self.sweeper = 0
         self.retry = self.sweep_at = self.give_up = 0.0
         self.mounts, self.tell_unmounted = facts.mounts, tell_unmounted
-        self.looking_until: float | None = None  # None: not at the guest's mounts
+        self.looking_until: float | None = None  # end of the look at the guest's mounts, None outside of it
         self.tasks: dict[socket.socket, bytes] = {}
         self.told: set[socket.socket] = set()
         self.left: list[bytes] = []  # tokens of tasks that ended
@@ -145,7 +145,7 @@ class SharedSsh:
             self._down(0)
 
     def tell_end(self, reason: str) -> None:
-        """Tell the tasks why the VM ends: with the last VM of a node its files go, and nothing could be read there."""
+        """Tell the tasks why the VM ends; they could not read it: a job's files go with its last VM on the node."""
         self._send(self.tasks, ENDED + reason.encode() + b"\n")
 
     def close(self) -> None:
@@ -189,7 +189,7 @@ class SharedSsh:
             self.give_up = self.sweep_at + _SWEEP_PATIENCE
 
     def _look_at_mounts(self) -> None:
-        """Once, before the first task, ask the guest which exported directories it has not mounted: each is told."""
+        """Once, before the first task, ask the guest which exported directories it has not mounted, and report each."""
         mounts, self.mounts = self.mounts, {}
         if not mounts:
             return
@@ -233,7 +233,7 @@ class SharedSsh:
                 pass  # it has ended: its socket will say so
 
     def _down(self, _status: int) -> None:
-        """The shared connection has ended: whoever waits, or comes, has it opened again."""
+        """Note that the shared connection has ended: it is opened again for a task that waits, or for the next one."""
         self.master = 0
         self.state = "down"
         self.retry = time.monotonic() + _RETRY

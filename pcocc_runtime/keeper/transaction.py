@@ -1,4 +1,4 @@
-"""One save of a VM as its keeper sees it: what the saver has changed, and how that is put back."""
+"""One save of a VM as its keeper sees it: what the saver has changed, and how that is undone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pcocc_runtime.documents.save import (
     SAVE_FILTER,
     SAVE_OVERLAY,
     SAVE_VIEW,
-    Command,
     DeviceNode,
     Frozen,
     Go,
-    Layer,
     Outcome,
+    QemuCommand,
     Reply,
+    ScratchFile,
     decode_request,
     encode_answer,
 )
@@ -30,26 +30,26 @@ from pcocc_runtime.qemu.qmp import Messages, TooLong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Literal
+    from typing import Literal
 
     from pcocc_runtime.documents.save import KeeperAnswer, SaverRequest
     from pcocc_runtime.qemu.qmp import Message, Unreadable
 
     # a command of QEMU's, its arguments, what its answer is marked with
-    Send = Callable[[str, dict[str, Any] | None, str | None], None]
+    Send = Callable[[str, Message | None, str | None], None]
     Then = Callable[[], None]
 
 
 class Transaction:
-    """A save from its saver's first word until all is as it was; then it calls `over`.
+    """A save from its saver's first word until all is as before; then it calls `over`.
 
-    open      the saver is there: it copies, and what it wants of QEMU is passed on
+    open      the saver is there: it copies, and its commands are passed on to QEMU
     frozen    the same, and the guest's file systems are, or are being, frozen
-    looking   the saver has gone; what showed its drive is taken away, and QEMU asked what the device has now
-    merging   the saver has gone; the second layer goes into the one it was put upon
-    removing  the second layer, or the file of old blocks, goes out of QEMU
-    waiting   QEMU could not put it back: tried again at `again`
-    over      all is as it was
+    looking   the saver has gone; the view of its drive is removed, and QEMU is asked what the device has now
+    merging   the saver has gone; the second layer is merged into the one below
+    removing  the second layer, or the file of old blocks, is removed from QEMU
+    waiting   QEMU could not undo it: tried again at `again`
+    over      all is as before
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Transaction:
         self.step: Literal["open", "frozen", "looking", "merging", "removing", "waiting", "over"] = "open"
         self.again = 0.0
         self.layer = ""  # a file to be removed
-        # QEMU's name of the disk that has a second layer; or the drive that is shown
+        # QEMU's name of the disk that has a second layer, or the drive whose old state is shown
         self.changed: str | DeviceNode | None = None
         self.messages = Messages(LONGEST_REQUEST)
         saver.setblocking(False)
@@ -72,7 +72,7 @@ class Transaction:
             self._put_back()
 
     def take(self, message: Message) -> None:
-        """Take a message of QEMU's; what is about something else changes nothing."""
+        """Take a message of QEMU's; one about something else changes nothing."""
         identity, data = message.get("id"), message.get("data", {})
         if identity == "save":
             self._tell(Reply(message))
@@ -81,7 +81,7 @@ class Transaction:
         elif self.step == "removing" and identity == "save-remove":
             self._removed(message.get("error", {}).get("desc", ""))
         elif self.step == "merging" and identity == "save-merge" and "error" in message:
-            self._remove()  # QEMU refused to put it there: nothing to be merged
+            self._remove()  # QEMU had refused the second layer: there is nothing to merge
         elif self.step == "merging" and data.get("device") == MERGE_JOB:
             self._follow_merge(message.get("event"), data)
 
@@ -110,11 +110,11 @@ class Transaction:
         match request:
             case Frozen():
                 self.step = "frozen" if request.frozen else "open"
-            case Layer():
+            case ScratchFile():
                 self.layer = request.layer
             case DeviceNode():
                 self.changed = request
-            case Command():
+            case QemuCommand():
                 if request.execute == "blockdev-snapshot":
                     self.changed = _node_of(request)
                 self.send(request.execute, request.arguments, "save")
@@ -124,7 +124,7 @@ class Transaction:
             self.thaw()
         if self.layer:
             try:
-                # as a rule the saver has done so: QEMU needs no name of a file it has open
+                # mostly the saver has done this: QEMU needs no name for a file that it has open
                 os.unlink(self.layer)
             except OSError:
                 pass
@@ -140,14 +140,14 @@ class Transaction:
                 self._merge(base)
 
     def _look(self) -> None:
-        """Take away what reads a drive's old state; QEMU takes commands in order, and refuses what is done already."""
+        """Remove what reads a drive's old state; QEMU takes commands in order, and refuses those done already."""
         self.step = "looking"
         self.send("nbd-server-stop", None, "save-detach")
         self.send("blockdev-del", {"node-name": SAVE_VIEW}, "save-detach")
         self.send("query-block", None, "save-look")
 
-    def _give_back(self, devices: list[dict[str, Any]]) -> None:
-        """Give the drive back to its device alone, unless that has it: QEMU 7.2 aborts when it is given what it has."""
+    def _give_back(self, devices: list[Message]) -> None:
+        """Give the drive back to its device, without the filter; not if it has it: QEMU 7.2 would abort then."""
         assert isinstance(self.changed, DeviceNode)
         if any(one.get("inserted", {}).get("node-name") == SAVE_FILTER for one in devices):
             own = {"path": self.changed.device, "property": "drive", "value": self.changed.node}
@@ -156,13 +156,13 @@ class Transaction:
         self._remove()
 
     def _merge(self, base: str) -> None:
-        """Merge the second layer into the first, which must be named: else QEMU would write to the image itself."""
+        """Merge the second layer into the first, named as the base: otherwise QEMU would write to the image itself."""
         self.step = "merging"
         self.send(
             "block-commit", {"job-id": MERGE_JOB, "device": SAVE_OVERLAY, "base-node": base}, "save-merge"
         )
 
-    def _follow_merge(self, event: str | None, data: dict[str, Any]) -> None:
+    def _follow_merge(self, event: str | None, data: Message) -> None:
         if event == "BLOCK_JOB_READY":
             self.send("job-complete", {"id": MERGE_JOB}, "save-complete")
         elif event == "BLOCK_JOB_CANCELLED":
@@ -191,7 +191,7 @@ class Transaction:
         self._leave(error)
 
     def _leave(self, error: str | None) -> None:
-        """Tell the saver, which may wait for it, once."""
+        """Tell the saver the outcome, once, in case it waits for it."""
         self._tell(Outcome(error))
         self.saver.close()
 
@@ -202,7 +202,7 @@ class Transaction:
             pass  # it is gone, and its end will be read; or it was told the outcome before
 
 
-def _node_of(snapshot: Command) -> str:
+def _node_of(snapshot: QemuCommand) -> str:
     if "node" not in snapshot.arguments:
         raise ValueError("it names no node")
     return str(snapshot.arguments["node"])

@@ -1,7 +1,7 @@
 """A job's networks on a node as a list of acts: what root has nft, ip, bridge and the kernel do.
 
-The namespace is there, without any device but lo, and in the end the walls stand before anything can pass:
-those of the host's namespace before there is a tunnel, those of the job's before there is a tap.
+The job's namespace exists before, with lo as its only device. Walls (tables of nft) come before anything that
+could pass them: those of the host's namespace before a tunnel, those of the job's namespace before a tap.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RESERVED = "0xfff8"  # BR_GROUPFWD_RESTRICTED of net/bridge/br_private.h forbid
 _ANY_GROUP = "0xfffd"  # of a port, LACP too; pause frames never pass (br_handle_frame in the kernel)
 # a VXLAN entry for this address receives what has no entry of its own (bridge(8))
 _FLOOD = "00:00:00:00:00:00"
-# of taps: whoever else lacks CAP_NET_ADMIN cannot attach to them, whatever the mode of /dev/net/tun
+# of taps: other users need CAP_NET_ADMIN to attach to one, whatever the mode of /dev/net/tun
 _OWNER = 0
 
 
@@ -39,9 +39,9 @@ _OWNER = 0
 class HostFacts:
     """What the host is like: addresses of the job's nodes by name, its own as they see it, its bridges by name.
 
-    Taps have several queues where it has `queues`. `forwards`: it routes between all its interfaces; else
-    `closed` are those whose packets it would not route. `rules` are those of its routing, as ip(8) shows
-    them; `machine` is what uname(2) says.
+    With `queues`, its taps have several queues. With `forwards`, it routes between all its interfaces; without,
+    `closed` names the interfaces whose packets it does not route. `rules` are its routing rules as ip(8) shows
+    them, `machine` is what uname(2) says.
     """
 
     forwards: bool = True
@@ -55,7 +55,7 @@ class HostFacts:
 
 
 def plan_acts(job: int, plans: Sequence[NetworkPlan], held: Nat | None, host: HostFacts) -> tuple[Act, ...]:
-    """Return all that makes a job's networks on a node; NodeError when the host is not fit for them."""
+    """Return all acts that make a job's networks on a node; NodeError when the host is not fit for them."""
     made = tuple(plan for plan in plans if isinstance(plan, Routed) or plan.taps)
     return (
         *_walls(job, made, held, host), *_outside(job, made, held, host), *_inside(job, made, held, host),
@@ -74,7 +74,7 @@ def _set(inside: bool, value: str, *names: str) -> Iterator[Act]:
 
 
 def _walls(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -> Iterator[Act]:
-    """Yield the tables of the host's namespace, and what lets packets come back to VMs, once these stand."""
+    """Yield the tables of the host's namespace, and after them what lets replies come back to VMs."""
     closed = host.closed if held else ()
     if closed and not all(plan.spec.manage_ip_forward for plan in find_ways_out(plans)):
         raise NodeError(
@@ -87,7 +87,7 @@ def _walls(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Hos
         )
     yield Act(
         "nft", False,
-        nft_guard.render_guard() + nft_outside.render_host(job, plans, host.peers.values(), held),
+        nft_guard.render_guard() + nft_outside.render_host_table(job, plans, host.peers.values(), held),
     )
     for line, done in nft_guard.plan_rules(host.rules, None if host.forwards else closed):
         yield Act("ip", False, line, done)
@@ -95,11 +95,11 @@ def _walls(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Hos
 
 
 def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -> Iterator[Act]:
-    """Yield what begins in the host's namespace: one end of each pair of devices, and the tunnels' sockets."""
+    """Yield what is made from the host's namespace: the tunnels, whose sockets stay there, and pairs of devices."""
     netns, uplink = naming.netns_name(job), naming.uplink_name(job)
     bridged = [plan for plan in plans if isinstance(plan, Bridged)]
-    yield from _set(True, "1", "ipv6/conf/default/disable_ipv6")  # ports of a bridge would speak up on it
-    # as systemd has it: ping(8) has no capability of its own any more
+    yield from _set(True, "1", "ipv6/conf/default/disable_ipv6")  # else ports of bridges send packets of their own
+    # as systemd sets it: ping(8) has no capability any more
     yield from _set(True, "0\t2147483647", "ipv4/ping_group_range")
     lines = [_tunnel(plan, netns, host.source) for plan in plans if not isinstance(plan, Bridged)]
     if held:
@@ -110,7 +110,7 @@ def _outside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: H
     lines += [
         line
         for plan in bridged
-        for line in host_bridges.render_port(plan, netns, host.bridges[plan.spec.host_bridge])
+        for line in host_bridges.render_bridge_port(plan, netns, host.bridges[plan.spec.host_bridge])
     ]
     yield from _ip(False, iter(lines))
     vlans = "".join(host_bridges.render_vlans(plan, host.bridges[plan.spec.host_bridge]) for plan in bridged)
@@ -141,7 +141,7 @@ def _tunnel(plan: Routed | Segment, netns: str, source: str | None) -> str:
 
 def _inside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: HostFacts) -> Iterator[Act]:
     """Yield what is made in the job's namespace: walls, then devices, their settings, and ways to the peers."""
-    # bridged frames are the bridge table's alone
+    # only the table of family bridge judges bridged frames
     yield from _set(True, "0", *(f"bridge/{name}" for name in _BRIDGE_HOOKS))
     yield Act("nft", True, nft_inside.render_firewall(job, plans, held))
     yield from _ip(True, _devices(plans, host.queues))
@@ -172,7 +172,7 @@ def _devices(plans: tuple[NetworkPlan, ...], queues: bool) -> Iterator[str]:
                 yield f"addr add {address}/{plan.prefix_length} dev {plan.bridge}"
             yield f"link set {plan.wire} mtu {plan.spec.mtu} up"
         else:
-            # that of a pair is its bridge's
+            # the pair of a host's bridge has that bridge's MTU
             mtu = f" mtu {plan.spec.mtu}" if isinstance(plan, Segment) else ""
             yield f"link set {plan.wire}{mtu} master {plan.bridge} up"
         yield from _taps(plan, " multi_queue" if queues else "")
@@ -198,7 +198,7 @@ def _settings(plan: Routed) -> Iterator[Act]:
     if plan.network6:
         yield from _set(True, "1", "ipv6/conf/all/forwarding")
         for name in (plan.bridge, plan.wire):
-            # none: the addresses are given with the routes
+            # 1 is none: the batch of routes adds the addresses
             yield from _set(True, "1", f"ipv6/conf/{name}/addr_gen_mode")
             yield from _set(True, "0", f"ipv6/conf/{name}/accept_dad", f"ipv6/conf/{name}/disable_ipv6")
 
@@ -206,7 +206,7 @@ def _settings(plan: Routed) -> Iterator[Act]:
 def _forwarding(plan: NetworkPlan, peers: Mapping[str, str]) -> str:
     if isinstance(plan, Routed):
         return routes.render_forwarding(plan, peers)
-    if isinstance(plan, Segment):  # what no MAC is known for is sent to each peer
+    if isinstance(plan, Segment):  # a frame for an unknown MAC goes to every peer
         others = [peers[node.name] for _index, node in plan.members.peers() if plan.members.ranks_of(node)]
         return "".join(f"fdb append {_FLOOD} dev {plan.wire} dst {peer}\n" for peer in others)
     return ""
@@ -229,7 +229,7 @@ def render_taps(step: BootStep, plans: tuple[NetworkPlan, ...], sets: Mapping[st
 
 
 def render_devices(accel: str, queues: int, vhost: bool) -> str:
-    """Return what the plugin reads: of how many queues a tap may be opened, and which devices it hands over.
+    """Return what the plugin reads: how many queues of a tap may be opened, and which devices it hands over.
 
     An emulated guest is no faster with /dev/vhost-net.
     """

@@ -1,4 +1,4 @@
-"""Which system calls a server that guests talk to may make: a filter of seccomp(2), as bpf."""
+"""The system calls that a server which guests talk to may make: a filter of seccomp(2), as bpf."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _CALLS = {
 def plan_call_filter(machine: str) -> bytes:
     """Return the filter for a machine as uname(2) calls it; KeyError for one that is not known.
 
-    Who gives root up keeps no capability, since nothing is done of what asks for that; and no namespace is
-    made or entered.
+    Calls that would keep capabilities when root is given up do nothing and report success; making or entering
+    a namespace is refused.
     """
     return _plan(*_CALLS[machine])
 

@@ -1,7 +1,7 @@
 """dnsmasq.conf(5) text for one L3 network on one node: leases for the node's own VMs, names of all.
 
-Names are records, exact and with the short form; in a large cluster they come from ranges (synth-domain)
-instead, because dnsmasq takes seconds over ten thousands of records.
+Each name is a record, in its full and its short form. In a large cluster, names come from ranges instead
+(synth-domain), because dnsmasq takes seconds to read ten thousands of records.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ALWAYS = (
 
 
 def render_dnsmasq(plan: Routed, others: Iterable[Routed]) -> str:
-    """Return the configuration for `plan`; VMs that are on `others` too find the names there as well."""
+    """Return the configuration for `plan`; VMs also find the names of the other networks that they are on."""
     user = naming.DNSMASQ_USER
     lines = [
         *_ALWAYS, f"interface={plan.bridge}", f"user={user}", f"group={user}",
@@ -37,7 +37,7 @@ def render_dnsmasq(plan: Routed, others: Iterable[Routed]) -> str:
 
 
 def find_server(plan: Routed) -> IPv4Address | None:
-    """Return whom a network's server asks for names of others: the site's, where VMs may go there themselves."""
+    """Return the site's DNS server, which is asked for other names, if VMs may reach it themselves; else None."""
     server, allowed = plan.spec.dns_server, plan.spec.allow_outbound
     if isinstance(allowed, bool):
         return server if allowed else None
@@ -66,7 +66,7 @@ def _leases(plan: Routed) -> list[str]:
 
 
 def _leases6(plan: Routed) -> list[str]:
-    """Return lines for DHCPv6, and for router advertisements that leave no address but the router's on the link."""
+    """Return lines for DHCPv6, and for router advertisements that call only the router's address on-link."""
     assert plan.network6
     return [
         f"listen-address={plan.gateway6}",
@@ -87,7 +87,7 @@ def _host(tap: RoutedTap) -> str:
 
 
 def _names(plans: Iterable[Routed]) -> Iterator[str]:
-    """Yield the names of the VMs; one that is on several networks of a domain has the first one's address there."""
+    """Yield the names of the VMs; where a VM is on several networks of one domain, the first gives its address."""
     named: dict[str, set[int]] = {}
     whole: set[str] = set()
     for plan in plans:
@@ -107,7 +107,7 @@ def _names(plans: Iterable[Routed]) -> Iterator[str]:
 
 
 def _range(plan: Routed) -> Iterator[str]:
-    """Yield ranges of names; dnsmasq takes an IPv6 one as a prefix only: it goes on to the next power of two."""
+    """Yield ranges of names; an IPv6 one must be a prefix for dnsmasq, so it covers VMs up to a power of two."""
     net, last, domain = plan.spec.int_network, plan.members.vms - 1, plan.spec.domain_name
     yield f"synth-domain={domain},{addressing.vm_address(net, 0)},{addressing.vm_address(net, last)},vm*"
     if plan.network6:

@@ -1,4 +1,4 @@
-"""What the host is like that a job's networks are made on: read without any right."""
+"""Facts about the host that a job's networks are made on; reading them needs no privilege."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TUN = "/dev/net/tun"
 
 
 def read_host(step: BootStep, plans: tuple[NetworkPlan, ...]) -> HostFacts:
-    """Return what the plans need to know; NodeError when a name is not known or a bridge is not fit."""
+    """Return the facts that plans are made from; NodeError when a node's name or a bridge does not fit."""
     if any(plan.taps for plan in plans) and not os.path.exists(_TUN):
         message = f"{os.uname().nodename} cannot make tap devices: {_TUN} does not exist"
         raise NodeError(message, hint="ask the admins to load the kernel module tun there")
@@ -71,9 +71,9 @@ def _resolve(name: str) -> str:
 
 
 def _find_own(name: str) -> str | None:
-    """Return the address the job's other nodes expect this one's packets from, None when it is not known here.
+    """Return the address the job's other nodes expect this one's packets from; None leaves it to the kernel.
 
-    A node often has its own name in /etc/hosts, as 127.0.1.1; then the kernel chooses by the route to the peer.
+    A node often has its own name in /etc/hosts as 127.0.1.1: then the kernel chooses by the route to the peer.
     """
     address = _resolve(name)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

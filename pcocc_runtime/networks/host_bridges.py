@@ -1,7 +1,7 @@
 """Networks on bridges of the host: what is there, what is wrong with it, and text for ip(8) and bridge(8).
 
-One port for each job and network, whose other end is a port of the bridge in the job's namespace: so VMs' own
-devices stay in there, and the port on the host's bridge goes with the namespace.
+For each job and network, a pair of devices joins the host's bridge to the one in the job's namespace. VMs' own
+devices stay in the namespace, and the port on the host's bridge goes when the namespace does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pcocc_runtime.networks.plan import Bridged, NetworkPlan
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A bridge of the host; a new port is in VLAN `default_vid`, 0 for none, when it filters VLANs at all."""
+    """A bridge of the host; when it filters VLANs, it puts a new port into VLAN `default_vid`, 0 for none."""
 
     mtu: int
     filters_vlans: bool
@@ -60,15 +60,15 @@ def _ensure_fit(network: BridgedNetwork, bridge: Bridge | None, node: str) -> No
         )
     if network.mtu > bridge.mtu:
         raise NodeError(
-            f"bridge {name!r} of {node} has MTU {bridge.mtu}, network {network.name!r} {network.mtu}",
+            f"network {network.name!r} has MTU {network.mtu}, but bridge {name!r} of {node} only {bridge.mtu}",
             hint="ask the admins to lower mtu in /etc/pcocc/networks.yaml, or to raise the bridge's",
         )
 
 
-def render_port(plan: Bridged, netns: str, bridge: Bridge) -> tuple[str, str]:
+def render_bridge_port(plan: Bridged, netns: str, bridge: Bridge) -> tuple[str, str]:
     """Return the ip(8) lines that make the pair of devices, still down.
 
-    It gets the bridge's MTU: else the bridge would take the pair's.
+    The pair gets the bridge's MTU: otherwise the bridge would take the pair's.
     """
     return (
         (
@@ -80,7 +80,7 @@ def render_port(plan: Bridged, netns: str, bridge: Bridge) -> tuple[str, str]:
 
 
 def render_vlans(plan: Bridged, bridge: Bridge) -> str:
-    """Return the bridge(8) batch that puts a port into its network's VLANs and into no other; "" when it has none."""
+    """Return the bridge(8) batch that puts a port into its network's VLANs and no other; "" for no VLANs."""
     vlans, port = plan.spec.vlans, plan.host_port
     if not vlans:
         return ""

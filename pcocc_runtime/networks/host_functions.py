@@ -1,4 +1,4 @@
-"""Which InfiniBand devices a node has, and their virtual functions: read from /sys without any right."""
+"""The InfiniBand devices of a node and their virtual functions, read from /sys; that needs no privilege."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_devices(names: Iterable[str], sys: Path = Path("/sys")) -> dict[str, Hc
 def ensure_bound(names: Iterable[str], sys: Path = Path("/sys")) -> None:
     """Bind each function of these devices that has no driver to vfio-pci, and nothing else.
 
-    Its own driver is told, and none of all devices of its kind (Documentation/ABI/testing/sysfs-bus-pci in the kernel).
+    The function alone is told its driver, not all devices of its kind (Documentation/ABI/testing/sysfs-bus-pci).
     """
     for device in read_devices(names, sys).values():
         for one in device.functions:
@@ -38,13 +38,13 @@ def _read_device(path: Path, name: str) -> Hca:
         one.name for one in sorted((path / "net").glob("*")) if (one / "type").read_text().strip() == _IPOIB
     ]
     if not found:
-        message = f"{name} of {here} has no interface for IP, by which Linux sets GUIDs"
+        message = f"{name} of {here} has no interface for IP, which Linux needs to set GUIDs"
         raise NodeError(message, hint="ask the admins to load the kernel module ib_ipoib")
     functions = sorted(path.glob("virtfn*"), key=lambda one: int(one.name.removeprefix("virtfn")))
     if not functions:
         raise NodeError(
             f"{name} of {here} has no virtual functions",
-            hint="ask the admins to set its sriov_numvfs before slurmd starts",
+            hint="ask the admins to set sriov_numvfs of the device before slurmd starts",
         )
     return Hca(found[0], tuple(_read_function(one) for one in functions))
 

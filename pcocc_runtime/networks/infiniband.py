@@ -1,4 +1,4 @@
-"""The settings of networks of type infiniband, checked, and the GUIDs and licences that their keys come to."""
+"""The settings of networks of type infiniband, checked, and Slurm's licences, which stand for their keys."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pcocc_runtime.settings.checks import Setting
 from pcocc_runtime.settings.tree import Node
 
 DEFAULT_KEY = 0x7FFF  # of the partition that every port of a fabric is in
-MAX_GUIDS = 1 << 23  # of one pool: 400 MiB of the subnet manager's file
-_FULL = 0x8000  # the bit by which a port's table tells full members
+MAX_GUIDS = 1 << 23  # of one pool: they make 400 MiB of the subnet manager's file
+_FULL = 0x8000  # the bit that marks full members in a port's table
 
 
 def _pkey(node: Node) -> int:
@@ -26,7 +26,7 @@ def _pkey(node: Node) -> int:
     if key > _FULL:
         raise node.error(
             f"{node.raw} is not between 0x1 and 0x7ffe",
-            f"keys stand here without the bit of full members: {key & ~_FULL:#06x}",
+            f"write the key without the bit that marks full members: {key & ~_FULL:#06x}",
         )
     if not 1 <= key < DEFAULT_KEY:
         raise node.error(f"{node.raw} is not between 0x1 and 0x7ffe")
@@ -44,8 +44,8 @@ def _guid_prefix(node: Node) -> int:
 
 _WORD = checks.pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", "a word of letters, digits, '_', '.' and '-'")
 _NO_DAEMON = (
-    "no longer needed: pcocc changes nothing at the subnet manager, 'pcocc config partitions' prints what is"
-    " installed there once"
+    "no longer needed: pcocc changes nothing at the subnet manager, and the lines that 'pcocc config partitions'"
+    " prints are installed there once"
 )
 INFINIBAND = (
     Setting("host-device", _WORD, True),
@@ -86,7 +86,7 @@ def build_infiniband(name: str, values: dict[str, Any], node: Node) -> Infiniban
 
 
 def licence_of(network: InfinibandNetwork, key: int) -> str:
-    """Return the name of the licence of Slurm that is a key."""
+    """Return the name of Slurm's licence that stands for a key."""
     return f"{network.license}{key:04x}"
 
 

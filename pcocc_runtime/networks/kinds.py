@@ -22,7 +22,7 @@ class ReverseNat:
 
 @dataclass(frozen=True, slots=True)
 class EthernetNetwork:
-    """A private Ethernet network; `mtu` is that of the VMs' interfaces, the file's less the tunnel's overhead.
+    """A private Ethernet network; `mtu` is that of the VMs' interfaces: the configured one less the tunnel's overhead.
 
     `allow_outbound` is True for everywhere, False for nowhere, or the networks outside that VMs may reach.
     """
@@ -45,7 +45,7 @@ class EthernetNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Vlan:
-    """A VLAN of a bridge's port: `native` takes the VMs' untagged frames, `tagged` and `untagged` say how it leaves."""
+    """A VLAN of a bridge's port: untagged frames of VMs enter the `native` one, the others say how frames leave it."""
 
     vid: int
     type: str
@@ -71,9 +71,9 @@ class BridgedNetwork:
 class InfinibandNetwork:
     """A partition of the fabric for each cluster, of up to `max_vms` VMs; keys are without the full-member bit.
 
-    The key 0x2001 is a licence of Slurm, `license` and 2001. `guid_prefix` is the upper 16 bits of the VMs'
-    GUIDs, and `partitions_file`, of the subnet manager, tells one fabric from another. `gres` is what Slurm
-    calls the functions of `host_device`, perhaps with a type.
+    Slurm has a licence for each key: for 0x2001 it is called `license` and 2001. `guid_prefix` is the upper 16
+    bits of the VMs' GUIDs. `partitions_file` is the subnet manager's file, and tells one fabric from another.
+    `gres` is Slurm's name for the functions of `host_device`, with or without a type.
     """
 
     type: ClassVar[str] = "infiniband"

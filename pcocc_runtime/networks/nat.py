@@ -1,4 +1,4 @@
-"""What a job holds of its node: the slot of its way out of the namespace, and the host ports that lead to its VMs."""
+"""What a job takes of its node: a slot, from which its way out has addresses, and host ports that lead to its VMs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pcocc_runtime.errors import NodeError
 def choose_nat(
     wishes: Sequence[PortWish], old: Nat | None, others: Collection[Nat], is_free: Callable[[int], bool]
 ) -> Nat:
-    """Return what the job shall hold beside `others` of this node; what it held before, where that still serves.
+    """Return what the job shall hold, beside what `others` hold on this node; what it held before, it keeps if it can.
 
-    `is_free` tells whether nothing on the host uses a TCP port. NodeError: all slots or a range of ports are taken.
+    `is_free` tells whether a TCP port of the host is unused. NodeError: all slots or a range of ports are taken.
     """
     held = list(old.forwards if old else ())
     taken = {forward.host_port for one in (*others, *([old] if old else [])) for forward in one.forwards}

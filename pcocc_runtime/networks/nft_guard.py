@@ -1,8 +1,8 @@
 """The standing guard of all tunnels, in the host's namespace as long as the node runs.
 
-nft text for what processes send, and rules of routing (ip-rule(8)) for what the node forwards.
-Routing, because it never sees what enters and leaves by the same bridge, which nft does where br_netfilter is
-loaded; and because `nft flush ruleset` leaves it.
+A table of nft judges packets that processes send; routing rules (ip-rule(8)) judge packets that the node forwards.
+They are routing rules because nft would also see frames that only cross a bridge, where br_netfilter is loaded,
+and because `nft flush ruleset` leaves them in place.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 from pcocc_runtime import naming
 
 TUNNEL_TABLE = "pcocc"
-BEFORE_SITE = "priority filter - 5; policy accept"  # no base chain of ours accepts for good: the site's own still judge
-_FIRST = naming.VXLAN_PORT_BASE  # of our priorities: behind those of local addresses, before main's
+BEFORE_SITE = "priority filter - 5; policy accept"  # a packet that our chains accept is still judged by the site's
+_FIRST = naming.VXLAN_PORT_BASE  # our first rule's priority: after local addresses' rule, before main's
 _NARROW = _FIRST + 4
-_RULES = (  # what the node forwards to the ports of tunnels goes nowhere; what it sends itself is the table's to judge
+_RULES = (  # packets forwarded to the ports of tunnels go nowhere; the table judges those that the node sends itself
     f"iif lo goto {_FIRST + 2}",
     f"ipproto udp dport {naming.TUNNEL_PORTS} blackhole",
     "nop",
@@ -28,9 +28,9 @@ _RULES = (  # what the node forwards to the ports of tunnels goes nowhere; what 
 def render_guard() -> str:
     """Return text for the standing table; it may be applied again at any time.
 
-    The kernel's tunnels send without a socket of this namespace, so `meta skuid`, which needs one, matches
-    what processes send. Packets of tunnels are not tracked: a VM could fill the host's table of connections
-    with its inner ones.
+    The kernel's tunnels send without a socket of this namespace, and `meta skuid` needs one: so it matches only
+    what processes send. Packets of tunnels are not tracked: with connections of its own, a VM could otherwise
+    fill the host's table of connections.
     """
     tunnels = f"udp dport {naming.TUNNEL_PORTS}"
     chains = {
@@ -47,10 +47,10 @@ def render_guard() -> str:
 def plan_rules(shown: str, narrow: Iterable[str] | None) -> list[tuple[str, str]]:
     """Return lines for ip(8) that add those of our rules that `ip -json rule show` has not shown.
 
-    `narrow` names interfaces that route for us alone, since nobody else has asked: what comes in by them and
-    is not for VMs goes nowhere, now and later; None: the host is a router anyway, and nothing is narrow any
-    more. They are `protocol kernel` since systemd-networkd removes all others that it has not made. Two jobs may
-    find the same rules missing at once, and both add them: with each is what the kernel then answers, no error.
+    `narrow` names interfaces that route only because pcocc made them: packets that come in there and are not for
+    VMs go nowhere. With None, the host is a router anyway, and such rules are deleted. Rules are `protocol kernel`
+    because systemd-networkd removes those of other protocols that it has not made. Two jobs may find the same
+    rule missing and both add it: each line comes with the kernel's answer to the second, which is not an error.
     """
     there = [(one.get("priority"), one.get("iif")) for one in json.loads(shown or "[]")]
     new = [
@@ -68,12 +68,12 @@ def plan_rules(shown: str, narrow: Iterable[str] | None) -> list[tuple[str, str]
 
 
 def list_narrow(shown: str) -> list[str]:
-    """Return the interfaces that route for us alone, of rules as above."""
+    """Return the interfaces that route for pcocc alone, from the output of `ip -json rule show`."""
     return [one["iif"] for one in json.loads(shown or "[]") if one.get("priority") == _NARROW]
 
 
 def render_rules_removal(shown: str) -> str:
-    """Return an ip(8) batch that deletes our rules, of those that are shown."""
+    """Return an ip(8) batch that deletes our rules among those shown."""
     ours = [one for one in json.loads(shown or "[]") if _FIRST <= one.get("priority", 0) <= _NARROW]
     return "".join(f"rule del pref {one['priority']}{_of(one)}\n" for one in ours)
 

@@ -69,7 +69,7 @@ def render_firewall(job: int, plans: tuple[NetworkPlan, ...], nat: Nat | None) -
 
 
 def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
-    """Return the table for frames: those of L3 networks are checked, on L2 ones all pass but to and from the node."""
+    """Return the table for frames: L3 networks' are checked, L2 ones' pass except to and from the node."""
     routed = _routed(plans)
     flat = [plan for plan in plans if not isinstance(plan, Routed)]
     taps = [tap for plan in routed for tap in plan.taps]
@@ -108,7 +108,7 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
         ),
     ]
     hooks = {"input": [_RESERVED]}
-    if segment:  # the path of an L3 network is short: each rule is 1 % of a round trip between two nodes
+    if segment:  # only then: each rule costs an L3 network 1 % of a round trip between two nodes
         hooks = {"input": [_RESERVED, "iifname @flat drop"], "output": ["oifname @flat drop"]}
     parts += [
         render_chain(hook, f"type filter hook {hook} priority 0; policy accept", rules)
@@ -118,10 +118,10 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
 
 
 def _to_site(plan: Bridged) -> list[str]:
-    """Return rules for frames to a bridge of the site: from the VM's own MAC, and never to the switches.
+    """Return rules for frames to a bridge of the site: only from the VM's own MAC, never to the switches themselves.
 
-    Where the site names addresses, from those alone. In a tagged frame `meta protocol` is that of what the
-    tag precedes; one that is another tag could hide anything.
+    Where the site names addresses, only from these. In a tagged frame, `meta protocol` is the protocol behind the
+    tag; a second tag there could hide any packet, and is dropped.
     """
     if not plan.spec.addresses:
         return ["jump to_site", "accept"]
@@ -174,7 +174,7 @@ def _render_inet(job: int, plans: tuple[NetworkPlan, ...], nat: Nat | None) -> s
 
 
 def _sent(job: int, routed: list[Routed]) -> list[str]:
-    """Return rules for what dnsmasq, which listens to VMs, sends out: questions to the site's servers only."""
+    """Return rules for dnsmasq, which listens to VMs: it may send only questions to the site's servers out."""
     out = f'oifname "{naming.UPLINK}" meta skuid {naming.dnsmasq_uid(job)}'
     servers = dict.fromkeys(str(server) for plan in routed if (server := find_server(plan)))
     return [
@@ -254,7 +254,7 @@ def _render_translation(plans: tuple[NetworkPlan, ...], nat: Nat) -> list[str]:
     targets = [
         f"{one.host_port} : {addresses[one.network, one.rank]} . {one.vm_port}" for one in nat.forwards
     ]
-    # what is left of a connection of the slot's last job is no first
+    # only a connection's first packet: others may be left over from the job that had this slot before
     first = "tcp flags & (fin | syn | rst | ack) == syn"
     inward = []
     if targets:

@@ -1,6 +1,6 @@
 """nft text for the host's namespace: a job's own table there (the guard of all tunnels is in nft_guard.py).
 
-No base chain here accepts for good: a packet these tables let pass is still judged by the site's own.
+A packet that these tables let pass is still judged by the site's own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pcocc_runtime.networks.nft_text import render_chain, render_set, render_tab
 from pcocc_runtime.networks.plan import NetworkPlan, Routed, Segment
 
 
-def render_host(job: int, plans: tuple[NetworkPlan, ...], peers: Iterable[str], nat: Nat | None) -> str:
+def render_host_table(job: int, plans: tuple[NetworkPlan, ...], peers: Iterable[str], nat: Nat | None) -> str:
     """Return text that replaces the job's table; `peers` are the addresses of its other nodes."""
     body = [render_set("set", "peers", "type ipv4_addr", dict.fromkeys(peers))]
     received = [rule for plan in plans if isinstance(plan, Routed | Segment) for rule in _tunnel(plan)]
@@ -36,10 +36,10 @@ def _tunnel(plan: Routed | Segment) -> list[str]:
 
 
 def _routed(job: int, nat: Nat) -> list[str]:
-    """Return the chains for packets between the job and other machines; what goes between jobs is dropped.
+    """Return the chains for packets between the job and other machines; packets between jobs are dropped.
 
-    The job's end sends from an address that no host takes packets of, and only this table makes the true one
-    of it: whoever takes the walls away, as `nft flush ruleset` does, takes the way away with them.
+    The job's end sends from an address that hosts refuse packets from, and only this table turns it into the true
+    one. So when `nft flush ruleset` or the like removes these walls, nothing gets out any more.
     """
     mine = naming.uplink_name(job)
     _host, inside = addressing.uplink_addresses(nat.slot)

@@ -1,4 +1,4 @@
-"""The types `nat` and `pv` of pcocc's first releases, deprecated there, read as settings of type ethernet."""
+"""The types `nat` and `pv` of pcocc's first releases, deprecated since, read as networks of type ethernet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 
 from pcocc_runtime.settings.tree import Node
 
-# what a setting is called now, None where nothing needs it any more (pcocc 0.7, DeprecatedNetworks.py)
+# each setting's name today, None for one that is no longer needed (pcocc 0.7, DeprecatedNetworks.py)
 _NAT: dict[str, str | None] = {
     "vm-network": "int-network", "mtu": "mtu", "domain-name": "domain-name", "dns-server": "dns-server",
     "ntp-server": "ntp-server", "reverse-nat": "reverse-nat", "allow-outbound": "allow-outbound",
@@ -31,7 +31,7 @@ _LONGEST_PREFIX = 29  # of int-network: a VM of type nat needed one address only
 
 
 def translate_settings(kind: str, node: Node) -> Node:
-    """Return what a network of an old type comes to; a key that it does not have stays, to be refused."""
+    """Return the settings of type ethernet for a network of an old type; an unknown key stays, to be refused later."""
     if not isinstance(node.value, dict):
         return node
     found: dict[str, Node] = {}
@@ -45,7 +45,7 @@ def translate_settings(kind: str, node: Node) -> Node:
 
 
 def _translate(name: str, node: Node) -> dict[str, Node]:
-    """Return a setting under its name of today, or several, or none; what is wrong stays so."""
+    """Return a setting as one or more settings of today, or none; a wrong value stays as it is, to be refused."""
 
     def said(text: str) -> Node:
         return Node(text, node.file, node.line, node.path, text)
@@ -56,7 +56,7 @@ def _translate(name: str, node: Node) -> dict[str, Node]:
         except ValueError:
             return {name: node}
         return {name: said(str(network))} if network.prefixlen <= _LONGEST_PREFIX else {}
-    if name == "mac-prefix" and node.raw.count(":") == 3:  # four bytes, of which three are to be chosen now
+    if name == "mac-prefix" and node.raw.count(":") == 3:  # four bytes, where pcocc now takes three
         return {name: said(node.raw.rpartition(":")[0])}
     if name == "domain-name" and isinstance(node.value, str) and "," in node.value:
         return {name: said(node.value.partition(",")[0].strip()), "dns-search": node}

@@ -1,8 +1,8 @@
 """What an InfiniBand fabric's subnet manager is told once: a partition for every key of a pool, and its members.
 
-opensm reads a file (doc/partition-config.txt of its sources). It fails open: for one line that it cannot read it
-makes every port of the fabric a full member of the default partition and drops all others. So what is
-printed here is compared with what is installed, line by line, and what stands around it is read as opensm would.
+opensm reads a file (doc/partition-config.txt of its sources). For a single line that it cannot read, it drops
+all partitions and makes every port of the fabric a full member of the default one. So the installed file is
+checked: pcocc's lines are compared with those printed here, and the site's lines are read as opensm would.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.networks.infiniband import DEFAULT_KEY
 from pcocc_runtime.networks.kinds import InfinibandNetwork
 
-_A_LINE = 100  # GUIDs, of what opensm reads at a time: 4,095 characters
+_A_LINE = 100  # GUIDs in a line; opensm reads up to 4,095 characters at a time
 _BEGIN, _END = "# pcocc's partitions begin", "# pcocc's partitions end"
 
 
 def render_opensm(networks: Sequence[InfinibandNetwork]) -> Iterator[str]:
-    """Yield the lines for opensm's file of partitions: they stand behind the site's own.
+    """Yield the lines for opensm's file of partitions, to be put after the site's own lines.
 
-    A key's VMs are full members of it, which stands first in their tables, and limited ones of the default
-    partition whatever the lines before say.
+    A key's VMs are full members of its partition, which comes first in their tables, and limited members of the
+    default partition, whatever the lines before say.
     """
     yield _BEGIN
     for network in networks:
@@ -58,9 +58,9 @@ def _batches(network: InfinibandNetwork, key: int) -> Iterator[list[int]]:
 
 
 def render_ufm(networks: Iterable[InfinibandNetwork]) -> Iterator[str]:
-    """Yield the bodies of requests to NVIDIA's UFM, POST /ufmRest/resources/pkeys/, a line each.
+    """Yield the bodies of requests to NVIDIA's UFM, one on each line, for POST /ufmRest/resources/pkeys/.
 
-    (UFM Enterprise REST API guide, PKey GUIDs)
+    Source: UFM Enterprise REST API guide, PKey GUIDs.
     """
     for network in networks:
         for key in network.keys:
@@ -92,9 +92,9 @@ _OPENS = "opensm would drop every partition for it, and let all ports of the fab
 def find_faults(
     lines: Iterable[str], networks: Sequence[InfinibandNetwork], file: str
 ) -> Iterator[ConfigError]:
-    """Yield what is wrong in an installed file of partitions: pcocc's first changed line, and the site's lines.
+    """Yield what is wrong in an installed file of partitions: pcocc's first changed line, and lines of the site's.
 
-    None is left out: the lines are those that `render_opensm` yields, once and whole.
+    When nothing is found, the file has all lines that `render_opensm` yields, once.
     """
     ours: Iterator[str] | None = None
     done, before, first = False, "", 1
@@ -152,7 +152,7 @@ def _find_wrong(
         yield ConfigError(f"{shown} is not a partition as opensm reads it", file, number, hint=_OPENS)
     elif found["key"] is None and found["name"] != "Default":
         yield ConfigError(
-            f"{shown} has no key, and opensm would choose one, of pcocc's perhaps", file, number,
+            f"{shown} has no key, and the one that opensm would choose may be pcocc's", file, number,
             hint="give it a key",
         )
     else:
@@ -160,7 +160,7 @@ def _find_wrong(
         owner = next((one.name for one in networks if key in one.keys), None)
         if owner is not None:
             yield ConfigError(
-                f"the key {key:#06x} is of the pool of network {owner!r}", file, number,
+                f"the key {key:#06x} belongs to the pool of network {owner!r}", file, number,
                 hint="give this partition another key",
             )
         elif key == DEFAULT_KEY and behind:

@@ -1,6 +1,7 @@
 """The functions of InfiniBand devices that a job's VMs have on a node, and how they join its partitions.
 
-A function that has a GUID of a partition is in it: the subnet manager knows all GUIDs. Only the host can give it one.
+A function is in a partition when it has one of the GUIDs that the subnet manager knows for it, and only the host
+can set a function's GUID.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _NO_GUID = (1 << 64) - 1  # of a function that has none
 
 
 class Function(NamedTuple):
-    """A virtual function: number, PCI address, driver, IOMMU group and the other devices in it, NUMA node.
+    """A virtual function: its number, PCI address, driver, IOMMU group with the other devices in it, and NUMA node.
 
-    The last is -1 where it is not known.
+    The NUMA node is -1 where it is not known.
     """
 
     number: int
@@ -38,7 +39,7 @@ class Function(NamedTuple):
 
 
 class Hca(NamedTuple):
-    """An InfiniBand device: its interface for IP, by which Linux sets GUIDs, and its functions in their order."""
+    """An InfiniBand device: its interface for IP, which Linux sets GUIDs through, and its functions in their order."""
 
     interface: str
     functions: tuple[Function, ...]
@@ -46,7 +47,7 @@ class Hca(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A network's partition on this node: its key, its device, and which function of it a VM has, by rank."""
+    """A network's partition on this node: its key, its device, and the device's functions by the rank of their VM."""
 
     spec: InfinibandNetwork
     key: int
@@ -57,7 +58,7 @@ class Partition:
 def find_partitions(
     step: BootStep, networks: Iterable[InfinibandNetwork], sets: Mapping[str, tuple[str, ...]]
 ) -> dict[InfinibandNetwork, list[int]]:
-    """Return the networks with partitions that VMs of the step are on, with the ranks of this node's VMs there."""
+    """Return the InfiniBand networks of a step's VMs, each with the ranks of those of its VMs that run on this node."""
     used = {name for set_name, _count in step.sets for name in sets.get(set_name, ())}
     return {
         one: [rank for rank in step.here.ranks if one.name in sets.get(step.set_of(rank), ())]
@@ -68,9 +69,9 @@ def find_partitions(
 def plan_partitions(
     step: BootStep, wanted: Mapping[InfinibandNetwork, list[int]], devices: Mapping[str, Hca]
 ) -> tuple[Partition, ...]:
-    """Return the partitions of a step, whose licences and GRES slurmctld has told.
+    """Return the partitions of a step, chosen by the licences and GRES that slurmctld says the job has.
 
-    NodeError when they are not as they must be.
+    NodeError when these do not suffice.
     """
     assert step.place is not None
     taken: set[tuple[str, int]] = set()
@@ -78,7 +79,7 @@ def plan_partitions(
     for spec, ranks in wanted.items():
         if step.vm_count > spec.max_vms:
             raise NodeError(
-                f"the job has {step.vm_count} VMs, a cluster on network {spec.name!r} can have {spec.max_vms}"
+                f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}"
             )
         device, node, places = devices[spec.host_device], step.here.name, list[int]()
         if ranks:
@@ -94,16 +95,16 @@ def _find_key(spec: InfinibandNetwork, licences: str) -> int:
     if len(keys) != 1:
         many = "several licences of keys" if keys else "no licence of a key"
         raise NodeError(
-            f"the job has {many} of network {spec.name!r}, where it must have one",
-            hint="slurmctld's job_submit gives it: see that it loads pcocc's filter; run 'pcocc config check' there",
+            f"the job has {many} of network {spec.name!r}, but must have exactly one",
+            hint="pcocc's filter adds it in slurmctld's job_submit.lua: is it loaded? run 'pcocc config check' there",
         )
     return keys[0]
 
 
 def parse_gres(text: str, name: str) -> list[int]:
-    """Return the places of a job's devices among those of a node, of such as `nic:mlx5:2(IDX:0-1),gpu:1(IDX:3)`.
+    """Return the indices of a job's devices among a node's, from a text such as `nic:mlx5:2(IDX:0-1),gpu:1(IDX:3)`.
 
-    `name` is that of a GRES, with its type or without. NodeError when the text has no places of it.
+    `name` is that of a GRES, with or without its type. There are none when the text has none of it.
     """
     found: list[int] = []
     for words, places in re.findall(r"([^,()]+)\(([^()]*)\)", text):
@@ -117,12 +118,12 @@ def parse_gres(text: str, name: str) -> list[int]:
 def _take(
     spec: InfinibandNetwork, places: Sequence[int], count: int, taken: set[tuple[str, int]], node: str
 ) -> list[int]:
-    """Return the next places of a GRES that no network before has taken on the same device."""
+    """Return the next devices of a GRES, as indices, that no other network has taken before."""
     free = [place for place in places if (spec.host_device, place) not in taken]
     needed = len(places) - len(free) + count
     if len(free) < count:
         raise NodeError(
-            f"the job has {len(places)} devices of GRES {spec.gres} on {node}, its VMs there need {needed}",
+            f"the job has {len(places)} devices of GRES {spec.gres} on {node}, but its VMs there need {needed}",
             hint=f"ask for them: --gres={spec.gres}:{needed}; gres.conf must have File= for them",
         )
     taken |= {(spec.host_device, place) for place in free[:count]}
@@ -132,9 +133,9 @@ def _take(
 def _function(spec: InfinibandNetwork, device: Hca, place: int, node: str) -> Function:
     if place >= len(device.functions):
         raise NodeError(
-            f"{spec.host_device} of {node} has {len(device.functions)} functions, "
-            f"Slurm gives the job its {place + 1}th",
-            hint=f"gres.conf must have as many devices of GRES {spec.gres} as there are functions, in their order",
+            f"Slurm gives the job function number {place + 1} of {spec.host_device} of {node}, "
+            f"which has only {len(device.functions)}",
+            hint=f"gres.conf must have as many devices of GRES {spec.gres} as there are functions, in the same order",
         )
     fault = find_fault(device.functions[place], spec.host_device, node)
     if fault:
@@ -150,7 +151,7 @@ def find_fault(one: Function, device: str, node: str) -> NodeError | None:
         return NodeError(message, hint="ask the admins to bind it before slurmd starts")
     if one.others:
         return NodeError(
-            f"{shown} is in one IOMMU group with {', '.join(one.others)}, and cannot be given to a VM alone",
+            f"{shown} is in one IOMMU group with {', '.join(one.others)}, and cannot be given to a VM without them",
             hint="ask the admins for another slot, or for ACS in the firmware's settings",
         )
     return None
@@ -161,12 +162,12 @@ def _given(partitions: Iterable[Partition]) -> Iterator[tuple[Partition, int, Fu
 
 
 def device_node(function: Function) -> str:
-    """Return the file by which a program gets the function."""
+    """Return the device file that a program opens to use the function."""
     return f"/dev/vfio/{function.group}"
 
 
 def render_joining(partitions: Iterable[Partition]) -> str:
-    """Return the lines for ip(8) that put functions into their partitions: down, with their GUIDs, and up again."""
+    """Return the lines for ip(8) that put functions into partitions: each goes down, gets its GUIDs, and comes up."""
     return "".join(
         _line(one, function, "state disable")
         + _guids(one, function, *(partition_guid(one.spec.guid_prefix, one.key, rank, port) for port in (0, 1)))
@@ -193,9 +194,9 @@ def _line(one: Partition, function: Function, what: str) -> str:
 
 
 def plan_partition_acts(partitions: Sequence[Partition], uid: int, acts: Sequence[Act]) -> tuple[Act, ...]:
-    """Return the acts for a job's networks with those for its partitions: what undoes them is kept first.
+    """Return a job's acts with those for its partitions added; the first of them records how to undo the others.
 
-    ip(8) runs no more often than without them.
+    Lines for ip(8) join those that there are, so that it does not run once more.
     """
     nodes = [device_node(function) for _one, _rank, function in _given(partitions)]
     if not nodes:
@@ -208,7 +209,7 @@ def plan_partition_acts(partitions: Sequence[Partition], uid: int, acts: Sequenc
 
 
 def render_gres(networks: Sequence[InfinibandNetwork], devices: Mapping[str, Hca]) -> list[str]:
-    """Return the line of gres.conf for each device, whose functions stand there in their order."""
+    """Return a line of gres.conf for each device, with its functions in their order."""
     lines = {}
     for one in networks:
         name, _, kind = one.gres.partition(":")
@@ -220,7 +221,7 @@ def render_gres(networks: Sequence[InfinibandNetwork], devices: Mapping[str, Hca
 
 
 def describe_functions(partitions: Iterable[Partition]) -> dict[int, tuple[FunctionFacts, ...]]:
-    """Return what is told of the functions of VMs that have some, by rank, in the order of the networks."""
+    """Return facts about the functions that VMs have, by the VM's rank, in the order of the networks."""
     found: dict[int, tuple[FunctionFacts, ...]] = {}
     for one, rank, function in _given(partitions):
         digits = f"{partition_guid(one.spec.guid_prefix, one.key, rank, 1):016x}"

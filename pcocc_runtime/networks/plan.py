@@ -24,7 +24,7 @@ class Tap(NamedTuple):
 
 
 class RoutedTap(NamedTuple):
-    """The same in a network whose addresses are ours; `address6` is None on a node without IPv6."""
+    """A VM's interface in a network where pcocc gives out addresses; `address6` is None on a node without IPv6."""
 
     name: str
     rank: int
@@ -34,7 +34,7 @@ class RoutedTap(NamedTuple):
 
 
 class Membership(NamedTuple):
-    """Which VMs are on a network: the (first, last) ranks of `runs`, `vms` in all, on node `node` of `nodes`."""
+    """Which VMs are on a network: runs of (first, last) ranks, of `vms` VMs in all; we are node `node` of `nodes`."""
 
     runs: tuple[tuple[int, int], ...]
     vms: int
@@ -62,33 +62,81 @@ class Membership(NamedTuple):
         return ((index, node) for index, node in enumerate(self.nodes) if index != self.node)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Ethernet:
-    """What passes frames on in the job's namespace: `bridge` has the VMs' taps, `wire` leads elsewhere."""
+    """The `index`-th network of a job on this node: what passes frames on in the job's namespace.
 
-    index: int
-    members: Membership
-    bridge: str
-    bridge_mac: str
-    wire: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Routed(_Ethernet):
-    """An L3 network: the job's nodes route its packets, and `wire` is a tunnel of theirs, with a MAC for each node.
-
-    The bridge, whose MAC is the same on every node, has `gateway`, `node_address` and, where there is IPv6, `gateway6`.
+    The bridge connects the VMs' taps, and the `wire` of each class below leads out of the namespace.
     """
 
+    job: int
+    index: int
+    members: Membership
+
+    @property
+    def bridge(self) -> str:
+        """Return the name of the bridge."""
+        return addressing.bridge_name(self.index)
+
+    @property
+    def bridge_mac(self) -> str:
+        """Return the bridge's MAC, another on each node."""
+        return addressing.node_mac(self.members.node, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Private(_Ethernet):
+    """A network of the job's own: `wire` is a tunnel to the job's other nodes."""
+
     spec: EthernetNetwork
+
+    @property
+    def wire(self) -> str:
+        """Return the name of the tunnel's device."""
+        return addressing.vxlan_name(self.index)
+
+    @property
+    def vni(self) -> int:
+        """Return the tunnel's VNI."""
+        return addressing.vxlan_vni(self.job)
+
+    @property
+    def port(self) -> int:
+        """Return the UDP port of the tunnel."""
+        return addressing.vxlan_port(self.job, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Routed(_Private):
+    """An L3 network: the job's nodes route its packets. `network6` is None on a node without IPv6."""
+
     taps: tuple[RoutedTap, ...]
-    vni: int
-    port: int
-    wire_mac: str
-    gateway: str
-    node_address: str
     network6: IPv6Network | None
-    gateway6: str | None
+
+    @property
+    def bridge_mac(self) -> str:
+        """Return the bridge's MAC, the same on every node, as the gateway's address is."""
+        return addressing.gateway_mac(self.index)
+
+    @property
+    def wire_mac(self) -> str:
+        """Return the MAC of the tunnel's device, another on each node."""
+        return addressing.node_mac(self.members.node, self.index)
+
+    @property
+    def gateway(self) -> str:
+        """Return the VMs' gateway, an address of the bridge."""
+        return str(addressing.gateway_address(self.spec.int_network))
+
+    @property
+    def gateway6(self) -> str | None:
+        """Return the same for IPv6."""
+        return str(addressing.gateway_address6(self.network6)) if self.network6 else None
+
+    @property
+    def node_address(self) -> str:
+        """Return this node's own address of the bridge."""
+        return str(addressing.node_address(self.spec.int_network, self.members.node))
 
     @property
     def prefix_length(self) -> int:
@@ -96,26 +144,32 @@ class Routed(_Ethernet):
         return self.spec.int_network.prefixlen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment(_Ethernet):
-    """An L2 network: `wire` is a tunnel that passes any frame on to the job's other nodes, and no address is ours."""
+@dataclass(frozen=True, slots=True)
+class Segment(_Private):
+    """An L2 network: the tunnel passes any frame on, and pcocc gives out no address."""
 
-    spec: EthernetNetwork
     taps: tuple[Tap, ...]
-    vni: int
-    port: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Bridged(_Ethernet):
-    """A network on a bridge of the host: of a pair of devices `wire` is in here, `host_port` a port there."""
+    """A network on a bridge of the host: `wire` in the job's namespace is a pair with `host_port`, a port of it."""
 
     spec: BridgedNetwork
     taps: tuple[Tap, ...]
-    host_port: str
+
+    @property
+    def wire(self) -> str:
+        """Return the name of the device in the job's namespace."""
+        return addressing.inner_port_name(self.index)
+
+    @property
+    def host_port(self) -> str:
+        """Return the name of the device that is a port of the host's bridge."""
+        return addressing.bridged_port(self.spec.tap_prefix, self.job, self.index)
 
 
-# what has no frames, such as a partition of InfiniBand, is a class of its own beside these
+# of networks that pass Ethernet frames; InfiniBand's are in partitions.py
 NetworkPlan = Routed | Segment | Bridged
 
 
@@ -134,7 +188,7 @@ def plan_networks(
             )
         names.extend(name for name in sets[set_name] if name not in names)
     if sum(count for _name, count in step.sets) != step.vm_count:
-        raise NodeError(f"the step runs {step.vm_count} VMs, the request names another number")
+        raise NodeError(f"the step runs {step.vm_count} VMs, but the request names another number")
     return tuple(
         _plan_network(
             step, specs[name], index,
@@ -147,12 +201,48 @@ def plan_networks(
 def _plan_network(
     step: BootStep, spec: BuildableNetwork, index: int, runs: tuple[tuple[int, int], ...], ipv6: bool
 ) -> NetworkPlan:
-    members = Membership(runs, step.vm_count, step.nodes, step.index)
+    job, members = step.job, Membership(runs, step.vm_count, step.nodes, step.index)
+    _ensure_room(spec, members)
+    taps = tuple(
+        Tap(addressing.tap_name(rank, index), rank, _mac_of(spec, job, rank, index)) for rank in members.own
+    )
     if isinstance(spec, BridgedNetwork):
-        return _plan_bridged(step.job, spec, index, members)
-    if spec.layer == "L3":
-        return _plan_routed(step.job, spec, index, members, ipv6)
-    return _plan_segment(step.job, spec, index, members)
+        return Bridged(job, index, members, spec, taps)
+    if spec.layer != "L3":
+        return Segment(job, index, members, spec, taps)
+    net, net6 = spec.int_network, addressing.cluster_network6(job, index) if ipv6 else None
+    routed = tuple(
+        RoutedTap(
+            *tap, str(addressing.vm_address(net, tap.rank)),
+            str(addressing.vm_address6(net6, tap.rank)) if net6 else None,
+        )
+        for tap in taps
+    )
+    return Routed(job, index, members, spec, routed, net6)
+
+
+def _mac_of(spec: BuildableNetwork, job: int, rank: int, index: int) -> str:
+    """Return the MAC of a VM's interface; that on a bridge of the site differs from every other job's."""
+    if isinstance(spec, BridgedNetwork):
+        return addressing.bridged_mac(job, rank, index)
+    return addressing.vm_mac(spec.mac_prefix, rank, index)
+
+
+def _ensure_room(spec: BuildableNetwork, members: Membership) -> None:
+    """Raise NodeError when the network cannot have all VMs of the cluster."""
+    most = addressing.MAX_BRIDGED_RANK + 1
+    if isinstance(spec, BridgedNetwork) and members.vms > most:
+        raise NodeError(
+            f"network {spec.name!r} is on a bridge of the site, where a job can have {most} VMs",
+            hint="ask for fewer VMs, or use a template whose resource set has private networks only",
+        )
+    if isinstance(spec, EthernetNetwork) and spec.layer == "L3" and not addressing.room_for(
+        spec.int_network, members.vms, len(members.nodes)
+    ):
+        raise NodeError(
+            f"network {spec.name!r} ({spec.int_network}) has no room for {members.vms} VMs",
+            hint="ask for fewer VMs, or have int-network enlarged in /etc/pcocc/networks.yaml",
+        )
 
 
 def find_runs(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, int], ...]:
@@ -167,81 +257,6 @@ def find_runs(step: BootStep, chosen: Collection[str]) -> tuple[tuple[int, int],
     return tuple(found)
 
 
-def _plan_routed(job: int, spec: EthernetNetwork, index: int, members: Membership, ipv6: bool) -> Routed:
-    net = spec.int_network
-    if not addressing.room_for(net, members.vms, len(members.nodes)):
-        raise NodeError(
-            f"network {spec.name!r} ({net}) has no room for {members.vms} VMs",
-            hint="ask for fewer VMs, or have int-network enlarged in /etc/pcocc/networks.yaml",
-        )
-    net6 = addressing.cluster_network6(job, index) if ipv6 else None
-    taps = (
-        RoutedTap(
-            addressing.tap_name(rank, index), rank, addressing.vm_mac(spec.mac_prefix, rank, index),
-            str(addressing.vm_address(net, rank)),
-            str(addressing.vm_address6(net6, rank)) if net6 else None,
-        )
-        for rank in members.own
-    )
-    return Routed(
-        index=index,
-        spec=spec,
-        members=members,
-        taps=tuple(taps),
-        bridge=addressing.bridge_name(index),
-        bridge_mac=addressing.gateway_mac(index),
-        wire=addressing.vxlan_name(index),
-        wire_mac=addressing.node_mac(members.node, index),
-        vni=addressing.vxlan_vni(job),
-        port=addressing.vxlan_port(job, index),
-        gateway=str(addressing.gateway_address(net)),
-        node_address=str(addressing.node_address(net, members.node)),
-        network6=net6,
-        gateway6=str(addressing.gateway_address6(net6)) if net6 else None,
-    )
-
-
-def _plan_segment(job: int, spec: EthernetNetwork, index: int, members: Membership) -> Segment:
-    taps = (
-        Tap(addressing.tap_name(rank, index), rank, addressing.vm_mac(spec.mac_prefix, rank, index))
-        for rank in members.own
-    )
-    return Segment(
-        index=index,
-        spec=spec,
-        members=members,
-        taps=tuple(taps),
-        bridge=addressing.bridge_name(index),
-        bridge_mac=addressing.node_mac(members.node, index),
-        wire=addressing.vxlan_name(index),
-        vni=addressing.vxlan_vni(job),
-        port=addressing.vxlan_port(job, index),
-    )
-
-
-def _plan_bridged(job: int, spec: BridgedNetwork, index: int, members: Membership) -> Bridged:
-    if members.vms > addressing.MAX_BRIDGED_RANK + 1:
-        raise NodeError(
-            f"network {spec.name!r} is on a bridge of the site, where a job can have"
-            f" {addressing.MAX_BRIDGED_RANK + 1} VMs",
-            hint="ask for fewer VMs, or use a template whose resource set has private networks only",
-        )
-    taps = (
-        Tap(addressing.tap_name(rank, index), rank, addressing.bridged_mac(job, rank, index))
-        for rank in members.own
-    )
-    return Bridged(
-        index=index,
-        spec=spec,
-        members=members,
-        taps=tuple(taps),
-        bridge=addressing.bridge_name(index),
-        bridge_mac=addressing.node_mac(members.node, index),
-        wire=addressing.inner_port_name(index),
-        host_port=addressing.bridged_port(spec.tap_prefix, job, index),
-    )
-
-
 def interfaces_of(
     plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]], rank: int
 ) -> tuple[tuple[NetworkPlan, Tap | RoutedTap], ...]:
@@ -251,7 +266,7 @@ def interfaces_of(
 
 
 def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
-    """Return the networks of which something may pass between the job's namespace and the host's."""
+    """Return the networks with packets that may pass between the job's namespace and the host's."""
     return [
         plan
         for plan in plans
@@ -260,7 +275,7 @@ def find_ways_out(plans: Iterable[NetworkPlan]) -> list[Routed]:
 
 
 def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
-    """Return the ports of this node's VMs that the node shall lead to, in the order in which they are chosen."""
+    """Return the ports of this node's VMs that host ports shall lead to, in the order in which these are chosen."""
     return tuple(
         PortWish(plan.index, plan.spec.name, tap.rank, rule.vm_port, rule.min_host_port, rule.max_host_port)
         for plan in find_ways_out(plans)
@@ -270,7 +285,7 @@ def plan_port_wishes(plans: Iterable[NetworkPlan]) -> tuple[PortWish, ...]:
 
 
 def plan_port_ranges(networks: Iterable[BuildableNetwork]) -> tuple[PortWish, ...]:
-    """Return the ranges of a node's ports that lead to VMs of some networks, as a wish each."""
+    """Return the ranges of host ports that lead to VMs of some networks, one wish for each range."""
     return tuple(
         PortWish(0, network.name, 0, rule.vm_port, rule.min_host_port, rule.max_host_port)
         for network in networks

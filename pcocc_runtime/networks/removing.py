@@ -1,4 +1,4 @@
-"""A job's networks on a node go again. It imports little, unlike who makes them: a release is on every job's way.
+"""Removes a job's networks from a node. Every job waits for its release, so this imports little.
 
 Every removal may be repeated.
 """
@@ -24,7 +24,7 @@ def remove_networks(job: int) -> None:
     """End and delete everything in and around the job's namespace, but not the namespace."""
     path = naming.netns_path(job)
     built = os.path.exists(path)
-    if os.path.ismount(path):  # else a helper was killed before it was
+    if os.path.ismount(path):  # else a helper was killed before it mounted the namespace
         try:
             end_dnsmasq(job)
             _remove_links(path.name)
@@ -35,13 +35,13 @@ def remove_networks(job: int) -> None:
         _remove_outside(job)
     except NodeError:
         if built:
-            raise  # without a namespace it was nft that failed the set-up, and there is no table
+            raise  # without a namespace, the set-up failed because nft did, and there is no table
 
 
 def end_dnsmasq(job: int) -> None:
-    """End the servers in the job's namespace; they are gone when none was found twice in a row, for one may fork.
+    """End the servers in the job's namespace; one may fork, so they are gone when none is found twice in a row.
 
-    The job's user is in the namespace too, and calls processes of his what he likes: those are not looked at.
+    Processes of the job's user are there too, and may have any name: they are left alone.
     """
     empty, owners = 0, {0, naming.dnsmasq_uid(job), pwd.getpwnam("nobody").pw_uid}  # nobody: an earlier version's
     for _ in range(8):

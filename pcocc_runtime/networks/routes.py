@@ -19,7 +19,7 @@ def render_routes(plan: Routed) -> str:
     first, net = int(plan.spec.int_network.network_address) + 1, plan.spec.int_network
     source = f"src {plan.node_address}"
     lines = [f"route replace {net} dev {plan.bridge} scope link {source}"]
-    for tap in plan.taps:  # or the first packets to a guest that boots wait seconds for an answer to ARP
+    for tap in plan.taps:  # else the first packets to a guest that boots wait seconds for an answer to ARP
         lines.append(f"neigh replace {tap.address} lladdr {tap.mac} dev {plan.bridge} nud permanent")
     for index, peer in plan.members.peers():
         hop = str(addressing.node_address(net, index))
@@ -61,7 +61,7 @@ def _addresses6(plan: Routed) -> Iterator[str]:
 
 
 def render_forwarding(plan: Routed, addresses: Mapping[str, str]) -> str:
-    """Return the bridge(8) batch that says behind which address each peer's tunnel is; `addresses` by node name."""
+    """Return the bridge(8) batch that says at which address each peer's tunnel is; `addresses` by node name."""
     lines = [
         f"fdb replace {addressing.node_mac(index, plan.index)} dev {plan.wire} dst {addresses[peer.name]}"
         " self permanent"

@@ -95,7 +95,7 @@ _OUTER = (
 
 
 def parse_networks(tree: Node, problems: Problems) -> dict[str, Network]:
-    """Return the networks of networks.yaml by name, those that are right in themselves."""
+    """Return the networks of networks.yaml by name, without those whose own settings are wrong."""
     found: dict[str, Network] = {}
     for name, node in checks.read_named(tree, "network", problems).items():
         network = _parse_network(name, node, problems)
@@ -128,7 +128,7 @@ def _parse_network(name: str, node: Node, problems: Problems) -> Network | None:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """Numbers from `low` to `high` that a network takes of what `of` says."""
+    """Numbers from `low` to `high` that a network takes; `of` says of what kind they are."""
 
     of: str
     low: int
@@ -138,17 +138,17 @@ class _Range:
 
 
 def _find_overlaps(tree: Node, networks: Mapping[str, Network]) -> list[ConfigError]:
-    """Return an error for each two ranges, of one network or of two, from which the same number could be taken."""
+    """Return an error for each two ranges, of one network or of two, that have numbers in common."""
     ranges = [one for network in networks.values() for one in _ranges(network, tree.value[network.name])]
     pairs = {
         (first.node.path, second.node.path): (first, second)
-        # of what two places take from one range, the first counts
+        # where two places are in conflict for several reasons, the first reason counts
         for first, second in reversed([*combinations(ranges, 2)])
         if first.of == second.of and first.low <= second.high and second.low <= first.high
     }
     return [
         second.node.error(f"{second.shown} overlap {first.shown} of {first.node.path} (line {first.node.line})",
-                          f"two networks cannot take {second.of} from one range")
+                          f"two ranges cannot share {second.of}")
         for first, second in reversed(pairs.values())
     ]  # fmt: skip
 

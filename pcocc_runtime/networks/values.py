@@ -1,4 +1,4 @@
-"""What each setting of networks.yaml may say: the checks that make a value of a value in the file."""
+"""What each setting of networks.yaml may say: checks that turn a value of the file into the one that is used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cidr(node: Node) -> IPv4Network:
 
 
 def int_network(node: Node) -> IPv4Network:
-    """Check for the network that VMs' addresses are taken of."""
+    """Check for the network that VMs' addresses are taken from."""
     network = cidr(node)
     if not 8 <= network.prefixlen <= 29:
         raise node.error(f"{network} must have a prefix length between 8 and 29")
@@ -58,10 +58,10 @@ def outbound(node: Node) -> bool | tuple[IPv4Network, ...]:
 
 
 def encryption(node: Node) -> str:
-    """Check for the encryption of tunnels, of which there is none yet."""
+    """Check for the encryption of tunnels; there is only 'none' yet."""
     if node.raw != "none":
         raise checks.mismatch(
-            node, "'none'", "pcocc cannot encrypt tunnels yet; until then no other value is taken"
+            node, "'none'", "pcocc cannot encrypt tunnels yet"
         )
     return node.raw
 
@@ -113,16 +113,16 @@ def search(node: Node) -> tuple[str, ...]:
 
 
 def interface(longest: int) -> checks.Check:
-    """Return the check for (the beginning of) an interface's name: dev_valid_name() of the kernel, and narrower."""
+    """Return the check for (the beginning of) an interface's name, stricter than the kernel's dev_valid_name()."""
 
     def check(node: Node) -> str:
         name: str = checks.pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "letters, digits, '_', '.' and '-'")(node)
         if len(name) > longest:
             rest = addressing.MAX_INTERFACE_NAME - longest
             why = f"an interface's name has at most {addressing.MAX_INTERFACE_NAME}" + (
-                f", {rest} are pcocc's" if rest else ""
+                f", and pcocc needs {rest} of them" if rest else ""
             )
-            raise node.error(f"{name!r} has {len(name)} characters, {longest} are possible: {why}")
+            raise node.error(f"{name!r} has {len(name)} characters, but may have {longest} at most: {why}")
         return name
 
     return check
@@ -156,7 +156,7 @@ def _rule(node: Node) -> ReverseNat:
 
 
 def rule_nodes(node: Node) -> tuple[Node, ...]:
-    """Return the rules of reverse-nat, of which one may stand without a list."""
+    """Return the rules of reverse-nat; a single rule may stand without a list."""
     return node.value if isinstance(node.value, tuple) else (node,)
 
 
@@ -170,7 +170,7 @@ def reverse_nat(node: Node) -> tuple[ReverseNat, ...]:
         if rules[index].vm_port in [rule.vm_port for rule in rules[:index]]:
             problems.append(
                 item.error(
-                    f"vm-port {rules[index].vm_port} has a range already", "give it one range, large enough"
+                    f"vm-port {rules[index].vm_port} has a range already", "give it one range that is large enough"
                 )
             )
     checks.raise_problems(problems)
@@ -207,7 +207,7 @@ _VLAN = (
 
 
 def vlans(node: Node) -> tuple[Vlan, ...]:
-    """Check for the VLANs of a site's bridge, of which one can be native."""
+    """Check for the VLANs of a site's bridge; only one of them can be native."""
     vlans = tuple(Vlan(**one) for one in checks.list_of(checks.record(_VLAN))(node))
     problems: Problems = []
     for index, (vlan, item) in enumerate(zip(vlans, node.value, strict=True)):

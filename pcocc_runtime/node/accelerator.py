@@ -17,7 +17,7 @@ _CACHE = naming.STATE_DIR / verdict.VERDICT_FILE
 def find_accelerator(setting: str, qemu: PurePath, seconds: float = SETUP_SECONDS) -> Verdict:
     """Return the accelerator of this node; `auto` boots the probe, for at most `seconds`, and remembers what it saw.
 
-    A verdict that these seconds did not suffice for is tried again at the next call.
+    When the time did not suffice for a verdict, the next call tries again.
     """
     if setting != "auto":
         return Verdict(setting, f"accel: {setting} in /etc/pcocc/pcocc.yaml")

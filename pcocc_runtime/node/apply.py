@@ -17,7 +17,7 @@ from pcocc_runtime.system import confined, files, namespaces, process, sysctl
 
 
 def make_networks(job: int, acts: Sequence[Act]) -> None:
-    """Make a job's namespace with all in and around it, anew where something of it is left."""
+    """Make a job's namespace and all that is in and around it; what an earlier try has left is removed first."""
     path = naming.netns_path(job)
     if os.path.ismount(path):
         remove_networks(job)
@@ -26,7 +26,7 @@ def make_networks(job: int, acts: Sequence[Act]) -> None:
             os.unlink(path)  # a helper was killed before it mounted
     for within, some in groupby(acts, key=lambda act: act.inside):
         if within and not os.path.ismount(path):
-            namespaces.create(path)  # only now: where nft does not work at all, a job's release need not call it either
+            namespaces.create(path)  # only now: a release without a namespace does not mind that nft cannot work
         with namespaces.inside(path) if within else contextlib.nullcontext():
             for act in some:
                 with doing(f"running {act.kind}"):
@@ -48,7 +48,7 @@ def _carry_out(job: int, act: Act) -> None:
         devices.give(job, act.text)
     elif act.kind == "dnsmasq":
         uid, user = naming.dnsmasq_uid(job), naming.DNSMASQ_USER
-        conf = f"etc/{job}.dnsmasq{act.name}"  # which tells an admin whose it is
+        conf = f"etc/{job}.dnsmasq{act.name}"  # the name tells an admin whose server it is
         passwd = f"root:x:0:0::/:\n{user}:x:{uid}:{uid}::/:\n"
         own = [("etc/passwd", passwd), ("etc/group", f"{user}:x:{uid}:\n"), (conf, act.text)]
         words = ["dnsmasq", f"--conf-file=/{conf}", "--keep-in-foreground", "--pid-file", "--log-facility=-"]
@@ -61,7 +61,7 @@ def _carry_out(job: int, act: Act) -> None:
 
 
 def run_batch(act: Act) -> None:
-    """Run ip or bridge; a tunnel's address in use is its UDP port, which any user can hold."""
+    """Run ip or bridge; an address in use is a tunnel's UDP port, which any user can hold."""
     try:
         process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)
     except NodeError as error:

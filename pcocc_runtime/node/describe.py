@@ -44,7 +44,7 @@ def describe_node(
 
 
 def describe_network(plan: NetworkPlan) -> NetworkFacts:
-    """Return what is told of a network."""
+    """Return the facts about a network."""
     spec, runs = plan.spec, plan.members.runs
     if isinstance(plan, Routed):
         return RoutedFacts(
@@ -77,7 +77,7 @@ def describe_interfaces(
 def describe_reach(
     plans: tuple[NetworkPlan, ...], step: BootStep, sets: Mapping[str, tuple[str, ...]]
 ) -> tuple[Reach, ...]:
-    """Return by which networks VMs are reached: a VM by the first L3 network of its resource set."""
+    """Return the networks that VMs are reached through: for each VM, the first L3 network of its resource set."""
     prefixes = {plan.spec.name: str(plan.spec.int_network) for plan in plans if isinstance(plan, Routed)}
     firsts = {name: next((one for one in sets[name] if one in prefixes), None) for name, _count in step.sets}
     return tuple(

@@ -1,4 +1,4 @@
-"""Devices of the host that root gives to a job's user and takes back; loaded for jobs that have some, and no others."""
+"""Devices of the host that root gives to a job's user and takes back; loaded only for jobs that have some."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pcocc_runtime.system import files, process
 
 
 def give(job: int, text: str) -> None:
-    """Give devices to a job's user, once the document that names them is kept for `take_back`.
+    """Give devices to a job's user, after the document that names them is kept for `take_back`.
 
-    NodeError, and nothing is done, when one is another user's.
+    NodeError, before anything is done, when one belongs to another user.
     """
     given = decode_devices(text)
     for path in given.devices:
         if os.stat(path).st_uid not in (0, given.uid):
-            message = f"{path} of this node belongs to another user, whose job has ended for Slurm, but still has it"
+            message = f"{path} of this node still belongs to another user, whose job has ended but is not released yet"
             raise NodeError(message, hint="try again later")
     files.replace_file(naming.STATE_DIR / f"{job}.devices", text.encode())
     for path in given.devices:

@@ -1,4 +1,4 @@
-"""What root's helper is at, on its standard output until it answers: the plugin reads it when it gives up waiting."""
+"""Says on standard output what root's helper is doing, until it answers: the plugin reads it if it stops waiting."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _MOST = 500  # bytes
 
 @contextlib.contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Say in the block that its process is `what`, such as `running nft`; after it what was said before.
+    """Say in the block that this process is doing `what`, such as `running nft`; after it, what was said before.
 
-    A planner, a child, has the same output: what it has begun meanwhile stays, for its parent will wait for that.
+    The planner, a child, has the same output: what it has begun meanwhile stays, as its parent will wait for that.
     """
     ours = one_line(what).encode()[:_MOST]
     before = exchange(ours)
@@ -28,10 +28,10 @@ def doing(what: str) -> Iterator[None]:
 
 
 def exchange(text: bytes) -> bytes:
-    """Say something else; return what was said."""
+    """Say `text` instead; return what was said before."""
     if not os.readlink("/proc/self/fd/1").startswith(_OUTPUT):
         return b""
     before = os.pread(1, _MOST, 0)
-    os.pwrite(1, text, 0)  # the position stays, from which the answer is written
+    os.pwrite(1, text, 0)  # does not move the position where the answer will be written
     os.ftruncate(1, len(text))
     return before

@@ -17,7 +17,7 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents.fields import parse_fields, parse_number
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.node import records, removal
-from pcocc_runtime.node.records import Record
+from pcocc_runtime.node.records import JobRecord
 from pcocc_runtime.system import locks, process
 
 CONFIG_DIR = "/etc/pcocc"
@@ -25,7 +25,7 @@ _RELEASE_SECONDS = 5.0  # for what users have left in directories
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; print the result the plugin reads, or the error its user will read."""
+    """Run one verb; print the result the plugin reads, or the error that the job's user will read."""
     words = sys.argv[1:] if argv is None else argv
     verbs = {"setup": _set_up, "release": _release, "start": _start, "remove": _remove}
     try:
@@ -52,7 +52,7 @@ def _release() -> int:
     step = parse_number(fields, "step")
     process.leave_step(job, step)
     if not os.path.isdir(naming.STATE_DIR):
-        return 0  # the package goes, has released all, and this is the end of a step that it has ended
+        return 0  # the package's removal has released all jobs, and ended this step
     records.ensure_state_directory()
     with locks.locked(records.lock_of(job)):
         record = records.read_record(job)
@@ -60,10 +60,10 @@ def _release() -> int:
         if record is None:
             Path(records.lock_of(job)).unlink(missing_ok=True)
         elif record.heir == step and record.stepd is not None and records.has_stepd(record):
-            records.write_record(replace(record, heir=None))  # the heir has died first
+            records.write_record(replace(record, heir=None))  # the step that was to take over has ended first
         elif step in (record.step, record.heir) or record.step is None:
             (records.clear_step if step == record.step and record.heir is not None else records.release_job)(record)
-    finish_removal(records.folders_of(record or Record(job)), _RELEASE_SECONDS)
+    finish_removal(records.folders_of(record or JobRecord(job)), _RELEASE_SECONDS)
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Planning without rights: a child of root's helper, which is nobody before it reads any file of the site.
+"""Planning without rights: a child of root's helper, which becomes user nobody before it reads the site's files.
 
-YAML, the databases of users and groups, names of hosts and all texts for nft, ip and dnsmasq are its
-business. Root hears its offer, says what it holds for the job, and carries out the acts that the child leaves
-(documents/work.py).
+Only the child handles YAML, the databases of users and groups, names of hosts, and all texts for nft, ip and
+dnsmasq. Root hears its offer, tells it what root holds for the job, and carries out the acts that the child
+answers with (documents/work.py).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Planner:
         self._pid, self._hears, self._says = pid, hears, says
 
     def hear_offer(self) -> Offer:
-        """Return what the child offers; raises what it ended with instead."""
+        """Return what the child offers; raises the error that it ended with instead."""
         return decode_offer(self._line())
 
     def hear_work(self, held: Held) -> Work:
-        """Tell the child what root holds for the job, and return what it leaves to be done; raises as above."""
-        with contextlib.suppress(BrokenPipeError):  # then its own word says why
+        """Tell the child what root holds for the job, and return what it wants done; raises as above."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended: its last line says why
             self._says.write(encode_line(held))
             self._says.flush()
         return decode_work(self._line())
@@ -55,12 +55,12 @@ class Planner:
     def close(self) -> None:
         """End the child, wherever it is."""
         self._hears.close()
-        with contextlib.suppress(BrokenPipeError):  # of what it has not heard, once more
+        with contextlib.suppress(BrokenPipeError):  # closing writes what it has not read
             self._says.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
-        doing.exchange(b"")  # it may have been at something: an answer follows
+        doing.exchange(b"")  # what it was doing is over: an answer follows
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ def work_as_nobody(request: str, confdir: str, below: int, says: int) -> None:
 
 
 def _plan(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
-    from pcocc_runtime.node.planning import work_out  # loaded by nobody, and by nobody only
+    from pcocc_runtime.node.planning import work_out  # only user nobody loads it
 
     try:
         work_out(request, confdir, question, answer)

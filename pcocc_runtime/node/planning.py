@@ -1,4 +1,4 @@
-"""What nobody plans for root's helper: from request and site's files to acts, node.json and the answer."""
+"""What the planner works out as user nobody: from request and site's files to acts, node.json and the answer."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _IPV6 = "ipv6/conf/default/forwarding"  # there unless the kernel was started wi
 
 
 def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) -> None:
-    """Offer, hear what root holds, and leave the work; without a request, offer what the site has set, no more.
+    """Offer, hear what root holds, and answer with the work; without a request, only offer what the site has set.
 
-    ConfigError, RequestError and NodeError say why it cannot be; ChargeWanted: who the job is charged to must be known.
+    ConfigError, RequestError and NodeError say why it cannot be done; ChargeWanted asks for what the job is charged to.
     """
     with doing("reading /etc/pcocc"):
         site = read_site(confdir)
@@ -70,7 +70,7 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     )
     answer.flush()
     with doing("looking up the names of the job's nodes"):
-        facts = host.read_host(step, plans)  # may take its time, while root claims the node
+        facts = host.read_host(step, plans)  # this may take long; root claims the node meanwhile
     held = decode_held(question.readline(MAX_LINE + 1))
     facts = replace(facts, queues=site.network_queues > 1)
     has, kept = ask_own(site.qemu, held.abilities)
@@ -97,8 +97,7 @@ def find_step_partitions(step: BootStep, site: Site) -> tuple[Partition, ...]:
 
 
 def ask_own(qemu: str, kept: str) -> tuple[tuple[str, ...] | None, tuple[Act, ...]]:
-    """Return what the node's QEMU can do, and what has root keep it where `kept`, an earlier answer, is not this
-    QEMU's; None when it does not say."""
+    """Return what the node's QEMU can do, None when it does not say, and acts to keep an answer newer than `kept`."""
     key = identify(qemu, "tcg")
     if key is None:
         return None, ()
@@ -113,7 +112,7 @@ def ask_own(qemu: str, kept: str) -> tuple[tuple[str, ...] | None, tuple[Act, ..
 
 
 def without_partitions(site: Site) -> Site:
-    """Return the site with those networks of its resource sets only that have frames, and so interfaces of ours."""
+    """Return the site with only Ethernet networks in its resource sets: others have no interface in the namespace."""
     sets = {
         name: tuple(one for one in networks if one in site.networks)
         for name, networks in site.resource_sets.items()

@@ -20,22 +20,22 @@ from pcocc_runtime.errors import one_line
 from pcocc_runtime.system import drop, installed, run_as
 
 STEP_SECONDS = 4.0  # of CPU time for one step: milliseconds where the CPU runs it
-# that are not counted before the first: on a node that is a VM, CPU time is also what its host gives to
+# not counted before the first step: on a node that is itself a VM, CPU time includes what its host gives to
 # others
 FIRMWARE_SECONDS = 16.0
 _LOOK_SECONDS = 0.1  # between two looks at the CPU time
 _MARKER = b"PCOCC-PROBE-OK"
-_STOPPED = b"KVM internal error"  # QEMU stays, and its guest stands still
+_STOPPED = b"KVM internal error"  # QEMU goes on, but its guest stands still
 _MOST = 1 << 16  # bytes of what QEMU writes
 _VCPU = "CPU 0/KVM\n"  # what QEMU calls the thread, with debug-threads=on
 _IMAGE = f"{installed.SHARE}/probe.img"
 
 
 class Seen(NamedTuple):
-    """What a probe has done until nobody looked any more.
+    """What a probe had done when it was last looked at.
 
     `output` is its serial line, with a dot for each step, `said` QEMU's complaints. `cpu` is the CPU time in
-    seconds that the step has taken which it was at. `ended`: QEMU has, by itself.
+    seconds that the present step has taken. `ended` says that QEMU has ended by itself.
     """
 
     output: bytes
@@ -50,7 +50,7 @@ class Seen(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether nothing that may come could change the verdict."""
+        """Tell whether the verdict is certain, whatever comes next."""
         return self.ended or _MARKER in self.output or _STOPPED in self.said or self.cpu > STEP_SECONDS
 
 
@@ -62,7 +62,7 @@ def try_kvm(qemu: PurePath, device: str, seconds: float) -> Verdict:
     except OSError:
         return Verdict("tcg", f"the node has no {device}", now)
     if not stat.S_ISCHR(status.st_mode):
-        return Verdict("tcg", f"{device} is no device", now)
+        return Verdict("tcg", f"{device} is not a device", now)
     rights = drop.Rights(pwd.getpwnam("nobody").pw_uid, status.st_gid)
     try:
         with run_as.started_as(rights, _argv(qemu), {"PATH": "/usr/bin:/bin"}) as child:
@@ -73,7 +73,7 @@ def try_kvm(qemu: PurePath, device: str, seconds: float) -> Verdict:
 
 
 def judge(seen: Seen, device: str, seconds: float) -> Verdict:
-    """Return what a probe says after `seconds`: nothing yet, when it got no further for lack of CPU time."""
+    """Return the verdict after `seconds`: one to be tried again when the probe had too little CPU time."""
     if _MARKER in seen.output:
         return Verdict("kvm", f"{device} ran a small guest")
     if seen.cpu > STEP_SECONDS:
@@ -128,7 +128,7 @@ def _watch(child: subprocess.Popen[bytes], end: float) -> Seen:
 
 
 def _read(waiting: selectors.BaseSelector, texts: dict[IO[bytes], bytes]) -> None:
-    """Take what is there to read, or comes within a moment; streams that have ended are no more waited for."""
+    """Take what is there to read, or comes within a moment; streams that have ended are no longer waited for."""
     for key, _events in waiting.select(_LOOK_SECONDS):
         data = os.read(key.fd, 4096)
         texts[key.fileobj] = (texts[key.fileobj] + data)[:_MOST]  # type: ignore[index]

@@ -12,13 +12,13 @@ from pcocc_runtime.networks.removing import NFT
 from pcocc_runtime.node import records
 from pcocc_runtime.system import locks, process
 
-TABLES = ".nft"  # of a job, the text of its tables in the host's namespace
+TABLES = ".nft"  # ends the name of a job's file with the text of its tables in the host's namespace
 
 
 def reclaim(except_job: int | None = None, seconds: float = float("inf")) -> set[PurePath]:
-    """Release every job on this node whose slurmstepd is gone, but those that another helper is at, for so long.
+    """Release every job on this node whose slurmstepd is gone, unless another helper works on it, for so long.
 
-    Returns the folders where something of them may have been set aside. What fails is told, and tried again later.
+    Returns the folders where something of them may have been set aside. A failure is logged, and tried again later.
     """
     end, folders = time.monotonic() + seconds, {PurePath(naming.RUN_DIR)}
     for job in records.jobs_with(".json"):
@@ -64,7 +64,7 @@ def set_strays_aside(folder: PurePath) -> None:
 
 
 def _restore_tables() -> None:
-    """Make nft tables of jobs anew that somebody deleted, as by `nft flush ruleset`: VMs reach out by them."""
+    """Make nft tables of jobs again that somebody deleted, as by `nft flush ruleset`: VMs need them to reach out."""
     jobs = records.jobs_with(TABLES)
     there = process.run(["nft", "list", "tables"], hint=NFT).split() if jobs else ()
     for job in jobs:

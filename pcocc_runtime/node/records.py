@@ -1,6 +1,6 @@
-"""Root's memory of the jobs on a node: what there is of each, and how it goes again.
+"""Root's records of the jobs on a node: what exists of each, and how it is removed.
 
-Of a damaged record, or another version's, the parts count that can be read: a job is found by its number, too.
+A damaged record, or another version's, is read as far as possible: a job's number alone tells most names.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ JOB = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """Root's memory of a job on this node, written before all else; None is what a damaged one does not tell."""
+class JobRecord:
+    """Root's record of a job on this node, written before all else; None is what a damaged one does not tell."""
 
     job: int
     step: int | None = None
     uid: int | None = None
     stepd: process.ProcessId | None = None
     scratch: str | None = None
-    heir: int | None = None  # the older step this one makes room for: it takes over the namespace, and who waits inside
+    heir: int | None = None  # the older step that takes over from this one: the namespace, and who waits inside
     group: str | None = None  # the step's cgroup, None when it has none: then its processes end with its slurmstepd
     nat: Any = None  # what the job holds of the node, for networks/nat.py to read
     version: int = VERSION
 
 
 def note(text: str) -> None:
-    """Tell slurmd's log something that is no answer to who has called: the plugin passes it on."""
+    """Write a line to slurmd's log, where the plugin passes it on, and not into the answer."""
     print(f"pcocc: {one_line(text)}", file=sys.stderr, flush=True)
 
 
-def read_record(job: int) -> Record | None:
+def read_record(job: int) -> JobRecord | None:
     """Return root's record of a job on this node, None when it has none."""
     try:
         data = Path(naming.STATE_DIR, f"{job}.json").read_bytes()
@@ -55,7 +55,7 @@ def read_record(job: int) -> Record | None:
     return _decode(job, data)
 
 
-def _decode(job: int, data: bytes) -> Record:
+def _decode(job: int, data: bytes) -> JobRecord:
     try:
         raw = json.loads(data)
     except (ValueError, RecursionError):
@@ -67,7 +67,7 @@ def _decode(job: int, data: bytes) -> Record:
     paths = (str(fields.get(key)) for key in ("scratch", "group"))
     scratch, group = (path if path.startswith("/") and "\0" not in path else None for path in paths)
     step, uid, heir = (_number(fields, key) for key in ("step", "uid", "heir"))
-    return Record(job, step, uid, stepd, scratch, heir, group, fields.get("nat"))
+    return JobRecord(job, step, uid, stepd, scratch, heir, group, fields.get("nat"))
 
 
 def _number(fields: dict[str, Any], key: str) -> int | None:
@@ -75,23 +75,23 @@ def _number(fields: dict[str, Any], key: str) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def write_record(record: Record) -> None:
+def write_record(record: JobRecord) -> None:
     """Replace root's record of a job on this node."""
     files.replace_file(naming.STATE_DIR / f"{record.job}.json", json.dumps(asdict(record)).encode())
 
 
-def has_stepd(record: Record) -> bool:
+def has_stepd(record: JobRecord) -> bool:
     """Tell whether the slurmstepd of a record still runs; when that is not known, whether any of its job does."""
     return bool(process.find_slurmstepds(record.job)) if record.stepd is None else process.is_alive(record.stepd)
 
 
 def remove_half_records() -> None:
-    """Delete what killed helpers were writing, such as a job's first record, by which it would have been found."""
+    """Delete files that killed helpers have not written to the end, such as a job's first record."""
     files.remove_unfinished(naming.STATE_DIR, lambda pid: process.find_process(pid) is None)
 
 
-def release_job(record: Record) -> None:
-    """End and delete everything of a job on this node; the record goes last, so that a kill in between is made good."""
+def release_job(record: JobRecord) -> None:
+    """End and delete everything of a job on this node; the record goes last, so that a kill in between leaves it."""
     if record.stepd is None:
         note(f"the record of job {record.job} cannot be read: only what its number tells is released")
     clear_step(record)
@@ -105,21 +105,21 @@ def release_job(record: Record) -> None:
         path.unlink(missing_ok=True)
 
 
-def clear_step(record: Record) -> None:
-    """End and set aside what a boot step has made, but the job's namespace, where VM steps may wait for the next."""
+def clear_step(record: JobRecord) -> None:
+    """End and set aside what a boot step has made, except the job's namespace: VM steps may wait in it for the next."""
     if record.group is not None and record.uid is not None:
         process.end(one for one in process.find_in_cgroup(f"{record.group}/", record.uid) if one != record.stepd)
     set_folders_aside(folders_of(record), record.job)
     removing.remove_networks(record.job)
 
 
-def folders_of(record: Record) -> list[PurePath]:
+def folders_of(record: JobRecord) -> list[PurePath]:
     """Return where a job has a directory of its own."""
     return [PurePath(folder) for folder in (naming.RUN_DIR, record.scratch) if folder]
 
 
 def set_folders_aside(folders: Iterable[PurePath], job: int) -> None:
-    """Put a job's directories out of everybody's way; one that stays is told of."""
+    """Put a job's directories out of everybody's way; one that stays is logged."""
     for folder in folders:
         try:
             removal.set_aside(folder / str(job))
@@ -128,7 +128,7 @@ def set_folders_aside(folders: Iterable[PurePath], job: int) -> None:
 
 
 def jobs_with(wanted: str) -> list[int]:
-    """Return the jobs of which a file of this suffix is kept."""
+    """Return the jobs that have a file with this suffix."""
     names = (os.path.splitext(name) for name in os.listdir(naming.STATE_DIR))
     return [int(stem) for stem, suffix in names if suffix == wanted and JOB.fullmatch(stem)]
 
@@ -140,5 +140,5 @@ def ensure_state_directory() -> None:
 
 
 def lock_of(job: int) -> PurePath:
-    """Return the file that who changes a job on this node has locked."""
+    """Return the file to lock while changing a job on this node."""
     return naming.STATE_DIR / f"{job}.lock"

@@ -1,4 +1,4 @@
-"""What a user has left in the directories of a job goes away without root looking into it, and holds up nobody.
+"""Removes what a user has left in a job's directories, without root looking into it, and without a long wait.
 
 A directory is renamed into a folder beside it that only root can enter, which is done at once whatever is in
 it. There it is emptied by a process that has the rights of its owner and nothing else, for a limited time;
@@ -32,10 +32,10 @@ def set_aside(path: PurePath) -> None:
 
     OSError says that it is still there.
     """
-    while _has(path.parent, path.name):  # again when another helper has just removed the folder, empty as it was
-        files.ensure_directory(path.parent / SET_ASIDE, 0o700, 0, 0)
+    while _has(path.parent, path.name):  # again if another helper has just removed the empty folder
         name = f"{SET_ASIDE}/{path.name}.{os.urandom(8).hex()}"
         try:
+            files.ensure_directory(path.parent / SET_ASIDE, 0o700, 0, 0)
             os.rename(path, path.parent / name)
         except FileNotFoundError:
             continue
@@ -45,7 +45,7 @@ def set_aside(path: PurePath) -> None:
 
 
 def _has(folder: PurePath, name: str) -> bool:
-    """Tell whether a directory has a name, without a look at what has it, which could ask a program of its owner's."""
+    """Tell whether a folder has a name, without a look at what it names: a user's FUSE program would be asked."""
     try:
         return name in os.listdir(folder)
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def finish(folders: Iterable[PurePath], seconds: float) -> bool:
     asides = [folder / SET_ASIDE for folder in folders if os.path.isdir(folder / SET_ASIDE)]
     if asides:
         end = time.monotonic() + seconds
-        with contextlib.suppress(OSError):  # no process can be had now: that is for the next helper, too
+        with contextlib.suppress(OSError):  # no process can be started now: the next helper goes on
             _run_apart(partial(_delete_all, asides, end), seconds + _RENAME_SECONDS)
     for aside in asides:
         with contextlib.suppress(OSError):
@@ -72,7 +72,7 @@ def finish(folders: Iterable[PurePath], seconds: float) -> bool:
 
 
 def _delete_all(asides: list[PurePath], end: float) -> None:
-    """Delete what is in root's folders; in no order, so that one that never goes does not hold up others each time."""
+    """Delete what is in root's folders; in random order, so that one that never goes does not always hold up others."""
     folders = mounts.forget(asides)
     owned = [folder for folder in folders if os.fstat(folder).st_uid == 0 and not os.fstat(folder).st_mode & 0o077]
     every = [(os.urandom(4), folder, name) for folder in owned for name in os.listdir(folder)]
@@ -83,7 +83,7 @@ def _delete_all(asides: list[PurePath], end: float) -> None:
 
 
 def _delete(folder: int, name: str, seconds: float) -> None:
-    """Delete a directory in root's folder, where it cannot be exchanged; all but the last is done as its owner."""
+    """Delete a directory of root's folder, where nobody can exchange it; it is emptied with its owner's rights."""
     try:
         top = os.open(name, _O_TOP, dir_fd=folder)
     except NotADirectoryError:
@@ -99,7 +99,7 @@ def _delete(folder: int, name: str, seconds: float) -> None:
 
 
 def _empty_as(owner: os.stat_result, top: int, seconds: float) -> None:
-    """Empty a directory with the rights of its owner and nothing of this process's but that directory."""
+    """Empty a directory with the rights of its owner, in a process that has nothing else open."""
     close_all_but(top)
     os.setsid()
     os.nice(10)

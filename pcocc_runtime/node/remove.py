@@ -19,9 +19,9 @@ _SECONDS = 20.0  # for what users have left in directories
 
 
 def remove() -> int:
-    """Release every job of this node, though it runs, and take back what was done to the node itself.
+    """Release every job of this node, even if it runs, and undo what was done to the node itself.
 
-    Returns 1 when something stays; what it is has been told of then.
+    Returns 1 when something stays, which has been logged then.
     """
     if not os.path.isdir(naming.STATE_DIR):
         return 0  # nothing was made here since the node was started
@@ -51,7 +51,7 @@ def _end_job(job: int) -> set[PurePath]:
 
 
 def _remove_guard() -> None:
-    """Delete our rules and table, after what they hold back: who has forwarded for us alone does so no more."""
+    """Delete our rules and table, after the interfaces that forward for pcocc alone have stopped forwarding."""
     shown = process.run(["ip", "-json", "rule", "show"], hint=IPROUTE)
     for name in list_narrow(shown):
         sysctl.write(f"ipv4/conf/{name}/forwarding", "0")

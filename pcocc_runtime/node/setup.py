@@ -20,14 +20,14 @@ from pcocc_runtime.node import accelerator, apply, doing, planner, reclaim, reco
 from pcocc_runtime.system import files, libc, locks, process, regular, trust
 from pcocc_runtime.system.cgroups import parse_step_group
 
-_OTHERS_SECONDS = 5.0  # a set-up spends for jobs whose slurmstepd was killed
+_OTHERS_SECONDS = 5.0  # that a set-up spends on jobs whose slurmstepd was killed
 _LEFT_SECONDS = 0.5  # and for what users have left in directories
 _NO_SETUID_NO_DEVICES = 2 | 4  # MS_NOSUID, MS_NODEV: sys/mount.h
 _LIMITS = "mode=700,size=256m,nr_inodes=65536"  # of a job's own part of /run; a VM takes half a MiB and 20 inodes of it
 
 
 class Claimant(NamedTuple):
-    """What root itself must know of a boot step; all else that is asked for is its planner's to read."""
+    """What root itself must know of a boot step; only its planner reads the rest of the request."""
 
     job: int
     step: int
@@ -104,15 +104,15 @@ def _undone_on_failure(job: int) -> Iterator[None]:
     """Leave nothing of a job whose set-up fails."""
     try:
         yield
-    except BaseException:  # such as one of a library's: it goes on
+    except BaseException:  # whatever it is, it is raised again
         record = records.read_record(job)
         if record is not None:
             records.release_job(record)
         raise
 
 
-def _claim(step: Claimant, scratch: str) -> records.Record:
-    """Take the node for this boot step; of two live ones the older, that is the lower step id, has it on every node."""
+def _claim(step: Claimant, scratch: str) -> records.JobRecord:
+    """Take the node for this boot step; of two live ones, the older (the lower step id) gets it on every node."""
     old = records.read_record(step.job)
     if old is not None and old.step not in (None, step.step) and old.stepd is not None and process.is_alive(old.stepd):
         assert old.step is not None
@@ -126,13 +126,13 @@ def _claim(step: Claimant, scratch: str) -> records.Record:
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
     group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.job, step.step)
-    record = records.Record(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
+    record = records.JobRecord(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
     records.write_record(record)
     return record
 
 
-def _hold(record: records.Record, offer: Offer) -> Nat | None:
-    """Choose the job's way out of its namespace among what no other job of this node holds, and record it."""
+def _hold(record: records.JobRecord, offer: Offer) -> Nat | None:
+    """Choose a way out of the job's namespace that no other job of this node holds, and record it."""
     if not offer.way_out:
         return _read_held(record)
     with locks.locked_directory(naming.STATE_DIR):
@@ -143,26 +143,26 @@ def _hold(record: records.Record, offer: Offer) -> Nat | None:
     return found
 
 
-def _read_held(record: records.Record) -> Nat | None:
-    """Return what a job holds of the node; None also when its record, of another version perhaps, does not tell."""
+def _read_held(record: records.JobRecord) -> Nat | None:
+    """Return what a job holds of the node; None also when its record, perhaps of another version, does not say."""
     try:
         return decode_nat(record.nat)
     except (LookupError, TypeError, AttributeError):
         return None
 
 
-def _make_directories(record: records.Record) -> None:
-    """Make the job's directories, root's for now; what an earlier try left is its user's already: it is set aside."""
+def _make_directories(record: records.JobRecord) -> None:
+    """Make the job's directories, owned by root for now; what an earlier try has given to the user is set aside."""
     for folder in records.folders_of(record):
         removal.set_aside(folder / str(record.job))
         os.mkdir(folder / str(record.job), 0o700)
 
 
-def _give_directories(step: Claimant, record: records.Record, node: bytes) -> None:
+def _give_directories(step: Claimant, record: records.JobRecord, node: bytes) -> None:
     """Give the job's directories to its user: from here on root writes nothing into them.
 
-    Where he could fill the node's /run, the job's part of that is a file system of its own. Mount namespaces
-    that are there already, such as a job container's, do not see it: there the directory below has all of it.
+    Where the user could fill the node's /run, the job's part of it is a file system of its own. Mount namespaces
+    made before, such as a job container's, do not see that: there everything is in the directory below it.
     """
     place = naming.job_dir(step.job)
     files.replace_file(place / naming.NODE_FILE, node, 0o644)

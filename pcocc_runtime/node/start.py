@@ -1,4 +1,4 @@
-"""Root's part of slurmd's start: the tunnels are guarded, and what is of no job any more goes."""
+"""Root's part when slurmd starts: tunnels are guarded, and what belongs to no job any more is removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROBE_SECONDS = 60.0  # for a verdict on the accelerator: nobody waits for it
 
 
 def start() -> int:
-    """Guard the tunnels first, whatever becomes of the rest; then take back what is of no job any more."""
+    """Guard the tunnels first, even if the rest fails; then remove what belongs to no job any more."""
     process.run(["nft", "-f", "-"], text=render_guard(), hint=NFT)
     shown = process.run(["ip", "-json", "rule", "show"], hint=IPROUTE)
     for line, done in plan_rules(shown, None if sysctl.read("ipv4/ip_forward") == "1" else ()):

@@ -1,1 +1,1 @@
-"""`pcocc ps` and `pcocc network`: asked on nodes, drawn at home."""
+"""`pcocc ps` and `pcocc network`: nodes are asked, and their answers are shown where the command was typed."""

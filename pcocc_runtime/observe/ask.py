@@ -18,7 +18,7 @@ _HINT = "'scontrol show job' and slurmd's log on the nodes say more"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The answers of a job's nodes in their order; `silent` nodes have none, `failures` says why where known."""
+    """The answers of a job's nodes, in their order; `silent` nodes gave none, `failures` says why, if known."""
 
     nodes: tuple[NodeAnswer, ...]
     silent: tuple[str, ...]
@@ -56,7 +56,7 @@ def gather_answers(output: str, complaint: str, job: int) -> Answers:
 
 
 def find_target(typed: str | None) -> str | None:
-    """Return ADDRESS[:PORT] of a machine outside that VMs are to reach: the one typed, or slurmctld's."""
+    """Return ADDRESS[:PORT] of a machine outside that VMs should reach: the one typed, or slurmctld's."""
     if typed is None:
         return read_controller()
     host, colon, port = typed.partition(":")

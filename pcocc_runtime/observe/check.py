@@ -12,10 +12,10 @@ from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding, failed, render_l
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
 from pcocc_runtime.observe.facts import NodeAnswer, ReachReport
 
-_MOST_NAMES = 5  # wrong names told of one node
+_MOST_NAMES = 5  # wrong names reported of one node
 _OUTWARD = (
-    "if other machines reach it: look at 'nft list ruleset' and 'sysctl net.ipv4.conf' on that node; if it"
-    " answers none of the nodes, name another with --outbound=HOST or HOST:PORT"
+    "if other machines reach it, look at 'nft list ruleset' and 'sysctl net.ipv4.conf' on that node; if it"
+    " answers no node at all, name another one with --outbound=HOST or HOST:PORT"
 )
 
 
@@ -95,7 +95,7 @@ def _check_reach(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachRep
             FAILED,
             f"{network.name}: {naming.vm_name(rank)} on {homes[rank]} ({network.address_of(rank)}) answers"
             " none of the nodes",
-            "has it booted, with this interface configured by DHCP? its console tells: "
+            "has it booted, with this interface configured by DHCP? see its console: "
             f"{naming.job_dir(asked[0][0].job)}/{naming.vm_name(rank)}/console.log there",
         )
         for rank in sorted(dead)
@@ -114,7 +114,7 @@ def _check_reach(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachRep
 
 
 def _find_dead(asked: Sequence[tuple[NodeFacts, ReachReport]]) -> set[int]:
-    """Return the VMs that none of those who tried could reach in any way."""
+    """Return the VMs that no node could reach in any way, of those that were tried."""
     tried = {rank for _node, one in asked for rank in one.tried}
     return {rank for rank in tried if all(rank in one.lost for _node, one in asked if rank in one.tried)}
 
@@ -141,7 +141,7 @@ def _check_path(
             f"the network between {node.name} and {home} must pass {outer} bytes; lower 'mtu' in"
             " networks.yaml where it cannot"
         )
-        near = f"the interface in the VM must have MTU {network.mtu}, which DHCP tells it"
+        near = f"the interface in the VM must have MTU {network.mtu}, which DHCP gives it"
         text = (
             f"{network.name}: packets of {network.mtu} bytes do not get from {node.name} to {_vms(narrow)} on"
             f" {home}; small ones do"
@@ -216,7 +216,7 @@ def _check_dhcp(nodes: Sequence[NodeAnswer]) -> list[Finding]:
     found = [Finding(FAILED, f"no DHCP server listens on {name}", hint) for name in bare]
     if not found and any(one.dhcp for one in nodes):
         text = (
-            "a DHCP server listens on every node; only root could query it, but VMs that answer have their"
+            "a DHCP server listens on every node; only root could ask it, but VMs that answer have got their"
             " addresses from it"
         )
         found.append(Finding(NOTE, text))

@@ -8,14 +8,14 @@ from typing import Any
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, RoutedFacts
 from pcocc_runtime.naming import UPLINK
-from pcocc_runtime.observe.facts import Device, NodeAnswer
+from pcocc_runtime.observe.facts import NetDevice, NodeAnswer
 
 _HEADS = ("", "DEVICE", "ADDRESS", "MAC", "RECEIVED", "SENT", "DROPPED", "REACHED BY")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def plan_picture(nodes: Sequence[NodeAnswer], silent: Sequence[str]) -> dict[str, Any]:
-    """Return all that is known, as JSON shows it; counters are the VM's: what its tap has sent, the VM has received."""
+    """Return all that is known, as JSON shows it; counters are the VM's: it has received what its tap has sent."""
     first = nodes[0].node
     every = {network.name: network for one in nodes for network in one.node.networks}
     return {
@@ -101,7 +101,7 @@ def _plan_vm(answer: NodeAnswer, network: NetworkFacts, rank: int) -> dict[str, 
     }
 
 
-def _plan_link(link: Device | None) -> dict[str, Any]:
+def _plan_link(link: NetDevice | None) -> dict[str, Any]:
     if link is None:
         return {"state": "missing", "mtu": None, "received": None, "sent": None, "dropped": None}
     state = "up" if link.up else "down"

@@ -1,6 +1,6 @@
 """What the nodes of a job know about its networks, and the lines of a step's output that carry it.
 
-The job's user could have made any of it: it is checked for its form, and made printable, before anybody is shown it.
+The job's user could have forged any of it: its form is checked, and it is made printable, before it is shown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pcocc_runtime.documents.codec import parse_document, render_document
 from pcocc_runtime.documents.node import NodeFacts, RoutedFacts
 from pcocc_runtime.errors import one_line
 
-ENDED_STATE = "ended: "  # begins the state of such a VM
+ENDED_STATE = "ended: "  # begins the state of a VM that has ended
 ANSWER_VERSION = 1
 _MARK = "pcocc-network"
 _WIDTH = 800  # characters: srun mixes lines of several tasks that are longer than its buffer of 1 KiB
@@ -25,7 +25,7 @@ _MAX_TEXT = 500  # characters of one text
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class NetDevice:
     """A network device as its namespace counts it; bytes and packets are since it was made."""
 
     mtu: int
@@ -37,11 +37,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class ReachReport:
-    """What a node found when it tried to reach the VMs in `tried`, in the network of that index.
+    """What a node found when it tried to reach the VMs in `tried`, in the network with that index.
 
     Of those that do not answer packets of the network's size, `narrow` answer small ones, `silent` answer ssh
-    only, `lost` nothing. `deaf`: the DNS server answers nothing. `outbound` is None when it was not tried,
-    empty when it went well.
+    only, and `lost` answer nothing. `deaf`: the DNS server does not answer. `outbound` says why a target outside
+    was not reached; it is None when that was not tried, empty when it was reached.
     """
 
     network: int
@@ -58,7 +58,7 @@ class ReachReport:
 class Usage:
     """What a VM's QEMU has used: milliseconds of CPU and of time since it began, and its memory now in bytes.
 
-    `limit` is the guest's memory, `cpus` the number of its CPUs, 0 where they are not known.
+    `limit` is the guest's memory, `cpus` the number of its CPUs, each 0 if not known.
     """
 
     cpu: int
@@ -72,15 +72,15 @@ class Usage:
 class NodeAnswer:
     """The whole answer of one node: its node.json, and the devices of the job's namespace by name.
 
-    `states` says of each VM of the node, by rank, in words how far it is, and of VMs of other nodes which
-    have ended, and `since` when, in seconds of the epoch; `usage` is of those that run, `images` what the
-    node's have booted from. `trouble` is why nothing could be asked, `dhcp` whether a DHCP
-    server listens. ValueError when it speaks of VMs or networks there are not.
+    By rank, `states` has the state of each VM of the node in words, and of VMs of other nodes that have ended;
+    `since` says since when, in seconds of the epoch; `usage` is of VMs that run; `images` is what the node's VMs
+    have booted from. `trouble` says why nothing could be asked, `dhcp` whether a DHCP server listens. ValueError
+    when it names VMs or networks that do not exist.
     """
 
     kind: ClassVar[str] = "answer"
     node: NodeFacts
-    links: Mapping[str, Device]
+    links: Mapping[str, NetDevice]
     states: Mapping[int, str]
     reports: tuple[ReachReport, ...] = ()
     dhcp: bool | None = None
@@ -113,7 +113,7 @@ class _Sent:
 
 
 def encode_node_answer(task: int, content: NodeAnswer | Failure) -> Iterator[str]:
-    """Yield the lines that carry a task's answer, none so long that srun would break it."""
+    """Yield the lines that carry a task's answer, each short enough that srun does not break it."""
     text = base64.b64encode(zlib.compress(render_document(_Sent(content), ANSWER_VERSION).encode())).decode()
     for start in range(0, len(text), _WIDTH):
         yield f"{_MARK} {task} {text[start : start + _WIDTH]}"
@@ -143,19 +143,19 @@ def _clean(text: str) -> str:
     return one_line(text)[:_MAX_TEXT]
 
 
-def parse_links(text: str) -> dict[str, Device]:
+def parse_links(text: str) -> dict[str, NetDevice]:
     """Return each device's state and counters, from what `ip -json -statistics link show` prints."""
     found = {}
     for one in json.loads(text):
         received, sent = one["stats64"]["rx"], one["stats64"]["tx"]
         dropped = sum(way[key] for way in (received, sent) for key in ("dropped", "errors"))
-        found[one["ifname"]] = Device(
+        found[one["ifname"]] = NetDevice(
             one["mtu"], "UP" in one["flags"], received["bytes"], sent["bytes"], dropped
         )
     return found
 
 
-def choose_targets(members: Sequence[int], own: Sequence[int], most: int) -> tuple[int, ...]:
+def choose_asked(members: Sequence[int], own: Sequence[int], most: int) -> tuple[int, ...]:
     """Return the VMs a node asks: all, or its own and others evenly spread, `most` in all."""
     if len(members) <= most:
         return tuple(members)

@@ -19,11 +19,11 @@ from pcocc_runtime.observe.facts import (
     CHECK,
     ENDED_STATE,
     SHOW,
-    Device,
     Failure,
+    NetDevice,
     NodeAnswer,
     ReachReport,
-    choose_targets,
+    choose_asked,
     encode_node_answer,
     parse_links,
 )
@@ -70,7 +70,7 @@ def collect_facts(job: int, argv: Sequence[str]) -> NodeAnswer:
 
 
 def read_states(node: NodeFacts) -> dict[int, str]:
-    """Return how far each VM of the node is, by its keeper's words, and which others are known to have ended."""
+    """Return the state of each VM of the node, as its keeper has written it, and of others that have ended."""
     own = node.here.ranks
     found = {
         int(path.name[2:]) for path in Path(naming.job_dir(node.job)).glob("vm*") if path.name[2:].isdecimal()
@@ -84,7 +84,7 @@ def _read_state(job: int, rank: int) -> str:
     from pcocc_runtime.system.watch import is_abandoned
 
     directory = Path(naming.job_dir(job) / naming.vm_name(rank))
-    # asked first: whoever has the watch may write, and end, between the two looks
+    # asked first: between the two looks, whoever has the watch may write the state and end
     abandoned = is_abandoned(directory)
     try:
         found = decode_state((directory / STATE_FILE).read_text())
@@ -99,7 +99,7 @@ def _read_state(job: int, rank: int) -> str:
 
 
 def read_since(job: int, ranks: Iterable[int]) -> dict[int, int]:
-    """Return since when each VM is as it is, in seconds of the epoch: by the file that tells, or by its boot's."""
+    """Return since when each VM has its state, in seconds of the epoch: when its file, or its boot's, was written."""
     from pcocc_runtime.documents.vm_state import STATE_FILE
 
     found = {}
@@ -115,7 +115,7 @@ def read_since(job: int, ranks: Iterable[int]) -> dict[int, int]:
 
 
 def read_boot_images(job: int, ranks: Iterable[int]) -> dict[int, str]:
-    """Return what each VM of the node has booted from, an image's name or path, where its launcher says so."""
+    """Return what each VM of the node has booted from, an image's name or path, if its launcher has written it."""
     found = {}
     for rank in ranks:
         vm = naming.vm_name(rank)
@@ -127,14 +127,14 @@ def read_boot_images(job: int, ranks: Iterable[int]) -> dict[int, str]:
     return {rank: image for rank, image in found.items() if image}
 
 
-def read_links() -> dict[str, Device]:
+def read_links() -> dict[str, NetDevice]:
     """Return the devices of the namespace this process is in, by name."""
     text = process.run(["ip", "-json", "-statistics", "link", "show"], hint="install the package iproute2")
     return parse_links(text)
 
 
 def check_networks(answer: NodeAnswer, target: str | None) -> NodeAnswer:
-    """Return the answer with what VMs, names and the world outside say, or with why they cannot be asked here."""
+    """Return the answer with what was found of VMs, names and the world outside, or why nothing can be asked here."""
     from pcocc_runtime.observe import probes
 
     node = answer.node
@@ -150,7 +150,7 @@ def probe(node: NodeFacts, network: RoutedFacts, target: str | None) -> ReachRep
     """Return what VMs, DNS server and a target outside answer in one network."""
     from pcocc_runtime.observe import probes
 
-    tried = choose_targets(network.ranks, node.ranks_on(network), MOST_ASKED)
+    tried = choose_asked(network.ranks, node.ranks_on(network), MOST_ASKED)
     heard = probes.find_all(tried, lambda rank: probes.ping(network.address_of(rank), network.mtu))
     unheard = set(tried) - heard
     narrow = probes.find_all(unheard, lambda rank: probes.ping(network.address_of(rank), _SMALL))
@@ -188,14 +188,14 @@ def check_names(node: NodeFacts, network: RoutedFacts) -> list[str] | None:
     if None in answers:
         return None
     return [
-        f"{asked} is {' and '.join(answer or ()) or 'not known'}, it should be {wanted}"
+        f"{asked} is {' and '.join(answer or ()) or 'not known'}, but should be {wanted}"
         for (asked, wanted), answer in zip(questions, answers, strict=True)
         if answer != [wanted]
     ]
 
 
 def check_outbound(node: NodeFacts, network: RoutedFacts, target: str) -> str | None:
-    """Return why a target outside does not answer: empty when it does, None when it need not."""
+    """Return why a target outside does not answer; empty when it does, None when VMs may not reach it."""
     from ipaddress import IPv4Address
 
     from pcocc_runtime.observe import probes

@@ -18,7 +18,7 @@ _AT_ONCE = 8  # jobs that are asked, each with a step of its own
 
 
 def list_clusters(user: str | None, job: str | None) -> list[VirtualCluster]:
-    """Return the jobs whose VMs run, of a user or of all; RequestError when the asked one is none of them."""
+    """Return the jobs whose VMs run, of a user or of all; RequestError when `job` is not among them."""
     if job is not None:
         ensure_job_number(job)
     unknown = next(
@@ -46,9 +46,9 @@ def list_clusters(user: str | None, job: str | None) -> list[VirtualCluster]:
 
 
 def list_vms(clusters: Sequence[VirtualCluster]) -> tuple[list[ListedVm], list[str]]:
-    """Ask the nodes of these jobs for their VMs; return these, and a sentence for each that does not answer.
+    """Ask the nodes of these jobs for their VMs; return the VMs, and a sentence for each node without an answer.
 
-    RequestError when one is somebody else's. A job that has ended meanwhile is left out.
+    RequestError when a job is somebody else's. A job that has ended meanwhile is left out.
     """
     caller = accounts.user_name()
     other = next((one for one in clusters if one.user != caller), None)

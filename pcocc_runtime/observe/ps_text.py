@@ -14,7 +14,7 @@ from pcocc_runtime.observe.facts import NodeAnswer, Usage
 from pcocc_runtime.tables import columns
 
 UNKNOWN = "unknown"
-_LAST_TIME = 1 << 36  # seconds of the epoch that no clock will show, and datetime takes
+_LAST_TIME = 1 << 36  # seconds of the epoch: later than any clock shows, and not too late for datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class VirtualCluster:
 
 @dataclass(frozen=True, slots=True)
 class ListedVm:
-    """A VM of a job; `address` is the one that it is reached by, `ports` lead to it: (node's port, VM's port).
+    """A VM of a job; `address` is where it is reached, `ports` lead to it: (node's port, VM's port).
 
-    `since` is when its state came, in seconds of the epoch, 0 where it is not known.
+    `since` is when its state began, in seconds of the epoch, 0 if not known.
     """
 
     job: str
@@ -98,7 +98,7 @@ def render_vms(every: Sequence[ListedVm]) -> str:
 
 
 def _render_usage(used: Usage | None) -> tuple[str, str]:
-    """Return what a VM has used of its CPUs since it began, a CPU counting 100, and what it uses of its memory."""
+    """Return a VM's use of its CPUs since it started, 100 for a whole CPU, and its present use of its memory."""
     if used is None:
         return "-", "-"
     share = f"{100 * used.cpu / max(used.since, 1):.0f}"
@@ -143,7 +143,7 @@ def _as_tree(vm: ListedVm) -> dict[str, Any]:
 
 
 def render_top(every: Sequence[ListedVm], before: Mapping[tuple[str, str], Usage]) -> str:
-    """Return a line for each VM with what it uses: of CPU since `before`, by job and name, or since it began."""
+    """Return a line for each VM with what it uses; of CPU, since `before` (by job and name) or since it started."""
     rows = [("JOB", "VM", "NODE", "UP", "CPU%", "MEMORY", "GUEST", "STATE")]
     for vm in every:
         used = vm.usage

@@ -47,6 +47,6 @@ def _read(path: Path, proc: str) -> Usage:
 
 
 def _find_number(words: list[bytes], option: bytes, form: bytes) -> int:
-    """Return a number of the guest's own, as QEMU's command line says it, 0 where it does not."""
+    """Return a number about the guest from QEMU's command line, 0 if it is not there."""
     found = re.match(form, words[words.index(option) + 1]) if option in words[:-1] else None
     return int(found[1]) if found else 0

@@ -149,7 +149,7 @@ def _accelerator(plan: VmPlan) -> list[str]:
 
 
 def _machine(plan: VmPlan) -> list[str]:
-    # others have no such port
+    # other machines have no port vmport
     vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""
     has, shared = plan.abilities.has, bool(plan.filesystems)
     objects, memory, nodes = plan_memory(plan.memory, plan.topology, plan.backing, shared, has)
@@ -201,7 +201,7 @@ def _kernel(plan: VmPlan) -> list[str]:
 def _nic(plan: VmPlan, index: int, nic: Nic) -> list[str]:
     mtu = f",host_mtu={nic.mtu}" if plan.nic_model.startswith("virtio") else ""
     count = len(nic.queues)
-    # two vectors each, and two of the device's
+    # interrupts: two for each queue, and two for the device
     plural, many = ("s", f",mq=on,vectors={2 * count + 2}") if count > 1 else ("", "")
     taps, vhosts = ":".join(str(one.tap) for one in nic.queues), [str(one.vhost) for one in nic.queues if one.vhost]
     vhost = f",vhost=on,vhostfd{plural}={':'.join(vhosts)}" if vhosts else ""
@@ -240,7 +240,7 @@ def _display(plan: VmPlan) -> list[str]:
     if plan.display is None:
         return []
     path = escape(plan.display_path)
-    # the pointer goes where it is put
+    # a tablet, so that the guest's pointer follows the user's
     devices = ["-device", "VGA", "-device", "qemu-xhci", "-device", "usb-tablet"]
     if plan.display == "vnc":
         return [*devices, "-vnc", f"unix:{path}"]

@@ -1,4 +1,4 @@
-"""What QEMU is asked about what its releases and builds differ in, as QMP lines (docs/interop/qemu-qmp-ref)."""
+"""Questions to a QEMU about abilities that releases and builds differ in, as QMP lines (docs/interop/qemu-qmp-ref)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pcocc_runtime.qemu.qmp import parse_message, render_command
 
 KVM_SET = 1  # the number that a descriptor of /dev/kvm has among QEMU's own
 ACCELERATORS = {"kvm": "kvm:tcg", "tcg": "tcg"}
-# a name in Abilities.has: the class or device whose property it is, and the property
+# by a name in Abilities.has: a class or device, and the property that it must have
 _PROPERTIES = {
     "vq-mapping": ("virtio-blk-pci", "iothread-vq-mapping"),
     "hugetlb": ("memory-backend-memfd", "hugetlb"),
@@ -25,8 +25,10 @@ _AIO = ("io_uring", "native")  # how QEMU may read and write disks: it tries eac
 
 
 def plan_asking_argv(qemu: str, accel: str, kvm_fd: int | None = None) -> list[str]:
-    """Return the command line of a QEMU without a machine that answers on its standard streams; `kvm_fd`: its
-    /dev/kvm."""
+    """Return the command line of a QEMU without a machine, for QMP on its standard streams.
+
+    `kvm_fd` is a descriptor of /dev/kvm.
+    """
     accelerator = ["-machine", f"none,accel={ACCELERATORS[accel]}"]
     if accel == "kvm" and kvm_fd is not None:
         accelerator = [
@@ -36,7 +38,7 @@ def plan_asking_argv(qemu: str, accel: str, kvm_fd: int | None = None) -> list[s
 
 
 def render_questions(file: str) -> bytes:
-    """Return all that is asked, and that it is to end; `file` is one that is there to be read."""
+    """Return all questions, and the command to end after them; `file` is any file that can be read."""
     kinds = dict.fromkeys(kind for kind, _name in _PROPERTIES.values())
     tried = {"driver": "file", "filename": file, "read-only": True, "locking": "off", "cache": {"direct": True}}
     lines = [
@@ -52,7 +54,7 @@ def render_questions(file: str) -> bytes:
 
 
 def parse_answers(lines: Iterable[bytes]) -> Abilities | None:
-    """Return what a QEMU has answered, None when it did not answer to the end; what it does not know, it lacks."""
+    """Return what a QEMU has answered, None when it did not answer all; a property that it does not know, it lacks."""
     answers: dict[str, Any] = {}
     version: tuple[int, int] | None = None
     for line in lines:

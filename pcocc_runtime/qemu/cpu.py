@@ -1,4 +1,4 @@
-"""The guest's CPU in QEMU's words: the host's own with KVM, and the best that emulation has without it."""
+"""The guest's CPU in QEMU's words: the host's own with KVM, and without KVM the best that QEMU emulates."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def plan_cpu(accel: str, model: str | None, topology: Topology, topoext: bool) -
     shape, words = topology.shape, []
     if accel != "kvm":
         if shape.threads > 1 or shape.dies > 1:
-            words.append("vendor=GenuineIntel")  # AMD's has neither without topoext, which is not emulated
+            words.append("vendor=GenuineIntel")  # AMD's CPUs show both by topoext only, which is not emulated
     else:
         words += _own(topology) if topology.cpus else []
         if topoext and (shape.threads > 1 or shape.dies > 1):
-            words.append("topoext=on")  # by which AMD's CPUs tell both; `host` leaves it out
+            words.append("topoext=on")  # AMD's CPUs show both by it; `host` leaves it out
     if not topology.l3:
         words.append("l3-cache=off")
     return ",".join(["host" if accel == "kvm" else EMULATED, *words])
 
 
 def _own(topology: Topology) -> list[str]:
-    """Return what makes a guest fast whose vCPUs have CPUs of their own, and no VM is moved to another node.
+    """Return what makes a guest fast whose vCPUs have CPUs of their own, given that no VM moves to another node.
 
-    The hint has it spin and poll instead of halting for every lock. Without `migratable` it has the
-    invariant TSC. The host's caches are its own where it has all CPUs that share them.
+    The hint lets it spin and poll instead of halting for every lock. `migratable=off` gives it the invariant TSC.
+    It is shown the host's caches if it has all the CPUs that share them.
     """
     return ["migratable=off", "kvm-hint-dedicated=on", *(["host-cache-info=on"] if topology.whole_l3 else [])]
 
@@ -47,13 +47,13 @@ def ensure_model(model: str | None, accel: str, lacks: Mapping[str, tuple[str, .
     if accel == "kvm" and missing:
         raise RequestError(
             f"this node's CPU is not {name}, which template {template!r} asks for: it lacks {', '.join(missing)}",
-            "leave out cpu-model, use nodes whose CPUs have that, or write without it: cpu-model: "
+            "leave out cpu-model, use nodes whose CPUs have these flags, or do without them: cpu-model: "
             + ",".join([str(model), *(f"-{flag}" for flag in missing)]),
         )
 
 
 def plan_smp(topology: Topology) -> str:
-    """Return the value of -smp; where the levels are not to be shown, QEMU counts one socket of cores."""
+    """Return the value of -smp; if the levels are not to be shown, QEMU makes it one socket of cores."""
     shape = topology.shape
     if not topology.cpus and not topology.levels:
         return f"cpus={shape.cpus}"
@@ -64,5 +64,5 @@ def plan_smp(topology: Topology) -> str:
 
 
 def plan_caches(topology: Topology, has: Set[str]) -> str:
-    """Return what -machine is told of caches that cores share: by default QEMU has an L2 for each core."""
+    """Return the options of -machine about an L2 that cores share: by default, QEMU shows an L2 for each core."""
     return ",smp-cache.0.cache=l2,smp-cache.0.topology=module" if topology.l2 and "smp-cache" in has else ""

@@ -27,9 +27,9 @@ class VhostUserProgram:
 
 
 def parse_uefi(text: bytes) -> UefiFirmware | None:
-    """Return what a firmware's descriptor describes; None when that is not UEFI that boots any guest, or is damaged.
+    """Return what a firmware's descriptor describes; None when it is damaged, or not UEFI that boots any guest.
 
-    Secure boot needs a machine with SMM and keys that most guests were not signed for: such firmware is passed over.
+    Firmware for secure boot is left out: it needs a machine with SMM, and most guests are not signed for its keys.
     """
     try:
         tree = json.loads(text)

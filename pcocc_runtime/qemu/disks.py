@@ -9,16 +9,18 @@ from typing import NamedTuple
 
 _IDE_PORTS = {False: [f"bus=ide.{port}" for port in range(6)],  # q35: AHCI
               True: [f"bus=ide.{unit // 2},unit={unit % 2}" for unit in range(4)]}  # pc: two PIIX channels
-_DIRECT = ("none", "directsync")  # values of cache that leave the host's out (O_DIRECT)
+_DIRECT = ("none", "directsync")  # values of cache that bypass the host's page cache (O_DIRECT)
 _MOST_QUEUES = 256  # of the 1,024 of a device
-_MOST_THREADS = 4  # of a disk: more wait for the disk itself
+_MOST_THREADS = 4  # of a disk: more would only wait for the disk itself
 _FIRST_PARTITIONS = {"virtio": "/dev/vda1", "virtio-scsi": "/dev/sda1", "ide": "/dev/sda1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk image; `shared` with other VMs that write it too, `locked` against any other QEMU; a drive is
-    `persistent`, and all else goes with its VM."""
+    """A disk image; `shared` with other VMs that write it, too, or `locked` against any other QEMU.
+
+    Drives are `persistent`; all others are deleted with their VM.
+    """
 
     path: str
     format: str = "qcow2"
@@ -29,8 +31,10 @@ class Disk:
 
 
 class DiskIo(NamedTuple):
-    """How QEMU reads and writes disks: the ways that were tried and work here, the best first, so many queues
-    of each disk, and so many threads that serve them; `all_disks`: persistent drives, too."""
+    """How QEMU reads and writes disks: the ways that work here, the best first, and the queues of each disk.
+
+    `threads` serve a disk's queues, those of persistent drives only with `all_disks`.
+    """
 
     ways: tuple[str, ...] = ()
     queues: int = 1
@@ -42,7 +46,7 @@ class DiskIo(NamedTuple):
         return self.threads if self.all_disks or not disk.persistent else 0
 
     def way_of(self, disk: Disk) -> str:
-        """Return the value of aio: the kernel's own (`native`) waits where the host's cache is used."""
+        """Return the value of aio: the kernel's own (`native`) would block where the host's cache is used."""
         fit = (one for one in self.ways if one != "native" or disk.cache in _DIRECT)
         return next(fit, "threads")
 
@@ -53,9 +57,9 @@ ONE_QUEUE = DiskIo()
 def plan_io(vcpus: int, ways: tuple[str, ...], has: Set[str]) -> DiskIo:
     """Return how the disks of a VM are read and written; `has` is what its QEMU can do.
 
-    A queue for each vCPU, so that none waits for another's lock; a thread for four of them where QEMU can give
-    queues of a disk to several (from 9.0 on), else one a disk. Before, persistent drives have none: QEMU 7.2
-    was gone (seen once) when one in a thread had been given back to its device after a save.
+    There is a queue for each vCPU, so that none waits for another's lock. There is a thread for four queues if QEMU
+    can divide a disk's queues among threads (from 9.0 on), otherwise one for each disk. Before 9.0, persistent
+    drives have no thread: QEMU 7.2 crashed (once) after a save had given a drive in a thread back to its device.
     """
     queues, several = min(vcpus, _MOST_QUEUES), "vq-mapping" in has
     return DiskIo(ways, queues, min(max(queues // 4, 1), _MOST_THREADS) if several else 1, several)
@@ -93,14 +97,14 @@ def _ide_ports(machine: str) -> list[str]:
 
 
 def machine_kind(machine: str) -> str:
-    """Return the machine's name in a value of -machine: it stands first or behind `type=`, and the last one counts."""
+    """Return the machine's name in a value of -machine: the first word, or the last `type=` if there is one."""
     first, *rest = machine.split(",")
     words = [first if "=" in first else f"type={first}", *rest]
     return next((word[5:] for word in reversed(words) if word.startswith("type=")), "")
 
 
 def disk_id(index: int) -> str:
-    """Return QEMU's id of a VM's disk, by which its errors are told."""
+    """Return QEMU's id of a VM's disk, which its errors name."""
     return f"disk{index}"
 
 
@@ -110,7 +114,7 @@ def first_partition(model: str) -> str:
 
 
 def _plan_controller(threaded: bool, io: DiskIo) -> list[str]:
-    """Return the one controller of SCSI disks, with a thread of its own where all of them may have one."""
+    """Return the one controller of SCSI disks, with a thread of its own if all of the disks may have one."""
     device = f"virtio-scsi-pci,id=scsi,num_queues={io.queues}"
     if not threaded:
         return ["-device", device]
@@ -118,14 +122,14 @@ def _plan_controller(threaded: bool, io: DiskIo) -> list[str]:
 
 
 def _plan_disk(model: str, machine: str, index: int, disk: Disk, io: DiskIo) -> list[str]:
-    # a full file system stops the VM: the guest would take an error for a broken disk
+    # a full file system stops the VM, because its guest would take an error for a broken disk
     drive = (
         f"file={escape(disk.path)},format={disk.format},if=none,id={disk_id(index)},cache={disk.cache},discard=unmap,"
         f"detect-zeroes=unmap,werror=stop,rerror=stop,aio={io.way_of(disk)}"
         f"{'' if disk.locked else ',file.locking=off'}"
     )
-    # the serial number tells a guest which is which: Linux probes SCSI disks at once, and sda may be any of
-    # them
+    # the serial number tells a guest which disk is which: Linux probes SCSI disks in parallel, so sda may be
+    # any of them
     device, *more = _device(model, machine, index).split(",")
     words: dict[str, object] = {"drive": disk_id(index), "serial": disk_id(index)}
     words |= {"bootindex": 1} if index == 0 else {}

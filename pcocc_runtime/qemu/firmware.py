@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pcocc_runtime.qemu.descriptors import UefiFirmware
 from pcocc_runtime.qemu.disks import machine_kind
 
-# QEMU's aliases, for machines the patterns name with their version
+# QEMU's short names; patterns have the machines' full names, with versions
 _FAMILIES = {"q35": "pc-q35-", "pc": "pc-i440fx-"}
 
 

@@ -1,4 +1,4 @@
-"""Which pages of the host guest memory is made of: huge ones if site or template want them and enough are free."""
+"""Which pages of the host make guest memory: huge ones, if site or template want them and enough are free."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ReadFree = Callable[
 
 
 class Pages(NamedTuple):
-    """KiB of a page, 0 for ordinary ones; the topology with its nodes; the guest's MiB; what to tell its user."""
+    """A page's KiB, 0 for ordinary ones; the topology with its nodes; the guest's MiB; and a note for its user."""
 
     size: int
     topology: Topology
@@ -28,7 +28,7 @@ class Pages(NamedTuple):
 def plan_pages(
     wish: str, part: Allocation, topology: Topology, memory: int, read_free: ReadFree, template: str
 ) -> Pages:
-    """Return the pages of a guest of `memory` MiB; RequestError when a size that is asked for by name cannot be had."""
+    """Return the pages of a guest of `memory` MiB; RequestError when there are too few of a named size."""
     ordinary = _divide(part, topology, memory, 0)
     if wish == "off":
         return ordinary
@@ -43,10 +43,10 @@ def plan_pages(
     if wish != "auto":
         raise RequestError(
             f"hugepages: {wish} of template {template!r}: {short}",
-            "ask the admins to reserve more of them, use other nodes, or 'hugepages: auto', which takes ordinary "
-            "memory where they are too few",
+            "ask the admins to reserve more of them, use other nodes, or write 'hugepages: auto', which takes ordinary "
+            "memory if there are too few",
         )
-    return ordinary._replace(note=f"no huge pages are used, but ordinary memory: {short}")
+    return ordinary._replace(note=f"ordinary memory is used instead of huge pages: {short}")
 
 
 def _divide(part: Allocation, topology: Topology, memory: int, page: int) -> Pages:
@@ -69,5 +69,5 @@ def _find_shortage(name: str, found: Pages, read_free: ReadFree) -> str:
         needed, free = (memory << 10) // found.size, read_free(node, found.size)
         if free < needed:
             where = f"NUMA node {node}" if node is not None else "this host"
-            return f"{where} has {free} free pages of {name}, and the guest needs {needed}"
+            return f"{where} has {free} free pages of {name}, but the guest needs {needed}"
     return ""

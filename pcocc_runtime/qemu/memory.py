@@ -1,4 +1,4 @@
-"""How much of a task's memory its guest gets, as QEMU itself needs the rest; and where on the host that lies."""
+"""How much of a task's memory its guest gets, as QEMU itself needs the rest, and from which NUMA nodes it comes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SMALLEST_GUEST = 64
 
 
 def guest_memory(task: int, accel: str, daemons: int = 0) -> int:
-    """Return the guest's RAM in MiB for a task of `task` MiB, in which `daemons` virtiofsd run besides.
+    """Return the guest's RAM in MiB for a task of `task` MiB, in which `daemons` virtiofsd run, too.
 
-    RequestError when nothing useful remains.
+    RequestError when too little remains.
     """
     overhead = BASE_OVERHEAD[accel] + KEEPER_OVERHEAD + daemons * VIRTIOFSD_OVERHEAD + task // 64
     guest = task - overhead
@@ -33,7 +33,7 @@ def guest_memory(task: int, accel: str, daemons: int = 0) -> int:
 
 
 class Backing(NamedTuple):
-    """How the host gives guest memory: KiB of a huge page, or 0; taken before the guest begins; kept from swap."""
+    """How the host gives guest memory: KiB of a huge page or 0, whether before the guest starts, and without swap."""
 
     page: int = 0
     prealloc: bool = False
@@ -41,12 +41,12 @@ class Backing(NamedTuple):
 
     @property
     def step(self) -> int:
-        """Return MiB that a node's memory is a multiple of."""
+        """Return the MiB that each node's memory must be a multiple of."""
         return max(self.page >> 10, 2)
 
 
 ORDINARY = Backing()
-_MOST_THREADS = 16  # that touch a node's pages at the same time
+_MOST_THREADS = 16  # that preallocate a node's pages at the same time
 
 
 def plan_memory(
@@ -54,7 +54,7 @@ def plan_memory(
 ) -> tuple[list[str], str, list[str]]:
     """Return the options of memory backends, of -machine and of NUMA nodes; `shared` with other processes.
 
-    A backend for each node, bound to the host's node that it is; an ordinary guest of a host with one node needs none.
+    There is a backend for each node, bound to its host node; an ordinary guest on a host with one node needs none.
     """
     lock = ["-overcommit", "mem-lock=on"] if backing.lock else []
     nodes = topology.nodes
@@ -77,7 +77,7 @@ def plan_memory(
         cpus = [
             *node.cpus,
             *(range(topology.shape.cpus, topology.shape.most) if last else ()),
-        ]  # those not plugged in
+        ]  # the latter are not plugged in
         runs = (f",cpus={run}" for run in render_cpu_list(cpus).split(","))
         words += ["-numa", f"node,nodeid={number}{memory}{''.join(runs)}"]
     for number, row in enumerate(topology.distances):

@@ -1,4 +1,4 @@
-"""A running QEMU against the topology that was planned for it: what the operation @topology shows and judges."""
+"""A running QEMU compared with the topology planned for it: what the operation @topology shows and judges."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import Any, NamedTuple
 
 from pcocc_runtime.cpulist import parse_cpu_list, render_cpu_list
 from pcocc_runtime.documents.hardware import HostCpu, VmTopology
+from pcocc_runtime.documents.topology_answer import (
+    Lying,
+    OtherThread,
+    ShownNode,
+    ShownVcpu,
+    TopologyAnswer,
+)
 from pcocc_runtime.tables import columns
 
 _LEVELS = (
@@ -29,24 +36,8 @@ class Vcpu(NamedTuple):
     allowed: tuple[int, ...]
 
 
-class Lying(NamedTuple):
-    """MiB of QEMU's memory by the host node they lie on, under a policy such as `bind:0`, in pages of so many KiB."""
-
-    policy: str
-    page: int
-    nodes: Mapping[int, int]
-
-
-class OtherThread(NamedTuple):
-    """A thread of QEMU's that is no vCPU's, by the name it has, such as `IO disk0-0`, and the CPUs it may run on."""
-
-    name: str
-    allowed: tuple[int, ...]
-
-
 class Observed(NamedTuple):
-    """What runs: vCPUs in order, the memory of QEMU, the CPUs that QEMU's first thread may run on, and its other
-    threads."""
+    """What runs: the vCPUs in order, QEMU's memory, the CPUs of its first thread, and its other threads."""
 
     vcpus: tuple[Vcpu, ...]
     memory: tuple[Lying, ...]
@@ -65,7 +56,7 @@ def parse_vcpus(
 
 
 def parse_numa_maps(text: str) -> tuple[Lying, ...]:
-    """Return where memory lies, by policy and page size, from /proc/PID/numa_maps (numa(7)), if a MiB or more."""
+    """Return where memory lies, by policy and page size, from /proc/PID/numa_maps (numa(7)), in whole MiB."""
     found: dict[tuple[str, int], dict[int, int]] = {}
     for line in text.splitlines():
         _address, policy, *words = [*line.split(), ""]
@@ -93,31 +84,31 @@ def find_differences(planned: VmTopology, seen: Observed) -> list[str]:
 def _judge_cpus(planned: VmTopology, seen: Observed) -> Iterator[str]:
     guest = planned.guest
     if len(seen.vcpus) != guest.shape.cpus:
-        yield f"QEMU has {len(seen.vcpus)} vCPUs, and {guest.shape.cpus} are planned"
+        yield f"QEMU has {len(seen.vcpus)} vCPUs, but {guest.shape.cpus} are planned"
         return
     nodes = {place: number for number, node in enumerate(guest.nodes) for place in node.cpus}
     for place, vcpu in enumerate(seen.vcpus):
         if guest.cpus and vcpu.allowed != (guest.cpus[place],):
             where = render_cpu_list(vcpu.allowed) or "that are not known"
-            yield f"vCPU {place} may run on CPUs {where}, and belongs on {guest.cpus[place]}"
+            yield f"vCPU {place} may run on CPUs {where}, but belongs on {guest.cpus[place]}"
         wanted = _plan_place(planned, place).items() if guest.cpus else ()
         wrong = [name for name, value in wanted if vcpu.place.get(name, 0) != value]
         if wrong:
             found = ", ".join(f"{name} is {vcpu.place.get(name)}" for name in wrong)
             yield f"vCPU {place} is not where it is planned: {found}"
         if len(guest.nodes) > 1 and vcpu.place.get("node-id") != nodes[place]:
-            yield f"vCPU {place} is on the guest's node {vcpu.place.get('node-id')}, and belongs on {nodes[place]}"
+            yield f"vCPU {place} is on the guest's node {vcpu.place.get('node-id')}, but belongs on {nodes[place]}"
     if guest.emulator and seen.emulator != guest.emulator:
         where, own = render_cpu_list(seen.emulator), render_cpu_list(guest.emulator)
-        yield f"QEMU's own threads may run on CPUs {where}, and belong on {own}"
+        yield f"QEMU's own threads may run on CPUs {where}, but belong on {own}"
     for one in seen.others if guest.emulator else ():
         if not {*one.allowed} <= {*guest.emulator}:
             where, own = render_cpu_list(one.allowed) or "that are not known", render_cpu_list(guest.emulator)
-            yield f"QEMU's thread {one.name!r} may run on CPUs {where}, and belongs on {own}"
+            yield f"QEMU's thread {one.name!r} may run on CPUs {where}, but belongs on {own}"
 
 
 def _plan_place(planned: VmTopology, place: int) -> dict[str, int]:
-    """Return where QEMU counts a vCPU to be."""
+    """Return a vCPU's place on each level, as QEMU numbers them."""
     shape = planned.guest.shape
     found, rest = dict[str, int](), place
     for name, size in zip(
@@ -142,7 +133,7 @@ def _judge_memory(planned: VmTopology, seen: Observed) -> Iterator[str]:
 
 
 def render_text(vm: str, node: str, planned: VmTopology, seen: Observed) -> str:
-    """Return host part and guest side by side."""
+    """Return the host's part and the guest side by side, as text."""
     guest, cpus = planned.guest, {cpu.number: cpu for cpu in planned.part.cpus}
     lines = [f"{vm} on {node}: {guest.shape.cpus} CPUs, {planned.accel}, -cpu {planned.cpu}\n\n"]
     rows: list[tuple[str, ...]] = [_HEADER]
@@ -186,41 +177,21 @@ def _size(page: int) -> str:
     return f"{page >> 20}G" if page >> 20 else f"{page >> 10}M" if page >> 10 else f"{page}K"
 
 
-def render_tree(
+def plan_topology_answer(
     vm: str, node: str, planned: VmTopology, seen: Observed, differences: Sequence[str]
-) -> dict[str, Any]:
-    """Return the same as JSON's types."""
+) -> TopologyAnswer:
+    """Return the same for programs."""
     guest, cpus = planned.guest, {cpu.number: cpu for cpu in planned.part.cpus}
-    return {
-        "vm": vm,
-        "node": node,
-        "accel": planned.accel,
-        "cpu": planned.cpu,
-        "shape": guest.shape._asdict(),
-        "vcpus": [
-            {
-                "guest": dict(one.place),
-                "host": cpus[guest.cpus[place]]._asdict() if guest.cpus else None,
-                "allowed": list(one.allowed),
-            }
+    return TopologyAnswer(
+        vm, node, planned.accel, planned.cpu, guest.shape,
+        tuple(
+            ShownVcpu(one.place, cpus[guest.cpus[place]] if guest.cpus else None, one.allowed)
             for place, one in enumerate(seen.vcpus)
-        ],
-        "nodes": [{"host": one.host, "cpus": list(one.cpus), "memory": one.memory} for one in guest.nodes],
-        "distances": [list(row) for row in guest.distances],
-        "memory": [
-            {
-                "policy": one.policy,
-                "page": one.page,
-                "nodes": {str(key): value for key, value in one.nodes.items()},
-            }
-            for one in seen.memory
-        ],
-        "emulator": list(seen.emulator),
-        "devices": list(planned.devices),
-        "threads": [{"name": one.name, "allowed": list(one.allowed)} for one in seen.others],
-        "flattened": [one._asdict() for one in guest.flattened],
-        "differences": list(differences),
-    }
+        ),
+        tuple(ShownNode(one.host, one.cpus, one.memory) for one in guest.nodes),
+        guest.distances, seen.memory, seen.emulator, planned.devices, seen.others, guest.flattened,
+        tuple(differences),
+    )
 
 
 def parse_allowed(status: str) -> tuple[int, ...]:

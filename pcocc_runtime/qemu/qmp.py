@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
     Message = dict[str, Any]
 
-LONGEST_LINE = 1 << 20  # bytes of a line; what QEMU says of a disk and of each layer below it is some 1,500
-RESET = b"\xff"  # makes an agent forget what was left half said; begins its answer to guest-sync-delimited
+LONGEST_LINE = 1 << 20  # bytes of a line; QEMU takes some 1,500 to describe a disk, and as many for each layer below
+RESET = b"\xff"  # makes an agent forget an unfinished command; begins its answer to guest-sync-delimited
 
 
 class Unreadable(ValueError):
-    """What a line is that is no message, said in a clause."""
+    """A line that is not a message; the text says what it is."""
 
 
 class TooLong(Unreadable):
-    """A line of which nothing was kept."""
+    """A line that was too long to be kept."""
 
 
 class Lines:
-    """Cuts what arrives in pieces into lines; of one that is longer than `longest` bytes nothing is kept."""
+    """Cuts what arrives in pieces into lines; a line longer than `longest` bytes is dropped."""
 
     def __init__(self, longest: int = LONGEST_LINE) -> None:
         self.longest = longest
         self._rest = b""
-        self._skips = False  # the line under way is too long, which has been said
+        self._skips = False  # the present line is too long, which `feed` has reported
 
     def feed(self, data: bytes) -> list[bytes | None]:
-        """Return the lines that end in `data`, without their ends; None for one as soon as it is too long."""
+        """Return the lines that end in `data`, without line ends, and None for each that has become too long."""
         *ended, self._rest = (self._rest + data).split(b"\n")
         found: list[bytes | None] = []
         for line in ended:
@@ -51,24 +51,24 @@ class Lines:
         return found
 
     def take_rest(self) -> bytes:
-        """Return what has not ended, once."""
+        """Return the line that has not ended yet, once."""
         rest, self._rest = self._rest, b""
         return rest
 
 
 class Messages:
-    """The same for lines of JSON, each a mapping."""
+    """Cuts what arrives in pieces into messages: lines of JSON, each a mapping."""
 
     def __init__(self, longest: int = LONGEST_LINE) -> None:
         self._lines = Lines(longest)
 
     def feed(self, data: bytes) -> list[Message | Unreadable]:
-        """Return what the lines that end in `data` say, in their order."""
+        """Return the messages of the lines that end in `data`, in their order."""
         return [parse_message(line) for line in self._lines.feed(data)]
 
 
 def parse_message(line: bytes | None) -> Message | Unreadable:
-    """Return what one of `Lines` says."""
+    """Return the message in a line; None is a line that was too long."""
     if line is None:
         return TooLong("a line that is too long")
     try:

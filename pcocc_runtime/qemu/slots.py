@@ -1,4 +1,4 @@
-"""PCI slots: what QEMU itself puts on the root bus, and what goes behind a bridge for lack of room there."""
+"""PCI slots: which devices are on the root bus, and which go behind a bridge when there is no room for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pcocc_runtime.qemu.disks import count_slots
 
 SLOTS = 30  # of 32: the host bridge and the chipset's own functions take a slot each, on q35 and on pc
-_SPARE = 6  # left to what custom-args add
+_SPARE = 6  # kept free for devices of custom-args
 _FUNCTIONS = 8  # of a slot
 MOST_MOUNTS = 128  # the bridge has room for 31 slots of functions
 _BRIDGE = "more"
@@ -19,7 +19,7 @@ def count_fixed(disk_model: str, disks: int, nics: int, display: str | None) -> 
 
 
 def needs_bridge(fixed: int, movable: int) -> bool:
-    """Tell whether the root bus has too few slots for the devices that must be on it and those that need not."""
+    """Tell whether the root bus has too few slots for all devices, those that must be on it and the others."""
     return fixed + movable > SLOTS - _SPARE
 
 
@@ -31,9 +31,9 @@ def plan_bridge(fixed: int, movable: int) -> list[str]:
 
 
 def plan_addresses(fixed: int, movable: int) -> Iterator[str]:
-    """Yield, for each device that may be behind the bridge, what its options end with: nothing where QEMU finds a slot.
+    """Yield the end of the options of each device that may be behind the bridge: empty if there is no bridge.
 
-    Functions of one slot: 64 devices in slots of their own would take three bridges.
+    Eight devices share a slot, as its functions: 64 devices with a slot each would take three bridges.
     """
     for number in range(_FUNCTIONS, _FUNCTIONS + movable):  # slot 0 of a bridge may be its own controller's
         slot, function = divmod(number, _FUNCTIONS)

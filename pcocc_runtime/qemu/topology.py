@@ -1,9 +1,8 @@
 """The guest's CPUs and NUMA nodes as the shape of what its task holds (docs/decisions/038).
 
-vCPU i runs on the i-th CPU of the plan's order: sockets, their dies, clusters, cores and threads one after
-the other, the fuller ones first, so that a part that is not whole can be the last: then QEMU counts the
-missing CPUs as not plugged in. Where that does not give the host's groups, the levels that keep it from
-doing so are flattened.
+vCPU i runs on the i-th CPU of the plan's order: sockets, their dies, clusters, cores and threads one after the
+other. Fuller groups come first, so that an incomplete one can be last: QEMU takes its missing CPUs as not plugged
+in. Where that does not reproduce the host's groups, the levels that prevent it are flattened: left out, with a note.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pcocc_runtime.documents.hardware import (
     Topology,
 )
 
-LEVELS = ("socket", "die", "cluster", "thread")  # that can be flattened: without threads each CPU is a core
+LEVELS = ("socket", "die", "cluster", "thread")  # these can be flattened: without threads, each CPU is a core
 _COSTS = {"socket": 4, "die": 2, "cluster": 1, "thread": 8}  # what the guest's kernel loses with each
 _ORDER = sorted(
     (dropped for count in range(5) for dropped in combinations(LEVELS, count)),
@@ -65,7 +64,7 @@ def plan_flat(vcpus: int, why: str) -> Topology:
 def plan_nodes(part: Allocation, topology: Topology, memory: int, step: int) -> Topology:
     """Return the topology with a NUMA node for each host node of its vCPUs; `memory` MiB, in steps of `step`.
 
-    In the proportion of what the task holds there: its share of a node's CPUs, times the node's memory.
+    Each node gets memory in proportion to what the task holds there: its share of a node's CPUs, times its memory.
     """
     homes = {cpu.number: cpu.node for cpu in part.cpus}
     nodes = [node for node in part.nodes if node.number in {homes[cpu] for cpu in topology.cpus}]
@@ -102,18 +101,18 @@ def plan_nodes(part: Allocation, topology: Topology, memory: int, step: int) -> 
 
 
 def _has_room(node: HostNode, size: int) -> bool:
-    """Tell whether a node has so many MiB and some to spare: a guest bound to more than it has would be killed."""
+    """Tell whether a node has `size` MiB and some to spare: a guest bound to more than it has would be killed."""
     return size <= node.memory - node.memory // 16
 
 
 def _choose_own(part: Allocation, count: int, sole: bool) -> list[HostCpu] | str:
-    """Return which CPUs are the task's own, in order, or why none is."""
+    """Return the CPUs that are the task's own, in order, or why there are none."""
     held = len(part.cpus)
     if held == count or (held > count and sole and held < part.online):
         return _sort(part.cpus, ())[:count]
     if held < count:
-        return f"the task has {count} CPUs of Slurm's and may run on {held}"
-    return f"the task has {count} CPUs and may run on {held}, with others: none is its own"
+        return f"Slurm gives the task {count} CPUs, but it may run on only {held}"
+    return f"the task has {count} CPUs and may run on {held}, as others may: none is its own"
 
 
 def _fit(
@@ -141,12 +140,12 @@ def _fit(
 
 
 def _die(cpu: HostCpu) -> object:
-    """Return the CPUs that share an L3 cache within a die: that is what QEMU takes a die for."""
+    """Return the group of CPUs that share an L3 cache within a die: QEMU means this by a die."""
     return cpu.die, cpu.l3
 
 
 def _keys(own: Sequence[HostCpu], dropped: Sequence[str]) -> dict[str, Key]:
-    """Return a CPU's group at each level, outermost first; a flattened one is one with the next."""
+    """Return functions from a CPU to its group at each level, outermost first; a flattened level joins another."""
     package: Key = (lambda cpu: 0) if "socket" in dropped else (lambda cpu: cpu.package)
     core: Key = (lambda cpu: cpu.number) if "thread" in dropped else (lambda cpu: cpu.core)
     die: Key = package if "die" in dropped else (lambda cpu: (package(cpu), _die(cpu)))
@@ -157,7 +156,7 @@ def _keys(own: Sequence[HostCpu], dropped: Sequence[str]) -> dict[str, Key]:
 
 
 def _has_clusters(own: Sequence[HostCpu]) -> bool:
-    """Tell whether clusters hold more than a core each: elsewhere they are no level of their own."""
+    """Tell whether clusters hold more than one core each: otherwise they are not a level of their own."""
     return len({(cpu.cluster, cpu.core) for cpu in own}) > len({cpu.cluster for cpu in own})
 
 
@@ -187,7 +186,7 @@ def _sort(own: Iterable[HostCpu], dropped: Sequence[str]) -> list[HostCpu]:
 
 
 def _measure(ordered: Sequence[HostCpu], keys: dict[str, Key]) -> Shape | None:
-    """Return the shape in which the i-th CPU is where QEMU puts its i-th, None when there is none."""
+    """Return the shape in which QEMU puts its i-th CPU where the i-th of these is, None when there is no such shape."""
     sizes, inner = [], [lambda cpu: cpu.number, *reversed(keys.values())]
     for small, large in pairwise(inner):
         members: dict[object, set[object]] = {}
@@ -207,7 +206,7 @@ def _measure(ordered: Sequence[HostCpu], keys: dict[str, Key]) -> Shape | None:
 
 
 def _groups(ordered: Sequence[HostCpu], key: Key) -> frozenset[frozenset[int]]:
-    """Return which of these CPUs, by their places, are together."""
+    """Return the groups of these CPUs, as sets of their places in the order."""
     found: dict[object, set[int]] = {}
     for place, cpu in enumerate(ordered):
         found.setdefault(key(cpu), set()).add(place)
@@ -219,7 +218,7 @@ def _cut(count: int, span: int) -> frozenset[frozenset[int]]:
 
 
 def _explain(own: Sequence[HostCpu], level: str) -> str:
-    """Return why QEMU cannot count a level: its groups differ in size, and the odd one cannot be the last."""
+    """Return why QEMU cannot show a level: its groups differ in size, and not only in the last one."""
     keys: dict[str, Key] = {
         "thread": lambda cpu: cpu.core,
         "cluster": lambda cpu: cpu.cluster,
@@ -229,11 +228,11 @@ def _explain(own: Sequence[HostCpu], level: str) -> str:
     noun = {"thread": "cores", "cluster": "clusters", "die": "dies", "socket": "sockets"}[level]
     sizes = Counter(Counter(map(keys[level], own)).values())
     said = " and ".join(f"{count} {noun} of {size} CPUs" for size, count in sorted(sizes.items(), reverse=True))
-    return f"the task has {said}, and QEMU's are alike but for the last one"
+    return f"the task has {said}, but in QEMU only the last of them can be smaller"
 
 
 def _name_finer_dies(own: Sequence[HostCpu]) -> list[Flattened]:
-    """Return the note that several L3 caches of a die are a die each."""
+    """Return the note that each L3 cache of a host's die makes a die of the guest."""
     packages, dies = {cpu.package for cpu in own}, {cpu.die for cpu in own}
     if len(packages) < len(dies) < len({_die(cpu) for cpu in own}):
         return [Flattened("die", "a die of the host has several L3 caches, and each is a die of the guest")]
@@ -243,7 +242,7 @@ def _name_finer_dies(own: Sequence[HostCpu]) -> list[Flattened]:
 def _judge_l3(
     ordered: Sequence[HostCpu], shape: Shape, keys: dict[str, Key]
 ) -> tuple[bool, tuple[Flattened, ...]]:
-    """Tell whether the guest's dies share L3 caches as the host's do: no L3 is shown rather than a wrong one."""
+    """Tell whether the guest's dies share L3 caches as the host's do; if not, a note says that it gets no L3."""
     dies = _cut(len(ordered), shape.threads * shape.cores * shape.clusters)
     if all(cpu.l3 is None for cpu in ordered):
         return False, ()
@@ -258,13 +257,13 @@ def _judge_l3(
 
 
 def _l3_sizes(ordered: Sequence[HostCpu]) -> list[tuple[int, int]]:
-    """Return how many CPUs of the host, and how many of these, share each L3 cache."""
+    """Return for each CPU how many of the host's CPUs, and how many of these, share its L3 cache."""
     held = Counter(cpu.l3 for cpu in ordered)
     return [(cpu.l3_cpus, held[cpu.l3]) for cpu in ordered]
 
 
 def _split(memory: int, weights: Sequence[int], step: int) -> list[int]:
-    """Return shares of memory by weight, in multiples of `step`; what is left goes to the largest."""
+    """Return shares of memory by weight, in multiples of `step`; the largest gets the rest."""
     total = sum(weights)
     shares = [memory * weight // total // step * step for weight in weights]
     shares[weights.index(max(weights))] += (memory - sum(shares)) // step * step
@@ -274,14 +273,14 @@ def _split(memory: int, weights: Sequence[int], step: int) -> list[int]:
 def _choose_distances(
     part: Allocation, nodes: Sequence[HostNode]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Flattened, ...]]:
-    """Return the host's distances between nodes; none for one node, or where QEMU would not take them."""
+    """Return the host's distances between nodes, and notes; no distances for one node, or if QEMU would refuse them."""
     if len(nodes) < 2:
         return (), ()
     places = [part.nodes.index(node) for node in nodes]
     if not all(node.distances for node in nodes):
-        return (), (Flattened("distance", "the host does not tell the distances of its nodes"),)
+        return (), (Flattened("distance", "the host does not say how far apart its nodes are"),)
     rows = tuple(tuple(node.distances[place] for place in places) for node in nodes)
     for i, row in enumerate(rows):
         if any(value != _NEAR if i == j else not _NEAR < value <= _FAR for j, value in enumerate(row)):
-            return (), (Flattened("distance", "the host tells distances that ACPI does not know"),)
+            return (), (Flattened("distance", "the host's distances are not between 11 and 254, as ACPI has them"),)
     return rows, ()

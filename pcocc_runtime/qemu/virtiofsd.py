@@ -1,4 +1,4 @@
-"""The command line of virtiofsd: the program in C that came with QEMU up to 7, or the one in Rust that followed."""
+"""The command line of virtiofsd: of the program in C that came with QEMU up to 7, or of its successor in Rust."""
 
 from __future__ import annotations
 

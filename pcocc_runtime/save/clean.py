@@ -1,4 +1,4 @@
-"""Puts aside what identifies a VM in its guest during a save, over the ssh connection that its keeper holds."""
+"""Has a guest put aside, during a save, what identifies its VM; over the ssh connection that its keeper holds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pcocc_runtime.progress import Note
 from pcocc_runtime.save.moment import SavedVm
 from pcocc_runtime.system import process
 
-_UP_SECONDS = 30.0  # the connection stands since the guest has booted, unless it was lost a moment ago
-_SECONDS = 120.0  # files are overwritten, and free blocks discarded, by an emulated guest perhaps
+_UP_SECONDS = 30.0  # the connection was opened when the guest booted, but may have been lost a moment ago
+_SECONDS = 120.0  # files are overwritten and free blocks discarded, perhaps by an emulated guest
 _OVER_IT = ("ControlMaster=no", "ProxyCommand=false", "LogLevel=ERROR")
 CLEANED = f"the image has no ssh keys of the host, no machine-id and no state of cloud-init; it has {LEFT}"
 KEPT = (
@@ -30,7 +30,7 @@ KEPT = (
 
 @contextlib.contextmanager
 def put_aside(vm: SavedVm, note: Note) -> Iterator[None]:
-    """Have it put aside in the block, and taken back however that ends; NodeError when the guest cannot do that."""
+    """Have it put aside during the block, and restored however that ends; NodeError when the guest cannot do that."""
     with _shared(vm) as argv:
         try:
             _run(argv, render_clean(), f"{vm.name} cannot put aside what identifies it, so nothing is saved")
@@ -48,7 +48,7 @@ def put_aside(vm: SavedVm, note: Note) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _shared(vm: SavedVm) -> Iterator[list[str]]:
-    """Give the ssh that goes over the keeper's connection, once that stands."""
+    """Yield the ssh command that uses the keeper's connection, once that is open."""
     rank = int(vm.name[2:])
     try:
         members = decode_members((vm.directory.parent / MEMBERS_FILE).read_text())
@@ -57,7 +57,7 @@ def _shared(vm: SavedVm) -> Iterator[list[str]]:
     address, user = address_of(members.networks, rank), members.find_user(rank)
     if address is None or user is None:
         raise NodeError(
-            f"{vm.name} has no L3 network, by which its guest could be asked to put anything aside",
+            f"{vm.name} has no L3 network, so its guest cannot be asked to put anything aside",
             "leave out --clean",
         )
     token = task_token(*(os.environ[f"SLURM_{name}"] for name in ("JOB_ID", "STEP_ID", "PROCID")))

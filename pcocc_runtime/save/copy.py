@@ -22,8 +22,8 @@ def copy_layer(
 ) -> tuple[str, _T]:
     """Copy a file that nobody writes; return the sha256 of the copy, which is on disk, and what `then` returned.
 
-    The copy's first `head_size` bytes are what `change_head` makes of them. Holes stay holes. `look` is
-    called when all is in the copy, `then` when the file may change again.
+    `change_head` turns the first `head_size` bytes into those of the copy. Holes stay holes. `look` is called
+    when everything has been copied, `then` when the file may change again.
     """
     with open(source, "rb", buffering=0) as reader, open(target, "xb", buffering=0) as writer:
         total = os.fstat(reader.fileno()).st_size
@@ -47,7 +47,7 @@ def copy_layer(
 
 
 class _Signals:
-    """A block in which handlers of signals run at once, also those of signals that waited for it."""
+    """A block in which signal handlers run at once, also for signals that have been waiting."""
 
     def __init__(self) -> None:
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -70,9 +70,9 @@ class _Signals:
 class _Helpers:
     """Threads that end with the block; what goes wrong in one is raised from `pause`, or at the end.
 
-    In the block signals wait for one of `signals`, or `pause`. A handler that raises in threading's code
-    makes it lose a thread, which then runs on while the interpreter ends, and may crash it, or leaves a lock
-    taken for good (CPython 3.11).
+    In the block, signals wait for a `with signals` or for `pause`. A handler that raises inside threading's code
+    would make it lose a thread, which then runs on while the interpreter ends and may crash it, or it would leave
+    a lock taken for good (CPython 3.11).
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class _Helpers:
         def run() -> None:
             try:
                 results.append(work(self._stop))
-            except Exception as error:  # raised by `pause`: else a result would be waited for that never comes
+            except Exception as error:  # raised by `pause`: otherwise we would wait for a result that never comes
                 self._errors.append(error)
 
         self._threads.append(threading.Thread(target=run))
@@ -119,7 +119,7 @@ class _Helpers:
         finally:
             self._stop.set()
             while self._threads:
-                # and forget it: what a handler raises while a thread's object goes is lost
+                # pop, to forget it now: an exception of a handler is lost while a thread's object is deleted
                 self._threads.pop().join()
             self.signals.hear()
         if _error is None:
@@ -138,7 +138,7 @@ def _hash(fd: int, head: bytes, stop: threading.Event) -> str:
 
 
 def _flush(fd: int, stop: threading.Event) -> str:
-    """Have the file written to disk as it grows: else all of it waits for the end."""
+    """Have the file written to disk as it grows, not all of it at the end."""
     while not stop.wait(0.1):
         os.fdatasync(fd)
     return ""

@@ -1,8 +1,8 @@
 """Saving a persistent drive of a running VM as an image: docs/decisions/012-save.md tells how and why.
 
-The guest goes on writing to the drive itself. From the frozen moment on QEMU keeps, in a file on scratch,
-what the guest is about to overwrite; drive and file together are the drive as it was, which is read through
-QEMU over a unix socket (NBD). The VM's keeper takes all of that away again, however this process ends.
+The guest goes on writing to the drive itself. From the frozen moment on, QEMU keeps in a file on scratch what
+the guest is about to overwrite: drive and file together are the drive as it was, which is read through QEMU
+over a unix socket (NBD). The VM's keeper undoes all of that, however this process ends.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import qemu_img
 from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.save.moment import SavedVm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.moment import SavedVm, frozen, on_scratch, read_disk
 from pcocc_runtime.save.nodes import plan_aside, plan_filter
 
-# QEMU's copy-before-write got on-cbw-error: an old block that cannot be kept is no error of the guest's
+# since then copy-before-write has on-cbw-error: when an old block cannot be kept, the guest gets no error
 _OLDEST = (7, 1)
 _EXPORT = "drive"
 
@@ -25,7 +25,7 @@ _EXPORT = "drive"
 def copy_drive(
     vm: SavedVm, index: int, link: SaverConnection, layer: Path, safe: bool, progress: Progress, note: Note
 ) -> None:
-    """Write a drive as of one moment, which comes when file systems are frozen, to `layer`; it is on disk then."""
+    """Write a drive, as it is when its file systems are frozen, to the file `layer`, which is on disk afterwards."""
     ensure_able(link)
     address = str(vm.directory / EXPORT_SOCKET)
     keep_old_blocks(vm, index, link, safe, progress, note)
@@ -57,20 +57,19 @@ def ensure_able(link: SaverConnection) -> None:
 def keep_old_blocks(
     vm: SavedVm, index: int, link: SaverConnection, safe: bool, progress: Progress, note: Note
 ) -> None:
-    """Have QEMU keep aside what the guest overwrites of a drive, and show the drive as it is now."""
-    shown = find_disk(link, index)
-    node, size = shown["inserted"]["node-name"], shown["inserted"]["image"]["virtual-size"]
+    """Have QEMU keep what the guest overwrites on a drive, and show the drive as it is now."""
+    shown = read_disk(link, index)
     aside = Path(vm.facts.scratch, f"{vm.name}.old")
-    link.tell_drive(shown["qdev"], node)
+    link.tell_drive(shown.device, shown.node)
     link.tell_layer(str(aside))
     try:
         with on_scratch(vm):
-            qemu_img.create_empty(aside, size)
+            qemu_img.create_empty(aside, shown.size)
         link.command("blockdev-add", **plan_aside(str(aside)))
-        link.command("blockdev-add", **plan_filter(node))
+        link.command("blockdev-add", **plan_filter(shown.node))
     finally:
-        aside.unlink(missing_ok=True)  # QEMU has it open: when it is no longer used, nothing is left of it
+        aside.unlink(missing_ok=True)  # QEMU has it open, and nothing is left of it when QEMU closes it
     progress("freezing the guest's file systems")(0, 0)
     with frozen(vm, link, safe, note):
-        link.command("qom-set", path=shown["qdev"], property="drive", value=SAVE_FILTER)
+        link.command("qom-set", path=shown.device, property="drive", value=SAVE_FILTER)
     link.command("blockdev-add", driver="snapshot-access", file=SAVE_FILTER, **{"node-name": SAVE_VIEW})

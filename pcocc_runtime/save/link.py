@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pcocc_runtime.documents.save import (
-    Command,
     DeviceNode,
     Frozen,
-    Layer,
     Outcome,
+    QemuCommand,
     Reply,
+    ScratchFile,
     decode_answer,
     encode_request,
 )
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pcocc_runtime.qemu.qmp import Message, Unreadable
 
 _TURN_SECONDS = 5.0  # another save may be about to end
-REPLY_SECONDS = 60.0  # a disk may have much to flush before it can be put under another
+REPLY_SECONDS = 60.0  # a disk may have much to flush before another layer can be put upon it
 
 
 class SaverConnection:
@@ -55,25 +55,25 @@ class SaverConnection:
 
     def command(self, name: str, /, **arguments: Any) -> Any:
         """Return what QEMU answers; NodeError when it refuses."""
-        answer = self._talk(Command(name, arguments))
+        answer = self._talk(QemuCommand(name, arguments))
         if answer.error is not None:
             raise NodeError(f"the QEMU of {self.vm} refuses {name}: {answer.error}")
         return answer.message.get("return")
 
     def tell_frozen(self, frozen: bool) -> None:
-        """Have the guest's file systems thawed if this process ends before it says that they are."""
+        """Have the guest's file systems thawed should this process end before it says that they are."""
         self._send(Frozen(frozen))
 
     def tell_layer(self, path: str) -> None:
         """Have a file removed if this process does not do so."""
-        self._send(Layer(path))
+        self._send(ScratchFile(path))
 
     def tell_drive(self, device: str, node: str) -> None:
-        """Have a device of QEMU's use this block node alone when this process has ended."""
+        """Have a device of QEMU's use this block node again, without a filter, when this process has ended."""
         self._send(DeviceNode(device, node))
 
     def finish(self, seconds: float) -> str | None:
-        """Have everything put back; return why that could not be done, None when it is, or when the VM has ended."""
+        """Have everything undone; return why that could not be done, None when it is done or the VM has ended."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
             answer = self._next(seconds)
@@ -83,7 +83,7 @@ class SaverConnection:
             return None
         return answer.error if isinstance(answer, Outcome) else f"its keeper answers {answer}"
 
-    def _talk(self, command: Command) -> Reply:
+    def _talk(self, command: QemuCommand) -> Reply:
         self._send(command)
         try:
             answer = self._next(REPLY_SECONDS)

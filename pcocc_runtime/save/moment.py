@@ -1,4 +1,4 @@
-"""A VM that is saved, and the moment it is saved as of: its guest's file systems frozen while its disk is put aside."""
+"""A VM that is saved, and the moment of its saved state: file systems are frozen while its disk is put aside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
 from pcocc_runtime.errors import NodeError
@@ -14,6 +13,7 @@ from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.progress import Note
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.save.link import SaverConnection
+from pcocc_runtime.save.nodes import QemuDisk, parse_disk
 from pcocc_runtime.system import regular
 
 
@@ -37,18 +37,17 @@ def read_vm(name: str, directory: Path) -> SavedVm:
     return SavedVm(name, directory, parse_facts(regular.read_json(directory / DISKS_FILE), name))
 
 
-def find_disk(link: SaverConnection, index: int) -> dict[str, Any]:
-    """Return what QEMU says of a disk (query-block)."""
-    for one in link.command("query-block"):
-        if one["device"] == disk_id(index) and one.get("inserted"):
-            found: dict[str, Any] = one
-            return found
-    raise NodeError(f"{link.vm}'s QEMU has no disk {disk_id(index)}")
+def read_disk(link: SaverConnection, index: int) -> QemuDisk:
+    """Return what QEMU says of a disk."""
+    found = parse_disk(link.command("query-block"), disk_id(index))
+    if found is None:
+        raise NodeError(f"{link.vm}'s QEMU has no disk {disk_id(index)}")
+    return found
 
 
 @contextlib.contextmanager
 def on_scratch(vm: SavedVm) -> Iterator[None]:
-    """Tell an error of the file system in the block as one of scratch: else the repository would be blamed."""
+    """Report a file system's error in the block as one of scratch: otherwise the repository would be blamed."""
     try:
         yield
     except OSError as error:
@@ -61,7 +60,7 @@ def on_scratch(vm: SavedVm) -> Iterator[None]:
 
 @contextlib.contextmanager
 def frozen(vm: SavedVm, link: SaverConnection, safe: bool, note: Note) -> Iterator[None]:
-    """Have the guest's file systems frozen in the block, if its agent does that; with `safe`, NodeError if not."""
+    """Have the guest's file systems frozen during the block, if its agent can; with `safe`, NodeError if not."""
     try:
         agent = open_agent(vm, link)
     except NodeError as error:
@@ -101,7 +100,7 @@ def thaw(vm: SavedVm, agent: Agent) -> int:
     try:
         return agent.thaw()
     except NodeError as error:
-        # our connection ends with the word 'frozen', upon which the keeper sends this again
+        # our connection ends while `Frozen` holds, so that the keeper asks the agent again
         raise NodeError(
             f"the file systems of {vm.name} may still be frozen, and nothing was saved: {error}",
             "they are thawed as soon as the agent answers; 'fsfreeze --unfreeze' in the guest does it at"

@@ -1,9 +1,9 @@
 """Saving a running VM's disk as a revision of an image: docs/decisions/012-save.md tells how and why.
 
 The disk is a copy-on-write layer upon the image's. A second layer is put upon it, with the guest's file
-systems frozen for that moment; now it does not change any more, and is copied into the repository while the
-VM goes on. Then the second layer is merged into it again, by the VM's keeper, which does so however this
-process ends. Persistent drives: drivesave.py.
+systems frozen for that moment. From then on the first layer does not change any more, and is copied into the
+repository while the VM goes on. Then the VM's keeper merges the second layer into the first, however this
+process ends. Persistent drives: drive.py.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.save.copy import copy_layer
 from pcocc_runtime.save.drive import copy_drive
 from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.save.moment import SavedVm, find_disk, frozen, on_scratch
+from pcocc_runtime.save.moment import SavedVm, frozen, on_scratch, read_disk
 from pcocc_runtime.save.nodes import plan_overlay
 from pcocc_runtime.system import accounts
 
 _T = TypeVar("_T")
 
-MERGE_SECONDS = 60.0  # waited for the disk to be as it was; the keeper goes on after that
+MERGE_SECONDS = 60.0  # that we wait until the disk is as before; the keeper goes on after that
 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
     """What to save, and how: the name of a new image, None for a revision of the VM's own; the drive's number.
 
-    `clean` is for who calls: the guest has put aside what identifies it.
+    `clean` says that the caller has had the guest put aside what identifies it.
     """
 
     dest: str | None = None
@@ -100,7 +100,7 @@ def is_lasting(vm: SavedVm, drive: int) -> bool:
 
 
 def name_source(vm: SavedVm, drive: int) -> str:
-    """Return what a new image of a disk is said to be made from."""
+    """Return what a new image says that its disk was made from."""
     owner = f"{vm.name} of job {vm.directory.parent.name}"
     return f"drive {drive}, {vm.disk(drive)}, of {owner}" if is_lasting(vm, drive) else owner
 
@@ -212,19 +212,19 @@ def ensure_free(what: str, needed: int, repo: Repo) -> None:
 
 
 def take_snapshot(vm: SavedVm, link: SaverConnection, safe: bool, progress: Progress, note: Note) -> None:
-    """Put a second layer upon the disk, which does not change any more from then on."""
-    disk, shown = vm.disk(0), find_disk(link, 0)["inserted"]
+    """Put a second layer upon the disk; the disk itself does not change any more from then on."""
+    disk, shown = vm.disk(0), read_disk(link, 0)
     overlay = disk.with_name(disk.name + ".save")
     link.tell_layer(str(overlay))
     try:
         with on_scratch(vm):
-            qemu_img.create_above(disk, shown["image"]["virtual-size"], overlay, trusted=True)
-        link.command("blockdev-add", **plan_overlay(str(overlay), shown["cache"]))
+            qemu_img.create_above(disk, shown.size, overlay, trusted=True)
+        link.command("blockdev-add", **plan_overlay(str(overlay), shown))
     finally:
-        overlay.unlink(missing_ok=True)  # QEMU has it open: when it is no longer used, nothing is left of it
+        overlay.unlink(missing_ok=True)  # QEMU has it open, and nothing is left of it when QEMU closes it
     progress("freezing the guest's file systems")(0, 0)
     with frozen(vm, link, safe, note):
-        link.command("blockdev-snapshot", node=shown["node-name"], overlay=SAVE_OVERLAY)
+        link.command("blockdev-snapshot", node=shown.node, overlay=SAVE_OVERLAY)
 
 
 def copy_disk(

@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def check_words(words: Sequence[str]) -> SaveOptions:
-    """Return what the words ask for; what makes no sense for all tasks of the step together is refused here."""
+    """Return what the words ask for; a request that makes no sense for several tasks of one step is refused here."""
     parser = _Parser(prog=f"srun --pcocc-vm=VMS {SAVE_VERB}", description="What 'pcocc save' runs.")
     add_options(parser)
     asked = parser.parse_args(words)

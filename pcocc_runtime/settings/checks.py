@@ -51,12 +51,12 @@ def as_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def page_size(node: Node) -> str:
-    """Check for the pages that guests' memory is made of; YAML takes off for false."""
+    """Check for the pages that guests' memory is made of; YAML reads a bare `off` as false."""
     return "off" if node.value is False else str(choice("off", "auto", "2M", "1G")(node))
 
 
 class Several(ConfigError):
-    """All that is wrong inside one setting; it reads like the first of them."""
+    """All errors of one setting; shown as one error, it reads like the first of them."""
 
     def __init__(self, every: Sequence[ConfigError]) -> None:
         first = every[0]
@@ -70,7 +70,7 @@ def add_problem(problems: Problems, error: ConfigError) -> None:
 
 
 def gather(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Return what `check` makes of every item; what is wrong with any of them is raised at once."""
+    """Return the value of `check` for every item; the errors of all items are raised together."""
     problems: Problems = []
     values = []
     for item in items:
@@ -83,7 +83,7 @@ def gather(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
 
 
 def raise_problems(problems: Problems) -> None:
-    """Raise what was found, if anything was."""
+    """Raise the problems that were found, if there are any."""
     if problems:
         raise problems[0] if len(problems) == 1 else Several(problems)
 
@@ -153,7 +153,7 @@ def unknown_key(node: Node, key: str, known: Mapping[str, Any]) -> ConfigError:
 
 
 def type_name(value: Any) -> str:
-    """Return how users call the type of a YAML value."""
+    """Return what users call the type of a YAML value."""
     return next((name for kind, name in _TYPES if isinstance(value, kind)), type(value).__name__)
 
 
@@ -216,7 +216,7 @@ def choice(*words: str) -> Check:
 
 
 def pattern(regex: str, expected: str) -> Check:
-    """Return the check for a scalar whose own text matches (so that 52:54:00 is no base-60 number)."""
+    """Return the check for a scalar whose text as written matches: YAML may take 52:54:00 for a base-60 number."""
 
     def check(node: Node) -> str:
         if isinstance(node.value, dict | tuple) or not re.fullmatch(regex, node.raw):
@@ -241,7 +241,7 @@ def mapping_of(check: Check) -> Check:
     """Return the check for a mapping with free keys."""
 
     def check_mapping(node: Node) -> dict[str, Any]:
-        if node.value == ():  # what pcocc 0.7 writes for none
+        if node.value == ():  # pcocc 0.7 writes [] for an empty mapping
             return {}
         if not isinstance(node.value, dict):
             raise mismatch(node, "a mapping")

@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.tree import Node, parse_yaml
 
-if TYPE_CHECKING:
-    pass
-
 SITE_DIR = "/etc/pcocc"
 
 
 def site_dir(environ: Mapping[str, str], uid: int) -> str:
-    """Return the site's directory for a command run by `uid`; the environment does not lead root elsewhere."""
+    """Return the site's directory for a command run by `uid`; root ignores the environment's."""
     named = environ.get("PCOCC_SYSTEM_CONF_DIR") if uid else None
     return ensure_named_directory(named, "PCOCC_SYSTEM_CONF_DIR") if named else SITE_DIR
 
@@ -110,7 +106,7 @@ def find_misnamed(directory: str) -> list[str]:
     for place in (directory, f"{directory}/templates.d"):
         try:
             names = sorted(os.listdir(place))
-        except OSError:  # whoever reads what is there tells that
+        except OSError:  # whoever reads the files there reports it
             continue
         told += [
             f"{place}/{name} is not read: name it {name[:-4]}.yaml" for name in names if name.endswith(".yml")
@@ -124,7 +120,7 @@ def _refuse_dangling(path: str) -> None:
 
 
 def ensure_named_directory(path: str, variable: str) -> str:
-    """Return a directory that an environment variable names; ConfigError when it is none."""
+    """Return the path that an environment variable names; ConfigError when it is not a directory."""
     if not os.path.isdir(path):
         raise ConfigError("is not a directory", path, hint=f"the environment variable {variable} names it")
     return path

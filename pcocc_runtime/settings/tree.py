@@ -14,9 +14,9 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is 
 _PLAIN_TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 _MAX_DEPTH = 100
-_MAX_SIZE = 1_000_000  # characters that aliases may make of a few
+_MAX_SIZE = 1_000_000  # characters that aliases may add to a document
 _MAX_MERGED = 100_000  # settings that `<<` keys may copy
-_SAFE_DEPTH = 2000  # the C parser recurses on the C stack, where ten times as deep ends the process
+_SAFE_DEPTH = 2000  # the C parser recurses on the C stack: ten times this depth ends the process
 _SCALAR_ERRORS = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
 
 
@@ -62,7 +62,7 @@ class Node:
 def parse_yaml(text: str, file: str, problems: list[ConfigError] | None = None) -> Node:
     """Return the tree of a YAML document, an empty one as an empty mapping; ConfigError when it is not YAML.
 
-    Values that are wrong are left out and told in `problems`; without such a list the first of them is raised.
+    Wrong values are left out and reported in `problems`; without such a list the first error is raised.
     """
     wrong: list[ConfigError] = []
     try:
@@ -85,7 +85,7 @@ def parse_yaml(text: str, file: str, problems: list[ConfigError] | None = None) 
 
 
 def _refuse_deep(text: str, file: str) -> None:
-    """Raise TooMuch for what could exhaust the C stack; of other texts the converter tells it."""
+    """Raise TooMuch for a text that could exhaust the C stack; the converter finds all others that are too deep."""
     most = text.count("[") + text.count("{") + 2 * max(map(len, text.splitlines()), default=0)
     if most <= _SAFE_DEPTH:
         return
@@ -97,9 +97,9 @@ def _refuse_deep(text: str, file: str) -> None:
 
 
 class _Converter:
-    """Turns composed YAML nodes into Nodes; what aliases share is converted once, so that it cannot explode.
+    """Turns composed YAML nodes into Nodes; a value that aliases share is converted once, so the tree cannot explode.
 
-    A value that is wrong is None, and what is wrong with it is added to `problems`.
+    A wrong value becomes None, and the reason is added to `problems`.
     """
 
     def __init__(self, loader: Any, file: str, length: int, problems: list[ConfigError]) -> None:
@@ -139,7 +139,7 @@ class _Converter:
                 value = self._loader.construct_object(node)
             except _SCALAR_ERRORS as error:
                 value, reason = [], f": {error}".partition(";")[0] if type(error) is ValueError else ""
-        if isinstance(value, list | dict | set):  # a tag such as !!set makes these of a word
+        if isinstance(value, list | dict | set):  # a tag such as !!set turns a word into one of these
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
             message = f"{node.value[:60]!r} is not a valid {kind}{reason}"
             self._add(message, line, path, "put it in quotes if it is text")
@@ -168,7 +168,7 @@ class _Converter:
         return Node(value, self._file, line, path, "", size, depth)
 
     def _read_pairs(self, node: Any, path: str) -> dict[str, tuple[Any, Any]]:
-        """Return the keys and values of a mapping and of its `<<` key; of a key that is repeated the last."""
+        """Return the keys and values of a mapping and of its `<<` key; when a key is repeated, the last counts."""
         if id(node) in self._pairs:
             return self._pairs[id(node)]
         own: dict[str, tuple[Any, Any]] = {}
@@ -190,7 +190,7 @@ class _Converter:
         return self._pairs[id(node)]
 
     def _read_added(self, value: Any, path: str, line: int) -> dict[str, tuple[Any, Any]]:
-        """Return what the value of a `<<` key stands for; of several mappings the first counts."""
+        """Return the settings that a `<<` key adds; where several of its mappings set a key, the first counts."""
         added: dict[str, tuple[Any, Any]] = {}
         for one in reversed(value.value if isinstance(value, yaml.SequenceNode) else [value]):
             if not isinstance(one, yaml.MappingNode):

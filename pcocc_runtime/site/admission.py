@@ -55,21 +55,21 @@ def _denial(one: ResourceSet, whom: str, admitted: Sequence[str]) -> RequestErro
 
 
 def find_tight(limits: Sequence[VmLimit], vms: int) -> list[VmLimit]:
-    """Return the limits that a job of so many VMs must not fall under."""
+    """Return the limits that a job of so many VMs would exceed."""
     return [one for one in limits if one.max_vms < vms]
 
 
 def ensure_few(
     limits: Sequence[VmLimit], vms: int, place: Charge | None, read_person: Callable[[], Person]
 ) -> None:
-    """Raise RequestError when a job of so many VMs exceeds a limit; limits of places count only with a place."""
+    """Raise RequestError when a job of so many VMs exceeds a limit; limits of accounts and such need `place`."""
     for one in find_tight(limits, vms):
         given = (place.account, place.partition, place.qos) if place else (None, None, None)
         lists = (one.access.accounts, one.access.partitions, one.access.qos)
         if all(not names or value in names for value, names in zip(given, lists, strict=True)) and (
             not one.access.users or read_person().name in one.access.users
         ):
-            message = f"{vms} VMs are asked for, this job can have {one.max_vms}"
+            message = f"{vms} VMs are asked for, but this job can have {one.max_vms} at most"
             raise RequestError(message, "ask for fewer: see max-vms in /etc/pcocc/pcocc.yaml and policy.yaml")
 
 

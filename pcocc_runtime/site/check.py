@@ -35,7 +35,7 @@ def find_set(site: Site, chosen: Resolved) -> ResourceSet:
     return site.all_sets[name]
 
 
-_FILES = ("pcocc", "networks", "resources", "repos", "policy")  # templates have their places themselves
+_FILES = ("pcocc", "networks", "resources", "repos", "policy")  # templates have trees of their own
 Error = TypeVar("Error", bound=PcoccError)
 
 
@@ -82,7 +82,7 @@ def load_everything(confdir: str) -> Everything:
 
 
 def _find_strangers(site: Site, file: str) -> list[str]:
-    """Return a note for each user and group that a resource set is for and this host does not know."""
+    """Return a note for each user and group in a resource set's lists that this host does not know."""
     return [
         f"{file}: {one.name}.{key}: there is no {key[:-1]} {name!r} on this host"
         for one in site.all_sets.values()
@@ -100,7 +100,7 @@ def check_templates(site: Site, every: Mapping[str, Template], problems: Problem
             continue
         found: Problems = []
         chosen = inherit.resolve_known(every, one.name, site.default_set, found)
-        is_whole = not found  # where a parent is not known, only what is said below it is looked at
+        is_whole = not found  # without an unknown parent's settings, only those that are known can be checked
         if not sets_unread and (is_whole or "resource-set" in chosen.sources):
             attempt(lambda chosen=chosen: find_set(site, chosen), found)  # type: ignore[misc]
         if is_whole:
@@ -118,6 +118,6 @@ def attempt(check: Callable[[], object], found: Problems) -> None:
 
 
 def add_new(error: Error, problems: list[Error]) -> None:
-    """Add an error, unless it is known already, as that of a parent is."""
+    """Add an error, unless it is there already: each child of a template finds its parent's errors again."""
     if (error.where, error.message) not in [(known.where, known.message) for known in problems]:
         problems.append(error)

@@ -5,39 +5,16 @@ They get the cluster on stdin. See docs/decisions/044.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from pcocc_runtime import naming
+from pcocc_runtime.documents.hook import HookCluster, encode_hook_cluster
 from pcocc_runtime.errors import RequestError, one_line
-
-if TYPE_CHECKING:
-    from pcocc_runtime.documents.cluster import Cluster
 
 SUBMIT, BOOT, END = "submit", "boot", "end"
 FOLDER = "hooks"
 HOOK_SECONDS = 60
-
-
-def describe_cluster(point: str, user: str, job: int | None, cluster: Cluster) -> dict[str, Any]:
-    """Return what a hook gets, for JSON: a VM has what its template and the user's options came to.
-
-    Memory is in MiB, 0 for Slurm's default.
-    """
-    vms: list[dict[str, Any]] = []
-    for group in cluster.groups:
-        for _one in range(group.count):
-            vms.append({
-                "name": naming.vm_name(len(vms)), "template": group.template, "image": group.origin or group.image,
-                "cpus": group.cpus, "memory": group.memory, "resource_set": group.resource_set,
-                "mounts": {mount.tag: mount.path for mount in group.mounts},
-                "drives": [drive.path for drive in group.persistent],
-            })  # fmt: skip
-    return {"version": 1, "point": point, "job": job, "user": user, "vms": vms}
 
 
 def list_hooks(confdir: str, point: str) -> list[Path]:
@@ -53,10 +30,10 @@ def list_hooks(confdir: str, point: str) -> list[Path]:
     ]
 
 
-def run_hooks(confdir: str, description: Mapping[str, Any], seconds: float = HOOK_SECONDS) -> None:
-    """Run the hooks of a point one after another; RequestError names the first that fails, with its last words."""
-    text = json.dumps(description) + "\n"
-    for path in list_hooks(confdir, str(description["point"])):
+def run_hooks(confdir: str, cluster: HookCluster, seconds: float = HOOK_SECONDS) -> None:
+    """Run the hooks of a point one after another; RequestError names the first that fails, with its last line."""
+    text = encode_hook_cluster(cluster)
+    for path in list_hooks(confdir, cluster.point):
         try:
             done = subprocess.run(
                 [str(path)], input=text, capture_output=True, text=True, errors="replace", timeout=seconds,

@@ -16,7 +16,7 @@ _PATTERNS = checks.list_of(checks.text)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The mapping of users-may-set: shell patterns of what is allowed, by key; without it anything is."""
+    """The mapping of users-may-set: shell patterns of what is allowed, by key; without it, all is allowed."""
 
     node: Node | None = None
 
@@ -27,7 +27,7 @@ class Limits:
 
 
 def parse_limits(node: Node) -> Limits:
-    """Return the limits of pcocc.yaml, not looked into: root reads it too, and knows no settings of templates."""
+    """Return the limits of pcocc.yaml unchecked: root reads the file too, without knowing settings of templates."""
     if not isinstance(node.value, dict):
         raise checks.mismatch(node, "a mapping")
     return Limits(node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 from pcocc_runtime.networks.kinds import InfinibandNetwork, Network
 from pcocc_runtime.settings import checks
@@ -15,6 +15,8 @@ from pcocc_runtime.site.resource_sets import ANYBODY, Access, ResourceSet
 from pcocc_runtime.site.rules import KINDS, POLICY, VmLimit
 from pcocc_runtime.templates.inherit import resolve
 from pcocc_runtime.templates.template import Template
+
+_Lua: TypeAlias = "bool | int | str | Sequence[_Lua] | Mapping[str, _Lua]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +49,24 @@ def parse_policy(
 
 def render_policy(
     policy: Policy, max_vms: int, templates: Mapping[str, Template], default_set: str | None,
-    partitions: Mapping[str, Any] | None = None
+    networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]
 ) -> str:
-    """Return the text of policy.lua; `partitions` is what `describe_partitions` says of the site's networks."""
-    sets = {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()}
-    table = {
+    """Return the text of policy.lua, the document that job_submit/pcocc.lua reads."""
+    access = {name: _access_table(one) for name, one in (policy.resource_sets or {}).items()}
+    table: dict[str, _Lua] = {
         "max_vms": max_vms,
         "limits": [{**_access_table(limit.access), "max_vms": limit.max_vms} for limit in policy.limits],
         "templates": {name: _template_table(templates, name, default_set) for name in templates},
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
-        "set_access": {name: table for name, table in sets.items() if table},
-        **(partitions or {}),
+        "set_access": {name: table for name, table in access.items() if table},
+        **_partition_tables(networks, sets),
     }
     head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
     return f"{head}\nreturn {_render(table, 0)}\n"
 
 
-def describe_partitions(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, Any]:
-    """Return for job_submit the pools of partition keys, and which resource sets take one; empty without any."""
+def _partition_tables(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, _Lua]:
+    """Return the pools of partition keys, and which resource sets take one; nothing without any."""
     pools = {name: one for name, one in networks.items() if isinstance(one, InfinibandNetwork)}
     if not pools:
         return {}
@@ -84,17 +86,17 @@ def describe_partitions(networks: Mapping[str, Network], sets: Mapping[str, Reso
     }
 
 
-def _access_table(access: Access) -> dict[str, Any]:
+def _access_table(access: Access) -> dict[str, _Lua]:
     return {kind: list(getattr(access, kind)) for kind in KINDS if getattr(access, kind)}
 
 
-def _template_table(templates: Mapping[str, Template], name: str, default_set: str | None) -> dict[str, Any]:
+def _template_table(templates: Mapping[str, Template], name: str, default_set: str | None) -> dict[str, _Lua]:
     values = resolve(templates, name, default_set).values
     table = {"cpus": values["cpus"], "memory": values["memory"], "resource_set": values["resource-set"] or ""}
     return {**table, "full_node": True} if values["full-node"] else table
 
 
-def _render(value: Any, depth: int) -> str:
+def _render(value: _Lua, depth: int) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

@@ -49,7 +49,7 @@ def members(node: Node) -> tuple[str, ...]:
 
 
 def network_names(node: Node) -> tuple[str, ...]:
-    """Check for a list of networks; one with nothing in it is empty, as for pcocc 0.7."""
+    """Check for a list of networks; null counts as an empty list, as in pcocc 0.7."""
     names: tuple[str, ...] = () if node.value is None else checks.list_of(checks.text)(node)
     return names
 
@@ -72,7 +72,7 @@ def parse_resources(
 ) -> dict[str, ResourceSet]:
     """Return the resource sets of resources.yaml by name; their networks must exist, one set may be the default.
 
-    Nothing is said of networks in `broken`, whose own definition is wrong, and of none at all if that is None.
+    Networks in `broken` exist with a wrong definition, and are not reported as missing; with None, none is.
     """
     found: dict[str, ResourceSet] = {}
     for name, node in checks.read_named(tree, "resource set", problems).items():
@@ -114,7 +114,7 @@ def _check_networks(
 def find_overlap(
     names: Iterable[str], networks: Mapping[str, Network], one: str | None = None
 ) -> tuple[EthernetNetwork, EthernetNetwork] | None:
-    """Return the first two of these networks, `one` of them if given, that would give out the same addresses."""
+    """Return the first two of these networks that have addresses in common; with `one`, the second must be it."""
     found = (networks.get(name) for name in dict.fromkeys(names))
     routed = [each for each in found if isinstance(each, EthernetNetwork) and each.layer == "L3"]
     pairs = ((a, b) for a, b in combinations(routed, 2) if a.int_network.overlaps(b.int_network))

@@ -1,4 +1,4 @@
-"""policy.yaml: who may use what, and how many VMs a job may have; root's planner reads it, and no template."""
+"""policy.yaml: who may use what, and how many VMs a job may have; root's planner reads it without any template."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = tuple(key for key in ACCESS_KEYS if key != "groups")  # the nodes check 
 
 @dataclass(frozen=True, slots=True)
 class VmLimit:
-    """The most VMs a job may have when it is one of `access`."""
+    """The most VMs that a job within `access` may have."""
 
     max_vms: int
     access: Access = ANYBODY
@@ -48,7 +48,7 @@ POLICY = (
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What of policy.yaml the nodes judge by: how many VMs jobs may have, and who resource sets are for, by name."""
+    """The part of policy.yaml that nodes enforce: how many VMs jobs may have, and who may use each resource set."""
 
     limits: tuple[VmLimit, ...] = ()
     sets: tuple[tuple[str, Access], ...] = ()

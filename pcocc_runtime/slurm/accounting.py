@@ -21,8 +21,8 @@ _TIME = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)(?:\.\d+)?")
 class VmsUsage:
     """What the VMs of one boot of a job have used: times in seconds, memory in bytes; None where Slurm says nothing.
 
-    A VM is a task, of which Slurm keeps means and extremes: `least_cpu` and `most_memory` are those of the VMs
-    of these ranks.
+    A VM is a task, and Slurm keeps means and extremes of tasks: `least_cpu` and `most_memory` are a value and
+    the rank of the VM that it is of.
     """
 
     job: str
@@ -66,7 +66,7 @@ def _of_task(value: int | None, task: str) -> tuple[int, int] | None:
 
 
 def parse_used_time(text: str) -> int | None:
-    """Return a time as Slurm writes it ([DAYS-]HH:MM:SS, or MM:SS.mmm) in seconds, None when it is none."""
+    """Return a time as Slurm writes it ([DAYS-]HH:MM:SS, or MM:SS.mmm) in seconds, None for any other text."""
     found = _TIME.fullmatch(text)
     if not found:
         return None
@@ -75,6 +75,6 @@ def parse_used_time(text: str) -> int | None:
 
 
 def parse_used_memory(text: str) -> int | None:
-    """Return a size as sacct writes it (1234K, 1.50G, or bytes) in bytes, None when it is none."""
+    """Return a size as sacct writes it (1234K, 1.50G, or bytes) in bytes, None for any other text."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
     return int(float(found[1]) * _UNITS[found[2]]) if found else None

@@ -84,7 +84,7 @@ def cancel_job(job: int) -> None:
 
 
 def read_running(job: str) -> Running:
-    """Return what Slurm knows of a job and its boot step; RequestError without such a job or running VMs."""
+    """Return what Slurm knows of a job and its boot step; RequestError if there is no such job, or no running VM."""
     try:
         shown = process.run(["scontrol", "--oneliner", "show", "job", job])
         steps = process.run(["scontrol", "--oneliner", "show", "step", field_of(shown, "JobId", job)])
@@ -129,7 +129,7 @@ def read_settings() -> str:
 
 
 def list_places() -> list[Place]:
-    """Return the nodes of all partitions, each once; NodeError when slurmctld does not answer."""
+    """Return the nodes of all partitions, each node once; NodeError when slurmctld does not answer."""
     shown = process.run(
         ["sinfo", "--noheader", "--all", "--Node", "--format=%N %P"],
         hint="is slurmctld up? try `scontrol ping`",
@@ -162,6 +162,6 @@ def read_usage_of(job: str) -> tuple[VmsUsage, ...]:
     if not found:
         raise RequestError(
             f"Slurm's accounting has no VMs of job {job}",
-            f"see 'sacct -j {job}': it may show its owner alone a job, and a job whose VMs never booted has none",
+            f"see 'sacct -j {job}': a site may show jobs to their owners only, and a job may have booted no VM",
         )
     return found

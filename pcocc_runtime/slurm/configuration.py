@@ -14,7 +14,7 @@ def parse_configuration(text: str) -> dict[str, str]:
 
 
 def parse_licences(text: str) -> dict[str, int]:
-    """Return how many there are of each licence of slurm.conf's Licenses, such as `matlab:10,pkey2000`."""
+    """Return each licence of slurm.conf's Licenses with its number, from a text such as `matlab:10,pkey2000`."""
     pairs = (part.strip().replace("*", ":").partition(":") for part in re.split("[,;]", text) if part.strip())
     return {name: int(count) if count.isdecimal() else 1 for name, _, count in pairs}
 
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 def parse_places(text: str) -> list[Place]:
-    """Parse the lines `NODE PARTITION` of sinfo(1), a node once, by its first partition."""
+    """Parse the lines `NODE PARTITION` of sinfo(1); each node counts once, with its first partition."""
     found: dict[str, Place] = {}
     for line in text.splitlines():
         node, _, partition = line.strip().partition(" ")
@@ -49,6 +49,6 @@ def parse_places(text: str) -> list[Place]:
 
 
 def parse_release(text: str) -> tuple[int, int] | None:
-    """Return year and month of a release in a text such as `slurm 22.05.8`: what a plugin must be built for."""
+    """Return a release's year and month from a text such as `slurm 22.05.8`: a plugin is built for one of them."""
     found = re.search(r"\b(\d\d)\.(\d\d)\b", text)
     return (int(found[1]), int(found[2])) if found else None

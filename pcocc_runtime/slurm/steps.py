@@ -38,14 +38,14 @@ def ensure_vm_set(vms: str) -> None:
         raise RequestError(f"{vms[:80]!r} is not a set of VMs", "write vm0, or vm[0-3,7]")
 
 
-# how the task of such a step has srun's input and output: not its input, all as bytes, as on a terminal
+# how a step's task is connected to srun: without its input, byte by byte both ways, or as a terminal
 NO_INPUT, AS_BYTES, AS_TERMINAL = ("--input=none",), ("--unbuffered",), ("--pty",)
 
 
 def run_step(
     job: str, vms: str, words: Sequence[str], *, deed: str = "save", streams: Sequence[str] = NO_INPUT
 ) -> int:
-    """Run an operation in VMs of a job of the caller's, with our input and output; return srun's status."""
+    """Run an operation in VMs of one of the caller's jobs, with our input and output; return srun's status."""
     ensure_job_number(job)
     ensure_vm_set(vms)
     return run_vm_step(operation_argv(find_own_job(job, deed).job, vms, words, streams=streams))
@@ -58,8 +58,8 @@ _KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"}
 def boot_argv(facts: JobFacts, vms: int, sets: str, whole_nodes: bool = False) -> list[str]:
     """Return the srun that boots the cluster: one task for each VM, beside the job's other steps.
 
-    A step that names no CPUs gets all that the job has on its nodes. A step that names its memory waits for
-    other steps that hold it, even with `--overlap` (tried, 22.05); with `--mem=0` it shares the job's.
+    A step that names no CPUs gets all that the job has on its nodes. A step that names an amount of memory waits
+    for steps that hold it, even with `--overlap` (tried, 22.05); with `--mem=0` it shares the job's memory.
     """
     cpus = ["--cpu-bind=none"] if whole_nodes else [f"--cpus-per-task={facts.cpus_per_task}"]
     return [
@@ -89,7 +89,10 @@ _NODE_MINUTES = 15  # the time limit of such a job
 
 
 def run_on_node(node: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a job of one task on a node, options of srun first, to its end; one that does not start soon is given up."""
+    """Run a job of one task on a node, and wait for its end; `words` begin with options of srun.
+
+    A job that does not start soon is given up.
+    """
     argv = [
         "srun", f"--nodelist={node}", "--nodes=1", "--ntasks=1", f"--immediate={_ALLOCATE_SECONDS}",
         f"--time={_NODE_MINUTES}",
@@ -139,14 +142,14 @@ def network_argv(running: Running, words: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-_LOOK_SECONDS = "3"  # for which a node is given time to make the namespace, which takes half a second
+_LOOK_SECONDS = "3"  # given to a node to make the namespace, which takes it half a second
 
 
 def network_environment(running: Running) -> dict[str, str]:
     """Return the variables by which srun and the plugin (spank/client.c) act in the job, wherever srun is typed.
 
-    A node may have no VM any more, and so no namespace: in a job's first half minute that looks as if it were
-    still to come.
+    A node whose VMs have all ended has no namespace. In a job's first half minute, the plugin would take this
+    for a namespace that is still to be made, and wait.
     """
     return {
         "SLURM_JOB_ID": str(running.job), wire.ENV_TEMPLATE: "any:1", wire.ENV_PATIENCE: _LOOK_SECONDS,
@@ -155,7 +158,7 @@ def network_environment(running: Running) -> dict[str, str]:
 
 
 def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
-    """Run `network_argv` as the job's user, who may be another when root asks; return its stdout and stderr."""
+    """Run `network_argv` as the job's user, even when root asks; return its stdout and stderr."""
     argv = network_argv(running, words)
     if os.geteuid() == 0 and running.uid != 0:
         return _run_as_owner(running, argv)
@@ -167,9 +170,9 @@ def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-# what an srun needs of root's environment, and all it gets
+# all that an srun gets of root's environment
 _ROOTS = ("PATH", "LANG", "LC_ALL", "TZ", *sorted(_KEPT))
-# the user may stop his own srun; root waits longer than for a busy slurmctld, not for ever
+# the user may have stopped that srun, so root does not wait for ever, but long enough for a busy slurmctld
 _ASK_SECONDS = 900.0
 
 
@@ -200,7 +203,7 @@ def operation_argv(
 
 
 def operation_environment(inside: bool = False) -> dict[str, str]:
-    """Return that srun's environment: its tasks begin in the job's network namespace, or in the node's network."""
+    """Return that srun's environment: its tasks begin in the node's network, or `inside` the job's namespace."""
     kept = {name: os.environ[name] for name in ("PCOCC_USER_CONF_DIR",) if name in os.environ}
     return {**_clean_environment(), **kept, **({wire.ENV_STEP_INSIDE: "1"} if inside else {})}
 
@@ -219,11 +222,11 @@ def run_vm_step(argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """Pass signals that would end us on to a process, whose end is ours; call what this yields with it."""
+    """Pass signals that would end us on to a process that we wait for: call what this yields with it."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     heirs: list[subprocess.Popen[bytes]] = []
     early: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # which alone has handlers of signals
+    if threading.current_thread() is not threading.main_thread():  # only that one can have signal handlers
         yield heirs.append
         return
 
@@ -246,7 +249,7 @@ def _passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
 
 
 class StartedOperation:
-    """An srun of an operation, whose errors are passed on but for what the operation has told already."""
+    """An srun of an operation; its errors are passed on, except those that the operation has told already."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -255,7 +258,7 @@ class StartedOperation:
         self._complaints.start()
 
     def wait(self, seconds: float | None = None) -> int:
-        """Return its exit status, as a shell tells it; subprocess.TimeoutExpired when it takes longer."""
+        """Return its exit status as a shell would; subprocess.TimeoutExpired when it takes longer."""
         status = self.process.wait(seconds)
         self._complaints.join()
         return status if status >= 0 else 128 - status
@@ -270,7 +273,7 @@ class StartedOperation:
 
 
 def start_operation(argv: list[str], inside: bool = False, apart: bool = False) -> StartedOperation:
-    """Start such an srun with our input and output, `apart` in a session of its own; NodeError when there is none."""
+    """Start such an srun with our input and output, `apart` in a session of its own; NodeError if it cannot be run."""
     try:
         return StartedOperation(
             subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What Slurm's commands print, parsed; quiet, so that what each release prints can be kept as samples."""
+"""What Slurm's commands print, parsed without running them, so that tests can use samples of each release."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def ensure_job_number(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """A running job as scontrol(1) shows it, memory in MiB; one of the memories is 0, both when Slurm limits none.
+    """A running job as scontrol(1) shows it, memory in MiB.
 
-    `array_task` is None for a job that is no task of an array.
+    Slurm limits memory by CPU or by node, and the other is 0; both are 0 when it does not limit memory.
+    `array_task` is None for a job that is not a task of an array.
     """
 
     job: int
@@ -39,7 +40,7 @@ class JobFacts:
 
 
 def parse_job(job: int, text: str) -> JobFacts:
-    """Parse `scontrol show job -o`; the number of an array is that of one of its tasks, too, and shows all."""
+    """Parse `scontrol show job -o`, which shows all tasks of an array for the one whose job number is the array's."""
     line = next((one for one in text.splitlines() if field_of(one, "JobId") == str(job)), text)
     fields = dict(re.findall(r"(\S+?)=(\S*)", line))
     try:
@@ -90,7 +91,7 @@ def parse_steps(text: str) -> tuple[Step, ...]:
 def parse_presence(output: str, complaints: str) -> bool | None:
     """Tell from the output of `sstat --pidformat` whether a step runs on all its nodes; None when it does not say.
 
-    It writes a line for each node, but nothing at all when one of them knows no such step.
+    It writes a line for each node, but nothing at all when one of them does not know the step.
     """
     if re.search(r"(?m)^[^|\n]+\|[^|\n]+\|", output):
         return True
@@ -108,7 +109,7 @@ class Killed:
 # what Slurm says when a step ends with its job, as every boot step does
 _STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forcing job termination")
 _TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
-# what it says of a task or node that did not get as far as a VM
+# what it says of a task or node that failed before it had a VM
 _LOST = re.compile(
     r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create"
     r" step|Node failure)"
@@ -126,17 +127,17 @@ def parse_killed(line: str) -> Killed | None:
 
 
 def is_step_end(line: str) -> bool:
-    """Tell whether a line of srun's stderr says that the step ends by somebody's wish."""
+    """Tell whether a line of srun's stderr says that somebody has ended the step."""
     return _STEP_ENDS.search(line) is not None
 
 
 def is_loss(line: str) -> bool:
-    """Tell whether a line of srun's stderr says that a task has ended, or that a node has not begun with the step."""
+    """Tell whether a line of srun's stderr says that a task has ended, or that a node could not begin the step."""
     return _LOST.match(line) is not None
 
 
 def is_routine(line: str) -> bool:
-    """Tell whether a line of srun's stderr is no news when VMs end."""
+    """Tell whether a line of srun's stderr is what VMs that end normally cause."""
     return is_step_end(line) or _ROUTINE.match(line) is not None
 
 
@@ -175,7 +176,7 @@ class Running:
     """A job whose VMs run: its owner, and the nodes of its boot step, as a count and as Slurm writes a list, and its
     VMs' number.
 
-    `boot` tells this boot step from every other, one of the same job before it was requeued, too.
+    `boot` tells this boot step from every other, also from one that the same job had before it was requeued.
     """
 
     job: int
@@ -247,7 +248,7 @@ class Listed:
 
 
 def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
-    """Parse squeue's lines of jobs and steps; one without `mark` continues a name, of which the first line counts."""
+    """Parse squeue's lines of jobs and steps; one without `mark` continues a name, and is left out."""
     boots: dict[str, tuple[int, str]] = {}
     for label, tasks, nodes in re.findall(
         rf"(?m)^{mark}\|([^|.\n]+)\.\d+\|(\d+)\|([^|\n]*)\|{BOOT_STEP}$", steps

@@ -1,28 +1,28 @@
 """The batch script in a VM: sbatch's own task becomes an srun, whose task, an operation, runs the script there.
 
-The script's variables of Slurm are those of its job, as on a node: that srun takes them along, and has none
-of them itself.
+The script gets its job's variables of Slurm, as on a node: that srun passes them on as data, and is not affected
+by them itself.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 
 from pcocc_runtime.documents import wire, wire_steps
+from pcocc_runtime.documents.batch_environment import BatchEnvironment, encode_batch_environment
 from pcocc_runtime.documents.verbs import BATCH_VERB
 from pcocc_runtime.guest.environment import plan_environment
 from pcocc_runtime.steps.environment import take_environment_before
 from pcocc_runtime.steps.session import run_command
 
-# what that srun needs of them: a user's wishes for his own steps, such as SLURM_LABELIO, are not for it
+# those that the srun itself needs: a user's settings for other steps, such as SLURM_LABELIO, must not affect it
 _FOR_SRUN = (
     "SLURM_JOB_ID", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_EXPORT_ENV", wire.ENV_CLUSTER,
     wire.ENV_TEMPLATE,
 )
-_OF_A_SCRIPT = "ENVIRONMENT"  # Slurm says BATCH there
+_OF_A_SCRIPT = "ENVIRONMENT"  # Slurm sets it to BATCH for a batch script
 
 
 def become_batch(vm: str, argv: Sequence[str]) -> int:
@@ -42,7 +42,8 @@ def become_batch(vm: str, argv: Sequence[str]) -> int:
         for name, value in os.environ.items()
         if name in _FOR_SRUN or not name.startswith(("SLURM_", "SRUN_", "PCOCC_"))
     }
-    environ |= {wire.ENV_STEP_INSIDE: "1", wire_steps.ENV_BATCH_ENVIRON: json.dumps([mine, found.removed])}
+    handed = encode_batch_environment(BatchEnvironment(mine, list(found.removed)))
+    environ |= {wire.ENV_STEP_INSIDE: "1", wire_steps.ENV_BATCH_ENVIRON: handed}
     try:
         os.execvpe(words[0], words, environ)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The operation `@console`: a VM's serial console on the task's terminal, and the keyboard for one at a time.
+"""The operation `@console`: a VM's serial console on the task's terminal; one task at a time can type.
 
-Everybody reads the file that QEMU writes; who types has a connection to QEMU's serial line, too, which QEMU
-gives to one at a time: a lock in the VM's directory says whether it is taken.
+All read the file that QEMU writes. The one that can type also has a connection to QEMU's serial line, which QEMU
+gives to one process at a time: a lock in the VM's directory says whether it is taken.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pcocc_runtime.system.locks import try_flock
 
 DETACH, DETACH_NAME = b"\x1d", "Ctrl-]"
 WATCH = "--watch"
-_SECONDS = 0.05  # between two looks at the file, where nothing announces what comes
+_SECONDS = 0.05  # between two looks at the file: nothing announces what is added
 _PIECE = 1 << 16
-_HISTORY = 1 << 16  # bytes of what was, at most
+_HISTORY = 1 << 16  # bytes of earlier output to show, at most
 
 
 def check_words(words: Sequence[str]) -> bool:
@@ -53,7 +53,7 @@ def operate(job: int, vm: str, watch: bool) -> int:
 
 
 def take_line(directory: str, vm: str) -> socket.socket | None:
-    """Return a connection to the serial line that nobody else has; None when somebody has, which is told."""
+    """Return a connection to the serial line; None when another task has it, which the user is told."""
     lock = os.open(f"{directory}/console.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if not try_flock(lock):
         os.close(lock)
@@ -88,7 +88,7 @@ def _become_raw() -> list[Any] | None:
 
 
 class Console:
-    """The console's two directions; `line` is None for who only watches."""
+    """The console's two directions; `line` is None when this task only watches."""
 
     def __init__(self, directory: str, line: socket.socket | None) -> None:
         self.directory, self.line = directory, line
@@ -111,7 +111,7 @@ class Console:
                 return ended or "its job has"
 
     def _drain(self) -> None:
-        """Take what the line says, which is in the file, too: it tells at once that there is something."""
+        """Read and drop what the line says: it is in the file, too, but arrives here first."""
         assert self.line
         try:
             gone = not self.line.recv(_PIECE)

@@ -1,14 +1,13 @@
 """What a guest has written to its serial console, and goes on writing: read from the file that QEMU appends to.
 
-The VM's keeper (keeper/console_log.py) puts that file's content aside, into FILE.old, when it has grown, and
-empties it.
+When that file has grown, the VM's keeper (keeper/bounded_logs.py) moves its content into FILE.old and empties it.
 """
 
 from __future__ import annotations
 
 import os
 
-# bytes of what was read last, by which the place to go on is found in the file that was put aside
+# bytes read last, which are looked for in FILE.old to find where to go on
 _KNOWN = 256
 
 
@@ -29,7 +28,7 @@ class ConsoleHistory:
         return old + new
 
     def read_new(self) -> bytes:
-        """Return what has come since."""
+        """Return what has been added since the last call."""
         try:
             size = os.stat(self._path).st_size
         except OSError:
@@ -45,18 +44,18 @@ class ConsoleHistory:
         return data
 
     def _read_on(self) -> bytes:
-        """Return what has come since when the file was emptied meanwhile."""
+        """Return what has been added since the last call, when the file was emptied meanwhile."""
         old, new = _read(f"{self._path}.old", 0), _read(self._path, 0)
         self._at = len(new)
         return old[_find_end(old, self._last) :] + new
 
     def has_ended(self) -> bool:
-        """Tell whether the file is gone, which nobody will write to any more."""
+        """Tell whether the file is gone: then nothing will be added any more."""
         return not os.path.exists(self._path)
 
 
 def _find_end(old: bytes, last: bytes) -> int:
-    """Return where the part already read ends in the file put aside; its end when that part is not there."""
+    """Return where in FILE.old the part ends that was read already; the file's end when it is not there."""
     if (place := old.rfind(last)) >= 0:
         return place + len(last)
     return next((count for count in range(len(last) - 1, 0, -1) if old.startswith(last[-count:])), len(old))

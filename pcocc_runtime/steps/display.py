@@ -15,7 +15,7 @@ WHICH = "--which"
 
 
 def check_words(words: Sequence[str]) -> bool:
-    """Return whether only the kind of the display is asked for."""
+    """Return whether the caller asks only for the display's kind."""
     if list(words) not in ([], [WHICH]):
         raise RequestError(f"@display takes {WHICH} or nothing", "this is what 'pcocc display' runs")
     if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
@@ -24,7 +24,7 @@ def check_words(words: Sequence[str]) -> bool:
 
 
 def operate(job: int, vm: str, which: bool) -> int:
-    """Write which kind it is, or connect to it and pass on bytes until it is closed."""
+    """Write the display's kind, or connect to it and pass on bytes until it is closed."""
     directory = vm_directory(job, vm)
     kind = next((kind for kind in PROTOCOLS if os.path.exists(f"{directory}/{kind}")), None)
     if kind is None:

@@ -17,14 +17,14 @@ _LOOK_SECONDS = 0.5
 
 
 def check_words(words: Sequence[str]) -> str:
-    """Return the file's absolute path; several VMs make no file of one name."""
+    """Return the file's absolute path; RequestError when several VMs would write the same file."""
     if len(words) != 1 or not words[0].startswith("/"):
         raise RequestError(
             "@dump takes the absolute path of a file", "this is what 'pcocc dump vmN FILE' runs"
         )
     if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1 and "%v" not in words[0]:
         raise RequestError(
-            "several VMs cannot be dumped into one file", "write %v in its name, which is the VM's"
+            "several VMs cannot be dumped into one file", "write %v in its name: it stands for the VM's name"
         )
     return words[0]
 

@@ -1,4 +1,4 @@
-"""A task's environment before prolog scripts changed it: the plugin has left it in a file in memory."""
+"""A task's environment before prolog scripts changed it: the plugin has put it into a file in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pcocc_runtime.documents.wire_steps import ENV_BEFORE_FD
 
 
 def take_environment_before() -> dict[str, str]:
-    """Return it, once; what there is now where the plugin has left none."""
+    """Return it, once; without such a file, return today's environment."""
     number = os.environ.pop(ENV_BEFORE_FD, "")
     if not number.isdigit():
         return dict(os.environ)

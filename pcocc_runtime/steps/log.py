@@ -1,4 +1,4 @@
-"""The operation `@log`: what a guest has written to its serial console, as text that moves no cursor."""
+"""The operation `@log`: what a guest has written to its serial console, without characters that move a cursor."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def check_words(words: Sequence[str]) -> LogWish:
 
 
 class Printer:
-    """Writes the console's bytes as lines; where the task is one of several, each begins with the VM's name."""
+    """Writes the console's bytes as lines; when the step has several tasks, each line begins with the VM's name."""
 
     def __init__(self, vm: str) -> None:
         self.before = f"{vm}: " if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1 else ""
         self.rest = b""
 
     def feed(self, data: bytes, last: int | None = None) -> None:
-        """Write the lines that end in the data, or only the last of them."""
+        """Write the lines that end in the data, or only the `last` of them."""
         *lines, self.rest = (self.rest + data).replace(b"\r", b"").split(b"\n")
         self._write(lines if last is None else lines[len(lines) - last :] if last < len(lines) else lines)
 
     def finish(self) -> None:
-        """Write what has not ended in a line."""
+        """Write a last line without an end."""
         if self.rest:
             self._write([self.rest])
             self.rest = b""
@@ -67,7 +67,7 @@ class Printer:
 
 
 def operate(job: int, vm: str, wish: LogWish) -> int:
-    """Write what is kept, and with `follow` what comes until the VM has ended."""
+    """Write what is kept, and with `follow` what is added until the VM has ended."""
     directory = f"{naming.job_dir(job)}/{vm}"
     if not os.path.lexists(f"{directory}/console.log"):
         reason = find_end(directory)

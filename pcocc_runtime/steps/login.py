@@ -1,4 +1,4 @@
-"""The operation `@login`: writes what a login from outside the job needs, the job's key among it, to the job's user."""
+"""The operation `@login`: gives the job's user what a login from outside the job needs, such as the job's key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pcocc_runtime.steps.session import find_members
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Refuse words: there is nothing to say."""
+    """Refuse words: this operation takes none."""
     if words:
         raise RequestError("@login takes no words", "this is what 'pcocc ssh' runs")
 
@@ -35,6 +35,6 @@ def operate(job: int, _vm: str, _words: None) -> int:
     try:
         host_key = (directory / HOST_KEY_FILE).read_text()
     except FileNotFoundError:
-        host_key = ""  # an older launcher's
+        host_key = ""  # an older launcher has written none
     sys.stdout.write(encode_credentials(Credentials(key, host_key.strip(), members)))
     return 0

@@ -16,7 +16,7 @@ def main() -> int:
     first = os.environ.pop(ENV_FIRST_WORD, None)
     if first is not None:
         words.insert(0, first)
-    if ENV_STEP_VMS not in os.environ:  # of no step: a batch script
+    if ENV_STEP_VMS not in os.environ:  # no VM step: a batch script
         from pcocc_runtime.steps.batch import become_batch
 
         return become_batch(os.environ[ENV_VM_NAME], words)

@@ -14,7 +14,7 @@ PROMPT = "(qemu) "
 
 
 def check_words(words: Sequence[str]) -> str:
-    """Return the command, an empty text for a prompt, which is for one VM."""
+    """Return the command; an empty text asks for a prompt, which one VM only can have."""
     if not words and int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:
         raise RequestError(
             "several monitors cannot be typed into at once", "name one VM, or write the command"
@@ -23,7 +23,7 @@ def check_words(words: Sequence[str]) -> str:
 
 
 def operate(job: int, vm: str, command: str) -> int:
-    """Obey the command, or lines at a prompt until the input ends or says quit, which ends the prompt only."""
+    """Obey the command, or lines at a prompt until the input ends or says quit, which leaves the VM alone."""
     if command:
         with Monitor(job, vm) as monitor:
             text = ask(monitor, command)
@@ -34,13 +34,13 @@ def operate(job: int, vm: str, command: str) -> int:
 
 
 def ask(monitor: Monitor, command: str) -> str:
-    """Return what the monitor answers, in letters that move no cursor."""
+    """Return what the monitor answers, without characters that move a cursor."""
     found = monitor.command("human-monitor-command", {"command-line": command})
     return terminal.printable(str(found).replace("\r", ""))
 
 
 def _prompt(job: int, vm: str) -> int:
-    """Let others in between two commands: nobody keeps a monitor by leaving a prompt open."""
+    """Obey lines; between two of them the monitor is free for others, even while a prompt is open."""
     at_terminal = os.isatty(0)
     if at_terminal:
         with Monitor(job, vm) as monitor:
@@ -66,7 +66,7 @@ def _prompt(job: int, vm: str) -> int:
 
 
 def command_names(text: str) -> list[str]:
-    """Return the commands in the monitor's own help: a line begins with one, or with two names of one (a|b)."""
+    """Return the commands in the monitor's own help; a line begins with a command, or with two names of it (a|b)."""
     return sorted(
         {
             name

@@ -14,11 +14,11 @@ from pcocc_runtime.steps.session import read_cluster
 
 CONNECT_SECONDS = 10.0
 _PIECE = 1 << 16
-_LOOK_SECONDS = 1.0  # between two looks whether the VM has ended: its end closes no connection
+_LOOK_SECONDS = 1.0  # between two looks whether the VM has ended: its end does not close connections
 
 
 def check_words(words: Sequence[str]) -> int:
-    """Return the port; RequestError when it is none, or there are tasks for several VMs."""
+    """Return the port; RequestError when it is not a port, or when the step has tasks for several VMs."""
     text = words[0] if len(words) == 1 else ""
     if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
         raise RequestError(
@@ -88,7 +88,7 @@ def pass_on(connection: socket.socket) -> None:
             connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
     except OSError:
-        pass  # the other side has closed it, which is read there
+        pass  # the other side has closed it, which `carry` reads
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Operations on VMs, commands that begin with '@': a row and its module make one, and here it is run."""
+"""Operations on VMs, which are commands that begin with '@': a row of the table here, and a module, make one."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from pcocc_runtime.documents.wire import ENV_STEP_INSIDE, ENV_VM_NAME
 
 
 class Operation(NamedTuple):
-    """Where an operation runs, and the module that does it: by `check_words`, which may refuse, and `operate`.
+    """Where an operation runs, and the module that does it, by `check_words`, which may refuse, and `operate`.
 
-    `inside` is the job's network namespace, instead of the node's own network; `on_node` is the node of the VM,
-    instead of any. What `reads` has srun's input, and its output passes byte by byte.
+    `inside`: in the job's network namespace, not the node's own network. `on_node`: on the VM's node, not on any.
+    `reads`: it gets srun's input, and its output is passed on byte by byte.
     """
 
     module: str
@@ -97,17 +97,17 @@ def _run(verb: str, words: Sequence[str], vm: str) -> int:
     operation = OPERATIONS[verb]
     module: Any = importlib.import_module(operation.module)
     job = int(os.environ["SLURM_JOB_ID"])
-    wanted = module.check_words(words)  # before it moves: the step there has one task
+    wanted = module.check_words(words)  # before it moves: the step that it moves to has one task
     _move(operation, job, vm, [verb, *words])
     return int(module.operate(job, vm, wanted))
 
 
 def _move(operation: Operation, job: int, vm: str, argv: Sequence[str]) -> None:
-    """Return where the operation belongs; anywhere else become an srun that runs it there.
+    """Return if we are where the operation belongs; otherwise become an srun that runs it there.
 
-    The plugin leaves an operation in the node's own network unless the srun that starts the step says
-    otherwise. From there another srun can be started, from the job's namespace none: so one that a user has
-    typed moves, too, when it belongs inside.
+    The plugin starts an operation in the node's own network, unless the srun of the step says otherwise: another
+    srun can be started from there, but not from the job's namespace. So an operation that belongs inside moves
+    even on the right node, when a user has typed it.
     """
     here = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
     node = _find_node(job, vm) if operation.on_node else here

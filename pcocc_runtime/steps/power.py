@@ -1,4 +1,4 @@
-"""The operation `@power`: powers a VM off, by its guest or at once, and one that its template keeps on again."""
+"""The operation `@power`: powers a VM off, by its guest or at once, and powers it on again if its template keeps it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RESET_SECONDS = 10.0
 
 
 class PowerWish(NamedTuple):
-    """What to do; the seconds that a guest has to power off, or to end it at once."""
+    """What to do, the seconds that a guest has to power off, and whether to end it at once instead."""
 
     deed: str
     seconds: int = _SECONDS
@@ -28,7 +28,7 @@ class PowerWish(NamedTuple):
 
 
 def check_words(words: Sequence[str]) -> PowerWish:
-    """Return what is wanted: `off` or `cycle`, and the seconds that the guest has, or `--now`; or `on`."""
+    """Return what is wanted: `off` or `cycle`, with the seconds that the guest has; `off --now`; or `on`."""
     deed, more = (words[0] if words else ""), list(words[1:])
     if deed not in (OFF, ON, CYCLE) or len(more) > (deed != ON):
         raise RequestError("@power takes off, on or cycle", "this is what 'pcocc power' runs")
@@ -81,7 +81,7 @@ def _power_off(monitor: Monitor, vm: str, wish: PowerWish) -> None:
             f"{vm} is stopped ({state}), so its guest cannot power off",
             f"'pcocc power off --now {vm}' ends it",
         )
-    agent = ask_agent(f"{monitor.directory}/agent")  # not every guest hears ACPI
+    agent = ask_agent(f"{monitor.directory}/agent")  # not every guest obeys ACPI
     try:
         monitor.command("system_powerdown")
         _await_end(monitor, vm, wish.seconds)
@@ -109,11 +109,11 @@ def _await_end(monitor: Monitor, vm: str, seconds: int) -> None:
 
 
 def _power_on(monitor: Monitor, vm: str) -> None:
-    """Start it as at its first boot: QEMU wants it reset before, which takes a moment."""
+    """Start the guest as at its first boot: QEMU must reset it before, which takes a moment."""
     monitor.command("system_reset")
     deadline = time.monotonic() + _RESET_SECONDS
     while monitor.command("query-status").get("status") == _OFF_STATE:
         if time.monotonic() > deadline:
             raise NodeError(f"the QEMU of {vm} does not reset it")
-        time.sleep(0.02)  # no event tells of the state
+        time.sleep(0.02)  # no event announces the state
     monitor.command("cont")

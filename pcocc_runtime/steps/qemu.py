@@ -40,7 +40,7 @@ def find_end(directory: str) -> str | None:
 
 
 def note_boot(job: int) -> None:
-    """Have steps be as patient with VMs as at their first boot, which they tell by the age of this file."""
+    """Make steps as patient with VMs as at their first boot: they go by the age of this file."""
     with contextlib.suppress(OSError):
         os.utime(f"{naming.job_dir(job)}/{MEMBERS_FILE}")
 
@@ -50,7 +50,7 @@ class QemuGone(NodeError):
 
 
 class Monitor:
-    """The connection; NodeError when there is none to be had, QemuGone when the VM ends meanwhile."""
+    """The connection; NodeError when there can be none, QemuGone when the VM ends meanwhile."""
 
     def __init__(self, job: int, vm: str) -> None:
         self.vm, self.directory = vm, vm_directory(job, vm)
@@ -69,11 +69,11 @@ class Monitor:
             self.next(_TURN_SECONDS)
         except TimeoutError:
             raise RequestError(
-                f"another operation on {self.vm} has its monitor", "try again when it is done"
+                f"another operation on {self.vm} is using its monitor", "try again when it is done"
             ) from None
         except FileNotFoundError:
             raise NodeError(
-                f"the QEMU of {self.vm} has not begun yet, or has just ended", "'pcocc ps -l' says which"
+                f"the QEMU of {self.vm} has not started yet, or has just ended", "'pcocc ps -l' says which"
             ) from None
         except OSError:
             raise self._gone() from None
@@ -86,9 +86,9 @@ class Monitor:
         return self.say({"execute": name, **({"arguments": arguments} if arguments else {})}, seconds)
 
     def say(self, words: dict[str, Any], seconds: float = ANSWER_SECONDS, fd: int | None = None) -> Any:
-        """Have QEMU obey a whole message of QMP, with an open file if it is about one; return its answer.
+        """Send QEMU a whole message of QMP, with an open file if it is about one; return its answer.
 
-        NodeError with its words when it refuses.
+        NodeError with QEMU's words when it refuses.
         """
         from json import dumps
 

@@ -12,7 +12,7 @@ from pcocc_runtime.steps.qemu import Monitor
 
 
 def check_words(words: Sequence[str]) -> dict[str, Any]:
-    """Return the message; a word that is no JSON is the name of a command."""
+    """Return the message; a single word is the name of a command."""
     text = words[0] if len(words) == 1 else ""
     if text and text.replace("-", "").replace("_", "").isalnum():
         return {"execute": text}

@@ -31,7 +31,7 @@ _MAX_COMPLAINT = 4096  # bytes
 
 
 def read_complaint(path: str) -> str:
-    """Return the end of what an ssh has written, as text that moves no cursor: some of it is the guest's own."""
+    """Return the end of what an ssh has written, without characters that move a cursor: some are the guest's."""
     try:
         with open(path, "rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _MAX_COMPLAINT))
@@ -49,18 +49,18 @@ def cut_off(vm: str) -> AttachError:
     """Return the error for a job that has nothing left on this node."""
     return AttachError(
         f"pcocc: error: {vm} cannot be reached from {os.environ.get('SLURMD_NODENAME', 'this node')}: the"
-        " job's VMs there have ended\nhint: the srun that booted the VMs has told why, and 'pcocc ps -l'"
-        " does; start the step on the VMs that are left, or a new job"
+        " job's VMs there have ended\nhint: the srun that booted the VMs has said why, and 'pcocc ps -l'"
+        " says it, too; start the step on the VMs that are left, or a new job"
     )
 
 
 def job_directory() -> str:
-    """Return where what this node knows of the step's job is."""
+    """Return the directory with what this node knows of the step's job."""
     return f"{wire.RUN_PATH}/{os.environ['SLURM_JOB_ID']}"
 
 
 class StepVm:
-    """A VM as a task of a step knows it; AttachError when it can be reached by no network."""
+    """A VM as a task of a step knows it; AttachError when no network leads to it."""
 
     def __init__(self, name: str, members: Members, job_directory: str) -> None:
         self.name, self.members, self.job_directory = name, members, job_directory
@@ -101,7 +101,7 @@ class StepVm:
         return explain_end(found.reason) if found.state == "ended" else None
 
     def patience(self) -> float:
-        """Return for how many seconds the VM may stay silent: what its boot has left, or a little."""
+        """Return how many seconds the VM may stay silent: the rest of its time to boot, but at least a few."""
         try:
             age = time.time() - os.stat(f"{self.job_directory}/{MEMBERS_FILE}").st_mtime
         except FileNotFoundError:
@@ -117,11 +117,11 @@ class KeeperLine:
         self.heard = b""
 
     def speaks(self, seconds: float) -> bool:
-        """Tell whether the keeper has said something, or has ended, within some time."""
+        """Tell whether the keeper says something, or ends, within so many seconds."""
         return bool(select.select([self.connection], [], [], seconds)[0])
 
     def is_up(self) -> bool:
-        """Tell whether its first word is that its connection to the guest stands."""
+        """Tell whether the keeper's first word is UP: its connection to the guest is open."""
         try:
             self.heard = self.connection.recv(64)
         except ConnectionResetError:
@@ -129,7 +129,7 @@ class KeeperLine:
         return UP in self.heard
 
     def find_end(self) -> str | None:
-        """Return why the VM has ended, when its keeper has said so before all of the job on this node went."""
+        """Return why the VM has ended, if its keeper has said so before the job was removed from this node."""
         try:
             self.heard += self.connection.recv(64, socket.MSG_DONTWAIT)
         except OSError:
@@ -138,7 +138,7 @@ class KeeperLine:
         return explain_end(reason.partition(b"\n")[0].decode()) if found else None
 
     def tell_done(self) -> None:
-        """The guest's shell came to its end, after ending what the command had left: nothing remains for the keeper."""
+        """Tell the keeper that nothing is left to end: the guest's shell has ended what the command left."""
         try:
             self.connection.send(DONE)
         except OSError:
@@ -146,7 +146,7 @@ class KeeperLine:
 
 
 class SharedLogin:
-    """Over the connection that the VM's keeper holds; it ends what the task leaves in the guest."""
+    """A login over the connection that the VM's keeper holds; the keeper ends what the task leaves in the guest."""
 
     guarded = False
 
@@ -159,7 +159,7 @@ class SharedLogin:
 
 
 class OwnLogin:
-    """Over a connection of the task's own, as there is no keeper; a guard in the guest looks for the end of it."""
+    """A login over the task's own connection, as there is no keeper; a guard in the guest watches for its end."""
 
     guarded = True
     control = "none"
@@ -173,13 +173,13 @@ if TYPE_CHECKING:
 
 
 class Approach:
-    """The way to a VM, for as long as it may stay silent; AttachError when that is too long, or the VM has ended."""
+    """The way to a VM; AttachError when the VM has ended, or stays silent for too long."""
 
     def __init__(self, vm: StepVm, signals: Signals) -> None:
         self.vm, self.signals = vm, signals
         self.limit = vm.patience()
         self.deadline = time.monotonic() + self.limit
-        self.line = meet_keeper(vm)  # None: nobody tells us of the VM's end
+        self.line = meet_keeper(vm)  # None: nobody will tell us that the VM has ended
 
     def find_login(self) -> Login:
         """Wait until the VM answers, and return how to log in."""
@@ -215,7 +215,7 @@ class Approach:
         return self.vm.read_end() or (self.line.find_end() if self.line else None)
 
     def raise_if_gone(self) -> None:
-        """Raise unless the VM answers: word of its end comes a moment after the end of its connections."""
+        """Raise unless the VM answers; the reason for its end is known a moment after its connections have ended."""
         last = time.monotonic() + LAST_SECONDS
         while self.find_end() is not None or not self.vm.answers():
             self.raise_if_ended()
@@ -227,9 +227,9 @@ class Approach:
             time.sleep(0.1)  # the keeper writes a file, which nothing announces
 
     def raise_if_over(self, why: str) -> None:
-        """Raise when the command can no longer begin; `why` it has not yet."""
+        """Raise when the command can no longer begin; `why` says what has kept it from beginning."""
         if self.signals.have_ended():
-            raise AttachError(f"pcocc: {self.vm.name}: ended by a signal before its command began")
+            raise AttachError(f"pcocc: {self.vm.name}: a signal has ended the task before its command began")
         self.raise_if_ended()
         if time.monotonic() > self.deadline:
             where = f"{self.vm.name} on {self.vm.node}"

@@ -12,7 +12,7 @@ _STOPPED = ("io-error", "paused", "watchdog")  # QEMU: RunState, in which a rese
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Refuse words: there is nothing to say."""
+    """Refuse words: this operation takes none."""
     if words:
         raise RequestError("@reset takes no words", "write 'pcocc reset VMS'")
 

@@ -12,7 +12,7 @@ from pcocc_runtime.steps.qemu import Monitor
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Refuse words, and several VMs, whose pictures would be one stream."""
+    """Refuse words, and several VMs: their pictures would be mixed in one stream."""
     if words:
         raise RequestError("@screenshot takes no words", "this is what 'pcocc screenshot vmN' runs")
     if int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:

@@ -1,13 +1,11 @@
-"""The task of a VM step: runs its command in one VM through an OpenSSH client and answers for it as the task.
+"""The task of a VM step: runs its command in one VM through an OpenSSH client, and stands for it as the task.
 
-Started by the plugin in place of the task's command, with the job's network namespace already entered.
-Imports little: what it takes is added to every `srun --pcocc-vm`. How the VM is reached is in
-steps/reaching.py, its signals in steps/signals.py.
+The plugin starts it in place of the task's command, inside the job's network namespace. It imports little, because
+every `srun --pcocc-vm` waits for that. How the VM is reached is in steps/reaching.py, signals in steps/signals.py.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shlex
@@ -16,6 +14,7 @@ import sys
 import time
 
 from pcocc_runtime.documents import wire, wire_steps
+from pcocc_runtime.documents.batch_environment import decode_batch_environment
 from pcocc_runtime.documents.members import MEMBERS_FILE, decode_members
 from pcocc_runtime.documents.reach import render_ports
 from pcocc_runtime.documents.record import TYPE_CHECKING
@@ -29,6 +28,7 @@ from pcocc_runtime.steps.signals import Signals, ignore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pcocc_runtime.documents.batch_environment import BatchEnvironment
     from pcocc_runtime.documents.members import Members
     from pcocc_runtime.guest.environment import GuestEnvironment
     from pcocc_runtime.steps.reaching import Login
@@ -42,12 +42,12 @@ _NOT_YET = (
     "Permission denied", "port 22", "kex_exchange_identification", "banner exchange", "System is booting",
 )
 
-# ssh made the job's host key known; a shared connection refused one session more, and ssh made one of its own
+# not errors: ssh has stored the host key; the shared connection took no further session, so ssh opened its own
 _NO_COMPLAINTS = ("Warning: Permanently added", "mux_client_request_session: ", "ControlSocket ")
 
 
 def run_command(argv: Sequence[str], script: bool = False) -> int:
-    """Be the task: run a command, or this node's script, in the VM of the environment; return its status."""
+    """Run a command, or this node's script, in the VM that the environment names; return its exit status."""
     vm = os.environ.get(wire.ENV_VM_NAME, "")
     try:
         return Session(vm, read_cluster(vm)).run(argv, script)
@@ -57,7 +57,7 @@ def run_command(argv: Sequence[str], script: bool = False) -> int:
 
 
 def read_cluster(vm: str) -> Members:
-    """Return what the launchers of this node wrote about the cluster, waiting for a boot that is under way."""
+    """Return what this node's launchers wrote about the cluster; waits for it while the cluster boots."""
     directory = job_directory()
     deadline = time.monotonic() + BOOT_SECONDS
     try:
@@ -79,7 +79,7 @@ def find_members(directory: str) -> Members | None:
         with open(f"{directory}/{MEMBERS_FILE}") as stream:
             return decode_members(stream.read())
     except (FileNotFoundError, PermissionError):
-        # root makes the directory, and gives it away when all else is there
+        # root makes the directory, and gives it to the user when everything else is there
         return None
 
 
@@ -102,7 +102,7 @@ class Session:
 
 
 class GuestCommand:
-    """A command in a VM that answers, run by as many ssh processes as it takes."""
+    """A command in a VM that answers; it may take several ssh processes, one after the other."""
 
     def __init__(self, vm: StepVm, reach: Approach, login: Login, signals: Signals) -> None:
         self.vm, self.reach, self.login, self.signals = vm, reach, login, signals
@@ -129,7 +129,7 @@ class GuestCommand:
             complaint = self.take_complaint()
             if any(word in complaint for word in _NOT_YET):
                 self.reach.raise_if_over(complaint)
-                time.sleep(0.3)  # sshd may be up before the guest lets its users in
+                time.sleep(0.3)  # sshd may answer before the guest lets its users log in
                 continue
             self.reach.raise_if_gone()
             if not complaint:
@@ -140,10 +140,9 @@ class GuestCommand:
         before, vm, vms = take_environment_before(), self.vm, self.vm.members.vms
         environment = plan_environment(before, os.environ, os.environ.get(wire_steps.ENV_STEP_EXPORT))
         if wire_steps.ENV_BATCH_ENVIRON in os.environ:
-            script, removed = json.loads(os.environ[wire_steps.ENV_BATCH_ENVIRON])
-            environment = plan_batch_environment(
-                environment, script, removed, find_changes(before, os.environ)
-            )
+            script = _read_batch_environment(os.environ[wire_steps.ENV_BATCH_ENVIRON])
+            changes = find_changes(before, os.environ)
+            environment = plan_batch_environment(environment, script.settings, script.removed, changes)
         ours = {
             wire.ENV_VM_NAME: vm.name,
             "PCOCC_VM_RANK": str(vm.rank),
@@ -183,7 +182,7 @@ class GuestCommand:
         return f". {path}" if call else path
 
     def _stage_file(self, argv: Sequence[str]) -> list[str]:
-        """Copy the file that srun has copied to this node (--bcast) to its place in the guest; return the command."""
+        """Copy the file that srun has put on this node (--bcast) into the guest, too; return the command."""
         path = argv[0]
         if path.endswith("/"):  # as slurmstepd completes it (slurmstepd/task.c)
             step = ".".join(os.environ[f"SLURM_{name}_ID"] for name in ("JOB", "STEP"))
@@ -210,7 +209,7 @@ class GuestCommand:
         return [path, *argv[1:]]
 
     def _ssh(self, script: str, source: int | None = None) -> int:
-        """Run an ssh that reads from `source`, else the task's input; its command in the guest gets the signals."""
+        """Run an ssh that reads from `source`, or the task's input; signals are passed on to the guest's command."""
         argv = self._ssh_argv(script, terminal=source is None and os.isatty(0))
         child = os.fork()
         if child == 0:
@@ -256,7 +255,7 @@ class GuestCommand:
                 exec_ssh(self._ssh_argv(render_signal(self.vm.token, name)), os.open(os.devnull, os.O_RDONLY))
 
     def take_complaint(self) -> str:
-        """Return what ssh has written into its log, and delete that: the next one begins with nothing."""
+        """Return what ssh has written into its log, and delete the log, for the next ssh."""
         lines = [
             line for line in read_complaint(self.log).splitlines() if not line.startswith(_NO_COMPLAINTS)
         ]
@@ -275,8 +274,15 @@ def _file_of(text: str) -> int:
     return fd
 
 
+def _read_batch_environment(text: str) -> BatchEnvironment:
+    try:
+        return decode_batch_environment(text)
+    except ValueError as error:
+        raise AttachError(f"pcocc: error: {error}") from None
+
+
 def exec_ssh(argv: Sequence[str], stdin: int | None) -> None:
-    """In a forked child: become an ssh that ignores the signals meant for the task."""
+    """Become, in a forked child, an ssh that ignores the signals meant for the task."""
     try:
         ignore()
         if stdin is not None:

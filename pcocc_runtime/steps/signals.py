@@ -24,7 +24,7 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def have_ended(self) -> bool:
-        """Tell whether one has arrived that ends a task whose command has not begun."""
+        """Tell whether a signal has arrived that ends the task if its command has not begun."""
         return any(number in (signal.SIGTERM, signal.SIGINT) for number in self.arrived)
 
     def take(self) -> list[str]:
@@ -32,7 +32,7 @@ class Signals:
         names = []
         while self.arrived:
             number = self.arrived.pop(0)
-            # scancel sends one before each SIGTERM, which few need
+            # scancel sends SIGCONT before each SIGTERM; it is passed on only after a SIGTSTP
             if number != signal.SIGCONT or self.stopped:
                 names.append(signal.Signals(number).name.removeprefix("SIG"))
             self.stopped = number == signal.SIGTSTP or (self.stopped and number != signal.SIGCONT)
@@ -40,7 +40,7 @@ class Signals:
 
 
 def ignore() -> None:
-    """In a forked child: Slurm signals whole groups; only the guest's command shall see it."""
+    """Ignore them in a forked child: Slurm signals whole groups, but only the guest's command shall get them."""
     signal.set_wakeup_fd(-1)
     for number in FORWARDED:
         signal.signal(number, signal.SIG_IGN)

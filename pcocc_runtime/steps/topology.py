@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,16 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcocc_runtime.documents.hardware import MAX_TOPOLOGY, TOPOLOGY_FILE, VmTopology, decode_topology
+from pcocc_runtime.documents.topology_answer import OtherThread, encode_topology_answer
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.qemu.observed import (
     Observed,
-    OtherThread,
     find_differences,
     parse_allowed,
     parse_numa_maps,
     parse_vcpus,
+    plan_topology_answer,
     render_text,
-    render_tree,
 )
 from pcocc_runtime.steps.qemu import Monitor
 from pcocc_runtime.system import regular
@@ -42,14 +41,15 @@ def check_words(words: Sequence[str]) -> TopologyWish:
 
 
 def operate(job: int, vm: str, wish: TopologyWish) -> int:
-    """Show it; with `check` tell each difference, and fail where there is one."""
+    """Show it with each difference; with `check`, fail when there is one."""
     with Monitor(job, vm) as monitor:
         planned = _read_planned(monitor.directory, vm)
         seen = _observe(planned.pid, monitor.command("query-cpus-fast"))
     node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
     differences = find_differences(planned, seen)
     if wish.json:
-        sys.stdout.write(json.dumps(render_tree(vm, node, planned, seen, differences)) + "\n")
+        answer = plan_topology_answer(vm, node, planned, seen, differences)
+        sys.stdout.write(encode_topology_answer(answer))
     else:
         sys.stdout.write(render_text(vm, node, planned, seen))
         sys.stdout.write("".join(f"{vm}: FAILED: {one}\n" for one in differences))
@@ -70,7 +70,7 @@ def _read_planned(directory: str, vm: str) -> VmTopology:
 
 
 def _observe(pid: int, vcpus: Any) -> Observed:
-    """Return what QEMU's process tells: a thread that has ended meanwhile is left out."""
+    """Return what /proc says about QEMU; a thread that has ended meanwhile is left out."""
     allowed, names = {}, {}
     for thread in os.listdir(f"/proc/{pid}/task"):
         try:

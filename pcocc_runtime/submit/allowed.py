@@ -11,7 +11,7 @@ from pcocc_runtime.templates.row import Limit
 
 
 def ensure_allowed(submission: Submission, entry: Entry, limit: Limit) -> None:
-    """Raise RequestError when the site does not let users set this; a path counts by where it really leads."""
+    """Raise RequestError when the site does not let users set this; a path is judged by where it really leads."""
     patterns = submission.site.users_may_set.patterns(limit.key)
     if patterns is None:
         return

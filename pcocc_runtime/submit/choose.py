@@ -21,7 +21,7 @@ from pcocc_runtime.templates.row import Look, Option, TemplateSetting
 def choose(submission: Submission, row: TemplateSetting) -> dict[str, Any]:
     """Return what the document's Group says of a setting, by its fields.
 
-    ConfigError, with the place in the template, when it cannot be had; RequestError when what was typed cannot.
+    ConfigError, with the place in the template, when a setting is refused; RequestError for a typed option.
     """
     value = submission.filling.chosen.values[row.name]
     if row.is_plain:
@@ -48,7 +48,7 @@ def _split(row: TemplateSetting, value: Any) -> list[Entry]:
 
 
 def _carry(submission: Submission, entry: Entry) -> Any:
-    """Return what the document carries of an entry."""
+    """Return what the document gets for an entry."""
     row, filling = entry.row, submission.filling
     if entry.value is None:
         return None

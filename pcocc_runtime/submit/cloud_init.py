@@ -12,7 +12,7 @@ from pathlib import Path
 
 CHECK_SECONDS = 20
 _ERRORS, _NEXT = "schema errors:", re.compile(r"Error:|.*schema deprecations:")
-_silent: set[str] = set()  # a program that did not answer in its time is not asked about the next text
+_silent: set[str] = set()  # programs that did not answer in time: they are not asked again
 _UNNAMED = re.compile(r"([\w-]+)\.([0-9]+): \{.*?\} is not valid under any of the given schemas")
 _NO_YAML = re.compile(r"format-l([0-9]+)\.c[0-9]+: File \S+ is not valid (?i:yaml)\. ")
 
@@ -20,7 +20,7 @@ _NO_YAML = re.compile(r"format-l([0-9]+)\.c[0-9]+: File \S+ is not valid (?i:yam
 def find_schema_error(text: str) -> str | None:
     """Return what `cloud-init schema` finds wrong with a cloud-config; None for nothing, or if it cannot tell.
 
-    Only its verdict counts: an installation that is broken, or of another kind of output, refuses nothing.
+    Only a verdict counts: an installation that is broken, or prints something else, refuses nothing.
     """
     program = shutil.which("cloud-init")
     return _ask(program, text) if program and program not in _silent else None
@@ -33,7 +33,7 @@ def _ask(program: str, text: str) -> str | None:
 
 
 def _name_key(program: str, text: str, found: re.Match[str]) -> str:
-    """Return what is wrong with an entry of a list, and name the key at fault by leaving out each in one question."""
+    """Return the fault of a list's entry with its key named: one more run tries the entry without each key in turn."""
     import yaml
 
     key, number = found[1], int(found[2])
@@ -73,6 +73,6 @@ def _run(program: str, text: str) -> str | None:
 
 
 def _find_errors(text: str) -> str:
-    """Return what follows `schema errors:`, up to what is only deprecated or said of the whole file."""
+    """Return what follows `schema errors:`, without what is only deprecated or is about the whole file."""
     lines = text.partition(_ERRORS)[2].splitlines()
     return " ".join(" ".join(takewhile(lambda line: not _NEXT.match(line), lines)).split())

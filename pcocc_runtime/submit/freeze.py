@@ -26,7 +26,7 @@ from pcocc_runtime.templates.settings import SETTINGS
 from pcocc_runtime.templates.template import Resolved, Template
 
 MAX_SETS = 1024  # what root's helper accepts
-_THOROUGH = 4  # of the VMs with a user-data each, so many are shown to cloud-init: each takes half a second
+_THOROUGH = 4  # VMs whose own user-data is shown to cloud-init, which takes half a second for each
 
 
 def freeze(
@@ -39,7 +39,7 @@ def freeze(
         raise RequestError(message, "ask for fewer VMs, or split the work over several jobs")
     path = typed_path(request.user_data, caller.directory, caller.home) if request.user_data else ""
     of_task = path if ARRAY_TASK in path and not user_files.exists(path) else None
-    user_data = read_user_data(path) if path and not of_task else None
+    user_data = ("" if of_task else read_user_data(path)) if path else None
     groups: list[Group] = []
     for part in request.parts:
         chosen = inherit.resolve(every, part.template, site.default_set)
@@ -52,7 +52,10 @@ def freeze(
         for one, filling in _split(part, chosen, caller, sum(group.count for group in groups)):
             submission = Submission(one, request, site, caller, filling, user_data, path, notes)
             group = _freeze_group(submission, resource_set)
-            groups.append(replace(group, user_data=None, task_user_data=of_task) if of_task else group)
+            if of_task:
+                forced = submission.forces_user_data
+                group = replace(group, user_data=None, task_user_data=of_task, task_user_data_forced=forced)
+            groups.append(group)
     storage.refuse_double_use(groups)
     for group in groups:
         disks = len(group.persistent) + (group.image is not None)
@@ -94,7 +97,7 @@ def find_problems(chosen: Resolved, site: Site, caller: Caller, notes: list[str]
 
 
 def _split(part: RequestPart, chosen: Resolved, caller: Caller, first: int) -> list[tuple[RequestPart, Filling]]:
-    """Return the VMs of a part as they are made alike: one by one from rank `first` when texts speak of it."""
+    """Return the VMs of a part in groups of equal ones: each alone, from rank `first`, when texts name the rank."""
     if not inherit.needs_rank(chosen):
         return [(part, _fill_for(chosen, caller))]
     one, ranks = RequestPart(part.template, 1), range(first, first + part.count)
@@ -110,7 +113,7 @@ def _freeze_group(submission: Submission, resource_set: str) -> Group:
 
 def _ensure_slots(template: str, disk_model: str, disks: int, nics: int, display: str | None) -> None:
     """Raise RequestError when QEMU would have more devices than its PCI bus has slots."""
-    needed, most = slots.count_fixed(disk_model, disks, nics, display), slots.SLOTS - 1  # one for a bridge
+    needed, most = slots.count_fixed(disk_model, disks, nics, display), slots.SLOTS - 1  # a bridge takes one
     if needed > most:
         needs = f"{needed} PCI slots for {disks} disks and {nics} networks"
         hint = "use fewer of them, or 'disk-model: virtio-scsi', with which all disks share one slot"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pcocc_runtime import errors
 from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.cluster import Cluster
+from pcocc_runtime.documents.hook import plan_hook_cluster
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import admission, hooks
 from pcocc_runtime.site.check import load_site_and_templates
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def check_request(request_json: str) -> tuple[int, str]:
-    """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check failed."""
+    """Return (1, lines of 'key value'), (2, what to tell the user), or (0, the fault) when the check itself failed."""
     try:
         return wire_steps.CHECK_PASSED, _answer(request_json)
     except errors.PcoccError as error:
@@ -62,7 +63,7 @@ def _answer(request_json: str) -> str:
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
     _ensure_admitted(cluster, site, every)
-    hooks.run_hooks(directory, hooks.describe_cluster(hooks.SUBMIT, caller.user, None, cluster))
+    hooks.run_hooks(directory, plan_hook_cluster(hooks.SUBMIT, caller.user, None, cluster))
     return render_answer(asked.parts, cluster, notes)
 
 
@@ -80,13 +81,13 @@ def _answer_restart(wanted: RestartRequest) -> str:
     sets = restart.find_sets(cluster, site)
     admission.ensure_compatible(sets, site.all_networks)
     admission.ensure_admitted(sets, accounts.read_person_here)
-    hooks.run_hooks(directory, hooks.describe_cluster(hooks.SUBMIT, accounts.user_name(), None, cluster))
+    hooks.run_hooks(directory, plan_hook_cluster(hooks.SUBMIT, accounts.user_name(), None, cluster))
     return render_answer(tuple(RequestPart(one.template, one.count) for one in cluster.groups), cluster)
 
 
 def _with_images(every: dict[str, Template], asked: Request, repos: tuple[Repo, ...]) -> dict[str, Template]:
-    """Return the templates and the images, which are templates too; RequestError when one asked for is neither."""
-    from pcocc_runtime.images import images  # as below
+    """Return the templates, with images added as templates; RequestError when one asked for is neither."""
+    from pcocc_runtime.images import images  # here, as in find_image: it takes 20 ms
 
     unread: list[errors.PcoccError] = []
     every = inherit.with_images(every, images.list_names(repos, unread))
@@ -106,7 +107,7 @@ def _ensure_admitted(cluster: Cluster, site: Site, every: dict[str, Template]) -
 def read_whole_caller(confdir: str) -> Caller:
     """Return who runs this command, and where."""
     environ = dict(os.environ)
-    user, own_home = accounts.read_home()  # not the environment's: a site's limits speak of them
+    user, own_home = accounts.read_home()  # the account's, not the environment's: a site's limits use them
     home = environ.get("HOME") or own_home or "/"
 
     def find_image(text: str) -> tuple[str, str]:

@@ -54,12 +54,12 @@ def parse_request(text: str) -> Request:
     if tree.get("template") == "":
         raise RequestError(
             "--pcocc-template has no value",
-            "name a template, as --pcocc-template=NAME:2; 'pcocc template list' says which there are",
+            "name a template, as in --pcocc-template=NAME:2; 'pcocc template list' lists them",
         )
     if not tree.get("template"):
         option = next((name for key, name in _NEEDY.items() if tree.get(key)), "vm")
         raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
-    parts = parse_template(tree["template"])
+    parts = parse_request_parts(tree["template"])
     return Request(
         parts,
         tuple(parse_image(image, parts) for image in tree.get("images") or ()),
@@ -95,7 +95,7 @@ def find_restart(text: str) -> RestartRequest | None:
     return RestartRequest(str(tree["restart"]), tree.get("vm") or None)
 
 
-def parse_template(text: str) -> tuple[RequestPart, ...]:
+def parse_request_parts(text: str) -> tuple[RequestPart, ...]:
     """Return the parts of a --pcocc-template value in order."""
     if len(text) > MAX_TEXT:
         raise RequestError(f"--pcocc-template is longer than {MAX_TEXT} characters", _FORM)
@@ -114,13 +114,13 @@ def _parse_count(count: str, name: str) -> int:
         raise RequestError(f"{count!r} is not a number of VMs of template {name!r}", _FORM)
     if len(count.lstrip("+0")) > 18 and not count.startswith("-"):
         raise RequestError(f"{count} VMs of template {name!r} are more than any job can have", _FORM)
-    number = int(count[:19])  # of a long negative number, its sign and the beginning
+    number = int(count[:19])  # a long negative number is cut short: its sign decides
     if number < 1:
         raise RequestError(f"the number of VMs of {name!r} must be at least 1, not {count}", _FORM)
     return number
 
 
-def render_template(parts: tuple[RequestPart, ...]) -> str:
+def render_request_parts(parts: tuple[RequestPart, ...]) -> str:
     """Return the canonical text of the parts."""
     return ",".join(f"{part.template}:{part.count}" for part in parts)
 
@@ -133,12 +133,12 @@ def render_answer(parts: tuple[RequestPart, ...], cluster: Cluster, notes: Seque
         "cpus": max(group.cpus for group in cluster.groups),
         "memory": max(group.memory for group in cluster.groups),
         "exclusive": int(any(group.full_node for group in cluster.groups)),
-        "template": render_template(parts),
+        "template": render_request_parts(parts),
         "sets": sets_text(cluster),
     }
     told = [one_line(note)[:_LONGEST_NOTE] for note in notes[:_MOST_NOTES]]
     if len(notes) > _MOST_NOTES:
-        told.append(f"and {len(notes) - _MOST_NOTES} more; 'pcocc template check' tells all of a template's")
+        told.append(f"and {len(notes) - _MOST_NOTES} more notes; 'pcocc template check' shows all of a template's")
     return "".join(f"{key} {value}\n" for key, value in [*lines.items(), *(("note", text) for text in told)])
 
 
@@ -180,7 +180,7 @@ def parse_mount(text: str) -> Mount:
         rest, readonly = match[1], readonly or match[2] == "readonly"
         kinds += [] if match[3] is None else [match[3]]
     if len(kinds) > 1:
-        raise RequestError(f"--pcocc-mount={text} has {len(kinds)} types, and can have one", _MOUNT_FORM)
+        raise RequestError(f"--pcocc-mount={text} has {len(kinds)} types, but can have one only", _MOUNT_FORM)
     kind = kinds[0] if kinds else "9p"
     if kind not in ("9p", "virtiofs"):
         raise RequestError(f"--pcocc-mount={text} has the unknown type {kind!r}", _MOUNT_FORM)
@@ -190,7 +190,7 @@ def parse_mount(text: str) -> Mount:
 
 
 def parse_vms(text: str, vm_count: int) -> tuple[int, ...]:
-    """Return the ranks in a set such as vm[0-3,7]; RequestError when it is no set, or not of these VMs."""
+    """Return the ranks in a set such as vm[0-3,7]; RequestError when it is not a set, or names other VMs."""
     hint = f"this virtual cluster has {f'vm[0-{vm_count - 1}]' if vm_count > 1 else 'only vm0'}"
     ranks: set[int] = set()
     for word in re.findall(r"(?:\[[^\]]*\]|[^,\[])+|.", text):

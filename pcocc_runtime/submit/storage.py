@@ -15,7 +15,7 @@ from pcocc_runtime.templates.row import TemplateSetting
 
 
 def add_typed_mounts(submission: Submission, row: TemplateSetting, entries: list[Entry]) -> list[Entry]:
-    """Return the template's mounts and the command's, which win over one with the same tag."""
+    """Return the template's mounts and those of the command line, which replace the template's of the same tag."""
     filling, by_tag = submission.filling, {str(entry.item): entry for entry in entries}
     for one in submission.request.mounts:
         value = {"path": filling.typed(one.path), "readonly": one.readonly, "type": one.type}
@@ -34,7 +34,7 @@ def look_at_directory(_submission: Submission, entry: Entry) -> Mount:
     mount = Mount(str(entry.item), **entry.value)
     known = mount.path
     if entry.is_typed and ARRAY_TASK in known and not user_files.exists(known):
-        known = known.partition(ARRAY_TASK)[0].rpartition("/")[0] or "/"  # a task's own may be made later
+        known = known.partition(ARRAY_TASK)[0].rpartition("/")[0] or "/"  # each array task's own may be made later
     try:
         user_files.ensure_directory_readable(known, entry.noun)
     except RequestError as error:
@@ -46,7 +46,7 @@ def look_at_directory(_submission: Submission, entry: Entry) -> Mount:
 
 
 def look_at_drive(submission: Submission, entry: Entry) -> Drive:
-    """Return a drive: a file that the user can write, and that this VM has once."""
+    """Return a drive: a file that the user can write, and that this VM does not have already."""
     drive = Drive(**entry.value)
     _check_drive(drive)
     _refuse_again(drive.path, submission.drives)
@@ -76,7 +76,7 @@ def _check_drive(drive: Drive) -> None:
 
 
 def refuse_double_use(groups: Iterable[Group]) -> None:
-    """Raise RequestError when VMs of one cluster need the same drive for themselves alone."""
+    """Raise RequestError when several VMs of a cluster have a drive that only one of them may write."""
     users: dict[str, list[tuple[str, Drive]]] = {}
     for group in groups:
         for drive in group.persistent:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pcocc_runtime.errors import PcoccError
 from pcocc_runtime.submit.request import Request, RequestPart
 from pcocc_runtime.templates.fill import Filling
 
@@ -41,15 +40,9 @@ class Submission:
     user_data: str | None = None  # the text of the file that was typed
     user_data_path: str = ""  # and its path
     notes: list[str] = field(default_factory=list)  # what is good to know, and refuses nothing
-    drives: dict[str, str] = field(default_factory=dict)  # what named each drive so far, by its real path
+    drives: dict[str, str] = field(default_factory=dict)  # the drives so far: real path to the path they were named by
 
     @property
     def forces_user_data(self) -> bool:
         """Tell whether user-data is passed on whatever is wrong with it."""
         return self.request.user_data_force or bool(self.filling.chosen.values["user-data-force"])
-
-    def note(self, error: PcoccError) -> None:
-        """Keep a sentence to tell, once."""
-        text = f"{error} ({error.hint})" if error.hint else str(error)
-        if text not in self.notes:
-            self.notes.append(text)

@@ -29,7 +29,7 @@ def check_own(
         if one.is_site or one.is_image:
             continue
         notes += find_number_notes(one.node)
-        parents: Problems = []  # check_templates tells of those
+        parents: Problems = []  # check_templates reports those
         chosen = inherit.resolve_known(every, one.name, site.default_set, parents)
         for error in [*freeze.find_problems(chosen, site, caller, notes), *_find_denials(chosen, site)]:
             add_new(error, problems)

@@ -16,9 +16,10 @@ def add_typed_user_data(submission: Submission, row: TemplateSetting, entries: l
 
 
 def look_at_user_data(submission: Submission, entry: Entry) -> str:
-    """Return the text of user-data, from a file or a mapping (cloud-config); tell or refuse what must be told."""
+    """Return the text of user-data, from a file or a mapping (cloud-config); what is wrong is noted or refused."""
     # 10 ms that jobs without user-data need not pay
-    from pcocc_runtime.submit import cloud_config, user_data_check
+    from pcocc_runtime.guest import cloud_config
+    from pcocc_runtime.submit import user_data_check
 
     if isinstance(entry.value, str):
         path = submission.user_data_path if entry.is_typed else entry.value
@@ -32,8 +33,6 @@ def look_at_user_data(submission: Submission, entry: Entry) -> str:
 
 def read_user_data(path: str) -> str:
     """Return the text of a user-data file."""
-    from pcocc_runtime.submit.user_data_parts import parse_user_data  # as above
+    from pcocc_runtime.guest.user_data import parse_user_data  # as above
 
-    return parse_user_data(
-        user_files.read_user_start(path, MAX_USER_DATA + 1, "user-data file"), f"user-data file {path}"
-    )
+    return parse_user_data(user_files.read_user_start(path, MAX_USER_DATA + 1, "user-data file"), path)

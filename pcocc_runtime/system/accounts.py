@@ -36,7 +36,7 @@ def read_person_here() -> Person:
 
 
 def read_home() -> tuple[str, str | None]:
-    """Return name and home directory of who runs this process; the uid and None where this host has no such account."""
+    """Return name and home directory of this process's user; the uid and None if this host has no such account."""
     uid = os.getuid()
     try:
         entry = pwd.getpwuid(uid)

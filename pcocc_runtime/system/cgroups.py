@@ -1,4 +1,4 @@
-"""Where a step of Slurm's is among the cgroups, as /proc/PID/cgroup of its processes tells (cgroups(7))."""
+"""The cgroup of a Slurm step, from /proc/PID/cgroup of one of its processes (cgroups(7))."""
 
 import re
 

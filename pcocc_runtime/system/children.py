@@ -1,4 +1,4 @@
-"""The keeper: a child of QEMU that QEMU does not know, and ends with it."""
+"""Starts a VM's keeper beside its QEMU, as a process that QEMU does not know."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _GREETING_SECONDS = 5
 def start_keeper(argv: Sequence[str], keep: Iterable[int], after: int) -> None:
     """Start the keeper as a grandchild, so that QEMU has no child to reap; it inherits only the descriptors `keep`.
 
-    It starts when `after` can be read, which is when QEMU sends its greeting: until then a Python would only
-    take the CPU from QEMUs.
+    It starts when `after` can be read, which is when QEMU sends its greeting: before that, a Python would only take
+    CPU time from QEMUs that start.
     """
     child = os.fork()
     if child:

@@ -1,8 +1,8 @@
-"""A server that strangers talk to, such as dnsmasq: root binds what it needs, and then it has nothing of the host.
+"""A server that strangers talk to, such as dnsmasq: it binds its ports as root, and then can reach nothing of the host.
 
-It starts as root in the caller's network namespace, with its own mounts, processes and IPC, and sees
-programs, libraries and its configuration only. Once it gives root up for its own uid it keeps no capability,
-whatever it asks for, and never gets one again.
+It starts as root in the caller's network namespace, in other namespaces of its own, and sees only programs,
+libraries and its configuration. When it gives up root for its own uid, it keeps no capability, whatever it asks
+for, and never gets one again.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def start_confined(
             require("unshare", LIBC.unshare(_NEW))
             _make_root(root, files)
             first = os.fork()
-            if first == 0:  # of its namespace
-                die_with_parent()  # until it gives root up: a change of rights takes that back
+            if first == 0:  # the first process of the new namespace
+                die_with_parent()  # until it gives root up: a change of rights cancels this
                 _become(argv, code, says)
             os.waitpid(first, 0)
         except OSError as error:
@@ -86,7 +86,7 @@ def _make_root(root: str, files: Iterable[tuple[str, str]]) -> None:
 
 
 def _become(argv: Sequence[str], code: bytes, says: int) -> None:
-    """Run the program with an end of a pipe as its output, and without whatever could lead out of its namespaces."""
+    """Run the program with the pipe `says` as its output, and without any way out of its namespaces."""
     os.setsid()
     for number, fd in enumerate((os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), says, says)):
         os.dup2(fd, number)

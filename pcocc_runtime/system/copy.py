@@ -1,7 +1,7 @@
-"""Large files copied, their holes kept, and summed on the way.
+"""Copies large files, keeps their holes, and computes checksums on the way.
 
-Where the source may change meanwhile, what is summed is what was written: each byte is read once
-(`copy_pieces`). Where it cannot, the kernel copies (`copy_extents`), and the sum may be computed beside it.
+If the source may change meanwhile, each byte is read once, so that the sum is of what was written (`copy_pieces`).
+If it cannot, the kernel copies (`copy_extents`), and the sum may be computed beside that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBAD
 
 
 def begin_sum(algorithm: str = "sha256") -> _Hash:
-    """Return what computes a sum."""
+    """Return an object that computes a sum."""
     import hashlib  # not at the top: 5 ms of the start of a VM that copies nothing
 
     return hashlib.new(algorithm)
@@ -49,7 +49,7 @@ def hash_file(path: PurePath, watch: Advance, algorithm: str = "sha256") -> str:
 
 
 def read_pieces(fd: int, at: int = 0) -> Iterator[bytes]:
-    """Yield what is in an open file from a place to its end; all of it is read, whatever is said of holes."""
+    """Yield the content of an open file from a place to its end; holes are read, too."""
     while piece := os.pread(fd, _PIECE, at):
         yield piece
         at += len(piece)
@@ -99,7 +99,7 @@ def copy_pieces(
 ) -> tuple[int, str]:
     """Write pieces one after the other to an empty file, with holes for those of zeros; return its length and sum.
 
-    `flush` has them written to disk on the way: else who waits for the last one hears nothing meanwhile.
+    With `flush` they are written to disk on the way: otherwise all of that happens at the end, without any progress.
     """
     machine, done, flushed = begin_sum(algorithm), 0, 0
     for piece in pieces:
@@ -123,7 +123,7 @@ def _write_all(fd: int, piece: bytes, at: int) -> None:
 
 
 def copy_extents(source: int, target: int, at: int, size: int) -> Iterator[int]:
-    """Copy what is no hole, from a place on, between open files of one size; yield how far it is, again and again."""
+    """Copy the data, without holes, from a place on between open files of one size; yield again and again how far."""
     while at < size:
         at, end = find_data(source, at, size)
         while at < end:

@@ -1,8 +1,8 @@
 """What root runs as a user: the one place where rights are given up for good.
 
 A user may signal his processes, trace them (ptrace(2)) and read their memory, and a process that keeps root's
-terminal can type on it (TIOCSTI). So nothing of root's goes along but what is named: no terminal, no session,
-no environment, no descriptor, and the memory, a copy of root's until the exec, is closed to him until then.
+terminal can type on it (TIOCSTI). So nothing of root's is passed on unless it is named: no terminal, no session, no
+environment, no descriptor. Until the exec, the memory is a copy of root's, and the user cannot read it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Rights(NamedTuple):
 def become(rights: Rights) -> None:
     """Give this process, a child just forked, a user's rights and no way to others; it dies with its parent.
 
-    The saved uid stays root's until the memory is closed: with a user's ids alone the kernel would let him
-    trace it, if only for a moment, where fs.suid_dumpable is not 0 (proc(5)). An exec opens the memory again:
-    then it is the program's own.
+    The saved uid stays root's until the memory is closed: with only the user's ids, the kernel would let the user
+    trace it for a moment, if fs.suid_dumpable is not 0 (proc(5)). An exec opens the memory again, which is the
+    program's own then.
     """
     os.setgroups(list(rights.groups))
     os.setresgid(rights.gid, rights.gid, rights.gid)
@@ -42,7 +42,7 @@ def become(rights: Rights) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that forked it ends; a change of rights takes that back."""
+    """Have the kernel kill this process when the thread that forked it ends; a change of rights cancels this."""
     _set(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Files and directories: created private, replaced atomically."""
+"""Files and directories: created as private ones, replaced atomically."""
 
 from __future__ import annotations
 

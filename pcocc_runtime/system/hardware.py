@@ -1,6 +1,6 @@
 """What this process holds of its node: its CPUs, how they are connected, and the NUMA nodes (sysfs).
 
-Read for the CPUs of its own only, and once for each group of them: 128 cores take two or three milliseconds.
+Only the process's own CPUs are read, and once for each group of them: 128 cores take two or three milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SYS_GET_MEMPOLICY = 239  # x86-64
 
 
 def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: str = "/proc") -> Allocation:
-    """Return what a task that may run on these CPUs holds; what /sys does not tell, or tells absurdly, is left out."""
+    """Return what a task that may run on these CPUs holds, without levels that /sys does not tell, or tells wrongly."""
     own = sorted(cpus)
     nodes = _read_nodes(f"{system}/node", _read_mems(proc))
     homes = {cpu: node.number for node, members in nodes for cpu in members}
@@ -31,7 +31,7 @@ def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: st
     dies = group.read("topology/die_cpus_list")
     clusters = group.read("topology/cluster_cpus_list")
     clustered = any(len(members) > len(cores.get(cpu, (cpu,))) for cpu, members in clusters.items())
-    # without clusters nobody asks who shares an L2
+    # only guests with clusters need to know who shares an L2
     l2, l3 = group.read_cache(2) if clustered else {}, group.read_cache(3)
     found = []
     for cpu in own:
@@ -79,11 +79,11 @@ def _hugetlb_files(text: str, root: str, name: str) -> list[tuple[str, str, str]
     return found
 
 
-@cache  # asked of each CPU of a group
+@cache  # asked for each CPU of a group
 def _between(
     inner: tuple[int, ...], middle: tuple[int, ...] | None, outer: tuple[int, ...], otherwise: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Return a level that lies between two others; firmware may tell dies of one CPU each, too (Kunpeng 920)."""
+    """Return the middle group if it lies between the others: firmware may report dies of one CPU each (Kunpeng 920)."""
     return middle if middle is not None and {*inner} <= {*middle} <= {*outer} else otherwise
 
 
@@ -172,7 +172,7 @@ def _read_policy() -> set[int] | None:
 
 
 def _read_topoext(proc: str) -> bool:
-    """Tell whether the first CPU has AMD's flag topoext; the file is made as it is read, so no more of it is."""
+    """Tell whether the first CPU has AMD's flag topoext; no more of the file is read, as making it takes time."""
     lines = _read(f"{proc}/cpuinfo", 4096).splitlines()
     return any(line.startswith("flags") and "topoext" in line.split() for line in lines)
 
@@ -188,7 +188,7 @@ def _number(text: str) -> int:
 
 
 def _read(path: str, size: int = 65536) -> str:
-    """Return a small file of /sys or /proc, nothing when there is none."""
+    """Return a small file of /sys or /proc, an empty text when there is none."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

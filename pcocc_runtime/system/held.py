@@ -1,6 +1,6 @@
 """Directories held open: a path below one stays in that very directory, whatever others rename meanwhile.
 
-The path is one of proc(5), /proc/self/fd/N, and so means the same to a child that is given the descriptor
+The path is /proc/self/fd/N (proc(5)), and means the same to a child process that gets the descriptor
 (`descriptors`).
 """
 
@@ -19,7 +19,7 @@ _HELD = re.compile(r"/proc/self/fd/([0-9]+)(?=[/\"']|\Z)")
 
 @contextmanager
 def hold(path: PurePath) -> Iterator[Path]:
-    """Hold a directory; links in the path are followed, as for whoever names it."""
+    """Hold a directory; links in the path are followed, as usual."""
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     with _kept(fd) as held:
         yield held
@@ -27,10 +27,10 @@ def hold(path: PurePath) -> Iterator[Path]:
 
 @contextmanager
 def hold_below(parent: Path, name: str, *, links: bool = True) -> Iterator[Path]:
-    """Hold a directory in one that others may write to; OSError when they have put something else there.
+    """Hold a directory inside one that others may write to; OSError when they have put something else there.
 
-    With `links` a symbolic link of root's or of our own is followed: anybody else's may lead to what only we
-    may change or read.
+    With `links`, a symbolic link is followed if it is root's or our own: another user's may lead to something that
+    only we may change or read.
     """
     fd = os.open(parent / name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -68,7 +68,7 @@ def _kept(fd: int) -> Iterator[Path]:
 
 
 def show(text: str) -> str:
-    """Return a text with the paths of held directories as others know them."""
+    """Return a text in which paths of held directories are replaced by their usual ones, for messages."""
     return _HELD.sub(lambda match: _where(match[0]), text)
 
 
@@ -80,12 +80,12 @@ def _where(path: str) -> str:
 
 
 def descriptors(*texts: str) -> list[int]:
-    """Return the descriptors of held directories that paths in these texts begin with, to give to a child."""
+    """Return the descriptors of the held directories in these texts, to pass them on to a child process."""
     return sorted({int(match[1]) for text in texts for match in _HELD.finditer(text)})
 
 
 def create_file(path: Path, data: bytes, mode: int) -> None:
-    """Write a new file with this mode in a held directory, on disk on return; replaces, never follows, a link."""
+    """Write a new file with this mode in a held directory, and flush it; a link there is replaced, never followed."""
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as stream:

@@ -16,6 +16,6 @@ def require(what: str, result: int) -> None:
 
 
 def mount(source: str, target: str | PurePath, flags: int, kind: str = "none", options: str = "") -> None:
-    """Mount, or change a mount (mount(2)); OSError when that cannot be."""
+    """Mount, or change a mount (mount(2)); OSError when that fails."""
     words = [os.fsencode(word) for word in (source, target, kind)]
     require(f"mount {target}", LIBC.mount(*words, ctypes.c_ulong(flags), options.encode()))

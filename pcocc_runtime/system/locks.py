@@ -1,6 +1,6 @@
-"""Locks of one host's processes: flock(2), on a whole file. `shared_locks` has the others, and tells all apart.
+"""Locks between processes of one host: flock(2), on a whole file. `shared_locks` has the others, and explains all.
 
-It belongs to the open file: it goes on with the descriptor through fork and exec, until the last of its holders ends.
+A lock belongs to the open file: it stays with the descriptor through fork and exec, until its last holder ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_at(fd: int, path: PurePath) -> bool:
     """Tell whether a path still leads to this open file: whoever had its lock before may have deleted it."""
     try:
         info = os.fstat(fd)
-        # an NFS client asks anew for the state of a file that it has locked; the name may still be known from before
+        # an NFS client asks the server again about a file that it has locked, but may still have the name cached
         return info.st_nlink > 0 and os.path.samestat(info, os.lstat(path))
     except FileNotFoundError:
         return False
@@ -43,7 +43,7 @@ def locked(path: PurePath) -> Iterator[None]:
         fd = _open(path)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if is_at(fd, path):  # else its last holder deleted it while we waited
+            if is_at(fd, path):  # else its last holder has deleted it while we waited
                 yield
                 return
         finally:
@@ -52,7 +52,7 @@ def locked(path: PurePath) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_if_free(path: PurePath) -> Iterator[bool]:
-    """Hold that lock unless somebody else has it, and tell which."""
+    """Hold that lock unless somebody else has it; yield whether we hold it."""
     fd = _open(path)
     try:
         yield try_flock(fd) and is_at(fd, path)

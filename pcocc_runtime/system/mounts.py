@@ -1,4 +1,4 @@
-"""A process without mounts: nothing that a user has mounted somewhere is in its way, and no path leads it there."""
+"""A process without mounts: whatever users have mounted is not in its way, and no path leads it there."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 def forget(directories: Iterable[PurePath]) -> list[int]:
     """Give this process, a child that ends soon, a mount namespace with nothing mounted; OSError when that fails.
 
-    Returns directories, open: no path leads from them into a mount. (One opened before leads into the mounts
-    of then.) So they can be renamed and removed, and what other namespaces have mounted on them goes too
-    (Linux 3.18). No path through what a user owns is taken; but a root of the kernel's own (initramfs) stays,
-    and each mount on it is detached, which harms nobody else.
+    Returns the directories, opened in that namespace: no path leads from them into a mount. (From one that was
+    opened before, it would.) So they can be renamed and removed; what other namespaces have mounted on them is
+    unmounted then (Linux 3.18). No path through a user's directory is used. The kernel's own root (initramfs) cannot
+    be detached: there each mount on it is, which does not affect other namespaces.
     """
     require("unshare", LIBC.unshare(_CLONE_NEWNS))
     mount("none", "/", _MS_REC | _MS_PRIVATE)

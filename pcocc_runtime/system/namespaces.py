@@ -1,4 +1,4 @@
-"""Network namespaces: made, where ip(8) looks for them, and entered by the calling thread, which comes back."""
+"""Makes network namespaces, where ip(8) looks for them; the calling thread enters them for a block, and comes back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def inside(path: PurePath) -> Iterator[None]:
 def create(path: PurePath) -> None:
     """Make a network namespace mounted at `path`, which does not exist, as `ip netns add` does; OSError if it fails.
 
-    In this process alone: what would be done by another might come to its end after this one was killed.
+    This process itself does it: another program would go on after this process was killed.
     """
     os.makedirs(path.parent, 0o755, exist_ok=True)
     _share(path.parent)
@@ -54,7 +54,7 @@ def _share(directory: PurePath) -> None:
     """Let mounts below a directory be seen, and later be unmounted, in every mount namespace made from this one."""
     try:
         mount("", directory, _MS_SHARED | _MS_REC)
-    except OSError:  # it is no mount point yet
+    except OSError:  # it is not a mount point yet
         mount(str(directory), directory, _MS_BIND | _MS_REC)
         mount("", directory, _MS_SHARED | _MS_REC)
 

@@ -1,4 +1,4 @@
-"""The one door to other processes: run, start, observe, end."""
+"""Other processes: run, observed and ended."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(
     argv: Sequence[str], *, text: str | None = None, timeout: float = 30,
     env: Mapping[str, str] | None = None, hint: str | None = None,
 ) -> str:
-    """Run a program to its end and return its stdout; NodeError carries what it said when it fails."""
+    """Run a program to its end and return its stdout; when it fails, NodeError has what it said."""
     try:
         done = subprocess.run(
             argv, input=text, stdin=subprocess.DEVNULL if text is None else None, capture_output=True, text=True,
@@ -47,7 +47,7 @@ def run(
 
 
 def explain_start(argv: Sequence[str], error: OSError, hint: str | None) -> NodeError:
-    """Return what to tell of a program that cannot be started."""
+    """Return the error for a program that cannot be started."""
     where = os.uname().nodename
     if isinstance(error, FileNotFoundError):
         return NodeError(f"the program {argv[0]} is not installed on {where}", hint=hint)
@@ -81,7 +81,7 @@ def kill(process: ProcessId) -> None:
 
 
 def end(processes: Iterable[ProcessId], seconds: float = GONE_SECONDS) -> None:
-    """Kill these processes and see them gone; all within one time, since a user can make his hang in the kernel."""
+    """Kill these processes and wait until they are gone, but not longer: a user can make his hang in the kernel."""
     every, last = list(processes), time.monotonic() + seconds
     for one in every:
         kill(one)
@@ -90,7 +90,7 @@ def end(processes: Iterable[ProcessId], seconds: float = GONE_SECONDS) -> None:
 
 
 def _with_pidfd(process: ProcessId, act: Callable[[int], object]) -> None:
-    """Do something to that very process, if it still runs: a pidfd pins it between the look and the deed."""
+    """Do something to that very process, if it still runs: a pidfd makes sure that it is not another by then."""
     with suppress(OSError):  # it has ended
         pidfd = os.pidfd_open(process.pid)
         try:
@@ -121,7 +121,7 @@ def find_slurmstepds(job: int) -> list[ProcessId]:
 
 
 def _find(file: str, is_wanted: Callable[[str, str], bool], owners: Collection[int] | None) -> list[ProcessId]:
-    """Return other processes of this host (of this UTS namespace) of which that is so; `owners` are real uids."""
+    """Return this host's other processes (in its UTS namespace) that are wanted; `owners` are real uids, or any."""
     found, host = [], os.stat("/proc/self/ns/uts")
     for at in (f"/proc/{name}" for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()):
         try:
@@ -142,5 +142,5 @@ def read_owner(pid: int) -> int:
 def leave_step(job: int, step: int, top: str = "/sys/fs/cgroup") -> None:
     """Leave the step's cgroup, of version 2, for Slurm's own: a job's memory limit would count this process, too."""
     if group := parse_step_group(Path("/proc/self/cgroup").read_text(), job, step):
-        with suppress(FileNotFoundError):  # v1: slurmstepd is not in the job's memory cgroup when it needs us
+        with suppress(FileNotFoundError):  # v1: when slurmstepd starts us, it is not in the job's memory cgroup
             Path(f"{top}{PurePath(group).parents[1]}/system/cgroup.procs").write_text("0")

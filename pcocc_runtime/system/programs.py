@@ -1,4 +1,4 @@
-"""Programs that run for as long as they need: watched, or between two others, and never longer than this process."""
+"""Programs that may run for long: watched, or as filters, and never longer than this process."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def run_watched(
 ) -> tuple[int, list[str]]:
     """Run a program of any length, which dies with this process; return its exit status and its first lines of output.
 
-    A carriage return ends a line, too. Lines for which `watch` returns True are not kept. It has the held
-    directories (system/held.py) that its arguments name.
+    A carriage return ends a line, too. Lines for which `watch` returns True are not kept. The program gets the
+    held directories (system/held.py) that its arguments name.
     """
     try:
         child = subprocess.Popen(
@@ -55,7 +55,7 @@ def run_watched(
 
 @contextmanager
 def open_filter(argv: Sequence[str], source: IO[bytes], hint: str) -> Iterator[IO[bytes]]:
-    """Yield the output of a program that reads `source`; at its end NodeError says why the program failed, if so.
+    """Yield the output of a program that reads `source`; NodeError at the end of the block if the program failed.
 
     The program is killed when the block ends with an error, and with this process.
     """

@@ -1,4 +1,4 @@
-"""What a QEMU can do, asked of itself: by nobody for a node, and by users where that does not tell enough."""
+"""Asks a QEMU what it can do: the planner, as user nobody, for a node, and a launcher where that is not enough."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SECONDS = 20.0  # it takes a quarter of a second
 
 
 def identify(qemu: str, accel: str) -> list[object] | None:
-    """Return what tells whom answers are of, for encode_abilities; None where there is no such program."""
+    """Return what tells one QEMU from another, to be stored with its answers; None if there is no such program."""
     try:
         status = os.stat(qemu)
     except OSError:

@@ -1,4 +1,4 @@
-"""Regular files that somebody else may replace, by a FIFO for instance, while we look."""
+"""Regular files that somebody else may replace meanwhile, for example by a FIFO."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def open_regular(path: PurePath) -> io.FileIO:
-    """Open a regular file for reading; OSError, without a wait, when the path is that of a FIFO or a device."""
+    """Open a regular file for reading; OSError at once when the path leads to a FIFO or a device."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

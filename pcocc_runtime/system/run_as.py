@@ -46,7 +46,7 @@ def started_as(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program as a user, in its own session, with this environment only; the block reads its output.
 
-    It is ended with the block. What interrupts this process ends it too, by the SIGINT that it cannot get
+    It is ended with the block. When this process is interrupted, it gets a SIGINT from here, as it cannot get one
     from the terminal any more. OSError when it cannot be started.
     """
     child = subprocess.Popen(
@@ -63,13 +63,13 @@ def started_as(
 
 
 def _begin(rights: Rights) -> None:
-    # a shell's background command ignores it, and what it starts would
+    # a shell's background command ignores SIGINT, and so would all that it starts
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     become(rights)
 
 
 def _collect(streams: tuple[IO[bytes], IO[bytes]], most: int, end: float) -> tuple[bytes, bytes] | None:
-    """Return all that two pipes give; None when it is too much, or not complete by `end` (monotonic clock)."""
+    """Return all that two pipes deliver; None when it is too much, or not complete by `end` (monotonic clock)."""
     found = {stream: bytearray() for stream in streams}
     with selectors.DefaultSelector() as waiting:
         for stream in streams:
@@ -87,7 +87,7 @@ def _collect(streams: tuple[IO[bytes], IO[bytes]], most: int, end: float) -> tup
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGINT, signal.SIGKILL):  # one that not even this ends is not waited for
+    for number in (signal.SIGINT, signal.SIGKILL):  # if not even the latter ends it, it is left alone
         if child.poll() is None:
             child.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):

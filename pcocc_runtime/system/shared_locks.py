@@ -1,4 +1,4 @@
-"""Locks that hosts sharing a file system see of each other. Linux has three kinds, which do not meet as one expects:
+"""Locks that hosts which share a file system see of each other. Linux has three kinds, and not all exclude each other:
 
     flock    flock(2), on a whole file, in `locks`.
     lockf    fcntl(2) F_SETLK, here on a whole file. Belongs to the process: children do not have it, and closing any
@@ -6,7 +6,7 @@
     range    fcntl(2) F_OFD_SETLK, on some bytes. Belongs to the open file, as with flock, and reaches other
              hosts as lockf does. QEMU's own image locks are of this kind.
 
-lockf and range meet each other, flock meets neither (on local file systems). The kernel drops all of them
+lockf and range exclude each other; flock excludes neither (on local file systems). The kernel drops all of them
 when their holder ends, however it ends.
 """
 
@@ -64,7 +64,7 @@ def find_locked(fd: int, first: int, length: int) -> int | None:
 
 
 def find_locked_by_others(fd: int, first: int, length: int) -> int | None:
-    """Return the same, but for what this process has as lockf."""
+    """Return the same, but ignore what this process itself has locked by lockf."""
     return _find(fd, fcntl.F_GETLK, first, length)
 
 
@@ -75,7 +75,7 @@ def _find(fd: int, command: int, first: int, length: int) -> int | None:
 
 
 def wait_until(attempt: Callable[[], bool], seconds: float, longest_pause: float = 2 * _FIRST_PAUSE) -> bool:
-    """Try a lock again and again for so many seconds; tell whether it was had. The kernel would wait for ever."""
+    """Try a lock again and again for so many seconds; tell whether we got it. The kernel itself would wait for ever."""
     deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
     while not attempt():
         if time.monotonic() > deadline:

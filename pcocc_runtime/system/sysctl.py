@@ -16,7 +16,7 @@ def read(name: str) -> str | None:
 
 
 def write(name: str, value: str) -> None:
-    """Change a setting if it differs; one that this kernel does not have is ignored."""
+    """Change a setting if it has another value; one that this kernel does not have is ignored."""
     if read(name) not in (None, value):
         (_ROOT / name).write_text(value)
 

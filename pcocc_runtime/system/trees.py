@@ -9,14 +9,14 @@ import os
 from collections.abc import Iterator
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # of a rename of a directory: the name is something else's
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # a directory cannot be renamed: the new name is taken
 
 
 def empty(top: int) -> None:
-    """Delete all in a directory, given open, as far as this process may.
+    """Delete all in a directory, given as a descriptor, as far as this process may.
 
-    What is inside a directory of it is moved up before that goes, so no depth takes a descriptor, memory or a
-    longer path. What may not be deleted, or became something else meanwhile, is passed over.
+    The content of a directory in it is moved up before that is deleted, so depth costs no descriptors, memory or
+    long paths. What may not be deleted, or has become something else meanwhile, is left.
     """
     numbers, idle = itertools.count(), 0
     while idle < 2:  # a name that has become something else is looked at once more
@@ -76,7 +76,7 @@ def _lift(inner: int, name: str, top: int, numbers: Iterator[int]) -> bool:
 
 
 def _unshut(parent: int, name: str) -> None:
-    """Let who deletes into a directory of his own, and let it be moved; a link is followed, with his rights."""
+    """Open a directory for its owner, whose rights we have, so that it can be read and moved; a link is followed."""
     with contextlib.suppress(OSError):
         os.chmod(name, 0o700, dir_fd=parent)
 

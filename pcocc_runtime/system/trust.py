@@ -43,10 +43,10 @@ def _is_closed(mode: int, *, sticky: bool) -> bool:
 
 
 def make_root_only(path: str) -> str:
-    """Make a directory and those above it, unless they are there; return its path without links, which stays right.
+    """Make a directory and those above it, unless they are there; return its path without links, for lasting use.
 
-    ConfigError unless each of them is a directory, or a link, that nobody but root can have put there or can
-    replace: to those above the last others may add, with a sticky bit (chmod(2)).
+    ConfigError unless each is a directory, or a link, that only root can have put there or replace. Others may add
+    to a directory above the last one, if it has the sticky bit (chmod(2)).
     """
     here, names = "/", [*reversed(PurePath(path).parts[1:])]
     while names:

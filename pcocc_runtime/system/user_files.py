@@ -1,4 +1,4 @@
-"""Files and directories that a user names: accessed with the user's own rights, never waited for."""
+"""Files and directories that a user names: accessed with the user's own rights, without waiting for a FIFO."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def working_directory() -> str:
 
 
 def absolute_path(path: str) -> Path:
-    """Return a path as an absolute one, seen from the working directory."""
+    """Return the absolute form of a path, relative to the working directory."""
     return Path(path) if os.path.isabs(path) else Path(working_directory(), path)
 
 
@@ -120,7 +120,7 @@ def find_last_revision(path: str) -> str | None:
 
 
 def real_path(path: str) -> str:
-    """Return a path with all links resolved, as far as it exists."""
+    """Return a path with all links resolved, as far as the path exists."""
     return os.path.realpath(path)
 
 

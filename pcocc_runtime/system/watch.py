@@ -1,8 +1,8 @@
-"""Who still writes about a VM: its launcher, then its keeper, lock a file in its directory while they live.
+"""Whether anybody still writes about a VM: its launcher, then its keeper, lock a file in its directory.
 
-The lock (flock(2)) belongs to the open file, so it goes on with the descriptor from the launcher to the
-keeper it starts; QEMU does not get it. The kernel drops it, however they end: what is written about the VM is
-the last that will be, when nobody has it.
+The lock (flock(2)) belongs to the open file, so it goes with the descriptor from the launcher to the keeper that it
+starts; QEMU does not get it. The kernel drops the lock however they end: when nobody has it, nothing more will be
+written about the VM.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def start_watch(directory: PurePath) -> int:
 
 
 def is_abandoned(directory: PurePath) -> bool:
-    """Tell whether launcher and keeper of a VM have ended; not so where there was never one."""
+    """Tell whether launcher and keeper of a VM have ended; False if there has never been one."""
     try:
         fd = os.open(directory / _FILE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

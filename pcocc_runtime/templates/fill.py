@@ -1,4 +1,4 @@
-"""What stands for `~` and `%{...}` in the texts of a template, and for relative paths on a command line."""
+"""What `~` and `%{...}` stand for in the texts of a template, and relative paths on a command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KNOWN = "known: %{env:NAME} %{user} %{homedir} %{clusteruser} %{vm_rank}"
 
 
 def has_rank(value: Any) -> bool:
-    """Tell whether a text in a value of a setting speaks of the VM's rank."""
+    """Tell whether the value of a setting contains %{vm_rank}, in whatever text inside it."""
     if isinstance(value, Mapping):
         return any(has_rank(item) for item in value.values())
     if isinstance(value, tuple):
@@ -33,16 +33,16 @@ def fill_home(text: str, home: str) -> str:
 
 
 def typed_path(path: str, directory: str, home: str) -> str:
-    """Return the absolute path that a path typed in a directory means; the shell leaves TAG=~/x alone."""
+    """Return a path typed in `directory` as an absolute one, `~` replaced too: the shell leaves TAG=~/x alone."""
     return posixpath.normpath(posixpath.join(directory, fill_home(path, home)))
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """One template's texts, for one person, and for one VM when `words` has vm_rank.
+    """Fills in one template's texts for one person, and for one VM when `words` has vm_rank.
 
     `own_home` is the account's home directory, whatever the environment says; None where it is not known.
-    Without `thorough`, checks that take long are left out: those of the first VMs serve for the others.
+    Without `thorough`, checks that take long are left out: the first VMs have had them.
     """
 
     chosen: Resolved
@@ -69,7 +69,7 @@ class Filling:
         if not name.startswith("env:"):
             raise self.wrong(key, f"%{{{name}}} is not known", _KNOWN, item)
         value = self.environ.get(name[4:])
-        if not value:  # an empty one would make '/' of '%{env:NAME}/'
+        if not value:  # an empty one would turn '%{env:NAME}/' into '/'
             message = f"the environment variable {name[4:]} is {'not set' if value is None else 'empty'}"
             raise self.wrong(key, message, f"export {name[4:]}=VALUE and submit again", item)
         return value
@@ -83,7 +83,7 @@ class Filling:
         return fill_home(text, self.own_home) if self.own_home else text
 
     def path(self, key: str, path: str, item: Item = None) -> str:
-        """Return the absolute path that a path in setting `key`, or in an entry of it, comes to."""
+        """Return a path of setting `key`, or of an entry of it, filled in; ConfigError unless it is absolute."""
         full = self.text(key, path, item)
         if not full.startswith("/"):
             hint = "begin it with '/', '~/' or '%{homedir}/'"
@@ -100,17 +100,17 @@ class Filling:
         return full
 
     def path_of_text(self, key: str, value: Any, item: Item = None) -> Any:
-        """Return the absolute path that a path comes to; a value that is no text stays as it is."""
+        """Return a path filled in, and checked to be absolute; a value that is not text stays as it is."""
         return self.path(key, value, item) if isinstance(value, str) else value
 
     def path_inside(self, key: str, entry: Mapping[str, Any], item: Item = None) -> dict[str, Any]:
-        """Return an entry with the absolute path that its path comes to."""
+        """Return an entry with its path filled in, and checked to be absolute."""
         return {**entry, "path": self.path(key, entry["path"], item)}
 
     def typed(self, path: str) -> str:
-        """Return the absolute path that a path typed on the command line means."""
+        """Return a path typed on the command line as an absolute one."""
         return typed_path(path, self.directory, self.words["homedir"])
 
     def wrong(self, key: str, message: str, hint: str, item: Item = None) -> ConfigError:
-        """Return the error about a setting, or an entry of it, with the place where it is made."""
+        """Return the error about a setting, or an entry of it, with the place where it is set."""
         return self.chosen.error(key, message, hint, item)

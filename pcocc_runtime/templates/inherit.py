@@ -1,4 +1,4 @@
-"""Templates by name: where each comes from, what it inherits, and what it comes to."""
+"""Templates by name: which file defines each, what it inherits, and its settings with all that is inherited."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _taken(second: Template, first: Template) -> ConfigError:
 
 
 def with_images(templates: Mapping[str, Template], images: Mapping[str, str]) -> dict[str, Template]:
-    """Return the templates, and one for each image whose name is free; `images` has the repository of each."""
+    """Return the templates, and one for each image whose name no template has; `images` maps names to repositories."""
     made = {
         name: Template(name, {"image": name}, Node({}, f"image {repository}:{name}", 0, ""), False, True)
         for name, repository in images.items()
@@ -55,7 +55,7 @@ def with_images(templates: Mapping[str, Template], images: Mapping[str, str]) ->
 
 
 def resolve(templates: Mapping[str, Template], name: str, default_set: str | None = None) -> Resolved:
-    """Return what a template comes to; RequestError when it is unknown, ConfigError when its parents are wrong."""
+    """Return a template with what it inherits; RequestError when it is unknown, ConfigError for wrong parents."""
     ensure_known(templates, name)
     problems: Problems = []
     found = resolve_known(templates, name, default_set, problems)
@@ -66,7 +66,7 @@ def resolve(templates: Mapping[str, Template], name: str, default_set: str | Non
 def resolve_known(
     templates: Mapping[str, Template], name: str, default_set: str | None, problems: Problems
 ) -> Resolved:
-    """Return what a template comes to, as far as its parents are known."""
+    """Return a template with what it inherits, as far as its parents are known."""
     defaults = default_values(default_set)
     values = dict(defaults)
     sources: dict[str, Template] = {}
@@ -84,7 +84,7 @@ def needs_rank(chosen: Resolved) -> bool:
 
 
 def find_own_problems(problems: Sequence[ConfigError], name: str, every: Mapping[str, Template]) -> list[ConfigError]:
-    """Return the problems of a template and of those it inherits from, and those of whole files."""
+    """Return the problems of a template, of those it inherits from, and of whole files."""
     names: list[str] = []
     while name in every and name not in names:
         names.append(name)
@@ -110,7 +110,7 @@ def check_sizes(chosen: Resolved) -> None:
 
 
 def _lineage(templates: Mapping[str, Template], one: Template, problems: Problems) -> list[Template]:
-    """Return the template, its parent, and so on up to one whose parent is wrong, which is added to `problems`."""
+    """Return the template, its parent and so on; a wrong parent ends the line and is added to `problems`."""
     line, names = [one], {one.name}
     while (parent := line[-1].values.get("inherits")) is not None:
         problem = _find_obstacle(templates, line, parent, parent in names)
@@ -125,7 +125,7 @@ def _lineage(templates: Mapping[str, Template], one: Template, problems: Problem
 def _find_obstacle(
     templates: Mapping[str, Template], line: list[Template], parent: str, known: bool
 ) -> ConfigError | None:
-    """Return why the last of a line cannot inherit from a parent, who is one of the line when `known`."""
+    """Return why a line's last template cannot inherit from `parent`, which is `known` when the line has it already."""
     place: Node = line[-1].node.value["inherits"]
     if parent not in templates:
         return place.error(f"there is no template {parent!r} to inherit from", known_names(templates))
@@ -139,7 +139,7 @@ def _find_obstacle(
 
 
 def _circle(members: list[Template]) -> ConfigError:
-    """Return the error about templates that inherit each from the next, the same whichever is asked for."""
+    """Return the error about templates that inherit in a circle: the same one, whichever of them is asked for."""
     first = members.index(min(members, key=lambda one: one.name))
     members = members[first:] + members[:first]
     names = " -> ".join(one.name for one in [*members, members[0]])
@@ -148,14 +148,14 @@ def _circle(members: list[Template]) -> ConfigError:
 
 
 def ensure_known(templates: Mapping[str, Template], name: str, unread: Sequence[PcoccError] = ()) -> None:
-    """Raise RequestError when there is no such template; `unread` is why images may be missing among them."""
+    """Raise RequestError when there is no such template; `unread` says why images may be missing."""
     if name not in templates:
         missed = "".join(f"images may be missing: {one}; " for one in unread[:1])
         raise RequestError(f"there is no template {name!r}", missed + known_names(templates))
 
 
 def needs_images(templates: Mapping[str, Template], name: str) -> bool:
-    """Tell whether a template, or one that it inherits from, is none of these, and so may be an image."""
+    """Tell whether a template, or one that it inherits from, is not among these: then it may be an image."""
     seen = set()
     while name in templates and name not in seen:
         seen.add(name)

@@ -22,7 +22,7 @@ Option = Literal["image", "mount", "user-data"]
 class Limit:
     """What a site can limit: the key of users-may-set, and what its patterns allow.
 
-    That is a text as it is; a path, by where it really leads; or whatever lies `below` a directory.
+    They match a text as it is, a path with its symbolic links followed, or any path `below` a directory.
     """
 
     key: str
@@ -38,14 +38,14 @@ def places_of_items(node: Node) -> Sequence[Node]:
 class TemplateSetting(Setting):
     """A setting of templates, or a part of one, with all that is known of it (docs/decisions/019).
 
-    What is filled in, looked at and limited is an entry: the value itself, or with `each` every item of it.
+    Entries are filled in, looked at and limited: the value itself, or with `each` every item of it.
     """
 
     default: Any = None
     inherited: bool = True
-    show: Callable[[Any], str] | None = None  # how `pcocc template show` writes it, where not as it is
+    show: Callable[[Any], str] | None = None  # how `pcocc template show` writes it, if not as it is
     field: str | tuple[str, ...] | None = None  # of the document's Group; None where the nodes do not read it
-    carried: str = ""  # the type of that field, where it is not the default's, nor `str | None` with none
+    carried: str = ""  # the field's type, if it is not the default's, or `str | None` without a default
     fill: Fill | None = None  # fills in `~` and %{...}
     look: Look | None = None  # what kind of thing it names: submit/choose.py looks at it
     noun: str = ""  # what that is called in a sentence; {item} is its key

@@ -1,4 +1,4 @@
-"""The settings of templates.yaml, a row each: all that decides one stands or is named here.
+"""The settings of templates.yaml, one row each: the row holds or names all code that treats the setting.
 
 See docs/decisions/019. A new setting is a row here, its text in the man page, and its line in the sample; then
 `make settings` writes the field that carries it to the nodes.
@@ -35,7 +35,7 @@ _MOUNT = (
 _DRIVE = (
     TemplateSetting("cache", _CACHES, default="writeback"),
     TemplateSetting("mmp", values.mmp, default="yes"),
-    TemplateSetting("backup", checks.optional(checks.text)),  # pcocc 0.7's, and not looked at
+    TemplateSetting("backup", checks.optional(checks.text)),  # accepted because pcocc 0.7 had it, and ignored
     TemplateSetting("format", checks.choice("raw", "qcow2"), default="raw"),
 )
 _ROWS = (
@@ -43,7 +43,7 @@ _ROWS = (
         "image", values.image, field=("image", "origin"), fill=Filling.image, look="image", noun="image",
         option="image",
     ),
-    # default: the site's; submit/freeze.py carries it, for it decides more than one VM
+    # the default is the site's; submit/freeze.py carries it, because it concerns more than one VM
     TemplateSetting("resource-set", checks.text),
     TemplateSetting("inherits", checks.text, inherited=False),
     TemplateSetting("description", checks.prose, default="", inherited=False),
@@ -53,7 +53,7 @@ _ROWS = (
         "user-data", values.user_data, field="user_data", fill=Filling.path_of_text, look="user-data",
         noun="user-data file", option="user-data",
     ),
-    # submit/submission.py has it with the option
+    # submit/submission.py reads it together with the option of that name
     TemplateSetting("user-data-force", checks.boolean, default=False),
     TemplateSetting(
         "instance-id", checks.pattern(r"\S{1,128}", "a word"), field="instance_id", fill=Filling.text,
@@ -101,12 +101,12 @@ SETTINGS: dict[str, TemplateSetting] = {row.name: row for row in _ROWS}
 
 
 def yaml_table() -> tuple[Setting, ...]:
-    """Return the keys that a template may have in a file; null sets the default where a parent says otherwise."""
+    """Return the keys that a template may have in a file; null brings back a default that a parent has changed."""
     return tuple(Setting(row.name, checks.optional(row.check)) for row in SETTINGS.values())
 
 
 def default_values(default_set: str | None) -> dict[str, Any]:
-    """Return what a template that says nothing comes to, where the site has that default resource set."""
+    """Return the values of a template that sets nothing, at a site with this default resource set."""
     return {**{name: row.default for name, row in SETTINGS.items()}, "resource-set": default_set}
 
 

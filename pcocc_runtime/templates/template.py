@@ -1,4 +1,4 @@
-"""A template as a file defines it, and what it comes to."""
+"""A template as a file defines it, and with all that it inherits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Template:
     values: Mapping[str, Any]
     node: Node = field(repr=False, compare=False)
     is_site: bool = True
-    is_image: bool = False  # no file defines it: it is the image of its name
+    is_image: bool = False  # no file defines it: it stands for the image of this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,16 @@ class Resolved:
         return self.place(key, item).error(message, hint)
 
     def is_users(self, key: str) -> bool:
-        """Tell whether a setting is made in a template of the user's own, and so for the site to limit."""
+        """Tell whether a user's own template makes this setting, so that the site's limits apply to it."""
         source = self.sources.get(key)
         return source is not None and not source.is_site
 
     @contextlib.contextmanager
     def at(self, key: str, item: Item = None) -> Iterator[None]:
-        """Give what is refused in the block the place of the setting that asks for it."""
+        """Raise a RequestError of the block as a ConfigError with the place of the setting that causes it."""
         try:
             yield
         except RequestError as error:
             if self.sources.get(key, self.template).is_image:
-                raise  # it says which image, and no file has anything to mend
+                raise  # it names the image, and there is no file to correct
             raise self.error(key, error.message, error.hint, item) from error

@@ -1,4 +1,4 @@
-"""What each setting of a template may say: the checks that make a value of a value in the file."""
+"""What each setting of a template may say: checks that turn a value of the file into the one that is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pcocc_runtime.settings.tree import Node
 from pcocc_runtime.templates.row import TemplateSetting
 
 TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}"  # the 9p mount tag and virtiofs tag have at most 31 and 36 bytes
-USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"  # as useradd makes them in images
+USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"  # what useradd(8) accepts in most images
 
 
 def path(node: Node) -> str:
@@ -45,7 +45,7 @@ def user_data(node: Node) -> Any:
             hint += (
                 "; or leave out the '|' and the line #cloud-config, so that its keys stand below user-data"
             )
-        raise node.error("is a text in place of a path of a file, or of the keys of a cloud-config", hint)
+        raise node.error("must be the path of a file or the keys of a cloud-config, not the text of a file", hint)
     return path(node)
 
 
@@ -66,7 +66,7 @@ def _with_defaults(table: Sequence[TemplateSetting], found: Mapping[str, Any]) -
 
 
 def mount_type(node: Node) -> str:
-    """Check for the way a directory is exported: 9p or virtiofs, each of which has two names."""
+    """Check for the way a directory is exported: 9p or virtiofs, also written virtio-9p or virtio-fs."""
     word: str = checks.choice("9p", "virtio-9p", "virtiofs", "virtio-fs")(node)
     return {"virtio-9p": "9p", "virtio-fs": "virtiofs"}.get(word, word)
 
@@ -140,7 +140,7 @@ _NOT_IN_MACHINE = {
 
 
 def machine(node: Node) -> str:
-    """Check for a value of QEMU's -machine without what is a setting of its own or names a file."""
+    """Check for a value of QEMU's -machine, without options that name files or have a setting of their own."""
     found: str = checks.pattern(r"[A-Za-z0-9._=,-]{1,128}", "a QEMU machine type")(node)
     for word in found.split(","):
         name = word.partition("=")[0]

@@ -16,14 +16,16 @@ from pcocc_runtime.system.qemu_abilities import ask_qemu, identify
 
 
 def find_abilities(node: NodeFacts, qemu: str, model: str | None, kvm_fd: int | None = None) -> Abilities:
-    """Return what `qemu` can do, and what a named CPU model lacks with KVM; of one that does not say, nothing
-    that its releases differ in."""
-    accel = node.accel if model else "tcg"  # no answer but that about models is another with KVM
+    """Return what `qemu` can do, and what a named CPU model lacks with KVM; PLAIN when it does not say.
+
+    PLAIN has nothing that QEMU's releases differ in.
+    """
+    accel = node.accel if model else "tcg"  # only the answer about models depends on KVM
     if accel == "tcg" and qemu == node.qemu and node.has is not None:
         return Abilities(has=frozenset(node.has))
     key = identify(qemu, accel)
     if key is None:
-        return PLAIN  # its launcher will say so
+        return PLAIN  # the launcher says later that it cannot be run
     place = naming.job_dir(node.job) / naming.ABILITIES_FILE
     found = decode_abilities(regular.read_start(place, MAX_ABILITIES), key)
     if found is None and (found := ask_qemu(qemu, accel, kvm_fd)) is not None:

@@ -13,7 +13,7 @@ from pcocc_runtime.system import accounts, process
 
 
 def choose_accelerator(node: NodeFacts, qemu: str, handed: int | None) -> tuple[NodeFacts, int | None]:
-    """Return the node with the accelerator that `qemu` can use, and root's /dev/kvm where that is it.
+    """Return the node with the accelerator that `qemu` can use, and root's open /dev/kvm if it needs that.
 
     NodeError when that QEMU cannot be run.
     """
@@ -35,7 +35,7 @@ def _explain() -> str:
         group = "kvm"
     least = ".".join(map(str, TAKES_KVM_OPEN))
     return (
-        f"you may not open {KVM_DEVICE}, and root can hand it open only to QEMU {least} and later; the admins"
-        f" allow you to by 'usermod -aG {group} {accounts.user_name()}' there, or everybody by 'chmod 666"
-        f" {KVM_DEVICE}'"
+        f"you may not open {KVM_DEVICE}, and only QEMU {least} and later can take it opened by root; the admins"
+        f" can allow you to open it by 'usermod -aG {group} {accounts.user_name()}' there, or everybody by"
+        f" 'chmod 666 {KVM_DEVICE}'"
     )

@@ -1,4 +1,4 @@
-"""What `%a` stands for in the paths of a job array: known when a task's VMs boot, and not before."""
+"""What `%a` stands for in the paths of a job array: the task's number, which is not known before its VMs boot."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pcocc_runtime.documents.cluster import ARRAY_TASK, Cluster, Group, Mount
 from pcocc_runtime.documents.wire_steps import OPTION_MOUNT, OPTION_USER_DATA
 from pcocc_runtime.errors import RequestError
 
-ReadText = Callable[[str], str]
+ReadText = Callable[[str, Group], str]
 Exists = Callable[[str], bool]
 
 
 def fill_array_task(cluster: Cluster, task: int | None, exists: Exists, read: ReadText) -> Cluster:
-    """Return the cluster with the task's number in place of `%a`, and with user-data that is a task's own.
+    """Return the cluster with the task's number in place of `%a`, and with the task's own user-data.
 
-    A directory whose own name has `%a` is meant as it is. RequestError where the job is no task of an array.
+    A directory that exists under a name with `%a` is meant as it is. RequestError if the job is not an array's task.
     """
     return replace(cluster, groups=tuple(_fill_group(group, task, exists, read) for group in cluster.groups))
 
@@ -26,7 +26,7 @@ def _fill_group(group: Group, task: int | None, exists: Exists, read: ReadText) 
     if group.task_user_data is None:
         return group if mounts == group.mounts else replace(group, mounts=mounts)
     path = _fill(group.task_user_data, task, f"--{OPTION_USER_DATA}")
-    return replace(group, mounts=mounts, user_data=read(path), task_user_data=None)
+    return replace(group, mounts=mounts, user_data=read(path, group), task_user_data=None)
 
 
 def _fill_mount(mount: Mount, task: int | None, exists: Exists) -> Mount:
@@ -38,7 +38,7 @@ def _fill_mount(mount: Mount, task: int | None, exists: Exists) -> Mount:
 def _fill(path: str, task: int | None, option: str) -> str:
     if task is None:
         raise RequestError(
-            f"{option}: {path} has {ARRAY_TASK}, the number of an array's task, and this job is none",
+            f"{option}: {path} has {ARRAY_TASK}, the number of an array's task, but this job is not one",
             "submit it with --array, or write the path as it is",
         )
     return path.replace(ARRAY_TASK, str(task))

@@ -1,4 +1,4 @@
-"""How QEMU can read and write disks here without a thread that waits for each request: tried rather than guessed."""
+"""How QEMU can read and write disks here without one waiting thread for each request: tried rather than guessed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PARAMETERS = 120  # bytes of struct io_uring_params (linux/io_uring.h)
 
 
 def find_ways(has: Set[str]) -> tuple[str, ...]:
-    """Return which values of aio QEMU and the kernel have for this user, the best first; there are always threads.
+    """Return the values of aio that QEMU and the kernel allow this user, the best first; threads always work.
 
     A sysctl (kernel.io_uring_disabled, fs.aio-max-nr), a filter or too little lockable memory may forbid one;
-    to ask takes a tenth of a millisecond.
+    asking takes a tenth of a millisecond.
     """
     tries = {"io_uring": _has_ring, "native": _has_context}
     return tuple(way for way, works in tries.items() if way in has and works())

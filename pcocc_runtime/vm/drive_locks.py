@@ -2,8 +2,8 @@
 
 Open file description locks (fcntl(2)): they survive the exec that makes a process QEMU, end with its last
 descriptor, and reach other nodes over NFSv4, Lustre and GPFS. They lie on bytes that no image has, one for
-each job, so that who meets a lock can tell whose it is. QEMU's own image locks lie elsewhere and cannot let
-in one job's VMs only.
+each job, so that a lock shows which job holds it. QEMU's own image locks lie elsewhere, and cannot let in the
+VMs of one job only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.system import shared_locks
 
 _JOBS = 1 << 62  # the byte of job 0
-_TURN = _JOBS - 1  # held by who takes a lock and looks for others
+_TURN = _JOBS - 1  # the byte that is locked while a process takes a lock and looks for others
 _TURN_SECONDS = 10.0
 
 
@@ -58,13 +58,13 @@ def _lock(fd: int, path: str, mmp: str, job: int) -> None:
 
 
 def _await_turn(fd: int, path: str) -> None:
-    """One at a time, so that of two VMs that start together one wins; held for two system calls."""
+    """Wait for the lock that lets one process at a time in, so that one of two VMs that start together wins."""
     if not shared_locks.wait_until(lambda: shared_locks.try_range(fd, _TURN), _TURN_SECONDS):
         raise NodeError(f"the drive {path} could not be locked within {_TURN_SECONDS:g} s", "try again")
 
 
 def _take(fd: int, job: int, *, shared: bool) -> int | None:
-    """Return the job that has the drive; None when it is ours now."""
+    """Return the job that has the drive already, None when this job has it now."""
     if not shared_locks.try_range(fd, _JOBS + job, shared=shared):
         return job
     for start, length in ((_JOBS, job), (_JOBS + job + 1, naming.MAX_JOB_ID - job)):

@@ -61,7 +61,7 @@ def _make_own(
     group, scratch = cluster.group_of(rank), PurePath(node.scratch)
     image, held = _place_image(group.image, node, scratch, rank, tell)
     if held:
-        os.utime(directory.parent / MEMBERS_FILE)  # from its age steps know how long a VM may still be silent
+        os.utime(directory.parent / MEMBERS_FILE)  # steps read from its age how long a VM may still be silent
     if restart is not None:
         return _take_stored(restart, group, image, scratch, directory, held)
     boot = qemu_img.create_overlay(image, scratch / f"vm{rank}.qcow2")
@@ -125,7 +125,7 @@ def virtiofs_log(node: NodeFacts, rank: int, tag: str) -> str:
 def start_filesystems(
     mounts: tuple[Mount, ...], directory: PurePath, log_of: Callable[[str], str]
 ) -> tuple[SharedFs, ...]:
-    """Start a virtiofsd for each such directory, with the log `log_of` it; it ends with its connection."""
+    """Start a virtiofsd for each mount of that type, logging to `log_of(tag)`; each ends with its connection."""
     wanted = [mount for mount in mounts if mount.type == "virtiofs"]
     if not wanted:
         return ()

@@ -20,7 +20,7 @@ def _read_total() -> int:
 
 
 def limit_files(text: str) -> list[str]:
-    """Return the limit files of a memory cgroup and all above it, by /proc/PID/cgroup (`text`; cgroups(7))."""
+    """Return the limit files of a process's memory cgroup and all above it; `text`: /proc/PID/cgroup (cgroups(7))."""
     files = []
     for line in text.splitlines():
         _number, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Which of the queues that root hands over a guest uses."""
+"""The queues that a guest uses, out of those that root hands over."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from dataclasses import dataclass
 
 from pcocc_runtime.documents.queues import Queue
 
-_NO_MODULE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)  # there is no vhost_net, which is nothing to be told
+_NO_MODULE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)  # the kernel has no vhost_net, which no user needs to be told
 
 
 @dataclass(frozen=True, slots=True)
 class UsedQueues:
-    """The queues of each interface, the descriptors that nobody uses, and the errno by which /dev/vhost-net is
-    closed, 0 where it is not."""
+    """The queues of each interface, the descriptors `left` unused, and why /dev/vhost-net cannot be opened.
+
+    `refused` is its errno, 0 when it can, or when its user need not know.
+    """
 
     interfaces: tuple[tuple[Queue, ...], ...]
     left: tuple[int, ...]
     refused: int = 0
 
 def plan_queues(handed: tuple[tuple[Queue, ...], ...], vcpus: int, model: str, accel: str) -> UsedQueues:
-    """Return a queue for each vCPU, and one where the device is none of virtio's.
+    """Return a queue for each vCPU, but a single one for a device that is not virtio's.
 
-    With KVM they are the kernel's to serve (vhost), where all of them can be.
+    With KVM, the kernel serves them (vhost) if it can serve all of them.
     """
     virtio = model.startswith("virtio")
     some = [queues[: vcpus if virtio else 1] for queues in handed]

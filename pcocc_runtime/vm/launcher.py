@@ -171,7 +171,7 @@ def keep_boot(task: Task, cluster: Cluster, keys: Keys) -> None:
 
 
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
-    """Make the VM's directory, and the key and addresses that every step here reads; return it and its watch."""
+    """Make the VM's directory, and the keys and addresses that every step here reads; return it and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / KEY_FILE, keys.user.encode())
     files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
@@ -192,7 +192,7 @@ def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys)
 
 
 def size_task(task: Task, group: Group) -> Task:
-    """Return the task with the CPUs and memory it really has, where its template takes whole nodes."""
+    """Return the task, with the CPUs and memory that it really has if its template takes whole nodes."""
     if not group.full_node:
         return task
     from pcocc_runtime.vm import host_memory
@@ -203,13 +203,13 @@ def size_task(task: Task, group: Group) -> Task:
 
 
 def take_queues(task: Task, node: NodeFacts, model: str, vcpus: int) -> Task:
-    """Return the task with the queues that its guest uses; the kernel would send packets to others, too."""
+    """Return the task with only the queues that its guest uses: the kernel would send packets to the others, too."""
     used = plan_queues(task.interfaces, vcpus, model, node.accel)
     for fd in used.left:
         os.close(fd)
     if used.refused:
         why = os.strerror(used.refused)
-        tell(task, node, f"/dev/vhost-net cannot be opened ({why}): QEMU carries the packets, which is slower")
+        tell(task, node, f"/dev/vhost-net cannot be opened ({why}): QEMU passes the packets itself, which is slower")
     return replace(task, interfaces=used.interfaces)
 
 
@@ -220,16 +220,16 @@ def allow_lock(memory: int, template: str) -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if hard != resource.RLIM_INFINITY and hard >> 20 <= memory:
         raise NodeError(
-            f"memory-lock of template {template!r} needs {memory} MiB or more, and a task may lock only "
+            f"memory-lock of template {template!r} needs {memory} MiB or more, but a task may lock only "
             f"{hard >> 20} MiB here (RLIMIT_MEMLOCK)",
-            "the admins allow it with LimitMEMLOCK=infinity for slurmd, and "
+            "the admins can allow it with LimitMEMLOCK=infinity for slurmd, and "
             "PropagateResourceLimitsExcept=MEMLOCK in slurm.conf",
         )
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
 
 
 def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTopology:
-    """Return what @topology compares with the QEMU that this process becomes."""
+    """Return the plan that the operation @topology compares with the QEMU that this process becomes."""
     cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext)
     binds = "host-nodes" in plan.abilities.has
     page, devices = plan.backing.page, describe_devices(plan)
@@ -237,7 +237,7 @@ def describe_hardware(node: NodeFacts, plan: VmPlan, hardware: Hardware) -> VmTo
 
 
 def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:
-    """Return why the VM has its accelerator, and what CPU an emulated guest has for that."""
+    """Return why the VM has its accelerator, and for an emulated guest which CPU it gets."""
     cpu = plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext).partition(",")[0]
     return node.accel_why if plan.accel == "kvm" else f"{node.accel_why}; its CPU is QEMU's {cpu}"
 
@@ -277,16 +277,16 @@ def describe_vm(
 
 
 def ensure_pinnable(plan: VmPlan) -> None:
-    """Let QEMU pin all of its guest's memory where it is given devices, as far as slurmd lets.
+    """Raise the limit up to which a QEMU with devices can pin its guest's memory; slurmd sets the highest value.
 
-    NodeError when that is too little.
+    NodeError when that is too low.
     """
     most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     if plan.functions and most != resource.RLIM_INFINITY and most < plan.memory << 20:
-        message = f"a VM with devices must pin {plan.memory} MiB of memory on this node, where {most >> 20} are allowed"
+        message = f"a VM with devices must pin {plan.memory} MiB of memory, but this node allows {most >> 20} MiB"
         raise NodeError(message, hint="set LimitMEMLOCK=infinity in slurmd.service")
     if plan.functions:
-        # Slurm brings the lower limit of where the job was submitted
+        # Slurm has set it to the limit of the host where the job was submitted
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
 
 
@@ -295,7 +295,8 @@ def become_qemu(
 ) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    SIGTERM it answers by ending in order, unless its guest has to power off first: then the keeper sees to it.
+    QEMU answers SIGTERM by ending in order. If its guest has to power off first, the signal is blocked, and the
+    keeper acts on it.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(

@@ -1,4 +1,4 @@
-"""The plan of one VM's QEMU: what its task has, what its node found, and what its template says."""
+"""The plan of one VM's QEMU, from what its task has, what its node has found out, and what its template says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pcocc_runtime.qemu.huge_pages import ReadFree, plan_pages
 from pcocc_runtime.qemu.memory import Backing, guest_memory
 from pcocc_runtime.qemu.topology import plan_flat, plan_topology
 
-# of the user's own, which QEMU would add to ours
+# custom-args that QEMU would combine with pcocc's own
 _TAKEN = {f"{dash}{word}" for dash in ("-", "--") for word in ("smp", "numa", "m")}
 
 
@@ -49,7 +49,7 @@ class VmFiles:
 
 
 class Hardware(NamedTuple):
-    """A guest's piece of what its task holds, which is `part`; `memory` in MiB, `note` for its user."""
+    """What a guest gets of `part`, which is what its task holds; `memory` in MiB, `note` for its user."""
 
     part: Allocation
     topology: Topology
@@ -62,7 +62,7 @@ class Hardware(NamedTuple):
 def plan_hardware(
     task: Task, node: NodeFacts, group: Group, part: Allocation, abilities: Abilities, read_free: ReadFree
 ) -> Hardware:
-    """Return the guest's CPUs, NUMA nodes and memory; RequestError where nothing useful remains for it."""
+    """Return the guest's CPUs, NUMA nodes and memory; RequestError when too little remains for it."""
     daemons = sum(mount.type == "virtiofs" for mount in group.mounts)
     memory = guest_memory(task.memory or group.memory or 512, node.accel, daemons)
     vcpus, why = count_vcpus(task, group), _find_obstacle(group)
@@ -75,7 +75,7 @@ def plan_hardware(
 
 
 def _find_obstacle(group: Group) -> str:
-    """Return why a template does not have the host's topology; nothing where it has."""
+    """Return why a template's guests cannot have the host's topology, an empty text when they can."""
     if not group.bind_vcpus:
         return "bind-vcpus: false leaves the vCPUs to the kernel"
     if not machine_kind(group.machine).startswith(("q35", "pc")):
@@ -88,8 +88,10 @@ def plan_vm(
     task: Task, node: NodeFacts, group: Group, directory: PurePath, made: VmFiles, hardware: Hardware,
     filesystems: tuple[SharedFs, ...], qmp_fd: int, kvm_fd: int | None = None, ways: tuple[str, ...] = ()
 ) -> VmPlan:
-    """Combine task, node's findings and template into the plan of one QEMU; `kvm_fd`: /dev/kvm, opened by root;
-    `ways`: of reading and writing disks, the best first."""
+    """Combine task, node's findings and template into the plan of one QEMU.
+
+    `kvm_fd` is /dev/kvm opened by root; `ways` are those of reading and writing disks, the best first.
+    """
     interfaces = network_config.plan_interfaces(node, task.rank)
     return VmPlan(
         name=f"job{task.job}-{naming.vm_name(task.rank)}",

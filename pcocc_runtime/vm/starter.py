@@ -12,14 +12,14 @@ import selectors
 import stat
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import KEY_COMMENT, Keys, encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
-from pcocc_runtime.documents.cluster import Cluster, decode_cluster, encode_cluster, sets_text
+from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster, sets_text
+from pcocc_runtime.documents.hook import HookCluster, plan_hook_cluster
 from pcocc_runtime.documents.vm_events import (
     PREFIX,
     DiskError,
@@ -33,6 +33,7 @@ from pcocc_runtime.documents.vm_events import (
 )
 from pcocc_runtime.documents.vm_state import explain_end
 from pcocc_runtime.errors import PcoccError, RequestError, render
+from pcocc_runtime.guest.cloud_users import Identities
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import hooks
 from pcocc_runtime.slurm.commands import cancel_step_of, read_boot_steps, read_job
@@ -47,14 +48,14 @@ from pcocc_runtime.slurm.text import (
     parse_killed,
 )
 from pcocc_runtime.system import accounts, user_files
-from pcocc_runtime.terminal import printable
+from pcocc_runtime.terminal import printable, say_note
 from pcocc_runtime.vm import ssh_keys, user_data
 from pcocc_runtime.vm.array_task import fill_array_task
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
 from pcocc_runtime.vm.stored import find_stored
 
-LAST_WORDS = 1.0  # a task's output takes another way than Slurm's word of its end
+LAST_WORDS = 1.0  # seconds: a task's output may arrive later than Slurm's message that the task has ended
 
 
 def main() -> int:
@@ -68,9 +69,12 @@ def main() -> int:
                 hint="submit it with --pcocc-template, for example sbatch --pcocc-template=NAME:2",
             )
         facts = read_job(job)
-        cluster = read_filled_cluster(cluster_text, facts)
         confdir, user = directories.site_dir(os.environ, os.geteuid()), accounts.user_name()
-        hooks.run_hooks(confdir, hooks.describe_cluster(hooks.BOOT, user, job, cluster))
+        notes = list[str]()
+        cluster = read_filled_cluster(cluster_text, facts, user, notes)
+        for note in notes:
+            say_note(note)
+        hooks.run_hooks(confdir, plan_hook_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
         cluster, keys = choose_keys(job, cluster)
@@ -82,7 +86,7 @@ def main() -> int:
         watch = BootWatch(job, cluster.vm_count, facts.nodes)
         status = watch.run(argv, environment)
         if watch.has_run():
-            run_end_hooks(confdir, hooks.describe_cluster(hooks.END, user, job, cluster))
+            run_end_hooks(confdir, plan_hook_cluster(hooks.END, user, job, cluster))
         return status
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
@@ -90,11 +94,14 @@ def main() -> int:
         return 1
 
 
-def read_filled_cluster(text: str, facts: JobFacts) -> Cluster:
-    """Return the frozen cluster with what only a job that runs can say: the task of an array that it is."""
-    return fill_array_task(
-        decode_cluster(text), facts.array_task, user_files.exists, user_data.read_task_user_data
-    )
+def read_filled_cluster(text: str, facts: JobFacts, user: str, notes: list[str]) -> Cluster:
+    """Return the frozen cluster with what only the running job knows filled in: its number in a job array."""
+
+    def read(path: str, group: Group) -> str:
+        names = Identities(user, group.command_user)
+        return user_data.read_task_user_data(path, names, group.task_user_data_forced, notes)
+
+    return fill_array_task(decode_cluster(text), facts.array_task, user_files.exists, read)
 
 
 def choose_keys(job: int, cluster: Cluster) -> tuple[Cluster, Keys]:
@@ -104,10 +111,10 @@ def choose_keys(job: int, cluster: Cluster) -> tuple[Cluster, Keys]:
     return find_stored(cluster.restart, cluster)
 
 
-def run_end_hooks(confdir: str, description: Mapping[str, Any]) -> None:
-    """Run them; nothing can be refused any more, so that a failure is told only."""
+def run_end_hooks(confdir: str, cluster: HookCluster) -> None:
+    """Run the hooks of the end; nothing can be refused any more, so a failure is only reported."""
     try:
-        hooks.run_hooks(confdir, description)
+        hooks.run_hooks(confdir, cluster)
     except PcoccError as error:
         print(render(error), file=sys.stderr, flush=True)
 
@@ -124,11 +131,11 @@ class BootWatch:
     """The boot step as seen through its srun's output.
 
     booting  until all VMs answer
-    losing   a task has ended, and what it says of that is still awaited, since `lost`
-    failing  a VM cannot be had: we have cancelled the step
-    cut off  the step ends before all VMs answered, by Slurm's word
+    losing   a task has ended (at `lost`), and its own words about that are still awaited
+    failing  a VM cannot start: we have cancelled the step
+    cut off  Slurm says that the step ends, before all VMs have answered
     up       all VMs have answered, which was reported
-    ending   the step ends after that, by Slurm's word
+    ending   Slurm says that the step ends, after that
     """
 
     def __init__(self, job: int, vms: int, nodes: int) -> None:
@@ -137,7 +144,7 @@ class BootWatch:
         self.started: set[str] = set()
         self.ready: set[str] = set()
         self.ended: set[str] = set()
-        self.alive: set[str] = set()  # nodes that VMs have been heard of from
+        self.alive: set[str] = set()  # nodes from which a VM has been heard
         self.reported = False
         self.said: list[str] = []
         self.is_slow = False
@@ -175,7 +182,7 @@ class BootWatch:
         return self._end(child.wait())
 
     def _look_at_nodes(self, stepds: StepdWatch) -> None:
-        """Tell what srun does not: that a node has lost its part of the step, or does not begin with it."""
+        """Tell the user what srun does not: that a node has lost its part of the step, or does not begin with it."""
         if self.state != "booting":
             return
         if nodes := stepds.find_delay(self.alive):
@@ -186,7 +193,7 @@ class BootWatch:
         if nodes := stepds.find_end(self.alive):
             self._tell(
                 f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
-                f"hint: slurmd's log on {nodes} says why; try again, or leave it out with --exclude"
+                f"hint: slurmd's log on {nodes} says why; try again, or avoid that node with --exclude"
             )
             self._report(wire_steps.BOOT_FAILED)  # the step itself may take Slurm a minute to end
             self._cancel()
@@ -227,14 +234,14 @@ class BootWatch:
             case StillOn():
                 self._tell(
                     f"pcocc: error: {event.vm} on {event.node} did not power off in time and was ended\nhint:"
-                    " check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must suffice, and KillWait"
-                    " of slurm.conf be longer"
+                    " check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must be long enough, and KillWait"
+                    " of slurm.conf longer than that"
                 )
             case Ended():
                 self._note_end(event)
 
     def _note_accelerator(self, event: Started) -> None:
-        """Tell once of VMs that are emulated where they should not be; the others of a job are as slow."""
+        """Tell once that a VM is emulated where KVM was expected; the job's other VMs are mostly as slow."""
         if event.accel == "tcg" and event.kvm_expected and not self.is_slow:
             self.is_slow = True
             self._tell(
@@ -253,9 +260,9 @@ class BootWatch:
     def _tell_silent(self, event: Silent) -> None:
         if event.vm not in self.started:
             self._fail(
-                f"pcocc: error: the QEMU of {event.vm} on {event.node} did not begin within {event.seconds} s\n"
-                "hint: a file that it opens may hang: look at the file systems of its disks, and into the node's"
-                " kernel log"
+                f"pcocc: error: the QEMU of {event.vm} on {event.node} did not start within {event.seconds} s\n"
+                "hint: it may hang at a file that it opens: look at the file systems of its disks, and into the"
+                " node's kernel log"
             )
             return
         tail = "".join(f"\n  {event.vm} console| {line}" for line in event.console)
@@ -266,7 +273,7 @@ class BootWatch:
         )
 
     def _tell_unmounted(self, event: Unmounted) -> None:
-        """Tell of a directory once, however many VMs have not mounted it: they have mostly the same kernel."""
+        """Tell once of a directory that is not mounted, for however many VMs: most have the same kernel."""
         if event.tag in self.unmounted:
             return
         self.unmounted.add(event.tag)
@@ -293,7 +300,7 @@ class BootWatch:
         spread_end(self.job, self.nodes, event.vm, event.reason)
 
     def _hear_srun(self, line: str) -> None:
-        """Take a line of srun's own complaints, and of what its tasks complain of."""
+        """Take a line of srun's stderr: a complaint of srun's own, or of one of its tasks."""
         if is_step_end(line):
             self.state = "ending" if self._has_answered() else "cut off"
         if killed := parse_killed(line):
@@ -306,7 +313,7 @@ class BootWatch:
             self._tell(line)
 
     def _note_killed(self, killed: Killed) -> None:
-        """Tell of VMs whose keeper could not: the last one of a node is killed together with its QEMU."""
+        """Report the end of VMs whose keeper cannot: that of a node's last VM is killed together with its QEMU."""
         for rank in () if self.state in ("cut off", "ending") else parse_ranks(killed.tasks):
             self._note_end(Ended("killed", explain_end("killed"), False, f"vm{rank}", killed.node))
 
@@ -347,7 +354,7 @@ class BootWatch:
             pass
 
     def _parent_left(self) -> None:
-        """Let go of a pipe that a reader of the finished srun's output may be waiting on; files and terminals stay."""
+        """Close inherited pipes, whose end a reader of the finished srun's output may wait for; files stay open."""
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for fd in (1, 2):
             mode = os.fstat(fd).st_mode
@@ -357,13 +364,13 @@ class BootWatch:
 
 
 def _without_echoes(lines: list[str]) -> list[str]:
-    """Drop what srun adds when a task that has already explained itself ends."""
+    """Return the lines without those that srun adds when a task ends that has explained itself already."""
     own = [line for line in lines if line.startswith(("pcocc:", "hint:", "  vm"))]
     return list(dict.fromkeys(own or lines))
 
 
 def _explain_missing(lines: list[str]) -> list[str]:
-    """Return what to say of nodes where pcocc is not installed; nothing when there are none."""
+    """Return the lines to tell about nodes where pcocc is not installed; none if there is no such node."""
     nodes = find_nodes_without(LAUNCHER, lines)
     if nodes is None:
         return []

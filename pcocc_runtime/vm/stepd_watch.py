@@ -1,4 +1,4 @@
-"""Whether the boot step's slurmstepds live: srun waits ten minutes for one that has died early."""
+"""Whether the boot step's slurmstepds are alive: srun itself waits ten minutes for one that has died early."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.slurm.commands import is_step_whole, list_nodes, read_boot_steps, read_launch_seconds
 
 LOOK_SECONDS = 2.0
-LATE_SECONDS = 4.0  # after which a node that has not begun with the step is told of
+LATE_SECONDS = 4.0  # after which a node that has not begun with the step is reported
 _NAMED = 8  # nodes
 
 
 class StepdWatch:
-    """Asks Slurm again and again, in a thread of its own: a slurmctld or slurmd that is busy holds nobody up."""
+    """Asks Slurm again and again, in a thread of its own, so that a busy slurmctld or slurmd holds nobody up."""
 
     def __init__(self, job: int, pid: int) -> None:
         self.job, self.pid = job, pid
@@ -30,7 +30,7 @@ class StepdWatch:
         threading.Thread(target=self._look_on, daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop asking."""
         self._over.set()
 
     def _look_on(self) -> None:
@@ -55,15 +55,15 @@ class StepdWatch:
             self.was_whole |= whole
 
     def find_end(self, alive: Collection[str]) -> str | None:
-        """Return the nodes that the step has lost, or that have not begun with it in all the time that srun gives them.
+        """Return the nodes that the step has lost, or that have not begun with it in the time that srun gives them.
 
-        Slurm does not say which ones: those in `alive` are not meant.
+        Slurm does not say which nodes these are: it may be any that is not `alive`.
         """
         late = time.monotonic() > self.begin + self.launch_seconds + LATE_SECONDS
         return self._name(alive) if self.missing > 1 and (self.was_whole or late) else None
 
     def find_delay(self, alive: Collection[str]) -> str | None:
-        """Return, once, the nodes that take long to begin: in a prolog, or slurmstepd has ended at once."""
+        """Return, once, the nodes that take long to begin: a prolog runs there, or slurmstepd has ended at once."""
         if self.told or self.was_whole or self.missing < 2 or time.monotonic() < self.begin + LATE_SECONDS:
             return None
         self.told = True

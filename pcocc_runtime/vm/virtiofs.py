@@ -1,10 +1,10 @@
 """virtiofsd as an ordinary user: started confined, connected before QEMU exists, gone when its connection is.
 
-The daemon of QEMU 7 expects to be root and to act as whoever asks in the guest. Here it has a user namespace
-in which the user is himself and nobody else exists, so that it has all capabilities there and none outside,
-and a seccomp filter that turns its changes of identity into nothing: whoever asks, the host sees the user,
-with his groups. It has no network and a mount namespace of its own, where a read-only export is mounted
-read-only.
+The daemon of QEMU 7 expects to be root, and to change to the identity of the guest's user who asks. Here it runs
+in a user namespace in which only the job's user exists: it has all capabilities there and none outside. A
+seccomp filter makes its changes of identity do nothing: whoever asks in the guest, the host sees the job's user,
+with that user's groups. It has no network, and a mount namespace of its own, where a read-only export is
+mounted read-only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def find_program() -> str:
 
 
 def read_capabilities(program: str) -> str:
-    """Return what a virtiofsd says that it can do, nothing of one that does not say."""
+    """Return what a virtiofsd says that it can do, an empty text if it says nothing."""
     argv = [program, "--print-capabilities"]
     return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
 
@@ -52,7 +52,7 @@ def read_capabilities(program: str) -> str:
 def start_server(program: str, source: str, readonly: bool, base: str, log: str) -> int:
     """Start virtiofsd for a directory and return the descriptor of a connection to it.
 
-    `log` is where it logs, which a guest can make it do.
+    `log` is the file it logs to; a guest can make it log.
     """
     listener = socket.socket(socket.AF_UNIX)
     client = socket.socket(socket.AF_UNIX)
@@ -72,7 +72,7 @@ def start_server(program: str, source: str, readonly: bool, base: str, log: str)
 
 
 def _spawn(argv: Sequence[str], listener: int, source: str, readonly: bool, log: str) -> None:
-    """Start a grandchild; what goes wrong before its exec comes back through a pipe that the exec closes."""
+    """Start a grandchild; an error before its exec comes back through a pipe, which the exec closes."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -123,7 +123,7 @@ def _confine(source: str, readonly: bool) -> None:
 
 
 def _keep_capabilities() -> None:
-    """Carry the namespace's capabilities over the exec, which takes them from anybody but uid 0."""
+    """Keep the namespace's capabilities over the exec, which takes them from everybody but uid 0."""
     header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
     data = ctypes.create_string_buffer(24)
     require("capget", LIBC.capget(header, data))

@@ -3,6 +3,7 @@
 `once` is what root did before: it walked, as shutil.rmtree does.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -245,6 +247,23 @@ def test_helpers_at_the_same_time(folder: Path) -> None:
                 os._exit(status)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
     assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open", "fchown", "rename"])
+def test_another_helper_removes_the_folder_before_any_step(folder: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    real, left = getattr(os, call), [1, 2]
+
+    def late(*args: Any, **more: Any) -> Any:
+        if left:
+            left.pop()
+            with contextlib.suppress(FileNotFoundError):
+                (folder / removal.SET_ASIDE).rmdir()
+        return real(*args, **more)
+
+    monkeypatch.setattr(os, call, late)
+    removal.set_aside(folder / "12")
+    monkeypatch.undo()
+    assert len(left) < 2 and not (folder / "12").exists() and removal.finish([folder], limit(60))
 
 
 def test_a_tree_of_ones_own_is_removed_as_before(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_of_one_that_tells_nothing_any_slurmstepd_of_the_job_speaks(
 def test_once_another_versions_stopped_everybody(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
     alices_job(monkeypatch)
     break_record(here.record(12), "newer")
-    monkeypatch.setattr(records, "_decode", lambda job, data: records.Record(**json.loads(data)))
+    monkeypatch.setattr(records, "_decode", lambda job, data: records.JobRecord(**json.loads(data)))
     for verb, text in (("setup", request_of(BOB, 13, stepd)), ("start", "")):
         with pytest.raises(TypeError, match="flavour"):
             helper(monkeypatch, verb, text)

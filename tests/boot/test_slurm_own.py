@@ -67,7 +67,7 @@ def test_vms_behind_a_space_are_told(cluster: Cluster, words: list[str]) -> None
     named = next(word for word in words if word.startswith("vm"))
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith(
-        f"pcocc: error: --pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm={named}\nhint: "
+        f"pcocc: error: --pcocc-vm takes its VMs after an equals sign: write --pcocc-vm={named}\nhint: "
     )
 
 

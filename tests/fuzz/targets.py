@@ -16,16 +16,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pcocc_runtime.cache import protocol
 from pcocc_runtime.cli.template_text import render_one
 from pcocc_runtime.documents import disks, members, save, vm, vm_events, vm_state
 from pcocc_runtime.documents.boot_step import parse_boot_step
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
 from pcocc_runtime.documents.codec import render_document
+from pcocc_runtime.documents.layer import decode_layer_request, decode_layer_state
 from pcocc_runtime.documents.node import decode_node, encode_node
 from pcocc_runtime.documents.verdict import decode_verdict
 from pcocc_runtime.errors import ConfigError, NodeError, RequestError
+from pcocc_runtime.guest.cloud_users import Identities
 from pcocc_runtime.guest.script import parse_mount_look
+from pcocc_runtime.guest.user_data import explain_in_file, parse_user_data
+from pcocc_runtime.guest.user_data_judging import judge_user_data
 from pcocc_runtime.images import formats, metadata, oci, qcow2, qcow2_tables, qemu_img_text, references
 from pcocc_runtime.networks.settings import find_network_notes, parse_networks
 from pcocc_runtime.observe.facts import _MARK, ANSWER_VERSION, Failure, NodeAnswer, _Sent, decode_node_answers
@@ -36,11 +39,7 @@ from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.site.policy import parse_policy
 from pcocc_runtime.site.resource_sets import parse_resources
 from pcocc_runtime.site.settings import PCOCC
-from pcocc_runtime.submit.cloud_users import Identities
-from pcocc_runtime.submit.judging import judge_user_data
-from pcocc_runtime.submit.request import parse_request, parse_template
-from pcocc_runtime.submit.user_data_check import explain_in_file
-from pcocc_runtime.submit.user_data_parts import parse_user_data
+from pcocc_runtime.submit.request import parse_request, parse_request_parts
 from pcocc_runtime.templates import inherit
 from tests.fake_node import make_facts
 from tests.fuzz.engine import Target
@@ -68,7 +67,7 @@ def run_settings(data: bytes) -> None:
 
 def run_user_data(data: bytes) -> None:
     """Judge user-data, and make the sentences about it."""
-    for told in judge_user_data(parse_user_data(data, "user-data file f"), Identities("alice", "debian")):
+    for told in judge_user_data(parse_user_data(data, "f"), Identities("alice", "debian")):
         error = explain_in_file("f", told)
         assert error.message and error.hint is not None
 
@@ -144,7 +143,7 @@ def run_answers(data: bytes) -> None:
     found = decode_node_answers([*text.splitlines(), f"{_MARK} 7 {sent}", f"{_MARK} 7 ."])
     assert all(isinstance(one, NodeAnswer | Failure) for one in found)
     for decode in (
-        lambda: decode_node(data, 1), lambda: protocol.decode_layer_state(parse_message(data)),
+        lambda: decode_node(data, 1), lambda: decode_layer_state(parse_message(data)), lambda: decode_layer_request(data),
         lambda: disks.parse_facts(parse_message(data), "vm0"),
     ):  # fmt: skip
         try:
@@ -162,7 +161,7 @@ def run_helper(data: bytes) -> None:
 def run_request(data: bytes) -> None:
     """Read what was typed, and the document of a job, which its user may have changed."""
     text = data.decode(errors="surrogateescape")
-    _refused(lambda: parse_template(text))
+    _refused(lambda: parse_request_parts(text))
     _refused(lambda: references.parse_reference(text))
     options = {"template": "a:2", "images": [text], "mounts": [text], "vm": text, "user_data": text}
     for name in options:
@@ -241,7 +240,7 @@ _LINES = (
     b'{"QMP": {"version": {"qemu": {"major": 7}}}}\r\n'
     b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}\r\n',
     b'{"return": [{"cpu-index": 0, "thread-id": 7}], "id": "cpus"}\n\xff{"return": 17}\n{"error": {"class": "X", "desc": "y"}}\n',
-    save.encode_request(save.Command("query-block", {})), b"12 % \r  (34.00/100%)\r", b"data\na !\n",
+    save.encode_request(save.QemuCommand("query-block", {})), b"12 % \r  (34.00/100%)\r", b"data\na !\n",
 )  # fmt: skip
 _KEEPER = (
     vm_events.encode_event(vm_events.Ready(1.5, "vm0", "n1")).encode(),

@@ -4,19 +4,12 @@
 # A disk with one ext4 partition and extlinux: Debian 12 minbase, the cloud kernel, qemu-guest-agent. It is trimmed for the
 # slow emulated machines of the tests: cloud-init keeps only the modules that apply a seed, and the rest of the boot that
 # nobody waits for is masked. Nothing of pcocc is in it.
-# Run as root (loop mount, chroot) on a Debian host with mmdebstrap, extlinux, syslinux-common, e2fsprogs, fdisk, qemu-utils.
+# Run as root (loop mount, chroot) on a Debian host with mmdebstrap and what disk.sh needs.
 set -euo pipefail
 
 (($# == 1)) || { echo "usage: build-debian.sh OUT.qcow2" >&2; exit 2; }
-out=$(realpath -m "$1")
-work=$(mktemp -d)
-mounted=
-clean_up() {
-  [[ -z $mounted ]] || umount "$mounted"
-  rm -rf "$work" "$out.new"
-}
-trap clean_up EXIT
-cd "$work"
+source "${BASH_SOURCE%/*}/disk.sh"
+begin_disk "$1"
 
 release=bookworm
 packages=(systemd-sysv systemd-resolved udev dbus cloud-init openssh-server qemu-guest-agent linux-image-cloud-amd64 initramfs-tools lz4
@@ -46,7 +39,7 @@ EOF
 cat >customize.sh <<'EOF'
 set -e
 cd "$1"
-mkdir -p etc/systemd/network boot/extlinux
+mkdir -p etc/systemd/network
 cat >etc/cloud/cloud.cfg.d/90_guest.cfg <<'CFG'
 datasource_list: [NoCloud, ConfigDrive, None]
 ssh_genkeytypes: [ed25519]
@@ -91,12 +84,6 @@ echo debian >etc/hostname
 mkdir -p etc/ssh/sshd_config.d
 echo 'PasswordAuthentication no' >etc/ssh/sshd_config.d/50-cloud-init.conf
 chmod 600 etc/ssh/sshd_config.d/50-cloud-init.conf
-echo "DEFAULT debian
-PROMPT 0
-LABEL debian
- KERNEL /boot/vmlinuz
- INITRD /boot/initrd.img
- APPEND $KERNEL_ARGUMENTS" >boot/extlinux/extlinux.conf
 for unit in $MASKED; do ln -sf /dev/null "etc/systemd/system/$unit"; done
 chroot . systemctl enable systemd-networkd systemd-resolved ssh >/dev/null 2>&1
 # networkd itself writes no resolv.conf
@@ -109,25 +96,11 @@ rm -f etc/ssh/ssh_host_* var/lib/dbus/machine-id
 rm -rf usr/share/{doc,man,locale,info}/* var/cache/apt/* var/lib/apt/lists/*
 EOF
 
-export KERNEL_ARGUMENTS=${kernel_arguments//$'\n'/} MASKED="${masked[*]}"
+export MASKED="${masked[*]}"
 include=$(IFS=,; echo "${packages[*]}")
 mmdebstrap --variant=minbase --quiet --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt=force-unsafe-io --include="$include" \
   --essential-hook="bash $work/essential.sh \"\$1\"" --customize-hook="bash $work/customize.sh \"\$1\"" "$release" root
 
-# --- the disk: mke2fs fills the partition, extlinux wants it mounted once
-megabytes=2048
-truncate -s $((megabytes + 1))M disk
-echo '2048,,L,*' | sfdisk -q --no-tell-kernel disk >/dev/null
-mke2fs -q -F -t ext4 -O ^metadata_csum,^64bit -b 4096 -m 0 -L debian -E offset=1048576,root_owner=0:0,lazy_itable_init=1 -d root disk "${megabytes}M"
-mkdir mounted
-mount -o loop,offset=1048576 disk mounted
-mounted=$work/mounted
-extlinux --install mounted/boot/extlinux >extlinux.log 2>&1 || { cat extlinux.log >&2; exit 1; }
-umount mounted
-mounted=
-dd if=/usr/lib/syslinux/mbr/mbr.bin of=disk bs=440 count=1 conv=notrunc status=none
-# not in place: virtual machines may have an older one open
-qemu-img convert -f raw -O qcow2 disk "$out.new"
-mv "$out.new" "$out"
+make_disk debian 2048 initrd.img "${kernel_arguments//$'\n'/}" ^metadata_csum,^64bit ,lazy_itable_init=1

@@ -4,20 +4,13 @@
 # A disk with one ext4 partition and extlinux: Debian's cloud kernel, busybox, dropbear, qemu-guest-agent. Its init reads
 # a NoCloud seed (meta-data, user-data scripts, and vendor-data in the flat shape of pcocc_runtime/guest/seed.py, whose bootcmd it runs
 # at each boot), asks for an address by DHCP on every interface and lets the seed's users in by ssh. The serial console is a root shell: for tests.
-# Run as root (loop mount, file owners) on a Debian host with extlinux, syslinux-common, cpio, kmod, e2fsprogs, fdisk, qemu-utils.
+# Run as root (loop mount, file owners) on a Debian host with cpio, kmod and what disk.sh needs.
 set -euo pipefail
 
 (($# == 1)) || { echo "usage: build-tiny.sh OUT.qcow2" >&2; exit 2; }
-out=$(realpath -m "$1")
+source "${BASH_SOURCE%/*}/disk.sh"
 source "${BASH_SOURCE%/*}/packages.sh"
-work=$(mktemp -d)
-mounted=
-clean_up() {
-  [[ -z $mounted ]] || umount "$mounted"
-  rm -rf "$work" "$out.new"
-}
-trap clean_up EXIT
-cd "$work"
+begin_disk "$1"
 
 libraries=(libc6 libcrypt1 libtomcrypt1 libtommath1 libgmp10 zlib1g libudev1 libnuma1 liburing2 libglib2.0-0 libpcre2-8-0
   libproc2-0 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblzma5 liblz4-1 libzstd1)
@@ -39,7 +32,7 @@ version=$(ls packages/lib/modules)
 depmod -b packages "$version"
 
 # --- programs, with one directory for all of them: dropbear's PATH for users is /usr/bin:/bin
-mkdir -p root/{boot/extlinux,dev,etc/dropbear,etc/udhcpc,home,mnt,proc,root,run,sys,tmp,usr/bin,usr/lib64,usr/lib/x86_64-linux-gnu,var/lib/cloud,var/log}
+mkdir -p root/{boot,dev,etc/dropbear,etc/udhcpc,home,mnt,proc,root,run,sys,tmp,usr/bin,usr/lib64,usr/lib/x86_64-linux-gnu,var/lib/cloud,var/log}
 chmod 700 root/root
 for name in bin sbin lib lib64; do ln -s "usr/$name" "root/$name"; done
 ln -s bin root/usr/sbin
@@ -339,21 +332,5 @@ EOF
 chmod 755 initrd/init
 (cd initrd && find . | cpio --quiet -o -H newc) >root/boot/initrd
 
-# --- the disk: mke2fs fills the partition, extlinux wants it mounted once
 cp "packages/boot/vmlinuz-$version" root/boot/vmlinuz
-printf 'DEFAULT tiny\nPROMPT 0\nLABEL tiny\n KERNEL /boot/vmlinuz\n INITRD /boot/initrd\n APPEND %s\n' "$kernel_arguments" \
-  >root/boot/extlinux/extlinux.conf
-megabytes=112
-truncate -s $((megabytes + 1))M disk
-echo '2048,,L,*' | sfdisk -q --no-tell-kernel disk >/dev/null
-mke2fs -q -F -t ext4 -O ^metadata_csum,^64bit,^has_journal -b 4096 -m 0 -L tiny -E offset=1048576,root_owner=0:0 -d root disk "${megabytes}M"
-mkdir mounted
-mount -o loop,offset=1048576 disk mounted
-mounted=$work/mounted
-extlinux --install mounted/boot/extlinux >extlinux.log 2>&1 || { cat extlinux.log >&2; exit 1; }
-umount mounted
-mounted=
-dd if=/usr/lib/syslinux/mbr/mbr.bin of=disk bs=440 count=1 conv=notrunc status=none
-# not in place: virtual machines may have an older one open
-qemu-img convert -f raw -O qcow2 disk "$out.new"
-mv "$out.new" "$out"
+make_disk tiny 112 initrd "$kernel_arguments" ^metadata_csum,^64bit,^has_journal ""

@@ -233,7 +233,7 @@ def test_an_archive_leads_nowhere_else(pcocc: Pcocc, repo: Repo, tmp_path: Path)
         ).err
     )
     (tmp_path / "text").write_text("no archive" * 200)
-    assert "is no tar archive of an OCI image layout" in pcocc("image", "import", "oci-archive:text", "a", ok=False).err
+    assert "is not a tar archive of an OCI image layout" in pcocc("image", "import", "oci-archive:text", "a", ok=False).err
     assert "nowhere cannot be read" in pcocc("image", "import", "oci-archive:nowhere", "a", ok=False).err
     assert leftovers(repo) == [] and not list(tmp_path.rglob("x"))
 
@@ -278,8 +278,8 @@ def test_a_disk_is_known_in_an_image_too(pcocc: Pcocc, repo: Repo, tmp_path: Pat
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"a.raw": b"x" * 512, "b.qcow2": b"y" * 512}, "has 2 files, of which one must be the disk: a.raw, b.qcow2"),
-        ({"a.txt": b"x" * 512, "b.txt": b"y" * 512}, "has 2 files, of which one must be the disk: a.txt, b.txt"),
+        ({"a.raw": b"x" * 512, "b.qcow2": b"y" * 512}, "has 2 files, and it is not clear which is the disk: a.raw, b.qcow2"),
+        ({"a.txt": b"x" * 512, "b.txt": b"y" * 512}, "has 2 files, and it is not clear which is the disk: a.txt, b.txt"),
         ({"d.qcow2.gz": pack(b"x" * 512, "gzip")}, "the file is compressed with gzip"),
     ],
 )

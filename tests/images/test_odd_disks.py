@@ -121,7 +121,7 @@ OLD_TAR = b"disk.img".ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"00
 NAMED = [
     (b"hsqs", 0, "a squashfs file system"), (b"WithouFreSpacExt", 0, "a Parallels disk"), (b"QED\0", 0, "a QED image"),
     (b"VMA\0", 0, "a backup of Proxmox VE"), (b"HdrS", 514, "a Linux kernel"),
-    (b"<!DOCTYPE html>", 0, "a text, such as the page"),
+    (b"<!DOCTYPE html>", 0, "a text, such as a web server's page"),
     (b"\x7fELF", 0, "a program"), (b"\x3a\xff\x26\xed", 0, "a sparse image of Android"),
     (b"koly", -512, "a disk image of macOS"),
     (b"\xe2\xe1\xf5\xe0", 1024, "an EROFS file system"),
@@ -270,7 +270,7 @@ def test_a_directory_says_how_to_import_what_is_in_it(pcocc: Pcocc, tmp_path: Pa
     ["docker://quay.io/a/b:1", "https://u:secret@h/x.qcow2?secret", "oci:some/dir:1", "oci-archive:/a.tar", "s3://b/c"],
 )
 def test_a_source_is_not_an_image_yet(text: str) -> None:
-    with pytest.raises(RequestError, match="is not an image in a repository, nor a file") as caught:
+    with pytest.raises(RequestError, match="is neither an image in a repository nor a file") as caught:
         references.parse_reference(text)
     assert (
         str(caught.value.hint).startswith("import it first: pcocc image import ")

@@ -77,7 +77,7 @@ def test_resize_makes_a_larger_revision(pcocc: Pcocc, repo: Repo, base: Found) -
 def test_too_many_layers_are_refused_when_they_are_made(pcocc: Pcocc, repo: Repo, base: Found) -> None:
     for number in range(1, metadata.MAX_LAYERS):
         pcocc("image", "resize", "base", f"{number + 1}M")
-    assert "has 16 layers, an image can have 16" in pcocc("image", "resize", "base", "1G", ok=False).err
+    assert "has 16 layers, and an image can have 16 at most" in pcocc("image", "resize", "base", "1G", ok=False).err
     pcocc("image", "export", "base", "flat.qcow2")
     pcocc("image", "import", "flat.qcow2", "flat")
     assert content(find("flat", repo).path) == raw_sum(size=16 << 20)

@@ -99,7 +99,7 @@ stub.test("the number of VMs never wraps", function()
     for _, parts in ipairs({ 1, 2, 500, 512 }) do
         local text = string.rep("tiny:999999999999999,", parts - 1) .. "tiny:999999999999999"
         submit({ spank_job_env = { [0] = "PCOCC_TEMPLATE=" .. text } })
-        stub.said("VMs are asked for, this job can have 16")
+        stub.said("VMs are asked for, but this job can have 16 at most")
         assert(not string.find(stub.messages[1], "error: -", 1, true), stub.messages[1])
     end
 end)

@@ -120,15 +120,15 @@ test("a VM that wants whole nodes gets them", function()
 end)
 
 test("nodes that are fewer than VMs that take whole ones are refused", function()
-    refused("-N says 2, and each of 3 VMs takes a whole node", "tiny:3", { max_nodes = 2 }, "exclusive=1")
+    refused("-N says 2, but each of 3 VMs takes a whole node", "tiny:3", { max_nodes = 2 }, "exclusive=1")
 end)
 
 test("tasks that share a node are refused where VMs take whole ones", function()
-    refused("--ntasks-per-node says 3, and each of these VMs", "tiny:3", { ntasks_per_node = 3 }, "exclusive=1")
+    refused("--ntasks-per-node says 3, but each of these VMs", "tiny:3", { ntasks_per_node = 3 }, "exclusive=1")
 end)
 
 test("a conflict is refused with both numbers", function()
-    refused("-n says 2, --pcocc-template says 3 VMs", "tiny:3", { num_tasks = 2 })
+    refused("-n says 2, but --pcocc-template says 3 VMs", "tiny:3", { num_tasks = 2 })
 end)
 
 test("tasks that sbatch derived from --ntasks-per-node are no conflict", function()
@@ -153,7 +153,7 @@ test("an equal -n is none", function()
 end)
 
 test("more nodes than VMs are refused", function()
-    equal(refused("-N says 4, --pcocc-template says 3 VMs", "tiny:3", { min_nodes = 4 }), 2006)
+    equal(refused("-N says 4, but --pcocc-template says 3 VMs", "tiny:3", { min_nodes = 4 }), 2006)
 end)
 
 test("VMs that fit on no allowed nodes are refused", function()
@@ -176,7 +176,7 @@ for _, case in ipairs({
 end
 
 test("many parts cannot overflow Slurm's fields", function()
-    refused("499999999999501 VMs are asked for, this job can have 65536", string.rep("a:999999999999,", 500) .. "a")
+    refused("499999999999501 VMs are asked for, but this job can have 65536 at most", string.rep("a:999999999999,", 500) .. "a")
 end)
 
 test("a forged size reaches no C integer unchecked", function()
@@ -202,22 +202,22 @@ test("the site's templates size a job that says nothing", function()
 end)
 
 test("more VMs than the site or a rule allows are refused", function()
-    equal(refused("17 VMs are asked for, this job can have 16", "tiny:17", {}, nil, policy_file), 2050)
+    equal(refused("17 VMs are asked for, but this job can have 16 at most", "tiny:17", {}, nil, policy_file), 2050)
     equal(submit("tiny:16", {}, nil, policy_file), 0)
 end)
 
 test("the smallest rule counts", function()
-    refused("5 VMs are asked for, this job can have 4", "tiny:4,tiny", { account = "students" }, nil, policy_file)
+    refused("5 VMs are asked for, but this job can have 4 at most", "tiny:4,tiny", { account = "students" }, nil, policy_file)
     equal(submit("tiny:4", { account = "students" }, nil, policy_file), 0)
 end)
 
 test("a rule for one of several partitions counts", function()
-    refused("3 VMs are asked for, this job can have 2", "tiny:3", { partition = "other,debug" }, nil, policy_file)
+    refused("3 VMs are asked for, but this job can have 2 at most", "tiny:3", { partition = "other,debug" }, nil, policy_file)
     equal(submit("tiny:3", { partition = "other" }, nil, policy_file), 0)
 end)
 
 test("the default account counts when none is given", function()
-    refused("5 VMs are asked for, this job can have 4", "tiny:5", { default_account = "students" }, nil, policy_file)
+    refused("5 VMs are asked for, but this job can have 4 at most", "tiny:5", { default_account = "students" }, nil, policy_file)
 end)
 
 test("a template for others is refused", function()
@@ -259,7 +259,7 @@ test("groups are left to the nodes", function()
 end)
 
 test("a template nobody knows is refused where sets are restricted", function()
-    refused("the resource sets of these templates are not known", "mine", {}, "vms=1;cpus=1;memory=0", policy_file)
+    refused("the site's policy file does not know the resource sets of these templates", "mine", {}, "vms=1;cpus=1;memory=0", policy_file)
 end)
 
 test("a damaged policy refuses, a missing one does not", function()

@@ -75,7 +75,7 @@ test("a key is refused to who asks for it, with or without a cluster", function(
             equal(code, slurm.ESLURM_ACCESS_DENIED)
             equal(found, nil)
             said("pcocc: error: the licence '")
-            said("is the key of a partition, which its cluster is given without asking: leave it out")
+            said("is the key of a partition, which pcocc itself gives to a cluster: leave it out")
         end
     end
     stub.messages = {}
@@ -87,13 +87,13 @@ end)
 
 test("a choice of licences cannot stand beside a key", function()
     equal(submit(fresh(), "mpi", "a|b"), slurm.ERROR)
-    said("'|' in --licenses cannot stand beside")
+    said("this job gets the licence of a partition, so --licenses cannot have '|'")
     equal(submit(fresh(), "tiny", "a|b"), 0)
 end)
 
 test("a cluster is no larger than its partition", function()
     equal(submit(fresh(), "mpi:9"), slurm.ERROR)
-    said("9 VMs are asked for, a cluster on network 'fabric' can have 8")
+    said("9 VMs are asked for, but a cluster on network 'fabric' can have 8 at most")
 end)
 
 local function modify(has, asked)
@@ -104,7 +104,7 @@ end
 test("nobody drops, changes or takes a key of a job that is there", function()
     for _, asked in ipairs({ "", "pkey0100", "matlab" }) do
         equal(modify("pkey00fe:1,matlab:1", asked), slurm.ESLURM_ACCESS_DENIED)
-        said("the licences of a job with a partition stay as they are: its VMs have the key")
+        said("the licences of a job with a partition cannot be changed: its VMs use the key")
     end
     for _, has in ipairs({ "", "matlab", false }) do
         equal(modify(has or nil, "pkey0100"), slurm.ESLURM_ACCESS_DENIED)

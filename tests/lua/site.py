@@ -42,8 +42,9 @@ def write_policy(directory: Path) -> Path:
     assert loaded.problems == ()
     path = directory / "policy.lua"
     site = loaded.site
-    partitions = policy.describe_partitions(site.all_networks, site.all_sets)
-    path.write_text(policy.render_policy(loaded.policy, site.max_vms, loaded.templates, site.default_set, partitions))
+    path.write_text(
+        policy.render_policy(loaded.policy, site.max_vms, loaded.templates, site.default_set, site.all_networks, site.all_sets)
+    )
     return path
 
 

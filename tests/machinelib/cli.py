@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.releaselib.cli import NO_ROOT
-from tests.releaselib.suites import ROOT, ReleaseError, RootError, say
+from tests.releaselib.command import NO_ROOT, run_as_root
+from tests.releaselib.suites import ROOT, say
 
 from . import machine, project, ssh, status
 from .disk import ensure_disk
@@ -48,17 +46,8 @@ The exit status is the tests', or the command's; {NO_ROOT} when the machine cann
 def main(argv: list[str]) -> int:
     """Run one command and return the exit status."""
     options = parse_options(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
-    try:
-        if os.geteuid() != 0:
-            raise MachineError("run as root: the machine's disk is made with chroot and mounts")
-        return _COMMANDS[options.command](options)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except ReleaseError as error:
-        print(f"node-machine: error: {error}", file=sys.stderr)
-        return NO_ROOT if isinstance(error, RootError) else 1
+    reason = "the machine's disk is made with chroot and mounts"
+    return run_as_root("node-machine", reason, 1, lambda: _COMMANDS[options.command](options))
 
 
 def parse_options(argv: list[str]) -> argparse.Namespace:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tests.guide import Typed, find_difference, parse_page
-from tests.releaselib.cli import NO_ROOT
+from tests.releaselib.command import NO_ROOT
 from tests.releaselib.suites import KEPT, ROOT, RootError, say
 
 from . import ssh

@@ -170,7 +170,7 @@ def test_what_another_user_has_is_not_given_away(
 ) -> None:
     node.run("chown", "4242", "/dev/vfio/23")
     done = node.ask("setup", told(12, stepd.pid))
-    assert done.returncode == 1 and "/dev/vfio/23 of this node belongs to another user" in done.stdout
+    assert done.returncode == 1 and "/dev/vfio/23 of this node still belongs to another user" in done.stdout
     assert node.said() == [] and node.owners() == [0, 0, 4242, 0] and node.leftovers() == ""
 
 

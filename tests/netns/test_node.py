@@ -305,7 +305,7 @@ def test_how_many_vms_and_whose_is_judged_by_root_too(nodes: Pair, stepd: subpro
     said = (
         "resource set 'default' is not for account 'students'"
         if "set" in where
-        else "4 VMs are asked for, this job can have 3"
+        else "4 VMs are asked for, but this job can have 3 at most"
     )
     assert done.returncode == 1 and done.stdout.startswith(f"pcocc: error: {said}")
     assert node.leftovers() == ""

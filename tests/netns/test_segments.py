@@ -192,7 +192,7 @@ def test_the_sites_bridge_keeps_its_mtu_and_has_no_trace_of_a_job_after_it(nodes
     [
         ("none", "has no bridge 'lan1', which network 'none' is on"),
         ("cut", "bridge 'lan0' of 192.0.2.1 does not filter VLANs, and network 'cut' has vlans"),
-        ("big", "bridge 'lan0' of 192.0.2.1 has MTU 1500, network 'big' 9000"),
+        ("big", "network 'big' has MTU 9000, but bridge 'lan0' of 192.0.2.1 only 1500"),
     ],
 )
 def test_a_bridge_that_does_not_serve_is_told_in_a_sentence(nodes: tuple[Node, Node], stepd: int, name: str, words: str) -> None:

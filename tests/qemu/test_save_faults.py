@@ -8,9 +8,11 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pcocc_runtime.documents.save import Frozen, QemuCommand, encode_request
 from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.images import removing
 from pcocc_runtime.save.clean import KEPT
@@ -18,6 +20,9 @@ from tests.qemu import saving
 from tests.qemu.saving import MEBIBYTE, Home, inside, make_drive, save
 from tests.qemu.vm import DATA, StartVm, Vm
 from tests.waiting import limit, wait_closely
+
+if TYPE_CHECKING:
+    from pcocc_runtime.documents.save import SaverRequest
 
 LARGE = 192 * MEBIBYTE
 
@@ -125,13 +130,16 @@ class Saver:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(limit(30))
         self.socket.connect(str(vm.directory / "save"))
-        self.stream = self.socket.makefile("rw")
+        self.stream = self.socket.makefile()
         assert json.loads(self.stream.readline()) == {"go": True}
+
+    def say(self, request: SaverRequest) -> None:
+        """Send a message."""
+        self.socket.sendall(encode_request(request))
 
     def command(self, execute: str, **arguments: object) -> dict[str, object]:
         """Return QEMU's answer."""
-        self.stream.write(json.dumps({"execute": execute, "arguments": arguments}) + "\n")
-        self.stream.flush()
+        self.say(QemuCommand(execute, arguments))
         answer: dict[str, object] = json.loads(self.stream.readline())
         return answer
 
@@ -250,8 +258,7 @@ class TestWithAgent:
     def test_a_guest_that_was_left_frozen_is_thawed_by_the_keeper(self, vm: Vm) -> None:
         vm.run("mkdir -p /run/t && mount -t tmpfs none /run/t")
         saver = Saver(vm)
-        saver.stream.write('{"frozen": true}\n')
-        saver.stream.flush()
+        saver.say(Frozen(True))
         with Agent(str(vm.directory / "agent")) as agent:
             assert agent.freeze() > 0
             # no child of the shell: busybox takes the end of one for its own
@@ -262,8 +269,7 @@ class TestWithAgent:
 
     def test_answers_that_the_saver_did_not_wait_for_are_not_the_keepers(self, vm: Vm) -> None:
         saver = Saver(vm)
-        saver.stream.write('{"frozen": true}\n')
-        saver.stream.flush()
+        saver.say(Frozen(True))
         with Agent(str(vm.directory / "agent")) as agent:
             assert agent.freeze() > 0
             vm.run("kill -STOP $(pidof qemu-ga)")

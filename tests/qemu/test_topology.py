@@ -105,7 +105,7 @@ def test_a_vm_that_runs_as_planned_passes(
     )
     os.sched_setaffinity(int(thread.name), cpus)
     status, text = look(vm, monkeypatch, capsys, "--check")
-    assert status == 1 and f"vm0: FAILED: vCPU 0 may run on CPUs {render_cpu_list(cpus)}, and belongs on {cpus[0]}" in text
+    assert status == 1 and f"vm0: FAILED: vCPU 0 may run on CPUs {render_cpu_list(cpus)}, but belongs on {cpus[0]}" in text
 
 
 def test_pretended_cpus_are_drawn_and_told(
@@ -121,7 +121,7 @@ def test_pretended_cpus_are_drawn_and_told(
 
 @pytest.mark.parametrize(("group", "said"), [
     (Group("t", 1, hugepages="1G"), "hugepages: 1G of template 't': the guest's memory is smaller than a page of 1G"),
-    (Group("t", 1, hugepages="2M"), "free pages of 2M, and the guest needs 144"),
+    (Group("t", 1, hugepages="2M"), "free pages of 2M, but the guest needs 144"),
 ])  # fmt: skip
 def test_huge_pages_that_there_are_not(start: StartVm, group: Group, said: str) -> None:
     vm = start(group)
@@ -131,4 +131,4 @@ def test_huge_pages_that_there_are_not(start: StartVm, group: Group, said: str) 
 
 def test_auto_takes_what_there_is_and_says_so(start: StartVm) -> None:
     vm = start(Group("t", 1, hugepages="auto")).boot()
-    assert "pcocc: vm0 on here: no huge pages are used, but ordinary memory: " in vm.said()
+    assert "pcocc: vm0 on here: ordinary memory is used instead of huge pages: " in vm.said()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from . import machine
+from .command import NO_ROOT, run_as_root
 from .root import ensure_root, remove_root
-from .suites import INSIDE, ROOT, SELECTION, SUITES, Place, ReleaseError, RootError, say
+from .suites import INSIDE, ROOT, SELECTION, SUITES, Place, say
 
-_OWN_ERROR, NO_ROOT = 125, 75
+_OWN_ERROR = 125
 _UNPREPARED = "release: error: what the tests need cannot be installed in the machine"
 # what bash runs in the machine, with pytest's words
 TESTS = f'tests/prepare || {{ echo "{_UNPREPARED}" >&2; exit {NO_ROOT}; }}; exec build/venv/bin/python -m pytest "$@"'
@@ -40,20 +38,8 @@ another error of this command.
 def main(argv: list[str]) -> int:
     """Run one command and return the exit status."""
     options = parse_options(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
-    try:
-        if os.geteuid() != 0:
-            raise ReleaseError("run as root: the machine is made of namespaces, mounts and cgroups")
-        return _clean(options) if options.clean else _run(options)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except subprocess.TimeoutExpired:
-        say("interrupted; the command did not end by itself")
-        return 128 + signal.SIGINT
-    except ReleaseError as error:
-        print(f"release: error: {error}", file=sys.stderr)
-        return NO_ROOT if isinstance(error, RootError) else _OWN_ERROR
+    reason = "the machine is made of namespaces, mounts and cgroups"
+    return run_as_root("release", reason, _OWN_ERROR, lambda: _clean(options) if options.clean else _run(options))
 
 
 def parse_options(argv: list[str]) -> argparse.Namespace:

@@ -36,7 +36,7 @@ def test_a_space_is_told(installed: Path, tmp_path: Path, line: str, lines: str,
     done = type_line(line, installed, tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(
-        f"pcocc: error: --pcocc-vm takes its VMs behind an equals sign: write --pcocc-vm={named}\nhint: "
+        f"pcocc: error: --pcocc-vm takes its VMs after an equals sign: write --pcocc-vm={named}\nhint: "
     )
 
 

@@ -158,7 +158,7 @@ def public_names(body: list[ast.stmt]) -> set[str]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             found |= {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
         elif isinstance(node, ast.If):
-            found |= public_names(node.body)
+            found |= public_names([*node.body, *node.orelse])
     return {name for name in found if not name.startswith("_")}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.machinelib import cli, hardware, machine, project, root
 from tests.machinelib.place import MachineError, Place, digest_files
-from tests.releaselib.cli import NO_ROOT
+from tests.releaselib.command import NO_ROOT
 from tests.releaselib.suites import RootError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.releaselib import cgroups, outside
-from tests.releaselib.cli import NO_ROOT, TESTS, parse_options
+from tests.releaselib.cli import TESTS, parse_options
+from tests.releaselib.command import NO_ROOT
 from tests.releaselib.root import render_argv
 from tests.releaselib.suites import SELECTION, SUITES
 

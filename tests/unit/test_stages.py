@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests import stages
-from tests.releaselib.cli import NO_ROOT
+from tests.releaselib.command import NO_ROOT
 from tests.releaselib.suites import ROOT
 from tests.stages import (
     END,

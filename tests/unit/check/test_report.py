@@ -6,43 +6,46 @@ from dataclasses import replace
 import pytest
 
 from pcocc_runtime.check.points import ROWS
-from pcocc_runtime.check.report import (
-    Point,
-    Report,
-    compare,
-    parse_report,
-    plan_report,
-    plan_reports,
-    render_report,
-    render_reports,
+from pcocc_runtime.check.report import compare, render_report, render_reports
+from pcocc_runtime.documents.node_report import (
+    CheckedPoint,
+    ManyReports,
+    NodeReport,
+    decode_report,
+    encode_report,
+    encode_reports,
 )
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 
 SAME = {"pcocc": "0.1.0", "Slurm": "24.11.5", "QEMU": "10.0.2", "/etc/pcocc": "abc"}
-GOOD = Report(
+GOOD = NodeReport(
     "n1", 1000, SAME,
-    (Point("tun", (Finding(WELL, "it opens"),)), Point("clock", (Finding(NOTE, "nobody keeps it", "keep it"),))),
+    (CheckedPoint("tun", (Finding(WELL, "it opens"),)), CheckedPoint("clock", (Finding(NOTE, "nobody keeps it", "keep it"),))),
 )
-BAD = Report("n2", 1000, SAME, (Point("tun", (Finding(FAILED, "it is missing", "modprobe tun"),)),))
+BAD = NodeReport("n2", 1000, SAME, (CheckedPoint("tun", (Finding(FAILED, "it is missing", "modprobe tun"),)),))
+TREE = json.loads(encode_report(GOOD))
+
+
+def many(reports: list[NodeReport], silent: dict[str, str]) -> ManyReports:
+    return ManyReports(reports, silent, compare(reports))
 
 
 @pytest.mark.parametrize("report", [GOOD, BAD])
-def test_a_report_comes_as_it_was_sent(report: Report) -> None:
-    assert parse_report(json.dumps(plan_report(report))) == report
+def test_a_report_comes_as_it_was_sent(report: NodeReport) -> None:
+    assert decode_report(encode_report(report)) == report
 
 
 @pytest.mark.parametrize("text",
-                         ["", "[]", "{}", "null", "[" * 9000, json.dumps({**plan_report(GOOD), "findings": [{"level": "great"}]}),
-                                  json.dumps({**plan_report(GOOD), "versions": 3})])  # fmt: skip
+                         ["", "[]", "{}", "null", "[" * 9000, json.dumps({**TREE, "findings": [{"level": "great"}]}),
+                                  json.dumps({**TREE, "versions": 3})])  # fmt: skip
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        parse_report(text)
+        decode_report(text)
 
 
 def test_what_a_node_sends_stays_one_line_of_a_terminal() -> None:
-    tree = plan_report(replace(BAD, node="n\x1b[2J"))
-    tree["findings"][0]["text"] = "two\nlines"
-    shown = render_report(parse_report(json.dumps(tree)))
+    text = encode_report(replace(BAD, node="n\x1b[2J")).replace("it is missing", "two\\nlines")
+    shown = render_report(decode_report(text))
     assert "\x1b" not in shown and "tun: two lines\n" in shown
 
 
@@ -53,7 +56,7 @@ def test_one_node_is_shown_in_full() -> None:
 
 def test_of_many_nodes_what_is_wrong_and_what_differs_is_shown() -> None:
     other = replace(BAD, same={**SAME, "QEMU": "7.2.22", "/etc/pcocc": "def"})
-    lines = render_reports([GOOD, other], {"n3": "it is down"}).splitlines()
+    lines = render_reports(many([GOOD, other], {"n3": "it is down"})).splitlines()
     assert lines == [
         "note    n1: clock: nobody keeps it", "        hint: keep it", "FAILED  n2: tun: it is missing",
         "        hint: modprobe tun", "FAILED  n3: it is down", "        hint: run 'pcocc node check' there",
@@ -80,8 +83,11 @@ def test_many_nodes_are_named_in_part() -> None:
 @pytest.mark.parametrize(("reports", "silent", "ok"),
                          [([GOOD], {}, True), ([GOOD, BAD], {}, False), ([GOOD], {"n2": "down"}, False),
                                                        ([GOOD, replace(GOOD, same={})], {}, False)])  # fmt: skip
-def test_all_must_be_well(reports: list[Report], silent: dict[str, str], ok: bool) -> None:
-    assert plan_reports(reports, silent)["ok"] is ok
+def test_all_must_be_well(reports: list[NodeReport], silent: dict[str, str], ok: bool) -> None:
+    assert many(reports, silent).is_well is ok
+    tree = json.loads(encode_reports(many(reports, silent)))
+    assert tree["ok"] is ok and tree["silent"] == silent
+    assert [decode_report(json.dumps(one)) for one in tree["nodes"]] == reports
 
 
 def test_points_have_names_of_their_own() -> None:

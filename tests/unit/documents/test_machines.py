@@ -8,6 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcocc_runtime.documents import save
+from pcocc_runtime.documents.batch_environment import (
+    BatchEnvironment,
+    decode_batch_environment,
+    encode_batch_environment,
+)
 from pcocc_runtime.documents.members import Members, decode_members, encode_members
 from pcocc_runtime.documents.vm import VmFacts, decode_vm, encode_vm
 from pcocc_runtime.documents.vm_events import (
@@ -46,10 +51,10 @@ EVENTS: dict[str, Any] = {
     ),
 }
 REQUESTS: dict[bytes, Any] = {
-    b'{"execute": "query-block", "arguments": {}}\n': save.Command("query-block"),
-    b'{"execute": "x", "arguments": {"a": 1}}\n': save.Command("x", {"a": 1}),
+    b'{"execute": "query-block", "arguments": {}}\n': save.QemuCommand("query-block"),
+    b'{"execute": "x", "arguments": {"a": 1}}\n': save.QemuCommand("x", {"a": 1}),
     b'{"frozen": true}\n': save.Frozen(True),
-    b'{"layer": "/s/x"}\n': save.Layer("/s/x"),
+    b'{"layer": "/s/x"}\n': save.ScratchFile("/s/x"),
     b'{"drive": ["/machine/x", "disk1"]}\n': save.DeviceNode("/machine/x", "disk1"),
 }
 ANSWERS: dict[bytes, Any] = {
@@ -171,3 +176,12 @@ def test_why_a_command_failed_is_known_whatever_its_form() -> None:
     assert [
         save.Reply(one).error for one in ({"return": {}}, {"error": {"desc": "no"}}, {"error": {}}, {"error": "x"})
     ] == [None, "no", "None", "x"]
+
+
+def test_a_batch_scripts_variables_come_as_they_are() -> None:
+    found = BatchEnvironment({"SLURM_JOB_ID": "7", "PCOCC_X": "\udcff é\n"}, ["SLURM_Y"])
+    text = encode_batch_environment(found)
+    assert text.isascii() and decode_batch_environment(text) == found
+    for damaged in ("", "[]", "{}", "[" * 9000, text.replace('"7"', "7"), text.replace('["SLURM_Y"]', "[1]")):
+        with pytest.raises(ValueError, match="the variables of the batch script cannot be read: "):
+            decode_batch_environment(damaged)

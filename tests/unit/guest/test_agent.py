@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.guest import agent
 from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.qemu.qmp import LONGEST_LINE
-from tests.waiting import limit
+from tests.unit.serving import serving
 
 Answer = Callable[[dict[str, object]], bytes]
 Serve = Callable[[Answer], str]
@@ -23,29 +23,17 @@ Serve = Callable[[Answer], str]
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Return a function that starts an agent for one client, which answers each line as it is told, and returns its path."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "agent"))
-    listener.listen()
-    threads: list[threading.Thread] = []
 
     def start(answer: Answer) -> str:
-        def run() -> None:
-            with listener.accept()[0] as client, client.makefile("rb") as lines:
+        def talk(client: socket.socket) -> None:
+            with client.makefile("rb") as lines:
                 for line in lines:
-                    try:
-                        client.sendall(answer(json.loads(line.removeprefix(b"\xff"))))
-                    except OSError:
-                        return  # it has heard enough
+                    client.sendall(answer(json.loads(line.removeprefix(b"\xff"))))
 
-        threads.append(threading.Thread(target=run))
-        threads[0].start()
-        return str(tmp_path / "agent")
+        return started.enter_context(serving(tmp_path / "agent", talk))
 
-    yield start
-    listener.close()
-    for thread in threads:
-        thread.join(limit(20))
-        assert not thread.is_alive()
+    with contextlib.ExitStack() as started:
+        yield start
 
 
 def synchronised(others: bytes) -> Answer:
@@ -102,21 +90,10 @@ def test_an_agent_that_talks_on_and_on_is_not_listened_to_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str
 ) -> None:
     monkeypatch.setattr(agent, "AGENT_SECONDS", 0.05)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "agent"))
-        listener.listen()
 
-        def talk() -> None:
-            with listener.accept()[0] as client:
-                try:
-                    while True:
-                        client.sendall(answer)
-                except OSError:
-                    return  # it has heard enough
+    def talk(client: socket.socket) -> None:
+        while True:
+            client.sendall(answer)
 
-        thread = threading.Thread(target=talk)
-        thread.start()
-        with pytest.raises(NodeError, match=said):
-            Agent(str(tmp_path / "agent"))
-        thread.join(limit(20))
-        assert not thread.is_alive()
+    with serving(tmp_path / "agent", talk) as path, pytest.raises(NodeError, match=said):
+        Agent(path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.documents.save import SAVE_SOCKET
+from pcocc_runtime.documents.save import SAVE_SOCKET, Frozen, encode_request
 from pcocc_runtime.keeper.save_guard import SaveGuard
 
 ASKED = 1 << 32  # and one more for each question
@@ -50,7 +50,7 @@ class Keeper:
         with socket.socket(socket.AF_UNIX) as saver:
             saver.connect(str(self.directory / SAVE_SOCKET))
             self.turn()
-            saver.sendall(b'{"frozen": true}\n')
+            saver.sendall(encode_request(Frozen(True)))
             self.turn()
         self.turn()
         self.guard.take({"id": "save-remove", "return": {}})

@@ -11,9 +11,18 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.documents.save import LONGEST_REQUEST
+from pcocc_runtime.documents.save import (
+    LONGEST_REQUEST,
+    SAVE_OVERLAY,
+    DeviceNode,
+    Frozen,
+    QemuCommand,
+    encode_request,
+)
 from pcocc_runtime.keeper.transaction import Transaction
 from tests.waiting import limit
+
+FROZEN = encode_request(Frozen(True))
 
 
 class Save:
@@ -75,7 +84,7 @@ def save() -> Iterator[Save]:
 
 
 def test_a_savers_commands_are_qemus_and_their_answers_come_back(save: Save) -> None:
-    save.say(b'{"execute": "query-block", "arguments": {}}\n')
+    save.say(encode_request(QemuCommand("query-block")))
     assert save.asked == [("query-block", {}, "save")]
     reply = {"return": [], "id": "save"}
     save.transaction.take(reply)
@@ -99,7 +108,7 @@ def test_a_save_that_changed_nothing_is_over_when_its_layer_is_gone(save: Save, 
 
 
 def snapshot(save: Save) -> None:
-    save.say(b'{"execute": "blockdev-snapshot", "arguments": {"node": "base0", "overlay": "save-overlay"}}\n')
+    save.say(encode_request(QemuCommand("blockdev-snapshot", {"node": "base0", "overlay": SAVE_OVERLAY})))
     save.commands()
 
 
@@ -150,7 +159,7 @@ def test_a_merge_that_fails_is_told_once_and_tried_again(save: Save, message: di
 
 @pytest.mark.parametrize("filtered", [True, False])
 def test_a_drive_is_given_back_to_its_device_unless_it_has_it(save: Save, filtered: bool) -> None:
-    save.say(b'{"drive": ["/machine/disk1", "disk1"]}\n')
+    save.say(encode_request(DeviceNode("/machine/disk1", "disk1")))
     save.leave()
     assert save.transaction.step == "looking" and save.commands() == ["nbd-server-stop", "blockdev-del", "query-block"]
     inserted = {"inserted": {"node-name": "save-filter"}} if filtered else {}
@@ -160,7 +169,7 @@ def test_a_drive_is_given_back_to_its_device_unless_it_has_it(save: Save, filter
 
 
 @pytest.mark.parametrize(
-    ("words", "thaws"), [(b'{"frozen": true}\n', 1), (b'{"frozen": true}\n{"frozen": false}\n', 0), (b"", 0)]
+    ("words", "thaws"), [(FROZEN, 1), (FROZEN + encode_request(Frozen(False)), 0), (b"", 0)]
 )
 def test_a_guest_is_thawed_that_its_saver_has_left_frozen(save: Save, words: bytes, thaws: int) -> None:
     save.say(words)

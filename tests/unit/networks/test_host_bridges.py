@@ -47,7 +47,7 @@ def test_a_port_is_in_its_vlans_and_in_no_other() -> None:
 
 def test_a_port_without_vlans_has_the_bridges_default() -> None:
     assert host_bridges.render_vlans(plan(), BRIDGE) == ""
-    assert list(host_bridges.render_port(plan(), "pcocc-12", host_bridges.Bridge(9000, False, 1))) == [
+    assert list(host_bridges.render_bridge_port(plan(), "pcocc-12", host_bridges.Bridge(9000, False, 1))) == [
         "link add site00000c00 mtu 9000 type veth peer name pt0 mtu 9000 netns pcocc-12",
         "link set site00000c00 master lan0",
     ]
@@ -58,7 +58,7 @@ def test_a_port_without_vlans_has_the_bridges_default() -> None:
     [
         (None, "n1 has no bridge 'lan0'"),
         (host_bridges.Bridge(1500, False, 1), "does not filter VLANs"),
-        (host_bridges.Bridge(1400, True, 1), "has MTU 1400, network 'site' 1500"),
+        (host_bridges.Bridge(1400, True, 1), "network 'site' has MTU 1500, but bridge 'lan0' of n1 only 1400"),
     ],
 )
 def test_a_bridge_that_does_not_serve_is_told(bridge: host_bridges.Bridge | None, words: str) -> None:

@@ -33,7 +33,7 @@ def test_a_function_may_be_free_or_share_its_group(tmp_path: Path) -> None:
         ("rm -r class/infiniband", "has no InfiniBand device mlx5_0"),
         (
             "echo 1 > class/infiniband/mlx5_0/device/net/ib0/type",
-            "mlx5_0 of .* has no interface for IP, by which Linux sets GUIDs",
+            "mlx5_0 of .* has no interface for IP, which Linux needs to set GUIDs",
         ),
         ("rm class/infiniband/mlx5_0/device/virtfn*", "mlx5_0 of .* has no virtual functions"),
         (

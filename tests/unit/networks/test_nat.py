@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from pcocc_runtime.documents.work import Forward, Held, Nat, encode_line
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat, nft_guard, nft_inside, nft_outside
 from pcocc_runtime.networks.kinds import EthernetNetwork, ReverseNat
-from pcocc_runtime.networks.plan import NetworkPlan, find_ways_out, plan_networks, plan_port_wishes
+from pcocc_runtime.networks.plan import NetworkPlan, Routed, find_ways_out, plan_networks, plan_port_wishes
 from pcocc_runtime.node.planning import decode_held
 
 INWARD = EthernetNetwork("inward", reverse_nat=(ReverseNat(22, 100, 103),))
@@ -116,7 +116,7 @@ def test_rules_do_not_grow_with_vms_or_peers() -> None:
     few, many = plan(SHUT), plan(SHUT, 64)
     assert rules(nft_inside.render_firewall(12, few, None)) == rules(nft_inside.render_firewall(12, many, None))
     one, thousand = (
-        nft_outside.render_host(12, few, [f"192.0.{n >> 8}.{n & 255}" for n in range(count)], None)
+        nft_outside.render_host_table(12, few, [f"192.0.{n >> 8}.{n & 255}" for n in range(count)], None)
         for count in (1, 1023)
     )
     assert rules(one) == rules(thousand)
@@ -128,10 +128,11 @@ def test_a_link_local_address_derives_from_the_mac() -> None:
 
 def test_a_vm_has_its_own_address_of_ip6_and_the_gateway_answers_at_its() -> None:
     one = plan(SHUT, 1)[0]
-    six = replace(one, gateway6="fd00::ffff", taps=(one.taps[0]._replace(address6="fd00::1"),))
+    assert isinstance(one, Routed)
+    six = replace(one, network6=IPv6Network("fd00::/64"), taps=(one.taps[0]._replace(address6="fd00::5"),))
     text = nft_inside.render_firewall(12, (six,), None)
-    assert '"tap0n0" . 52:54:00:00:00:00 . fd00::1' in text and '"tap0n0" . 0xfd000000000000000000000000000001' in text
-    assert 'iifname "br0" ip6 daddr fd00::ffff meta l4proto { tcp, udp } th dport 53 accept' in text
+    assert '"tap0n0" . 52:54:00:00:00:00 . fd00::5' in text and '"tap0n0" . 0xfd000000000000000000000000000005' in text
+    assert f'iifname "br0" ip6 daddr {six.gateway6} meta l4proto {{ tcp, udp }} th dport 53 accept' in text
 
 
 def test_destinations_that_overlap_are_one() -> None:

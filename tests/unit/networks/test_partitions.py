@@ -121,17 +121,17 @@ SHARED = DEVICE._replace(
         (
             step(licences="matlab:1"),
             DEVICE,
-            "the job has no licence of a key of network 'ib', where it must have one",
+            "the job has no licence of a key of network 'ib', but must have exactly one",
         ),
         (
             step(licences="pkey2001,pkey2002"),
             DEVICE,
-            "the job has several licences of keys of network 'ib', where it must have one",
+            "the job has several licences of keys of network 'ib', but must have exactly one",
         ),
         (step(licences="pkey2004"), DEVICE, "the job has no licence of a key of network 'ib'"),
-        (step(gres="nic:1(IDX:1)"), DEVICE, "the job has 1 devices of GRES nic on n2, its VMs there need 2"),
-        (step(gres="nic:2"), DEVICE, "the job has 0 devices of GRES nic on n2, its VMs there need 2"),
-        (step(gres="nic:2(IDX:3-4)"), DEVICE, "mlx5_0 of n2 has 4 functions, Slurm gives the job its 5th"),
+        (step(gres="nic:1(IDX:1)"), DEVICE, "the job has 1 devices of GRES nic on n2, but its VMs there need 2"),
+        (step(gres="nic:2"), DEVICE, "the job has 0 devices of GRES nic on n2, but its VMs there need 2"),
+        (step(gres="nic:2(IDX:3-4)"), DEVICE, "Slurm gives the job function number 5 of mlx5_0 of n2, which has only 4"),
         (
             step(),
             BOUND,
@@ -151,7 +151,7 @@ def test_what_is_not_as_it_must_be_is_told(one: BootStep, device: Hca, said: str
 
 
 def test_a_cluster_is_no_larger_than_its_partition() -> None:
-    with pytest.raises(NodeError, match="the job has 4 VMs, a cluster on network 'ib' can have 3"):
+    with pytest.raises(NodeError, match="the job has 4 VMs, but a cluster on network 'ib' can have only 3"):
         plan(step(), DEVICE, replace(IB, max_vms=3))
 
 

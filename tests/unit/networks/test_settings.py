@@ -159,11 +159,11 @@ OTHERS = [
     (BRIDGED % "bridge: br1", "bridge: unknown setting"),
     (
         "n: {type: bridged, settings: {host-bridge: br-0123456789abc, tap-prefix: t}}",
-        "host-bridge: 'br-0123456789abc' has 16 characters, 15 are possible: an interface's name has at most 15",
+        "host-bridge: 'br-0123456789abc' has 16 characters, but may have 15 at most: an interface's name has at most 15",
     ),
     (
         "n: {type: bridged, settings: {host-bridge: br0, tap-prefix: eightlet}}",
-        "tap-prefix: 'eightlet' has 8 characters, 7 are possible: an interface's name has at most 15, 8 are pcocc's",
+        "tap-prefix: 'eightlet' has 8 characters, but may have 7 at most: an interface's name has at most 15, and pcocc needs 8",
     ),
     ("n: {type: bridged, settings: {host-bridge: b, tap-prefix: pcnx}}", "tap-prefix: 'pcnx' begins like names of pcocc's own"),
     ("n: {type: bridged, settings: {host-bridge: a/b, tap-prefix: t}}", "host-bridge: expected letters"),
@@ -249,7 +249,7 @@ def test_pools_overlap_in_keys_guids_or_licences(more: str, what: str | None) ->
         "a.settings.min-pkey (line 1)"
     )
     assert [(str(one), one.hint) for one in problems] == (
-        [(said, f"two networks cannot take {what} from one range")] if what else []
+        [(said, f"two ranges cannot share {what}")] if what else []
     )
 
 

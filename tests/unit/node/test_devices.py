@@ -44,7 +44,7 @@ def test_of_another_users_nothing_is_touched(tmp_path: Path, told: list[object],
     text = wish(tmp_path, 4243)
     real = os.stat_result((0o600, 0, 0, 1, 4242, 0, 0, 0, 0, 0))
     monkeypatch.setattr(devices.os, "stat", lambda path: real)
-    with pytest.raises(NodeError, match="21 of this node belongs to another user"):
+    with pytest.raises(NodeError, match="21 of this node still belongs to another user"):
         devices.give(12, text)
     monkeypatch.undo()
     assert told == [] and not (tmp_path / ".state/12.devices").exists()

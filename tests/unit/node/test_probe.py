@@ -96,7 +96,7 @@ def begun(script: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_node_without_the_device_has_no_kvm(tmp_path: Path) -> None:
     assert probe.try_kvm(PurePath("/bin/true"), str(tmp_path / "kvm"), 1).why == f"the node has no {tmp_path}/kvm"
     (tmp_path / "kvm").touch()
-    assert probe.try_kvm(PurePath("/bin/true"), str(tmp_path / "kvm"), 1).why == f"{tmp_path}/kvm is no device"
+    assert probe.try_kvm(PurePath("/bin/true"), str(tmp_path / "kvm"), 1).why == f"{tmp_path}/kvm is not a device"
 
 
 @pytest.fixture

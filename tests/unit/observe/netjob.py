@@ -6,7 +6,7 @@ from typing import Any
 
 from pcocc_runtime.documents.node import NodeFacts
 from pcocc_runtime.networks.kinds import BridgedNetwork, BuildableNetwork, EthernetNetwork, ReverseNat
-from pcocc_runtime.observe.facts import Device, NodeAnswer, ReachReport
+from pcocc_runtime.observe.facts import NetDevice, NodeAnswer, ReachReport
 from tests.fake_node import make_facts
 
 LAN = EthernetNetwork("lan", reverse_nat=(ReverseNat(22, 61222, 61225),))
@@ -17,8 +17,8 @@ LAYOUT = {"n1": (0, 1), "n2": (2, 3)}
 GOOD = ReachReport(0, (0, 1, 2, 3), frozenset(), frozenset(), frozenset(), (), False, "")
 
 
-def device(mtu: int = 1450, received: int = 0, sent: int = 0, dropped: int = 0, up: bool = True) -> Device:
-    return Device(mtu, up, received, sent, dropped)
+def device(mtu: int = 1450, received: int = 0, sent: int = 0, dropped: int = 0, up: bool = True) -> NetDevice:
+    return NetDevice(mtu, up, received, sent, dropped)
 
 
 def facts(number: int, lan: EthernetNetwork = LAN, job: int = 12) -> NodeFacts:

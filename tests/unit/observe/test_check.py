@@ -8,7 +8,7 @@ import pytest
 
 from pcocc_runtime.findings import Finding, failed
 from pcocc_runtime.observe.check import evaluate, plan_findings, render_findings
-from pcocc_runtime.observe.facts import Device
+from pcocc_runtime.observe.facts import NetDevice
 from tests.unit.observe import netjob
 
 TARGET = "192.0.2.1"
@@ -44,7 +44,7 @@ def test_all_is_well() -> None:
     assert said(found, "note") == [
         "pv: pcocc gives no addresses on it, so only its devices were checked",
         "site: pcocc gives no addresses on it, so only its devices were checked",
-        "a DHCP server listens on every node; only root could query it, but VMs that answer have their addresses from it",
+        "a DHCP server listens on every node; only root could ask it, but VMs that answer have got their addresses from it",
     ]
     assert render_findings(12, found).endswith("\njob 12: no failure\n")
 
@@ -64,8 +64,8 @@ def test_all_is_well() -> None:
          ["lan: packets of 1450 bytes do not get from n1 to vm0 on n1; small ones do",
           "lan: packets of 1450 bytes do not get from n2 to vm0 on n1; small ones do"]),
         ({"deaf": True}, {}, ["lan: the DNS server at 10.200.255.254 does not answer on n1"]),
-        ({}, {"wrong_names": ("vm2.vcluster is not known, it should be 10.200.0.3",)},
-         ["lan: on n2, vm2.vcluster is not known, it should be 10.200.0.3"]),
+        ({}, {"wrong_names": ("vm2.vcluster is not known, but should be 10.200.0.3",)},
+         ["lan: on n2, vm2.vcluster is not known, but should be 10.200.0.3"]),
         ({"outbound": "192.0.2.1 does not answer"}, {}, ["lan: on n1, 192.0.2.1 does not answer"]),
     ],
 )  # fmt: skip
@@ -135,7 +135,7 @@ def test_what_is_outside_is_tried_only_where_it_may_be_reached(
         ("tap3n2", netjob.device(1400), "site: tap3n2 (vm3) has MTU 1400, not 1500 on n2"),
     ],
 )
-def test_devices_are_looked_at(device: str, changed: Device | None, failure: str) -> None:
+def test_devices_are_looked_at(device: str, changed: NetDevice | None, failure: str) -> None:
     well, other = netjob.answer(1), netjob.answer(2)
     links = {name: one for name, one in other.links.items() if name != device} | ({device: changed} if changed else {})
     assert said(evaluate([well, replace(other, links=links)], [], None), "FAILED") == [failure]

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import evaluate, render_findings
 from pcocc_runtime.observe.facts import (
-    Device,
     Failure,
+    NetDevice,
     NodeAnswer,
-    choose_targets,
+    choose_asked,
     decode_node_answers,
     encode_node_answer,
     parse_links,
@@ -199,11 +199,11 @@ def test_devices_are_read_as_ip_shows_them() -> None:
     text = (
         f'[{{"ifname":"tap0n0","mtu":1450,"flags":["BROADCAST","UP"],{stats}}},{{"ifname":"br0","mtu":1450,"flags":[],{stats}}}]'
     )
-    assert parse_links(text) == {"tap0n0": Device(1450, True, 5, 7, 10), "br0": Device(1450, False, 5, 7, 10)}
+    assert parse_links(text) == {"tap0n0": NetDevice(1450, True, 5, 7, 10), "br0": NetDevice(1450, False, 5, 7, 10)}
 
 
 def test_a_node_of_a_large_cluster_asks_its_own_vms_and_some_others() -> None:
-    assert choose_targets(range(10), [3], 10) == tuple(range(10))
-    chosen = choose_targets(range(10240), range(100, 110), 256)
+    assert choose_asked(range(10), [3], 10) == tuple(range(10))
+    chosen = choose_asked(range(10240), range(100, 110), 256)
     assert len(chosen) == 256 and set(range(100, 110)) <= set(chosen)
     assert chosen[0] == 0 and chosen[-1] > 10000 and chosen == tuple(sorted(chosen))

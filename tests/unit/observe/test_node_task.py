@@ -48,7 +48,7 @@ def dns(monkeypatch: pytest.MonkeyPatch) -> Dns:
     [
         ({}, []),
         ({"vm1.vcluster": [], "10.200.0.4": ["a", "b"]}, [
-            "vm1.vcluster is not known, it should be 10.200.0.2", "10.200.0.4 is a and b, it should be vm3.vcluster",
+            "vm1.vcluster is not known, but should be 10.200.0.2", "10.200.0.4 is a and b, but should be vm3.vcluster",
         ]),
         ({"vm1.vcluster": None, "10.200.0.4": ["a"]}, None),
     ],

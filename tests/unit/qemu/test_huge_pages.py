@@ -52,15 +52,15 @@ def test_auto_falls_back_with_a_line() -> None:
     assert (found.size, memory(found)) == (0, [500, 500])
     assert (
         found.note
-        == "no huge pages are used, but ordinary memory: NUMA node 1 has 249 free pages of 2M, and the guest needs 250"
+        == "ordinary memory is used instead of huge pages: NUMA node 1 has 249 free pages of 2M, but the guest needs 250"
     )
 
 
 @pytest.mark.parametrize(
     ("wish", "topology", "size", "said"),
     [
-        ("2M", NUMA, 1000, "hugepages: 2M of template 't': NUMA node 0 has 0 free pages of 2M, and the guest needs 250"),
-        ("2M", FLAT, 1000, "hugepages: 2M of template 't': this host has 7 free pages of 2M, and the guest needs 500"),
+        ("2M", NUMA, 1000, "hugepages: 2M of template 't': NUMA node 0 has 0 free pages of 2M, but the guest needs 250"),
+        ("2M", FLAT, 1000, "hugepages: 2M of template 't': this host has 7 free pages of 2M, but the guest needs 500"),
         ("1G", NUMA, 1000, "hugepages: 1G of template 't': the guest's memory is smaller than a page of 1G"),
     ],
 )

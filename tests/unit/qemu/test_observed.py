@@ -1,5 +1,6 @@
 """What runs against what was planned: each difference is a sentence, and none is made up."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,16 +16,15 @@ from pcocc_runtime.documents.hardware import (
     Topology,
     VmTopology,
 )
+from pcocc_runtime.documents.topology_answer import Lying, OtherThread, encode_topology_answer
 from pcocc_runtime.qemu.observed import (
-    Lying,
     Observed,
-    OtherThread,
     find_differences,
     parse_allowed,
     parse_numa_maps,
     parse_vcpus,
+    plan_topology_answer,
     render_text,
-    render_tree,
 )
 
 PART = Allocation(
@@ -89,17 +89,17 @@ def moved(number: int, **changes: Any) -> Observed:
 @pytest.mark.parametrize(
     ("seen", "said"),
     [
-        (SEEN._replace(vcpus=SEEN.vcpus[:5]), "QEMU has 5 vCPUs, and 6 are planned"),
-        (moved(3, allowed=(0, 1, 2, 3)), "vCPU 3 may run on CPUs 0-3, and belongs on 3"),
-        (moved(3, allowed=()), "vCPU 3 may run on CPUs that are not known, and belongs on 3"),
+        (SEEN._replace(vcpus=SEEN.vcpus[:5]), "QEMU has 5 vCPUs, but 6 are planned"),
+        (moved(3, allowed=(0, 1, 2, 3)), "vCPU 3 may run on CPUs 0-3, but belongs on 3"),
+        (moved(3, allowed=()), "vCPU 3 may run on CPUs that are not known, but belongs on 3"),
         (
             moved(2, place={**SEEN.vcpus[2].place, "core-id": 0, "socket-id": 1}),
             "vCPU 2 is not where it is planned: core-id is 0, socket-id is 1",
         ),
-        (moved(2, place={**SEEN.vcpus[2].place, "node-id": 1}), "vCPU 2 is on the guest's node 1, and belongs on 0"),
-        (SEEN._replace(emulator=(0, 6)), "QEMU's own threads may run on CPUs 0,6, and belong on 6-7"),
+        (moved(2, place={**SEEN.vcpus[2].place, "node-id": 1}), "vCPU 2 is on the guest's node 1, but belongs on 0"),
+        (SEEN._replace(emulator=(0, 6)), "QEMU's own threads may run on CPUs 0,6, but belong on 6-7"),
         (SEEN._replace(others=(OtherThread("IO disk0-0", (6,)), OtherThread("vhost-99", (5, 6)))),
-         "QEMU's thread 'vhost-99' may run on CPUs 5-6, and belongs on 6-7"),
+         "QEMU's thread 'vhost-99' may run on CPUs 5-6, but belongs on 6-7"),
         (SEEN._replace(memory=SEEN.memory[:1]), "no memory is bound to the host's node 1"),
         (
             SEEN._replace(memory=(Lying("bind:0", 2048, {0: 150, 1: 50}), *SEEN.memory[1:])),
@@ -134,7 +134,9 @@ def test_it_is_drawn_side_by_side() -> None:
 
 
 def test_programs_get_the_same() -> None:
-    tree = render_tree("vm0", "n1", PLANNED, SEEN, ["x"])
+    text = encode_topology_answer(plan_topology_answer("vm0", "n1", PLANNED, SEEN, ["x"]))
+    tree = json.loads(text)
+    assert text.count("\n") == 1
     assert (
         tree["vcpus"][4]["host"]["number"] == 4
         and tree["vcpus"][4]["guest"]["node-id"] == 1

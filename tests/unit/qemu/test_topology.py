@@ -101,9 +101,9 @@ def test_clusters_of_efficient_cores_share_their_l2(written: Path) -> None:
 @pytest.mark.parametrize(
     ("cpus", "count", "sole", "own", "why"),
     [
-        ("0-3", 2, True, (), "the task has 2 CPUs and may run on 4, with others: none is its own"),  # Slurm without affinity
-        ("0-3", 8, True, (), "the task has 8 CPUs of Slurm's and may run on 4"),
-        ("0-2", 2, False, (), "the task has 2 CPUs and may run on 3, with others: none is its own"),  # cpusets of jobs only
+        ("0-3", 2, True, (), "the task has 2 CPUs and may run on 4, as others may: none is its own"),  # Slurm without affinity
+        ("0-3", 8, True, (), "Slurm gives the task 8 CPUs, but it may run on only 4"),
+        ("0-2", 2, False, (), "the task has 2 CPUs and may run on 3, as others may: none is its own"),  # cpusets of jobs only
         ("0-2", 2, True, (0, 1), ""),  # a cpuset of its job, which has one VM here
         ("1,3", 2, False, (1, 3), ""),
     ],

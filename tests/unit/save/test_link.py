@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pcocc_runtime.documents.save import Go, Outcome, Reply, encode_answer
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.qemu.qmp import LONGEST_LINE
 from pcocc_runtime.save import link
 from pcocc_runtime.save.link import SaverConnection
+from tests.unit.serving import serving
 from tests.waiting import limit
 
 Serve = Callable[..., str]
@@ -21,41 +23,33 @@ Serve = Callable[..., str]
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Return a function that starts a keeper, which says one thing at the start and one to each line, and returns its path."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "save"))
-    listener.listen()
-    threads: list[threading.Thread] = []
 
     def start(*answers: bytes) -> str:
-        def run() -> None:
-            with listener.accept()[0] as saver, saver.makefile("rb") as lines:
+        def talk(saver: socket.socket) -> None:
+            with saver.makefile("rb") as lines:
                 for answer in answers:
                     saver.sendall(answer)
                     lines.readline()
 
-        threads.append(threading.Thread(target=run))
-        threads[0].start()
-        return str(tmp_path / "save")
+        return started.enter_context(serving(tmp_path / "save", talk))
 
-    yield start
-    listener.close()
-    for thread in threads:
-        thread.join(limit(20))
-        assert not thread.is_alive()
+    with contextlib.ExitStack() as started:
+        yield start
 
 
-GO = b'{"go": true}\n'
+GO = encode_answer(Go())
 
 
 def test_a_command_has_qemus_answer(serve: Serve) -> None:
-    with SaverConnection(serve(GO, b'{"return": [1], "id": "save"}\n', b'{"merged": true}\n'), "vm0") as saver:
+    words = (GO, encode_answer(Reply({"return": [1], "id": "save"})), encode_answer(Outcome(None)))
+    with SaverConnection(serve(*words), "vm0") as saver:
         assert saver.command("query-block") == [1] and saver.finish(limit(5)) is None
 
 
 def test_a_refusal_and_a_merge_that_failed_are_told(serve: Serve) -> None:
     words = (
-        GO, b'{"id": "save", "error": {"class": "GenericError", "desc": "no node"}}\n',
-        b'{"merged": false, "error": "full"}\n',
+        GO, encode_answer(Reply({"id": "save", "error": {"class": "GenericError", "desc": "no node"}})),
+        encode_answer(Outcome("full")),
     )
     with SaverConnection(serve(*words), "vm0") as saver:
         with pytest.raises(NodeError, match="the QEMU of vm0 refuses x: no node"):

@@ -4,12 +4,16 @@ import json
 
 import pytest
 
-from pcocc_runtime.save.nodes import plan_aside, plan_filter, plan_overlay
+from pcocc_runtime.save.nodes import QemuDisk, parse_disk, plan_aside, plan_filter, plan_overlay
 
 
 @pytest.mark.parametrize("cache", [{"direct": True, "no-flush": False}, {"direct": False, "no-flush": True}])
 def test_the_second_layer_is_treated_as_the_first(cache: dict[str, bool]) -> None:
-    node = plan_overlay("/s/vm0.qcow2.save", {**cache, "writeback": True})  # as query-block tells it
+    medium = {"node-name": "n", "image": {"virtual-size": 7}, "cache": {**cache, "writeback": True}}
+    answer = [{"device": "cd"}, {"device": "disk0"}, {"device": "disk0", "qdev": "/machine/x", "inserted": medium}]
+    found = parse_disk(answer, "disk0")
+    assert found == QemuDisk("/machine/x", "n", 7, *cache.values()) and parse_disk(answer, "disk1") is None
+    node = plan_overlay("/s/vm0.qcow2.save", found)
     assert node["cache"] == node["file"]["cache"] == cache and node["discard"] == node["file"]["discard"] == "unmap"
     assert node["file"]["filename"] == "/s/vm0.qcow2.save" and node["backing"] is None
 

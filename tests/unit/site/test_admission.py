@@ -163,7 +163,7 @@ def test_how_many_vms_a_job_may_have(limits: list[VmLimit], vms: int, place: Cha
     if most is None:
         admission.ensure_few(limits, vms, place, lambda: ALICE)
         return
-    with pytest.raises(RequestError, match=f"{vms} VMs are asked for, this job can have {most}"):
+    with pytest.raises(RequestError, match=f"{vms} VMs are asked for, but this job can have {most} at most"):
         admission.ensure_few(limits, vms, place, lambda: ALICE)
 
 

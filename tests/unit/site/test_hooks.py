@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.documents.cluster import Cluster, Drive, Group, Mount
+from pcocc_runtime.documents.hook import decode_hook_cluster, encode_hook_cluster, plan_hook_cluster
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.site import hooks
 
@@ -24,12 +25,15 @@ def write(confdir: Path, name: str, text: str, mode: int = 0o755) -> Path:
 
 
 def test_a_hook_is_told_of_every_vm() -> None:
-    told = hooks.describe_cluster(hooks.SUBMIT, "alice", None, CLUSTER)
-    assert (told["version"], told["point"], told["job"], told["user"]) == (1, "submit", None, "alice")
-    assert [(vm["name"], vm["template"], vm["image"]) for vm in told["vms"]] == [
+    told = plan_hook_cluster(hooks.SUBMIT, "alice", None, CLUSTER)
+    assert (told.point, told.job, told.user) == ("submit", None, "alice")
+    assert [(vm.name, vm.template, vm.image) for vm in told.vms] == [
         ("vm0", "debian", "site:debian@3"), ("vm1", "debian", "site:debian@3"), ("vm2", "bare", "/img/bare"),
     ]  # fmt: skip
-    assert told["vms"][0]["mounts"] == {"data": "/data"} and told["vms"][2]["drives"] == ["/home/drive"]
+    assert told.vms[0].mounts == {"data": "/data"} and told.vms[2].drives == ("/home/drive",)
+    text = encode_hook_cluster(told)
+    assert decode_hook_cluster(text) == told and text.count("\n") == 1
+    assert {"version": 1, "point": "submit", "job": None, "user": "alice"}.items() <= json.loads(text).items()
 
 
 def test_hooks_run_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -38,10 +42,10 @@ def test_hooks_run_in_the_order_of_their_names(tmp_path: Path) -> None:
     write(tmp_path, "10-first", f"cat >>{out}")
     write(tmp_path, ".hidden", "exit 1")
     write(tmp_path, "30-off", "exit 1", 0o644)
-    told = hooks.describe_cluster(hooks.SUBMIT, "alice", 7, CLUSTER)
+    told = plan_hook_cluster(hooks.SUBMIT, "alice", 7, CLUSTER)
     hooks.run_hooks(str(tmp_path), told)
     first, second = out.read_text().splitlines()
-    assert json.loads(first) == told and second == "second"
+    assert decode_hook_cluster(first) == told and second == "second"
     hooks.run_hooks(str(tmp_path / "nowhere"), told)
 
 
@@ -60,7 +64,7 @@ def test_a_failure_names_the_hook(tmp_path: Path, text: str, said: str) -> None:
     path = write(tmp_path, "10-check", text)
     with pytest.raises(RequestError) as raised:
         hooks.run_hooks(
-            str(tmp_path), hooks.describe_cluster(hooks.SUBMIT, "alice", None, CLUSTER), seconds=1
+            str(tmp_path), plan_hook_cluster(hooks.SUBMIT, "alice", None, CLUSTER), seconds=1
         )
     assert f"the site's hook {path} {said}" in str(raised.value)
 
@@ -69,4 +73,4 @@ def test_a_hook_without_an_interpreter(tmp_path: Path) -> None:
     path = write(tmp_path, "10-check", "")
     path.write_text("#!/no/such/shell\n")
     with pytest.raises(RequestError, match="cannot be run"):
-        hooks.run_hooks(str(tmp_path), hooks.describe_cluster(hooks.SUBMIT, "alice", None, CLUSTER))
+        hooks.run_hooks(str(tmp_path), plan_hook_cluster(hooks.SUBMIT, "alice", None, CLUSTER))

@@ -57,7 +57,7 @@ return {
 def test_the_policy_becomes_lua() -> None:
     found, problems = parse(TEXT)
     assert problems == []
-    assert policy.render_policy(found, 64, EVERY, "default") == LUA
+    assert policy.render_policy(found, 64, EVERY, "default", {}, {}) == LUA
 
 
 def test_groups_are_not_slurmctlds() -> None:
@@ -66,14 +66,14 @@ def test_groups_are_not_slurmctlds() -> None:
         "both": ResourceSet("both", (), False, Access(("u",), ("g",))),
     }
     found = policy.parse_policy(parse_yaml("", "policy.yaml"), {}, sets, [])
-    lua = policy.render_policy(found, 1, {}, None)
+    lua = policy.render_policy(found, 1, {}, None, {}, {})
     assert 'set_access = {\n        both = { users = { "u" } },\n    },\n' in lua and "lab" not in lua
 
 
 def test_no_policy_is_a_policy() -> None:
     found, problems = parse("")
     assert problems == []
-    assert "limits = {},\n" in policy.render_policy(found, 1, {}, None)
+    assert "limits = {},\n" in policy.render_policy(found, 1, {}, None, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,7 @@ def test_pools_of_partition_keys_are_for_the_filter() -> None:
     pool = InfinibandNetwork("ib", "mlx5_0", 0x2000, 0x2003, max_vms=8)
     networks = {"lan": EthernetNetwork("lan"), "ib": pool}
     sets = {name: ResourceSet(name, found) for name, found in (("hpc", ("lan", "ib")), ("plain", ("lan",)))}
-    told = policy.describe_partitions(networks, sets)
-    lua = policy.render_policy(policy.Policy(), 1, {}, None, told)
+    lua = policy.render_policy(policy.Policy(), 1, {}, None, networks, sets)
     assert '    partitions = {\n        ib = { license = "pkey", min_key = 8192, max_key = 8195, max_vms = 8 },\n    },\n' in lua
     assert '    set_partitions = {\n        hpc = { "ib" },\n    },\n' in lua
-    assert policy.describe_partitions({"lan": EthernetNetwork("lan")}, sets) == {}
+    assert "partitions" not in policy.render_policy(policy.Policy(), 1, {}, None, {"lan": EthernetNetwork("lan")}, sets)

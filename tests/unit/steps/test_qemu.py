@@ -121,7 +121,7 @@ def test_one_at_a_time_has_the_monitor(vm: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(qemu, "_TURN_SECONDS", 0.2)
     with (
         qemu.Monitor(JOB, "vm0"),
-        pytest.raises(PcoccError, match="another operation on vm0 has its monitor"),
+        pytest.raises(PcoccError, match="another operation on vm0 is using its monitor"),
     ):
         qemu.Monitor(JOB, "vm0")
     qemu.Monitor(JOB, "vm0").close()

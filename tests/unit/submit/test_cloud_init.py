@@ -11,9 +11,9 @@ import yaml
 
 from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.guest import seed
+from pcocc_runtime.guest.cloud_config import find_merge_obstacle, parse_cloud_config, with_plain_header
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.submit import cloud_init
-from pcocc_runtime.submit.cloud_config import find_merge_obstacle, parse_cloud_config, with_plain_header
 from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
 from tests.unit.guest.guests import ALICE, KEYS
 
@@ -175,7 +175,7 @@ def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str,
     (directory / "user-data").write_text(f"#cloud-config\n{user_data}")
     text = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, mounts=[Mount("data", "/x", "virtiofs")], **options)
     (directory / "vendor-data").write_text(text)
-    argv = ["/usr/bin/python3", Path(__file__).with_name("merge_cloud_config.py"), directory]
+    argv = ["/usr/bin/python3", ROOT / "tests/unit/guest/merge_cloud_config.py", directory]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
     return found["config"], found["users"]
@@ -237,12 +237,12 @@ SHUT_OUT = [
     ("{bob: true}", "users: must be a list, not a mapping: it would"),
     ("'alice,bob'", "users: must be a list, not text: it would"),
     ("", "users: must be a list, not nothing: it would"),
-    ("\n- default\n- 1000", "users[1]: is no user that cloud-init can make, and it would make none of the others either"),
-    ("[default, yes]", "users[1]: is no user that cloud-init can make"),
-    ("[~]", "users[0]: is no user that cloud-init can make"),
-    ("[2001-01-01]", "users[0]: is no user that cloud-init can make"),
-    ("[[{name: bob}]]", "users[0]: is no user that cloud-init can make"),
-    ("[{name: [bob]}]", "users[0]: is no user that cloud-init can make"),
+    ("\n- default\n- 1000", "users[1]: is not a user that cloud-init can make, and it would make none of the others either"),
+    ("[default, yes]", "users[1]: is not a user that cloud-init can make"),
+    ("[~]", "users[0]: is not a user that cloud-init can make"),
+    ("[2001-01-01]", "users[0]: is not a user that cloud-init can make"),
+    ("[[{name: bob}]]", "users[0]: is not a user that cloud-init can make"),
+    ("[{name: [bob]}]", "users[0]: is not a user that cloud-init can make"),
 ]  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def test_a_user_whose_settings_are_no_words_shuts_all_out_of_a_file_only(ask: As
         tmp_path / "template", "users: [{'7': bob}]\n"
     ), "as cloud-init has it"
     (tmp_path / "ud").write_text("#cloud-config\nusers: [{7: bob}]\n")
-    assert f"{tmp_path}/ud:2: users[0]: is no user that cloud-init can make" in refused(ask(user_data="ud"))
+    assert f"{tmp_path}/ud:2: users[0]: is not a user that cloud-init can make" in refused(ask(user_data="ud"))
     found = find_merge_obstacle(parse_yaml("users: [{7: bob}]", "t").plain())
     assert found is None
 

@@ -175,10 +175,14 @@ def test_a_path_of_an_arrays_task_is_looked_at_as_far_as_it_is_known(ask: Ask, t
     (tmp_path / "own-%a").write_text("#!/bin/sh")
     group = frozen(ask("tiny", mounts=["a=data/in-%a/x"], user_data="ud-%a")).groups[0]
     assert group.mounts == (Mount("a", f"{tmp_path}/data/in-%a/x"),)
-    assert (group.task_user_data, group.user_data) == (f"{tmp_path}/ud-%a", None)
+    assert (group.task_user_data, group.user_data, group.task_user_data_forced) == (f"{tmp_path}/ud-%a", None, False)
+    assert frozen(ask("tiny", user_data="ud-%a", user_data_force=True)).groups[0].task_user_data_forced
     group = frozen(ask("tiny", user_data="own-%a")).groups[0]
     assert (group.task_user_data, group.user_data) == (None, "#!/bin/sh")
     assert refused(ask("tiny", mounts=["a=gone/%a"])).startswith(f"pcocc: error: mount 'a': directory {tmp_path}/gone cannot")
+    user_template(tmp_path, "mine: {inherits: tiny, user-data: /gone, user-data-force: true}")
+    group = frozen(ask("mine", user_data="ud-%a")).groups[0]
+    assert (group.task_user_data, group.task_user_data_forced) == (f"{tmp_path}/ud-%a", True)
     user_template(tmp_path, "mine: {inherits: tiny, mount-points: {a: '/usr/%a'}}")
     assert "mine.mount-points.a: mount 'a': directory /usr/%a cannot be read" in refused(ask("mine"))
 
@@ -215,17 +219,15 @@ def test_more_devices_than_a_machine_has_slots_are_refused(ask: Ask, tmp_path: P
 
 
 def test_a_vm_has_a_limit_of_mounts(ask: Ask, tmp_path: Path) -> None:
-    user_template(
-        tmp_path,
-        f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(128))}}}",
-    )
+    def mount(count: int) -> None:
+        points = ", ".join(f"t{number}: /usr" for number in range(count))
+        user_template(tmp_path, f"mine:\n  inherits: tiny\n  mount-points: {{{points}}}")
+
+    mount(128)
     assert len(frozen(ask("mine", mounts=["t7=/bin"])).groups[0].mounts) == 128
     said = "129 directories are too many for a VM, which can have 128"
     assert refused(ask("mine", mounts=["u=/usr"])).startswith(f"pcocc: error: {said}")
-    user_template(
-        tmp_path,
-        f"mine:\n  inherits: tiny\n  mount-points: {{{', '.join(f't{number}: /usr' for number in range(129))}}}",
-    )
+    mount(129)
     assert f"templates.yaml:3: mine.mount-points: {said}" in refused(ask("mine"))
 
 

@@ -15,9 +15,9 @@ from pcocc_runtime.submit.request import (
     parse_mount,
     parse_mounts,
     parse_request,
-    parse_template,
+    parse_request_parts,
     parse_vms,
-    render_template,
+    render_request_parts,
 )
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
@@ -31,12 +31,12 @@ def ask(**options: object) -> str:
 
 @given(parts)
 def test_the_canonical_text_parses_to_the_same(wanted: tuple[RequestPart, ...]) -> None:
-    assert parse_template(render_template(wanted)) == wanted
+    assert parse_request_parts(render_request_parts(wanted)) == wanted
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
-    for parse in (parse_template, parse_mount, lambda word: parse_vms(word, 5)):
+    for parse in (parse_request_parts, parse_mount, lambda word: parse_vms(word, 5)):
         try:
             parse(text)
         except PcoccError as error:
@@ -44,7 +44,8 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 
 
 def test_a_count_is_one_when_left_out() -> None:
-    assert parse_template("debian:2,gpu,debian:01") == (RequestPart("debian", 2), RequestPart("gpu", 1), RequestPart("debian", 1))
+    found = (RequestPart("debian", 2), RequestPart("gpu", 1), RequestPart("debian", 1))
+    assert parse_request_parts("debian:2,gpu,debian:01") == found
 
 
 @pytest.mark.parametrize(
@@ -66,13 +67,13 @@ def test_a_count_is_one_when_left_out() -> None:
 )
 def test_a_wrong_template_text_is_one_sentence(text: str, said: str) -> None:
     with pytest.raises(RequestError) as caught:
-        parse_template(text)
+        parse_request_parts(text)
     assert caught.value.message == said and caught.value.hint
 
 
 def test_a_count_beyond_all_numbers_is_told_as_typed() -> None:
     with pytest.raises(RequestError, match=r"9{5000} VMs of template 't' are more than any job can have"):
-        parse_template("t:" + "9" * 5000)
+        parse_request_parts("t:" + "9" * 5000)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +92,10 @@ def test_an_image_may_name_its_template(text: str, image: tuple[str | None, str]
 
 
 def test_a_template_may_have_slashes() -> None:
-    assert parse_template("site/big:2,tiny") == (RequestPart("site/big", 2), RequestPart("tiny", 1))
+    assert parse_request_parts("site/big:2,tiny") == (RequestPart("site/big", 2), RequestPart("tiny", 1))
     for wrong in ("/big", "a//b c", "./a"):
         with pytest.raises(RequestError, match="is not the name of a template"):
-            parse_template(wrong)
+            parse_request_parts(wrong)
 
 
 @pytest.mark.parametrize("text", ["other=/a", "tiny=", ""])

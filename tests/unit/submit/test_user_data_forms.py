@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
-from tests.unit.submit.asking import ask_cloud_init, lets_in
+from tests.unit.guest.asking import ask_cloud_init, lets_in
 
 CONFIG = "#cloud-config\n"
 JINJA = "## template: jinja\n"
@@ -66,7 +66,7 @@ REFUSED = [
     ("runcmd:\n- a\n", "make #cloud-config its first line"),
     ("\n" + JINJA + GOOD, "has lines before '## template: jinja'"),
     ("## template: jinja2\n" + GOOD, "make '## template: jinja' all of its first line"),
-    ("##template: jinja\n" + GOOD, "written like that"),
+    ("##template: jinja\n" + GOOD, "spelled exactly so"),
     (JINJA + "packages: [vim]\n", "does not begin with #cloud-config"),
     (JINJA + "\n# a\n" + GOOD, "does not begin with #cloud-config"),
     (LOSING, "ud:2: users: must be a list, not text"),
@@ -99,13 +99,13 @@ REFUSED = [
     (mime(("cloud-config", GOOD), ("cloud-config", "users: bob\n")), ", part 2: users: must be a list"),
     (mime(("cloud-config-jsonp", '#cloud-config-jsonp\n[{"op": "add", "path": "/users", "value": "bob"}]')),
      "users: must be a list, not text"),
-    ("#cloud-config-jsonp\n[{]\n", "is no JSON patch"),
-    (CONFIG + SHUT, "ud:2: user: gives 'alice', whom commands run as in the VM, other ssh keys than the job's"),
+    ("#cloud-config-jsonp\n[{]\n", "is not a JSON patch"),
+    (CONFIG + SHUT, "ud:2: user: gives 'alice', the user that commands run as in the VM, other ssh keys than the job's"),
     (CONFIG + "users: [default, {name: alice, ssh-authorized-keys: [mine]}]\n", "ud:2: users[1]: gives 'alice'"),
     (CONFIG + "users: [{name: alice, ssh_redirect_user: true}]\n", "ud:2: users[0]: ssh_redirect_user does not go with ssh keys"),
     (CONFIG + "users: [{name: alice, system: true}]\n", "ud:2: users[0]: system does not go with ssh keys"),
     (CONFIG + "users: [{name: alice, groups: [7]}]\n", "ud:2: users[0]: groups must be a list of names"),
-    (CONFIG + "groups: [7]\n", "ud:2: groups[0]: is no group that cloud-init can make"),
+    (CONFIG + "groups: [7]\n", "ud:2: groups[0]: is not a group that cloud-init can make"),
     (CONFIG + "vendor_data: {enabled: false}\n", "ud:2: vendor_data: keeps cloud-init from reading"),
     (CONFIG + "runcmd: echo hello\n", "ud:2: runcmd: cannot be run"),
     (CONFIG + "runcmd: [7]\n", "ud:2: runcmd[0]: cannot be run"),
@@ -116,36 +116,39 @@ REFUSED = [
     (CONFIG + "write_files: [{path: 7}]\n", "ud:2: write_files[0].path: must be text, not a whole number"),
     (CONFIG + "write_files: [{path: /a}, {path: /x, owner: 7}]\n", "ud:2: write_files[1].owner: must be text"),
     (CONFIG + "write_files: [{path: /x, content: 7}]\n", "ud:2: write_files[0].content: must be text"),
-    (CONFIG + "write_files: [{path: /x, encoding: b64, content: abc}]\n", "write_files[0].content: is not packed as b64 is"),
-    (CONFIG + "write_files: [{path: /x, encoding: gz, content: x}]\n", "write_files[0].content: is not packed as gz is"),
-    (CONFIG + "merge_how: append\npackages: [a]\n", "ud:2: merge_how: is no way to merge that cloud-init knows"),
-    (CONFIG + "merge_how: 7\n", "ud:2: merge_how: is no way to merge"),
-    (CONFIG + "merge_type: [[lists, append]]\n", "ud:2: merge_type: is no way to merge"),
-    (mime(("cloud-config", "packages: [a]\n"), Merge_Type="append"), "is no way to merge that cloud-init knows"),
-    ("#cloud-config-jsonp\n[{\"op\": \"set\", \"path\": \"/a\", \"value\": 1}]\n", "is no JSON patch"),
+    (CONFIG + "write_files: [{path: /x, encoding: b64, content: abc}]\n", "write_files[0].content: cannot be decoded as b64"),
+    (CONFIG + "write_files: [{path: /x, encoding: gz, content: x}]\n", "write_files[0].content: cannot be decoded as gz"),
+    (CONFIG + "merge_how: append\npackages: [a]\n", "ud:2: merge_how: is not a way to merge that cloud-init knows"),
+    (CONFIG + "merge_how: 7\n", "ud:2: merge_how: is not a way to merge"),
+    (CONFIG + "merge_type: [[lists, append]]\n", "ud:2: merge_type: is not a way to merge"),
+    (mime(("cloud-config", "packages: [a]\n"), Merge_Type="append"), "is not a way to merge that cloud-init knows"),
+    ("#cloud-config-jsonp\n[{\"op\": \"set\", \"path\": \"/a\", \"value\": 1}]\n", "is not a JSON patch"),
     ("#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/a\"}]\n", "step 1 has no 'value'"),
     ("#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"a\", \"value\": 1}]\n", "does not begin with '/'"),
     ("#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"\", \"value\": {\"users\": \"bob\"}}]\n",
      "users: must be a list, not text"),
     ("#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/users\", \"value\": []},"
      " {\"op\": \"move\", \"path\": \"/users\", \"from\": \"/a\"}, {\"op\": \"x\"}]\n", "step 3 has none of the operations"),
-    (JINJA + "#cloud-config-jsonp\n[]\n", "is a template of what cloud-init takes from no template"),
-    (JINJA + JINJA + LOSING, "is a template of what cloud-init takes from no template"),
-    (JINJA + CONFIG + "a: {% if %}\n", "has a tag in line 3 that jinja cannot read there, {% if %}"),
+    (JINJA + "#cloud-config-jsonp\n[]\n", "is a template of a kind of text that cloud-init does not take from a template"),
+    (JINJA + JINJA + LOSING, "is a template of a kind of text that cloud-init does not take from a template"),
+    (JINJA + CONFIG + "a: {% if %}\n", "has the tag {% if %} in line 3, where jinja cannot read it"),
     (JINJA + CONFIG + "{% if v1 %}\na: 1\n", "has a {% if %} without {% endif %}"),
-    (JINJA + CONFIG + "{% for x in y %}\na: 1\n{% endif %}\n", "has a tag in line 5 that jinja cannot read there, {% endif %}"),
-    (JINJA + CONFIG + "{% include 'x' %}\n", "takes another template in line 3, and cloud-init has none"),
+    (JINJA + CONFIG + "{% for x in y %}\na: 1\n{% endif %}\n", "has the tag {% endif %} in line 5, where jinja cannot read it"),
+    (JINJA + CONFIG + "{% include 'x' %}\n", "takes another template in line 3, but cloud-init has no other"),
 ]  # fmt: skip
 # each is passed on with a note of these words: it runs, or is nothing for cloud-init and was not meant for it
 NOTED = [
-    ("hello\n", "is nothing that cloud-init knows, and a guest with cloud-init would ignore it: it begins with 'hello'"),
-    ('{"ignition": {"version": "3.0.0"}, "users": []}', "is nothing that cloud-init knows"),
-    ("version: v1alpha1\nmachine: {type: worker}\n", "is nothing that cloud-init knows"),
-    ("#ps1_sysnative\nusers: x\n", "is nothing that cloud-init knows"),
+    (ARCHIVE + "- {content: 'a: 1', 'type:x': null}\n", "has the key 'type:x'"),
+    (ARCHIVE + "- {content: 'a: 1', 'my key': 7y}\n", "has the key 'my key'"),
+    (ARCHIVE + "- {content: 'a: 1', 'schlüssel': y}\n", "has the key 'schlüssel'"),
+    ("hello\n", "begins with 'hello'"),
+    ('{"ignition": {"version": "3.0.0"}, "users": []}', "which cloud-init does not know"),
+    ("version: v1alpha1\nmachine: {type: worker}\n", "which cloud-init does not know"),
+    ("#ps1_sysnative\nusers: x\n", "which cloud-init does not know"),
     ("\ufeff#!/bin/sh\n", "byte-order mark"),
     (in_base64("#!/bin/sh\nexit 0\n"), "base64 -d"),
-    ("echo hello\n", "is nothing that cloud-init knows"),
-    (mime(("x-unknown", "hello")), "is nothing that cloud-init knows"),
+    ("echo hello\n", "which cloud-init does not know"),
+    (mime(("x-unknown", "hello")), "which cloud-init does not know"),
     (CONFIG + "packages: [a]\nruncmd: [x]\npackages: [b]\n", "ud:4: packages is set twice, first in line 2"),
     (CONFIG + "users:\n- {name: a, uid: 1, uid: 2}\n", "ud:3: users[0].uid is set twice, first in line 3"),
     (JINJA + CONFIG + "packages: [a]\npackages: [b]\n", "ud:4: packages is set twice, first in line 3"),
@@ -162,11 +165,11 @@ NOTED = [
     ("#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/users/-\", \"value\": \"bob\"}]\n",
      "cannot be applied, and cloud-init would leave all of it out: there is no /users"),
     ("#cloud-config-jsonp\n[{\"op\": \"remove\", \"path\": \"/users\"}]\n", "there is no /users"),
-    ("#cloud-config-jsonp\n[{\"op\": \"test\", \"path\": \"\", \"value\": 1}]\n", "the whole is not what it is tested for"),
+    ("#cloud-config-jsonp\n[{\"op\": \"test\", \"path\": \"\", \"value\": 1}]\n", "the whole document is not the value"),
     ("#cloud-config packages: [vim]\n", "has no setting in it, and cloud-init would find nothing to do"),
     (mime(("cloud-config", "#!/bin/sh\n")), "has no setting in it"),
-    (mime(("upstart-job", "hello")), "is nothing that cloud-init knows"),
-    (CONFIG + "users: [default, {name: 7}]\n", "ud:2: users[1]: its name, or a key of it, is no text: cloud-init"),
+    (mime(("upstart-job", "hello")), "which cloud-init does not know"),
+    (CONFIG + "users: [default, {name: 7}]\n", "ud:2: users[1]: its name, or one of its keys, is not text: cloud-init"),
     (CONFIG + "users: [{name: bob, no-create-home: true, ssh-import-id: [x]}]\n",
      "ud:2: users[0]: no_create_home does not go with"),
 ]  # fmt: skip
@@ -182,7 +185,7 @@ SILENT = [
     mime(("cloud-config", "packages: [a]\n"), ("x-shellscript", "#!/bin/sh\n")),
     mime(("cloud-config", "users: bob\n"), ("cloud-config", GOOD)),
     mime(("cloud-config", "users: [bob]\n"), ("cloud-config", "users: [eve]\nmerge_how: list(append)+dict(recurse_list)\n")),
-    ARCHIVE + "- {content: 'a: 1', 'type:x': null, merge-type: list()}\n", "#cloud-boothook\necho\n",
+    ARCHIVE + "- {content: 'a: 1', x-type: null, merge-type: list()}\n", "#cloud-boothook\necho\n",
     "#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/a\", \"value\": \"bob\"}]\n",
     mime(("cloud-config", "users: [bob]\na: {b: [1, 2]}\n"), ("cloud-config-jsonp", "#cloud-config-jsonp\n" + json.dumps([
         {"op": "add", "path": "/users/-", "value": "eve"}, {"op": "test", "path": "/a/b/1", "value": 2},
@@ -298,14 +301,14 @@ def test_the_same_note_is_said_once_and_few_of_many(ask: Ask, tmp_path: Path) ->
     user_template(tmp_path, "mine: {inherits: tiny, instance-id: 'i-%{vm_rank}'}\n")
     assert noted(ask("mine:5,tiny", user_data="ud")).count("\n") == 0
     (tmp_path / "ud").write_text(CONFIG + "".join(f"k{n}: 010\n" for n in range(50)))
-    assert noted(ask(user_data="ud")).splitlines()[8:] == ["and 42 more; 'pcocc template check' tells all of a template's"]
+    assert noted(ask(user_data="ud")).splitlines()[8:] == ["and 42 more notes; 'pcocc template check' shows all of a template's"]
 
 
 def test_a_text_in_place_of_its_path_names_its_cure(ask: Ask, tmp_path: Path) -> None:
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: |\n    #cloud-config\n    packages: [vim]\n")
     said = refused(ask("mine"))
     assert (
-        "templates.yaml:3: mine.user-data: is a text in place of a path" in said
+        "templates.yaml:3: mine.user-data: must be the path of a file or the keys of a cloud-config" in said
         and "leave out the '|' and the line #cloud-config" in said
     )
     user_template(tmp_path, "mine:\n  inherits: tiny\n  user-data: |\n    #!/bin/sh\n    exit 0\n")

@@ -58,7 +58,7 @@ def test_the_user_reads_a_line_and_what_is_left_is_closed(capsys: pytest.Capture
         os.fstat(writing)
     os.close(reading)
     assert capsys.readouterr().out == (
-        f"pcocc: vm0 on {node.name}: /dev/vhost-net cannot be opened (Permission denied): QEMU carries the packets, "
+        f"pcocc: vm0 on {node.name}: /dev/vhost-net cannot be opened (Permission denied): QEMU passes the packets itself, "
         "which is slower\n"
     )
 

@@ -32,7 +32,7 @@ def test_what_slurmd_lets_is_used(monkeypatch: pytest.MonkeyPatch, most: int) ->
 def test_too_little_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found = limits(monkeypatch, (PLAN.memory << 20) - 1)
     with pytest.raises(
-        NodeError, match="a VM with devices must pin 300 MiB of memory on this node, where 299 are allowed"
+        NodeError, match="a VM with devices must pin 300 MiB of memory, but this node allows 299 MiB"
     ):
         ensure_pinnable(WITH)
     ensure_pinnable(PLAN)

@@ -99,7 +99,7 @@ def test_memory_that_may_not_be_locked_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert limits[-1] == (64 << 20, 64 << 20)
     with pytest.raises(
         NodeError,
-        match=r"memory-lock of template 't' needs 64 MiB or more, and a task may lock only 64 MiB here \(RLIMIT_MEMLOCK\)",
+        match=r"memory-lock of template 't' needs 64 MiB or more, but a task may lock only 64 MiB here \(RLIMIT_MEMLOCK\)",
     ):
         launcher.allow_lock(64, "t")
 

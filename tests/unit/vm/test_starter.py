@@ -154,7 +154,7 @@ def test_a_vm_that_stays_silent_ends_the_boot_with_its_console(boot: Boot, said:
 
 def test_a_qemu_that_does_not_begin_is_not_blamed_on_the_image(boot: Boot, said: Said) -> None:
     assert boot.run(Silent(300, [], "vm0", "n1"), status=1) == "failed"
-    assert said().startswith("pcocc: error: the QEMU of vm0 on n1 did not begin within 300 s\nhint: ")
+    assert said().startswith("pcocc: error: the QEMU of vm0 on n1 did not start within 300 s\nhint: ")
 
 
 def test_a_vm_that_ends_while_others_boot_ends_the_boot_although_the_others_then_answer(boot: Boot, said: Said) -> None:
@@ -216,7 +216,7 @@ def test_a_node_that_has_lost_the_step_is_told_and_nobody_waits_for_its_end(
     assert boot.run(UP[0], CANCELLED, "srun: error: it takes a minute", status=137) == "failed"
     assert said() == (
         "pcocc: error: the VMs' slurmstepd has ended on n2 while they were booting\n"
-        "hint: slurmd's log on n2 says why; try again, or leave it out with --exclude\n"
+        "hint: slurmd's log on n2 says why; try again, or avoid that node with --exclude\n"
     )
     assert (boot.watch.state, boot.status, boot.cancelled) == ("failing", 137, [7])
 

@@ -1,26 +1,26 @@
-"""What a jinja template may become, as far as the host of who submits can tell without rendering it."""
+"""What a Jinja template may become, as far as the submitting host can tell without rendering it."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-from pcocc_runtime.submit.fault import Fault
+from pcocc_runtime.guest.user_data_fault import Fault
 
-STAND_IN = "pcocc_jinja_value"  # stands where an expression does
+STAND_IN = "pcocc_jinja_value"  # put in place of an expression
 # cloudinit/templater.py, which looks at the very first line only
 _HEAD = re.compile(r"##\s*template:(.*)", re.IGNORECASE)
 _MARK = re.compile(r"\{\{.*?\}\}|\{#.*?#\}|\{%[-+]?\s*raw\s*[-+]?%\}(?P<raw>.*?)\{%[-+]?\s*endraw\s*[-+]?%\}"
                    r"|\{%[-+]?\s*(?P<word>\w*).*?%\}", re.DOTALL)  # fmt: skip
 _BLOCKS = frozenset(["if", "for", "block", "macro", "filter", "call", "with", "autoescape"])
-_OTHER_FILES = frozenset(["include", "import", "from", "extends"])  # of which cloud-init has none
+_OTHER_FILES = frozenset(["include", "import", "from", "extends"])  # of files that cloud-init does not have
 _BARE = re.compile(r"\{%[-+]?\s*(if|elif|for|set)\s*[-+]?%\}")
 
 
 class Rendered(NamedTuple):
     """Two texts that a template may come to: where every condition holds, and where none does.
 
-    `exact` tells that there is nothing to choose and nothing to fill in. Both have the lines of the template.
+    `exact` says that the template has no tags, so that nothing is left open. Lines keep their numbers.
     """
 
     likely: str
@@ -29,7 +29,7 @@ class Rendered(NamedTuple):
 
 
 def find_head_fault(text: str) -> Fault | None:
-    """Return why cloud-init would not render what it takes for a template; it is the handler that insists."""
+    """Return why cloud-init would not render what it takes for a template: its handler wants an exact first line."""
     found = _HEAD.match(text.split("\n", 1)[0])
     if found and found[1].strip().lower() == "jinja":
         return None
@@ -44,13 +44,13 @@ def find_head_fault(text: str) -> Fault | None:
 
 
 def find_syntax_fault(text: str) -> Fault | None:
-    """Return why jinja would not read a template, as far as its tags tell that."""
+    """Return why jinja would not read a template, as far as its tags show."""
     opened = list[str]()
     hint = "look at its tags, as Jinja's documentation of templates has them"
     for found in _MARK.finditer(text):
         word, line = found["word"] or "", text.count("\n", 0, found.start()) + 1
         if word in _OTHER_FILES:
-            return Fault(f"takes another template in line {line}, and cloud-init has none: {found[0][:40]}", hint)
+            return Fault(f"takes another template in line {line}, but cloud-init has no other: {found[0][:40]}", hint)
         ends = word.removeprefix("end") if word.startswith("end") and word[3:] in _BLOCKS else ""
         wrong = (
             _BARE.match(found[0])
@@ -60,7 +60,7 @@ def find_syntax_fault(text: str) -> Fault | None:
         )
         if wrong:
             tag = " ".join(found[0].split())[:40]
-            return Fault(f"has a tag in line {line} that jinja cannot read there, {tag}, and is left out", hint)
+            return Fault(f"has the tag {tag} in line {line}, where jinja cannot read it, and is left out", hint)
         if ends:
             opened.pop()
         elif word in _BLOCKS:
@@ -74,7 +74,7 @@ def render_jinja(text: str) -> Rendered:
     """Return what a template may come to, without its first line."""
     body = "\n" + text.partition("\n")[2]
     likely, other = list[str](), list[str]()
-    # of each condition that we are under, which choice the text is: "if", "elif" or "else"
+    # for each block that is open here, the branch that we are in: "if", "elif" or "else"
     choices, at = list[str](), 0
 
     def add(piece: str) -> None:

@@ -12,7 +12,7 @@ _NEEDS = {
 
 
 class NotPatch(Exception):
-    """A text is no JSON patch."""
+    """A text is not a JSON patch."""
 
 
 class NotApplied(Exception):
@@ -20,7 +20,7 @@ class NotApplied(Exception):
 
 
 class PatchStep(NamedTuple):
-    """An operation, the place it is done at and the one it takes from, as keys; and its value."""
+    """An operation with its place and its source, each as the keys that lead there, and its value."""
 
     operation: str
     place: tuple[str, ...]
@@ -29,7 +29,7 @@ class PatchStep(NamedTuple):
 
 
 def parse_patch(text: str) -> list[PatchStep]:
-    """Return the steps of a patch; NotPatch when it is none."""
+    """Return the steps of a patch; NotPatch when the text is not a patch."""
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError):
@@ -57,7 +57,7 @@ def _parse_pointer(text: Any, number: int) -> tuple[str, ...]:
 
 
 def apply_patch(tree: dict[Any, Any], steps: list[PatchStep]) -> Any:
-    """Return what a patch makes of a tree, which stays as it is; NotApplied where it has not what a step needs."""
+    """Return a patched copy of a tree; NotApplied when the tree lacks what a step needs."""
     root = [copy.deepcopy(tree)]  # a list of one, so that the whole tree has a place too
     for step in steps:
         value = copy.deepcopy(step.value)
@@ -68,7 +68,7 @@ def apply_patch(tree: dict[Any, Any], steps: list[PatchStep]) -> Any:
         if step.operation != "test":
             _change(root, step.place, step.operation, value)
         elif _get(root, step.place) != value:
-            raise NotApplied(f"{_show(step.place)} is not what it is tested for")
+            raise NotApplied(f"{_show(step.place)} is not the value that a test step expects")
     return root[0]
 
 
@@ -103,4 +103,4 @@ def _change(root: list[Any], place: tuple[str, ...], operation: str, value: Any)
 
 
 def _show(place: tuple[str, ...]) -> str:
-    return "/" + "/".join(place) if place else "the whole"
+    return "/" + "/".join(place) if place else "the whole document"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pcocc_runtime.documents.cluster import MAX_USER_DATA
-from pcocc_runtime.errors import ConfigError, RequestError
+from pcocc_runtime.errors import ConfigError
+from pcocc_runtime.guest.user_data_fault import YAML_HINT, Fault
 from pcocc_runtime.settings.tree import parse_yaml
-from pcocc_runtime.submit.fault import YAML_HINT, Fault
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -38,7 +38,7 @@ _BEGINNINGS = {
     "#include": "text/x-include-url",
     "#!": "text/x-shellscript",
 }
-# of these the text says what they are
+# types whose text says what it really is
 _UNNAMED = ("text/plain", "text/x-not-multipart", "text/x-shellscript")
 _GZIPPED = frozenset(
     f"application/{name}"
@@ -47,8 +47,8 @@ _GZIPPED = frozenset(
         "x-gzip-compressed",
     )
 )
+_HEADER = re.compile("[!-9;-~]+")  # RFC 5322, 2.2
 _MIME_HEAD = 4096  # bytes in which cloud-init looks for the mark of a MIME message
-_GZIP, _WIDE = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")  # how gzip's format begins, and UTF-16
 _MOST_UNPACKED = 4 << 20
 _MOST_PARTS = 256
 _KEYS_OF_ENTRIES = {
@@ -60,9 +60,9 @@ _KEYS_OF_ENTRIES = {
 class Part(NamedTuple):
     """A piece of user-data as a handler is given it.
 
-    `name` is empty where it is all of the user-data; `line` counts the lines of the file before its first,
-    None where the file has it in another form; `merges` is what a header says of how it is merged, `fault`
-    why cloud-init leaves it out.
+    `name` is empty for a part that is the whole user-data; `line` is the number of lines before it in the
+    file, None where the file has it encoded; `merges` is its header about merging; `fault` says why
+    cloud-init leaves it out, `doubt` why some guests' would.
     """
 
     type: str
@@ -71,6 +71,7 @@ class Part(NamedTuple):
     line: int | None = 0
     merges: str = ""
     fault: Fault | None = None
+    doubt: Fault | None = None
 
 
 class Broken(Exception):
@@ -93,7 +94,7 @@ def is_mime(text: str) -> bool:
 
 
 def unpack(data: bytes) -> bytes:
-    """Return what is in gzip's format unpacked, up to 4 MiB of it; ValueError when it is none or damaged."""
+    """Return data in gzip's format unpacked, up to 4 MiB of it; ValueError when it is damaged, or in another format."""
     machine = zlib.decompressobj(31)
     try:
         found = machine.decompress(data, _MOST_UNPACKED)
@@ -104,29 +105,8 @@ def unpack(data: bytes) -> bytes:
     return found
 
 
-def parse_user_data(data: bytes, what: str) -> str:
-    """Return the text of user-data, unpacked as cloud-init does; RequestError when it is too large, or no text."""
-    if data.startswith(_GZIP) and len(data) <= MAX_USER_DATA:
-        try:
-            data = unpack(data)
-        except ValueError as error:
-            raise RequestError(f"{what} is packed by gzip, and damaged: {error}", "pack it again") from None
-    if len(data) > MAX_USER_DATA:
-        hint = "let it fetch the rest, for example with cloud-init's '#include'"
-        raise RequestError(f"{what} is larger than {MAX_USER_DATA >> 10} KiB", hint)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        hint = (
-            "save it as UTF-8"
-            if data.startswith(_WIDE)
-            else "binary user-data cannot be used; gzip's format and MIME can"
-        )
-        raise RequestError(f"{what} is not UTF-8 text (byte {error.start})", hint) from None
-
-
 def parse_parts(text: str) -> list[Part]:
-    """Return the parts of a user-data in their order; Broken when cloud-init would not get that far."""
+    """Return the parts of user-data in their order; Broken when cloud-init would fail to take it apart."""
     if not is_mime(text):
         return [*_open(Part(type_of(text, "text/x-not-multipart"), text), text)]
     import email  # 20 ms
@@ -143,7 +123,7 @@ def parse_parts(text: str) -> list[Part]:
 
 
 def _read_leaf(leaf: Message, name: str, whole: str) -> Part:
-    """Return a part of a MIME message; one that is packed is unpacked, and told by what it is then (_process_msg)."""
+    """Return a part of a MIME message; a gzipped one is unpacked, and its type told by its text (_process_msg)."""
     file = leaf.get_filename()
     name = f"{name} ({file})" if name and file else name
     kind, payload = leaf.get_content_type(), _decode(leaf)
@@ -165,7 +145,7 @@ def _read_leaf(leaf: Message, name: str, whole: str) -> Part:
 
 
 def _decode(leaf: Message) -> str | bytes:
-    """Return what a part says as util.fully_decoded_payload does, whatever becomes of letters that are not ASCII."""
+    """Return a part's content as util.fully_decoded_payload does: letters that are not ASCII may come out wrong."""
     payload: Any = leaf.get_payload(decode=True)
     if not isinstance(payload, bytes):
         return str(payload or "")
@@ -208,7 +188,7 @@ def _open(part: Part, whole: str) -> Iterator[Part]:
 
 
 def _read_entry(entry: Any, name: str) -> Part | None:
-    """Return an archive entry's part; None for what cloud-init passes over, Broken for what it fails on."""
+    """Return an archive entry's part; None for one that cloud-init skips, Broken for one that it fails on."""
     if isinstance(entry, str):
         entry = {"content": entry}
     if not isinstance(entry, dict):
@@ -231,4 +211,13 @@ def _read_entry(entry: Any, name: str) -> Part | None:
         )
     merges = next((value for key, value in entry.items() if key.lower() in ("merge-type", "x-merge-type")), None)
     file = f"{name} ({entry['filename']})" if entry.get("filename") else name
-    return Part(kind or type_of(content, CONFIG), content, file, None, merges or "")
+    return Part(kind or type_of(content, CONFIG), content, file, None, merges or "", None, _doubt_keys(entry, name))
+
+
+def _doubt_keys(entry: dict[str, Any], name: str) -> Fault | None:
+    """Return what to tell of a key that is no name of a header, which an entry's keys become (email.message)."""
+    odd = next((key for key in entry if key.lower() not in _KEYS_OF_ENTRIES and not _HEADER.fullmatch(key)), None)
+    if odd is None:
+        return None
+    message = f"{name} has the key {odd!r}: where cloud-init runs on Python 3.14 or newer, it reads nothing of the archive"
+    return Fault(message, "use printable ASCII without spaces and colons in keys, or leave that one out")

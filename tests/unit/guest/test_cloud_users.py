@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pcocc_runtime.submit.cloud_users import Identities
-from pcocc_runtime.submit.judging import judge_user_data
-from tests.unit.submit.asking import ask_cloud_init, lets_in
+from pcocc_runtime.guest.cloud_users import Identities
+from pcocc_runtime.guest.user_data_judging import judge_user_data
+from tests.unit.guest.asking import ask_cloud_init, lets_in
 
 NAMES = ["alice", "root", "bob", "default", "debian", "7", 7, None, "carol"]
 SETTINGS: dict[str, list[Any]] = {

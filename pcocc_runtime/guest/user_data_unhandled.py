@@ -7,9 +7,9 @@ import binascii
 import re
 from typing import NamedTuple
 
-from pcocc_runtime.submit.cloud_config import HEADER, parse_cloud_config
-from pcocc_runtime.submit.fault import Fault
-from pcocc_runtime.submit.user_data_parts import (
+from pcocc_runtime.guest.cloud_config import HEADER, parse_cloud_config
+from pcocc_runtime.guest.user_data_fault import Fault
+from pcocc_runtime.guest.user_data_parts import (
     ARCHIVE,
     CONFIG,
     JSON_PATCH,
@@ -21,7 +21,7 @@ from pcocc_runtime.submit.user_data_parts import (
 )
 
 _BOM = "\ufeff"
-# keys that are cloud-init's and hardly another reader's: a mapping that has one was meant as a cloud-config
+# keys that cloud-init has and hardly any other program: a mapping with one of them was meant as a cloud-config
 _TELLTALE = frozenset({
     "apt", "bootcmd", "ca_certs", "chpasswd", "cloud_config_modules", "cloud_final_modules",
     "cloud_init_modules", "disable_root", "disk_setup", "fs_setup", "growpart", "manage_etc_hosts", "ntp",
@@ -29,7 +29,7 @@ _TELLTALE = frozenset({
     "preserve_hostname", "resize_rootfs", "runcmd", "ssh_authorized_keys", "ssh_deletekeys", "ssh_import_id",
     "ssh_pwauth", "users", "write_files", "yum_repos",
 })  # fmt: skip
-# keys that are cloud-init's, and others' too: a mapping that has no other was meant as one
+# keys that other programs have too: a mapping with these keys only was meant as a cloud-config
 _COMMON = frozenset({
     "ansible", "chef", "device_aliases", "final_message", "fqdn", "groups", "hostname", "keyboard",
     "landscape", "locale", "mounts", "output", "password", "phone_home", "puppet", "rsyslog", "salt_minion",
@@ -41,11 +41,11 @@ _NEAR = re.compile(r"\W{0,4}cloud[-_ ]{0,2}config(?:[-_ ]?(archive|jsonp))?\W*(#
 _NEAR_JINJA = re.compile(r"#+\s*template:\s*jinja", re.IGNORECASE)
 _MIME_PART = re.compile(r"(?im)^content-type:[ \t]*(multipart|text)/")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]{16,}")
-_LINES = 30  # in so many of the first ones is a misspelt header looked for
+_LINES = 30  # a misspelt header is looked for in this many of the first lines
 
 
 class Miss(NamedTuple):
-    """Why no handler takes a text, whether it was meant as a cloud-config."""
+    """Why no handler takes a text, and whether it was meant as a cloud-config."""
 
     fault: Fault
     meant: bool
@@ -59,21 +59,20 @@ def find_miss(text: str) -> Miss:
         return Miss(Fault(message, hint or f"make {HEADER} its first line, with nothing before it"), True)
     start = text.lstrip().split("\n", 1)[0][:40]
     message = (
-        "is nothing that cloud-init knows, and a guest with cloud-init would ignore it: it begins with"
-        f" {start!r}"
+        f"begins with {start!r}, which cloud-init does not know: a guest with cloud-init would ignore it"
     )
-    return Miss(Fault(message, hint or f"cloud-init knows what begins with {HEADER}, #! and the like"), False)
+    return Miss(Fault(message, hint or f"cloud-init reads what begins with {HEADER}, #! and the like"), False)
 
 
 def _find_cause(text: str) -> str | None:
-    """Return what to do about that which keeps cloud-init from knowing a text, if that is plain."""
+    """Return how to make cloud-init know a text, if the cause is plain."""
     if text.startswith(_BOM):
         return "save it without the byte-order mark that it begins with, as plain UTF-8"
     if _decode(text):
         return "decode it first, with: base64 -d"
     lines = [line.strip() for line in text.splitlines()[:_LINES] if line.strip()]
     if lines and _NEAR_JINJA.match(lines[0]):
-        return "make '## template: jinja', written like that, its first line"
+        return "make '## template: jinja', spelled exactly so, its first line"
     if _MIME_PART.search(text):
         return (
             "a MIME message begins with the lines 'MIME-Version: 1.0' and 'Content-Type: multipart/mixed;"
@@ -111,7 +110,7 @@ def _has_its_keys(text: str) -> bool:
 
 
 def _decode(text: str) -> str:
-    """Return what a text says that is base64, of gzip's format or not; nothing when it is no such text."""
+    """Return the user-data inside a text that is base64, gzipped or not; empty when there is none."""
     if not _BASE64.fullmatch(text):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""All that is to be told about user-data in any form that cloud-init reads: what refuses it, what to know."""
+"""All there is to tell about user-data, in any form that cloud-init reads: reasons to refuse it, and notes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pcocc_runtime.errors import ConfigError
-from pcocc_runtime.settings.numbers import HINT, find_odd_numbers
-from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
-from pcocc_runtime.submit import jinja, json_patch
-from pcocc_runtime.submit.cloud_config import HEADER, find_merge_obstacle, parse_cloud_config
-from pcocc_runtime.submit.cloud_settings import find_merger_fault
-from pcocc_runtime.submit.cloud_users import Identities, find_lockout, find_unmade
-from pcocc_runtime.submit.fault import Fault
-from pcocc_runtime.submit.unhandled import find_miss
-from pcocc_runtime.submit.user_data_parts import (
+from pcocc_runtime.guest import jinja, json_patch
+from pcocc_runtime.guest.cloud_config import HEADER, find_merge_obstacle, parse_cloud_config
+from pcocc_runtime.guest.cloud_settings import find_merger_fault
+from pcocc_runtime.guest.cloud_users import Identities, find_lockout, find_unmade
+from pcocc_runtime.guest.user_data_fault import Fault
+from pcocc_runtime.guest.user_data_parts import (
     CONFIG,
     HANDLED,
     INCLUDES,
@@ -28,13 +25,16 @@ from pcocc_runtime.submit.user_data_parts import (
     parse_parts,
     type_of,
 )
+from pcocc_runtime.guest.user_data_unhandled import find_miss
+from pcocc_runtime.settings.numbers import HINT, find_odd_numbers
+from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
 
 _WHOLE = Part("", "")
-_EMPTY = re.compile(r"\s*(#cloud-config\S*[ \t]*(#.*)?\r?(\n|\Z)|\Z)", re.IGNORECASE)  # and hardly meant to have more
+_EMPTY = re.compile(r"\s*(#cloud-config\S*[ \t]*(#.*)?\r?(\n|\Z)|\Z)", re.IGNORECASE)  # hardly meant to say more
 
 
 class Told(NamedTuple):
-    """Something to tell of a part: `refuses` when the guest could not run it, or would let no command in."""
+    """Something to tell about a part: `refuses` when the guest could not use it, or no command could run in the VM."""
 
     fault: Fault
     part: Part
@@ -44,7 +44,7 @@ class Told(NamedTuple):
 
 
 class Config(NamedTuple):
-    """What the cloud-configs of a user-data come to: by key, what it is and which part it is of."""
+    """Merged cloud-configs: `sources` has the part that set each key, `unsure` the keys whose value is not sure."""
 
     tree: dict[Any, Any]
     sources: dict[Any, Part]
@@ -55,13 +55,13 @@ INVALID = "is not a valid cloud-config: "
 
 
 def judge_user_data(text: str, names: Identities) -> list[Told]:
-    """Return all that is to be told of a user-data, what refuses it first."""
+    """Return all there is to tell about user-data, the reasons to refuse it first."""
     try:
         parts = parse_parts(text)
     except Broken as error:
         return [Told(error.fault, _WHOLE, True)]
     told, likely, other = list[Told](), Config({}, {}, set()), Config({}, {}, set())
-    free = any(part.type == PART_HANDLER for part in parts)  # it may take what nobody else does
+    free = any(part.type == PART_HANDLER for part in parts)  # a handler of the user's may take any type
     for part in parts:
         told += _take(part, likely, other, free)
     if not parts and text.strip():
@@ -77,7 +77,9 @@ def judge_user_data(text: str, names: Identities) -> list[Told]:
 
 
 def _take(part: Part, likely: Config, other: Config, free: bool) -> Iterator[Told]:
-    """Take a part into what the cloud-configs come to; yield what is to be told of it."""
+    """Merge a part into the cloud-configs before it; yield what there is to tell about it."""
+    if part.doubt:
+        yield Told(part.doubt, part, False)
     if part.fault:
         yield Told(part.fault, part, True)
     elif part.type == CONFIG:
@@ -88,11 +90,11 @@ def _take(part: Part, likely: Config, other: Config, free: bool) -> Iterator[Tol
         yield from _take_template(part, likely, other)
     elif part.type in INCLUDES:
         message = (
-            "is fetched by the guest (#include): pcocc cannot look at it, and without it cloud-init lets no"
-            " command in"
+            "is fetched by the guest (#include): pcocc cannot look at it, and if it cannot be fetched, no command"
+            " can run in the VM"
         )
         yield Told(
-            Fault(message, "a cloud-config in it must leave users a list, and vendor_data alone"), part, False
+            Fault(message, "a cloud-config in it must keep users a list, and must not set vendor_data"), part, False
         )
     elif part.type not in HANDLED and part.text.strip() and not free:
         miss = find_miss(part.text)
@@ -129,7 +131,7 @@ def _read(part: Part, text: str) -> tuple[Node | None, list[Told]]:
     except TooMuch:
         raise
     except ConfigError:
-        return None, []  # told in cloud-init's terms
+        return None, []  # parse_cloud_config reports it, in cloud-init's terms
     twice = [one for one in problems if one.message.startswith("set twice")]
     hint = "the last one counts, and all of the first is lost: put them together"
     return tree, [Told(Fault(f"{one.key} is {one.message}", hint), part, False, one.line) for one in twice]
@@ -144,7 +146,7 @@ def _find_numbers(tree: Node, part: Part) -> Iterator[Told]:
 
 
 def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:
-    """Merge a part under those that follow it, as the cloud-config handler does: the last to set a key wins."""
+    """Merge a part as cloud-init's cloud-config handler does: the last part to set a key wins."""
     how = part.merges or any(key in tree for key in ("merge_how", "merge_type"))
     for key, value in tree.items():
         if how and key in config.tree and config.tree[key] != value:
@@ -161,7 +163,7 @@ def _take_patch(part: Part, configs: list[Config]) -> Iterator[Told]:
     try:
         steps = json_patch.parse_patch(part.text.lstrip()[len("#cloud-config-jsonp") :])
     except json_patch.NotPatch as error:
-        message = f"is no JSON patch, and cloud-init would leave it out: {error}"
+        message = f"is not a JSON patch, and cloud-init would leave it out: {error}"
         hint = 'write a list such as [{"op": "add", "path": "/packages", "value": ["vim"]}]'
         yield Told(Fault(message, hint), part, True)
         return
@@ -173,10 +175,11 @@ def _take_patch(part: Part, configs: list[Config]) -> Iterator[Told]:
                 config.unsure.update(step.place[0] for step in steps if step.place)
             elif config is configs[0]:
                 message = f"cannot be applied, and cloud-init would leave all of it out: {error}"
-                yield Told(Fault(message, "a patch changes what the parts before it have"), part, False)
+                yield Told(Fault(message, "a patch can change only what the parts before it have set"), part, False)
             continue
         if not isinstance(tree, dict):
-            yield Told(Fault("leaves no mapping, which a cloud-config must be", "change its keys"), part, True)
+            fault = Fault("turns the cloud-config into something that is no mapping", "let it change single keys")
+            yield Told(fault, part, True)
             return
         config.unsure.difference_update(step.place[0] for step in steps if len(step.place) == 1)
         changed = [key for key, value in tree.items() if key not in config.tree or config.tree[key] != value]
@@ -205,7 +208,7 @@ def _take_template(part: Part, likely: Config, other: Config) -> Iterator[Told]:
                 else found if rendered.exact else [one._replace(refuses=False) for one in found]
             )
     elif kind in (JINJA, JSON_PATCH):
-        message = "is a template of what cloud-init takes from no template, and it would leave it out"
+        message = "is a template of a kind of text that cloud-init does not take from a template: it is left out"
         yield Told(Fault(message, f"begin its second line with {HEADER} or #!"), part, rendered.exact)
     elif kind not in HANDLED and rendered.likely.strip():
         miss = find_miss(rendered.likely)
@@ -213,7 +216,7 @@ def _take_template(part: Part, likely: Config, other: Config) -> Iterator[Told]:
 
 
 def _find_obstacles(likely: Config, other: Config, names: Identities) -> Iterator[Told]:
-    """Yield why no command could run in the VM; it refuses where that is so whatever a template comes to."""
+    """Yield why no command could run in the VM; it is refused only if that is so however a template is rendered."""
     fault = find_merge_obstacle(likely.tree, names)
     if fault:
         key = fault.keys[0]

@@ -1,4 +1,4 @@
-"""What is wrong with a user-data."""
+"""What is wrong with user-data."""
 
 from __future__ import annotations
 

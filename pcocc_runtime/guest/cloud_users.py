@@ -1,8 +1,8 @@
-"""Whom cloud-init makes of a cloud-config beside pcocc's, and whether he whom commands run as can be reached then.
+"""Which users cloud-init makes from a user's cloud-config and pcocc's, and whether commands can log in as theirs.
 
-What its module of users does with all that a user may write, as far as it decides this: distros/ug_util.py,
-config/cc_users_groups.py and distros/__init__.py of 22.4 to 26.2. Of an old key `user` and pcocc's users, the
-former counts up to 25, the latter in 26.
+This does what cloud-init's module of users does, as far as it matters here: distros/ug_util.py,
+config/cc_users_groups.py and distros/__init__.py of 22.4 to 26.2. Where the old key `user` and pcocc's users
+set the same thing, `user` wins up to release 25, and pcocc's users in 26.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pcocc_runtime.submit.fault import Fault
+from pcocc_runtime.guest.user_data_fault import Fault
 
 _OURS = "the job's key"
 _NO_HOME, _NEED_HOME = ("no_create_home", "system"), (
@@ -19,19 +19,19 @@ _NO_HOME, _NEED_HOME = ("no_create_home", "system"), (
 
 
 class Identities(NamedTuple):
-    """Who submits, and the guest's user that commands run as where that is another."""
+    """Who submits, and the guest's user that commands run as, if that is not the submitter."""
 
     login: str = "root"
     command_user: str | None = None
 
     @property
     def target(self) -> str:
-        """Return whom commands run as in the guest."""
+        """Return the name of the guest's user that commands run as."""
         return self.command_user or self.login
 
 
 class _Failure(Exception):
-    """cloud-init's module of users ends here, and makes none of those that follow."""
+    """cloud-init's module of users would fail here, and make none of the users that follow."""
 
     def __init__(self, message: str, keys: tuple[str | int, ...]) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ def find_lockout(tree: Mapping[Any, Any], names: Identities, default: str = "") 
             _make_all(tree, names, default, newest)
         except _Failure as error:
             hint = (
-                f"leave that out: {names.target} gets the job's key from pcocc, which commands need to run in"
+                f"leave that out: pcocc gives {names.target} the job's key, without which no command can run in"
                 " the VM"
             )
             return Fault(str(error), hint, error.keys)
@@ -56,19 +56,19 @@ def find_lockout(tree: Mapping[Any, Any], names: Identities, default: str = "") 
 
 
 def find_unmade(tree: Mapping[Any, Any], names: Identities, default: str = "") -> Fault | None:
-    """Return why cloud-init would not make one of the users of a tree where the one commands run as is made."""
+    """Return why cloud-init would not make some user of a tree, when it does make the one that commands run as."""
     users = _gather(tree, names, default, False)
     for name, config in users.items():
         reason = _find_reason(config, name)
         if reason:
-            message = f"{reason}: cloud-init would make neither {name!r} nor who follows"
-            hint = "write a name in quotes if it looks like a number, and only what cloud-init knows of users"
+            message = f"{reason}: cloud-init would make neither {name!r} nor the users after it"
+            hint = "write a name in quotes if it looks like a number, and only keys that cloud-init knows for users"
             return Fault(message, hint, _blame(tree, name, default))
     return None
 
 
 def _make_all(tree: Mapping[Any, Any], names: Identities, default: str, newest: bool) -> None:
-    """Make all users as cloud-init would until the one commands run as is made; _Failure when he cannot be reached."""
+    """Go through the users as cloud-init would, up to the one commands run as; _Failure if they cannot log in there."""
     _check_groups(tree.get("groups", []))
     users = _gather(tree, names, default, newest)
     target = names.target
@@ -79,16 +79,17 @@ def _make_all(tree: Mapping[Any, Any], names: Identities, default: str, newest: 
             whom = (
                 f"would not make {name!r}"
                 if name == target
-                else f"would make neither {name!r} nor {target!r}, who follows"
+                else f"would make neither {name!r} nor {target!r}"
             )
-            raise _Failure(f"{reason}: cloud-init {whom}, whom commands run as in the VM", keys)
+            raise _Failure(f"{reason}: cloud-init {whom}, the user that commands run as in the VM", keys)
         if name == target:
             if "snapuser" in config or config.get("ssh_authorized_keys") != [_OURS]:
                 raise _Failure(
-                    f"gives {target!r}, whom commands run as in the VM, other ssh keys than the job's", keys
+                    f"gives {target!r}, the user that commands run as in the VM, other ssh keys than the job's", keys
                 )
             return
-    raise _Failure(f"leaves {target!r} out, whom commands run as in the VM", _blame(tree, target, default))
+    message = f"leaves out {target!r}, the user that commands run as in the VM"
+    raise _Failure(message, _blame(tree, target, default))
 
 
 def _gather(tree: Mapping[Any, Any], names: Identities, default: str, newest: bool) -> dict[str, dict[str, Any]]:
@@ -111,12 +112,12 @@ def _gather(tree: Mapping[Any, Any], names: Identities, default: str, newest: bo
         config = users.pop("default")
         name = image.pop("name", default)
         if isinstance(name, list | dict | set):
-            raise _Failure("has a name that is no text, and cloud-init would make no user", ("user",))
+            raise _Failure("has a name that is not text, and cloud-init would make no user", ("user",))
         own = users.pop(name, {})
         groups = [own.get("groups", []), image.pop("groups", [])]
         if not all(map(_are_groups, groups)):
             raise _Failure(
-                "groups must be a list of names: cloud-init would make no user otherwise",
+                "groups must be a list of names: otherwise cloud-init would make no user",
                 _blame(tree, name, default),
             )
         own["groups"] = ",".join({word for one in groups for word in _words(one)})
@@ -173,13 +174,13 @@ def _find_reason(config: Mapping[str, Any], name: Any) -> str | None:
         return "ssh_redirect_user does not go with ssh keys"
     if redirect and redirect is not True and redirect != "default":
         return "ssh_redirect_user must be true, false or default"
-    # who exists already, and gets none
+    # root exists already, and cloud-init adds it to no group
     if config.get("groups") and not _are_groups(config["groups"]) and name != "root":
         return "groups must be a list of names"
     return (
         None
         if isinstance(name, str) and all(isinstance(key, str) for key in config)
-        else "its name, or a key of it, is no text"
+        else "its name, or one of its keys, is not text"
     )
 
 
@@ -196,7 +197,7 @@ def _check_groups(groups: Any) -> None:
             and all(isinstance(key, str) and _are_members(value) for key, value in entry.items())
         )
         if not right:
-            message = "is no group that cloud-init can make, and it would make no user either"
+            message = "is not a group that cloud-init can make, and it would make no user either"
             raise _Failure(message, ("groups", index) if isinstance(groups, list) else ("groups",))
 
 
@@ -207,7 +208,7 @@ def _are_members(value: Any) -> bool:
 
 
 def _blame(tree: Mapping[Any, Any], name: Any, default: str) -> tuple[str | int, ...]:
-    """Return the keys that lead to what a user writes of somebody, the last that he writes."""
+    """Return the keys that lead to the last entry about `name` in a user's cloud-config."""
     aliases = {name, "default"} if name == default else {name}
     users = tree.get("users") or []
     found = [

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pcocc_runtime.guest.jinja import STAND_IN
+from pcocc_runtime.guest.user_data_fault import Fault
+from pcocc_runtime.guest.user_data_parts import unpack
 from pcocc_runtime.settings import checks
-from pcocc_runtime.submit.fault import Fault
-from pcocc_runtime.submit.jinja import STAND_IN
-from pcocc_runtime.submit.user_data_parts import unpack
 
 _MERGERS = ("dict", "list", "str")  # cloudinit/mergers/m_*.py
 _MERGER = re.compile(r"([a-z_][a-z0-9_]*)\((.*?)\)$")
@@ -19,18 +19,20 @@ _PACKED = re.compile(r"(gz|gzip)?[+]?(b64|base64)?")  # cc_write_files.py, canon
 
 
 def find_merger_fault(tree: Mapping[Any, Any], header: str = "") -> Fault | None:
-    """Return why cloud-init would not merge a cloud-config: what it, or the header of its part, says of how
-    (mergers/__init__.py)."""
+    """Return why cloud-init would not merge a cloud-config: it, or its part's header, names an unknown way to merge.
+
+    (mergers/__init__.py)
+    """
     keys = [key for key in ("merge_how", "merge_type") if tree.get(key) is not None][:1]
     for value, place in (*((tree[key], (key,)) for key in keys), (header, ())):
         if not all(name in _MERGERS for name in _merger_names(value)):
-            message = "is no way to merge that cloud-init knows, and it would leave all of this cloud-config out"
+            message = "is not a way to merge that cloud-init knows, and it would leave out this whole cloud-config"
             return Fault(message, "write it like: merge_how: list(append)+dict(recurse_list)", place)
     return None
 
 
 def _merger_names(value: Any) -> list[str]:
-    """Return the names of mergers; one that is empty stands for what is none."""
+    """Return the names of mergers; an empty one stands for something that is not a merger."""
     if isinstance(value, str):
         words = [word for part in value.split("+") if (word := part.lower().strip().replace("-", "_"))]
         return [found[1] if (found := _MERGER.match(word)) else "" for word in words]
@@ -45,11 +47,11 @@ def _merger_names(value: Any) -> list[str]:
 
 
 def find_file_fault(entries: list[Any]) -> Fault | None:
-    """Return why cloud-init fails on one of the files to write, and so writes none that follow (cc_write_files.py)."""
+    """Return why cloud-init fails on one of the files to write, and so writes no later one (cc_write_files.py)."""
     after = "cloud-init fails on it, and writes no file after it"
     for index, entry in enumerate(entries):
         if not entry.get("path"):
-            continue  # passed over
+            continue  # cloud-init skips it
         for key in ("path", "owner", "encoding", "content"):
             value = entry.get(key)
             kinds = (str, bytes, type(None)) if key == "content" else (str,)
@@ -57,14 +59,14 @@ def find_file_fault(entries: list[Any]) -> Fault | None:
                 message = f"must be text, not {checks.type_name(value)}: {after}"
                 return Fault(message, "put it in quotes", ("write_files", index, key))
         if _is_badly_packed(entry.get("content") or "", entry.get("encoding") or ""):
-            message = f"is not packed as {entry['encoding']} is: {after}"
-            hint = "pack it again, or leave its encoding out"
+            message = f"cannot be decoded as {entry['encoding']}: {after}"
+            hint = "encode it again, or leave its encoding out"
             return Fault(message, hint, ("write_files", index, "content"))
     return None
 
 
 def _is_badly_packed(content: str | bytes, encoding: str) -> bool:
-    """Tell whether what a file is made of cannot be unpacked."""
+    """Tell whether a file's content cannot be decoded as its encoding says."""
     found = _PACKED.fullmatch(encoding.lower().strip())
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     if not found or STAND_IN.encode() in data:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pcocc_runtime.guest.cloud_settings import find_file_fault
+from pcocc_runtime.guest.cloud_users import Identities, find_lockout
+from pcocc_runtime.guest.user_data_fault import YAML_HINT, Fault
 from pcocc_runtime.settings import checks
-from pcocc_runtime.submit.cloud_settings import find_file_fault
-from pcocc_runtime.submit.cloud_users import Identities, find_lockout
-from pcocc_runtime.submit.fault import YAML_HINT, Fault
 
 HEADER = "#cloud-config"
-# lists that cloud-init's modules fail on as a whole for one wrong entry (util.shellify, cc_write_files.py,
-# cc_mounts.py), and which pcocc's own entries are part of
+# lists to which pcocc adds entries of its own: for one wrong entry, a module of cloud-init fails on the whole
+# list (util.shellify, cc_write_files.py, cc_mounts.py)
 _COMMANDS = ((str, list, type(None)), "commands, each a text or a list of words")
 _LISTS: dict[str, tuple[tuple[type, ...], str]] = {
     "bootcmd": _COMMANDS,
@@ -47,7 +47,7 @@ def parse_cloud_config(text: str) -> tuple[Any, Fault | None]:
 
 
 def _explain(error: Any, text: str) -> str:
-    """Return what PyYAML finds wrong in a sentence; it says where by a mark, or for a character by its position."""
+    """Return PyYAML's error as a sentence; its place is a mark, or for a bad character a position."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     line = mark.line if mark else text.count("\n", 0, getattr(error, "position", 0))
     said = (
@@ -61,13 +61,13 @@ def _explain(error: Any, text: str) -> str:
 def _hint(error: Any) -> str:
     if "could not determine a constructor for the tag" in str(error):
         return (
-            "put that value in quotes, or leave its tag, the word that begins with '!', out: cloud-init knows"
-            " YAML's own only"
+            "put that value in quotes, or leave out its tag, the word that begins with '!': cloud-init knows only"
+            " YAML's own tags"
         )
     if "unacceptable character #xdc" in str(error):  # half a surrogate pair: a byte that was no UTF-8
         return (
-            "encode that part of the MIME message as base64: cloud-init reads letters that are not ASCII"
-            " wrong otherwise"
+            "encode that part of the MIME message as base64: otherwise cloud-init misreads its letters that are"
+            " not ASCII"
         )
     return YAML_HINT
 
@@ -83,7 +83,7 @@ def find_merge_obstacle(tree: object, names: Identities = _ROOT) -> Fault | None
         return Fault(message, "write a list, such as: users: [default, {name: alice}]", ("users",))
     wrong = next((index for index, one in enumerate(users) if not _is_user(one)), None)
     if wrong is not None:
-        message = "is no user that cloud-init can make, and it would make none of the others either"
+        message = "is not a user that cloud-init can make, and it would make none of the others either"
         hint = "write a name, in quotes if it looks like a number, or a mapping such as {name: alice}"
         return Fault(message, hint, ("users", wrong))
     if not _takes_vendor_data(tree.get("vendor_data", {})):
@@ -111,7 +111,7 @@ def _find_other_obstacle(tree: Mapping[Any, Any]) -> Fault | None:
         )
         if wrong or not (isinstance(value, list) or (key == "runcmd" and value is None)):
             keys: tuple[str | int, ...] = (key, *wrong[:1])
-            message = f"cannot be run: cloud-init fails on it, and would do nothing of {key}"
+            message = f"cannot be run: cloud-init fails on it, and would do nothing that {key} asks for"
             return Fault(message, f"{key} must be a list of {needs}", keys)
     named = {stage: tree[stage] for stage in _STAGES if stage in tree}
     if fault := find_file_fault(tree.get("write_files", [])):
@@ -142,7 +142,7 @@ def _is_word(value: object) -> bool:
 
 
 def _takes_vendor_data(value: object) -> bool:
-    """Tell what cloud-init makes of the key vendor_data (stages.py, _consume_vendordata)."""
+    """Tell whether cloud-init reads pcocc's settings with this vendor_data (stages.py, _consume_vendordata)."""
     if not isinstance(value, dict):
         return False
     enabled = str(value.get("enabled", True)).lower() in ("true", "1", "on", "yes")
@@ -161,6 +161,6 @@ def with_plain_header(text: str) -> str:
     stripped = text.lstrip()
     first, *rest = stripped.split("\n", 1)
     skipped = text[: len(text) - len(stripped)].count("\n")
-    if not first.lower().startswith(HEADER):  # a part of a message that says it is one
+    if not first.lower().startswith(HEADER):  # a MIME part that only its header calls a cloud-config
         return "\n".join([HEADER, *[""] * max(skipped - 1, 0), stripped])
     return "\n".join([HEADER + first[len(HEADER) :], *[""] * skipped, *rest])
