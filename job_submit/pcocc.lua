@@ -16,6 +16,7 @@
 
 local text = require("pcocc_text")
 local keys = require("pcocc_keys")
+local devices = require("pcocc_devices")
 
 local pcocc = {}
 
@@ -323,6 +324,11 @@ local function examine(job_desc, part_list, template, size_line)
         pcocc.take_nodes(job_desc, request.total)
     end
     pcocc.size_job(job_desc, request.total, size.cpus or cpus, size.memory or memory)
+    local nodes = is_set(job_desc.max_nodes) and math.min(job_desc.max_nodes, request.total) or request.total
+    problem = devices.find_lack(job_desc, size.sets or "", policy.set_devices or {}, request.total, nodes)
+    if problem then
+        return refusal("ERROR", "%s", problem)
+    end
     return policy.partitions and pcocc.give_keys(job_desc, request, size, policy, slurm.jobs)
 end
 

@@ -103,6 +103,15 @@ def partition_guid(prefix: int, key: int, rank: int, port: int) -> int:
     return prefix << 48 | key << 32 | rank << 8 | port
 
 
+def host_guid(guid: int, function: int, port: int) -> int:
+    """Return a GUID of a virtual function that is in the partitions of its node, made of that of its device.
+
+    It is locally administered, and its middle 16 bits, the same in all GUIDs that are made of addresses of Ethernet,
+    tell function and port.
+    """
+    return (guid | 1 << 57) ^ (function + 1) << 25 ^ port << 24
+
+
 def vxlan_vni(job: int) -> int:
     """Return the VNI (24 bits) of every network of the job; see `vxlan_port` for what tells networks apart."""
     return job & 0xFFFFFF

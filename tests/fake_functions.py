@@ -1,5 +1,6 @@
 """A tree like /sys of a node with an InfiniBand device and its virtual functions, all bound to vfio-pci."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -16,19 +17,49 @@ def write_functions(sys: Path, count: int) -> Path:
     (device / "net/ib0").mkdir(parents=True)
     (device / "net/ib0/type").write_text("32\n")
     (sys / "class/infiniband/mlx5_0").mkdir(parents=True)
+    (sys / "class/infiniband/mlx5_0/node_guid").write_text("ec0d:9a03:00f1:2af4\n")
     _link(sys / "class/infiniband/mlx5_0/device", device)
-    driver = sys / "bus/pci/drivers/vfio-pci"
-    driver.mkdir(parents=True)
     for number in range(count):
         slot, function = divmod(number + 1, 8)
         one = sys / _SLOT / f"0000:81:{slot:02x}.{function}"
-        group = sys / f"kernel/iommu_groups/{21 + number}"
-        (group / "devices" / one.name).mkdir(parents=True)
-        one.mkdir()
-        (one / "numa_node").write_text("1\n")
-        _link(one / "driver", driver)
-        _link(one / "iommu_group", group)
+        write_pci(one, "15b3:101c", 21 + number, sys)
         _link(device / f"virtfn{number}", one)
-        (sys / "bus/pci/devices").mkdir(exist_ok=True)
-        _link(sys / "bus/pci/devices" / one.name, one)
     return device
+
+
+def write_pci(one: Path, kind: str, group: int, sys: Path, driver: str = "vfio-pci", numa: int = 1) -> Path:
+    """Write the PCI device of this directory, of a kind such as `10de:20b2`, in an IOMMU group; return the directory."""
+    one.mkdir(parents=True)
+    for name, text in zip(("vendor", "device", "numa_node", "class"), (*kind.split(":"), numa, "030200"), strict=True):
+        (one / name).write_text(f"{text}\n" if name == "numa_node" else f"0x{text}\n")
+    (sys / f"bus/pci/drivers/{driver}").mkdir(parents=True, exist_ok=True)
+    (sys / f"kernel/iommu_groups/{group}/devices").mkdir(parents=True, exist_ok=True)
+    (sys / "bus/pci/devices").mkdir(exist_ok=True)
+    _link(one / "driver", sys / f"bus/pci/drivers/{driver}")
+    _link(one / "iommu_group", sys / f"kernel/iommu_groups/{group}")
+    _link(sys / f"kernel/iommu_groups/{group}/devices/{one.name}", one)
+    _link(sys / "bus/pci/devices" / one.name, one)
+    return one
+
+
+def write_card(sys: Path, address: str, kind: str, group: int, driver: str = "vfio-pci", numa: int = 0) -> Path:
+    """Write a device of this address on a bus of its own."""
+    return write_pci(sys / f"devices/pci{address[:7]}/{address}", kind, group, sys, driver, numa)
+
+
+def answer(sys: Path, path: Path, text: str) -> None:
+    """Do to the tree what Linux does when a text is written to a file of /sys about drivers; OSError as it has them."""
+    devices, drivers = sys / "bus/pci/devices", sys / "bus/pci/drivers"
+    if path.name == "driver_override":
+        with path.open("w") as file:
+            file.write(text)
+    elif path.name == "unbind":
+        if (devices / text / "driver").resolve() != path.parent.resolve():
+            raise OSError(errno.ENODEV, "No such device", str(path))
+        (devices / text / "driver").unlink()
+    elif path == sys / "bus/pci/drivers_probe":
+        one, wanted = devices / text, devices / text / "driver_override"
+        if not (one / "driver").exists() and wanted.exists() and (drivers / wanted.read_text()).exists():
+            _link(one.resolve() / "driver", drivers / wanted.read_text())
+    else:
+        raise OSError(errno.EACCES, "Permission denied", str(path))

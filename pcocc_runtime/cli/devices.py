@@ -1,4 +1,4 @@
-"""`pcocc node devices`: the InfiniBand devices of a node that networks name, and their lines of gres.conf."""
+"""`pcocc node devices`: what a node has for VMs of the devices that the site names, and its lines of gres.conf."""
 
 from __future__ import annotations
 
@@ -6,54 +6,73 @@ import argparse
 import os
 import pwd
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from pcocc_runtime.cli.common import complain, confdir
-from pcocc_runtime.cli.partitions import partitions_of
 from pcocc_runtime.errors import ConfigError, PcoccError
-from pcocc_runtime.networks.host_functions import ensure_bound, read_devices
-from pcocc_runtime.networks.partitions import Hca, device_node, find_fault, render_gres
-from pcocc_runtime.site.site import read_site
+from pcocc_runtime.networks.binding import ensure_bound
+from pcocc_runtime.networks.functions import (
+    Function,
+    Stock,
+    device_node,
+    find_fault,
+    find_twice,
+    render_gres,
+)
+from pcocc_runtime.networks.host_functions import read_devices, read_stocks
+from pcocc_runtime.networks.kinds import FunctionNetwork, GenericPci
+from pcocc_runtime.networks.partitions import Hca
+from pcocc_runtime.site.site import Site, read_site
 from pcocc_runtime.tables import columns
 
-_HEADS = ("DEVICE", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "USER")
+SYS = Path("/sys")
+_HEADS = ("DEVICE", "GRES", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "USER")
 
 
 def show_devices(arguments: argparse.Namespace) -> int:
-    """Print this node's virtual functions and its lines of gres.conf; complain of functions that VMs cannot have."""
-    networks = partitions_of(read_site(confdir()))
-    if not networks:
-        message, hint = "there is no network of type infiniband", "see pcocc-networks.yaml(5)"
-        return complain([ConfigError(message, f"{confdir()}/networks.yaml", hint=hint)])
-    names = dict.fromkeys(one.host_device for one in networks)
+    """Print this node's functions for VMs and its lines of gres.conf; complain of those that VMs cannot have."""
+    site, here = read_site(confdir()), os.uname().nodename
+    networks = [one for one in site.all_networks.values() if isinstance(one, FunctionNetwork)]
+    if not networks and not site.devices:
+        message, hint = "the site names no devices for VMs", "see pcocc-networks.yaml(5), and devices in pcocc.yaml(5)"
+        return complain([ConfigError(message, confdir(), hint=hint)])
+    faults: list[PcoccError] = []
+    hcas = _read_hcas(networks, faults)
+    stocks = _read(networks, site, hcas)
     if arguments.bind:
-        ensure_bound(names)
-    devices = read_devices(names)
-    rows = [
-        _HEADS,
-        *(
-            _row(name, device, place)
-            for name, device in devices.items()
-            for place in range(len(device.functions))
-        ),
-    ]
+        faults += ensure_bound(stocks, SYS)
+        stocks = _read(networks, site, _read_hcas(networks, []))
+    rows = [_HEADS, *(_row(stock, one) for stock in stocks for one in stock.functions)]
     sys.stdout.write(columns(rows))
-    faults: list[PcoccError] = [
-        fault
-        for name, device in devices.items()
-        for one in device.functions
-        if (fault := find_fault(one, name, os.uname().nodename))
-    ]
+    found = [find_twice(stocks, here)]
+    found += [find_fault(one, stock.name, here) for stock in stocks for one in stock.functions]
+    faults += [fault for fault in found if fault]
     if not faults:
-        sys.stdout.write("\ngres.conf:\n" + "".join(f"{line}\n" for line in render_gres(networks, devices)))
+        sys.stdout.write("\ngres.conf:\n" + "".join(f"{line}\n" for line in render_gres(stocks)))
     return complain(faults)
 
 
-def _row(name: str, device: Hca, place: int) -> tuple[str, ...]:
-    one = device.functions[place]
+def _read(networks: Sequence[FunctionNetwork], site: Site, hcas: dict[str, Hca]) -> tuple[Stock, ...]:
+    return read_stocks(networks, site.devices.values(), hcas, SYS)
+
+
+def _read_hcas(networks: Sequence[FunctionNetwork], faults: list[PcoccError]) -> dict[str, Hca]:
+    """Return the InfiniBand devices that networks name; what is wrong with one does not hide the others."""
+    found: dict[str, Hca] = {}
+    for name in dict.fromkeys(one.host_device for one in networks if not isinstance(one, GenericPci)):
+        try:
+            found |= read_devices([name], SYS)
+        except PcoccError as error:
+            faults.append(error)
+    return found
+
+
+def _row(stock: Stock, one: Function) -> tuple[str, ...]:
     numa = "-" if one.numa < 0 else str(one.numa)
+    path = device_node(one)
     return (
-        name, str(one.number), one.address, one.driver or "-", numa, device_node(one),
-        _user_of(device_node(one)),
+        stock.name, stock.gres, str(one.number), one.address, one.driver or "-", numa, path, _user_of(path),
     )
 
 

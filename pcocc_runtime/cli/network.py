@@ -37,9 +37,9 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.documents.node_answer import SHOW
     from pcocc_runtime.observe import draw
     from pcocc_runtime.observe.ask import ask_nodes
-    from pcocc_runtime.observe.facts import SHOW
 
     answers = ask_nodes(_job(arguments), [SHOW])
     picture = draw.plan_picture(answers.nodes, answers.silent)
@@ -49,10 +49,10 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.documents.node_answer import CHECK
     from pcocc_runtime.findings import failed
     from pcocc_runtime.observe.ask import ask_nodes, find_target
     from pcocc_runtime.observe.check import evaluate, plan_findings, render_findings
-    from pcocc_runtime.observe.facts import CHECK
 
     target = find_target(arguments.outbound)
     answers = ask_nodes(_job(arguments), [CHECK, *([target] if target else [])])

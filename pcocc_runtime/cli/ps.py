@@ -41,8 +41,8 @@ def add_top(parser: argparse.ArgumentParser) -> None:
 
 
 def _top(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.documents.node_answer import Usage
     from pcocc_runtime.observe import ps
-    from pcocc_runtime.observe.facts import Usage
     from pcocc_runtime.observe.ps_text import render_top
     from pcocc_runtime.system import accounts
 

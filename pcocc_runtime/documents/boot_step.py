@@ -23,7 +23,9 @@ class Person:
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _RANKS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
-_SETS = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,6}(,[A-Za-z0-9_.-]{1,64}:[0-9]{1,6})*")
+_DEVICE = r":([A-Za-z][A-Za-z0-9_]{0,31}:[A-Za-z0-9_.-]{0,63}):([0-9]{1,2})"
+_SET = rf"([A-Za-z0-9_.-]{{1,64}}):([0-9]{{1,6}})((?:{_DEVICE})*)"
+_SETS = re.compile(rf"{_SET}(,{_SET})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,10 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class BootStep:
-    """A boot step as one of its nodes sees it; `index` is this node's place in `nodes`."""
+    """A boot step as one of its nodes sees it; `index` is this node's place in `nodes`.
+
+    `sets` are resource sets with their numbers of VMs; `devices`, what these have of which GRES besides, for each.
+    """
 
     job: int
     step: int
@@ -54,6 +59,7 @@ class BootStep:
     nodes: tuple[NodeLayout, ...]
     sets: tuple[tuple[str, int], ...]
     place: Charge | None = None  # slurmctld is asked only when it matters
+    devices: tuple[tuple[tuple[str, int], ...], ...] = ()
 
     @property
     def here(self) -> NodeLayout:
@@ -72,11 +78,18 @@ class BootStep:
 
     def set_of(self, rank: int) -> str:
         """Return the resource set of a VM."""
+        return self.sets[self._part_of(rank)][0]
+
+    def devices_of(self, rank: int) -> tuple[tuple[str, int], ...]:
+        """Return how many devices of which GRES a VM has beside those of its resource set."""
+        return self.devices[self._part_of(rank)] if self.devices else ()
+
+    def _part_of(self, rank: int) -> int:
         first = 0
-        for name, count in self.sets:
+        for place, (_name, count) in enumerate(self.sets):
             first += count
             if rank < first:
-                return name
+                return place
         raise NodeError(
             f"the step has vm{rank}, but the request describes only {first} VMs",
             hint="this is a bug in pcocc's plugin: please report it",
@@ -109,6 +122,7 @@ def parse_boot_step(lines: Iterable[str]) -> BootStep:
         raise NodeError(
             f"{sets!r} is not a list of resource sets", hint="--pcocc-boot is internal; use --pcocc-template"
         )
+    parts = re.findall(rf"{_SET}(?:,|$)", sets)
     return BootStep(
         job=parse_number(fields, "job", naming.MAX_JOB_ID),
         step=parse_number(fields, "step"),
@@ -117,9 +131,14 @@ def parse_boot_step(lines: Iterable[str]) -> BootStep:
         stepd=parse_number(fields, "stepd"),
         index=parse_number(fields, "index", len(nodes) - 1),
         nodes=tuple(nodes),
-        sets=tuple((name, int(count)) for name, count in (part.rsplit(":", 1) for part in sets.split(","))),
+        sets=tuple((name, int(count)) for name, count, *_devices in parts),
         place=_parse_place(fields),
+        devices=tuple(_parse_devices(one[2]) for one in parts) if any(one[2] for one in parts) else (),
     )
+
+
+def _parse_devices(text: str) -> tuple[tuple[str, int], ...]:
+    return tuple((name.rstrip(":"), int(count)) for name, count in re.findall(_DEVICE, text))
 
 
 def _parse_place(fields: dict[str, list[str]]) -> Charge | None:

@@ -63,6 +63,7 @@ class Group:
     instance_id: str | None = None
     mounts: tuple[Mount, ...] = ()
     persistent: tuple[Drive, ...] = ()
+    devices: tuple[tuple[str, int], ...] = ()
     display: str | None = None
     custom_args: tuple[str, ...] = ()
     qemu_bin: str | None = None
@@ -137,14 +138,18 @@ def decode_cluster(text: str) -> Cluster:
 
 
 def sets_text(cluster: Cluster) -> str:
-    """Return the resource sets in rank order with their VM counts, such as `default:2,gpu:1`."""
-    runs: list[tuple[str, int]] = []
+    """Return the resource sets in rank order with their VM counts, such as `default:2,gpu:1`.
+
+    The devices that a template adds follow, each as name, type and number: `default:2:gpu:a100:1:nic::2`.
+    """
+    runs: list[tuple[str, str, int]] = []
     for group in cluster.groups:
-        if runs and runs[-1][0] == group.resource_set:
-            runs[-1] = (group.resource_set, runs[-1][1] + group.count)
+        devices = "".join(f":{name if ':' in name else f'{name}:'}:{count}" for name, count in group.devices)
+        if runs and runs[-1][:2] == (group.resource_set, devices):
+            runs[-1] = (group.resource_set, devices, runs[-1][2] + group.count)
         else:
-            runs.append((group.resource_set, group.count))
-    return ",".join(f"{name}:{count}" for name, count in runs)
+            runs.append((group.resource_set, devices, group.count))
+    return ",".join(f"{name}:{count}{devices}" for name, devices, count in runs)
 
 
 def _unpack(text: str) -> bytes:

@@ -84,15 +84,16 @@ class InterfaceFacts(NamedTuple):
 
 
 class FunctionFacts(NamedTuple):
-    """A virtual function that a VM has of the node's InfiniBand device.
+    """A PCI function of the node that a VM has: of which network or device of the site, its address and NUMA node.
 
-    It has a PCI address, and a GUID in the partition of a network.
+    In a partition of InfiniBand it has a key, and on a fabric a GUID.
     """
 
-    network: str
-    key: int
+    source: str
     address: str
-    guid: str
+    numa: int | None = None
+    key: int | None = None
+    guid: str | None = None
 
 
 class Reach(NamedTuple):

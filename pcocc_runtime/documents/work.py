@@ -90,23 +90,32 @@ def encode_line(value: Offer | Held | Work) -> bytes:
 
 def decode_offer(line: bytes) -> Offer:
     """Return the planner's offer; NodeError when the line is none."""
-    scratch, accel, qemu, way_out, ports, busy = load_line(line, 6)
+    scratch, accel, qemu, way_out, ports, busy = _load_line(line, 6)
     wishes = tuple(PortWish(*one) for one in ports)
     return Offer(str(scratch), str(accel), str(qemu), way_out is True, wishes, tuple(busy))
 
 
 def decode_nat(tree: Any) -> Nat | None:
-    """Return a way out as JSON has it, a list of slot and forwards; None for none."""
-    return None if tree is None else Nat(tree[0], tuple(Forward(*one) for one in tree[1]))
+    """Return a way out as JSON has it, a list of slot and forwards; None for anything else."""
+    try:
+        return Nat(tree[0], tuple(Forward(*one) for one in tree[1]))
+    except (LookupError, TypeError, AttributeError):
+        return None
+
+
+def decode_held(line: bytes) -> Held:
+    """Return what root holds; NodeError when the line does not say it."""
+    nat, *words = _load_line(line, len(Held._fields))
+    return Held(decode_nat(nat), *map(str, words))
 
 
 def decode_work(line: bytes) -> Work:
     """Return the planner's work; NodeError when the line is none."""
-    acts, node, answer = load_line(line, 3)
+    acts, node, answer = _load_line(line, 3)
     return Work(tuple(Act(*one) for one in acts), str(node), str(answer))
 
 
-def load_line(line: bytes, count: int) -> list[Any]:
+def _load_line(line: bytes, count: int) -> list[Any]:
     """Return a line's list of so many items; NodeError when it is none."""
     try:
         tree = json.loads(line) if len(line) <= MAX_LINE else None

@@ -215,9 +215,9 @@ def _read_entry(entry: Any, name: str) -> Part | None:
 
 
 def _doubt_keys(entry: dict[str, Any], name: str) -> Fault | None:
-    """Return what to tell of a key that is no name of a header, which an entry's keys become (email.message)."""
+    """Return a note if a key of an entry cannot be the name of a header, as which email.message uses it."""
     odd = next((key for key in entry if key.lower() not in _KEYS_OF_ENTRIES and not _HEADER.fullmatch(key)), None)
     if odd is None:
         return None
-    message = f"{name} has the key {odd!r}: where cloud-init runs on Python 3.14 or newer, it reads nothing of the archive"
+    message = f"{name} has the key {odd!r}: with Python 3.14 or newer cloud-init reads nothing of the archive"
     return Fault(message, "use printable ASCII without spaces and colons in keys, or leave that one out")

@@ -7,8 +7,10 @@ from typing import Any
 
 from pcocc_runtime.naming import MAX_RANK
 from pcocc_runtime.networks.kinds import InfinibandNetwork
+from pcocc_runtime.networks.values import word
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Setting
+from pcocc_runtime.settings.devices import gres
 from pcocc_runtime.settings.tree import Node
 
 DEFAULT_KEY = 0x7FFF  # of the partition that every port of a fabric is in
@@ -42,24 +44,18 @@ def _guid_prefix(node: Node) -> int:
     return prefix
 
 
-_WORD = checks.pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", "a word of letters, digits, '_', '.' and '-'")
 _NO_DAEMON = (
     "no longer needed: pcocc changes nothing at the subnet manager, and the lines that 'pcocc config partitions'"
     " prints are installed there once"
 )
 INFINIBAND = (
-    Setting("host-device", _WORD, True),
+    Setting("host-device", word, True),
     Setting("min-pkey", _pkey, True),
     Setting("max-pkey", _pkey, True),
-    Setting("license", _WORD),
+    Setting("license", word),
     Setting("guid-prefix", _guid_prefix),
     Setting("max-vms", checks.integer(1, MAX_RANK + 1)),
-    Setting(
-        "gres",
-        checks.pattern(
-            r"[A-Za-z]\w{0,31}(:[\w.-]{1,63})?", "the name of a GRES such as nic, or nic:mlx5 with a type"
-        ),
-    ),
+    Setting("gres", gres),
     Setting("opensm-daemon", checks.text, note=_NO_DAEMON),
     Setting("opensm-partition-cfg", checks.absolute),
     Setting("opensm-partition-tpl", checks.absolute, note=_NO_DAEMON),

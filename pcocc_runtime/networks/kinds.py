@@ -95,22 +95,43 @@ class InfinibandNetwork:
 
 @dataclass(frozen=True, slots=True)
 class HostInfiniband:
-    """The node's own InfiniBand device."""
+    """Virtual functions of the node's InfiniBand device, in the partitions that the node is in; `gres` as above."""
 
     type: ClassVar[str] = "host-infiniband"
     name: str
     host_device: str
+    gres: str = "nic"
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePool:
+    """PCI devices of nodes that Slurm gives out as a GRES: those of these addresses, and those of these kinds.
+
+    A kind is vendor and device, as in `10de:20b2`. `host_driver` is what the node itself drives them by.
+    """
+
+    gres: str
+    addresses: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    host_driver: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GenericPci:
-    """PCI devices of the node, given to VMs whole."""
+    """PCI devices of the node, of which a VM has one; `gres` is what Slurm calls them, perhaps with a type."""
 
     type: ClassVar[str] = "genericpci"
     name: str
     host_device_addrs: tuple[str, ...]
     host_driver: str
+    gres: str = "pci"
+
+    @property
+    def pool(self) -> DevicePool:
+        """Return these devices as what pcocc.yaml says of others."""
+        return DevicePool(self.gres, self.host_device_addrs, (), self.host_driver)
 
 
 BuildableNetwork = EthernetNetwork | BridgedNetwork  # of frames, in the job's namespace
-Network = BuildableNetwork | InfinibandNetwork | HostInfiniband | GenericPci
+FunctionNetwork = InfinibandNetwork | HostInfiniband | GenericPci  # of which a VM has a PCI function
+Network = BuildableNetwork | FunctionNetwork

@@ -1,4 +1,4 @@
-"""The functions of InfiniBand devices that a job's VMs have on a node, and how they join its partitions.
+"""The partitions of InfiniBand that a job's VMs are in, and how functions of a node join them.
 
 A function is in a partition when it has one of the GUIDs that the subnet manager knows for it, and only the host
 can set a function's GUID.
@@ -6,43 +6,26 @@ can set a function's GUID.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pcocc_runtime.addressing import partition_guid
+from pcocc_runtime.addressing import host_guid, partition_guid
 from pcocc_runtime.documents.boot_step import BootStep
-from pcocc_runtime.documents.devices import GivenDevices, encode_devices
-from pcocc_runtime.documents.node import FunctionFacts
-from pcocc_runtime.documents.work import Act
 from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks.functions import Function, Given
 from pcocc_runtime.networks.infiniband import parse_keys
-from pcocc_runtime.networks.kinds import InfinibandNetwork
+from pcocc_runtime.networks.kinds import HostInfiniband, InfinibandNetwork
 
-DRIVER = "vfio-pci"
 _NO_GUID = (1 << 64) - 1  # of a function that has none
 
 
-class Function(NamedTuple):
-    """A virtual function: its number, PCI address, driver, IOMMU group with the other devices in it, and NUMA node.
-
-    The NUMA node is -1 where it is not known.
-    """
-
-    number: int
-    address: str
-    driver: str | None
-    group: str
-    others: tuple[str, ...]
-    numa: int = -1
-
-
 class Hca(NamedTuple):
-    """An InfiniBand device: its interface for IP, which Linux sets GUIDs through, and its functions in their order."""
+    """An InfiniBand device: its interface for IP, by which Linux sets GUIDs; its functions in their order; its GUID."""
 
     interface: str
     functions: tuple[Function, ...]
+    guid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +38,22 @@ class Partition:
     functions: Mapping[int, Function]
 
 
-def find_partitions(
-    step: BootStep, networks: Iterable[InfinibandNetwork], sets: Mapping[str, tuple[str, ...]]
-) -> dict[InfinibandNetwork, list[int]]:
-    """Return the InfiniBand networks of a step's VMs, each with the ranks of those of its VMs that run on this node."""
-    used = {name for set_name, _count in step.sets for name in sets.get(set_name, ())}
-    return {
-        one: [rank for rank in step.here.ranks if one.name in sets.get(step.set_of(rank), ())]
-        for one in networks if one.name in used
-    }  # fmt: skip
-
-
 def plan_partitions(
-    step: BootStep, wanted: Mapping[InfinibandNetwork, list[int]], devices: Mapping[str, Hca]
+    step: BootStep, used: Iterable[InfinibandNetwork], devices: Mapping[str, Hca], given: Iterable[Given]
 ) -> tuple[Partition, ...]:
-    """Return the partitions of a step, chosen by the licences and GRES that slurmctld says the job has.
+    """Return the partitions of a step, whose licences slurmctld has told, with the functions that VMs here have.
 
     NodeError when these do not suffice.
     """
     assert step.place is not None
-    taken: set[tuple[str, int]] = set()
-    found = []
-    for spec, ranks in wanted.items():
+    given, found = tuple(given), []
+    for spec in used:
         if step.vm_count > spec.max_vms:
             raise NodeError(
                 f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}"
             )
-        device, node, places = devices[spec.host_device], step.here.name, list[int]()
-        if ranks:
-            places = _take(spec, parse_gres(step.place.gres_on(node), spec.gres), len(ranks), taken, node)
-        given = zip(ranks, places, strict=True)
-        functions = {rank: _function(spec, device, place, node) for rank, place in given}
-        found.append(Partition(spec, _find_key(spec, step.place.licences), device, functions))
+        functions = {one.rank: one.function for one in given if one.source == spec.name}
+        found.append(Partition(spec, _find_key(spec, step.place.licences), devices[spec.host_device], functions))
     return tuple(found)
 
 
@@ -101,130 +68,68 @@ def _find_key(spec: InfinibandNetwork, licences: str) -> int:
     return keys[0]
 
 
-def parse_gres(text: str, name: str) -> list[int]:
-    """Return the indices of a job's devices among a node's, from a text such as `nic:mlx5:2(IDX:0-1),gpu:1(IDX:3)`.
+class Port(NamedTuple):
+    """A function as ip(8) names it, and the GUIDs of its node and its port."""
 
-    `name` is that of a GRES, with or without its type. There are none when the text has none of it.
-    """
-    found: list[int] = []
-    for words, places in re.findall(r"([^,()]+)\(([^()]*)\)", text):
-        if f"{words}:".startswith(f"{name}:"):
-            listed = places.removeprefix("IDX:") if places.startswith("IDX:") else ""
-            ranges = re.findall(r"(\d{1,5})(?:-(\d{1,5}))?", listed)
-            found += [place for first, last in ranges for place in range(int(first), int(last or first) + 1)]
-    return found
+    interface: str
+    number: int
+    guids: tuple[int, int]
 
 
-def _take(
-    spec: InfinibandNetwork, places: Sequence[int], count: int, taken: set[tuple[str, int]], node: str
-) -> list[int]:
-    """Return the next devices of a GRES, as indices, that no other network has taken before."""
-    free = [place for place in places if (spec.host_device, place) not in taken]
-    needed = len(places) - len(free) + count
-    if len(free) < count:
-        raise NodeError(
-            f"the job has {len(places)} devices of GRES {spec.gres} on {node}, but its VMs there need {needed}",
-            hint=f"ask for them: --gres={spec.gres}:{needed}; gres.conf must have File= for them",
+def plan_ports(partitions: Iterable[Partition]) -> dict[tuple[str, int], Port]:
+    """Return the functions that join partitions, by network and rank of their VM."""
+    return {
+        (one.spec.name, rank): Port(
+            one.device.interface, function.number,
+            (_guid(one, rank, 0), _guid(one, rank, 1)),
         )
-    taken |= {(spec.host_device, place) for place in free[:count]}
-    return free[:count]
+        for one in partitions
+        for rank, function in one.functions.items()
+    }  # fmt: skip
 
 
-def _function(spec: InfinibandNetwork, device: Hca, place: int, node: str) -> Function:
-    if place >= len(device.functions):
-        raise NodeError(
-            f"Slurm gives the job function number {place + 1} of {spec.host_device} of {node}, "
-            f"which has only {len(device.functions)}",
-            hint=f"gres.conf must have as many devices of GRES {spec.gres} as there are functions, in the same order",
+def _guid(one: Partition, rank: int, port: int) -> int:
+    return partition_guid(one.spec.guid_prefix, one.key, rank, port)
+
+
+def plan_host_ports(
+    used: Iterable[HostInfiniband], devices: Mapping[str, Hca], given: Iterable[Given]
+) -> dict[tuple[str, int], Port]:
+    """Return the functions that are on the fabric as their nodes are, by network and rank of their VM."""
+    specs = {one.name: one for one in used}
+    return {
+        (one.source, one.rank): Port(
+            device.interface, one.function.number,
+            (host_guid(device.guid, one.function.number, 0), host_guid(device.guid, one.function.number, 1)),
         )
-    fault = find_fault(device.functions[place], spec.host_device, node)
-    if fault:
-        raise fault
-    return device.functions[place]
+        for one in given
+        if one.source in specs
+        for device in (devices[specs[one.source].host_device],)
+    }  # fmt: skip
 
 
-def find_fault(one: Function, device: str, node: str) -> NodeError | None:
-    """Return why a function of a node's device cannot be given to a VM, None when it can."""
-    shown = f"function {one.number} of {device} on {node} ({one.address})"
-    if one.driver != DRIVER:
-        message = f"{shown} is bound to {one.driver or 'no driver'} instead of {DRIVER}"
-        return NodeError(message, hint="ask the admins to bind it before slurmd starts")
-    if one.others:
-        return NodeError(
-            f"{shown} is in one IOMMU group with {', '.join(one.others)}, and cannot be given to a VM without them",
-            hint="ask the admins for another slot, or for ACS in the firmware's settings",
-        )
-    return None
-
-
-def _given(partitions: Iterable[Partition]) -> Iterator[tuple[Partition, int, Function]]:
-    return ((one, rank, function) for one in partitions for rank, function in one.functions.items())
-
-
-def device_node(function: Function) -> str:
-    """Return the device file that a program opens to use the function."""
-    return f"/dev/vfio/{function.group}"
-
-
-def render_joining(partitions: Iterable[Partition]) -> str:
-    """Return the lines for ip(8) that put functions into partitions: each goes down, gets its GUIDs, and comes up."""
+def render_joining(ports: Iterable[Port]) -> str:
+    """Return the lines for ip(8) that put functions on the fabric: down, with their GUIDs, and up again."""
     return "".join(
-        _line(one, function, "state disable")
-        + _guids(one, function, *(partition_guid(one.spec.guid_prefix, one.key, rank, port) for port in (0, 1)))
-        + _line(one, function, "state auto")
-        for one, rank, function in _given(partitions)
-    )  # fmt: skip
-
-
-def render_leaving(partitions: Iterable[Partition]) -> str:
-    """Return the lines for ip(8) that take functions out of any partition."""
-    return "".join(
-        _line(one, function, "state disable") + _guids(one, function, _NO_GUID, _NO_GUID)
-        for one, _rank, function in _given(partitions)
+        _line(one, "state disable") + _guids(one, one.guids) + _line(one, "state auto") for one in ports
     )
 
 
-def _guids(one: Partition, function: Function, node: int, port: int) -> str:
-    pairs = (("node_guid", node), ("port_guid", port))
-    return "".join(_line(one, function, f"{word} {guid.to_bytes(8, 'big').hex(':')}") for word, guid in pairs)
+def render_leaving(ports: Iterable[Port]) -> str:
+    """Return the lines for ip(8) that take functions out of any partition."""
+    return "".join(_line(one, "state disable") + _guids(one, (_NO_GUID, _NO_GUID)) for one in ports)
 
 
-def _line(one: Partition, function: Function, what: str) -> str:
-    return f"link set dev {one.device.interface} vf {function.number} {what}\n"
+def _guids(one: Port, guids: tuple[int, int]) -> str:
+    pairs = zip(("node_guid", "port_guid"), guids, strict=True)
+    return "".join(_line(one, f"{word} {guid.to_bytes(8, 'big').hex(':')}") for word, guid in pairs)
 
 
-def plan_partition_acts(partitions: Sequence[Partition], uid: int, acts: Sequence[Act]) -> tuple[Act, ...]:
-    """Return a job's acts with those for its partitions added; the first of them records how to undo the others.
-
-    Lines for ip(8) join those that there are, so that it does not run once more.
-    """
-    nodes = [device_node(function) for _one, _rank, function in _given(partitions)]
-    if not nodes:
-        return tuple(acts)
-    given = encode_devices(GivenDevices(uid, nodes, render_leaving(partitions)))
-    place = next((place for place, act in enumerate(acts) if act.kind == "ip" and not act.inside), None)
-    joining = Act("ip", False, render_joining(partitions) + (acts[place].text if place is not None else ""))
-    rest = [joining if index == place else act for index, act in enumerate(acts)]
-    return (Act("devices", False, given), *([joining] if place is None else []), *rest)
+def _line(one: Port, what: str) -> str:
+    return f"link set dev {one.interface} vf {one.number} {what}\n"
 
 
-def render_gres(networks: Sequence[InfinibandNetwork], devices: Mapping[str, Hca]) -> list[str]:
-    """Return a line of gres.conf for each device, with its functions in their order."""
-    lines = {}
-    for one in networks:
-        name, _, kind = one.gres.partition(":")
-        words = f"Name={name} Type={kind}" if kind else f"Name={name}"
-        lines[one.host_device] = (
-            f"{words} File={','.join(map(device_node, devices[one.host_device].functions))}"
-        )
-    return list(lines.values())
-
-
-def describe_functions(partitions: Iterable[Partition]) -> dict[int, tuple[FunctionFacts, ...]]:
-    """Return facts about the functions that VMs have, by the VM's rank, in the order of the networks."""
-    found: dict[int, tuple[FunctionFacts, ...]] = {}
-    for one, rank, function in _given(partitions):
-        digits = f"{partition_guid(one.spec.guid_prefix, one.key, rank, 1):016x}"
-        guid = ":".join(digits[place : place + 4] for place in range(0, 16, 4))  # as in /sys/class/infiniband
-        found[rank] = (*found.get(rank, ()), FunctionFacts(one.spec.name, one.key, function.address, guid))
-    return found
+def render_guid(guid: int) -> str:
+    """Return a GUID as /sys/class/infiniband shows it."""
+    digits = f"{guid:016x}"
+    return ":".join(digits[place : place + 4] for place in range(0, 16, 4))

@@ -23,9 +23,9 @@ from pcocc_runtime.networks.kinds import (
 )
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
+from pcocc_runtime.settings.devices import gres
 from pcocc_runtime.settings.tree import Node
 
-_WORD = checks.pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", "a word of letters, digits, '_', '.' and '-'")
 _OWN_NAMESPACE = "no longer needed: each cluster has a network namespace of its own on a node"
 _ETHERNET = (
     Setting("network-layer", checks.choice("L3", "L2")),
@@ -65,8 +65,10 @@ _BRIDGED = (
     Setting("tap-prefix", valid.tap_prefix, True), Setting("mtu", checks.integer(1280, 65535)),
     Setting("vlans", valid.vlans), Setting("addresses", valid.addresses),
 )
-_HOST_INFINIBAND = (Setting("host-device", _WORD, True),)
-_PCI = (Setting("host-device-addrs", valid.devices, True), Setting("host-driver", _WORD, True))
+_HOST_INFINIBAND = (Setting("host-device", valid.word, True), Setting("gres", gres))
+_PCI = (
+    Setting("host-device-addrs", valid.devices, True), Setting("host-driver", valid.word, True), Setting("gres", gres),
+)
 
 
 def _ethernet(name: str, values: dict[str, Any], _node: Node) -> EthernetNetwork:

@@ -6,9 +6,10 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 from pcocc_runtime import addressing, naming
-from pcocc_runtime.networks.kinds import ReverseNat, Vlan
+from pcocc_runtime.networks.kinds import DevicePool, ReverseNat, Vlan
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
+from pcocc_runtime.settings.devices import gres
 from pcocc_runtime.settings.tree import Node
 
 _NEVER_INSIDE = (  # what no interface of a VM can have: RFC 6890, section 2.2.2
@@ -223,15 +224,45 @@ def vlans(node: Node) -> tuple[Vlan, ...]:
     return vlans
 
 
+word = checks.pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", "a word of letters, digits, '_', '.' and '-'")
+_ADDRESSES = checks.pattern(
+    r"([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]", "a PCI address such as 0000:81:00.0"
+)
+_KINDS = checks.pattern(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}", "a vendor and a device such as 10de:20b2")
+
+
 def devices(node: Node) -> tuple[str, ...]:
     """Check for PCI addresses of devices."""
-    form = checks.pattern(
-        r"([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]", "a PCI address such as 0000:81:00.0"
-    )
-    addresses: tuple[str, ...] = checks.list_of(form)(node)
-    if not addresses:
-        raise node.error("the list is empty", "name at least one device")
-    twice = next((one for one in addresses if addresses.count(one) > 1), None)
+    return _distinct(node, _ADDRESSES, "device")
+
+
+def kinds_of_devices(node: Node) -> tuple[str, ...]:
+    """Check for kinds of PCI devices, each a vendor and a device."""
+    return _distinct(node, _KINDS, "kind")
+
+
+def _distinct(node: Node, form: checks.Check, noun: str) -> tuple[str, ...]:
+    found: tuple[str, ...] = checks.list_of(form)(node)
+    if not found:
+        raise node.error("the list is empty", f"name at least one {noun}")
+    twice = next((one for one in found if found.count(one) > 1), None)
     if twice:
-        raise node.error(f"device {twice} is listed twice")
-    return addresses
+        raise node.error(f"{noun} {twice} is listed twice")
+    return found
+
+
+_POOL = (
+    Setting("addresses", devices), Setting("ids", kinds_of_devices), Setting("host-driver", word),
+)  # fmt: skip
+
+
+def device_pools(node: Node) -> dict[str, DevicePool]:
+    """Check for a mapping of names of GRES to the PCI devices of nodes that they are."""
+    found: dict[str, DevicePool] = {}
+    for name, values in checks.mapping_of(checks.record(_POOL))(node).items():
+        place = node.value[name]
+        gres(Node(name, place.file, place.line, place.path, name))
+        if not (values.get("addresses") or values.get("ids")):
+            raise place.error("addresses and ids are missing", "give one of them, or both")
+        found[name] = DevicePool(name, **checks.as_fields(values))
+    return found

@@ -32,4 +32,5 @@ def take_back(job: int) -> None:
     kept = decode_devices(Path(naming.STATE_DIR, f"{job}.devices").read_bytes())
     for path in filter(os.path.exists, kept.devices):
         os.chown(path, 0, 0)
-    process.run(["ip", "-force", "-batch", "-"], text=kept.ip, hint=IPROUTE)
+    if kept.ip:
+        process.run(["ip", "-force", "-batch", "-"], text=kept.ip, hint=IPROUTE)

@@ -14,20 +14,13 @@ from pcocc_runtime.documents.abilities import decode_abilities, encode_abilities
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.verdict import KVM_DEVICE
-from pcocc_runtime.documents.work import MAX_LINE, Act, Held, Offer, Work, decode_nat, encode_line, load_line
+from pcocc_runtime.documents.work import MAX_LINE, Act, Offer, Work, decode_held, encode_line
 from pcocc_runtime.networks import acts, host
-from pcocc_runtime.networks.host_functions import read_devices
-from pcocc_runtime.networks.kinds import InfinibandNetwork
-from pcocc_runtime.networks.partitions import (
-    Partition,
-    describe_functions,
-    find_partitions,
-    plan_partition_acts,
-    plan_partitions,
-)
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes
+from pcocc_runtime.networks.step_functions import describe_functions, plan_function_acts
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.doing import doing
+from pcocc_runtime.node.giving import find_step_functions
 from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site import admission
 from pcocc_runtime.site.rules import Rules, VmLimit
@@ -56,8 +49,8 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     step = parse_boot_step(io.StringIO(request))
     with doing(f"asking this node's users and groups about uid {step.uid}"):
         _ensure_admitted(step, site, read_rules(confdir))
-    partitions = find_step_partitions(step, site)
-    site = without_partitions(site)
+    functions = find_step_functions(step, site)
+    site = without_functions(site)
     plans = plan_networks(step, site.networks, site.resource_sets, ipv6=sysctl.read(_IPV6) is not None)
     wishes = plan_port_wishes(plans)
     busy = sorted(
@@ -74,26 +67,14 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     held = decode_held(question.readline(MAX_LINE + 1))
     facts = replace(facts, queues=site.network_queues > 1)
     has, kept = ask_own(site.qemu, held.abilities)
-    made = plan_partition_acts(partitions, step.uid, (*kept, *acts.plan_acts(step.job, plans, held.nat, facts)))
+    made = plan_function_acts(functions, step.uid, (*kept, *acts.plan_acts(step.job, plans, held.nat, facts)))
     told = replace(
         describe_node(step, plans, site, held, os.path.exists(KVM_DEVICE)),
-        functions=describe_functions(partitions), has=has,
+        functions=describe_functions(functions), has=has,
     )
     node = encode_node(told).decode()
     devices = acts.render_devices(held.accel, site.network_queues, site.vhost_net)
     answer.write(encode_line(Work(made, node, acts.render_taps(step, plans, site.resource_sets) + devices)))
-
-
-def find_step_partitions(step: BootStep, site: Site) -> tuple[Partition, ...]:
-    """Return the step's partitions with the functions of this node's VMs.
-
-    ChargeWanted: slurmctld must tell the job's licences.
-    """
-    pools = [one for one in site.all_networks.values() if isinstance(one, InfinibandNetwork)]
-    wanted = find_partitions(step, pools, site.resource_sets)
-    if wanted and step.place is None:
-        raise ChargeWanted
-    return plan_partitions(step, wanted, read_devices({one.host_device for one in wanted})) if wanted else ()
 
 
 def ask_own(qemu: str, kept: str) -> tuple[tuple[str, ...] | None, tuple[Act, ...]]:
@@ -111,8 +92,8 @@ def ask_own(qemu: str, kept: str) -> tuple[tuple[str, ...] | None, tuple[Act, ..
     return tuple(sorted(found.has)), (Act("keep", False, encode_abilities(found, key).decode()),)
 
 
-def without_partitions(site: Site) -> Site:
-    """Return the site with only Ethernet networks in its resource sets: others have no interface in the namespace."""
+def without_functions(site: Site) -> Site:
+    """Return the site with those networks of its resource sets only that have frames, and so interfaces of ours."""
     sets = {
         name: tuple(one for one in networks if one in site.networks)
         for name, networks in site.resource_sets.items()
@@ -137,9 +118,3 @@ def _ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
     person = functools.cache(lambda: accounts.read_person(step.uid, step.gid))
     admission.ensure_admitted(sets, person)
     admission.ensure_few(limits, step.vm_count, step.place, person)
-
-
-def decode_held(line: bytes) -> Held:
-    """Return what root holds; NodeError when the line does not say it."""
-    nat, *words = load_line(line, len(Held._fields))
-    return Held(decode_nat(nat), *map(str, words))

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import one_line
@@ -35,7 +34,7 @@ class JobRecord:
     scratch: str | None = None
     heir: int | None = None  # the older step that takes over from this one: the namespace, and who waits inside
     group: str | None = None  # the step's cgroup, None when it has none: then its processes end with its slurmstepd
-    nat: Any = None  # what the job holds of the node, for networks/nat.py to read
+    nat: object = None  # what the job holds of the node, as documents/work.py decodes it
     version: int = VERSION
 
 
@@ -70,7 +69,7 @@ def _decode(job: int, data: bytes) -> JobRecord:
     return JobRecord(job, step, uid, stepd, scratch, heir, group, fields.get("nat"))
 
 
-def _number(fields: dict[str, Any], key: str) -> int | None:
+def _number(fields: dict[str, object], key: str) -> int | None:
     value = fields.get(key)
     return value if type(value) is int and value >= 0 else None
 

@@ -134,21 +134,13 @@ def _claim(step: Claimant, scratch: str) -> records.JobRecord:
 def _hold(record: records.JobRecord, offer: Offer) -> Nat | None:
     """Choose a way out of the job's namespace that no other job of this node holds, and record it."""
     if not offer.way_out:
-        return _read_held(record)
+        return decode_nat(record.nat)
     with locks.locked_directory(naming.STATE_DIR):
         others = [records.read_record(job) for job in records.jobs_with(".json") if job != record.job]
-        taken = [held for other in others if other and (held := _read_held(other))]
-        found = nat.choose_nat(offer.ports, _read_held(record), taken, lambda port: port not in offer.busy)
+        taken = [held for other in others if other and (held := decode_nat(other.nat))]
+        found = nat.choose_nat(offer.ports, decode_nat(record.nat), taken, lambda port: port not in offer.busy)
         records.write_record(replace(record, nat=found))
     return found
-
-
-def _read_held(record: records.JobRecord) -> Nat | None:
-    """Return what a job holds of the node; None also when its record, perhaps of another version, does not say."""
-    try:
-        return decode_nat(record.nat)
-    except (LookupError, TypeError, AttributeError):
-        return None
 
 
 def _make_directories(record: records.JobRecord) -> None:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pcocc_runtime.documents.node_answer import Failure, NodeAnswer, decode_node_answers
 from pcocc_runtime.documents.verbs import NETWORK_VERB
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.observe.facts import Failure, NodeAnswer, decode_node_answers
 from pcocc_runtime.slurm.commands import read_controller, read_running, resolve_host
 from pcocc_runtime.slurm.steps import run_network_step
 from pcocc_runtime.slurm.text import ensure_job_number

@@ -8,9 +8,9 @@ from typing import Any
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, NodeFacts, RoutedFacts
+from pcocc_runtime.documents.node_answer import NodeAnswer, ReachReport
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding, failed, render_lines
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
-from pcocc_runtime.observe.facts import NodeAnswer, ReachReport
 
 _MOST_NAMES = 5  # wrong names reported of one node
 _OUTWARD = (

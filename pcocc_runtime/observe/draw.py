@@ -7,8 +7,8 @@ from typing import Any
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, RoutedFacts
+from pcocc_runtime.documents.node_answer import NetDevice, NodeAnswer
 from pcocc_runtime.naming import UPLINK
-from pcocc_runtime.observe.facts import NetDevice, NodeAnswer
 
 _HEADS = ("", "DEVICE", "ADDRESS", "MAC", "RECEIVED", "SENT", "DROPPED", "REACHED BY")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -51,14 +51,14 @@ def _plan_node(answer: NodeAnswer) -> dict[str, Any]:
 
 
 def _plan_functions(answer: NodeAnswer) -> list[dict[str, Any]]:
-    """Return the virtual functions of a node's VMs, those of a network together."""
+    """Return the PCI functions of a node's VMs, those of a network or a device together."""
     every = [(rank, one) for rank, functions in sorted(answer.node.functions.items()) for one in functions]
     return [
         {
-            "network": one.network, "key": f"{one.key:#06x}", "vm": naming.vm_name(rank), "device": one.address,
-            "guid": one.guid,
+            "network": one.source, "key": None if one.key is None else f"{one.key:#06x}",
+            "vm": naming.vm_name(rank), "device": one.address, "guid": one.guid,
         }
-        for rank, one in sorted(every, key=lambda pair: pair[1].network)
+        for rank, one in sorted(every, key=lambda pair: pair[1].source)
     ]
 
 
@@ -144,12 +144,12 @@ def _describe(one: dict[str, Any]) -> list[str]:
 
 
 def _function_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return a line for each partition of a node, and for the function of each VM in it, with its GUID."""
+    """Return a line for each partition or device of a node, and for the function of each VM in it, with its GUID."""
     rows: list[tuple[str, ...]] = []
     for one in node["functions"]:
-        head = (f"|- {one['network']}", f"key {one['key']}")
+        head = (f"|- {one['network']}", f"key {one['key']}" if one["key"] else "")
         rows += [] if head in rows else [head]
-        rows.append((f"|  |- {one['vm']}", one["device"], "", one["guid"]))
+        rows.append((f"|  |- {one['vm']}", one["device"], "", one["guid"] or ""))
     return rows
 
 

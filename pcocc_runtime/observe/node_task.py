@@ -13,9 +13,7 @@ from pathlib import Path
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.disks import DISKS_FILE, parse_facts
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, RoutedFacts, decode_node
-from pcocc_runtime.documents.verbs import NETWORK_VERB
-from pcocc_runtime.errors import NodeError, PcoccError, RequestError
-from pcocc_runtime.observe.facts import (
+from pcocc_runtime.documents.node_answer import (
     CHECK,
     ENDED_STATE,
     SHOW,
@@ -23,10 +21,11 @@ from pcocc_runtime.observe.facts import (
     NetDevice,
     NodeAnswer,
     ReachReport,
-    choose_asked,
     encode_node_answer,
-    parse_links,
 )
+from pcocc_runtime.documents.verbs import NETWORK_VERB
+from pcocc_runtime.errors import NodeError, PcoccError, RequestError
+from pcocc_runtime.observe.facts import choose_asked, parse_links
 from pcocc_runtime.observe.usage import read_usage
 from pcocc_runtime.system import process, regular
 

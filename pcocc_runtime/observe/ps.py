@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from pcocc_runtime.documents.node_answer import SHOW
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.observe.ask import ask_nodes
-from pcocc_runtime.observe.facts import SHOW
 from pcocc_runtime.observe.ps_text import UNKNOWN, ListedVm, VirtualCluster, plan_vms
 from pcocc_runtime.slurm.commands import list_running
 from pcocc_runtime.slurm.text import ensure_job_number

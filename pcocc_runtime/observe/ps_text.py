@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.node_answer import NodeAnswer, Usage
 from pcocc_runtime.documents.reach import address_of
-from pcocc_runtime.observe.facts import NodeAnswer, Usage
 from pcocc_runtime.tables import columns
 
 UNKNOWN = "unknown"

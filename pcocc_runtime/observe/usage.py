@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from pcocc_runtime import naming
-from pcocc_runtime.observe.facts import Usage
+from pcocc_runtime.documents.node_answer import Usage
 
 _PROC = "/proc"
 

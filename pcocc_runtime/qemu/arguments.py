@@ -21,6 +21,7 @@ from pcocc_runtime.qemu.disks import (
     machine_kind,
     plan_disks,
 )
+from pcocc_runtime.qemu.functions import PassedFunction, plan_passing
 from pcocc_runtime.qemu.memory import ORDINARY, Backing, plan_memory
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -103,7 +104,7 @@ class VmPlan:
     custom_args: tuple[str, ...] = ()
     kvm_fd: int | None = None
     topoext: bool = False
-    functions: tuple[str, ...] = ()
+    functions: tuple[PassedFunction, ...] = ()
     backing: Backing = ORDINARY
     abilities: Abilities = PLAIN
     io: DiskIo = ONE_QUEUE
@@ -112,7 +113,8 @@ class VmPlan:
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
     """Return the whole command line, program first."""
-    fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics) + len(plan.functions), plan.display)
+    passing = plan_passing(plan.functions, plan.topology.nodes, plan.machine)
+    fixed = slots.count_fixed(plan.disk_model, len(plan.disks), len(plan.nics) + passing.slots, plan.display)
     movable = len(plan.exports) + len(plan.filesystems) + 3  # those of _helpers
     places = slots.plan_addresses(fixed, movable)
     return [
@@ -120,7 +122,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
         *_firmware(plan), *_kernel(plan),
         *plan_disks(plan.disk_model, plan.machine, plan.disks, plan.seed, plan.io),
         *[word for index, nic in enumerate(plan.nics) for word in _nic(plan, index, nic)],
-        *[word for address in plan.functions for word in ("-device", f"vfio-pci,host={address}")],
+        *passing.plain,
         *slots.plan_bridge(fixed, movable),
         *[word for index, export in enumerate(plan.exports) for word in _export(index, export, next(places))],
         *[
@@ -128,8 +130,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
             for index, shared in enumerate(plan.filesystems)
             for word in _filesystem(index, shared, next(places))
         ],
-        *_helpers(plan, places), *_display(plan), *plan.custom_args,
-        *plan.incoming,
+        *_helpers(plan, places), *_display(plan), *plan.custom_args, *passing.behind, *plan.incoming,
     ]
 
 

@@ -14,7 +14,7 @@ from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.numbers import find_number_notes
 from pcocc_runtime.site.limits import check_limits
 from pcocc_runtime.site.policy import Policy, parse_policy
-from pcocc_runtime.site.resource_sets import ResourceSet
+from pcocc_runtime.site.resource_sets import ResourceSet, no_device
 from pcocc_runtime.site.site import Site, load_site
 from pcocc_runtime.system import accounts
 from pcocc_runtime.templates import inherit
@@ -33,6 +33,14 @@ def find_set(site: Site, chosen: Resolved) -> ResourceSet:
         hint = f"resource sets of this site: {', '.join(sorted(site.all_sets)) or 'none'}"
         raise chosen.error("resource-set", f"there is no resource set {name!r}", hint)
     return site.all_sets[name]
+
+
+def ensure_devices(site: Site, chosen: Resolved) -> None:
+    """Raise ConfigError when a template names a device that the site does not have."""
+    for place, (name, _count) in enumerate(chosen.values["devices"]):
+        if name not in site.devices:
+            item = name if isinstance(chosen.place("devices").value, dict) else place
+            raise chosen.error("devices", *no_device(name, site.devices), item)
 
 
 _FILES = ("pcocc", "networks", "resources", "repos", "policy")  # templates have trees of their own
@@ -105,6 +113,7 @@ def check_templates(site: Site, every: Mapping[str, Template], problems: Problem
             attempt(lambda chosen=chosen: find_set(site, chosen), found)  # type: ignore[misc]
         if is_whole:
             attempt(lambda chosen=chosen: inherit.check_sizes(chosen), found)  # type: ignore[misc]
+            attempt(lambda chosen=chosen: ensure_devices(site, chosen), found)  # type: ignore[misc]
         for error in found:
             add_new(error, problems)
 

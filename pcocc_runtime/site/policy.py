@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pcocc_runtime.networks.kinds import InfinibandNetwork, Network
+from pcocc_runtime.networks.kinds import FunctionNetwork, InfinibandNetwork, Network
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.tree import Node
@@ -60,6 +61,7 @@ def render_policy(
         "template_access": {name: _access_table(rule) for name, rule in (policy.templates or {}).items()},
         "set_access": {name: table for name, table in access.items() if table},
         **_partition_tables(networks, sets),
+        **_device_table(networks, sets),
     }
     head = "-- Written by 'pcocc config policy' from the site's YAML files: edit those, not this."
     return f"{head}\nreturn {_render(table, 0)}\n"
@@ -84,6 +86,20 @@ def _partition_tables(networks: Mapping[str, Network], sets: Mapping[str, Resour
             if (found := [network for network in one.networks if network in pools])
         },
     }
+
+
+def _device_table(networks: Mapping[str, Network], sets: Mapping[str, ResourceSet]) -> dict[str, _Lua]:
+    """Return how many devices of which GRES a VM of each resource set needs; nothing without any."""
+    found = {name: counts for name, one in sets.items() if (counts := _count_devices(one, networks))}
+    return {"set_devices": found} if found else {}
+
+
+def _count_devices(one: ResourceSet, networks: Mapping[str, Network]) -> dict[str, _Lua]:
+    counts = Counter(dict(one.devices))
+    for network in (networks[name] for name in one.networks):
+        if isinstance(network, FunctionNetwork):
+            counts[network.gres] += 1
+    return {**counts}
 
 
 def _access_table(access: Access) -> dict[str, _Lua]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import ConfigError
-from pcocc_runtime.networks.kinds import BuildableNetwork, EthernetNetwork, InfinibandNetwork, Network
+from pcocc_runtime.networks.kinds import EthernetNetwork, Network
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
+from pcocc_runtime.settings.devices import gres_counts
 from pcocc_runtime.settings.tree import Node
 
 ACCESS_KEYS = ("users", "groups", "accounts", "partitions", "qos")
@@ -32,12 +33,13 @@ ANYBODY = Access()
 
 @dataclass(frozen=True, slots=True)
 class ResourceSet:
-    """What a VM gets beside CPUs and memory: networks in interface order."""
+    """What a VM gets beside CPUs and memory: networks in interface order, and how many devices of each GRES."""
 
     name: str
     networks: tuple[str, ...]
     default: bool = False
     access: Access = ANYBODY
+    devices: tuple[tuple[str, int], ...] = ()
 
 
 def members(node: Node) -> tuple[str, ...]:
@@ -57,6 +59,7 @@ def network_names(node: Node) -> tuple[str, ...]:
 _NETWORKS = Setting("networks", network_names)
 _RESOURCE_SET = (
     _NETWORKS,
+    Setting("devices", gres_counts),
     Setting("default", checks.boolean),
     Setting("users", members),
     Setting("groups", members),
@@ -68,11 +71,13 @@ _RESOURCE_SET = (
 
 
 def parse_resources(
-    tree: Node, networks: Mapping[str, Network], problems: Problems, broken: Container[str] | None = ()
+    tree: Node, networks: Mapping[str, Network], problems: Problems, broken: Container[str] | None = (),
+    pools: Collection[str] | None = (),
 ) -> dict[str, ResourceSet]:
     """Return the resource sets of resources.yaml by name; their networks must exist, one set may be the default.
 
     Networks in `broken` exist with a wrong definition, and are not reported as missing; with None, none is.
+    `pools` are the devices of pcocc.yaml, None where these are wrong themselves.
     """
     found: dict[str, ResourceSet] = {}
     for name, node in checks.read_named(tree, "resource set", problems).items():
@@ -82,8 +87,9 @@ def parse_resources(
         names = values.get("networks", values.get("resources", {}).get("networks", ()))
         if names:
             problems += _check_networks(_networks_node(node), names, networks, broken)
+        problems += _check_devices(node, values.get("devices", ()), pools)
         access = Access(**{key: values[key] for key in ACCESS_KEYS if key in values})
-        found[name] = ResourceSet(name, names, values.get("default", False), access)
+        found[name] = ResourceSet(name, names, values.get("default", False), access, values.get("devices", ()))
     defaults = [name for name, one in found.items() if one.default]
     for name in defaults[1:]:
         place = tree.value[name].value["default"]
@@ -111,6 +117,21 @@ def _check_networks(
             yield item.error(render_overlap(pair), "give one of the two another int-network in networks.yaml")
 
 
+def _check_devices(
+    node: Node, devices: Iterable[tuple[str, int]], pools: Collection[str] | None
+) -> Iterable[ConfigError]:
+    for place, (name, _count) in enumerate(devices):
+        if pools is not None and name not in pools:
+            at = node.value["devices"].value[name if isinstance(node.value["devices"].value, dict) else place]
+            yield at.error(*no_device(name, pools))
+
+
+def no_device(name: str, pools: Collection[str]) -> tuple[str, str]:
+    """Return the sentence, and what to do, for a device that pcocc.yaml does not have."""
+    known = ", ".join(sorted(pools)) or "none"
+    return f"there is no device {name!r}", f"devices in pcocc.yaml: {known}"
+
+
 def find_overlap(
     names: Iterable[str], networks: Mapping[str, Network], one: str | None = None
 ) -> tuple[EthernetNetwork, EthernetNetwork] | None:
@@ -128,13 +149,3 @@ def render_overlap(pair: tuple[EthernetNetwork, EthernetNetwork]) -> str:
         f"network {second.name!r} ({second.int_network}) overlaps {first.name!r} ({first.int_network}), "
         "so no virtual cluster can have both"
     )
-
-
-def find_obstacle(one: ResourceSet, networks: Mapping[str, Network]) -> str | None:
-    """Return why VMs cannot have this resource set yet, as the end of a sentence; None when they can."""
-    for name in one.networks:
-        network = networks.get(name)
-        if not isinstance(network, BuildableNetwork | InfinibandNetwork):
-            kind = f"of type {network.type}" if network else "unknown"
-            return f"network {name!r} is {kind}, which is not supported yet"
-    return None

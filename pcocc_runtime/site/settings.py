@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from pcocc_runtime.documents.image_cache import ImageCache
+from pcocc_runtime.networks.kinds import DevicePool
+from pcocc_runtime.networks.values import device_pools
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
 from pcocc_runtime.settings.directories import SITE_DIR, read_tree
@@ -38,6 +41,7 @@ class SiteSettings:
     cpu_model: Annotated[str | None, checks.pattern(checks.CPU_MODEL, "a QEMU CPU model")] = None
     network_queues: Annotated[int, checks.integer(1, 256)] = 8
     vhost_net: Annotated[bool, checks.boolean] = True
+    devices: Annotated[Mapping[str, DevicePool], device_pools] = field(default_factory=dict)
     image_cache: Annotated[ImageCache | None, _image_cache] = None
     users_may_set: Annotated[Limits, parse_limits] = field(default_factory=Limits)
 

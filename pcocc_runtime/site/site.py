@@ -13,7 +13,7 @@ from pcocc_runtime.networks.settings import parse_networks
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems
 from pcocc_runtime.settings.directories import SITE_DIR, read_tree
-from pcocc_runtime.site.resource_sets import ResourceSet, find_obstacle, parse_resources
+from pcocc_runtime.site.resource_sets import ResourceSet, parse_resources
 from pcocc_runtime.site.rules import Rules, parse_rules
 from pcocc_runtime.site.settings import PCOCC, SiteSettings
 
@@ -56,13 +56,16 @@ def read_rules(confdir: str | PurePath) -> Rules:
 
 def load_site(confdir: str | PurePath, problems: Problems) -> Site:
     """Return the site's settings as far as they are right; what is wrong is added to `problems`."""
-    values = checks.read_mapping(read_tree(f"{confdir}/pcocc.yaml", problems), PCOCC, problems)
+    tree = read_tree(f"{confdir}/pcocc.yaml", problems)
+    values = checks.read_mapping(tree, PCOCC, problems)
+    wrong = not isinstance(tree.value, dict) or ("devices" in tree.value and "devices" not in values)
     every, broken = _load_networks(f"{confdir}/networks.yaml", problems)
-    sets = parse_resources(read_tree(f"{confdir}/resources.yaml", problems), every, problems, broken)
+    pools = None if wrong else values.get("devices", {})
+    sets = parse_resources(read_tree(f"{confdir}/resources.yaml", problems), every, problems, broken, pools)
     return Site(
         **checks.as_fields(values),
         networks={name: one for name, one in every.items() if isinstance(one, BuildableNetwork)},
-        resource_sets={name: one.networks for name, one in sets.items() if not find_obstacle(one, every)},
+        resource_sets={name: one.networks for name, one in sets.items()},
         all_networks=every,
         all_sets=sets,
     )

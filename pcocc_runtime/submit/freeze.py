@@ -11,8 +11,7 @@ from pcocc_runtime.errors import ConfigError, RequestError
 from pcocc_runtime.qemu import slots
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.numbers import find_number_notes
-from pcocc_runtime.site.check import find_set
-from pcocc_runtime.site.resource_sets import find_obstacle
+from pcocc_runtime.site.check import ensure_devices, find_set
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.submit import storage
 from pcocc_runtime.submit.choose import choose
@@ -44,11 +43,12 @@ def freeze(
     for part in request.parts:
         chosen = inherit.resolve(every, part.template, site.default_set)
         inherit.check_sizes(chosen)
+        ensure_devices(site, chosen)
         own = [one for one in (chosen.template, *chosen.sources.values()) if not one.is_site]
         notes += dict.fromkeys(
             note for one in own for note in find_number_notes(one.node) if note not in notes
         )
-        resource_set = _choose_set(chosen, site)
+        resource_set = find_set(site, chosen).name
         for one, filling in _split(part, chosen, caller, sum(group.count for group in groups)):
             submission = Submission(one, request, site, caller, filling, user_data, path, notes)
             group = _freeze_group(submission, resource_set)
@@ -59,7 +59,7 @@ def freeze(
     storage.refuse_double_use(groups)
     for group in groups:
         disks = len(group.persistent) + (group.image is not None)
-        nics = len(site.resource_sets[group.resource_set])
+        nics = _count_cards(site, group.resource_set, group.devices)
         _ensure_slots(group.template, group.disk_model, disks, nics, group.display)
     cluster = Cluster(tuple(groups))
     if len(sets_text(cluster)) > MAX_SETS:
@@ -80,11 +80,12 @@ def find_problems(chosen: Resolved, site: Site, caller: Caller, notes: list[str]
             checks.add_problem(found, error)
 
     if chosen.values["resource-set"] is not None:
-        attempt("resource-set", lambda: _choose_set(chosen, site))
+        attempt("resource-set", lambda: find_set(site, chosen))
     values, name = chosen.values, chosen.template.name
     disks = len(values["persistent-drives"]) + bool(values["image"])
-    nics = len(site.resource_sets.get(values["resource-set"], ()))
+    nics = _count_cards(site, values["resource-set"], values["devices"])
     model, display = values["disk-model"], values["remote-display"]
+    attempt("devices", lambda: ensure_devices(site, chosen))
     attempt("persistent-drives", lambda: _ensure_slots(name, model, disks, nics, display))
     part = RequestPart(name, 1)
     for row in SETTINGS.values():
@@ -111,22 +112,21 @@ def _freeze_group(submission: Submission, resource_set: str) -> Group:
     return Group(part.template, part.count, resource_set=resource_set, **carried)  # type: ignore[arg-type]
 
 
+def _count_cards(site: Site, resource_set: str | None, devices: tuple[tuple[str, int], ...]) -> int:
+    """Return how many interfaces and devices a VM has."""
+    if resource_set not in site.all_sets:
+        return sum(count for _name, count in devices)
+    one = site.all_sets[resource_set]
+    return len(one.networks) + sum(count for _name, count in (*one.devices, *devices))
+
+
 def _ensure_slots(template: str, disk_model: str, disks: int, nics: int, display: str | None) -> None:
     """Raise RequestError when QEMU would have more devices than its PCI bus has slots."""
     needed, most = slots.count_fixed(disk_model, disks, nics, display), slots.SLOTS - 1  # a bridge takes one
     if needed > most:
-        needs = f"{needed} PCI slots for {disks} disks and {nics} networks"
+        needs = f"{needed} PCI slots for {disks} disks and {nics} networks and devices"
         hint = "use fewer of them, or 'disk-model: virtio-scsi', with which all disks share one slot"
         raise RequestError(f"a VM of template {template!r} would need {needs}, but it has {most}", hint)
-
-
-def _choose_set(chosen: Resolved, site: Site) -> str:
-    one = find_set(site, chosen)
-    reason = find_obstacle(one, site.all_networks)
-    if reason:
-        hint = f"resource sets that can be used: {', '.join(sorted(site.resource_sets)) or 'none'}"
-        raise chosen.error("resource-set", f"resource set {one.name!r} cannot be used: {reason}", hint)
-    return one.name
 
 
 def _fill_for(chosen: Resolved, caller: Caller, rank: int | None = None, first: int = 0) -> Filling:

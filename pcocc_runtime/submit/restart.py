@@ -10,7 +10,6 @@ from pcocc_runtime.documents.boot import decode_boot
 from pcocc_runtime.documents.checkpoint import BOOT_COPY, CURRENT, WHOLE_FILE, damaged, decode_checkpoint
 from pcocc_runtime.documents.cluster import Cluster, decode_cluster
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.site.resource_sets import find_obstacle
 from pcocc_runtime.system import user_files
 from pcocc_runtime.system.copy import begin_sum
 
@@ -43,10 +42,7 @@ def find_sets(cluster: Cluster, site: Site) -> list[ResourceSet]:
     """Return the resource sets of a cluster; RequestError when the site has one of them no longer."""
     names = list(dict.fromkeys(group.resource_set for group in cluster.groups))
     for name in names:
-        known = site.all_sets.get(name)
-        why = find_obstacle(known, site.all_networks) if known else "it is no longer there"
-        if why:
-            raise RequestError(
-                f"resource set {name!r} of the checkpoint cannot be used: {why}", "see 'pcocc template list'"
-            )
+        if name not in site.all_sets:
+            hint = "see 'pcocc template list', or ask the admins"
+            raise RequestError(f"resource set {name!r} of the checkpoint is no longer there", hint)
     return [site.all_sets[name] for name in names]

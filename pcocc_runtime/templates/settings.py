@@ -10,6 +10,7 @@ from typing import Any
 
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Setting
+from pcocc_runtime.settings.devices import gres_counts, render_gres_counts
 from pcocc_runtime.templates import values
 from pcocc_runtime.templates.fill import Filling
 from pcocc_runtime.templates.row import Limit, TemplateSetting
@@ -67,6 +68,10 @@ _ROWS = (
         "persistent-drives", values.drives(_DRIVE), default=(), field="persistent",
         carried="tuple[Drive, ...]", fill=Filling.path_inside, look="drive", noun="drive", limit=_HOST_PATHS,
         each=True, places=values.places_of_drives,
+    ),
+    TemplateSetting(
+        "devices", gres_counts, default=(), show=render_gres_counts, field="devices",
+        carried="tuple[tuple[str, int], ...]",
     ),
     TemplateSetting("remote-display", checks.choice("vnc", "spice"), field="display"),
     TemplateSetting(

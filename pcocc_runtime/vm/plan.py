@@ -17,6 +17,7 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.guest import network_config
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, VmPlan
 from pcocc_runtime.qemu.disks import Disk, machine_kind, plan_io
+from pcocc_runtime.qemu.functions import PassedFunction
 from pcocc_runtime.qemu.huge_pages import ReadFree, plan_pages
 from pcocc_runtime.qemu.memory import Backing, guest_memory
 from pcocc_runtime.qemu.topology import plan_flat, plan_topology
@@ -124,7 +125,7 @@ def plan_vm(
         display_path=str(directory / (group.display or "")),
         nic_model=group.nic_model,
         custom_args=group.custom_args,
-        functions=tuple(one.address for one in node.functions.get(task.rank, ())),
+        functions=tuple(PassedFunction(one.address, one.numa) for one in node.functions.get(task.rank, ())),
     )
 
 

@@ -1,5 +1,6 @@
 """What Slurm does to jobs, done to jobs with VMs: arrays, requeueing, suspending, draining, a new configuration."""
 
+import gzip
 import re
 import time
 from collections.abc import Iterator
@@ -22,17 +23,20 @@ def own(box: Box) -> Iterator[Cluster]:
 
 
 def test_each_task_of_an_array_has_a_cluster_of_its_own(box: Box, home: Path) -> None:
-    wrap = "--wrap=srun --pcocc-vm sh -c 'hostname; ip -o -4 addr show eth0; cat /mnt/own/which'"
-    for task in (1, 2):
+    wrap = "--wrap=srun --pcocc-vm sh -c 'hostname; ip -o -4 addr show eth0; cat /mnt/own/which /run/user-data'"
+    for task in (1, 2, 3):
         (home / f"in-{task}").mkdir()
         (home / f"in-{task}/which").write_text(f"directory {task}\n")
-    mount = f"--pcocc-mount=own={home}/in-%a,type=virtiofs"
-    options = ["--array=1-2", "--parsable", "--pcocc-template=tiny:1", mount, f"--output={home}/%a.out", wrap]
+        text = f"#!/bin/sh\necho user-data {task} >/run/user-data\n" if task < 3 else "#cloud-config\nusers: somebody\n"
+        (home / f"user-{task}").write_bytes(gzip.compress(text.encode()))
+    own = [f"--pcocc-mount=own={home}/in-%a,type=virtiofs", f"--pcocc-user-data={home}/user-%a"]
+    options = ["--array=1-3", "--parsable", "--pcocc-template=tiny:1", *own, f"--output={home}/%a.out", wrap]
     job = int(box.out(["sbatch", *options], cwd=str(home)))
     wait_for(lambda: not box.run(["squeue", "-h", "-j", str(job)]).stdout, f"the end of job {job}", 240)
     for task in (1, 2):
         text = (home / f"{task}.out").read_text()
-        assert re.search(r"(?m)^vm0$", text) and "eth0" in text and f"directory {task}\n" in text, text
+        assert re.search(r"(?m)^vm0$", text) and "eth0" in text and f"directory {task}\nuser-data {task}\n" in text, text
+    assert f"pcocc: error: user-data file {home}/user-3:2: users: " in (home / "3.out").read_text()
 
 
 def test_a_requeued_job_has_fresh_vms(box: Box, home: Path) -> None:

@@ -1,6 +1,6 @@
 """`pcocc save` in a real job; of a guest that writes meanwhile, see test_debian.py."""
 
-from pcocc_runtime.observe.facts import NodeAnswer, decode_node_answers
+from pcocc_runtime.documents.node_answer import NodeAnswer, decode_node_answers
 from tests.boot.box import HOME, Box
 from tests.boot.cluster import Cluster
 

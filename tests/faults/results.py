@@ -12,15 +12,16 @@ from tests.boot.box import ROOT
 from tests.faults.table import FAULTS, Fault
 
 KEPT, PAGE = ROOT / "build/faults.json", ROOT / "docs/faults.md"
-HEAD = """# What breaks, and what is left of it
+HEAD = """# What may break, and what holds even then
 
-`make faults` does each of these to jobs with VMs on the box (two nodes of a Slurm cluster on one machine, a guest that boots in
-seconds), a hundred times each: for some nights. `build/venv/bin/python -m tests.faults --only NAME --times N` does one.
-`tests/faults/table.py` says how, and what must be true at once. After each time nothing of a job may be left on any node, no node
-may be drained or down, and a later job with VMs on both nodes must work.
+`make faults` causes each of these faults a hundred times in jobs with VMs on the box (two nodes of a Slurm cluster on
+one machine, a guest that boots in seconds), which takes some nights. `build/venv/bin/python -m tests.faults --only
+NAME --times N` causes one. `tests/faults/table.py` says how, and what must be true at once; `told` means that the
+user's terminal names the fault. After each time nothing of a job may be left on any node, no node may be drained or
+down, and a later job with VMs on both nodes must work.
 
-This page is written by the campaign. `times` and `well` count what was really run, in all since the fault last changed; `seconds`
-is the longest time that one took with its job and the look at the box afterwards.
+The command writes this page. `times` counts the runs since the fault last changed, `well` those that ended as they
+must; `seconds` is the longest that one took, with its job and the check of the box afterwards.
 
 """
 

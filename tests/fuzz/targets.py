@@ -23,6 +23,14 @@ from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, enco
 from pcocc_runtime.documents.codec import render_document
 from pcocc_runtime.documents.layer import decode_layer_request, decode_layer_state
 from pcocc_runtime.documents.node import decode_node, encode_node
+from pcocc_runtime.documents.node_answer import (
+    _MARK,
+    ANSWER_VERSION,
+    Failure,
+    NodeAnswer,
+    _Sent,
+    decode_node_answers,
+)
 from pcocc_runtime.documents.verdict import decode_verdict
 from pcocc_runtime.errors import ConfigError, NodeError, RequestError
 from pcocc_runtime.guest.cloud_users import Identities
@@ -31,7 +39,6 @@ from pcocc_runtime.guest.user_data import explain_in_file, parse_user_data
 from pcocc_runtime.guest.user_data_judging import judge_user_data
 from pcocc_runtime.images import formats, metadata, oci, qcow2, qcow2_tables, qemu_img_text, references
 from pcocc_runtime.networks.settings import find_network_notes, parse_networks
-from pcocc_runtime.observe.facts import _MARK, ANSWER_VERSION, Failure, NodeAnswer, _Sent, decode_node_answers
 from pcocc_runtime.qemu.qmp import Messages, parse_message
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.numbers import find_number_notes

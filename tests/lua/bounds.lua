@@ -10,7 +10,8 @@ local MOST_MEBIBYTE, MOST_LARGEST = 150000, 600000 -- instructions, these counts
 -- A pattern is here when somebody has seen that it goes through a text once, whatever the text is.
 local PATTERNS = {
     "^%+?%d+$", "^%d+$", "%c", "[^,%s]+", "([%w_./-]*)(:?)([^,]*),", "([^;=]*)=?([^;]*);", "([^,:]*)[^,]*,", "[^,;|%s]+", "^[^:*@%(]*",
-    "^[0-9a-f]+$",
+    "^[0-9a-f]+$", "[^,]+", "^([%w_.-]+):(%d+)(.*)$", ":(%a[%w_]*):([%w_.-]*):(%d+)", "^gres[:/]", "^(%a[%w_]*)(.*)$", "[:=](%d+%a?)$",
+    "[:=]%d+%a?$", "^:(.+)$", "%a", "^([^:]*):?(.*)$",
 }
 local LONGEST = 32769 -- characters that may be searched
 

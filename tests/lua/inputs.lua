@@ -52,6 +52,12 @@ function inputs.mebibytes()
             found[#found + 1] = { "licenses " .. piece, { spank_job_env = env, licenses = fill(piece) }, false }
         end
     end
+    for _, piece in ipairs({ "a", ",", ":", "gres:gpu:1,", "=", "gpu:", "9" }) do
+        for _, field in ipairs({ "tres_per_node", "tres_per_job", "tres_per_task", "tres_per_socket" }) do
+            local ours = { [0] = OPTION .. "tiny", [1] = "PCOCC_SIZE=vms=1;sets=ai:1" }
+            found[#found + 1] = { field .. " " .. piece, { spank_job_env = ours, [field] = fill(piece) }, true }
+        end
+    end
     for _, word in ipairs({ "", "a", "P", "PCOCC_TE", "PCOCC_SIZE", "_SLURM_S", string.sub(OPTION, 1, -2), string.rep("a", 1024), fill("a") }) do
         found[#found + 1] = { "many of " .. string.sub(word, 1, 50), { spank_job_env = entries(math.ceil(MEBIBYTE / (#word + 1)), word) }, true }
     end
@@ -69,6 +75,13 @@ function inputs.largest()
         for _, size in ipairs({ sets, "sets=" .. string.rep(":", 32000), "a=" .. string.rep("=", 32000) }) do
             local env = entries(510, string.sub(OPTION, 1, -2), OPTION .. text, "PCOCC_SIZE=" .. size)
             found[#found + 1] = { string.sub(text, 1, 20) .. " " .. string.sub(size, 1, 20), { spank_job_env = env, partition = partitions, qos = partitions } }
+        end
+    end
+    local wishes = { several(900, "ai:1:gpu%03d:a100:9:nic::1"), "ai:1" .. string.rep(":gpu:a100:1", 2900), "ai:1" .. string.rep(":a", 16000) }
+    for _, asked in ipairs({ string.rep("gres:gpu:a100:9,", 31), string.rep("a", 4096), string.rep(":1", 2048), string.rep("=", 4096) }) do
+        for place, line in ipairs(wishes) do
+            local ours = { [0] = OPTION .. "tiny", [1] = "PCOCC_SIZE=vms=1;sets=" .. line }
+            found[#found + 1] = { "devices " .. place .. string.sub(asked, 1, 9), { spank_job_env = ours, tres_per_node = asked, tres_per_job = asked } }
         end
     end
     found[#found + 1] = { "licences", { spank_job_env = { [0] = OPTION .. "two" }, licenses = several(256, "licence%08d") } }

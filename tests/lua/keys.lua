@@ -15,9 +15,9 @@ local function fresh()
 end
 
 -- Submits a job; returns the code and the licences that it has then.
-local function submit(pcocc, template, licences, size)
+local function submit(pcocc, template, licences, size, gres)
     local env = { [0] = template and "PCOCC_TEMPLATE=" .. template, [1] = size and "PCOCC_SIZE=" .. size }
-    local job, written = stub.job({ spank_job_env = env, licenses = licences })
+    local job, written = stub.job({ spank_job_env = env, licenses = licences, tres_per_node = gres })
     return pcocc.job_submit(job, { vm = { flag_default = 1 } }, 1000), written.licenses
 end
 
@@ -64,7 +64,7 @@ test("each network has its key, and what the user asks for stays behind them", f
     equal(code, 0)
     equal(found, "pkey00fe,k2000,matlab:2,x@db")
     equal(select(2, submit(fresh(), "tiny", "matlab:2")), nil)
-    equal(select(2, submit(fresh(), "own:2", nil, "vms=2;sets=hpc:2")), "pkey00fe")
+    equal(select(2, submit(fresh(), "own:2", nil, "vms=2;sets=hpc:2", "gres:nic:1")), "pkey00fe")
 end)
 
 test("a key is refused to who asks for it, with or without a cluster", function()

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 INTERPRETERS = [name for name in ("lua5.1", "lua5.2", "lua5.3", "lua5.4", "luajit") if shutil.which(name)]
 
 SITE = {
-    "pcocc.yaml": "max-vms: 16\n",
+    "pcocc.yaml": "max-vms: 16\ndevices: {'gpu:a100': {ids: ['10de:20b2']}, nvme: {ids: ['144d:a80a']}}\n",
     "networks.yaml": (
         "lan: {type: ethernet}\nfabric: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x00fe',"
         " max-pkey: '0x0101', max-vms: 8}}\nsecond: {type: ib, settings: {host-device: mlx5_1, min-pkey: '0x2000',"
@@ -22,10 +22,12 @@ SITE = {
         "default: {networks: [lan], default: true}\nib: {networks: [lan], partitions: [ib]}\nown: {users: [alice,"
         " carol], groups: [physics], qos: [normal]}\nlab: {groups: [physics]}\nhpc: {networks: [lan, fabric]}\nboth:"
         " {networks: [second, fabric]}\nwide: {networks: [second]}\n"
+        "ai: {devices: {'gpu:a100': 2, nvme: 1}}\n"
     ),
     "templates.yaml": (
         "tiny: {memory: 256M}\nbig: {cpus: 4, memory: 2G, resource-set: ib}\nwhole: {full-node: true}\n"
         "mpi: {resource-set: hpc}\ntwo: {resource-set: both}\nmany: {resource-set: wide}\n"
+        "train: {resource-set: ai}\n"
     ),
     "policy.yaml": (
         "limits: [{accounts: [students], max-vms: 4}, {partitions: [vm], max-vms: 16}, {partitions: [debug], max-vms:"
@@ -50,7 +52,7 @@ def write_policy(directory: Path) -> Path:
 
 def install_filter(directory: Path) -> Path:
     """Put the filter there with the shared names filled in, as the build does; return the directory."""
-    for name in ("pcocc.lua", "pcocc_text.lua", "pcocc_keys.lua", "job_submit.lua"):
+    for name in ("pcocc.lua", "pcocc_text.lua", "pcocc_keys.lua", "pcocc_devices.lua", "job_submit.lua"):
         tables = sorted((ROOT / "pcocc_runtime/documents").glob("wire*.py"))
         (directory / name).write_text(
             run(sys.executable, ROOT / "spank/render_wire.py", *tables, ROOT / "job_submit" / name, "/opt/x")

@@ -15,6 +15,7 @@ local FIELDS = {
     spank_job_env = true, num_tasks = true, cpus_per_task = true, min_cpus = true, min_nodes = true, max_nodes = true, ntasks_per_node = true,
     min_mem_per_cpu = true, min_mem_per_node = true, mem_per_tres = true, het_job_offset = true, account = true, qos = true,
     default_account = true, default_qos = true, partition = true, user_name = true, shared = true, admin_comment = true, licenses = true,
+    tres_per_node = true, tres_per_job = true, tres_per_task = true, tres_per_socket = true,
 }
 
 -- Returns a job_desc as slurmctld makes it: numbers that are not set are NO_VAL, and an unknown field is a mistake.

@@ -33,6 +33,11 @@ def test_keys_of_partitions(interpreter: str, filter_dir: Path, policy_file: Pat
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_devices_of_vms(interpreter: str, filter_dir: Path, policy_file: Path) -> None:
+    print(run(interpreter, ROOT / "tests/lua/devices.lua", filter_dir, policy_file))
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
 def test_the_filter_does_not_load_as_it_is_in_the_sources(interpreter: str) -> None:
     done = subprocess.run(
         [interpreter, ROOT / "job_submit/pcocc_text.lua"], capture_output=True, text=True, timeout=60, check=False

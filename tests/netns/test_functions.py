@@ -13,7 +13,7 @@ import pytest
 
 from pcocc_runtime.documents.node import FunctionFacts
 from pcocc_runtime.documents.wire import HELPER_CHARGE
-from tests.fake_functions import write_functions
+from tests.fake_functions import write_card, write_functions
 from tests.netns.fabric import HELPER, Node, release, request
 
 IP = """#!/bin/sh
@@ -123,12 +123,36 @@ def test_vms_get_their_functions_and_release_takes_them_back(
     uid = int(text.partition("\nuid ")[2].partition("\n")[0])
     assert node.owners() == [0, uid, uid, 0]
     assert node.facts(12).functions == {
-        rank: (FunctionFacts("ib", 0x2001, f"0000:81:00.{rank + 2}", f"c2cc:2001:0000:0{rank}01"),)
+        rank: (FunctionFacts("ib", f"0000:81:00.{rank + 2}", 1, 0x2001, f"c2cc:2001:0000:0{rank}01"),)
         for rank in (0, 1)
     }
     assert done.stdout.splitlines()[:2] == ["tap 0 tap0n0", "tap 1 tap1n0"]
     assert node.ask("release", release(12)).returncode == 0
     assert node.said() == leaving(1, 2) and node.owners() == [0] * 4 and node.leftovers() == ""
+
+
+def test_devices_of_pcocc_yaml_are_given_and_taken_back(
+    node: NodeWithFunctions, stepd: "subprocess.Popen[bytes]"
+) -> None:
+    for bus, group in ((0x3B, 40), (0xAF, 41), (0x5E, 42)):
+        write_card(node.sys, f"0000:{bus:02x}:00.0", "144d:a80a" if group == 42 else "10de:20b2", group)
+    node.run("touch", *(f"/dev/vfio/{group}" for group in (40, 41, 42)))
+    with (node.confdir / "pcocc.yaml").open("a") as file:
+        file.write("devices: {'gpu:a100': {ids: ['10de:20b2']}, nvme: {addresses: ['5e:00.0']}}\n")
+    with (node.confdir / "resources.yaml").open("a") as file:
+        file.write("ai: {networks: [lan], devices: ['gpu:a100']}\n")
+    text = request(12, 0, stepd.pid, sets="ai:1,ai:1", nodes=("one",)).replace("ai:1,ai:1", "ai:1,ai:1:nvme::1")
+    place = PLACE.replace("nic:2(IDX:1-2)", "gpu:a100:2(IDX:0-1),nvme:1(IDX:0)")
+    assert node.ask("setup", text).returncode == HELPER_CHARGE
+    done = node.ask("setup", text.replace("sets", place))
+    assert done.returncode == 0, done.stdout + done.stderr
+    gpus = [FunctionFacts("gpu:a100", f"0000:{bus}:00.0", 0) for bus in ("3b", "af")]
+    assert node.facts(12).functions == {0: (gpus[0],), 1: (gpus[1], FunctionFacts("nvme", "0000:5e:00.0", 0))}
+    owners = ("stat", "-c", "%u", *(f"/dev/vfio/{group}" for group in (40, 41, 42)))
+    uid = text.partition("\nuid ")[2].partition("\n")[0]
+    assert node.run(*owners).stdout.split() == [uid] * 3 and node.owners() == [0] * 4
+    assert node.ask("release", release(12)).returncode == 0
+    assert node.run(*owners).stdout.split() == ["0"] * 3 and node.said() == [] and node.leftovers() == ""
 
 
 @pytest.mark.parametrize("verb", ["start", "setup"])

@@ -12,10 +12,10 @@ import pytest
 
 from pcocc_runtime import addressing
 from pcocc_runtime.documents import wire
+from pcocc_runtime.documents.node_answer import Failure, NodeAnswer, decode_node_answers
 from pcocc_runtime.findings import FAILED, Finding
 from pcocc_runtime.observe import draw
 from pcocc_runtime.observe.check import evaluate
-from pcocc_runtime.observe.facts import Failure, NodeAnswer, decode_node_answers
 from tests.netns.fabric import ROOT, Guest, Node, request
 from tests.netns.lan import NOBODY, answering
 

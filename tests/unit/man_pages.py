@@ -14,6 +14,7 @@ REPOS = "pcocc-repos.yaml.5"
 PLACES = {
     "pcocc": ("pcocc.yaml.5", ["SETTINGS"], "pcocc.yaml", "{HERE}"),
     "limits": ("pcocc.yaml.5", ["WHAT USERS MAY SET"], "pcocc.yaml", "{users-may-set: {HERE}}"),
+    "devices": ("pcocc.yaml.5", ["DEVICES"], "pcocc.yaml", "{devices: {gpu: {HERE}}}"),
     "image cache": ("pcocc.yaml.5", ["THE IMAGE CACHE"], "pcocc.yaml", "{image-cache: {HERE}}"),
     "network": (NETWORKS, ["NETWORKS"], "networks.yaml", "{n: {HERE}}"),
     "ethernet": (NETWORKS, ["ETHERNET SETTINGS"], "networks.yaml", "{n: {type: ethernet, settings: {HERE}}}"),

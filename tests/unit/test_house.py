@@ -171,6 +171,29 @@ def test_a_name_means_one_thing() -> None:
     assert homes["Group"] == ["documents.cluster"] and homes["Send"] == ["keeper.transaction"]
 
 
+def fields_of(body: list[ast.stmt]) -> dict[str, str]:
+    """Return the annotations of the fields of classes, by `Class.field`."""
+    found: dict[str, str] = {}
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            annotated = [one for one in node.body if isinstance(one, ast.AnnAssign)]
+            found |= {f"{node.name}.{ast.unparse(one.target)}": ast.unparse(one.annotation) for one in annotated}
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(module for module in MODULES if room_of(module) == "documents"))
+def test_what_a_process_leaves_for_another_is_typed(module: str) -> None:
+    """A field of QEMU's own JSON is a Message, as qemu/qmp.py calls that."""
+    found = fields_of(ast.parse(MODULES[module].read_text()).body)
+    assert {name: kind for name, kind in found.items() if re.search(r"\b(Any|object|dict\[str, (?!str\]))", kind)} == {}
+
+
+def test_documents_are_encoded_and_decoded_where_they_are_defined() -> None:
+    for module, path in MODULES.items():
+        names = {name for name in public_names(ast.parse(path.read_text()).body) if name.startswith(("encode_", "decode_"))}
+        assert not names or room_of(module) == "documents", f"{module} has {sorted(names)}"
+
+
 def sources() -> list[Path]:
     found: list[Path] = []
     for pattern in ("pcocc_runtime/**/*.py", "tests/**/*.py", "spank/*", "job_submit/*.lua"):

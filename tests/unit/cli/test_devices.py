@@ -8,8 +8,7 @@ import pytest
 
 from pcocc_runtime.cli import devices
 from pcocc_runtime.cli import main as cli
-from pcocc_runtime.networks import host_functions
-from tests.fake_functions import write_functions
+from tests.fake_functions import write_card, write_functions
 
 POOL = "ib: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x2000', max-pkey: '0x2003', gres: 'nic:mlx5'}}\n"
 
@@ -19,9 +18,7 @@ def device(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of a device with three functions, which networks.yaml names."""
     (site / "networks.yaml").write_text(f"lan: {{type: ethernet}}\n{POOL}")
     found = write_functions(tmp_path / "sys", 3)
-    monkeypatch.setattr(
-        devices, "read_devices", lambda names: host_functions.read_devices(names, tmp_path / "sys")
-    )
+    monkeypatch.setattr(devices, "SYS", tmp_path / "sys")
     monkeypatch.setattr(devices, "_user_of", lambda path: "alice" if path.endswith("22") else "-")
     return found
 
@@ -32,10 +29,10 @@ def test_functions_are_shown_with_their_lines_for_slurm(
     assert cli.main(["node", "devices"]) == 0
     out, err = capsys.readouterr()
     assert err == "" and [line.split() for line in out.splitlines()] == [
-        ["DEVICE", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "USER"],
-        ["mlx5_0", "0", "0000:81:00.1", "vfio-pci", "1", "/dev/vfio/21", "-"],
-        ["mlx5_0", "1", "0000:81:00.2", "vfio-pci", "1", "/dev/vfio/22", "alice"],
-        ["mlx5_0", "2", "0000:81:00.3", "vfio-pci", "1", "/dev/vfio/23", "-"],
+        ["DEVICE", "GRES", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "USER"],
+        ["mlx5_0", "nic:mlx5", "0", "0000:81:00.1", "vfio-pci", "1", "/dev/vfio/21", "-"],
+        ["mlx5_0", "nic:mlx5", "1", "0000:81:00.2", "vfio-pci", "1", "/dev/vfio/22", "alice"],
+        ["mlx5_0", "nic:mlx5", "2", "0000:81:00.3", "vfio-pci", "1", "/dev/vfio/23", "-"],
         [],
         ["gres.conf:"],
         ["Name=nic", "Type=mlx5", "File=/dev/vfio/21,/dev/vfio/22,/dev/vfio/23"],
@@ -48,15 +45,36 @@ def test_a_function_that_cannot_be_given_away_is_told(
     (device / "virtfn1/driver").unlink()
     assert cli.main(["node", "devices"]) == 1
     out, err = capsys.readouterr()
-    assert "gres.conf" not in out and ["mlx5_0", "1", "0000:81:00.2", "-"] in [
-        line.split()[:4] for line in out.splitlines()
+    assert "gres.conf" not in out and ["mlx5_0", "nic:mlx5", "1", "0000:81:00.2", "-"] in [
+        line.split()[:5] for line in out.splitlines()
     ]
     assert "(0000:81:00.2) is bound to no driver instead of vfio-pci\n" in err
 
 
-def test_a_site_without_infiniband_has_no_devices(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_devices_of_all_kinds_are_shown_in_the_order_of_gres_conf(
+    device: Path, site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (site / "pcocc.yaml").open("a") as file:
+        file.write("devices: {'gpu:a100': {ids: ['10de:20b2']}, 'gpu:h100': {addresses: ['0000:af:00.0']}}\n")
+    with (site / "networks.yaml").open("a") as file:
+        file.write("disk: {type: genericpci, settings: {host-device-addrs: ['5e:00.0'], host-driver: nvme}}\n")
+        file.write("other: {type: host-infiniband, settings: {host-device: mlx5_9}}\n")
+    for address, kind, group in (("3b:00.0", "10de:20b2", 40), ("3c:00.0", "10de:20b2", 41), ("5e:00.0", "144d:a80a", 42)):
+        write_card(tmp_path / "sys", f"0000:{address}", kind, group)
     assert cli.main(["node", "devices"]) == 1
-    assert "there is no network of type infiniband\n" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert [line.split()[:4] for line in out.splitlines()[4:]] == [
+        ["network", "disk", "pci", "0"],
+        ["gpu:a100", "gpu:a100", "0", "0000:3b:00.0"], ["gpu:a100", "gpu:a100", "1", "0000:3c:00.0"],
+    ]  # fmt: skip
+    assert err.startswith("pcocc: error: ") and " has no InfiniBand device mlx5_9\n" in err and "gres.conf" not in out
+
+
+def test_a_site_that_names_none_has_no_devices(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site / "networks.yaml").write_text("lan: {type: ethernet}\n")
+    (site / "resources.yaml").write_text("default: {networks: [lan], default: true}\n")
+    assert cli.main(["node", "devices"]) == 1
+    assert "the site names no devices for VMs\n" in capsys.readouterr().err
 
 
 def test_who_may_open_a_file_has_the_function(tmp_path: Path) -> None:

@@ -93,12 +93,12 @@ bad:
   kernel: /gone
   instance-id: '%{what}'
   resource-set: lab
-net: {resource-set: fast}
+net: {resource-set: fast, devices: [nvme]}
 """)
     assert cli.main(["template", "check"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pcocc: error: ")]
     assert sorted(line.removeprefix(f"pcocc: error: {user}:").split(": ")[:2] for line in errors if str(user) in line) == [
-        ["10", "bad.instance-id"], ["11", "bad.resource-set"], ["12", "net.resource-set"], ["4", "bad.custom-args[0]"],
+        ["10", "bad.instance-id"], ["11", "bad.resource-set"], ["12", "net.devices[0]"], ["4", "bad.custom-args[0]"],
         ["5", "bad.mount-points.b"], ["6", "bad.qemu-bin"], ["7", "bad.image"], ["8", "bad.user-data"], ["9", "bad.kernel"],
     ]  # fmt: skip
     assert [line for line in errors if str(user) not in line] == [

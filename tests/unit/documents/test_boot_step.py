@@ -45,6 +45,12 @@ def test_a_request_is_parsed_whole() -> None:
         ("layout n1 0-1", "layout n1 0-999999"),
         ("sets default:3,gpu:1", "sets default:3;rm"),
         ("sets default:3,gpu:1", "sets ../x:1"),
+        ("sets default:3,gpu:1", "sets default:3,gpu:1:nic"),
+        ("sets default:3,gpu:1", "sets default:3,gpu:1:nic:1"),
+        ("sets default:3,gpu:1", "sets default:3,gpu:1::mlx5:1"),
+        ("sets default:3,gpu:1", "sets default:3,gpu:1:nic:mlx5:100"),
+        ("sets default:3,gpu:1", "sets default:3,gpu:1:nic:mlx5:x"),
+        ("sets default:3,gpu:1", "sets default:3,gpu:1:nic:../x:1"),
     ],
 )
 def test_what_is_not_of_its_form_is_refused(old: str, new: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pcocc_runtime.documents.boot_step import parse_boot_step
 from pcocc_runtime.documents.cluster import (
     Cluster,
     Drive,
@@ -90,3 +91,13 @@ def test_ranks_run_through_the_groups() -> None:
 def test_resource_sets_are_told_in_rank_order() -> None:
     cluster = Cluster((Group("a", 2), Group("b", 1), Group("c", 1, resource_set="gpu"), Group("d", 2)))
     assert sets_text(cluster) == "default:3,gpu:1,default:2"
+
+
+def test_devices_of_templates_go_with_their_sets() -> None:
+    two = (("gpu:a100", 1), ("nic", 2))
+    cluster = Cluster((Group("a", 2), Group("b", 1, devices=two), Group("c", 2, devices=two), Group("d", 1)))
+    assert sets_text(cluster) == "default:2,default:3:gpu:a100:1:nic::2,default:1"
+    text = f"job 1\nstep 0\nuid 1\ngid 1\nstepd 1\nindex 0\nlayout n1 0-5\nsets {sets_text(cluster)}\nend\n"
+    step = parse_boot_step(text.splitlines())
+    assert step.sets == (("default", 2), ("default", 3), ("default", 1)) and [*map(step.set_of, range(6))] == ["default"] * 6
+    assert [step.devices_of(rank) for rank in range(6)] == [(), (), two, two, two, ()]

@@ -54,8 +54,9 @@ def test_what_root_writes_is_read_as_it_was(node: NodeFacts) -> None:
 
 
 def test_functions_are_of_the_nodes_own_vms() -> None:
-    one = FunctionFacts("ib", 0x2001, "0000:81:00.2", "c2cc:2001:0000:0101")
-    node = replace(make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS), functions={1: (one,), 0: ()})
+    one = FunctionFacts("ib", "0000:81:00.2", 1, 0x2001, "c2cc:2001:0000:0101")
+    other = FunctionFacts("gpu:a100", "0000:3b:00.0")
+    node = replace(make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS), functions={1: (one, other), 0: ()})
     assert decode_node(encode_node(node), node.job) == node
     with pytest.raises(ValueError, match="a virtual function is of none of its VMs"):
         replace(node, functions={2: ()})

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.host_functions import ensure_bound, read_devices
-from pcocc_runtime.networks.partitions import Function
-from tests.fake_functions import write_functions
+from pcocc_runtime.networks.functions import Function
+from pcocc_runtime.networks.host_functions import read_devices, read_others, read_stocks
+from pcocc_runtime.networks.kinds import DevicePool, GenericPci, HostInfiniband
+from tests.fake_functions import write_card, write_functions
 
 
 def test_functions_are_read_in_their_order(tmp_path: Path) -> None:
@@ -51,14 +52,45 @@ def test_what_is_missing_is_told(tmp_path: Path, broken: str, said: str) -> None
         read_devices(["mlx5_0"], tmp_path)
 
 
-def test_only_a_function_without_a_driver_is_bound(tmp_path: Path) -> None:
-    path = write_functions(tmp_path, 3)
-    (path / "virtfn1/driver").unlink()
-    ensure_bound(["mlx5_0"], tmp_path)
-    assert (path / "virtfn1/driver_override").read_text() == "vfio-pci"
-    assert (tmp_path / "bus/pci/drivers_probe").read_text() == "0000:81:00.2"
-    assert [(path / f"virtfn{number}/driver_override").exists() for number in range(3)] == [
-        False,
-        True,
-        False,
+GPU, DISK = "10de:20b2", "144d:a80a"
+
+
+def write_cards(sys: Path) -> None:
+    for bus, kind, numa in (("3b", GPU, 0), ("5e", DISK, 0), ("af", GPU, 1), ("18", DISK, 1)):
+        write_card(sys, f"0000:{bus}:00.0", kind, int(bus, 16), numa=numa)
+
+
+def test_a_pool_has_the_devices_of_its_addresses_and_of_its_kinds(tmp_path: Path) -> None:
+    write_cards(tmp_path)
+    pools = (
+        DevicePool("gpu:a100", ids=("10DE:20B2",)),
+        DevicePool("nvme", ("5E:00.0", "0000:99:00.0"), (DISK,)),
+        DevicePool("nvme:none", ids=("1af4:1041",)),
+    )
+    network = GenericPci("disks", ("0000:18:00.0",), "nvme", "nvme:fast")
+    found = read_stocks([network], pools, {}, tmp_path)
+    assert [(one.name, one.gres, [each.address for each in one.functions]) for one in found] == [
+        ("network disks", "nvme:fast", ["0000:18:00.0"]),
+        ("gpu:a100", "gpu:a100", ["0000:3b:00.0", "0000:af:00.0"]),
+        ("nvme", "nvme", ["0000:5e:00.0", "0000:18:00.0"]),
+        ("nvme:none", "nvme:none", []),
     ]
+    assert found[1].functions[1] == Function(1, "0000:af:00.0", "vfio-pci", str(0xAF), (), 1)
+
+
+def test_a_device_of_networks_is_a_stock_once(tmp_path: Path) -> None:
+    write_functions(tmp_path, 2)
+    networks = (HostInfiniband("a", "mlx5_0", "nic:x"), HostInfiniband("b", "mlx5_0", "nic:x"), HostInfiniband("c", "mlx5_1"))
+    hcas = read_others(["mlx5_0", "mlx5_1"], tmp_path)
+    [found] = read_stocks(networks, (), hcas, tmp_path)
+    assert (found.name, found.gres, len(found.functions)) == ("mlx5_0", "nic:x", 2)
+    assert hcas["mlx5_0"].guid == 0xEC0D_9A03_00F1_2AF4
+
+
+def test_a_bridge_in_the_group_stays_the_kernels_and_others_are_told(tmp_path: Path) -> None:
+    write_card(tmp_path, "0000:3b:00.0", GPU, 5)
+    write_card(tmp_path, "0000:3a:00.0", "8086:2030", 5, "pcieport").joinpath("class").write_text("0x060400\n")
+    pool = DevicePool("gpu", ids=(GPU,))
+    assert read_stocks((), [pool], {}, tmp_path)[0].functions[0].others == ()
+    write_card(tmp_path, "0000:3b:00.1", "10de:1aef", 5, "snd_hda_intel")
+    assert read_stocks((), [pool], {}, tmp_path)[0].functions[0].others == ("0000:3b:00.1",)

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.layout import NodeLayout
-from pcocc_runtime.documents.work import Forward, Held, Nat, encode_line
+from pcocc_runtime.documents.work import Forward, Held, Nat, decode_held, encode_line
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat, nft_guard, nft_inside, nft_outside
 from pcocc_runtime.networks.kinds import EthernetNetwork, ReverseNat
 from pcocc_runtime.networks.plan import NetworkPlan, Routed, find_ways_out, plan_networks, plan_port_wishes
-from pcocc_runtime.node.planning import decode_held
 
 INWARD = EthernetNetwork("inward", reverse_nat=(ReverseNat(22, 100, 103),))
 SHUT = EthernetNetwork("shut", allow_outbound=False)

@@ -40,6 +40,13 @@ def test_what_is_given_is_taken_back(tmp_path: Path, told: list[object]) -> None
     assert told == [(f"{tmp_path}/22", 0, 0), ("ip", "-force", "-batch", "-", "down\n")]
 
 
+def test_of_devices_that_are_on_no_fabric_ip_is_told_nothing(tmp_path: Path, told: list[object]) -> None:
+    (tmp_path / "21").touch()
+    devices.give(12, encode_devices(GivenDevices(os.getuid(), [f"{tmp_path}/21"], "")))
+    devices.take_back(12)
+    assert told == [(f"{tmp_path}/21", os.getuid(), -1), (f"{tmp_path}/21", 0, 0)]
+
+
 def test_of_another_users_nothing_is_touched(tmp_path: Path, told: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     text = wish(tmp_path, 4243)
     real = os.stat_result((0o600, 0, 0, 1, 4242, 0, 0, 0, 0, 0))

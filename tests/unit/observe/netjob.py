@@ -5,8 +5,8 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from pcocc_runtime.documents.node import NodeFacts
+from pcocc_runtime.documents.node_answer import NetDevice, NodeAnswer, ReachReport
 from pcocc_runtime.networks.kinds import BridgedNetwork, BuildableNetwork, EthernetNetwork, ReverseNat
-from pcocc_runtime.observe.facts import NetDevice, NodeAnswer, ReachReport
 from tests.fake_node import make_facts
 
 LAN = EthernetNetwork("lan", reverse_nat=(ReverseNat(22, 61222, 61225),))

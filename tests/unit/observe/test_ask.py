@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.cli import main as cli
+from pcocc_runtime.documents.node_answer import Failure, NodeAnswer, encode_node_answer
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.observe.ask import ask_nodes, find_target
-from pcocc_runtime.observe.facts import Failure, NodeAnswer, encode_node_answer
 from pcocc_runtime.slurm.text import Running, parse_running
 from tests.unit.observe import netjob
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from pcocc_runtime.documents.node_answer import NetDevice
 from pcocc_runtime.findings import Finding, failed
 from pcocc_runtime.observe.check import evaluate, plan_findings, render_findings
-from pcocc_runtime.observe.facts import NetDevice
 from tests.unit.observe import netjob
 
 TARGET = "192.0.2.1"

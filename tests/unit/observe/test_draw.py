@@ -66,23 +66,26 @@ def test_what_is_missing_down_or_silent_is_shown() -> None:
 
 def test_partitions_are_drawn_with_the_functions_of_vms() -> None:
     given = {
-        rank: tuple(FunctionFacts(name, key, f"0000:{place}1:00.{rank + 2}", f"c2cc:{key:x}:0000:0{rank}01")
+        rank: tuple(FunctionFacts(name, f"0000:{place}1:00.{rank + 2}", 0, key, f"c2cc:{key:x}:0000:0{rank}01")
                     for place, (name, key) in enumerate((("ib", 0x2001), ("fast", 0x3000)), 8))
         for rank in (0, 1)
     }  # fmt: skip
+    given[1] += (FunctionFacts("gpu:a100", "0000:3b:00.0"),)
     picture = draw.plan_picture([replace(NODES[0], node=replace(NODES[0].node, functions=given))], [])
     lines = draw.render_picture(picture).splitlines()
     first = lines.index("n1")
-    assert [" ".join(line.split()) for line in lines[first + 1 : first + 8]] == [
+    assert [" ".join(line.split()) for line in lines[first + 1 : first + 10]] == [
         "|- fast key 0x3000",
         "| |- vm0 0000:91:00.2 c2cc:3000:0000:0001",
         "| |- vm1 0000:91:00.3 c2cc:3000:0000:0101",
+        "|- gpu:a100",
+        "| |- vm1 0000:3b:00.0",
         "|- ib key 0x2001",
         "| |- vm0 0000:81:00.2 c2cc:2001:0000:0001",
         "| |- vm1 0000:81:00.3 c2cc:2001:0000:0101",
         "|- lan br0 10.200.255.253",
     ]
-    assert picture["nodes"][0]["functions"][3] == {
+    assert picture["nodes"][0]["functions"][4] == {
         "network": "ib", "key": "0x2001", "vm": "vm1", "device": "0000:81:00.3", "guid": "c2cc:2001:0000:0101",
     }  # fmt: skip
 

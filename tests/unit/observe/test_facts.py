@@ -12,17 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcocc_runtime.observe import draw
-from pcocc_runtime.observe.check import evaluate, render_findings
-from pcocc_runtime.observe.facts import (
+from pcocc_runtime.documents.node_answer import (
     Failure,
     NetDevice,
     NodeAnswer,
-    choose_asked,
     decode_node_answers,
     encode_node_answer,
-    parse_links,
 )
+from pcocc_runtime.observe import draw
+from pcocc_runtime.observe.check import evaluate, render_findings
+from pcocc_runtime.observe.facts import choose_asked, parse_links
 from pcocc_runtime.observe.ps_text import plan_vms, render_vms
 from tests.unit.observe import netjob
 

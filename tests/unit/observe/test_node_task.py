@@ -11,10 +11,10 @@ import pytest
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.node import NodeFacts, RoutedFacts
+from pcocc_runtime.documents.node_answer import NodeAnswer, ReachReport
 from pcocc_runtime.documents.vm_state import VmState, encode_state
 from pcocc_runtime.networks.kinds import EthernetNetwork
 from pcocc_runtime.observe import node_task, probes, resolver
-from pcocc_runtime.observe.facts import NodeAnswer, ReachReport
 from pcocc_runtime.system.watch import start_watch
 from tests.fake_node import make_facts
 from tests.unit.observe import netjob

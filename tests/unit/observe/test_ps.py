@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pcocc_runtime.documents.node_answer import Usage
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.observe import ps
 from pcocc_runtime.observe.ask import Answers
-from pcocc_runtime.observe.facts import Usage
 from pcocc_runtime.observe.ps_text import VirtualCluster, plan_vms, render_clusters, render_json, render_vms
 from pcocc_runtime.slurm.text import parse_listed
 from tests.unit.observe import netjob

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.node_answer import Usage, decode_node_answers, encode_node_answer
 from pcocc_runtime.observe import node_task
-from pcocc_runtime.observe.facts import Usage, decode_node_answers, encode_node_answer
 from pcocc_runtime.observe.ps_text import ListedVm, render_top
 from pcocc_runtime.observe.usage import read_usage
 from tests.unit.observe import netjob

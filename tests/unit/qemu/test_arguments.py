@@ -10,6 +10,7 @@ import pytest
 from pcocc_runtime.documents.queues import Queue
 from pcocc_runtime.qemu.arguments import Export, Kernel, Nic, SharedFs, Uefi, describe_devices, plan_qemu_argv
 from pcocc_runtime.qemu.disks import Disk, DiskIo, machine_kind, most_disks, plan_disks, plan_io
+from pcocc_runtime.qemu.functions import PassedFunction
 from tests.unit.qemu.plans import PLAN
 
 
@@ -147,7 +148,7 @@ def test_an_interface_has_a_queue_for_each_descriptor() -> None:
 
 
 def test_functions_are_devices_on_the_root_bus() -> None:
-    words = plan_qemu_argv(replace(PLAN, functions=("0000:81:00.2", "0000:81:00.4")))
+    words = plan_qemu_argv(replace(PLAN, functions=(PassedFunction("0000:81:00.2"), PassedFunction("0000:81:00.4", 1))))
     assert [word for word in words if "vfio" in word] == ["vfio-pci,host=0000:81:00.2", "vfio-pci,host=0000:81:00.4"]
     nic = next(place for place, word in enumerate(words) if word.startswith("virtio-net-pci"))
     assert words.index("vfio-pci,host=0000:81:00.2") > nic

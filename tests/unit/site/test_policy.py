@@ -110,7 +110,11 @@ def test_pools_of_partition_keys_are_for_the_filter() -> None:
     pool = InfinibandNetwork("ib", "mlx5_0", 0x2000, 0x2003, max_vms=8)
     networks = {"lan": EthernetNetwork("lan"), "ib": pool}
     sets = {name: ResourceSet(name, found) for name, found in (("hpc", ("lan", "ib")), ("plain", ("lan",)))}
+    sets["ai"] = ResourceSet("ai", ("ib",), devices=(("gpu:a100", 2), ("nic", 1)))
     lua = policy.render_policy(policy.Policy(), 1, {}, None, networks, sets)
     assert '    partitions = {\n        ib = { license = "pkey", min_key = 8192, max_key = 8195, max_vms = 8 },\n    },\n' in lua
-    assert '    set_partitions = {\n        hpc = { "ib" },\n    },\n' in lua
-    assert "partitions" not in policy.render_policy(policy.Policy(), 1, {}, None, {"lan": EthernetNetwork("lan")}, sets)
+    assert '    set_partitions = {\n        hpc = { "ib" },\n        ai = { "ib" },\n    },\n' in lua
+    devices = '    set_devices = {\n        hpc = { nic = 1 },\n        ai = { ["gpu:a100"] = 2, nic = 2 },\n    },\n'
+    assert devices in lua
+    plain = policy.render_policy(policy.Policy(), 1, {}, None, {"lan": EthernetNetwork("lan")}, {"plain": sets["plain"]})
+    assert "partitions" not in plain and "devices" not in plain

@@ -5,7 +5,7 @@ import pytest
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.networks.settings import parse_networks
 from pcocc_runtime.settings.tree import parse_yaml
-from pcocc_runtime.site.resource_sets import Access, ResourceSet, find_obstacle, find_overlap, parse_resources
+from pcocc_runtime.site.resource_sets import Access, ResourceSet, find_overlap, parse_resources
 
 NETWORKS = """
 lan: {type: ethernet}
@@ -19,10 +19,12 @@ pci: {type: genericpci, settings: {host-device-addrs: ["0000:01:00.0"], host-dri
 """
 EVERY = parse_networks(parse_yaml(NETWORKS, "networks.yaml"), [])
 
+POOLS = ("gpu:a100", "nvme")
+
 
 def parse(text: str, broken: set[str] | None = frozenset()) -> tuple[dict[str, ResourceSet], list[str]]:
     problems: list[ConfigError] = []
-    found = parse_resources(parse_yaml(text, "resources.yaml"), EVERY, problems, broken)
+    found = parse_resources(parse_yaml(text, "resources.yaml"), EVERY, problems, broken, POOLS)
     return found, [str(problem) for problem in problems]
 
 
@@ -88,21 +90,36 @@ def test_a_network_that_is_wrong_itself_is_not_told_again() -> None:
     assert parse("a: {networks: [nope, other]}", None)[1] == []
 
 
-@pytest.mark.parametrize("name", ["lan", "pv", "br"])
-def test_ethernet_can_be_had(name: str) -> None:
-    assert find_obstacle(ResourceSet("x", (name,)), EVERY) is None
+def test_devices_are_counted() -> None:
+    found, problems = parse("a: {devices: [gpu:a100, nvme]}\nb: {devices: {gpu:a100: 2, nvme: 1}}\nc: {devices: []}")
+    assert problems == []
+    assert [one.devices for one in found.values()] == [(("gpu:a100", 1), ("nvme", 1)), (("gpu:a100", 2), ("nvme", 1)), ()]
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("text", "said"),
     [
-        ("ib", "network 'ib' is of type host-infiniband, which is not supported yet"),
-        ("pci", "network 'pci' is of type genericpci, which is not supported yet"),
-        ("gone", "network 'gone' is unknown, which is not supported yet"),
+        ("a: {devices: [nvme, gpu]}", "resources.yaml:1: a.devices[1]: there is no device 'gpu'"),
+        ("a:\n devices:\n  nvme: 1\n  gpu:h100: 1", "resources.yaml:4: a.devices.gpu:h100: there is no device 'gpu:h100'"),
+        ("a: {devices: {nvme: 0}}", "resources.yaml:1: a.devices.nvme: 0 is not between 1 and 16"),
+        ("a: {devices: {nvme: }}", "resources.yaml:1: a.devices.nvme: expected a whole number, found nothing"),
+        ("a: {devices: [nvme, nvme]}", "resources.yaml:1: a.devices[1]: nvme is listed twice"),
+        (
+            "a: {devices: ['gpu:a100:2']}",
+            "resources.yaml:1: a.devices[0]: expected the name of a GRES such as nic, or nic:mlx5 with a type, found text"
+            " 'gpu:a100:2'",
+        ),
+        ("a: {devices: gpu}", "resources.yaml:1: a.devices: expected a list, found text 'gpu'"),
     ],
 )
-def test_what_cannot_be_built_yet_is_told(name: str, said: str) -> None:
-    assert find_obstacle(ResourceSet("x", ("lan", name)), EVERY) == said
+def test_wrong_devices_are_one_sentence(text: str, said: str) -> None:
+    assert parse(text)[1] == [said]
+
+
+def test_of_devices_that_are_wrong_themselves_nothing_is_said() -> None:
+    problems: list[ConfigError] = []
+    parse_resources(parse_yaml("a: {devices: [gpu]}", "resources.yaml"), EVERY, problems, (), None)
+    assert problems == []
 
 
 def test_sets_of_one_cluster_are_compared_too() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.images import references
-from pcocc_runtime.networks.kinds import EthernetNetwork
+from pcocc_runtime.networks.kinds import DevicePool, EthernetNetwork
 from pcocc_runtime.networks.settings import _TYPES
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.site import rules
@@ -49,6 +49,16 @@ def test_the_site_sample_says_the_defaults() -> None:
     sample, default = read_site(SAMPLES), Site()
     for one in fields(SiteSettings):
         assert getattr(sample, one.name) == getattr(default, one.name)
+
+
+def test_the_commented_devices_can_be_in_a_set(tmp_path: Path) -> None:
+    (tmp_path / "pcocc.yaml").write_text(uncomment((SAMPLES / "pcocc.yaml").read_text(), "devices:"))
+    (tmp_path / "networks.yaml").write_text("lan: {type: ethernet}\n")
+    (tmp_path / "resources.yaml").write_text(uncomment((SAMPLES / "resources.yaml").read_text(), "gpu:"))
+    site = read_site(tmp_path)
+    assert site.devices["nvme:scratch"] == DevicePool("nvme:scratch", ("0000:3b:00.0",), (), "nvme")
+    assert site.all_sets["gpu"].devices == (("gpu:a100", 2), ("nvme:scratch", 1))
+    assert {*site.devices} == {"gpu:a100", "nvme:scratch"}
 
 
 def test_the_commented_image_cache_says_its_defaults(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_directory_without_files_is_a_site_with_defaults(tmp_path: Path) -> No
 def test_only_what_can_be_built_is_offered_to_the_node(tmp_path: Path) -> None:
     site = read_site(write_site(tmp_path / "etc"))
     assert set(site.networks) == {"lan"} and set(site.all_networks) == {"lan", "ib"}
-    assert site.resource_sets == {"default": ("lan",), "bare": ()}
+    assert site.resource_sets == {"default": ("lan",), "bare": (), "fast": ("lan", "ib")}
     assert site.default_set == "default" and site.max_vms == 64
 
 

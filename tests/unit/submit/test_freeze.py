@@ -144,7 +144,9 @@ UNUSABLE = [
     ("image: GONE", "image: image GONE cannot be read"),
     ("image: nosuch", "image: there is no image 'nosuch' in any repository"),
     ("custom-args: [-x, '%{y}']", "custom-args[1]: %{y} is not known"),
-    ("resource-set: fast", "resource-set: resource set 'fast' cannot be used"),
+    ("resource-set: slow", "resource-set: there is no resource set 'slow'"),
+    ("devices: [gpu:a100, gpu:h100]", "devices[0]: there is no device 'gpu:a100'"),
+    ("devices: {gpu:h100: 2}", "devices.gpu:h100: there is no device 'gpu:h100'"),
 ]  # fmt: skip
 
 
@@ -210,7 +212,7 @@ def test_more_devices_than_a_machine_has_slots_are_refused(ask: Ask, tmp_path: P
     assert submit(7)[0] == submit(9, ", disk-model: virtio-scsi")[0] == 1
     text = refused(submit(9))
     assert (
-        "a VM of template 'mine' would need 31 PCI slots for 10 disks and 20 networks, but it has 29" in text
+        "a VM of template 'mine' would need 31 PCI slots for 10 disks and 20 networks and devices, but it has 29" in text
         and "virtio-scsi" in text
     )
     assert "would need 30 PCI slots" in refused(submit(6, ", remote-display: vnc"))

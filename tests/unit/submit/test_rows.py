@@ -115,7 +115,7 @@ EXAMPLES = {
     "nic-model": "e1000", "machine-type": "pc", "cpu-model": "max", "disk-model": "ide", "disk-cache": "none",
     "emulator-cores": "1", "bind-vcpus": "false", "full-node": "true", "firmware": "uefi", "command-user": "bob",
     "hugepages": "auto", "memory-prealloc": "true", "memory-lock": "true",
-    "on-power-off": "keep",
+    "on-power-off": "keep", "devices": "[gpu]",
 }  # fmt: skip
 SPOKEN_OF = {"description", "inherits", "user-data-force"}  # where jobs are submitted, and nowhere else
 
@@ -138,6 +138,7 @@ def test_a_template_that_says_nothing_is_the_documents_default(ask: Ask, tmp_pat
 def test_every_setting_reaches_the_nodes(ask: Ask, tmp_path: Path, key: str) -> None:
     write_image(tmp_path / "other.qcow2")
     (tmp_path / "file").write_text("#cloud-config\n")
+    (tmp_path / "etc/pcocc.yaml").write_text("devices: {gpu: {ids: ['10de:20b2']}}\n")
     base = "{image: false, cpus: 3}"
     user_template(tmp_path, f"base: {base}\nmine:\n  inherits: base\n  {key}: {EXAMPLES[key].replace('HERE', str(tmp_path))}\n")
     without, group = frozen(ask("base")).groups[0], frozen(ask("mine")).groups[0]

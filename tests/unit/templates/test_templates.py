@@ -73,6 +73,7 @@ def test_every_key_of_the_original_is_known() -> None:
     assert values["user-data"] == {"packages": ["vim"]}
     assert values["kernel"] == {"path": "/boot/vmlinuz", "initrd": None, "append": None}
     later = {"firmware", "command-user", "user-data-force", "hugepages", "memory-prealloc", "memory-lock", "on-power-off"}
+    later |= {"devices"}
     assert set(values) == set(SETTINGS) - {"memory"} - later
 
 
@@ -155,6 +156,7 @@ EXAMPLES = {
     "instance-id": ("'%{vm_rank}-x'", "%{vm_rank}-x"),
     "mount-points": ("{a: /a}", {"a": {"path": "/a", "readonly": False, "type": "9p"}}),
     "persistent-drives": ("/d", ({"path": "/d", "cache": "writeback", "mmp": "yes", "backup": None, "format": "raw"},)),
+    "devices": ("{gpu:a100: 2, nvme: 1}", (("gpu:a100", 2), ("nvme", 1))),
     "remote-display": ("vnc", "vnc"),
     "custom-args": ("[-x, 'y z']", ("-x", "y z")),
     "qemu-bin": ("/opt/qemu", "/opt/qemu"),

@@ -1,0 +1,122 @@
+"""Which functions of a node VMs have of what Slurm gave the job; tests/netns/test_functions.py has root's helper do it."""
+
+import pytest
+
+from pcocc_runtime.errors import NodeError
+from pcocc_runtime.networks.functions import (
+    Function,
+    Stock,
+    Wish,
+    find_twice,
+    parse_gres,
+    plan_given,
+    render_gres,
+)
+
+
+def functions(bus: int, count: int, first_group: int) -> tuple[Function, ...]:
+    return tuple(
+        Function(number, f"0000:{bus:02x}:00.{number}", "vfio-pci", str(first_group + number), (), number // 2)
+        for number in range(count)
+    )
+
+
+HCA = Stock("mlx5_0", "nic", functions(0x81, 4, 20))
+A100, H100 = Stock("gpu:a100", "gpu:a100", functions(0x3B, 4, 30)), Stock("gpu:h100", "gpu:h100", functions(0xAF, 2, 40))
+DISKS = Stock("network disks", "nvme", functions(0x5E, 2, 50))
+STOCKS = (HCA, A100, H100, DISKS)
+
+
+def wish(stock: Stock, *ranks: int, source: str = "") -> Wish:
+    return Wish(source or stock.name, stock.name, stock.gres, ranks)
+
+
+def given(told: str, *wishes: Wish, stocks: tuple[Stock, ...] = STOCKS) -> list[tuple[int, str]]:
+    return [(one.rank, one.function.address[5:]) for one in plan_given(wishes, stocks, told, "n2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "places"),
+    [
+        ("nic:mlx5:2(IDX:0-1)", "nic", [0, 1]),
+        ("nic:mlx5:2(IDX:0-1)", "nic:mlx5", [0, 1]),
+        ("gpu:a100:1(IDX:3),nic:mlx5:3(IDX:0,2-3)", "nic", [0, 2, 3]),
+        ("nic:efa:1(IDX:5),nic:mlx5:1(IDX:0)", "nic:mlx5", [0]),
+        ("nicx:1(IDX:0),mynic:1(IDX:1)", "nic", []),
+        ("nic:2(CNT:2)", "nic", []),
+        ("nic:2", "nic", []),
+        ("", "nic", []),
+    ],
+)
+def test_places_of_a_gres(text: str, name: str, places: list[int]) -> None:
+    assert parse_gres(text, name) == places
+
+
+def test_each_vm_of_a_node_has_functions_of_what_slurm_gave() -> None:
+    assert given("gpu:a100:1(IDX:0),nic:2(IDX:1,3)", wish(HCA, 1, 3)) == [(1, "81:00.1"), (3, "81:00.3")]
+    assert given("gpu:a100:4(IDX:0-3)", wish(A100, 5, 5, 6, 6)) == [
+        (5, "3b:00.0"), (5, "3b:00.1"), (6, "3b:00.2"), (6, "3b:00.3"),
+    ]
+
+
+def test_types_of_a_gres_are_counted_together() -> None:
+    told = "gpu:a100:1(IDX:2),gpu:h100:2(IDX:4-5),nvme:1(IDX:1)"
+    assert given(told, wish(A100, 0), wish(H100, 0, 1), wish(DISKS, 1)) == [
+        (0, "3b:00.2"), (0, "af:00.0"), (1, "af:00.1"), (1, "5e:00.1"),
+    ]
+
+
+def test_two_networks_on_a_device_share_what_slurm_gave() -> None:
+    assert given("nic:4(IDX:0-3)", wish(HCA, 1, 3, source="ib"), wish(HCA, 1, 3, source="other")) == [
+        (1, "81:00.0"), (3, "81:00.1"), (1, "81:00.2"), (3, "81:00.3"),
+    ]
+
+
+def test_two_devices_with_one_gres_are_told_apart() -> None:
+    second = Stock("mlx5_1", "nic", functions(0x82, 2, 60))
+    told, stocks = "nic:3(IDX:0,4-5)", (HCA, second)
+    assert given(told, wish(HCA, 0), wish(second, 0, 1), stocks=stocks) == [(0, "81:00.0"), (0, "82:00.0"), (1, "82:00.1")]
+    with pytest.raises(NodeError, match="the job has 1 devices of GRES nic on n2, but its VMs there need 2"):
+        given(told, wish(HCA, 0, 1), stocks=stocks)
+
+
+def changed(**fields: object) -> tuple[Stock, ...]:
+    return (HCA._replace(functions=(HCA.functions[0], HCA.functions[1]._replace(**fields), *HCA.functions[2:])),)
+
+
+@pytest.mark.parametrize(
+    ("told", "one", "stocks", "said"),
+    [
+        ("nic:1(IDX:1)", wish(HCA, 1, 3), STOCKS, "the job has 1 devices of GRES nic on n2, but its VMs there need 2"),
+        ("nic:2", wish(HCA, 1, 3), STOCKS, "the job has 0 devices of GRES nic on n2, but its VMs there need 2"),
+        ("", wish(A100, 1), STOCKS, "the job has 0 devices of GRES gpu:a100 on n2, but its VMs there need 1"),
+        ("nic:2(IDX:3-4)", wish(HCA, 1, 3), STOCKS, "Slurm gives the job function number 5 of mlx5_0 of n2, which has only 4"),
+        ("gpu:a100:1(IDX:4)", wish(A100, 1), STOCKS, "Slurm takes 0000:af:00.0 of n2, which is gpu:h100, for gpu:a100"),
+        (
+            "nic:1(IDX:1)", wish(HCA, 1), changed(driver="mlx5_core"),
+            "function 1 of mlx5_0 on n2 (0000:81:00.1) is bound to mlx5_core instead of vfio-pci",
+        ),
+        (
+            "nic:1(IDX:1)", wish(HCA, 1), changed(others=("0000:82:00.0", "0000:82:00.1")),
+            "function 1 of mlx5_0 on n2 (0000:81:00.1) is in one IOMMU group with 0000:82:00.0, 0000:82:00.1, and cannot",
+        ),
+    ],
+)
+def test_what_is_not_as_it_must_be_is_told(told: str, one: Wish, stocks: tuple[Stock, ...], said: str) -> None:
+    with pytest.raises(NodeError) as error:
+        given(told, one, stocks=stocks)
+    assert str(error.value).startswith(said)
+
+
+def test_a_function_in_two_stocks_is_told() -> None:
+    again = Stock("nvme:scratch", "nvme:scratch", (DISKS.functions[1],))
+    assert find_twice(STOCKS, "n2") is None
+    fault = find_twice((*STOCKS, again), "n2")
+    assert fault and str(fault).startswith("0000:5e:00.1 of n2 is of network disks and of nvme:scratch, and two jobs could")
+
+
+def test_gres_conf_has_a_line_for_each_stock_of_the_node() -> None:
+    empty = Stock("gpu:v100", "gpu:v100", ())
+    assert render_gres((DISKS, empty, H100)) == [
+        "Name=nvme File=/dev/vfio/50,/dev/vfio/51", "Name=gpu Type=h100 File=/dev/vfio/40,/dev/vfio/41",
+    ]
