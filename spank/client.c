@@ -80,7 +80,8 @@ void client_init(spank_t sp)
 
 static bool wants_check(void)
 {
-	return options.template || options.image_count || options.mount_count || options.user_data || options.user_data_force;
+	return options.template || options.image_count || options.mount_count || options.user_data || options.user_data_force ||
+	       options.restart;
 }
 
 /* Checks that the job has the VMs of a set, and names them in the step's environment. */
@@ -140,6 +141,11 @@ int client_post_opt(spank_t sp)
 		complain("leave --pcocc-template out here, and use --pcocc-vm to run in the VMs of this job",
 			 "--pcocc-template makes a new job, but this command runs inside job %s",
 			 getenv("SLURM_JOB_ID") ? getenv("SLURM_JOB_ID") : "(--jobid)");
+		exit(1);
+	}
+	if (options.restart && (local || target.in_job)) {
+		complain("submit the job with sbatch --pcocc-restart=DIR, or get one with salloc", "--pcocc-restart makes a new job%s",
+			 local ? ", which srun cannot size" : ", and this command runs inside one");
 		exit(1);
 	}
 	if (wants_check() && !check_request(sp))

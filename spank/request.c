@@ -45,6 +45,8 @@ static char *render_request(void)
 	text_add(&text, "],\"user_data\":");
 	add_json(&text, options.user_data);
 	text_add(&text, ",\"user_data_force\":%s", options.user_data_force ? "true" : "false");
+	text_add(&text, ",\"restart\":");
+	add_json(&text, options.restart);
 	text_add(&text, ",\"vm\":");
 	add_json(&text, options.vm);
 	text_add(&text, ",\"tool\":\"%s\"}", spank_context() == S_CTX_LOCAL ? "srun" : "sbatch");
@@ -72,6 +74,8 @@ static void publish(spank_t sp, const char *answer)
 	spank_job_control_setenv(sp, JOB_CLUSTER, cluster, 1);
 	spank_job_control_setenv(sp, JOB_TEMPLATE, template, 1);
 	spank_job_control_setenv(sp, JOB_SIZE, size, 1);
+	if (!options.template) /* a restart: its checkpoint names them */
+		options.template = strdup(template);
 	setenv(ENV_CLUSTER, cluster, 1);
 	setenv(ENV_TEMPLATE, template, 1);
 	free(cluster);

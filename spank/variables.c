@@ -40,6 +40,10 @@ void take_variables(bool with_template)
 		options.vm = "";
 	if (!with_template)
 		return;
+	if (!options.template && !options.restart && spank_context() == S_CTX_ALLOCATOR)
+		options.restart = read_variable(VAR_RESTART);
+	if (options.restart) /* the others are for jobs that boot */
+		return;
 	if (!options.template)
 		options.template = read_variable(VAR_TEMPLATE);
 	if (!options.image_count && (options.images[0] = read_variable(VAR_IMAGE)))
@@ -61,7 +65,9 @@ static void drop(const char *const *names, size_t count)
 /* Without this, commands in the job would take the variables that sbatch or salloc has used for requests of their own. */
 void drop_variables(void)
 {
-	static const char *const names[] = { VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT, VAR_USER_DATA, VAR_USER_DATA_FORCE };
+	static const char *const names[] = {
+		VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT, VAR_USER_DATA, VAR_USER_DATA_FORCE, VAR_RESTART,
+	};
 
 	drop(names, sizeof(names) / sizeof(*names));
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from pcocc_runtime import errors, terminal
 from pcocc_runtime.errors import ConfigError
@@ -38,3 +40,18 @@ def complain(problems: Sequence[errors.PcoccError]) -> int:
     for problem in problems:
         terminal.say_error(problem)
     return errors.EXIT_FAILURE if problems else 0
+
+
+class interruptible:
+    """Lets SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing is left behind."""
+
+    def __enter__(self) -> None:
+        self._old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from pcocc_runtime import errors, terminal
-from pcocc_runtime.cli.common import complain, confdir, say_notes
+from pcocc_runtime.cli.common import complain, confdir, interruptible, say_notes
 from pcocc_runtime.cli.image_text import (
     ShownDisk,
     names_to_type,
@@ -284,7 +282,7 @@ def _import(arguments: argparse.Namespace) -> int:
         errors.one_line(arguments.description), arguments.compress, arguments.update,
     )  # fmt: skip
     notes: list[str] = []
-    with _interruptible(), terminal.Meter() as meter:
+    with interruptible(), terminal.Meter() as meter:
         one = importing.import_image(
             arguments.source, target, load_own_repos(), wish, meter.begin, notes.append
         )
@@ -316,7 +314,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
     every = load_own_repos()
     found = images.find_image(references.parse_reference(arguments.image), every)
-    with _interruptible(), terminal.Meter() as meter:
+    with interruptible(), terminal.Meter() as meter:
         path = exporting.export_image(
             found, arguments.dest, arguments.format, every, meter.begin, force=arguments.force,
             compress=arguments.compress
@@ -329,13 +327,13 @@ def _copy(arguments: argparse.Namespace) -> int:
     every = load_own_repos()
     target = references.parse_new_reference(arguments.dest)
     source = images.find_image(references.parse_reference(arguments.image), every)
-    with _interruptible(), terminal.Meter() as meter:
+    with interruptible(), terminal.Meter() as meter:
         return _stored(writing.copy_image(source, target, every, meter.begin))
 
 
 def _resize(arguments: argparse.Namespace) -> int:
     found = images.find_image(references.parse_reference(arguments.image), load_own_repos())
-    with _interruptible(), terminal.Meter() as meter:
+    with interruptible(), terminal.Meter() as meter:
         return _stored(writing.resize_image(found, arguments.size, meter.begin))
 
 
@@ -381,18 +379,3 @@ def _cache_clear(_arguments: argparse.Namespace) -> int:
 
 def _read_cache() -> ImageCache | None:
     return read_image_cache(confdir())
-
-
-class _interruptible:
-    """Lets SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing is left behind."""
-
-    def __enter__(self) -> None:
-        self._old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)

@@ -20,6 +20,7 @@ COMMANDS = {
     "template": ("template", "add_template", "the VM templates you can use"),
     "image": ("image", "add_parsers", "the images VMs boot from, and the repositories that keep them"),
     "save": ("save", "add_save", "save the disk of a running VM as an image"),
+    "checkpoint": ("checkpoint", "add_checkpoint", "store all VMs of a job, for a later one to go on from"),
     "ps": ("ps", "add_ps", "the running virtual clusters and their VMs"),
     "top": ("ps", "add_top", "what VMs use of CPU and memory"),
     "usage": ("usage", "add_usage", "what the VMs of a job have used, also when it has ended"),

@@ -11,6 +11,7 @@ from pcocc_runtime.documents.record import Record, parse_record
 from pcocc_runtime.documents.wire import ENV_BOOT
 from pcocc_runtime.errors import NodeError, RequestError
 
+BOOT_FILE = "boot"  # in a job's directory: what its boot step was given, with the sizes of tasks
 KEY_COMMENT = "pcocc-"  # before the number of the job, at the end of its public keys
 
 

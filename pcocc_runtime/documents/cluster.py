@@ -89,9 +89,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The groups of a virtual cluster; VM ranks run through them in order."""
+    """The groups of a virtual cluster; VM ranks run through them in order.
+
+    `restart` is the directory of the checkpoint that they go on from, None where they boot.
+    """
 
     groups: tuple[Group, ...]
+    restart: str | None = None
 
     @property
     def vm_count(self) -> int:

@@ -97,6 +97,7 @@ class Topology:
     has those of QEMU's other threads, nothing for all of the task's. `nodes` is empty where memory is not
     bound; `distances` has a row for each of them. `l3`: what QEMU shows as a die shares an L3 cache; `l2`:
     what it shows as a cluster shares an L2. `whole_l3`: the task has all CPUs of each L3 that it has one of.
+    `levels`: those of the shape are shown, which they always are where a CPU is the task's own.
     """
 
     shape: Shape
@@ -107,6 +108,7 @@ class Topology:
     l3: bool = True
     l2: bool = False
     whole_l3: bool = False
+    levels: bool = False
     flattened: tuple[Flattened, ...] = ()
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pcocc_runtime.qemu.qmp import Message
 
 SAVE_SOCKET, EXPORT_SOCKET = "save", "save.nbd"
+PAUSE_SOCKET = "pause"  # keeper/pause_guard.py: whoever is connected has the VM stand still
 SAVE_OVERLAY, MERGE_JOB = "save-overlay", "save-merge"
 # between a drive and its guest, and what the drive was (save/drive.py)
 SAVE_FILTER, SAVE_VIEW = "save-filter", "save-view"

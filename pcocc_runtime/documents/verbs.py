@@ -4,6 +4,7 @@ from __future__ import annotations
 
 AGENT_VERB = "@agent"
 BATCH_VERB = "@batch"
+CHECKPOINT_VERB = "@checkpoint"
 CONSOLE_VERB = "@console"
 DISPLAY_VERB = "@display"
 DUMP_VERB = "@dump"

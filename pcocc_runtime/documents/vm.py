@@ -19,7 +19,8 @@ class VmFacts(Record):
     that vCPUs are bound to, in order; `emulator` those for QEMU's other threads; each is empty for none. QEMU
     writes the guest's serial console to the file `console`, of which `console_size` bytes are kept. `mounts`
     are the tags that the guest is to mount, with their types. `logs` are other files that grow with what the
-    guest does. A VM to `keep` stays when its guest has powered off.
+    guest does. A VM to `keep` stays when its guest has powered off. `incoming` is what QEMU calls
+    the memory that it goes on from (qemu/memory_file.py), empty where it boots.
     """
 
     job: int
@@ -46,6 +47,7 @@ class VmFacts(Record):
     mounts: dict[str, str] = {}
     keep: bool = False
     logs: list[str] = []
+    incoming: str = ""
 
 
 def encode_vm(facts: VmFacts) -> str:

@@ -29,6 +29,9 @@ from pcocc_runtime.documents.vm_events import (
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
 from pcocc_runtime.keeper.bounded_logs import BoundedLog, LogWatch
 from pcocc_runtime.keeper.cpus import bind
+from pcocc_runtime.keeper.going_on import GoingOn
+from pcocc_runtime.keeper.guest_clock import GuestClock
+from pcocc_runtime.keeper.pause_guard import PAUSE_AGAIN, PauseGuard
 from pcocc_runtime.keeper.power_off import PowerOff
 from pcocc_runtime.keeper.save_guard import SaveGuard
 from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SSH_LOG, SharedSsh, SshProbe
@@ -93,6 +96,11 @@ class Keeper:
         self.logs = LogWatch([self.console, *(BoundedLog(path, LOG_SIZE) for path in others)])
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
+        self.clock = GuestClock(facts.agent, self.selector, self._send)
+        self.pause = PauseGuard(facts.directory, self.selector, self._send, self.clock.set)
+        self.going_on: GoingOn | None = None  # None: it boots
+        if facts.incoming:
+            self.going_on = GoingOn(facts.incoming, self._send, self._go_on)
         self.link: SharedSsh | None = None  # None: the VM has no address, or the keeper no socket to reach it
         if facts.probe is not None and facts.address:
             self.link = SharedSsh(
@@ -117,6 +125,8 @@ class Keeper:
             if self.power_off.is_watching():
                 self._watch_for_end()
             self.guard.tick()
+            self.pause.tick()
+            self.clock.tick()
             self.logs.tick()
         if self.link:
             self.link.close()
@@ -130,7 +140,9 @@ class Keeper:
 
     def _patience(self) -> float:
         waits: list[float | None] = [self.logs.patience()]
-        if self.power_off.is_watching() or self.guard.is_waiting():
+        if self.pause.is_waiting():
+            waits.append(PAUSE_AGAIN)
+        if self.power_off.is_watching() or self.guard.is_waiting() or self.clock.is_waiting():
             waits.append(SIGNAL_INTERVAL)
         if self.looking != "booting":
             waits.append(self.link.patience() if self.link else None)
@@ -187,7 +199,9 @@ class Keeper:
                 self._take(message)
 
     def _take(self, message: Message) -> None:
-        self.guard.take(message)
+        for part in (self.guard, self.pause, self.clock, self.going_on):
+            if part:
+                part.take(message)
         name, data = message.get("event"), message.get("data", {})
         if "QMP" in message:
             self._greeted()
@@ -216,10 +230,17 @@ class Keeper:
                 self.facts.accel, self.facts.accel_why, self.facts.kvm_expected, self.name, self.facts.node
             )
         )
-        if not self.facts.address and self.looking == "booting":
+        if self.going_on:
+            self.going_on.begin()
+        elif not self.facts.address and self.looking == "booting":
             self._note_answer()
         if self.facts.cpus:
             self._send("query-cpus-fast", id="cpus")
+
+    def _go_on(self) -> None:
+        self.clock.set()
+        if not self.facts.address:
+            self._note_answer()
 
     def _shut_down(self, reason: str, waits: bool) -> None:
         """Tell why a VM ends while its QEMU still runs, if that `waits`: Slurm kills us with the node's last task."""

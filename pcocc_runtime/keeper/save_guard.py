@@ -19,8 +19,9 @@ import socket
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
 from pcocc_runtime.documents.save import SAVE_SOCKET
-from pcocc_runtime.keeper.thaw import Thaw
+from pcocc_runtime.keeper.agent_call import AgentCall
 from pcocc_runtime.keeper.transaction import Transaction
+from pcocc_runtime.qemu.qmp import render_command
 
 if TYPE_CHECKING:
     from pcocc_runtime.keeper.transaction import Send
@@ -32,7 +33,7 @@ class SaveGuard:
 
     def __init__(self, directory: str, agent: str, selector: selectors.BaseSelector, send: Send) -> None:
         self.selector, self.send = selector, send
-        self.thaw = Thaw(agent, selector)
+        self.thaw = AgentCall(agent, selector, lambda: render_command("guest-fsfreeze-thaw"))
         self.current: Transaction | None = None  # None: no save is under way
         self.listener = socket.socket(socket.AF_UNIX)
         try:

@@ -72,7 +72,10 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class VmPlan:
-    """All that decides one VM's QEMU: paths on the node, `memory` in MiB, `topoext` a flag of the host's CPU."""
+    """All that decides one VM's QEMU: paths on the node, `memory` in MiB, `topoext` a flag of the host's CPU.
+
+    `incoming` are the options of one that does not boot, but goes on from stored memory.
+    """
 
     name: str
     uuid: str
@@ -105,6 +108,7 @@ class VmPlan:
     backing: Backing = ORDINARY
     abilities: Abilities = PLAIN
     io: DiskIo = ONE_QUEUE
+    incoming: tuple[str, ...] = ()
 
 
 def plan_qemu_argv(plan: VmPlan) -> list[str]:
@@ -126,7 +130,7 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
             for index, shared in enumerate(plan.filesystems)
             for word in _filesystem(index, shared, next(places))
         ],
-        *_helpers(plan, places), *_display(plan), *plan.custom_args, *passing.behind,
+        *_helpers(plan, places), *_display(plan), *plan.custom_args, *passing.behind, *plan.incoming,
     ]
 
 
@@ -155,7 +159,7 @@ def _machine(plan: VmPlan) -> list[str]:
         *objects,
         "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{caches}",
         "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext),
-        "-smp", plan_smp(plan.topology.shape, bool(plan.topology.cpus)), "-m", f"size={plan.memory}M", *nodes,
+        "-smp", plan_smp(plan.topology), "-m", f"size={plan.memory}M", *nodes,
         "-rtc", "base=utc,driftfix=slew",
     ]  # fmt: skip
 

@@ -9,7 +9,7 @@ from pcocc_runtime.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
 
-    from pcocc_runtime.documents.hardware import Shape, Topology
+    from pcocc_runtime.documents.hardware import Topology
 
 EMULATED = "max"  # all that QEMU emulates: x86-64-v3, which RHEL 10 and its like need, from QEMU 7.2 on
 
@@ -52,9 +52,10 @@ def ensure_model(model: str | None, accel: str, lacks: Mapping[str, tuple[str, .
         )
 
 
-def plan_smp(shape: Shape, own: bool) -> str:
-    """Return the value of -smp; if the task has no CPUs of its own, QEMU makes it one socket of cores."""
-    if not own:
+def plan_smp(topology: Topology) -> str:
+    """Return the value of -smp; if the levels are not to be shown, QEMU makes it one socket of cores."""
+    shape = topology.shape
+    if not topology.cpus and not topology.levels:
         return f"cpus={shape.cpus}"
     dies = f",dies={shape.dies}" if shape.dies > 1 else ""
     clusters = f",modules={shape.clusters}" if shape.clusters > 1 else ""

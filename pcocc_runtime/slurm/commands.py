@@ -78,6 +78,11 @@ def cancel_step_of(job: int, pid: int) -> None:
             )
 
 
+def cancel_job(job: int) -> None:
+    """Cancel a job of the caller's."""
+    process.run(["scancel", str(job)])
+
+
 def read_running(job: str) -> Running:
     """Return what Slurm knows of a job and its boot step; RequestError if there is no such job, or no running VM."""
     try:

@@ -253,6 +253,7 @@ class StartedOperation:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
+        self.has_complained = False  # known after `wait`
         self._complaints = threading.Thread(target=self._pass_on, daemon=True)
         self._complaints.start()
 
@@ -267,6 +268,7 @@ class StartedOperation:
         with self.process.stderr as stream:
             for line in stream:
                 if not is_told_already(line.decode(errors="replace")):
+                    self.has_complained = True
                     os.write(2, line)
 
 
@@ -278,6 +280,19 @@ def start_operation(argv: list[str], inside: bool = False, apart: bool = False) 
                 argv, env=operation_environment(inside), stderr=subprocess.PIPE, start_new_session=apart
             )
         )
+    except OSError as error:
+        raise NodeError(f"srun cannot be run here: {error.strerror}") from None
+
+
+def start_conversation(argv: list[str]) -> StartedOperation:
+    """Start such an srun with pipes for what is said to its tasks and what they say; NodeError when there is none."""
+    try:
+        return StartedOperation(
+            subprocess.Popen(
+                argv, env=operation_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, start_new_session=True
+            )
+        )  # fmt: skip
     except OSError as error:
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None
 

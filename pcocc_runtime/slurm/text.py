@@ -173,7 +173,8 @@ def parse_launch_seconds(shown: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A job whose VMs run: its owner, and the nodes of its boot step, as a count and as Slurm writes a list.
+    """A job whose VMs run: its owner, and the nodes of its boot step, as a count and as Slurm writes a list, and its
+    VMs' number.
 
     `boot` tells this boot step from every other, also from one that the same job had before it was requeued.
     """
@@ -186,6 +187,7 @@ class Running:
     node_list: str
     state: str = field(default="RUNNING", compare=False)
     boot: str = field(default="", compare=False)
+    tasks: int = field(default=0, compare=False)
 
 
 _WAITS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
@@ -221,7 +223,7 @@ def parse_running(job: str, shown: str, steps: str) -> Running:
     begun = re.sub("[^0-9]", "", field_of(boot, "StartTime"))
     return Running(
         int(field_of(shown, "JobId")), owner[1], int(owner[2]), int(owner[3]), int(nodes), node_list, state,
-        f"{field_of(boot, 'StepId')}-{begun}"
+        f"{field_of(boot, 'StepId')}-{begun}", int(field_of(boot, "Tasks", "0")),
     )
 
 

@@ -13,6 +13,7 @@ from pcocc_runtime import errors
 from pcocc_runtime.documents.verbs import (
     AGENT_VERB,
     BATCH_VERB,
+    CHECKPOINT_VERB,
     CONSOLE_VERB,
     DISPLAY_VERB,
     DUMP_VERB,
@@ -47,6 +48,7 @@ class Operation(NamedTuple):
 OPERATIONS = {
     AGENT_VERB: Operation("pcocc_runtime.steps.agent", on_node=True),
     BATCH_VERB: Operation("pcocc_runtime.steps.batch", inside=True),
+    CHECKPOINT_VERB: Operation("pcocc_runtime.steps.checkpoint", on_node=True, reads=True),
     CONSOLE_VERB: Operation("pcocc_runtime.steps.console", on_node=True, reads=True),
     DISPLAY_VERB: Operation("pcocc_runtime.steps.display", on_node=True, reads=True),
     DUMP_VERB: Operation("pcocc_runtime.steps.dump", on_node=True),

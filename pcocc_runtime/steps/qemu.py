@@ -6,13 +6,14 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.members import MEMBERS_FILE
 from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state, explain_end
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
+from pcocc_runtime.qemu.qmp import Messages, Unreadable
 
 _TURN_SECONDS = 15.0  # another operation may be about to end
 ANSWER_SECONDS = 60.0
@@ -84,11 +85,14 @@ class Monitor:
         """Return what QEMU answers; NodeError with its words when it refuses."""
         return self.say({"execute": name, **({"arguments": arguments} if arguments else {})}, seconds)
 
-    def say(self, words: dict[str, Any], seconds: float = ANSWER_SECONDS) -> Any:
-        """Send QEMU a whole message of QMP; return its answer, NodeError with its words when it refuses."""
+    def say(self, words: dict[str, Any], seconds: float = ANSWER_SECONDS, fd: int | None = None) -> Any:
+        """Send QEMU a whole message of QMP, with an open file if it is about one; return its answer.
+
+        NodeError with QEMU's words when it refuses.
+        """
         from json import dumps
 
-        self._send(dumps({**words, "id": "op"}).encode() + b"\n")
+        self._send(dumps({**words, "id": "op"}).encode() + b"\n", () if fd is None else (fd,))
         deadline = time.monotonic() + seconds
         while True:
             message = self._await(deadline)
@@ -100,12 +104,7 @@ class Monitor:
 
     def send_file(self, name: str, fd: int) -> None:
         """Give QEMU a descriptor, under a name (QMP's getfd)."""
-        try:
-            socket.send_fds(self._socket, [render_command("getfd", {"fdname": name}, "op")], [fd])
-        except OSError:
-            raise self._gone() from None
-        if "error" in (answer := self._await(time.monotonic() + ANSWER_SECONDS)):
-            raise NodeError(f"the QEMU of {self.vm} refuses a file: {answer['error'].get('desc')}")
+        self.say({"execute": "getfd", "arguments": {"fdname": name}}, fd=fd)
 
     def next(self, seconds: float) -> dict[str, Any]:
         """Return QEMU's next message; TimeoutError when there is none, QemuGone when it has ended."""
@@ -128,8 +127,10 @@ class Monitor:
         except TimeoutError:
             raise NodeError(f"the QEMU of {self.vm} does not answer") from None
 
-    def _send(self, line: bytes) -> None:
+    def _send(self, line: bytes, files: Sequence[int]) -> None:
         try:
+            if files:
+                line = line[socket.send_fds(self._socket, [line], files) :]
             self._socket.sendall(line)
         except OSError:
             raise self._gone() from None

@@ -13,11 +13,20 @@ from pcocc_runtime.settings import directories
 from pcocc_runtime.site import admission, hooks
 from pcocc_runtime.site.check import load_site_and_templates
 from pcocc_runtime.site.site import Site
-from pcocc_runtime.submit import freeze
-from pcocc_runtime.submit.request import Request, parse_request, parse_vms, render_answer
+from pcocc_runtime.submit import freeze, restart
+from pcocc_runtime.submit.request import (
+    Request,
+    RequestPart,
+    RestartRequest,
+    find_restart,
+    parse_request,
+    parse_vms,
+    render_answer,
+)
 from pcocc_runtime.submit.submission import Caller
 from pcocc_runtime.system import accounts, user_files
 from pcocc_runtime.templates import inherit
+from pcocc_runtime.templates.fill import typed_path
 
 if TYPE_CHECKING:
     from pcocc_runtime.images.references import Repo
@@ -36,6 +45,8 @@ def check_request(request_json: str) -> tuple[int, str]:
 
 
 def _answer(request_json: str) -> str:
+    if wanted := find_restart(request_json):
+        return _answer_restart(wanted)
     asked = parse_request(request_json)
     if asked.vms:
         parse_vms(asked.vms, asked.vm_count)
@@ -54,6 +65,24 @@ def _answer(request_json: str) -> str:
     _ensure_admitted(cluster, site, every)
     hooks.run_hooks(directory, plan_hook_cluster(hooks.SUBMIT, caller.user, None, cluster))
     return render_answer(asked.parts, cluster, notes)
+
+
+def _answer_restart(wanted: RestartRequest) -> str:
+    """Return the answer for a job that goes on from a checkpoint: its cluster is the one that was stored."""
+    problems: list[errors.ConfigError] = []
+    directory = directories.site_dir(os.environ, os.geteuid())
+    site, _every = load_site_and_templates(directory, directories.user_dir(os.environ), problems)
+    if problems:
+        raise problems[0]
+    place = typed_path(wanted.directory, user_files.working_directory(), os.environ.get("HOME", "/"))
+    cluster = restart.read_cluster_of(place)
+    if wanted.vms:
+        parse_vms(wanted.vms, cluster.vm_count)
+    sets = restart.find_sets(cluster, site)
+    admission.ensure_compatible(sets, site.all_networks)
+    admission.ensure_admitted(sets, accounts.read_person_here)
+    hooks.run_hooks(directory, plan_hook_cluster(hooks.SUBMIT, accounts.user_name(), None, cluster))
+    return render_answer(tuple(RequestPart(one.template, one.count) for one in cluster.groups), cluster)
 
 
 def _with_images(every: dict[str, Template], asked: Request, repos: tuple[Repo, ...]) -> dict[str, Template]:

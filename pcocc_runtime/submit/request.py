@@ -70,6 +70,31 @@ def parse_request(text: str) -> Request:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RestartRequest:
+    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None."""
+
+    directory: str
+    vms: str | None
+
+
+def find_restart(text: str) -> RestartRequest | None:
+    """Return what is asked of a request that goes on from a checkpoint, None when it is of another kind.
+
+    RequestError when it asks for anything else beside it.
+    """
+    tree: dict[str, Any] = json.loads(text)
+    if not tree.get("restart"):
+        return None
+    other = next((name for key, name in {"template": "template", **_NEEDY}.items() if tree.get(key)), None)
+    if other:
+        raise RequestError(
+            f"--pcocc-restart and --pcocc-{other} exclude each other",
+            "what goes on from a checkpoint is as it was; leave one of them out",
+        )
+    return RestartRequest(str(tree["restart"]), tree.get("vm") or None)
+
+
 def parse_request_parts(text: str) -> tuple[RequestPart, ...]:
     """Return the parts of a --pcocc-template value in order."""
     if len(text) > MAX_TEXT:

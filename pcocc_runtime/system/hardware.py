@@ -177,6 +177,12 @@ def _read_topoext(proc: str) -> bool:
     return any(line.startswith("flags") and "topoext" in line.split() for line in lines)
 
 
+def read_cpu_name(proc: str = "/proc") -> str:
+    """Return what the kernel calls the host's CPU, empty where it does not say."""
+    lines = _read(f"{proc}/cpuinfo").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
 def _number(text: str) -> int:
     return int(text) if text.strip().isdigit() else 0
 

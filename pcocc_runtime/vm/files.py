@@ -23,18 +23,22 @@ from pcocc_runtime.vm.plan import VmFiles
 if TYPE_CHECKING:
     from pcocc_runtime.documents.cluster import Cluster, Drive, Group, Mount
     from pcocc_runtime.documents.node import NodeFacts
+    from pcocc_runtime.vm.restart import Restart
 
 
 def make_files(
     job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
-    tell: Callable[[str], None],
+    tell: Callable[[str], None], restart: Restart | None = None,
 ) -> VmFiles:
-    """Make all files of a VM, and `tell` notes for the user; RequestError or NodeError when one is impossible."""
+    """Make all files of a VM, or take those of its checkpoint, and `tell` notes for the user.
+
+    RequestError or NodeError when one is impossible.
+    """
     group = cluster.group_of(rank)
     check_readable(group)
     locked = [_lock(drive, job) for drive in group.persistent]
     try:
-        made = _make_own(job, rank, node, cluster, keys, directory, tell)
+        made = _make_own(job, rank, node, cluster, keys, directory, tell, restart)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -51,18 +55,42 @@ def make_files(
 
 def _make_own(
     job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
-    tell: Callable[[str], None],
+    tell: Callable[[str], None], restart: Restart | None,
 ) -> VmFiles:
     """Make the files that belong to this VM alone."""
     group, scratch = cluster.group_of(rank), PurePath(node.scratch)
     image, held = _place_image(group.image, node, scratch, rank, tell)
     if held:
         os.utime(directory.parent / MEMBERS_FILE)  # steps read from its age how long a VM may still be silent
+    if restart is not None:
+        return _take_stored(restart, group, image, scratch, directory, held)
     boot = qemu_img.create_overlay(image, scratch / f"vm{rank}.qcow2")
     return VmFiles(
         disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),
         seed=_write_seed(job, rank, node, cluster, keys, directory),
         firmware=_copy_firmware(group, scratch / f"vm{rank}.vars.fd") if group.firmware == "uefi" else None,
+        locks=held,
+    )
+
+
+def _take_stored(
+    restart: Restart, group: Group, image: str | None, scratch: PurePath, directory: PurePath,
+    held: tuple[int, ...]
+) -> VmFiles:
+    """Make the files of a VM that goes on from its checkpoint."""
+    from pcocc_runtime.vm import restart as stored
+
+    rank = restart.record.rank
+    stored.ensure_drives(restart)
+    boot = stored.take_disk(restart, image, scratch / f"vm{rank}.qcow2")
+    firmware = None
+    if group.firmware == "uefi":
+        firmware = _copy_firmware(group, scratch / f"vm{rank}.vars.fd")
+        stored.take_variables(restart, PurePath(firmware.variables))
+    return VmFiles(
+        disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),
+        seed=stored.take_seed(restart, directory / "seed.iso"),
+        firmware=firmware,
         locks=held,
     )
 

@@ -13,11 +13,12 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot import Keys, decode_boot
-from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster
+from pcocc_runtime.documents.boot import BOOT_FILE, Keys, decode_boot, encode_boot
+from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
 from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, VmTopology, encode_topology
 from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
@@ -40,6 +41,9 @@ from pcocc_runtime.vm.async_io import find_ways
 from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
 from pcocc_runtime.vm.interfaces import find_descriptors, plan_queues
 from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
+
+if TYPE_CHECKING:
+    from pcocc_runtime.vm.restart import Restart
 
 KEEPER = (f"{installed.LIBEXEC}/keeper",)
 
@@ -98,34 +102,52 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     model = group.cpu_model or node.cpu_model
     abilities = find_abilities(node, group.qemu_bin or node.qemu, model, kvm_fd)
     ensure_model(model, node.accel, abilities.lacks, group.template)
+    restart = find_stored_vm(cluster, task.rank, group.qemu_bin or node.qemu, node.accel)
     hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
+    if restart is not None:
+        hardware = restart.keep_shape(hardware)
     if hardware.note:
         tell(task, node, hardware.note)
     task = take_queues(task, node, group.nic_model, hardware.topology.shape.cpus)
     if group.memory_lock:
         allow_lock(hardware.memory, group.template)
     directory, watch = make_vm_directory(task, node, cluster, keys)
-    made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text))
+    if task.rank == 0:
+        keep_boot(task, cluster, keys)
+    made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text), restart)
     filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
     qmp, ways = theirs.fileno(), find_ways(abilities.has)
     plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, ways)
+    if restart is not None:
+        plan = replace(plan, uuid=restart.record.uuid, incoming=restart.options)
     Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
     os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
+    if restart is not None:
+        restart.ensure_same(argv)
     ensure_pinnable(plan)
     files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
     if group.on_power_off == "keep":
         files.replace_file(directory / KEPT_FILE, b"")
     files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
-    facts = describe_vm(task, node, group, plan, ours, directory, watch)
+    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
     inherited = [
         *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
         *(one.fd for one in filesystems), theirs.fileno(),
-        *([kvm_fd] if kvm_fd is not None else []),
+        *([kvm_fd] if kvm_fd is not None else []), *([restart.memory] if restart is not None else []),
     ]
     become_qemu(task, argv, facts, ours, inherited)
+
+
+def find_stored_vm(cluster: Cluster, rank: int, qemu: str, accel: str) -> Restart | None:
+    """Return a VM's part of the checkpoint that the cluster goes on from, None where it boots."""
+    if cluster.restart is None:
+        return None
+    from pcocc_runtime.vm.restart import open_restart
+
+    return open_restart(Path(cluster.restart), rank, qemu, accel)
 
 
 def tell(task: Task, node: NodeFacts, text: str) -> None:
@@ -136,6 +158,16 @@ def tell(task: Task, node: NodeFacts, text: str) -> None:
 def read_node(job: int) -> NodeFacts:
     """Return what root's helper found out about this node and job."""
     return decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
+
+
+def keep_boot(task: Task, cluster: Cluster, keys: Keys) -> None:
+    """Keep what a checkpoint has of the job: with the sizes of its tasks, whatever was typed beside the template."""
+    sized = tuple(
+        group if group.full_node else replace(group, cpus=task.cpus, memory=task.memory or group.memory)
+        for group in cluster.groups
+    )
+    boot = encode_boot(encode_cluster(Cluster(sized)), keys)
+    files.replace_file(naming.job_dir(task.job) / BOOT_FILE, boot.encode())
 
 
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
@@ -212,7 +244,7 @@ def explain_accelerator(node: NodeFacts, plan: VmPlan) -> str:
 
 def describe_vm(
     task: Task, node: NodeFacts, group: Group, plan: VmPlan, qmp: socket.socket, directory: PurePath,
-    watch: int
+    watch: int, restart: Restart | None
 ) -> VmFacts:
     """Return what the keeper needs to know."""
     return VmFacts(
@@ -240,6 +272,7 @@ def describe_vm(
         mounts=seed.plan_guest_mounts(group.mounts),
         keep=group.on_power_off == "keep",
         logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
+        incoming=restart.source if restart else "",
     )
 
 

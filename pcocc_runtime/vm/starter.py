@@ -16,7 +16,7 @@ from typing import Literal
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
-from pcocc_runtime.documents.boot import KEY_COMMENT, encode_boot
+from pcocc_runtime.documents.boot import KEY_COMMENT, Keys, encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster, sets_text
 from pcocc_runtime.documents.hook import HookCluster, plan_hook_cluster
@@ -53,6 +53,7 @@ from pcocc_runtime.vm import ssh_keys, user_data
 from pcocc_runtime.vm.array_task import fill_array_task
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
 from pcocc_runtime.vm.stepd_watch import StepdWatch
+from pcocc_runtime.vm.stored import find_stored
 
 LAST_WORDS = 1.0  # seconds: a task's output may arrive later than Slurm's message that the task has ended
 
@@ -76,8 +77,9 @@ def main() -> int:
         hooks.run_hooks(confdir, plan_hook_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
+        cluster, keys = choose_keys(job, cluster)
         environment = {
-            wire.ENV_BOOT: encode_boot(encode_cluster(cluster), ssh_keys.make_keys(f"{KEY_COMMENT}{job}")),
+            wire.ENV_BOOT: encode_boot(encode_cluster(cluster), keys),
             wire.ENV_TASK_MEMORY: str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)
@@ -100,6 +102,13 @@ def read_filled_cluster(text: str, facts: JobFacts, user: str, notes: list[str])
         return user_data.read_task_user_data(path, names, group.task_user_data_forced, notes)
 
     return fill_array_task(decode_cluster(text), facts.array_task, user_files.exists, read)
+
+
+def choose_keys(job: int, cluster: Cluster) -> tuple[Cluster, Keys]:
+    """Return the cluster and the keys of its job: new ones, or those that the guests of its checkpoint know."""
+    if cluster.restart is None:
+        return cluster, ssh_keys.make_keys(f"{KEY_COMMENT}{job}")
+    return find_stored(cluster.restart, cluster)
 
 
 def run_end_hooks(confdir: str, cluster: HookCluster) -> None:

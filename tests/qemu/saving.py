@@ -119,19 +119,33 @@ def hold_copies(data: Path, verb: str = "convert") -> tuple[Path, Path]:
 
 def start_save(vm: Vm, *words: str, log: str = "saver", die_at: int | None = None) -> subprocess.Popen[bytes]:
     """Start the task of `srun --pcocc-vm=vm0 @save`; what it says goes to a file in the test's directory."""
+    argv, environ = plan_task(vm, "@save", *words)
+    if die_at is not None:
+        environ["DIE_AT"] = str(die_at)
+    with (vm.log.parent / log).open("w") as stream:
+        return subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+
+
+def start_task(vm: Vm, *words: str) -> subprocess.Popen[bytes]:
+    """Start the task of another operation, with pipes in place of srun."""
+    argv, environ = plan_task(vm, *words)
+    return subprocess.Popen(
+        argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+
+
+def plan_task(vm: Vm, *words: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command line and the environment of the task of an operation."""
     environ = {
         "PATH": f"{DATA}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": f"{DATA}/home",
         "PCOCC_SYSTEM_CONF_DIR": f"{DATA}/etc", "SLURM_JOB_ID": str(vm.job), "SLURM_PROCID": "0",
         "SLURM_NTASKS": "1", "SLURMD_NODENAME": "here", wire.ENV_VM_NAME: "vm0", wire.ENV_STEP_VMS: "vm0",
     }  # fmt: skip
-    if die_at is not None:
-        environ["DIE_AT"] = str(die_at)
     argv = [
         "nsenter", f"--target={vm.process.pid}", "--mount", "--wd=/", "setpriv", f"--reuid={USER}", f"--regid={USER}",
-        "--init-groups", "/usr/bin/python3", "-IS", f"{SOURCE}/tests/qemu/launcher.py", "attach", "@save", *words,
+        "--init-groups", "/usr/bin/python3", "-IS", f"{SOURCE}/tests/qemu/launcher.py", "attach", *words,
     ]  # fmt: skip
-    with (vm.log.parent / log).open("w") as stream:
-        return subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+    return argv, environ
 
 
 def save(vm: Vm, *words: str, status: int = 0) -> str:

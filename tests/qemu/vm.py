@@ -64,7 +64,8 @@ class Vm:
     """One VM: its QEMU is our child, its console a shell."""
 
     def __init__(self, data: Path, guest: Path, group: Group, job: int = 7, grace: int = 20, scratch_size: str = "",
-                 cache: ImageCache | None = None, served: bool = True, part: Allocation | None = None) -> None:
+                 cache: ImageCache | None = None, served: bool = True, part: Allocation | None = None,
+                 restart: str | None = None) -> None:
         self.job = job
         if group.image is None and group.kernel is None:
             kernel = "vmlinuz" if group.firmware == "uefi" else "vmlinux"  # UEFI starts PE files only
@@ -82,7 +83,7 @@ class Vm:
             wire.ENV_TAP_FDS: "", wire.ENV_TASK_MEMORY: "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
             "PRETENDED": json.dumps(part) if part else "",
             "CACHE": f"image-cache: {{size: {cache.size >> 20}M, directory: {cache.directory}}}" if cache and served else "",
-            wire.ENV_BOOT: encode_boot(encode_cluster(Cluster((group,))), keys),
+            wire.ENV_BOOT: encode_boot(encode_cluster(Cluster((group,), restart)), keys),
         }  # fmt: skip
         packages = sysconfig.get_paths()["purelib"]
         argv = ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(ROOT), str(data), str(guest), packages, facts]
@@ -122,6 +123,10 @@ class Vm:
         """Run a command in the guest's shell and return what it printed."""
         assert self.console is not None
         self.console.sendall(command.encode() + b"\n")
+        return self.read(seconds)
+
+    def read(self, seconds: float = 30) -> str:
+        """Return what a command that was typed has printed, when its shell asks for the next."""
         return self._read_to(PROMPT, seconds)
 
     def wait(self, seconds: float = 30) -> int:

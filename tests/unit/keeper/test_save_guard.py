@@ -105,7 +105,7 @@ def test_a_second_saver_killed_before_the_first_ones_thaw_is_answered(keeper: Ke
 
 
 def test_who_is_not_let_in_asks_again(keeper: Keeper, agent: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pcocc_runtime.keeper.thaw.THAW_AGAIN", -1)
+    monkeypatch.setattr("pcocc_runtime.keeper.agent_call.CALL_AGAIN", -1)
     others = [socket.socket(socket.AF_UNIX) for _ in range(2)]
     for other in others:
         other.connect(str(keeper.directory / "agent"))

@@ -46,7 +46,7 @@ def start(topology: Topology, memory: int, has: frozenset[str]) -> list[dict[str
         "-cpu",
         plan_cpu("tcg", None, topology, False),
         "-smp",
-        plan_smp(topology.shape, True),
+        plan_smp(replace(topology, levels=True)),
         "-m",
         f"size={memory}M",
         *nodes,

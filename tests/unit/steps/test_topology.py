@@ -59,7 +59,7 @@ def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         "-m",
         "96",
         "-smp",
-        plan_smp(SHAPE, True),
+        plan_smp(Topology(SHAPE, levels=True)),
         *objects,
         *nodes,
         "-chardev",

@@ -1,0 +1,247 @@
+"""`pcocc checkpoint`: all VMs of a job stand still at one moment, and are stored in a directory that appears whole."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import glob
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcocc_runtime import errors, terminal
+from pcocc_runtime.cli.common import interruptible
+from pcocc_runtime.cli.operating import JOB_HELP
+from pcocc_runtime.documents.checkpoint import (
+    BOOT_COPY,
+    CURRENT,
+    END_IT,
+    FAR,
+    GO_ON,
+    KEEP_IT,
+    PAUSED,
+    STAY,
+    STORE,
+    STORED,
+    SUMMED,
+    WHOLE_FILE,
+    Checkpoint,
+    StoredFile,
+    encode_checkpoint,
+)
+from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
+from pcocc_runtime.progress import Advance
+from pcocc_runtime.system import files, tree_removal
+from pcocc_runtime.system.copy import hash_file
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `pcocc checkpoint`."""
+    parser.description = (
+        "Stores the memory, devices and disks of all VMs of a job as of one moment, from which"
+        " 'sbatch --pcocc-restart=DIR' goes on. They stand still meanwhile. DIR must be on a file system that nodes"
+        " share; a checkpoint that is there already is replaced when the new one is whole."
+    )
+    parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
+    parser.add_argument("--stop", action="store_true", help="end the VMs when they are stored, and cancel the job")
+    parser.add_argument("directory", metavar="DIR", help="the checkpoint's, which is made")
+    parser.set_defaults(run=_checkpoint)
+
+
+def _checkpoint(arguments: argparse.Namespace) -> int:
+    from pcocc_runtime.cli.login import find_job
+    from pcocc_runtime.slurm.commands import cancel_job
+    from pcocc_runtime.slurm.steps import find_own_job
+
+    target = Path(os.path.realpath(arguments.directory))
+    _ensure_replaceable(target)
+    running = find_own_job(find_job(arguments.job), "store")
+    vms = running.tasks
+    with (
+        interruptible(), terminal.Meter() as meter, _unfinished(target) as made,
+        _Step(running.job, vms, made.place) as step,
+    ):
+        step.await_all(PAUSED)
+        begun = time.monotonic()
+        step.say(STORE)
+        step.await_all(STORED, meter.begin("storing the VMs, which stand still"))
+        step.say(STAY if arguments.stop else GO_ON)
+        still = time.monotonic() - begun
+        step.await_all(SUMMED, meter.begin("computing sums"))
+        _seal(made.place, running.job, vms)
+        made.publish()
+        step.say(END_IT if arguments.stop else KEEP_IT)
+        step.finish()
+    if arguments.stop:
+        cancel_job(running.job)
+    ended = f"job {running.job} is cancelled" if arguments.stop else f"they stood still for {still:.1f} s"
+    sys.stdout.write(f"stored {vms} {'VM' if vms == 1 else 'VMs'} in {target}; {ended}\n")
+    return 0
+
+
+def _ensure_replaceable(target: Path) -> None:
+    """Raise RequestError unless the directory is free, empty, or an older checkpoint."""
+    try:
+        names = {one.name for one in target.iterdir() if not one.name.startswith(".")}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise errors.RequestError(f"{target} cannot be read: {error.strerror}", "name another directory") from None
+    if names - {CURRENT}:
+        hint = "name a directory that is empty, or new"
+        raise errors.RequestError(f"{target} has files that are no checkpoint", hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a checkpoint is made: `place` in `base`, which is the target, or becomes it when there is none."""
+
+    target: Path
+    base: Path
+    place: Path
+
+    def publish(self) -> None:
+        """Have the target lead to it, and to an older one no more, which goes."""
+        link = self.base / CURRENT
+        older = self.base / os.readlink(link) if link.is_symlink() else None
+        new = self.base / f"{self.place.name}.link"
+        new.symlink_to(self.place.name)
+        new.rename(link)
+        _flush(self.base)
+        if self.base != self.target:
+            self.base.rename(self.target)
+            _flush(self.target.parent)
+        elif older is not None:
+            tree_removal.remove_tree(older)
+
+    def remove(self) -> None:
+        """Remove what is not published."""
+        tree_removal.remove_tree(self.place if self.base == self.target else self.base)
+        Path(f"{self.place}.link").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _unfinished(target: Path) -> Iterator[_Place]:
+    """Give a place for a checkpoint that is gone after the block, unless it has been published.
+
+    What killed commands have left of such on this host goes, too.
+    """
+    host = os.uname().nodename
+    here, beside = f".{host}-", f".{target.name}.part-{host}-"
+    for begin, old in [
+        *((here, one) for one in target.glob(f"{glob.escape(here)}*")),
+        *((beside, one) for one in target.parent.glob(f"{glob.escape(beside)}*")),
+    ]:
+        if _is_left(old, old.name.removeprefix(begin), target / CURRENT):
+            tree_removal.remove_tree(old)
+    base = target if target.is_dir() else target.with_name(f"{beside}{os.getpid()}")
+    made = _Place(target, base, base / f"{here}{os.getpid()}-{time.time_ns()}")
+    try:
+        if base != target:
+            base.mkdir(mode=0o700)
+        made.place.mkdir(mode=0o700)
+    except OSError as error:
+        message = f"{base.parent if base != target else target} cannot be written: {error.strerror}"
+        raise errors.RequestError(message, "name another directory") from None
+    try:
+        yield made
+    except BaseException:
+        if os.path.realpath(target / CURRENT) != os.path.realpath(made.place):
+            made.remove()
+        raise
+
+
+def _is_left(path: Path, rest: str, current: Path) -> bool:
+    """Tell whether a killed command has left this; `rest` of its name begins with that command's pid."""
+    used = current.is_symlink() and os.readlink(current) == path.name
+    return not used and not Path("/proc", rest.partition("-")[0].partition(".")[0]).exists()
+
+
+def _seal(place: Path, job: int, vms: int) -> None:
+    """Write what makes a directory a checkpoint, when all else is in it and on disk."""
+    names = [BOOT_COPY, *(f"vm{rank}.json" for rank in range(vms))]
+    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, _unwatched)) for name in names]
+    files.replace_file(place / WHOLE_FILE, encode_checkpoint(Checkpoint(job, int(time.time()), vms, tuple(found))))
+    for name in (*names, WHOLE_FILE):
+        _flush(place / name)
+    _flush(place)
+
+
+def _unwatched(_done: int, _total: int) -> None:
+    pass
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _Step:
+    """The step of a task for each VM: all hear what we say, and each answers by a line."""
+
+    def __init__(self, job: int, vms: int, place: Path) -> None:
+        from pcocc_runtime.slurm.steps import AS_BYTES, operation_argv, start_conversation
+
+        names = f"vm[0-{vms - 1}]" if vms > 1 else "vm0"
+        argv = operation_argv(job, names, [CHECKPOINT_VERB, str(place)], streams=AS_BYTES)
+        # a task that fails ends all: their VMs go on then
+        argv = [word.replace("--kill-on-bad-exit=0", "--kill-on-bad-exit=1") for word in argv]
+        self.names = {f"vm{rank}" for rank in range(vms)}
+        self.started = start_conversation(argv)
+        self.process: subprocess.Popen[bytes] = self.started.process
+
+    def say(self, line: str) -> None:
+        """Say a line to all tasks."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and what waits for its answer says so
+            self.process.stdin.write(f"{line}\n".encode())
+            self.process.stdin.flush()
+
+    def await_all(self, word: str, advance: Advance = _unwatched) -> None:
+        """Wait until each VM's task has said a word; NodeError when the step ends before."""
+        assert self.process.stdout is not None
+        waits, far = set(self.names), dict[str, tuple[int, int]]()
+        while waits:
+            line = self.process.stdout.readline()
+            if not line:
+                self.started.wait()
+                if self.started.has_complained:
+                    raise SystemExit(errors.EXIT_FAILURE)
+                message = f"{_name(waits)} could not be stored: the step ended before"
+                raise errors.NodeError(message, "the VMs go on, and an older checkpoint is as it was")
+            said, name, *more = (*line.decode(errors="replace").split(), "", "")
+            if said == word:
+                waits.discard(name)
+            elif said == FAR:
+                far[name] = (int(more[0]), int(more[1]))
+                advance(sum(done for done, _all in far.values()), sum(total for _done, total in far.values()))
+
+    def finish(self) -> None:
+        """Wait for the step's end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        if self.started.wait():
+            raise errors.NodeError("the checkpoint is whole, but not all of its VMs' tasks ended well")
+
+    def __enter__(self) -> _Step:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for stream in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                assert stream is not None
+                stream.close()
+        with contextlib.suppress(KeyboardInterrupt):
+            self.started.wait()
+
+
+def _name(vms: set[str]) -> str:
+    found = sorted(vms, key=lambda name: int(name[2:]))
+    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")

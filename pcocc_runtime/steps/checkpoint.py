@@ -1,0 +1,263 @@
+"""The operation `@checkpoint`: this VM's part in a checkpoint of its cluster (docs/decisions/058-checkpoint.md).
+
+Each VM's task makes its VM stand still and says so. When all do, it is told to store, and says when it has. When all
+have, it is told to let its VM go on or to have it stay still; then it computes sums and writes the VM's record. Its VM
+goes on whenever its input ends before that, and however this process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pcocc_runtime import naming
+from pcocc_runtime.documents.boot import BOOT_FILE
+from pcocc_runtime.documents.checkpoint import (
+    BOOT_COPY,
+    DISK,
+    END_IT,
+    FAR,
+    GO_ON,
+    KEEP_IT,
+    MEMORY,
+    PAUSED,
+    SEED,
+    STAY,
+    STORE,
+    STORED,
+    SUMMED,
+    VARIABLES,
+    SeenFile,
+    StoredFile,
+    VmCheckpoint,
+    encode_vm_checkpoint,
+    is_hosts_cpu,
+    plan_words,
+)
+from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
+from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, decode_topology
+from pcocc_runtime.documents.node import MAX_NODE, BridgedFacts, decode_node
+from pcocc_runtime.documents.save import PAUSE_SOCKET
+from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.progress import Advance
+from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
+from pcocc_runtime.steps.qemu import Monitor, QemuGone
+from pcocc_runtime.system import files, hardware, regular
+from pcocc_runtime.system.copy import copy_extents, hash_file
+
+_PAUSE_SECONDS = 60.0
+_LOOK_SECONDS = 0.1
+_TELL_SECONDS = 1.0  # between two words about how far it is
+_HINDRANCES = {"vfio-pci": "a device of its node", "vhost-user-fs-pci": "a directory over virtiofs"}
+
+
+def check_words(words: Sequence[str]) -> Path:
+    """Return the directory where the checkpoint is made."""
+    if len(words) != 1 or not words[0].startswith("/"):
+        raise RequestError("@checkpoint takes the absolute path of a directory", "'pcocc checkpoint DIR' runs it")
+    return Path(words[0])
+
+
+def operate(job: int, vm: str, place: Path) -> int:
+    """Store the VM, which runs on this node, in a directory that is there already."""
+    with Monitor(job, vm) as monitor, contextlib.ExitStack() as still:
+        directory = Path(monitor.directory)
+        disks = parse_facts(regular.read_json(directory / DISKS_FILE), vm)
+        argv = _read_argv(directory, vm)
+        _ensure_storable(job, monitor, argv)
+        still.enter_context(_paused(directory, vm))
+        _say(PAUSED, vm)
+        _await(STORE)
+        record, found = _store(job, monitor, disks, argv, place)
+        _say(STORED, vm)
+        if _await(GO_ON, STAY) == GO_ON:
+            still.close()
+        record = replace(record, files={kind: _sum(path, vm) for kind, path in found.items()})
+        files.replace_file(place / f"{vm}.json", encode_vm_checkpoint(record))
+        _say(SUMMED, vm)
+        if _await(KEEP_IT, END_IT) == END_IT:
+            _end(monitor)
+    return 0
+
+
+def _read_argv(directory: Path, vm: str) -> list[str]:
+    argv = regular.read_json(directory / "qemu.json")
+    if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
+        raise NodeError(f"how {vm} was started is not known: qemu.json in its directory is missing or damaged")
+    return argv
+
+
+def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
+    """Raise RequestError for what a VM cannot be stored with."""
+    vm = monitor.vm
+    what = next((what for word, what in _HINDRANCES.items() if any(one.startswith(word) for one in argv)), None)
+    if what:
+        raise RequestError(f"{vm} has {what}, and cannot be stored with it", "boot the job without it")
+    node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
+    for one in node.networks:
+        if isinstance(one, BridgedFacts) and int(vm[2:]) in one.ranks:
+            raise RequestError(
+                f"{vm} is on network {one.name!r} of the site, which another job's VMs have other MAC addresses on",
+                "boot the job with a template that has private networks only",
+            )
+    for reason in monitor.command("query-migrate").get("blocked-reasons", ()):
+        hint = "unmount such a directory in the guest" if "VirtFS" in reason else "boot the job without it"
+        if "invtsc" in reason:
+            hint = "boot the job with 'bind-vcpus: false' in its template"
+        raise RequestError(f"{vm} cannot be stored: {reason}", hint)
+
+
+@contextlib.contextmanager
+def _paused(directory: Path, vm: str) -> Iterator[None]:
+    """Have the VM stand still in the block; its keeper lets it go on, also when this process is killed."""
+    with socket.socket(socket.AF_UNIX) as keeper:
+        try:
+            keeper.settimeout(_PAUSE_SECONDS)
+            keeper.connect(str(directory / PAUSE_SOCKET))
+            answer: dict[str, Any] = json.loads(keeper.recv(4096) or b'{"error": ""}')
+        except TimeoutError:
+            raise NodeError(f"the QEMU of {vm} does not answer") from None
+        except (OSError, ValueError):
+            raise NodeError(f"{vm} has ended", "'pcocc ps -l' lists the VMs that run") from None
+        if "error" in answer:
+            why = f"does not run: it is {answer['error']}" if answer["error"] else "is being stored already"
+            raise RequestError(f"{vm} {why}", "a checkpoint is of VMs that run, one checkpoint at a time")
+        yield
+
+
+def _say(word: str, vm: str, *more: int) -> None:
+    os.write(1, f"{' '.join([word, vm, *map(str, more)])}\n".encode())
+
+
+def _await(*words: str) -> str:
+    """Return which of the words comes as a line of our input; NodeError when it ends instead."""
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(0, 1)  # no more than the line: the next one is for who reads next
+        if not piece:
+            raise NodeError("the checkpoint was cut off", "the VMs go on, and an older checkpoint is as it was")
+        line += piece
+    word = line.decode(errors="replace").strip()
+    if word not in words:
+        raise RequestError(f"{word[:40]!r} is not what @checkpoint waits for", "'pcocc checkpoint' runs it")
+    return word
+
+
+def _store(
+    job: int, monitor: Monitor, disks: DiskFacts, argv: Sequence[str], place: Path
+) -> tuple[VmCheckpoint, dict[str, Path]]:
+    """Store what changes as soon as the VM goes on; return its record without files, and the files by kind."""
+    vm, words = monitor.vm, plan_words(argv)
+    told = monitor.command("query-version")["qemu"]
+    version = (int(told["major"]), int(told["minor"]))
+    found = {MEMORY: place / f"{vm}.{MEMORY}"}
+    _store_memory(monitor, found[MEMORY], has_mapped_memory(version))
+    layer = next((Path(one.path) for one in disks.disks if one.mmp is None), None)
+    variables = Path(disks.scratch, f"{vm}.vars.fd")
+    for kind, path in ((DISK, layer), (SEED, Path(monitor.directory, "seed.iso")), (VARIABLES, variables)):
+        if path is not None and path.exists():
+            found[kind] = place / f"{vm}.{kind}"
+            _copy(path, found[kind])
+    if vm == "vm0":
+        shutil.copyfile(naming.job_dir(job) / BOOT_FILE, place / BOOT_COPY)
+    record = VmCheckpoint(
+        rank=int(vm[2:]),
+        job=job,
+        uuid=argv[argv.index("-uuid") + 1],
+        qemu=".".join(map(str, version)),
+        accel=argv[argv.index("-accel") + 1].partition(",")[0],
+        cpu=hardware.read_cpu_name() if is_hosts_cpu(words) else "",
+        topology=decode_topology(Path(monitor.directory, TOPOLOGY_FILE).read_bytes()).guest,
+        words=words,
+        files={},
+        image=_see(Path(disks.image)) if disks.image else None,
+        origin=disks.origin,
+        drives=tuple(_see(Path(one.path)) for one in disks.disks if one.mmp is not None),
+    )
+    return record, found
+
+
+def _see(path: Path) -> SeenFile:
+    status = path.stat()
+    return SeenFile(str(path), status.st_size, status.st_mtime_ns)
+
+
+def _store_memory(monitor: Monitor, path: Path, mapped: bool) -> None:
+    """Have QEMU write memory and devices; its disks are written out, and let go, before it is done."""
+    parameters, take, arguments = plan_writing(mapped)
+    monitor.command("migrate-set-capabilities", plan_capabilities(mapped))
+    monitor.command("migrate-set-parameters", parameters)
+    # QEMU opens a descriptor of its own for writing only if that is what it may be used for
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        taken = monitor.say({"execute": take, "arguments": arguments}, fd=fd)
+    finally:
+        os.close(fd)
+    try:
+        monitor.command("migrate", {"uri": plan_target(taken)})
+        _follow(monitor)
+    finally:
+        if taken:
+            monitor.command("remove-fd", taken)
+
+
+def _follow(monitor: Monitor) -> None:
+    """Wait until QEMU has written all; NodeError when it cannot."""
+    advance = _meter(monitor.vm)
+    while (state := monitor.command("query-migrate")).get("status") != "completed":
+        if state.get("status") in ("failed", "cancelled", "cancelling"):
+            why = state.get("error-desc") or "is the file system full?"
+            raise NodeError(f"the memory of {monitor.vm} could not be stored: {why}", "the VMs go on")
+        memory = state.get("ram", {})
+        advance(int(memory.get("total", 0)) - int(memory.get("remaining", 0)), int(memory.get("total", 0)))
+        with contextlib.suppress(TimeoutError):
+            monitor.next(_LOOK_SECONDS)
+
+
+def _meter(vm: str) -> Advance:
+    """Return what tells how far the VM's task is, not too often: all VMs' come over one srun."""
+    told = time.monotonic()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > _TELL_SECONDS:
+            told = time.monotonic()
+            _say(FAR, vm, done, total)
+
+    return advance
+
+
+def _copy(source: Path, target: Path) -> None:
+    with regular.open_regular(source) as stream:
+        fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(stream.fileno()).st_size
+            os.ftruncate(fd, size)
+            for _far in copy_extents(stream.fileno(), fd, 0, size):
+                pass
+        finally:
+            os.close(fd)
+
+
+def _sum(path: Path, vm: str) -> StoredFile:
+    """Have a file on disk, and return what it is."""
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
+        size = os.fstat(stream.fileno()).st_size
+    return StoredFile(path.name, size, hash_file(path, _meter(vm)))
+
+
+def _end(monitor: Monitor) -> None:
+    """End QEMU, and wait until it has gone."""
+    with contextlib.suppress(QemuGone, TimeoutError):
+        monitor.command("quit")
+        while True:
+            monitor.next(_PAUSE_SECONDS)

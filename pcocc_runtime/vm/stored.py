@@ -1,0 +1,68 @@
+"""The small files of a checkpoint, which the starter of a job that goes on from it reads, too."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from pcocc_runtime.documents.boot import Keys, decode_boot
+from pcocc_runtime.documents.checkpoint import (
+    BOOT_COPY,
+    CURRENT,
+    WHOLE_FILE,
+    Checkpoint,
+    StoredFile,
+    damaged,
+    decode_checkpoint,
+)
+from pcocc_runtime.documents.cluster import Cluster, decode_cluster
+from pcocc_runtime.errors import RequestError
+from pcocc_runtime.system import regular
+from pcocc_runtime.system.copy import begin_sum
+
+_LONGEST = 1 << 24  # bytes of such a file
+
+
+def read_checkpoint(directory: Path) -> Checkpoint:
+    """Return what a checkpoint's directory holds; RequestError when it is none."""
+    try:
+        data = regular.read_start(directory / WHOLE_FILE, _LONGEST)
+    except OSError as error:
+        raise RequestError(
+            f"the checkpoint {directory} cannot be read: {error.strerror}", f"see: ls -l {directory}"
+        ) from None
+    if data is None:
+        raise RequestError(f"{directory} is no checkpoint: it has no {WHOLE_FILE}", "'pcocc checkpoint DIR' makes one")
+    return decode_checkpoint(data, str(directory / WHOLE_FILE))
+
+
+def find_stored(directory: str, cluster: Cluster) -> tuple[Cluster, Keys]:
+    """Return the cluster, with the place of what `directory` leads to now, and the keys that its guests know.
+
+    RequestError when another cluster has been stored there since the job was submitted.
+    """
+    place = Path(os.path.realpath(Path(directory, CURRENT)))
+    boot = read_small(place, read_checkpoint(place), BOOT_COPY).decode(errors="replace")
+    encoded, keys = decode_boot(boot)
+    if decode_cluster(encoded) != replace(cluster, restart=None):
+        raise RequestError(f"the checkpoint in {directory} is one of another cluster by now", "submit the job anew")
+    return replace(cluster, restart=str(place)), keys
+
+
+def read_small(directory: Path, whole: Checkpoint, name: str) -> bytes:
+    """Return a file of a checkpoint; RequestError unless its content is what was stored."""
+    one = next((one for one in whole.files if one.name == name), None)
+    data = regular.read_start(directory / name, _LONGEST)
+    if one is None or data is None:
+        raise damaged(str(directory / name), "it is missing")
+    machine = begin_sum()
+    machine.update(data)
+    ensure_content(directory, one, len(data), machine.hexdigest())
+    return data
+
+
+def ensure_content(directory: Path, one: StoredFile, size: int, digest: str) -> None:
+    """Raise RequestError unless a file has the size and the sum that it was stored with."""
+    if (size, digest) != (one.size, one.sha256):
+        raise damaged(str(directory / one.name), "its content is not what was stored")

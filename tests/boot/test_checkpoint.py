@@ -1,0 +1,98 @@
+"""A cluster is stored as of one moment, and another job goes on from there, on other nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.boot.box import Box
+from tests.boot.cluster import Cluster, make_cluster
+from tests.waiting import wait_for
+
+# a connection between the two VMs that counts, as long as it lives; on vm1 its last number is in a file of memory
+# (a busybox whose input ends hangs up)
+_ALONE = "env -i PATH=$PATH setsid sh -c '%s' </dev/null >/dev/null 2>&1 &"  # which no step's end takes along
+_LISTEN = _ALONE % "tail -f /dev/null | nc -l -p 7777 | while read n; do echo $n >/tmp/count; done" + " sleep 1"
+_COUNT = _ALONE % "n=0; while echo $n; do n=$((n+1)); sleep 0.1; done | nc vm1 7777" + " echo kept >/tmp/mark"
+_WRITE = "echo on-disk | sudo tee /written >/dev/null; sync"
+_LATE = 2  # seconds that a guest's clock may be off
+
+
+def store(cluster: Cluster, place: Path, *words: str) -> str:
+    """Store a cluster; return what the command says."""
+    argv = ["pcocc", "checkpoint", "-j", str(cluster.job), *words, str(place)]
+    return cluster.box.run(argv, status=0, timeout=240).stdout
+
+
+def ensure_in_time(cluster: Cluster) -> None:
+    """Fail unless the clocks of both guests are right, once their agents have been told the time."""
+
+    def lag() -> float:
+        before = time.time()
+        seen = [int(line) for line in cluster.vm("date +%s", vms="vm[0-1]").split()]
+        return max(before - 1 - min(seen), max(seen) - time.time())  # `date` tells whole seconds
+
+    wait_for(lambda: lag() < _LATE, "the time", 20)
+
+
+def ensure_counting(cluster: Cluster) -> None:
+    """Fail unless the connection between the VMs lives."""
+    first = int(cluster.vm("cat /tmp/count", vms="vm1"))
+    wait_for(lambda: int(cluster.vm("cat /tmp/count", vms="vm1")) > first, "the connection to go on", 10)
+
+
+def test_a_cluster_goes_on_in_another_job(box: Box, home: Path) -> None:
+    place = home / "stored"
+    with make_cluster(box, "--pcocc-template=tiny:2", "-N2") as cluster:
+        cluster.vm(_LISTEN, vms="vm1")
+        cluster.vm(_COUNT)
+        wait_for(lambda: cluster.vm("cat /tmp/count || true", vms="vm1"), "the count")
+        ensure_counting(cluster)
+        assert store(cluster, place).startswith(f"stored 2 VMs in {place}; they stood still for ")
+        assert cluster.vm("cat /tmp/mark") == "kept", "it goes on"
+        ensure_counting(cluster)
+        ensure_in_time(cluster)
+        cluster.vm(_WRITE, vms="vm1")
+        older = os.readlink(place / "current")
+        said = store(cluster, place, "--stop")
+        assert said == f"stored 2 VMs in {place}; job {cluster.job} is cancelled\n"
+        assert os.readlink(place / "current") != older
+        assert sorted(one.name for one in place.iterdir()) == sorted([os.readlink(place / "current"), "current"])
+        assert [one.name for one in home.iterdir()] == ["stored"]
+        wait_for(lambda: not box.run(["squeue", "-h", "-j", str(cluster.job)]).stdout, "the job's end")
+    with make_cluster(box, f"--pcocc-restart={place}", "-N1", "--nodelist=n2") as other:
+        assert set(other.qemus()) == {"vm0", "vm1"} and other.node_of("vm0") == "n2"
+        assert other.vm("cat /tmp/mark; hostname").split() == ["kept", "vm0"]
+        ensure_in_time(other)
+        assert other.vm("cat /written", vms="vm1") == "on-disk"
+        ensure_counting(other)
+
+
+def test_a_checkpoint_that_is_killed_leaves_cluster_and_older_one(box: Box, home: Path) -> None:
+    place = home / "stored"
+    with make_cluster(box, "--pcocc-template=tiny:2", "-N2") as cluster:
+        store(cluster, place)
+        older = os.readlink(place / "current")
+        child = box.start(["pcocc", "checkpoint", "-j", str(cluster.job), str(place)])
+        wait_for(lambda: len([*place.glob(".*/vm0.memory")]) > 1, "the memory", pause=0.01)
+        for process in box.processes(f"pcocc checkpoint -j {cluster.job}"):
+            os.kill(process.pid, signal.SIGKILL)
+        box.finish(child)
+        assert cluster.vm("hostname") == "vm0" and cluster.vm("hostname", vms="vm1") == "vm1"
+        assert os.readlink(place / "current") == older
+        store(cluster, place)
+        assert len([*place.glob(".*")]) == 1, "what the killed one has left is gone"
+
+
+def test_what_cannot_be_gone_on_from_is_refused_before_a_job_is_made(box: Box, home: Path) -> None:
+    (home / "other").mkdir()
+    before = box.job_count()
+    for options, said in (
+        ([f"--pcocc-restart={home}/other"], f"{home}/other is no checkpoint"),
+        ([f"--pcocc-restart={home}/other", "--pcocc-template=tiny"], "--pcocc-restart and --pcocc-template exclude each other"),
+    ):
+        done = box.run(["sbatch", *options, "--wrap", "true"])
+        assert done.returncode and said in done.stderr and done.stderr.count("pcocc: error:") == 1, done.stderr
+    assert box.job_count() == before

@@ -1,0 +1,181 @@
+"""A VM is stored, and goes on in another job: its memory, its disk, and what is not as it was."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pcocc_runtime.documents.checkpoint import Checkpoint, StoredFile, encode_checkpoint
+from pcocc_runtime.system.copy import hash_file
+from tests.qemu.saving import Home, start_task
+from tests.qemu.vm import DATA, StartVm, Vm
+from tests.waiting import limit, wait_closely
+
+
+class Storing:
+    """The task of `@checkpoint` for one VM, whose input and output are ours."""
+
+    def __init__(self, vm: Vm, name: str = "checkpoint") -> None:
+        self.place = vm.log.parent / name
+        self.place.mkdir(mode=0o700)
+        os.chown(self.place, 1, 1)
+        self.child = start_task(vm, "@checkpoint", f"{DATA}/{name}")
+
+    def hear(self) -> str:
+        """Return the next line that it says, but for how far it is."""
+        assert self.child.stdout is not None
+        while (line := self.child.stdout.readline()).startswith(b"far "):
+            pass
+        return line.decode().strip()
+
+    def say(self, line: str) -> None:
+        """Say a line to it."""
+        assert self.child.stdin is not None
+        self.child.stdin.write(line.encode() + b"\n")
+        self.child.stdin.flush()
+
+    def store(self, last: str = "keep") -> Path:
+        """Have the VM stored whole, as `pcocc checkpoint` does; return the directory."""
+        assert self.hear() == "paused vm0", self.explain()
+        self.say("store")
+        assert self.hear() == "stored vm0", self.explain()
+        self.say("stay" if last == "end" else "go on")
+        assert self.hear() == "summed vm0", self.explain()
+        seal(self.place)
+        self.say(last)
+        assert self.end() == 0, self.explain()
+        return self.place
+
+    def end(self) -> int:
+        """Wait for its end; return its exit status."""
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        return self.child.wait(limit(60))
+
+    def explain(self) -> str:
+        """Return what it complains of."""
+        assert self.child.stderr is not None
+        self.child.kill()
+        self.child.wait()
+        return self.child.stderr.read().decode()
+
+
+def seal(place: Path) -> None:
+    """Write what makes a directory a checkpoint."""
+    files = [StoredFile(one.name, one.stat().st_size, hash_file(one, lambda done, total: None))
+             for one in sorted(place.iterdir()) if one.suffix == ".json" or one.name == "boot"]
+    (place / "checkpoint.json").write_bytes(encode_checkpoint(Checkpoint(7, 1, 1, tuple(files))))
+
+
+def stands_still(vm: Vm) -> bool:
+    """Ask the guest's shell for what it has in memory, which `vm.read` gets later; tell whether it is silent by then."""
+    assert vm.console is not None
+    vm.console.sendall(b"echo $mark\n")
+    return not select.select([vm.console], [], [], 0.5)[0]
+
+
+@pytest.fixture
+def storing(start: StartVm, home: Home) -> Iterator[Callable[[Vm], Storing]]:
+    """Return a function that begins to store a VM; its pipes are closed after the test."""
+    begun: list[Storing] = []
+
+    def begin(vm: Vm) -> Storing:
+        begun.append(Storing(vm, f"checkpoint{len(begun)}"))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.child.kill()
+        one.child.wait()
+        for stream in (one.child.stdin, one.child.stdout, one.child.stderr):
+            assert stream is not None
+            stream.close()
+
+
+Begin = Callable[[Vm], Storing]
+MARK = "mark=in-memory; printf on-disk | dd of=/dev/vda; sync; (while :; do echo >>/count; sleep 0.1; done) & true"
+
+
+def go_on(vm: Vm) -> Vm:
+    """Wait until a stored VM goes on: what is typed before, its memory does not know."""
+    vm.connect()
+    wait_closely(lambda: any(one["event"] == "ready" for one in vm.events()) or vm.process.poll() is not None, vm.said)
+    return vm
+
+
+def read_count(vm: Vm) -> int:
+    return int(vm.run("wc -l </count"))
+
+
+def test_a_vm_goes_on_in_another_job(start: StartVm, home: Home, storing: Begin) -> None:
+    group = home.shell()
+    vm = start(group).boot()
+    vm.run(MARK)
+    place = storing(vm).store()
+    assert vm.run("echo $mark") == "in-memory\n", "it has gone on"
+    vm.run("printf LATER-1 | dd of=/dev/vda; sync; mark=later")
+    vm.close()
+    other = go_on(start(group, job=8, restart=f"{DATA}/{place.name}"))
+    count = read_count(other)
+    assert other.run("echo $mark; head -c7 /dev/vda") == "in-memory\non-disk" and count > 0
+    wait_closely(lambda: read_count(other) > count, "its processes to go on")
+    again = storing(other).store("end")
+    assert other.wait() == 0, "told to end, it has not gone on"
+    third = go_on(start(group, job=9, restart=f"{DATA}/{again.name}"))
+    assert third.run("echo $mark") == "in-memory\n" and read_count(third) > count
+
+
+@pytest.mark.parametrize("moment", ["paused", "stored", "summed"])
+@pytest.mark.parametrize("how", ["killed", "cut off"])
+def test_a_vm_goes_on_when_its_checkpoint_is_cut_off(start: StartVm, home: Home, storing: Begin, moment: str, how: str) -> None:
+    vm = start(home.shell()).boot()
+    vm.run(MARK)
+    one = storing(vm)
+    assert one.hear() == "paused vm0"
+    if moment != "paused":
+        one.say("store")
+        assert one.hear() == "stored vm0"
+    if moment == "summed":
+        one.say("stay")
+        assert one.hear() == "summed vm0"
+    assert stands_still(vm)
+    if how == "killed":
+        one.child.kill()
+        one.child.wait()
+    else:
+        assert one.end() == 1 and one.child.stderr
+        assert b"pcocc: error: the checkpoint was cut off" in one.child.stderr.read()
+    assert vm.read() == "in-memory\n"
+    count = read_count(vm)
+    wait_closely(lambda: read_count(vm) > count, "its processes to go on")
+    assert storing(vm).store().is_dir(), "nothing is in another one's way"
+
+
+def test_what_is_not_as_it_was_is_a_sentence(start: StartVm, home: Home, storing: Begin) -> None:
+    group = home.shell()
+    vm = start(group).boot()
+    place = storing(vm).store("end")
+    vm.wait()
+    for number, (changed, said) in enumerate((
+        ({"machine": "pc"}, "the machine of vm0 was"),
+        ({"cpus": 2}, "the CPUs of vm0 were 1 when it was stored, and would be 2 now"),
+        ({"disk_model": "ide"}, "a device of vm0 was"),
+        ({"display": "vnc"}, "vm0 had 10 devices and parts, and would have 13 now"),
+    )):
+        other = start(replace(group, **changed), job=20 + number, restart=f"{DATA}/{place.name}")
+        assert other.wait(60) == 1
+        assert said in other.said() and other.said().count("pcocc: error:") == 1 and "hint:" in other.said()
+    memory = place / "vm0.memory"
+    with memory.open("r+b") as stream:
+        stream.seek(memory.stat().st_size // 2)
+        byte = stream.read(1)
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte[0] ^ 1]))
+    other = start(group, job=30, restart=f"{DATA}/{place.name}")
+    assert other.wait(60) == 1
+    assert "vm0.memory is damaged: its content is not what was stored" in other.said()
