@@ -136,6 +136,8 @@ int client_post_opt(spank_t sp)
 	forget_places();
 	if (options.boot)
 		return 0;
+	if (!local && !target.in_job && !options.template && !options.restart)
+		options.restart = read_variable(VAR_RESTART);
 	take_variables(!target.in_job);
 	if (target.in_job && options.template) {
 		complain("leave --pcocc-template out here, and use --pcocc-vm to run in the VMs of this job",

@@ -40,8 +40,6 @@ void take_variables(bool with_template)
 		options.vm = "";
 	if (!with_template)
 		return;
-	if (!options.template && !options.restart && spank_context() == S_CTX_ALLOCATOR)
-		options.restart = read_variable(VAR_RESTART);
 	if (options.restart) /* the others are for jobs that boot */
 		return;
 	if (!options.template)
