@@ -95,4 +95,6 @@ def test_what_cannot_be_gone_on_from_is_refused_before_a_job_is_made(box: Box, h
     ):
         done = box.run(["sbatch", *options, "--wrap", "true"])
         assert done.returncode and said in done.stderr and done.stderr.count("pcocc: error:") == 1, done.stderr
+    done = box.run(["sbatch", "--wrap", "true"], env={"PCOCC_RESTART": f"{home}/other", "PCOCC_IMAGE": "other"})
+    assert done.returncode and f"{home}/other is no checkpoint" in done.stderr, "a variable is as good"
     assert box.job_count() == before
