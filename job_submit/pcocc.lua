@@ -5,7 +5,7 @@
 --     function slurm_job_submit(job_desc, part_list, submit_uid)
 --         local rc = pcocc.job_submit(job_desc, part_list, submit_uid)
 --         if rc ~= slurm.SUCCESS then return rc end
---         ... the site's own rules ...
+--         ... the site's own rules; one that gives a job GRES stands before pcocc's, which looks for those of VMs ...
 --     function slurm_job_modify(job_desc, job_rec, part_list, modify_uid)
 --         return pcocc.job_modify(job_desc, job_rec, part_list, modify_uid)
 --
