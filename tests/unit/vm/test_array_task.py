@@ -58,6 +58,10 @@ def test_a_job_that_is_no_task_has_no_such_number(tmp_path: Path) -> None:
         gzip.compress(LOCKS_OUT.encode()), b"#cloud-config\na: [\n", b"# cloud-config\nusers: [a]\n",
         b"MIME-Version: 1.0\nContent-Type: text/cloud-config\n\nusers: alice\n",
     ],
+    ids=[
+        "too large", "no text", "packed and cut", "packed and too large", "locks out", "packed, locks out", "no YAML",
+        "no header", "MIME",
+    ],
 )  # fmt: skip
 def test_what_a_submission_refuses_is_refused_in_the_same_words(ask: Ask, tmp_path: Path, data: bytes) -> None:
     group = of_task(tmp_path, data)
