@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import glob
 import os
+import re
 import subprocess
 import sys
 import time
@@ -37,6 +38,8 @@ from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.system import files, tree_removal
 from pcocc_runtime.system.copy import hash_file
+
+_OURS = re.compile(r"[0-9]+(-[0-9]+(\.link)?)?")  # how names go on after the host's
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -91,9 +94,18 @@ def _ensure_replaceable(target: Path) -> None:
         return
     except OSError as error:
         raise errors.RequestError(f"{target} cannot be read: {error.strerror}", "name another directory") from None
-    if names - {CURRENT}:
+    if names - {CURRENT} or not _leads_to_older(target / CURRENT):
         hint = "name a directory that is empty, or new"
         raise errors.RequestError(f"{target} has files that are no checkpoint", hint)
+
+
+def _leads_to_older(link: Path) -> bool:
+    """Tell whether a link is missing or of ours: what it leads to is removed, and a user's own may lead anywhere."""
+    if not os.path.lexists(link):
+        return True
+    name = os.readlink(link) if link.is_symlink() else ""
+    older = link.with_name(name) if name.startswith(".") and "/" not in name and name != ".." and name != "." else None
+    return older is not None and (not older.exists() or (older / WHOLE_FILE).is_file())
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +169,8 @@ def _unfinished(target: Path) -> Iterator[_Place]:
 
 def _is_left(path: Path, rest: str, current: Path) -> bool:
     """Tell whether a killed command has left this; `rest` of its name begins with that command's pid."""
+    if not _OURS.fullmatch(rest):
+        return False
     used = current.is_symlink() and os.readlink(current) == path.name
     return not used and not Path("/proc", rest.partition("-")[0].partition(".")[0]).exists()
 

@@ -55,6 +55,7 @@ from pcocc_runtime.system.copy import copy_extents, hash_file
 
 _PAUSE_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
+_LONGEST_WORD = 64  # bytes of a line that tells us what to do
 _TELL_SECONDS = 1.0  # between two words about how far it is
 _HINDRANCES = {"vfio-pci": "a device of its node", "vhost-user-fs-pci": "a directory over virtiofs"}
 
@@ -140,7 +141,7 @@ def _say(word: str, vm: str, *more: int) -> None:
 def _await(*words: str) -> str:
     """Return which of the words comes as a line of our input; NodeError when it ends instead."""
     line = b""
-    while not line.endswith(b"\n"):
+    while not line.endswith(b"\n") and len(line) < _LONGEST_WORD:
         piece = os.read(0, 1)  # no more than the line: the next one is for who reads next
         if not piece:
             raise NodeError("the checkpoint was cut off", "the VMs go on, and an older checkpoint is as it was")

@@ -124,6 +124,32 @@ def test_a_directory_that_is_no_checkpoint_is_left_alone(store: Store, capsys: p
     assert sorted(os.listdir()) == ["file", "mine"] and os.listdir("mine") == ["file"]
 
 
+@pytest.mark.parametrize("where", ["/tmp", "../precious", "precious", ".", "..", ".hidden", "a file", "a directory"])
+def test_a_link_of_the_users_own_is_left_alone(store: Store, capsys: pytest.CaptureFixture[str], where: str) -> None:
+    """What the link leads to is removed when the next checkpoint is there: it must be one of ours."""
+    for path in ("precious", "it/.hidden"):
+        Path(path).mkdir(parents=True)
+        Path(path, "file").touch()
+    current = Path("it/current")
+    if where == "a file":
+        current.touch()
+    elif where == "a directory":
+        current.mkdir()
+    else:
+        current.symlink_to(where)
+    assert store() == 1
+    assert "has files that are no checkpoint" in capsys.readouterr().err
+    assert os.path.lexists(current) and Path("precious/file").exists() and Path("it/.hidden/file").exists()
+
+
+def test_a_hidden_directory_that_only_looks_like_ours_is_left_alone(store: Store) -> None:
+    host = os.uname().nodename
+    kept = [Path(f"it/.{host}-backup"), Path(f"it/.{host}-1999999999x"), Path(f".it.part-{host}-old")]
+    for path in kept:
+        path.mkdir(parents=True)
+    assert store() == 0 and all(path.is_dir() for path in kept)
+
+
 def test_a_link_to_a_directory_is_followed(store: Store, tmp_path: Path) -> None:
     Path("real").mkdir()
     Path("link").symlink_to("real")
