@@ -1,4 +1,4 @@
-"""What all tests share: how `make test` spreads them over two processes."""
+"""What all tests share: how `make test` spreads them over processes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+_SECOND_BOX = ("debian", "guide", "silence")  # of tests/boot, about half of its time: see tests/boxlib/second.py
+
 
 class ByDirectory(LoadScopeScheduling):
     """Keeps a directory's tests in one process and in their order: they share what they prepare.
 
     Those with a QEMU of their own share nothing but the guests' images, and take long; unit tests share nothing: a
-    file or a room of them is for whoever is free.
+    file or a room of them is for whoever is free. Those in the box are for two processes, each of which has a box.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         directory, file = nodeid.split("::")[0].split("/")[1:3]
-        return f"{directory}/{file}" if directory in {"qemu", "unit"} else directory
+        if directory in {"qemu", "unit"}:
+            return f"{directory}/{file}"
+        is_second = directory == "boot" and file.removeprefix("test_").removesuffix(".py") in _SECOND_BOX
+        return f"{directory} 2" if is_second else directory
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByDirectory:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from boxlib import cluster, install, nodes, state, status
+from boxlib import cluster, install, nodes, second, state, status
 from boxlib.state import LOGIN, ROOT, STATE, BoxError
 
 
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     try:
         if os.geteuid() != 0:
             raise BoxError("run as root: the box makes namespaces, users and mounts")
-        if options.function in (run_up, run_down, run_image, run_restart):
+        if options.function in (run_up, run_image, run_restart):
             state.lock()
         sys.exit(options.function(options))
     except (BoxError, subprocess.CalledProcessError) as error:
@@ -86,6 +86,10 @@ def run_up(options: argparse.Namespace) -> int:
 
 def run_down(options: argparse.Namespace) -> int:
     """Remove the box."""
+    if not second.is_entered() and second.PLACE.exists():
+        subprocess.run([ROOT / "tests/box", "down"], env={**os.environ, "PCOCC_BOX": second.NAME}, check=True)
+        second.remove()
+    state.lock()
     box = state.read_box()
     for name in (*state.node_names(box["nodes"]), LOGIN):
         nodes.remove_node(name)

@@ -99,9 +99,11 @@ def _describe_node(name: str, cpus: int, confined: bool) -> str:
     """Return a node's line of slurm.conf.
 
     Slurm gives out a node's first CPUs first, and all nodes have the CPUs of one machine: every other node keeps a first one
-    from jobs, or all guests with one CPU would run on the same, and the machine's others idle.
+    from jobs, or all guests with one CPU would run on the same, and the machine's others idle. In a second box, it is the
+    others that do.
     """
-    spared = 1 if confined and int(name.removeprefix("n")) % 2 == 0 else 0
+    others = int(name.removeprefix("n")) + (state.GROUP != state.FIRST)
+    spared = 1 if confined and others % 2 == 0 else 0
     size = f"CPUs={cpus + spared}{' CpuSpecList=0' * spared} RealMemory=8000"
     return f"NodeName={name} NodeAddr={state.address(name)} {size} Gres=gpu:1,nic:4 State=UNKNOWN"
 

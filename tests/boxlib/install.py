@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from boxlib.state import PREFIX, ROOT, STATE, BoxError
+from boxlib import second
+from boxlib.state import PREFIX, ROOT, STATE, BoxError, lock
 
 GUESTS = ("tiny", "debian")
 
@@ -17,13 +19,15 @@ def ensure_installed() -> None:
     if not (ROOT / "meson.build").exists():
         return
     build = ROOT / "build/box"
+    held = lock(ROOT / "build")  # two boxes have it in common
     if not (build / "build.ninja").exists():
         _run("meson", "setup", str(build), str(ROOT), f"--prefix={PREFIX}")
     _run("meson", "install", "-C", str(build), "--only-changed")
+    os.close(held)
 
 
 def _run(*argv: str) -> None:
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(second.leave(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise BoxError(f"{' '.join(argv)} failed:\n{done.stdout[-4000:]}")
 
@@ -34,6 +38,7 @@ def ensure_image(name: str) -> Path:
     if not script.exists():
         raise BoxError(f"{script} does not exist")
     cached = STATE / "cache" / f"{name}-{_digest_guest(script)[:16]}.qcow2"
+    held = lock(cached.parent)  # two boxes have it in common
     if not cached.exists():
         fresh = cached.with_name(f".{cached.name}.new")
         _run(str(script), str(fresh))
@@ -41,6 +46,7 @@ def ensure_image(name: str) -> Path:
         for old in cached.parent.glob(f"{name}-*.qcow2"):
             old.unlink()
         fresh.rename(cached)
+    os.close(held)
     image = STATE / "images" / f"{name}.qcow2"
     marker = image.with_suffix(".from")
     if not (image.exists() and marker.exists() and marker.read_text() == cached.name):

@@ -68,14 +68,14 @@ def _ensure_cgroups(name: str) -> list[Path]:
     groups = []
     for controller in controllers():
         top = _CGROUPS / controller
-        for path in (top / "pcocc-box", top / "pcocc-box" / name):
+        for path in (top / state.GROUP, top / state.GROUP / name):
             path.mkdir(exist_ok=True)
             if controller == "cpuset":
                 for file in ("cpuset.cpus", "cpuset.mems"):
                     (path / file).write_text((path.parent / file).read_text())
-        groups.append(top / "pcocc-box" / name)
+        groups.append(top / state.GROUP / name)
     if not groups:
-        path = _CGROUPS / "pcocc-box" / name
+        path = _CGROUPS / state.GROUP / name
         path.mkdir(parents=True, exist_ok=True)
         groups.append(path)
     return groups
@@ -112,7 +112,7 @@ def _cgroup_mounts() -> list[str]:
 
 def ensure_bridge() -> None:
     """Bring up the underlay's bridge with the login side's address."""
-    if not Path(f"/sys/class/net/{BRIDGE}").exists():
+    if f"{BRIDGE}:" not in Path("/proc/net/dev").read_text().split():
         subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], check=True)
     subprocess.run(["ip", "addr", "replace", f"{state.address(LOGIN)}/24", "dev", BRIDGE], check=True)
     subprocess.run(["ip", "link", "set", BRIDGE, "up"], check=True)
@@ -173,7 +173,7 @@ def remove_node(name: str) -> None:
         path.unlink()
     (STATE / "run" / name).unlink(missing_ok=True)
     for controller in controllers() or [""]:
-        _remove_cgroup(_CGROUPS / controller / "pcocc-box" / name)
+        _remove_cgroup(_CGROUPS / controller / state.GROUP / name)
 
 
 def _remove_cgroup(path: Path) -> None:
@@ -195,4 +195,4 @@ def remove_shared() -> None:
     """Remove what all nodes shared: the bridge and the top cgroups."""
     subprocess.run(["ip", "link", "del", BRIDGE], check=False, stderr=subprocess.DEVNULL)
     for controller in controllers() or [""]:
-        _remove_cgroup(_CGROUPS / controller / "pcocc-box")
+        _remove_cgroup(_CGROUPS / controller / state.GROUP)

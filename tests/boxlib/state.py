@@ -14,6 +14,8 @@ STATE = Path("/var/lib/pcocc-box")
 PREFIX = Path("/opt/pcocc")
 LOGIN = "login"
 BRIDGE = "pcbox0"
+FIRST = "pcocc-box"
+GROUP = os.environ.get("PCOCC_BOX", FIRST)  # of its cgroups: see boxlib/second.py
 USERS = {"alice": 2001, "bob": 2002}
 
 
@@ -21,10 +23,12 @@ class BoxError(Exception):
     """What went wrong, for the person at the terminal."""
 
 
-def lock() -> None:
-    """Let one command at a time change the box; held until this process ends."""
-    STATE.mkdir(exist_ok=True)
-    fcntl.flock(os.open(STATE, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX)
+def lock(path: Path = STATE) -> int:
+    """Let one command at a time change the box, or what is in a directory of it, until the descriptor is closed."""
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
 
 
 def read_box() -> dict[str, Any]:
@@ -118,4 +122,4 @@ def processes_of(name: str) -> dict[int, str]:
 
 def _in_cgroup(pid: str, name: str) -> bool:
     text = Path(f"/proc/{pid}/cgroup").read_text()
-    return f":/pcocc-box/{name}\n" in text or f":/pcocc-box/{name}/" in text
+    return f":/{GROUP}/{name}\n" in text or f":/{GROUP}/{name}/" in text
