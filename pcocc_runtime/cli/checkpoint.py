@@ -32,6 +32,7 @@ from pcocc_runtime.documents.checkpoint import (
     WHOLE_FILE,
     Checkpoint,
     StoredFile,
+    decode_task_word,
     encode_checkpoint,
 )
 from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
@@ -230,11 +231,11 @@ class _Step:
                     raise SystemExit(errors.EXIT_FAILURE)
                 message = f"{_name(waits)} could not be stored: the step ended before"
                 raise errors.NodeError(message, "the VMs go on, and an older checkpoint is as it was")
-            said, name, *more = (*line.decode(errors="replace").split(), "", "")
-            if said == word:
-                waits.discard(name)
-            elif said == FAR:
-                far[name] = (int(more[0]), int(more[1]))
+            said = decode_task_word(line)
+            if said is not None and said.word == word:
+                waits.discard(said.vm)
+            elif said is not None and said.word == FAR:
+                far[said.vm] = (said.done, said.total)
                 advance(sum(done for done, _all in far.values()), sum(total for _done, total in far.values()))
 
     def finish(self) -> None:

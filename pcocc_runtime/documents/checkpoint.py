@@ -8,9 +8,11 @@ All are the user's own, as are the rights of whoever reads them, so everything i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from pcocc_runtime.documents.codec import parse_document, render_document
 from pcocc_runtime.documents.hardware import Topology
@@ -21,10 +23,10 @@ CURRENT = "current"
 BOOT_COPY = "boot"
 WHOLE_FILE = "checkpoint.json"  # written last: without it a directory is no checkpoint
 MEMORY, DISK, SEED, VARIABLES = "memory", "disk", "seed", "vars"
-# what a VM's task (steps/checkpoint.py) says in lines, before the VM's name, to who waits for all (cli/checkpoint.py)
+# the words of what a VM's task (steps/checkpoint.py) says to the command that waits for all tasks (cli/checkpoint.py)
 PAUSED, STORED, SUMMED = "paused", "stored", "summed"
-FAR = "far"  # how far it is: bytes done and to do follow the name
-# and what it is told, a line each: one word for all tasks
+FAR = "far"  # how far it is with what it does
+# what the command says to all tasks, a line for each word
 STORE, GO_ON, STAY, KEEP_IT, END_IT = "store", "go on", "stay", "keep", "end"
 
 
@@ -76,6 +78,27 @@ class Checkpoint:
     made: int
     vms: int
     files: tuple[StoredFile, ...]
+
+
+class TaskWord(NamedTuple):
+    """What a VM's task says; `done` and `total` are in bytes, and 0 unless the word is FAR."""
+
+    word: str
+    vm: str
+    done: int = 0
+    total: int = 0
+
+
+def encode_task_word(said: TaskWord) -> bytes:
+    """Return it as a line."""
+    far = f" {said.done} {said.total}" if said.word == FAR else ""
+    return f"{said.word} {said.vm}{far}\n".encode()
+
+
+def decode_task_word(line: bytes) -> TaskWord | None:
+    """Return what a task has said, None when the line is something else: anything in a step may write there."""
+    found = re.fullmatch(rb"([a-z]+) (vm[0-9]+)(?: ([0-9]{1,20}) ([0-9]{1,20}))?\n", line)
+    return TaskWord(found[1].decode(), found[2].decode(), int(found[3] or 0), int(found[4] or 0)) if found else None
 
 
 def encode_vm_checkpoint(vm: VmCheckpoint) -> bytes:

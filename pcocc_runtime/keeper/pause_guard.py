@@ -7,14 +7,13 @@ and the VM goes on; a stored VM that is to end is told to by its monitor before.
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import socket
 import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
-from pcocc_runtime.documents.save import PAUSE_SOCKET
+from pcocc_runtime.documents.save import PAUSE_SOCKET, Pause, encode_pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +70,7 @@ class PauseGuard:
             self._look(answer if isinstance(answer, dict) else {})
         elif identity == "pause-stop" and self.step == "pausing":
             self.step = "paused"
-            self._tell({"paused": True})
+            self._tell(Pause(None))
         elif identity == "pause-status" and self.step == "resuming" and _runs(answer):
             self.step = "idle"
             self.then()
@@ -81,7 +80,7 @@ class PauseGuard:
             self.step = "pausing"
             self.send("stop", None, "pause-stop")
             return
-        self._tell({"error": str(status.get("status", "unknown"))})
+        self._tell(Pause(str(status.get("status", "unknown"))))
         self._let_go("idle")
 
     def _accept(self) -> None:
@@ -117,10 +116,10 @@ class PauseGuard:
             self.holder.close()
             self.holder = None
 
-    def _tell(self, words: Message) -> None:
+    def _tell(self, pause: Pause) -> None:
         try:
             assert self.holder is not None
-            self.holder.send(json.dumps(words).encode() + b"\n")
+            self.holder.send(encode_pause(pause))
         except OSError:
             pass  # it is gone, and its end will be read
 

@@ -14,14 +14,13 @@ from pcocc_runtime.documents.abilities import decode_abilities, encode_abilities
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.verdict import KVM_DEVICE
-from pcocc_runtime.documents.work import MAX_LINE, Act, Offer, Work, decode_held, encode_line
+from pcocc_runtime.documents.work import MAX_LINE, Act, ChargeWanted, Offer, Work, decode_held, encode_line
 from pcocc_runtime.networks import acts, host
 from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes
 from pcocc_runtime.networks.step_functions import describe_functions, plan_function_acts
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.doing import doing
 from pcocc_runtime.node.giving import find_step_functions
-from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site import admission
 from pcocc_runtime.site.rules import Rules, VmLimit
 from pcocc_runtime.site.site import Site, read_rules, read_site

@@ -8,7 +8,6 @@ goes on whenever its input ends before that, and however this process ends.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -16,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.boot import BOOT_FILE
@@ -37,15 +35,18 @@ from pcocc_runtime.documents.checkpoint import (
     VARIABLES,
     SeenFile,
     StoredFile,
+    TaskWord,
     VmCheckpoint,
+    encode_task_word,
     encode_vm_checkpoint,
     is_hosts_cpu,
     plan_words,
 )
-from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
+from pcocc_runtime.documents.command_line import COMMAND_FILE, MAX_COMMAND, decode_command_line
+from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, DiskFacts, decode_disks
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, decode_topology
 from pcocc_runtime.documents.node import MAX_NODE, BridgedFacts, decode_node
-from pcocc_runtime.documents.save import PAUSE_SOCKET
+from pcocc_runtime.documents.save import PAUSE_SOCKET, decode_pause
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
@@ -71,8 +72,8 @@ def operate(job: int, vm: str, place: Path) -> int:
     """Store the VM, which runs on this node, in a directory that is there already."""
     with Monitor(job, vm) as monitor, contextlib.ExitStack() as still:
         directory = Path(monitor.directory)
-        disks = parse_facts(regular.read_json(directory / DISKS_FILE), vm)
-        argv = _read_argv(directory, vm)
+        disks = decode_disks(regular.read_start(directory / DISKS_FILE, MAX_DISKS), vm)
+        argv = decode_command_line(regular.read_start(directory / COMMAND_FILE, MAX_COMMAND), vm)
         _ensure_storable(job, monitor, argv)
         still.enter_context(_paused(directory, vm))
         _say(PAUSED, vm)
@@ -87,13 +88,6 @@ def operate(job: int, vm: str, place: Path) -> int:
         if _await(KEEP_IT, END_IT) == END_IT:
             _end(monitor)
     return 0
-
-
-def _read_argv(directory: Path, vm: str) -> list[str]:
-    argv = regular.read_json(directory / "qemu.json")
-    if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
-        raise NodeError(f"how {vm} was started is not known: qemu.json in its directory is missing or damaged")
-    return argv
 
 
 def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
@@ -123,19 +117,21 @@ def _paused(directory: Path, vm: str) -> Iterator[None]:
         try:
             keeper.settimeout(_PAUSE_SECONDS)
             keeper.connect(str(directory / PAUSE_SOCKET))
-            answer: dict[str, Any] = json.loads(keeper.recv(4096) or b'{"error": ""}')
+            answer = keeper.recv(4096)
+            state = decode_pause(answer).state if answer else None
         except TimeoutError:
             raise NodeError(f"the QEMU of {vm} does not answer") from None
         except (OSError, ValueError):
             raise NodeError(f"{vm} has ended", "'pcocc ps -l' lists the VMs that run") from None
-        if "error" in answer:
-            why = f"does not run: it is {answer['error']}" if answer["error"] else "is being stored already"
-            raise RequestError(f"{vm} {why}", "a checkpoint is of VMs that run, one checkpoint at a time")
+        if not answer:
+            raise RequestError(f"{vm} is being stored already", "wait until the other checkpoint has been made")
+        if state is not None:
+            raise RequestError(f"{vm} does not run: it is {state}", "a checkpoint can be made of VMs that run")
         yield
 
 
-def _say(word: str, vm: str, *more: int) -> None:
-    os.write(1, f"{' '.join([word, vm, *map(str, more)])}\n".encode())
+def _say(word: str, vm: str, done: int = 0, total: int = 0) -> None:
+    os.write(1, encode_task_word(TaskWord(word, vm, done, total)))
 
 
 def _await(*words: str) -> str:

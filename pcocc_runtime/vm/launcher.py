@@ -5,7 +5,6 @@ Everything that can fail does so before the exec, with a sentence on the task's 
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -19,7 +18,8 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot import BOOT_FILE, Keys, decode_boot, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
-from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
+from pcocc_runtime.documents.command_line import COMMAND_FILE, encode_command_line
+from pcocc_runtime.documents.disks import DISKS_FILE, encode_disks
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, VmTopology, encode_topology
 from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
@@ -127,11 +127,11 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     if restart is not None:
         restart.ensure_same(argv)
     ensure_pinnable(plan)
-    files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
+    files.replace_file(directory / COMMAND_FILE, encode_command_line(argv))
     if group.on_power_off == "keep":
         files.replace_file(directory / KEPT_FILE, b"")
     files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
-    files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
+    files.replace_file(directory / DISKS_FILE, encode_disks(group, plan.disks, node.scratch))
     facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
     inherited = [
         *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
