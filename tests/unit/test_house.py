@@ -201,6 +201,11 @@ def test_a_process_reads_json_of_ours_only_by_documents() -> None:
     assert {module for module in readers if room_of(module) in PROCESSES} == FOREIGN_JSON
 
 
+def test_what_slurms_commands_print_is_parsed_in_one_place() -> None:
+    parsers = {module for module in MODULES if room_of(module) == "slurm" and "def parse_" in MODULES[module].read_text()}
+    assert parsers == {"slurm.text"}
+
+
 def sources() -> list[Path]:
     found: list[Path] = []
     for pattern in ("pcocc_runtime/**/*.py", "tests/**/*.py", "spank/*", "job_submit/*.lua"):
