@@ -37,7 +37,7 @@ from pcocc_runtime.documents.checkpoint import (
 )
 from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
 from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import files, tree_removal
+from pcocc_runtime.system import files, held, tree_removal
 from pcocc_runtime.system.copy import hash_file
 
 _OURS = re.compile(r"[0-9]+(-[0-9]+(\.link)?)?")  # how names go on after the host's
@@ -124,10 +124,10 @@ class _Place:
         new = self.base / f"{self.place.name}.link"
         new.symlink_to(self.place.name)
         new.rename(link)
-        _flush(self.base)
+        held.flush(self.base)
         if self.base != self.target:
             self.base.rename(self.target)
-            _flush(self.target.parent)
+            held.flush(self.target.parent)
         elif older is not None:
             tree_removal.remove_tree(older)
 
@@ -182,20 +182,12 @@ def _seal(place: Path, job: int, vms: int) -> None:
     found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, _unwatched)) for name in names]
     files.replace_file(place / WHOLE_FILE, encode_checkpoint(Checkpoint(job, int(time.time()), vms, tuple(found))))
     for name in (*names, WHOLE_FILE):
-        _flush(place / name)
-    _flush(place)
+        held.flush(place / name)
+    held.flush(place)
 
 
 def _unwatched(_done: int, _total: int) -> None:
     pass
-
-
-def _flush(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class _Step:
