@@ -82,7 +82,7 @@ def test_what_belongs_to_a_node(vm: Path, device: str, said: str) -> None:
 
 def test_a_network_of_the_site(vm: Path) -> None:
     put_node(vm.parent, (BridgedNetwork("lan", host_bridge="br0", tap_prefix="t"),))
-    assert refusal(vm).startswith("vm0 is on network 'lan' of the site, ")
+    assert refusal(vm).startswith("vm0 cannot be stored: on the site's network 'lan' ")
 
 
 def test_what_qemu_itself_cannot_store(vm: Path) -> None:
