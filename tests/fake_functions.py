@@ -12,7 +12,7 @@ def _link(path: Path, to: Path) -> None:
 
 
 def write_functions(sys: Path, count: int) -> Path:
-    """Write the device mlx5_0, whose interface is ib0, with so many functions; return its directory."""
+    """Write the device mlx5_0, whose interface is ib0, with `count` functions; return its directory."""
     device = sys / _SLOT / "0000:81:00.0"
     (device / "net/ib0").mkdir(parents=True)
     (device / "net/ib0/type").write_text("32\n")
@@ -48,7 +48,7 @@ def write_card(sys: Path, address: str, kind: str, group: int, driver: str = "vf
 
 
 def answer(sys: Path, path: Path, text: str) -> None:
-    """Do to the tree what Linux does when a text is written to a file of /sys about drivers; OSError as it has them."""
+    """Change the tree as Linux does when a text is written to a file of /sys about drivers; OSError where Linux has one."""
     devices, drivers = sys / "bus/pci/devices", sys / "bus/pci/drivers"
     if path.name == "driver_override":
         with path.open("w") as file:

@@ -1,7 +1,8 @@
 """Runs the fault campaign on the box, as root: `python -m tests.faults [--times N] [--only NAME ...] [--list]`.
 
-Each fault is done to jobs on the box, which is looked at after each time. What came of it is kept in build/faults.json,
-from which docs/faults.md is written; runs add up there until a fault, or what it is done to, changes (`--anew`).
+Each fault is done to jobs on the box, and after each time the box is checked. The results are kept in build/faults.json,
+from which docs/faults.md is written. Results of several runs are added up until a fault, or the code it is done to, changes
+(`--anew`).
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def try_fault(one: Fault) -> str:
 
 
 def recover(box: Box) -> None:
-    """Have a box again in which nothing runs, for the next fault."""
+    """Bring the box back to a state in which nothing runs, for the next fault."""
     for words in (
         "scancel --signal=KILL --user=alice",
         "scancel --user=alice",

@@ -83,7 +83,7 @@ def run_build(options: argparse.Namespace) -> int:
 
 
 def _ensure_kept(place: Place, fresh: bool) -> list[str]:
-    """Make what is missing, the packages beside all else; return the names of what was made anew."""
+    """Make what is missing, the packages at the same time as the rest; return the names of what was made anew."""
     made: list[str] = []
 
     def ensure(name: str, make: Callable[[], bool]) -> None:
@@ -97,7 +97,7 @@ def _ensure_kept(place: Place, fresh: bool) -> list[str]:
         ensure("root", lambda: ensure_root(place, fresh))
         ensure("disk", lambda: ensure_disk(place))
         if packages.done():
-            packages.result()  # before the longest part: without packages it is for nothing
+            packages.result()  # before the longest part, which is useless without packages
         ensure("saved machine", lambda: machine.ensure_saved(place))
         packages.result()
     return made
@@ -170,7 +170,7 @@ def run_tests(options: argparse.Namespace) -> int:
 
 
 def parse_report(text: str) -> str:
-    """Return how many tests passed, failed and were passed over, of pytest's report in XML."""
+    """Return how many tests passed, failed and were skipped, from pytest's report in XML."""
     suites = list(ElementTree.fromstring(text).iter("testsuite"))
     total, failed, errors, skipped = (
         sum(int(one.get(key, "0")) for one in suites) for key in ("tests", "failures", "errors", "skipped")

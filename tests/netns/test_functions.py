@@ -1,6 +1,5 @@
-"""Root's helper gives virtual functions to VMs and takes them back.
-
-/sys is made up, and ip(8) notes what it cannot do here.
+"""Root's helper gives virtual functions to VMs and takes them back. /sys is made up, and ip(8) is replaced by a script that
+notes what it is told.
 """
 
 import json
@@ -65,7 +64,7 @@ class NodeWithFunctions(Node):
         return lines
 
     def owners(self) -> list[int]:
-        """Return who has the functions' files."""
+        """Return who owns the functions' files."""
         return [
             int(one)
             for one in self.run(
