@@ -15,7 +15,7 @@ from tests.qemu.vm import ROOT, StartVm, Vm
 
 
 def build(name: str, path: Path) -> None:
-    """Make a guest, once for a version of its script and of what that sources."""
+    """Make a guest, once for each version of its script and of the files that this sources."""
     script, stamp = ROOT / f"tests/guest/build-{name}.sh", ROOT / f"build/guest/{name}.from"
     sourced = sorted({*script.parent.glob("*.sh")} - {*script.parent.glob("build-*.sh")})
     text = "".join(path.read_text() for path in (script, *sourced))
@@ -43,7 +43,7 @@ def tiny(guest: Path) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path, guest: Path) -> Iterator[StartVm]:
-    """Return a function that starts a VM; what it and the test share is tmp_path, in the VM's document DATA."""
+    """Return a function that starts a VM. VM and test share tmp_path, which the VM's document calls DATA."""
     started: list[Vm] = []
 
     def start_vm(group: Group, **options: object) -> Vm:

@@ -1,4 +1,4 @@
-"""A VM is stored, and goes on in another job: its memory, its disk, and what is not as it was."""
+"""A VM is stored and goes on in another job: with its memory and its disk; and it is refused where something has changed."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Storing:
         self.child = start_task(vm, "@checkpoint", f"{DATA}/{name}")
 
     def hear(self) -> str:
-        """Return the next line that it says, but for how far it is."""
+        """Return the next line that the task prints, except those about its progress."""
         assert self.child.stdout is not None
         while (line := self.child.stdout.readline()).startswith(b"far "):
             pass
         return line.decode().strip()
 
     def say(self, line: str) -> None:
-        """Say a line to it."""
+        """Send the task a line."""
         assert self.child.stdin is not None
         self.child.stdin.write(line.encode() + b"\n")
         self.child.stdin.flush()
 
     def store(self, last: str = "keep") -> Path:
-        """Have the VM stored whole, as `pcocc checkpoint` does; return the directory."""
+        """Have the VM stored completely, as `pcocc checkpoint` does; return the directory."""
         assert self.hear() == "paused vm0", self.explain()
         self.say("store")
         assert self.hear() == "stored vm0", self.explain()
@@ -58,7 +58,7 @@ class Storing:
         return self.child.wait(limit(60))
 
     def explain(self) -> str:
-        """Return what it complains of."""
+        """Return what the task has printed on stderr."""
         assert self.child.stderr is not None
         self.child.kill()
         self.child.wait()
@@ -66,14 +66,17 @@ class Storing:
 
 
 def seal(place: Path) -> None:
-    """Write what makes a directory a checkpoint."""
+    """Write the file that makes a directory a checkpoint."""
     files = [StoredFile(one.name, one.stat().st_size, hash_file(one, lambda done, total: None))
              for one in sorted(place.iterdir()) if one.suffix == ".json" or one.name == "boot"]
     (place / "checkpoint.json").write_bytes(encode_checkpoint(Checkpoint(7, 1, 1, tuple(files))))
 
 
 def stands_still(vm: Vm) -> bool:
-    """Ask the guest's shell for what it has in memory, which `vm.read` gets later; tell whether it is silent by then."""
+    """Ask the guest's shell for something in its memory.
+
+    Return whether it is silent for now; `vm.read` gets the answer later.
+    """
     assert vm.console is not None
     vm.console.sendall(b"echo $mark\n")
     return not select.select([vm.console], [], [], 0.5)[0]
@@ -102,7 +105,7 @@ MARK = "mark=in-memory; printf on-disk | dd of=/dev/vda; sync; (while :; do echo
 
 
 def go_on(vm: Vm) -> Vm:
-    """Wait until a stored VM goes on: what is typed before, its memory does not know."""
+    """Wait until a stored VM goes on: what is typed before that is not in its memory."""
     vm.connect()
     wait_closely(lambda: any(one["event"] == "ready" for one in vm.events()) or vm.process.poll() is not None, vm.said)
     return vm

@@ -1,4 +1,4 @@
-"""The guide without a cluster: its boxes can be read, are right shell and YAML, and name what there is."""
+"""The guide without a cluster: its boxes can be read, are valid shell and YAML, and name things that exist."""
 
 import re
 import shlex

@@ -1,6 +1,6 @@
-"""The house rules: who may import whom, what may act, what runs as root, and how long things may be.
+"""The house rules: which module may import which, what may act, what runs as root, and how long things may be.
 
-All of it is computed from the code: a new module is in its room's place, and judged, without being named here.
+All of it is computed from the code: a new module belongs to its room, and is judged, without being named here.
 """
 
 import ast

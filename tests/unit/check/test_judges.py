@@ -1,4 +1,4 @@
-"""Every point of `pcocc node check`, judged by what might be seen of a node."""
+"""Every point of `pcocc node check`, judged from what might be seen on a node."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def of_verdict(verdict: Verdict | None, setting: str = "auto") -> seen.Accelerat
 
 
 CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]] = [
-    # who judges, what is seen, the level, words of the sentence, and of what mends it
+    # the judge, what it sees, the level, words of the sentence, and words of the remedy
     (judge_node.judge_configuration, seen.Configuration((), "d"), WELL, "only root can write it", None),
     (judge_node.judge_configuration, seen.Configuration((("pcocc.yaml:3: wrong", None),), "d"), FAILED,
      "pcocc.yaml:3: wrong", "pcocc config check"),

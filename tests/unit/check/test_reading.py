@@ -1,4 +1,4 @@
-"""What is read of a node whose Slurm and nft are scripts that print what those print."""
+"""What is read on a node where scripts stand for Slurm and nft, and print what those print."""
 
 from __future__ import annotations
 

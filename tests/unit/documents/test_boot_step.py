@@ -1,4 +1,4 @@
-"""The request root's helper reads is checked before anything is done with it."""
+"""The request to root's helper is checked before anything is done."""
 
 import pytest
 

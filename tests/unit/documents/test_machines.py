@@ -1,4 +1,6 @@
-"""What launcher, keeper, starter, steps and savers write for each other is read as it was written, and damage is one sentence."""
+"""What launchers, keepers, starters, steps and savers write for each other is read as it was written; damage is told in
+one sentence.
+"""
 
 import json
 from typing import Any

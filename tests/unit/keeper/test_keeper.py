@@ -1,4 +1,4 @@
-"""A real keeper beside a process and a socket that a test has in place of QEMU."""
+"""A real keeper, with a process and a socket of the test's in place of QEMU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A VM stands still as long as somebody wants it to; one of a checkpoint goes on when its memory is there."""
+"""A VM stands still as long as somebody is connected; one that is restarted from a checkpoint goes on when its memory is
+there.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from pcocc_runtime.keeper.pause_guard import PauseGuard
 
 
 class Keeper:
-    """A guard with a selector that is turned by hand, and a QEMU that does what it is told when it is asked to."""
+    """A guard whose selector the test runs by hand, and a QEMU whose answers the test gives."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.selector = directory, selectors.DefaultSelector()
@@ -32,7 +34,7 @@ class Keeper:
         self.went_on += 1
 
     def turn(self) -> list[str]:
-        """Handle what has come; return the commands that QEMU got."""
+        """Handle what has arrived; return the commands that QEMU got."""
         for _ in range(3):
             for key, _events in self.selector.select(0):
                 key.data()

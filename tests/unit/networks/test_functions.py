@@ -1,4 +1,4 @@
-"""Which functions of a node VMs have of what Slurm gave the job; tests/netns/test_functions.py has root's helper do it."""
+"""Which functions of a node its VMs get, of those that Slurm gave the job; tests/netns/test_functions.py runs root's helper."""
 
 import pytest
 

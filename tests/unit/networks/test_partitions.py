@@ -1,4 +1,4 @@
-"""Which partitions VMs are in on a node, and what ip(8) is told; tests/netns/test_functions.py has root's helper do it."""
+"""In which partitions a node's VMs are, and what ip(8) is told; tests/netns/test_functions.py runs root's helper."""
 
 import io
 from dataclasses import replace

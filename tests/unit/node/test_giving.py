@@ -1,4 +1,6 @@
-"""From a step, the site's files and a made-up /sys to the functions of VMs; tests/netns/test_functions.py is the whole helper."""
+"""From a step, the site's files and a made-up /sys to the functions of VMs; tests/netns/test_functions.py runs the whole
+helper.
+"""
 
 import json
 from functools import partial

@@ -1,4 +1,4 @@
-"""Files as sites of the original pcocc have them load unchanged; they are ours, made from its documented keys."""
+"""Files such as sites of the original pcocc have load unchanged; these are our own, written from its documented keys."""
 
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path

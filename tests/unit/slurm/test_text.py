@@ -1,4 +1,4 @@
-"""What Slurm's commands print, of each release: samples that tests/data/slurm/capture has taken in the box."""
+"""What the commands of each release of Slurm print: samples that tests/data/slurm/capture has taken in the box."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_configuration_names_slurmctld_and_times(sample: Sample) -> None:
 
 def test_a_step_is_whole_when_sstat_names_its_nodes(sample: Sample) -> None:
     assert parse_presence(sample["sstat"], "") is True
-    assert parse_presence("", sample["sstat-none"]) is None  # Slurm knows no such step, which says nothing of nodes
+    assert parse_presence("", sample["sstat-none"]) is None  # Slurm knows no such step: that tells nothing of nodes
     assert parse_presence("", "") is False
     silent = (
         "sstat: error: slurm_job_step_stat: there was an error with the request to n2 rc = Communication connection"
