@@ -168,7 +168,7 @@ def _host_words(cpu: HostCpu | None, node: str | None) -> tuple[str, ...]:
         return ("any", *["-"] * 5)
     return (
         *map(str, (cpu.number, cpu.package, cpu.die, cpu.core)),
-        node or str(cpu.node),
+        node or ("-" if cpu.node is None else str(cpu.node)),
         "-" if cpu.l3 is None else str(cpu.l3),
     )
 
