@@ -27,8 +27,8 @@ _SET = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)(.*)", re.DOTALL)
 class Rendered(NamedTuple):
     """Two texts that a template may come to: where every condition holds, and where none does.
 
-    `exact` says that the template has nothing but text, comments, and words that it gives itself, so that nothing is left
-    open. Lines keep their numbers.
+    `exact` says that the template has nothing but text, comments, and words that it gives itself, so that nothing
+    is left open. Lines keep their numbers.
     """
 
     likely: str
@@ -81,7 +81,7 @@ def find_syntax_fault(text: str) -> Fault | None:
 
 
 class _Output:
-    """A text that is being rendered; newlines that go away are put back behind its next one, where they change nothing."""
+    """A text that is being rendered; newlines that go away are put back behind its next one, where they are harmless."""
 
     def __init__(self) -> None:
         self.pieces = list[str]()
