@@ -124,6 +124,17 @@ class Job:
 
         return wait_for(find, lambda: f"no VMs: {self.log()}", 120, 1) or {}
 
+    def wait_until_up(self) -> None:
+        """Wait until a step has run in its VMs."""
+
+        def is_up() -> bool:
+            if self.node.run(["test", "-e", f"/home/alice/job{self.number}"]).returncode == 0:
+                return True
+            assert not self.node.is_over(self.number), self.log()
+            return False
+
+        wait_for(is_up, lambda: f"no VMs: {self.log()}", 300, 2)
+
     def end(self) -> None:
         """End the job, and wait until nothing of it is left."""
         self.node.run(["scancel", str(self.number)], "alice")
@@ -153,12 +164,5 @@ def submit(node: Node, template: str, *more: str) -> Job:
 def submit_cluster(node: Node, template: str, *more: str) -> Job:
     """The same; return it when its VMs are up."""
     job = submit(node, template, *more)
-
-    def is_up() -> bool:
-        if node.run(["test", "-e", f"/home/alice/job{job.number}"]).returncode == 0:
-            return True
-        assert not node.is_over(job.number), job.log()
-        return False
-
-    wait_for(is_up, lambda: f"no VMs: {job.log()}", 300, 2)
+    job.wait_until_up()
     return job
