@@ -58,7 +58,8 @@ class Restart(NamedTuple):
         was, now = self.record.topology.shape.cpus, hardware.topology.shape.cpus
         if was != now:
             vm = naming.vm_name(self.record.rank)
-            raise RequestError(f"the number of CPUs of {vm} was {was} when it was stored, and would be {now} now", _SIZES)
+            text = f"the number of CPUs of {vm} was {was} when it was stored, and would be {now} now"
+            raise RequestError(text, _SIZES)
         found = keep_shape(self.record.topology, hardware.topology)
         memory = sum(node.memory for node in found.nodes) if len(found.nodes) > 1 else hardware.memory
         return hardware._replace(topology=found, memory=memory)
