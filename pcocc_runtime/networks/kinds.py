@@ -33,7 +33,6 @@ class EthernetNetwork:
     int_network: IPv4Network = DEFAULT_NETWORK
     mtu: int = 1500 - TUNNEL_OVERHEAD
     mac_prefix: str = "52:54:00"
-    host_if_suffix: str = ""
     domain_name: str = DEFAULT_DOMAIN
     dns_server: IPv4Address | None = None
     dns_search: tuple[str, ...] = ()

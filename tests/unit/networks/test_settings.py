@@ -58,7 +58,7 @@ def test_every_type_has_its_class() -> None:
         allow_outbound="none", reverse_nat="{vm-port: 22, min-host-port: 60222, max-host-port: 60322}", encryption="none",
     )  # fmt: skip
     assert only(text) == EthernetNetwork(
-        "n", "L3", IPv4Network("10.251.0.0/16"), 8950, "52:54:00", "", "x.example", IPv4Address("192.0.2.53"),
+        "n", "L3", IPv4Network("10.251.0.0/16"), 8950, "52:54:00", "x.example", IPv4Address("192.0.2.53"),
         ("a.example", "b.example"), IPv4Address("192.0.2.123"), False, (ReverseNat(22, 60222, 60322),), False,
     )  # fmt: skip
     assert only(BRIDGED % "mtu: 9000, vlans: [{vid: 5, type: native}]") == BridgedNetwork(
