@@ -86,6 +86,11 @@ def test_every_room_has_its_floor() -> None:
     assert rooms == SHARED | PROCESSES | {"cli"}
 
 
+def test_the_table_for_strangers_has_every_room() -> None:
+    rows = re.findall(r"(?m)^\|[^|\n]*\| `([a-z_ ]+)/?` \|", (ROOT / "CONTRIBUTING.md").read_text())
+    assert {room for row in rows for room in row.split()} == {room_of(module) for module in MODULES}
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_room_imports_what_it_may(module: str) -> None:
     strangers = {one for one in imports(module)[0] if room_of(one) not in allowed(room_of(module))}
