@@ -45,7 +45,7 @@ def plan_partitions(
 
     slurmctld has told the step's licences. NodeError when it has no licence for a network, several, or too many VMs.
     """
-    assert step.place is not None
+    assert step.charge is not None
     given, found = tuple(given), []
     for spec in used:
         if step.vm_count > spec.max_vms:
@@ -53,7 +53,7 @@ def plan_partitions(
                 f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}"
             )
         functions = {one.rank: one.function for one in given if one.source == spec.name}
-        found.append(Partition(spec, _find_key(spec, step.place.licences), devices[spec.host_device], functions))
+        found.append(Partition(spec, _find_key(spec, step.charge.licences), devices[spec.host_device], functions))
     return tuple(found)
 
 

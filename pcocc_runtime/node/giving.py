@@ -37,14 +37,14 @@ def find_step_functions(step: BootStep, site: Site) -> StepFunctions:
     wishes = (*(_wish_network(step, site, one) for one in used), *_wish_devices(step, site))
     if not wishes:
         return StepFunctions()
-    if step.place is None:
+    if step.charge is None:
         raise ChargeWanted
     node, pools = step.here.name, [one for one in used if isinstance(one, InfinibandNetwork)]
     hcas, stocks = _read_hcas_and_stocks(wishes, used, site)
     fault = find_twice(stocks, node)
     if fault:
         raise fault
-    given = plan_given([one for one in wishes if one.ranks], stocks, step.place.gres_on(node), node)
+    given = plan_given([one for one in wishes if one.ranks], stocks, step.charge.gres_on(node), node)
     partitions = plan_partitions(step, pools, hcas, given)
     hosts = [one for one in used if isinstance(one, HostInfiniband)]
     return StepFunctions(given, plan_ports(partitions) | plan_host_ports(hosts, hcas, given), partitions)

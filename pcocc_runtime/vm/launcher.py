@@ -173,7 +173,7 @@ def read_node(job: int) -> NodeFacts:
 
 
 def keep_boot(task: Task, cluster: Cluster, keys: Keys) -> None:
-    """Keep what a checkpoint has of the job: with the sizes of its tasks, whatever was typed beside the template."""
+    """Keep what a checkpoint stores of the job: the cluster with the sizes that its tasks really have, and the keys."""
     sized = tuple(
         group if group.full_node else replace(group, cpus=task.cpus, memory=task.memory or group.memory)
         for group in cluster.groups
