@@ -36,7 +36,7 @@ from pcocc_runtime.documents.checkpoint import (
     encode_checkpoint,
 )
 from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
-from pcocc_runtime.progress import Advance
+from pcocc_runtime.progress import Advance, unwatched
 from pcocc_runtime.system import files, held, tree_removal
 from pcocc_runtime.system.copy import hash_file
 
@@ -67,7 +67,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     vms = running.tasks
     with (
         interruptible(), terminal.Meter() as meter, _unfinished(target) as made,
-        _Step(running.job, vms, made.place) as step,
+        _Conversation(running.job, vms, made.place) as step,
     ):
         step.await_all(PAUSED)
         begun = time.monotonic()
@@ -110,7 +110,7 @@ def _leads_to_older(link: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Draft:
     """Where a checkpoint is made: in `place`, a directory in `base`.
 
     `base` is the target, or, where there is none yet, a directory that is renamed to the target at the end.
@@ -141,7 +141,7 @@ class _Place:
 
 
 @contextlib.contextmanager
-def _unfinished(target: Path) -> Iterator[_Place]:
+def _unfinished(target: Path) -> Iterator[_Draft]:
     """Make a place for a checkpoint, and remove it after the block if the checkpoint has not been published.
 
     What killed commands of this host have left of unpublished checkpoints is removed as well.
@@ -155,7 +155,7 @@ def _unfinished(target: Path) -> Iterator[_Place]:
         if _is_left(old, old.name.removeprefix(begin), target / CURRENT):
             tree_removal.remove_tree(old)
     base = target if target.is_dir() else target.with_name(f"{beside}{os.getpid()}")
-    made = _Place(target, base, base / f"{here}{os.getpid()}-{time.time_ns()}")
+    made = _Draft(target, base, base / f"{here}{os.getpid()}-{time.time_ns()}")
     try:
         if base != target:
             base.mkdir(mode=0o700)
@@ -182,18 +182,14 @@ def _is_left(path: Path, rest: str, current: Path) -> bool:
 def _seal(place: Path, job: int, vms: int) -> None:
     """Write the file that makes a directory a checkpoint, once everything else is in it and on disk."""
     names = [BOOT_COPY, *(f"vm{rank}.json" for rank in range(vms))]
-    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, _unwatched)) for name in names]
+    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, unwatched)) for name in names]
     files.replace_file(place / WHOLE_FILE, encode_checkpoint(Checkpoint(job, int(time.time()), vms, tuple(found))))
     for name in (*names, WHOLE_FILE):
         held.flush(place / name)
     held.flush(place)
 
 
-def _unwatched(_done: int, _total: int) -> None:
-    pass
-
-
-class _Step:
+class _Conversation:
     """A step with a task for each VM: all tasks hear what we say, and each answers with a line."""
 
     def __init__(self, job: int, vms: int, place: Path) -> None:
@@ -214,7 +210,7 @@ class _Step:
             self.process.stdin.write(f"{line}\n".encode())
             self.process.stdin.flush()
 
-    def await_all(self, word: str, advance: Advance = _unwatched) -> None:
+    def await_all(self, word: str, advance: Advance = unwatched) -> None:
         """Wait until each VM's task has said a word; NodeError when the step ends before."""
         assert self.process.stdout is not None
         waits, far = set(self.names), dict[str, tuple[int, int]]()
@@ -241,7 +237,7 @@ class _Step:
             message = "the checkpoint is complete and can be used, but some tasks that stored VMs failed afterwards"
             raise errors.NodeError(message, "'pcocc ps -l' shows which VMs still run")
 
-    def __enter__(self) -> _Step:
+    def __enter__(self) -> _Conversation:
         return self
 
     def __exit__(self, *_error: object) -> None:

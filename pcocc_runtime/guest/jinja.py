@@ -108,7 +108,7 @@ class _Output:
         return "".join(self.pieces)
 
 
-class _Template:
+class _Rendering:
     """The state of a template that is read tag by tag."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class _Template:
 def render_jinja(text: str) -> Rendered:
     """Return what a template may come to, without its first line."""
     body = "\n" + text.partition("\n")[2]
-    template, at, before = _Template(), 0, ""
+    template, at, before = _Rendering(), 0, ""
     for found in _MARK.finditer(body):
         tag = found[0]
         _add_text(template, body[at : found.start()], before, tag[2] == "-")
@@ -181,7 +181,7 @@ def render_jinja(text: str) -> Rendered:
     return Rendered(template.likely.text, template.other.text, template.exact)
 
 
-def _add_text(template: _Template, piece: str, before: str, strips: bool) -> None:
+def _add_text(template: _Rendering, piece: str, before: str, strips: bool) -> None:
     """Add the text between two tags, of which the one before it and the one behind it may strip its white space."""
     start = len(piece) - len(piece.lstrip()) if before.endswith(("-%}", "-}}", "-#}")) else 0
     end = max(start, len(piece.rstrip())) if strips else len(piece)

@@ -9,6 +9,7 @@ from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, RoutedFacts
 from pcocc_runtime.documents.node_answer import NetDevice, NodeAnswer
 from pcocc_runtime.naming import UPLINK
+from pcocc_runtime.tables import columns, count
 
 _HEADS = ("", "DEVICE", "ADDRESS", "MAC", "RECEIVED", "SENT", "DROPPED", "REACHED BY")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -114,8 +115,8 @@ def _plan_link(link: NetDevice | None) -> dict[str, Any]:
 def render_picture(picture: dict[str, Any]) -> str:
     """Return the drawing: a line for each network, then a tree of each node's networks and VMs with their counters."""
     nodes = picture["nodes"]
-    count = len(nodes) + len(picture["silent"])
-    title = f"job {picture['job']}: {_count(picture['vms'], 'VM')} on {_count(count, 'node')}"
+    total = len(nodes) + len(picture["silent"])
+    title = f"job {picture['job']}: {count(picture['vms'], 'VM')} on {count(total, 'node')}"
     networks = [f"{one['name']}: {', '.join(_describe(one))}" for one in picture["networks"]]
     rows: list[tuple[str, ...]] = [_HEADS]
     for node in nodes:
@@ -126,12 +127,8 @@ def render_picture(picture: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def _describe(one: dict[str, Any]) -> list[str]:
-    words = [one["kind"], f"MTU {one['mtu']}", _count(len(one["vms"]), "VM")]
+    words = [one["kind"], f"MTU {one['mtu']}", count(len(one["vms"]), "VM")]
     if "vni" in one:
         words += [f"VNI {one['vni']}", f"UDP port {one['port']}"]
     if "addresses" in one:
@@ -196,7 +193,4 @@ def _amount(number: int) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     full = [[*row, *[""] * (len(_HEADS) - len(row))] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in full
-    ]
+    return columns(full).splitlines()

@@ -99,7 +99,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
-    hardware = plan_own_hardware(task, node, group, kvm_fd)
+    hardware = read_own_hardware(task, node, group, kvm_fd)
     restart = find_stored_vm(cluster, task.rank, group.qemu_bin or node.qemu, node.accel)
     if restart is not None:
         hardware = restart.keep_shape(hardware)
@@ -134,7 +134,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     become_qemu(task, argv, facts, ours, inherited)
 
 
-def plan_own_hardware(task: Task, node: NodeFacts, group: Group, kvm_fd: int | None) -> Hardware:
+def read_own_hardware(task: Task, node: NodeFacts, group: Group, kvm_fd: int | None) -> Hardware:
     """Return the hardware of the guest, on this task's part of the node."""
     model = group.cpu_model or node.cpu_model
     abilities = find_abilities(node, group.qemu_bin or node.qemu, model, kvm_fd)

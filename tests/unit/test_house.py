@@ -178,6 +178,15 @@ def test_a_name_means_one_thing() -> None:
     assert homes["Group"] == ["documents.cluster"] and homes["Send"] == ["keeper.transaction"]
 
 
+def test_a_class_means_one_thing_even_where_it_is_a_modules_own() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name.lstrip("_"), []).append(module)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def fields_of(body: list[ast.stmt]) -> dict[str, str]:
     """Return the annotations of the fields of classes, by `Class.field`."""
     found: dict[str, str] = {}
