@@ -11,7 +11,7 @@ from pcocc_runtime.documents.hardware import VmTopology
 from pcocc_runtime.errors import RequestError
 
 _HINT = "write it with 'lstopo --of xml FILE'"
-_LEVELS = {"Package": "package", "Socket": "package", "L3Cache": "L3 cache", "Core": "core"}  # "Socket": hwloc 1.10
+_LEVELS = {"Package": "package", "Socket": "package", "L3Cache": "L3 cache", "Core": "core"}  # "Socket": before 1.11
 _NODE = "NUMA node"
 
 
