@@ -50,7 +50,8 @@ def plan_partitions(
     for spec in used:
         if step.vm_count > spec.max_vms:
             raise NodeError(
-                f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}"
+                f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}",
+                "ask for fewer VMs, or ask the admins to raise max-vms of that network",
             )
         functions = {one.rank: one.function for one in given if one.source == spec.name}
         found.append(Partition(spec, _find_key(spec, step.charge.licences), devices[spec.host_device], functions))
