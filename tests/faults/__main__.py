@@ -26,10 +26,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--times", type=int, default=1, help="how often each fault is done")
     parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, metavar="NAME", help="these faults"
+        "--only", nargs="+", choices=names, default=names, metavar="NAME", help="run only these faults"
     )
-    parser.add_argument("--anew", action="store_true", help="forget what came of these faults before")
-    parser.add_argument("--list", action="store_true", help="tell what there is")
+    parser.add_argument("--anew", action="store_true", help="forget the earlier results of these faults")
+    parser.add_argument("--list", action="store_true", help="list all faults")
     options = parser.parse_args()
     if options.list:
         print(*(f"{one.name}: {one.what}, {one.when}: {one.after}" for one in FAULTS), sep="\n")
