@@ -25,7 +25,7 @@ MEMORY, DISK, SEED, VARIABLES = "memory", "disk", "seed", "vars"
 PAUSED, STORED, SUMMED = "paused", "stored", "summed"
 FAR = "far"  # how far it is: bytes done and to do follow the name
 # and what it is told, a line each: one word for all tasks
-STORE, GO_ON, STAY, KEEP_IT, END_IT = "store", "go on", "stay", "keep", "end"
+STORE, GO_ON, STAY, KEEP_IT, END_IT, HOLD_IT = "store", "go on", "stay", "keep", "end", "hold"
 
 
 @dataclass(frozen=True, slots=True)

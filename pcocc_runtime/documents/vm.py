@@ -20,7 +20,8 @@ class VmFacts(Record):
     writes the guest's serial console to the file `console`, of which `console_size` bytes are kept. `mounts`
     are the tags that the guest is to mount, with their types. `logs` are other files that grow with what the
     guest does. A VM to `keep` stays when its guest has powered off. `incoming` is what QEMU calls
-    the memory that it goes on from (qemu/memory_file.py), empty where it boots.
+    the memory that it goes on from (qemu/memory_file.py), empty where it boots. A VM that is `stored` when its job
+    ends is given time for that.
     """
 
     job: int
@@ -48,6 +49,7 @@ class VmFacts(Record):
     keep: bool = False
     logs: list[str] = []
     incoming: str = ""
+    stored: bool = False
 
 
 def encode_vm(facts: VmFacts) -> str:

@@ -19,6 +19,7 @@ from pcocc_runtime.documents.vm import decode_vm
 from pcocc_runtime.documents.vm_events import (
     DiskError,
     Ended,
+    Leaving,
     Ready,
     Silent,
     Started,
@@ -169,11 +170,19 @@ class Keeper:
     def _stop(self) -> None:
         """End the VM; a guest that writes to lasting drives is asked to power off, and given its time."""
         self.asked = True
-        self.power_off.ask(self.paused)
+        if not self.facts.stored or self.looking != "answering":
+            self.power_off.ask(self.paused)
+        elif self.power_off.step == "on":
+            self.power_off.wait()
+            emit(Leaving(self.name, self.facts.node))
 
     def _watch_for_end(self) -> None:
         if self.power_off.is_wanted():
             self._stop()
+        elif self.power_off.step == "waiting" and self.pause.is_held():
+            self.power_off.wait()
+        elif self.power_off.has_waited():
+            self.power_off.ask(self.paused)
         elif self.power_off.is_late() and self.life == "runs":
             emit(StillOn(self.name, self.facts.node))
             self.power_off.force()

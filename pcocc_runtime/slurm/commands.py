@@ -10,6 +10,7 @@ from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.accounting import SACCT_FIELDS, VmsUsage, parse_usage
 from pcocc_runtime.slurm.configuration import Place, parse_places
 from pcocc_runtime.slurm.text import (
+    JobEnd,
     JobFacts,
     Listed,
     Running,
@@ -18,6 +19,7 @@ from pcocc_runtime.slurm.text import (
     field_of,
     parse_controller,
     parse_job,
+    parse_job_end,
     parse_launch_seconds,
     parse_listed,
     parse_presence,
@@ -34,6 +36,12 @@ def read_job(job: int) -> JobFacts:
         ["scontrol", "show", "job", "--oneliner", str(job)], hint="is slurmctld up? try `scontrol ping`"
     )
     return parse_job(job, text)
+
+
+def read_job_end(job: int) -> JobEnd:
+    """Return when a job will end; NodeError when slurmctld does not answer, or knows it no more."""
+    argv, env = ["scontrol", "show", "job", "--oneliner", str(job)], {**os.environ, "SLURM_TIME_FORMAT": "%s"}
+    return parse_job_end(process.run(argv, env=env))
 
 
 def read_boot_steps(job: int) -> tuple[Step, ...]:

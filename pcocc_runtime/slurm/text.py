@@ -24,7 +24,7 @@ class JobFacts:
     """A running job as scontrol(1) shows it, memory in MiB.
 
     Slurm limits memory by CPU or by node, and the other is 0; both are 0 when it does not limit memory.
-    `array_task` is None for a job that is not a task of an array.
+    `array_task` is None for a job that is not a task of an array. It has been requeued `restarts` times.
     """
 
     job: int
@@ -33,6 +33,7 @@ class JobFacts:
     memory_per_cpu: int
     memory_per_node: int
     array_task: int | None = None
+    restarts: int = 0
 
     def task_memory(self, tasks: int) -> int:
         """Return the memory of one of `tasks` tasks in MiB, 0 for no limit."""
@@ -54,7 +55,24 @@ def parse_job(job: int, text: str) -> JobFacts:
     return JobFacts(
         job, nodes, cpus, mebibytes(fields.get("MinMemoryCPU", "0")),
         mebibytes(fields.get("MinMemoryNode", "0")), int(task) if task.isdecimal() else None,
+        int(fields.get("Restarts", "0")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """Whether a job runs, when Slurm will end it (seconds of the epoch, None: never), and whether to make way."""
+
+    runs: bool
+    at: int | None
+    preempted: bool
+
+
+def parse_job_end(text: str) -> JobEnd:
+    """Parse `scontrol show job -o` with times as seconds of the epoch (SLURM_TIME_FORMAT=%s)."""
+    at = field_of(text, "EndTime")
+    state, preempted = field_of(text, "JobState"), field_of(text, "PreemptTime")
+    return JobEnd(state == "RUNNING", int(at) if at.isdecimal() else None, preempted.isdecimal())
 
 
 def mebibytes(text: str) -> int:

@@ -26,6 +26,7 @@ from pcocc_runtime.documents.checkpoint import (
     END_IT,
     FAR,
     GO_ON,
+    HOLD_IT,
     KEEP_IT,
     MEMORY,
     PAUSED,
@@ -45,7 +46,7 @@ from pcocc_runtime.documents.checkpoint import (
 from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, decode_topology
 from pcocc_runtime.documents.node import MAX_NODE, BridgedFacts, decode_node
-from pcocc_runtime.documents.save import PAUSE_SOCKET
+from pcocc_runtime.documents.save import GOES_ON, PAUSE_SOCKET, STAYS
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
@@ -74,7 +75,7 @@ def operate(job: int, vm: str, place: Path) -> int:
         disks = parse_facts(regular.read_json(directory / DISKS_FILE), vm)
         argv = _read_argv(directory, vm)
         _ensure_storable(job, monitor, argv)
-        still.enter_context(_paused(directory, vm))
+        keeper = still.enter_context(_paused(directory, vm))
         _say(PAUSED, vm)
         _await(STORE)
         record, found = _store(job, monitor, disks, argv, place)
@@ -84,7 +85,12 @@ def operate(job: int, vm: str, place: Path) -> int:
         record = replace(record, files={kind: _sum(path, vm) for kind, path in found.items()})
         files.replace_file(place / f"{vm}.json", encode_vm_checkpoint(record))
         _say(SUMMED, vm)
-        if _await(KEEP_IT, END_IT) == END_IT:
+        told = _await(KEEP_IT, END_IT, HOLD_IT)
+        if told == HOLD_IT:
+            keeper.sendall(STAYS)
+            if _await(KEEP_IT, at_end=END_IT) == KEEP_IT:
+                keeper.sendall(GOES_ON)
+        elif told == END_IT:
             _end(monitor)
     return 0
 
@@ -117,8 +123,8 @@ def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _paused(directory: Path, vm: str) -> Iterator[None]:
-    """Have the VM stand still in the block; its keeper lets it go on, also when this process is killed."""
+def _paused(directory: Path, vm: str) -> Iterator[socket.socket]:
+    """Have the VM stand still in the block; its keeper, which this yields, lets it go on, also when we are killed."""
     with socket.socket(socket.AF_UNIX) as keeper:
         try:
             keeper.settimeout(_PAUSE_SECONDS)
@@ -131,18 +137,20 @@ def _paused(directory: Path, vm: str) -> Iterator[None]:
         if "error" in answer:
             why = f"does not run: it is {answer['error']}" if answer["error"] else "is being stored already"
             raise RequestError(f"{vm} {why}", "a checkpoint is of VMs that run, one checkpoint at a time")
-        yield
+        yield keeper
 
 
 def _say(word: str, vm: str, *more: int) -> None:
     os.write(1, f"{' '.join([word, vm, *map(str, more)])}\n".encode())
 
 
-def _await(*words: str) -> str:
-    """Return which of the words comes as a line of our input; NodeError when it ends instead."""
+def _await(*words: str, at_end: str = "") -> str:
+    """Return which of the words comes as a line of our input, or `at_end`; without that, NodeError when it ends."""
     line = b""
     while not line.endswith(b"\n") and len(line) < _LONGEST_WORD:
         piece = os.read(0, 1)  # no more than the line: the next one is for who reads next
+        if not piece and at_end:
+            return at_end
         if not piece:
             raise NodeError("the checkpoint was cut off", "the VMs go on, and an older checkpoint is as it was")
         line += piece

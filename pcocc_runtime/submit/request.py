@@ -41,6 +41,7 @@ class Request:
     user_data: str | None = None
     vms: str | None = None
     user_data_force: bool = False
+    checkpoints: str | None = None
 
     @property
     def vm_count(self) -> int:
@@ -57,7 +58,7 @@ def parse_request(text: str) -> Request:
             "name a template, as in --pcocc-template=NAME:2; 'pcocc template list' lists them",
         )
     if not tree.get("template"):
-        option = next((name for key, name in _NEEDY.items() if tree.get(key)), "vm")
+        option = next((name for key, name in {**_NEEDY, "checkpoint": "checkpoint"}.items() if tree.get(key)), "vm")
         raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
     parts = parse_request_parts(tree["template"])
     return Request(
@@ -67,15 +68,20 @@ def parse_request(text: str) -> Request:
         tree.get("user_data") or None,
         tree.get("vm") or None,
         bool(tree.get("user_data_force")),
+        tree.get("checkpoint") or None,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RestartRequest:
-    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None."""
+    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None.
+
+    `checkpoints` is the text of --pcocc-checkpoint.
+    """
 
     directory: str
     vms: str | None
+    checkpoints: str | None = None
 
 
 def find_restart(text: str) -> RestartRequest | None:
@@ -92,7 +98,7 @@ def find_restart(text: str) -> RestartRequest | None:
             f"--pcocc-restart and --pcocc-{other} exclude each other",
             "what goes on from a checkpoint is as it was; leave one of them out",
         )
-    return RestartRequest(str(tree["restart"]), tree.get("vm") or None)
+    return RestartRequest(str(tree["restart"]), tree.get("vm") or None, tree.get("checkpoint") or None)
 
 
 def parse_request_parts(text: str) -> tuple[RequestPart, ...]:

@@ -132,7 +132,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
         files.replace_file(directory / KEPT_FILE, b"")
     files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
     files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
-    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
+    stored = cluster.checkpoints is not None and cluster.checkpoints.at_end
+    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)._replace(stored=stored)
     inherited = [
         *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
         *(one.fd for one in filesystems), theirs.fileno(),
@@ -295,8 +296,8 @@ def become_qemu(
 ) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    QEMU answers SIGTERM by ending in order. If its guest has to power off first, the signal is blocked, and the
-    keeper acts on it.
+    QEMU answers SIGTERM by ending in order. If its guest has to power off first, or the VM to be stored, the signal is
+    blocked, and the keeper acts on it.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(
@@ -305,7 +306,7 @@ def become_qemu(
         )
     keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
     signal.pthread_sigmask(
-        signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set())
+        signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace or facts.stored else set())
     )
     drop.die_with_parent()
     children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)
