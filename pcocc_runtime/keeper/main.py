@@ -28,6 +28,7 @@ from pcocc_runtime.documents.vm_events import (
     encode_event,
 )
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
+from pcocc_runtime.keeper.agent_port import AgentPort
 from pcocc_runtime.keeper.bounded_logs import BoundedLog, LogWatch
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.going_on import GoingOn
@@ -97,6 +98,7 @@ class Keeper:
         self.logs = LogWatch([self.console, *(BoundedLog(path, LOG_SIZE) for path in others)])
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
+        self.agent = AgentPort(facts.agent, facts.agent_port, self.selector)
         self.clock = GuestClock(facts.agent, self.selector, self._send)
         self.pause = PauseGuard(facts.directory, self.selector, self._send, self.clock.set)
         self.going_on: GoingOn | None = None  # None: it boots
@@ -128,6 +130,7 @@ class Keeper:
             self.guard.tick()
             self.pause.tick()
             self.clock.tick()
+            self.agent.tick()
             self.logs.tick()
         if self.link:
             self.link.close()
@@ -143,7 +146,7 @@ class Keeper:
         waits: list[float | None] = [self.logs.patience()]
         if self.pause.is_waiting():
             waits.append(PAUSE_AGAIN)
-        if self.power_off.is_watching() or self.guard.is_waiting() or self.clock.is_waiting():
+        if self.power_off.is_watching() or self.guard.is_waiting() or self.clock.is_waiting() or self.agent.is_waiting():
             waits.append(SIGNAL_INTERVAL)
         if self.looking != "booting":
             waits.append(self.link.patience() if self.link else None)
@@ -239,6 +242,7 @@ class Keeper:
                 self.facts.accel, self.facts.accel_why, self.facts.kvm_expected, self.name, self.facts.node
             )
         )
+        self.agent.connect()
         if self.going_on:
             self.going_on.begin()
         elif not self.facts.address and self.looking == "booting":

@@ -68,7 +68,7 @@ def parse_request(text: str) -> Request:
         tree.get("user_data") or None,
         tree.get("vm") or None,
         bool(tree.get("user_data_force")),
-        tree.get("checkpoint") or None,
+        tree.get("checkpoint"),
     )
 
 
@@ -98,7 +98,7 @@ def find_restart(text: str) -> RestartRequest | None:
             f"--pcocc-restart and --pcocc-{other} exclude each other",
             "what goes on from a checkpoint is as it was; leave one of them out",
         )
-    return RestartRequest(str(tree["restart"]), tree.get("vm") or None, tree.get("checkpoint") or None)
+    return RestartRequest(str(tree["restart"]), tree.get("vm") or None, tree.get("checkpoint"))
 
 
 def parse_request_parts(text: str) -> tuple[RequestPart, ...]:

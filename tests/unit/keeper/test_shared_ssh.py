@@ -42,7 +42,7 @@ class Guest:
         facts = VmFacts(
             job=7, rank=0, node="n1", pid=1, qmp=0, probe=None, watch=0, address="10.0.0.1", user="alice", timeout=300,
             directory=str(directory),
-            accel="tcg", accel_why="", disks={}, cpus=[], emulator=[], grace=0, agent="/a", console="/c",
+            accel="tcg", accel_why="", disks={}, cpus=[], emulator=[], grace=0, agent="/a", agent_port="/q", console="/c",
             console_size=0,
             kvm_expected=False, mounts=mounts,
         )  # fmt: skip
