@@ -23,6 +23,7 @@ class PowerOff:
     """Asks a guest to power off, once, if it writes to lasting drives (its VM has a `grace`); else tells QEMU to quit.
 
     on       nobody has asked
+    leaving  commands run in the VM, which Slurm has told to end, too: it ends after them
     waiting  the VM may be stored first; somebody has to begin with that until `last_call`
     asked    the guest is powering off, until `last_call`
     forced   its time is over
@@ -30,16 +31,16 @@ class PowerOff:
 
     def __init__(self, facts: VmFacts, send: Callable[[str], None]) -> None:
         self.facts, self.send = facts, send
-        self.step: Literal["on", "waiting", "asked", "forced"] = "on"
+        self.step: Literal["on", "leaving", "waiting", "asked", "forced"] = "on"
         self.last_call = 0.0
         self.agent: socket.socket | None = None  # open as long as the guest has to read from it
 
     def is_watching(self) -> bool:
         """Tell whether `is_wanted` and `is_late` must be asked now and then."""
-        return (self.facts.grace > 0 or self.facts.stored) and self.step != "forced"
+        return self.step != "forced"
 
     def is_wanted(self) -> bool:
-        """Tell whether Slurm ends the VM: its SIGTERM is pending in QEMU, blocked as the guest must power off first."""
+        """Tell whether Slurm ends the VM: its SIGTERM is pending in QEMU, where it is blocked."""
         return self.step == "on" and is_pending(self.facts.pid, signal.SIGTERM)
 
     def is_late(self) -> bool:

@@ -297,8 +297,7 @@ def become_qemu(
 ) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    QEMU answers SIGTERM by ending in order. If its guest has to power off first, or the VM to be stored, the signal is
-    blocked, and the keeper acts on it.
+    SIGTERM is blocked in it, and its keeper acts on that: commands that run in the VM end first.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(
@@ -306,9 +305,7 @@ def become_qemu(
             hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml",
         )
     keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace or facts.stored else set())
-    )
+    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | {signal.SIGTERM})
     drop.die_with_parent()
     children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)
     qmp.close()

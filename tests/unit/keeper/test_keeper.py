@@ -24,6 +24,13 @@ from tests.waiting import limit, wait_closely
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime.keeper.main import main; sys.exit(main())"
+USE = f"""import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from pcocc_runtime.system.used import mark_command
+mark_command(sys.argv[1])
+os.write(1, b".")
+sys.stdin.read()
+"""
 GREETING = b'{"QMP": {"version": {}}}\r\n'
 
 
@@ -187,6 +194,22 @@ def test_a_vm_that_is_stored_at_its_end_waits_for_that(start: Start) -> None:
     keeper.qemu.wait()
     assert keeper.process.wait(limit(20)) == 0
     assert (keeper.state() or VmState("")).asked
+
+
+def test_a_vm_ends_after_the_commands_that_run_in_it(start: Start) -> None:
+    keeper = start()
+    keeper.commands(1)
+    keeper.qmp.sendall(GREETING)
+    assert [keeper.event()["event"] for _ in range(2)] == ["started", "ready"]
+    command = subprocess.Popen([sys.executable, "-c", USE, str(keeper.directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert command.stdout is not None and command.stdout.read(1) == b"."
+    keeper.process.terminate()
+    keeper.qmp.settimeout(2)
+    with pytest.raises(TimeoutError):
+        keeper.commands(1)
+    keeper.qmp.settimeout(limit(20))
+    command.communicate()
+    assert keeper.commands(1) == ["quit"]
 
 
 def test_a_vm_that_nobody_stores_at_its_end_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

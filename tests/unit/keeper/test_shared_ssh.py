@@ -12,7 +12,7 @@ from pcocc_runtime.documents.vm import VmFacts
 from pcocc_runtime.documents.vm_state import UP
 from pcocc_runtime.keeper import shared_ssh
 from pcocc_runtime.keeper.shared_ssh import SharedSsh
-from tests.waiting import limit
+from tests.waiting import limit, wait_closely
 
 SSH = """#!/bin/sh
 while [ $# -gt 0 ]; do
@@ -114,3 +114,19 @@ def test_a_guest_that_does_not_say_keeps_no_task_waiting(
     ssh[0].run_until_up()
     assert ssh[0].told == []
     (tmp_path / "ssh").unlink()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_connection_stands_still_with_its_guest(ssh: list[Guest], tmp_path: Path, ends: bool) -> None:
+    def state() -> str:
+        return Path(f"/proc/{ssh[0].link.master}/stat").read_text().rpartition(")")[2].split()[0]
+
+    ssh.append(Guest(tmp_path / "vm0", {}))
+    ssh[0].link.stand_still(True)
+    assert not ssh[0].link.still, "there is none yet"
+    ssh[0].run_until_up()
+    ssh[0].link.stand_still(True)
+    wait_closely(lambda: state() == "T")
+    if not ends:  # else the test's end waits for it
+        ssh[0].link.stand_still(False)
+        wait_closely(lambda: state() != "T")
