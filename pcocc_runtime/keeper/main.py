@@ -123,7 +123,7 @@ class Keeper:
                 key.data()
             if self.looking != "booting":
                 if self.link:
-                    self.link.stand_still(self.pause.is_held())
+                    self.link.stand_still(self.pause.is_held() or self.power_off.step == "waiting")
                     self.link.turn()
             elif self.life == "runs":
                 self._look()

@@ -170,7 +170,7 @@ class BootWatch:
                 elif not key.data.read():
                     selector.unregister(key.fileobj)
                     open_pipes -= 1
-            if self.auto and self.state == "up":
+            if self.auto and self._has_answered():
                 self.auto.tick()
             if self._has_answered() or self.reported:
                 stepds.stop()
@@ -187,7 +187,7 @@ class BootWatch:
         """Return how many seconds to wait for something to happen, None for ever."""
         if not self._has_answered():
             return 0.5
-        return self.auto.patience() if self.auto and self.state == "up" else None
+        return self.auto.patience() if self.auto else None
 
     def _look_at_nodes(self, stepds: StepdWatch) -> None:
         """Tell the user what srun does not: that a node has lost its part of the step, or does not begin with it."""
