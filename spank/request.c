@@ -51,7 +51,7 @@ static char *render_request(void)
 	add_json(&text, options.checkpoint);
 	text_add(&text, ",\"vm\":");
 	add_json(&text, options.vm);
-	text_add(&text, ",\"tool\":\"%s\"}", spank_context() == S_CTX_LOCAL ? "srun" : "sbatch");
+	text_add(&text, "}");
 	return text.data;
 }
 

@@ -20,8 +20,8 @@ def ensure_replaceable(target: Path) -> None:
     except OSError as error:
         raise RequestError(f"{target} cannot be read: {error.strerror}", _ANOTHER) from None
     if names - {CURRENT} or not _leads_to_older(target / CURRENT):
-        hint = "name a directory that is empty, or new"
-        raise RequestError(f"{target} has files that are no checkpoint", hint)
+        hint = "name a new directory, or an empty one"
+        raise RequestError(f"{target} has files that do not belong to a checkpoint", hint)
 
 
 def ensure_makable(target: Path) -> None:
@@ -35,7 +35,7 @@ def ensure_makable(target: Path) -> None:
 
 
 def _leads_to_older(link: Path) -> bool:
-    """Tell whether a link is missing or of ours: what it leads to is removed, and a user's own may lead anywhere."""
+    """Tell whether a link is missing or ours. What it leads to will be removed, and a user's own may lead anywhere."""
     if not os.path.lexists(link):
         return True
     name = os.readlink(link) if link.is_symlink() else ""

@@ -21,7 +21,7 @@ from pcocc_runtime.slurm.steps import operation_environment
 from pcocc_runtime.slurm.text import JobEnd
 from pcocc_runtime.system import installed
 
-_LOOK = 600.0  # seconds: a job may be given less time than it had
+_LOOK = 120.0  # seconds: a job may be given less time than it had
 _LOOK_HELD = 30.0  # or more
 _SPARE = 60.0  # seconds between a checkpoint and the job's end
 _MEBIBYTES = 1024.0  # that are stored in a second, where none has been stored yet

@@ -71,7 +71,9 @@ def test_a_requeued_job_goes_on_from_what_was_stored_now_and_then(box: Box, home
 
 
 def test_the_vms_are_stored_before_the_time_is_over(box: Box, home: Path, script: Path) -> None:
-    job = submit(box, home, "--pcocc-checkpoint=stored,at-end=59:30", "--time=60")
+    job = submit(box, home, "--pcocc-checkpoint=stored,at-end=59:00", "--time=1-0")
+    wait_for(lambda: (home / "run-0").exists(), lambda: said_by(home), 180)
+    box.out(["scontrol", "update", f"JobId={job}", "TimeLimit=60"], user="root")
     held = f"pcocc: stored 2 VMs in {home}/stored; they stand still until the job ends\n"
     wait_for(lambda: held in said_by(home), lambda: said_by(home), 180)
     assert box.out(["squeue", "-h", "-j", job, "-o", "%T"]) == "RUNNING"
@@ -124,7 +126,7 @@ def test_a_job_that_makes_way_goes_on_later(box: Box, home: Path, script: Path, 
         ("stored,every=soon", "'soon' in --pcocc-checkpoint=stored,every=soon is not a time"),
         ("stored,every=0:01", "is not between 10 s and ten years"),
         ("nowhere/stored", "/nowhere is not a directory"),
-        ("/usr,every=5", "/usr has files that are no checkpoint"),
+        ("/usr,every=5", "/usr has files that do not belong to a checkpoint"),
         ("/stored", "you may not write to /"),
     ],
 )

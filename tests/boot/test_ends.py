@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-from tests.boot.box import ROOT, Box
+from tests.boot.box import Box
 from tests.boot.cluster import make_cluster
-from tests.waiting import limit, wait_for
+from tests.waiting import wait_for
 
 # in a VM: it takes a while over its end, and says so in a directory that the host sees
 _CAREFUL = (
@@ -56,42 +52,6 @@ def test_a_command_hears_of_its_jobs_limit_before_and_then(box: Box, home: Path)
         box.out(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], user="root")
         wait_for(lambda: seen(home, "TERM"), "the limit", 180)
     assert "DUE TO TIME LIMIT" in (home / "out").read_text()
-
-
-@pytest.fixture
-def gang(box: Box) -> Iterator[None]:
-    """A partition whose jobs are suspended while those of another run."""
-    conf = "/etc/slurm/slurm.conf"
-    lines = (
-        "PreemptType=preempt/partition_prio\\nPreemptMode=SUSPEND,GANG\\n"
-        "PartitionName=low Nodes=n1,n2 PriorityTier=1 OverSubscribe=FORCE:1\\n"
-        "PartitionName=high Nodes=n1,n2 PriorityTier=9 OverSubscribe=FORCE:1 PreemptMode=OFF\\n"
-    )
-    with box.changed(f"cp -p {conf} {conf}.kept && printf '{lines}' >>{conf}", f"cat {conf}.kept >{conf} && rm {conf}.kept"):
-        restart_slurmctld()
-        yield
-    restart_slurmctld()
-
-
-def restart_slurmctld() -> None:
-    """Restart slurmctld, which alone has it take another plugin."""
-    argv = [ROOT / "tests/box", "restart", "slurmctld"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=limit(90), check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_a_cluster_makes_way_and_goes_on(box: Box, home: Path, gang: None) -> None:
-    with make_cluster(box, "-p", "low", "--pcocc-template=tiny:2", "-N2", "--exclusive") as low:
-        step = low.start(["--pcocc-vm", "sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 1; done"])
-        assert step.stdout and step.stdout.readline()
-        wrap = "squeue -h -o %T -p low; sleep 20"
-        box.submit(["-p", "high", "-N2", "--exclusive", f"--output={home}/high", "--wrap", wrap])
-        assert (home / "high").read_text() == "SUSPENDED\n"
-        done = box.finish(step)
-        assert done.returncode == 0 and done.stdout.count("6\n") == 2, done.stdout + done.stderr
-        before = time.time()
-        guests = [int(line) for line in low.vm("date +%s", vms="vm[0-1]").split()]
-        assert before - 2 <= min(guests) and max(guests) <= time.time() + 1, "clocks are right"
 
 
 def test_a_lost_node_leaves_the_other_vms_alone(box: Box) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pcocc_runtime.documents.cluster import Checkpoints, Cluster, Group, Mount
+from pcocc_runtime.documents.typed_options import TypedOptions
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.networks.kinds import BridgedNetwork, EthernetNetwork
 from pcocc_runtime.site.resource_sets import ResourceSet
@@ -53,12 +54,12 @@ def test_a_wrong_value_is_one_sentence(text: str, said: str) -> None:
 
 
 def test_it_belongs_to_a_job_with_vms() -> None:
-    assert parse_request('{"template": "tiny", "checkpoint": "d"}').checkpoints == "d"
-    assert parse_request('{"template": "tiny", "checkpoint": ""}').checkpoints == "", "which is refused then"
-    wanted = find_restart('{"restart": "from", "checkpoint": "d"}')
+    assert parse_request(TypedOptions("tiny", checkpoint="d")).checkpoints == "d"
+    assert parse_request(TypedOptions("tiny", checkpoint="")).checkpoints == "", "which is refused then"
+    wanted = find_restart(TypedOptions(restart="from", checkpoint="d"))
     assert wanted is not None and wanted.checkpoints == "d"
     with pytest.raises(RequestError, match="--pcocc-checkpoint needs --pcocc-template"):
-        parse_request('{"checkpoint": "d"}')
+        parse_request(TypedOptions(checkpoint="d"))
 
 
 def test_what_cannot_be_stored_is_told_before() -> None:
