@@ -47,6 +47,7 @@ class AutoCheckpoint:
         self.took = 0.0  # seconds, for the last one
         self.begun = 0.0
         self.said = b""
+        self.why = ""  # the last one failed
         self.child: subprocess.Popen[bytes] | None = None
 
     def patience(self) -> float | None:
@@ -148,10 +149,14 @@ class AutoCheckpoint:
         if self.step in ("storing", "holding") and status:
             self._fail(self.said.decode(errors="replace").strip() or f"the command ended with {status}")
         else:
+            self.why = ""
             self._wait()
 
     def _fail(self, why: str) -> None:
-        self.tell(f"pcocc: the VMs of job {self.job} could not be stored in {self.plan.directory}\n{why}")
+        """Tell why, once for as long as it stays the same."""
+        if why != self.why:
+            self.tell(f"pcocc: the VMs of job {self.job} could not be stored in {self.plan.directory}\n{why}")
+        self.why = why
         self._wait()
 
     def _wait(self) -> None:

@@ -92,6 +92,9 @@ def test_now_and_then(job: Job) -> None:
     assert job.told == ["pcocc: the VMs of job 7 could not be stored in /d\npcocc: error: vm1 has ended"]
     job.turn(lambda: auto.step == "waiting")
     assert (auto.patience() or 0) > 0, "the next one is tried in time"
+    auto.due = time.monotonic()
+    job.turn(lambda: len(job.lines()) == 3 and auto.step == "waiting")
+    assert len(job.told) == 1, "it is told once"
 
 
 def test_a_job_without_an_end_is_looked_at_now_and_then(job: Job) -> None:
