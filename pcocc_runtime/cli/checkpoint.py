@@ -23,6 +23,7 @@ from pcocc_runtime.documents.checkpoint import (
     END_IT,
     FAR,
     GO_ON,
+    HOLD_IT,
     KEEP_IT,
     PAUSED,
     STAY,
@@ -38,8 +39,10 @@ from pcocc_runtime.documents.checkpoint import (
 from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
 from pcocc_runtime.progress import Advance, unwatched
 from pcocc_runtime.system import files, held, tree_removal
+from pcocc_runtime.system.checkpoint_place import ensure_replaceable
 from pcocc_runtime.system.copy import hash_file
 
+_HOLD_HELP = "have them stand still afterwards until a line comes on the input; they end when that does"
 _OURS = re.compile(r"[0-9]+(-[0-9]+(\.link)?)?")  # what follows the host's name in names of ours
 
 
@@ -51,7 +54,9 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         " share. A checkpoint that is in it already is replaced once the new one is complete."
     )
     parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
-    parser.add_argument("--stop", action="store_true", help="end the VMs when they are stored, and cancel the job")
+    after = parser.add_mutually_exclusive_group()
+    after.add_argument("--stop", action="store_true", help="end the VMs when they are stored, and cancel the job")
+    after.add_argument("--hold", action="store_true", help=_HOLD_HELP)
     parser.add_argument("directory", metavar="DIR", help="where to store them; made if it is missing")
     parser.set_defaults(run=_checkpoint)
 
@@ -62,7 +67,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.slurm.steps import find_own_job
 
     target = Path(os.path.realpath(arguments.directory))
-    _ensure_replaceable(target)
+    ensure_replaceable(target)
     running = find_own_job(find_job(arguments.job), "store")
     vms = running.tasks
     with (
@@ -73,40 +78,34 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         begun = time.monotonic()
         step.say(STORE)
         step.await_all(STORED, meter.begin("storing the VMs, which stand still"))
-        step.say(STAY if arguments.stop else GO_ON)
+        step.say(STAY if arguments.stop or arguments.hold else GO_ON)
         still = time.monotonic() - begun
         step.await_all(SUMMED, meter.begin("computing sums"))
         _seal(made.place, running.job, vms)
         made.publish()
-        step.say(END_IT if arguments.stop else KEEP_IT)
+        step.say(END_IT if arguments.stop else HOLD_IT if arguments.hold else KEEP_IT)
+        if arguments.hold:
+            _hold(step, vms, target)
+            return 0
         step.finish()
     if arguments.stop:
         cancel_job(running.job)
     ended = f"job {running.job} is cancelled" if arguments.stop else f"the VMs stood still for {still:.1f} s"
-    sys.stdout.write(f"stored {vms} {'VM' if vms == 1 else 'VMs'} in {target}; {ended}\n")
+    sys.stdout.write(f"stored {_count(vms)} in {target}; {ended}\n")
     return 0
 
 
-def _ensure_replaceable(target: Path) -> None:
-    """Raise RequestError unless the directory is free, empty, or an older checkpoint."""
-    try:
-        names = {one.name for one in target.iterdir() if not one.name.startswith(".")}
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise errors.RequestError(f"{target} cannot be read: {error.strerror}", "name another directory") from None
-    if names - {CURRENT} or not _leads_to_older(target / CURRENT):
-        hint = "name a new directory, or an empty one"
-        raise errors.RequestError(f"{target} has files that do not belong to a checkpoint", hint)
+def _hold(step: _Step, vms: int, target: Path) -> None:
+    """Keep stored VMs from going on until a line comes on our input; they end when that ends, or we do."""
+    sys.stdout.write(f"stored {_count(vms)} in {target}; they stand still\n")
+    sys.stdout.flush()
+    if sys.stdin.readline():
+        step.say(KEEP_IT)
+        step.finish()
 
 
-def _leads_to_older(link: Path) -> bool:
-    """Tell whether a link is missing or ours. What it leads to will be removed, and a user's own may lead anywhere."""
-    if not os.path.lexists(link):
-        return True
-    name = os.readlink(link) if link.is_symlink() else ""
-    older = link.with_name(name) if name.startswith(".") and "/" not in name and name != ".." and name != "." else None
-    return older is not None and (not older.exists() or (older / WHOLE_FILE).is_file())
+def _count(vms: int) -> str:
+    return f"{vms} {'VM' if vms == 1 else 'VMs'}"
 
 
 @dataclass(frozen=True, slots=True)

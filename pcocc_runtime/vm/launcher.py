@@ -125,7 +125,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
         restart.ensure_same(argv)
     ensure_pinnable(plan)
     leave_facts(directory, node, group, plan, hardware, argv)
-    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
+    stored = cluster.checkpoints is not None and cluster.checkpoints.at_end
+    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)._replace(stored=stored)
     inherited = [
         *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
         *(one.fd for one in filesystems), theirs.fileno(),
@@ -278,7 +279,8 @@ def describe_vm(
         cpus=[*plan.topology.cpus],
         emulator=[*plan.topology.emulator],
         grace=node.shutdown_grace if group.persistent else 0,
-        agent=plan.agent_path,
+        agent=str(directory / "agent"),
+        agent_port=plan.agent_path,
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
@@ -307,8 +309,7 @@ def become_qemu(
 ) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    QEMU answers SIGTERM by ending in order. If its guest has to power off first, the signal is blocked, and the
-    keeper acts on it.
+    SIGTERM is blocked in it, and its keeper acts on that: commands that run in the VM end first.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(
@@ -316,9 +317,7 @@ def become_qemu(
             hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml",
         )
     keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set())
-    )
+    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | {signal.SIGTERM})
     drop.die_with_parent()
     children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)
     qmp.close()

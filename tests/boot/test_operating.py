@@ -35,6 +35,9 @@ def test_a_log_is_read_and_followed(box: Box, cluster: Cluster) -> None:
     assert any(line.startswith("vm0: READY vm0") for line in lines) and any(
         line.startswith("vm1: READY vm1") for line in lines
     )
+    assert "READY vm1" in box.out(["pcocc", "log", f"vm1.{job}"], user="root"), "root sees anybody's"
+    done = box.run(["pcocc", "log", "-f", f"vm1.{job}"], user="root")
+    assert done.returncode == 1 and "only its owner can use its VMs" in done.stderr
     follower = box.start(["pcocc", "log", "-j", job, "-f", "-n", "5", "vm1"])
     cluster.vm(["sudo", "sh", "-c", "echo one more >/dev/console"], vms="vm1")
     _read(follower, "one more")

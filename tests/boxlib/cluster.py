@@ -178,7 +178,8 @@ def wait_ready(count: int) -> None:
 
     def ready() -> bool:
         words = run_login("sinfo", "--noheader", "--Node", "--format=%N %T").stdout.split("\n")
-        return sorted(line.split()[0] for line in words if line.split()[1:] in (["idle"], ["mixed"], ["allocated"])) == want
+        # a line for each partition of a node
+        return sorted({line.split()[0] for line in words if line.split()[1:] in (["idle"], ["mixed"], ["allocated"])}) == want
 
     try:
         _wait("the nodes", ready, 30)

@@ -44,11 +44,11 @@ class Storing:
         assert self.hear() == "paused vm0", self.explain()
         self.say("store")
         assert self.hear() == "stored vm0", self.explain()
-        self.say("stay" if last == "end" else "go on")
+        self.say("go on" if last == "keep" else "stay")
         assert self.hear() == "summed vm0", self.explain()
         seal(self.place)
         self.say(last)
-        assert self.end() == 0, self.explain()
+        assert last == "hold" or self.end() == 0, self.explain()
         return self.place
 
     def end(self) -> int:
@@ -157,6 +157,28 @@ def test_a_vm_goes_on_when_its_checkpoint_is_cut_off(start: StartVm, home: Home,
     count = read_count(vm)
     wait_closely(lambda: read_count(vm) > count, "its processes to go on")
     assert storing(vm).store().is_dir(), "nothing is in another one's way"
+
+
+@pytest.mark.parametrize("how", ["let go", "cut off", "killed"])
+def test_a_vm_that_is_held_goes_on_only_when_it_is_told_to(start: StartVm, home: Home, storing: Begin, how: str) -> None:
+    group = home.shell()
+    vm = start(group).boot()
+    vm.run(MARK)
+    one = storing(vm)
+    place = one.store("hold")
+    assert stands_still(vm)
+    if how == "let go":
+        one.say("keep")
+        assert one.end() == 0 and vm.read() == "in-memory\n"
+        return
+    if how == "killed":
+        one.child.kill()
+        one.child.wait()
+    else:
+        assert one.end() == 0
+    assert vm.wait() == 0, "it is stored as it is"
+    other = go_on(start(group, job=8, restart=f"{DATA}/{place.name}"))
+    assert other.run("echo $mark") == "in-memory\n"
 
 
 def test_what_is_not_as_it_was_is_a_sentence(start: StartVm, home: Home, storing: Begin) -> None:

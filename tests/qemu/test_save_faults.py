@@ -280,6 +280,19 @@ class TestWithAgent:
         vm.run("kill -CONT $(pidof qemu-ga)")
         assert vm.run("echo x >/x; sync; cat /x") == "x\n"
 
+    def test_an_agent_whose_client_has_hung_up_rests(self, vm: Vm) -> None:
+        used = "cut -d' ' -f14,15 /proc/$(pidof qemu-ga)/stat"  # proc(5): utime and stime, in hundredths
+        vm.run("kill -STOP $(pidof qemu-ga)")
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(vm.directory / "agent"))
+                client.sendall(b'\xff{"execute": "guest-info"}\n')
+        before = sum(map(int, vm.run(f"{used}; kill -CONT $(pidof qemu-ga); sleep 4").split()))
+        after = sum(map(int, vm.run(used).split()))
+        assert after - before < 200, "half of the time that has passed"
+        with Agent(str(vm.directory / "agent")) as agent:
+            assert agent.command("guest-ping") == {}
+
     def test_a_guest_is_thawed_whatever_becomes_of_the_saver(self, vm: Vm, home: Home) -> None:
         step = 0
         while (status := saving.start_save(vm, "--safe", die_at=step).wait(limit(60))) != 0:
