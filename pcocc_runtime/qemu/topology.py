@@ -72,7 +72,7 @@ def plan_nodes(part: Allocation, topology: Topology, memory: int, step: int) -> 
     nodes = [node for node in part.nodes if node.number in {*homes.values()}]
     why = _find_unbound(homes, nodes)
     if why or len(part.nodes) < 2:
-        unbound = (Flattened("node", why),) if part.nodes and why else ()
+        unbound = (Flattened("node", why),) if len(part.nodes) > 1 and homes else ()
         return replace(topology, flattened=(*topology.flattened, *unbound))
     places = {
         node.number: tuple(i for i, cpu in enumerate(topology.cpus) if homes[cpu] == node.number)
