@@ -154,9 +154,8 @@ def _fit(own: Sequence[HostCpu], clusters: bool) -> tuple[Shape, list[HostCpu], 
         shape = _measure(ordered, dropped)
         if shape is not None:
             lost = [one for one in dropped if _matters(own, one) and (clusters or one != "cluster")]
-            return (
-                shape, ordered, [*flattened, *(Flattened(one, _explain(own, one)) for one in lost), *_name_finer_dies(own)]
-            )
+            flattened += [Flattened(one, _explain(own, one)) for one in lost]
+            return shape, ordered, [*flattened, *_name_finer_dies(own)]
     raise AssertionError("one socket of cores holds any CPUs")
 
 

@@ -51,7 +51,8 @@ class _Nest:
     """Finds groups that lie within others; each is made a set once, as the CPUs of a group share it."""
 
     def __init__(self) -> None:
-        self.sets: dict[int, tuple[_Cpus, frozenset[int]]] = {}  # by a group's identity; the group, so that it stays alive
+        # by a group's identity, with the group, which so stays alive
+        self.sets: dict[int, tuple[_Cpus, frozenset[int]]] = {}
 
     def find(self, inner: _Cpus, middle: _Cpus | None, outer: _Cpus | None) -> _Cpus | None:
         """Return the middle group if it lies between the others, where there are any.

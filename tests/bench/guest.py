@@ -20,7 +20,7 @@ from pathlib import Path
 from pcocc_runtime.documents.cluster import Drive, Group, Mount
 from pcocc_runtime.documents.verdict import KVM_DEVICE
 from tests.bench.figures import Figure, median
-from tests.qemu.conftest import build
+from tests.qemu.guests import build
 from tests.qemu.vm import APPEND, DATA, ROOT, Vm
 from tests.waiting import limit
 
@@ -165,7 +165,8 @@ def measure_compute(data: Path, guest: Path, rounds: int) -> list[Figure]:
             if host:
                 run = [binary, *words.split()]
                 ways["hand"] = lambda run=run: float(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
-                figures.append(compare(f"compute: {what}, against the host", unit, in_turns(rounds, ways), "0.95"))  # type: ignore[arg-type]
+                found = in_turns(rounds, ways)  # type: ignore[arg-type]
+                figures.append(compare(f"compute: {what}, against the host", unit, found, "0.95"))
     finally:
         for vm in vms.values():
             vm.close()

@@ -17,7 +17,7 @@ from pcocc_runtime.documents.cluster import Drive, Group, Mount
 from pcocc_runtime.qemu.memory import BASE_OVERHEAD
 from tests.bench.guest import make_disk
 from tests.machines import pretend
-from tests.qemu.conftest import build
+from tests.qemu.guests import build
 from tests.qemu.vm import DATA, ROOT, Vm
 
 CPUS = (1, 4, 16, 64)
