@@ -16,8 +16,8 @@ OK = "vm0: ok: it runs as it is planned"
 
 @pytest.fixture(scope="module")
 def two(box: Box) -> Iterator[Cluster]:
-    """One VM of two CPUs."""
-    with make_cluster(box, "--pcocc-template=tiny", "-c2", name=SHARED_NAME) as cluster:
+    """One VM of two CPUs, on the node whose CPUs are the first ones of the machine."""
+    with make_cluster(box, "--pcocc-template=tiny", "-c2", "-w", "n1", name=SHARED_NAME) as cluster:
         yield cluster
 
 
