@@ -35,7 +35,7 @@ def test_pcocc_topology_tells_it_to_people_and_programs(two: Cluster) -> None:
     text = ask(two, "pcocc topology vm0 --check", status=0).stdout
     assert text.splitlines()[-1] == OK
     told = json.loads(ask(two, "pcocc topology --json vm0", status=0).stdout)
-    assert told["shape"][0] == len(told["vcpus"]) == 2 and told["differences"] == []
+    assert told["shape"]["cpus"] == len(told["vcpus"]) == 2 and told["differences"] == []
     owned = [one["host"] for one in told["vcpus"]]
     assert all(host is None or one["allowed"] == [host["number"]] for host, one in zip(owned, told["vcpus"], strict=True))
 
