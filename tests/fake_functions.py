@@ -1,4 +1,4 @@
-"""A tree like /sys of a node with an InfiniBand device and its virtual functions, all bound to vfio-pci."""
+"""A tree like /sys of a node with an InfiniBand and an Ethernet device and their virtual functions, bound to vfio-pci."""
 
 import errno
 import os
@@ -9,6 +9,21 @@ _SLOT = "devices/pci0000:80/0000:80:01.0"
 
 def _link(path: Path, to: Path) -> None:
     path.symlink_to(os.path.relpath(to, path.parent))  # as the kernel has them
+
+
+def write_ethernet(sys: Path, count: int, mtu: int = 1500) -> Path:
+    """Write the Ethernet device of interface ens1f0, which is up, with so many functions; return its directory."""
+    device = sys / _SLOT / "0000:91:00.0"
+    one = device / "net/ens1f0"
+    one.mkdir(parents=True)
+    for name, text in (("type", "1"), ("flags", "0x1003"), ("mtu", mtu)):
+        (one / name).write_text(f"{text}\n")
+    (sys / "class/net").mkdir(parents=True, exist_ok=True)
+    _link(sys / "class/net/ens1f0", one)
+    _link(one / "device", device)
+    for number in range(count):
+        _link(device / f"virtfn{number}", write_pci(sys / _SLOT / f"0000:91:10.{number}", "8086:10ca", 31 + number, sys))
+    return device
 
 
 def write_functions(sys: Path, count: int) -> Path:

@@ -14,6 +14,7 @@ from pcocc_runtime.errors import ConfigError, PcoccError
 from pcocc_runtime.networks.binding import ensure_bound
 from pcocc_runtime.networks.functions import (
     Function,
+    PhysicalFunction,
     Stock,
     device_node,
     find_fault,
@@ -22,7 +23,6 @@ from pcocc_runtime.networks.functions import (
 )
 from pcocc_runtime.networks.host_functions import read_devices, read_stocks
 from pcocc_runtime.networks.kinds import FunctionNetwork, GenericPci
-from pcocc_runtime.networks.partitions import Hca
 from pcocc_runtime.site.site import Site, read_site
 from pcocc_runtime.tables import columns
 
@@ -38,11 +38,11 @@ def show_devices(arguments: argparse.Namespace) -> int:
         message, hint = "the site names no devices for VMs", "see pcocc-networks.yaml(5), and devices in pcocc.yaml(5)"
         return complain([ConfigError(message, confdir(), hint=hint)])
     faults: list[PcoccError] = []
-    hcas = _read_hcas(networks, faults)
-    stocks = _read(networks, site, hcas)
+    devices = _read_devices(networks, faults)
+    stocks = _read(networks, site, devices)
     if arguments.bind:
         faults += ensure_bound(stocks, SYS)
-        stocks = _read(networks, site, _read_hcas(networks, []))
+        stocks = _read(networks, site, _read_devices(networks, []))
     rows = [_HEADS, *(_row(stock, one) for stock in stocks for one in stock.functions)]
     sys.stdout.write(columns(rows))
     found = [find_twice(stocks, here)]
@@ -53,16 +53,16 @@ def show_devices(arguments: argparse.Namespace) -> int:
     return complain(faults)
 
 
-def _read(networks: Sequence[FunctionNetwork], site: Site, hcas: dict[str, Hca]) -> tuple[Stock, ...]:
-    return read_stocks(networks, site.devices.values(), hcas, SYS)
+def _read(networks: Sequence[FunctionNetwork], site: Site, devices: dict[str, PhysicalFunction]) -> tuple[Stock, ...]:
+    return read_stocks(networks, site.devices.values(), devices, SYS)
 
 
-def _read_hcas(networks: Sequence[FunctionNetwork], faults: list[PcoccError]) -> dict[str, Hca]:
-    """Return the InfiniBand devices that networks name; what is wrong with one does not hide the others."""
-    found: dict[str, Hca] = {}
-    for name in dict.fromkeys(one.host_device for one in networks if not isinstance(one, GenericPci)):
+def _read_devices(networks: Sequence[FunctionNetwork], faults: list[PcoccError]) -> dict[str, PhysicalFunction]:
+    """Return the devices that networks name; what is wrong with one does not hide the others."""
+    found: dict[str, PhysicalFunction] = {}
+    for one in {one.host_device: one for one in networks if not isinstance(one, GenericPci)}.values():
         try:
-            found |= read_devices([name], SYS)
+            found |= read_devices([one], SYS)
         except PcoccError as error:
             faults.append(error)
     return found

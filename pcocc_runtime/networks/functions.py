@@ -26,6 +26,18 @@ class Function(NamedTuple):
     numa: int = -1
 
 
+class PhysicalFunction(NamedTuple):
+    """A device with virtual functions, in their order, and its network interface, by which Linux sets what they are.
+
+    An InfiniBand device has a GUID, an Ethernet device an MTU.
+    """
+
+    interface: str
+    functions: tuple[Function, ...]
+    guid: int = 0
+    mtu: int = 0
+
+
 class Stock(NamedTuple):
     """What a node has of a GRES, or of one type of it, in the order in which gres.conf has it.
 

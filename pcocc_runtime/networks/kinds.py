@@ -104,6 +104,22 @@ class HostInfiniband:
 
 
 @dataclass(frozen=True, slots=True)
+class SriovEthernet:
+    """Virtual functions of the node's Ethernet interface `host_device`, in a VLAN of the site's, 0 for none.
+
+    A VM may send `rate` Mbit/s, 0 for as much as it can; `mtu` is that of its interface; `gres` as above.
+    """
+
+    type: ClassVar[str] = "sriov-ethernet"
+    name: str
+    host_device: str
+    gres: str = "nic"
+    vlan: int = 0
+    rate: int = 0
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
 class DevicePool:
     """PCI devices of nodes that Slurm gives out as a GRES: those of these addresses, and those of these kinds.
 
@@ -133,5 +149,6 @@ class GenericPci:
 
 
 BuildableNetwork = EthernetNetwork | BridgedNetwork  # of frames, in the job's namespace
-FunctionNetwork = InfinibandNetwork | HostInfiniband | GenericPci  # of which a VM has a PCI function
+VirtualNetwork = InfinibandNetwork | HostInfiniband | SriovEthernet  # of which a VM has a virtual function
+FunctionNetwork = VirtualNetwork | GenericPci  # of which a VM has a PCI function
 Network = BuildableNetwork | FunctionNetwork

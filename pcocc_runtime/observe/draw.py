@@ -56,7 +56,7 @@ def _plan_functions(answer: NodeAnswer) -> list[dict[str, Any]]:
     return [
         {
             "network": one.source, "key": None if one.key is None else f"{one.key:#06x}",
-            "vm": naming.vm_name(rank), "device": one.address, "guid": one.guid,
+            "vm": naming.vm_name(rank), "device": one.address, "guid": one.guid, "mac": one.mac,
         }
         for rank, one in sorted(every, key=lambda pair: pair[1].source)
     ]
@@ -144,12 +144,12 @@ def _describe(one: dict[str, Any]) -> list[str]:
 
 
 def _function_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return a line for each partition or device of a node, and for the function of each VM in it, with its GUID."""
+    """Return a line for each partition or device of a node, and the function of each VM in it, with its GUID or MAC."""
     rows: list[tuple[str, ...]] = []
     for one in node["functions"]:
         head = (f"|- {one['network']}", f"key {one['key']}" if one["key"] else "")
         rows += [] if head in rows else [head]
-        rows.append((f"|  |- {one['vm']}", one["device"], "", one["guid"] or ""))
+        rows.append((f"|  |- {one['vm']}", one["device"], "", one["guid"] or one["mac"] or ""))
     return rows
 
 
