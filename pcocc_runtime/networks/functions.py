@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -80,19 +81,39 @@ class Given(NamedTuple):
 def plan_given(wishes: Iterable[Wish], stocks: Sequence[Stock], told: str, node: str) -> tuple[Given, ...]:
     """Return which functions of a node its VMs have, of what slurmctld tells of the job there (`gres_detail_str`).
 
-    A wish takes what those before it have left, the lowest rank first. NodeError when something is not as it must be.
+    The VM of the lowest rank takes first: all of a NUMA node as far as that goes, of the one that has most of what it
+    wants. NodeError when something is not as it must be.
     """
-    taken = set[tuple[str, int]]()
-    given = list[Given]()
+    wishes, wanted, own = tuple(wishes), Counter[str](), list[list[Function]]()
     for wish in wishes:
-        alike = [one for one in stocks if kind_of(one.gres) == kind_of(wish.gres)]
-        shelf = [(one, function) for one in alike for function in one.functions]
-        for rank, place in zip(wish.ranks, _take(wish, shelf, told, taken, node), strict=True):
-            fault = find_fault(shelf[place][1], wish.stock, node)
-            if fault:
-                raise fault
-            given.append(Given(wish.source, rank, shelf[place][1]))
-    return tuple(given)
+        wanted[wish.stock] += len(wish.ranks)
+        own.append(_find_own(wish, stocks, told, wanted[wish.stock], node))
+    taken, given = set[Function](), [list[Given]() for _wish in wishes]
+    for rank in sorted({rank for wish in wishes for rank in wish.ranks}):
+        open_ = [[one for one in some if one not in taken] for some in own]
+        home = _find_home([(wish.stock, wish.ranks.count(rank), open_[place]) for place, wish in enumerate(wishes)])
+        for place, wish in enumerate(wishes):
+            near = sorted((one for one in open_[place] if one not in taken), key=lambda one: one.numa != home)
+            for function in sorted(near[: wish.ranks.count(rank)], key=open_[place].index):
+                fault = find_fault(function, wish.stock, node)
+                if fault:
+                    raise fault
+                taken.add(function)
+                given[place].append(Given(wish.source, rank, function))
+    return tuple(one for some in given for one in some)
+
+
+def _find_home(wants: Iterable[tuple[str, int, Sequence[Function]]]) -> int:
+    """Return the NUMA node that has most of so many functions each of some stocks, the lowest of several."""
+    counts, there = Counter[str](), dict[str, Sequence[Function]]()
+    for stock, count, functions in wants:
+        counts[stock] += count
+        there[stock] = functions
+    near = Counter[int]()
+    for stock, functions in there.items():
+        for numa, most in Counter(one.numa for one in functions).items():
+            near[numa] += min(most, counts[stock])
+    return min(near, key=lambda numa: (-near[numa], numa), default=-1)
 
 
 def parse_gres(text: str, name: str) -> list[int]:
@@ -109,11 +130,10 @@ def parse_gres(text: str, name: str) -> list[int]:
     return found
 
 
-def _take(
-    wish: Wish, shelf: Sequence[tuple[Stock, Function]], told: str, taken: set[tuple[str, int]], node: str
-) -> list[int]:
-    """Return the next places of a GRES, whose stocks stand one after the other, that no wish before has taken."""
-    count, kind, places = len(wish.ranks), kind_of(wish.gres), parse_gres(told, wish.gres)
+def _find_own(wish: Wish, stocks: Iterable[Stock], told: str, needed: int, node: str) -> list[Function]:
+    """Return what the job has of a wish's stock, of which VMs need so many; the stocks of a GRES are counted on."""
+    alike = [one for one in stocks if kind_of(one.gres) == kind_of(wish.gres)]
+    shelf, places = [(one, function) for one in alike for function in one.functions], parse_gres(told, wish.gres)
     order = f"gres.conf must have the devices of GRES {wish.gres} that 'pcocc node devices' prints, in that order"
     for place in places:
         if place >= len(shelf):
@@ -124,16 +144,13 @@ def _take(
         if ":" in wish.gres and found.gres != wish.gres:
             message = f"Slurm takes {function.address} of {node}, which is {found.gres}, for {wish.gres}"
             raise NodeError(message, hint=order)
-    own = [place for place in places if shelf[place][0].name == wish.stock]
-    free = [place for place in own if (kind, place) not in taken]
-    if len(free) < count:
-        needed = len(own) - len(free) + count
+    own = [shelf[place][1] for place in places if shelf[place][0].name == wish.stock]
+    if len(own) < needed:
         raise NodeError(
             f"the job has {len(own)} devices of GRES {wish.gres} on {node}, but its VMs there need {needed}",
             hint=f"ask for them: --gres={wish.gres}:{needed}; gres.conf must have File= for them",
         )
-    taken |= {(kind, place) for place in free[:count]}
-    return free[:count]
+    return own
 
 
 def find_twice(stocks: Iterable[Stock], node: str) -> NodeError | None:

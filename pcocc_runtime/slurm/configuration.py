@@ -1,4 +1,4 @@
-"""Slurm's own settings, as `scontrol show config` prints them, and its nodes."""
+"""Slurm's own settings, as `scontrol show config` prints them or gres.conf has them, and its nodes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,30 @@ def parse_licences(text: str) -> dict[str, int]:
     """Return each licence of slurm.conf's Licenses with its number, from a text such as `matlab:10,pkey2000`."""
     pairs = (part.strip().replace("*", ":").partition(":") for part in re.split("[,;]", text) if part.strip())
     return {name: int(count) if count.isdecimal() else 1 for name, _, count in pairs}
+
+
+class GresLine(NamedTuple):
+    """A line of gres.conf: its number, the GRES, and whether it names device files."""
+
+    number: int
+    name: str
+    file: bool
+
+
+def parse_gres(text: str) -> list[GresLine]:
+    """Return the lines of a gres.conf that name a GRES; one may go on behind a backslash (gres.conf(5))."""
+    found, number, held = list[GresLine](), 1, ""
+    for place, line in enumerate(text.splitlines(), 1):
+        number = number if held else place
+        held += line.partition("#")[0]
+        if held.endswith("\\"):
+            held = f"{held[:-1]} "
+            continue
+        words = {key.lower(): value for key, value in re.findall(r"(\w+)\s*=\s*(\S+)", held)}
+        if "name" in words:
+            found.append(GresLine(number, words["name"], "file" in words or "multiplefiles" in words))
+        held = ""
+    return found
 
 
 def parse_moment(text: str) -> str | None:
