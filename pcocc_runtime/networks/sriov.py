@@ -55,7 +55,7 @@ def plan_ethernet_ports(
 
 
 def render_plugging(ports: Iterable[EthernetPort]) -> str:
-    """Return the lines for ip(8) that make functions those of VMs; a rate, which few drivers can limit, if asked for."""
+    """Return the lines for ip(8) that make functions those of VMs; a rate, which few drivers limit, if asked for."""
     return "".join(
         _line(one, f"vlan {one.vlan}") + _line(one, "spoofchk on") + _line(one, "trust off") + _rate(one, one.rate)
         + _line(one, f"mac {one.mac}")

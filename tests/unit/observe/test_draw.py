@@ -89,7 +89,7 @@ def test_partitions_are_drawn_with_the_functions_of_vms() -> None:
     ]
     assert picture["nodes"][0]["functions"][4] == {
         "network": "ib", "key": "0x2001", "vm": "vm1", "device": "0000:81:00.3", "guid": "c2cc:2001:0000:0101",
-        "mac": None,
+        "mac": None, "port": None,
     }  # fmt: skip
 
 
