@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ DRIVER = "vfio-pci"
 class Function(NamedTuple):
     """A PCI function: its place in its stock, PCI address, driver, IOMMU group and the other devices in it, NUMA node.
 
-    The last is -1 where it is not known.
+    The last is -1 where it is not known. One that no longer `answers` has not come back from a reset.
     """
 
     number: int
@@ -25,18 +26,20 @@ class Function(NamedTuple):
     group: str
     others: tuple[str, ...]
     numa: int = -1
+    answers: bool = True
 
 
 class PhysicalFunction(NamedTuple):
     """A device with virtual functions, in their order, and its network interface, by which Linux sets what they are.
 
-    An InfiniBand device has a GUID, an Ethernet device an MTU.
+    An InfiniBand device has a GUID, an Ethernet device an MTU. `own` is its own function, which stays the node's.
     """
 
     interface: str
     functions: tuple[Function, ...]
     guid: int = 0
     mtu: int = 0
+    own: Function | None = None
 
 
 class Stock(NamedTuple):
@@ -167,6 +170,9 @@ def find_twice(stocks: Iterable[Stock], node: str) -> NodeError | None:
 def find_fault(one: Function, device: str, node: str) -> NodeError | None:
     """Return why a function of a node's device cannot be given to a VM, None when it can."""
     shown = f"function {one.number} of {device} on {node} ({one.address})"
+    if not one.answers:
+        message = f"{shown} does not answer any more: it has not come back from a reset, and no VM can have it"
+        return NodeError(message, hint="ask the admins to look into dmesg(1) there; only this device is concerned")
     if one.driver != DRIVER:
         message = f"{shown} is bound to {one.driver or 'no driver'} instead of {DRIVER}"
         return NodeError(message, hint="ask the admins to bind it before slurmd starts")
@@ -176,6 +182,17 @@ def find_fault(one: Function, device: str, node: str) -> NodeError | None:
             hint="ask the admins for another slot, or for ACS in the firmware's settings",
         )
     return None
+
+
+def parse_virtual(text: str) -> dict[int, str]:
+    """Return what functions have by their numbers: GUIDs, or MAC address and VLAN; of `ip -json link show dev PF`."""
+    found = dict[int, str]()
+    for link in json.loads(text or "[]"):
+        for one in link.get("vfinfo_list", ()):
+            vlans = [each["vlan"] for each in one.get("vlan_list", (one,)) if each.get("vlan")]
+            name = one.get("port guid") or one.get("address") or one.get("mac") or "-"
+            found[one["vf"]] = " ".join([name, *(f"VLAN {vid}" for vid in vlans)])
+    return found
 
 
 def device_node(function: Function) -> str:

@@ -90,7 +90,7 @@ def _read_infiniband(sys: Path, name: str) -> PhysicalFunction:
         message = f"{name} of {here} has no interface for IP, which Linux needs to set GUIDs"
         raise NodeError(message, hint="ask the admins to load the kernel module ib_ipoib")
     guid = int((place / "node_guid").read_text().replace(":", ""), 16)
-    return PhysicalFunction(found[0], _read_virtual(path, name), guid)
+    return PhysicalFunction(found[0], _read_virtual(path, name), guid, own=_read_function(path, 0))
 
 
 def _read_ethernet(sys: Path, name: str) -> PhysicalFunction:
@@ -101,7 +101,8 @@ def _read_ethernet(sys: Path, name: str) -> PhysicalFunction:
     if not int((place / "flags").read_text(), 16) & _UP:
         message = f"{name} of {here} is down, and so are the links of its functions"
         raise NodeError(message, hint=f"ask the admins for 'ip link set {name} up' at each start of the node")
-    return PhysicalFunction(name, _read_virtual(place / "device", name), mtu=int((place / "mtu").read_text()))
+    mtu, path = int((place / "mtu").read_text()), place / "device"
+    return PhysicalFunction(name, _read_virtual(path, name), mtu=mtu, own=_read_function(path, 0))
 
 
 def _read_virtual(path: Path, name: str) -> tuple[Function, ...]:
@@ -127,7 +128,18 @@ def _read_function(path: Path, number: int) -> Function:
     )
     numa = int((real / "numa_node").read_text())
     bound = driver.resolve().name if driver.exists() else None
-    return Function(number, real.name, bound, group.resolve().name, tuple(others), numa)
+    return Function(number, real.name, bound, group.resolve().name, tuple(others), numa, _answers(real / "config"))
+
+
+def _answers(path: Path) -> bool:
+    """Tell whether a PCI device answers: of one that is lost all bits are set, of another never those of its status.
+
+    Vendor and device, which stand before them, are always so in a virtual function (PCI Express, 9.3.4.1).
+    """
+    if not path.exists():
+        return True
+    with path.open("rb") as file:
+        return file.read(8)[4:] != b"\xff" * 4
 
 
 def _is_bridge(path: Path) -> bool:

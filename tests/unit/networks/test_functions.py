@@ -11,6 +11,7 @@ from pcocc_runtime.networks.functions import (
     Wish,
     find_twice,
     parse_gres,
+    parse_virtual,
     plan_given,
     render_gres,
 )
@@ -129,6 +130,10 @@ def changed(**fields: object) -> tuple[Stock, ...]:
             "function 1 of mlx5_0 on n2 (0000:81:00.1) is bound to mlx5_core instead of vfio-pci",
         ),
         (
+            "nic:1(IDX:1)", wish(HCA, 1), changed(answers=False),
+            "function 1 of mlx5_0 on n2 (0000:81:00.1) does not answer any more: it has not come back from a reset",
+        ),
+        (
             "nic:1(IDX:1)", wish(HCA, 1), changed(others=("0000:82:00.0", "0000:82:00.1")),
             "function 1 of mlx5_0 on n2 (0000:81:00.1) is in one IOMMU group with 0000:82:00.0, 0000:82:00.1, and cannot",
         ),
@@ -145,6 +150,23 @@ def test_a_function_in_two_stocks_is_told() -> None:
     assert find_twice(STOCKS, "n2") is None
     fault = find_twice((*STOCKS, again), "n2")
     assert fault and str(fault).startswith("0000:5e:00.1 of n2 is of network disks and of nvme:scratch, and two jobs could")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('[{"ifname":"ib0","vfinfo_list":[{"vf":0,"address":"00:00","link_type":"infiniband","spoofchk":false,"node guid":'
+         '"c2:cc:20:01:00:00:00:00","port guid":"c2:cc:20:01:00:00:00:01"},{"vf":1,"mac":"02:00:00:00:00:01"}]}]',
+         {0: "c2:cc:20:01:00:00:00:01", 1: "02:00:00:00:00:01"}),
+        ('[{},{"vfinfo_list":[{"vf":3,"address":"02::3","vlan_list":[{"vlan":100,"qos":2}]},{"vf":4,"mac":"02::4","vlan":7}]}]',
+         {3: "02::3 VLAN 100", 4: "02::4 VLAN 7"}),
+        ('[{"ifname":"ens1f0"}]', {}),
+        ("", {}),
+    ],
+)
+def test_ip_tells_what_functions_have(text: str, names: dict[int, str]) -> None:
+    """The forms of several releases: iproute2 wrote mac where it writes address since 5.1."""
+    assert parse_virtual(text) == names
 
 
 def test_gres_conf_has_a_line_for_each_stock_of_the_node() -> None:

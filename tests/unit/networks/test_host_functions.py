@@ -54,6 +54,13 @@ def test_what_is_missing_is_told(tmp_path: Path, broken: str, said: str) -> None
         read_devices([HCA], tmp_path)
 
 
+def test_a_device_that_did_not_come_back_from_a_reset_is_known_by_its_status(tmp_path: Path) -> None:
+    path = write_functions(tmp_path, 3)
+    (path / "virtfn1/config").write_bytes(b"\xff" * 64)
+    (path / "virtfn2/config").unlink()
+    assert [one.answers for one in read_devices([HCA], tmp_path)["mlx5_0"].functions] == [True, False, True]
+
+
 def test_an_ethernet_device_is_found_by_its_interface(tmp_path: Path) -> None:
     write_ethernet(tmp_path, 2, 9000)
     write_functions(tmp_path, 1)
