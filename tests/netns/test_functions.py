@@ -16,65 +16,12 @@ import pytest
 from pcocc_runtime.addressing import bridged_mac
 from pcocc_runtime.documents.node import FunctionFacts
 from pcocc_runtime.documents.wire import HELPER_CHARGE
-from tests.fake_functions import write_card, write_ethernet, write_functions
-from tests.netns.fabric import HELPER, Node, release, request
+from tests.fake_functions import write_card, write_ethernet
+from tests.netns.fabric import Node, release, request
+from tests.netns.function_node import FILES, NodeWithFunctions
 
-IP = """#!/bin/sh
-case $*/ in
-*-batch\\ -/)
-  cat >{folder}/text
-  grep ' vf ' {folder}/text >>{folder}/said
-  [ ! -e {folder}/refuse ] || ! grep -q ' vf ' {folder}/text || exit 1
-  grep -v ' vf ' {folder}/text | exec {real} "$@" ;;
-*) exec {real} "$@" ;;
-esac
-"""
-_FILES = Path("/dev/vfio")
 PLACE = "account a\npartition p\nqos \nlicenses pkey2001:1\ngres one nic:2(IDX:1-2)\nsets"
 NO_GUID = ":".join(["ff"] * 8)
-
-
-class NodeWithFunctions(Node):
-    """A node with the device mlx5_0, four functions and their files."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory, "one")
-        self.folder, self.sys = directory / "ip", directory / "sys"
-        self.folder.mkdir()
-        self.made = not _FILES.exists()  # of all namespaces, since /dev is the host's
-        _FILES.mkdir(exist_ok=True)
-        write_functions(self.sys, 4)
-        real = self.run("sh", "-c", "command -v ip").stdout.strip()
-        (self.folder / "ip").write_text(IP.format(folder=self.folder, real=real))
-        (self.folder / "ip").chmod(0o755)
-        script = f"mount --rbind {self.sys} /sys && mount -t tmpfs none /dev/vfio && cd /dev/vfio && touch 21 22 23 24"
-        self.run("sh", "-ec", script)
-        self.configure({"lan": "{}"}, {"hpc": ["lan", "ib"]})
-        with (self.confdir / "networks.yaml").open("a") as file:
-            file.write(
-                "ib: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x2000', max-pkey: '0x2003'}}\n"
-            )
-
-    def ask(self, verb: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Run root's helper with the ip(8) that takes notes."""
-        path = f"{self.folder}:/usr/sbin:/usr/bin:/sbin:/bin"
-        return self.run("env", f"PATH={path}", *HELPER, verb, text=text, check=False)
-
-    def said(self) -> list[str]:
-        """Return what ip(8) was told of functions since the last time."""
-        path = self.folder / "said"
-        lines = path.read_text().splitlines() if path.exists() else []
-        path.unlink(missing_ok=True)
-        return lines
-
-    def owners(self) -> list[int]:
-        """Return who has the functions' files."""
-        return [
-            int(one)
-            for one in self.run(
-                "stat", "-c", "%u", *(f"/dev/vfio/{group}" for group in range(21, 25))
-            ).stdout.split()
-        ]
 
 
 @pytest.fixture
@@ -87,7 +34,7 @@ def node() -> Iterator[NodeWithFunctions]:
         finally:
             found.close()
             if found.made:
-                _FILES.rmdir()
+                FILES.rmdir()
 
 
 @pytest.fixture
