@@ -6,11 +6,11 @@ import argparse
 import os
 import pwd
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pcocc_runtime.cli.common import complain, confdir
-from pcocc_runtime.errors import ConfigError, NodeError, PcoccError
+from pcocc_runtime.errors import ConfigError, NodeError
 from pcocc_runtime.networks.binding import ensure_bound
 from pcocc_runtime.networks.functions import (
     Function,
@@ -22,10 +22,10 @@ from pcocc_runtime.networks.functions import (
     parse_virtual,
     render_gres,
 )
-from pcocc_runtime.networks.host_functions import read_devices, read_stocks
+from pcocc_runtime.networks.host_functions import read_known, read_stocks
 from pcocc_runtime.networks.kinds import FunctionNetwork, GenericPci
 from pcocc_runtime.networks.partitions import render_guid
-from pcocc_runtime.site.site import Site, read_site
+from pcocc_runtime.site.site import read_site
 from pcocc_runtime.system import process
 from pcocc_runtime.tables import columns
 
@@ -40,12 +40,13 @@ def show_devices(arguments: argparse.Namespace) -> int:
     if not networks and not site.devices:
         message, hint = "the site names no devices for VMs", "see pcocc-networks.yaml(5), and devices in pcocc.yaml(5)"
         return complain([ConfigError(message, confdir(), hint=hint)])
-    faults: list[PcoccError] = []
-    devices = _read_devices(networks, faults)
-    stocks = _read(networks, site, devices)
+    virtual = [one for one in networks if not isinstance(one, GenericPci)]
+    devices, faults = read_known(virtual, SYS)
+    stocks = read_stocks(networks, site.devices.values(), devices, SYS)
     if arguments.bind:
         faults += ensure_bound(stocks, SYS)
-        stocks = _read(networks, site, _read_devices(networks, []))
+        devices = read_known(virtual, SYS)[0]
+        stocks = read_stocks(networks, site.devices.values(), devices, SYS)
     sys.stdout.write(columns([_HEADS, *(row for stock in stocks for row in _rows(stock, devices.get(stock.name)))]))
     found = [find_twice(stocks, here)]
     found += [find_fault(one, stock.name, here) for stock in stocks for one in stock.functions]
@@ -53,21 +54,6 @@ def show_devices(arguments: argparse.Namespace) -> int:
     if not faults:
         sys.stdout.write("\ngres.conf:\n" + "".join(f"{line}\n" for line in render_gres(stocks)))
     return complain(faults)
-
-
-def _read(networks: Sequence[FunctionNetwork], site: Site, devices: dict[str, PhysicalFunction]) -> tuple[Stock, ...]:
-    return read_stocks(networks, site.devices.values(), devices, SYS)
-
-
-def _read_devices(networks: Sequence[FunctionNetwork], faults: list[PcoccError]) -> dict[str, PhysicalFunction]:
-    """Return the devices that networks name; what is wrong with one does not hide the others."""
-    found: dict[str, PhysicalFunction] = {}
-    for one in {one.host_device: one for one in networks if not isinstance(one, GenericPci)}.values():
-        try:
-            found |= read_devices([one], SYS)
-        except PcoccError as error:
-            faults.append(error)
-    return found
 
 
 def _rows(stock: Stock, device: PhysicalFunction | None) -> Iterator[tuple[str, ...]]:

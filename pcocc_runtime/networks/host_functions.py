@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,13 +31,17 @@ def read_devices(networks: Iterable[VirtualNetwork], sys: Path = Path("/sys")) -
     return found
 
 
-def read_others(networks: Iterable[VirtualNetwork], sys: Path = Path("/sys")) -> dict[str, PhysicalFunction]:
-    """Return the devices of those of these networks of which VMs can have functions."""
-    found = dict[str, PhysicalFunction]()
-    for one in networks:
-        with contextlib.suppress(NodeError):
+def read_known(
+    networks: Iterable[VirtualNetwork], sys: Path = Path("/sys")
+) -> tuple[dict[str, PhysicalFunction], list[NodeError]]:
+    """Return the devices of those of these networks of which VMs can have functions, and what is wrong with others."""
+    found, faults = dict[str, PhysicalFunction](), list[NodeError]()
+    for one in {one.host_device: one for one in networks}.values():
+        try:
             found |= read_devices([one], sys)
-    return found
+        except NodeError as error:
+            faults.append(error)
+    return found, faults
 
 
 def read_stocks(

@@ -15,7 +15,7 @@ from pcocc_runtime.networks.functions import (
     plan_given,
     stock_of,
 )
-from pcocc_runtime.networks.host_functions import read_devices, read_others, read_stocks
+from pcocc_runtime.networks.host_functions import read_devices, read_known, read_stocks
 from pcocc_runtime.networks.kinds import (
     FunctionNetwork,
     GenericPci,
@@ -98,5 +98,5 @@ def _read_devices_and_stocks(
     networks = [one for one in every if kind_of(one.gres) in kinds]
     wanted, others = ([one for one in some if not isinstance(one, GenericPci)] for some in (used, networks))
     needed = {one.host_device for one in wanted}
-    devices = read_devices(wanted) | read_others(one for one in others if one.host_device not in needed)
+    devices = read_devices(wanted) | read_known(one for one in others if one.host_device not in needed)[0]
     return devices, read_stocks(networks, [one for one in site.devices.values() if kind_of(one.gres) in kinds], devices)

@@ -6,7 +6,7 @@ import pytest
 
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.functions import Function
-from pcocc_runtime.networks.host_functions import read_devices, read_others, read_stocks
+from pcocc_runtime.networks.host_functions import read_devices, read_known, read_stocks
 from pcocc_runtime.networks.kinds import DevicePool, GenericPci, HostInfiniband, SriovEthernet
 from tests.fake_functions import write_card, write_ethernet, write_functions
 
@@ -88,7 +88,8 @@ def test_what_an_ethernet_device_lacks_is_told(tmp_path: Path, broken: str, said
     subprocess.run(["sh", "-ec", broken], cwd=tmp_path, check=True)
     with pytest.raises(NodeError, match=said):
         read_devices([NIC], tmp_path)
-    assert read_others([NIC], tmp_path) == {}
+    found, [fault] = read_known([NIC], tmp_path)
+    assert found == {} and said[-12:] in fault.message
 
 
 GPU, DISK = "10de:20b2", "144d:a80a"
@@ -120,7 +121,8 @@ def test_a_pool_has_the_devices_of_its_addresses_and_of_its_kinds(tmp_path: Path
 def test_a_device_of_networks_is_a_stock_once(tmp_path: Path) -> None:
     write_functions(tmp_path, 2)
     networks = (HostInfiniband("a", "mlx5_0", "nic:x"), HostInfiniband("b", "mlx5_0", "nic:x"), HostInfiniband("c", "mlx5_1"))
-    devices = read_others(networks, tmp_path)
+    devices, [fault] = read_known(networks, tmp_path)
+    assert "has no InfiniBand device mlx5_1" in fault.message
     [found] = read_stocks(networks, (), devices, tmp_path)
     assert (found.name, found.gres, len(found.functions)) == ("mlx5_0", "nic:x", 2)
     assert devices["mlx5_0"].guid == 0xEC0D_9A03_00F1_2AF4

@@ -46,7 +46,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     write_ethernet(sys, 3)
     for place, (bus, kind) in enumerate((("3b", "10de:20b2"), ("af", "10de:20b2"), ("5e", "144d:a80a"), ("18", "1af4:1041"))):
         write_card(sys, f"0000:{bus}:00.0", kind, 60 + place, numa=int(bus == "af"))
-    for name in ("read_devices", "read_others", "read_stocks"):
+    for name in ("read_devices", "read_known", "read_stocks"):
         monkeypatch.setattr(giving, name, partial(getattr(host_functions, name), sys=sys))
     return read_site(tmp_path)
 
