@@ -1,4 +1,4 @@
-"""`pcocc node devices`: what a node has for VMs of the devices that the site names, and its lines of gres.conf."""
+"""`pcocc node devices`: which of the devices that the site names a node has, and the node's lines of gres.conf."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HEADS = ("DEVICE", "GRES", "FUNCTION", "ADDRESS", "DRIVER", "GROUP", "NUMA", "F
 
 
 def show_devices(arguments: argparse.Namespace) -> int:
-    """Print this node's functions for VMs and its lines of gres.conf; complain of those that VMs cannot have."""
+    """Print this node's functions for VMs and its lines of gres.conf; complain about those that VMs cannot get."""
     site, here = read_site(confdir()), os.uname().nodename
     networks = [one for one in site.all_networks.values() if isinstance(one, FunctionNetwork)]
     if not networks and not site.devices:
@@ -84,7 +84,7 @@ def _read_names(interface: str) -> dict[int, str]:
 
 
 def _user_of(path: str) -> str:
-    """Return who may open a function, which is the user of the job that has it; '-' when it is free or has no file."""
+    """Return the user who may open a function, whose job has it; '-' when it is free or has no file."""
     try:
         uid = os.stat(path).st_uid
     except FileNotFoundError:

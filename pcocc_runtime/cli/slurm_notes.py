@@ -11,7 +11,8 @@ from pcocc_runtime.networks.infiniband import licence_of
 from pcocc_runtime.networks.kinds import FunctionNetwork, InfinibandNetwork
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.slurm.commands import read_settings
-from pcocc_runtime.slurm.configuration import parse_configuration, parse_gres, parse_licences
+from pcocc_runtime.slurm.gres_conf import parse_gres_conf
+from pcocc_runtime.slurm.text import parse_configuration, parse_licences
 
 
 def find_slurm_notes(site: Site) -> list[str]:
@@ -57,7 +58,7 @@ def _find_uncounted(kinds: list[str], path: Path) -> Iterator[str]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return  # each node may have its own
-    for line in parse_gres(text):
-        if line.name in kinds and not line.file:
+    for line in parse_gres_conf(text):
+        if line.name in kinds and not line.has_files:
             why = f"{path}:{line.number}: GRES {line.name} has no File=, so nobody knows which devices a job has"
             yield f"{why}; 'pcocc node devices' prints the line"

@@ -1,4 +1,4 @@
-"""PCI functions of a node that VMs are given whole: which of them a job's VMs have there, as Slurm gave them out."""
+"""PCI functions of a node that are given to VMs as a whole: which VM gets which of those that Slurm gave the job."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DRIVER = "vfio-pci"
 
 
 class Function(NamedTuple):
-    """A PCI function: its place in its stock, PCI address, driver, IOMMU group and the other devices in it, NUMA node.
+    """A PCI function. `number` is its place in its stock, `group` its IOMMU group, `others` the other devices in that.
 
-    The last is -1 where it is not known. One that no longer `answers` has not come back from a reset.
+    `numa` is its NUMA node, -1 where that is not known. One that no longer `answers` has not come back from a reset.
     """
 
     number: int
@@ -43,9 +43,10 @@ class PhysicalFunction(NamedTuple):
 
 
 class Stock(NamedTuple):
-    """What a node has of a GRES, or of one type of it, in the order in which gres.conf has it.
+    """What a node has of a GRES, or of one type of it, in the order of gres.conf.
 
-    `name` is that of the device that they are functions of, or of the GRES itself. `host_driver` is the node's own.
+    `name` is the name of the device whose functions they are, or that of the GRES itself. `host_driver` is the driver
+    that the node itself uses.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Stock(NamedTuple):
 
 
 def stock_of(network: FunctionNetwork) -> str:
-    """Return the name of the stock that a network's functions are of."""
+    """Return the name of the stock from which a network's functions are taken."""
     return f"network {network.name}" if isinstance(network, GenericPci) else network.host_device
 
 
@@ -65,7 +66,7 @@ def kind_of(gres: str) -> str:
 
 
 class Wish(NamedTuple):
-    """What VMs are to have of a stock: for each function the rank of its VM. `source`: the network or device it is."""
+    """What VMs shall get from a stock: `ranks` has a VM's rank for each function. `source` is the network or device."""
 
     source: str
     stock: str
@@ -74,7 +75,7 @@ class Wish(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A function that the VM of a rank has, and which wish it is of."""
+    """A function that the VM of a rank gets, and the `source` of the wish that it fulfils."""
 
     source: str
     rank: int
@@ -82,10 +83,10 @@ class Given(NamedTuple):
 
 
 def plan_given(wishes: Iterable[Wish], stocks: Sequence[Stock], told: str, node: str) -> tuple[Given, ...]:
-    """Return which functions of a node its VMs have, of what slurmctld tells of the job there (`gres_detail_str`).
+    """Return which functions of a node its VMs get. `told` is slurmctld's text about the job there (`gres_detail_str`).
 
-    The VM of the lowest rank takes first: all of a NUMA node as far as that goes, of the one that has most of what it
-    wants. NodeError when something is not as it must be.
+    The VM of the lowest rank takes first, from one NUMA node as far as possible: that with most of what it wants.
+    NodeError when a function is missing or cannot be given to a VM.
     """
     wishes, wanted, own = tuple(wishes), Counter[str](), list[list[Function]]()
     for wish in wishes:
@@ -120,9 +121,9 @@ def _find_home(wants: Iterable[tuple[str, int, Sequence[Function]]]) -> int:
 
 
 def parse_gres(text: str, name: str) -> list[int]:
-    """Return the places of a job's devices among those of a node, of such as `nic:mlx5:2(IDX:0-1),gpu:1(IDX:3)`.
+    """Return the places of a job's devices among a node's, from a text such as `nic:mlx5:2(IDX:0-1),gpu:1(IDX:3)`.
 
-    `name` is that of a GRES, with its type or without. Types of one name are counted together.
+    `name` is the name of a GRES, with or without a type. Slurm numbers devices of all types of one name together.
     """
     found: list[int] = []
     for words, places in re.findall(r"([^,()]+)\(([^()]*)\)", text):
@@ -141,29 +142,29 @@ def _find_own(wish: Wish, stocks: Iterable[Stock], told: str, needed: int, node:
     for place in places:
         if place >= len(shelf):
             size = sum(one.name == wish.stock for one, _function in shelf)
-            given = f"Slurm gives the job function number {place + 1} of {wish.stock} of {node}"
-            raise NodeError(f"{given}, which has only {size}", hint=order)
+            given = f"Slurm gives the job function number {place + 1} of {wish.stock} on {node}"
+            raise NodeError(f"{given}, but there are only {size}", hint=order)
         found, function = shelf[place]
         if ":" in wish.gres and found.gres != wish.gres:
-            message = f"Slurm takes {function.address} of {node}, which is {found.gres}, for {wish.gres}"
+            message = f"Slurm gives the job {function.address} on {node} as {wish.gres}, but it is {found.gres}"
             raise NodeError(message, hint=order)
     own = [shelf[place][1] for place in places if shelf[place][0].name == wish.stock]
     if len(own) < needed:
         raise NodeError(
             f"the job has {len(own)} devices of GRES {wish.gres} on {node}, but its VMs there need {needed}",
-            hint=f"ask for them: --gres={wish.gres}:{needed}; gres.conf must have File= for them",
+            hint=f"ask Slurm for them with --gres={wish.gres}:{needed}; gres.conf must have File= for them",
         )
     return own
 
 
 def find_twice(stocks: Iterable[Stock], node: str) -> NodeError | None:
-    """Return why two stocks cannot be given out at a time, None when no function is in both."""
+    """Return why two stocks cannot both be given out, None when no function is in more than one."""
     seen = dict[str, str]()
     for one in stocks:
         for function in one.functions:
             if (first := seen.setdefault(function.address, one.name)) != one.name:
-                message = f"{function.address} of {node} is of {first} and of {one.name}, and two jobs could have it"
-                return NodeError(message, hint="leave it in one of them: see pcocc-networks.yaml(5) and pcocc.yaml(5)")
+                message = f"{function.address} on {node} is in both {first} and {one.name}, so two jobs could get it"
+                return NodeError(message, hint="name it in one of them only: pcocc-networks.yaml(5), pcocc.yaml(5)")
     return None
 
 
@@ -178,8 +179,8 @@ def find_fault(one: Function, device: str, node: str) -> NodeError | None:
         return NodeError(message, hint="ask the admins to bind it before slurmd starts")
     if one.others:
         return NodeError(
-            f"{shown} is in one IOMMU group with {', '.join(one.others)}, and cannot be given to a VM without them",
-            hint="ask the admins for another slot, or for ACS in the firmware's settings",
+            f"{shown} shares its IOMMU group with {', '.join(one.others)}, and cannot be given to a VM without them",
+            hint="ask the admins to use another slot, or to turn on ACS in the firmware's settings",
         )
     return None
 
@@ -196,12 +197,12 @@ def parse_virtual(text: str) -> dict[int, str]:
 
 
 def device_node(function: Function) -> str:
-    """Return the file by which a program gets the function."""
+    """Return the file that a program opens to use the function."""
     return f"/dev/vfio/{function.group}"
 
 
 def render_gres(stocks: Iterable[Stock]) -> list[str]:
-    """Return the line of gres.conf for each stock, whose functions stand there in their order."""
+    """Return a line of gres.conf for each stock, with its functions in their order."""
     lines = []
     for one in stocks:
         name, _, kind = one.gres.partition(":")

@@ -1,4 +1,4 @@
-"""Which devices a node has for VMs, and their functions: read from /sys without any right, and bound by root."""
+"""Which devices a node has for VMs, and their functions: read from /sys, which needs no rights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pcocc_runtime.networks.kinds import (
 
 _ETHERNET, _IPOIB = "1", "32"  # ARPHRD_ETHER and ARPHRD_INFINIBAND, linux/if_arp.h
 _UP = 1  # IFF_UP, linux/if.h
-_BRIDGE = "0x0604"  # class of what may stay the kernel's in an IOMMU group with others (Documentation/driver-api/vfio)
+_BRIDGE = "0x0604"  # class of devices that the kernel may keep in a VM's IOMMU group (Documentation/driver-api/vfio)
 
 
 def read_devices(networks: Iterable[VirtualNetwork], sys: Path = Path("/sys")) -> dict[str, PhysicalFunction]:
@@ -50,7 +50,7 @@ def read_stocks(
 ) -> tuple[Stock, ...]:
     """Return what the node has of the GRES of these networks and pools, in the order of gres.conf.
 
-    What it has nothing of has no functions.
+    A stock of which the node has nothing is there, without functions.
     """
     found, places = dict[str, Stock](), sys / "bus/pci/devices"
     every = sorted(os.listdir(places)) if places.exists() else []
@@ -90,7 +90,7 @@ def _read_infiniband(sys: Path, name: str) -> PhysicalFunction:
         one.name for one in sorted((path / "net").glob("*")) if (one / "type").read_text().strip() == _IPOIB
     ]
     if not found:
-        message = f"{name} of {here} has no interface for IP, which Linux needs to set GUIDs"
+        message = f"{name} on {here} has no IP interface, which Linux needs to set GUIDs"
         raise NodeError(message, hint="ask the admins to load the kernel module ib_ipoib")
     guid = int((place / "node_guid").read_text().replace(":", ""), 16)
     return PhysicalFunction(found[0], _read_virtual(path, name), guid, own=_read_function(path, 0))
@@ -113,7 +113,7 @@ def _read_virtual(path: Path, name: str) -> tuple[Function, ...]:
     functions = sorted(path.glob("virtfn*"), key=lambda one: int(one.name.removeprefix("virtfn")))
     if not functions:
         raise NodeError(
-            f"{name} of {os.uname().nodename} has no virtual functions",
+            f"{name} on {os.uname().nodename} has no virtual functions",
             hint="ask the admins to set sriov_numvfs of the device before slurmd starts",
         )
     return tuple(_read_function(one, int(one.name.removeprefix("virtfn"))) for one in functions)
@@ -123,8 +123,8 @@ def _read_function(path: Path, number: int) -> Function:
     real = path.resolve()
     group = real / "iommu_group"
     if not group.exists():
-        message = f"{os.uname().nodename} has no IOMMU, or does not use it: VMs cannot be given {real.name}"
-        raise NodeError(message, hint="ask the admins to turn it on")
+        message = f"{real.name} cannot be given to VMs: {os.uname().nodename} has no IOMMU, or it is turned off"
+        raise NodeError(message, hint="ask the admins to turn it on, in the firmware and for the kernel")
     driver = real / "driver"
     others = sorted(
         one.name for one in (group / "devices").iterdir() if one.name != real.name and not _is_bridge(one)

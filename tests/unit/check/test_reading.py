@@ -16,7 +16,7 @@ from pcocc_runtime.errors import RequestError
 from pcocc_runtime.findings import FAILED
 from pcocc_runtime.networks.kinds import HostInfiniband, SriovEthernet
 from pcocc_runtime.site.site import Site
-from pcocc_runtime.slurm.configuration import parse_configuration
+from pcocc_runtime.slurm.text import parse_configuration
 from tests.fake_functions import write_functions
 
 CONFIG = "Configuration data as of 2026-11-29T23:20:00\nKillWait                = 30 sec\nPlugStackConfig         = {plugstack}\n"
