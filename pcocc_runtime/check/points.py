@@ -82,7 +82,7 @@ ROWS = (
     Row("walls", lambda _here: read_network.read_walls(), judge_network.judge_walls),
     Row("site-filter", lambda _here: read_network.read_filter(), judge_network.judge_filter),
     Row("scratch", lambda here: read_node.read_scratch(here.site.scratch), judge_node.judge_scratch),
-    Row("devices", lambda here: read_devices.read_devices(here.site), judge_node.judge_devices),
+    Row("devices", lambda here: read_devices.read_given_devices(here.site), judge_node.judge_devices),
     Row("cache", lambda here: read_node.read_cache(here.site.image_cache), judge_node.judge_cache),
 )
 

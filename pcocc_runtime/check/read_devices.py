@@ -12,7 +12,7 @@ from pcocc_runtime.networks.kinds import FunctionNetwork, GenericPci
 from pcocc_runtime.site.site import Site
 
 
-def read_devices(site: Site, sys: Path = Path("/sys")) -> seen.Devices:
+def read_given_devices(site: Site, sys: Path = Path("/sys")) -> seen.Devices:
     """Return how many functions this node has for VMs, which of them cannot be given, and which devices it has not."""
     networks = [one for one in site.all_networks.values() if isinstance(one, FunctionNetwork)]
     known, missing = read_known([one for one in networks if not isinstance(one, GenericPci)], sys)

@@ -9,9 +9,9 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.functions import kind_of
 from pcocc_runtime.networks.infiniband import licence_of
 from pcocc_runtime.networks.kinds import FunctionNetwork, InfinibandNetwork
+from pcocc_runtime.site.gres_conf import parse_gres_conf
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.slurm.commands import read_settings
-from pcocc_runtime.slurm.gres_conf import parse_gres_conf
 from pcocc_runtime.slurm.text import parse_configuration, parse_licences
 
 

@@ -102,7 +102,7 @@ def _read_ethernet(sys: Path, name: str) -> PhysicalFunction:
         hint = "see host-device in /etc/pcocc/networks.yaml, and 'ip link show'"
         raise NodeError(f"{here} has no Ethernet device with an interface {name}", hint=hint)
     if not int((place / "flags").read_text(), 16) & _UP:
-        message = f"{name} of {here} is down, and so are the links of its functions"
+        message = f"{name} on {here} is down, and so are the links of its functions"
         raise NodeError(message, hint=f"ask the admins for 'ip link set {name} up' at each start of the node")
     mtu, path = int((place / "mtu").read_text()), place / "device"
     return PhysicalFunction(name, _read_virtual(path, name), mtu=mtu, own=_read_function(path, 0))

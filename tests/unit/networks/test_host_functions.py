@@ -77,8 +77,8 @@ def test_an_ethernet_device_is_found_by_its_interface(tmp_path: Path) -> None:
         ("rm class/net/ens1f0", "has no Ethernet device with an interface ens1f0"),
         ("rm class/net/ens1f0/device", "has no Ethernet device with an interface ens1f0"),
         ("echo 32 > class/net/ens1f0/type", "has no Ethernet device with an interface ens1f0"),
-        ("echo 0x1002 > class/net/ens1f0/flags", "ens1f0 of .* is down, and so are the links of its functions"),
-        ("rm class/net/ens1f0/device/virtfn*", "ens1f0 of .* has no virtual functions"),
+        ("echo 0x1002 > class/net/ens1f0/flags", "ens1f0 on .* is down, and so are the links of its functions"),
+        ("rm class/net/ens1f0/device/virtfn*", "ens1f0 on .* has no virtual functions"),
     ],
 )
 def test_what_an_ethernet_device_lacks_is_told(tmp_path: Path, broken: str, said: str) -> None:

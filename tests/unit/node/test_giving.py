@@ -165,7 +165,7 @@ def test_of_devices_that_are_on_no_fabric_ip_is_told_nothing(site: Site) -> None
         (step("plain:1:gpu:h100:1"), "there is no device 'gpu:h100'"),
         (step("host:3"), "the job has 2 devices of GRES nic on n1, but its VMs there need 3"),
         (step("hpc:1", licences=""), "the job has no licence of a key of network 'ib'"),
-        (step("ai:1", "gpu:a100:2(IDX:0-1),nvme:1(IDX:1)"), "Slurm gives the job function number 2 of nvme of n1, which has"),
+        (step("ai:1", "gpu:a100:2(IDX:0-1),nvme:1(IDX:1)"), "Slurm gives the job function number 2 of nvme on n1, but"),
     ],
 )
 def test_what_is_not_as_it_must_be_is_told(site: Site, one: BootStep, said: str) -> None:
