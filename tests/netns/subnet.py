@@ -22,7 +22,7 @@ _DEVICE = 'caguid={guid:#x}\nHca\t1 "{name}"\n[1]\t"switch"[{port}]\n\n'
 class Subnet:
     """The fabric of a subnet manager, two hosts and some VMs, given with their devices' GUIDs; `opensm` is to be called first."""
 
-    def __init__(self, directory: Path, vms: dict[str, int], log_flags: int = 0x03) -> None:
+    def __init__(self, directory: Path, vms: dict[str, int]) -> None:
         self.directory, self._file, self._log = (
             directory,
             directory / "partitions.conf",
@@ -41,7 +41,7 @@ class Subnet:
         )
         (directory / "net").write_text(text)
         self._guids = {name: guid + 1 for name, guid in devices.items()}  # as ibsim numbers a device's ports
-        (directory / "opensm.conf").write_text(f"force_log_flush TRUE\nlog_flags {log_flags:#x}\n")
+        (directory / "opensm.conf").write_text("force_log_flush TRUE\nlog_flags 0x03\n")
         shell = "ip link set lo up; sysctl -qw net.unix.max_dgram_qlen=4096; exec ibsim -s net"
         self._simulator = self._start(["unshare", "--net", "sh", "-c", shell], {}, stdin=subprocess.PIPE)
         self._processes = [self._simulator]
@@ -84,6 +84,11 @@ class Subnet:
             lambda: self._log.exists() and "SUBNET UP" in self._log.read_text(errors="replace"), self.log
         )
         return time.monotonic() - begin
+
+    def read_cpu(self) -> float:
+        """Return how many seconds of CPU the subnet manager has used."""
+        fields = Path(f"/proc/{self._processes[-1].pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def log(self) -> str:
         """Return what the subnet manager has written."""
