@@ -81,7 +81,7 @@ def find_syntax_fault(text: str) -> Fault | None:
 
 
 class _Output:
-    """A text that is being rendered; newlines that go away are put back behind its next one, where they are harmless."""
+    """A text that is being rendered; newlines that go away are put back behind its next one, where they do no harm."""
 
     def __init__(self) -> None:
         self.pieces = list[str]()
