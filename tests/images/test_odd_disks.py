@@ -190,6 +190,28 @@ def test_a_sif_is_named(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("at", "magic", "what"),
+    [
+        (1080, b"\x53\xef", "an ext file system"), (0, b"XFSB", "an XFS file system"), (4086, b"SWAPSPACE2", "swap space"),
+        (512, b"LABELONE", "a physical volume of LVM"),
+    ],
+)  # fmt: skip
+def test_a_disk_without_partitions_is_stored_and_told(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, at: int, magic: bytes, what: str
+) -> None:
+    data = bytearray(1 << 20)
+    data[at : at + len(magic)] = magic
+    (tmp_path / "bare").write_bytes(data)
+    said = pcocc("image", "import", "bare", "a").err
+    assert f"bare is {what} without partitions or a boot loader, and is stored as a raw disk" in said
+    assert "is stored" not in pcocc("image", "import", "--format=raw", "bare", "b").err
+    data[510:512] = b"\x55\xaa"
+    (tmp_path / "booted").write_bytes(data)
+    assert "is stored" not in pcocc("image", "import", "booted", "c").err
+    assert content(disk(repo, "c")) == hashlib.sha256(data).hexdigest()
+
+
 def test_an_iso_is_stored_and_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     data = bytearray(1 << 20)
     data[32768:32774] = b"\1CD001"
