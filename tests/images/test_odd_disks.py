@@ -132,7 +132,8 @@ NAMED = [
     (b"LibvirtQemudSave", 0, "the state of a machine of libvirt"), (b"ANDROID!", 0, "a program that firmware starts"),
     (b"MZ".ljust(60, b"\0") + b"\x80\0\0\0" + bytes(64) + b"PE\0\0", 0, "a program that firmware starts"),
     (b"ARM\x64", 56, "a Linux kernel"), (b"vhdsfile", 0, "a set of VHDX images"), (b"-rom1fs-", 0, "a romfs file system"),
-    (OLD_TAR, 0, "a tar archive"),
+    (OLD_TAR, 0, "a tar archive"), (b"\x71\xc7", 0, "a cpio archive"), (b"GIF89a", 0, "a picture"),
+    (b"d13:announce-list", 0, "a torrent"), (b"RIFF", 0, "a sound, a film or a picture"),
 ]  # fmt: skip
 
 
