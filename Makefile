@@ -1,4 +1,5 @@
 # A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
+unexport PYTHONDONTWRITEBYTECODE # without bytecode each of the tests' processes would compile everything anew
 .PHONY: demo test quick fuzz faults releases machine bench settings deb rpm packages lint clean
 
 demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed
@@ -7,7 +8,7 @@ demo: ## a Slurm cluster on this machine, a small guest, and the main job with a
 
 test: ## unit, lua, spank, netns, and beside them tests in the box with real Slurm and QEMU
 	tests/prepare
-	build/venv/bin/python -m pytest -n 2 --no-loadscope-reorder tests
+	build/venv/bin/python -m pytest -n 2 --no-loadscope-reorder --durations=20 tests
 
 quick: ## unit, lua and spank: a minute, no service of root's, nothing left on the machine
 	tests/prepare

@@ -117,20 +117,25 @@ class Walls:
 class Chain:
     """A chain of the site's that drops what none of its rules takes: `place` is FAMILY TABLE NAME.
 
-    `ours`: it has rules that let our packets by.
+    `ours`: it has rules that let our packets by. `by_rule`: its last rule drops, and not its policy.
     """
 
     place: str
     hook: str
     ours: bool
+    by_rule: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The site's own chains that drop by their policy; `trouble` is why nft does not list them."""
+    """The site's own chains that drop what no rule of theirs takes; `trouble` is why nft does not list them.
+
+    `legacy`: tables of IPv4 that iptables-legacy has made, which nft does not list.
+    """
 
     chains: tuple[Chain, ...]
     trouble: str = ""
+    legacy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

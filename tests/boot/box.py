@@ -102,13 +102,13 @@ class Box:
     def submit(self, argv: Sequence[str], seconds: float = 240, **more: object) -> int:
         """Submit a batch job and wait for its end; return its exit status (`sbatch --wait` looks ever less often, up to 32 s)."""
         job = int(self.out(["sbatch", "--parsable", *argv], **more))
-
-        def is_over() -> bool:
-            done = self.run(["squeue", "-h", "-j", str(job)], user="root")
-            return done.returncode == 0 and not done.stdout  # a squeue that was killed says nothing, too
-
-        wait_for(is_over, f"the end of job {job}", seconds)
+        wait_for(lambda: self.is_over(job), f"the end of job {job}", seconds)
         return int(re.search(r"ExitCode=(\d+)", self.out(f"scontrol -o show job {job}", user="root")).group(1))
+
+    def is_over(self, job: int | str) -> bool:
+        """Tell whether a job has ended; a squeue that was killed, or does not reach slurmctld, says nothing of it."""
+        done = self.run(["squeue", "-h", "-j", str(job)], user="root")
+        return done.returncode == 0 and not done.stdout
 
     def start(self, argv: str | Sequence[str], **more: object) -> subprocess.Popen[str]:
         """Start a command with pipes."""

@@ -50,7 +50,7 @@ def test_a_cluster_goes_on_in_another_job(box: Box, home: Path) -> None:
         cluster.vm(_COUNT)
         wait_for(lambda: cluster.vm("cat /tmp/count || true", vms="vm1"), "the count")
         ensure_counting(cluster)
-        assert store(cluster, place).startswith(f"stored 2 VMs in {place}; they stood still for ")
+        assert store(cluster, place).startswith(f"stored 2 VMs in {place}; the VMs stood still for ")
         assert cluster.vm("cat /tmp/mark") == "kept", "it goes on"
         ensure_counting(cluster)
         ensure_in_time(cluster)
@@ -61,7 +61,7 @@ def test_a_cluster_goes_on_in_another_job(box: Box, home: Path) -> None:
         assert os.readlink(place / "current") != older
         assert sorted(one.name for one in place.iterdir()) == sorted([os.readlink(place / "current"), "current"])
         assert [one.name for one in home.iterdir()] == ["stored"]
-        wait_for(lambda: not box.run(["squeue", "-h", "-j", str(cluster.job)]).stdout, "the job's end")
+        wait_for(lambda: box.is_over(cluster.job), "the job's end")
     with make_cluster(box, f"--pcocc-restart={place}", "-N1", "--nodelist=n2") as other:
         assert set(other.qemus()) == {"vm0", "vm1"} and other.node_of("vm0") == "n2"
         assert other.vm("cat /tmp/mark; hostname").split() == ["kept", "vm0"]

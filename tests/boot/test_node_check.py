@@ -94,11 +94,15 @@ def test_flushed_rules_of_routing(box: Box) -> None:
         assert failures(check(box)) == {}
 
 
-def test_a_filter_of_the_site_that_drops_what_vms_send(box: Box) -> None:
-    chain = "nft add table inet site && nft 'add chain inet site forwarded { type filter hook forward priority 0; policy drop; }'"
-    with box.changed(chain, "nft delete table inet site", node="n1"):
+@pytest.mark.parametrize(("policy", "rule", "how"), [
+    ("drop", "ct state established accept", "policy"), ("accept", "counter reject with icmpx admin-prohibited", "last rule"),
+])  # fmt: skip
+def test_a_filter_of_the_site_that_drops_what_vms_send(box: Box, policy: str, rule: str, how: str) -> None:
+    chain = f"nft 'add chain inet site forwarded {{ type filter hook forward priority 0; policy {policy}; }}'"
+    made = f"nft add table inet site && {chain} && nft add rule inet site forwarded {rule}"
+    with box.changed(made, "nft delete table inet site", node="n1"):
         text, mend = failure(box, "site-filter")
-        assert "inet site forwarded drops what VMs send out" in text
+        assert f"inet site forwarded drops by its {how} what VMs send out" in text
         for command in mend.split("; ")[:2]:
             word, _, rest = command.partition(" ")
             box.run([word, *rest.replace('"', "").split()], user="root", node="n1", status=0)

@@ -15,6 +15,7 @@ from tests.machinelib.place import Place
 from tests.machinelib.ssh import Done
 from tests.waiting import limit, wait_for
 
+VERDICT = "/run/pcocc/.state/accel.json"
 SYSTEMD_JOB = "/system.slice/node_slurmstepd.scope/job_{}"  # Slurm's cgroup of a job, where systemd gives slurmstepd a scope
 
 
@@ -124,6 +125,18 @@ class Job:
 
         return wait_for(find, lambda: f"no VMs: {self.log()}", 120, 1) or {}
 
+    def wait_until_up(self) -> None:
+        """Wait until a step has run in its VMs."""
+
+        def is_up() -> bool:
+            if self.node.run(["test", "-e", f"/home/alice/job{self.number}"]).returncode == 0:
+                return True
+            log = self.log()
+            assert "is emulated" not in log and not self.node.is_over(self.number), log  # in a VM that takes an hour
+            return False
+
+        wait_for(is_up, lambda: f"no VMs: {self.log()}", 300, 2)
+
     def end(self) -> None:
         """End the job, and wait until nothing of it is left."""
         self.node.run(["scancel", str(self.number)], "alice")
@@ -133,7 +146,7 @@ class Job:
 
 def read_verdict(node: Node) -> Any:
     """Return what the node has found out about KVM."""
-    return json.loads(node.read("/run/pcocc/.state/accel.json"))
+    return json.loads(node.read(VERDICT))
 
 
 def accelerator(node: Node, pid: int) -> str:
@@ -153,12 +166,5 @@ def submit(node: Node, template: str, *more: str) -> Job:
 def submit_cluster(node: Node, template: str, *more: str) -> Job:
     """The same; return it when its VMs are up."""
     job = submit(node, template, *more)
-
-    def is_up() -> bool:
-        if node.run(["test", "-e", f"/home/alice/job{job.number}"]).returncode == 0:
-            return True
-        assert not node.is_over(job.number), job.log()
-        return False
-
-    wait_for(is_up, lambda: f"no VMs: {job.log()}", 300, 2)
+    job.wait_until_up()
     return job

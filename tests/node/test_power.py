@@ -1,21 +1,38 @@
-"""The machine's power fails with VMs in it: when it is back, nothing of them is left, and jobs run."""
+"""The machine's power fails with VMs in it: when it is back, nothing of them is left, jobs run, and one that may starts again."""
+
+import pytest
 
 from tests.guide import find_difference, parse_page
 from tests.machinelib.project import PAGE
-from tests.node.node import Node, read_verdict, submit
+from tests.node.node import Job, Node, read_verdict, submit
 from tests.waiting import wait_for
 
 
-def test_after_a_power_failure_nothing_is_left_and_jobs_run(node: Node) -> None:
-    job = submit(node, "tiny:2")
-    job.wait_for_qemus(2)
-    assert node.out("ls /var/lib/pcocc/scratch/pcocc") == str(job.number)
+@pytest.fixture
+def jobs(node: Node, unshared: None) -> tuple[Job, Job]:
+    """Two jobs whose VMs run: one that ends with its node, and one that Slurm puts into its queue again."""
+    once, again = submit(node, "tiny:1", "--no-requeue"), submit(node, "tiny:1", "--requeue")
+    for job in (once, again):
+        job.wait_for_qemus(1)
+    return once, again
+
+
+def test_after_a_power_failure_nothing_is_left_and_jobs_run(node: Node, jobs: tuple[Job, Job]) -> None:
+    once, again = jobs
+    assert node.out("ls /var/lib/pcocc/scratch/pcocc").split() == [str(job.number) for job in jobs]
     before = node.read("/proc/sys/kernel/random/boot_id")
     node.power_cycle()
     assert node.read("/proc/sys/kernel/random/boot_id") != before
-    wait_for(lambda: node.is_over(job.number), "the end of the job that ran", 240, 1)
+    # in the queue again, from where it would start after two minutes
+    wait_for(lambda: node.run(["scontrol", "hold", str(again.number)]).returncode == 0, lambda: node.out("squeue"), 240, 1)
+    wait_for(lambda: node.is_over(once.number), "the end of the job that ran", 240, 1)
     node.wait_idle(240)
     assert node.out("srun hostname", "bob") == "node"
+    node.run(f"rm -f /home/alice/job{again.number}; scontrol update JobId={again.number} StartTime=now", status=0)
+    node.out(["scontrol", "release", str(again.number)])
+    again.wait_until_up()
+    assert again.vm("hostname") == "vm0"
+    again.end()
 
 
 def test_what_a_user_types_on_the_admins_page_works(node: Node) -> None:
