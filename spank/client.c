@@ -145,6 +145,11 @@ int client_post_opt(spank_t sp)
 			 local ? ", which srun cannot size" : ", and this command runs inside one");
 		exit(1);
 	}
+	if (options.image_count > MAX_REPEAT || options.mount_count > MAX_REPEAT) {
+		complain("write the others into a template of your own",
+			 "--pcocc-image and --pcocc-mount may be given %d times each at most", MAX_REPEAT);
+		exit(1);
+	}
 	if (wants_check() && !check_request(sp))
 		exit(1);
 	if (!local) {
