@@ -279,9 +279,9 @@ def notes(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("ext-network", "10.1.0.0/16"),
+        ("ext-network", "10.1.0.0/16"), ("ext-network", "10.1.0.1/16"),
         ("dev-prefix", "x"),
-        ("host-if-suffix", "-ib"),
+        ("host-if-suffix", "-ib"), ("host-if-suffix", "_ib0"),
         ("mac-start-offset", "5"),
         ("gateway", "local-nat"),
     ],
