@@ -1,4 +1,4 @@
-"""A value in a shared object that is not opened: Debian's are linked at once when they are (BIND_NOW), and lack Slurm then."""
+"""A value in a shared object, read without opening that: Debian's are bound at once (BIND_NOW), which only Slurm can do."""
 
 from __future__ import annotations
 
