@@ -1,4 +1,5 @@
 # A front door of a few lines; each target does all its own set-up on a fresh Debian 12, as root.
+unexport PYTHONDONTWRITEBYTECODE # without bytecode each of the tests' processes would compile everything anew
 .PHONY: demo test quick fuzz faults releases machine bench settings deb rpm packages lint clean
 
 demo: ## a Slurm cluster on this machine, a small guest, and the main job with a word on each line typed

@@ -1,13 +1,13 @@
 -- Chooses partition keys of InfiniBand for clusters. Each key is a licence of Slurm: slurmctld gives it to one job at
--- a time and takes it back when the last node is done with the job. So a choice is never wrong: a job whose key is
--- still held just waits. The policy has the pools, by the names of their networks: {license = "pkey", min_key = 8192,
--- max_key = 8447, max_vms = 256}. The work is bounded as in pcocc_text.lua. Lua 5.1 to 5.4.
+-- a time, and takes it back when the last node is done with that job. So no choice can be wrong: if another job still
+-- holds the key, the new job waits. The policy has the pools by the names of their networks: {license = "pkey",
+-- min_key = 8192, max_key = 8447, max_vms = 256}. The work is bounded as in pcocc_text.lua. Lua 5.1 to 5.4.
 
 local text = require("pcocc_text")
 
 local keys = {}
 
-local SHOWN = 512 -- characters of a job's licences that are looked at: the filter puts its own first
+local SHOWN = 512 -- characters of a job's licences that are read; the filter's own come first
 local MOST_KNOWN = 20000 -- texts whose keys are remembered
 local LIVE = 1000 -- the weight of a job that has not ended; one that has ended counts 1
 local BASE, COMPLETING, ENDED = 256, 32768, 3 -- of job_state: slurm.h, enum job_states and JOB_COMPLETING

@@ -49,7 +49,7 @@ static char *render_request(void)
 	add_json(&text, options.restart);
 	text_add(&text, ",\"vm\":");
 	add_json(&text, options.vm);
-	text_add(&text, ",\"tool\":\"%s\"}", spank_context() == S_CTX_LOCAL ? "srun" : "sbatch");
+	text_add(&text, "}");
 	return text.data;
 }
 

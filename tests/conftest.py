@@ -10,12 +10,13 @@ from xdist.scheduler import LoadScopeScheduling
 class ByDirectory(LoadScopeScheduling):
     """Keeps a directory's tests in one process and in their order: they share what they prepare.
 
-    Those with a QEMU of their own share nothing but the guests' images, and take long: a file of them is for whoever is free.
+    Those with a QEMU of their own share nothing but the guests' images, and take long; unit tests share nothing: a
+    file or a room of them is for whoever is free.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         directory, file = nodeid.split("::")[0].split("/")[1:3]
-        return f"{directory}/{file}" if directory == "qemu" else directory
+        return f"{directory}/{file}" if directory in {"qemu", "unit"} else directory
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByDirectory:

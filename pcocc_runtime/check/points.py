@@ -16,7 +16,7 @@ from pcocc_runtime.findings import FAILED, WELL, Finding
 from pcocc_runtime.settings.directories import SITE_DIR
 from pcocc_runtime.site.site import Site, load_site
 from pcocc_runtime.slurm.commands import list_places, read_settings
-from pcocc_runtime.slurm.configuration import parse_configuration, parse_seconds
+from pcocc_runtime.slurm.text import parse_configuration, parse_seconds
 
 
 class Here(NamedTuple):

@@ -15,7 +15,7 @@ from pcocc_runtime.check import seen, texts
 from pcocc_runtime.check.elf import SharedObject
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.slurm.commands import read_slurmd_version
-from pcocc_runtime.slurm.configuration import parse_moment, parse_release
+from pcocc_runtime.slurm.text import parse_moment, parse_release
 from pcocc_runtime.system import installed, process
 
 PLUGIN = "pcocc.so"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from pcocc_runtime.cli.common import complain, confdir, say_notes
+from pcocc_runtime.cli.config_import import add_import
 from pcocc_runtime.cli.partitions import add_partitions, find_licence_notes
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings import directories
@@ -30,6 +31,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", help="default: policy.lua in the site's directory; '-' prints it"
     )
     render.set_defaults(run=_config_policy)
+    add_import(verbs.add_parser("import", help="turn files of the original pcocc into new ones, with a report"))
     add_partitions(
         verbs.add_parser(
             "partitions", help="print the partitions that an InfiniBand fabric's subnet manager must be given once"

@@ -1,4 +1,4 @@
-"""`pcocc node devices`: what a node has for VMs of the devices that the site names, and its lines of gres.conf."""
+"""`pcocc node devices`: which of the devices that the site names a node has, and the node's lines of gres.conf."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEADS = ("DEVICE", "GRES", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "US
 
 
 def show_devices(arguments: argparse.Namespace) -> int:
-    """Print this node's functions for VMs and its lines of gres.conf; complain of those that VMs cannot have."""
+    """Print this node's functions for VMs and its lines of gres.conf; complain about those that VMs cannot get."""
     site, here = read_site(confdir()), os.uname().nodename
     networks = [one for one in site.all_networks.values() if isinstance(one, FunctionNetwork)]
     if not networks and not site.devices:
@@ -58,7 +58,7 @@ def _read(networks: Sequence[FunctionNetwork], site: Site, hcas: dict[str, Hca])
 
 
 def _read_hcas(networks: Sequence[FunctionNetwork], faults: list[PcoccError]) -> dict[str, Hca]:
-    """Return the InfiniBand devices that networks name; what is wrong with one does not hide the others."""
+    """Return the InfiniBand devices that networks name; a fault of one does not hide the others."""
     found: dict[str, Hca] = {}
     for name in dict.fromkeys(one.host_device for one in networks if not isinstance(one, GenericPci)):
         try:
@@ -77,7 +77,7 @@ def _row(stock: Stock, one: Function) -> tuple[str, ...]:
 
 
 def _user_of(path: str) -> str:
-    """Return who may open a function, which is the user of the job that has it; '-' when it is free or has no file."""
+    """Return the user who may open a function, whose job has it; '-' when it is free or has no file."""
     try:
         uid = os.stat(path).st_uid
     except FileNotFoundError:

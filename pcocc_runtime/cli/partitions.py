@@ -15,7 +15,7 @@ from pcocc_runtime.networks.opensm import find_faults, render_opensm, render_ufm
 from pcocc_runtime.site.check import load_everything
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.slurm.commands import read_settings
-from pcocc_runtime.slurm.configuration import parse_configuration, parse_licences
+from pcocc_runtime.slurm.text import parse_configuration, parse_licences
 
 _FORMATS = {"opensm": render_opensm, "ufm": render_ufm}
 

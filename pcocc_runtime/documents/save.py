@@ -70,6 +70,12 @@ class Outcome(Record):
     error: str | None
 
 
+class Pause(Record):
+    """Keeper, to the task that makes a checkpoint: the VM stands still; or QEMU's `state`, for which it cannot."""
+
+    state: str | None
+
+
 if TYPE_CHECKING:
     SaverRequest = QemuCommand | Frozen | ScratchFile | DeviceNode
     KeeperAnswer = Go | Reply | Outcome
@@ -127,6 +133,19 @@ def decode_answer(message: Message | Unreadable) -> KeeperAnswer:
     if "return" in message or "error" in message:
         return Reply(message)
     raise ValueError("a line that is not an answer")
+
+
+def encode_pause(pause: Pause) -> bytes:
+    """Return a keeper's message as a line."""
+    return _line({"paused": True} if pause.state is None else {"error": pause.state})
+
+
+def decode_pause(line: bytes) -> Pause:
+    """Return a keeper's message; ValueError when the line is none."""
+    words = json.loads(line)
+    if not isinstance(words, dict) or not {"paused", "error"} & {*words}:
+        raise ValueError("a line that is not an answer")
+    return Pause(str(words["error"]) if "error" in words else None)
 
 
 def _line(words: Message) -> bytes:

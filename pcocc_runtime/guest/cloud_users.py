@@ -202,7 +202,8 @@ def _check_groups(groups: Any) -> None:
 
 
 def _are_members(value: Any) -> bool:
-    if isinstance(value, list):
+    """Tell whether cloud-init can go through the members of a group; of a mapping it takes the keys."""
+    if isinstance(value, list | dict):
         return all(isinstance(one, str) for one in value)
     return isinstance(value, str)
 

@@ -1,4 +1,4 @@
-"""PCI functions of a node that VMs are given whole: which of them a job's VMs have there, as Slurm gave them out."""
+"""PCI functions of a node that are given to VMs as a whole: which VM gets which of those that Slurm gave the job."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DRIVER = "vfio-pci"
 
 
 class Function(NamedTuple):
-    """A PCI function: its place in its stock, PCI address, driver, IOMMU group and the other devices in it, NUMA node.
+    """A PCI function. `number` is its place in its stock, `group` its IOMMU group, `others` the other devices in that.
 
-    The last is -1 where it is not known.
+    `numa` is its NUMA node, -1 where that is not known.
     """
 
     number: int
@@ -27,9 +27,10 @@ class Function(NamedTuple):
 
 
 class Stock(NamedTuple):
-    """What a node has of a GRES, or of one type of it, in the order in which gres.conf has it.
+    """What a node has of a GRES, or of one type of it, in the order of gres.conf.
 
-    `name` is that of the device that they are functions of, or of the GRES itself. `host_driver` is the node's own.
+    `name` is the name of the device whose functions they are, or that of the GRES itself. `host_driver` is the driver
+    that the node itself uses.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Stock(NamedTuple):
 
 
 def stock_of(network: FunctionNetwork) -> str:
-    """Return the name of the stock that a network's functions are of."""
+    """Return the name of the stock from which a network's functions are taken."""
     return f"network {network.name}" if isinstance(network, GenericPci) else network.host_device
 
 
@@ -49,7 +50,7 @@ def kind_of(gres: str) -> str:
 
 
 class Wish(NamedTuple):
-    """What VMs are to have of a stock: for each function the rank of its VM. `source`: the network or device it is."""
+    """What VMs shall get from a stock: `ranks` has a VM's rank for each function. `source` is the network or device."""
 
     source: str
     stock: str
@@ -58,7 +59,7 @@ class Wish(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A function that the VM of a rank has, and which wish it is of."""
+    """A function that the VM of a rank gets, and the `source` of the wish that it fulfils."""
 
     source: str
     rank: int
@@ -66,9 +67,10 @@ class Given(NamedTuple):
 
 
 def plan_given(wishes: Iterable[Wish], stocks: Sequence[Stock], told: str, node: str) -> tuple[Given, ...]:
-    """Return which functions of a node its VMs have, of what slurmctld tells of the job there (`gres_detail_str`).
+    """Return which functions of a node its VMs get. `told` is slurmctld's text about the job there (`gres_detail_str`).
 
-    A wish takes what those before it have left, the lowest rank first. NodeError when something is not as it must be.
+    A wish takes from what earlier wishes have left, the lowest rank first. NodeError when a function is missing or
+    cannot be given to a VM.
     """
     taken = set[tuple[str, int]]()
     given = list[Given]()
@@ -84,9 +86,9 @@ def plan_given(wishes: Iterable[Wish], stocks: Sequence[Stock], told: str, node:
 
 
 def parse_gres(text: str, name: str) -> list[int]:
-    """Return the places of a job's devices among those of a node, of such as `nic:mlx5:2(IDX:0-1),gpu:1(IDX:3)`.
+    """Return the places of a job's devices among a node's, from a text such as `nic:mlx5:2(IDX:0-1),gpu:1(IDX:3)`.
 
-    `name` is that of a GRES, with its type or without. Types of one name are counted together.
+    `name` is the name of a GRES, with or without a type. Slurm numbers devices of all types of one name together.
     """
     found: list[int] = []
     for words, places in re.findall(r"([^,()]+)\(([^()]*)\)", text):
@@ -100,17 +102,17 @@ def parse_gres(text: str, name: str) -> list[int]:
 def _take(
     wish: Wish, shelf: Sequence[tuple[Stock, Function]], told: str, taken: set[tuple[str, int]], node: str
 ) -> list[int]:
-    """Return the next places of a GRES, whose stocks stand one after the other, that no wish before has taken."""
+    """Return the next places of a GRES that no earlier wish has taken; its stocks stand one after the other."""
     count, kind, places = len(wish.ranks), kind_of(wish.gres), parse_gres(told, wish.gres)
     order = f"gres.conf must have the devices of GRES {wish.gres} that 'pcocc node devices' prints, in that order"
     for place in places:
         if place >= len(shelf):
             size = sum(one.name == wish.stock for one, _function in shelf)
-            given = f"Slurm gives the job function number {place + 1} of {wish.stock} of {node}"
-            raise NodeError(f"{given}, which has only {size}", hint=order)
+            given = f"Slurm gives the job function number {place + 1} of {wish.stock} on {node}"
+            raise NodeError(f"{given}, but there are only {size}", hint=order)
         found, function = shelf[place]
         if ":" in wish.gres and found.gres != wish.gres:
-            message = f"Slurm takes {function.address} of {node}, which is {found.gres}, for {wish.gres}"
+            message = f"Slurm gives the job {function.address} on {node} as {wish.gres}, but it is {found.gres}"
             raise NodeError(message, hint=order)
     own = [place for place in places if shelf[place][0].name == wish.stock]
     free = [place for place in own if (kind, place) not in taken]
@@ -118,20 +120,20 @@ def _take(
         needed = len(own) - len(free) + count
         raise NodeError(
             f"the job has {len(own)} devices of GRES {wish.gres} on {node}, but its VMs there need {needed}",
-            hint=f"ask for them: --gres={wish.gres}:{needed}; gres.conf must have File= for them",
+            hint=f"ask Slurm for them with --gres={wish.gres}:{needed}; gres.conf must have File= for them",
         )
     taken |= {(kind, place) for place in free[:count]}
     return free[:count]
 
 
 def find_twice(stocks: Iterable[Stock], node: str) -> NodeError | None:
-    """Return why two stocks cannot be given out at a time, None when no function is in both."""
+    """Return why two stocks cannot both be given out, None when no function is in more than one."""
     seen = dict[str, str]()
     for one in stocks:
         for function in one.functions:
             if (first := seen.setdefault(function.address, one.name)) != one.name:
-                message = f"{function.address} of {node} is of {first} and of {one.name}, and two jobs could have it"
-                return NodeError(message, hint="leave it in one of them: see pcocc-networks.yaml(5) and pcocc.yaml(5)")
+                message = f"{function.address} on {node} is in both {first} and {one.name}, so two jobs could get it"
+                return NodeError(message, hint="name it in one of them only: pcocc-networks.yaml(5), pcocc.yaml(5)")
     return None
 
 
@@ -143,19 +145,19 @@ def find_fault(one: Function, device: str, node: str) -> NodeError | None:
         return NodeError(message, hint="ask the admins to bind it before slurmd starts")
     if one.others:
         return NodeError(
-            f"{shown} is in one IOMMU group with {', '.join(one.others)}, and cannot be given to a VM without them",
-            hint="ask the admins for another slot, or for ACS in the firmware's settings",
+            f"{shown} shares its IOMMU group with {', '.join(one.others)}, and cannot be given to a VM without them",
+            hint="ask the admins to use another slot, or to turn on ACS in the firmware's settings",
         )
     return None
 
 
 def device_node(function: Function) -> str:
-    """Return the file by which a program gets the function."""
+    """Return the file that a program opens to use the function."""
     return f"/dev/vfio/{function.group}"
 
 
 def render_gres(stocks: Iterable[Stock]) -> list[str]:
-    """Return the line of gres.conf for each stock, whose functions stand there in their order."""
+    """Return a line of gres.conf for each stock, with its functions in their order."""
     lines = []
     for one in stocks:
         name, _, kind = one.gres.partition(":")

@@ -1,4 +1,4 @@
-"""Which devices a node has for VMs, and their functions: read from /sys without any right, and bound by root."""
+"""Which devices a node has for VMs, and their functions: read from /sys, which needs no rights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pcocc_runtime.networks.kinds import DevicePool, FunctionNetwork, GenericPci
 from pcocc_runtime.networks.partitions import Hca
 
 _IPOIB = "32"  # ARPHRD_INFINIBAND, linux/if_arp.h
-_BRIDGE = "0x0604"  # class of what may stay the kernel's in an IOMMU group with others (Documentation/driver-api/vfio)
+_BRIDGE = "0x0604"  # class of devices that the kernel may keep in a VM's IOMMU group (Documentation/driver-api/vfio)
 
 
 def read_devices(names: Iterable[str], sys: Path = Path("/sys")) -> dict[str, Hca]:
-    """Return the InfiniBand devices of these names; NodeError when one is not there or has no functions."""
+    """Return the InfiniBand devices with these names; NodeError when one is missing or has no functions."""
     return {name: _read_device(sys / "class/infiniband" / name, name) for name in names}
 
 
 def read_others(names: Iterable[str], sys: Path = Path("/sys")) -> dict[str, Hca]:
-    """Return those of these InfiniBand devices of which VMs can have functions."""
+    """Return those of the named InfiniBand devices whose functions can be given to VMs."""
     found = dict[str, Hca]()
     for name in names:
         with contextlib.suppress(NodeError):
@@ -35,7 +35,7 @@ def read_stocks(
 ) -> tuple[Stock, ...]:
     """Return what the node has of the GRES of these networks and pools, in the order of gres.conf.
 
-    What it has nothing of has no functions.
+    A stock of which the node has nothing is there, without functions.
     """
     found, places = dict[str, Stock](), sys / "bus/pci/devices"
     every = sorted(os.listdir(places)) if places.exists() else []
@@ -74,12 +74,12 @@ def _read_device(place: Path, name: str) -> Hca:
         one.name for one in sorted((path / "net").glob("*")) if (one / "type").read_text().strip() == _IPOIB
     ]
     if not found:
-        message = f"{name} of {here} has no interface for IP, which Linux needs to set GUIDs"
+        message = f"{name} on {here} has no IP interface, which Linux needs to set GUIDs"
         raise NodeError(message, hint="ask the admins to load the kernel module ib_ipoib")
     functions = sorted(path.glob("virtfn*"), key=lambda one: int(one.name.removeprefix("virtfn")))
     if not functions:
         raise NodeError(
-            f"{name} of {here} has no virtual functions",
+            f"{name} on {here} has no virtual functions",
             hint="ask the admins to set sriov_numvfs of the device before slurmd starts",
         )
     guid = int((place / "node_guid").read_text().replace(":", ""), 16)
@@ -91,8 +91,8 @@ def _read_function(path: Path, number: int) -> Function:
     real = path.resolve()
     group = real / "iommu_group"
     if not group.exists():
-        message = f"{os.uname().nodename} has no IOMMU, or does not use it: VMs cannot be given {real.name}"
-        raise NodeError(message, hint="ask the admins to turn it on")
+        message = f"{real.name} cannot be given to VMs: {os.uname().nodename} has no IOMMU, or it is turned off"
+        raise NodeError(message, hint="ask the admins to turn it on, in the firmware and for the kernel")
     driver = real / "driver"
     others = sorted(
         one.name for one in (group / "devices").iterdir() if one.name != real.name and not _is_bridge(one)

@@ -96,6 +96,14 @@ _OUTER = (
 )
 
 
+def find_table(kind: str, is_l2: bool = False) -> tuple[str, tuple[Setting, ...]] | None:
+    """Return a type's name today and the settings that a network of it can have; None for one that nobody knows."""
+    name = "ethernet" if kind in old_types.TYPES else _ALIASES.get(kind, kind)
+    if name not in _TYPES:
+        return None
+    return name, _NOTED_L2 if name == "ethernet" and is_l2 else _TYPES[name][0]
+
+
 def parse_networks(tree: Node, problems: Problems) -> dict[str, Network]:
     """Return the networks of networks.yaml by name, without those whose own settings are wrong."""
     found: dict[str, Network] = {}
@@ -179,10 +187,10 @@ def find_network_notes(tree: Node) -> list[str]:
         settings = _part(node, "settings")
         if kind and kind.raw in old_types.TYPES:
             notes += old_types.find_old_notes(kind, settings)
-        elif kind and settings and (name := _ALIASES.get(kind.raw, kind.raw)) in _TYPES:
+        elif kind and settings:
             layer = _part(settings, "network-layer")
-            is_l2 = name == "ethernet" and layer and layer.raw == "L2"
-            notes += checks.find_setting_notes(settings, _NOTED_L2 if is_l2 else _TYPES[name][0])
+            found = find_table(kind.raw, layer is not None and layer.raw == "L2")
+            notes += checks.find_setting_notes(settings, found[1]) if found else []
     return notes
 
 

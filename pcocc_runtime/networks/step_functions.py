@@ -13,7 +13,7 @@ from pcocc_runtime.networks.partitions import Partition, Port, render_guid, rend
 
 
 class StepFunctions(NamedTuple):
-    """The functions that the step's VMs have here; those that join a fabric, by network and rank; its partitions."""
+    """The functions of the step's VMs on this node; those that join a fabric, by network and rank; its partitions."""
 
     given: tuple[Given, ...] = ()
     ports: Mapping[tuple[str, int], Port] = {}
@@ -21,7 +21,7 @@ class StepFunctions(NamedTuple):
 
 
 def describe_functions(found: StepFunctions) -> dict[int, tuple[FunctionFacts, ...]]:
-    """Return what is told of the functions of VMs that have some, by rank, in the order of networks and devices."""
+    """Return what VMs and users are told of each VM's functions, by rank, in the order of networks and devices."""
     keys, told = {one.spec.name: one.key for one in found.partitions}, dict[int, tuple[FunctionFacts, ...]]()
     for one in found.given:
         port, numa = found.ports.get((one.source, one.rank)), one.function.numa
@@ -32,9 +32,9 @@ def describe_functions(found: StepFunctions) -> dict[int, tuple[FunctionFacts, .
 
 
 def plan_function_acts(found: StepFunctions, uid: int, acts: Sequence[Act]) -> tuple[Act, ...]:
-    """Return the acts for a job's networks with those for its functions: what undoes them is kept first.
+    """Return the acts for a job's networks, with those for its functions; how to undo these is kept before all else.
 
-    ip(8) runs no more often than without them where there are other lines for it.
+    Their lines for ip(8) are put before the first batch that runs in the host's namespace anyway, if there is one.
     """
     if not found.given:
         return tuple(acts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.work import ChargeWanted
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.functions import (
     Stock,
@@ -23,7 +24,6 @@ from pcocc_runtime.networks.partitions import (
     plan_ports,
 )
 from pcocc_runtime.networks.step_functions import StepFunctions
-from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site.resource_sets import no_device
 from pcocc_runtime.site.site import Site
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pcocc_runtime import addressing, naming
-from pcocc_runtime.documents.disks import DISKS_FILE, parse_facts
+from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, decode_disks
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, RoutedFacts, decode_node
 from pcocc_runtime.documents.node_answer import (
     CHECK,
@@ -119,7 +119,7 @@ def read_boot_images(job: int, ranks: Iterable[int]) -> dict[int, str]:
     for rank in ranks:
         vm = naming.vm_name(rank)
         try:
-            facts = parse_facts(regular.read_json(naming.job_dir(job) / vm / DISKS_FILE), vm)
+            facts = decode_disks(regular.read_start(naming.job_dir(job) / vm / DISKS_FILE, MAX_DISKS), vm)
         except (PcoccError, OSError):
             continue
         found[rank] = facts.origin or facts.image or ""

@@ -9,6 +9,7 @@ from pcocc_runtime import errors
 from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.cluster import Cluster
 from pcocc_runtime.documents.hook import plan_hook_cluster
+from pcocc_runtime.documents.typed_options import decode_typed_options
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import admission, hooks
 from pcocc_runtime.site.check import load_site_and_templates
@@ -45,9 +46,10 @@ def check_request(request_json: str) -> tuple[int, str]:
 
 
 def _answer(request_json: str) -> str:
-    if wanted := find_restart(request_json):
+    options = decode_typed_options(request_json)
+    if wanted := find_restart(options):
         return _answer_restart(wanted)
-    asked = parse_request(request_json)
+    asked = parse_request(options)
     if asked.vms:
         parse_vms(asked.vms, asked.vm_count)
     problems: list[errors.ConfigError] = []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pcocc_runtime.documents.cluster import Cluster, Mount, encode_cluster, sets_text
+from pcocc_runtime.documents.typed_options import TypedOptions
 from pcocc_runtime.errors import RequestError, one_line
 from pcocc_runtime.settings.checks import is_template_name
 from pcocc_runtime.templates.values import TAG
@@ -16,9 +15,6 @@ from pcocc_runtime.templates.values import TAG
 _FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
 _MOUNT_FORM = "write --pcocc-mount=TAG=PATH[,type=9p|virtiofs][,readonly]"
 _SET_FORM = "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2"
-_NEEDY = {
-    "images": "image", "mounts": "mount", "user_data": "user-data", "user_data_force": "user-data-force",
-}
 MAX_TEXT = 16 * 1024
 _MOST_NOTES, _LONGEST_NOTE = 8, 600
 
@@ -48,25 +44,23 @@ class Request:
         return sum(part.count for part in self.parts)
 
 
-def parse_request(text: str) -> Request:
-    """Return the request that the plugin hands over as JSON."""
-    tree: dict[str, Any] = json.loads(text)
-    if tree.get("template") == "":
+def parse_request(options: TypedOptions) -> Request:
+    """Return the request for VMs that boot."""
+    if options.template == "":
         raise RequestError(
             "--pcocc-template has no value",
             "name a template, as in --pcocc-template=NAME:2; 'pcocc template list' lists them",
         )
-    if not tree.get("template"):
-        option = next((name for key, name in _NEEDY.items() if tree.get(key)), "vm")
-        raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
-    parts = parse_request_parts(tree["template"])
+    if options.template is None:
+        raise RequestError(f"--pcocc-{next(_name_given(options), 'vm')} needs --pcocc-template", _FORM)
+    parts = parse_request_parts(options.template)
     return Request(
         parts,
-        tuple(parse_image(image, parts) for image in tree.get("images") or ()),
-        parse_mounts(tree.get("mounts") or ()),
-        tree.get("user_data") or None,
-        tree.get("vm") or None,
-        bool(tree.get("user_data_force")),
+        tuple(parse_image(image, parts) for image in options.images),
+        parse_mounts(options.mounts),
+        options.user_data or None,
+        options.vm or None,
+        options.user_data_force,
     )
 
 
@@ -78,21 +72,29 @@ class RestartRequest:
     vms: str | None
 
 
-def find_restart(text: str) -> RestartRequest | None:
-    """Return what is asked of a request that goes on from a checkpoint, None when it is of another kind.
+def find_restart(options: TypedOptions) -> RestartRequest | None:
+    """Return the request for VMs that go on from a checkpoint, None when the options are for VMs that boot.
 
-    RequestError when it asks for anything else beside it.
+    RequestError when another option excludes --pcocc-restart.
     """
-    tree: dict[str, Any] = json.loads(text)
-    if not tree.get("restart"):
+    if not options.restart:
         return None
-    other = next((name for key, name in {"template": "template", **_NEEDY}.items() if tree.get(key)), None)
+    other = "template" if options.template else next(_name_given(options), None)
     if other:
         raise RequestError(
             f"--pcocc-restart and --pcocc-{other} exclude each other",
-            "what goes on from a checkpoint is as it was; leave one of them out",
+            "VMs that go on from a checkpoint are as they were; leave one of the two options out",
         )
-    return RestartRequest(str(tree["restart"]), tree.get("vm") or None)
+    return RestartRequest(options.restart, options.vm or None)
+
+
+def _name_given(options: TypedOptions) -> Iterator[str]:
+    """Yield the options that were given and say something of VMs that boot, without --pcocc-."""
+    named = {
+        "image": options.images, "mount": options.mounts, "user-data": options.user_data,
+        "user-data-force": options.user_data_force,
+    }  # fmt: skip
+    return (name for name, value in named.items() if value)
 
 
 def parse_request_parts(text: str) -> tuple[RequestPart, ...]:

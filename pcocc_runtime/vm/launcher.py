@@ -5,12 +5,12 @@ Everything that can fail does so before the exec, with a sentence on the task's 
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -19,7 +19,8 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot import BOOT_FILE, Keys, decode_boot, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
-from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
+from pcocc_runtime.documents.command_line import COMMAND_FILE, encode_command_line
+from pcocc_runtime.documents.disks import DISKS_FILE, encode_disks
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, VmTopology, encode_topology
 from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
@@ -98,12 +99,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
-    part = read_part(read_own_cpus())
-    model = group.cpu_model or node.cpu_model
-    abilities = find_abilities(node, group.qemu_bin or node.qemu, model, kvm_fd)
-    ensure_model(model, node.accel, abilities.lacks, group.template)
+    hardware = plan_own_hardware(task, node, group, kvm_fd)
     restart = find_stored_vm(cluster, task.rank, group.qemu_bin or node.qemu, node.accel)
-    hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
     if restart is not None:
         hardware = restart.keep_shape(hardware)
     if hardware.note:
@@ -117,7 +114,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text), restart)
     filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
-    qmp, ways = theirs.fileno(), find_ways(abilities.has)
+    qmp, ways = theirs.fileno(), find_ways(hardware.abilities.has)
     plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, ways)
     if restart is not None:
         plan = replace(plan, uuid=restart.record.uuid, incoming=restart.options)
@@ -127,11 +124,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     if restart is not None:
         restart.ensure_same(argv)
     ensure_pinnable(plan)
-    files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
-    if group.on_power_off == "keep":
-        files.replace_file(directory / KEPT_FILE, b"")
-    files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
-    files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
+    leave_facts(directory, node, group, plan, hardware, argv)
     facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
     inherited = [
         *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
@@ -139,6 +132,25 @@ def launch(task: Task, environ: dict[str, str]) -> None:
         *([kvm_fd] if kvm_fd is not None else []), *([restart.memory] if restart is not None else []),
     ]
     become_qemu(task, argv, facts, ours, inherited)
+
+
+def plan_own_hardware(task: Task, node: NodeFacts, group: Group, kvm_fd: int | None) -> Hardware:
+    """Return the hardware of the guest, on this task's part of the node."""
+    model = group.cpu_model or node.cpu_model
+    abilities = find_abilities(node, group.qemu_bin or node.qemu, model, kvm_fd)
+    ensure_model(model, node.accel, abilities.lacks, group.template)
+    return plan_hardware(task, node, group, read_part(read_own_cpus()), abilities, read_free_pages)
+
+
+def leave_facts(
+    directory: PurePath, node: NodeFacts, group: Group, plan: VmPlan, hardware: Hardware, argv: Sequence[str]
+) -> None:
+    """Write what other processes will want to know of this VM into its directory."""
+    files.replace_file(directory / COMMAND_FILE, encode_command_line(argv))
+    if group.on_power_off == "keep":
+        files.replace_file(directory / KEPT_FILE, b"")
+    files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
+    files.replace_file(directory / DISKS_FILE, encode_disks(group, plan.disks, node.scratch))
 
 
 def find_stored_vm(cluster: Cluster, rank: int, qemu: str, accel: str) -> Restart | None:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.job_record import JobRecord
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import removing
 from pcocc_runtime.node import accelerator, apply, main, reclaim, records, removal, setup, start
@@ -143,10 +144,10 @@ def test_little_time_is_enough_for_everything_but_the_files(
 
 def break_record(path: Path, how: str) -> None:
     whole = json.loads(path.read_text())
-    assert whole["version"] == 1
+    assert whole["job"] == 12
     texts: dict[str, object] = {
         "empty": "", "cut": json.dumps(whole)[:40], "no text": "\0\xff", "a list": "[1, 2]", "deep": "[" * 100000,
-        "newer": {**whole, "version": 2, "flavour": {"a": 1}}, "older": {key: whole[key] for key in ("job", "step")},
+        "newer": {**whole, "flavour": {"a": 1}}, "older": {key: whole[key] for key in ("job", "step")},
         "without scratch": {key: value for key, value in whole.items() if key != "scratch"},
         "types": {key: [value] for key, value in whole.items()}, "wrong stepd": {**whole, "stepd": {"pid": "1", "start": -1}},
         "wrong nat": {**whole, "nat": {"slot": "x", "forwards": 5}}, "wrong scratch": {**whole, "scratch": "/\0"},
@@ -213,7 +214,7 @@ def test_of_one_that_tells_nothing_any_slurmstepd_of_the_job_speaks(
 def test_once_another_versions_stopped_everybody(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
     alices_job(monkeypatch)
     break_record(here.record(12), "newer")
-    monkeypatch.setattr(records, "_decode", lambda job, data: records.JobRecord(**json.loads(data)))
+    monkeypatch.setattr(records, "decode_record", lambda job, data: JobRecord(**json.loads(data)))
     for verb, text in (("setup", request_of(BOB, 13, stepd)), ("start", "")):
         with pytest.raises(TypeError, match="flavour"):
             helper(monkeypatch, verb, text)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pcocc_runtime.documents.job_record import JobRecord
 from pcocc_runtime.guest import seed
 from pcocc_runtime.node import records, removal
 from pcocc_runtime.system import trust
@@ -45,7 +46,7 @@ DEFENCES = {
         *(f"{_REPLACE}[{mode}]" for mode in (0o777, 0o775, 0o2770)),
         "tests/attack/test_scratch.py::test_nor_may_it_belong_to_another",
     )),
-    "records that tell little": Defence(records, "_decode", lambda job, data: records.JobRecord(**json.loads(data)), tuple(
+    "records that tell little": Defence(records, "decode_record", lambda job, data: JobRecord(**json.loads(data)), tuple(
         f"{_STOPS}[setup-{how}]" for how in ("empty", "cut", "no text", "a list", "deep", "types", "wrong stepd", "newer")
     )),
     "closed descriptors": Defence(removal, "close_all_but", lambda kept: None, (

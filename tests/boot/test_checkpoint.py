@@ -50,7 +50,7 @@ def test_a_cluster_goes_on_in_another_job(box: Box, home: Path) -> None:
         cluster.vm(_COUNT)
         wait_for(lambda: cluster.vm("cat /tmp/count || true", vms="vm1"), "the count")
         ensure_counting(cluster)
-        assert store(cluster, place).startswith(f"stored 2 VMs in {place}; they stood still for ")
+        assert store(cluster, place).startswith(f"stored 2 VMs in {place}; the VMs stood still for ")
         assert cluster.vm("cat /tmp/mark") == "kept", "it goes on"
         ensure_counting(cluster)
         ensure_in_time(cluster)

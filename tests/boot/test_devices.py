@@ -104,7 +104,7 @@ def test_who_asks_slurm_for_too_few_is_told_at_submission(box: Box) -> None:
     for words, needed, given in ((["cards:2", "-wn1", "--gres=nic:1", "-N1"], 2, 1), (["more"], 3, 0)):
         before = box.job_count()
         done = box.run(["sbatch", f"--pcocc-template={words[0]}", *words[1:], "--wrap", "true"])
-        assert done.returncode != 0 and f"the VMs need {needed} devices of GRES nic, and the job asks for {given}" in done.stderr
+        assert done.returncode != 0 and f"the VMs need {needed} devices of GRES nic, but the job asks for {given}" in done.stderr
         assert box.job_count() == before
 
 

@@ -31,6 +31,7 @@ from pcocc_runtime.documents.node_answer import (
     _Sent,
     decode_node_answers,
 )
+from pcocc_runtime.documents.typed_options import TypedOptions
 from pcocc_runtime.documents.verdict import decode_verdict
 from pcocc_runtime.errors import ConfigError, NodeError, RequestError
 from pcocc_runtime.guest.cloud_users import Identities
@@ -151,7 +152,7 @@ def run_answers(data: bytes) -> None:
     assert all(isinstance(one, NodeAnswer | Failure) for one in found)
     for decode in (
         lambda: decode_node(data, 1), lambda: decode_layer_state(parse_message(data)), lambda: decode_layer_request(data),
-        lambda: disks.parse_facts(parse_message(data), "vm0"),
+        lambda: disks.decode_disks(data, "vm0"),
     ):  # fmt: skip
         try:
             decode()
@@ -172,7 +173,8 @@ def run_request(data: bytes) -> None:
     _refused(lambda: references.parse_reference(text))
     options = {"template": "a:2", "images": [text], "mounts": [text], "vm": text, "user_data": text}
     for name in options:
-        _refused(lambda name=name: parse_request(json.dumps({"template": "a:2", "images": [], name: options[name]})))
+        one = TypedOptions("a:2")._replace(**{name: options[name]})
+        _refused(lambda one=one: parse_request(one))
     _refused(lambda: decode_cluster(text))
     _refused(lambda: decode_cluster(base64.b64encode(zlib.compress(data, 1)).decode()))
 

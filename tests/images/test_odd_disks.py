@@ -210,7 +210,7 @@ def test_an_iso_is_stored_and_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> 
         ),
         (
             {"manifest.json": b"[]", "x/layer.tar": b""}, "a tar archive of 'docker save'",
-            "skopeo copy docker-archive:{} oci:DIR:image",
+            "pcocc image import docker-archive:{} NAME",
         ),
         ({"deep/disk.qcow2": b""}, "a tar archive, as an OVA is", "tar -xf {} deep/disk.qcow2"),
     ],

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.job_record import ProcessId
 from pcocc_runtime.node import main as node
 from pcocc_runtime.node import planner, planning, removal, setup, start
 from pcocc_runtime.system import process
@@ -80,7 +81,7 @@ watched: Watch | None = None
 sys.addaudithook(lambda event, args: watched.hear(event, args) if watched else None)
 
 
-def kill(one: process.ProcessId) -> None:
+def kill(one: ProcessId) -> None:
     sys.audit("pcocc.kill", one.pid)
     real_kill(one)
 

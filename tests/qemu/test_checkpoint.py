@@ -149,7 +149,7 @@ def test_a_vm_goes_on_when_its_checkpoint_is_cut_off(start: StartVm, home: Home,
         one.child.wait()
     else:
         assert one.end() == 1 and one.child.stderr
-        assert b"pcocc: error: the checkpoint was cut off" in one.child.stderr.read()
+        assert b"pcocc: error: the checkpoint was interrupted" in one.child.stderr.read()
     assert vm.read() == "in-memory\n"
     count = read_count(vm)
     wait_closely(lambda: read_count(vm) > count, "its processes to go on")
@@ -162,10 +162,10 @@ def test_what_is_not_as_it_was_is_a_sentence(start: StartVm, home: Home, storing
     place = storing(vm).store("end")
     vm.wait()
     for number, (changed, said) in enumerate((
-        ({"machine": "pc"}, "the machine of vm0 was"),
-        ({"cpus": 2}, "the CPUs of vm0 were 1 when it was stored, and would be 2 now"),
-        ({"disk_model": "ide"}, "a device of vm0 was"),
-        ({"display": "vnc"}, "vm0 had 10 devices and parts, and would have 13 now"),
+        ({"machine": "pc"}, "vm0 would differ in the machine: it was stored with"),
+        ({"cpus": 2}, "the number of CPUs of vm0 was 1 when it was stored, and would be 2 now"),
+        ({"disk_model": "ide"}, "vm0 would differ in a device: it was stored with"),
+        ({"display": "vnc"}, "vm0 was stored with 10 devices and other parts, and would have 13 now"),
     )):
         other = start(replace(group, **changed), job=20 + number, restart=f"{DATA}/{place.name}")
         assert other.wait(60) == 1

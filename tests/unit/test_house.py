@@ -26,6 +26,8 @@ BEYOND_THE_COMMAND = {"node", "keeper"}  # the rooms that cli/ may not import
 
 # one importer each at most; nobody imports pyroute2: netlink goes through ip(8), see docs/decisions/021
 DOORS = {"pycdlib": {"vm.iso"}, "dns": {"observe.resolver"}, "pyroute2": set[str]()}
+# in a process's own room, JSON that is not ours: of ip(8), of nft(8), and what a user types for QEMU or its agent
+FOREIGN_JSON = {"observe.facts", "check.texts", "steps.qmp", "steps.agent"}
 ACTING = {
     "os", "socket", "subprocess", "select", "selectors", "time", "shutil", "tempfile", "fcntl", "ctypes", "signal",
     "random", "threading",
@@ -192,6 +194,16 @@ def test_documents_are_encoded_and_decoded_where_they_are_defined() -> None:
     for module, path in MODULES.items():
         names = {name for name in public_names(ast.parse(path.read_text()).body) if name.startswith(("encode_", "decode_"))}
         assert not names or room_of(module) == "documents", f"{module} has {sorted(names)}"
+
+
+def test_a_process_reads_json_of_ours_only_by_documents() -> None:
+    readers = {module for module, path in MODULES.items() if re.search(r"\bloads\(|read_json", path.read_text())}
+    assert {module for module in readers if room_of(module) in PROCESSES} == FOREIGN_JSON
+
+
+def test_what_slurms_commands_print_is_parsed_in_one_place() -> None:
+    parsers = {module for module in MODULES if room_of(module) == "slurm" and "def parse_" in MODULES[module].read_text()}
+    assert parsers == {"slurm.text"}
 
 
 def sources() -> list[Path]:

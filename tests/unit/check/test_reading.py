@@ -13,7 +13,7 @@ from pcocc_runtime.check import everywhere, points, read_network, read_node, rea
 from pcocc_runtime.documents.node_report import NodeReport, encode_report
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.findings import FAILED
-from pcocc_runtime.slurm.configuration import parse_configuration
+from pcocc_runtime.slurm.text import parse_configuration
 
 CONFIG = "Configuration data as of 2026-11-29T23:20:00\nKillWait                = 30 sec\nPlugStackConfig         = {plugstack}\n"
 SLURMD = (

@@ -6,7 +6,7 @@ import pytest
 
 from pcocc_runtime.check import texts
 from pcocc_runtime.check.seen import Chain
-from pcocc_runtime.slurm.configuration import (
+from pcocc_runtime.slurm.text import (
     Place,
     parse_configuration,
     parse_moment,

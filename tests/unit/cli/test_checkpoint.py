@@ -71,7 +71,7 @@ def read_pid() -> str:
 def test_a_checkpoint_takes_the_place_of_an_older_one(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert store() == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"stored 2 VMs in {Path('it').absolute()}; they stood still for 0.") and said.endswith(" s\n")
+    assert said.startswith(f"stored 2 VMs in {Path('it').absolute()}; the VMs stood still for 0.") and said.endswith(" s\n")
     first = read_pid()
     assert Path("it").stat().st_mode & 0o777 == 0o700
     assert store() == 0 and read_pid() != first
@@ -116,7 +116,7 @@ def test_a_directory_that_is_no_checkpoint_is_left_alone(store: Store, capsys: p
     Path("mine").mkdir()
     Path("mine/file").touch()
     Path("file").touch()
-    for typed, said in (("mine", "has files that are no checkpoint"), ("file", "cannot be read: Not a directory"),
+    for typed, said in (("mine", "has files that do not belong to a checkpoint"), ("file", "cannot be read: Not a directory"),
                         ("none/it", "cannot be written: No such file or directory")):
         assert store(typed) == 1
         lines = capsys.readouterr().err.splitlines()
@@ -138,7 +138,7 @@ def test_a_link_of_the_users_own_is_left_alone(store: Store, capsys: pytest.Capt
     else:
         current.symlink_to(where)
     assert store() == 1
-    assert "has files that are no checkpoint" in capsys.readouterr().err
+    assert "has files that do not belong to a checkpoint" in capsys.readouterr().err
     assert os.path.lexists(current) and Path("precious/file").exists() and Path("it/.hidden/file").exists()
 
 

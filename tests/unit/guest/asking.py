@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pcocc_runtime.guest import seed
+from tests.unit.guest.cloud_python import start_cloud_python
 from tests.unit.guest.guests import ALICE, KEYS
 
 
@@ -14,7 +15,7 @@ def ask_cloud_init(texts: list[str], command_user: str | None = None) -> list[di
     """Return what cloud-init, as installed here, makes of each text for the user alice."""
     vendor = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, command_user)
     lines = [json.dumps({"user_data": base64.b64encode(text.encode()).decode(), "vendor_data": vendor}) for text in texts]
-    argv = ["/usr/bin/python3", str(Path(__file__).with_name("guest_cloud_init.py"))]
+    argv = [start_cloud_python() / "cloud-python", Path(__file__).with_name("guest_cloud_init.py")]
     done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 

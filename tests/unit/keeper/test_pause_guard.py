@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import selectors
 import socket
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.documents.save import PAUSE_SOCKET
+from pcocc_runtime.documents.save import PAUSE_SOCKET, Pause, decode_pause
 from pcocc_runtime.keeper.going_on import GoingOn
 from pcocc_runtime.keeper.guest_clock import GuestClock
 from pcocc_runtime.keeper.pause_guard import PauseGuard
@@ -66,7 +65,7 @@ def test_a_vm_stands_still_as_long_as_somebody_is_connected(keeper: Keeper) -> N
         keeper.answer("pause-look", running=True, status="running")
         assert keeper.turn() == ["stop"]
         keeper.answer("pause-stop")
-        assert json.loads(task.recv(100)) == {"paused": True}
+        assert decode_pause(task.recv(100)) == Pause(None)
         assert keeper.turn() == [] and not keeper.guard.is_waiting()
         with keeper.connect() as other:
             keeper.turn()
@@ -100,7 +99,7 @@ def test_a_vm_that_does_not_run_is_left_as_it_is(keeper: Keeper) -> None:
     with keeper.connect() as task:
         keeper.turn()
         keeper.answer("pause-look", running=False, status="io-error")
-        assert json.loads(task.recv(100)) == {"error": "io-error"} and task.recv(100) == b""
+        assert decode_pause(task.recv(100)) == Pause("io-error") and task.recv(100) == b""
     assert keeper.turn() == [] and not keeper.guard.is_waiting()
 
 

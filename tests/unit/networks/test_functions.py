@@ -90,15 +90,15 @@ def changed(**fields: object) -> tuple[Stock, ...]:
         ("nic:1(IDX:1)", wish(HCA, 1, 3), STOCKS, "the job has 1 devices of GRES nic on n2, but its VMs there need 2"),
         ("nic:2", wish(HCA, 1, 3), STOCKS, "the job has 0 devices of GRES nic on n2, but its VMs there need 2"),
         ("", wish(A100, 1), STOCKS, "the job has 0 devices of GRES gpu:a100 on n2, but its VMs there need 1"),
-        ("nic:2(IDX:3-4)", wish(HCA, 1, 3), STOCKS, "Slurm gives the job function number 5 of mlx5_0 of n2, which has only 4"),
-        ("gpu:a100:1(IDX:4)", wish(A100, 1), STOCKS, "Slurm takes 0000:af:00.0 of n2, which is gpu:h100, for gpu:a100"),
+        ("nic:2(IDX:3-4)", wish(HCA, 1, 3), STOCKS, "Slurm gives the job function number 5 of mlx5_0 on n2, but there are"),
+        ("gpu:a100:1(IDX:4)", wish(A100, 1), STOCKS, "Slurm gives the job 0000:af:00.0 on n2 as gpu:a100, but it is gpu:h100"),
         (
             "nic:1(IDX:1)", wish(HCA, 1), changed(driver="mlx5_core"),
             "function 1 of mlx5_0 on n2 (0000:81:00.1) is bound to mlx5_core instead of vfio-pci",
         ),
         (
             "nic:1(IDX:1)", wish(HCA, 1), changed(others=("0000:82:00.0", "0000:82:00.1")),
-            "function 1 of mlx5_0 on n2 (0000:81:00.1) is in one IOMMU group with 0000:82:00.0, 0000:82:00.1, and cannot",
+            "function 1 of mlx5_0 on n2 (0000:81:00.1) shares its IOMMU group with 0000:82:00.0, 0000:82:00.1, and cannot",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_function_in_two_stocks_is_told() -> None:
     again = Stock("nvme:scratch", "nvme:scratch", (DISKS.functions[1],))
     assert find_twice(STOCKS, "n2") is None
     fault = find_twice((*STOCKS, again), "n2")
-    assert fault and str(fault).startswith("0000:5e:00.1 of n2 is of network disks and of nvme:scratch, and two jobs could")
+    assert fault and str(fault).startswith("0000:5e:00.1 on n2 is in both network disks and nvme:scratch, so two jobs could")
 
 
 def test_gres_conf_has_a_line_for_each_stock_of_the_node() -> None:

@@ -8,13 +8,12 @@ import pytest
 
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import FunctionFacts
-from pcocc_runtime.documents.work import Act
+from pcocc_runtime.documents.work import Act, ChargeWanted
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import host_functions
 from pcocc_runtime.networks.step_functions import describe_functions, plan_function_acts
 from pcocc_runtime.node import giving
 from pcocc_runtime.node.giving import find_step_functions
-from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site.site import Site, read_site
 from tests.fake_functions import write_card, write_functions
 

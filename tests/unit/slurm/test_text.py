@@ -12,13 +12,14 @@ from pcocc_runtime.slurm.text import (
     Killed,
     Listed,
     field_of,
+    find_controller,
+    find_launch_seconds,
     is_loss,
     is_routine,
     is_step_end,
-    parse_controller,
+    parse_configuration,
     parse_job,
     parse_killed,
-    parse_launch_seconds,
     parse_listed,
     parse_presence,
     parse_running,
@@ -99,7 +100,8 @@ def test_the_clusters_that_run_are_listed_with_the_names_of_their_jobs(sample: S
 
 
 def test_the_configuration_names_slurmctld_and_times(sample: Sample) -> None:
-    assert parse_controller(sample["config"]) == "10.77.0.1" and parse_launch_seconds(sample["config"]) == 20
+    settings = parse_configuration(sample["config"])
+    assert find_controller(settings) == "10.77.0.1" and find_launch_seconds(settings) == 20
 
 
 def test_a_step_is_whole_when_sstat_names_its_nodes(sample: Sample) -> None:

@@ -15,6 +15,7 @@ from pcocc_runtime.guest.cloud_config import find_merge_obstacle, parse_cloud_co
 from pcocc_runtime.settings.tree import parse_yaml
 from pcocc_runtime.submit import cloud_init
 from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
+from tests.unit.guest.cloud_python import start_cloud_python
 from tests.unit.guest.guests import ALICE, KEYS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -175,7 +176,7 @@ def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str,
     (directory / "user-data").write_text(f"#cloud-config\n{user_data}")
     text = seed.render_vendor_data(1, "vcluster", ALICE, KEYS, mounts=[Mount("data", "/x", "virtiofs")], **options)
     (directory / "vendor-data").write_text(text)
-    argv = ["/usr/bin/python3", ROOT / "tests/unit/guest/merge_cloud_config.py", directory]
+    argv = [start_cloud_python() / "cloud-python", ROOT / "tests/unit/guest/merge_cloud_config.py", directory]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
     return found["config"], found["users"]
