@@ -1,4 +1,4 @@
-"""A value in a shared object, read without opening that: Debian's are bound at once (BIND_NOW), which only Slurm can do."""
+"""A value in a shared object, read without opening it: Debian's are bound at once (BIND_NOW), and lack Slurm then."""
 
 from __future__ import annotations
 
