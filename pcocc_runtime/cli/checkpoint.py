@@ -95,7 +95,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _hold(step: _Step, vms: int, target: Path) -> None:
+def _hold(step: _Conversation, vms: int, target: Path) -> None:
     """Keep stored VMs from going on until a line comes on our input; they end when that ends, or we do."""
     sys.stdout.write(f"stored {_count(vms)} in {target}; they stand still\n")
     sys.stdout.flush()
