@@ -33,11 +33,11 @@ static struct spank_option table[] = {
 /* Slurm may call back twice with the same value: it is kept once. */
 static void add_value(const char **values, size_t *count, const char *value)
 {
-	for (size_t i = 0; i < *count; i++)
+	for (size_t i = 0; i < *count && i < MAX_REPEAT; i++)
 		if (!strcmp(values[i], value))
 			return;
-	if (*count < MAX_REPEAT)
-		values[(*count)++] = value;
+	values[*count < MAX_REPEAT ? *count : 0] = value; /* more are refused */
+	(*count)++;
 }
 
 static int take_option(int which, const char *value, int remote)

@@ -63,6 +63,14 @@ static char without_value[] =
 	"test-only unbuffered usage verbose version wait-for-children whole";
 static const char letters[] = "+A:B:C:D:EF:G:HI::J:K::L:M:N:OQS:T:VW:XZb:c:d:e:hi:k::lm:n:o:p:q:r:st:uvw:x:";
 
+/* Returns the set of VMs that a word is written as, which belongs behind --pcocc-vm=; NULL for any other word. */
+const char *find_set(const char *word)
+{
+	word += *word == '=';
+	bool is_set = !strncmp(word, "vm", 2) && word[2] && strspn(word + 2, "vm0123456789[],-") == strlen(word + 2);
+	return is_set || !strcmp(word, "all") ? word : NULL;
+}
+
 static struct option table[256];
 
 static struct option *add_options(struct option *next, char *names, int has_value)

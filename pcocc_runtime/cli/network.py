@@ -36,11 +36,11 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from pcocc_runtime.documents.node_answer import SHOW
+    from pcocc_runtime.documents.node_answer import PORTS, SHOW
     from pcocc_runtime.observe import draw
     from pcocc_runtime.observe.ask import ask_nodes
 
-    answers = ask_nodes(_job(arguments), [SHOW])
+    answers = ask_nodes(_job(arguments), [SHOW, PORTS])
     picture = draw.plan_picture(answers.nodes, answers.silent)
     terminal.write_out(json.dumps(picture, indent=2) + "\n" if arguments.json else draw.render_picture(picture))
     _tell(answers)

@@ -21,6 +21,8 @@ _SINGLE = frozenset(["else", "elif", "do", "set", "raw"])
 _BARE = re.compile(r"\{%[-+]?\s*(if|elif|for|set)\s*[-+]?%\}")
 _LITERAL = re.compile(r"""[-+]?\s*(?:'([^'\\]*)'|"([^"\\]*)"|([0-9]+))\s*[-+]?""")
 _NAME = re.compile(r"[-+]?\s*([A-Za-z_]\w*)\s*[-+]?")
+_FOR = re.compile(r"\s*[A-Za-z_(][\w\s,()]*\sin[\s(\[{'\"]")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 _SET = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)(.*)", re.DOTALL)
 
 
@@ -51,6 +53,17 @@ def find_head_fault(text: str) -> Fault | None:
     )
 
 
+def _is_balanced(expression: str) -> bool:
+    """Tell whether each bracket of an expression has its other one."""
+    opened = list[str]()
+    for char in re.sub(r"[^][(){}]", "", _QUOTED.sub("", expression)):
+        if char in "([{":
+            opened.append(char)
+        elif not opened or opened.pop() + char not in ("()", "[]", "{}"):
+            return False
+    return not opened
+
+
 def find_syntax_fault(text: str) -> Fault | None:
     """Return why jinja would not read a template, as far as its tags show."""
     opened = list[str]()
@@ -63,6 +76,8 @@ def find_syntax_fault(text: str) -> Fault | None:
         ends = word.removeprefix("end") if word.startswith("end") and word[3:] in _BLOCKS else ""
         wrong = (
             _BARE.match(found[0])
+            or (word == "for" and not _FOR.match(found["rest"]))
+            or not _is_balanced(found["value"] or found["rest"] or "")
             or (found["word"] is not None and not (ends or is_block or word in _SINGLE))
             or (ends and opened[-1:] != [ends])
             or (word == "elif" and opened[-1:] != ["if"])

@@ -13,19 +13,11 @@ from typing import NamedTuple
 from pcocc_runtime.addressing import host_guid, partition_guid
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.functions import Function, Given
+from pcocc_runtime.networks.functions import Function, Given, PhysicalFunction
 from pcocc_runtime.networks.infiniband import parse_keys
 from pcocc_runtime.networks.kinds import HostInfiniband, InfinibandNetwork
 
 _NO_GUID = (1 << 64) - 1  # what a function without a GUID has
-
-
-class Hca(NamedTuple):
-    """An InfiniBand device: its IP interface, through which Linux sets GUIDs; its functions in order; its GUID."""
-
-    interface: str
-    functions: tuple[Function, ...]
-    guid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +26,12 @@ class Partition:
 
     spec: InfinibandNetwork
     key: int
-    device: Hca
+    device: PhysicalFunction
     functions: Mapping[int, Function]
 
 
 def plan_partitions(
-    step: BootStep, used: Iterable[InfinibandNetwork], devices: Mapping[str, Hca], given: Iterable[Given]
+    step: BootStep, used: Iterable[InfinibandNetwork], devices: Mapping[str, PhysicalFunction], given: Iterable[Given]
 ) -> tuple[Partition, ...]:
     """Return the partitions of a step, and in each the functions of this node's VMs.
 
@@ -94,7 +86,7 @@ def _guid(one: Partition, rank: int, port: int) -> int:
 
 
 def plan_host_ports(
-    used: Iterable[HostInfiniband], devices: Mapping[str, Hca], given: Iterable[Given]
+    used: Iterable[HostInfiniband], devices: Mapping[str, PhysicalFunction], given: Iterable[Given]
 ) -> dict[tuple[str, int], Port]:
     """Return the functions that join their node's own partitions, by their network and their VM's rank."""
     specs = {one.name: one for one in used}

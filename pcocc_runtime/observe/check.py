@@ -11,6 +11,7 @@ from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, NodeFacts, 
 from pcocc_runtime.documents.node_answer import NodeAnswer, ReachReport
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding, failed, render_lines
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
+from pcocc_runtime.observe.check_fabric import check_ports
 from pcocc_runtime.tables import count
 
 _MOST_NAMES = 5  # wrong names reported of one node
@@ -48,7 +49,7 @@ def evaluate(nodes: Sequence[NodeAnswer], silent: Sequence[str], target: str | N
                     NOTE, f"{network.name}: pcocc gives no addresses on it, so only its devices were checked"
                 )
             )
-    return [*found, *_check_dhcp(nodes)]
+    return [*found, *check_ports(nodes), *_check_dhcp(nodes)]
 
 
 def _check_devices(network: NetworkFacts, nodes: Sequence[NodeAnswer]) -> list[Finding]:

@@ -54,10 +54,12 @@ def _plan_node(answer: NodeAnswer) -> dict[str, Any]:
 def _plan_functions(answer: NodeAnswer) -> list[dict[str, Any]]:
     """Return the PCI functions of a node's VMs, those of a network or a device together."""
     every = [(rank, one) for rank, functions in sorted(answer.node.functions.items()) for one in functions]
+    states = {(one.rank, one.guid): "not known" if one.trouble else one.state or "no port" for one in answer.ports}
     return [
         {
             "network": one.source, "key": None if one.key is None else f"{one.key:#06x}",
-            "vm": naming.vm_name(rank), "device": one.address, "guid": one.guid,
+            "vm": naming.vm_name(rank), "device": one.address, "guid": one.guid, "mac": one.mac,
+            "port": states.get((rank, one.guid or "")),
         }
         for rank, one in sorted(every, key=lambda pair: pair[1].source)
     ]
@@ -141,12 +143,12 @@ def _describe(one: dict[str, Any]) -> list[str]:
 
 
 def _function_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return a line for each partition or device of a node, and for the function of each VM in it, with its GUID."""
+    """Return a line for each partition or device of a node, and what each VM has of it: GUID or MAC, port's state."""
     rows: list[tuple[str, ...]] = []
     for one in node["functions"]:
         head = (f"|- {one['network']}", f"key {one['key']}" if one["key"] else "")
         rows += [] if head in rows else [head]
-        rows.append((f"|  |- {one['vm']}", one["device"], "", one["guid"] or ""))
+        rows.append((f"|  |- {one['vm']}", one["device"], "", one["guid"] or one["mac"] or "", one["port"] or ""))
     return rows
 
 

@@ -134,7 +134,8 @@ NAMED = [
     (b"LibvirtQemudSave", 0, "the state of a machine of libvirt"), (b"ANDROID!", 0, "a program that firmware starts"),
     (b"MZ".ljust(60, b"\0") + b"\x80\0\0\0" + bytes(64) + b"PE\0\0", 0, "a program that firmware starts"),
     (b"ARM\x64", 56, "a Linux kernel"), (b"vhdsfile", 0, "a set of VHDX images"), (b"-rom1fs-", 0, "a romfs file system"),
-    (OLD_TAR, 0, "a tar archive"),
+    (OLD_TAR, 0, "a tar archive"), (b"\x71\xc7", 0, "a cpio archive"), (b"GIF89a", 0, "a picture"),
+    (b"d13:announce-list", 0, "a torrent"), (b"RIFF", 0, "a sound, a film or a picture"),
 ]  # fmt: skip
 
 
@@ -190,6 +191,28 @@ def test_a_sif_is_named(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
         "the file is a SIF image, a container of Apptainer or Singularity" in said
         and "Run it in a VM that has Apptainer" in said
     )
+
+
+@pytest.mark.parametrize(
+    ("at", "magic", "what"),
+    [
+        (1080, b"\x53\xef", "an ext file system"), (0, b"XFSB", "an XFS file system"), (4086, b"SWAPSPACE2", "swap space"),
+        (512, b"LABELONE", "a physical volume of LVM"),
+    ],
+)  # fmt: skip
+def test_a_disk_without_partitions_is_stored_and_told(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, at: int, magic: bytes, what: str
+) -> None:
+    data = bytearray(1 << 20)
+    data[at : at + len(magic)] = magic
+    (tmp_path / "bare").write_bytes(data)
+    said = pcocc("image", "import", "bare", "a").err
+    assert f"bare is {what} without partitions or a boot loader, and is stored as a raw disk" in said
+    assert "is stored" not in pcocc("image", "import", "--format=raw", "bare", "b").err
+    data[510:512] = b"\x55\xaa"
+    (tmp_path / "booted").write_bytes(data)
+    assert "is stored" not in pcocc("image", "import", "booted", "c").err
+    assert content(disk(repo, "c")) == hashlib.sha256(data).hexdigest()
 
 
 def test_an_iso_is_stored_and_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:

@@ -85,6 +85,11 @@ class Subnet:
         )
         return time.monotonic() - begin
 
+    def read_cpu(self) -> float:
+        """Return how many seconds of CPU the subnet manager has used."""
+        fields = Path(f"/proc/{self._processes[-1].pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def log(self) -> str:
         """Return what the subnet manager has written."""
         return (

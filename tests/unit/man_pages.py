@@ -25,6 +25,7 @@ PLACES = {
     "vlan": (NETWORKS, ["Keys of a VLAN"], "networks.yaml", "{n: {type: bridged-ethernet, settings: {vlans: [{HERE}]}}}"),
     "infiniband": (NETWORKS, ["InfiniBand"], "networks.yaml", "{n: {type: infiniband, settings: {HERE}}}"),
     "host-infiniband": (NETWORKS, ["Host InfiniBand"], "networks.yaml", "{n: {type: host-infiniband, settings: {HERE}}}"),
+    "sriov-ethernet": (NETWORKS, ["Ethernet by SR-IOV"], "networks.yaml", "{n: {type: sriov-ethernet, settings: {HERE}}}"),
     "pci": (NETWORKS, ["PCI"], "networks.yaml", "{n: {type: genericpci, settings: {HERE}}}"),
     "resource set": (NETWORKS, ["RESOURCE SETS"], "resources.yaml", "{r: {HERE}}"),
     "resources": (NETWORKS, ["Keys of resources"], "resources.yaml", "{r: {resources: {HERE}}}"),

@@ -100,7 +100,7 @@ TEMPLATES = [
     ("persistent-drives:\n  - /b:\n    mmp: cluster\n    cache: unsafe",
      {"persistent-drives": [{"/b": {"mmp": "cluster", "cache": "unsafe"}}]}, "changed: now persistent-drives:"),
     ("disk-model: sata", {}, "to do: expected one of virtio, virtio-scsi, ide"),
-    ("emulator-cores: 2", {"emulator-cores": 2, "cpus": 3}, "kept"),
+    ("emulator-cores: 2", {"emulator-cores": 2}, "kept"),
 ]  # fmt: skip
 
 
