@@ -26,7 +26,7 @@ from tests.qemu.guests import build
 from tests.qemu.vm import APPEND, DATA, ROOT, Vm
 
 CPUS, MEGABYTES, DISK = 2, 288, 256 << 20
-LARGE = 2048  # MiB
+LARGE = 512  # MiB
 # KVM where it is, pinned by hand as pcocc does; the disk as QEMU's manual advises for throughput
 HAND = """
 qemu-system-x86_64 -nodefaults -display none -machine q35 -accel {accel} -cpu {cpu} -smp {cpus} -m {memory}
