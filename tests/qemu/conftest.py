@@ -28,7 +28,7 @@ def tiny(guest: Path) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path, guest: Path) -> Iterator[StartVm]:
-    """Return a function that starts a VM; what it and the test share is tmp_path, in the VM's document DATA."""
+    """Return a function that starts a VM. VM and test share tmp_path, which the VM's document calls DATA."""
     started: list[Vm] = []
 
     def start_vm(group: Group, **options: object) -> Vm:
