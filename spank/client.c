@@ -76,7 +76,7 @@ void client_init(spank_t sp)
 static bool wants_check(void)
 {
 	return options.template || options.image_count || options.mount_count || options.user_data || options.user_data_force ||
-	       options.restart;
+	       options.restart || options.checkpoint;
 }
 
 /* Checks that the job has the VMs of a set, and names them in the step's environment. */

@@ -40,8 +40,8 @@ static const struct option own[] = {
 
 /* srun's other options, of all releases from 22.05 to 26.05 (src/common/slurm_opt.c); strtok splits them. */
 static char with_value[] =
-	OPTION_IMAGE " " OPTION_MOUNT " " OPTION_USER_DATA " " OPTION_BOOT " accel-bind account acctg-freq "
-	"autocomplete bb bbf "
+	OPTION_IMAGE " " OPTION_MOUNT " " OPTION_USER_DATA " " OPTION_CHECKPOINT " " OPTION_RESTART " " OPTION_BOOT " accel-bind "
+	"account acctg-freq autocomplete bb bbf "
 	"bcast-exclude begin chdir cluster cluster-constraint clusters comment constraint container container-id "
 	"container-type "
 	"context core-spec cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline "

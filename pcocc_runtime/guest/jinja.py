@@ -96,7 +96,7 @@ def find_syntax_fault(text: str) -> Fault | None:
 
 
 class _Output:
-    """A text that is being rendered; newlines that go away are put back behind its next one, where they do no harm."""
+    """A text that is being rendered; removed newlines are put back after its next one, where they do no harm."""
 
     def __init__(self) -> None:
         self.pieces = list[str]()
@@ -123,7 +123,7 @@ class _Output:
         return "".join(self.pieces)
 
 
-class _Template:
+class _Rendering:
     """The state of a template that is read tag by tag."""
 
     def __init__(self) -> None:
@@ -180,7 +180,7 @@ class _Template:
 def render_jinja(text: str) -> Rendered:
     """Return what a template may come to, without its first line."""
     body = "\n" + text.partition("\n")[2]
-    template, at, before = _Template(), 0, ""
+    template, at, before = _Rendering(), 0, ""
     for found in _MARK.finditer(body):
         tag = found[0]
         _add_text(template, body[at : found.start()], before, tag[2] == "-")
@@ -196,7 +196,7 @@ def render_jinja(text: str) -> Rendered:
     return Rendered(template.likely.text, template.other.text, template.exact)
 
 
-def _add_text(template: _Template, piece: str, before: str, strips: bool) -> None:
+def _add_text(template: _Rendering, piece: str, before: str, strips: bool) -> None:
     """Add the text between two tags, of which the one before it and the one behind it may strip its white space."""
     start = len(piece) - len(piece.lstrip()) if before.endswith(("-%}", "-}}", "-#}")) else 0
     end = max(start, len(piece.rstrip())) if strips else len(piece)

@@ -37,6 +37,7 @@ class Request:
     user_data: str | None = None
     vms: str | None = None
     user_data_force: bool = False
+    checkpoints: str | None = None
 
     @property
     def vm_count(self) -> int:
@@ -52,7 +53,8 @@ def parse_request(options: TypedOptions) -> Request:
             "name a template, as in --pcocc-template=NAME:2; 'pcocc template list' lists them",
         )
     if options.template is None:
-        raise RequestError(f"--pcocc-{next(_name_given(options), 'vm')} needs --pcocc-template", _FORM)
+        option = next(_name_given(options), "vm" if options.checkpoint is None else "checkpoint")
+        raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
     parts = parse_request_parts(options.template)
     return Request(
         parts,
@@ -61,15 +63,20 @@ def parse_request(options: TypedOptions) -> Request:
         options.user_data or None,
         options.vm or None,
         options.user_data_force,
+        options.checkpoint,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RestartRequest:
-    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None."""
+    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None.
+
+    `checkpoints` is the text of --pcocc-checkpoint.
+    """
 
     directory: str
     vms: str | None
+    checkpoints: str | None = None
 
 
 def find_restart(options: TypedOptions) -> RestartRequest | None:
@@ -85,7 +92,7 @@ def find_restart(options: TypedOptions) -> RestartRequest | None:
             f"--pcocc-restart and --pcocc-{other} exclude each other",
             "VMs that go on from a checkpoint are as they were; leave one of the two options out",
         )
-    return RestartRequest(options.restart, options.vm or None)
+    return RestartRequest(options.restart, options.vm or None, options.checkpoint)
 
 
 def _name_given(options: TypedOptions) -> Iterator[str]:

@@ -47,7 +47,7 @@ def parse(page: str) -> dict[str, dict[str, Any]]:
 
 
 def forget(names: Iterable[str]) -> None:
-    """Forget what came of these."""
+    """Forget the results of these faults."""
     KEPT.write_text(json.dumps({name: one for name, one in read().items() if name not in set(names)}))
 
 

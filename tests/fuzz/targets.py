@@ -87,7 +87,7 @@ def run_user_data(data: bytes) -> None:
 
 
 def run_image(data: bytes) -> None:
-    """Look at the head of an image as an import does."""
+    """Read the head of an image as an import does."""
     size = len(data) * 7
     tail = data[-formats.TAIL_SIZE :]
     refused = _refused(lambda: formats.ensure_sound(formats.find_format(data, tail, "/image"), data, tail, size, "/image"))
@@ -194,12 +194,12 @@ def _filter() -> subprocess.Popen[bytes]:
             str(write_policy(directory)),
         ]
         lua = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        _submit(lua, _FILTER[0])  # with its first job it reads its policy
+        _submit(lua, _FILTER[0])  # it reads its policy when the first job comes
     return lua
 
 
 def run_filter(data: bytes) -> None:
-    """Have the filter of slurmctld look at a job's strings."""
+    """Give a job's strings to slurmctld's filter."""
     _submit(_filter(), data)
 
 

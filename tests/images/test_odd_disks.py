@@ -1,4 +1,6 @@
-"""Importing what programs left open, which is repaired in a copy, and what is no disk by itself, which is called by its name."""
+"""Importing images that programs have left open, which are repaired in a copy; and files that are no disks by themselves,
+for which the refusal says what they are.
+"""
 
 import gzip
 import hashlib
@@ -93,7 +95,7 @@ def test_an_extent_of_a_vmdk_is_a_part_and_the_cure_works(
 
 
 def cure(said: str, directory: Path) -> None:
-    """Do what a hint says with qemu-img."""
+    """Run the qemu-img command that a hint names."""
     command = re.search(r"(qemu-img convert [^;]*NEW\.qcow2)", said)
     assert command, said
     subprocess.run(command[1], shell=True, cwd=directory, check=True)
@@ -264,7 +266,7 @@ def test_every_packed_kind_has_a_command_and_no_word_of_raw() -> None:
 
 
 def folders(tmp_path: Path) -> list[tuple[str, str]]:
-    """Make directories of all kinds; return their names and what is to be told."""
+    """Make directories of all kinds; return their names and what the refusal must say."""
     for name in ("old", "layout", "dir", "hdd", "one", "many", "none"):
         (tmp_path / name).mkdir()
     for name in (

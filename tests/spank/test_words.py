@@ -1,4 +1,6 @@
-"""What the plugin reads from a command line before srun does, how it sizes srun by it, and that srun itself reads the same."""
+"""What the plugin reads from a command line before srun does, how it sizes the step by that, and that srun itself reads
+the same.
+"""
 
 import json
 import os
@@ -33,7 +35,7 @@ def read(build: Path, line: str, **environ: str) -> dict[str, object]:
     return found
 
 
-# a line, and what its user typed in it
+# a line, and which options it has
 LINES: list[tuple[str, dict[str, str]]] = [
     ("srun hostname", {}),
     ("srun", {}),
@@ -256,7 +258,7 @@ def test_the_job_of_a_step_is_the_one_in_front_of_the_command(
     ],
 )  # fmt: skip
 def test_outside_of_jobs_the_vms_of_others_are_nobodys(build: Path, line: str, environ: dict[str, str], vms: int) -> None:
-    """Slurm lists the steps of all jobs to who asks for those of job 0."""
+    """Slurm lists the steps of all jobs when it is asked for those of job 0."""
     assert read(build, line, **{"BOOT": "6:2", "KEPT": "tiny:6", **environ})["vms"] == vms
 
 

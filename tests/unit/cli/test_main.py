@@ -229,7 +229,7 @@ def test_config_check_covers_every_file(site: Path, capsys: pytest.CaptureFixtur
 
 
 def test_config_check_tells_a_wrong_network_once(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What follows from a mistake is not told: the mistake is."""
+    """The mistake is reported, and not what follows from it."""
     lan = "lan:\n  type: ethernet\n  settings:\n    mtu: 1\n    reverse-nat: {vm-port: 0, min-host-port: 0}\n"
     (site / "networks.yaml").write_text(f"{lan}ib: {{type: infiniband}}\n")
     (site / "resources.yaml").write_text("default: {networks: [lan], default: true}\nfast: {networks: [ib, x]}\nbare: {}\n")

@@ -1,4 +1,4 @@
-"""A VM's part in a checkpoint: what it cannot be stored with is a sentence, before anything stands still."""
+"""A VM's part in a checkpoint: a VM that cannot be stored is refused with a sentence before anything stands still."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JOB = 7
 
 @pytest.fixture
 def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory of vm0, whose QEMU has no guest and stands still."""
+    """The directory of vm0, whose QEMU has no guest and is stopped."""
     directory = tmp_path / "job/vm0"
     directory.mkdir(parents=True)
     monkeypatch.setattr(naming, "job_dir", lambda _job: tmp_path / "job")
@@ -87,7 +87,7 @@ def test_a_network_of_the_site(vm: Path) -> None:
 
 def test_what_qemu_itself_cannot_store(vm: Path) -> None:
     with Monitor(JOB, "vm0") as monitor:
-        monitor.command("device_add", {"driver": "ivshmem-plain", "bus": "free", "memdev": add_memory(monitor), "master": False})
+        monitor.command("device_add", {"driver": "ivshmem-plain", "bus": "free", "memdev": add_memory(monitor), "master": "off"})
     assert refusal(vm).startswith("vm0 cannot be stored: ")
 
 

@@ -1,4 +1,4 @@
-"""The check at submission: what is answered, and that every mistake is one sentence before any job exists."""
+"""The check at submission: what it answers, and that every mistake is one sentence, before any job exists."""
 
 import grp
 import os

@@ -1,4 +1,6 @@
-"""Every form of user-data that cloud-init reads, or does not: what we say of it, beside what the real cloud-init makes of it."""
+"""Every form of user-data that cloud-init reads or does not read: what we say of it, beside what the real cloud-init does
+with it.
+"""
 
 import base64
 import bz2
