@@ -7,6 +7,7 @@ local text = require("pcocc_text")
 local devices = {}
 
 local MAX_PARTS = 512 -- of a list of resource sets
+local MAX_WISHES = 4096 -- characters of what templates of that list want themselves; root on the nodes counts what is behind them
 local MAX_NEEDS = 16 -- different GRES of a job's VMs that are counted
 local MAX_ASKED = 32 -- words of --gres that are counted; a job with more of them is let through
 
@@ -25,11 +26,12 @@ end
 -- Returns how many of each GRES the VMs of a text such as default:2,gpu:1:nvme::1 need together: a list of the names,
 -- in which each name is also a key that leads to its number.
 local function count_needs(line, set_devices)
-    local needs, parts = {}, 0
+    local needs, parts, wishes = {}, 0, 0
     for part in string.gmatch(line, "[^,]+") do
         parts = parts + 1
         local set, count, own = string.match(part, "^([%w_.-]+):(%d+)(.*)$")
-        if parts > MAX_PARTS or not set then
+        wishes = wishes + #(own or "")
+        if parts > MAX_PARTS or not set or wishes > MAX_WISHES then
             break
         end
         count = to_number(count)

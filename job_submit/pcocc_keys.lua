@@ -104,39 +104,57 @@ end
 
 -- By network: the keys that no job had when all jobs were last looked at, in the order in which they are given out,
 -- and the key given out last. Only the filter gives keys out, so the others stay free, and not every submission must
--- look at all jobs.
+-- look at all jobs. Where few were free, those that the fewest jobs have follow: jobs are looked at once a second then.
 local free, chosen = {}, {}
+local FEW = 16
+keys.clock = os.time -- in seconds
 
 -- Forgets what was seen of jobs, because a new policy may change its meaning.
 function keys.forget()
     known, count, free = {}, 0, {}
 end
 
--- Returns the keys of a pool that no job has, in a ring that begins after `last`; without any, the one that the fewest
--- jobs have.
+-- Returns the keys of a pool that no job has, in a ring that begins after `last`, and `free`, their number; where they
+-- are few, the others follow, those that the fewest jobs have first.
 local function find_free(pool, of, last)
-    local size, found, best = pool.max_key - pool.min_key + 1, {}, nil
+    local size, found, taken, weights = pool.max_key - pool.min_key + 1, {}, {}, {}
     for step = 1, size do
         local key = pool.min_key + (last - pool.min_key + step) % size
-        if not of[key] then
+        local weight = of[key]
+        if not weight then
             found[#found + 1] = key
-        elseif not best or of[key] < of[best] then
-            best = key
+        else
+            if not taken[weight] then
+                taken[weight], weights[#weights + 1] = {}, weight
+            end
+            taken[weight][#taken[weight] + 1] = key
         end
     end
-    return #found > 0 and found or { best }
+    found.free = #found
+    table.sort(weights)
+    for _, weight in ipairs(found.free < FEW and weights or {}) do
+        for _, key in ipairs(taken[weight]) do
+            found[#found + 1] = key
+        end
+    end
+    return found
+end
+
+-- Tells whether all jobs must be looked at for the next key of a queue.
+local function is_over(queue, now)
+    return not queue or queue.at > #queue or queue.at > queue.free and queue.seen ~= now
 end
 
 -- Returns a licence for each network: the key that has been free for the longest time.
 function keys.choose(pools, networks, jobs)
     jobs = jobs or {}
-    local uses, names = nil, {}
+    local uses, names, now = nil, {}, keys.clock()
     for _, network in ipairs(networks) do
         local queue, pool = free[network], pools[network]
-        if not queue or queue.at > #queue then
+        if is_over(queue, now) then
             uses = uses or count_keys(jobs, pools, networks)
             queue = find_free(pool, uses[network], chosen[network] or find_newest(jobs, pools, network) or pool.max_key)
-            queue.at = 1
+            queue.at, queue.seen = 1, now
             free[network] = queue
         end
         chosen[network] = queue[queue.at]

@@ -18,7 +18,7 @@ struct options {
 	const char *template;
 	const char *vm; /* "" when --pcocc-vm was given without a value */
 	const char *user_data;
-	const char *boot, *restart;
+	const char *boot, *restart, *checkpoint;
 	const char *images[MAX_REPEAT];
 	const char *mounts[MAX_REPEAT];
 	size_t image_count;

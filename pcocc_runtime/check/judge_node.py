@@ -10,6 +10,7 @@ from pcocc_runtime.check import seen
 from pcocc_runtime.documents.verdict import VERDICT_FILE
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 from pcocc_runtime.qemu.version import TAKES_KVM_OPEN
+from pcocc_runtime.tables import count
 
 _SLOW = "about ten times slower than with KVM"
 _SHARED = (
@@ -235,6 +236,18 @@ def judge_cache(one: seen.Cache) -> Iterator[Finding]:
         )
     else:
         yield Finding(WELL, f"the image cache {one.directory} is there, and its service answers")
+
+
+def judge_devices(one: seen.Devices) -> Iterator[Finding]:
+    """Judge whether VMs can have the node's devices; a node need not have all that the site names."""
+    for text in one.missing:
+        yield Finding(NOTE, text)
+    for text, hint in one.faults:
+        yield Finding(FAILED, text, f"pcocc node devices; {hint}")
+    if not one.named:
+        yield Finding(WELL, "the site gives no devices to VMs")
+    elif not one.faults:
+        yield Finding(WELL, f"VMs can have all of the node's {count(one.count, 'device')}")
 
 
 def judge_clock(one: seen.Clock) -> Iterator[Finding]:

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pcocc_runtime.check import judge_network, judge_node, judge_slurm, read_network, read_node, read_slurm
+from pcocc_runtime.check import (
+    judge_network,
+    judge_node,
+    judge_slurm,
+    read_devices,
+    read_network,
+    read_node,
+    read_slurm,
+)
 from pcocc_runtime.check.seen import Grace, Vhost
 from pcocc_runtime.documents.node_report import CheckedPoint, NodeReport
 from pcocc_runtime.errors import NodeError, PcoccError, one_line
@@ -77,6 +85,7 @@ ROWS = (
     Row("walls", lambda _here: read_network.read_walls(), judge_network.judge_walls),
     Row("site-filter", lambda _here: read_network.read_filter(), judge_network.judge_filter),
     Row("scratch", lambda here: read_node.read_scratch(here.site.scratch), judge_node.judge_scratch),
+    Row("devices", lambda here: read_devices.read_given_devices(here.site), judge_node.judge_devices),
     Row("cache", lambda here: read_node.read_cache(here.site.image_cache), judge_node.judge_cache),
 )
 

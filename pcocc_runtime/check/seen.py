@@ -30,6 +30,19 @@ class Plugin:
 
 
 @dataclass(frozen=True, slots=True)
+class Devices:
+    """What a node has for VMs: `count` functions, of which some have `faults` (what is wrong, what mends it).
+
+    `named`: the site gives devices to VMs at all; `missing` says of which the node has none.
+    """
+
+    named: bool
+    count: int = 0
+    faults: tuple[tuple[str, str | None], ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Versions:
     """What runs here, as texts that other nodes are compared with; `qemu_trouble` is why QEMU's is not known."""
 

@@ -23,6 +23,7 @@ from pcocc_runtime.documents.checkpoint import (
     END_IT,
     FAR,
     GO_ON,
+    HOLD_IT,
     KEEP_IT,
     PAUSED,
     STAY,
@@ -36,10 +37,12 @@ from pcocc_runtime.documents.checkpoint import (
     encode_checkpoint,
 )
 from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
-from pcocc_runtime.progress import Advance
+from pcocc_runtime.progress import Advance, unwatched
 from pcocc_runtime.system import files, held, tree_removal
+from pcocc_runtime.system.checkpoint_place import ensure_replaceable
 from pcocc_runtime.system.copy import hash_file
 
+_HOLD_HELP = "have them stand still afterwards until a line comes on the input; they end when that does"
 _OURS = re.compile(r"[0-9]+(-[0-9]+(\.link)?)?")  # what follows the host's name in names of ours
 
 
@@ -51,7 +54,9 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         " share. A checkpoint that is in it already is replaced once the new one is complete."
     )
     parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
-    parser.add_argument("--stop", action="store_true", help="end the VMs when they are stored, and cancel the job")
+    after = parser.add_mutually_exclusive_group()
+    after.add_argument("--stop", action="store_true", help="end the VMs when they are stored, and cancel the job")
+    after.add_argument("--hold", action="store_true", help=_HOLD_HELP)
     parser.add_argument("directory", metavar="DIR", help="where to store them; made if it is missing")
     parser.set_defaults(run=_checkpoint)
 
@@ -62,55 +67,49 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.slurm.steps import find_own_job
 
     target = Path(os.path.realpath(arguments.directory))
-    _ensure_replaceable(target)
+    ensure_replaceable(target)
     running = find_own_job(find_job(arguments.job), "store")
     vms = running.tasks
     with (
         interruptible(), terminal.Meter() as meter, _unfinished(target) as made,
-        _Step(running.job, vms, made.place) as step,
+        _Conversation(running.job, vms, made.place) as step,
     ):
         step.await_all(PAUSED)
         begun = time.monotonic()
         step.say(STORE)
         step.await_all(STORED, meter.begin("storing the VMs, which stand still"))
-        step.say(STAY if arguments.stop else GO_ON)
+        step.say(STAY if arguments.stop or arguments.hold else GO_ON)
         still = time.monotonic() - begun
         step.await_all(SUMMED, meter.begin("computing sums"))
         _seal(made.place, running.job, vms)
         made.publish()
-        step.say(END_IT if arguments.stop else KEEP_IT)
+        step.say(END_IT if arguments.stop else HOLD_IT if arguments.hold else KEEP_IT)
+        if arguments.hold:
+            _hold(step, vms, target)
+            return 0
         step.finish()
     if arguments.stop:
         cancel_job(running.job)
     ended = f"job {running.job} is cancelled" if arguments.stop else f"the VMs stood still for {still:.1f} s"
-    sys.stdout.write(f"stored {vms} {'VM' if vms == 1 else 'VMs'} in {target}; {ended}\n")
+    sys.stdout.write(f"stored {_count(vms)} in {target}; {ended}\n")
     return 0
 
 
-def _ensure_replaceable(target: Path) -> None:
-    """Raise RequestError unless the directory is free, empty, or an older checkpoint."""
-    try:
-        names = {one.name for one in target.iterdir() if not one.name.startswith(".")}
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise errors.RequestError(f"{target} cannot be read: {error.strerror}", "name another directory") from None
-    if names - {CURRENT} or not _leads_to_older(target / CURRENT):
-        hint = "name a new directory, or an empty one"
-        raise errors.RequestError(f"{target} has files that do not belong to a checkpoint", hint)
+def _hold(step: _Conversation, vms: int, target: Path) -> None:
+    """Keep stored VMs from going on until a line comes on our input; they end when that ends, or we do."""
+    sys.stdout.write(f"stored {_count(vms)} in {target}; they stand still\n")
+    sys.stdout.flush()
+    if sys.stdin.readline():
+        step.say(KEEP_IT)
+        step.finish()
 
 
-def _leads_to_older(link: Path) -> bool:
-    """Tell whether a link is missing or ours. What it leads to will be removed, and a user's own may lead anywhere."""
-    if not os.path.lexists(link):
-        return True
-    name = os.readlink(link) if link.is_symlink() else ""
-    older = link.with_name(name) if name.startswith(".") and "/" not in name and name != ".." and name != "." else None
-    return older is not None and (not older.exists() or (older / WHOLE_FILE).is_file())
+def _count(vms: int) -> str:
+    return f"{vms} {'VM' if vms == 1 else 'VMs'}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Draft:
     """Where a checkpoint is made: in `place`, a directory in `base`.
 
     `base` is the target, or, where there is none yet, a directory that is renamed to the target at the end.
@@ -141,7 +140,7 @@ class _Place:
 
 
 @contextlib.contextmanager
-def _unfinished(target: Path) -> Iterator[_Place]:
+def _unfinished(target: Path) -> Iterator[_Draft]:
     """Make a place for a checkpoint, and remove it after the block if the checkpoint has not been published.
 
     What killed commands of this host have left of unpublished checkpoints is removed as well.
@@ -155,7 +154,7 @@ def _unfinished(target: Path) -> Iterator[_Place]:
         if _is_left(old, old.name.removeprefix(begin), target / CURRENT):
             tree_removal.remove_tree(old)
     base = target if target.is_dir() else target.with_name(f"{beside}{os.getpid()}")
-    made = _Place(target, base, base / f"{here}{os.getpid()}-{time.time_ns()}")
+    made = _Draft(target, base, base / f"{here}{os.getpid()}-{time.time_ns()}")
     try:
         if base != target:
             base.mkdir(mode=0o700)
@@ -182,18 +181,14 @@ def _is_left(path: Path, rest: str, current: Path) -> bool:
 def _seal(place: Path, job: int, vms: int) -> None:
     """Write the file that makes a directory a checkpoint, once everything else is in it and on disk."""
     names = [BOOT_COPY, *(f"vm{rank}.json" for rank in range(vms))]
-    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, _unwatched)) for name in names]
+    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, unwatched)) for name in names]
     files.replace_file(place / WHOLE_FILE, encode_checkpoint(Checkpoint(job, int(time.time()), vms, tuple(found))))
     for name in (*names, WHOLE_FILE):
         held.flush(place / name)
     held.flush(place)
 
 
-def _unwatched(_done: int, _total: int) -> None:
-    pass
-
-
-class _Step:
+class _Conversation:
     """A step with a task for each VM: all tasks hear what we say, and each answers with a line."""
 
     def __init__(self, job: int, vms: int, place: Path) -> None:
@@ -214,7 +209,7 @@ class _Step:
             self.process.stdin.write(f"{line}\n".encode())
             self.process.stdin.flush()
 
-    def await_all(self, word: str, advance: Advance = _unwatched) -> None:
+    def await_all(self, word: str, advance: Advance = unwatched) -> None:
         """Wait until each VM's task has said a word; NodeError when the step ends before."""
         assert self.process.stdout is not None
         waits, far = set(self.names), dict[str, tuple[int, int]]()
@@ -241,7 +236,7 @@ class _Step:
             message = "the checkpoint is complete and can be used, but some tasks that stored VMs failed afterwards"
             raise errors.NodeError(message, "'pcocc ps -l' shows which VMs still run")
 
-    def __enter__(self) -> _Step:
+    def __enter__(self) -> _Conversation:
         return self
 
     def __exit__(self, *_error: object) -> None:

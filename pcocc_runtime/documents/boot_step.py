@@ -59,7 +59,7 @@ class BootStep:
     index: int
     nodes: tuple[NodeLayout, ...]
     sets: tuple[tuple[str, int], ...]
-    place: Charge | None = None  # slurmctld is asked only when it matters
+    charge: Charge | None = None  # slurmctld is asked only when it matters
     devices: tuple[tuple[tuple[str, int], ...], ...] = ()
 
     @property
@@ -133,7 +133,7 @@ def parse_boot_step(lines: Iterable[str]) -> BootStep:
         index=parse_number(fields, "index", len(nodes) - 1),
         nodes=tuple(nodes),
         sets=tuple((name, int(count)) for name, count, *_devices in parts),
-        place=_parse_place(fields),
+        charge=_parse_charge(fields),
         devices=tuple(_parse_devices(one[2]) for one in parts) if any(one[2] for one in parts) else (),
     )
 
@@ -142,7 +142,7 @@ def _parse_devices(text: str) -> tuple[tuple[str, int], ...]:
     return tuple((name.rstrip(":"), int(count)) for name, count in re.findall(_DEVICE, text))
 
 
-def _parse_place(fields: dict[str, list[str]]) -> Charge | None:
+def _parse_charge(fields: dict[str, list[str]]) -> Charge | None:
     values = [fields.get(key, []) for key in ("account", "partition", "qos")]
     if not any(values):
         return None

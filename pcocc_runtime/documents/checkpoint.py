@@ -28,7 +28,7 @@ MEMORY, DISK, SEED, VARIABLES = "memory", "disk", "seed", "vars"
 PAUSED, STORED, SUMMED = "paused", "stored", "summed"
 FAR = "far"  # how far it is with what it does
 # what the command says to all tasks, a line for each word
-STORE, GO_ON, STAY, KEEP_IT, END_IT = "store", "go on", "stay", "keep", "end"
+STORE, GO_ON, STAY, KEEP_IT, END_IT, HOLD_IT = "store", "go on", "stay", "keep", "end", "hold"
 
 
 @dataclass(frozen=True, slots=True)

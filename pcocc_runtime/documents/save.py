@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SAVE_SOCKET, EXPORT_SOCKET = "save", "save.nbd"
 PAUSE_SOCKET = "pause"  # keeper/pause_guard.py: whoever is connected has the VM stand still
+STAYS, GOES_ON = b"stays\n", b"goes on\n"  # what it may say there of a VM that is stored
 SAVE_OVERLAY, MERGE_JOB = "save-overlay", "save-merge"
 # between a drive and its guest, and what the drive was (save/drive.py)
 SAVE_FILTER, SAVE_VIEW = "save-filter", "save-view"

@@ -16,6 +16,7 @@ class TypedOptions(Record):
     user_data: str | None = None
     user_data_force: bool = False
     restart: str | None = None
+    checkpoint: str | None = None
     vm: str | None = None
 
 

@@ -21,6 +21,8 @@ _SINGLE = frozenset(["else", "elif", "do", "set", "raw"])
 _BARE = re.compile(r"\{%[-+]?\s*(if|elif|for|set)\s*[-+]?%\}")
 _LITERAL = re.compile(r"""[-+]?\s*(?:'([^'\\]*)'|"([^"\\]*)"|([0-9]+))\s*[-+]?""")
 _NAME = re.compile(r"[-+]?\s*([A-Za-z_]\w*)\s*[-+]?")
+_FOR = re.compile(r"\s*[A-Za-z_(][\w\s,()]*\sin[\s(\[{'\"]")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 _SET = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)(.*)", re.DOTALL)
 
 
@@ -51,6 +53,17 @@ def find_head_fault(text: str) -> Fault | None:
     )
 
 
+def _is_balanced(expression: str) -> bool:
+    """Tell whether each bracket of an expression has its other one."""
+    opened = list[str]()
+    for char in re.sub(r"[^][(){}]", "", _QUOTED.sub("", expression)):
+        if char in "([{":
+            opened.append(char)
+        elif not opened or opened.pop() + char not in ("()", "[]", "{}"):
+            return False
+    return not opened
+
+
 def find_syntax_fault(text: str) -> Fault | None:
     """Return why jinja would not read a template, as far as its tags show."""
     opened = list[str]()
@@ -63,6 +76,8 @@ def find_syntax_fault(text: str) -> Fault | None:
         ends = word.removeprefix("end") if word.startswith("end") and word[3:] in _BLOCKS else ""
         wrong = (
             _BARE.match(found[0])
+            or (word == "for" and not _FOR.match(found["rest"]))
+            or not _is_balanced(found["value"] or found["rest"] or "")
             or (found["word"] is not None and not (ends or is_block or word in _SINGLE))
             or (ends and opened[-1:] != [ends])
             or (word == "elif" and opened[-1:] != ["if"])
@@ -81,7 +96,7 @@ def find_syntax_fault(text: str) -> Fault | None:
 
 
 class _Output:
-    """A text that is being rendered; newlines that go away are put back behind its next one, where they are harmless."""
+    """A text that is being rendered; removed newlines are put back after its next one, where they do no harm."""
 
     def __init__(self) -> None:
         self.pieces = list[str]()
@@ -108,7 +123,7 @@ class _Output:
         return "".join(self.pieces)
 
 
-class _Template:
+class _Rendering:
     """The state of a template that is read tag by tag."""
 
     def __init__(self) -> None:
@@ -165,7 +180,7 @@ class _Template:
 def render_jinja(text: str) -> Rendered:
     """Return what a template may come to, without its first line."""
     body = "\n" + text.partition("\n")[2]
-    template, at, before = _Template(), 0, ""
+    template, at, before = _Rendering(), 0, ""
     for found in _MARK.finditer(body):
         tag = found[0]
         _add_text(template, body[at : found.start()], before, tag[2] == "-")
@@ -181,7 +196,7 @@ def render_jinja(text: str) -> Rendered:
     return Rendered(template.likely.text, template.other.text, template.exact)
 
 
-def _add_text(template: _Template, piece: str, before: str, strips: bool) -> None:
+def _add_text(template: _Rendering, piece: str, before: str, strips: bool) -> None:
     """Add the text between two tags, of which the one before it and the one behind it may strip its white space."""
     start = len(piece) - len(piece.lstrip()) if before.endswith(("-%}", "-}}", "-#}")) else 0
     end = max(start, len(piece.rstrip())) if strips else len(piece)

@@ -63,7 +63,7 @@ def split_place(text: str) -> tuple[Path, str | None]:
 def _find_manifest(
     directory: Path, text: bytes, tag: str | None, where: str, seen: set[str], depth: int = 0
 ) -> Manifest | None:
-    """Return the first manifest that an index leads to, None when it leads to none; one about another manifest comes last."""
+    """Return the first manifest that an index leads to, if any; one that is about another manifest comes last."""
     wrong: RequestError | None = None
     other: Manifest | None = None
     for blob in oci.choose_manifests(text, tag, os.uname().machine, where):

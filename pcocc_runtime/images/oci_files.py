@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import formats, magics, oci
 from pcocc_runtime.images.oci import Blob, DiskFolder
-from pcocc_runtime.progress import Advance
+from pcocc_runtime.progress import Advance, unwatched
 from pcocc_runtime.system import copy, held, programs, regular, user_files
 
 FETCHED = ("docker-archive", "docker-daemon")  # of skopeo's transports, beside docker://
@@ -51,7 +51,7 @@ def read_blob(directory: Path, blob: Blob) -> bytes:
 
 def is_file(directory: Path, blob: Blob, of_artifact: bool) -> bool:
     """Tell whether a layer is a disk, or in an artifact any file, rather than a tar archive of a file system."""
-    with _Checked(directory, blob, _unwatched) as stream:
+    with _Checked(directory, blob, unwatched) as stream:
         head = stream.read(512)
     if formats.begins_like_disk(head):
         return True
@@ -135,7 +135,7 @@ def _extract(stream: IO[bytes], target: Path, folder: DiskFolder) -> None:
         content = archive.extractfile(member)
         if folder.files[0] == name and content:
             target.unlink(missing_ok=True)  # an archive may have a file twice: the last one counts
-            copy.copy_stream(content.read, target, member.size, _unwatched)
+            copy.copy_stream(content.read, target, member.size, unwatched)
     folder.end_layer()
 
 
@@ -163,7 +163,7 @@ def unpack_archive(path: Path, directory: Path, watch: Advance) -> None:
                 if content:
                     (directory / name).parent.mkdir(parents=True, exist_ok=True)
                     (directory / name).unlink(missing_ok=True)
-                    copy.copy_stream(content.read, directory / name, member.size, _unwatched)
+                    copy.copy_stream(content.read, directory / name, member.size, unwatched)
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, *_UNREADABLE) as error:
             raise RequestError(
                 f"{path} is not a tar archive of an OCI image layout: {error}", "see: tar -tf FILE"
@@ -219,10 +219,6 @@ def describe_archive(names: Sequence[str], path: str) -> tuple[str, str]:
             f"; pcocc image import {shlex.quote(disks[0])} NAME" if disks else ""
         )
     return "a tar archive, as an OVA is", unpack + (f" {shlex.quote(disks[0])}" if disks else "")
-
-
-def _unwatched(_done: int, _total: int) -> None:
-    pass
 
 
 def _packing_of(head: bytes) -> str:

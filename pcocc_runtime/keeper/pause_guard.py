@@ -2,7 +2,9 @@
 
 Whoever stores a VM (steps/checkpoint.py) connects to the socket `pause` in the VM's directory. The keeper stops the
 guest's CPUs and says `paused`, or why it cannot. However the other process ends, the kernel closes the connection, and
-then the VM goes on. A stored VM that shall end is told so by its monitor before. Resident: imports little.
+then the VM goes on. A stored VM that shall end is told so by its monitor before. A VM whose job is ending stands still
+until then: whoever has stored it says STAYS, and then the VM ends when the connection does, unless GOES_ON was said
+before. Resident: imports little.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import socket
 import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
-from pcocc_runtime.documents.save import PAUSE_SOCKET, Pause, encode_pause
+from pcocc_runtime.documents.save import GOES_ON, PAUSE_SOCKET, STAYS, Pause, encode_pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +43,7 @@ class PauseGuard:
         self.selector, self.send, self.then = selector, send, then  # `then` is called when the VM goes on
         self.step: Literal["idle", "looking", "pausing", "paused", "resuming"] = "idle"
         self.again = 0.0
+        self.stays = False
         self.holder: socket.socket | None = None
         self.listener = socket.socket(socket.AF_UNIX)
         try:
@@ -54,6 +57,10 @@ class PauseGuard:
     def is_waiting(self) -> bool:
         """Tell whether `tick` has something to do at a certain time."""
         return self.step == "resuming"
+
+    def is_held(self) -> bool:
+        """Tell whether somebody has the VM stand still, or it is about to go on."""
+        return self.step != "idle"
 
     def tick(self) -> None:
         """Tell QEMU to let the VM go on, when it is time to tell it again."""
@@ -91,7 +98,7 @@ class PauseGuard:
         if self.step != "idle":
             holder.close()  # another checkpoint is being made
             return
-        self.holder, self.step = holder, "looking"
+        self.holder, self.step, self.stays = holder, "looking", False
         holder.setblocking(False)
         self.selector.register(holder, selectors.EVENT_READ, self._hear)
         self.send("query-status", None, "pause-look")
@@ -100,13 +107,16 @@ class PauseGuard:
         if self.holder is None:
             return
         try:
-            if self.holder.recv(4096):
-                return  # the other side has nothing to say to us
+            if said := self.holder.recv(4096):
+                self.stays = STAYS in said and GOES_ON not in said
+                return
         except BlockingIOError:
             return
         except OSError:
             pass
-        self._let_go("idle" if self.step == "looking" else "resuming")
+        if self.stays:
+            self.send("quit", None, None)
+        self._let_go("idle" if self.step == "looking" or self.stays else "resuming")
         self.tick()
 
     def _let_go(self, step: Literal["idle", "resuming"]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ DRIVER = "vfio-pci"
 class Function(NamedTuple):
     """A PCI function. `number` is its place in its stock, `group` its IOMMU group, `others` the other devices in that.
 
-    `numa` is its NUMA node, -1 where that is not known.
+    `numa` is its NUMA node, -1 where that is not known. One that no longer `answers` has not come back from a reset.
     """
 
     number: int
@@ -24,6 +26,20 @@ class Function(NamedTuple):
     group: str
     others: tuple[str, ...]
     numa: int = -1
+    answers: bool = True
+
+
+class PhysicalFunction(NamedTuple):
+    """A device with virtual functions, in their order, and its network interface, by which Linux sets what they are.
+
+    An InfiniBand device has a GUID, an Ethernet device an MTU. `own` is its own function, which stays the node's.
+    """
+
+    interface: str
+    functions: tuple[Function, ...]
+    guid: int = 0
+    mtu: int = 0
+    own: Function | None = None
 
 
 class Stock(NamedTuple):
@@ -69,20 +85,39 @@ class Given(NamedTuple):
 def plan_given(wishes: Iterable[Wish], stocks: Sequence[Stock], told: str, node: str) -> tuple[Given, ...]:
     """Return which functions of a node its VMs get. `told` is slurmctld's text about the job there (`gres_detail_str`).
 
-    A wish takes from what earlier wishes have left, the lowest rank first. NodeError when a function is missing or
-    cannot be given to a VM.
+    The VM of the lowest rank takes first, from one NUMA node as far as possible: that with most of what it wants.
+    NodeError when a function is missing or cannot be given to a VM.
     """
-    taken = set[tuple[str, int]]()
-    given = list[Given]()
+    wishes, wanted, own = tuple(wishes), Counter[str](), list[list[Function]]()
     for wish in wishes:
-        alike = [one for one in stocks if kind_of(one.gres) == kind_of(wish.gres)]
-        shelf = [(one, function) for one in alike for function in one.functions]
-        for rank, place in zip(wish.ranks, _take(wish, shelf, told, taken, node), strict=True):
-            fault = find_fault(shelf[place][1], wish.stock, node)
-            if fault:
-                raise fault
-            given.append(Given(wish.source, rank, shelf[place][1]))
-    return tuple(given)
+        wanted[wish.stock] += len(wish.ranks)
+        own.append(_find_own(wish, stocks, told, wanted[wish.stock], node))
+    taken, given = set[Function](), [list[Given]() for _wish in wishes]
+    for rank in sorted({rank for wish in wishes for rank in wish.ranks}):
+        open_ = [[one for one in some if one not in taken] for some in own]
+        home = _find_home([(wish.stock, wish.ranks.count(rank), open_[place]) for place, wish in enumerate(wishes)])
+        for place, wish in enumerate(wishes):
+            near = sorted((one for one in open_[place] if one not in taken), key=lambda one: one.numa != home)
+            for function in sorted(near[: wish.ranks.count(rank)], key=open_[place].index):
+                fault = find_fault(function, wish.stock, node)
+                if fault:
+                    raise fault
+                taken.add(function)
+                given[place].append(Given(wish.source, rank, function))
+    return tuple(one for some in given for one in some)
+
+
+def _find_home(wants: Iterable[tuple[str, int, Sequence[Function]]]) -> int:
+    """Return the NUMA node that has most of so many functions each of some stocks, the lowest of several."""
+    counts, there = Counter[str](), dict[str, Sequence[Function]]()
+    for stock, count, functions in wants:
+        counts[stock] += count
+        there[stock] = functions
+    near = Counter[int]()
+    for stock, functions in there.items():
+        for numa, most in Counter(one.numa for one in functions).items():
+            near[numa] += min(most, counts[stock])
+    return min(near, key=lambda numa: (-near[numa], numa), default=-1)
 
 
 def parse_gres(text: str, name: str) -> list[int]:
@@ -99,11 +134,10 @@ def parse_gres(text: str, name: str) -> list[int]:
     return found
 
 
-def _take(
-    wish: Wish, shelf: Sequence[tuple[Stock, Function]], told: str, taken: set[tuple[str, int]], node: str
-) -> list[int]:
-    """Return the next places of a GRES that no earlier wish has taken; its stocks stand one after the other."""
-    count, kind, places = len(wish.ranks), kind_of(wish.gres), parse_gres(told, wish.gres)
+def _find_own(wish: Wish, stocks: Iterable[Stock], told: str, needed: int, node: str) -> list[Function]:
+    """Return what the job has of a wish's stock, of which VMs need so many; the stocks of a GRES are counted on."""
+    alike = [one for one in stocks if kind_of(one.gres) == kind_of(wish.gres)]
+    shelf, places = [(one, function) for one in alike for function in one.functions], parse_gres(told, wish.gres)
     order = f"gres.conf must have the devices of GRES {wish.gres} that 'pcocc node devices' prints, in that order"
     for place in places:
         if place >= len(shelf):
@@ -114,16 +148,13 @@ def _take(
         if ":" in wish.gres and found.gres != wish.gres:
             message = f"Slurm gives the job {function.address} on {node} as {wish.gres}, but it is {found.gres}"
             raise NodeError(message, hint=order)
-    own = [place for place in places if shelf[place][0].name == wish.stock]
-    free = [place for place in own if (kind, place) not in taken]
-    if len(free) < count:
-        needed = len(own) - len(free) + count
+    own = [shelf[place][1] for place in places if shelf[place][0].name == wish.stock]
+    if len(own) < needed:
         raise NodeError(
             f"the job has {len(own)} devices of GRES {wish.gres} on {node}, but its VMs there need {needed}",
             hint=f"ask Slurm for them with --gres={wish.gres}:{needed}; gres.conf must have File= for them",
         )
-    taken |= {(kind, place) for place in free[:count]}
-    return free[:count]
+    return own
 
 
 def find_twice(stocks: Iterable[Stock], node: str) -> NodeError | None:
@@ -140,6 +171,9 @@ def find_twice(stocks: Iterable[Stock], node: str) -> NodeError | None:
 def find_fault(one: Function, device: str, node: str) -> NodeError | None:
     """Return why a function of a node's device cannot be given to a VM, None when it can."""
     shown = f"function {one.number} of {device} on {node} ({one.address})"
+    if not one.answers:
+        message = f"{shown} does not answer any more: it has not come back from a reset, and no VM can have it"
+        return NodeError(message, hint="ask the admins to look into dmesg(1) there; only this device is concerned")
     if one.driver != DRIVER:
         message = f"{shown} is bound to {one.driver or 'no driver'} instead of {DRIVER}"
         return NodeError(message, hint="ask the admins to bind it before slurmd starts")
@@ -149,6 +183,17 @@ def find_fault(one: Function, device: str, node: str) -> NodeError | None:
             hint="ask the admins to use another slot, or to turn on ACS in the firmware's settings",
         )
     return None
+
+
+def parse_virtual(text: str) -> dict[int, str]:
+    """Return what functions have by their numbers: GUIDs, or MAC address and VLAN; of `ip -json link show dev PF`."""
+    found = dict[int, str]()
+    for link in json.loads(text or "[]"):
+        for one in link.get("vfinfo_list", ()):
+            vlans = [each["vlan"] for each in one.get("vlan_list", (one,)) if each.get("vlan")]
+            name = one.get("port guid") or one.get("address") or one.get("mac") or "-"
+            found[one["vf"]] = " ".join([name, *(f"VLAN {vid}" for vid in vlans)])
+    return found
 
 
 def device_node(function: Function) -> str:

@@ -33,7 +33,6 @@ class EthernetNetwork:
     int_network: IPv4Network = DEFAULT_NETWORK
     mtu: int = 1500 - TUNNEL_OVERHEAD
     mac_prefix: str = "52:54:00"
-    host_if_suffix: str = ""
     domain_name: str = DEFAULT_DOMAIN
     dns_server: IPv4Address | None = None
     dns_search: tuple[str, ...] = ()
@@ -105,6 +104,22 @@ class HostInfiniband:
 
 
 @dataclass(frozen=True, slots=True)
+class SriovEthernet:
+    """Virtual functions of the node's Ethernet interface `host_device`, in a VLAN of the site's, 0 for none.
+
+    A VM may send `rate` Mbit/s, 0 for as much as it can; `mtu` is that of its interface; `gres` as above.
+    """
+
+    type: ClassVar[str] = "sriov-ethernet"
+    name: str
+    host_device: str
+    gres: str = "nic"
+    vlan: int = 0
+    rate: int = 0
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
 class DevicePool:
     """PCI devices of nodes that Slurm gives out as a GRES: those with one of these `addresses` or `ids`.
 
@@ -134,5 +149,6 @@ class GenericPci:
 
 
 BuildableNetwork = EthernetNetwork | BridgedNetwork  # built of interfaces in the job's namespace
-FunctionNetwork = InfinibandNetwork | HostInfiniband | GenericPci  # each VM on it gets a PCI function
+VirtualNetwork = InfinibandNetwork | HostInfiniband | SriovEthernet  # each VM on it gets a virtual function
+FunctionNetwork = VirtualNetwork | GenericPci  # each VM on it gets a PCI function
 Network = BuildableNetwork | FunctionNetwork

@@ -13,19 +13,11 @@ from typing import NamedTuple
 from pcocc_runtime.addressing import host_guid, partition_guid
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.functions import Function, Given
+from pcocc_runtime.networks.functions import Function, Given, PhysicalFunction
 from pcocc_runtime.networks.infiniband import parse_keys
 from pcocc_runtime.networks.kinds import HostInfiniband, InfinibandNetwork
 
 _NO_GUID = (1 << 64) - 1  # what a function without a GUID has
-
-
-class Hca(NamedTuple):
-    """An InfiniBand device: its IP interface, through which Linux sets GUIDs; its functions in order; its GUID."""
-
-    interface: str
-    functions: tuple[Function, ...]
-    guid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +26,27 @@ class Partition:
 
     spec: InfinibandNetwork
     key: int
-    device: Hca
+    device: PhysicalFunction
     functions: Mapping[int, Function]
 
 
 def plan_partitions(
-    step: BootStep, used: Iterable[InfinibandNetwork], devices: Mapping[str, Hca], given: Iterable[Given]
+    step: BootStep, used: Iterable[InfinibandNetwork], devices: Mapping[str, PhysicalFunction], given: Iterable[Given]
 ) -> tuple[Partition, ...]:
     """Return the partitions of a step, and in each the functions of this node's VMs.
 
     slurmctld has told the step's licences. NodeError when it has no licence for a network, several, or too many VMs.
     """
-    assert step.place is not None
+    assert step.charge is not None
     given, found = tuple(given), []
     for spec in used:
         if step.vm_count > spec.max_vms:
             raise NodeError(
-                f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}"
+                f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}",
+                "ask for fewer VMs, or ask the admins to raise max-vms of that network",
             )
         functions = {one.rank: one.function for one in given if one.source == spec.name}
-        found.append(Partition(spec, _find_key(spec, step.place.licences), devices[spec.host_device], functions))
+        found.append(Partition(spec, _find_key(spec, step.charge.licences), devices[spec.host_device], functions))
     return tuple(found)
 
 
@@ -93,7 +86,7 @@ def _guid(one: Partition, rank: int, port: int) -> int:
 
 
 def plan_host_ports(
-    used: Iterable[HostInfiniband], devices: Mapping[str, Hca], given: Iterable[Given]
+    used: Iterable[HostInfiniband], devices: Mapping[str, PhysicalFunction], given: Iterable[Given]
 ) -> dict[tuple[str, int], Port]:
     """Return the functions that join their node's own partitions, by their network and their VM's rank."""
     specs = {one.name: one for one in used}

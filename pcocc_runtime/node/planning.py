@@ -134,9 +134,9 @@ def _ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
         if name in {one.name for one in sets}
     ]
     if admission.needs_charge([*sets, *limits]):
-        if step.place is None:
+        if step.charge is None:
             raise ChargeWanted
-        admission.ensure_charged(sets, step.place)
+        admission.ensure_charged(sets, step.charge)
     person = functools.cache(lambda: accounts.read_person(step.uid, step.gid))
     admission.ensure_admitted(sets, person)
-    admission.ensure_few(limits, step.vm_count, step.place, person)
+    admission.ensure_few(limits, step.vm_count, step.charge, person)

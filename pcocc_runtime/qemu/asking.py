@@ -47,7 +47,10 @@ def render_questions(file: str) -> bytes:
     lines = [
         render_command("qmp_capabilities"),
         render_command("query-cpu-definitions", id="models"),
-        *(render_command("query-command-line-options", {"option": one}, id=f"-{one}") for one, _word in _WORDS.values()),
+        *(
+            render_command("query-command-line-options", {"option": option}, id=f"-{option}")
+            for option, _word in _WORDS.values()
+        ),
         *(render_command("qom-list-properties", {"typename": kind}, id=f"of {kind}") for kind in kinds),
         *(render_command("blockdev-add", {**tried, "node-name": aio, "aio": aio}, id=f"by {aio}") for aio in _AIO),
         render_command("query-version", id=_END),

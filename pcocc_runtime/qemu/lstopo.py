@@ -10,7 +10,8 @@ from pcocc_runtime.cpulist import render_cpu_list
 from pcocc_runtime.documents.hardware import VmTopology
 from pcocc_runtime.errors import RequestError
 
-_LEVELS = {"Package": "package", "Socket": "package", "L3Cache": "L3 cache", "Core": "core"}  # "Socket" before hwloc 1.11
+# a package is a "Socket" before hwloc 1.11
+_LEVELS = {"Package": "package", "Socket": "package", "L3Cache": "L3 cache", "Core": "core"}
 _NODE = "NUMA node"
 
 
@@ -27,10 +28,14 @@ def parse_lstopo(data: bytes, name: str) -> Drawn:
         root = ElementTree.fromstring(data)
         found = _draw(root)
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise RequestError(f"{name} is not what lstopo writes as XML: {error}", "make it by 'lstopo --of xml FILE'") from None
+        raise _refuse(name, str(error)) from None
     if root.tag != "topology" or not found.cpus:
-        raise RequestError(f"{name} is not what lstopo writes as XML: it names no CPUs", "make it by 'lstopo --of xml FILE'")
+        raise _refuse(name, "it names no CPUs")
     return found
+
+
+def _refuse(name: str, why: str) -> RequestError:
+    return RequestError(f"{name} is not what lstopo writes as XML: {why}", "make it by 'lstopo --of xml FILE'")
 
 
 def _draw(root: ElementTree.Element) -> Drawn:
@@ -46,7 +51,8 @@ def _draw(root: ElementTree.Element) -> Drawn:
         if kind == "PU":
             cpus[int(one.get("os_index", ""))] = around
         if kind == "NUMANode":
-            nodes[int(one.get("os_index", ""))] = parse_bitmap(one.get("cpuset", "")), int(one.get("local_memory", "0")) >> 20
+            members, memory = parse_bitmap(one.get("cpuset", "")), int(one.get("local_memory", "0"))
+            nodes[int(one.get("os_index", ""))] = members, memory >> 20
         waiting += [(inner, around) for inner in one if inner.tag == "object"]
     for number, (members, _memory) in nodes.items():
         for cpu in members:

@@ -115,7 +115,7 @@ def _judge_cpus(planned: VmTopology, seen: Observed) -> Iterator[str]:
 
 
 def _tell_taken(planned: VmTopology, seen: Observed, places: Set[int]) -> str:
-    """Return the sentence about vCPUs that may not run where they belong: `scontrol update` can take CPUs from a job."""
+    """Return the sentence about vCPUs that may not run on their CPUs: `scontrol update` can take CPUs from a job."""
     own = render_cpu_list(planned.guest.cpus[place] for place in places)
     where = render_cpu_list({cpu for place in places for cpu in seen.vcpus[place].allowed})
     return (

@@ -39,9 +39,10 @@ def plan_topology(part: Allocation, count: int, emulator: int, sole: bool, clust
 
     `sole`: no other VM of the job is on the node. `clusters`: QEMU has a level between dies and cores.
     """
-    own = _choose_own(part, count, sole)
-    if isinstance(own, str):
-        return plan_flat(count - emulator, own)
+    why = _find_sharing(part, count, sole)
+    if why:
+        return plan_flat(count - emulator, why)
+    own = _sort(part.cpus, ())[:count] if emulator or len(part.cpus) > count else part.cpus
     kept, rest = own[:emulator], own[emulator:]
     shape, ordered, flattened = _fit(rest, clusters)
     l3, more = _judge_l3(ordered, shape)
@@ -71,7 +72,7 @@ def plan_nodes(part: Allocation, topology: Topology, memory: int, step: int) -> 
     nodes = [node for node in part.nodes if node.number in {*homes.values()}]
     why = _find_unbound(homes, nodes)
     if why or len(part.nodes) < 2:
-        unbound = (Flattened("node", why),) if part.nodes and why else ()
+        unbound = (Flattened("node", why),) if len(part.nodes) > 1 and homes else ()
         return replace(topology, flattened=(*topology.flattened, *unbound))
     places = {
         node.number: tuple(i for i, cpu in enumerate(topology.cpus) if homes[cpu] == node.number)
@@ -131,11 +132,11 @@ def _has_room(node: HostNode, size: int) -> bool:
     return size <= memory - memory // 16
 
 
-def _choose_own(part: Allocation, count: int, sole: bool) -> list[HostCpu] | str:
-    """Return the CPUs that are the task's own, in order, or why there are none."""
+def _find_sharing(part: Allocation, count: int, sole: bool) -> str:
+    """Return why no CPU is the task's own, an empty text when the first `count` of its CPUs are."""
     held = len(part.cpus)
     if held == count or (held > count and sole and held < part.online):
-        return _sort(part.cpus, ())[:count]
+        return ""
     if held < count:
         return f"Slurm gives the task {count} CPUs, but it may run on only {held}"
     return f"the task has {count} CPUs and may run on {held}, as others may: none is its own"
@@ -153,9 +154,8 @@ def _fit(own: Sequence[HostCpu], clusters: bool) -> tuple[Shape, list[HostCpu], 
         shape = _measure(ordered, dropped)
         if shape is not None:
             lost = [one for one in dropped if _matters(own, one) and (clusters or one != "cluster")]
-            return (
-                shape, ordered, [*flattened, *(Flattened(one, _explain(own, one)) for one in lost), *_name_finer_dies(own)]
-            )
+            flattened += [Flattened(one, _explain(own, one)) for one in lost]
+            return shape, ordered, [*flattened, *_name_finer_dies(own)]
     raise AssertionError("one socket of cores holds any CPUs")
 
 

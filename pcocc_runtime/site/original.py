@@ -245,12 +245,7 @@ def _translate_templates(
     rules = _template_rules(names, find_disk)
     found: dict[str, Any] = {}
     for name, node in _named(tree, names["template"], fates):
-        values = found[name] = translate_mapping(node, yaml_table(), rules, fates)
-        cores = values.get("emulator-cores")
-        if cores and not values.get("full-node"):
-            values["cpus"] = cores + 1
-            why = f"cpus: {cores + 1} is added, for jobs that ask for no CPUs: emulator-cores leaves none of one CPU"
-            fates.append(fate_of(node, REMARK, why))
+        found[name] = values = translate_mapping(node, yaml_table(), rules, fates)
         if "machine-type" not in values and "inherits" not in values:
             why = "the machine is q35 now, where it was pc; a guest that needs the old one gets machine-type: pc"
             fates.append(fate_of(node, REMARK, why))

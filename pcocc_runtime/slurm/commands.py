@@ -9,6 +9,7 @@ import subprocess
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.text import (
     SACCT_FIELDS,
+    JobEnd,
     JobFacts,
     Listed,
     Place,
@@ -23,6 +24,7 @@ from pcocc_runtime.slurm.text import (
     is_without_accounting,
     parse_configuration,
     parse_job,
+    parse_job_end,
     parse_listed,
     parse_places,
     parse_presence,
@@ -40,6 +42,12 @@ def read_job(job: int) -> JobFacts:
         ["scontrol", "show", "job", "--oneliner", str(job)], hint="is slurmctld up? try `scontrol ping`"
     )
     return parse_job(job, text)
+
+
+def read_job_end(job: int) -> JobEnd:
+    """Return when a job will end; NodeError when slurmctld does not answer, or knows it no more."""
+    argv, env = ["scontrol", "show", "job", "--oneliner", str(job)], {**os.environ, "SLURM_TIME_FORMAT": "%s"}
+    return parse_job_end(process.run(argv, env=env))
 
 
 def read_boot_steps(job: int) -> tuple[Step, ...]:

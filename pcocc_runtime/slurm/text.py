@@ -14,10 +14,8 @@ from pcocc_runtime.errors import NodeError, RequestError, one_line
 def ensure_job_number(text: str) -> None:
     """Raise RequestError unless a text is the number of a job, or of a task of a job array as JOB_TASK."""
     if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", text):
-        raise RequestError(
-            f"{text!r} is not the number of a job",
-            "squeue shows the numbers; a task of a job array is JOB_TASK",
-        )
+        hint = "squeue shows the numbers; a task of a job array is JOB_TASK"
+        raise RequestError(f"{text!r} is not the number of a job", hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class JobFacts:
     """A running job as scontrol(1) shows it, memory in MiB.
 
     Slurm limits memory by CPU or by node, and the other is 0; both are 0 when it does not limit memory.
-    `array_task` is None for a job that is not a task of an array.
+    `array_task` is None for a job that is not a task of an array. It has been requeued `restarts` times.
     """
 
     job: int
@@ -34,6 +32,7 @@ class JobFacts:
     memory_per_cpu: int
     memory_per_node: int
     array_task: int | None = None
+    restarts: int = 0
 
     def task_memory(self, tasks: int) -> int:
         """Return the memory of one of `tasks` tasks in MiB, 0 for no limit."""
@@ -48,14 +47,27 @@ def parse_job(job: int, text: str) -> JobFacts:
         nodes = int(fields["NumNodes"].partition("-")[0])
         cpus = int(fields.get("CPUs/Task", "1").replace("N/A", "1"))
     except (KeyError, ValueError):
-        raise NodeError(
-            f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]
-        ) from None
+        raise NodeError(f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]) from None
     task = fields.get("ArrayTaskId", "")
-    return JobFacts(
-        job, nodes, cpus, mebibytes(fields.get("MinMemoryCPU", "0")),
-        mebibytes(fields.get("MinMemoryNode", "0")), int(task) if task.isdecimal() else None,
-    )
+    by_cpu, by_node = (mebibytes(fields.get(name, "0")) for name in ("MinMemoryCPU", "MinMemoryNode"))
+    restarts = int(fields.get("Restarts", "0"))
+    return JobFacts(job, nodes, cpus, by_cpu, by_node, int(task) if task.isdecimal() else None, restarts)
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """Whether a job runs, when Slurm will end it (seconds of the epoch, None: never), and whether to make way."""
+
+    runs: bool
+    at: int | None
+    preempted: bool
+
+
+def parse_job_end(text: str) -> JobEnd:
+    """Parse `scontrol show job -o` with times as seconds of the epoch (SLURM_TIME_FORMAT=%s)."""
+    at = field_of(text, "EndTime")
+    state, preempted = field_of(text, "JobState"), field_of(text, "PreemptTime")
+    return JobEnd(state == "RUNNING", int(at) if at.isdecimal() else None, preempted.isdecimal())
 
 
 def mebibytes(text: str) -> int:
@@ -112,8 +124,7 @@ _STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forci
 _TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
 # what it says of a task or node that failed before it had a VM
 _LOST = re.compile(
-    r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create"
-    r" step|Node failure)"
+    r"srun: error: (\S+: tasks? [0-9,-]+: |Task launch|Application launch|Unable to create step|Node failure)"
 )
 _ROUTINE = re.compile(
     r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit"
@@ -171,8 +182,7 @@ def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A job whose VMs run: its owner, and the nodes of its boot step, as a count and as Slurm writes a list, and its
-    VMs' number.
+    """A job whose VMs run: its owner, the nodes of its boot step, as a count and as Slurm writes a list, and its VMs.
 
     `boot` tells this boot step from every other, also from one that the same job had before it was requeued.
     """
@@ -194,16 +204,10 @@ _RUNS = {"RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING"}
 
 def _not_running(job: str, state: str) -> RequestError:
     if state in _WAITS:
-        return RequestError(
-            f"job {job} has not started yet", f"'squeue --start -j {job}' says when it is expected to"
-        )
+        return RequestError(f"job {job} has not started yet", f"'squeue --start -j {job}' says when it is expected to")
     if state and state not in _RUNS:
-        return RequestError(
-            f"job {job} has ended ({state.lower()})", "'pcocc ps' lists your running virtual clusters"
-        )
-    return RequestError(
-        f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them"
-    )
+        return RequestError(f"job {job} has ended ({state.lower()})", "'pcocc ps' lists your running virtual clusters")
+    return RequestError(f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them")
 
 
 def parse_running(job: str, shown: str, steps: str) -> Running:

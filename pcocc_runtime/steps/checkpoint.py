@@ -24,6 +24,7 @@ from pcocc_runtime.documents.checkpoint import (
     END_IT,
     FAR,
     GO_ON,
+    HOLD_IT,
     KEEP_IT,
     MEMORY,
     PAUSED,
@@ -46,7 +47,7 @@ from pcocc_runtime.documents.command_line import COMMAND_FILE, MAX_COMMAND, deco
 from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, DiskFacts, decode_disks
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, decode_topology
 from pcocc_runtime.documents.node import MAX_NODE, BridgedFacts, decode_node
-from pcocc_runtime.documents.save import PAUSE_SOCKET, decode_pause
+from pcocc_runtime.documents.save import GOES_ON, PAUSE_SOCKET, STAYS, decode_pause
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
@@ -75,7 +76,7 @@ def operate(job: int, vm: str, place: Path) -> int:
         disks = decode_disks(regular.read_start(directory / DISKS_FILE, MAX_DISKS), vm)
         argv = decode_command_line(regular.read_start(directory / COMMAND_FILE, MAX_COMMAND), vm)
         _ensure_storable(job, monitor, argv)
-        still.enter_context(_paused(directory, vm))
+        keeper = still.enter_context(_paused(directory, vm))
         _say(PAUSED, vm)
         _await(STORE)
         record, found = _store(job, monitor, disks, argv, place)
@@ -85,7 +86,12 @@ def operate(job: int, vm: str, place: Path) -> int:
         record = replace(record, files={kind: _sum(path, vm) for kind, path in found.items()})
         files.replace_file(place / f"{vm}.json", encode_vm_checkpoint(record))
         _say(SUMMED, vm)
-        if _await(KEEP_IT, END_IT) == END_IT:
+        told = _await(KEEP_IT, END_IT, HOLD_IT)
+        if told == HOLD_IT:
+            keeper.sendall(STAYS)
+            if _await(KEEP_IT, at_end=END_IT) == KEEP_IT:
+                keeper.sendall(GOES_ON)
+        elif told == END_IT:
             _end(monitor)
     return 0
 
@@ -111,8 +117,11 @@ def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _paused(directory: Path, vm: str) -> Iterator[None]:
-    """Make the VM stand still during the block. Its keeper lets it go on afterwards, even if this process is killed."""
+def _paused(directory: Path, vm: str) -> Iterator[socket.socket]:
+    """Make the VM stand still during the block, and yield its keeper.
+
+    The keeper lets the VM go on afterwards, even if this process is killed.
+    """
     with socket.socket(socket.AF_UNIX) as keeper:
         try:
             keeper.settimeout(_PAUSE_SECONDS)
@@ -127,18 +136,20 @@ def _paused(directory: Path, vm: str) -> Iterator[None]:
             raise RequestError(f"{vm} is being stored already", "wait until the other checkpoint has been made")
         if state is not None:
             raise RequestError(f"{vm} does not run: it is {state}", "a checkpoint can be made of VMs that run")
-        yield
+        yield keeper
 
 
 def _say(word: str, vm: str, done: int = 0, total: int = 0) -> None:
     os.write(1, encode_task_word(TaskWord(word, vm, done, total)))
 
 
-def _await(*words: str) -> str:
-    """Return which of the words is the next line of our input; NodeError if the input ends instead."""
+def _await(*words: str, at_end: str = "") -> str:
+    """Return which of the words is the next line of our input; if that ends, `at_end`, or else NodeError."""
     line = b""
     while not line.endswith(b"\n") and len(line) < _LONGEST_WORD:
         piece = os.read(0, 1)  # not more than this line: the next one is for whoever reads next
+        if not piece and at_end:
+            return at_end
         if not piece:
             raise NodeError("the checkpoint was interrupted", "the VMs go on; an older checkpoint is unchanged")
         line += piece

@@ -37,6 +37,7 @@ class Request:
     user_data: str | None = None
     vms: str | None = None
     user_data_force: bool = False
+    checkpoints: str | None = None
 
     @property
     def vm_count(self) -> int:
@@ -52,7 +53,8 @@ def parse_request(options: TypedOptions) -> Request:
             "name a template, as in --pcocc-template=NAME:2; 'pcocc template list' lists them",
         )
     if options.template is None:
-        raise RequestError(f"--pcocc-{next(_name_given(options), 'vm')} needs --pcocc-template", _FORM)
+        option = next(_name_given(options), "vm" if options.checkpoint is None else "checkpoint")
+        raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
     parts = parse_request_parts(options.template)
     return Request(
         parts,
@@ -61,15 +63,20 @@ def parse_request(options: TypedOptions) -> Request:
         options.user_data or None,
         options.vm or None,
         options.user_data_force,
+        options.checkpoint,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RestartRequest:
-    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None."""
+    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None.
+
+    `checkpoints` is the text of --pcocc-checkpoint.
+    """
 
     directory: str
     vms: str | None
+    checkpoints: str | None = None
 
 
 def find_restart(options: TypedOptions) -> RestartRequest | None:
@@ -85,7 +92,7 @@ def find_restart(options: TypedOptions) -> RestartRequest | None:
             f"--pcocc-restart and --pcocc-{other} exclude each other",
             "VMs that go on from a checkpoint are as they were; leave one of the two options out",
         )
-    return RestartRequest(options.restart, options.vm or None)
+    return RestartRequest(options.restart, options.vm or None, options.checkpoint)
 
 
 def _name_given(options: TypedOptions) -> Iterator[str]:
@@ -107,13 +114,29 @@ def parse_request_parts(text: str) -> tuple[RequestPart, ...]:
 def _parse_part(word: str, text: str) -> RequestPart:
     name, colon, count = word.partition(":")
     if not is_template_name(name):
-        raise RequestError(f"{name!r} in --pcocc-template={text} is not the name of a template", _FORM)
-    return RequestPart(name, _parse_count(count, name) if colon else 1)
+        message = f"{name!r} in --pcocc-template={one_line(text)} is not the name of a template"
+        raise RequestError(message, _find_meaning(word, text))
+    return RequestPart(name, _parse_count(count, name, text) if colon else 1)
 
 
-def _parse_count(count: str, name: str) -> int:
+def _find_meaning(word: str, text: str) -> str:
+    """Return what to write for a part that is written in another way, or with spaces; else the form."""
+    words = [one for one in re.split(r"[\s:=*]+|(?<=[0-9])x(?=\s)", word) if one] if len(word) < 200 else []
+    numbers = [one for one in words if re.fullmatch("[0-9]{1,9}", one, re.ASCII)]
+    names = [one for one in words if is_template_name(one) and one not in numbers]
+    if len(words) == 2 and len(names) == len(numbers) == 1:
+        return f"write --pcocc-template={names[0]}:{numbers[0]}"
+    if not word.strip() and text.strip(" ,"):
+        return "leave out the comma that stands there for nothing"
+    closed = "".join(text.split())
+    return _FORM if closed == text else f"write it without spaces: --pcocc-template={one_line(closed)}"
+
+
+def _parse_count(count: str, name: str, text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]+", count, re.ASCII):
-        raise RequestError(f"{count!r} is not a number of VMs of template {name!r}", _FORM)
+        raise RequestError(
+            f"{count!r} is not a number of VMs of template {name!r}", _find_meaning(f"{name}:{count}", text)
+        )
     if len(count.lstrip("+0")) > 18 and not count.startswith("-"):
         raise RequestError(f"{count} VMs of template {name!r} are more than any job can have", _FORM)
     number = int(count[:19])  # a long negative number is cut short: its sign decides

@@ -34,36 +34,39 @@ def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: st
     clustered = any(len(members) > len(cores.get(cpu, (cpu,))) for cpu, members in clusters.items())
     # only guests with clusters need to know who shares an L2
     l2, l3 = group.read_cache(2) if clustered else {}, group.read_cache(3)
-    levels = (packages, dies, clusters, l2, l3)
-    known: dict[tuple[int, ...], tuple[_Cpus, _Cpus, _Cpus, _Cpus, _Cpus]] = {}  # CPUs of a core share their groups
-    found = []
+    nest, found = _Nest(), []
     for cpu in own:
-        core = cores.get(cpu, (cpu,))
-        key = (core[0], *(id(level.get(cpu)) for level in levels))
-        if key not in known:
-            known[key] = _nest(core, *(level.get(cpu) for level in levels))
-        package, die, cluster, shared_l2, shared = known[key]
+        core, shared = cores.get(cpu, (cpu,)), l3.get(cpu, ())
+        package = nest.find(core, packages.get(cpu), None) or core
+        cluster = nest.find(core, clusters.get(cpu), package) or core
+        die = nest.find(cluster, dies.get(cpu), package) or package
         found.append(HostCpu(
-            cpu, package[0], die[0], cluster[0], core[0], homes.get(cpu) if nodes else 0, shared_l2[0],
+            cpu, package[0], die[0], cluster[0], core[0], homes.get(cpu) if nodes else 0, l2.get(cpu, core)[0],
             shared[0] if shared else None, len(shared),
         ))  # fmt: skip
     return Allocation(tuple(found), tuple(node for node, _members in nodes), len(online), _read_topoext(proc))
 
 
-def _nest(
-    core: _Cpus, package: _Cpus | None, die: _Cpus | None, cluster: _Cpus | None, l2: _Cpus | None, l3: _Cpus | None
-) -> tuple[_Cpus, _Cpus, _Cpus, _Cpus, _Cpus]:
-    """Return package, die, cluster, and who shares L2 and L3, of a core's CPUs: each level within the next.
+class _Nest:
+    """Finds groups that lie within others; each is made a set once, as the CPUs of a group share it."""
 
-    One that is not is left out: firmware may report dies of one CPU each (Kunpeng 920).
-    """
-    around = package if package is not None and {*core} <= {*package} else core
-    inner = _between(core, cluster, around, otherwise=core)
-    return around, _between(inner, die, around, otherwise=around), inner, l2 or core, l3 or ()
+    def __init__(self) -> None:
+        # by a group's identity, with the group, which so stays alive
+        self.sets: dict[int, tuple[_Cpus, frozenset[int]]] = {}
 
+    def find(self, inner: _Cpus, middle: _Cpus | None, outer: _Cpus | None) -> _Cpus | None:
+        """Return the middle group if it lies between the others, where there are any.
 
-def _between(inner: _Cpus, middle: _Cpus | None, outer: _Cpus, otherwise: _Cpus) -> _Cpus:
-    return middle if middle is not None and {*inner} <= {*middle} <= {*outer} else otherwise
+        Firmware may report dies of one CPU each, within clusters of four (Kunpeng 920).
+        """
+        if middle is None or not self._make(middle).issuperset(inner):
+            return None
+        return middle if outer is None or middle is outer or self._make(middle) <= self._make(outer) else None
+
+    def _make(self, group: _Cpus) -> frozenset[int]:
+        if id(group) not in self.sets:
+            self.sets[id(group)] = group, frozenset(group)
+        return self.sets[id(group)][1]
 
 
 def read_own_cpus() -> set[int]:

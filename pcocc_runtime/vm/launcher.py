@@ -99,7 +99,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
-    hardware = plan_own_hardware(task, node, group, kvm_fd)
+    hardware = read_own_hardware(task, node, group, kvm_fd)
     restart = find_stored_vm(cluster, task.rank, group.qemu_bin or node.qemu, node.accel)
     if restart is not None:
         hardware = restart.keep_shape(hardware)
@@ -125,7 +125,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
         restart.ensure_same(argv)
     ensure_pinnable(plan)
     leave_facts(directory, node, group, plan, hardware, argv)
-    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
+    stored = cluster.checkpoints is not None and cluster.checkpoints.at_end
+    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)._replace(stored=stored)
     inherited = [
         *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
         *(one.fd for one in filesystems), theirs.fileno(),
@@ -134,7 +135,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     become_qemu(task, argv, facts, ours, inherited)
 
 
-def plan_own_hardware(task: Task, node: NodeFacts, group: Group, kvm_fd: int | None) -> Hardware:
+def read_own_hardware(task: Task, node: NodeFacts, group: Group, kvm_fd: int | None) -> Hardware:
     """Return the hardware of the guest, on this task's part of the node."""
     model = group.cpu_model or node.cpu_model
     abilities = find_abilities(node, group.qemu_bin or node.qemu, model, kvm_fd)
@@ -173,7 +174,7 @@ def read_node(job: int) -> NodeFacts:
 
 
 def keep_boot(task: Task, cluster: Cluster, keys: Keys) -> None:
-    """Keep what a checkpoint has of the job: with the sizes of its tasks, whatever was typed beside the template."""
+    """Keep what a checkpoint stores of the job: the cluster with the sizes that its tasks really have, and the keys."""
     sized = tuple(
         group if group.full_node else replace(group, cpus=task.cpus, memory=task.memory or group.memory)
         for group in cluster.groups
@@ -278,7 +279,8 @@ def describe_vm(
         cpus=[*plan.topology.cpus],
         emulator=[*plan.topology.emulator],
         grace=node.shutdown_grace if group.persistent else 0,
-        agent=plan.agent_path,
+        agent=str(directory / "agent"),
+        agent_port=plan.agent_path,
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
@@ -307,8 +309,7 @@ def become_qemu(
 ) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    QEMU answers SIGTERM by ending in order. If its guest has to power off first, the signal is blocked, and the
-    keeper acts on it.
+    SIGTERM is blocked in it, and its keeper acts on that: commands that run in the VM end first.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(
@@ -316,9 +317,7 @@ def become_qemu(
             hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml",
         )
     keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set())
-    )
+    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | {signal.SIGTERM})
     drop.die_with_parent()
     children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)
     qmp.close()

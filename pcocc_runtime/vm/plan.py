@@ -111,7 +111,7 @@ def plan_vm(
         qmp_fd=qmp_fd,
         qmp_path=str(directory / "qmp"), console_path=str(directory / "console"),
         console_log=str(PurePath(node.scratch, f"{naming.vm_name(task.rank)}.console.log")),
-        agent_path=str(directory / "agent"),
+        agent_path=str(directory / "agent.qemu"),  # the keeper alone connects to it
         nics=tuple(Nic(queues, one.mac, one.mtu) for queues, one in zip(task.interfaces, interfaces, strict=True)),
         exports=tuple(Export(one.tag, one.path, one.readonly) for one in group.mounts if one.type == "9p"),
         filesystems=filesystems,

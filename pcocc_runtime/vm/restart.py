@@ -22,6 +22,7 @@ from pcocc_runtime.documents.checkpoint import (
 )
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import qemu_img
+from pcocc_runtime.progress import unwatched
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_reading
 from pcocc_runtime.qemu.stored_topology import keep_shape
 from pcocc_runtime.qemu.version import parse_version
@@ -58,7 +59,8 @@ class Restart(NamedTuple):
         was, now = self.record.topology.shape.cpus, hardware.topology.shape.cpus
         if was != now:
             vm = naming.vm_name(self.record.rank)
-            raise RequestError(f"the number of CPUs of {vm} was {was} when it was stored, and would be {now} now", _SIZES)
+            text = f"the number of CPUs of {vm} was {was} when it was stored, and would be {now} now"
+            raise RequestError(text, _SIZES)
         found = keep_shape(self.record.topology, hardware.topology)
         memory = sum(node.memory for node in found.nodes) if len(found.nodes) > 1 else hardware.memory
         return hardware._replace(topology=found, memory=memory)
@@ -165,7 +167,7 @@ def _take(restart: Restart, kind: str, target: PurePath) -> None:
     one = restart.record.files[kind]
     Path(target).unlink(missing_ok=True)
     with open(_open(restart.directory, one), "rb", buffering=0) as stream:
-        size, digest = copy_stream(stream.read, target, one.size, lambda done, total: None)
+        size, digest = copy_stream(stream.read, target, one.size, unwatched)
     ensure_content(restart.directory, one, size, digest)
 
 

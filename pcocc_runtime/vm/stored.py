@@ -45,10 +45,25 @@ def find_stored(directory: str, cluster: Cluster) -> tuple[Cluster, Keys]:
     place = Path(os.path.realpath(Path(directory, CURRENT)))
     boot = read_small(place, read_checkpoint(place), BOOT_COPY).decode(errors="replace")
     encoded, keys = decode_boot(boot)
-    if decode_cluster(encoded) != replace(cluster, restart=None):
+    if decode_cluster(encoded) != replace(cluster, restart=None, checkpoints=None):
         text = f"the checkpoint in {directory} has been replaced by one of another cluster"
         raise RequestError(text, "submit the job anew")
     return replace(cluster, restart=str(place)), keys
+
+
+def find_own(cluster: Cluster, job: int) -> tuple[Cluster, Keys] | None:
+    """Return the cluster as its job has stored it, and the keys that its guests know; None when it has not."""
+    assert cluster.checkpoints is not None
+    link = Path(cluster.checkpoints.directory, CURRENT)
+    if not os.path.lexists(link):
+        return None
+    place = Path(os.path.realpath(link))
+    whole = read_checkpoint(place)
+    if whole.job != job:
+        return None
+    boot = read_small(place, whole, BOOT_COPY).decode(errors="replace")
+    encoded, keys = decode_boot(boot)
+    return replace(decode_cluster(encoded), restart=str(place), checkpoints=cluster.checkpoints), keys
 
 
 def read_small(directory: Path, whole: Checkpoint, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Defences, and the code that was there before them: a plugin of pytest's, by which a session of tests has the latter."""
+"""A plugin for pytest: defences, and the former code without them, with which it runs a session of tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ VARIABLE = "PCOCC_UNDEFENDED"
 
 
 class Defence(NamedTuple):
-    """What is taken away: a function of a module, what was there before, and the attacks that succeed then, as pytest names them.
+    """A defence: a function of a module, what was there before it, and the attacks that succeed without it, as pytest names
+    them.
 
     `[*]` stands for all cases of a test, of which some are `harmless`.
     """

@@ -74,7 +74,7 @@ def test_a_suspended_job_goes_on_as_it_was(box: Box, own: Cluster) -> None:
     try:
         done = box.run(["pcocc", "ssh", "-j", job, "vm0", "true"])
         assert done.returncode == 255 and f"job {job} is suspended" in done.stderr, done.stderr
-        time.sleep(SUSPENDED)  # as long as this is what the clocks must not lose
+        time.sleep(SUSPENDED)  # the clocks must not be late by as long as this
     finally:
         box.out(["scontrol", "resume", job], user="root")
     done = box.finish(step)

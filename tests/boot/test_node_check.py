@@ -1,4 +1,6 @@
-"""`pcocc node check` on a node: what is right, and one thing broken at a time, with the line and the command that mends it."""
+"""`pcocc node check` on a sound node, and with one thing broken at a time: the sentence about it, and the command that
+mends it.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,12 @@ def check(box: Box, node: str = "n1") -> dict[str, list[dict[str, Any]]]:
 
 
 def failures(points: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
-    """Return what has failed, but for what is the machine's."""
+    """Return what has failed, except what depends on the machine."""
     return {name: one["text"] for name, every in points.items() for one in every if one["level"] == "FAILED" and name not in HERE}
 
 
 def failure(box: Box, point: str) -> tuple[str, str]:
-    """Return sentence and command of the first failure of a point, where no other point has any."""
+    """Return sentence and command of the first failure of a point; no other point may have any."""
     points = check(box)
     assert list(failures(points)) == [point], failures(points)
     found = next(one for one in points[point] if one["level"] == "FAILED")

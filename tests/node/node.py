@@ -1,4 +1,4 @@
-"""The node machine as the tests see it: commands as its users, a job with VMs, and the machine's power."""
+"""The node machine as the tests see it: commands run by its users, a job with VMs, and the machine's power."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SYSTEMD_JOB = "/system.slice/node_slurmstepd.scope/job_{}"  # Slurm's cgroup of 
 
 @dataclass
 class Node:
-    """Commands in the machine; `history` has what each of them said, for the report of a failure."""
+    """Commands in the machine. `history` keeps what each of them said, for the report of a failure."""
 
     place: Place
     history: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Node:
         return {re.search(r"guest=job\d+-(vm\d+)", words)[1]: pid for pid, words in found.items()}  # type: ignore[index]
 
     def is_over(self, job: int) -> bool:
-        """Tell whether a job has ended; a squeue that does not reach slurmctld says nothing of it."""
+        """Tell whether a job has ended; a squeue that does not reach slurmctld does not tell."""
         done = self.run(["squeue", "--noheader", f"--jobs={job}"])
         return done.returncode == 0 and not done.stdout.strip()
 
@@ -76,12 +76,12 @@ class Node:
         return self.out(["sinfo", "--noheader", "--format=%T"])
 
     def wait_idle(self, seconds: float = 120) -> None:
-        """Wait until no job is there, the node is idle, and nothing is left."""
+        """Wait until there is no job, the node is idle, and nothing is left."""
         wait_for(lambda: self.node_state() == "idle", self.node_state, seconds, 1)
         wait_for(lambda: not self.leftovers(), lambda: f"left: {self.leftovers()}", seconds, 1)
 
     def leftovers(self) -> list[str]:
-        """Return what of pcocc is there."""
+        """Return what there is of pcocc's jobs."""
         return status.find_leftovers(self.place)
 
     def power_cycle(self) -> None:
@@ -112,7 +112,7 @@ class Job:
         return done.stdout.rstrip("\n")
 
     def log(self) -> str:
-        """Return what its script has said."""
+        """Return what the job's script has printed."""
         return self.node.run(["cat", f"/home/alice/job{self.number}.log"]).stdout
 
     def wait_for_qemus(self, count: int) -> dict[str, int]:
@@ -162,7 +162,7 @@ def read_verdict(node: Node) -> Any:
 
 
 def accelerator(node: Node, pid: int) -> str:
-    """Return what a VM's QEMU was started with as its accelerator."""
+    """Return the accelerator that a VM's QEMU was started with."""
     words = node.read(f"/proc/{pid}/cmdline").split("\0")
     return words[words.index("-accel") + 1]
 
@@ -176,7 +176,7 @@ def submit(node: Node, template: str, *more: str) -> Job:
 
 
 def submit_cluster(node: Node, template: str, *more: str) -> Job:
-    """The same; return it when its VMs are up."""
+    """Do the same, but return the job when its VMs are up."""
     job = submit(node, template, *more)
     job.wait_until_up()
     return job

@@ -1,4 +1,4 @@
-"""The machine's power fails with VMs in it: when it is back, nothing of them is left, jobs run, and one that may starts again."""
+"""The machine's power fails while VMs run: when it is back, nothing of them is left, jobs run, and one that may starts again."""
 
 import pytest
 
@@ -46,7 +46,9 @@ def test_after_a_power_failure_nothing_is_left_and_jobs_run(node: Node, jobs: tu
 
 
 def test_what_a_user_types_on_the_admins_page_works(node: Node) -> None:
-    """After the power is back: with what root has typed there at the beginning, and its daemons as systemd starts them."""
+    """The machine after the power is back: configured by what root typed at the beginning, with daemons that systemd has
+    started.
+    """
     typed = [one for one in parse_page(PAGE.read_text()) if not one.as_root]
     assert typed
     for one in typed:

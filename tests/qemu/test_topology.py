@@ -1,5 +1,6 @@
-"""Guests that have the shape of a machine this one only pretends to be: QEMU takes the arguments, and Linux in the
-guest finds the shape."""
+"""Guests with the topology of a machine that this one only pretends to be: QEMU accepts the arguments, and Linux in the
+guest sees that topology.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def test_a_guest_finds_the_shape_of_its_part(
 
 
 def test_memory_is_bound_where_the_task_holds_it(start: StartVm, tmp_path: Path) -> None:
-    """This machine has one node: bound to it, and shared with virtiofsd all the same."""
+    """This machine has one NUMA node: the guest's memory is bound to it, and still shared with virtiofsd."""
     part = pretend(tmp_path, "eight", range(4))
     here = replace_nodes(part)
     vm = start(Group("t", 1, cpus=4, mounts=(Mount("d", DATA, "virtiofs"),)), part=here).boot()

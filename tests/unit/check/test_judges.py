@@ -1,4 +1,4 @@
-"""Every point of `pcocc node check`, judged by what might be seen of a node."""
+"""Every point of `pcocc node check`, judged from what might be seen on a node."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def of_verdict(verdict: Verdict | None, setting: str = "auto") -> seen.Accelerat
 
 VHOST = seen.DeviceFile("/dev/vhost-net", 0o600)
 CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]] = [
-    # who judges, what is seen, the level, words of the sentence, and of what mends it
+    # the judge, what it sees, the level, words of the sentence, and words of the remedy
     (judge_node.judge_configuration, seen.Configuration((), "d"), WELL, "only root can write it", None),
     (judge_node.judge_configuration, seen.Configuration((("pcocc.yaml:3: wrong", None),), "d"), FAILED,
      "pcocc.yaml:3: wrong", "pcocc config check"),
@@ -101,6 +101,10 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_node.judge_scratch, replace(SCRATCH, filesystem="nfs4"), FAILED, "on nfs4, which nodes share", "set scratch"),
     (judge_node.judge_scratch, replace(SCRATCH, free=1 << 20), FAILED, "0.0 GiB free of 100.0 GiB", "du -xhd1 /scratch"),
     (judge_node.judge_scratch, replace(SCRATCH, filesystem="tmpfs"), NOTE, "in memory (tmpfs)", None),
+    (judge_node.judge_devices, seen.Devices(False), WELL, "the site gives no devices to VMs", None),
+    (judge_node.judge_devices, seen.Devices(True, 8), WELL, "VMs can have all of the node's 8 devices", None),
+    (judge_node.judge_devices, seen.Devices(True, 8, (("x is lost", "look"),)), FAILED, "x is lost", "pcocc node devices; look"),
+    (judge_node.judge_devices, seen.Devices(True, 0, (), ("no mlx5_0",)), NOTE, "no mlx5_0", None),
     (judge_node.judge_cache, seen.Cache(None), WELL, "no image cache", None),
     (judge_node.judge_cache, seen.Cache("/c", True, True), WELL, "its service answers", None),
     (judge_node.judge_cache, seen.Cache("/c", False, True), FAILED, "only its owner can write",

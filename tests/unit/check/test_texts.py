@@ -1,4 +1,4 @@
-"""What programs and files of a node say, as they say it."""
+"""The output of programs and the content of files of a node, in their original form."""
 
 import json
 

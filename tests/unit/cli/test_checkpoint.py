@@ -1,4 +1,4 @@
-"""`pcocc checkpoint`: a directory that leads to a whole checkpoint, whatever happens while another is made."""
+"""`pcocc checkpoint`: its directory always leads to a complete checkpoint, whatever happens while another one is made."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from pcocc_runtime.documents.checkpoint import decode_checkpoint
 from pcocc_runtime.slurm import commands, steps
 from pcocc_runtime.slurm.text import Running
 
-# the tasks of two VMs; they end at a word, if one is given
+# the tasks of two VMs; they fail at a word, if one is given
 _TASKS = """
 place=$1 last=$2
 say() { echo "$1 vm0"; [ "$last" != "$1" ] || { echo 'pcocc: error: vm1 has ended' >&2; exit 1; }; echo "$1 vm1"; }
@@ -36,7 +36,7 @@ def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelled: list[int]) -> Store:
-    """Return a function that runs the command beside tasks that end at a word."""
+    """Return a function that runs the command with tasks that fail at a word."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -59,7 +59,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelled: list[int])
 
 
 def read_pid() -> str:
-    """Return what tells the checkpoint of one run from another's, after a look that it is whole and alone."""
+    """Check that there is one checkpoint and that it is complete; return what tells it from that of another run."""
     place = Path(os.readlink("it/current"))
     found = decode_checkpoint(Path("it", place, "checkpoint.json").read_bytes(), "it")
     assert [one.name for one in found.files] == ["boot", "vm0.json", "vm1.json"] and found.vms == 2

@@ -1,4 +1,4 @@
-"""What the launcher leaves about a VM's disks, and a save reads."""
+"""What the launcher writes about a VM's disks, and a save reads."""
 
 import json
 

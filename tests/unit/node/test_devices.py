@@ -1,4 +1,4 @@
-"""Root gives devices away and takes them back; tests/netns/test_functions.py has the whole helper do it."""
+"""Root gives devices to users and takes them back; tests/netns/test_functions.py runs the whole helper."""
 
 import os
 import resource

@@ -10,7 +10,7 @@ from pcocc_runtime.node.planner import Planner
 
 
 def test_why_it_has_ended_is_told_though_it_does_not_hear_any_more() -> None:
-    """It fails after its offer: what root then writes to it goes nowhere, now and when the pipe is closed."""
+    """The planner fails after its offer: then nobody reads what root writes to it, either now or when the pipe is closed."""
     (hears, says), (below, above) = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:

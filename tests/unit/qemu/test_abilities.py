@@ -124,7 +124,7 @@ def test_a_program_that_is_no_qemu_can_do_nothing_special(
 
 
 def test_what_the_node_tells_of_its_qemu_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """But what a CPU model lacks: nobody, who asks for the node, may not open /dev/kvm."""
+    """Not what a CPU model lacks: the user nobody, as whom the node is asked, may not open /dev/kvm."""
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(own, "ask_qemu", lambda *words: asked.append(words))
     monkeypatch.setattr(naming, "RUN_DIR", tmp_path)

@@ -1,4 +1,4 @@
-"""What runs against what was planned: each difference is a sentence, and none is made up."""
+"""What runs, compared with what was planned: each difference is a sentence, and no other is reported."""
 
 import json
 from dataclasses import replace

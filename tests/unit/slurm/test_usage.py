@@ -1,4 +1,4 @@
-"""What sacct has of a job's VMs, as `pcocc usage` shows it."""
+"""What sacct says about a job's VMs, as `pcocc usage` shows it."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A VM's part in a checkpoint: what it cannot be stored with is a sentence, before anything stands still."""
+"""A VM's part in a checkpoint: a VM that cannot be stored is refused with a sentence before anything stands still."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JOB = 7
 
 @pytest.fixture
 def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory of vm0, whose QEMU has no guest and stands still."""
+    """The directory of vm0, whose QEMU has no guest and is stopped."""
     directory = tmp_path / "job/vm0"
     directory.mkdir(parents=True)
     monkeypatch.setattr(naming, "job_dir", lambda _job: tmp_path / "job")

@@ -176,3 +176,20 @@ def test_a_template_without_a_value_is_called_that() -> None:
 def test_an_option_without_a_template_is_refused(options: dict[str, Any], option: str) -> None:
     with pytest.raises(RequestError, match=f"--pcocc-{option} needs --pcocc-template"):
         parse_request(TypedOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("tiny=2", "write --pcocc-template=tiny:2"), ("tiny*2", "write --pcocc-template=tiny:2"),
+        ("tiny 2", "write --pcocc-template=tiny:2"), ("tiny: 2", "write --pcocc-template=tiny:2"),
+        ("2:tiny", "write --pcocc-template=tiny:2"), ("2x tiny", "write --pcocc-template=tiny:2"),
+        ("tiny:2, big", "write it without spaces: --pcocc-template=tiny:2,big"),
+        ("tiny,", "leave out the comma that stands there for nothing"), (",tiny", "leave out the comma"),
+        *((text, "write --pcocc-template=TPL") for text in (",", "vm[0-3]", "tiny:two")),
+    ],
+)  # fmt: skip
+def test_what_was_meant_is_said(text: str, hint: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_request_parts(text)
+    assert str(caught.value.hint).startswith(hint)

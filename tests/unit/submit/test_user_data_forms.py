@@ -1,4 +1,6 @@
-"""Every form of user-data that cloud-init reads, or does not: what we say of it, beside what the real cloud-init makes of it."""
+"""Every form of user-data that cloud-init reads or does not read: what we say of it, beside what the real cloud-init does
+with it.
+"""
 
 import base64
 import gzip
@@ -136,6 +138,9 @@ REFUSED = [
     (JINJA + CONFIG + "{% set x = 'bob' %}\nusers: {{ x }}\n", "ud:4: users: must be a list, not text"),
     (JINJA + CONFIG + "{{ 'users: bob' }}\n", "users: must be a list, not text"),
     (JINJA + CONFIG + "{% set x = '[default]' %}{% set x = \"bob\" -%}\n\nusers: {{ x }}\n", "users: must be a list, not text"),
+    (JINJA + CONFIG + "a: {{ [1, 2 }}\n", "has the tag {{ [1, 2 }} in line 3, where jinja cannot read it"),
+    (JINJA + CONFIG + "a: 1\n{% if (v1 %}\nb: 1\n{% endif %}\n", "has the tag {% if (v1 %} in line 4"),
+    (JINJA + CONFIG + "{% for in x %}\na: 1\n{% endfor %}\n", "has the tag {% for in x %} in line 3"),
     (JINJA + CONFIG + "{% break %}\n", "has the tag {% break %} in line 3, where jinja cannot read it"),
     (JINJA + CONFIG + "a: 1\n{% endset %}\n", "has the tag {% endset %} in line 4, where jinja cannot read it"),
     (CONFIG + "merge_how: [{name: list, settings: ~}]\n", "ud:2: merge_how: is not a way to merge"),
@@ -205,6 +210,9 @@ SILENT = [
     CONFIG + "merge_how: [{name: list, settings: [append]}, [dict, recurse-list]]\npackages: [a]\n",
     CONFIG + "write_files: [{path: /x, encoding: gz+b64, content: " + base64.b64encode(gzip.compress(b"x")).decode() + "}]\n",
     CONFIG + "write_files: [{path: /x, encoding: b64, content: YQ==, owner: 'a:b'}, {path: /y, content: !!binary YQ==}]\n",
+    JINJA + CONFIG + "a: {{ ')' ~ \"[\" ~ {'k': (1, 2)}['k'] }}\n",
+    JINJA + CONFIG + "{% for k, (v, w) in [(1, (2, 3))] %}\nx{{ k }}: 1\n{% endfor %}\n",
+    JINJA + CONFIG + "{% for x in[1] %}\na{{ x }}: 1\n{% endfor %}\n",
     JINJA + CONFIG + "{% set x = 'bob' %}\nusers: [{{ x }}]\n", CONFIG + "groups: {a: {b: c}}\n",
     JINJA + CONFIG + "{% macro f() %}users: bob{% endmacro %}\n{% set y %}users: eve{% endset %}\npackages: [a]\n",
     JINJA + CONFIG + "{% for x in [1] %}\na{{ x }}: 1\n{% else %}\nb: 1\n{% endfor %}{% set y = 1 %}\nc: '{{ y }}'\n",

@@ -18,17 +18,20 @@ from pcocc_runtime.documents.checkpoint import (
     encode_checkpoint,
     encode_vm_checkpoint,
 )
-from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
+from pcocc_runtime.documents.cluster import Checkpoints, Cluster, Group, encode_cluster
 from pcocc_runtime.documents.hardware import Allocation, GuestNode, Shape, Topology
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.qemu.cpu import plan_smp
 from pcocc_runtime.qemu.memory import ORDINARY, plan_memory
+from pcocc_runtime.slurm.text import JobFacts
 from pcocc_runtime.submit.restart import read_cluster_of
 from pcocc_runtime.system import hardware, process
 from pcocc_runtime.system.copy import hash_file
 from pcocc_runtime.vm import restart as stored
+from pcocc_runtime.vm import ssh_keys
+from pcocc_runtime.vm.job_keys import choose_keys
 from pcocc_runtime.vm.plan import Hardware
-from pcocc_runtime.vm.stored import find_stored, read_checkpoint
+from pcocc_runtime.vm.stored import find_own, find_stored, read_checkpoint
 
 WORDS = (("-machine", "q35"), ("-cpu", "max"), ("-m", "size=256M"), ("-device", "virtio-rng-pci"))
 ARGV = ["qemu", "-uuid", "u", *(word for pair in WORDS for word in pair)]
@@ -170,6 +173,25 @@ def test_another_cluster_stored_since_is_refused(checkpoint: Path) -> None:
     cluster = read_cluster_of(str(checkpoint.parent))
     with pytest.raises(RequestError, match="has been replaced by one of another cluster"):
         find_stored(str(checkpoint.parent), replace(cluster, groups=(Group("tiny", 2),)))
+
+
+def test_a_job_goes_on_from_what_it_has_stored_itself(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_keys, "make_keys", lambda comment: Keys(comment, "", "", ""))
+    plan = Checkpoints(str(checkpoint.parent), 60)
+    cluster = Cluster((Group("tiny", 1, cpus=4),), checkpoints=plan)
+    assert find_own(cluster, 8) is None, "that is another job's"
+    found = find_own(cluster, 7)
+    assert found is not None and found[0] == Cluster((Group("tiny", 1),), str(checkpoint), plan)
+    assert found[1] == Keys("a", "b", "c", "d")
+    facts = JobFacts(7, 1, 1, 0, 0)
+    assert choose_keys(replace(facts, restarts=1), cluster) == found
+    assert choose_keys(facts, cluster) == (cluster, Keys("pcocc-7", "", "", "")), "it is its first run"
+    assert find_stored(str(checkpoint.parent), Cluster((Group("tiny", 1),), "it", plan))[0].checkpoints == plan
+    (checkpoint / "checkpoint.json").write_text("x")
+    with pytest.raises(RequestError, match="is damaged"):
+        find_own(cluster, 7)
+    (checkpoint.parent / "current").unlink()
+    assert find_own(cluster, 7) is None
 
 
 def test_another_directory_is_no_checkpoint(tmp_path: Path) -> None:
